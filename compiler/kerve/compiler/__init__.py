@@ -1,0 +1,1 @@
+"""Keras artifact in, verified ONNX artifact out."""

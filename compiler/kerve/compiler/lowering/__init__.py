@@ -1,0 +1,55 @@
+"""From a Keras model to an ONNX graph: `lower(model)`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from kerve.compiler.lowering import layers, ops, signature
+from kerve.compiler.lowering.interception import intercept
+from kerve.compiler.lowering.lowering import LAYER_KEY, Lowering
+from kerve.compiler.lowering.registry import Handlers
+
+__all__ = ["HANDLERS", "LAYER_KEY", "Lowered", "lower"]
+
+HANDLERS = Handlers([layers.HANDLERS, ops.HANDLERS])
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A Keras model as ONNX, with how its inputs and outputs are arranged in Keras."""
+
+    model: ir.Model
+    #: Names of the graph's inputs, in the structure in which Keras's model takes its inputs.
+    inputs: Any
+    #: Names of the graph's outputs, in the structure in which Keras's model returns its outputs.
+    outputs: Any
+    warnings: tuple[str, ...]
+
+
+def lower(model: keras.Model, *, opset: int = 21, input_signature: Any = None) -> Lowered:
+    """Lower a built Keras model, in inference mode, to an ONNX model.
+
+    `input_signature` (a structure of `keras.KerasTensor`, `keras.InputSpec` or `tf.TensorSpec`) is needed
+    for models that do not know their inputs: subclassed ones that were never called.
+
+    Raises `ConversionError`, naming layer and operation, when something has no ONNX form.
+    """
+    g = Lowering(opset, HANDLERS)
+    inputs = signature.inputs_of(model, input_signature)
+    symbols = keras.tree.map_structure(lambda spec: signature.enter(g, spec), inputs)
+    with intercept(g):
+        results = model(*symbols, training=False)
+    outputs = signature.finish(g, model, results)
+    lowered = ir.Model(g.graph, ir_version=10, producer_name="kerve")
+    common.NameFixPass()(lowered)  # what tf2onnx traced brings names of its own
+    return Lowered(
+        model=lowered,
+        inputs=keras.tree.map_structure(lambda spec: spec.name, inputs),
+        outputs=outputs,
+        warnings=tuple(g.warnings),
+    )

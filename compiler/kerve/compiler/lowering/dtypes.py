@@ -1,0 +1,55 @@
+"""Keras's names for data types, and ONNX's."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from kerve.compiler.errors import ConversionError
+
+__all__ = ["from_onnx", "is_float", "is_integer", "to_onnx"]
+
+_ONNX: dict[str, ir.DataType] = {
+    "bool": ir.DataType.BOOL,
+    "int8": ir.DataType.INT8,
+    "int16": ir.DataType.INT16,
+    "int32": ir.DataType.INT32,
+    "int64": ir.DataType.INT64,
+    "uint8": ir.DataType.UINT8,
+    "uint16": ir.DataType.UINT16,
+    "uint32": ir.DataType.UINT32,
+    "uint64": ir.DataType.UINT64,
+    "float16": ir.DataType.FLOAT16,
+    "bfloat16": ir.DataType.BFLOAT16,
+    "float32": ir.DataType.FLOAT,
+    "float64": ir.DataType.DOUBLE,
+    "float8_e4m3fn": ir.DataType.FLOAT8E4M3FN,
+    "float8_e5m2": ir.DataType.FLOAT8E5M2,
+    "complex64": ir.DataType.COMPLEX64,
+    "complex128": ir.DataType.COMPLEX128,
+    "string": ir.DataType.STRING,
+}
+_KERAS = {onnx: keras for keras, onnx in _ONNX.items()}
+
+
+def to_onnx(keras_dtype: str) -> ir.DataType:
+    """Return the ONNX type of a Keras dtype name."""
+    if keras_dtype not in _ONNX:
+        raise ConversionError(f"dtype '{keras_dtype}' has no ONNX type; cast to one of: {', '.join(_ONNX)}")
+    return _ONNX[keras_dtype]
+
+
+def from_onnx(onnx_dtype: ir.DataType) -> str:
+    """Return Keras's name of an ONNX type."""
+    if onnx_dtype not in _KERAS:
+        raise ConversionError(f"ONNX type {onnx_dtype.name} has no Keras dtype")
+    return _KERAS[onnx_dtype]
+
+
+def is_float(dtype: ir.DataType) -> bool:
+    """Whether values of this type are real floating point numbers."""
+    return dtype.is_floating_point() and dtype not in (ir.DataType.COMPLEX64, ir.DataType.COMPLEX128)
+
+
+def is_integer(dtype: ir.DataType) -> bool:
+    """Whether values of this type are integers (booleans are not)."""
+    return dtype.is_integer()

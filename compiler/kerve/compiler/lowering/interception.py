@@ -1,0 +1,115 @@
+"""While a model is lowered, Keras's symbolic calls come to us.
+
+Keras decides in three places what a call on a symbolic tensor does: `Operation.symbolic_call` and
+`Layer.symbolic_call` infer its shape, and `Node` records it on the model. For the time of a lowering,
+calls on our symbols are lowered instead and nothing is recorded: the source model stays as it was.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+import keras
+from keras.src.layers import layer as layer_module
+
+from kerve.compiler.lowering.lowering import Lowering
+from kerve.compiler.lowering.symbol import Symbol, is_symbol, symbols_in
+
+__all__ = ["intercept"]
+
+#: Python's operators on a Keras variable whose right side may be a symbol: Keras would hand the symbol
+#: to the backend. (`symbol * variable` and `tensor * symbol` already arrive as Keras operations.)
+_VARIABLE_OPERATORS: dict[str, Callable[..., Any]] = {
+    "__add__": keras.ops.add,
+    "__sub__": keras.ops.subtract,
+    "__mul__": keras.ops.multiply,
+    "__truediv__": keras.ops.true_divide,
+    "__floordiv__": keras.ops.floor_divide,
+    "__mod__": keras.ops.mod,
+    "__pow__": keras.ops.power,
+    "__matmul__": keras.ops.matmul,
+    "__lt__": keras.ops.less,
+    "__le__": keras.ops.less_equal,
+    "__gt__": keras.ops.greater,
+    "__ge__": keras.ops.greater_equal,
+    "__and__": keras.ops.logical_and,
+    "__or__": keras.ops.logical_or,
+}
+
+_ONE_AT_A_TIME = threading.RLock()
+
+
+@contextmanager
+def intercept(g: Lowering) -> Iterator[None]:
+    """Send every call of Keras on a symbol to `g.lower` while the context lasts."""
+    filtering = keras.config.is_traceback_filtering_enabled()
+    with _ONE_AT_A_TIME, ExitStack() as stack:
+        for owner, attribute, replacement in _replacements(g):
+            stack.enter_context(mock.patch.object(owner, attribute, replacement))
+        keras.config.disable_traceback_filtering()  # it would rewrite our errors
+        try:
+            yield
+        finally:
+            if filtering:
+                keras.config.enable_traceback_filtering()
+
+
+def _replacements(g: Lowering) -> Iterator[tuple[object, str, object]]:
+    for owner in (keras.Operation, keras.Layer):
+        yield owner, "symbolic_call", _symbolic_call(g, owner.symbolic_call)
+    yield layer_module, "Node", lambda **_: None
+    yield keras.Layer, "add_loss", lambda *_: None
+    yield keras.Variable, "assign", _assign(g)
+    for name, operation in _VARIABLE_OPERATORS.items():
+        yield keras.Variable, name, _operator(getattr(keras.Variable, name), operation)
+    shape = _shape(g, keras.ops.shape)
+    for module in (keras.ops, keras.src.ops, keras.src.ops.core):
+        yield module, "shape", shape
+
+
+def _symbolic_call(g: Lowering, original: Callable[..., Any]) -> Callable[..., Any]:
+    def symbolic_call(operation: keras.Operation, *args: Any, **kwargs: Any) -> Any:
+        if symbols_in((args, kwargs)):
+            return g.lower(operation, args, kwargs)
+        return original(operation, *args, **kwargs)
+
+    return symbolic_call
+
+
+def _operator(original: Callable[..., Any], operation: Callable[..., Any]) -> Callable[..., Any]:
+    def operator(variable: keras.Variable, other: Any) -> Any:
+        return operation(variable, other) if is_symbol(other) else original(variable, other)
+
+    return operator
+
+
+def _shape(g: Lowering, original: Callable[..., Any]) -> Callable[..., Any]:
+    """`ops.shape` of a symbol: sizes known only when the graph runs are symbols themselves."""
+
+    def shape(x: Any) -> Any:
+        if not is_symbol(x):
+            return original(x)
+        return tuple(_size(g, x, axis) if size is None else size for axis, size in enumerate(x.shape))
+
+    return shape
+
+
+def _size(g: Lowering, x: Symbol, axis: int) -> Symbol:
+    size = g.op.Squeeze(g.op.Shape(x.value, start=axis, end=axis + 1))
+    return Symbol(g.cast(size, "int32"))
+
+
+def _assign(g: Lowering) -> Callable[..., Any]:
+    """State that changes during a call must not be frozen into the graph, nor changed in the source."""
+
+    def assign(variable: keras.Variable, _value: Any) -> Any:
+        raise g.refuse(
+            f"its call changes the variable '{variable.path}', and a compiled model has no memory",
+            "make the state an input and an output of the model, or guard the update with `if training`",
+        )
+
+    return assign

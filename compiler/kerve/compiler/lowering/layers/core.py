@@ -1,0 +1,34 @@
+"""Dense, Activation, Dropout and the noise layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import onnx_ir as ir
+
+from kerve.compiler.lowering.lowering import Lowering
+from kerve.compiler.lowering.registry import Handlers
+
+HANDLERS = Handlers()
+
+
+@HANDLERS.register("layers.Dense")
+def dense(g: Lowering, layer: keras.layers.Dense, inputs: ir.Value) -> ir.Value:
+    """MatMul over the last axis, then the bias, then the activation."""
+    outputs = g.op.MatMul(inputs, g.weight(layer.kernel))
+    if layer.use_bias:
+        outputs = g.op.Add(outputs, g.weight(layer.bias))
+    return outputs if layer.activation is None else g.call(layer.activation, outputs)
+
+
+@HANDLERS.register("layers.Activation")
+def activation(g: Lowering, layer: keras.layers.Activation, inputs: ir.Value) -> ir.Value:
+    """Whatever function of Keras the layer holds."""
+    return g.call(layer.activation, inputs)
+
+
+@HANDLERS.register("layers.Identity")
+def identity(g: Lowering, layer: Any, inputs: Any) -> Any:  # noqa: ARG001  # a handler's signature
+    """The input itself."""
+    return inputs

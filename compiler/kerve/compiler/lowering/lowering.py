@@ -1,0 +1,326 @@
+"""The ONNX graph under construction, and the one place where a Keras operation becomes ONNX nodes.
+
+model(symbols)                        Keras's own code runs
+  -> layer(symbols) / ops.f(symbols)  interception.py sends each call here
+       -> a handler                   lowering/layers, lowering/ops: nodes written directly
+       -> or the layer's own `call`   replayed on symbols, down to operations that have handlers
+       -> or tf2onnx                  foreign.py: that one layer or operation traced by TensorFlow
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol, cast
+
+import keras
+import numpy as np
+import onnx_ir as ir
+import onnxscript
+from numpy.typing import ArrayLike, NDArray
+
+from kerve.compiler.errors import ConversionError
+from kerve.compiler.lowering import dtypes, foreign
+from kerve.compiler.lowering.registry import Handler, Handlers
+from kerve.compiler.lowering.symbol import Symbol, is_symbol, symbols_in
+
+__all__ = ["LAYER_KEY", "Lowering"]
+
+#: Key of a node's metadata that names the Keras layer it came from.
+LAYER_KEY = "kerve.layer"
+
+
+class _WritesNode(Protocol):
+    def __getattr__(self, op_type: str) -> Callable[..., ir.Value]: ...
+
+
+class _WritesNodes(Protocol):
+    def __getattr__(self, op_type: str) -> Callable[..., Sequence[ir.Value]]: ...
+
+
+class Lowering:
+    """An ONNX graph that grows as Keras's code runs on symbols.
+
+    Handlers write nodes with `g.op` (`g.op.MatMul(x, w)`; Python numbers become constants of the other
+    operand's type) and take weights with `g.weight`, other arrays with `g.constant`, Keras functions
+    (activations, say) with `g.call`.
+    """
+
+    def __init__(self, opset: int, handlers: Handlers) -> None:
+        self.opset = opset
+        self.graph = ir.Graph([], [], nodes=[], opset_imports={"": opset}, name="model")
+        self.functions: dict[ir.OperatorIdentifier, ir.Function] = {}
+        self.warnings: list[str] = []
+        self._handlers = handlers
+        self._builder = onnxscript.GraphBuilder(self.graph)
+        self._layers: list[keras.Layer] = []
+        self._specs: list[Any] = []
+        self._weights: dict[tuple[int, str], ir.Value] = {}
+        self._pinned: list[object] = []
+
+    # -- what handlers use ---------------------------------------------------------------------------
+
+    @property
+    def op(self) -> _WritesNode:
+        """Write a node of one output: `g.op.Add(x, 1.0)`."""
+        return cast("_WritesNode", self._builder.op)
+
+    @property
+    def ops(self) -> _WritesNodes:
+        """Write a node of several outputs: `g.ops.Split(x, num_outputs=2, _outputs=2)`."""
+        return cast("_WritesNodes", self._builder.op)
+
+    @property
+    def spec(self) -> Any:
+        """What Keras says the operation being lowered returns: a structure of `keras.KerasTensor`."""
+        return self._specs[-1]
+
+    @property
+    def output_dtype(self) -> ir.DataType:
+        """The ONNX type of the (first) output of the operation being lowered."""
+        return dtypes.to_onnx(keras.tree.flatten(self.spec)[0].dtype)
+
+    @property
+    def output_shape(self) -> tuple[int | None, ...]:
+        """The shape that Keras infers for the (first) output of the operation being lowered."""
+        return tuple(keras.tree.flatten(self.spec)[0].shape)
+
+    @property
+    def layer_path(self) -> str:
+        """The path of the layer being lowered below the model, as `encoder/attention`."""
+        return "/".join(layer.name for layer in self._layers[1:])
+
+    def constant(self, array: ArrayLike, name: str = "constant") -> ir.Value:
+        """Enter an array as an initializer."""
+        return self._initializer(np.asarray(array), f"{self.layer_path}/{name}" if self.layer_path else name)
+
+    def weight(
+        self,
+        variable: Any,
+        transform: Callable[[NDArray[Any]], NDArray[Any]] | None = None,
+        *,
+        role: str = "",
+        dtype: str | None = None,
+    ) -> ir.Value:
+        """Enter a Keras variable as an initializer, once for every layer that shares it.
+
+        `transform` reorders its elements (its result must depend on the variable and `role` alone);
+        `role` names the reordered form. The value comes in `dtype`, or in the type that the variable
+        has under the current autocast scope.
+        """
+        wanted = dtypes.to_onnx(dtype or str(variable.dtype))
+        key = (id(variable), role)
+        if key not in self._weights:
+            array = keras.ops.convert_to_numpy(variable.value)
+            if array.dtype != variable._dtype and str(variable._dtype) != "string":
+                array = keras.ops.convert_to_numpy(variable._value)  # the stored value, not an autocast copy
+            array = np.asarray(array) if transform is None else np.ascontiguousarray(transform(array))
+            self._weights[key] = self._initializer(array, variable.path + (f":{role}" if role else ""))
+            self._pinned.append(variable)  # an id is only unique while its object lives
+        return self.cast(self._weights[key], wanted)
+
+    def append(self, node: ir.Node) -> None:
+        """Take a node that was made elsewhere."""
+        self._builder.graph.append(node)
+
+    def cast(self, x: ir.Value, dtype: ir.DataType | str) -> ir.Value:
+        """Return `x` in the given type; the same value if it already has it."""
+        wanted = dtypes.to_onnx(dtype) if isinstance(dtype, str) else dtype
+        return x if x.dtype == wanted else self.op.Cast(x, to=int(wanted))
+
+    def dim(self, x: ir.Value, axis: int) -> int | ir.Value:
+        """Return one dimension of `x`: an int where it is known, else an INT64 tensor of shape [1]."""
+        assert x.shape is not None
+        size: int | ir.SymbolicDim = x.shape[axis]
+        if isinstance(size, int):
+            return size
+        axis %= len(x.shape)
+        return self.op.Shape(x, start=axis, end=axis + 1)
+
+    def shape(self, dims: Sequence[int | ir.Value]) -> ir.Value:
+        """Return a shape tensor (INT64 [n]) from ints and from tensors as `dim` returns them."""
+        if all(isinstance(dim, int) for dim in dims):
+            return self.op.Constant(value_ints=list(dims)) if not dims else self._shape_constant(dims)
+        parts = [self._shape_constant([dim]) if isinstance(dim, int) else dim for dim in dims]
+        return parts[0] if len(parts) == 1 else self.op.Concat(*parts, axis=0)
+
+    def call(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run a function of Keras (an activation, say) on ONNX values and return ONNX values."""
+        return self.unwrap(fn(*self.wrap(args), **self.wrap(kwargs)))
+
+    def refuse(self, what: str, remedy: str) -> ConversionError:
+        """Return the error for something in the current layer that cannot be expressed."""
+        inner = self._layers[-1] if self._layers else None
+        where = f"layer '{self.layer_path}' ({type(inner).__name__})" if self.layer_path else "the model"
+        return ConversionError(f"{where}: {what}; {remedy}")
+
+    # -- structures ----------------------------------------------------------------------------------
+
+    def wrap(self, structure: Any) -> Any:
+        """Replace ONNX values by symbols."""
+        return keras.tree.map_structure(lambda x: Symbol(x) if isinstance(x, ir.Value) else x, structure)
+
+    def unwrap(self, structure: Any) -> Any:
+        """Replace symbols, variables and eager tensors by ONNX values."""
+        return keras.tree.map_structure(self._to_value, structure)
+
+    def _to_value(self, x: Any) -> Any:
+        if is_symbol(x):
+            return x.value
+        if isinstance(x, keras.Variable):
+            return self.weight(x)
+        if isinstance(x, np.ndarray | np.generic):
+            return self.constant(x)
+        if keras.ops.is_tensor(x):
+            return self.constant(keras.ops.convert_to_numpy(x))
+        return x
+
+    # -- operations ----------------------------------------------------------------------------------
+
+    def lower(self, operation: keras.Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Lower one call of a layer or of a `keras.ops` operation; returns symbols."""
+        kwargs = {name: value for name, value in kwargs.items() if value is not None}
+        if not kwargs.get("training", True):
+            del kwargs["training"]
+        with self._inside(operation):
+            handler = self._handlers.find(operation)
+            if handler is not None and getattr(operation, "quantization_mode", None) is None:
+                return self._handle(handler, operation, args, kwargs)
+            if isinstance(operation, keras.Layer):
+                return self._replay(operation, args, kwargs)
+            return self._trace(operation, operation.call, args, kwargs)
+
+    def _handle(self, handler: Handler, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        spec = None
+        if not symbols_in(list(vars(operation).values())):  # a size known only to the graph: no inference
+            spec = operation.compute_output_spec(*args, **kwargs)
+        self._specs.append(spec)
+        try:
+            values = handler(self, operation, *self.unwrap(args), **self.unwrap(kwargs))
+        finally:
+            self._specs.pop()
+        return self._conform(values, spec)
+
+    def _conform(self, values: Any, spec: Any) -> Any:
+        """Give each value the type, and the static dimensions, that Keras says it has."""
+        if spec is None:
+            return self.wrap(values)
+        flat_specs = keras.tree.flatten(spec)
+        flat_values = keras.tree.flatten(values)
+        if len(flat_specs) != len(flat_values):
+            raise self.refuse(
+                f"its handler returned {len(flat_values)} tensors where Keras returns {len(flat_specs)}",
+                "this is a defect of kerve, please report the model",
+            )
+        flat = [self._conform_one(value, want) for value, want in zip(flat_values, flat_specs, strict=True)]
+        return keras.tree.pack_sequence_as(spec, flat)
+
+    def _conform_one(self, value: ir.Value, want: keras.KerasTensor) -> Symbol:
+        if value.dtype is None:
+            value.dtype = dtypes.to_onnx(want.dtype)
+        value = self.cast(value, want.dtype)
+        known = value.shape if value.shape is not None else ir.Shape([None] * len(want.shape))
+        if len(known) != len(want.shape):
+            raise self.refuse(
+                f"its handler returned rank {len(known)} where Keras returns shape {tuple(want.shape)}",
+                "this is a defect of kerve, please report the model",
+            )
+        if not value.is_initializer() and not value.is_graph_input():
+            dims = [have if size is None else size for have, size in zip(known, want.shape, strict=True)]
+            value.shape = ir.Shape(dims)
+        return Symbol(value)
+
+    def _replay(self, layer: keras.Layer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        call = layer.quantized_call if getattr(layer, "quantization_mode", None) else layer.call
+        mark = self._mark()
+        try:
+            outputs = call(*args, **kwargs)
+        except ConversionError:
+            raise
+        except Exception as error:  # noqa: BLE001  # the author's code may fail in any way on symbols
+            self._rollback(mark)
+            return self._trace(layer, call, args, kwargs, error)
+        return keras.tree.map_structure(self._as_symbol, outputs)
+
+    def _as_symbol(self, x: Any) -> Any:
+        return x if x is None or is_symbol(x) else Symbol(self._to_value(x))
+
+    def _trace(
+        self,
+        operation: keras.Operation,
+        call: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        cause: Exception | None = None,
+    ) -> Any:
+        """Let TensorFlow trace one layer or operation, and take tf2onnx's nodes for it."""
+        try:
+            return foreign.trace(self, call, args, kwargs)
+        except foreign.UntraceableError as error:
+            what = "" if isinstance(operation, keras.Layer) else f"operation {type(operation).__name__}: "
+            raise self.refuse(f"{what}{error}", foreign.REMEDY) from (cause or error)
+
+    # -- bookkeeping ---------------------------------------------------------------------------------
+
+    @contextmanager
+    def subgraph(self, graph: ir.Graph) -> Iterator[ir.Graph]:
+        """Write nodes into the body of a Loop, If or Scan instead."""
+        outer = self._builder
+        self._builder = onnxscript.GraphBuilder(graph, parent=outer)
+        try:
+            yield graph
+        finally:
+            self._builder = outer
+
+    @contextmanager
+    def _inside(self, operation: keras.Operation) -> Iterator[None]:
+        graph = self._builder.graph
+        last = graph[-1] if len(graph) else None
+        entered = isinstance(operation, keras.Layer)
+        if entered:
+            self._layers.append(operation)
+        try:
+            yield
+        finally:
+            for node in reversed(graph):
+                if node is last:
+                    break
+                node.metadata_props.setdefault(LAYER_KEY, self.layer_path)
+            if entered:
+                self._layers.pop()
+
+    def _mark(self) -> tuple[ir.Graph, int]:
+        return self._builder.graph, len(self._builder.graph)
+
+    def _rollback(self, mark: tuple[ir.Graph, int]) -> None:
+        graph, length = mark
+        extra = list(graph)[length:]
+        for node in reversed(extra):
+            for output in node.outputs:
+                if output.is_initializer():  # pragma: no cover  # builders never register node outputs
+                    graph.initializers.pop(str(output.name))
+            graph.remove(node, safe=True)
+
+    def _initializer(self, array: NDArray[Any], name: str) -> ir.Value:
+        return enter_initializer(self.graph, array, name)
+
+    def _shape_constant(self, dims: Sequence[Any]) -> ir.Value:
+        return self.constant(np.array(dims, dtype=np.int64), "shape")
+
+
+def enter_initializer(graph: ir.Graph, array: NDArray[Any], name: str) -> ir.Value:
+    """Register an array under `name`, or `name_1`, `name_2`, ... where the name is taken."""
+    unique, count = name, 0
+    while unique in graph.initializers:
+        count += 1
+        unique = f"{name}_{count}"
+    if array.dtype.kind in "OUS":
+        encoded = [item if isinstance(item, bytes) else str(item).encode() for item in array.reshape(-1)]
+        tensor: ir.TensorProtocol = ir.StringTensor(encoded, shape=ir.Shape(array.shape), name=unique)
+    else:
+        tensor = ir.tensor(array, name=unique)
+    value = ir.Value(
+        name=unique, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+    )
+    graph.register_initializer(value)
+    return value

@@ -1,0 +1,184 @@
+"""What a Keras model takes and returns: names, types and shapes, as its author wrote them."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import onnx_ir as ir
+
+from kerve.compiler.errors import ConversionError
+from kerve.compiler.lowering import dtypes
+from kerve.compiler.lowering.lowering import Lowering
+from kerve.compiler.lowering.symbol import Symbol
+
+__all__ = ["BATCH", "InputSpec", "enter", "finish", "inputs_of"]
+
+#: The symbolic dimension that Keras leaves open on axis 0 of every input and output.
+BATCH = "batch"
+
+_AUTOMATIC_NAME = re.compile(r"keras_tensor(_\d+)?")
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One input of a model; open dimensions carry names."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+def inputs_of(model: keras.Model, given: Any = None) -> tuple[Any, ...]:
+    """Return the positional arguments that the model is called with, as structures of `InputSpec`."""
+    if given is not None:
+        return _named(given if isinstance(given, tuple) else (given,), _argument_names(model))
+    graph = model._functional if isinstance(model, keras.Sequential) else model
+    if isinstance(graph, keras.Model) and hasattr(graph, "_inputs_struct"):
+        return _named((graph._inputs_struct,), ["input"])
+    return _named(*_recorded(model))
+
+
+def enter(g: Lowering, spec: InputSpec) -> Symbol:
+    """Add an input to the graph."""
+    value = ir.val(spec.name, dtypes.to_onnx(spec.dtype), ir.Shape(spec.shape))
+    g.graph.inputs.append(value)
+    return Symbol(value)
+
+
+def finish(g: Lowering, model: keras.Model, results: Any) -> Any:
+    """Make the results of the model the outputs of the graph; returns their names in its structure."""
+    leaves = keras.tree.flatten_with_path(results)
+    names = _unique(_output_names(model, leaves))
+    taken: set[ir.Value] = {*g.graph.inputs, *g.graph.initializers.values()}
+    for name, (_, symbol) in zip(names, leaves, strict=True):
+        value = symbol.value
+        if value in taken:
+            value = _copy(g, value)
+        taken.add(value)
+        value.name = name
+        value.shape = ir.Shape(_named_dims(value.shape))
+        g.graph.outputs.append(value)
+    return keras.tree.pack_sequence_as(results, names)
+
+
+def _copy(g: Lowering, value: ir.Value) -> ir.Value:
+    copy = g.op.Identity(value)
+    copy.dtype, copy.shape = value.dtype, value.shape
+    return copy
+
+
+def _named_dims(shape: Iterable[Any]) -> list[Any]:
+    """Keras's first dimension is the batch, whatever name inference gave it."""
+    dims = list(shape)
+    if dims and not isinstance(dims[0], int):
+        dims[0] = BATCH
+    return dims
+
+
+def _output_names(model: keras.Model, leaves: Sequence[tuple[tuple[Any, ...], Any]]) -> list[str]:
+    graph = model._functional if isinstance(model, keras.Sequential) else model
+    given = getattr(graph, "output_names", None)
+    if given is not None and len(given) == len(leaves):
+        automatic = list(given)
+    else:
+        automatic = ["output"] if len(leaves) == 1 else [f"output_{index}" for index in range(len(leaves))]
+    return [_path_name(path) or name for (path, _), name in zip(leaves, automatic, strict=True)]
+
+
+def _path_name(path: Sequence[Any]) -> str:
+    """Join the keys of a path in a nested structure; positions in lists have no name of their own."""
+    if not any(isinstance(key, str) for key in path):
+        return ""
+    return "_".join(str(key) for key in path)
+
+
+def _named(arguments: tuple[Any, ...], argument_names: Sequence[str]) -> tuple[Any, ...]:
+    leaves = keras.tree.flatten_with_path(arguments)
+    names = [
+        _path_name(path[1:]) or _own_name(leaf) or _numbered(argument_names, path, arguments)
+        for path, leaf in leaves
+    ]
+    specs = [_spec(name, leaf) for name, (_, leaf) in zip(_unique(names), leaves, strict=True)]
+    return tuple(keras.tree.pack_sequence_as(arguments, specs))
+
+
+def _own_name(leaf: Any) -> str:
+    name = getattr(leaf, "name", None) or ""
+    if not _AUTOMATIC_NAME.fullmatch(name):
+        return str(name)
+    history = getattr(leaf, "_keras_history", None)
+    return str(history.operation.name) if history is not None and history.operation is not None else ""
+
+
+def _numbered(argument_names: Sequence[str], path: Sequence[Any], arguments: tuple[Any, ...]) -> str:
+    name = argument_names[min(path[0], len(argument_names) - 1)]
+    siblings = len(keras.tree.flatten(arguments[path[0]]))
+    return name if siblings == 1 else f"{name}_{path[-1]}"
+
+
+def _spec(name: str, leaf: Any) -> InputSpec:
+    if leaf.shape is None:
+        raise ConversionError(f"input '{name}' has no known rank; give its shape with input_signature=")
+    dims = [
+        int(size) if size is not None else BATCH if axis == 0 else f"{name}_{axis}"
+        for axis, size in enumerate(leaf.shape)
+    ]
+    return InputSpec(name, keras.backend.standardize_dtype(leaf.dtype or "float32"), tuple(dims))
+
+
+def _recorded(model: keras.Model) -> tuple[tuple[Any, ...], list[str]]:
+    """What a subclassed model saw when it was built."""
+    shapes = model._build_shapes_dict
+    if not shapes:
+        raise ConversionError(
+            f"model '{model.name}' ({type(model).__name__}) was never called, so its inputs are not known; "
+            "call it once on data before compiling it, or give input_signature="
+        )
+    required = [
+        p.name
+        for p in inspect.signature(model.call).parameters.values()
+        if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty
+    ]
+    if len(shapes) < len(required):
+        raise ConversionError(
+            f"model '{model.name}' ({type(model).__name__}) takes {', '.join(required)}, but Keras recorded "
+            f"the shape of {len(shapes)} of them; give all with input_signature=(KerasTensor(...), ...)"
+        )
+    arguments = tuple(_open_batch(model, shape) for shape in shapes.values())
+    if len(shapes) == 1:
+        return arguments, _argument_names(model)
+    return arguments, [key.removesuffix("_shape") for key in shapes]
+
+
+def _open_batch(model: keras.Model, shape: Any) -> Any:
+    def spec(dims: Any) -> keras.KerasTensor:
+        return keras.KerasTensor((None, *dims[1:]), dtype=model.input_dtype)
+
+    if isinstance(shape, dict):
+        return {key: _open_batch(model, value) for key, value in shape.items()}
+    if shape and all(size is None or isinstance(size, int) for size in shape):
+        return spec(shape)
+    return type(shape)(_open_batch(model, value) for value in shape)
+
+
+def _argument_names(model: keras.Model) -> list[str]:
+    parameters = inspect.signature(model.call).parameters.values()
+    return [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD] or ["input"]
+
+
+def _unique(names: Iterable[str]) -> list[str]:
+    seen: set[str] = set()
+    result = []
+    for name in names:
+        unique, count = name, 0
+        while unique in seen:
+            count += 1
+            unique = f"{name}_{count}"
+        seen.add(unique)
+        result.append(unique)
+    return result
