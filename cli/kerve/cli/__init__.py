@@ -1,0 +1,5 @@
+"""The `kerve` command: one table of subcommands, each imported only when it is called."""
+
+from kerve.cli.main import main
+
+__all__ = ["main"]

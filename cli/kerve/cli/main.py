@@ -1,0 +1,110 @@
+"""The entry point: finds the subcommand, runs it, turns its failure into one line and an exit code."""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NamedTuple
+
+import click
+
+
+class Subcommand(NamedTuple):
+    """Where a subcommand lives ("module:attribute") and what it does, in one line."""
+
+    target: str
+    help: str
+
+
+SUBCOMMANDS = {
+    "compile": Subcommand(
+        "kerve.compiler.commands.compile:command", "Turn a Keras model into a verified ONNX artifact."
+    ),
+    "serve": Subcommand(
+        "kerve.runtime.commands.serve:command", "Serve the models of a repository over gRPC."
+    ),
+    "predict": Subcommand(
+        "kerve.runtime.commands.predict:command", "Send arrays to a served model and show its answer."
+    ),
+    "inspect": Subcommand(
+        "kerve.runtime.commands.inspect:command", "Show what an artifact takes, gives and holds."
+    ),
+}
+
+EXAMPLE = """\b
+Example:
+  kerve compile digits.keras --repository models --name digits
+  kerve serve --repository models
+  kerve predict digits --data test.npz
+"""
+
+
+class LazyGroup(click.Group):
+    """A group that lists its subcommands without importing them: `kerve serve` never pays for TensorFlow."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
+        """Return the names in the order of the table, which is the order of use."""
+        return list(SUBCOMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  click's
+        """Import one subcommand."""
+        if cmd_name not in SUBCOMMANDS:
+            return None
+        module, _, attribute = SUBCOMMANDS[cmd_name].target.partition(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  click's
+        """List the subcommands from the table."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.help) for name, entry in SUBCOMMANDS.items()])
+
+
+def show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    """Print the installed version and stop."""
+    if wanted:
+        from importlib.metadata import version  # costs 20 ms that other commands need not pay
+
+        click.echo(f"kerve {version('kerve')}")
+        ctx.exit()
+
+
+GROUP = LazyGroup(
+    name="kerve",
+    help="Compile a trained Keras model to ONNX, prove it equal to the original, and serve it over gRPC.",
+    epilog=EXAMPLE,
+    no_args_is_help=True,
+    params=[
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=show_version,
+            help="Show the version and exit.",
+        )
+    ],
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run `kerve` and exit the process.
+
+    Exit codes: 0 done; 2 wrong usage; 130 interrupted; otherwise the `exit_code` of the exception that ended
+    the command. An exception that has an `exit_code` speaks to the user: it is printed as one line. Any other
+    is a defect of kerve and keeps its traceback.
+    """
+    try:
+        sys.exit(GROUP.main(arguments, prog_name="kerve", standalone_mode=False))
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except Exception as error:
+        exit_code = getattr(error, "exit_code", None)
+        if not isinstance(exit_code, int):
+            raise
+        click.echo(f"error: {error}", err=True)
+        sys.exit(exit_code)

@@ -1,0 +1,229 @@
+"""Options written once: a dataclass field is a flag, an environment variable and a configuration key.
+
+    @dataclass(frozen=True, kw_only=True)
+    class Options:
+        '''What `kerve greet` takes.'''
+
+        name: str = argument(help="Whom to greet.")
+        times: int = option(1, help="How often.")
+
+    @command(example="kerve greet World --times 3")
+    def command(options: Options) -> None:
+        '''Greet somebody.'''
+
+gives `kerve greet NAME [--times N]`, reads KERVE_TIMES, and reads `times` of the table [greet] in the TOML file
+named by `--config` or KERVE_CONFIG. The command line wins over the environment, the environment over the file,
+the file over the default. The type of the field decides how the text is read; see `parameter_type`.
+"""
+
+import dataclasses
+import inspect
+import tomllib
+import types
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import click
+
+__all__ = ["EXISTING_FILE", "EXISTING_FOLDER", "EXISTING_PATH", "PORT", "argument", "command", "option"]
+
+T = TypeVar("T")
+
+EXISTING_PATH = click.Path(exists=True, path_type=Path)
+EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+PORT = click.IntRange(0, 65535)
+
+SCALARS: Mapping[type, click.ParamType[Any]] = {
+    str: click.STRING,
+    int: click.INT,
+    float: click.FLOAT,
+    bool: click.BOOL,
+    Path: click.Path(path_type=Path),
+}
+
+METADATA = "kerve.cli"
+
+
+def option(
+    default: Any = dataclasses.MISSING,
+    *,
+    help: str,  # noqa: A002  click's word
+    type: click.ParamType[Any] | None = None,  # noqa: A002  click's word
+) -> Any:
+    """Declare a field that is given as `--name`; without a default it is required.
+
+    `type` narrows what the field's annotation says, for example `PORT` or `EXISTING_FOLDER`.
+    """
+    return dataclasses.field(default=default, metadata={METADATA: (click.Option, help, type)})
+
+
+def argument(
+    default: Any = dataclasses.MISSING,
+    *,
+    help: str,  # noqa: A002  click's word
+    type: click.ParamType[Any] | None = None,  # noqa: A002  click's word
+) -> Any:
+    """Declare a field that is given by its position; it has no environment variable and no key."""
+    return dataclasses.field(default=default, metadata={METADATA: (click.Argument, help, type)})
+
+
+def command(options: Options) -> None:
+        '''Greet somebody.'''
+
+gives `kerve greet NAME [--times N]`, reads KERVE_TIMES, and reads `times` of the table [greet] in the TOML file
+named by `--config` or KERVE_CONFIG. The command line wins over the environment, the environment over the file,
+the file over the default. The type of the field decides how the text is read; see `parameter_type`.
+"""
+
+import dataclasses
+import inspect
+import tomllib
+import types
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import click
+
+__all__ = ["EXISTING_FILE", "EXISTING_FOLDER", "EXISTING_PATH", "PORT", "argument", "command", "option"]
+
+T = TypeVar("T")
+
+EXISTING_PATH = click.Path(exists=True, path_type=Path)
+EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+PORT = click.IntRange(0, 65535)
+
+SCALARS: Mapping[type, click.ParamType[Any]] = {
+    str: click.STRING,
+    int: click.INT,
+    float: click.FLOAT,
+    bool: click.BOOL,
+    Path: click.Path(path_type=Path),
+}
+
+METADATA = "kerve.cli"
+
+
+def option(*, help: str, default: Any = dataclasses.MISSING, type: click.ParamType[Any] | None = None) -> Any:  # noqa: A002  click's words
+    """Declare a field that is given as `--name`; without a default it is required.
+
+    `type` narrows what the field's annotation says, for example `PORT` or `EXISTING_FOLDER`.
+    """
+    return dataclasses.field(default=default, metadata={METADATA: (click.Option, help, type)})
+
+
+def argument(
+    *, help: str, default: Any = dataclasses.MISSING, type: click.ParamType[Any] | None = None
+) -> Any:  # noqa: A002  click's words
+    """Declare a field that is given by its position; it has no environment variable and no configuration key."""
+    return dataclasses.field(default=default, metadata={METADATA: (click.Argument, help, type)})
+
+
+def command(*, example: str) -> Callable[[Callable[[T], None]], click.Command]:
+    """Make a click command of a function whose one parameter is a dataclass of options.
+
+    The function's docstring is the help; `example` (one line or several) ends it.
+    """
+
+    def decorate(function: Callable[[T], None]) -> click.Command:
+        (parameter,) = inspect.signature(function).parameters
+        options_class = typing.get_type_hints(function)[parameter]
+
+        def callback(**values: Any) -> None:
+            try:
+                options = options_class(**values)
+            except (
+                ValueError
+            ) as error:  # from __post_init__: the values are well formed but do not fit together
+                raise click.UsageError(str(error)) from error
+            function(options)
+
+        lines = "\n".join(f"  {line}" for line in example.splitlines())
+        return click.Command(
+            name=function.__module__.rpartition(".")[2],
+            help=inspect.getdoc(function),
+            epilog=f"\b\nExample:\n{lines}",
+            params=[*parameters(options_class), CONFIG],
+            callback=callback,
+        )
+
+    return decorate
+
+
+def parameters(options_class: type) -> list[click.Parameter]:
+    """Return a click parameter for each field of a dataclass of options, in order."""
+    hints = typing.get_type_hints(options_class)
+    return [parameter(field, hints[field.name]) for field in dataclasses.fields(options_class)]
+
+
+def parameter(field: "dataclasses.Field[Any]", annotation: Any) -> click.Parameter:
+    """Return the click parameter for one field."""
+    kind, help_text, narrower = field.metadata[METADATA]
+    derived, multiple = parameter_type(annotation)
+    required = field.default is dataclasses.MISSING
+    common: dict[str, Any] = {"type": narrower or derived, "required": required, "help": help_text}
+    if not required:
+        common["default"] = field.default
+    if kind is click.Argument:
+        return click.Argument([field.name], nargs=-1 if multiple else 1, **common)
+    flag = "--" + field.name.replace("_", "-")
+    return click.Option(
+        [f"{flag}/--no-{flag[2:]}" if annotation is bool else flag, field.name],
+        envvar=f"KERVE_{field.name.upper()}",
+        multiple=multiple,
+        show_default=field.default not in (None, ()),
+        **common,
+    )
+
+
+def parameter_type(annotation: Any) -> tuple[click.ParamType[Any], bool]:
+    """Return how the text of an option is read, and whether it may be given several times.
+
+    str, int, float, Path; bool (`--x/--no-x`); Literal["a", "b"] (a choice); `T | None` (T, usually absent);
+    tuple[T, ...] (several).
+    """
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
+        return click.Choice(arguments), False
+    if origin in (types.UnionType, typing.Union):
+        (present,) = (each for each in arguments if each is not type(None))
+        return parameter_type(present)
+    if origin is tuple:
+        return parameter_type(arguments[0])[0], True
+    return SCALARS[annotation], False
+
+
+def read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
+    """Take the defaults of this command from its table in a TOML file."""
+    if path is None:
+        return
+    try:
+        table = tomllib.loads(path.read_text()).get(str(ctx.command.name), {})
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise click.UsageError(f"{path} is not a TOML file: {error}") from error
+    values = {key.replace("-", "_"): value for key, value in table.items()}
+    known = {
+        each.name for each in ctx.command.params if isinstance(each, click.Option) and each.expose_value
+    }
+    if unknown := sorted(values.keys() - known):
+        raise click.UsageError(
+            f"{path}: no option is called {', '.join(unknown)}; "
+            f"[{ctx.command.name}] takes: {', '.join(sorted(map(str, known)))}"
+        )
+    ctx.default_map = values
+
+
+CONFIG = click.Option(
+    ["--config"],
+    type=EXISTING_FILE,
+    envvar="KERVE_CONFIG",
+    is_eager=True,
+    expose_value=False,
+    callback=read_config,
+    help="TOML file with values for these options, in a table named after the command.",
+)
