@@ -11,9 +11,9 @@
     def command(options: Options) -> None:
         '''Greet somebody.'''
 
-gives `kerve greet NAME [--times N]`, reads KERVE_TIMES, and reads `times` of the table [greet] in the TOML file
-named by `--config` or KERVE_CONFIG. The command line wins over the environment, the environment over the file,
-the file over the default. The type of the field decides how the text is read; see `parameter_type`.
+gives `kerve greet NAME [--times N]`, reads KERVE_TIMES, and reads `times` of the table [greet] in the TOML
+file named by `--config` or KERVE_CONFIG. The command line wins over the environment, the environment over the
+file, the file over the default. The type of the field decides how the text is read; see `parameter_type`.
 """
 
 import dataclasses
@@ -70,60 +70,6 @@ def argument(
     return dataclasses.field(default=default, metadata={METADATA: (click.Argument, help, type)})
 
 
-def command(options: Options) -> None:
-        '''Greet somebody.'''
-
-gives `kerve greet NAME [--times N]`, reads KERVE_TIMES, and reads `times` of the table [greet] in the TOML file
-named by `--config` or KERVE_CONFIG. The command line wins over the environment, the environment over the file,
-the file over the default. The type of the field decides how the text is read; see `parameter_type`.
-"""
-
-import dataclasses
-import inspect
-import tomllib
-import types
-import typing
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, Literal, TypeVar
-
-import click
-
-__all__ = ["EXISTING_FILE", "EXISTING_FOLDER", "EXISTING_PATH", "PORT", "argument", "command", "option"]
-
-T = TypeVar("T")
-
-EXISTING_PATH = click.Path(exists=True, path_type=Path)
-EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-PORT = click.IntRange(0, 65535)
-
-SCALARS: Mapping[type, click.ParamType[Any]] = {
-    str: click.STRING,
-    int: click.INT,
-    float: click.FLOAT,
-    bool: click.BOOL,
-    Path: click.Path(path_type=Path),
-}
-
-METADATA = "kerve.cli"
-
-
-def option(*, help: str, default: Any = dataclasses.MISSING, type: click.ParamType[Any] | None = None) -> Any:  # noqa: A002  click's words
-    """Declare a field that is given as `--name`; without a default it is required.
-
-    `type` narrows what the field's annotation says, for example `PORT` or `EXISTING_FOLDER`.
-    """
-    return dataclasses.field(default=default, metadata={METADATA: (click.Option, help, type)})
-
-
-def argument(
-    *, help: str, default: Any = dataclasses.MISSING, type: click.ParamType[Any] | None = None
-) -> Any:  # noqa: A002  click's words
-    """Declare a field that is given by its position; it has no environment variable and no configuration key."""
-    return dataclasses.field(default=default, metadata={METADATA: (click.Argument, help, type)})
-
-
 def command(*, example: str) -> Callable[[Callable[[T], None]], click.Command]:
     """Make a click command of a function whose one parameter is a dataclass of options.
 
@@ -175,6 +121,7 @@ def parameter(field: "dataclasses.Field[Any]", annotation: Any) -> click.Paramet
     return click.Option(
         [f"{flag}/--no-{flag[2:]}" if annotation is bool else flag, field.name],
         envvar=f"KERVE_{field.name.upper()}",
+        show_envvar=True,
         multiple=multiple,
         show_default=field.default not in (None, ()),
         **common,
@@ -207,9 +154,7 @@ def read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> No
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise click.UsageError(f"{path} is not a TOML file: {error}") from error
     values = {key.replace("-", "_"): value for key, value in table.items()}
-    known = {
-        each.name for each in ctx.command.params if isinstance(each, click.Option) and each.expose_value
-    }
+    known = {each.name for each in ctx.command.params if isinstance(each, click.Option) and each.expose_value}
     if unknown := sorted(values.keys() - known):
         raise click.UsageError(
             f"{path}: no option is called {', '.join(unknown)}; "
