@@ -1,0 +1,120 @@
+"""What every test of the lowering asks: is the ONNX graph equal to the Keras model?"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import ml_dtypes
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+from numpy.typing import NDArray
+
+from kerve.compiler.lowering import Lowered, lower
+
+Check = Callable[..., ir.Model]
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> Iterator[None]:
+    keras.utils.set_random_seed(7)
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture(scope="session")
+def equal_to_keras() -> Check:
+    """Return `check(model, *calls)`, which lowers, runs and compares, and returns the ONNX model."""
+    return _check
+
+
+@pytest.fixture(scope="session")
+def operators() -> Callable[[ir.Model], Counter[str]]:
+    """Return a function that counts the operators of a model, those in bodies of loops included."""
+    return lambda model: Counter(node.op_type for node in ir.traversal.RecursiveGraphIterator(model.graph))
+
+
+def _check(
+    model: keras.Model,
+    *calls: Any,
+    opset: int = 21,
+    rtol: float = 1e-4,
+    atol: float = 1e-5,
+    predict: bool = False,
+    batched: bool = True,
+) -> ir.Model:
+    """Compare the graph of `model` with Keras on each of `calls`, and on the first row of each.
+
+    A call is what `model(...)` takes: an array or a structure of arrays. `predict` also compares with
+    `model.predict`; `batched=False` is for inputs whose first axis is not a batch.
+    """
+    lowered = lower(model, opset=opset)
+    proto = ir.to_proto(lowered.model)
+    onnx.checker.check_model(proto, full_check=True)
+    session = _session(proto)
+    for call in calls:
+        rows = [call]
+        if batched:
+            rows.append(keras.tree.map_structure(lambda array: array[:1], call))
+        for inputs in rows:
+            _compare(model(inputs, training=False), session, lowered, inputs, rtol, atol)
+        if predict:
+            _compare(model.predict(call, verbose=0), session, lowered, call, rtol, atol)
+    return lowered.model
+
+
+def _session(proto: onnx.ModelProto) -> ort.InferenceSession:
+    """Open a session on the graph with outputs that NumPy can hold (it has no bfloat16)."""
+    runnable = onnx.ModelProto()
+    runnable.CopyFrom(proto)
+    for output in runnable.graph.output:
+        if output.type.tensor_type.elem_type == onnx.TensorProto.BFLOAT16:
+            narrow = f"{output.name}:bfloat16"
+            for node in runnable.graph.node:
+                node.output[:] = [narrow if name == output.name else name for name in node.output]
+                node.input[:] = [narrow if name == output.name else name for name in node.input]
+            runnable.graph.node.append(
+                onnx.helper.make_node("Cast", [narrow], [output.name], to=onnx.TensorProto.FLOAT)
+            )
+            output.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1
+    return ort.InferenceSession(runnable.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def _compare(
+    expected: Any, session: ort.InferenceSession, lowered: Lowered, inputs: Any, rtol: float, atol: float
+) -> None:
+    names = keras.tree.flatten(lowered.inputs)
+    arrays = [np.asarray(leaf) for leaf in keras.tree.flatten(inputs)]
+    taken = {node.name for node in session.get_inputs()}
+    feeds = {name: array for name, array in zip(names, arrays, strict=True) if name in taken}
+    outputs = keras.tree.flatten(lowered.outputs)
+    got = dict(zip(outputs, session.run(outputs, feeds), strict=True))
+    for name, leaf in zip(outputs, keras.tree.flatten(expected), strict=True):
+        _compare_array(name, _as_numpy(leaf), got[name], rtol, atol)
+
+
+def _as_numpy(leaf: Any) -> NDArray[Any]:
+    array = np.asarray(keras.ops.convert_to_numpy(leaf)) if not isinstance(leaf, np.ndarray) else leaf
+    return array.astype(np.float32) if array.dtype == ml_dtypes.bfloat16 else array
+
+
+def _compare_array(name: str, expected: NDArray[Any], got: NDArray[Any], rtol: float, atol: float) -> None:
+    assert got.shape == expected.shape, f"output {name}: Keras gives {expected.shape}, ONNX {got.shape}"
+    if expected.dtype.kind in "OSU":
+        decoded = [item.decode() if isinstance(item, bytes) else str(item) for item in expected.reshape(-1)]
+        assert [str(item) for item in got.reshape(-1)] == decoded
+        return
+    assert got.dtype == expected.dtype, f"output {name}: Keras gives {expected.dtype}, ONNX {got.dtype}"
+    np.testing.assert_allclose(got, expected, rtol=rtol, atol=atol, err_msg=f"output {name}")
