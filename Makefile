@@ -1,7 +1,79 @@
-UV := $(shell command -v uv 2>/dev/null || echo .venv-uv/bin/uv)
-LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+# kerve: every command a person needs. `make help` prints the lines that begin with two hashes.
 
-lock:
-	$(LOCK) pyproject.toml requirements/dev.in --extra compile-cpu --extra serve --group build --group lint --group test --group demo --overrides requirements/overrides.txt -o requirements/dev.txt
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# uv where it is installed; otherwise in an environment of its own, by pip
+UV := $(shell command -v uv 2>/dev/null || echo .venv-uv/bin/uv)
+READY := $(VENV)/.ready
+
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+## help: print this list
+help:
+	@sed -n 's/^## //p' $(MAKEFILE_LIST)
+
+## setup: prepare .venv with the locked dependencies, kerve itself and, where cargo is, the wire
+setup: $(READY)
+
+$(READY): requirements/dev.txt pyproject.toml | $(UV)
+	@[ -x $(BIN)/python ] || $(UV) venv --quiet --python '>=3.11,<3.14' $(VENV)
+	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv-uv/bin/uv:
+	$(PYTHON) -m venv .venv-uv
+	.venv-uv/bin/pip install --quiet uv
+
+## demo: train, compile, serve and compare a small CNN on scikit-learn's digits
+demo: setup
+	$(BIN)/python examples/digits/demo.py
+
+## test: run every test
+test: setup
+	$(BIN)/python -m pytest
+
+## lint: formatting, lint rules and types of sources and tests
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+## format: rewrite the sources in the house's format
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+## proto: write the Python stubs of proto/ again
+proto: | $(UV)
+	$(UV) run --quiet --isolated --no-project --with-requirements requirements/proto.txt python proto/generate.py
+
+## proto-check: fail when the committed stubs are not what proto/ gives
+proto-check: | $(UV)
+	$(UV) run --quiet --isolated --no-project --with-requirements requirements/proto.txt python proto/generate.py --check
+
+## check: everything that continuous integration runs
+check: lint proto-check test
+
+## lock: choose new versions of the dependencies and write requirements/*.txt
+LOCK := $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+lock: | $(UV)
+	$(LOCK) pyproject.toml requirements/dev.in --extra compile-cpu --extra serve --group build --group lint \
+		--group test --group demo --overrides requirements/overrides.txt -o requirements/dev.txt
 	$(LOCK) pyproject.toml --extra serve --group test -o requirements/serve.txt
 	$(LOCK) --group proto -o requirements/proto.txt
+
+## wheel: build kerve's wheel (and the wire's, where cargo is) into dist/
+wheel: setup
+	$(UV) build --quiet --wheel --out-dir dist .
+
+## clean: remove what the other commands made
+clean:
+	rm -rf $(VENV) .venv-uv build dist demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+.PHONY: help setup demo test lint format proto proto-check check lock wheel clean

@@ -1,1 +1,20 @@
-"""Keras artifact in, verified ONNX artifact out."""
+"""Keras artifact in, verified ONNX artifact out.
+
+from kerve.compiler import compile_model
+artifact = compile_model("digits.keras", repository="models", name="digits")
+"""
+
+from kerve.compiler.artifact import Artifact
+from kerve.compiler.compile import compile_model
+from kerve.compiler.errors import CompileError, ConversionError, LoadError, VerificationError
+from kerve.compiler.options import CompileOptions
+
+__all__ = [
+    "Artifact",
+    "CompileError",
+    "CompileOptions",
+    "ConversionError",
+    "LoadError",
+    "VerificationError",
+    "compile_model",
+]

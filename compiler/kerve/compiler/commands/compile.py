@@ -1,0 +1,47 @@
+"""`kerve compile`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import click
+
+from kerve.cli import options as cli
+from kerve.compiler.compile import compile_model
+from kerve.compiler.options import CompileOptions
+from kerve.compiler.progress import terminal
+from kerve.compiler.repository import check_name
+
+__all__ = ["command"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(CompileOptions):
+    """What `kerve compile` takes."""
+
+    source: Path = cli.argument(help="Keras model: a .keras or .h5 file.")
+    repository: Path = cli.option(help="Folder in which models are published.")
+    name: str = cli.option(help="Name under which the model is served.")
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+
+
+@cli.command(example="kerve compile digits.keras --repository models --name digits")
+def command(options: Options) -> None:
+    """Turn a Keras model into a verified ONNX artifact, REPOSITORY/NAME/VERSION/.
+
+    Exit codes: 0 done, 2 wrong usage, 3 the source cannot be loaded, 4 something in it has no ONNX form,
+    5 the result differs from the source.
+    """
+    chosen = CompileOptions(**{field.name: getattr(options, field.name) for field in fields(CompileOptions)})
+    with terminal() as listener:
+        artifact = compile_model(
+            options.source,
+            repository=options.repository,
+            name=options.name,
+            options=chosen,
+            listener=listener,
+        )
+    click.echo(artifact.path)

@@ -1,0 +1,51 @@
+"""`compile_model`: from a source to a published artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kerve.compiler import repository as repositories
+from kerve.compiler import worker
+from kerve.compiler.artifact import Artifact
+from kerve.compiler.options import CompileOptions
+from kerve.compiler.progress import Event, Listener
+
+__all__ = ["compile_model"]
+
+
+def compile_model(
+    source: Any,
+    *,
+    repository: str | Path,
+    name: str,
+    options: CompileOptions | None = None,
+    custom_objects: Mapping[str, Any] | None = None,
+    listener: Listener | None = None,
+) -> Artifact:
+    """Compile a Keras model, prove the result equal to it, and publish it as the next version of `name`.
+
+    `source` is the path of a model file or folder, or a model object. A file is opened in a child process
+    with limits, because it may be hostile; a model object, and a file together with `custom_objects`,
+    is compiled in this process. `listener` hears of each stage.
+
+    Returns the artifact; `artifact.path` is `<repository>/<name>/<version>/`. Raises `LoadError`,
+    `ConversionError` or `VerificationError` (all `CompileError`), and then nothing is written; raises
+    `ValueError` for a name that cannot be served.
+    """
+    repositories.check_name(name)
+    chosen = options if options is not None else CompileOptions()
+    hear = listener if listener is not None else _ignore
+    with repositories.staging(Path(repository), name) as folder:
+        if isinstance(source, str | Path) and custom_objects is None:
+            worker.run(worker.Request(str(source), str(folder), name, chosen), hear)
+        else:
+            from kerve.compiler.pipeline import build  # TensorFlow is here already, with the model
+
+            build(source, folder, name, chosen, hear, custom_objects)
+        return Artifact(repositories.publish(folder, Path(repository) / name))
+
+
+def _ignore(_: Event) -> None:
+    pass

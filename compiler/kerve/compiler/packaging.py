@@ -1,0 +1,166 @@
+"""The files of an artifact, byte for byte the same for the same model."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from google.protobuf import json_format
+from numpy.typing import NDArray
+
+from kerve.artifact.v1.manifest_pb2 import Dimension, FileInfo, Manifest, Signature, TensorSpec, Verification
+from kerve.compiler.verification import Check, Verified
+
+__all__ = ["MODEL_FILE", "save_golden", "save_manifest", "save_model", "signature_of", "verification_of"]
+
+MODEL_FILE = "model.onnx"
+_DATA_FILE = "model.onnx.data"
+_GOLDEN_FILE = "golden.npz"
+_MANIFEST_FILE = "manifest.json"
+_SCHEMA = 1
+
+#: Weights beyond this go into a file of their own: protobuf holds no message above 2 GiB, and a file
+#: of weights can be mapped instead of parsed.
+_EXTERNAL_ABOVE_BYTES = 1 << 30
+_EXTERNAL_TENSOR_BYTES = 1 << 10
+
+_DATATYPES: dict[ir.DataType, str] = {
+    ir.DataType.BOOL: "BOOL",
+    ir.DataType.UINT8: "UINT8",
+    ir.DataType.UINT16: "UINT16",
+    ir.DataType.UINT32: "UINT32",
+    ir.DataType.UINT64: "UINT64",
+    ir.DataType.INT8: "INT8",
+    ir.DataType.INT16: "INT16",
+    ir.DataType.INT32: "INT32",
+    ir.DataType.INT64: "INT64",
+    ir.DataType.FLOAT16: "FP16",
+    ir.DataType.BFLOAT16: "BF16",
+    ir.DataType.FLOAT: "FP32",
+    ir.DataType.DOUBLE: "FP64",
+    ir.DataType.STRING: "BYTES",
+}
+
+_TOOLS = ("kerve", "keras", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "tf-keras", "tf2onnx")
+_TENSORFLOWS = ("tensorflow", "tensorflow-cpu")
+
+
+def save_model(model: ir.Model, folder: Path) -> Path:
+    """Write `model.onnx`, with the weights beside it when they are large; returns its path."""
+    path = folder / MODEL_FILE
+    weights = sum(
+        value.const_value.nbytes
+        for value in model.graph.initializers.values()
+        if value.const_value is not None
+    )
+    if weights > _EXTERNAL_ABOVE_BYTES:
+        ir.save(model, path, external_data=_DATA_FILE, size_threshold_bytes=_EXTERNAL_TENSOR_BYTES)
+    else:
+        ir.save(model, path)
+    return path
+
+
+def save_golden(verified: Verified, folder: Path) -> None:
+    """Write the inputs and the source's answers that a server checks itself against."""
+    arrays = {f"input/{name}": array for name, array in verified.inputs.items()}
+    arrays |= {f"output/{name}": array for name, array in verified.outputs.items()}
+    with zipfile.ZipFile(folder / _GOLDEN_FILE, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in sorted(arrays.items()):
+            entry = zipfile.ZipInfo(f"{name}.npy")  # its date is 1980, whenever it is written
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, _npy(array))
+
+
+def save_manifest(manifest: Manifest, folder: Path) -> None:
+    """Add the versions of the tools and the hashes of the files, and write `manifest.json`."""
+    manifest.schema = _SCHEMA
+    manifest.toolchain.update(_toolchain())
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            manifest.files[file.relative_to(folder).as_posix()].CopyFrom(_file_info(file))
+    fields = json_format.MessageToDict(manifest, preserving_proto_field_name=True)
+    text = json.dumps(fields, indent=2, sort_keys=True, ensure_ascii=False)
+    (folder / _MANIFEST_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def signature_of(model: ir.Model, labels: Mapping[str, Iterable[str]]) -> Signature:
+    """Describe what the graph takes and gives."""
+    inputs = [_tensor_spec(value, labels) for value in model.graph.inputs]
+    outputs = [_tensor_spec(value, labels) for value in model.graph.outputs]
+    batched = bool(inputs) and all(
+        spec.shape and spec.shape[0].symbol == "batch" for spec in (*inputs, *outputs)
+    )
+    return Signature(inputs=inputs, outputs=outputs, batched=batched)
+
+
+def verification_of(checks: Iterable[Check]) -> Verification:
+    """Put the checks on record."""
+    recorded = [
+        Verification.Check(
+            data=check.data,
+            batch_size=check.batch_size,
+            dimensions=dict(check.dimensions),
+            output=check.output,
+            rtol=check.rtol,
+            atol=check.atol,
+            max_abs_error=_rounded(check.max_abs_error),
+            mean_abs_error=_rounded(check.mean_abs_error),
+            max_rel_error=_rounded(check.max_rel_error),
+            nan_mismatches=check.nan_mismatches,
+        )
+        for check in checks
+    ]
+    return Verification(checks=recorded)
+
+
+def _rounded(error: float) -> float:
+    return float(f"{error:.3g}")
+
+
+def _tensor_spec(value: ir.Value, labels: Mapping[str, Iterable[str]]) -> TensorSpec:
+    assert value.dtype is not None
+    assert value.shape is not None
+    name = str(value.name)
+    return TensorSpec(
+        name=name,
+        datatype=_DATATYPES[value.dtype],
+        shape=[_dimension(dim) for dim in value.shape],
+        labels=labels.get(name, ()),
+    )
+
+
+def _dimension(dim: int | ir.SymbolicDim) -> Dimension:
+    if isinstance(dim, int):
+        return Dimension(size=dim)
+    return Dimension(symbol=str(dim.value)) if dim.value is not None else Dimension()
+
+
+def _toolchain() -> dict[str, str]:
+    versions = {}
+    for tool in (*_TOOLS, *_TENSORFLOWS):
+        try:
+            versions["tensorflow" if tool in _TENSORFLOWS else tool] = metadata.version(tool)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _file_info(file: Path) -> FileInfo:
+    with file.open("rb") as stream:
+        return FileInfo(sha256=hashlib.file_digest(stream, "sha256").hexdigest(), bytes=file.stat().st_size)
+
+
+def _npy(array: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    plain = array.astype(np.bytes_) if array.dtype == object else np.ascontiguousarray(array)
+    np.lib.format.write_array(buffer, plain.reshape(array.shape), allow_pickle=False)
+    return buffer.getvalue()

@@ -1,0 +1,71 @@
+"""Where artifacts appear: whole, under the next free version number, or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["check_name", "publish", "staging"]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError for a name that could not be a folder and part of a request."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"model name '{name}': expected letters, digits, '.', '_' and '-', the first a letter or digit"
+        )
+
+
+@contextmanager
+def staging(repository: Path, name: str) -> Iterator[Path]:
+    """Give an empty folder inside the repository, on the same file system, and remove it at the end.
+
+    Its name begins with a dot, so no server takes it for a version.
+    """
+    model = repository / name
+    made = [folder for folder in (model, *model.parents) if not folder.exists()]
+    model.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=".compiling-", dir=model))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        for empty in made:
+            if any(empty.iterdir()):
+                break
+            empty.rmdir()
+
+
+def publish(folder: Path, model: Path) -> Path:
+    """Rename a finished folder to the next version of a model and return its new path."""
+    folder.chmod(0o755)  # mkdtemp's folders are private
+    while True:
+        target = model / str(max(_versions(model), default=0) + 1)
+        try:
+            folder.rename(target)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            continue  # another compile published this number first
+        _sync(model)
+        return target
+
+
+def _versions(model: Path) -> list[int]:
+    return [int(entry.name) for entry in model.iterdir() if entry.name.isdecimal()]
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,127 @@
+"""How far two tensors are apart, and how far they may be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Check", "Tolerance", "compare", "failures"]
+
+#: Relative and absolute tolerance for outputs of each dtype; a dtype that is not here must be equal.
+_TOLERANCES: dict[str, tuple[float, float]] = {
+    "float64": (1e-4, 1e-5),
+    "float32": (1e-4, 1e-5),
+    "float16": (2e-2, 2e-3),
+    "bfloat16": (5e-2, 1e-2),
+}
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What |compiled - source| may be: `rtol * |source| + atol * max(1, largest |source|)`, per element.
+
+    The absolute part grows with the output's range, because rounding does: a value near zero among
+    values near a thousand is itself a difference of thousands.
+    """
+
+    rtol: float
+    atol: float
+
+    @classmethod
+    def of(cls, dtype: np.dtype[Any]) -> Tolerance:
+        """Return the tolerance for outputs of one dtype."""
+        return cls(*_TOLERANCES.get(dtype.name, (0.0, 0.0)))
+
+
+@dataclass(frozen=True)
+class Check:
+    """One output compared on one set of inputs."""
+
+    data: str
+    batch_size: int
+    dimensions: Mapping[str, int]
+    output: str
+    rtol: float
+    atol: float
+    max_abs_error: float = 0.0
+    mean_abs_error: float = 0.0
+    max_rel_error: float = 0.0
+    nan_mismatches: int = 0
+    unequal: int = 0
+    problem: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether every element is within tolerance."""
+        return not self.problem and self.unequal == 0
+
+
+def compare(
+    got: NDArray[Any],
+    want: NDArray[Any],
+    tolerance: Tolerance,
+    *,
+    data: str,
+    sizes: Mapping[str, int],
+    output: str,
+) -> Check:
+    """Compare one output of the compiled model (`got`) with the source's (`want`)."""
+    dimensions = dict(sizes)
+    known = {
+        "data": data,
+        "batch_size": dimensions.pop("batch", 0),
+        "dimensions": dimensions,
+        "output": output,
+        "rtol": tolerance.rtol,
+        "atol": tolerance.atol,
+    }
+    if got.shape != want.shape:
+        return Check(**known, problem=f"has shape {list(got.shape)}, the source has {list(want.shape)}")
+    if got.dtype != want.dtype:
+        return Check(**known, problem=f"has dtype {got.dtype}, the source has {want.dtype}")
+    if want.dtype.name not in _TOLERANCES:
+        unequal = int(np.count_nonzero(got != want))
+        return Check(**known, unequal=unequal, max_abs_error=float(unequal > 0))
+    return _compare_floats(got.astype(np.float64), want.astype(np.float64), tolerance, known)
+
+
+def _compare_floats(
+    got: NDArray[np.float64], want: NDArray[np.float64], tolerance: Tolerance, known: dict[str, Any]
+) -> Check:
+    comparable = np.isfinite(want) & np.isfinite(got)
+    alike = (got == want) | (np.isnan(got) & np.isnan(want))  # infinities and NaNs in the same places
+    error = np.abs(np.where(comparable, got - want, 0.0))
+    size = np.abs(np.where(comparable, want, 0.0))
+    largest = float(size.max(initial=1.0))
+    allowed = tolerance.rtol * size + tolerance.atol * max(1.0, largest)
+    within = np.where(comparable, error <= allowed, alike)
+    relative = error / np.maximum(size, tolerance.atol * max(1.0, largest) or 1.0)
+    return Check(
+        **known,
+        max_abs_error=float(error.max(initial=0.0)),
+        mean_abs_error=float(error.mean()) if error.size else 0.0,
+        max_rel_error=float(relative.max(initial=0.0)),
+        nan_mismatches=int(np.count_nonzero(np.isnan(got) != np.isnan(want))),
+        unequal=int(np.count_nonzero(~within)),
+    )
+
+
+def failures(checks: Iterable[Check]) -> list[str]:
+    """Return one clause for each check that failed."""
+    return [_describe(check) for check in checks if not check.passed]
+
+
+def _describe(check: Check) -> str:
+    sizes = {"batch": check.batch_size, **check.dimensions}
+    where = f"output '{check.output}' ({check.data} data, {', '.join(f'{k} {v}' for k, v in sizes.items())})"
+    if check.problem:
+        return f"{where} {check.problem}"
+    nan = f", {check.nan_mismatches} NaN on one side only" if check.nan_mismatches else ""
+    return (
+        f"{where} differs in {check.unequal} elements: largest error {check.max_abs_error:.3g} "
+        f"(relative {check.max_rel_error:.3g}), allowed rtol {check.rtol:g}, atol {check.atol:g}{nan}"
+    )

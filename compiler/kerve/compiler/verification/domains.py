@@ -1,0 +1,84 @@
+"""What values an input may take: ids below a vocabulary's size, words that a table knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+__all__ = ["Domain", "domain_of"]
+
+#: Operators that hand values on to input 0's consumers unchanged, or among others.
+_TRANSPARENT = frozenset(
+    {
+        "Cast",
+        "Identity",
+        "Reshape",
+        "Squeeze",
+        "Unsqueeze",
+        "Flatten",
+        "Transpose",
+        "Slice",
+        "Expand",
+        "Concat",
+    }
+    | {"Split", "Gather", "Clip", "Where", "StringNormalizer", "StringSplit"}
+)
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What is known of the values that an input may take."""
+
+    #: Ids run from 0 to this number, exclusive.
+    size: int | None = None
+    #: Words that the model knows.
+    words: tuple[str, ...] = ()
+
+
+def domain_of(value: ir.Value) -> Domain:
+    """Return what the graph says about the values that `value` may take."""
+    sizes: list[int] = []
+    words: list[str] = []
+    for node, index in _readers(value, set()):
+        if node.op_type == "Gather" and index == 1:
+            sizes += _rows(node)
+        elif node.op_type == "OneHot" and index == 0:
+            sizes += _depth(node)
+        elif node.op_type == "LabelEncoder":
+            words += _keys(node)
+    return Domain(min(sizes) if sizes else None, tuple(words))
+
+
+def _readers(value: ir.Value, seen: set[ir.Value]) -> Iterator[tuple[ir.Node, int]]:
+    """Every use of a value, also behind operators that leave values as they are."""
+    seen.add(value)
+    for node, index in value.uses():
+        yield node, index
+        if node.op_type in _TRANSPARENT and not (node.op_type == "Gather" and index == 1):
+            for output in node.outputs:
+                if output not in seen:
+                    yield from _readers(output, seen)
+
+
+def _rows(gather: ir.Node) -> list[int]:
+    data = gather.inputs[0]
+    if data is None or data.shape is None or not data.is_initializer():
+        return []
+    axis = gather.attributes["axis"].as_int() if "axis" in gather.attributes else 0
+    size = data.shape[axis]
+    return [size] if isinstance(size, int) else []
+
+
+def _depth(one_hot: ir.Node) -> list[int]:
+    depth = one_hot.inputs[1]
+    if depth is None or depth.const_value is None:
+        return []
+    return [int(depth.const_value.numpy().reshape(-1)[0])]
+
+
+def _keys(encoder: ir.Node) -> list[str]:
+    if "keys_strings" in encoder.attributes:
+        return [str(key) for key in encoder.attributes["keys_strings"].as_strings()]
+    return []

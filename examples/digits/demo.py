@@ -1,0 +1,131 @@
+"""The whole journey on real data: train, compile, serve, predict, compare.
+
+    python examples/digits/demo.py [FOLDER]
+
+Every step is the command a person would type. Ends with one table, and with an error when a served answer
+differs from Keras's by more than 1e-4 relative.
+"""
+
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tritonclient.grpc as triton
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from kerve.runtime import Client
+
+HERE = Path(__file__).parent
+KERVE = str(Path(sys.executable).with_name("kerve"))
+TOLERANCE = 1e-4
+
+Floats = NDArray[np.float32]
+Predict = Callable[[Floats], Floats]
+
+
+def run(*command: str) -> None:
+    print("$", " ".join(Path(word).name if word in (sys.executable, KERVE) else word for word in command))
+    subprocess.run(command, check=True)
+
+
+@contextmanager
+def serving(repository: Path) -> Iterator[str]:
+    """Run `kerve serve` as a process; yields its gRPC address once it says that it is ready."""
+    command = [KERVE, "serve", "--repository", str(repository), "--grpc-port", "0"]
+    print("$ kerve", *command[1:])
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        for line in server.stdout:
+            print(line, end="")
+            if address := re.search(r"grpc[^\d]*(127\.0\.0\.1:\d+)", line):
+                yield address[1]
+                break
+        else:
+            raise SystemExit("kerve serve ended before it was ready")
+    finally:
+        server.send_signal(signal.SIGTERM)
+        if server.wait(timeout=30) != 0:
+            raise SystemExit(f"kerve serve ended with exit code {server.returncode}")
+
+
+def by_kerve(client: Client, model: str) -> Predict:
+    return lambda images: client.predict(model, images)["probabilities"]
+
+
+def by_triton(client: Any, model: str) -> Predict:
+    def predict(images: Floats) -> Floats:
+        tensor = triton.InferInput("image", images.shape, "FP32")
+        tensor.set_data_from_numpy(images)
+        answer: Floats = client.infer(model, [tensor]).as_numpy("probabilities")
+        return answer
+
+    return predict
+
+
+def latency(predict: Predict, image: Floats) -> float:
+    """Median milliseconds of one request with one image."""
+    times = []
+    for _ in range(300):
+        begin = time.perf_counter()
+        predict(image)
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times[50:]) * 1e3
+
+
+def main(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    models = folder / "models"
+    run(sys.executable, str(HERE / "train.py"), str(folder))
+    for name, file in (("digits", "digits.keras"), ("digits-h5", "digits.h5")):
+        run(KERVE, "compile", str(folder / file), "--repository", str(models), "--name", name)
+
+    test = np.load(folder / "test.npz")
+    images, labels, wanted = test["image"], test["label"], test["keras"]
+    table = Table(title=f"digits: {len(images)} images held back from training")
+    for column in ("answers by", "accuracy", "largest difference", "relative", "artifact", "one image"):
+        table.add_column(column, justify="left" if column == "answers by" else "right")
+    table.add_row("Keras model.predict", f"{accuracy(wanted, labels):.2%}", "", "", "", "")
+
+    worst = 0.0
+    with serving(models) as address, Client(address) as ours, triton.InferenceServerClient(address) as theirs:
+        for model in ("digits", "digits-h5"):
+            size = sum(file.stat().st_size for file in (models / model / "1").iterdir())
+            for who, predict in (
+                ("kerve", by_kerve(ours, model)),
+                ("tritonclient", by_triton(theirs, model)),
+            ):
+                served = predict(images)
+                difference = float(np.abs(served - wanted).max())
+                relative = float((np.abs(served - wanted) / np.maximum(np.abs(wanted), 1e-3)).max())
+                worst = max(worst, relative)
+                table.add_row(
+                    f"{model} by {who}",
+                    f"{accuracy(served, labels):.2%}",
+                    f"{difference:.1e}",
+                    f"{relative:.1e}",
+                    f"{size / 1e3:.0f} kB",
+                    f"{latency(predict, images[:1]):.2f} ms",
+                )
+    Console().print(table)
+    if worst > TOLERANCE:
+        raise SystemExit(f"served answers differ from Keras by {worst:.1e} relative, allowed {TOLERANCE:.0e}")
+
+
+def accuracy(probabilities: Floats, labels: NDArray[np.int64]) -> float:
+    return float((probabilities.argmax(-1) == labels).mean())
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path("demo"))
