@@ -68,7 +68,7 @@ def finish(g: Lowering, model: keras.Model, results: Any) -> Any:
 
 def _copy(g: Lowering, value: ir.Value) -> ir.Value:
     copy = g.op.Identity(value)
-    copy.dtype, copy.shape = value.dtype, value.shape
+    copy.type, copy.shape = value.type, value.shape
     return copy
 
 

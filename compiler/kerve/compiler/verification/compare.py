@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -71,37 +72,37 @@ def compare(
 ) -> Check:
     """Compare one output of the compiled model (`got`) with the source's (`want`)."""
     dimensions = dict(sizes)
-    known = {
-        "data": data,
-        "batch_size": dimensions.pop("batch", 0),
-        "dimensions": dimensions,
-        "output": output,
-        "rtol": tolerance.rtol,
-        "atol": tolerance.atol,
-    }
+    check = partial(
+        Check,
+        data=data,
+        batch_size=dimensions.pop("batch", 0),
+        dimensions=dimensions,
+        output=output,
+        rtol=tolerance.rtol,
+        atol=tolerance.atol,
+    )
     if got.shape != want.shape:
-        return Check(**known, problem=f"has shape {list(got.shape)}, the source has {list(want.shape)}")
+        return check(problem=f"has shape {list(got.shape)}, the source has {list(want.shape)}")
     if got.dtype != want.dtype:
-        return Check(**known, problem=f"has dtype {got.dtype}, the source has {want.dtype}")
+        return check(problem=f"has dtype {got.dtype}, the source has {want.dtype}")
     if want.dtype.name not in _TOLERANCES:
         unequal = int(np.count_nonzero(got != want))
-        return Check(**known, unequal=unequal, max_abs_error=float(unequal > 0))
-    return _compare_floats(got.astype(np.float64), want.astype(np.float64), tolerance, known)
+        return check(unequal=unequal, max_abs_error=float(unequal > 0))
+    return _compare_floats(got.astype(np.float64), want.astype(np.float64), tolerance, check)
 
 
 def _compare_floats(
-    got: NDArray[np.float64], want: NDArray[np.float64], tolerance: Tolerance, known: dict[str, Any]
+    got: NDArray[np.float64], want: NDArray[np.float64], tolerance: Tolerance, check: Callable[..., Check]
 ) -> Check:
     comparable = np.isfinite(want) & np.isfinite(got)
     alike = (got == want) | (np.isnan(got) & np.isnan(want))  # infinities and NaNs in the same places
-    error = np.abs(np.where(comparable, got - want, 0.0))
+    error = np.abs(np.subtract(got, want, out=np.zeros_like(want), where=comparable))
     size = np.abs(np.where(comparable, want, 0.0))
     largest = float(size.max(initial=1.0))
     allowed = tolerance.rtol * size + tolerance.atol * max(1.0, largest)
     within = np.where(comparable, error <= allowed, alike)
     relative = error / np.maximum(size, tolerance.atol * max(1.0, largest) or 1.0)
-    return Check(
-        **known,
+    return check(
         max_abs_error=float(error.max(initial=0.0)),
         mean_abs_error=float(error.mean()) if error.size else 0.0,
         max_rel_error=float(relative.max(initial=0.0)),

@@ -1,0 +1,63 @@
+"""Seeded inputs fit the model, differ in size, and are the same every time."""
+
+import numpy as np
+import onnx_ir as ir
+
+from kerve.compiler.verification.data import seeded
+
+
+def model_of(
+    *inputs: ir.Value, nodes: list[ir.Node] | None = None, weights: list[ir.Value] | None = None
+) -> ir.Model:
+    graph = ir.Graph(
+        inputs, [], nodes=nodes or [], initializers=weights or [], opset_imports={"": 21}, name="g"
+    )
+    return ir.Model(graph, ir_version=10)
+
+
+def value(name: str, dtype: ir.DataType, *shape: int | str) -> ir.Value:
+    return ir.val(name, dtype, ir.Shape(shape))
+
+
+def test_every_open_dimension_takes_two_sizes() -> None:
+    first, second = seeded(model_of(value("x", ir.DataType.FLOAT, "batch", "x_1", 3)), (7, 12))
+    assert first.inputs["x"].shape == (2, 7, 3)
+    assert second.inputs["x"].shape == (5, 12, 3)
+    assert second.sizes == {"batch": 5, "x_1": 12}
+
+
+def test_dimensions_of_one_name_agree_between_inputs() -> None:
+    x = value("x", ir.DataType.FLOAT, "batch", "time")
+    y = value("y", ir.DataType.INT64, "batch", "time", 2)
+    (first, _) = seeded(model_of(x, y), (7, 12))
+    assert first.inputs["y"].shape == (2, 7, 2)
+
+
+def test_values_are_the_same_every_time() -> None:
+    model = model_of(value("x", ir.DataType.FLOAT, "batch", 4), value("ids", ir.DataType.INT32, "batch", 9))
+    for one, other in zip(seeded(model, (7, 12)), seeded(model, (7, 12)), strict=True):
+        for name in one.inputs:
+            np.testing.assert_array_equal(one.inputs[name], other.inputs[name])
+
+
+def test_ids_stay_below_the_rows_of_the_table_they_index() -> None:
+    ids = value("ids", ir.DataType.INT32, "batch", 500)
+    table = ir.val("table", const_value=ir.tensor(np.zeros((11, 3), np.float32)))
+    cast = ir.node("Cast", [ids], {"to": int(ir.DataType.INT64)})
+    gather = ir.node("Gather", [table, cast.outputs[0]])
+    (first, _) = seeded(model_of(ids, nodes=[cast, gather], weights=[table]), (7, 12))
+    assert first.inputs["ids"].min() >= 0
+    assert first.inputs["ids"].max() == 10
+
+
+def test_words_come_from_the_models_tables_and_beyond() -> None:
+    words = value("words", ir.DataType.STRING, "batch", 200)
+    encode = ir.node(
+        "LabelEncoder",
+        [words],
+        {"keys_strings": ["cat", "dog"], "values_int64s": [1, 2]},
+        domain="ai.onnx.ml",
+    )
+    (first, _) = seeded(model_of(words, nodes=[encode]), (7, 12))
+    seen = set(first.inputs["words"].reshape(-1))
+    assert {"cat", "dog"} < seen

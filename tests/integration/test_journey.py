@@ -1,0 +1,189 @@
+"""The main job through the front door: files, commands, processes, and clients that others wrote."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+
+from kerve.compiler import Artifact, ConversionError, compile_model
+from kerve.runtime import Client
+
+KERVE = str(Path(sys.executable).with_name("kerve"))
+IMAGES = np.random.default_rng(0).random((37, 8, 8, 1), np.float32)
+
+
+def kerve(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([KERVE, *arguments], capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture(scope="module")
+def model() -> keras.Model:
+    keras.utils.set_random_seed(7)
+    return keras.Sequential(
+        [
+            keras.layers.Input((8, 8, 1), name="image"),
+            keras.layers.Conv2D(4, 3, padding="same", activation="relu"),
+            keras.layers.BatchNormalization(),
+            keras.layers.MaxPooling2D(),
+            keras.layers.Flatten(),
+            keras.layers.Dense(10, activation="softmax", name="probabilities"),
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def files(model: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("files")
+    model.save(folder / "digits.keras")
+    model.save(folder / "digits.h5")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def repository(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("served") / "models"
+    for name, file in (("digits", "digits.keras"), ("digits", "digits.keras"), ("from-h5", "digits.h5")):
+        done = kerve("compile", str(files / file), "--repository", str(folder), "--name", name)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(repository: Path) -> Iterator[str]:
+    command = [KERVE, "serve", "--repository", str(repository), "--grpc-port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        found = None
+        while found is None:
+            line = server.stdout.readline()
+            assert line, "kerve serve ended before it was ready"
+            found = re.search(r"127\.0\.0\.1:\d+", line)
+        yield found[0]
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(timeout=30) == 0
+
+
+def test_compile_prints_the_artifacts_path_and_its_stages(files: Path, tmp_path: Path) -> None:
+    done = kerve("compile", str(files / "digits.keras"), "--repository", str(tmp_path), "--name", "digits")
+    assert Path(done.stdout.strip()) == tmp_path / "digits" / "1"
+    stages = [line.split()[0] for line in done.stderr.splitlines()]
+    assert stages == ["load", "lower", "optimize", "verify", "package"]
+
+
+def test_two_compiles_of_one_file_are_byte_identical(repository: Path) -> None:
+    first, second = repository / "digits" / "1", repository / "digits" / "2"
+    names = sorted(file.name for file in first.iterdir())
+    assert names == sorted(file.name for file in second.iterdir())
+    for name in names:
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
+
+
+def test_the_manifest_records_signature_source_and_proof(repository: Path) -> None:
+    manifest = Artifact(repository / "digits" / "1").manifest
+    assert [spec.name for spec in manifest.signature.inputs] == ["image"]
+    assert [spec.name for spec in manifest.signature.outputs] == ["probabilities"]
+    assert manifest.signature.batched
+    assert manifest.source.file_name == "digits.keras"
+    assert {check.batch_size for check in manifest.verification.checks} == {2, 5}
+    assert json.loads((repository / "digits" / "1" / "manifest.json").read_text())["opset"] == 21
+
+
+def test_our_client_gets_kerass_answers(model: keras.Model, address: str) -> None:
+    with Client(address) as client:
+        for name in ("digits", "from-h5"):
+            answer = client.predict(name, {"image": IMAGES})["probabilities"]
+            np.testing.assert_allclose(answer, model.predict(IMAGES, verbose=0), rtol=1e-4, atol=1e-5)
+
+
+def test_tritons_client_gets_kerass_answers(model: keras.Model, address: str) -> None:
+    with triton.InferenceServerClient(address) as client:
+        assert client.is_server_ready()
+        tensor = triton.InferInput("image", IMAGES.shape, "FP32")
+        tensor.set_data_from_numpy(IMAGES)
+        answer = client.infer("digits", [tensor]).as_numpy("probabilities")
+    np.testing.assert_allclose(answer, model.predict(IMAGES, verbose=0), rtol=1e-4, atol=1e-5)
+
+
+def test_predict_writes_the_outputs(model: keras.Model, address: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "in.npz", x=IMAGES)
+    done = kerve(
+        "predict",
+        "digits",
+        "--data",
+        str(tmp_path / "in.npz"),
+        "--output",
+        str(tmp_path / "out.npz"),
+        "--address",
+        address,
+    )
+    assert done.returncode == 0, done.stderr
+    answer = np.load(tmp_path / "out.npz")["probabilities"]
+    np.testing.assert_allclose(answer, model.predict(IMAGES, verbose=0), rtol=1e-4, atol=1e-5)
+
+
+def test_inspect_shows_what_was_compiled(repository: Path) -> None:
+    done = kerve("inspect", str(repository / "digits" / "1"))
+    assert done.returncode == 0, done.stderr
+    for word in ("image", "probabilities", "Conv", "MaxPool"):
+        assert word in done.stdout
+
+
+def test_what_cannot_be_converted_is_named_and_nothing_is_written(tmp_path: Path) -> None:
+    inputs = keras.Input((4, 4), name="matrix")
+    singular = keras.layers.Lambda(lambda x: keras.ops.svd(x, compute_uv=False), name="spectrum")(inputs)
+    with pytest.raises(ConversionError, match=r"layer 'spectrum' \(Lambda\).*Svd.*leave it out"):
+        compile_model(keras.Model(inputs, singular), repository=tmp_path / "models", name="svd")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_layer_without_onnx_form_ends_the_command_with_4(tmp_path: Path) -> None:
+    inputs = keras.Input((4, 4), name="matrix")
+    keras.Model(inputs, keras.ops.linalg.svd(inputs, compute_uv=False)).save(tmp_path / "svd.keras")
+    done = kerve(
+        "compile", str(tmp_path / "svd.keras"), "--repository", str(tmp_path / "models"), "--name", "m"
+    )
+    assert done.returncode == 4
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert "SVD" in done.stderr
+    assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        pytest.param(b"not a model at all", 3, id="no model"),
+        pytest.param(b"PK\x03\x04 truncated", 3, id="truncated archive"),
+        pytest.param(b"\x89HDF\r\n\x1a\n truncated", 3, id="truncated HDF5"),
+        pytest.param(b"", 3, id="empty"),
+    ],
+)
+def test_a_file_that_is_no_model_ends_the_command_with_3(
+    content: bytes, expected: int, tmp_path: Path
+) -> None:
+    (tmp_path / "m.keras").write_bytes(content)
+    done = kerve(
+        "compile", str(tmp_path / "m.keras"), "--repository", str(tmp_path / "models"), "--name", "m"
+    )
+    assert done.returncode == expected, done.stderr
+    assert len([line for line in done.stderr.splitlines() if line.startswith("error: ")]) == 1
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_missing_file_ends_the_command_with_3(tmp_path: Path) -> None:
+    done = kerve("compile", str(tmp_path / "no.keras"), "--repository", str(tmp_path), "--name", "m")
+    assert done.returncode == 3
+    assert "no.keras" in done.stderr
+
+
+def test_a_bad_name_ends_the_command_with_2(files: Path, tmp_path: Path) -> None:
+    done = kerve("compile", str(files / "digits.keras"), "--repository", str(tmp_path), "--name", "a/b")
+    assert done.returncode == 2
+    assert "expected letters, digits" in done.stderr
