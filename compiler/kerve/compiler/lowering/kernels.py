@@ -1,0 +1,134 @@
+"""What ONNX Runtime computes on a CPU, by its own account.
+
+ONNX allows more types than ONNX Runtime has kernels for (no integer `Tan`, no boolean `Where`, no double
+`Conv`). The builder here writes such a node in the nearest type that has a kernel, between two casts.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+import onnxscript
+from onnxruntime.capi import onnxruntime_pybind11_state as onnxruntime
+
+__all__ = ["KernelBuilder", "computable"]
+
+#: For each type, those that hold (nearly) all of its values, the nearest first. Missing are float16,
+#: which ONNX Runtime widens by itself where it must, and the types that nothing can stand for.
+_WIDER: dict[ir.DataType, tuple[ir.DataType, ...]] = {
+    ir.DataType.BOOL: (ir.DataType.UINT8, ir.DataType.INT32, ir.DataType.FLOAT),
+    ir.DataType.INT8: (ir.DataType.INT32, ir.DataType.INT64, ir.DataType.FLOAT),
+    ir.DataType.UINT8: (ir.DataType.INT32, ir.DataType.INT64, ir.DataType.FLOAT),
+    ir.DataType.INT16: (ir.DataType.INT32, ir.DataType.INT64, ir.DataType.FLOAT),
+    ir.DataType.UINT16: (ir.DataType.INT32, ir.DataType.INT64, ir.DataType.FLOAT),
+    ir.DataType.INT32: (ir.DataType.INT64, ir.DataType.DOUBLE, ir.DataType.FLOAT),
+    ir.DataType.UINT32: (ir.DataType.INT64, ir.DataType.DOUBLE, ir.DataType.FLOAT),
+    ir.DataType.INT64: (ir.DataType.DOUBLE, ir.DataType.FLOAT),
+    ir.DataType.UINT64: (ir.DataType.INT64, ir.DataType.DOUBLE, ir.DataType.FLOAT),
+    ir.DataType.BFLOAT16: (ir.DataType.FLOAT,),
+    ir.DataType.DOUBLE: (ir.DataType.FLOAT,),
+    ir.DataType.FLOAT8E4M3FN: (ir.DataType.FLOAT,),
+    ir.DataType.FLOAT8E5M2: (ir.DataType.FLOAT,),
+}
+
+_Types = dict[str, ir.DataType]
+
+
+class KernelBuilder(onnxscript.GraphBuilder):  # type: ignore[misc]  # onnxscript has no type information
+    """A graph builder whose nodes all have a kernel."""
+
+    def call_op(self, op_type: str, args: Sequence[Any], kwargs: dict[str, Any], /, **options: Any) -> Any:
+        """Add a node, and casts around it where its types have no kernel."""
+        schema = self._get_schema(op_type, options.get("domain", ""), options.get("version"))
+        if schema is None or op_type == "Cast":
+            return super().call_op(op_type, args, kwargs, **options)
+        args, kwargs = self._partition_inputs_attributes(schema, args, kwargs)
+        given = _bind(schema, args)
+        wanted = computable(op_type, schema, given)
+        changed = {variable for variable, dtype in given.items() if wanted[variable] != dtype}
+        if not changed:
+            return super().call_op(op_type, args, kwargs, **options)
+        wide = [
+            self.op.Cast(arg, to=int(wanted[variable])) if variable in changed and arg is not None else arg
+            for variable, arg in _parameters(schema, args)
+        ]
+        results = super().call_op(op_type, wide, kwargs, **options)
+        outputs = [results] if isinstance(results, ir.Value) else list(results)
+        back = [
+            self.op.Cast(output, to=int(given[formal.type_str])) if formal.type_str in changed else output
+            for output, formal in zip(outputs, _formals(schema.outputs, len(outputs)), strict=True)
+        ]
+        return back[0] if isinstance(results, ir.Value) else back
+
+
+def computable(op_type: str, schema: onnx.defs.OpSchema, given: Mapping[str, ir.DataType]) -> _Types:
+    """Return the types, by type variable of the schema, in which an operator on `given` types can run."""
+    kernels = [types for first, last, types in _kernels()[op_type] if first <= schema.since_version <= last]
+    for types in _alternatives(dict(given)):
+        if any(_accepts(schema, kernel, types) for kernel in kernels):
+            return types
+    return dict(given)  # expanded when it is loaded, or for ONNX Runtime to refuse
+
+
+def _alternatives(given: _Types) -> Iterator[_Types]:
+    yield given
+    for variable, dtype in given.items():
+        for wider in _WIDER.get(dtype, ()):
+            yield {**given, variable: wider}
+    shared = set(given.values())
+    if len(given) > 1 and len(shared) == 1:
+        for wider in _WIDER.get(shared.pop(), ()):
+            yield dict.fromkeys(given, wider)
+
+
+def _accepts(schema: onnx.defs.OpSchema, kernel: Mapping[str, frozenset[str]], types: _Types) -> bool:
+    names = {formal.type_str: (formal.type_str, formal.name) for formal in schema.inputs}
+    return all(
+        _type_string(dtype) in kernel[name]
+        for variable, dtype in types.items()
+        for name in names[variable]
+        if name in kernel
+    )
+
+
+def _type_string(dtype: ir.DataType) -> str:
+    same = ir.DataType.FLOAT if dtype == ir.DataType.FLOAT16 else dtype  # widened when the model is loaded
+    return f"tensor({same.name.lower()})"
+
+
+def _bind(schema: onnx.defs.OpSchema, args: Sequence[Any]) -> _Types:
+    """Return the types of the type variables that stand for tensors among the arguments."""
+    bound: _Types = {}
+    for variable, arg in _parameters(schema, args):
+        if variable and isinstance(arg, ir.Value) and arg.dtype is not None:
+            bound.setdefault(variable, arg.dtype)
+    return bound
+
+
+def _parameters(schema: onnx.defs.OpSchema, args: Sequence[Any]) -> list[tuple[str, Any]]:
+    """Pair each argument with the type variable of its parameter, or "" if it has a type of its own."""
+    formals = _formals(schema.inputs, len(args))
+    return [
+        (formal.type_str if formal.is_homogeneous and "(" not in formal.type_str else "", arg)
+        for formal, arg in zip(formals, args, strict=True)
+    ]
+
+
+def _formals(formals: Sequence[Any], count: int) -> list[Any]:
+    """Repeat the last, variadic, parameter as often as needed."""
+    return [formals[min(index, len(formals) - 1)] for index in range(count)]
+
+
+@cache
+def _kernels() -> Mapping[str, list[tuple[int, int, dict[str, frozenset[str]]]]]:
+    table: dict[str, list[tuple[int, int, dict[str, frozenset[str]]]]] = defaultdict(list)
+    for kernel in onnxruntime.get_all_opkernel_def():
+        if kernel.provider == "CPUExecutionProvider" and kernel.domain in ("", "ai.onnx"):
+            types = {name: frozenset(allowed) for name, allowed in kernel.type_constraints.items()}
+            table[kernel.op_name].append((*kernel.version_range, types))
+    return table
