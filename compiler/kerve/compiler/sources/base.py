@@ -1,0 +1,100 @@
+"""A model that was read: what it is, how it becomes a graph, and what it answers."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from kerve.artifact.v1 import manifest_pb2
+from kerve.compiler.lowering import Lowered, lower
+
+__all__ = ["KerasSource", "Reference", "Source", "record_of"]
+
+#: A model as a function from named inputs to named outputs.
+Reference = Callable[[Mapping[str, NDArray[Any]]], dict[str, NDArray[Any]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source(ABC):
+    """A model that was read."""
+
+    record: manifest_pb2.Source
+    #: What a person should know about the reading, in sentences.
+    warnings: Sequence[str] = ()
+
+    @property
+    def description(self) -> str:
+        """The source in a few words, for the progress of a compile."""
+        version = f", Keras {self.record.keras_version}" if self.record.keras_version else ""
+        return f"{self.record.kind}{version}"
+
+    @abstractmethod
+    def lower(self, opset: int) -> Lowered:
+        """Return the model as an ONNX graph; raises `ConversionError`."""
+
+    @abstractmethod
+    def reference(self, lowered: Lowered) -> Reference:
+        """Return what the *original* computes in inference mode, under the names in `lowered`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KerasSource(Source):
+    """A model that is, or was translated into, a Keras 3 model."""
+
+    model: keras.Model
+    #: The arguments of a subclassed model that was never called, as `lower` takes them.
+    input_signature: Any = None
+    #: Called as `original(*arguments, training=False)`: the model that `model` was translated from.
+    original: Callable[..., Any] | None = field(default=None)
+
+    def lower(self, opset: int) -> Lowered:
+        """Lower the Keras 3 model."""
+        return lower(self.model, opset=opset, input_signature=self.input_signature)
+
+    def reference(self, lowered: Lowered) -> Reference:
+        """Return the answers of the model that was read, not of its translation."""
+        original = self.original if self.original is not None else self.model
+
+        def reference(inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+            arguments = keras.tree.map_structure(lambda name: _tensor(inputs[name]), lowered.inputs)
+            results = keras.tree.flatten(original(*arguments, training=False))
+            names = keras.tree.flatten(lowered.outputs)
+            return {
+                name: np.asarray(keras.ops.convert_to_numpy(result))
+                for name, result in zip(names, results, strict=True)
+            }
+
+        return reference
+
+
+def record_of(kind: str, path: Path | None = None, keras_version: str = "") -> manifest_pb2.Source:
+    """Put on record where a model came from; a folder's hash is that of the list of its files' hashes."""
+    if path is None:
+        return manifest_pb2.Source(kind=kind, keras_version=keras_version)
+    return manifest_pb2.Source(
+        kind=kind, file_name=path.name, sha256=_sha256(path), keras_version=keras_version
+    )
+
+
+def _sha256(path: Path) -> str:
+    if path.is_dir():
+        lines = [
+            f"{_sha256(file)}  {file.relative_to(path).as_posix()}\n"
+            for file in sorted(path.rglob("*"))
+            if file.is_file()
+        ]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _tensor(array: NDArray[Any]) -> Any:
+    return keras.ops.convert_to_tensor(array.astype(str) if array.dtype == object else array)

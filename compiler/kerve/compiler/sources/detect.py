@@ -1,0 +1,148 @@
+"""What a file or folder is, told from its content; its name is not believed."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from kerve.compiler.errors import LoadError
+from kerve.compiler.sources import guards
+
+__all__ = ["Kind", "Recognised", "recognise"]
+
+_ACCEPTED = "expected a .keras or .h5 file, a SavedModel folder, or weights together with --architecture FILE"
+_ZIP_MAGIC = b"PK\x03\x04"
+_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+_SAVED_MODEL_FILES = ("saved_model.pb", "saved_model.pbtxt")
+
+
+class Kind(Enum):
+    """The kinds of source; the value is the word that goes on record."""
+
+    ARCHIVE = "keras"
+    HDF5 = "h5"
+    HDF5_WEIGHTS = "weights"
+    CHECKPOINT = "checkpoint"
+    SAVED_MODEL = "saved_model"
+    ARCHITECTURE = "architecture"
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """A source on disk."""
+
+    kind: Kind
+    path: Path
+    keras_version: str = ""
+    #: The architecture that the file itself holds.
+    config: Any = None
+
+    @property
+    def is_keras_3(self) -> bool:
+        """Whether Keras 3 wrote it."""
+        return self.keras_version.split(".")[0].isdigit() and int(self.keras_version.split(".")[0]) >= 3
+
+
+def recognise(path: Path) -> Recognised:
+    """Tell what is at `path`; raises `LoadError` when it is no model, or damaged, or hostile."""
+    if path.is_dir():
+        return _folder(path)
+    if not path.exists():
+        if _index_of(path).exists():
+            return Recognised(Kind.CHECKPOINT, path)
+        raise LoadError(f"{path} does not exist; {_ACCEPTED}")
+    if not path.is_file():
+        raise LoadError(f"{path} is not a regular file; {_ACCEPTED}")
+    return _file(path)
+
+
+def _folder(path: Path) -> Recognised:
+    if any((path / name).is_file() for name in _SAVED_MODEL_FILES):
+        return Recognised(Kind.SAVED_MODEL, path)
+    if (path / "checkpoint").is_file():
+        return Recognised(Kind.CHECKPOINT, _latest_checkpoint(path))
+    raise LoadError(f"the folder {path} holds neither saved_model.pb nor a checkpoint; {_ACCEPTED}")
+
+
+def _latest_checkpoint(folder: Path) -> Path:
+    """Return the prefix that the file `checkpoint` points to, which must lie beside it."""
+    for line in (folder / "checkpoint").read_text("utf-8", errors="replace").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == "model_checkpoint_path":
+            prefix = folder / Path(value.strip().strip('"')).name
+            if _index_of(prefix).is_file():
+                return prefix
+    raise LoadError(
+        f"{folder / 'checkpoint'} names no checkpoint in its folder; give the checkpoint's prefix"
+    )
+
+
+def _file(path: Path) -> Recognised:
+    with path.open("rb") as stream:
+        head = stream.read(16)
+    if not head:
+        raise LoadError(f"{path} is empty; {_ACCEPTED}")
+    if head.startswith(_ZIP_MAGIC):
+        return _archive(path)
+    if head.startswith(_HDF5_MAGIC):
+        return _hdf5(path)
+    if path.suffix == ".index" and path.with_suffix("").with_suffix("").name:
+        return Recognised(Kind.CHECKPOINT, path.with_suffix(""))
+    if path.name in _SAVED_MODEL_FILES:
+        return Recognised(Kind.SAVED_MODEL, path.parent)
+    if head.lstrip()[:1] == b"{" or path.suffix in (".json", ".yaml", ".yml"):
+        return Recognised(Kind.ARCHITECTURE, path)
+    raise LoadError(f"{path} begins with {head[:8]!r}, which no kind of Keras model does; {_ACCEPTED}")
+
+
+def _archive(path: Path) -> Recognised:
+    with guards.archive(path) as archive:
+        members = set(archive.namelist())
+        if not {"config.json", "metadata.json"} <= members:
+            raise LoadError(
+                f"{path} is a zip file without config.json and metadata.json, so no Keras model; {_ACCEPTED}"
+            )
+        config = _json(path, archive, "config.json")
+        metadata = _json(path, archive, "metadata.json")
+    version = str(metadata.get("keras_version", "")) if isinstance(metadata, dict) else ""
+    return Recognised(Kind.ARCHIVE, path, version, config)
+
+
+def _json(path: Path, archive: zipfile.ZipFile, member: str) -> Any:
+    try:
+        return json.loads(archive.read(member))
+    except (ValueError, RecursionError) as error:
+        raise LoadError(f"{member} in {path} is not JSON ({error}); the archive is damaged") from error
+
+
+def _hdf5(path: Path) -> Recognised:
+    with guards.hdf5(path) as file:
+        version = _attribute(file, "keras_version") or _attribute(file, "model_weights", "keras_version")
+        text = _attribute(file, "model_config")
+        if not text:
+            return Recognised(Kind.HDF5_WEIGHTS, path, version)
+    try:
+        return Recognised(Kind.HDF5, path, version, json.loads(text))
+    except (ValueError, RecursionError) as error:
+        raise LoadError(f"the model_config of {path} is not JSON ({error}); the file is damaged") from error
+
+
+def _attribute(file: h5py.File, *names: str) -> str:
+    *groups, name = names
+    group: Any = file
+    for key in groups:
+        group = group.get(key)
+        if group is None:
+            return ""
+    value = group.attrs.get(name, "")
+    return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def _index_of(prefix: Path) -> Path:
+    return prefix.with_name(prefix.name + ".index")

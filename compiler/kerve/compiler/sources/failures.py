@@ -1,0 +1,58 @@
+"""What goes wrong in a library that reads a model, in words that help."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kerve.compiler.errors import CompileError, LoadError
+
+__all__ = ["explained", "first_line"]
+
+_OWN_CODE = (
+    "name the module that defines it with --import MODULE (custom_objects= in Python), "
+    "written for the Keras that is installed"
+)
+_TRUST = (
+    "if you know where the file comes from, allow the code in it to run with --trust (trust=True in Python)"
+)
+
+#: What libraries say, and what to do about it.
+_REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"safe_mode|unsafe|[Ll]ambda.*(disallow|deserializ)|arbitrary code"), _TRUST),
+    (
+        re.compile(r"Could not locate (class|function)|Unknown (layer|object|\w+ function)|custom_object"),
+        _OWN_CODE,
+    ),
+    (
+        re.compile(r"bad marshal data"),
+        "its Lambda was written by another Python; load and save it there again",
+    ),
+    (
+        re.compile(r"expected \d+ variables|shape mismatch|weight count", re.IGNORECASE),
+        "the weights do not belong to it",
+    ),
+)
+_OTHERWISE = "check that the file is whole and was written by Keras"
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn whatever is raised inside into a `LoadError` of one sentence."""
+    try:
+        yield
+    except CompileError:
+        raise
+    except Exception as error:
+        text = str(error)
+        remedy = next((remedy for pattern, remedy in _REMEDIES if pattern.search(text)), _OTHERWISE)
+        raise LoadError(f"cannot load {path}: {first_line(error)}; {remedy}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error says, in one line that is not too long."""
+    lines = str(error).strip().splitlines()
+    text = lines[0].strip().rstrip(".;:") if lines else type(error).__name__
+    return text if len(text) <= 300 else f"{text[:297]}..."

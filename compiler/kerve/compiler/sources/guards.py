@@ -1,0 +1,115 @@
+"""Checks on a file before any library reads what is in it."""
+
+from __future__ import annotations
+
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+import h5py
+
+from kerve.compiler.errors import LoadError
+
+__all__ = ["archive", "hdf5"]
+
+#: Random weights do not compress, zeros do: what a file unfolds to may be large only when the file is.
+_FREE_BYTES = 1 << 28
+_LARGEST_RATIO = 200
+_MOST_OBJECTS = 200_000
+_DEEPEST = 64
+_ENCRYPTED = 0x1
+
+
+@contextmanager
+def archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open a zip file whose members are plain files that lie inside it and unfold to a sane size."""
+    try:
+        opened = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise LoadError(f"{path} is a damaged zip file ({error}); copy or save it again") from error
+    with opened:
+        _check_members(path, opened.infolist())
+        try:
+            yield opened
+        except (zipfile.BadZipFile, EOFError, zlib.error) as error:
+            raise LoadError(f"{path} is a damaged zip file ({error}); copy or save it again") from error
+
+
+def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
+    names = [member.filename for member in members]
+    if len(set(names)) != len(names):
+        raise LoadError(
+            f"{path} holds two members of one name, as no Keras archive does; it was tampered with"
+        )
+    for member in members:
+        inside = PurePosixPath(member.filename.replace("\\", "/"))
+        if inside.is_absolute() or ".." in inside.parts:
+            raise LoadError(
+                f"{path} holds {member.filename!r}, a path outside the archive; it was tampered with"
+            )
+        if stat.S_ISLNK(member.external_attr >> 16):
+            raise LoadError(f"{path} holds the link {member.filename!r}; it was tampered with")
+        if member.flag_bits & _ENCRYPTED:
+            raise LoadError(f"{path} is encrypted; save the model without a password")
+    _check_size(path, sum(member.file_size for member in members))
+
+
+def _check_size(path: Path, unfolded: int) -> None:
+    packed = path.stat().st_size
+    if unfolded > _FREE_BYTES and unfolded > packed * _LARGEST_RATIO:
+        raise LoadError(
+            f"{path} of {packed:,} bytes claims to unfold to {unfolded:,} bytes, as a decompression bomb does"
+        )
+
+
+@contextmanager
+def hdf5(path: Path) -> Iterator[h5py.File]:
+    """Open an HDF5 file whose data lie all in the file itself and unfold to a sane size."""
+    try:
+        opened = h5py.File(path, "r")
+    except OSError as error:
+        raise LoadError(f"{path} is a damaged HDF5 file ({error}); copy or save it again") from error
+    with opened:
+        try:
+            _check_objects(path, opened)
+            yield opened
+        except (OSError, RuntimeError) as error:  # what h5py raises for damaged contents
+            raise LoadError(f"{path} is a damaged HDF5 file ({error}); copy or save it again") from error
+
+
+def _check_objects(path: Path, file: h5py.File) -> None:
+    unfolded = 0
+    seen: set[int] = set()
+    waiting: list[tuple[h5py.Group, int]] = [(file, 0)]
+    while waiting:
+        group, depth = waiting.pop()
+        for name in group:
+            child = _own_object(path, group, name)
+            address = h5py.h5o.get_info(child.id).addr
+            if address in seen:
+                continue
+            seen.add(address)
+            if len(seen) > _MOST_OBJECTS or depth > _DEEPEST:
+                raise LoadError(
+                    f"{path} is nested or divided beyond what a Keras model needs; it is no model"
+                )
+            if isinstance(child, h5py.Group):
+                waiting.append((child, depth + 1))
+            elif isinstance(child, h5py.Dataset):
+                unfolded += _declared_bytes(path, child)
+    _check_size(path, unfolded)
+
+
+def _own_object(path: Path, group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | h5py.Datatype:
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise LoadError(f"{path}: {group.name}/{name} is a link out of its place; it was tampered with")
+    return group[name]
+
+
+def _declared_bytes(path: Path, dataset: h5py.Dataset) -> int:
+    if dataset.external or dataset.is_virtual:
+        raise LoadError(f"{path}: {dataset.name} takes its data from another file; it was tampered with")
+    return dataset.size * dataset.dtype.itemsize if dataset.size is not None else 0

@@ -1,0 +1,27 @@
+"""What reading a source can be told, each option written once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from kerve.cli.options import EXISTING_FILE, option
+
+__all__ = ["LoadOptions"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadOptions:
+    """How a source is read."""
+
+    architecture: Path | None = option(
+        None,
+        type=EXISTING_FILE,
+        help="Architecture (JSON or YAML, from to_json or to_yaml) of a source that holds weights only.",
+    )
+    imports: tuple[str, ...] = option(
+        (), help="Module, or .py file, that defines the model's own layers and functions; it is executed."
+    )
+    trust: bool = option(False, help="Run code that the source brings along, such as Lambda layers.")
+    signature: str | None = option(None, help="Signature of a SavedModel; the serving one by default.")
+    tag: str | None = option(None, help="Tag of the graph in a SavedModel; 'serve' by default.")

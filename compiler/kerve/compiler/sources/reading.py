@@ -1,0 +1,36 @@
+"""Which reader takes which source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from kerve.compiler.errors import LoadError
+from kerve.compiler.sources import custom, keras3
+from kerve.compiler.sources.base import Source
+from kerve.compiler.sources.detect import Kind, recognise
+from kerve.compiler.sources.options import LoadOptions
+
+__all__ = ["from_object", "from_path"]
+
+
+def from_object(model: Any) -> Source:
+    """Take a model that is in memory."""
+    if isinstance(model, keras.Model):
+        return keras3.from_object(model)
+    raise LoadError(
+        f"a {type(model).__module__}.{type(model).__qualname__} is not a model; "
+        "give a keras.Model, a tf_keras.Model, or the path of a file"
+    )
+
+
+def from_path(path: Path, options: LoadOptions, custom_objects: Mapping[str, Any] | None) -> Source:
+    """Read a file or folder."""
+    found = recognise(path)
+    own = custom.objects(options.imports, custom_objects)
+    if found.kind in (Kind.ARCHIVE, Kind.HDF5) and found.is_keras_3:
+        return keras3.from_file(found, own, options.trust)
+    raise LoadError(f"{path} is a {found.kind.value} file of Keras {found.keras_version}; not supported yet")
