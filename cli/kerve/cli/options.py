@@ -117,10 +117,11 @@ def parameter(field: "dataclasses.Field[Any]", annotation: Any) -> click.Paramet
         common["default"] = field.default
     if kind is click.Argument:
         return click.Argument([field.name], nargs=-1 if multiple else 1, **common)
-    flag = "--" + field.name.replace("_", "-")
+    word = field.name.rstrip("_")  # `import_` is how Python writes a field named --import
+    flag = "--" + word.replace("_", "-")
     return click.Option(
         [f"{flag}/--no-{flag[2:]}" if annotation is bool else flag, field.name],
-        envvar=f"KERVE_{field.name.upper()}",
+        envvar=f"KERVE_{word.upper()}",
         show_envvar=True,
         multiple=multiple,
         show_default=field.default not in (None, ()),
@@ -153,14 +154,18 @@ def read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> No
         table = tomllib.loads(path.read_text()).get(str(ctx.command.name), {})
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise click.UsageError(f"{path} is not a TOML file: {error}") from error
+    known = {
+        str(each.name).rstrip("_"): str(each.name)
+        for each in ctx.command.params
+        if isinstance(each, click.Option) and each.expose_value
+    }
     values = {key.replace("-", "_"): value for key, value in table.items()}
-    known = {each.name for each in ctx.command.params if isinstance(each, click.Option) and each.expose_value}
-    if unknown := sorted(values.keys() - known):
+    if unknown := sorted(values.keys() - known.keys()):
         raise click.UsageError(
             f"{path}: no option is called {', '.join(unknown)}; "
-            f"[{ctx.command.name}] takes: {', '.join(sorted(map(str, known)))}"
+            f"[{ctx.command.name}] takes: {', '.join(sorted(known))}"
         )
-    ctx.default_map = values
+    ctx.default_map = {known[key]: value for key, value in values.items()}
 
 
 CONFIG = click.Option(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import click
 
 from kerve.cli.options import option
+from kerve.compiler.sources.options import LoadOptions
 
 __all__ = ["DEFAULT_OPSET", "CompileOptions"]
 
@@ -16,7 +17,7 @@ _OLDEST_OPSET = 17  # the first with LayerNormalization
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompileOptions:
+class CompileOptions(LoadOptions):
     """How a source becomes an artifact; the same source and options give the same bytes."""
 
     opset: int = option(

@@ -27,7 +27,7 @@ def load(
     """Read a model.
 
     `source` is the path of a file or folder, the prefix of a TensorFlow checkpoint, or a model object.
-    Code in a file is not run unless `options.trust`; modules named in `options.imports` are.
+    Code in a file is not run unless `options.trust`; modules named in `options.import_` are.
     Raises `LoadError` when there is no model to be had, and says what to do.
     """
     from kerve.compiler.sources import reading  # Keras and TensorFlow come with it

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,9 @@ from numpy.typing import NDArray
 
 from kerve.artifact.v1 import manifest_pb2
 from kerve.compiler.lowering import Lowered, lower
+from kerve.compiler.verification import Reference
 
-__all__ = ["KerasSource", "Reference", "Source", "record_of"]
-
-#: A model as a function from named inputs to named outputs.
-Reference = Callable[[Mapping[str, NDArray[Any]]], dict[str, NDArray[Any]]]
+__all__ = ["KerasSource", "Source", "record_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +42,10 @@ class Source(ABC):
     def reference(self, lowered: Lowered) -> Reference:
         """Return what the *original* computes in inference mode, under the names in `lowered`."""
 
+    @abstractmethod
+    def layered(self, lowered: Lowered) -> Reference | None:
+        """Return the Keras 3 model that was lowered, to be watched; None when there is none."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class KerasSource(Source):
@@ -53,7 +55,7 @@ class KerasSource(Source):
     #: The arguments of a subclassed model that was never called, as `lower` takes them.
     input_signature: Any = None
     #: Called as `original(*arguments, training=False)`: the model that `model` was translated from.
-    original: Callable[..., Any] | None = field(default=None)
+    original: Callable[..., Any] | None = None
 
     def lower(self, opset: int) -> Lowered:
         """Lower the Keras 3 model."""
@@ -61,18 +63,26 @@ class KerasSource(Source):
 
     def reference(self, lowered: Lowered) -> Reference:
         """Return the answers of the model that was read, not of its translation."""
-        original = self.original if self.original is not None else self.model
+        return _named(self.original if self.original is not None else self.model, lowered)
 
-        def reference(inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-            arguments = keras.tree.map_structure(lambda name: _tensor(inputs[name]), lowered.inputs)
-            results = keras.tree.flatten(original(*arguments, training=False))
-            names = keras.tree.flatten(lowered.outputs)
-            return {
-                name: np.asarray(keras.ops.convert_to_numpy(result))
-                for name, result in zip(names, results, strict=True)
-            }
+    def layered(self, lowered: Lowered) -> Reference:
+        """Return the Keras 3 model."""
+        return _named(self.model, lowered)
 
-        return reference
+
+def _named(model: Callable[..., Any], lowered: Lowered) -> Reference:
+    """Give a Keras model the names that its lowering gave."""
+
+    def reference(inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        arguments = keras.tree.map_structure(lambda name: _tensor(inputs[name]), lowered.inputs)
+        results = keras.tree.flatten(model(*arguments, training=False))
+        names = keras.tree.flatten(lowered.outputs)
+        return {
+            name: np.asarray(keras.ops.convert_to_numpy(result))
+            for name, result in zip(names, results, strict=True)
+        }
+
+    return reference
 
 
 def record_of(kind: str, path: Path | None = None, keras_version: str = "") -> manifest_pb2.Source:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from kerve.cli.options import EXISTING_FILE, option
+import click
+
+from kerve.cli.options import option
 
 __all__ = ["LoadOptions"]
 
@@ -14,12 +15,12 @@ __all__ = ["LoadOptions"]
 class LoadOptions:
     """How a source is read."""
 
-    architecture: Path | None = option(
+    architecture: str | None = option(
         None,
-        type=EXISTING_FILE,
+        type=click.Path(exists=True, dir_okay=False),
         help="Architecture (JSON or YAML, from to_json or to_yaml) of a source that holds weights only.",
     )
-    imports: tuple[str, ...] = option(
+    import_: tuple[str, ...] = option(
         (), help="Module, or .py file, that defines the model's own layers and functions; it is executed."
     )
     trust: bool = option(False, help="Run code that the source brings along, such as Lambda layers.")

@@ -30,7 +30,7 @@ def from_object(model: Any) -> Source:
 def from_path(path: Path, options: LoadOptions, custom_objects: Mapping[str, Any] | None) -> Source:
     """Read a file or folder."""
     found = recognise(path)
-    own = custom.objects(options.imports, custom_objects)
+    own = custom.objects(options.import_, custom_objects)
     if found.kind in (Kind.ARCHIVE, Kind.HDF5) and found.is_keras_3:
         return keras3.from_file(found, own, options.trust)
     raise LoadError(f"{path} is a {found.kind.value} file of Keras {found.keras_version}; not supported yet")
