@@ -1,0 +1,1 @@
+"""ONNX artifact in, gRPC service out; and the client to call it."""

@@ -1,0 +1,168 @@
+"""Reads a version's folder: an artifact of kerve, or a bare ONNX file as Triton lays it out."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from google.protobuf import json_format
+
+from kerve.artifact.v1 import manifest_pb2
+from kerve.runtime.datatypes import DATATYPES, Array
+from kerve.runtime.errors import ArtifactError
+from kerve.runtime.protocol.tensors import object_array
+from kerve.runtime.signature import Dimension, Signature, TensorSpec
+
+__all__ = ["Artifact", "Golden", "read_artifact"]
+
+MODEL = "model.onnx"
+MANIFEST = "manifest.json"
+GOLDEN = "golden.npz"
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Inputs and the source model's outputs, taken when the artifact was compiled."""
+
+    inputs: Mapping[str, Array]
+    outputs: Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A model version on disk; without a manifest only the ONNX file speaks for it."""
+
+    path: Path
+    manifest: manifest_pb2.Manifest | None
+
+    @property
+    def model_file(self) -> Path:
+        """The prediction graph."""
+        return self.path / MODEL
+
+    @property
+    def name(self) -> str:
+        """What the manifest calls the model, else the folder it stands in."""
+        return self.manifest.name if self.manifest else self.path.resolve().parent.name
+
+    @cached_property
+    def signature(self) -> Signature | None:
+        """The signature that the manifest declares."""
+        return signature_from(self.manifest.signature) if self.manifest else None
+
+    def check_files(self) -> None:
+        """Raise ArtifactError unless every file is the one that was compiled."""
+        for relative, expected in self.manifest.files.items() if self.manifest else ():
+            file = self.path / relative
+            if not file.resolve().is_relative_to(self.path.resolve()):
+                raise ArtifactError(
+                    f"{self.path / MANIFEST} names {relative!r}, which lies outside its folder"
+                )
+            if not file.is_file():
+                raise ArtifactError(f"{file} is missing, but the manifest lists it; copy the whole artifact")
+            if (found := sha256(file)) != expected.sha256:
+                raise ArtifactError(
+                    f"{file} is not the file that was compiled: "
+                    f"expected SHA-256 {expected.sha256}, got {found}; "
+                    "copy the artifact again, or compile the model again"
+                )
+
+    def golden(self) -> Golden | None:
+        """Return the golden data; None when the artifact carries none."""
+        file = self.path / GOLDEN
+        if not file.exists():
+            return None
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                found = {key: plain(arrays[key]) for key in arrays.files}
+        except (OSError, ValueError) as error:
+            raise ArtifactError(f"{file} cannot be read: {error}") from error
+        return Golden(with_prefix("input/", found), with_prefix("output/", found))
+
+    def tolerance(self, output: TensorSpec) -> tuple[float, float]:
+        """Return rtol and atol within which an output was proven, or usual ones for its datatype."""
+        checks = self.manifest.verification.checks if self.manifest else ()
+        proven = [(check.rtol, check.atol) for check in checks if check.output == output.name]
+        if not proven:
+            return USUAL_TOLERANCE.get(output.datatype, (0.0, 0.0))
+        return max(rtol for rtol, _ in proven), max(atol for _, atol in proven)
+
+
+# rtol and atol; integers, booleans and bytes are compared exactly
+USUAL_TOLERANCE = {"FP64": (1e-4, 1e-5), "FP32": (1e-4, 1e-5), "FP16": (1e-2, 1e-3), "BF16": (5e-2, 5e-3)}
+
+
+def read_artifact(path: Path) -> Artifact:
+    """Return the artifact in a version's folder; ArtifactError when there is no model in it."""
+    if not (path / MODEL).is_file():
+        raise ArtifactError(f"{path} holds no {MODEL}; expected a folder <repository>/<model>/<version>")
+    file = path / MANIFEST
+    if not file.exists():
+        return Artifact(path, None)
+    try:
+        manifest = json_format.Parse(file.read_text(), manifest_pb2.Manifest(), ignore_unknown_fields=True)
+    except (json_format.ParseError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{file} is not a manifest: {error}") from error
+    if manifest.schema != SCHEMA:
+        raise ArtifactError(
+            f"{file} has schema {manifest.schema}; this version of kerve reads schema {SCHEMA}"
+        )
+    return Artifact(path, manifest)
+
+
+def signature_from(message: manifest_pb2.Signature) -> Signature:
+    """Return the signature that a manifest's message describes."""
+    return Signature(specs_from(message.inputs), specs_from(message.outputs), message.batched)
+
+
+def specs_from(messages: Iterable[manifest_pb2.TensorSpec]) -> tuple[TensorSpec, ...]:
+    """Return the tensors that a manifest's messages describe."""
+    for message in messages:
+        if message.datatype not in DATATYPES:
+            raise ArtifactError(
+                f"tensor {message.name!r} has the unknown datatype {message.datatype!r}; "
+                f"expected one of {', '.join(DATATYPES)}"
+            )
+    return tuple(
+        TensorSpec(
+            message.name,
+            message.datatype,
+            tuple(dimension_from(each) for each in message.shape),
+            tuple(message.labels),
+            message.optional,
+        )
+        for message in messages
+    )
+
+
+def dimension_from(message: manifest_pb2.Dimension) -> Dimension:
+    """Return a size, a symbol, or None for a dimension of any size."""
+    match message.WhichOneof("kind"):
+        case "size":
+            return message.size
+        case "symbol":
+            return message.symbol
+        case None:
+            return None
+
+
+def with_prefix(prefix: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the arrays whose key starts with the prefix, by the rest of it."""
+    return {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
+
+
+def plain(array: Array) -> Array:
+    """Return an array of strings, which .npz keeps in a fixed width, as an object array of bytes."""
+    if array.dtype.kind not in "SU":
+        return array
+    encoded = [each.encode() if isinstance(each, str) else bytes(each) for each in array.ravel().tolist()]
+    return object_array(encoded).reshape(array.shape)
+
+
+def sha256(file: Path) -> str:
+    """Return the SHA-256 of a file's contents, in lower-case hexadecimal."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,34 @@
+"""How many CPUs this process may use: the smaller of its affinity and its cgroup's quota."""
+
+import math
+import os
+from pathlib import Path
+
+__all__ = ["available_cpus"]
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def available_cpus(cgroup: Path = CGROUP) -> int:
+    """Return the number of whole CPUs, at least 1; a quota of 1.5 CPUs counts as 2."""
+    limit = min(len(os.sched_getaffinity(0)), quota_v2(cgroup), quota_v1(cgroup))
+    return max(1, math.ceil(limit))
+
+
+def quota_v2(cgroup: Path) -> float:
+    """Return the CPUs that `cpu.max` ("quota period" or "max period") allows; infinite without a limit."""
+    try:
+        quota, period = (cgroup / "cpu.max").read_text().split()
+    except FileNotFoundError:
+        return math.inf
+    return math.inf if quota == "max" else int(quota) / int(period)
+
+
+def quota_v1(cgroup: Path) -> float:
+    """Return the CPUs that the older `cpu.cfs_*` files allow; infinite without a limit."""
+    try:
+        quota = int((cgroup / "cpu" / "cpu.cfs_quota_us").read_text())
+        period = int((cgroup / "cpu" / "cpu.cfs_period_us").read_text())
+    except FileNotFoundError:
+        return math.inf
+    return math.inf if quota <= 0 else quota / period

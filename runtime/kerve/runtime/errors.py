@@ -1,0 +1,124 @@
+"""What can go wrong in serving, one class per gRPC status: the server sends them, the client raises them."""
+
+from enum import IntEnum
+from typing import ClassVar
+
+__all__ = [
+    "ArtifactError",
+    "Code",
+    "DeadlineExceededError",
+    "InternalError",
+    "InvalidArgumentError",
+    "NotFoundError",
+    "ResourceExhaustedError",
+    "ServingError",
+    "UnavailableError",
+    "UnimplementedError",
+    "error_for",
+]
+
+
+class Code(IntEnum):
+    """The status codes of gRPC (https://grpc.io/docs/guides/status-codes/)."""
+
+    OK = 0
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    OUT_OF_RANGE = 11
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    DATA_LOSS = 15
+    UNAUTHENTICATED = 16
+
+
+class ServingError(Exception):
+    """A request or a model failed; `code` is the gRPC status it stands for.
+
+    `retry_after`: seconds after which the same request may succeed, where the server knows it.
+    """
+
+    code: Code = Code.UNKNOWN
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class InvalidArgumentError(ServingError):
+    """The request does not fit the model's signature."""
+
+    code = Code.INVALID_ARGUMENT
+
+
+class NotFoundError(ServingError):
+    """No such model or version."""
+
+    code = Code.NOT_FOUND
+
+
+class UnavailableError(ServingError):
+    """The server or the model is starting, draining, or out of reach."""
+
+    code = Code.UNAVAILABLE
+
+
+class ResourceExhaustedError(ServingError):
+    """The model's queue is full."""
+
+    code = Code.RESOURCE_EXHAUSTED
+
+
+class DeadlineExceededError(ServingError):
+    """The request's time was over before its answer was there."""
+
+    code = Code.DEADLINE_EXCEEDED
+
+
+class UnimplementedError(ServingError):
+    """The server does not offer what was asked for."""
+
+    code = Code.UNIMPLEMENTED
+
+
+class InternalError(ServingError):
+    """The model failed on a request that was well formed; the server's log says why."""
+
+    code = Code.INTERNAL
+
+
+class ArtifactError(ServingError):
+    """A model's folder is damaged, incomplete, or does not answer as it did when it was compiled."""
+
+    code = Code.FAILED_PRECONDITION
+    exit_code = 3
+
+
+BY_CODE: dict[Code, type[ServingError]] = {
+    each.code: each
+    for each in (
+        InvalidArgumentError,
+        NotFoundError,
+        UnavailableError,
+        ResourceExhaustedError,
+        DeadlineExceededError,
+        UnimplementedError,
+        InternalError,
+    )
+}
+
+
+def error_for(code: Code, message: str, *, retry_after: float | None = None) -> ServingError:
+    """Return the exception that stands for a gRPC status."""
+    error = BY_CODE.get(code, ServingError)(message, retry_after=retry_after)
+    error.code = code
+    return error

@@ -1,0 +1,42 @@
+"""The thread that computes: takes batches from a queue, runs the model, replies."""
+
+import logging
+import threading
+
+from kerve.runtime.errors import Code, ServingError
+from kerve.runtime.model import Model
+from kerve.runtime.transport.base import Batch, Queue
+
+__all__ = ["Executor"]
+
+log = logging.getLogger(__name__)
+
+
+class Executor(threading.Thread):
+    """Serves one queue until it is closed and empty."""
+
+    def __init__(self, model: Model, queue: Queue, *, name: str) -> None:
+        # A daemon: a model that never returns must not keep the process alive after the drain.
+        super().__init__(name=name, daemon=True)
+        self._model = model
+        self._queue = queue
+
+    def run(self) -> None:
+        """Take, compute, reply."""
+        while (batch := self._queue.take()) is not None:
+            self._answer(batch)
+
+    def _answer(self, batch: Batch) -> None:
+        try:
+            outputs = self._model.run(batch.inputs, batch.requested)
+        except ServingError as error:
+            if error.code is Code.INTERNAL:
+                log.error("%s: %s", self.name, error.__cause__)
+            batch.fail(error.code, str(error))
+        except (
+            Exception
+        ):  # the edge of the executor: one bad batch must not end the thread that serves the others
+            log.exception("%s: a batch failed", self.name)
+            batch.fail(Code.INTERNAL, "the model failed; see the server's log")
+        else:
+            batch.reply(outputs)

@@ -1,0 +1,1 @@
+"""The protocols' messages stop here: outside there are NumPy arrays and frozen dataclasses."""

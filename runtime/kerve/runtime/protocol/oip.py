@@ -1,0 +1,164 @@
+"""Open Inference Protocol v2 on the server: messages to requests, outputs and signatures to messages."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kerve.inference import grpc_service_pb2 as pb
+from kerve.runtime.datatypes import DATATYPES, Array
+from kerve.runtime.errors import InvalidArgumentError, UnimplementedError
+from kerve.runtime.protocol.tensors import from_raw, from_typed, to_raw
+from kerve.runtime.signature import (
+    Signature,
+    TensorSpec,
+    check_inputs,
+    check_outputs,
+    check_tensor,
+    show_shape,
+)
+
+__all__ = ["SERVICE", "InferRequest", "decode_request", "encode_response", "model_metadata"]
+
+SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+
+# Triton's name for an ONNX model; clients choose their defaults by it.
+PLATFORM = "onnxruntime_onnx"
+
+# Parameters that change what a tensor means: to ignore them would be to answer wrongly.
+UNSUPPORTED = {
+    "shared_memory_region": "shared memory; send the tensor's contents in the request",
+    "classification": "the classification extension; take the largest values of the output instead",
+}
+
+
+@dataclass(frozen=True)
+class InferRequest:
+    """What a client asked for, validated against the model's signature."""
+
+    inputs: Mapping[str, Array]
+    rows: int
+    requested: frozenset[str] | None
+    parameters: Mapping[str, Any]
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds that the request's own `timeout` (microseconds, 0 for none) leaves for the answer."""
+        microseconds = self.parameters.get("timeout", 0)
+        return microseconds / 1e6 if isinstance(microseconds, int) and microseconds > 0 else None
+
+
+def decode_request(message: pb.ModelInferRequest, signature: Signature) -> InferRequest:
+    """Return the request in a message; InvalidArgumentError when it does not fit the signature."""
+    model = message.model_name
+    for tensors in (message.inputs, message.outputs):
+        for tensor in tensors:
+            refuse_unsupported(tensor.name, tensor.parameters)
+    check_inputs(signature, model, [tensor.name for tensor in message.inputs])
+    requested = [tensor.name for tensor in message.outputs]
+    check_outputs(signature, model, requested)
+    raw = message.raw_input_contents
+    if raw and len(raw) != len(message.inputs):
+        raise InvalidArgumentError(
+            f"expected one entry of raw_input_contents for each of the {len(message.inputs)} inputs, "
+            f"got {len(raw)}"
+        )
+    sizes: dict[str, tuple[int, str]] = {}
+    inputs = {}
+    for position, tensor in enumerate(message.inputs):
+        check_tensor(signature.input(tensor.name), tensor.datatype, tensor.shape, sizes)
+        inputs[tensor.name] = decode_tensor(tensor, raw[position] if raw else None)
+    return InferRequest(
+        inputs=inputs,
+        rows=len(next(iter(inputs.values()))) if signature.batched and inputs else 1,
+        requested=frozenset(requested) or None,
+        parameters={name: parameter_value(value) for name, value in message.parameters.items()},
+    )
+
+
+def refuse_unsupported(tensor: str, parameters: Iterable[str]) -> None:
+    """Raise UnimplementedError when a tensor's parameters ask for what would change its meaning."""
+    for name in parameters:
+        if name in UNSUPPORTED:
+            raise UnimplementedError(f"tensor {tensor!r}: this server does not offer {UNSUPPORTED[name]}")
+
+
+def decode_tensor(tensor: pb.ModelInferRequest.InferInputTensor, raw: bytes | None) -> Array:
+    """Return one input, from its raw or its typed contents."""
+    label = f"input {tensor.name!r}"
+    given = [field.name for field, _ in tensor.contents.ListFields()]
+    if raw is not None:
+        if given:
+            raise InvalidArgumentError(f"{label}: expected either raw_input_contents or {given[0]}, got both")
+        return from_raw(label, tensor.datatype, tensor.shape, raw)
+    field = DATATYPES[tensor.datatype].contents
+    if field is None:
+        raise InvalidArgumentError(
+            f"{label}: {tensor.datatype} has no typed contents; use raw_input_contents"
+        )
+    if given not in ([], [field]):
+        raise InvalidArgumentError(f"{label}: expected {tensor.datatype} in {field}, got {', '.join(given)}")
+    return from_typed(label, tensor.datatype, tensor.shape, getattr(tensor.contents, field))
+
+
+def parameter_value(parameter: pb.InferParameter) -> Any:
+    """Return what a parameter holds; None when it holds nothing."""
+    choice = parameter.WhichOneof("parameter_choice")
+    return None if choice is None else getattr(parameter, choice)
+
+
+def encode_response(
+    message: pb.ModelInferRequest, version: int, signature: Signature, outputs: Mapping[str, Array]
+) -> pb.ModelInferResponse:
+    """Return the reply to a request: the outputs it asked for, in its order, or all of them, raw."""
+    response = pb.ModelInferResponse(model_name=message.model_name, model_version=str(version), id=message.id)
+    names = [tensor.name for tensor in message.outputs] or [spec.name for spec in signature.outputs]
+    for name in names:
+        datatype, array = signature.output(name).datatype, outputs[name]
+        response.outputs.add(name=name, datatype=datatype, shape=array.shape)
+        response.raw_output_contents.append(to_raw(array, datatype))
+    return response
+
+
+def model_metadata(name: str, versions: Sequence[int], signature: Signature) -> pb.ModelMetadataResponse:
+    """Return the description of a model.
+
+    The protocol knows only -1 for a free dimension; names of dimensions and of classes are in `properties`:
+    `batched` ("true" or "false"), `shape/<tensor>` ("[batch, 28, 28, 1]"), `labels/<output>` (a JSON list).
+    """
+    response = pb.ModelMetadataResponse(
+        name=name, versions=[str(version) for version in versions], platform=PLATFORM
+    )
+    response.properties["batched"] = json.dumps(signature.batched)
+    for specs, messages in ((signature.inputs, response.inputs), (signature.outputs, response.outputs)):
+        for spec in specs:
+            messages.add(name=spec.name, datatype=spec.datatype, shape=numeric(spec))
+            response.properties[f"shape/{spec.name}"] = show_shape(spec.shape)
+            if spec.labels:
+                response.properties[f"labels/{spec.name}"] = json.dumps(spec.labels)
+    return response
+
+
+def numeric(spec: TensorSpec) -> list[int]:
+    """Return a shape as the protocol writes it."""
+    return [size if isinstance(size, int) else -1 for size in spec.shape]
+
+
+def server_metadata(name: str, version: str) -> pb.ServerMetadataResponse:
+    """Return the description of the server; it has none of the protocol's extensions."""
+    return pb.ServerMetadataResponse(name=name, version=version)
+
+
+def server_live(*, live: bool) -> pb.ServerLiveResponse:
+    """Return the answer of ServerLive."""
+    return pb.ServerLiveResponse(live=live)
+
+
+def server_ready(*, ready: bool) -> pb.ServerReadyResponse:
+    """Return the answer of ServerReady."""
+    return pb.ServerReadyResponse(ready=ready)
+
+
+def model_ready(*, ready: bool) -> pb.ModelReadyResponse:
+    """Return the answer of ModelReady."""
+    return pb.ModelReadyResponse(ready=ready)

@@ -1,0 +1,147 @@
+"""gRPC services from their descriptors: handlers for a server, calls for a client, reflection.
+
+grpcio's generator would bind the stubs to protobuf's default descriptor pool; kerve's live in a pool of
+their own.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+import grpc
+from google.protobuf import descriptor_pool, message_factory
+from google.protobuf.descriptor import (
+    Descriptor,
+    FieldDescriptor,
+    FileDescriptor,
+    MethodDescriptor,
+    ServiceDescriptor,
+)
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message import Message
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from kerve.descriptors import POOL
+
+__all__ = ["add_reflection", "add_service", "calls", "methods_of"]
+
+T = TypeVar("T")
+
+# By (the client streams, the server streams).
+HANDLERS = {
+    (False, False): grpc.unary_unary_rpc_method_handler,
+    (False, True): grpc.unary_stream_rpc_method_handler,
+    (True, False): grpc.stream_unary_rpc_method_handler,
+    (True, True): grpc.stream_stream_rpc_method_handler,
+}
+CALLS = {
+    (False, False): "unary_unary",
+    (False, True): "unary_stream",
+    (True, False): "stream_unary",
+    (True, True): "stream_stream",
+}
+
+
+class Host(Protocol):
+    """The part of grpc.Server that hosting a service needs."""
+
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler], /) -> None:
+        """Host a service."""
+
+    def add_registered_method_handlers(
+        self, service_name: str, method_handlers: dict[str, grpc.RpcMethodHandler[Any, Any]], /
+    ) -> None:
+        """Host a service by its methods."""
+
+
+def add_service(server: Host, service: ServiceDescriptor, methods: Mapping[str, Callable[..., Any]]) -> None:
+    """Host the named methods of a service; its other methods stay UNIMPLEMENTED."""
+    handlers = {
+        name: HANDLERS[streaming(service.methods_by_name[name])](
+            method,
+            request_deserializer=message_class(service.methods_by_name[name].input_type).FromString,
+            response_serializer=Message.SerializeToString,
+        )
+        for name, method in methods.items()
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
+    server.add_registered_method_handlers(service.full_name, handlers)
+
+
+def methods_of(service: ServiceDescriptor, servicer: object) -> dict[str, Callable[..., Any]]:
+    """Return the methods of a service that a servicer has."""
+    return {
+        method.name: getattr(servicer, method.name)
+        for method in service.methods
+        if hasattr(servicer, method.name)
+    }
+
+
+def calls(channel: grpc.Channel, service: ServiceDescriptor) -> dict[str, Callable[..., Any]]:
+    """Return the callables of a service's methods, by the methods' names."""
+    return {
+        method.name: getattr(channel, CALLS[streaming(method)])(
+            f"/{service.full_name}/{method.name}",
+            request_serializer=Message.SerializeToString,
+            response_deserializer=message_class(method.output_type).FromString,
+        )
+        for method in service.methods
+    }
+
+
+def streaming(method: MethodDescriptor) -> tuple[bool, bool]:
+    """Return whether the client and whether the server sends a stream."""
+    return method.client_streaming, method.server_streaming
+
+
+def message_class(descriptor: Descriptor) -> type[Message]:
+    """Return the class of a message."""
+    return message_factory.GetMessageClass(descriptor)
+
+
+class BothPools:
+    """Looks a name up among kerve's contracts first, then in protobuf's default pool (health, reflection)."""
+
+    def FindFileByName(self, name: str) -> FileDescriptor:  # noqa: N802  DescriptorPool's interface
+        """Return a file by its path."""
+        return either(lambda pool: pool.FindFileByName(name))
+
+    def FindFileContainingSymbol(self, symbol: str) -> FileDescriptor:  # noqa: N802  DescriptorPool's interface
+        """Return the file that declares a message, enum, service or method."""
+        return either(lambda pool: pool.FindFileContainingSymbol(symbol))
+
+    def FindMessageTypeByName(self, name: str) -> Descriptor:  # noqa: N802  DescriptorPool's interface
+        """Return a message by its full name."""
+        return either(lambda pool: pool.FindMessageTypeByName(name))
+
+    def FindExtensionByNumber(self, message: Descriptor, number: int) -> FieldDescriptor:  # noqa: N802  its interface
+        """Return an extension of a message."""
+        return message.file.pool.FindExtensionByNumber(message, number)
+
+    def FindAllExtensions(self, message: Descriptor) -> list[FieldDescriptor]:  # noqa: N802  its interface
+        """Return every extension of a message."""
+        return message.file.pool.FindAllExtensions(message)
+
+
+def either(find: Callable[[DescriptorPool], T]) -> T:
+    """Return what is found among kerve's contracts, else in the default pool; KeyError when in neither."""
+    try:
+        return find(POOL)
+    except KeyError:
+        return find(descriptor_pool.Default())
+
+
+def add_reflection(server: Host, services: Sequence[str]) -> None:
+    """Let clients list and describe the named services, under reflection's old name and its new one.
+
+    grpcio's package has only `grpc.reflection.v1alpha`; `grpc.reflection.v1` is the same messages and method.
+    """
+    servicer = reflection.ReflectionServicer(services, pool=BothPools())
+    handler = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=Message.SerializeToString,
+    )
+    for name in ("grpc.reflection.v1alpha.ServerReflection", "grpc.reflection.v1.ServerReflection"):
+        handlers = {"ServerReflectionInfo": handler}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
+        server.add_registered_method_handlers(name, handlers)

@@ -1,0 +1,43 @@
+"""The edge of every servicer: what it raises becomes a gRPC status."""
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+
+from kerve.runtime.errors import InternalError, ServingError
+from kerve.runtime.protocol.status import encode_details
+
+__all__ = ["answers_errors"]
+
+log = logging.getLogger(__name__)
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+Method = Callable[[Any, Request, grpc.ServicerContext], Response]
+
+STATUS: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def answers_errors(method: Method[Request, Response]) -> Method[Request, Response]:
+    """Make a unary method answer a ServingError with its status, and log anything else as INTERNAL."""
+
+    @functools.wraps(method)
+    def answering(self: Any, request: Request, context: grpc.ServicerContext) -> Response:
+        try:
+            return method(self, request, context)
+        except ServingError as error:
+            abort(context, error)
+        except Exception:  # the edge of the call: the client learns that it failed, the log why
+            log.exception("%s failed", method.__qualname__)
+            abort(context, InternalError("internal error; see the server's log"))
+
+    return answering
+
+
+def abort(context: grpc.ServicerContext, error: ServingError) -> NoReturn:
+    """End a call with an error's status and details."""
+    context.set_trailing_metadata(encode_details(error))
+    context.abort(STATUS[error.code], str(error))

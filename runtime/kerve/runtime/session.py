@@ -1,0 +1,131 @@
+"""ONNX Runtime behind NumPy: arrays in, arrays out, for every datatype of the protocol."""
+
+import ctypes
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+
+from kerve.runtime.datatypes import BF16, BY_ONNX, BYTES, DATATYPES, Array
+from kerve.runtime.errors import ArtifactError, InternalError, InvalidArgumentError
+from kerve.runtime.signature import TensorSpec
+
+__all__ = ["Session"]
+
+log = logging.getLogger(__name__)
+
+ORT_ERRORS: tuple[type[Exception], ...] = (
+    RuntimeError,
+    *(each for each in vars(ort_errors).values() if isinstance(each, type) and issubclass(each, Exception)),
+)
+
+
+class Session:
+    """A loaded ONNX model; `run` may be called from several threads and computes without the GIL."""
+
+    def __init__(self, model_file: Path, *, threads: int) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        # Idle workers that spin take the CPU from the transport and from other models.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        try:
+            self._session: Any = onnxruntime.InferenceSession(
+                str(model_file), options, providers=["CPUExecutionProvider"]
+            )
+        except ORT_ERRORS as error:
+            raise ArtifactError(f"{model_file} cannot be loaded by ONNX Runtime: {error}") from error
+        self.inputs = tuple(spec(each, model_file) for each in self._session.get_inputs())
+        self.outputs = tuple(spec(each, model_file) for each in self._session.get_outputs())
+        self._datatypes = {each.name: each.datatype for each in (*self.inputs, *self.outputs)}
+        # ONNX Runtime gives NumPy no bfloat16: such models are run on its own values.
+        self._run = self._run_values if BF16.name in self._datatypes.values() else self._run_arrays
+
+    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        """Compute the named outputs.
+
+        Raises InvalidArgumentError when the values of an input are outside what the model can compute (an
+        index beyond a table, say), InternalError when the model fails otherwise.
+        """
+        try:
+            return self._run(inputs, outputs)
+        except ort_errors.InvalidArgument as error:
+            raise InvalidArgumentError(f"the model cannot compute this input: {reason(error)}") from error
+        except ORT_ERRORS as error:
+            raise InternalError("the model failed; see the server's log") from error
+
+    def _run_arrays(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        given = {name: self._to_session(name, array) for name, array in inputs.items()}
+        results = self._session.run(list(outputs), given)
+        return {name: self._from_session(name, array) for name, array in zip(outputs, results, strict=True)}
+
+    def _run_values(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        arrays = {name: np.ascontiguousarray(self._to_session(name, array)) for name, array in inputs.items()}
+        given = {
+            name: onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(
+                array, DATATYPES[self._datatypes[name]].onnx_number
+            )
+            if self._datatypes[name] == BF16.name
+            else onnxruntime.OrtValue.ortvalue_from_numpy(array)
+            for name, array in arrays.items()
+        }
+        results = self._session.run_with_ort_values(list(outputs), given)
+        return {
+            name: bits(value)
+            if self._datatypes[name] == BF16.name
+            else self._from_session(name, value.numpy())
+            for name, value in zip(outputs, results, strict=True)
+        }
+
+    def _to_session(self, name: str, array: Array) -> Array:
+        return decoded(name, array) if self._datatypes[name] == BYTES.name else array
+
+    def _from_session(self, name: str, array: Array) -> Array:
+        return encoded(array) if self._datatypes[name] == BYTES.name else array
+
+
+def spec(node: Any, model_file: Path) -> TensorSpec:
+    """Return the spec of a session's input or output."""
+    if node.type not in BY_ONNX:
+        raise ArtifactError(
+            f"{model_file}: {node.name!r} has type {node.type}, which no request can carry; "
+            f"expected one of {', '.join(BY_ONNX)}"
+        )
+    return TensorSpec(node.name, BY_ONNX[node.type].name, tuple(node.shape))
+
+
+def reason(error: Exception) -> str:
+    """Return the part of ONNX Runtime's message that tells what was wrong, without its own prefixes."""
+    return str(error).rpartition("Status Message: ")[2].rpartition("INVALID_ARGUMENT : ")[2].strip()
+
+
+def decoded(name: str, array: Array) -> Array:
+    """Return an object array of str, which is what ONNX Runtime takes for strings."""
+    texts = np.empty(array.size, BYTES.dtype)
+    for position, element in enumerate(array.ravel()):
+        try:
+            texts[position] = element.decode()
+        except UnicodeDecodeError as error:
+            raise InvalidArgumentError(
+                f"input {name!r}: expected UTF-8, as strings in ONNX are, "
+                f"but element {position} is not: {error}"
+            ) from error
+    return texts.reshape(array.shape)
+
+
+def encoded(array: Array) -> Array:
+    """Return an object array of bytes for an object array of str."""
+    elements = np.empty(array.size, BYTES.dtype)
+    elements[:] = [text.encode() for text in array.ravel()]
+    return elements.reshape(array.shape)
+
+
+def bits(value: Any) -> Array:
+    """Return the bits of a bfloat16 OrtValue in CPU memory, copied out of it."""
+    contents = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
+    return np.frombuffer(contents, BF16.dtype).reshape(value.shape())

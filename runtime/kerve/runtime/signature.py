@@ -1,0 +1,114 @@
+"""What a model takes and gives, and whether a request fits it."""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from kerve.runtime.errors import InvalidArgumentError
+
+__all__ = [
+    "Dimension",
+    "Signature",
+    "TensorSpec",
+    "check_inputs",
+    "check_outputs",
+    "check_tensor",
+    "show_shape",
+]
+
+# A size; the name of a size that is free but the same throughout a request; or any size.
+Dimension = int | str | None
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output; `labels` are class names along the last axis."""
+
+    name: str
+    datatype: str
+    shape: tuple[Dimension, ...]
+    labels: tuple[str, ...] = ()
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The inputs and outputs of a model, in its own order.
+
+    `batched`: axis 0 of all of them is the same symbolic dimension, and rows do not influence one another.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    batched: bool
+
+    def input(self, name: str) -> TensorSpec:
+        """Return an input by its name; KeyError when there is none."""
+        return find(self.inputs, name)
+
+    def output(self, name: str) -> TensorSpec:
+        """Return an output by its name; KeyError when there is none."""
+        return find(self.outputs, name)
+
+
+def find(specs: Iterable[TensorSpec], name: str) -> TensorSpec:
+    """Return the spec of that name; KeyError when there is none."""
+    for spec in specs:
+        if spec.name == name:
+            return spec
+    raise KeyError(name)
+
+
+def show_shape(shape: Iterable[Dimension]) -> str:
+    """Return a shape as it stands in messages: `[batch, 28, ?]`."""
+    return "[" + ", ".join("?" if size is None else str(size) for size in shape) + "]"
+
+
+def names(specs: Iterable[TensorSpec]) -> str:
+    """Return the names as they stand in messages."""
+    return ", ".join(spec.name for spec in specs)
+
+
+def check_inputs(signature: Signature, model: str, given: Sequence[str]) -> None:
+    """Raise InvalidArgumentError unless exactly the model's inputs are given, optional ones aside."""
+    takes = f"model {model!r} takes: {names(signature.inputs)}"
+    known = {spec.name for spec in signature.inputs}
+    for position, name in enumerate(given):
+        if name not in known:
+            raise InvalidArgumentError(f"unexpected input {name!r}; {takes}")
+        if name in given[:position]:
+            raise InvalidArgumentError(f"input {name!r} is given twice")
+    for spec in signature.inputs:
+        if not spec.optional and spec.name not in given:
+            raise InvalidArgumentError(f"input {spec.name!r} is missing; {takes}")
+
+
+def check_outputs(signature: Signature, model: str, requested: Collection[str]) -> None:
+    """Raise InvalidArgumentError unless every requested output is one of the model's."""
+    known = {spec.name for spec in signature.outputs}
+    for name in requested:
+        if name not in known:
+            raise InvalidArgumentError(
+                f"output {name!r} is not an output of model {model!r}; it has: {names(signature.outputs)}"
+            )
+
+
+def check_tensor(
+    spec: TensorSpec, datatype: str, shape: Sequence[int], sizes: dict[str, tuple[int, str]]
+) -> None:
+    """Raise InvalidArgumentError unless datatype and shape fit.
+
+    `sizes` keeps, over the inputs of one request, the size of each symbolic dimension and the input that
+    set it.
+    """
+    if datatype != spec.datatype:
+        raise InvalidArgumentError(f"input {spec.name!r}: expected datatype {spec.datatype}, got {datatype}")
+    mismatch = f"input {spec.name!r}: expected shape {show_shape(spec.shape)}, got {show_shape(shape)}"
+    if len(shape) != len(spec.shape):
+        raise InvalidArgumentError(mismatch)
+    for expected, size in zip(spec.shape, shape, strict=True):
+        if size < 0 or (isinstance(expected, int) and size != expected):
+            raise InvalidArgumentError(mismatch)
+        if isinstance(expected, str):
+            agreed, elsewhere = sizes.setdefault(expected, (size, spec.name))
+            if size != agreed:
+                raise InvalidArgumentError(f"{mismatch}; {expected} is {agreed} in input {elsewhere!r}")

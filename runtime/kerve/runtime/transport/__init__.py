@@ -1,0 +1,1 @@
+"""What carries requests: the seam (`base`) and the portable transport on grpcio."""

@@ -1,0 +1,128 @@
+"""The seam between what carries requests and what computes them.
+
+    client -> transport -> queue of a model version -> batch -> executor thread -> model -> reply
+
+A transport owns bytes: connections, decoding, validation against the signature, queues, deadlines,
+encoding. The runtime owns models: it attaches a queue for each version it has loaded, publishes routes to
+it, and runs one executor thread that takes batches and replies. Transports differ in speed only; see
+`transport/grpcio.py` for the reference.
+
+Tensors on this seam are NumPy arrays as `kerve.runtime.datatypes` describes them. What a transport refuses,
+it refuses with the errors and the texts of `kerve.runtime.signature`.
+"""
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import grpc
+
+from kerve.runtime.datatypes import Array
+from kerve.runtime.signature import Signature
+
+__all__ = ["DEFAULT", "Batch", "Queue", "ServedModel", "Transport"]
+
+# The route of requests that name no version.
+DEFAULT = ""
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """What a transport must know of a model version to serve it."""
+
+    name: str
+    version: int
+    signature: Signature
+    # Requests that may wait; one more is refused with RESOURCE_EXHAUSTED.
+    max_queue_size: int
+
+
+class Batch(Protocol):
+    """One or more requests that are computed together; answered exactly once, by `reply` or by `fail`."""
+
+    @property
+    def inputs(self) -> Mapping[str, Array]:
+        """One contiguous array per input, the rows of all requests stacked on axis 0."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of the batch dimension; 1 for a model without one."""
+
+    @property
+    def requested(self) -> frozenset[str] | None:
+        """The outputs that anyone in the batch asked for; None: all."""
+
+    @property
+    def deadline(self) -> float | None:
+        """The earliest deadline, in seconds of `time.monotonic()`."""
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """The request's parameters; empty when the batch holds several requests."""
+
+    def reply(self, outputs: Mapping[str, Array]) -> None:
+        """Answer with at least the requested outputs; returns at once."""
+
+    def fail(self, code: int, message: str) -> None:
+        """Answer every request of the batch with a gRPC status."""
+
+
+class Queue(Protocol):
+    """Where the requests of one model version wait for its executors."""
+
+    def take(self) -> Batch | None:
+        """Wait for work without holding the GIL; None once the queue is closed and empty.
+
+        Requests whose deadline is over or whose client is gone are answered or dropped here, not returned.
+        """
+
+    def close(self) -> None:
+        """Refuse new requests with UNAVAILABLE; what waits is still taken."""
+
+
+class Transport(Protocol):
+    """A gRPC server: hosts servicers written for grpcio, and carries inference itself."""
+
+    @property
+    def name(self) -> str:
+        """What the ready line calls it."""
+
+    def attach(self, served: ServedModel) -> Queue:
+        """Make a queue for a model version; it gets requests once it is published."""
+
+    def publish(self, name: str, routes: Mapping[str, Queue]) -> None:
+        """Route the model's requests, all at once: DEFAULT for no version, "3" for version 3, or a label.
+
+        Without routes the model is known but not ready, and its requests are refused with UNAVAILABLE.
+        """
+
+    def withdraw(self, name: str) -> None:
+        """Forget a model: its requests are refused with NOT_FOUND."""
+
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """Host a service; called by grpcio's generated code."""
+
+    def add_registered_method_handlers(
+        self, service_name: str, method_handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
+    ) -> None:
+        """Host a service by its methods; called by grpcio's generated code."""
+
+    def add_insecure_port(self, address: str) -> int:
+        """Listen on `host:port` without encryption; return the port, which the system chooses for port 0."""
+
+    def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> int:
+        """Listen on `host:port` with TLS; return the port."""
+
+    def start(self) -> None:
+        """Begin to accept connections."""
+
+    def stop(self, grace: float | None) -> threading.Event:
+        """Refuse new requests, give those in flight `grace` seconds, then end every call and connection.
+
+        Calls that never end of themselves (health's Watch, reflection) are ended as soon as no inference is
+        left. The event is set when all is over.
+        """
+
+    def wait_for_termination(self, timeout: float | None = None) -> bool:
+        """Wait until stopped; return whether the time was over first."""

@@ -1,0 +1,108 @@
+"""The portable transport, and the reference: grpcio's server, threads, one request per batch."""
+
+import functools
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+
+from kerve.runtime import rpc
+from kerve.runtime.catalog import Catalog
+from kerve.runtime.errors import UnavailableError
+from kerve.runtime.protocol import oip
+from kerve.runtime.servicers.infer import InferServicer
+from kerve.runtime.transport.base import Queue, ServedModel
+from kerve.runtime.transport.local_queue import LocalQueue
+
+__all__ = ["GrpcioTransport"]
+
+# A call of ModelInfer keeps its thread until it is answered, so this bounds the calls that wait, over all
+# models. Threads start when they are needed. Everything else has threads of its own, so that health and
+# metadata answer while inference is overloaded.
+INFERENCE_THREADS = 512
+OTHER_THREADS = 16
+
+OPTIONS = [
+    # 2 GB - 1, the most that gRPC and protobuf carry
+    ("grpc.max_receive_message_length", 2**31 - 1),
+    ("grpc.max_send_message_length", 2**31 - 1),
+    # A second server on the same port must fail, not take half of the connections.
+    ("grpc.so_reuseport", 0),
+]
+
+
+class GrpcioTransport:
+    """A `Transport` on `grpc.Server`."""
+
+    name = "grpcio"
+
+    def __init__(self) -> None:
+        self._routes: Catalog[LocalQueue] = Catalog()
+        self._draining = False
+        self._server = grpc.server(ThreadPoolExecutor(OTHER_THREADS, "rpc"), options=OPTIONS)
+        self._infer = InferServicer(self._route)
+        infer = functools.partial(self._infer.ModelInfer)
+        # grpcio runs a method that has this attribute in the pool it names.
+        infer.experimental_thread_pool = ThreadPoolExecutor(INFERENCE_THREADS, "infer")  # type: ignore[attr-defined]  # partial takes any
+        rpc.add_service(self, oip.SERVICE, {"ModelInfer": infer})
+
+    def _route(self, name: str, version: str) -> LocalQueue:
+        if self._draining:
+            raise UnavailableError("the server is shutting down; try another server, or again later")
+        return self._routes.find(name, version)
+
+    def attach(self, served: ServedModel) -> LocalQueue:
+        """Make a queue for a model version."""
+        return LocalQueue(served)
+
+    def publish(self, name: str, routes: Mapping[str, Queue]) -> None:
+        """Route the model's requests, all at once; without routes they are refused with UNAVAILABLE."""
+        own = {version: queue for version, queue in routes.items() if isinstance(queue, LocalQueue)}
+        if len(own) != len(routes):
+            raise TypeError("routes lead to queues that another transport attached")
+        self._routes.publish(name, own)
+
+    def withdraw(self, name: str) -> None:
+        """Forget a model."""
+        self._routes.withdraw(name)
+
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """Host a service."""
+        self._server.add_generic_rpc_handlers(generic_rpc_handlers)
+
+    def add_registered_method_handlers(
+        self, service_name: str, method_handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
+    ) -> None:
+        """Host a service by its methods."""
+        self._server.add_registered_method_handlers(service_name, dict(method_handlers))
+
+    def add_insecure_port(self, address: str) -> int:
+        """Listen without encryption; RuntimeError when the address cannot be had."""
+        return self._server.add_insecure_port(address)
+
+    def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> int:
+        """Listen with TLS; RuntimeError when the address cannot be had."""
+        return self._server.add_secure_port(address, server_credentials)
+
+    def start(self) -> None:
+        """Begin to accept connections."""
+        self._server.start()
+
+    def stop(self, grace: float | None) -> threading.Event:
+        """Refuse new inference, give what is in flight `grace` seconds, then end every call."""
+        self._draining = True
+        stopped = threading.Event()
+
+        def stop_when_idle() -> None:
+            self._infer.wait_until_idle(grace or 0.0)
+            self._server.stop(None).wait()
+            stopped.set()
+
+        threading.Thread(target=stop_when_idle, name="stop").start()
+        return stopped
+
+    def wait_for_termination(self, timeout: float | None = None) -> bool:
+        """Wait until stopped; return whether the time was over first."""
+        return self._server.wait_for_termination(timeout)
