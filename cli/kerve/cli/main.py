@@ -19,6 +19,9 @@ SUBCOMMANDS = {
     "compile": Subcommand(
         "kerve.compiler.commands.compile:command", "Turn a Keras model into a verified ONNX artifact."
     ),
+    "verify": Subcommand(
+        "kerve.compiler.commands.verify:command", "Compare an artifact's answers with its source's."
+    ),
     "serve": Subcommand(
         "kerve.runtime.commands.serve:command", "Serve the models of a repository over gRPC."
     ),

@@ -39,7 +39,7 @@ def compile_model(
     hear = listener if listener is not None else _ignore
     with repositories.staging(Path(repository), name) as folder:
         if isinstance(source, str | Path) and custom_objects is None:
-            worker.run(worker.Request(str(source), str(folder), name, chosen), hear)
+            worker.run("compile", hear, source=Path(source), folder=folder, name=name, options=chosen)
         else:
             from kerve.compiler.pipeline import build  # TensorFlow is here already, with the model
 

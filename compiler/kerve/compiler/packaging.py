@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,18 @@ from google.protobuf import json_format
 from numpy.typing import NDArray
 
 from kerve.artifact.v1.manifest_pb2 import Dimension, FileInfo, Manifest, Signature, TensorSpec, Verification
+from kerve.compiler.errors import LoadError
 from kerve.compiler.verification import Check, Verified
 
-__all__ = ["MODEL_FILE", "save_golden", "save_manifest", "save_model", "signature_of", "verification_of"]
+__all__ = [
+    "MODEL_FILE",
+    "load_model",
+    "save_golden",
+    "save_manifest",
+    "save_model",
+    "signature_of",
+    "verification_of",
+]
 
 MODEL_FILE = "model.onnx"
 _DATA_FILE = "model.onnx.data"
@@ -68,6 +77,14 @@ def save_model(model: ir.Model, folder: Path) -> Path:
     return path
 
 
+def load_model(path: Path) -> ir.Model:
+    """Read what `save_model` wrote; raises `LoadError` for a file that is no ONNX model."""
+    try:
+        return ir.load(path)
+    except Exception as error:  # onnx_ir lets protobuf's and the file system's errors through
+        raise LoadError(f"{path} is not an ONNX model that can be read: {error}") from error
+
+
 def save_golden(verified: Verified, folder: Path) -> None:
     """Write the inputs and the source's answers that a server checks itself against."""
     arrays = {f"input/{name}": array for name, array in verified.inputs.items()}
@@ -92,10 +109,10 @@ def save_manifest(manifest: Manifest, folder: Path) -> None:
     (folder / _MANIFEST_FILE).write_text(text + "\n", encoding="utf-8")
 
 
-def signature_of(model: ir.Model, labels: Mapping[str, Iterable[str]]) -> Signature:
+def signature_of(model: ir.Model) -> Signature:
     """Describe what the graph takes and gives."""
-    inputs = [_tensor_spec(value, labels) for value in model.graph.inputs]
-    outputs = [_tensor_spec(value, labels) for value in model.graph.outputs]
+    inputs = [_tensor_spec(value) for value in model.graph.inputs]
+    outputs = [_tensor_spec(value) for value in model.graph.outputs]
     batched = bool(inputs) and all(
         spec.shape and spec.shape[0].symbol == "batch" for spec in (*inputs, *outputs)
     )
@@ -126,15 +143,13 @@ def _rounded(error: float) -> float:
     return float(f"{error:.3g}")
 
 
-def _tensor_spec(value: ir.Value, labels: Mapping[str, Iterable[str]]) -> TensorSpec:
+def _tensor_spec(value: ir.Value) -> TensorSpec:
     assert value.dtype is not None
     assert value.shape is not None
-    name = str(value.name)
     return TensorSpec(
-        name=name,
+        name=str(value.name),
         datatype=_DATATYPES[value.dtype],
         shape=[_dimension(dim) for dim in value.shape],
-        labels=labels.get(name, ()),
     )
 
 

@@ -1,20 +1,23 @@
-"""The stages of a compile, in order."""
+"""The stages of a compile, in order, and of a later verification."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
+
 from kerve.artifact.v1 import manifest_pb2
 from kerve.compiler import packaging, sources
-from kerve.compiler.lowering import lower
-from kerve.compiler.options import CompileOptions
+from kerve.compiler.errors import VerificationError
+from kerve.compiler.options import CompileOptions, VerifyOptions
 from kerve.compiler.passes import optimize
 from kerve.compiler.progress import Listener, stage
-from kerve.compiler.verification import verify
+from kerve.compiler.verification import Divergence, Reference, Verified, diagnose, failures, from_file, verify
 
-__all__ = ["build"]
+__all__ = ["build", "check"]
 
 
 def build(
@@ -34,7 +37,7 @@ def build(
         progress.detail = origin.description
 
     with stage("lower", listener) as progress:
-        lowered = lower(origin.model, opset=options.opset, input_signature=origin.input_signature)
+        lowered = origin.lower(options.opset)
         progress.detail = f"{len(lowered.model.graph)} nodes"
 
     with stage("optimize", listener) as progress:
@@ -43,16 +46,16 @@ def build(
 
     with stage("verify", listener) as progress:
         path = packaging.save_model(model, folder)
-        verified = verify(model, path, origin.reference(lowered))
-        worst = max((check.max_abs_error for check in verified.checks), default=0.0)
-        progress.detail = f"{len(verified.checks)} comparisons, largest error {worst:.2g}"
+        verified = _verify(model, path, origin.reference(lowered), options.data)
+        _require_equal(verified, path, origin.layered(lowered))
+        progress.detail = f"{len(verified.checks)} comparisons, largest error {verified.worst:.2g}"
 
     with stage("package", listener) as progress:
         packaging.save_golden(verified, folder)
         packaging.save_manifest(
             manifest_pb2.Manifest(
                 name=name,
-                signature=packaging.signature_of(model, origin.labels),
+                signature=packaging.signature_of(model),
                 source=origin.record,
                 opset=options.opset,
                 precision="float32",
@@ -62,3 +65,44 @@ def build(
             folder,
         )
         progress.detail = f"{sum(file.stat().st_size for file in folder.iterdir()) / 1e6:.1f} MB"
+
+
+def check(source: Any, artifact: Path, options: VerifyOptions, listener: Listener) -> dict[str, Any]:
+    """Verify an artifact against a source: the checks, and the first layer that differs, as plain data."""
+    with stage("load", listener) as progress:
+        origin = sources.load(source, options)
+        progress.detail = origin.description
+
+    path = artifact / packaging.MODEL_FILE
+    with stage("lower", listener) as progress:
+        model = packaging.load_model(path)
+        lowered = origin.lower(model.opset_imports[""])
+        progress.detail = f"{len(lowered.model.graph)} nodes"
+
+    with stage("verify", listener) as progress:
+        verified = _verify(model, path, origin.reference(lowered), options.data)
+        divergence = _divergence(verified, path, origin.layered(lowered))
+        progress.detail = f"{len(verified.checks)} comparisons, largest error {verified.worst:.2g}"
+
+    return {
+        "checks": [dataclasses.asdict(each) | {"passed": each.passed} for each in verified.checks],
+        "divergence": "" if divergence is None else str(divergence),
+    }
+
+
+def _verify(model: ir.Model, path: Path, reference: Reference, data: Path | None) -> Verified:
+    return verify(model, path, reference, [] if data is None else [from_file(model, data)])
+
+
+def _require_equal(verified: Verified, path: Path, layered: Reference | None) -> None:
+    if verified.passed:
+        return
+    divergence = _divergence(verified, path, layered)
+    clauses = [*failures(verified.checks), *([] if divergence is None else [str(divergence)])]
+    raise VerificationError("the compiled model differs from its source: " + "; ".join(clauses))
+
+
+def _divergence(verified: Verified, path: Path, layered: Reference | None) -> Divergence | None:
+    if verified.passed or layered is None:
+        return None
+    return diagnose(layered, path, verified.inputs)

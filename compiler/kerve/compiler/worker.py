@@ -1,8 +1,9 @@
-"""The child process in which a file is opened and compiled.
+"""The child process in which a file is opened.
 
-The parent writes one request, as JSON, to the child's standard input and reads events from a pipe of its
-own, one JSON object per line; whatever libraries print goes to the child's standard error and is kept for
-the case that the child dies.
+The parent writes one request to the child's standard input and reads messages from a pipe of its own, one
+JSON object per line: events, then the result or an error. (The child may have opened a hostile file: what it
+says is parsed, never unpickled.) Whatever libraries print goes to the
+child's standard error and is kept for the case that the child dies.
 """
 
 from __future__ import annotations
@@ -10,35 +11,31 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import pickle
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
+from importlib import import_module
 from typing import IO, Any
 
 from kerve.compiler import errors
-from kerve.compiler.options import CompileOptions
 from kerve.compiler.progress import Event, Listener
 
-__all__ = ["Request", "main", "run"]
+__all__ = ["main", "run"]
+
+#: What a child can be asked to do: "module:function", called with the request's arguments and a listener.
+_TASKS = {
+    "compile": "kerve.compiler.pipeline:build",
+    "verify": "kerve.compiler.pipeline:check",
+}
 
 _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": ""}
 
 
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """What the child is to compile, and into which empty folder."""
-
-    source: str
-    folder: str
-    name: str
-    options: CompileOptions
-
-
-def run(request: Request, listener: Listener) -> None:
-    """Compile in a child process; raises the child's error as if it had been raised here."""
+def run(task: str, listener: Listener, **arguments: Any) -> Any:
+    """Do a task in a child process; returns its result, raises its error as if it had been raised here."""
     read_end, write_end = os.pipe()
-    with tempfile.TemporaryFile() as noise, os.fdopen(read_end, encoding="utf-8") as events:
+    with tempfile.TemporaryFile() as noise, os.fdopen(read_end, encoding="utf-8") as messages:
         child = subprocess.Popen(
             [sys.executable, "-m", "kerve.compiler.worker", str(write_end)],
             stdin=subprocess.PIPE,
@@ -50,26 +47,26 @@ def run(request: Request, listener: Listener) -> None:
         os.close(write_end)
         try:
             assert child.stdin is not None
-            child.stdin.write(json.dumps(dataclasses.asdict(request)).encode())
+            child.stdin.write(pickle.dumps((task, arguments)))
             child.stdin.close()
-            failure = _listen(events, listener)
+            outcome = _listen(messages, listener)
         except BaseException:
             child.kill()
             raise
         finally:
             child.wait()
-        if failure is not None:
-            raise failure
-        if child.returncode:
+        if outcome is None:
             raise errors.LoadError(_death(child.returncode, noise))
+    if "error" in outcome:
+        raise getattr(errors, outcome["error"])(outcome["text"])
+    return outcome["result"]
 
 
-def _listen(events: IO[str], listener: Listener) -> errors.CompileError | None:
-    for line in events:
-        message = json.loads(line)
-        if "error" in message:
-            error: errors.CompileError = getattr(errors, message["error"])(message["text"])
-            return error
+def _listen(messages: IO[str], listener: Listener) -> dict[str, Any] | None:
+    for line in messages:
+        message: dict[str, Any] = json.loads(line)
+        if "stage" not in message:
+            return message
         listener(Event(**message))
     return None
 
@@ -88,21 +85,16 @@ def main() -> None:
         def say(message: dict[str, Any]) -> None:
             pipe.write(json.dumps(message) + "\n")
 
-        fields = json.load(sys.stdin)
-        options = CompileOptions(**fields.pop("options"))
-        request = Request(**fields, options=options)
+        task, arguments = pickle.load(sys.stdin.buffer)  # noqa: S301  # the parent wrote it
+        module, _, function = _TASKS[task].partition(":")
         try:
-            from kerve.compiler.pipeline import build
-
-            build(
-                request.source,
-                Path(request.folder),
-                request.name,
-                request.options,
-                lambda event: say(dataclasses.asdict(event)),
+            result = getattr(import_module(module), function)(
+                **arguments, listener=lambda event: say(dataclasses.asdict(event))
             )
         except errors.CompileError as error:
             say({"error": type(error).__name__, "text": str(error)})
+        else:
+            say({"result": result})
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -35,13 +35,12 @@ def command(options: Options) -> None:
     Exit codes: 0 done, 2 wrong usage, 3 the source cannot be loaded, 4 something in it has no ONNX form,
     5 the result differs from the source.
     """
-    chosen = CompileOptions(**{field.name: getattr(options, field.name) for field in fields(CompileOptions)})
     with terminal() as listener:
         artifact = compile_model(
             options.source,
             repository=options.repository,
             name=options.name,
-            options=chosen,
+            options=CompileOptions.of(options),
             listener=listener,
         )
     click.echo(artifact.path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -12,9 +13,10 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from kerve.compiler.errors import LoadError
 from kerve.compiler.verification.domains import Domain, domain_of
 
-__all__ = ["SIZES", "Dataset", "seeded"]
+__all__ = ["SIZES", "Dataset", "from_file", "seeded"]
 
 #: Pairs of sizes tried for open dimensions other than the batch, until the source accepts one pair:
 #: sequences are happy with the first, convolution stacks need the later ones.
@@ -44,6 +46,51 @@ def seeded(model: ir.Model, open_sizes: tuple[int, int]) -> Iterator[Dataset]:
         sizes: dict[str, int] = {}
         inputs = {str(value.name): _tensor(value, batch, size, sizes) for value in model.graph.inputs}
         yield Dataset("seeded", inputs, sizes)
+
+
+def from_file(model: ir.Model, path: Path) -> Dataset:
+    """Read the user's inputs from a `.npz` file, named as the model's inputs, or `x` when there is one.
+
+    Raises `LoadError`, naming the array, when they do not fit the model.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError) as error:
+        raise LoadError(f"{path} is not a .npz file of plain arrays: {error}") from error
+    values = model.graph.inputs
+    if len(values) == 1 and "x" in arrays:
+        arrays.setdefault(str(values[0].name), arrays["x"])
+    missing = [str(value.name) for value in values if value.name not in arrays]
+    if missing:
+        raise LoadError(
+            f"{path} holds {', '.join(sorted(arrays)) or 'no arrays'}; "
+            f"the model also takes {', '.join(missing)}"
+        )
+    sizes: dict[str, int] = {}
+    inputs = {str(value.name): _fitting(path, value, arrays[str(value.name)], sizes) for value in values}
+    return Dataset("user", inputs, sizes)
+
+
+def _fitting(path: Path, value: ir.Value, array: NDArray[Any], sizes: dict[str, int]) -> NDArray[Any]:
+    assert value.shape is not None
+    assert value.dtype is not None
+    dims = [dim if isinstance(dim, int) else str(dim.value) for dim in value.shape]
+    fits = len(dims) == array.ndim and all(
+        size == (dim if isinstance(dim, int) else sizes.setdefault(dim, size))
+        for dim, size in zip(dims, array.shape, strict=True)
+    )
+    if not fits:
+        raise LoadError(
+            f"{path}: array '{value.name}' has shape {list(array.shape)}, the model takes "
+            f"[{', '.join(map(str, dims))}]"
+        )
+    wanted = np.dtype(object) if value.dtype == ir.DataType.STRING else value.dtype.numpy()
+    if not np.can_cast(array.dtype, wanted, "same_kind"):
+        raise LoadError(
+            f"{path}: array '{value.name}' has dtype {array.dtype}, which does not fit the model's {wanted}"
+        )
+    return array.astype(wanted)
 
 
 def _tensor(value: ir.Value, batch: int, size: int, sizes: dict[str, int]) -> NDArray[Any]:

@@ -1,0 +1,73 @@
+"""`kerve verify`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from kerve.cli import options as cli
+from kerve.compiler import worker
+from kerve.compiler.errors import VerificationError
+from kerve.compiler.options import VerifyOptions
+from kerve.compiler.progress import terminal
+
+__all__ = ["command"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(VerifyOptions):
+    """What `kerve verify` takes."""
+
+    source: Path = cli.argument(help="The Keras model that the artifact was compiled from.")
+    artifact: Path = cli.argument(type=cli.EXISTING_FOLDER, help="Folder of the compiled version.")
+
+
+@cli.command(example="kerve verify digits.keras models/digits/1 --data test.npz")
+def command(options: Options) -> None:
+    """Compare an artifact's answers with its source's, on seeded data and on yours.
+
+    Prints the errors of every output; ends with exit code 5, naming the first Keras layer that differs,
+    when the artifact is not equal to the source.
+    """
+    with terminal() as listener:
+        result = worker.run(
+            "verify",
+            listener,
+            source=options.source,
+            artifact=options.artifact,
+            options=VerifyOptions.of(options),
+        )
+    Console().print(_table(result["checks"]))
+    failed = sum(not check["passed"] for check in result["checks"])
+    if failed:
+        where = f"; {result['divergence']}" if result["divergence"] else ""
+        raise VerificationError(
+            f"{failed} of {len(result['checks'])} comparisons are beyond tolerance{where}"
+        )
+
+
+def _table(checks: list[dict[str, Any]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in ("output", "data", "sizes"):
+        table.add_column(column)
+    for column in ("largest error", "mean", "relative", "NaN", "beyond tolerance"):
+        table.add_column(column, justify="right")
+    for check in checks:
+        sizes = {"batch": check["batch_size"], **check["dimensions"]}
+        table.add_row(
+            check["output"],
+            check["data"],
+            ", ".join(f"{name} {size}" for name, size in sizes.items()),
+            f"{check['max_abs_error']:.2e}",
+            f"{check['mean_abs_error']:.2e}",
+            f"{check['max_rel_error']:.2e}",
+            str(check["nan_mismatches"]),
+            check["problem"] or str(check["unequal"]),
+            style=None if check["passed"] else "red",
+        )
+    return table
