@@ -1,0 +1,78 @@
+"""Compile and publish a model from inside its training."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from keras.src.callbacks.monitor_callback import MonitorCallback
+
+from kerve.compiler.artifact import Artifact
+from kerve.compiler.compile import compile_model
+from kerve.compiler.options import CompileOptions
+
+__all__ = ["CompileAndPublish"]
+
+_LOG = logging.getLogger(__name__)
+
+
+class CompileAndPublish(MonitorCallback):  # type: ignore[misc]  # keras has no type information
+    """Publish the model as a new version at the end of training, or whenever a monitored value improves.
+
+    A server that watches the repository picks each version up. `monitor` is a value of the epoch's logs
+    (`"val_accuracy"`); None publishes once, at the end of training. `mode` is `"min"`, `"max"` or `"auto"`,
+    as in Keras's own callbacks. The model is compiled in the training process, so training waits for it.
+
+    A compile that fails is logged and kept in `failures`; it never ends the training. The artifacts are in
+    `published`, oldest first.
+    """
+
+    def __init__(
+        self,
+        *,
+        repository: str | Path,
+        name: str,
+        monitor: str | None = None,
+        mode: str = "auto",
+        min_delta: float = 0.0,
+        options: CompileOptions | None = None,
+    ) -> None:
+        super().__init__(monitor=monitor or "", mode=mode, min_delta=min_delta)
+        self.published: list[Artifact] = []
+        self.failures: list[Exception] = []
+        self._repository = Path(repository)
+        self._name = name
+        self._options = options
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Publish when the monitored value is better than at any earlier epoch."""
+        if not self.monitor:
+            return
+        value = (logs or {}).get(self.monitor)
+        if value is None:
+            known = ", ".join(sorted(logs or {})) or "none"
+            _LOG.warning("epoch %d has no value %r to monitor; it has: %s", epoch + 1, self.monitor, known)
+            return
+        if self.monitor_op is None:
+            self._set_monitor_op()
+        if self._is_improvement(value, self.best):
+            self.best = value
+            self._publish(f"epoch {epoch + 1}, {self.monitor} {value:.4g}")
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002  # Keras's signature
+        """Publish the trained model, when no value is monitored."""
+        if not self.monitor:
+            self._publish("the end of training")
+
+    def _publish(self, occasion: str) -> None:
+        try:
+            artifact = compile_model(
+                self.model, repository=self._repository, name=self._name, options=self._options
+            )
+        except Exception as error:  # noqa: BLE001  # hours of training are worth more than one version
+            _LOG.error("kerve did not publish %s at %s: %s", self._name, occasion, error)
+            self.failures.append(error)
+            return
+        _LOG.info("kerve published %s version %d at %s", self._name, artifact.version, occasion)
+        self.published.append(artifact)

@@ -1,0 +1,56 @@
+"""Publishing from inside a training."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from kerve.compiler.callbacks import CompileAndPublish
+
+X = np.random.default_rng(0).random((32, 4), np.float32)
+Y = X.sum(axis=1, keepdims=True)
+
+
+def model_of(*extra: keras.Layer) -> keras.Model:
+    model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(1), *extra])
+    model.compile("sgd", "mse")
+    return model
+
+
+class Spectrum(keras.layers.Layer):  # type: ignore[misc]  # keras has no type information
+    def call(self, x: keras.KerasTensor) -> keras.KerasTensor:
+        return keras.ops.linalg.svd(x[:, None, :], compute_uv=False)[:, :1]
+
+
+def test_the_end_of_training_publishes_one_version(tmp_path: Path) -> None:
+    callback = CompileAndPublish(repository=tmp_path, name="m")
+    model_of().fit(X, Y, epochs=3, verbose=0, callbacks=[callback])
+    assert [artifact.version for artifact in callback.published] == [1]
+    assert (tmp_path / "m" / "1" / "model.onnx").is_file()
+
+
+def test_each_improvement_publishes_a_version(tmp_path: Path) -> None:
+    callback = CompileAndPublish(repository=tmp_path, name="m", monitor="loss", mode="min")
+    history = model_of().fit(X, Y, epochs=4, verbose=0, callbacks=[callback])
+    losses = history.history["loss"]
+    best = [loss for index, loss in enumerate(losses) if loss < min(losses[:index], default=np.inf)]
+    assert len(callback.published) == len(best)
+
+
+def test_a_compile_that_fails_does_not_end_the_training(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    callback = CompileAndPublish(repository=tmp_path, name="m", monitor="loss")
+    history = model_of(Spectrum(name="spectrum")).fit(X, Y, epochs=2, verbose=0, callbacks=[callback])
+    assert len(history.history["loss"]) == 2
+    assert callback.published == []
+    assert "layer 'spectrum'" in str(callback.failures[0])
+    assert "did not publish" in caplog.text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_value_to_monitor_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    callback = CompileAndPublish(repository=tmp_path, name="m", monitor="val_los", mode="min")
+    model_of().fit(X, Y, epochs=1, verbose=0, callbacks=[callback])
+    assert "no value 'val_los' to monitor; it has: loss" in caplog.text
