@@ -11,7 +11,7 @@ from kerve.runtime.errors import ArtifactError, ServingError
 from kerve.runtime.session import Session
 from kerve.runtime.signature import Signature, TensorSpec, show_shape
 
-__all__ = ["Model", "load"]
+__all__ = ["Model", "load", "signature_of_session"]
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,8 @@ class Model:
 
     def __init__(self, artifact: Artifact, session: Session) -> None:
         self.artifact = artifact
-        self.signature = artifact.signature or signature_of(session)
+        self.signature = artifact.signature or signature_of_session(session)
+        check_names(artifact, self.signature, session)
         self._session = session
         self._outputs = tuple(spec.name for spec in self.signature.outputs)
 
@@ -74,11 +75,26 @@ def load(artifact: Artifact, *, threads: int) -> Model:
     return model
 
 
-def signature_of(session: Session) -> Signature:
+def signature_of_session(session: Session) -> Signature:
     """Return the signature of a bare ONNX file; it is batched when all share the symbol on axis 0."""
     first = {spec.shape[0] if spec.shape else None for spec in (*session.inputs, *session.outputs)}
     batched = len(first) == 1 and isinstance(next(iter(first)), str)
     return Signature(session.inputs, session.outputs, batched)
+
+
+def check_names(artifact: Artifact, declared: Signature, session: Session) -> None:
+    """Raise ArtifactError unless the graph has the inputs and outputs that the manifest declares."""
+    for kind, specs, nodes in (
+        ("input", declared.inputs, session.inputs),
+        ("output", declared.outputs, session.outputs),
+    ):
+        expected = sorted((spec.name, spec.datatype) for spec in specs)
+        found = sorted((node.name, node.datatype) for node in nodes)
+        if expected != found:
+            raise ArtifactError(
+                f"{artifact.model_file} does not belong to its manifest: "
+                f"expected the {kind}s {expected}, got {found}"
+            )
 
 
 def zeros_for(spec: TensorSpec) -> Array:

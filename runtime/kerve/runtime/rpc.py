@@ -4,6 +4,8 @@ grpcio's generator would bind the stubs to protobuf's default descriptor pool; k
 their own.
 """
 
+from __future__ import annotations  # grpc's classes take type arguments in the stubs only
+
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -59,7 +61,7 @@ def add_service(server: Host, service: ServiceDescriptor, methods: Mapping[str, 
         name: HANDLERS[streaming(service.methods_by_name[name])](
             method,
             request_deserializer=message_class(service.methods_by_name[name].input_type).FromString,
-            response_serializer=Message.SerializeToString,
+            response_serializer=message_class(service.methods_by_name[name].output_type).SerializeToString,
         )
         for name, method in methods.items()
     }
@@ -76,12 +78,12 @@ def methods_of(service: ServiceDescriptor, servicer: object) -> dict[str, Callab
     }
 
 
-def calls(channel: grpc.Channel, service: ServiceDescriptor) -> dict[str, Callable[..., Any]]:
-    """Return the callables of a service's methods, by the methods' names."""
+def calls(channel: grpc.Channel, service: ServiceDescriptor) -> dict[str, Any]:
+    """Return grpcio's multi-callables of a service's methods, by the methods' names."""
     return {
         method.name: getattr(channel, CALLS[streaming(method)])(
             f"/{service.full_name}/{method.name}",
-            request_serializer=Message.SerializeToString,
+            request_serializer=message_class(method.input_type).SerializeToString,
             response_deserializer=message_class(method.output_type).FromString,
         )
         for method in service.methods
@@ -135,11 +137,11 @@ def add_reflection(server: Host, services: Sequence[str]) -> None:
 
     grpcio's package has only `grpc.reflection.v1alpha`; `grpc.reflection.v1` is the same messages and method.
     """
-    servicer = reflection.ReflectionServicer(services, pool=BothPools())
+    servicer = reflection.ReflectionServicer([*services, reflection.SERVICE_NAME], pool=BothPools())
     handler = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
-        response_serializer=Message.SerializeToString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
     for name in ("grpc.reflection.v1alpha.ServerReflection", "grpc.reflection.v1.ServerReflection"):
         handlers = {"ServerReflectionInfo": handler}

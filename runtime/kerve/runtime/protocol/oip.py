@@ -15,7 +15,6 @@ from kerve.runtime.signature import (
     check_inputs,
     check_outputs,
     check_tensor,
-    show_shape,
 )
 
 __all__ = ["SERVICE", "InferRequest", "decode_request", "encode_response", "model_metadata"]
@@ -124,7 +123,8 @@ def model_metadata(name: str, versions: Sequence[int], signature: Signature) -> 
     """Return the description of a model.
 
     The protocol knows only -1 for a free dimension; names of dimensions and of classes are in `properties`:
-    `batched` ("true" or "false"), `shape/<tensor>` ("[batch, 28, 28, 1]"), `labels/<output>` (a JSON list).
+    each is JSON: `batched` (true), `shape/<tensor>` (["batch", 28, 28, 1]), `labels/<output>` (["cat",
+    "dog"]).
     """
     response = pb.ModelMetadataResponse(
         name=name, versions=[str(version) for version in versions], platform=PLATFORM
@@ -133,7 +133,7 @@ def model_metadata(name: str, versions: Sequence[int], signature: Signature) -> 
     for specs, messages in ((signature.inputs, response.inputs), (signature.outputs, response.outputs)):
         for spec in specs:
             messages.add(name=spec.name, datatype=spec.datatype, shape=numeric(spec))
-            response.properties[f"shape/{spec.name}"] = show_shape(spec.shape)
+            response.properties[f"shape/{spec.name}"] = json.dumps(spec.shape)
             if spec.labels:
                 response.properties[f"labels/{spec.name}"] = json.dumps(spec.labels)
     return response

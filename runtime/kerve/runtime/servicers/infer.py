@@ -61,5 +61,6 @@ class InferServicer:
 
 def deadline(*seconds: float | None) -> float | None:
     """Return the earliest of several times from now, as a time of `time.monotonic()`, if there is one."""
-    given = [each for each in seconds if each is not None]
+    # A call without a deadline has 292 years left in grpcio, more than a lock can wait.
+    given = [each for each in seconds if each is not None and each < threading.TIMEOUT_MAX]
     return time.monotonic() + min(given) if given else None

@@ -11,6 +11,8 @@ Tensors on this seam are NumPy arrays as `kerve.runtime.datatypes` describes the
 it refuses with the errors and the texts of `kerve.runtime.signature`.
 """
 
+from __future__ import annotations  # grpc's classes take type arguments in the stubs only
+
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,5 +1,7 @@
 """The portable transport, and the reference: grpcio's server, threads, one request per batch."""
 
+from __future__ import annotations  # grpc's classes take type arguments in the stubs only
+
 import functools
 import threading
 from collections.abc import Mapping, Sequence

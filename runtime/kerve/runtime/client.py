@@ -1,0 +1,218 @@
+"""The client: NumPy in, NumPy out, from any server of the Open Inference Protocol."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+import numpy as np
+from numpy.typing import ArrayLike
+
+from kerve.inference import grpc_service_pb2 as pb
+from kerve.runtime import rpc
+from kerve.runtime.datatypes import Array
+from kerve.runtime.errors import Code, InvalidArgumentError, ServingError, error_for
+from kerve.runtime.protocol import oip_client
+from kerve.runtime.protocol.status import decode_retry_after
+from kerve.runtime.signature import Signature, check_inputs, check_outputs
+
+__all__ = ["Client", "ModelInfo"]
+
+SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+
+# A batch larger than this goes in several requests, of which so many are under way at a time.
+REQUEST_BYTES = 16 * 2**20
+REQUESTS_UNDER_WAY = 4
+
+OPTIONS = [("grpc.max_receive_message_length", 2**31 - 1), ("grpc.max_send_message_length", 2**31 - 1)]
+
+Inputs = ArrayLike | Mapping[str, ArrayLike]
+Parameters = Mapping[str, bool | int | float | str]
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a server says of a model."""
+
+    name: str
+    versions: tuple[str, ...]
+    platform: str
+    signature: Signature
+
+
+class Client:
+    """A connection to a server; threads may share it.
+
+    Every method raises a `kerve.runtime.errors.ServingError` of the class that fits the server's status.
+    `timeout` is in seconds; None waits for as long as it takes.
+    """
+
+    def __init__(
+        self, address: str = "127.0.0.1:8001", *, credentials: grpc.ChannelCredentials | None = None
+    ) -> None:
+        self.address = address
+        if credentials is None:
+            self._channel = grpc.insecure_channel(address, OPTIONS)
+        else:
+            self._channel = grpc.secure_channel(address, credentials, OPTIONS)
+        self._calls = rpc.calls(self._channel, SERVICE)
+        self._signatures: dict[tuple[str, str], Signature] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection."""
+        self._channel.close()
+
+    def live(self, *, timeout: float | None = None) -> bool:
+        """Return whether the server answers."""
+        return bool(self._call("ServerLive", pb.ServerLiveRequest(), timeout).live)
+
+    def ready(self, name: str = "", *, version: str = "", timeout: float | None = None) -> bool:
+        """Return whether the server is ready or, with a name, whether it would answer for that model."""
+        if not name:
+            return bool(self._call("ServerReady", pb.ServerReadyRequest(), timeout).ready)
+        request = pb.ModelReadyRequest(name=name, version=version)
+        return bool(self._call("ModelReady", request, timeout).ready)
+
+    def metadata(self, name: str, *, version: str = "", timeout: float | None = None) -> ModelInfo:
+        """Return what the server says of a model."""
+        request = pb.ModelMetadataRequest(name=name, version=version)
+        message = self._call("ModelMetadata", request, timeout)
+        signature = oip_client.decode_metadata(message)
+        return ModelInfo(message.name, tuple(message.versions), message.platform, signature)
+
+    def infer(
+        self,
+        name: str,
+        inputs: Inputs,
+        outputs: Collection[str] | None = None,
+        *,
+        version: str = "",
+        timeout: float | None = None,
+        parameters: Parameters | None = None,
+    ) -> dict[str, Array]:
+        """Send one request and return the outputs by name.
+
+        `inputs` are arrays by name, or the array itself where the model has one input; they are converted
+        to the model's datatypes where that changes no meaning. `outputs` are the names wanted, None for
+        all.
+        """
+        signature, tensors = self._prepare(name, version, inputs, outputs, timeout)
+        request = oip_client.encode_request(
+            name, version, signature, tensors, outputs=outputs, parameters=parameters
+        )
+        return oip_client.decode_response(self._call("ModelInfer", request, timeout))
+
+    def predict(
+        self,
+        name: str,
+        inputs: Inputs,
+        outputs: Collection[str] | None = None,
+        *,
+        version: str = "",
+        timeout: float | None = None,
+        parameters: Parameters | None = None,
+        batch_size: int | None = None,
+    ) -> Any:
+        """Predict any number of rows; return an array where there is one output, else a dict of arrays.
+
+        A large batch goes in several requests, of `batch_size` rows each or of as many as make a request of
+        some 16 MB; the parts are joined in order. `timeout` is for all of it. Otherwise as `infer`.
+        """
+        end = None if timeout is None else time.monotonic() + timeout
+        signature, tensors = self._prepare(name, version, inputs, outputs, timeout)
+        messages = (
+            oip_client.encode_request(name, version, signature, part, outputs=outputs, parameters=parameters)
+            for part in parts(signature, tensors, batch_size)
+        )
+        answers = list(self._stream(messages, end))
+        joined = {key: join([answer[key] for answer in answers]) for key in answers[0]}
+        return next(iter(joined.values())) if len(joined) == 1 else joined
+
+    def _prepare(
+        self, name: str, version: str, inputs: Inputs, outputs: Collection[str] | None, timeout: float | None
+    ) -> tuple[Signature, dict[str, Array]]:
+        """Return the model's signature, and the inputs as tensors of it."""
+        signature = self._signature(name, version, timeout)
+        if not isinstance(inputs, Mapping):
+            if len(signature.inputs) != 1:
+                takes = ", ".join(spec.name for spec in signature.inputs)
+                raise InvalidArgumentError(f"model {name!r} takes several inputs, give a dict of: {takes}")
+            inputs = {signature.inputs[0].name: inputs}
+        check_inputs(signature, name, list(inputs))
+        check_outputs(signature, name, outputs or ())
+        return signature, {
+            key: oip_client.to_tensor(signature.input(key), value) for key, value in inputs.items()
+        }
+
+    def _signature(self, name: str, version: str, timeout: float | None) -> Signature:
+        if (name, version) not in self._signatures:
+            self._signatures[name, version] = self.metadata(name, version=version, timeout=timeout).signature
+        return self._signatures[name, version]
+
+    def _stream(
+        self, messages: Iterator[pb.ModelInferRequest], end: float | None
+    ) -> Iterator[dict[str, Array]]:
+        """Send requests, several at a time, and yield their answers in order."""
+        under_way: deque[Any] = deque()
+        try:
+            for message in messages:
+                left = None if end is None else max(0.0, end - time.monotonic())
+                under_way.append(self._calls["ModelInfer"].future(message, timeout=left))
+                if len(under_way) == REQUESTS_UNDER_WAY:
+                    yield oip_client.decode_response(self._answer(under_way.popleft().result))
+            while under_way:
+                yield oip_client.decode_response(self._answer(under_way.popleft().result))
+        finally:
+            for call in under_way:
+                call.cancel()
+
+    def _call(self, method: str, request: Any, timeout: float | None) -> Any:
+        return self._answer(lambda: self._calls[method](request, timeout=timeout))
+
+    def _answer(self, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except grpc.RpcError as error:
+            # Whatever went wrong may be that a new version has another signature.
+            self._signatures.clear()
+            raise from_rpc_error(error, self.address) from error
+
+
+def from_rpc_error(error: Any, address: str) -> ServingError:
+    """Return the exception for a call that failed."""
+    code, details = Code(error.code().value[0]), error.details() or ""
+    if code is Code.UNAVAILABLE and "connect" in details.lower():
+        details = f"no server answers at {address}: {details}"
+    return error_for(code, details, retry_after=decode_retry_after(error.trailing_metadata() or ()))
+
+
+def parts(
+    signature: Signature, tensors: dict[str, Array], batch_size: int | None
+) -> Iterator[dict[str, Array]]:
+    """Yield a batch in parts of some rows each; a model that is not batched gets its inputs whole."""
+    lengths = {len(array) if array.ndim else 0 for array in tensors.values()}
+    rows = max(lengths, default=0)
+    step = batch_size or max(1, REQUEST_BYTES // oip_client.row_bytes(tensors))
+    if (
+        not signature.batched or rows <= step or len(lengths) > 1
+    ):  # the server says what is wrong with the last
+        yield tensors
+        return
+    for start in range(0, rows, step):
+        yield {name: array[start : start + step] for name, array in tensors.items()}
+
+
+def join(arrays: list[Array]) -> Array:
+    """Return the rows of all arrays in one."""
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)

@@ -1,0 +1,28 @@
+"""Tables for people: as wide as the terminal, and wide enough in a pipe that nothing is cut."""
+
+import sys
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+__all__ = ["print_table", "print_warning"]
+
+PIPE_WIDTH = 200
+
+console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+
+
+def print_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    """Print a table under its title; text stands as it is, without markup."""
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console.print(Text(title, style="bold"))
+    console.print(table)
+
+
+def print_warning(text: str) -> None:
+    """Print one warning."""
+    console.print(Text(f"warning: {text}", style="yellow"))

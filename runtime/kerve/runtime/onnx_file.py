@@ -1,0 +1,100 @@
+"""Counts the operators of an ONNX file by walking its protobuf encoding.
+
+The `onnx` package is no dependency of the runtime, and to parse a model of gigabytes for the names in it
+would copy its weights. The walk reads the headers of what it passes over and nothing else
+(https://onnx.ai/onnx/repo-docs/IR.html, https://protobuf.dev/programming-guides/encoding).
+"""
+
+import mmap
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from kerve.runtime.errors import ArtifactError
+
+__all__ = ["count_operators"]
+
+# Field numbers of onnx.proto.
+MODEL_GRAPH = 7
+GRAPH_NODE = 1
+NODE_OP_TYPE, NODE_ATTRIBUTE, NODE_DOMAIN = 4, 5, 7
+ATTRIBUTE_GRAPH, ATTRIBUTE_GRAPHS = 6, 11
+
+
+class Span(NamedTuple):
+    """A length-delimited field: its number and where its contents lie."""
+
+    number: int
+    start: int
+    end: int
+
+
+def count_operators(file: Path) -> Counter[str]:
+    """Return how often each operator stands in a model, subgraphs included, as `Conv` or `com.example.Op`."""
+    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        counts: Counter[str] = Counter()
+        try:
+            for span in spans(data, 0, len(data)):
+                if span.number == MODEL_GRAPH:
+                    count_graph(data, span, counts)
+        except (IndexError, UnicodeDecodeError, ValueError) as error:
+            raise ArtifactError(f"{file} is not an ONNX model: {error}") from error
+        return counts
+
+
+def count_graph(data: mmap.mmap, graph: Span, counts: Counter[str]) -> None:
+    """Add the nodes of a graph."""
+    for node in spans(data, graph.start, graph.end):
+        if node.number == GRAPH_NODE:
+            count_node(data, node, counts)
+
+
+def count_node(data: mmap.mmap, node: Span, counts: Counter[str]) -> None:
+    """Add a node, and those of the graphs in its attributes."""
+    op_type = domain = ""
+    for field in spans(data, node.start, node.end):
+        if field.number == NODE_OP_TYPE:
+            op_type = data[field.start : field.end].decode()
+        elif field.number == NODE_DOMAIN:
+            domain = data[field.start : field.end].decode()
+        elif field.number == NODE_ATTRIBUTE:
+            for inner in spans(data, field.start, field.end):
+                if inner.number in (ATTRIBUTE_GRAPH, ATTRIBUTE_GRAPHS):
+                    count_graph(data, inner, counts)
+    counts[op_type if domain in ("", "ai.onnx") else f"{domain}.{op_type}"] += 1
+
+
+def spans(data: mmap.mmap, position: int, end: int) -> Iterator[Span]:
+    """Yield the length-delimited fields of a message; skip the others."""
+    while position < end:
+        key, position = varint(data, position)
+        match key & 7:
+            case 0:  # varint
+                _, position = varint(data, position)
+            case 1:  # 64 bits
+                position += 8
+            case 2:  # length-delimited
+                length, position = varint(data, position)
+                yield Span(key >> 3, position, position + length)
+                position += length
+            case 5:  # 32 bits
+                position += 4
+            case other:
+                raise ValueError(f"wire type {other} at byte {position}")
+    if position != end:
+        raise ValueError(f"a field ends at byte {position}, its message at {end}")
+
+
+def varint(data: mmap.mmap, position: int) -> tuple[int, int]:
+    """Return a number and the position after it."""
+    value = shift = 0
+    while True:
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+        if shift > 63:
+            raise ValueError(f"a number longer than 10 bytes at byte {position}")
