@@ -124,8 +124,9 @@ class Client:
         parameters: Parameters | None = None,
         batch_size: int | None = None,
     ) -> Any:
-        """Predict any number of rows; return an array where there is one output, else a dict of arrays.
+        """Predict any number of rows and answer in kind: outputs by name for inputs by name.
 
+        For an array the answer is an array too, where there is one output; a dict where there are several.
         A large batch goes in several requests, of `batch_size` rows each or of as many as make a request of
         some 16 MB; the parts are joined in order. `timeout` is for all of it. Otherwise as `infer`.
         """
@@ -137,7 +138,8 @@ class Client:
         )
         answers = list(self._stream(messages, end))
         joined = {key: join([answer[key] for answer in answers]) for key in answers[0]}
-        return next(iter(joined.values())) if len(joined) == 1 else joined
+        alone = len(joined) == 1 and not isinstance(inputs, Mapping)
+        return next(iter(joined.values())) if alone else joined
 
     def _prepare(
         self, name: str, version: str, inputs: Inputs, outputs: Collection[str] | None, timeout: float | None

@@ -41,14 +41,12 @@ def command(options: Options) -> None:
     arrays = read_arrays(options.data)
     with Client(options.address) as client:
         info = client.metadata(options.name, version=options.model_version, timeout=options.timeout)
-        answer = client.predict(
+        outputs = client.predict(
             options.name,
             choose_inputs(info.signature, arrays, options.data),
-            [spec.name for spec in info.signature.outputs],
             version=options.model_version,
             timeout=options.timeout,
         )
-    outputs = answer if isinstance(answer, dict) else {info.signature.outputs[0].name: answer}
     if options.output is not None:
         write_arrays(options.output, outputs)
     print_table(
