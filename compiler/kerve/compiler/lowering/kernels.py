@@ -44,6 +44,8 @@ class KernelBuilder(onnxscript.GraphBuilder):  # type: ignore[misc]  # onnxscrip
 
     def call_op(self, op_type: str, args: Sequence[Any], kwargs: dict[str, Any], /, **options: Any) -> Any:
         """Add a node, and casts around it where its types have no kernel."""
+        while args and args[-1] is None:  # absent is one thing, present without a value another
+            args = args[:-1]
         schema = self._get_schema(op_type, options.get("domain", ""), options.get("version"))
         if schema is None or op_type == "Cast":
             return super().call_op(op_type, args, kwargs, **options)

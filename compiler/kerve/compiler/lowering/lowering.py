@@ -16,11 +16,11 @@ from typing import Any, Protocol, cast
 import keras
 import numpy as np
 import onnx_ir as ir
-import onnxscript
 from numpy.typing import ArrayLike, NDArray
 
 from kerve.compiler.errors import ConversionError
 from kerve.compiler.lowering import dtypes, foreign
+from kerve.compiler.lowering.kernels import KernelBuilder
 from kerve.compiler.lowering.registry import Handler, Handlers
 from kerve.compiler.lowering.symbol import Symbol, is_symbol, symbols_in
 
@@ -52,7 +52,7 @@ class Lowering:
         self.functions: dict[ir.OperatorIdentifier, ir.Function] = {}
         self.warnings: list[str] = []
         self._handlers = handlers
-        self._builder = onnxscript.GraphBuilder(self.graph)
+        self._builder = KernelBuilder(self.graph)
         self._layers: list[keras.Layer] = []
         self._specs: list[Any] = []
         self._weights: dict[tuple[int, str], ir.Value] = {}
@@ -108,7 +108,10 @@ class Lowering:
         `role` names the reordered form. The value comes in `dtype`, or in the type that the variable
         has under the current autocast scope.
         """
-        wanted = dtypes.to_onnx(dtype or str(variable.dtype))
+        wanted = dtypes.to_onnx(dtype or keras.backend.standardize_dtype(variable.dtype))
+        if not isinstance(variable, keras.Variable):  # computed from variables, as LoRA's kernels are
+            computed = keras.ops.convert_to_numpy(variable)
+            return self.cast(self.constant(transform(computed) if transform else computed, role), wanted)
         key = (id(variable), role)
         if key not in self._weights:
             array = keras.ops.convert_to_numpy(variable.value)
@@ -179,13 +182,13 @@ class Lowering:
 
     def lower(self, operation: keras.Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Lower one call of a layer or of a `keras.ops` operation; returns symbols."""
-        kwargs = {name: value for name, value in kwargs.items() if value is not None}
-        if not kwargs.get("training", True):
-            del kwargs["training"]
         with self._inside(operation):
             handler = self._handlers.find(operation)
             if handler is not None and getattr(operation, "quantization_mode", None) is None:
-                return self._handle(handler, operation, args, kwargs)
+                outputs = self._handle(handler, operation, args, kwargs)
+                if outputs is not NotImplemented:
+                    return outputs
+            kwargs = _given(kwargs)
             if isinstance(operation, keras.Layer):
                 return self._replay(operation, args, kwargs)
             return self._trace(operation, operation.call, args, kwargs)
@@ -196,13 +199,18 @@ class Lowering:
             spec = operation.compute_output_spec(*args, **kwargs)
         self._specs.append(spec)
         try:
-            values = handler(self, operation, *self.unwrap(args), **self.unwrap(kwargs))
+            values = handler(self, operation, *self.unwrap(args), **self.unwrap(_given(kwargs)))
         finally:
             self._specs.pop()
-        return self._conform(values, spec)
+        if values is NotImplemented:
+            return values
+        return self._conform(values, spec, guessed=_guesses_dtype(operation))
 
-    def _conform(self, values: Any, spec: Any) -> Any:
-        """Give each value the type, and the static dimensions, that Keras says it has."""
+    def _conform(self, values: Any, spec: Any, *, guessed: bool) -> Any:
+        """Give each value the type, and the static dimensions, that Keras says it has.
+
+        A guessed type is the layer's compute dtype, which says nothing about integers that pass through.
+        """
         if spec is None:
             return self.wrap(values)
         flat_specs = keras.tree.flatten(spec)
@@ -212,22 +220,23 @@ class Lowering:
                 f"its handler returned {len(flat_values)} tensors where Keras returns {len(flat_specs)}",
                 "this is a defect of kerve, please report the model",
             )
-        flat = [self._conform_one(value, want) for value, want in zip(flat_values, flat_specs, strict=True)]
+        pairs = zip(flat_values, flat_specs, strict=True)
+        flat = [self._conform_one(value, want, guessed=guessed) for value, want in pairs]
         return keras.tree.pack_sequence_as(spec, flat)
 
-    def _conform_one(self, value: ir.Value, want: keras.KerasTensor) -> Symbol:
+    def _conform_one(self, value: ir.Value, want: keras.KerasTensor, *, guessed: bool) -> Symbol:
         if value.dtype is None:
             value.dtype = dtypes.to_onnx(want.dtype)
-        value = self.cast(value, want.dtype)
-        known = value.shape if value.shape is not None else ir.Shape([None] * len(want.shape))
-        if len(known) != len(want.shape):
-            raise self.refuse(
-                f"its handler returned rank {len(known)} where Keras returns shape {tuple(want.shape)}",
-                "this is a defect of kerve, please report the model",
+        if not guessed or (value.dtype is not None and dtypes.is_float(value.dtype)):
+            value = self.cast(value, want.dtype)
+        if value.shape is None:
+            value.shape = ir.Shape(want.shape)
+        elif len(value.shape) == len(want.shape) and not (value.is_initializer() or value.is_graph_input()):
+            # Where both know a size, ONNX's is that of this graph; some operations of Keras misjudge theirs.
+            value.shape = ir.Shape(
+                have if isinstance(have, int) or size is None else size
+                for have, size in zip(value.shape, want.shape, strict=True)
             )
-        if not value.is_initializer() and not value.is_graph_input():
-            dims = [have if size is None else size for have, size in zip(known, want.shape, strict=True)]
-            value.shape = ir.Shape(dims)
         return Symbol(value)
 
     def _replay(self, layer: keras.Layer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -266,7 +275,7 @@ class Lowering:
     def subgraph(self, graph: ir.Graph) -> Iterator[ir.Graph]:
         """Write nodes into the body of a Loop, If or Scan instead."""
         outer = self._builder
-        self._builder = onnxscript.GraphBuilder(graph, parent=outer)
+        self._builder = KernelBuilder(graph, parent=outer)
         try:
             yield graph
         finally:
@@ -306,6 +315,23 @@ class Lowering:
 
     def _shape_constant(self, dims: Sequence[Any]) -> ir.Value:
         return self.constant(np.array(dims, dtype=np.int64), "shape")
+
+
+def _given(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what says nothing: None, and that this is not training."""
+    given = {name: value for name, value in kwargs.items() if value is not None}
+    if not given.get("training", True):
+        del given["training"]
+    return given
+
+
+def _guesses_dtype(operation: keras.Operation) -> bool:
+    """Whether Keras, asked for this operation's output, looks no further than the layer's compute dtype."""
+    return (
+        isinstance(operation, keras.Layer)
+        and type(operation).compute_output_spec is keras.Layer.compute_output_spec
+        and not keras.src.utils.python_utils.is_default(operation.compute_output_shape)
+    )
 
 
 def enter_initializer(graph: ir.Graph, array: NDArray[Any], name: str) -> ir.Value:

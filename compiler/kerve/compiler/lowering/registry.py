@@ -6,9 +6,13 @@ A handler is a free function that mirrors the `call` method of the class it stan
     def dense(g: Lowering, layer: keras.layers.Dense, inputs: ir.Value) -> ir.Value: ...
 
 It receives ONNX values where `call` receives tensors, under the same argument names, and returns ONNX
-values in the structure that `call` returns. Arguments that are None, and `training=False`, are not
-passed. Names are `layers.<Class>` for layers of Keras and `<module>.<Class>` for operations of
-`keras.ops` (`numpy.Add`, `nn.Softmax`, `core.Cond`).
+values in the structure that `call` returns; or `NotImplemented`, before it writes anything, for what the
+layer's own `call` should be replayed for. Arguments that are None, and `training=False`, are not passed.
+Names are `layers.<Class>` for layers of Keras, `<module>.<Class>` for operations of `keras.ops`
+(`numpy.Add`, `nn.Softmax`, `core.Cond`) and `activations.<Class>` for `keras.activations`.
+
+What Keras infers for the results (`g.spec`) types them. A handler registered as `typed` types its own
+results: Keras is not asked, because its inference fails on sizes that only the graph knows, or is wrong.
 """
 
 from __future__ import annotations
@@ -26,35 +30,43 @@ class Handlers:
 
     def __init__(self, parts: Iterable[Handlers] = ()) -> None:
         self._table: dict[str, Handler] = {}
+        self._typed: set[Handler] = set()
         for part in parts:
             for name, handler in part._table.items():
-                self.add(name, handler)
+                self.add(name, handler, typed=handler in part._typed)
 
-    def register(self, *names: str) -> Callable[[Handler], Handler]:
+    def register(self, *names: str, typed: bool = False) -> Callable[[Handler], Handler]:
         """Decorate the handler of the named operations."""
 
         def decorate(handler: Handler) -> Handler:
             for name in names:
-                self.add(name, handler)
+                self.add(name, handler, typed=typed)
             return handler
 
         return decorate
 
-    def add(self, name: str, handler: Handler) -> None:
+    def add(self, name: str, handler: Handler, *, typed: bool = False) -> None:
         """Enter one handler."""
         if name in self._table:
             raise ValueError(f"{name} has two handlers: {self._table[name]} and {handler}")
         self._table[name] = handler
+        if typed:
+            self._typed.add(handler)
+
+    def is_typed(self, handler: Handler) -> bool:
+        """Whether the handler types its own results."""
+        return handler in self._typed
 
     def find(self, operation: object) -> Handler | None:
         """Return the handler that is true for this operation, or None.
 
-        A subclass of a known class is lowered like its parent only if it inherits the parent's `call`.
+        A subclass of a known class is lowered like its parent only if it inherits `call` and whatever
+        `call` may use (`convolution_op` of a convolution, say).
         """
         for cls in type(operation).__mro__:
             handler = self._table.get(_name(cls))
             if handler is not None:
-                return handler if _call(type(operation)) is _call(cls) else None
+                return None if _computes_otherwise(type(operation), cls) else handler
         return None
 
     @property
@@ -63,8 +75,34 @@ class Handlers:
         return sorted(self._table)
 
 
-def _call(cls: type) -> object:
-    return getattr(cls, "call", None)
+#: What a subclass may define anew and still compute what its parent computes.
+_HARMLESS = frozenset(
+    {
+        "add_weight",
+        "build",
+        "build_from_config",
+        "compute_mask",
+        "compute_output_shape",
+        "compute_output_spec",
+        "from_config",
+        "get_build_config",
+        "get_config",
+        "load_own_variables",
+        "quantize",
+        "save_own_variables",
+    }
+)
+
+
+def _computes_otherwise(cls: type, parent: type) -> bool:
+    """Whether `cls` replaces something of `parent` that the computation may depend on."""
+    inherited = parent.__mro__
+    return any(
+        hasattr(parent, name) and name not in _HARMLESS and not name.startswith("__")
+        for derived in cls.__mro__
+        if derived not in inherited
+        for name in vars(derived)
+    )
 
 
 def _name(cls: type) -> str:
@@ -73,4 +111,6 @@ def _name(cls: type) -> str:
         return f"layers.{cls.__name__}"
     if module.startswith("keras.src.ops."):
         return f"{module.removeprefix('keras.src.ops.')}.{cls.__name__}"
+    if module.startswith("keras.src.activations."):
+        return f"activations.{cls.__name__}"
     return ""

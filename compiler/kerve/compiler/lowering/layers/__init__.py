@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from kerve.compiler.lowering.layers import core
+from kerve.compiler.lowering.layers import convolution, core, normalization, pooling, recurrent
 from kerve.compiler.lowering.registry import Handlers
 
 __all__ = ["HANDLERS"]
 
 HANDLERS = Handlers(
     [
+        convolution.HANDLERS,
         core.HANDLERS,
+        normalization.HANDLERS,
+        pooling.HANDLERS,
+        recurrent.HANDLERS,
     ]
 )

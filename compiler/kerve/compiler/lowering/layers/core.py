@@ -16,7 +16,7 @@ HANDLERS = Handlers()
 @HANDLERS.register("layers.Dense")
 def dense(g: Lowering, layer: keras.layers.Dense, inputs: ir.Value) -> ir.Value:
     """MatMul over the last axis, then the bias, then the activation."""
-    outputs = g.op.MatMul(inputs, g.weight(layer.kernel))
+    outputs = g.op.MatMul(g.cast(inputs, g.output_dtype), g.weight(layer.kernel))
     if layer.use_bias:
         outputs = g.op.Add(outputs, g.weight(layer.bias))
     return outputs if layer.activation is None else g.call(layer.activation, outputs)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from kerve.compiler.lowering.ops import core, nn, numpy
+from kerve.compiler.lowering.ops import convolution, core, nn, normalization, numpy, pooling
 from kerve.compiler.lowering.registry import Handlers
 
 __all__ = ["HANDLERS"]
 
 HANDLERS = Handlers(
     [
+        convolution.HANDLERS,
         core.HANDLERS,
         nn.HANDLERS,
+        normalization.HANDLERS,
         numpy.HANDLERS,
+        pooling.HANDLERS,
     ]
 )

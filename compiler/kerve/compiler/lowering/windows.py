@@ -1,0 +1,132 @@
+"""How a kernel or a pool slides over the spatial axes: Keras's terms, and ONNX's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+from kerve.compiler.lowering.symbol import static_shape
+
+if TYPE_CHECKING:
+    from kerve.compiler.lowering.lowering import Lowering
+
+__all__ = [
+    "Windows",
+    "each",
+    "from_channels_first",
+    "padded",
+    "spatial_sizes",
+    "to_channels_first",
+    "transposed",
+]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The windows of a convolution or pooling; one number per spatial axis."""
+
+    sizes: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    #: "valid", "same" (as much after as before, one more after) or "causal" (all before).
+    padding: str
+
+    @staticmethod
+    def of(sizes: Any, strides: Any, padding: str, dilations: Any = 1) -> Windows:
+        """Make windows from Keras's arguments, which may be one number for all axes."""
+        sizes = tuple(int(size) for size in sizes)
+        return Windows(sizes, each(strides, len(sizes)), each(dilations, len(sizes)), padding.lower())
+
+    @property
+    def extents(self) -> tuple[int, ...]:
+        """How far a window reaches, dilation included."""
+        return tuple((size - 1) * step + 1 for size, step in zip(self.sizes, self.dilations, strict=True))
+
+    def pads(self, sizes: Sequence[int | None]) -> list[int] | None:
+        """Return ONNX's `pads` for an input of these spatial sizes; None if they depend on an open one."""
+        pairs = [
+            _pad(self.padding, size, extent, stride)
+            for size, extent, stride in zip(sizes, self.extents, self.strides, strict=True)
+        ]
+        known = [pair for pair in pairs if pair is not None]
+        if len(known) < len(pairs):
+            return None
+        return [begin for begin, _ in known] + [end for _, end in known]
+
+    def attributes(self, sizes: Sequence[int | None]) -> dict[str, Any]:
+        """Return the attributes of ONNX's Conv and pools for an input of these spatial sizes.
+
+        The windows must not be dilated where strides make the padding depend on an open size: ONNX has
+        no attribute for that (see `padded`).
+        """
+        pads = self.pads(sizes)
+        dilations = {"dilations": self.dilations} if max(self.dilations) > 1 else {}
+        padding = {"auto_pad": "SAME_UPPER"} if pads is None else {"pads": pads}
+        return {"kernel_shape": self.sizes, "strides": self.strides, **dilations, **padding}
+
+
+def padded(g: Lowering, x: ir.Value, windows: Windows) -> tuple[ir.Value, Windows]:
+    """Pad `x` (channels first) with zeros in the graph where ONNX's attributes cannot say how much."""
+    if max(windows.dilations) == 1 or windows.pads(spatial_sizes(x)) is not None:
+        return x, windows
+    strides = np.array(windows.strides, np.int64)
+    sizes = g.op.Shape(x, start=2)
+    steps = g.op.Div(g.op.Add(sizes, g.constant(strides - 1)), g.constant(strides))  # ceil, minus one below
+    reach = g.op.Add(
+        g.op.Mul(g.op.Sub(steps, 1), g.constant(strides)), g.constant(np.array(windows.extents, np.int64))
+    )
+    total = g.op.Max(g.op.Sub(reach, sizes), g.constant(np.int64(0)))
+    before = g.op.Div(total, 2)
+    outer = g.constant(np.zeros(2, np.int64))
+    pads = g.op.Concat(outer, before, outer, g.op.Sub(total, before), axis=0)
+    return g.op.Pad(x, pads), Windows(windows.sizes, windows.strides, windows.dilations, "valid")
+
+
+def spatial_sizes(x: ir.Value) -> tuple[int | None, ...]:
+    """Return the spatial sizes of a value in channels first; None where they are open."""
+    return static_shape(x)[2:]
+
+
+def to_channels_first(g: Lowering, x: ir.Value, data_format: str) -> ir.Value:
+    """Return `x` as ONNX's spatial operators take it: [batch, channels, *spatial]."""
+    if data_format == "channels_first":
+        return x
+    rank = len(static_shape(x))
+    return g.op.Transpose(x, perm=[0, rank - 1, *range(1, rank - 1)])
+
+
+def from_channels_first(g: Lowering, x: ir.Value, data_format: str) -> ir.Value:
+    """Return what an ONNX operator computed in the layout of the Keras layer."""
+    if data_format == "channels_first":
+        return x
+    rank = len(static_shape(x))
+    return g.op.Transpose(x, perm=[0, *range(2, rank), 1])
+
+
+def transposed(g: Lowering, x: ir.Value, order: Sequence[int]) -> ir.Value:
+    """Return `x` with its axes in the given order."""
+    return x if list(order) == list(range(len(order))) else g.op.Transpose(x, perm=list(order))
+
+
+def each(value: Any, count: int) -> tuple[int, ...]:
+    """Return one number per axis, given as such or as one for all."""
+    return (int(value),) * count if isinstance(value, int) else tuple(int(item) for item in value)
+
+
+def _pad(padding: str, size: int | None, extent: int, stride: int) -> tuple[int, int] | None:
+    """Return what is added before and after one axis, None if that depends on its open size."""
+    if padding == "valid" or extent == 1:
+        return 0, 0
+    if padding == "causal":
+        return extent - 1, 0
+    if stride == 1:
+        total = extent - 1
+    elif size is None:
+        return None
+    else:
+        total = max((-(-size // stride) - 1) * stride + extent - size, 0)
+    return total // 2, total - total // 2
