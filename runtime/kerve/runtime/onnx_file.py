@@ -32,15 +32,15 @@ class Span(NamedTuple):
 
 def count_operators(file: Path) -> Counter[str]:
     """Return how often each operator stands in a model, subgraphs included, as `Conv` or `com.example.Op`."""
-    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        counts: Counter[str] = Counter()
-        try:
+    counts: Counter[str] = Counter()
+    try:
+        with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
             for span in spans(data, 0, len(data)):
                 if span.number == MODEL_GRAPH:
                     count_graph(data, span, counts)
-        except (IndexError, UnicodeDecodeError, ValueError) as error:
-            raise ArtifactError(f"{file} is not an ONNX model: {error}") from error
-        return counts
+    except (IndexError, RecursionError, UnicodeDecodeError, ValueError) as error:
+        raise ArtifactError(f"{file} is not an ONNX model: {error}") from error
+    return counts
 
 
 def count_graph(data: mmap.mmap, graph: Span, counts: Counter[str]) -> None:

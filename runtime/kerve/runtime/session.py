@@ -33,7 +33,8 @@ class Session:
         options.inter_op_num_threads = 1
         # Idle workers that spin take the CPU from the transport and from other models.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
+        # Fatal only: what fails is raised here, and logged where it is known whose fault it was.
+        options.log_severity_level = 4
         try:
             self._session: Any = onnxruntime.InferenceSession(
                 str(model_file), options, providers=["CPUExecutionProvider"]

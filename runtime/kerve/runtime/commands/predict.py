@@ -74,7 +74,7 @@ def write_arrays(file: Path, outputs: Mapping[str, Array]) -> None:
     """Write outputs to an .npz file; BYTES in a fixed width, which .npz can keep without pickling."""
     plain = {name: array.astype("S") if array.dtype == object else array for name, array in outputs.items()}
     with file.open("wb") as stream:
-        np.savez(stream, allow_pickle=False, **plain)
+        np.savez(stream, **plain)
 
 
 def choose_inputs(signature: Signature, arrays: Mapping[str, Array], file: Path) -> dict[str, Array]:

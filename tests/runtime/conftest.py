@@ -1,0 +1,129 @@
+"""Repositories of small models, and real servers on them: `kerve serve` in a process of its own."""
+
+import hashlib
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+MODELS = Path(__file__).parent / "models"
+KERVE = str(Path(sys.executable).with_name("kerve"))
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that said it was ready."""
+
+    address: str
+    ready_line: str
+    process: "subprocess.Popen[str]"
+    log: Path
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and return the exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(timeout=60)
+
+
+Publish = Callable[..., Path]
+Serve = Callable[..., AbstractContextManager[Running]]
+
+
+@pytest.fixture(scope="session")
+def models() -> Path:
+    """The folder of the committed ONNX files."""
+    return MODELS
+
+
+@pytest.fixture(scope="session")
+def publish() -> Publish:
+    """Puts a model into a repository, bare or with a manifest and golden data."""
+    return publish_model
+
+
+@pytest.fixture(scope="session")
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Serve:
+    """Runs `kerve serve` on a repository."""
+
+    @contextmanager
+    def running(repository: Path, *options: str) -> Iterator[Running]:
+        log = tmp_path_factory.mktemp("server") / "log"
+        command = [KERVE, "serve", "--repository", str(repository), "--grpc-port", "0", *options]
+        with (
+            log.open("w") as stderr,
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as process,
+        ):
+            try:
+                assert process.stdout is not None
+                line = process.stdout.readline()
+                address = re.search(r"\S+:\d+", line)
+                assert address, f"no ready line; the log says: {log.read_text()}"
+                yield Running(address[0], line, process, log)
+            finally:
+                process.kill()
+
+    return running
+
+
+@pytest.fixture(scope="session")
+def server(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server of all the committed models, shared by the tests that do not stop it."""
+    repository = tmp_path_factory.mktemp("models")
+    for file in MODELS.glob("*.onnx"):
+        publish_model(repository, file.stem)
+    with serve(repository) as running:
+        yield running
+        assert running.stop() == 0
+
+
+def publish_model(
+    repository: Path,
+    model: str,
+    *,
+    name: str | None = None,
+    version: int = 1,
+    signature: Mapping[str, Any] | None = None,
+    golden: Mapping[str, NDArray[Any]] | None = None,
+    checks: list[Mapping[str, Any]] | None = None,
+) -> Path:
+    """Return the folder of a new version; it has a manifest when a signature is given."""
+    folder = repository / (name or model) / str(version)
+    folder.mkdir(parents=True)
+    (folder / "model.onnx").write_bytes((MODELS / f"{model}.onnx").read_bytes())
+    if golden is not None:
+        np.savez(folder / "golden.npz", **golden)  # type: ignore[arg-type]  # the stub takes all keywords for bools
+    if signature is not None:
+        manifest = {
+            "schema": 1,
+            "name": name or model,
+            "signature": signature,
+            "source": {
+                "kind": "keras",
+                "file_name": f"{model}.keras",
+                "sha256": "00",
+                "keras_version": "3.15.1",
+            },
+            "toolchain": {"kerve": "0.1.0"},
+            "opset": 18,
+            "precision": "float32",
+            "files": {
+                file.name: {
+                    "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+                    "bytes": str(file.stat().st_size),
+                }
+                for file in folder.iterdir()
+            },
+            "verification": {"checks": checks or []},
+        }
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder

@@ -1,0 +1,148 @@
+"""Writes the small ONNX files beside it: `python tests/runtime/models/make.py`, where the onnx package is.
+
+They are committed, because the runtime's tests run in an environment that has no onnx.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+HERE = Path(__file__).parent
+
+DATATYPES = {
+    "bool": TensorProto.BOOL,
+    "uint8": TensorProto.UINT8,
+    "uint16": TensorProto.UINT16,
+    "uint32": TensorProto.UINT32,
+    "uint64": TensorProto.UINT64,
+    "int8": TensorProto.INT8,
+    "int16": TensorProto.INT16,
+    "int32": TensorProto.INT32,
+    "int64": TensorProto.INT64,
+    "fp16": TensorProto.FLOAT16,
+    "bf16": TensorProto.BFLOAT16,
+    "fp32": TensorProto.FLOAT,
+    "fp64": TensorProto.DOUBLE,
+    "bytes": TensorProto.STRING,
+}
+
+Shape = Sequence[int | str]
+
+
+def write(
+    name: str,
+    nodes: Sequence[onnx.NodeProto],
+    inputs: dict[str, tuple[int, Shape]],
+    outputs: dict[str, tuple[int, Shape]],
+    weights: dict[str, np.ndarray] | None = None,
+) -> None:
+    graph = helper.make_graph(
+        nodes,
+        name,
+        [helper.make_tensor_value_info(key, *value) for key, value in inputs.items()],
+        [helper.make_tensor_value_info(key, *value) for key, value in outputs.items()],
+        [numpy_helper.from_array(value, key) for key, value in (weights or {}).items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model)
+    (HERE / f"{name}.onnx").write_bytes(model.SerializeToString(deterministic=True))
+
+
+def echo(datatype: str) -> None:
+    """y = x, for matrices of one datatype."""
+    spec = (DATATYPES[datatype], ("batch", "width"))
+    write(f"echo_{datatype}", [helper.make_node("Identity", ["x"], ["y"])], {"x": spec}, {"y": spec})
+
+
+def classifier() -> None:
+    """A dense layer and a softmax: two outputs, one input."""
+    random = np.random.default_rng(0)
+    write(
+        "classifier",
+        [
+            helper.make_node("Gemm", ["features", "kernel", "bias"], ["logits"]),
+            helper.make_node("Softmax", ["logits"], ["probabilities"]),
+        ],
+        {"features": (TensorProto.FLOAT, ("batch", 4))},
+        {"probabilities": (TensorProto.FLOAT, ("batch", 3)), "logits": (TensorProto.FLOAT, ("batch", 3))},
+        {
+            "kernel": random.normal(size=(4, 3)).astype(np.float32),
+            "bias": random.normal(size=3).astype(np.float32),
+        },
+    )
+
+
+def pair() -> None:
+    """Two inputs that share their dimensions."""
+    spec = (TensorProto.FLOAT, ("batch", "time"))
+    write(
+        "pair",
+        [helper.make_node("Add", ["left", "right"], ["sum"])],
+        {"left": spec, "right": spec},
+        {"sum": spec},
+    )
+
+
+def scalar() -> None:
+    """No dimensions at all, and so no batch."""
+    spec = (TensorProto.DOUBLE, ())
+    write("scalar", [helper.make_node("Neg", ["x"], ["y"])], {"x": spec}, {"y": spec})
+
+
+def lookup() -> None:
+    """An embedding of ten rows: other indices are outside it."""
+    write(
+        "lookup",
+        [helper.make_node("Gather", ["table", "ids"], ["rows"])],
+        {"ids": (TensorProto.INT64, ("batch", "time"))},
+        {"rows": (TensorProto.FLOAT, ("batch", "time", 2))},
+        {"table": np.arange(20, dtype=np.float32).reshape(10, 2)},
+    )
+
+
+def triples() -> None:
+    """A reshape that fails within ONNX Runtime unless the width is a multiple of three."""
+    write(
+        "triples",
+        [helper.make_node("Reshape", ["x", "shape"], ["y"])],
+        {"x": (TensorProto.FLOAT, ("batch", "width"))},
+        {"y": (TensorProto.FLOAT, ("rows", 3))},
+        {"shape": np.array([-1, 3], np.int64)},
+    )
+
+
+def counter() -> None:
+    """A loop that takes as long as it is told: total = steps, one by one."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go"], ["still_go"]),
+            helper.make_node("Add", ["sum", "one"], ["next"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("step", TensorProto.INT64, ()),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, ()),
+            helper.make_tensor_value_info("sum", TensorProto.INT64, ()),
+        ],
+        [
+            helper.make_tensor_value_info("still_go", TensorProto.BOOL, ()),
+            helper.make_tensor_value_info("next", TensorProto.INT64, ()),
+        ],
+    )
+    write(
+        "counter",
+        [helper.make_node("Loop", ["steps", "", "zero"], ["total"], body=body)],
+        {"steps": (TensorProto.INT64, ())},
+        {"total": (TensorProto.INT64, ())},
+        {"zero": np.array(0, np.int64), "one": np.array(1, np.int64)},
+    )
+
+
+if __name__ == "__main__":
+    for each in DATATYPES:
+        echo(each)
+    for model in (classifier, pair, scalar, lookup, triples, counter):
+        model()

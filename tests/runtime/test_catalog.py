@@ -1,0 +1,46 @@
+"""Who answers for a name and a version."""
+
+import pytest
+
+from kerve.runtime.catalog import Catalog
+from kerve.runtime.errors import NotFoundError, UnavailableError
+
+
+@pytest.fixture
+def catalog() -> Catalog[str]:
+    catalog: Catalog[str] = Catalog()
+    catalog.publish("digits", {"": "second", "1": "first", "2": "second", "stable": "first"})
+    catalog.publish("broken", {})
+    return catalog
+
+
+def test_a_version_a_label_and_the_default_are_found(catalog: Catalog[str]) -> None:
+    assert [catalog.find("digits", version) for version in ("", "1", "2", "stable")] == [
+        "second",
+        "first",
+        "second",
+        "first",
+    ]
+    assert catalog.versions("digits") == [1, 2]
+    assert catalog.names() == ["digits"]
+
+
+def test_what_is_not_there_is_told_what_is(catalog: Catalog[str]) -> None:
+    with pytest.raises(NotFoundError) as caught:
+        catalog.find("foo", "")
+    assert str(caught.value) == "model 'foo' is not served here; available: digits"
+    with pytest.raises(NotFoundError) as caught:
+        catalog.find("digits", "7")
+    assert str(caught.value) == "model 'digits' has no version 7; available: 1, 2"
+
+
+def test_a_model_without_routes_is_not_ready(catalog: Catalog[str]) -> None:
+    with pytest.raises(UnavailableError, match="model 'broken' is not ready"):
+        catalog.find("broken", "")
+
+
+def test_a_withdrawn_model_is_gone(catalog: Catalog[str]) -> None:
+    catalog.withdraw("digits")
+    with pytest.raises(NotFoundError) as caught:
+        catalog.find("digits", "")
+    assert str(caught.value) == "model 'digits' is not served here; available: no model"

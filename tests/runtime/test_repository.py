@@ -1,0 +1,33 @@
+"""Which folders are models and versions."""
+
+from pathlib import Path
+
+import pytest
+
+from kerve.runtime.errors import ArtifactError
+from kerve.runtime.repository import Repository
+
+
+def test_versions_are_positive_numbers_in_order(tmp_path: Path) -> None:
+    for name in (
+        "digits/2",
+        "digits/10",
+        "digits/1",
+        "digits/0",
+        "digits/01",
+        "digits/.3.tmp",
+        "digits/latest",
+    ):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "digits" / "7").write_text("a file")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "note.txt").write_text("a file")
+    repository = Repository(tmp_path)
+    assert repository.models() == ["digits"]
+    assert repository.versions("digits") == [1, 2, 10]
+    assert repository.folder("digits", 10) == tmp_path / "digits" / "10"
+
+
+def test_a_repository_that_is_no_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="expected a repository"):
+        Repository(tmp_path / "nowhere").models()

@@ -1,0 +1,130 @@
+"""The bounded queue: order, limits, deadlines, cancellation, closing."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from kerve.runtime.errors import (
+    Code,
+    DeadlineExceededError,
+    InternalError,
+    ResourceExhaustedError,
+    ServingError,
+    UnavailableError,
+)
+from kerve.runtime.signature import Signature
+from kerve.runtime.transport.base import Batch, Queue, ServedModel
+from kerve.runtime.transport.local_queue import LocalQueue, Request
+
+OUTPUTS = {"y": np.zeros(1)}
+
+
+def queue_of(size: int) -> LocalQueue:
+    return LocalQueue(ServedModel("digits", 1, Signature((), (), batched=False), max_queue_size=size))
+
+
+def request(deadline: float | None = None) -> Request:
+    return Request({}, rows=1, requested=None, deadline=deadline, parameters={})
+
+
+def test_it_is_what_the_seam_asks_for() -> None:
+    queue: Queue = queue_of(1)
+    batch: Batch = request()
+    queue.close()
+    assert queue.take() is None
+    assert batch.rows == 1
+
+
+def test_requests_are_taken_in_order_and_answered() -> None:
+    queue = queue_of(2)
+    first, second = request(), request()
+    queue.put(first)
+    queue.put(second)
+    assert queue.take() is first
+    assert queue.take() is second
+    second.reply(OUTPUTS)
+    assert second.wait() is OUTPUTS
+
+
+def test_taking_waits_for_work() -> None:
+    queue, work = queue_of(1), request()
+    taken: list[Request | None] = []
+    thread = threading.Thread(target=lambda: taken.append(queue.take()))
+    thread.start()
+    queue.put(work)
+    thread.join(10)
+    assert taken == [work]
+
+
+def test_a_full_queue_refuses_and_says_when_to_try_again() -> None:
+    queue = queue_of(1)
+    queue.put(request())
+    with pytest.raises(ResourceExhaustedError, match="model 'digits' has 1 requests waiting") as caught:
+        queue.put(request())
+    assert caught.value.retry_after is not None
+    assert 0 < caught.value.retry_after <= 5
+    queue.take()
+    queue.put(request())
+
+
+def test_a_closed_queue_refuses_but_gives_what_waits() -> None:
+    queue, work = queue_of(2), request()
+    queue.put(work)
+    queue.close()
+    with pytest.raises(UnavailableError, match="model 'digits' is shutting down"):
+        queue.put(request())
+    assert queue.take() is work
+    assert queue.take() is None
+
+
+def test_closing_wakes_those_that_wait() -> None:
+    queue = queue_of(1)
+    thread = threading.Thread(target=queue.take)
+    thread.start()
+    queue.close()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_work_whose_deadline_passed_is_answered_without_being_taken() -> None:
+    queue = queue_of(2)
+    late, good = request(deadline=time.monotonic() - 1), request()
+    queue.put(late)
+    queue.put(good)
+    assert queue.take() is good
+    with pytest.raises(DeadlineExceededError):
+        late.wait()
+
+
+def test_waiting_ends_with_the_deadline() -> None:
+    with pytest.raises(DeadlineExceededError, match="the deadline passed"):
+        request(deadline=time.monotonic() + 0.01).wait()
+
+
+def test_work_that_nobody_waits_for_is_skipped() -> None:
+    queue = queue_of(2)
+    gone, good = request(), request()
+    queue.put(gone)
+    queue.put(good)
+    gone.abandon()
+    assert queue.take() is good
+    with pytest.raises(ServingError) as caught:
+        gone.wait()
+    assert caught.value.code is Code.CANCELLED
+
+
+def test_an_answer_after_the_client_is_gone_is_for_nobody() -> None:
+    work = request()
+    work.abandon()
+    work.reply(OUTPUTS)
+    work.fail(Code.INTERNAL, "too late")
+    assert work.answered
+
+
+def test_a_failure_reaches_the_caller_with_its_status() -> None:
+    work = request()
+    work.fail(13, "the model failed")
+    with pytest.raises(InternalError, match="the model failed"):
+        work.wait()
