@@ -118,3 +118,25 @@ def _compare_array(name: str, expected: NDArray[Any], got: NDArray[Any], rtol: f
         return
     assert got.dtype == expected.dtype, f"output {name}: Keras gives {expected.dtype}, ONNX {got.dtype}"
     np.testing.assert_allclose(got, expected, rtol=rtol, atol=atol, err_msg=f"output {name}")
+
+
+@pytest.fixture(scope="session")
+def check_op() -> Check:
+    """Return `check(function, *arrays)`: a function of `keras.ops` as a model, its sizes fixed and open."""
+    return _check_function
+
+
+def _check_function(
+    function: Callable[..., Any], *arrays: NDArray[Any], open_sizes: bool = True, batched: bool = False, **options: Any
+) -> ir.Model:
+    """Compare with every size but the first fixed; and, if `open_sizes`, with none known to the compiler."""
+    models = []
+    for opened in (False, True) if open_sizes else (False,):
+        shapes = [[None] * a.ndim if opened else [None, *a.shape[1:]][: a.ndim] for a in arrays]
+        inputs = [
+            keras.Input(batch_shape=shape, dtype=array.dtype.name, name=f"x{index}")
+            for index, (array, shape) in enumerate(zip(arrays, shapes, strict=True))
+        ]
+        model = keras.Model(inputs, function(*inputs))
+        models.append(_check(model, list(arrays), batched=batched, **options))
+    return models[0]

@@ -22,12 +22,16 @@ from kerve.compiler.errors import ConversionError
 from kerve.compiler.lowering import dtypes, foreign
 from kerve.compiler.lowering.kernels import KernelBuilder
 from kerve.compiler.lowering.registry import Handler, Handlers
+from kerve.compiler.lowering.state import State
 from kerve.compiler.lowering.symbol import Symbol, is_symbol, symbols_in
 
 __all__ = ["LAYER_KEY", "Lowering"]
 
 #: Key of a node's metadata that names the Keras layer it came from.
 LAYER_KEY = "kerve.layer"
+
+#: How many elements a constant may have that is entered only once.
+_SHARED_SIZE = 16
 
 
 class _WritesNode(Protocol):
@@ -46,16 +50,19 @@ class Lowering:
     (activations, say) with `g.call`.
     """
 
-    def __init__(self, opset: int, handlers: Handlers) -> None:
+    def __init__(self, opset: int, handlers: Handlers, state: Sequence[keras.Variable] = ()) -> None:
         self.opset = opset
         self.graph = ir.Graph([], [], nodes=[], opset_imports={"": opset}, name="model")
         self.functions: dict[ir.OperatorIdentifier, ir.Function] = {}
         self.warnings: list[str] = []
+        self.state = State(state)
         self._handlers = handlers
         self._builder = KernelBuilder(self.graph)
         self._layers: list[keras.Layer] = []
         self._specs: list[Any] = []
         self._weights: dict[tuple[int, str], ir.Value] = {}
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
+        self._replayed: list[type] = []
         self._pinned: list[object] = []
 
     # -- what handlers use ---------------------------------------------------------------------------
@@ -91,8 +98,14 @@ class Lowering:
         return "/".join(layer.name for layer in self._layers[1:])
 
     def constant(self, array: ArrayLike, name: str = "constant") -> ir.Value:
-        """Enter an array as an initializer."""
-        return self._initializer(np.asarray(array), f"{self.layer_path}/{name}" if self.layer_path else name)
+        """Enter an array as an initializer; small ones are shared by all that need them."""
+        array = np.asarray(array)
+        if array.size > _SHARED_SIZE or array.dtype.kind == "O":
+            return self._initializer(array, f"{self.layer_path}/{name}" if self.layer_path else name)
+        key = (str(array.dtype), array.shape, array.tobytes())
+        if key not in self._constants:
+            self._constants[key] = self._initializer(array, name)
+        return self._constants[key]
 
     def weight(
         self,
@@ -165,13 +178,18 @@ class Lowering:
 
     def unwrap(self, structure: Any) -> Any:
         """Replace symbols, variables and eager tensors by ONNX values."""
-        return keras.tree.map_structure(self._to_value, structure)
+        return keras.tree.map_structure(self._leaf, structure)
 
-    def _to_value(self, x: Any) -> Any:
+    def to_value(self, x: Any) -> ir.Value:
+        """Return the ONNX value of a symbol, a variable, an array or a number."""
+        value = self._leaf(x)
+        return value if isinstance(value, ir.Value) else self.constant(np.asarray(value))
+
+    def _leaf(self, x: Any) -> Any:
         if is_symbol(x):
             return x.value
         if isinstance(x, keras.Variable):
-            return self.weight(x)
+            return self.state.read(x) if self.state.holds(x) else self.weight(x)
         if isinstance(x, np.ndarray | np.generic):
             return self.constant(x)
         if keras.ops.is_tensor(x):
@@ -189,14 +207,12 @@ class Lowering:
                 if outputs is not NotImplemented:
                     return outputs
             kwargs = _given(kwargs)
-            if isinstance(operation, keras.Layer):
+            if isinstance(operation, keras.Layer) or type(operation) not in self._replayed:
                 return self._replay(operation, args, kwargs)
             return self._trace(operation, operation.call, args, kwargs)
 
     def _handle(self, handler: Handler, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        spec = None
-        if not symbols_in(list(vars(operation).values())):  # a size known only to the graph: no inference
-            spec = operation.compute_output_spec(*args, **kwargs)
+        spec = None if self._handlers.is_typed(handler) else _infer(operation, args, kwargs)
         self._specs.append(spec)
         try:
             values = handler(self, operation, *self.unwrap(args), **self.unwrap(_given(kwargs)))
@@ -239,20 +255,24 @@ class Lowering:
             )
         return Symbol(value)
 
-    def _replay(self, layer: keras.Layer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        call = layer.quantized_call if getattr(layer, "quantization_mode", None) else layer.call
+    def _replay(self, operation: keras.Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the operation's own `call` on symbols; one that only calls itself again is traced instead."""
+        call = operation.quantized_call if getattr(operation, "quantization_mode", None) else operation.call
         mark = self._mark()
+        self._replayed.append(type(operation))
         try:
             outputs = call(*args, **kwargs)
         except ConversionError:
             raise
         except Exception as error:  # noqa: BLE001  # the author's code may fail in any way on symbols
             self._rollback(mark)
-            return self._trace(layer, call, args, kwargs, error)
+            return self._trace(operation, call, args, kwargs, error)
+        finally:
+            self._replayed.pop()
         return keras.tree.map_structure(self._as_symbol, outputs)
 
     def _as_symbol(self, x: Any) -> Any:
-        return x if x is None or is_symbol(x) else Symbol(self._to_value(x))
+        return x if x is None or is_symbol(x) else Symbol(self._leaf(x))
 
     def _trace(
         self,
@@ -315,6 +335,16 @@ class Lowering:
 
     def _shape_constant(self, dims: Sequence[Any]) -> ir.Value:
         return self.constant(np.array(dims, dtype=np.int64), "shape")
+
+
+def _infer(operation: keras.Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Ask Keras what an operation returns; None if a size known only to the graph keeps it from saying."""
+    try:
+        return operation.compute_output_spec(*args, **kwargs)
+    except (TypeError, ValueError):
+        if symbols_in(list(vars(operation).values())):
+            return None
+        raise
 
 
 def _given(kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -1,19 +1,38 @@
-"""Handlers of `keras.ops` operations, one file per module of Keras."""
+"""Handlers of `keras.ops` operations, one file per kind."""
 
 from __future__ import annotations
 
-from kerve.compiler.lowering.ops import convolution, core, nn, normalization, numpy, pooling
+from kerve.compiler.lowering.ops import (
+    activations,
+    convolution,
+    core,
+    creation,
+    elementwise,
+    indexing,
+    normalization,
+    pooling,
+    products,
+    reduction,
+    shaping,
+    sorting,
+)
 from kerve.compiler.lowering.registry import Handlers
 
 __all__ = ["HANDLERS"]
 
 HANDLERS = Handlers(
     [
+        activations.HANDLERS,
         convolution.HANDLERS,
         core.HANDLERS,
-        nn.HANDLERS,
+        creation.HANDLERS,
+        elementwise.HANDLERS,
+        indexing.HANDLERS,
         normalization.HANDLERS,
-        numpy.HANDLERS,
         pooling.HANDLERS,
+        products.HANDLERS,
+        reduction.HANDLERS,
+        shaping.HANDLERS,
+        sorting.HANDLERS,
     ]
 )

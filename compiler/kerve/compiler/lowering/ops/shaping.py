@@ -1,0 +1,403 @@
+"""Operations that rearrange elements without computing: reshaping, joining, splitting, repeating, padding."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import onnx_ir as ir
+from keras import ops
+
+from kerve.compiler.lowering.lowering import Lowering
+from kerve.compiler.lowering.ops.operands import axes_of, composite, moved, operand, rank, reshape, size
+from kerve.compiler.lowering.registry import Handlers
+from kerve.compiler.lowering.symbol import is_symbol
+
+HANDLERS = Handlers()
+
+
+@HANDLERS.register("numpy.Reshape")
+def reshape_(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
+    """To a shape that may contain -1 and sizes known only when the graph runs."""
+    target = operation.newshape
+    if is_symbol(target) or isinstance(target, ir.Value):
+        return g.op.Reshape(x, g.cast(g.unwrap(target), "int64"))
+    if sum(dim == -1 or dim is None for dim in target) == 1 and None not in g.output_shape:
+        target = g.output_shape
+    return reshape(g, x, [-1 if dim is None else dim for dim in target])
+
+
+@HANDLERS.register("numpy.Ravel")
+def ravel(g: Lowering, _: Any, x: ir.Value) -> ir.Value:
+    """All elements in one dimension."""
+    return g.op.Reshape(x, [-1])
+
+
+def transposed(g: Lowering, x: ir.Value, order: Sequence[int]) -> ir.Value:
+    """Transpose, unless the order is the present one."""
+    return x if list(order) == list(range(rank(x))) else g.op.Transpose(x, perm=list(order))
+
+
+@HANDLERS.register("numpy.Transpose")
+def transpose(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
+    """In the given order of axes, or reversed."""
+    axes = operation.axes or range(rank(x))[::-1]
+    return transposed(g, x, [axis % rank(x) for axis in axes])
+
+
+@HANDLERS.register("numpy.Moveaxis")
+def moveaxis(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
+    """Axes moved to other places."""
+    return transposed(g, x, moved(rank(x), _listed(operation.source), _listed(operation.destination)))
+
+
+@HANDLERS.register("numpy.Swapaxes")
+def swapaxes(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
+    """Two axes exchanged."""
+    order = list(range(rank(x)))
+    first, second = operation.axis1 % rank(x), operation.axis2 % rank(x)
+    order[first], order[second] = order[second], order[first]
+    return transposed(g, x, order)
+
+
+def _listed(axis: Any) -> list[int]:
+    return [axis] if isinstance(axis, int) else list(axis)
+
+
+@HANDLERS.register("numpy.ExpandDims")
+def expand_dims(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
+    """New axes of size one."""
+    axes = _listed(operation.axis)
+    return g.op.Unsqueeze(x, axes_of(axes, rank(x) + len(axes)))
+
+
+@HANDLERS.register("numpy.Squeeze")
+def squeeze(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
+    """Without the given axes of size one, or all that are known to be."""
+    assert x.shape is not None
+    if operation.axis is None:
+        axes = [axis for axis, dim in enumerate(x.shape) if dim == 1]
+    else:
+        axes = axes_of(operation.axis, rank(x))
+    return g.op.Squeeze(x, axes) if axes else x
+
+
+@HANDLERS.register("numpy.Concatenate")
+def concatenate(g: Lowering, operation: Any, xs: Sequence[Any]) -> ir.Value:
+    """Joined along an axis, in their common type."""
+    parts = [operand(g, x, g.output_dtype) for x in xs]
+    return parts[0] if len(parts) == 1 else g.op.Concat(*parts, axis=operation.axis)
+
+
+@HANDLERS.register("numpy.Append")
+def append(g: Lowering, operation: Any, x1: Any, x2: Any) -> ir.Value:
+    """One after the other, flat where no axis is given."""
+    parts = [operand(g, x, g.output_dtype) for x in (x1, x2)]
+    if operation.axis is None:
+        parts = [g.op.Reshape(part, [-1]) for part in parts]
+    return g.op.Concat(*parts, axis=operation.axis or 0)
+
+
+@HANDLERS.register("numpy.Stack")
+def stack(g: Lowering, operation: Any, xs: Sequence[Any]) -> ir.Value:
+    """Joined along a new axis."""
+    parts = [g.op.Unsqueeze(operand(g, x, g.output_dtype), [operation.axis]) for x in xs]
+    return parts[0] if len(parts) == 1 else g.op.Concat(*parts, axis=operation.axis)
+
+
+@HANDLERS.register("core.Unstack")
+def unstack(g: Lowering, operation: Any, x: ir.Value) -> list[ir.Value]:
+    """Taken apart along an axis, which disappears."""
+    assert x.shape is not None
+    axis = operation.axis % rank(x)
+    count = operation.num if operation.num is not None else x.shape[axis]
+    if not isinstance(count, int):
+        raise g.refuse(
+            "it unstacks an axis whose size is not known", "give `num`, or fix the size of the axis"
+        )
+    return [g.op.Squeeze(part, [axis]) for part in split(g, x, [1] * count, axis)]
+
+
+def split(g: Lowering, x: ir.Value, sizes: Sequence[int], axis: int) -> list[ir.Value]:
+    """Cut `x` into parts of the given sizes."""
+    if len(sizes) == 1:
+        return [x]
+    return list(g.ops.Split(x, list(sizes), axis=axis, _outputs=len(sizes)))
+
+
+@HANDLERS.register("numpy.Split", "numpy.ArraySplit", "numpy.Hsplit", "numpy.Vsplit", "numpy.Dsplit")
+def split_(g: Lowering, operation: Any, x: ir.Value) -> list[ir.Value]:
+    """Into equal parts, or at given places."""
+    assert x.shape is not None
+    axis = _split_axis(operation, rank(x)) % rank(x)
+    length, where = x.shape[axis], operation.indices_or_sections
+    if isinstance(where, int | np.integer) and not isinstance(length, int):
+        return list(g.ops.Split(x, num_outputs=int(where), axis=axis, _outputs=int(where)))
+    if isinstance(where, int | np.integer):
+        larger = length % where
+        sizes = [length // where + 1] * larger + [length // where] * (where - larger)
+        return split(g, x, sizes, axis)
+    bounds = [0, *(int(place) for place in np.asarray(where)), None]
+    if isinstance(length, int):
+        return split(g, x, np.diff([*bounds[:-1], length]).tolist(), axis)
+    return [
+        g.op.Slice(x, [start], [np.iinfo(np.int64).max if stop is None else stop], [axis])
+        for start, stop in itertools.pairwise(bounds)
+    ]
+
+
+def _split_axis(operation: keras.Operation, ndim: int) -> int:
+    fixed = {"Vsplit": 0, "Hsplit": min(1, ndim - 1), "Dsplit": 2}
+    name = type(operation).__name__
+    return fixed.get(name, operation.axis)
+
+
+@HANDLERS.register("numpy.BroadcastTo")
+def broadcast_to(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
+    """To a larger shape."""
+    return expand(g, x, operation.shape)
+
+
+def expand(g: Lowering, x: ir.Value, dims: Any) -> ir.Value:
+    """Broadcast to a shape of ints, symbols and tensors, or to a shape tensor."""
+    if is_symbol(dims) or isinstance(dims, ir.Value):
+        return g.op.Expand(x, g.cast(g.unwrap(dims), "int64"))
+    result = g.op.Expand(x, g.shape([size(g, dim) for dim in dims]))
+    if result.shape is None:
+        result.shape = ir.Shape(dim if isinstance(dim, int) else None for dim in dims)
+    return result
+
+
+@HANDLERS.register("numpy.Tile")
+def tile(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
+    """The whole, several times over along each axis."""
+    repeats = operation.repeats
+    repeats = list(repeats) if isinstance(repeats, list | tuple | np.ndarray) else [repeats]
+    repeats = [1] * (rank(x) - len(repeats)) + repeats
+    if len(repeats) > rank(x):
+        x = g.op.Unsqueeze(x, list(range(len(repeats) - rank(x))))
+    return g.op.Tile(x, g.shape([size(g, count) for count in repeats]))
+
+
+@HANDLERS.register("numpy.Repeat")
+def repeat(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
+    """Each element several times in a row."""
+    axis = operation.axis
+    if axis is None:
+        x, axis = g.op.Reshape(x, [-1]), 0
+    assert x.shape is not None
+    axis %= rank(x)
+    length, repeats = x.shape[axis], g.unwrap(operation.repeats)
+    if isinstance(repeats, ir.Value):
+        return _repeat_by_tensor(g, x, repeats, axis)
+    counts = np.asarray(repeats).reshape(-1)
+    if isinstance(length, int):
+        places = np.repeat(np.arange(length), counts if len(counts) > 1 else int(counts[0]))
+        return g.op.Gather(x, g.constant(places.astype(np.int64), "places"), axis=axis)
+    if len(counts) > 1:
+        return _repeat_by_tensor(g, x, g.constant(counts.astype(np.int64), "repeats"), axis)
+    count = int(counts[0])
+    copies = g.op.Tile(g.op.Unsqueeze(x, [axis + 1]), [1] * (axis + 1) + [count] + [1] * (rank(x) - axis - 1))
+    dims = [g.dim(x, index) for index in range(rank(x))]
+    dims[axis] = -1
+    return reshape(g, copies, dims)
+
+
+def _repeat_by_tensor(g: Lowering, x: ir.Value, repeats: ir.Value, axis: int) -> ir.Value:
+    """Element i comes at every place that is not before the end of i - 1 and is before the end of i."""
+    length = g.op.Shape(x, start=axis, end=axis + 1)
+    repeats = g.op.Expand(g.op.Reshape(g.cast(repeats, "int64"), [-1]), length)
+    ends = g.op.CumSum(repeats, g.constant(np.int64(0), "axis"))
+    total = g.op.ReduceSum(repeats, keepdims=0)
+    place = g.op.Range(g.constant(np.int64(0), "first"), total, g.constant(np.int64(1), "step"))
+    passed = g.op.GreaterOrEqual(g.op.Unsqueeze(place, [1]), g.op.Unsqueeze(ends, [0]))
+    index = g.op.ReduceSum(g.cast(passed, "int64"), [1], keepdims=0)
+    index.shape = ir.Shape([None])
+    return g.op.Gather(x, index, axis=axis)
+
+
+@HANDLERS.register("numpy.Flip", "numpy.Fliplr", "numpy.Flipud")
+def flip(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
+    """Backwards along some axes."""
+    fixed = {"Fliplr": 1, "Flipud": 0}
+    name = type(operation).__name__
+    return flipped(g, x, axes_of(fixed.get(name, operation.axis), rank(x)))
+
+
+def flipped(g: Lowering, x: ir.Value, axes: Sequence[int]) -> ir.Value:
+    """Slice backwards."""
+    if not axes:
+        return x
+    last, before_first = [-1] * len(axes), [np.iinfo(np.int64).min] * len(axes)
+    result = g.op.Slice(x, last, before_first, list(axes), [-1] * len(axes))
+    result.shape = x.shape
+    return result
+
+
+@HANDLERS.register("numpy.Pad")
+def pad(g: Lowering, operation: Any, x: ir.Value, constant_values: Any = None) -> ir.Value:
+    """Constant, reflected or symmetric margins."""
+    widths = [tuple(width) for width in operation.pad_width]
+    widths = widths * rank(x) if len(widths) == 1 else widths
+    if operation.mode == "symmetric":
+        for axis, (before, after) in enumerate(widths):
+            x = _pad_symmetric(g, x, axis, before, after)
+        return x
+    before, after = ([size(g, pair[side]) for pair in widths] for side in (0, 1))
+    fill = None
+    if constant_values is not None:
+        assert x.dtype is not None
+        fill = operand(g, constant_values, x.dtype)
+    return g.op.Pad(x, g.shape([*before, *after]), fill, mode=operation.mode)
+
+
+def _pad_symmetric(g: Lowering, x: ir.Value, axis: int, before: int, after: int) -> ir.Value:
+    """Margins that repeat the edge, which no operator of ONNX has: pieces of the input backwards."""
+    parts = [x]
+    if before:
+        parts.insert(0, g.op.Slice(x, [before - 1], [np.iinfo(np.int64).min], [axis], [-1]))
+    if after:
+        parts.append(g.op.Slice(x, [-1], [-after - 1], [axis], [-1]))
+    return g.op.Concat(*parts, axis=axis) if len(parts) > 1 else x
+
+
+def _roll(operation: Any, x: Any) -> Any:
+    if operation.axis is None:
+        return ops.reshape(ops.roll(ops.ravel(x), operation.shift, 0), ops.shape(x))
+    axes = operation.axis if isinstance(operation.axis, list | tuple) else [operation.axis]
+    shifts = operation.shift if isinstance(operation.shift, list | tuple) else [operation.shift] * len(axes)
+    for axis, shift in zip(axes, shifts, strict=True):
+        length = x.shape[axis]
+        shift = shift % length if length is not None else shift
+        if shift:
+            head = [slice(None)] * len(x.shape)
+            tail = list(head)
+            head[axis], tail[axis] = slice(-shift, None), slice(None, -shift)
+            x = ops.concatenate([x[tuple(head)], x[tuple(tail)]], axis=axis)
+    return x
+
+
+def _rot90(operation: Any, x: Any) -> Any:
+    first, second = (axis % len(x.shape) for axis in operation.axes)
+    turns = operation.k % 4
+    if turns == 2:
+        return ops.flip(x, axis=(first, second))
+    if turns == 0:
+        return x
+    x = ops.swapaxes(ops.flip(x, axis=second) if turns == 1 else x, first, second)
+    return x if turns == 1 else ops.flip(x, axis=second)
+
+
+def _stacked(rank_of_part: int, axis: int) -> Any:
+    def fn(_: Any, xs: Any) -> Any:
+        return ops.concatenate([_at_least(x, rank_of_part) for x in xs], axis=min(axis, _rank_joined(xs) - 1))
+
+    def _rank_joined(xs: Any) -> int:
+        return max(len(xs[0].shape), rank_of_part)
+
+    return fn
+
+
+def _at_least(x: Any, ndim: int) -> Any:
+    """As NumPy's `atleast_1d`, `atleast_3d`."""
+    if len(x.shape) == 0:
+        x = ops.reshape(x, (1,))
+    if ndim == 3 and len(x.shape) == 1:
+        x = ops.expand_dims(x, 0)
+    if ndim == 3 and len(x.shape) == 2:
+        x = ops.expand_dims(x, 2)
+    return x
+
+
+def _diff(operation: Any, x: Any) -> Any:
+    later, earlier = ([slice(None)] * len(x.shape) for _ in range(2))
+    later[operation.axis], earlier[operation.axis] = slice(1, None), slice(None, -1)
+    for _ in range(operation.n):
+        step = ops.not_equal if x.dtype == "bool" else ops.subtract
+        x = step(x[tuple(later)], x[tuple(earlier)])
+    return x
+
+
+def _meshgrid(operation: Any, *xs: Any) -> list[Any]:
+    xs = tuple(ops.ravel(x) for x in xs)
+    count = len(xs)
+    order = list(range(count))
+    if operation.indexing == "xy" and count > 1:
+        order[0], order[1] = 1, 0
+    sizes = [ops.shape(xs[order.index(place)])[0] for place in range(count)]
+    return [
+        ops.broadcast_to(
+            ops.reshape(x, [-1 if place == order[index] else 1 for place in range(count)]), sizes
+        )
+        for index, x in enumerate(xs)
+    ]
+
+
+@HANDLERS.register("einops.Rearrange")
+def rearrange(g: Lowering, operation: Any, tensor: ir.Value, pattern: str, **sizes: int) -> ir.Value:
+    """Axes named, taken apart, reordered and joined, as in `b (h d) -> b h d`."""
+    left, right = (_groups(side) for side in pattern.split("->"))
+    if len(left) != rank(tensor):
+        raise g.refuse(
+            f"`{pattern}` names {len(left)} axes of a tensor of rank {rank(tensor)}", "name them all"
+        )
+    dims: dict[str, int | ir.Value] = {}
+    for axis, group in enumerate(left):
+        known = math.prod(sizes[name] for name in group if name in sizes)
+        for name in group:
+            dims[name] = sizes[name] if name in sizes else _quotient(g, g.dim(tensor, axis), known)
+    names = [name for group in left for name in group]
+    x = tensor if all(len(group) == 1 for group in left) else reshape(g, tensor, [dims[n] for n in names])
+    wanted = [name for group in right for name in group]
+    x = transposed(g, x, [names.index(name) for name in wanted])
+    if all(len(group) == 1 for group in right):
+        return x
+    return reshape(g, x, [_product(g, [dims[name] for name in group]) for group in right])
+
+
+def _groups(side: str) -> list[list[str]]:
+    groups: list[list[str]] = []
+    inside = False
+    for token in side.replace("(", " ( ").replace(")", " ) ").split():
+        if token in "()":
+            inside = token == "("
+            groups += [[]] if inside else []
+        elif inside:
+            groups[-1].append(token)
+        else:
+            groups.append([token])
+    return groups
+
+
+def _quotient(g: Lowering, dim: int | ir.Value, divisor: int) -> int | ir.Value:
+    if isinstance(dim, int):
+        return dim // divisor
+    return dim if divisor == 1 else g.op.Div(dim, g.constant(np.array([divisor]), "divisor"))
+
+
+def _product(g: Lowering, dims: Sequence[int | ir.Value]) -> int | ir.Value:
+    known = math.prod(dim for dim in dims if isinstance(dim, int))
+    product: int | ir.Value = known
+    for dim in dims:
+        if isinstance(dim, ir.Value):
+            whole = isinstance(product, int)
+            product = dim if whole and product == 1 else g.op.Mul(dim, operand(g, product, ir.DataType.INT64))
+    return product
+
+
+_COMPOSITES = {
+    "numpy.Diff": _diff,
+    "numpy.Dstack": _stacked(3, 2),
+    "numpy.Hstack": _stacked(1, 1),
+    "numpy.Meshgrid": _meshgrid,
+    "numpy.Roll": _roll,
+    "numpy.Rot90": _rot90,
+    "numpy.Vstack": lambda _, xs: ops.concatenate(xs, axis=0),
+}
+
+for _keras_op, _fn in _COMPOSITES.items():
+    HANDLERS.add(_keras_op, composite(_fn))
