@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,9 @@ class KerasSource(Source):
 
     def reference(self, lowered: Lowered) -> Reference:
         """Return the answers of the model that was read, not of its translation."""
-        return _named(self.original if self.original is not None else self.model, lowered)
+        if self.original is None or lowered.state:  # the state to be set is in the variables of `model`
+            return self.layered(lowered)
+        return _named(self.original, lowered)
 
     def layered(self, lowered: Lowered) -> Reference:
         """Return the Keras 3 model."""
@@ -75,14 +78,27 @@ def _named(model: Callable[..., Any], lowered: Lowered) -> Reference:
 
     def reference(inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         arguments = keras.tree.map_structure(lambda name: _tensor(inputs[name]), lowered.inputs)
-        results = keras.tree.flatten(model(*arguments, training=False))
-        names = keras.tree.flatten(lowered.outputs)
-        return {
-            name: np.asarray(keras.ops.convert_to_numpy(result))
-            for name, result in zip(names, results, strict=True)
-        }
+        with _state(lowered, inputs) as next_state:
+            results = keras.tree.flatten(model(*arguments, training=False))
+            answers = dict(zip(keras.tree.flatten(lowered.outputs), results, strict=True)) | next_state()
+            return {name: np.array(keras.ops.convert_to_numpy(answer)) for name, answer in answers.items()}
 
     return reference
+
+
+@contextmanager
+def _state(
+    lowered: Lowered, inputs: Mapping[str, NDArray[Any]]
+) -> Iterator[Callable[[], dict[str, keras.Variable]]]:
+    """Give the model's state variables the values among the inputs, and their own ones back at the end."""
+    own = [each.initial for each in lowered.state]
+    for each in lowered.state:
+        each.variable.assign(inputs[each.input])
+    try:
+        yield lambda: {each.output: each.variable for each in lowered.state}
+    finally:
+        for each, value in zip(lowered.state, own, strict=True):
+            each.variable.assign(value)
 
 
 def record_of(kind: str, path: Path | None = None, keras_version: str = "") -> manifest_pb2.Source:

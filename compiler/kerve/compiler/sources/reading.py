@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from kerve.compiler.errors import LoadError
-from kerve.compiler.sources import custom, keras3
+from kerve.compiler.sources import consent, custom, keras3
 from kerve.compiler.sources.base import Source
-from kerve.compiler.sources.detect import Kind, recognise
+from kerve.compiler.sources.detect import Kind, Recognised, recognise
 from kerve.compiler.sources.options import LoadOptions
 
 __all__ = ["from_object", "from_path"]
@@ -21,6 +22,10 @@ def from_object(model: Any) -> Source:
     """Take a model that is in memory."""
     if isinstance(model, keras.Model):
         return keras3.from_object(model)
+    if any(base.__module__.startswith("tf_keras.") for base in type(model).__mro__):
+        from kerve.compiler.sources import keras2  # tf_keras comes with it
+
+        return keras2.from_object(model)
     raise LoadError(
         f"a {type(model).__module__}.{type(model).__qualname__} is not a model; "
         "give a keras.Model, a tf_keras.Model, or the path of a file"
@@ -31,6 +36,20 @@ def from_path(path: Path, options: LoadOptions, custom_objects: Mapping[str, Any
     """Read a file or folder."""
     found = recognise(path)
     own = custom.objects(options.import_, custom_objects)
+    trusted = consent.check(
+        str(path), found.config, [*own, *keras.saving.get_custom_objects()], options.trust
+    )
+    source = _read(found, own, options)
+    return replace(source, warnings=[*trusted, *source.warnings])
+
+
+def _read(found: Recognised, own: Mapping[str, Any], options: LoadOptions) -> Source:
     if found.kind in (Kind.ARCHIVE, Kind.HDF5) and found.is_keras_3:
         return keras3.from_file(found, own, options.trust)
-    raise LoadError(f"{path} is a {found.kind.value} file of Keras {found.keras_version}; not supported yet")
+    from kerve.compiler.sources import keras2  # tf_keras comes with it
+
+    if found.kind in (Kind.ARCHIVE, Kind.HDF5):
+        return keras2.from_file(found, own, options.trust)
+    raise LoadError(
+        f"{found.path} is a {found.kind.value} file of Keras {found.keras_version}; not supported yet"
+    )

@@ -1,0 +1,142 @@
+"""Layers of one Keras inside a model of the other.
+
+`OldLayer` and `OldFunction` put into a Keras 3 model what only Keras 2 has; the lowering lets tf2onnx
+convert the one layer. `for_tf_keras` goes the other way: a class that was written for Keras 3 stands in a
+Keras 2 model, so that an old file can be read with the author's layers of today.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+import tf_keras
+
+__all__ = ["NewLayer", "OldFunction", "OldLayer", "for_tf_keras"]
+
+
+class _Hidden:
+    """Keeps either Keras from tracking the other's objects."""
+
+    def __init__(self, content: Any) -> None:
+        self.content = content
+
+
+class OldFunction(keras.Operation):  # type: ignore[misc]  # keras has no type information
+    """A function of TensorFlow as an operation of Keras 3."""
+
+    def __init__(self, function: Callable[..., Any], name: str | None = None) -> None:
+        super().__init__(name=name)
+        self._function = _Hidden(function)
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function."""
+        return self._function.content(*args, **kwargs)
+
+    def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
+        """Infer what the function returns by calling it on placeholders."""
+        dense_args, dense_kwargs = _dense((args, kwargs))
+        return super().compute_output_spec(*dense_args, **dense_kwargs)
+
+
+class OldLayer(keras.layers.Layer):  # type: ignore[misc]  # keras has no type information
+    """A layer, or a whole model, of Keras 2 as a layer of Keras 3."""
+
+    def __init__(self, old: tf_keras.layers.Layer, name: str) -> None:
+        super().__init__(name=name, autocast=False, trainable=False)
+        self._old = _Hidden(old)
+        self.supports_masking = bool(old.supports_masking)
+        self.built = True
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Pass masks as arguments, where TensorFlow's tracing sees them."""
+        if args and "mask" not in kwargs and self._old.content._expects_mask_arg:
+            masks = keras.tree.map_structure(keras.src.backend.get_keras_mask, args[0])
+            if any(mask is not None for mask in keras.tree.flatten(masks)):
+                kwargs["mask"] = masks
+        return super().__call__(*args, **kwargs)
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the old layer in inference mode."""
+        old = self._old.content
+        if old._expects_training_arg:
+            kwargs.setdefault("training", False)
+        return old(*args, **kwargs)
+
+    def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
+        """Infer what the old layer returns by calling it on placeholders."""
+        dense_args, dense_kwargs = _dense((args, kwargs))
+        return super().compute_output_spec(*dense_args, **dense_kwargs)
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+        """Return the mask that the old layer gives on."""
+        old = self._old.content
+        if type(old).compute_mask is tf_keras.layers.Layer.compute_mask:
+            return previous_mask
+        return OldFunction(old.compute_mask)(inputs, previous_mask)
+
+
+class NewLayer(tf_keras.layers.Layer):  # type: ignore[misc]  # tf_keras has no type information
+    """A layer of Keras 3 as a layer of Keras 2."""
+
+    new_class: type[keras.layers.Layer]
+
+    def __init__(
+        self, name: str | None = None, trainable: bool = True, dtype: Any = None, **config: Any
+    ) -> None:
+        outer = {key: config.pop(key) for key in ("batch_input_shape", "input_shape") if key in config}
+        super().__init__(name=name, trainable=trainable, dtype=dtype, autocast=False, **outer)
+        config.pop("dynamic", None)
+        policy = self._dtype_policy.name
+        self._new = _Hidden(self.new_class.from_config({"name": name, "dtype": policy, **config}))
+
+    @property
+    def new(self) -> keras.layers.Layer:
+        """The layer of Keras 3."""
+        return self._new.content
+
+    def build(self, input_shape: Any) -> None:
+        """Let the new layer make its variables, and own them."""
+        with tf.init_scope():
+            self.new.build(_plain(input_shape))
+        self._trainable_weights.extend(variable._value for variable in self.new.trainable_variables)
+        self._non_trainable_weights.extend(variable._value for variable in self.new.non_trainable_variables)
+        self.built = True
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the new layer."""
+        return self.new(*args, **kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the new layer's configuration."""
+        return {**self.new.get_config(), **super().get_config()}
+
+
+def for_tf_keras(own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the author's objects, with stand-ins for the layers that are written for Keras 3."""
+    return {name: _stand_in(name, value) for name, value in own.items()}
+
+
+def _dense(structure: Any) -> Any:
+    """Replace symbolic tensors by dense ones: Keras takes `x * 2.0` for a sparse tensor."""
+    return keras.tree.map_structure(
+        lambda x: keras.KerasTensor(x.shape, x.dtype) if isinstance(x, keras.KerasTensor) else x, structure
+    )
+
+
+def _stand_in(name: str, value: Any) -> Any:
+    if isinstance(value, type) and issubclass(value, keras.layers.Layer):
+        return type(name.rpartition(">")[2], (NewLayer,), {"new_class": value})
+    return value
+
+
+def _plain(shape: Any) -> Any:
+    if isinstance(shape, tf.TensorShape):
+        return tuple(shape.as_list())
+    if isinstance(shape, dict):
+        return {key: _plain(value) for key, value in shape.items()}
+    if isinstance(shape, list | tuple) and not all(size is None or isinstance(size, int) for size in shape):
+        return [_plain(each) for each in shape]
+    return tuple(shape)

@@ -1,0 +1,107 @@
+"""Is the translation equal to the original? Both are run, on the same random inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tf_keras
+from numpy.typing import NDArray
+
+__all__ = ["first_difference"]
+
+_BATCH = 3
+#: Sizes for open dimensions, tried until the original accepts one.
+_SIZES = (7, 32, 96, 224)
+_SEED = 7
+_WORDS = ("", "the", "quick", "brown fox", "Kerve!", "0")
+_TOLERANCE = {"float16": 2e-2, "bfloat16": 1e-1}
+_RTOL, _ATOL = 1e-3, 1e-4
+
+
+def first_difference(
+    old: tf_keras.Model, new: keras.Model, new_inputs: Any, tensors: Sequence[tuple[str, Any, Any]]
+) -> str | None:
+    """Return the name of the first layer that answers differently; None if the models are equal.
+
+    `tensors` are (layer, old tensor, new tensor) in topological order. None, too, for a model that takes no
+    random inputs: the compile verifies on the user's then.
+    """
+    data = _accepted_inputs(old)
+    if data is None:
+        return None
+    arguments = tf.nest.pack_sequence_as(old._nested_inputs, data)
+    if _equal(_run(old, arguments), _run(new, arguments)):
+        return None
+    watched_old = tf_keras.Model(old._nested_inputs, [before for _, before, _ in tensors])
+    watched_new = keras.Model(new_inputs, [after for _, _, after in tensors])
+    befores, afters = _run(watched_old, arguments), _run(watched_new, arguments)
+    for (name, _, _), before, after in zip(tensors, befores, afters, strict=True):
+        if not _equal([before], [after]):
+            return name
+    return tensors[-1][0]
+
+
+def _accepted_inputs(old: tf_keras.Model) -> list[Any] | None:
+    for size in _SIZES:
+        rng = np.random.default_rng(_SEED)
+        data = [_sample(rng, tensor, size, _vocabulary(old)) for tensor in tf.nest.flatten(old.inputs)]
+        try:
+            _run(old, tf.nest.pack_sequence_as(old._nested_inputs, data))
+        except (tf.errors.OpError, ValueError, TypeError):
+            continue
+        return data
+    return None
+
+
+def _vocabulary(old: tf_keras.Model) -> int:
+    """The number of values that an integer input may take."""
+    sizes = [
+        getattr(layer, "input_dim", None) or getattr(layer, "num_tokens", None)
+        for layer in old._flatten_layers()
+    ]
+    return min((size for size in sizes if isinstance(size, int)), default=8)
+
+
+def _sample(rng: np.random.Generator, tensor: Any, size: int, vocabulary: int) -> Any:
+    batch, *dims = tensor.shape
+    shape = [batch or _BATCH, *(size if dim is None else dim for dim in dims)]
+    if tensor.dtype == tf.string:
+        return tf.constant(rng.choice(_WORDS, shape))
+    if tensor.dtype == tf.bool:
+        return tf.constant(rng.random(shape) < 0.5)
+    if tensor.dtype.is_integer:
+        values = rng.integers(0, vocabulary, shape)
+        if len(shape) > 1:
+            values[0, shape[1] // 2 :] = 0  # padding, as sequences have it
+        return tf.cast(values, tensor.dtype)
+    return tf.cast(rng.standard_normal(shape), tensor.dtype)
+
+
+def _run(model: Any, arguments: Any) -> list[NDArray[Any]]:
+    results = tf.nest.flatten(model(arguments, training=False))
+    for layer in model._flatten_layers():
+        if getattr(layer, "stateful", False) and isinstance(layer, keras.layers.RNN):
+            layer.reset_state()
+        elif getattr(layer, "stateful", False) and isinstance(layer, tf_keras.layers.RNN):
+            layer.reset_states()
+    return [np.asarray(result) for result in results]
+
+
+def _equal(before: Sequence[NDArray[Any]], after: Sequence[NDArray[Any]]) -> bool:
+    return all(_close(left, right) for left, right in zip(before, after, strict=True))
+
+
+def _close(before: NDArray[Any], after: NDArray[Any]) -> bool:
+    if before.shape != after.shape:
+        return False
+    if before.dtype.kind in "OSU":
+        return bool(np.array_equal(before, after))
+    tolerance = _TOLERANCE.get(before.dtype.name)
+    rtol, atol = (tolerance, tolerance) if tolerance else (_RTOL, _ATOL)
+    return bool(
+        np.allclose(after.astype(np.float64), before.astype(np.float64), rtol=rtol, atol=atol, equal_nan=True)
+    )

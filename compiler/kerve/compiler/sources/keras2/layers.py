@@ -1,0 +1,160 @@
+"""One layer of Keras 2 as the layer of Keras 3 that computes the same."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import keras
+import tf_keras
+
+from kerve.compiler.activations import keras2_hard_sigmoid
+from kerve.compiler.sources.keras2.bridges import NewLayer, OldFunction
+
+__all__ = ["UntranslatableError", "clean_name", "layer"]
+
+
+class UntranslatableError(Exception):
+    """Keras 3 has no equal of this layer, or of how it is configured."""
+
+
+_OTHER_NAMES = {"SyncBatchNormalization": "BatchNormalization"}
+
+_OTHER_KEYS = {("LeakyReLU", "alpha"): "negative_slope"}
+
+#: Keys without effect on what a layer with given weights computes.
+_WITHOUT_EFFECT = frozenset(
+    {
+        "batch_input_shape", "dynamic", "force_generator", "implementation", "input_length", "key_shape",
+        "query_shape", "ragged", "rng_type", "robust_masking", "softmax_robust_masking", "sparse",
+        "synchronized", "value_shape",
+    }
+)  # fmt: skip
+
+#: Keys that Keras 3 lacks, with the value that means what Keras 3 does.
+_NEUTRAL: dict[str, Any] = {
+    "groups": 1,
+    "time_major": False,
+    "virtual_batch_size": None,
+    "adjustment": None,
+    "output_padding": None,
+}
+
+_LOOKUPS = ("IntegerLookup", "StringLookup", "TextVectorization")
+
+
+def layer(old: tf_keras.layers.Layer) -> keras.layers.Layer:
+    """Return a Keras 3 layer of the same configuration, not yet built; raises `UntranslatableError`."""
+    if isinstance(old, NewLayer):
+        return old.new
+    if not type(old).__module__.startswith("tf_keras."):
+        raise UntranslatableError(f"{type(old).__name__} is a class of its author's, written for Keras 2")
+    name = _OTHER_NAMES.get(type(old).__name__, type(old).__name__)
+    new_class = getattr(keras.layers, name, None)
+    if new_class is None:
+        raise UntranslatableError(f"Keras 3 has no {name}")
+    if name == "Lambda":
+        return keras.layers.Lambda(
+            old.function, arguments=old.arguments, mask=old.mask, name=clean_name(old.name)
+        )
+    return new_class(**_config(old, name, _parameters(new_class)))
+
+
+def clean_name(name: str) -> str:
+    """Return a name that Keras 3 takes."""
+    return name.replace("/", "_")
+
+
+def _config(old: Any, name: str, parameters: frozenset[str]) -> dict[str, Any]:
+    config: dict[str, Any] = {}
+    for old_key, value in old.get_config().items():
+        key = _OTHER_KEYS.get((name, old_key), old_key)
+        if key in _WITHOUT_EFFECT or key.endswith(("_initializer", "_constraint")):
+            continue
+        if key in parameters:
+            config[key] = _value(old, name, key, value)
+        elif not _is_of_parent(old, key) and (key not in _NEUTRAL or value != _NEUTRAL[key]):
+            raise UntranslatableError(f"Keras 3's {name} has no {key}={value!r}")
+    if name in _LOOKUPS:
+        config["vocabulary"] = old.get_vocabulary(include_special_tokens=False)
+    return config
+
+
+def _is_of_parent(old: Any, key: str) -> bool:
+    """Whether a key is inherited and means nothing here, as `filters` of a depthwise convolution."""
+    return key in ("filters", "kernel_regularizer", "pool_function") and type(old).__name__.startswith(
+        ("Depthwise", "Separable", "Max", "Average")
+    )
+
+
+def _value(old: Any, name: str, key: str, value: Any) -> Any:
+    if key == "name":
+        return clean_name(value)
+    if key == "dtype":
+        return old._dtype_policy.name if old._dtype_policy.name != "_infer" else None
+    if key.endswith("activation") or key == "activation":
+        return activation(getattr(old, key))
+    if key.endswith("regularizer"):
+        return _regularizer(getattr(old, key, None))
+    if key in ("layer", "backward_layer", "cell"):
+        return _inner(old, key)
+    if key == "cells":
+        return [layer(cell) for cell in old.cells]
+    if name == "BatchNormalization" and key == "axis" and isinstance(value, list | tuple):
+        if len(value) != 1:
+            raise UntranslatableError(f"Keras 3's BatchNormalization has no axis={value!r}")
+        return value[0]
+    return value
+
+
+def _inner(old: Any, key: str) -> keras.layers.Layer:
+    inner = getattr(old, "forward_layer", None) if key == "layer" else None
+    return layer(inner if inner is not None else getattr(old, key))
+
+
+def activation(function: Any) -> Any:
+    """Return the function of Keras 3 that computes the same."""
+    if function is None:
+        return None
+    if isinstance(function, tf_keras.layers.Layer):
+        return layer(function)
+    if function is tf_keras.activations.hard_sigmoid:
+        return keras2_hard_sigmoid
+    name = getattr(function, "__name__", "")
+    if getattr(tf_keras.activations, name, None) is function:
+        return getattr(keras.activations, name)
+    return function if _takes_symbols(function) else OldFunction(function)
+
+
+def _takes_symbols(function: Callable[..., Any]) -> bool:
+    """Whether a function of the author's works with operations of Keras 3."""
+    try:
+        return isinstance(function(keras.KerasTensor((2, 3))), keras.KerasTensor)
+    except Exception:  # noqa: BLE001  # the author's code may fail in any way on a symbol
+        return False
+
+
+def _regularizer(old: Any) -> Any:
+    """Translate the regularizers that `evaluate` needs for the loss; others do not change the outputs."""
+    name = type(old).__name__
+    if old is None or not type(old).__module__.startswith("tf_keras."):
+        return None
+    return getattr(keras.regularizers, name).from_config(old.get_config())
+
+
+@cache
+def _parameters(new_class: type) -> frozenset[str]:
+    """The keyword arguments that a class of Keras 3 takes, its parents' included where it passes them on."""
+    names: set[str] = set()
+    for cls in new_class.__mro__:
+        if "__init__" not in vars(cls):
+            continue
+        parameters = inspect.signature(vars(cls)["__init__"]).parameters.values()
+        names |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    if issubclass(new_class, keras.layers.Layer):
+        names |= {"name", "dtype", "trainable"}
+    return frozenset(names - {"self"})

@@ -1,0 +1,46 @@
+"""Configurations of Keras 1 and 2 as the last Keras 2 reads them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["migrated"]
+
+#: cuDNN's layers compute on GPUs only; these compute the same, and Keras converts the weights when it
+#: loads them.
+_CUDNN: dict[str, tuple[str, dict[str, Any]]] = {
+    "CuDNNGRU": ("GRU", {"activation": "tanh", "recurrent_activation": "sigmoid", "reset_after": True}),
+    "CuDNNLSTM": ("LSTM", {"activation": "tanh", "recurrent_activation": "sigmoid"}),
+}
+
+#: What a key meant where it is missing, because the writer was older than the key.
+_BEFORE_THE_KEY: dict[str, dict[str, Any]] = {
+    "GRU": {"reset_after": False},
+    "GRUCell": {"reset_after": False},
+    "MultiHeadAttention": {"query_shape": None, "key_shape": None, "value_shape": None},
+}
+
+_OLD_NAMES = {"BatchNormalizationV1": "BatchNormalization", "BatchNormalizationV2": "BatchNormalization"}
+
+
+def migrated(config: Any) -> Any:
+    """Return the configuration of a model or layer, with everything in it brought up to date."""
+    if isinstance(config, list):
+        return [migrated(item) for item in config]
+    if not isinstance(config, dict):
+        return config
+    fields = {key: migrated(value) for key, value in config.items()}
+    if fields.get("class_name") == "function":  # Keras 2.13 and later write it so, and read only its name
+        return fields["config"]
+    if isinstance(fields.get("class_name"), str) and isinstance(fields.get("config"), dict):
+        return _layer(fields)
+    return fields
+
+
+def _layer(fields: dict[str, Any]) -> dict[str, Any]:
+    name = _OLD_NAMES.get(fields["class_name"], fields["class_name"])
+    inner = _BEFORE_THE_KEY.get(name, {}) | fields["config"]
+    if name in _CUDNN:
+        name, same = _CUDNN[name]
+        inner = inner | same
+    return {**fields, "class_name": name, "config": inner}

@@ -1,0 +1,90 @@
+"""Functions of TensorFlow that were called on tensors of a functional model of Keras 2.
+
+Keras 2 records `x * 2.0` or `tf.concat([x, y], -1)` as a layer (TFOpLambda) that calls a function of
+TensorFlow. Where `keras.ops` has the same function it takes its place; any other is called as it is, behind
+an `OldFunction`, and converted by tf2onnx.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tf_keras
+from keras import ops
+
+from kerve.compiler.sources.keras2.bridges import OldFunction
+from kerve.compiler.sources.keras2.layers import clean_name
+
+__all__ = ["operation"]
+
+_X, _X_Y = ("x",), ("x", "y")
+_REDUCTION = ("input_tensor", "axis", "keepdims")
+
+#: For a symbol of TensorFlow's API, the same function of Keras, and which of TensorFlow's arguments it takes.
+#: Keras promotes types where TensorFlow refuses to: they are equal on floating-point tensors of one type.
+_SAME: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
+    "__operators__.add": (ops.add, _X_Y),
+    "concat": (ops.concatenate, ("values", "axis")),
+    "expand_dims": (ops.expand_dims, ("input", "axis")),
+    "math.abs": (ops.absolute, _X),
+    "math.add": (ops.add, _X_Y),
+    "math.divide": (ops.divide, _X_Y),
+    "math.exp": (ops.exp, _X),
+    "math.log": (ops.log, _X),
+    "math.maximum": (ops.maximum, _X_Y),
+    "math.minimum": (ops.minimum, _X_Y),
+    "math.multiply": (ops.multiply, _X_Y),
+    "math.negative": (ops.negative, _X),
+    "math.pow": (ops.power, _X_Y),
+    "math.reduce_max": (ops.max, _REDUCTION),
+    "math.reduce_mean": (ops.mean, _REDUCTION),
+    "math.reduce_min": (ops.min, _REDUCTION),
+    "math.reduce_sum": (ops.sum, _REDUCTION),
+    "math.sigmoid": (ops.sigmoid, _X),
+    "math.sqrt": (ops.sqrt, _X),
+    "math.square": (ops.square, _X),
+    "math.subtract": (ops.subtract, _X_Y),
+    "math.tanh": (ops.tanh, _X),
+    "math.truediv": (ops.divide, _X_Y),
+    "nn.relu": (ops.relu, ("features",)),
+    "stack": (ops.stack, ("values", "axis")),
+}
+
+
+def operation(layer: Any, args: Any, kwargs: Any) -> Any:
+    """Call the function of a TFOpLambda on tensors of Keras 3."""
+    if isinstance(layer, tf_keras.src.layers.core.tf_op_layer.SlicingOpLambda):
+        return _slice(layer, args, kwargs)
+    same = _SAME.get(layer.symbol or "")
+    if same is not None and _is_one_float_type((args, kwargs)):
+        function, names = same
+        bound = inspect.signature(layer.function).bind(*args, **kwargs)
+        bound.apply_defaults()
+        return function(*(bound.arguments[name] for name in names))
+    return OldFunction(layer.function, clean_name(layer.name))(*args, **_without_name(kwargs))
+
+
+def _is_one_float_type(structure: Any) -> bool:
+    tensors = [leaf for leaf in keras.tree.flatten(structure) if isinstance(leaf, keras.KerasTensor)]
+    types = {tensor.dtype for tensor in tensors}
+    return len(types) == 1 and keras.backend.is_float_dtype(types.pop())
+
+
+def _slice(layer: Any, args: Any, kwargs: Any) -> Any:
+    """`x[1:, ::2]`, which Keras 2 records with each slice as a dictionary."""
+    if layer.symbol == "__operators__.getitem" and not kwargs:
+        tensor, where = args
+        spec = tuple(map(_to_slice, where)) if isinstance(where, list | tuple) else _to_slice(where)
+        return tensor[spec]
+    return OldFunction(layer.call, clean_name(layer.name))(*args, **_without_name(kwargs))
+
+
+def _to_slice(item: Any) -> Any:
+    return slice(item["start"], item["stop"], item["step"]) if isinstance(item, dict) else item
+
+
+def _without_name(kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in kwargs.items() if key != "name"}

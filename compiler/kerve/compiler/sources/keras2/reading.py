@@ -1,0 +1,50 @@
+"""Reading what Keras 1 and 2 wrote, with tf_keras."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import tf_keras
+
+from kerve.compiler.sources import failures
+from kerve.compiler.sources.detect import Kind, Recognised
+from kerve.compiler.sources.keras2 import bridges
+from kerve.compiler.sources.keras2.migrate import migrated
+
+__all__ = ["from_config", "read"]
+
+
+def read(found: Recognised, own: Mapping[str, Any], trust: bool) -> tf_keras.Model:
+    """Read a whole model, from HDF5 or an archive; raises `LoadError`."""
+    with failures.explained(found.path), tf_keras.utils.custom_object_scope(bridges.for_tf_keras(own)):
+        if found.kind is Kind.ARCHIVE:
+            return _from_archive(found.path, trust)
+        return _from_hdf5(found)
+
+
+def from_config(config: Any, own: Mapping[str, Any]) -> tf_keras.Model:
+    """Build a model from an architecture, as `to_json` and `to_yaml` write it."""
+    with tf_keras.utils.custom_object_scope(bridges.for_tf_keras(own)):
+        model = tf_keras.models.model_from_json(json.dumps(migrated(config)))
+    assert isinstance(model, tf_keras.Model)
+    return model
+
+
+def _from_archive(path: Path, trust: bool) -> tf_keras.Model:
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / "model.keras"  # tf_keras picks the reader by the name of the file
+        link.symlink_to(path.absolute())
+        return tf_keras.models.load_model(str(link), compile=False, safe_mode=not trust)
+
+
+def _from_hdf5(found: Recognised) -> tf_keras.Model:
+    """Read the weights from the file, and the architecture, brought up to date, from memory."""
+    with h5py.File("up-to-date.h5", "w", driver="core", backing_store=False, libver="latest") as file:
+        file.attrs["model_config"] = json.dumps(migrated(found.config))
+        file["model_weights"] = h5py.ExternalLink(str(found.path.absolute()), "/model_weights")
+        return tf_keras.models.load_model(file, compile=False)

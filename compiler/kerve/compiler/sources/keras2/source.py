@@ -1,0 +1,79 @@
+"""A model of Keras 2 as a source: lowered by way of its translation, proven against itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+
+from kerve.artifact.v1 import manifest_pb2
+from kerve.compiler.errors import LoadError
+from kerve.compiler.sources import failures, whole
+from kerve.compiler.sources.base import KerasSource, record_of
+from kerve.compiler.sources.detect import Recognised
+from kerve.compiler.sources.keras2 import reading
+from kerve.compiler.sources.keras2.layers import UntranslatableError
+from kerve.compiler.sources.keras2.translate import translate
+
+__all__ = ["from_file", "from_model", "from_object"]
+
+
+def from_object(model: tf_keras.Model) -> KerasSource:
+    """Take a model that is in memory."""
+    if not isinstance(model, tf_keras.Model):
+        raise LoadError(
+            f"a {type(model).__name__} of tf_keras is not a model; put the layer into a Sequential"
+        )
+    return from_model(model, record_of("object", keras_version=tf_keras.__version__))
+
+
+def from_file(found: Recognised, own: Mapping[str, Any], trust: bool) -> KerasSource:
+    """Read a whole model; raises `LoadError`."""
+    model = reading.read(found, own, trust)
+    return from_model(model, record_of(found.kind.value, found.path, found.keras_version))
+
+
+def from_model(old: tf_keras.Model, record: manifest_pb2.Source, warnings: Sequence[str] = ()) -> KerasSource:
+    """Translate a model; where that fails it is one operation of TensorFlow, converted as a whole."""
+    call, inputs = _entry(old)
+    try:
+        new = translate(_graph(old, inputs))
+    except UntranslatableError as error:
+        warnings = [*warnings, f"converted by TensorFlow as a whole: {failures.first_line(error)}"]
+        names = old.output_names if old._is_graph_network else None
+        new = whole.as_model(lambda arguments: call(arguments, training=False), inputs, old.name, names)
+    return KerasSource(record=record, model=new, original=call, warnings=warnings)
+
+
+def _entry(old: tf_keras.Model) -> tuple[Callable[..., Any], Any]:
+    """Return the model as a function of one argument, and what that argument is."""
+    if old._is_graph_network:
+        names = iter(old.input_names)
+        return old, tf.nest.map_structure(
+            lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype, next(names)), old._nested_inputs
+        )
+    spec = old.save_spec()
+    if spec is None:
+        raise LoadError(
+            f"model '{old.name}' ({type(old).__name__}) was never called, so its inputs are not known; "
+            "call it once on data before it is saved or compiled"
+        )
+    arguments, _ = spec
+    if len(arguments) == 1:
+        return old, arguments[0]
+    return lambda inputs, training: old(*inputs, training=training), list(arguments)
+
+
+def _graph(old: tf_keras.Model, inputs: Any) -> tf_keras.Model:
+    """Return the model with its graph of layers; a subclassed model's is recorded by running its code."""
+    if old._is_graph_network:
+        return old
+    tensors = tf.nest.map_structure(lambda spec: tf_keras.Input(type_spec=spec, name=spec.name), inputs)
+    arguments = tensors if isinstance(inputs, list) else [tensors]
+    inference = {"training": False} if old._expects_training_arg else {}
+    try:
+        return tf_keras.Model(tensors, old.call(*arguments, **inference), name=old.name)
+    except Exception as error:  # the author's code may fail in any way on symbolic tensors
+        raise UntranslatableError(f"the code of {type(old).__name__} is not a graph of layers") from error

@@ -1,0 +1,168 @@
+"""A model of Keras 2 as an equal model of Keras 3.
+
+The graph of layers is walked in topological order and every layer's equal is called on the new tensors. The
+result is run beside the original: a layer that turns out not to be equal after all is kept as it is, behind
+an `OldLayer`, and the translation begins anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+import tf_keras
+
+from kerve.compiler.sources.keras2 import comparison, layers
+from kerve.compiler.sources.keras2.bridges import OldLayer
+from kerve.compiler.sources.keras2.layers import UntranslatableError, clean_name
+from kerve.compiler.sources.keras2.operations import operation
+
+__all__ = ["translate"]
+
+
+def translate(old: tf_keras.Model) -> keras.Model:
+    """Return a Keras 3 model with the same inputs, outputs and weights; raises `UntranslatableError`."""
+    kept: set[str] = set()
+    while True:
+        attempt = _Translation(kept)
+        try:
+            new = attempt.model(old)
+            culprit = comparison.first_difference(old, new, attempt.inputs, attempt.tensors)
+        except _NotEqualError as error:
+            culprit = error.layer
+        if culprit is None:
+            return new
+        if culprit in kept:
+            raise UntranslatableError(f"layer '{culprit}' computes something else in Keras 3")
+        kept.add(culprit)
+
+
+class _NotEqualError(Exception):
+    """What was thought to be a layer's equal does not fit in its place."""
+
+    def __init__(self, layer: str) -> None:
+        super().__init__(layer)
+        self.layer = layer
+
+
+class _Translation:
+    """One attempt; the layers named in `kept` stay as they are."""
+
+    def __init__(self, kept: set[str]) -> None:
+        self.inputs: Any = None
+        #: The tensors of the outermost graph: (layer, old, new), in topological order.
+        self.tensors: list[tuple[str, Any, Any]] = []
+        self._kept = kept
+        self._layers: dict[int, Any] = {}
+        self._pairs: list[tuple[Any, Any]] = []
+
+    def model(self, old: tf_keras.Model) -> keras.Model:
+        """Translate a model with its weights."""
+        new = self._graph(old)
+        for old_layer, new_layer in self._pairs:
+            _copy_weights(old_layer, new_layer)
+        return new
+
+    def _graph(self, old: tf_keras.Model) -> keras.Model:
+        """Walk the graph of layers, and build it again."""
+        graph = _Tensors()
+        for tensor, name in zip(tf.nest.flatten(old.inputs), old.input_names, strict=True):
+            graph[tensor] = _input(tensor, name, any_batch=_is_built_by_call(old))
+        tensors = []
+        for node in _nodes(old):
+            results = self._call(node, graph)
+            for before, after in zip(tf.nest.flatten(node.outputs), keras.tree.flatten(results), strict=True):
+                graph[before] = after
+                tensors.append((node.layer.name, before, after))
+        inputs, outputs = graph.map(old._nested_inputs), graph.map(old._nested_outputs)
+        self.inputs, self.tensors = inputs, tensors
+        if isinstance(old, tf_keras.Sequential) and len(tensors) == len(old.layers):
+            return keras.Sequential(
+                [inputs, *(self._layer(layer) for layer in old.layers)], name=clean_name(old.name)
+            )
+        return keras.Model(inputs, outputs, name=clean_name(old.name))
+
+    def _call(self, node: Any, graph: _Tensors) -> Any:
+        args, kwargs = graph.map(node.call_args), graph.map(node.call_kwargs)
+        if not kwargs.get("training", True):
+            del kwargs["training"]
+        if isinstance(node.layer, tf_keras.src.layers.TFOpLambda):
+            return operation(node.layer, args, kwargs)
+        kwargs = {name: value for name, value in kwargs.items() if value is not None}
+        try:
+            return self._layer(node.layer)(*args, **kwargs)
+        except (TypeError, ValueError) as error:  # how Keras refuses arguments
+            if node.layer.name in self._kept:
+                raise
+            raise _NotEqualError(node.layer.name) from error
+
+    def _layer(self, old: Any) -> Any:
+        if id(old) not in self._layers:
+            self._layers[id(old)] = self._new_layer(old)
+        return self._layers[id(old)]
+
+    def _new_layer(self, old: Any) -> Any:
+        if old.name in self._kept:
+            return OldLayer(old, clean_name(old.name))
+        if isinstance(old, tf_keras.Model):
+            if not old._is_graph_network:
+                return OldLayer(old, clean_name(old.name))
+            return self._graph(old)
+        try:
+            new = layers.layer(old)
+        except (UntranslatableError, TypeError, ValueError):  # the latter two are how Keras refuses arguments
+            return OldLayer(old, clean_name(old.name))
+        self._pairs.append((old, new))
+        return new
+
+
+class _Tensors(dict[int, Any]):
+    """The new tensor for each old one."""
+
+    def __setitem__(self, old: Any, new: Any) -> None:
+        super().__setitem__(id(old), new)
+
+    def map(self, structure: Any) -> Any:
+        """Replace old tensors in a structure by new ones, and variables by their values."""
+        return tf.nest.map_structure(self._new, structure)
+
+    def _new(self, leaf: Any) -> Any:
+        if isinstance(leaf, tf.Variable):
+            return leaf.numpy()
+        return self.get(id(leaf), leaf)
+
+
+def _is_built_by_call(old: tf_keras.Model) -> bool:
+    """Whether the batch size in the graph is merely that of the first batch that came."""
+    return isinstance(old, tf_keras.Sequential) and not old._has_explicit_input_shape
+
+
+def _input(tensor: Any, name: str, *, any_batch: bool) -> Any:
+    if not isinstance(tensor.type_spec, tf.TensorSpec):
+        kind = type(tensor.type_spec).__name__.removesuffix("TensorSpec").lower()
+        raise UntranslatableError(f"the input '{name}' is {kind}; Keras 3 and ONNX take dense tensors")
+    batch, *dims = tensor.shape
+    shape = (None if any_batch else batch, *dims)
+    return keras.Input(batch_shape=shape, dtype=tensor.dtype.name, name=clean_name(name))
+
+
+def _nodes(old: tf_keras.Model) -> Iterator[Any]:
+    """The calls of layers in a graph, each after those whose results it takes."""
+    for _, nodes in sorted(old._nodes_by_depth.items(), reverse=True):
+        for node in nodes:
+            if not node.is_input:
+                yield node
+
+
+def _copy_weights(old: Any, new: Any) -> None:
+    values = old.get_weights()
+    if len(values) != len(new.get_weights()):
+        raise _NotEqualError(old.name)
+    try:
+        new.set_weights(values)
+    except ValueError as error:  # the shapes differ
+        raise _NotEqualError(old.name) from error
+    if hasattr(new, "finalize_state"):
+        new.finalize_state()

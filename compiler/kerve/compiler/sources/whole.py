@@ -1,0 +1,37 @@
+"""A function of TensorFlow as a Keras 3 model of one operation, which tf2onnx converts as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from kerve.compiler.sources.keras2.bridges import OldFunction
+from kerve.compiler.sources.keras2.layers import clean_name
+
+__all__ = ["as_model"]
+
+
+def as_model(
+    function: Callable[..., Any], inputs: Any, name: str, output_names: Sequence[str] | None = None
+) -> keras.Model:
+    """Return a model that calls `function(inputs)`.
+
+    `inputs` is a structure of `tf.TensorSpec`, each with a name. `output_names` name what the function
+    returns; a dictionary has names of its own.
+    """
+    arguments = keras.tree.map_structure(_input, inputs)
+    results = OldFunction(function, clean_name(name))(arguments)
+    if output_names is not None:
+        named = [
+            keras.layers.Identity(name=clean_name(output))(result)
+            for output, result in zip(output_names, keras.tree.flatten(results), strict=True)
+        ]
+        results = keras.tree.pack_sequence_as(results, named)
+    return keras.Model(arguments, results, name=clean_name(name))
+
+
+def _input(spec: tf.TensorSpec) -> Any:
+    return keras.Input(batch_shape=tuple(spec.shape), dtype=spec.dtype.name, name=clean_name(spec.name))
