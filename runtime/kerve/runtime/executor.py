@@ -26,6 +26,10 @@ class Executor(threading.Thread):
         while (batch := self._queue.take()) is not None:
             self._answer(batch)
 
+    def terminate(self) -> None:
+        """End what is being computed and refuse what waits, as soon as the model can be interrupted."""
+        self._model.terminate()
+
     def _answer(self, batch: Batch) -> None:
         try:
             outputs = self._model.run(batch.inputs, batch.requested)

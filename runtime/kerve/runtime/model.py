@@ -39,6 +39,10 @@ class Model:
             return {name: array[:0] for name, array in self._session.run(one_row, outputs).items()}
         return self._session.run(inputs, outputs)
 
+    def terminate(self) -> None:
+        """End what is being computed; nothing can be run any more."""
+        self._session.terminate()
+
     def check_golden(self) -> bool:
         """Compare with the golden data; return whether there is any.
 

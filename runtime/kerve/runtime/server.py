@@ -22,6 +22,9 @@ __all__ = ["Server"]
 
 log = logging.getLogger(__name__)
 
+# Seconds that answers take to reach their clients once they are computed.
+LAST_WORDS = 1.0
+
 
 class Server:
     """Serves the newest version of every model of a repository.
@@ -79,8 +82,11 @@ class Server:
         self._set_health(HealthCheckResponse.SERVING)
         return served
 
-    def drain(self, timeout: float) -> None:
-        """Refuse new work, finish what was accepted within `timeout` seconds, then close every connection."""
+    def drain(self, timeout: float) -> bool:
+        """Refuse new work, finish what was accepted within `timeout` seconds, then close every connection.
+
+        Returns whether all of it was finished; the rest is answered with UNAVAILABLE, if it can be stopped.
+        """
         end = time.monotonic() + timeout
         self._ready = False
         self._health.enter_graceful_shutdown()
@@ -88,7 +94,13 @@ class Server:
             queue.close()
         for executor in self._executors:
             executor.join(max(0.0, end - time.monotonic()))
-        self._transport.stop(max(0.0, end - time.monotonic())).wait()
+        late = [executor for executor in self._executors if executor.is_alive()]
+        for executor in late:
+            executor.terminate()
+        for executor in late:
+            executor.join(LAST_WORDS)
+        self._transport.stop(LAST_WORDS).wait()
+        return not late
 
     def _host_services(self) -> None:
         servicer = OipServicer(self._catalog, ready=lambda: self._ready)

@@ -11,7 +11,7 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from kerve.runtime.datatypes import BF16, BY_ONNX, BYTES, DATATYPES, Array
-from kerve.runtime.errors import ArtifactError, InternalError, InvalidArgumentError
+from kerve.runtime.errors import ArtifactError, InternalError, InvalidArgumentError, UnavailableError
 from kerve.runtime.signature import TensorSpec
 
 __all__ = ["Session"]
@@ -41,6 +41,8 @@ class Session:
             )
         except ORT_ERRORS as error:
             raise ArtifactError(f"{model_file} cannot be loaded by ONNX Runtime: {error}") from error
+        # Shared by all runs: the flag in it ends those under way and every later one.
+        self._options = onnxruntime.RunOptions()
         self.inputs = tuple(spec(each, model_file) for each in self._session.get_inputs())
         self.outputs = tuple(spec(each, model_file) for each in self._session.get_outputs())
         self._datatypes = {each.name: each.datatype for each in (*self.inputs, *self.outputs)}
@@ -51,18 +53,25 @@ class Session:
         """Compute the named outputs.
 
         Raises InvalidArgumentError when the values of an input are outside what the model can compute (an
-        index beyond a table, say), InternalError when the model fails otherwise.
+        index beyond a table, say), UnavailableError once terminated, InternalError when the model fails
+        otherwise.
         """
         try:
             return self._run(inputs, outputs)
         except ort_errors.InvalidArgument as error:
             raise InvalidArgumentError(f"the model cannot compute this input: {reason(error)}") from error
         except ORT_ERRORS as error:
+            if self._options.terminate:
+                raise UnavailableError("the server is shutting down") from error
             raise InternalError("the model failed; see the server's log") from error
+
+    def terminate(self) -> None:
+        """End the runs under way before their next operator; nothing can be run any more."""
+        self._options.terminate = True
 
     def _run_arrays(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         given = {name: self._to_session(name, array) for name, array in inputs.items()}
-        results = self._session.run(list(outputs), given)
+        results = self._session.run(list(outputs), given, self._options)
         return {name: self._from_session(name, array) for name, array in zip(outputs, results, strict=True)}
 
     def _run_values(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
@@ -75,7 +84,7 @@ class Session:
             else onnxruntime.OrtValue.ortvalue_from_numpy(array)
             for name, array in arrays.items()
         }
-        results = self._session.run_with_ort_values(list(outputs), given)
+        results = self._session.run_with_ort_values(list(outputs), given, self._options)
         return {
             name: bits(value)
             if self._datatypes[name] == BF16.name

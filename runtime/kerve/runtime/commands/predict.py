@@ -71,10 +71,15 @@ def read_arrays(file: Path) -> dict[str, Array]:
 
 
 def write_arrays(file: Path, outputs: Mapping[str, Array]) -> None:
-    """Write outputs to an .npz file; BYTES in a fixed width, which .npz can keep without pickling."""
-    plain = {name: array.astype("S") if array.dtype == object else array for name, array in outputs.items()}
-    with file.open("wb") as stream:
-        np.savez(stream, **plain)
+    """Write outputs to an .npz file; BYTES in a fixed width, which needs no pickle.
+
+    Not numpy.savez: it takes the names as keywords, and an output may be called `file`.
+    """
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in outputs.items():
+            with archive.open(f"{name}.npy", "w") as stream:
+                plain = array.astype("S") if array.dtype == object else array
+                np.lib.format.write_array(stream, plain, allow_pickle=False)
 
 
 def choose_inputs(signature: Signature, arrays: Mapping[str, Array], file: Path) -> dict[str, Array]:

@@ -1,6 +1,7 @@
 """`kerve serve`."""
 
 import logging
+import os
 import signal
 import threading
 from dataclasses import dataclass
@@ -41,8 +42,9 @@ def command(options: Options) -> None:
     """Serve the newest version of every model of a repository over gRPC.
 
     Prints one line when it is ready, with the address and the models. SIGTERM and SIGINT refuse new work,
-    finish what was accepted and end with exit code 0; a second signal ends at once. A model that cannot be
-    loaded is logged and left out; exit code 3 when that leaves none.
+    finish what was accepted and end with exit code 0, or 1 when --drain-timeout was too short for it; a
+    second signal ends at once. A model that cannot be loaded is logged and left out; exit code 3 when that
+    leaves none.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     transport = GrpcioTransport()
@@ -62,7 +64,11 @@ def command(options: Options) -> None:
             click.echo(f"ready: gRPC on {host}:{port} ({transport.name}), serving {names}")
             server.stopping.wait()
     finally:
-        server.drain(options.drain_timeout)
+        finished = server.drain(options.drain_timeout)
+    if not finished:
+        click.echo(f"error: not all work was finished within {options.drain_timeout} s", err=True)
+        # A model that is still computing would bring the interpreter down in the middle of its exit.
+        os._exit(1)
 
 
 def stop_on_signals(stopping: threading.Event) -> None:

@@ -27,8 +27,8 @@ __all__ = ["decode_metadata", "decode_response", "encode_request", "to_tensor"]
 def to_tensor(spec: TensorSpec, value: ArrayLike) -> Array:
     """Return a value as the input's datatype.
 
-    Converts where NumPy calls it "same kind" (float64 to FP32, int64 to INT32, uint8 to FP32) and no integer
-    changes; text becomes UTF-8. Raises InvalidArgumentError otherwise.
+    Converts where NumPy calls it "same kind" (float64 to FP32, uint8 to FP32) and between integers when
+    none of them changes; text becomes UTF-8. Raises InvalidArgumentError otherwise.
     """
     array = np.asarray(value)
     if spec.datatype == BYTES.name:
@@ -44,12 +44,13 @@ def cast(spec: TensorSpec, array: Array, dtype: np.dtype[Any]) -> Array:
     """Return the array as the dtype, or say why that would change what it means."""
     if array.dtype == dtype:
         return array
-    if not np.can_cast(array.dtype, dtype, "same_kind"):
+    integers = array.dtype.kind in "iu" and dtype.kind in "iu"
+    if not integers and not np.can_cast(array.dtype, dtype, "same_kind"):
         raise InvalidArgumentError(
             f"input {spec.name!r}: expected {spec.datatype}, got an array of {array.dtype}"
         )
     result = array.astype(dtype)
-    if dtype.kind in "iu" and not np.array_equal(result, array):
+    if integers and not np.array_equal(result, array):
         raise InvalidArgumentError(
             f"input {spec.name!r}: a value of the {array.dtype} does not fit {spec.datatype}"
         )
