@@ -16,8 +16,17 @@ import onnx_ir as ir
 from google.protobuf import json_format
 from numpy.typing import NDArray
 
-from kerve.artifact.v1.manifest_pb2 import Dimension, FileInfo, Manifest, Signature, TensorSpec, Verification
+from kerve.artifact.v1.manifest_pb2 import (
+    Dimension,
+    FileInfo,
+    Manifest,
+    Signature,
+    StateSpec,
+    TensorSpec,
+    Verification,
+)
 from kerve.compiler.errors import LoadError
+from kerve.compiler.lowering import StateVariable
 from kerve.compiler.verification import Check, Verified
 
 __all__ = [
@@ -117,6 +126,20 @@ def signature_of(model: ir.Model) -> Signature:
         spec.shape and spec.shape[0].symbol == "batch" for spec in (*inputs, *outputs)
     )
     return Signature(inputs=inputs, outputs=outputs, batched=batched)
+
+
+def state_of(model: ir.Model, state: Iterable[StateVariable]) -> list[StateSpec]:
+    """Describe the variables that a caller must carry from one request to the next."""
+    inputs = {value.name: value for value in model.graph.inputs}
+    return [
+        StateSpec(
+            input=each.input,
+            output=each.output,
+            spec=_tensor_spec(inputs[each.input]),
+            initial=np.ascontiguousarray(each.initial).tobytes(),
+        )
+        for each in state
+    ]
 
 
 def verification_of(checks: Iterable[Check]) -> Verification:

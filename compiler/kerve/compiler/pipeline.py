@@ -60,6 +60,7 @@ def build(
                 opset=options.opset,
                 precision="float32",
                 verification=packaging.verification_of(verified.checks),
+                state=packaging.state_of(model, lowered.state),
                 warnings=[*origin.warnings, *lowered.warnings],
             ),
             folder,

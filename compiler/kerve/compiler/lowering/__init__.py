@@ -13,8 +13,9 @@ from kerve.compiler.lowering import layers, ops, signature
 from kerve.compiler.lowering.interception import intercept
 from kerve.compiler.lowering.lowering import LAYER_KEY, Lowering
 from kerve.compiler.lowering.registry import Handlers
+from kerve.compiler.lowering.state import Restart, StateVariable
 
-__all__ = ["HANDLERS", "LAYER_KEY", "Lowered", "lower"]
+__all__ = ["HANDLERS", "LAYER_KEY", "Lowered", "StateVariable", "lower"]
 
 HANDLERS = Handlers([layers.HANDLERS, ops.HANDLERS])
 
@@ -28,6 +29,8 @@ class Lowered:
     inputs: Any
     #: Names of the graph's outputs, in the structure in which Keras's model returns its outputs.
     outputs: Any
+    #: Variables that the call changes, with the inputs and outputs that carry them.
+    state: tuple[StateVariable, ...]
     warnings: tuple[str, ...]
 
 
@@ -35,12 +38,22 @@ def lower(model: keras.Model, *, opset: int = 21, input_signature: Any = None) -
     """Lower a built Keras model, in inference mode, to an ONNX model.
 
     `input_signature` (a structure of `keras.KerasTensor`, `keras.InputSpec` or `tf.TensorSpec`) is needed
-    for models that do not know their inputs: subclassed ones that were never called.
+    for models that do not know their inputs: subclassed ones that were never called. Variables that the
+    call changes become inputs and outputs, after the model's own.
 
     Raises `ConversionError`, naming layer and operation, when something has no ONNX form.
     """
-    g = Lowering(opset, HANDLERS)
     inputs = signature.inputs_of(model, input_signature)
+    state: list[keras.Variable] = []
+    while True:
+        try:
+            return _lower(model, opset, inputs, state)
+        except Restart as found:
+            state.append(found.variable)
+
+
+def _lower(model: keras.Model, opset: int, inputs: Any, state: list[keras.Variable]) -> Lowered:
+    g = Lowering(opset, HANDLERS, state)
     symbols = keras.tree.map_structure(lambda spec: signature.enter(g, spec), inputs)
     with intercept(g):
         results = model(*symbols, training=False)
@@ -51,5 +64,6 @@ def lower(model: keras.Model, *, opset: int = 21, input_signature: Any = None) -
         model=lowered,
         inputs=keras.tree.map_structure(lambda spec: spec.name, inputs),
         outputs=outputs,
+        state=tuple(g.state.variables),
         warnings=tuple(g.warnings),
     )

@@ -16,6 +16,7 @@ from unittest import mock
 import keras
 from keras.src.layers import layer as layer_module
 
+from kerve.compiler.lowering import backend, recurrence
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.symbol import Symbol, is_symbol, symbols_in
 
@@ -38,6 +39,18 @@ _VARIABLE_OPERATORS: dict[str, Callable[..., Any]] = {
     "__ge__": keras.ops.greater_equal,
     "__and__": keras.ops.logical_and,
     "__or__": keras.ops.logical_or,
+}
+
+#: The same with the variable on the right, which reach Keras only when the variable is state.
+_REFLECTED_OPERATORS: dict[str, Callable[..., Any]] = {
+    "__radd__": keras.ops.add,
+    "__rsub__": keras.ops.subtract,
+    "__rmul__": keras.ops.multiply,
+    "__rtruediv__": keras.ops.true_divide,
+    "__rfloordiv__": keras.ops.floor_divide,
+    "__rmod__": keras.ops.mod,
+    "__rpow__": keras.ops.power,
+    "__rmatmul__": keras.ops.matmul,
 }
 
 _ONE_AT_A_TIME = threading.RLock()
@@ -65,10 +78,15 @@ def _replacements(g: Lowering) -> Iterator[tuple[object, str, object]]:
     yield keras.Layer, "add_loss", lambda *_: None
     yield keras.Variable, "assign", _assign(g)
     for name, operation in _VARIABLE_OPERATORS.items():
-        yield keras.Variable, name, _operator(getattr(keras.Variable, name), operation)
+        yield keras.Variable, name, _operator(g, getattr(keras.Variable, name), operation)
+    for name, operation in _REFLECTED_OPERATORS.items():
+        yield keras.Variable, name, _reflected(g, getattr(keras.Variable, name), operation)
+    yield keras.Variable, "value", property(_value(g, keras.Variable.value.fget))
     shape = _shape(g, keras.ops.shape)
     for module in (keras.ops, keras.src.ops, keras.src.ops.core):
         yield module, "shape", shape
+    yield from backend.replacements(g)
+    yield from recurrence.replacements(g)
 
 
 def _symbolic_call(g: Lowering, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -80,11 +98,31 @@ def _symbolic_call(g: Lowering, original: Callable[..., Any]) -> Callable[..., A
     return symbolic_call
 
 
-def _operator(original: Callable[..., Any], operation: Callable[..., Any]) -> Callable[..., Any]:
+def _operator(g: Lowering, original: Callable[..., Any], operation: Callable[..., Any]) -> Callable[..., Any]:
     def operator(variable: keras.Variable, other: Any) -> Any:
+        if g.state.holds(variable):
+            return operation(Symbol(g.state.read(variable)), other)
         return operation(variable, other) if is_symbol(other) else original(variable, other)
 
     return operator
+
+
+def _reflected(
+    g: Lowering, original: Callable[..., Any], operation: Callable[..., Any]
+) -> Callable[..., Any]:
+    def operator(variable: keras.Variable, other: Any) -> Any:
+        if g.state.holds(variable):
+            return operation(other, Symbol(g.state.read(variable)))
+        return original(variable, other)
+
+    return operator
+
+
+def _value(g: Lowering, original: Callable[..., Any]) -> Callable[..., Any]:
+    def value(variable: keras.Variable) -> Any:
+        return Symbol(g.state.read(variable)) if g.state.holds(variable) else original(variable)
+
+    return value
 
 
 def _shape(g: Lowering, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -104,12 +142,12 @@ def _size(g: Lowering, x: Symbol, axis: int) -> Symbol:
 
 
 def _assign(g: Lowering) -> Callable[..., Any]:
-    """State that changes during a call must not be frozen into the graph, nor changed in the source."""
+    """An assignment gives the graph's state its next value; the source's variable keeps its own."""
 
-    def assign(variable: keras.Variable, _value: Any) -> Any:
-        raise g.refuse(
-            f"its call changes the variable '{variable.path}', and a compiled model has no memory",
-            "make the state an input and an output of the model, or guard the update with `if training`",
-        )
+    def assign(variable: keras.Variable, value: Any) -> Any:
+        before = g.state.read(variable)
+        after = g.cast(g.to_value(value), before.dtype)
+        g.state.write(variable, after)
+        return Symbol(after)
 
     return assign

@@ -52,21 +52,25 @@ def enter(g: Lowering, spec: InputSpec) -> Symbol:
 
 def finish(g: Lowering, model: keras.Model, results: Any) -> Any:
     """Make the results of the model the outputs of the graph; returns their names in its structure."""
+    g.graph.inputs.extend(g.state.inputs)
     leaves = keras.tree.flatten_with_path(results)
     names = _unique(_output_names(model, leaves))
-    taken: set[ir.Value] = {*g.graph.inputs, *g.graph.initializers.values()}
     for name, (_, symbol) in zip(names, leaves, strict=True):
-        value = symbol.value
-        if value in taken:
-            value = _copy(g, value)
-        taken.add(value)
+        value = _own(g, symbol.value)
         value.name = name
         value.shape = ir.Shape(_named_dims(value.shape))
+        g.graph.outputs.append(value)
+    for name, last in g.state.last:
+        value = _own(g, last)
+        value.name = name
         g.graph.outputs.append(value)
     return keras.tree.pack_sequence_as(results, names)
 
 
-def _copy(g: Lowering, value: ir.Value) -> ir.Value:
+def _own(g: Lowering, value: ir.Value) -> ir.Value:
+    """Return a value that is nothing but an output, for it takes the output's name."""
+    if not (value.is_graph_input() or value.is_initializer() or value.is_graph_output()):
+        return value
     copy = g.op.Identity(value)
     copy.type, copy.shape = value.type, value.shape
     return copy
