@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kerve.compiler.lowering.layers import convolution, core, normalization, pooling, recurrent
+from kerve.compiler.lowering.layers import convolution, core, normalization, pooling, recurrent, wrappers
 from kerve.compiler.lowering.registry import Handlers
 
 __all__ = ["HANDLERS"]
@@ -14,5 +14,6 @@ HANDLERS = Handlers(
         normalization.HANDLERS,
         pooling.HANDLERS,
         recurrent.HANDLERS,
+        wrappers.HANDLERS,
     ]
 )
