@@ -1,0 +1,21 @@
+"""A native gRPC transport that hands Python whole batches.
+
+`Server` hosts servicers written for grpcio, and serves `inference.GRPCInferenceService/ModelInfer`,
+`ModelStreamInfer` and `tensorflow.serving.PredictionService/Predict` itself: decoding, validation, queueing,
+batching and encoding happen without the GIL, and an executor takes whole batches from a `Queue`.
+"""
+
+from kerve_wire._native import Batch, Queue
+from kerve_wire._options import QueueOptions, QueuePolicy, ServerOptions, TensorSpec
+from kerve_wire._server import Credentials, Server
+
+__all__ = [
+    "Batch",
+    "Credentials",
+    "Queue",
+    "QueueOptions",
+    "QueuePolicy",
+    "Server",
+    "ServerOptions",
+    "TensorSpec",
+]

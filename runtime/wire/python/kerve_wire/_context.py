@@ -1,0 +1,159 @@
+"""What a servicer sees of a call: grpcio's ServicerContext."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NoReturn
+
+import grpc
+
+from kerve_wire._native import Call
+
+__all__ = ["AbortError", "Context", "Metadata"]
+
+log = logging.getLogger(__name__)
+
+Metadata = Iterable[tuple[str, str | bytes]]
+
+COMPRESSIONS = {
+    grpc.Compression.NoCompression: None,
+    grpc.Compression.Deflate: "deflate",
+    grpc.Compression.Gzip: "gzip",
+}
+
+
+class AbortError(Exception):
+    """Ends a servicer's method; the status is in the context."""
+
+
+class _Metadatum(tuple[str, str | bytes]):
+    """A pair that also answers to `key` and `value`, as grpcio's do."""
+
+    __slots__ = ()
+
+    @property
+    def key(self) -> str:
+        return self[0]
+
+    @property
+    def value(self) -> str | bytes:
+        return self[1]
+
+
+class Context(grpc.ServicerContext):
+    """One call, as its servicer sees it."""
+
+    def __init__(self, call: Call, watch: Callable[["Context"], bool]) -> None:
+        self.call = call
+        self._call = call
+        # Asks that `run_callbacks` be called at the end of the call; False when it is over.
+        self._watch = watch
+        self._metadata = tuple(_Metadatum(pair) for pair in call.metadata)
+        self._code: Any = None
+        self._details: str = ""
+        self._trailing: Metadata = ()
+        self._begun = False
+        self._aborted = False
+        self._compression: str | None = None
+        self._callbacks: list[Callable[[], None]] | None = []
+        self._callbacks_lock = threading.Lock()
+
+    def is_active(self) -> bool:
+        return self._call.is_active()
+
+    def time_remaining(self) -> float | None:  # type: ignore[override]  # the stubs forget calls without a deadline
+        return self._call.time_remaining()
+
+    def cancel(self) -> None:
+        self._call.cancel()
+
+    def add_callback(self, callback: Callable[[], None]) -> bool:
+        with self._callbacks_lock:
+            if self._callbacks is None or not self._watch(self):
+                return False
+            self._callbacks.append(callback)
+            return True
+
+    def run_callbacks(self) -> None:
+        """Call back whoever waits for the end of the call; once."""
+        with self._callbacks_lock:
+            callbacks, self._callbacks = self._callbacks, None
+        for callback in callbacks or ():
+            try:
+                callback()
+            except Exception:  # a callback has nobody else to fail for
+                log.exception("a callback of %s failed", self._call.method)
+
+    def invocation_metadata(self) -> Any:
+        return self._metadata
+
+    def peer(self) -> str:
+        return self._call.peer
+
+    def peer_identities(self) -> Iterable[bytes] | None:  # type: ignore[override]  # the stubs forget unknown peers
+        key = self.peer_identity_key()
+        return None if key is None else self._call.identity[key]
+
+    def peer_identity_key(self) -> str | None:  # type: ignore[override]  # as above
+        names = ("x509_subject_alternative_name", "x509_common_name")
+        return next((name for name in names if name in self._call.identity), None)
+
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:  # type: ignore[override]  # grpcio's own is such a mapping
+        return self._call.identity
+
+    def set_compression(self, compression: grpc.Compression) -> None:
+        self._compression = COMPRESSIONS[compression]
+
+    def disable_next_message_compression(self) -> None:
+        self._compression = None
+
+    def send_initial_metadata(self, initial_metadata: Metadata) -> None:  # type: ignore[override]  # wider
+        if self._begun:
+            raise ValueError("the initial metadata has been sent; it can be sent once, before the first message")
+        self._begun = True
+        self._call.begin(list(initial_metadata), self._compression)
+
+    def set_trailing_metadata(self, trailing_metadata: Metadata) -> None:  # type: ignore[override]  # wider
+        self._trailing = trailing_metadata
+
+    def trailing_metadata(self) -> Metadata:
+        return self._trailing
+
+    def abort(self, code: grpc.StatusCode, details: str) -> NoReturn:
+        if code is grpc.StatusCode.OK:
+            log.error("abort() with OK: expected a code that says what went wrong")
+            code, details = grpc.StatusCode.UNKNOWN, ""
+        self._code, self._details, self._aborted = code, details, True
+        raise AbortError
+
+    def abort_with_status(self, status: grpc.Status) -> NoReturn:
+        self._trailing = status.trailing_metadata
+        self.abort(status.code, status.details)
+
+    def set_code(self, code: grpc.StatusCode) -> None:
+        self._code = code
+
+    def set_details(self, details: str) -> None:
+        self._details = details
+
+    def code(self) -> Any:
+        return self._code
+
+    def details(self) -> str:
+        return self._details
+
+    def send(self, message: bytes) -> bool:
+        """Send a message; False when the call is over."""
+        if not self._begun:
+            self._begun = True
+            if not self._call.begin((), self._compression):
+                return False
+        return self._call.send(message, self._compression)
+
+    def finish(self, *, failure: str | None = None) -> None:
+        """End the call with the status that was set; with UNKNOWN and `failure` when none was."""
+        code, details = self._code, self._details
+        if failure is not None and not self._aborted and code in (None, grpc.StatusCode.OK):
+            code, details = grpc.StatusCode.UNKNOWN, failure
+        number = code.value[0] if isinstance(code, grpc.StatusCode) else int(code or 0)
+        self._call.finish(number, details or "", list(self._trailing or ()))

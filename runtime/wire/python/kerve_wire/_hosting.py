@@ -1,0 +1,130 @@
+"""Servicers written for grpcio: which method serves a call, and the threads that run it."""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import grpc
+
+from kerve_wire._calls import serve
+from kerve_wire._context import Context
+from kerve_wire._native import Call
+from kerve_wire._native import Server as NativeServer
+
+__all__ = ["Pool", "Services"]
+
+log = logging.getLogger(__name__)
+
+Handler = grpc.RpcMethodHandler[Any, Any]
+Find = Callable[[grpc.HandlerCallDetails], Handler | None]
+
+
+class CallDetails(grpc.HandlerCallDetails):
+    """What a generic handler and an interceptor are asked about."""
+
+    def __init__(self, method: str, metadata: Any) -> None:
+        self.method = method
+        self.invocation_metadata = metadata
+
+
+class Services:
+    """The methods of all services."""
+
+    def __init__(self, interceptors: Sequence[grpc.ServerInterceptor[Any, Any]]) -> None:
+        self._generic: tuple[grpc.GenericRpcHandler, ...] = ()
+        self._registered: dict[str, Handler] = {}
+        self._interceptors = tuple(interceptors)
+
+    def add_generic(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """Add handlers that are asked about every method."""
+        self._generic += tuple(handlers)
+
+    def add_registered(self, service: str, methods: Mapping[str, Handler]) -> None:
+        """Add the methods of a service."""
+        self._registered |= {f"/{service}/{name}": handler for name, handler in methods.items()}
+
+    def find(self, context: Context) -> Handler | None:
+        """Return what serves a call, as the interceptors see it; None when nothing does."""
+        find: Find = self._find
+        for interceptor in reversed(self._interceptors):
+            find = intercepted(interceptor, find)
+        return find(CallDetails(context.call.method, context.invocation_metadata()))
+
+    def _find(self, details: grpc.HandlerCallDetails) -> Handler | None:
+        if (registered := self._registered.get(details.method)) is not None:
+            return registered
+        found = (generic.service(details) for generic in self._generic)
+        return next((handler for handler in found if handler is not None), None)
+
+
+def intercepted(interceptor: grpc.ServerInterceptor[Any, Any], find: Find) -> Find:
+    """Return `find` as the interceptor lets it be seen."""
+
+    def through(details: grpc.HandlerCallDetails) -> Handler | None:
+        return interceptor.intercept_service(find, details)  # type: ignore[arg-type]  # the stubs forget None
+
+    return through
+
+
+class Pool:
+    """The threads that serve calls: one more starts whenever none is idle, up to a limit."""
+
+    def __init__(self, native: NativeServer, services: Services, max_threads: int) -> None:
+        self._native = native
+        self._services = services
+        self._max_threads = max_threads
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._idle = 0
+        self._watched: dict[int, Context] = {}
+
+    def start(self) -> None:
+        """Start the first thread."""
+        with self._lock:
+            self._keep_one_idle()
+
+    def _keep_one_idle(self) -> None:
+        if self._idle == 0 and self._threads < self._max_threads:
+            self._threads += 1
+            self._idle += 1
+            name = f"kerve-wire-call-{self._threads}"
+            threading.Thread(target=self._work, name=name, daemon=True).start()
+
+    def _work(self) -> None:
+        while (event := self._native.next_event()) is not None:
+            with self._lock:
+                self._idle -= 1
+                self._keep_one_idle()
+            begun, call = event
+            try:
+                if begun:
+                    self._serve(call)
+                elif (context := self._watched.pop(call.id, None)) is not None:
+                    context.run_callbacks()
+            except Exception:  # the edge of the pool: one call must not end the thread that serves the others
+                log.exception("%s failed", call.method)
+            with self._lock:
+                self._idle += 1
+
+    def _serve(self, call: Call) -> None:
+        context = Context(call, self._watch)
+        try:
+            handler = self._services.find(context)
+        except Exception as error:  # the edge of a call: whatever an interceptor raises is for the client
+            log.exception("finding %s failed", call.method)
+            context.finish(failure=f"Error in service handler: {error}")
+            return
+        if handler is None:
+            context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+            context.set_details("Method not found!")
+            context.finish()
+            return
+        serve(handler, context)
+
+    def _watch(self, context: Context) -> bool:
+        self._watched[context.call.id] = context
+        active = context.call.watch()
+        if not active:
+            self._watched.pop(context.call.id, None)
+        return active

@@ -1,0 +1,111 @@
+"""The native half; see `kerve_wire` for the public one."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+_Spec = tuple[str, str, Sequence[int | str | None], Sequence[str], bool]
+_Material = bytes | str
+_Metadata = Sequence[tuple[str, str | bytes]] | None
+
+@final
+class Batch:
+    """One or more requests that are computed together; answered exactly once, by `reply` or by `fail`."""
+
+    @property
+    def inputs(self) -> dict[str, NDArray[Any]]:
+        """One contiguous array per input, the rows of all requests stacked on axis 0, padding at the end."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of the batch dimension, without padding; 1 for a model without one."""
+
+    @property
+    def requested(self) -> frozenset[str] | None:
+        """The outputs that anyone in the batch asked for; None: all."""
+
+    @property
+    def deadline(self) -> float | None:
+        """The earliest deadline, in seconds of `time.monotonic()`."""
+
+    @property
+    def parameters(self) -> dict[str, bool | int | float | str]:
+        """The request's parameters; empty when the batch holds several requests."""
+
+    def reply(self, outputs: Mapping[str, NDArray[Any] | np.generic]) -> None:
+        """Answer with at least the requested outputs, padded as the inputs are; returns at once."""
+
+    def fail(self, code: int, message: str) -> None:
+        """Answer every request of the batch with a gRPC status."""
+
+@final
+class Queue:
+    """Where the requests of one model version wait for its executors."""
+
+    def take(self) -> Batch | None:
+        """Wait for work without holding the GIL; None once the queue is closed and empty."""
+
+    def close(self) -> None:
+        """Refuse new requests with UNAVAILABLE; what waits is still taken."""
+
+    @property
+    def depth(self) -> int:
+        """The number of requests that wait."""
+
+    def statistics(self) -> dict[str, Any]:
+        """Return what has happened here: numbers since the beginning, durations in nanoseconds.
+
+        `requests`, `rows`, `batches`, `waiting` (now), `codes` (requests by the status they ended with), and
+        the histograms `succeeded`, `failed` (arrival to answer), `waited` (arrival to computation) and
+        `computed` (of batches), each with `bounds` in microseconds, `counts` and `sum`.
+        """
+
+@final
+class Call:
+    """One call of a servicer, of any of the four kinds."""
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def metadata(self) -> tuple[tuple[str, str | bytes], ...]: ...
+    @property
+    def peer(self) -> str: ...
+    @property
+    def identity(self) -> dict[str, list[bytes]]: ...
+    @property
+    def id(self) -> int: ...
+    def time_remaining(self) -> float | None: ...
+    def is_active(self) -> bool: ...
+    def watch(self) -> bool: ...
+    def cancel(self) -> None: ...
+    def receive(self) -> bytes | None: ...
+    def begin(self, metadata: _Metadata, compression: str | None = None) -> bool: ...
+    def send(self, message: bytes, compression: str | None = None) -> bool: ...
+    def finish(self, code: int, details: str, metadata: _Metadata) -> bool: ...
+
+@final
+class Server:
+    """A gRPC server."""
+
+    def __init__(self, options: Mapping[str, object]) -> None: ...
+    def attach(
+        self,
+        model: tuple[str, int],
+        inputs: Sequence[_Spec],
+        outputs: Sequence[_Spec],
+        batched: bool,
+        options: Mapping[str, object],
+    ) -> Queue: ...
+    def publish(self, name: str, routes: Mapping[str, Queue]) -> None: ...
+    def withdraw(self, name: str) -> None: ...
+    def listen(
+        self,
+        address: str,
+        credentials: tuple[_Material, _Material, _Material | None, bool] | None = None,
+    ) -> int: ...
+    def start(self) -> None: ...
+    def stop(self, grace: float) -> None: ...
+    def next_event(self) -> tuple[bool, Call] | None: ...
+    def statistics(self) -> dict[str, Any]: ...

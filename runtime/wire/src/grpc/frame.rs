@@ -1,0 +1,150 @@
+//! Messages in a stream of bytes: one byte that says whether it is compressed, four of length, the message.
+
+use bytes::Bytes;
+
+use crate::grpc::compression::Encoding;
+use crate::grpc::status::{Code, Status};
+use crate::rope::Rope;
+
+/// The bytes before each message.
+pub const PREFIX: usize = 5;
+
+/// Takes messages out of the pieces of a request's body.
+#[derive(Debug)]
+pub struct Decoder {
+    waiting: Rope,
+    /// Compressed or not, and the length of the message whose prefix has been read.
+    prefix: Option<(bool, usize)>,
+    encoding: Option<Encoding>,
+    limit: usize,
+}
+
+impl Decoder {
+    /// A decoder of messages in the request's encoding, each of `limit` bytes at most.
+    pub fn new(encoding: Option<Encoding>, limit: usize) -> Decoder {
+        Decoder { waiting: Rope::default(), prefix: None, encoding, limit }
+    }
+
+    /// Takes the next piece of the body.
+    pub fn push(&mut self, piece: Bytes) {
+        self.waiting.push(piece);
+    }
+
+    /// Whether part of a message is waiting for the rest.
+    pub fn is_within_message(&self) -> bool {
+        self.prefix.is_some() || !self.waiting.is_empty()
+    }
+
+    /// The next message that is complete, decompressed.
+    pub fn next(&mut self) -> Result<Option<Rope>, Status> {
+        let (compressed, len) = match self.prefix {
+            Some(prefix) => prefix,
+            None if self.waiting.len() < PREFIX => return Ok(None),
+            None => self.read_prefix()?,
+        };
+        self.prefix = Some((compressed, len));
+        if self.waiting.len() < len {
+            return Ok(None);
+        }
+        self.prefix = None;
+        let message = if self.waiting.len() == len {
+            std::mem::take(&mut self.waiting)
+        } else {
+            let message = self.waiting.slice(0, len);
+            self.waiting = self.waiting.slice(len, self.waiting.len() - len);
+            message
+        };
+        match self.encoding {
+            Some(encoding) if compressed => encoding.decompress(&message, self.limit).map(Some),
+            _ => Ok(Some(message)),
+        }
+    }
+
+    fn read_prefix(&mut self) -> Result<(bool, usize), Status> {
+        let mut prefix = [0; PREFIX];
+        self.waiting.slice(0, PREFIX).copy_to(&mut prefix);
+        self.waiting = self.waiting.slice(PREFIX, self.waiting.len() - PREFIX);
+        let [flag, length @ ..] = prefix;
+        let len = u32::from_be_bytes(length) as usize;
+        if len > self.limit {
+            let message = format!("Received message larger than max ({len} vs. {})", self.limit);
+            return Err(Status::new(Code::ResourceExhausted, message));
+        }
+        match flag {
+            0 => Ok((false, len)),
+            1 if self.encoding.is_some() => Ok((true, len)),
+            1 => Err(Status::internal("a message is compressed, but the request has no grpc-encoding")),
+            _ => Err(Status::internal(format!("a message begins with {flag}; expected 0 or 1 (compressed)"))),
+        }
+    }
+}
+
+/// A message with its prefix, compressed where the peer takes that and it is worth it.
+pub fn encode(mut framed: Vec<u8>, encoding: Option<Encoding>) -> Bytes {
+    if let Some(compressed) = encoding.and_then(|encoding| encoding.compress(&framed[PREFIX..])) {
+        framed.truncate(PREFIX);
+        framed.extend_from_slice(&compressed);
+        framed[0] = 1;
+    }
+    let len = (framed.len() - PREFIX) as u32;
+    framed[1..PREFIX].copy_from_slice(&len.to_be_bytes());
+    framed.into()
+}
+
+/// An empty vector with room for the prefix and a message; `encode` fills the prefix in.
+pub fn begin(capacity: usize) -> Vec<u8> {
+    let mut framed = Vec::with_capacity(PREFIX + capacity);
+    framed.resize(PREFIX, 0);
+    framed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_come_out_of_any_split() {
+        let mut body = Vec::new();
+        for message in [&b"one"[..], b"", b"three"] {
+            let mut framed = begin(0);
+            framed.extend_from_slice(message);
+            body.extend_from_slice(&encode(framed, None));
+        }
+        for size in 1..=body.len() {
+            let mut decoder = Decoder::new(None, 100);
+            let mut messages = Vec::new();
+            for chunk in body.chunks(size) {
+                decoder.push(Bytes::copy_from_slice(chunk));
+                while let Some(message) = decoder.next().unwrap() {
+                    messages.push(message.into_bytes());
+                }
+            }
+            assert_eq!(messages, [&b"one"[..], b"", b"three"]);
+            assert!(!decoder.is_within_message());
+        }
+    }
+
+    #[test]
+    fn compressed_messages_come_back() {
+        let message = b"again and ".repeat(1000);
+        let mut framed = begin(message.len());
+        framed.extend_from_slice(&message);
+        let body = encode(framed, Some(Encoding::Gzip));
+        assert!(body.len() < 200);
+        let mut decoder = Decoder::new(Some(Encoding::Gzip), message.len());
+        decoder.push(body);
+        assert_eq!(decoder.next().unwrap().unwrap().into_bytes(), message);
+    }
+
+    #[test]
+    fn bad_prefixes_are_refused() {
+        let refuse = |prefix: [u8; 5]| {
+            let mut decoder = Decoder::new(None, 100);
+            decoder.push(Bytes::copy_from_slice(&prefix));
+            decoder.next().unwrap_err().code
+        };
+        assert_eq!(refuse([0, 0, 0, 0, 101]), Code::ResourceExhausted);
+        assert_eq!(refuse([1, 0, 0, 0, 1]), Code::Internal);
+        assert_eq!(refuse([2, 0, 0, 0, 1]), Code::Internal);
+    }
+}

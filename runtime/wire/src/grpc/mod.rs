@@ -1,0 +1,9 @@
+//! gRPC over HTTP/2, as its specification says: heads, message frames, compression, statuses.
+//!
+//! <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>
+
+pub mod compression;
+pub mod frame;
+pub mod head;
+pub mod status;
+pub mod unary;

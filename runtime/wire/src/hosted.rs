@@ -1,0 +1,328 @@
+//! Calls that Python answers: servicers written for grpcio, in a small pool of threads.
+//!
+//! The worker moves bytes between the connection and a `Call`; a Python thread sees the call only through
+//! blocking methods that are called without the GIL.
+
+use std::collections::VecDeque;
+use std::future::{pending, poll_fn};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use h2::server::SendResponse;
+use h2::{RecvStream, SendStream};
+use http::HeaderMap;
+use tokio::sync::{Notify, mpsc};
+
+use crate::grpc::compression::Encoding;
+use crate::grpc::frame::Decoder;
+use crate::grpc::head::Head;
+use crate::grpc::status::{Code, Status, put_status};
+use crate::grpc::unary;
+use crate::rope::Rope;
+use crate::server::connection::Peer;
+
+/// Messages that may wait for Python, and that Python may have on their way.
+const WINDOW: usize = 8;
+
+/// What a Python thread is to see to.
+pub enum Event {
+    /// A new call.
+    Begun(Arc<Call>),
+    /// A call is over that somebody watches.
+    Ended(Arc<Call>),
+}
+
+/// Where workers leave calls and Python threads find them.
+pub struct Host {
+    sender: Mutex<Option<Sender<Event>>>,
+    receiver: Receiver<Event>,
+}
+
+impl Default for Host {
+    fn default() -> Host {
+        let (sender, receiver) = unbounded();
+        Host { sender: Mutex::new(Some(sender)), receiver }
+    }
+}
+
+impl Host {
+    /// Waits for an event; None once the host is closed.
+    pub fn next(&self) -> Option<Event> {
+        self.receiver.recv().ok()
+    }
+
+    /// No more events: threads that wait return.
+    pub fn close(&self) {
+        self.sender.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    fn post(&self, event: Event) -> bool {
+        let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner);
+        sender.as_ref().is_some_and(|sender| sender.send(event).is_ok())
+    }
+}
+
+/// One call, as a Python thread sees it.
+pub struct Call {
+    /// The path: `/package.Service/Method`.
+    pub method: String,
+    /// The client's metadata.
+    pub metadata: HeaderMap,
+    /// Who calls.
+    pub peer: Arc<Peer>,
+    /// When the client stops waiting.
+    pub deadline: Option<Instant>,
+    head: Head,
+    state: Mutex<State>,
+    changed: Condvar,
+    taken: Notify,
+    outgoing: mpsc::Sender<Outgoing>,
+    host: Arc<Host>,
+}
+
+#[derive(Default)]
+struct State {
+    incoming: VecDeque<Rope>,
+    half_closed: bool,
+    ended: bool,
+    watched: bool,
+}
+
+/// What Python sends.
+pub enum Outgoing {
+    /// The initial metadata, and how messages may be compressed.
+    Headers(HeaderMap, Option<Encoding>),
+    /// A frame.
+    Message(Bytes),
+    /// The end: code, message, and the trailing metadata.
+    Finish(Code, String, HeaderMap),
+}
+
+impl Call {
+    /// The next message; None when the client sends no more, or the call is over.
+    pub fn receive(&self) -> Option<Rope> {
+        let mut state = self.lock();
+        loop {
+            if let Some(message) = state.incoming.pop_front() {
+                self.taken.notify_one();
+                return Some(message);
+            }
+            if state.half_closed || state.ended {
+                return None;
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Sends; waits while the client reads too slowly. False when the call is over.
+    pub fn send(&self, outgoing: Outgoing) -> bool {
+        self.outgoing.blocking_send(outgoing).is_ok()
+    }
+
+    /// Whether the call is not over.
+    pub fn is_active(&self) -> bool {
+        !self.lock().ended
+    }
+
+    /// Asks for an `Event::Ended`; false when the call is over already.
+    pub fn watch(&self) -> bool {
+        let mut state = self.lock();
+        state.watched |= !state.ended;
+        !state.ended
+    }
+
+    /// The encoding that the client accepts, if it is the wanted one.
+    pub fn acceptable(&self, wanted: Option<Encoding>) -> Option<Encoding> {
+        wanted.filter(|&encoding| self.head.accepts(encoding))
+    }
+
+    fn end(self: &Arc<Self>) {
+        let mut state = self.lock();
+        state.ended = true;
+        let watched = state.watched;
+        drop(state);
+        self.changed.notify_all();
+        if watched {
+            self.host.post(Event::Ended(self.clone()));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a call of a servicer needs of the server.
+pub struct Hosting {
+    /// Where calls go.
+    pub host: Arc<Host>,
+    /// Bytes of a message at most.
+    pub limit: usize,
+    /// Resolves when calls are to be ended.
+    pub ending: tokio::sync::watch::Receiver<crate::server::Phase>,
+}
+
+/// Serves one call to its end.
+pub async fn serve(
+    mut hosting: Hosting,
+    (method, metadata): (String, HeaderMap),
+    head: Head,
+    peer: Arc<Peer>,
+    body: RecvStream,
+    respond: SendResponse<Bytes>,
+) {
+    let (sender, outgoing) = mpsc::channel(WINDOW);
+    let deadline = head.timeout.map(|timeout| Instant::now() + timeout);
+    let call = Arc::new(Call {
+        method,
+        metadata,
+        peer,
+        deadline,
+        head,
+        state: Mutex::default(),
+        changed: Condvar::new(),
+        taken: Notify::new(),
+        outgoing: sender,
+        host: hosting.host.clone(),
+    });
+    let mut answer = Answer { respond, stream: None };
+    if !hosting.host.post(Event::Begun(call.clone())) {
+        return answer.refuse(shutting_down());
+    }
+    let expired = async {
+        match deadline {
+            Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+            None => pending().await,
+        }
+    };
+    let status = tokio::select! {
+        status = receive(&call, body, hosting.limit) => Some(status),
+        () = answer.send_all(outgoing) => None,
+        () = expired => Some(Status::new(Code::DeadlineExceeded, "Deadline Exceeded")),
+        _ = hosting.ending.wait_for(|phase| phase.ends_calls()) => Some(shutting_down()),
+    };
+    call.end();
+    if let Some(status) = status {
+        answer.refuse(status);
+    }
+}
+
+fn shutting_down() -> Status {
+    Status::new(Code::Unavailable, "the server is shutting down; try another server, or again later")
+}
+
+/// Hands messages to Python, a few ahead; returns only with an error.
+async fn receive(call: &Call, mut body: RecvStream, limit: usize) -> Status {
+    let mut decoder = Decoder::new(call.head.encoding, limit);
+    loop {
+        while call.lock().incoming.len() >= WINDOW {
+            call.taken.notified().await;
+        }
+        match decoder.next() {
+            Ok(Some(message)) => {
+                call.lock().incoming.push_back(message);
+                call.changed.notify_all();
+                continue;
+            }
+            Ok(None) => {}
+            Err(status) => return status,
+        }
+        match unary::next_piece(&mut body).await {
+            Ok(Some(piece)) => decoder.push(piece),
+            Ok(None) if decoder.is_within_message() => return Status::internal("the request ends within a message"),
+            Ok(None) => break,
+            Err(status) => return status,
+        }
+    }
+    call.lock().half_closed = true;
+    call.changed.notify_all();
+    pending().await
+}
+
+/// The way back to the client.
+struct Answer {
+    respond: SendResponse<Bytes>,
+    stream: Option<SendStream<Bytes>>,
+}
+
+impl Answer {
+    /// Sends what Python sends, until the end of the call or of the client.
+    async fn send_all(&mut self, mut outgoing: mpsc::Receiver<Outgoing>) {
+        loop {
+            let next = tokio::select! {
+                next = outgoing.recv() => next,
+                () = self.reset() => return,
+            };
+            match next {
+                None => return,
+                Some(Outgoing::Headers(metadata, encoding)) => self.begin(metadata, encoding),
+                Some(Outgoing::Message(frame)) => {
+                    self.begin(HeaderMap::new(), None);
+                    if !self.send(frame).await {
+                        return;
+                    }
+                }
+                Some(Outgoing::Finish(code, message, mut trailers)) => {
+                    put_status(&mut trailers, code, &message);
+                    return self.finish(trailers);
+                }
+            }
+        }
+    }
+
+    /// Sends the response headers, once.
+    fn begin(&mut self, metadata: HeaderMap, encoding: Option<Encoding>) {
+        if self.stream.is_none() {
+            let mut response = unary::response(encoding);
+            response.headers_mut().extend(metadata);
+            self.stream = self.respond.send_response(response, false).ok();
+        }
+    }
+
+    /// Sends a frame as fast as the client reads; false when the client is gone.
+    async fn send(&mut self, mut frame: Bytes) -> bool {
+        let Some(stream) = &mut self.stream else { return false };
+        while !frame.is_empty() {
+            stream.reserve_capacity(frame.len());
+            let capacity = match poll_fn(|context| stream.poll_capacity(context)).await {
+                Some(Ok(capacity)) => capacity,
+                _ => return false,
+            };
+            let piece = frame.split_to(capacity.min(frame.len()));
+            if stream.send_data(piece, false).is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn refuse(&mut self, status: Status) {
+        let mut trailers = HeaderMap::new();
+        status.put(&mut trailers);
+        self.finish(trailers);
+    }
+
+    /// Ends the call.
+    fn finish(&mut self, trailers: HeaderMap) {
+        match &mut self.stream {
+            // A client that is gone does not get it, and that is no error.
+            Some(stream) => drop(stream.send_trailers(trailers)),
+            None => {
+                let mut response = unary::response(None);
+                response.headers_mut().extend(trailers);
+                drop(self.respond.send_response(response, true));
+            }
+        }
+    }
+
+    /// Waits until the client resets the stream.
+    async fn reset(&mut self) {
+        let Answer { respond, stream } = self;
+        drop(match stream {
+            Some(stream) => poll_fn(|context| stream.poll_reset(context)).await,
+            None => poll_fn(|context| respond.poll_reset(context)).await,
+        });
+    }
+}

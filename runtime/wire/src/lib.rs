@@ -1,0 +1,30 @@
+//! A native gRPC transport that hands Python whole batches.
+//!
+//! ```text
+//! socket -> server::worker -> server::connection -> server::infer
+//!        -> oip | tfs (decode) -> signature (check) -> queue (wait, batch) -> executor in Python
+//!        -> oip | tfs (encode) -> server::worker -> socket
+//! ```
+//!
+//! Everything but inference goes to Python call by call (`hosted`). Without the feature `python` this is a plain
+//! Rust library.
+
+pub mod bytes_tensor;
+pub mod contents;
+pub mod datatype;
+pub mod grpc;
+pub mod hosted;
+pub mod infer;
+pub mod metrics;
+pub mod models;
+pub mod oip;
+pub mod output;
+pub mod protobuf;
+pub mod queue;
+pub mod rope;
+pub mod server;
+pub mod signature;
+pub mod tfs;
+
+#[cfg(feature = "python")]
+mod python;

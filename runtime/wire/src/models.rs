@@ -1,0 +1,85 @@
+//! Which queue answers for which model and version.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+
+use crate::grpc::status::{Code, Status};
+use crate::queue::Queue;
+use crate::signature::quote;
+
+/// From a version ("" for the default one), or a label, to its queue.
+pub type Routes = HashMap<String, Arc<Queue>>;
+
+/// All models; read by every request without a lock, replaced as a whole.
+#[derive(Default)]
+pub struct Models {
+    table: ArcSwap<HashMap<String, Arc<Routes>>>,
+    draining: AtomicBool,
+}
+
+impl Models {
+    /// Routes a model, all its versions at once; without routes it is known but not ready.
+    pub fn publish(&self, name: &str, routes: Routes) {
+        let routes = Arc::new(routes);
+        self.table.rcu(|table| {
+            let mut table = HashMap::clone(table);
+            table.insert(name.to_owned(), routes.clone());
+            table
+        });
+    }
+
+    /// Forgets a model.
+    pub fn withdraw(&self, name: &str) {
+        self.table.rcu(|table| {
+            let mut table = HashMap::clone(table);
+            table.remove(name);
+            table
+        });
+    }
+
+    /// Refuses every request from now on: the server is shutting down.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// The queue that answers; NOT_FOUND when there is none, UNAVAILABLE while it is not ready.
+    pub fn find(&self, name: &str, version: &str) -> Result<Arc<Queue>, Status> {
+        if self.draining.load(Ordering::Relaxed) {
+            let message = "the server is shutting down; try another server, or again later";
+            return Err(Status::new(Code::Unavailable, message));
+        }
+        let table = self.table.load();
+        let Some(routes) = table.get(name) else {
+            let mut ready: Vec<&str> = table.iter().filter(|(_, routes)| !routes.is_empty()).map(|(name, _)| &name[..]).collect();
+            ready.sort_unstable();
+            let available = if ready.is_empty() { "no model".to_owned() } else { ready.join(", ") };
+            let message = format!("model {} is not served here; available: {available}", quote(name));
+            return Err(Status::new(Code::NotFound, message));
+        };
+        if routes.is_empty() {
+            let message = format!("model {} is not ready; it is loading, or the server's log says why not", quote(name));
+            return Err(Status::new(Code::Unavailable, message));
+        }
+        routes.get(version).cloned().ok_or_else(|| {
+            let mut versions: Vec<u64> = routes.keys().filter_map(|version| version.parse().ok()).collect();
+            versions.sort_unstable();
+            let versions: Vec<String> = versions.iter().map(ToString::to_string).collect();
+            let message = format!("model {} has no version {version}; available: {}", quote(name), versions.join(", "));
+            Status::new(Code::NotFound, message)
+        })
+    }
+
+    /// Every queue that requests are routed to.
+    pub fn queues(&self) -> Vec<Arc<Queue>> {
+        let mut queues: Vec<Arc<Queue>> = Vec::new();
+        for queue in self.table.load().values().flat_map(|routes| routes.values()) {
+            if !queues.iter().any(|known| Arc::ptr_eq(known, queue)) {
+                queues.push(queue.clone());
+            }
+        }
+        queues
+    }
+}

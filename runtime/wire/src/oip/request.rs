@@ -1,0 +1,139 @@
+//! `inference.ModelInferRequest`, from the wire.
+
+use compact_str::CompactString;
+use smallvec::SmallVec;
+
+use crate::contents::Contents;
+use crate::grpc::status::{Code, Status};
+use crate::infer::{Data, Infer, Input, Parameter, Wanted};
+use crate::protobuf::{Malformed, Reader, Wire};
+use crate::rope::Rope;
+use crate::signature::quote;
+
+/// Decodes a request. Tensors given raw share the message's memory.
+pub fn decode(message: &Rope) -> Result<Infer, Malformed> {
+    let mut infer = Infer::default();
+    let mut raw: SmallVec<[Rope; 2]> = SmallVec::new();
+    let mut reader = Reader::new(message);
+    while let Some((field, wire)) = reader.field()? {
+        match field {
+            1 => infer.model = reader.text(wire)?,
+            2 => infer.version = reader.text(wire)?,
+            3 => infer.id = reader.text(wire)?,
+            4 => infer.parameters.push(entry(reader.message(wire)?)?),
+            5 => {
+                let input = tensor(reader.message(wire)?, &mut infer.unsupported)?;
+                infer.inputs.push(input);
+            }
+            6 => {
+                let wanted = output(reader.message(wire)?, &mut infer.unsupported)?;
+                infer.outputs.push(wanted);
+            }
+            7 => raw.push(reader.bytes(wire)?),
+            _ => reader.skip(field, wire)?,
+        }
+    }
+    if !raw.is_empty() {
+        place_raw(&mut infer, raw);
+    }
+    Ok(infer)
+}
+
+fn place_raw(infer: &mut Infer, raw: SmallVec<[Rope; 2]>) {
+    if raw.len() != infer.inputs.len() {
+        infer.raw_mismatch = Some(raw.len());
+    }
+    for (input, raw) in infer.inputs.iter_mut().zip(raw) {
+        let typed = std::mem::replace(&mut input.data, Data::Whole(raw));
+        if let Data::Typed(contents) = typed
+            && !contents.is_empty()
+        {
+            input.data = Data::Twice(contents);
+        }
+    }
+}
+
+/// `ModelInferRequest.InferInputTensor`.
+fn tensor(mut reader: Reader<'_>, unsupported: &mut Option<Status>) -> Result<Input, Malformed> {
+    let (mut name, mut datatype, mut shape) = (CompactString::default(), CompactString::default(), SmallVec::new());
+    let mut contents = Contents::default();
+    let mut shared_memory = false;
+    while let Some((field, wire)) = reader.field()? {
+        match field {
+            1 => name = reader.text(wire)?,
+            2 => datatype = reader.text(wire)?,
+            3 => reader.integers(wire, |size| shape.push(size as i64))?,
+            4 => shared_memory |= entry(reader.message(wire)?)?.0 == SHARED_MEMORY,
+            5 => contents.read(reader.message(wire)?)?,
+            _ => reader.skip(field, wire)?,
+        }
+    }
+    if shared_memory {
+        unsupported.get_or_insert_with(|| no_shared_memory(&name));
+    }
+    Ok(Input { name, datatype, shape, data: Data::Typed(contents) })
+}
+
+/// `ModelInferRequest.InferRequestedOutputTensor`.
+fn output(mut reader: Reader<'_>, unsupported: &mut Option<Status>) -> Result<Wanted, Malformed> {
+    let mut wanted = Wanted::default();
+    let mut shared_memory = false;
+    while let Some((field, wire)) = reader.field()? {
+        match field {
+            1 => wanted.name = reader.text(wire)?,
+            2 => match entry(reader.message(wire)?)? {
+                (key, _) if key == SHARED_MEMORY => shared_memory = true,
+                (key, value) if key == "classification" => {
+                    wanted.classes = value.unsigned().map_or(0, |classes| classes.min(u64::from(u32::MAX)) as u32);
+                }
+                _ => {}
+            },
+            _ => reader.skip(field, wire)?,
+        }
+    }
+    if shared_memory {
+        unsupported.get_or_insert_with(|| no_shared_memory(&wanted.name));
+    }
+    Ok(wanted)
+}
+
+/// The parameter that says that a tensor is elsewhere.
+const SHARED_MEMORY: &str = "shared_memory_region";
+
+fn no_shared_memory(tensor: &str) -> Status {
+    let message = "this server does not offer shared memory; send the tensor's contents in the request";
+    Status::new(Code::Unimplemented, format!("tensor {}: {message}", quote(tensor)))
+}
+
+/// An entry of `map<string, InferParameter>`.
+fn entry(mut reader: Reader<'_>) -> Result<(CompactString, Parameter), Malformed> {
+    let mut key = CompactString::default();
+    let mut value = Parameter::Bool(false);
+    while let Some((field, wire)) = reader.field()? {
+        match field {
+            1 => key = reader.text(wire)?,
+            2 => value = parameter(reader.message(wire)?)?,
+            _ => reader.skip(field, wire)?,
+        }
+    }
+    Ok((key, value))
+}
+
+fn parameter(mut reader: Reader<'_>) -> Result<Parameter, Malformed> {
+    let mut value = Parameter::Bool(false);
+    while let Some((field, wire)) = reader.field()? {
+        value = match field {
+            1 => Parameter::Bool(reader.integer(wire)? != 0),
+            2 => Parameter::Int64(reader.integer(wire)? as i64),
+            3 => Parameter::String(reader.text(wire)?),
+            4 if wire == Wire::Fixed64 => Parameter::Double(f64::from_le_bytes(reader.fixed()?)),
+            4 => return Err(Malformed::WireType),
+            5 => Parameter::Uint64(reader.integer(wire)?),
+            _ => {
+                reader.skip(field, wire)?;
+                continue;
+            }
+        }
+    }
+    Ok(value)
+}

@@ -1,0 +1,145 @@
+//! `inference.ModelInferResponse` and `inference.ModelStreamInferResponse`, onto the wire.
+
+use std::borrow::Cow;
+
+use crate::bytes_tensor;
+use crate::datatype::Datatype;
+use crate::grpc::frame;
+use crate::oip::classification::classify;
+use crate::output::View;
+use crate::protobuf::{field_len, put_bytes, put_length, put_varint, varint_len};
+use crate::signature::{Requested, Shape, Signature};
+
+/// The parts of the answers of one model that never change, encoded once.
+#[derive(Debug)]
+pub struct Template {
+    /// model_name and model_version.
+    head: Vec<u8>,
+    /// Of each output, name and datatype.
+    outputs: Vec<Vec<u8>>,
+}
+
+impl Template {
+    /// The template of a model's answers.
+    pub fn new(signature: &Signature) -> Template {
+        let mut head = Vec::new();
+        put_bytes(&mut head, 1, signature.model.as_bytes());
+        put_bytes(&mut head, 2, signature.version.to_string().as_bytes());
+        let output = |spec: &crate::signature::TensorSpec| {
+            let mut output = Vec::new();
+            put_bytes(&mut output, 1, spec.name.as_bytes());
+            put_bytes(&mut output, 2, spec.datatype.name().as_bytes());
+            output
+        };
+        Template { head, outputs: signature.outputs.iter().map(output).collect() }
+    }
+
+    /// Encodes an answer, as a frame whose prefix is still to be filled in.
+    ///
+    /// `stream`: in the wrapper message of ModelStreamInfer; `last`: with the mark of a final response.
+    pub fn encode(&self, id: &str, stream: bool, last: bool, tensors: &[Tensor<'_>]) -> Vec<u8> {
+        let parameters = if last { FINAL } else { &[] };
+        let raw: usize = tensors.iter().map(|tensor| field_len(tensor.data.len())).sum();
+        let outputs: usize = tensors.iter().map(|tensor| field_len(self.output_len(tensor))).sum();
+        let id_len = if id.is_empty() { 0 } else { field_len(id.len()) };
+        let len = self.head.len() + id_len + parameters.len() + outputs + raw;
+        let mut target = frame::begin(len + 12);
+        if stream {
+            put_length(&mut target, 2, len);
+        }
+        let begin = target.len();
+        target.extend_from_slice(&self.head);
+        if !id.is_empty() {
+            put_bytes(&mut target, 3, id.as_bytes());
+        }
+        target.extend_from_slice(parameters);
+        tensors.iter().for_each(|tensor| self.put_output(&mut target, tensor));
+        tensors.iter().for_each(|tensor| put_bytes(&mut target, 6, &tensor.data));
+        debug_assert_eq!(target.len() - begin, len, "the length is known before the message");
+        target
+    }
+
+    fn output_len(&self, tensor: &Tensor<'_>) -> usize {
+        self.output_head(tensor).len() + field_len(shape_len(&tensor.shape))
+    }
+
+    fn put_output(&self, target: &mut Vec<u8>, tensor: &Tensor<'_>) {
+        put_length(target, 5, self.output_len(tensor));
+        target.extend_from_slice(&self.output_head(tensor));
+        put_length(target, 3, shape_len(&tensor.shape));
+        tensor.shape.iter().for_each(|&size| put_varint(target, size as u64));
+    }
+
+    fn output_head(&self, tensor: &Tensor<'_>) -> Cow<'_, [u8]> {
+        let head = &self.outputs[tensor.position];
+        if !tensor.classified {
+            return Cow::Borrowed(head);
+        }
+        // name as in the signature; datatype BYTES
+        let datatype_at = head.len() - field_len(tensor.datatype.name().len());
+        let mut changed = head[..datatype_at].to_vec();
+        put_bytes(&mut changed, 2, Datatype::Bytes.name().as_bytes());
+        Cow::Owned(changed)
+    }
+}
+
+fn shape_len(shape: &Shape) -> usize {
+    shape.iter().map(|&size| varint_len(size as u64)).sum()
+}
+
+/// `parameters {"triton_final_response": true}`.
+const FINAL: &[u8] = b"\x22\x1b\x0a\x15triton_final_response\x12\x02\x08\x01";
+
+/// One output of an answer.
+pub struct Tensor<'a> {
+    position: usize,
+    datatype: Datatype,
+    classified: bool,
+    shape: Shape,
+    data: Cow<'a, [u8]>,
+}
+
+impl<'a> Tensor<'a> {
+    /// An output as a request wants it: as it is, or as its best classes.
+    pub fn new(view: View<'a>, wanted: Requested, signature: &Signature) -> Tensor<'a> {
+        let spec = &signature.outputs[view.position];
+        let (position, datatype) = (view.position, spec.datatype);
+        if wanted.classes == 0 {
+            return Tensor { position, datatype, classified: false, shape: view.shape, data: view.data.into() };
+        }
+        let (shape, classes) = classify(&view, spec, signature.batched, wanted.classes as usize);
+        let mut data = Vec::new();
+        classes.iter().for_each(|class| bytes_tensor::put(&mut data, class.as_bytes()));
+        Tensor { position, datatype, classified: true, shape, data: data.into() }
+    }
+}
+
+/// `ModelStreamInferResponse` with an error and an empty answer that carries the request's id.
+pub fn stream_error(message: &str, id: &str) -> Vec<u8> {
+    let mut target = frame::begin(message.len() + id.len() + 16);
+    put_bytes(&mut target, 1, message.as_bytes());
+    if !id.is_empty() {
+        put_length(&mut target, 2, field_len(id.len()));
+        put_bytes(&mut target, 3, id.as_bytes());
+    }
+    target
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protobuf::Reader;
+    use crate::rope::Rope;
+
+    #[test]
+    fn the_final_mark_is_a_parameter() {
+        let rope = Rope::from(FINAL.to_vec());
+        let mut reader = Reader::new(&rope);
+        let (field, wire) = reader.field().unwrap().unwrap();
+        assert_eq!(field, 4);
+        let mut entry = reader.message(wire).unwrap();
+        let (_, wire) = entry.field().unwrap().unwrap();
+        assert_eq!(entry.text(wire).unwrap(), "triton_final_response");
+        assert_eq!(reader.field().unwrap(), None);
+    }
+}

@@ -1,0 +1,138 @@
+//! `ModelStreamInfer`: requests as they come, answers in the same order, errors as messages of the stream.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{RecvStream, SendStream};
+use http::HeaderMap;
+use tokio::sync::mpsc;
+
+use crate::grpc::compression::Encoding;
+use crate::grpc::frame::{self, Decoder};
+use crate::grpc::head::Head;
+use crate::grpc::status::{Code, Status, put_status};
+use crate::grpc::unary;
+use crate::oip::request;
+use crate::oip::response::stream_error;
+use crate::queue::pending::{Answer, Format, InFlight, Route};
+use crate::rope::Rope;
+use crate::server::infer::{Arrival, admit};
+use crate::server::worker::Desk;
+
+/// Requests of one stream that may be under way; more are left with the client.
+const WINDOW: u64 = 1024;
+
+/// Serves a stream to its end.
+pub async fn serve(
+    desk: &Arc<Desk>,
+    head: Head,
+    headers: &HeaderMap,
+    body: RecvStream,
+    mut respond: SendResponse<Bytes>,
+) {
+    let arrival = Arrival::new(&head);
+    let encoding = desk.shared.config.compression.filter(|&encoding| head.accepts(encoding));
+    let Ok(stream) = respond.send_response(unary::response(encoding), false) else { return };
+    let mut conversation = Conversation {
+        desk,
+        arrival: &arrival,
+        encoding,
+        strict: headers.get("triton_grpc_error").is_some_and(|value| value == "true"),
+        stream,
+        early: BTreeMap::new(),
+        begun: 0,
+        answered: 0,
+    };
+    let decoder = Decoder::new(head.encoding, desk.shared.config.max_receive_message_length);
+    let result = arrival.in_time(conversation.run(body, decoder)).await;
+    let mut trailers = HeaderMap::new();
+    match result {
+        Ok(()) => put_status(&mut trailers, Code::Ok, ""),
+        Err(status) => {
+            desk.shared.metrics.refused[status.code as usize].add(1);
+            status.put(&mut trailers);
+        }
+    }
+    // A client that is gone does not get it, and that is no error.
+    let _ = conversation.stream.send_trailers(trailers);
+}
+
+struct Conversation<'a> {
+    desk: &'a Arc<Desk>,
+    arrival: &'a Arrival,
+    encoding: Option<Encoding>,
+    /// Whether the first error ends the stream with its status, as the client's metadata may ask for.
+    strict: bool,
+    stream: SendStream<Bytes>,
+    /// Answers whose predecessors are not there yet.
+    early: BTreeMap<u64, Answer>,
+    begun: u64,
+    answered: u64,
+}
+
+impl Conversation<'_> {
+    async fn run(&mut self, mut body: RecvStream, mut decoder: Decoder) -> Result<(), Status> {
+        let (sender, mut answers) = mpsc::unbounded_channel();
+        let mut open = true;
+        while open || self.answered < self.begun {
+            tokio::select! {
+                Some((sequence, answer)) = answers.recv() => {
+                    self.early.insert(sequence, answer);
+                    while let Some(answer) = self.early.remove(&self.answered) {
+                        self.answered += 1;
+                        self.send(answer).await?;
+                    }
+                }
+                piece = unary::next_piece(&mut body), if open && self.begun - self.answered < WINDOW => match piece? {
+                    Some(piece) => {
+                        decoder.push(piece);
+                        while let Some(message) = decoder.next()? {
+                            self.begin(&message, &sender);
+                        }
+                    }
+                    None if decoder.is_within_message() => {
+                        return Err(Status::internal("the request ends within a message"));
+                    }
+                    None => open = false,
+                },
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, message: &Rope, sender: &mpsc::UnboundedSender<(u64, Answer)>) {
+        let sequence = self.begun;
+        self.begun += 1;
+        self.desk.shared.metrics.bytes_received.add(message.len() as u64);
+        match admit(&self.desk.shared.models, request::decode(message), self.arrival.again()) {
+            Ok(admitted) => {
+                let route = Route::Stream(sender.clone(), sequence, InFlight::new(&self.desk.mailbox));
+                admitted.push(Format::OipStream, self.encoding, route);
+            }
+            Err((_, status)) => {
+                self.desk.shared.metrics.refused[status.code as usize].add(1);
+                // The other end is this very conversation.
+                let _ = sender.send((sequence, Err(status)));
+            }
+        }
+    }
+
+    async fn send(&mut self, answer: Answer) -> Result<(), Status> {
+        let mut frame = match answer {
+            Ok(frame) => frame,
+            Err(status) if self.strict => return Err(status),
+            Err(status) => frame::encode(stream_error(&status.message, ""), None),
+        };
+        self.desk.shared.metrics.bytes_sent.add(frame.len() as u64);
+        let gone = || Status::new(Code::Cancelled, "the client ended the stream");
+        while !frame.is_empty() {
+            self.stream.reserve_capacity(frame.len());
+            let capacity = std::future::poll_fn(|context| self.stream.poll_capacity(context)).await;
+            let capacity = capacity.and_then(Result::ok).ok_or_else(gone)?;
+            self.stream.send_data(frame.split_to(capacity.min(frame.len())), false).map_err(|_| gone())?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,181 @@
+//! Between NumPy arrays and the bytes of tensors.
+
+use std::ptr::null_mut;
+
+use numpy::npyffi::{self, NpyTypes, PY_ARRAY_API, flags, npy_intp};
+use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
+use pyo3::exceptions::{PyKeyError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList, PyString};
+
+use crate::bytes_tensor;
+use crate::datatype::Datatype;
+use crate::output::{Output, OutputData};
+use crate::queue::batch::Batch;
+use crate::queue::buffer::Buffer;
+use crate::signature::{Shape, TensorSpec, quote};
+
+/// An input or output, as Python needs it.
+pub struct Port {
+    /// Its name, made once.
+    pub name: Py<PyString>,
+    /// NumPy's dtype of its elements.
+    pub dtype: Py<PyArrayDescr>,
+    /// The element type.
+    pub datatype: Datatype,
+}
+
+impl Port {
+    /// The port of a spec.
+    pub fn new(py: Python<'_>, spec: &TensorSpec) -> PyResult<Port> {
+        let name = PyString::intern(py, &spec.name).unbind();
+        let dtype = PyArrayDescr::new(py, spec.datatype.numpy())?.unbind();
+        Ok(Port { name, dtype, datatype: spec.datatype })
+    }
+}
+
+/// Keeps a buffer alive for as long as an array shows it.
+#[pyclass(frozen, name = "Buffer", module = "kerve_wire._native")]
+struct Owner(#[allow(dead_code, reason = "it is there to be dropped")] Buffer);
+
+// SAFETY: the buffer is only dropped here, which any thread may do; its bytes are NumPy's to guard.
+unsafe impl Sync for Buffer {}
+
+/// The array of a batch's input; None when its requests leave it out.
+pub fn input<'py>(py: Python<'py>, batch: &Batch, position: usize, port: &Port) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let Some(shape) = batch.shape(position) else { return Ok(None) };
+    if port.datatype == Datatype::Bytes {
+        return objects(py, batch, position, port, &shape).map(Some);
+    }
+    let buffer = py.detach(|| batch.buffer(position));
+    let pointer = buffer.pointer();
+    let owner = Bound::new(py, Owner(buffer))?;
+    let mut dims: Vec<npy_intp> = shape.iter().map(|&size| size as npy_intp).collect();
+    // SAFETY: the pointer has as many bytes as the shape has elements of this type, aligned for any type, and lives
+    // as long as `owner`, to which the array gets a reference. Both calls steal the references they are given.
+    unsafe {
+        let array = PY_ARRAY_API.PyArray_NewFromDescr(
+            py,
+            npyffi::get_type_object(py, NpyTypes::PyArray_Type),
+            port.dtype.clone_ref(py).into_ptr().cast(),
+            dims.len() as _,
+            dims.as_mut_ptr(),
+            null_mut(),
+            pointer.cast(),
+            flags::NPY_ARRAY_WRITEABLE | flags::NPY_ARRAY_ALIGNED,
+            null_mut(),
+        );
+        let array = Bound::from_owned_ptr_or_err(py, array)?;
+        if PY_ARRAY_API.PyArray_SetBaseObject(py, array.as_ptr().cast(), owner.into_ptr()) != 0 {
+            return Err(PyErr::fetch(py));
+        }
+        Ok(Some(array))
+    }
+}
+
+/// BYTES: an array of objects.
+fn objects<'py>(
+    py: Python<'py>,
+    batch: &Batch,
+    position: usize,
+    port: &Port,
+    shape: &Shape,
+) -> PyResult<Bound<'py, PyAny>> {
+    let list = PyList::empty(py);
+    for contents in batch.contents(position) {
+        for element in bytes_tensor::elements(&contents) {
+            list.append(PyBytes::new(py, element.map_err(PyValueError::new_err)?))?;
+        }
+    }
+    let numpy = py.import("numpy")?;
+    // np.array() would make it an array of fixed width.
+    let array = numpy.call_method1("empty", (list.len(), port.dtype.bind(py)))?;
+    array.set_item(pyo3::types::PySlice::full(py), list)?;
+    array.call_method1("reshape", (shape.to_vec(),))
+}
+
+/// An output array, kept alive while its bytes are read.
+pub struct Given<'py> {
+    position: usize,
+    shape: Shape,
+    array: Bound<'py, PyUntypedArray>,
+    varying: Option<(Vec<u8>, Vec<usize>)>,
+}
+
+impl<'py> Given<'py> {
+    /// Takes the array of an output; says what is wrong when it is not what the signature says.
+    pub fn new(outputs: &Bound<'py, PyAny>, batch: &Batch, position: usize, port: &Port) -> PyResult<Given<'py>> {
+        let py = outputs.py();
+        let signature = &batch.queue().signature;
+        let spec = &signature.outputs[position];
+        let place = || format!("output {} of model {}", quote(&spec.name), quote(&signature.model));
+        let value = outputs.get_item(&port.name).map_err(|_| PyKeyError::new_err(format!("{} is missing", place())))?;
+        let mut array = value
+            .cast_into::<PyUntypedArray>()
+            .map_err(|_| PyTypeError::new_err(format!("{} is not a NumPy array", place())))?;
+        let shape = Shape::from_slice(array.shape());
+        let rows = batch.padded_rows();
+        if signature.batched && shape.first() != Some(&rows) {
+            return Err(PyValueError::new_err(format!("{}: expected {rows} rows, got shape {shape:?}", place())));
+        }
+        if port.datatype == Datatype::Bytes {
+            let varying = Some(byte_strings(&array, &shape, &place)?);
+            return Ok(Given { position, shape, array, varying });
+        }
+        let expected = port.dtype.bind(py);
+        if !array.dtype().is_equiv_to(expected) {
+            return Err(PyTypeError::new_err(format!("{}: expected dtype {expected}, got {}", place(), array.dtype())));
+        }
+        if !array.is_c_contiguous() {
+            array = py.import("numpy")?.call_method1("ascontiguousarray", (array,))?.cast_into()?;
+        }
+        Ok(Given { position, shape, array, varying: None })
+    }
+
+    /// The output, as the transport takes it.
+    pub fn output(&mut self) -> (usize, Output<'_>) {
+        let data = match self.varying.take() {
+            Some((data, ends)) => OutputData::Varying(data, ends),
+            None => {
+                // SAFETY: the array is contiguous and `self` keeps it alive; as with any call that releases the
+                // GIL, it is the caller's part not to write to it meanwhile.
+                let bytes = unsafe {
+                    let array: *mut npyffi::PyArrayObject = self.array.as_array_ptr();
+                    let len = self.array.len() * self.array.dtype().itemsize();
+                    let data = (*array).fields.data.cast::<u8>();
+                    if len == 0 { &[] } else { std::slice::from_raw_parts(data, len) }
+                };
+                OutputData::Fixed(bytes)
+            }
+        };
+        (self.position, Output { shape: self.shape.clone(), data })
+    }
+}
+
+/// The raw contents of an array of bytes or str, and where each row ends.
+fn byte_strings(
+    array: &Bound<'_, PyUntypedArray>,
+    shape: &Shape,
+    place: &dyn Fn() -> String,
+) -> PyResult<(Vec<u8>, Vec<usize>)> {
+    let flat = array.call_method0("ravel")?.call_method0("tolist")?.cast_into::<PyList>()?;
+    let per_row = shape.get(1..).map_or(1, |rest| rest.iter().product::<usize>());
+    let rows = shape.first().copied().unwrap_or(1);
+    let mut data = Vec::new();
+    let mut ends = Vec::with_capacity(rows);
+    let mut elements = flat.iter();
+    for _ in 0..rows {
+        for element in elements.by_ref().take(per_row) {
+            if let Ok(bytes) = element.cast::<PyBytes>() {
+                bytes_tensor::put(&mut data, bytes.as_bytes());
+            } else if let Ok(text) = element.cast::<PyString>() {
+                bytes_tensor::put(&mut data, text.to_cow()?.as_bytes());
+            } else {
+                let kind = element.get_type().name()?;
+                return Err(PyTypeError::new_err(format!("{}: expected bytes or str, got {kind}", place())));
+            }
+        }
+        ends.push(data.len());
+    }
+    Ok((data, ends))
+}

@@ -1,0 +1,128 @@
+//! `Call`: one call of a servicer.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyTuple};
+
+use crate::grpc::compression::Encoding;
+use crate::grpc::frame;
+use crate::grpc::status::{CODES, Code};
+use crate::hosted::{Call, Outgoing};
+use crate::python::metadata;
+
+/// One call of a servicer, of any of the four kinds.
+#[pyclass(frozen, name = "Call", module = "kerve_wire._native")]
+pub struct PyCall {
+    call: Arc<Call>,
+}
+
+impl PyCall {
+    /// Python's side of a call.
+    pub fn new(call: Arc<Call>) -> PyCall {
+        PyCall { call }
+    }
+}
+
+#[pymethods]
+impl PyCall {
+    /// The path: `/package.Service/Method`.
+    #[getter]
+    fn method(&self) -> &str {
+        &self.call.method
+    }
+
+    /// The client's metadata: pairs of a key and a str, or bytes where the key ends in `-bin`.
+    #[getter]
+    fn metadata<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        metadata::to_python(py, &self.call.metadata)
+    }
+
+    /// Who calls, in gRPC's notation.
+    #[getter]
+    fn peer(&self) -> &str {
+        &self.call.peer.name
+    }
+
+    /// What TLS knows of the client: lists of bytes by gRPC's names.
+    #[getter]
+    fn identity<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let mut lists: Vec<(&str, Vec<Bound<'py, PyBytes>>)> = Vec::new();
+        for (name, value) in &self.call.peer.identity {
+            let value = PyBytes::new(py, value);
+            match lists.iter_mut().find(|(known, _)| known == name) {
+                Some((_, values)) => values.push(value),
+                None => lists.push((name, vec![value])),
+            }
+        }
+        let result = PyDict::new(py);
+        lists.into_iter().try_for_each(|(name, values)| result.set_item(name, values))?;
+        Ok(result)
+    }
+
+    /// A number that is the same for the same call.
+    #[getter]
+    fn id(&self) -> usize {
+        Arc::as_ptr(&self.call) as usize
+    }
+
+    /// The seconds that the client still waits; None: for ever.
+    fn time_remaining(&self) -> Option<f64> {
+        self.call.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()).as_secs_f64())
+    }
+
+    /// Whether the call is not over.
+    fn is_active(&self) -> bool {
+        self.call.is_active()
+    }
+
+    /// Ask for an event at the call's end; False when it is over already.
+    fn watch(&self) -> bool {
+        self.call.watch()
+    }
+
+    /// End the call with CANCELLED.
+    fn cancel(&self, py: Python<'_>) {
+        let headers = http::HeaderMap::new();
+        py.detach(|| self.call.send(Outgoing::Finish(Code::Cancelled, "the server cancelled the call".into(), headers)));
+    }
+
+    /// Wait for the next message; None when no more will come.
+    fn receive<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        let message = py.detach(|| self.call.receive())?;
+        Some(PyBytes::new(py, &message.into_bytes()))
+    }
+
+    /// Send the initial metadata, once; `compression` ("gzip", "deflate") applies where the client accepts it.
+    #[pyo3(signature = (metadata, compression = None))]
+    fn begin(&self, py: Python<'_>, metadata: &Bound<'_, PyAny>, compression: Option<&str>) -> PyResult<bool> {
+        let headers = metadata::from_python(metadata)?;
+        let encoding = self.encoding(compression);
+        Ok(py.detach(|| self.call.send(Outgoing::Headers(headers, encoding))))
+    }
+
+    /// Send a message; waits while the client reads too slowly. False when the call is over.
+    #[pyo3(signature = (message, compression = None))]
+    fn send(&self, py: Python<'_>, message: &[u8], compression: Option<&str>) -> bool {
+        let encoding = self.encoding(compression);
+        py.detach(|| {
+            let mut framed = frame::begin(message.len());
+            framed.extend_from_slice(message);
+            self.call.send(Outgoing::Message(frame::encode(framed, encoding)))
+        })
+    }
+
+    /// End the call with a status and trailing metadata.
+    fn finish(&self, py: Python<'_>, code: usize, details: String, metadata: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let trailers = metadata::from_python(metadata)?;
+        let code = CODES.get(code).copied().unwrap_or(Code::Unknown);
+        Ok(py.detach(|| self.call.send(Outgoing::Finish(code, details, trailers))))
+    }
+}
+
+impl PyCall {
+    fn encoding(&self, name: Option<&str>) -> Option<Encoding> {
+        self.call.acceptable(name.and_then(Encoding::from_name))
+    }
+}

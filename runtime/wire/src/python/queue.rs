@@ -1,0 +1,208 @@
+//! `Queue` and `Batch`.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyFrozenSet, PyList};
+
+use crate::grpc::status::{CODES, Code, Status};
+use crate::infer::Parameter;
+use crate::metrics::{BOUNDS, Counter, Histogram};
+use crate::python::arrays::{Given, Port, input};
+use crate::queue::Queue;
+use crate::queue::batch::Batch;
+
+/// The queue of one model version.
+#[pyclass(frozen, name = "Queue", module = "kerve_wire._native")]
+pub struct PyQueue {
+    pub queue: Arc<Queue>,
+    ports: Arc<Ports>,
+}
+
+struct Ports {
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+}
+
+impl PyQueue {
+    /// Python's side of a queue.
+    pub fn new(py: Python<'_>, queue: Queue) -> PyResult<PyQueue> {
+        let port = |spec| Port::new(py, spec);
+        let inputs = queue.signature.inputs.iter().map(port).collect::<PyResult<_>>()?;
+        let outputs = queue.signature.outputs.iter().map(port).collect::<PyResult<_>>()?;
+        Ok(PyQueue { queue: Arc::new(queue), ports: Arc::new(Ports { inputs, outputs }) })
+    }
+}
+
+#[pymethods]
+impl PyQueue {
+    /// Wait for work without holding the GIL; None once the queue is closed and empty.
+    fn take(&self, py: Python<'_>) -> PyResult<Option<PyBatch>> {
+        let Some(batch) = py.detach(|| self.queue.take()) else { return Ok(None) };
+        let inputs = PyDict::new(py);
+        for (position, port) in self.ports.inputs.iter().enumerate() {
+            if let Some(array) = input(py, &batch, position, port)? {
+                inputs.set_item(&port.name, array)?;
+            }
+        }
+        Ok(Some(PyBatch {
+            rows: batch.rows(),
+            inputs: inputs.unbind(),
+            batch: Mutex::new(Some(batch)),
+            ports: self.ports.clone(),
+        }))
+    }
+
+    /// Refuse new requests with UNAVAILABLE; what waits is still taken.
+    fn close(&self) {
+        self.queue.close();
+    }
+
+    /// The number of requests that wait.
+    #[getter]
+    fn depth(&self) -> usize {
+        self.queue.depth()
+    }
+
+    /// What has happened here: numbers since the beginning, durations in nanoseconds.
+    fn statistics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let metrics = &self.queue.metrics;
+        let result = PyDict::new(py);
+        result.set_item("requests", metrics.requests.get())?;
+        result.set_item("rows", metrics.rows.get())?;
+        result.set_item("batches", metrics.batches.get())?;
+        result.set_item("waiting", self.queue.depth())?;
+        result.set_item("codes", codes(py, &metrics.codes)?)?;
+        let histograms = [
+            ("succeeded", &metrics.succeeded),
+            ("failed", &metrics.failed),
+            ("waited", &metrics.waited),
+            ("computed", &metrics.computed),
+        ];
+        for (name, values) in histograms {
+            result.set_item(name, histogram(py, values)?)?;
+        }
+        Ok(result)
+    }
+}
+
+/// One or more requests that are computed together; answered exactly once, by `reply` or by `fail`.
+#[pyclass(frozen, name = "Batch", module = "kerve_wire._native")]
+pub struct PyBatch {
+    batch: Mutex<Option<Batch>>,
+    ports: Arc<Ports>,
+    /// One contiguous array per input, the rows of all requests stacked on axis 0.
+    #[pyo3(get)]
+    inputs: Py<PyDict>,
+    /// Rows of the batch dimension, without padding; 1 for a model without one.
+    #[pyo3(get)]
+    rows: usize,
+}
+
+#[pymethods]
+impl PyBatch {
+    /// The outputs that anyone in the batch asked for; None: all.
+    #[getter]
+    fn requested<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyFrozenSet>>> {
+        let positions = self.look(|batch| batch.requested())?;
+        let name = |position: usize| self.ports.outputs[position].name.bind(py);
+        positions.map(|positions| PyFrozenSet::new(py, positions.into_iter().map(name))).transpose()
+    }
+
+    /// The earliest deadline, in seconds of `time.monotonic()`.
+    #[getter]
+    fn deadline(&self, py: Python<'_>) -> PyResult<Option<f64>> {
+        let Some(deadline) = self.look(|batch| batch.deadline())? else { return Ok(None) };
+        let now: f64 = py.import("time")?.call_method0("monotonic")?.extract()?;
+        let late = Instant::now().saturating_duration_since(deadline).as_secs_f64();
+        Ok(Some(now + deadline.saturating_duration_since(Instant::now()).as_secs_f64() - late))
+    }
+
+    /// The request's parameters; empty when the batch holds several requests.
+    #[getter]
+    fn parameters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let result = PyDict::new(py);
+        for (name, value) in self.look(|batch| batch.parameters().to_vec())? {
+            match value {
+                Parameter::Bool(value) => result.set_item(&*name, value)?,
+                Parameter::Int64(value) => result.set_item(&*name, value)?,
+                Parameter::Uint64(value) => result.set_item(&*name, value)?,
+                Parameter::Double(value) => result.set_item(&*name, value)?,
+                Parameter::String(value) => result.set_item(&*name, &*value)?,
+            }
+        }
+        Ok(result)
+    }
+
+    /// Answer with at least the requested outputs, padded as the inputs are; returns at once.
+    fn reply(&self, py: Python<'_>, outputs: &Bound<'_, PyAny>) -> PyResult<()> {
+        let batch = self.claim()?;
+        match self.collect(&batch, outputs) {
+            Ok(mut given) => {
+                let outputs: Vec<_> = given.iter_mut().map(Given::output).collect();
+                py.detach(|| batch.reply(&outputs));
+                Ok(())
+            }
+            Err(error) => {
+                // Not answered yet: the caller may still say why.
+                *self.lock() = Some(batch);
+                Err(error)
+            }
+        }
+    }
+
+    /// Answer every request of the batch with a gRPC status.
+    fn fail(&self, py: Python<'_>, code: usize, message: String) -> PyResult<()> {
+        let code = CODES.get(code).copied().filter(|&code| code != Code::Ok).unwrap_or(Code::Unknown);
+        let batch = self.claim()?;
+        py.detach(|| batch.fail(&Status::new(code, message)));
+        Ok(())
+    }
+}
+
+impl PyBatch {
+    fn collect<'py>(&self, batch: &Batch, outputs: &Bound<'py, PyAny>) -> PyResult<Vec<Given<'py>>> {
+        let take = |position: usize| Given::new(outputs, batch, position, &self.ports.outputs[position]);
+        match batch.requested() {
+            Some(positions) => positions.into_iter().map(take).collect(),
+            None => (0..self.ports.outputs.len()).map(take).collect(),
+        }
+    }
+
+    fn look<T>(&self, read: impl FnOnce(&Batch) -> T) -> PyResult<T> {
+        self.lock().as_ref().map(read).ok_or_else(answered)
+    }
+
+    fn claim(&self) -> PyResult<Batch> {
+        self.lock().take().ok_or_else(answered)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Batch>> {
+        self.batch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn answered() -> PyErr {
+    PyRuntimeError::new_err("the batch has been answered; a batch is answered exactly once")
+}
+
+/// Counters by code, those that are not zero.
+pub fn codes<'py>(py: Python<'py>, counters: &[Counter; 17]) -> PyResult<Bound<'py, PyDict>> {
+    let result = PyDict::new(py);
+    for (code, counter) in counters.iter().enumerate().filter(|(_, counter)| counter.get() > 0) {
+        result.set_item(code, counter.get())?;
+    }
+    Ok(result)
+}
+
+/// A histogram: upper bounds in microseconds, counts (one more, for what is above), and the sum in nanoseconds.
+fn histogram<'py>(py: Python<'py>, values: &Histogram) -> PyResult<Bound<'py, PyDict>> {
+    let (counts, sum) = values.read();
+    let result = PyDict::new(py);
+    result.set_item("bounds", PyList::new(py, BOUNDS)?)?;
+    result.set_item("counts", counts)?;
+    result.set_item("sum", sum)?;
+    Ok(result)
+}

@@ -1,0 +1,243 @@
+//! `Server`: the native half of `kerve_wire.Server`.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyInt, PyString};
+
+use crate::datatype::Datatype;
+use crate::grpc::compression::Encoding;
+use crate::hosted::Event;
+use crate::python::call::PyCall;
+use crate::python::queue::{PyQueue, codes};
+use crate::queue::Queue;
+use crate::queue::options::{Options, Policy, TimeoutAction};
+use crate::server::tls::{Acceptor, Credentials, Source};
+use crate::server::{Config, Server};
+use crate::signature::{Dimension, Signature, TensorSpec};
+
+/// A gRPC server.
+#[pyclass(frozen, name = "Server", module = "kerve_wire._native")]
+pub struct PyServer {
+    server: Server,
+}
+
+/// Name, datatype, shape, labels, whether it is optional.
+type Spec<'py> = (String, String, Vec<Bound<'py, PyAny>>, Vec<String>, bool);
+
+#[pymethods]
+impl PyServer {
+    /// Make a server that does not listen yet; `options` are the fields of `ServerOptions`, durations in seconds.
+    #[new]
+    fn new(options: &Bound<'_, PyDict>) -> PyResult<PyServer> {
+        Ok(PyServer { server: Server::new(config(&Fields(options))?) })
+    }
+
+    /// Make the queue of a model version; `options` are the fields of `QueueOptions`.
+    fn attach<'py>(
+        &self,
+        py: Python<'py>,
+        model: (String, u64),
+        inputs: Vec<Spec<'py>>,
+        outputs: Vec<Spec<'py>>,
+        batched: bool,
+        options: &Bound<'py, PyDict>,
+    ) -> PyResult<PyQueue> {
+        let specs = |specs: Vec<Spec<'py>>| specs.into_iter().map(spec).collect::<PyResult<Vec<_>>>();
+        let signature =
+            Signature { model: model.0, version: model.1, inputs: specs(inputs)?, outputs: specs(outputs)?, batched };
+        let mut options = queue_options(&Fields(options))?;
+        if !batched {
+            options.max_batch_size = 1;
+            options.buckets.clear();
+        }
+        PyQueue::new(py, Queue::new(signature, options))
+    }
+
+    /// Route a model's requests, all at once.
+    fn publish(&self, name: &str, routes: HashMap<String, Py<PyQueue>>) {
+        let routes = routes.into_iter().map(|(version, queue)| (version, queue.get().queue.clone())).collect();
+        self.server.shared().models.publish(name, routes);
+    }
+
+    /// Forget a model.
+    fn withdraw(&self, name: &str) {
+        self.server.shared().models.withdraw(name);
+    }
+
+    /// Bind an address and return its port; `credentials`: key, certificates, client roots, whether these are required.
+    ///
+    /// A path is a file that is looked at again now and then, bytes are PEM.
+    #[pyo3(signature = (address, credentials = None))]
+    fn listen(
+        &self,
+        py: Python<'_>,
+        address: &str,
+        credentials: Option<(Material, Material, Option<Material>, bool)>,
+    ) -> PyResult<u16> {
+        let acceptor = credentials.map(|(key, certificates, client_roots, require_client_auth)| {
+            Acceptor::new(Credentials {
+                key: key.into(),
+                certificates: certificates.into(),
+                client_roots: client_roots.map(Source::from),
+                require_client_auth,
+            })
+        });
+        let acceptor = acceptor.transpose().map_err(|error| PyValueError::new_err(error.to_string()))?;
+        py.detach(|| self.server.listen(address, acceptor))
+            .map_err(|error| PyRuntimeError::new_err(format!("cannot listen on {address}: {error}")))
+    }
+
+    /// Begin to accept connections.
+    fn start(&self) -> PyResult<()> {
+        Ok(self.server.start()?)
+    }
+
+    /// Refuse new work, give inference in flight `grace` seconds, then end everything; returns when all is over.
+    fn stop(&self, py: Python<'_>, grace: f64) {
+        let grace = Duration::try_from_secs_f64(grace.max(0.0)).unwrap_or(Duration::MAX / 4);
+        py.detach(|| self.server.stop(grace));
+    }
+
+    /// Wait for a call that begins (True) or, where it is watched, ends (False); None once the server has stopped.
+    fn next_event(&self, py: Python<'_>) -> Option<(bool, PyCall)> {
+        let event = py.detach(|| self.server.shared().host.next())?;
+        Some(match event {
+            Event::Begun(call) => (true, PyCall::new(call)),
+            Event::Ended(call) => (false, PyCall::new(call)),
+        })
+    }
+
+    /// What happens in the server: numbers since the beginning, but for those that say `now`.
+    fn statistics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let metrics = &self.server.shared().metrics;
+        let result = PyDict::new(py);
+        result.set_item("connections", metrics.connections.get())?;
+        result.set_item("connections_now", metrics.connections_open.get())?;
+        result.set_item("calls", metrics.calls.get())?;
+        result.set_item("in_flight_now", metrics.in_flight.get())?;
+        result.set_item("bytes_received", metrics.bytes_received.get())?;
+        result.set_item("bytes_sent", metrics.bytes_sent.get())?;
+        result.set_item("refused", codes(py, &metrics.refused)?)?;
+        Ok(result)
+    }
+}
+
+#[derive(FromPyObject)]
+enum Material {
+    Pem(Vec<u8>),
+    File(PathBuf),
+}
+
+impl From<Material> for Source {
+    fn from(material: Material) -> Source {
+        match material {
+            Material::Pem(pem) => Source::Memory(pem),
+            Material::File(path) => Source::File(path),
+        }
+    }
+}
+
+/// The fields of an options object.
+struct Fields<'a, 'py>(&'a Bound<'py, PyDict>);
+
+impl<'py> Fields<'_, 'py> {
+    fn get<T>(&self, name: &str) -> PyResult<T>
+    where
+        T: for<'a> FromPyObject<'a, 'py, Error: Into<PyErr>>,
+    {
+        let value = self.0.get_item(name)?.ok_or_else(|| PyValueError::new_err(format!("option {name} is missing")))?;
+        let given = value.to_string();
+        value.extract().map_err(|error: _| {
+            let error: PyErr = Into::into(error);
+            PyValueError::new_err(format!("option {name}: {error}, got {given}"))
+        })
+    }
+
+    fn seconds(&self, name: &str) -> PyResult<Option<Duration>> {
+        let seconds: Option<f64> = self.get(name)?;
+        let invalid = |_| PyValueError::new_err(format!("option {name} is not a duration in seconds"));
+        seconds.map(|seconds| Duration::try_from_secs_f64(seconds).map_err(invalid)).transpose()
+    }
+}
+
+fn config(options: &Fields<'_, '_>) -> PyResult<Config> {
+    let compression: Option<String> = options.get("compression")?;
+    let encoding = |name: String| {
+        Encoding::from_name(&name)
+            .ok_or_else(|| PyValueError::new_err(format!("option compression: expected gzip or deflate, got {name:?}")))
+    };
+    Ok(Config {
+        workers: options.get("workers")?,
+        max_receive_message_length: options.get("max_receive_message_length")?,
+        max_concurrent_streams: options.get("max_concurrent_streams")?,
+        max_metadata_size: options.get("max_metadata_size")?,
+        keepalive_time: options.seconds("keepalive_time")?,
+        keepalive_timeout: options.seconds("keepalive_timeout")?.unwrap_or(Duration::MAX / 4),
+        max_connection_idle: options.seconds("max_connection_idle")?,
+        max_connection_age: options.seconds("max_connection_age")?,
+        max_connection_age_grace: options.seconds("max_connection_age_grace")?,
+        handshake_timeout: options.seconds("handshake_timeout")?.unwrap_or(Duration::MAX / 4),
+        compression: compression.map(encoding).transpose()?,
+        so_reuseport: options.get("so_reuseport")?,
+    })
+}
+
+/// Size, default timeout in microseconds, whether requests may override it, "REJECT" or "DELAY".
+type PolicyFields = (usize, u64, bool, String);
+
+fn queue_options(options: &Fields<'_, '_>) -> PyResult<Options> {
+    let ascending = |name: &str| {
+        let mut sizes: Vec<usize> = options.get(name)?;
+        sizes.sort_unstable();
+        PyResult::Ok(sizes)
+    };
+    let policies: Vec<PolicyFields> = options.get("policies")?;
+    let policies: Vec<Policy> = policies.into_iter().map(policy).collect::<PyResult<_>>()?;
+    if policies.is_empty() {
+        return Err(PyValueError::new_err("option policies: expected one for each priority, got none"));
+    }
+    let max_batch_size: usize = options.get("max_batch_size")?;
+    Ok(Options {
+        max_batch_size: max_batch_size.max(1),
+        preferred_batch_sizes: ascending("preferred_batch_size")?,
+        max_queue_delay: Duration::from_micros(options.get("max_queue_delay_microseconds")?),
+        policies,
+        default_priority: options.get("default_priority_level")?,
+        preserve_ordering: options.get("preserve_ordering")?,
+        buckets: ascending("batch_buckets")?,
+    })
+}
+
+fn policy((max_queue_size, timeout, allow_timeout_override, action): PolicyFields) -> PyResult<Policy> {
+    let timeout_action = match &action[..] {
+        "REJECT" => TimeoutAction::Reject,
+        "DELAY" => TimeoutAction::Delay,
+        _ => {
+            let message = format!("option timeout_action: expected REJECT or DELAY, got {action:?}");
+            return Err(PyValueError::new_err(message));
+        }
+    };
+    let default_timeout = (timeout > 0).then(|| Duration::from_micros(timeout));
+    Ok(Policy { max_queue_size, default_timeout, allow_timeout_override, timeout_action })
+}
+
+fn spec((name, datatype, shape, labels, optional): Spec<'_>) -> PyResult<TensorSpec> {
+    let unknown = || PyValueError::new_err(format!("{name}: datatype {datatype:?} is not known"));
+    let datatype = Datatype::from_name(&datatype).ok_or_else(unknown)?;
+    let shape = shape.iter().map(dimension).collect::<PyResult<_>>()?;
+    Ok(TensorSpec { name, datatype, shape, labels, optional })
+}
+
+fn dimension(size: &Bound<'_, PyAny>) -> PyResult<Dimension> {
+    if size.is_none() {
+        return Ok(Dimension::Any);
+    }
+    if size.is_instance_of::<PyInt>() {
+        return Ok(Dimension::Fixed(size.extract()?));
+    }
+    Ok(Dimension::Named(size.cast::<PyString>()?.to_cow()?.into_owned()))
+}

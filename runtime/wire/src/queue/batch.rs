@@ -1,0 +1,214 @@
+//! What an executor computes at once: the rows of one or more requests.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use compact_str::CompactString;
+
+use crate::grpc::status::{Code, Status};
+use crate::infer::Parameter;
+use crate::output::Output;
+use crate::queue::Queue;
+use crate::queue::buffer::Buffer;
+use crate::queue::pending::{Mail, Pending};
+use crate::signature::{Shape, Tensor};
+
+/// A batch. It is answered exactly once, at the latest when it is dropped.
+pub struct Batch {
+    queue: Arc<Queue>,
+    requests: Vec<Pending>,
+    rows: usize,
+    taken: Instant,
+    ordinal: u64,
+}
+
+impl Batch {
+    pub(crate) fn new(queue: Arc<Queue>, requests: Vec<Pending>, ordinal: u64) -> Batch {
+        let rows = requests.iter().map(|request| request.rows).sum();
+        let taken = Instant::now();
+        for request in &requests {
+            queue.metrics.waited.record(taken.saturating_duration_since(request.arrived));
+        }
+        Batch { queue, requests, rows, taken, ordinal }
+    }
+
+    /// The queue that it came from.
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// The rows of all requests.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The rows that the inputs have, and that the outputs are to have: padding included.
+    pub fn padded_rows(&self) -> usize {
+        if self.queue.signature.batched { self.queue.options.padded(self.rows) } else { self.rows }
+    }
+
+    /// The earliest deadline of a request.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.requests.iter().filter_map(|request| request.deadline).min()
+    }
+
+    /// The outputs that any request asked for; None: all.
+    pub fn requested(&self) -> Option<Vec<usize>> {
+        let mut positions = Vec::new();
+        for request in &self.requests {
+            let requested = &request.responder.requested;
+            if requested.is_empty() {
+                return None;
+            }
+            positions.extend(requested.iter().map(|wanted| usize::from(wanted.position)));
+        }
+        positions.sort_unstable();
+        positions.dedup();
+        Some(positions)
+    }
+
+    /// The parameters of the request, when there is only one.
+    pub fn parameters(&self) -> &[(CompactString, Parameter)] {
+        match &self.requests[..] {
+            [request] => &request.parameters,
+            _ => &[],
+        }
+    }
+
+    /// The shape of an input, padding included; None when the requests leave it out.
+    pub fn shape(&self, position: usize) -> Option<Shape> {
+        let mut shape = self.requests[0].tensors[position].as_ref()?.shape.clone();
+        if self.queue.signature.batched {
+            shape[0] = self.padded_rows();
+        }
+        Some(shape)
+    }
+
+    /// The elements of an input of fixed size, rows stacked; the last row repeats as padding.
+    pub fn buffer(&self, position: usize) -> Buffer {
+        let len: usize = self.tensors(position).map(|tensor| tensor.data.len()).sum();
+        let row = len.checked_div(self.rows).unwrap_or(0);
+        let padding = self.padded_rows() - self.rows;
+        Buffer::new(&self.queue.pool, len + padding * row, |mut target| {
+            for tensor in self.tensors(position) {
+                let (head, tail) = target.split_at_mut(tensor.data.len());
+                tensor.data.copy_to(head);
+                target = tail;
+            }
+            if padding > 0 && row > 0 {
+                let last = self.last_row(position, row);
+                target.chunks_exact_mut(row).for_each(|target| target.copy_from_slice(&last));
+            }
+        })
+    }
+
+    /// The contents of a BYTES input, request after request, padding included.
+    pub fn contents(&self, position: usize) -> Vec<Bytes> {
+        let mut contents: Vec<Bytes> =
+            self.tensors(position).map(|tensor| tensor.data.clone().into_bytes()).collect();
+        for _ in self.rows..self.padded_rows() {
+            contents.extend(self.last_elements(position));
+        }
+        contents
+    }
+
+    /// Answers every request with its rows of the outputs, which are given with their position.
+    pub fn reply(mut self, outputs: &[(usize, Output<'_>)]) {
+        let (requests, took) = self.end();
+        let mut mail = Mail::default();
+        let mut row = 0;
+        for request in requests {
+            let rows = request.batched.then(|| row..row + request.rows);
+            row += request.rows;
+            let views: Vec<_> =
+                outputs.iter().map(|(position, output)| output.view(*position, rows.clone())).collect();
+            self.queue.metrics.ended(Code::Ok, request.arrived.elapsed());
+            request.responder.answer(&self.queue, &views, &mut mail);
+        }
+        self.queue.metrics.computed(self.rows, took);
+        self.queue.keep_pace(self.rows, took);
+        self.queue.order.release(self.ordinal, mail);
+    }
+
+    /// Answers every request with a status.
+    pub fn fail(mut self, status: &Status) {
+        self.refuse(status);
+    }
+
+    fn refuse(&mut self, status: &Status) {
+        let (requests, _) = self.end();
+        let mut mail = Mail::default();
+        for request in requests {
+            self.queue.metrics.ended(status.code, request.arrived.elapsed());
+            request.responder.refuse(status.clone(), &mut mail);
+        }
+        self.queue.order.release(self.ordinal, mail);
+    }
+
+    fn end(&mut self) -> (Vec<Pending>, Duration) {
+        (std::mem::take(&mut self.requests), self.taken.elapsed())
+    }
+
+    fn tensors(&self, position: usize) -> impl Iterator<Item = &Tensor> {
+        self.requests.iter().filter_map(move |request| request.tensors[position].as_ref())
+    }
+
+    fn last_row(&self, position: usize, len: usize) -> Bytes {
+        let last = self.tensors(position).filter(|tensor| !tensor.data.is_empty()).last();
+        let data = last.map(|tensor| tensor.data.slice(tensor.data.len() - len, len)).unwrap_or_default();
+        data.into_bytes()
+    }
+
+    /// The elements of the last row of a BYTES input, as contents.
+    fn last_elements(&self, position: usize) -> Option<Bytes> {
+        let tensor = self.tensors(position).filter(|tensor| !tensor.data.is_empty()).last()?;
+        let raw = tensor.data.clone().into_bytes();
+        let per_row: usize = tensor.shape[1..].iter().product();
+        let before = (tensor.shape[0] - 1) * per_row;
+        let skipped: usize =
+            crate::bytes_tensor::elements(&raw).take(before).map(|element| element.map_or(0, <[u8]>::len) + 4).sum();
+        Some(raw.slice(skipped..))
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        if !self.requests.is_empty() {
+            self.refuse(&Status::internal("the model gave no answer; see the server's log"));
+        }
+    }
+}
+
+/// Lets answers out in the order in which batches were taken, where that is wanted.
+pub struct Order {
+    held: Option<Mutex<Held>>,
+}
+
+#[derive(Default)]
+struct Held {
+    next: u64,
+    mail: BTreeMap<u64, Mail>,
+}
+
+impl Order {
+    /// `preserve`: whether the order matters.
+    pub fn new(preserve: bool) -> Order {
+        Order { held: preserve.then(Mutex::default) }
+    }
+
+    fn release(&self, ordinal: u64, mail: Mail) {
+        let Some(held) = &self.held else { return mail.post() };
+        let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.mail.insert(ordinal, mail);
+        let mut ready = Mail::default();
+        while let next = held.next
+            && let Some(mail) = held.mail.remove(&next)
+        {
+            ready.append(mail);
+            held.next += 1;
+        }
+        ready.post();
+    }
+}

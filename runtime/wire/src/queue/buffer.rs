@@ -1,0 +1,132 @@
+//! Aligned memory for the inputs of batches, used again and again: fresh pages would cost more than the copy.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What SIMD code likes; ONNX Runtime's own tensors have the same.
+const ALIGNMENT: usize = 64;
+
+/// Blocks kept for later.
+const KEPT: usize = 16;
+
+/// Blocks that nobody uses now.
+#[derive(Default)]
+pub struct Pool {
+    free: Mutex<Vec<Block>>,
+}
+
+struct Block {
+    pointer: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: a block owns its memory, and nothing in it belongs to a thread.
+unsafe impl Send for Block {}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        // SAFETY: `pointer` came from `alloc` with this layout, and the block is its only owner.
+        unsafe { dealloc(self.pointer.as_ptr(), self.layout) }
+    }
+}
+
+/// Memory of a batch's input; it returns to its pool when it is dropped.
+pub struct Buffer {
+    block: Option<Block>,
+    len: usize,
+    pool: Arc<Pool>,
+}
+
+impl Buffer {
+    /// A buffer of `len` bytes that `fill` writes from the first to the last.
+    pub fn new(pool: &Arc<Pool>, len: usize, fill: impl FnOnce(&mut [u8])) -> Buffer {
+        let block = pool.take(len).unwrap_or_else(|| Block::new(len));
+        // SAFETY: the block has at least `len` bytes, initialized since its birth, and no other owner.
+        fill(unsafe { std::slice::from_raw_parts_mut(block.pointer.as_ptr(), len) });
+        Buffer { block: Some(block), len, pool: pool.clone() }
+    }
+
+    /// Where the bytes are; valid for as long as the buffer lives.
+    pub fn pointer(&self) -> *mut u8 {
+        self.block.as_ref().map_or(NonNull::dangling().as_ptr(), |block| block.pointer.as_ptr())
+    }
+
+    /// The number of bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if let Some(block) = self.block.take() {
+            self.pool.give(block);
+        }
+    }
+}
+
+impl Block {
+    fn new(len: usize) -> Block {
+        let size = len.next_power_of_two().max(ALIGNMENT);
+        let layout = Layout::from_size_align(size, ALIGNMENT).expect("the size was checked against the signature");
+        // SAFETY: the layout's size is not zero. Zeroed memory is initialized, and for large blocks it is free.
+        let pointer = unsafe { alloc_zeroed(layout) };
+        let Some(pointer) = NonNull::new(pointer) else { handle_alloc_error(layout) };
+        Block { pointer, layout }
+    }
+}
+
+impl Pool {
+    /// A free block that fits without waste.
+    fn take(&self, len: usize) -> Option<Block> {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let size = len.next_power_of_two().max(ALIGNMENT);
+        let position = free.iter().position(|block| block.layout.size() == size)?;
+        Some(free.swap_remove(position))
+    }
+
+    fn give(&self, block: Block) {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        if free.len() == KEPT {
+            free.remove(0);
+        }
+        free.push(block);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_aligned_and_come_back() {
+        let pool = Arc::<Pool>::default();
+        let first = Buffer::new(&pool, 100, |target| target.fill(7));
+        let pointer = first.pointer();
+        assert_eq!(pointer as usize % ALIGNMENT, 0);
+        drop(first);
+        let second = Buffer::new(&pool, 128, |target| assert_eq!(target[99], 7));
+        assert_eq!(second.pointer(), pointer);
+        let third = Buffer::new(&pool, 128, |_| ());
+        assert_ne!(third.pointer(), pointer);
+    }
+
+    #[test]
+    fn the_pool_stays_small() {
+        let pool = Arc::<Pool>::default();
+        drop((0..2 * KEPT).map(|_| Buffer::new(&pool, 8, |_| ())).collect::<Vec<_>>());
+        assert_eq!(pool.free.lock().unwrap().len(), KEPT);
+    }
+
+    #[test]
+    fn no_bytes_are_a_buffer_too() {
+        let buffer = Buffer::new(&Arc::default(), 0, |target| assert!(target.is_empty()));
+        assert!(buffer.is_empty());
+    }
+}

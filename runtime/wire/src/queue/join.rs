@@ -1,0 +1,219 @@
+//! Requests larger than a batch: computed in parts, answered as one.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use smallvec::SmallVec;
+
+use crate::bytes_tensor;
+use crate::datatype::Datatype;
+use crate::grpc::status::Status;
+use crate::output::View;
+use crate::queue::Queue;
+use crate::queue::pending::{Mail, Pending, Responder, Route};
+use crate::signature::{Shape, Signature, Tensor};
+
+/// One part's claim on the answer.
+pub struct Share {
+    join: Arc<Join>,
+    index: usize,
+}
+
+struct Join {
+    state: Mutex<State>,
+}
+
+struct State {
+    /// Gone once the request is answered.
+    responder: Option<Responder>,
+    /// For each part, its outputs once they are there.
+    parts: Vec<Option<Vec<Piece>>>,
+}
+
+/// An output of one part.
+struct Piece {
+    position: usize,
+    shape: Shape,
+    data: Vec<u8>,
+}
+
+/// Cuts a request into parts of at most `max` rows each; most requests are one.
+pub fn split(
+    request: Pending,
+    signature: &Signature,
+    max: usize,
+) -> Result<SmallVec<[Pending; 1]>, (Pending, Status)> {
+    if !request.batched || request.rows <= max.max(1) {
+        return Ok(SmallVec::from_buf([request]));
+    }
+    let sizes: Vec<usize> = rows_of_parts(request.rows, max).collect();
+    let cut = |(tensor, spec): (&Option<Tensor>, &crate::signature::TensorSpec)| match tensor {
+        None => Ok(vec![None; sizes.len()]),
+        Some(tensor) => cut_tensor(tensor, spec.datatype, &sizes),
+    };
+    let columns: Result<Vec<_>, String> = request.tensors.iter().zip(&signature.inputs).map(cut).collect();
+    let columns = match columns {
+        Ok(columns) => columns,
+        Err(problem) => return Err((request, Status::internal(problem))),
+    };
+    let Pending { batched, key, level, arrived, deadline, expires, parameters, responder, .. } = request;
+    let (requested, encoding, format) = (responder.requested.clone(), responder.encoding, responder.format);
+    let parts = sizes.iter().map(|_| None).collect();
+    let join = Arc::new(Join { state: Mutex::new(State { responder: Some(responder), parts }) });
+    let part = |(index, &rows): (usize, &usize)| Pending {
+        tensors: columns.iter().map(|column| column[index].clone()).collect(),
+        rows,
+        batched,
+        key,
+        level,
+        arrived,
+        deadline,
+        expires,
+        parameters: parameters.clone(),
+        responder: Responder {
+            format,
+            id: Default::default(),
+            requested: requested.clone(),
+            encoding,
+            route: Route::Share(Share { join: join.clone(), index }),
+        },
+    };
+    Ok(sizes.iter().enumerate().map(part).collect())
+}
+
+fn rows_of_parts(rows: usize, max: usize) -> impl Iterator<Item = usize> {
+    (0..rows.div_ceil(max)).map(move |part| max.min(rows - part * max))
+}
+
+fn cut_tensor(tensor: &Tensor, datatype: Datatype, sizes: &[usize]) -> Result<Vec<Option<Tensor>>, String> {
+    let total = tensor.shape[0];
+    let row_elements: usize = tensor.shape[1..].iter().product();
+    let ends: Option<Vec<usize>> = match datatype.size() {
+        Some(_) => None,
+        None => Some(element_ends(tensor)?),
+    };
+    let offset = |row: usize| match (&ends, row * row_elements) {
+        (None, _) => tensor.data.len() / total * row,
+        (Some(_), 0) => 0,
+        (Some(ends), elements) => ends[elements - 1],
+    };
+    let mut row = 0;
+    let mut parts = Vec::with_capacity(sizes.len());
+    for &size in sizes {
+        let (start, end) = (offset(row), offset(row + size));
+        let mut shape = tensor.shape.clone();
+        shape[0] = size;
+        parts.push(Some(Tensor { shape, data: tensor.data.slice(start, end - start) }));
+        row += size;
+    }
+    Ok(parts)
+}
+
+fn element_ends(tensor: &Tensor) -> Result<Vec<usize>, String> {
+    let raw = tensor.data.clone().into_bytes();
+    let mut end = 0;
+    bytes_tensor::elements(&raw)
+        .map(|element| {
+            end += 4 + element?.len();
+            Ok(end)
+        })
+        .collect()
+}
+
+impl Share {
+    /// Adds the outputs of this part; the last part answers the request.
+    pub fn answer(self, queue: &Queue, views: &[View<'_>], mail: &mut Mail) {
+        let own = |view: &View<'_>| Piece {
+            position: view.position,
+            shape: view.shape.clone(),
+            data: view.data.to_vec(),
+        };
+        let pieces = views.iter().map(own).collect();
+        let mut state = self.join.lock();
+        state.parts[self.index] = Some(pieces);
+        if state.parts.iter().any(Option::is_none) {
+            return;
+        }
+        let Some(responder) = state.responder.take() else { return };
+        let parts: Vec<Vec<Piece>> = state.parts.iter_mut().filter_map(Option::take).collect();
+        drop(state);
+        let whole = concatenate(parts);
+        let view = |piece: &'_ Piece| (piece.position, piece.shape.clone());
+        let views: Vec<View<'_>> = whole
+            .iter()
+            .map(|piece| {
+                let (position, shape) = view(piece);
+                View { position, shape, data: &piece.data }
+            })
+            .collect();
+        responder.answer(queue, &views, mail);
+    }
+
+    /// Refuses the request; what other parts bring is for nobody.
+    pub fn refuse(self, status: Status, mail: &mut Mail) {
+        let responder = self.join.lock().responder.take();
+        if let Some(responder) = responder {
+            responder.refuse(status, mail);
+        }
+    }
+
+    /// Whether the request is answered already, or its client is gone.
+    pub fn is_gone(&self) -> bool {
+        self.join.lock().responder.as_mut().is_none_or(|responder| responder.route.is_gone())
+    }
+}
+
+impl Join {
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Joins the parts' outputs along axis 0; every part computed the same outputs.
+fn concatenate(parts: Vec<Vec<Piece>>) -> Vec<Piece> {
+    let mut parts = parts.into_iter();
+    let mut whole = parts.next().unwrap_or_default();
+    for part in parts {
+        for piece in part {
+            if let Some(target) = whole.iter_mut().find(|target| target.position == piece.position) {
+                target.shape[0] += piece.shape[0];
+                target.data.extend_from_slice(&piece.data);
+            }
+        }
+    }
+    whole
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tensor(shape: &[usize], data: Vec<u8>) -> Tensor {
+        Tensor { shape: Shape::from_slice(shape), data: data.into() }
+    }
+
+    fn data(parts: Vec<Option<Tensor>>) -> Vec<Vec<u8>> {
+        parts.into_iter().flatten().map(|tensor| tensor.data.into_bytes().to_vec()).collect()
+    }
+
+    #[test]
+    fn rows_are_divided() {
+        assert_eq!(rows_of_parts(7, 3).collect::<Vec<_>>(), [3, 3, 1]);
+        assert_eq!(rows_of_parts(6, 3).collect::<Vec<_>>(), [3, 3]);
+    }
+
+    #[test]
+    fn tensors_are_cut_between_rows() {
+        let parts = cut_tensor(&tensor(&[3, 2], vec![1, 2, 3, 4, 5, 6]), Datatype::Uint8, &[2, 1]).unwrap();
+        assert_eq!(data(parts), [vec![1, 2, 3, 4], vec![5, 6]]);
+    }
+
+    #[test]
+    fn byte_strings_are_cut_between_rows() {
+        let mut raw = Vec::new();
+        for element in [&b"a"[..], b"bcd", b"", b"e"] {
+            bytes_tensor::put(&mut raw, element);
+        }
+        let parts = cut_tensor(&tensor(&[2, 2], raw), Datatype::Bytes, &[1, 1]).unwrap();
+        assert_eq!(data(parts), [b"\x01\0\0\0a\x03\0\0\0bcd".to_vec(), b"\0\0\0\0\x01\0\0\0e".to_vec()]);
+    }
+}

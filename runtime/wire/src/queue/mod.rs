@@ -1,0 +1,201 @@
+//! Where the requests of one model version wait, and how they become batches.
+//!
+//! A worker pushes; an executor takes. What is pushed while the executor is busy waits, and leaves in as few
+//! batches as the options allow: batches form by themselves under load, and nobody waits for one without it.
+
+pub mod batch;
+pub mod buffer;
+pub mod join;
+pub mod options;
+pub mod pending;
+mod waiting;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::grpc::status::{Code, Status};
+use crate::metrics::QueueMetrics;
+use crate::oip::response::Template;
+use crate::queue::batch::{Batch, Order};
+use crate::queue::buffer::Pool;
+use crate::queue::options::Options;
+use crate::queue::pending::{Mail, Pending};
+use crate::queue::waiting::Waiting;
+use crate::signature::{Signature, quote};
+
+/// The queue of one model version.
+pub struct Queue {
+    /// What the model takes and gives.
+    pub signature: Signature,
+    /// How batches are made.
+    pub options: Options,
+    /// What has happened here.
+    pub metrics: QueueMetrics,
+    pub(crate) template: Template,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) order: Order,
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Nanoseconds that a row takes, smoothed: for how long to tell clients to stay away.
+    pace: AtomicU64,
+}
+
+struct State {
+    waiting: Waiting,
+    takers: usize,
+    closed: bool,
+    batches: u64,
+}
+
+impl Queue {
+    /// An open, empty queue.
+    pub fn new(signature: Signature, options: Options) -> Queue {
+        let template = Template::new(&signature);
+        let waiting = Waiting::new(&options);
+        Queue {
+            template,
+            order: Order::new(options.preserve_ordering),
+            metrics: QueueMetrics::default(),
+            pool: Arc::default(),
+            state: Mutex::new(State { waiting, takers: 0, closed: false, batches: 0 }),
+            changed: Condvar::new(),
+            pace: AtomicU64::new(0),
+            signature,
+            options,
+        }
+    }
+
+    /// Adds a request. Refused requests are answered: UNAVAILABLE when closed, RESOURCE_EXHAUSTED when full.
+    pub fn push(&self, request: Pending) {
+        self.metrics.requests.add(1);
+        let parts = match join::split(request, &self.signature, self.options.max_batch_size) {
+            Ok(parts) => parts,
+            Err((request, status)) => return self.refuse(request, status),
+        };
+        let mut state = self.lock();
+        let status = if state.closed {
+            self.closed()
+        } else if let Err(limit) = state.waiting.room(parts.len(), parts[0].level) {
+            self.full(limit)
+        } else {
+            parts.into_iter().for_each(|part| state.waiting.push(part));
+            let wake = state.takers > 0;
+            drop(state);
+            if wake {
+                self.changed.notify_one();
+            }
+            return;
+        };
+        drop(state);
+        parts.into_iter().for_each(|part| self.refuse(part, status.clone()));
+    }
+
+    /// Waits for work; None once the queue is closed and empty.
+    ///
+    /// Requests whose time is over or whose client is gone are answered or dropped here, not returned.
+    pub fn take(self: &Arc<Self>) -> Option<Batch> {
+        let mut dropped = Vec::new();
+        let mut state = self.lock();
+        let taken = loop {
+            let now = Instant::now();
+            state.waiting.drop_dead(now, &mut dropped);
+            if !dropped.is_empty() {
+                drop(state);
+                self.bury(&mut dropped);
+                state = self.lock();
+                continue;
+            }
+            let closed = state.closed;
+            match state.waiting.next(&self.options, now, closed, &mut dropped) {
+                waiting::Next::Batch(parts) => break parts,
+                waiting::Next::Nothing if closed => return None,
+                waiting::Next::Nothing => state = self.wait(state, None),
+                waiting::Next::Wait(until) => state = self.wait(state, Some(until - now)),
+            }
+        };
+        let ordinal = state.batches;
+        state.batches += 1;
+        let more = state.takers > 0 && !state.waiting.is_empty();
+        drop(state);
+        if more {
+            self.changed.notify_one();
+        }
+        self.bury(&mut dropped);
+        Some(Batch::new(self.clone(), taken, ordinal))
+    }
+
+    /// Refuses new requests with UNAVAILABLE; what waits is still taken.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    /// Answers what waits in vain: called now and then, so that the dead do not keep their place and memory.
+    pub fn sweep(&self) {
+        let mut dropped = Vec::new();
+        let mut state = self.lock();
+        state.waiting.drop_dead(Instant::now(), &mut dropped);
+        state.waiting.drop_gone(&mut dropped);
+        drop(state);
+        self.bury(&mut dropped);
+    }
+
+    /// The number of requests that wait.
+    pub fn depth(&self) -> usize {
+        self.lock().waiting.len()
+    }
+
+    /// Remembers how long a batch took.
+    pub(crate) fn keep_pace(&self, rows: usize, took: Duration) {
+        let row = took.as_nanos() as u64 / rows.max(1) as u64;
+        let pace = self.pace.load(Ordering::Relaxed);
+        self.pace.store(if pace == 0 { row } else { pace - pace / 8 + row / 8 }, Ordering::Relaxed);
+    }
+
+    fn bury(&self, dropped: &mut Vec<Pending>) {
+        for mut request in dropped.drain(..) {
+            let status = match request.is_gone() {
+                true => Status::new(Code::Cancelled, "the client cancelled the request"),
+                false => Status::new(Code::DeadlineExceeded, "the deadline passed while the request waited"),
+            };
+            self.refuse(request, status);
+        }
+    }
+
+    fn refuse(&self, request: Pending, status: Status) {
+        let mut mail = Mail::default();
+        self.metrics.ended(status.code, request.arrived.elapsed());
+        request.responder.refuse(status, &mut mail);
+        mail.post();
+    }
+
+    fn closed(&self) -> Status {
+        let model = quote(&self.signature.model);
+        let message = format!("model {model} is shutting down here; try another server, or again later");
+        Status::new(Code::Unavailable, message)
+    }
+
+    fn full(&self, limit: usize) -> Status {
+        let model = quote(&self.signature.model);
+        let message = format!("model {model} has {limit} requests waiting, which is its limit; try again later");
+        let delay = Duration::from_nanos(self.pace.load(Ordering::Relaxed).saturating_mul(limit as u64));
+        let retry_after = Some(delay.clamp(Duration::from_millis(10), Duration::from_secs(5)));
+        Status { retry_after, ..Status::new(Code::ResourceExhausted, message) }
+    }
+
+    fn wait<'a>(&self, mut state: MutexGuard<'a, State>, timeout: Option<Duration>) -> MutexGuard<'a, State> {
+        state.takers += 1;
+        let mut state = match timeout {
+            None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            Some(timeout) => self.changed.wait_timeout(state, timeout).unwrap_or_else(PoisonError::into_inner).0,
+        };
+        state.takers -= 1;
+        state
+    }
+
+    /// Held for a few moves of pointers only: a lock-free queue would gain nothing and could not drop its dead.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

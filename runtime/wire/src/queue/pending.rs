@@ -1,0 +1,253 @@
+//! A request that waits, and the way its answer takes.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Waker};
+use std::time::Instant;
+
+use bytes::Bytes;
+use compact_str::CompactString;
+use h2::server::SendResponse;
+use smallvec::SmallVec;
+use tokio::sync::{Notify, mpsc};
+
+use crate::grpc::compression::Encoding;
+use crate::grpc::frame;
+use crate::grpc::status::Status;
+use crate::infer::Parameter;
+use crate::metrics::ServerMetrics;
+use crate::oip;
+use crate::output::View;
+use crate::queue::Queue;
+use crate::queue::join::Share;
+use crate::signature::{Requested, Tensor};
+use crate::tfs;
+
+/// A request, or part of one, that fits the signature and waits to be computed.
+pub struct Pending {
+    /// One for each input of the signature; None for an optional one left out.
+    pub tensors: SmallVec<[Option<Tensor>; 2]>,
+    /// The size of the batch dimension.
+    pub rows: usize,
+    /// Whether axis 0 is a batch dimension: everything but the rows must be equal to share a batch.
+    pub batched: bool,
+    /// A hash of what must be equal.
+    pub key: u64,
+    /// Its priority, from 0, the most urgent.
+    pub level: usize,
+    /// When it came.
+    pub arrived: Instant,
+    /// When the client stops waiting.
+    pub deadline: Option<Instant>,
+    /// When its time in the queue is over.
+    pub expires: Option<Instant>,
+    /// What the client said besides.
+    pub parameters: Vec<(CompactString, Parameter)>,
+    /// Where its answer goes.
+    pub responder: Responder,
+}
+
+impl Pending {
+    /// Whether both may be computed in one batch.
+    pub fn matches(&self, other: &Pending) -> bool {
+        let from = usize::from(self.batched);
+        let shape = |tensor: &Option<Tensor>| tensor.as_ref().map(|tensor| tensor.shape.clone());
+        self.batched
+            && self.key == other.key
+            && self.tensors.iter().zip(&other.tensors).all(|(left, right)| match (left, right) {
+                (Some(left), Some(right)) => left.shape[from..] == right.shape[from..],
+                (left, right) => shape(left) == shape(right),
+            })
+    }
+
+    /// Whether the client's time is over.
+    pub fn is_late(&self, now: Instant) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= now)
+    }
+
+    /// Whether nobody waits for the answer any more.
+    pub fn is_gone(&mut self) -> bool {
+        self.responder.route.is_gone()
+    }
+
+    /// When it is to leave the queue at the latest.
+    pub fn ends(&self) -> Option<Instant> {
+        self.deadline.into_iter().chain(self.expires).min()
+    }
+}
+
+/// What is needed to answer a request.
+pub struct Responder {
+    /// How the answer is written.
+    pub format: Format,
+    /// The client's id of the request.
+    pub id: CompactString,
+    /// The outputs wanted, in order; empty for all.
+    pub requested: SmallVec<[Requested; 4]>,
+    /// How the answer may be compressed.
+    pub encoding: Option<Encoding>,
+    /// Where it goes.
+    pub route: Route,
+}
+
+/// The protocol of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// `inference.ModelInferResponse`.
+    Oip,
+    /// `inference.ModelStreamInferResponse`.
+    OipStream,
+    /// `tensorflow.serving.PredictResponse`.
+    TensorflowServing,
+}
+
+/// The way an answer takes.
+pub enum Route {
+    /// It ends a unary call.
+    Unary(SendResponse<Bytes>, InFlight),
+    /// It is one message of a stream, at its place in the order.
+    Stream(mpsc::UnboundedSender<(u64, Answer)>, u64, InFlight),
+    /// It is part of the answer to a request that was split.
+    Share(Share),
+}
+
+/// Counts a request as not yet answered for as long as it lives, and knows the worker that is to send the answer.
+pub struct InFlight(Arc<Mailbox>);
+
+impl InFlight {
+    /// One more request is in flight.
+    pub fn new(mailbox: &Arc<Mailbox>) -> InFlight {
+        mailbox.metrics.in_flight.add(1);
+        InFlight(mailbox.clone())
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.metrics.in_flight.subtract(1);
+    }
+}
+
+/// The frame of an answer, or what went wrong.
+pub type Answer = Result<Bytes, Status>;
+
+/// Answers on their way, to be posted together.
+#[derive(Default)]
+pub struct Mail {
+    boxes: SmallVec<[(Arc<Mailbox>, Vec<Letter>); 2]>,
+}
+
+/// One answer and its way.
+pub struct Letter {
+    /// Where it goes.
+    pub route: Route,
+    /// How its stream is compressed, for the response headers.
+    pub encoding: Option<Encoding>,
+    /// The answer.
+    pub answer: Answer,
+}
+
+/// Where a worker finds the answers it is to send. Answers of one batch cost one wake.
+pub struct Mailbox {
+    letters: Mutex<Vec<Letter>>,
+    arrived: Notify,
+    metrics: Arc<ServerMetrics>,
+}
+
+impl Mailbox {
+    /// An empty one.
+    pub fn new(metrics: Arc<ServerMetrics>) -> Mailbox {
+        Mailbox { letters: Mutex::default(), arrived: Notify::new(), metrics }
+    }
+
+    /// What happens in the server.
+    pub fn metrics(&self) -> &ServerMetrics {
+        &self.metrics
+    }
+
+    /// Waits for answers and takes them all, in place of what `letters` held.
+    pub async fn receive(&self, letters: &mut Vec<Letter>) {
+        self.arrived.notified().await;
+        std::mem::swap(letters, &mut *self.letters.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+impl Mail {
+    /// Sends everything on its way.
+    pub fn post(self) {
+        for (mailbox, letters) in self.boxes {
+            let mut waiting = mailbox.letters.lock().unwrap_or_else(PoisonError::into_inner);
+            if waiting.is_empty() { *waiting = letters } else { waiting.extend(letters) }
+            drop(waiting);
+            mailbox.arrived.notify_one();
+        }
+    }
+
+    fn add(&mut self, mailbox: Arc<Mailbox>, letter: Letter) {
+        match self.boxes.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &mailbox)) {
+            Some((_, letters)) => letters.push(letter),
+            None => self.boxes.push((mailbox, vec![letter])),
+        }
+    }
+
+    /// Appends other mail.
+    pub fn append(&mut self, other: Mail) {
+        for (mailbox, letters) in other.boxes {
+            letters.into_iter().for_each(|letter| self.add(mailbox.clone(), letter));
+        }
+    }
+}
+
+impl Responder {
+    /// Answers with the outputs of a run: one view for each output that was computed.
+    pub fn answer(self, queue: &Queue, views: &[View<'_>], mail: &mut Mail) {
+        if let Route::Share(share) = self.route {
+            return share.answer(queue, views, mail);
+        }
+        let every = || (0..queue.signature.outputs.len() as u16).map(|position| Requested { position, classes: 0 });
+        let requested = if self.requested.is_empty() { every().collect() } else { self.requested.clone() };
+        let find = |wanted: &Requested| views.iter().find(|view| view.position == usize::from(wanted.position));
+        let chosen = requested.iter().filter_map(|wanted| find(wanted).map(|view| (view.clone(), *wanted)));
+        let framed = match self.format {
+            Format::Oip | Format::OipStream => {
+                let stream = matches!(self.format, Format::OipStream);
+                let tensors: SmallVec<[_; 4]> = chosen
+                    .map(|(view, wanted)| oip::response::Tensor::new(view, wanted, &queue.signature))
+                    .collect();
+                queue.template.encode(&self.id, stream, stream, &tensors)
+            }
+            Format::TensorflowServing => {
+                tfs::response::encode(&queue.signature, chosen.map(|(view, _)| view))
+            }
+        };
+        let framed = frame::encode(framed, self.encoding);
+        self.send(Ok(framed), mail);
+    }
+
+    /// Answers with a status.
+    pub fn refuse(self, status: Status, mail: &mut Mail) {
+        match self.route {
+            Route::Share(share) => share.refuse(status, mail),
+            _ => self.send(Err(status), mail),
+        }
+    }
+
+    fn send(self, answer: Answer, mail: &mut Mail) {
+        let mailbox = match &self.route {
+            Route::Unary(_, in_flight) | Route::Stream(_, _, in_flight) => in_flight.0.clone(),
+            Route::Share(_) => unreachable!("shares answer for themselves"),
+        };
+        mail.add(mailbox, Letter { route: self.route, encoding: self.encoding, answer });
+    }
+}
+
+impl Route {
+    /// Whether nobody is at its end any more.
+    pub fn is_gone(&mut self) -> bool {
+        match self {
+            // Ready: the client has reset the stream, or its connection is lost.
+            Route::Unary(respond, _) => respond.poll_reset(&mut Context::from_waker(Waker::noop())).is_ready(),
+            Route::Stream(sender, ..) => sender.is_closed(),
+            Route::Share(share) => share.is_gone(),
+        }
+    }
+}

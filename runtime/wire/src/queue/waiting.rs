@@ -1,0 +1,207 @@
+//! The requests that wait, by priority, and which of them leave together.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use crate::queue::options::{Options, TimeoutAction};
+use crate::queue::pending::Pending;
+
+/// What an executor may do next.
+pub enum Next {
+    /// Compute this.
+    Batch(Vec<Pending>),
+    /// Wait until then: more may come.
+    Wait(Instant),
+    /// There is nothing.
+    Nothing,
+}
+
+/// All requests of a queue.
+pub struct Waiting {
+    levels: Vec<Level>,
+    len: usize,
+    /// The soonest time at which a request that waits may have to go; None: there is no such time.
+    soonest: Option<Instant>,
+}
+
+/// The requests of one priority.
+struct Level {
+    queue: VecDeque<Pending>,
+    /// Those whose time in the queue was over, under the policy that lets them wait on.
+    delayed: VecDeque<Pending>,
+    limit: usize,
+    on_timeout: TimeoutAction,
+}
+
+impl Waiting {
+    /// Nothing waits.
+    pub fn new(options: &Options) -> Waiting {
+        let level = |policy: &crate::queue::options::Policy| Level {
+            queue: VecDeque::new(),
+            delayed: VecDeque::new(),
+            limit: policy.max_queue_size,
+            on_timeout: policy.timeout_action,
+        };
+        Waiting { levels: options.policies.iter().map(level).collect(), len: 0, soonest: None }
+    }
+
+    /// The number of requests.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether `count` more fit into a level; the limit when they do not.
+    pub fn room(&self, count: usize, level: usize) -> Result<(), usize> {
+        let Level { queue, delayed, limit, .. } = &self.levels[level];
+        let waiting = queue.len() + delayed.len();
+        // A request that was split is not refused for its parts alone: it would never fit.
+        if *limit == 0 || waiting + count <= *limit || (waiting == 0 && count > 1) { Ok(()) } else { Err(*limit) }
+    }
+
+    /// Adds a request at the end of its level.
+    pub fn push(&mut self, request: Pending) {
+        self.len += 1;
+        self.soonest = earliest(self.soonest, request.ends());
+        self.levels[request.level].queue.push_back(request);
+    }
+
+    /// Moves those whose time is over or whose client is gone to `dropped`.
+    ///
+    /// Of the clients it looks at those only that are next: `next` and `drop_gone` see to the rest.
+    pub fn drop_dead(&mut self, now: Instant, dropped: &mut Vec<Pending>) {
+        let before = dropped.len();
+        let due = self.soonest.is_some_and(|soonest| soonest <= now);
+        let mut soonest = None;
+        for level in &mut self.levels {
+            if due {
+                level.expire(now, dropped);
+                let waiting = level.queue.iter().chain(&level.delayed);
+                soonest = waiting.fold(soonest, |soonest, request| earliest(soonest, request.ends()));
+            }
+            for queue in [&mut level.queue, &mut level.delayed] {
+                while queue.front_mut().is_some_and(Pending::is_gone) {
+                    dropped.extend(queue.pop_front());
+                }
+            }
+        }
+        if due {
+            self.soonest = soonest;
+        }
+        self.len -= dropped.len() - before;
+    }
+
+    /// Moves every request whose client is gone to `dropped`.
+    pub fn drop_gone(&mut self, dropped: &mut Vec<Pending>) {
+        let before = dropped.len();
+        for level in &mut self.levels {
+            for queue in [&mut level.queue, &mut level.delayed] {
+                for mut request in std::mem::take(queue) {
+                    if request.is_gone() { dropped.push(request) } else { queue.push_back(request) }
+                }
+            }
+        }
+        self.len -= dropped.len() - before;
+    }
+
+    /// What to do next. `closed`: no more will come.
+    ///
+    /// Requests whose client is gone are moved to `dropped` on the way.
+    pub fn next(&mut self, options: &Options, now: Instant, closed: bool, dropped: &mut Vec<Pending>) -> Next {
+        let Some(queue) = self.levels.iter_mut().find_map(Level::first) else { return Next::Nothing };
+        if !closed && !options.max_queue_delay.is_zero() {
+            let until = queue[0].arrived + options.max_queue_delay;
+            let rows = matching_rows(queue, options.max_batch_size);
+            let enough = *options.preferred_batch_sizes.first().unwrap_or(&options.max_batch_size);
+            if until > now && rows < enough.min(options.max_batch_size) {
+                return Next::Wait(until);
+            }
+        }
+        let limit = preferred(matching_rows_if(queue, options), options);
+        let before = dropped.len();
+        let batch = cut(queue, limit, dropped);
+        self.len -= batch.len() + dropped.len() - before;
+        Next::Batch(batch)
+    }
+}
+
+impl Level {
+    fn first(&mut self) -> Option<&mut VecDeque<Pending>> {
+        if self.queue.is_empty() { Some(&mut self.delayed).filter(|queue| !queue.is_empty()) } else { Some(&mut self.queue) }
+    }
+
+    fn expire(&mut self, now: Instant, dropped: &mut Vec<Pending>) {
+        for mut request in std::mem::take(&mut self.queue) {
+            let overdue = request.expires.is_some_and(|expires| expires <= now);
+            if request.is_late(now) || (overdue && self.on_timeout == TimeoutAction::Reject) {
+                dropped.push(request);
+            } else if overdue {
+                request.expires = None;
+                self.delayed.push_back(request);
+            } else {
+                self.queue.push_back(request);
+            }
+        }
+        for request in std::mem::take(&mut self.delayed) {
+            if request.is_late(now) { dropped.push(request) } else { self.delayed.push_back(request) }
+        }
+    }
+}
+
+fn earliest(left: Option<Instant>, right: Option<Instant>) -> Option<Instant> {
+    left.into_iter().chain(right).min()
+}
+
+/// The rows of the requests that fit the first one, up to a limit.
+fn matching_rows(queue: &VecDeque<Pending>, limit: usize) -> usize {
+    let mut rows = 0;
+    for request in queue.iter().filter(|request| request.matches(&queue[0])) {
+        rows += request.rows;
+        if rows >= limit {
+            break;
+        }
+    }
+    rows
+}
+
+/// The same, where it matters: only preferred sizes need it.
+fn matching_rows_if(queue: &VecDeque<Pending>, options: &Options) -> usize {
+    if options.preferred_batch_sizes.is_empty() { 0 } else { matching_rows(queue, options.max_batch_size) }
+}
+
+/// The largest preferred size that is there in full; the maximum when there is none.
+fn preferred(rows: usize, options: &Options) -> usize {
+    let sizes = options.preferred_batch_sizes.iter().copied();
+    sizes.filter(|&size| size <= rows.min(options.max_batch_size)).max().unwrap_or(options.max_batch_size)
+}
+
+/// Takes the first request and all that fit it, up to `limit` rows; the others keep their order.
+fn cut(queue: &mut VecDeque<Pending>, limit: usize, dropped: &mut Vec<Pending>) -> Vec<Pending> {
+    let mut batch: Vec<Pending> = queue.pop_front().into_iter().collect();
+    let mut rows = batch.first().map_or(0, |request| request.rows);
+    let mut passed = VecDeque::new();
+    while rows < limit
+        && let Some(mut request) = queue.pop_front()
+    {
+        if !request.matches(&batch[0]) {
+            passed.push_back(request);
+        } else if request.is_gone() {
+            dropped.push(request);
+        } else if rows + request.rows <= limit {
+            rows += request.rows;
+            batch.push(request);
+        } else {
+            // Whoever comes first goes first: a smaller one behind it does not overtake.
+            queue.push_front(request);
+            break;
+        }
+    }
+    while let Some(request) = passed.pop_back() {
+        queue.push_front(request);
+    }
+    batch
+}

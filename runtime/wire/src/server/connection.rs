@@ -1,0 +1,204 @@
+//! One connection, from its first byte to its last.
+
+use std::future::{Future, pending};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Ping, PingPong, RecvStream};
+use http::Request;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{sleep, timeout};
+
+use crate::grpc::status::Status;
+use crate::grpc::unary;
+use crate::server::tls::{Acceptor, identity};
+use crate::server::worker::Desk;
+use crate::server::{Config, Phase, infer};
+
+/// The window of one stream: a request of 600 KB needs no second permission.
+const STREAM_WINDOW: u32 = 4 << 20;
+
+/// The window of a connection.
+const CONNECTION_WINDOW: u32 = 64 << 20;
+
+/// Large frames mean few reads: most requests arrive in one piece, which is never copied together.
+const FRAME_SIZE: u32 = 1 << 20;
+
+/// A connection before its first byte.
+pub struct Accepted {
+    /// The socket.
+    pub stream: Stream,
+    /// Who calls, in gRPC's notation.
+    pub peer: String,
+}
+
+/// A socket that is not yet on an event loop.
+pub enum Stream {
+    /// TCP.
+    Tcp(std::net::TcpStream),
+    /// A UNIX socket.
+    Unix(std::os::unix::net::UnixStream),
+}
+
+/// Who is at the other end.
+#[derive(Debug, Default)]
+pub struct Peer {
+    /// In gRPC's notation.
+    pub name: String,
+    /// What TLS knows of it, under gRPC's names; empty without TLS.
+    pub identity: Vec<(&'static str, Vec<u8>)>,
+}
+
+/// Serves a connection to its end.
+pub async fn serve(desk: Arc<Desk>, accepted: Accepted, acceptor: Option<Acceptor>) {
+    let metrics = desk.shared.metrics.clone();
+    metrics.connections.add(1);
+    metrics.connections_open.add(1);
+    // Errors end this connection and nothing else, and its client has seen them.
+    let served = async {
+        match accepted.stream {
+            Stream::Tcp(stream) => secure(&desk, TcpStream::from_std(stream)?, accepted.peer, acceptor).await,
+            Stream::Unix(stream) => secure(&desk, UnixStream::from_std(stream)?, accepted.peer, acceptor).await,
+        }
+    };
+    let mut phase = desk.shared.phase.subscribe();
+    tokio::select! {
+        _ = served => {}
+        _ = phase.wait_for(|phase| *phase == Phase::Ended) => {}
+    }
+    metrics.connections_open.subtract(1);
+}
+
+async fn secure<S>(desk: &Arc<Desk>, stream: S, name: String, acceptor: Option<Acceptor>) -> Result<(), Error>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin,
+{
+    let Some(acceptor) = acceptor else {
+        return converse(desk, stream, Peer { name, identity: Vec::new() }).await;
+    };
+    let handshake = acceptor.acceptor().accept(stream);
+    let stream = timeout(desk.shared.config.handshake_timeout, handshake).await??;
+    let mut known = vec![("transport_security_type", b"ssl".to_vec())];
+    if let Some([certificate, ..]) = stream.get_ref().1.peer_certificates() {
+        known.extend(identity(certificate));
+    }
+    converse(desk, stream, Peer { name, identity: known }).await
+}
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+async fn converse<S>(desk: &Arc<Desk>, stream: S, peer: Peer) -> Result<(), Error>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin,
+{
+    let config = &desk.shared.config;
+    let handshake = builder(config).handshake(stream);
+    let mut connection = timeout(config.handshake_timeout, handshake).await??;
+    let peer = Arc::new(peer);
+    let mut phase = desk.shared.phase.subscribe();
+    let mut alive = pin!(keep_alive(connection.ping_pong(), config.keepalive_time, config.keepalive_timeout));
+    let mut old = pin!(after(config.max_connection_age.map(with_jitter)));
+    let mut too_old = pin!(after(None));
+    let mut idle = pin!(after(config.max_connection_idle));
+    let mut last_call = Instant::now();
+    let mut leaving = false;
+    loop {
+        tokio::select! {
+            biased;
+            call = connection.accept() => match call {
+                Some(Ok((request, respond))) => {
+                    begin(desk, &peer, request, respond);
+                    if config.max_connection_idle.is_some() {
+                        last_call = Instant::now();
+                    }
+                }
+                Some(Err(error)) => return Err(error.into()),
+                None => return Ok(()),
+            },
+            _ = phase.wait_for(|phase| *phase >= Phase::Draining), if !leaving => {
+                leaving = true;
+                connection.graceful_shutdown();
+            }
+            () = &mut old, if !leaving => {
+                leaving = true;
+                connection.graceful_shutdown();
+                too_old.set(after(config.max_connection_age_grace));
+            }
+            () = &mut idle, if !leaving => {
+                let limit = config.max_connection_idle.unwrap_or_default();
+                if last_call.elapsed() >= limit && !connection.has_streams() {
+                    leaving = true;
+                    connection.graceful_shutdown();
+                }
+                idle.set(after(Some(limit)));
+            }
+            () = &mut too_old => return Ok(()),
+            () = &mut alive => return Ok(()),
+        }
+    }
+}
+
+fn builder(config: &Config) -> h2::server::Builder {
+    let mut builder = h2::server::Builder::new();
+    builder
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME_SIZE)
+        .max_concurrent_streams(config.max_concurrent_streams)
+        .max_header_list_size(config.max_metadata_size);
+    builder
+}
+
+/// Begins a call. A panic ends this call, and no other.
+fn begin(desk: &Arc<Desk>, peer: &Arc<Peer>, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+    desk.shared.metrics.calls.add(1);
+    let call = infer::serve(desk.clone(), peer.clone(), request, respond);
+    let mut call: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(call);
+    // Small requests are here in full: they need no task of their own.
+    let now = &mut Context::from_waker(Waker::noop());
+    match catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(now).is_pending())) {
+        // The task polls again, and so is woken when there is more.
+        Ok(true) => drop(tokio::spawn(call)),
+        // The panic has been reported by its hook; dropping the call resets its stream.
+        Ok(false) | Err(_) => {}
+    }
+}
+
+/// Answers a call that failed before it reached anybody.
+pub fn refuse(desk: &Desk, respond: &mut SendResponse<Bytes>, status: &Status) {
+    desk.shared.metrics.refused[status.code as usize].add(1);
+    unary::refuse(respond, status);
+}
+
+/// Resolves when the client does not answer a ping in time.
+async fn keep_alive(pings: Option<PingPong>, every: Option<Duration>, within: Duration) {
+    let (Some(mut pings), Some(every)) = (pings, every) else { return pending().await };
+    loop {
+        sleep(every).await;
+        match timeout(within, pings.ping(Ping::opaque())).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) | Err(_) => return,
+        }
+    }
+}
+
+/// Resolves after a time; never without one.
+async fn after(time: Option<Duration>) {
+    match time {
+        Some(time) => sleep(time).await,
+        None => pending().await,
+    }
+}
+
+/// A time, give or take a tenth: connections that began together do not end together.
+fn with_jitter(time: Duration) -> Duration {
+    use std::hash::BuildHasher;
+    let random = std::hash::RandomState::new().hash_one(0_u8);
+    time.mul_f64(0.9 + 0.2 * (random as f64 / u64::MAX as f64))
+}

@@ -1,0 +1,176 @@
+//! From a request's head to whoever serves it; and the unary inference calls, which are served here.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use compact_str::CompactString;
+use h2::RecvStream;
+use h2::server::SendResponse;
+use http::Request;
+
+use crate::grpc::compression::Encoding;
+use crate::grpc::head::{Head, Refusal};
+use crate::grpc::status::{Code, Status};
+use crate::grpc::unary;
+use crate::hosted::{self, Hosting};
+use crate::infer::{Infer, Parameter};
+use crate::models::Models;
+use crate::oip;
+use crate::protobuf::Malformed;
+use crate::queue::Queue;
+use crate::queue::pending::{Format, InFlight, Pending, Responder, Route};
+use crate::rope::Rope;
+use crate::server::connection::{Peer, refuse};
+use crate::server::worker::Desk;
+use crate::signature::Checked;
+use crate::tfs;
+
+/// The unary calls that are served here: path, decoder, and the format of the answer.
+const NATIVE: [(&str, Decode, Format); 2] = [
+    ("/inference.GRPCInferenceService/ModelInfer", oip::request::decode, Format::Oip),
+    ("/tensorflow.serving.PredictionService/Predict", tfs::request::decode, Format::TensorflowServing),
+];
+
+/// The streaming call that is served here.
+const STREAM: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
+
+type Decode = fn(&Rope) -> Result<Infer, Malformed>;
+
+/// Serves one call, or hands it to Python.
+pub async fn serve(
+    desk: Arc<Desk>,
+    peer: Arc<Peer>,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+) {
+    let (parts, body) = request.into_parts();
+    let head = match Head::read(&parts) {
+        Ok(head) => head,
+        Err(Refusal::Http(code)) => return unary::refuse_http(&mut respond, code),
+        Err(Refusal::Grpc(status)) => return refuse(&desk, &mut respond, &status),
+    };
+    let path = parts.uri.path();
+    if let Some((_, decode, format)) = NATIVE.iter().find(|(native, ..)| *native == path) {
+        unary_infer(&desk, head, *decode, *format, body, respond).await;
+    } else if path == STREAM {
+        oip::stream::serve(&desk, head, &parts.headers, body, respond).await;
+    } else {
+        let hosting = Hosting {
+            host: desk.shared.host.clone(),
+            limit: desk.shared.config.max_receive_message_length,
+            ending: desk.shared.phase.subscribe(),
+        };
+        hosted::serve(hosting, (path.to_owned(), parts.headers), head, peer, body, respond).await;
+    }
+}
+
+async fn unary_infer(
+    desk: &Arc<Desk>,
+    head: Head,
+    decode: Decode,
+    format: Format,
+    mut body: RecvStream,
+    mut respond: SendResponse<Bytes>,
+) {
+    let config = &desk.shared.config;
+    let arrival = Arrival::new(&head);
+    let receive = unary::receive(&mut body, head.encoding, config.max_receive_message_length);
+    let message = match arrival.in_time(receive).await {
+        Ok(message) => message,
+        Err(status) => return refuse(desk, &mut respond, &status),
+    };
+    desk.shared.metrics.bytes_received.add(message.len() as u64);
+    match admit(&desk.shared.models, decode(&message), arrival) {
+        Ok(admitted) => {
+            let encoding = config.compression.filter(|&encoding| head.accepts(encoding));
+            let route = Route::Unary(respond, InFlight::new(&desk.mailbox));
+            admitted.push(format, encoding, route);
+        }
+        Err((_, status)) => refuse(desk, &mut respond, &status),
+    }
+}
+
+/// When a request came, and until when it is wanted.
+pub struct Arrival {
+    arrived: Instant,
+    deadline: Option<Instant>,
+}
+
+impl Arrival {
+    /// It comes now.
+    pub fn new(head: &Head) -> Arrival {
+        let arrived = Instant::now();
+        Arrival { arrived, deadline: head.timeout.and_then(|timeout| arrived.checked_add(timeout)) }
+    }
+
+    /// Another message of the same call.
+    pub fn again(&self) -> Arrival {
+        Arrival { arrived: Instant::now(), deadline: self.deadline }
+    }
+
+    /// Whatever it is, unless the deadline comes first.
+    pub async fn in_time<T>(&self, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+        let Some(deadline) = self.deadline else { return work.await };
+        match tokio::time::timeout_at(deadline.into(), work).await {
+            Ok(result) => result,
+            Err(_) => Err(Status::new(
+                Code::DeadlineExceeded,
+                "the deadline passed before the request was complete",
+            )),
+        }
+    }
+}
+
+/// A request that fits its model, on its way into the queue.
+pub struct Admitted {
+    queue: Arc<Queue>,
+    checked: Checked,
+    id: CompactString,
+    parameters: Vec<(CompactString, Parameter)>,
+    arrival: Arrival,
+}
+
+/// Finds the queue of a request and holds it against the model's signature.
+///
+/// An error comes with the request's id, as far as that is known.
+pub fn admit(
+    models: &Models,
+    decoded: Result<Infer, Malformed>,
+    arrival: Arrival,
+) -> Result<Admitted, (CompactString, Status)> {
+    let mut infer = decoded.map_err(|malformed| (CompactString::default(), malformed.into()))?;
+    let id = std::mem::take(&mut infer.id);
+    let parameters = std::mem::take(&mut infer.parameters);
+    let checked = models.find(&infer.model, &infer.version).and_then(|queue| {
+        let checked = queue.signature.check(infer)?;
+        Ok((queue, checked))
+    });
+    match checked {
+        Ok((queue, checked)) => Ok(Admitted { queue, checked, id, parameters, arrival }),
+        Err(status) => Err((id, status)),
+    }
+}
+
+impl Admitted {
+    /// Puts the request into its queue, which answers it.
+    pub fn push(self, format: Format, encoding: Option<Encoding>, route: Route) {
+        let Admitted { queue, checked, id, parameters, arrival } = self;
+        // As in a protobuf map, the last of several entries counts.
+        let number = |name: &str| {
+            let found = parameters.iter().rev().find(|(key, _)| key == name);
+            found.and_then(|(_, value)| value.unsigned()).filter(|&value| value > 0)
+        };
+        let level = queue.options.level(number("priority").unwrap_or(0));
+        let timeout = queue.options.policies[level].timeout(number("timeout").map(Duration::from_micros));
+        let batched = queue.signature.batched;
+        let key = checked.key(batched);
+        let Checked { tensors, rows, requested } = checked;
+        let Arrival { arrived, deadline } = arrival;
+        let expires = timeout.and_then(|timeout| arrived.checked_add(timeout));
+        let responder = Responder { format, id, requested, encoding, route };
+        let pending =
+            Pending { tensors, rows, batched, key, level, arrived, deadline, expires, parameters, responder };
+        queue.push(pending);
+    }
+}

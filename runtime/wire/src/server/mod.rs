@@ -1,0 +1,204 @@
+//! The server: listeners, workers, and what they share.
+
+pub mod connection;
+pub mod infer;
+pub mod listener;
+pub mod tls;
+pub mod worker;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use crate::grpc::compression::Encoding;
+use crate::hosted::Host;
+use crate::metrics::ServerMetrics;
+use crate::models::Models;
+use crate::server::listener::{Address, Listener};
+use crate::server::tls::Acceptor;
+use crate::server::worker::Worker;
+
+/// How a server behaves; the defaults are gRPC's where it has any.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Threads that move bytes.
+    pub workers: usize,
+    /// Bytes of a request's message at most.
+    pub max_receive_message_length: usize,
+    /// Calls that one connection may have open.
+    pub max_concurrent_streams: u32,
+    /// Bytes of a request's metadata at most.
+    pub max_metadata_size: u32,
+    /// After this time without a sign of life a client is asked for one.
+    pub keepalive_time: Option<Duration>,
+    /// It has this long to answer.
+    pub keepalive_timeout: Duration,
+    /// Connections without calls are closed after this time.
+    pub max_connection_idle: Option<Duration>,
+    /// Connections are asked to end at this age.
+    pub max_connection_age: Option<Duration>,
+    /// And ended this much later.
+    pub max_connection_age_grace: Option<Duration>,
+    /// The time for TLS's and HTTP/2's first words.
+    pub handshake_timeout: Duration,
+    /// How answers are compressed for clients that accept it.
+    pub compression: Option<Encoding>,
+    /// Whether several processes may listen on one port.
+    pub so_reuseport: bool,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            workers: 1,
+            max_receive_message_length: i32::MAX as usize,
+            max_concurrent_streams: 4096,
+            max_metadata_size: 16 << 10,
+            keepalive_time: Some(Duration::from_secs(7200)),
+            keepalive_timeout: Duration::from_secs(20),
+            max_connection_idle: None,
+            max_connection_age: None,
+            max_connection_age_grace: None,
+            handshake_timeout: Duration::from_secs(120),
+            compression: None,
+            so_reuseport: false,
+        }
+    }
+}
+
+/// How far the end of the server has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Everything is served.
+    Serving,
+    /// No new connections and inference; what is in flight goes on.
+    Draining,
+    /// Calls of servicers are ended.
+    Ending,
+    /// Connections are dropped.
+    Ended,
+}
+
+impl Phase {
+    /// Whether calls of servicers are to end.
+    pub fn ends_calls(&self) -> bool {
+        *self >= Phase::Ending
+    }
+}
+
+/// What all workers share.
+pub struct Shared {
+    /// How the server behaves.
+    pub config: Config,
+    /// Which queue answers for which model.
+    pub models: Models,
+    /// Calls for Python.
+    pub host: Arc<Host>,
+    /// What happens.
+    pub metrics: Arc<ServerMetrics>,
+    phase: watch::Sender<Phase>,
+}
+
+/// A gRPC server.
+pub struct Server {
+    shared: Arc<Shared>,
+    state: Mutex<State>,
+}
+
+struct State {
+    listeners: Vec<(Listener, Option<Acceptor>)>,
+    workers: Vec<Worker>,
+}
+
+impl Server {
+    /// A server that does not listen yet.
+    pub fn new(config: Config) -> Server {
+        let shared = Shared {
+            config,
+            models: Models::default(),
+            host: Arc::default(),
+            metrics: Arc::default(),
+            phase: watch::Sender::new(Phase::Serving),
+        };
+        Server {
+            shared: Arc::new(shared),
+            state: Mutex::new(State { listeners: Vec::new(), workers: Vec::new() }),
+        }
+    }
+
+    /// What the workers share.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Binds an address, with TLS when there is an acceptor; returns the port, 1 for a UNIX socket.
+    pub fn listen(&self, address: &str, acceptor: Option<Acceptor>) -> std::io::Result<u16> {
+        let listener = Listener::bind(&Address::parse(address)?, self.shared.config.so_reuseport)?;
+        let port = listener.port();
+        let mut state = self.lock();
+        match state.workers.first() {
+            Some(worker) => worker.listen(listener, acceptor),
+            None => state.listeners.push((listener, acceptor)),
+        }
+        Ok(port)
+    }
+
+    /// Starts the workers; from now on connections are accepted.
+    pub fn start(&self) -> std::io::Result<()> {
+        let mut state = self.lock();
+        if !state.workers.is_empty() {
+            return Ok(());
+        }
+        state.workers = Worker::start_all(&self.shared)?;
+        for (listener, acceptor) in std::mem::take(&mut state.listeners) {
+            state.workers[0].listen(listener, acceptor);
+        }
+        Ok(())
+    }
+
+    /// Refuses new work, gives inference in flight `grace`, ends all calls, and waits for the workers' end.
+    pub fn stop(&self, grace: Duration) {
+        let end = Instant::now() + grace;
+        self.shared.models.drain();
+        self.enter(Phase::Draining);
+        while self.shared.metrics.in_flight.get() > 0 && Instant::now() < end {
+            std::thread::sleep(POLL);
+        }
+        self.enter(Phase::Ending);
+        // Answers that are written but not yet read are worth a moment.
+        let end = Instant::now() + LAST_WORDS;
+        while self.shared.metrics.connections_open.get() > 0 && Instant::now() < end {
+            std::thread::sleep(POLL);
+        }
+        self.enter(Phase::Ended);
+        let workers = std::mem::take(&mut self.lock().workers);
+        workers.into_iter().for_each(Worker::join);
+        self.lock().listeners.clear();
+        self.shared.host.close();
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.shared.phase.send_if_modified(|current| {
+            let modified = *current < phase;
+            *current = phase.max(*current);
+            modified
+        });
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop(Duration::ZERO);
+    }
+}
+
+/// How often a stop looks whether everything is over.
+const POLL: Duration = Duration::from_millis(2);
+
+/// How long a stop waits for clients to take their last answers.
+const LAST_WORDS: Duration = Duration::from_secs(1);

@@ -1,0 +1,188 @@
+//! TLS 1.2 and 1.3, with or without client certificates; certificates are read again when their files change.
+
+use std::io::{Error, ErrorKind, Result};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ServerSessionMemoryCache, WebPkiClientVerifier};
+use rustls::{RootCertStore, ServerConfig};
+use tokio_rustls::TlsAcceptor;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+/// Where keys and certificates come from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// PEM in memory.
+    Memory(Vec<u8>),
+    /// A PEM file, looked at again now and then.
+    File(PathBuf),
+}
+
+/// What a TLS port needs.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    /// The server's private key.
+    pub key: Source,
+    /// The server's certificate, and those that lead from it to a root.
+    pub certificates: Source,
+    /// Roots of client certificates; None: clients need none.
+    pub client_roots: Option<Source>,
+    /// Whether a client without a certificate is refused.
+    pub require_client_auth: bool,
+}
+
+/// How often the files are looked at.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Makes TLS out of connections.
+#[derive(Clone)]
+pub struct Acceptor(Arc<Inner>);
+
+struct Inner {
+    credentials: Credentials,
+    current: Mutex<Current>,
+}
+
+struct Current {
+    config: Arc<ServerConfig>,
+    modified: Vec<Option<SystemTime>>,
+    looked: Instant,
+}
+
+impl Acceptor {
+    /// Reads the credentials. Errors say which part is not as it should be.
+    pub fn new(credentials: Credentials) -> Result<Acceptor> {
+        let modified = credentials.modified();
+        let config = Arc::new(credentials.config()?);
+        let current = Mutex::new(Current { config, modified, looked: Instant::now() });
+        Ok(Acceptor(Arc::new(Inner { credentials, current })))
+    }
+
+    /// The acceptor for the next connection.
+    pub fn acceptor(&self) -> TlsAcceptor {
+        let mut current = self.0.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.looked.elapsed() >= LOOK_AGAIN {
+            current.looked = Instant::now();
+            let modified = self.0.credentials.modified();
+            if modified != current.modified {
+                match self.0.credentials.config() {
+                    Ok(config) => *current = Current { config: Arc::new(config), modified, looked: Instant::now() },
+                    // Half-written files are whole a moment later; until then the old ones serve.
+                    Err(error) => eprintln!("kerve-wire: the changed certificates are not used: {error}"),
+                }
+            }
+        }
+        current.config.clone().into()
+    }
+}
+
+impl Credentials {
+    fn config(&self) -> Result<ServerConfig> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let certificates = read_certificates(&self.certificates, "certificate chain")?;
+        let key = PrivateKeyDer::from_pem_slice(&self.key.read()?)
+            .map_err(|error| invalid("private key", &error.to_string()))?;
+        let builder = ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| invalid("TLS configuration", &error.to_string()))?;
+        let builder = match &self.client_roots {
+            None => builder.with_no_client_auth(),
+            Some(source) => {
+                let mut roots = RootCertStore::empty();
+                for root in read_certificates(source, "root certificate")? {
+                    roots.add(root).map_err(|error| invalid("root certificate", &error.to_string()))?;
+                }
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+                let verifier = if self.require_client_auth { verifier } else { verifier.allow_unauthenticated() };
+                let verifier =
+                    verifier.build().map_err(|error| invalid("root certificate", &error.to_string()))?;
+                builder.with_client_cert_verifier(verifier)
+            }
+        };
+        let mut config = builder
+            .with_single_cert(certificates, key)
+            .map_err(|error| invalid("pair of private key and certificate", &error.to_string()))?;
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.session_storage = ServerSessionMemoryCache::new(4096);
+        Ok(config)
+    }
+
+    fn modified(&self) -> Vec<Option<SystemTime>> {
+        let sources = [Some(&self.key), Some(&self.certificates), self.client_roots.as_ref()];
+        let time = |source: &Source| match source {
+            Source::Memory(_) => None,
+            Source::File(path) => std::fs::metadata(path).and_then(|file| file.modified()).ok(),
+        };
+        sources.into_iter().flatten().map(time).collect()
+    }
+}
+
+impl Source {
+    fn read(&self) -> Result<Vec<u8>> {
+        match self {
+            Source::Memory(pem) => Ok(pem.clone()),
+            Source::File(path) => std::fs::read(path)
+                .map_err(|error| Error::new(error.kind(), format!("cannot read {}: {error}", path.display()))),
+        }
+    }
+}
+
+fn read_certificates(source: &Source, what: &str) -> Result<Vec<CertificateDer<'static>>> {
+    let pem = source.read()?;
+    let certificates: std::result::Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let certificates = certificates.map_err(|error| invalid(what, &error.to_string()))?;
+    if certificates.is_empty() {
+        return Err(invalid(what, "there is no certificate in it"));
+    }
+    Ok(certificates)
+}
+
+fn invalid(what: &str, problem: &str) -> Error {
+    Error::new(ErrorKind::InvalidInput, format!("the {what} cannot be used: {problem}; expected PEM"))
+}
+
+/// What a client's certificate says, under gRPC's names of it.
+pub fn identity(certificate: &CertificateDer<'_>) -> Vec<(&'static str, Vec<u8>)> {
+    let mut properties = vec![("x509_pem_cert", pem(certificate))];
+    // A certificate that rustls has verified can be parsed; if not, there is nothing to say about it.
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else { return properties };
+    for name in parsed.subject().iter_common_name().filter_map(|name| name.as_str().ok()) {
+        properties.push(("x509_common_name", name.into()));
+    }
+    if let Ok(Some(extension)) = parsed.subject_alternative_name() {
+        for name in &extension.value.general_names {
+            match name {
+                GeneralName::DNSName(name) | GeneralName::URI(name) | GeneralName::RFC822Name(name) => {
+                    properties.push(("x509_subject_alternative_name", (*name).into()));
+                }
+                GeneralName::IPAddress(address) => {
+                    let text = match **address {
+                        [a, b, c, d] => std::net::Ipv4Addr::new(a, b, c, d).to_string(),
+                        _ => match <[u8; 16]>::try_from(*address) {
+                            Ok(address) => std::net::Ipv6Addr::from(address).to_string(),
+                            Err(_) => continue,
+                        },
+                    };
+                    properties.push(("x509_subject_alternative_name", text.into()));
+                }
+                _ => {}
+            }
+        }
+    }
+    properties
+}
+
+fn pem(certificate: &CertificateDer<'_>) -> Vec<u8> {
+    use base64::Engine;
+    let text = base64::engine::general_purpose::STANDARD.encode(certificate);
+    let mut pem = b"-----BEGIN CERTIFICATE-----\n".to_vec();
+    for line in text.as_bytes().chunks(64) {
+        pem.extend_from_slice(line);
+        pem.push(b'\n');
+    }
+    pem.extend_from_slice(b"-----END CERTIFICATE-----\n");
+    pem
+}

@@ -1,0 +1,185 @@
+//! A thread that moves bytes: one event loop, its connections, and the answers it is to send.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::grpc::unary;
+use crate::queue::pending::{Letter, Mailbox, Route};
+use crate::server::connection::{self, Accepted};
+use crate::server::listener::Listener;
+use crate::server::tls::Acceptor;
+use crate::server::{Phase, Shared};
+
+/// How often queues are rid of requests that nobody waits for.
+const SWEEP: Duration = Duration::from_millis(10);
+
+/// One worker thread.
+pub struct Worker {
+    thread: JoinHandle<()>,
+    intake: mpsc::UnboundedSender<Work>,
+}
+
+enum Work {
+    Listen(Listener, Option<Acceptor>),
+    Serve(Accepted, Option<Acceptor>),
+}
+
+/// What the tasks of one worker share.
+pub struct Desk {
+    /// What all workers share.
+    pub shared: Arc<Shared>,
+    /// Where answers for this worker's connections arrive.
+    pub mailbox: Arc<Mailbox>,
+    /// All workers, for new connections.
+    colleagues: Vec<Colleague>,
+}
+
+#[derive(Clone)]
+struct Colleague {
+    intake: mpsc::UnboundedSender<Work>,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Worker {
+    /// Starts as many workers as the configuration says.
+    pub fn start_all(shared: &Arc<Shared>) -> std::io::Result<Vec<Worker>> {
+        let count = shared.config.workers.max(1);
+        let (colleagues, intakes): (Vec<Colleague>, Vec<_>) = (0..count)
+            .map(|_| {
+                let (intake, receiver) = mpsc::unbounded_channel();
+                (Colleague { intake, connections: Arc::default() }, receiver)
+            })
+            .unzip();
+        intakes
+            .into_iter()
+            .enumerate()
+            .map(|(index, receiver)| Worker::start(index, shared, &colleagues, receiver))
+            .collect()
+    }
+
+    /// Accepts connections of a listener, for all workers.
+    pub fn listen(&self, listener: Listener, acceptor: Option<Acceptor>) {
+        // It fails only when the worker has ended, and then nobody listens.
+        let _ = self.intake.send(Work::Listen(listener, acceptor));
+    }
+
+    /// Waits for the thread's end.
+    pub fn join(self) {
+        drop(self.intake);
+        let _ = self.thread.join();
+    }
+
+    fn start(
+        index: usize,
+        shared: &Arc<Shared>,
+        colleagues: &[Colleague],
+        receiver: mpsc::UnboundedReceiver<Work>,
+    ) -> std::io::Result<Worker> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let intake = colleagues[index].intake.clone();
+        let desk = Arc::new(Desk {
+            shared: shared.clone(),
+            mailbox: Arc::new(Mailbox::new(shared.metrics.clone())),
+            colleagues: colleagues.to_vec(),
+        });
+        let thread = std::thread::Builder::new()
+            .name(format!("kerve-wire-{index}"))
+            .spawn(move || runtime.block_on(run(index, desk, receiver)))?;
+        Ok(Worker { thread, intake })
+    }
+}
+
+async fn run(index: usize, desk: Arc<Desk>, mut intake: mpsc::UnboundedReceiver<Work>) {
+    tokio::spawn(send_answers(desk.mailbox.clone()));
+    if index == 0 {
+        tokio::spawn(sweep(desk.shared.clone()));
+    }
+    let mut phase = desk.shared.phase.subscribe();
+    loop {
+        let work = tokio::select! {
+            work = intake.recv() => work,
+            _ = phase.wait_for(|phase| *phase == Phase::Ended) => None,
+        };
+        match work {
+            Some(Work::Listen(listener, acceptor)) => drop(tokio::spawn(accept(desk.clone(), listener, acceptor))),
+            Some(Work::Serve(accepted, acceptor)) => {
+                let guard = Leaving(desk.colleagues[index].connections.clone());
+                let desk = desk.clone();
+                tokio::spawn(async move {
+                    connection::serve(desk, accepted, acceptor).await;
+                    drop(guard);
+                });
+            }
+            None => return,
+        }
+    }
+}
+
+/// Hands connections to the worker that has the fewest.
+async fn accept(desk: Arc<Desk>, listener: Listener, acceptor: Option<Acceptor>) {
+    let mut phase = desk.shared.phase.subscribe();
+    let listener = match listener.into_async() {
+        Ok(listener) => listener,
+        Err(error) => return eprintln!("kerve-wire: cannot accept connections: {error}"),
+    };
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = phase.wait_for(|phase| *phase >= Phase::Draining) => return,
+        };
+        match accepted {
+            Ok(accepted) => {
+                let idlest = desk.colleagues.iter().min_by_key(|each| each.connections.load(Ordering::Relaxed));
+                let Some(colleague) = idlest else { return };
+                colleague.connections.fetch_add(1, Ordering::Relaxed);
+                if colleague.intake.send(Work::Serve(accepted, acceptor.clone())).is_err() {
+                    return;
+                }
+            }
+            // Out of file descriptors, most likely: others must go before more can come.
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+/// Counts a connection out, however its task ends.
+struct Leaving(Arc<AtomicUsize>);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn send_answers(mailbox: Arc<Mailbox>) {
+    let mut letters = Vec::new();
+    loop {
+        mailbox.receive(&mut letters).await;
+        for Letter { route, encoding, answer } in letters.drain(..) {
+            match route {
+                Route::Unary(mut respond, in_flight) => {
+                    if let Ok(frame) = &answer {
+                        mailbox.metrics().bytes_sent.add(frame.len() as u64);
+                    }
+                    unary::send(&mut respond, encoding, answer);
+                    drop(in_flight);
+                }
+                // The stream's own task sends; when that has ended, nobody wants the answer.
+                Route::Stream(sender, sequence, in_flight) => drop((sender.send((sequence, answer)), in_flight)),
+                Route::Share(_) => unreachable!("shares answer for themselves"),
+            }
+        }
+    }
+}
+
+async fn sweep(shared: Arc<Shared>) {
+    let mut ticks = tokio::time::interval(SWEEP);
+    loop {
+        ticks.tick().await;
+        shared.models.queues().iter().for_each(|queue| queue.sweep());
+    }
+}

@@ -1,0 +1,160 @@
+//! `tensorflow.serving.PredictRequest`, from the wire.
+
+use compact_str::{CompactString, ToCompactString, format_compact};
+use smallvec::SmallVec;
+
+use crate::bytes_tensor;
+use crate::datatype::Datatype;
+use crate::grpc::status::Status;
+use crate::infer::{Data, Infer, Input, Wanted};
+use crate::protobuf::{Malformed, Reader, Wire};
+use crate::rope::Rope;
+use crate::signature::quote;
+
+/// The only signature that a model has here.
+pub const SIGNATURE: &str = "serving_default";
+
+/// Decodes a request; tensors in `tensor_content` share the message's memory.
+pub fn decode(message: &Rope) -> Result<Infer, Malformed> {
+    let mut infer = Infer::default();
+    let mut reader = Reader::new(message);
+    while let Some((field, wire)) = reader.field()? {
+        match field {
+            1 => model_spec(reader.message(wire)?, &mut infer)?,
+            2 => put_input(&mut infer.inputs, input(reader.message(wire)?)?),
+            3 => infer.outputs.push(Wanted { name: reader.text(wire)?, classes: 0 }),
+            _ => reader.skip(field, wire)?,
+        }
+    }
+    Ok(infer)
+}
+
+/// Adds an entry of the map of inputs: of several with one name the last counts.
+fn put_input(inputs: &mut Vec<Input>, input: Input) {
+    match inputs.iter_mut().find(|known| known.name == input.name) {
+        Some(known) => *known = input,
+        None => inputs.push(input),
+    }
+}
+
+/// `ModelSpec`: the name, and a version by number or label.
+fn model_spec(mut reader: Reader<'_>, infer: &mut Infer) -> Result<(), Malformed> {
+    while let Some((field, wire)) = reader.field()? {
+        match field {
+            1 => infer.model = reader.text(wire)?,
+            2 => infer.version = wrapped_integer(reader.message(wire)?)?.to_compact_string(),
+            3 => {
+                let name = reader.text(wire)?;
+                if !name.is_empty() && name != SIGNATURE {
+                    infer.unsupported = Some(Status::invalid(format!(
+                        "signature {} is not known; every model has one, {}",
+                        quote(&name),
+                        quote(SIGNATURE)
+                    )));
+                }
+            }
+            4 => infer.version = reader.text(wire)?,
+            _ => reader.skip(field, wire)?,
+        }
+    }
+    Ok(())
+}
+
+/// `google.protobuf.Int64Value`.
+fn wrapped_integer(mut reader: Reader<'_>) -> Result<i64, Malformed> {
+    let mut value = 0;
+    while let Some((field, wire)) = reader.field()? {
+        match field {
+            1 => value = reader.integer(wire)? as i64,
+            _ => reader.skip(field, wire)?,
+        }
+    }
+    Ok(value)
+}
+
+/// An entry of `map<string, TensorProto>`.
+fn input(mut reader: Reader<'_>) -> Result<Input, Malformed> {
+    let mut name = CompactString::default();
+    let mut tensor = Tensor::default();
+    while let Some((field, wire)) = reader.field()? {
+        match field {
+            1 => name = reader.text(wire)?,
+            2 => tensor.read(reader.message(wire)?)?,
+            _ => reader.skip(field, wire)?,
+        }
+    }
+    let datatype = match Datatype::from_tensorflow(tensor.dtype) {
+        Some(datatype) => CompactString::const_new(datatype.name()),
+        None => format_compact!("tensorflow.DataType {}", tensor.dtype),
+    };
+    let data = match tensor.content.is_empty() {
+        true => Data::Repeated(tensor.narrowed().into()),
+        false => Data::Whole(tensor.content),
+    };
+    Ok(Input { name, datatype, shape: tensor.shape, data })
+}
+
+/// `tensorflow.TensorProto`.
+#[derive(Default)]
+struct Tensor {
+    dtype: u64,
+    shape: SmallVec<[i64; 6]>,
+    content: Rope,
+    /// Elements in typed fields: integers of up to 32 bits in four bytes each, all else as it will stay.
+    values: Vec<u8>,
+}
+
+impl Tensor {
+    fn read(&mut self, mut reader: Reader<'_>) -> Result<(), Malformed> {
+        while let Some((field, wire)) = reader.field()? {
+            let values = &mut self.values;
+            match field {
+                1 => self.dtype = reader.integer(wire)?,
+                2 => shape(reader.message(wire)?, &mut self.shape)?,
+                4 => self.content = reader.bytes(wire)?,
+                5 => reader.fixeds::<4>(wire, values)?,
+                6 => reader.fixeds::<8>(wire, values)?,
+                8 => bytes_tensor::put(values, &reader.bytes(wire)?.into_bytes()),
+                // int_val, half_val, bool_val, uint32_val
+                7 | 13 | 11 | 16 => {
+                    reader.integers(wire, |value| values.extend_from_slice(&(value as u32).to_le_bytes()))?;
+                }
+                // int64_val, uint64_val
+                10 | 17 => reader.integers(wire, |value| values.extend_from_slice(&value.to_le_bytes()))?,
+                _ => reader.skip(field, wire)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The typed elements in the width of the datatype.
+    fn narrowed(&mut self) -> Vec<u8> {
+        let values = std::mem::take(&mut self.values);
+        match Datatype::from_tensorflow(self.dtype).and_then(Datatype::size) {
+            Some(size) if size < 4 => {
+                values.as_chunks::<4>().0.iter().flat_map(|wide| wide[..size].iter().copied()).collect()
+            }
+            _ => values,
+        }
+    }
+}
+
+/// `TensorShapeProto`: a repeated `Dim { size }`.
+fn shape(mut reader: Reader<'_>, shape: &mut SmallVec<[i64; 6]>) -> Result<(), Malformed> {
+    while let Some((field, wire)) = reader.field()? {
+        if field != 2 {
+            reader.skip(field, wire)?;
+            continue;
+        }
+        let mut dimension = reader.message(wire)?;
+        let mut size = 0;
+        while let Some((field, wire)) = dimension.field()? {
+            match (field, wire) {
+                (1, Wire::Varint) => size = dimension.varint()? as i64,
+                _ => dimension.skip(field, wire)?,
+            }
+        }
+        shape.push(size);
+    }
+    Ok(())
+}
