@@ -1,0 +1,107 @@
+"""The optimisation of a lowered graph: `optimize(model)`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from kerve.compiler.passes.explaining import ExplainedPass
+from kerve.compiler.passes.fold_affine import FoldAffine
+from kerve.compiler.passes.fold_constants import FoldConstants
+from kerve.compiler.passes.fuse_pads import FusePads
+from kerve.compiler.passes.layout import Layout
+from kerve.compiler.passes.merge_casts import MergeCasts
+from kerve.compiler.passes.merge_views import MergeViews
+from kerve.compiler.passes.name import NameCanonically
+from kerve.compiler.passes.share_constants import ShareConstants
+
+__all__ = ["Observer", "Step", "optimize"]
+
+
+def _pipeline() -> list[ir.passes.PassBase]:
+    """Return all passes, in order."""
+    return [
+        # one flat graph whose constants are initializers and whose shapes are known
+        common.InlinePass(),
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.LiftSubgraphInitializersToMainGraphPass(),
+        common.ShapeInferencePass(check_type=False, strict_mode=False),
+        FoldConstants(),
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        # what does nothing, or is done twice
+        common.IdentityEliminationPass(),
+        MergeCasts(),
+        MergeViews(),
+        common.RemoveUnusedNodesPass(),
+        ShareConstants(),
+        common.CommonSubexpressionEliminationPass(),
+        # weights, layout, and what only meets once the Transposes are gone
+        FoldAffine(),
+        Layout(),
+        MergeViews(transposes=True),
+        FoldAffine(),
+        FusePads(),
+        # tidy up
+        common.RemoveUnusedNodesPass(),
+        common.RemoveUnusedOpsetsPass(),
+        ShareConstants(),
+        common.CommonSubexpressionEliminationPass(),
+        common.TopologicalSortPass(),
+        NameCanonically(),
+    ]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One pass that has run."""
+
+    name: str
+    model: ir.Model
+    nodes_before: int
+    nodes_after: int
+    seconds: float
+    #: What the pass says about nodes that it left as they were.
+    notes: tuple[str, ...]
+
+
+#: Whoever wants to see the model after each pass, to report on it or to write it down.
+Observer = Callable[[Step], None]
+
+
+def optimize(model: ir.Model, observer: Observer | None = None) -> ir.Model:
+    """Rewrite a model in place into one that computes the same with less, and return it.
+
+    Inputs and outputs keep their names, types and shapes; weights keep their names. `observer` is called
+    after each pass. The result depends on the model alone: the same model gives the same bytes.
+
+    Raises `onnx_ir.passes.PassError` naming the pass when one fails, which is a defect of kerve.
+    """
+    passes = [_Observed(one, observer) for one in _pipeline()] if observer else _pipeline()
+    return ir.passes.Sequential(*passes)(model).model
+
+
+class _Observed(ir.passes.InPlacePass):
+    """A pass that reports when it is done."""
+
+    def __init__(self, inner: ir.passes.PassBase, observer: Observer) -> None:
+        super().__init__()
+        self._inner = inner
+        self._observer = observer
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Run the pass and tell the observer."""
+        before, begin = _count(model), time.perf_counter()
+        result = self._inner(model)
+        seconds = time.perf_counter() - begin
+        notes = tuple(self._inner.notes) if isinstance(self._inner, ExplainedPass) else ()
+        name = type(self._inner).__name__.removesuffix("Pass")
+        self._observer(Step(name, result.model, before, _count(result.model), seconds, notes))
+        return result
+
+
+def _count(model: ir.Model) -> int:
+    return sum(1 for _ in ir.traversal.RecursiveGraphIterator(model.graph))

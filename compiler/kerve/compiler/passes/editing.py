@@ -1,0 +1,105 @@
+"""Changing a graph: constants derived from constants, nodes in place of nodes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import ArrayLike, NDArray
+
+from kerve.compiler.passes.reading import LAYER_KEY, array_of
+
+__all__ = ["Editor"]
+
+Transform = Callable[[NDArray[Any]], NDArray[Any]]
+
+
+class Editor:
+    """Edits one model; `close` gives derived weights the names of the weights they replace."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self.opset = model.opset_imports.get("", 0)
+        self._graph = model.graph
+        self._derived: dict[tuple[ir.Value, str], ir.Value] = {}
+        self._taken: Counter[str] = Counter()
+
+    def constant(self, array: ArrayLike, name: str) -> ir.Value:
+        """Enter an array as an initializer, under a name like the one given."""
+        unique = name
+        while unique in self._graph.initializers:
+            self._taken[name] += 1
+            unique = f"{name}_{self._taken[name]}"
+        shape = np.shape(array)
+        tensor = ir.tensor(np.ascontiguousarray(array).reshape(shape), name=unique)
+        value = ir.Value(
+            name=unique, shape=ir.Shape(shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+        )
+        self._graph.register_initializer(value)
+        return value
+
+    def derive(self, source: ir.Value, key: str, transform: Transform) -> ir.Value:
+        """Enter a constant made from another; the same source and key give the same constant."""
+        known = self._derived.get((source, key))
+        if known is not None:
+            return known
+        array = array_of(source)
+        assert array is not None
+        derived = self._derived[source, key] = self.constant(transform(array), f"{source.name}:{key}")
+        return derived
+
+    def node(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        *,
+        at: ir.Node,
+        attributes: dict[str, Any] | None = None,
+        dtype: ir.DataType | None = None,
+        shape: ir.Shape | None = None,
+    ) -> ir.Value:
+        """Write a node of one output before `at`, as part of the same layer."""
+        output = ir.Value(shape=shape, type=None if dtype is None else ir.TensorType(dtype))
+        node = ir.node(op_type, inputs, attributes=attributes, outputs=[output])
+        if LAYER_KEY in at.metadata_props:
+            node.metadata_props[LAYER_KEY] = at.metadata_props[LAYER_KEY]
+        at.prepend(node)
+        return output
+
+    def replace(self, old: ir.Value, new: ir.Value) -> None:
+        """Let `new` take the place of `old` everywhere, and its name where that is an output's."""
+        graph = old.graph
+        assert graph is not None
+        for index, output in enumerate(graph.outputs):
+            if output is old:
+                self.set_output(graph, index, new)
+        old.replace_all_uses_with(new)
+        producer = old.producer()
+        if producer is not None and not any(output.uses() for output in producer.outputs):
+            graph.remove(producer, safe=True)
+
+    def set_output(self, graph: ir.Graph, index: int, value: ir.Value) -> None:
+        """Make a value an output of a graph, under the name of the output that it replaces."""
+        old = graph.outputs[index]
+        if value is old:
+            return
+        producer = value.producer()
+        if producer is None or producer.graph is not graph or value.is_graph_output():
+            identity = ir.node("Identity", [value])
+            graph.append(identity)
+            value = identity.outputs[0]
+        value.name, old.name = old.name, None
+        value.type, value.shape = old.type, old.shape
+        graph.outputs[index] = value
+
+    def close(self) -> None:
+        """Drop the constants that nothing reads any more; the derived ones inherit their names."""
+        initializers = self._graph.initializers
+        for (source, _), derived in self._derived.items():
+            if source.uses() or source.is_graph_output() or initializers.get(str(source.name)) is not source:
+                continue
+            del initializers[str(source.name)]
+            derived.name = source.name
+        self._derived.clear()

@@ -1,0 +1,36 @@
+"""What depends on constants alone, or on shapes that are known, is computed now."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnxscript import optimizer
+
+__all__ = ["FoldConstants"]
+
+#: Constants beyond this many elements are left to ONNX Runtime, which folds them as it loads the model.
+_LARGEST_INPUT = 1 << 13
+_LARGEST_OUTPUT = 1 << 18
+
+#: Deterministic in form only: onnxscript's own list of random operators lacks it.
+_RANDOM = ("Bernoulli",)
+
+
+class FoldConstants(ir.passes.InPlacePass):
+    """onnxscript's constant folding, without the diary that it keeps in the model."""
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Fold all that can be folded."""
+        result = optimizer.fold_constants_ir(
+            model,
+            onnx_shape_inference=True,
+            input_size_limit=_LARGEST_INPUT,
+            output_size_limit=_LARGEST_OUTPUT,
+            should_fold=lambda node: False if node.op_type in _RANDOM else None,
+        )
+        for graph in model.graphs():
+            for value in (
+                *graph.initializers.values(),
+                *(output for node in graph for output in node.outputs),
+            ):
+                value.metadata_props.pop(optimizer.FOLDED_FROM_KEY, None)
+        return ir.passes.PassResult(model, result.modified)

@@ -1,0 +1,68 @@
+"""The layout pass: Keras's channels last, without the Transposes.
+
+Keras computes with the channels last, ONNX's convolutions and pools with the channels first, so a lowered
+network is full of pairs of Transposes. This pass decides for every node in which order of axes it works,
+such that the fewest Transposes are left, in four steps that repeat until nothing is gained:
+
+    proposal.py     from the Transposes, the other layout spreads over all nodes that could take part
+    rules/          what each operator can do in another layout, and how it is then written
+    assignment.py   who does take part: a minimum cut, exact (mincut.py, with the costs of cost.py)
+    rewriting.py    nodes, constants and Transposes as decided
+
+The number of Transposes never grows.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from kerve.compiler.passes.editing import Editor
+from kerve.compiler.passes.layout.assignment import assign
+from kerve.compiler.passes.layout.cost import total
+from kerve.compiler.passes.layout.nets import is_transpose, nets_of
+from kerve.compiler.passes.layout.placement import Placement
+from kerve.compiler.passes.layout.proposal import permutations, propose
+from kerve.compiler.passes.layout.rewriting import rewrite
+
+__all__ = ["Layout"]
+
+
+class Layout(ir.passes.InPlacePass):
+    """Arrange all graphs of a model so that the fewest Transposes are left.
+
+    The shapes of its values must have been inferred; where a rank is not known, nothing moves.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Arrange the main graph and the bodies of its loops and branches."""
+        editor = Editor(model)
+        modified = False
+        for graph in list(model.graphs()):
+            modified |= _arrange(graph, editor)
+        editor.close()
+        return ir.passes.PassResult(model, modified)
+
+
+def _arrange(graph: ir.Graph, editor: Editor) -> bool:
+    before = [node for node in graph if is_transpose(node)]
+    if not before:
+        return False
+    rewrite(graph, nets_of(graph), {}, editor)
+    while _improve(graph, editor):
+        pass
+    return before != [node for node in graph if is_transpose(node)]
+
+
+def _improve(graph: ir.Graph, editor: Editor) -> bool:
+    """Change what gains most, if anything does."""
+    nets = nets_of(graph)
+    best: dict[ir.Node, Placement] = {}
+    lowest = total(nets, {})
+    for perm in permutations(graph):
+        moved = assign(nets, propose(graph, perm))
+        cost = total(nets, moved)
+        if cost < lowest:
+            best, lowest = moved, cost
+    if best:
+        rewrite(graph, nets, best, editor)
+    return bool(best)

@@ -1,0 +1,79 @@
+"""The tensors of a graph, with everything that reads each of them, directly or through Transposes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from kerve.compiler.passes.layout.permutation import Perm, compose, identity, perm_of
+from kerve.compiler.passes.reading import is_op, rank_of
+
+__all__ = ["Net", "Reader", "is_transpose", "nets_of"]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What reads `Transpose(tensor, perm)`: an input of a node or, without one, an output of the graph."""
+
+    node: ir.Node | None
+    index: int
+    perm: Perm
+
+
+@dataclass
+class Net:
+    """A tensor that no Transpose of the graph makes, and its readers."""
+
+    tensor: ir.Value
+    readers: list[Reader] = field(default_factory=list)
+
+
+def is_transpose(node: ir.Node | None) -> bool:
+    """Whether the node only reorders axes."""
+    return is_op(node, "Transpose")
+
+
+def nets_of(graph: ir.Graph) -> list[Net]:
+    """Return the nets of all tensors of known rank that this graph makes, or reorders, in its order."""
+    return [net for tensor in _tensors(graph) if (net := _net(graph, tensor)).readers]
+
+
+def _tensors(graph: ir.Graph) -> Iterator[ir.Value]:
+    seen: set[ir.Value] = set()
+    for value in (*graph.inputs, *_transposed(graph), *_made(graph)):
+        if value not in seen and rank_of(value) is not None:
+            seen.add(value)
+            yield value
+
+
+def _transposed(graph: ir.Graph) -> Iterator[ir.Value]:
+    """Constants, and values of outer graphs, that this graph transposes."""
+    for node in graph:
+        value = node.inputs[0] if is_transpose(node) else None
+        if value is not None and (value.producer() is None or value.graph is not graph):
+            yield value
+
+
+def _made(graph: ir.Graph) -> Iterator[ir.Value]:
+    for node in graph:
+        if not is_transpose(node):
+            yield from node.outputs
+
+
+def _net(graph: ir.Graph, tensor: ir.Value) -> Net:
+    net = Net(tensor)
+    own = tensor.graph is graph and not tensor.is_initializer()
+    pending = [(tensor, identity(rank_of(tensor) or 0))]
+    while pending:
+        value, perm = pending.pop()
+        for node, index in value.uses():
+            if is_transpose(node) and node.graph is graph:
+                pending.append((node.outputs[0], compose(perm, perm_of(node))))
+            elif own or value is not tensor:
+                net.readers.append(Reader(node, index, perm))
+        if value.is_graph_output() and value.graph is graph:
+            outputs = enumerate(graph.outputs)
+            net.readers.extend(Reader(None, place, perm) for place, output in outputs if output is value)
+    return net

@@ -1,0 +1,99 @@
+"""Operators that leave every element where it is in memory: a row of them becomes one Reshape, or nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from kerve.compiler.passes.editing import Editor
+from kerve.compiler.passes.layout.permutation import keeps_order, perm_of
+from kerve.compiler.passes.reading import input_of, is_constant, is_op, rank_of, same_dim, shape_dims
+
+__all__ = ["MergeViews"]
+
+_VIEWS = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
+
+
+class MergeViews(ir.passes.InPlacePass):
+    """Merge Reshape, Flatten, Squeeze and Unsqueeze; a single Squeeze or Unsqueeze stays: it says more.
+
+    With `transposes`, Transposes that move only axes of size one count too: at the end, because before
+    that the layout pass may do without them altogether.
+    """
+
+    def __init__(self, *, transposes: bool = False) -> None:
+        super().__init__()
+        self._transposes = transposes
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Merge in every graph of the model."""
+        editor = Editor(model)
+        modified = False
+        for graph in list(model.graphs()):
+            for node in list(graph):
+                if self._is_view(node) and not self._is_only_a_step(node):
+                    modified |= self._merge(node, editor)
+        return ir.passes.PassResult(model, modified)
+
+    def _is_view(self, node: ir.Node) -> bool:
+        source = input_of(node, 0)
+        if source is None or rank_of(source) is None or rank_of(node.outputs[0]) is None:
+            return False
+        if is_op(node, "Transpose"):
+            return self._transposes and keeps_order(perm_of(node), shape_dims(source))
+        return is_op(node, *_VIEWS)
+
+    def _is_only_a_step(self, node: ir.Node) -> bool:
+        """Whether all that reads the result are views themselves, which will look through this one."""
+        result = node.outputs[0]
+        users = result.consumers()
+        return bool(users) and not result.is_graph_output() and all(map(self._is_view, users))
+
+    def _merge(self, node: ir.Node, editor: Editor) -> bool:
+        result = node.outputs[0]
+        *shown, source = self._origin(node)
+        if is_constant(source):
+            return False
+        before, after = shape_dims(source), shape_dims(result)
+        if len(before) == len(after) and all(map(same_dim, before, after)):
+            editor.replace(result, source)
+            return True
+        if len(shown) == 1 and is_op(node, "Reshape", "Squeeze", "Unsqueeze"):
+            return False
+        shape = _shape(before, after)
+        if shape is None:
+            return False
+        sizes = editor.constant(np.array(shape, dtype=np.int64), "shape")
+        inputs = [source, sizes]
+        editor.replace(
+            result, editor.node("Reshape", inputs, at=node, dtype=result.dtype, shape=result.shape)
+        )
+        return True
+
+    def _origin(self, node: ir.Node) -> list[ir.Value]:
+        """Return what a view shows, what that shows if it is a view too, and so on."""
+        chain: list[ir.Value] = []
+        current: ir.Node | None = node
+        while current is not None and current.graph is node.graph and self._is_view(current):
+            source = current.inputs[0]
+            assert source is not None
+            chain.append(source)
+            current = source.producer()
+        return [node.outputs[0], *chain]
+
+
+def _shape(
+    before: tuple[int | ir.SymbolicDim, ...], after: tuple[int | ir.SymbolicDim, ...]
+) -> list[int] | None:
+    """Write down a Reshape's target: numbers, 0 where a size is kept in its place, at most one -1."""
+    shape = []
+    for axis, dim in enumerate(after):
+        if isinstance(dim, int):
+            shape.append(dim)
+        elif axis < len(before) and same_dim(before[axis], dim):
+            shape.append(0)
+        else:
+            shape.append(-1)
+    if shape.count(-1) > 1 or (0 in after):
+        return None
+    return shape
