@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from kerve.compiler.errors import LoadError
 from kerve.compiler.verification.domains import Domain, domain_of
 
-__all__ = ["SIZES", "Dataset", "from_file", "seeded"]
+__all__ = ["SIZES", "Dataset", "from_file", "more_rows", "seeded"]
 
 #: Pairs of sizes tried for open dimensions other than the batch, until the source accepts one pair:
 #: sequences are happy with the first, convolution stacks need the later ones.
@@ -46,6 +46,13 @@ def seeded(model: ir.Model, open_sizes: tuple[int, int]) -> Iterator[Dataset]:
         sizes: dict[str, int] = {}
         inputs = {str(value.name): _tensor(value, batch, size, sizes) for value in model.graph.inputs}
         yield Dataset("seeded", inputs, sizes)
+
+
+def more_rows(model: ir.Model, like: Dataset, rows: int) -> Dataset:
+    """Return a seeded data set of `rows` rows whose other open dimensions are sized as in `like`."""
+    sizes = {**like.sizes, "batch": rows} if "batch" in like.sizes else dict(like.sizes)
+    inputs = {str(value.name): _tensor(value, rows, rows, sizes) for value in model.graph.inputs}
+    return Dataset("seeded", inputs, sizes)
 
 
 def from_file(model: ir.Model, path: Path) -> Dataset:

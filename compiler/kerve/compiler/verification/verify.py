@@ -9,26 +9,43 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from kerve.compiler.errors import VerificationError
 from kerve.compiler.verification.compare import Check, Tolerance, compare
 from kerve.compiler.verification.data import SIZES, Dataset, seeded
+from kerve.compiler.verification.runner import Runner
 
-__all__ = ["Reference", "Verified", "verify"]
+__all__ = ["Answered", "Reference", "Verified", "recheck", "verify"]
 
 #: The source model as a function: named inputs to named outputs.
 Reference = Callable[[Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
 
 
 @dataclass(frozen=True)
+class Answered:
+    """Inputs, and what the source answers to them."""
+
+    dataset: Dataset
+    answers: Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
 class Verified:
-    """The record of a verification, and one data set with the source's answers to keep as golden."""
+    """The record of a verification, and the data it rests on; the first set is kept as golden."""
 
     checks: tuple[Check, ...]
-    inputs: Mapping[str, NDArray[Any]]
-    outputs: Mapping[str, NDArray[Any]]
+    answered: tuple[Answered, ...]
+
+    @property
+    def inputs(self) -> Mapping[str, NDArray[Any]]:
+        """The golden inputs."""
+        return self.answered[0].dataset.inputs
+
+    @property
+    def outputs(self) -> Mapping[str, NDArray[Any]]:
+        """The source's answers to the golden inputs."""
+        return self.answered[0].answers
 
     @property
     def passed(self) -> bool:
@@ -47,31 +64,24 @@ def verify(model: ir.Model, path: Path, reference: Reference, user_data: Iterabl
     The inputs are seeded ones at two sizes of every open dimension, then the user's. Raises
     `VerificationError` when either side cannot answer; a difference is for the caller to judge.
     """
-    session = _session(path)
-    data, answers = _answered(model, reference)
-    for dataset in user_data:
-        data.append(dataset)
-        answers.append(reference(dataset.inputs))
-    checks = [
-        check
-        for dataset, answer in zip(data, answers, strict=True)
-        for check in _compare(session, dataset, answer)
-    ]
-    return Verified(tuple(checks), data[0].inputs, answers[0])
+    answered = _answered(model, reference)
+    answered += [Answered(dataset, reference(dataset.inputs)) for dataset in user_data]
+    return recheck(path, answered)
 
 
-def _session(path: Path) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    try:
-        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises its own classes, which share no public base
-        raise VerificationError(f"ONNX Runtime cannot load the compiled model: {error}") from error
+def recheck(
+    path: Path, answered: Iterable[Answered], tolerances: Mapping[str, Tolerance] | None = None
+) -> Verified:
+    """Compare an ONNX file with answers that are known.
+
+    An output's tolerance is that of its dtype, unless `tolerances` names the output.
+    """
+    runner, known = Runner(path), tuple(answered)
+    checks = [check for each in known for check in _compare(runner, each, tolerances or {})]
+    return Verified(tuple(checks), known)
 
 
-def _answered(
-    model: ir.Model, reference: Reference
-) -> tuple[list[Dataset], list[Mapping[str, NDArray[Any]]]]:
+def _answered(model: ir.Model, reference: Reference) -> list[Answered]:
     """Find sizes of open dimensions that the source accepts."""
     open_dims = any(
         not isinstance(dim, int) and dim.value != "batch"
@@ -80,9 +90,8 @@ def _answered(
     )
     candidates = SIZES if open_dims else SIZES[:1]
     for sizes in candidates:
-        data = list(seeded(model, sizes))
         try:
-            return data, [reference(dataset.inputs) for dataset in data]
+            return [Answered(dataset, reference(dataset.inputs)) for dataset in seeded(model, sizes)]
         except Exception as error:
             if sizes is candidates[-1]:
                 raise VerificationError(
@@ -92,35 +101,17 @@ def _answered(
     raise AssertionError("candidates is never empty")
 
 
-def _compare(
-    session: ort.InferenceSession, dataset: Dataset, answer: Mapping[str, NDArray[Any]]
-) -> Iterable[Check]:
-    names = [output.name for output in session.get_outputs()]
-    for name, got in zip(names, _run(session, names, dataset), strict=True):
-        want = _as_onnxruntime_gives(np.asarray(answer[name]))
+def _compare(runner: Runner, known: Answered, tolerances: Mapping[str, Tolerance]) -> Iterable[Check]:
+    for name, got in runner(known.dataset.inputs).items():
+        want = _as_onnxruntime_gives(np.asarray(known.answers[name]))
         yield compare(
             _as_onnxruntime_gives(got),
             want,
-            Tolerance.of(want.dtype),
-            data=dataset.origin,
-            sizes=dataset.sizes,
+            tolerances.get(name) or Tolerance.of(want.dtype),
+            data=known.dataset.origin,
+            sizes=known.dataset.sizes,
             output=name,
         )
-
-
-def _run(session: ort.InferenceSession, names: list[str], dataset: Dataset) -> list[NDArray[Any]]:
-    wanted = {value.name for value in session.get_inputs()}
-    feeds = {
-        name: ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), ir.DataType.BFLOAT16)
-        if array.dtype.name == "bfloat16"
-        else array
-        for name, array in dataset.inputs.items()
-        if name in wanted
-    }
-    try:
-        return list(session.run(names, feeds))
-    except Exception as error:  # onnxruntime raises its own classes, which share no public base
-        raise VerificationError(f"the compiled model fails where its source answers: {error}") from error
 
 
 def _as_onnxruntime_gives(array: NDArray[Any]) -> NDArray[Any]:

@@ -1,0 +1,52 @@
+"""A compiled model that answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from kerve.compiler.errors import VerificationError
+
+__all__ = ["Runner"]
+
+
+class Runner:
+    """An ONNX file in ONNX Runtime on the CPU, called with named arrays."""
+
+    def __init__(self, path: Path, *, optimized: bool = True) -> None:
+        """Raise `VerificationError` when ONNX Runtime cannot load the file.
+
+        Without `optimized`, every value is computed as the file says.
+        """
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        if not optimized:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        try:
+            self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime raises its own classes, which share no public base
+            raise VerificationError(f"ONNX Runtime cannot load the compiled model: {error}") from error
+        self.inputs = tuple(str(value.name) for value in self._session.get_inputs())
+        self.outputs = tuple(str(value.name) for value in self._session.get_outputs())
+
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Return all outputs; arrays that the model does not take are ignored."""
+        feeds = {name: _given(inputs[name]) for name in self.inputs}
+        try:
+            results = self._session.run(list(self.outputs), feeds)
+        except Exception as error:  # onnxruntime raises its own classes, which share no public base
+            raise VerificationError(f"the compiled model fails where its source answers: {error}") from error
+        return dict(zip(self.outputs, results, strict=True))
+
+
+def _given(array: NDArray[Any]) -> Any:
+    if array.dtype.name != "bfloat16":  # which ONNX Runtime does not take from NumPy
+        return array
+    bits = array.view(np.uint16)
+    return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, ir.DataType.BFLOAT16)
