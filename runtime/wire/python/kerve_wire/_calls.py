@@ -2,15 +2,18 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 
 from kerve_wire._context import AbortError, Context
 
-__all__ = ["serve"]
+__all__ = ["Handler", "serve"]
 
 log = logging.getLogger(__name__)
+
+# Generic for type checkers only.
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 # The attribute of a handler that holds its method, by (requests are a stream, responses are).
 BEHAVIORS = {
@@ -25,7 +28,7 @@ class EndedError(Exception):
     """The call is over: nobody waits for what the servicer would say."""
 
 
-def serve(handler: grpc.RpcMethodHandler[Any, Any], context: Context) -> None:
+def serve(handler: Handler, context: Context) -> None:
     """Run the method of a handler and end the call; what the method raises becomes the call's status."""
     behavior = getattr(handler, BEHAVIORS[handler.request_streaming, handler.response_streaming])
     pool = getattr(behavior, "experimental_thread_pool", None)
@@ -35,7 +38,7 @@ def serve(handler: grpc.RpcMethodHandler[Any, Any], context: Context) -> None:
         pool.submit(run, behavior, handler, context)
 
 
-def run(behavior: Callable[..., Any], handler: grpc.RpcMethodHandler[Any, Any], context: Context) -> None:
+def run(behavior: Callable[..., Any], handler: Handler, context: Context) -> None:
     """Run a method on this thread."""
     send = sender(context, handler.response_serializer)
     try:

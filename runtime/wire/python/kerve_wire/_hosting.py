@@ -3,21 +3,22 @@
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 
-from kerve_wire._calls import serve
+from kerve_wire._calls import Handler, serve
 from kerve_wire._context import Context
 from kerve_wire._native import Call
 from kerve_wire._native import Server as NativeServer
 
-__all__ = ["Pool", "Services"]
+__all__ = ["Interceptor", "Pool", "Services"]
 
 log = logging.getLogger(__name__)
 
-Handler = grpc.RpcMethodHandler[Any, Any]
-Find = Callable[[grpc.HandlerCallDetails], Handler | None]
+# Generic for type checkers only.
+Interceptor: TypeAlias = "grpc.ServerInterceptor[Any, Any]"
+Find: TypeAlias = "Callable[[grpc.HandlerCallDetails], Handler | None]"
 
 
 class CallDetails(grpc.HandlerCallDetails):
@@ -31,7 +32,7 @@ class CallDetails(grpc.HandlerCallDetails):
 class Services:
     """The methods of all services."""
 
-    def __init__(self, interceptors: Sequence[grpc.ServerInterceptor[Any, Any]]) -> None:
+    def __init__(self, interceptors: Sequence[Interceptor]) -> None:
         self._generic: tuple[grpc.GenericRpcHandler, ...] = ()
         self._registered: dict[str, Handler] = {}
         self._interceptors = tuple(interceptors)
@@ -44,24 +45,24 @@ class Services:
         """Add the methods of a service."""
         self._registered |= {f"/{service}/{name}": handler for name, handler in methods.items()}
 
-    def find(self, context: Context) -> Handler | None:
+    def find(self, context: Context) -> "Handler | None":
         """Return what serves a call, as the interceptors see it; None when nothing does."""
         find: Find = self._find
         for interceptor in reversed(self._interceptors):
             find = intercepted(interceptor, find)
         return find(CallDetails(context.call.method, context.invocation_metadata()))
 
-    def _find(self, details: grpc.HandlerCallDetails) -> Handler | None:
+    def _find(self, details: grpc.HandlerCallDetails) -> "Handler | None":
         if (registered := self._registered.get(details.method)) is not None:
             return registered
         found = (generic.service(details) for generic in self._generic)
         return next((handler for handler in found if handler is not None), None)
 
 
-def intercepted(interceptor: grpc.ServerInterceptor[Any, Any], find: Find) -> Find:
+def intercepted(interceptor: Interceptor, find: Find) -> Find:
     """Return `find` as the interceptor lets it be seen."""
 
-    def through(details: grpc.HandlerCallDetails) -> Handler | None:
+    def through(details: grpc.HandlerCallDetails) -> "Handler | None":
         return interceptor.intercept_service(find, details)  # type: ignore[arg-type]  # the stubs forget None
 
     return through

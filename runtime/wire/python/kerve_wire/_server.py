@@ -9,7 +9,8 @@ from typing import Any
 import grpc
 
 from kerve_wire import _native
-from kerve_wire._hosting import Pool, Services
+from kerve_wire._calls import Handler
+from kerve_wire._hosting import Interceptor, Pool, Services
 from kerve_wire._options import QueueOptions, ServerOptions, TensorSpec
 
 __all__ = ["Credentials", "Server"]
@@ -39,7 +40,7 @@ class Server(grpc.Server):
         options: ServerOptions | None = None,
         *,
         max_threads: int = 64,
-        interceptors: Sequence[grpc.ServerInterceptor[Any, Any]] = (),
+        interceptors: Sequence[Interceptor] = (),
     ) -> None:
         self._native = _native.Server((options or ServerOptions()).fields())
         self._services = Services(interceptors)
@@ -90,7 +91,7 @@ class Server(grpc.Server):
         self._services.add_generic(generic_rpc_handlers)
 
     def add_registered_method_handlers(
-        self, service_name: str, method_handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
+        self, service_name: str, method_handlers: Mapping[str, Handler]
     ) -> None:
         """Host a service by its methods."""
         self._services.add_registered(service_name, method_handlers)
