@@ -100,11 +100,13 @@ class FoldAffine(ExplainedPass):
             factor = np.broadcast_to(scale, (linear.channels,))
             weights = editor.derive(linear.weights, f"x{_digest(factor)}", lambda w: linear.scaled(w, factor))
             linear.node.replace_input_with(1, weights)
+        first, *rest = chain
         if linear.takes_bias:
             linear.set_bias(_bias(linear, chain, scale, shift, editor))
-        elif np.any(shift != 0.0):
-            _become_add(chain.pop(0), shift, editor)
-        _bypass(chain, editor)
+        adds = not linear.takes_bias and bool(np.any(shift != 0.0))
+        _bypass(rest if adds else chain, editor)
+        if adds:
+            _become_add(first, shift, editor)
         return True
 
 
