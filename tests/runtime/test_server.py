@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from tritonclient.utils import InferenceServerException
 
 from kerve.runtime import Client, Code, DeadlineExceededError, ResourceExhaustedError, ServingError
 from kerve.runtime.errors import UnavailableError
+from kerve.runtime.repository import Repository
+from kerve.runtime.server import Server
+from kerve.runtime.transport.grpcio import GrpcioTransport
 
 Publish = Callable[..., Path]
 Serve = Callable[..., AbstractContextManager[Any]]
@@ -270,6 +274,35 @@ def test_a_repository_that_is_not_there_ends_with_2(tmp_path: Path) -> None:
     done = kerve_serve("--repository", str(tmp_path / "nowhere"))
     assert done.returncode == 2
     assert "nowhere" in done.stderr
+
+
+def test_a_server_that_is_told_to_stop_loads_no_more(tmp_path: Path, publish: Publish) -> None:
+    publish(tmp_path, "scalar")
+    server = Server(Repository(tmp_path), GrpcioTransport(), threads=1, max_queue_size=1)
+    server.listen("127.0.0.1:0")
+    server.stopping.set()
+    assert server.load() == []
+    assert server.drain(1)
+
+
+def test_every_client_gets_its_own_answers(server: Any) -> None:
+    def all_its_own(number: int) -> bool:
+        rows = np.random.default_rng(number).normal(size=(number % 5, 3)).astype(np.float32)
+        with Client(server.address) as client:
+            answers = [client.predict("echo_fp32", rows + step) for step in range(30)]
+        return all(np.array_equal(answer, rows + step) for step, answer in enumerate(answers))
+
+    with ThreadPoolExecutor(16) as pool:
+        assert all(pool.map(all_its_own, range(16)))
+
+
+@pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
+def test_a_compressed_request_is_read(algorithm: str, server: Any) -> None:
+    tensor = triton.InferInput("x", [1, 1000], "FP32")
+    tensor.set_data_from_numpy(np.zeros((1, 1000), np.float32))
+    with triton.InferenceServerClient(server.address) as client:
+        answer = client.infer("echo_fp32", [tensor], compression_algorithm=algorithm)
+    assert answer.as_numpy("y").shape == (1, 1000)
 
 
 def test_errors_of_a_client_carry_code_and_message(server: Any) -> None:

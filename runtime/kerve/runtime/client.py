@@ -47,7 +47,8 @@ class Client:
     """A connection to a server; threads may share it.
 
     Every method raises a `kerve.runtime.errors.ServingError` of the class that fits the server's status.
-    `timeout` is in seconds; None waits for as long as it takes.
+    `timeout` is in seconds; None waits for as long as it takes. Arrays that come back are read-only views
+    of the reply where that saves a copy.
     """
 
     def __init__(
@@ -158,9 +159,11 @@ class Client:
         }
 
     def _signature(self, name: str, version: str, timeout: float | None) -> Signature:
-        if (name, version) not in self._signatures:
-            self._signatures[name, version] = self.metadata(name, version=version, timeout=timeout).signature
-        return self._signatures[name, version]
+        signature = self._signatures.get((name, version))
+        if signature is None:
+            signature = self.metadata(name, version=version, timeout=timeout).signature
+            self._signatures[name, version] = signature
+        return signature
 
     def _stream(
         self, messages: Iterator[pb.ModelInferRequest], end: float | None

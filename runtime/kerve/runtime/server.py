@@ -57,7 +57,8 @@ class Server:
             port = self._transport.add_insecure_port(address)
         except RuntimeError as error:
             raise UnavailableError(
-                f"cannot listen on {address}: is it in use? Choose another port."
+                f"cannot listen on {address}; choose another port if it is taken, "
+                "or an address that this machine has"
             ) from error
         self._transport.start()
         return port
@@ -116,6 +117,7 @@ class Server:
     def _load_newest(self, name: str) -> int | None:
         """Serve the newest version that loads; return it, or None when none does."""
         for version in reversed(self._repository.versions(name)):
+            begin = time.monotonic()
             try:
                 model = load(read_artifact(self._repository.folder(name, version)), threads=self._threads)
             except ServingError as error:
@@ -123,6 +125,7 @@ class Server:
             except Exception:  # one model that cannot load never keeps the server from serving the others
                 log.exception("model %r version %d is not served", name, version)
             else:
+                log.info("model %r version %d is ready after %.2f s", name, version, time.monotonic() - begin)
                 self._serve(name, version, model)
                 return version
         return None

@@ -52,7 +52,7 @@ def from_typed(label: str, datatype: str, shape: Sequence[int], values: Sequence
     if datatype == BYTES.name:
         return shaped(label, object_array(list(values)), shape)
     try:
-        return shaped(label, np.array(values, DATATYPES[datatype].dtype), shape)
+        return shaped(label, np.fromiter(values, DATATYPES[datatype].dtype, len(values)), shape)
     except OverflowError as error:  # INT8 travels in 32 bits
         raise InvalidArgumentError(f"{label}: a value does not fit {datatype}: {error}") from error
 
