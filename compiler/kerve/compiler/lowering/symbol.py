@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from kerve.compiler.lowering import dtypes
 
-__all__ = ["Symbol", "is_symbol", "static_shape", "symbols_in"]
+__all__ = ["Symbol", "is_symbol", "static_shape", "symbols_in", "symbols_of"]
 
 
 class Symbol(keras.KerasTensor):  # type: ignore[misc]  # keras has no type information
@@ -39,3 +39,10 @@ def static_shape(value: ir.Value) -> tuple[int | None, ...]:
 def symbols_in(structure: Any) -> list[Symbol]:
     """Return the symbols in a nested structure, in order."""
     return [leaf for leaf in keras.tree.flatten(structure) if is_symbol(leaf)]
+
+
+def symbols_of(operation: keras.Operation) -> list[Symbol]:
+    """Return the symbols that an operation of `keras.ops` keeps: sizes, bounds; a layer keeps none."""
+    if isinstance(operation, keras.Layer):
+        return []
+    return symbols_in([value for value in vars(operation).values() if isinstance(value, Symbol | tuple | list)])
