@@ -12,7 +12,7 @@ from typing import Any
 
 from kerve.compiler.errors import LoadError
 
-__all__ = ["FILE_OPERATORS", "check"]
+__all__ = ["FILE_OPERATORS", "check", "check_operators"]
 
 _TRUSTED_PACKAGES = frozenset(
     {"builtins", "keras", "tf_keras", "tensorflow", "keras_hub", "keras_cv", "keras_nlp"}
@@ -55,10 +55,18 @@ def check(origin: str, config: Any, own: Collection[str], trust: bool) -> list[s
             f"{origin} uses {', '.join(strange)}, which Keras does not have; "
             "name the module that defines it with --import MODULE (custom_objects= in Python)"
         )
-    runs = list(dict.fromkeys(what for node in nodes for what in _runs(node)))
+    return _consented(origin, list(dict.fromkeys(what for node in nodes for what in _runs(node))), trust)
+
+
+def check_operators(origin: str, operators: Collection[str], trust: bool) -> list[str]:
+    """The same for a graph: `operators` are those of `FILE_OPERATORS` that are in it."""
+    return _consented(origin, [f"a graph runs TensorFlow's {operator}" for operator in operators], trust)
+
+
+def _consented(origin: str, runs: list[str], trust: bool) -> list[str]:
     if runs and not trust:
         raise LoadError(
-            f"{origin} would run code or read files when it is loaded: {'; '.join(runs)}. "
+            f"{origin} would run code or use files: {'; '.join(runs)}. "
             "If you know where it comes from, allow it with --trust (trust=True in Python)"
         )
     return [f"trusted: {what}" for what in runs]

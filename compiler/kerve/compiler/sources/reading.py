@@ -48,6 +48,10 @@ def _read(found: Recognised, own: Mapping[str, Any], options: LoadOptions) -> So
         return keras3.from_file(found, own, options.trust)
     from kerve.compiler.sources import keras2  # tf_keras comes with it
 
+    if found.kind is Kind.SAVED_MODEL:
+        from kerve.compiler.sources import saved_model
+
+        return saved_model.from_folder(found.path, own, options)
     if found.kind in (Kind.ARCHIVE, Kind.HDF5):
         return keras2.from_file(found, own, options.trust)
     raise LoadError(

@@ -7,6 +7,7 @@ read (reading.py, after migrate.py brought the configuration up to date)
        -> bridges.py   what Keras 3 does not have: a Keras 3 layer that calls the old one
 """
 
-from kerve.compiler.sources.keras2.source import from_file, from_model, from_object
+from kerve.compiler.sources.keras2.layers import UntranslatableError
+from kerve.compiler.sources.keras2.source import from_file, from_model, from_object, translated
 
-__all__ = ["from_file", "from_model", "from_object"]
+__all__ = ["UntranslatableError", "from_file", "from_model", "from_object", "translated"]

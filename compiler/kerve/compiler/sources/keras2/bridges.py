@@ -54,7 +54,10 @@ class OldLayer(keras.layers.Layer):  # type: ignore[misc]  # keras has no type i
         """Pass masks as arguments, where TensorFlow's tracing sees them."""
         if args and "mask" not in kwargs and self._old.content._expects_mask_arg:
             masks = keras.tree.map_structure(keras.src.backend.get_keras_mask, args[0])
-            if any(mask is not None for mask in keras.tree.flatten(masks)):
+            # While the model is built they stay out: a graph of layers has no edges for masks.
+            if any(
+                mask is not None and type(mask) is not keras.KerasTensor for mask in keras.tree.flatten(masks)
+            ):
                 kwargs["mask"] = masks
         return super().__call__(*args, **kwargs)
 

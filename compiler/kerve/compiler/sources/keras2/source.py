@@ -17,7 +17,7 @@ from kerve.compiler.sources.keras2 import reading
 from kerve.compiler.sources.keras2.layers import UntranslatableError
 from kerve.compiler.sources.keras2.translate import translate
 
-__all__ = ["from_file", "from_model", "from_object"]
+__all__ = ["from_file", "from_model", "from_object", "translated"]
 
 
 def from_object(model: tf_keras.Model) -> KerasSource:
@@ -35,25 +35,31 @@ def from_file(found: Recognised, own: Mapping[str, Any], trust: bool) -> KerasSo
     return from_model(model, record_of(found.kind.value, found.path, found.keras_version))
 
 
-def from_model(old: tf_keras.Model, record: manifest_pb2.Source, warnings: Sequence[str] = ()) -> KerasSource:
+def from_model(old: tf_keras.Model, record: manifest_pb2.Source) -> KerasSource:
     """Translate a model; where that fails it is one operation of TensorFlow, converted as a whole."""
-    call, inputs = _entry(old)
     try:
-        new = translate(_graph(old, inputs))
+        return translated(old, record)
     except UntranslatableError as error:
-        warnings = [*warnings, f"converted by TensorFlow as a whole: {failures.first_line(error)}"]
+        call, inputs = _entry(old)
         names = old.output_names if old._is_graph_network else None
-        new = whole.as_model(lambda arguments: call(arguments, training=False), inputs, old.name, names)
-    return KerasSource(record=record, model=new, original=call, warnings=warnings)
+        return KerasSource(
+            record=record,
+            model=whole.as_model(lambda arguments: call(arguments, training=False), inputs, old.name, names),
+            original=call,
+            warnings=[f"converted by TensorFlow as a whole: {failures.first_line(error)}"],
+        )
+
+
+def translated(old: tf_keras.Model, record: manifest_pb2.Source) -> KerasSource:
+    """Translate a model; raises `UntranslatableError`."""
+    call, inputs = _entry(old)
+    return KerasSource(record=record, model=translate(_graph(old, inputs)), original=call)
 
 
 def _entry(old: tf_keras.Model) -> tuple[Callable[..., Any], Any]:
     """Return the model as a function of one argument, and what that argument is."""
     if old._is_graph_network:
-        names = iter(old.input_names)
-        return old, tf.nest.map_structure(
-            lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype, next(names)), old._nested_inputs
-        )
+        return old, _named_specs(old._nested_inputs, old.input_names)
     spec = old.save_spec()
     if spec is None:
         raise LoadError(
@@ -61,9 +67,20 @@ def _entry(old: tf_keras.Model) -> tuple[Callable[..., Any], Any]:
             "call it once on data before it is saved or compiled"
         )
     arguments, _ = spec
-    if len(arguments) == 1:
-        return old, arguments[0]
-    return lambda inputs, training: old(*inputs, training=training), list(arguments)
+    inputs = arguments[0] if len(arguments) == 1 else list(arguments)
+    leaves = tf.nest.flatten(inputs)
+    automatic = ["input"] if len(leaves) == 1 else [f"input_{index}" for index in range(len(leaves))]
+    names = [leaf.name or name for leaf, name in zip(leaves, automatic, strict=True)]
+    call = old if len(arguments) == 1 else lambda inputs, training: old(*inputs, training=training)
+    return call, _named_specs(inputs, names)
+
+
+def _named_specs(tensors: Any, names: Sequence[str]) -> Any:
+    specs = [
+        tf.TensorSpec(tensor.shape, tensor.dtype, name)
+        for tensor, name in zip(tf.nest.flatten(tensors), names, strict=True)
+    ]
+    return tf.nest.pack_sequence_as(tensors, specs)
 
 
 def _graph(old: tf_keras.Model, inputs: Any) -> tf_keras.Model:

@@ -7,7 +7,7 @@ an `OldLayer`, and the translation begins anew.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
@@ -21,10 +21,13 @@ from kerve.compiler.sources.keras2.operations import operation
 
 __all__ = ["translate"]
 
+_MOST_RESERVED = 10_000
+
 
 def translate(old: tf_keras.Model) -> keras.Model:
     """Return a Keras 3 model with the same inputs, outputs and weights; raises `UntranslatableError`."""
     kept: set[str] = set()
+    _reserve(layer.name for layer in old._flatten_layers())
     while True:
         attempt = _Translation(kept)
         try:
@@ -37,6 +40,17 @@ def translate(old: tf_keras.Model) -> keras.Model:
         if culprit in kept:
             raise UntranslatableError(f"layer '{culprit}' computes something else in Keras 3")
         kept.add(culprit)
+
+
+def _reserve(names: Iterable[str]) -> None:
+    """Keep Keras from giving operations of its own (on masks) the names that layers have."""
+    for name in names:
+        prefix, _, number = name.rpartition("_")
+        if not number.isdecimal():
+            keras.backend.get_uid(name)
+            continue
+        while keras.backend.get_uid(prefix) <= min(int(number), _MOST_RESERVED):
+            pass
 
 
 class _NotEqualError(Exception):
