@@ -9,6 +9,11 @@ BIN := $(VENV)/bin
 # uv where it is installed; otherwise in an environment of its own, by pip
 UV := $(shell command -v uv 2>/dev/null || echo .venv-uv/bin/uv)
 READY := $(VENV)/.ready
+# the native transport, where cargo is; kerve serves over grpcio without it
+CARGO := $(shell command -v cargo 2>/dev/null)
+WIRE := runtime/wire
+WIRE_READY := $(VENV)/.wire
+WIRE_SOURCES := $(shell find $(WIRE) -name target -prune -o -name '*.rs' -print -o -name '*.toml' -print -o -name '*.lock' -print)
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
@@ -17,12 +22,20 @@ help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
 
 ## setup: prepare .venv with the locked dependencies, kerve itself and, where cargo is, the wire
-setup: $(READY)
+setup: $(READY) $(WIRE_READY)
 
 $(READY): requirements/dev.txt pyproject.toml | $(UV)
 	@[ -x $(BIN)/python ] || $(UV) venv --quiet --python '>=3.11,<3.14' $(VENV)
 	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(WIRE_READY): $(READY) $(WIRE_SOURCES)
+ifeq ($(CARGO),)
+	@echo "cargo is not installed: the native transport is left out, and kerve serves over grpcio"
+else
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --quiet --release --locked --manifest-path $(WIRE)/Cargo.toml
+endif
 	@touch $@
 
 .venv-uv/bin/uv:
@@ -35,13 +48,30 @@ demo: setup
 
 ## test: run every test
 test: setup
+ifneq ($(CARGO),)
+	cargo test --quiet --locked --manifest-path $(WIRE)/Cargo.toml
+endif
 	$(BIN)/python -m pytest
+
+## test-serve: the runtime's tests in an environment without TensorFlow and Keras
+test-serve: .venv-serve/.ready
+	.venv-serve/bin/python -m pytest tests/runtime tests/proto tests/cli
+
+.venv-serve/.ready: requirements/serve.txt pyproject.toml | $(UV)
+	@[ -x .venv-serve/bin/python ] || $(UV) venv --quiet --python '>=3.11,<3.14' .venv-serve
+	$(UV) pip sync --quiet --python .venv-serve/bin/python --require-hashes requirements/serve.txt
+	$(UV) pip install --quiet --python .venv-serve/bin/python --no-deps --no-build-isolation --editable .
+	@touch $@
 
 ## lint: formatting, lint rules and types of sources and tests
 lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+ifneq ($(CARGO),)
+	cargo fmt --check --manifest-path $(WIRE)/Cargo.toml
+	cargo clippy --quiet --locked --all-targets --manifest-path $(WIRE)/Cargo.toml -- -D warnings
+endif
 
 ## format: rewrite the sources in the house's format
 format: setup
@@ -65,15 +95,18 @@ LOCK := $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --
 lock: | $(UV)
 	$(LOCK) pyproject.toml requirements/dev.in --extra compile-cpu --extra serve --group build --group lint \
 		--group test --group demo --overrides requirements/overrides.txt -o requirements/dev.txt
-	$(LOCK) pyproject.toml --extra serve --group test -o requirements/serve.txt
+	$(LOCK) pyproject.toml --extra serve --group build --group test -o requirements/serve.txt
 	$(LOCK) --group proto -o requirements/proto.txt
 
 ## wheel: build kerve's wheel (and the wire's, where cargo is) into dist/
 wheel: setup
 	$(UV) build --quiet --wheel --out-dir dist .
+ifneq ($(CARGO),)
+	$(BIN)/maturin build --quiet --release --locked --out dist --manifest-path $(WIRE)/Cargo.toml
+endif
 
 ## clean: remove what the other commands made
 clean:
-	rm -rf $(VENV) .venv-uv build dist demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-serve .venv-uv build dist demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo test lint format proto proto-check check lock wheel clean
+.PHONY: help setup demo test test-serve lint format proto proto-check check lock wheel clean

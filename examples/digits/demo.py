@@ -49,7 +49,7 @@ def serving(repository: Path) -> Iterator[str]:
         assert server.stdout is not None
         for line in server.stdout:
             print(line, end="")
-            if address := re.search(r"grpc[^\d]*(127\.0\.0\.1:\d+)", line):
+            if address := re.search(r"gRPC on (127\.0\.0\.1:\d+)", line):
                 yield address[1]
                 break
         else:
@@ -61,7 +61,7 @@ def serving(repository: Path) -> Iterator[str]:
 
 
 def by_kerve(client: Client, model: str) -> Predict:
-    return lambda images: client.predict(model, images)["probabilities"]
+    return lambda images: client.predict(model, images)
 
 
 def by_triton(client: Any, model: str) -> Predict:

@@ -56,7 +56,7 @@ def run(task: str, listener: Listener, **arguments: Any) -> Any:
         finally:
             child.wait()
         if outcome is None:
-            raise errors.LoadError(_death(child.returncode, noise))
+            raise _death(child.returncode, noise)
     if "error" in outcome:
         raise getattr(errors, outcome["error"])(outcome["text"])
     return outcome["result"]
@@ -71,11 +71,15 @@ def _listen(messages: IO[str], listener: Listener) -> dict[str, Any] | None:
     return None
 
 
-def _death(code: int, noise: IO[bytes]) -> str:
+def _death(code: int, noise: IO[bytes]) -> errors.CompileError:
+    """The child went without a word: an exception of ours, or a signal for what the file made it do."""
     noise.seek(0)
-    last = noise.read().decode(errors="replace").strip().splitlines()[-1:] or ["it printed nothing"]
-    how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
-    return f"the process that opened the file {how}; its last words: {last[0]}"
+    last_words = noise.read().decode(errors="replace").strip()
+    if code > 0:
+        sys.stderr.write(last_words + "\n")
+        return errors.CompileError("this is a defect of kerve; please report it with the traceback above")
+    last = (last_words.splitlines() or ["nothing"])[-1]
+    return errors.LoadError(f"reading the source was ended by signal {-code}; its last words: {last}")
 
 
 def main() -> None:
