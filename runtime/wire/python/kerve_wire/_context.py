@@ -64,8 +64,8 @@ class Context(grpc.ServicerContext):
     def time_remaining(self) -> float | None:  # type: ignore[override]  # the stubs forget calls without a deadline
         return self._call.time_remaining()
 
-    def cancel(self) -> None:
-        self._call.cancel()
+    def cancel(self) -> bool:
+        return self._call.cancel()
 
     def add_callback(self, callback: Callable[[], None]) -> bool:
         with self._callbacks_lock:
@@ -90,11 +90,11 @@ class Context(grpc.ServicerContext):
     def peer(self) -> str:
         return self._call.peer
 
-    def peer_identities(self) -> Iterable[bytes] | None:  # type: ignore[override]  # the stubs forget unknown peers
+    def peer_identities(self) -> Iterable[bytes] | None:
         key = self.peer_identity_key()
         return None if key is None else self._call.identity[key]
 
-    def peer_identity_key(self) -> str | None:  # type: ignore[override]  # as above
+    def peer_identity_key(self) -> str | None:
         names = ("x509_subject_alternative_name", "x509_common_name")
         return next((name for name in names if name in self._call.identity), None)
 
@@ -107,17 +107,19 @@ class Context(grpc.ServicerContext):
     def disable_next_message_compression(self) -> None:
         self._compression = None
 
-    def send_initial_metadata(self, initial_metadata: Metadata) -> None:  # type: ignore[override]  # wider
+    def send_initial_metadata(self, initial_metadata: Metadata) -> None:
         if self._begun:
-            raise ValueError("the initial metadata has been sent; it can be sent once, before the first message")
+            raise ValueError(
+                "the initial metadata has been sent; it can be sent once, before the first message"
+            )
         self._begun = True
         self._call.begin(list(initial_metadata), self._compression)
 
-    def set_trailing_metadata(self, trailing_metadata: Metadata) -> None:  # type: ignore[override]  # wider
+    def set_trailing_metadata(self, trailing_metadata: Metadata) -> None:
         self._trailing = trailing_metadata
 
-    def trailing_metadata(self) -> Metadata:
-        return self._trailing
+    def trailing_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        return tuple(self._trailing or ())
 
     def abort(self, code: grpc.StatusCode, details: str) -> NoReturn:
         if code is grpc.StatusCode.OK:

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import grpc
@@ -12,12 +12,10 @@ from kerve_wire._context import Context
 from kerve_wire._native import Call
 from kerve_wire._native import Server as NativeServer
 
-__all__ = ["Interceptor", "Pool", "Services"]
+__all__ = ["Pool", "Services"]
 
 log = logging.getLogger(__name__)
 
-# Generic for type checkers only.
-Interceptor: TypeAlias = "grpc.ServerInterceptor[Any, Any]"
 Find: TypeAlias = "Callable[[grpc.HandlerCallDetails], Handler | None]"
 
 
@@ -32,12 +30,12 @@ class CallDetails(grpc.HandlerCallDetails):
 class Services:
     """The methods of all services."""
 
-    def __init__(self, interceptors: Sequence[Interceptor]) -> None:
+    def __init__(self, interceptors: Sequence[grpc.ServerInterceptor]) -> None:
         self._generic: tuple[grpc.GenericRpcHandler, ...] = ()
         self._registered: dict[str, Handler] = {}
         self._interceptors = tuple(interceptors)
 
-    def add_generic(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+    def add_generic(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         """Add handlers that are asked about every method."""
         self._generic += tuple(handlers)
 
@@ -59,11 +57,11 @@ class Services:
         return next((handler for handler in found if handler is not None), None)
 
 
-def intercepted(interceptor: Interceptor, find: Find) -> Find:
+def intercepted(interceptor: grpc.ServerInterceptor, find: Find) -> Find:
     """Return `find` as the interceptor lets it be seen."""
 
     def through(details: grpc.HandlerCallDetails) -> "Handler | None":
-        return interceptor.intercept_service(find, details)  # type: ignore[arg-type]  # the stubs forget None
+        return interceptor.intercept_service(find, details)
 
     return through
 

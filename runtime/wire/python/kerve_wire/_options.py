@@ -92,7 +92,7 @@ class QueueOptions:
 class TensorSpec:
     """One input or output of a model.
 
-    A dimension is a size, the name of a size that is free but the same throughout a request, or None: any size.
+    A dimension is a size, the name of a size that is free but the same throughout a request, or None: any.
     """
 
     name: str

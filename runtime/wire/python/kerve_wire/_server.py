@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -10,10 +10,11 @@ import grpc
 
 from kerve_wire import _native
 from kerve_wire._calls import Handler
-from kerve_wire._hosting import Interceptor, Pool, Services
+from kerve_wire._hosting import Pool, Services
 from kerve_wire._options import QueueOptions, ServerOptions, TensorSpec
 
 __all__ = ["Credentials", "Server"]
+
 
 @dataclass(frozen=True)
 class Credentials:
@@ -40,7 +41,7 @@ class Server(grpc.Server):
         options: ServerOptions | None = None,
         *,
         max_threads: int = 64,
-        interceptors: Sequence[Interceptor] = (),
+        interceptors: Sequence[grpc.ServerInterceptor] = (),
     ) -> None:
         self._native = _native.Server((options or ServerOptions()).fields())
         self._services = Services(interceptors)
@@ -86,7 +87,7 @@ class Server(grpc.Server):
 
     # grpcio's interface.
 
-    def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         """Host services."""
         self._services.add_generic(generic_rpc_handlers)
 
@@ -100,7 +101,7 @@ class Server(grpc.Server):
         """Listen without encryption; return the port. RuntimeError when the address cannot be had."""
         return self._native.listen(address)
 
-    def add_secure_port(self, address: str, server_credentials: Credentials) -> int:  # type: ignore[override]  # grpcio's are opaque
+    def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials | Credentials) -> int:
         """Listen with TLS; return the port. RuntimeError when the address cannot be had."""
         if not isinstance(server_credentials, Credentials):
             raise TypeError(

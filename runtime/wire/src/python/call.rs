@@ -83,9 +83,9 @@ impl PyCall {
     }
 
     /// End the call with CANCELLED.
-    fn cancel(&self, py: Python<'_>) {
-        let headers = http::HeaderMap::new();
-        py.detach(|| self.call.send(Outgoing::Finish(Code::Cancelled, "the server cancelled the call".into(), headers)));
+    fn cancel(&self, py: Python<'_>) -> bool {
+        let end = Outgoing::Finish(Code::Cancelled, "the server cancelled the call".into(), http::HeaderMap::new());
+        py.detach(|| self.call.send(end))
     }
 
     /// Wait for the next message; None when no more will come.

@@ -1,0 +1,82 @@
+"""The fast transport: kerve-wire, which batches across requests and does all but compute without the GIL."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import grpc
+
+import kerve_wire
+from kerve.runtime.signature import TensorSpec
+from kerve.runtime.transport.base import Queue, ServedModel
+
+__all__ = ["WireTransport"]
+
+
+class WireTransport:
+    """A `Transport` on `kerve_wire.Server`."""
+
+    name = "wire"
+
+    def __init__(self, options: kerve_wire.ServerOptions | None = None) -> None:
+        self._server = kerve_wire.Server(options)
+
+    def attach(self, served: ServedModel) -> kerve_wire.Queue:
+        """Make a queue for a model version."""
+        policy = kerve_wire.QueuePolicy(max_queue_size=served.max_queue_size)
+        return self._server.attach(
+            served.name,
+            served.version,
+            [wire_spec(spec) for spec in served.signature.inputs],
+            [wire_spec(spec) for spec in served.signature.outputs],
+            batched=served.signature.batched,
+            options=kerve_wire.QueueOptions(policies=(policy,)),
+        )
+
+    def publish(self, name: str, routes: Mapping[str, Queue]) -> None:
+        """Route the model's requests, all at once; without routes they are refused with UNAVAILABLE."""
+        own = {version: queue for version, queue in routes.items() if isinstance(queue, kerve_wire.Queue)}
+        if len(own) != len(routes):
+            raise TypeError("routes lead to queues that another transport attached")
+        self._server.publish(name, own)
+
+    def withdraw(self, name: str) -> None:
+        """Forget a model."""
+        self._server.withdraw(name)
+
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """Host a service."""
+        self._server.add_generic_rpc_handlers(generic_rpc_handlers)
+
+    def add_registered_method_handlers(
+        self, service_name: str, method_handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
+    ) -> None:
+        """Host a service by its methods."""
+        self._server.add_registered_method_handlers(service_name, method_handlers)
+
+    def add_insecure_port(self, address: str) -> int:
+        """Listen without encryption; RuntimeError when the address cannot be had."""
+        return self._server.add_insecure_port(address)
+
+    def add_secure_port(
+        self, address: str, server_credentials: grpc.ServerCredentials | kerve_wire.Credentials
+    ) -> int:
+        """Listen with TLS; TypeError for grpcio's own credentials, which cannot be read from Python."""
+        return self._server.add_secure_port(address, server_credentials)
+
+    def start(self) -> None:
+        """Begin to accept connections."""
+        self._server.start()
+
+    def stop(self, grace: float | None) -> threading.Event:
+        """Refuse new inference, give what is in flight `grace` seconds, then end every call."""
+        return self._server.stop(grace)
+
+    def wait_for_termination(self, timeout: float | None = None) -> bool:
+        """Wait until stopped; return whether the time was over first."""
+        return self._server.wait_for_termination(timeout)
+
+
+def wire_spec(spec: TensorSpec) -> kerve_wire.TensorSpec:
+    """Return the spec as the wire has it."""
+    return kerve_wire.TensorSpec(spec.name, spec.datatype, spec.shape, spec.labels, spec.optional)
