@@ -36,6 +36,9 @@ _WIDER: dict[ir.DataType, tuple[ir.DataType, ...]] = {
     ir.DataType.FLOAT8E5M2: (ir.DataType.FLOAT,),
 }
 
+#: Functions of ONNX that ONNX Runtime takes apart, by the operator in them that has the fewest kernels.
+_TAKEN_APART = {"HardSwish": "HardSigmoid"}
+
 _Types = dict[str, ir.DataType]
 
 
@@ -70,7 +73,8 @@ class KernelBuilder(onnxscript.GraphBuilder):  # type: ignore[misc]  # onnxscrip
 
 def computable(op_type: str, schema: onnx.defs.OpSchema, given: Mapping[str, ir.DataType]) -> _Types:
     """Return the types, by type variable of the schema, in which an operator on `given` types can run."""
-    kernels = [types for first, last, types in _kernels()[op_type] if first <= schema.since_version <= last]
+    known = _kernels()[_TAKEN_APART.get(op_type, op_type)]
+    kernels = [types for first, last, types in known if first <= schema.since_version <= last]
     for types in _alternatives(dict(given)):
         if any(_accepts(schema, kernel, types) for kernel in kernels):
             return types

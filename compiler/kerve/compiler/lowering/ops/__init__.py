@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from kerve.compiler.lowering.ops import (
     activations,
+    control,
     convolution,
     core,
     creation,
     elementwise,
+    image,
     indexing,
+    linalg,
+    losses,
     normalization,
+    patches,
     pooling,
     products,
     reduction,
+    resampling,
     shaping,
     sorting,
+    special,
+    spectral,
 )
 from kerve.compiler.lowering.registry import Handlers
 
@@ -23,16 +31,24 @@ __all__ = ["HANDLERS"]
 HANDLERS = Handlers(
     [
         activations.HANDLERS,
+        control.HANDLERS,
         convolution.HANDLERS,
         core.HANDLERS,
         creation.HANDLERS,
         elementwise.HANDLERS,
+        image.HANDLERS,
         indexing.HANDLERS,
+        linalg.HANDLERS,
+        losses.HANDLERS,
         normalization.HANDLERS,
+        patches.HANDLERS,
         pooling.HANDLERS,
         products.HANDLERS,
         reduction.HANDLERS,
+        resampling.HANDLERS,
         shaping.HANDLERS,
         sorting.HANDLERS,
+        special.HANDLERS,
+        spectral.HANDLERS,
     ]
 )

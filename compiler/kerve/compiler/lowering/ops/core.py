@@ -1,4 +1,4 @@
-"""Operations of `keras.ops.core`."""
+"""Operations of `keras.ops.core` that convert types."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ HANDLERS = Handlers()
 
 
 @HANDLERS.register("core.Cast", "core.ConvertToTensor")
-def cast(g: Lowering, operation: Any, x: ir.Value, **_: Any) -> ir.Value:  # noqa: ARG001
+def cast(g: Lowering, _: Any, x: ir.Value) -> ir.Value:
     """The same elements in the type that Keras infers."""
     return g.cast(x, g.output_dtype)

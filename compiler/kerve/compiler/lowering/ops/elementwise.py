@@ -139,26 +139,23 @@ def floor_divide(g: Lowering, _: Any, x1: Any, x2: Any) -> ir.Value:
     return g.op.Div(x1, x2)
 
 
-@HANDLERS.register("numpy.Mod")
+@HANDLERS.register("numpy.Mod", typed=True)
 def mod(g: Lowering, _: Any, x1: Any, x2: Any) -> ir.Value:
     """The remainder with the sign of the divisor."""
-    return _remainder(g, operand(g, x1, g.output_dtype), operand(g, x2, g.output_dtype))
+    dtype = common_type(x1, x2)
+    dtype = ir.DataType.INT32 if dtype == ir.DataType.BOOL else dtype
+    x1, x2 = operand(g, x1, dtype), operand(g, x2, dtype)
+    if not dtypes.is_float(dtype):
+        return g.op.Mod(x1, x2)
+    truncated = g.op.Mod(x1, x2, fmod=1)
+    opposed = g.op.Less(g.op.Mul(g.op.Sign(truncated), g.op.Sign(x2)), 0.0)
+    return g.op.Where(opposed, g.op.Add(truncated, x2), truncated)
 
 
 @HANDLERS.register("numpy.Fmod")
 def fmod(g: Lowering, _: Any, x1: Any, x2: Any) -> ir.Value:
     """The remainder with the sign of the dividend."""
     return g.op.Mod(operand(g, x1, g.output_dtype), operand(g, x2, g.output_dtype), fmod=1)
-
-
-def _remainder(g: Lowering, x1: ir.Value, x2: ir.Value) -> ir.Value:
-    if not dtypes.is_float(g.output_dtype):
-        return g.op.Mod(x1, x2)
-    truncated = g.op.Mod(x1, x2, fmod=1)
-    wrapped = g.op.And(
-        g.op.Not(g.op.Equal(truncated, 0.0)), g.op.Less(g.op.Mul(g.op.Sign(truncated), g.op.Sign(x2)), 0.0)
-    )
-    return g.op.Where(wrapped, g.op.Add(truncated, x2), truncated)
 
 
 def _shift(direction: str) -> Handler:

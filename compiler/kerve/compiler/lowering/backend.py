@@ -1,0 +1,148 @@
+"""What layers ask of Keras's backend, below `keras.ops`.
+
+A layer may call `backend.nn.relu(x)` or `self.backend.image.resize(x)`, which compute at once and cannot
+take a symbol. Nearly all of these functions exist under the same name in `keras.ops`: a call with a symbol
+goes there. Those that make tensors from sizes alone are lowered here. So are random ones and loops, even where
+no symbol is among their arguments: the result is no constant, or the loop's body may have symbols in sight.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+import keras
+from keras import ops
+from keras.src import backend
+from keras.src.ops import core
+from keras.src.ops import numpy as operations
+from keras.src.utils.backend_utils import in_tf_graph
+
+from kerve.compiler.lowering import randomness
+from kerve.compiler.lowering.lowering import Lowering
+from kerve.compiler.lowering.ops import resampling
+from kerve.compiler.lowering.symbol import symbols_in
+
+__all__ = ["replacements"]
+
+_MODULES = ("core", "image", "linalg", "math", "nn", "numpy")
+
+
+def replacements(g: Lowering) -> Iterator[tuple[object, str, object]]:
+    """Return (owner, attribute, replacement) for every function of the backend that may meet a symbol."""
+    for module in (getattr(backend, name) for name in _MODULES):
+        for name, function in _functions(module):
+            replacement = _redirected(g, _public(module), name, function)
+            for owner in (module, backend, backend.tensorflow):
+                if getattr(owner, name, None) is function:
+                    yield owner, name, replacement
+    for name, make in _LOOPS.items():
+        for owner in (backend.core, backend, backend.tensorflow):
+            if hasattr(owner, name):
+                yield owner, name, _always(g, make, getattr(owner, name))
+    for name, sample in randomness.SAMPLERS.items():
+        yield backend.random, name, _always(g, sample, getattr(backend.random, name))
+
+
+def _functions(module: ModuleType) -> Iterator[tuple[str, Callable[..., Any]]]:
+    for name, function in vars(module).items():
+        known = hasattr(_public(module), name) and name not in _LOOPS
+        if inspect.isfunction(function) and not name.startswith("_") and known:
+            yield name, function
+
+
+def _public(module: ModuleType) -> ModuleType:
+    """Return the part of `keras.ops` where the functions of a module of the backend are."""
+    part: ModuleType = getattr(keras.ops, module.__name__.rpartition(".")[2], keras.ops)
+    return part if part in (keras.ops.image, keras.ops.linalg) else keras.ops
+
+
+def _redirected(
+    g: Lowering, public: ModuleType, name: str, function: Callable[..., Any]
+) -> Callable[..., Any]:
+    make = _DIRECT.get(name)
+    calls: list[tuple[int, ...]] = []
+
+    def redirected(*args: Any, **kwargs: Any) -> Any:
+        symbols = symbols_in((args, kwargs))
+        if not symbols:
+            return function(*args, **kwargs)
+        if make is not None:
+            return make(g, *args, **kwargs)
+        call = tuple(map(id, symbols))
+        if call in calls:  # `keras.ops` came back here: it does not see these symbols
+            return function(*args, **kwargs)
+        calls.append(call)
+        try:
+            return getattr(public, name)(*args, **kwargs)
+        finally:
+            calls.pop()
+
+    return redirected
+
+
+def _always(g: Lowering, make: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:
+    def replacement(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs) if in_tf_graph() else make(g, *args, **kwargs)
+
+    return replacement
+
+
+def _full(g: Lowering, shape: Any, fill_value: Any, dtype: Any = None) -> Any:
+    return g.lower(operations.Full(shape, dtype), (fill_value,), {})
+
+
+def _eye(g: Lowering, N: Any, M: Any = None, k: Any = 0, dtype: Any = None) -> Any:  # noqa: N803  # as Keras
+    del g
+    rows, columns = ops.arange(N), ops.arange(N if M is None else M)
+    on_diagonal = ops.equal(ops.expand_dims(rows, 1) + k, columns)
+    return ops.cast(on_diagonal, dtype or keras.config.floatx())
+
+
+def _while_loop(g: Lowering, cond: Any, body: Any, loop_vars: Any, maximum_iterations: Any = None) -> Any:
+    return g.lower(core.WhileLoop(cond, body, maximum_iterations), (loop_vars,), {})
+
+
+def _scan(
+    g: Lowering, f: Any, init: Any, xs: Any = None, length: Any = None, reverse: bool = False, unroll: Any = 1
+) -> Any:
+    return g.lower(core.Scan(length, reverse, unroll), (f, init, xs), {})
+
+
+#: Loops, whose bodies may have symbols in sight that are not among the arguments.
+_LOOPS: dict[str, Callable[..., Any]] = {
+    "fori_loop": lambda g, lower, upper, body_fun, init_val: g.lower(
+        core.ForiLoop(lower, upper, body_fun), (init_val,), {}
+    ),
+    "map": lambda g, f, xs: g.lower(core.Map(), (f, xs), {}),
+    "scan": _scan,
+    "switch": lambda g, index, branches, *operands: g.lower(core.Switch(), (index, branches, *operands), {}),
+    "vectorized_map": lambda g, function, elements: g.lower(core.VectorizedMap(function), (elements,), {}),
+    "while_loop": _while_loop,
+}
+
+
+def _tri(g: Lowering, N: Any, M: Any = None, k: Any = 0, dtype: Any = None) -> Any:  # noqa: N803
+    del g
+    rows, columns = ops.arange(N), ops.arange(N if M is None else M)
+    below = ops.greater_equal(ops.expand_dims(rows, 1) + k, columns)
+    return ops.cast(below, dtype or keras.config.floatx())
+
+
+#: Functions whose symbols are sizes, for which `keras.ops` would call the backend again; and one for which
+#: it does more than the backend.
+_DIRECT: dict[str, Callable[..., Any]] = {
+    "broadcast_to": lambda g, x, shape: g.lower(operations.BroadcastTo(shape), (x,), {}),
+    "empty": lambda g, shape, dtype=None: _full(g, shape, 0, dtype),
+    "eye": _eye,
+    "full": _full,
+    "identity": lambda g, n, dtype=None: _eye(g, n, dtype=dtype),
+    "ones": lambda g, shape, dtype=None: _full(g, shape, 1, dtype),
+    "repeat": lambda g, x, repeats, axis=None: g.lower(operations.Repeat(repeats, axis), (x,), {}),
+    "resize": resampling.resize,
+    "tile": lambda g, x, repeats: g.lower(operations.Tile(repeats), (x,), {}),
+    "tri": _tri,
+    "zeros": lambda g, shape, dtype=None: _full(g, shape, 0, dtype),
+}

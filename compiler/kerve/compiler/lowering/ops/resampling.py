@@ -1,0 +1,215 @@
+"""Images at another size: an ONNX Resize where it computes what TensorFlow does, else two matrices.
+
+Whatever a filter, resampling an axis is a product with a matrix of weights. The sizes are integers, and
+the matrices constants, wherever they are known; else the graph computes them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from kerve.compiler.lowering.lowering import Lowering
+from kerve.compiler.lowering.ops.operands import composite, size
+from kerve.compiler.lowering.registry import Handlers
+
+__all__ = ["HANDLERS", "resize"]
+
+HANDLERS = Handlers()
+
+#: TensorFlow looks the weights of its bicubic filter up in a table with this many steps.
+_CUBIC_STEPS = 1024
+
+
+def resize(  # noqa: PLR0913  # the arguments of Keras's function
+    g: Lowering,
+    images: Any,
+    size: Any,
+    interpolation: str = "bilinear",
+    antialias: bool = False,
+    crop_to_aspect_ratio: bool = False,
+    pad_to_aspect_ratio: bool = False,
+    fill_mode: str = "constant",
+    fill_value: float = 0.0,
+    data_format: str | None = None,
+) -> Any:
+    """Lower `keras.src.backend.image.resize`, whose results are not yet cast to the images' type."""
+    del fill_mode  # Keras allows but one
+    rows = len(images.shape) - (3 if _channels_last(data_format) else 2)
+    if crop_to_aspect_ratio:
+        images = _cropped(images, rows, size)
+    elif pad_to_aspect_ratio:
+        images = _padded(images, rows, size, fill_value)
+    if tuple(images.shape[rows : rows + 2]) == tuple(size):
+        return images
+    if interpolation == "nearest":
+        return _native(g, images, rows, size, mode="nearest", nearest_mode="round_prefer_ceil")
+    images = images if keras.backend.is_float_dtype(images.dtype) else ops.cast(images, "float32")
+    if interpolation == "bilinear" and not antialias:
+        return _native(g, images, rows, size, mode="linear")
+    resampled = ops.cast(images, keras.backend.result_type(images.dtype, "float32"))
+    for axis, length in zip((rows, rows + 1), size, strict=True):
+        weights = _weights(ops.shape(images)[axis], length, interpolation, antialias)
+        resampled = _along(resampled, ops.cast(weights, resampled.dtype), axis)
+    return resampled
+
+
+def _channels_last(data_format: str | None) -> bool:
+    return bool(keras.backend.standardize_data_format(data_format) == "channels_last")
+
+
+def _native(g: Lowering, images: Any, rows: int, target: Any, **attributes: Any) -> Any:
+    """Write a Resize, on images with the channels first."""
+    last = rows == len(images.shape) - 3
+    if last:
+        images = ops.moveaxis(images, -1, -3)
+    x = images.value
+    sizes = g.shape([g.dim(x, axis) for axis in range(len(images.shape) - 2)] + [size(g, n) for n in target])
+    result = g.op.Resize(x, None, None, sizes, coordinate_transformation_mode="half_pixel", **attributes)
+    resized = g.wrap(result)
+    return ops.moveaxis(resized, -3, -1) if last else resized
+
+
+def _along(x: Any, weights: Any, axis: int) -> Any:
+    """Multiply one axis by a matrix whose rows are its new elements."""
+    if axis == len(x.shape) - 2:
+        return ops.matmul(weights, x)
+    if axis == len(x.shape) - 1:
+        return ops.matmul(x, ops.transpose(weights))
+    return ops.moveaxis(ops.tensordot(weights, x, axes=[[1], [axis]]), 0, axis)
+
+
+def _float(x: Any) -> Any:
+    return ops.cast(x, "float32") if hasattr(x, "dtype") else np.float32(x)
+
+
+def _centers(length: Any) -> Any:
+    return ops.cast(ops.arange(length, dtype="int32"), "float32") + 0.5
+
+
+def _weights(source: Any, target: int, interpolation: str, antialias: bool) -> Any:
+    """Return the weights of old elements (columns) in new ones (rows)."""
+    scale = _float(source) / np.float32(target)
+    old, new = ops.expand_dims(_centers(source), 0), ops.expand_dims(_centers(target), 1)
+    if interpolation == "area":
+        upper = ops.minimum(old + 0.5, (new + 0.5) * scale)
+        lower = ops.maximum(old - 0.5, (new - 0.5) * scale)
+        return ops.maximum(upper - lower, 0.0) / scale
+    if interpolation == "bicubic" and not antialias:
+        place = new * scale - 0.5
+        whole = ops.floor(place)
+        place = whole + ops.round((place - whole) * _CUBIC_STEPS) / _CUBIC_STEPS
+        return _normalized(_cubic(ops.abs(old - 0.5 - place)))
+    widening = ops.maximum(scale, 1.0) if antialias else 1.0
+    return _normalized(_FILTERS[interpolation](ops.abs(new * scale - old) / widening))
+
+
+def _normalized(weights: Any) -> Any:
+    total = ops.sum(weights, axis=1, keepdims=True)
+    return weights / ops.where(ops.equal(total, 0), ops.ones_like(total), total)
+
+
+def _triangle(x: Any) -> Any:
+    return ops.relu(1.0 - x)
+
+
+def _cubic(x: Any) -> Any:
+    """Keys's kernel."""
+    near = ((1.5 * x - 2.5) * x) * x + 1.0
+    far = ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0
+    return ops.where(x >= 2.0, 0.0, ops.where(x >= 1.0, far, near))
+
+
+def _lanczos(radius: float) -> Callable[[Any], Any]:
+    def fn(x: Any) -> Any:
+        safe = ops.maximum(x, 1e-3)
+        wave = radius * ops.sin(math.pi * safe) * ops.sin(math.pi * safe / radius) / (math.pi * safe) ** 2
+        return ops.where(x > radius, 0.0, ops.where(x > 1e-3, wave, 1.0))
+
+    return fn
+
+
+_FILTERS: dict[str, Callable[[Any], Any]] = {
+    "bicubic": _cubic,
+    "bilinear": _triangle,
+    "cubic": _cubic,
+    "lanczos3": _lanczos(3.0),
+    "lanczos5": _lanczos(5.0),
+    "linear": _triangle,
+    "tricubic": _cubic,
+    "trilinear": _triangle,
+}
+
+
+def _share(length: Any, numerator: int, denominator: int) -> Any:
+    """Return `length * numerator / denominator` rounded down, as Keras computes it."""
+    return _whole(_float(length * numerator) / np.float32(denominator))
+
+
+def _whole(x: Any) -> Any:
+    return ops.cast(x, "int32") if hasattr(x, "dtype") and hasattr(x, "value") else int(x)
+
+
+def _least(first: Any, second: Any) -> Any:
+    return min(first, second) if isinstance(first, int) and isinstance(second, int) else ops.minimum(first, second)
+
+
+def _greatest(first: Any, second: Any) -> Any:
+    return max(first, second) if isinstance(first, int) and isinstance(second, int) else ops.maximum(first, second)
+
+
+def _cropped(images: Any, rows: int, target: Any) -> Any:
+    """Cut from the middle the largest window of the target's aspect ratio."""
+    height, width = ops.shape(images)[rows : rows + 2]
+    window = (
+        _greatest(_least(height, _share(width, target[0], target[1])), 1),
+        _greatest(_least(width, _share(height, target[1], target[0])), 1),
+    )
+    key: list[Any] = [slice(None)] * len(images.shape)
+    for axis, length, kept in zip((rows, rows + 1), (height, width), window, strict=True):
+        start = _whole(_float(length - kept) / np.float32(2))
+        key[axis] = slice(start, start + kept)
+    return images[tuple(key)]
+
+
+def _padded(images: Any, rows: int, target: Any, fill_value: float) -> Any:
+    """Add margins to reach the target's aspect ratio."""
+    height, width = ops.shape(images)[rows : rows + 2]
+    whole = (
+        _greatest(height, _share(width, target[0], target[1])),
+        _greatest(width, _share(height, target[1], target[0])),
+    )
+    margins: list[Any] = [(0, 0)] * len(images.shape)
+    for axis, length, wanted in zip((rows, rows + 1), (height, width), whole, strict=True):
+        margin = _whole(_float(wanted - length) / np.float32(2))
+        margins[axis] = (margin, margin)
+    return ops.pad(images, margins, constant_values=fill_value)
+
+
+def _scale_and_translate(operation: Any, images: Any, output_shape: Any, scale: Any, translation: Any) -> Any:
+    dtype = images.dtype
+    integers = not keras.backend.is_float_dtype(dtype)
+    result = ops.cast(images, "float32") if integers else images
+    for index, axis in enumerate(operation.spatial_dims):
+        axis %= len(images.shape)
+        length = ops.shape(images)[axis]
+        inverse = 1.0 / ops.cast(scale[index], "float32")
+        shift = ops.cast(translation[index], "float32")
+        place = ops.expand_dims((_centers(output_shape[axis]) - shift) * inverse, 1)
+        widening = ops.maximum(inverse, 1.0) if operation.antialias else 1.0
+        old = ops.expand_dims(_centers(length), 0)
+        weights = _normalized(_FILTERS[operation.method](ops.abs(place - old) / widening))
+        inside = ops.logical_and(place >= 0.0, place <= _float(length))
+        weights = ops.where(inside, weights, ops.zeros_like(weights))
+        result = _along(result, ops.cast(weights, result.dtype), axis)
+    if not integers:
+        return result
+    return ops.cast(ops.clip(ops.round(result), _float(ops.min(images)), _float(ops.max(images))), dtype)
+
+
+HANDLERS.add("image.ScaleAndTranslate", composite(_scale_and_translate))
