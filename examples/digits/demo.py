@@ -94,9 +94,9 @@ def main(folder: Path) -> None:
     test = np.load(folder / "test.npz")
     images, labels, wanted = test["image"], test["label"], test["keras"]
     table = Table(title=f"digits: {len(images)} images held back from training")
-    for column in ("answers by", "accuracy", "largest difference", "relative", "artifact", "one image"):
-        table.add_column(column, justify="left" if column == "answers by" else "right")
-    table.add_row("Keras model.predict", f"{accuracy(wanted, labels):.2%}", "", "", "", "")
+    for column in ("answers by", "accuracy", "max diff", "relative", "artifact", "one image"):
+        table.add_column(column, justify="left" if column == "answers by" else "right", no_wrap=True)
+    table.add_row("Keras predict", f"{accuracy(wanted, labels):.2%}", "", "", "", "")
 
     worst = 0.0
     with serving(models) as address, Client(address) as ours, triton.InferenceServerClient(address) as theirs:
@@ -111,7 +111,7 @@ def main(folder: Path) -> None:
                 relative = float((np.abs(served - wanted) / np.maximum(np.abs(wanted), 1e-3)).max())
                 worst = max(worst, relative)
                 table.add_row(
-                    f"{model} by {who}",
+                    f"{model}, {who}",
                     f"{accuracy(served, labels):.2%}",
                     f"{difference:.1e}",
                     f"{relative:.1e}",
