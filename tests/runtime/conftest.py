@@ -12,9 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
+# A busy machine is no failure.
+hypothesis.settings.register_profile("kerve", deadline=None)
+hypothesis.settings.load_profile("kerve")
 
 MODELS = Path(__file__).parent / "models"
 KERVE = str(Path(sys.executable).with_name("kerve"))

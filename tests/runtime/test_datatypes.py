@@ -24,6 +24,12 @@ def test_every_bfloat16_survives_float32() -> None:
     np.testing.assert_array_equal(float32_to_bfloat16(bfloat16_to_float32(numbers)), numbers)
 
 
+def test_a_scalar_stays_a_scalar() -> None:
+    bits = float32_to_bfloat16(np.array(1.0, np.float32))
+    assert bits.shape == bfloat16_to_float32(bits).shape == ()
+    assert bfloat16_to_float32(bits) == 1.0
+
+
 @given(st.lists(st.floats(width=32), max_size=50))
 def test_a_float32_becomes_the_nearest_bfloat16(values: list[float]) -> None:
     array = np.array(values, np.float32)

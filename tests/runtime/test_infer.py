@@ -54,7 +54,7 @@ def request(model: str, name: str, datatype: str, shape: list[int]) -> Any:
     return message
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), datatype=st.sampled_from(NUMERIC))
 def test_numbers_of_every_datatype_and_shape_come_back(
     data: st.DataObject, datatype: str, echo: Callable[..., NDArray[Any]]
@@ -63,7 +63,7 @@ def test_numbers_of_every_datatype_and_shape_come_back(
     np.testing.assert_array_equal(echo(datatype, array), array)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(data=st.data(), shape=MATRICES)
 def test_text_comes_back(
     data: st.DataObject, shape: tuple[int, ...], echo: Callable[..., NDArray[Any]]

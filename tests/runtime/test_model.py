@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -113,7 +114,9 @@ def test_golden_text_and_bfloat16_are_compared(tmp_path: Path, publish: Publish)
             )
         )
     bits = float32_to_bfloat16(FEATURES)
-    loaded(publish(tmp_path, "echo_bf16", golden={"input/x": bits, "output/y": bits}))
+    for number, array in enumerate((bits, bits.view(ml_dtypes.bfloat16))):
+        golden = {"input/x": array, "output/y": array}
+        loaded(publish(tmp_path, "echo_bf16", version=number + 1, golden=golden))
 
 
 def test_a_changed_file_is_refused(tmp_path: Path, publish: Publish) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from google.protobuf import json_format
 
 from kerve.artifact.v1 import manifest_pb2
-from kerve.runtime.datatypes import DATATYPES, Array
+from kerve.runtime.datatypes import BF16, DATATYPES, Array
 from kerve.runtime.errors import ArtifactError
 from kerve.runtime.protocol.tensors import object_array
 from kerve.runtime.signature import Dimension, Signature, TensorSpec
@@ -155,7 +155,12 @@ def with_prefix(prefix: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def plain(array: Array) -> Array:
-    """Return an array of strings, which .npz keeps in a fixed width, as an object array of bytes."""
+    """Return an array as the protocol's datatypes have it, from how .npz keeps it.
+
+    Strings have a fixed width there, and bfloat16 is two bytes of no known type.
+    """
+    if array.dtype == np.dtype("V2"):
+        return array.view(BF16.dtype)
     if array.dtype.kind not in "SU":
         return array
     encoded = [each.encode() if isinstance(each, str) else bytes(each) for each in array.ravel().tolist()]

@@ -16,12 +16,11 @@ from kerve.runtime import rpc
 from kerve.runtime.datatypes import Array
 from kerve.runtime.errors import Code, InvalidArgumentError, ServingError, error_for
 from kerve.runtime.protocol import oip_client
+from kerve.runtime.protocol.oip import SERVICE
 from kerve.runtime.protocol.status import decode_retry_after
 from kerve.runtime.signature import Signature, check_inputs, check_outputs
 
 __all__ = ["Client", "ModelInfo"]
-
-SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 
 # A batch larger than this goes in several requests, of which so many are under way at a time.
 REQUEST_BYTES = 16 * 2**20

@@ -64,7 +64,7 @@ BY_DTYPE: Mapping[np.dtype[Any], Datatype] = {
 
 def float32_to_bfloat16(values: Array) -> Array:
     """Return the bits of the nearest bfloat16 (ties to even) of each float32; a NaN stays a NaN."""
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    bits = np.asarray(values, np.float32, order="C").view(np.uint32)
     rounded = (bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))) >> np.uint32(16)
     quiet = (bits >> np.uint32(16)) | np.uint32(0x40)
     result: Array = np.where(np.isnan(values), quiet, rounded).astype(np.uint16)
@@ -73,7 +73,6 @@ def float32_to_bfloat16(values: Array) -> Array:
 
 def bfloat16_to_float32(bits: Array) -> Array:
     """Return the float32 that equals each bfloat16, given by its bits."""
-    result: Array = (np.ascontiguousarray(bits, np.uint16).astype(np.uint32) << np.uint32(16)).view(
-        np.float32
-    )
+    wide = np.asarray(bits, np.uint16).astype(np.uint32)
+    result: Array = np.asarray(wide << np.uint32(16)).view(np.float32)
     return result

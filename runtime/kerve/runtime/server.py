@@ -22,7 +22,7 @@ __all__ = ["Server"]
 
 log = logging.getLogger(__name__)
 
-# Seconds that answers take to reach their clients once they are computed.
+# Seconds that answers have to reach their clients, however late it is.
 LAST_WORDS = 1.0
 
 
@@ -100,7 +100,7 @@ class Server:
             executor.terminate()
         for executor in late:
             executor.join(LAST_WORDS)
-        self._transport.stop(LAST_WORDS).wait()
+        self._transport.stop(max(LAST_WORDS, end - time.monotonic())).wait()
         return not late
 
     def _host_services(self) -> None:

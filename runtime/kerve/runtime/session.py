@@ -1,7 +1,6 @@
 """ONNX Runtime behind NumPy: arrays in, arrays out, for every datatype of the protocol."""
 
 import ctypes
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,6 @@ from kerve.runtime.errors import ArtifactError, InternalError, InvalidArgumentEr
 from kerve.runtime.signature import TensorSpec
 
 __all__ = ["Session"]
-
-log = logging.getLogger(__name__)
 
 ORT_ERRORS: tuple[type[Exception], ...] = (
     RuntimeError,
@@ -75,7 +72,9 @@ class Session:
         return {name: self._from_session(name, array) for name, array in zip(outputs, results, strict=True)}
 
     def _run_values(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
-        arrays = {name: np.ascontiguousarray(self._to_session(name, array)) for name, array in inputs.items()}
+        arrays = {
+            name: np.asarray(self._to_session(name, array), order="C") for name, array in inputs.items()
+        }
         given = {
             name: onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(
                 array, DATATYPES[self._datatypes[name]].onnx_number
