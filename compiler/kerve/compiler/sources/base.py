@@ -101,25 +101,29 @@ def _state(
             each.variable.assign(value)
 
 
-def record_of(kind: str, path: Path | None = None, keras_version: str = "") -> manifest_pb2.Source:
-    """Put on record where a model came from; a folder's hash is that of the list of its files' hashes."""
-    if path is None:
+def record_of(kind: str, *paths: Path, keras_version: str = "") -> manifest_pb2.Source:
+    """Put on record where a model came from; several files have the hash of their list of hashes."""
+    if not paths:
         return manifest_pb2.Source(kind=kind, keras_version=keras_version)
+    first, *others = paths
+    files = list(paths) if others or not first.is_dir() else sorted(first.rglob("*"))
     return manifest_pb2.Source(
-        kind=kind, file_name=path.name, sha256=_sha256(path), keras_version=keras_version
+        kind=kind,
+        file_name=first.name,
+        sha256=_sha256(first) if files == [first] else _sha256_of_list(first, files),
+        keras_version=keras_version,
     )
 
 
 def _sha256(path: Path) -> str:
-    if path.is_dir():
-        lines = [
-            f"{_sha256(file)}  {file.relative_to(path).as_posix()}\n"
-            for file in sorted(path.rglob("*"))
-            if file.is_file()
-        ]
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sha256_of_list(first: Path, files: Sequence[Path]) -> str:
+    names = {file: file.relative_to(first).as_posix() if first.is_dir() else file.name for file in files}
+    lines = [f"{_sha256(file)}  {name}\n" for file, name in names.items() if file.is_file()]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _tensor(array: NDArray[Any]) -> Any:

@@ -92,7 +92,7 @@ def _file(path: Path) -> Recognised:
         return _archive(path)
     if head.startswith(_HDF5_MAGIC):
         return _hdf5(path)
-    if path.suffix == ".index" and path.with_suffix("").with_suffix("").name:
+    if path.suffix == ".index":
         return Recognised(Kind.CHECKPOINT, path.with_suffix(""))
     if path.name in _SAVED_MODEL_FILES:
         return Recognised(Kind.SAVED_MODEL, path.parent)

@@ -40,7 +40,7 @@ def from_file(found: Recognised, custom_objects: Mapping[str, Any], trust: bool)
             f"{found.path} holds a {type(model).__name__}, not a model; put the layer into a keras.Sequential"
         )
     return KerasSource(
-        record=record_of(found.kind.value, found.path, found.keras_version),
+        record=record_of(found.kind.value, found.path, keras_version=found.keras_version),
         model=model,
         warnings=_compile(model, _training_config(found), custom_objects),
     )

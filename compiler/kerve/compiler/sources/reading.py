@@ -44,16 +44,24 @@ def from_path(path: Path, options: LoadOptions, custom_objects: Mapping[str, Any
 
 
 def _read(found: Recognised, own: Mapping[str, Any], options: LoadOptions) -> Source:
+    if found.kind in (Kind.ARCHIVE, Kind.HDF5) and options.architecture is not None:
+        raise LoadError(f"{found.path} holds its own architecture; leave --architecture out")
     if found.kind in (Kind.ARCHIVE, Kind.HDF5) and found.is_keras_3:
         return keras3.from_file(found, own, options.trust)
-    from kerve.compiler.sources import keras2  # tf_keras comes with it
+    # What follows needs tf_keras, whose import takes seconds.
+    if found.kind in (Kind.ARCHIVE, Kind.HDF5):
+        from kerve.compiler.sources import keras2
 
+        return keras2.from_file(found, own, options.trust)
     if found.kind is Kind.SAVED_MODEL:
         from kerve.compiler.sources import saved_model
 
         return saved_model.from_folder(found.path, own, options)
-    if found.kind in (Kind.ARCHIVE, Kind.HDF5):
-        return keras2.from_file(found, own, options.trust)
+    if found.kind in (Kind.HDF5_WEIGHTS, Kind.CHECKPOINT):
+        from kerve.compiler.sources import weights
+
+        return weights.from_parts(found, own, options)
     raise LoadError(
-        f"{found.path} is a {found.kind.value} file of Keras {found.keras_version}; not supported yet"
+        f"{found.path} is an architecture without weights; "
+        f"give the weights as the source, and this with --architecture {found.path}"
     )

@@ -8,6 +8,7 @@ read (reading.py, after migrate.py brought the configuration up to date)
 """
 
 from kerve.compiler.sources.keras2.layers import UntranslatableError
+from kerve.compiler.sources.keras2.reading import from_config
 from kerve.compiler.sources.keras2.source import from_file, from_model, from_object, translated
 
-__all__ = ["UntranslatableError", "from_file", "from_model", "from_object", "translated"]
+__all__ = ["UntranslatableError", "from_config", "from_file", "from_model", "from_object", "translated"]

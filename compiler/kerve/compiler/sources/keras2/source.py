@@ -32,7 +32,7 @@ def from_object(model: tf_keras.Model) -> KerasSource:
 def from_file(found: Recognised, own: Mapping[str, Any], trust: bool) -> KerasSource:
     """Read a whole model; raises `LoadError`."""
     model = reading.read(found, own, trust)
-    return from_model(model, record_of(found.kind.value, found.path, found.keras_version))
+    return from_model(model, record_of(found.kind.value, found.path, keras_version=found.keras_version))
 
 
 def from_model(old: tf_keras.Model, record: manifest_pb2.Source) -> KerasSource:

@@ -1,7 +1,7 @@
 """SavedModels of every kind.
 
 describe.py reads what is in the folder without loading it, and whether it may be loaded
-  -> source.py      Keras's own go the way of a Keras 2 model; of others, one signature is converted as a whole
+  -> source.py      Keras's own go the way of a Keras 2 model; of others one signature is converted
        -> examples.py   a signature that takes serialized tf.Examples is cut after their parser
 """
 

@@ -62,7 +62,7 @@ class Description:
         if _DEFAULT_SIGNATURE in names:
             return _DEFAULT_SIGNATURE
         if len(names) == 1:
-            return names[0]
+            return str(names[0])
         if not names:
             raise LoadError(
                 f"{self.path} has no signature, so nothing in it can be called; "

@@ -43,7 +43,7 @@ def has_parser(signature: Any) -> bool:
 
 
 def cut(signature: Any) -> Entry:
-    """Return the signature without its parser; raises `ConversionError` for what the cut leaves without input."""
+    """Return the signature without its parser; raises `ConversionError` for sparse features."""
     frozen = convert_to_constants.convert_variables_to_constants_v2(signature)
     (parser,) = (each for each in frozen.graph.get_operations() if each.type in _PARSERS)
     features = dict(_dense_features(parser))

@@ -42,7 +42,9 @@ def _as_keras(found: Description, own: Mapping[str, Any]) -> KerasSource | None:
         except (ValueError, TypeError, AttributeError, KeyError):  # how tf_keras says that it cannot
             return None
     try:
-        return keras2.translated(model, record_of(Kind.SAVED_MODEL.value, found.path, found.keras_version))
+        return keras2.translated(
+            model, record_of(Kind.SAVED_MODEL.value, found.path, keras_version=found.keras_version)
+        )
     except (LoadError, keras2.UntranslatableError):  # a subclassed model: its signatures know more of it
         return None
 
@@ -61,7 +63,7 @@ def _as_graph(found: Description, name: str) -> KerasSource:
     model = whole.as_model(call, specs, name)
     model._kerve_keeps = loaded
     return KerasSource(
-        record=record_of(Kind.SAVED_MODEL.value, found.path, found.keras_version),
+        record=record_of(Kind.SAVED_MODEL.value, found.path, keras_version=found.keras_version),
         model=model,
         original=lambda arguments, training: original(arguments),  # noqa: ARG005
     )

@@ -1,0 +1,94 @@
+"""Architectures in files of their own: JSON as `to_json` writes it, and YAML as `to_yaml` once did."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kerve.compiler.errors import LoadError
+
+__all__ = ["Architecture", "read"]
+
+#: YAML's aliases let a small file stand for a huge one.
+_MOST_NODES = 1_000_000
+_MOST_BYTES = 1 << 28
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The configuration of a model, without weights."""
+
+    path: Path
+    config: dict[str, Any]
+
+    @property
+    def keras_version(self) -> str:
+        """The version of Keras that wrote it, as far as it says."""
+        return str(self.config.get("keras_version", ""))
+
+    @property
+    def is_keras_3(self) -> bool:
+        """Whether Keras 3 wrote it (which leaves its version out, and puts modules in)."""
+        return self.keras_version.startswith("3") or ("module" in self.config and not self.keras_version)
+
+
+def read(path: Path) -> Architecture:
+    """Read a file; raises `LoadError` when it is neither, or asks for more than data."""
+    if path.stat().st_size > _MOST_BYTES:
+        raise LoadError(f"{path} is too large for an architecture; expected JSON or YAML of a Keras model")
+    try:
+        text = path.read_text("utf-8")
+        config = json.loads(text) if text.lstrip().startswith("{") else _from_yaml(path, text)
+    except (ValueError, RecursionError) as error:  # broken encoding or JSON
+        raise LoadError(
+            f"{path} is neither JSON nor YAML ({error}); expected what model.to_json() writes"
+        ) from error
+    if not isinstance(config, dict) or "class_name" not in config or "config" not in config:
+        raise LoadError(
+            f"{path} is not the architecture of a Keras model; expected class_name and config, as "
+            "model.to_json() writes it"
+        )
+    return Architecture(path, config)
+
+
+class _Loader(yaml.SafeLoader):
+    """Data only, with the two tags for data that old versions of Keras wrote."""
+
+
+_Loader.add_constructor("tag:yaml.org,2002:python/tuple", _Loader.construct_yaml_seq)
+_Loader.add_constructor("tag:yaml.org,2002:python/unicode", _Loader.construct_yaml_str)
+
+
+def _from_yaml(path: Path, text: str) -> Any:
+    try:
+        config = yaml.load(text, _Loader)  # noqa: S506  # a subclass of SafeLoader
+    except yaml.constructor.ConstructorError as error:
+        raise LoadError(
+            f"{path} holds a YAML tag that stands for code ({error.problem}); "
+            "such files are never loaded: write the architecture with model.to_json()"
+        ) from error
+    except yaml.YAMLError as error:
+        raise LoadError(
+            f"{path} is neither JSON nor YAML ({error}); expected what model.to_json() writes"
+        ) from error
+    if sum(1 for _ in _nodes(config)) > _MOST_NODES:
+        raise LoadError(f"{path} unfolds to more than {_MOST_NODES:,} values, as a YAML bomb does")
+    return config
+
+
+def _nodes(config: Any) -> Iterator[Any]:
+    """Every value, as often as it is referred to, up to one more than is allowed."""
+    waiting, count = [config], 0
+    while waiting and count <= _MOST_NODES:
+        node = waiting.pop()
+        count += 1
+        yield node
+        if isinstance(node, dict):
+            waiting.extend(node.values())
+        elif isinstance(node, list):
+            waiting.extend(node)

@@ -1,0 +1,99 @@
+"""Weights in one file, the architecture in another."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import tensorflow as tf
+
+from kerve.compiler.errors import LoadError
+from kerve.compiler.sources import architecture, consent, failures, keras2
+from kerve.compiler.sources.architecture import Architecture
+from kerve.compiler.sources.base import KerasSource, record_of
+from kerve.compiler.sources.detect import Kind, Recognised
+from kerve.compiler.sources.options import LoadOptions
+
+__all__ = ["from_parts"]
+
+
+def from_parts(found: Recognised, own: Mapping[str, Any], options: LoadOptions) -> KerasSource:
+    """Build the model from its architecture, and give it its weights; raises `LoadError`."""
+    if options.architecture is None:
+        raise LoadError(
+            f"{found.path} holds weights only; give the architecture (what model.to_json() writes) "
+            "with --architecture FILE"
+        )
+    plan = architecture.read(Path(options.architecture))
+    trusted = consent.check(str(plan.path), plan.config, own, options.trust)
+    record = record_of(
+        Kind.HDF5_WEIGHTS.value,
+        *_files(found),
+        plan.path,
+        keras_version=found.keras_version or plan.keras_version,
+    )
+    with failures.explained(found.path):
+        if plan.is_keras_3:
+            model = _keras_3(plan, own, options.trust)
+            _load(model, found)
+            return KerasSource(record=record, model=model, warnings=trusted)
+        old = keras2.from_config(plan.config, own)
+        _load(old, found)
+        source = keras2.from_model(old, record)
+    return KerasSource(
+        record=record, model=source.model, original=source.original, warnings=[*trusted, *source.warnings]
+    )
+
+
+def _keras_3(plan: Architecture, own: Mapping[str, Any], trust: bool) -> keras.Model:
+    model = keras.saving.deserialize_keras_object(plan.config, custom_objects=dict(own), safe_mode=not trust)
+    if not isinstance(model, keras.Model):
+        raise LoadError(f"{plan.path} describes a {type(model).__name__}, not a model")
+    return model
+
+
+def _load(model: Any, found: Recognised) -> None:
+    """Load the weights into a model of either Keras."""
+    if not model.built:
+        raise LoadError(
+            f"the architecture of {found.path} does not say what the inputs are; add an Input layer"
+        )
+    if found.kind is Kind.CHECKPOINT:
+        _restore(model, found.path)
+        return
+    with h5py.File(found.path, "r") as file:
+        by_layer_names = "layer_names" in file.attrs or "model_weights" in file
+    with tempfile.TemporaryDirectory() as folder:
+        # Both versions of Keras tell the two layouts of HDF5 apart by the name of the file.
+        link = Path(folder) / ("model.h5" if by_layer_names else "model.weights.h5")
+        link.symlink_to(found.path.absolute())
+        model.load_weights(str(link))
+
+
+def _restore(model: Any, prefix: Path) -> None:
+    """Read a checkpoint of the model, or of an object that has the model as an attribute."""
+    keys = tf.train.load_checkpoint(str(prefix)).get_variable_to_shape_map()
+    owners = sorted({key.partition("/")[0] for key in keys if key.count("/") > 1})
+    candidates = [tf.train.Checkpoint(model), *(tf.train.Checkpoint(**{owner: model}) for owner in owners)]
+    mismatch: AssertionError | None = None
+    for candidate in candidates:
+        try:
+            candidate.read(str(prefix)).assert_existing_objects_matched()
+        except AssertionError as error:  # how TensorFlow says that variables were not in the checkpoint
+            mismatch = error
+        else:
+            return
+    raise LoadError(
+        f"the checkpoint {prefix} does not hold the weights of this architecture; "
+        f"it holds: {', '.join(sorted(key for key in keys if key.count('.') < 3)[:5])}, ..."
+    ) from mismatch
+
+
+def _files(found: Recognised) -> Iterable[Path]:
+    if found.kind is Kind.CHECKPOINT:
+        return sorted(found.path.parent.glob(f"{found.path.name}.*"))
+    return [found.path]
