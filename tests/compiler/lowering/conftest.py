@@ -43,6 +43,21 @@ def operators() -> Callable[[ir.Model], Counter[str]]:
     return lambda model: Counter(node.op_type for node in ir.traversal.RecursiveGraphIterator(model.graph))
 
 
+@pytest.fixture(scope="session")
+def single() -> Callable[..., keras.Model]:
+    """Return `single(layer, *shapes)`: a model of one layer on inputs of these shapes, its weights random."""
+
+    def build(layer: keras.Layer, *shapes: tuple[int | None, ...], dtype: str | None = None) -> keras.Model:
+        inputs = [keras.Input(shape, dtype=dtype) for shape in shapes]
+        model = keras.Model(inputs, layer(inputs if len(inputs) > 1 else inputs[0]))
+        generator = np.random.default_rng(5)
+        for weight in model.weights:
+            weight.assign(generator.uniform(0.1, 1.1, weight.shape))  # a variance must not be negative
+        return model
+
+    return build
+
+
 def _check(
     model: keras.Model,
     *calls: Any,

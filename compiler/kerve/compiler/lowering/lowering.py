@@ -23,7 +23,7 @@ from kerve.compiler.lowering import dtypes, foreign
 from kerve.compiler.lowering.kernels import KernelBuilder
 from kerve.compiler.lowering.registry import Handler, Handlers
 from kerve.compiler.lowering.state import State
-from kerve.compiler.lowering.symbol import Symbol, is_symbol, symbols_in
+from kerve.compiler.lowering.symbol import Symbol, is_symbol, symbols_in, symbols_of
 
 __all__ = ["LAYER_KEY", "Lowering"]
 
@@ -206,7 +206,6 @@ class Lowering:
                 outputs = self._handle(handler, operation, args, kwargs)
                 if outputs is not NotImplemented:
                     return outputs
-            kwargs = _given(kwargs)
             if isinstance(operation, keras.Layer) or type(operation) not in self._replayed:
                 return self._replay(operation, args, kwargs)
             return self._trace(operation, operation.call, args, kwargs)
@@ -342,7 +341,7 @@ def _infer(operation: keras.Operation, args: tuple[Any, ...], kwargs: dict[str, 
     try:
         return operation.compute_output_spec(*args, **kwargs)
     except (TypeError, ValueError):
-        if symbols_in(list(vars(operation).values())):
+        if symbols_of(operation):
             return None
         raise
 

@@ -60,30 +60,33 @@ class Windows:
     def attributes(self, sizes: Sequence[int | None]) -> dict[str, Any]:
         """Return the attributes of ONNX's Conv and pools for an input of these spatial sizes.
 
-        The windows must not be dilated where strides make the padding depend on an open size: ONNX has
-        no attribute for that (see `padded`).
+        Where they cannot say how much to pad (see `pads_in_graph`) the input must have been `padded`.
         """
         pads = self.pads(sizes)
         dilations = {"dilations": self.dilations} if max(self.dilations) > 1 else {}
         padding = {"auto_pad": "SAME_UPPER"} if pads is None else {"pads": pads}
         return {"kernel_shape": self.sizes, "strides": self.strides, **dilations, **padding}
 
+    def pads_in_graph(self, sizes: Sequence[int | None]) -> bool:
+        """Whether the padding depends on an open size in a way that `auto_pad` does not cover.
 
-def padded(g: Lowering, x: ir.Value, windows: Windows) -> tuple[ir.Value, Windows]:
-    """Pad `x` (channels first) with zeros in the graph where ONNX's attributes cannot say how much."""
-    if max(windows.dilations) == 1 or windows.pads(spatial_sizes(x)) is not None:
-        return x, windows
-    strides = np.array(windows.strides, np.int64)
+        It knows no dilation, and crops the input where windows are smaller than strides.
+        """
+        dilated = max(self.dilations) > 1
+        sparse = any(size < stride for size, stride in zip(self.sizes, self.strides, strict=True))
+        return (dilated or sparse) and self.pads(sizes) is None
+
+
+def padded(g: Lowering, x: ir.Value, windows: Windows, value: ir.Value | None = None) -> ir.Value:
+    """Pad `x` (channels first) by as much as its sizes ask for when the graph runs."""
+    strides, extents = (np.array(numbers, np.int64) for numbers in (windows.strides, windows.extents))
     sizes = g.op.Shape(x, start=2)
-    steps = g.op.Div(g.op.Add(sizes, g.constant(strides - 1)), g.constant(strides))  # ceil, minus one below
-    reach = g.op.Add(
-        g.op.Mul(g.op.Sub(steps, 1), g.constant(strides)), g.constant(np.array(windows.extents, np.int64))
-    )
+    steps = g.op.Div(g.op.Sub(sizes, 1), g.constant(strides))
+    reach = g.op.Add(g.op.Mul(steps, g.constant(strides)), g.constant(extents))
     total = g.op.Max(g.op.Sub(reach, sizes), g.constant(np.int64(0)))
     before = g.op.Div(total, 2)
     outer = g.constant(np.zeros(2, np.int64))
-    pads = g.op.Concat(outer, before, outer, g.op.Sub(total, before), axis=0)
-    return g.op.Pad(x, pads), Windows(windows.sizes, windows.strides, windows.dilations, "valid")
+    return g.op.Pad(x, g.op.Concat(outer, before, outer, g.op.Sub(total, before), axis=0), value)
 
 
 def spatial_sizes(x: ir.Value) -> tuple[int | None, ...]:

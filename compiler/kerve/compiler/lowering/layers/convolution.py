@@ -62,22 +62,8 @@ def _windows(layer: Any) -> Windows:
 
 
 def _bias(g: Lowering, layer: Any) -> ir.Value | None:
-    return g.weight(layer.bias) if layer.use_bias and not _has_misplaced_bias(g, layer) else None
+    return g.weight(layer.bias) if layer.use_bias else None
 
 
 def _activated(g: Lowering, layer: Any, outputs: ir.Value) -> ir.Value:
-    if _has_misplaced_bias(g, layer):
-        outputs = g.op.Add(outputs, g.weight(layer.bias))
-        g.warnings.append(
-            f"layer '{g.layer_path}': Keras adds this bias along the last axis, not to the channels, because "
-            "both have the same size (a defect of its TensorFlow backend); the compiled model does the same"
-        )
     return outputs if layer.activation is None else g.call(layer.activation, outputs)
-
-
-def _has_misplaced_bias(g: Lowering, layer: Any) -> bool:
-    """Whether Keras takes [1, filters, 1, 1] for a bias of the last axis (see `add` of its backend)."""
-    if not layer.use_bias or layer.data_format == "channels_last":
-        return False
-    channels = g.output_shape[1]
-    return channels != 1 and channels == g.output_shape[-1]

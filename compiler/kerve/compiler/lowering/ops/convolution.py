@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -160,7 +161,8 @@ def _convolve(
     """Write one Conv of a value in channels first."""
     channels, kernel_channels = static_shape(x)[1], static_shape(kernel)[1]
     groups = channels // kernel_channels if channels and kernel_channels else 1
-    x, windows = padded(g, x, windows)
+    if windows.pads_in_graph(spatial_sizes(x)):
+        x, windows = padded(g, x, windows), replace(windows, padding="valid")
     return g.op.Conv(x, kernel, bias, group=groups, **windows.attributes(spatial_sizes(x)))
 
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import keras
 import numpy as np
 import onnx_ir as ir
 
+from kerve.compiler.lowering import dtypes
 from kerve.compiler.lowering.lowering import Lowering
+from kerve.compiler.lowering.ops.operands import rank
 from kerve.compiler.lowering.registry import Handlers
 from kerve.compiler.lowering.symbol import static_shape
 from kerve.compiler.lowering.windows import (
     Windows,
     each,
     from_channels_first,
+    padded,
     spatial_sizes,
     to_channels_first,
 )
@@ -26,13 +30,28 @@ HANDLERS = Handlers()
 @HANDLERS.register("nn.MaxPool")
 def max_pool(g: Lowering, operation: Any, inputs: ir.Value) -> ir.Value:
     """MaxPool."""
-    return _pool(g, operation, inputs, g.op.MaxPool)
+
+    def pad(x: ir.Value, windows: Windows, pool: Callable[[ir.Value], ir.Value]) -> ir.Value:
+        assert x.dtype is not None
+        floating = dtypes.is_float(x.dtype)
+        lowest = -np.inf if floating else np.iinfo(x.dtype.numpy()).min
+        return pool(padded(g, x, windows, g.constant(np.array(lowest, x.dtype.numpy()), "lowest")))
+
+    return _pool(g, operation, inputs, g.op.MaxPool, pad)
 
 
 @HANDLERS.register("nn.AveragePool")
 def average_pool(g: Lowering, operation: Any, inputs: ir.Value) -> ir.Value:
     """AveragePool; what was padded does not count, in Keras as by default in ONNX."""
-    return _pool(g, operation, inputs, g.op.AveragePool)
+
+    def pad(x: ir.Value, windows: Windows, pool: Callable[[ir.Value], ir.Value]) -> ir.Value:
+        assert x.dtype is not None
+        one = g.constant(np.ones((), x.dtype.numpy()))
+        ones = g.op.Expand(one, g.op.Concat([1, 1], g.op.Shape(x, start=2), axis=0))
+        share = pool(padded(g, ones, windows))  # of each window that is not padding
+        return g.op.Div(pool(padded(g, x, windows)), share)
+
+    return _pool(g, operation, inputs, g.op.AveragePool, pad)
 
 
 @HANDLERS.register("nn.AdaptiveMaxPool")
@@ -48,25 +67,36 @@ def adaptive_max_pool(g: Lowering, operation: Any, inputs: ir.Value) -> ir.Value
 @HANDLERS.register("nn.AdaptiveAveragePool")
 def adaptive_average_pool(g: Lowering, operation: Any, inputs: ir.Value) -> ir.Value:
     """The mean of each window, one axis after the other."""
-    rank = len(static_shape(inputs))
+    ndim = rank(inputs)
 
     def reduce(windows: ir.Value, counts: np.ndarray[Any, Any], axis: int) -> ir.Value:
         reach = counts.max()
         weights = (np.arange(reach) < counts[:, None]) / counts[:, None]
-        weights = weights.astype(np.float32).reshape(*weights.shape, *[1] * (rank - axis))
+        weights = weights.astype(np.float32).reshape(*weights.shape, *[1] * (ndim - axis))
         weighted = g.op.Mul(windows, g.cast(g.constant(weights, "weights"), g.output_dtype))
         return g.op.ReduceSum(weighted, [axis], keepdims=0)
 
     return _adaptive_pool(g, operation, inputs, g.op.AveragePool, reduce)
 
 
-def _pool(g: Lowering, operation: Any, inputs: ir.Value, pool: Callable[..., ir.Value]) -> ir.Value:
-    sizes = each(operation.pool_size, len(static_shape(inputs)) - 2)
-    strides = sizes if operation.strides is None else operation.strides
-    windows = Windows.of(sizes, strides, operation.padding)
+def _pool(
+    g: Lowering,
+    operation: Any,
+    inputs: ir.Value,
+    write: Callable[..., ir.Value],
+    pad: Callable[[ir.Value, Windows, Callable[[ir.Value], ir.Value]], ir.Value],
+) -> ir.Value:
+    """Pool; `pad` pools what must be padded in the graph."""
+    sizes = each(operation.pool_size, rank(inputs) - 2)
+    windows = Windows.of(sizes, operation.strides or sizes, operation.padding)
     data_format = operation.data_format or keras.config.image_data_format()
     x = to_channels_first(g, inputs, data_format)
-    return from_channels_first(g, pool(x, **windows.attributes(spatial_sizes(x))), data_format)
+    if windows.pads_in_graph(spatial_sizes(x)):
+        bare = replace(windows, padding="valid").attributes(spatial_sizes(x))
+        y = pad(x, windows, lambda padded_x: write(padded_x, **bare))
+    else:
+        y = write(x, **windows.attributes(spatial_sizes(x)))
+    return from_channels_first(g, y, data_format)
 
 
 def _adaptive_pool(
