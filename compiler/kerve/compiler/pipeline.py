@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from kerve.compiler.errors import VerificationError
 from kerve.compiler.options import CompileOptions, VerifyOptions
 from kerve.compiler.passes import optimize
 from kerve.compiler.progress import Listener, stage
+from kerve.compiler.sources.base import Source
 from kerve.compiler.verification import Divergence, Reference, Verified, diagnose, failures, from_file, verify
 
 __all__ = ["build", "check"]
@@ -47,7 +49,7 @@ def build(
     with stage("verify", listener) as progress:
         path = packaging.save_model(model, folder)
         verified = _verify(model, path, origin.reference(lowered), options.data)
-        _require_equal(verified, path, origin.layered(lowered))
+        _require_equal(verified, path, origin, options.opset)
         progress.detail = f"{len(verified.checks)} comparisons, largest error {verified.worst:.2g}"
 
     with stage("package", listener) as progress:
@@ -82,7 +84,7 @@ def check(source: Any, artifact: Path, options: VerifyOptions, listener: Listene
 
     with stage("verify", listener) as progress:
         verified = _verify(model, path, origin.reference(lowered), options.data)
-        divergence = _divergence(verified, path, origin.layered(lowered))
+        divergence = None if verified.passed else _divergence(verified, path, origin, model.opset_imports[""])
         progress.detail = f"{len(verified.checks)} comparisons, largest error {verified.worst:.2g}"
 
     return {
@@ -95,15 +97,20 @@ def _verify(model: ir.Model, path: Path, reference: Reference, data: Path | None
     return verify(model, path, reference, [] if data is None else [from_file(model, data)])
 
 
-def _require_equal(verified: Verified, path: Path, layered: Reference | None) -> None:
+def _require_equal(verified: Verified, path: Path, origin: Source, opset: int) -> None:
     if verified.passed:
         return
-    divergence = _divergence(verified, path, layered)
+    divergence = _divergence(verified, path, origin, opset)
     clauses = [*failures(verified.checks), *([] if divergence is None else [str(divergence)])]
     raise VerificationError("the compiled model differs from its source: " + "; ".join(clauses))
 
 
-def _divergence(verified: Verified, path: Path, layered: Reference | None) -> Divergence | None:
-    if verified.passed or layered is None:
+def _divergence(verified: Verified, path: Path, origin: Source, opset: int) -> Divergence | None:
+    """Find the first layer that differs: before optimization, each layer in nodes of its own, or after."""
+    lowered = origin.lower(opset)
+    layered = origin.layered(lowered)
+    if layered is None:
         return None
-    return diagnose(layered, path, verified.inputs)
+    with tempfile.TemporaryDirectory() as folder:
+        plain = packaging.save_model(lowered.model, Path(folder))
+        return diagnose(layered, plain, verified.inputs) or diagnose(layered, path, verified.inputs)

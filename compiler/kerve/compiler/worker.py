@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from kerve.compiler import errors
 from kerve.compiler.progress import Event, Listener
+from kerve.compiler.sources.detect import recognise
 
 __all__ = ["main", "run"]
 
@@ -92,6 +93,7 @@ def main() -> None:
         task, arguments = pickle.load(sys.stdin.buffer)  # noqa: S301  # the parent wrote it
         module, _, function = _TASKS[task].partition(":")
         try:
+            recognise(arguments["source"])  # what is no model need not wait for TensorFlow
             result = getattr(import_module(module), function)(
                 **arguments, listener=lambda event: say(dataclasses.asdict(event))
             )

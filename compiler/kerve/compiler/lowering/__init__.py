@@ -13,7 +13,7 @@ from kerve.compiler.lowering import layers, ops, signature
 from kerve.compiler.lowering.interception import intercept
 from kerve.compiler.lowering.lowering import LAYER_KEY, Lowering
 from kerve.compiler.lowering.registry import Handlers
-from kerve.compiler.lowering.state import Restart, StateVariable
+from kerve.compiler.lowering.state import Restart, State, StateVariable
 
 __all__ = ["HANDLERS", "LAYER_KEY", "Lowered", "StateVariable", "lower"]
 
@@ -53,7 +53,7 @@ def lower(model: keras.Model, *, opset: int = 21, input_signature: Any = None) -
 
 
 def _lower(model: keras.Model, opset: int, inputs: Any, state: list[keras.Variable]) -> Lowered:
-    g = Lowering(opset, HANDLERS, state)
+    g = Lowering(opset, HANDLERS, State(state, model.name))
     symbols = keras.tree.map_structure(lambda spec: signature.enter(g, spec), inputs)
     with intercept(g):
         results = model(*symbols, training=False)

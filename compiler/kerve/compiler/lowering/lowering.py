@@ -50,12 +50,12 @@ class Lowering:
     (activations, say) with `g.call`.
     """
 
-    def __init__(self, opset: int, handlers: Handlers, state: Sequence[keras.Variable] = ()) -> None:
+    def __init__(self, opset: int, handlers: Handlers, state: State) -> None:
         self.opset = opset
         self.graph = ir.Graph([], [], nodes=[], opset_imports={"": opset}, name="model")
         self.functions: dict[ir.OperatorIdentifier, ir.Function] = {}
         self.warnings: list[str] = []
-        self.state = State(state)
+        self.state = state
         self._handlers = handlers
         self._builder = KernelBuilder(self.graph)
         self._layers: list[keras.Layer] = []

@@ -54,7 +54,7 @@ def finish(g: Lowering, model: keras.Model, results: Any) -> Any:
     """Make the results of the model the outputs of the graph; returns their names in its structure."""
     g.graph.inputs.extend(g.state.inputs)
     leaves = keras.tree.flatten_with_path(results)
-    names = _unique(_output_names(model, leaves))
+    names = _unique(_output_names(model, leaves), taken={str(value.name) for value in g.graph.inputs})
     for name, (_, symbol) in zip(names, leaves, strict=True):
         value = _own(g, symbol.value)
         value.name = name
@@ -175,8 +175,9 @@ def _argument_names(model: keras.Model) -> list[str]:
     return [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD] or ["input"]
 
 
-def _unique(names: Iterable[str]) -> list[str]:
-    seen: set[str] = set()
+def _unique(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
+    """Number names that come again; an output may not be called what an input is called."""
+    seen = set(taken)
     result = []
     for name in names:
         unique, count = name, 0

@@ -47,10 +47,8 @@ class Restart(BaseException):
 class State:
     """The state variables of one lowering, and the values they have at this point of the call."""
 
-    def __init__(self, declared: Sequence[keras.Variable]) -> None:
-        self.variables = [
-            StateVariable(variable, variable.path, f"{variable.path}/next") for variable in declared
-        ]
+    def __init__(self, declared: Sequence[keras.Variable], model: str) -> None:
+        self.variables = [_named(variable, variable.path.removeprefix(f"{model}/")) for variable in declared]
         self.inputs = [_input(each) for each in self.variables]
         self._values = {
             id(each.variable): value for each, value in zip(self.variables, self.inputs, strict=True)
@@ -75,6 +73,10 @@ class State:
     def last(self) -> list[tuple[str, ir.Value]]:
         """The output's name and the value of each variable at this point, in the order of declaration."""
         return [(each.output, self.read(each.variable)) for each in self.variables]
+
+
+def _named(variable: keras.Variable, path: str) -> StateVariable:
+    return StateVariable(variable, path, f"{path}/next")
 
 
 def _input(state: StateVariable) -> ir.Value:

@@ -1,13 +1,15 @@
 """Which Keras layer is the first whose output the compiled graph does not compute.
 
 The graph's values carry no layer's output under a fixed name: passes fuse layers, and change layouts. So
-each layer's output is looked for among all values of the graph, in any order of its axes. Layers up to the
-last one that is found are right; the next one is where the models part.
+each layer's output is looked for among the values of the layer's own nodes (all values, where no node is
+left of the layer), in any order of its axes. Layers up to the last one that is found are right; the next one
+is where the models part.
 """
 
 from __future__ import annotations
 
 import itertools
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,10 +20,11 @@ from unittest import mock
 import keras
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 from numpy.typing import NDArray
 
+from kerve.compiler.lowering import LAYER_KEY
 from kerve.compiler.verification.compare import Tolerance, compare
+from kerve.compiler.verification.runner import Runner
 from kerve.compiler.verification.verify import Reference
 
 __all__ = ["Divergence", "diagnose"]
@@ -85,7 +88,7 @@ def _first_divergence(
     layers: list[_LayerOutput], path: Path, inputs: Mapping[str, NDArray[Any]]
 ) -> Divergence | None:
     values = _every_value(path, inputs)
-    found = [_nearest(layer.array, values) for layer in layers]
+    found = [_nearest(layer.array, _candidates(layer.path, values)) for layer in layers]
     right = [index for index, (equal, _) in enumerate(found) if equal]
     first = right[-1] + 1 if right else 0
     if first == len(layers):
@@ -93,19 +96,31 @@ def _first_divergence(
     return Divergence(layers[first].path, layers[first].kind, found[first][1])
 
 
-def _every_value(path: Path, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+def _every_value(path: Path, inputs: Mapping[str, NDArray[Any]]) -> list[tuple[str, NDArray[Any]]]:
+    """Return every value that the graph computes, with the path of the layer whose node computes it."""
     model = ir.load(path)
-    known = {value.name for value in model.graph.outputs}
-    for node in model.graph:
-        model.graph.outputs.extend(
-            output for output in node.outputs if output.name and output.name not in known
-        )
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 3
-    session = ort.InferenceSession(ir.to_proto(model).SerializeToString(), options)
-    feeds = {value.name: inputs[value.name] for value in session.get_inputs()}
-    return [value for value in session.run(None, feeds) if isinstance(value, np.ndarray)]
+    layer_of = {
+        str(output.name): node.metadata_props.get(LAYER_KEY, "")
+        for node in model.graph
+        for output in node.outputs
+        if output.name
+    }
+    known = set(model.graph.outputs)
+    model.graph.outputs.extend(
+        output for node in model.graph for output in node.outputs if output.name and output not in known
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        everything = Path(folder) / "model.onnx"
+        ir.save(model, everything)
+        answers = Runner(everything, optimized=False)(inputs)
+    return [
+        (layer_of.get(name, ""), value) for name, value in answers.items() if isinstance(value, np.ndarray)
+    ]
+
+
+def _candidates(path: str, values: list[tuple[str, NDArray[Any]]]) -> list[NDArray[Any]]:
+    own = [value for layer, value in values if layer == path or layer.startswith(f"{path}/")]
+    return own or [value for _, value in values]
 
 
 def _nearest(want: NDArray[Any], values: list[NDArray[Any]]) -> tuple[bool, float | None]:

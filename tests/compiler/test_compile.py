@@ -1,0 +1,153 @@
+"""Model objects become artifacts, by each of the lowering's roads."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import onnxruntime as ort
+import pytest
+import tensorflow as tf
+from keras import layers, ops
+
+from kerve.compiler import Artifact, CompileOptions, ConversionError, VerificationError, compile_model
+from kerve.compiler.progress import Event
+
+
+class Scale(layers.Layer):  # type: ignore[misc]  # keras has no type information
+    """Written with keras.ops: replayed."""
+
+    def build(self, shape: tuple[int | None, ...]) -> None:
+        self.scale = self.add_weight(shape=(shape[-1],), initializer="random_normal", name="scale")
+
+    def call(self, x: Any) -> Any:
+        return ops.relu(self.scale * x + 1.0)
+
+
+class Softened(layers.Layer):  # type: ignore[misc]  # keras has no type information
+    """Written with TensorFlow: traced."""
+
+    def call(self, x: Any) -> Any:
+        return tf.math.softplus(x) / tf.cast(tf.shape(x)[1], x.dtype)
+
+
+class Counter(layers.Layer):  # type: ignore[misc]  # keras has no type information
+    def build(self, _: tuple[int | None, ...]) -> None:
+        self.calls = self.add_weight(shape=(), initializer="zeros", trainable=False, name="calls")
+
+    def call(self, x: Any) -> Any:
+        self.calls.assign_add(1.0)
+        return x * self.calls
+
+
+class Subclassed(keras.Model):  # type: ignore[misc]  # keras has no type information
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = layers.Dense(5, activation="gelu", name="hidden")
+        self.scale = Scale(name="scale")
+
+    def call(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        return {"sum": self.hidden(inputs["left"]) + self.scale(inputs["right"]), "left": inputs["left"]}
+
+
+def run(artifact: Artifact, **inputs: Any) -> dict[str, Any]:
+    session = ort.InferenceSession(artifact.path / "model.onnx")
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, inputs), strict=True))
+
+
+def rows(*shape: int) -> Any:
+    return np.random.default_rng(1).standard_normal(shape, np.float32)
+
+
+@pytest.mark.parametrize("layer", [Scale, Softened])
+def test_custom_layers_are_compiled_with_what_surrounds_them(
+    layer: type[keras.Layer], tmp_path: Path
+) -> None:
+    model = keras.Sequential(
+        [layers.Input((4,), name="x"), layers.Dense(3), layer(), layers.Dense(2, name="y")]
+    )
+    artifact = compile_model(model, repository=tmp_path, name="m")
+    x = rows(6, 4)
+    np.testing.assert_allclose(run(artifact, x=x)["y"], model(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_subclassed_model_keeps_the_names_of_its_dictionaries(tmp_path: Path) -> None:
+    model = Subclassed()
+    inputs = {"left": rows(3, 4), "right": rows(3, 5)}
+    wanted = model(inputs)
+    artifact = compile_model(model, repository=tmp_path, name="m")
+    answers = run(artifact, **inputs)
+    assert answers.keys() == {"sum", "left_1"}  # ONNX has one name for one tensor, and `left` is an input
+    np.testing.assert_allclose(answers["sum"], wanted["sum"], rtol=1e-4, atol=1e-5)
+
+
+def test_state_becomes_an_input_and_an_output(tmp_path: Path) -> None:
+    model = keras.Sequential([layers.Input((2,), name="x"), Counter(name="counter")])
+    artifact = compile_model(model, repository=tmp_path, name="m")
+    (state,) = artifact.manifest.state
+    assert (state.input, state.output) == ("counter/calls", "counter/calls/next")
+    answers = run(artifact, **{"x": rows(1, 2), state.input: np.array(4, np.float32)})
+    np.testing.assert_allclose(answers[state.output], 5)
+    np.testing.assert_allclose(answers["counter"], 5 * rows(1, 2), rtol=1e-6)
+    assert float(model.layers[0].calls.numpy()) == 0
+
+
+def test_the_source_model_is_left_as_it_was(tmp_path: Path) -> None:
+    model = keras.Sequential([layers.Input((4,)), Scale(), layers.Dropout(0.5), layers.Dense(2)])
+    before = [(layer, len(layer._inbound_nodes)) for layer in model.layers]
+    weights = [array.copy() for array in model.get_weights()]
+    compile_model(model, repository=tmp_path, name="m")
+    assert before == [(layer, len(layer._inbound_nodes)) for layer in model.layers]
+    for one, other in zip(weights, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_users_data_is_part_of_the_proof(tmp_path: Path) -> None:
+    model = keras.Sequential([layers.Input((4,), name="x"), layers.Dense(2)])
+    np.savez(tmp_path / "data.npz", x=rows(9, 4))
+    options = CompileOptions(data=tmp_path / "data.npz")
+    artifact = compile_model(model, repository=tmp_path, name="m", options=options)
+    checks = {(check.data, check.batch_size) for check in artifact.manifest.verification.checks}
+    assert checks == {("seeded", 2), ("seeded", 5), ("user", 9)}
+
+
+def test_a_model_that_answers_differently_is_not_published(tmp_path: Path) -> None:
+    class Moody(layers.Layer):  # type: ignore[misc]  # keras has no type information
+        def call(self, x: Any) -> Any:
+            return x + (1.0 if isinstance(x, keras.KerasTensor) else 0.0)
+
+    model = keras.Sequential(
+        [layers.Input((4,)), layers.Dense(3, name="before"), Moody(name="moody"), layers.Dense(2)]
+    )
+    with pytest.raises(VerificationError, match=r"the first layer that differs is 'moody' \(Moody"):
+        compile_model(model, repository=tmp_path / "models", name="m")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_was_never_called_says_what_it_needs(tmp_path: Path) -> None:
+    with pytest.raises(ConversionError, match=r"was never called.*input_signature"):
+        compile_model(Subclassed(), repository=tmp_path, name="m")
+
+
+def test_a_listener_hears_every_stage(tmp_path: Path) -> None:
+    events: list[Event] = []
+    model = keras.Sequential([layers.Input((4,)), layers.Dense(2)])
+    compile_model(model, repository=tmp_path, name="m", listener=events.append)
+    assert [event.stage for event in events if event.state == "end"] == [
+        "load",
+        "lower",
+        "optimize",
+        "verify",
+        "package",
+    ]
+
+
+@pytest.mark.parametrize("opset", [17, 18, 20, 22])
+def test_other_operator_sets_can_be_asked_for(opset: int, tmp_path: Path) -> None:
+    model = keras.Sequential(
+        [layers.Input((6, 4)), layers.Dense(4, "gelu"), layers.LayerNormalization(), layers.GRU(3)]
+    )
+    artifact = compile_model(model, repository=tmp_path, name="m", options=CompileOptions(opset=opset))
+    assert json.loads((artifact.path / "manifest.json").read_text())["opset"] == opset
