@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,10 @@ def latencies(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, floa
     return {name: statistics.median(values) for name, values in times.items()}
 
 
+def _tensorflow(function: Any, tensor: Any) -> Any:
+    return function(tensor).numpy()
+
+
 def measure(name: str, threads: int, rounds: int, folder: Path) -> dict[str, Any]:
     import tensorflow as tf
     from conversion_models import build, inputs_for
@@ -135,14 +140,14 @@ def measure(name: str, threads: int, rounds: int, folder: Path) -> dict[str, Any
     for batch in BATCHES:
         x = inputs_for(name, batch)
         tensor = tf.constant(x)
-        runs: dict[str, Callable[[], Any]] = {"TensorFlow": lambda tensor=tensor: function(tensor).numpy()}
+        runs: dict[str, Callable[[], Any]] = {"TensorFlow": partial(_tensorflow, function, tensor)}
         for compiler, loaded in sessions.items():
             if loaded is not None:
                 feed = {loaded.get_inputs()[0].name: x}
-                runs[compiler] = lambda loaded=loaded, feed=feed: loaded.run(None, feed)
+                runs[compiler] = partial(loaded.run, None, feed)
         want = function(tensor).numpy()
         row[f"error {batch}"] = float(np.abs(runs["kerve"]()[0] - want).max() / np.abs(want).max())
-        row[batch] = latencies(runs, rounds)
+        row[str(batch)] = latencies(runs, rounds)
     return row
 
 
@@ -161,7 +166,7 @@ def show(rows: list[dict[str, Any]]) -> None:
             f"{max(row[f'error {batch}'] for batch in BATCHES):.0e}",
         ]
         for batch in BATCHES:
-            ours, theirs, tf = (row[batch].get(who) for who in ("kerve", "tf2onnx", "TensorFlow"))
+            ours, theirs, tf = (row[str(batch)].get(who) for who in ("kerve", "tf2onnx", "TensorFlow"))
             cells += [f"{ours:.2f}", f"{theirs:.2f}" if theirs else "does not load", f"{tf:.2f}"]
             cells += [f"{theirs / ours:.2f}x" if theirs else "-", f"{tf / ours:.2f}x"]
         print("| " + " | ".join(cells) + " |")
@@ -172,10 +177,10 @@ def misses(rows: list[dict[str, Any]]) -> list[str]:
     for row in rows:
         for batch in BATCHES:
             for who in ("tf2onnx", "TensorFlow"):
-                ratio = row[batch].get(who, float("inf")) / row[batch]["kerve"]
+                ratio = row[str(batch)].get(who, float("inf")) / row[str(batch)]["kerve"]
                 if ratio < 0.97:
                     found.append(f"{row['model']} at batch {batch} is {1 / ratio:.2f}x slower than {who}")
-            gain = row[batch].get("tf2onnx", float("inf")) / row[batch]["kerve"]
+            gain = row[str(batch)].get("tf2onnx", float("inf")) / row[str(batch)]["kerve"]
             if row["model"] in FAST and gain < 1.4:
                 found.append(f"{row['model']} at batch {batch} is {gain:.2f}x as fast as tf2onnx, not 1.4x")
         ours, theirs = (row["costs"][compiler]["seconds"] for compiler in COMPILERS)

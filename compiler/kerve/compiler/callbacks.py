@@ -39,6 +39,7 @@ class CompileAndPublish(MonitorCallback):  # type: ignore[misc]  # keras has no 
         options: CompileOptions | None = None,
     ) -> None:
         super().__init__(monitor=monitor or "", mode=mode, min_delta=min_delta)
+        self.best: Any = None
         self.published: list[Artifact] = []
         self.failures: list[Exception] = []
         self._repository = Path(repository)
