@@ -7,6 +7,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Literal
 
 import click
 
@@ -14,7 +15,7 @@ from kerve.cli import options as cli
 from kerve.runtime.cpus import available_cpus
 from kerve.runtime.repository import Repository
 from kerve.runtime.server import Server
-from kerve.runtime.transport.grpcio import GrpcioTransport
+from kerve.runtime.transport import create_transport
 
 __all__ = ["command"]
 
@@ -26,6 +27,9 @@ class Options:
     repository: Path = cli.option(help="Folder of <model>/<version>/model.onnx.", type=cli.EXISTING_FOLDER)
     host: str = cli.option("127.0.0.1", help="Address to listen on; 0.0.0.0 or :: for every network.")
     grpc_port: int = cli.option(8001, help="Port for gRPC; 0 takes a free one.", type=cli.PORT)
+    transport: Literal["auto", "wire", "grpcio"] = cli.option(
+        "auto", help="What carries requests; auto takes the wire where kerve-wire is installed."
+    )
     threads: int = cli.option(
         0, help="CPU threads per model; 0 for one per available CPU.", type=click.IntRange(min=0)
     )
@@ -47,7 +51,7 @@ def command(options: Options) -> None:
     leaves none.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    transport = GrpcioTransport()
+    transport = create_transport(options.transport)
     server = Server(
         Repository(options.repository),
         transport,

@@ -1,5 +1,7 @@
 """The fast transport: kerve-wire, which batches across requests and does all but compute without the GIL."""
 
+from __future__ import annotations  # grpc's classes take type arguments in the stubs only
+
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
