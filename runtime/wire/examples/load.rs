@@ -243,7 +243,8 @@ impl Connection {
 
     /// Acts on a frame; returns whether it ends its stream.
     fn take(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> bool {
-        let number = |at: usize| u32::from_be_bytes([payload[at], payload[at + 1], payload[at + 2], payload[at + 3]]);
+        let number =
+            |at: usize| u32::from_be_bytes([payload[at], payload[at + 1], payload[at + 2], payload[at + 3]]);
         match kind {
             frame::DATA => {
                 if let Some(call) = self.calls.get_mut(&stream) {
@@ -277,7 +278,9 @@ impl Connection {
                 }
             }
             frame::PING if flags & ACK == 0 => self.put(frame::PING, ACK, 0, payload),
-            frame::GOAWAY => panic!("the server ends the connection: {}", String::from_utf8_lossy(&payload[8..])),
+            frame::GOAWAY => {
+                panic!("the server ends the connection: {}", String::from_utf8_lossy(&payload[8..]))
+            }
             frame::RST_STREAM => return true,
             _ => {}
         }

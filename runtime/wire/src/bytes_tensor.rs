@@ -10,9 +10,9 @@ pub fn elements(raw: &[u8]) -> impl Iterator<Item = Result<&[u8], String>> {
         if rest.is_empty() {
             return None;
         }
-        let split = rest.split_first_chunk::<4>().and_then(|(length, rest)| {
-            rest.split_at_checked(u32::from_le_bytes(*length) as usize)
-        });
+        let split = rest
+            .split_first_chunk::<4>()
+            .and_then(|(length, rest)| rest.split_at_checked(u32::from_le_bytes(*length) as usize));
         let Some((element, later)) = split else {
             rest = &[];
             return Some(Err(format!(
@@ -59,7 +59,9 @@ pub fn repeat(data: Rope, datatype: Datatype, count: u128) -> Result<Rope, Strin
         return Ok(bytes.into());
     }
     if missing.saturating_mul(last.len() as u128) > MAX_FILL {
-        return Err(format!("expected {count} elements, got {given}, and too many are missing to repeat the last"));
+        return Err(format!(
+            "expected {count} elements, got {given}, and too many are missing to repeat the last"
+        ));
     }
     let mut filled = bytes.to_vec();
     filled.reserve_exact(missing as usize * last.len());
@@ -97,7 +99,9 @@ mod tests {
 
     #[test]
     fn the_last_element_repeats() {
-        let fill = |data: Vec<u8>, datatype, count| repeat(data.into(), datatype, count).map(|rope| rope.into_bytes().to_vec());
+        let fill = |data: Vec<u8>, datatype, count| {
+            repeat(data.into(), datatype, count).map(|rope| rope.into_bytes().to_vec())
+        };
         assert_eq!(fill(vec![1, 2], Datatype::Uint8, 4).unwrap(), [1, 2, 2, 2]);
         assert_eq!(fill(vec![], Datatype::Int16, 2).unwrap(), [0, 0, 0, 0]);
         assert_eq!(fill(raw(&[b"x"]), Datatype::Bytes, 2).unwrap(), raw(&[b"x", b"x"]));

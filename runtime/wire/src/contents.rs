@@ -63,7 +63,11 @@ impl Contents {
     /// The names of the fields that held anything.
     pub fn given(&self) -> impl Iterator<Item = &'static str> {
         let given = self.given;
-        FIELDS.iter().enumerate().filter(move |(index, _)| given >> index & 1 == 1).map(|(_, (_, name))| *name)
+        FIELDS
+            .iter()
+            .enumerate()
+            .filter(move |(index, _)| given >> index & 1 == 1)
+            .map(|(_, (_, name))| *name)
     }
 
     /// Reads a message; what it holds is appended, as protobuf merges messages.
@@ -102,7 +106,8 @@ impl Contents {
     /// The contents as raw contents of a datatype, which must be `expected` elements; or what is wrong.
     pub fn into_raw(self, datatype: Datatype, expected: u128, shape: &str) -> Result<Rope, String> {
         let name = datatype.name();
-        let field = field_of(datatype).ok_or_else(|| format!("{name} has no typed contents; use raw_input_contents"))?;
+        let field = field_of(datatype)
+            .ok_or_else(|| format!("{name} has no typed contents; use raw_input_contents"))?;
         let index = FIELDS.iter().position(|(each, _)| *each == field).expect("every field is in the table");
         if self.given & !(1 << index) != 0 {
             let given: Vec<&str> = self.given().collect();
@@ -112,10 +117,16 @@ impl Contents {
             return Err(format!("expected {expected} elements for {name} {shape}, got {}", self.count));
         }
         match datatype {
-            Datatype::Int8 => narrow(&self.data, datatype, |wide| i8::try_from(wide as i32).map(i8::to_le_bytes)),
-            Datatype::Int16 => narrow(&self.data, datatype, |wide| i16::try_from(wide as i32).map(i16::to_le_bytes)),
+            Datatype::Int8 => {
+                narrow(&self.data, datatype, |wide| i8::try_from(wide as i32).map(i8::to_le_bytes))
+            }
+            Datatype::Int16 => {
+                narrow(&self.data, datatype, |wide| i16::try_from(wide as i32).map(i16::to_le_bytes))
+            }
             Datatype::Uint8 => narrow(&self.data, datatype, |wide| u8::try_from(wide).map(u8::to_le_bytes)),
-            Datatype::Uint16 => narrow(&self.data, datatype, |wide| u16::try_from(wide).map(u16::to_le_bytes)),
+            Datatype::Uint16 => {
+                narrow(&self.data, datatype, |wide| u16::try_from(wide).map(u16::to_le_bytes))
+            }
             _ => Ok(self.data.into()),
         }
     }

@@ -34,7 +34,13 @@ struct Row {
     tensorflow: u64,
 }
 
-const fn row(datatype: Datatype, name: &'static str, size: usize, numpy: &'static str, tensorflow: u64) -> Row {
+const fn row(
+    datatype: Datatype,
+    name: &'static str,
+    size: usize,
+    numpy: &'static str,
+    tensorflow: u64,
+) -> Row {
     Row { datatype, name, size, numpy, tensorflow }
 }
 

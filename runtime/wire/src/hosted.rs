@@ -220,7 +220,7 @@ async fn receive(call: &Call, mut body: RecvStream, limit: usize) -> Status {
         while call.lock().incoming.len() >= WINDOW {
             call.taken.notified().await;
         }
-        match decoder.next() {
+        match decoder.message() {
             Ok(Some(message)) => {
                 call.lock().incoming.push_back(message);
                 call.changed.notify_all();
@@ -231,7 +231,9 @@ async fn receive(call: &Call, mut body: RecvStream, limit: usize) -> Status {
         }
         match unary::next_piece(&mut body).await {
             Ok(Some(piece)) => decoder.push(piece),
-            Ok(None) if decoder.is_within_message() => return Status::internal("the request ends within a message"),
+            Ok(None) if decoder.is_within_message() => {
+                return Status::internal("the request ends within a message");
+            }
             Ok(None) => break,
             Err(status) => return status,
         }

@@ -53,21 +53,26 @@ impl Models {
         }
         let table = self.table.load();
         let Some(routes) = table.get(name) else {
-            let mut ready: Vec<&str> = table.iter().filter(|(_, routes)| !routes.is_empty()).map(|(name, _)| &name[..]).collect();
+            let mut ready: Vec<&str> =
+                table.iter().filter(|(_, routes)| !routes.is_empty()).map(|(name, _)| &name[..]).collect();
             ready.sort_unstable();
             let available = if ready.is_empty() { "no model".to_owned() } else { ready.join(", ") };
             let message = format!("model {} is not served here; available: {available}", quote(name));
             return Err(Status::new(Code::NotFound, message));
         };
         if routes.is_empty() {
-            let message = format!("model {} is not ready; it is loading, or the server's log says why not", quote(name));
+            let message = format!(
+                "model {} is not ready; it is loading, or the server's log says why not",
+                quote(name)
+            );
             return Err(Status::new(Code::Unavailable, message));
         }
         routes.get(version).cloned().ok_or_else(|| {
             let mut versions: Vec<u64> = routes.keys().filter_map(|version| version.parse().ok()).collect();
             versions.sort_unstable();
             let versions: Vec<String> = versions.iter().map(ToString::to_string).collect();
-            let message = format!("model {} has no version {version}; available: {}", quote(name), versions.join(", "));
+            let message =
+                format!("model {} has no version {version}; available: {}", quote(name), versions.join(", "));
             Status::new(Code::NotFound, message)
         })
     }

@@ -68,7 +68,8 @@ mod tests {
 
     #[test]
     fn rows_are_cut_out() {
-        let output = Output { shape: Shape::from_slice(&[3, 2]), data: OutputData::Fixed(&[1, 2, 3, 4, 5, 6]) };
+        let output =
+            Output { shape: Shape::from_slice(&[3, 2]), data: OutputData::Fixed(&[1, 2, 3, 4, 5, 6]) };
         let view = output.view(0, Some(1..3));
         assert_eq!((view.shape.as_slice(), view.data), (&[2, 2][..], &[3, 4, 5, 6][..]));
         let varying = OutputData::Varying(vec![1, 2, 3, 4], vec![1, 1, 4]);

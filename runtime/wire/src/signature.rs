@@ -229,13 +229,19 @@ fn check_data(spec: &TensorSpec, shape: &Shape, data: Data) -> Result<Rope, Stat
         Some(size) => {
             let (expected, got) = (elements.saturating_mul(size as u128), data.len());
             if got as u128 != expected {
-                return Err(invalid(format!("expected {expected} bytes for {name} {}, got {got}", show(shape))));
+                return Err(invalid(format!(
+                    "expected {expected} bytes for {name} {}, got {got}",
+                    show(shape)
+                )));
             }
         }
         None => {
             let got = bytes_tensor::count(&data).map_err(invalid)?;
             if got as u128 != elements {
-                return Err(invalid(format!("expected {elements} elements for {name} {}, got {got}", show(shape))));
+                return Err(invalid(format!(
+                    "expected {elements} elements for {name} {}, got {got}",
+                    show(shape)
+                )));
             }
         }
     }

@@ -36,7 +36,7 @@ impl Decoder {
     }
 
     /// The next message that is complete, decompressed.
-    pub fn next(&mut self) -> Result<Option<Rope>, Status> {
+    pub fn message(&mut self) -> Result<Option<Rope>, Status> {
         let (compressed, len) = match self.prefix {
             Some(prefix) => prefix,
             None if self.waiting.len() < PREFIX => return Ok(None),
@@ -115,7 +115,7 @@ mod tests {
             let mut messages = Vec::new();
             for chunk in body.chunks(size) {
                 decoder.push(Bytes::copy_from_slice(chunk));
-                while let Some(message) = decoder.next().unwrap() {
+                while let Some(message) = decoder.message().unwrap() {
                     messages.push(message.into_bytes());
                 }
             }
@@ -133,7 +133,7 @@ mod tests {
         assert!(body.len() < 200);
         let mut decoder = Decoder::new(Some(Encoding::Gzip), message.len());
         decoder.push(body);
-        assert_eq!(decoder.next().unwrap().unwrap().into_bytes(), message);
+        assert_eq!(decoder.message().unwrap().unwrap().into_bytes(), message);
     }
 
     #[test]
@@ -141,7 +141,7 @@ mod tests {
         let refuse = |prefix: [u8; 5]| {
             let mut decoder = Decoder::new(None, 100);
             decoder.push(Bytes::copy_from_slice(&prefix));
-            decoder.next().unwrap_err().code
+            decoder.message().unwrap_err().code
         };
         assert_eq!(refuse([0, 0, 0, 0, 101]), Code::ResourceExhausted);
         assert_eq!(refuse([1, 0, 0, 0, 1]), Code::Internal);

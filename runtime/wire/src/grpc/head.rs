@@ -80,13 +80,15 @@ fn encoding(value: &HeaderValue) -> Result<Option<Encoding>, Status> {
     if name == "identity" {
         return Ok(None);
     }
-    let unknown = || Status::new(Code::Unimplemented, format!("grpc-encoding {name} is not one of {ACCEPTED}"));
+    let unknown =
+        || Status::new(Code::Unimplemented, format!("grpc-encoding {name} is not one of {ACCEPTED}"));
     Encoding::from_name(name).map(Some).ok_or_else(unknown)
 }
 
 /// At most eight digits and a unit.
 fn timeout(value: &HeaderValue) -> Result<Duration, Status> {
-    let malformed = || Status::internal(format!("grpc-timeout {value:?} is not up to 8 digits and one of HMSmun"));
+    let malformed =
+        || Status::internal(format!("grpc-timeout {value:?} is not up to 8 digits and one of HMSmun"));
     let (unit, digits) = value.as_bytes().split_last().ok_or_else(malformed)?;
     if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
         return Err(malformed());

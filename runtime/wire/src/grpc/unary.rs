@@ -22,7 +22,9 @@ pub async fn next_piece(body: &mut RecvStream) -> Result<Option<Bytes>, Status> 
             let _ = body.flow_control().release_capacity(piece.len());
             Ok(Some(piece))
         }
-        Some(Err(error)) => Err(Status::new(Code::Cancelled, format!("the client ended the request: {error}"))),
+        Some(Err(error)) => {
+            Err(Status::new(Code::Cancelled, format!("the client ended the request: {error}")))
+        }
     }
 }
 
@@ -36,7 +38,7 @@ pub async fn receive(
     let mut message = None;
     while let Some(piece) = next_piece(body).await? {
         decoder.push(piece);
-        while let Some(next) = decoder.next()? {
+        while let Some(next) = decoder.message()? {
             if message.replace(next).is_some() {
                 return Err(cardinality("more than one"));
             }

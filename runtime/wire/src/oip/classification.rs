@@ -50,7 +50,9 @@ fn scores(datatype: Datatype, data: &[u8]) -> Vec<Score> {
     match datatype {
         Datatype::Fp32 => each(data, |bytes| float(f32::from_le_bytes(bytes).into())),
         Datatype::Fp64 => each(data, |bytes| float(f64::from_le_bytes(bytes))),
-        Datatype::Bf16 => each(data, |bytes| float(f32::from_bits(u32::from(u16::from_le_bytes(bytes)) << 16).into())),
+        Datatype::Bf16 => {
+            each(data, |bytes| float(f32::from_bits(u32::from(u16::from_le_bytes(bytes)) << 16).into()))
+        }
         Datatype::Fp16 => each(data, |bytes| float(half(u16::from_le_bytes(bytes)))),
         Datatype::Bool | Datatype::Uint8 => integer!(u8),
         Datatype::Uint16 => integer!(u16),
@@ -90,7 +92,8 @@ mod tests {
             labels: vec!["cat".into(), "dog".into()],
             optional: false,
         };
-        let data: Vec<u8> = [0.25_f32, 0.5, 0.125, 1.0, 0.0, 2.0].iter().flat_map(|value| value.to_le_bytes()).collect();
+        let data: Vec<u8> =
+            [0.25_f32, 0.5, 0.125, 1.0, 0.0, 2.0].iter().flat_map(|value| value.to_le_bytes()).collect();
         let view = View { position: 0, shape: Shape::from_slice(&[2, 3]), data: &data };
         let (shape, classes) = classify(&view, &spec, true, 2);
         assert_eq!(shape.as_slice(), [2, 2]);
@@ -99,7 +102,9 @@ mod tests {
 
     #[test]
     fn halves_have_their_value() {
-        for (bits, value) in [(0x3c00, 1.0), (0xc000, -2.0), (0x7bff, 65504.0), (1, 2_f64.powi(-24)), (0x7c00, f64::INFINITY)] {
+        for (bits, value) in
+            [(0x3c00, 1.0), (0xc000, -2.0), (0x7bff, 65504.0), (1, 2_f64.powi(-24)), (0x7c00, f64::INFINITY)]
+        {
             assert_eq!(half(bits), value);
         }
         assert!(half(0x7e00).is_nan());

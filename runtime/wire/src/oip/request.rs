@@ -55,7 +55,8 @@ fn place_raw(infer: &mut Infer, raw: SmallVec<[Rope; 2]>) {
 
 /// `ModelInferRequest.InferInputTensor`.
 fn tensor(mut reader: Reader<'_>, unsupported: &mut Option<Status>) -> Result<Input, Malformed> {
-    let (mut name, mut datatype, mut shape) = (CompactString::default(), CompactString::default(), SmallVec::new());
+    let (mut name, mut datatype, mut shape) =
+        (CompactString::default(), CompactString::default(), SmallVec::new());
     let mut contents = Contents::default();
     let mut shared_memory = false;
     while let Some((field, wire)) = reader.field()? {
@@ -84,7 +85,8 @@ fn output(mut reader: Reader<'_>, unsupported: &mut Option<Status>) -> Result<Wa
             2 => match entry(reader.message(wire)?)? {
                 (key, _) if key == SHARED_MEMORY => shared_memory = true,
                 (key, value) if key == "classification" => {
-                    wanted.classes = value.unsigned().map_or(0, |classes| classes.min(u64::from(u32::MAX)) as u32);
+                    wanted.classes =
+                        value.unsigned().map_or(0, |classes| classes.min(u64::from(u32::MAX)) as u32);
                 }
                 _ => {}
             },

@@ -105,7 +105,13 @@ impl<'a> Tensor<'a> {
         let spec = &signature.outputs[view.position];
         let (position, datatype) = (view.position, spec.datatype);
         if wanted.classes == 0 {
-            return Tensor { position, datatype, classified: false, shape: view.shape, data: view.data.into() };
+            return Tensor {
+                position,
+                datatype,
+                classified: false,
+                shape: view.shape,
+                data: view.data.into(),
+            };
         }
         let (shape, classes) = classify(&view, spec, signature.batched, wanted.classes as usize);
         let mut data = Vec::new();

@@ -1,9 +1,10 @@
 //! `ModelStreamInfer`: requests as they come, answers in the same order, errors as messages of the stream.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use compact_str::CompactString;
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
 use http::HeaderMap;
@@ -42,6 +43,7 @@ pub async fn serve(
         strict: headers.get("triton_grpc_error").is_some_and(|value| value == "true"),
         stream,
         early: BTreeMap::new(),
+        ids: VecDeque::new(),
         begun: 0,
         answered: 0,
     };
@@ -68,6 +70,8 @@ struct Conversation<'a> {
     stream: SendStream<Bytes>,
     /// Answers whose predecessors are not there yet.
     early: BTreeMap<u64, Answer>,
+    /// The ids of the requests that are not answered yet, in order.
+    ids: VecDeque<CompactString>,
     begun: u64,
     answered: u64,
 }
@@ -88,7 +92,7 @@ impl Conversation<'_> {
                 piece = unary::next_piece(&mut body), if open && self.begun - self.answered < WINDOW => match piece? {
                     Some(piece) => {
                         decoder.push(piece);
-                        while let Some(message) = decoder.next()? {
+                        while let Some(message) = decoder.message()? {
                             self.begin(&message, &sender);
                         }
                     }
@@ -108,10 +112,12 @@ impl Conversation<'_> {
         self.desk.shared.metrics.bytes_received.add(message.len() as u64);
         match admit(&self.desk.shared.models, request::decode(message), self.arrival.again()) {
             Ok(admitted) => {
+                self.ids.push_back(admitted.id().clone());
                 let route = Route::Stream(sender.clone(), sequence, InFlight::new(&self.desk.mailbox));
                 admitted.push(Format::OipStream, self.encoding, route);
             }
-            Err((_, status)) => {
+            Err((id, status)) => {
+                self.ids.push_back(id);
                 self.desk.shared.metrics.refused[status.code as usize].add(1);
                 // The other end is this very conversation.
                 let _ = sender.send((sequence, Err(status)));
@@ -120,10 +126,11 @@ impl Conversation<'_> {
     }
 
     async fn send(&mut self, answer: Answer) -> Result<(), Status> {
+        let id = self.ids.pop_front().unwrap_or_default();
         let mut frame = match answer {
             Ok(frame) => frame,
             Err(status) if self.strict => return Err(status),
-            Err(status) => frame::encode(stream_error(&status.message, ""), None),
+            Err(status) => frame::encode(stream_error(&status.message, &id), None),
         };
         self.desk.shared.metrics.bytes_sent.add(frame.len() as u64);
         let gone = || Status::new(Code::Cancelled, "the client ended the stream");

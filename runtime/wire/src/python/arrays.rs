@@ -42,7 +42,12 @@ struct Owner(#[allow(dead_code, reason = "it is there to be dropped")] Buffer);
 unsafe impl Sync for Buffer {}
 
 /// The array of a batch's input; None when its requests leave it out.
-pub fn input<'py>(py: Python<'py>, batch: &Batch, position: usize, port: &Port) -> PyResult<Option<Bound<'py, PyAny>>> {
+pub fn input<'py>(
+    py: Python<'py>,
+    batch: &Batch,
+    position: usize,
+    port: &Port,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
     let Some(shape) = batch.shape(position) else { return Ok(None) };
     if port.datatype == Datatype::Bytes {
         return objects(py, batch, position, port, &shape).map(Some);
@@ -104,19 +109,29 @@ pub struct Given<'py> {
 
 impl<'py> Given<'py> {
     /// Takes the array of an output; says what is wrong when it is not what the signature says.
-    pub fn new(outputs: &Bound<'py, PyAny>, batch: &Batch, position: usize, port: &Port) -> PyResult<Given<'py>> {
+    pub fn new(
+        outputs: &Bound<'py, PyAny>,
+        batch: &Batch,
+        position: usize,
+        port: &Port,
+    ) -> PyResult<Given<'py>> {
         let py = outputs.py();
         let signature = &batch.queue().signature;
         let spec = &signature.outputs[position];
         let place = || format!("output {} of model {}", quote(&spec.name), quote(&signature.model));
-        let value = outputs.get_item(&port.name).map_err(|_| PyKeyError::new_err(format!("{} is missing", place())))?;
+        let value = outputs
+            .get_item(&port.name)
+            .map_err(|_| PyKeyError::new_err(format!("{} is missing", place())))?;
         let mut array = value
             .cast_into::<PyUntypedArray>()
             .map_err(|_| PyTypeError::new_err(format!("{} is not a NumPy array", place())))?;
         let shape = Shape::from_slice(array.shape());
         let rows = batch.padded_rows();
         if signature.batched && shape.first() != Some(&rows) {
-            return Err(PyValueError::new_err(format!("{}: expected {rows} rows, got shape {shape:?}", place())));
+            return Err(PyValueError::new_err(format!(
+                "{}: expected {rows} rows, got shape {shape:?}",
+                place()
+            )));
         }
         if port.datatype == Datatype::Bytes {
             let varying = Some(byte_strings(&array, &shape, &place)?);
@@ -124,7 +139,11 @@ impl<'py> Given<'py> {
         }
         let expected = port.dtype.bind(py);
         if !array.dtype().is_equiv_to(expected) {
-            return Err(PyTypeError::new_err(format!("{}: expected dtype {expected}, got {}", place(), array.dtype())));
+            return Err(PyTypeError::new_err(format!(
+                "{}: expected dtype {expected}, got {}",
+                place(),
+                array.dtype()
+            )));
         }
         if !array.is_c_contiguous() {
             array = py.import("numpy")?.call_method1("ascontiguousarray", (array,))?.cast_into()?;

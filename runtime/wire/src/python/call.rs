@@ -84,7 +84,8 @@ impl PyCall {
 
     /// End the call with CANCELLED.
     fn cancel(&self, py: Python<'_>) -> bool {
-        let end = Outgoing::Finish(Code::Cancelled, "the server cancelled the call".into(), http::HeaderMap::new());
+        let end =
+            Outgoing::Finish(Code::Cancelled, "the server cancelled the call".into(), http::HeaderMap::new());
         py.detach(|| self.call.send(end))
     }
 
@@ -96,7 +97,12 @@ impl PyCall {
 
     /// Send the initial metadata, once; `compression` ("gzip", "deflate") applies where the client accepts it.
     #[pyo3(signature = (metadata, compression = None))]
-    fn begin(&self, py: Python<'_>, metadata: &Bound<'_, PyAny>, compression: Option<&str>) -> PyResult<bool> {
+    fn begin(
+        &self,
+        py: Python<'_>,
+        metadata: &Bound<'_, PyAny>,
+        compression: Option<&str>,
+    ) -> PyResult<bool> {
         let headers = metadata::from_python(metadata)?;
         let encoding = self.encoding(compression);
         Ok(py.detach(|| self.call.send(Outgoing::Headers(headers, encoding))))
@@ -114,7 +120,13 @@ impl PyCall {
     }
 
     /// End the call with a status and trailing metadata.
-    fn finish(&self, py: Python<'_>, code: usize, details: String, metadata: &Bound<'_, PyAny>) -> PyResult<bool> {
+    fn finish(
+        &self,
+        py: Python<'_>,
+        code: usize,
+        details: String,
+        metadata: &Bound<'_, PyAny>,
+    ) -> PyResult<bool> {
         let trailers = metadata::from_python(metadata)?;
         let code = CODES.get(code).copied().unwrap_or(Code::Unknown);
         Ok(py.detach(|| self.call.send(Outgoing::Finish(code, details, trailers))))

@@ -11,11 +11,14 @@ use pyo3::types::{PyBytes, PyString, PyTuple};
 use crate::grpc::status::binary;
 
 /// Headers that are the transport's own.
-const OWN: [&str; 6] = ["content-type", "te", "grpc-timeout", "grpc-encoding", "grpc-accept-encoding", "host"];
+const OWN: [&str; 6] =
+    ["content-type", "te", "grpc-timeout", "grpc-encoding", "grpc-accept-encoding", "host"];
 
 /// Base64 as clients send it: with or without padding.
-const LENIENT: GeneralPurpose =
-    GeneralPurpose::new(&STANDARD, GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent));
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// A client's metadata: pairs of a key and a str, or bytes where the key ends in `-bin`.
 pub fn to_python<'py>(py: Python<'py>, headers: &HeaderMap) -> PyResult<Bound<'py, PyTuple>> {
@@ -26,7 +29,10 @@ pub fn to_python<'py>(py: Python<'py>, headers: &HeaderMap) -> PyResult<Bound<'p
             continue;
         }
         if !key.ends_with("-bin") {
-            pairs.push((PyString::new(py, key), PyString::new(py, &String::from_utf8_lossy(value.as_bytes())).into_any()));
+            pairs.push((
+                PyString::new(py, key),
+                PyString::new(py, &String::from_utf8_lossy(value.as_bytes())).into_any(),
+            ));
             continue;
         }
         for part in value.as_bytes().split(|&byte| byte == b',') {
@@ -59,7 +65,9 @@ pub fn from_python(pairs: &Bound<'_, PyAny>) -> PyResult<HeaderMap> {
         };
         let value = match key.ends_with("-bin") {
             true => binary(&bytes),
-            false => HeaderValue::from_bytes(&bytes).map_err(|_| invalid("the value is not printable ASCII"))?,
+            false => {
+                HeaderValue::from_bytes(&bytes).map_err(|_| invalid("the value is not printable ASCII"))?
+            }
         };
         headers.append(name, value);
     }

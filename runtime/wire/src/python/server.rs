@@ -47,8 +47,13 @@ impl PyServer {
         options: &Bound<'py, PyDict>,
     ) -> PyResult<PyQueue> {
         let specs = |specs: Vec<Spec<'py>>| specs.into_iter().map(spec).collect::<PyResult<Vec<_>>>();
-        let signature =
-            Signature { model: model.0, version: model.1, inputs: specs(inputs)?, outputs: specs(outputs)?, batched };
+        let signature = Signature {
+            model: model.0,
+            version: model.1,
+            inputs: specs(inputs)?,
+            outputs: specs(outputs)?,
+            batched,
+        };
         let mut options = queue_options(&Fields(options))?;
         if !batched {
             options.max_batch_size = 1;
@@ -59,7 +64,8 @@ impl PyServer {
 
     /// Route a model's requests, all at once.
     fn publish(&self, name: &str, routes: HashMap<String, Py<PyQueue>>) {
-        let routes = routes.into_iter().map(|(version, queue)| (version, queue.get().queue.clone())).collect();
+        let routes =
+            routes.into_iter().map(|(version, queue)| (version, queue.get().queue.clone())).collect();
         self.server.shared().models.publish(name, routes);
     }
 
@@ -149,7 +155,10 @@ impl<'py> Fields<'_, 'py> {
     where
         T: for<'a> FromPyObject<'a, 'py, Error: Into<PyErr>>,
     {
-        let value = self.0.get_item(name)?.ok_or_else(|| PyValueError::new_err(format!("option {name} is missing")))?;
+        let value = self
+            .0
+            .get_item(name)?
+            .ok_or_else(|| PyValueError::new_err(format!("option {name} is missing")))?;
         let given = value.to_string();
         value.extract().map_err(|error: _| {
             let error: PyErr = Into::into(error);
@@ -167,8 +176,9 @@ impl<'py> Fields<'_, 'py> {
 fn config(options: &Fields<'_, '_>) -> PyResult<Config> {
     let compression: Option<String> = options.get("compression")?;
     let encoding = |name: String| {
-        Encoding::from_name(&name)
-            .ok_or_else(|| PyValueError::new_err(format!("option compression: expected gzip or deflate, got {name:?}")))
+        Encoding::from_name(&name).ok_or_else(|| {
+            PyValueError::new_err(format!("option compression: expected gzip or deflate, got {name:?}"))
+        })
     };
     Ok(Config {
         workers: options.get("workers")?,

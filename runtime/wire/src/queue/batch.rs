@@ -167,8 +167,10 @@ impl Batch {
         let raw = tensor.data.clone().into_bytes();
         let per_row: usize = tensor.shape[1..].iter().product();
         let before = (tensor.shape[0] - 1) * per_row;
-        let skipped: usize =
-            crate::bytes_tensor::elements(&raw).take(before).map(|element| element.map_or(0, <[u8]>::len) + 4).sum();
+        let skipped: usize = crate::bytes_tensor::elements(&raw)
+            .take(before)
+            .map(|element| element.map_or(0, <[u8]>::len) + 4)
+            .sum();
         Some(raw.slice(skipped..))
     }
 }

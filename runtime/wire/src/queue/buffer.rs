@@ -74,7 +74,8 @@ impl Drop for Buffer {
 impl Block {
     fn new(len: usize) -> Block {
         let size = len.next_power_of_two().max(ALIGNMENT);
-        let layout = Layout::from_size_align(size, ALIGNMENT).expect("the size was checked against the signature");
+        let layout =
+            Layout::from_size_align(size, ALIGNMENT).expect("the size was checked against the signature");
         // SAFETY: the layout's size is not zero. Zeroed memory is initialized, and for large blocks it is free.
         let pointer = unsafe { alloc_zeroed(layout) };
         let Some(pointer) = NonNull::new(pointer) else { handle_alloc_error(layout) };

@@ -10,7 +10,7 @@ use crate::grpc::status::Status;
 use crate::output::View;
 use crate::queue::Queue;
 use crate::queue::pending::{Mail, Pending, Responder, Route};
-use crate::signature::{Shape, Signature, Tensor};
+use crate::signature::{Shape, Signature, Tensor, TensorSpec};
 
 /// One part's claim on the answer.
 pub struct Share {
@@ -37,24 +37,16 @@ struct Piece {
 }
 
 /// Cuts a request into parts of at most `max` rows each; most requests are one.
-pub fn split(
-    request: Pending,
-    signature: &Signature,
-    max: usize,
-) -> Result<SmallVec<[Pending; 1]>, (Pending, Status)> {
+pub fn split(request: Pending, signature: &Signature, max: usize) -> SmallVec<[Pending; 1]> {
     if !request.batched || request.rows <= max.max(1) {
-        return Ok(SmallVec::from_buf([request]));
+        return SmallVec::from_buf([request]);
     }
     let sizes: Vec<usize> = rows_of_parts(request.rows, max).collect();
-    let cut = |(tensor, spec): (&Option<Tensor>, &crate::signature::TensorSpec)| match tensor {
-        None => Ok(vec![None; sizes.len()]),
+    let cut = |(tensor, spec): (&Option<Tensor>, &TensorSpec)| match tensor {
+        None => vec![None; sizes.len()],
         Some(tensor) => cut_tensor(tensor, spec.datatype, &sizes),
     };
-    let columns: Result<Vec<_>, String> = request.tensors.iter().zip(&signature.inputs).map(cut).collect();
-    let columns = match columns {
-        Ok(columns) => columns,
-        Err(problem) => return Err((request, Status::internal(problem))),
-    };
+    let columns: Vec<_> = request.tensors.iter().zip(&signature.inputs).map(cut).collect();
     let Pending { batched, key, level, arrived, deadline, expires, parameters, responder, .. } = request;
     let (requested, encoding, format) = (responder.requested.clone(), responder.encoding, responder.format);
     let parts = sizes.iter().map(|_| None).collect();
@@ -77,44 +69,41 @@ pub fn split(
             route: Route::Share(Share { join: join.clone(), index }),
         },
     };
-    Ok(sizes.iter().enumerate().map(part).collect())
+    sizes.iter().enumerate().map(part).collect()
 }
 
 fn rows_of_parts(rows: usize, max: usize) -> impl Iterator<Item = usize> {
     (0..rows.div_ceil(max)).map(move |part| max.min(rows - part * max))
 }
 
-fn cut_tensor(tensor: &Tensor, datatype: Datatype, sizes: &[usize]) -> Result<Vec<Option<Tensor>>, String> {
-    let total = tensor.shape[0];
+fn cut_tensor(tensor: &Tensor, datatype: Datatype, sizes: &[usize]) -> Vec<Option<Tensor>> {
     let row_elements: usize = tensor.shape[1..].iter().product();
-    let ends: Option<Vec<usize>> = match datatype.size() {
-        Some(_) => None,
-        None => Some(element_ends(tensor)?),
-    };
-    let offset = |row: usize| match (&ends, row * row_elements) {
-        (None, _) => tensor.data.len() / total * row,
-        (Some(_), 0) => 0,
-        (Some(ends), elements) => ends[elements - 1],
+    let row_bytes = tensor.data.len() / tensor.shape[0];
+    let ends = datatype.size().is_none().then(|| element_ends(tensor));
+    let offset = |row: usize| match &ends {
+        None => row_bytes * row,
+        Some(ends) => (row * row_elements).checked_sub(1).map_or(0, |last| ends[last]),
     };
     let mut row = 0;
-    let mut parts = Vec::with_capacity(sizes.len());
-    for &size in sizes {
+    let part = |&size: &usize| {
         let (start, end) = (offset(row), offset(row + size));
+        row += size;
         let mut shape = tensor.shape.clone();
         shape[0] = size;
-        parts.push(Some(Tensor { shape, data: tensor.data.slice(start, end - start) }));
-        row += size;
-    }
-    Ok(parts)
+        Some(Tensor { shape, data: tensor.data.slice(start, end - start) })
+    };
+    sizes.iter().map(part).collect()
 }
 
-fn element_ends(tensor: &Tensor) -> Result<Vec<usize>, String> {
+/// Where each byte string ends.
+fn element_ends(tensor: &Tensor) -> Vec<usize> {
     let raw = tensor.data.clone().into_bytes();
     let mut end = 0;
-    bytes_tensor::elements(&raw)
+    let elements = bytes_tensor::elements(&raw);
+    elements
         .map(|element| {
-            end += 4 + element?.len();
-            Ok(end)
+            end += 4 + element.expect("the signature has counted the elements").len();
+            end
         })
         .collect()
 }
@@ -137,13 +126,9 @@ impl Share {
         let parts: Vec<Vec<Piece>> = state.parts.iter_mut().filter_map(Option::take).collect();
         drop(state);
         let whole = concatenate(parts);
-        let view = |piece: &'_ Piece| (piece.position, piece.shape.clone());
         let views: Vec<View<'_>> = whole
             .iter()
-            .map(|piece| {
-                let (position, shape) = view(piece);
-                View { position, shape, data: &piece.data }
-            })
+            .map(|Piece { position, shape, data }| View { position: *position, shape: shape.clone(), data })
             .collect();
         responder.answer(queue, &views, mail);
     }
@@ -203,7 +188,7 @@ mod tests {
 
     #[test]
     fn tensors_are_cut_between_rows() {
-        let parts = cut_tensor(&tensor(&[3, 2], vec![1, 2, 3, 4, 5, 6]), Datatype::Uint8, &[2, 1]).unwrap();
+        let parts = cut_tensor(&tensor(&[3, 2], vec![1, 2, 3, 4, 5, 6]), Datatype::Uint8, &[2, 1]);
         assert_eq!(data(parts), [vec![1, 2, 3, 4], vec![5, 6]]);
     }
 
@@ -213,7 +198,7 @@ mod tests {
         for element in [&b"a"[..], b"bcd", b"", b"e"] {
             bytes_tensor::put(&mut raw, element);
         }
-        let parts = cut_tensor(&tensor(&[2, 2], raw), Datatype::Bytes, &[1, 1]).unwrap();
+        let parts = cut_tensor(&tensor(&[2, 2], raw), Datatype::Bytes, &[1, 1]);
         assert_eq!(data(parts), [b"\x01\0\0\0a\x03\0\0\0bcd".to_vec(), b"\0\0\0\0\x01\0\0\0e".to_vec()]);
     }
 }

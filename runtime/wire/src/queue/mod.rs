@@ -69,10 +69,7 @@ impl Queue {
     /// Adds a request. Refused requests are answered: UNAVAILABLE when closed, RESOURCE_EXHAUSTED when full.
     pub fn push(&self, request: Pending) {
         self.metrics.requests.add(1);
-        let parts = match join::split(request, &self.signature, self.options.max_batch_size) {
-            Ok(parts) => parts,
-            Err((request, status)) => return self.refuse(request, status),
-        };
+        let parts = join::split(request, &self.signature, self.options.max_batch_size);
         let mut state = self.lock();
         let status = if state.closed {
             self.closed()
@@ -178,7 +175,8 @@ impl Queue {
 
     fn full(&self, limit: usize) -> Status {
         let model = quote(&self.signature.model);
-        let message = format!("model {model} has {limit} requests waiting, which is its limit; try again later");
+        let message =
+            format!("model {model} has {limit} requests waiting, which is its limit; try again later");
         let delay = Duration::from_nanos(self.pace.load(Ordering::Relaxed).saturating_mul(limit as u64));
         let retry_after = Some(delay.clamp(Duration::from_millis(10), Duration::from_secs(5)));
         Status { retry_after, ..Status::new(Code::ResourceExhausted, message) }
@@ -188,7 +186,9 @@ impl Queue {
         state.takers += 1;
         let mut state = match timeout {
             None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-            Some(timeout) => self.changed.wait_timeout(state, timeout).unwrap_or_else(PoisonError::into_inner).0,
+            Some(timeout) => {
+                self.changed.wait_timeout(state, timeout).unwrap_or_else(PoisonError::into_inner).0
+            }
         };
         state.takers -= 1;
         state

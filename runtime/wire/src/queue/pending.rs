@@ -176,7 +176,11 @@ impl Mail {
     pub fn post(self) {
         for (mailbox, letters) in self.boxes {
             let mut waiting = mailbox.letters.lock().unwrap_or_else(PoisonError::into_inner);
-            if waiting.is_empty() { *waiting = letters } else { waiting.extend(letters) }
+            if waiting.is_empty() {
+                *waiting = letters
+            } else {
+                waiting.extend(letters)
+            }
             drop(waiting);
             mailbox.arrived.notify_one();
         }
@@ -203,9 +207,11 @@ impl Responder {
         if let Route::Share(share) = self.route {
             return share.answer(queue, views, mail);
         }
-        let every = || (0..queue.signature.outputs.len() as u16).map(|position| Requested { position, classes: 0 });
+        let every =
+            || (0..queue.signature.outputs.len() as u16).map(|position| Requested { position, classes: 0 });
         let requested = if self.requested.is_empty() { every().collect() } else { self.requested.clone() };
-        let find = |wanted: &Requested| views.iter().find(|view| view.position == usize::from(wanted.position));
+        let find =
+            |wanted: &Requested| views.iter().find(|view| view.position == usize::from(wanted.position));
         let chosen = requested.iter().filter_map(|wanted| find(wanted).map(|view| (view.clone(), *wanted)));
         let framed = match self.format {
             Format::Oip | Format::OipStream => {
@@ -245,7 +251,9 @@ impl Route {
     pub fn is_gone(&mut self) -> bool {
         match self {
             // Ready: the client has reset the stream, or its connection is lost.
-            Route::Unary(respond, _) => respond.poll_reset(&mut Context::from_waker(Waker::noop())).is_ready(),
+            Route::Unary(respond, _) => {
+                respond.poll_reset(&mut Context::from_waker(Waker::noop())).is_ready()
+            }
             Route::Stream(sender, ..) => sender.is_closed(),
             Route::Share(share) => share.is_gone(),
         }

@@ -60,7 +60,11 @@ impl Waiting {
         let Level { queue, delayed, limit, .. } = &self.levels[level];
         let waiting = queue.len() + delayed.len();
         // A request that was split is not refused for its parts alone: it would never fit.
-        if *limit == 0 || waiting + count <= *limit || (waiting == 0 && count > 1) { Ok(()) } else { Err(*limit) }
+        if *limit == 0 || waiting + count <= *limit || (waiting == 0 && count > 1) {
+            Ok(())
+        } else {
+            Err(*limit)
+        }
     }
 
     /// Adds a request at the end of its level.
@@ -111,7 +115,13 @@ impl Waiting {
     /// What to do next. `closed`: no more will come.
     ///
     /// Requests whose client is gone are moved to `dropped` on the way.
-    pub fn next(&mut self, options: &Options, now: Instant, closed: bool, dropped: &mut Vec<Pending>) -> Next {
+    pub fn next(
+        &mut self,
+        options: &Options,
+        now: Instant,
+        closed: bool,
+        dropped: &mut Vec<Pending>,
+    ) -> Next {
         let Some(queue) = self.levels.iter_mut().find_map(Level::first) else { return Next::Nothing };
         if !closed && !options.max_queue_delay.is_zero() {
             let until = queue[0].arrived + options.max_queue_delay;
@@ -131,7 +141,11 @@ impl Waiting {
 
 impl Level {
     fn first(&mut self) -> Option<&mut VecDeque<Pending>> {
-        if self.queue.is_empty() { Some(&mut self.delayed).filter(|queue| !queue.is_empty()) } else { Some(&mut self.queue) }
+        if self.queue.is_empty() {
+            Some(&mut self.delayed).filter(|queue| !queue.is_empty())
+        } else {
+            Some(&mut self.queue)
+        }
     }
 
     fn expire(&mut self, now: Instant, dropped: &mut Vec<Pending>) {

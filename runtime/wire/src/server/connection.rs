@@ -64,7 +64,9 @@ pub async fn serve(desk: Arc<Desk>, accepted: Accepted, acceptor: Option<Accepto
     let served = async {
         match accepted.stream {
             Stream::Tcp(stream) => secure(&desk, TcpStream::from_std(stream)?, accepted.peer, acceptor).await,
-            Stream::Unix(stream) => secure(&desk, UnixStream::from_std(stream)?, accepted.peer, acceptor).await,
+            Stream::Unix(stream) => {
+                secure(&desk, UnixStream::from_std(stream)?, accepted.peer, acceptor).await
+            }
         }
     };
     let mut phase = desk.shared.phase.subscribe();
@@ -162,11 +164,11 @@ fn begin(desk: &Arc<Desk>, peer: &Arc<Peer>, request: Request<RecvStream>, respo
     let mut call: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(call);
     // Small requests are here in full: they need no task of their own.
     let now = &mut Context::from_waker(Waker::noop());
-    match catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(now).is_pending())) {
+    // A panic has been reported by its hook; dropping the call resets its stream.
+    let pending = catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(now).is_pending())).unwrap_or(false);
+    if pending {
         // The task polls again, and so is woken when there is more.
-        Ok(true) => drop(tokio::spawn(call)),
-        // The panic has been reported by its hook; dropping the call resets its stream.
-        Ok(false) | Err(_) => {}
+        tokio::spawn(call);
     }
 }
 

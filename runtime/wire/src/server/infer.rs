@@ -153,6 +153,11 @@ pub fn admit(
 }
 
 impl Admitted {
+    /// The client's id of the request.
+    pub fn id(&self) -> &CompactString {
+        &self.id
+    }
+
     /// Puts the request into its queue, which answers it.
     pub fn push(self, format: Format, encoding: Option<Encoding>, route: Route) {
         let Admitted { queue, checked, id, parameters, arrival } = self;

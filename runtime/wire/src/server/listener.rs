@@ -65,7 +65,11 @@ impl Listener {
         let socket = |domain| Socket::new(domain, Type::STREAM.nonblocking(), None);
         match address {
             Address::Tcp(address) => {
-                let socket = Socket::new(Domain::for_address(*address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+                let socket = Socket::new(
+                    Domain::for_address(*address),
+                    Type::STREAM.nonblocking(),
+                    Some(Protocol::TCP),
+                )?;
                 if address.is_ipv6() {
                     socket.set_only_v6(false)?;
                 }

@@ -69,7 +69,9 @@ impl Acceptor {
             let modified = self.0.credentials.modified();
             if modified != current.modified {
                 match self.0.credentials.config() {
-                    Ok(config) => *current = Current { config: Arc::new(config), modified, looked: Instant::now() },
+                    Ok(config) => {
+                        *current = Current { config: Arc::new(config), modified, looked: Instant::now() }
+                    }
                     // Half-written files are whole a moment later; until then the old ones serve.
                     Err(error) => eprintln!("kerve-wire: the changed certificates are not used: {error}"),
                 }
@@ -96,7 +98,8 @@ impl Credentials {
                     roots.add(root).map_err(|error| invalid("root certificate", &error.to_string()))?;
                 }
                 let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-                let verifier = if self.require_client_auth { verifier } else { verifier.allow_unauthenticated() };
+                let verifier =
+                    if self.require_client_auth { verifier } else { verifier.allow_unauthenticated() };
                 let verifier =
                     verifier.build().map_err(|error| invalid("root certificate", &error.to_string()))?;
                 builder.with_client_cert_verifier(verifier)
@@ -124,8 +127,9 @@ impl Source {
     fn read(&self) -> Result<Vec<u8>> {
         match self {
             Source::Memory(pem) => Ok(pem.clone()),
-            Source::File(path) => std::fs::read(path)
-                .map_err(|error| Error::new(error.kind(), format!("cannot read {}: {error}", path.display()))),
+            Source::File(path) => std::fs::read(path).map_err(|error| {
+                Error::new(error.kind(), format!("cannot read {}: {error}", path.display()))
+            }),
         }
     }
 }

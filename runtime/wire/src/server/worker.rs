@@ -105,7 +105,9 @@ async fn run(index: usize, desk: Arc<Desk>, mut intake: mpsc::UnboundedReceiver<
             _ = phase.wait_for(|phase| *phase == Phase::Ended) => None,
         };
         match work {
-            Some(Work::Listen(listener, acceptor)) => drop(tokio::spawn(accept(desk.clone(), listener, acceptor))),
+            Some(Work::Listen(listener, acceptor)) => {
+                drop(tokio::spawn(accept(desk.clone(), listener, acceptor)))
+            }
             Some(Work::Serve(accepted, acceptor)) => {
                 let guard = Leaving(desk.colleagues[index].connections.clone());
                 let desk = desk.clone();
@@ -133,7 +135,8 @@ async fn accept(desk: Arc<Desk>, listener: Listener, acceptor: Option<Acceptor>)
         };
         match accepted {
             Ok(accepted) => {
-                let idlest = desk.colleagues.iter().min_by_key(|each| each.connections.load(Ordering::Relaxed));
+                let idlest =
+                    desk.colleagues.iter().min_by_key(|each| each.connections.load(Ordering::Relaxed));
                 let Some(colleague) = idlest else { return };
                 colleague.connections.fetch_add(1, Ordering::Relaxed);
                 if colleague.intake.send(Work::Serve(accepted, acceptor.clone())).is_err() {
@@ -169,7 +172,9 @@ async fn send_answers(mailbox: Arc<Mailbox>) {
                     drop(in_flight);
                 }
                 // The stream's own task sends; when that has ended, nobody wants the answer.
-                Route::Stream(sender, sequence, in_flight) => drop((sender.send((sequence, answer)), in_flight)),
+                Route::Stream(sender, sequence, in_flight) => {
+                    drop((sender.send((sequence, answer)), in_flight))
+                }
                 Route::Share(_) => unreachable!("shares answer for themselves"),
             }
         }

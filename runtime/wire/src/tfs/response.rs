@@ -44,7 +44,8 @@ fn tensor(datatype: Datatype, view: &View<'_>) -> Vec<u8> {
     put_bytes(&mut target, 2, &shape);
     let data = view.data;
     let mut packed = Vec::new();
-    let mut varints = |values: &mut dyn Iterator<Item = u64>| values.for_each(|value| put_varint(&mut packed, value));
+    let mut varints =
+        |values: &mut dyn Iterator<Item = u64>| values.for_each(|value| put_varint(&mut packed, value));
     let field = match datatype {
         Datatype::Fp32 | Datatype::Fp64 => {
             put_bytes(&mut target, if datatype == Datatype::Fp32 { 5 } else { 6 }, data);
