@@ -144,8 +144,6 @@ DTYPES = {
 }
 
 
-
-
 class Oip:
     """Requests of the Open Inference Protocol, in tritonclient's generated code."""
 
@@ -164,7 +162,9 @@ class Oip:
         return bytes(serialize_byte_tensor(array).item()) if array.dtype == object else array.tobytes()
 
     @staticmethod
-    def request(array: np.ndarray[Any, Any], datatype: str = "FP32", *, name: str = "x", **fields: Any) -> Any:
+    def request(
+        array: np.ndarray[Any, Any], datatype: str = "FP32", *, name: str = "x", **fields: Any
+    ) -> Any:
         """A request for model `m` with one raw input."""
         parameters = fields.pop("parameters", {})
         message = pb.ModelInferRequest(

@@ -130,7 +130,9 @@ def test_inputs_are_aligned_contiguous_and_stacked_in_the_models_order(serve: An
     seen: list[Any] = []
 
     def compute(batch: Any) -> Any:
-        seen.append([(name, each.flags.c_contiguous, each.ctypes.data % 64) for name, each in batch.inputs.items()])
+        seen.append(
+            [(name, each.flags.c_contiguous, each.ctypes.data % 64) for name, each in batch.inputs.items()]
+        )
         return {"y": batch.inputs["a"] - batch.inputs["b"]}
 
     specs = (("a", "FP32", ("n", "m")), ("b", "FP32", ("n", "m")))
@@ -190,15 +192,23 @@ def test_parameters_reach_the_executor(serve: Any, oip: Any, rows: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "code", "text"),
     [
-        pytest.param({"model_name": "n"}, "NOT_FOUND", "model 'n' is not served here; available: m", id="model"),
+        pytest.param(
+            {"model_name": "n"}, "NOT_FOUND", "model 'n' is not served here; available: m", id="model"
+        ),
         pytest.param(
             {"model_version": "7"}, "NOT_FOUND", "model 'm' has no version 7; available: 1", id="version"
         ),
         pytest.param(
-            {"shape": [1, 5]}, "INVALID_ARGUMENT", "input 'x': expected shape [batch, 4], got [1, 5]", id="shape"
+            {"shape": [1, 5]},
+            "INVALID_ARGUMENT",
+            "input 'x': expected shape [batch, 4], got [1, 5]",
+            id="shape",
         ),
         pytest.param(
-            {"shape": [-1, 4]}, "INVALID_ARGUMENT", "input 'x': expected shape [batch, 4], got [-1, 4]", id="minus"
+            {"shape": [-1, 4]},
+            "INVALID_ARGUMENT",
+            "input 'x': expected shape [batch, 4], got [-1, 4]",
+            id="minus",
         ),
         pytest.param(
             {"shape": [4]}, "INVALID_ARGUMENT", "input 'x': expected shape [batch, 4], got [4]", id="rank"
@@ -342,7 +352,10 @@ def test_tritonclient_is_answered_whatever_its_compression(serve: Any, algorithm
 
 
 def test_a_batch_that_fails_answers_with_its_status(serve: Any, oip: Any, rows: Any) -> None:
-    with serve(lambda batch: batch.fail(3, "no such word: 50 % of 'é'")) as served, served.channel() as channel:
+    with (
+        serve(lambda batch: batch.fail(3, "no such word: 50 % of 'é'")) as served,
+        served.channel() as channel,
+    ):
         found = oip.refusal(lambda: oip.stub(channel).ModelInfer(oip.request(rows(1))))
     assert found == (grpc.StatusCode.INVALID_ARGUMENT, "no such word: 50 % of 'é'")
 

@@ -9,9 +9,7 @@ import numpy as np
 import tritonclient.grpc as triton
 
 
-def test_answers_come_in_the_order_of_the_requests_errors_among_them(
-    serve: Any, oip: Any, rows: Any
-) -> None:
+def test_answers_come_in_the_order_of_the_requests_errors_among_them(serve: Any, oip: Any, rows: Any) -> None:
     requests = [oip.request(rows(1, n), id=str(n)) for n in range(20)]
     requests[7].model_name = "n"
     requests[9].inputs[0].datatype = "INT64"

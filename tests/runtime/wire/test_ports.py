@@ -1,0 +1,274 @@
+"""Where a server listens, with which certificates, and how it ends."""
+
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import grpc
+import kerve_wire
+import numpy as np
+import pytest
+
+Options = kerve_wire.ServerOptions
+
+
+def ask(channel: grpc.Channel, oip: Any, rows: Any) -> None:
+    np.testing.assert_array_equal(oip.answer(oip.stub(channel).ModelInfer(oip.request(rows(2)))), rows(2) * 2)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "[::1]:0", "localhost:0", "[::]:0", "0.0.0.0:0"])
+def test_every_kind_of_address_is_listened_on(serve: Any, oip: Any, rows: Any, address: str) -> None:
+    with serve(address=address) as served, served.channel() as channel:
+        ask(channel, oip, rows)
+
+
+def test_a_port_for_every_network_takes_ipv4_too(serve: Any, oip: Any, rows: Any) -> None:
+    with serve(address="[::]:0") as served:
+        port = served.address.rpartition(":")[2]
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            ask(channel, oip, rows)
+
+
+def test_a_unix_socket_is_listened_on_and_removed(serve: Any, oip: Any, rows: Any, tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    for _ in range(2):
+        with serve(address=f"unix:{path}") as served, served.channel() as channel:
+            ask(channel, oip, rows)
+        assert not path.exists()
+
+
+def test_a_port_in_use_cannot_be_had(serve: Any) -> None:
+    with serve() as served:
+        server = kerve_wire.Server()
+        with pytest.raises(RuntimeError, match="cannot listen on"):
+            server.add_insecure_port(served.address)
+
+
+def test_several_servers_may_share_a_port_when_told_so(serve: Any, oip: Any, rows: Any) -> None:
+    options = Options(so_reuseport=True)
+    with serve(server_options=options) as first:
+        with serve(server_options=options, address=first.address) as second:
+            assert second.address == first.address
+            for _ in range(20):
+                with first.channel() as channel:
+                    ask(channel, oip, rows)
+            assert first.batches
+            assert second.batches
+
+
+def test_several_workers_share_the_connections(serve: Any, oip: Any, rows: Any) -> None:
+    with serve(server_options=Options(workers=3)) as served:
+        channels = [served.channel() for _ in range(6)]
+        for channel in channels:
+            ask(channel, oip, rows)
+        assert served.server.statistics()["connections_now"] == 6
+        for channel in channels:
+            channel.close()
+
+
+def openssl(folder: Path, *arguments: str) -> None:
+    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def issue(folder: Path, name: str, ca: str = "ca") -> None:
+    """Make a key and a certificate for `localhost`, signed by a certificate authority."""
+    openssl(folder, "req", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.csr",
+            "-subj", f"/CN={name}")  # fmt: skip
+    (folder / "names").write_text(f"subjectAltName=DNS:localhost,DNS:{name}\n")
+    openssl(folder, "x509", "-req", "-in", f"{name}.csr", "-CA", f"{ca}.pem", "-CAkey", f"{ca}.key",
+            "-CAcreateserial", "-out", f"{name}.pem", "-days", "2", "-extfile", "names")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("certificates")
+    for ca in ("ca", "other"):
+        openssl(folder, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{ca}.key", "-out",
+                f"{ca}.pem", "-subj", f"/CN={ca}", "-days", "2")  # fmt: skip
+    issue(folder, "server")
+    issue(folder, "client")
+    issue(folder, "stranger", "other")
+    return folder
+
+
+def secure(served: Any, folder: Path, client: str | None = None) -> grpc.Channel:
+    read = [(folder / f"{client}{end}").read_bytes() if client else None for end in (".key", ".pem")]
+    credentials = grpc.ssl_channel_credentials((folder / "ca.pem").read_bytes(), *read)
+    port = served.address.rpartition(":")[2]
+    return grpc.secure_channel(f"localhost:{port}", credentials, [("grpc.use_local_subchannel_pool", 1)])
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_tls_is_spoken(serve: Any, oip: Any, rows: Any, certificates: Path, *, in_memory: bool) -> None:
+    files = [certificates / "server.key", certificates / "server.pem"]
+    material = [file.read_bytes() for file in files] if in_memory else files
+    with serve(credentials=kerve_wire.Credentials(*material)) as served:
+        with secure(served, certificates) as channel:
+            ask(channel, oip, rows)
+        with served.channel() as channel:
+            code, _ = oip.refusal(lambda: oip.stub(channel).ModelInfer(oip.request(rows(1)), timeout=5))
+    assert code is grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+def test_both_versions_of_tls_are_spoken(serve: Any, certificates: Path, version: str) -> None:
+    given = kerve_wire.Credentials(certificates / "server.key", certificates / "server.pem")
+    context = ssl.create_default_context(cafile=str(certificates / "ca.pem"))
+    context.minimum_version = context.maximum_version = ssl.TLSVersion[version]
+    context.set_alpn_protocols(["h2"])
+    with serve(credentials=given) as served:
+        host, _, port = served.address.rpartition(":")
+        with (
+            socket.create_connection((host, int(port))) as plain,
+            context.wrap_socket(plain, server_hostname="localhost") as spoken,
+        ):
+            assert spoken.selected_alpn_protocol() == "h2"
+            assert spoken.version() == version.replace("_", ".")
+
+
+def test_clients_show_certificates_where_they_must(
+    serve: Any, oip: Any, rows: Any, certificates: Path
+) -> None:
+    seen: list[Any] = []
+
+    class Look(grpc.GenericRpcHandler):
+        def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+            def look(_: bytes, context: Any) -> bytes:
+                seen.append((dict(context.auth_context()), list(context.peer_identities())))
+                return b""
+
+            return grpc.unary_unary_rpc_method_handler(look)
+
+    given = kerve_wire.Credentials(
+        certificates / "server.key",
+        certificates / "server.pem",
+        root_certificates=certificates / "ca.pem",
+        require_client_auth=True,
+    )
+    with serve(
+        credentials=given, prepare=lambda server: server.add_generic_rpc_handlers((Look(),))
+    ) as served:
+        with secure(served, certificates, "client") as channel:
+            ask(channel, oip, rows)
+            channel.unary_unary("/test/look")(b"")
+        for nobody in (None, "stranger"):
+            with secure(served, certificates, nobody) as channel:
+                code, _ = oip.refusal(lambda: oip.stub(channel).ModelInfer(oip.request(rows(1)), timeout=5))
+                assert code is grpc.StatusCode.UNAVAILABLE
+    ((context, identities),) = seen
+    assert context["transport_security_type"] == [b"ssl"]
+    assert context["x509_common_name"] == [b"client"]
+    assert context["x509_pem_cert"][0].startswith(b"-----BEGIN CERTIFICATE-----")
+    assert identities == [b"localhost", b"client"]
+
+
+def test_certificates_are_read_again_when_they_change(
+    serve: Any, oip: Any, rows: Any, certificates: Path, tmp_path: Path
+) -> None:
+    key, chain = tmp_path / "key", tmp_path / "chain"
+    key.write_bytes((certificates / "stranger.key").read_bytes())
+    chain.write_bytes((certificates / "stranger.pem").read_bytes())
+    with serve(credentials=kerve_wire.Credentials(key, chain)) as served:
+        with secure(served, certificates) as channel:
+            code, _ = oip.refusal(lambda: oip.stub(channel).ModelInfer(oip.request(rows(1)), timeout=5))
+        assert code is grpc.StatusCode.UNAVAILABLE
+        key.write_bytes((certificates / "server.key").read_bytes())
+        chain.write_bytes((certificates / "server.pem").read_bytes())
+        time.sleep(1.1)  # files are looked at once a second
+        with secure(served, certificates) as channel:
+            ask(channel, oip, rows)
+
+
+@pytest.mark.parametrize(
+    ("key", "chain", "told"),
+    [
+        pytest.param("ca.pem", "server.pem", "private key cannot be used", id="no key"),
+        pytest.param("server.key", "server.key", "no certificate in it", id="no certificate"),
+        pytest.param("client.key", "server.pem", "pair of private key and certificate", id="not a pair"),
+        pytest.param("nothing", "server.pem", "nothing", id="no file"),
+    ],
+)
+def test_credentials_that_cannot_be_used_are_told(
+    certificates: Path, key: str, chain: str, told: str
+) -> None:
+    with pytest.raises(ValueError, match=told):
+        kerve_wire.Server().add_secure_port(
+            "127.0.0.1:0", kerve_wire.Credentials(certificates / key, certificates / chain)
+        )
+
+
+def test_a_stop_finishes_what_is_in_flight_and_refuses_the_rest(serve: Any, oip: Any, rows: Any) -> None:
+    with serve(go=False) as served, served.channel() as channel:
+        call = oip.stub(channel).ModelInfer.future(oip.request(rows(1)))
+        while served.queue.depth == 0:
+            time.sleep(0.001)
+        stopped = served.server.stop(20)
+        assert not stopped.wait(0.1)
+        code, _ = oip.refusal(lambda: oip.stub(channel).ModelInfer(oip.request(rows(1)), timeout=5))
+        served.go.set()
+        np.testing.assert_array_equal(oip.answer(call.result(10)), rows(1) * 2)
+        assert stopped.wait(10)
+        assert not served.server.wait_for_termination(1)
+    assert code is grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_stop_without_grace_ends_every_call(serve: Any, oip: Any, rows: Any) -> None:
+    release = threading.Event()
+    with serve(lambda _: release.wait(20) and None) as served, served.channel() as channel:
+        call = oip.stub(channel).ModelInfer.future(oip.request(rows(1)))
+        while not served.batches:
+            time.sleep(0.001)
+        assert served.server.stop(None).wait(10)
+        code, _ = oip.refusal(lambda: call.result(10))
+        release.set()
+    assert code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
+
+def test_old_connections_are_replaced_without_a_failed_call(serve: Any, oip: Any, rows: Any) -> None:
+    options = Options(max_connection_age=0.2, max_connection_age_grace=5)
+    with serve(server_options=options) as served, served.channel() as channel:
+        end = time.monotonic() + 1.5
+        while time.monotonic() < end:
+            ask(channel, oip, rows)
+        assert served.server.statistics()["connections"] >= 3
+
+
+def test_idle_connections_are_closed(serve: Any, oip: Any, rows: Any) -> None:
+    with serve(server_options=Options(max_connection_idle=0.2)) as served, served.channel() as channel:
+        ask(channel, oip, rows)
+        end = time.monotonic() + 10
+        while served.server.statistics()["connections_now"]:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        ask(channel, oip, rows)
+
+
+def test_messages_larger_than_allowed_are_refused(serve: Any, oip: Any, rows: Any) -> None:
+    options = Options(max_receive_message_length=1000)
+    with serve(server_options=options) as served, served.channel() as channel:
+        ask(channel, oip, rows)
+        found = oip.refusal(lambda: oip.stub(channel).ModelInfer(oip.request(rows(100))))
+        compressed = oip.refusal(
+            lambda: oip.stub(channel).ModelInfer(
+                oip.request(rows(10_000) * 0), compression=grpc.Compression.Gzip
+            )
+        )
+    assert found[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "larger than max" in found[1]
+    assert compressed[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_answers_are_compressed_when_the_server_is_told_so(serve: Any, oip: Any, rows: Any) -> None:
+    with serve(server_options=Options(compression="gzip")) as served, served.channel() as channel:
+        zeros = rows(10_000) * 0
+        found = oip.answer(oip.stub(channel).ModelInfer(oip.request(zeros)))
+        np.testing.assert_array_equal(found, zeros)
+        assert served.server.statistics()["bytes_sent"] < 10_000
+        assert [
+            len(each.infer_response.raw_output_contents[0])
+            for each in oip.stub(channel).ModelStreamInfer(iter([oip.request(zeros)]))
+        ] == [160_000]
