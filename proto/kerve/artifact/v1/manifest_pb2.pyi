@@ -82,6 +82,7 @@ class Manifest(_message.Message):
     EVALUATION_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     EXTENSIONS_FIELD_NUMBER: _builtins.int
+    REDUCTION_FIELD_NUMBER: _builtins.int
     schema: _builtins.int
     """Version of this schema: 1. A reader refuses a number it does not know."""
     name: _builtins.str
@@ -89,7 +90,9 @@ class Manifest(_message.Message):
     opset: _builtins.int
     """Version of the default ONNX operator set of model.onnx."""
     precision: _builtins.str
-    """Precision of the weights and of the computation: "float32", "float16", "bfloat16", "int8", ..."""
+    """What the weights and the computation were reduced to: "float16", "bfloat16", "int8", "int8-dynamic" or
+    "int4-weights"; "float32" when they are as in the source.
+    """
     @_builtins.property
     def signature(self) -> Global___Signature: ...
     @_builtins.property
@@ -120,6 +123,10 @@ class Manifest(_message.Message):
     def extensions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Extension]:
         """Operator libraries that model.onnx needs beyond the standard ONNX operators."""
 
+    @_builtins.property
+    def reduction(self) -> Global___Reduction:
+        """What the precision costs; absent for "float32"."""
+
     def __init__(
         self,
         *,
@@ -136,10 +143,11 @@ class Manifest(_message.Message):
         evaluation: Global___Evaluation | None = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
         extensions: _abc.Iterable[Global___Extension] | None = ...,
+        reduction: Global___Reduction | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation", "signature", b"signature", "source", b"source", "verification", b"verification"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation", "reduction", b"reduction", "signature", b"signature", "source", b"source", "verification", b"verification"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation", "extensions", b"extensions", "files", b"files", "name", b"name", "opset", b"opset", "precision", b"precision", "schema", b"schema", "signature", b"signature", "source", b"source", "state", b"state", "toolchain", b"toolchain", "verification", b"verification", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation", "extensions", b"extensions", "files", b"files", "name", b"name", "opset", b"opset", "precision", b"precision", "reduction", b"reduction", "schema", b"schema", "signature", b"signature", "source", b"source", "state", b"state", "toolchain", b"toolchain", "verification", b"verification", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -391,6 +399,119 @@ class Verification(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Verification: _TypeAlias = Verification  # noqa: Y015
+
+@_typing.final
+class Reduction(_message.Message):
+    """A reduced precision, measured against the same graph in float32, which was proven equal to the source."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Loss(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        OUTPUT_FIELD_NUMBER: _builtins.int
+        MEASURE_FIELD_NUMBER: _builtins.int
+        DATA_FIELD_NUMBER: _builtins.int
+        ROWS_FIELD_NUMBER: _builtins.int
+        DROP_FIELD_NUMBER: _builtins.int
+        ALLOWED_FIELD_NUMBER: _builtins.int
+        BEFORE_FIELD_NUMBER: _builtins.int
+        AFTER_FIELD_NUMBER: _builtins.int
+        output: _builtins.str
+        measure: _builtins.str
+        """"accuracy" (share of right answers lost), "choices" (share of rows in which another class is chosen), "elements"
+        (share of elements that differ) or "error" (root mean square, relative to float32's answers or, with labels, its
+        growth relative to the labels' standard deviation).
+        """
+        data: _builtins.str
+        """Origin of the inputs: "seeded" or "user"."""
+        rows: _builtins.int
+        drop: _builtins.float
+        allowed: _builtins.float
+        """The budget: `drop` is at most this."""
+        before: _builtins.float
+        """What float32 and the reduced precision score, where there are labels."""
+        after: _builtins.float
+        def __init__(
+            self,
+            *,
+            output: _builtins.str = ...,
+            measure: _builtins.str = ...,
+            data: _builtins.str = ...,
+            rows: _builtins.int = ...,
+            drop: _builtins.float = ...,
+            allowed: _builtins.float = ...,
+            before: _builtins.float | None = ...,
+            after: _builtins.float | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "_before", b"_before", "after", b"after", "before", b"before"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "_before", b"_before", "after", b"after", "allowed", b"allowed", "before", b"before", "data", b"data", "drop", b"drop", "measure", b"measure", "output", b"output", "rows", b"rows"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        _WhichOneofReturnType__after: _TypeAlias = _typing.Literal["after"]  # noqa: Y015
+        _WhichOneofArgType__after: _TypeAlias = _typing.Literal["_after", b"_after"]  # noqa: Y015
+        _WhichOneofReturnType__before: _TypeAlias = _typing.Literal["before"]  # noqa: Y015
+        _WhichOneofArgType__before: _TypeAlias = _typing.Literal["_before", b"_before"]  # noqa: Y015
+        @_typing.overload
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__after) -> _WhichOneofReturnType__after | None: ...
+        @_typing.overload
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__before) -> _WhichOneofReturnType__before | None: ...
+
+    @_typing.final
+    class LayerLoss(_message.Message):
+        """Root mean square error of a layer's result by its root mean square."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        LAYER_FIELD_NUMBER: _builtins.int
+        TAKEN_FIELD_NUMBER: _builtins.int
+        GIVEN_FIELD_NUMBER: _builtins.int
+        layer: _builtins.str
+        taken: _builtins.float
+        """The largest error among what the layer takes."""
+        given: _builtins.float
+        """The error of what it gives."""
+        def __init__(
+            self,
+            *,
+            layer: _builtins.str = ...,
+            taken: _builtins.float = ...,
+            given: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["given", b"given", "layer", b"layer", "taken", b"taken"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    CALIBRATION_FIELD_NUMBER: _builtins.int
+    LOSSES_FIELD_NUMBER: _builtins.int
+    LAYERS_FIELD_NUMBER: _builtins.int
+    calibration: _builtins.str
+    """Origin of the inputs that the ranges of activations were measured on: "seeded" (random with a fixed seed) or
+    "user"; empty when the precision needs no ranges.
+    """
+    @_builtins.property
+    def losses(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reduction.Loss]: ...
+    @_builtins.property
+    def layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reduction.LayerLoss]:
+        """The layers that add most to the error, the worst first."""
+
+    def __init__(
+        self,
+        *,
+        calibration: _builtins.str = ...,
+        losses: _abc.Iterable[Global___Reduction.Loss] | None = ...,
+        layers: _abc.Iterable[Global___Reduction.LayerLoss] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration", "layers", b"layers", "losses", b"losses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reduction: _TypeAlias = Reduction  # noqa: Y015
 
 @_typing.final
 class StateSpec(_message.Message):
