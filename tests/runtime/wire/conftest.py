@@ -184,18 +184,18 @@ class Oip:
         """An output of a response."""
         output, contents = response.outputs[position], response.raw_output_contents[position]
         if output.datatype == "BYTES":
-            return deserialize_bytes_tensor(contents).reshape(list(output.shape))
+            elements: np.ndarray[Any, Any] = deserialize_bytes_tensor(contents)
+            return elements.reshape(list(output.shape))
         return np.frombuffer(contents, DTYPES[output.datatype]).reshape(list(output.shape))
 
     @staticmethod
     def refusal(call: Any) -> tuple[grpc.StatusCode, str]:
         """The status with which a call fails."""
-        try:
+        with pytest.raises(grpc.RpcError) as refused:
             call()
-        except grpc.RpcError as error:
-            assert isinstance(error, grpc.Call)
-            return error.code(), error.details() or ""
-        raise AssertionError("the call succeeded")
+        error = refused.value
+        assert isinstance(error, grpc.Call)
+        return error.code(), error.details() or ""
 
 
 @pytest.fixture(scope="session")

@@ -5,10 +5,11 @@ import time
 from typing import Any
 
 import grpc
-import kerve_wire
 import numpy as np
 import pytest
 from google.protobuf.message import Message
+
+import kerve_wire
 from kerve.google.rpc.error_details_pb2 import RetryInfo
 from kerve.google.rpc.status_pb2 import Status
 

@@ -10,7 +10,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import grpc
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -271,11 +270,8 @@ def test_mutated_requests_are_answered_or_refused(mutated: tuple[Any, bytes], da
         body[position] = data.draw(st.integers(0, 255))
     cut = data.draw(st.integers(0, len(body)))
     for each in (bytes(body), bytes(body[:cut])):
-        try:
-            call(each, timeout=20)
-        except grpc.RpcError as error:
-            assert isinstance(error, grpc.Call)
-            assert error.code().name in ("INVALID_ARGUMENT", "INTERNAL", "NOT_FOUND", "UNIMPLEMENTED")
+        answered = call.future(each, timeout=20)
+        assert answered.code().name in ("OK", "INVALID_ARGUMENT", "INTERNAL", "NOT_FOUND", "UNIMPLEMENTED")
 
 
 @pytest.fixture

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import grpc
-import kerve_wire
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+import kerve_wire
 
 BIG = 3 << 20
 
@@ -24,40 +25,40 @@ class Echo:
         self.ended = threading.Event()
         self.go = threading.Event()
 
-    def unary(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+    def unary(self, request: bytes, _context: grpc.ServicerContext) -> bytes:
         return request * 2
 
-    def split(self, request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+    def split(self, request: bytes, _context: grpc.ServicerContext) -> Iterator[bytes]:
         yield from (request[index : index + 1] for index in range(len(request)))
 
-    def join(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+    def join(self, requests: Iterator[bytes], _context: grpc.ServicerContext) -> bytes:
         return b"".join(requests)
 
-    def each(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+    def each(self, requests: Iterator[bytes], _context: grpc.ServicerContext) -> Iterator[bytes]:
         for request in requests:
             yield request.upper()
 
-    def large(self, request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+    def large(self, _request: bytes, _context: grpc.ServicerContext) -> Iterator[bytes]:
         for _ in range(5):
             yield bytes(BIG)
 
-    def abort(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+    def abort(self, _request: bytes, context: grpc.ServicerContext) -> bytes:
         context.set_trailing_metadata((("why", "because"), ("data-bin", b"\0\xff")))
         context.abort(grpc.StatusCode.FAILED_PRECONDITION, "not now: é")
 
-    def code(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+    def code(self, _request: bytes, context: grpc.ServicerContext) -> bytes:
         context.set_code(grpc.StatusCode.OUT_OF_RANGE)
         context.set_details("too far")
         return b""
 
-    def error(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+    def error(self, _request: bytes, _context: grpc.ServicerContext) -> bytes:
         raise ValueError("broken")
 
-    def late_error(self, request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+    def late_error(self, _request: bytes, _context: grpc.ServicerContext) -> Iterator[bytes]:
         yield b"one"
         raise ValueError("broken")
 
-    def look(self, request: bytes, context: Any) -> bytes:
+    def look(self, _request: bytes, context: Any) -> bytes:
         self.notes = {
             "metadata": [(each.key, each.value) for each in context.invocation_metadata()],
             "peer": context.peer(),
@@ -70,18 +71,18 @@ class Echo:
         context.set_trailing_metadata((("last", "2"),))
         return b"seen"
 
-    def wait(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+    def wait(self, _request: bytes, context: grpc.ServicerContext) -> bytes:
         assert context.add_callback(self.ended.set)
         self.go.wait(20)
         self.notes["active"] = context.is_active()
         self.notes["after"] = context.add_callback(lambda: None)
         return b""
 
-    def cancel(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+    def cancel(self, _request: bytes, context: grpc.ServicerContext) -> bytes:
         context.cancel()
         return b""
 
-    def endless(self, request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+    def endless(self, _request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
         context.add_callback(self.ended.set)
         while True:
             yield bytes(1000)
@@ -210,7 +211,8 @@ def test_a_context_shows_the_call(channel: grpc.Channel, echo: Echo) -> None:
 
 
 def test_unknown_methods_are_unimplemented(channel: grpc.Channel, oip: Any) -> None:
-    found = oip.refusal(lambda: channel.unary_unary("/test.Echo/Nothing")(b""))
+    nothing: Any = channel.unary_unary("/test.Echo/Nothing")
+    found = oip.refusal(lambda: nothing(b""))
     assert found == (grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
 
 

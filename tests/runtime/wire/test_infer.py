@@ -44,7 +44,7 @@ def echo(batch: Any) -> Any:
 
 
 def extremes(datatype: str) -> np.ndarray[Any, Any]:
-    dtype = np.dtype(NUMBERS[datatype])
+    dtype: Any = np.dtype(NUMBERS[datatype])
     if dtype.kind == "b":
         return np.array([[True, False, True]])
     info = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
@@ -139,11 +139,13 @@ def test_inputs_are_aligned_contiguous_and_stacked_in_the_models_order(serve: An
     request = oip.pb.ModelInferRequest(
         model_name="m",
         inputs=[oip.tensor("b", "FP32", (1, 2)), oip.tensor("a", "FP32", (1, 2))],
-        raw_input_contents=[np.float32([1, 2]).tobytes(), np.float32([10, 20]).tobytes()],
+        raw_input_contents=[np.array([1, 2], np.float32).tobytes(), np.array([10, 20], np.float32).tobytes()],
     )
-    with serve(compute, inputs=specs, outputs=(("y", "FP32", ("n", "m")),)) as served:
-        with served.channel() as channel:
-            found = oip.answer(oip.stub(channel).ModelInfer(request))
+    with (
+        serve(compute, inputs=specs, outputs=(("y", "FP32", ("n", "m")),)) as served,
+        served.channel() as channel,
+    ):
+        found = oip.answer(oip.stub(channel).ModelInfer(request))
     assert found.tolist() == [[9.0, 18.0]]
     assert seen == [[("a", True, 0), ("b", True, 0)]]
 
@@ -155,7 +157,7 @@ def test_only_requested_outputs_are_computed_and_sent_in_the_clients_order(
 
     def compute(batch: Any) -> Any:
         asked.append(batch.requested)
-        return {name: batch.inputs["x"] for name in batch.requested or ("y", "z")}
+        return dict.fromkeys(batch.requested or ("y", "z"), batch.inputs["x"])
 
     outputs = (("y", "FP32", ("batch", 4)), ("z", "FP32", ("batch", 4)))
     with serve(compute, outputs=outputs) as served, served.channel() as channel:
@@ -326,7 +328,7 @@ def test_optional_inputs_may_be_left_out(serve: Any, oip: Any, rows: Any) -> Non
 
 def test_the_best_classes_are_sent_with_their_labels(serve: Any) -> None:
     def compute(batch: Any) -> Any:
-        return {"y": np.float32([[0.25, 1, 0.5]] * batch.rows)}
+        return {"y": np.array([[0.25, 1, 0.5]] * batch.rows, np.float32)}
 
     outputs = (("y", "FP32", ("batch", 3), ("cat", "dog", "eel")),)
     with serve(compute, outputs=outputs) as served:
@@ -341,7 +343,7 @@ def test_the_best_classes_are_sent_with_their_labels(serve: Any) -> None:
 
 @pytest.mark.parametrize("algorithm", [None, "gzip", "deflate"])
 def test_tritonclient_is_answered_whatever_its_compression(serve: Any, algorithm: str | None) -> None:
-    array = np.tile(np.float32([1, 2, 3, 4]), (3000, 1))
+    array = np.tile(np.arange(4, dtype=np.float32), (3000, 1))
     with serve() as served:
         client = triton.InferenceServerClient(served.address)
         x = triton.InferInput("x", array.shape, "FP32")

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import kerve_wire
 import numpy as np
 import pytest
+
+import kerve_wire
 
 Options = kerve_wire.ServerOptions
 
@@ -50,14 +51,16 @@ def test_a_port_in_use_cannot_be_had(serve: Any) -> None:
 
 def test_several_servers_may_share_a_port_when_told_so(serve: Any, oip: Any, rows: Any) -> None:
     options = Options(so_reuseport=True)
-    with serve(server_options=options) as first:
-        with serve(server_options=options, address=first.address) as second:
-            assert second.address == first.address
-            for _ in range(20):
-                with first.channel() as channel:
-                    ask(channel, oip, rows)
-            assert first.batches
-            assert second.batches
+    with (
+        serve(server_options=options) as first,
+        serve(server_options=options, address=first.address) as second,
+    ):
+        assert second.address == first.address
+        for _ in range(20):
+            with first.channel() as channel:
+                ask(channel, oip, rows)
+        assert first.batches
+        assert second.batches
 
 
 def test_several_workers_share_the_connections(serve: Any, oip: Any, rows: Any) -> None:
@@ -136,7 +139,7 @@ def test_clients_show_certificates_where_they_must(
     seen: list[Any] = []
 
     class Look(grpc.GenericRpcHandler):
-        def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        def service(self, _: grpc.HandlerCallDetails) -> Any:
             def look(_: bytes, context: Any) -> bytes:
                 seen.append((dict(context.auth_context()), list(context.peer_identities())))
                 return b""
@@ -154,7 +157,8 @@ def test_clients_show_certificates_where_they_must(
     ) as served:
         with secure(served, certificates, "client") as channel:
             ask(channel, oip, rows)
-            channel.unary_unary("/test/look")(b"")
+            look: Any = channel.unary_unary("/test/look")
+            look(b"")
         for nobody in (None, "stranger"):
             with secure(served, certificates, nobody) as channel:
                 code, _ = oip.refusal(lambda: oip.stub(channel).ModelInfer(oip.request(rows(1)), timeout=5))

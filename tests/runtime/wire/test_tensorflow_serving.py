@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-# The fields of TensorFlow's and TensorFlow Serving's messages that clients use: number, type, label, type name.
+# The fields of TensorFlow's and its Serving's messages that clients use: number, type, repeated, of what.
 INT32, INT64, STRING, BYTES, MESSAGE, BOOL, FLOAT, DOUBLE, UINT32, UINT64 = 5, 3, 9, 12, 11, 8, 2, 1, 13, 4
 MESSAGES: dict[str, dict[str, tuple[Any, ...]]] = {
     "Dim": {"size": (1, INT64)},
@@ -86,7 +86,7 @@ def request(array: np.ndarray[Any, Any], datatype: str, *, content: bool = False
     if content:
         tensor.tensor_content = array.tobytes()
     else:
-        values = array.view(np.uint16) if datatype == "FP16" else array
+        values: Any = array.view(np.uint16) if datatype == "FP16" else array
         getattr(tensor, field).extend(values.ravel().tolist())
     return message
 
@@ -95,7 +95,7 @@ def answer(response: Any, datatype: str) -> np.ndarray[Any, Any]:
     number, field, dtype = FIELDS[datatype]
     (entry,) = response.outputs
     assert entry.value.dtype == number
-    values = np.array(list(getattr(entry.value, field)), np.uint16 if datatype == "FP16" else dtype)
+    values: Any = np.array(list(getattr(entry.value, field)), np.uint16 if datatype == "FP16" else dtype)
     values = values.view(np.float16) if datatype == "FP16" else values
     return values.reshape([each.size for each in entry.value.tensor_shape.dim])
 

@@ -17,6 +17,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::grpc::status::Status;
 use crate::grpc::unary;
+use crate::server::authority::Mended;
 use crate::server::tls::{Acceptor, identity};
 use crate::server::worker::Desk;
 use crate::server::{Config, Phase, infer};
@@ -65,7 +66,8 @@ pub async fn serve(desk: Arc<Desk>, accepted: Accepted, acceptor: Option<Accepto
         match accepted.stream {
             Stream::Tcp(stream) => secure(&desk, TcpStream::from_std(stream)?, accepted.peer, acceptor).await,
             Stream::Unix(stream) => {
-                secure(&desk, UnixStream::from_std(stream)?, accepted.peer, acceptor).await
+                let stream = Mended::new(UnixStream::from_std(stream)?);
+                secure(&desk, stream, accepted.peer, acceptor).await
             }
         }
     };

@@ -1,5 +1,6 @@
 //! The server: listeners, workers, and what they share.
 
+mod authority;
 pub mod connection;
 pub mod infer;
 pub mod listener;

@@ -1,0 +1,217 @@
+"""How fast the wire serves, against what a Python server and a bare session can do on the same machine.
+
+    python benchmarks/serving.py [--rounds 5] [--seconds 2] [--only small,compute,overload,workers,crowd]
+
+Every comparison is made of short runs of both sides in turn, and shows their medians: the machine's moods
+hit both alike. The load generator is `cargo run --example load` of `runtime/wire`, built when it is needed.
+"""
+
+import argparse
+import json
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import serving_models
+from serving_servers import METHOD, session
+
+HERE = Path(__file__).parent
+WIRE = HERE.parent / "runtime" / "wire"
+
+Run = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server in a process of its own."""
+
+    address: str
+    process: "subprocess.Popen[bytes]"
+
+    def cpu_seconds(self) -> float:
+        """CPU time that the process has used."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / 100
+
+    def resident(self) -> int:
+        """Bytes of memory that the process holds."""
+        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * 4096
+
+
+@contextmanager
+def server(kind: str, model: Path, *options: str) -> Iterator[Running]:
+    port_file = Path(tempfile.mkdtemp()) / "port"
+    command = [sys.executable, str(HERE / "serving_servers.py"), kind, str(model), str(port_file), *options]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE)
+    try:
+        while not port_file.exists():
+            assert process.poll() is None, "the server did not start"
+            time.sleep(0.02)
+        yield Running(f"127.0.0.1:{port_file.read_text()}", process)
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        process.wait(30)
+
+
+def load(running: Running, body: Path, in_flight: int, seconds: float, connections: int = 1) -> Run:
+    """Keep so many calls in flight; return what the load generator and the server's CPU clock say."""
+    before = running.cpu_seconds()
+    generator = WIRE / "target" / "release" / "examples" / "load"
+    arguments = ["--in-flight", in_flight, "--connections", connections, "--seconds", seconds]
+    command = [str(generator), running.address, METHOD, str(body), *map(str, arguments)]
+    found: dict[str, float] = json.loads(subprocess.check_output(command, timeout=seconds + 60))
+    found["cpu_us"] = (running.cpu_seconds() - before) / max(1, found["answered"] + found["failed"]) * 1e6
+    return found
+
+
+def medians(runs: Sequence[Run]) -> Run:
+    return {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+
+
+def in_turn(rounds: int, sides: Mapping[str, Callable[[], Run]]) -> Mapping[str, Run]:
+    """Run every side once per round; return the medians of each."""
+    runs: dict[str, list[Run]] = {name: [] for name in sides}
+    for side in sides.values():
+        side()  # warm-up
+    for _ in range(rounds):
+        for name, side in sides.items():
+            runs[name].append(side())
+    return {name: medians(each) for name, each in runs.items()}
+
+
+def show(title: str, rows: Mapping[str, Run]) -> None:
+    columns = ("per_second", "mean_us", "p50_us", "p99_us", "cpu_us", "failed")
+    print(f"\n{title}\n{'':34}" + "".join(f"{name:>12}" for name in columns))
+    for name, row in rows.items():
+        print(f"{name:34}" + "".join(f"{row.get(column, float('nan')):12,.1f}" for column in columns))
+
+
+def small(options: argparse.Namespace, folder: Path) -> None:
+    """A 32-64-64-10 MLP, against a grpc.aio server that returns a constant."""
+    model, body = serving_models.mlp(folder), serving_models.request((1, 32), folder / "body")
+    bars = {1: 0.4, 8: 7.0, 64: 12.0}
+    with server("wire", model) as wire, server("constant", model) as constant:
+        for in_flight, bar in bars.items():
+            sides = {
+                name: lambda side=side, count=in_flight: load(side, body, count, options.seconds)
+                for name, side in (("wire, ONNX Runtime", wire), ("grpc.aio, a constant", constant))
+            }
+            rows = in_turn(options.rounds, sides)
+            show(f"small model, {in_flight} in flight", rows)
+            ours, theirs = rows.values()
+            if in_flight == 1:
+                print(f"latency: {ours['mean_us'] / theirs['mean_us']:.2f}x (bar: at most {bar}x)")
+            else:
+                print(f"throughput: {ours['per_second'] / theirs['per_second']:.1f}x (bar: at least {bar}x)")
+
+
+def compute(options: argparse.Namespace, folder: Path) -> None:
+    """A convolutional network on 600 KB requests, against a bare session; and what the transport costs."""
+    model, body = serving_models.network(folder), serving_models.request((1, 3, 224, 224), folder / "body")
+    bare = session(model, 1)
+    image = np.random.default_rng(0).random((1, 3, 224, 224), np.float32)
+
+    def run_bare() -> Run:
+        begun, count = time.perf_counter(), 0
+        while time.perf_counter() - begun < options.seconds:
+            bare.run(None, {"x": image})
+            count += 1
+        return {"per_second": count / (time.perf_counter() - begun)}
+
+    with server("wire", model, "--batch", "1") as wire:
+        sides = {
+            "bare session, one thread": run_bare,
+            "wire, 4 in flight": lambda: load(wire, body, 4, options.seconds),
+        }
+        rows = in_turn(options.rounds, sides)
+    show("compute-bound model, 600 KB requests", rows)
+    ours, theirs = rows["wire, 4 in flight"], rows["bare session, one thread"]
+    print(f"throughput: {ours['per_second'] / theirs['per_second']:.1%} of the session's (bar: 97 %)")
+    with server("wire", serving_models.summary(folder)) as wire:
+        row = in_turn(options.rounds, {"wire": lambda: load(wire, body, 4, options.seconds)})
+    show("a model that does next to nothing with 600 KB", row)
+    print(f"the server's CPU per request: {row['wire']['cpu_us']:.0f} us (bar for the transport: 300 us)")
+
+
+def overload(options: argparse.Namespace, folder: Path) -> None:
+    """Four times the calls that the queue and the batch hold: most must be refused, none may be slow."""
+    model, body = serving_models.network(folder), serving_models.request((1, 3, 224, 224), folder / "body")
+    queue = ["--queue", "16", "--batch", "1"]
+    with server("wire", model, *queue) as wire:
+        sides = {
+            "as many as fit": lambda: load(wire, body, 16, options.seconds),
+            "four times as many": lambda: load(wire, body, 64, options.seconds),
+        }
+        load(wire, body, 64, options.seconds)
+        before = wire.resident()
+        rows = in_turn(options.rounds, sides)
+        grown = wire.resident() - before
+    show("overload, queue of 16", rows)
+    fits, over = rows.values()
+    print(f"throughput: {over['per_second'] / fits['per_second']:.1%} of the best (bar: 95 %)")
+    print(f"memory: {grown / 2**20:+.1f} MiB over {options.rounds} rounds")
+
+
+def workers(options: argparse.Namespace, folder: Path) -> None:
+    """One worker thread and two."""
+    model, body = serving_models.mlp(folder), serving_models.request((1, 32), folder / "body")
+    with server("wire", model) as one, server("wire", model, "--workers", "2") as two:
+        sides = {
+            "one worker": lambda: load(one, body, 128, options.seconds, 4),
+            "two workers": lambda: load(two, body, 128, options.seconds, 4),
+        }
+        show("workers, 128 in flight on 4 connections", in_turn(options.rounds, sides))
+
+
+def crowd(options: argparse.Namespace, folder: Path) -> None:
+    """A good client alone; beside idle connections; with 1000 streams on one connection."""
+    model, body = serving_models.mlp(folder), serving_models.request((1, 32), folder / "body")
+    with server("wire", model, "--queue", "4096") as wire, ExitStack() as stack:
+        host, _, port = wire.address.rpartition(":")
+
+        def measure() -> Run:
+            return load(wire, body, 8, options.seconds)
+
+        alone = in_turn(options.rounds, {"alone": measure})
+        before = wire.resident()
+        greeting = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+        for _ in range(options.idle):
+            idle = stack.enter_context(socket.create_connection((host, int(port))))
+            idle.sendall(greeting)
+        time.sleep(1)
+        each = (wire.resident() - before) / options.idle
+        beside = in_turn(options.rounds, {f"beside {options.idle} idle": measure})
+        wide = in_turn(options.rounds, {"1000 in flight": lambda: load(wire, body, 1000, options.seconds)})
+    show("a crowd, 8 in flight", {**alone, **beside, **wide})
+    print(f"memory: {each / 1024:.0f} KiB for each idle connection")
+
+
+PARTS: Mapping[str, Callable[[argparse.Namespace, Path], None]] = {
+    part.__name__: part for part in (small, compute, overload, workers, crowd)
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--idle", type=int, default=10_000)
+    parser.add_argument("--only", default=",".join(PARTS))
+    options = parser.parse_args()
+    subprocess.run(["cargo", "build", "--quiet", "--release", "--example", "load"], cwd=WIRE, check=True)
+    for name in options.only.split(","):
+        with tempfile.TemporaryDirectory() as folder:
+            PARTS[name](options, Path(folder))
+
+
+if __name__ == "__main__":
+    main()

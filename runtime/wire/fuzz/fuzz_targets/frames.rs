@@ -1,0 +1,25 @@
+//! gRPC's message frames, compressed or not, in pieces of any size.
+#![no_main]
+
+use bytes::Bytes;
+use kerve_wire::grpc::compression::Encoding;
+use kerve_wire::grpc::frame::Decoder;
+use libfuzzer_sys::fuzz_target;
+
+const LIMIT: usize = 1 << 16;
+
+fuzz_target!(|data: &[u8]| {
+    let [encoding, size, body @ ..] = data else { return };
+    let encoding = [None, Some(Encoding::Gzip), Some(Encoding::Deflate)][usize::from(*encoding) % 3];
+    let mut decoder = Decoder::new(encoding, LIMIT);
+    for piece in body.chunks(usize::from(*size).max(1)) {
+        decoder.push(Bytes::copy_from_slice(piece));
+        loop {
+            match decoder.message() {
+                Ok(Some(message)) => assert!(message.len() <= LIMIT),
+                Ok(None) => break,
+                Err(_) => return,
+            }
+        }
+    }
+});
