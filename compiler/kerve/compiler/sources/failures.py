@@ -31,7 +31,9 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
         "its Lambda was written by another Python; load and save it there again",
     ),
     (
-        re.compile(r"expected \d+ variables|shape mismatch|(layer|weight) count|assigned value shape", re.IGNORECASE),
+        re.compile(
+            r"expected \d+ variables|shape mismatch|(layer|weight) count|assigned value shape", re.IGNORECASE
+        ),
         "the weights do not belong to it",
     ),
 )

@@ -39,6 +39,11 @@ class Description:
     is_keras_model: bool
 
     @property
+    def is_of_tensorflow_1(self) -> bool:
+        """Whether it is a graph with variables, as sessions save it, rather than an object with functions."""
+        return not self.graph.object_graph_def.nodes
+
+    @property
     def keras_version(self) -> str:
         """The version of Keras that wrote it, else "" (a graph does not tell what made it)."""
         return next((str(each["keras_version"]) for each in self.configs if "keras_version" in each), "")

@@ -6,78 +6,56 @@ inputs. Dense features only: those of varying length are sparse tensors, which O
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.framework import convert_to_constants
 
 from kerve.compiler.errors import ConversionError
+from kerve.compiler.sources.saved_model.graphs import Frozen
 
-__all__ = ["Entry", "cut", "has_parser"]
+__all__ = ["cut", "has_parser"]
 
 _PARSERS = frozenset({"ParseExample", "ParseExampleV2"})
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A way into a model."""
-
-    inputs: Mapping[str, tf.TensorSpec]
-    #: From the features to the outputs, without parser.
-    call: Callable[[Mapping[str, Any]], dict[str, Any]]
-    #: The same by way of serialized examples, through the signature as it is.
-    original: Callable[[Mapping[str, Any]], dict[str, Any]]
-
-
-def has_parser(signature: Any) -> bool:
-    """Whether a signature parses examples."""
-    definition = signature.graph.as_graph_def()
-    nodes = [
-        *definition.node,
-        *(node for function in definition.library.function for node in function.node_def),
-    ]
+def has_parser(definition: Any) -> bool:
+    """Whether a graph parses examples."""
+    functions = definition.library.function
+    nodes = [*definition.node, *(node for function in functions for node in function.node_def)]
     return any(node.op in _PARSERS for node in nodes)
 
 
-def cut(signature: Any) -> Entry:
-    """Return the signature without its parser; raises `ConversionError` for sparse features."""
-    frozen = convert_to_constants.convert_variables_to_constants_v2(signature)
-    (parser,) = (each for each in frozen.graph.get_operations() if each.type in _PARSERS)
-    features = dict(_dense_features(parser))
-    whole = tf.compat.v1.wrap_function(
-        lambda: tf.import_graph_def(frozen.graph.as_graph_def(), name=""), signature=[]
-    )
-    names = sorted(signature.structured_outputs)  # the order of the flat outputs
-    outputs = [whole.graph.get_tensor_by_name(tensor.name) for tensor in frozen.outputs]
-    inputs = [whole.graph.get_tensor_by_name(tensor.name) for tensor in features.values()]
-    pruned = whole.prune(inputs, outputs)
-    (argument,) = signature.structured_input_signature[1]
+def cut(frozen: Frozen) -> Frozen:
+    """Return the graph without its parser; raises `ConversionError` for sparse features."""
+    if len(frozen.inputs) != 1:
+        raise ConversionError(
+            f"the signature parses examples and takes {', '.join(frozen.inputs)}; "
+            "choose a signature with one of the two, or export the model with raw tensors"
+        )
+    (argument,) = frozen.inputs
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(frozen.definition, name="")
+    (parser,) = (each for each in graph.get_operations() if each.type in _PARSERS)
 
-    def call(arguments: Mapping[str, Any]) -> dict[str, Any]:
-        return dict(zip(names, pruned(*(arguments[key] for key in features)), strict=True))
+    def original(features: Mapping[str, Any]) -> dict[str, Any]:
+        return frozen.original({argument: tf.constant(list(_serialized(features)))})
 
-    def original(arguments: Mapping[str, Any]) -> dict[str, Any]:
-        results: dict[str, Any] = signature(**{argument: tf.constant(list(_serialized(arguments)))})
-        return results
-
-    specs = {key: tf.TensorSpec(tensor.shape, tensor.dtype, key) for key, tensor in features.items()}
-    return Entry(specs, call, original)
+    return replace(frozen, inputs=dict(_dense_features(parser)), original=original)
 
 
-def _dense_features(parser: Any) -> Iterator[tuple[str, Any]]:
+def _dense_features(parser: Any) -> Iterator[tuple[str, str]]:
     """The name and the tensor of each feature of fixed size."""
-    sparse = len(parser.get_attr("sparse_types"))
-    if sparse:
+    if parser.get_attr("sparse_types"):
         keys = ", ".join(_keys(parser, "sparse"))
         raise ConversionError(
             f"the signature parses the features {keys} into sparse tensors, which ONNX does not have; "
             "export the model with raw tensors of fixed size (build_raw_serving_input_receiver_fn)"
         )
     tensors = parser.outputs[-len(parser.get_attr("Tdense")) :]
-    yield from zip(_keys(parser, "dense"), tensors, strict=True)
+    yield from zip(_keys(parser, "dense"), (tensor.name for tensor in tensors), strict=True)
 
 
 def _keys(parser: Any, kind: str) -> list[str]:
@@ -93,8 +71,7 @@ def _keys(parser: Any, kind: str) -> list[str]:
 def _serialized(features: Mapping[str, Any]) -> Iterator[bytes]:
     """One tf.Example for each row."""
     columns = {key: np.asarray(value) for key, value in features.items()}
-    (rows,) = {len(column) for column in columns.values()}
-    for row in range(rows):
+    for row in range(min(len(column) for column in columns.values())):
         example = tf.train.Example()
         for key, column in columns.items():
             _fill(example.features.feature[key], column[row].reshape(-1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from kerve.compiler.sources.base import KerasSource, record_of
 from kerve.compiler.sources.detect import Kind
 from kerve.compiler.sources.keras2 import bridges
 from kerve.compiler.sources.options import LoadOptions
-from kerve.compiler.sources.saved_model import examples
+from kerve.compiler.sources.saved_model import examples, graphs
 from kerve.compiler.sources.saved_model.describe import Description, describe
+from kerve.compiler.sources.saved_model.graphs import Function
 
 __all__ = ["from_folder"]
 
@@ -50,20 +51,29 @@ def _as_keras(found: Description, own: Mapping[str, Any]) -> KerasSource | None:
 
 
 def _as_graph(found: Description, name: str) -> KerasSource:
-    loaded = tf.saved_model.load(str(found.path), tags=list(found.tags) or None)
-    signature = loaded.signatures[name]
-    entry = examples.cut(signature) if examples.has_parser(signature) else None
-    if entry is None:
-        _, inputs = signature.structured_input_signature
-        call: Callable[..., Any] = lambda arguments: signature(**arguments)  # noqa: E731
-        original = call
-    else:
-        inputs, call, original = entry.inputs, entry.call, entry.original
+    """Take one signature for a function; the original is what TensorFlow itself makes of it."""
+    inputs, call, original = _function(found, name)
     specs = {key: tf.TensorSpec(spec.shape, spec.dtype, key) for key, spec in inputs.items()}
-    model = whole.as_model(call, specs, name)
-    model._kerve_keeps = loaded
     return KerasSource(
         record=record_of(Kind.SAVED_MODEL.value, found.path, keras_version=found.keras_version),
-        model=model,
-        original=lambda arguments, training: original(arguments),  # noqa: ARG005
+        model=whole.as_model(call, specs, name),
+        original=lambda arguments, **_: original(arguments),
     )
+
+
+def _function(found: Description, name: str) -> tuple[Mapping[str, tf.TensorSpec], Function, Function]:
+    if found.is_of_tensorflow_1:
+        frozen = graphs.freeze_session(found, name)
+    else:
+        loaded = tf.saved_model.load(str(found.path), tags=list(found.tags))
+        signature = loaded.signatures[name]
+        if not examples.has_parser(signature.graph.as_graph_def()):
+
+            def call(arguments: Mapping[str, Any], _alive: Any = loaded) -> dict[str, Any]:
+                return dict(signature(**arguments))
+
+            return signature.structured_input_signature[1], call, call
+        frozen = graphs.freeze_function(signature)
+    if examples.has_parser(frozen.definition):
+        frozen = examples.cut(frozen)
+    return *frozen.function(), frozen.original
