@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -74,24 +75,26 @@ class Editor:
         assert graph is not None
         for index, output in enumerate(graph.outputs):
             if output is old:
-                self.set_output(graph, index, new)
+                self.set_output(graph, index, new, old.shape)
         old.replace_all_uses_with(new)
         producer = old.producer()
         if producer is not None and not any(output.uses() for output in producer.outputs):
             graph.remove(producer, safe=True)
 
-    def set_output(self, graph: ir.Graph, index: int, value: ir.Value) -> None:
+    def set_output(self, graph: ir.Graph, index: int, value: ir.Value, shape: ir.Shape | None) -> None:
         """Make a value an output of a graph, under the name of the output that it replaces."""
         old = graph.outputs[index]
         if value is old:
             return
         producer = value.producer()
         if producer is None or producer.graph is not graph or value.is_graph_output():
-            identity = ir.node("Identity", [value])
+            identity = ir.node("Identity", [value], outputs=[ir.Value(type=value.type, shape=value.shape)])
             graph.append(identity)
             value = identity.outputs[0]
-        value.name, old.name = old.name, None
-        value.type, value.shape = old.type, old.shape
+        name = str(old.name)
+        old.name = _free_name(graph, name)  # it may go on inside the graph
+        value.name = name
+        value.shape = value.shape if shape is None else shape
         graph.outputs[index] = value
 
     def close(self) -> None:
@@ -103,3 +106,8 @@ class Editor:
             del initializers[str(source.name)]
             derived.name = source.name
         self._derived.clear()
+
+
+def _free_name(graph: ir.Graph, base: str) -> str:
+    used = {value.name for node in graph for value in node.outputs}
+    return next(name for count in itertools.count(1) if (name := f"{base}:{count}") not in used)

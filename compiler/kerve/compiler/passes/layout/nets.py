@@ -37,7 +37,7 @@ def is_transpose(node: ir.Node | None) -> bool:
 
 def nets_of(graph: ir.Graph) -> list[Net]:
     """Return the nets of all tensors of known rank that this graph makes, or reorders, in its order."""
-    return [net for tensor in _tensors(graph) if (net := _net(graph, tensor)).readers]
+    return [_net(graph, tensor) for tensor in _tensors(graph)]
 
 
 def _tensors(graph: ir.Graph) -> Iterator[ir.Value]:

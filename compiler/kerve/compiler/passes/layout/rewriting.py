@@ -56,7 +56,9 @@ class _Offer:
             change = compose(inverse(self._have), wanted(reader, self._moved))
             value = self._copy(change, reader)
             if reader.node is None:
-                self._editor.set_output(self._graph, reader.index, value)
+                output = self._graph.outputs[reader.index]
+                shape = None if output is self._net.tensor else output.shape  # with the author's names
+                self._editor.set_output(self._graph, reader.index, value, shape)
             else:
                 reader.node.replace_input_with(reader.index, value)
 

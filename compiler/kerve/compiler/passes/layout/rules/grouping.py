@@ -23,7 +23,7 @@ def group(before: Sequence[Dim], after: Sequence[Dim]) -> list[Group] | None:
 
     None if the sizes do not say enough, or contradict each other.
     """
-    sizes = _solve([_size(dim) for dim in before], [_size(dim) for dim in after])
+    sizes = _solve(before, after)
     if sizes is None:
         return None
     # A cut is possible wherever as many elements lie before it on both sides.
@@ -56,32 +56,49 @@ def _ends(sizes: Sequence[Size]) -> dict[Size, int]:
     return ends
 
 
-def _size(dim: Dim) -> Size | None:
-    if isinstance(dim, int):
-        return dim, ()
-    return None if dim.value is None else (1, (dim.value,))
+def _solve(before: Sequence[Dim], after: Sequence[Dim]) -> tuple[list[Size], list[Size]] | None:
+    """Put a size for each dimension, such that both sides hold the same number of elements.
 
-
-def _solve(left: list[Size | None], right: list[Size | None]) -> tuple[list[Size], list[Size]] | None:
-    """Find the one open size on each side, which follows from the others: the elements are the same."""
-    if left.count(None) > 1 or right.count(None) > 1 or (0, ()) in left or (0, ()) in right:
+    An open size that only one side knows follows from all others.
+    """
+    left, right = _sizes(before, "before"), _sizes(after, "after")
+    if (0, ()) in left or (0, ()) in right:
         return None
-    known_left, known_right = (_product(side) for side in (left, right))
-    unknown: Size = (1, ("",)) if None in left and None in right else _ONE  # no dimension has an empty name
-    more_left, more_right = _over(known_right, known_left), _over(known_left, known_right)
-    fill_left = _times(unknown, more_left) if more_left else unknown
-    fill_right = unknown if more_left and None in left else _times(unknown, more_right or _ONE)
-    return (
-        [fill_left if size is None else size for size in left],
-        [fill_right if size is None else size for size in right],
-    )
+    if (filled := _fill(right, left)) is not None:
+        return left, filled
+    if (filled := _fill(left, right)) is not None:
+        return filled, right
+    return left, right
 
 
-def _product(sizes: Sequence[Size | None]) -> Size:
+def _fill(side: list[Size], other: list[Size]) -> list[Size] | None:
+    """Express the one open size of a side that the other side lacks by what the other side has."""
+    names = {name for size in other for name in size[1]}
+    lacking = [index for index, size in enumerate(side) if not names.issuperset(size[1])]
+    if len(lacking) != 1:
+        return None
+    rest = side[: lacking[0]] + side[lacking[0] + 1 :]
+    size = _over(_product(other), _product(rest))
+    if size is None:
+        return None
+    return [size if index == lacking[0] else known for index, known in enumerate(side)]
+
+
+def _sizes(dims: Sequence[Dim], side: str) -> list[Size]:
+    """Return sizes; a dimension without a name gets one of its own."""
+    sizes: list[Size] = []
+    for axis, dim in enumerate(dims):
+        if isinstance(dim, int):
+            sizes.append((dim, ()))
+        else:
+            sizes.append((1, (dim.value or f"{side} {axis}",)))
+    return sizes
+
+
+def _product(sizes: Sequence[Size]) -> Size:
     product = _ONE
     for size in sizes:
-        if size is not None:
-            product = _times(product, size)
+        product = _times(product, size)
     return product
 
 
