@@ -57,11 +57,15 @@ def read(path: Path) -> Architecture:
 
 
 class _Loader(yaml.SafeLoader):
-    """Data only, with the two tags for data that old versions of Keras wrote."""
+    """Data only, with the tags for data that old versions of Keras wrote."""
 
 
 _Loader.add_constructor("tag:yaml.org,2002:python/tuple", _Loader.construct_yaml_seq)
 _Loader.add_constructor("tag:yaml.org,2002:python/unicode", _Loader.construct_yaml_str)
+_Loader.add_constructor(
+    "tag:yaml.org,2002:python/object/apply:tensorflow.python.training.tracking.data_structures.ListWrapper",
+    lambda loader, node: loader.construct_sequence(node, deep=True)[0],  # a list in a list of arguments
+)
 
 
 def _from_yaml(path: Path, text: str) -> Any:

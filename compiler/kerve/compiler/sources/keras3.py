@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import h5py
 import keras
 
 from kerve.compiler.errors import LoadError
-from kerve.compiler.sources import failures
+from kerve.compiler.sources import failures, training
 from kerve.compiler.sources.base import KerasSource, record_of
 from kerve.compiler.sources.detect import Kind, Recognised
 
@@ -42,31 +40,5 @@ def from_file(found: Recognised, custom_objects: Mapping[str, Any], trust: bool)
     return KerasSource(
         record=record_of(found.kind.value, found.path, keras_version=found.keras_version),
         model=model,
-        warnings=_compile(model, _training_config(found), custom_objects),
+        warnings=training.restore(model, training.config_in(found), custom_objects),
     )
-
-
-def _training_config(found: Recognised) -> dict[str, Any] | None:
-    """What the model was compiled with, as it was written."""
-    if found.kind is Kind.ARCHIVE:
-        config = found.config.get("compile_config")
-        return config if isinstance(config, dict) else None
-    with h5py.File(found.path, "r") as file:
-        text = file.attrs.get("training_config")
-    config = json.loads(text) if text else None
-    return config if isinstance(config, dict) else None
-
-
-def _compile(
-    model: keras.Model, config: dict[str, Any] | None, custom_objects: Mapping[str, Any]
-) -> list[str]:
-    """Give the model its loss and metrics back, for `evaluate`; the optimizer stays behind."""
-    if config is None:
-        return []
-    wanted = {key: config.get(key) for key in ("loss", "loss_weights", "metrics", "weighted_metrics")}
-    try:
-        with keras.saving.custom_object_scope(dict(custom_objects)):
-            model.compile_from_config({"optimizer": "sgd", **wanted})
-    except Exception as error:  # noqa: BLE001  # a loss that cannot be restored must not keep the model from serving
-        return [f"the loss and metrics could not be restored ({failures.first_line(error)})"]
-    return []

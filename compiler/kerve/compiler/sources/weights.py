@@ -41,7 +41,7 @@ def from_parts(found: Recognised, own: Mapping[str, Any], options: LoadOptions) 
             model = _keras_3(plan, own, options.trust)
             _load(model, found)
             return KerasSource(record=record, model=model, warnings=trusted)
-        old = keras2.from_config(plan.config, own)
+        old = keras2.from_config(plan.config, own, plan.keras_version)
         _load(old, found)
         source = keras2.from_model(old, record)
     return KerasSource(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -46,9 +48,10 @@ def first_difference(
 
 
 def _accepted_inputs(old: tf_keras.Model) -> list[Any] | None:
-    for size in _SIZES:
+    for size, whole_numbers in itertools.product(_SIZES, (False, True)):  # ids came as floats in Keras 2
         rng = np.random.default_rng(_SEED)
-        data = [_sample(rng, tensor, size, _vocabulary(old)) for tensor in tf.nest.flatten(old.inputs)]
+        samples = _Samples(rng, size, _vocabulary(old), whole_numbers)
+        data = [samples.draw(tensor) for tensor in tf.nest.flatten(old.inputs)]
         try:
             _run(old, tf.nest.pack_sequence_as(old._nested_inputs, data))
         except (tf.errors.OpError, ValueError, TypeError):
@@ -66,19 +69,32 @@ def _vocabulary(old: tf_keras.Model) -> int:
     return min((size for size in sizes if isinstance(size, int)), default=8)
 
 
-def _sample(rng: np.random.Generator, tensor: Any, size: int, vocabulary: int) -> Any:
-    batch, *dims = tensor.shape
-    shape = [batch or _BATCH, *(size if dim is None else dim for dim in dims)]
-    if tensor.dtype == tf.string:
-        return tf.constant(rng.choice(_WORDS, shape))
-    if tensor.dtype == tf.bool:
-        return tf.constant(rng.random(shape) < 0.5)
-    if tensor.dtype.is_integer:
-        values = rng.integers(0, vocabulary, shape)
+@dataclass(frozen=True)
+class _Samples:
+    """A source of random inputs."""
+
+    rng: np.random.Generator
+    open_size: int
+    vocabulary: int
+    whole_numbers: bool
+
+    def draw(self, tensor: Any) -> Any:
+        """Return values for an input."""
+        batch, *dims = tensor.shape
+        shape = [batch or _BATCH, *(self.open_size if dim is None else dim for dim in dims)]
+        if tensor.dtype == tf.string:
+            return tf.constant(self.rng.choice(_WORDS, shape))
+        if tensor.dtype == tf.bool:
+            return tf.constant(self.rng.random(shape) < 0.5)
+        if self.whole_numbers or tensor.dtype.is_integer:
+            return tf.cast(self._ids(shape), tensor.dtype)
+        return tf.cast(self.rng.standard_normal(shape), tensor.dtype)
+
+    def _ids(self, shape: list[int]) -> Any:
+        values = self.rng.integers(0, self.vocabulary, shape)
         if len(shape) > 1:
             values[0, shape[1] // 2 :] = 0  # padding, as sequences have it
-        return tf.cast(values, tensor.dtype)
-    return tf.cast(rng.standard_normal(shape), tensor.dtype)
+        return values
 
 
 def _run(model: Any, arguments: Any) -> list[NDArray[Any]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from kerve.compiler.sources.keras2 import legacy
+
 __all__ = ["migrated"]
 
 #: cuDNN's layers compute on GPUs only; these compute the same, and Keras converts the weights when it
@@ -23,24 +25,27 @@ _BEFORE_THE_KEY: dict[str, dict[str, Any]] = {
 _OLD_NAMES = {"BatchNormalizationV1": "BatchNormalization", "BatchNormalizationV2": "BatchNormalization"}
 
 
-def migrated(config: Any) -> Any:
-    """Return the configuration of a model or layer, with everything in it brought up to date."""
+def migrated(config: Any, keras_version: str) -> Any:
+    """Return the configuration of a model or layer, with everything in it brought up to date.
+
+    `keras_version` is that of the writer. Layers may come out as ones of `legacy.LEGACY_LAYERS`.
+    """
     if isinstance(config, list):
-        return [migrated(item) for item in config]
+        return [migrated(item, keras_version) for item in config]
     if not isinstance(config, dict):
         return config
-    fields = {key: migrated(value) for key, value in config.items()}
+    fields = {key: migrated(value, keras_version) for key, value in config.items()}
     if fields.get("class_name") == "function":  # Keras 2.13 and later write it so, and read only its name
         return fields["config"]
     if isinstance(fields.get("class_name"), str) and isinstance(fields.get("config"), dict):
-        return _layer(fields)
+        return _layer(fields, keras_version)
     return fields
 
 
-def _layer(fields: dict[str, Any]) -> dict[str, Any]:
+def _layer(fields: dict[str, Any], keras_version: str) -> dict[str, Any]:
     name = _OLD_NAMES.get(fields["class_name"], fields["class_name"])
     inner = _BEFORE_THE_KEY.get(name, {}) | fields["config"]
     if name in _CUDNN:
         name, same = _CUDNN[name]
         inner = inner | same
-    return {**fields, "class_name": name, "config": inner}
+    return {**fields, "class_name": legacy.class_name(name, inner, keras_version), "config": inner}

@@ -13,7 +13,7 @@ import tf_keras
 
 from kerve.compiler.sources import failures
 from kerve.compiler.sources.detect import Kind, Recognised
-from kerve.compiler.sources.keras2 import bridges
+from kerve.compiler.sources.keras2 import bridges, legacy
 from kerve.compiler.sources.keras2.migrate import migrated
 
 __all__ = ["from_config", "read"]
@@ -21,18 +21,21 @@ __all__ = ["from_config", "read"]
 
 def read(found: Recognised, own: Mapping[str, Any], trust: bool) -> tf_keras.Model:
     """Read a whole model, from HDF5 or an archive; raises `LoadError`."""
-    with failures.explained(found.path), tf_keras.utils.custom_object_scope(bridges.for_tf_keras(own)):
+    with failures.explained(found.path), _known(own):
         if found.kind is Kind.ARCHIVE:
             return _from_archive(found.path, trust)
         return _from_hdf5(found)
 
 
-def from_config(config: Any, own: Mapping[str, Any]) -> tf_keras.Model:
+def from_config(config: Any, own: Mapping[str, Any], keras_version: str) -> tf_keras.Model:
     """Build a model from an architecture, as `to_json` and `to_yaml` write it."""
-    with tf_keras.utils.custom_object_scope(bridges.for_tf_keras(own)):
-        model = tf_keras.models.model_from_json(json.dumps(migrated(config)))
-    assert isinstance(model, tf_keras.Model)
-    return model
+    with _known(own):
+        return tf_keras.models.model_from_json(json.dumps(migrated(config, keras_version)))
+
+
+def _known(own: Mapping[str, Any]) -> Any:
+    """What tf_keras does not know by itself."""
+    return tf_keras.utils.custom_object_scope({**legacy.LEGACY_LAYERS, **bridges.for_tf_keras(own)})
 
 
 def _from_archive(path: Path, trust: bool) -> tf_keras.Model:
@@ -45,6 +48,6 @@ def _from_archive(path: Path, trust: bool) -> tf_keras.Model:
 def _from_hdf5(found: Recognised) -> tf_keras.Model:
     """Read the weights from the file, and the architecture, brought up to date, from memory."""
     with h5py.File("up-to-date.h5", "w", driver="core", backing_store=False, libver="latest") as file:
-        file.attrs["model_config"] = json.dumps(migrated(found.config))
+        file.attrs["model_config"] = json.dumps(migrated(found.config, found.keras_version))
         file["model_weights"] = h5py.ExternalLink(str(found.path.absolute()), "/model_weights")
         return tf_keras.models.load_model(file, compile=False)

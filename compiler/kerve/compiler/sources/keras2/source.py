@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import tensorflow as tf
@@ -10,7 +11,7 @@ import tf_keras
 
 from kerve.artifact.v1 import manifest_pb2
 from kerve.compiler.errors import LoadError
-from kerve.compiler.sources import failures, whole
+from kerve.compiler.sources import failures, training, whole
 from kerve.compiler.sources.base import KerasSource, record_of
 from kerve.compiler.sources.detect import Recognised
 from kerve.compiler.sources.keras2 import reading
@@ -26,13 +27,17 @@ def from_object(model: tf_keras.Model) -> KerasSource:
         raise LoadError(
             f"a {type(model).__name__} of tf_keras is not a model; put the layer into a Sequential"
         )
-    return from_model(model, record_of("object", keras_version=tf_keras.__version__))
+    source = from_model(model, record_of("object", keras_version=tf_keras.__version__))
+    warnings = training.restore(source.model, model.get_compile_config(), {})
+    return replace(source, warnings=[*source.warnings, *warnings])
 
 
 def from_file(found: Recognised, own: Mapping[str, Any], trust: bool) -> KerasSource:
     """Read a whole model; raises `LoadError`."""
     model = reading.read(found, own, trust)
-    return from_model(model, record_of(found.kind.value, found.path, keras_version=found.keras_version))
+    source = from_model(model, record_of(found.kind.value, found.path, keras_version=found.keras_version))
+    warnings = training.restore(source.model, training.config_in(found), own)
+    return replace(source, warnings=[*source.warnings, *warnings])
 
 
 def from_model(old: tf_keras.Model, record: manifest_pb2.Source) -> KerasSource:

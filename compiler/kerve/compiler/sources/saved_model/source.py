@@ -11,7 +11,7 @@ import tensorflow as tf
 import tf_keras
 
 from kerve.compiler.errors import LoadError
-from kerve.compiler.sources import consent, failures, keras2, whole
+from kerve.compiler.sources import consent, failures, keras2, training, whole
 from kerve.compiler.sources.base import KerasSource, record_of
 from kerve.compiler.sources.detect import Kind
 from kerve.compiler.sources.keras2 import bridges
@@ -42,12 +42,13 @@ def _as_keras(found: Description, own: Mapping[str, Any]) -> KerasSource | None:
             model = tf_keras.models.load_model(str(found.path), compile=False)
         except (ValueError, TypeError, AttributeError, KeyError):  # how tf_keras says that it cannot
             return None
+    record = record_of(Kind.SAVED_MODEL.value, found.path, keras_version=found.keras_version)
     try:
-        return keras2.translated(
-            model, record_of(Kind.SAVED_MODEL.value, found.path, keras_version=found.keras_version)
-        )
+        source = keras2.translated(model, record)
     except (LoadError, keras2.UntranslatableError):  # a subclassed model: its signatures know more of it
         return None
+    warnings = training.restore(source.model, found.configs[0].get("training_config"), own)
+    return replace(source, warnings=[*source.warnings, *warnings])
 
 
 def _as_graph(found: Description, name: str) -> KerasSource:

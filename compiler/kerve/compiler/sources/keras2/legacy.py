@@ -1,0 +1,37 @@
+"""What old versions computed otherwise than the last Keras 2, under the same names."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+
+__all__ = ["LEGACY_LAYERS", "class_name"]
+
+#: Keras by itself, up to its last version 2.3.1, and Keras 2.1 within TensorFlow: "2.2.4" is by itself, and
+#: "2.2.4-tf" and "2.4.0" are within TensorFlow.
+_RESIZES_FROM_CORNERS = re.compile(r"1\..*|2\.[01]\..*|2\.[23]\.\d+")
+
+
+class CornerUpSampling2D(tf_keras.layers.UpSampling2D):  # type: ignore[misc]  # tf_keras has no type information
+    """Bilinear upsampling with samples in the corners of pixels, where it is in their centers today."""
+
+    def call(self, inputs: Any) -> Any:
+        """Resize by the layer's factors."""
+        is_nchw = self.data_format == "channels_first"
+        images = tf.transpose(inputs, (0, 2, 3, 1)) if is_nchw else inputs
+        known, actual = images.shape[1:3], tf.unstack(tf.shape(images)[1:3])
+        size = [(known[axis] or actual[axis]) * factor for axis, factor in enumerate(self.size)]
+        resized = tf.compat.v1.image.resize_bilinear(images, size)
+        return tf.transpose(resized, (0, 3, 1, 2)) if is_nchw else resized
+
+
+LEGACY_LAYERS = {"CornerUpSampling2D": CornerUpSampling2D}
+
+
+def class_name(name: str, config: dict[str, Any], keras_version: str) -> str:
+    """Return the class that computes today what a layer of class `name` computed in the given version."""
+    is_bilinear = name == "UpSampling2D" and config.get("interpolation") == "bilinear"
+    return "CornerUpSampling2D" if is_bilinear and _RESIZES_FROM_CORNERS.fullmatch(keras_version) else name
