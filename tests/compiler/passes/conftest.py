@@ -13,6 +13,7 @@ import onnxruntime as ort
 import onnxscript
 import pytest
 from numpy.typing import NDArray
+from onnx_ir.passes import common
 
 from kerve.compiler.passes import optimize
 
@@ -147,7 +148,9 @@ class Emitter:
 
     def model(self, *outputs: ir.Value) -> ir.Model:
         self.output(*outputs)
-        return ir.Model(self.graph, ir_version=10)
+        model = ir.Model(self.graph, ir_version=10)
+        common.NameFixPass()(model)  # as the lowering does, for the bodies of loops
+        return model
 
 
 @pytest.fixture

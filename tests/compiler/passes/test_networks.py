@@ -10,7 +10,9 @@ import pytest
 
 
 def _mobilenet(e: Any) -> ir.Model:
-    x = e.op.HardSwish(e.batch_normalization(e.conv(e.input("batch", 16, 16, 3), 8, bias=False, strides=[2, 2])))
+    x = e.op.HardSwish(
+        e.batch_normalization(e.conv(e.input("batch", 16, 16, 3), 8, bias=False, strides=[2, 2]))
+    )
     for _ in range(2):
         y = e.op.HardSwish(e.batch_normalization(e.conv(x, 16, 1, bias=False)))
         padded = e.op.Pad(y, e.ints(0, 1, 1, 0, 0, 1, 1, 0))

@@ -125,7 +125,10 @@ def _gather(e: Any, data: Draw, x: ir.Value) -> ir.Value:
 
 
 def _tile(e: Any, data: Draw, x: ir.Value) -> ir.Value:
-    repeats = [1, *data.draw(st.lists(st.integers(1, 2), min_size=len(_sizes(x)) - 1, max_size=len(_sizes(x)) - 1))]
+    repeats = [
+        1,
+        *data.draw(st.lists(st.integers(1, 2), min_size=len(_sizes(x)) - 1, max_size=len(_sizes(x)) - 1)),
+    ]
     return e.op.Tile(x, e.ints(*repeats))
 
 
@@ -182,7 +185,13 @@ def _times_size(e: Any, data: Draw, x: ir.Value) -> ir.Value:
     return e.op.Mul(x, e.op.Cast(size, to=int(ir.DataType.FLOAT)))
 
 
-_SPATIAL = (_conv, _conv, _pool, lambda e, data, x: e.batch_normalization(x), lambda e, data, x: e.squeeze_excite(x))
+_SPATIAL = (
+    _conv,
+    _conv,
+    _pool,
+    lambda e, data, x: e.batch_normalization(x),
+    lambda e, data, x: e.squeeze_excite(x),
+)
 _ANY = (
     _unary,
     _unary,
@@ -241,4 +250,6 @@ def test_a_random_graph_stays_the_same_with_no_more_transposes(
         if 2 <= len(_sizes(y)) <= 6 and np.prod(_sizes(y)) <= _LARGEST:
             values.append(y)
     outputs = list(dict.fromkeys([values[-1], data.draw(st.sampled_from(values), label="another output")]))
-    optimized(e.model(*(e.op.Mul(value, 0.5) if value.is_graph_input() else value for value in outputs)), atol=1e-4)
+    optimized(
+        e.model(*(e.op.Mul(value, 0.5) if value.is_graph_input() else value for value in outputs)), atol=1e-4
+    )

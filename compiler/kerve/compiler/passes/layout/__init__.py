@@ -21,7 +21,7 @@ from kerve.compiler.passes.layout.assignment import assign
 from kerve.compiler.passes.layout.cost import total
 from kerve.compiler.passes.layout.nets import is_transpose, nets_of
 from kerve.compiler.passes.layout.placement import Placement
-from kerve.compiler.passes.layout.proposal import permutations, propose
+from kerve.compiler.passes.layout.proposal import ideas, propose
 from kerve.compiler.passes.layout.rewriting import rewrite
 
 __all__ = ["Layout"]
@@ -58,8 +58,8 @@ def _improve(graph: ir.Graph, editor: Editor) -> bool:
     nets = nets_of(graph)
     best: dict[ir.Node, Placement] = {}
     lowest = total(nets, {})
-    for perm in permutations(graph):
-        moved = assign(nets, propose(graph, perm))
+    for idea in ideas(graph):
+        moved = assign(nets, propose(graph, idea))
         cost = total(nets, moved)
         if cost < lowest:
             best, lowest = moved, cost

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from kerve.compiler.passes.editing import Editor
 from kerve.compiler.passes.layout.permutation import Perm
 
-__all__ = ["Placement", "Rule", "Slot"]
+__all__ = ["Placement", "Rule", "Slot", "stay"]
 
 
 @dataclass(frozen=True)
@@ -51,3 +51,7 @@ class Rule:
 
     place: Callable[[ir.Node, Slot, Perm], Placement | None]
     move: Callable[[ir.Node, Placement, Editor], None]
+
+
+def stay(node: ir.Node, placement: Placement, editor: Editor) -> None:
+    """Move a node in which nothing depends on the order of axes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
@@ -10,36 +11,68 @@ from kerve.compiler.passes.layout.nets import is_transpose
 from kerve.compiler.passes.layout.permutation import Perm, compose, inverse, is_identity, perm_of
 from kerve.compiler.passes.layout.placement import Placement, Slot
 from kerve.compiler.passes.layout.rules import place
+from kerve.compiler.passes.reading import is_constant
 
-__all__ = ["permutations", "propose"]
+__all__ = ["Idea", "ideas", "propose"]
 
 
-def permutations(graph: ir.Graph) -> list[Perm]:
-    """Return the permutations worth trying, the most common first: those that occur, and their inverses."""
+@dataclass(frozen=True)
+class Idea:
+    """Store tensors under `perm` wherever a Transpose now offers them so.
+
+    A permutation that undoes itself leads to the other layout and back alike; `side` tells the two apart.
+    """
+
+    perm: Perm
+    side: int | None
+
+
+def ideas(graph: ir.Graph) -> list[Idea]:
+    """Return what is worth trying, the most common first: the permutations that occur, and their inverses."""
     occurring: Counter[Perm] = Counter()
     for node in graph:
         if is_transpose(node):
             perm = perm_of(node)
             occurring.update({perm, inverse(perm)})
-    return sorted(occurring, key=lambda perm: (-occurring[perm], perm))
+    return [
+        Idea(perm, side)
+        for perm in sorted(occurring, key=lambda perm: (-occurring[perm], perm))
+        for side in ((0, 1) if perm == inverse(perm) else (None,))
+    ]
 
 
-def propose(graph: ir.Graph, perm: Perm) -> dict[ir.Node, Placement]:
-    """Find what could change if tensors were stored under `perm` where a Transpose now offers them so.
+def propose(graph: ir.Graph, idea: Idea) -> dict[ir.Node, Placement]:
+    """Find what could change under an idea, and how.
 
-    From there the other layout spreads through every node that has a rule for it; beyond a node that
-    changes the number of axes it is another permutation, and Transposes it passes through unseen.
+    From the Transposes the other layout spreads through every node that has a rule for it; beyond a node
+    that changes the number of axes it is another permutation, and Transposes it passes through unseen.
     """
     spread = _Spread(graph)
+    sides = _sides(graph) if idea.side is not None else {}
     for node in graph:
-        if is_transpose(node):
-            source, result = node.inputs[0], node.outputs[0]
-            if source is not None and perm_of(node) == perm:
-                spread.to(source, perm)
-            if inverse(perm_of(node)) == perm:
-                spread.to(result, perm)
+        source, result = (node.inputs[0], node.outputs[0]) if is_transpose(node) else (None, None)
+        if source is None or result is None:
+            continue
+        if perm_of(node) == idea.perm and sides.get(source) == idea.side:
+            spread.to(source, idea.perm)
+        if inverse(perm_of(node)) == idea.perm and sides.get(result) == idea.side:
+            spread.to(result, idea.perm)
     spread.run()
     return spread.placements
+
+
+def _sides(graph: ir.Graph) -> dict[ir.Value, int]:
+    """Put the tensors of a node on one side, and those of a Transpose on two."""
+    sides: dict[ir.Value, int] = {}
+    for node in graph:
+        tensors = [value for value in node.inputs if value is not None and not is_constant(value)]
+        known = [sides[value] for value in tensors if value in sides]
+        side = known[0] if known else 0
+        for value in tensors:
+            sides.setdefault(value, side)
+        for output in node.outputs:
+            sides[output] = 1 - side if is_transpose(node) else side
+    return sides
 
 
 class _Spread:

@@ -17,7 +17,7 @@ from kerve.compiler.passes.layout.rules.axes import (
 )
 from kerve.compiler.passes.layout.rules.channels import BATCH_NORMALIZATION, CONV, GLOBAL_POOL, MATMUL
 from kerve.compiler.passes.layout.rules.elementwise import ELEMENTWISE, ELEMENTWISE_OPS
-from kerve.compiler.passes.layout.rules.indexing import EXPAND, GATHER, PAD, SHAPE, SLICE, TILE
+from kerve.compiler.passes.layout.rules.indexing import EXPAND, GATHER, PAD, SHAPE, SIZE, SLICE, TILE
 from kerve.compiler.passes.layout.rules.shaping import RESHAPE, SQUEEZE
 from kerve.compiler.passes.reading import is_op
 
@@ -51,6 +51,7 @@ RULES: Mapping[str, Rule] = {
     "ReduceSumSquare": REDUCTION,
     "Reshape": RESHAPE,
     "Shape": SHAPE,
+    "Size": SIZE,
     "Slice": SLICE,
     "Softmax": SOFTMAX,
     "Split": SINGLE_AXIS,

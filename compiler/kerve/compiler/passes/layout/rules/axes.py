@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from kerve.compiler.passes.editing import Editor
 from kerve.compiler.passes.layout.permutation import Perm, identity, restrict
-from kerve.compiler.passes.layout.placement import Placement, Rule, Slot
+from kerve.compiler.passes.layout.placement import Placement, Rule, Slot, stay
 from kerve.compiler.passes.layout.rules import elementwise
 from kerve.compiler.passes.reading import attribute_int, axes_of, dims_of, input_of, is_constant, rank_of
 
@@ -109,12 +109,8 @@ def _place_normalization(node: ir.Node, slot: Slot, perm: Perm) -> Placement | N
     return Placement((perm,) + (None,) * (len(node.inputs) - 1), (perm,))
 
 
-def _stay(node: ir.Node, placement: Placement, editor: Editor) -> None:
-    """Nothing in the node depends on the order."""
-
-
 SINGLE_AXIS = Rule(_place_single, _move_single)
 SOFTMAX = Rule(_place_softmax, _move_single)
 REDUCTION = Rule(_place_reduction, _move_reduction)
 ARG_REDUCTION = Rule(_place_reduction, _move_arg_reduction)
-NORMALIZATION = Rule(_place_normalization, _stay)
+NORMALIZATION = Rule(_place_normalization, stay)

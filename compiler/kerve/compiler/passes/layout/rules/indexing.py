@@ -1,4 +1,4 @@
-"""Operators that cut, pad, repeat or pick along axes that they name, and Shape."""
+"""Operators that cut, pad, repeat or pick along axes that they name; Shape and Size."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from kerve.compiler.passes.editing import Editor
 from kerve.compiler.passes.layout.permutation import Perm, identity
-from kerve.compiler.passes.layout.placement import Placement, Rule, Slot
+from kerve.compiler.passes.layout.placement import Placement, Rule, Slot, stay
 from kerve.compiler.passes.layout.rules.elementwise import operand, spread
 from kerve.compiler.passes.reading import (
     array_of,
@@ -19,7 +19,7 @@ from kerve.compiler.passes.reading import (
     rank_of,
 )
 
-__all__ = ["EXPAND", "GATHER", "PAD", "SHAPE", "SLICE", "TILE"]
+__all__ = ["EXPAND", "GATHER", "PAD", "SHAPE", "SIZE", "SLICE", "TILE"]
 
 
 def _alike(node: ir.Node, slot: Slot, perm: Perm) -> Placement | None:
@@ -192,3 +192,4 @@ TILE = Rule(_place_tile, _move_tile)
 EXPAND = Rule(_place_expand, _move_expand)
 GATHER = Rule(_place_gather, _move_gather)
 SHAPE = Rule(_place_shape, _move_shape)
+SIZE = Rule(_place_shape, stay)
