@@ -43,7 +43,7 @@ class _Metadatum(tuple[str, str | bytes]):
 class Context(grpc.ServicerContext):
     """One call, as its servicer sees it."""
 
-    def __init__(self, call: Call, watch: Callable[["Context"], bool]) -> None:
+    def __init__(self, call: Call, watch: Callable[["Context"], bool], compression: str | None) -> None:
         self.call = call
         self._call = call
         # Asks that `run_callbacks` be called at the end of the call; False when it is over.
@@ -52,9 +52,11 @@ class Context(grpc.ServicerContext):
         self._code: Any = None
         self._details: str = ""
         self._trailing: Metadata = ()
+        # How answers are compressed where the client accepts it, and whether the next one is.
+        self._compression = compression
+        self._compress_next = True
         self._begun = False
         self._aborted = False
-        self._compression: str | None = None
         self._callbacks: list[Callable[[], None]] | None = []
         self._callbacks_lock = threading.Lock()
 
@@ -102,16 +104,14 @@ class Context(grpc.ServicerContext):
         return self._call.identity
 
     def set_compression(self, compression: grpc.Compression) -> None:
+        self._check_not_begun("the compression")
         self._compression = COMPRESSIONS[compression]
 
     def disable_next_message_compression(self) -> None:
-        self._compression = None
+        self._compress_next = False
 
     def send_initial_metadata(self, initial_metadata: Metadata) -> None:
-        if self._begun:
-            raise ValueError(
-                "the initial metadata has been sent; it can be sent once, before the first message"
-            )
+        self._check_not_begun("the initial metadata")
         self._begun = True
         self._call.begin(list(initial_metadata), self._compression)
 
@@ -150,7 +150,13 @@ class Context(grpc.ServicerContext):
             self._begun = True
             if not self._call.begin((), self._compression):
                 return False
-        return self._call.send(message, self._compression)
+        compression = self._compression if self._compress_next else None
+        self._compress_next = True
+        return self._call.send(message, compression)
+
+    def _check_not_begun(self, what: str) -> None:
+        if self._begun:
+            raise ValueError(f"the answer has begun; {what} can only be set before it")
 
     def finish(self, *, failure: str | None = None) -> None:
         """End the call with the status that was set; with UNKNOWN and `failure` when none was."""

@@ -69,10 +69,13 @@ def intercepted(interceptor: grpc.ServerInterceptor, find: Find) -> Find:
 class Pool:
     """The threads that serve calls: one more starts whenever none is idle, up to a limit."""
 
-    def __init__(self, native: NativeServer, services: Services, max_threads: int) -> None:
+    def __init__(
+        self, native: NativeServer, services: Services, max_threads: int, compression: str | None
+    ) -> None:
         self._native = native
         self._services = services
         self._max_threads = max_threads
+        self._compression = compression
         self._lock = threading.Lock()
         self._threads = 0
         self._idle = 0
@@ -107,7 +110,7 @@ class Pool:
                 self._idle += 1
 
     def _serve(self, call: Call) -> None:
-        context = Context(call, self._watch)
+        context = Context(call, self._watch, self._compression)
         try:
             handler = self._services.find(context)
         except Exception as error:  # the edge of a call: whatever an interceptor raises is for the client

@@ -43,9 +43,10 @@ class Server(grpc.Server):
         max_threads: int = 64,
         interceptors: Sequence[grpc.ServerInterceptor] = (),
     ) -> None:
-        self._native = _native.Server((options or ServerOptions()).fields())
+        options = options or ServerOptions()
+        self._native = _native.Server(options.fields())
         self._services = Services(interceptors)
-        self._pool = Pool(self._native, self._services, max_threads)
+        self._pool = Pool(self._native, self._services, max_threads, options.compression)
         self._stopped = threading.Event()
         self._stopping = threading.Lock()
 

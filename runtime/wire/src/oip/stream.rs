@@ -114,7 +114,7 @@ impl Conversation<'_> {
             Ok(admitted) => {
                 self.ids.push_back(admitted.id().clone());
                 let route = Route::Stream(sender.clone(), sequence, InFlight::new(&self.desk.mailbox));
-                admitted.push(Format::OipStream, self.encoding, route);
+                self.desk.push(admitted.pending(Format::OipStream, self.encoding, route));
             }
             Err((id, status)) => {
                 self.ids.push_back(id);

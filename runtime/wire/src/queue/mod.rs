@@ -66,8 +66,11 @@ impl Queue {
         }
     }
 
-    /// Adds a request. Refused requests are answered: UNAVAILABLE when closed, RESOURCE_EXHAUSTED when full.
-    pub fn push(&self, request: Pending) {
+    /// Adds a request; returns whether an executor sleeps that `wake` is to be called for.
+    ///
+    /// Refused requests are answered: UNAVAILABLE when closed, RESOURCE_EXHAUSTED when full.
+    #[must_use]
+    pub fn push(&self, request: Pending) -> bool {
         self.metrics.requests.add(1);
         let parts = join::split(request, &self.signature, self.options.max_batch_size);
         let mut state = self.lock();
@@ -77,15 +80,16 @@ impl Queue {
             self.full(limit)
         } else {
             parts.into_iter().for_each(|part| state.waiting.push(part));
-            let wake = state.takers > 0;
-            drop(state);
-            if wake {
-                self.changed.notify_one();
-            }
-            return;
+            return state.takers > 0;
         };
         drop(state);
         parts.into_iter().for_each(|part| self.refuse(part, status.clone()));
+        false
+    }
+
+    /// Wakes an executor that sleeps, if there is one.
+    pub fn wake(&self) {
+        self.changed.notify_one();
     }
 
     /// Waits for work; None once the queue is closed and empty.

@@ -1,14 +1,14 @@
 //! One connection, from its first byte to its last.
 
-use std::future::{Future, pending};
+use std::future::{Future, pending, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use h2::server::SendResponse;
+use h2::server::{Connection, SendResponse};
 use h2::{Ping, PingPong, RecvStream};
 use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -115,7 +115,7 @@ where
     loop {
         tokio::select! {
             biased;
-            call = connection.accept() => match call {
+            call = accept(desk, &mut connection) => match call {
                 Some(Ok((request, respond))) => {
                     begin(desk, &peer, request, respond);
                     if config.max_connection_idle.is_some() {
@@ -148,6 +148,24 @@ where
     }
 }
 
+/// The next call; when none is left of what has been read, executors get to know of those that were.
+async fn accept<S>(
+    desk: &Desk,
+    connection: &mut Connection<S, Bytes>,
+) -> Option<Result<(Request<RecvStream>, SendResponse<Bytes>), h2::Error>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    poll_fn(|context| {
+        let polled = pin!(connection.accept()).poll(context);
+        if !matches!(polled, Poll::Ready(Some(Ok(_)))) {
+            desk.ring();
+        }
+        polled
+    })
+    .await
+}
+
 fn builder(config: &Config) -> h2::server::Builder {
     let mut builder = h2::server::Builder::new();
     builder
@@ -170,7 +188,12 @@ fn begin(desk: &Arc<Desk>, peer: &Arc<Peer>, request: Request<RecvStream>, respo
     let pending = catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(now).is_pending())).unwrap_or(false);
     if pending {
         // The task polls again, and so is woken when there is more.
-        tokio::spawn(call);
+        let desk = desk.clone();
+        tokio::spawn(poll_fn(move |context| {
+            let polled = call.as_mut().poll(context);
+            desk.ring();
+            polled
+        }));
     }
 }
 

@@ -85,7 +85,7 @@ async fn unary_infer(
         Ok(admitted) => {
             let encoding = config.compression.filter(|&encoding| head.accepts(encoding));
             let route = Route::Unary(respond, InFlight::new(&desk.mailbox));
-            admitted.push(format, encoding, route);
+            desk.push(admitted.pending(format, encoding, route));
         }
         Err((_, status)) => refuse(desk, &mut respond, &status),
     }
@@ -158,8 +158,8 @@ impl Admitted {
         &self.id
     }
 
-    /// Puts the request into its queue, which answers it.
-    pub fn push(self, format: Format, encoding: Option<Encoding>, route: Route) {
+    /// The request as it waits, and its queue, which will answer it.
+    pub fn pending(self, format: Format, encoding: Option<Encoding>, route: Route) -> (Arc<Queue>, Pending) {
         let Admitted { queue, checked, id, parameters, arrival } = self;
         // As in a protobuf map, the last of several entries counts.
         let number = |name: &str| {
@@ -176,6 +176,6 @@ impl Admitted {
         let responder = Responder { format, id, requested, encoding, route };
         let pending =
             Pending { tensors, rows, batched, key, level, arrived, deadline, expires, parameters, responder };
-        queue.push(pending);
+        (queue, pending)
     }
 }

@@ -1,14 +1,16 @@
 //! A thread that moves bytes: one event loop, its connections, and the answers it is to send.
 
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use crate::grpc::unary;
-use crate::queue::pending::{Letter, Mailbox, Route};
+use crate::queue::Queue;
+use crate::queue::pending::{Letter, Mailbox, Pending, Route};
 use crate::server::connection::{self, Accepted};
 use crate::server::listener::Listener;
 use crate::server::tls::Acceptor;
@@ -36,6 +38,28 @@ pub struct Desk {
     pub mailbox: Arc<Mailbox>,
     /// All workers, for new connections.
     colleagues: Vec<Colleague>,
+    /// Queues whose executors are to be woken.
+    bells: Mutex<Vec<Arc<Queue>>>,
+}
+
+impl Desk {
+    /// Puts a request into its queue; `ring` is to follow.
+    pub fn push(&self, (queue, request): (Arc<Queue>, Pending)) {
+        if queue.push(request) {
+            let mut bells = self.bells.lock().unwrap_or_else(PoisonError::into_inner);
+            if !bells.iter().any(|bell| Arc::ptr_eq(bell, &queue)) {
+                bells.push(queue);
+            }
+        }
+    }
+
+    /// Wakes the executors that have work.
+    ///
+    /// Not at once for each request: what came together is to be taken together, with one wake.
+    pub fn ring(&self) {
+        let mut bells = self.bells.lock().unwrap_or_else(PoisonError::into_inner);
+        bells.drain(..).for_each(|queue| queue.wake());
+    }
 }
 
 #[derive(Clone)]
@@ -85,6 +109,7 @@ impl Worker {
             shared: shared.clone(),
             mailbox: Arc::new(Mailbox::new(shared.metrics.clone())),
             colleagues: colleagues.to_vec(),
+            bells: Mutex::default(),
         });
         let thread = std::thread::Builder::new()
             .name(format!("kerve-wire-{index}"))
@@ -162,22 +187,25 @@ async fn send_answers(mailbox: Arc<Mailbox>) {
     let mut letters = Vec::new();
     loop {
         mailbox.receive(&mut letters).await;
-        for Letter { route, encoding, answer } in letters.drain(..) {
-            match route {
-                Route::Unary(mut respond, in_flight) => {
-                    if let Ok(frame) = &answer {
-                        mailbox.metrics().bytes_sent.add(frame.len() as u64);
-                    }
-                    unary::send(&mut respond, encoding, answer);
-                    drop(in_flight);
-                }
-                // The stream's own task sends; when that has ended, nobody wants the answer.
-                Route::Stream(sender, sequence, in_flight) => {
-                    drop((sender.send((sequence, answer)), in_flight))
-                }
-                Route::Share(_) => unreachable!("shares answer for themselves"),
-            }
+        for letter in letters.drain(..) {
+            // A panic has been reported by its hook; the other answers are sent all the same.
+            let _ = catch_unwind(AssertUnwindSafe(|| deliver(&mailbox, letter)));
         }
+    }
+}
+
+fn deliver(mailbox: &Mailbox, Letter { route, encoding, answer }: Letter) {
+    match route {
+        Route::Unary(mut respond, in_flight) => {
+            if let Ok(frame) = &answer {
+                mailbox.metrics().bytes_sent.add(frame.len() as u64);
+            }
+            unary::send(&mut respond, encoding, answer);
+            drop(in_flight);
+        }
+        // The stream's own task sends; when that has ended, nobody wants the answer.
+        Route::Stream(sender, sequence, in_flight) => drop((sender.send((sequence, answer)), in_flight)),
+        Route::Share(_) => unreachable!("shares answer for themselves"),
     }
 }
 
