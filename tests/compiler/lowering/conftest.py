@@ -7,7 +7,7 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -66,13 +66,17 @@ def _check(
     atol: float = 1e-5,
     predict: bool = False,
     batched: bool = True,
+    traced: bool | None = None,
 ) -> ir.Model:
     """Compare the graph of `model` with Keras on each of `calls`, and on the first row of each.
 
     A call is what `model(...)` takes: an array or a structure of arrays. `predict` also compares with
-    `model.predict`; `batched=False` is for inputs whose first axis is not a batch.
+    `model.predict`; `batched=False` is for inputs whose first axis is not a batch; `traced` says whether
+    something in the model is expected to come from TensorFlow's trace.
     """
     lowered = lower(model, opset=opset)
+    if traced is not None:
+        assert any("TensorFlow's trace" in warning for warning in lowered.warnings) == traced, lowered.warnings
     proto = ir.to_proto(lowered.model)
     onnx.checker.check_model(proto, full_check=True)
     session = _session(proto)
@@ -142,16 +146,25 @@ def check_op() -> Check:
 
 
 def _check_function(
-    function: Callable[..., Any], *arrays: NDArray[Any], open_sizes: bool = True, batched: bool = False, **options: Any
+    function: Callable[..., Any],
+    *arrays: NDArray[Any],
+    sizes: Sequence[str] = ("batch", "all"),
+    batched: bool = False,
+    **options: Any,
 ) -> ir.Model:
-    """Compare with every size but the first fixed; and, if `open_sizes`, with none known to the compiler."""
+    """Compare with the sizes in `sizes` open: those of the batch, of all axes, or of none."""
     models = []
-    for opened in (False, True) if open_sizes else (False,):
-        shapes = [[None] * a.ndim if opened else [None, *a.shape[1:]][: a.ndim] for a in arrays]
+    for opened in sizes:
         inputs = [
-            keras.Input(batch_shape=shape, dtype=array.dtype.name, name=f"x{index}")
-            for index, (array, shape) in enumerate(zip(arrays, shapes, strict=True))
+            keras.Input(batch_shape=_open(array.shape, opened), dtype=array.dtype.name, name=f"x{index}")
+            for index, array in enumerate(arrays)
         ]
         model = keras.Model(inputs, function(*inputs))
-        models.append(_check(model, list(arrays), batched=batched, **options))
+        models.append(_check(model, list(arrays), batched=batched, **{"traced": False} | options))
     return models[0]
+
+
+def _open(shape: tuple[int, ...], opened: str) -> list[int | None]:
+    if opened == "all":
+        return [None] * len(shape)
+    return [None, *shape[1:]][: len(shape)] if opened == "batch" else list(shape)

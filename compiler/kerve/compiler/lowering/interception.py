@@ -18,7 +18,7 @@ from keras.src.layers import layer as layer_module
 
 from kerve.compiler.lowering import backend, recurrence
 from kerve.compiler.lowering.lowering import Lowering
-from kerve.compiler.lowering.symbol import Symbol, is_symbol, symbols_in
+from kerve.compiler.lowering.symbol import Symbol, is_symbol, symbols_in, symbols_of
 
 __all__ = ["intercept"]
 
@@ -91,7 +91,7 @@ def _replacements(g: Lowering) -> Iterator[tuple[object, str, object]]:
 
 def _symbolic_call(g: Lowering, original: Callable[..., Any]) -> Callable[..., Any]:
     def symbolic_call(operation: keras.Operation, *args: Any, **kwargs: Any) -> Any:
-        if symbols_in((args, kwargs)):
+        if symbols_in((args, kwargs)) or symbols_of(operation):
             return g.lower(operation, args, kwargs)
         return original(operation, *args, **kwargs)
 

@@ -170,6 +170,13 @@ class Lowering:
         where = f"layer '{self.layer_path}' ({type(inner).__name__})" if self.layer_path else "the model"
         return ConversionError(f"{where}: {what}; {remedy}")
 
+    def warn(self, what: str) -> None:
+        """Note something about the current layer that the author may want to know."""
+        where = f"layer '{self.layer_path}'" if self.layer_path else "the model"
+        warning = f"{where}: {what}"
+        if warning not in self.warnings:
+            self.warnings.append(warning)
+
     # -- structures ----------------------------------------------------------------------------------
 
     def wrap(self, structure: Any) -> Any:
@@ -282,11 +289,13 @@ class Lowering:
         cause: Exception | None = None,
     ) -> Any:
         """Let TensorFlow trace one layer or operation, and take tf2onnx's nodes for it."""
+        what = "" if isinstance(operation, keras.Layer) else f"operation {type(operation).__name__}: "
         try:
-            return foreign.trace(self, call, args, kwargs)
+            outputs = foreign.trace(self, call, args, kwargs)
         except foreign.UntraceableError as error:
-            what = "" if isinstance(operation, keras.Layer) else f"operation {type(operation).__name__}: "
             raise self.refuse(f"{what}{error}", foreign.REMEDY) from (cause or error)
+        self.warn(f"{what}converted from TensorFlow's trace of it" + (f" ({_first_line(cause)})" if cause else ""))
+        return outputs
 
     # -- bookkeeping ---------------------------------------------------------------------------------
 
@@ -344,6 +353,11 @@ def _infer(operation: keras.Operation, args: tuple[Any, ...], kwargs: dict[str, 
         if symbols_of(operation):
             return None
         raise
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def _given(kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -27,13 +27,10 @@ _PROPOSALS = 10
 
 def _noise(g: Lowering, kind: str, shape: Any) -> Symbol:
     """Draw standard float32 numbers: `kind` is Uniform (from 0 to 1) or Normal."""
-    where = f"layer '{g.layer_path}'" if g.layer_path else "the model"
-    warning = (
-        f"{where} draws random numbers when it is called; the compiled model draws its own, "
+    g.warn(
+        "draws random numbers when it is called; the compiled model draws its own, "
         "so its outputs agree with Keras's in distribution only"
     )
-    if warning not in g.warnings:
-        g.warnings.append(warning)
     dims = [size(g, dim) for dim in shape]
     template = g.op.ConstantOfShape(g.shape(dims), value=ir.tensor(np.zeros(1, np.float32)))
     template.shape = ir.Shape(dim if isinstance(dim, int) else None for dim in dims)

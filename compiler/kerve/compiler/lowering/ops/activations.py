@@ -11,7 +11,7 @@ import onnx_ir as ir
 from keras import ops
 
 from kerve.compiler.lowering.lowering import Lowering
-from kerve.compiler.lowering.ops.operands import composite, rank
+from kerve.compiler.lowering.ops.operands import composite, rank, split_evenly, write
 from kerve.compiler.lowering.registry import Handler, Handlers
 
 HANDLERS = Handlers()
@@ -33,7 +33,7 @@ def _gelu(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
 
 
 def _glu(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
-    value, gate = g.ops.Split(x, num_outputs=2, axis=operation.axis, _outputs=2)
+    value, gate = split_evenly(g, x, 2, operation.axis)
     return g.op.Mul(value, g.op.Sigmoid(gate))
 
 
@@ -96,7 +96,7 @@ def _soft(onnx_op: str) -> Handler:
         x = g.cast(x, g.output_dtype)
         axes = operation.axis
         if isinstance(axes, int):
-            return getattr(g.op, onnx_op)(x, axis=axes)
+            return write(g, onnx_op, x, axis=axes)
         return _over_axes(g, onnx_op, x, None if axes is None else [axis % rank(x) for axis in axes])
 
     return handler
@@ -108,7 +108,7 @@ def _over_axes(g: Lowering, onnx_op: str, x: ir.Value, axes: list[int] | None) -
     order = kept + [axis for axis in range(rank(x)) if axis not in kept]
     moved = g.op.Transpose(x, perm=order)
     flat = g.op.Reshape(moved, [0] * len(kept) + [-1])
-    result = g.op.Reshape(getattr(g.op, onnx_op)(flat, axis=-1), g.op.Shape(moved))
+    result = g.op.Reshape(write(g, onnx_op, flat, axis=-1), g.op.Shape(moved))
     return g.op.Transpose(result, perm=[order.index(axis) for axis in range(rank(x))])
 
 

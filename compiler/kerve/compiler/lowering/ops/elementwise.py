@@ -12,7 +12,7 @@ from keras import ops
 
 from kerve.compiler.lowering import dtypes
 from kerve.compiler.lowering.lowering import Lowering
-from kerve.compiler.lowering.ops.operands import composite, operand, strong_type
+from kerve.compiler.lowering.ops.operands import composite, operand, strong_type, write
 from kerve.compiler.lowering.registry import Handler, Handlers
 
 HANDLERS = Handlers()
@@ -77,14 +77,14 @@ _COMPARISON = {
 
 def _unary(onnx_op: str) -> Handler:
     def handler(g: Lowering, _: Any, x: Any) -> ir.Value:
-        return getattr(g.op, onnx_op)(operand(g, x, g.output_dtype))
+        return write(g, onnx_op, operand(g, x, g.output_dtype))
 
     return handler
 
 
 def _binary(onnx_op: str) -> Handler:
     def handler(g: Lowering, _: Any, x1: Any, x2: Any) -> ir.Value:
-        return getattr(g.op, onnx_op)(operand(g, x1, g.output_dtype), operand(g, x2, g.output_dtype))
+        return write(g, onnx_op, operand(g, x1, g.output_dtype), operand(g, x2, g.output_dtype))
 
     return handler
 
@@ -97,7 +97,7 @@ def common_type(*operands: Any) -> ir.DataType:
 def _comparison(onnx_op: str) -> Handler:
     def handler(g: Lowering, _: Any, x1: Any, x2: Any) -> ir.Value:
         dtype = common_type(x1, x2)
-        return getattr(g.op, onnx_op)(operand(g, x1, dtype), operand(g, x2, dtype))
+        return write(g, onnx_op, operand(g, x1, dtype), operand(g, x2, dtype))
 
     return handler
 
@@ -244,26 +244,27 @@ def signbit(g: Lowering, _: Any, x: ir.Value) -> ir.Value:
     return g.op.Or(g.op.Less(x, 0.0), g.op.Less(g.op.Reciprocal(x), 0.0))
 
 
-@HANDLERS.register("numpy.Where")
+@HANDLERS.register("numpy.Where", typed=True)
 def where(g: Lowering, _: Any, condition: Any, x1: Any = None, x2: Any = None) -> Any:
     """Element by element from one or the other; with one argument, the places that are true."""
     condition = operand(g, condition, ir.DataType.BOOL)
     if x1 is None:
         return nonzero(g, None, condition)
-    return g.op.Where(condition, operand(g, x1, g.output_dtype), operand(g, x2, g.output_dtype))
+    known = [strong_type(x) if isinstance(x, ir.Value) else type(x) for x in (x1, x2)]
+    dtype = dtypes.to_onnx(keras.backend.result_type(*known))
+    return g.op.Where(condition, operand(g, x1, dtype), operand(g, x2, dtype))
 
 
-@HANDLERS.register("numpy.Nonzero")
+@HANDLERS.register("numpy.Nonzero", typed=True)
 def nonzero(g: Lowering, _: Any, x: ir.Value) -> tuple[ir.Value, ...]:
     """The places that are not zero, one vector for each dimension."""
     assert x.shape is not None
     places = g.op.NonZero(g.cast(x, "bool"))
-    vectors = [
-        g.op.Gather(places, g.constant(np.int64(axis), "axis"), axis=0) for axis in range(len(x.shape))
-    ]
+    rows = (g.op.Gather(places, g.constant(np.int64(axis), "axis"), axis=0) for axis in range(len(x.shape)))
+    vectors = tuple(g.cast(row, "int32") for row in rows)
     for vector in vectors:
         vector.shape = ir.Shape([None])
-    return tuple(vectors)
+    return vectors
 
 
 def _no_change(_g: Lowering, _: Any, x: ir.Value) -> ir.Value:

@@ -23,7 +23,9 @@ __all__ = [
     "reduce",
     "reshape",
     "size",
+    "split_evenly",
     "strong_type",
+    "write",
 ]
 
 
@@ -154,6 +156,20 @@ def _slice_of_shape(value: ir.Value) -> tuple[ir.Value, int] | None:
     if node is None or node.op_type != "Shape" or node.inputs[0] is None:
         return None
     return node.inputs[0], node.attributes.get_int("start", 0)
+
+
+def split_evenly(g: Lowering, x: ir.Value, count: int, axis: int) -> list[ir.Value]:
+    """Cut an axis into equal parts."""
+    if count == 1:
+        return [x]
+    sizes = {"num_outputs": count} if g.opset >= 18 else {}  # which then is the number of the node's outputs
+    return list(g.ops.Split(x, axis=axis, _outputs=count, **sizes))
+
+
+def write(g: Lowering, op_type: str, *args: Any, **attributes: Any) -> ir.Value:
+    """Write a node of one output whose operator comes from a table."""
+    node: ir.Value = getattr(g.op, op_type)(*args, **attributes)
+    return node
 
 
 def moved(ndim: int, source: Sequence[int], destination: Sequence[int]) -> list[int]:

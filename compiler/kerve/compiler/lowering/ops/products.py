@@ -180,8 +180,6 @@ def _kron(_: Any, x1: Any, x2: Any) -> Any:
 def _cross(operation: Any, x1: Any, x2: Any) -> Any:
     dtype = keras.backend.result_type(x1.dtype, x2.dtype)
     axes = (operation.axisa, operation.axisb, operation.axisc)
-    if operation.axis is not None:
-        axes = (operation.axis,) * 3
     a, b = (
         ops.unstack(ops.moveaxis(ops.cast(x, dtype), axis, -1), axis=-1)
         for x, axis in zip((x1, x2), axes, strict=False)

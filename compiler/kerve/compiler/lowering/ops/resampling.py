@@ -7,7 +7,7 @@ the matrices constants, wherever they are known; else the graph computes them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -49,18 +49,23 @@ def resize(  # noqa: PLR0913  # the arguments of Keras's function
         return images
     if interpolation == "nearest":
         return _native(g, images, rows, size, mode="nearest", nearest_mode="round_prefer_ceil")
-    images = images if keras.backend.is_float_dtype(images.dtype) else ops.cast(images, "float32")
+    axes = ((rows, size[0]), (rows + 1, size[1]))
     if interpolation == "bilinear" and not antialias:
-        return _native(g, images, rows, size, mode="linear")
+        if keras.backend.is_float_dtype(images.dtype):
+            return _native(g, images, rows, size, mode="linear")
+        return _blended(ops.cast(images, "float32"), axes)
     resampled = ops.cast(images, keras.backend.result_type(images.dtype, "float32"))
-    for axis, length in zip((rows, rows + 1), size, strict=True):
+    for axis, length in reversed(axes):
         weights = _weights(ops.shape(images)[axis], length, interpolation, antialias)
         resampled = _along(resampled, ops.cast(weights, resampled.dtype), axis)
+    if interpolation == "area":  # the weights are areas: the mean divides by the whole
+        areas = [_float(ops.shape(images)[axis]) / np.float32(length) for axis, length in axes]
+        resampled = resampled * (1.0 / (areas[0] * areas[1]))
     return resampled
 
 
 def _channels_last(data_format: str | None) -> bool:
-    return bool(keras.backend.standardize_data_format(data_format) == "channels_last")
+    return (data_format or keras.config.image_data_format()) == "channels_last"
 
 
 def _native(g: Lowering, images: Any, rows: int, target: Any, **attributes: Any) -> Any:
@@ -73,6 +78,19 @@ def _native(g: Lowering, images: Any, rows: int, target: Any, **attributes: Any)
     result = g.op.Resize(x, None, None, sizes, coordinate_transformation_mode="half_pixel", **attributes)
     resized = g.wrap(result)
     return ops.moveaxis(resized, -3, -1) if last else resized
+
+
+def _blended(images: Any, axes: Sequence[tuple[int, Any]]) -> Any:
+    """Interpolate linearly by TensorFlow's very steps: integers will be rounded, and halves are frequent."""
+    for axis, target in reversed(axes):
+        source = ops.shape(images)[axis]
+        place = _centers(target) * (_float(source) / np.float32(target)) - 0.5
+        lower = ops.floor(place)
+        first = ops.take(images, ops.cast(ops.maximum(lower, 0.0), "int32"), axis=axis)
+        last = ops.minimum(ops.cast(ops.ceil(place), "int32"), source - 1)
+        share = ops.reshape(place - lower, [-1] + [1] * (len(images.shape) - axis - 1))
+        images = first + (ops.take(images, last, axis=axis) - first) * share
+    return images
 
 
 def _along(x: Any, weights: Any, axis: int) -> Any:
@@ -99,7 +117,7 @@ def _weights(source: Any, target: int, interpolation: str, antialias: bool) -> A
     if interpolation == "area":
         upper = ops.minimum(old + 0.5, (new + 0.5) * scale)
         lower = ops.maximum(old - 0.5, (new - 0.5) * scale)
-        return ops.maximum(upper - lower, 0.0) / scale
+        return ops.maximum(upper - lower, 0.0)
     if interpolation == "bicubic" and not antialias:
         place = new * scale - 0.5
         whole = ops.floor(place)

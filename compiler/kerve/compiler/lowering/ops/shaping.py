@@ -13,7 +13,16 @@ import onnx_ir as ir
 from keras import ops
 
 from kerve.compiler.lowering.lowering import Lowering
-from kerve.compiler.lowering.ops.operands import axes_of, composite, moved, operand, rank, reshape, size
+from kerve.compiler.lowering.ops.operands import (
+    axes_of,
+    composite,
+    moved,
+    operand,
+    rank,
+    reshape,
+    size,
+    split_evenly,
+)
 from kerve.compiler.lowering.registry import Handlers
 from kerve.compiler.lowering.symbol import is_symbol
 
@@ -133,10 +142,10 @@ def split(g: Lowering, x: ir.Value, sizes: Sequence[int], axis: int) -> list[ir.
 def split_(g: Lowering, operation: Any, x: ir.Value) -> list[ir.Value]:
     """Into equal parts, or at given places."""
     assert x.shape is not None
-    axis = _split_axis(operation, rank(x)) % rank(x)
+    axis = min(_axis_of(operation), rank(x) - 1) % rank(x)
     length, where = x.shape[axis], operation.indices_or_sections
     if isinstance(where, int | np.integer) and not isinstance(length, int):
-        return list(g.ops.Split(x, num_outputs=int(where), axis=axis, _outputs=int(where)))
+        return split_evenly(g, x, int(where), axis)
     if isinstance(where, int | np.integer):
         larger = length % where
         sizes = [length // where + 1] * larger + [length // where] * (where - larger)
@@ -150,10 +159,12 @@ def split_(g: Lowering, operation: Any, x: ir.Value) -> list[ir.Value]:
     ]
 
 
-def _split_axis(operation: keras.Operation, ndim: int) -> int:
-    fixed = {"Vsplit": 0, "Hsplit": min(1, ndim - 1), "Dsplit": 2}
-    name = type(operation).__name__
-    return fixed.get(name, operation.axis)
+#: The axis of operations that have it in their name.
+_NAMED_AXIS = {"Vsplit": 0, "Hsplit": 1, "Dsplit": 2, "Flipud": 0, "Fliplr": 1}
+
+
+def _axis_of(operation: keras.Operation) -> Any:
+    return getattr(operation, "axis", _NAMED_AXIS.get(type(operation).__name__))
 
 
 @HANDLERS.register("numpy.BroadcastTo")
@@ -167,8 +178,13 @@ def expand(g: Lowering, x: ir.Value, dims: Any) -> ir.Value:
     if is_symbol(dims) or isinstance(dims, ir.Value):
         return g.op.Expand(x, g.cast(g.unwrap(dims), "int64"))
     result = g.op.Expand(x, g.shape([size(g, dim) for dim in dims]))
-    if result.shape is None:
-        result.shape = ir.Shape(dim if isinstance(dim, int) else None for dim in dims)
+    assert x.shape is not None
+    own = [1] * (len(dims) - len(x.shape)) + list(x.shape)
+    inferred = [None] * len(dims) if result.shape is None else result.shape
+    result.shape = ir.Shape(
+        have if dim == 1 else dim if isinstance(dim, int) else known
+        for have, dim, known in zip(own, dims, inferred, strict=True)
+    )
     return result
 
 
@@ -223,9 +239,7 @@ def _repeat_by_tensor(g: Lowering, x: ir.Value, repeats: ir.Value, axis: int) ->
 @HANDLERS.register("numpy.Flip", "numpy.Fliplr", "numpy.Flipud")
 def flip(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
     """Backwards along some axes."""
-    fixed = {"Fliplr": 1, "Flipud": 0}
-    name = type(operation).__name__
-    return flipped(g, x, axes_of(fixed.get(name, operation.axis), rank(x)))
+    return flipped(g, x, axes_of(_axis_of(operation), rank(x)))
 
 
 def flipped(g: Lowering, x: ir.Value, axes: Sequence[int]) -> ir.Value:
@@ -271,25 +285,32 @@ def _roll(operation: Any, x: Any) -> Any:
     axes = operation.axis if isinstance(operation.axis, list | tuple) else [operation.axis]
     shifts = operation.shift if isinstance(operation.shift, list | tuple) else [operation.shift] * len(axes)
     for axis, shift in zip(axes, shifts, strict=True):
-        length = x.shape[axis]
-        shift = shift % length if length is not None else shift
-        if shift:
-            head = [slice(None)] * len(x.shape)
-            tail = list(head)
-            head[axis], tail[axis] = slice(-shift, None), slice(None, -shift)
-            x = ops.concatenate([x[tuple(head)], x[tuple(tail)]], axis=axis)
+        length = ops.shape(x)[axis]
+        first = (-shift) % length
+        head, tail = [slice(None)] * len(x.shape), [slice(None)] * len(x.shape)
+        head[axis], tail[axis] = slice(first, None), slice(None, first)
+        x = ops.concatenate([x[tuple(head)], x[tuple(tail)]], axis=axis)
     return x
 
 
 def _rot90(operation: Any, x: Any) -> Any:
-    first, second = (axis % len(x.shape) for axis in operation.axes)
+    """Quarter turns, by the steps of Keras: it reshapes between them, which shuffles what is not square."""
     turns = operation.k % 4
-    if turns == 2:
-        return ops.flip(x, axis=(first, second))
     if turns == 0:
         return x
-    x = ops.swapaxes(ops.flip(x, axis=second) if turns == 1 else x, first, second)
-    return x if turns == 1 else ops.flip(x, axis=second)
+    axes = [axis % len(x.shape) for axis in operation.axes]
+    order = [axis for axis in range(len(x.shape)) if axis not in axes] + axes
+    x = ops.transpose(x, order)
+    *outer, height, width = ops.shape(x)
+    final = (width, height) if turns % 2 else (height, width)
+    x = _turned(ops.reshape(x, (-1, height, width)))
+    for _ in range(turns - 1):
+        x = _turned(ops.reshape(x, (-1, *final)) if _ == 0 else x)
+    return ops.transpose(ops.reshape(x, (*outer, *final)), [order.index(axis) for axis in range(len(order))])
+
+
+def _turned(x: Any) -> Any:
+    return ops.transpose(ops.flip(x, axis=2), (0, 2, 1))
 
 
 def _stacked(rank_of_part: int, axis: int) -> Any:
@@ -338,7 +359,7 @@ def _meshgrid(operation: Any, *xs: Any) -> list[Any]:
 
 
 @HANDLERS.register("einops.Rearrange")
-def rearrange(g: Lowering, operation: Any, tensor: ir.Value, pattern: str, **sizes: int) -> ir.Value:
+def rearrange(g: Lowering, _: Any, tensor: ir.Value, pattern: str, **sizes: int) -> ir.Value:
     """Axes named, taken apart, reordered and joined, as in `b (h d) -> b h d`."""
     left, right = (_groups(side) for side in pattern.split("->"))
     if len(left) != rank(tensor):
@@ -362,14 +383,14 @@ def rearrange(g: Lowering, operation: Any, tensor: ir.Value, pattern: str, **siz
 def _groups(side: str) -> list[list[str]]:
     groups: list[list[str]] = []
     inside = False
-    for token in side.replace("(", " ( ").replace(")", " ) ").split():
-        if token in "()":
-            inside = token == "("
+    for word in side.replace("(", " ( ").replace(")", " ) ").split():
+        if word in "()":
+            inside = word == "("
             groups += [[]] if inside else []
         elif inside:
-            groups[-1].append(token)
+            groups[-1].append(word)
         else:
-            groups.append([token])
+            groups.append([word])
     return groups
 
 

@@ -12,7 +12,7 @@ from keras import ops
 from kerve.compiler.lowering import dtypes
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.ops.elementwise import common_type
-from kerve.compiler.lowering.ops.operands import axes_of, composite, operand, rank, reduce, reshape
+from kerve.compiler.lowering.ops.operands import axes_of, composite, operand, rank, reduce, reshape, write
 from kerve.compiler.lowering.ops.shaping import transposed
 from kerve.compiler.lowering.registry import Handler, Handlers
 
@@ -23,8 +23,8 @@ def _arg(onnx_op: str) -> Handler:
     def handler(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
         axis = operation.axis
         if axis is not None:
-            return getattr(g.op, onnx_op)(x, axis=axis, keepdims=int(operation.keepdims))
-        place = getattr(g.op, onnx_op)(g.op.Reshape(x, [-1]), axis=0, keepdims=0)
+            return write(g, onnx_op, x, axis=axis, keepdims=int(operation.keepdims))
+        place = write(g, onnx_op, g.op.Reshape(x, [-1]), axis=0, keepdims=0)
         return g.op.Reshape(place, [1] * rank(x)) if operation.keepdims else place
 
     return handler
@@ -80,14 +80,6 @@ def in_top_k(g: Lowering, operation: Any, targets: ir.Value, predictions: ir.Val
     magnitude = g.op.Abs(g.op.Squeeze(score, [1]))
     finite = g.op.Less(magnitude, float("inf"))
     return g.op.And(g.op.And(g.op.Less(ahead, int(operation.k)), finite), valid)
-
-
-@HANDLERS.register("numpy.Argpartition")
-def argpartition(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
-    """As Keras orders them: the k + 1 least elements ascending, then the others by their places."""
-    x = g.cast(x, "int32")
-    x, axis = _flat_if(g, x, operation.axis)
-    return ordered(g, x, axis)[1]
 
 
 def _places_before(g: Lowering, edges: ir.Value, values: ir.Value, *, right: bool) -> ir.Value:
@@ -158,6 +150,19 @@ def unique(g: Lowering, operation: Any, x: ir.Value) -> Any:
     )
     extra = [result for wanted, result in chosen if wanted]
     return (values, *extra) if extra else values
+
+
+def _argpartition(operation: Any, x: Any) -> Any:
+    """As Keras orders them: the k + 1 least elements ascending, then the others, from the greatest."""
+    x = ops.cast(x, "int32")
+    x = ops.ravel(x) if operation.axis is None else ops.swapaxes(x, operation.axis, -1)
+    length = x.shape[-1]
+    kth = min(operation.kth, length - 1)
+    least = ops.top_k(-x, kth + 1)[1]
+    taken = ops.any(ops.equal(ops.expand_dims(least, -1), np.arange(length, dtype="int32")), axis=-2)
+    others = ops.top_k(ops.where(taken, ops.zeros_like(x), x), length - kth - 1)[1]
+    places = ops.concatenate([least, others], axis=-1)
+    return places if operation.axis is None else ops.swapaxes(places, -1, operation.axis)
 
 
 def _histogram(operation: Any, x: Any) -> tuple[Any, Any]:
@@ -271,6 +276,7 @@ def _nanmedian(operation: Any, x: Any) -> Any:
 
 
 _COMPOSITES = {
+    "numpy.Argpartition": _argpartition,
     "numpy.Histogram": _histogram,
     "numpy.Nanmedian": _nanmedian,
     "numpy.Nanpercentile": _nan_quantile(0.01),

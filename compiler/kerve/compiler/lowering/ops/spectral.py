@@ -10,7 +10,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from kerve.compiler.lowering.lowering import Lowering
-from kerve.compiler.lowering.ops.operands import composite, operand, rank, reshape
+from kerve.compiler.lowering.ops.operands import composite, operand, rank, reshape, split_evenly
 from kerve.compiler.lowering.registry import Handlers
 
 HANDLERS = Handlers()
@@ -33,7 +33,7 @@ def _complex(g: Lowering, pair: Any) -> ir.Value:
 
 
 def _pair(g: Lowering, x: ir.Value) -> _Pair:
-    real, imaginary = g.ops.Split(x, num_outputs=2, axis=-1, _outputs=2)
+    real, imaginary = split_evenly(g, x, 2, -1)
     axis = [rank(x) - 1]
     return g.op.Squeeze(real, axis), g.op.Squeeze(imaginary, axis)
 
