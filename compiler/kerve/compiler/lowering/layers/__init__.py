@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
-from kerve.compiler.lowering.layers import convolution, core, normalization, pooling, recurrent, wrappers
+from kerve.compiler.lowering.layers import (
+    activation,
+    augmentation,
+    categorical,
+    convolution,
+    core,
+    hashing,
+    normalization,
+    pooling,
+    recurrent,
+    reshaping,
+    wrappers,
+)
 from kerve.compiler.lowering.registry import Handlers
 
 __all__ = ["HANDLERS"]
 
 HANDLERS = Handlers(
     [
+        activation.HANDLERS,
+        augmentation.HANDLERS,
+        categorical.HANDLERS,
         convolution.HANDLERS,
         core.HANDLERS,
+        hashing.HANDLERS,
         normalization.HANDLERS,
         pooling.HANDLERS,
         recurrent.HANDLERS,
+        reshaping.HANDLERS,
         wrappers.HANDLERS,
     ]
 )

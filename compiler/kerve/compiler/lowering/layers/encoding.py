@@ -1,0 +1,52 @@
+"""How Keras's categorical layers encode indices: one hot, many hot, or counted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from kerve.compiler.lowering.lowering import Lowering
+from kerve.compiler.lowering.ops.operands import rank
+from kerve.compiler.lowering.symbol import static_shape
+from kerve.compiler.lowering.windows import transposed
+
+__all__ = ["encode", "refuse_sparse"]
+
+
+def encode(
+    g: Lowering,
+    indices: ir.Value,
+    mode: str,
+    depth: int,
+    dtype: ir.DataType,
+    weights: ir.Value | None = None,
+) -> ir.Value:
+    """Encode indices: "int", "one_hot", "multi_hot" or "count"; those that are no index are dropped."""
+    if mode == "int":
+        return g.cast(indices, dtype)
+    indices = g.cast(indices, "int64")
+    if mode == "one_hot":
+        if rank(indices) > 1 and static_shape(indices)[-1] == 1:
+            indices = g.op.Squeeze(indices, [-1])
+        return g.cast(g.op.Equal(g.op.Unsqueeze(indices, [-1]), g.constant(np.arange(depth))), dtype)
+    tokens = min(1, rank(indices) - 1)  # the axis along which the tokens of one sample lie
+    order = [axis for axis in range(rank(indices)) if axis != tokens] + [tokens]
+    indices = transposed(g, indices, order)
+    known = g.op.And(g.op.GreaterOrEqual(indices, 0), g.op.Less(indices, depth))
+    slots = g.op.Where(known, indices, depth)  # one more slot, for what is dropped
+    one, zero = (g.constant(np.full((), fill, dtype.numpy())) for fill in (1, 0))
+    entries = g.op.Expand(one, g.op.Shape(indices)) if weights is None else transposed(g, weights, order)
+    shape = g.op.Concat(g.op.Shape(indices, end=-1), [depth + 1], axis=0)
+    reduction = {"reduction": "add"} if mode == "count" else {}
+    filled = g.op.ScatterElements(
+        g.op.Expand(zero, shape), slots, g.cast(entries, dtype), axis=-1, **reduction
+    )
+    return g.op.Slice(filled, [0], [depth], [-1])
+
+
+def refuse_sparse(g: Lowering, layer: Any) -> None:
+    """Refuse a layer that returns sparse tensors."""
+    if layer.sparse:
+        raise g.refuse("it returns sparse tensors, which ONNX Runtime does not take", "set sparse=False")
