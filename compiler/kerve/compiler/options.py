@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import click
 
 from kerve.cli.options import EXISTING_FILE, option
+from kerve.compiler import budgets
 from kerve.compiler.sources.options import LoadOptions
 
-__all__ = ["DEFAULT_OPSET", "CompileOptions", "VerifyOptions"]
+__all__ = ["DEFAULT_OPSET", "CompileOptions", "Precision", "VerifyOptions"]
 
 DEFAULT_OPSET = 21
 
 _OLDEST_OPSET = 17  # the first with LayerNormalization
+_OLDEST_OPSET_INT4 = 21  # the first whose DequantizeLinear knows four bits and blocks
+
+Precision = Literal["float32", "float16", "bfloat16", "int8", "int8-dynamic", "int4-weights"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +29,8 @@ class VerifyOptions(LoadOptions):
     data: Path | None = option(
         None,
         type=EXISTING_FILE,
-        help="Inputs (.npz, arrays named as the inputs) to verify on, beside the seeded ones.",
+        help="Inputs (.npz, arrays named as the inputs) to verify on, beside the seeded ones. A reduced "
+        "precision is judged by them, and by labels if there are: an array y, or named as an output.",
     )
 
     @classmethod
@@ -41,3 +46,29 @@ class CompileOptions(VerifyOptions):
     opset: int = option(
         DEFAULT_OPSET, type=click.IntRange(min=_OLDEST_OPSET), help="Version of the ONNX operator set."
     )
+    precision: Precision = option(
+        "float32",
+        help="Of weights and computation; inputs and outputs keep their types. float16: between products; "
+        "bfloat16: weights only; int8: weights and activations, in ranges measured on --calibration; "
+        "int8-dynamic: the same, in ranges found in each batch; int4-weights: matrices, in blocks of 32.",
+    )
+    calibration: Path | None = option(
+        None,
+        type=EXISTING_FILE,
+        help="Inputs like those to come (.npz, a few hundred rows) to measure the ranges of int8 on; without "
+        "it --data, without that random inputs.",
+    )
+    max_drop: float | None = option(
+        None,
+        type=click.FloatRange(min=0.0),
+        help="What a reduced precision may lose. With labels: accuracy (0.01 is one row in a hundred), or "
+        "growth of the RMS error in standard deviations of the labels. Without: the share of rows in which "
+        "another class is chosen, or the relative RMS error of other outputs. Defaults for accuracy, choices "
+        f"and error: {budgets.describe()}.",
+    )
+
+    def __post_init__(self) -> None:
+        if self.precision == "int4-weights" and self.opset < _OLDEST_OPSET_INT4:
+            raise ValueError(
+                f"int4-weights needs operator set {_OLDEST_OPSET_INT4} or newer, got --opset {self.opset}"
+            )

@@ -32,6 +32,7 @@ from kerve.compiler.verification import Check, Verified
 __all__ = [
     "MODEL_FILE",
     "load_model",
+    "move_model",
     "save_golden",
     "save_manifest",
     "save_model",
@@ -84,6 +85,14 @@ def save_model(model: ir.Model, folder: Path) -> Path:
     else:
         ir.save(model, path)
     return path
+
+
+def move_model(source: Path, folder: Path) -> None:
+    """Move what `save_model` wrote in one folder into another, in the place of what is there."""
+    for name in (_DATA_FILE, MODEL_FILE):
+        (folder / name).unlink(missing_ok=True)
+        if (source / name).exists():
+            (source / name).replace(folder / name)
 
 
 def load_model(path: Path) -> ir.Model:

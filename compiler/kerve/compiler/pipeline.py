@@ -11,7 +11,7 @@ from typing import Any
 import onnx_ir as ir
 
 from kerve.artifact.v1 import manifest_pb2
-from kerve.compiler import packaging, sources
+from kerve.compiler import packaging, precision, sources
 from kerve.compiler.errors import VerificationError
 from kerve.compiler.options import CompileOptions, VerifyOptions
 from kerve.compiler.passes import optimize
@@ -48,9 +48,17 @@ def build(
 
     with stage("verify", listener) as progress:
         path = packaging.save_model(model, folder)
-        verified = _verify(model, path, origin.reference(lowered), options.data)
+        reference = origin.reference(lowered)
+        verified = _verify(model, path, reference, options.data)
         _require_equal(verified, path, origin, options.opset)
         progress.detail = f"{len(verified.checks)} comparisons, largest error {verified.worst:.2g}"
+
+    reduced = None
+    if options.precision != "float32":
+        with stage("reduce", listener) as progress:
+            reduced = precision.apply(model, path, verified, reference, options)
+            model, verified = reduced.model, reduced.verified
+            progress.detail = f"{options.precision}, largest drop {reduced.worst:.2g}"
 
     with stage("package", listener) as progress:
         packaging.save_golden(verified, folder)
@@ -60,10 +68,11 @@ def build(
                 signature=packaging.signature_of(model),
                 source=origin.record,
                 opset=options.opset,
-                precision="float32",
+                precision=options.precision,
+                reduction=None if reduced is None else reduced.record,
                 verification=packaging.verification_of(verified.checks),
                 state=packaging.state_of(model, lowered.state),
-                warnings=[*origin.warnings, *lowered.warnings],
+                warnings=[*origin.warnings, *lowered.warnings, *(reduced.warnings if reduced else ())],
             ),
             folder,
         )

@@ -25,6 +25,7 @@ class Options(CompileOptions):
     name: str = cli.option(help="Name under which the model is served.")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_name(self.name)
 
 
@@ -33,7 +34,7 @@ def command(options: Options) -> None:
     """Turn a Keras model into a verified ONNX artifact, REPOSITORY/NAME/VERSION/.
 
     Exit codes: 0 done, 2 wrong usage, 3 the source cannot be loaded, 4 something in it has no ONNX form,
-    5 the result differs from the source.
+    5 the result differs from the source, 6 a reduced precision loses more than its budget.
     """
     with terminal() as listener:
         artifact = compile_model(

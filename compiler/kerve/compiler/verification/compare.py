@@ -86,9 +86,16 @@ def compare(
     if got.dtype != want.dtype:
         return check(problem=f"has dtype {got.dtype}, the source has {want.dtype}")
     if want.dtype.name not in _TOLERANCES:
-        unequal = int(np.count_nonzero(got != want))
-        return check(unequal=unequal, max_abs_error=float(unequal > 0))
+        unequal = got != want
+        return check(unequal=int(np.count_nonzero(unequal)), max_abs_error=_largest_step(got, want, unequal))
     return _compare_floats(got.astype(np.float64), want.astype(np.float64), tolerance, check)
+
+
+def _largest_step(got: NDArray[Any], want: NDArray[Any], unequal: NDArray[np.bool_]) -> float:
+    """Return the largest difference of integers; what is no number differs by 1."""
+    if want.dtype.kind not in "iu":
+        return float(unequal.any())
+    return float(np.abs(got[unequal].astype(np.float64) - want[unequal].astype(np.float64)).max(initial=0.0))
 
 
 def _compare_floats(

@@ -1,0 +1,137 @@
+"""The stage of a compile that reduces the precision: `apply`."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from kerve.artifact.v1 import manifest_pb2
+from kerve.compiler import packaging
+from kerve.compiler.options import CompileOptions
+from kerve.compiler.precision.assessment import Assessment, assess
+from kerve.compiler.precision.data import Data
+from kerve.compiler.precision.precisions import PRECISIONS
+from kerve.compiler.precision.probing import batches
+from kerve.compiler.precision.reduction import reduce, remaining
+from kerve.compiler.verification import Answered, Dataset, Reference, Verified
+
+__all__ = ["Reduced", "apply"]
+
+#: Rows of the user's inputs that are kept in the artifact.
+_GOLDEN_ROWS = 8
+
+#: A smaller share of the weights may stay in float32 without a word.
+_UNTOLD = 0.1
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """A model in a reduced precision, within its budget."""
+
+    model: ir.Model
+    #: The model against its source.
+    verified: Verified
+    record: manifest_pb2.Reduction
+    #: What a person should know about it, in sentences.
+    warnings: tuple[str, ...]
+
+    @property
+    def worst(self) -> float:
+        """The largest drop of any output."""
+        return max((loss.drop for loss in self.record.losses), default=0.0)
+
+
+def apply(
+    model: ir.Model, path: Path, verified: Verified, reference: Reference, options: CompileOptions
+) -> Reduced:
+    """Put the model in the chosen precision in the place of the file at `path`, which holds it in float32.
+
+    `reference` is the source. Raises `AccuracyBudgetError` when it costs more than allowed; the file is then
+    what it was.
+    """
+    data = Data.of(model, verified.answered[0].dataset, options.data, options.calibration)
+    reduced = reduce(model, path, options.precision, data.measured)
+    answered = _answered(model, data, verified, reference)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        file = packaging.save_model(reduced, Path(folder))
+        assessment = assess(path, file, options.precision, data, answered, options.max_drop)
+        packaging.move_model(Path(folder), path.parent)
+    return Reduced(
+        reduced,
+        assessment.verified,
+        _record(assessment, data, PRECISIONS[options.precision].calibrated),
+        tuple(_warnings(model, reduced, options.precision, data)),
+    )
+
+
+def _answered(model: ir.Model, data: Data, verified: Verified, reference: Reference) -> Sequence[Answered]:
+    """Return what the model is compared with its source on, and will be where it is served.
+
+    Of the user's inputs, where there are some: random ones may lie outside the ranges that those have.
+    """
+    if data.judged.origin != "user":
+        return verified.answered
+    inputs = next(batches(model, data.judged, _GOLDEN_ROWS))
+    sizes = {**data.judged.sizes}
+    if "batch" in sizes:
+        sizes["batch"] = min(sizes["batch"], _GOLDEN_ROWS)
+    few = Dataset("user", inputs, sizes)
+    return [
+        Answered(few, reference(inputs)),
+        *(known for known in verified.answered if known.dataset.origin == "user"),
+    ]
+
+
+def _record(assessment: Assessment, data: Data, calibrated: bool) -> manifest_pb2.Reduction:
+    return manifest_pb2.Reduction(
+        calibration=data.measured.origin if calibrated else "",
+        losses=[
+            manifest_pb2.Reduction.Loss(
+                output=loss.output,
+                measure=loss.measure,
+                data=data.judged.origin,
+                rows=loss.rows,
+                drop=_rounded(loss.drop),
+                allowed=assessment.budget[loss.measure],
+                before=None if loss.before is None else _rounded(loss.before),
+                after=None if loss.after is None else _rounded(loss.after),
+            )
+            for loss in assessment.losses
+        ],
+        layers=[
+            manifest_pb2.Reduction.LayerLoss(
+                layer=each.layer, taken=_rounded(each.taken), given=_rounded(each.given)
+            )
+            for each in assessment.layers
+        ],
+    )
+
+
+def _rounded(number: float) -> float:
+    return float(f"{number:.3g}")
+
+
+def _warnings(model: ir.Model, reduced: ir.Model, precision: str, data: Data) -> Iterator[str]:
+    if PRECISIONS[precision].calibrated and data.measured.origin != "user":
+        yield (
+            f"the ranges of {precision} were measured on random inputs; "
+            "give inputs like those to come with --calibration FILE.npz"
+        )
+    if data.judged.origin != "user":
+        yield (
+            f"what {precision} loses was measured on random inputs; "
+            "give inputs, best with labels, with --data FILE.npz"
+        )
+    share, readers = remaining(model, reduced)
+    if share > _UNTOLD:
+        by = ", ".join(f"{count} {operator}" for operator, count in sorted(readers.items()))
+        yield f"{precision} has no form for {share:.0%} of the weights, which stay in float32 (read by {by})"
+    operators = {node.op_type for node in reduced.graph}
+    if "ConvInteger" in operators:
+        yield f"convolutions in {precision} are small but slow on CPUs; int8 is both small and fast"
+    if "DynamicQuantizeLinear" in operators:
+        yield f"{precision} finds its ranges batch by batch: an answer depends a little on the rows beside it"

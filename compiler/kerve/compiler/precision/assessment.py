@@ -1,0 +1,140 @@
+"""Whether a reduced precision stays within its accuracy budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from kerve.compiler.budgets import BUDGETS
+from kerve.compiler.errors import AccuracyBudgetError
+from kerve.compiler.precision.data import Data
+from kerve.compiler.precision.losses import Loss, Meter, meter_for
+from kerve.compiler.precision.precisions import PRECISIONS
+from kerve.compiler.precision.probing import batches, outwards
+from kerve.compiler.precision.sensitivity import LayerLoss, layer_losses
+from kerve.compiler.verification import Answered, Runner, Verified, recheck
+
+__all__ = ["Assessment", "assess", "losses_of"]
+
+#: A model as a function: named inputs to named outputs.
+Model = Callable[[Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
+
+#: Rows on which layers are compared; the results of all layers are in memory for them.
+_LAYER_ROWS = 8
+
+#: How many layers are told.
+_WORST = 5
+
+#: Other hardware rounds in other places: what answers may be off there, in errors measured here.
+_LEEWAY = 2.0
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What a reduced precision costs."""
+
+    losses: Sequence[Loss]
+    budget: Mapping[str, float]
+    #: The layers that add most to the error, the worst first.
+    layers: Sequence[LayerLoss]
+    #: The reduced model against the source, with tolerances that hold on other hardware as well.
+    verified: Verified
+
+
+def assess(
+    float32: Path,
+    reduced: Path,
+    precision: str,
+    data: Data,
+    answered: Sequence[Answered],
+    max_drop: float | None,
+) -> Assessment:
+    """Compare a reduced model with the float32 one, on `data`, and with the source, on `answered`.
+
+    Raises `AccuracyBudgetError` when an output loses more than `max_drop`, or than the table of precisions
+    allows where `max_drop` is None.
+    """
+    model = ir.load(reduced)
+    losses = losses_of(Runner(float32), Runner(reduced), model, data)
+    budget = _budget(precision, max_drop)
+    few = next(batches(model, data.judged, _LAYER_ROWS))
+    layers = sorted(layer_losses(float32, reduced, few), key=lambda each: -each.added)[:_WORST]
+    if any(loss.drop > budget[loss.measure] for loss in losses):
+        raise AccuracyBudgetError(_excuse(precision, losses, budget, data.judged.origin, layers))
+    return Assessment(losses, budget, layers, _verified(reduced, precision, answered))
+
+
+def _budget(precision: str, max_drop: float | None) -> dict[str, float]:
+    """Return what each measure of a loss may be."""
+    default = BUDGETS[precision]
+    by_measure = {
+        "accuracy": default.accuracy,
+        "rmse": default.accuracy,
+        "choices": default.choices,
+        "elements": default.choices,
+        "error": default.error,
+    }
+    return by_measure if max_drop is None else dict.fromkeys(by_measure, max_drop)
+
+
+def losses_of(baseline: Model, reduced: Runner, model: ir.Model, data: Data) -> list[Loss]:
+    """Measure what each output loses against a baseline that computes in float32."""
+    meters: dict[str, Meter] = {}
+    for inputs in batches(model, data.judged):
+        before = baseline(inputs)
+        for name, after in reduced(inputs).items():
+            if name not in meters:
+                meters[name] = meter_for(name, before[name], data.labels.get(name))
+            meters[name].add(before[name], after)
+    return [meter.loss(name) for name, meter in meters.items()]
+
+
+def _excuse(
+    precision: str,
+    losses: Sequence[Loss],
+    budget: Mapping[str, float],
+    origin: str,
+    layers: Sequence[LayerLoss],
+) -> str:
+    over = [
+        f"{loss} (allowed: {budget[loss.measure]:g})" for loss in losses if loss.drop > budget[loss.measure]
+    ]
+    worst = [f"'{each.layer}' ({each.taken:.2g} to {each.given:.2g})" for each in layers if each.added > 0.0]
+    where = f" The relative error grows most in {', '.join(worst)}." if worst else ""
+    return (
+        f"{precision} loses more than its budget on {origin} data: {'; '.join(over)}.{where} "
+        f"Try {PRECISIONS[precision].remedy}, or allow it with --max-drop"
+    )
+
+
+def _verified(path: Path, precision: str, answered: Sequence[Answered]) -> Verified:
+    """Measure the errors against the source; what is measured, with some leeway, becomes the tolerance."""
+    measured = recheck(path, answered)
+    step = PRECISIONS[precision].step
+    worst: dict[str, float] = {}
+    for check in measured.checks:
+        worst[check.output] = max(worst.get(check.output, 0.0), check.max_abs_error)
+    allowed = {
+        name: outwards(_LEEWAY * error + step * _largest(name, answered)) for name, error in worst.items()
+    }
+    checks = [replace(check, rtol=0.0, atol=allowed[check.output], unequal=0) for check in measured.checks]
+    return replace(measured, checks=tuple(checks))
+
+
+def _largest(output: str, answered: Sequence[Answered]) -> float:
+    """Return the size of the largest finite number that the source answered in floating point."""
+    arrays = [known.answers[output] for known in answered]
+    return max(
+        (
+            float(np.abs(array[np.isfinite(array)]).max(initial=0.0))
+            for array in map(np.asarray, arrays)
+            if array.dtype.kind == "f"
+        ),
+        default=0.0,
+    )

@@ -1,0 +1,67 @@
+"""What a reduced precision is measured on and judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from kerve.compiler.errors import LoadError
+from kerve.compiler.verification import Dataset, from_file, more_rows
+
+__all__ = ["Data"]
+
+#: Rows of seeded inputs, where the user gives none.
+_SEEDED_ROWS = 64
+
+
+@dataclass(frozen=True)
+class Data:
+    """Inputs to judge by, with labels of some outputs, and inputs to measure the ranges of activations on."""
+
+    judged: Dataset
+    labels: Mapping[str, NDArray[Any]]
+    measured: Dataset
+
+    @classmethod
+    def of(cls, model: ir.Model, like: Dataset, data: Path | None, calibration: Path | None) -> Data:
+        """Take each from the file given for it, else from the other file, else seeded (sized as `like`).
+
+        Labels are arrays of `data` that are named as an output, or `y` when there is one output. Raises
+        `LoadError` when a file does not fit the model.
+        """
+        judged = None if data is None else from_file(model, data)
+        measured = None if calibration is None else from_file(model, calibration)
+        seeded = more_rows(model, like, _SEEDED_ROWS) if judged is measured is None else like
+        return cls(
+            judged=judged or measured or seeded,
+            labels={} if data is None or judged is None else _labels(model, data, judged),
+            measured=measured or judged or seeded,
+        )
+
+
+def _labels(model: ir.Model, path: Path, dataset: Dataset) -> dict[str, NDArray[Any]]:
+    inputs = [str(value.name) for value in model.graph.inputs]
+    outputs = [str(value.name) for value in model.graph.outputs]
+    with np.load(path, allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files if name not in inputs}
+    found = {name: arrays[name] for name in outputs if name in arrays}
+    if not found and "y" in arrays:
+        if len(outputs) > 1:
+            raise LoadError(
+                f"{path}: the labels y could be of {', '.join(outputs)}; name the array after its output"
+            )
+        found[outputs[0]] = arrays["y"]
+    for name, labels in found.items():
+        rows = dataset.sizes.get("batch")
+        if labels.ndim == 0 or (rows is not None and len(labels) != rows):
+            raise LoadError(
+                f"{path}: the labels of output '{name}' have shape {list(labels.shape)}; "
+                f"expected {rows} rows, as the inputs have"
+            )
+    return found

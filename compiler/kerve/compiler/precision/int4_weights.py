@@ -1,0 +1,71 @@
+"""Weights of matrices in four bits, in blocks with a scale each; activations stay in float32.
+
+    x -> MatMul(w)      =>      x -> MatMul(DequantizeLinear(w in int4, scales))
+
+This is ONNX's own blocked DequantizeLinear (operator set 21), which any runtime of that version computes.
+ONNX Runtime makes `MatMulNBits` of it when it loads the model, an operator that multiplies by the four bits
+directly: an eighth of the memory traffic, which is what bounds a Dense layer at small batches. (Written
+into the file, that operator would run nowhere else and gain nothing.) Embedding tables take eight bits.
+Convolutions and recurrent layers stay in float32: they have no kernel for four bits, and each call would
+unpack their weights anew.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from kerve.compiler.passes.reading import array_of, is_op, only_user, rank_of
+from kerve.compiler.precision import integers
+from kerve.compiler.precision.embeddings import quantize_tables
+from kerve.compiler.precision.products import Product, products
+from kerve.compiler.precision.writing import Writer
+
+__all__ = ["OLDEST_OPSET", "quantize"]
+
+#: The first operator set whose DequantizeLinear knows int4 and blocks.
+OLDEST_OPSET = 21
+
+#: Rows of a matrix that share a scale, as most kernels and formats have it.
+_BLOCK = 32
+
+
+def quantize(model: ir.Model) -> None:
+    """Quantize a model in place."""
+    writer = Writer(model)
+    for product in list(products(model.graph)):
+        weight = array_of(product.weight)
+        if product.convolves or weight is None:
+            continue
+        quantized, scales = integers.blockwise(weight, _BLOCK)
+        name = product.weight.name
+        dequantized = writer.node(
+            "DequantizeLinear",
+            (writer.constant(quantized, f"{name}:int4"), writer.constant(scales, f"{name}:scale")),
+            at=product.node,
+            attributes={"axis": 0, "block_size": _BLOCK},
+            dtype=ir.DataType.FLOAT,
+            shape=product.weight.shape,
+        )
+        product.node.replace_input_with(1, dequantized)
+        _set_bias_apart(product, writer)
+    quantize_tables(model.graph, writer)
+
+
+def _set_bias_apart(product: Product, writer: Writer) -> None:
+    """Add the bias by a Sum.
+
+    Of a MatMul or Gemm, an Add and a Relu in a row ONNX Runtime makes one operator on float32, before it
+    looks for weights in four bits; a Sum it leaves alone.
+    """
+    node, result = product.node, product.output
+    if product.bias is not None:
+        bare = writer.node("MatMul", node.inputs[:2], at=node, dtype=ir.DataType.FLOAT, shape=result.shape)
+        total = writer.node("Sum", (bare, product.bias), at=node, dtype=result.dtype, shape=result.shape)
+        writer.supersede(result, total)
+        return
+    add = only_user(result)
+    if add is None or not is_op(add, "Add") or rank_of(product.input) != 2:
+        return
+    old = add.outputs[0]
+    total = writer.node("Sum", add.inputs, at=add, dtype=old.dtype, shape=old.shape)
+    writer.supersede(old, total)

@@ -1,0 +1,76 @@
+"""Real numbers as integers: `real = scale * (integer - zero_point)`."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Affine", "affine", "blockwise", "per_channel"]
+
+_INT8_LARGEST = 127
+_UINT8_LARGEST = 255
+_INT4_LARGEST = 7
+
+#: Shares of a block's largest element that are tried as the largest to be represented.
+_CLIPS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75)
+
+
+class Affine(NamedTuple):
+    """How the values of an activation become unsigned bytes."""
+
+    scale: np.float32
+    zero_point: np.uint8
+
+
+def affine(low: float, high: float) -> Affine:
+    """Return the scale that spreads [low, high], widened to hold 0, over all bytes; 0 stays exact."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = np.float32((high - low) / _UINT8_LARGEST)
+    if not scale > 0.0:
+        return Affine(np.float32(1.0), np.uint8(0))
+    return Affine(scale, np.uint8(np.clip(round(-low / float(scale)), 0, _UINT8_LARGEST)))
+
+
+def per_channel(
+    weight: NDArray[Any], axes: tuple[int, ...], least: NDArray[np.float32] | None = None
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Return signed bytes and one scale for each channel; `axes` are those that a channel spans.
+
+    The scale keeps the axes, as 1s. No scale is below `least`, where it is given. Zero points are zero.
+    """
+    largest = np.abs(weight).max(axis=axes, keepdims=True)
+    scale = np.where(largest > 0.0, largest / _INT8_LARGEST, 1.0).astype(np.float32)
+    if least is not None:
+        scale = np.maximum(scale, least.reshape(scale.shape))
+    integers = np.clip(np.rint(weight / scale), -_INT8_LARGEST, _INT8_LARGEST)
+    return integers.astype(np.int8), scale
+
+
+def blockwise(weight: NDArray[Any], block: int) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    """Return the elements of a matrix [k, n] in four bits, and scales [ceil(k / block), n].
+
+    Of each block of `block` rows in a column, the largest elements are clipped where that lowers the mean
+    square error of the block.
+    """
+    rows, columns = weight.shape
+    count = -(-rows // block)
+    padded = np.zeros((count * block, columns), np.float32)
+    padded[:rows] = weight
+    blocks = padded.reshape(count, block, columns)
+    largest = np.abs(blocks).max(axis=1)
+    full = np.where(largest > 0.0, largest / _INT4_LARGEST, 1.0).astype(np.float32)
+    best, least = full, np.full_like(full, np.inf)
+    for clip in _CLIPS:
+        scale = full * np.float32(clip)
+        error = np.square(_round4(blocks, scale) * scale[:, None] - blocks).sum(axis=1)
+        best, least = np.where(error < least, scale, best), np.minimum(error, least)
+    integers = _round4(blocks, best).reshape(count * block, columns)[:rows]
+    return integers.astype(ml_dtypes.int4), best
+
+
+def _round4(blocks: NDArray[np.float32], scale: NDArray[np.float32]) -> NDArray[np.float32]:
+    rounded: NDArray[np.float32] = np.clip(np.rint(blocks / scale[:, None]), -_INT4_LARGEST, _INT4_LARGEST)
+    return rounded

@@ -1,0 +1,101 @@
+"""Looking at values inside a graph while it runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from kerve.compiler.verification import Dataset, Runner
+
+__all__ = ["ROUNDED", "Range", "batches", "outwards", "ranges", "watching"]
+
+#: The smallest and the largest element that a value was seen to have.
+Range = tuple[float, float]
+
+#: In a graph of integers: what the name of a value ends in where it was rounded, and real again.
+ROUNDED = ":rounded"
+
+#: Rows that run at once.
+_ROWS = 32
+
+_LOW, _HIGH = ":low", ":high"
+
+
+def batches(model: ir.Model, dataset: Dataset, rows: int = _ROWS) -> Iterator[Mapping[str, NDArray[Any]]]:
+    """Yield the inputs of a data set, a few rows at a time where the model takes rows."""
+    inputs = {str(value.name): dataset.inputs[str(value.name)] for value in model.graph.inputs}
+    if "batch" not in dataset.sizes or not all(map(_takes_rows, model.graph.inputs)):
+        yield inputs
+        return
+    for start in range(0, dataset.sizes["batch"], rows):
+        yield {name: array[start : start + rows] for name, array in inputs.items()}
+
+
+def watching(path: Path, names: Iterable[str]) -> Runner:
+    """Return the model at `path` with the named values, instead of its own, as outputs.
+
+    Values come as the runtime computes them, with what it fuses and leaves out.
+    """
+    model = ir.load(path)
+    values = _values(model.graph)
+    model.graph.outputs[:] = [values[name] for name in names]
+    return _runner(model, path)
+
+
+def ranges(path: Path, names: Sequence[str], data: Iterable[Dataset]) -> dict[str, Range]:
+    """Return the range of each named value of the model at `path` over all data.
+
+    Bounds are rounded outwards to three digits, so that they do not depend on the last bits of one machine's
+    arithmetic. They are infinite for a value that is, or that was always empty.
+    """
+    model = ir.load(path)
+    inputs, values = ir.load(path), _values(model.graph)
+    model.graph.outputs.clear()
+    for name in names:
+        for suffix, operator in ((_LOW, "ReduceMin"), (_HIGH, "ReduceMax")):
+            node = ir.node(operator, [values[name]], attributes={"keepdims": 0})
+            node.outputs[0].name = name + suffix
+            node.outputs[0].type = values[name].type
+            model.graph.append(node)
+            model.graph.outputs.append(node.outputs[0])
+    runner = _runner(model, path)
+    low, high = dict.fromkeys(names, math.inf), dict.fromkeys(names, -math.inf)
+    for dataset in data:
+        for batch in batches(inputs, dataset):
+            bounds = runner(batch)
+            low = {name: min(low[name], float(bounds[name + _LOW])) for name in names}
+            high = {name: max(high[name], float(bounds[name + _HIGH])) for name in names}
+    return {name: (-outwards(-low[name]), outwards(high[name])) for name in names}
+
+
+def _runner(model: ir.Model, path: Path) -> Runner:
+    """Load a variant of the model at `path`, from beside it: its weights may be in a file there."""
+    file = path.with_suffix(".variant.onnx")
+    try:
+        ir.save(model, file)
+        return Runner(file)
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def _values(graph: ir.Graph) -> dict[str, ir.Value]:
+    values = {str(value.name): value for value in graph.inputs}
+    return values | {str(output.name): output for node in graph for output in node.outputs}
+
+
+def _takes_rows(value: ir.Value) -> bool:
+    first = value.shape[0] if value.shape else None
+    return isinstance(first, ir.SymbolicDim) and first.value == "batch"
+
+
+def outwards(bound: float) -> float:
+    """Round up to three significant digits."""
+    if bound == 0.0 or not math.isfinite(bound):
+        return bound
+    digit = 10.0 ** (math.floor(math.log10(abs(bound))) - 2)
+    return float(f"{math.ceil(bound / digit - 1e-3) * digit:.3g}")

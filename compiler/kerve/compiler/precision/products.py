@@ -1,0 +1,81 @@
+"""The operators that multiply by weights, where nearly all of a model's size and time are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from kerve.compiler.passes.reading import attribute_int, dims_of, input_of, is_constant, is_op, rank_of
+
+__all__ = ["Product", "product_of", "products"]
+
+
+@dataclass(frozen=True)
+class Product:
+    """A Conv, Gemm or MatMul whose second input is a float32 constant, with what it adds."""
+
+    node: ir.Node
+    weight: ir.Value
+    bias: ir.Value | None
+
+    @property
+    def input(self) -> ir.Value:
+        """What is multiplied."""
+        value = self.node.inputs[0]
+        assert value is not None
+        return value
+
+    @property
+    def output(self) -> ir.Value:
+        """The result."""
+        return self.node.outputs[0]
+
+    @property
+    def convolves(self) -> bool:
+        """Whether it is a convolution, not a product of matrices."""
+        return is_op(self.node, "Conv")
+
+    @property
+    def channels(self) -> int:
+        """The axis of the weight along which the channels of the output lie."""
+        return 0 if self.convolves else 1
+
+    @property
+    def summed(self) -> tuple[int, ...]:
+        """The other axes of the weight."""
+        rank = len(dims_of(self.weight))
+        return tuple(axis for axis in range(rank) if axis != self.channels)
+
+
+def products(graph: ir.Graph) -> Iterator[Product]:
+    """Yield the products of a graph, in order; those inside loops are not among them."""
+    for node in graph:
+        product = product_of(node)
+        if product is not None:
+            yield product
+
+
+def product_of(node: ir.Node) -> Product | None:
+    """Return the node as a product, if it is one."""
+    if not is_op(node, "Conv", "Gemm", "MatMul") or not _is_plain(node):
+        return None
+    weight, bias = node.inputs[1], input_of(node, 2)
+    if weight is None or weight.dtype != ir.DataType.FLOAT or not is_constant(weight):
+        return None
+    if bias is not None and (not is_constant(bias) or len(dims_of(bias)) != 1):
+        return None
+    if not is_op(node, "Conv") and rank_of(weight) != 2:
+        return None
+    return Product(node, weight, bias)
+
+
+def _is_plain(node: ir.Node) -> bool:
+    """Whether it computes input times weight plus bias, nothing scaled or transposed in between."""
+    if not is_op(node, "Gemm"):
+        return True
+    factors = [node.attributes[name].as_float() for name in ("alpha", "beta") if name in node.attributes]
+    return all(factor == 1.0 for factor in factors) and not any(
+        attribute_int(node, name, 0) for name in ("transA", "transB")
+    )

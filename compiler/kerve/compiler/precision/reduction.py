@@ -1,0 +1,75 @@
+"""From a float32 graph to one of fewer bits: `reduce(model, ...)`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from kerve.compiler.passes.merge_casts import MergeCasts
+from kerve.compiler.passes.reading import dims_of, is_constant, location
+from kerve.compiler.precision.precisions import PRECISIONS
+from kerve.compiler.precision.probing import ROUNDED, ranges
+from kerve.compiler.verification import Dataset
+
+__all__ = ["reduce", "remaining"]
+
+
+def reduce(model: ir.Model, path: Path, precision: str, dataset: Dataset) -> ir.Model:
+    """Return a copy of a model (the one at `path`) in a reduced precision.
+
+    Ranges of activations are measured on `dataset` where they are needed. Inputs and outputs keep names,
+    types and shapes; values that are still computed keep their names, new nodes are called after their
+    layers. The same model and data give the same bytes.
+    """
+    reduced = model.clone()
+    before = {node for graph in reduced.graphs() for node in graph}
+    names = {str(output.name) for node in before for output in node.outputs}
+    PRECISIONS[precision].reduce(reduced, lambda wanted: ranges(path, wanted, [dataset]))
+    for tidy in (MergeCasts(), common.RemoveUnusedNodesPass(), common.TopologicalSortPass()):
+        tidy(reduced)
+    _name(reduced, before, names)
+    return reduced
+
+
+def remaining(model: ir.Model, reduced: ir.Model) -> tuple[float, Counter[str]]:
+    """Return which share of a model's float32 weights is still float32, and how many operators read them."""
+    before, after = (sum(map(_size, _weights(each))) for each in (model, reduced))
+    readers = {reader for value in _weights(reduced) for reader, _ in value.uses()}
+    return (after / before if before else 1.0), Counter(node.op_type for node in readers)
+
+
+def _weights(model: ir.Model) -> Iterator[ir.Value]:
+    for value in model.graph.initializers.values():
+        if value.dtype == ir.DataType.FLOAT and is_constant(value) and len(dims_of(value)) > 1:
+            yield value
+
+
+def _size(weight: ir.Value) -> int:
+    assert weight.const_value is not None
+    return weight.const_value.size
+
+
+def _name(model: ir.Model, known: Collection[ir.Node], kept: Collection[str]) -> None:
+    """Name new nodes, and their outputs, as the passes do."""
+    given = (*model.graph.inputs, *model.graph.initializers.values())
+    taken = {str(value.name) for value in given} | {
+        str(output.name) for graph in model.graphs() for node in graph for output in node.outputs
+    }
+    taken |= {str(node.name) for node in known}
+    count: Counter[str] = Counter()
+    for node in model.graph:
+        if node in known:
+            continue
+        base = name = location(node)
+        while name in taken:
+            count[base] += 1
+            name = f"{base}_{count[base]}"
+        taken.add(name)
+        node.name = name
+        for index, output in enumerate(node.outputs):
+            if output.name not in kept and not str(output.name).endswith(ROUNDED):
+                output.name = name if index == 0 else f"{name}:{index}"

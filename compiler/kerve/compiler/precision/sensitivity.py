@@ -1,0 +1,95 @@
+"""Where a reduced precision loses its accuracy, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from kerve.compiler.passes.reading import LAYER_KEY, is_constant
+from kerve.compiler.precision.probing import ROUNDED, watching
+
+__all__ = ["LayerLoss", "layer_losses"]
+
+
+@dataclass(frozen=True)
+class LayerLoss:
+    """How far a layer's result is off: root mean square error by root mean square."""
+
+    layer: str
+    #: The largest error among what the layer takes from other layers.
+    taken: float
+    #: The error of what it gives.
+    given: float
+
+    @property
+    def added(self) -> float:
+        """What the layer itself adds."""
+        return self.given - self.taken
+
+
+def layer_losses(float32: Path, reduced: Path, inputs: Mapping[str, NDArray[Any]]) -> list[LayerLoss]:
+    """Run two models on the same inputs and compare what their layers give, in the order of the first."""
+    layers = _layers(ir.load(float32).graph)
+    wanted = dict.fromkeys(name for layer in layers.values() for name in (*layer.taken, layer.given))
+    names = _renamed(ir.load(reduced).graph, wanted)
+    before = watching(float32, names)(inputs)
+    after = watching(reduced, names.values())(inputs)
+    errors = {name: _error(before[name], after[new]) for name, new in names.items()}
+    return [
+        LayerLoss(
+            name, max((errors.get(each, 0.0) for each in layer.taken), default=0.0), errors[layer.given]
+        )
+        for name, layer in layers.items()
+        if layer.given in errors
+    ]
+
+
+@dataclass
+class _Layer:
+    taken: tuple[str, ...]
+    given: str
+
+
+def _layers(graph: ir.Graph) -> dict[str, _Layer]:
+    """Return what each Keras layer takes from others, and the last real value it gives, by its path."""
+    nodes: dict[str, list[ir.Node]] = {}
+    for node in graph:
+        if node.metadata_props.get(LAYER_KEY):
+            nodes.setdefault(node.metadata_props[LAYER_KEY], []).append(node)
+    layers = {}
+    for path, members in nodes.items():
+        given = [output for node in members for output in node.outputs if _is_real(output)]
+        own = {output for node in members for output in node.outputs}
+        taken = dict.fromkeys(
+            str(value.name)
+            for node in members
+            for value in node.inputs
+            if value is not None and value not in own and _is_real(value) and value.producer() is not None
+        )
+        if given:
+            layers[path] = _Layer(tuple(taken), str(given[-1].name))
+    return layers
+
+
+def _is_real(value: ir.Value) -> bool:
+    return bool(value.name) and value.dtype == ir.DataType.FLOAT and not is_constant(value)
+
+
+def _renamed(graph: ir.Graph, names: Iterable[str]) -> dict[str, str]:
+    """Return the names that are in the reduced graph as well, with what they are called where rounded."""
+    known = {str(output.name) for node in graph for output in node.outputs}
+    pairs = {name: name + ROUNDED if name + ROUNDED in known else name for name in names}
+    return {name: new for name, new in pairs.items() if new in known}
+
+
+def _error(before: NDArray[Any], after: NDArray[Any]) -> float:
+    want, got = before.astype(np.float64), after.astype(np.float64)
+    size = float(np.sqrt(np.square(want).mean())) if want.size else 0.0
+    difference = float(np.sqrt(np.square(got - want).mean())) if want.size else 0.0
+    return difference / size if size > 0.0 else difference
