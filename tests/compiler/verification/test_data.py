@@ -22,15 +22,15 @@ def value(name: str, dtype: ir.DataType, *shape: int | str) -> ir.Value:
 def test_every_open_dimension_takes_two_sizes() -> None:
     first, second = seeded(model_of(value("x", ir.DataType.FLOAT, "batch", "x_1", 3)), (7, 12))
     assert first.inputs["x"].shape == (2, 7, 3)
-    assert second.inputs["x"].shape == (5, 12, 3)
-    assert second.sizes == {"batch": 5, "x_1": 12}
+    assert second.inputs["x"].shape == (4, 12, 3)
+    assert second.sizes == {"batch": 4, "x_1": 12}
 
 
 def test_dimensions_of_one_name_agree_between_inputs() -> None:
     x = value("x", ir.DataType.FLOAT, "batch", "time")
     y = value("y", ir.DataType.INT64, "batch", "time", 2)
     (first, _) = seeded(model_of(x, y), (7, 12))
-    assert first.inputs["y"].shape == (2, 7, 2)
+    assert first.inputs["y"].shape == (3, 7, 2)
 
 
 def test_values_are_the_same_every_time() -> None:
@@ -61,3 +61,11 @@ def test_words_come_from_the_models_tables_and_beyond() -> None:
     (first, _) = seeded(model_of(words, nodes=[encode]), (7, 12))
     seen = set(first.inputs["words"].reshape(-1))
     assert {"cat", "dog"} < seen
+
+
+def test_no_batch_is_as_large_as_a_dimension_of_the_model() -> None:
+    sizes = [
+        dataset.sizes["batch"]
+        for dataset in seeded(model_of(value("x", ir.DataType.FLOAT, "batch", 2, 4)), (7, 12))
+    ]
+    assert sizes == [3, 5]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,7 +23,6 @@ __all__ = ["SIZES", "Dataset", "from_file", "more_rows", "seeded"]
 #: sequences are happy with the first, convolution stacks need the later ones.
 SIZES: tuple[tuple[int, int], ...] = ((7, 12), (32, 45), (64, 96), (224, 256))
 
-_BATCHES = (2, 5)
 _SEED = 20_260_101
 _WORDS = ("", "the", "quick", "brown fox", "Kerve!", "0", "naïve", "unknown word")
 
@@ -40,12 +40,25 @@ class Dataset:
 def seeded(model: ir.Model, open_sizes: tuple[int, int]) -> Iterator[Dataset]:
     """Yield two data sets, which differ in the size of every open dimension.
 
-    Values depend on the names, dtypes and sizes of the inputs alone.
+    No batch is as large as a fixed dimension of the model, so that one is never taken for the other: by the
+    graph, or by the source (Keras adds a column to a square matrix as if it were a row). Values depend on
+    the graph, and on the names, dtypes and sizes of the inputs alone.
     """
-    for batch, size in zip(_BATCHES, open_sizes, strict=True):
+    fixed = _fixed_sizes(model)
+    batches = itertools.islice((size for size in itertools.count(2) if size not in fixed), 2)
+    for batch, size in zip(batches, open_sizes, strict=True):
         sizes: dict[str, int] = {}
         inputs = {str(value.name): _tensor(value, batch, size, sizes) for value in model.graph.inputs}
         yield Dataset("seeded", inputs, sizes)
+
+
+def _fixed_sizes(model: ir.Model) -> set[int]:
+    values = itertools.chain(
+        model.graph.inputs,
+        model.graph.initializers.values(),
+        (output for node in model.graph for output in node.outputs),
+    )
+    return {dim for value in values for dim in value.shape or () if isinstance(dim, int)}
 
 
 def more_rows(model: ir.Model, like: Dataset, rows: int) -> Dataset:
