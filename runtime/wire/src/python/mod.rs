@@ -6,14 +6,30 @@ mod metadata;
 mod queue;
 mod server;
 
-use pyo3::prelude::*;
+use pyo3::pymodule;
 
 /// Small and many: what a request allocates is freed on another thread, which this allocator is good at.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// How long freed memory stays with the process, in milliseconds: the buffers of large requests come and go, and to
+/// get their pages anew each time costs more than all the rest.
+const PURGE_DELAY: std::ffi::c_long = 1000;
+
+/// `mi_option_purge_delay`, which the bindings leave out.
+const PURGE_DELAY_OPTION: std::ffi::c_int = 15;
+
 #[pymodule]
 mod _native {
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn init(_module: &Bound<'_, PyModule>) -> PyResult<()> {
+        // SAFETY: the call only stores a number, which the allocator reads when it next frees.
+        unsafe { libmimalloc_sys::mi_option_set(super::PURGE_DELAY_OPTION, super::PURGE_DELAY) };
+        Ok(())
+    }
+
     #[pymodule_export]
     use super::call::PyCall;
     #[pymodule_export]

@@ -112,13 +112,14 @@ enum Meaning {
 /// What a string is for.
 #[derive(Clone, Copy, PartialEq)]
 enum Role {
-    Name,
+    /// A name, which so far has this many bytes in common with `:authority`; None: it is another one.
+    Name(Option<usize>),
     Value,
     Authority,
 }
 
-/// `:authority` in HPACK's static table.
-const AUTHORITY: usize = 1;
+/// The name that is looked for, and its place in HPACK's static table.
+const AUTHORITY: (&[u8], usize) = (b":authority", 1);
 
 impl Default for Mender {
     fn default() -> Mender {
@@ -216,7 +217,7 @@ impl Fields {
                 if role == Role::Authority && !(byte.is_ascii_alphanumeric() || b".:-[]".contains(byte)) {
                     *byte = b'-';
                 }
-                Fields::bytes(left - 1, role)
+                Fields::bytes(left - 1, role.and(*byte))
             }
         };
     }
@@ -230,9 +231,22 @@ impl Fields {
 
     fn bytes(left: usize, role: Role) -> Fields {
         match (left, role) {
-            (0, Role::Name) => Fields::String(Role::Value),
+            (0, Role::Name(Some(same))) if same == AUTHORITY.0.len() => Fields::String(Role::Authority),
+            (0, Role::Name(_)) => Fields::String(Role::Value),
             (0, _) => Fields::Start,
             _ => Fields::Bytes(left, role),
+        }
+    }
+}
+
+impl Role {
+    /// What the string is for, now that this byte of it is known.
+    fn and(self, byte: u8) -> Role {
+        match self {
+            Role::Name(same) => {
+                Role::Name(same.filter(|&same| AUTHORITY.0.get(same) == Some(&byte)).map(|same| same + 1))
+            }
+            other => other,
         }
     }
 }
@@ -242,11 +256,12 @@ impl Meaning {
     fn follow(self, value: usize) -> Fields {
         match (self, value) {
             (Meaning::Nothing, _) => Fields::Start,
-            (Meaning::Name, 0) => Fields::String(Role::Name),
-            (Meaning::Name, AUTHORITY) => Fields::String(Role::Authority),
+            (Meaning::Name, 0) => Fields::String(Role::Name(Some(0))),
+            (Meaning::Name, index) if index == AUTHORITY.1 => Fields::String(Role::Authority),
             (Meaning::Name, _) => Fields::String(Role::Value),
             // In Huffman's code a byte is not to be had; no client that needs mending uses it.
             (Meaning::Length(Role::Authority, true), len) => Fields::bytes(len, Role::Value),
+            (Meaning::Length(Role::Name(_), true), len) => Fields::bytes(len, Role::Name(None)),
             (Meaning::Length(role, _), len) => Fields::bytes(len, role),
         }
     }
@@ -267,6 +282,9 @@ mod tests {
             vec![0x83, 0x86],
             literal(&[0x44], b"/a%2Fb/c"),
             literal(&[0x41], authority),
+            literal(b"\x40\x0a:authority", authority),
+            literal(b"\x40\x0b:authoritys", b"a%b"),
+            literal(b"\x40\x09:authorit", b"a%b"),
             literal(b"\x40\x04name", b"va%lue"),
             literal(&[0x0f, 0x10], b"application/grpc"),
         ]
