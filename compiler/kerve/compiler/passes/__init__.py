@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from kerve.compiler.passes.drop_identities import DropIdentities
 from kerve.compiler.passes.explaining import ExplainedPass
 from kerve.compiler.passes.fold_affine import FoldAffine
 from kerve.compiler.passes.fold_constants import FoldConstants
@@ -33,7 +34,7 @@ def _pipeline() -> list[ir.passes.PassBase]:
         FoldConstants(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         # what does nothing, or is done twice
-        common.IdentityEliminationPass(),
+        DropIdentities(),
         MergeCasts(),
         MergeViews(),
         common.RemoveUnusedNodesPass(),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 
 from kerve.compiler.passes.editing import Editor
 from kerve.compiler.passes.layout.permutation import keeps_order, perm_of
-from kerve.compiler.passes.reading import input_of, is_constant, is_op, rank_of, same_dim, shape_dims
+from kerve.compiler.passes.reading import Dim, input_of, is_constant, is_op, rank_of, same_dim, shape_dims
 
 __all__ = ["MergeViews"]
 
@@ -55,7 +57,7 @@ class MergeViews(ir.passes.InPlacePass):
         if is_constant(source):
             return False
         before, after = shape_dims(source), shape_dims(result)
-        if len(before) == len(after) and all(map(same_dim, before, after)):
+        if _is_same(before, after):
             editor.replace(result, source)
             return True
         if len(shown) == 1 and is_op(node, "Reshape", "Squeeze", "Unsqueeze"):
@@ -82,9 +84,18 @@ class MergeViews(ir.passes.InPlacePass):
         return [node.outputs[0], *chain]
 
 
-def _shape(
-    before: tuple[int | ir.SymbolicDim, ...], after: tuple[int | ir.SymbolicDim, ...]
-) -> list[int] | None:
+def _is_same(before: Sequence[Dim], after: Sequence[Dim]) -> bool:
+    """Whether two shapes of the same elements are equal: one size that is not sure follows from the rest."""
+    unsure = [pair for pair in zip(before, after, strict=False) if not same_dim(*pair)]
+    return (
+        len(before) == len(after)
+        and len(unsure) <= 1
+        and 0 not in before
+        and not any(isinstance(a, int) and isinstance(b, int) for a, b in unsure)
+    )
+
+
+def _shape(before: Sequence[Dim], after: Sequence[Dim]) -> list[int] | None:
     """Write down a Reshape's target: numbers, 0 where a size is kept in its place, at most one -1."""
     shape = []
     for axis, dim in enumerate(after):
