@@ -64,6 +64,8 @@ class OldLayer(keras.layers.Layer):  # type: ignore[misc]  # keras has no type i
     def call(self, *args: Any, **kwargs: Any) -> Any:
         """Call the old layer in inference mode."""
         old = self._old.content
+        if any(isinstance(leaf, keras.KerasTensor) for leaf in keras.tree.flatten((args, kwargs))):
+            raise TypeError(f"a {type(old).__name__} of Keras 2 computes with TensorFlow only")
         if old._expects_training_arg:
             kwargs.setdefault("training", False)
         return old(*args, **kwargs)

@@ -28,8 +28,8 @@ _OTHER_KEYS = {("LeakyReLU", "alpha"): "negative_slope"}
 _WITHOUT_EFFECT = frozenset(
     {
         "batch_input_shape", "dynamic", "force_generator", "implementation", "input_length", "key_shape",
-        "query_shape", "ragged", "rng_type", "robust_masking", "softmax_robust_masking", "sparse",
-        "synchronized", "value_shape",
+        "noise_shape", "query_shape", "ragged", "rng_type", "robust_masking", "softmax_robust_masking",
+        "sparse", "synchronized", "value_shape", "vocabulary_size",
     }
 )  # fmt: skip
 
@@ -45,8 +45,15 @@ _NEUTRAL: dict[str, Any] = {
 _LOOKUPS = ("IntegerLookup", "StringLookup", "TextVectorization")
 
 
-def layer(old: tf_keras.layers.Layer) -> keras.layers.Layer:
-    """Return a Keras 3 layer of the same configuration, not yet built; raises `UntranslatableError`."""
+#: From a layer of Keras 2 that is part of another to its equal.
+Translate = Callable[[Any], Any]
+
+
+def layer(old: tf_keras.layers.Layer, translate: Translate) -> keras.layers.Layer:
+    """Return a Keras 3 layer of the same configuration, not yet built; raises `UntranslatableError`.
+
+    `translate` is called for the layers in it.
+    """
     if isinstance(old, NewLayer):
         return old.new
     if not type(old).__module__.startswith("tf_keras."):
@@ -55,11 +62,21 @@ def layer(old: tf_keras.layers.Layer) -> keras.layers.Layer:
     new_class = getattr(keras.layers, name, None)
     if new_class is None:
         raise UntranslatableError(f"Keras 3 has no {name}")
-    if name == "Lambda":
-        return keras.layers.Lambda(
-            old.function, arguments=old.arguments, mask=old.mask, name=clean_name(old.name)
-        )
-    return new_class(**_config(old, name, _parameters(new_class)))
+    if name in _OTHER_LAYERS:
+        return _OTHER_LAYERS[name](old)
+    return new_class(**_config(old, name, _parameters(new_class), translate))
+
+
+#: Layers that are not made of the same configuration.
+_OTHER_LAYERS: dict[str, Callable[[Any], keras.layers.Layer]] = {
+    "Lambda": lambda old: keras.layers.Lambda(
+        old.function, arguments=old.arguments, mask=old.mask, name=clean_name(old.name)
+    ),
+    # At inference Keras 2 resizes, where Keras 3 crops.
+    "RandomCrop": lambda old: keras.layers.Resizing(
+        old.height, old.width, crop_to_aspect_ratio=True, name=clean_name(old.name)
+    ),
+}
 
 
 def clean_name(name: str) -> str:
@@ -67,15 +84,17 @@ def clean_name(name: str) -> str:
     return name.replace("/", "_")
 
 
-def _config(old: Any, name: str, parameters: frozenset[str]) -> dict[str, Any]:
+def _config(old: Any, name: str, parameters: frozenset[str], translate: Translate) -> dict[str, Any]:
     config: dict[str, Any] = {}
     for old_key, value in old.get_config().items():
         key = _OTHER_KEYS.get((name, old_key), old_key)
-        if key in _WITHOUT_EFFECT or key.endswith(("_initializer", "_constraint")):
+        if key == "trainable" or key.endswith(("_initializer", "_constraint")):
             continue
         if key in parameters:
-            config[key] = _value(old, name, key, value)
-        elif not _is_of_parent(old, key) and (key not in _NEUTRAL or value != _NEUTRAL[key]):
+            config[key] = _value(old, name, key, value, translate)
+        elif key in _WITHOUT_EFFECT or _is_of_parent(old, key):
+            continue
+        elif key not in _NEUTRAL or value != _NEUTRAL[key]:
             raise UntranslatableError(f"Keras 3's {name} has no {key}={value!r}")
     if name in _LOOKUPS:
         config["vocabulary"] = old.get_vocabulary(include_special_tokens=False)
@@ -89,19 +108,19 @@ def _is_of_parent(old: Any, key: str) -> bool:
     )
 
 
-def _value(old: Any, name: str, key: str, value: Any) -> Any:
+def _value(old: Any, name: str, key: str, value: Any, translate: Translate) -> Any:
     if key == "name":
         return clean_name(value)
     if key == "dtype":
         return old._dtype_policy.name if old._dtype_policy.name != "_infer" else None
     if key.endswith("activation") or key == "activation":
-        return activation(getattr(old, key))
+        return _activation(getattr(old, key), translate)
     if key.endswith("regularizer"):
         return _regularizer(getattr(old, key, None))
     if key in ("layer", "backward_layer", "cell"):
-        return _inner(old, key)
+        return translate(_inner(old, key))
     if key == "cells":
-        return [layer(cell) for cell in old.cells]
+        return [translate(cell) for cell in old.cells]
     if name == "BatchNormalization" and key == "axis" and isinstance(value, list | tuple):
         if len(value) != 1:
             raise UntranslatableError(f"Keras 3's BatchNormalization has no axis={value!r}")
@@ -109,17 +128,17 @@ def _value(old: Any, name: str, key: str, value: Any) -> Any:
     return value
 
 
-def _inner(old: Any, key: str) -> keras.layers.Layer:
-    inner = getattr(old, "forward_layer", None) if key == "layer" else None
-    return layer(inner if inner is not None else getattr(old, key))
+def _inner(old: Any, key: str) -> Any:
+    forward = getattr(old, "forward_layer", None) if key == "layer" else None
+    return forward if forward is not None else getattr(old, key)
 
 
-def activation(function: Any) -> Any:
+def _activation(function: Any, translate: Translate) -> Any:
     """Return the function of Keras 3 that computes the same."""
     if function is None:
         return None
     if isinstance(function, tf_keras.layers.Layer):
-        return layer(function)
+        return translate(function)
     if function is tf_keras.activations.hard_sigmoid:
         return keras2_hard_sigmoid
     name = getattr(function, "__name__", "")
@@ -156,5 +175,5 @@ def _parameters(new_class: type) -> frozenset[str]:
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
     if issubclass(new_class, keras.layers.Layer):
-        names |= {"name", "dtype", "trainable"}
+        names |= {"name", "dtype"}
     return frozenset(names - {"self"})

@@ -58,7 +58,7 @@ def from_model(old: tf_keras.Model, record: manifest_pb2.Source) -> KerasSource:
 def translated(old: tf_keras.Model, record: manifest_pb2.Source) -> KerasSource:
     """Translate a model; raises `UntranslatableError`."""
     call, inputs = _entry(old)
-    return KerasSource(record=record, model=translate(_graph(old, inputs)), original=call)
+    return KerasSource(record=record, model=translate(_graph(old, call, inputs)), original=call)
 
 
 def _entry(old: tf_keras.Model) -> tuple[Callable[..., Any], Any]:
@@ -88,12 +88,12 @@ def _named_specs(tensors: Any, names: Sequence[str]) -> Any:
     return tf.nest.pack_sequence_as(tensors, specs)
 
 
-def _graph(old: tf_keras.Model, inputs: Any) -> tf_keras.Model:
+def _graph(old: tf_keras.Model, call: Any, inputs: Any) -> tf_keras.Model:
     """Return the model with its graph of layers; a subclassed model's is recorded by running its code."""
     if old._is_graph_network:
         return old
     tensors = tf.nest.map_structure(lambda spec: tf_keras.Input(type_spec=spec, name=spec.name), inputs)
-    arguments = tensors if isinstance(inputs, list) else [tensors]
+    arguments = [tensors] if call is old else tensors
     inference = {"training": False} if old._expects_training_arg else {}
     try:
         return tf_keras.Model(tensors, old.call(*arguments, **inference), name=old.name)

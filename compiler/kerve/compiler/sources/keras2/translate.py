@@ -125,11 +125,15 @@ class _Translation:
                 return OldLayer(old, clean_name(old.name))
             return self._graph(old)
         try:
-            new = layers.layer(old)
+            new = layers.layer(old, self._part)
         except (UntranslatableError, TypeError, ValueError):  # the latter two are how Keras refuses arguments
             return OldLayer(old, clean_name(old.name))
         self._pairs.append((old, new))
         return new
+
+    def _part(self, old: Any) -> Any:
+        """Translate what a layer wraps; its weights are copied with those of the wrapper."""
+        return self._graph(old) if isinstance(old, tf_keras.Model) else layers.layer(old, self._part)
 
 
 class _Tensors(dict[int, Any]):
