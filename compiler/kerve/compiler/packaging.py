@@ -7,6 +7,7 @@ import io
 import json
 import zipfile
 from collections.abc import Iterable
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,12 @@ from kerve.artifact.v1.manifest_pb2 import (
 )
 from kerve.compiler.errors import LoadError
 from kerve.compiler.lowering import StateVariable
-from kerve.compiler.verification import Check, Verified
+from kerve.compiler.verification import Check, Dataset, Verified, from_file
 
 __all__ = [
     "MODEL_FILE",
+    "load_golden",
+    "load_manifest",
     "load_model",
     "move_model",
     "save_golden",
@@ -101,6 +104,22 @@ def load_model(path: Path) -> ir.Model:
         return ir.load(path)
     except Exception as error:  # onnx_ir lets protobuf's and the file system's errors through
         raise LoadError(f"{path} is not an ONNX model that can be read: {error}") from error
+
+
+def load_manifest(folder: Path) -> Manifest | None:
+    """Read the manifest of an artifact; None when there is none, as in a repository of bare ONNX files."""
+    file = folder / _MANIFEST_FILE
+    if not file.exists():
+        return None
+    try:
+        return json_format.Parse(file.read_text("utf-8"), Manifest(), ignore_unknown_fields=True)
+    except (json_format.ParseError, UnicodeDecodeError) as error:
+        raise LoadError(f"{file} is not a manifest: {error}") from error
+
+
+def load_golden(model: ir.Model, folder: Path) -> Dataset:
+    """Read the inputs that `save_golden` wrote; raises `LoadError` when they are not there."""
+    return replace(from_file(model, folder / _GOLDEN_FILE, prefix="input/"), origin="golden")
 
 
 def save_golden(verified: Verified, folder: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,13 +91,26 @@ def check(source: Any, artifact: Path, options: VerifyOptions, listener: Listene
         lowered = origin.lower(model.opset_imports[""])
         progress.detail = f"{len(lowered.model.graph)} nodes"
 
+    manifest = packaging.load_manifest(artifact)
     with stage("verify", listener) as progress:
-        verified = _verify(model, path, origin.reference(lowered), options.data)
-        divergence = None if verified.passed else _divergence(verified, path, origin, model.opset_imports[""])
+        reference, divergence = origin.reference(lowered), None
+        losses: Sequence[tuple[precision.Loss, float]] = ()
+        if manifest is not None and manifest.HasField("reduction"):
+            golden = packaging.load_golden(model, artifact)
+            rechecked = precision.recheck_reduced(path, manifest, golden, reference, options.data)
+            verified, losses = rechecked.verified, rechecked.losses
+        else:
+            verified = _verify(model, path, reference, options.data)
+            if not verified.passed:
+                divergence = _divergence(verified, path, origin, model.opset_imports[""])
         progress.detail = f"{len(verified.checks)} comparisons, largest error {verified.worst:.2g}"
 
     return {
         "checks": [dataclasses.asdict(each) | {"passed": each.passed} for each in verified.checks],
+        "losses": [
+            dataclasses.asdict(loss) | {"text": str(loss), "allowed": allowed, "passed": loss.drop <= allowed}
+            for loss, allowed in losses
+        ],
         "divergence": "" if divergence is None else str(divergence),
     }
 

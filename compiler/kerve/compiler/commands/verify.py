@@ -12,7 +12,7 @@ from rich.table import Table
 
 from kerve.cli import options as cli
 from kerve.compiler import worker
-from kerve.compiler.errors import VerificationError
+from kerve.compiler.errors import AccuracyBudgetError, VerificationError
 from kerve.compiler.options import VerifyOptions
 from kerve.compiler.progress import terminal
 
@@ -32,7 +32,8 @@ def command(options: Options) -> None:
     """Compare an artifact's answers with its source's, on seeded data and on yours.
 
     Prints the errors of every output; ends with exit code 5, naming the first Keras layer that differs,
-    when the artifact is not equal to the source.
+    when the artifact is not equal to the source. One in a reduced precision is compared on the inputs kept
+    in it, and ends with exit code 6 when it loses more than its budget on your data.
     """
     with terminal() as listener:
         result = worker.run(
@@ -43,12 +44,28 @@ def command(options: Options) -> None:
             options=VerifyOptions.of(options),
         )
     Console().print(_table(result["checks"]))
+    if result["losses"]:
+        Console().print(_loss_table(result["losses"]))
     failed = sum(not check["passed"] for check in result["checks"])
     if failed:
         where = f"; {result['divergence']}" if result["divergence"] else ""
         raise VerificationError(
             f"{failed} of {len(result['checks'])} comparisons are beyond tolerance{where}"
         )
+    over = [loss["text"] for loss in result["losses"] if not loss["passed"]]
+    if over:
+        raise AccuracyBudgetError(f"the artifact loses more than its budget: {'; '.join(over)}")
+
+
+def _loss_table(losses: list[dict[str, Any]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("what the precision costs")
+    for column in ("rows", "drop", "allowed"):
+        table.add_column(column, justify="right")
+    for loss in losses:
+        cells = (loss["text"], str(loss["rows"]), f"{loss['drop']:.3g}", f"{loss['allowed']:g}")
+        table.add_row(*cells, style=None if loss["passed"] else "red")
+    return table
 
 
 def _table(checks: list[dict[str, Any]]) -> Table:

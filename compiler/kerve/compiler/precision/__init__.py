@@ -3,14 +3,14 @@
 reduction.py      float32 graph -> graph of fewer bits, by the table in precisions.py:
                   float16, bfloat16, int8 (planned in int8_plan), int8_dynamic, int4_weights
 assessment.py     what that costs, output by output (losses.py) and layer by layer (sensitivity.py)
+rechecking.py     the same for an artifact, later
 """
 
 from __future__ import annotations
 
 from kerve.compiler.precision.applying import Reduced, apply
-from kerve.compiler.precision.assessment import losses_of
-from kerve.compiler.precision.data import Data
 from kerve.compiler.precision.losses import Loss
 from kerve.compiler.precision.precisions import PRECISIONS
+from kerve.compiler.precision.rechecking import Rechecked, recheck_reduced
 
-__all__ = ["PRECISIONS", "Data", "Loss", "Reduced", "apply", "losses_of"]
+__all__ = ["PRECISIONS", "Loss", "Rechecked", "Reduced", "apply", "recheck_reduced"]

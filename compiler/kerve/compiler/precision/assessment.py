@@ -20,7 +20,7 @@ from kerve.compiler.precision.probing import batches, outwards
 from kerve.compiler.precision.sensitivity import LayerLoss, layer_losses
 from kerve.compiler.verification import Answered, Runner, Verified, recheck
 
-__all__ = ["Assessment", "assess", "losses_of"]
+__all__ = ["Assessment", "assess", "default_budget", "losses_of"]
 
 #: A model as a function: named inputs to named outputs.
 Model = Callable[[Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
@@ -62,7 +62,9 @@ def assess(
     """
     model = ir.load(reduced)
     losses = losses_of(Runner(float32), Runner(reduced), model, data)
-    budget = _budget(precision, max_drop)
+    budget = default_budget(precision)
+    if max_drop is not None:
+        budget = dict.fromkeys(budget, max_drop)
     few = next(batches(model, data.judged, _LAYER_ROWS))
     layers = sorted(layer_losses(float32, reduced, few), key=lambda each: -each.added)[:_WORST]
     if any(loss.drop > budget[loss.measure] for loss in losses):
@@ -70,17 +72,16 @@ def assess(
     return Assessment(losses, budget, layers, _verified(reduced, precision, answered))
 
 
-def _budget(precision: str, max_drop: float | None) -> dict[str, float]:
+def default_budget(precision: str) -> dict[str, float]:
     """Return what each measure of a loss may be."""
-    default = BUDGETS[precision]
-    by_measure = {
-        "accuracy": default.accuracy,
-        "rmse": default.accuracy,
-        "choices": default.choices,
-        "elements": default.choices,
-        "error": default.error,
+    budget = BUDGETS[precision]
+    return {
+        "accuracy": budget.accuracy,
+        "rmse": budget.accuracy,
+        "choices": budget.choices,
+        "elements": budget.choices,
+        "error": budget.error,
     }
-    return by_measure if max_drop is None else dict.fromkeys(by_measure, max_drop)
 
 
 def losses_of(baseline: Model, reduced: Runner, model: ir.Model, data: Data) -> list[Loss]:

@@ -68,14 +68,17 @@ def more_rows(model: ir.Model, like: Dataset, rows: int) -> Dataset:
     return Dataset("seeded", inputs, sizes)
 
 
-def from_file(model: ir.Model, path: Path) -> Dataset:
+def from_file(model: ir.Model, path: Path, prefix: str = "") -> Dataset:
     """Read the user's inputs from a `.npz` file, named as the model's inputs, or `x` when there is one.
 
-    Raises `LoadError`, naming the array, when they do not fit the model.
+    Where the names in the file begin with a `prefix`, only such arrays are read. Raises `LoadError`, naming
+    the array, when they do not fit the model.
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+            arrays = {
+                name.removeprefix(prefix): archive[name] for name in archive.files if name.startswith(prefix)
+            }
     except (OSError, ValueError) as error:
         raise LoadError(f"{path} is not a .npz file of plain arrays: {error}") from error
     values = model.graph.inputs
@@ -110,6 +113,8 @@ def _fitting(path: Path, value: ir.Value, array: NDArray[Any], sizes: dict[str, 
         raise LoadError(
             f"{path}: array '{value.name}' has dtype {array.dtype}, which does not fit the model's {wanted}"
         )
+    if array.dtype.kind == "S":
+        array = np.char.decode(array, "utf-8")
     return array.astype(wanted)
 
 

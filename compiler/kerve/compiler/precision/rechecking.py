@@ -1,0 +1,57 @@
+"""Whether a reduced model that lies in a repository still is what was recorded of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from kerve.artifact.v1 import manifest_pb2
+from kerve.compiler.precision.assessment import default_budget, losses_of
+from kerve.compiler.precision.data import Data
+from kerve.compiler.precision.losses import Loss
+from kerve.compiler.verification import Answered, Dataset, Reference, Runner, Tolerance, Verified, recheck
+
+__all__ = ["Rechecked", "recheck_reduced"]
+
+
+@dataclass(frozen=True)
+class Rechecked:
+    """A reduced model against its source."""
+
+    #: On the inputs in the artifact, with the tolerances on record.
+    verified: Verified
+    #: On the user's inputs, or on those it was judged by, or on those in the artifact; with what each may be.
+    losses: tuple[tuple[Loss, float], ...]
+
+
+def recheck_reduced(
+    path: Path,
+    manifest: manifest_pb2.Manifest,
+    golden: Dataset,
+    reference: Reference,
+    user_data: Path | None,
+) -> Rechecked:
+    """Compare the reduced model at `path` with its source.
+
+    Random inputs are of use only where it was made for them: the ranges of others do not hold.
+    """
+    record, model = manifest.reduction, ir.load(path)
+    answered = [Answered(golden, reference(golden.inputs))]
+    tolerances = {each.output: Tolerance(each.rtol, each.atol) for each in manifest.verification.checks}
+    data = Data.of(model, golden, user_data, None)
+    if user_data is None and any(loss.data != "seeded" for loss in record.losses):
+        data = Data(golden, {}, golden)
+    allowed = _allowed(manifest)
+    losses = losses_of(reference, Runner(path), model, data)
+    return Rechecked(
+        recheck(path, answered, tolerances), tuple((loss, allowed[loss.measure]) for loss in losses)
+    )
+
+
+def _allowed(manifest: manifest_pb2.Manifest) -> Mapping[str, float]:
+    return default_budget(manifest.precision) | {
+        loss.measure: loss.allowed for loss in manifest.reduction.losses
+    }
