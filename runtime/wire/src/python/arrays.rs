@@ -2,6 +2,7 @@
 
 use std::ptr::null_mut;
 
+use bytes::Bytes;
 use numpy::npyffi::{self, NpyTypes, PY_ARRAY_API, flags, npy_intp};
 use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyKeyError, PyTypeError, PyValueError};
@@ -12,7 +13,6 @@ use crate::bytes_tensor;
 use crate::datatype::Datatype;
 use crate::output::{Output, OutputData};
 use crate::queue::batch::Batch;
-use crate::queue::buffer::Buffer;
 use crate::signature::{Shape, TensorSpec, quote};
 
 /// An input or output, as Python needs it.
@@ -34,12 +34,9 @@ impl Port {
     }
 }
 
-/// Keeps a buffer alive for as long as an array shows it.
+/// Keeps memory alive for as long as an array shows it.
 #[pyclass(frozen, name = "Buffer", module = "kerve_wire._native")]
-struct Owner(#[allow(dead_code, reason = "it is there to be dropped")] Buffer);
-
-// SAFETY: the buffer is only dropped here, which any thread may do; its bytes are NumPy's to guard.
-unsafe impl Sync for Buffer {}
+struct Owner(#[allow(dead_code, reason = "it is there to be dropped")] Bytes);
 
 /// The array of a batch's input; None when its requests leave it out.
 pub fn input<'py>(
@@ -53,7 +50,7 @@ pub fn input<'py>(
         return objects(py, batch, position, port, &shape).map(Some);
     }
     let buffer = py.detach(|| batch.buffer(position));
-    let pointer = buffer.pointer();
+    let pointer = buffer.as_ptr().cast_mut();
     let owner = Bound::new(py, Owner(buffer))?;
     let mut dims: Vec<npy_intp> = shape.iter().map(|&size| size as npy_intp).collect();
     // SAFETY: the pointer has as many bytes as the shape has elements of this type, aligned for any type, and lives
@@ -67,7 +64,8 @@ pub fn input<'py>(
             dims.as_mut_ptr(),
             null_mut(),
             pointer.cast(),
-            flags::NPY_ARRAY_WRITEABLE | flags::NPY_ARRAY_ALIGNED,
+            // not writeable
+            flags::NPY_ARRAY_ALIGNED,
             null_mut(),
         );
         let array = Bound::from_owned_ptr_or_err(py, array)?;

@@ -11,7 +11,7 @@ use crate::grpc::status::{Code, Status};
 use crate::infer::Parameter;
 use crate::output::Output;
 use crate::queue::Queue;
-use crate::queue::buffer::Buffer;
+use crate::queue::buffer::{self, Buffer};
 use crate::queue::pending::{Mail, Pending};
 use crate::signature::{Shape, Tensor};
 
@@ -87,11 +87,19 @@ impl Batch {
     }
 
     /// The elements of an input of fixed size, rows stacked; the last row repeats as padding.
-    pub fn buffer(&self, position: usize) -> Buffer {
+    pub fn buffer(&self, position: usize) -> Bytes {
+        if let [request] = &self.requests[..]
+            && let Some(tensor) = &request.tensors[position]
+            && let [whole] = tensor.data.pieces()
+            && buffer::is_aligned(whole)
+            && self.padded_rows() == self.rows
+        {
+            return whole.clone();
+        }
         let len: usize = self.tensors(position).map(|tensor| tensor.data.len()).sum();
         let row = len.checked_div(self.rows).unwrap_or(0);
         let padding = self.padded_rows() - self.rows;
-        Buffer::new(&self.queue.pool, len + padding * row, |mut target| {
+        Buffer::filled(&self.queue.pool, len + padding * row, |mut target| {
             for tensor in self.tensors(position) {
                 let (head, tail) = target.split_at_mut(tensor.data.len());
                 tensor.data.copy_to(head);

@@ -4,6 +4,8 @@ use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
+
 /// What SIMD code likes; ONNX Runtime's own tensors have the same.
 const ALIGNMENT: usize = 64;
 
@@ -31,7 +33,7 @@ impl Drop for Block {
     }
 }
 
-/// Memory of a batch's input; it returns to its pool when it is dropped.
+/// Memory of a tensor; it returns to its pool when it is dropped.
 pub struct Buffer {
     block: Option<Block>,
     len: usize,
@@ -39,28 +41,27 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// A buffer of `len` bytes that `fill` writes from the first to the last.
-    pub fn new(pool: &Arc<Pool>, len: usize, fill: impl FnOnce(&mut [u8])) -> Buffer {
+    /// `len` aligned bytes that `fill` writes from the first to the last.
+    pub fn filled(pool: &Arc<Pool>, len: usize, fill: impl FnOnce(&mut [u8])) -> Bytes {
         let block = pool.take(len).unwrap_or_else(|| Block::new(len));
         // SAFETY: the block has at least `len` bytes, initialized since its birth, and no other owner.
         fill(unsafe { std::slice::from_raw_parts_mut(block.pointer.as_ptr(), len) });
-        Buffer { block: Some(block), len, pool: pool.clone() }
+        Bytes::from_owner(Buffer { block: Some(block), len, pool: pool.clone() })
     }
+}
 
-    /// Where the bytes are; valid for as long as the buffer lives.
-    pub fn pointer(&self) -> *mut u8 {
-        self.block.as_ref().map_or(NonNull::dangling().as_ptr(), |block| block.pointer.as_ptr())
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        let Some(block) = &self.block else { return &[] };
+        // SAFETY: the block has at least `len` bytes, initialized since its birth, and lives as long as `self`;
+        // nobody writes to it any more.
+        unsafe { std::slice::from_raw_parts(block.pointer.as_ptr(), self.len) }
     }
+}
 
-    /// The number of bytes.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
+/// Whether a batch's input may begin here.
+pub fn is_aligned(bytes: &[u8]) -> bool {
+    bytes.as_ptr().addr().is_multiple_of(ALIGNMENT)
 }
 
 impl Drop for Buffer {
@@ -108,26 +109,26 @@ mod tests {
     #[test]
     fn blocks_are_aligned_and_come_back() {
         let pool = Arc::<Pool>::default();
-        let first = Buffer::new(&pool, 100, |target| target.fill(7));
-        let pointer = first.pointer();
-        assert_eq!(pointer as usize % ALIGNMENT, 0);
+        let first = Buffer::filled(&pool, 100, |target| target.fill(7));
+        let pointer = first.as_ptr();
+        assert!(is_aligned(&first));
+        assert_eq!(&first[..], [7; 100]);
         drop(first);
-        let second = Buffer::new(&pool, 128, |target| assert_eq!(target[99], 7));
-        assert_eq!(second.pointer(), pointer);
-        let third = Buffer::new(&pool, 128, |_| ());
-        assert_ne!(third.pointer(), pointer);
+        let second = Buffer::filled(&pool, 128, |target| assert_eq!(target[99], 7));
+        assert_eq!(second.as_ptr(), pointer);
+        let third = Buffer::filled(&pool, 128, |_| ());
+        assert_ne!(third.as_ptr(), pointer);
     }
 
     #[test]
     fn the_pool_stays_small() {
         let pool = Arc::<Pool>::default();
-        drop((0..2 * KEPT).map(|_| Buffer::new(&pool, 8, |_| ())).collect::<Vec<_>>());
+        drop((0..2 * KEPT).map(|_| Buffer::filled(&pool, 8, |_| ())).collect::<Vec<_>>());
         assert_eq!(pool.free.lock().unwrap().len(), KEPT);
     }
 
     #[test]
     fn no_bytes_are_a_buffer_too() {
-        let buffer = Buffer::new(&Arc::default(), 0, |target| assert!(target.is_empty()));
-        assert!(buffer.is_empty());
+        assert!(Buffer::filled(&Arc::default(), 0, |target| assert!(target.is_empty())).is_empty());
     }
 }

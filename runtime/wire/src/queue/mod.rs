@@ -18,11 +18,14 @@ use crate::grpc::status::{Code, Status};
 use crate::metrics::QueueMetrics;
 use crate::oip::response::Template;
 use crate::queue::batch::{Batch, Order};
-use crate::queue::buffer::Pool;
+use crate::queue::buffer::{Buffer, Pool};
 use crate::queue::options::Options;
 use crate::queue::pending::{Mail, Pending};
 use crate::queue::waiting::Waiting;
-use crate::signature::{Signature, quote};
+use crate::signature::{Signature, Tensor, quote};
+
+/// Tensors of this many bytes are copied while they are in the cache.
+const WORTH_ALIGNING: usize = 64 << 10;
 
 /// The queue of one model version.
 pub struct Queue {
@@ -70,8 +73,9 @@ impl Queue {
     ///
     /// Refused requests are answered: UNAVAILABLE when closed, RESOURCE_EXHAUSTED when full.
     #[must_use]
-    pub fn push(&self, request: Pending) -> bool {
+    pub fn push(&self, mut request: Pending) -> bool {
         self.metrics.requests.add(1);
+        self.align(&mut request);
         let parts = join::split(request, &self.signature, self.options.max_batch_size);
         let mut state = self.lock();
         let status = if state.closed {
@@ -145,6 +149,19 @@ impl Queue {
     /// The number of requests that wait.
     pub fn depth(&self) -> usize {
         self.lock().waiting.len()
+    }
+
+    /// Copies large tensors to aligned memory, here and not where a batch is made: the worker has them in its
+    /// cache, and an executor that gets a request alone need not copy it again.
+    fn align(&self, request: &mut Pending) {
+        for (tensor, spec) in request.tensors.iter_mut().zip(&self.signature.inputs) {
+            if let Some(Tensor { data, .. }) = tensor
+                && data.len() >= WORTH_ALIGNING
+                && spec.datatype.size().is_some()
+            {
+                *data = Buffer::filled(&self.pool, data.len(), |target| data.copy_to(target)).into();
+            }
+        }
     }
 
     /// Remembers how long a batch took.
