@@ -33,12 +33,12 @@ class Emitter:
         """Write any node."""
         return self._builder.op
 
-    def input(self, *shape: int | str | None, name: str = "x", dtype: Any = ir.DataType.FLOAT) -> ir.Value:
+    def input(self, *shape: int | str | None, name: str = "x", dtype: Any = ir.DataType.FLOAT) -> Any:
         value = ir.val(name, dtype, ir.Shape(shape))
         self.graph.inputs.append(value)
         return value
 
-    def constant(self, array: Any, name: str = "constant") -> ir.Value:
+    def constant(self, array: Any, name: str = "constant") -> Any:
         array = np.asarray(array)
         if array.dtype == np.float64:
             array = array.astype(np.float32)
@@ -55,34 +55,34 @@ class Emitter:
         self.graph.register_initializer(value)
         return value
 
-    def weight(self, *shape: int, name: str = "kernel") -> ir.Value:
+    def weight(self, *shape: int, name: str = "kernel") -> Any:
         scale = 1.0 / np.sqrt(max(1, int(np.prod(shape[1:]))))
         return self.constant((self._random.normal(size=shape) * scale).astype(np.float32), name)
 
-    def ints(self, *values: int) -> ir.Value:
+    def ints(self, *values: int) -> Any:
         return self.constant(np.array(values, dtype=np.int64), "shape")
 
-    def layer(self, name: str, *values: ir.Value) -> ir.Value:
+    def layer(self, name: str, *values: Any) -> Any:
         """Say which Keras layer the last nodes come from: all that have no layer yet."""
         for node in self.graph:
             node.metadata_props.setdefault("kerve.layer", name)
         return values[0]
 
-    def channels_first(self, x: ir.Value) -> ir.Value:
-        rank = len(x.shape or ())
+    def channels_first(self, x: Any) -> Any:
+        rank = len(x.shape)
         return self.op.Transpose(x, perm=[0, rank - 1, *range(1, rank - 1)])
 
-    def channels_last(self, x: ir.Value) -> ir.Value:
-        rank = len(x.shape or ())
+    def channels_last(self, x: Any) -> Any:
+        rank = len(x.shape)
         return self.op.Transpose(x, perm=[0, *range(2, rank), 1])
 
-    def spatial(self, op_type: str, x: ir.Value, *inputs: ir.Value, **attributes: Any) -> ir.Value:
+    def spatial(self, op_type: str, x: Any, *inputs: Any, **attributes: Any) -> Any:
         """An operator of ONNX that wants the channels first."""
         return self.channels_last(getattr(self.op, op_type)(self.channels_first(x), *inputs, **attributes))
 
     def conv(
         self,
-        x: ir.Value,
+        x: Any,
         filters: int,
         kernel: int = 3,
         *,
@@ -90,25 +90,21 @@ class Emitter:
         bias: bool = True,
         same: bool = True,
         **attributes: Any,
-    ) -> ir.Value:
-        assert x.shape is not None
+    ) -> Any:
         spatial = len(x.shape) - 2
         channels = x.shape[-1]
-        assert isinstance(channels, int)
         inputs = [self.weight(filters, channels // group, *[kernel] * spatial)]
         if bias:
             inputs.append(self.weight(filters, name="bias"))
         pads = [kernel // 2 if same else 0] * (2 * spatial)
         return self.spatial("Conv", x, *inputs, group=group, pads=pads, **attributes)
 
-    def depthwise(self, x: ir.Value, kernel: int = 3, **attributes: Any) -> ir.Value:
-        channels = (x.shape or ())[-1]
-        assert isinstance(channels, int)
+    def depthwise(self, x: Any, kernel: int = 3, **attributes: Any) -> Any:
+        channels = x.shape[-1]
         return self.conv(x, channels, kernel, group=channels, **attributes)
 
-    def batch_normalization(self, x: ir.Value) -> ir.Value:
-        channels = (x.shape or ())[-1]
-        assert isinstance(channels, int)
+    def batch_normalization(self, x: Any) -> Any:
+        channels = x.shape[-1]
         gamma, variance = (self._random.uniform(0.5, 1.5, channels).astype(np.float32) for _ in range(2))
         parameters = [
             self.constant(gamma, "gamma"),
@@ -116,32 +112,30 @@ class Emitter:
             self.weight(channels, name="mean"),
             self.constant(variance, "variance"),
         ]
-        if len(x.shape or ()) == 2:
+        if len(x.shape) == 2:
             return self.op.BatchNormalization(x, *parameters, epsilon=1e-3)
         return self.spatial("BatchNormalization", x, *parameters, epsilon=1e-3)
 
-    def dense(self, x: ir.Value, units: int) -> ir.Value:
-        channels = (x.shape or ())[-1]
-        assert isinstance(channels, int)
+    def dense(self, x: Any, units: int) -> Any:
+        channels = x.shape[-1]
         return self.op.Add(self.op.MatMul(x, self.weight(channels, units)), self.weight(units, name="bias"))
 
-    def max_pool(self, x: ir.Value, size: int = 2) -> ir.Value:
-        spatial = len(x.shape or ()) - 2
+    def max_pool(self, x: Any, size: int = 2) -> Any:
+        spatial = len(x.shape) - 2
         return self.spatial("MaxPool", x, kernel_shape=[size] * spatial, strides=[size] * spatial)
 
-    def global_average(self, x: ir.Value) -> ir.Value:
+    def global_average(self, x: Any) -> Any:
         pooled = self.spatial("GlobalAveragePool", x)
-        return self.op.Squeeze(pooled, self.ints(*range(1, len(x.shape or ()) - 1)))
+        return self.op.Squeeze(pooled, self.ints(*range(1, len(x.shape) - 1)))
 
-    def squeeze_excite(self, x: ir.Value) -> ir.Value:
+    def squeeze_excite(self, x: Any) -> Any:
         """As in MobileNetV3: the means of the channels, two convolutions of one point, a scale."""
-        channels = (x.shape or ())[-1]
-        assert isinstance(channels, int)
+        channels = x.shape[-1]
         squeezed = self.spatial("GlobalAveragePool", x)
         squeezed = self.op.Relu(self.conv(squeezed, max(1, channels // 2), 1))
         return self.op.Mul(x, self.op.HardSigmoid(self.conv(squeezed, channels, 1)))
 
-    def output(self, *values: ir.Value) -> None:
+    def output(self, *values: Any) -> None:
         for index, value in enumerate(values):
             value.name = "y" if len(values) == 1 else f"y{index}"
             self.graph.outputs.append(value)

@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 
 
-def _mobilenet(e: Any) -> ir.Model:
+def _mobilenet(e: Any) -> Any:
     x = e.op.HardSwish(
         e.batch_normalization(e.conv(e.input("batch", 16, 16, 3), 8, bias=False, strides=[2, 2]))
     )
@@ -21,8 +21,8 @@ def _mobilenet(e: Any) -> ir.Model:
     return e.model(e.dense(e.global_average(x), 10))
 
 
-def _efficientnet(e: Any) -> ir.Model:
-    def swish(x: ir.Value) -> ir.Value:
+def _efficientnet(e: Any) -> Any:
+    def swish(x: Any) -> Any:
         return e.op.Mul(x, e.op.Sigmoid(x))
 
     x = e.op.Mul(e.input("batch", 16, 16, 3), 1 / 255)
@@ -34,7 +34,7 @@ def _efficientnet(e: Any) -> ir.Model:
     return e.model(e.op.Softmax(e.dense(e.global_average(x), 5), axis=-1))
 
 
-def _densenet(e: Any) -> ir.Model:
+def _densenet(e: Any) -> Any:
     x = e.conv(e.input("batch", 12, 12, 3), 8)
     for _ in range(3):
         y = e.conv(e.op.Relu(e.batch_normalization(x)), 4)
@@ -43,7 +43,7 @@ def _densenet(e: Any) -> ir.Model:
     return e.model(e.dense(e.global_average(e.op.Relu(e.batch_normalization(x))), 3))
 
 
-def _inception(e: Any) -> ir.Model:
+def _inception(e: Any) -> Any:
     x = e.input("batch", 12, 12, 3)
     branches = [
         e.op.Relu(e.conv(x, 4, 1)),
@@ -54,7 +54,7 @@ def _inception(e: Any) -> ir.Model:
     return e.model(e.dense(e.global_average(x), 3))
 
 
-def _nasnet(e: Any) -> ir.Model:
+def _nasnet(e: Any) -> Any:
     x = e.conv(e.input("batch", 15, 15, 3), 8)
     padded = e.op.Pad(x, e.ints(0, 0, 0, 0, 0, 1, 1, 0))
     cropped = e.op.Slice(padded, e.ints(1, 1), e.ints(16, 16), e.ints(1, 2))
@@ -65,7 +65,7 @@ def _nasnet(e: Any) -> ir.Model:
     return e.model(e.dense(e.global_average(e.op.Relu(e.op.Concat(cell, joined, axis=3))), 3))
 
 
-def _unet(e: Any) -> ir.Model:
+def _unet(e: Any) -> Any:
     x = e.input("batch", 16, 16, 3)
     down = e.op.Relu(e.conv(x, 4))
     deep = e.op.Relu(e.conv(e.max_pool(down), 8))
@@ -77,20 +77,20 @@ def _unet(e: Any) -> ir.Model:
     return e.model(e.op.Softmax(e.conv(x, 2, 1), axis=-1))
 
 
-def _vgg(e: Any) -> ir.Model:
+def _vgg(e: Any) -> Any:
     x = e.max_pool(e.op.Relu(e.conv(e.input("batch", 8, 8, 3), 4)))
     x = e.op.Reshape(x, e.ints(-1, 4 * 4 * 4))
     return e.model(e.dense(e.op.Relu(e.dense(x, 8)), 3))
 
 
-def _decoder(e: Any) -> ir.Model:
+def _decoder(e: Any) -> Any:
     x = e.op.Relu(e.batch_normalization(e.dense(e.input("batch", 6), 3 * 5 * 4)))
     x = e.op.Reshape(x, e.ints(-1, 3, 5, 4))
     x = e.op.Relu(e.spatial("ConvTranspose", x, e.weight(4, 3, 2, 2), strides=[2, 2]))
     return e.model(e.op.Sigmoid(e.conv(x, 1)))
 
 
-def _conv1d(e: Any) -> ir.Model:
+def _conv1d(e: Any) -> Any:
     x = e.input("batch", "time", 6)
     for _ in range(2):
         padded = e.op.Pad(x, e.ints(0, 2, 0, 0, 0, 0))
@@ -99,13 +99,13 @@ def _conv1d(e: Any) -> ir.Model:
     return e.model(e.dense(e.global_average(x), 3))
 
 
-def _conv3d(e: Any) -> ir.Model:
+def _conv3d(e: Any) -> Any:
     x = e.op.Elu(e.batch_normalization(e.conv(e.input("batch", 6, 6, 6, 2), 4)))
     x = e.op.Add(e.op.Relu(e.conv(x, 4)), x)
     return e.model(e.dense(e.global_average(e.max_pool(x)), 3))
 
 
-def _open_image(e: Any) -> ir.Model:
+def _open_image(e: Any) -> Any:
     """A U-Net for images of any size, whose upsampled half is cut to the size of the other."""
     x = e.input("batch", "height", "width", 3)
     down = e.op.Relu(e.conv(x, 4))
@@ -134,7 +134,7 @@ NETWORKS = [
 
 @pytest.mark.parametrize(("network", "transposes"), NETWORKS)
 def test_a_network_keeps_one_transpose_at_each_image(
-    emitter: Any, optimized: Callable[..., Any], network: Callable[[Any], ir.Model], transposes: int
+    emitter: Any, optimized: Callable[..., Any], network: Callable[[Any], Any], transposes: int
 ):
     assert optimized(network(emitter))["Transpose"] == transposes
 

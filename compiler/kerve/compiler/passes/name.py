@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 import onnx_ir as ir
 
-from kerve.compiler.passes.reading import location
+from kerve.compiler.passes.reading import LAYER_KEY
 
 __all__ = ["NameCanonically"]
 
@@ -51,9 +51,10 @@ def _given(model: ir.Model) -> Iterable[str]:
     yield from model.graph.initializers
 
 
-def _name(graph: ir.Graph, names: _Names, kept: Collection[ir.Value]) -> None:
+def _name(graph: ir.Graph, names: _Names, kept: Collection[ir.Value], layer: str = "") -> None:
     for node in graph:
-        node.name = names.new(location(node))
+        inner = node.metadata_props.get(LAYER_KEY) or layer
+        node.name = names.new(f"{inner}/{node.op_type}" if inner else node.op_type)
         for index, output in enumerate(node.outputs):
             if output in kept or output.name == "":  # an optional output that is absent
                 continue
@@ -63,7 +64,7 @@ def _name(graph: ir.Graph, names: _Names, kept: Collection[ir.Value]) -> None:
                 value.name = names.new(f"{node.name}/in:{index}")
             for value in list(body.initializers.values()):
                 value.name = names.new(str(value.name))
-            _name(body, names, kept)
+            _name(body, names, kept, inner)
 
 
 def _bodies(node: ir.Node) -> Iterator[ir.Graph]:

@@ -15,12 +15,12 @@ _LARGEST = 300
 Draw = st.DataObject
 
 
-def _sizes(x: ir.Value) -> list[int]:
+def _sizes(x: Any) -> list[int]:
     assert x.shape is not None
     return [dim if isinstance(dim, int) else 2 for dim in x.shape]
 
 
-def _reshape(e: Any, x: ir.Value, *sizes: int) -> ir.Value:
+def _reshape(e: Any, x: Any, *sizes: int) -> Any:
     """Reshape all but the batch."""
     y = e.op.Reshape(x, e.ints(-1, *sizes))
     assert x.shape is not None
@@ -28,21 +28,21 @@ def _reshape(e: Any, x: ir.Value, *sizes: int) -> ir.Value:
     return y
 
 
-def _axis(data: Draw, x: ir.Value) -> int:
+def _axis(data: Draw, x: Any) -> int:
     return data.draw(st.integers(0, len(_sizes(x)) - 1), label="axis")
 
 
-def _axes(data: Draw, x: ir.Value) -> list[int]:
+def _axes(data: Draw, x: Any) -> list[int]:
     rank = len(_sizes(x))
     return sorted(data.draw(st.sets(st.integers(0, rank - 1), min_size=1, max_size=rank - 1), label="axes"))
 
 
-def _unary(e: Any, data: Draw, x: ir.Value) -> ir.Value:
+def _unary(e: Any, data: Draw, x: Any) -> Any:
     op_type = data.draw(st.sampled_from(["Relu", "Sigmoid", "Tanh", "HardSwish", "Neg", "Softplus"]))
     return getattr(e.op, op_type)(x)
 
 
-def _with_constant(e: Any, data: Draw, x: ir.Value) -> ir.Value:
+def _with_constant(e: Any, data: Draw, x: Any) -> Any:
     sizes = _sizes(x)
     kept = data.draw(st.integers(0, len(sizes)), label="rank of the constant")
     shape = [size if data.draw(st.booleans()) else 1 for size in sizes[len(sizes) - kept :]]
@@ -53,17 +53,17 @@ def _with_constant(e: Any, data: Draw, x: ir.Value) -> ir.Value:
     return getattr(e.op, data.draw(st.sampled_from(["Add", "Sub", "Mul"])))(*operands)
 
 
-def _with_itself(e: Any, data: Draw, x: ir.Value) -> ir.Value:
+def _with_itself(e: Any, data: Draw, x: Any) -> Any:
     mean = e.op.ReduceMean(x, e.ints(*_axes(data, x)), keepdims=1)
     return e.op.Where(e.op.Greater(x, mean), x, e.op.Mul(mean, 0.5))
 
 
-def _conv(e: Any, data: Draw, x: ir.Value) -> ir.Value:
+def _conv(e: Any, data: Draw, x: Any) -> Any:
     kernel = data.draw(st.sampled_from([1, 3]), label="kernel")
     return e.conv(x, data.draw(st.integers(1, 4), label="filters"), kernel, bias=data.draw(st.booleans()))
 
 
-def _pool(e: Any, data: Draw, x: ir.Value) -> ir.Value:
+def _pool(e: Any, data: Draw, x: Any) -> Any:
     spatial = len(_sizes(x)) - 2
     op_type = data.draw(st.sampled_from(["AveragePool", "GlobalAveragePool", "GlobalMaxPool"]))
     if op_type == "AveragePool":
@@ -71,11 +71,19 @@ def _pool(e: Any, data: Draw, x: ir.Value) -> ir.Value:
     return e.spatial(op_type, x)
 
 
-def _concat(e: Any, data: Draw, x: ir.Value) -> ir.Value:
+def _batch_normalization(e: Any, data: Draw, x: Any) -> Any:
+    return e.batch_normalization(x)
+
+
+def _squeeze_excite(e: Any, data: Draw, x: Any) -> Any:
+    return e.squeeze_excite(x)
+
+
+def _concat(e: Any, data: Draw, x: Any) -> Any:
     return e.op.Concat(x, e.op.Abs(x), axis=data.draw(st.integers(-len(_sizes(x)), len(_sizes(x)) - 1)))
 
 
-def _split(e: Any, data: Draw, x: ir.Value) -> ir.Value:
+def _split(e: Any, data: Draw, x: Any) -> Any:
     even = [axis for axis, size in enumerate(_sizes(x)) if axis and size % 2 == 0]
     if not even:
         return x
@@ -83,48 +91,48 @@ def _split(e: Any, data: Draw, x: ir.Value) -> ir.Value:
     return e.op.Sub(left, right)
 
 
-def _slice(e: Any, data: Draw, x: ir.Value) -> ir.Value:
+def _slice(e: Any, data: Draw, x: Any) -> Any:
     axis = data.draw(st.integers(1, len(_sizes(x)) - 1), label="axis")
     return e.op.Slice(x, e.ints(0), e.ints(max(1, _sizes(x)[axis] - 1)), e.ints(axis))
 
 
-def _pad(e: Any, data: Draw, x: ir.Value) -> ir.Value:
+def _pad(e: Any, data: Draw, x: Any) -> Any:
     rank = len(_sizes(x))
     pads = data.draw(st.lists(st.integers(0, 1), min_size=2 * rank, max_size=2 * rank), label="pads")
     pads[0] = pads[rank] = 0
     return e.op.Pad(x, e.ints(*pads))
 
 
-def _reduce(e: Any, data: Draw, x: ir.Value) -> ir.Value:
+def _reduce(e: Any, data: Draw, x: Any) -> Any:
     keep = data.draw(st.booleans(), label="keepdims")
     op_type = data.draw(st.sampled_from(["ReduceMean", "ReduceMax", "ReduceSum"]))
     axes = [axis for axis in _axes(data, x) if axis]
     return getattr(e.op, op_type)(x, e.ints(*axes), keepdims=int(keep)) if axes else x
 
 
-def _arg_max(e: Any, data: Draw, x: ir.Value) -> ir.Value:
+def _arg_max(e: Any, data: Draw, x: Any) -> Any:
     axis = data.draw(st.integers(1, len(_sizes(x)) - 1), label="axis")
     keep = data.draw(st.booleans(), label="keepdims")
     return e.op.Cast(e.op.ArgMax(x, axis=axis, keepdims=int(keep)), to=int(ir.DataType.FLOAT))
 
 
-def _softmax(e: Any, data: Draw, x: ir.Value) -> ir.Value:
+def _softmax(e: Any, data: Draw, x: Any) -> Any:
     return e.op.Softmax(x, axis=_axis(data, x))
 
 
-def _top_k(e: Any, data: Draw, x: ir.Value) -> ir.Value:
+def _top_k(e: Any, data: Draw, x: Any) -> Any:
     axis = data.draw(st.integers(1, len(_sizes(x)) - 1), label="axis")
     values, _ = e.op.TopK(x, e.ints(1), axis=axis, _outputs=2)
     return values
 
 
-def _gather(e: Any, data: Draw, x: ir.Value) -> ir.Value:
+def _gather(e: Any, data: Draw, x: Any) -> Any:
     axis = data.draw(st.integers(1, len(_sizes(x)) - 1), label="axis")
     shape = data.draw(st.sampled_from([(), (2,), (1, 2)]), label="shape of the indices")
     return e.op.Gather(x, e.constant(np.zeros(shape, dtype=np.int64), "indices"), axis=axis)
 
 
-def _tile(e: Any, data: Draw, x: ir.Value) -> ir.Value:
+def _tile(e: Any, data: Draw, x: Any) -> Any:
     repeats = [
         1,
         *data.draw(st.lists(st.integers(1, 2), min_size=len(_sizes(x)) - 1, max_size=len(_sizes(x)) - 1)),
@@ -132,16 +140,16 @@ def _tile(e: Any, data: Draw, x: ir.Value) -> ir.Value:
     return e.op.Tile(x, e.ints(*repeats))
 
 
-def _unsqueeze(e: Any, data: Draw, x: ir.Value) -> ir.Value:
+def _unsqueeze(e: Any, data: Draw, x: Any) -> Any:
     return e.op.Unsqueeze(x, e.ints(data.draw(st.integers(1, len(_sizes(x))), label="axis")))
 
 
-def _squeeze(e: Any, data: Draw, x: ir.Value) -> ir.Value:
+def _squeeze(e: Any, data: Draw, x: Any) -> Any:
     ones = [axis for axis, size in enumerate(_sizes(x)) if axis and size == 1]
     return e.op.Squeeze(x, e.ints(data.draw(st.sampled_from(ones)))) if ones else x
 
 
-def _merge_axes(e: Any, data: Draw, x: ir.Value) -> ir.Value:
+def _merge_axes(e: Any, data: Draw, x: Any) -> Any:
     sizes = _sizes(x)
     if len(sizes) < 3:
         return x
@@ -149,37 +157,37 @@ def _merge_axes(e: Any, data: Draw, x: ir.Value) -> ir.Value:
     return _reshape(e, x, *sizes[1:axis], sizes[axis] * sizes[axis + 1], *sizes[axis + 2 :])
 
 
-def _cut_axis(e: Any, data: Draw, x: ir.Value) -> ir.Value:
+def _cut_axis(e: Any, data: Draw, x: Any) -> Any:
     sizes = _sizes(x)
     axis = data.draw(st.integers(1, len(sizes) - 1), label="axis")
     factor = data.draw(st.sampled_from([n for n in (1, 2, 3) if sizes[axis] % n == 0]))
     return _reshape(e, x, *sizes[1:axis], factor, sizes[axis] // factor, *sizes[axis + 1 :])
 
 
-def _flatten_dense(e: Any, data: Draw, x: ir.Value) -> ir.Value:
+def _flatten_dense(e: Any, data: Draw, x: Any) -> Any:
     flat = _reshape(e, x, int(np.prod(_sizes(x)[1:])))
     return _with_constant(e, data, e.op.Relu(e.dense(_with_constant(e, data, flat), 12)))
 
 
-def _dense_image(e: Any, data: Draw, x: ir.Value) -> ir.Value:
+def _dense_image(e: Any, data: Draw, x: Any) -> Any:
     flat = _reshape(e, x, int(np.prod(_sizes(x)[1:])))
     return _reshape(e, e.op.Relu(e.dense(flat, 12)), 2, 3, 2)
 
 
-def _transpose(e: Any, data: Draw, x: ir.Value) -> ir.Value:
+def _transpose(e: Any, data: Draw, x: Any) -> Any:
     return e.op.Transpose(x, perm=[0, *data.draw(st.permutations(range(1, len(_sizes(x)))))])
 
 
-def _normalize(e: Any, data: Draw, x: ir.Value) -> ir.Value:
+def _normalize(e: Any, data: Draw, x: Any) -> Any:
     channels = _sizes(x)[-1]
     return e.op.LayerNormalization(x, e.weight(channels), e.weight(channels), axis=-1)
 
 
-def _dense(e: Any, data: Draw, x: ir.Value) -> ir.Value:
+def _dense(e: Any, data: Draw, x: Any) -> Any:
     return e.dense(x, data.draw(st.integers(1, 4), label="units"))
 
 
-def _times_size(e: Any, data: Draw, x: ir.Value) -> ir.Value:
+def _times_size(e: Any, data: Draw, x: Any) -> Any:
     start = _axis(data, x)
     size = e.op.ReduceProd(e.op.Shape(x, start=start), keepdims=0)
     return e.op.Mul(x, e.op.Cast(size, to=int(ir.DataType.FLOAT)))
@@ -189,8 +197,8 @@ _SPATIAL = (
     _conv,
     _conv,
     _pool,
-    lambda e, data, x: e.batch_normalization(x),
-    lambda e, data, x: e.squeeze_excite(x),
+    _batch_normalization,
+    _squeeze_excite,
 )
 _ANY = (
     _unary,
