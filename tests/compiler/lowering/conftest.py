@@ -76,7 +76,9 @@ def _check(
     """
     lowered = lower(model, opset=opset)
     if traced is not None:
-        assert any("TensorFlow's trace" in warning for warning in lowered.warnings) == traced, lowered.warnings
+        assert any("TensorFlow's trace" in warning for warning in lowered.warnings) == traced, (
+            lowered.warnings
+        )
     proto = ir.to_proto(lowered.model)
     onnx.checker.check_model(proto, full_check=True)
     session = _session(proto)

@@ -34,8 +34,13 @@ def _model(function: Callable[..., Any], *shapes: Any, dtype: str = "float32") -
     "function",
     [
         pytest.param(lambda x: ops.cond(ops.sum(x) > 0, lambda: x + 1, lambda: x * 2), id="captured"),
-        pytest.param(lambda x: ops.cond(ops.sum(x) > 0, lambda: x, lambda: -x), id="branch returns its capture"),
-        pytest.param(lambda x: ops.cond(ops.max(x) > 9, lambda: ops.ones((2,)), lambda: ops.zeros((2,))), id="constants"),
+        pytest.param(
+            lambda x: ops.cond(ops.sum(x) > 0, lambda: x, lambda: -x), id="branch returns its capture"
+        ),
+        pytest.param(
+            lambda x: ops.cond(ops.max(x) > 9, lambda: ops.ones((2,)), lambda: ops.zeros((2,))),
+            id="constants",
+        ),
         pytest.param(lambda x: ops.cond(ops.sum(x) > 0, lambda: (x, x + 1), lambda: (x - 1, x)), id="pairs"),
         pytest.param(
             lambda x: ops.cond(
@@ -45,7 +50,12 @@ def _model(function: Callable[..., Any], *shapes: Any, dtype: str = "float32") -
             ),
             id="nested",
         ),
-        pytest.param(lambda x: ops.switch(ops.cast(ops.max(x), "int32"), [lambda a: a, lambda a: a + 1, lambda a: a * a], x), id="switch"),
+        pytest.param(
+            lambda x: ops.switch(
+                ops.cast(ops.max(x), "int32"), [lambda a: a, lambda a: a + 1, lambda a: a * a], x
+            ),
+            id="switch",
+        ),
     ],
 )
 def test_a_branch_is_taken_when_the_graph_runs(equal_to_keras: CheckOp, operators: Count, function: Any):
@@ -95,7 +105,9 @@ def test_a_function_runs_along_the_first_axis(equal_to_keras: CheckOp, operators
 @pytest.mark.parametrize("axis", [0, 1, -1])
 def test_associative_scan(check_op: CheckOp, axis: int, reverse: bool):
     x = np.random.default_rng(0).normal(size=(5, 3, 4)).astype(np.float32)
-    check_op(lambda x: ops.associative_scan(lambda a, b: a + b, x, axis=axis, reverse=reverse), x, sizes=["batch"])
+    check_op(
+        lambda x: ops.associative_scan(lambda a, b: a + b, x, axis=axis, reverse=reverse), x, sizes=["batch"]
+    )
 
 
 def test_a_loop_uses_the_weights_of_layers_around_it(equal_to_keras: CheckOp):

@@ -162,7 +162,18 @@ def test_functions_of_two_tensors(check_op: CheckOp, name: str, xs: tuple[NDArra
     check_op(getattr(ops, name), *xs)
 
 
-_PROMOTING = ["add", "divide", "equal", "floor_divide", "less", "maximum", "minimum", "mod", "multiply", "subtract"]
+_PROMOTING = [
+    "add",
+    "divide",
+    "equal",
+    "floor_divide",
+    "less",
+    "maximum",
+    "minimum",
+    "mod",
+    "multiply",
+    "subtract",
+]
 _DTYPES = ["int8", "uint8", "int16", "int32", "int64", "uint32", "float16", "float32", "float64"]
 
 
@@ -176,7 +187,9 @@ def test_operands_of_two_types_promote_as_keras_does(check_op: CheckOp, first: s
 
 @pytest.mark.parametrize("number", [pytest.param(2, id="int"), pytest.param(2.5, id="float")])
 @pytest.mark.parametrize("dtype", _DTYPES)
-def test_a_python_number_keeps_the_type_of_the_tensor_where_it_can(check_op: CheckOp, dtype: str, number: Any):
+def test_a_python_number_keeps_the_type_of_the_tensor_where_it_can(
+    check_op: CheckOp, dtype: str, number: Any
+):
     x = np.array([[1, 2, 3], [5, 7, 11]], dtype)
     names = ["add", "multiply", "subtract", "divide", "maximum", "minimum", "power", "greater"]
     check_op(lambda x: [getattr(ops, name)(x, number) for name in names], x, rtol=2e-3, atol=1e-3)
@@ -196,7 +209,9 @@ def test_integer_division_and_powers_round_as_keras_does(check_op: CheckOp, name
 
 
 def test_broadcasting_follows_numpy(check_op: CheckOp):
-    check_op(lambda x, y: x * y + y, np.ones((2, 3, 1), np.float32), np.arange(4, dtype=np.float32)[None, None])
+    check_op(
+        lambda x, y: x * y + y, np.ones((2, 3, 1), np.float32), np.arange(4, dtype=np.float32)[None, None]
+    )
 
 
 @pytest.mark.parametrize(
@@ -234,7 +249,9 @@ def test_round_at_a_decimal_place(check_op: CheckOp, decimals: int):
         pytest.param(lambda x, y: ops.where(x > y, 1, 0), id="numbers"),
         pytest.param(lambda x, y: ops.where(x > y, True, x < 0), id="booleans"),
         pytest.param(lambda x, y: ops.where(x, ops.cast(x, "int32"), y), id="mixed types"),
-        pytest.param(lambda x, y: ops.where(x > y, ops.cast(x, "float16"), ops.cast(y, "float16")), id="halves"),
+        pytest.param(
+            lambda x, y: ops.where(x > y, ops.cast(x, "float16"), ops.cast(y, "float16")), id="halves"
+        ),
     ],
 )
 def test_where(check_op: CheckOp, choose: Callable[..., Any]):
@@ -252,7 +269,11 @@ def test_allclose(check_op: CheckOp):
 
 
 def test_operators_of_python(check_op: CheckOp):
-    check_op(lambda x, y: [-x, abs(x), x**2, x @ ops.transpose(y), x != y, (x < y) & (y > 0), ~(x > y)], _NUMBERS, _OTHER)
+    check_op(
+        lambda x, y: [-x, abs(x), x**2, x @ ops.transpose(y), x != y, (x < y) & (y > 0), ~(x > y)],
+        _NUMBERS,
+        _OTHER,
+    )
 
 
 @pytest.mark.parametrize(
@@ -293,10 +314,14 @@ def test_an_activation_with_an_operator_of_its_own_becomes_that_operator(
 @pytest.mark.parametrize(
     "function",
     [
-        pytest.param(lambda x: keras.activations.relu(x, negative_slope=0.1, max_value=4.0), id="sloped limited relu"),
+        pytest.param(
+            lambda x: keras.activations.relu(x, negative_slope=0.1, max_value=4.0), id="sloped limited relu"
+        ),
         pytest.param(lambda x: keras.activations.relu(x, threshold=1.0), id="relu with a threshold"),
         pytest.param(lambda x: keras.activations.relu(x, 0.2, 5.0, 1.0), id="relu with everything"),
-        pytest.param(lambda x: keras.activations.relu(x, 0.0, 2.0, -1.0), id="relu with a negative threshold"),
+        pytest.param(
+            lambda x: keras.activations.relu(x, 0.0, 2.0, -1.0), id="relu with a negative threshold"
+        ),
         pytest.param(keras.activations.silu, id="silu"),
         pytest.param(keras.activations.mish, id="mish"),
         pytest.param(keras.activations.linear, id="linear"),
@@ -308,7 +333,9 @@ def test_an_activation_with_an_operator_of_its_own_becomes_that_operator(
         pytest.param(lambda x: keras.activations.threshold(x, 1.0, -3.0), id="threshold"),
         pytest.param(lambda x: keras.activations.glu(ops.concatenate([x, x * 0.1], -1)), id="glu"),
         pytest.param(lambda x: ops.softmax(x, axis=(0, 1)), id="softmax over all axes"),
-        pytest.param(lambda x: ops.softmax(ops.stack([x, x + 1], 1), axis=(1, 2)), id="softmax over two axes"),
+        pytest.param(
+            lambda x: ops.softmax(ops.stack([x, x + 1], 1), axis=(1, 2)), id="softmax over two axes"
+        ),
         pytest.param(lambda x: ops.softmax(x, axis=None), id="softmax over everything"),
         pytest.param(lambda x: ops.softmax(x, axis=0), id="softmax over the first axis"),
         pytest.param(lambda x: ops.log_softmax(x, axis=None), id="log softmax over everything"),
@@ -328,6 +355,8 @@ def test_gelu_is_written_out_where_the_opset_has_none(
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64"])
-@pytest.mark.parametrize("name", ["gelu", "elu", "selu", "silu", "softplus", "hard_silu", "softmax", "leaky_relu"])
+@pytest.mark.parametrize(
+    "name", ["gelu", "elu", "selu", "silu", "softplus", "hard_silu", "softmax", "leaky_relu"]
+)
 def test_activations_in_other_precisions(check_op: CheckOp, name: str, dtype: str):
     check_op(keras.layers.Activation(name, dtype=dtype), _NUMBERS.astype(dtype), rtol=3e-3, atol=1e-3)

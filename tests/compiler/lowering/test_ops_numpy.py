@@ -34,7 +34,21 @@ def _case(name: str, function: Callable[..., Any], *arrays: Any, **options: Any)
 _FIXED: dict[str, Any] = {"sizes": ["batch"]}
 _STATIC: dict[str, Any] = {"sizes": ["none"]}
 
-_REDUCTIONS = ["all", "amax", "amin", "any", "max", "mean", "min", "prod", "ptp", "std", "sum", "var", "logsumexp"]
+_REDUCTIONS = [
+    "all",
+    "amax",
+    "amin",
+    "any",
+    "max",
+    "mean",
+    "min",
+    "prod",
+    "ptp",
+    "std",
+    "sum",
+    "var",
+    "logsumexp",
+]
 
 
 @pytest.mark.parametrize("keepdims", [False, True])

@@ -115,7 +115,9 @@ def test_map_coordinates(check_op: CheckOp, order: int, fill_mode: str):
         fill_mode = "reflect"  # TensorFlow reads beyond the image there
     options = {"order": order, "fill_mode": fill_mode, "fill_value": 0.25}
     places = _PLACES if fill_mode != "mirror" else np.clip(_PLACES, 0, 5)
-    check_op(lambda x, p: ops.image.map_coordinates(x, p, **options), _IMAGES[0, ..., 0], places, sizes=["none"])
+    check_op(
+        lambda x, p: ops.image.map_coordinates(x, p, **options), _IMAGES[0, ..., 0], places, sizes=["none"]
+    )
 
 
 @pytest.mark.parametrize(("function", "arrays", "options"), [

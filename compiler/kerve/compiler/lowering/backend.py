@@ -25,7 +25,7 @@ from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.ops import resampling
 from kerve.compiler.lowering.symbol import symbols_in
 
-__all__ = ["replacements"]
+__all__ = ["LOOPS", "replacements"]
 
 _MODULES = ("core", "image", "linalg", "math", "nn", "numpy")
 
@@ -38,7 +38,7 @@ def replacements(g: Lowering) -> Iterator[tuple[object, str, object]]:
             for owner in (module, backend, backend.tensorflow):
                 if getattr(owner, name, None) is function:
                     yield owner, name, replacement
-    for name, make in _LOOPS.items():
+    for name, make in LOOPS.items():
         for owner in (backend.core, backend, backend.tensorflow):
             if hasattr(owner, name):
                 yield owner, name, _always(g, make, getattr(owner, name))
@@ -48,7 +48,7 @@ def replacements(g: Lowering) -> Iterator[tuple[object, str, object]]:
 
 def _functions(module: ModuleType) -> Iterator[tuple[str, Callable[..., Any]]]:
     for name, function in vars(module).items():
-        known = hasattr(_public(module), name) and name not in _LOOPS
+        known = hasattr(_public(module), name) and name not in LOOPS
         if inspect.isfunction(function) and not name.startswith("_") and known:
             yield name, function
 
@@ -112,7 +112,7 @@ def _scan(
 
 
 #: Loops, whose bodies may have symbols in sight that are not among the arguments.
-_LOOPS: dict[str, Callable[..., Any]] = {
+LOOPS: dict[str, Callable[..., Any]] = {
     "fori_loop": lambda g, lower, upper, body_fun, init_val: g.lower(
         core.ForiLoop(lower, upper, body_fun), (init_val,), {}
     ),

@@ -16,7 +16,7 @@ from unittest import mock
 import keras
 from keras.src.layers import layer as layer_module
 
-from kerve.compiler.lowering import backend, recurrence
+from kerve.compiler.lowering import backend, recurrence, tensorflow_calls
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.symbol import Symbol, is_symbol, symbols_in, symbols_of
 
@@ -86,6 +86,7 @@ def _replacements(g: Lowering) -> Iterator[tuple[object, str, object]]:
     for module in (keras.ops, keras.src.ops, keras.src.ops.core):
         yield module, "shape", shape
     yield from backend.replacements(g)
+    yield from tensorflow_calls.replacements(g)
     yield from recurrence.replacements(g)
 
 

@@ -96,7 +96,9 @@ def _dropout(g: Lowering, inputs: Any, rate: float, noise_shape: Any = None, see
     if rate in (0.0, 1.0):
         return inputs if rate == 0.0 else ops.zeros_like(inputs)
     sizes = ops.shape(inputs)
-    shape = [size if given is None else given for size, given in zip(sizes, noise_shape or sizes, strict=True)]
+    shape = [
+        size if given is None else given for size, given in zip(sizes, noise_shape or sizes, strict=True)
+    ]
     kept = _noise(g, "Uniform", shape) >= rate
     return ops.where(kept, inputs * (1.0 / (1.0 - rate)), ops.zeros_like(inputs))
 

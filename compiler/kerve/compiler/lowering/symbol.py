@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import Any, TypeGuard
 
 import keras
+import numpy as np
 import onnx_ir as ir
 
 from kerve.compiler.lowering import dtypes
@@ -12,17 +15,71 @@ from kerve.compiler.lowering import dtypes
 __all__ = ["Symbol", "is_symbol", "static_shape", "symbols_in", "symbols_of"]
 
 
+class _Shape(tuple[int | None, ...]):
+    """The shape of a symbol, which also answers what TensorFlow's shapes are asked."""
+
+    __slots__ = ()
+
+    @property
+    def rank(self) -> int:
+        """The number of dimensions."""
+        return len(self)
+
+    @property
+    def ndims(self) -> int:
+        """The number of dimensions."""
+        return len(self)
+
+    def as_list(self) -> list[int | None]:
+        """Return the dimensions as a list."""
+        return list(self)
+
+    def is_fully_defined(self) -> bool:
+        """Whether all dimensions are known."""
+        return None not in self
+
+    def num_elements(self) -> int | None:
+        """Return the number of elements, None if it is not known."""
+        return None if None in self else math.prod(size for size in self if size is not None)
+
+
 class Symbol(keras.KerasTensor):  # type: ignore[misc]  # keras has no type information
     """A Keras tensor that stands for an ONNX value.
 
     Keras's own code computes with it as with any symbolic tensor: masks travel on it, policies cast it,
-    operators of Python apply to it. Each operation on it adds nodes to the ONNX graph.
+    operators of Python apply to it. Each operation on it adds nodes to the ONNX graph. Where authors may
+    treat a tensor as a Python object (`x == 0`, `a, b = x`, `x.shape.rank`), it behaves as TensorFlow's do.
     """
 
     def __init__(self, value: ir.Value) -> None:
         assert value.dtype is not None
         super().__init__(static_shape(value), dtype=dtypes.from_onnx(value.dtype), record_history=False)
         self.value = value
+
+    @property
+    def shape(self) -> _Shape:
+        """The dimensions, None where they are known only when the graph runs."""
+        return _Shape(self._shape)
+
+    def get_shape(self) -> _Shape:
+        """Return the dimensions."""
+        return self.shape
+
+    def __eq__(self, other: object) -> Any:
+        tensor = isinstance(other, keras.KerasTensor | int | float | np.ndarray | np.generic)
+        if tensor or isinstance(other, keras.Variable) or keras.ops.is_tensor(other):
+            return keras.ops.equal(self, other)
+        return NotImplemented
+
+    __hash__ = keras.KerasTensor.__hash__
+
+    def __len__(self) -> int:
+        if not self.shape or self.shape[0] is None:
+            raise TypeError(f"the length of {self} is not known before the graph runs")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[index] for index in range(len(self)))
 
 
 def is_symbol(x: object) -> TypeGuard[Symbol]:
@@ -45,4 +102,6 @@ def symbols_of(operation: keras.Operation) -> list[Symbol]:
     """Return the symbols that an operation of `keras.ops` keeps: sizes, bounds; a layer keeps none."""
     if isinstance(operation, keras.Layer):
         return []
-    return symbols_in([value for value in vars(operation).values() if isinstance(value, Symbol | tuple | list)])
+    return symbols_in(
+        [value for value in vars(operation).values() if isinstance(value, Symbol | tuple | list)]
+    )

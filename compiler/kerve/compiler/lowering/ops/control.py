@@ -73,7 +73,9 @@ def cond(g: Lowering, _: Any, pred: ir.Value, true_fn: Callable[[], Any], false_
 
     then, other = branch(true_fn), branch(false_fn)
     shapes = [_common(g, *pair) for pair in zip(then.outputs, other.outputs, strict=True)]
-    condition = g.op.Reshape(g.cast(pred, "bool"), np.zeros(0, np.int64)) if rank(pred) else g.cast(pred, "bool")
+    condition = (
+        g.op.Reshape(g.cast(pred, "bool"), np.zeros(0, np.int64)) if rank(pred) else g.cast(pred, "bool")
+    )
     results = g.ops.If(condition, then_branch=then, else_branch=other, _outputs=len(shapes))
     values = _several(results)
     for value, output, shape in zip(values, then.outputs, shapes, strict=True):
@@ -132,9 +134,11 @@ def loop(
     body = _body(g, [iteration, _formal("going", ir.DataType.BOOL, []), *formals], run)
     results = _several(g.ops.Loop(trips, start, *initial, body=body, _outputs=len(initial)))
     for result, before, after in zip(results, initial, body.outputs[1:], strict=True):
-        dims = _dims(before) if after.shape is None else [
-            a if a == b else None for a, b in zip(_dims(before), after.shape, strict=True)
-        ]
+        dims = (
+            _dims(before)
+            if after.shape is None
+            else [a if a == b else None for a, b in zip(_dims(before), after.shape, strict=True)]
+        )
         _typed(result, before.dtype, dims)
     return keras.tree.pack_sequence_as(variables, results)
 
@@ -211,7 +215,12 @@ def scan_axis(
         }
     results = _several(
         g.ops.Scan(
-            *states, *sequences, body=body, num_scan_inputs=len(sequences), **directions, _outputs=len(body.outputs)
+            *states,
+            *sequences,
+            body=body,
+            num_scan_inputs=len(sequences),
+            **directions,
+            _outputs=len(body.outputs),
         )
     )
     finals, stacked = results[: len(states)], results[len(states) :]
@@ -253,10 +262,14 @@ def associative_scan(g: Lowering, operation: Any, f: Callable[..., Any], elems: 
         return int(operation.axis) % rank(x)
 
     def first(x: ir.Value) -> ir.Value:
-        return g.op.Slice(x, [-1 if operation.reverse else 0], [2**62 if operation.reverse else 1], [along(x)])
+        return g.op.Slice(
+            x, [-1 if operation.reverse else 0], [2**62 if operation.reverse else 1], [along(x)]
+        )
 
     def rest(x: ir.Value) -> ir.Value:
-        part = g.op.Slice(x, [0 if operation.reverse else 1], [-1 if operation.reverse else 2**62], [along(x)])
+        part = g.op.Slice(
+            x, [0 if operation.reverse else 1], [-1 if operation.reverse else 2**62], [along(x)]
+        )
         return g.op.Transpose(g.op.Unsqueeze(part, [0]), perm=_to_front(rank(x) + 1, along(x) + 1))
 
     def step(carry: Any, x: Any) -> tuple[Any, Any]:

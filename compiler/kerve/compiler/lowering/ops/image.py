@@ -43,9 +43,7 @@ def _rgb_to_hsv(operation: Any, images: Any) -> Any:
     hue = ops.where(
         ops.equal(red, value),
         unit * (green - blue),
-        ops.where(
-            ops.equal(green, value), unit * (blue - red) + 2.0 / 6.0, unit * (red - green) + 4.0 / 6.0
-        ),
+        ops.where(ops.equal(green, value), unit * (blue - red) + 2.0 / 6.0, unit * (red - green) + 4.0 / 6.0),
     )
     hue = ops.where(spread > 0, hue, zero)
     return ops.stack([ops.where(hue < 0, hue + 1.0, hue), saturation, value], axis=axis)
@@ -122,7 +120,9 @@ def _wrapped(place: Any, size: Any) -> Any:
 _OUTSIDE = {"nearest": lambda place, _: place, "reflect": _reflected, "wrap": _wrapped}
 
 
-def _sampled(images: Any, places: tuple[Any, Any], interpolation: str, fill_mode: str, fill_value: float) -> Any:
+def _sampled(
+    images: Any, places: tuple[Any, Any], interpolation: str, fill_mode: str, fill_value: float
+) -> Any:
     """Sample images `[n, h, w, c]` at coordinates (x, y) of shape `[n, h', w']`."""
     height, width = (ops.cast(size, "float32") for size in ops.shape(images)[1:3])
     x, y = places
@@ -170,7 +170,9 @@ def _projected(operation: Any, images: Any, transform: Any, fill_mode: str) -> A
     def run(batch: Any) -> Any:
         rows, columns = (ops.cast(ops.arange(n, dtype="int32"), "float32") for n in ops.shape(batch)[1:3])
         x, y = ops.reshape(columns, (1, 1, -1)), ops.reshape(rows, (1, -1, 1))
-        a = [ops.reshape(part, (-1, 1, 1)) for part in ops.unstack(ops.cast(transform, "float32"), 8, axis=-1)]
+        a = [
+            ops.reshape(part, (-1, 1, 1)) for part in ops.unstack(ops.cast(transform, "float32"), 8, axis=-1)
+        ]
         scale = a[6] * x + a[7] * y + 1.0
         safe = ops.where(ops.equal(scale, 0), ops.ones_like(scale), scale)
         nowhere = ops.full_like(scale, -2.0)
@@ -244,7 +246,9 @@ def _map_coordinates(operation: Any, inputs: Any, coordinates: Any) -> Any:
             ]
         )
     flat = ops.reshape(inputs, (-1,))
-    total = sum(_corner(flat, corner, sizes, operation, coordinates.dtype) for corner in itertools.product(*nodes))
+    total = sum(
+        _corner(flat, corner, sizes, operation, coordinates.dtype) for corner in itertools.product(*nodes)
+    )
     integers = not keras.backend.is_float_dtype(inputs.dtype)
     return ops.cast(ops.round(total) if integers and fractional else total, inputs.dtype)
 

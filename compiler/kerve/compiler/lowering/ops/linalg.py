@@ -161,7 +161,9 @@ def _matrix_norm(x: Any, order: Any, axes: tuple[int, ...], keepdims: bool) -> A
 def norm(g: Lowering, operation: Any, x: ir.Value) -> Any:
     """Norms of vectors and matrices that need no singular values."""
     if operation.ord in ("nuc", 2, -2) and x.shape is not None and len(operation.axis or x.shape) == 2:
-        raise g.refuse(f"a matrix norm of order {operation.ord!r} needs singular values", "use the order 'fro'")
+        raise g.refuse(
+            f"a matrix norm of order {operation.ord!r} needs singular values", "use the order 'fro'"
+        )
     return g.call(lambda value: _norm(operation, value), x)
 
 

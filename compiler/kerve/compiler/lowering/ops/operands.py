@@ -121,10 +121,11 @@ def reshape(g: Lowering, x: ir.Value, dims: Sequence[Any]) -> ir.Value:
     so that the shape is a constant in all but odd cases.
     """
     target: list[Any] = [int(dim) if isinstance(dim, int | np.integer) else dim for dim in dims]
-    if 0 not in target:
+    known = [dim for dim in target if isinstance(dim, int)]
+    if 0 not in known:
         target = [0 if _copies(x, axis, dim) else dim for axis, dim in enumerate(target)]
         computed = [axis for axis, dim in enumerate(target) if not isinstance(dim, int)]
-        if len(computed) == 1 and -1 not in target:
+        if len(computed) == 1 and -1 not in known:
             target[computed[0]] = -1
         allowzero = 0
     else:

@@ -174,11 +174,19 @@ def _whole(x: Any) -> Any:
 
 
 def _least(first: Any, second: Any) -> Any:
-    return min(first, second) if isinstance(first, int) and isinstance(second, int) else ops.minimum(first, second)
+    return (
+        min(first, second)
+        if isinstance(first, int) and isinstance(second, int)
+        else ops.minimum(first, second)
+    )
 
 
 def _greatest(first: Any, second: Any) -> Any:
-    return max(first, second) if isinstance(first, int) and isinstance(second, int) else ops.maximum(first, second)
+    return (
+        max(first, second)
+        if isinstance(first, int) and isinstance(second, int)
+        else ops.maximum(first, second)
+    )
 
 
 def _cropped(images: Any, rows: int, target: Any) -> Any:

@@ -35,7 +35,7 @@ def reshape_(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
     target = operation.newshape
     if is_symbol(target) or isinstance(target, ir.Value):
         return g.op.Reshape(x, g.cast(g.unwrap(target), "int64"))
-    if sum(dim == -1 or dim is None for dim in target) == 1 and None not in g.output_shape:
+    if None not in g.output_shape:
         target = g.output_shape
     return reshape(g, x, [-1 if dim is None else dim for dim in target])
 
@@ -182,7 +182,7 @@ def expand(g: Lowering, x: ir.Value, dims: Any) -> ir.Value:
     own = [1] * (len(dims) - len(x.shape)) + list(x.shape)
     inferred = [None] * len(dims) if result.shape is None else result.shape
     result.shape = ir.Shape(
-        have if dim == 1 else dim if isinstance(dim, int) else known
+        known if not isinstance(dim, int) else have if dim == 1 else dim
         for have, dim, known in zip(own, dims, inferred, strict=True)
     )
     return result

@@ -35,7 +35,9 @@ _I0_LARGE = (
 
 def _polynomial(coefficients: Sequence[float], x: Any) -> Any:
     """Horner's rule, the highest power first."""
-    return functools.reduce(lambda total, c: total * x + c, coefficients[1:], ops.full_like(x, coefficients[0]))
+    return functools.reduce(
+        lambda total, c: total * x + c, coefficients[1:], ops.full_like(x, coefficients[0])
+    )
 
 
 def _erfinv(_: Any, x: Any) -> Any:

@@ -1,0 +1,107 @@
+"""Functions of TensorFlow called on symbols, as authors do in layers of their own.
+
+When a function of TensorFlow cannot take an argument, it asks its dispatchers; ours knows symbols. Common
+functions are written with those of Keras (`tensorflow_functions.py`), all others are traced and converted
+one by one. So a layer that mixes Keras and TensorFlow is replayed like any other, and whatever it holds
+keeps its handler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import tensorflow as tf
+from keras.src.utils.backend_utils import in_tf_graph
+from tensorflow.python.ops.resource_variable_ops import BaseResourceVariable
+
+from kerve.compiler.lowering import foreign, randomness, tensorflow_functions
+from kerve.compiler.lowering.lowering import Lowering
+from kerve.compiler.lowering.symbol import symbols_in
+
+__all__ = ["replacements"]
+
+
+class _Dispatcher(tf.__internal__.dispatch.GlobalOpDispatcher):  # type: ignore[misc]  # no type information
+    """Takes the calls on symbols while a model is lowered."""
+
+    lowering: Lowering | None = None
+
+    def handle(self, op: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Lower one call."""
+        if self.lowering is None or not symbols_in((args, kwargs)) or in_tf_graph():
+            return self.NOT_SUPPORTED
+        result = tensorflow_functions.call(self.lowering, op, args, kwargs)
+        if result is not NotImplemented:
+            return result
+        return foreign.trace(self.lowering, op, tuple(args), dict(kwargs))
+
+
+_DISPATCHER = _Dispatcher()
+_DISPATCHER.register()
+
+#: Functions that draw random numbers, with the names that Keras's samplers have for their arguments.
+_RANDOM = {
+    "normal": randomness.SAMPLERS["normal"],
+    "truncated_normal": randomness.SAMPLERS["truncated_normal"],
+    "uniform": randomness.SAMPLERS["uniform"],
+}
+
+
+def replacements(g: Lowering) -> Iterator[tuple[object, str, object]]:
+    """Return (owner, attribute, replacement) for what must know that a model is being lowered."""
+    yield _DISPATCHER, "lowering", g
+    for name, sample in _RANDOM.items():
+        yield tf.random, name, _drawn(g, sample, getattr(tf.random, name))
+    for name, function in tensorflow_functions.BLOCKS.items():
+        yield tf, name, _always(g, function, getattr(tf, name))
+    compiled = type(tf.function(_drawn))
+    yield compiled, "__call__", _function(compiled.__call__)
+    for name in ("assign", "assign_add", "assign_sub"):
+        yield BaseResourceVariable, name, _assignment(g, getattr(BaseResourceVariable, name))
+
+
+def _drawn(g: Lowering, sample: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
+    """Random numbers are no constants, even where no symbol is among the arguments."""
+
+    def drawn(*args: Any, **kwargs: Any) -> Any:
+        if in_tf_graph():
+            return original(*args, **kwargs)
+        kwargs.pop("name", None)
+        if "dtype" in kwargs:
+            kwargs["dtype"] = tf.as_dtype(kwargs["dtype"]).name
+        return sample(g, *args, **kwargs)
+
+    return drawn
+
+
+def _always(g: Lowering, function: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
+    def replacement(*args: Any, **kwargs: Any) -> Any:
+        return original(*args, **kwargs) if in_tf_graph() else function(g, *args, **kwargs)
+
+    return replacement
+
+
+def _function(original: Callable[..., Any]) -> Callable[..., Any]:
+    """A compiled function of TensorFlow runs as plain Python on symbols."""
+
+    def call(function: Any, *args: Any, **kwargs: Any) -> Any:
+        if symbols_in((args, kwargs)):
+            return function._python_function(*args, **kwargs)  # bound, where it is a method
+        return original(function, *args, **kwargs)
+
+    return call
+
+
+def _assignment(g: Lowering, original: Callable[..., Any]) -> Callable[..., Any]:
+    """A variable of TensorFlow, unlike one of Keras, cannot become state of the graph."""
+
+    def assign(variable: Any, *args: Any, **kwargs: Any) -> Any:
+        if in_tf_graph():
+            return original(variable, *args, **kwargs)
+        raise g.refuse(
+            f"its call changes the TensorFlow variable '{variable.name}'",
+            "make it a variable of Keras (`self.add_weight`), which becomes state of the compiled model",
+        )
+
+    return assign
