@@ -68,14 +68,14 @@ FIRES: list[Any] = [
 @pytest.mark.parametrize(("make", "op_type"), FIRES)
 def test_a_scale_disappears_into_the_weights(
     emitter: Any, optimized: Callable[..., Any], make: Make, op_type: str
-):
+) -> None:
     counts = optimized(make(emitter), FoldAffine(), Layout())
     assert set(counts) <= {op_type, "Transpose"}
 
 
 def test_a_product_and_its_bias_take_a_normalization_and_keep_one_add(
     emitter: Any, optimized: Callable[..., Any]
-):
+) -> None:
     e = emitter
     counts = optimized(
         e.model(e.batch_normalization(e.dense(e.input("batch", 7, 4), 3))), FoldAffine(), Layout()
@@ -83,14 +83,14 @@ def test_a_product_and_its_bias_take_a_normalization_and_keep_one_add(
     assert counts == {"MatMul": 1, "Add": 1}
 
 
-def test_an_input_is_scaled_and_shifted_once(emitter: Any, optimized: Callable[..., Any]):
+def test_an_input_is_scaled_and_shifted_once(emitter: Any, optimized: Callable[..., Any]) -> None:
     e = emitter
     x = e.op.Add(e.op.Mul(e.input("batch", 4, 4, 3), 1 / 127.5), -1.0)
     x = e.op.Div(e.op.Sub(x, e.constant([0.4, 0.5, 0.6])), e.constant([[[[0.1, 0.2, 0.3]]]]))
     assert optimized(e.model(x), FoldAffine()) == {"Mul": 1, "Add": 1}
 
 
-def test_a_scale_of_one_and_a_shift_of_zero_are_nothing(emitter: Any, optimized: Callable[..., Any]):
+def test_a_scale_of_one_and_a_shift_of_zero_are_nothing(emitter: Any, optimized: Callable[..., Any]) -> None:
     e = emitter
     assert not optimized(e.model(e.op.Relu(e.op.Add(e.op.Mul(e.input("batch", 4), 1.0), 0.0))), FoldAffine())[
         "Add"
@@ -113,20 +113,22 @@ STAYS: list[Any] = [
 @pytest.mark.parametrize(("make", "op_type"), STAYS)
 def test_what_is_no_scale_of_these_channels_stays(
     emitter: Any, optimized: Callable[..., Any], make: Callable[[Any, Any], Any], op_type: str
-):
+) -> None:
     e = emitter
     model = e.model(make(e, e.conv(e.input("batch", 6, 6, 3), 4)))
     assert optimized(model, FoldAffine())[op_type] == 1
 
 
-def test_an_average_that_would_cancel_digits_is_subtracted_first(emitter: Any, optimized: Callable[..., Any]):
+def test_an_average_that_would_cancel_digits_is_subtracted_first(
+    emitter: Any, optimized: Callable[..., Any]
+) -> None:
     """(year - 2000) / 0.01 is exact; year * 100 - 200000 is not."""
     e = emitter
     x = e.op.Div(e.op.Sub(e.input("batch", 1), 2000.0), 0.01)
     assert optimized(e.model(e.op.Relu(e.op.Add(x, 1.0))), FoldAffine())["Sub"] == 1
 
 
-def test_integers_are_left_alone(emitter: Any, optimized: Callable[..., Any]):
+def test_integers_are_left_alone(emitter: Any, optimized: Callable[..., Any]) -> None:
     e = emitter
     x = e.op.Mul(
         e.op.Mul(e.input("batch", 2, dtype=ir.DataType.INT64), e.constant(np.array(3))),
@@ -137,7 +139,7 @@ def test_integers_are_left_alone(emitter: Any, optimized: Callable[..., Any]):
 
 def test_shared_weights_are_copied_only_while_they_are_small(
     emitters: Any, optimized: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     def shared() -> Any:
         e = emitters()
         kernel = e.weight(4, 3, 1, 1)
@@ -151,7 +153,7 @@ def test_shared_weights_are_copied_only_while_they_are_small(
     assert any("shared and large" in note for note in fold.notes)
 
 
-def test_weights_keep_their_names(emitter: Any, optimized: Callable[..., Any]):
+def test_weights_keep_their_names(emitter: Any, optimized: Callable[..., Any]) -> None:
     e = emitter
     model = e.model(e.batch_normalization(e.conv(e.input("batch", 6, 6, 3), 4, bias=False)))
     optimized(model)
@@ -160,7 +162,7 @@ def test_weights_keep_their_names(emitter: Any, optimized: Callable[..., Any]):
 
 def test_a_normalization_without_weights_before_it_says_why_it_stays(
     emitter: Any, optimized: Callable[..., Any]
-):
+) -> None:
     e, fold = emitter, FoldAffine()
     model = e.model(e.layer("bn", e.op.Relu(e.batch_normalization(e.input("batch", 4)))))
     assert optimized(model, fold)["BatchNormalization"] == 1

@@ -77,7 +77,7 @@ Make = Callable[[Any, Any], Any]
 
 
 @pytest.mark.parametrize("make", FIRES)
-def test_a_pad_disappears(emitter: Any, optimized: Callable[..., Any], make: Make):
+def test_a_pad_disappears(emitter: Any, optimized: Callable[..., Any], make: Make) -> None:
     model = emitter.model(make(emitter, emitter.input("batch", 3, 8, 8)))
     assert "Pad" not in optimized(model, FusePads(), common.RemoveUnusedNodesPass())
 
@@ -85,14 +85,16 @@ def test_a_pad_disappears(emitter: Any, optimized: Callable[..., Any], make: Mak
 @pytest.mark.parametrize(("make", "reason"), STAYS)
 def test_a_pad_that_means_something_else_stays_and_says_why(
     emitter: Any, optimized: Callable[..., Any], make: Make, reason: str
-):
+) -> None:
     fuse = FusePads()
     assert optimized(emitter.model(make(emitter, emitter.input("batch", 3, 8, 8))), fuse)["Pad"] == 1
     (note,) = fuse.notes
     assert reason in note
 
 
-def test_two_convolutions_that_read_one_pad_both_take_it_in(emitter: Any, optimized: Callable[..., Any]):
+def test_two_convolutions_that_read_one_pad_both_take_it_in(
+    emitter: Any, optimized: Callable[..., Any]
+) -> None:
     e = emitter
     padded = _pad(e, e.input("batch", 3, 8, 8))
     assert "Pad" not in optimized(e.model(_conv(e, padded), _conv(e, padded)))

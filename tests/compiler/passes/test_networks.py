@@ -135,12 +135,12 @@ NETWORKS = [
 @pytest.mark.parametrize(("network", "transposes"), NETWORKS)
 def test_a_network_keeps_one_transpose_at_each_image(
     emitter: Any, optimized: Callable[..., Any], network: Callable[[Any], Any], transposes: int
-):
+) -> None:
     assert optimized(network(emitter))["Transpose"] == transposes
 
 
 @pytest.mark.parametrize("opset", [17, 18, 21, 23])
 def test_every_version_of_the_operator_set_comes_out_valid(
     emitters: Any, optimized: Callable[..., Any], opset: int
-):
+) -> None:
     assert optimized(_mobilenet(emitters(opset)))["Transpose"] == 1

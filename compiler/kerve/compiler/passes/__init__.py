@@ -19,6 +19,7 @@ from kerve.compiler.passes.merge_casts import MergeCasts
 from kerve.compiler.passes.merge_views import MergeViews
 from kerve.compiler.passes.name import NameCanonically
 from kerve.compiler.passes.share_constants import ShareConstants
+from kerve.compiler.passes.strip_metadata import StripMetadata
 
 __all__ = ["Observer", "Step", "optimize"]
 
@@ -52,6 +53,7 @@ def _pipeline() -> list[ir.passes.PassBase]:
         ShareConstants(),
         common.CommonSubexpressionEliminationPass(),
         common.TopologicalSortPass(),
+        StripMetadata(),
         NameCanonically(),
     ]
 

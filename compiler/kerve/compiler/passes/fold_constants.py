@@ -16,7 +16,7 @@ _RANDOM = ("Bernoulli",)
 
 
 class FoldConstants(ir.passes.InPlacePass):
-    """onnxscript's constant folding, without the diary that it keeps in the model."""
+    """onnxscript's constant folding."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Fold all that can be folded."""
@@ -27,10 +27,4 @@ class FoldConstants(ir.passes.InPlacePass):
             output_size_limit=_LARGEST_OUTPUT,
             should_fold=lambda node: False if node.op_type in _RANDOM else None,
         )
-        for graph in model.graphs():
-            for value in (
-                *graph.initializers.values(),
-                *(output for node in graph for output in node.outputs),
-            ):
-                value.metadata_props.pop(optimizer.FOLDED_FROM_KEY, None)
         return ir.passes.PassResult(model, result.modified)

@@ -238,7 +238,7 @@ _ANY = (
 @given(data=st.data())
 def test_a_random_graph_stays_the_same_with_no_more_transposes(
     data: Draw, emitters: Any, optimized: Callable[..., Any]
-):
+) -> None:
     e = emitters()
     rank = data.draw(st.integers(3, 5), label="rank")
     sizes = data.draw(st.lists(st.integers(1, 4), min_size=rank - 1, max_size=rank - 1), label="sizes")
@@ -253,7 +253,7 @@ def test_a_random_graph_stays_the_same_with_no_more_transposes(
         assert y.shape is not None
         sure = all(isinstance(dim, int) or dim.value is not None for dim in y.shape)
         twin = [other for other in values if sure and other.shape == y.shape and other is not y]
-        if twin and data.draw(st.booleans(), label="add to another"):
+        if data.draw(st.booleans(), label="add to another") and twin:
             y = e.op.Add(y, data.draw(st.sampled_from(twin), label="other"))
         if 2 <= len(_sizes(y)) <= 6 and np.prod(_sizes(y)) <= _LARGEST:
             values.append(y)

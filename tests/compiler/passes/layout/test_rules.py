@@ -112,7 +112,9 @@ def _between_convolutions(e: Any, make: Make) -> Any:
 
 
 @pytest.mark.parametrize("make", FIRES)
-def test_between_convolutions_no_transpose_is_left(emitter: Any, optimized: Callable[..., Any], make: Make):
+def test_between_convolutions_no_transpose_is_left(
+    emitter: Any, optimized: Callable[..., Any], make: Make
+) -> None:
     assert optimized(_between_convolutions(emitter, make))["Transpose"] == 1
 
 
@@ -140,7 +142,9 @@ ENDS: list[Any] = [
 
 
 @pytest.mark.parametrize("make", ENDS)
-def test_where_the_image_ends_no_transpose_is_left(emitter: Any, optimized: Callable[..., Any], make: Make):
+def test_where_the_image_ends_no_transpose_is_left(
+    emitter: Any, optimized: Callable[..., Any], make: Make
+) -> None:
     e = emitter
     assert optimized(e.model(make(e, e.conv(e.input("batch", 4, 6, 2), 4))))["Transpose"] == 1
 
@@ -160,11 +164,11 @@ STAYS: list[Any] = [
 @pytest.mark.parametrize(("make", "transposes"), STAYS)
 def test_what_needs_the_channels_last_gets_them(
     emitter: Any, optimized: Callable[..., Any], make: Make, transposes: int
-):
+) -> None:
     assert optimized(_between_convolutions(emitter, make))["Transpose"] == transposes
 
 
-def test_a_dense_image_takes_the_order_into_its_weights(emitter: Any, optimized: Callable[..., Any]):
+def test_a_dense_image_takes_the_order_into_its_weights(emitter: Any, optimized: Callable[..., Any]) -> None:
     e = emitter
     x = e.op.Relu(e.batch_normalization(e.dense(e.input("batch", 5), 96)))
     assert (
@@ -173,7 +177,9 @@ def test_a_dense_image_takes_the_order_into_its_weights(emitter: Any, optimized:
     )
 
 
-def test_features_that_are_also_an_output_keep_their_order(emitter: Any, optimized: Callable[..., Any]):
+def test_features_that_are_also_an_output_keep_their_order(
+    emitter: Any, optimized: Callable[..., Any]
+) -> None:
     e = emitter
     flat = e.op.Reshape(e.conv(e.input("batch", 4, 6, 2), 4), e.ints(-1, 96))
     assert optimized(e.model(e.dense(flat, 3), flat))["Transpose"] == 2
@@ -181,7 +187,7 @@ def test_features_that_are_also_an_output_keep_their_order(emitter: Any, optimiz
 
 def test_weights_that_two_flattened_images_share_are_reordered_once(
     emitter: Any, optimized: Callable[..., Any]
-):
+) -> None:
     e = emitter
     kernel = e.weight(96, 3)
     images = [e.conv(e.input("batch", 4, 6, 2, name=name), 4) for name in ("a", "b")]
@@ -193,7 +199,7 @@ def test_weights_that_two_flattened_images_share_are_reordered_once(
 
 def test_a_convolution_of_one_point_among_sequences_becomes_a_product(
     emitter: Any, optimized: Callable[..., Any]
-):
+) -> None:
     """As in a transformer whose feed-forward part is Conv1D."""
     e = emitter
     x = e.input("batch", "time", 8)
@@ -206,7 +212,7 @@ def test_a_convolution_of_one_point_among_sequences_becomes_a_product(
 
 def test_batch_normalization_of_a_sequence_becomes_a_scale_and_a_shift(
     emitter: Any, optimized: Callable[..., Any]
-):
+) -> None:
     e = emitter
     counts = optimized(e.model(e.batch_normalization(e.op.Relu(e.input("batch", "time", 8)))))
     assert (counts["Transpose"], counts["BatchNormalization"], counts["Mul"]) == (0, 0, 1)
@@ -215,13 +221,13 @@ def test_batch_normalization_of_a_sequence_becomes_a_scale_and_a_shift(
 @pytest.mark.parametrize("opset", [17, 21])
 def test_global_pooling_of_a_sequence_becomes_a_mean(
     emitters: Any, optimized: Callable[..., Any], opset: int
-):
+) -> None:
     e = emitters(opset)
     counts = optimized(e.model(e.global_average(e.op.Relu(e.input("batch", "time", 8)))))
     assert (counts["Transpose"], counts["ReduceMean"]) == (0, 1)
 
 
-def test_attention_keeps_its_transposes(emitter: Any, optimized: Callable[..., Any]):
+def test_attention_keeps_its_transposes(emitter: Any, optimized: Callable[..., Any]) -> None:
     e = emitter
     x = e.input("batch", 5, 8)
     query, key, value = (e.op.Reshape(e.dense(x, 8), e.ints(-1, 5, 2, 4)) for _ in range(3))
@@ -234,14 +240,16 @@ def test_attention_keeps_its_transposes(emitter: Any, optimized: Callable[..., A
 
 def test_a_network_of_its_author_with_channels_first_needs_nothing(
     emitter: Any, optimized: Callable[..., Any]
-):
+) -> None:
     e = emitter
     x = e.op.Relu(e.op.Conv(e.input("batch", 3, 8, 8), e.weight(4, 3, 3, 3)))
     counts = optimized(e.model(e.op.GlobalAveragePool(e.op.Relu(e.op.Conv(x, e.weight(2, 4, 3, 3))))))
     assert counts["Transpose"] == 0
 
 
-def test_a_permute_that_undoes_the_layout_cancels_with_it(emitter: Any, optimized: Callable[..., Any]):
+def test_a_permute_that_undoes_the_layout_cancels_with_it(
+    emitter: Any, optimized: Callable[..., Any]
+) -> None:
     """The author writes channels first, permutes to channels last for a layer, and back."""
     e = emitter
     x = e.op.Transpose(e.input("batch", 3, 8, 8), perm=[0, 2, 3, 1])
@@ -249,14 +257,16 @@ def test_a_permute_that_undoes_the_layout_cancels_with_it(emitter: Any, optimize
     assert optimized(e.model(x))["Transpose"] == 0
 
 
-def test_an_image_and_its_transposed_twin_add_up(emitter: Any, optimized: Callable[..., Any]):
+def test_an_image_and_its_transposed_twin_add_up(emitter: Any, optimized: Callable[..., Any]) -> None:
     """Two layouts of one tensor meet: whatever is chosen, one Transpose between them remains."""
     e = emitter
     x = e.conv(e.input("batch", 4, 4, 4), 4)
     assert optimized(e.model(e.op.Add(x, e.op.Transpose(x, perm=[0, 3, 1, 2]))))["Transpose"] <= 3
 
 
-def test_the_body_of_a_loop_is_arranged_too(emitter: Any, emitters: Any, optimized: Callable[..., Any]):
+def test_the_body_of_a_loop_is_arranged_too(
+    emitter: Any, emitters: Any, optimized: Callable[..., Any]
+) -> None:
     """A loop that convolves its state: inside, one Transpose comes in and one goes out."""
     e, body = emitter, emitters()
     x = e.op.Relu(e.conv(e.input("batch", 4, 4, 3), 3))
