@@ -1,0 +1,42 @@
+"""What a process that opens a file may use of the machine."""
+
+from __future__ import annotations
+
+import os
+import resource
+from pathlib import Path
+
+__all__ = ["enforce", "machine_memory"]
+
+_CPU_SECONDS_PER_CORE = 3600
+_CGROUP_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),  # version 2
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),  # version 1
+)
+
+
+def enforce(memory: int | None = None, cpu_seconds: int | None = None) -> None:
+    """Limit this process for good, by default to the machine's memory and an hour of CPU time per core.
+
+    `memory` is in bytes. Beyond it allocations fail; beyond the time the process is ended by SIGXCPU.
+    """
+    cores = len(os.sched_getaffinity(0))
+    # Not RLIMIT_AS: TensorFlow reserves far more addresses than it uses.
+    _lower(resource.RLIMIT_DATA, memory if memory is not None else machine_memory())
+    _lower(resource.RLIMIT_CPU, cpu_seconds if cpu_seconds is not None else _CPU_SECONDS_PER_CORE * cores)
+    _lower(resource.RLIMIT_CORE, 0)
+
+
+def machine_memory() -> int:
+    """Return the bytes of memory that this process can have: the machine's, or its container's share."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    texts = [file.read_text().strip() for file in _CGROUP_LIMITS if file.is_file()]
+    shares = [int(text) for text in texts if text.isdecimal()]  # "max" is no limit
+    return min([physical, *shares])
+
+
+def _lower(kind: int, value: int) -> None:
+    """Set both limits; one that is lower already stays."""
+    _, hard = resource.getrlimit(kind)
+    lowered = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(kind, (lowered, lowered))

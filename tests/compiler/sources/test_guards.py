@@ -1,0 +1,143 @@
+"""Files made to harm are refused before any library reads what is in them."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from kerve.compiler.errors import LoadError
+from kerve.compiler.sources.detect import recognise
+
+_METADATA = json.dumps({"keras_version": "3.15.1"})
+
+
+def _archive(path: Path, add: Callable[[zipfile.ZipFile], None]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", "{}")
+        archive.writestr("metadata.json", _METADATA)
+        add(archive)
+    return path
+
+
+def _link(archive: zipfile.ZipFile) -> None:
+    link = zipfile.ZipInfo("assets/link")
+    link.external_attr = 0o120777 << 16
+    archive.writestr(link, "/etc/passwd")
+
+
+def _bomb(archive: zipfile.ZipFile) -> None:
+    with archive.open("model.weights.h5", "w") as member:
+        for _ in range(300):
+            member.write(bytes(1 << 20))
+
+
+def _twice(archive: zipfile.ZipFile) -> None:
+    archive.writestr("config.json", "{}")
+
+
+@pytest.mark.parametrize(
+    ("add", "says"),
+    [
+        pytest.param(
+            lambda a: a.writestr("../../evil", "x"), "a path outside the archive", id="a path upwards"
+        ),
+        pytest.param(
+            lambda a: a.writestr("/tmp/evil", "x"), "a path outside the archive", id="an absolute path"
+        ),
+        pytest.param(
+            lambda a: a.writestr("assets\\..\\..\\evil", "x"), "a path outside", id="a path with backslashes"
+        ),
+        pytest.param(_link, "holds the link", id="a link"),
+        pytest.param(_bomb, "decompression bomb", id="a bomb"),
+        pytest.param(_twice, "two members of one name", id="two members of one name"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_an_archive_made_to_harm_is_refused(
+    tmp_path: Path, add: Callable[[zipfile.ZipFile], None], says: str
+) -> None:
+    with pytest.raises(LoadError, match=says):
+        recognise(_archive(tmp_path / "model.keras", add))
+
+
+def test_an_encrypted_archive_is_refused(tmp_path: Path) -> None:
+    path = _archive(tmp_path / "model.keras", lambda archive: None)
+    content = bytearray(path.read_bytes())
+    entry = content.rindex(b"PK\x01\x02")
+    content[entry + 8] |= 1
+    path.write_bytes(content)
+    with pytest.raises(LoadError, match="is encrypted"):
+        recognise(path)
+
+
+def test_a_zip_file_of_something_else_is_no_model(tmp_path: Path) -> None:
+    path = tmp_path / "model.keras"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("word/document.xml", "<xml/>")
+    with pytest.raises(LoadError, match=r"without config\.json and metadata\.json"):
+        recognise(path)
+
+
+def _outside(file: h5py.File) -> None:
+    file["model_weights"] = h5py.ExternalLink("/etc/passwd", "/")
+
+
+def _soft(file: h5py.File) -> None:
+    file["model_weights"] = h5py.SoftLink("/elsewhere")
+
+
+def _stored_outside(file: h5py.File) -> None:
+    file.create_dataset("w", (4,), "u1", external=[("/etc/passwd", 0, 4)])
+
+
+def _virtual(file: h5py.File) -> None:
+    layout = h5py.VirtualLayout((4,), "u1")
+    layout[:] = h5py.VirtualSource("/etc/passwd", "x", (4,), "u1")
+    file.create_virtual_dataset("w", layout)
+
+
+def _declared(file: h5py.File) -> None:
+    file.create_dataset("w", (1 << 20, 1 << 20), "f4", chunks=(1, 1 << 10), compression="gzip")
+
+
+def _deep(file: h5py.File) -> None:
+    group = file
+    for _ in range(100):
+        group = group.create_group("g")
+
+
+@pytest.mark.parametrize(
+    ("add", "says"),
+    [
+        pytest.param(_outside, "a link out of its place", id="an external link"),
+        pytest.param(_soft, "a link out of its place", id="a soft link"),
+        pytest.param(_stored_outside, "takes its data from another file", id="data in another file"),
+        pytest.param(_virtual, "takes its data from another file", id="a virtual dataset"),
+        pytest.param(_declared, "decompression bomb", id="four terabytes declared"),
+        pytest.param(_deep, "nested or divided beyond", id="a hundred groups deep"),
+    ],
+)
+def test_an_hdf5_file_made_to_harm_is_refused(
+    tmp_path: Path, add: Callable[[h5py.File], None], says: str
+) -> None:
+    path = tmp_path / "model.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs["model_config"] = "{}"
+        add(file)
+    with pytest.raises(LoadError, match=says):
+        recognise(path)
+
+
+def test_groups_that_contain_one_another_are_looked_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "model.h5"
+    with h5py.File(path, "w") as file:
+        group = file.create_group("a")
+        group["itself"] = group
+        group["w"] = np.zeros(3)
+    assert recognise(path).path == path

@@ -1,0 +1,133 @@
+"""What old versions of TensorFlow and Keras wrote answers today as it answered then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kerve.compiler import sources
+from kerve.compiler.sources import LoadOptions
+
+_HALF = 2e-2  # of models that compute in float16
+
+#: What each writer left, by the folder it left it in.
+_WHOLE_MODELS = {
+    "keras2.3": ("cnn.h5", "mlp.h5", "rnn.h5", "shared.h5"),
+    "tf1.15": ("cnn.h5", "mlp.h5", "operators.h5", "rnn.h5", "shared.h5"),
+    "tf2.4": (
+        "attention.h5", "cnn.h5", "cudnn.h5", "custom.h5", "mixed.h5", "mlp.h5", "ops.h5", "rnn.h5",
+        "shared.h5",
+    ),
+    "tf2.8": (
+        "attention.h5", "cnn.h5", "cudnn.h5", "custom.h5", "mixed.h5", "mlp.h5", "ops.h5", "rnn.h5",
+        "text.h5",
+    ),
+    "tf2.12": (
+        "attention.keras", "cnn.keras", "cudnn.h5", "custom.keras", "mlp.keras", "ops.keras", "rnn.keras",
+    ),
+    "tf2.15": (
+        "attention.keras", "cnn.keras", "cudnn.h5", "custom.h5", "custom.keras", "mixed.keras", "mlp.h5",
+        "mlp.keras", "ops.h5", "ops.keras", "rnn.h5", "rnn.keras", "shared.h5", "shared.keras", "text.h5",
+    ),
+}  # fmt: skip
+
+_SAVED_MODELS = {
+    "tf1.15": ("estimator", "keras_cnn", "simple_save", "simple_save_keras"),
+    "tf2.4": (
+        "keras_cnn",
+        "keras_subclassed",
+        "module",
+        "estimator_raw@predict",
+        "estimator_parsing@predict",
+    ),
+    "tf2.8": ("keras_shared", "keras_subclassed", "module", "estimator_parsing@predict"),
+    "tf2.12": ("keras_cnn", "keras_masked", "estimator_raw", "estimator_parsing@predict"),
+    "tf2.15": ("export", "keras_cnn", "module"),
+}
+
+_PARTS = {
+    "keras2.3": (("mlp_weights.h5", "mlp.yaml"),),
+    "tf1.15": (("mlp_weights.h5", "mlp.json"), ("mlp_checkpoint", "mlp.yaml")),
+    "tf2.4": (
+        ("mlp_weights.h5", "mlp.json"),
+        ("mlp_checkpoint", "mlp.json"),
+        ("mlp_checkpoint/my_model", "mlp.json"),
+    ),
+    "tf2.15": (
+        ("mlp_weights.h5", "mlp.json"),
+        ("mlp.weights.h5", "mlp.json"),
+        ("mlp_checkpoint", "mlp.json"),
+    ),
+}
+
+
+def _cases(table: dict[str, tuple[Any, ...]]) -> list[Any]:
+    return [
+        pytest.param(writer, name, id=f"{writer}-{name if isinstance(name, str) else '+'.join(name)}")
+        for writer, names in table.items()
+        for name in names
+    ]
+
+
+@pytest.mark.parametrize(("writer", "name"), _cases(_WHOLE_MODELS))
+def test_a_whole_model_answers_as_its_writer_did(
+    writer: str,
+    name: str,
+    written_by: Callable[[str], Path],
+    answers_alike: Callable[..., Any],
+    own_layers: str,
+) -> None:
+    folder = written_by(writer)
+    source = sources.load(folder / name, LoadOptions(import_=(own_layers,) if "custom" in name else ()))
+    answers_alike(source, folder / f"{name}.npz", _HALF if "mixed" in name else 1e-4)
+    assert source.record.file_name == name
+    assert source.record.keras_version.startswith("2.")
+
+
+@pytest.mark.parametrize(("writer", "name"), _cases(_SAVED_MODELS))
+def test_a_saved_model_answers_as_its_writer_did(
+    writer: str, name: str, written_by: Callable[[str], Path], answers_alike: Callable[..., Any]
+) -> None:
+    folder, _, signature = name.partition("@")
+    source = sources.load(written_by(writer) / folder, LoadOptions(signature=signature or None))
+    answers_alike(source, written_by(writer) / f"{folder}.npz")
+    assert source.record.kind == "saved_model"
+
+
+@pytest.mark.parametrize(("writer", "name"), _cases(_PARTS))
+def test_weights_and_an_architecture_answer_as_their_writer_did(
+    writer: str, name: tuple[str, str], written_by: Callable[[str], Path], answers_alike: Callable[..., Any]
+) -> None:
+    folder = written_by(writer)
+    weights, architecture = name
+    source = sources.load(folder / weights, LoadOptions(architecture=str(folder / architecture)))
+    answers_alike(source, folder / f"{weights.partition('/')[0]}.npz")
+    assert source.record.kind == "weights"
+
+
+def test_layers_of_keras_2_become_layers_of_keras_3(written_by: Callable[[str], Path]) -> None:
+    source = sources.load(written_by("tf2.4") / "cnn.h5")
+    kinds = {type(layer).__module__.partition(".")[0] for layer in source.model.layers}  # type: ignore[attr-defined]
+    assert kinds == {"keras"}
+
+
+def test_what_was_compiled_is_compiled_again(written_by: Callable[[str], Path]) -> None:
+    for name in ("mlp.h5", "mlp.keras"):
+        model: Any = sources.load(written_by("tf2.15") / name).model  # type: ignore[attr-defined]
+        assert model.compiled
+        assert model.loss == "categorical_crossentropy"
+
+
+def test_a_signature_can_be_chosen(written_by: Callable[[str], Path]) -> None:
+    folder = written_by("tf2.4") / "module"
+    lowered = sources.load(folder, LoadOptions(signature="half")).lower(21)
+    assert [value.name for value in lowered.model.graph.outputs] == ["halved"]
+
+
+def test_parsed_examples_become_inputs_named_after_their_features(written_by: Callable[[str], Path]) -> None:
+    lowered = sources.load(written_by("tf2.12") / "estimator_parsing").lower(21)
+    assert {value.name for value in lowered.model.graph.inputs} == {"age", "size"}
+    assert "ParseExample" not in {node.op_type for node in lowered.model.graph}
