@@ -1,20 +1,219 @@
-"""Dense, Activation, Dropout and what else stands in keras.layers.core."""
+"""The layers of keras.layers.core, regularization and activation equal Keras."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
 import onnx_ir as ir
+import pytest
+from keras import layers
+from numpy.typing import NDArray
+
+from kerve.compiler.errors import ConversionError
+from kerve.compiler.lowering import lower
 
 Check = Callable[..., ir.Model]
 Count = Callable[[ir.Model], Counter[str]]
+Single = Callable[..., keras.Model]
+
+RNG = np.random.default_rng(16)
 
 
-def test_a_dense_layer_is_a_matmul_and_an_add(equal_to_keras: Check, operators: Count) -> None:
-    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(3, activation="relu")])
-    x = np.random.default_rng(0).normal(size=(4, 5)).astype("float32")
-    graph = equal_to_keras(model, x, predict=True)
+def batch(*shape: int) -> NDArray[Any]:
+    return RNG.normal(size=(3, *shape)).astype("float32")
+
+
+def test_a_dense_layer_is_a_matmul_and_an_add(
+    equal_to_keras: Check, single: Single, operators: Count
+) -> None:
+    graph = equal_to_keras(single(layers.Dense(3, activation="relu"), (5,)), batch(5), predict=True)
     assert operators(graph) == {"MatMul": 1, "Add": 1, "Relu": 1}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int32", "uint8", "bool"])
+@pytest.mark.parametrize("shape", [(4,), (None, 4), (2, None, 4)], ids=str)
+def test_dense_takes_any_rank_and_type(
+    equal_to_keras: Check, single: Single, shape: tuple[int | None, ...], dtype: str
+) -> None:
+    data = RNG.integers(0, 2, (3, *(5 if size is None else size for size in shape))).astype(dtype)
+    equal_to_keras(single(layers.Dense(3), shape, dtype=dtype), data)
+
+
+def test_a_dense_layer_with_low_rank_adapters_is_entered_with_them(
+    equal_to_keras: Check, single: Single
+) -> None:
+    layer = layers.Dense(3)
+    model = single(layer, (4,))
+    layer.enable_lora(2)
+    layer.lora_kernel_b.assign(RNG.normal(size=layer.lora_kernel_b.shape))
+    equal_to_keras(model, batch(4))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        pytest.param(lambda: layers.Dropout(0.5), id="dropout"),
+        pytest.param(lambda: layers.GaussianDropout(0.5), id="gaussian-dropout"),
+        pytest.param(lambda: layers.GaussianNoise(0.5), id="gaussian-noise"),
+        pytest.param(lambda: layers.AlphaDropout(0.5), id="alpha-dropout"),
+        pytest.param(lambda: layers.SpatialDropout1D(0.5), id="spatial-dropout"),
+        pytest.param(lambda: layers.ActivityRegularization(0.1), id="activity-regularization"),
+        pytest.param(lambda: layers.Identity(), id="identity"),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["float32", "int32"])
+def test_what_only_matters_in_training_is_gone(
+    equal_to_keras: Check, single: Single, operators: Count, layer: Callable[[], keras.Layer], dtype: str
+) -> None:
+    graph = equal_to_keras(
+        single(layer(), (4, 3), dtype=dtype), (9 * batch(4, 3)).astype(dtype), predict=True
+    )
+    assert operators(graph) == {"Identity": 1}  # from the graph's input to its output
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64", "uint8", "float32"])
+@pytest.mark.parametrize("mask_zero", [False, True])
+def test_tokens_are_embedded(equal_to_keras: Check, dtype: str, mask_zero: bool) -> None:
+    x = keras.Input((None,), dtype=dtype)
+    words = layers.Embedding(10, 4, mask_zero=mask_zero)(x)
+    model = keras.Model(x, [words, layers.GlobalAveragePooling1D()(words)])
+    data = RNG.integers(0, 10, (3, 6)).astype(dtype)
+    data[:, 0] = 1
+    equal_to_keras(model, data, data[:, :4])
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"tie_weights": False, "logit_soft_cap": 3.0}], ids=["tied", "untied"]
+)
+def test_a_reversible_embedding_goes_both_ways(equal_to_keras: Check, options: dict[str, Any]) -> None:
+    x = keras.Input((5,), dtype="int32")
+    layer = layers.ReversibleEmbedding(10, 4, **options)
+    equal_to_keras(keras.Model(x, layer(layer(x), reverse=True)), RNG.integers(0, 10, (3, 5)).astype("int32"))
+
+
+@pytest.mark.parametrize(
+    ("equation", "output", "bias", "shape"),
+    [
+        ("abc,cd->abd", (None, 6), "d", (None, 3)),
+        ("ab,bc->ac", 6, "c", (3,)),
+        ("...x,xy->...y", 6, "y", (4, 3)),
+        ("abc,cde->abde", (None, 2, 5), "de", (None, 3)),
+        ("abcd,cde->abe", (None, 5), "e", (None, 2, 3)),
+        ("abc,bd->adc", (4, None), None, (5, 3)),
+    ],
+)
+def test_einsum_dense_equals_keras(
+    equal_to_keras: Check,
+    single: Single,
+    equation: str,
+    output: Any,
+    bias: str | None,
+    shape: tuple[Any, ...],
+) -> None:
+    model = single(layers.EinsumDense(equation, output, bias_axes=bias, activation="relu"), shape)
+    equal_to_keras(model, batch(*(6 if size is None else size for size in shape)))
+
+
+@pytest.mark.parametrize(
+    ("layer", "operator"),
+    [
+        pytest.param(lambda: layers.ReLU(), "Relu", id="relu"),
+        pytest.param(lambda: layers.ReLU(max_value=6), "Clip", id="relu6"),
+        pytest.param(lambda: layers.ReLU(negative_slope=0.1), "LeakyRelu", id="relu-slope"),
+        pytest.param(lambda: layers.ReLU(threshold=1.0), "Where", id="relu-threshold"),
+        pytest.param(lambda: layers.ReLU(2.0, 0.1, 0.5), "Where", id="relu-all"),
+        pytest.param(lambda: layers.LeakyReLU(0.2), "LeakyRelu", id="leaky-relu"),
+        pytest.param(lambda: layers.ELU(0.5), "Elu", id="elu"),
+        pytest.param(lambda: layers.PReLU(), "PRelu", id="prelu"),
+        pytest.param(lambda: layers.PReLU(shared_axes=[1]), "PRelu", id="prelu-shared"),
+        pytest.param(lambda: layers.Softmax(), "Softmax", id="softmax"),
+        pytest.param(lambda: layers.Softmax(axis=1), "Softmax", id="softmax-first"),
+        pytest.param(lambda: layers.Softmax(axis=[1, 2]), "ReduceLogSumExp", id="softmax-two"),
+        pytest.param(lambda: layers.Activation("gelu"), "Gelu", id="activation"),
+    ],
+)
+def test_an_activation_layer_is_its_operator(
+    equal_to_keras: Check, single: Single, operators: Count, layer: Callable[[], keras.Layer], operator: str
+) -> None:
+    assert operators(equal_to_keras(single(layer(), (4, 3)), 3 * batch(4, 3)))[operator] == 1
+
+
+def test_softmax_leaves_out_what_is_masked(equal_to_keras: Check) -> None:
+    x, mask = keras.Input((4,)), keras.Input((4,), dtype="bool")
+    model = keras.Model([x, mask], layers.Softmax()(x, mask=mask))
+    keep = np.array([[1, 1, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1]], bool)
+    equal_to_keras(model, [batch(4), keep])
+
+
+def test_masked_steps_do_not_count(equal_to_keras: Check) -> None:
+    x = keras.Input((None, 3))
+    masked = layers.Masking(mask_value=2.0)(x)
+    data = batch(5, 3)
+    data[0, 2:] = data[1, :1] = 2.0
+    equal_to_keras(keras.Model(x, [masked, layers.GlobalAveragePooling1D()(masked)]), data)
+
+
+@pytest.mark.parametrize("name", ["Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum"])
+@pytest.mark.parametrize("shapes", [[(4, 3), (4, 3)], [(4, 3), (1, 3)], [(None, 3), (3,)]], ids=str)
+def test_tensors_are_merged(
+    equal_to_keras: Check, single: Single, name: str, shapes: list[tuple[Any, ...]]
+) -> None:
+    data = [batch(*(5 if size is None else size for size in shape)) for shape in shapes]
+    equal_to_keras(single(getattr(layers, name)(), *shapes), data)
+
+
+@pytest.mark.parametrize(("axis", "second"), [(-1, (None, 2)), (1, (2, 3))])
+def test_tensors_are_concatenated(
+    equal_to_keras: Check, single: Single, axis: int, second: tuple[Any, ...]
+) -> None:
+    data = [batch(5, 3), batch(*(5 if size is None else size for size in second))]
+    equal_to_keras(single(layers.Concatenate(axis=axis), (None, 3), second), data)
+
+
+@pytest.mark.parametrize(
+    ("axes", "first", "second"),
+    [
+        (1, (4,), (4,)),
+        (-1, (3, 4), (5, 4)),
+        ((2, 1), (3, 4), (4, 5)),
+        ((1, 2), (4,), (3, 4)),
+        ((3, 3), (2, 3, 4), (2, 3, 4)),
+        (2, (None, 4), (None, 4)),
+    ],
+)
+@pytest.mark.parametrize("normalize", [False, True])
+def test_tensors_are_multiplied_along_axes(
+    equal_to_keras: Check,
+    single: Single,
+    axes: Any,
+    first: tuple[Any, ...],
+    second: tuple[Any, ...],
+    normalize: bool,
+) -> None:
+    data = [batch(*(5 if size is None else size for size in shape)) for shape in (first, second)]
+    equal_to_keras(single(layers.Dot(axes, normalize=normalize), first, second), data)
+
+
+def test_a_lambda_of_operations_is_replayed(equal_to_keras: Check, single: Single) -> None:
+    equal_to_keras(single(layers.Lambda(lambda x: keras.ops.sin(x) * 2 + x[:, :1]), (4,)), batch(4))
+
+
+@pytest.mark.parametrize("name", ["TorchModuleWrapper", "JaxLayer", "FlaxLayer"])
+def test_a_layer_of_another_framework_is_refused_by_name(name: str) -> None:
+    class Holding(keras.Model):  # type: ignore[misc]  # keras has no type information
+        def __init__(self) -> None:
+            super().__init__()
+            cls = getattr(layers, name)
+            self.inner = cls.__new__(cls)  # its framework need not be installed
+            keras.Layer.__init__(self.inner, name="foreign")
+            self.inner.built = True
+
+        def call(self, inputs: Any) -> Any:
+            return self.inner(inputs)
+
+    with pytest.raises(ConversionError, match=rf"'foreign' \({name}\).*write it with Keras layers"):
+        lower(Holding(), input_signature=keras.KerasTensor((None, 3)))

@@ -105,9 +105,12 @@ def _computes_otherwise(cls: type, parent: type) -> bool:
     )
 
 
+_LAYERS = ("keras.src.layers.", "keras.src.utils.jax_layer", "keras.src.utils.torch_utils")
+
+
 def _name(cls: type) -> str:
     module = cls.__module__
-    if module.startswith("keras.src.layers."):
+    if module.startswith(_LAYERS):
         return f"layers.{cls.__name__}"
     if module.startswith("keras.src.ops."):
         return f"{module.removeprefix('keras.src.ops.')}.{cls.__name__}"

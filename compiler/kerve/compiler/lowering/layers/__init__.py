@@ -13,6 +13,7 @@ from kerve.compiler.lowering.layers import (
     pooling,
     recurrent,
     reshaping,
+    text,
     wrappers,
 )
 from kerve.compiler.lowering.registry import Handlers
@@ -31,6 +32,7 @@ HANDLERS = Handlers(
         pooling.HANDLERS,
         recurrent.HANDLERS,
         reshaping.HANDLERS,
+        text.HANDLERS,
         wrappers.HANDLERS,
     ]
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -10,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from kerve.compiler.lowering import dtypes
-from kerve.compiler.lowering.layers.encoding import encode, refuse_sparse
+from kerve.compiler.lowering.layers.encoding import encode, label, refuse_sparse
 from kerve.compiler.lowering.layers.hashing import bucket
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.registry import Handlers
@@ -70,7 +69,7 @@ def _indices(g: Lowering, layer: Any, inputs: ir.Value) -> ir.Value:
         key, value = layer.mask_token, 0 if layer.output_mode == "int" else _DROPPED
         table |= {0: layer.mask_token} if layer.invert else {key: value}
     tokens = g.cast(inputs, layer._key_dtype)
-    found = _label(g, tokens, table, layer._default_value)
+    found = label(g, tokens, table, layer._default_value)
     if layer.invert or layer.num_oov_indices == 1:
         return found
     unknown = g.op.Equal(found, layer._default_value)
@@ -87,22 +86,6 @@ def _spread(g: Lowering, layer: Any, tokens: ir.Value) -> ir.Value:
     else:
         places = bucket(g, tokens, layer.num_oov_indices, layer.salt)
     return g.op.Add(places, layer._oov_start_index())
-
-
-def _label(g: Lowering, tokens: ir.Value, table: Mapping[Any, Any], default: Any) -> ir.Value:
-    """Write a LabelEncoder, whose attributes are named after the types of keys and values."""
-    kinds = {str: "string", int: "int64"}
-    key, value = kinds[type(next(iter(table)))], kinds[type(default)]
-    attributes = {
-        f"keys_{key}s": list(table),
-        f"values_{value}s": list(table.values()),
-        f"default_{value}": default,
-    }
-    found = g.op.LabelEncoder(tokens, **attributes, _domain="ai.onnx.ml", _version=4)
-    g.graph.opset_imports.setdefault("ai.onnx.ml", 4)
-    found.dtype = dtypes.to_onnx(value)
-    found.shape = tokens.shape
-    return found
 
 
 def _table(g: Lowering, layer: Any) -> dict[Any, Any]:

@@ -1,4 +1,4 @@
-"""Dense, Activation, Dropout and the noise layers."""
+"""Dense, Activation, Identity, and the layers of other frameworks."""
 
 from __future__ import annotations
 
@@ -29,6 +29,13 @@ def activation(g: Lowering, layer: keras.layers.Activation, inputs: ir.Value) ->
 
 
 @HANDLERS.register("layers.Identity")
-def identity(g: Lowering, layer: Any, inputs: Any) -> Any:  # noqa: ARG001  # a handler's signature
+def identity(g: Lowering, layer: Any, inputs: Any) -> Any:  # a handler's signature
     """The input itself."""
     return inputs
+
+
+@HANDLERS.register("layers.FlaxLayer", "layers.JaxLayer", "layers.TorchModuleWrapper", typed=True)
+def other_framework(g: Lowering, layer: Any, *_: Any, **__: Any) -> Any:
+    """Nothing: what runs inside is not Keras's."""
+    framework = "PyTorch" if type(layer).__name__ == "TorchModuleWrapper" else "JAX"
+    raise g.refuse(f"it runs {framework} code, of which Keras knows nothing", "write it with Keras layers")

@@ -1,18 +1,20 @@
-"""How Keras's categorical layers encode indices: one hot, many hot, or counted."""
+"""How categories become numbers: a table of them, and the encodings of its indices."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
+from kerve.compiler.lowering import dtypes
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.ops.operands import rank
 from kerve.compiler.lowering.symbol import static_shape
 from kerve.compiler.lowering.windows import transposed
 
-__all__ = ["encode", "refuse_sparse"]
+__all__ = ["encode", "label", "refuse_sparse"]
 
 
 def encode(
@@ -44,6 +46,22 @@ def encode(
         g.op.Expand(zero, shape), slots, g.cast(entries, dtype), axis=-1, **reduction
     )
     return g.op.Slice(filled, [0], [depth], [-1])
+
+
+def label(g: Lowering, tokens: ir.Value, table: Mapping[Any, Any], default: Any) -> ir.Value:
+    """Look keys (strings or INT64) up in a table; its attributes are named after their types."""
+    kinds = {str: "string", int: "int64"}
+    key, value = kinds[type(next(iter(table)))], kinds[type(default)]
+    attributes = {
+        f"keys_{key}s": list(table),
+        f"values_{value}s": list(table.values()),
+        f"default_{value}": default,
+    }
+    found = g.op.LabelEncoder(tokens, **attributes, _domain="ai.onnx.ml", _version=4)
+    g.graph.opset_imports.setdefault("ai.onnx.ml", 4)
+    found.dtype = dtypes.to_onnx(value)
+    found.shape = tokens.shape
+    return found
 
 
 def refuse_sparse(g: Lowering, layer: Any) -> None:

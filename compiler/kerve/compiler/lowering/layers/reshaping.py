@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 import onnx_ir as ir
 
 from kerve.compiler.lowering import dtypes
 from kerve.compiler.lowering.lowering import Lowering
+from kerve.compiler.lowering.ops import resampling
 from kerve.compiler.lowering.registry import Handlers
 from kerve.compiler.lowering.windows import each, from_channels_first, to_channels_first
 
@@ -24,14 +26,23 @@ def up_sampling_1d(g: Lowering, layer: Any, inputs: ir.Value) -> ir.Value:
 
 
 @HANDLERS.register("layers.UpSampling2D")
-def up_sampling_2d(g: Lowering, layer: Any, inputs: ir.Value) -> ir.Value:
-    """Resize; the filters that ONNX and TensorFlow weigh differently are replayed."""
+def up_sampling_2d(g: Lowering, layer: Any, inputs: ir.Value) -> Any:
+    """Resize, or the product with a filter that ONNX and TensorFlow weigh differently."""
     assert inputs.dtype is not None
     if layer.interpolation == "nearest":
         return _resize(g, inputs, layer.size, layer.data_format, _NEAREST)
-    if layer.interpolation == "bilinear" and dtypes.is_float(inputs.dtype):
+    if not dtypes.is_float(inputs.dtype):
+        return NotImplemented
+    if layer.interpolation == "bilinear":
         return _resize(g, inputs, layer.size, layer.data_format, _LINEAR)
-    return NotImplemented
+
+    def resample(images: Any) -> Any:
+        first = 1 if layer.data_format == "channels_last" else 2
+        sizes = keras.ops.shape(images)[first : first + 2]
+        target = [size * factor for size, factor in zip(sizes, layer.size, strict=True)]
+        return resampling.resize(g, images, target, layer.interpolation, data_format=layer.data_format)
+
+    return g.call(resample, inputs)
 
 
 @HANDLERS.register("layers.UpSampling3D")

@@ -112,7 +112,7 @@ def _centers(length: Any) -> Any:
 
 def _weights(source: Any, target: int, interpolation: str, antialias: bool) -> Any:
     """Return the weights of old elements (columns) in new ones (rows)."""
-    scale = _float(source) / np.float32(target)
+    scale = _float(source) / _float(target)
     old, new = ops.expand_dims(_centers(source), 0), ops.expand_dims(_centers(target), 1)
     if interpolation == "area":
         upper = ops.minimum(old + 0.5, (new + 0.5) * scale)
