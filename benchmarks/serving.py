@@ -62,11 +62,27 @@ def server(kind: str, model: Path, *options: str) -> Iterator[Running]:
         process.wait(30)
 
 
-def load(running: Running, body: Path, in_flight: int, seconds: float, connections: int = 1) -> Run:
+def load(
+    running: Running,
+    body: Path,
+    in_flight: int,
+    seconds: float,
+    connections: int = 1,
+    backoff: float = 0.0,
+) -> Run:
     """Keep so many calls in flight; return what the load generator and the server's CPU clock say."""
     before = running.cpu_seconds()
     generator = WIRE / "target" / "release" / "examples" / "load"
-    arguments = ["--in-flight", in_flight, "--connections", connections, "--seconds", seconds]
+    arguments = [
+        "--in-flight",
+        in_flight,
+        "--connections",
+        connections,
+        "--seconds",
+        seconds,
+        "--backoff",
+        backoff,
+    ]
     command = [str(generator), running.address, METHOD, str(body), *map(str, arguments)]
     found: dict[str, float] = json.loads(subprocess.check_output(command, timeout=seconds + 60))
     found["cpu_us"] = (running.cpu_seconds() - before) / max(1, found["answered"] + found["failed"]) * 1e6
@@ -121,11 +137,12 @@ def compute(options: argparse.Namespace, folder: Path) -> None:
     image = np.random.default_rng(0).random((1, 3, 224, 224), np.float32)
 
     def run_bare() -> Run:
-        begun, count = time.perf_counter(), 0
+        begun, cpu, count = time.perf_counter(), time.process_time(), 0
         while time.perf_counter() - begun < options.seconds:
             bare.run(None, {"x": image})
             count += 1
-        return {"per_second": count / (time.perf_counter() - begun)}
+        used = (time.process_time() - cpu) / count * 1e6
+        return {"per_second": count / (time.perf_counter() - begun), "cpu_us": used}
 
     with server("wire", model, "--batch", "1") as wire:
         sides = {
@@ -143,15 +160,17 @@ def compute(options: argparse.Namespace, folder: Path) -> None:
 
 
 def overload(options: argparse.Namespace, folder: Path) -> None:
-    """Four times the calls that the queue and the batch hold: most must be refused, none may be slow."""
+    """Four times the calls that can be served: most must be refused, none may be slow."""
     model, body = serving_models.network(folder), serving_models.request((1, 3, 224, 224), folder / "body")
     queue = ["--queue", "16", "--batch", "1"]
     with server("wire", model, *queue) as wire:
+        capacity = load(wire, body, 16, options.seconds)["per_second"]
+        # Those that find no place come back after a while, so that all together ask four times too much.
+        backoff = 48 / (3 * capacity)
         sides = {
             "as many as fit": lambda: load(wire, body, 16, options.seconds),
-            "four times as many": lambda: load(wire, body, 64, options.seconds),
+            "four times as many": lambda: load(wire, body, 64, options.seconds, backoff=backoff),
         }
-        load(wire, body, 64, options.seconds)
         before = wire.resident()
         rows = in_turn(options.rounds, sides)
         grown = wire.resident() - before

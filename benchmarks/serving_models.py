@@ -36,7 +36,7 @@ def network(folder: Path) -> Path:
     """A separable network at 224x224x3 with the cost of MobileNetV2: 600 KB requests, milliseconds each."""
     random = np.random.default_rng(0)
     nodes, weights, value, channels = [], [], "x", 3
-    plan = [(32, 2, 1), (64, 2, 1), (96, 2, 4), (192, 2, 6), (320, 2, 6)]
+    plan = [(32, 2, 1), (64, 2, 1), (96, 1, 2), (192, 2, 6), (320, 2, 6)]
     index = 0
     for out, stride, repeats in plan:
         for repeat in range(repeats):

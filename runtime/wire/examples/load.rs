@@ -4,11 +4,11 @@
 //! counts as answered when its response has a message; what is refused has trailers only.
 //!
 //! ```text
-//! load ADDRESS PATH BODY_FILE --in-flight 64 --connections 4 --seconds 5
+//! load ADDRESS PATH BODY_FILE --in-flight 64 --connections 4 --seconds 5 --backoff 0.1
 //! ```
 
 use std::collections::{HashMap, VecDeque};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -37,7 +37,7 @@ fn main() {
             // The remainder goes to the first connections.
             let spare = usize::from(index < options.in_flight % options.connections);
             let in_flight = options.in_flight / options.connections + spare;
-            std::thread::spawn(move || Connection::open(&options).run(in_flight, options.seconds))
+            std::thread::spawn(move || Connection::open(&options).run(in_flight, &options))
         })
         .collect();
     let mut total = Tally::default();
@@ -55,6 +55,8 @@ struct Options {
     in_flight: usize,
     connections: usize,
     seconds: Duration,
+    /// How long a client that was refused stays away.
+    backoff: Duration,
 }
 
 impl Options {
@@ -65,7 +67,9 @@ impl Options {
             position.map_or(default, |at| arguments[at + 1].parse().expect("flags have numbers"))
         };
         let [address, path, file, ..] = &arguments[..] else {
-            panic!("expected ADDRESS PATH BODY_FILE [--in-flight N] [--connections N] [--seconds N]")
+            panic!(
+                "expected ADDRESS PATH BODY_FILE [--in-flight N] [--connections N] [--seconds N] [--backoff N]"
+            )
         };
         let message = std::fs::read(file).expect("the body file is there");
         let mut body = vec![0];
@@ -78,6 +82,7 @@ impl Options {
             in_flight: flag("--in-flight", 1.0) as usize,
             connections: flag("--connections", 1.0) as usize,
             seconds: Duration::from_secs_f64(flag("--seconds", 5.0)),
+            backoff: Duration::from_secs_f64(flag("--backoff", 0.0)),
         }
     }
 }
@@ -164,26 +169,45 @@ impl Connection {
         connection
     }
 
-    fn run(mut self, in_flight: usize, seconds: Duration) -> Tally {
+    fn run(mut self, in_flight: usize, options: &Options) -> Tally {
         let mut tally = Tally::default();
         let begun = Instant::now();
+        // When those that were refused come back, in order.
+        let mut returns: VecDeque<Instant> = VecDeque::new();
         (0..in_flight).for_each(|_| self.begin());
         let mut input = Vec::new();
         let mut chunk = vec![0; 1 << 17];
-        while !self.calls.is_empty() {
+        while !self.calls.is_empty() || !returns.is_empty() {
             self.pump();
             self.socket.write_all(&self.output).expect("the server reads");
             self.output.clear();
-            let read = self.socket.read(&mut chunk).expect("the server writes");
-            assert!(read > 0, "the server closed the connection");
-            input.extend_from_slice(&chunk[..read]);
-            let ended = self.consume(&mut input, &mut tally);
-            if begun.elapsed() < seconds {
-                (0..ended).for_each(|_| self.begin());
+            input.extend_from_slice(self.read(&mut chunk, returns.front()));
+            let (answered, refused) = self.consume(&mut input, &mut tally);
+            let now = Instant::now();
+            returns.extend(std::iter::repeat_n(now + options.backoff, refused));
+            let back = returns.partition_point(|at| *at <= now);
+            returns.drain(..back);
+            if begun.elapsed() < options.seconds {
+                (0..answered + back).for_each(|_| self.begin());
+            } else {
+                returns.clear();
             }
         }
         tally.seconds = begun.elapsed().as_secs_f64();
         tally
+    }
+
+    /// What the server says, if it says anything until then.
+    fn read<'a>(&mut self, chunk: &'a mut [u8], until: Option<&Instant>) -> &'a [u8] {
+        // A timeout of zero would be none.
+        let left = until.map(|at| at.saturating_duration_since(Instant::now()).max(Duration::from_micros(1)));
+        self.socket.set_read_timeout(left).expect("sockets have timeouts");
+        match self.socket.read(chunk) {
+            Ok(0) => panic!("the server closed the connection"),
+            Ok(read) => &chunk[..read],
+            Err(error) if error.kind() == ErrorKind::WouldBlock => &[],
+            Err(error) => panic!("the server does not answer: {error}"),
+        }
     }
 
     fn begin(&mut self) {
@@ -219,9 +243,10 @@ impl Connection {
         self.sending = blocked;
     }
 
-    /// Takes whole frames from the input; returns how many calls ended.
-    fn consume(&mut self, input: &mut Vec<u8>, tally: &mut Tally) -> usize {
-        let (mut position, mut ended) = (0, 0);
+    /// Takes whole frames from the input; returns how many calls were answered, and how many refused.
+    fn consume(&mut self, input: &mut Vec<u8>, tally: &mut Tally) -> (usize, usize) {
+        let (mut position, mut answered) = (0, 0);
+        let failed = tally.failed;
         while let Some(header) = input[position..].first_chunk::<9>() {
             let len = u32::from_be_bytes([0, header[0], header[1], header[2]]) as usize;
             let (kind, flags) = (header[3], header[4]);
@@ -229,16 +254,17 @@ impl Connection {
             let Some(payload) = input.get(position + 9..position + 9 + len) else { break };
             let over = self.take(kind, flags, stream, payload);
             if over && let Some(call) = self.calls.remove(&stream) {
-                ended += 1;
-                match call.answered {
-                    true => tally.nanoseconds.push(call.begun.elapsed().as_nanos() as u64),
-                    false => tally.failed += 1,
+                if call.answered {
+                    answered += 1;
+                    tally.nanoseconds.push(call.begun.elapsed().as_nanos() as u64);
+                } else {
+                    tally.failed += 1;
                 }
             }
             position += 9 + len;
         }
         input.drain(..position);
-        ended
+        (answered, (tally.failed - failed) as usize)
     }
 
     /// Acts on a frame; returns whether it ends its stream.
