@@ -55,7 +55,11 @@ def check(origin: str, config: Any, own: Collection[str], trust: bool) -> list[s
             f"{origin} uses {', '.join(strange)}, which Keras does not have; "
             "name the module that defines it with --import MODULE (custom_objects= in Python)"
         )
-    return _consented(origin, list(dict.fromkeys(what for node in nodes for what in _runs(node))), trust)
+    of_lambdas = {
+        id(value) for node in nodes if node["class_name"] == "Lambda" for value in _fields(node).values()
+    }
+    runs = dict.fromkeys(what for node in nodes if id(node) not in of_lambdas for what in _runs(node))
+    return _consented(origin, list(runs), trust)
 
 
 def check_operators(origin: str, operators: Collection[str], trust: bool) -> list[str]:
@@ -98,7 +102,7 @@ def _strange(node: dict[str, Any], own: Collection[str]) -> str:
 
 def _runs(node: dict[str, Any]) -> Iterator[str]:
     name = node["class_name"]
-    fields = node["config"] if isinstance(node.get("config"), dict) else {}
+    fields = _fields(node)
     layer = f"layer '{fields.get('name', name)}'"
     if name == "__lambda__":
         yield "a function is kept as Python bytecode"
@@ -112,6 +116,10 @@ def _runs(node: dict[str, Any]) -> Iterator[str]:
         yield f"{layer} calls a method of {fields.get('cls_ref')}"
     if name in _READS_A_VOCABULARY and isinstance(fields.get("vocabulary"), str):
         yield f"{layer} reads the file {fields['vocabulary']!r}"
+
+
+def _fields(node: dict[str, Any]) -> dict[str, Any]:
+    return node["config"] if isinstance(node.get("config"), dict) else {}
 
 
 def _has_bytecode(fields: dict[str, Any]) -> bool:

@@ -77,7 +77,7 @@ def _load(model: Any, found: Recognised) -> None:
 def _restore(model: Any, prefix: Path) -> None:
     """Read a checkpoint of the model, or of an object that has the model as an attribute."""
     keys = tf.train.load_checkpoint(str(prefix)).get_variable_to_shape_map()
-    owners = sorted({key.partition("/")[0] for key in keys if key.count("/") > 1})
+    owners = sorted({key.partition("/")[0] for key in keys if key.count("/") > 1} - {"save_counter"})
     candidates = [tf.train.Checkpoint(model), *(tf.train.Checkpoint(**{owner: model}) for owner in owners)]
     mismatch: AssertionError | None = None
     for candidate in candidates:

@@ -1,0 +1,172 @@
+"""No code of a file is run, and no file on its behalf read, unless the user says so."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+
+from kerve.compiler import sources
+from kerve.compiler.errors import LoadError
+from kerve.compiler.sources import LoadOptions, consent
+
+
+def _layer(class_name: str, **config: Any) -> dict[str, Any]:
+    return {"class_name": "Sequential", "config": {"layers": [{"class_name": class_name, "config": config}]}}
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        pytest.param(
+            _layer("Lambda", name="evil", function=["4wEA", None, None], function_type="lambda"),
+            "layer 'evil' is a Lambda that keeps Python bytecode",
+            id="a Lambda of Keras 2",
+        ),
+        pytest.param(
+            _layer("Lambda", name="evil", function={"class_name": "__lambda__", "config": {"code": "4wEA"}}),
+            "layer 'evil' is a Lambda that keeps Python bytecode",
+            id="a Lambda of Keras 3",
+        ),
+        pytest.param(
+            _layer("Dense", name="d", activation={"class_name": "__lambda__", "config": {"code": "4wEA"}}),
+            "a function is kept as Python bytecode",
+            id="an activation that is a lambda",
+        ),
+        pytest.param(
+            _layer("TFOpLambda", name="w", function="io.write_file"),
+            r"layer 'w' calls tf\.io\.write_file",
+            id="a write",
+        ),
+        pytest.param(
+            _layer("TFOpLambda", name="l", function="load_op_library"),
+            "calls tf.load_op_library",
+            id="a library",
+        ),
+        pytest.param(
+            _layer("TFOpLambda", name="k", function="keras.utils.get_file"),
+            "calls tf.keras.utils",
+            id="a download",
+        ),
+        pytest.param(
+            _layer("TensorFlowOpLayer", name="r", node_def='{"name": "r", "op": "ReadFile"}'),
+            "layer 'r' runs TensorFlow's ReadFile",
+            id="a raw operator",
+        ),
+        pytest.param(
+            _layer("StringLookup", name="s", vocabulary="/etc/passwd"),
+            "reads the file '/etc/passwd'",
+            id="a vocabulary",
+        ),
+    ],
+)
+def test_what_would_run_needs_trust_and_is_named(config: dict[str, Any], says: str) -> None:
+    with pytest.raises(LoadError, match=says):
+        consent.check("model.h5", config, (), trust=False)
+    (told,) = consent.check("model.h5", config, (), trust=True)
+    assert told.startswith("trusted: ")
+
+
+@pytest.mark.parametrize(
+    "symbol", ["math.add", "concat", "nn.relu", "__operators__.getitem", "compat.v1.squeeze", "image.resize"]
+)
+def test_functions_of_tensors_need_no_trust(symbol: str) -> None:
+    assert consent.check("model.h5", _layer("TFOpLambda", name="x", function=symbol), (), trust=False) == []
+
+
+@pytest.mark.parametrize("trust", [False, True])
+def test_a_module_outside_keras_is_never_imported_because_a_file_says_so(trust: bool) -> None:
+    node = {"module": "os", "class_name": "function", "config": "system", "registered_name": "function"}
+    with pytest.raises(LoadError, match=r"uses system \(of os\).*--import MODULE"):
+        consent.check("model.keras", _layer("Dense", activation=node), (), trust)
+
+
+def test_what_the_user_names_may_come_from_anywhere() -> None:
+    node = {
+        "module": "research.layers",
+        "class_name": "Gate",
+        "config": {},
+        "registered_name": "research>Gate",
+    }
+    assert consent.check("model.keras", node, ["Gate"], trust=False) == []
+
+
+def test_the_lambda_of_an_old_h5_file_is_not_loaded(written_by: Callable[[str], Path]) -> None:
+    with pytest.raises(LoadError, match=r"layer 'double' is a Lambda.*--trust"):
+        sources.load(written_by("tf2.4") / "lambda.h5")
+
+
+@pytest.mark.parametrize("suffix", ["h5", "keras"])
+@pytest.mark.parametrize("writer", [keras, tf_keras])
+def test_a_lambda_that_is_trusted_runs_and_is_told(
+    writer: Any, suffix: str, tmp_path: Path, equal_to_original: Callable[..., Any]
+) -> None:
+    model = writer.Sequential(
+        [writer.layers.Input((4,), name="x"), writer.layers.Lambda(lambda t: t * 2.0 + 1.0, name="double")]
+    )
+    path = tmp_path / f"model.{suffix}"
+    model.save(path)
+    with pytest.raises(LoadError, match="layer 'double' is a Lambda"):
+        sources.load(path)
+    source: Any = sources.load(path, LoadOptions(trust=True))
+    assert source.warnings == ["trusted: layer 'double' is a Lambda that keeps Python bytecode"]
+    equal_to_original(source, {"x": np.ones((2, 4), np.float32)})
+
+
+def test_a_config_that_imports_a_module_is_refused_in_a_zip_file_of_keras_2(
+    tmp_path: Path, written_by: Callable[[str], Path]
+) -> None:
+    path = tmp_path / "model.keras"
+    with zipfile.ZipFile(written_by("tf2.15") / "mlp.keras") as old, zipfile.ZipFile(path, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            if name == "config.json":
+                config = json.loads(content)
+                config["config"]["layers"][1] |= {"module": "subprocess", "class_name": "Popen"}
+                content = json.dumps(config).encode()
+            new.writestr(name, content)
+    with pytest.raises(LoadError, match=r"uses Popen \(of subprocess\)"):
+        sources.load(path, LoadOptions(trust=True))
+
+
+@pytest.mark.parametrize(
+    "tag",
+    ["!!python/object/apply:os.system ['true']", "!!python/name:os.system", "!!python/object:os.Popen {}"],
+)
+def test_a_yaml_tag_is_refused_with_trust_or_without(
+    tag: str, tmp_path: Path, written_by: Callable[[str], Path]
+) -> None:
+    path = tmp_path / "model.yaml"
+    path.write_text(f"class_name: Sequential\nconfig: {tag}\n")
+    with pytest.raises(LoadError, match="YAML tag that stands for code"):
+        sources.load(written_by("tf2.4") / "mlp_weights.h5", LoadOptions(architecture=str(path), trust=True))
+
+
+def test_a_yaml_file_that_unfolds_is_refused(tmp_path: Path, written_by: Callable[[str], Path]) -> None:
+    path = tmp_path / "model.yaml"
+    lines = [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10) if i else 'x'}]" for i in range(12)]
+    path.write_text("class_name: Sequential\nconfig: {}\n" + "\n".join(lines))
+    with pytest.raises(LoadError, match="as a YAML bomb does"):
+        sources.load(written_by("tf2.4") / "mlp_weights.h5", LoadOptions(architecture=str(path)))
+
+
+class _Writes(tf.Module):
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "x")])
+    def serve(self, x: Any) -> Any:
+        tf.io.write_file("/tmp/kerve-was-here", x[0])
+        return {"y": x}
+
+
+def test_a_saved_model_that_writes_files_is_not_loaded(tmp_path: Path) -> None:
+    module = _Writes()
+    tf.saved_model.save(module, str(tmp_path), signatures={"serving_default": module.serve})
+    with pytest.raises(LoadError, match="a graph runs TensorFlow's WriteFile"):
+        sources.load(tmp_path)

@@ -1,0 +1,142 @@
+"""What Keras 3 writes, and its models in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerve.compiler import sources
+from kerve.compiler.errors import LoadError
+from kerve.compiler.sources import LoadOptions
+
+_X = {"x": np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32)}
+
+
+def _model() -> keras.Model:
+    model = keras.Sequential(
+        [keras.Input((5,), name="x"), keras.layers.Dense(4, "relu"), keras.layers.Dense(2, name="y")]
+    )
+    model.compile("adam", "mse", metrics=["mae"])
+    model.fit(np.ones((4, 5)), np.ones((4, 2)), verbose=0)
+    return model
+
+
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
+def test_a_whole_model_is_read_with_its_loss_and_metrics(
+    suffix: str, tmp_path: Path, equal_to_original: Callable[..., Any]
+) -> None:
+    model, path = _model(), tmp_path / f"model.{suffix}"
+    model.save(path)
+    source: Any = sources.load(str(path))
+    equal_to_original(source, _X)
+    assert source.record.kind == suffix
+    assert source.record.keras_version == keras.__version__
+    expected = model.evaluate(_X["x"], np.zeros((3, 2)), verbose=0, return_dict=True)
+    assert source.model.evaluate(_X["x"], np.zeros((3, 2)), verbose=0, return_dict=True) == expected
+
+
+def test_a_loss_that_is_not_known_is_a_warning(tmp_path: Path) -> None:
+    model = _model()
+    model.compile("adam", loss=_own_loss)
+    model.save(tmp_path / "model.keras")
+    (warning,) = sources.load(tmp_path / "model.keras").warnings
+    assert "the loss and metrics could not be restored" in warning
+
+
+def _own_loss(y_true: Any, y_pred: Any) -> Any:
+    return keras.ops.mean(y_true - y_pred)
+
+
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
+def test_the_authors_layers_come_from_the_module_that_is_named(
+    suffix: str, tmp_path: Path, own_layers: str, equal_to_original: Callable[..., Any]
+) -> None:
+    namespace: dict[str, Any] = {}
+    exec(Path(own_layers).read_text(), namespace)
+    model = keras.Sequential(
+        [keras.Input((5,), name="x"), namespace["Scale"](3.0), keras.layers.Dense(2, namespace["bent"])]
+    )
+    path = tmp_path / f"model.{suffix}"
+    model.save(path)
+    with pytest.raises(LoadError, match="--import MODULE"):
+        sources.load(path)
+    equal_to_original(sources.load(path, LoadOptions(import_=(own_layers,))), _X)
+
+
+def test_a_module_that_does_not_exist_is_said_to_be_missing(tmp_path: Path) -> None:
+    _model().save(tmp_path / "model.keras")
+    with pytest.raises(LoadError, match=r"cannot import 'no\.such\.module' \(ModuleNotFoundError"):
+        sources.load(tmp_path / "model.keras", LoadOptions(import_=("no.such.module",)))
+
+
+def test_a_model_in_memory_is_taken_as_it_is(equal_to_original: Callable[..., Any]) -> None:
+    model = _model()
+    source: Any = sources.load(model)
+    assert source.model is model
+    assert source.record.kind == "object"
+    equal_to_original(source, _X)
+
+
+def test_what_is_no_model_is_refused() -> None:
+    with pytest.raises(LoadError, match=r"a builtins\.dict is not a model; give a keras\.Model"):
+        sources.load({})
+
+
+def test_weights_and_json_make_a_model(tmp_path: Path, equal_to_original: Callable[..., Any]) -> None:
+    model = _model()
+    (tmp_path / "model.json").write_text(model.to_json())
+    model.save_weights(tmp_path / "model.weights.h5")
+    source: Any = sources.load(
+        tmp_path / "model.weights.h5", LoadOptions(architecture=str(tmp_path / "model.json"))
+    )
+    np.testing.assert_allclose(source.model(_X["x"]), model(_X["x"]))
+    equal_to_original(source, _X)
+
+
+def test_a_checkpoint_of_a_training_loop_and_json_make_a_model(tmp_path: Path) -> None:
+    model = _model()
+    (tmp_path / "model.json").write_text(model.to_json())
+    prefix = tf.train.Checkpoint(network=model, step=tf.Variable(3)).save(str(tmp_path / "loop/at"))
+    for checkpoint in (tmp_path / "loop", Path(prefix)):
+        source: Any = sources.load(checkpoint, LoadOptions(architecture=str(tmp_path / "model.json")))
+        np.testing.assert_allclose(source.model(_X["x"]), model(_X["x"]))
+
+
+def test_weights_without_an_architecture_say_what_is_missing(tmp_path: Path) -> None:
+    _model().save_weights(tmp_path / "model.weights.h5")
+    with pytest.raises(LoadError, match=r"holds weights only; give the architecture.*--architecture FILE"):
+        sources.load(tmp_path / "model.weights.h5")
+
+
+@pytest.mark.parametrize("kind", ["hdf5", "checkpoint"])
+def test_weights_of_another_model_are_refused(kind: str, tmp_path: Path) -> None:
+    other = keras.Sequential([keras.Input((5,)), keras.layers.Dense(7), keras.layers.Dense(7)])
+    (tmp_path / "model.json").write_text(other.to_json())
+    model, path = _model(), tmp_path / "model.weights.h5"
+    if kind == "hdf5":
+        model.save_weights(path)
+    else:
+        path = Path(tf.train.Checkpoint(model=model).save(str(tmp_path / "at")))
+    with pytest.raises(LoadError, match=r"cannot load|does not hold the weights"):
+        sources.load(path, LoadOptions(architecture=str(tmp_path / "model.json")))
+
+
+def test_an_architecture_alone_says_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_text(_model().to_json())
+    with pytest.raises(LoadError, match="is an architecture without weights"):
+        sources.load(tmp_path / "model.json")
+
+
+def test_an_exported_model_keeps_the_names_of_its_inputs(
+    tmp_path: Path, equal_to_original: Callable[..., Any]
+) -> None:
+    _model().export(str(tmp_path / "exported"), verbose=False)
+    source: Any = sources.load(tmp_path / "exported")
+    graph = equal_to_original(source, _X)
+    assert [value.name for value in graph.graph.inputs] == ["x"]
