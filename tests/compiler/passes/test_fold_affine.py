@@ -160,12 +160,56 @@ def test_weights_keep_their_names(emitter: Any, optimized: Callable[..., Any]) -
     assert set(model.graph.initializers) == {"kernel", "beta"}
 
 
-def test_a_normalization_without_weights_before_it_says_why_it_stays(
+def test_a_normalization_without_weights_says_why_it_stays(
     emitter: Any, optimized: Callable[..., Any]
 ) -> None:
     e, fold = emitter, FoldAffine()
     model = e.model(e.layer("bn", e.op.Relu(e.batch_normalization(e.input("batch", 4)))))
     assert optimized(model, fold)["BatchNormalization"] == 1
-    assert fold.notes == [
-        "bn/BatchNormalization: stays: there are no weights before it that could take its scale"
-    ]
+    (note,) = fold.notes
+    assert note.startswith("bn/BatchNormalization: stays: no weights before or behind it")
+
+
+BEHIND: list[Any] = [
+    pytest.param(lambda e, x: e.dense(x, 2), {"MatMul", "Add"}, id="dense"),
+    pytest.param(lambda e, x: e.op.MatMul(x, e.weight(3, 2)), {"MatMul", "Add"}, id="matmul without bias"),
+    pytest.param(lambda e, x: e.conv(x, 2, same=False), {"Conv", "Transpose"}, id="conv without padding"),
+    pytest.param(lambda e, x: e.conv(x, 3, group=3, same=False), {"Conv", "Transpose"}, id="conv in groups"),
+    pytest.param(lambda e, x: e.conv(x, 2, 1, bias=False), {"MatMul", "Add"}, id="conv of one point"),
+]
+
+
+@pytest.mark.parametrize(("make", "left"), BEHIND)
+def test_a_normalization_disappears_into_the_weights_behind_it(
+    emitter: Any, optimized: Callable[..., Any], make: Callable[[Any, Any], Any], left: set[str]
+) -> None:
+    e = emitter
+    x = e.batch_normalization(e.op.Relu(_image(e)))
+    assert set(optimized(e.model(make(e, x)), FoldAffine(), Layout(), FoldAffine())) <= {"Relu", *left}
+
+
+@pytest.mark.parametrize("attributes", [{}, {"transB": 1, "alpha": 0.5, "beta": 2.0}])
+def test_a_normalization_disappears_into_a_gemm_behind_it(
+    emitter: Any, optimized: Callable[..., Any], attributes: dict[str, Any]
+) -> None:
+    e = emitter
+    kernel = e.weight(2, 5) if attributes else e.weight(5, 2)
+    x = e.op.Gemm(e.batch_normalization(e.op.Relu(e.input("batch", 5))), kernel, e.weight(2), **attributes)
+    assert optimized(e.model(x), FoldAffine()) == {"Relu": 1, "Gemm": 1}
+
+
+def test_a_scale_goes_through_a_border_of_zeros_and_a_shift_does_not(
+    emitters: Any, optimized: Callable[..., Any]
+) -> None:
+    e = emitters()
+    assert optimized(e.model(e.conv(e.op.Mul(_image(e), 1 / 255), 2)), FoldAffine())["Mul"] == 0
+    e, fold = emitters(), FoldAffine()
+    x = e.op.Add(e.op.Mul(_image(e), 1 / 127.5), -1.0)
+    assert optimized(e.model(e.conv(x, 2)), fold)["Add"] == 1
+    assert any("whose border is zero" in note for note in fold.notes)
+
+
+def test_a_normalization_that_something_else_reads_stays(emitter: Any, optimized: Callable[..., Any]) -> None:
+    e = emitter
+    x = e.batch_normalization(e.op.Relu(e.input("batch", 5)))
+    assert optimized(e.model(e.dense(x, 2), x), FoldAffine())["BatchNormalization"] == 1

@@ -57,11 +57,17 @@ class Editor:
         inputs: Sequence[ir.Value | None],
         *,
         at: ir.Node,
-        attributes: dict[str, Any] | None = None,
+        like: ir.Value | None = None,
         dtype: ir.DataType | None = None,
         shape: ir.Shape | None = None,
+        attributes: dict[str, Any] | None = None,
     ) -> ir.Value:
-        """Write a node of one output before `at`, as part of the same layer."""
+        """Write a node of one output before `at`, as part of the same layer.
+
+        The output has the type and the shape of `like`, or those given.
+        """
+        if like is not None:
+            dtype, shape = like.dtype, like.shape
         output = ir.Value(shape=shape, type=None if dtype is None else ir.TensorType(dtype))
         node = ir.node(op_type, inputs, attributes=attributes, outputs=[output])
         if LAYER_KEY in at.metadata_props:

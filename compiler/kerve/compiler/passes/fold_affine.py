@@ -1,8 +1,9 @@
-"""Scales and shifts of channels disappear into the weights before them.
+"""Scales and shifts of channels disappear into the weights before them, or behind them.
 
     Conv -> BatchNormalization                  =>  Conv          (ConvTranspose, Gemm alike)
     Conv -> Mul(c) -> Add(c)                    =>  Conv
     MatMul -> Add(c) -> BatchNormalization      =>  MatMul -> Add
+    BatchNormalization -> MatMul                =>  MatMul -> Add (Conv without padding, Gemm alike)
     x -> Mul(c) -> Add(c) -> Sub(c) -> Div(c)   =>  x -> Mul -> Add
 
 Transposes between weights and scales are looked through. The factors are computed in double precision; the
@@ -25,7 +26,7 @@ from kerve.compiler.passes.explaining import ExplainedPass
 from kerve.compiler.passes.layout.nets import is_transpose
 from kerve.compiler.passes.layout.permutation import perm_of
 from kerve.compiler.passes.linear import Linear, linear_of
-from kerve.compiler.passes.reading import is_constant, is_op, only_user, shape_dims
+from kerve.compiler.passes.reading import array_of, is_constant, is_op, only_user, shape_dims
 
 __all__ = ["FoldAffine"]
 
@@ -71,20 +72,19 @@ class FoldAffine(ExplainedPass):
     def _fold(self, node: ir.Node, editor: Editor) -> bool:
         if (linear := linear_of(node)) is not None:
             chain = list(_chain(node.outputs[0], linear.axis))
-            return self._into_weights(linear, chain, editor)
+            return self._into_weights_before(linear, chain, editor)
         if (affine := affine_of(node)) is None:
             return False
+        chain = [_Step(node, affine, affine.axis), *_chain(node.outputs[0], affine.axis)]
+        behind = _weights_behind(chain[-1])
+        if behind is not None and self._into_weights_behind(behind, chain, editor):
+            return True
         if is_op(node, "BatchNormalization"):
-            self.note(node, "stays: there are no weights before it that could take its scale")
+            self.note(node, "stays: no weights before or behind it could take its scale and shift")
             return False
-        chain = [_Step(node, affine, affine.axis)]
-        for step in _chain(node.outputs[0], affine.axis):
-            if step.affine.data is not chain[-1].node.outputs[0] or is_op(step.node, "BatchNormalization"):
-                break
-            chain.append(step)
-        return _into_one(chain, editor)
+        return _into_one(_without_transposes(chain), editor)
 
-    def _into_weights(self, linear: Linear, chain: list[_Step], editor: Editor) -> bool:
+    def _into_weights_before(self, linear: Linear, chain: list[_Step], editor: Editor) -> bool:
         if not chain:
             return False
         scale, shift = _product(chain)
@@ -102,12 +102,58 @@ class FoldAffine(ExplainedPass):
             linear.node.replace_input_with(1, weights)
         first, *rest = chain
         if linear.takes_bias:
-            linear.set_bias(_bias(linear, chain, scale, shift, editor))
+            bias = np.broadcast_to(scale * linear.bias() + shift, (linear.channels,))
+            linear.set_bias(_bias(linear, chain, bias, editor))
         adds = not linear.takes_bias and bool(np.any(shift != 0.0))
         _bypass(rest if adds else chain, editor)
         if adds:
             _become_add(first, shift, editor)
         return True
+
+    def _into_weights_behind(self, linear: Linear, chain: list[_Step], editor: Editor) -> bool:
+        scale, shift = _product(chain)
+        shifts = bool(np.any(shift != 0.0))
+        if shifts and linear.sees_zeros:
+            self.note(chain[0].node, f"not into the {linear.node.op_type} behind it, whose border is zero")
+            return False
+        if not _may_copy(linear.weights) or np.max(np.abs(shift)) > _LARGEST_SHIFT:
+            return False
+        weights = array_of(linear.weights)
+        assert weights is not None
+        added = linear.response(weights, np.broadcast_to(shift, (linear.channels_in,)))
+        if np.any(scale != 1.0):
+            factor = np.broadcast_to(scale, (linear.channels_in,))
+            scaled = editor.derive(
+                linear.weights, f"in x{_digest(factor)}", lambda w: linear.scaled_in(w, factor)
+            )
+            linear.node.replace_input_with(1, scaled)
+        if shifts and linear.takes_bias:
+            bias = np.broadcast_to(linear.bias() + added, (linear.channels,))
+            linear.set_bias(_bias(linear, chain, bias, editor))
+        elif shifts:
+            _add_behind(linear, added, chain[0].constant, editor)
+        _bypass(chain, editor)
+        return True
+
+
+def _weights_behind(last: _Step) -> Linear | None:
+    """Return the product that alone reads a chain, if its weights run along the chain's channels."""
+    value, axis = last.node.outputs[0], last.axis
+    while (node := only_user(value)) is not None and is_transpose(node):
+        axis = None if axis is None else perm_of(node).index(axis)
+        value = node.outputs[0]
+    linear = None if node is None or node.inputs[0] is not value else linear_of(node)
+    return linear if linear is not None and axis in (None, linear.axis_in) else None
+
+
+def _without_transposes(chain: Sequence[_Step]) -> list[_Step]:
+    """Return the part of a chain of arithmetic in which each node reads the one before it directly."""
+    part = [chain[0]]
+    for step in chain[1:]:
+        if step.affine.data is not part[-1].node.outputs[0] or is_op(step.node, "BatchNormalization"):
+            break
+        part.append(step)
+    return part
 
 
 def _chain(value: ir.Value, axis: int | None) -> Iterator[_Step]:
@@ -135,9 +181,8 @@ def _product(chain: Sequence[_Step]) -> tuple[Vector, Vector]:
     return scale, shift
 
 
-def _bias(linear: Linear, chain: Sequence[_Step], scale: Vector, shift: Vector, editor: Editor) -> ir.Value:
-    """Return the bias of the product after the chain, named after the first constant it is made of."""
-    bias = np.broadcast_to(scale * linear.bias() + shift, (linear.channels,))
+def _bias(linear: Linear, chain: Sequence[_Step], bias: Vector, editor: Editor) -> ir.Value:
+    """Return a constant for the bias of a product, named after the first constant it is made of."""
     source = linear.bias_constant or chain[0].constant
     weights = linear.weights.const_value
     assert weights is not None
@@ -158,7 +203,7 @@ def _into_one(chain: Sequence[_Step], editor: Editor) -> bool:
     assert output.dtype is not None
     for op, term in terms:
         constant = editor.constant(_aligned(term, output, last.axis), f"{first.constant.name}:{op.lower()}")
-        value = editor.node(op, [value, constant], at=last.node, dtype=output.dtype, shape=output.shape)
+        value = editor.node(op, [value, constant], at=last.node, like=output)
     editor.replace(output, value)
     for step in reversed(chain[:-1]):
         graph = step.node.graph
@@ -173,7 +218,15 @@ def _become_add(step: _Step, shift: Vector, editor: Editor) -> None:
     digest = _digest(shift)
     constant = editor.derive(step.constant, f"add-{digest}", lambda _: _aligned(shift, output, step.axis))
     inputs = [step.affine.data, constant]
-    editor.replace(output, editor.node("Add", inputs, at=step.node, dtype=output.dtype, shape=output.shape))
+    editor.replace(output, editor.node("Add", inputs, at=step.node, like=output))
+
+
+def _add_behind(linear: Linear, term: Vector, source: ir.Value, editor: Editor) -> None:
+    """Let an Add follow a product that takes no bias."""
+    output = linear.node.outputs[0]
+    constant = editor.derive(source, f"add-{_digest(term)}", lambda _: _aligned(term, output, linear.axis))
+    product = editor.node("MatMul", linear.node.inputs, at=linear.node, like=output)
+    editor.replace(output, editor.node("Add", [product, constant], at=linear.node, like=output))
 
 
 def _bypass(chain: Sequence[_Step], editor: Editor) -> None:

@@ -1,4 +1,4 @@
-"""Products with constant weights, and how these take a scale and a shift of the output's channels."""
+"""Products with constant weights, and how these take scales and shifts of the channels on either side."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from kerve.compiler.passes.reading import (
     array_of,
     attribute_int,
+    attribute_ints,
     dims_of,
     input_of,
     is_constant,
@@ -23,17 +24,28 @@ from kerve.compiler.passes.reading import (
 __all__ = ["Linear", "linear_of"]
 
 Array = NDArray[Any]
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Form:
+    """Where an operator keeps its weights; in canonical form they are [group, output, input, place]."""
+
+    canonical: Callable[[Array], Array]
+    restored: Callable[[Array, tuple[int, ...]], Array]
+    groups: int = 1
 
 
 @dataclass(frozen=True)
 class Linear:
-    """A product with constant weights, `channels` wide along axis `axis` of its output."""
+    """A product with constant weights: `channels_in` along axis `axis_in`, `channels` along axis `axis`."""
 
     node: ir.Node
+    axis_in: int
     axis: int
+    channels_in: int
     channels: int
-    #: Multiplies the weights such that each channel of the output is multiplied by its factor.
-    scaled: Callable[[Array, Array], Array]
+    form: _Form
 
     @property
     def weights(self) -> ir.Value:
@@ -52,19 +64,50 @@ class Linear:
         """The constant it adds, if any."""
         return input_of(self.node, 2)
 
-    def bias(self) -> NDArray[np.float64]:
+    @property
+    def sees_zeros(self) -> bool:
+        """Whether some results mix in zeros from outside the input."""
+        if is_op(self.node, "ConvTranspose"):
+            return True
+        padded = any(attribute_ints(self.node, "pads") or [])
+        return padded or self.node.attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
+
+    def bias(self) -> Vector:
         """Return what it adds to each channel: one number, or one per channel."""
         array = array_of(self.bias_constant)
         if array is None:
             return np.zeros(1)
-        beta = self.node.attributes.get("beta")
-        return np.asarray(array, dtype=np.float64).reshape(-1) * (1.0 if beta is None else beta.as_float())
+        return np.asarray(array, dtype=np.float64).reshape(-1) * self._factor("beta")
 
     def set_bias(self, value: ir.Value) -> None:
         """Let it add another constant."""
         self.node.resize_inputs(3)
         self.node.replace_input_with(2, value)
         self.node.attributes.pop("beta", None)
+
+    def scaled(self, weights: Array, factor: Vector) -> Array:
+        """Return weights that multiply each channel of the output by its factor as well."""
+        return self._times(weights, factor, (self.form.groups, -1, 1, 1))
+
+    def scaled_in(self, weights: Array, factor: Vector) -> Array:
+        """Return weights that multiply each channel of the input by its factor first."""
+        return self._times(weights, factor, (self.form.groups, 1, -1, 1))
+
+    def response(self, weights: Array, shift: Vector) -> Vector:
+        """Return what a constant in each channel of the input adds to each channel of the output."""
+        canonical = self.form.canonical(weights)
+        per_input = canonical.sum(axis=3, dtype=np.float64)
+        grouped = shift.reshape(self.form.groups, -1)
+        response: Vector = np.einsum("goi,gi->go", per_input, grouped).reshape(-1)
+        return response * self._factor("alpha")
+
+    def _times(self, weights: Array, factor: Vector, spread: tuple[int, ...]) -> Array:
+        product = self.form.canonical(weights) * factor.astype(weights.dtype).reshape(spread)
+        return self.form.restored(product, weights.shape)
+
+    def _factor(self, name: str) -> float:
+        attribute = self.node.attributes.get(name)
+        return 1.0 if attribute is None else attribute.as_float()
 
 
 def linear_of(node: ir.Node) -> Linear | None:
@@ -75,52 +118,63 @@ def linear_of(node: ir.Node) -> Linear | None:
     if bias is not None and not is_constant(bias):
         return None
     assert weights is not None
-    linear = _READERS[node.op_type](node, dims_of(weights))
-    if linear is None or (bias is not None and (dims_of(bias) or (1,))[-1] not in (1, linear.channels)):
+    linear = _READERS[node.op_type](node, tuple(size or 0 for size in dims_of(weights)))
+    if linear is None or (bias is not None and not _is_per_channel(dims_of(bias), linear.channels)):
         return None
     return linear
 
 
-Sizes = tuple[int | None, ...]
+def _is_per_channel(sizes: tuple[int | None, ...], channels: int) -> bool:
+    return all(size == 1 for size in sizes[:-1]) and (not sizes or sizes[-1] in (1, channels))
+
+
+Sizes = tuple[int, ...]
 
 
 def _conv(node: ir.Node, sizes: Sizes) -> Linear:
-    def scaled(weights: Array, factor: Array) -> Array:
-        product: Array = weights * factor.astype(weights.dtype).reshape(-1, *(1,) * (weights.ndim - 1))
-        return product
-
-    return Linear(node, 1, sizes[0] or 0, scaled)
+    groups = attribute_int(node, "group", 1)
+    form = _Form(
+        canonical=lambda weights: weights.reshape(groups, sizes[0] // groups, sizes[1], -1),
+        restored=lambda canonical, shape: canonical.reshape(shape),
+        groups=groups,
+    )
+    return Linear(node, 1, 1, sizes[1] * groups, sizes[0], form)
 
 
 def _conv_transpose(node: ir.Node, sizes: Sizes) -> Linear:
     groups = attribute_int(node, "group", 1)
+    form = _Form(
+        canonical=lambda weights: weights.reshape(groups, sizes[0] // groups, sizes[1], -1).swapaxes(1, 2),
+        restored=lambda canonical, shape: canonical.swapaxes(1, 2).reshape(shape),
+        groups=groups,
+    )
+    return Linear(node, 1, 1, sizes[0], sizes[1] * groups, form)
 
-    def scaled(weights: Array, factor: Array) -> Array:
-        inputs, per_group = weights.shape[:2]
-        grouped = weights.reshape(groups, inputs // groups, per_group, -1)
-        spread = factor.astype(weights.dtype).reshape(groups, 1, per_group, 1)
-        product: Array = (grouped * spread).reshape(weights.shape)
-        return product
 
-    return Linear(node, 1, (sizes[1] or 0) * groups, scaled)
+#: Matrices of [input, output], and of [output, input].
+_COLUMNS = _Form(
+    canonical=lambda weights: weights.T[None, :, :, None],
+    restored=lambda canonical, _: canonical[0, :, :, 0].T,
+)
+_ROWS = _Form(
+    canonical=lambda weights: weights[None, :, :, None],
+    restored=lambda canonical, _: canonical[0, :, :, 0],
+)
 
 
 def _matmul(node: ir.Node, sizes: Sizes) -> Linear | None:
-    rank = rank_of(node.outputs[0])
-    if len(sizes) != 2 or rank is None:
+    rank_in, rank = rank_of(node.inputs[0]), rank_of(node.outputs[0])
+    if len(sizes) != 2 or rank_in is None or rank is None:
         return None
-    return Linear(
-        node, rank - 1, sizes[1] or 0, lambda weights, factor: weights * factor.astype(weights.dtype)
-    )
+    return Linear(node, rank_in - 1, rank - 1, *sizes, _COLUMNS)
 
 
 def _gemm(node: ir.Node, sizes: Sizes) -> Linear | None:
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
-    if bias is not None and len(dims_of(bias)) == 2 and dims_of(bias)[0] != 1:
-        return None  # a bias for each row
+    if attribute_int(node, "transA", 0):
+        return None
     if attribute_int(node, "transB", 0):
-        return Linear(node, 1, sizes[0] or 0, lambda w, factor: w * factor.astype(w.dtype)[:, None])
-    return Linear(node, 1, sizes[1] or 0, lambda w, factor: w * factor.astype(w.dtype))
+        return Linear(node, 1, 1, sizes[1], sizes[0], _ROWS)
+    return Linear(node, 1, 1, sizes[0], sizes[1], _COLUMNS)
 
 
 _READERS: dict[str, Callable[[ir.Node, Sizes], Linear | None]] = {

@@ -67,9 +67,7 @@ class MergeViews(ir.passes.InPlacePass):
             return False
         sizes = editor.constant(np.array(shape, dtype=np.int64), "shape")
         inputs = [source, sizes]
-        editor.replace(
-            result, editor.node("Reshape", inputs, at=node, dtype=result.dtype, shape=result.shape)
-        )
+        editor.replace(result, editor.node("Reshape", inputs, at=node, like=result))
         return True
 
     def _origin(self, node: ir.Node) -> list[ir.Value]:

@@ -77,9 +77,7 @@ def _move_matmul(node: ir.Node, placement: Placement, editor: Editor) -> None:
         weights, f"point{rank - 2}", lambda array: array.T.reshape(array.T.shape + (1,) * (rank - 2))
     )
     attributes = {"kernel_shape": [1] * (rank - 2)}
-    conv = editor.node(
-        "Conv", [value, kernel], at=node, attributes=attributes, dtype=output.dtype, shape=output.shape
-    )
+    conv = editor.node("Conv", [value, kernel], at=node, attributes=attributes, like=output)
     editor.replace(output, conv)
 
 
@@ -110,9 +108,9 @@ def _move_conv(node: ir.Node, placement: Placement, editor: Editor) -> None:
     kernel, bias = node.inputs[1], input_of(node, 2)
     assert kernel is not None
     weights = editor.derive(kernel, "matrix", lambda array: array.reshape(array.shape[:2]).T)
-    product = editor.node("MatMul", [value, weights], at=node, dtype=output.dtype, shape=output.shape)
+    product = editor.node("MatMul", [value, weights], at=node, like=output)
     if bias is not None:
-        product = editor.node("Add", [product, bias], at=node, dtype=output.dtype, shape=output.shape)
+        product = editor.node("Add", [product, bias], at=node, like=output)
     editor.replace(output, product)
 
 
@@ -141,7 +139,7 @@ def _move_batch_normalization(node: ir.Node, placement: Placement, editor: Edito
         constant = editor.constant(
             factors.astype(output.dtype.numpy()).reshape(spread), f"{name}:{op_type.lower()}"
         )
-        value = editor.node(op_type, [value, constant], at=node, dtype=output.dtype, shape=output.shape)
+        value = editor.node(op_type, [value, constant], at=node, like=output)
     editor.replace(output, value)
 
 
@@ -161,8 +159,7 @@ def _move_global_pool(node: ir.Node, placement: Placement, editor: Editor) -> No
         inputs,
         at=node,
         attributes=attributes,
-        dtype=output.dtype,
-        shape=output.shape,
+        like=output,
     )
     editor.replace(output, mean)
 

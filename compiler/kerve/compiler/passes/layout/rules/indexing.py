@@ -129,7 +129,7 @@ def _move_expand(node: ir.Node, placement: Placement, editor: Editor) -> None:
         node.replace_input_with(1, editor.constant(full[list(perm)], "shape"))
     else:
         places = editor.constant(np.array(perm, dtype=np.int64), "axes")
-        moved = editor.node("Gather", [shape, places], at=node, dtype=shape.dtype, shape=shape.shape)
+        moved = editor.node("Gather", [shape, places], at=node, like=shape)
         node.replace_input_with(1, moved)
 
 
