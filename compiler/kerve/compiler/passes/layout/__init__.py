@@ -17,17 +17,19 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from kerve.compiler.passes.editing import Editor
+from kerve.compiler.passes.explaining import ExplainedPass
 from kerve.compiler.passes.layout.assignment import assign
 from kerve.compiler.passes.layout.cost import total
 from kerve.compiler.passes.layout.nets import is_transpose, nets_of
 from kerve.compiler.passes.layout.placement import Placement
 from kerve.compiler.passes.layout.proposal import ideas, propose
+from kerve.compiler.passes.layout.remarks import remark
 from kerve.compiler.passes.layout.rewriting import rewrite
 
 __all__ = ["Layout"]
 
 
-class Layout(ir.passes.InPlacePass):
+class Layout(ExplainedPass):
     """Arrange all graphs of a model so that the fewest Transposes are left.
 
     The shapes of its values must have been inferred; where a rank is not known, nothing moves.
@@ -35,11 +37,15 @@ class Layout(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Arrange the main graph and the bodies of its loops and branches."""
+        self.notes.clear()
         editor = Editor(model)
         modified = False
         for graph in list(model.graphs()):
             modified |= _arrange(graph, editor)
         editor.close()
+        for node in ir.traversal.RecursiveGraphIterator(model.graph):
+            if is_transpose(node):
+                self.note(node, remark(node))
         return ir.passes.PassResult(model, modified)
 
 
