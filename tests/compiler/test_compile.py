@@ -151,3 +151,18 @@ def test_other_operator_sets_can_be_asked_for(opset: int, tmp_path: Path) -> Non
     )
     artifact = compile_model(model, repository=tmp_path, name="m", options=CompileOptions(opset=opset))
     assert json.loads((artifact.path / "manifest.json").read_text())["opset"] == opset
+
+
+def test_passes_explain_themselves_and_keep_their_graphs(tmp_path: Path) -> None:
+    events: list[Event] = []
+    model = keras.Sequential(
+        [layers.Input((8, 8, 3)), layers.Conv2D(4, 3), layers.Flatten(), layers.Dense(2)]
+    )
+    options = CompileOptions(explain=True, dump=tmp_path / "graphs")
+    compile_model(model, repository=tmp_path, name="m", options=options, listener=events.append)
+    notes = {event.stage: event.detail for event in events if event.state == "note"}
+    assert "Layout" in notes
+    dumped = sorted(file.name for file in (tmp_path / "graphs").glob("*.onnx"))
+    assert len(dumped) > 10
+    assert dumped[-1].endswith("NameCanonically.onnx")
+    ort.InferenceSession(tmp_path / "graphs" / dumped[-1])

@@ -66,6 +66,10 @@ class CompileOptions(VerifyOptions):
         "another class is chosen, or the relative RMS error of other outputs. Defaults for accuracy, choices "
         f"and error: {budgets.describe()}.",
     )
+    explain: bool = option(
+        False, help="Say what each optimization pass did, and why it left alone what it did not rewrite."
+    )
+    dump: Path | None = option(None, help="Folder in which the graph is kept after each optimization pass.")
 
     def __post_init__(self) -> None:
         if self.precision == "int4-weights" and self.opset < _OLDEST_OPSET_INT4:

@@ -18,6 +18,7 @@ from kerve.compiler.passes import optimize
 from kerve.compiler.progress import Listener, stage
 from kerve.compiler.sources.base import Source
 from kerve.compiler.verification import Divergence, Reference, Verified, diagnose, failures, from_file, verify
+from kerve.compiler.watching import observer
 
 __all__ = ["build", "check"]
 
@@ -43,7 +44,7 @@ def build(
         progress.detail = f"{len(lowered.model.graph)} nodes"
 
     with stage("optimize", listener) as progress:
-        model = optimize(lowered.model)
+        model = optimize(lowered.model, observer(options, listener))
         progress.detail = f"{len(model.graph)} nodes"
 
     with stage("verify", listener) as progress:

@@ -15,10 +15,10 @@ __all__ = ["Event", "Listener", "stage", "terminal"]
 
 @dataclass(frozen=True)
 class Event:
-    """A stage began or ended."""
+    """A stage began or ended, or has something to say."""
 
     stage: str
-    state: Literal["begin", "end", "failed"]
+    state: Literal["begin", "end", "failed", "note"]
     seconds: float = 0.0
     detail: str = ""
 
@@ -62,6 +62,9 @@ def terminal() -> Iterator[Listener]:
             if event.state == "begin":
                 status.update(f"{event.stage} ...")
                 return
+            if event.state == "note":
+                console.print(_note(event), highlight=False, markup=False, style="dim")
+                return
             mark = "[green]✓[/]" if event.state == "end" else "[red]✗[/]"
             console.print(
                 f"{mark} {event.stage:<9} [dim]{event.seconds:6.2f} s[/]  {event.detail}", highlight=False
@@ -71,7 +74,13 @@ def terminal() -> Iterator[Listener]:
 
 
 def _plain(event: Event) -> None:
-    if event.state != "begin":
+    if event.state == "note":
+        click.echo(_note(event), err=True)
+    elif event.state != "begin":
         outcome = "" if event.state == "end" else "failed "
         line = f"{event.stage:<9} {outcome}{event.seconds:.2f} s  {event.detail}"
         click.echo(line.rstrip(), err=True)
+
+
+def _note(event: Event) -> str:
+    return f"  {event.stage}: {event.detail}"

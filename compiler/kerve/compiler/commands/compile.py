@@ -44,4 +44,6 @@ def command(options: Options) -> None:
             options=CompileOptions.of(options),
             listener=listener,
         )
+    for warning in artifact.manifest.warnings:
+        click.echo(f"warning: {warning}", err=True)
     click.echo(artifact.path)
