@@ -1,32 +1,43 @@
 """One layer or operation that only TensorFlow understands, traced and converted by tf2onnx.
 
 tf2onnx writes whatever it does not know into the graph and returns as if all were well, so nothing it
-says is believed: every operator of its result is looked up in ONNX's own schemas before it is taken.
+says is believed: every operator of its result is looked up in ONNX's own schemas. Operators of TensorFlow
+that it left behind are lowered by handlers (`ops/tensorflow.py`), here and in the bodies of loops. Complex
+numbers, which ONNX Runtime does not compute with, exist between such handlers only, as pairs.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import keras
 import onnx
 import onnx_ir as ir
 from onnxscript import version_converter
 
+from kerve.compiler.errors import ConversionError
 from kerve.compiler.lowering.symbol import Symbol, is_symbol, symbols_in
 
 if TYPE_CHECKING:
     from kerve.compiler.lowering.lowering import Lowering
 
-__all__ = ["REMEDY", "UntraceableError", "trace"]
+__all__ = ["REMEDY", "UntraceableError", "forget", "trace"]
 
 REMEDY = "write it with operations of keras.ops that have an ONNX form, or leave it out of the served model"
 
 _TF2ONNX_OPSET = 18  # the newest that tf2onnx writes
 _KNOWN_DOMAINS = frozenset({"", "ai.onnx.ml"})
+
+#: Operators that tf2onnx would convert but whose handlers do better: it knows complex numbers in part.
+_OURS = ("Angle", "Complex", "ComplexAbs", "Conj", "FFT", "IFFT", "IRFFT", "Imag", "RFFT", "Real")
+
+_Values = dict[ir.Value, Any]
 
 
 class UntraceableError(Exception):
@@ -34,21 +45,25 @@ class UntraceableError(Exception):
 
 
 def trace(g: Lowering, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Trace `call` with TensorFlow and splice the converted nodes into the graph; returns symbols.
+    """Trace `call` with TensorFlow and adopt the converted nodes into the graph; returns symbols.
 
-    Raises `UntraceableError` when TensorFlow cannot trace it, or when the result is not pure ONNX.
+    Raises `UntraceableError` when TensorFlow cannot trace it, or when something has no ONNX form.
     """
     inputs = symbols_in((args, kwargs))
     structure: list[Any] = []
-    proto = _convert(call, args, kwargs, inputs, structure)
-    _check(proto)
-    model = version_converter.convert_version(ir.from_proto(proto), g.opset)
-    model = model if model is not None else ir.from_proto(proto)
-    outputs = _splice(g, model.graph, [symbol.value for symbol in inputs])
-    return keras.tree.pack_sequence_as(structure[0], [Symbol(value) for value in outputs])
+    model = ir.from_proto(_convert(g, call, args, kwargs, inputs, structure))
+    if g.opset > _TF2ONNX_OPSET:
+        version_converter.convert_version(model, g.opset)
+    given: _Values = {}
+    for formal in model.graph.inputs:
+        index = int(str(formal.name).partition(":")[0].removeprefix("x"))
+        given[formal] = inputs[index].value
+    outputs = _adopt(g, model.graph, given)
+    return keras.tree.pack_sequence_as(structure[0], outputs)
 
 
 def _convert(
+    g: Lowering,
     call: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
@@ -71,68 +86,180 @@ def _convert(
     signature = [
         tf.TensorSpec(symbol.shape, symbol.dtype, name=f"x{index}") for index, symbol in enumerate(inputs)
     ]
-    logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # what it logs, _check looks up
+    logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # what it logs, _adopt looks up
     try:
-        with warnings.catch_warnings():
+        traced = tf.function(function, autograph=True)
+        with warnings.catch_warnings(), _as_tf2onnx_likes():
             warnings.simplefilter("ignore")
             proto, _ = tf2onnx.convert.from_function(
-                tf.function(function, autograph=True), input_signature=signature, opset=_TF2ONNX_OPSET
+                traced,
+                input_signature=signature,
+                opset=min(g.opset, _TF2ONNX_OPSET),
+                custom_op_handlers={name: (_leave, []) for name in _OURS},
             )
+    except ConversionError:
+        raise
     except Exception as error:  # tf2onnx and traced code fail with anything
-        from kerve.compiler.errors import ConversionError
-
-        if isinstance(error, ConversionError):
-            raise
-        raise UntraceableError(_first_line(error)) from error
+        raise UntraceableError(_gist(error)) from error
     return proto
 
 
-def _check(proto: onnx.ModelProto) -> None:
-    unknown = sorted({node.op_type for node in _nodes(proto.graph) if not _is_onnx(node)})
-    if unknown:
-        raise UntraceableError(f"no ONNX operator stands for TensorFlow's {', '.join(unknown)}")
+@contextmanager
+def _as_tf2onnx_likes() -> Iterator[None]:
+    """Let Keras avoid what tf2onnx does not convert while a model is traced."""
+    import tensorflow as tf
+
+    def signbit(x: Any) -> Any:  # for `argmax`, which else casts bits
+        return tf.logical_or(x < 0, tf.math.reciprocal(x) < 0)
+
+    def draw_seed(_: Any) -> Any:  # what is drawn from it becomes a random operator without a seed
+        return tf.zeros([2], tf.int32)
+
+    def function(fn: Any = None, **_: Any) -> Any:  # grouped convolutions are compiled by XLA, out of sight
+        return fn if fn is not None else function
+
+    backend = keras.src.backend
+    with (
+        mock.patch.object(backend.numpy, "signbit", signbit),
+        mock.patch.object(backend.random, "draw_seed", draw_seed),
+        mock.patch.object(tf, "function", function),
+    ):
+        yield
 
 
-def _nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    nested = [
-        inner
-        for node in graph.node
-        for attribute in node.attribute
-        if attribute.type == onnx.AttributeProto.GRAPH
-        for inner in _nodes(attribute.g)
-    ]
-    return [*graph.node, *nested]
+def _leave(_context: Any, node: Any, *_: Any, **__: Any) -> Any:
+    """Tell tf2onnx that all is done about a node."""
+    return node
 
 
-def _is_onnx(node: onnx.NodeProto) -> bool:
+def _adopt(g: Lowering, graph: ir.Graph, given: Mapping[ir.Value, Any]) -> list[Symbol]:
+    """Move the nodes and initializers of a converted model into the graph under construction."""
+    declared = [(output, output.dtype, output.shape) for output in graph.outputs]
+    values: _Values = dict(given)
+    _adopt_nodes(g, graph, values)
+    outputs = [_current(g, output, values) for output, _, _ in declared]
+    return [_output(value, *known) for value, (_, *known) in zip(outputs, declared, strict=True)]
+
+
+def _adopt_nodes(g: Lowering, graph: ir.Graph, values: _Values) -> None:
+    nodes = _in_order(graph)
+    for node in list(graph):
+        graph.remove(node)
+    try:
+        for node in nodes:
+            _adopt_node(g, node, values)
+    except BaseException:
+        forget(nodes)
+        raise
+
+
+def _in_order(graph: ir.Graph) -> list[ir.Node]:
+    """Return the nodes that the outputs need, producers first.
+
+    tf2onnx's own order is that of Python sets, so it differs from one process to the next.
+    """
+    ordered: dict[ir.Node, None] = {}
+    waiting = [(output.producer(), False) for output in reversed(graph.outputs)]
+    while waiting:
+        node, ready = waiting.pop()
+        if node is None or node in ordered or node.graph is not graph:
+            continue
+        if ready:
+            ordered[node] = None
+            continue
+        waiting.append((node, True))
+        waiting += [(value.producer(), False) for value in reversed(_read(node)) if value is not None]
+    return list(ordered)
+
+
+def _read(node: ir.Node) -> list[ir.Value | None]:
+    """Return what a node reads, in its bodies too."""
+    inner = [value for body in _bodies(node) for each in body for value in _read(each)]
+    outputs = [output for body in _bodies(node) for output in body.outputs]
+    return [*node.inputs, *inner, *outputs]
+
+
+def _bodies(node: ir.Node) -> list[ir.Graph]:
+    graphs = (each for each in node.attributes.values() if each.type == ir.AttributeType.GRAPH)
+    return [each.as_graph() for each in graphs]
+
+
+def forget(nodes: Iterable[ir.Node]) -> None:
+    """Let nodes that will not be written after all use nothing."""
+    for node in nodes:
+        for index in range(len(node.inputs)):
+            node.replace_input_with(index, None)
+        for body in _bodies(node):
+            forget(body)
+
+
+def _current(g: Lowering, value: ir.Value, values: _Values) -> Any:
+    """Return what stands for a value of the converted model: a value, or a pair of them."""
+    if value not in values and value.const_value is not None:
+        values[value] = g.constant(value.const_value.numpy(), "traced")
+    return values.get(value, value)
+
+
+def _adopt_node(g: Lowering, node: ir.Node, values: _Values) -> None:
+    inputs = [None if value is None else _current(g, value, values) for value in node.inputs]
+    known = _is_onnx(node)
+    if known and not all(value is None or isinstance(value, ir.Value) for value in inputs):
+        raise UntraceableError(f"ONNX's {node.op_type} does not compute with complex numbers")
+    for body in _bodies(node):
+        body.name = node.op_type
+        for index, formal in enumerate(body.inputs):
+            formal.name = f"input_{index}"
+        with g.subgraph(body):
+            _adopt_nodes(g, body, values)
+            for index, output in enumerate(body.outputs):
+                current = _current(g, output, values)
+                body.outputs[index] = output if current is output else g.copy(current)
+    if not known:
+        _lower_node(g, node, inputs, values)
+        return
+    for index, value in enumerate(inputs):
+        node.replace_input_with(index, value)
+    node.name = None  # here as above: tf2onnx's names count what it did before, and differ the next time
+    for output in node.outputs:
+        output.name, output.shape = None, None
+    g.append(node)
+
+
+def _lower_node(g: Lowering, node: ir.Node, inputs: list[Any], values: _Values) -> None:
+    """Write what an operator of TensorFlow does, and note its results for the nodes that follow."""
+    handler = g.handler(f"tensorflow.{node.op_type}")
+    if handler is None:
+        raise UntraceableError(f"no ONNX operator stands for TensorFlow's {node.op_type}")
+    results = handler(g, {name: attribute.value for name, attribute in node.attributes.items()}, *inputs)
+    forget([node])
+    results = [results] if len(node.outputs) == 1 else results
+    values.update(zip(node.outputs, results, strict=True))
+
+
+def _is_onnx(node: ir.Node) -> bool:
     return node.domain in _KNOWN_DOMAINS and onnx.defs.has(node.op_type, node.domain)
 
 
-def _splice(g: Lowering, foreign: ir.Graph, inputs: list[ir.Value]) -> list[ir.Value]:
-    """Move the nodes and initializers of `foreign` into the graph under construction."""
-    for name, value in list(foreign.initializers.items()):
-        foreign.initializers.pop(name)
-        assert value.const_value is not None
-        replacement = g.constant(value.const_value.numpy(), "traced")
-        ir.convenience.replace_all_uses_with(value, replacement)
-        _replace_output(foreign, value, replacement)
-    for formal, actual in zip(list(foreign.inputs), inputs, strict=True):
-        ir.convenience.replace_all_uses_with(formal, actual)
-        _replace_output(foreign, formal, actual)
-    outputs = list(foreign.outputs)
-    foreign.outputs.clear()
-    for node in list(foreign):
-        foreign.remove(node)
-        g.append(node)
-    return outputs
+def _output(value: Any, dtype: ir.DataType | None, shape: ir.Shape | None) -> Symbol:
+    """Return a result with what TensorFlow knew of its shape."""
+    if not isinstance(value, ir.Value):
+        raise UntraceableError("its result is complex")
+    value.dtype = value.dtype or dtype
+    if shape is None and value.shape is None:
+        raise UntraceableError("the rank of its result is not known")
+    if value.producer() is not None and shape is not None:
+        known = value.shape if value.shape is not None else [None] * len(shape)
+        value.shape = ir.Shape(
+            size if isinstance(size, int) else have if isinstance(have, int | ir.SymbolicDim) else None
+            for have, size in zip(known, shape, strict=True)
+        )
+    return Symbol(value)
 
 
-def _replace_output(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
-    for index, output in enumerate(graph.outputs):
-        if output is old:
-            graph.outputs[index] = new
-
-
-def _first_line(error: BaseException | None) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0]
+def _gist(error: BaseException) -> str:
+    """Return the line of an error that says what is wrong; traced code's come with a whole traceback."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    errors = [line for line in lines if re.match(r"\w*(Error|Exception)\b", line)]
+    return errors[-1] if lines[0].startswith("in user code") and errors else lines[0]

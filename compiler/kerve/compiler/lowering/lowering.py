@@ -136,8 +136,18 @@ class Lowering:
         return self.cast(self._weights[key], wanted)
 
     def append(self, node: ir.Node) -> None:
-        """Take a node that was made elsewhere."""
-        self._builder.graph.append(node)
+        """Take a node that was made elsewhere, and infer the types of its results."""
+        self._builder.add_node(node)
+
+    def copy(self, value: ir.Value) -> ir.Value:
+        """Return the same tensor as another value."""
+        copy = self.op.Identity(value)
+        copy.dtype, copy.shape = value.dtype, value.shape
+        return copy
+
+    def handler(self, name: str) -> Handler | None:
+        """Return the handler of that name, or None."""
+        return self._handlers.named(name)
 
     def cast(self, x: ir.Value, dtype: ir.DataType | str) -> ir.Value:
         """Return `x` in the given type; the same value if it already has it."""
@@ -303,6 +313,7 @@ class Lowering:
     def subgraph(self, graph: ir.Graph) -> Iterator[ir.Graph]:
         """Write nodes into the body of a Loop, If or Scan instead."""
         outer = self._builder
+        graph.opset_imports.setdefault("", self.opset)
         self._builder = KernelBuilder(graph, parent=outer)
         try:
             yield graph
@@ -332,11 +343,8 @@ class Lowering:
     def _rollback(self, mark: tuple[ir.Graph, int]) -> None:
         graph, length = mark
         extra = list(graph)[length:]
-        for node in reversed(extra):
-            for output in node.outputs:
-                if output.is_initializer():  # pragma: no cover  # builders never register node outputs
-                    graph.initializers.pop(str(output.name))
-            graph.remove(node, safe=True)
+        foreign.forget(extra)
+        graph.remove(extra)
 
     def _initializer(self, array: NDArray[Any], name: str) -> ir.Value:
         return enter_initializer(self.graph, array, name)

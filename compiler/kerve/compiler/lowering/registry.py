@@ -9,7 +9,8 @@ It receives ONNX values where `call` receives tensors, under the same argument n
 values in the structure that `call` returns; or `NotImplemented`, before it writes anything, for what the
 layer's own `call` should be replayed for. Arguments that are None, and `training=False`, are not passed.
 Names are `layers.<Class>` for layers of Keras, `<module>.<Class>` for operations of `keras.ops`
-(`numpy.Add`, `nn.Softmax`, `core.Cond`) and `activations.<Class>` for `keras.activations`.
+(`numpy.Add`, `nn.Softmax`, `core.Cond`), `activations.<Class>` for `keras.activations`, and
+`tensorflow.<Operator>` for operators of TensorFlow that tf2onnx does not convert (`ops/tensorflow.py`).
 
 What Keras infers for the results (`g.spec`) types them. A handler registered as `typed` types its own
 results: Keras is not asked, because its inference fails on sizes that only the graph knows, or is wrong.
@@ -56,6 +57,10 @@ class Handlers:
     def is_typed(self, handler: Handler) -> bool:
         """Whether the handler types its own results."""
         return handler in self._typed
+
+    def named(self, name: str) -> Handler | None:
+        """Return the handler of that name, or None."""
+        return self._table.get(name)
 
     def find(self, operation: object) -> Handler | None:
         """Return the handler that is true for this operation, or None.

@@ -23,6 +23,7 @@ from kerve.compiler.lowering.ops import (
     sorting,
     special,
     spectral,
+    tensorflow,
 )
 from kerve.compiler.lowering.registry import Handlers
 
@@ -50,5 +51,6 @@ HANDLERS = Handlers(
         sorting.HANDLERS,
         special.HANDLERS,
         spectral.HANDLERS,
+        tensorflow.HANDLERS,
     ]
 )

@@ -41,16 +41,10 @@ def _body(g: Lowering, inputs: Sequence[ir.Value], run: Callable[[], Sequence[ir
         for value in run():
             node = value.producer()
             own = node is not None and node.graph is body and value not in taken
-            output = value if own else _copy(g, value)
+            output = value if own else g.copy(value)
             taken.add(output)
             body.outputs.append(output)
     return body
-
-
-def _copy(g: Lowering, value: ir.Value) -> ir.Value:
-    copy = g.op.Identity(value)
-    copy.dtype, copy.shape = value.dtype, value.shape
-    return copy
 
 
 def _typed(value: ir.Value, dtype: ir.DataType | None, shape: Sequence[Any]) -> ir.Value:

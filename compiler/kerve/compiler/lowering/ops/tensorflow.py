@@ -1,0 +1,144 @@
+"""Operators of TensorFlow that tf2onnx does not convert, written with operations of Keras.
+
+A handler takes the operator's attributes, then its inputs. Complex tensors are pairs of real ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from keras import ops
+
+from kerve.compiler.lowering import randomness
+from kerve.compiler.lowering.foreign import UntraceableError
+from kerve.compiler.lowering.lowering import Lowering
+from kerve.compiler.lowering.registry import Handler, Handlers
+
+HANDLERS = Handlers()
+
+_Attributes = Mapping[str, Any]
+
+
+def _of_keras(function: Callable[..., Any]) -> Handler:
+    def handler(g: Lowering, attributes: _Attributes, *inputs: Any) -> Any:
+        return g.call(lambda *xs: function(attributes, *xs), *inputs)
+
+    return handler
+
+
+def _known(x: ir.Value) -> Any:
+    """Return the elements of a constant."""
+    if x.const_value is None:
+        raise UntraceableError("an argument that must be constant is computed")
+    return x.const_value.numpy()
+
+
+def _no_nan(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Zero wherever the first factor is, whatever the second."""
+
+    def fn(_: _Attributes, x: Any, y: Any) -> Any:
+        zero = ops.equal(x, 0)
+        return ops.where(zero, ops.zeros_like(x), function(x, ops.where(zero, ops.ones_like(y), y)))
+
+    return fn
+
+
+#: Lanczos's approximation of the logarithm of the gamma function (g = 7, n = 9).
+_LANCZOS = (
+    676.5203681218851, -1259.1392167224028, 771.32342877765313, -176.61502916214059,
+    12.507343278686905, -0.13857109526572012, 9.9843695780195716e-6, 1.5056327351493116e-7,
+)  # fmt: skip
+
+
+def _broadcast_args(_: _Attributes, first: Any, second: Any) -> Any:
+    if first.shape != second.shape or None in first.shape:
+        raise UntraceableError("the rank to which tensors are broadcast is not known")
+    return ops.maximum(first, second)
+
+
+def _lgamma(_: _Attributes, x: Any) -> Any:
+    small = x < 0.5
+    z = ops.where(small, -x, x - 1.0)
+    series: Any = 0.99999999999980993
+    for index, coefficient in enumerate(_LANCZOS):
+        series = series + coefficient / (z + (index + 1.0))
+    t = z + 7.5
+    above = 0.5 * math.log(2 * math.pi) + (z + 0.5) * ops.log(t) - t + ops.log(series)
+    mirrored = math.log(math.pi) - ops.log(ops.abs(ops.sin(math.pi * x))) - above
+    return ops.where(small, mirrored, above)
+
+
+def _in_top_k(g: Lowering, _: _Attributes, predictions: ir.Value, targets: ir.Value, k: ir.Value) -> Any:
+    return g.call(lambda t, p: ops.in_top_k(t, p, int(_known(k))), targets, predictions)
+
+
+def _random(kind: str) -> Handler:
+    """Numbers drawn from a key, of which only the distribution is kept."""
+
+    def handler(g: Lowering, attributes: _Attributes, shape: ir.Value, *_: Any) -> Any:
+        sizes = shape.const_value.numpy().tolist() if shape.const_value is not None else None
+        if sizes is None:
+            count = shape.shape[0] if shape.shape is not None else None
+            sizes = [
+                g.wrap(g.op.Gather(shape, g.constant(np.int64(n), "axis"))) for n in range(int(count or 0))
+            ]
+        dtype = ir.DataType(attributes["dtype"]).numpy().name
+        return g.unwrap(randomness.SAMPLERS[kind](g, sizes, dtype=dtype))
+
+    return handler
+
+
+def _rfft(g: Lowering, _: _Attributes, x: ir.Value, length: ir.Value) -> Any:
+    return g.call(lambda value: ops.rfft(value, int(_known(length)[0])), x)
+
+
+def _irfft(g: Lowering, _: _Attributes, x: Any, length: ir.Value) -> Any:
+    return g.call(lambda value: ops.irfft(value, int(_known(length)[0])), x)
+
+
+def _ifft(_: _Attributes, x: Any) -> Any:
+    real, imaginary = ops.fft((x[0], -x[1]))
+    length = ops.cast(ops.shape(real)[-1], real.dtype)
+    return real / length, -imaginary / length
+
+
+_HANDLERS: dict[str, Handler] = {
+    "Angle": _of_keras(lambda _, x: ops.arctan2(x[1], x[0])),
+    "BesselI0": _of_keras(lambda _, x: ops.i0(x)),
+    "BroadcastArgs": _of_keras(_broadcast_args),
+    "Bucketize": _of_keras(lambda attributes, x: ops.digitize(x, np.asarray(attributes["boundaries"]))),
+    "Cholesky": _of_keras(lambda _, x: ops.cholesky(x)),
+    "Complex": lambda g, _, real, imaginary: (real, imaginary),
+    "ComplexAbs": _of_keras(lambda _, x: ops.sqrt(ops.square(x[0]) + ops.square(x[1]))),
+    "Conj": lambda g, _, x: (x[0], g.op.Neg(x[1])),
+    "Cross": _of_keras(lambda _, a, b: ops.cross(a, b)),
+    "Erfc": _of_keras(lambda _, x: ops.erfc(x)),
+    "Erfinv": _of_keras(lambda _, x: ops.erfinv(x)),
+    "Expm1": _of_keras(lambda _, x: ops.expm1(x)),
+    "FFT": _of_keras(lambda _, x: ops.fft(x)),
+    "HSVToRGB": _of_keras(lambda _, x: ops.image.hsv_to_rgb(x, data_format="channels_last")),
+    "IFFT": _of_keras(_ifft),
+    "IRFFT": _irfft,
+    "Imag": lambda g, _, x: x[1],
+    "InTopKV2": _in_top_k,
+    "Lgamma": _of_keras(_lgamma),
+    "Log1p": _of_keras(lambda _, x: ops.log1p(x)),
+    "MatrixInverse": _of_keras(lambda _, x: ops.inv(x)),
+    "MatrixSolve": _of_keras(lambda _, a, b: ops.solve(a, b)),
+    "RFFT": _rfft,
+    "RGBToHSV": _of_keras(lambda _, x: ops.image.rgb_to_hsv(x, data_format="channels_last")),
+    "Real": lambda g, _, x: x[0],
+    "StatelessRandomNormalV2": _random("normal"),
+    "StatelessRandomUniformV2": _random("uniform"),
+    "StatelessTruncatedNormalV2": _random("truncated_normal"),
+    "Xdivy": _of_keras(_no_nan(ops.divide)),
+    "Xlog1py": _of_keras(_no_nan(lambda x, y: x * ops.log1p(y))),
+    "Xlogy": _of_keras(_no_nan(lambda x, y: x * ops.log(y))),
+}
+
+for _name, _handler in _HANDLERS.items():
+    HANDLERS.add(f"tensorflow.{_name}", _handler)
