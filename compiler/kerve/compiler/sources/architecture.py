@@ -60,11 +60,20 @@ class _Loader(yaml.SafeLoader):
     """Data only, with the tags for data that old versions of Keras wrote."""
 
 
-_Loader.add_constructor("tag:yaml.org,2002:python/tuple", _Loader.construct_yaml_seq)
-_Loader.add_constructor("tag:yaml.org,2002:python/unicode", _Loader.construct_yaml_str)
+def _list(loader: _Loader, node: yaml.SequenceNode) -> Any:
+    return loader.construct_sequence(node, deep=True)
+
+
+def _wrapped_list(loader: _Loader, node: yaml.SequenceNode) -> Any:
+    """Return a list that is the one argument of what wrapped it."""
+    (argument,) = loader.construct_sequence(node, deep=True)
+    return argument
+
+
+_PYTHON = "tag:yaml.org,2002:python"
+_Loader.add_constructor(f"{_PYTHON}/tuple", _list)
 _Loader.add_constructor(
-    "tag:yaml.org,2002:python/object/apply:tensorflow.python.training.tracking.data_structures.ListWrapper",
-    lambda loader, node: loader.construct_sequence(node, deep=True)[0],  # a list in a list of arguments
+    f"{_PYTHON}/object/apply:tensorflow.python.training.tracking.data_structures.ListWrapper", _wrapped_list
 )
 
 

@@ -1,0 +1,254 @@
+"""Models of Keras 2 become equal models of Keras 3, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+from tf_keras import layers
+
+from kerve.compiler import sources
+from kerve.compiler.activations import keras2_hard_sigmoid
+from kerve.compiler.errors import LoadError
+from kerve.compiler.sources.keras2.bridges import OldLayer
+
+_VECTOR, _SEQUENCE, _IMAGE, _VOLUME = (6,), (6, 4), (8, 8, 4), (6, 6, 6, 2)
+
+_EQUAL: dict[str, tuple[tuple[int, ...], Callable[[], Any]]] = {
+    "an activation by name": (_VECTOR, lambda: layers.Dense(4, "gelu")),
+    "the hard sigmoid of Keras 2": (_SEQUENCE, lambda: layers.Activation("hard_sigmoid")),
+    "a slope under its old name": (_VECTOR, lambda: layers.LeakyReLU(0.1)),
+    "a softmax over two axes": (_SEQUENCE, lambda: layers.Softmax(axis=[1, 2])),
+    "a convolution in groups": (_IMAGE, lambda: layers.Conv2D(4, 3, groups=2, dilation_rate=2)),
+    "a causal convolution": (_SEQUENCE, lambda: layers.Conv1D(3, 2, padding="causal")),
+    "a transposed convolution": (_VOLUME, lambda: layers.Conv3DTranspose(3, 3, 2, "same")),
+    "an output padding": (_IMAGE, lambda: layers.Conv2DTranspose(4, 3, 2, "same", output_padding=1)),
+    "a separable convolution": (_IMAGE, lambda: layers.SeparableConv2D(4, 3, depth_multiplier=2)),
+    "a pooling": (_VOLUME, lambda: layers.AveragePooling3D(2, padding="same")),
+    "a normalization over a list of one axis": (_IMAGE, lambda: layers.BatchNormalization(axis=[1])),
+    "a normalization over two axes": (_IMAGE, lambda: layers.LayerNormalization(axis=[1, 2])),
+    "an LSTM with a hard sigmoid": (_SEQUENCE, lambda: layers.LSTM(3, recurrent_activation="hard_sigmoid")),
+    "a GRU that resets before": (_SEQUENCE, lambda: layers.GRU(3, reset_after=False)),
+    "a GRU backwards": (_SEQUENCE, lambda: layers.GRU(3, go_backwards=True, return_sequences=True)),
+    "two directions": (_SEQUENCE, lambda: layers.Bidirectional(layers.LSTM(3), merge_mode="ave")),
+    "two layers of two directions": (
+        _SEQUENCE,
+        lambda: layers.Bidirectional(layers.LSTM(3), backward_layer=layers.GRU(3, go_backwards=True)),
+    ),
+    "stacked cells": (_SEQUENCE, lambda: layers.RNN([layers.LSTMCell(3), layers.GRUCell(2)])),
+    "a convolutional LSTM": ((3, 6, 6, 2), lambda: layers.ConvLSTM2D(2, 3, padding="same")),
+    "a model at every step": (
+        _SEQUENCE,
+        lambda: layers.TimeDistributed(tf_keras.Sequential([layers.Dense(3, input_shape=(4,))])),
+    ),
+    "an einsum": (_SEQUENCE, lambda: layers.EinsumDense("abc,cd->abd", (None, 5), bias_axes="d")),
+    "layers of training": (_SEQUENCE, lambda: layers.SpatialDropout1D(0.5)),
+    "augmentation": (_IMAGE, lambda: layers.RandomRotation(0.2)),
+    "a crop that resizes": (_IMAGE, lambda: layers.RandomCrop(5, 5)),
+    "constants of a normalization": (
+        _SEQUENCE,
+        lambda: layers.Normalization(mean=[1.0, 2, 3, 4], variance=[1.0, 2, 3, 4]),
+    ),
+    "a lambda of TensorFlow": (_SEQUENCE, lambda: layers.Lambda(lambda t: tf.nn.l2_normalize(t, -1))),
+    "a name with a slash": (_VECTOR, lambda: layers.Dense(3, name="block/dense")),
+}
+
+_KEPT: dict[str, tuple[tuple[int, ...], Callable[[], Any]]] = {
+    "a layer that Keras 3 dropped": (_SEQUENCE, lambda: layers.LocallyConnected1D(3, 3)),
+    "time before batch": (_SEQUENCE, lambda: layers.LSTM(3, time_major=True, return_sequences=True)),
+    "a normalization over an area": (_IMAGE, lambda: layers.BatchNormalization(axis=[1, 2])),
+    "a filter that Keras 3 dropped": (_IMAGE, lambda: layers.Resizing(5, 7, interpolation="gaussian")),
+    "the author's layer": (_VECTOR, lambda: _Own()),
+}
+
+
+class _Own(layers.Layer):  # type: ignore[misc]  # tf_keras has no type information
+    def build(self, shape: Any) -> None:
+        self.w = self.add_weight("w", (shape[-1], 2))
+
+    def call(self, inputs: Any) -> Any:
+        return tf.linalg.matmul(inputs, self.w)
+
+
+def _model(shape: tuple[int, ...], layer: Any) -> tf_keras.Model:
+    inputs = tf_keras.Input(shape, name="x")
+    model = tf_keras.Model(inputs, layer(inputs))
+    rng = np.random.default_rng(1)
+    model.set_weights(
+        [w + 0.1 * np.abs(rng.standard_normal(w.shape)) if w.shape else w for w in model.get_weights()]
+    )
+    return model
+
+
+def _assert_equal(old: Any, new: Any, *arguments: Any) -> None:
+    wanted, given = old(*arguments, training=False), new(*arguments, training=False)
+    for expected, got in zip(tf.nest.flatten(wanted), keras.tree.flatten(given), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def _kept(model: keras.Model) -> list[str]:
+    return [layer.name for layer in model._flatten_layers() if isinstance(layer, OldLayer)]
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case) for case in _EQUAL])
+def test_a_layer_becomes_the_equal_layer_of_keras_3(case: str) -> None:
+    shape, layer = _EQUAL[case]
+    old = _model(shape, layer())
+    source: Any = sources.load(old)
+    assert not _kept(source.model)
+    _assert_equal(old, source.model, np.random.default_rng(2).standard_normal((2, *shape)).astype(np.float32))
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case) for case in _KEPT])
+def test_a_layer_without_an_equal_is_kept_behind_a_bridge(case: str) -> None:
+    shape, layer = _KEPT[case]
+    old = _model(shape, layer())
+    source: Any = sources.load(old)
+    assert len(_kept(source.model)) == 1
+    _assert_equal(old, source.model, np.random.default_rng(2).standard_normal((2, *shape)).astype(np.float32))
+
+
+def test_the_hard_sigmoid_keeps_the_slope_of_keras_2() -> None:
+    x = np.linspace(-4, 4, 17, dtype=np.float32)
+    np.testing.assert_allclose(
+        keras2_hard_sigmoid(x), tf_keras.activations.hard_sigmoid(tf.constant(x)), rtol=1e-6
+    )
+
+
+def test_masks_go_through_a_translated_model(equal_to_original: Callable[..., Any]) -> None:
+    tokens = tf_keras.Input((None,), dtype="int32", name="tokens")
+    x = layers.Embedding(9, 3, mask_zero=True)(tokens)
+    x = _PassesMask()(layers.Concatenate()([layers.LSTM(3, return_sequences=True)(x), x]))
+    old = tf_keras.Model(tokens, layers.GRU(2)(x))
+    equal_to_original(
+        sources.load(old), {"tokens": np.array([[1, 2, 3, 0, 0], [4, 0, 0, 0, 0], [5, 6, 7, 8, 1]], np.int32)}
+    )
+
+
+class _PassesMask(layers.Layer):  # type: ignore[misc]  # tf_keras has no type information
+    supports_masking = True
+
+    def call(self, inputs: Any, mask: Any = None) -> Any:
+        return inputs if mask is None else tf.where(mask[..., None], inputs, tf.ones_like(inputs))
+
+
+def test_functions_of_tensorflow_in_a_graph_of_layers(equal_to_original: Callable[..., Any]) -> None:
+    a = tf_keras.Input((8, 4), name="a")
+    outputs = [
+        a[:, 0],
+        a[..., 1:3] * 2.0 - 1.0,
+        a[:, tf.newaxis, ::2],
+        tf.gather(a, [0, 2], axis=1),
+        tf.one_hot(tf.argmax(a, -1), 4),
+        tf.split(a, 2, axis=-1)[0],
+        tf.reduce_max(a, axis=-1, keepdims=True),
+        a @ tf.transpose(a, [0, 2, 1]),
+        tf.reshape(a, [tf.shape(a)[0] * 2, -1]),
+        tf.cast(a > 0, tf.float32),
+    ]
+    source: Any = sources.load(tf_keras.Model(a, outputs))
+    assert not _kept(source.model)
+    equal_to_original(source, {"a": np.random.default_rng(0).standard_normal((3, 8, 4)).astype(np.float32)})
+
+
+def test_dictionaries_keep_their_keys(equal_to_original: Callable[..., Any]) -> None:
+    a, b = tf_keras.Input((3,), name="a"), tf_keras.Input((3,), name="b")
+    old = tf_keras.Model(
+        {"left": a, "right": b}, {"sum": layers.Add()([a, b]), "difference": layers.Subtract()([a, b])}
+    )
+    inputs = {name: np.ones((2, 3), np.float32) * i for i, name in enumerate(["left", "right"])}
+    graph = equal_to_original(sources.load(old), inputs)
+    assert {value.name for value in graph.graph.inputs} == {"left", "right"}
+    assert {value.name for value in graph.graph.outputs} == {"sum", "difference"}
+
+
+class _Classifier(tf_keras.Model):  # type: ignore[misc]  # tf_keras has no type information
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = layers.Dense(4, activation="relu")
+        self.norm = layers.BatchNormalization()
+        self.scores = layers.Dense(3)
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        return {"scores": self.scores(self.norm(self.hidden(inputs), training=training) * 2.0)}
+
+
+def test_a_subclassed_model_shows_its_layers_when_its_code_is_a_graph(
+    equal_to_original: Callable[..., Any],
+) -> None:
+    model = _Classifier()
+    model(np.ones((2, 5), np.float32))
+    source: Any = sources.load(model)
+    assert {type(layer) for layer in source.model.layers} >= {
+        keras.layers.Dense,
+        keras.layers.BatchNormalization,
+    }
+    equal_to_original(source, {"input_1": np.random.default_rng(0).random((3, 5), np.float32)})
+
+
+class _Branches(tf_keras.Model):  # type: ignore[misc]  # tf_keras has no type information
+    def call(self, inputs: Any) -> Any:
+        if tf.reduce_sum(inputs) > 0:
+            return inputs * 2.0
+        return inputs
+
+
+def test_a_subclassed_model_that_branches_is_converted_as_a_whole(
+    equal_to_original: Callable[..., Any],
+) -> None:
+    model = _Branches()
+    model(np.ones((2, 5), np.float32))
+    source: Any = sources.load(model)
+    assert source.warnings == [
+        "converted by TensorFlow as a whole: the code of _Branches is not a graph of layers"
+    ]
+    for sign in (1, -1):
+        equal_to_original(source, {"input_1": np.full((2, 5), sign, np.float32)})
+
+
+def test_a_model_that_was_never_called_says_so() -> None:
+    with pytest.raises(LoadError, match="was never called, so its inputs are not known; call it once"):
+        sources.load(_Classifier())
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "float64"])
+def test_dtype_policies_are_kept(policy: str) -> None:
+    tf_keras.mixed_precision.set_global_policy(policy)
+    try:
+        old = _model(_VECTOR, layers.Dense(3))
+    finally:
+        tf_keras.mixed_precision.set_global_policy("float32")
+    source: Any = sources.load(old)
+    assert source.model.layers[-1].dtype_policy.name == policy
+
+
+def test_an_old_file_is_read_with_layers_written_for_keras_3(
+    tmp_path: Any, equal_to_original: Callable[..., Any]
+) -> None:
+    class Scale(layers.Layer):  # type: ignore[misc]  # tf_keras has no type information
+        def build(self, shape: Any) -> None:
+            self.scale = self.add_weight("scale", (shape[-1],), initializer="ones")
+
+        def call(self, inputs: Any) -> Any:
+            return inputs * self.scale
+
+    model = _model(_VECTOR, Scale())
+    model.save(tmp_path / "model.h5")
+    source: Any = sources.load(tmp_path / "model.h5", custom_objects={"Scale": _Scale})
+    assert isinstance(source.model.layers[-1], _Scale)
+    x = np.random.default_rng(0).random((3, 6), np.float32)
+    np.testing.assert_allclose(source.model(x), model(x), rtol=1e-6)
+    equal_to_original(source, {"x": x})
+
+
+class _Scale(keras.layers.Layer):  # type: ignore[misc]  # keras has no type information
+    def build(self, shape: Any) -> None:
+        self.scale = self.add_weight(name="scale", shape=(shape[-1],), initializer="zeros")
+
+    def call(self, inputs: Any) -> Any:
+        return keras.ops.multiply(inputs, self.scale)
