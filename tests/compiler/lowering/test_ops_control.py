@@ -58,7 +58,7 @@ def _model(function: Callable[..., Any], *shapes: Any, dtype: str = "float32") -
         ),
     ],
 )
-def test_a_branch_is_taken_when_the_graph_runs(equal_to_keras: CheckOp, operators: Count, function: Any):
+def test_a_branch_is_taken_when_the_graph_runs(equal_to_keras: CheckOp, operators: Count, function: Any) -> None:
     model = equal_to_keras(_model(function, (4,)), _X, -_X, _X * 0, batched=False)
     assert operators(model)["If"] >= 1
 
@@ -80,7 +80,7 @@ def test_a_branch_is_taken_when_the_graph_runs(equal_to_keras: CheckOp, operator
         pytest.param(lambda x: ops.fori_loop(0, 3, lambda i, v: ops.cond(ops.sum(v) > 0, lambda: v - 1, lambda: v + 1), x), id="branch in a loop"),
     ],
 )  # fmt: skip
-def test_a_loop_repeats_as_often_as_its_data_say(equal_to_keras: CheckOp, operators: Count, function: Any):
+def test_a_loop_repeats_as_often_as_its_data_say(equal_to_keras: CheckOp, operators: Count, function: Any) -> None:
     model = equal_to_keras(_model(function, (4,)), _X, _X * 2)
     assert operators(model)["Loop"] >= 1
 
@@ -96,23 +96,23 @@ def test_a_loop_repeats_as_often_as_its_data_say(equal_to_keras: CheckOp, operat
         pytest.param(lambda x: ops.vectorized_map(lambda v: ops.cumsum(v) * ops.sum(x, 0), x), id="vectorized map"),
     ],
 )  # fmt: skip
-def test_a_function_runs_along_the_first_axis(equal_to_keras: CheckOp, operators: Count, function: Any):
+def test_a_function_runs_along_the_first_axis(equal_to_keras: CheckOp, operators: Count, function: Any) -> None:
     model = equal_to_keras(_model(function, (4,)), _X)
     assert operators(model)["Scan"] == 1
 
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("axis", [0, 1, -1])
-def test_associative_scan(check_op: CheckOp, axis: int, reverse: bool):
+def test_associative_scan(check_op: CheckOp, axis: int, reverse: bool) -> None:
     x = np.random.default_rng(0).normal(size=(5, 3, 4)).astype(np.float32)
     check_op(
         lambda x: ops.associative_scan(lambda a, b: a + b, x, axis=axis, reverse=reverse), x, sizes=["batch"]
     )
 
 
-def test_a_loop_uses_the_weights_of_layers_around_it(equal_to_keras: CheckOp):
+def test_a_loop_uses_the_weights_of_layers_around_it(equal_to_keras: CheckOp) -> None:
     class Refine(keras.Layer):
-        def __init__(self):
+        def __init__(self) -> None:
             super().__init__()
             self.dense = keras.layers.Dense(4, activation="tanh")
 
@@ -123,6 +123,6 @@ def test_a_loop_uses_the_weights_of_layers_around_it(equal_to_keras: CheckOp):
     equal_to_keras(keras.Model(inputs, Refine()(inputs)), _X)
 
 
-def test_a_condition_that_is_known_leaves_no_branch(equal_to_keras: CheckOp, operators: Count):
+def test_a_condition_that_is_known_leaves_no_branch(equal_to_keras: CheckOp, operators: Count) -> None:
     model = equal_to_keras(_model(lambda x: ops.cond(True, lambda: x + 1, lambda: x - 1), (4,)), _X)
     assert "If" not in operators(model)

@@ -89,7 +89,7 @@ _UNARY = {
 
 
 @pytest.mark.parametrize(("name", "x"), [pytest.param(n, x, id=n) for n, x in _UNARY.items()])
-def test_functions_of_one_tensor(check_op: CheckOp, name: str, x: NDArray[Any]):
+def test_functions_of_one_tensor(check_op: CheckOp, name: str, x: NDArray[Any]) -> None:
     check_op(getattr(ops, name), x)
 
 
@@ -102,7 +102,7 @@ _OF_INTEGERS = [
 
 @pytest.mark.parametrize("dtype", ["int8", "int32", "int64"])
 @pytest.mark.parametrize("name", _OF_INTEGERS)
-def test_functions_of_integers_promote_as_keras_does(check_op: CheckOp, name: str, dtype: str):
+def test_functions_of_integers_promote_as_keras_does(check_op: CheckOp, name: str, dtype: str) -> None:
     x = np.array([[1, 2, 3], [4, 0, 7]], dtype)
     if name not in ("log1p",):
         x = x - 2
@@ -110,7 +110,7 @@ def test_functions_of_integers_promote_as_keras_does(check_op: CheckOp, name: st
 
 
 @pytest.mark.parametrize("name", ["abs", "logical_not", "square", "exp", "floor", "isnan", "nan_to_num"])
-def test_functions_of_booleans(check_op: CheckOp, name: str):
+def test_functions_of_booleans(check_op: CheckOp, name: str) -> None:
     check_op(getattr(ops, name), _TRUTH)
 
 
@@ -158,7 +158,7 @@ _BINARY = {
 
 
 @pytest.mark.parametrize(("name", "xs"), [pytest.param(n, xs, id=n) for n, xs in _BINARY.items()])
-def test_functions_of_two_tensors(check_op: CheckOp, name: str, xs: tuple[NDArray[Any], NDArray[Any]]):
+def test_functions_of_two_tensors(check_op: CheckOp, name: str, xs: tuple[NDArray[Any], NDArray[Any]]) -> None:
     check_op(getattr(ops, name), *xs)
 
 
@@ -179,7 +179,7 @@ _DTYPES = ["int8", "uint8", "int16", "int32", "int64", "uint32", "float16", "flo
 
 @pytest.mark.parametrize("second", _DTYPES)
 @pytest.mark.parametrize("first", _DTYPES)
-def test_operands_of_two_types_promote_as_keras_does(check_op: CheckOp, first: str, second: str):
+def test_operands_of_two_types_promote_as_keras_does(check_op: CheckOp, first: str, second: str) -> None:
     a = np.array([[1, 2, 3], [5, 7, 11]], first)
     b = np.array([[2, 2, 1], [3, 4, 3]], second)
     check_op(lambda x, y: [getattr(ops, name)(x, y) for name in _PROMOTING], a, b, rtol=2e-3, atol=1e-3)
@@ -189,7 +189,7 @@ def test_operands_of_two_types_promote_as_keras_does(check_op: CheckOp, first: s
 @pytest.mark.parametrize("dtype", _DTYPES)
 def test_a_python_number_keeps_the_type_of_the_tensor_where_it_can(
     check_op: CheckOp, dtype: str, number: Any
-):
+) -> None:
     x = np.array([[1, 2, 3], [5, 7, 11]], dtype)
     names = ["add", "multiply", "subtract", "divide", "maximum", "minimum", "power", "greater"]
     check_op(lambda x: [getattr(ops, name)(x, number) for name in names], x, rtol=2e-3, atol=1e-3)
@@ -198,7 +198,7 @@ def test_a_python_number_keeps_the_type_of_the_tensor_where_it_can(
 
 @pytest.mark.parametrize("dtype", ["int8", "int32", "int64", "uint8"])
 @pytest.mark.parametrize("name", ["floor_divide", "mod", "power", "right_shift", "left_shift"])
-def test_integer_division_and_powers_round_as_keras_does(check_op: CheckOp, name: str, dtype: str):
+def test_integer_division_and_powers_round_as_keras_does(check_op: CheckOp, name: str, dtype: str) -> None:
     a = np.array([[7, 6, 5, 4, 9, 1]], dtype)
     b = np.array([[2, 3, 4, 1, 2, 3]], dtype)
     if dtype != "uint8" and name != "power":
@@ -208,7 +208,7 @@ def test_integer_division_and_powers_round_as_keras_does(check_op: CheckOp, name
     check_op(getattr(ops, name), a, b)
 
 
-def test_broadcasting_follows_numpy(check_op: CheckOp):
+def test_broadcasting_follows_numpy(check_op: CheckOp) -> None:
     check_op(
         lambda x, y: x * y + y, np.ones((2, 3, 1), np.float32), np.arange(4, dtype=np.float32)[None, None]
     )
@@ -223,19 +223,19 @@ def test_broadcasting_follows_numpy(check_op: CheckOp):
         pytest.param(np.float32([-1, -2, -3, 0, 0]), 4.0, id="array and number"),
     ],
 )
-def test_clip(check_op: CheckOp, low: Any, high: Any):
+def test_clip(check_op: CheckOp, low: Any, high: Any) -> None:
     if low is None or high is None:
         low, high = (-1e30 if low is None else low), (1e30 if high is None else high)
     check_op(lambda x: ops.clip(x, low, high), _NUMBERS)
 
 
-def test_clip_of_integers_and_booleans(check_op: CheckOp):
+def test_clip_of_integers_and_booleans(check_op: CheckOp) -> None:
     check_op(lambda x: ops.clip(x, -2, 5), _INTEGERS)
     check_op(lambda x: ops.clip(x, 0, 1), _TRUTH)
 
 
 @pytest.mark.parametrize("decimals", [-1, 0, 2])
-def test_round_at_a_decimal_place(check_op: CheckOp, decimals: int):
+def test_round_at_a_decimal_place(check_op: CheckOp, decimals: int) -> None:
     check_op(lambda x: ops.round(x, decimals), _NUMBERS * 10 + 0.123)
     if decimals:
         check_op(lambda x: ops.round(x, decimals), _INTEGERS)
@@ -254,21 +254,21 @@ def test_round_at_a_decimal_place(check_op: CheckOp, decimals: int):
         ),
     ],
 )
-def test_where(check_op: CheckOp, choose: Callable[..., Any]):
+def test_where(check_op: CheckOp, choose: Callable[..., Any]) -> None:
     check_op(choose, _NUMBERS, _OTHER)
 
 
-def test_nan_to_num_with_given_values(check_op: CheckOp):
+def test_nan_to_num_with_given_values(check_op: CheckOp) -> None:
     check_op(lambda x: ops.nan_to_num(x, nan=5.0, posinf=7.0, neginf=-7.0), _SPECIAL)
 
 
-def test_allclose(check_op: CheckOp):
+def test_allclose(check_op: CheckOp) -> None:
     check_op(lambda x, y: ops.allclose(x, y), _NUMBERS, _NUMBERS + 1e-7)
     check_op(lambda x, y: ops.allclose(x, y), _NUMBERS, _OTHER)
     check_op(lambda x, y: ops.allclose(x, y, equal_nan=True), _SPECIAL, _SPECIAL)
 
 
-def test_operators_of_python(check_op: CheckOp):
+def test_operators_of_python(check_op: CheckOp) -> None:
     check_op(
         lambda x, y: [-x, abs(x), x**2, x @ ops.transpose(y), x != y, (x < y) & (y > 0), ~(x > y)],
         _NUMBERS,
@@ -307,7 +307,7 @@ def test_operators_of_python(check_op: CheckOp):
 )
 def test_an_activation_with_an_operator_of_its_own_becomes_that_operator(
     check_op: CheckOp, operators: Callable[[ir.Model], Counter[str]], function: Any, operator: str
-):
+) -> None:
     assert operators(check_op(keras.layers.Activation(function), _NUMBERS)) == {operator: 1}
 
 
@@ -341,7 +341,7 @@ def test_an_activation_with_an_operator_of_its_own_becomes_that_operator(
         pytest.param(lambda x: ops.log_softmax(x, axis=None), id="log softmax over everything"),
     ],
 )
-def test_every_other_activation(check_op: CheckOp, function: Any):
+def test_every_other_activation(check_op: CheckOp, function: Any) -> None:
     check_op(keras.layers.Activation(function), _NUMBERS)
 
 
@@ -349,7 +349,7 @@ def test_every_other_activation(check_op: CheckOp, function: Any):
 @pytest.mark.parametrize("approximate", [False, True])
 def test_gelu_is_written_out_where_the_opset_has_none(
     check_op: CheckOp, operators: Callable[[ir.Model], Counter[str]], opset: int, approximate: bool
-):
+) -> None:
     model = check_op(lambda x: ops.gelu(x, approximate=approximate), _NUMBERS, opset=opset)
     assert ("Gelu" in operators(model)) == (opset >= 20)
 
@@ -358,5 +358,5 @@ def test_gelu_is_written_out_where_the_opset_has_none(
 @pytest.mark.parametrize(
     "name", ["gelu", "elu", "selu", "silu", "softplus", "hard_silu", "softmax", "leaky_relu"]
 )
-def test_activations_in_other_precisions(check_op: CheckOp, name: str, dtype: str):
+def test_activations_in_other_precisions(check_op: CheckOp, name: str, dtype: str) -> None:
     check_op(keras.layers.Activation(name, dtype=dtype), _NUMBERS.astype(dtype), rtol=3e-3, atol=1e-3)

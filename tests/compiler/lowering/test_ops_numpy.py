@@ -54,7 +54,7 @@ _REDUCTIONS = [
 @pytest.mark.parametrize("keepdims", [False, True])
 @pytest.mark.parametrize("axis", [None, 0, -1, (0, 2), (1, -1), ()], ids=str)
 @pytest.mark.parametrize("name", _REDUCTIONS)
-def test_reductions(check_op: CheckOp, name: str, axis: Any, keepdims: bool):
+def test_reductions(check_op: CheckOp, name: str, axis: Any, keepdims: bool) -> None:
     if axis == () and name in ("ptp", "std", "logsumexp"):
         axis = (1,)
     check_op(lambda x: getattr(ops, name)(x, axis=axis, keepdims=keepdims), _X)
@@ -62,14 +62,14 @@ def test_reductions(check_op: CheckOp, name: str, axis: Any, keepdims: bool):
 
 @pytest.mark.parametrize("dtype", ["bool", "int8", "uint8", "int32", "int64", "float16", "float64"])
 @pytest.mark.parametrize("name", [name for name in _REDUCTIONS if name not in ("ptp", "logsumexp")])
-def test_reductions_have_the_types_of_keras(check_op: CheckOp, name: str, dtype: str):
+def test_reductions_have_the_types_of_keras(check_op: CheckOp, name: str, dtype: str) -> None:
     x = np.array([[1, 0, 3, 2], [2, 1, 1, 1]]).astype(dtype)
     check_op(lambda x: getattr(ops, name)(x, axis=1), x, rtol=2e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("axis", [None, 0, (1, 2)], ids=str)
 @pytest.mark.parametrize("name", ["nanmax", "nanmean", "nanmin", "nanprod", "nanstd", "nansum", "nanvar"])
-def test_reductions_that_skip_nan(check_op: CheckOp, name: str, axis: Any):
+def test_reductions_that_skip_nan(check_op: CheckOp, name: str, axis: Any) -> None:
     check_op(lambda x: getattr(ops, name)(x, axis=axis), _NAN)
     check_op(lambda x: getattr(ops, name)(x, axis=axis), _I[..., None])
 
@@ -104,7 +104,7 @@ def test_reductions_that_skip_nan(check_op: CheckOp, name: str, axis: Any):
     _case("trapezoid over points", lambda x: ops.trapezoid(x, x=_V), _X),
     _case("logsumexp of large numbers", lambda x: ops.logsumexp(x * 1000, axis=-1), _X),
 ])  # fmt: skip
-def test_other_reductions(check_op: CheckOp, function: Any, arrays: Any, options: Any):
+def test_other_reductions(check_op: CheckOp, function: Any, arrays: Any, options: Any) -> None:
     check_op(function, *arrays, **options)
 
 
@@ -168,7 +168,7 @@ def test_other_reductions(check_op: CheckOp, function: Any, arrays: Any, options
     _case("vsplit", lambda x: ops.vsplit(x, 3), _X),
     _case("vstack", lambda x, y: ops.vstack([x, y]), _X, _Y),
 ])  # fmt: skip
-def test_rearranging(check_op: CheckOp, function: Any, arrays: Any, options: Any):
+def test_rearranging(check_op: CheckOp, function: Any, arrays: Any, options: Any) -> None:
     check_op(function, *arrays, **options)
 
 
@@ -224,7 +224,7 @@ _N = np.array([[0, 2], [3, -1], [1, 1]], np.int32)
     _case("unravel index", lambda x: ops.unravel_index(x, (3, 4, 5)), np.array([3, 17, 59], np.int32)),
     _case("nonzero", lambda x: ops.nonzero(x), _I),
 ])  # fmt: skip
-def test_indexing(check_op: CheckOp, function: Any, arrays: Any, options: Any):
+def test_indexing(check_op: CheckOp, function: Any, arrays: Any, options: Any) -> None:
     check_op(function, *arrays, **options)
 
 
@@ -257,7 +257,7 @@ def test_indexing(check_op: CheckOp, function: Any, arrays: Any, options: Any):
     _case("vander", lambda x: ops.vander(x, 3), _V),
     _case("vander increasing", lambda x: ops.vander(x, increasing=True), _V, **_FIXED),
 ])  # fmt: skip
-def test_products(check_op: CheckOp, function: Any, arrays: Any, options: Any):
+def test_products(check_op: CheckOp, function: Any, arrays: Any, options: Any) -> None:
     check_op(function, *arrays, rtol=1e-4, atol=1e-4, **options)
 
 
@@ -283,7 +283,7 @@ def test_products(check_op: CheckOp, function: Any, arrays: Any, options: Any):
     ],
     ids=str,
 )
-def test_einsum(check_op: CheckOp, operators: Count, equation: str, shapes: Any, operator: str):
+def test_einsum(check_op: CheckOp, operators: Count, equation: str, shapes: Any, operator: str) -> None:
     arrays = [_RANDOM.normal(size=shape).astype(np.float32) for shape in shapes]
     model = check_op(lambda *xs: ops.einsum(equation, *xs), *arrays, atol=1e-4)
     assert operators(model)[operator] == 1
@@ -329,12 +329,12 @@ _TIES = np.array([[3, 1, 3, 2, 1], [0, 0, 0, 0, 0], [5, 4, 3, 2, 1]], np.int32)
     _case("segment min", lambda x, i: ops.segment_min(x, i, 3), _I, np.array([2, -1, 2], np.int32)),
     _case("segment prod", lambda x, i: ops.segment_prod(x, i), _X, np.array([0, 1, 1], np.int32)),
 ])  # fmt: skip
-def test_sorting_and_counting(check_op: CheckOp, function: Any, arrays: Any, options: Any):
+def test_sorting_and_counting(check_op: CheckOp, function: Any, arrays: Any, options: Any) -> None:
     check_op(function, *arrays, **options)
 
 
 @pytest.mark.parametrize("method", ["linear", "lower", "higher", "midpoint", "nearest"])
-def test_quantile_methods(check_op: CheckOp, method: str):
+def test_quantile_methods(check_op: CheckOp, method: str) -> None:
     check_op(lambda x: ops.percentile(x, 37.0, axis=1, method=method), _X)
     check_op(lambda x: ops.nanpercentile(x, 37.0, axis=1, method=method), _NAN, sizes=["batch"])
 
@@ -352,7 +352,7 @@ def test_quantile_methods(check_op: CheckOp, method: str):
     _case("ones like", lambda x: ops.ones_like(x, dtype="int32"), _X),
     _case("zeros like", lambda x: ops.zeros_like(x), _I),
 ])  # fmt: skip
-def test_making_tensors(check_op: CheckOp, function: Any, arrays: Any, options: Any):
+def test_making_tensors(check_op: CheckOp, function: Any, arrays: Any, options: Any) -> None:
     check_op(function, *arrays, **options)
 
 
@@ -390,11 +390,11 @@ def _in_layer(function: Callable[..., Any], shape: Any) -> keras.Model:
     pytest.param(lambda x: x[ops.shape(x)[0] - 1], id="index"),
     pytest.param(lambda x: x[:, ops.shape(x)[0] - 1 :], id="slice"),
 ])  # fmt: skip
-def test_what_keras_cannot_infer_but_a_layer_may_compute(equal_to_keras: CheckOp, function: Any):
+def test_what_keras_cannot_infer_but_a_layer_may_compute(equal_to_keras: CheckOp, function: Any) -> None:
     equal_to_keras(_in_layer(function, (None,)), _X[:, :, 0], _X[:2, 0, :], batched=False)
 
 
-def test_splitting_heads_reshapes_to_a_constant(equal_to_keras: CheckOp, operators: Count):
+def test_splitting_heads_reshapes_to_a_constant(equal_to_keras: CheckOp, operators: Count) -> None:
     class Heads(keras.Layer):
         def call(self, x: Any) -> Any:
             batch, steps, width = ops.shape(x)
@@ -411,7 +411,7 @@ def test_splitting_heads_reshapes_to_a_constant(equal_to_keras: CheckOp, operato
     shape=st.lists(st.integers(1, 4), min_size=1, max_size=4),
     data=st.data(),
 )
-def test_slices_of_any_kind(check_op: CheckOp, shape: list[int], data: st.DataObject):
+def test_slices_of_any_kind(check_op: CheckOp, shape: list[int], data: st.DataObject) -> None:
     x = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
     part = st.one_of(
         st.none(),

@@ -38,13 +38,13 @@ def _resized(images: Any, *size: int, **options: Any) -> Any:
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos3", "lanczos5", "area"])
 @pytest.mark.parametrize("antialias", [False, True])
 @pytest.mark.parametrize("size", [(4, 4), (13, 9), (8, 6), (3, 12)], ids=str)
-def test_resize(check_op: CheckOp, interpolation: str, antialias: bool, size: tuple[int, int]):
+def test_resize(check_op: CheckOp, interpolation: str, antialias: bool, size: tuple[int, int]) -> None:
     options = {"interpolation": interpolation, "antialias": antialias}
     check_op(lambda x: _resized(x, *size, **options), _IMAGES)
 
 
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "area"])
-def test_resize_of_bytes_rounds(check_op: CheckOp, interpolation: str):
+def test_resize_of_bytes_rounds(check_op: CheckOp, interpolation: str) -> None:
     check_op(lambda x: _resized(x, 5, 9, interpolation=interpolation), _BYTES)
 
 
@@ -57,11 +57,11 @@ def test_resize_of_bytes_rounds(check_op: CheckOp, interpolation: str):
     _case("padded", lambda x: _resized(x, 5, 9, pad_to_aspect_ratio=True, fill_value=0.5), _IMAGES, **_BATCH),
     _case("half precision", lambda x: _resized(x, 5, 9, interpolation="bicubic"), _IMAGES.astype("float16"), rtol=1e-2, atol=1e-2),
 ])  # fmt: skip
-def test_resize_of_other_kinds(check_op: CheckOp, function: Any, arrays: Any, options: Any):
+def test_resize_of_other_kinds(check_op: CheckOp, function: Any, arrays: Any, options: Any) -> None:
     check_op(function, *arrays, **options)
 
 
-def test_resize_without_antialias_is_one_operator(check_op: CheckOp, operators: Count):
+def test_resize_without_antialias_is_one_operator(check_op: CheckOp, operators: Count) -> None:
     model = check_op(lambda x: _resized(x, 5, 9, data_format="channels_first"), _FIRST, **_BATCH)
     assert operators(model) == {"Resize": 1, "Shape": 1, "Concat": 1}
 
@@ -97,20 +97,20 @@ _PLACES = _RANDOM.uniform(-4, 12, size=(2, 5, 3)).astype(np.float32)
     _case("unfold", lambda x: ops.unfold(x, (3, 2), dilation=1, padding=1, stride=2), _FIRST, **_BATCH),
     _case("fold", lambda x: ops.fold(x, (8, 6), 2, stride=2), _RANDOM.normal(size=(2, 12, 12)).astype("float32"), **_BATCH),
 ])  # fmt: skip
-def test_images(check_op: CheckOp, function: Any, arrays: Any, options: Any):
+def test_images(check_op: CheckOp, function: Any, arrays: Any, options: Any) -> None:
     check_op(function, *arrays, **{"atol": 3e-5} | options)
 
 
 @pytest.mark.parametrize("fill_mode", ["constant", "nearest", "wrap", "reflect"])
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
-def test_affine_transform(check_op: CheckOp, interpolation: str, fill_mode: str):
+def test_affine_transform(check_op: CheckOp, interpolation: str, fill_mode: str) -> None:
     options = {"interpolation": interpolation, "fill_mode": fill_mode, "fill_value": 0.25}
     check_op(lambda x, t: ops.image.affine_transform(x, t, **options), _IMAGES, _TURN, atol=1e-4, **_BATCH)
 
 
 @pytest.mark.parametrize("fill_mode", ["constant", "nearest", "wrap", "mirror", "reflect"])
 @pytest.mark.parametrize("order", [0, 1])
-def test_map_coordinates(check_op: CheckOp, order: int, fill_mode: str):
+def test_map_coordinates(check_op: CheckOp, order: int, fill_mode: str) -> None:
     if fill_mode == "mirror" and order == 1:
         fill_mode = "reflect"  # TensorFlow reads beyond the image there
     options = {"order": order, "fill_mode": fill_mode, "fill_value": 0.25}
@@ -137,12 +137,12 @@ def test_map_coordinates(check_op: CheckOp, order: int, fill_mode: str):
     _case("istft of a length", lambda x: ops.istft(ops.stft(x, 12, 4, 16), 12, 4, 16, length=50), _SIGNAL, **_BATCH),
     _case("sequences", lambda x: ops.extract_sequences(x, 7, 3), _SIGNAL),
 ])  # fmt: skip
-def test_spectra(check_op: CheckOp, function: Any, arrays: Any, options: Any):
+def test_spectra(check_op: CheckOp, function: Any, arrays: Any, options: Any) -> None:
     check_op(function, *arrays, **{"atol": 1e-4} | options)
 
 
 @pytest.mark.parametrize("opset", [17, 20])
-def test_the_axis_of_a_transform_is_written_as_the_opset_wants(check_op: CheckOp, opset: int):
+def test_the_axis_of_a_transform_is_written_as_the_opset_wants(check_op: CheckOp, opset: int) -> None:
     check_op(ops.rfft, _SIGNAL, opset=opset, atol=1e-4)
 
 
@@ -172,7 +172,7 @@ def test_the_axis_of_a_transform_is_written_as_the_opset_wants(check_op: CheckOp
     _case("matrix norm least", lambda x: ops.norm(x, ord=-1, axis=(2, 1)), _MATRICES),
     _case("norm of integers", lambda x: ops.norm(x, axis=-1), np.array([[3, 4]], np.int32)),
 ])  # fmt: skip
-def test_linear_algebra(check_op: CheckOp, function: Any, arrays: Any, options: Any):
+def test_linear_algebra(check_op: CheckOp, function: Any, arrays: Any, options: Any) -> None:
     check_op(function, *arrays, **{"rtol": 1e-3, "atol": 1e-4} | options)
 
 
@@ -196,7 +196,7 @@ _STEPS = _RANDOM.normal(size=(2, 7, 4)).astype(np.float32)
     _case("cast", lambda x: [ops.cast(x * 3, d) for d in ("int32", "bool", "float16", "float64", "int8")], _LOGITS),
     _case("select", lambda x: ops.select([x > 1, x < -1], [x * 2, x * 3], 0.5), _LOGITS),
 ])  # fmt: skip
-def test_losses_and_the_rest(check_op: CheckOp, function: Any, arrays: Any, options: Any):
+def test_losses_and_the_rest(check_op: CheckOp, function: Any, arrays: Any, options: Any) -> None:
     check_op(function, *arrays, **options)
 
 
@@ -206,6 +206,6 @@ def test_losses_and_the_rest(check_op: CheckOp, function: Any, arrays: Any, opti
     pytest.param(lambda: keras.layers.CenterCrop(4, 4), id="center crop"),
     pytest.param(lambda: keras.layers.Normalization(mean=[0.1, 0.2, 0.3], variance=[1.0, 2.0, 3.0]), id="normalization"),
 ])  # fmt: skip
-def test_layers_that_call_the_backend_are_replayed(equal_to_keras: CheckOp, layer: Any):
+def test_layers_that_call_the_backend_are_replayed(equal_to_keras: CheckOp, layer: Any) -> None:
     inputs = keras.Input((8, 6, 3))
     equal_to_keras(keras.Model(inputs, layer()(inputs)), _IMAGES)
