@@ -17,7 +17,7 @@ import onnx_ir as ir
 from kerve.compiler.passes.reading import array_of, is_op, only_user, rank_of
 from kerve.compiler.precision import integers
 from kerve.compiler.precision.embeddings import quantize_tables
-from kerve.compiler.precision.products import Product, products
+from kerve.compiler.precision.products import Product, is_clamped, products
 from kerve.compiler.precision.writing import Writer
 
 __all__ = ["OLDEST_OPSET", "quantize"]
@@ -54,18 +54,19 @@ def quantize(model: ir.Model) -> None:
 def _set_bias_apart(product: Product, writer: Writer) -> None:
     """Add the bias by a Sum.
 
-    Of a MatMul or Gemm, an Add and a Relu in a row ONNX Runtime makes one operator on float32, before it
-    looks for weights in four bits; a Sum it leaves alone.
+    Of a MatMul or Gemm, an Add and an activation in a row ONNX Runtime makes one operator on float32, before
+    it looks for weights in four bits; a Sum it leaves alone.
     """
     node, result = product.node, product.output
     if product.bias is not None:
-        bare = writer.node("MatMul", node.inputs[:2], at=node, dtype=ir.DataType.FLOAT, shape=result.shape)
+        bare = writer.node("MatMul", node.inputs[:2], at=node, dtype=result.dtype, shape=result.shape)
         total = writer.node("Sum", (bare, product.bias), at=node, dtype=result.dtype, shape=result.shape)
         writer.supersede(result, total)
         return
-    add = only_user(result)
-    if add is None or not is_op(add, "Add") or rank_of(product.input) != 2:
-        return
-    old = add.outputs[0]
-    total = writer.node("Sum", add.inputs, at=add, dtype=old.dtype, shape=old.shape)
-    writer.supersede(old, total)
+    reader = only_user(result)
+    if reader is not None and is_op(reader, "Add") and rank_of(product.input) == 2:
+        old = reader.outputs[0]
+        total = writer.node("Sum", reader.inputs, at=reader, dtype=old.dtype, shape=old.shape)
+        writer.supersede(old, total)
+    elif is_clamped(result):
+        writer.set_apart(result)

@@ -25,7 +25,7 @@ from kerve.compiler.precision import integers
 from kerve.compiler.precision.embeddings import quantize_tables
 from kerve.compiler.precision.int8_plan import Plan, involved, origin
 from kerve.compiler.precision.probing import ROUNDED, Range
-from kerve.compiler.precision.products import Product, products
+from kerve.compiler.precision.products import Product, is_clamped, past_clamps, products
 from kerve.compiler.precision.writing import Writer
 
 __all__ = ["quantize"]
@@ -49,7 +49,11 @@ def quantize(model: ir.Model, measure: Callable[[Sequence[str]], Mapping[str, Ra
     plan = Plan(model.graph, measured)
     for product in plan.products:
         _quantize_weight(product, measured[origin(product.input)], writer)
-    for value in list(plan.rounded()):
+    rounded = list(plan.rounded())
+    for product in plan.products:
+        if is_clamped(product.output) and past_clamps(product.output) not in rounded:
+            writer.set_apart(product.output)
+    for value in rounded:
         _round(value, measured[origin(value)], plan, writer)
     quantize_tables(model.graph, writer)
 

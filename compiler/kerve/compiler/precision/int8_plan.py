@@ -6,19 +6,16 @@ from collections.abc import Container, Iterator
 
 import onnx_ir as ir
 
-from kerve.compiler.passes.reading import is_constant, is_op, only_user
-from kerve.compiler.precision.products import Product, product_of
+from kerve.compiler.passes.reading import is_constant, is_op
+from kerve.compiler.precision.products import Product, past_clamps, product_of
 
-__all__ = ["Plan", "involved", "origin", "past_clamps"]
+__all__ = ["Plan", "involved", "origin"]
 
 #: Operators with integer kernels that are worth it where their inputs come as integers anyway.
 _FOLLOWING = ("Add", "AveragePool", "Concat", "GlobalAveragePool", "LeakyRelu", "Mul", "Sigmoid")
 
 #: Operators that hand elements on, integers as well as real numbers.
 _MOVING = ("Flatten", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
-
-#: Operators that a quantized output does by saturating.
-_CLAMPS = ("Clip", "Relu")
 
 
 class Plan:
@@ -95,13 +92,6 @@ def origin(value: ir.Value) -> ir.Value:
     while producer is not None and is_op(producer, *_MOVING) and producer.inputs[0] is not None:
         value = producer.inputs[0]
         producer = value.producer()
-    return value
-
-
-def past_clamps(value: ir.Value) -> ir.Value:
-    """Return the value after the clamps, if any, that alone read this one."""
-    while (node := only_user(value)) is not None and is_op(node, *_CLAMPS) and node.inputs[0] is value:
-        value = node.outputs[0]
     return value
 
 

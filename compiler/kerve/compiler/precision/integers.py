@@ -14,6 +14,9 @@ _INT8_LARGEST = 127
 _UINT8_LARGEST = 255
 _INT4_LARGEST = 7
 
+#: Smaller scales have too few digits to divide by.
+_LEAST = np.finfo(np.float32).smallest_normal
+
 #: Shares of a block's largest element that are tried as the largest to be represented.
 _CLIPS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75)
 
@@ -29,7 +32,7 @@ def affine(low: float, high: float) -> Affine:
     """Return the scale that spreads [low, high], widened to hold 0, over all bytes; 0 stays exact."""
     low, high = min(low, 0.0), max(high, 0.0)
     scale = np.float32((high - low) / _UINT8_LARGEST)
-    if not scale > 0.0:
+    if scale < _LEAST:
         return Affine(np.float32(1.0), np.uint8(0))
     return Affine(scale, np.uint8(np.clip(round(-low / float(scale)), 0, _UINT8_LARGEST)))
 
@@ -42,7 +45,7 @@ def per_channel(
     The scale keeps the axes, as 1s. No scale is below `least`, where it is given. Zero points are zero.
     """
     largest = np.abs(weight).max(axis=axes, keepdims=True)
-    scale = np.where(largest > 0.0, largest / _INT8_LARGEST, 1.0).astype(np.float32)
+    scale = _scale(largest, _INT8_LARGEST)
     if least is not None:
         scale = np.maximum(scale, least.reshape(scale.shape))
     integers = np.clip(np.rint(weight / scale), -_INT8_LARGEST, _INT8_LARGEST)
@@ -61,7 +64,7 @@ def blockwise(weight: NDArray[Any], block: int) -> tuple[NDArray[Any], NDArray[n
     padded[:rows] = weight
     blocks = padded.reshape(count, block, columns)
     largest = np.abs(blocks).max(axis=1)
-    full = np.where(largest > 0.0, largest / _INT4_LARGEST, 1.0).astype(np.float32)
+    full = _scale(largest, _INT4_LARGEST)
     best, least = full, np.full_like(full, np.inf)
     for clip in _CLIPS:
         scale = full * np.float32(clip)
@@ -69,6 +72,12 @@ def blockwise(weight: NDArray[Any], block: int) -> tuple[NDArray[Any], NDArray[n
         best, least = np.where(error < least, scale, best), np.minimum(error, least)
     integers = _round4(blocks, best).reshape(count * block, columns)[:rows]
     return integers.astype(ml_dtypes.int4), best
+
+
+def _scale(largest: NDArray[Any], steps: int) -> NDArray[np.float32]:
+    """Return scales that spread the largest elements over all steps; what has no size vanishes."""
+    scale = (largest / steps).astype(np.float32)
+    return np.where(scale < _LEAST, np.float32(1.0), scale)
 
 
 def _round4(blocks: NDArray[np.float32], scale: NDArray[np.float32]) -> NDArray[np.float32]:

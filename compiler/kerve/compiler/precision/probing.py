@@ -53,6 +53,8 @@ def ranges(path: Path, names: Sequence[str], data: Iterable[Dataset]) -> dict[st
     Bounds are rounded outwards to three digits, so that they do not depend on the last bits of one machine's
     arithmetic. They are infinite for a value that is, or that was always empty.
     """
+    if not names:
+        return {}
     model = ir.load(path)
     inputs, values = ir.load(path), _values(model.graph)
     model.graph.outputs.clear()

@@ -7,9 +7,21 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from kerve.compiler.passes.reading import attribute_int, dims_of, input_of, is_constant, is_op, rank_of
+from kerve.compiler.passes.reading import (
+    attribute_int,
+    dims_of,
+    input_of,
+    is_constant,
+    is_op,
+    only_user,
+    rank_of,
+)
 
-__all__ = ["Product", "product_of", "products"]
+__all__ = ["Product", "is_clamped", "past_clamps", "product_of", "products"]
+
+
+#: Operators that keep values within bounds, as rounding to integers does.
+_CLAMPS = ("Clip", "Relu")
 
 
 @dataclass(frozen=True)
@@ -79,3 +91,18 @@ def _is_plain(node: ir.Node) -> bool:
     return all(factor == 1.0 for factor in factors) and not any(
         attribute_int(node, name, 0) for name in ("transA", "transB")
     )
+
+
+def is_clamped(value: ir.Value) -> bool:
+    """Whether a clamp alone reads the value."""
+    node = only_user(value)
+    return node is not None and is_op(node, *_CLAMPS) and node.inputs[0] is value
+
+
+def past_clamps(value: ir.Value) -> ir.Value:
+    """Return the value after the clamps, if any, that alone read this one."""
+    while is_clamped(value):
+        node = only_user(value)
+        assert node is not None
+        value = node.outputs[0]
+    return value

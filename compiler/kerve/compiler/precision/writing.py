@@ -62,6 +62,18 @@ class Writer(Editor):
         at.prepend(node)
         return outputs
 
+    def set_apart(self, value: ir.Value) -> None:
+        """Let all readers of a value read a Sum of it alone, which is the value.
+
+        ONNX Runtime takes a clamp that follows a product for a part of it, and leaves the product in float32
+        unless the clamp's result is rounded in turn. A Sum it takes for what it is.
+        """
+        readers, at = value.uses(), value.producer()
+        assert at is not None
+        total = self.node("Sum", (value,), at=at, dtype=value.dtype, shape=value.shape)
+        for node, index in readers:
+            node.replace_input_with(index, total)
+
     def supersede(self, old: ir.Value, new: ir.Value) -> None:
         """Let `new` take the place of `old`, and its name."""
         name = old.name
