@@ -12,7 +12,7 @@ from keras.src import backend
 from keras.src.layers.rnn.dropout_rnn_cell import DropoutRNNCell
 
 from kerve.compiler.lowering.lowering import Lowering
-from kerve.compiler.lowering.symbol import symbols_in
+from kerve.compiler.lowering.symbol import static_shape, symbols_in
 
 __all__ = ["TimeLoop", "replacements"]
 
@@ -72,15 +72,16 @@ class TimeLoop:
             num_scan_inputs=count,
             scan_input_axes=[1] * count,
             scan_input_directions=[int(backwards)] * count,
-            scan_output_axes=[1] * len(outputs),
-            _outputs=[f"scanned_{i}" for i in range(len(following) + len(outputs))],
+            **({"scan_output_axes": [1] * len(outputs)} if outputs else {}),
+            _outputs=len(following) + len(outputs),
         )
+        results = [results] if isinstance(results, ir.Value) else list(results)
         finals, stacked = results[: len(following)], results[len(following) :]
         for final, state in zip(finals, self._carried, strict=True):
-            final.dtype, final.shape = state.dtype, state.shape
+            final.type, final.shape = state.type, state.shape
         for all_steps, output in zip(stacked, outputs, strict=True):
-            all_steps.dtype, all_steps.shape = output.dtype, _with_time(output, self._sequences[0])
-        return list(finals), list(stacked)
+            all_steps.type, all_steps.shape = output.type, _with_time(output, self._sequences[0])
+        return finals, stacked
 
     def _may_leave(self, value: ir.Value) -> bool:
         """An output of the body must be made there, and leave it once."""
@@ -125,7 +126,7 @@ def _loop(
             keras.tree.pack_sequence_as(inputs, loop.steps[: len(sequences)]),
             keras.tree.pack_sequence_as(initial_states, before),
         )
-        after = [g.cast(new, old.dtype) for new, old in zip(keras.tree.flatten(after), before, strict=True)]
+        after = [g.cast(new, _dtype(old)) for new, old in zip(keras.tree.flatten(after), before, strict=True)]
         held = [loop.carry(output)] if holds else []
         if mask is not None:
             kept = loop.steps[-1]
@@ -138,7 +139,7 @@ def _loop(
         [output] if return_all_outputs else [],
         backwards=go_backwards,
     )
-    last = finals.pop() if holds else g.op.Squeeze(g.op.Slice(stacked[0], [-1], [2**62], [1]), [1])
+    last = finals.pop() if holds else g.op.Gather(stacked[0], -1, axis=1)
     return last, stacked[0] if stacked else last, keras.tree.pack_sequence_as(initial_states, finals)
 
 
@@ -153,19 +154,23 @@ def _choose(g: Lowering, kept: ir.Value, new: ir.Value, old: ir.Value | int) -> 
 
 def _zeros(g: Lowering, like: ir.Value, sequence: ir.Value) -> ir.Value:
     """Return zeros in the shape of a value that is known only inside the body, for the rows of `sequence`."""
-    assert like.shape is not None
-    dims = list(like.shape[1:])
-    if not all(isinstance(dim, int) for dim in dims):
+    dims = [dim for dim in static_shape(like)[1:] if dim is not None]
+    if len(dims) < len(static_shape(like)) - 1:
         raise g.refuse(
-            f"the shape of its cell's output, {like.shape}, is open beside the batch",
+            f"the shape of its cell's output, {static_shape(like)}, is open beside the batch",
             "give the model's inputs their sizes, all but batch and time",
         )
-    zero = g.cast(g.constant(0.0, "zero"), like.dtype)
+    zero = g.cast(g.constant(0.0, "zero"), _dtype(like))
     return g.op.Expand(zero, g.shape([g.dim(sequence, 0), *dims]))
 
 
 def _for_gpus(*_: Any, **__: Any) -> Any:
     raise NotImplementedError  # Keras then takes its general form
+
+
+def _dtype(x: ir.Value) -> ir.DataType:
+    assert x.dtype is not None
+    return x.dtype
 
 
 def _without_time(x: ir.Value) -> ir.Shape:
@@ -181,5 +186,5 @@ def _with_time(x: ir.Value, like: ir.Value) -> ir.Shape:
 
 def _copy(g: Lowering, value: ir.Value) -> ir.Value:
     copy = g.op.Identity(value)
-    copy.dtype, copy.shape = value.dtype, value.shape
+    copy.type, copy.shape = value.type, value.shape
     return copy

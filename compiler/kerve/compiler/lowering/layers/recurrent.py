@@ -50,7 +50,7 @@ def recurrent(
         steps = g.op.Squeeze(outputs, [1])
         states.append([g.op.Squeeze(final, [0]) for final in finals])
     if layer.stateful:
-        for variable, state in zip(keras.tree.flatten(layer.states), sum(states, []), strict=True):
+        for variable, state in zip(*map(keras.tree.flatten, (layer.states, states)), strict=True):
             variable.assign(g.wrap(state))
     if layer.return_sequences:
         output = _sequences(g, layer, outputs, kept)
@@ -96,8 +96,10 @@ def _sequences(g: Lowering, layer: keras.layers.RNN, outputs: ir.Value, kept: Ke
         return g.op.Transpose(_reversed(g, outputs, 0) if layer.go_backwards else outputs, perm=[1, 0, 2])
     if layer.zero_output_for_mask:
         positions = kept.only
+    elif layer.go_backwards:
+        positions = kept.next
     else:
-        positions = kept.next if layer.go_backwards else kept.latest
+        positions = kept.latest
     rows = kept.unpack(outputs, _reversed(g, positions, 1) if layer.go_backwards else positions)
     return g.op.Squeeze(rows, [2])
 

@@ -34,7 +34,7 @@ _OPERATORS: dict[type, _Operator] = {
     keras.layers.SimpleRNNCell: _Operator("RNN", (0,), ("activation",), states=1),
 }
 
-#: ONNX's names of activations, with their alpha and beta.
+#: ONNX's names of activations, with their alpha and beta. Not Softplus: ONNX Runtime's overflows in cells.
 _ACTIVATIONS: dict[Callable[..., Any], tuple[str, float | None, float | None]] = {
     function: form
     for name, form in {
@@ -44,7 +44,6 @@ _ACTIVATIONS: dict[Callable[..., Any], tuple[str, float | None, float | None]] =
         "linear": ("Affine", 1.0, 0.0),
         "relu": ("Relu", None, None),
         "sigmoid": ("Sigmoid", None, None),
-        "softplus": ("Softplus", None, None),
         "softsign": ("Softsign", None, None),
         "tanh": ("Tanh", None, None),
     }.items()
@@ -111,7 +110,7 @@ class Cells:
         [directions, batch, units]. Returns the outputs [time, directions, batch, units], zero from a
         row's length on, and the last of each state, zero in rows of length zero.
         """
-        write = getattr(g.ops, self._operator.op_type)
+        write: Callable[..., Sequence[ir.Value]] = getattr(g.ops, self._operator.op_type)
         return write(
             inputs,
             self._weight(g, "kernel", lambda kernel: self._gates(kernel).T),
@@ -159,15 +158,11 @@ class Cells:
             _ACTIVATIONS[getattr(cell, name)] for cell in self.cells for name in self._operator.activations
         ]
         attributes: dict[str, Any] = {}
-        names = [name for name, _, _ in forms]
+        columns = zip(*forms, strict=True)
+        names, alphas, betas = ([value for value in column if value is not None] for column in columns)
         if names != _DEFAULTS[self._operator.op_type] * len(self.cells):
-            attributes["activations"] = names
-            for key, values in (
-                ("activation_alpha", [alpha for _, alpha, _ in forms if alpha is not None]),
-                ("activation_beta", [beta for _, _, beta in forms if beta is not None]),
-            ):
-                if values:
-                    attributes[key] = values
+            given = {"activations": names, "activation_alpha": alphas, "activation_beta": betas}
+            attributes = {name: values for name, values in given.items() if values}
         if getattr(self.cells[0], "reset_after", False):
             attributes["linear_before_reset"] = 1
         return attributes

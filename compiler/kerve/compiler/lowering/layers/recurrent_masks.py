@@ -13,6 +13,7 @@ from functools import cached_property
 import onnx_ir as ir
 
 from kerve.compiler.lowering.lowering import Lowering
+from kerve.compiler.lowering.symbol import static_shape
 
 __all__ = ["KeptSteps"]
 
@@ -69,10 +70,10 @@ class KeptSteps:
         them, since a row with such positions has steps that are not kept.
         """
         g = self._g
-        assert outputs.shape is not None
-        directions = outputs.shape[1]
+        directions = static_shape(outputs)[1]
+        assert directions is not None
         rows = g.op.Mul(g.op.Shape(self._mask, start=0, end=1), directions)  # of one step
-        first = g.op.Reshape(g.op.Range(0, g.op.Squeeze(rows), 1), g.shape([directions, -1]))
+        first = g.op.Reshape(g.op.Range(0, g.op.Squeeze(rows), 1), [directions, -1])
         index = g.op.Add(
             g.op.Unsqueeze(g.op.Mul(positions, rows), [2]),
             g.op.Unsqueeze(g.op.Transpose(first, perm=[1, 0]), [1]),
@@ -80,5 +81,6 @@ class KeptSteps:
         return g.op.Gather(self._flat(outputs), index)
 
     def _flat(self, x: ir.Value) -> ir.Value:
-        assert x.shape is not None
-        return self._g.op.Reshape(x, self._g.shape([-1, int(x.shape[-1])]))
+        features = static_shape(x)[-1]
+        assert features is not None
+        return self._g.op.Reshape(x, [-1, features])

@@ -11,6 +11,8 @@ from kerve.compiler.lowering.layers import recurrent
 from kerve.compiler.lowering.layers.recurrent_cells import Cells, native_cells
 from kerve.compiler.lowering.layers.recurrent_masks import KeptSteps
 from kerve.compiler.lowering.lowering import Lowering
+from kerve.compiler.lowering.ops.operands import rank, reshape
+from kerve.compiler.lowering.recurrence import TimeLoop
 from kerve.compiler.lowering.registry import Handlers
 
 HANDLERS = Handlers()
@@ -70,9 +72,55 @@ def _both(layer: keras.layers.Bidirectional) -> Cells | None:
 
 def _merge(g: Lowering, mode: str | None, pairs: ir.Value) -> Any:
     """Merge what the directions give, [..., 2, units]."""
-    assert pairs.shape is not None
     if mode is None:
         return tuple(g.op.Squeeze(one, [-2]) for one in g.ops.Split(pairs, [1, 1], axis=-2, _outputs=2))
     if mode == "concat":
-        return g.op.Reshape(pairs, [0] * (len(pairs.shape) - 2) + [2 * int(pairs.shape[-1])])
+        return g.op.Reshape(pairs, [0] * (rank(pairs) - 2) + [-1])
     return g.call(_MERGES[mode], pairs, axis=-2)
+
+
+@HANDLERS.register("layers.TimeDistributed")
+def time_distributed(
+    g: Lowering,
+    layer: keras.layers.TimeDistributed,
+    inputs: ir.Value,
+    mask: Any = None,
+    training: bool = False,
+) -> ir.Value:
+    """Run the layer once on all steps, as more rows of its batch, where it treats rows one by one.
+
+    Keras's own layers do. What others do nobody knows: they run in a Scan, step by step as in Keras.
+    """
+    masked = mask is not None and layer.layer._call_has_mask_arg
+    options = {"training": training} if layer.layer._call_has_training_arg else {}
+    sequences = [inputs, mask] if masked else [inputs]
+
+    def run(x: ir.Value, *masks: ir.Value) -> ir.Value:
+        value: ir.Value = g.call(layer.layer, x, **options, **({"mask": masks[0]} if masks else {}))
+        return value
+
+    if _treats_rows_alike(layer.layer):
+        output = run(*(reshape(g, x, [-1, *_sizes(g, x, 2)]) for x in sequences))
+        return reshape(g, output, [*_sizes(g, inputs, 0)[:2], *_sizes(g, output, 1)])
+    loop = TimeLoop(g, sequences)
+    with loop.body():
+        output = run(*loop.steps)
+    _, (stacked,) = loop.run([], [], [output])
+    return stacked
+
+
+def _treats_rows_alike(layer: keras.Layer) -> bool:
+    """Whether a row of the layer's output depends on nothing but that row of its input."""
+    parts = list(layer._flatten_layers())
+    operations = [op for part in parts for op in getattr(part, "operations", ())]
+    return all(
+        isinstance(part, keras.Layer)
+        and type(part).__module__.startswith("keras.src.")
+        and not isinstance(part, keras.layers.Lambda)
+        and not getattr(part, "stateful", False)
+        for part in [*parts, *operations]
+    )
+
+
+def _sizes(g: Lowering, x: ir.Value, first: int) -> list[int | ir.Value]:
+    return [g.dim(x, axis) for axis in range(first, rank(x))]
