@@ -22,7 +22,7 @@ _FLAG = np.array([True, False, True])
 def _model(function: Callable[..., Any], *shapes: Any, dtype: str = "float32") -> keras.Model:
     """A model whose function runs inside a layer, as an author's would."""
 
-    class Author(keras.Layer):
+    class Author(keras.Layer):  # type: ignore[misc]  # keras has no type information
         def call(self, *inputs: Any) -> Any:
             return function(*inputs)
 
@@ -58,7 +58,9 @@ def _model(function: Callable[..., Any], *shapes: Any, dtype: str = "float32") -
         ),
     ],
 )
-def test_a_branch_is_taken_when_the_graph_runs(equal_to_keras: CheckOp, operators: Count, function: Any) -> None:
+def test_a_branch_is_taken_when_the_graph_runs(
+    equal_to_keras: CheckOp, operators: Count, function: Any
+) -> None:
     model = equal_to_keras(_model(function, (4,)), _X, -_X, _X * 0, batched=False)
     assert operators(model)["If"] >= 1
 
@@ -80,7 +82,9 @@ def test_a_branch_is_taken_when_the_graph_runs(equal_to_keras: CheckOp, operator
         pytest.param(lambda x: ops.fori_loop(0, 3, lambda i, v: ops.cond(ops.sum(v) > 0, lambda: v - 1, lambda: v + 1), x), id="branch in a loop"),
     ],
 )  # fmt: skip
-def test_a_loop_repeats_as_often_as_its_data_say(equal_to_keras: CheckOp, operators: Count, function: Any) -> None:
+def test_a_loop_repeats_as_often_as_its_data_say(
+    equal_to_keras: CheckOp, operators: Count, function: Any
+) -> None:
     model = equal_to_keras(_model(function, (4,)), _X, _X * 2)
     assert operators(model)["Loop"] >= 1
 
@@ -96,7 +100,9 @@ def test_a_loop_repeats_as_often_as_its_data_say(equal_to_keras: CheckOp, operat
         pytest.param(lambda x: ops.vectorized_map(lambda v: ops.cumsum(v) * ops.sum(x, 0), x), id="vectorized map"),
     ],
 )  # fmt: skip
-def test_a_function_runs_along_the_first_axis(equal_to_keras: CheckOp, operators: Count, function: Any) -> None:
+def test_a_function_runs_along_the_first_axis(
+    equal_to_keras: CheckOp, operators: Count, function: Any
+) -> None:
     model = equal_to_keras(_model(function, (4,)), _X)
     assert operators(model)["Scan"] == 1
 
@@ -111,7 +117,7 @@ def test_associative_scan(check_op: CheckOp, axis: int, reverse: bool) -> None:
 
 
 def test_a_loop_uses_the_weights_of_layers_around_it(equal_to_keras: CheckOp) -> None:
-    class Refine(keras.Layer):
+    class Refine(keras.Layer):  # type: ignore[misc]  # keras has no type information
         def __init__(self) -> None:
             super().__init__()
             self.dense = keras.layers.Dense(4, activation="tanh")

@@ -158,7 +158,9 @@ _BINARY = {
 
 
 @pytest.mark.parametrize(("name", "xs"), [pytest.param(n, xs, id=n) for n, xs in _BINARY.items()])
-def test_functions_of_two_tensors(check_op: CheckOp, name: str, xs: tuple[NDArray[Any], NDArray[Any]]) -> None:
+def test_functions_of_two_tensors(
+    check_op: CheckOp, name: str, xs: tuple[NDArray[Any], NDArray[Any]]
+) -> None:
     check_op(getattr(ops, name), *xs)
 
 
@@ -220,7 +222,7 @@ def test_broadcasting_follows_numpy(check_op: CheckOp) -> None:
         pytest.param(-1.0, 2.0, id="numbers"),
         pytest.param(None, 2.0, id="above only"),
         pytest.param(-1.0, None, id="below only"),
-        pytest.param(np.float32([-1, -2, -3, 0, 0]), 4.0, id="array and number"),
+        pytest.param(np.array([-1, -2, -3, 0, 0], np.float32), 4.0, id="array and number"),
     ],
 )
 def test_clip(check_op: CheckOp, low: Any, high: Any) -> None:

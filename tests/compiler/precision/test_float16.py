@@ -14,7 +14,7 @@ FEATURES = np.random.default_rng(0).standard_normal((16, 8), np.float32)
 Lower = Callable[[keras.Model], Any]
 
 
-class Running(keras.layers.Layer):
+class Running(keras.layers.Layer):  # type: ignore[misc]  # keras has no type information
     """A cell of nobody's: what it saw so far, weighted."""
 
     state_size = 8
@@ -30,7 +30,7 @@ class Running(keras.layers.Layer):
 
 def types(model: ir.Model, operator: str) -> list[str]:
     """Return the types of the results of an operator."""
-    return [node.outputs[0].dtype.name for node in model.graph if node.op_type == operator]
+    return [str(node.outputs[0].dtype) for node in model.graph if node.op_type == operator]
 
 
 def chain(*between: layers.Layer, before: tuple[layers.Layer, ...] = ()) -> keras.Model:

@@ -108,7 +108,11 @@ def typed_with(**contents: list[Any]) -> Callable[[Any, Any], None]:
 
 
 def outputs(*names: str) -> Callable[[Any, Any], None]:
-    return lambda request, _: [request.outputs.add(name=name) for name in names] and None
+    def edit(request: Any, _: Any) -> None:
+        for name in names:
+            request.outputs.add(name=name)
+
+    return edit
 
 
 TEXT = b"\1\0\0\0a\2\0\0\0bc"
@@ -161,7 +165,7 @@ def ask(channel: grpc.Channel, oip: Any, request: Any) -> Any:
     try:
         return oip.stub(channel).ModelInfer(request, timeout=20)
     except grpc.RpcError as error:
-        return error.code(), error.details()  # type: ignore[attr-defined]  # every call's error is a Call
+        return error.code(), error.details()
 
 
 @pytest.mark.parametrize("edit", [pytest.param(edit, id=name) for name, edit in CASES.items()])

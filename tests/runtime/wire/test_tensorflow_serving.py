@@ -97,7 +97,8 @@ def answer(response: Any, datatype: str) -> np.ndarray[Any, Any]:
     assert entry.value.dtype == number
     values: Any = np.array(list(getattr(entry.value, field)), np.uint16 if datatype == "FP16" else dtype)
     values = values.view(np.float16) if datatype == "FP16" else values
-    return values.reshape([each.size for each in entry.value.tensor_shape.dim])
+    shaped: np.ndarray[Any, Any] = values.reshape([each.size for each in entry.value.tensor_shape.dim])
+    return shaped
 
 
 def predict(channel: grpc.Channel, message: Any) -> Any:

@@ -2,8 +2,8 @@
 
 A layer may call `backend.nn.relu(x)` or `self.backend.image.resize(x)`, which compute at once and cannot
 take a symbol. Nearly all of these functions exist under the same name in `keras.ops`: a call with a symbol
-goes there. Those that make tensors from sizes alone are lowered here. So are random ones and loops, even where
-no symbol is among their arguments: the result is no constant, or the loop's body may have symbols in sight.
+goes there. Those that make tensors from sizes alone are lowered here. So are random ones and loops, even
+where no symbol is among their arguments: the result is no constant, or the loop's body may see symbols.
 """
 
 from __future__ import annotations

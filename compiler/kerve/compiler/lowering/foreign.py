@@ -138,7 +138,8 @@ def _adopt(g: Lowering, graph: ir.Graph, given: Mapping[ir.Value, Any]) -> list[
     values: _Values = dict(given)
     _adopt_nodes(g, graph, values)
     outputs = [_current(g, output, values) for output, _, _ in declared]
-    return [_output(value, *known) for value, (_, *known) in zip(outputs, declared, strict=True)]
+    pairs = zip(outputs, declared, strict=True)
+    return [_output(value, dtype, shape) for value, (_, dtype, shape) in pairs]
 
 
 def _adopt_nodes(g: Lowering, graph: ir.Graph, values: _Values) -> None:
@@ -244,7 +245,8 @@ def _output(value: Any, dtype: ir.DataType | None, shape: ir.Shape | None) -> Sy
     """Return a result with what TensorFlow knew of its shape."""
     if not isinstance(value, ir.Value):
         raise UntraceableError("its result is complex")
-    value.dtype = value.dtype or dtype
+    if value.dtype is None and dtype is not None:
+        value.dtype = dtype
     if shape is None and value.shape is None:
         raise UntraceableError("the rank of its result is not known")
     if value.producer() is not None and shape is not None:

@@ -86,8 +86,19 @@ def _replacements(g: Lowering) -> Iterator[tuple[object, str, object]]:
     for module in (keras.ops, keras.src.ops, keras.src.ops.core):
         yield module, "shape", shape
     yield from backend.replacements(g)
+    yield keras.src.backend.core, "custom_gradient", _forward
     yield from tensorflow_calls.replacements(g)
     yield from recurrence.replacements(g)
+
+
+def _forward(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that comes with its own gradient, without it."""
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        outputs, _ = function(*args, **kwargs)
+        return outputs
+
+    return forward
 
 
 def _symbolic_call(g: Lowering, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -147,7 +158,7 @@ def _assign(g: Lowering) -> Callable[..., Any]:
 
     def assign(variable: keras.Variable, value: Any) -> Any:
         before = g.state.read(variable)
-        after = g.cast(g.to_value(value), before.dtype)
+        after = g.cast_like(g.to_value(value), before)
         g.state.write(variable, after)
         return Symbol(after)
 

@@ -23,7 +23,7 @@ from kerve.compiler.lowering import dtypes, foreign
 from kerve.compiler.lowering.kernels import KernelBuilder
 from kerve.compiler.lowering.registry import Handler, Handlers
 from kerve.compiler.lowering.state import State
-from kerve.compiler.lowering.symbol import Symbol, is_symbol, symbols_in, symbols_of
+from kerve.compiler.lowering.symbol import Symbol, is_symbol, symbols_of
 
 __all__ = ["LAYER_KEY", "Lowering"]
 
@@ -123,13 +123,13 @@ class Lowering:
         """
         wanted = dtypes.to_onnx(dtype or keras.backend.standardize_dtype(variable.dtype))
         if not isinstance(variable, keras.Variable):  # computed from variables, as LoRA's kernels are
-            computed = keras.ops.convert_to_numpy(variable)
+            computed = as_array(variable)
             return self.cast(self.constant(transform(computed) if transform else computed, role), wanted)
         key = (id(variable), role)
         if key not in self._weights:
-            array = keras.ops.convert_to_numpy(variable.value)
+            array = as_array(variable.value)
             if array.dtype != variable._dtype and str(variable._dtype) != "string":
-                array = keras.ops.convert_to_numpy(variable._value)  # the stored value, not an autocast copy
+                array = as_array(variable._value)  # the stored value, not an autocast copy
             array = np.asarray(array) if transform is None else np.ascontiguousarray(transform(array))
             self._weights[key] = self._initializer(array, variable.path + (f":{role}" if role else ""))
             self._pinned.append(variable)  # an id is only unique while its object lives
@@ -142,7 +142,7 @@ class Lowering:
     def copy(self, value: ir.Value) -> ir.Value:
         """Return the same tensor as another value."""
         copy = self.op.Identity(value)
-        copy.dtype, copy.shape = value.dtype, value.shape
+        copy.type, copy.shape = value.type, value.shape
         return copy
 
     def handler(self, name: str) -> Handler | None:
@@ -153,6 +153,11 @@ class Lowering:
         """Return `x` in the given type; the same value if it already has it."""
         wanted = dtypes.to_onnx(dtype) if isinstance(dtype, str) else dtype
         return x if x.dtype == wanted else self.op.Cast(x, to=int(wanted))
+
+    def cast_like(self, x: ir.Value, other: ir.Value) -> ir.Value:
+        """Return `x` in the type of another value."""
+        assert other.dtype is not None
+        return self.cast(x, other.dtype)
 
     def dim(self, x: ir.Value, axis: int) -> int | ir.Value:
         """Return one dimension of `x`: an int where it is known, else an INT64 tensor of shape [1]."""
@@ -210,7 +215,7 @@ class Lowering:
         if isinstance(x, np.ndarray | np.generic):
             return self.constant(x)
         if keras.ops.is_tensor(x):
-            return self.constant(keras.ops.convert_to_numpy(x))
+            return self.constant(as_array(x))
         return x
 
     # -- operations ----------------------------------------------------------------------------------
@@ -304,7 +309,9 @@ class Lowering:
             outputs = foreign.trace(self, call, args, kwargs)
         except foreign.UntraceableError as error:
             raise self.refuse(f"{what}{error}", foreign.REMEDY) from (cause or error)
-        self.warn(f"{what}converted from TensorFlow's trace of it" + (f" ({_first_line(cause)})" if cause else ""))
+        self.warn(
+            f"{what}converted from TensorFlow's trace of it" + (f" ({_first_line(cause)})" if cause else "")
+        )
         return outputs
 
     # -- bookkeeping ---------------------------------------------------------------------------------
@@ -366,6 +373,11 @@ def _infer(operation: keras.Operation, args: tuple[Any, ...], kwargs: dict[str, 
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def as_array(tensor: Any) -> NDArray[Any]:
+    """Return an eager tensor as an array; NumPy alone cannot take a scalar of bfloat16."""
+    return np.asarray(tensor.numpy() if hasattr(tensor, "numpy") else keras.ops.convert_to_numpy(tensor))
 
 
 def _given(kwargs: dict[str, Any]) -> dict[str, Any]:

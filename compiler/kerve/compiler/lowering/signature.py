@@ -58,7 +58,7 @@ def finish(g: Lowering, model: keras.Model, results: Any) -> Any:
     for name, (_, symbol) in zip(names, leaves, strict=True):
         value = _own(g, symbol.value)
         value.name = name
-        value.shape = ir.Shape(_named_dims(value.shape))
+        value.shape = ir.Shape(_named_dims(value.shape or ()))
         g.graph.outputs.append(value)
     for name, last in g.state.last:
         value = _own(g, last)

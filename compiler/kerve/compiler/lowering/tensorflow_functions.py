@@ -108,7 +108,7 @@ class _Sizes(Symbol):
         return iter(ops.shape(self._of))
 
 
-def _shape(g: Lowering, input: Any, out_type: Any = tf.int32) -> Any:  # noqa: A002, ARG001
+def _shape(g: Lowering, input: Any, out_type: Any = tf.int32) -> Any:
     if None not in input.shape:
         return tf.constant(list(input.shape), out_type)
     return _Sizes(g, input, _dtype(out_type))
@@ -147,7 +147,7 @@ def _axes(axis: Any) -> Any:
 
 
 def _arg(function: _Function) -> _Function:
-    def arg(g: Lowering, input: Any, axis: Any = None, output_type: Any = tf.int64) -> Any:  # noqa: A002
+    def arg(g: Lowering, input: Any, axis: Any = None, output_type: Any = tf.int64) -> Any:
         return ops.cast(function(input, axis=_known(axis) or 0), _dtype(output_type))
 
     return arg
@@ -171,7 +171,7 @@ def _split(g: Lowering, value: Any, num_or_size_splits: Any, axis: Any = 0, num:
     return ops.split(value, np.cumsum(sizes)[:-1].tolist(), axis=_known(axis))
 
 
-def _squeeze(g: Lowering, input: Any, axis: Any = None) -> Any:  # noqa: A002
+def _squeeze(g: Lowering, input: Any, axis: Any = None) -> Any:
     axis = _known(axis)
     axes = [axis] if isinstance(axis, int) else axis
     if axes is None and None in input.shape:
@@ -244,7 +244,7 @@ def _cumsum(g: Lowering, x: Any, axis: Any = 0, exclusive: bool = False, reverse
 _TopK = namedtuple("_TopK", ["values", "indices"])  # as TensorFlow returns them
 
 
-def _top_k(g: Lowering, input: Any, k: Any = 1, sorted: bool = True, **_: Any) -> Any:  # noqa: A002
+def _top_k(g: Lowering, input: Any, k: Any = 1, sorted: bool = True, **_: Any) -> Any:
     return _TopK(*ops.top_k(input, _known(k) or k, sorted=sorted))
 
 
@@ -271,7 +271,7 @@ def _batch_normalization(
     return result if offset is None else ops.add(result, offset)
 
 
-def _convolution(g: Lowering, input: Any, filters: Any, strides: Any, padding: Any, **rest: Any) -> Any:  # noqa: A002
+def _convolution(g: Lowering, input: Any, filters: Any, strides: Any, padding: Any, **rest: Any) -> Any:
     layout = rest.get("data_format") or "NHWC"
     if not isinstance(padding, str) or not layout.endswith("C"):
         return NotImplemented
@@ -287,7 +287,7 @@ def _convolution(g: Lowering, input: Any, filters: Any, strides: Any, padding: A
 
 
 def _pooling(function: _Function) -> _Function:
-    def pool(g: Lowering, input: Any, ksize: Any, strides: Any, padding: Any, **rest: Any) -> Any:  # noqa: A002
+    def pool(g: Lowering, input: Any, ksize: Any, strides: Any, padding: Any, **rest: Any) -> Any:
         layout = rest.get("data_format") or "NHWC"
         if not isinstance(padding, str) or not layout.endswith("C"):
             return NotImplemented
@@ -328,7 +328,7 @@ def _norm(
     tensor: Any,
     ord: Any = "euclidean",
     axis: Any = None,
-    keepdims: bool = False,  # noqa: A002
+    keepdims: bool = False,
 ) -> Any:
     if ord == "euclidean":
         return ops.sqrt(ops.sum(ops.square(tensor), axis=_axes(axis), keepdims=bool(keepdims)))

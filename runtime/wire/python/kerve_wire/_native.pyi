@@ -16,7 +16,7 @@ class Batch:
 
     @property
     def inputs(self) -> dict[str, NDArray[Any]]:
-        """One contiguous read-only array per input, the rows of all requests on axis 0, padding at the end."""
+        """One contiguous read-only array per input: the rows of all requests on axis 0, then padding."""
 
     @property
     def rows(self) -> int:

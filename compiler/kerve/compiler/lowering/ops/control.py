@@ -48,7 +48,7 @@ def _body(g: Lowering, inputs: Sequence[ir.Value], run: Callable[[], Sequence[ir
 
 
 def _typed(value: ir.Value, dtype: ir.DataType | None, shape: Sequence[Any]) -> ir.Value:
-    value.dtype = dtype
+    value.type = None if dtype is None else ir.TensorType(dtype)
     value.shape = ir.Shape(shape)
     return value
 
@@ -123,7 +123,7 @@ def loop(
         after = [_value(g, leaf) for leaf in keras.tree.flatten(carried)]
         condition = operand(g, going, ir.DataType.BOOL) if isinstance(going, bool) else _value(g, going)
         condition = g.op.Reshape(g.cast(condition, "bool"), g.shape([]))
-        return [condition, *(g.cast(new, old.dtype) for new, old in zip(after, initial, strict=True))]
+        return [condition, *(g.cast_like(new, old) for new, old in zip(after, initial, strict=True))]
 
     body = _body(g, [iteration, _formal("going", ir.DataType.BOOL, []), *formals], run)
     results = _several(g.ops.Loop(trips, start, *initial, body=body, _outputs=len(initial)))
@@ -197,7 +197,7 @@ def scan_axis(
         )
         structures.append(y)
         carried = [_value(g, leaf) for leaf in keras.tree.flatten(after)]
-        carried = [g.cast(new, old.dtype) for new, old in zip(carried, states, strict=True)]
+        carried = [g.cast_like(new, old) for new, old in zip(carried, states, strict=True)]
         return [*carried, *(_value(g, leaf) for leaf in _leaves(y))]
 
     body = _body(g, [*formal_states, *formal_slices], run)

@@ -378,7 +378,7 @@ def _nan_to_num(operation: Any, x: Any) -> Any:
 def ir_limits(dtype: str) -> tuple[float, float]:
     """Return the least and the greatest finite number of a Keras dtype."""
     onnx_dtype = dtypes.to_onnx(dtype)
-    return onnx_dtype.min, onnx_dtype.max
+    return float(onnx_dtype.min), float(onnx_dtype.max)
 
 
 def _skipping_nan(choose: Any) -> Any:

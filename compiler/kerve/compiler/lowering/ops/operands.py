@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 
-def composite(fn: Callable[..., Any]) -> Handler:
+def composite(fn: Any) -> Handler:
     """Make a handler of a function that computes the operation with other operations of Keras.
 
     `fn` receives the operation, then what its `call` receives.
@@ -110,6 +110,7 @@ def _extent(value: ir.Value) -> tuple[ir.Value, int] | None:
         if node is None or node.op_type != op_type or node.inputs[0] is None:
             return None
         value = node.inputs[0]
+    assert node is not None  # the last of the three
     start = node.attributes.get_int("start", 0)
     return value, start
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from kerve.compiler.lowering.lowering import Lowering
-from kerve.compiler.lowering.ops.operands import operand, rank
+from kerve.compiler.lowering.ops.operands import operand, rank, write
 from kerve.compiler.lowering.registry import Handler, Handlers
 
 HANDLERS = Handlers()
@@ -18,7 +18,7 @@ def _blocks(onnx_op: str) -> Handler:
     def handler(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
         last = operation.data_format == "channels_last"
         x = g.op.Transpose(x, perm=[0, 3, 1, 2]) if last else x
-        x = getattr(g.op, onnx_op)(x, blocksize=operation.block_size)
+        x = write(g, onnx_op, x, blocksize=operation.block_size)
         return g.op.Transpose(x, perm=[0, 2, 3, 1]) if last else x
 
     return handler

@@ -123,8 +123,8 @@ def cumprod(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
     assert x.shape is not None
     axis %= rank(x)
     rest = [size for index, size in enumerate(x.shape) if index != axis]
-    product = ir.Value(name="product", type=ir.TensorType(x.dtype), shape=ir.Shape(rest))
-    factor = ir.Value(name="factor", type=ir.TensorType(x.dtype), shape=ir.Shape(rest))
+    product = ir.Value(name="product", type=x.type, shape=ir.Shape(rest))
+    factor = ir.Value(name="factor", type=x.type, shape=ir.Shape(rest))
     body = ir.Graph([product, factor], [], nodes=[], opset_imports={"": g.opset}, name="cumprod")
     with g.subgraph(body):
         grown = g.op.Mul(product, factor)
@@ -134,7 +134,7 @@ def cumprod(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
     _, running = g.ops.Scan(
         ones, x, body=body, num_scan_inputs=1, scan_input_axes=[axis], scan_output_axes=[axis], _outputs=2
     )
-    running.dtype, running.shape = x.dtype, x.shape
+    running.type, running.shape = x.type, x.shape
     return running
 
 

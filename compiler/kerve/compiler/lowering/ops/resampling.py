@@ -26,7 +26,7 @@ HANDLERS = Handlers()
 _CUBIC_STEPS = 1024
 
 
-def resize(  # noqa: PLR0913  # the arguments of Keras's function
+def resize(  # the arguments of Keras's function
     g: Lowering,
     images: Any,
     size: Any,

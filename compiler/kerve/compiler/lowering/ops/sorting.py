@@ -137,7 +137,7 @@ def unique(g: Lowering, operation: Any, x: ir.Value) -> Any:
     attributes = {} if operation.axis is None else {"axis": operation.axis}
     values, index, inverse, counts = g.ops.Unique(x, sorted=int(operation.sorted), **attributes, _outputs=4)
     for result in (values, index, inverse, counts):
-        result.dtype = x.dtype if result is values else ir.DataType.INT64
+        result.type = x.type if result is values else ir.TensorType(ir.DataType.INT64)
         if result.shape is None:
             result.shape = ir.Shape([None])
     if operation.return_inverse and operation.axis is None:

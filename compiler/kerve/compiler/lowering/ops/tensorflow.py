@@ -82,7 +82,7 @@ def _random(kind: str) -> Handler:
     def handler(g: Lowering, attributes: _Attributes, shape: ir.Value, *_: Any) -> Any:
         sizes = shape.const_value.numpy().tolist() if shape.const_value is not None else None
         if sizes is None:
-            count = shape.shape[0] if shape.shape is not None else None
+            count: Any = shape.shape[0] if shape.shape is not None else None
             sizes = [
                 g.wrap(g.op.Gather(shape, g.constant(np.int64(n), "axis"))) for n in range(int(count or 0))
             ]

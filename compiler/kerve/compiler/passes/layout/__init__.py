@@ -20,7 +20,7 @@ from kerve.compiler.passes.editing import Editor
 from kerve.compiler.passes.explaining import ExplainedPass
 from kerve.compiler.passes.layout.assignment import assign
 from kerve.compiler.passes.layout.cost import total
-from kerve.compiler.passes.layout.nets import is_transpose, nets_of
+from kerve.compiler.passes.layout.nets import Net, is_transpose, nets_of
 from kerve.compiler.passes.layout.placement import Placement
 from kerve.compiler.passes.layout.proposal import ideas, propose
 from kerve.compiler.passes.layout.remarks import remark
@@ -50,25 +50,26 @@ class Layout(ExplainedPass):
 
 
 def _arrange(graph: ir.Graph, editor: Editor) -> bool:
-    before = [node for node in graph if is_transpose(node)]
-    if not before:
+    if not any(map(is_transpose, graph)):
         return False
     rewrite(graph, nets_of(graph), {}, editor)
-    while _improve(graph, editor):
-        pass
-    return before != [node for node in graph if is_transpose(node)]
-
-
-def _improve(graph: ir.Graph, editor: Editor) -> bool:
-    """Change what gains most, if anything does."""
     nets = nets_of(graph)
+    cost = total(nets, {})
+    while moved := _best(graph, nets):
+        rewrite(graph, nets, moved, editor)
+        nets = nets_of(graph)
+        before, cost = cost, total(nets, {})
+        assert cost < before, "the layout pass goes in circles"
+    return True
+
+
+def _best(graph: ir.Graph, nets: list[Net]) -> dict[ir.Node, Placement]:
+    """Return the change that gains most; nothing if none gains anything."""
     best: dict[ir.Node, Placement] = {}
-    lowest = total(nets, {})
+    lowest = total(nets, best)
     for idea in ideas(graph):
         moved = assign(nets, propose(graph, idea))
         cost = total(nets, moved)
         if cost < lowest:
             best, lowest = moved, cost
-    if best:
-        rewrite(graph, nets, best, editor)
-    return bool(best)
+    return best

@@ -27,8 +27,8 @@ _TRANSPOSE = 1 << 48
 #: Only axes of size one move: a Reshape, which copies nothing.
 _RESHAPE = 1
 
-#: What is assumed where a size is open: one for the first axis, which is the batch, and this for others.
-_OPEN = 32
+#: What is assumed where a size is open; the same on every axis, or the cost would depend on the order.
+_OPEN = 8
 
 #: The nodes that work in their other layout.
 Moved = Mapping[ir.Node, Placement]
@@ -57,8 +57,7 @@ def conversion(net: Net, have: Perm, want: Perm) -> int:
     dims = shape_dims(net.tensor)
     if keeps_order(change, [dims[axis] for axis in have]):
         return _RESHAPE
-    first, *others = dims_of(net.tensor)
-    return _TRANSPOSE + (first or 1) * prod(_OPEN if size is None else size for size in others)
+    return _TRANSPOSE + prod(_OPEN if size is None else size for size in dims_of(net.tensor))
 
 
 def total(nets: Collection[Net], moved: Moved) -> int:
