@@ -57,6 +57,15 @@ def test_numbers_are_rescaled(
     equal_to_keras(single(layer(), (4, 3), dtype=dtype), np.abs(numbers(4, 3)).astype(dtype))
 
 
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float64"])
+def test_numbers_are_rescaled_in_every_type(equal_to_keras: Check, policy: str) -> None:
+    keras.config.set_dtype_policy(policy)
+    x = keras.Input((4, 3))
+    model = keras.Model(x, [layers.Rescaling(0.5, -1)(x), layers.Normalization(mean=1.0, variance=2.0)(x)])
+    tolerance = {"mixed_float16": 1e-2, "mixed_bfloat16": 5e-2, "float64": 1e-9}[policy]
+    equal_to_keras(model, numbers(4, 3).astype(x.dtype), rtol=tolerance, atol=tolerance)
+
+
 def test_normalization_computes_its_constants_when_it_is_compiled(
     equal_to_keras: Check, single: Single, operators: Count
 ) -> None:
