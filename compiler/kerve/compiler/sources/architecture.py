@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from kerve.compiler.errors import LoadError
+from kerve.compiler.sources import failures
 
 __all__ = ["Architecture", "read"]
 
@@ -45,15 +46,19 @@ def read(path: Path) -> Architecture:
         text = path.read_text("utf-8")
         config = json.loads(text) if text.lstrip().startswith("{") else _from_yaml(path, text)
     except (ValueError, RecursionError) as error:  # broken encoding or JSON
-        raise LoadError(
-            f"{path} is neither JSON nor YAML ({error}); expected what model.to_json() writes"
-        ) from error
+        raise _unreadable(path, error) from error
     if not isinstance(config, dict) or "class_name" not in config or "config" not in config:
         raise LoadError(
             f"{path} is not the architecture of a Keras model; expected class_name and config, as "
             "model.to_json() writes it"
         )
     return Architecture(path, config)
+
+
+def _unreadable(path: Path, error: Exception) -> LoadError:
+    return LoadError(
+        f"{path} is neither JSON nor YAML ({failures.one_line(error)}); expected what model.to_json() writes"
+    )
 
 
 class _Loader(yaml.SafeLoader):
@@ -86,9 +91,7 @@ def _from_yaml(path: Path, text: str) -> Any:
             "such files are never loaded: write the architecture with model.to_json()"
         ) from error
     except yaml.YAMLError as error:
-        raise LoadError(
-            f"{path} is neither JSON nor YAML ({error}); expected what model.to_json() writes"
-        ) from error
+        raise _unreadable(path, error) from error
     if sum(1 for _ in _nodes(config)) > _MOST_NODES:
         raise LoadError(f"{path} unfolds to more than {_MOST_NODES:,} values, as a YAML bomb does")
     return config

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -65,9 +64,19 @@ def recognise(path: Path) -> Recognised:
 def _folder(path: Path) -> Recognised:
     if any((path / name).is_file() for name in _SAVED_MODEL_FILES):
         return Recognised(Kind.SAVED_MODEL, path)
+    if (path / "config.json").is_file() and (path / "metadata.json").is_file():
+        return _unpacked_archive(path)
     if (path / "checkpoint").is_file():
         return Recognised(Kind.CHECKPOINT, _latest_checkpoint(path))
     raise LoadError(f"the folder {path} holds neither saved_model.pb nor a checkpoint; {_ACCEPTED}")
+
+
+def _unpacked_archive(path: Path) -> Recognised:
+    """A `.keras` archive may be kept as a folder, as on model hubs."""
+    with guards.hdf5(path / "model.weights.h5"):
+        config = _parsed(path / "config.json", (path / "config.json").read_bytes())
+        metadata = _parsed(path / "metadata.json", (path / "metadata.json").read_bytes())
+    return _with_metadata(path, config, metadata)
 
 
 def _latest_checkpoint(folder: Path) -> Path:
@@ -108,17 +117,21 @@ def _archive(path: Path) -> Recognised:
             raise LoadError(
                 f"{path} is a zip file without config.json and metadata.json, so no Keras model; {_ACCEPTED}"
             )
-        config = _json(path, archive, "config.json")
-        metadata = _json(path, archive, "metadata.json")
+        config = _parsed(path / "config.json", archive.read("config.json"))
+        metadata = _parsed(path / "metadata.json", archive.read("metadata.json"))
+    return _with_metadata(path, config, metadata)
+
+
+def _with_metadata(path: Path, config: Any, metadata: Any) -> Recognised:
     version = str(metadata.get("keras_version", "")) if isinstance(metadata, dict) else ""
     return Recognised(Kind.ARCHIVE, path, version, config)
 
 
-def _json(path: Path, archive: zipfile.ZipFile, member: str) -> Any:
+def _parsed(name: Path, content: bytes) -> Any:
     try:
-        return json.loads(archive.read(member))
+        return json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise LoadError(f"{member} in {path} is not JSON ({error}); the archive is damaged") from error
+        raise LoadError(f"{name} is not JSON ({error}); the archive is damaged") from error
 
 
 def _hdf5(path: Path) -> Recognised:

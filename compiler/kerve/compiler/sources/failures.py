@@ -9,7 +9,9 @@ from pathlib import Path
 
 from kerve.compiler.errors import CompileError, LoadError
 
-__all__ = ["explained", "first_line"]
+__all__ = ["explained", "one_line"]
+
+_LONGEST = 300
 
 _OWN_CODE = (
     "name the module that defines it with --import MODULE (custom_objects= in Python), "
@@ -50,11 +52,11 @@ def explained(path: Path) -> Iterator[None]:
     except Exception as error:
         text = str(error)
         remedy = next((remedy for pattern, remedy in _REMEDIES if pattern.search(text)), _OTHERWISE)
-        raise LoadError(f"cannot load {path}: {first_line(error)}; {remedy}") from error
+        raise LoadError(f"cannot load {path}: {one_line(error)}; {remedy}") from error
 
 
-def first_line(error: BaseException) -> str:
-    """Return what an error says, in one line that is not too long."""
-    lines = str(error).strip().splitlines()
-    text = lines[0].strip().rstrip(".;:") if lines else type(error).__name__
-    return text if len(text) <= 300 else f"{text[:297]}..."
+def one_line(error: BaseException) -> str:
+    """Return what an error says first, in one line that is not too long."""
+    paragraph = str(error).strip().partition("\n\n")[0]
+    text = " ".join(paragraph.split()).rstrip(".;:") or type(error).__name__
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."

@@ -76,7 +76,12 @@ def hdf5(path: Path) -> Iterator[h5py.File]:
         try:
             _check_objects(path, opened)
             yield opened
-        except (OSError, RuntimeError) as error:  # what h5py raises for damaged contents
+        except (
+            OSError,
+            RuntimeError,
+            KeyError,
+            ValueError,
+        ) as error:  # what h5py raises for damaged contents
             raise LoadError(f"{path} is a damaged HDF5 file ({error}); copy or save it again") from error
 
 

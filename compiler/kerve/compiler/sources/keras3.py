@@ -28,7 +28,7 @@ def from_object(model: keras.Model) -> KerasSource:
 def from_file(found: Recognised, custom_objects: Mapping[str, Any], trust: bool) -> KerasSource:
     """Read a `.keras` archive or a whole model in HDF5; raises `LoadError`."""
     with tempfile.TemporaryDirectory() as folder, failures.explained(found.path):
-        link = Path(folder) / f"model{_SUFFIXES[found.kind]}"
+        link = Path(folder) / ("model" if found.path.is_dir() else f"model{_SUFFIXES[found.kind]}")
         link.symlink_to(found.path.absolute())
         model = keras.saving.load_model(
             link, custom_objects=dict(custom_objects), compile=False, safe_mode=not trust

@@ -39,7 +39,7 @@ def restore(model: keras.Model, config: Any, custom_objects: Mapping[str, Any]) 
                 weighted_metrics=_each(_unnested(config.get("weighted_metrics"), single), _metric),
             )
     except Exception as error:  # noqa: BLE001  # a loss that cannot be restored must not keep the model from serving
-        return [f"the loss and metrics could not be restored ({failures.first_line(error)})"]
+        return [f"the loss and metrics could not be restored ({failures.one_line(error)})"]
     return []
 
 

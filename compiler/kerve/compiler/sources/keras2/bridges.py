@@ -33,6 +33,7 @@ class OldFunction(keras.Operation):  # type: ignore[misc]  # keras has no type i
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function."""
+        _refuse_symbols("a function of TensorFlow", (args, kwargs))
         return self._function.content(*args, **kwargs)
 
     def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
@@ -64,8 +65,7 @@ class OldLayer(keras.layers.Layer):  # type: ignore[misc]  # keras has no type i
     def call(self, *args: Any, **kwargs: Any) -> Any:
         """Call the old layer in inference mode."""
         old = self._old.content
-        if any(isinstance(leaf, keras.KerasTensor) for leaf in keras.tree.flatten((args, kwargs))):
-            raise TypeError(f"a {type(old).__name__} of Keras 2 computes with TensorFlow only")
+        _refuse_symbols(f"a {type(old).__name__} of Keras 2", (args, kwargs))
         if old._expects_training_arg:
             kwargs.setdefault("training", False)
         return old(*args, **kwargs)
@@ -122,6 +122,12 @@ class NewLayer(tf_keras.layers.Layer):  # type: ignore[misc]  # tf_keras has no 
 def for_tf_keras(own: Mapping[str, Any]) -> dict[str, Any]:
     """Return the author's objects, with stand-ins for the layers that are written for Keras 3."""
     return {name: _stand_in(name, value) for name, value in own.items()}
+
+
+def _refuse_symbols(what: str, structure: Any) -> None:
+    """Say what TensorFlow would say at length: the lowering then lets it trace on tensors of its own."""
+    if any(isinstance(leaf, keras.KerasTensor) for leaf in keras.tree.flatten(structure)):
+        raise TypeError(f"{what} takes tensors of TensorFlow only")
 
 
 def _dense(structure: Any) -> Any:

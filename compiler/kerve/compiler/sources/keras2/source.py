@@ -51,7 +51,7 @@ def from_model(old: tf_keras.Model, record: manifest_pb2.Source) -> KerasSource:
             record=record,
             model=whole.as_model(lambda arguments: call(arguments, training=False), inputs, old.name, names),
             original=call,
-            warnings=[f"converted by TensorFlow as a whole: {failures.first_line(error)}"],
+            warnings=[f"converted by TensorFlow as a whole: {failures.one_line(error)}"],
         )
 
 
