@@ -54,7 +54,11 @@ def test_integers_are_looked_up(
 
 
 @pytest.mark.parametrize("mode", ["int", "tf_idf", *ENCODINGS])
-@pytest.mark.parametrize("options", [{}, {"mask_token": ""}], ids=["plain", "masked"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"mask_token": ""}, {"mask_token": "", "num_oov_indices": 3}],
+    ids=["plain", "masked", "many-unknown"],
+)
 def test_strings_are_looked_up(
     equal_to_keras: Check, single: Single, mode: str, options: dict[str, Any]
 ) -> None:
@@ -109,7 +113,6 @@ def test_a_token_that_keras_does_not_accept_stops_the_graph(single: Single) -> N
         pytest.param(
             lambda: layers.StringLookup(), "string", "it has no vocabulary; call its adapt", id="empty"
         ),
-        pytest.param(lambda: layers.Hashing(4), "string", "it hashes strings", id="hashed strings"),
         pytest.param(
             lambda: layers.CategoryEncoding(4, sparse=True),
             "int32",
@@ -179,11 +182,52 @@ def test_any_integer_falls_into_the_bucket_of_keras(single: Single, salt: list[i
     check()
 
 
+@pytest.mark.parametrize("salt", [None, [3, -7]], ids=["FarmHash", "SipHash"])
+def test_any_string_falls_into_the_bucket_of_keras(single: Single, salt: list[int] | None) -> None:
+    layer = layers.Hashing(1_000_003, salt=salt)
+    session = ort.InferenceSession(
+        ir.to_proto(lower(single(layer, (1,), dtype="string")).model).SerializeToString()
+    )
+    name = session.get_inputs()[0].name
+
+    @settings(max_examples=40, deadline=None)
+    @given(st.lists(st.text(st.sampled_from("ab0-éß→你😀 "), max_size=90), min_size=1, max_size=5))
+    @example(
+        ["x" * length for length in range(70)] + ["y" * length for length in (127, 128, 129, 192, 193, 500)]
+    )
+    @example([""])
+    def check(texts: list[str]) -> None:
+        rows = np.array([[text] for text in texts], object)
+        np.testing.assert_array_equal(session.run(None, {name: rows})[0], layer(rows))
+
+    check()
+
+
+def test_a_character_beyond_the_table_stops_the_graph(single: Single) -> None:
+    model = single(layers.Hashing(10), (1,), dtype="string")
+    session = ort.InferenceSession(ir.to_proto(lower(model).model).SerializeToString())
+    with pytest.raises(ort.capi.onnxruntime_pybind11_state.InvalidArgument, match="out of data bounds"):
+        session.run(None, {session.get_inputs()[0].name: np.array([["\U00020000"]], object)})
+
+
 @pytest.mark.parametrize("mode", ["int", *ENCODINGS])
 @pytest.mark.parametrize("dtype", ["int32", "int64", "float32"])
 def test_hashes_are_encoded(equal_to_keras: Check, single: Single, mode: str, dtype: str) -> None:
     model = single(layers.Hashing(5, output_mode=mode, mask_value=3), (4,), dtype=dtype)
     equal_to_keras(model, NUMBERS.astype(dtype))
+
+
+@pytest.mark.parametrize("mode", ["int", *ENCODINGS])
+def test_strings_are_hashed_and_encoded(equal_to_keras: Check, single: Single, mode: str) -> None:
+    model = single(layers.Hashing(5, output_mode=mode, mask_value="b"), (4,), dtype="string")
+    equal_to_keras(model, WORDS)
+
+
+@pytest.mark.parametrize("mode", ["int", "one_hot"])
+def test_words_and_integers_are_crossed(equal_to_keras: Check, mode: str) -> None:
+    word, number = keras.Input((1,), dtype="string"), keras.Input((1,), dtype="int64")
+    model = keras.Model([word, number], layers.HashedCrossing(1000, output_mode=mode)([word, number]))
+    equal_to_keras(model, [WORDS[:, :1], NUMBERS[:, :1]])
 
 
 @pytest.mark.parametrize("mode", ["int", "one_hot"])

@@ -15,12 +15,12 @@ import numpy as np
 import onnx_ir as ir
 
 from kerve.compiler.lowering.layers.categorical import look_up
+from kerve.compiler.lowering.layers.characters import characters, strings
 from kerve.compiler.lowering.layers.encoding import label
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.ops.control import loop
 from kerve.compiler.lowering.ops.operands import rank
 from kerve.compiler.lowering.registry import Handlers
-from kerve.compiler.lowering.symbol import static_shape
 
 HANDLERS = Handlers()
 
@@ -78,33 +78,25 @@ def _split(g: Lowering, layer: Any, texts: ir.Value) -> ir.Value:
     if rank(texts) != 1:
         raise g.refuse("it splits texts that lie in more than one row", "give it one text for each row")
     if layer._split == "character":
-        return _characters(g, _standardized(g, texts, table))
+        return characters(g, _standardized(g, texts, table))
     words, _ = g.ops.StringSplit(_standardized(g, texts, table | _SPACES), delimiter="", _outputs=2)
-    return _strings(words, texts)
+    return strings(words, texts)
 
 
 def _standardized(g: Lowering, texts: ir.Value, table: Mapping[str, str]) -> ir.Value:
     """Replace characters of texts [texts]."""
     if not table:
         return texts
-    characters = _characters(g, texts)
-    kinds = label(g, characters, {key: kind for kind, key in enumerate(table, start=1)}, 0)
+    pieces = characters(g, texts)
+    kinds = label(g, pieces, {key: kind for kind, key in enumerate(table, start=1)}, 0)
     replaced = g.op.Gather(g.constant(np.array(["", *table.values()], object), "characters"), kinds)
-    return _joined(g, g.op.Where(g.op.Equal(kinds, 0), characters, replaced))
+    return _joined(g, g.op.Where(g.op.Equal(kinds, 0), pieces, replaced))
 
 
-def _characters(g: Lowering, texts: ir.Value) -> ir.Value:
-    """Cut texts [texts] into characters [texts, characters], empty ones at the end."""
-    g.graph.opset_imports.setdefault("com.microsoft", 1)
-    g.warn("it cuts texts with an operator of ONNX Runtime's own, Tokenizer; no other runtime has it")
-    options = {"separators": [""], "mark": 0, "mincharnum": 1, "pad_value": ""}
-    return _strings(g.op.Tokenizer(texts, **options, _domain="com.microsoft", _version=1), texts)
-
-
-def _joined(g: Lowering, characters: ir.Value) -> ir.Value:
-    """Join the columns of [texts, characters], neighbours to pairs until one is left."""
+def _joined(g: Lowering, pieces: ir.Value) -> ir.Value:
+    """Join the pieces of each text [texts, pieces], neighbours to pairs until one is left."""
     empty = g.constant(np.array([[""]], object), "empty")
-    rows = g.op.Shape(characters, end=1)
+    rows = g.op.Shape(pieces, end=1)
 
     def pair(_: ir.Value, columns: Any) -> tuple[ir.Value, ir.Value]:
         count = g.op.Shape(columns.value, start=1)
@@ -113,9 +105,9 @@ def _joined(g: Lowering, characters: ir.Value) -> ir.Value:
         left, right = (g.op.Slice(even, [start], [_END], [1], [2]) for start in (0, 1))
         return g.op.StringConcat(left, right), g.op.Greater(count, 2)
 
-    columns = g.op.Concat(characters, g.op.Expand(empty, g.op.Concat(rows, [1], axis=0)), axis=1)
+    columns = g.op.Concat(pieces, g.op.Expand(empty, g.op.Concat(rows, [1], axis=0)), axis=1)
     more = g.op.Greater(g.op.Squeeze(g.op.Shape(columns, start=1)), 1)
-    joined = loop(g, _strings(columns, characters), pair, start=more)
+    joined = loop(g, strings(columns, pieces), pair, start=more)
     return g.op.Squeeze(joined, [1])
 
 
@@ -129,13 +121,13 @@ def _ngrams(g: Lowering, layer: Any, words: ir.Value) -> ir.Value:
     groups = [_neighbours(g, words, width, empty) for width in layer._ngrams]
     grams = g.op.Concat(*groups, axis=1) if len(groups) > 1 else groups[0]
     if layer._output_mode != "int" or len(groups) == 1:
-        return _strings(grams, words)  # in order, or in one that does not matter
+        return strings(grams, words)  # in order, or in one that does not matter
     places = g.op.Range(0, g.op.Squeeze(g.op.Shape(grams, start=1)), 1)
     present = g.cast(g.op.Not(g.op.Equal(grams, empty)), "int64")
     count = g.op.Shape(grams, start=1)
     first = g.op.Sub(g.op.Mul(present, count), places)  # words before gaps, each in its order
     _, order = g.ops.TopK(first, count, axis=1, _outputs=2)
-    return _strings(g.op.GatherElements(grams, order, axis=1), words)
+    return strings(g.op.GatherElements(grams, order, axis=1), words)
 
 
 def _neighbours(g: Lowering, words: ir.Value, width: int, empty: ir.Value) -> ir.Value:
@@ -145,10 +137,3 @@ def _neighbours(g: Lowering, words: ir.Value, width: int, empty: ir.Value) -> ir
         grams = g.op.StringConcat(g.op.StringConcat(g.op.Slice(grams, [0], [-1], [1]), space), following)
         grams = g.op.Where(g.op.Equal(following, empty), empty, grams)
     return grams
-
-
-def _strings(value: ir.Value, rows: ir.Value) -> ir.Value:
-    """Give strings in rows and columns their type; ONNX's inference does not know all of the operators."""
-    value.dtype = ir.DataType.STRING
-    value.shape = ir.Shape([static_shape(rows)[0], None])
-    return value

@@ -1,0 +1,70 @@
+"""What strings are made of: ONNX Runtime's own Tokenizer cuts them, tables name the pieces."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from kerve.compiler.lowering.layers.encoding import label
+from kerve.compiler.lowering.lowering import Lowering
+from kerve.compiler.lowering.symbol import static_shape
+
+__all__ = ["characters", "strings", "utf8"]
+
+#: The characters that `utf8` knows: the Basic Multilingual Plane, and the pictures above it.
+_KNOWN = (range(1, 0xD800), range(0xE000, 0x10000), range(0x1F000, 0x1FB00))
+_PADDING, _UNKNOWN = -1, -2
+
+
+def characters(g: Lowering, texts: ir.Value) -> ir.Value:
+    """Cut texts [texts] into characters [texts, characters], empty ones at the end."""
+    if g.opset < 20:
+        raise g.refuse(
+            "its strings need operators that came with opset 20", "compile with --opset 20 or newer"
+        )
+    g.graph.opset_imports.setdefault("com.microsoft", 1)
+    g.warn("it cuts texts with an operator of ONNX Runtime's own, Tokenizer; no other runtime has it")
+    options = {"separators": [""], "mark": 0, "mincharnum": 1, "pad_value": ""}
+    return strings(g.op.Tokenizer(texts, **options, _domain="com.microsoft", _version=1), texts)
+
+
+def strings(value: ir.Value, rows: ir.Value) -> ir.Value:
+    """Give strings in rows and columns their type; ONNX's inference does not know all of the operators."""
+    value.dtype = ir.DataType.STRING
+    value.shape = ir.Shape([static_shape(rows)[0], None])
+    return value
+
+
+def utf8(g: Lowering, texts: ir.Value, padding: int) -> tuple[ir.Value, ir.Value]:
+    """Return the bytes of texts [texts] as INT64 [texts, bytes], zeros at the end, and lengths [texts, 1].
+
+    There are at least `padding` zeros. A character that is not known stops the graph: a Gather beyond
+    the end of its table is the one way that ONNX has to fail.
+    """
+    op = g.op
+    table = {"": _PADDING} | {chr(code): code for codes in _KNOWN for code in codes}
+    codes = label(g, characters(g, texts), table, _UNKNOWN)
+    unknown = g.cast(op.Equal(codes, _UNKNOWN), "int64")
+    codes = op.Add(codes, op.Gather(g.constant(np.zeros(1, np.int64)), unknown))
+    limits = g.constant(np.array([0, 0x80, 0x800, 0x10000]), "limits")
+    sizes = op.ReduceSum(
+        g.cast(op.GreaterOrEqual(op.Unsqueeze(codes, [2]), limits), "int64"), [2], keepdims=0
+    )
+    length = op.ReduceSum(sizes, [1], keepdims=1)
+    width = op.Add(op.ReduceMax(op.Concat(op.Reshape(length, [-1]), [0], axis=0), [0], keepdims=1), padding)
+    # byte j of a character of n holds six bits from 6 (n - 1 - j) on, the first one as many as there are
+    order = g.constant(np.arange(4))
+    behind = op.Sub(op.Sub(op.Unsqueeze(sizes, [2]), 1), order)
+    powers = g.constant(np.array([1, 64, 64**2, 64**3]), "powers")
+    high = op.Div(op.Unsqueeze(codes, [2]), op.Gather(powers, op.Max(behind, 0)))
+    marks = op.Gather(g.constant(np.array([0, 0, 0xC0, 0xE0, 0xF0]), "marks"), op.Unsqueeze(sizes, [2]))
+    first = op.Equal(order, 0)
+    values = op.Where(first, op.Add(high, marks), op.Add(op.Mod(high, 64), 0x80))
+    starts = op.Unsqueeze(op.CumSum(sizes, 1, exclusive=1), [2])
+    places = op.Where(
+        op.GreaterOrEqual(behind, 0), op.Add(starts, order), width
+    )  # one place more for the rest
+    flat = op.Concat(op.Shape(texts), [-1], axis=0)
+    zeros = op.Expand(g.constant(np.int64(0)), op.Concat(op.Shape(texts), op.Add(width, 1), axis=0))
+    filled = op.ScatterElements(zeros, op.Reshape(places, flat), op.Reshape(values, flat), axis=1)
+    return op.Slice(filled, [0], width, [1]), length
