@@ -144,8 +144,8 @@ def _adopt(g: Lowering, graph: ir.Graph, given: Mapping[ir.Value, Any]) -> list[
 
 def _adopt_nodes(g: Lowering, graph: ir.Graph, values: _Values) -> None:
     nodes = _in_order(graph)
-    for node in list(graph):
-        graph.remove(node)
+    graph.remove(list(graph))
+    graph.initializers.clear()  # those that are used become constants
     try:
         for node in nodes:
             _adopt_node(g, node, values)
@@ -210,6 +210,8 @@ def _adopt_node(g: Lowering, node: ir.Node, values: _Values) -> None:
         body.name = node.op_type
         for index, formal in enumerate(body.inputs):
             formal.name = f"input_{index}"
+            if formal.shape is not None:
+                formal.shape = ir.Shape(dim if isinstance(dim, int) else None for dim in formal.shape)
         with g.subgraph(body):
             _adopt_nodes(g, body, values)
             for index, output in enumerate(body.outputs):

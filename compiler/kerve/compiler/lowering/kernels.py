@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import onnx
 import onnx_ir as ir
@@ -43,7 +43,14 @@ _Types = dict[str, ir.DataType]
 
 
 class KernelBuilder(onnxscript.GraphBuilder):  # type: ignore[misc]  # onnxscript has no type information
-    """A graph builder whose nodes all have a kernel."""
+    """A graph builder whose nodes all have a kernel, and names that no body of a loop uses again."""
+
+    def _adapt_outputs(self, outputs: Any, op_type: str) -> Sequence[ir.Value]:
+        if not isinstance(outputs, int):
+            return cast("Sequence[ir.Value]", super()._adapt_outputs(outputs, op_type))
+        self._root.written = number = getattr(self._root, "written", -1) + 1
+        suffixes = [""] if outputs == 1 else [f"_{index}" for index in range(outputs)]
+        return [ir.Value(name=f"{op_type}_{number}{suffix}") for suffix in suffixes]
 
     def call_op(self, op_type: str, args: Sequence[Any], kwargs: dict[str, Any], /, **options: Any) -> Any:
         """Add a node, and casts around it where its types have no kernel."""

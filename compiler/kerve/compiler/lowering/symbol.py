@@ -73,13 +73,10 @@ class Symbol(keras.KerasTensor):  # type: ignore[misc]  # keras has no type info
 
     __hash__ = keras.KerasTensor.__hash__
 
-    def __len__(self) -> int:
-        if not self.shape or self.shape[0] is None:
-            raise TypeError(f"the length of {self} is not known before the graph runs")
-        return self.shape[0]
-
     def __iter__(self) -> Iterator[Any]:
-        return (self[index] for index in range(len(self)))
+        if not self.shape or self.shape[0] is None:
+            raise TypeError(f"the number of parts of {self} is not known before the graph runs")
+        return (self[index] for index in range(self.shape[0]))
 
 
 def is_symbol(x: object) -> TypeGuard[Symbol]:

@@ -78,7 +78,7 @@ def _solve_matrices(a: Any, b: Any) -> Any:
 
 def _solve(_: Any, a: Any, b: Any) -> Any:
     if len(b.shape) == len(a.shape) - 1:
-        return ops.squeeze(_solve_matrices(a, ops.expand_dims(b, -1)), -1)
+        return _solve_matrices(a, ops.expand_dims(b, -1))[..., 0]
     return _solve_matrices(a, b)
 
 

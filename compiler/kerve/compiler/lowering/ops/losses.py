@@ -75,8 +75,8 @@ def ctc_decode(g: Lowering, operation: Any, inputs: ir.Value, sequence_lengths: 
 
 def _ctc_greedy(operation: Any) -> Any:
     def decode(inputs: Any, lengths: Any) -> tuple[Any, Any]:
-        steps, classes = ops.shape(inputs)[1], inputs.shape[-1]
-        blank = operation.mask_index % classes
+        steps, classes = ops.shape(inputs)[1:]
+        blank = operation.mask_index if operation.mask_index >= 0 else classes + operation.mask_index
         best = ops.cast(ops.argmax(inputs, axis=-1), "int32")
         place = ops.expand_dims(ops.arange(steps, dtype="int32"), 0)
         valid = place < ops.expand_dims(ops.cast(lengths, "int32"), 1)
