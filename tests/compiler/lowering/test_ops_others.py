@@ -45,7 +45,9 @@ def test_resize(check_op: CheckOp, interpolation: str, antialias: bool, size: tu
 
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "area"])
 def test_resize_of_bytes_rounds(check_op: CheckOp, interpolation: str) -> None:
-    check_op(lambda x: _resized(x, 5, 9, interpolation=interpolation), _BYTES)
+    # the mean of an area may lie half-way between two bytes, where the order of the sum decides
+    atol = 1 if interpolation == "area" else 0
+    check_op(lambda x: _resized(x, 5, 9, interpolation=interpolation), _BYTES, atol=atol)
 
 
 @pytest.mark.parametrize(("function", "arrays", "options"), [
