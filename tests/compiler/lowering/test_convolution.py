@@ -15,6 +15,8 @@ from hypothesis import given, settings
 from keras import layers
 from numpy.typing import NDArray
 
+from kerve.compiler.lowering import lower
+
 Check = Callable[..., ir.Model]
 Count = Callable[[ir.Model], Counter[str]]
 Single = Callable[..., keras.Model]
@@ -233,3 +235,11 @@ def test_convolutions_in_other_types_run(equal_to_keras: Check, policy: str) -> 
     )
     tolerance = {"float64": 1e-5, "mixed_float16": 1e-2, "mixed_bfloat16": 5e-2}[policy]
     equal_to_keras(model, batch((8, 8, 3)).astype(model.inputs[0].dtype), rtol=tolerance, atol=tolerance)
+
+
+def test_what_computes_in_float32_for_want_of_a_kernel_is_said(single: Single) -> None:
+    keras.config.set_dtype_policy("float64")
+    (warning,) = lower(single(layers.Conv2D(4, 3, name="wide"), (8, 8, 3))).warnings
+    assert warning == (
+        "layer 'wide': Conv computes in float32, because ONNX Runtime has no float64 kernel of it on a CPU"
+    )

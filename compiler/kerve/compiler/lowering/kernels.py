@@ -7,7 +7,7 @@ ONNX allows more types than ONNX Runtime has kernels for (no integer `Tan`, no b
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, cast
 
@@ -45,6 +45,9 @@ _Types = dict[str, ir.DataType]
 class KernelBuilder(onnxscript.GraphBuilder):  # type: ignore[misc]  # onnxscript has no type information
     """A graph builder whose nodes all have a kernel, and names that no body of a loop uses again."""
 
+    #: Told the operators that compute in float32 for want of a float64 kernel.
+    narrowed: Callable[[str], None] = staticmethod(lambda _: None)
+
     def _adapt_outputs(self, outputs: Any, op_type: str) -> Sequence[ir.Value]:
         if not isinstance(outputs, int):
             return cast("Sequence[ir.Value]", super()._adapt_outputs(outputs, op_type))
@@ -65,6 +68,8 @@ class KernelBuilder(onnxscript.GraphBuilder):  # type: ignore[misc]  # onnxscrip
         changed = {variable for variable, dtype in given.items() if wanted[variable] != dtype}
         if not changed:
             return super().call_op(op_type, args, kwargs, **options)
+        if any(given[v] == ir.DataType.DOUBLE and wanted[v] == ir.DataType.FLOAT for v in changed):
+            self._root.narrowed(op_type)
         wide = [
             self.op.Cast(arg, to=int(wanted[variable])) if variable in changed and arg is not None else arg
             for variable, arg in _parameters(schema, args)

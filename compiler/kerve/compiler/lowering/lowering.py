@@ -58,6 +58,9 @@ class Lowering:
         self.state = state
         self._handlers = handlers
         self._builder = KernelBuilder(self.graph)
+        self._builder.narrowed = lambda op_type: self.warn(
+            f"{op_type} computes in float32, because ONNX Runtime has no float64 kernel of it on a CPU"
+        )
         self._layers: list[keras.Layer] = []
         self._specs: list[Any] = []
         self._weights: dict[tuple[int, str], ir.Value] = {}
