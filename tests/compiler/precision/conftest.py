@@ -100,9 +100,9 @@ def mobile(digits: Digits) -> keras.Model:
     keras.utils.set_random_seed(1)
     x = inputs = keras.layers.Input((8, 8, 1), name="image")
     x = _normalized(keras.layers.Conv2D(16, 3, padding="same", use_bias=False)(x))
-    for _ in range(2):
+    for block in range(2):
         x = _normalized(keras.layers.DepthwiseConv2D(3, padding="same", use_bias=False)(x))
-        x = _normalized(keras.layers.Conv2D(32, 1, use_bias=False)(x))
+        x = _normalized(keras.layers.Conv2D(32, 1, use_bias=False, name=f"pointwise_{block}")(x))
     x = keras.layers.GlobalAveragePooling2D()(x)
     model = keras.Model(inputs, keras.layers.Dense(10, "softmax", name="probabilities")(x))
     model.compile(keras.optimizers.Adam(5e-3), "sparse_categorical_crossentropy")

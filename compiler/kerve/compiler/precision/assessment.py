@@ -31,6 +31,10 @@ _LAYER_ROWS = 8
 #: How many layers are told.
 _WORST = 5
 
+#: How many of them an error names, and what share of the worst they must add.
+_NAMED = 3
+_WORTH_NAMING = 0.05
+
 #: Other hardware rounds in other places: what answers may be off there, in errors measured here.
 _LEEWAY = 2.0
 
@@ -106,7 +110,11 @@ def _excuse(
     over = [
         f"{loss} (allowed: {budget[loss.measure]:g})" for loss in losses if loss.drop > budget[loss.measure]
     ]
-    worst = [f"'{each.layer}' ({each.taken:.2g} to {each.given:.2g})" for each in layers if each.added > 0.0]
+    worst = [
+        f"'{each.layer}' ({each.taken:.2g} to {each.given:.2g})"
+        for each in layers[:_NAMED]
+        if each.added > _WORTH_NAMING * layers[0].added
+    ]
     where = f" The relative error grows most in {', '.join(worst)}." if worst else ""
     return (
         f"{precision} loses more than its budget on {origin} data: {'; '.join(over)}.{where} "

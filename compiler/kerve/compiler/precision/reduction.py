@@ -37,20 +37,22 @@ def reduce(model: ir.Model, path: Path, precision: str, dataset: Dataset) -> ir.
 
 def remaining(model: ir.Model, reduced: ir.Model) -> tuple[float, Counter[str]]:
     """Return which share of a model's float32 weights is still float32, and how many operators read them."""
-    before, after = (sum(map(_size, _weights(each))) for each in (model, reduced))
-    readers = {reader for value in _weights(reduced) for reader, _ in value.uses()}
-    return (after / before if before else 1.0), Counter(node.op_type for node in readers)
+    before = {str(value.name): _size(value) for value in _weights(model)}
+    kept = [value for value in _weights(reduced) if value.name in before]
+    readers = {reader for value in kept for reader, _ in value.uses()}
+    share = sum(before[str(value.name)] for value in kept) / max(sum(before.values()), 1)
+    return share, Counter(node.op_type for node in readers)
+
+
+def _size(weight: ir.Value) -> int:
+    assert weight.const_value is not None
+    return weight.const_value.size
 
 
 def _weights(model: ir.Model) -> Iterator[ir.Value]:
     for value in model.graph.initializers.values():
         if value.dtype == ir.DataType.FLOAT and is_constant(value) and len(dims_of(value)) > 1:
             yield value
-
-
-def _size(weight: ir.Value) -> int:
-    assert weight.const_value is not None
-    return weight.const_value.size
 
 
 def _name(model: ir.Model, known: Collection[ir.Node], kept: Collection[str]) -> None:

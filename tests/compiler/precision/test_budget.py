@@ -1,0 +1,155 @@
+"""From a Keras model to an artifact in a reduced precision, or to a clear refusal."""
+
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+import keras
+import numpy as np
+import pytest
+
+from kerve.compiler import AccuracyBudgetError, Artifact, LoadError, compile_model
+from kerve.compiler.budgets import BUDGETS
+from kerve.compiler.options import CompileOptions, Precision
+from kerve.compiler.precision import PRECISIONS
+
+
+@pytest.fixture
+def files(digits: Any, tmp_path: Path) -> dict[str, Path]:
+    """Labelled test data, and calibration data."""
+    np.savez(tmp_path / "data.npz", x=digits.test_x, y=digits.test_y)
+    np.savez(tmp_path / "calibration.npz", image=digits.train_x[:200])
+    return {"data": tmp_path / "data.npz", "calibration": tmp_path / "calibration.npz"}
+
+
+def compiled(model: keras.Model, folder: Path, **options: Any) -> Artifact:
+    return compile_model(model, repository=folder / "models", name="m", options=CompileOptions(**options))
+
+
+def test_every_precision_has_a_budget_and_an_option() -> None:
+    assert set(PRECISIONS) == set(BUDGETS)
+    assert set(get_args(Precision)) == {"float32", *PRECISIONS}
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_trained_net_keeps_its_accuracy(
+    precision: Precision, mobile: keras.Model, files: dict[str, Path], tmp_path: Path
+) -> None:
+    manifest = compiled(mobile, tmp_path, precision=precision, **files).manifest
+    assert manifest.precision == precision
+    (loss,) = manifest.reduction.losses
+    assert (loss.measure, loss.data, loss.rows) == ("accuracy", "user", 397)
+    assert loss.before > 0.9
+    assert loss.before - loss.after <= loss.allowed == BUDGETS[precision].accuracy
+    assert manifest.reduction.calibration == ("user" if precision == "int8" else "")
+    assert {check.data for check in manifest.verification.checks} == {"user"}
+    for check in manifest.verification.checks:
+        assert check.max_abs_error < check.atol < 0.5
+
+
+def test_dynamic_ranges_that_destroy_a_net_of_depthwise_convolutions_are_caught(
+    unbalanced: keras.Model, files: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(AccuracyBudgetError) as caught:
+        compiled(unbalanced, tmp_path, precision="int8-dynamic", **files)
+    message = str(caught.value)
+    assert (
+        "int8-dynamic loses more than its budget on user data: output 'probabilities' is right in" in message
+    )
+    assert "float32 in 9" in message
+    assert "(allowed: 0.01)" in message
+    assert "grows most in 'pointwise_0' (0.0" in message
+    assert "--max-drop" in message
+    assert not (tmp_path / "models").exists()
+
+
+def test_without_any_data_it_is_caught_as_well(unbalanced: keras.Model, tmp_path: Path) -> None:
+    with pytest.raises(AccuracyBudgetError, match=r"chooses another class in .* of 64 rows"):
+        compiled(unbalanced, tmp_path, precision="int8-dynamic")
+
+
+def test_the_same_net_in_float16_is_unharmed(
+    unbalanced: keras.Model, files: dict[str, Path], tmp_path: Path
+) -> None:
+    (loss,) = compiled(unbalanced, tmp_path, precision="float16", **files).manifest.reduction.losses
+    assert abs(loss.drop) <= 0.005
+
+
+def test_a_larger_budget_lets_it_pass_and_is_on_record(
+    unbalanced: keras.Model, files: dict[str, Path], tmp_path: Path
+) -> None:
+    artifact = compiled(unbalanced, tmp_path, precision="int8-dynamic", max_drop=1.0, **files)
+    (loss,) = artifact.manifest.reduction.losses
+    assert loss.allowed == 1.0
+    assert loss.drop > 0.3
+    assert artifact.manifest.reduction.layers[0].layer == "pointwise_0"
+
+
+def test_a_budget_of_nothing_is_kept(mobile: keras.Model, files: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(AccuracyBudgetError, match=r"allowed: 0\)"):
+        compiled(mobile, tmp_path, precision="int4-weights", max_drop=0.0, calibration=files["calibration"])
+
+
+def test_two_compiles_are_byte_identical(mobile: keras.Model, files: dict[str, Path], tmp_path: Path) -> None:
+    first, second = (compiled(mobile, tmp_path, precision="int8", **files).path for _ in range(2))
+    assert sorted(file.name for file in first.iterdir()) == sorted(file.name for file in second.iterdir())
+    for file in first.iterdir():
+        assert file.read_bytes() == (second / file.name).read_bytes(), file.name
+
+
+def test_random_ranges_and_random_judgement_are_warned_of(mobile: keras.Model, tmp_path: Path) -> None:
+    manifest = compiled(mobile, tmp_path, precision="int8").manifest
+    assert manifest.reduction.calibration == "seeded"
+    assert any("--calibration" in warning for warning in manifest.warnings)
+    assert any("--data" in warning for warning in manifest.warnings)
+
+
+def test_weights_that_stay_are_warned_of(tmp_path: Path) -> None:
+    model = keras.Sequential(
+        [keras.layers.Input((None, 4), name="steps"), keras.layers.GRU(8), keras.layers.Dense(2)]
+    )
+    warnings = compiled(model, tmp_path, precision="int4-weights").manifest.warnings
+    assert "stay in float32 (read by 1 GRU)" in " ".join(warnings)
+
+
+def test_each_output_has_its_labels(tmp_path: Path) -> None:
+    inputs = keras.Input((6,), name="x")
+    hidden = keras.layers.Dense(8, activation="relu")(inputs)
+    model = keras.Model(
+        inputs,
+        {
+            "kind": keras.layers.Dense(3, activation="softmax", name="kind")(hidden),
+            "size": keras.layers.Dense(1, name="size")(hidden),
+            "rest": keras.layers.Dense(2, name="rest")(hidden),
+        },
+    )
+    rng = np.random.default_rng(0)
+    x, size = rng.standard_normal((40, 6), np.float32), rng.standard_normal(40)
+    np.savez(tmp_path / "data.npz", x=x, size=size, kind=rng.integers(0, 3, 40))
+    losses = compiled(
+        model, tmp_path, precision="float16", data=tmp_path / "data.npz"
+    ).manifest.reduction.losses
+    assert {loss.output: loss.measure for loss in losses} == {
+        "kind": "accuracy",
+        "size": "rmse",
+        "rest": "error",
+    }
+    np.savez(tmp_path / "data.npz", x=x, y=size)
+    with pytest.raises(LoadError, match="labels y could be of kind, rest, size; name the array after"):
+        compiled(model, tmp_path, precision="float16", data=tmp_path / "data.npz")
+
+
+def test_too_few_labels_are_refused(mobile: keras.Model, digits: Any, tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", x=digits.test_x, y=digits.test_y[:10])
+    with pytest.raises(LoadError, match=r"labels of output 'probabilities'.*\[10\].*expected 397 rows"):
+        compiled(mobile, tmp_path, precision="int8", data=tmp_path / "data.npz")
+
+
+def test_four_bits_need_a_new_operator_set() -> None:
+    with pytest.raises(ValueError, match="int4-weights needs operator set 21 or newer, got --opset 20"):
+        CompileOptions(precision="int4-weights", opset=20)
+
+
+def test_the_manifest_is_plain_json(mobile: keras.Model, tmp_path: Path) -> None:
+    path = compiled(mobile, tmp_path, precision="float16").path / "manifest.json"
+    assert json.loads(path.read_text())["reduction"]["losses"][0]["measure"] == "choices"
