@@ -15,6 +15,11 @@ from kerve.runtime.transport.base import Queue, ServedModel
 __all__ = ["WireTransport"]
 
 
+#: A request of more rows is split. The queue's limit, in requests, bounds what a batch can hold before this
+#: does; each piece counts as one, so that a small number here would refuse a client's one large batch.
+_MOST_ROWS = 1 << 16
+
+
 class WireTransport:
     """A `Transport` on `kerve_wire.Server`."""
 
@@ -32,7 +37,7 @@ class WireTransport:
             [wire_spec(spec) for spec in served.signature.inputs],
             [wire_spec(spec) for spec in served.signature.outputs],
             batched=served.signature.batched,
-            options=kerve_wire.QueueOptions(policies=(policy,)),
+            options=kerve_wire.QueueOptions(max_batch_size=_MOST_ROWS, policies=(policy,)),
         )
 
     def publish(self, name: str, routes: Mapping[str, Queue]) -> None:
