@@ -229,7 +229,7 @@ _ANY = (
 
 
 @settings(
-    max_examples=150,
+    max_examples=100,
     deadline=None,
     derandomize=True,
     phases=(Phase.generate,),
