@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from kerve.compiler import errors
 from kerve.compiler.progress import Event, Listener
+from kerve.compiler.sources import limits
 from kerve.compiler.sources.detect import recognise
 
 __all__ = ["main", "run"]
@@ -92,6 +93,7 @@ def main() -> None:
 
         task, arguments = pickle.load(sys.stdin.buffer)  # noqa: S301  # the parent wrote it
         module, _, function = _TASKS[task].partition(":")
+        limits.enforce()
         try:
             recognise(arguments["source"])  # what is no model need not wait for TensorFlow
             result = getattr(import_module(module), function)(
@@ -99,6 +101,14 @@ def main() -> None:
             )
         except errors.CompileError as error:
             say({"error": type(error).__name__, "text": str(error)})
+        except MemoryError:
+            gigabytes = limits.machine_memory() / 1e9
+            say(
+                {
+                    "error": "LoadError",
+                    "text": f"the model takes more than the {gigabytes:.0f} GB of memory here",
+                }
+            )
         else:
             say({"result": result})
 

@@ -120,6 +120,15 @@ def test_the_hard_sigmoid_keeps_the_slope_of_keras_2() -> None:
     )
 
 
+def test_an_lstm_with_the_old_hard_sigmoid_is_one_operator(
+    equal_to_original: Callable[..., Any],
+) -> None:
+    layer = layers.Bidirectional(layers.LSTM(3, recurrent_activation="hard_sigmoid"))
+    x = np.random.default_rng(0).standard_normal((2, *_SEQUENCE)).astype(np.float32)
+    graph = equal_to_original(sources.load(_model(_SEQUENCE, layer)), {"x": x})
+    assert "LSTM" in {node.op_type for node in graph.graph}
+
+
 def test_masks_go_through_a_translated_model(equal_to_original: Callable[..., Any]) -> None:
     tokens = tf_keras.Input((None,), dtype="int32", name="tokens")
     x = layers.Embedding(9, 3, mask_zero=True)(tokens)

@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from kerve.compiler.activations import keras2_hard_sigmoid
 from kerve.compiler.lowering.lowering import Lowering
 
 __all__ = ["Cells", "native_cells"]
@@ -49,7 +50,7 @@ _ACTIVATIONS: dict[Callable[..., Any], tuple[str, float | None, float | None]] =
     }.items()
     for module in (keras.activations, keras.ops)
     if (function := getattr(module, name, None)) is not None
-}
+} | {keras2_hard_sigmoid: ("HardSigmoid", 0.2, 0.5)}
 
 #: What the operators do by themselves, for the activations in each direction.
 _DEFAULTS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}
