@@ -9,7 +9,6 @@ from typing import Any
 import keras
 import onnx_ir as ir
 from keras.src import backend
-from keras.src.layers.rnn.dropout_rnn_cell import DropoutRNNCell
 
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.symbol import static_shape, symbols_in
@@ -22,9 +21,6 @@ def replacements(g: Lowering) -> Iterator[tuple[object, str, object]]:
     yield backend, "rnn", _rnn(g, backend.rnn)
     for name in ("gru", "lstm"):
         yield backend, name, _for_gpus
-    yield keras.layers.RNN, "_maybe_config_dropout_masks", lambda *_: None
-    for name in ("get_dropout_mask", "get_recurrent_dropout_mask"):
-        yield DropoutRNNCell, name, lambda *_: None  # made for training, even when it is not
 
 
 class TimeLoop:

@@ -62,6 +62,9 @@ def contract(g: Lowering, xs: tuple[ir.Value, ir.Value], terms: tuple[str, str],
     and those of the left and of the right alone. `[batch, left, summed] @ [batch, summed, right]`.
     """
     terms, xs = _drop_summed_alone(g, xs, terms, output)
+    alone = [name for name in output if (name in terms[0]) != (name in terms[1])]
+    if alone and alone[0] in terms[1]:  # the product then has its axes in order, and needs no Transpose
+        xs, terms = xs[::-1], terms[::-1]
     left_term, right_term = terms
     batch = [name for name in output if name in left_term and name in right_term]
     summed = [name for name in left_term if name in right_term and name not in output]
