@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+import onnxruntime as ort
 
 from kerve.compiler.passes import Step, optimize
 from kerve.compiler.passes.drop_identities import DropIdentities
@@ -145,3 +146,18 @@ def test_an_output_named_like_a_layer_does_not_clash_with_its_nodes(
     model.graph.outputs[0].name = "Relu"
     optimized(model, NameCanonically())
     assert [node.name for node in model.graph] == ["y/Relu/Relu", "Abs"]
+
+
+def test_text_survives(emitter: Any) -> None:
+    """Constants of strings are rearranged, and not folded into what cannot be written down."""
+    e = emitter
+    x = e.op.Transpose(e.input("batch", 2, 3, dtype=ir.DataType.STRING), perm=[0, 2, 1])
+    words = np.array([[b"a"], [b"b"], [b"c"]], dtype=object)
+    constant = ir.Value(name="words", shape=ir.Shape([3, 1]), type=ir.TensorType(ir.DataType.STRING))
+    constant.const_value = ir.StringTensor(words, shape=ir.Shape([3, 1]), name="words")
+    e.graph.register_initializer(constant)
+    same = e.op.Transpose(e.op.Equal(x, e.op.Reshape(constant, e.ints(3, 1))), perm=[0, 2, 1])
+    model = optimize(e.model(same))
+    session = ort.InferenceSession(ir.serde.serialize_model(model).SerializeToString())
+    (answer,) = session.run(None, {"x": np.array([[["a", "b", "x"], ["a", "x", "c"]]], dtype=object)})
+    assert answer.tolist() == [[[True, True, False], [True, False, True]]]

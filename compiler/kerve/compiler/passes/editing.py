@@ -34,7 +34,11 @@ class Editor:
             self._taken[name] += 1
             unique = f"{name}_{self._taken[name]}"
         shape = np.shape(array)
-        tensor = ir.tensor(np.ascontiguousarray(array).reshape(shape), name=unique)
+        elements = np.ascontiguousarray(array).reshape(shape)
+        text = elements.dtype.kind == "O"
+        tensor: ir.TensorProtocol = (
+            ir.StringTensor(elements, name=unique) if text else ir.tensor(elements, name=unique)
+        )
         value = ir.Value(
             name=unique, shape=ir.Shape(shape), type=ir.TensorType(tensor.dtype), const_value=tensor
         )

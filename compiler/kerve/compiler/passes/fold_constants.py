@@ -25,6 +25,12 @@ class FoldConstants(ir.passes.InPlacePass):
             onnx_shape_inference=True,
             input_size_limit=_LARGEST_INPUT,
             output_size_limit=_LARGEST_OUTPUT,
-            should_fold=lambda node: False if node.op_type in _RANDOM else None,
+            should_fold=_should_fold,
         )
         return ir.passes.PassResult(model, result.modified)
+
+
+def _should_fold(node: ir.Node) -> bool | None:
+    """Refuse what onnxscript must not fold, and leave the rest to its judgement."""
+    text = any(value is not None and value.dtype == ir.DataType.STRING for value in node.inputs)
+    return False if text or node.op_type in _RANDOM else None
