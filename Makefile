@@ -34,7 +34,8 @@ $(WIRE_READY): $(READY) $(WIRE_SOURCES)
 ifeq ($(CARGO),)
 	@echo "cargo is not installed: the native transport is left out, and kerve serves over grpcio"
 else
-	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --quiet --release --locked --manifest-path $(WIRE)/Cargo.toml
+	PATH="$(abspath $(dir $(UV))):$$PATH" VIRTUAL_ENV=$(abspath $(VENV)) \
+		$(BIN)/maturin develop --uv --quiet --release --locked --manifest-path $(WIRE)/Cargo.toml
 endif
 	@touch $@
 

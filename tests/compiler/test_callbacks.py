@@ -18,7 +18,7 @@ def model_of(*extra: keras.Layer) -> keras.Model:
     return model
 
 
-class Spectrum(keras.layers.Layer):  # type: ignore[misc]  # keras has no type information
+class Spectrum(keras.layers.Layer):
     def call(self, x: keras.KerasTensor) -> keras.KerasTensor:
         return keras.ops.linalg.svd(x[:, None, :], compute_uv=False)[:, :1]
 

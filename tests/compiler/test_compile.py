@@ -15,7 +15,7 @@ from kerve.compiler import Artifact, CompileOptions, ConversionError, Verificati
 from kerve.compiler.progress import Event
 
 
-class Scale(layers.Layer):  # type: ignore[misc]  # keras has no type information
+class Scale(layers.Layer):
     """Written with keras.ops: replayed."""
 
     def build(self, shape: tuple[int | None, ...]) -> None:
@@ -25,14 +25,14 @@ class Scale(layers.Layer):  # type: ignore[misc]  # keras has no type informatio
         return ops.relu(self.scale * x + 1.0)
 
 
-class Softened(layers.Layer):  # type: ignore[misc]  # keras has no type information
+class Softened(layers.Layer):
     """Written with TensorFlow: traced."""
 
     def call(self, x: Any) -> Any:
         return tf.math.softplus(x) / tf.cast(tf.shape(x)[1], x.dtype)
 
 
-class Counter(layers.Layer):  # type: ignore[misc]  # keras has no type information
+class Counter(layers.Layer):
     def build(self, _: tuple[int | None, ...]) -> None:
         self.calls = self.add_weight(shape=(), initializer="zeros", trainable=False, name="calls")
 
@@ -41,7 +41,7 @@ class Counter(layers.Layer):  # type: ignore[misc]  # keras has no type informat
         return x * self.calls
 
 
-class Subclassed(keras.Model):  # type: ignore[misc]  # keras has no type information
+class Subclassed(keras.Model):
     def __init__(self) -> None:
         super().__init__()
         self.hidden = layers.Dense(5, activation="gelu", name="hidden")
@@ -114,7 +114,7 @@ def test_the_users_data_is_part_of_the_proof(tmp_path: Path) -> None:
 
 
 def test_a_model_that_answers_differently_is_not_published(tmp_path: Path) -> None:
-    class Moody(layers.Layer):  # type: ignore[misc]  # keras has no type information
+    class Moody(layers.Layer):
         def call(self, x: Any) -> Any:
             return x + (1.0 if isinstance(x, keras.KerasTensor) else 0.0)
 

@@ -17,7 +17,7 @@ __all__ = ["CompileAndPublish"]
 _LOG = logging.getLogger(__name__)
 
 
-class CompileAndPublish(MonitorCallback):  # type: ignore[misc]  # keras has no type information
+class CompileAndPublish(MonitorCallback):
     """Publish the model as a new version at the end of training, or whenever a monitored value improves.
 
     A server that watches the repository picks each version up. `monitor` is a value of the epoch's logs

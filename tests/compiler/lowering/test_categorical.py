@@ -122,7 +122,7 @@ def test_a_token_that_keras_does_not_accept_stops_the_graph(single: Single) -> N
     ],
 )
 def test_what_has_no_form_is_refused(layer: Callable[[], keras.Layer], dtype: str, reason: str) -> None:
-    class Calling(keras.Model):  # type: ignore[misc]  # keras has no type information
+    class Calling(keras.Model):
         def __init__(self) -> None:
             super().__init__()
             self.inner = layer()

@@ -174,7 +174,7 @@ def test_a_kernel_with_low_rank_adapters_is_entered_with_them(equal_to_keras: Ch
 def test_a_subclass_with_its_own_convolution_is_not_taken_for_its_parent(
     equal_to_keras: Check, single: Single
 ) -> None:
-    class Standardized(layers.Conv2D):  # type: ignore[misc]  # keras has no type information
+    class Standardized(layers.Conv2D):
         """A convolution that standardizes its kernel, as Keras's guide writes it."""
 
         def convolution_op(self, inputs: Any, kernel: Any) -> Any:
@@ -185,7 +185,7 @@ def test_a_subclass_with_its_own_convolution_is_not_taken_for_its_parent(
     equal_to_keras(model, batch((6, 7, 3)))
 
 
-class Applied(keras.Layer):  # type: ignore[misc]  # keras has no type information
+class Applied(keras.Layer):
     """A layer that applies an operation to its inputs and, as constants, to arrays of its own."""
 
     def __init__(self, operation: Any, *constants: NDArray[Any], **options: Any) -> None:

@@ -204,7 +204,7 @@ def test_a_lambda_of_operations_is_replayed(equal_to_keras: Check, single: Singl
 
 @pytest.mark.parametrize("name", ["TorchModuleWrapper", "JaxLayer", "FlaxLayer"])
 def test_a_layer_of_another_framework_is_refused_by_name(name: str) -> None:
-    class Holding(keras.Model):  # type: ignore[misc]  # keras has no type information
+    class Holding(keras.Model):
         def __init__(self) -> None:
             super().__init__()
             cls = getattr(layers, name)

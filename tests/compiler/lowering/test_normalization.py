@@ -61,7 +61,7 @@ def test_batch_renormalization_is_batch_normalization_at_inference(
     equal_to_keras(single(layers.BatchNormalization(renorm=True), (4, 4, 3)), batch((4, 4, 3)))
 
 
-class AlwaysTraining(keras.Layer):  # type: ignore[misc]  # keras has no type information
+class AlwaysTraining(keras.Layer):
     """Calls a layer as in training whatever it is asked for."""
 
     def __init__(self, inner: keras.Layer) -> None:
@@ -132,7 +132,7 @@ def test_layer_normalization_over_any_axes_is_one_operator(
 
 
 def test_layer_normalization_of_open_sizes_equals_keras(equal_to_keras: Check) -> None:
-    class Normalized(keras.Layer):  # type: ignore[misc]  # keras has no type information
+    class Normalized(keras.Layer):
         def call(self, inputs: Any) -> Any:
             return keras.ops.layer_normalization(inputs, axis=[1, 2])
 

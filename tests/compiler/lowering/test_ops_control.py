@@ -22,7 +22,7 @@ _FLAG = np.array([True, False, True])
 def _model(function: Callable[..., Any], *shapes: Any, dtype: str = "float32") -> keras.Model:
     """A model whose function runs inside a layer, as an author's would."""
 
-    class Author(keras.Layer):  # type: ignore[misc]  # keras has no type information
+    class Author(keras.Layer):
         def call(self, *inputs: Any) -> Any:
             return function(*inputs)
 
@@ -117,7 +117,7 @@ def test_associative_scan(check_op: CheckOp, axis: int, reverse: bool) -> None:
 
 
 def test_a_loop_uses_the_weights_of_layers_around_it(equal_to_keras: CheckOp) -> None:
-    class Refine(keras.Layer):  # type: ignore[misc]  # keras has no type information
+    class Refine(keras.Layer):
         def __init__(self) -> None:
             super().__init__()
             self.dense = keras.layers.Dense(4, activation="tanh")

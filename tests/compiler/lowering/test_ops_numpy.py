@@ -359,7 +359,7 @@ def test_making_tensors(check_op: CheckOp, function: Any, arrays: Any, options: 
 def _in_layer(function: Callable[..., Any], shape: Any) -> keras.Model:
     """A model whose function runs inside a layer, where Keras does not ask for its shapes."""
 
-    class Author(keras.Layer):  # type: ignore[misc]  # keras has no type information
+    class Author(keras.Layer):
         def call(self, x: Any) -> Any:
             return function(x)
 
@@ -395,7 +395,7 @@ def test_what_keras_cannot_infer_but_a_layer_may_compute(equal_to_keras: CheckOp
 
 
 def test_splitting_heads_reshapes_to_a_constant(equal_to_keras: CheckOp, operators: Count) -> None:
-    class Heads(keras.Layer):  # type: ignore[misc]  # keras has no type information
+    class Heads(keras.Layer):
         def call(self, x: Any) -> Any:
             batch, steps, width = ops.shape(x)
             x = ops.transpose(ops.reshape(x, (batch, steps, 2, width // 2)), (0, 2, 1, 3))

@@ -191,7 +191,7 @@ def test_images_with_labels_pass_through_augmentation(equal_to_keras: Check) -> 
     equal_to_keras(model, {"images": image(8, 9, 3).astype("float32"), "labels": numbers(4)})
 
 
-class Flipped(keras.Layer):  # type: ignore[misc]  # keras has no type information
+class Flipped(keras.Layer):
     """Augments images together with their labels."""
 
     def __init__(self) -> None:

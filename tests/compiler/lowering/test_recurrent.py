@@ -75,17 +75,17 @@ def test_any_configuration_equals_keras(equal_to_keras: Check, operators: Count,
     @settings(max_examples=25, deadline=None)
     @given(data=st.data())
     def check(data: st.DataObject) -> None:
-        flag = lambda: data.draw(st.booleans())  # noqa: E731  # as short as what it is used for
+        flag = st.booleans()
         layer = getattr(layers, kind)(
             data.draw(st.integers(1, 6)),
-            return_sequences=flag(),
-            return_state=flag(),
-            go_backwards=flag(),
-            use_bias=flag(),
+            return_sequences=data.draw(flag),
+            return_state=data.draw(flag),
+            go_backwards=data.draw(flag),
+            use_bias=data.draw(flag),
             bias_initializer="normal",
             dropout=data.draw(st.sampled_from([0.0, 0.4])),
             recurrent_dropout=data.draw(st.sampled_from([0.0, 0.2])),
-            **({"reset_after": flag()} if kind == "GRU" else {}),
+            **({"reset_after": data.draw(flag)} if kind == "GRU" else {}),
         )
         steps = data.draw(st.integers(1, 6))
         given_steps = data.draw(st.sampled_from([None, steps]))

@@ -14,7 +14,7 @@ FEATURES = np.random.default_rng(0).standard_normal((16, 8), np.float32)
 Lower = Callable[[keras.Model], Any]
 
 
-class Running(keras.layers.Layer):  # type: ignore[misc]  # keras has no type information
+class Running(keras.layers.Layer):
     """A cell of nobody's: what it saw so far, weighted."""
 
     state_size = 8

@@ -158,7 +158,7 @@ def test_a_yaml_file_that_unfolds_is_refused(tmp_path: Path, written_by: Callabl
         sources.load(written_by("tf2.4") / "mlp_weights.h5", LoadOptions(architecture=str(path)))
 
 
-class _Writes(tf.Module):  # type: ignore[misc]  # tensorflow has no type information
+class _Writes(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "x")])  # type: ignore[untyped-decorator]  # the same
     def serve(self, x: Any) -> Any:
         tf.io.write_file("/tmp/kerve-was-here", x[0])

@@ -67,7 +67,7 @@ _KEPT: dict[str, tuple[tuple[int, ...], Callable[[], Any]]] = {
 }
 
 
-class _Own(layers.Layer):  # type: ignore[misc]  # tf_keras has no type information
+class _Own(layers.Layer):
     def build(self, shape: Any) -> None:
         self.w = self.add_weight("w", (shape[-1], 2))
 
@@ -129,6 +129,12 @@ def test_an_lstm_with_the_old_hard_sigmoid_is_one_operator(
     assert "LSTM" in {node.op_type for node in graph.graph}
 
 
+def test_a_kept_layer_without_a_mask_lowers(equal_to_original: Callable[..., Any]) -> None:
+    shape, layer = _KEPT["time before batch"]
+    x = np.random.default_rng(0).standard_normal((2, *shape)).astype(np.float32)
+    equal_to_original(sources.load(_model(shape, layer())), {"x": x})
+
+
 def test_masks_go_through_a_translated_model(equal_to_original: Callable[..., Any]) -> None:
     tokens = tf_keras.Input((None,), dtype="int32", name="tokens")
     x = layers.Embedding(9, 3, mask_zero=True)(tokens)
@@ -139,7 +145,7 @@ def test_masks_go_through_a_translated_model(equal_to_original: Callable[..., An
     )
 
 
-class _PassesMask(layers.Layer):  # type: ignore[misc]  # tf_keras has no type information
+class _PassesMask(layers.Layer):
     supports_masking = True
 
     def call(self, inputs: Any, mask: Any = None) -> Any:
@@ -176,7 +182,7 @@ def test_dictionaries_keep_their_keys(equal_to_original: Callable[..., Any]) -> 
     assert {value.name for value in graph.graph.outputs} == {"sum", "difference"}
 
 
-class _Classifier(tf_keras.Model):  # type: ignore[misc]  # tf_keras has no type information
+class _Classifier(tf_keras.Model):
     def __init__(self) -> None:
         super().__init__()
         self.hidden = layers.Dense(4, activation="relu")
@@ -200,7 +206,7 @@ def test_a_subclassed_model_shows_its_layers_when_its_code_is_a_graph(
     equal_to_original(source, {"input_1": np.random.default_rng(0).random((3, 5), np.float32)})
 
 
-class _Branches(tf_keras.Model):  # type: ignore[misc]  # tf_keras has no type information
+class _Branches(tf_keras.Model):
     def call(self, inputs: Any) -> Any:
         if tf.reduce_sum(inputs) > 0:
             return inputs * 2.0
@@ -239,7 +245,7 @@ def test_dtype_policies_are_kept(policy: str) -> None:
 def test_an_old_file_is_read_with_layers_written_for_keras_3(
     tmp_path: Any, equal_to_original: Callable[..., Any]
 ) -> None:
-    class Scale(layers.Layer):  # type: ignore[misc]  # tf_keras has no type information
+    class Scale(layers.Layer):
         def build(self, shape: Any) -> None:
             self.scale = self.add_weight("scale", (shape[-1],), initializer="ones")
 
@@ -255,7 +261,7 @@ def test_an_old_file_is_read_with_layers_written_for_keras_3(
     equal_to_original(source, {"x": x})
 
 
-class _Scale(keras.layers.Layer):  # type: ignore[misc]  # keras has no type information
+class _Scale(keras.layers.Layer):
     def build(self, shape: Any) -> None:
         self.scale = self.add_weight(name="scale", shape=(shape[-1],), initializer="zeros")
 

@@ -51,13 +51,16 @@ def trace(g: Lowering, call: Callable[..., Any], args: tuple[Any, ...], kwargs: 
     """
     inputs = symbols_in((args, kwargs))
     structure: list[Any] = []
-    model = ir.from_proto(_convert(g, call, args, kwargs, inputs, structure))
+    captured: dict[str, Any] = {}
+    model = ir.from_proto(_convert(g, call, args, kwargs, inputs, structure, captured))
     if g.opset > _TF2ONNX_OPSET:
         version_converter.convert_version(model, g.opset)
     given: _Values = {}
     for formal in model.graph.inputs:
-        index = int(str(formal.name).partition(":")[0].removeprefix("x"))
-        given[formal] = inputs[index].value
+        if formal.name in captured:  # tf2onnx makes inputs of tensors that traced code has in sight
+            given[formal] = g.constant(captured[formal.name].numpy(), "traced")
+        else:
+            given[formal] = inputs[int(str(formal.name).partition(":")[0].removeprefix("x"))].value
     outputs = _adopt(g, model.graph, given)
     return keras.tree.pack_sequence_as(structure[0], outputs)
 
@@ -69,6 +72,7 @@ def _convert(
     kwargs: dict[str, Any],
     inputs: list[Symbol],
     structure: list[Any],
+    captured: dict[str, Any],
 ) -> onnx.ModelProto:
     import tensorflow as tf
     import tf2onnx
@@ -91,6 +95,8 @@ def _convert(
         traced = tf.function(function, autograph=True)
         with warnings.catch_warnings(), _as_tf2onnx_likes():
             warnings.simplefilter("ignore")
+            captures = traced.get_concrete_function(*signature).graph.captures
+            captured |= {internal.name: external for external, internal in captures}
             proto, _ = tf2onnx.convert.from_function(
                 traced,
                 input_signature=signature,

@@ -16,7 +16,7 @@ from unittest import mock
 import keras
 from keras.src.layers import layer as layer_module
 
-from kerve.compiler.lowering import backend, recurrence, tensorflow_calls
+from kerve.compiler.lowering import autograph, backend, dropout, recurrence, tensorflow_calls
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.symbol import Symbol, is_symbol, symbols_in, symbols_of
 
@@ -88,7 +88,9 @@ def _replacements(g: Lowering) -> Iterator[tuple[object, str, object]]:
     yield from backend.replacements(g)
     yield keras.src.backend.core, "custom_gradient", _forward
     yield from tensorflow_calls.replacements(g)
+    yield from autograph.replacements(g)
     yield from recurrence.replacements(g)
+    yield from dropout.replacements()
 
 
 def _forward(function: Callable[..., Any]) -> Callable[..., Any]:

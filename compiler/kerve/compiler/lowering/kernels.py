@@ -42,7 +42,7 @@ _TAKEN_APART = {"HardSwish": "HardSigmoid"}
 _Types = dict[str, ir.DataType]
 
 
-class KernelBuilder(onnxscript.GraphBuilder):  # type: ignore[misc]  # onnxscript has no type information
+class KernelBuilder(onnxscript.GraphBuilder):
     """A graph builder whose nodes all have a kernel, and names that no body of a loop uses again."""
 
     #: Told the operators that compute in float32 for want of a float64 kernel.

@@ -19,7 +19,7 @@ import onnx_ir as ir
 from numpy.typing import ArrayLike, NDArray
 
 from kerve.compiler.errors import ConversionError
-from kerve.compiler.lowering import dtypes, foreign
+from kerve.compiler.lowering import autograph, dtypes, foreign
 from kerve.compiler.lowering.kernels import KernelBuilder
 from kerve.compiler.lowering.registry import Handler, Handlers
 from kerve.compiler.lowering.state import State
@@ -280,20 +280,24 @@ class Lowering:
         return Symbol(value)
 
     def _replay(self, operation: keras.Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run the operation's own `call` on symbols; one that only calls itself again is traced instead."""
+        """Run the operation's own `call` on symbols; trace it where the author's code fails on them."""
         call = operation.quantized_call if getattr(operation, "quantization_mode", None) else operation.call
-        mark = self._mark()
+        failures = []
         self._replayed.append(type(operation))
         try:
-            outputs = call(*args, **kwargs)
-        except ConversionError:
-            raise
-        except Exception as error:  # noqa: BLE001  # the author's code may fail in any way on symbols
-            self._rollback(mark)
-            return self._trace(operation, call, args, kwargs, error)
+            for code in (call, autograph.converted(call)) if isinstance(operation, keras.Layer) else (call,):
+                mark = self._mark()
+                try:
+                    outputs = code(*args, **kwargs)
+                    return keras.tree.map_structure(self._as_symbol, outputs)
+                except ConversionError as error:
+                    raise autograph.original(error) from error.__cause__
+                except Exception as error:  # noqa: BLE001  # the author's code may fail in any way on symbols
+                    self._rollback(mark)
+                    failures.append(error)
         finally:
             self._replayed.pop()
-        return keras.tree.map_structure(self._as_symbol, outputs)
+        return self._trace(operation, call, args, kwargs, failures[0])
 
     def _as_symbol(self, x: Any) -> Any:
         return x if x is None or is_symbol(x) else Symbol(self._leaf(x))
@@ -347,11 +351,11 @@ class Lowering:
             if entered:
                 self._layers.pop()
 
-    def _mark(self) -> tuple[ir.Graph, int]:
-        return self._builder.graph, len(self._builder.graph)
+    def _mark(self) -> tuple[ir.Graph, int, dict[int, ir.Value]]:
+        return self._builder.graph, len(self._builder.graph), self.state.values
 
-    def _rollback(self, mark: tuple[ir.Graph, int]) -> None:
-        graph, length = mark
+    def _rollback(self, mark: tuple[ir.Graph, int, dict[int, ir.Value]]) -> None:
+        graph, length, self.state.values = mark
         extra = list(graph)[length:]
         foreign.forget(extra)
         graph.remove(extra)

@@ -48,7 +48,8 @@ class State:
     """The state variables of one lowering, and the values they have at this point of the call."""
 
     def __init__(self, declared: Sequence[keras.Variable], model: str) -> None:
-        self.variables = [_named(variable, variable.path.removeprefix(f"{model}/")) for variable in declared]
+        paths = _distinct([variable.path.removeprefix(f"{model}/") for variable in declared])
+        self.variables = [_named(*pair) for pair in zip(declared, paths, strict=True)]
         self.inputs = [_input(each) for each in self.variables]
         self._values = {
             id(each.variable): value for each, value in zip(self.variables, self.inputs, strict=True)
@@ -70,9 +71,26 @@ class State:
         self._values[id(variable)] = value
 
     @property
+    def values(self) -> dict[int, ir.Value]:
+        """The values at this point, by the identity of the variables; assign to come back to it."""
+        return dict(self._values)
+
+    @values.setter
+    def values(self, values: dict[int, ir.Value]) -> None:
+        self._values = dict(values)
+
+    @property
     def last(self) -> list[tuple[str, ir.Value]]:
         """The output's name and the value of each variable at this point, in the order of declaration."""
         return [(each.output, self.read(each.variable)) for each in self.variables]
+
+
+def _distinct(paths: Sequence[str]) -> list[str]:
+    """Number paths that come again: both states of an LSTM layer are its `rnn_state` to Keras."""
+    return [
+        path if path not in paths[:index] else f"{path}_{paths[:index].count(path)}"
+        for index, path in enumerate(paths)
+    ]
 
 
 def _named(variable: keras.Variable, path: str) -> StateVariable:

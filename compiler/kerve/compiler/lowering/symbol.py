@@ -43,7 +43,7 @@ class _Shape(tuple[int | None, ...]):
         return None if None in self else math.prod(size for size in self if size is not None)
 
 
-class Symbol(keras.KerasTensor):  # type: ignore[misc]  # keras has no type information
+class Symbol(keras.KerasTensor):
     """A Keras tensor that stands for an ONNX value.
 
     Keras's own code computes with it as with any symbolic tensor: masks travel on it, policies cast it,

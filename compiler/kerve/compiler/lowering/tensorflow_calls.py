@@ -13,16 +13,16 @@ from typing import Any
 
 import tensorflow as tf
 from keras.src.utils.backend_utils import in_tf_graph
-from tensorflow.python.ops.resource_variable_ops import BaseResourceVariable
+from tensorflow.python.ops.resource_variable_ops import ResourceVariable
 
-from kerve.compiler.lowering import foreign, randomness, tensorflow_functions
+from kerve.compiler.lowering import autograph, foreign, randomness, tensorflow_functions
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.symbol import symbols_in
 
 __all__ = ["replacements"]
 
 
-class _Dispatcher(tf.__internal__.dispatch.GlobalOpDispatcher):  # type: ignore[misc]  # no type information
+class _Dispatcher(tf.__internal__.dispatch.GlobalOpDispatcher):
     """Takes the calls on symbols while a model is lowered."""
 
     lowering: Lowering | None = None
@@ -58,7 +58,7 @@ def replacements(g: Lowering) -> Iterator[tuple[object, str, object]]:
     compiled = type(tf.function(_drawn))
     yield compiled, "__call__", _function(compiled.__call__)
     for name in ("assign", "assign_add", "assign_sub"):
-        yield BaseResourceVariable, name, _assignment(g, getattr(BaseResourceVariable, name))
+        yield ResourceVariable, name, _assignment(g, getattr(ResourceVariable, name))
 
 
 def _drawn(g: Lowering, sample: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
@@ -87,7 +87,8 @@ def _function(original: Callable[..., Any]) -> Callable[..., Any]:
 
     def call(function: Any, *args: Any, **kwargs: Any) -> Any:
         if symbols_in((args, kwargs)):
-            return function._python_function(*args, **kwargs)  # bound, where it is a method
+            python = function._python_function  # bound, where it is a method
+            return autograph.converted(python)(*args, **kwargs)
         return original(function, *args, **kwargs)
 
     return call

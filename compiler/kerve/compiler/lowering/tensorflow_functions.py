@@ -171,6 +171,10 @@ def _split(g: Lowering, value: Any, num_or_size_splits: Any, axis: Any = 0, num:
     return ops.split(value, np.cumsum(sizes)[:-1].tolist(), axis=_known(axis))
 
 
+def _tensors(values: Sequence[Any]) -> list[Any]:
+    return [value if hasattr(value, "shape") else tf.convert_to_tensor(value) for value in values]
+
+
 def _squeeze(g: Lowering, input: Any, axis: Any = None) -> Any:
     axis = _known(axis)
     axes = [axis] if isinstance(axis, int) else axis
@@ -381,7 +385,7 @@ _FUNCTIONS: dict[str, _Function] = {
     "broadcast_to": lambda g, input, shape: ops.broadcast_to(input, _sizes(shape)),
     "cast": lambda g, x, dtype: ops.cast(x, _dtype(dtype)),
     "clip_by_value": lambda g, t, clip_value_min, clip_value_max: ops.clip(t, clip_value_min, clip_value_max),
-    "concat": lambda g, values, axis: ops.concatenate(values, axis=_known(axis)),
+    "concat": lambda g, values, axis: ops.concatenate(_tensors(values), axis=_known(axis)),
     "cond": lambda g, pred, true_fn=None, false_fn=None: ops.cond(pred, true_fn, false_fn),
     "convert_to_tensor": lambda g, value, dtype=None, **_: (
         ops.convert_to_tensor(value, None if dtype is None else _dtype(dtype))
@@ -515,7 +519,7 @@ _FUNCTIONS: dict[str, _Function] = {
     "sqrt": _unary(ops.sqrt),
     "square": _unary(ops.square),
     "squeeze": _squeeze,
-    "stack": lambda g, values, axis=0: ops.stack(values, axis=_known(axis)),
+    "stack": lambda g, values, axis=0: ops.stack(_tensors(values), axis=_known(axis)),
     "stop_gradient": lambda g, input: input,
     "subtract": _binary(ops.subtract),
     "tanh": _unary(ops.tanh),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kerve.compiler.lowering.ops import (
     activations,
+    attention,
     control,
     convolution,
     core,
@@ -18,6 +19,7 @@ from kerve.compiler.lowering.ops import (
     pooling,
     products,
     reduction,
+    refusals,
     resampling,
     shaping,
     sorting,
@@ -32,6 +34,7 @@ __all__ = ["HANDLERS"]
 HANDLERS = Handlers(
     [
         activations.HANDLERS,
+        attention.HANDLERS,
         control.HANDLERS,
         convolution.HANDLERS,
         core.HANDLERS,
@@ -46,6 +49,7 @@ HANDLERS = Handlers(
         pooling.HANDLERS,
         products.HANDLERS,
         reduction.HANDLERS,
+        refusals.HANDLERS,
         resampling.HANDLERS,
         shaping.HANDLERS,
         sorting.HANDLERS,

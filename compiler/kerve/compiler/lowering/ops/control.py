@@ -36,6 +36,7 @@ def _formal(name: str, dtype: ir.DataType | None, shape: Sequence[Any]) -> ir.Va
 def _body(g: Lowering, inputs: Sequence[ir.Value], run: Callable[[], Sequence[ir.Value]]) -> ir.Graph:
     """Write what `run` computes into a new graph, whose outputs are what it returns."""
     body = ir.Graph(inputs, [], nodes=[], opset_imports={"": g.opset}, name="body")
+    before = g.state.values
     with g.subgraph(body):
         taken: set[ir.Value] = set()
         for value in run():
@@ -44,6 +45,10 @@ def _body(g: Lowering, inputs: Sequence[ir.Value], run: Callable[[], Sequence[ir
             output = value if own else g.copy(value)
             taken.add(output)
             body.outputs.append(output)
+    if g.state.values != before:
+        raise g.refuse(
+            "it changes a variable in a branch or a loop", "compute the new value there and assign it outside"
+        )
     return body
 
 

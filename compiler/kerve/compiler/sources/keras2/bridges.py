@@ -24,7 +24,7 @@ class _Hidden:
         self.content = content
 
 
-class OldFunction(keras.Operation):  # type: ignore[misc]  # keras has no type information
+class OldFunction(keras.Operation):
     """A function of TensorFlow as an operation of Keras 3."""
 
     def __init__(self, function: Callable[..., Any], name: str | None = None) -> None:
@@ -42,7 +42,7 @@ class OldFunction(keras.Operation):  # type: ignore[misc]  # keras has no type i
         return super().compute_output_spec(*dense_args, **dense_kwargs)
 
 
-class OldLayer(keras.layers.Layer):  # type: ignore[misc]  # keras has no type information
+class OldLayer(keras.layers.Layer):
     """A layer, or a whole model, of Keras 2 as a layer of Keras 3."""
 
     def __init__(self, old: tf_keras.layers.Layer, name: str) -> None:
@@ -80,10 +80,14 @@ class OldLayer(keras.layers.Layer):  # type: ignore[misc]  # keras has no type i
         old = self._old.content
         if type(old).compute_mask is tf_keras.layers.Layer.compute_mask:
             return previous_mask
-        return OldFunction(old.compute_mask)(inputs, previous_mask)
+        function = OldFunction(old.compute_mask)
+        if not _symbols_in((inputs, previous_mask)):
+            return function.call(inputs, previous_mask)
+        spec = function.compute_output_spec(inputs, previous_mask)
+        return function(inputs, previous_mask) if _symbols_in(spec) else spec
 
 
-class NewLayer(tf_keras.layers.Layer):  # type: ignore[misc]  # tf_keras has no type information
+class NewLayer(tf_keras.layers.Layer):
     """A layer of Keras 3 as a layer of Keras 2."""
 
     new_class: type[keras.layers.Layer]
@@ -126,8 +130,12 @@ def for_tf_keras(own: Mapping[str, Any]) -> dict[str, Any]:
 
 def _refuse_symbols(what: str, structure: Any) -> None:
     """Say what TensorFlow would say at length: the lowering then lets it trace on tensors of its own."""
-    if any(isinstance(leaf, keras.KerasTensor) for leaf in keras.tree.flatten(structure)):
+    if _symbols_in(structure):
         raise TypeError(f"{what} takes tensors of TensorFlow only")
+
+
+def _symbols_in(structure: Any) -> bool:
+    return any(isinstance(leaf, keras.KerasTensor) for leaf in keras.tree.flatten(structure))
 
 
 def _dense(structure: Any) -> Any:

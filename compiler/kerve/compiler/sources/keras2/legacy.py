@@ -15,7 +15,7 @@ __all__ = ["LEGACY_LAYERS", "class_name"]
 _RESIZES_FROM_CORNERS = re.compile(r"1\..*|2\.[01]\..*|2\.[23]\.\d+")
 
 
-class CornerUpSampling2D(tf_keras.layers.UpSampling2D):  # type: ignore[misc]  # tf_keras has no type information
+class CornerUpSampling2D(tf_keras.layers.UpSampling2D):
     """Bilinear upsampling with samples in the corners of pixels, where it is in their centers today."""
 
     def call(self, inputs: Any) -> Any:

@@ -1,0 +1,136 @@
+"""Layers that only TensorFlow can follow: traced as a whole, converted by tf2onnx, completed by handlers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import onnx_ir as ir
+import pytest
+import tensorflow as tf
+from keras import ops
+
+from kerve.compiler.errors import ConversionError
+from kerve.compiler.lowering import lower
+
+Check = Callable[..., ir.Model]
+Count = Callable[[ir.Model], Counter[str]]
+
+_X = np.random.default_rng(0).normal(size=(3, 4, 6)).astype(np.float32)
+
+
+class _OnlyTensorFlow(keras.Layer):
+    """A layer whose code refuses anything that is not a tensor of TensorFlow."""
+
+    def __init__(self, function: Callable[..., Any], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.function = function
+        self.dense = keras.layers.Dense(6, activation="gelu")
+
+    def build(self, _: Any) -> None:
+        self.dense.build((None, 4, 6))
+
+    def call(self, x: Any) -> Any:
+        if not all(isinstance(leaf, tf.Tensor) for leaf in keras.tree.flatten(x)):
+            raise TypeError("give me a tensor of TensorFlow")
+        return self.function(self, x)
+
+
+def _model(function: Callable[..., Any], *inputs: keras.KerasTensor) -> keras.Model:
+    given = list(inputs) or [keras.Input((4, 6))]
+    return keras.Model(given, _OnlyTensorFlow(function)(given if len(given) > 1 else given[0]))
+
+
+@pytest.mark.parametrize("function", [
+    pytest.param(lambda s, x: tf.nn.relu(x) + 1, id="plain"),
+    pytest.param(lambda s, x: s.dense(x), id="exact gelu"),
+    pytest.param(lambda s, x: tf.math.erfc(x) + tf.math.lgamma(tf.abs(x) + 0.1), id="erfc and lgamma"),
+    pytest.param(lambda s, x: tf.math.log1p(tf.abs(x)) + tf.math.expm1(x), id="log1p and expm1"),
+    pytest.param(lambda s, x: tf.math.erfinv(tf.tanh(x) * 0.9), id="erfinv"),
+    pytest.param(lambda s, x: tf.math.xlogy(x, tf.abs(x)) + tf.math.bessel_i0(x), id="xlogy and bessel"),
+    pytest.param(lambda s, x: tf.while_loop(lambda i, v: i < 3, lambda i, v: (i + 1, v + s.dense(v)), [0, x])[1], id="loop"),
+    pytest.param(lambda s, x: tf.cond(tf.reduce_sum(x) > 0, lambda: tf.math.erfc(x), lambda: x - 1), id="branch"),
+    pytest.param(lambda s, x: ops.argmax(x, axis=-1), id="argmax"),
+    pytest.param(lambda s, x: tf.linalg.inv(x[:, :3, :3]), id="inverse"),
+    pytest.param(lambda s, x: tf.linalg.solve(x[:, :3, :3], x[:, :3]), id="solve"),
+    pytest.param(lambda s, x: tf.image.hsv_to_rgb(tf.image.rgb_to_hsv(tf.abs(x[None, ..., :3]))), id="colours"),
+    pytest.param(lambda s, x: tf.raw_ops.Bucketize(input=x, boundaries=[-1.0, 0.0, 1.0]), id="buckets"),
+    pytest.param(lambda s, x: tf.math.in_top_k([1, 2, 5], x[:, 0], 2), id="in top k"),
+    pytest.param(lambda s, x: ops.conv(x, np.ones((3, 3, 2), "float32"), 1, "same"), id="grouped convolution"),
+    pytest.param(lambda s, x: tf.zeros([tf.shape(x)[0], 2]), id="only the size of the input"),
+    pytest.param(lambda s, x: tf.ones([2, 2]), id="nothing of the input"),
+    pytest.param(lambda s, x: x, id="the input itself"),
+    pytest.param(lambda s, x: {"b": tf.nn.relu(x), "a": (x, tf.cast(x > 0, tf.int32))}, id="structures"),
+])  # fmt: skip
+def test_a_traced_layer_equals_keras(equal_to_keras: Check, function: Any) -> None:
+    equal_to_keras(_model(function), _X, batched=False, traced=True)
+
+
+@pytest.mark.parametrize("function", [
+    pytest.param(lambda s, x: tf.abs(tf.signal.rfft(x)), id="magnitude"),
+    pytest.param(lambda s, x: tf.math.real(tf.signal.rfft(x)) * tf.math.imag(tf.signal.rfft(x)), id="parts"),
+    pytest.param(lambda s, x: tf.math.angle(tf.math.conj(tf.signal.rfft(x + 2.0))), id="angle"),
+    pytest.param(lambda s, x: tf.abs(tf.signal.stft(tf.reshape(x, [-1, 24]), 8, 4, 8)), id="spectrogram"),
+    pytest.param(lambda s, x: tf.math.real(tf.signal.ifft(tf.signal.fft(tf.complex(x, x * 0)))), id="there and back"),
+    pytest.param(lambda s, x: tf.signal.irfft(tf.signal.rfft(x)), id="real there and back"),
+])  # fmt: skip
+def test_complex_numbers_may_exist_inside(equal_to_keras: Check, function: Any) -> None:
+    equal_to_keras(_model(function), _X, atol=1e-4, traced=True)
+
+
+def test_several_inputs_of_several_types(equal_to_keras: Check) -> None:
+    model = _model(
+        lambda s, xs: tf.where(xs[2][:, None], tf.gather(xs[0], xs[1], batch_dims=1), 0.0),
+        keras.Input((6,), name="values"),
+        keras.Input((2,), dtype="int32", name="places"),
+        keras.Input((), dtype="bool", name="chosen"),
+    )
+    call = [_X[:, 0], np.array([[0, 5], [1, 1], [3, 2]], np.int32), np.array([True, False, True])]
+    equal_to_keras(model, call, traced=True)
+
+
+def test_open_sizes_and_half_precision(equal_to_keras: Check) -> None:
+    inputs = keras.Input((None, 6), dtype="float16")
+    model = keras.Model(
+        inputs, _OnlyTensorFlow(lambda s, x: tf.nn.softmax(x, axis=1), dtype="float16")(inputs)
+    )
+    half = _X.astype(np.float16)
+    equal_to_keras(model, half, half[:, :2], rtol=2e-3, atol=1e-3, traced=True)
+
+
+@pytest.mark.parametrize("opset", [17, 18, 21, 23])
+def test_every_opset(equal_to_keras: Check, opset: int) -> None:
+    equal_to_keras(_model(lambda s, x: tf.reduce_max(s.dense(x), axis=1)), _X, opset=opset, traced=True)
+
+
+def test_an_operator_without_any_form_is_named() -> None:
+    model = _model(lambda s, x: tf.linalg.svd(x, compute_uv=False))
+    with pytest.raises(
+        ConversionError, match=r"\(_OnlyTensorFlow\): no ONNX operator stands for TensorFlow's Svd"
+    ):
+        lower(model)
+
+
+def test_a_complex_result_is_refused() -> None:
+    inputs = keras.Input((8,))
+    layer = _OnlyTensorFlow(lambda s, x: tf.signal.rfft(x))
+    model = keras.Model(inputs, layer(inputs))
+    with pytest.raises(ConversionError, match="its result is complex"):
+        lower(model)
+
+
+def test_two_conversions_of_a_traced_model_are_identical() -> None:
+    model = _model(
+        lambda s, x: tf.while_loop(lambda i, v: i < 3, lambda i, v: (i + 1, s.dense(v)), [0, x])[1]
+    )
+    first, second = (ir.to_proto(lower(model).model).SerializeToString(deterministic=True) for _ in range(2))
+    assert first == second
+
+
+def test_traced_nodes_carry_the_name_of_their_layer() -> None:
+    model = _model(lambda s, x: tf.nn.relu(x) * 3)
+    names = {node.metadata_props["kerve.layer"] for node in lower(model).model.graph}
+    assert names == {model.layers[1].name}
