@@ -28,7 +28,7 @@ from kerve.artifact.v1.manifest_pb2 import (
 )
 from kerve.compiler.errors import LoadError
 from kerve.compiler.lowering import StateVariable
-from kerve.compiler.verification import Check, Dataset, Verified, from_file
+from kerve.compiler.verification import Check, Dataset, Verified, bases_of, from_file
 
 __all__ = [
     "MODEL_FILE",
@@ -122,10 +122,11 @@ def load_golden(model: ir.Model, folder: Path) -> Dataset:
     return replace(from_file(model, folder / _GOLDEN_FILE, prefix="input/"), origin="golden")
 
 
-def save_golden(verified: Verified, folder: Path) -> None:
+def save_golden(verified: Verified, signature: Signature, folder: Path) -> None:
     """Write the inputs and the source's answers that a server checks itself against."""
+    random = {spec.name for spec in signature.outputs if spec.random}
     arrays = {f"input/{name}": array for name, array in verified.inputs.items()}
-    arrays |= {f"output/{name}": array for name, array in verified.outputs.items()}
+    arrays |= {f"output/{name}": array for name, array in verified.outputs.items() if name not in random}
     with zipfile.ZipFile(folder / _GOLDEN_FILE, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, array in sorted(arrays.items()):
             entry = zipfile.ZipInfo(f"{name}.npy")  # its date is 1980, whenever it is written
@@ -150,6 +151,9 @@ def signature_of(model: ir.Model) -> Signature:
     """Describe what the graph takes and gives."""
     inputs = [_tensor_spec(value) for value in model.graph.inputs]
     outputs = [_tensor_spec(value) for value in model.graph.outputs]
+    bases = bases_of(model)
+    for spec in outputs:
+        spec.random = bases[spec.name].drawn
     batched = bool(inputs) and all(
         spec.shape and spec.shape[0].symbol == "batch" for spec in (*inputs, *outputs)
     )
@@ -180,14 +184,21 @@ def verification_of(checks: Iterable[Check]) -> Verification:
             output=check.output,
             rtol=check.rtol,
             atol=check.atol,
-            max_abs_error=_rounded(check.max_abs_error),
-            mean_abs_error=_rounded(check.mean_abs_error),
-            max_rel_error=_rounded(check.max_rel_error),
-            nan_mismatches=check.nan_mismatches,
+            by_distribution=check.drawn,
+            **({} if check.drawn else _errors(check)),
         )
         for check in checks
     ]
     return Verification(checks=recorded)
+
+
+def _errors(check: Check) -> dict[str, Any]:
+    return {
+        "max_abs_error": _rounded(check.max_abs_error),
+        "mean_abs_error": _rounded(check.mean_abs_error),
+        "max_rel_error": _rounded(check.max_rel_error),
+        "nan_mismatches": check.nan_mismatches,
+    }
 
 
 def _rounded(error: float) -> float:

@@ -62,11 +62,12 @@ def build(
             progress.detail = f"{options.precision}, largest drop {reduced.worst:.2g}"
 
     with stage("package", listener) as progress:
-        packaging.save_golden(verified, folder)
+        signature = packaging.signature_of(model)
+        packaging.save_golden(verified, signature, folder)
         packaging.save_manifest(
             manifest_pb2.Manifest(
                 name=name,
-                signature=packaging.signature_of(model),
+                signature=signature,
                 source=origin.record,
                 opset=options.opset,
                 precision=options.precision,

@@ -70,6 +70,12 @@ class Artifact:
                     "copy the artifact again, or compile the model again"
                 )
 
+    @property
+    def random_outputs(self) -> frozenset[str]:
+        """The outputs that are drawn anew on each call, which golden data says nothing of."""
+        outputs = self.manifest.signature.outputs if self.manifest else ()
+        return frozenset(spec.name for spec in outputs if spec.random)
+
     def golden(self) -> Golden | None:
         """Return the golden data; None when the artifact carries none."""
         file = self.path / GOLDEN

@@ -77,6 +77,8 @@ def _model(function: Callable[..., Any], shape: Any = (4, 6)) -> keras.Model:
     pytest.param(lambda s, x: {"a": tf.nn.relu(x), "b": [tf.abs(x), tf.rank(x)]}, id="structures"),
     pytest.param(lambda s, x: tf.pad(tf.transpose(x, [0, 2, 1]), [[0, 0], [1, 1], [0, 2]], "REFLECT"), id="pad"),
     pytest.param(lambda s, x: tf.gather(x, [0, 2], axis=1) + tf.tile(x[:, :1], [1, 2, 1]), id="gather"),
+    pytest.param(lambda s, x: tf.tile(x, tf.concat([tf.shape(x)[2:] - 4, tf.constant([1, 3])], 0)), id="computed tile"),
+    pytest.param(lambda s, x: tf.image.extract_patches(x[..., None], [1, 2, 3, 1], [1, 1, 2, 1], [1, 1, 1, 1], "SAME"), id="patches"),
     pytest.param(lambda s, x: tf.squeeze(tf.expand_dims(x, 1), 1) + tf.fill([6], 2.0), id="squeeze"),
     pytest.param(lambda s, x: tf.clip_by_value(tf.norm(x, axis=-1), 1.0, 2.0), id="norm"),
 ])  # fmt: skip

@@ -78,3 +78,8 @@ def test_another_shape_or_dtype_is_named() -> None:
     wrong_dtype = check(np.zeros(2, np.float64), np.zeros(2, np.float32))
     assert failures([wrong_shape])[0].endswith("has shape [2, 1], the source has [2]")
     assert failures([wrong_dtype])[0].endswith("has dtype float64, the source has float32")
+
+
+def test_what_is_computed_in_a_narrower_type_has_its_tolerance() -> None:
+    assert Tolerance.of(np.dtype(np.float32), "float16") == Tolerance.of(np.dtype(np.float16))
+    assert Tolerance.of(np.dtype(np.int64), "float16") == Tolerance(0.0, 0.0)

@@ -311,6 +311,13 @@ def _spatial(sizes: Any, count: int) -> list[int]:
     return list(listed) if len(listed) == count else list(listed[1:-1])
 
 
+def _extract_patches(g: Lowering, images: Any, sizes: Any, strides: Any, rates: Any, padding: str) -> Any:
+    (_, *size, _), (_, *step, _), (_, *rate, _) = _known(sizes), _known(strides), _known(rates)
+    if max(step) > 1 and max(rate) > 1:  # which Keras does not know
+        return NotImplemented
+    return ops.image.extract_patches(images, size, step, rate, padding.lower(), "channels_last")
+
+
 def _resize(
     g: Lowering, images: Any, size: Any, method: str = "bilinear", preserve_aspect_ratio: bool = False,
     antialias: bool = False,
@@ -418,6 +425,7 @@ _FUNCTIONS: dict[str, _Function] = {
     "greater": _binary(ops.greater),
     "greater_equal": _binary(ops.greater_equal),
     "identity": lambda g, input: input,
+    "image.extract_patches": _extract_patches,
     "image.resize": _resize,
     "less": _binary(ops.less),
     "less_equal": _binary(ops.less_equal),

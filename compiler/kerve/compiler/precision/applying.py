@@ -17,7 +17,7 @@ from kerve.compiler.precision.data import Data
 from kerve.compiler.precision.precisions import PRECISIONS
 from kerve.compiler.precision.probing import batches
 from kerve.compiler.precision.reduction import reduce, remaining
-from kerve.compiler.verification import Answered, Dataset, Reference, Verified
+from kerve.compiler.verification import Answered, Dataset, Reference, Verified, bases_of
 
 __all__ = ["Reduced", "apply"]
 
@@ -126,6 +126,9 @@ def _warnings(model: ir.Model, reduced: ir.Model, precision: str, data: Data) ->
             f"what {precision} loses was measured on random inputs; "
             "give inputs, best with labels, with --data FILE.npz"
         )
+    for name, basis in bases_of(model).items():
+        if basis.drawn:
+            yield f"what {precision} loses was not measured on output '{name}', which is drawn on each call"
     share, readers = remaining(model, reduced)
     if share > _UNTOLD:
         by = ", ".join(f"{count} {operator}" for operator, count in sorted(readers.items()))

@@ -18,7 +18,7 @@ from kerve.compiler.precision.losses import Loss, Meter, meter_for
 from kerve.compiler.precision.precisions import PRECISIONS
 from kerve.compiler.precision.probing import batches, outwards
 from kerve.compiler.precision.sensitivity import LayerLoss, layer_losses
-from kerve.compiler.verification import Answered, Runner, Verified, recheck
+from kerve.compiler.verification import Answered, Runner, Verified, bases_of, recheck
 
 __all__ = ["Assessment", "assess", "default_budget", "losses_of"]
 
@@ -91,9 +91,12 @@ def default_budget(precision: str) -> dict[str, float]:
 def losses_of(baseline: Model, reduced: Runner, model: ir.Model, data: Data) -> list[Loss]:
     """Measure what each output loses against a baseline that computes in float32."""
     meters: dict[str, Meter] = {}
+    drawn = {name for name, basis in bases_of(model).items() if basis.drawn}
     for inputs in batches(model, data.judged):
         before = baseline(inputs)
         for name, after in reduced(inputs).items():
+            if name in drawn:  # what the precision changes cannot be told from chance
+                continue
             if name not in meters:
                 meters[name] = meter_for(name, before[name], data.labels.get(name))
             meters[name].add(before[name], after)

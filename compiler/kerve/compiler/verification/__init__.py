@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from kerve.compiler.verification.basis import Basis, bases_of
 from kerve.compiler.verification.compare import Check, Tolerance, failures
 from kerve.compiler.verification.data import Dataset, from_file, more_rows, seeded
 from kerve.compiler.verification.diagnosis import Divergence, diagnose
-from kerve.compiler.verification.runner import Runner
-from kerve.compiler.verification.verify import Answered, Reference, Verified, recheck, verify
+from kerve.compiler.verification.runner import Reference, Runner
+from kerve.compiler.verification.verify import Answered, Verified, recheck, verify
 
 __all__ = [
     "Answered",
+    "Basis",
     "Check",
     "Dataset",
     "Divergence",
@@ -17,6 +19,7 @@ __all__ = [
     "Runner",
     "Tolerance",
     "Verified",
+    "bases_of",
     "diagnose",
     "failures",
     "from_file",

@@ -33,8 +33,10 @@ class Tolerance:
     atol: float
 
     @classmethod
-    def of(cls, dtype: np.dtype[Any]) -> Tolerance:
-        """Return the tolerance for outputs of one dtype."""
+    def of(cls, dtype: np.dtype[Any], computed_in: str = "") -> Tolerance:
+        """Return the tolerance for outputs of one dtype, which are computed in a narrower one at times."""
+        if dtype.name in _TOLERANCES and computed_in in _TOLERANCES:
+            return max(cls(*_TOLERANCES[dtype.name]), cls(*_TOLERANCES[computed_in]), key=lambda it: it.rtol)
         return cls(*_TOLERANCES.get(dtype.name, (0.0, 0.0)))
 
 
@@ -54,6 +56,8 @@ class Check:
     nan_mismatches: int = 0
     unequal: int = 0
     problem: str = ""
+    #: Whether the output is drawn anew on each call; the errors are then those of its mean.
+    drawn: bool = False
 
     @property
     def passed(self) -> bool:
@@ -128,6 +132,11 @@ def _describe(check: Check) -> str:
     where = f"output '{check.output}' ({check.data} data, {', '.join(f'{k} {v}' for k, v in sizes.items())})"
     if check.problem:
         return f"{where} {check.problem}"
+    if check.drawn:
+        return (
+            f"{where}, drawn anew on each call, has another distribution in {check.unequal} elements: "
+            f"means differ by {check.max_abs_error:.3g} (relative {check.max_rel_error:.3g})"
+        )
     nan = f", {check.nan_mismatches} NaN on one side only" if check.nan_mismatches else ""
     return (
         f"{where} differs in {check.unequal} elements: largest error {check.max_abs_error:.3g} "

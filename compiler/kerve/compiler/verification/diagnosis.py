@@ -24,8 +24,7 @@ from numpy.typing import NDArray
 
 from kerve.compiler.lowering import LAYER_KEY
 from kerve.compiler.verification.compare import Tolerance, compare
-from kerve.compiler.verification.runner import Runner
-from kerve.compiler.verification.verify import Reference
+from kerve.compiler.verification.runner import Reference, Runner
 
 __all__ = ["Divergence", "diagnose"]
 
@@ -55,10 +54,20 @@ class Divergence:
 
 
 def diagnose(layered: Reference, path: Path, inputs: Mapping[str, NDArray[Any]]) -> Divergence | None:
-    """Run the source and the graph at `path` on the same inputs; None when all layers are found there."""
+    """Run the source and the graph at `path` on the same inputs; None when all layers are found there.
+
+    Layers that return something else when they are called again draw random numbers, and prove nothing.
+    """
     with _recorded_layers() as layers:
         layered(inputs)
-    return _first_divergence(layers, path, inputs)
+    with _recorded_layers() as again:
+        layered(inputs)
+    drawn = {
+        first.path
+        for first, second in zip(layers, again, strict=True)
+        if not np.array_equal(first.array, second.array, equal_nan=first.array.dtype.kind == "f")
+    }
+    return _first_divergence([layer for layer in layers if layer.path not in drawn], path, inputs)
 
 
 @contextmanager

@@ -64,7 +64,7 @@ def _readers(value: ir.Value, seen: set[ir.Value]) -> Iterator[tuple[ir.Node, in
 
 def _rows(gather: ir.Node) -> list[int]:
     data = gather.inputs[0]
-    if data is None or data.shape is None or not data.is_initializer():
+    if data is None or data.shape is None:
         return []
     axis = gather.attributes["axis"].as_int() if "axis" in gather.attributes else 0
     size = data.shape[axis]

@@ -1,8 +1,8 @@
-"""A compiled model that answers."""
+"""Models that answer: the compiled one, and what its source looks like to the verification."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 
 from kerve.compiler.errors import VerificationError
 
-__all__ = ["Runner"]
+__all__ = ["Reference", "Runner"]
+
+#: The source model as a function: named inputs to named outputs.
+Reference = Callable[[Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
 
 
 class Runner:

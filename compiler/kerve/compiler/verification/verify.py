@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,13 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from kerve.compiler.errors import VerificationError
+from kerve.compiler.verification.basis import Basis, bases_of
 from kerve.compiler.verification.compare import Check, Tolerance, compare
 from kerve.compiler.verification.data import SIZES, Dataset, seeded
-from kerve.compiler.verification.runner import Runner
+from kerve.compiler.verification.distribution import compare_drawn
+from kerve.compiler.verification.runner import Reference, Runner
 
-__all__ = ["Answered", "Reference", "Verified", "recheck", "verify"]
-
-#: The source model as a function: named inputs to named outputs.
-Reference = Callable[[Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
+__all__ = ["Answered", "Verified", "recheck", "verify"]
 
 
 @dataclass(frozen=True)
@@ -61,12 +60,18 @@ class Verified:
 def verify(model: ir.Model, path: Path, reference: Reference, user_data: Iterable[Dataset] = ()) -> Verified:
     """Compare the ONNX file at `path` (described by `model`) with its source.
 
-    The inputs are seeded ones at two sizes of every open dimension, then the user's. Raises
-    `VerificationError` when either side cannot answer; a difference is for the caller to judge.
+    The inputs are seeded ones at two sizes of every open dimension, then the user's. Outputs that are drawn
+    anew on each call are compared by their distribution, on the first inputs. Raises `VerificationError` when
+    either side cannot answer; a difference is for the caller to judge.
     """
     answered = _answered(model, reference)
     answered += [Answered(dataset, reference(dataset.inputs)) for dataset in user_data]
-    return recheck(path, answered)
+    verified = recheck(path, answered)
+    drawn = [name for name, basis in bases_of(model).items() if basis.drawn]
+    if not drawn:
+        return verified
+    checks = compare_drawn(Runner(path), reference, answered[0].dataset, drawn)
+    return replace(verified, checks=(*verified.checks, *checks))
 
 
 def recheck(
@@ -74,10 +79,12 @@ def recheck(
 ) -> Verified:
     """Compare an ONNX file with answers that are known.
 
-    An output's tolerance is that of its dtype, unless `tolerances` names the output.
+    An output's tolerance is that of the types it is computed in, unless `tolerances` names the output. No
+    answer is known to an output that is drawn anew on each call.
     """
     runner, known = Runner(path), tuple(answered)
-    checks = [check for each in known for check in _compare(runner, each, tolerances or {})]
+    bases = bases_of(ir.load(path))
+    checks = [check for each in known for check in _compare(runner, each, bases, tolerances or {})]
     return Verified(tuple(checks), known)
 
 
@@ -101,13 +108,19 @@ def _answered(model: ir.Model, reference: Reference) -> list[Answered]:
     raise AssertionError("candidates is never empty")
 
 
-def _compare(runner: Runner, known: Answered, tolerances: Mapping[str, Tolerance]) -> Iterable[Check]:
+def _compare(
+    runner: Runner, known: Answered, bases: Mapping[str, Basis], tolerances: Mapping[str, Tolerance]
+) -> Iterable[Check]:
     for name, got in runner(known.dataset.inputs).items():
+        if bases[name].drawn:
+            continue
+        narrowest = bases[name].narrowest
         want = _as_onnxruntime_gives(np.asarray(known.answers[name]))
         yield compare(
             _as_onnxruntime_gives(got),
             want,
-            tolerances.get(name) or Tolerance.of(want.dtype),
+            tolerances.get(name)
+            or Tolerance.of(want.dtype, "" if narrowest is None else narrowest.name.lower()),
             data=known.dataset.origin,
             sizes=known.dataset.sizes,
             output=name,

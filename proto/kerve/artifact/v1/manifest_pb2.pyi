@@ -192,6 +192,7 @@ class TensorSpec(_message.Message):
     SHAPE_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     OPTIONAL_FIELD_NUMBER: _builtins.int
+    RANDOM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The author's name; also the name in model.onnx."""
     datatype: _builtins.str
@@ -200,6 +201,10 @@ class TensorSpec(_message.Message):
     """
     optional: _builtins.bool
     """An input that a request may leave out."""
+    random: _builtins.bool
+    """An output that is drawn anew on each call: it agrees with the source's in distribution only, and golden.npz holds
+    no value of it.
+    """
     @_builtins.property
     def shape(self) -> _containers.RepeatedCompositeFieldContainer[Global___Dimension]:
         """One entry per axis; empty for a scalar."""
@@ -216,10 +221,11 @@ class TensorSpec(_message.Message):
         shape: _abc.Iterable[Global___Dimension] | None = ...,
         labels: _abc.Iterable[_builtins.str] | None = ...,
         optional: _builtins.bool = ...,
+        random: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["datatype", b"datatype", "labels", b"labels", "name", b"name", "optional", b"optional", "shape", b"shape"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["datatype", b"datatype", "labels", b"labels", "name", b"name", "optional", b"optional", "random", b"random", "shape", b"shape"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -349,6 +355,7 @@ class Verification(_message.Message):
         MEAN_ABS_ERROR_FIELD_NUMBER: _builtins.int
         MAX_REL_ERROR_FIELD_NUMBER: _builtins.int
         NAN_MISMATCHES_FIELD_NUMBER: _builtins.int
+        BY_DISTRIBUTION_FIELD_NUMBER: _builtins.int
         data: _builtins.str
         """Origin of the inputs: "seeded" (random with a fixed seed) or "user" (given at compile time)."""
         batch_size: _builtins.int
@@ -360,6 +367,10 @@ class Verification(_message.Message):
         max_rel_error: _builtins.float
         nan_mismatches: _builtins.int
         """Elements that are NaN on one side only."""
+        by_distribution: _builtins.bool
+        """The output is random: samples of both sides were compared, whose errors change from one compile to the next and
+        are not on record.
+        """
         @_builtins.property
         def dimensions(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
             """Sizes given to the other symbolic dimensions, by symbol."""
@@ -377,10 +388,11 @@ class Verification(_message.Message):
             mean_abs_error: _builtins.float = ...,
             max_rel_error: _builtins.float = ...,
             nan_mismatches: _builtins.int = ...,
+            by_distribution: _builtins.bool = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["atol", b"atol", "batch_size", b"batch_size", "data", b"data", "dimensions", b"dimensions", "max_abs_error", b"max_abs_error", "max_rel_error", b"max_rel_error", "mean_abs_error", b"mean_abs_error", "nan_mismatches", b"nan_mismatches", "output", b"output", "rtol", b"rtol"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["atol", b"atol", "batch_size", b"batch_size", "by_distribution", b"by_distribution", "data", b"data", "dimensions", b"dimensions", "max_abs_error", b"max_abs_error", "max_rel_error", b"max_rel_error", "mean_abs_error", b"mean_abs_error", "nan_mismatches", b"nan_mismatches", "output", b"output", "rtol", b"rtol"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 

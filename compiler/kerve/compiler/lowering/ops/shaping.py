@@ -192,11 +192,14 @@ def expand(g: Lowering, x: ir.Value, dims: Any) -> ir.Value:
 def tile(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
     """The whole, several times over along each axis."""
     repeats = operation.repeats
-    repeats = list(repeats) if isinstance(repeats, list | tuple | np.ndarray) else [repeats]
-    repeats = [1] * (rank(x) - len(repeats)) + repeats
-    if len(repeats) > rank(x):
-        x = g.op.Unsqueeze(x, list(range(len(repeats) - rank(x))))
-    return g.op.Tile(x, g.shape([size(g, count) for count in repeats]))
+    if is_symbol(repeats) and len(repeats.shape) == 1:
+        length, counts = repeats.shape[0], [g.cast(repeats.value, "int64")]
+    else:
+        repeats = list(repeats) if isinstance(repeats, list | tuple | np.ndarray) else [repeats]
+        length, counts = len(repeats), [size(g, count) for count in repeats]
+    if length > rank(x):
+        x = g.op.Unsqueeze(x, list(range(length - rank(x))))
+    return g.op.Tile(x, g.shape([1] * (rank(x) - length) + counts))
 
 
 @HANDLERS.register("numpy.Repeat")

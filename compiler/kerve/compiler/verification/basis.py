@@ -1,0 +1,73 @@
+"""What the outputs of a graph rest on: how precisely they are computed, and whether they are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+__all__ = ["Basis", "bases_of"]
+
+#: Operators that draw anew each time they run.
+_DRAWING = frozenset(
+    {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
+)
+
+#: Types that carry fewer digits than float32, the fewest first.
+_NARROW = (ir.DataType.BFLOAT16, ir.DataType.FLOAT16)
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What an output rests on."""
+
+    #: Whether a random number is among what it is computed from.
+    drawn: bool = False
+    #: The type of fewest digits among what it is computed from; None where none is below float32.
+    narrowest: ir.DataType | None = None
+
+    def __or__(self, other: Basis) -> Basis:
+        """Return what rests on both."""
+        narrow = [each for each in _NARROW if each in (self.narrowest, other.narrowest)]
+        return Basis(self.drawn or other.drawn, narrow[0] if narrow else None)
+
+
+def bases_of(model: ir.Model) -> Mapping[str, Basis]:
+    """Return the basis of each output of a graph whose nodes are in order."""
+    known: dict[ir.Value, Basis] = {}
+    for node in model.graph:
+        basis = _own(node)
+        for value in _read(node):
+            basis |= known.get(value, Basis())
+        for output in node.outputs:
+            known[output] = basis | _of_type(output)
+    return {str(value.name): known.get(value, Basis()) for value in model.graph.outputs}
+
+
+def _own(node: ir.Node) -> Basis:
+    basis = Basis(drawn=node.op_type in _DRAWING)
+    for inner in _bodies(node):
+        basis |= _own(inner)
+        for output in inner.outputs:
+            basis |= _of_type(output)
+    return basis
+
+
+def _of_type(value: ir.Value) -> Basis:
+    return Basis(narrowest=value.dtype if value.dtype in _NARROW else None)
+
+
+def _read(node: ir.Node) -> Iterator[ir.Value]:
+    """Every value that a node or a node in its bodies reads."""
+    yield from (value for value in node.inputs if value is not None)
+    for inner in _bodies(node):
+        yield from (value for value in inner.inputs if value is not None)
+
+
+def _bodies(node: ir.Node) -> Iterator[ir.Node]:
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            for inner in attribute.as_graph():
+                yield inner
+                yield from _bodies(inner)

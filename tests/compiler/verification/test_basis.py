@@ -1,0 +1,39 @@
+"""What the outputs of a graph rest on."""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+import pytest
+
+from kerve.compiler.verification import Basis, bases_of
+
+_GRAPH = """
+<ir_version: 10, opset_import: ["" : 21]>
+g (float[N, 3] x, bool c) => (float[N, 3] plain, float[N, 3] drawn, float[N, 3] narrow, float[N, 3] branch) {
+   plain = Relu(x)
+   noise = RandomNormalLike(x)
+   drawn = Add(plain, noise)
+   half = Cast<to = 10>(x)
+   twice = Add(half, half)
+   narrow = Cast<to = 1>(twice)
+   branch = If (c) <
+      then_branch = a () => (float[N, 3] y) { z = RandomUniformLike(x) y = Mul(z, narrow) },
+      else_branch = b () => (float[N, 3] y) { y = Identity(x) }
+   >
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("output", "basis"),
+    [
+        pytest.param("plain", Basis(), id="float32 throughout"),
+        pytest.param("drawn", Basis(drawn=True), id="a random number upstream"),
+        pytest.param("narrow", Basis(narrowest=ir.DataType.FLOAT16), id="float16 upstream"),
+        pytest.param("branch", Basis(drawn=True, narrowest=ir.DataType.FLOAT16), id="within a branch"),
+    ],
+)
+def test_an_output_rests_on_all_that_is_upstream(output: str, basis: Basis) -> None:
+    model = onnx.shape_inference.infer_shapes(onnx.parser.parse_model(_GRAPH))
+    assert bases_of(ir.from_proto(model))[output] == basis
