@@ -94,7 +94,8 @@ def _same_mean(got: _Array, want: _Array, rounding: _Array) -> NDArray[np.bool_]
 
 
 def _squared_deviation(samples: _Array) -> _Array:
-    return np.square(samples - samples.mean(0))
+    deviation: _Array = samples - samples.mean(0)
+    return deviation * deviation
 
 
 def _distance(got: _Array, want: _Array, rounding: _Array) -> _Array:

@@ -192,14 +192,15 @@ def expand(g: Lowering, x: ir.Value, dims: Any) -> ir.Value:
 def tile(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
     """The whole, several times over along each axis."""
     repeats = operation.repeats
+    counts: list[int | ir.Value]
     if is_symbol(repeats) and len(repeats.shape) == 1:
-        length, counts = repeats.shape[0], [g.cast(repeats.value, "int64")]
+        length, counts = repeats.shape[0] or rank(x), [g.cast(repeats.value, "int64")]
     else:
         repeats = list(repeats) if isinstance(repeats, list | tuple | np.ndarray) else [repeats]
         length, counts = len(repeats), [size(g, count) for count in repeats]
     if length > rank(x):
         x = g.op.Unsqueeze(x, list(range(length - rank(x))))
-    return g.op.Tile(x, g.shape([1] * (rank(x) - length) + counts))
+    return g.op.Tile(x, g.shape([*[1] * (rank(x) - length), *counts]))
 
 
 @HANDLERS.register("numpy.Repeat")
