@@ -83,6 +83,12 @@ def test_a_subclassed_model_keeps_the_names_of_its_dictionaries(tmp_path: Path) 
     np.testing.assert_allclose(answers["sum"], wanted["sum"], rtol=1e-4, atol=1e-5)
 
 
+def test_an_output_in_bfloat16_is_compared(tmp_path: Path) -> None:
+    dense = layers.Dense(2, dtype="mixed_bfloat16")
+    artifact = compile_model(keras.Sequential([layers.Input((4,)), dense]), repository=tmp_path, name="m")
+    assert '"datatype": "BF16"' in (artifact.path / "manifest.json").read_text()
+
+
 def test_state_becomes_an_input_and_an_output(tmp_path: Path) -> None:
     model = keras.Sequential([layers.Input((2,), name="x"), Counter(name="counter")])
     artifact = compile_model(model, repository=tmp_path, name="m")
@@ -129,6 +135,12 @@ def test_a_model_that_answers_differently_is_not_published(tmp_path: Path) -> No
 def test_a_model_that_was_never_called_says_what_it_needs(tmp_path: Path) -> None:
     with pytest.raises(ConversionError, match=r"was never called.*input_signature"):
         compile_model(Subclassed(), repository=tmp_path, name="m")
+
+
+def test_a_model_that_was_never_called_takes_a_signature(tmp_path: Path) -> None:
+    signature = keras.InputSpec(shape=(None, 4), dtype="float32")
+    artifact = compile_model(Subclassed(), repository=tmp_path, name="m", input_signature=signature)
+    assert '"symbol": "batch"' in (artifact.path / "manifest.json").read_text()
 
 
 def test_a_listener_hears_every_stage(tmp_path: Path) -> None:

@@ -22,13 +22,15 @@ def compile_model(
     name: str,
     options: CompileOptions | None = None,
     custom_objects: Mapping[str, Any] | None = None,
+    input_signature: Any = None,
     listener: Listener | None = None,
 ) -> Artifact:
     """Compile a Keras model, prove the result equal to it, and publish it as the next version of `name`.
 
     `source` is the path of a model file or folder, or a model object. A file is opened in a child process
     with limits, because it may be hostile; a model object, and a file together with `custom_objects`,
-    is compiled in this process. `listener` hears of each stage.
+    is compiled in this process. `input_signature`, a structure of `keras.InputSpec` or `tf.TensorSpec`, says
+    what a subclassed model takes that was never called. `listener` hears of each stage.
 
     Returns the artifact; `artifact.path` is `<repository>/<name>/<version>/`. Raises `LoadError`,
     `ConversionError` or `VerificationError` (all `CompileError`), and then nothing is written; raises
@@ -43,7 +45,7 @@ def compile_model(
         else:
             from kerve.compiler.pipeline import build  # TensorFlow is here already, with the model
 
-            build(source, folder, name, chosen, hear, custom_objects)
+            build(source, folder, name, chosen, hear, custom_objects, input_signature)
         return Artifact(repositories.publish(folder, Path(repository) / name))
 
 

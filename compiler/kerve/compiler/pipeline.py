@@ -30,13 +30,14 @@ def build(
     options: CompileOptions,
     listener: Listener,
     custom_objects: Mapping[str, Any] | None = None,
+    input_signature: Any = None,
 ) -> None:
     """Fill an empty folder with the artifact of `source`.
 
     Raises the errors of `kerve.compiler.errors`; what is in the folder then is of no use.
     """
     with stage("load", listener) as progress:
-        origin = sources.load(source, options, custom_objects)
+        origin = sources.load(source, options, custom_objects, input_signature)
         progress.detail = origin.description
 
     with stage("lower", listener) as progress:

@@ -22,12 +22,16 @@ __all__ = ["LoadOptions", "load"]
 
 
 def load(
-    source: Any, options: LoadOptions | None = None, custom_objects: Mapping[str, Any] | None = None
+    source: Any,
+    options: LoadOptions | None = None,
+    custom_objects: Mapping[str, Any] | None = None,
+    input_signature: Any = None,
 ) -> Source:
     """Read a model.
 
     `source` is the path of a file or folder, the prefix of a TensorFlow checkpoint, or a model object.
     Code in a file is not run unless `options.trust`; modules named in `options.import_` are.
+    `input_signature` says what a model object takes that was never called.
     Raises `LoadError` when there is no model to be had, and says what to do.
     """
     from kerve.compiler.sources import reading  # Keras and TensorFlow come with it
@@ -35,4 +39,4 @@ def load(
     chosen = options if options is not None else LoadOptions()
     if isinstance(source, str | Path):
         return reading.from_path(Path(source), chosen, custom_objects)
-    return reading.from_object(source)
+    return reading.from_object(source, input_signature)

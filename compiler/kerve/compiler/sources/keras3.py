@@ -20,9 +20,10 @@ __all__ = ["from_file", "from_object"]
 _SUFFIXES = {Kind.ARCHIVE: ".keras", Kind.HDF5: ".h5"}
 
 
-def from_object(model: keras.Model) -> KerasSource:
+def from_object(model: keras.Model, input_signature: Any = None) -> KerasSource:
     """Take a model as it is."""
-    return KerasSource(record=record_of("object", keras_version=keras.__version__), model=model)
+    record = record_of("object", keras_version=keras.__version__)
+    return KerasSource(record=record, model=model, input_signature=input_signature)
 
 
 def from_file(found: Recognised, custom_objects: Mapping[str, Any], trust: bool) -> KerasSource:

@@ -18,10 +18,10 @@ from kerve.compiler.sources.options import LoadOptions
 __all__ = ["from_object", "from_path"]
 
 
-def from_object(model: Any) -> Source:
+def from_object(model: Any, input_signature: Any = None) -> Source:
     """Take a model that is in memory."""
     if isinstance(model, keras.Model):
-        return keras3.from_object(model)
+        return keras3.from_object(model, input_signature)
     if any(base.__module__.startswith("tf_keras.") for base in type(model).__mro__):
         from kerve.compiler.sources import keras2  # tf_keras comes with it
 

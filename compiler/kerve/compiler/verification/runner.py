@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
@@ -14,6 +16,8 @@ from numpy.typing import NDArray
 from kerve.compiler.errors import VerificationError
 
 __all__ = ["Reference", "Runner"]
+
+_BFLOAT16 = "tensor(bfloat16)"
 
 #: The source model as a function: named inputs to named outputs.
 Reference = Callable[[Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
@@ -36,16 +40,31 @@ class Runner:
         except Exception as error:  # onnxruntime raises its own classes, which share no public base
             raise VerificationError(f"ONNX Runtime cannot load the compiled model: {error}") from error
         self.inputs = tuple(str(value.name) for value in self._session.get_inputs())
-        self.outputs = tuple(str(value.name) for value in self._session.get_outputs())
+        self._types = {str(value.name): value.type for value in self._session.get_outputs()}
+        self.outputs = tuple(self._types)
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return all outputs; arrays that the model does not take are ignored."""
-        feeds = {name: _given(inputs[name]) for name in self.inputs}
         try:
+            if _BFLOAT16 in self._types.values():
+                return self._run_values(inputs)
+            feeds = {name: _given(inputs[name]) for name in self.inputs}
             results = self._session.run(list(self.outputs), feeds)
         except Exception as error:  # onnxruntime raises its own classes, which share no public base
             raise VerificationError(f"the compiled model fails where its source answers: {error}") from error
         return dict(zip(self.outputs, results, strict=True))
+
+    def _run_values(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        given = {name: _given(inputs[name]) for name in self.inputs}
+        feeds = {
+            name: value if isinstance(value, ort.OrtValue) else ort.OrtValue.ortvalue_from_numpy(value)
+            for name, value in given.items()
+        }
+        results = self._session.run_with_ort_values(list(self.outputs), feeds)
+        return {
+            name: _bfloat16(value) if self._types[name] == _BFLOAT16 else value.numpy()
+            for name, value in zip(self.outputs, results, strict=True)
+        }
 
 
 def _given(array: NDArray[Any]) -> Any:
@@ -53,3 +72,9 @@ def _given(array: NDArray[Any]) -> Any:
         return array
     bits = array.view(np.uint16)
     return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, ir.DataType.BFLOAT16)
+
+
+def _bfloat16(value: Any) -> NDArray[Any]:
+    """Copy what ONNX Runtime does not give to NumPy."""
+    bits = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
+    return np.frombuffer(bits, ml_dtypes.bfloat16).reshape(value.shape())
