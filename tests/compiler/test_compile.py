@@ -138,7 +138,8 @@ def test_a_model_that_was_never_called_says_what_it_needs(tmp_path: Path) -> Non
 
 
 def test_a_model_that_was_never_called_takes_a_signature(tmp_path: Path) -> None:
-    signature = keras.InputSpec(shape=(None, 4), dtype="float32")
+    spec = keras.InputSpec(shape=(None, 5), dtype="float32")
+    signature = {"left": spec, "right": spec}
     artifact = compile_model(Subclassed(), repository=tmp_path, name="m", input_signature=signature)
     assert '"symbol": "batch"' in (artifact.path / "manifest.json").read_text()
 
