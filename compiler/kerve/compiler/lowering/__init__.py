@@ -44,6 +44,7 @@ def lower(model: keras.Model, *, opset: int = 21, input_signature: Any = None) -
     Raises `ConversionError`, naming layer and operation, when something has no ONNX form.
     """
     inputs = signature.inputs_of(model, input_signature)
+    signature.build(model, inputs)
     state: list[keras.Variable] = []
     while True:
         try:

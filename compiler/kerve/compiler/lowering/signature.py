@@ -16,7 +16,7 @@ from kerve.compiler.lowering import dtypes
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.symbol import Symbol
 
-__all__ = ["BATCH", "InputSpec", "enter", "finish", "inputs_of"]
+__all__ = ["BATCH", "InputSpec", "build", "enter", "finish", "inputs_of"]
 
 #: The symbolic dimension that Keras leaves open on axis 0 of every input and output.
 BATCH = "batch"
@@ -41,6 +41,17 @@ def inputs_of(model: keras.Model, given: Any = None) -> tuple[Any, ...]:
     if isinstance(graph, keras.Model) and hasattr(graph, "_inputs_struct"):
         return _named((graph._inputs_struct,), ["input"])
     return _named(*_recorded(model))
+
+
+def build(model: keras.Model, inputs: tuple[Any, ...]) -> None:
+    """Have a model make its weights, if it was never called: in Keras's own way, before they are read."""
+    if not model.built:
+        model(*keras.tree.map_structure(_keras_tensor, inputs), training=False)
+
+
+def _keras_tensor(spec: InputSpec) -> keras.KerasTensor:
+    shape = [dim if isinstance(dim, int) else None for dim in spec.shape]
+    return keras.KerasTensor(shape, spec.dtype, name=spec.name)
 
 
 def enter(g: Lowering, spec: InputSpec) -> Symbol:
