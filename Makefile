@@ -16,6 +16,8 @@ WIRE_READY := $(VENV)/.wire
 WIRE_SOURCES := $(shell find $(WIRE) -name target -prune -o -name '*.rs' -print -o -name '*.toml' -print -o -name '*.lock' -print)
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
+# uv trusts whom the machine trusts, as pip does: a company's own certificates, for one
+export UV_SYSTEM_CERTS ?= 1
 
 ## help: print this list
 help:
