@@ -92,8 +92,9 @@ proto-check: | $(UV)
 ## check: everything that continuous integration runs
 check: lint proto-check test
 
-## lock: choose new versions of the dependencies and write requirements/*.txt
-LOCK := $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+## lock: choose new versions of the dependencies and write requirements/*.txt (UPGRADE= keeps those there are)
+UPGRADE := --upgrade
+LOCK = $(UV) pip compile --quiet $(UPGRADE) --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 lock: | $(UV)
 	$(LOCK) pyproject.toml requirements/dev.in --extra compile-cpu --extra serve --group build --group lint \

@@ -14,7 +14,7 @@ from kerve.cli import options as cli
 from kerve.compiler import worker
 from kerve.compiler.errors import AccuracyBudgetError, VerificationError
 from kerve.compiler.options import VerifyOptions
-from kerve.compiler.progress import terminal
+from kerve.compiler.terminal import terminal
 
 __all__ = ["command"]
 

@@ -1,16 +1,18 @@
 """A level of layers, made readable: `diagram(graph)`.
 
     merged      a layer without weights joins the one that it alone follows: convolution and activation
-    repeated    what stands several times in a row is drawn once, in a frame that says how often
-    summed up   a level of very many parts is cut where little passes, and each piece is one box
+    repeated    what stands several times in a row is drawn once, in a frame that says how often; on a level of
+                very many parts also what only has other sizes
+    summed up   a level that still has very many parts is cut where little passes, and each piece is one box
     opened      what has layers below it becomes a frame, the largest first, as long as there is room
 """
 
 from __future__ import annotations
 
 import heapq
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count, pairwise
 
@@ -27,6 +29,10 @@ _ROOM = 90
 #: Parts of one level before it is summed up, and in how many pieces.
 _MANY = 48
 _PIECES = 20
+
+
+#: Bytes of the constants that a layer without weights may have: bounds, shapes, axes.
+_SCALARS = 128
 
 
 @dataclass
@@ -71,7 +77,7 @@ def diagram(graph: ir.Graph) -> Diagram:
         for index, element in enumerate(drawing.elements):
             if isinstance(element, Frame):
                 wait(element.inner)
-            elif element.part.path is not None and not element.summed:
+            elif element.part.opens and not element.summed:
                 heapq.heappush(waiting, (-len(element.part.nodes), next(order), drawing, index))
 
     wait(picture)
@@ -79,10 +85,7 @@ def diagram(graph: ir.Graph) -> Diagram:
         _, _, drawing, index = heapq.heappop(waiting)
         box = drawing.elements[index]
         assert isinstance(box, Box)
-        level = _merged(inside(box.part))
-        if all(part.path is None for part in level.parts):
-            continue  # nothing but operators
-        inner = _drawn(level)
+        inner = _drawn(inside(box.part))
         if _boxes(inner) > room:
             continue
         room -= _boxes(inner)
@@ -93,17 +96,29 @@ def diagram(graph: ir.Graph) -> Diagram:
 
 def _drawn(level: Level) -> Diagram:
     level = _merged(level)
-    groups = list(_groups(level))
-    if len(groups) > _MANY:
+    groups: list[tuple[Element, range]] = []
+    for look in (_exactly, _roughly):
+        groups = list(_groups(level, look))
+        if len(groups) <= _MANY:
+            break
+    else:
         groups = [(Box(_sum(level, piece), summed=len(piece) > 1), piece) for piece in _pieces(level)]
     home = {index: number for number, (_, piece) in enumerate(groups) for index in piece}
     edges = {(home[a], home[b]) for a, b in level.edges if home[a] != home[b]}
     return Diagram([element for element, _ in groups], edges)
 
 
-def _groups(level: Level) -> Iterator[tuple[Element, range]]:
+def _exactly(part: Part) -> object:
+    return tuple(part.operators.items()), part.weights, part.result
+
+
+def _roughly(part: Part) -> object:
+    return tuple(part.operators), tuple(re.sub(r"\d+", "", name) for name in part.names)
+
+
+def _groups(level: Level, look: Callable[[Part], object]) -> Iterator[tuple[Element, range]]:
     """Yield what is drawn once, with the parts that it stands for."""
-    for run in runs(level):
+    for run in runs(level, look):
         if run.times == 1:
             yield from ((Box(level.parts[index]), range(index, index + 1)) for index in run.indexes)
         elif run.length == 1:
@@ -134,7 +149,9 @@ def _merged(level: Level) -> Level:
             only is not None
             and len(after[only]) == 1
             and part.role == level.parts[only].role == "layer"
-            and part.weights == 0
+            and not part.opens
+            and not level.parts[only].opens
+            and part.weights <= _SCALARS
         )
         home[index] = home[only] if joins and only is not None else len(groups)
         if joins:

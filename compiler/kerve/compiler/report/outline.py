@@ -45,6 +45,14 @@ class Part:
         return count_operators(self.nodes)
 
     @cached_property
+    def opens(self) -> bool:
+        """Whether there are layers below it."""
+        below = f"{self.path}/"
+        return self.path is not None and any(
+            node.metadata_props.get(LAYER_KEY, "").startswith(below) for node in self.nodes
+        )
+
+    @cached_property
     def weights(self) -> int:
         """Bytes of the constants that it reads."""
         return sum(weights_of(self.nodes).values())

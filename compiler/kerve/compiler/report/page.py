@@ -13,7 +13,7 @@ import markupsafe
 import onnx_ir as ir
 
 from kerve.artifact.v1.manifest_pb2 import Manifest, Reduction, TensorSpec
-from kerve.compiler.report.blocks import Box, diagram
+from kerve.compiler.report.blocks import Box, Element, diagram
 from kerve.compiler.report.placement import Picture, Point, place
 from kerve.compiler.report.sizes import count_operators, layer_sizes, show_bytes
 
@@ -24,6 +24,9 @@ _SHOWN = 20
 
 #: Letters that a box has room for, in its name and in the line below.
 _NAME_LETTERS, _DETAIL_LETTERS = 25, 31
+
+#: Bytes of weights that a box tells.
+_WORTH_SAYING = 1000
 
 #: Operators that say little of what a layer computes; they are named last.
 _SURROUNDINGS = {"Cast", "DequantizeLinear", "DynamicQuantizeLinear", "QuantizeLinear", "Reshape", "Transpose"}
@@ -86,23 +89,23 @@ def render(model: ir.Model, manifest: Manifest, model_bytes: int) -> str:
 class _Text:
     """What is written in a box and beside it."""
 
-    def __init__(self, box: Any) -> None:
+    def __init__(self, box: Element) -> None:
         assert isinstance(box, Box)
         part = box.part
-        counts = part.operators
         self.kind = "sum" if box.summed else part.role
-        self.name = part.name if len(part.names) < 2 or not box.summed else f"{part.name} … {part.names[-1]}"
-        self.times = box.times
+        self.count = f"+ {len(part.names) - 1} layers" if box.summed else f"× {box.times}" if box.times > 1 else ""
+        self.name = _shorten(part.name, _NAME_LETTERS - len(self.count))
         if part.role == "layer":
-            listed = [op if count == 1 else f"{count} {op}" for op, count in counts.items()]
-            listed.sort(key=lambda text: text.rpartition(" ")[2] in _SURROUNDINGS)
-            weights = show_bytes(part.weights) if part.weights >= 1000 else ""
-            said = listed if listed != [part.name] else [part.result]  # an operator outside of layers
+            counts = part.operators.most_common() if box.summed else list(part.operators.items())
+            counts.sort(key=lambda item: item[0] in _SURROUNDINGS)
+            operators = [name if count == 1 else f"{count} {name}" for name, count in counts]
+            weights = show_bytes(part.weights) if part.weights >= _WORTH_SAYING else ""
+            said = operators if operators != [part.name] else [part.result]  # an operator outside of layers
             self.detail = " · ".join(filter(None, (_few(said, weights), weights)))
             layers = f"{len(part.names)} layers: " if len(part.names) > 1 else ""
-            self.title = f"{layers}{', '.join(part.names)} | {', '.join(listed)} | gives {part.result}"
+            self.title = f"{layers}{', '.join(part.names)} | {', '.join(operators)} | gives {part.result}"
         else:
-            self.detail = part.result
+            self.detail = _shorten(part.result, _DETAIL_LETTERS)
             self.title = f"{part.role} {part.name}: {part.result}"
 
 
@@ -114,10 +117,10 @@ def _few(listed: Sequence[str], beside: str) -> str:
         text = ", ".join(listed[:count]) + (f" + {rest}" if rest else "")
         if len(text) <= room:
             return text
-    return listed[0] if listed else ""
+    return _shorten(listed[0], room)
 
 
-def _shorten(text: str, letters: int = _NAME_LETTERS) -> str:
+def _shorten(text: str, letters: int) -> str:
     """Leave out the middle of a long text."""
     if len(text) <= letters:
         return text

@@ -7,9 +7,10 @@ run beside one another; a run is a sequence of such pieces that is followed by i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from kerve.compiler.report.outline import Level, Part
 
@@ -45,21 +46,48 @@ class Run:
         return self.indexes[-self.length :]
 
 
-def runs(level: Level) -> Iterator[Run]:
-    """Yield the whole level, in order, as runs."""
+def runs(level: Level, look: Callable[[Part], object]) -> list[Run]:
+    """Return the whole level, in order, as runs; parts that `look` the same are alike.
+
+    Short repetitions are found first, and may then repeat as a whole.
+    """
     edges = _local(level)
-    pieces = _pieces(level, edges)
-    marks = _marks(level, pieces, edges)
+    marks: dict[object, int] = {}
+    found = list(_marked(level, _pieces(level, edges), edges, look, marks))
+    length = 1
+    while length <= min(_LONGEST, len(found) // 2):
+        joined = list(_joined(level, found, length, marks))
+        length = length + 1 if len(joined) == len(found) else 1
+        found = joined
+    return [each.run for each in found]
+
+
+class _Marked(NamedTuple):
+    """A run, and a number that it shares with those like it."""
+
+    mark: int
+    run: Run
+
+
+def _joined(
+    level: Level, found: Sequence[_Marked], length: int, known: dict[object, int]
+) -> Iterator[_Marked]:
+    """Make one run of each repetition of `length` runs."""
+    marks = [each.mark for each in found]
     at = 0
-    while at < len(pieces):
-        length, times = _longest(marks, at)
-        if times > 1:
-            shift = _phase(level, pieces, marks, at, length, times)
-            if shift:
-                yield Run(range(pieces[at].start, pieces[at + shift - 1].stop))
-            at += shift
+    while at < len(found):
+        times = _times(marks, at, length)
+        if times == 1:
+            yield found[at]
+            at += 1
+            continue
+        shift = _phase(level, found, marks, at, length, times)
+        yield from found[at : at + shift]
+        at += shift
         end = at + length * times
-        yield Run(range(pieces[at].start, pieces[end - 1].stop), times)
+        indexes = range(found[at].run.indexes.start, found[end - 1].run.indexes.stop)
+        look = tuple(marks[at : at + length]), times
+        yield _Marked(known.setdefault(look, len(known)), Run(indexes, times))
         at = end
 
 
@@ -87,39 +115,36 @@ def _pieces(level: Level, edges: set[tuple[int, int]]) -> list[range]:
     return [range(a, b) for a, b in pairwise(sorted(cuts))]
 
 
-def _marks(level: Level, pieces: Sequence[range], edges: set[tuple[int, int]]) -> list[int]:
-    """Number the pieces so that those alike have one number."""
-    reads: dict[int, list[int]] = {}
+def _marked(
+    level: Level,
+    pieces: Iterable[range],
+    edges: Iterable[tuple[int, int]],
+    look: Callable[[Part], object],
+    known: dict[object, int],
+) -> Iterator[_Marked]:
+    """Number the pieces: the same for those that look the same and are connected in the same way."""
+    reads: dict[int, set[int]] = {}
     for a, b in edges:
-        reads.setdefault(b, []).append(b - a)
-    known: dict[object, int] = {}
-    marks = []
+        reads.setdefault(b, set()).add(b - a)
     for piece in pieces:
-        look = tuple((_look(level.parts[i]), tuple(sorted(reads.get(i, ())))) for i in piece)
-        marks.append(known.setdefault(look, len(known)))
-    return marks
+        parts = [(index, level.parts[index]) for index in piece]
+        mark = tuple(
+            (look(part) if part.role == "layer" else id(part), frozenset(reads.get(index, ())))
+            for index, part in parts
+        )
+        yield _Marked(known.setdefault(mark, len(known)), Run(piece))
 
 
-def _look(part: Part) -> object:
-    if part.role != "layer":
-        return id(part)
-    return tuple(part.operators.items()), part.weights, part.result
-
-
-def _longest(marks: Sequence[int], at: int) -> tuple[int, int]:
-    """Return length and times of the repetition that begins at a piece and covers most."""
-    best = (1, 1)
-    for length in range(1, min(_LONGEST, (len(marks) - at) // 2) + 1):
-        times = 1
-        while marks[at : at + length] == marks[at + times * length : at + (times + 1) * length]:
-            times += 1
-        if times > 1 and length * times > best[0] * best[1]:
-            best = (length, times)
-    return best
+def _times(marks: Sequence[int], at: int, length: int) -> int:
+    """Return how often the runs that begin somewhere stand there in a row."""
+    times = 1
+    while marks[at : at + length] == marks[at + times * length : at + (times + 1) * length]:
+        times += 1
+    return times
 
 
 def _phase(
-    level: Level, pieces: Sequence[range], marks: Sequence[int], at: int, length: int, times: int
+    level: Level, found: Sequence[_Marked], marks: Sequence[int], at: int, length: int, times: int
 ) -> int:
     """Return by how much a repetition may begin later to begin where a person would say.
 
@@ -128,15 +153,10 @@ def _phase(
 
     def rank(shift: int) -> tuple[bool, int, int]:
         begin = at + shift
-        names = [n for piece in pieces[begin : begin + length] for i in piece for n in level.parts[i].names]
+        first = found[begin : begin + length]
+        names = [name for each in first for index in each.run.indexes for name in level.parts[index].names]
         numbers = {tuple(re.findall(r"\d+", name)[:2]) for name in names}
-        return len(pieces[begin]) == 1, len(numbers), shift
+        return len(found[begin].run.indexes) == 1, len(numbers), shift
 
-    possible = [
-        shift
-        for shift in range(length)
-        if marks[at + shift : at + shift + length * (times - 1)]
-        == marks[at + shift + length : at + shift + length * times]
-        and at + shift + length * times <= len(marks)
-    ]
+    possible = [shift for shift in range(length) if _times(marks, at + shift, length) >= times]
     return min(possible, key=rank)
