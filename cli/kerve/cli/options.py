@@ -27,7 +27,16 @@ from typing import Any, Literal, TypeVar
 
 import click
 
-__all__ = ["EXISTING_FILE", "EXISTING_FOLDER", "EXISTING_PATH", "FOLDER", "PORT", "argument", "command", "option"]
+__all__ = [
+    "EXISTING_FILE",
+    "EXISTING_FOLDER",
+    "EXISTING_PATH",
+    "FOLDER",
+    "PORT",
+    "argument",
+    "command",
+    "option",
+]
 
 T = TypeVar("T")
 

@@ -72,7 +72,7 @@ def stage(name: str, listener: Listener) -> Iterator[Stage]:
 
 
 def steps(items: Iterable[T], total: int, detail: str) -> Iterator[T]:
-    """Yield the items, of which there are `total`; each is a step of the stage that is under way, if one is."""
+    """Yield the items, of which there are `total`; each is a step of the stage under way, if there is one."""
     current = _current.get()
     for done, item in enumerate(items):
         if current is not None:

@@ -1,4 +1,4 @@
-"""For those who want to see the optimization at work: what each pass did and why no more, and the graph after it."""
+"""The optimization at work: what each pass did, and why no more, and the graph after it."""
 
 from __future__ import annotations
 
@@ -42,12 +42,16 @@ def observer(options: CompileOptions, listener: Listener) -> Observer | None:
 def explain(step: Step) -> Iterator[str]:
     """Say what a pass did to which layers' operators, and why it left others as they were."""
     changes = [
-        f"{verb} {_listed(places)}" for verb, places in (("without", step.removed), ("with", step.added)) if places
+        f"{verb} {_listed(places)}"
+        for verb, places in (("without", step.removed), ("with", step.added))
+        if places
     ]
     if changes:
         yield f"{step.nodes_before} -> {step.nodes_after} nodes: {'; '.join(changes)}"
     else:
-        yield f"{step.nodes_after} nodes" + (", other values or attributes" if step.modified else ", unchanged")
+        yield f"{step.nodes_after} nodes" + (
+            ", other values or attributes" if step.modified else ", unchanged"
+        )
     reasons: dict[str, Counter[str]] = {}
     for note in step.notes:
         where, _, why = note.partition(": ")

@@ -7,10 +7,8 @@ import re
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import keras
-import numpy as np
 import onnx_ir as ir
 import pytest
 from keras import layers
@@ -50,7 +48,11 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 def reduced(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
-        [layers.Input((6,), name="x"), layers.Dense(8, "relu", name="hidden"), layers.Dense(3, "softmax", name="y")]
+        [
+            layers.Input((6,), name="x"),
+            layers.Dense(8, "relu", name="hidden"),
+            layers.Dense(3, "softmax", name="y"),
+        ]
     )
     return compile_model(
         model,
@@ -129,10 +131,7 @@ def test_operators_and_sizes_are_those_of_the_file(artifact: Artifact) -> None:
     assert told == count_operators(artifact.path / "model.onnx")
     sizes = {row[0]: row for row in list(rows(section(page, "Size")))[1:]}
     assert sizes["words"][2:] == ["150", "600 bytes"]
-    assert sizes["dense_0"] == ["dense_0", "MatMul, Add, Relu", "56", "224 bytes"] or sizes["dense_0"][2] in {
-        "49",
-        "56",
-    }
+    assert sizes["dense_0"] == ["dense_0", "MatMul, Relu", "49", "196 bytes"]  # biases are zero, and gone
 
 
 def test_the_picture_shows_ends_layers_and_what_repeats(artifact: Artifact) -> None:
@@ -173,6 +172,4 @@ def test_names_are_text_whatever_they_hold() -> None:
 
 def test_the_page_depends_on_model_and_manifest_alone(artifact: Artifact) -> None:
     model = ir.load(artifact.path / "model.onnx")
-    manifest = artifact.manifest
-    assert render(model, manifest, 7) == render(model, manifest, 7)
-    assert np.all([str(Path.cwd()) not in render(model, manifest, 7)])
+    assert render(model, artifact.manifest, 7) == render(model, artifact.manifest, 7)

@@ -66,7 +66,12 @@ def test_residual_blocks_are_one_frame() -> None:
 
 def test_a_layer_with_layers_in_it_is_opened() -> None:
     picture = diagram(
-        chain([("stem", "Conv"), *((f"encoder_{i}/{part}", part) for i in range(9) for part in ("Gelu", "Conv"))])
+        chain(
+            [
+                ("stem", "Conv"),
+                *((f"encoder_{i}/{part}", part) for i in range(9) for part in ("Gelu", "Conv")),
+            ]
+        )
     )
     (frame,) = (each for each in picture.elements if isinstance(each, Frame))
     assert (frame.title, frame.times) == ("encoder_0", 9)
@@ -91,14 +96,28 @@ def test_a_mask_that_every_block_reads_does_not_hide_that_they_repeat() -> None:
     assert [each.times for each in picture.elements if isinstance(each, Frame)] == [8]
 
 
+def test_branches_from_one_part_are_one_block() -> None:
+    layers: list[tuple[str, str, list[int]]] = [("stem", "Conv", [-1])]
+    for block in range(5):
+        last = len(layers) - 1
+        layers += [(f"block_{block}_{branch}", "Conv", [last]) for branch in "abcde"]
+        layers += [(f"block_{block}_concat", "Concat", list(range(last + 1, last + 6)))]
+    picture = diagram(network(layers))
+    assert [each.times for each in picture.elements if isinstance(each, Frame)] == [5]
+    assert len(names(picture)) == 9
+
+
 def test_thousands_of_layers_without_a_pattern_are_summed_up() -> None:
     random = np.random.default_rng(0)
     operators = random.choice(["Conv", "Relu", "Add", "MatMul", "Gelu", "Tanh", "Sigmoid"], 3000)
     reads = [[index - 1, int(random.integers(max(-1, index - 9), index))] for index in range(3000)]
-    layers = [(f"l{i}", str(operator), dict.fromkeys(read)) for i, (operator, read) in enumerate(zip(operators, reads, strict=True))]
+    layers = [
+        (f"l{i}", str(operator), dict.fromkeys(read))
+        for i, (operator, read) in enumerate(zip(operators, reads, strict=True))
+    ]
     picture = diagram(network([(path, operator, list(read)) for path, operator, read in layers]))
     assert len(names(picture)) < 40
-    assert sum(len(box.part.nodes) for box in boxes(picture)) == 3000
+    assert sum(len(box.part.nodes) * box.times for box in boxes(picture)) == 3000
 
 
 def test_a_layer_that_is_called_twice_is_drawn_twice_and_a_circle_once() -> None:
@@ -118,7 +137,9 @@ def graphs(draw: st.DrawFn) -> ir.Graph:
         reads = draw(st.sets(st.integers(max(-1, index - 6), index - 1), min_size=1, max_size=3))
         group = draw(st.sampled_from(["", "a/", "b/", "b/c/"]))
         name = draw(st.sampled_from(["", f"l{index}", f"l{index % 3}"]))
-        layers.append((f"{group}{name}".strip("/"), draw(st.sampled_from(["Conv", "Relu", "Add"])), sorted(reads)))
+        layers.append(
+            (f"{group}{name}".strip("/"), draw(st.sampled_from(["Conv", "Relu", "Add"])), sorted(reads))
+        )
     return network(layers, weights=draw(st.sampled_from([1, 100])))
 
 

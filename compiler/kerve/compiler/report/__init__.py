@@ -1,10 +1,10 @@
 """The page of an artifact for people, `report.html`: `save_report(model, manifest, folder)`.
 
-    sizes.py                    what the graph holds, layer by layer
-    outline.py, ordering.py     ONNX nodes -> a graph of Keras layers
-    repetition.py, blocks.py    -> few boxes and frames
-    placement.py                -> coordinates
-    page.py, page.html.j2       -> one file, without anything from elsewhere
+sizes.py                    what the graph holds, layer by layer
+outline.py, ordering.py     ONNX nodes -> a graph of Keras layers
+repetition.py, blocks.py    -> few boxes and frames
+placement.py                -> coordinates
+page.py, page.html.j2       -> one file, without anything from elsewhere
 """
 
 from __future__ import annotations

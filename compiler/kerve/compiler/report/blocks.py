@@ -1,10 +1,10 @@
 """A level of layers, made readable: `diagram(graph)`.
 
-    merged      a layer without weights joins the one that it alone follows: convolution and activation
-    repeated    what stands several times in a row is drawn once, in a frame that says how often; on a level of
-                very many parts also what only has other sizes
-    summed up   a level that still has very many parts is cut where little passes, and each piece is one box
-    opened      what has layers below it becomes a frame, the largest first, as long as there is room
+merged      a layer without weights joins the one that it alone follows: convolution and activation
+repeated    what stands several times in a row is drawn once, in a frame that says how often; on a level of
+            very many parts also what only has other sizes
+summed up   a level that still has very many parts is cut where little passes, and each piece is one box
+opened      what has layers below it becomes a frame, the largest first, as long as there is room
 """
 
 from __future__ import annotations

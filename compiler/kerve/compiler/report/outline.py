@@ -121,7 +121,11 @@ class Level:
         edges |= {(number, index + shift) for number, entry in enumerate(entries) for index in entry}
         ends = {(index + shift, last) for index in exits}
         return Level(
-            [*(Part("", role="entry") for _ in entries), *self.parts, *([Part("", role="exit")] if ends else ())],
+            [
+                *(Part("", role="entry") for _ in entries),
+                *self.parts,
+                *([Part("", role="exit")] if ends else ()),
+            ],
             edges | ends,
         )
 
@@ -147,11 +151,16 @@ def whole(graph: ir.Graph) -> Level:
 def inside(part: Part) -> Level:
     """Return the layers below a part, and where they are entered and left."""
     level, own = _below(part.nodes, part.path or ""), set(with_bodies(part.nodes))
-    entries = [[index for index, each in enumerate(level.parts) if value in each.taken] for value in part.taken]
+    entries = [
+        [index for index, each in enumerate(level.parts) if value in each.taken] for value in part.taken
+    ]
     exits = [
         index
         for index, each in enumerate(level.parts)
-        if any(value.is_graph_output() or any(user not in own for user, _ in value.uses()) for value in each.given)
+        if any(
+            value.is_graph_output() or any(user not in own for user, _ in value.uses())
+            for value in each.given
+        )
     ]
     return level.between(entries, exits)
 

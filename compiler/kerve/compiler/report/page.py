@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from kerve.artifact.v1.manifest_pb2 import Manifest, Reduction, TensorSpec
 from kerve.compiler.report.blocks import Box, Element, diagram
-from kerve.compiler.report.placement import Picture, Point, place
+from kerve.compiler.report.placement import Point, place
 from kerve.compiler.report.sizes import count_operators, layer_sizes, show_bytes
 
 __all__ = ["render"]
@@ -29,7 +29,14 @@ _NAME_LETTERS, _DETAIL_LETTERS = 25, 31
 _WORTH_SAYING = 1000
 
 #: Operators that say little of what a layer computes; they are named last.
-_SURROUNDINGS = {"Cast", "DequantizeLinear", "DynamicQuantizeLinear", "QuantizeLinear", "Reshape", "Transpose"}
+_SURROUNDINGS = {
+    "Cast",
+    "DequantizeLinear",
+    "DynamicQuantizeLinear",
+    "QuantizeLinear",
+    "Reshape",
+    "Transpose",
+}
 
 _MEASURES = {
     "accuracy": "right answers lost",
@@ -63,7 +70,9 @@ def render(model: ir.Model, manifest: Manifest, model_bytes: int) -> str:
         "source": ", ".join(filter(None, (source.kind, source.file_name))),
         "SHA-256": source.sha256,
         "written by": f"Keras {source.keras_version}" if source.keras_version else "",
-        "compiled with": ", ".join(f"{tool} {version}" for tool, version in sorted(manifest.toolchain.items())),
+        "compiled with": ", ".join(
+            f"{tool} {version}" for tool, version in sorted(manifest.toolchain.items())
+        ),
         "metrics": ", ".join(metric.name for metric in manifest.evaluation.metrics),
     }
     return _template().render(
@@ -76,7 +85,9 @@ def render(model: ir.Model, manifest: Manifest, model_bytes: int) -> str:
             *(("output", spec) for spec in manifest.signature.outputs),
         ],
         worst=max((check.max_abs_error for check in manifest.verification.checks), default=0.0),
-        most_added=max((each.given - each.taken for each in reduction.layers), default=0.0) if reduction else 0.0,
+        most_added=max((each.given - each.taken for each in reduction.layers), default=0.0)
+        if reduction
+        else 0.0,
         layer_count=layer_count,
         layers_by_size=sorted(sizes, key=lambda each: -each.bytes),
         operators=operators.most_common(),
@@ -93,7 +104,9 @@ class _Text:
         assert isinstance(box, Box)
         part = box.part
         self.kind = "sum" if box.summed else part.role
-        self.count = f"+ {len(part.names) - 1} layers" if box.summed else f"× {box.times}" if box.times > 1 else ""
+        self.count = (
+            f"+ {len(part.names) - 1} layers" if box.summed else f"× {box.times}" if box.times > 1 else ""
+        )
         self.name = _shorten(part.name, _NAME_LETTERS - len(self.count))
         if part.role == "layer":
             counts = part.operators.most_common() if box.summed else list(part.operators.items())

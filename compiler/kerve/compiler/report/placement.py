@@ -153,7 +153,7 @@ def _order(rows: list[list[_Item]]) -> None:
     for sweep in range(_SWEEPS):
         down = sweep % 2 == 0
         for row in rows if down else reversed(rows):
-            row.sort(key=lambda item: _wish(item, down))  # noqa: B023  used at once
+            row.sort(key=lambda item: _wish(item, down))
             _number(row)
 
 

@@ -92,9 +92,10 @@ def _joined(
 
 
 def _local(level: Level) -> set[tuple[int, int]]:
-    """Return the edges without those of hubs to anything but their first readers."""
-    after = level.successors()
-    return {(a, b) for a, b in level.edges if len(after[a]) < _HUB or b == after[a][0]}
+    """Return the edges without those of hubs to parts that read something else as well."""
+    hubs = {index for index, after in enumerate(level.successors()) if len(after) >= _HUB}
+    before = level.predecessors()
+    return {(a, b) for a, b in level.edges if a not in hubs or hubs.issuperset(before[b])}
 
 
 def _pieces(level: Level, edges: set[tuple[int, int]]) -> list[range]:
