@@ -49,12 +49,14 @@ endif
 demo: setup
 	$(BIN)/python examples/digits/demo.py
 
+# how many processes share the tests; each takes about 2 GB
+WORKERS := 2
 ## test: run every test
 test: setup
 ifneq ($(CARGO),)
 	cargo test --quiet --locked --manifest-path $(WIRE)/Cargo.toml
 endif
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 ## test-serve: the runtime's tests in an environment without TensorFlow and Keras
 test-serve: .venv-serve/.ready

@@ -1,5 +1,6 @@
 """The `kerve` command: its table, its exit codes, and what it says."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -83,6 +84,12 @@ class OwnError(Exception):
         pytest.param(
             OwnError("layer 'x' cannot be converted"), 4, "error: layer 'x' cannot be converted\n", id="ours"
         ),
+        pytest.param(
+            PermissionError(13, "Permission denied", "models"),
+            1,
+            "error: models: Permission denied\n",
+            id="a file",
+        ),
         pytest.param(KeyboardInterrupt(), 130, "", id="interrupted"),
         pytest.param(click.UsageError("no"), 2, "Error: no\n", id="usage"),
     ],
@@ -99,6 +106,24 @@ def test_a_failure_is_one_line_and_an_exit_code(
         main([])
     assert end.value.code == code
     assert capsys.readouterr().err == line
+
+
+def test_a_reader_that_goes_away_is_no_failure_to_tell() -> None:
+    script = (
+        f"import sys; sys.stdout.write('x' * 100_000); from {main.__module__} import main; main(['--help'])"
+    )
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from kerve.artifact.v1 import manifest_pb2
 from kerve.cli import options as cli
+from kerve.cli.tables import print_table, print_warning
 from kerve.runtime.artifact import Artifact, read_artifact
-from kerve.runtime.commands.tables import print_table, print_warning
 from kerve.runtime.onnx_file import count_operators
 from kerve.runtime.repository import versions_in
 from kerve.runtime.signature import Signature, show_shape
