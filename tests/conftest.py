@@ -1,4 +1,4 @@
-"""Where several processes share the tests, each computes on one thread: two that compete are slower than one."""
+"""Where several processes share the tests, each computes on one thread: two that compete are slow."""
 
 import os
 
