@@ -173,3 +173,13 @@ def test_names_are_text_whatever_they_hold() -> None:
 def test_the_page_depends_on_model_and_manifest_alone(artifact: Artifact) -> None:
     model = ir.load(artifact.path / "model.onnx")
     assert render(model, artifact.manifest, 7) == render(model, artifact.manifest, 7)
+
+
+def test_what_is_drawn_is_said_to_be_proven_by_its_distribution(artifact: Artifact) -> None:
+    manifest = manifest_pb2.Manifest()
+    manifest.CopyFrom(artifact.manifest)
+    manifest.signature.outputs[0].random = True
+    manifest.verification.checks[0].by_distribution = True
+    page = ET.fromstring(render(ir.load(artifact.path / "model.onnx"), manifest, 1))
+    assert list(rows(section(page, "Verification")))[1][-1] == "by distribution: samples of both sides agree"
+    assert "output, random" in [row[0] for row in rows(section(page, "Signature"))]
