@@ -78,11 +78,10 @@ def int8(folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_command_tells_its_stages_and_what_to_know(int8: subprocess.CompletedProcess[str]) -> None:
+def test_the_command_tells_its_stages(int8: subprocess.CompletedProcess[str]) -> None:
     assert int8.returncode == 0, int8.stderr
     words = [line.split()[0] for line in int8.stderr.splitlines()]
-    assert words == ["load", "lower", "optimize", "verify", "reduce", "package", "warning:"]
-    assert "int8 loses was measured on random inputs" in int8.stderr
+    assert words == ["load", "lower", "optimize", "verify", "reduce", "package"]
 
 
 def test_a_server_finds_it_to_be_what_was_compiled(artifact: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kerve.compiler.passes.reading import LAYER_KEY
 from kerve.compiler.report.blocks import Box, Diagram, Frame, diagram
-from kerve.compiler.report.placement import Rectangle, place
+from kerve.compiler.report.placement import Picture, Rectangle, place
 
 
 def network(layers: Sequence[tuple[str, str, Sequence[int]]], weights: int = 100) -> ir.Graph:
@@ -143,7 +143,7 @@ def graphs(draw: st.DrawFn) -> ir.Graph:
     return network(layers, weights=draw(st.sampled_from([1, 100])))
 
 
-@settings(max_examples=150)
+@settings(max_examples=60, deadline=None)
 @given(graph=graphs())
 def test_any_graph_can_be_drawn(graph: ir.Graph) -> None:
     drawing = diagram(graph)
@@ -158,7 +158,12 @@ def test_any_graph_can_be_drawn(graph: ir.Graph) -> None:
         assert heights == sorted(heights)
     for rectangle in (*picture.frames, *picture.boxes):
         assert inside(rectangle, Rectangle(drawing.elements[0], 0, 0, picture.width, picture.height))
-    assert picture == place(diagram(graph))
+    assert drawn(picture) == drawn(place(diagram(graph)))
+
+
+def drawn(picture: Picture) -> object:
+    rectangles = [*picture.frames, *picture.boxes]
+    return [(each.x, each.y, each.width, each.height) for each in rectangles], picture.edges
 
 
 def overlap(one: Rectangle, two: Rectangle) -> bool:
