@@ -18,7 +18,8 @@ from kerve.compiler.report.placement import Picture, Rectangle, place
 def network(layers: Sequence[tuple[str, str, Sequence[int]]], weights: int = 100) -> ir.Graph:
     """A graph of layers (path, operator, indexes of those it reads; -1 is the input)."""
     x = ir.Value(name="x", shape=ir.Shape(["batch", 4]), type=ir.TensorType(ir.DataType.FLOAT))
-    values, initializers, nodes = [x], [], []
+    values, initializers = [x], list[ir.Value]()
+    nodes: list[ir.Node] = []
     for path, operator, reads in layers:
         weight = ir.Value(name=f"w{len(nodes)}", const_value=ir.tensor(np.zeros(weights, np.float32)))
         initializers.append(weight)
