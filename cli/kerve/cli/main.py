@@ -1,6 +1,5 @@
 """The entry point: finds the subcommand, runs it, turns its failure into one line and an exit code."""
 
-import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -106,11 +105,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
-    except (
-        BrokenPipeError
-    ):  # whoever read the output has seen enough; nothing more is written, not even at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
     except Exception as error:
         exit_code, text = getattr(error, "exit_code", None), str(error)
         if exit_code is None and isinstance(error, OSError) and error.filename is not None:
