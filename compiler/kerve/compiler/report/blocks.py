@@ -183,8 +183,8 @@ def _pieces(level: Level) -> list[range]:
         reach[a] = max(reach.get(a, a), b)
     for a, b in reach.items():
         passing.update(range(a + 1, b + 1))
-    ends = [index for index, (one, two) in enumerate(pairwise(level.parts), 1) if one.role != two.role]
-    low, high = (ends[0], ends[-1]) if len(ends) > 1 else (0, parts)
+    layers = [index for index, part in enumerate(level.parts) if part.role == "layer"]
+    low, high = layers[0], layers[-1] + 1
     step = (high - low) / _PIECES
     cuts = {0, *range(low + 1), *range(high, parts + 1)}
     for number in range(1, _PIECES):
