@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import onnx_ir as ir
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -128,6 +130,22 @@ def test_a_layer_that_is_called_twice_is_drawn_twice_and_a_circle_once() -> None
         network([("a", "Conv", [-1]), ("b", "Conv", [0]), ("a", "Conv", [0, 1]), ("c", "MatMul", [2])])
     )
     assert names(circle)[1:-1] == ["a", "c"]
+
+
+@pytest.mark.parametrize("layers", [0, 1, 5, 100])
+def test_ends_are_all_drawn_however_many(layers: int) -> None:
+    given = [
+        ir.Value(name=f"x{index}", shape=ir.Shape([1]), type=ir.TensorType(ir.DataType.FLOAT))
+        for index in range(60)
+    ]
+    nodes = [
+        ir.node(operator, [given[index % 60]], metadata_props={LAYER_KEY: f"l{index}"})
+        for index, operator in zip(range(layers), itertools.cycle(["Relu", "Tanh", "Exp"]), strict=False)
+    ]
+    graph = ir.Graph(given, [node.outputs[0] for node in nodes] or given[:1], nodes=nodes)
+    roles = Counter(box.part.role for box in boxes(diagram(graph)))
+    assert (roles["input"], roles["output"]) == (60, max(layers, 1))
+    assert place(diagram(graph)).boxes
 
 
 @st.composite

@@ -184,10 +184,11 @@ def _pieces(level: Level) -> list[range]:
     for a, b in reach.items():
         passing.update(range(a + 1, b + 1))
     layers = [index for index, part in enumerate(level.parts) if part.role == "layer"]
-    low, high = layers[0], layers[-1] + 1
-    step = (high - low) / _PIECES
+    low, high = (layers[0], layers[-1] + 1) if layers else (parts, parts)
+    pieces = min(_PIECES, high - low)
+    step = (high - low) / max(pieces, 1)
     cuts = {0, *range(low + 1), *range(high, parts + 1)}
-    for number in range(1, _PIECES):
+    for number in range(1, pieces):
         middle = low + number * step
         window = range(max(low + 1, round(middle - step / 2)), min(high, round(middle + step / 2)) + 1)
         cuts.add(min(window, key=lambda cut: (passing[cut], abs(cut - middle))))
