@@ -16,6 +16,8 @@ WIRE_READY := $(VENV)/.wire
 WIRE_SOURCES := $(shell find $(WIRE) -name target -prune -o -name '*.rs' -print -o -name '*.toml' -print -o -name '*.lock' -print)
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
+# uv trusts whom the machine trusts, as pip does: a company's own certificates, for one
+export UV_SYSTEM_CERTS ?= 1
 
 ## help: print this list
 help:
@@ -47,12 +49,14 @@ endif
 demo: setup
 	$(BIN)/python examples/digits/demo.py
 
+# how many processes share the tests; each takes about 2 GB
+WORKERS := 2
 ## test: run every test
 test: setup
 ifneq ($(CARGO),)
 	cargo test --quiet --locked --manifest-path $(WIRE)/Cargo.toml
 endif
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 ## test-serve: the runtime's tests in an environment without TensorFlow and Keras
 test-serve: .venv-serve/.ready
@@ -90,8 +94,9 @@ proto-check: | $(UV)
 ## check: everything that continuous integration runs
 check: lint proto-check test
 
-## lock: choose new versions of the dependencies and write requirements/*.txt
-LOCK := $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+## lock: choose new versions of the dependencies and write requirements/*.txt (UPGRADE= keeps those there are)
+UPGRADE := --upgrade
+LOCK = $(UV) pip compile --quiet $(UPGRADE) --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 lock: | $(UV)
 	$(LOCK) pyproject.toml requirements/dev.in --extra compile-cpu --extra serve --group build --group lint \

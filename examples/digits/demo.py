@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import tritonclient.grpc as triton
 from numpy.typing import NDArray
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -35,7 +36,8 @@ Predict = Callable[[Floats], Floats]
 
 
 def run(*command: str) -> None:
-    print("$", " ".join(Path(word).name if word in (sys.executable, KERVE) else word for word in command))
+    words = (Path(word).name if word in (sys.executable, KERVE) else word for word in command)
+    print("$", *words, flush=True)
     subprocess.run(command, check=True)
 
 
@@ -43,12 +45,12 @@ def run(*command: str) -> None:
 def serving(repository: Path) -> Iterator[str]:
     """Run `kerve serve` as a process; yields its gRPC address once it says that it is ready."""
     command = [KERVE, "serve", "--repository", str(repository), "--grpc-port", "0"]
-    print("$ kerve", *command[1:])
+    print("$ kerve", *command[1:], flush=True)
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
         for line in server.stdout:
-            print(line, end="")
+            print(line, end="", flush=True)
             if address := re.search(r"gRPC on (127\.0\.0\.1:\d+)", line):
                 yield address[1]
                 break
@@ -93,12 +95,12 @@ def main(folder: Path) -> None:
 
     test = np.load(folder / "test.npz")
     images, labels, wanted = test["image"], test["label"], test["keras"]
-    table = Table(title=f"digits: {len(images)} images held back from training")
+    table = Table(title=f"digits: {len(images)} images held back from training", box=box.SIMPLE_HEAD)
     for column in ("answers by", "accuracy", "max diff", "relative", "artifact", "one image"):
         table.add_column(column, justify="left" if column == "answers by" else "right", no_wrap=True)
     table.add_row("Keras predict", f"{accuracy(wanted, labels):.2%}", "", "", "", "")
 
-    worst = 0.0
+    relatives = []
     with serving(models) as address, Client(address) as ours, triton.InferenceServerClient(address) as theirs:
         for model in ("digits", "digits-h5"):
             size = sum(file.stat().st_size for file in (models / model / "1").iterdir())
@@ -109,7 +111,7 @@ def main(folder: Path) -> None:
                 served = predict(images)
                 difference = float(np.abs(served - wanted).max())
                 relative = float((np.abs(served - wanted) / np.maximum(np.abs(wanted), 1e-3)).max())
-                worst = max(worst, relative)
+                relatives.append(relative)
                 table.add_row(
                     f"{model}, {who}",
                     f"{accuracy(served, labels):.2%}",
@@ -119,7 +121,8 @@ def main(folder: Path) -> None:
                     f"{latency(predict, images[:1]):.2f} ms",
                 )
     Console().print(table)
-    if worst > TOLERANCE:
+    worst = max(relatives, key=lambda each: (each != each, each))  # NaN is the worst
+    if not worst <= TOLERANCE:
         raise SystemExit(f"served answers differ from Keras by {worst:.1e} relative, allowed {TOLERANCE:.0e}")
 
 

@@ -83,6 +83,12 @@ class OwnError(Exception):
         pytest.param(
             OwnError("layer 'x' cannot be converted"), 4, "error: layer 'x' cannot be converted\n", id="ours"
         ),
+        pytest.param(
+            PermissionError(13, "Permission denied", "models"),
+            1,
+            "error: models: Permission denied\n",
+            id="a file",
+        ),
         pytest.param(KeyboardInterrupt(), 130, "", id="interrupted"),
         pytest.param(click.UsageError("no"), 2, "Error: no\n", id="usage"),
     ],

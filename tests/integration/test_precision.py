@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from kerve.compiler import CompileOptions, compile_model
+from kerve.compiler.options import DEFAULT_OPSET, Precision, VerifyOptions
+from kerve.compiler.pipeline import check
 from kerve.compiler.precision import PRECISIONS
 from kerve.runtime.artifact import read_artifact
 from kerve.runtime.errors import ArtifactError
@@ -49,46 +52,64 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def compiled(folder: Path, precision: str, *more: str | Path) -> subprocess.CompletedProcess[str]:
-    data = ("--data", folder / "test.npz", "--calibration", folder / "calibration.npz")
-    target = ("--repository", folder / "models", "--name", precision)
-    return kerve("compile", folder / "digits.keras", *target, "--precision", precision, *data, *more)
+def options(folder: Path, precision: Precision, opset: int = DEFAULT_OPSET) -> CompileOptions:
+    data, calibration = folder / "test.npz", folder / "calibration.npz"
+    return CompileOptions(precision=precision, opset=opset, data=data, calibration=calibration)
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> keras.Model:
+    return keras.models.load_model(folder / "digits.keras")
 
 
 @pytest.fixture(scope="module", params=PRECISIONS)
-def artifact(request: pytest.FixtureRequest, folder: Path) -> Path:
+def artifact(request: pytest.FixtureRequest, folder: Path, model: keras.Model) -> Path:
     """The classifier in each precision."""
-    done = compiled(folder, request.param)
-    assert done.returncode == 0, done.stderr
-    stages = [line.split()[0] for line in done.stderr.splitlines()]
-    assert stages == ["load", "lower", "optimize", "verify", "reduce", "package"]
-    return Path(done.stdout.strip())
+    repository, chosen = folder / "models", options(folder, request.param)
+    return compile_model(model, repository=repository, name=request.param, options=chosen).path
+
+
+@pytest.fixture(scope="module")
+def int8(folder: Path) -> subprocess.CompletedProcess[str]:
+    """The same by the command."""
+    return kerve(
+        *("compile", folder / "digits.keras", "--repository", folder / "commanded", "--name", "int8"),
+        *("--precision", "int8", "--calibration", folder / "calibration.npz"),
+    )
+
+
+def test_the_command_tells_its_stages(int8: subprocess.CompletedProcess[str]) -> None:
+    assert int8.returncode == 0, int8.stderr
+    words = [line.split()[0] for line in int8.stderr.splitlines()]
+    assert words == ["load", "lower", "optimize", "verify", "reduce", "package"]
 
 
 def test_a_server_finds_it_to_be_what_was_compiled(artifact: Path) -> None:
     assert load(read_artifact(artifact), threads=1).check_golden()
 
 
-def test_verify_agrees_and_tells_what_the_precision_costs(artifact: Path, folder: Path) -> None:
-    done = kerve("verify", folder / "digits.keras", artifact, "--data", folder / "test.npz")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "what the precision costs" in done.stdout
-    assert "is right in" in done.stdout
+def test_verification_agrees_and_tells_what_the_precision_costs(
+    artifact: Path, folder: Path, model: keras.Model
+) -> None:
+    found = check(model, artifact, VerifyOptions(data=folder / "test.npz"), lambda _: None)
+    assert all(each["passed"] for each in (*found["checks"], *found["losses"]))
+    assert "is right in" in found["losses"][0]["text"]
 
 
-def test_a_server_refuses_an_artifact_whose_weights_were_exchanged(folder: Path, tmp_path: Path) -> None:
-    compiled(folder, "float16")
-    other = keras.models.load_model(folder / "digits.keras")
+def test_a_server_refuses_an_artifact_whose_weights_were_exchanged(
+    folder: Path, model: keras.Model, tmp_path: Path
+) -> None:
+    chosen = CompileOptions(precision="float16")
+    mixed = compile_model(model, repository=tmp_path, name="one", options=chosen).path
+    other = keras.models.clone_model(model)
+    other.set_weights(model.get_weights())
     other.layers[-1].kernel.assign(-other.layers[-1].kernel)
-    other.save(tmp_path / "other.keras")
-    target = ("--repository", tmp_path / "models", "--name", "other", "--precision", "float16")
-    assert kerve("compile", tmp_path / "other.keras", *target).returncode == 0
-    mixed = shutil.copytree(folder / "models" / "float16" / "1", tmp_path / "mixed")
-    shutil.copy(tmp_path / "models" / "other" / "1" / "model.onnx", mixed)
+    exchanged = compile_model(other, repository=tmp_path, name="other", options=chosen).path
+    shutil.copy(exchanged / "model.onnx", mixed)
     broken = read_artifact(mixed)
-    model = Model(broken, Session(broken.model_file, threads=1))  # the hashes are not looked at
+    served = Model(broken, Session(broken.model_file, threads=1))  # the hashes are not looked at
     with pytest.raises(ArtifactError, match="not what the source model gave"):
-        model.check_golden()
+        served.check_golden()
 
 
 def test_over_budget_ends_the_command_with_6_and_writes_nothing(folder: Path, tmp_path: Path) -> None:
@@ -106,22 +127,25 @@ def test_over_budget_ends_the_command_with_6_and_writes_nothing(folder: Path, tm
     assert not (tmp_path / "models").exists()
 
 
-def test_verify_ends_with_6_where_an_artifact_loses_more_on_other_data(folder: Path) -> None:
-    compiled(folder, "int8")
-    done = kerve(
-        "verify", folder / "digits.keras", folder / "models" / "int8" / "1", "--data", folder / "bright.npz"
-    )
+def test_verify_ends_with_6_where_an_artifact_loses_more_on_other_data(
+    folder: Path, int8: subprocess.CompletedProcess[str]
+) -> None:
+    artifact = int8.stdout.strip()
+    done = kerve("verify", folder / "digits.keras", artifact, "--data", folder / "bright.npz")
     assert done.returncode == 6, done.stdout + done.stderr
+    assert "what the precision costs" in done.stdout
     assert "loses more than its budget" in done.stderr
 
 
 def test_four_bits_in_an_old_operator_set_are_a_wrong_use(folder: Path) -> None:
-    done = compiled(folder, "int4-weights", "--opset", "17")
+    target = ("--repository", folder / "models", "--name", "m")
+    done = kerve("compile", folder / "digits.keras", *target, "--precision", "int4-weights", "--opset", "17")
     assert done.returncode == 2
     assert "int4-weights needs operator set 21" in done.stderr
 
 
 @pytest.mark.parametrize("precision", ["float16", "bfloat16", "int8", "int8-dynamic"])
-def test_older_operator_sets_have_the_other_precisions(precision: str, folder: Path) -> None:
-    done = compiled(folder, precision, "--opset", "17")
-    assert done.returncode == 0, done.stderr
+def test_older_operator_sets_have_the_other_precisions(
+    precision: Precision, folder: Path, model: keras.Model, tmp_path: Path
+) -> None:
+    compile_model(model, repository=tmp_path, name="m", options=options(folder, precision, opset=17))

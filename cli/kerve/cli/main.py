@@ -92,9 +92,9 @@ GROUP = LazyGroup(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `kerve` and exit the process.
 
-    Exit codes: 0 done; 2 wrong usage; 130 interrupted; otherwise the `exit_code` of the exception that ended
-    the command. An exception that has an `exit_code` speaks to the user: it is printed as one line. Any other
-    is a defect of kerve and keeps its traceback.
+    Exit codes: 0 done; 1 a file cannot be read or written; 2 wrong usage; 130 interrupted; otherwise
+    the `exit_code` of the exception that ended the command. An exception that has an `exit_code` speaks to
+    the user: it is printed as one line. Any other is a defect of kerve and keeps its traceback.
     """
     try:
         sys.exit(GROUP.main(arguments, prog_name="kerve", standalone_mode=False))
@@ -106,8 +106,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except Exception as error:
-        exit_code = getattr(error, "exit_code", None)
+        exit_code, text = getattr(error, "exit_code", None), str(error)
+        if exit_code is None and isinstance(error, OSError) and error.filename is not None:
+            exit_code, text = 1, f"{error.filename}: {error.strerror}"
         if not isinstance(exit_code, int):
             raise
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {text}", err=True)
         sys.exit(exit_code)

@@ -27,13 +27,23 @@ from typing import Any, Literal, TypeVar
 
 import click
 
-__all__ = ["EXISTING_FILE", "EXISTING_FOLDER", "EXISTING_PATH", "PORT", "argument", "command", "option"]
+__all__ = [
+    "EXISTING_FILE",
+    "EXISTING_FOLDER",
+    "EXISTING_PATH",
+    "FOLDER",
+    "PORT",
+    "argument",
+    "command",
+    "option",
+]
 
 T = TypeVar("T")
 
 EXISTING_PATH = click.Path(exists=True, path_type=Path)
 EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
 PORT = click.IntRange(0, 65535)
 
 SCALARS: Mapping[type, click.ParamType[Any]] = {

@@ -8,7 +8,7 @@ from typing import Literal, Self
 
 import click
 
-from kerve.cli.options import EXISTING_FILE, option
+from kerve.cli.options import EXISTING_FILE, FOLDER, option
 from kerve.compiler import budgets
 from kerve.compiler.sources.options import LoadOptions
 
@@ -69,7 +69,9 @@ class CompileOptions(VerifyOptions):
     explain: bool = option(
         False, help="Say what each optimization pass did, and why it left alone what it did not rewrite."
     )
-    dump: Path | None = option(None, help="Folder in which the graph is kept after each optimization pass.")
+    dump: Path | None = option(
+        None, type=FOLDER, help="Folder in which the graph is kept after each optimization pass."
+    )
 
     def __post_init__(self) -> None:
         if self.precision == "int4-weights" and self.opset < _OLDEST_OPSET_INT4:

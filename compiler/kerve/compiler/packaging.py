@@ -40,6 +40,8 @@ __all__ = [
     "save_manifest",
     "save_model",
     "signature_of",
+    "state_of",
+    "toolchain",
     "verification_of",
 ]
 
@@ -136,9 +138,8 @@ def save_golden(verified: Verified, signature: Signature, folder: Path) -> None:
 
 
 def save_manifest(manifest: Manifest, folder: Path) -> None:
-    """Add the versions of the tools and the hashes of the files, and write `manifest.json`."""
+    """Add the hashes of the files, and write `manifest.json`."""
     manifest.schema = _SCHEMA
-    manifest.toolchain.update(_toolchain())
     for file in sorted(folder.rglob("*")):
         if file.is_file():
             manifest.files[file.relative_to(folder).as_posix()].CopyFrom(_file_info(file))
@@ -221,7 +222,8 @@ def _dimension(dim: int | ir.SymbolicDim) -> Dimension:
     return Dimension(symbol=str(dim.value)) if dim.value is not None else Dimension()
 
 
-def _toolchain() -> dict[str, str]:
+def toolchain() -> dict[str, str]:
+    """Return the versions of what makes an artifact, by distribution name."""
     versions = {}
     for tool in (*_TOOLS, *_TENSORFLOWS):
         try:

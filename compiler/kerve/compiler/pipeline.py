@@ -16,6 +16,7 @@ from kerve.compiler.errors import VerificationError
 from kerve.compiler.options import CompileOptions, VerifyOptions
 from kerve.compiler.passes import optimize
 from kerve.compiler.progress import Listener, stage
+from kerve.compiler.report import save_report
 from kerve.compiler.sources.base import Source
 from kerve.compiler.verification import Divergence, Reference, Verified, diagnose, failures, from_file, verify
 from kerve.compiler.watching import observer
@@ -65,20 +66,20 @@ def build(
     with stage("package", listener) as progress:
         signature = packaging.signature_of(model)
         packaging.save_golden(verified, signature, folder)
-        packaging.save_manifest(
-            manifest_pb2.Manifest(
-                name=name,
-                signature=signature,
-                source=origin.record,
-                opset=options.opset,
-                precision=options.precision,
-                reduction=None if reduced is None else reduced.record,
-                verification=packaging.verification_of(verified.checks),
-                state=packaging.state_of(model, lowered.state),
-                warnings=[*origin.warnings, *lowered.warnings, *(reduced.warnings if reduced else ())],
-            ),
-            folder,
+        manifest = manifest_pb2.Manifest(
+            name=name,
+            signature=signature,
+            source=origin.record,
+            toolchain=packaging.toolchain(),
+            opset=options.opset,
+            precision=options.precision,
+            reduction=None if reduced is None else reduced.record,
+            verification=packaging.verification_of(verified.checks),
+            state=packaging.state_of(model, lowered.state),
+            warnings=[*origin.warnings, *lowered.warnings, *(reduced.warnings if reduced else ())],
         )
+        save_report(model, manifest, folder)
+        packaging.save_manifest(manifest, folder)
         progress.detail = f"{sum(file.stat().st_size for file in folder.iterdir()) / 1e6:.1f} MB"
 
 

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
-import click
+__all__ = ["Event", "Listener", "stage", "steps"]
 
-__all__ = ["Event", "Listener", "stage", "terminal"]
+T = TypeVar("T")
+
+#: Steps that follow one another faster are not told.
+_PAUSE_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
 class Event:
-    """A stage began or ended, or has something to say."""
+    """A stage began or ended, came a step further, or has something to say."""
 
     stage: str
-    state: Literal["begin", "end", "failed", "note"]
+    state: Literal["begin", "step", "note", "end", "failed"]
     seconds: float = 0.0
     detail: str = ""
+    #: Of a step: how many are done, of how many.
+    done: int = 0
+    total: int = 0
 
 
 #: Whoever wants to know. It is called in the order of events, in the compiling process or its parent.
@@ -30,7 +37,21 @@ Listener = Callable[[Event], None]
 class Stage:
     """A stage that is under way; set `detail` to what it found."""
 
-    detail = ""
+    def __init__(self, name: str, listener: Listener) -> None:
+        self.detail = ""
+        self._name = name
+        self._listener = listener
+        self._told = 0.0
+
+    def step(self, done: int, total: int, detail: str) -> None:
+        """Tell how far the stage is, at most ten times a second."""
+        now = time.perf_counter()
+        if now - self._told >= _PAUSE_SECONDS:
+            self._told = now
+            self._listener(Event(self._name, "step", detail=detail, done=done, total=total))
+
+
+_current: ContextVar[Stage | None] = ContextVar("stage", default=None)
 
 
 @contextmanager
@@ -38,49 +59,22 @@ def stage(name: str, listener: Listener) -> Iterator[Stage]:
     """Report the begin and the end of a stage, with its time."""
     listener(Event(name, "begin"))
     begin = time.perf_counter()
-    current = Stage()
+    current = Stage(name, listener)
+    outer = _current.set(current)
     try:
         yield current
     except BaseException:
         listener(Event(name, "failed", time.perf_counter() - begin))
         raise
+    finally:
+        _current.reset(outer)
     listener(Event(name, "end", time.perf_counter() - begin, current.detail))
 
 
-@contextmanager
-def terminal() -> Iterator[Listener]:
-    """Show stages as they pass: a spinner with times on a terminal, plain lines in a pipe."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _plain
-        return
-    with console.status("") as status:
-
-        def show(event: Event) -> None:
-            if event.state == "begin":
-                status.update(f"{event.stage} ...")
-                return
-            if event.state == "note":
-                console.print(_note(event), highlight=False, markup=False, style="dim")
-                return
-            mark = "[green]✓[/]" if event.state == "end" else "[red]✗[/]"
-            console.print(
-                f"{mark} {event.stage:<9} [dim]{event.seconds:6.2f} s[/]  {event.detail}", highlight=False
-            )
-
-        yield show
-
-
-def _plain(event: Event) -> None:
-    if event.state == "note":
-        click.echo(_note(event), err=True)
-    elif event.state != "begin":
-        outcome = "" if event.state == "end" else "failed "
-        line = f"{event.stage:<9} {outcome}{event.seconds:.2f} s  {event.detail}"
-        click.echo(line.rstrip(), err=True)
-
-
-def _note(event: Event) -> str:
-    return f"  {event.stage}: {event.detail}"
+def steps(items: Iterable[T], total: int, detail: str) -> Iterator[T]:
+    """Yield the items, of which there are `total`; each is a step of the stage under way, if there is one."""
+    current = _current.get()
+    for done, item in enumerate(items):
+        if current is not None:
+            current.step(done, total, detail)
+        yield item

@@ -1,7 +1,9 @@
-"""For those who want to see the optimization at work: what each pass did, and the graph after it."""
+"""The optimization at work: what each pass did, and why no more, and the graph after it."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx_ir as ir
@@ -10,11 +12,19 @@ from kerve.compiler.options import CompileOptions
 from kerve.compiler.passes import Observer, Step
 from kerve.compiler.progress import Event, Listener
 
-__all__ = ["observer"]
+__all__ = ["explain", "observer"]
+
+#: Names that are told of many.
+_TOLD = 3
+
+#: Weights of a kept graph that are larger lie in a file beside it.
+_LARGE_BYTES = 1 << 20
 
 
-def observer(options: CompileOptions, listener: Listener) -> Observer:
-    """Return what `--explain` and `--dump` ask for; nothing happens when neither does."""
+def observer(options: CompileOptions, listener: Listener) -> Observer | None:
+    """Return what `--explain` and `--dump` ask for; None where neither does."""
+    if not options.explain and options.dump is None:
+        return None
     count = 0
 
     def observe(step: Step) -> None:
@@ -23,14 +33,55 @@ def observer(options: CompileOptions, listener: Listener) -> Observer:
         if options.dump is not None:
             _dump(step, options.dump / f"{count:02d}-{step.name}.onnx")
         if options.explain:
-            changed = f"{step.nodes_before} -> {step.nodes_after} nodes"
-            listener(Event(step.name, "note", step.seconds, changed))
-            for note in step.notes:
-                listener(Event(step.name, "note", detail=note))
+            for line in explain(step):
+                listener(Event(step.name, "note", step.seconds, line))
 
     return observe
 
 
+def explain(step: Step) -> Iterator[str]:
+    """Say what a pass did to which layers' operators, and why it left others as they were."""
+    changes = [
+        f"{verb} {_listed(places)}"
+        for verb, places in (("without", step.removed), ("with", step.added))
+        if places
+    ]
+    if changes:
+        yield f"{step.nodes_before} -> {step.nodes_after} nodes: {'; '.join(changes)}"
+    else:
+        yield f"{step.nodes_after} nodes" + (
+            ", other values or attributes" if step.modified else ", unchanged"
+        )
+    reasons: dict[str, Counter[str]] = {}
+    for note in step.notes:
+        where, _, why = note.partition(": ")
+        reasons.setdefault(why, Counter())[where] += 1
+    for why, places in reasons.items():
+        yield f"{_named(places)}: {why}"
+
+
+def _listed(places: Counter[str]) -> str:
+    """Return `2 Mul, 1 Add (norm_1, norm_2)` of places that are called `layer/operator`."""
+    operators, layers = Counter[str](), Counter[str]()
+    for place, count in places.items():
+        layer, _, operator = place.rpartition("/")
+        operators[operator] += count
+        layers[layer] += count
+    counts = ", ".join(f"{count} {operator}" for operator, count in operators.most_common())
+    layers.pop("", None)
+    return f"{counts} ({_named(layers)})" if layers else counts
+
+
+def _named(places: Counter[str]) -> str:
+    names = list(places)
+    more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
+    return ", ".join(names[:_TOLD]) + more
+
+
 def _dump(step: Step, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    ir.save(step.model, path, external_data=f"{path.name}.data", size_threshold_bytes=1 << 20)
+    weights = (value.const_value for value in step.model.graph.initializers.values())
+    if any(weight is not None and weight.nbytes > _LARGE_BYTES for weight in weights):
+        ir.save(step.model, path, external_data=f"{path.name}.data", size_threshold_bytes=_LARGE_BYTES)
+    else:
+        ir.save(step.model, path)

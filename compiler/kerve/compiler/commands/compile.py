@@ -10,8 +10,8 @@ import click
 from kerve.cli import options as cli
 from kerve.compiler.compile import compile_model
 from kerve.compiler.options import CompileOptions
-from kerve.compiler.progress import terminal
 from kerve.compiler.repository import check_name
+from kerve.compiler.terminal import terminal
 
 __all__ = ["command"]
 

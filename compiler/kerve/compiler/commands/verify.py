@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from kerve.cli import options as cli
+from kerve.cli.tables import console
 from kerve.compiler import worker
 from kerve.compiler.errors import AccuracyBudgetError, VerificationError
 from kerve.compiler.options import VerifyOptions
-from kerve.compiler.progress import terminal
+from kerve.compiler.terminal import terminal
 
 __all__ = ["command"]
 
@@ -43,9 +43,9 @@ def command(options: Options) -> None:
             artifact=options.artifact,
             options=VerifyOptions.of(options),
         )
-    Console().print(_table(result["checks"]))
+    console.print(_table(result["checks"]))
     if result["losses"]:
-        Console().print(_loss_table(result["losses"]))
+        console.print(_loss_table(result["losses"]))
     failed = sum(not check["passed"] for check in result["checks"])
     if failed:
         where = f"; {result['divergence']}" if result["divergence"] else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from kerve.compiler.passes.layout import Layout
 from kerve.compiler.passes.merge_casts import MergeCasts
 from kerve.compiler.passes.merge_views import MergeViews
 from kerve.compiler.passes.name import NameCanonically
+from kerve.compiler.passes.reading import location
 from kerve.compiler.passes.share_constants import ShareConstants
 from kerve.compiler.passes.strip_metadata import StripMetadata
 
@@ -58,7 +60,7 @@ def _pipeline() -> list[ir.passes.PassBase]:
     ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Step:
     """One pass that has run."""
 
@@ -66,6 +68,11 @@ class Step:
     model: ir.Model
     nodes_before: int
     nodes_after: int
+    #: Nodes that are no more, and new ones, by layer and operator.
+    removed: Counter[str]
+    added: Counter[str]
+    #: What the pass says itself: whether anything is different, if only a constant.
+    modified: bool
     seconds: float
     #: What the pass says about nodes that it left as they were.
     notes: tuple[str, ...]
@@ -97,14 +104,27 @@ class _Observed(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Run the pass and tell the observer."""
-        before, begin = _count(model), time.perf_counter()
+        before, begin = _places(model), time.perf_counter()
         result = self._inner(model)
         seconds = time.perf_counter() - begin
+        after = _places(result.model)
         notes = tuple(self._inner.notes) if isinstance(self._inner, ExplainedPass) else ()
         name = type(self._inner).__name__.removesuffix("Pass")
-        self._observer(Step(name, result.model, before, _count(result.model), seconds, notes))
+        self._observer(
+            Step(
+                name=name,
+                model=result.model,
+                nodes_before=before.total(),
+                nodes_after=after.total(),
+                removed=before - after,
+                added=after - before,
+                modified=result.modified,
+                seconds=seconds,
+                notes=notes,
+            )
+        )
         return result
 
 
-def _count(model: ir.Model) -> int:
-    return sum(1 for _ in ir.traversal.RecursiveGraphIterator(model.graph))
+def _places(model: ir.Model) -> Counter[str]:
+    return Counter(location(node) for node in ir.traversal.RecursiveGraphIterator(model.graph))

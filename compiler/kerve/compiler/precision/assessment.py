@@ -28,10 +28,7 @@ Model = Callable[[Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
 #: Rows on which layers are compared; the results of all layers are in memory for them.
 _LAYER_ROWS = 8
 
-#: How many layers are told.
-_WORST = 5
-
-#: How many of them an error names, and what share of the worst they must add.
+#: How many layers an error names, and what share of the worst they must add.
 _NAMED = 3
 _WORTH_NAMING = 0.05
 
@@ -45,7 +42,7 @@ class Assessment:
 
     losses: Sequence[Loss]
     budget: Mapping[str, float]
-    #: The layers that add most to the error, the worst first.
+    #: What each layer adds to the error, the worst first.
     layers: Sequence[LayerLoss]
     #: The reduced model against the source, with tolerances that hold on other hardware as well.
     verified: Verified
@@ -70,7 +67,7 @@ def assess(
     if max_drop is not None:
         budget = dict.fromkeys(budget, max_drop)
     few = next(batches(model, data.judged, _LAYER_ROWS))
-    layers = sorted(layer_losses(float32, reduced, few), key=lambda each: -each.added)[:_WORST]
+    layers = sorted(layer_losses(float32, reduced, few), key=lambda each: -each.added)
     if any(loss.drop > budget[loss.measure] for loss in losses):
         raise AccuracyBudgetError(_excuse(precision, losses, budget, data.judged.origin, layers))
     return Assessment(losses, budget, layers, _verified(reduced, precision, answered))

@@ -10,6 +10,7 @@ from typing import Any
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from kerve.compiler.progress import steps
 from kerve.compiler.verification import Dataset, Runner
 
 __all__ = ["ROUNDED", "Range", "batches", "outwards", "ranges", "watching"]
@@ -32,7 +33,8 @@ def batches(model: ir.Model, dataset: Dataset, rows: int = _ROWS) -> Iterator[Ma
     if "batch" not in dataset.sizes or not all(map(_takes_rows, model.graph.inputs)):
         yield inputs
         return
-    for start in range(0, dataset.sizes["batch"], rows):
+    starts = range(0, dataset.sizes["batch"], rows)
+    for start in steps(starts, len(starts), f"batches of {dataset.origin} data"):
         yield {name: array[start : start + rows] for name, array in inputs.items()}
 
 

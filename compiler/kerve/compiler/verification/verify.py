@@ -12,6 +12,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from kerve.compiler.errors import VerificationError
+from kerve.compiler.progress import steps
 from kerve.compiler.verification.basis import Basis, bases_of
 from kerve.compiler.verification.compare import Check, Tolerance, compare
 from kerve.compiler.verification.data import SIZES, Dataset, seeded
@@ -65,7 +66,11 @@ def verify(model: ir.Model, path: Path, reference: Reference, user_data: Iterabl
     either side cannot answer; a difference is for the caller to judge.
     """
     answered = _answered(model, reference)
-    answered += [Answered(dataset, reference(dataset.inputs)) for dataset in user_data]
+    users = list(user_data)
+    answered += [
+        Answered(dataset, reference(dataset.inputs))
+        for dataset in steps(users, len(users), "your data, in the source")
+    ]
     verified = recheck(path, answered)
     drawn = [name for name, basis in bases_of(model).items() if basis.drawn]
     if not drawn:
@@ -84,7 +89,8 @@ def recheck(
     """
     runner, known = Runner(path), tuple(answered)
     bases = bases_of(ir.load(path))
-    checks = [check for each in known for check in _compare(runner, each, bases, tolerances or {})]
+    each_known = steps(known, len(known), "data sets, compiled")
+    checks = [check for each in each_known for check in _compare(runner, each, bases, tolerances or {})]
     return Verified(tuple(checks), known)
 
 
@@ -98,7 +104,8 @@ def _answered(model: ir.Model, reference: Reference) -> list[Answered]:
     candidates = SIZES if open_dims else SIZES[:1]
     for sizes in candidates:
         try:
-            return [Answered(dataset, reference(dataset.inputs)) for dataset in seeded(model, sizes)]
+            datasets = steps(seeded(model, sizes), 2, "seeded data sets, in the source")
+            return [Answered(dataset, reference(dataset.inputs)) for dataset in datasets]
         except Exception as error:
             if sizes is candidates[-1]:
                 raise VerificationError(

@@ -508,7 +508,7 @@ class Reduction(_message.Message):
     def losses(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reduction.Loss]: ...
     @_builtins.property
     def layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reduction.LayerLoss]:
-        """The layers that add most to the error, the worst first."""
+        """What each layer adds to the error, the worst first."""
 
     def __init__(
         self,

@@ -6,13 +6,16 @@ from pathlib import Path
 
 from kerve.artifact.v1 import manifest_pb2
 from kerve.cli import options as cli
+from kerve.cli.tables import print_table, print_warning
 from kerve.runtime.artifact import Artifact, read_artifact
-from kerve.runtime.commands.tables import print_table, print_warning
 from kerve.runtime.onnx_file import count_operators
 from kerve.runtime.repository import versions_in
 from kerve.runtime.signature import Signature, show_shape
 
 __all__ = ["command"]
+
+# Layers whose loss of precision is shown.
+WORST = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +29,10 @@ class Options:
 
 @cli.command(example="kerve inspect models/digits/1")
 def command(options: Options) -> None:
-    """Show what an artifact takes and gives, its operators and size, and how it was proven."""
+    """Show what an artifact takes and gives, its operators and size, and how it was proven.
+
+    The artifact's report.html says the same, with a picture of the graph.
+    """
     artifact = read_artifact(newest(options.artifact))
     signature, operators = signature_of(artifact), count_operators(artifact.model_file)
     print_facts(artifact)
@@ -34,6 +40,8 @@ def command(options: Options) -> None:
     print_operators(operators)
     if artifact.manifest is not None:
         print_verification(artifact.manifest.verification)
+        if artifact.manifest.HasField("reduction"):
+            print_reduction(artifact.manifest.reduction)
         for warning in artifact.manifest.warnings:
             print_warning(warning)
 
@@ -57,7 +65,11 @@ def signature_of(artifact: Artifact) -> Signature:
 def print_facts(artifact: Artifact) -> None:
     """Print what is known of the artifact as a whole."""
     files = [file for file in artifact.path.rglob("*") if file.is_file()]
-    facts = {"path": str(artifact.path), "size": show_size(sum(file.stat().st_size for file in files))}
+    facts = {
+        "path": str(artifact.path),
+        "model": show_size(sum(file.stat().st_size for file in files if file.name.startswith("model.onnx"))),
+        "all files": show_size(sum(file.stat().st_size for file in files)),
+    }
     manifest = artifact.manifest
     if manifest is None:
         facts["manifest"] = "none: a bare ONNX file, not proven by kerve"
@@ -110,15 +122,40 @@ def print_verification(verification: manifest_pb2.Verification) -> None:
             ", ".join(
                 [str(check.batch_size), *(f"{key}={size}" for key, size in sorted(check.dimensions.items()))]
             ),
-            f"{check.max_abs_error:.2e}",
-            f"{check.mean_abs_error:.2e}",
-            f"{check.max_rel_error:.2e}",
-            f"{check.rtol:.0e}, {check.atol:.0e}",
+            *(("by distribution", "", "", "", "") if check.by_distribution else show_errors(check)),
         )
         for check in verification.checks
     ]
-    columns = ("output", "data", "batch", "max abs", "mean abs", "max rel", "allowed rel, abs")
+    columns = ("output", "data", "batch", "max abs", "mean abs", "max rel", "NaN", "allowed rel, abs")
     print_table("verification against the source model", columns, rows)
+
+
+def show_errors(check: manifest_pb2.Verification.Check) -> tuple[str, ...]:
+    """Return what was measured, and what was allowed."""
+    return (
+        f"{check.max_abs_error:.2e}",
+        f"{check.mean_abs_error:.2e}",
+        f"{check.max_rel_error:.2e}",
+        str(check.nan_mismatches),
+        f"{check.rtol:.0e}, {check.atol:.0e}",
+    )
+
+
+def print_reduction(reduction: manifest_pb2.Reduction) -> None:
+    """Print what the precision costs, and the layers that it costs most."""
+    rows = [
+        (loss.output, loss.measure, loss.data, str(loss.rows), f"{loss.drop:.3g}", f"{loss.allowed:g}")
+        for loss in reduction.losses
+    ]
+    columns = ("output", "measure", "data", "rows", "loss", "allowed")
+    print_table("what the precision costs", columns, rows)
+    worst = reduction.layers[:WORST]
+    layers = [(each.layer, f"{each.taken:.2e}", f"{each.given:.2e}") for each in worst]
+    print_table(
+        f"relative error of {len(worst)} of {len(reduction.layers)} layers, the worst first",
+        ("layer", "takes", "gives"),
+        layers,
+    )
 
 
 def show_size(size: float) -> str:

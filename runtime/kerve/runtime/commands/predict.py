@@ -9,8 +9,8 @@ import click
 import numpy as np
 
 from kerve.cli import options as cli
+from kerve.cli.tables import print_table
 from kerve.runtime.client import Client
-from kerve.runtime.commands.tables import print_table
 from kerve.runtime.datatypes import Array
 from kerve.runtime.signature import Signature, TensorSpec
 

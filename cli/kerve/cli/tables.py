@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["print_table", "print_warning"]
+__all__ = ["console", "print_table", "print_warning"]
 
 PIPE_WIDTH = 200
 

@@ -1,0 +1,78 @@
+"""Progress for people: live on a terminal, plain lines in a pipe. All of it goes to standard error."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from kerve.compiler.progress import Event, Listener
+
+__all__ = ["terminal"]
+
+
+@contextmanager
+def terminal() -> Iterator[Listener]:
+    """Show stages as they pass."""
+    if sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb":
+        with _live() as listener:
+            yield listener
+    else:
+        yield _plain
+
+
+@contextmanager
+def _live() -> Iterator[Listener]:
+    """A line for each stage that has ended, below them one for the stage that is under way."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.text import Text
+
+    console = Console(stderr=True)
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description:<9}", markup=False),
+        TimeElapsedColumn(),
+        BarColumn(24),
+        TextColumn("{task.fields[detail]}", markup=False),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        current = progress.add_task("start", total=None, detail="")
+
+        def show(event: Event) -> None:
+            match event.state:
+                case "begin":
+                    progress.reset(current, total=None, description=event.stage, detail="")
+                case "step":
+                    counted = f"{event.done + 1}/{event.total} {event.detail}"
+                    progress.update(current, completed=event.done, total=event.total, detail=counted)
+                case "note":
+                    console.print(Text(_note(event), style="dim"))
+                case "end" | "failed":
+                    mark, style = ("✓", "green") if event.state == "end" else ("✗", "red")
+                    console.print(
+                        Text.assemble(
+                            (mark, style),
+                            f" {event.stage:<9} ",
+                            (f"{event.seconds:6.2f} s", "dim"),
+                            f"  {event.detail}",
+                        )
+                    )
+
+        yield show
+
+
+def _plain(event: Event) -> None:
+    if event.state == "note":
+        click.echo(_note(event), err=True)
+    elif event.state in ("end", "failed"):
+        outcome = "" if event.state == "end" else "failed "
+        line = f"{event.stage:<9} {outcome}{event.seconds:.2f} s  {event.detail}"
+        click.echo(line.rstrip(), err=True)
+
+
+def _note(event: Event) -> str:
+    return f"  {event.stage}: {event.detail}"
