@@ -142,8 +142,8 @@ def bilstm() -> keras.Model:
     ids = keras.Input((80,), dtype="int32")
     x = layers.Embedding(1000, 64, mask_zero=True)(ids)
     x = layers.Bidirectional(layers.LSTM(64, return_sequences=True))(x)
-    weights = layers.Softmax(axis=1)(layers.Dense(1)(x))
-    x = layers.Flatten()(layers.Dot(axes=1)([weights, x]))
+    weights = layers.Softmax()(layers.Flatten()(layers.Dense(1)(x)))
+    x = layers.Dot(axes=1)([weights, x])
     return keras.Model(ids, layers.Dense(5)(x))
 
 
@@ -338,7 +338,15 @@ def _input(tensor: keras.KerasTensor, batch: int, rng: np.random.Generator) -> n
         lines = [" ".join(f"word{number}" for number in row) for row in rng.integers(0, 500, (batch, 40))]
         return np.array(lines, dtype=object).reshape(batch, *shape)
     if tensor.dtype != "int32":
-        return rng.standard_normal((batch, *shape), np.float32)
+        noise = rng.standard_normal((batch, *shape), np.float32)
+        return noise if len(shape) != 3 else noise + _patches(batch, shape, rng)
     tokens = rng.integers(1, 1000, (batch, *shape)).astype(np.int32)
     lengths = rng.integers(shape[0] // 2, shape[0] + 1, batch)
     return np.where(np.arange(shape[0]) < lengths[:, None], tokens, 0).astype(np.int32)
+
+
+def _patches(batch: int, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Return images of coarse patches: on noise alone the deep features of a network hardly vary."""
+    coarse = rng.standard_normal((batch, shape[0] // 16 + 1, shape[1] // 16 + 1, shape[2]), np.float32)
+    fine: np.ndarray = 2.0 * coarse.repeat(16, axis=1).repeat(16, axis=2)[:, : shape[0], : shape[1]]
+    return fine
