@@ -121,6 +121,17 @@ def _preprocessed() -> Any:
     return keras.Model(image, layers.Dense(2)(layers.Flatten()(layers.PReLU(shared_axes=[1, 2])(x))))
 
 
+def _decoder() -> Any:
+    words = keras.Input((12,), dtype="int32")
+    x = layers.Embedding(50, 16)(words)
+    for _ in range(2):
+        normal = layers.RMSNormalization()(x)
+        x = x + layers.GroupQueryAttention(4, 4, 2)(normal, normal, use_causal_mask=True)
+        normal = layers.RMSNormalization()(x)
+        x = x + layers.Dense(16)(layers.Dense(24, activation="silu")(normal) * layers.Dense(24)(normal))
+    return keras.Model(words, layers.Dense(50)(layers.RMSNormalization()(x)))
+
+
 MODELS: list[Any] = [
     pytest.param(lambda: _unet(32), 2, id="U-Net"),
     pytest.param(lambda: _unet(None), 2, id="U-Net of open size"),
@@ -135,6 +146,7 @@ MODELS: list[Any] = [
     pytest.param(_frames, 1, id="an image network for each frame"),
     pytest.param(_several, 1, id="several inputs and outputs"),
     pytest.param(_preprocessed, 1, id="preprocessing in the model"),
+    pytest.param(_decoder, 8, id="a transformer's decoder"),
     pytest.param(lambda: _application("MobileNetV3Small"), 1, id="MobileNetV3Small"),
     pytest.param(lambda: _application("EfficientNetB0"), 1, id="EfficientNetB0"),
 ]
@@ -166,6 +178,13 @@ def test_a_model_stays_equal_to_keras_with_one_transpose_at_each_image(
             np.testing.assert_allclose(ours, np.asarray(theirs), rtol=1e-4, atol=1e-5)
     counts = Counter(node.op_type for node in ir.traversal.RecursiveGraphIterator(lowered.model.graph))
     assert counts["Transpose"] <= transposes
+
+
+def test_products_of_a_transformer_stay_products() -> None:
+    """As convolutions they would save a Transpose, and be slower, and unknown to the fusions of a runtime."""
+    operators = {node.op_type for node in optimize(lower(_decoder()).model).graph}
+    assert "MatMul" in operators
+    assert "Conv" not in operators
 
 
 def _array(random: np.random.Generator, shape: tuple[int | None, ...], dtype: str) -> Any:

@@ -19,10 +19,10 @@ from kerve.compiler.passes.layout.permutation import (
 from kerve.compiler.passes.layout.placement import Placement
 from kerve.compiler.passes.reading import dims_of, is_constant, shape_dims
 
-__all__ = ["conversion", "stored", "total", "wanted"]
+__all__ = ["TRANSPOSE", "conversion", "stored", "total", "wanted"]
 
 #: One Transpose more outweighs any number of elements: the number of Transposes never grows.
-_TRANSPOSE = 1 << 48
+TRANSPOSE = 1 << 48
 
 #: Only axes of size one move: a Reshape, which copies nothing.
 _RESHAPE = 1
@@ -57,7 +57,7 @@ def conversion(net: Net, have: Perm, want: Perm) -> int:
     dims = shape_dims(net.tensor)
     if keeps_order(change, [dims[axis] for axis in have]):
         return _RESHAPE
-    return _TRANSPOSE + prod(_OPEN if size is None else size for size in dims_of(net.tensor))
+    return TRANSPOSE + prod(_OPEN if size is None else size for size in dims_of(net.tensor))
 
 
 def total(nets: Collection[Net], moved: Moved) -> int:

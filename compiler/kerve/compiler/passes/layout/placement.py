@@ -36,7 +36,7 @@ class Placement:
 
     inputs: tuple[Perm | None, ...]
     outputs: tuple[Perm | None, ...]
-    #: What the node itself loses in the other layout, in elements moved.
+    #: What the node itself loses in the other layout, in the terms of cost.py.
     cost: int = 0
 
 

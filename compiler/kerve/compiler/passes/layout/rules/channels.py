@@ -10,11 +10,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
 
 from kerve.compiler.passes.affine import batch_normalization
 from kerve.compiler.passes.editing import Editor
+from kerve.compiler.passes.layout.cost import TRANSPOSE
 from kerve.compiler.passes.layout.permutation import Perm
 from kerve.compiler.passes.layout.placement import Placement, Rule, Slot
 from kerve.compiler.passes.reading import (
@@ -30,6 +33,10 @@ __all__ = ["BATCH_NORMALIZATION", "CONV", "GLOBAL_POOL", "MATMUL"]
 
 #: First version of the operator set in which ReduceMean and ReduceMax take their axes as an input.
 _AXES_INPUT = 18
+
+#: A product of matrices runs faster, and what is around it is known to runtimes (attention, normalization); so
+#: it becomes a convolution between convolutions, but a whole transformer does not for a Transpose or two.
+_AS_CONVOLUTION = TRANSPOSE // 2
 
 _REDUCTIONS = {"GlobalAveragePool": "ReduceMean", "GlobalMaxPool": "ReduceMax"}
 
@@ -63,7 +70,8 @@ def _place_matmul(node: ir.Node, slot: Slot, perm: Perm) -> Placement | None:
         return None
     if perm[-1] != rank - 1 and (perm[1] != rank - 1 or node.outputs[0].dtype != ir.DataType.FLOAT):
         return None
-    return _through(node, slot, perm)
+    placement = _through(node, slot, perm)
+    return placement and replace(placement, cost=0 if perm[-1] == rank - 1 else _AS_CONVOLUTION)
 
 
 def _move_matmul(node: ir.Node, placement: Placement, editor: Editor) -> None:
