@@ -137,4 +137,6 @@ def _divergence(verified: Verified, path: Path, origin: Source, opset: int) -> D
         return None
     with tempfile.TemporaryDirectory() as folder:
         plain = packaging.save_model(lowered.model, Path(folder))
-        return diagnose(layered, plain, verified.inputs) or diagnose(layered, path, verified.inputs)
+        return diagnose(layered, plain, verified.inputs, fused=False) or diagnose(
+            layered, path, verified.inputs, fused=True
+        )

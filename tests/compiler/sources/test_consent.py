@@ -57,9 +57,14 @@ def _layer(class_name: str, **config: Any) -> dict[str, Any]:
             id="a download",
         ),
         pytest.param(
-            _layer("TensorFlowOpLayer", name="r", node_def='{"name": "r", "op": "ReadFile"}'),
+            _layer("TensorFlowOpLayer", name="r", node_def={"name": "r", "op": "ReadFile"}),
             "layer 'r' runs TensorFlow's ReadFile",
             id="a raw operator",
+        ),
+        pytest.param(
+            _layer("TensorFlowOpLayer", name="r", node_def="\n\x01r\x12\x07PyFunc"),
+            "layer 'r' runs TensorFlow's PyFunc",
+            id="a raw operator as TensorFlow 1 writes it",
         ),
         pytest.param(
             _layer("StringLookup", name="s", vocabulary="/etc/passwd"),
@@ -83,10 +88,35 @@ def test_functions_of_tensors_need_no_trust(symbol: str) -> None:
 
 
 @pytest.mark.parametrize("trust", [False, True])
-def test_a_module_outside_keras_is_never_imported_because_a_file_says_so(trust: bool) -> None:
-    node = {"module": "os", "class_name": "function", "config": "system", "registered_name": "function"}
-    with pytest.raises(LoadError, match=r"uses system \(of os\).*--import MODULE"):
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("os", "system"),
+        ("builtins", "exec"),
+        ("keras.utils", "get_file"),
+        ("tf_keras.models", "load_model"),
+        ("keras", "utils.get_file"),
+        ("tensorflow.python.ops.io_ops", "write_file"),
+        ("tensorflow", "load_op_library"),
+    ],
+)
+@pytest.mark.parametrize("is_function", [True, False])
+def test_what_does_not_compute_is_never_imported_because_a_file_says_so(
+    trust: bool, module: str, name: str, is_function: bool
+) -> None:
+    what = {"class_name": "function", "config": name} if is_function else {"class_name": name, "config": {}}
+    node = {"module": module, **what, "registered_name": None}
+    with pytest.raises(LoadError, match=rf"uses {name} \(of {module}\).*--import MODULE"):
         consent.check("model.keras", _layer("Dense", activation=node), (), trust)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [("builtins", "relu"), ("keras.ops", "sin"), ("tensorflow.python.ops.nn_ops", "leaky_relu")],
+)
+def test_functions_that_compute_may_be_named(module: str, name: str) -> None:
+    node = {"module": module, "class_name": "function", "config": name, "registered_name": name}
+    assert consent.check("model.keras", _layer("Dense", activation=node), (), trust=False) == []
 
 
 def test_what_the_user_names_may_come_from_anywhere() -> None:

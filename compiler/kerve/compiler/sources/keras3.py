@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 
 from kerve.compiler.errors import LoadError
-from kerve.compiler.sources import failures, training
+from kerve.compiler.sources import archives, failures, training
 from kerve.compiler.sources.base import KerasSource, record_of
 from kerve.compiler.sources.detect import Kind, Recognised
 
 __all__ = ["from_file", "from_object"]
-
-#: Keras picks the reader by the name of the file.
-_SUFFIXES = {Kind.ARCHIVE: ".keras", Kind.HDF5: ".h5"}
 
 
 def from_object(model: keras.Model) -> KerasSource:
@@ -27,11 +28,10 @@ def from_object(model: keras.Model) -> KerasSource:
 
 def from_file(found: Recognised, custom_objects: Mapping[str, Any], trust: bool) -> KerasSource:
     """Read a `.keras` archive or a whole model in HDF5; raises `LoadError`."""
-    with tempfile.TemporaryDirectory() as folder, failures.explained(found.path):
-        link = Path(folder) / ("model" if found.path.is_dir() else f"model{_SUFFIXES[found.kind]}")
-        link.symlink_to(found.path.absolute())
+    readable = archives.unpacked if found.kind is Kind.ARCHIVE else _with_config
+    with failures.explained(found.path), readable(found) as path:
         model = keras.saving.load_model(
-            link, custom_objects=dict(custom_objects), compile=False, safe_mode=not trust
+            path, custom_objects=dict(custom_objects), compile=False, safe_mode=not trust
         )
     if not isinstance(model, keras.Model):
         raise LoadError(
@@ -40,5 +40,16 @@ def from_file(found: Recognised, custom_objects: Mapping[str, Any], trust: bool)
     return KerasSource(
         record=record_of(found.kind.value, found.path, keras_version=found.keras_version),
         model=model,
-        warnings=training.restore(model, training.config_in(found), custom_objects),
+        warnings=training.restore(model, found.training, custom_objects),
     )
+
+
+@contextmanager
+def _with_config(found: Recognised) -> Iterator[Path]:
+    """Give a copy of an HDF5 file that has `found.config` for its configuration."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.h5"  # Keras picks the reader by the name of the file
+        shutil.copyfile(found.path, path)
+        with h5py.File(path, "r+") as file:
+            file.attrs["model_config"] = json.dumps(found.config)
+        yield path
