@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 import tempfile
@@ -15,14 +16,20 @@ import keras
 
 from kerve.compiler.errors import LoadError
 from kerve.compiler.sources import archives, failures, training
-from kerve.compiler.sources.base import KerasSource, record_of
+from kerve.compiler.sources.base import KerasSource, ragged, record_of
 from kerve.compiler.sources.detect import Kind, Recognised
 
 __all__ = ["from_file", "from_object"]
 
+_OPERATIONS = tuple(
+    importlib.import_module(f"keras.src.ops.{name}")
+    for name in ("core", "image", "linalg", "math", "nn", "numpy")
+)
+
 
 def from_object(model: keras.Model) -> KerasSource:
     """Take a model as it is."""
+    _refuse_ragged(model)
     return KerasSource(record=record_of("object", keras_version=keras.__version__), model=model)
 
 
@@ -37,11 +44,18 @@ def from_file(found: Recognised, custom_objects: Mapping[str, Any], trust: bool)
         raise LoadError(
             f"{found.path} holds a {type(model).__name__}, not a model; put the layer into a keras.Sequential"
         )
+    _refuse_ragged(model)
     return KerasSource(
         record=record_of(found.kind.value, found.path, keras_version=found.keras_version),
         model=model,
         warnings=training.restore(model, found.training, custom_objects),
     )
+
+
+def _refuse_ragged(model: keras.Model) -> None:
+    for tensor in keras.tree.flatten(getattr(model, "inputs", None)):
+        if getattr(tensor, "ragged", False):
+            raise ragged(tensor.name)
 
 
 @contextmanager
@@ -51,5 +65,25 @@ def _with_config(found: Recognised) -> Iterator[Path]:
         path = Path(folder) / "model.h5"  # Keras picks the reader by the name of the file
         shutil.copyfile(found.path, path)
         with h5py.File(path, "r+") as file:
-            file.attrs["model_config"] = json.dumps(found.config)
+            file.attrs["model_config"] = json.dumps(_with_modules(found.config))
         yield path
+
+
+def _with_modules(config: Any) -> Any:
+    """Say of operations where they are defined: HDF5 keeps names only, and layers have the same ones."""
+    if isinstance(config, list):
+        return [_with_modules(item) for item in config]
+    if not isinstance(config, dict):
+        return config
+    fields = {key: _with_modules(value) for key, value in config.items()}
+    inner, name = fields.get("config"), fields.get("class_name")
+    if (
+        isinstance(inner, dict)
+        and "inbound_nodes" in fields
+        and not {"trainable", "dtype", "layers"} & set(inner)
+    ):
+        module = next(
+            (m.__name__ for m in _OPERATIONS if isinstance(getattr(m, str(name), None), type)), None
+        )
+        return fields if module is None else {**fields, "module": module, "registered_name": None}
+    return fields

@@ -85,13 +85,10 @@ def _recorded_layers() -> Iterator[list[_LayerOutput]]:
         try:
             result = original(layer, *args, **kwargs)
             if len(stack) > 1:  # the model itself is no layer of its own
-                outputs.extend(
-                    _LayerOutput(
-                        "/".join(stack[1:]), type(layer).__name__, np.asarray(keras.ops.convert_to_numpy(leaf))
-                    )
-                    for leaf in keras.tree.flatten(result)
-                    if keras.ops.is_tensor(leaf)
-                )
+                path, kind = "/".join(stack[1:]), type(layer).__name__
+                tensors = filter(keras.ops.is_tensor, keras.tree.flatten(result))
+                arrays = (np.asarray(keras.ops.convert_to_numpy(tensor)) for tensor in tensors)
+                outputs.extend(_LayerOutput(path, kind, array) for array in arrays)
             return result
         finally:
             stack.pop()

@@ -10,9 +10,9 @@ import tensorflow as tf
 import tf_keras
 
 from kerve.artifact.v1 import manifest_pb2
-from kerve.compiler.errors import ConversionError, LoadError
+from kerve.compiler.errors import LoadError
 from kerve.compiler.sources import failures, training, whole
-from kerve.compiler.sources.base import KerasSource, record_of
+from kerve.compiler.sources.base import KerasSource, ragged, record_of
 from kerve.compiler.sources.detect import Recognised
 from kerve.compiler.sources.keras2 import reading
 from kerve.compiler.sources.keras2.layers import UntranslatableError
@@ -89,10 +89,7 @@ def _refuse_ragged(old: tf_keras.Model) -> None:
     """Raise `ConversionError` for rows of various lengths; a sparse tensor has a dense one that is equal."""
     for tensor, name in zip(tf.nest.flatten(old.inputs), old.input_names, strict=True):
         if isinstance(tensor.type_spec, tf.RaggedTensorSpec):
-            raise ConversionError(
-                f"the input '{name}' is a ragged tensor, which ONNX does not have; "
-                "give the model a dense Input, of padded rows with a mask, and its weights"
-            )
+            raise ragged(name)
 
 
 def _named_specs(tensors: Any, names: Sequence[str]) -> Any:
