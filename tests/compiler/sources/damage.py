@@ -47,7 +47,7 @@ _INSERTED = (b"9999", b"null", b"-1,-", b"\xff\xff\xff\xff", b"[[[[")
 
 
 def damaged(content: bytes, rng: random.Random) -> bytes:
-    """Return the content with some bits flipped, the end cut off, or a piece zeroed, repeated or overwritten."""
+    """Return the content with bits flipped, its end cut off, or a piece zeroed, repeated or overwritten."""
     data = bytearray(content)
     where, size = rng.randrange(len(data)), rng.choice((1, 8, 64))
     match rng.choice(("flip", "flip", "cut", "zero", "repeat", "overwrite")):

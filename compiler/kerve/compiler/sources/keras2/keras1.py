@@ -14,19 +14,14 @@ _Fields = dict[str, Any]
 
 #: Arguments by the name that they have today.
 _ARGUMENTS = {
-    "b_constraint": "bias_constraint",
     "b_regularizer": "bias_regularizer",
     "bias": "use_bias",
     "border_mode": "padding",
-    "init": "kernel_initializer",
     "inner_activation": "recurrent_activation",
-    "inner_init": "recurrent_initializer",
     "input_dtype": "dtype",
     "nb_filter": "filters",
     "subsample": "strides",
-    "U_constraint": "recurrent_constraint",
     "U_regularizer": "recurrent_regularizer",
-    "W_constraint": "kernel_constraint",
     "W_regularizer": "kernel_regularizer",
     "atrous_rate": "dilation_rate",
     "dropout_W": "dropout",
@@ -40,7 +35,7 @@ _ARGUMENTS_OF = {
     "AtrousConvolution1D": {"filter_length": "kernel_size", "subsample_length": "strides"},
     "Dense": {"output_dim": "units"},
     "Dropout": {"p": "rate"},
-    "Embedding": {"W_regularizer": "embeddings_regularizer", "init": "embeddings_initializer"},
+    "Embedding": {"W_regularizer": "embeddings_regularizer"},
     "GRU": {"output_dim": "units"},
     "GaussianDropout": {"p": "rate"},
     "GaussianNoise": {"sigma": "stddev"},
@@ -66,12 +61,8 @@ _NAMES = {
 }
 
 #: Arguments without effect on what a layer with given weights answers, or that follow from others.
-_GONE = frozenset(
-    {
-        "beta_init", "consume_less", "forget_bias_init", "gamma_init", "input_dim", "input_length",
-        "output_shape", "weights",
-    }
-)  # fmt: skip
+_GONE = frozenset({"consume_less", "init", "input_dim", "input_length", "output_shape", "weights"})
+_OF_TRAINING = ("_init", "_constraint")
 
 _SIZES = (("nb_row", "nb_col"), ("kernel_dim1", "kernel_dim2", "kernel_dim3"))
 _DATA_FORMATS = {"th": "channels_first", "tf": "channels_last"}
@@ -91,9 +82,10 @@ def modernized(name: str, config: _Fields) -> tuple[str, _Fields]:
     own = _ARGUMENTS_OF.get(name, {})
     fields: _Fields = {}
     for key, value in config.items():
-        if key in _GONE and not (name == "Embedding" and key == "input_dim"):
+        if key.endswith(_OF_TRAINING) or (key in _GONE and (name, key) != ("Embedding", "input_dim")):
             continue
-        fields[own.get(key) or _ARGUMENTS.get(key, key)] = value
+        current = own.get(key) or _ARGUMENTS.get(key, key)
+        fields[current] = _regularizer(value) if key.endswith("_regularizer") else value
     for parts in _SIZES:
         if all(part in fields for part in parts):
             fields["kernel_size"] = [fields.pop(part) for part in parts]
@@ -101,6 +93,12 @@ def modernized(name: str, config: _Fields) -> tuple[str, _Fields]:
         fields["data_format"] = _DATA_FORMATS.get(fields.pop("dim_ordering"))
     change = _CHANGES.get(name)
     return _NAMES.get(name, name), fields if change is None else change(fields)
+
+
+def _regularizer(value: Any) -> Any:
+    if not isinstance(value, dict) or not {"l1", "l2"} & set(value):
+        return value
+    return {"class_name": "L1L2", "config": {key: value.get(key, 0.0) for key in ("l1", "l2")}}
 
 
 def _normalization(fields: _Fields) -> _Fields:
