@@ -5,6 +5,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from kerve.compiler.callbacks import CompileAndPublish
 
@@ -54,3 +55,20 @@ def test_an_unknown_value_to_monitor_is_named(tmp_path: Path, caplog: pytest.Log
     callback = CompileAndPublish(repository=tmp_path, name="m", monitor="val_los", mode="min")
     model_of().fit(X, Y, epochs=1, verbose=0, callbacks=[callback])
     assert "no value 'val_los' to monitor; it has: loss" in caplog.text
+
+
+def test_a_repository_that_cannot_be_written_does_not_end_the_training(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    callback = CompileAndPublish(repository=tmp_path / "file", name="m", monitor="loss")
+    history = model_of().fit(X, Y, epochs=2, verbose=0, callbacks=[callback])
+    assert len(history.history["loss"]) == 2
+    assert "cannot write to the repository" in str(callback.failures[0])
+
+
+def test_a_model_that_is_trained_on_several_devices_is_published(tmp_path: Path) -> None:
+    callback = CompileAndPublish(repository=tmp_path, name="m", monitor="loss", mode="min")
+    with tf.distribute.MirroredStrategy(["/cpu:0"]).scope():
+        model = model_of(keras.layers.BatchNormalization())
+    model.fit(X, Y, epochs=1, verbose=0, callbacks=[callback])
+    assert [artifact.version for artifact in callback.published] == [1]
+    assert callback.failures == []

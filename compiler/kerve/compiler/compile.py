@@ -33,13 +33,14 @@ def compile_model(
     what a subclassed model takes that was never called. `listener` hears of each stage.
 
     Returns the artifact; `artifact.path` is `<repository>/<name>/<version>/`. Raises `LoadError`,
-    `ConversionError` or `VerificationError` (all `CompileError`), and then nothing is written; raises
+    `ConversionError` or `VerificationError` (all `CompileError`, which is also raised for a repository that
+    cannot be written), and then nothing is written; raises
     `ValueError` for a name that cannot be served.
     """
     repositories.check_name(name)
     chosen = options if options is not None else CompileOptions()
     hear = listener if listener is not None else _ignore
-    with repositories.staging(Path(repository), name) as folder:
+    with repositories.writing(Path(repository)), repositories.staging(Path(repository), name) as folder:
         if isinstance(source, str | Path) and custom_objects is None:
             worker.run("compile", hear, source=Path(source), folder=folder, name=name, options=chosen)
         else:

@@ -240,6 +240,12 @@ def _file_info(file: Path) -> FileInfo:
 
 def _npy(array: NDArray[Any]) -> bytes:
     buffer = io.BytesIO()
-    plain = array.astype(np.bytes_) if array.dtype == object else np.ascontiguousarray(array)
+    plain = _utf8(array) if array.dtype == object else np.ascontiguousarray(array)
     np.lib.format.write_array(buffer, plain.reshape(array.shape), allow_pickle=False)
     return buffer.getvalue()
+
+
+def _utf8(texts: NDArray[Any]) -> NDArray[np.bytes_]:
+    return np.array(
+        [each if isinstance(each, bytes) else str(each).encode() for each in texts.reshape(-1)], np.bytes_
+    )

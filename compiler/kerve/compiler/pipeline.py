@@ -94,6 +94,7 @@ def check(source: Any, artifact: Path, options: VerifyOptions, listener: Listene
         model = packaging.load_model(path)
         lowered = origin.lower(model.opset_imports[""])
         progress.detail = f"{len(lowered.model.graph)} nodes"
+    _require_same_names(model, lowered.model)
 
     manifest = packaging.load_manifest(artifact)
     with stage("verify", listener) as progress:
@@ -119,6 +120,17 @@ def check(source: Any, artifact: Path, options: VerifyOptions, listener: Listene
     }
 
 
+def _require_same_names(model: ir.Model, of_source: ir.Model) -> None:
+    """Raise `VerificationError` for an artifact that some other model was compiled to."""
+    for what in ("inputs", "outputs"):
+        got, want = ([str(each.name) for each in getattr(m.graph, what)] for m in (model, of_source))
+        if sorted(got) != sorted(want):
+            raise VerificationError(
+                f"the artifact's {what} are {', '.join(got)}, the source's are {', '.join(want)}; "
+                "it was compiled from another model"
+            )
+
+
 def _verify(model: ir.Model, path: Path, reference: Reference, data: Path | None) -> Verified:
     return verify(model, path, reference, [] if data is None else [from_file(model, data)])
 
@@ -139,4 +151,6 @@ def _divergence(verified: Verified, path: Path, origin: Source, opset: int) -> D
         return None
     with tempfile.TemporaryDirectory() as folder:
         plain = packaging.save_model(lowered.model, Path(folder))
-        return diagnose(layered, plain, verified.inputs) or diagnose(layered, path, verified.inputs)
+        return diagnose(layered, plain, verified.inputs, fused=False) or diagnose(
+            layered, path, verified.inputs, fused=True
+        )

@@ -11,7 +11,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["check_name", "publish", "staging"]
+from kerve.compiler.errors import CompileError
+
+__all__ = ["check_name", "publish", "staging", "writing"]
+
+#: What the system says of a folder that cannot be written.
+_REFUSALS = frozenset(
+    {
+        errno.EACCES,
+        errno.EDQUOT,
+        errno.EEXIST,
+        errno.ENAMETOOLONG,
+        errno.ENOSPC,
+        errno.ENOTDIR,
+        errno.EPERM,
+        errno.EROFS,
+    }
+)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -22,6 +38,20 @@ def check_name(name: str) -> None:
         raise ValueError(
             f"model name '{name}': expected letters, digits, '.', '_' and '-', the first a letter or digit"
         )
+
+
+@contextmanager
+def writing(repository: Path) -> Iterator[None]:
+    """Say in words of ours that the system does not let us write: `CompileError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _REFUSALS:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        raise CompileError(
+            f"cannot write to the repository {repository}: {error.strerror}{where}; nothing was published"
+        ) from error
 
 
 @contextmanager

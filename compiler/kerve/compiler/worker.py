@@ -16,9 +16,11 @@ import subprocess
 import sys
 import tempfile
 from importlib import import_module
+from pathlib import Path
 from typing import IO, Any
 
 from kerve.compiler import errors
+from kerve.compiler import repository as repositories
 from kerve.compiler.progress import Event, Listener
 from kerve.compiler.sources import limits
 from kerve.compiler.sources.detect import recognise
@@ -96,9 +98,10 @@ def main() -> None:
         limits.enforce()
         try:
             recognise(arguments["source"])  # what is no model need not wait for TensorFlow
-            result = getattr(import_module(module), function)(
-                **arguments, listener=lambda event: say(dataclasses.asdict(event))
-            )
+            with repositories.writing(arguments.get("folder", Path()).parent.parent):
+                result = getattr(import_module(module), function)(
+                    **arguments, listener=lambda event: say(dataclasses.asdict(event))
+                )
         except errors.CompileError as error:
             say({"error": type(error).__name__, "text": str(error)})
         except MemoryError:

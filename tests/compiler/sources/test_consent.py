@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
+from tensorflow.core.protobuf import saved_model_pb2
 
 from kerve.compiler import sources
 from kerve.compiler.errors import LoadError
@@ -57,9 +58,14 @@ def _layer(class_name: str, **config: Any) -> dict[str, Any]:
             id="a download",
         ),
         pytest.param(
-            _layer("TensorFlowOpLayer", name="r", node_def='{"name": "r", "op": "ReadFile"}'),
+            _layer("TensorFlowOpLayer", name="r", node_def={"name": "r", "op": "ReadFile"}),
             "layer 'r' runs TensorFlow's ReadFile",
             id="a raw operator",
+        ),
+        pytest.param(
+            _layer("TensorFlowOpLayer", name="r", node_def="\n\x01r\x12\x06PyFunc"),
+            "layer 'r' runs TensorFlow's PyFunc",
+            id="a raw operator as TensorFlow 1 writes it",
         ),
         pytest.param(
             _layer("StringLookup", name="s", vocabulary="/etc/passwd"),
@@ -83,10 +89,35 @@ def test_functions_of_tensors_need_no_trust(symbol: str) -> None:
 
 
 @pytest.mark.parametrize("trust", [False, True])
-def test_a_module_outside_keras_is_never_imported_because_a_file_says_so(trust: bool) -> None:
-    node = {"module": "os", "class_name": "function", "config": "system", "registered_name": "function"}
-    with pytest.raises(LoadError, match=r"uses system \(of os\).*--import MODULE"):
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("os", "system"),
+        ("builtins", "exec"),
+        ("keras.utils", "get_file"),
+        ("tf_keras.models", "load_model"),
+        ("keras", "utils.get_file"),
+        ("tensorflow.python.ops.io_ops", "write_file"),
+        ("tensorflow", "load_op_library"),
+    ],
+)
+@pytest.mark.parametrize("is_function", [True, False])
+def test_what_does_not_compute_is_never_imported_because_a_file_says_so(
+    trust: bool, module: str, name: str, is_function: bool
+) -> None:
+    what = {"class_name": "function", "config": name} if is_function else {"class_name": name, "config": {}}
+    node = {"module": module, **what, "registered_name": None}
+    with pytest.raises(LoadError, match=rf"uses {name} \(of {module}\).*--import MODULE"):
         consent.check("model.keras", _layer("Dense", activation=node), (), trust)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [("builtins", "relu"), ("keras.ops", "sin"), ("tensorflow.python.ops.nn_ops", "leaky_relu")],
+)
+def test_functions_that_compute_may_be_named(module: str, name: str) -> None:
+    node = {"module": module, "class_name": "function", "config": name, "registered_name": name}
+    assert consent.check("model.keras", _layer("Dense", activation=node), (), trust=False) == []
 
 
 def test_what_the_user_names_may_come_from_anywhere() -> None:
@@ -169,4 +200,31 @@ def test_a_saved_model_that_writes_files_is_not_loaded(tmp_path: Path) -> None:
     module = _Writes()
     tf.saved_model.save(module, str(tmp_path), signatures={"serving_default": module.serve})
     with pytest.raises(LoadError, match="a graph runs TensorFlow's WriteFile"):
+        sources.load(tmp_path)
+
+
+def test_a_function_that_is_named_like_tensorflows_own_is_looked_at_all_the_same(tmp_path: Path) -> None:
+    module = _Writes()
+    tf.saved_model.save(module, str(tmp_path), signatures={"serving_default": module.serve})
+    file, disguise = tmp_path / "saved_model.pb", "__inference__traced_save_999"
+    proto = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    functions = proto.meta_graphs[0].graph_def.library.function
+    (writer,) = (f for f in functions if any(node.op == "WriteFile" for node in f.node_def))
+    calls = [node.attr["f"].func for f in functions for node in f.node_def if "f" in node.attr]
+    for call in calls:
+        call.name = disguise if call.name == writer.signature.name else call.name
+    del proto.meta_graphs[0].object_graph_def.concrete_functions[writer.signature.name]
+    writer.signature.name = disguise
+    file.write_bytes(proto.SerializeToString())
+    with pytest.raises(LoadError, match="a graph runs TensorFlow's WriteFile"):
+        sources.load(tmp_path)
+
+
+def test_an_asset_outside_a_saved_model_is_refused(tmp_path: Path) -> None:
+    tf.saved_model.save(tf.Module(), str(tmp_path))
+    file = tmp_path / "saved_model.pb"
+    proto = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    proto.meta_graphs[0].asset_file_def.add(filename="../../../etc/passwd")
+    file.write_bytes(proto.SerializeToString())
+    with pytest.raises(LoadError, match=r"names the asset '(\.\./)+etc/passwd', which is not in it"):
         sources.load(tmp_path)

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
+from kerve.compiler import sources
 from kerve.compiler.errors import LoadError
 from kerve.compiler.sources.detect import recognise
 
@@ -132,6 +133,29 @@ def test_an_hdf5_file_made_to_harm_is_refused(
         add(file)
     with pytest.raises(LoadError, match=says):
         recognise(path)
+
+
+@pytest.mark.parametrize("version", ["3.15.1", "2.15.0"])
+@pytest.mark.parametrize(
+    ("add", "says"),
+    [
+        pytest.param(_outside, "a link out of its place", id="an external link"),
+        pytest.param(_virtual, "takes its data from another file", id="a virtual dataset"),
+        pytest.param(_declared, "decompression bomb", id="four terabytes declared"),
+    ],
+)
+def test_weights_made_to_harm_are_refused_inside_an_archive(
+    tmp_path: Path, add: Callable[[h5py.File], None], says: str, version: str
+) -> None:
+    weights, path = tmp_path / "weights.h5", tmp_path / "model.keras"
+    with h5py.File(weights, "w") as file:
+        add(file)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", json.dumps({"class_name": "Sequential", "config": {"layers": []}}))
+        archive.writestr("metadata.json", json.dumps({"keras_version": version}))
+        archive.write(weights, "model.weights.h5")
+    with pytest.raises(LoadError, match=rf"^{path}.*{says}"):
+        sources.load(path)
 
 
 def test_groups_that_contain_one_another_are_looked_at_once(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from kerve.compiler import sources
-from kerve.compiler.errors import LoadError
+from kerve.compiler.errors import ConversionError, LoadError
 from kerve.compiler.sources import LoadOptions
 
 _X = {"x": np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32)}
@@ -140,3 +140,23 @@ def test_an_exported_model_keeps_the_names_of_its_inputs(
     source: Any = sources.load(tmp_path / "exported")
     graph = equal_to_original(source, _X)
     assert [value.name for value in graph.graph.inputs] == ["x"]
+
+
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
+def test_operations_between_layers_are_read(
+    suffix: str, tmp_path: Path, equal_to_original: Callable[..., Any]
+) -> None:
+    x = inputs = keras.Input((5,), name="x")
+    y = keras.layers.Dense(5)(x)
+    outputs = keras.layers.Add()([x + y, keras.ops.maximum(x, y)[:, ::-1] * 2.0])
+    model = keras.Model(inputs, outputs)
+    model.save(tmp_path / f"model.{suffix}")
+    equal_to_original(sources.load(tmp_path / f"model.{suffix}"), _X)
+
+
+def test_a_ragged_input_is_refused() -> None:
+    inputs = keras.Input((None,), dtype="int32", ragged=True, name="rows")
+    with pytest.raises(
+        ConversionError, match="the input 'rows' is a ragged tensor, which ONNX does not have"
+    ):
+        sources.load(keras.Model(inputs, inputs + 1))

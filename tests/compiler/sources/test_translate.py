@@ -14,7 +14,7 @@ from tf_keras import layers
 
 from kerve.compiler import sources
 from kerve.compiler.activations import keras2_hard_sigmoid
-from kerve.compiler.errors import LoadError
+from kerve.compiler.errors import ConversionError, LoadError
 from kerve.compiler.sources.keras2.bridges import OldLayer
 
 _VECTOR, _SEQUENCE, _IMAGE, _VOLUME = (6,), (6, 4), (8, 8, 4), (6, 6, 6, 2)
@@ -267,3 +267,36 @@ class _Scale(keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         return keras.ops.multiply(inputs, self.scale)
+
+
+def test_a_sparse_input_is_a_dense_one(equal_to_original: Callable[..., Any]) -> None:
+    inputs = tf_keras.Input((6,), sparse=True, name="x")
+    equal_to_original(
+        sources.load(tf_keras.Model(inputs, layers.Dense(2)(inputs))), {"x": np.eye(6, dtype=np.float32)}
+    )
+
+
+def test_a_ragged_input_is_refused() -> None:
+    inputs = tf_keras.Input((None,), dtype="int32", ragged=True, name="rows")
+    with pytest.raises(ConversionError, match="the input 'rows' is a ragged tensor"):
+        sources.load(tf_keras.Model(inputs, layers.Embedding(9, 3)(inputs)))
+
+
+class _Tokens(tf_keras.Model):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.scores = layers.Embedding(9, 4), layers.Dense(2)
+
+    def call(self, inputs: dict[str, Any], training: bool = False) -> dict[str, Any]:
+        return {"scores": self.scores(tf.reduce_mean(self.embedding(inputs["tokens"]), 1)) + inputs["extra"]}
+
+
+def test_a_subclassed_model_of_dictionaries_is_read_from_a_saved_model(
+    tmp_path: Any, equal_to_original: Callable[..., Any]
+) -> None:
+    inputs = {"tokens": np.array([[1, 2, 3], [4, 5, 6]], np.int32), "extra": np.ones((2, 2), np.float32)}
+    model = _Tokens()
+    model.predict(inputs, verbose=0)
+    model.save(tmp_path / "saved", save_format="tf")
+    graph = equal_to_original(sources.load(tmp_path / "saved"), inputs)
+    assert {value.name for value in graph.graph.inputs} == {"tokens", "extra"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -69,17 +70,22 @@ def _list(loader: _Loader, node: yaml.SequenceNode) -> Any:
     return loader.construct_sequence(node, deep=True)
 
 
-def _wrapped_list(loader: _Loader, node: yaml.SequenceNode) -> Any:
-    """Return a list that is the one argument of what wrapped it."""
+def _wrapped_list(loader: _Loader, node: yaml.Node) -> Any:
+    """Return a list that TensorFlow had wrapped to track it: the wrapper's one argument, or its items."""
+    if isinstance(node, yaml.MappingNode):
+        return loader.construct_mapping(node, deep=True).get("listitems", [])
+    assert isinstance(node, yaml.SequenceNode)
     (argument,) = loader.construct_sequence(node, deep=True)
     return argument
 
 
 _PYTHON = "tag:yaml.org,2002:python"
+_WRAPPERS = "tensorflow.python.training.{}.data_structures.{}"
 _Loader.add_constructor(f"{_PYTHON}/tuple", _list)
-_Loader.add_constructor(
-    f"{_PYTHON}/object/apply:tensorflow.python.training.tracking.data_structures.ListWrapper", _wrapped_list
-)
+for _verb, _package, _name in itertools.product(
+    ("apply", "new"), ("checkpointable", "tracking"), ("ListWrapper", "_ListWrapper")
+):
+    _Loader.add_constructor(f"{_PYTHON}/object/{_verb}:{_WRAPPERS.format(_package, _name)}", _wrapped_list)
 
 
 def _from_yaml(path: Path, text: str) -> Any:

@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kerve.artifact.v1 import manifest_pb2
+from kerve.compiler.errors import ConversionError
 from kerve.compiler.lowering import Lowered, lower
 from kerve.compiler.verification import Reference
 
-__all__ = ["KerasSource", "Source", "record_of"]
+__all__ = ["KerasSource", "Source", "ragged", "record_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +100,14 @@ def _state(
     finally:
         for each, value in zip(lowered.state, own, strict=True):
             each.variable.assign(value)
+
+
+def ragged(name: str) -> ConversionError:
+    """Return the refusal of rows of various lengths."""
+    return ConversionError(
+        f"the input '{name}' is a ragged tensor, which ONNX does not have; "
+        "give the model a dense Input, of padded rows with a mask, and its weights"
+    )
 
 
 def record_of(kind: str, *paths: Path, keras_version: str = "") -> manifest_pb2.Source:

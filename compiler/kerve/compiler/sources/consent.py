@@ -6,13 +6,17 @@ module to import, raw TensorFlow operators may touch files. Without consent none
 
 from __future__ import annotations
 
+import builtins
 import re
 from collections.abc import Collection, Iterator
 from typing import Any
 
+from google.protobuf import json_format, message
+from tensorflow.core.framework import node_def_pb2
+
 from kerve.compiler.errors import LoadError
 
-__all__ = ["FILE_OPERATORS", "check", "check_operators"]
+__all__ = ["check", "check_operators", "touches"]
 
 _TRUSTED_PACKAGES = frozenset(
     {"builtins", "keras", "tf_keras", "tensorflow", "keras_hub", "keras_cv", "keras_nlp"}
@@ -25,19 +29,27 @@ _TENSOR_SYMBOL = re.compile(
 )
 #: ... unless their name says otherwise.
 _EFFECT = re.compile(
-    r"assert|checkpoint|file|import|load|numpy_function|print|py_func|restore|save", re.IGNORECASE
+    r"assert|checkpoint|debug|dump|file|import|load|numpy_function|print|py_func|reader|restore|save|summary|write",
+    re.IGNORECASE,
 )
 
-#: Raw operators that read or write files, or call Python.
-FILE_OPERATORS = frozenset(
-    {
-        "EagerPyFunc", "FixedLengthRecordDataset", "FixedLengthRecordReader", "FixedLengthRecordReaderV2",
-        "LMDBDataset", "LMDBReader", "LoadDataset", "MatchingFiles", "MatchingFilesDataset", "PrintV2",
-        "PyFunc", "PyFuncStateless", "ReadFile", "Save", "SaveDataset", "SaveDatasetV2", "SaveSlices",
-        "SaveV2", "SqlDataset", "TextLineDataset", "TextLineReader", "TextLineReaderV2", "TFRecordDataset",
-        "TFRecordReader", "TFRecordReaderV2", "WholeFileReader", "WholeFileReaderV2", "WriteFile",
-    }
-)  # fmt: skip
+#: Modules whose functions compute.
+_MODULE_OF_FUNCTIONS = re.compile(
+    r"((tf_)?keras|tensorflow(\.python)?\.keras)(\.src|\.api)?"
+    r"\.(activations|backend|constraints|initializers|losses|metrics|nn|ops|regularizers)\b.*"
+    r"|tensorflow\.python\.ops\..*"
+)
+
+#: Keras writes its own functions down as builtins ("relu"); Python's ("exec") it never means.
+_PYTHONS_OWN = frozenset(dir(builtins))
+
+#: Operators that read or write files, speak to other machines, or call Python ...
+_TOUCHES = re.compile(
+    r"Dataset|Reader|File|Save|Restore|Checkpoint|PyFunc|PrintV2|Debug|DumpTensor|Summary(Db)?Writer|^Write"
+    r"|^(Rpc|Remote|_?Send|_?Recv)|ImportEvent|Remap|^ImmutableConst$"
+)
+#: ... and those of such a name that do not: a vocabulary is an asset of its SavedModel.
+_TOUCHES_NOT = frozenset({"InitializeTableFromTextFile", "InitializeTableFromTextFileV2"})
 
 _READS_A_VOCABULARY = frozenset({"IntegerLookup", "StringLookup", "TextVectorization"})
 
@@ -63,8 +75,13 @@ def check(origin: str, config: Any, own: Collection[str], trust: bool) -> list[s
 
 
 def check_operators(origin: str, operators: Collection[str], trust: bool) -> list[str]:
-    """The same for a graph: `operators` are those of `FILE_OPERATORS` that are in it."""
+    """The same for a graph: `operators` are those in it that `touches` says need consent."""
     return _consented(origin, [f"a graph runs TensorFlow's {operator}" for operator in operators], trust)
+
+
+def touches(operator: str) -> bool:
+    """Whether an operator of TensorFlow does more than compute."""
+    return operator not in _TOUCHES_NOT and bool(_TOUCHES.search(operator))
 
 
 def _consented(origin: str, runs: list[str], trust: bool) -> list[str]:
@@ -90,14 +107,25 @@ def _nodes(config: Any) -> Iterator[dict[str, Any]]:
 
 
 def _strange(node: dict[str, Any], own: Collection[str]) -> str:
-    """The name of an object that would be imported from outside Keras."""
+    """The name of an object from outside Keras, or from a part of it that does more than compute."""
     module = node.get("module")
-    if not isinstance(module, str) or module.split(".")[0] in _TRUSTED_PACKAGES:
+    if not isinstance(module, str):
         return ""
     names = [str(node.get(key)).rpartition(">")[2] for key in ("registered_name", "config", "class_name")]
     if set(names) & set(own):
         return ""
-    return f"{node['config'] if node['class_name'] == 'function' else node['class_name']} (of {module})"
+    name = str(node["config"] if node["class_name"] == "function" else node["class_name"])
+    if module.split(".")[0] not in _TRUSTED_PACKAGES or not _computes(module, name):
+        return f"{name} (of {module})"
+    return ""
+
+
+def _computes(module: str, name: str) -> bool:
+    """Whether what a trusted package has under a name is a class of Keras or a function of tensors."""
+    if module == "builtins":
+        return name not in _PYTHONS_OWN
+    is_function_of_tensors = bool(_MODULE_OF_FUNCTIONS.fullmatch(module)) and not _EFFECT.search(name)
+    return name.isidentifier() and (name[0].isupper() or is_function_of_tensors)
 
 
 def _runs(node: dict[str, Any]) -> Iterator[str]:
@@ -110,7 +138,7 @@ def _runs(node: dict[str, Any]) -> Iterator[str]:
         yield f"{layer} is a Lambda that keeps Python bytecode"
     if name in ("TFOpLambda", "SlicingOpLambda") and not _is_tensor_symbol(fields.get("function")):
         yield f"{layer} calls tf.{fields.get('function')}"
-    if name == "TensorFlowOpLayer" and (operator := _raw_operator(fields)) in FILE_OPERATORS:
+    if name == "TensorFlowOpLayer" and touches(operator := _raw_operator(fields)):
         yield f"{layer} runs TensorFlow's {operator}"
     if name == "ClassMethod":
         yield f"{layer} calls a method of {fields.get('cls_ref')}"
@@ -135,5 +163,13 @@ def _is_tensor_symbol(symbol: Any) -> bool:
 
 
 def _raw_operator(fields: dict[str, Any]) -> str:
-    match = re.search(r'"?op"?: ?"(\w+)"', str(fields.get("node_def", "")))
-    return match[1] if match else ""
+    """The operator of a TensorFlowOpLayer, decoded as tf_keras decodes it."""
+    definition, node = fields.get("node_def"), node_def_pb2.NodeDef()
+    try:
+        if isinstance(definition, dict):
+            json_format.ParseDict(definition, node)
+        else:
+            node.ParseFromString(str(definition).encode())
+    except (json_format.ParseError, message.DecodeError) as error:
+        raise LoadError(f"a TensorFlowOpLayer holds no operator ({error}); the file is damaged") from error
+    return str(node.op)

@@ -37,7 +37,7 @@ def _module(name: str) -> ModuleType:
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script may end itself
         raise LoadError(
             f"cannot import {name!r} ({type(error).__name__}: {error}); "
             "give a module that Python finds from here, or the path of a .py file"

@@ -41,6 +41,8 @@ class Recognised:
     keras_version: str = ""
     #: The architecture that the file itself holds.
     config: Any = None
+    #: The loss and the metrics that it names.
+    training: Any = None
 
     @property
     def is_keras_3(self) -> bool:
@@ -124,7 +126,8 @@ def _archive(path: Path) -> Recognised:
 
 def _with_metadata(path: Path, config: Any, metadata: Any) -> Recognised:
     version = str(metadata.get("keras_version", "")) if isinstance(metadata, dict) else ""
-    return Recognised(Kind.ARCHIVE, path, version, config)
+    training = config.get("compile_config") if isinstance(config, dict) else None
+    return Recognised(Kind.ARCHIVE, path, version, config, training)
 
 
 def _parsed(name: Path, content: bytes) -> Any:
@@ -137,13 +140,14 @@ def _parsed(name: Path, content: bytes) -> Any:
 def _hdf5(path: Path) -> Recognised:
     with guards.hdf5(path) as file:
         version = _attribute(file, "keras_version") or _attribute(file, "model_weights", "keras_version")
-        text = _attribute(file, "model_config")
-        if not text:
+        texts = [_attribute(file, name) for name in ("model_config", "training_config")]
+        if not texts[0]:
             return Recognised(Kind.HDF5_WEIGHTS, path, version)
     try:
-        return Recognised(Kind.HDF5, path, version, json.loads(text))
+        config, training = (json.loads(text) if text else None for text in texts)
     except (ValueError, RecursionError) as error:
         raise LoadError(f"the model_config of {path} is not JSON ({error}); the file is damaged") from error
+    return Recognised(Kind.HDF5, path, version, config, training)
 
 
 def _attribute(file: h5py.File, *names: str) -> str:

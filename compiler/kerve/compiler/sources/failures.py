@@ -29,7 +29,7 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
         _OWN_CODE,
     ),
     (
-        re.compile(r"bad marshal data"),
+        re.compile(r"bad marshal data|EOF read where object expected"),
         "its Lambda was written by another Python; load and save it there again",
     ),
     (

@@ -66,15 +66,19 @@ def _check_size(path: Path, unfolded: int) -> None:
 
 
 @contextmanager
-def hdf5(path: Path) -> Iterator[h5py.File]:
-    """Open an HDF5 file whose data lie all in the file itself and unfold to a sane size."""
+def hdf5(path: Path, shown: Path | None = None) -> Iterator[h5py.File]:
+    """Open an HDF5 file whose data lie all in the file itself and unfold to a sane size.
+
+    Errors speak of `shown`, the file that the user gave, where that is another.
+    """
+    origin = shown if shown is not None else path
     try:
         opened = h5py.File(path, "r")
-    except OSError as error:
-        raise LoadError(f"{path} is a damaged HDF5 file ({error}); copy or save it again") from error
+    except (OSError, RuntimeError, ValueError) as error:
+        raise LoadError(f"{origin} is a damaged HDF5 file ({error}); copy or save it again") from error
     with opened:
         try:
-            _check_objects(path, opened)
+            _check_objects(origin, opened)
             yield opened
         except (
             OSError,
@@ -82,7 +86,7 @@ def hdf5(path: Path) -> Iterator[h5py.File]:
             KeyError,
             ValueError,
         ) as error:  # what h5py raises for damaged contents
-            raise LoadError(f"{path} is a damaged HDF5 file ({error}); copy or save it again") from error
+            raise LoadError(f"{origin} is a damaged HDF5 file ({error}); copy or save it again") from error
 
 
 def _check_objects(path: Path, file: h5py.File) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from kerve.compiler.errors import LoadError
-from kerve.compiler.sources import consent, custom, keras3
+from kerve.compiler.sources import cleaning, consent, custom, keras3
 from kerve.compiler.sources.base import Source
 from kerve.compiler.sources.detect import Kind, Recognised, recognise
 from kerve.compiler.sources.options import LoadOptions
@@ -36,11 +36,11 @@ def from_path(path: Path, options: LoadOptions, custom_objects: Mapping[str, Any
     """Read a file or folder."""
     found = recognise(path)
     own = custom.objects(options.import_, custom_objects)
-    trusted = consent.check(
-        str(path), found.config, [*own, *keras.saving.get_custom_objects()], options.trust
-    )
-    source = _read(found, own, options)
-    return replace(source, warnings=[*trusted, *source.warnings])
+    names = [*own, *keras.saving.get_custom_objects()]
+    config, missed = cleaning.cleaned(found.config, names)
+    trusted = consent.check(str(path), config, names, options.trust)
+    source = _read(replace(found, config=config), own, options)
+    return replace(source, warnings=[*trusted, *missed, *source.warnings])
 
 
 def _read(found: Recognised, own: Mapping[str, Any], options: LoadOptions) -> Source:

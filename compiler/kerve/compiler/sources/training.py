@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import h5py
 import keras
 
-from kerve.compiler.sources import failures
-from kerve.compiler.sources.detect import Kind, Recognised
+from kerve.compiler.sources import consent, failures
 
-__all__ = ["config_in", "restore"]
+__all__ = ["restore"]
 
-
-def config_in(found: Recognised) -> Any:
-    """Return what a model file says of its loss and metrics, as it is written; None if nothing."""
-    if found.kind is Kind.ARCHIVE:
-        return found.config.get("compile_config")
-    with h5py.File(found.path, "r") as file:
-        text = file.attrs.get("training_config")
-    return json.loads(text) if text else None
+_RESTORED = ("loss", "loss_weights", "metrics", "weighted_metrics")
 
 
 def restore(model: keras.Model, config: Any, custom_objects: Mapping[str, Any]) -> list[str]:
-    """Compile the model; returns a warning when that cannot be done."""
+    """Compile the model; returns a warning when that cannot be done.
+
+    Code in the configuration is not run, trusted or not: it is not worth it.
+    """
     if not isinstance(config, dict) or config.get("loss") is None:
         return []
     single = len(model.outputs) == 1 if hasattr(model, "outputs") else False
+    own = [*custom_objects, *keras.saving.get_custom_objects()]
     try:
+        consent.check("its training", {key: config.get(key) for key in _RESTORED}, own, trust=False)
         with keras.saving.custom_object_scope(dict(custom_objects)):
             model.compile(
                 optimizer="sgd",  # the one without state; nobody trains here

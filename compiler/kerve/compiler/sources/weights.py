@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import glob
+import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +15,11 @@ import keras
 import tensorflow as tf
 
 from kerve.compiler.errors import LoadError
-from kerve.compiler.sources import architecture, consent, failures, keras2
+from kerve.compiler.sources import architecture, cleaning, consent, failures, keras2
 from kerve.compiler.sources.architecture import Architecture
 from kerve.compiler.sources.base import KerasSource, record_of
 from kerve.compiler.sources.detect import Kind, Recognised
+from kerve.compiler.sources.keras2 import keras1
 from kerve.compiler.sources.options import LoadOptions
 
 __all__ = ["from_parts"]
@@ -29,7 +33,10 @@ def from_parts(found: Recognised, own: Mapping[str, Any], options: LoadOptions) 
             "with --architecture FILE"
         )
     plan = architecture.read(Path(options.architecture))
-    trusted = consent.check(str(plan.path), plan.config, own, options.trust)
+    names = [*own, *keras.saving.get_custom_objects()]
+    config, missed = cleaning.cleaned(plan.config, names)
+    plan = replace(plan, config=config)
+    trusted = [*consent.check(str(plan.path), config, names, options.trust), *missed]
     record = record_of(
         Kind.HDF5_WEIGHTS.value,
         *_files(found),
@@ -70,7 +77,12 @@ def _load(model: Any, found: Recognised) -> None:
     with tempfile.TemporaryDirectory() as folder:
         # Both versions of Keras tell the two layouts of HDF5 apart by the name of the file.
         link = Path(folder) / ("model.h5" if by_layer_names else "model.weights.h5")
-        link.symlink_to(found.path.absolute())
+        if keras1.is_writer(found.keras_version):
+            shutil.copyfile(found.path, link)
+            with h5py.File(link, "r+") as file:
+                file.attrs["keras_version"] = keras1.VERSION_OF_WEIGHTS
+        else:
+            link.symlink_to(found.path.absolute())
         model.load_weights(str(link))
 
 
@@ -95,5 +107,5 @@ def _restore(model: Any, prefix: Path) -> None:
 
 def _files(found: Recognised) -> Iterable[Path]:
     if found.kind is Kind.CHECKPOINT:
-        return sorted(found.path.parent.glob(f"{found.path.name}.*"))
+        return sorted(found.path.parent.glob(f"{glob.escape(found.path.name)}.*"))
     return [found.path]

@@ -2,8 +2,8 @@
 
 The graph's values carry no layer's output under a fixed name: passes fuse layers, and change layouts. So
 each layer's output is looked for among the values of the layer's own nodes (all values, where no node is
-left of the layer), in any order of its axes. Layers up to the last one that is found are right; the next one
-is where the models part.
+left of the layer), in any order of its axes. A layer that is not found is right all the same where what its
+nodes compute leads to something that is found; the first other one is where the models part.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MOST_AXES = 5  # orders of more axes than an image sequence has are not tried
 
 @dataclass(frozen=True)
 class _LayerOutput:
-    """What one call of a Keras layer returned (its first tensor)."""
+    """A tensor that one call of a Keras layer returned."""
 
     path: str
     kind: str
@@ -53,10 +53,13 @@ class Divergence:
         return f"the first layer that differs is '{self.path}' ({self.kind}{near})"
 
 
-def diagnose(layered: Reference, path: Path, inputs: Mapping[str, NDArray[Any]]) -> Divergence | None:
+def diagnose(
+    layered: Reference, path: Path, inputs: Mapping[str, NDArray[Any]], *, fused: bool
+) -> Divergence | None:
     """Run the source and the graph at `path` on the same inputs; None when all layers are found there.
 
-    Layers that return something else when they are called again draw random numbers, and prove nothing.
+    In a graph whose layers are `fused`, one that has no nodes of its own left may be part of another. Layers
+    that return something else when they are called again draw random numbers, and prove nothing.
     """
     with _recorded_layers() as layers:
         layered(inputs)
@@ -67,7 +70,7 @@ def diagnose(layered: Reference, path: Path, inputs: Mapping[str, NDArray[Any]])
         for first, second in zip(layers, again, strict=True)
         if not np.array_equal(first.array, second.array, equal_nan=first.array.dtype.kind == "f")
     }
-    return _first_divergence([layer for layer in layers if layer.path not in drawn], path, inputs)
+    return _first_divergence([layer for layer in layers if layer.path not in drawn], path, inputs, fused)
 
 
 @contextmanager
@@ -81,10 +84,11 @@ def _recorded_layers() -> Iterator[list[_LayerOutput]]:
         stack.append(layer.name)
         try:
             result = original(layer, *args, **kwargs)
-            tensors = [leaf for leaf in keras.tree.flatten(result) if keras.ops.is_tensor(leaf)]
-            if tensors and len(stack) > 1:  # the model itself is no layer of its own
-                array = np.asarray(keras.ops.convert_to_numpy(tensors[0]))
-                outputs.append(_LayerOutput("/".join(stack[1:]), type(layer).__name__, array))
+            if len(stack) > 1:  # the model itself is no layer of its own
+                path, kind = "/".join(stack[1:]), type(layer).__name__
+                tensors = filter(keras.ops.is_tensor, keras.tree.flatten(result))
+                arrays = (np.asarray(keras.ops.convert_to_numpy(tensor)) for tensor in tensors)
+                outputs.extend(_LayerOutput(path, kind, array) for array in arrays)
             return result
         finally:
             stack.pop()
@@ -93,21 +97,41 @@ def _recorded_layers() -> Iterator[list[_LayerOutput]]:
         yield outputs
 
 
+@dataclass(frozen=True)
+class _Value:
+    """A value that the graph computes, and the layer whose node computes it."""
+
+    name: str
+    layer: str
+    array: NDArray[Any]
+
+
 def _first_divergence(
-    layers: list[_LayerOutput], path: Path, inputs: Mapping[str, NDArray[Any]]
+    layers: list[_LayerOutput], path: Path, inputs: Mapping[str, NDArray[Any]], fused: bool
 ) -> Divergence | None:
-    values = _every_value(path, inputs)
-    found = [_nearest(layer.array, _candidates(layer.path, values)) for layer in layers]
-    right = [index for index, (equal, _) in enumerate(found) if equal]
-    first = right[-1] + 1 if right else 0
-    if first == len(layers):
-        return None
-    return Divergence(layers[first].path, layers[first].kind, found[first][1])
-
-
-def _every_value(path: Path, inputs: Mapping[str, NDArray[Any]]) -> list[tuple[str, NDArray[Any]]]:
-    """Return every value that the graph computes, with the path of the layer whose node computes it."""
     model = ir.load(path)
+    values = _every_value(model, inputs)
+    found = [_found(layer.array, _candidates(layer.path, values)) for layer in layers]
+    right = _leading_to(model, {name for names, _ in found for name in names})
+    for layer, (names, nearest) in zip(layers, found, strict=True):
+        own = {value.name for value in values if _is_of(value, layer.path)}
+        if not names and (own - right or (not own and not fused)):
+            return Divergence(layer.path, layer.kind, nearest)
+    return None
+
+
+def _leading_to(model: ir.Model, names: set[str]) -> set[str]:
+    """Return the names of the values from which those in `names` are computed, and these themselves."""
+    leading = set(names)
+    for node in reversed(model.graph):
+        if any(output.name in leading for output in node.outputs):
+            leading.update(str(value.name) for value in node.inputs if value is not None)
+            leading.update(str(output.name) for output in node.outputs)
+    return leading
+
+
+def _every_value(model: ir.Model, inputs: Mapping[str, NDArray[Any]]) -> list[_Value]:
+    """Return every value that the graph computes; the graph gives them all as outputs from then on."""
     layer_of = {
         str(output.name): node.metadata_props.get(LAYER_KEY, "")
         for node in model.graph
@@ -123,27 +147,33 @@ def _every_value(path: Path, inputs: Mapping[str, NDArray[Any]]) -> list[tuple[s
         ir.save(model, everything)
         answers = Runner(everything, optimized=False)(inputs)
     return [
-        (layer_of.get(name, ""), value) for name, value in answers.items() if isinstance(value, np.ndarray)
+        _Value(name, layer_of.get(name, ""), array)
+        for name, array in {**inputs, **answers}.items()
+        if isinstance(array, np.ndarray)
     ]
 
 
-def _candidates(path: str, values: list[tuple[str, NDArray[Any]]]) -> list[NDArray[Any]]:
-    own = [value for layer, value in values if layer == path or layer.startswith(f"{path}/")]
-    return own or [value for _, value in values]
+def _is_of(value: _Value, path: str) -> bool:
+    return value.layer == path or value.layer.startswith(f"{path}/")
 
 
-def _nearest(want: NDArray[Any], values: list[NDArray[Any]]) -> tuple[bool, float | None]:
-    """Whether some value is equal, and the error of the nearest one."""
-    errors = []
+def _candidates(path: str, values: list[_Value]) -> list[_Value]:
+    return [value for value in values if _is_of(value, path)] or values
+
+
+def _found(want: NDArray[Any], values: list[_Value]) -> tuple[set[str], float | None]:
+    """Return the names of the values that are equal, and the error of the nearest one."""
+    names, errors = set(), []
     for value in values:
-        if value.dtype != want.dtype or sorted(value.shape) != sorted(want.shape):
+        if value.array.dtype != want.dtype or sorted(value.array.shape) != sorted(want.shape):
             continue
-        for candidate in _reordered(value, want.shape):
+        for candidate in _reordered(value.array, want.shape):
             check = compare(candidate, want, Tolerance.of(want.dtype), data="seeded", sizes={}, output="")
-            if check.passed:
-                return True, check.max_abs_error
             errors.append(check.max_abs_error)
-    return False, min(errors, default=None)
+            if check.passed:
+                names.add(value.name)
+                break
+    return names, min(errors, default=None)
 
 
 def _reordered(value: NDArray[Any], shape: tuple[int, ...]) -> Iterator[NDArray[Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kerve.compiler.sources.keras2 import legacy
+from kerve.compiler.sources.keras2 import keras1, legacy
 
 __all__ = ["migrated"]
 
@@ -43,8 +43,11 @@ def migrated(config: Any, keras_version: str) -> Any:
 
 
 def _layer(fields: dict[str, Any], keras_version: str) -> dict[str, Any]:
-    name = _OLD_NAMES.get(fields["class_name"], fields["class_name"])
-    inner = _BEFORE_THE_KEY.get(name, {}) | fields["config"]
+    name, config = fields["class_name"], fields["config"]
+    if keras1.is_writer(keras_version):
+        name, config = keras1.modernized(name, config)
+    name = _OLD_NAMES.get(name, name)
+    inner = _BEFORE_THE_KEY.get(name, {}) | config
     if name in _CUDNN:
         name, same = _CUDNN[name]
         inner = inner | same

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import h5py
 import tf_keras
 
-from kerve.compiler.sources import failures
+from kerve.compiler.sources import archives, failures
 from kerve.compiler.sources.detect import Kind, Recognised
-from kerve.compiler.sources.keras2 import bridges, legacy
+from kerve.compiler.sources.keras2 import bridges, keras1, legacy
 from kerve.compiler.sources.keras2.migrate import migrated
 
 __all__ = ["from_config", "read"]
@@ -23,7 +21,7 @@ def read(found: Recognised, own: Mapping[str, Any], trust: bool) -> tf_keras.Mod
     """Read a whole model, from HDF5 or an archive; raises `LoadError`."""
     with failures.explained(found.path), _known(own):
         if found.kind is Kind.ARCHIVE:
-            return _from_archive(found.path, trust)
+            return _from_archive(found, trust)
         return _from_hdf5(found)
 
 
@@ -38,16 +36,19 @@ def _known(own: Mapping[str, Any]) -> Any:
     return tf_keras.utils.custom_object_scope({**legacy.LEGACY_LAYERS, **bridges.for_tf_keras(own)})
 
 
-def _from_archive(path: Path, trust: bool) -> tf_keras.Model:
-    with tempfile.TemporaryDirectory() as folder:
-        link = Path(folder) / "model.keras"  # tf_keras picks the reader by the name of the file
-        link.symlink_to(path.absolute())
-        return tf_keras.models.load_model(str(link), compile=False, safe_mode=not trust)
+def _from_archive(found: Recognised, trust: bool) -> tf_keras.Model:
+    with archives.unpacked(found) as folder:
+        return tf_keras.models.load_model(str(archives.packed(folder)), compile=False, safe_mode=not trust)
 
 
 def _from_hdf5(found: Recognised) -> tf_keras.Model:
     """Read the weights from the file, and the architecture, brought up to date, from memory."""
     with h5py.File("up-to-date.h5", "w", driver="core", backing_store=False, libver="latest") as file:
         file.attrs["model_config"] = json.dumps(migrated(found.config, found.keras_version))
-        file["model_weights"] = h5py.ExternalLink(str(found.path.absolute()), "/model_weights")
+        if keras1.is_writer(found.keras_version):
+            with h5py.File(found.path, "r") as original:
+                original.copy("model_weights", file)
+            file["model_weights"].attrs["keras_version"] = keras1.VERSION_OF_WEIGHTS
+        else:
+            file["model_weights"] = h5py.ExternalLink(str(found.path.absolute()), "/model_weights")
         return tf_keras.models.load_model(file, compile=False)

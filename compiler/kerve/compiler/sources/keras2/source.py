@@ -12,7 +12,7 @@ import tf_keras
 from kerve.artifact.v1 import manifest_pb2
 from kerve.compiler.errors import LoadError
 from kerve.compiler.sources import failures, training, whole
-from kerve.compiler.sources.base import KerasSource, record_of
+from kerve.compiler.sources.base import KerasSource, ragged, record_of
 from kerve.compiler.sources.detect import Recognised
 from kerve.compiler.sources.keras2 import reading
 from kerve.compiler.sources.keras2.layers import UntranslatableError
@@ -36,7 +36,7 @@ def from_file(found: Recognised, own: Mapping[str, Any], trust: bool) -> KerasSo
     """Read a whole model; raises `LoadError`."""
     model = reading.read(found, own, trust)
     source = from_model(model, record_of(found.kind.value, found.path, keras_version=found.keras_version))
-    warnings = training.restore(source.model, training.config_in(found), own)
+    warnings = training.restore(source.model, found.training, own)
     return replace(source, warnings=[*source.warnings, *warnings])
 
 
@@ -64,6 +64,7 @@ def translated(old: tf_keras.Model, record: manifest_pb2.Source) -> KerasSource:
 def _entry(old: tf_keras.Model) -> tuple[Callable[..., Any], Any]:
     """Return the model as a function of one argument, and what that argument is."""
     if old._is_graph_network:
+        _refuse_ragged(old)
         return old, _named_specs(old._nested_inputs, old.input_names)
     spec = old.save_spec()
     if spec is None:
@@ -71,13 +72,24 @@ def _entry(old: tf_keras.Model) -> tuple[Callable[..., Any], Any]:
             f"model '{old.name}' ({type(old).__name__}) was never called, so its inputs are not known; "
             "call it once on data before it is saved or compiled"
         )
-    arguments, _ = spec
+    arguments = list(spec[0])
+    while arguments and arguments[-1] is None:  # `training`, which a loaded model has among them
+        del arguments[-1]
     inputs = arguments[0] if len(arguments) == 1 else list(arguments)
     leaves = tf.nest.flatten(inputs)
+    if not all(isinstance(leaf, tf.TensorSpec) for leaf in leaves):
+        raise UntranslatableError(f"{type(old).__name__} takes more than dense tensors")
     automatic = ["input"] if len(leaves) == 1 else [f"input_{index}" for index in range(len(leaves))]
     names = [leaf.name or name for leaf, name in zip(leaves, automatic, strict=True)]
     call = old if len(arguments) == 1 else lambda inputs, training: old(*inputs, training=training)
     return call, _named_specs(inputs, names)
+
+
+def _refuse_ragged(old: tf_keras.Model) -> None:
+    """Raise `ConversionError` for rows of various lengths; a sparse tensor has a dense one that is equal."""
+    for tensor, name in zip(tf.nest.flatten(old.inputs), old.input_names, strict=True):
+        if isinstance(tensor.type_spec, tf.RaggedTensorSpec):
+            raise ragged(name)
 
 
 def _named_specs(tensors: Any, names: Sequence[str]) -> Any:

@@ -158,9 +158,6 @@ def _is_built_by_call(old: tf_keras.Model) -> bool:
 
 
 def _input(tensor: Any, name: str, *, any_batch: bool) -> Any:
-    if not isinstance(tensor.type_spec, tf.TensorSpec):
-        kind = type(tensor.type_spec).__name__.removesuffix("TensorSpec").lower()
-        raise UntranslatableError(f"the input '{name}' is {kind}; Keras 3 and ONNX take dense tensors")
     batch, *dims = tensor.shape
     shape = (None if any_batch else batch, *dims)
     return keras.Input(batch_shape=shape, dtype=tensor.dtype.name, name=clean_name(name))

@@ -6,14 +6,14 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from google.protobuf import message, text_format
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 from kerve.compiler.errors import LoadError
-from kerve.compiler.sources.consent import FILE_OPERATORS
+from kerve.compiler.sources.consent import touches
 
 __all__ = ["Description", "describe"]
 
@@ -23,8 +23,11 @@ _SERVING_TAG = "serve"
 _DEFAULT_SIGNATURE = "serving_default"
 _INTERNAL_SIGNATURES = frozenset({"__saved_model_init_op", "__saved_model_train_op"})
 
-#: What TensorFlow writes variables and reads them with; a loader calls it, a model does not.
+#: What TensorFlow 2 writes variables and reads them with: neither a model nor our loading calls it.
 _SAVERS = re.compile(r"__inference__traced_(save|restore)_\d+")
+
+#: What TensorFlow 1 reads variables with, when a graph is loaded.
+_RESTORE = frozenset({"Restore", "RestoreSlice", "RestoreV2"})
 
 
 @dataclass(frozen=True)
@@ -50,12 +53,14 @@ class Description:
 
     @property
     def file_operators(self) -> list[str]:
-        """The operators in it that touch files or call Python, sorted."""
-        operators = {node.op for node in _executed(self.graph)}
+        """The operators in it that do more than compute, sorted."""
+        operators = {node.op for node in _executed(self.graph, _fetched(self.graph))}
+        operators |= {node.op for node in _restoring(self.graph)} - _RESTORE
+        savers = _savers(self.graph)
         for function in self.graph.graph_def.library.function:
-            if not _SAVERS.fullmatch(function.signature.name):
+            if function.signature.name not in savers:
                 operators |= {node.op for node in function.node_def}
-        return sorted(operators & FILE_OPERATORS)
+        return sorted(filter(touches, operators))
 
     def signature(self, wanted: str | None) -> str:
         """Return the name of the signature to serve; raises `LoadError`."""
@@ -82,6 +87,7 @@ def describe(path: Path, tag: str | None) -> Description:
     """Read the graph with the given tag (or the serving graph); raises `LoadError`."""
     proto = _proto(path)
     graph = _graph(path, proto, tag)
+    _check_assets(path, graph)
     nodes = graph.object_graph_def.nodes
     identifier = nodes[0].user_object.identifier if len(nodes) else ""
     return Description(
@@ -121,6 +127,15 @@ def _graph(path: Path, proto: saved_model_pb2.SavedModel, tag: str | None) -> me
     raise LoadError(f"{path} has no graph tagged {wanted!r}; choose with --tag from: {available}")
 
 
+def _check_assets(path: Path, graph: meta_graph_pb2.MetaGraphDef) -> None:
+    for asset in graph.asset_file_def:
+        inside = PurePosixPath(asset.filename)
+        if inside.is_absolute() or ".." in inside.parts:
+            raise LoadError(
+                f"{path} names the asset {asset.filename!r}, which is not in it; it was tampered with"
+            )
+
+
 def _configs(path: Path, graph: meta_graph_pb2.MetaGraphDef) -> Iterator[dict[str, Any]]:
     """Keras keeps them in the object graph, and since 2.5 in a file of their own."""
     texts = [
@@ -146,10 +161,33 @@ def _configs(path: Path, graph: meta_graph_pb2.MetaGraphDef) -> Iterator[dict[st
             yield config
 
 
-def _executed(graph: meta_graph_pb2.MetaGraphDef) -> Iterator[Any]:
-    """The nodes outside functions that a signature, or the initialization, needs."""
+def _savers(graph: meta_graph_pb2.MetaGraphDef) -> set[str]:
+    """The functions that are called savers, and that nothing which may run refers to."""
+    functions = graph.graph_def.library.function
+    savers = {each.signature.name for each in functions if _SAVERS.fullmatch(each.signature.name)}
+    called = set(graph.object_graph_def.concrete_functions)
+    for node in _executed(graph, _fetched(graph)):
+        called |= _called(node)
+    for function in functions:
+        if function.signature.name not in savers:
+            called |= {name for node in function.node_def for name in _called(node)}
+    return savers - called
+
+
+def _called(node: Any) -> set[str]:
+    """The functions that a node may call: those in its attributes, and the one it may be named after."""
+    values = node.attr.values()
+    return {
+        node.op,
+        *(each.func.name for each in values),
+        *(f.name for each in values for f in each.list.func),
+    }
+
+
+def _executed(graph: meta_graph_pb2.MetaGraphDef, fetched: Iterable[str]) -> Iterator[Any]:
+    """The nodes outside functions that are needed for those in `fetched`."""
     nodes: Mapping[str, Any] = {node.name: node for node in graph.graph_def.node}
-    waiting = list(_fetched(graph))
+    waiting = list(fetched)
     seen: set[str] = set()
     while waiting:
         name = waiting.pop().lstrip("^").partition(":")[0]
@@ -160,7 +198,14 @@ def _executed(graph: meta_graph_pb2.MetaGraphDef) -> Iterator[Any]:
         waiting.extend(nodes[name].input)
 
 
+def _restoring(graph: meta_graph_pb2.MetaGraphDef) -> Iterator[Any]:
+    """The nodes that run when a graph of TensorFlow 1 gets its variables."""
+    is_of_tensorflow_1 = not graph.object_graph_def.nodes
+    return _executed(graph, [graph.saver_def.restore_op_name] if is_of_tensorflow_1 else [])
+
+
 def _fetched(graph: meta_graph_pb2.MetaGraphDef) -> Iterable[str]:
+    """What a signature, or the initialization, asks for."""
     for signature in graph.signature_def.values():
         for output in signature.outputs.values():
             yield output.name

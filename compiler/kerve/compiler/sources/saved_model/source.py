@@ -40,7 +40,13 @@ def _as_keras(found: Description, own: Mapping[str, Any]) -> KerasSource | None:
     with tf_keras.utils.custom_object_scope(bridges.for_tf_keras(own)):
         try:
             model = tf_keras.models.load_model(str(found.path), compile=False)
-        except (ValueError, TypeError, AttributeError, KeyError):  # how tf_keras says that it cannot
+        except (
+            ValueError,
+            TypeError,
+            AttributeError,
+            KeyError,
+            AssertionError,
+        ):  # how it says that it cannot
             return None
     record = record_of(Kind.SAVED_MODEL.value, found.path, keras_version=found.keras_version)
     try:

@@ -1,0 +1,61 @@
+"""`.keras` archives, unpacked: the weights are checked before Keras reads them, the configuration is ours."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kerve.compiler.sources import guards
+from kerve.compiler.sources.detect import Recognised
+
+__all__ = ["packed", "unpacked"]
+
+_CONFIG = "config.json"
+_METADATA = "metadata.json"
+_WEIGHTS = ("model.weights.h5", "model.weights.npz")
+_ASSETS = "assets"
+
+
+@contextmanager
+def unpacked(found: Recognised) -> Iterator[Path]:
+    """Give a folder with the archive's members and `found.config`; raises `LoadError`."""
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent) / "model"
+        folder.mkdir()
+        if found.path.is_dir():
+            _link(found.path, folder)
+        else:
+            with guards.archive(found.path) as archive:
+                _extract(archive, folder)
+        weights = folder / _WEIGHTS[0]
+        if weights.exists():
+            with guards.hdf5(weights, found.path):
+                pass
+        (folder / _CONFIG).write_text(json.dumps(found.config), "utf-8")
+        yield folder
+
+
+def packed(folder: Path) -> Path:
+    """Make an archive of an unpacked one, beside it, for a reader that takes no folders."""
+    path = folder.with_suffix(".keras")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for file in sorted(folder.rglob("*")):
+            archive.write(file, file.relative_to(folder))
+    return path
+
+
+def _extract(archive: zipfile.ZipFile, folder: Path) -> None:
+    for member in archive.infolist():
+        top = member.filename.partition("/")[0]
+        if member.filename in (_METADATA, *_WEIGHTS) or top == _ASSETS:
+            archive.extract(member, folder)
+
+
+def _link(source: Path, folder: Path) -> None:
+    for name in (_METADATA, *_WEIGHTS, _ASSETS):
+        if (source / name).exists():
+            (folder / name).symlink_to((source / name).absolute())

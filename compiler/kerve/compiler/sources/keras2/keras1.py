@@ -1,0 +1,129 @@
+"""Layers of Keras 1 in the words of Keras 2: other names, sizes in several arguments, `Merge`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["VERSION_OF_WEIGHTS", "is_writer", "modernized"]
+
+#: Where weights are marked with it, tf_keras brings the order of their axes and gates up to date.
+VERSION_OF_WEIGHTS = "1"
+
+_Fields = dict[str, Any]
+
+#: Arguments by the name that they have today.
+_ARGUMENTS = {
+    "b_regularizer": "bias_regularizer",
+    "bias": "use_bias",
+    "border_mode": "padding",
+    "inner_activation": "recurrent_activation",
+    "input_dtype": "dtype",
+    "nb_filter": "filters",
+    "subsample": "strides",
+    "U_regularizer": "recurrent_regularizer",
+    "W_regularizer": "kernel_regularizer",
+    "atrous_rate": "dilation_rate",
+    "dropout_W": "dropout",
+    "dropout_U": "recurrent_dropout",
+}
+
+#: The same for single layers.
+_ARGUMENTS_OF = {
+    "AveragePooling1D": {"pool_length": "pool_size", "stride": "strides"},
+    "Convolution1D": {"filter_length": "kernel_size", "subsample_length": "strides"},
+    "AtrousConvolution1D": {"filter_length": "kernel_size", "subsample_length": "strides"},
+    "Dense": {"output_dim": "units"},
+    "Dropout": {"p": "rate"},
+    "Embedding": {"W_regularizer": "embeddings_regularizer"},
+    "GRU": {"output_dim": "units"},
+    "GaussianDropout": {"p": "rate"},
+    "GaussianNoise": {"sigma": "stddev"},
+    "LSTM": {"output_dim": "units"},
+    "MaxPooling1D": {"pool_length": "pool_size", "stride": "strides"},
+    "SimpleRNN": {"output_dim": "units"},
+    "SpatialDropout1D": {"p": "rate"},
+    "SpatialDropout2D": {"p": "rate"},
+    "SpatialDropout3D": {"p": "rate"},
+    "TimeDistributedDense": {"output_dim": "units"},
+    "UpSampling1D": {"length": "size"},
+}
+
+_NAMES = {
+    "AtrousConvolution1D": "Conv1D",
+    "AtrousConvolution2D": "Conv2D",
+    "Convolution1D": "Conv1D",
+    "Convolution2D": "Conv2D",
+    "Convolution3D": "Conv3D",
+    "Deconvolution2D": "Conv2DTranspose",
+    "SeparableConvolution2D": "SeparableConv2D",
+    "TimeDistributedDense": "Dense",
+}
+
+#: Arguments without effect on what a layer with given weights answers, or that follow from others.
+_GONE = frozenset({"consume_less", "init", "input_dim", "input_length", "output_shape", "weights"})
+_OF_TRAINING = ("_init", "_constraint")
+
+_SIZES = (("nb_row", "nb_col"), ("kernel_dim1", "kernel_dim2", "kernel_dim3"))
+_DATA_FORMATS = {"th": "channels_first", "tf": "channels_last"}
+
+_MERGES = {"sum": "Add", "mul": "Multiply", "ave": "Average", "max": "Maximum", "concat": "Concatenate"}
+
+
+def is_writer(keras_version: str) -> bool:
+    """Whether a version is one of Keras 1."""
+    return keras_version.partition(".")[0] == "1"
+
+
+def modernized(name: str, config: _Fields) -> tuple[str, _Fields]:
+    """Return the class and the configuration of Keras 2 for a layer of Keras 1."""
+    if name == "Merge":
+        return _merge(config)
+    own = _ARGUMENTS_OF.get(name, {})
+    fields: _Fields = {}
+    for key, value in config.items():
+        if key.endswith(_OF_TRAINING) or (key in _GONE and (name, key) != ("Embedding", "input_dim")):
+            continue
+        current = own.get(key) or _ARGUMENTS.get(key, key)
+        fields[current] = _regularizer(value) if key.endswith("_regularizer") else value
+    for parts in _SIZES:
+        if all(part in fields for part in parts):
+            fields["kernel_size"] = [fields.pop(part) for part in parts]
+    if "dim_ordering" in fields:
+        fields["data_format"] = _DATA_FORMATS.get(fields.pop("dim_ordering"))
+    change = _CHANGES.get(name)
+    return _NAMES.get(name, name), fields if change is None else change(fields)
+
+
+def _regularizer(value: Any) -> Any:
+    if not isinstance(value, dict) or not {"l1", "l2"} & set(value):
+        return value
+    return {"class_name": "L1L2", "config": {key: value.get(key, 0.0) for key in ("l1", "l2")}}
+
+
+def _normalization(fields: _Fields) -> _Fields:
+    if fields.pop("mode", 0) != 0:
+        raise ValueError("BatchNormalization of Keras 1 in mode 1 or 2 has no equal in Keras 2")
+    return fields
+
+
+def _embedding(fields: _Fields) -> _Fields:
+    fields.pop("dropout", None)
+    return fields
+
+
+_CHANGES: dict[str, Callable[[_Fields], _Fields]] = {
+    "BatchNormalization": _normalization,
+    "Embedding": _embedding,
+}
+
+
+def _merge(config: _Fields) -> tuple[str, _Fields]:
+    name = {"name": config["name"]} if "name" in config else {}
+    mode = config.get("mode")
+    if mode in ("dot", "cos"):
+        return "Dot", {**name, "axes": config.get("dot_axes", -1), "normalize": mode == "cos"}
+    if mode not in _MERGES:
+        raise ValueError(f"Merge of Keras 1 with mode {mode!r} holds code of its author's")
+    axis = {"axis": config.get("concat_axis", -1)} if mode == "concat" else {}
+    return _MERGES[mode], {**name, **axis}

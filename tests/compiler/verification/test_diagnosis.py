@@ -1,0 +1,103 @@
+"""A graph that was tampered with is found out, and the layer where it was."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import onnx_ir as ir
+import pytest
+from keras import layers
+
+from kerve.compiler import Artifact, VerificationError, compile_model
+from kerve.compiler.lowering import LAYER_KEY
+from kerve.compiler.options import VerifyOptions
+from kerve.compiler.pipeline import check
+
+
+@pytest.fixture(scope="module")
+def model() -> keras.Model:
+    """Two outputs; convolutions in a model in a model, with a normalization that is folded into them."""
+    block_in = layers.Input((8, 8, 4))
+    x = layers.Conv2D(4, 3, padding="same", name="conv")(block_in)
+    block = keras.Model(
+        block_in, layers.ReLU(name="relu")(layers.BatchNormalization(name="norm")(x)), name="block"
+    )
+    tower_in = layers.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, padding="same", name="stem")(layers.Rescaling(0.5, name="rescaling")(tower_in))
+    tower = keras.Model(tower_in, layers.Flatten(name="flatten")(block(x)), name="tower")
+    image, extra = layers.Input((8, 8, 3), name="image"), layers.Input((5,), name="extra")
+    features = layers.Dropout(0.5, name="dropout")(tower(image))
+    both = layers.Concatenate(name="both")([features, layers.Dense(3, name="side")(extra)])
+    return keras.Model(
+        [image, extra],
+        [
+            layers.Dense(2, name="first")(both),
+            layers.Dense(2, "tanh", name="second")(layers.Dense(4, name="last")(both)),
+        ],
+    )
+
+
+@pytest.fixture(scope="module")
+def artifact(model: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return compile_model(model, repository=tmp_path_factory.mktemp("models"), name="m")
+
+
+def _tampered(artifact: Artifact, layer: str, folder: Path) -> Path:
+    """A copy of the artifact in which one weight of one layer is another."""
+    graph = ir.load(artifact.path / "model.onnx")
+    node = next(
+        node
+        for node in graph.graph
+        if node.metadata_props.get(LAYER_KEY) == layer and node.op_type in ("Conv", "Gemm", "MatMul")
+    )
+    weight = node.inputs[1]
+    assert weight is not None
+    assert weight.const_value is not None
+    values = weight.const_value.numpy().copy()
+    values.flat[values.size // 2] += 1.0
+    weight.const_value = ir.tensor(values, name=weight.name)
+    ir.save(graph, folder / "model.onnx")
+    (folder / "manifest.json").write_bytes((artifact.path / "manifest.json").read_bytes())
+    return folder
+
+
+@pytest.mark.parametrize("layer", ["tower/stem", "tower/block/conv", "side", "first", "last", "second"])
+def test_a_tampered_weight_is_found_in_its_layer(
+    layer: str, model: keras.Model, artifact: Artifact, tmp_path: Path
+) -> None:
+    result = check(model, _tampered(artifact, layer, tmp_path), VerifyOptions(), lambda _: None)
+    failed = {each["output"] for each in result["checks"] if not each["passed"]}
+    assert failed == {"first", "second"} - ({"second"} if layer == "first" else set()) - (
+        {"first"} if layer in ("last", "second") else set()
+    )
+    assert result["divergence"].startswith(f"the first layer that differs is '{layer}' (")
+
+
+def test_an_artifact_that_is_equal_has_no_divergence(model: keras.Model, artifact: Artifact) -> None:
+    result = check(model, artifact.path, VerifyOptions(), lambda _: None)
+    assert result["divergence"] == ""
+    assert all(each["passed"] for each in result["checks"])
+    assert len(result["checks"]) == 4  # two outputs at two sizes
+
+
+def test_nan_is_counted(model: keras.Model, artifact: Artifact, tmp_path: Path) -> None:
+    data: dict[str, Any] = {"image": np.ones((2, 8, 8, 3), np.float32), "extra": np.ones((2, 5), np.float32)}
+    np.savez(tmp_path / "data.npz", **data)
+    folder = _tampered(artifact, "first", tmp_path)
+    graph = ir.load(folder / "model.onnx")
+    weight = next(node.inputs[1] for node in graph.graph if node.metadata_props.get(LAYER_KEY) == "first")
+    assert weight is not None
+    assert weight.const_value is not None
+    weight.const_value = ir.tensor(np.full_like(weight.const_value.numpy(), np.nan), name=weight.name)
+    ir.save(graph, folder / "model.onnx")
+    result = check(model, folder, VerifyOptions(data=tmp_path / "data.npz"), lambda _: None)
+    (user,) = (each for each in result["checks"] if each["data"] == "user" and each["output"] == "first")
+    assert user["nan_mismatches"] == 4
+
+
+def test_an_artifact_of_another_model_is_told_by_its_names(model: keras.Model, tmp_path: Path) -> None:
+    other = keras.Sequential([layers.Input((5,), name="numbers"), layers.Dense(2, name="first")])
+    artifact = compile_model(other, repository=tmp_path, name="m")
+    with pytest.raises(VerificationError, match=r"inputs are numbers, the source's are image, extra; it was"):
+        check(model, artifact.path, VerifyOptions(), lambda _: None)
