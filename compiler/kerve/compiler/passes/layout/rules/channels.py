@@ -21,6 +21,7 @@ from kerve.compiler.passes.reading import (
     attribute_int,
     attribute_ints,
     dims_of,
+    elements,
     input_of,
     is_constant,
     rank_of,
@@ -57,13 +58,16 @@ def _moved(node: ir.Node, placement: Placement) -> tuple[ir.Value, ir.Value, Per
 
 
 def _place_matmul(node: ir.Node, slot: Slot, perm: Perm) -> Placement | None:
-    """The channels stay last, or become the second axis of a convolution."""
+    """The channels stay last, or become the second axis of a convolution, which is slower."""
     rank = len(perm)
     if rank < 3 or rank_of(node.inputs[1]) != 2:
         return None
     if perm[-1] != rank - 1 and (perm[1] != rank - 1 or node.outputs[0].dtype != ir.DataType.FLOAT):
         return None
-    return _through(node, slot, perm)
+    placement = _through(node, slot, perm)
+    if placement is None or perm[-1] == rank - 1:
+        return placement
+    return Placement(placement.inputs, placement.outputs, cost=elements(node.outputs[0]))
 
 
 def _move_matmul(node: ir.Node, placement: Placement, editor: Editor) -> None:
