@@ -59,6 +59,10 @@ def trace(g: Lowering, call: Callable[..., Any], args: tuple[Any, ...], kwargs: 
     given: _Values = {}
     for formal in model.graph.inputs:
         if formal.name in captured:  # tf2onnx makes inputs of tensors that traced code has in sight
+            if not captured[formal.name].dtype.is_numpy_compatible:
+                raise UntraceableError(
+                    "it uses a resource of TensorFlow that is neither a variable nor a table"
+                )
             given[formal] = g.constant(captured[formal.name].numpy(), "traced")
         else:
             given[formal] = inputs[int(str(formal.name).partition(":")[0].removeprefix("x"))].value
