@@ -58,6 +58,10 @@ ifneq ($(CARGO),)
 endif
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
+## test-applications: every architecture of keras.applications, of which `make test` takes one of each family
+test-applications: setup
+	$(BIN)/python -m pytest -m 'applications or not applications' tests/compiler/lowering/test_applications.py
+
 ## test-serve: the runtime's tests in an environment without TensorFlow and Keras
 test-serve: .venv-serve/.ready
 	.venv-serve/bin/python -m pytest tests/runtime tests/proto tests/cli
@@ -82,6 +86,10 @@ endif
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+## coverage-table: write docs/coverage.md, which layers and operations of Keras are converted, again
+coverage-table: setup
+	$(BIN)/python -m kerve.compiler.lowering.coverage docs/coverage.md
 
 ## proto: write the Python stubs of proto/ again
 proto: | $(UV)
@@ -115,4 +123,4 @@ endif
 clean:
 	rm -rf $(VENV) .venv-serve .venv-uv build dist demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo test test-serve lint format proto proto-check check lock wheel clean
+.PHONY: help setup demo test test-applications test-serve lint format coverage-table proto proto-check check lock wheel clean

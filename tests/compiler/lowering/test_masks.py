@@ -48,7 +48,7 @@ MASKS = st.tuples(st.integers(1, 5), st.integers(1, 7)).flatmap(lambda shape: ar
 def test_any_mask_on_any_configuration_equals_keras(
     equal_to_keras: Check, operators: Count, kind: str
 ) -> None:
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=10, deadline=None)
     @given(data=st.data())
     def check(data: st.DataObject) -> None:
         flag = st.booleans()
@@ -84,7 +84,7 @@ def test_any_mask_in_both_directions_equals_keras(
     graph = equal_to_keras(
         masked(layers.Bidirectional(inner, merge_mode=merge_mode)),
         inputs(EXAMPLES),
-        predict=True,
+        batched=False,
         traced=False,
     )
     assert operators(graph)[OPERATORS[kind]] == 1

@@ -148,3 +148,29 @@ def test_our_form_takes_the_arguments_of_tensorflows(name: str) -> None:
     assert {each.name for each in ours if each.kind is each.POSITIONAL_OR_KEYWORD} <= set(theirs)
     if not any(each.kind is each.VAR_KEYWORD for each in ours):
         assert set(theirs) - {each.name for each in ours} <= {"name"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "values", "default"),
+    [
+        pytest.param(["a", "b"], np.array([3, 4], np.int64), -1, id="strings to integers"),
+        pytest.param(["a", "b"], np.array([0.5, 4], np.float32), 1.5, id="strings to numbers"),
+        pytest.param(np.array([7, 2], np.int64), ["seven", "two"], "?", id="integers to strings"),
+    ],
+)
+def test_a_table_is_looked_up(equal_to_keras: Check, keys: Any, values: Any, default: Any) -> None:
+    class Lookup(keras.Layer):
+        def build(self, _: Any) -> None:
+            given = tf.lookup.KeyValueTensorInitializer(tf.constant(keys), tf.constant(values))
+            self.table = tf.lookup.StaticHashTable(given, default)
+
+        def call(self, x: Any) -> Any:
+            return self.table.lookup(x)
+
+        def compute_output_spec(self, x: Any) -> Any:
+            return keras.KerasTensor(x.shape, keras.backend.standardize_dtype(self.table.value_dtype))
+
+    text = isinstance(keys[0], str)
+    inputs = keras.Input((3,), dtype="string" if text else "int64")
+    asked = np.array([["a", "c", "b"]], object) if text else np.array([[7, 8, 2]])
+    equal_to_keras(keras.Model(inputs, Lookup()(inputs)), asked, traced=False)

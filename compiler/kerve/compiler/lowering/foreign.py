@@ -32,7 +32,8 @@ __all__ = ["REMEDY", "UntraceableError", "forget", "trace"]
 REMEDY = "write it with operations of keras.ops that have an ONNX form, or leave it out of the served model"
 
 _TF2ONNX_OPSET = 18  # the newest that tf2onnx writes
-_KNOWN_DOMAINS = frozenset({"", "ai.onnx.ml"})
+_MACHINE_LEARNING = "ai.onnx.ml"
+_KNOWN_DOMAINS = frozenset({"", _MACHINE_LEARNING})
 
 #: Operators that tf2onnx would convert but whose handlers do better: it knows complex numbers in part.
 _OURS = ("Angle", "Complex", "ComplexAbs", "Conj", "FFT", "IFFT", "IRFFT", "Imag", "RFFT", "Real")
@@ -58,6 +59,10 @@ def trace(g: Lowering, call: Callable[..., Any], args: tuple[Any, ...], kwargs: 
     given: _Values = {}
     for formal in model.graph.inputs:
         if formal.name in captured:  # tf2onnx makes inputs of tensors that traced code has in sight
+            if not captured[formal.name].dtype.is_numpy_compatible:
+                raise UntraceableError(
+                    "it uses a resource of TensorFlow that is neither a variable nor a table"
+                )
             given[formal] = g.constant(captured[formal.name].numpy(), "traced")
         else:
             given[formal] = inputs[int(str(formal.name).partition(":")[0].removeprefix("x"))].value
@@ -83,7 +88,8 @@ def _convert(
 
     def function(*tensors: Any) -> list[Any]:
         filled_args, filled_kwargs = fill(tensors)
-        outputs = call(*filled_args, **filled_kwargs)
+        with tf.name_scope("traced"):  # only scopes below another may begin with an underscore
+            outputs = call(*filled_args, **filled_kwargs)
         structure[:] = [outputs]
         return [tf.identity(leaf) for leaf in keras.tree.flatten(outputs)]
 
@@ -143,6 +149,7 @@ def _adopt(g: Lowering, graph: ir.Graph, given: Mapping[ir.Value, Any]) -> list[
     declared = [(output, output.dtype, output.shape) for output in graph.outputs]
     values: _Values = dict(given)
     _adopt_nodes(g, graph, values)
+    graph.outputs.clear()  # they are values like others from now on
     outputs = [_current(g, output, values) for output, _, _ in declared]
     pairs = zip(outputs, declared, strict=True)
     return [_output(value, dtype, shape) for value, (_, dtype, shape) in pairs]
@@ -228,6 +235,8 @@ def _adopt_node(g: Lowering, node: ir.Node, values: _Values) -> None:
         return
     for index, value in enumerate(inputs):
         node.replace_input_with(index, value)
+    if node.domain == _MACHINE_LEARNING:
+        g.graph.opset_imports.setdefault(node.domain, 4)  # as the handlers; what tf2onnx writes is part of it
     node.name = None  # here as above: tf2onnx's names count what it did before, and differ the next time
     for output in node.outputs:
         output.name, output.shape = None, None

@@ -140,6 +140,7 @@ class Lowering:
 
     def append(self, node: ir.Node) -> None:
         """Take a node that was made elsewhere, and infer the types of its results."""
+        node.version = self.graph.opset_imports[node.domain]
         self._builder.add_node(node)
 
     def copy(self, value: ir.Value) -> ir.Value:

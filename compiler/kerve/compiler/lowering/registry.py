@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-__all__ = ["Handler", "Handlers"]
+__all__ = ["Handler", "Handlers", "name_of"]
 
 Handler = Callable[..., Any]
 
@@ -69,7 +69,7 @@ class Handlers:
         `call` may use (`convolution_op` of a convolution, say).
         """
         for cls in type(operation).__mro__:
-            handler = self._table.get(_name(cls))
+            handler = self._table.get(name_of(cls))
             if handler is not None:
                 return None if _computes_otherwise(type(operation), cls) else handler
         return None
@@ -113,7 +113,8 @@ def _computes_otherwise(cls: type, parent: type) -> bool:
 _LAYERS = ("keras.src.layers.", "keras.src.utils.jax_layer", "keras.src.utils.torch_utils")
 
 
-def _name(cls: type) -> str:
+def name_of(cls: type) -> str:
+    """Return the name under which a class of Keras may have a handler, "" for any other class."""
     module = cls.__module__
     if module.startswith(_LAYERS):
         return f"layers.{cls.__name__}"

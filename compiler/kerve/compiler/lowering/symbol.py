@@ -73,6 +73,9 @@ class Symbol(keras.KerasTensor):
 
     __hash__ = keras.KerasTensor.__hash__
 
+    #: An array of NumPy on the left of an operator leaves it to the symbol.
+    __array_priority__ = 100
+
     def __iter__(self) -> Iterator[Any]:
         if not self.shape or self.shape[0] is None:
             raise TypeError(f"the number of parts of {self} is not known before the graph runs")

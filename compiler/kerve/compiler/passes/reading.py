@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ __all__ = [
     "attribute_ints",
     "axes_of",
     "dims_of",
+    "elements",
     "input_of",
     "is_constant",
     "is_op",
@@ -29,6 +31,9 @@ __all__ = [
 
 #: Key of a node's metadata that names the Keras layer it came from.
 LAYER_KEY = "kerve.layer"
+
+#: What is assumed where a size is open; the same on every axis, or a cost would depend on their order.
+_OPEN = 8
 
 Dim = int | ir.SymbolicDim
 
@@ -79,6 +84,11 @@ def shape_dims(value: ir.Value) -> tuple[Dim, ...]:
 def dims_of(value: ir.Value) -> tuple[int | None, ...]:
     """Return the dimensions of a value of known rank, None for each that is not a known number."""
     return tuple(dim if isinstance(dim, int) else None for dim in shape_dims(value))
+
+
+def elements(value: ir.Value) -> int:
+    """Return how many elements a value of known rank has, or might have where sizes are open."""
+    return prod(_OPEN if size is None else size for size in dims_of(value))
 
 
 def same_dim(a: Dim, b: Dim) -> bool:

@@ -8,7 +8,9 @@ import keras
 import onnx_ir as ir
 
 from kerve.compiler.lowering.lowering import Lowering
-from kerve.compiler.lowering.registry import Handlers
+from kerve.compiler.lowering.registry import Handlers, name_of
+
+__all__ = ["HANDLERS", "OTHER_FRAMEWORKS"]
 
 HANDLERS = Handlers()
 
@@ -34,8 +36,17 @@ def identity(g: Lowering, layer: Any, inputs: Any) -> Any:  # a handler's signat
     return inputs
 
 
-@HANDLERS.register("layers.FlaxLayer", "layers.JaxLayer", "layers.TorchModuleWrapper", typed=True)
+#: Layers that are refused: (the reason, what to do).
+OTHER_FRAMEWORKS = {
+    f"layers.{name}": (
+        f"it runs {framework} code, of which Keras knows nothing",
+        "write it with Keras layers",
+    )
+    for name, framework in (("FlaxLayer", "JAX"), ("JaxLayer", "JAX"), ("TorchModuleWrapper", "PyTorch"))
+}
+
+
+@HANDLERS.register(*OTHER_FRAMEWORKS, typed=True)
 def other_framework(g: Lowering, layer: Any, *_: Any, **__: Any) -> Any:
     """Nothing: what runs inside is not Keras's."""
-    framework = "PyTorch" if type(layer).__name__ == "TorchModuleWrapper" else "JAX"
-    raise g.refuse(f"it runs {framework} code, of which Keras knows nothing", "write it with Keras layers")
+    raise g.refuse(*OTHER_FRAMEWORKS[name_of(type(layer))])

@@ -49,8 +49,8 @@ def encode(
 
 
 def label(g: Lowering, tokens: ir.Value, table: Mapping[Any, Any], default: Any) -> ir.Value:
-    """Look keys (strings or INT64) up in a table; its attributes are named after their types."""
-    kinds = {str: "string", int: "int64"}
+    """Look keys (strings, INT64 or FLOAT) up in a table; its attributes are named after their types."""
+    kinds = {str: "string", int: "int64", float: "float"}
     key, value = kinds[type(next(iter(table)))], kinds[type(default)]
     attributes = {
         f"keys_{key}s": list(table),
@@ -59,7 +59,7 @@ def label(g: Lowering, tokens: ir.Value, table: Mapping[Any, Any], default: Any)
     }
     found = g.op.LabelEncoder(tokens, **attributes, _domain="ai.onnx.ml", _version=4)
     g.graph.opset_imports.setdefault("ai.onnx.ml", 4)
-    found.dtype = dtypes.to_onnx(value)
+    found.dtype = dtypes.to_onnx({"float": "float32"}.get(value, value))
     found.shape = tokens.shape
     return found
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from math import prod
 
 import onnx_ir as ir
 
@@ -17,7 +16,7 @@ from kerve.compiler.passes.layout.permutation import (
     keeps_order,
 )
 from kerve.compiler.passes.layout.placement import Placement
-from kerve.compiler.passes.reading import dims_of, is_constant, shape_dims
+from kerve.compiler.passes.reading import elements, is_constant, shape_dims
 
 __all__ = ["TRANSPOSE", "conversion", "stored", "total", "wanted"]
 
@@ -26,9 +25,6 @@ TRANSPOSE = 1 << 48
 
 #: Only axes of size one move: a Reshape, which copies nothing.
 _RESHAPE = 1
-
-#: What is assumed where a size is open; the same on every axis, or the cost would depend on the order.
-_OPEN = 8
 
 #: The nodes that work in their other layout.
 Moved = Mapping[ir.Node, Placement]
@@ -57,7 +53,7 @@ def conversion(net: Net, have: Perm, want: Perm) -> int:
     dims = shape_dims(net.tensor)
     if keeps_order(change, [dims[axis] for axis in have]):
         return _RESHAPE
-    return TRANSPOSE + prod(_OPEN if size is None else size for size in dims_of(net.tensor))
+    return TRANSPOSE + elements(net.tensor)
 
 
 def total(nets: Collection[Net], moved: Moved) -> int:

@@ -11,7 +11,7 @@ from kerve.compiler.passes.editing import Editor
 from kerve.compiler.passes.layout.permutation import Perm, identity, restrict
 from kerve.compiler.passes.layout.placement import Placement, Rule, Slot, stay
 from kerve.compiler.passes.layout.rules import elementwise
-from kerve.compiler.passes.reading import attribute_int, axes_of, dims_of, input_of, is_constant, rank_of
+from kerve.compiler.passes.reading import attribute_int, axes_of, elements, input_of, is_constant, rank_of
 
 __all__ = ["ARG_REDUCTION", "NORMALIZATION", "REDUCTION", "SINGLE_AXIS", "SOFTMAX"]
 
@@ -49,11 +49,7 @@ def _place_softmax(node: ir.Node, slot: Slot, perm: Perm) -> Placement | None:
     placement = _place_single(node, slot, perm)
     if placement is None or perm.index(_axis(node, len(perm))) == len(perm) - 1:
         return placement
-    return Placement(placement.inputs, placement.outputs, cost=_elements(node.outputs[0]))
-
-
-def _elements(value: ir.Value) -> int:
-    return int(np.prod([size or 1 for size in dims_of(value)]))
+    return Placement(placement.inputs, placement.outputs, cost=elements(node.outputs[0]))
 
 
 def _reduced(node: ir.Node, rank: int) -> tuple[int, ...] | None:

@@ -64,7 +64,7 @@ def _moved(node: ir.Node, placement: Placement) -> tuple[ir.Value, ir.Value, Per
 
 
 def _place_matmul(node: ir.Node, slot: Slot, perm: Perm) -> Placement | None:
-    """The channels stay last, or become the second axis of a convolution."""
+    """The channels stay last, or become the second axis of a convolution, which is slower."""
     rank = len(perm)
     if rank < 3 or rank_of(node.inputs[1]) != 2:
         return None

@@ -1,0 +1,95 @@
+"""Which layers and operations of Keras are converted, and how: the table of `docs/coverage.md`.
+
+`python -m kerve.compiler.lowering.coverage FILE` writes it for the installed Keras.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from kerve.compiler.lowering import HANDLERS
+from kerve.compiler.lowering.layers.core import OTHER_FRAMEWORKS
+from kerve.compiler.lowering.ops.refusals import REFUSED
+from kerve.compiler.lowering.registry import name_of
+
+__all__ = ["table"]
+
+_HANDLED = "handler"
+_REPLAYED = "replayed"
+
+_HEADER = """# What is converted
+
+Every public layer of `keras.layers` and every public function of `keras.ops` of Keras {version}, in inference
+mode. `make coverage-table` writes this page; a test compares it.
+
+- **handler**: ONNX nodes are written directly for it.
+- **replayed**: its own `call` runs on symbols, down to operations that have handlers.
+- **refused**: it has no ONNX form; the error names layer and operation, with this reason.
+"""
+
+#: An operation is called on symbols in one of these forms in the functions of `keras.ops`.
+_CLASS = re.compile(r"\b([A-Z]\w*)\(")
+
+
+def table() -> str:
+    """Return the page, in Markdown, for the installed Keras."""
+    layers = _section("Layers", "layer", _layers())
+    return "\n".join(
+        [
+            _HEADER.format(version=keras.__version__),
+            *layers,
+            *_section("Operations", "operation", _operations()),
+        ]
+    )
+
+
+def _section(title: str, column: str, rows: dict[str, str]) -> Iterator[str]:
+    yield f"## {title}\n"
+    yield f"| {column} | how |\n|---|---|"
+    yield from (f"| `{name}` | {how} |" for name, how in sorted(rows.items()))
+    yield ""
+
+
+def _layers() -> dict[str, str]:
+    """Return how each layer is converted; names of one class share a row."""
+    names: dict[type, list[str]] = defaultdict(list)
+    for name, item in vars(keras.layers).items():
+        if inspect.isclass(item) and issubclass(item, keras.Layer):
+            names[item].append(name)
+    return {"`, `".join(sorted(alike)): _how(name_of(layer)) for layer, alike in names.items()}
+
+
+def _operations() -> dict[str, str]:
+    functions = {name: item for name, item in vars(keras.ops).items() if inspect.isfunction(item)}
+    for part in (keras.ops.image, keras.ops.linalg):
+        prefix = part.__name__.rpartition(".")[2]
+        functions |= {f"{prefix}.{n}": item for n, item in vars(part).items() if inspect.isfunction(item)}
+    return {name: _how(_operation(function)) for name, function in functions.items()}
+
+
+def _operation(function: Any) -> str:
+    """Return the name of the class of operations that a function makes, "" if it makes none."""
+    for name in _CLASS.findall(inspect.getsource(function)):
+        made = function.__globals__.get(name)
+        if inspect.isclass(made) and issubclass(made, keras.Operation):
+            return name_of(made)
+    return ""
+
+
+def _how(name: str) -> str:
+    reason, _ = (REFUSED | OTHER_FRAMEWORKS).get(name, ("", ""))
+    if reason:
+        return f"refused: {reason}"
+    return _REPLAYED if HANDLERS.named(name) is None else _HANDLED
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(table(), encoding="utf-8")
