@@ -70,7 +70,7 @@ def test_a_stop_ends_streams_that_wait_for_more(serve: Any, oip: Any, rows: Any)
 def test_a_stream_has_one_deadline(serve: Any, oip: Any, rows: Any) -> None:
     with serve(go=False) as served, served.channel() as channel:
         answers = oip.stub(channel).ModelStreamInfer(iter([oip.request(rows(1))]), timeout=0.2)
-        code, _ = oip.refusal(lambda: next(answers))
+        code, _ = oip.refusal(lambda: list(answers))
         end = time.monotonic() + 10
         while served.queue.depth:
             assert time.monotonic() < end
