@@ -79,7 +79,7 @@ lint: setup
 	$(BIN)/mypy
 ifneq ($(CARGO),)
 	cargo fmt --check --manifest-path $(WIRE)/Cargo.toml
-	cargo clippy --quiet --locked --all-targets --manifest-path $(WIRE)/Cargo.toml -- -D warnings
+	cargo clippy --quiet --locked --all-features --all-targets --manifest-path $(WIRE)/Cargo.toml -- -D warnings
 endif
 
 ## format: rewrite the sources in the house's format

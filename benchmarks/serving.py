@@ -3,11 +3,13 @@
     python benchmarks/serving.py [--rounds 5] [--seconds 2] [--only small,compute,overload,workers,crowd]
 
 Every comparison is made of short runs of both sides in turn, and shows their medians: the machine's moods
-hit both alike. The load generator is `cargo run --example load` of `runtime/wire`, built when it is needed.
+hit both alike. The last part, `memory`, watches one server over a million requests. The load generator is
+`cargo run --example load` of `runtime/wire`, built when it is needed.
 """
 
 import argparse
 import json
+import signal
 import socket
 import statistics
 import subprocess
@@ -62,6 +64,21 @@ def server(kind: str, model: Path, *options: str) -> Iterator[Running]:
         process.wait(30)
 
 
+def generator(
+    running: Running,
+    body: Path,
+    in_flight: int,
+    seconds: float,
+    connections: int = 1,
+    backoff: float = 0.0,
+) -> list[str]:
+    """Return the command of a load generator that keeps so many calls in flight."""
+    flags = {"in-flight": in_flight, "connections": connections, "seconds": seconds, "backoff": backoff}
+    program = WIRE / "target" / "release" / "examples" / "load"
+    arguments = [part for name, value in flags.items() for part in (f"--{name}", str(value))]
+    return [str(program), running.address, METHOD, str(body), *arguments]
+
+
 def load(
     running: Running,
     body: Path,
@@ -72,18 +89,7 @@ def load(
 ) -> Run:
     """Keep so many calls in flight; return what the load generator and the server's CPU clock say."""
     before = running.cpu_seconds()
-    generator = WIRE / "target" / "release" / "examples" / "load"
-    arguments = [
-        "--in-flight",
-        in_flight,
-        "--connections",
-        connections,
-        "--seconds",
-        seconds,
-        "--backoff",
-        backoff,
-    ]
-    command = [str(generator), running.address, METHOD, str(body), *map(str, arguments)]
+    command = generator(running, body, in_flight, seconds, connections, backoff)
     found: dict[str, float] = json.loads(subprocess.check_output(command, timeout=seconds + 60))
     found["cpu_us"] = (running.cpu_seconds() - before) / max(1, found["answered"] + found["failed"]) * 1e6
     return found
@@ -130,16 +136,20 @@ def small(options: argparse.Namespace, folder: Path) -> None:
                 print(f"throughput: {ours['per_second'] / theirs['per_second']:.1f}x (bar: at least {bar}x)")
 
 
+def image(folder: Path) -> Path:
+    return serving_models.request((1, 224, 224, 3), folder / "body")
+
+
 def compute(options: argparse.Namespace, folder: Path) -> None:
-    """A convolutional network on 600 KB requests, against a bare session; and what the transport costs."""
-    model, body = serving_models.network(folder), serving_models.request((1, 3, 224, 224), folder / "body")
+    """MobileNetV2 on 600 KB requests, against a bare session; and what the transport costs."""
+    model, body = serving_models.mobilenet(folder), image(folder)
     bare = session(model, 1)
-    image = np.random.default_rng(0).random((1, 3, 224, 224), np.float32)
+    feed = {"x": np.random.default_rng(0).random((1, 224, 224, 3), np.float32)}
 
     def run_bare() -> Run:
         begun, cpu, count = time.perf_counter(), time.process_time(), 0
         while time.perf_counter() - begun < options.seconds:
-            bare.run(None, {"x": image})
+            bare.run(None, feed)
             count += 1
         used = (time.process_time() - cpu) / count * 1e6
         return {"per_second": count / (time.perf_counter() - begun), "cpu_us": used}
@@ -150,8 +160,8 @@ def compute(options: argparse.Namespace, folder: Path) -> None:
             "wire, 4 in flight": lambda: load(wire, body, 4, options.seconds),
         }
         rows = in_turn(options.rounds, sides)
-    show("compute-bound model, 600 KB requests", rows)
-    ours, theirs = rows["wire, 4 in flight"], rows["bare session, one thread"]
+    show("MobileNetV2, 600 KB requests", rows)
+    theirs, ours = rows.values()
     print(f"throughput: {ours['per_second'] / theirs['per_second']:.1%} of the session's (bar: 97 %)")
     with server("wire", serving_models.summary(folder)) as wire:
         row = in_turn(options.rounds, {"wire": lambda: load(wire, body, 4, options.seconds)})
@@ -161,22 +171,28 @@ def compute(options: argparse.Namespace, folder: Path) -> None:
 
 def overload(options: argparse.Namespace, folder: Path) -> None:
     """Four times the calls that can be served: most must be refused, none may be slow."""
-    model, body = serving_models.network(folder), serving_models.request((1, 3, 224, 224), folder / "body")
-    queue = ["--queue", "16", "--batch", "1"]
-    with server("wire", model, *queue) as wire:
-        capacity = load(wire, body, 16, options.seconds)["per_second"]
+    model, body, queue = serving_models.mobilenet(folder), image(folder), 16
+    with server("wire", model, "--queue", str(queue), "--batch", "1") as wire:
+        capacity = load(wire, body, queue, options.seconds)["per_second"]
         # Those that find no place come back after a while, so that all together ask four times too much.
         backoff = 48 / (3 * capacity)
-        sides = {
-            "as many as fit": lambda: load(wire, body, 16, options.seconds),
+        sides: dict[str, Callable[[], Run]] = {
+            "as many as fit": lambda: load(wire, body, queue, options.seconds),
             "four times as many": lambda: load(wire, body, 64, options.seconds, backoff=backoff),
         }
+        for side in sides.values():
+            side()
         before = wire.resident()
         rows = in_turn(options.rounds, sides)
         grown = wire.resident() - before
-    show("overload, queue of 16", rows)
+    show(f"overload, queue of {queue}", rows)
     fits, over = rows.values()
+    asked = (over["answered"] + over["failed"]) / over["seconds"] / fits["per_second"]
+    print(f"asked: {asked:.1f}x what can be served")
     print(f"throughput: {over['per_second'] / fits['per_second']:.1%} of the best (bar: 95 %)")
+    # Everybody in the queue, the one before it that is computed, and oneself.
+    full = (queue + 2) / over["per_second"]
+    print(f"p99 of those accepted: {over['p99_us'] / 1e3:.0f} ms; a full queue takes {full * 1e3:.0f} ms")
     print(f"memory: {grown / 2**20:+.1f} MiB over {options.rounds} rounds")
 
 
@@ -191,31 +207,70 @@ def workers(options: argparse.Namespace, folder: Path) -> None:
         show("workers, 128 in flight on 4 connections", in_turn(options.rounds, sides))
 
 
+GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+
+
+def open_stream(number: int) -> bytes:
+    """The beginning of a call whose request never comes."""
+    fields = [(b":path", METHOD.encode()), (b"content-type", b"application/grpc")]
+    literals = (b"\0%c%b%c%b" % (len(name), name, len(value), value) for name, value in fields)
+    block = b"\x83\x86" + b"".join(literals)  # :method POST and :scheme http, from the static table
+    return len(block).to_bytes(3, "big") + bytes([1, 4]) + number.to_bytes(4, "big") + block
+
+
 def crowd(options: argparse.Namespace, folder: Path) -> None:
-    """A good client alone; beside idle connections; with 1000 streams on one connection."""
+    """Eight calls in flight, alone, and beside others who take up room but should take up no time."""
     model, body = serving_models.mlp(folder), serving_models.request((1, 32), folder / "body")
-    with server("wire", model, "--queue", "4096") as wire, ExitStack() as stack:
-        host, _, port = wire.address.rpartition(":")
+    large = serving_models.request((4096, 32), folder / "large")
+    names = ("alone", f"{options.idle} idle connections", "1000 streams of one connection", "a slow reader")
+    with ExitStack() as stack:
+        servers = {name: stack.enter_context(server("wire", model)) for name in names}
 
-        def measure() -> Run:
-            return load(wire, body, 8, options.seconds)
+        def connect(running: Running) -> socket.socket:
+            host, _, port = running.address.rpartition(":")
+            connection = stack.enter_context(socket.create_connection((host, int(port))))
+            connection.sendall(GREETING)
+            return connection
 
-        alone = in_turn(options.rounds, {"alone": measure})
-        before = wire.resident()
-        greeting = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-        for _ in range(options.idle):
-            idle = stack.enter_context(socket.create_connection((host, int(port))))
-            idle.sendall(greeting)
-        time.sleep(1)
-        each = (wire.resident() - before) / options.idle
-        beside = in_turn(options.rounds, {f"beside {options.idle} idle": measure})
-        wide = in_turn(options.rounds, {"1000 in flight": lambda: load(wire, body, 1000, options.seconds)})
-    show("a crowd, 8 in flight", {**alone, **beside, **wide})
+        _, idle, wide, slow = servers.values()
+        before = idle.resident()
+        connections = [connect(idle) for _ in range(options.idle)]
+        connect(wide).sendall(b"".join(map(open_stream, range(1, 2000, 2))))
+        reader = subprocess.Popen(generator(slow, large, 32, 3600), stdout=subprocess.DEVNULL)
+        stack.callback(reader.wait)
+        stack.callback(reader.kill)
+        time.sleep(2)
+        reader.send_signal(signal.SIGSTOP)  # it has asked, and reads no more
+        each = (idle.resident() - before) / len(connections)
+        measure = {
+            name: lambda side=side: load(side, body, 8, options.seconds) for name, side in servers.items()
+        }
+        rows = in_turn(options.rounds, measure)
+    show("a crowd, 8 in flight", rows)
+    alone = rows["alone"]["per_second"]
+    for name in names[1:]:
+        print(f"beside {name}: {rows[name]['per_second'] / alone:.1%} of alone (bar: 90 %)")
     print(f"memory: {each / 1024:.0f} KiB for each idle connection")
 
 
+def memory(options: argparse.Namespace, folder: Path) -> None:
+    """A million requests, a tenth of them refused: what the process holds after each tenth."""
+    model, body = serving_models.mlp(folder), serving_models.request((1, 32), folder / "body")
+    wrong = serving_models.request((1, 33), folder / "wrong")
+    with server("wire", model) as wire:
+        count, mark = 0.0, options.requests / 10
+        print(f"\n{'requests':>12}{'MiB':>10}")
+        while count < options.requests:
+            for each, seconds in ((body, options.seconds), (wrong, options.seconds / 10)):
+                found = load(wire, each, 64, seconds, connections=4)
+                count += found["answered"] + found["failed"]
+            if count >= mark:
+                print(f"{count:12,.0f}{wire.resident() / 2**20:10.1f}", flush=True)
+                mark += options.requests / 10
+
+
 PARTS: Mapping[str, Callable[[argparse.Namespace, Path], None]] = {
-    part.__name__: part for part in (small, compute, overload, workers, crowd)
+    part.__name__: part for part in (small, compute, overload, workers, crowd, memory)
 }
 
 
@@ -224,12 +279,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--idle", type=int, default=10_000)
+    parser.add_argument("--models", type=Path, help="folder that keeps the compiled models for the next time")
+    parser.add_argument("--requests", type=int, default=1_000_000)
     parser.add_argument("--only", default=",".join(PARTS))
     options = parser.parse_args()
     subprocess.run(["cargo", "build", "--quiet", "--release", "--example", "load"], cwd=WIRE, check=True)
-    for name in options.only.split(","):
-        with tempfile.TemporaryDirectory() as folder:
-            PARTS[name](options, Path(folder))
+    with tempfile.TemporaryDirectory() as temporary:
+        for name in options.only.split(","):
+            PARTS[name](options, options.models or Path(temporary))
 
 
 if __name__ == "__main__":

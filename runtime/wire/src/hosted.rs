@@ -4,8 +4,10 @@
 //! blocking methods that are called without the GIL.
 
 use std::collections::VecDeque;
-use std::future::{pending, poll_fn};
+use std::future::{Future, pending, poll_fn};
+use std::pin::pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -13,7 +15,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
 use http::HeaderMap;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::grpc::compression::Encoding;
 use crate::grpc::frame::Decoder;
@@ -21,6 +23,7 @@ use crate::grpc::head::Head;
 use crate::grpc::status::{Code, Status, put_status};
 use crate::grpc::unary;
 use crate::rope::Rope;
+use crate::server::Phase;
 use crate::server::connection::Peer;
 
 /// Messages that may wait for Python, and that Python may have on their way.
@@ -30,6 +33,8 @@ const WINDOW: usize = 8;
 pub enum Event {
     /// A new call.
     Begun(Arc<Call>),
+    /// The client has said all, of a call that somebody asked this about.
+    Complete(Arc<Call>),
     /// A call is over that somebody watches.
     Ended(Arc<Call>),
 }
@@ -88,6 +93,15 @@ struct State {
     half_closed: bool,
     ended: bool,
     watched: bool,
+    /// Whether there is to be an `Event::Complete`.
+    awaited: bool,
+}
+
+impl State {
+    /// Whether a call that takes one message can be served; with two it can be refused.
+    fn is_complete(&self) -> bool {
+        self.half_closed || self.ended || self.incoming.len() > 1
+    }
 }
 
 /// What Python sends.
@@ -126,6 +140,17 @@ impl Call {
         !self.lock().ended
     }
 
+    /// Whether the client has said all that a call with one message needs, or the call is over; if not, an
+    /// `Event::Complete` will say when.
+    ///
+    /// So nobody sits in a thread and waits for a client that does not finish its request.
+    pub fn complete(&self) -> bool {
+        let mut state = self.lock();
+        let complete = state.is_complete();
+        state.awaited = !complete;
+        complete
+    }
+
     /// Asks for an `Event::Ended`; false when the call is over already.
     pub fn watch(&self) -> bool {
         let mut state = self.lock();
@@ -138,13 +163,21 @@ impl Call {
         wanted.filter(|&encoding| self.head.accepts(encoding))
     }
 
-    fn end(self: &Arc<Self>) {
+    /// Changes the state, and tells everybody who waits for that.
+    fn change(self: &Arc<Self>, change: impl FnOnce(&mut State)) {
         let mut state = self.lock();
-        state.ended = true;
-        let watched = state.watched;
+        change(&mut state);
+        let complete = state.is_complete() && std::mem::take(&mut state.awaited);
         drop(state);
         self.changed.notify_all();
-        if watched {
+        if complete {
+            self.host.post(Event::Complete(self.clone()));
+        }
+    }
+
+    fn end(self: &Arc<Self>) {
+        self.change(|state| state.ended = true);
+        if self.lock().watched {
             self.host.post(Event::Ended(self.clone()));
         }
     }
@@ -158,10 +191,10 @@ impl Call {
 pub struct Hosting {
     /// Where calls go.
     pub host: Arc<Host>,
-    /// Bytes of a message at most.
-    pub limit: usize,
+    /// Takes the messages out of the request's body.
+    pub decoder: Decoder,
     /// Resolves when calls are to be ended.
-    pub ending: tokio::sync::watch::Receiver<crate::server::Phase>,
+    pub ending: watch::Receiver<Phase>,
 }
 
 /// Serves one call to its end.
@@ -188,8 +221,13 @@ pub async fn serve(
         host: hosting.host.clone(),
     });
     let mut answer = Answer { respond, stream: None };
+    let mut receiving = pin!(receive(&call, body, hosting.decoder));
+    // What is here already is read first: most calls are complete when Python hears of them.
+    if let Poll::Ready(status) = poll_fn(|context| Poll::Ready(receiving.as_mut().poll(context))).await {
+        return answer.refuse(status);
+    }
     if !hosting.host.post(Event::Begun(call.clone())) {
-        return answer.refuse(shutting_down());
+        return answer.refuse(Status::shutting_down());
     }
     let expired = async {
         match deadline {
@@ -198,10 +236,10 @@ pub async fn serve(
         }
     };
     let status = tokio::select! {
-        status = receive(&call, body, hosting.limit) => Some(status),
+        status = receiving => Some(status),
         () = answer.send_all(outgoing) => None,
         () = expired => Some(Status::new(Code::DeadlineExceeded, "Deadline Exceeded")),
-        _ = hosting.ending.wait_for(|phase| phase.ends_calls()) => Some(shutting_down()),
+        _ = hosting.ending.wait_for(Phase::ends_calls) => Some(Status::shutting_down()),
     };
     call.end();
     if let Some(status) = status {
@@ -209,21 +247,15 @@ pub async fn serve(
     }
 }
 
-fn shutting_down() -> Status {
-    Status::new(Code::Unavailable, "the server is shutting down; try another server, or again later")
-}
-
 /// Hands messages to Python, a few ahead; returns only with an error.
-async fn receive(call: &Call, mut body: RecvStream, limit: usize) -> Status {
-    let mut decoder = Decoder::new(call.head.encoding, limit);
+async fn receive(call: &Arc<Call>, mut body: RecvStream, mut decoder: Decoder) -> Status {
     loop {
         while call.lock().incoming.len() >= WINDOW {
             call.taken.notified().await;
         }
         match decoder.message() {
             Ok(Some(message)) => {
-                call.lock().incoming.push_back(message);
-                call.changed.notify_all();
+                call.change(|state| state.incoming.push_back(message));
                 continue;
             }
             Ok(None) => {}
@@ -238,8 +270,7 @@ async fn receive(call: &Call, mut body: RecvStream, limit: usize) -> Status {
             Err(status) => return status,
         }
     }
-    call.lock().half_closed = true;
-    call.changed.notify_all();
+    call.change(|state| state.half_closed = true);
     pending().await
 }
 

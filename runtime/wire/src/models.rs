@@ -48,8 +48,7 @@ impl Models {
     /// The queue that answers; NOT_FOUND when there is none, UNAVAILABLE while it is not ready.
     pub fn find(&self, name: &str, version: &str) -> Result<Arc<Queue>, Status> {
         if self.draining.load(Ordering::Relaxed) {
-            let message = "the server is shutting down; try another server, or again later";
-            return Err(Status::new(Code::Unavailable, message));
+            return Err(Status::shutting_down());
         }
         let table = self.table.load();
         let Some(routes) = table.get(name) else {

@@ -167,7 +167,15 @@ impl Signature {
                 names(&self.outputs)
             ))),
         };
-        outputs.iter().map(find).collect()
+        let mut requested: SmallVec<[Requested; 4]> = SmallVec::new();
+        for wanted in outputs {
+            let wanted = find(wanted)?;
+            // Asked for a thousand times, an output is sent once: answers do not grow past what the model gives.
+            if !requested.iter().any(|known| known.position == wanted.position) {
+                requested.push(wanted);
+            }
+        }
+        Ok(requested)
     }
 }
 

@@ -159,7 +159,9 @@ class Oip:
 
     @staticmethod
     def raw(array: np.ndarray[Any, Any]) -> bytes:
-        return bytes(serialize_byte_tensor(array).item()) if array.dtype == object else array.tobytes()
+        if array.dtype == object and array.size:
+            return bytes(serialize_byte_tensor(array).item())
+        return b"" if array.dtype == object else array.tobytes()
 
     @staticmethod
     def request(

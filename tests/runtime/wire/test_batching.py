@@ -144,6 +144,24 @@ def test_byte_strings_are_padded_with_the_last_row(serve: Any, oip: Any) -> None
     assert seen == [[[b"a", b"b"], [b"c", b""], [b"c", b""], [b"c", b""]]]
 
 
+@pytest.mark.parametrize("datatype", ["FP32", "BYTES"])
+def test_a_batch_without_rows_is_not_padded(serve: Any, oip: Any, datatype: str) -> None:
+    spec = ("batch", "n")
+    empty = np.zeros((0, 1000), object if datatype == "BYTES" else np.float32)
+    with (
+        serve(
+            lambda batch: {"y": batch.inputs["x"]},
+            inputs=(("x", datatype, spec),),
+            outputs=(("y", datatype, spec),),
+            options=Options(batch_buckets=(4, 8)),
+        ) as served,
+        served.channel() as channel,
+    ):
+        response = oip.stub(channel).ModelInfer(oip.request(empty, datatype), timeout=20)
+    assert list(response.outputs[0].shape) == [0, 1000]
+    assert served.batches == [0]
+
+
 def test_with_a_delay_requests_wait_for_company(serve: Any, oip: Any, rows: Any) -> None:
     options = Options(max_batch_size=3, max_queue_delay_microseconds=10_000_000)
     with serve(options=options) as served, served.channel() as channel:
@@ -197,6 +215,48 @@ def test_a_full_queue_refuses_and_says_when_to_come_back(serve: Any, oip: Any, r
     assert 0.01 <= retry.retry_delay.ToTimedelta().total_seconds() <= 5
 
 
+def test_a_request_in_parts_takes_one_place_in_a_queue(serve: Any, oip: Any, rows: Any) -> None:
+    options = Options(max_batch_size=1, policies=(Policy(max_queue_size=2),))
+    with serve(go=False, options=options) as served, served.channel() as channel:
+        stub = oip.stub(channel)
+        calls = send(served, stub, oip, [rows(1)])
+        calls.append(stub.ModelInfer.future(oip.request(rows(9))))
+        waiting(served, 10)
+        code, text = oip.refusal(lambda: stub.ModelInfer(oip.request(rows(1))))
+        served.go.set()
+        for call, size in zip(calls, (1, 9), strict=True):
+            np.testing.assert_array_equal(oip.answer(call.result(20)), rows(size) * 2)
+        stub.ModelInfer(oip.request(rows(3)))
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert text == "model 'm' has 2 requests waiting, which is its limit; try again later"
+
+
+def test_the_bytes_that_wait_are_bounded_but_one_request_may_always(serve: Any, oip: Any, rows: Any) -> None:
+    with serve(go=False, options=Options(max_queue_bytes=100)) as served, served.channel() as channel:
+        stub = oip.stub(channel)
+        calls = send(served, stub, oip, [rows(20)])
+        code, text = oip.refusal(lambda: stub.ModelInfer(oip.request(rows(1))))
+        served.go.set()
+        calls[0].result(20)
+        stub.ModelInfer(oip.request(rows(1)))
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "320 bytes of requests waiting" in text
+
+
+def test_every_level_has_a_queue_of_its_own(serve: Any, oip: Any, rows: Any) -> None:
+    options = Options(policies=(Policy(max_queue_size=1), Policy(max_queue_size=2)), default_priority_level=2)
+    with serve(go=False, options=options) as served, served.channel() as channel:
+        stub = oip.stub(channel)
+        calls = send(served, stub, oip, [rows(1), rows(1)])
+        calls += send(served, stub, oip, [rows(1)], parameters={"priority": 1})
+        for parameters in ({}, {"priority": 1}, {"priority": 2}, {"priority": 9}):
+            refused = oip.refusal(lambda: stub.ModelInfer(oip.request(rows(1), parameters=parameters)))  # noqa: B023  called at once
+            assert refused[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+        served.go.set()
+        for call in calls:
+            call.result(20)
+
+
 def test_a_request_whose_deadline_passes_while_it_waits_is_not_computed(
     serve: Any, oip: Any, rows: Any
 ) -> None:
@@ -217,6 +277,17 @@ def test_the_timeout_of_a_request_ends_its_waiting(serve: Any, oip: Any, rows: A
         request = oip.request(rows(1), parameters={"timeout": 50_000})
         found = oip.refusal(lambda: oip.stub(channel).ModelInfer(request))
     assert found == (grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline passed while the request waited")
+    assert served.batches == []
+
+
+def test_a_policy_may_end_the_waiting_of_all(serve: Any, oip: Any, rows: Any) -> None:
+    options = Options(policies=(Policy(default_timeout_microseconds=30_000),))
+    with serve(go=False, options=options) as served, served.channel() as channel:
+        code, _ = oip.refusal(lambda: oip.stub(channel).ModelInfer(oip.request(rows(1))))
+        statistics = served.queue.statistics()
+    assert code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert statistics["codes"] == {4: 1}
+    assert sum(statistics["failed"]["counts"]) == 1
     assert served.batches == []
 
 

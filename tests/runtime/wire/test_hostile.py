@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -245,7 +246,51 @@ def test_many_half_open_streams_hurt_nobody_else(serve: Any, oip: Any, rows: Any
             raw.say(frame(HEADERS, END_HEADERS, stream, head()), frame(DATA, 0, stream, b"\0\0\0\1"))
 
 
-def test_a_thousand_silent_connections_hurt_nobody(serve: Any, oip: Any, rows: Any) -> None:
+def test_requests_that_never_end_keep_no_servicer_from_others(serve: Any, oip: Any, rows: Any) -> None:
+    servicer = health.HealthServicer()
+    with serve(
+        prepare=lambda server: health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    ) as served:
+        raw = Raw(served.address)
+        raw.greet()
+        for stream in range(1, 401, 2):
+            raw.say(frame(HEADERS, END_HEADERS, stream, head("/grpc.health.v1.Health/Check")))
+        with served.channel() as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            assert stub.Check(health_pb2.HealthCheckRequest(), timeout=20).status == 1
+        # Each is served all the same once it is complete.
+        raw.say(frame(DATA, END_STREAM, 201, message(b"")))
+        assert raw.answer(201) == "trailers"
+        raw.socket.close()
+
+
+def test_a_timeout_of_ages_is_no_deadline(serve: Any, oip: Any, rows: Any) -> None:
+    ages = literal(b"grpc-timeout", b"99999999H")
+    with attacked(serve, oip, rows) as raw:
+        raw.greet()
+        raw.say(
+            frame(HEADERS, END_HEADERS, 1, head(METHOD, b"application/grpc", ages)),
+            frame(DATA, END_STREAM, 1, message(good(oip, rows))),
+        )
+        assert raw.answer(1) == "trailers"
+
+
+def test_many_messages_in_one_frame_wait_their_turn(serve: Any, oip: Any, rows: Any) -> None:
+    with attacked(serve, oip, rows) as raw:
+        raw.greet()
+        raw.say(
+            frame(HEADERS, END_HEADERS, 1, head("/inference.GRPCInferenceService/ModelStreamInfer")),
+            frame(DATA, END_STREAM, 1, message(b"") * 13_000),
+        )
+        # Each of them is refused; the client reads on.
+        raw.say(
+            frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", 1 << 30)),
+            frame(WINDOW_UPDATE, 0, 1, struct.pack(">I", 1 << 30)),
+        )
+        assert raw.answer(1) == "trailers"
+
+
+def test_hundreds_of_silent_connections_hurt_nobody(serve: Any, oip: Any, rows: Any) -> None:
     with serve() as served, served.channel() as channel:
         host, _, port = served.address.rpartition(":")
         silent = [socket.create_connection((host, int(port))) for _ in range(400)]

@@ -78,6 +78,14 @@ class Echo:
         self.notes["after"] = context.add_callback(lambda: None)
         return b""
 
+    def nonsense(self, _request: bytes, context: Any) -> bytes:
+        context.set_trailing_metadata((("UPPER CASE", "1"),))
+        return b""
+
+    def squeeze(self, _request: bytes, context: grpc.ServicerContext) -> bytes:
+        context.set_compression(grpc.Compression.Deflate)
+        return bytes(BIG)
+
     def cancel(self, _request: bytes, context: grpc.ServicerContext) -> bytes:
         context.cancel()
         return b""
@@ -89,7 +97,7 @@ class Echo:
 
 
 KINDS = {
-    "unary_unary": ("unary", "abort", "code", "error", "look", "wait", "cancel"),
+    "unary_unary": ("unary", "abort", "code", "error", "look", "wait", "cancel", "nonsense", "squeeze"),
     "unary_stream": ("split", "large", "late_error", "endless"),
     "stream_unary": ("join",),
     "stream_stream": ("each",),
@@ -152,6 +160,11 @@ def test_large_messages_pass_both_ways(channel: grpc.Channel) -> None:
     assert [len(message) for message in call(channel, "large")(b"")] == [BIG] * 5
 
 
+def test_messages_are_compressed_both_ways(channel: grpc.Channel) -> None:
+    assert call(channel, "squeeze")(b"", compression=grpc.Compression.Gzip) == bytes(BIG)
+    assert len(call(channel, "unary")(bytes(BIG), compression=grpc.Compression.Deflate)) == 2 * BIG
+
+
 def test_asyncio_clients_are_served(serve: Any, echo: Echo) -> None:
     async def ask(address: str) -> Any:
         async with grpc.aio.insecure_channel(address) as channel:
@@ -172,8 +185,10 @@ def test_asyncio_clients_are_served(serve: Any, echo: Echo) -> None:
         pytest.param("code", "OUT_OF_RANGE", "too far", id="set_code"),
         pytest.param("error", "UNKNOWN", "Exception calling application: broken", id="exception"),
         pytest.param("cancel", "CANCELLED", "the server cancelled the call", id="cancel"),
+        pytest.param("nonsense", "INTERNAL", "the servicer's status is not valid: metadata \"UPPER CASE\": "
+                     "the key is not valid", id="metadata"),
     ],
-)
+)  # fmt: skip
 def test_a_method_that_fails_ends_with_its_status(
     channel: grpc.Channel, oip: Any, name: str, code: str, details: str
 ) -> None:

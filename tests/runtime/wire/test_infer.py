@@ -172,6 +172,24 @@ def test_only_requested_outputs_are_computed_and_sent_in_the_clients_order(
     assert asked == [None, frozenset({"z"}), frozenset({"y", "z"})]
 
 
+def test_an_output_that_is_asked_for_often_is_sent_once(serve: Any, oip: Any, rows: Any) -> None:
+    request = oip.request(rows(1))
+    for _ in range(1000):
+        request.outputs.add(name="y")
+    with serve() as served, served.channel() as channel:
+        response = oip.stub(channel).ModelInfer(request)
+    assert [each.name for each in response.outputs] == ["y"]
+    assert len(response.raw_output_contents) == 1
+
+
+def test_long_messages_are_cut(serve: Any, oip: Any, rows: Any) -> None:
+    request = oip.request(rows(1), model_name="n" * 100_000)
+    with serve() as served, served.channel() as channel:
+        code, text = oip.refusal(lambda: oip.stub(channel).ModelInfer(request))
+    assert code is grpc.StatusCode.NOT_FOUND
+    assert text == "model '" + "n" * 2041 + "..."
+
+
 def test_the_answer_says_which_model_answered_and_repeats_the_id(serve: Any, oip: Any, rows: Any) -> None:
     with serve() as served, served.channel() as channel:
         response = oip.stub(channel).ModelInfer(oip.request(rows(1), id="seven", model_version="stable"))

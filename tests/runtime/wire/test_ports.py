@@ -42,6 +42,20 @@ def test_a_unix_socket_is_listened_on_and_removed(serve: Any, oip: Any, rows: An
         assert not path.exists()
 
 
+def test_tls_is_spoken_on_a_unix_socket(
+    serve: Any, oip: Any, rows: Any, certificates: Path, tmp_path: Path
+) -> None:
+    given = kerve_wire.Credentials(certificates / "server.key", certificates / "server.pem")
+    address = f"unix:{tmp_path / 'socket'}"
+    trusted = grpc.ssl_channel_credentials((certificates / "ca.pem").read_bytes())
+    name = [("grpc.ssl_target_name_override", "localhost")]
+    with serve(address=address, credentials=given), grpc.secure_channel(address, trusted, name) as channel:
+        for size in (1, 3000, 7, 20_000):
+            array = np.arange(4 * size, dtype=np.float32).reshape(size, 4)
+            found = oip.answer(oip.stub(channel).ModelInfer(oip.request(array), timeout=10))
+            np.testing.assert_array_equal(found, array * 2)
+
+
 def test_a_port_in_use_cannot_be_had(serve: Any) -> None:
     with serve() as served:
         server = kerve_wire.Server()
@@ -249,6 +263,46 @@ def test_idle_connections_are_closed(serve: Any, oip: Any, rows: Any) -> None:
             assert time.monotonic() < end
             time.sleep(0.01)
         ask(channel, oip, rows)
+
+
+def test_clients_that_do_not_answer_pings_are_dropped(serve: Any, oip: Any, rows: Any) -> None:
+    options = Options(keepalive_time=0.1, keepalive_timeout=0.2)
+    with serve(server_options=options) as served, served.channel() as channel:
+        ask(channel, oip, rows)
+        host, _, port = served.address.rpartition(":")
+        with socket.create_connection((host, int(port))) as silent:
+            silent.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+            silent.settimeout(10)
+            while silent.recv(4096):
+                pass
+        end = time.monotonic() + 10
+        while served.server.statistics()["connections_now"] != 1:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        ask(channel, oip, rows)
+
+
+def test_a_connection_has_no_more_streams_than_allowed(serve: Any, oip: Any, rows: Any) -> None:
+    options = Options(max_concurrent_streams=3)
+    with serve(server_options=options, go=False) as served, served.channel() as channel:
+        calls = [oip.stub(channel).ModelInfer.future(oip.request(rows(1))) for _ in range(10)]
+        end = time.monotonic() + 10
+        while served.queue.depth < 3:
+            assert time.monotonic() < end
+        time.sleep(0.1)
+        assert served.queue.depth == 3
+        served.go.set()
+        for call in calls:
+            call.result(20)
+
+
+def test_requests_that_are_not_complete_are_bounded_together(serve: Any, oip: Any, rows: Any) -> None:
+    options = Options(max_buffered_bytes=100_000)
+    with serve(server_options=options) as served, served.channel() as channel:
+        code, _ = oip.refusal(lambda: oip.stub(channel).ModelInfer(oip.request(rows(10_000))))
+        ask(channel, oip, rows)
+        assert served.server.statistics()["bytes_buffered_now"] == 0
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 def test_messages_larger_than_allowed_are_refused(serve: Any, oip: Any, rows: Any) -> None:

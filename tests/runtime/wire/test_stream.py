@@ -1,6 +1,7 @@
 """ModelStreamInfer on the wire."""
 
 import queue
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -49,6 +50,33 @@ def test_a_client_may_ask_for_a_real_status(serve: Any, oip: Any, rows: Any) -> 
         status = oip.refusal(lambda: next(answers))
     np.testing.assert_array_equal(found[0], rows(1) * 2)
     assert status == (grpc.StatusCode.NOT_FOUND, "model 'n' is not served here; available: m")
+
+
+def test_a_stop_ends_streams_that_wait_for_more(serve: Any, oip: Any, rows: Any) -> None:
+    outgoing: queue.Queue[Any] = queue.Queue()
+    with serve() as served, served.channel() as channel:
+        answers = oip.stub(channel).ModelStreamInfer(iter(outgoing.get, None))
+        outgoing.put(oip.request(rows(1)))
+        next(answers)
+        served.server.stop(5)
+        found = oip.refusal(lambda: next(answers))
+        outgoing.put(None)
+    assert found == (
+        grpc.StatusCode.UNAVAILABLE,
+        "the server is shutting down; try another server, or again later",
+    )
+
+
+def test_a_stream_has_one_deadline(serve: Any, oip: Any, rows: Any) -> None:
+    with serve(go=False) as served, served.channel() as channel:
+        answers = oip.stub(channel).ModelStreamInfer(iter([oip.request(rows(1))]), timeout=0.2)
+        code, _ = oip.refusal(lambda: list(answers))
+        end = time.monotonic() + 10
+        while served.queue.depth:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+    assert code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert served.batches == []
 
 
 def test_many_more_requests_than_fit_at_once_are_answered(serve: Any, oip: Any, rows: Any) -> None:

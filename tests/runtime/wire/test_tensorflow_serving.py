@@ -213,6 +213,16 @@ def test_what_does_not_fit_is_told(
     assert found == (grpc.StatusCode[code], text)
 
 
+def test_many_inputs_are_refused_as_fast_as_they_are_read(serve: Any, oip: Any, rows: Any) -> None:
+    message = request(rows(1), "FP32")
+    for number in range(200_000):
+        message.inputs.add(key=str(number))
+    with serve() as served, served.channel() as channel:
+        code, text = oip.refusal(lambda: predict(channel, message))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert text.startswith("unexpected input '0'")
+
+
 def test_only_filtered_outputs_are_sent(serve: Any, oip: Any, rows: Any) -> None:
     message = request(rows(1), "FP32")
     message.output_filter.append("z")

@@ -1,7 +1,10 @@
 //! gRPC's message frames, compressed or not, in pieces of any size.
 #![no_main]
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use kerve_wire::grpc::budget::Budget;
 use kerve_wire::grpc::compression::Encoding;
 use kerve_wire::grpc::frame::Decoder;
 use libfuzzer_sys::fuzz_target;
@@ -11,15 +14,21 @@ const LIMIT: usize = 1 << 16;
 fuzz_target!(|data: &[u8]| {
     let [encoding, size, body @ ..] = data else { return };
     let encoding = [None, Some(Encoding::Gzip), Some(Encoding::Deflate)][usize::from(*encoding) % 3];
-    let mut decoder = Decoder::new(encoding, LIMIT);
+    let budget = Arc::new(Budget::new(LIMIT));
+    let mut decoder = Decoder::new(encoding, LIMIT, &budget);
     for piece in body.chunks(usize::from(*size).max(1)) {
         decoder.push(Bytes::copy_from_slice(piece));
         loop {
             match decoder.message() {
                 Ok(Some(message)) => assert!(message.len() <= LIMIT),
-                Ok(None) => break,
+                Ok(None) => {
+                    assert!(budget.held() <= body.len());
+                    break;
+                }
                 Err(_) => return,
             }
         }
     }
+    drop(decoder);
+    assert_eq!(budget.held(), 0);
 });

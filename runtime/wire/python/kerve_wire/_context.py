@@ -164,4 +164,9 @@ class Context(grpc.ServicerContext):
         if failure is not None and not self._aborted and code in (None, grpc.StatusCode.OK):
             code, details = grpc.StatusCode.UNKNOWN, failure
         number = code.value[0] if isinstance(code, grpc.StatusCode) else int(code or 0)
-        self._call.finish(number, details or "", list(self._trailing or ()))
+        try:
+            self._call.finish(number, details or "", list(self._trailing or ()))
+        except (TypeError, ValueError) as error:  # whatever was set, a call must end
+            log.exception("%s: the end of the call cannot be sent as it was set", self._call.method)
+            problem = f"the servicer's status is not valid: {error}"
+            self._call.finish(grpc.StatusCode.INTERNAL.value[0], problem, ())

@@ -80,6 +80,13 @@ class Pool:
         self._threads = 0
         self._idle = 0
         self._watched: dict[int, Context] = {}
+        # Calls that take one message, until their clients have sent it.
+        self._parked: dict[int, tuple[Handler, Context]] = {}
+        self._events: dict[str, Callable[[Call], None]] = {
+            "begun": self._begin,
+            "complete": self._resume,
+            "ended": self._end,
+        }
 
     def start(self) -> None:
         """Start the first thread."""
@@ -98,18 +105,15 @@ class Pool:
             with self._lock:
                 self._idle -= 1
                 self._keep_one_idle()
-            begun, call = event
+            what, call = event
             try:
-                if begun:
-                    self._serve(call)
-                elif (context := self._watched.pop(call.id, None)) is not None:
-                    context.run_callbacks()
+                self._events[what](call)
             except Exception:  # the edge of the pool: one call must not end the thread that serves the others
                 log.exception("%s failed", call.method)
             with self._lock:
                 self._idle += 1
 
-    def _serve(self, call: Call) -> None:
+    def _begin(self, call: Call) -> None:
         context = Context(call, self._watch, self._compression)
         try:
             handler = self._services.find(context)
@@ -122,7 +126,17 @@ class Pool:
             context.set_details("Method not found!")
             context.finish()
             return
-        serve(handler, context)
+        self._parked[call.id] = (handler, context)
+        if handler.request_streaming or call.complete():
+            self._resume(call)
+
+    def _resume(self, call: Call) -> None:
+        if (parked := self._parked.pop(call.id, None)) is not None:
+            serve(*parked)
+
+    def _end(self, call: Call) -> None:
+        if (context := self._watched.pop(call.id, None)) is not None:
+            context.run_callbacks()
 
     def _watch(self, context: Context) -> bool:
         self._watched[context.call.id] = context

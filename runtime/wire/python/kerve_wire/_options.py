@@ -1,7 +1,9 @@
 """What a server and its queues can be told; every option once, with its default."""
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 __all__ = ["QueueOptions", "QueuePolicy", "ServerOptions", "TensorSpec"]
@@ -12,6 +14,15 @@ def _workers() -> int:
     return max(1, len(os.sched_getaffinity(0)) // 2)
 
 
+def _memory() -> int:
+    """Bytes of memory that this process may use: the machine's, or the smaller limit of its cgroup."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):  # no such cgroup, or no limit ("max")
+            limits.append(int(Path(file).read_text()))
+    return min(limits)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ServerOptions:
     """How a server behaves. Durations are in seconds; None: no such limit."""
@@ -20,6 +31,8 @@ class ServerOptions:
     workers: int = 0
     # Bytes of a request's message at most; the default is the most that protobuf carries.
     max_receive_message_length: int = 2**31 - 1
+    # Bytes of requests at most that are not complete, over all connections; 0: half of this process's memory.
+    max_buffered_bytes: int = 0
     # Calls that one connection may have open.
     max_concurrent_streams: int = 4096
     # Bytes of a request's metadata at most.
@@ -43,14 +56,16 @@ class ServerOptions:
 
     def fields(self) -> dict[str, object]:
         """Return the options by name, as the native half takes them."""
-        return {**vars(self), "workers": self.workers or _workers()}
+        buffered = self.max_buffered_bytes or _memory() // 2
+        return vars(self) | {"workers": self.workers or _workers(), "max_buffered_bytes": buffered}
 
 
 @dataclass(frozen=True, kw_only=True)
 class QueuePolicy:
     """What holds for the requests of one priority, under Triton's names."""
 
-    # Requests that may wait; one more is refused with RESOURCE_EXHAUSTED. 0: any number.
+    # Requests that may wait; one more is refused with RESOURCE_EXHAUSTED. 0: any number. A request that is
+    # computed in parts is one.
     max_queue_size: int = 1024
     # How long a request may wait, unless it says otherwise; 0: until its deadline.
     default_timeout_microseconds: int = 0
@@ -82,6 +97,8 @@ class QueueOptions:
     preserve_ordering: bool = False
     # Sizes to which batches are padded, with copies of the last row; the padding is cut off from the outputs.
     batch_buckets: tuple[int, ...] = ()
+    # Bytes of tensors that may wait, over all priorities; one request may always.
+    max_queue_bytes: int = 1 << 30
 
     def fields(self) -> dict[str, object]:
         """Return the options by name, as the native half takes them."""

@@ -1,7 +1,10 @@
 //! Messages in a stream of bytes: one byte that says whether it is compressed, four of length, the message.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
+use crate::grpc::budget::{Budget, Hold};
 use crate::grpc::compression::Encoding;
 use crate::grpc::status::{Code, Status};
 use crate::rope::Rope;
@@ -17,16 +20,20 @@ pub struct Decoder {
     prefix: Option<(bool, usize)>,
     encoding: Option<Encoding>,
     limit: usize,
+    /// What of `waiting` counts against the server's budget: all of it.
+    hold: Hold,
 }
 
 impl Decoder {
     /// A decoder of messages in the request's encoding, each of `limit` bytes at most.
-    pub fn new(encoding: Option<Encoding>, limit: usize) -> Decoder {
-        Decoder { waiting: Rope::default(), prefix: None, encoding, limit }
+    pub fn new(encoding: Option<Encoding>, limit: usize, budget: &Arc<Budget>) -> Decoder {
+        let hold = Hold::new(budget);
+        Decoder { waiting: Rope::default(), prefix: None, encoding, limit: limit.min(hold.limit()), hold }
     }
 
     /// Takes the next piece of the body.
     pub fn push(&mut self, piece: Bytes) {
+        self.hold.take(piece.len());
         self.waiting.push(piece);
     }
 
@@ -35,7 +42,7 @@ impl Decoder {
         self.prefix.is_some() || !self.waiting.is_empty()
     }
 
-    /// The next message that is complete, decompressed.
+    /// The next message that is complete, decompressed; whoever takes it answers for its memory.
     pub fn message(&mut self) -> Result<Option<Rope>, Status> {
         let (compressed, len) = match self.prefix {
             Some(prefix) => prefix,
@@ -44,9 +51,11 @@ impl Decoder {
         };
         self.prefix = Some((compressed, len));
         if self.waiting.len() < len {
+            self.hold.check()?;
             return Ok(None);
         }
         self.prefix = None;
+        self.hold.give(len);
         let message = if self.waiting.len() == len {
             std::mem::take(&mut self.waiting)
         } else {
@@ -64,6 +73,7 @@ impl Decoder {
         let mut prefix = [0; PREFIX];
         self.waiting.slice(0, PREFIX).copy_to(&mut prefix);
         self.waiting = self.waiting.slice(PREFIX, self.waiting.len() - PREFIX);
+        self.hold.give(PREFIX);
         let [flag, length @ ..] = prefix;
         let len = u32::from_be_bytes(length) as usize;
         if len > self.limit {
@@ -102,6 +112,31 @@ pub fn begin(capacity: usize) -> Vec<u8> {
 mod tests {
     use super::*;
 
+    fn decoder(encoding: Option<Encoding>, limit: usize) -> Decoder {
+        Decoder::new(encoding, limit, &Arc::new(Budget::new(1 << 20)))
+    }
+
+    #[test]
+    fn what_is_not_complete_is_held_against_the_budget() {
+        let budget = Arc::new(Budget::new(100));
+        let piece = |len: usize| Bytes::from([&[0, 0, 0, 0, 90][..], &vec![7; len]].concat());
+        let (mut first, mut second) = (Decoder::new(None, 1000, &budget), Decoder::new(None, 1000, &budget));
+        first.push(piece(60));
+        assert!(first.message().unwrap().is_none());
+        second.push(piece(60));
+        assert_eq!(second.message().unwrap_err().code, Code::ResourceExhausted);
+        drop(second);
+        assert_eq!(budget.held(), 60);
+        first.push(Bytes::from(vec![7; 32]));
+        assert_eq!(first.message().unwrap().unwrap().len(), 90);
+        assert_eq!(budget.held(), 2);
+        drop(first);
+        assert_eq!(budget.held(), 0);
+        let mut large = Decoder::new(None, 1000, &budget);
+        large.push(Bytes::from_static(&[0, 0, 0, 0, 101]));
+        assert_eq!(large.message().unwrap_err().code, Code::ResourceExhausted);
+    }
+
     #[test]
     fn messages_come_out_of_any_split() {
         let mut body = Vec::new();
@@ -111,7 +146,7 @@ mod tests {
             body.extend_from_slice(&encode(framed, None));
         }
         for size in 1..=body.len() {
-            let mut decoder = Decoder::new(None, 100);
+            let mut decoder = decoder(None, 100);
             let mut messages = Vec::new();
             for chunk in body.chunks(size) {
                 decoder.push(Bytes::copy_from_slice(chunk));
@@ -131,7 +166,7 @@ mod tests {
         framed.extend_from_slice(&message);
         let body = encode(framed, Some(Encoding::Gzip));
         assert!(body.len() < 200);
-        let mut decoder = Decoder::new(Some(Encoding::Gzip), message.len());
+        let mut decoder = decoder(Some(Encoding::Gzip), message.len());
         decoder.push(body);
         assert_eq!(decoder.message().unwrap().unwrap().into_bytes(), message);
     }
@@ -139,7 +174,7 @@ mod tests {
     #[test]
     fn bad_prefixes_are_refused() {
         let refuse = |prefix: [u8; 5]| {
-            let mut decoder = Decoder::new(None, 100);
+            let mut decoder = decoder(None, 100);
             decoder.push(Bytes::copy_from_slice(&prefix));
             decoder.message().unwrap_err().code
         };

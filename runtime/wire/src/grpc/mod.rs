@@ -2,6 +2,7 @@
 //!
 //! <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>
 
+pub mod budget;
 pub mod compression;
 pub mod frame;
 pub mod head;

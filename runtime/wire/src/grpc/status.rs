@@ -80,6 +80,12 @@ impl Status {
         Status::new(Code::Internal, message)
     }
 
+    /// UNAVAILABLE, because the server is to end.
+    pub fn shutting_down() -> Status {
+        let message = "the server is shutting down; try another server, or again later";
+        Status::new(Code::Unavailable, message)
+    }
+
     /// Writes the status to trailers.
     pub fn put(&self, trailers: &mut HeaderMap) {
         put_status(trailers, self.code, &self.message);
@@ -133,10 +139,16 @@ pub fn binary(bytes: &[u8]) -> HeaderValue {
     HeaderValue::try_from(STANDARD_NO_PAD.encode(bytes)).expect("base64 is a valid header value")
 }
 
+/// Bytes of a message that are sent; clients take no more than 8 or 16 KiB of trailers.
+const MESSAGE_LIMIT: usize = 2048;
+
 /// A message as gRPC wants it in `grpc-message`: everything outside printable ASCII, and %, percent-encoded.
 fn percent_encode(message: &str) -> HeaderValue {
-    let mut encoded = Vec::with_capacity(message.len());
-    for &byte in message.as_bytes() {
+    let end =
+        (0..=MESSAGE_LIMIT.min(message.len())).rev().find(|&at| message.is_char_boundary(at)).unwrap_or(0);
+    let more = if end < message.len() { "..." } else { "" };
+    let mut encoded = Vec::with_capacity(end + more.len());
+    for byte in message[..end].bytes().chain(more.bytes()) {
         if (b' '..=b'~').contains(&byte) && byte != b'%' {
             encoded.push(byte);
         } else {
@@ -159,5 +171,13 @@ mod tests {
     #[test]
     fn messages_are_percent_encoded() {
         assert_eq!(percent_encode("50% of 'é'\n"), "50%25 of '%C3%A9'%0A");
+    }
+
+    #[test]
+    fn long_messages_are_cut() {
+        let long = "x".to_owned() + &"é".repeat(MESSAGE_LIMIT);
+        let encoded = percent_encode(&long);
+        assert!(encoded.as_bytes().ends_with(b"%C3%A9..."));
+        assert!(encoded.len() < 3 * MESSAGE_LIMIT + 4);
     }
 }

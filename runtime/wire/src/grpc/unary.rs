@@ -29,12 +29,7 @@ pub async fn next_piece(body: &mut RecvStream) -> Result<Option<Bytes>, Status> 
 }
 
 /// The single message of a unary call.
-pub async fn receive(
-    body: &mut RecvStream,
-    encoding: Option<Encoding>,
-    limit: usize,
-) -> Result<Rope, Status> {
-    let mut decoder = Decoder::new(encoding, limit);
+pub async fn receive(body: &mut RecvStream, mut decoder: Decoder) -> Result<Rope, Status> {
     let mut message = None;
     while let Some(piece) = next_piece(body).await? {
         decoder.push(piece);

@@ -19,6 +19,7 @@ use crate::oip::request;
 use crate::oip::response::stream_error;
 use crate::queue::pending::{Answer, Format, InFlight, Route};
 use crate::rope::Rope;
+use crate::server::Phase;
 use crate::server::infer::{Arrival, admit};
 use crate::server::worker::Desk;
 
@@ -47,8 +48,13 @@ pub async fn serve(
         begun: 0,
         answered: 0,
     };
-    let decoder = Decoder::new(head.encoding, desk.shared.config.max_receive_message_length);
-    let result = arrival.in_time(conversation.run(body, decoder)).await;
+    let decoder = desk.shared.decoder(&head);
+    let mut phase = desk.shared.phase();
+    let result = tokio::select! {
+        biased;
+        result = arrival.in_time(conversation.run(body, decoder)) => result,
+        _ = phase.wait_for(Phase::ends_calls) => Err(Status::shutting_down()),
+    };
     let mut trailers = HeaderMap::new();
     match result {
         Ok(()) => put_status(&mut trailers, Code::Ok, ""),
@@ -89,21 +95,25 @@ impl Conversation<'_> {
                         self.send(answer).await?;
                     }
                 }
-                piece = unary::next_piece(&mut body), if open && self.begun - self.answered < WINDOW => match piece? {
-                    Some(piece) => {
-                        decoder.push(piece);
-                        while let Some(message) = decoder.message()? {
-                            self.begin(&message, &sender);
-                        }
-                    }
+                piece = unary::next_piece(&mut body), if open && self.has_room() => match piece? {
+                    Some(piece) => decoder.push(piece),
                     None if decoder.is_within_message() => {
                         return Err(Status::internal("the request ends within a message"));
                     }
                     None => open = false,
                 },
             }
+            while self.has_room()
+                && let Some(message) = decoder.message()?
+            {
+                self.begin(&message, &sender);
+            }
         }
         Ok(())
+    }
+
+    fn has_room(&self) -> bool {
+        self.begun - self.answered < WINDOW
     }
 
     fn begin(&mut self, message: &Rope, sender: &mpsc::UnboundedSender<(u64, Answer)>) {
@@ -128,7 +138,7 @@ impl Conversation<'_> {
     async fn send(&mut self, answer: Answer) -> Result<(), Status> {
         let id = self.ids.pop_front().unwrap_or_default();
         let mut frame = match answer {
-            Ok(frame) => frame,
+            Ok(framed) => frame::encode(framed, self.encoding),
             Err(status) if self.strict => return Err(status),
             Err(status) => frame::encode(stream_error(&status.message, &id), None),
         };

@@ -77,6 +77,11 @@ impl PyCall {
         self.call.is_active()
     }
 
+    /// Whether the client has said all; if not, there will be an event once it has.
+    fn complete(&self) -> bool {
+        self.call.complete()
+    }
+
     /// Ask for an event at the call's end; False when it is over already.
     fn watch(&self) -> bool {
         self.call.watch()

@@ -1,5 +1,6 @@
 //! `Queue` and `Batch`.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -34,25 +35,32 @@ impl PyQueue {
         let outputs = queue.signature.outputs.iter().map(port).collect::<PyResult<_>>()?;
         Ok(PyQueue { queue: Arc::new(queue), ports: Arc::new(Ports { inputs, outputs }) })
     }
-}
 
-#[pymethods]
-impl PyQueue {
-    /// Wait for work without holding the GIL; None once the queue is closed and empty.
-    fn take(&self, py: Python<'_>) -> PyResult<Option<PyBatch>> {
-        let Some(batch) = py.detach(|| self.queue.take()) else { return Ok(None) };
+    fn show(&self, py: Python<'_>, batch: Batch) -> PyResult<PyBatch> {
         let inputs = PyDict::new(py);
         for (position, port) in self.ports.inputs.iter().enumerate() {
             if let Some(array) = input(py, &batch, position, port)? {
                 inputs.set_item(&port.name, array)?;
             }
         }
-        Ok(Some(PyBatch {
-            rows: batch.rows(),
-            inputs: inputs.unbind(),
-            batch: Mutex::new(Some(batch)),
-            ports: self.ports.clone(),
-        }))
+        let (rows, ports) = (batch.rows(), self.ports.clone());
+        Ok(PyBatch { rows, inputs: inputs.unbind(), batch: Mutex::new(Some(batch)), ports })
+    }
+}
+
+#[pymethods]
+impl PyQueue {
+    /// Wait for work without holding the GIL; None once the queue is closed and empty.
+    ///
+    /// A batch that cannot be shown (Python is out of memory, say) is answered INTERNAL, and the next one is taken.
+    fn take(&self, py: Python<'_>) -> Option<PyBatch> {
+        while let Some(batch) = py.detach(|| self.queue.take()) {
+            match guarded(|| self.show(py, batch)) {
+                Ok(batch) => return Some(batch),
+                Err(error) => error.write_unraisable(py, None),
+            }
+        }
+        None
     }
 
     /// Refuse new requests with UNAVAILABLE; what waits is still taken.
@@ -142,8 +150,10 @@ impl PyBatch {
         match self.collect(&batch, outputs) {
             Ok(mut given) => {
                 let outputs: Vec<_> = given.iter_mut().map(Given::output).collect();
-                py.detach(|| batch.reply(&outputs));
-                Ok(())
+                guarded(|| {
+                    py.detach(|| batch.reply(&outputs));
+                    Ok(())
+                })
             }
             Err(error) => {
                 // Not answered yet: the caller may still say why.
@@ -182,6 +192,13 @@ impl PyBatch {
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Batch>> {
         self.batch.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A panic as an exception that executors catch: it has answered its batch, and the next one is to be served.
+fn guarded<T>(work: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        Err(PyRuntimeError::new_err("kerve-wire failed; its panic is in the server's log"))
+    })
 }
 
 fn answered() -> PyErr {

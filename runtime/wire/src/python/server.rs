@@ -108,12 +108,13 @@ impl PyServer {
         py.detach(|| self.server.stop(grace));
     }
 
-    /// Wait for a call that begins (True) or, where it is watched, ends (False); None once the server has stopped.
-    fn next_event(&self, py: Python<'_>) -> Option<(bool, PyCall)> {
+    /// Wait for what happens to a call, as `hosted::Event` has it; None once the server has stopped.
+    fn next_event(&self, py: Python<'_>) -> Option<(&'static str, PyCall)> {
         let event = py.detach(|| self.server.shared().host.next())?;
         Some(match event {
-            Event::Begun(call) => (true, PyCall::new(call)),
-            Event::Ended(call) => (false, PyCall::new(call)),
+            Event::Begun(call) => ("begun", PyCall::new(call)),
+            Event::Complete(call) => ("complete", PyCall::new(call)),
+            Event::Ended(call) => ("ended", PyCall::new(call)),
         })
     }
 
@@ -125,6 +126,7 @@ impl PyServer {
         result.set_item("connections_now", metrics.connections_open.get())?;
         result.set_item("calls", metrics.calls.get())?;
         result.set_item("in_flight_now", metrics.in_flight.get())?;
+        result.set_item("bytes_buffered_now", self.server.shared().budget.held())?;
         result.set_item("bytes_received", metrics.bytes_received.get())?;
         result.set_item("bytes_sent", metrics.bytes_sent.get())?;
         result.set_item("refused", codes(py, &metrics.refused)?)?;
@@ -183,6 +185,7 @@ fn config(options: &Fields<'_, '_>) -> PyResult<Config> {
     Ok(Config {
         workers: options.get("workers")?,
         max_receive_message_length: options.get("max_receive_message_length")?,
+        max_buffered_bytes: options.get("max_buffered_bytes")?,
         max_concurrent_streams: options.get("max_concurrent_streams")?,
         max_metadata_size: options.get("max_metadata_size")?,
         keepalive_time: options.seconds("keepalive_time")?,
@@ -219,6 +222,7 @@ fn queue_options(options: &Fields<'_, '_>) -> PyResult<Options> {
         default_priority: options.get("default_priority_level")?,
         preserve_ordering: options.get("preserve_ordering")?,
         buckets: ascending("batch_buckets")?,
+        max_queue_bytes: options.get("max_queue_bytes")?,
     })
 }
 

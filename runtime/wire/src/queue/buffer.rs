@@ -1,6 +1,7 @@
 //! Aligned memory for the inputs of batches, used again and again: fresh pages would cost more than the copy.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::collections::VecDeque;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,13 +10,21 @@ use bytes::Bytes;
 /// What SIMD code likes; ONNX Runtime's own tensors have the same.
 const ALIGNMENT: usize = 64;
 
-/// Blocks kept for later.
+/// Blocks kept for later, and the bytes that they may have together.
 const KEPT: usize = 16;
+const KEPT_BYTES: usize = 64 << 20;
 
 /// Blocks that nobody uses now.
 #[derive(Default)]
 pub struct Pool {
-    free: Mutex<Vec<Block>>,
+    free: Mutex<Free>,
+}
+
+/// From the one that was used last longest ago.
+#[derive(Default)]
+struct Free {
+    blocks: VecDeque<Block>,
+    bytes: usize,
 }
 
 struct Block {
@@ -28,7 +37,7 @@ unsafe impl Send for Block {}
 
 impl Drop for Block {
     fn drop(&mut self) {
-        // SAFETY: `pointer` came from `alloc` with this layout, and the block is its only owner.
+        // SAFETY: `pointer` came from `alloc_zeroed` with this layout, and the block is its only owner.
         unsafe { dealloc(self.pointer.as_ptr(), self.layout) }
     }
 }
@@ -89,16 +98,18 @@ impl Pool {
     fn take(&self, len: usize) -> Option<Block> {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         let size = len.next_power_of_two().max(ALIGNMENT);
-        let position = free.iter().position(|block| block.layout.size() == size)?;
-        Some(free.swap_remove(position))
+        let position = free.blocks.iter().rposition(|block| block.layout.size() == size)?;
+        free.bytes -= size;
+        free.blocks.remove(position)
     }
 
     fn give(&self, block: Block) {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        if free.len() == KEPT {
-            free.remove(0);
+        free.bytes += block.layout.size();
+        free.blocks.push_back(block);
+        while free.blocks.len() > KEPT || free.bytes > KEPT_BYTES {
+            free.bytes -= free.blocks.pop_front().map_or(0, |block| block.layout.size());
         }
-        free.push(block);
     }
 }
 
@@ -124,7 +135,10 @@ mod tests {
     fn the_pool_stays_small() {
         let pool = Arc::<Pool>::default();
         drop((0..2 * KEPT).map(|_| Buffer::filled(&pool, 8, |_| ())).collect::<Vec<_>>());
-        assert_eq!(pool.free.lock().unwrap().len(), KEPT);
+        assert_eq!(pool.free.lock().unwrap().blocks.len(), KEPT);
+        drop(Buffer::filled(&pool, KEPT_BYTES, |_| ()));
+        let free = pool.free.lock().unwrap();
+        assert_eq!((free.blocks.len(), free.bytes), (1, KEPT_BYTES));
     }
 
     #[test]

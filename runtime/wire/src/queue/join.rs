@@ -57,6 +57,7 @@ pub fn split(request: Pending, signature: &Signature, max: usize) -> SmallVec<[P
         batched,
         key,
         level,
+        counts: index + 1 == sizes.len(),
         arrived,
         deadline,
         expires,

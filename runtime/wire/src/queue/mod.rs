@@ -5,13 +5,19 @@
 
 pub mod batch;
 pub mod buffer;
+mod gate;
 pub mod join;
 pub mod options;
 pub mod pending;
 mod waiting;
 
+/// What `gate` is built on.
+mod sync {
+    pub use std::sync::{Condvar, Mutex, MutexGuard};
+}
+
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::grpc::status::{Code, Status};
@@ -19,9 +25,10 @@ use crate::metrics::QueueMetrics;
 use crate::oip::response::Template;
 use crate::queue::batch::{Batch, Order};
 use crate::queue::buffer::{Buffer, Pool};
+use crate::queue::gate::Gate;
 use crate::queue::options::Options;
 use crate::queue::pending::{Mail, Pending};
-use crate::queue::waiting::Waiting;
+use crate::queue::waiting::{Full, Waiting};
 use crate::signature::{Signature, Tensor, quote};
 
 /// Tensors of this many bytes are copied while they are in the cache.
@@ -38,15 +45,14 @@ pub struct Queue {
     pub(crate) template: Template,
     pub(crate) pool: Arc<Pool>,
     pub(crate) order: Order,
-    state: Mutex<State>,
-    changed: Condvar,
+    /// Held for a few moves of pointers only: a lock-free queue would gain nothing and could not drop its dead.
+    gate: Gate<State>,
     /// Nanoseconds that a row takes, smoothed: for how long to tell clients to stay away.
     pace: AtomicU64,
 }
 
 struct State {
     waiting: Waiting,
-    takers: usize,
     closed: bool,
     batches: u64,
 }
@@ -61,8 +67,7 @@ impl Queue {
             order: Order::new(options.preserve_ordering),
             metrics: QueueMetrics::default(),
             pool: Arc::default(),
-            state: Mutex::new(State { waiting, takers: 0, closed: false, batches: 0 }),
-            changed: Condvar::new(),
+            gate: Gate::new(State { waiting, closed: false, batches: 0 }),
             pace: AtomicU64::new(0),
             signature,
             options,
@@ -75,16 +80,21 @@ impl Queue {
     #[must_use]
     pub fn push(&self, mut request: Pending) -> bool {
         self.metrics.requests.add(1);
-        self.align(&mut request);
+        let (level, bytes) = (request.level, request.bytes());
+        // Large tensors are copied before they wait, but not of a request that may not wait.
+        if bytes >= WORTH_ALIGNING {
+            let refusal = self.refusal(&self.gate.enter(), level, bytes);
+            if let Some(status) = refusal {
+                self.refuse(request, status);
+                return false;
+            }
+            self.align(&mut request);
+        }
         let parts = join::split(request, &self.signature, self.options.max_batch_size);
-        let mut state = self.lock();
-        let status = if state.closed {
-            self.closed()
-        } else if let Err(limit) = state.waiting.room(parts.len(), parts[0].level) {
-            self.full(limit)
-        } else {
+        let mut state = self.gate.enter();
+        let Some(status) = self.refusal(&state, level, bytes) else {
             parts.into_iter().for_each(|part| state.waiting.push(part));
-            return state.takers > 0;
+            return state.has_sleepers();
         };
         drop(state);
         parts.into_iter().for_each(|part| self.refuse(part, status.clone()));
@@ -93,7 +103,7 @@ impl Queue {
 
     /// Wakes an executor that sleeps, if there is one.
     pub fn wake(&self) {
-        self.changed.notify_one();
+        self.gate.wake_one();
     }
 
     /// Waits for work; None once the queue is closed and empty.
@@ -101,30 +111,30 @@ impl Queue {
     /// Requests whose time is over or whose client is gone are answered or dropped here, not returned.
     pub fn take(self: &Arc<Self>) -> Option<Batch> {
         let mut dropped = Vec::new();
-        let mut state = self.lock();
+        let mut state = self.gate.enter();
         let taken = loop {
             let now = Instant::now();
             state.waiting.drop_dead(now, &mut dropped);
             if !dropped.is_empty() {
                 drop(state);
                 self.bury(&mut dropped);
-                state = self.lock();
+                state = self.gate.enter();
                 continue;
             }
             let closed = state.closed;
             match state.waiting.next(&self.options, now, closed, &mut dropped) {
                 waiting::Next::Batch(parts) => break parts,
                 waiting::Next::Nothing if closed => return None,
-                waiting::Next::Nothing => state = self.wait(state, None),
-                waiting::Next::Wait(until) => state = self.wait(state, Some(until - now)),
+                waiting::Next::Nothing => state = self.gate.sleep(state, None),
+                waiting::Next::Wait(until) => state = self.gate.sleep(state, Some(until - now)),
             }
         };
         let ordinal = state.batches;
         state.batches += 1;
-        let more = state.takers > 0 && !state.waiting.is_empty();
+        let more = state.has_sleepers() && !state.waiting.is_empty();
         drop(state);
         if more {
-            self.changed.notify_one();
+            self.gate.wake_one();
         }
         self.bury(&mut dropped);
         Some(Batch::new(self.clone(), taken, ordinal))
@@ -132,14 +142,14 @@ impl Queue {
 
     /// Refuses new requests with UNAVAILABLE; what waits is still taken.
     pub fn close(&self) {
-        self.lock().closed = true;
-        self.changed.notify_all();
+        self.gate.enter().closed = true;
+        self.gate.wake_all();
     }
 
     /// Answers what waits in vain: called now and then, so that the dead do not keep their place and memory.
     pub fn sweep(&self) {
         let mut dropped = Vec::new();
-        let mut state = self.lock();
+        let mut state = self.gate.enter();
         state.waiting.drop_dead(Instant::now(), &mut dropped);
         state.waiting.drop_gone(&mut dropped);
         drop(state);
@@ -148,7 +158,7 @@ impl Queue {
 
     /// The number of requests that wait.
     pub fn depth(&self) -> usize {
-        self.lock().waiting.len()
+        self.gate.enter().waiting.len()
     }
 
     /// Copies large tensors to aligned memory, here and not where a batch is made: the worker has them in its
@@ -188,35 +198,29 @@ impl Queue {
         mail.post();
     }
 
+    /// Why a request may not wait.
+    fn refusal(&self, state: &State, level: usize, bytes: usize) -> Option<Status> {
+        if state.closed {
+            return Some(self.closed());
+        }
+        state.waiting.room(level, bytes).err().map(|full| self.full(&full))
+    }
+
     fn closed(&self) -> Status {
         let model = quote(&self.signature.model);
         let message = format!("model {model} is shutting down here; try another server, or again later");
         Status::new(Code::Unavailable, message)
     }
 
-    fn full(&self, limit: usize) -> Status {
+    fn full(&self, full: &Full) -> Status {
         let model = quote(&self.signature.model);
-        let message =
-            format!("model {model} has {limit} requests waiting, which is its limit; try again later");
-        let delay = Duration::from_nanos(self.pace.load(Ordering::Relaxed).saturating_mul(limit as u64));
+        let (message, wait) = match *full {
+            Full::Requests(limit) => (format!("{limit} requests waiting, which is its limit"), limit),
+            Full::Bytes(bytes) => (format!("{bytes} bytes of requests waiting, and this one is too much"), 1),
+        };
+        let message = format!("model {model} has {message}; try again later");
+        let delay = Duration::from_nanos(self.pace.load(Ordering::Relaxed).saturating_mul(wait as u64));
         let retry_after = Some(delay.clamp(Duration::from_millis(10), Duration::from_secs(5)));
         Status { retry_after, ..Status::new(Code::ResourceExhausted, message) }
-    }
-
-    fn wait<'a>(&self, mut state: MutexGuard<'a, State>, timeout: Option<Duration>) -> MutexGuard<'a, State> {
-        state.takers += 1;
-        let mut state = match timeout {
-            None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-            Some(timeout) => {
-                self.changed.wait_timeout(state, timeout).unwrap_or_else(PoisonError::into_inner).0
-            }
-        };
-        state.takers -= 1;
-        state
-    }
-
-    /// Held for a few moves of pointers only: a lock-free queue would gain nothing and could not drop its dead.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

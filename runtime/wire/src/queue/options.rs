@@ -19,6 +19,8 @@ pub struct Options {
     pub preserve_ordering: bool,
     /// Sizes to which batches are padded, ascending; empty: none.
     pub buckets: Vec<usize>,
+    /// Bytes of tensors that may wait, over all priorities; one request may always.
+    pub max_queue_bytes: usize,
 }
 
 /// What holds for the requests of one priority.
@@ -71,6 +73,7 @@ impl Default for Options {
             default_priority: 1,
             preserve_ordering: false,
             buckets: Vec::new(),
+            max_queue_bytes: usize::MAX,
         }
     }
 }
@@ -83,8 +86,11 @@ impl Options {
         chosen.unwrap_or(self.default_priority.clamp(1, levels)) - 1
     }
 
-    /// The rows that a batch of `rows` is padded to.
+    /// The rows that a batch of `rows` is padded to; a batch without rows has none to repeat, and stays as it is.
     pub fn padded(&self, rows: usize) -> usize {
+        if rows == 0 {
+            return 0;
+        }
         self.buckets.iter().copied().find(|&bucket| bucket >= rows).unwrap_or(rows)
     }
 }

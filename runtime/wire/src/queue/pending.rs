@@ -1,5 +1,6 @@
 //! A request that waits, and the way its answer takes.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Waker};
 use std::time::Instant;
@@ -11,7 +12,6 @@ use smallvec::SmallVec;
 use tokio::sync::{Notify, mpsc};
 
 use crate::grpc::compression::Encoding;
-use crate::grpc::frame;
 use crate::grpc::status::Status;
 use crate::infer::Parameter;
 use crate::metrics::ServerMetrics;
@@ -34,6 +34,8 @@ pub struct Pending {
     pub key: u64,
     /// Its priority, from 0, the most urgent.
     pub level: usize,
+    /// Whether it counts against the limit of requests; of the parts of a request the last one does.
+    pub counts: bool,
     /// When it came.
     pub arrived: Instant,
     /// When the client stops waiting.
@@ -57,6 +59,11 @@ impl Pending {
                 (Some(left), Some(right)) => left.shape[from..] == right.shape[from..],
                 (left, right) => shape(left) == shape(right),
             })
+    }
+
+    /// The bytes of its tensors.
+    pub fn bytes(&self) -> usize {
+        self.tensors.iter().flatten().map(|tensor| tensor.data.len()).sum()
     }
 
     /// Whether the client's time is over.
@@ -127,8 +134,8 @@ impl Drop for InFlight {
     }
 }
 
-/// The frame of an answer, or what went wrong.
-pub type Answer = Result<Bytes, Status>;
+/// An answer as `frame::encode` takes it, or what went wrong: the worker, not the executor, compresses it.
+pub type Answer = Result<Vec<u8>, Status>;
 
 /// Answers on their way, to be posted together.
 #[derive(Default)]
@@ -207,13 +214,22 @@ impl Responder {
         if let Route::Share(share) = self.route {
             return share.answer(queue, views, mail);
         }
+        // Whatever is wrong with this answer is wrong with no other of the batch.
+        let framed = catch_unwind(AssertUnwindSafe(|| self.encode(queue, views)));
+        let answer =
+            framed.map_err(|_| Status::internal("the answer cannot be written; see the server's log"));
+        self.send(answer, mail);
+    }
+
+    /// The answer as `frame::encode` takes it.
+    fn encode(&self, queue: &Queue, views: &[View<'_>]) -> Vec<u8> {
         let every =
             || (0..queue.signature.outputs.len() as u16).map(|position| Requested { position, classes: 0 });
         let requested = if self.requested.is_empty() { every().collect() } else { self.requested.clone() };
         let find =
             |wanted: &Requested| views.iter().find(|view| view.position == usize::from(wanted.position));
         let chosen = requested.iter().filter_map(|wanted| find(wanted).map(|view| (view.clone(), *wanted)));
-        let framed = match self.format {
+        match self.format {
             Format::Oip | Format::OipStream => {
                 let stream = matches!(self.format, Format::OipStream);
                 let tensors: SmallVec<[_; 4]> = chosen
@@ -224,9 +240,7 @@ impl Responder {
             Format::TensorflowServing => {
                 tfs::response::encode(&queue.signature, chosen.map(|(view, _)| view))
             }
-        };
-        let framed = frame::encode(framed, self.encoding);
-        self.send(Ok(framed), mail);
+        }
     }
 
     /// Answers with a status.
@@ -257,5 +271,53 @@ impl Route {
             Route::Stream(sender, ..) => sender.is_closed(),
             Route::Share(share) => share.is_gone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::datatype::Datatype;
+    use crate::grpc::status::Code;
+    use crate::queue::options::Options;
+    use crate::signature::{Dimension, Shape, Signature, TensorSpec};
+
+    #[test]
+    fn a_panic_stays_with_its_request() {
+        let spec = TensorSpec {
+            name: "y".to_owned(),
+            datatype: Datatype::Uint8,
+            shape: vec![Dimension::Any],
+            labels: Vec::new(),
+            optional: false,
+        };
+        let (model, outputs) = ("m".to_owned(), vec![spec]);
+        let signature = Signature { model, version: 1, inputs: Vec::new(), outputs, batched: true };
+        let queue = Queue::new(signature, Options::default());
+        let mailbox = Arc::new(Mailbox::new(Arc::default()));
+        let view = |position| View { position, shape: Shape::from_slice(&[1]), data: &[7] };
+        let mut mail = Mail::default();
+        // The signature has no output at position 9.
+        for position in [9, 0] {
+            let (sender, _) = mpsc::unbounded_channel();
+            let responder = Responder {
+                format: Format::Oip,
+                id: CompactString::default(),
+                requested: SmallVec::from_buf_and_len([Requested { position, classes: 0 }; 4], 1),
+                encoding: None,
+                route: Route::Stream(sender, 0, InFlight::new(&mailbox)),
+            };
+            responder.answer(&queue, &[view(0), view(9)], &mut mail);
+        }
+        mail.post();
+        let letters = std::mem::take(&mut *mailbox.letters.lock().unwrap());
+        let codes: Vec<Code> = letters
+            .iter()
+            .map(|letter| letter.answer.as_ref().map_or_else(|status| status.code, |_| Code::Ok))
+            .collect();
+        assert_eq!(codes, [Code::Internal, Code::Ok]);
+        assert_eq!(mailbox.metrics.in_flight.get(), 2);
+        drop(letters);
+        assert_eq!(mailbox.metrics.in_flight.get(), 0);
     }
 }

@@ -16,10 +16,21 @@ pub enum Next {
     Nothing,
 }
 
+/// Why one more request may not wait.
+pub enum Full {
+    /// So many wait already, which is the limit.
+    Requests(usize),
+    /// So many bytes of tensors wait already.
+    Bytes(usize),
+}
+
 /// All requests of a queue.
 pub struct Waiting {
     levels: Vec<Level>,
+    /// Requests and parts of requests.
     len: usize,
+    bytes: usize,
+    max_bytes: usize,
     /// The soonest time at which a request that waits may have to go; None: there is no such time.
     soonest: Option<Instant>,
 }
@@ -29,6 +40,8 @@ struct Level {
     queue: VecDeque<Pending>,
     /// Those whose time in the queue was over, under the policy that lets them wait on.
     delayed: VecDeque<Pending>,
+    /// Requests; one that was split counts once.
+    held: usize,
     limit: usize,
     on_timeout: TimeoutAction,
 }
@@ -39,13 +52,20 @@ impl Waiting {
         let level = |policy: &crate::queue::options::Policy| Level {
             queue: VecDeque::new(),
             delayed: VecDeque::new(),
+            held: 0,
             limit: policy.max_queue_size,
             on_timeout: policy.timeout_action,
         };
-        Waiting { levels: options.policies.iter().map(level).collect(), len: 0, soonest: None }
+        Waiting {
+            levels: options.policies.iter().map(level).collect(),
+            len: 0,
+            bytes: 0,
+            max_bytes: options.max_queue_bytes,
+            soonest: None,
+        }
     }
 
-    /// The number of requests.
+    /// The number of requests and parts of requests.
     pub fn len(&self) -> usize {
         self.len
     }
@@ -55,23 +75,35 @@ impl Waiting {
         self.len == 0
     }
 
-    /// Whether `count` more fit into a level; the limit when they do not.
-    pub fn room(&self, count: usize, level: usize) -> Result<(), usize> {
-        let Level { queue, delayed, limit, .. } = &self.levels[level];
-        let waiting = queue.len() + delayed.len();
-        // A request that was split is not refused for its parts alone: it would never fit.
-        if *limit == 0 || waiting + count <= *limit || (waiting == 0 && count > 1) {
-            Ok(())
+    /// Whether one more request of so many bytes fits into a level.
+    pub fn room(&self, level: usize, bytes: usize) -> Result<(), Full> {
+        let Level { held, limit, .. } = self.levels[level];
+        if limit > 0 && held >= limit {
+            Err(Full::Requests(limit))
+        } else if self.len > 0 && self.bytes.saturating_add(bytes) > self.max_bytes {
+            Err(Full::Bytes(self.bytes))
         } else {
-            Err(*limit)
+            Ok(())
         }
     }
 
     /// Adds a request at the end of its level.
     pub fn push(&mut self, request: Pending) {
         self.len += 1;
+        self.bytes += request.bytes();
         self.soonest = earliest(self.soonest, request.ends());
-        self.levels[request.level].queue.push_back(request);
+        let level = &mut self.levels[request.level];
+        level.held += usize::from(request.counts);
+        level.queue.push_back(request);
+    }
+
+    /// Counts out what waits no more.
+    fn left(&mut self, gone: &[Pending]) {
+        self.len -= gone.len();
+        for request in gone {
+            self.bytes -= request.bytes();
+            self.levels[request.level].held -= usize::from(request.counts);
+        }
     }
 
     /// Moves those whose time is over or whose client is gone to `dropped`.
@@ -96,7 +128,7 @@ impl Waiting {
         if due {
             self.soonest = soonest;
         }
-        self.len -= dropped.len() - before;
+        self.left(&dropped[before..]);
     }
 
     /// Moves every request whose client is gone to `dropped`.
@@ -109,7 +141,7 @@ impl Waiting {
                 }
             }
         }
-        self.len -= dropped.len() - before;
+        self.left(&dropped[before..]);
     }
 
     /// What to do next. `closed`: no more will come.
@@ -134,7 +166,8 @@ impl Waiting {
         let limit = preferred(matching_rows_if(queue, options), options);
         let before = dropped.len();
         let batch = cut(queue, limit, dropped);
-        self.len -= batch.len() + dropped.len() - before;
+        self.left(&batch);
+        self.left(&dropped[before..]);
         Next::Batch(batch)
     }
 }

@@ -10,16 +10,16 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A UNIX socket whose `:authority` is always one.
+/// A stream of HTTP/2 whose `:authority` is always one.
 pub struct Mended<S> {
     stream: S,
-    mender: Mender,
+    mender: Option<Mender>,
 }
 
 impl<S> Mended<S> {
-    /// Mends what is read from `stream`.
-    pub fn new(stream: S) -> Mended<S> {
-        Mended { stream, mender: Mender::default() }
+    /// Mends what is read from `stream`, if it is to be mended.
+    pub fn new(stream: S, mends: bool) -> Mended<S> {
+        Mended { stream, mender: mends.then(Mender::default) }
     }
 }
 
@@ -31,7 +31,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Mended<S> {
     ) -> Poll<Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-        self.mender.mend(&mut buffer.filled_mut()[before..]);
+        if let Some(mender) = &mut self.mender {
+            mender.mend(&mut buffer.filled_mut()[before..]);
+        }
         Poll::Ready(Ok(()))
     }
 }

@@ -17,6 +17,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::grpc::status::Status;
 use crate::grpc::unary;
+use crate::metrics::ServerMetrics;
 use crate::server::authority::Mended;
 use crate::server::tls::{Acceptor, identity};
 use crate::server::worker::Desk;
@@ -58,25 +59,38 @@ pub struct Peer {
 
 /// Serves a connection to its end.
 pub async fn serve(desk: Arc<Desk>, accepted: Accepted, acceptor: Option<Acceptor>) {
-    let metrics = desk.shared.metrics.clone();
-    metrics.connections.add(1);
-    metrics.connections_open.add(1);
+    let _open = Open::new(&desk.shared.metrics);
     // Errors end this connection and nothing else, and its client has seen them.
     let served = async {
         match accepted.stream {
             Stream::Tcp(stream) => secure(&desk, TcpStream::from_std(stream)?, accepted.peer, acceptor).await,
             Stream::Unix(stream) => {
-                let stream = Mended::new(UnixStream::from_std(stream)?);
-                secure(&desk, stream, accepted.peer, acceptor).await
+                secure(&desk, UnixStream::from_std(stream)?, accepted.peer, acceptor).await
             }
         }
     };
-    let mut phase = desk.shared.phase.subscribe();
+    let mut phase = desk.shared.phase();
     tokio::select! {
         _ = served => {}
         _ = phase.wait_for(|phase| *phase == Phase::Ended) => {}
     }
-    metrics.connections_open.subtract(1);
+}
+
+/// Counts a connection as open for as long as it lives.
+struct Open(Arc<ServerMetrics>);
+
+impl Open {
+    fn new(metrics: &Arc<ServerMetrics>) -> Open {
+        metrics.connections.add(1);
+        metrics.connections_open.add(1);
+        Open(metrics.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.connections_open.subtract(1);
+    }
 }
 
 async fn secure<S>(desk: &Arc<Desk>, stream: S, name: String, acceptor: Option<Acceptor>) -> Result<(), Error>
@@ -102,10 +116,11 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin,
 {
     let config = &desk.shared.config;
+    let stream = Mended::new(stream, peer.name.starts_with("unix:"));
     let handshake = builder(config).handshake(stream);
     let mut connection = timeout(config.handshake_timeout, handshake).await??;
     let peer = Arc::new(peer);
-    let mut phase = desk.shared.phase.subscribe();
+    let mut phase = desk.shared.phase();
     let mut alive = pin!(keep_alive(connection.ping_pong(), config.keepalive_time, config.keepalive_timeout));
     let mut old = pin!(after(config.max_connection_age.map(with_jitter)));
     let mut too_old = pin!(after(None));
@@ -136,11 +151,12 @@ where
             }
             () = &mut idle, if !leaving => {
                 let limit = config.max_connection_idle.unwrap_or_default();
-                if last_call.elapsed() >= limit && !connection.has_streams() {
+                let left = limit.saturating_sub(last_call.elapsed());
+                if left.is_zero() && !connection.has_streams() {
                     leaving = true;
                     connection.graceful_shutdown();
                 }
-                idle.set(after(Some(limit)));
+                idle.set(after(Some(if left.is_zero() { limit } else { left })));
             }
             () = &mut too_old => return Ok(()),
             () = &mut alive => return Ok(()),

@@ -58,8 +58,8 @@ pub async fn serve(
     } else {
         let hosting = Hosting {
             host: desk.shared.host.clone(),
-            limit: desk.shared.config.max_receive_message_length,
-            ending: desk.shared.phase.subscribe(),
+            decoder: desk.shared.decoder(&head),
+            ending: desk.shared.phase(),
         };
         hosted::serve(hosting, (path.to_owned(), parts.headers), head, peer, body, respond).await;
     }
@@ -75,8 +75,7 @@ async fn unary_infer(
 ) {
     let config = &desk.shared.config;
     let arrival = Arrival::new(&head);
-    let receive = unary::receive(&mut body, head.encoding, config.max_receive_message_length);
-    let message = match arrival.in_time(receive).await {
+    let message = match arrival.in_time(unary::receive(&mut body, desk.shared.decoder(&head))).await {
         Ok(message) => message,
         Err(status) => return refuse(desk, &mut respond, &status),
     };
@@ -174,8 +173,19 @@ impl Admitted {
         let Arrival { arrived, deadline } = arrival;
         let expires = timeout.and_then(|timeout| arrived.checked_add(timeout));
         let responder = Responder { format, id, requested, encoding, route };
-        let pending =
-            Pending { tensors, rows, batched, key, level, arrived, deadline, expires, parameters, responder };
+        let pending = Pending {
+            tensors,
+            rows,
+            batched,
+            key,
+            level,
+            counts: true,
+            arrived,
+            deadline,
+            expires,
+            parameters,
+            responder,
+        };
         (queue, pending)
     }
 }

@@ -140,7 +140,8 @@ impl AsyncListener {
         Ok(match self {
             AsyncListener::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
-                stream.set_nodelay(true)?;
+                // It fails for a client that is gone already, which its first read will tell.
+                let _ = stream.set_nodelay(true);
                 Accepted { stream: Stream::Tcp(stream.into_std()?), peer: name(address) }
             }
             AsyncListener::Unix(listener, _) => {

@@ -12,7 +12,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use crate::grpc::budget::Budget;
 use crate::grpc::compression::Encoding;
+use crate::grpc::frame::Decoder;
+use crate::grpc::head::Head;
 use crate::hosted::Host;
 use crate::metrics::ServerMetrics;
 use crate::models::Models;
@@ -27,6 +30,8 @@ pub struct Config {
     pub workers: usize,
     /// Bytes of a request's message at most.
     pub max_receive_message_length: usize,
+    /// Bytes of requests at most that are not complete, over all connections.
+    pub max_buffered_bytes: usize,
     /// Calls that one connection may have open.
     pub max_concurrent_streams: u32,
     /// Bytes of a request's metadata at most.
@@ -54,6 +59,7 @@ impl Default for Config {
         Config {
             workers: 1,
             max_receive_message_length: i32::MAX as usize,
+            max_buffered_bytes: usize::MAX,
             max_concurrent_streams: 4096,
             max_metadata_size: 16 << 10,
             keepalive_time: Some(Duration::from_secs(7200)),
@@ -98,7 +104,21 @@ pub struct Shared {
     pub host: Arc<Host>,
     /// What happens.
     pub metrics: Arc<ServerMetrics>,
+    /// What requests that are not complete hold.
+    pub budget: Arc<Budget>,
     phase: watch::Sender<Phase>,
+}
+
+impl Shared {
+    /// How far the end of the server has come.
+    pub fn phase(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+
+    /// A decoder of a request's messages.
+    pub fn decoder(&self, head: &Head) -> Decoder {
+        Decoder::new(head.encoding, self.config.max_receive_message_length, &self.budget)
+    }
 }
 
 /// A gRPC server.
@@ -116,6 +136,7 @@ impl Server {
     /// A server that does not listen yet.
     pub fn new(config: Config) -> Server {
         let shared = Shared {
+            budget: Arc::new(Budget::new(config.max_buffered_bytes)),
             config,
             models: Models::default(),
             host: Arc::default(),

@@ -1,5 +1,6 @@
 //! A thread that moves bytes: one event loop, its connections, and the answers it is to send.
 
+use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::grpc::unary;
+use crate::grpc::{frame, unary};
 use crate::queue::Queue;
 use crate::queue::pending::{Letter, Mailbox, Pending, Route};
 use crate::server::connection::{self, Accepted};
@@ -123,7 +124,7 @@ async fn run(index: usize, desk: Arc<Desk>, mut intake: mpsc::UnboundedReceiver<
     if index == 0 {
         tokio::spawn(sweep(desk.shared.clone()));
     }
-    let mut phase = desk.shared.phase.subscribe();
+    let mut phase = desk.shared.phase();
     loop {
         let work = tokio::select! {
             work = intake.recv() => work,
@@ -148,7 +149,7 @@ async fn run(index: usize, desk: Arc<Desk>, mut intake: mpsc::UnboundedReceiver<
 
 /// Hands connections to the worker that has the fewest.
 async fn accept(desk: Arc<Desk>, listener: Listener, acceptor: Option<Acceptor>) {
-    let mut phase = desk.shared.phase.subscribe();
+    let mut phase = desk.shared.phase();
     let listener = match listener.into_async() {
         Ok(listener) => listener,
         Err(error) => return eprintln!("kerve-wire: cannot accept connections: {error}"),
@@ -168,6 +169,7 @@ async fn accept(desk: Arc<Desk>, listener: Listener, acceptor: Option<Acceptor>)
                     return;
                 }
             }
+            Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
             // Out of file descriptors, most likely: others must go before more can come.
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
@@ -197,6 +199,7 @@ async fn send_answers(mailbox: Arc<Mailbox>) {
 fn deliver(mailbox: &Mailbox, Letter { route, encoding, answer }: Letter) {
     match route {
         Route::Unary(mut respond, in_flight) => {
+            let answer = answer.map(|framed| frame::encode(framed, encoding));
             if let Ok(frame) = &answer {
                 mailbox.metrics().bytes_sent.add(frame.len() as u64);
             }

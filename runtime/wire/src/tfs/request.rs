@@ -1,5 +1,8 @@
 //! `tensorflow.serving.PredictRequest`, from the wire.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use compact_str::{CompactString, ToCompactString, format_compact};
 use smallvec::SmallVec;
 
@@ -17,11 +20,12 @@ pub const SIGNATURE: &str = "serving_default";
 /// Decodes a request; tensors in `tensor_content` share the message's memory.
 pub fn decode(message: &Rope) -> Result<Infer, Malformed> {
     let mut infer = Infer::default();
+    let mut positions = HashMap::new();
     let mut reader = Reader::new(message);
     while let Some((field, wire)) = reader.field()? {
         match field {
             1 => model_spec(reader.message(wire)?, &mut infer)?,
-            2 => put_input(&mut infer.inputs, input(reader.message(wire)?)?),
+            2 => put_input(&mut infer.inputs, &mut positions, input(reader.message(wire)?)?),
             3 => infer.outputs.push(Wanted { name: reader.text(wire)?, classes: 0 }),
             _ => reader.skip(field, wire)?,
         }
@@ -30,10 +34,13 @@ pub fn decode(message: &Rope) -> Result<Infer, Malformed> {
 }
 
 /// Adds an entry of the map of inputs: of several with one name the last counts.
-fn put_input(inputs: &mut Vec<Input>, input: Input) {
-    match inputs.iter_mut().find(|known| known.name == input.name) {
-        Some(known) => *known = input,
-        None => inputs.push(input),
+fn put_input(inputs: &mut Vec<Input>, positions: &mut HashMap<CompactString, usize>, input: Input) {
+    match positions.entry(input.name.clone()) {
+        Entry::Occupied(known) => inputs[*known.get()] = input,
+        Entry::Vacant(place) => {
+            place.insert(inputs.len());
+            inputs.push(input);
+        }
     }
 }
 
