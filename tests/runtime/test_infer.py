@@ -294,7 +294,7 @@ def test_a_model_that_fails_is_internal_and_says_nothing_of_itself(
 
 def test_calls_that_are_not_offered_are_unimplemented(client: triton.InferenceServerClient) -> None:
     with pytest.raises(InferenceServerException) as caught:
-        client.get_inference_statistics()
+        client.get_system_shared_memory_status()
     assert caught.value.status() == "StatusCode.UNIMPLEMENTED"
 
 

@@ -282,10 +282,10 @@ def test_a_repository_that_is_not_there_ends_with_2(tmp_path: Path) -> None:
 
 def test_a_server_that_is_told_to_stop_loads_no_more(tmp_path: Path, publish: Publish) -> None:
     publish(tmp_path, "scalar")
-    server = Server(Repository(tmp_path), GrpcioTransport(), threads=1, max_queue_size=1)
+    server = Server([Repository(tmp_path)], GrpcioTransport())
     server.listen("127.0.0.1:0")
     server.stopping.set()
-    assert server.load() == []
+    assert server.load() == {}
     assert server.drain(1)
 
 

@@ -7,11 +7,14 @@ __all__ = [
     "ArtifactError",
     "Code",
     "DeadlineExceededError",
+    "FailedPreconditionError",
     "InternalError",
     "InvalidArgumentError",
     "NotFoundError",
+    "PermissionDeniedError",
     "ResourceExhaustedError",
     "ServingError",
+    "UnauthenticatedError",
     "UnavailableError",
     "UnimplementedError",
     "error_for",
@@ -90,6 +93,24 @@ class UnimplementedError(ServingError):
     code = Code.UNIMPLEMENTED
 
 
+class FailedPreconditionError(ServingError):
+    """The server is not set up for what was asked."""
+
+    code = Code.FAILED_PRECONDITION
+
+
+class UnauthenticatedError(ServingError):
+    """The call carries no token that the server knows."""
+
+    code = Code.UNAUTHENTICATED
+
+
+class PermissionDeniedError(ServingError):
+    """The caller's token does not allow this call."""
+
+    code = Code.PERMISSION_DENIED
+
+
 class InternalError(ServingError):
     """The model failed on a request that was well formed; the server's log says why."""
 
@@ -112,6 +133,9 @@ BY_CODE: dict[Code, type[ServingError]] = {
         ResourceExhaustedError,
         DeadlineExceededError,
         UnimplementedError,
+        FailedPreconditionError,
+        UnauthenticatedError,
+        PermissionDeniedError,
         InternalError,
     )
 }

@@ -1,58 +1,88 @@
 """The life of a server: listen, load, serve, drain."""
 
-import logging
 import threading
 import time
+from dataclasses import dataclass, field
 
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 
 from kerve.runtime import rpc
-from kerve.runtime.artifact import read_artifact
 from kerve.runtime.catalog import Catalog
-from kerve.runtime.errors import ArtifactError, ServingError, UnavailableError
-from kerve.runtime.executor import Executor
-from kerve.runtime.model import Model, load
+from kerve.runtime.errors import ArtifactError, UnavailableError
+from kerve.runtime.lifecycle.manager import ControlMode, ModelManager
+from kerve.runtime.lifecycle.poller import Poller
+from kerve.runtime.lifecycle.served import Limits, ServedVersion
+from kerve.runtime.lifecycle.states import State
+from kerve.runtime.logs import LogControl
 from kerve.runtime.protocol import oip
 from kerve.runtime.repository import Repository
 from kerve.runtime.servicers.oip import OipServicer
-from kerve.runtime.transport.base import DEFAULT, Queue, ServedModel, Transport
+from kerve.runtime.servicers.repository import RepositoryServicer
+from kerve.runtime.servicers.settings import SettingsServicer
+from kerve.runtime.servicers.statistics import StatisticsServicer
+from kerve.runtime.transport.base import Transport
 
-__all__ = ["Server"]
-
-log = logging.getLogger(__name__)
+__all__ = ["Server", "ServerOptions"]
 
 # Seconds that answers have to reach their clients, however late it is.
 LAST_WORDS = 1.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class ServerOptions:
+    """How a server treats its models."""
+
+    mode: ControlMode = "none"
+    # With explicit control, the models to load at the start; "*": all.
+    load_models: tuple[str, ...] = ()
+    # Seconds between two looks at the repositories, with `poll`.
+    poll_seconds: float = 15.0
+    # Whether the server is ready only while every model that is to serve does.
+    strict_readiness: bool = False
+    load_threads: int = 4
+    limits: Limits = field(default_factory=Limits)
+
+
 class Server:
-    """Serves the newest version of every model of a repository.
+    """Serves the models of some repositories.
 
     A model that cannot be loaded is logged and known as not ready; it does not keep the others from being
     served.
     """
 
     def __init__(
-        self, repository: Repository, transport: Transport, *, threads: int, max_queue_size: int
+        self,
+        repositories: list[Repository],
+        transport: Transport,
+        options: ServerOptions | None = None,
+        *,
+        logs: LogControl | None = None,
     ) -> None:
-        self._repository = repository
+        self._repositories = repositories
         self._transport = transport
-        self._threads = threads
-        self._max_queue_size = max_queue_size
-        self._catalog: Catalog[Model] = Catalog()
-        self._queues: list[Queue] = []
-        self._executors: list[Executor] = []
+        self._options = options = options or ServerOptions()
+        self._catalog: Catalog[ServedVersion] = Catalog()
+        self.manager = ModelManager(
+            repositories,
+            transport,
+            self._catalog,
+            mode=options.mode,
+            limits=options.limits,
+            load_threads=options.load_threads,
+        )
+        self._logs = logs or LogControl()
+        seconds = options.poll_seconds if options.mode == "poll" else None
+        self._poller = Poller(self._refresh, seconds)
         self._health = health.HealthServicer()
-        self._ready = False
+        self._loaded = False
         self.stopping = threading.Event()
 
     def listen(self, address: str) -> int:
         """Answer on `host:port` from now on, but serve no model yet; return the port."""
         self._host_services()
-        for name in self._repository.models():
-            self._catalog.publish(name, {})
-            self._transport.publish(name, {})
+        if self._options.mode != "explicit":
+            self.manager.announce()
         try:
             port = self._transport.add_insecure_port(address)
         except RuntimeError as error:
@@ -63,25 +93,31 @@ class Server:
         self._transport.start()
         return port
 
-    def load(self) -> list[tuple[str, int]]:
-        """Load every model and serve it; return the names and versions that are served.
+    def load(self) -> dict[str, list[int]]:
+        """Load what is to be loaded at the start and serve it; return the versions that serve, by model.
 
-        Ends early once `stopping` is set. ArtifactError when not one model can be served.
+        Ends early once `stopping` is set. ArtifactError when not one model can be served and none can come
+        later.
         """
-        served: list[tuple[str, int]] = []
-        for name in self._repository.models():
-            if self.stopping.is_set():
-                return served
-            if (version := self._load_newest(name)) is not None:
-                served.append((name, version))
-        if not served:
+        self._load_at_start()
+        served: dict[str, list[int]] = {}
+        for each in self.manager.served():
+            served.setdefault(each.name, []).append(each.version)
+        if not served and self._options.mode == "none" and not self.stopping.is_set():
+            paths = ", ".join(str(repository.path) for repository in self._repositories)
             raise ArtifactError(
-                f"no model of {self._repository.path} can be served; "
+                f"no model of {paths} can be served; "
                 "expected <model>/<version>/model.onnx, with a number as the version"
             )
-        self._ready = True
-        self._set_health(HealthCheckResponse.SERVING)
+        if not self.stopping.is_set():
+            self._loaded = True
+            self._poller.start()
+            self._tell_health()
         return served
+
+    def reload(self) -> None:
+        """Look at the repositories again, soon and in another thread; safe in a signal handler."""
+        self._poller.wake()
 
     def drain(self, timeout: float) -> bool:
         """Refuse new work, finish what was accepted within `timeout` seconds, then close every connection.
@@ -89,52 +125,56 @@ class Server:
         Returns whether all of it was finished; the rest is answered with UNAVAILABLE, if it can be stopped.
         """
         end = time.monotonic() + timeout
-        self._ready = False
+        self.stopping.set()
+        self._poller.stop()
         self._health.enter_graceful_shutdown()
-        for queue in self._queues:
-            queue.close()
-        for executor in self._executors:
-            executor.join(max(0.0, end - time.monotonic()))
-        late = [executor for executor in self._executors if executor.is_alive()]
-        for executor in late:
-            executor.terminate()
-        for executor in late:
-            executor.join(LAST_WORDS)
+        finished = self.manager.stop(end)
         self._transport.stop(max(LAST_WORDS, end - time.monotonic())).wait()
-        return not late
+        return finished
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests should be sent here."""
+        if not self._loaded or self.stopping.is_set():
+            return False
+        if not self._options.strict_readiness:
+            return True
+        lines = self.manager.index()
+        asked = {line.name for line in lines if line.reason not in ("not loaded", "unloaded")}
+        return asked <= {line.name for line in lines if line.state is State.READY}
+
+    def _load_at_start(self) -> None:
+        explicit = self._options.mode == "explicit"
+        names = list(self._options.load_models) if explicit else self.manager.announce()
+        if "*" in names:
+            names = self.manager.announce()
+        loading = threading.Thread(target=self.manager.load_all, args=(names,), name="load", daemon=True)
+        loading.start()
+        while loading.is_alive() and not self.stopping.is_set():
+            loading.join(0.01)
+
+    def _refresh(self) -> None:
+        self.manager.refresh()
+        self._tell_health()
 
     def _host_services(self) -> None:
-        servicer = OipServicer(self._catalog, ready=lambda: self._ready)
-        rpc.add_service(self._transport, oip.SERVICE, rpc.methods_of(oip.SERVICE, servicer))
+        servicers = (
+            OipServicer(
+                self._catalog, ready=lambda: self.ready, accepting=lambda: not self.stopping.is_set()
+            ),
+            RepositoryServicer(self.manager),
+            StatisticsServicer(self.manager),
+            SettingsServicer(self._logs, self._catalog.find),
+        )
+        methods = {
+            name: method for each in servicers for name, method in rpc.methods_of(oip.SERVICE, each).items()
+        }
+        rpc.add_service(self._transport, oip.SERVICE, methods)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._transport)
         rpc.add_reflection(self._transport, [oip.SERVICE.full_name, health.SERVICE_NAME])
-        self._set_health(HealthCheckResponse.NOT_SERVING)
+        self._tell_health()
 
-    def _set_health(self, status: int) -> None:
+    def _tell_health(self) -> None:
+        status = HealthCheckResponse.SERVING if self.ready else HealthCheckResponse.NOT_SERVING
         for service in (health.OVERALL_HEALTH, oip.SERVICE.full_name):
             self._health.set(service, status)
-
-    def _load_newest(self, name: str) -> int | None:
-        """Serve the newest version that loads; return it, or None when none does."""
-        for version in reversed(self._repository.versions(name)):
-            begin = time.monotonic()
-            try:
-                model = load(read_artifact(self._repository.folder(name, version)), threads=self._threads)
-            except ServingError as error:
-                log.error("model %r version %d is not served: %s", name, version, error)
-            except Exception:  # one model that cannot load never keeps the server from serving the others
-                log.exception("model %r version %d is not served", name, version)
-            else:
-                log.info("model %r version %d is ready after %.2f s", name, version, time.monotonic() - begin)
-                self._serve(name, version, model)
-                return version
-        return None
-
-    def _serve(self, name: str, version: int, model: Model) -> None:
-        queue = self._transport.attach(ServedModel(name, version, model.signature, self._max_queue_size))
-        executor = Executor(model, queue, name=f"{name}/{version}")
-        executor.start()
-        self._queues.append(queue)
-        self._executors.append(executor)
-        self._catalog.publish(name, {DEFAULT: model, str(version): model})
-        self._transport.publish(name, {DEFAULT: queue, str(version): queue})

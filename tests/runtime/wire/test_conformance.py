@@ -10,6 +10,7 @@ import pytest
 
 from kerve.runtime.signature import Signature, TensorSpec
 from kerve.runtime.transport.base import DEFAULT, ServedModel, Transport
+from kerve.runtime.transport.batching import Batching, QueuePolicy
 from kerve.runtime.transport.grpcio import GrpcioTransport
 from kerve.runtime.transport.wire import WireTransport
 
@@ -44,7 +45,9 @@ def channels() -> Iterator[Mapping[str, grpc.Channel]]:
     transports: list[Transport] = [WireTransport(), GrpcioTransport()]
     running = []
     for transport in transports:
-        queue = transport.attach(ServedModel("m", 3, SIGNATURE, max_queue_size=16))
+        queue = transport.attach(
+            ServedModel("m", 3, SIGNATURE, Batching(policies=(QueuePolicy(max_queue_size=16),)))
+        )
         threading.Thread(target=execute, args=(queue,), daemon=True).start()
         transport.publish("m", {DEFAULT: queue, "3": queue, "best": queue})
         transport.publish("loading", {})

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kerve.inference import grpc_service_pb2 as pb
+from kerve.runtime.config.complete import PLATFORM
 from kerve.runtime.datatypes import DATATYPES, Array
 from kerve.runtime.errors import InvalidArgumentError, UnimplementedError
 from kerve.runtime.protocol.tensors import from_raw, from_typed, to_raw
@@ -21,8 +22,17 @@ __all__ = ["SERVICE", "InferRequest", "decode_request", "encode_response", "mode
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 
-# Triton's name for an ONNX model; clients choose their defaults by it.
-PLATFORM = "onnxruntime_onnx"
+# In Triton's words.
+EXTENSIONS = (
+    "classification",
+    "model_configuration",
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "parameters",
+    "schedule_policy",
+    "statistics",
+    "logging",
+)
 
 # Parameters that change what a tensor means: to ignore them would be to answer wrongly.
 UNSUPPORTED = {
@@ -41,8 +51,14 @@ class InferRequest:
     parameters: Mapping[str, Any]
 
     @property
+    def priority(self) -> int:
+        """The request's own `priority`; 0 for none."""
+        priority = self.parameters.get("priority", 0)
+        return priority if isinstance(priority, int) else 0
+
+    @property
     def timeout(self) -> float | None:
-        """Seconds that the request's own `timeout` (microseconds, 0 for none) leaves for the answer."""
+        """Seconds that the request's own `timeout` (microseconds, 0 for none) lets it wait."""
         microseconds = self.parameters.get("timeout", 0)
         return microseconds / 1e6 if isinstance(microseconds, int) and microseconds > 0 else None
 
@@ -145,8 +161,8 @@ def numeric(spec: TensorSpec) -> list[int]:
 
 
 def server_metadata(name: str, version: str) -> pb.ServerMetadataResponse:
-    """Return the description of the server; it has none of the protocol's extensions."""
-    return pb.ServerMetadataResponse(name=name, version=version)
+    """Return the description of the server, with Triton's names for the extensions it has."""
+    return pb.ServerMetadataResponse(name=name, version=version, extensions=EXTENSIONS)
 
 
 def server_live(*, live: bool) -> pb.ServerLiveResponse:

@@ -35,11 +35,11 @@ class InferServicer:
             asked.inputs,
             rows=asked.rows,
             requested=asked.requested,
-            deadline=deadline(context.time_remaining(), asked.timeout),
+            deadline=deadline(context.time_remaining()),
             parameters=asked.parameters,
         )
         context.add_callback(work.abandon)
-        queue.put(work)
+        queue.put(work, priority=asked.priority, timeout=asked.timeout)
         return oip.encode_response(request, served.version, served.signature, work.wait())
 
     def wait_until_idle(self, timeout: float | None) -> bool:

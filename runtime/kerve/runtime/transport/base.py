@@ -15,13 +15,14 @@ from __future__ import annotations  # grpc's classes take type arguments in the 
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import grpc
 
 from kerve.runtime.datatypes import Array
 from kerve.runtime.signature import Signature
+from kerve.runtime.transport.batching import Batching
 
 __all__ = ["DEFAULT", "Batch", "Queue", "ServedModel", "Transport"]
 
@@ -36,8 +37,7 @@ class ServedModel:
     name: str
     version: int
     signature: Signature
-    # Requests that may wait; one more is refused with RESOURCE_EXHAUSTED.
-    max_queue_size: int
+    batching: Batching = field(default_factory=Batching)
 
 
 class Batch(Protocol):
@@ -50,6 +50,10 @@ class Batch(Protocol):
     @property
     def rows(self) -> int:
         """Rows of the batch dimension; 1 for a model without one."""
+
+    @property
+    def requests(self) -> int:
+        """How many requests, or parts of one that was split, are in it."""
 
     @property
     def requested(self) -> frozenset[str] | None:
@@ -81,6 +85,14 @@ class Queue(Protocol):
 
     def close(self) -> None:
         """Refuse new requests with UNAVAILABLE; what waits is still taken."""
+
+    def statistics(self) -> dict[str, Any]:
+        """Return what has happened here: numbers since the beginning, durations in nanoseconds.
+
+        `requests`, `rows`, `batches`, `waiting` (now), `codes` (requests by the status they ended with), and
+        the histograms `succeeded`, `failed` (arrival to answer), `waited` (arrival to computation) and
+        `computed` (of batches), each with `bounds` in microseconds, `counts` and `sum`.
+        """
 
 
 class Transport(Protocol):

@@ -11,13 +11,9 @@ import grpc
 import kerve_wire
 from kerve.runtime.signature import TensorSpec
 from kerve.runtime.transport.base import Queue, ServedModel
+from kerve.runtime.transport.batching import Batching
 
 __all__ = ["WireTransport"]
-
-
-#: A request of more rows is split. The queue's limit, in requests, bounds what a batch can hold before this
-#: does; each piece counts as one, so that a small number here would refuse a client's one large batch.
-_MOST_ROWS = 1 << 16
 
 
 class WireTransport:
@@ -30,14 +26,13 @@ class WireTransport:
 
     def attach(self, served: ServedModel) -> kerve_wire.Queue:
         """Make a queue for a model version."""
-        policy = kerve_wire.QueuePolicy(max_queue_size=served.max_queue_size)
         return self._server.attach(
             served.name,
             served.version,
             [wire_spec(spec) for spec in served.signature.inputs],
             [wire_spec(spec) for spec in served.signature.outputs],
             batched=served.signature.batched,
-            options=kerve_wire.QueueOptions(max_batch_size=_MOST_ROWS, policies=(policy,)),
+            options=wire_options(served.batching),
         )
 
     def publish(self, name: str, routes: Mapping[str, Queue]) -> None:
@@ -87,3 +82,9 @@ class WireTransport:
 def wire_spec(spec: TensorSpec) -> kerve_wire.TensorSpec:
     """Return the spec as the wire has it."""
     return kerve_wire.TensorSpec(spec.name, spec.datatype, spec.shape, spec.labels, spec.optional)
+
+
+def wire_options(batching: Batching) -> kerve_wire.QueueOptions:
+    """Return the options as the wire has them: the same names."""
+    policies = tuple(kerve_wire.QueuePolicy(**vars(policy)) for policy in batching.policies)
+    return kerve_wire.QueueOptions(**{**vars(batching), "policies": policies})
