@@ -4,7 +4,7 @@ from __future__ import annotations  # grpc's classes take type arguments in the 
 
 import functools
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,13 +14,13 @@ from kerve.runtime import rpc
 from kerve.runtime.catalog import Catalog
 from kerve.runtime.errors import UnavailableError
 from kerve.runtime.protocol import oip
-from kerve.runtime.servicers.infer import InferServicer
+from kerve.runtime.servicers.infer import InferServicer, InFlight
 from kerve.runtime.transport.base import Queue, ServedModel
 from kerve.runtime.transport.local_queue import LocalQueue
 
 __all__ = ["GrpcioTransport"]
 
-# A call of ModelInfer keeps its thread until it is answered, so this bounds the calls that wait, over all
+# A call of inference keeps its thread until it is answered, so this bounds the calls that wait, over all
 # models. Threads start when they are needed. Everything else has threads of its own, so that health and
 # metadata answer while inference is overloaded.
 INFERENCE_THREADS = 512
@@ -44,11 +44,11 @@ class GrpcioTransport:
         self._routes: Catalog[LocalQueue] = Catalog()
         self._draining = False
         self._server = grpc.server(ThreadPoolExecutor(OTHER_THREADS, "rpc"), options=OPTIONS)
-        self._infer = InferServicer(self._route)
-        infer = functools.partial(self._infer.ModelInfer)
-        # grpcio runs a method that has this attribute in the pool it names.
-        infer.experimental_thread_pool = ThreadPoolExecutor(INFERENCE_THREADS, "infer")  # type: ignore[attr-defined]  # partial takes any
-        rpc.add_service(self, oip.SERVICE, {"ModelInfer": infer})
+        self._in_flight = InFlight()
+        infer = InferServicer(self._route, self._in_flight)
+        pool = ThreadPoolExecutor(INFERENCE_THREADS, "infer")
+        methods = {name: in_pool(method, pool) for name, method in rpc.methods_of(oip.SERVICE, infer).items()}
+        rpc.add_service(self, oip.SERVICE, methods)
 
     def _route(self, name: str, version: str) -> LocalQueue:
         if self._draining:
@@ -98,7 +98,7 @@ class GrpcioTransport:
         stopped = threading.Event()
 
         def stop_when_idle() -> None:
-            self._infer.wait_until_idle(grace or 0.0)
+            self._in_flight.wait_until_idle(grace or 0.0)
             self._server.stop(None).wait()
             stopped.set()
 
@@ -108,3 +108,10 @@ class GrpcioTransport:
     def wait_for_termination(self, timeout: float | None = None) -> bool:
         """Wait until stopped; return whether the time was over first."""
         return self._server.wait_for_termination(timeout)
+
+
+def in_pool(method: Callable[..., Any], pool: ThreadPoolExecutor) -> Callable[..., Any]:
+    """Return a method that grpcio runs in a pool of its own."""
+    separate = functools.partial(method)
+    separate.experimental_thread_pool = pool  # type: ignore[attr-defined]  # partial takes any, grpcio reads it
+    return separate
