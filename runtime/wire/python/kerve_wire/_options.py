@@ -82,6 +82,8 @@ class QueueOptions:
     preserve_ordering: bool = False
     # Sizes to which batches are padded, with copies of the last row; the padding is cut off from the outputs.
     batch_buckets: tuple[int, ...] = ()
+    # Whether a full queue and a request that waited for too long are UNAVAILABLE, as in Triton.
+    triton_codes: bool = False
 
     def fields(self) -> dict[str, object]:
         """Return the options by name, as the native half takes them."""

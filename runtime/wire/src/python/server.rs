@@ -74,6 +74,11 @@ impl PyServer {
         self.server.shared().models.withdraw(name);
     }
 
+    /// Ask for a bearer token from now on; by its SHA-256, whether it permits inference.
+    fn set_tokens(&self, known: HashMap<[u8; 32], bool>) {
+        self.server.shared().tokens.set(known);
+    }
+
     /// Bind an address and return its port; `credentials`: key, certificates, client roots, whether these are required.
     ///
     /// A path is a file that is looked at again now and then, bytes are PEM.
@@ -219,6 +224,7 @@ fn queue_options(options: &Fields<'_, '_>) -> PyResult<Options> {
         default_priority: options.get("default_priority_level")?,
         preserve_ordering: options.get("preserve_ordering")?,
         buckets: ascending("batch_buckets")?,
+        triton_codes: options.get("triton_codes")?,
     })
 }
 

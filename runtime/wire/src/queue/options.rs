@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::grpc::status::Code;
+
 /// The options of one queue.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -19,6 +21,8 @@ pub struct Options {
     pub preserve_ordering: bool,
     /// Sizes to which batches are padded, ascending; empty: none.
     pub buckets: Vec<usize>,
+    /// Whether a full queue and a request that waited for too long are UNAVAILABLE, as in Triton.
+    pub triton_codes: bool,
 }
 
 /// What holds for the requests of one priority.
@@ -71,6 +75,7 @@ impl Default for Options {
             default_priority: 1,
             preserve_ordering: false,
             buckets: Vec::new(),
+            triton_codes: false,
         }
     }
 }
@@ -81,6 +86,11 @@ impl Options {
         let levels = self.policies.len();
         let chosen = usize::try_from(priority).ok().filter(|chosen| (1..=levels).contains(chosen));
         chosen.unwrap_or(self.default_priority.clamp(1, levels)) - 1
+    }
+
+    /// An honest code, or the one of Triton where its codes are wanted.
+    pub fn code(&self, honest: Code) -> Code {
+        if self.triton_codes { Code::Unavailable } else { honest }
     }
 
     /// The rows that a batch of `rows` is padded to.

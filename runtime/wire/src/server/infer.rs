@@ -51,6 +51,11 @@ pub async fn serve(
         Err(Refusal::Grpc(status)) => return refuse(&desk, &mut respond, &status),
     };
     let path = parts.uri.path();
+    if (path == STREAM || NATIVE.iter().any(|(native, ..)| *native == path))
+        && let Err(status) = desk.shared.tokens.check(&parts.headers)
+    {
+        return refuse(&desk, &mut respond, &status);
+    }
     if let Some((_, decode, format)) = NATIVE.iter().find(|(native, ..)| *native == path) {
         unary_infer(&desk, head, *decode, *format, body, respond).await;
     } else if path == STREAM {

@@ -5,6 +5,7 @@ pub mod connection;
 pub mod infer;
 pub mod listener;
 pub mod tls;
+pub mod tokens;
 pub mod worker;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +19,7 @@ use crate::metrics::ServerMetrics;
 use crate::models::Models;
 use crate::server::listener::{Address, Listener};
 use crate::server::tls::Acceptor;
+use crate::server::tokens::Tokens;
 use crate::server::worker::Worker;
 
 /// How a server behaves; the defaults are gRPC's where it has any.
@@ -94,6 +96,8 @@ pub struct Shared {
     pub config: Config,
     /// Which queue answers for which model.
     pub models: Models,
+    /// Who may call.
+    pub tokens: Tokens,
     /// Calls for Python.
     pub host: Arc<Host>,
     /// What happens.
@@ -118,6 +122,7 @@ impl Server {
         let shared = Shared {
             config,
             models: Models::default(),
+            tokens: Tokens::default(),
             host: Arc::default(),
             metrics: Arc::default(),
             phase: watch::Sender::new(Phase::Serving),
