@@ -2,28 +2,40 @@
 
 import threading
 import time
+from collections import ChainMap
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
+from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 
 from kerve.runtime import rpc
 from kerve.runtime.catalog import Catalog
 from kerve.runtime.errors import ArtifactError, UnavailableError
+from kerve.runtime.gateway import Gateway
 from kerve.runtime.lifecycle.manager import ControlMode, ModelManager
 from kerve.runtime.lifecycle.poller import Poller
 from kerve.runtime.lifecycle.served import Limits, ServedVersion
 from kerve.runtime.lifecycle.states import State
 from kerve.runtime.logs import LogControl
-from kerve.runtime.protocol import oip
+from kerve.runtime.protocol import oip, tfs
 from kerve.runtime.repository import Repository
+from kerve.runtime.security.permissions import Permission
+from kerve.runtime.security.tls import Certificates
+from kerve.runtime.security.tokens import Authority, Tokens
+from kerve.runtime.servicers.model_service import ModelServicer
 from kerve.runtime.servicers.oip import OipServicer
+from kerve.runtime.servicers.prediction import PredictionServicer
 from kerve.runtime.servicers.repository import RepositoryServicer
 from kerve.runtime.servicers.settings import SettingsServicer
 from kerve.runtime.servicers.statistics import StatisticsServicer
 from kerve.runtime.transport.base import Transport
 
-__all__ = ["Server", "ServerOptions"]
+if TYPE_CHECKING:
+    from kerve.runtime.http.server import HttpServer
+
+__all__ = ["Ports", "Server", "ServerOptions"]
 
 # Seconds that answers have to reach their clients, however late it is.
 LAST_WORDS = 1.0
@@ -41,7 +53,21 @@ class ServerOptions:
     # Whether the server is ready only while every model that is to serve does.
     strict_readiness: bool = False
     load_threads: int = 4
+    # Bytes of a request over HTTP at most.
+    max_message_bytes: int = 2**31 - 1
     limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ports:
+    """Where a server answers, and how it is protected there."""
+
+    host: str = "127.0.0.1"
+    # 0: a free one.
+    grpc_port: int = 8001
+    # None: no HTTP. 0: a free one.
+    http_port: int | None = None
+    certificates: Certificates | None = None
 
 
 class Server:
@@ -57,6 +83,7 @@ class Server:
         transport: Transport,
         options: ServerOptions | None = None,
         *,
+        authority: Authority | None = None,
         logs: LogControl | None = None,
     ) -> None:
         self._repositories = repositories
@@ -71,27 +98,32 @@ class Server:
             limits=options.limits,
             load_threads=options.load_threads,
         )
+        self._authority = authority or Authority()
         self._logs = logs or LogControl()
+        self._http: HttpServer | None = None
+        self._gateway: Gateway | None = None
         seconds = options.poll_seconds if options.mode == "poll" else None
         self._poller = Poller(self._refresh, seconds)
         self._health = health.HealthServicer()
         self._loaded = False
         self.stopping = threading.Event()
 
-    def listen(self, address: str) -> int:
-        """Answer on `host:port` from now on, but serve no model yet; return the port."""
-        self._host_services()
+    def listen(self, ports: Ports) -> tuple[int, int | None]:
+        """Answer from now on, but serve no model yet; return the ports of gRPC and of HTTP."""
+        self._authority.follow(self._tell_tokens)
+        self._authority.watch(self.stopping)
+        self._gateway = Gateway(self._transport)
+        self._host_services(self._gateway)
         if self._options.mode != "explicit":
             self.manager.announce()
-        try:
-            port = self._transport.add_insecure_port(address)
-        except RuntimeError as error:
-            raise UnavailableError(
-                f"cannot listen on {address}; choose another port if it is taken, "
-                "or an address that this machine has"
-            ) from error
+        grpc_port = self._listen_grpc(ports)
+        http_port = (
+            None if ports.http_port is None else self._listen_http(ports, ports.http_port, self._gateway)
+        )
         self._transport.start()
-        return port
+        if self._http is not None:
+            self._http.start()
+        return grpc_port, http_port
 
     def load(self) -> dict[str, list[int]]:
         """Load what is to be loaded at the start and serve it; return the versions that serve, by model.
@@ -130,6 +162,10 @@ class Server:
         self._health.enter_graceful_shutdown()
         finished = self.manager.stop(end)
         self._transport.stop(max(LAST_WORDS, end - time.monotonic())).wait()
+        if self._http is not None:
+            self._http.close()
+        if self._gateway is not None:
+            self._gateway.close()
         return finished
 
     @property
@@ -142,6 +178,41 @@ class Server:
         lines = self.manager.index()
         asked = {line.name for line in lines if line.reason not in ("not loaded", "unloaded")}
         return asked <= {line.name for line in lines if line.state is State.READY}
+
+    def _listen_grpc(self, ports: Ports) -> int:
+        address = (
+            f"[{ports.host}]:{ports.grpc_port}" if ":" in ports.host else f"{ports.host}:{ports.grpc_port}"
+        )
+        try:
+            if ports.certificates is not None:
+                return self._transport.add_secure_port(address, ports.certificates)
+            return self._transport.add_insecure_port(address)
+        except RuntimeError as error:
+            raise UnavailableError(
+                f"cannot listen on {address}; choose another port if it is taken, "
+                "or an address that this machine has"
+            ) from error
+
+    def _listen_http(self, ports: Ports, port: int, gateway: Gateway) -> int:
+        # Only servers with this port pay for what it is made of.
+        from kerve.runtime.http.server import HttpServer
+
+        self._http = HttpServer(
+            self.manager,
+            gateway,
+            self._authority,
+            host=ports.host,
+            port=port,
+            max_body=self._options.max_message_bytes,
+            # There is no TLS on this port: what clients need a certificate for must not be had without one.
+            inference=ports.certificates is None or ports.certificates.client_roots is None,
+        )
+        return self._http.port
+
+    def _tell_tokens(self, tokens: Tokens) -> None:
+        self._transport.set_tokens(
+            {token: Permission.INFER in permissions for token, permissions in tokens.items()}
+        )
 
     def _load_at_start(self) -> None:
         explicit = self._options.mode == "explicit"
@@ -157,21 +228,25 @@ class Server:
         self.manager.refresh()
         self._tell_health()
 
-    def _host_services(self) -> None:
-        servicers = (
-            OipServicer(
-                self._catalog, ready=lambda: self.ready, accepting=lambda: not self.stopping.is_set()
+    def _host_services(self, gateway: Gateway) -> None:
+        services: dict[ServiceDescriptor, tuple[object, ...]] = {
+            oip.SERVICE: (
+                OipServicer(
+                    self._catalog, ready=lambda: self.ready, accepting=lambda: not self.stopping.is_set()
+                ),
+                RepositoryServicer(self.manager),
+                StatisticsServicer(self.manager),
+                SettingsServicer(self._logs, self._catalog.find),
             ),
-            RepositoryServicer(self.manager),
-            StatisticsServicer(self.manager),
-            SettingsServicer(self._logs, self._catalog.find),
-        )
-        methods = {
-            name: method for each in servicers for name, method in rpc.methods_of(oip.SERVICE, each).items()
+            tfs.PREDICTION_SERVICE: (PredictionServicer(self._catalog, gateway),),
+            tfs.MODEL_SERVICE: (ModelServicer(self.manager),),
         }
-        rpc.add_service(self._transport, oip.SERVICE, methods)
+        for service, servicers in services.items():
+            methods = [rpc.methods_of(service, servicer) for servicer in servicers]
+            rpc.add_service(self._transport, service, dict(ChainMap(*methods)))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._transport)
-        rpc.add_reflection(self._transport, [oip.SERVICE.full_name, health.SERVICE_NAME])
+        names = [service.full_name for service in services]
+        rpc.add_reflection(self._transport, [*names, health.SERVICE_NAME])
         self._tell_health()
 
     def _tell_health(self) -> None:

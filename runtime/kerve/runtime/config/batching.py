@@ -12,7 +12,7 @@ __all__ = ["MOST_ROWS", "batching_of"]
 MOST_ROWS = 1 << 16
 
 
-def batching_of(settings: Settings, *, max_queue_size: int) -> Batching:
+def batching_of(settings: Settings, *, max_queue_size: int, triton_codes: bool = False) -> Batching:
     """Return the options of a model's queue; `max_queue_size` is the server's limit, where the model sets
     none.
     """
@@ -34,6 +34,7 @@ def batching_of(settings: Settings, *, max_queue_size: int) -> Batching:
         default_priority_level=max(1, dynamic.default_priority_level),
         policies=tuple(policies),
         batch_buckets=settings.batch_buckets,
+        triton_codes=triton_codes,
     )
 
 

@@ -6,10 +6,11 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from kerve.inference import model_config_pb2 as pb
 from kerve.runtime.catalog import Catalog
 from kerve.runtime.config import Settings, read_settings
 from kerve.runtime.errors import (
@@ -25,7 +26,7 @@ from kerve.runtime.lifecycle.states import State, Status
 from kerve.runtime.repository import Repository, Source, scan
 from kerve.runtime.transport.base import Transport
 
-__all__ = ["ControlMode", "ModelManager"]
+__all__ = ["ControlMode", "ModelManager", "Wanted"]
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +36,33 @@ ControlMode = Literal["none", "poll", "explicit"]
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """A model that a client lists, and which of its versions."""
+
+    name: str
+    # Where it expects the model; None: wherever it is.
+    folder: Path | None
+    policy: pb.ModelVersionPolicy
+    labels: Mapping[str, int]
+
+
 @dataclass
 class Override:
     """What a client sent in place of a model's configuration, or of the whole of its folder."""
 
     config: str | None = None
     folder: "tempfile.TemporaryDirectory[str] | None" = None
+    wanted: Wanted | None = None
+
+    def settings(self, folder: Path) -> Settings:
+        """Return the settings in a model's folder, as far as they are not replaced."""
+        settings = read_settings(folder, self.config)
+        if self.wanted is None:
+            return settings
+        config = pb.ModelConfig.FromString(settings.config.SerializeToString())
+        config.version_policy.CopyFrom(self.wanted.policy)
+        return replace(settings, config=config, labels=self.wanted.labels)
 
 
 class ModelManager:
@@ -127,6 +149,35 @@ class ModelManager:
             raise NotFoundError(f"model {name!r} is not loaded here")
         self._overrides.pop(name, None)
 
+    def replace(self, models: Sequence[Wanted]) -> None:
+        """Serve the models of a client's list, and no others; raises what keeps any of them from being
+        served.
+        """
+        self._check_explicit()
+        sources = scan(self._repositories)
+        for model in models:
+            if model.name not in sources:
+                raise NotFoundError(f"model {model.name!r} is not in a repository of this server")
+            found = sources[model.name].folder
+            if model.folder is not None and model.folder.resolve() != found.resolve():
+                raise InvalidArgumentError(
+                    f"model {model.name!r}: base_path: expected {found}, got {model.folder}; "
+                    "models are served from the repositories that the server was started with"
+                )
+        names = {model.name for model in models}
+        for name, slot in list(self._slots.items()):
+            if name not in names:
+                slot.unload()
+                self._overrides.pop(name, None)
+        problems = {
+            model.name: self._update(sources[model.name], Override(wanted=model), retry=True)
+            for model in models
+        }
+        if any(problems.values()):
+            raise ArtifactError(
+                "; ".join(f"model {name!r}: {each}" for name, each in problems.items() if each)
+            )
+
     def promote(self, name: str, label: str, version: int) -> None:
         """Let a label stand for a version that serves, until the model's settings are read again."""
         slot = self._slots.get(name)
@@ -208,7 +259,7 @@ class ModelManager:
             return ""  # a client's files stand in for the folder
         settings: Settings | ServingError
         try:
-            settings = read_settings(source.folder, own.config)
+            settings = own.settings(source.folder)
         except InvalidArgumentError:
             raise
         except ServingError as error:

@@ -37,6 +37,8 @@ class Limits:
     threads: int = 1
     # Requests that may wait where a model sets no limit of its own.
     max_queue_size: int = 256
+    # Whether overload has Triton's codes.
+    triton_codes: bool = False
     # Seconds that work accepted by a version that is taken out of service has to finish.
     retire_timeout: float = 30.0
 
@@ -69,7 +71,9 @@ class ServedVersion:
         )
         artifact = read_artifact(path, settings.config.default_model_filename or "model.onnx")
         model = load(artifact, threads=threads, settings=settings)
-        batching = batching_of(settings, max_queue_size=limits.max_queue_size)
+        batching = batching_of(
+            settings, max_queue_size=limits.max_queue_size, triton_codes=limits.triton_codes
+        )
         queue = transport.attach(ServedModel(name, version, model.signature, batching))
         statistics = ServedStatistics()
         executors = tuple(

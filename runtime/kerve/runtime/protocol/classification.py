@@ -1,4 +1,6 @@
-"""Triton's classification extension: the best classes of an output, as `score:index` or `score:index:label`."""
+"""Triton's classification extension: the best classes of an output, as `score:index` or
+`score:index:label`.
+"""
 
 import numpy as np
 
@@ -10,7 +12,9 @@ __all__ = ["classify"]
 
 
 def classify(spec: TensorSpec, array: Array, count: int, *, batched: bool) -> Array:
-    """Return the best `count` classes of each row (of the whole, without a batch dimension), best first, as BYTES."""
+    """Return the best `count` classes of each row (of the whole, without a batch dimension), best first,
+    as BYTES.
+    """
     if spec.datatype == BYTES.name:
         scores = np.zeros((len(array) if batched else 1, 0))
     else:

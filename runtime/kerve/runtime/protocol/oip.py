@@ -38,6 +38,7 @@ EXTENSIONS = (
     "logging",
 )
 
+
 @dataclass(frozen=True)
 class InferRequest:
     """What a client asked for, validated against the model's signature."""

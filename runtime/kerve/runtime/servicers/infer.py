@@ -1,4 +1,6 @@
-"""inference.GRPCInferenceService/ModelInfer and ModelStreamInfer in Python, for transports without native ones."""
+"""inference.GRPCInferenceService/ModelInfer and ModelStreamInfer in Python, for transports without native
+ones.
+"""
 
 import queue
 import threading

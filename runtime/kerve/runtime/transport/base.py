@@ -21,10 +21,11 @@ from typing import Any, Protocol
 import grpc
 
 from kerve.runtime.datatypes import Array
+from kerve.runtime.security.tls import Certificates
 from kerve.runtime.signature import Signature
 from kerve.runtime.transport.batching import Batching
 
-__all__ = ["DEFAULT", "Batch", "Queue", "ServedModel", "Transport"]
+__all__ = ["DEFAULT", "Batch", "Queue", "ServedModel", "Transport", "TransportOptions"]
 
 # The route of requests that name no version.
 DEFAULT = ""
@@ -38,6 +39,15 @@ class ServedModel:
     version: int
     signature: Signature
     batching: Batching = field(default_factory=Batching)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransportOptions:
+    """How a transport is made."""
+
+    interceptors: tuple[grpc.ServerInterceptor, ...] = ()
+    # Bytes of a message at most; the default, 2 GB - 1, is the most that gRPC and protobuf carry.
+    max_message_bytes: int = 2**31 - 1
 
 
 class Batch(Protocol):
@@ -125,8 +135,14 @@ class Transport(Protocol):
     def add_insecure_port(self, address: str) -> int:
         """Listen on `host:port` without encryption; return the port, which the system chooses for port 0."""
 
-    def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> int:
+    def add_secure_port(self, address: str, certificates: Certificates) -> int:
         """Listen on `host:port` with TLS; return the port."""
+
+    def set_tokens(self, infer: Mapping[bytes, bool]) -> None:
+        """Let inference in only with a bearer token: by its SHA-256, whether it permits that.
+
+        What else is hosted is for the interceptors of `TransportOptions` to let in.
+        """
 
     def start(self) -> None:
         """Begin to accept connections."""

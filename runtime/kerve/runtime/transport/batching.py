@@ -33,3 +33,5 @@ class Batching:
     policies: tuple[QueuePolicy, ...] = (QueuePolicy(),)
     # Sizes to which batches are padded; the padding is cut off from the outputs.
     batch_buckets: tuple[int, ...] = ()
+    # Whether a full queue and a request that waited for too long are UNAVAILABLE, as in Triton.
+    triton_codes: bool = False

@@ -13,9 +13,11 @@ import grpc
 from kerve.runtime import rpc
 from kerve.runtime.catalog import Catalog
 from kerve.runtime.errors import UnavailableError
-from kerve.runtime.protocol import oip
+from kerve.runtime.protocol import oip, tfs
+from kerve.runtime.security.tls import Certificates, grpcio_credentials
 from kerve.runtime.servicers.infer import InferServicer, InFlight
-from kerve.runtime.transport.base import Queue, ServedModel
+from kerve.runtime.servicers.predict import PredictServicer
+from kerve.runtime.transport.base import Queue, ServedModel, TransportOptions
 from kerve.runtime.transport.local_queue import LocalQueue
 
 __all__ = ["GrpcioTransport"]
@@ -27,8 +29,6 @@ INFERENCE_THREADS = 512
 OTHER_THREADS = 16
 
 OPTIONS = [
-    # 2 GB - 1, the most that gRPC and protobuf carry
-    ("grpc.max_receive_message_length", 2**31 - 1),
     ("grpc.max_send_message_length", 2**31 - 1),
     # A second server on the same port must fail, not take half of the connections.
     ("grpc.so_reuseport", 0),
@@ -40,15 +40,22 @@ class GrpcioTransport:
 
     name = "grpcio"
 
-    def __init__(self) -> None:
+    def __init__(self, options: TransportOptions | None = None) -> None:
+        options = options or TransportOptions()
         self._routes: Catalog[LocalQueue] = Catalog()
         self._draining = False
-        self._server = grpc.server(ThreadPoolExecutor(OTHER_THREADS, "rpc"), options=OPTIONS)
+        self._server = grpc.server(
+            ThreadPoolExecutor(OTHER_THREADS, "rpc"),
+            interceptors=list(options.interceptors),
+            options=[*OPTIONS, ("grpc.max_receive_message_length", options.max_message_bytes)],
+        )
         self._in_flight = InFlight()
         infer = InferServicer(self._route, self._in_flight)
         pool = ThreadPoolExecutor(INFERENCE_THREADS, "infer")
         methods = {name: in_pool(method, pool) for name, method in rpc.methods_of(oip.SERVICE, infer).items()}
         rpc.add_service(self, oip.SERVICE, methods)
+        predict = in_pool(PredictServicer(self._route, self._in_flight).Predict, pool)
+        rpc.add_service(self, tfs.PREDICTION_SERVICE, {"Predict": predict})
 
     def _route(self, name: str, version: str) -> LocalQueue:
         if self._draining:
@@ -84,9 +91,12 @@ class GrpcioTransport:
         """Listen without encryption; RuntimeError when the address cannot be had."""
         return self._server.add_insecure_port(address)
 
-    def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> int:
+    def add_secure_port(self, address: str, certificates: Certificates) -> int:
         """Listen with TLS; RuntimeError when the address cannot be had."""
-        return self._server.add_secure_port(address, server_credentials)
+        return self._server.add_secure_port(address, grpcio_credentials(certificates))
+
+    def set_tokens(self, infer: Mapping[bytes, bool]) -> None:
+        """Nothing is to do: every call goes through the interceptors here."""
 
     def start(self) -> None:
         """Begin to accept connections."""

@@ -8,14 +8,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from kerve.runtime.datatypes import Array
-from kerve.runtime.errors import (
-    Code,
-    DeadlineExceededError,
-    ResourceExhaustedError,
-    ServingError,
-    UnavailableError,
-    error_for,
-)
+from kerve.runtime.errors import Code, ServingError, UnavailableError, error_for
 from kerve.runtime.transport.base import ServedModel
 from kerve.runtime.transport.batching import QueuePolicy
 from kerve.runtime.transport.local_metrics import LocalMetrics
@@ -46,6 +39,8 @@ class Request:
         # queue.
         self.expires: float | None = None
         self.delayed = False
+        # What it is answered when its time is over.
+        self.late = Code.DEADLINE_EXCEEDED
         self.metrics: LocalMetrics | None = None
         self.arrived = time.monotonic_ns()
         # When an executor took it.
@@ -90,7 +85,7 @@ class Request:
         limit = self._limit()
         expired = limit is not None and time.monotonic() >= limit
         if expired:
-            self._refuse(DeadlineExceededError("the deadline passed while the request waited"))
+            self._refuse(error_for(self.late, "the deadline passed while the request waited"))
         return expired
 
     def wait(self) -> Mapping[str, Array]:
@@ -139,14 +134,11 @@ class LocalQueue:
                     f"model {self.served.name!r} is shutting down here; try another server, or again later"
                 )
             if len(waiting) >= policy.max_queue_size:
-                raise ResourceExhaustedError(
-                    f"model {self.served.name!r} has {policy.max_queue_size} requests waiting, which is its "
-                    "limit; try again later",
-                    retry_after=min(5.0, max(0.01, self._pace * policy.max_queue_size)),
-                )
+                raise self._full(policy.max_queue_size)
             request.metrics = self._metrics
             request.expires = expiry(policy, timeout)
             request.delayed = policy.timeout_action == "DELAY"
+            request.late = Code.UNAVAILABLE if self.served.batching.triton_codes else Code.DEADLINE_EXCEEDED
             self._metrics.arrived()
             waiting.append(request)
             self._changed.notify()
@@ -181,6 +173,14 @@ class LocalQueue:
     def depth(self) -> int:
         """The number of requests that wait."""
         return sum(map(len, self._levels)) + len(self._delayed)
+
+    def _full(self, limit: int) -> ServingError:
+        code = Code.UNAVAILABLE if self.served.batching.triton_codes else Code.RESOURCE_EXHAUSTED
+        return error_for(
+            code,
+            f"model {self.served.name!r} has {limit} requests waiting, which is its limit; try again later",
+            retry_after=min(5.0, max(0.01, self._pace * limit)),
+        )
 
     def _level(self, priority: int) -> int:
         levels = len(self._policies)

@@ -9,8 +9,9 @@ from typing import Any
 import grpc
 
 import kerve_wire
+from kerve.runtime.security.tls import Certificates
 from kerve.runtime.signature import TensorSpec
-from kerve.runtime.transport.base import Queue, ServedModel
+from kerve.runtime.transport.base import Queue, ServedModel, TransportOptions
 from kerve.runtime.transport.batching import Batching
 
 __all__ = ["WireTransport"]
@@ -21,8 +22,12 @@ class WireTransport:
 
     name = "wire"
 
-    def __init__(self, options: kerve_wire.ServerOptions | None = None) -> None:
-        self._server = kerve_wire.Server(options)
+    def __init__(self, options: TransportOptions | None = None) -> None:
+        options = options or TransportOptions()
+        self._server = kerve_wire.Server(
+            kerve_wire.ServerOptions(max_receive_message_length=options.max_message_bytes),
+            interceptors=options.interceptors,
+        )
 
     def attach(self, served: ServedModel) -> kerve_wire.Queue:
         """Make a queue for a model version."""
@@ -60,11 +65,18 @@ class WireTransport:
         """Listen without encryption; RuntimeError when the address cannot be had."""
         return self._server.add_insecure_port(address)
 
-    def add_secure_port(
-        self, address: str, server_credentials: grpc.ServerCredentials | kerve_wire.Credentials
-    ) -> int:
-        """Listen with TLS; TypeError for grpcio's own credentials, which cannot be read from Python."""
-        return self._server.add_secure_port(address, server_credentials)
+    def add_secure_port(self, address: str, certificates: Certificates) -> int:
+        """Listen with TLS; RuntimeError when the address cannot be had."""
+        certificates.read()  # says what is wrong better than the wire does
+        roots = certificates.client_roots
+        credentials = kerve_wire.Credentials(
+            certificates.key, certificates.chain, roots, require_client_auth=roots is not None
+        )
+        return self._server.add_secure_port(address, credentials)
+
+    def set_tokens(self, infer: Mapping[bytes, bool]) -> None:
+        """Let inference in only with a bearer token: by its SHA-256, whether it permits that."""
+        self._server.set_tokens(infer)
 
     def start(self) -> None:
         """Begin to accept connections."""
