@@ -29,6 +29,7 @@ from kerve.runtime.servicers.oip import OipServicer
 from kerve.runtime.servicers.prediction import PredictionServicer
 from kerve.runtime.servicers.repository import RepositoryServicer
 from kerve.runtime.servicers.settings import SettingsServicer
+from kerve.runtime.servicers.shared_memory import SharedMemoryServicer
 from kerve.runtime.servicers.statistics import StatisticsServicer
 from kerve.runtime.transport.base import Transport
 
@@ -237,6 +238,7 @@ class Server:
                 RepositoryServicer(self.manager),
                 StatisticsServicer(self.manager),
                 SettingsServicer(self._logs, self._catalog.find),
+                SharedMemoryServicer(),
             ),
             tfs.PREDICTION_SERVICE: (PredictionServicer(self._catalog, gateway),),
             tfs.MODEL_SERVICE: (ModelServicer(self.manager),),

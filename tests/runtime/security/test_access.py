@@ -167,7 +167,7 @@ def test_tls_with_and_without_client_certificates(
     transport: str, tmp_path: Path, certificates: Path, publish: Publish, serve: Serve
 ) -> None:
     publish(tmp_path, "echo_fp32")
-    given = ("--transport", transport, "--grpc-server-cert", f"{certificates}/server.pem")
+    given: tuple[str, ...] = ("--transport", transport, "--grpc-server-cert", f"{certificates}/server.pem")
     given += ("--grpc-server-key", f"{certificates}/server.key", "--http-port", "-1")
     root = f"{certificates}/root.pem"
     key, chain = f"{certificates}/client.key", f"{certificates}/client.pem"
