@@ -40,6 +40,8 @@ class ServerOptions:
     compression: Literal["gzip", "deflate"] | None = None
     # Whether several processes may listen on one port.
     so_reuseport: bool = False
+    # Whether a servicer answers ModelInfer for tensors in shared memory; if not, they are refused.
+    host_shared_memory: bool = False
 
     def fields(self) -> dict[str, object]:
         """Return the options by name, as the native half takes them."""

@@ -198,6 +198,7 @@ fn config(options: &Fields<'_, '_>) -> PyResult<Config> {
         handshake_timeout: options.seconds("handshake_timeout")?.unwrap_or(Duration::MAX / 4),
         compression: compression.map(encoding).transpose()?,
         so_reuseport: options.get("so_reuseport")?,
+        host_shared_memory: options.get("host_shared_memory")?,
     })
 }
 

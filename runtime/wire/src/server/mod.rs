@@ -49,6 +49,8 @@ pub struct Config {
     pub compression: Option<Encoding>,
     /// Whether several processes may listen on one port.
     pub so_reuseport: bool,
+    /// Whether a servicer answers ModelInfer for tensors in shared memory; if not, they are refused.
+    pub host_shared_memory: bool,
 }
 
 impl Default for Config {
@@ -66,6 +68,7 @@ impl Default for Config {
             handshake_timeout: Duration::from_secs(120),
             compression: None,
             so_reuseport: false,
+            host_shared_memory: false,
         }
     }
 }
