@@ -103,7 +103,7 @@ def test_polling_follows_new_broken_changed_and_removed_versions(
             file.unlink()
         (tmp_path / "pair" / "1").rmdir()
         (tmp_path / "pair").rmdir()
-        wait_until(lambda: not client.is_model_ready("pair"), "pair is gone")
+        wait_until(lambda: not any(name == "pair" for name, _ in states(client)), "pair is gone")
         with pytest.raises(InferenceServerException, match="'pair' is not served here"):
             client.get_model_metadata("pair")
 

@@ -4,6 +4,7 @@ from enum import IntEnum
 from typing import ClassVar
 
 __all__ = [
+    "AlreadyExistsError",
     "ArtifactError",
     "Code",
     "DeadlineExceededError",
@@ -93,6 +94,12 @@ class UnimplementedError(ServingError):
     code = Code.UNIMPLEMENTED
 
 
+class AlreadyExistsError(ServingError):
+    """What is to be made is there already."""
+
+    code = Code.ALREADY_EXISTS
+
+
 class FailedPreconditionError(ServingError):
     """The server is not set up for what was asked."""
 
@@ -133,6 +140,7 @@ BY_CODE: dict[Code, type[ServingError]] = {
         ResourceExhaustedError,
         DeadlineExceededError,
         UnimplementedError,
+        AlreadyExistsError,
         FailedPreconditionError,
         UnauthenticatedError,
         PermissionDeniedError,

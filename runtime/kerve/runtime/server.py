@@ -29,8 +29,9 @@ from kerve.runtime.servicers.oip import OipServicer
 from kerve.runtime.servicers.prediction import PredictionServicer
 from kerve.runtime.servicers.repository import RepositoryServicer
 from kerve.runtime.servicers.settings import SettingsServicer
-from kerve.runtime.servicers.shared_memory import SharedMemoryServicer
+from kerve.runtime.servicers.shared_memory import SharedInferServicer, SharedMemoryServicer
 from kerve.runtime.servicers.statistics import StatisticsServicer
+from kerve.runtime.shared_memory import Regions
 from kerve.runtime.transport.base import Transport
 
 if TYPE_CHECKING:
@@ -216,6 +217,8 @@ class Server:
         )
 
     def _load_at_start(self) -> None:
+        if self.stopping.is_set():
+            return
         explicit = self._options.mode == "explicit"
         names = list(self._options.load_models) if explicit else self.manager.announce()
         if "*" in names:
@@ -230,6 +233,8 @@ class Server:
         self._tell_health()
 
     def _host_services(self, gateway: Gateway) -> None:
+        regions = Regions()
+        self._transport.add_shared_memory(SharedInferServicer(regions, gateway).ModelInfer)
         services: dict[ServiceDescriptor, tuple[object, ...]] = {
             oip.SERVICE: (
                 OipServicer(
@@ -238,7 +243,7 @@ class Server:
                 RepositoryServicer(self.manager),
                 StatisticsServicer(self.manager),
                 SettingsServicer(self._logs, self._catalog.find),
-                SharedMemoryServicer(),
+                SharedMemoryServicer(regions),
             ),
             tfs.PREDICTION_SERVICE: (PredictionServicer(self._catalog, gateway),),
             tfs.MODEL_SERVICE: (ModelServicer(self.manager),),

@@ -120,7 +120,9 @@ def command(options: Options) -> None:
     interceptors = (AuthorityInterceptor(authority),) if options.tokens else ()
     transport = create_transport(
         options.transport,
-        TransportOptions(interceptors=interceptors, max_message_bytes=options.max_message_bytes),
+        TransportOptions(
+            interceptors=interceptors, max_message_bytes=options.max_message_bytes, shared_memory=True
+        ),
     )
     server = Server(
         [Repository(path) for path in options.repository],

@@ -272,9 +272,10 @@ class ModelManager:
     def _remove(self, name: str) -> None:
         """Take a model out of service whose folder is gone, and forget it."""
         log.info("model %r is gone from the repository", name)
-        self._slots.pop(name).unload()
+        self._slots[name].unload()
         self._catalog.withdraw(name)
         self._transport.withdraw(name)
+        del self._slots[name]
 
     def _check_explicit(self) -> None:
         if self.mode != "explicit":

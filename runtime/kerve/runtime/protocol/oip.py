@@ -35,6 +35,7 @@ EXTENSIONS = (
     "parameters",
     "schedule_policy",
     "statistics",
+    "system_shared_memory",
     "logging",
 )
 

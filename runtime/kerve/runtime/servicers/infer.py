@@ -12,7 +12,7 @@ import grpc
 
 from kerve.inference import grpc_service_pb2 as pb
 from kerve.runtime.errors import ServingError
-from kerve.runtime.protocol import oip
+from kerve.runtime.protocol import oip, oip_shared
 from kerve.runtime.servicers.edge import abort, answers_errors
 from kerve.runtime.transport.base import ServedModel
 from kerve.runtime.transport.local_queue import LocalQueue, Request
@@ -67,13 +67,20 @@ class InferServicer:
     def __init__(self, route: Callable[[str, str], LocalQueue], in_flight: InFlight) -> None:
         self._route = route
         self._in_flight = in_flight
+        # What answers for tensors in shared memory; they are refused without it.
+        self.shared_memory: Callable[..., pb.ModelInferResponse] | None = None
 
-    @answers_errors
     def ModelInfer(  # noqa: N802  the protocol's name
         self, request: pb.ModelInferRequest, context: grpc.ServicerContext
     ) -> pb.ModelInferResponse:
         """Compute the requested outputs of a model."""
         self._in_flight.add(context)
+        if self.shared_memory is not None and oip_shared.in_shared_memory(request):
+            return self.shared_memory(request, context)
+        return self._infer(request, context)
+
+    @answers_errors
+    def _infer(self, request: pb.ModelInferRequest, context: grpc.ServicerContext) -> pb.ModelInferResponse:
         return self._begin(request, context).answer()
 
     def ModelStreamInfer(  # noqa: N802  the protocol's name

@@ -14,7 +14,7 @@ it refuses with the errors and the texts of `kerve.runtime.signature`.
 from __future__ import annotations  # grpc's classes take type arguments in the stubs only
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -48,6 +48,8 @@ class TransportOptions:
     interceptors: tuple[grpc.ServerInterceptor, ...] = ()
     # Bytes of a message at most; the default, 2 GB - 1, is the most that gRPC and protobuf carry.
     max_message_bytes: int = 2**31 - 1
+    # Whether tensors in shared memory go to the method of `add_shared_memory`.
+    shared_memory: bool = False
 
 
 class Batch(Protocol):
@@ -131,6 +133,11 @@ class Transport(Protocol):
         self, service_name: str, method_handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
     ) -> None:
         """Host a service by its methods; called by grpcio's generated code."""
+
+    def add_shared_memory(self, method: Callable[..., Any]) -> None:
+        """Let ModelInfer for tensors in shared memory, which is refused otherwise, be answered by a
+        method.
+        """
 
     def add_insecure_port(self, address: str) -> int:
         """Listen on `host:port` without encryption; return the port, which the system chooses for port 0."""

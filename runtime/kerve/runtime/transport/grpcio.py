@@ -50,7 +50,7 @@ class GrpcioTransport:
             options=[*OPTIONS, ("grpc.max_receive_message_length", options.max_message_bytes)],
         )
         self._in_flight = InFlight()
-        infer = InferServicer(self._route, self._in_flight)
+        self._infer = infer = InferServicer(self._route, self._in_flight)
         pool = ThreadPoolExecutor(INFERENCE_THREADS, "infer")
         methods = {name: in_pool(method, pool) for name, method in rpc.methods_of(oip.SERVICE, infer).items()}
         rpc.add_service(self, oip.SERVICE, methods)
@@ -86,6 +86,10 @@ class GrpcioTransport:
     ) -> None:
         """Host a service by its methods."""
         self._server.add_registered_method_handlers(service_name, dict(method_handlers))
+
+    def add_shared_memory(self, method: Callable[..., Any]) -> None:
+        """Let ModelInfer for tensors in shared memory be answered by a method."""
+        self._infer.shared_memory = method
 
     def add_insecure_port(self, address: str) -> int:
         """Listen without encryption; RuntimeError when the address cannot be had."""

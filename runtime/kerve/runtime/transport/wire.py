@@ -3,12 +3,14 @@
 from __future__ import annotations  # grpc's classes take type arguments in the stubs only
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import grpc
 
 import kerve_wire
+from kerve.runtime import rpc
+from kerve.runtime.protocol import oip
 from kerve.runtime.security.tls import Certificates
 from kerve.runtime.signature import TensorSpec
 from kerve.runtime.transport.base import Queue, ServedModel, TransportOptions
@@ -25,7 +27,10 @@ class WireTransport:
     def __init__(self, options: TransportOptions | None = None) -> None:
         options = options or TransportOptions()
         self._server = kerve_wire.Server(
-            kerve_wire.ServerOptions(max_receive_message_length=options.max_message_bytes),
+            kerve_wire.ServerOptions(
+                max_receive_message_length=options.max_message_bytes,
+                host_shared_memory=options.shared_memory,
+            ),
             interceptors=options.interceptors,
         )
 
@@ -60,6 +65,10 @@ class WireTransport:
     ) -> None:
         """Host a service by its methods."""
         self._server.add_registered_method_handlers(service_name, method_handlers)
+
+    def add_shared_memory(self, method: Callable[..., Any]) -> None:
+        """Let ModelInfer for tensors in shared memory be answered by a method."""
+        rpc.add_service(self, oip.SERVICE, {"ModelInfer": method})
 
     def add_insecure_port(self, address: str) -> int:
         """Listen without encryption; RuntimeError when the address cannot be had."""
