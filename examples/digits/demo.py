@@ -44,7 +44,7 @@ def run(*command: str) -> None:
 @contextmanager
 def serving(repository: Path) -> Iterator[str]:
     """Run `kerve serve` as a process; yields its gRPC address once it says that it is ready."""
-    command = [KERVE, "serve", "--repository", str(repository), "--grpc-port", "0"]
+    command = [KERVE, "serve", "--repository", str(repository), "--grpc-port", "0", "--http-port", "0"]
     print("$ kerve", *command[1:], flush=True)
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:

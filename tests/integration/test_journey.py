@@ -58,7 +58,7 @@ def repository(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(repository: Path) -> Iterator[str]:
-    command = [KERVE, "serve", "--repository", str(repository), "--grpc-port", "0"]
+    command = [KERVE, "serve", "--repository", str(repository), "--grpc-port", "0", "--http-port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         found = None

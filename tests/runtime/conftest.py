@@ -30,6 +30,8 @@ class Running:
     """A server that said it was ready."""
 
     address: str
+    # Empty for a server without an HTTP port.
+    http: str
     ready_line: str
     process: "subprocess.Popen[str]"
     log: Path
@@ -63,7 +65,8 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Serve:
     @contextmanager
     def running(repository: Path, *options: str) -> Iterator[Running]:
         log = tmp_path_factory.mktemp("server") / "log"
-        command = [KERVE, "serve", "--repository", str(repository), "--grpc-port", "0", *options]
+        ports = ("--grpc-port", "0", "--http-port", "0")
+        command = [KERVE, "serve", "--repository", str(repository), *ports, *options]
         with (
             log.open("w") as stderr,
             subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as process,
@@ -73,7 +76,8 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Serve:
                 line = process.stdout.readline()
                 address = re.search(r"\S+:\d+", line)
                 assert address, f"no ready line; the log says: {log.read_text()}"
-                yield Running(address[0], line, process, log)
+                http = re.search(r"HTTP on (\S+:\d+)", line)
+                yield Running(address[0], http[1] if http else "", line, process, log)
             finally:
                 process.kill()
 

@@ -46,7 +46,7 @@ def load_and_stop(self):
     return models
 Server.load = load_and_stop
 try:
-    main(["serve", "--repository", {str(tmp_path)!r}, "--grpc-port", "0"])
+    main(["serve", "--repository", {str(tmp_path)!r}, "--grpc-port", "0", "--http-port", "0"])
 except SystemExit as end:
     assert not end.code, end.code
 """

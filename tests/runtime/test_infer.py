@@ -292,9 +292,13 @@ def test_a_model_that_fails_is_internal_and_says_nothing_of_itself(
     assert caught.value.message() == "the model failed; see the server's log"
 
 
-def test_calls_that_are_not_offered_are_unimplemented(client: triton.InferenceServerClient) -> None:
-    with pytest.raises(InferenceServerException) as caught:
-        client.get_inference_statistics()
+def test_cuda_shared_memory_is_refused_clearly_and_there_is_none(
+    client: triton.InferenceServerClient,
+) -> None:
+    assert not client.get_cuda_shared_memory_status().regions
+    client.unregister_cuda_shared_memory()
+    with pytest.raises(InferenceServerException, match="does not offer CUDA shared memory") as caught:
+        client.register_cuda_shared_memory("r", b"", 0, 8)
     assert caught.value.status() == "StatusCode.UNIMPLEMENTED"
 
 

@@ -24,7 +24,7 @@ from tritonclient.utils import InferenceServerException
 from kerve.runtime import Client, Code, DeadlineExceededError, ResourceExhaustedError, ServingError
 from kerve.runtime.errors import UnavailableError
 from kerve.runtime.repository import Repository
-from kerve.runtime.server import Server
+from kerve.runtime.server import Ports, Server
 from kerve.runtime.transport.grpcio import GrpcioTransport
 
 Publish = Callable[..., Path]
@@ -254,13 +254,13 @@ def kerve_serve(*options: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_nothing_to_serve_ends_with_3_and_a_line_that_says_so(tmp_path: Path, publish: Publish) -> None:
-    done = kerve_serve("--repository", str(tmp_path), "--grpc-port", "0")
+    done = kerve_serve("--repository", str(tmp_path), "--grpc-port", "0", "--http-port", "0")
     assert done.returncode == 3
     assert done.stderr.splitlines()[-1].startswith(
         f"error: no model of {tmp_path} can be served; expected <model>"
     )
     (publish(tmp_path, "scalar") / "model.onnx").write_bytes(b"nope")
-    done = kerve_serve("--repository", str(tmp_path), "--grpc-port", "0")
+    done = kerve_serve("--repository", str(tmp_path), "--grpc-port", "0", "--http-port", "0")
     assert done.returncode == 3
     assert "model 'scalar' version 1 is not served" in done.stderr
 
@@ -269,7 +269,7 @@ def test_a_port_that_is_taken_ends_with_1_and_a_line_that_says_so(tmp_path: Path
     publish(tmp_path, "scalar")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        done = kerve_serve("--repository", str(tmp_path), "--grpc-port", str(port))
+        done = kerve_serve("--repository", str(tmp_path), "--grpc-port", str(port), "--http-port", "0")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(f"error: cannot listen on 127.0.0.1:{port}")
 
@@ -282,10 +282,10 @@ def test_a_repository_that_is_not_there_ends_with_2(tmp_path: Path) -> None:
 
 def test_a_server_that_is_told_to_stop_loads_no_more(tmp_path: Path, publish: Publish) -> None:
     publish(tmp_path, "scalar")
-    server = Server(Repository(tmp_path), GrpcioTransport(), threads=1, max_queue_size=1)
-    server.listen("127.0.0.1:0")
+    server = Server([Repository(tmp_path)], GrpcioTransport())
+    server.listen(Ports(grpc_port=0))
     server.stopping.set()
-    assert server.load() == []
+    assert server.load() == {}
     assert server.drain(1)
 
 

@@ -28,6 +28,11 @@ SUBCOMMANDS = {
     "predict": Subcommand(
         "kerve.runtime.commands.predict:command", "Send arrays to a served model and show its answer."
     ),
+    "models": Subcommand("kerve.runtime.commands.models:command", "List the models of a server."),
+    "load": Subcommand("kerve.runtime.commands.load:command", "Load a model on a server."),
+    "unload": Subcommand("kerve.runtime.commands.unload:command", "Take a model out of service."),
+    "stats": Subcommand("kerve.runtime.commands.stats:command", "Show what a server has done."),
+    "bench": Subcommand("kerve.runtime.commands.bench:command", "Measure a served model."),
     "inspect": Subcommand(
         "kerve.runtime.commands.inspect:command", "Show what an artifact takes, gives and holds."
     ),

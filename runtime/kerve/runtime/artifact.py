@@ -12,6 +12,7 @@ from google.protobuf import json_format
 from kerve.artifact.v1 import manifest_pb2
 from kerve.runtime.datatypes import BF16, DATATYPES, Array
 from kerve.runtime.errors import ArtifactError
+from kerve.runtime.onnx_file import external_data
 from kerve.runtime.protocol.tensors import object_array
 from kerve.runtime.signature import Dimension, Signature, TensorSpec
 
@@ -37,11 +38,13 @@ class Artifact:
 
     path: Path
     manifest: manifest_pb2.Manifest | None
+    # The name of the file with the prediction graph.
+    model: str = MODEL
 
     @property
     def model_file(self) -> Path:
         """The prediction graph."""
-        return self.path / MODEL
+        return self.path / self.model
 
     @property
     def name(self) -> str:
@@ -54,7 +57,7 @@ class Artifact:
         return signature_from(self.manifest.signature) if self.manifest else None
 
     def check_files(self) -> None:
-        """Raise ArtifactError unless every file is the one that was compiled."""
+        """Raise ArtifactError unless every file is the one that was compiled, and none lies elsewhere."""
         for relative, expected in self.manifest.files.items() if self.manifest else ():
             file = self.path / relative
             if not file.resolve().is_relative_to(self.path.resolve()):
@@ -68,6 +71,11 @@ class Artifact:
                     f"{file} is not the file that was compiled: "
                     f"expected SHA-256 {expected.sha256}, got {found}; "
                     "copy the artifact again, or compile the model again"
+                )
+        for location in external_data(self.model_file):
+            if not (self.path / location).resolve().is_relative_to(self.path.resolve()):
+                raise ArtifactError(
+                    f"{self.model_file} keeps weights in {location!r}, which lies outside its folder"
                 )
 
     @property
@@ -101,13 +109,13 @@ class Artifact:
 USUAL_TOLERANCE = {"FP64": (1e-4, 1e-5), "FP32": (1e-4, 1e-5), "FP16": (1e-2, 1e-3), "BF16": (5e-2, 5e-3)}
 
 
-def read_artifact(path: Path) -> Artifact:
+def read_artifact(path: Path, model: str = MODEL) -> Artifact:
     """Return the artifact in a version's folder; ArtifactError when there is no model in it."""
-    if not (path / MODEL).is_file():
-        raise ArtifactError(f"{path} holds no {MODEL}; expected a folder <repository>/<model>/<version>")
+    if not (path / model).is_file():
+        raise ArtifactError(f"{path} holds no {model}; expected a folder <repository>/<model>/<version>")
     file = path / MANIFEST
     if not file.exists():
-        return Artifact(path, None)
+        return Artifact(path, None, model)
     try:
         manifest = json_format.Parse(file.read_text(), manifest_pb2.Manifest(), ignore_unknown_fields=True)
     except (json_format.ParseError, UnicodeDecodeError) as error:
@@ -116,7 +124,7 @@ def read_artifact(path: Path) -> Artifact:
         raise ArtifactError(
             f"{file} has schema {manifest.schema}; this version of kerve reads schema {SCHEMA}"
         )
-    return Artifact(path, manifest)
+    return Artifact(path, manifest, model)
 
 
 def signature_from(message: manifest_pb2.Signature) -> Signature:

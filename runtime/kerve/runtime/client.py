@@ -20,7 +20,7 @@ from kerve.runtime.protocol.oip import SERVICE
 from kerve.runtime.protocol.status import decode_retry_after
 from kerve.runtime.signature import Signature, check_inputs, check_outputs
 
-__all__ = ["Client", "ModelInfo"]
+__all__ = ["Client", "ModelInfo", "ModelState", "ModelStatistics"]
 
 # A batch larger than this goes in several requests, of which so many are under way at a time.
 REQUEST_BYTES = 16 * 2**20
@@ -42,6 +42,31 @@ class ModelInfo:
     signature: Signature
 
 
+@dataclass(frozen=True)
+class ModelState:
+    """One line of a server's index."""
+
+    name: str
+    version: str
+    state: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ModelStatistics:
+    """What a version has done; times are sums over the requests that succeeded."""
+
+    name: str
+    version: str
+    requests: int
+    failed: int
+    rows: int
+    batches: int
+    request_ns: int
+    queue_ns: int
+    compute_ns: int
+
+
 class Client:
     """A connection to a server; threads may share it.
 
@@ -51,9 +76,15 @@ class Client:
     """
 
     def __init__(
-        self, address: str = "127.0.0.1:8001", *, credentials: grpc.ChannelCredentials | None = None
+        self,
+        address: str = "127.0.0.1:8001",
+        *,
+        credentials: grpc.ChannelCredentials | None = None,
+        token: str | None = None,
     ) -> None:
+        """Connect when the first call is made; `token` is a bearer token, where the server asks for one."""
         self.address = address
+        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         if credentials is None:
             self._channel = grpc.insecure_channel(address, OPTIONS)
         else:
@@ -90,6 +121,49 @@ class Client:
         message = self._call("ModelMetadata", request, timeout)
         signature = oip_client.decode_metadata(message)
         return ModelInfo(message.name, tuple(message.versions), message.platform, signature)
+
+    def index(self, *, ready: bool = False, timeout: float | None = None) -> list[ModelState]:
+        """Return the state of every version of every model; `ready`: only of what is."""
+        message = self._call("RepositoryIndex", pb.RepositoryIndexRequest(ready=ready), timeout)
+        return [ModelState(each.name, each.version, each.state, each.reason) for each in message.models]
+
+    def load(self, name: str, *, config: str | None = None, timeout: float | None = None) -> None:
+        """Load a model, or load it again; `config`: JSON to use instead of its own configuration."""
+        request = pb.RepositoryModelLoadRequest(model_name=name)
+        if config is not None:
+            request.parameters["config"].string_param = config
+        self._call("RepositoryModelLoad", request, timeout)
+
+    def unload(self, name: str, *, timeout: float | None = None) -> None:
+        """Take a model out of service."""
+        self._call("RepositoryModelUnload", pb.RepositoryModelUnloadRequest(model_name=name), timeout)
+
+    def statistics(
+        self, name: str = "", *, version: str = "", timeout: float | None = None
+    ) -> list[ModelStatistics]:
+        """Return what the versions of a model, or of all models, have done since they were loaded."""
+        request = pb.ModelStatisticsRequest(name=name, version=version)
+        message = self._call("ModelStatistics", request, timeout)
+        return [statistics_from(each) for each in message.model_stats]
+
+    def caller(
+        self, name: str, inputs: Inputs, *, version: str = ""
+    ) -> Callable[[Callable[[bool], None]], None]:
+        """Return what sends one and the same request and, when it is answered, calls back with whether it
+        succeeded.
+
+        For measurements: the request is encoded once, and its answer is not decoded.
+        """
+        signature, tensors = self._prepare(name, version, inputs, None, None)
+        request = oip_client.encode_request(name, version, signature, tensors, outputs=None, parameters=None)
+        raw = request.SerializeToString()
+        call: Any = self._channel.unary_unary(f"/{SERVICE.full_name}/ModelInfer")
+
+        def send(ended: Callable[[bool], None]) -> None:
+            future = call.future(raw, metadata=self._metadata)
+            future.add_done_callback(lambda answer: ended(answer.code() is grpc.StatusCode.OK))
+
+        return send
 
     def infer(
         self,
@@ -172,7 +246,9 @@ class Client:
         try:
             for message in messages:
                 left = None if end is None else max(0.0, end - time.monotonic())
-                under_way.append(self._calls["ModelInfer"].future(message, timeout=left))
+                under_way.append(
+                    self._calls["ModelInfer"].future(message, timeout=left, metadata=self._metadata)
+                )
                 if len(under_way) == REQUESTS_UNDER_WAY:
                     yield oip_client.decode_response(self._answer(under_way.popleft().result))
             while under_way:
@@ -182,7 +258,7 @@ class Client:
                 call.cancel()
 
     def _call(self, method: str, request: Any, timeout: float | None) -> Any:
-        return self._answer(lambda: self._calls[method](request, timeout=timeout))
+        return self._answer(lambda: self._calls[method](request, timeout=timeout, metadata=self._metadata))
 
     def _answer(self, call: Callable[[], Any]) -> Any:
         try:
@@ -191,6 +267,22 @@ class Client:
             # Whatever went wrong may be that a new version has another signature.
             self._signatures.clear()
             raise from_rpc_error(error, self.address) from error
+
+
+def statistics_from(message: pb.ModelStatistics) -> ModelStatistics:
+    """Return the statistics in a message."""
+    stats = message.inference_stats
+    return ModelStatistics(
+        message.name,
+        message.version,
+        requests=stats.success.count,
+        failed=stats.fail.count,
+        rows=message.inference_count,
+        batches=message.execution_count,
+        request_ns=stats.success.ns,
+        queue_ns=stats.queue.ns,
+        compute_ns=sum(part.ns for part in (stats.compute_input, stats.compute_infer, stats.compute_output)),
+    )
 
 
 def from_rpc_error(error: Any, address: str) -> ServingError:

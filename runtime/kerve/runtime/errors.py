@@ -4,14 +4,18 @@ from enum import IntEnum
 from typing import ClassVar
 
 __all__ = [
+    "AlreadyExistsError",
     "ArtifactError",
     "Code",
     "DeadlineExceededError",
+    "FailedPreconditionError",
     "InternalError",
     "InvalidArgumentError",
     "NotFoundError",
+    "PermissionDeniedError",
     "ResourceExhaustedError",
     "ServingError",
+    "UnauthenticatedError",
     "UnavailableError",
     "UnimplementedError",
     "error_for",
@@ -90,6 +94,30 @@ class UnimplementedError(ServingError):
     code = Code.UNIMPLEMENTED
 
 
+class AlreadyExistsError(ServingError):
+    """What is to be made is there already."""
+
+    code = Code.ALREADY_EXISTS
+
+
+class FailedPreconditionError(ServingError):
+    """The server is not set up for what was asked."""
+
+    code = Code.FAILED_PRECONDITION
+
+
+class UnauthenticatedError(ServingError):
+    """The call carries no token that the server knows."""
+
+    code = Code.UNAUTHENTICATED
+
+
+class PermissionDeniedError(ServingError):
+    """The caller's token does not allow this call."""
+
+    code = Code.PERMISSION_DENIED
+
+
 class InternalError(ServingError):
     """The model failed on a request that was well formed; the server's log says why."""
 
@@ -112,6 +140,10 @@ BY_CODE: dict[Code, type[ServingError]] = {
         ResourceExhaustedError,
         DeadlineExceededError,
         UnimplementedError,
+        AlreadyExistsError,
+        FailedPreconditionError,
+        UnauthenticatedError,
+        PermissionDeniedError,
         InternalError,
     )
 }

@@ -2,9 +2,11 @@
 
 import logging
 import threading
+import time
 
 from kerve.runtime.errors import Code, ServingError
 from kerve.runtime.model import Model
+from kerve.runtime.statistics import ServedStatistics
 from kerve.runtime.transport.base import Batch, Queue
 
 __all__ = ["Executor"]
@@ -15,11 +17,12 @@ log = logging.getLogger(__name__)
 class Executor(threading.Thread):
     """Serves one queue until it is closed and empty."""
 
-    def __init__(self, model: Model, queue: Queue, *, name: str) -> None:
+    def __init__(self, model: Model, queue: Queue, statistics: ServedStatistics, *, name: str) -> None:
         # A daemon: a model that never returns must not keep the process alive after the drain.
         super().__init__(name=name, daemon=True)
         self._model = model
         self._queue = queue
+        self._statistics = statistics
 
     def run(self) -> None:
         """Take, compute, reply."""
@@ -31,8 +34,12 @@ class Executor(threading.Thread):
         self._model.terminate()
 
     def _answer(self, batch: Batch) -> None:
+        begin = time.perf_counter_ns()
         try:
             outputs = self._model.run(batch.inputs, batch.requested)
+            # Before the answer, so that a client who has it finds it counted.
+            self._statistics.computed(batch.requests, batch.rows, time.perf_counter_ns() - begin)
+            batch.reply(outputs)
         except ServingError as error:
             if error.code is Code.INTERNAL:
                 log.error("%s: %s", self.name, error.__cause__)
@@ -42,5 +49,3 @@ class Executor(threading.Thread):
         ):  # the edge of the executor: one bad batch must not end the thread that serves the others
             log.exception("%s: a batch failed", self.name)
             batch.fail(Code.INTERNAL, "the model failed; see the server's log")
-        else:
-            batch.reply(outputs)

@@ -5,7 +5,10 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
+from kerve.inference.model_config_pb2 import ModelConfig
 from kerve.runtime.artifact import Artifact
+from kerve.runtime.config import Settings
+from kerve.runtime.config.complete import refuse_unsupported, settle
 from kerve.runtime.datatypes import BF16, DATATYPES, Array, bfloat16_to_float32
 from kerve.runtime.errors import ArtifactError, ServingError
 from kerve.runtime.session import Session
@@ -15,14 +18,18 @@ __all__ = ["Model", "load", "signature_of_session"]
 
 log = logging.getLogger(__name__)
 
+# Larger batches are not worth the memory that warming with them takes.
+MOST_WARM_ROWS = 1024
+
 
 class Model:
     """A model that runs: NumPy in, NumPy out."""
 
-    def __init__(self, artifact: Artifact, session: Session) -> None:
+    def __init__(self, artifact: Artifact, session: Session, config: ModelConfig | None = None) -> None:
         self.artifact = artifact
-        self.signature = artifact.signature or signature_of_session(session)
-        check_names(artifact, self.signature, session)
+        signature = artifact.signature or signature_of_session(session)
+        check_names(artifact, signature, session)
+        self.signature = settle(signature, config or ModelConfig(), artifact.path.parent)
         self._session = session
         self._outputs = tuple(spec.name for spec in self.signature.outputs)
 
@@ -42,6 +49,10 @@ class Model:
     def terminate(self) -> None:
         """End what is being computed; nothing can be run any more."""
         self._session.terminate()
+
+    def close(self) -> None:
+        """Give the memory back; nothing can be run any more."""
+        self._session.close()
 
     def check_golden(self) -> bool:
         """Compare with the golden data; return whether there is any.
@@ -63,23 +74,46 @@ class Model:
             compare(self.artifact, spec, expected=golden.outputs[spec.name], found=found[spec.name])
         return True
 
-    def warm_up(self) -> None:
-        """Run on zeros with every free dimension 1, so that the first request does not pay for set-up."""
-        inputs = {spec.name: zeros_for(spec) for spec in self.signature.inputs if not spec.optional}
-        try:
-            self.run(inputs)
-        except ServingError as error:
-            # A model without golden data may need more than a 1 in a free dimension, or other values than 0.
-            log.warning("%s: warm-up with zeros failed: %s", self.artifact.path, error)
+    def warm_up(self, rows: Collection[int]) -> None:
+        """Run on zeros at each number of rows, so that the first request of that size does not pay for
+        set-up.
+
+        Other free dimensions are those of the golden data, or 1.
+        """
+        golden = self.artifact.golden()
+        like = golden.inputs if golden else {}
+        for count in sorted(rows) if self.signature.batched else (1,):
+            inputs = {
+                spec.name: zeros_like(like[spec.name], count) if spec.name in like else zeros_for(spec, count)
+                for spec in self.signature.inputs
+                if not spec.optional
+            }
+            try:
+                self.run(inputs)
+            except ServingError as error:
+                # It may need more than a 1 in a free dimension, or other values than 0.
+                log.warning("%s: warm-up with %d rows of zeros failed: %s", self.artifact.path, count, error)
+                return
 
 
-def load(artifact: Artifact, *, threads: int) -> Model:
-    """Load a version and prove that it answers here as when it was compiled; ArtifactError otherwise."""
+def load(artifact: Artifact, *, threads: int, settings: Settings | None = None) -> Model:
+    """Load a version, prove that it answers here as when it was compiled, and warm it; ArtifactError
+    otherwise.
+    """
+    settings = settings or Settings()
+    refuse_unsupported(settings.config, artifact.path.parent)
     artifact.check_files()
-    model = Model(artifact, Session(artifact.model_file, threads=threads))
-    if not model.check_golden():
-        model.warm_up()
+    model = Model(artifact, Session(artifact.model_file, threads=threads), settings.config)
+    model.check_golden()
+    model.warm_up(warm_sizes(settings))
     return model
+
+
+def warm_sizes(settings: Settings) -> set[int]:
+    """Return the numbers of rows that batches will often have."""
+    config = settings.config
+    sizes = {1, *settings.batch_buckets, *config.dynamic_batching.preferred_batch_size, config.max_batch_size}
+    return {size for size in sizes if 0 < size <= MOST_WARM_ROWS}
 
 
 def signature_of_session(session: Session) -> Signature:
@@ -104,10 +138,17 @@ def check_names(artifact: Artifact, declared: Signature, session: Session) -> No
             )
 
 
-def zeros_for(spec: TensorSpec) -> Array:
-    """Return zeros that fit a spec, with every free dimension 1."""
-    shape = tuple(size if isinstance(size, int) else 1 for size in spec.shape)
-    return zeros(np.empty((), DATATYPES[spec.datatype].dtype), shape)
+def zeros_for(spec: TensorSpec, rows: int) -> Array:
+    """Return zeros that fit a spec, with `rows` in the first dimension, if that is free, and 1 in others."""
+    shape = [size if isinstance(size, int) else 1 for size in spec.shape]
+    if spec.shape and not isinstance(spec.shape[0], int):
+        shape[0] = rows
+    return zeros(np.empty((), DATATYPES[spec.datatype].dtype), tuple(shape))
+
+
+def zeros_like(array: Array, rows: int) -> Array:
+    """Return zeros like an array, but with so many rows."""
+    return zeros(array, (rows, *array.shape[1:]) if array.ndim else ())
 
 
 def zeros(like: Array, shape: tuple[int, ...]) -> Array:

@@ -1,4 +1,5 @@
-"""Counts the operators of an ONNX file by walking its protobuf encoding.
+"""Counts the operators of an ONNX file, and finds the files it keeps weights in, by walking its protobuf
+encoding.
 
 The `onnx` package is no dependency of the runtime, and to parse a model of gigabytes for the names in it
 would copy its weights. The walk reads the headers of what it passes over and nothing else
@@ -13,13 +14,26 @@ from typing import NamedTuple
 
 from kerve.runtime.errors import ArtifactError
 
-__all__ = ["count_operators"]
+__all__ = ["count_operators", "external_data"]
 
 # Field numbers of onnx.proto.
 MODEL_GRAPH = 7
 GRAPH_NODE = 1
 NODE_OP_TYPE, NODE_ATTRIBUTE, NODE_DOMAIN = 4, 5, 7
 ATTRIBUTE_GRAPH, ATTRIBUTE_GRAPHS = 6, 11
+TENSOR_EXTERNAL_DATA = 13
+ENTRY_KEY, ENTRY_VALUE = 1, 2
+# Where tensors are found below a message of each kind, as (field, kind below); what is not here is not
+# entered.
+MODEL, FUNCTION, GRAPH, NODE, ATTRIBUTE, SPARSE, TENSOR = range(7)
+BELOW = {
+    MODEL: {7: GRAPH, 25: FUNCTION},
+    FUNCTION: {7: NODE},
+    GRAPH: {1: NODE, 5: TENSOR, 15: SPARSE},
+    NODE: {5: ATTRIBUTE},
+    ATTRIBUTE: {5: TENSOR, 6: GRAPH, 10: TENSOR, 11: GRAPH, 22: SPARSE, 23: SPARSE},
+    SPARSE: {1: TENSOR, 2: TENSOR},
+}
 
 
 class Span(NamedTuple):
@@ -41,6 +55,31 @@ def count_operators(file: Path) -> Counter[str]:
     except (IndexError, RecursionError, UnicodeDecodeError, ValueError) as error:
         raise ArtifactError(f"{file} is not an ONNX model: {error}") from error
     return counts
+
+
+def external_data(file: Path) -> set[str]:
+    """Return the locations of the files in which a model keeps tensors, as they stand in it."""
+    found: set[str] = set()
+    try:
+        with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            collect_locations(data, MODEL, Span(0, 0, len(data)), found)
+    except (IndexError, RecursionError, UnicodeDecodeError, ValueError) as error:
+        raise ArtifactError(f"{file} is not an ONNX model: {error}") from error
+    return found
+
+
+def collect_locations(data: mmap.mmap, kind: int, message: Span, found: set[str]) -> None:
+    """Add the locations named in a message and below it."""
+    for field in spans(data, message.start, message.end):
+        if kind == TENSOR:
+            if field.number == TENSOR_EXTERNAL_DATA:
+                texts = {
+                    part.number: data[part.start : part.end] for part in spans(data, field.start, field.end)
+                }
+                if texts.get(ENTRY_KEY) == b"location":
+                    found.add(texts.get(ENTRY_VALUE, b"").decode())
+        elif (below := BELOW[kind].get(field.number)) is not None:
+            collect_locations(data, below, field, found)
 
 
 def count_graph(data: mmap.mmap, graph: Span, counts: Counter[str]) -> None:

@@ -1,10 +1,24 @@
-"""Finds models and their versions, `<repository>/<model>/<version>/`."""
+"""Finds models and their versions, `<repository>/<model>/<version>/`, in one or more repositories."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from kerve.runtime.config.settings import CONFIG_FILES
 from kerve.runtime.errors import ArtifactError
 
-__all__ = ["Repository"]
+__all__ = ["Repository", "Source", "fingerprint", "scan"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model is found: its folder, and the folders of its versions."""
+
+    name: str
+    folder: Path
+    versions: Mapping[int, Path]
+    # Why the model cannot be served, whatever its versions are.
+    problem: str = ""
 
 
 class Repository:
@@ -15,13 +29,7 @@ class Repository:
 
     def models(self) -> list[str]:
         """Return the names of the models that have at least one version, sorted."""
-        if not self.path.is_dir():
-            raise ArtifactError(
-                f"{self.path} is not a folder; expected a repository <model>/<version>/model.onnx"
-            )
-        return sorted(
-            folder.name for folder in self.path.iterdir() if folder.is_dir() and versions_in(folder)
-        )
+        return sorted(name for name, source in self.sources().items() if source.versions)
 
     def versions(self, model: str) -> list[int]:
         """Return the versions of a model, ascending."""
@@ -30,6 +38,38 @@ class Repository:
     def folder(self, model: str, version: int) -> Path:
         """Return where a version stands."""
         return self.path / model / str(version)
+
+    def sources(self) -> dict[str, Source]:
+        """Return every folder that is a model: it has a version or a configuration."""
+        if not self.path.is_dir():
+            raise ArtifactError(
+                f"{self.path} is not a folder; expected a repository <model>/<version>/model.onnx"
+            )
+        found = {}
+        for folder in sorted(self.path.iterdir()):
+            if folder.name.startswith(".") or not folder.is_dir():
+                continue
+            try:
+                versions = {version: folder / str(version) for version in versions_in(folder)}
+            except OSError as error:
+                found[folder.name] = Source(folder.name, folder, {}, f"{folder} cannot be read: {error}")
+                continue
+            if versions or any((folder / name).is_file() for name in CONFIG_FILES):
+                found[folder.name] = Source(folder.name, folder, versions)
+        return found
+
+
+def scan(repositories: Sequence[Repository]) -> dict[str, Source]:
+    """Return the models of all repositories; one that stands in two of them has a problem."""
+    found: dict[str, Source] = {}
+    for repository in repositories:
+        for name, source in repository.sources().items():
+            if name in found:
+                problem = f"the model stands in two repositories: {found[name].folder} and {source.folder}"
+                found[name] = Source(name, found[name].folder, {}, problem)
+            else:
+                found[name] = source
+    return found
 
 
 def versions_in(folder: Path) -> list[int]:
@@ -42,4 +82,20 @@ def versions_in(folder: Path) -> list[int]:
 
 def is_version(name: str) -> bool:
     """Return whether a folder's name is a version: decimal digits without a leading zero."""
-    return name.isascii() and name.isdecimal() and not name.startswith("0")
+    return name.isascii() and name.isdecimal() and not name.startswith("0") and len(name) < 19
+
+
+def fingerprint(folder: Path) -> str:
+    """Return what changes when a file of a folder does: names, sizes and times, without reading the files."""
+    entries = []
+    for file in sorted(folder.rglob("*")):
+        try:
+            status = file.stat()
+        except OSError:  # gone meanwhile, or a link that leads nowhere
+            entries.append(f"{file.relative_to(folder)} gone")
+            continue
+        if not file.is_dir():
+            entries.append(
+                f"{file.relative_to(folder)} {status.st_size} {status.st_mtime_ns} {status.st_ino}"
+            )
+    return "\n".join(entries)

@@ -1,87 +1,157 @@
 """The life of a server: listen, load, serve, drain."""
 
-import logging
 import threading
 import time
+from collections import ChainMap
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
+from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 
 from kerve.runtime import rpc
-from kerve.runtime.artifact import read_artifact
 from kerve.runtime.catalog import Catalog
-from kerve.runtime.errors import ArtifactError, ServingError, UnavailableError
-from kerve.runtime.executor import Executor
-from kerve.runtime.model import Model, load
-from kerve.runtime.protocol import oip
+from kerve.runtime.errors import ArtifactError, UnavailableError
+from kerve.runtime.gateway import Gateway
+from kerve.runtime.lifecycle.manager import ControlMode, ModelManager
+from kerve.runtime.lifecycle.poller import Poller
+from kerve.runtime.lifecycle.served import Limits, ServedVersion
+from kerve.runtime.lifecycle.states import State
+from kerve.runtime.logs import LogControl
+from kerve.runtime.protocol import oip, tfs
 from kerve.runtime.repository import Repository
+from kerve.runtime.security.permissions import Permission
+from kerve.runtime.security.tls import Certificates
+from kerve.runtime.security.tokens import Authority, Tokens
+from kerve.runtime.servicers.model_service import ModelServicer
 from kerve.runtime.servicers.oip import OipServicer
-from kerve.runtime.transport.base import DEFAULT, Queue, ServedModel, Transport
+from kerve.runtime.servicers.prediction import PredictionServicer
+from kerve.runtime.servicers.repository import RepositoryServicer
+from kerve.runtime.servicers.settings import SettingsServicer
+from kerve.runtime.servicers.shared_memory import SharedInferServicer, SharedMemoryServicer
+from kerve.runtime.servicers.statistics import StatisticsServicer
+from kerve.runtime.shared_memory import Regions
+from kerve.runtime.transport.base import Transport
 
-__all__ = ["Server"]
+if TYPE_CHECKING:
+    from kerve.runtime.http.server import HttpServer
 
-log = logging.getLogger(__name__)
+__all__ = ["Ports", "Server", "ServerOptions"]
 
 # Seconds that answers have to reach their clients, however late it is.
 LAST_WORDS = 1.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class ServerOptions:
+    """How a server treats its models."""
+
+    mode: ControlMode = "none"
+    # With explicit control, the models to load at the start; "*": all.
+    load_models: tuple[str, ...] = ()
+    # Seconds between two looks at the repositories, with `poll`.
+    poll_seconds: float = 15.0
+    # Whether the server is ready only while every model that is to serve does.
+    strict_readiness: bool = False
+    load_threads: int = 4
+    # Bytes of a request over HTTP at most.
+    max_message_bytes: int = 2**31 - 1
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ports:
+    """Where a server answers, and how it is protected there."""
+
+    host: str = "127.0.0.1"
+    # 0: a free one.
+    grpc_port: int = 8001
+    # None: no HTTP. 0: a free one.
+    http_port: int | None = None
+    certificates: Certificates | None = None
+
+
 class Server:
-    """Serves the newest version of every model of a repository.
+    """Serves the models of some repositories.
 
     A model that cannot be loaded is logged and known as not ready; it does not keep the others from being
     served.
     """
 
     def __init__(
-        self, repository: Repository, transport: Transport, *, threads: int, max_queue_size: int
+        self,
+        repositories: list[Repository],
+        transport: Transport,
+        options: ServerOptions | None = None,
+        *,
+        authority: Authority | None = None,
+        logs: LogControl | None = None,
     ) -> None:
-        self._repository = repository
+        self._repositories = repositories
         self._transport = transport
-        self._threads = threads
-        self._max_queue_size = max_queue_size
-        self._catalog: Catalog[Model] = Catalog()
-        self._queues: list[Queue] = []
-        self._executors: list[Executor] = []
+        self._options = options = options or ServerOptions()
+        self._catalog: Catalog[ServedVersion] = Catalog()
+        self.manager = ModelManager(
+            repositories,
+            transport,
+            self._catalog,
+            mode=options.mode,
+            limits=options.limits,
+            load_threads=options.load_threads,
+        )
+        self._authority = authority or Authority()
+        self._logs = logs or LogControl()
+        self._http: HttpServer | None = None
+        self._gateway: Gateway | None = None
+        seconds = options.poll_seconds if options.mode == "poll" else None
+        self._poller = Poller(self._refresh, seconds)
         self._health = health.HealthServicer()
-        self._ready = False
+        self._loaded = False
         self.stopping = threading.Event()
 
-    def listen(self, address: str) -> int:
-        """Answer on `host:port` from now on, but serve no model yet; return the port."""
-        self._host_services()
-        for name in self._repository.models():
-            self._catalog.publish(name, {})
-            self._transport.publish(name, {})
-        try:
-            port = self._transport.add_insecure_port(address)
-        except RuntimeError as error:
-            raise UnavailableError(
-                f"cannot listen on {address}; choose another port if it is taken, "
-                "or an address that this machine has"
-            ) from error
+    def listen(self, ports: Ports) -> tuple[int, int | None]:
+        """Answer from now on, but serve no model yet; return the ports of gRPC and of HTTP."""
+        self._authority.follow(self._tell_tokens)
+        self._authority.watch(self.stopping)
+        self._gateway = Gateway(self._transport)
+        self._host_services(self._gateway)
+        if self._options.mode != "explicit":
+            self.manager.announce()
+        grpc_port = self._listen_grpc(ports)
+        http_port = (
+            None if ports.http_port is None else self._listen_http(ports, ports.http_port, self._gateway)
+        )
         self._transport.start()
-        return port
+        if self._http is not None:
+            self._http.start()
+        return grpc_port, http_port
 
-    def load(self) -> list[tuple[str, int]]:
-        """Load every model and serve it; return the names and versions that are served.
+    def load(self) -> dict[str, list[int]]:
+        """Load what is to be loaded at the start and serve it; return the versions that serve, by model.
 
-        Ends early once `stopping` is set. ArtifactError when not one model can be served.
+        Ends early once `stopping` is set. ArtifactError when not one model can be served and none can come
+        later.
         """
-        served: list[tuple[str, int]] = []
-        for name in self._repository.models():
-            if self.stopping.is_set():
-                return served
-            if (version := self._load_newest(name)) is not None:
-                served.append((name, version))
-        if not served:
+        self._load_at_start()
+        served: dict[str, list[int]] = {}
+        for each in self.manager.served():
+            served.setdefault(each.name, []).append(each.version)
+        if not served and self._options.mode == "none" and not self.stopping.is_set():
+            paths = ", ".join(str(repository.path) for repository in self._repositories)
             raise ArtifactError(
-                f"no model of {self._repository.path} can be served; "
+                f"no model of {paths} can be served; "
                 "expected <model>/<version>/model.onnx, with a number as the version"
             )
-        self._ready = True
-        self._set_health(HealthCheckResponse.SERVING)
+        if not self.stopping.is_set():
+            self._loaded = True
+            self._poller.start()
+            self._tell_health()
         return served
+
+    def reload(self) -> None:
+        """Look at the repositories again, soon and in another thread; safe in a signal handler."""
+        self._poller.wake()
 
     def drain(self, timeout: float) -> bool:
         """Refuse new work, finish what was accepted within `timeout` seconds, then close every connection.
@@ -89,52 +159,104 @@ class Server:
         Returns whether all of it was finished; the rest is answered with UNAVAILABLE, if it can be stopped.
         """
         end = time.monotonic() + timeout
-        self._ready = False
+        self.stopping.set()
+        self._poller.stop()
         self._health.enter_graceful_shutdown()
-        for queue in self._queues:
-            queue.close()
-        for executor in self._executors:
-            executor.join(max(0.0, end - time.monotonic()))
-        late = [executor for executor in self._executors if executor.is_alive()]
-        for executor in late:
-            executor.terminate()
-        for executor in late:
-            executor.join(LAST_WORDS)
+        finished = self.manager.stop(end)
         self._transport.stop(max(LAST_WORDS, end - time.monotonic())).wait()
-        return not late
+        if self._http is not None:
+            self._http.close()
+        if self._gateway is not None:
+            self._gateway.close()
+        return finished
 
-    def _host_services(self) -> None:
-        servicer = OipServicer(self._catalog, ready=lambda: self._ready)
-        rpc.add_service(self._transport, oip.SERVICE, rpc.methods_of(oip.SERVICE, servicer))
+    @property
+    def ready(self) -> bool:
+        """Whether requests should be sent here."""
+        if not self._loaded or self.stopping.is_set():
+            return False
+        if not self._options.strict_readiness:
+            return True
+        lines = self.manager.index()
+        asked = {line.name for line in lines if line.reason not in ("not loaded", "unloaded")}
+        return asked <= {line.name for line in lines if line.state is State.READY}
+
+    def _listen_grpc(self, ports: Ports) -> int:
+        address = (
+            f"[{ports.host}]:{ports.grpc_port}" if ":" in ports.host else f"{ports.host}:{ports.grpc_port}"
+        )
+        try:
+            if ports.certificates is not None:
+                return self._transport.add_secure_port(address, ports.certificates)
+            return self._transport.add_insecure_port(address)
+        except RuntimeError as error:
+            raise UnavailableError(
+                f"cannot listen on {address}; choose another port if it is taken, "
+                "or an address that this machine has"
+            ) from error
+
+    def _listen_http(self, ports: Ports, port: int, gateway: Gateway) -> int:
+        # Only servers with this port pay for what it is made of.
+        from kerve.runtime.http.server import HttpServer
+
+        self._http = HttpServer(
+            self.manager,
+            gateway,
+            self._authority,
+            host=ports.host,
+            port=port,
+            max_body=self._options.max_message_bytes,
+            # There is no TLS on this port: what clients need a certificate for must not be had without one.
+            inference=ports.certificates is None or ports.certificates.client_roots is None,
+        )
+        return self._http.port
+
+    def _tell_tokens(self, tokens: Tokens) -> None:
+        self._transport.set_tokens(
+            {token: Permission.INFER in permissions for token, permissions in tokens.items()}
+        )
+
+    def _load_at_start(self) -> None:
+        if self.stopping.is_set():
+            return
+        explicit = self._options.mode == "explicit"
+        names = list(self._options.load_models) if explicit else self.manager.announce()
+        if "*" in names:
+            names = self.manager.announce()
+        loading = threading.Thread(target=self.manager.load_all, args=(names,), name="load", daemon=True)
+        loading.start()
+        while loading.is_alive() and not self.stopping.is_set():
+            loading.join(0.01)
+
+    def _refresh(self) -> None:
+        self.manager.refresh()
+        self._tell_health()
+
+    def _host_services(self, gateway: Gateway) -> None:
+        regions = Regions()
+        self._transport.add_shared_memory(SharedInferServicer(regions, gateway).ModelInfer)
+        services: dict[ServiceDescriptor, tuple[object, ...]] = {
+            oip.SERVICE: (
+                OipServicer(
+                    self._catalog, ready=lambda: self.ready, accepting=lambda: not self.stopping.is_set()
+                ),
+                RepositoryServicer(self.manager),
+                StatisticsServicer(self.manager),
+                SettingsServicer(self._logs, self._catalog.find),
+                SharedMemoryServicer(regions),
+            ),
+            tfs.PREDICTION_SERVICE: (PredictionServicer(self._catalog, gateway),),
+            tfs.MODEL_SERVICE: (ModelServicer(self.manager),),
+        }
+        for service, servicers in services.items():
+            methods = [rpc.methods_of(service, servicer) for servicer in servicers]
+            rpc.add_service(self._transport, service, dict(ChainMap(*methods)))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._transport)
-        rpc.add_reflection(self._transport, [oip.SERVICE.full_name, health.SERVICE_NAME])
-        self._set_health(HealthCheckResponse.NOT_SERVING)
+        names = [service.full_name for service in services]
+        rpc.add_reflection(self._transport, [*names, health.SERVICE_NAME])
+        self._tell_health()
 
-    def _set_health(self, status: int) -> None:
+    def _tell_health(self) -> None:
+        status = HealthCheckResponse.SERVING if self.ready else HealthCheckResponse.NOT_SERVING
         for service in (health.OVERALL_HEALTH, oip.SERVICE.full_name):
             self._health.set(service, status)
-
-    def _load_newest(self, name: str) -> int | None:
-        """Serve the newest version that loads; return it, or None when none does."""
-        for version in reversed(self._repository.versions(name)):
-            begin = time.monotonic()
-            try:
-                model = load(read_artifact(self._repository.folder(name, version)), threads=self._threads)
-            except ServingError as error:
-                log.error("model %r version %d is not served: %s", name, version, error)
-            except Exception:  # one model that cannot load never keeps the server from serving the others
-                log.exception("model %r version %d is not served", name, version)
-            else:
-                log.info("model %r version %d is ready after %.2f s", name, version, time.monotonic() - begin)
-                self._serve(name, version, model)
-                return version
-        return None
-
-    def _serve(self, name: str, version: int, model: Model) -> None:
-        queue = self._transport.attach(ServedModel(name, version, model.signature, self._max_queue_size))
-        executor = Executor(model, queue, name=f"{name}/{version}")
-        executor.start()
-        self._queues.append(queue)
-        self._executors.append(executor)
-        self._catalog.publish(name, {DEFAULT: model, str(version): model})
-        self._transport.publish(name, {DEFAULT: queue, str(version): queue})

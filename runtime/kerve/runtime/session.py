@@ -66,6 +66,11 @@ class Session:
         """End the runs under way before their next operator; nothing can be run any more."""
         self._options.terminate = True
 
+    def close(self) -> None:
+        """Let ONNX Runtime's session go, which frees its memory once no run is under way."""
+        self.terminate()
+        self._session = None
+
     def _run_arrays(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         given = {name: self._to_session(name, array) for name, array in inputs.items()}
         results = self._session.run(list(outputs), given, self._options)

@@ -197,7 +197,7 @@ pub struct Hosting {
     pub ending: watch::Receiver<Phase>,
 }
 
-/// Serves one call to its end.
+/// Serves one call to its end; `first` is a message that has been read from its body already.
 pub async fn serve(
     mut hosting: Hosting,
     (method, metadata): (String, HeaderMap),
@@ -205,6 +205,7 @@ pub async fn serve(
     peer: Arc<Peer>,
     body: RecvStream,
     respond: SendResponse<Bytes>,
+    first: Option<Rope>,
 ) {
     let (sender, outgoing) = mpsc::channel(WINDOW);
     let deadline = head.timeout.map(|timeout| Instant::now() + timeout);
@@ -214,7 +215,7 @@ pub async fn serve(
         peer,
         deadline,
         head,
-        state: Mutex::default(),
+        state: Mutex::new(State { incoming: first.into_iter().collect(), ..State::default() }),
         changed: Condvar::new(),
         taken: Notify::new(),
         outgoing: sender,

@@ -24,6 +24,8 @@ pub struct Infer {
     pub outputs: Vec<Wanted>,
     /// The first thing asked for that is not offered; said before anything else.
     pub unsupported: Option<Status>,
+    /// Whether a tensor of it is in shared memory.
+    pub shared_memory: bool,
     /// How many raw contents came, when that is not one for each input; said after wrong names.
     pub raw_mismatch: Option<usize>,
 }

@@ -16,13 +16,18 @@ from kerve.runtime.errors import (
 )
 from kerve.runtime.signature import Signature
 from kerve.runtime.transport.base import Batch, Queue, ServedModel
+from kerve.runtime.transport.batching import Batching, QueuePolicy
 from kerve.runtime.transport.local_queue import LocalQueue, Request
 
 OUTPUTS = {"y": np.zeros(1)}
 
 
 def queue_of(size: int) -> LocalQueue:
-    return LocalQueue(ServedModel("digits", 1, Signature((), (), batched=False), max_queue_size=size))
+    return queue_with(QueuePolicy(max_queue_size=size))
+
+
+def queue_with(*policies: QueuePolicy) -> LocalQueue:
+    return LocalQueue(ServedModel("digits", 1, Signature((), (), batched=False), Batching(policies=policies)))
 
 
 def request(deadline: float | None = None) -> Request:
@@ -128,3 +133,60 @@ def test_a_failure_reaches_the_caller_with_its_status() -> None:
     work.fail(13, "the model failed")
     with pytest.raises(InternalError, match="the model failed"):
         work.wait()
+
+
+def test_the_most_urgent_priority_is_taken_first() -> None:
+    queue = queue_with(QueuePolicy(), QueuePolicy(max_queue_size=1))
+    low, default, urgent = request(), request(), request()
+    queue.put(low, priority=2)
+    queue.put(default)
+    queue.put(urgent, priority=1)
+    with pytest.raises(ResourceExhaustedError, match="1 requests waiting"):
+        queue.put(request(), priority=2)
+    assert [queue.take() for _ in range(3)] == [default, urgent, low]
+
+
+def test_a_timeout_counts_while_the_request_waits_and_no_longer() -> None:
+    queue, work = queue_of(2), request()
+    queue.put(work, timeout=0.05)
+    assert queue.take() is work
+    time.sleep(0.06)
+    work.reply(OUTPUTS)
+    assert work.wait() is OUTPUTS
+    late = request()
+    queue.put(late, timeout=0.01)
+    with pytest.raises(DeadlineExceededError):
+        late.wait()
+
+
+def test_a_policy_may_refuse_to_be_overridden_or_let_what_is_late_wait_behind_the_others() -> None:
+    queue = queue_with(
+        QueuePolicy(default_timeout_microseconds=10_000, allow_timeout_override=False, timeout_action="DELAY")
+    )
+    late = request()
+    queue.put(late, timeout=3600)
+    time.sleep(0.02)
+    good = request()
+    queue.put(good)
+    assert queue.take() is good
+    assert queue.take() is late
+
+
+def test_statistics_count_every_request_once() -> None:
+    queue = queue_of(3)
+    works = [request(), request(), request()]
+    for work in works:
+        queue.put(work)
+    works[1].abandon()
+    for expected in (works[0], works[2]):
+        assert queue.take() is expected
+        expected.reply(OUTPUTS)
+    found = queue.statistics()
+    assert (found["requests"], found["rows"], found["batches"], found["waiting"]) == (3, 2, 2, 0)
+    assert found["codes"] == {0: 2, 1: 1}
+    assert [sum(found[name]["counts"]) for name in ("succeeded", "failed", "waited", "computed")] == [
+        2,
+        1,
+        2,
+        2,
+    ]

@@ -10,6 +10,7 @@ import pytest
 
 from kerve.runtime.signature import Signature, TensorSpec
 from kerve.runtime.transport.base import DEFAULT, ServedModel, Transport
+from kerve.runtime.transport.batching import Batching, QueuePolicy
 from kerve.runtime.transport.grpcio import GrpcioTransport
 from kerve.runtime.transport.wire import WireTransport
 
@@ -44,7 +45,9 @@ def channels() -> Iterator[Mapping[str, grpc.Channel]]:
     transports: list[Transport] = [WireTransport(), GrpcioTransport()]
     running = []
     for transport in transports:
-        queue = transport.attach(ServedModel("m", 3, SIGNATURE, max_queue_size=16))
+        queue = transport.attach(
+            ServedModel("m", 3, SIGNATURE, Batching(policies=(QueuePolicy(max_queue_size=16),)))
+        )
         threading.Thread(target=execute, args=(queue,), daemon=True).start()
         transport.publish("m", {DEFAULT: queue, "3": queue, "best": queue})
         transport.publish("loading", {})
@@ -115,6 +118,13 @@ def outputs(*names: str) -> Callable[[Any, Any], None]:
     return edit
 
 
+def classified(name: str, count: int) -> Callable[[Any, Any], None]:
+    def edit(request: Any, _: Any) -> None:
+        request.outputs.add(name=name).parameters["classification"].int64_param = count
+
+    return edit
+
+
 TEXT = b"\1\0\0\0a\2\0\0\0bc"
 CASES: dict[str, Callable[[Any, Any], Any]] = {
     "as it is": lambda *_: None,
@@ -129,6 +139,9 @@ CASES: dict[str, Callable[[Any, Any], Any]] = {
     "one output": outputs("text"),
     "outputs reversed": outputs("text", "sum"),
     "unknown output": outputs("sum", "what"),
+    "best class": classified("sum", 1),
+    "more classes than there are": classified("sum", 99),
+    "classes of text": classified("text", 2),
     "optional": lambda request, oip: add(request, oip, "text", "BYTES", (2,), TEXT),
     "any byte is true": lambda request, oip: add(request, oip, "flag", "BOOL", (2, 2), b"\0\1\2\xff"),
     "no elements": lambda request, oip: add(request, oip, "flag", "BOOL", (2, 0), b""),
@@ -188,3 +201,26 @@ def test_both_transports_refuse_what_is_no_message_alike(
         return found
 
     assert code(channels["wire"]) is code(channels["grpcio"])
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_both_transports_stream_alike(channels: Mapping[str, grpc.Channel], oip: Any, strict: bool) -> None:
+    requests = [base(oip) for _ in range(6)]
+    requests[2].model_name = "what"
+    requests[3].inputs[0].datatype = "INT64"
+    requests[4].id = "y"
+
+    def answers(channel: grpc.Channel) -> list[Any]:
+        metadata = (("triton_grpc_error", "true"),) if strict else ()
+        found: list[Any] = []
+        try:
+            found += oip.stub(channel).ModelStreamInfer(iter(requests), timeout=20, metadata=metadata)
+        except grpc.RpcError as error:
+            found.append((error.code(), error.details()))
+        return found
+
+    found = {name: answers(channel) for name, channel in channels.items()}
+    assert found["wire"][-1] == found["grpcio"][-1]
+    if not strict:
+        assert found["wire"] == found["grpcio"]
+        assert len(found["wire"]) == 6

@@ -10,7 +10,7 @@ import numpy as np
 
 from kerve.cli import options as cli
 from kerve.cli.tables import print_table
-from kerve.runtime.client import Client
+from kerve.runtime.commands.connection import Connection
 from kerve.runtime.datatypes import Array
 from kerve.runtime.signature import Signature, TensorSpec
 
@@ -21,7 +21,7 @@ SHOWN = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(Connection):
     """What `kerve predict` takes."""
 
     name: str = cli.argument(help="Name of the served model.")
@@ -30,7 +30,6 @@ class Options:
         type=cli.EXISTING_FILE,
     )
     output: Path | None = cli.option(None, help="NumPy .npz file to write the outputs to.")
-    address: str = cli.option("127.0.0.1:8001", help="Host and port of the server.")
     model_version: str = cli.option("", help="Version to ask; by default the one the server chooses.")
     timeout: float | None = cli.option(None, help="Seconds to wait for the answer.")
 
@@ -39,7 +38,7 @@ class Options:
 def command(options: Options) -> None:
     """Send arrays to a served model and show its outputs: name, dtype, shape, classes if any."""
     arrays = read_arrays(options.data)
-    with Client(options.address) as client:
+    with options.connect() as client:
         info = client.metadata(options.name, version=options.model_version, timeout=options.timeout)
         outputs = client.predict(
             options.name,

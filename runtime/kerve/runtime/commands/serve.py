@@ -1,9 +1,8 @@
 """`kerve serve`."""
 
-import logging
 import os
 import signal
-import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -13,20 +12,47 @@ import click
 
 from kerve.cli import options as cli
 from kerve.runtime.cpus import available_cpus
+from kerve.runtime.lifecycle.manager import ControlMode
+from kerve.runtime.lifecycle.served import Limits
+from kerve.runtime.logs import LogControl, LogFormat
 from kerve.runtime.repository import Repository
-from kerve.runtime.server import Server
+from kerve.runtime.security.interceptor import AuthorityInterceptor
+from kerve.runtime.security.tls import Certificates
+from kerve.runtime.security.tokens import Authority
+from kerve.runtime.server import Ports, Server, ServerOptions
 from kerve.runtime.transport import create_transport
+from kerve.runtime.transport.base import TransportOptions
 
 __all__ = ["command"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What `kerve serve` takes."""
+    """What `kerve serve` takes; what Triton has too has its name there."""
 
-    repository: Path = cli.option(help="Folder of <model>/<version>/model.onnx.", type=cli.EXISTING_FOLDER)
+    repository: tuple[Path, ...] = cli.option(
+        help="Folder of <model>/<version>/model.onnx; may be given several times.", type=cli.EXISTING_FOLDER
+    )
+    model_control_mode: ControlMode = cli.option(
+        "none", help="none: load all models once; poll: follow the folders; explicit: load on request."
+    )
+    repository_poll_secs: float = cli.option(
+        15.0, help="Seconds between two looks at the folders, with poll.", type=click.FloatRange(min=0.01)
+    )
+    load_model: tuple[str, ...] = cli.option(
+        (), help="With explicit: a model to load at the start, * for all; may be given several times."
+    )
+    model_load_thread_count: int = cli.option(
+        4, help="Models that are loaded at the same time.", type=click.IntRange(min=1)
+    )
+    strict_readiness: bool = cli.option(False, help="Be ready only while every model that is to serve does.")
     host: str = cli.option("127.0.0.1", help="Address to listen on; 0.0.0.0 or :: for every network.")
     grpc_port: int = cli.option(8001, help="Port for gRPC; 0 takes a free one.", type=cli.PORT)
+    http_port: int = cli.option(
+        8000,
+        help="Port for HTTP: /v2, /metrics and the status page; -1 takes a free one, 0 for none.",
+        type=click.IntRange(-1, 65535),
+    )
     transport: Literal["auto", "wire", "grpcio"] = cli.option(
         "auto", help="What carries requests; auto takes the wire where kerve-wire is installed."
     )
@@ -39,33 +65,90 @@ class Options:
     drain_timeout: float = cli.option(
         30.0, help="Seconds to finish accepted work after SIGTERM.", type=click.FloatRange(min=0)
     )
+    status_codes: Literal["honest", "triton"] = cli.option(
+        "honest", help="Codes of overload: RESOURCE_EXHAUSTED and DEADLINE_EXCEEDED, or Triton's UNAVAILABLE."
+    )
+    max_message_bytes: int = cli.option(
+        2**31 - 1, help="Bytes of a request at most.", type=click.IntRange(1, 2**31 - 1)
+    )
+    tokens: Path | None = cli.option(
+        None, help="File of the bearer tokens that are let in, by their SHA-256.", type=cli.EXISTING_FILE
+    )
+    grpc_use_ssl: bool = cli.option(False, help="Encrypt gRPC; needs certificate and key.")
+    grpc_use_ssl_mutual: bool = cli.option(
+        False,
+        help="Encrypt gRPC, and let in only clients with a certificate; needs the root certificate too.",
+    )
+    grpc_server_cert: Path | None = cli.option(None, help="PEM certificate chain.", type=cli.EXISTING_FILE)
+    grpc_server_key: Path | None = cli.option(None, help="PEM private key.", type=cli.EXISTING_FILE)
+    grpc_root_cert: Path | None = cli.option(
+        None, help="PEM certificates that vouch for clients.", type=cli.EXISTING_FILE
+    )
+    log_format: LogFormat = cli.option("human", help="How the log is written, to standard error.")
+
+    def __post_init__(self) -> None:
+        """Raise ValueError when options do not fit together."""
+        encrypted = self.grpc_use_ssl or self.grpc_use_ssl_mutual
+        if encrypted and not (self.grpc_server_cert and self.grpc_server_key):
+            raise ValueError("TLS needs --grpc-server-cert and --grpc-server-key")
+        if self.grpc_use_ssl_mutual and not self.grpc_root_cert:
+            raise ValueError("--grpc-use-ssl-mutual needs --grpc-root-cert")
+
+    @property
+    def certificates(self) -> Certificates | None:
+        """The certificates of the gRPC port, if it is encrypted."""
+        if not (self.grpc_use_ssl or self.grpc_use_ssl_mutual):
+            return None
+        assert self.grpc_server_key is not None
+        assert self.grpc_server_cert is not None
+        roots = self.grpc_root_cert if self.grpc_use_ssl_mutual else None
+        return Certificates(self.grpc_server_key, self.grpc_server_cert, roots)
 
 
 @cli.command(example="kerve serve --repository models --grpc-port 8001")
 def command(options: Options) -> None:
-    """Serve the newest version of every model of a repository over gRPC.
+    """Serve the models of one or more repositories over gRPC.
 
     Prints one line when it is ready, with the address and the models. SIGTERM and SIGINT refuse new work,
     finish what was accepted and end with exit code 0, or 1 when --drain-timeout was too short for it; a
-    second signal ends at once. A model that cannot be loaded is logged and left out; exit code 3 when that
-    leaves none.
+    second signal ends at once. SIGHUP looks at the repositories again. A model that cannot be loaded is
+    logged and left out; exit code 3 when that leaves none, and none can come later.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    transport = create_transport(options.transport)
-    server = Server(
-        Repository(options.repository),
-        transport,
-        threads=options.threads or available_cpus(),
-        max_queue_size=options.max_queue_size,
+    logs = LogControl(options.log_format)
+    logs.install()
+    authority = Authority(options.tokens)
+    interceptors = (AuthorityInterceptor(authority),) if options.tokens else ()
+    transport = create_transport(
+        options.transport,
+        TransportOptions(
+            interceptors=interceptors, max_message_bytes=options.max_message_bytes, shared_memory=True
+        ),
     )
-    stop_on_signals(server.stopping)
-    host = f"[{options.host}]" if ":" in options.host else options.host
-    port = server.listen(f"{host}:{options.grpc_port}")
+    server = Server(
+        [Repository(path) for path in options.repository],
+        transport,
+        server_options(options),
+        authority=authority,
+        logs=logs,
+    )
+    handle_signals(server)
+    http_port = {0: None, -1: 0}.get(options.http_port, options.http_port)
+    grpc_port, http_port = server.listen(
+        Ports(
+            host=options.host,
+            grpc_port=options.grpc_port,
+            http_port=http_port,
+            certificates=options.certificates,
+        )
+    )
     try:
         models = server.load()
         if not server.stopping.is_set():
-            names = ", ".join(f"{name} (version {version})" for name, version in models)
-            click.echo(f"ready: gRPC on {host}:{port} ({transport.name}), serving {names}")
+            host = f"[{options.host}]" if ":" in options.host else options.host
+            http = f", HTTP on {host}:{http_port}" if http_port else ""
+            click.echo(
+                f"ready: gRPC on {host}:{grpc_port} ({transport.name}){http}, serving {show_models(models)}"
+            )
             server.stopping.wait()
     finally:
         finished = server.drain(options.drain_timeout)
@@ -75,12 +158,40 @@ def command(options: Options) -> None:
         os._exit(1)
 
 
-def stop_on_signals(stopping: threading.Event) -> None:
-    """Set the event on the first SIGTERM or SIGINT; leave the second to end the process."""
+def server_options(options: Options) -> ServerOptions:
+    """Return what the server is told of its models."""
+    return ServerOptions(
+        mode=options.model_control_mode,
+        load_models=options.load_model,
+        poll_seconds=options.repository_poll_secs,
+        strict_readiness=options.strict_readiness,
+        load_threads=options.model_load_thread_count,
+        max_message_bytes=options.max_message_bytes,
+        limits=Limits(
+            threads=options.threads or available_cpus(),
+            max_queue_size=options.max_queue_size,
+            triton_codes=options.status_codes == "triton",
+            retire_timeout=options.drain_timeout,
+        ),
+    )
+
+
+def show_models(models: Mapping[str, Sequence[int]]) -> str:
+    """Return models and versions as they stand in the ready line."""
+    parts = [
+        f"{name} (version{'s' if len(versions) > 1 else ''} {', '.join(map(str, versions))})"
+        for name, versions in models.items()
+    ]
+    return ", ".join(parts) or "no model yet"
+
+
+def handle_signals(server: Server) -> None:
+    """Stop on the first SIGTERM or SIGINT, leave the second to end the process; reload on SIGHUP."""
 
     def stop(number: int, _: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
-        stopping.set()
+        server.stopping.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
+    signal.signal(signal.SIGHUP, lambda *_: server.reload())

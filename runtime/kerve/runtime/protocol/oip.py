@@ -1,13 +1,15 @@
 """Open Inference Protocol v2 on the server: messages to requests, outputs and signatures to messages."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kerve.inference import grpc_service_pb2 as pb
-from kerve.runtime.datatypes import DATATYPES, Array
+from kerve.runtime.config.complete import PLATFORM
+from kerve.runtime.datatypes import BYTES, DATATYPES, Array
 from kerve.runtime.errors import InvalidArgumentError, UnimplementedError
+from kerve.runtime.protocol.classification import classify
 from kerve.runtime.protocol.tensors import from_raw, from_typed, to_raw
 from kerve.runtime.signature import (
     Signature,
@@ -21,14 +23,21 @@ __all__ = ["SERVICE", "InferRequest", "decode_request", "encode_response", "mode
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 
-# Triton's name for an ONNX model; clients choose their defaults by it.
-PLATFORM = "onnxruntime_onnx"
+# The parameter that says that a tensor is elsewhere.
+SHARED_MEMORY = "shared_memory_region"
 
-# Parameters that change what a tensor means: to ignore them would be to answer wrongly.
-UNSUPPORTED = {
-    "shared_memory_region": "shared memory; send the tensor's contents in the request",
-    "classification": "the classification extension; take the largest values of the output instead",
-}
+# In Triton's words.
+EXTENSIONS = (
+    "classification",
+    "model_configuration",
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "parameters",
+    "schedule_policy",
+    "statistics",
+    "system_shared_memory",
+    "logging",
+)
 
 
 @dataclass(frozen=True)
@@ -41,8 +50,14 @@ class InferRequest:
     parameters: Mapping[str, Any]
 
     @property
+    def priority(self) -> int:
+        """The request's own `priority`; 0 for none."""
+        priority = self.parameters.get("priority", 0)
+        return priority if isinstance(priority, int) else 0
+
+    @property
     def timeout(self) -> float | None:
-        """Seconds that the request's own `timeout` (microseconds, 0 for none) leaves for the answer."""
+        """Seconds that the request's own `timeout` (microseconds, 0 for none) lets it wait."""
         microseconds = self.parameters.get("timeout", 0)
         return microseconds / 1e6 if isinstance(microseconds, int) and microseconds > 0 else None
 
@@ -52,7 +67,11 @@ def decode_request(message: pb.ModelInferRequest, signature: Signature) -> Infer
     model = message.model_name
     for tensors in (message.inputs, message.outputs):
         for tensor in tensors:
-            refuse_unsupported(tensor.name, tensor.parameters)
+            if SHARED_MEMORY in tensor.parameters:
+                raise UnimplementedError(
+                    f"tensor {tensor.name!r}: this server does not offer shared memory; "
+                    "send the tensor's contents in the request"
+                )
     check_inputs(signature, model, [tensor.name for tensor in message.inputs])
     requested = [tensor.name for tensor in message.outputs]
     check_outputs(signature, model, requested)
@@ -73,13 +92,6 @@ def decode_request(message: pb.ModelInferRequest, signature: Signature) -> Infer
         requested=frozenset(requested) or None,
         parameters={name: parameter_value(value) for name, value in message.parameters.items()},
     )
-
-
-def refuse_unsupported(tensor: str, parameters: Iterable[str]) -> None:
-    """Raise UnimplementedError when a tensor's parameters ask for what would change its meaning."""
-    for name in parameters:
-        if name in UNSUPPORTED:
-            raise UnimplementedError(f"tensor {tensor!r}: this server does not offer {UNSUPPORTED[name]}")
 
 
 def decode_tensor(tensor: pb.ModelInferRequest.InferInputTensor, raw: bytes | None) -> Array:
@@ -111,12 +123,34 @@ def encode_response(
 ) -> pb.ModelInferResponse:
     """Return the reply to a request: the outputs it asked for, in its order, or all of them, raw."""
     response = pb.ModelInferResponse(model_name=message.model_name, model_version=str(version), id=message.id)
-    names = [tensor.name for tensor in message.outputs] or [spec.name for spec in signature.outputs]
-    for name in names:
-        datatype, array = signature.output(name).datatype, outputs[name]
+    wanted = {tensor.name: classes(tensor) for tensor in message.outputs}
+    for name, count in (wanted or {spec.name: 0 for spec in signature.outputs}).items():
+        spec = signature.output(name)
+        datatype, array = spec.datatype, outputs[name]
+        if count > 0:
+            datatype, array = BYTES.name, classify(spec, array, count, batched=signature.batched)
         response.outputs.add(name=name, datatype=datatype, shape=array.shape)
         response.raw_output_contents.append(to_raw(array, datatype))
     return response
+
+
+def classes(tensor: pb.ModelInferRequest.InferRequestedOutputTensor) -> int:
+    """Return how many of the best classes are wanted in place of the tensor; 0: the tensor itself."""
+    value = parameter_value(tensor.parameters["classification"]) if tensor.parameters else None
+    return value if isinstance(value, int) else 0
+
+
+def stream_response(response: pb.ModelInferResponse) -> pb.ModelStreamInferResponse:
+    """Return an answer as a message of a stream; every request has one answer, and it is the last."""
+    response.parameters["triton_final_response"].bool_param = True
+    return pb.ModelStreamInferResponse(infer_response=response)
+
+
+def stream_error(message: str, identity: str) -> pb.ModelStreamInferResponse:
+    """Return an error as a message of a stream."""
+    return pb.ModelStreamInferResponse(
+        error_message=message, infer_response=pb.ModelInferResponse(id=identity)
+    )
 
 
 def model_metadata(name: str, versions: Sequence[int], signature: Signature) -> pb.ModelMetadataResponse:
@@ -145,8 +179,8 @@ def numeric(spec: TensorSpec) -> list[int]:
 
 
 def server_metadata(name: str, version: str) -> pb.ServerMetadataResponse:
-    """Return the description of the server; it has none of the protocol's extensions."""
-    return pb.ServerMetadataResponse(name=name, version=version)
+    """Return the description of the server, with Triton's names for the extensions it has."""
+    return pb.ServerMetadataResponse(name=name, version=version, extensions=EXTENSIONS)
 
 
 def server_live(*, live: bool) -> pb.ServerLiveResponse:

@@ -1,66 +1,139 @@
-"""inference.GRPCInferenceService/ModelInfer in Python, for transports without a native one."""
+"""inference.GRPCInferenceService/ModelInfer and ModelStreamInfer in Python, for transports without native
+ones.
+"""
 
+import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import grpc
 
 from kerve.inference import grpc_service_pb2 as pb
-from kerve.runtime.protocol import oip
-from kerve.runtime.servicers.edge import answers_errors
+from kerve.runtime.errors import ServingError
+from kerve.runtime.protocol import oip, oip_shared
+from kerve.runtime.servicers.edge import abort, answers_errors
+from kerve.runtime.transport.base import ServedModel
 from kerve.runtime.transport.local_queue import LocalQueue, Request
 
-__all__ = ["InferServicer"]
+__all__ = ["InFlight", "InferServicer", "deadline"]
+
+# Requests of one stream that may be under way; more are left with the client.
+WINDOW = 64
+
+
+class InFlight:
+    """Counts the calls that have not ended."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._changed = threading.Condition()
+
+    def add(self, context: grpc.ServicerContext) -> None:
+        """Count a call until its answer is sent."""
+        with self._changed:
+            self._count += 1
+        if not context.add_callback(self._end):  # the call is over already
+            self._end()
+
+    def wait_until_idle(self, timeout: float | None) -> bool:
+        """Wait until every call has been answered and its answer sent; return whether that is so."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._count == 0, timeout)
+
+    def _end(self) -> None:
+        with self._changed:
+            self._count -= 1
+            self._changed.notify_all()
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A request that waits in its queue, and what its answer is made of."""
+
+    message: pb.ModelInferRequest
+    served: ServedModel
+    work: Request
+
+    def answer(self) -> pb.ModelInferResponse:
+        """Wait, and encode the answer."""
+        return oip.encode_response(self.message, self.served.version, self.served.signature, self.work.wait())
 
 
 class InferServicer:
     """Decodes a request, puts it into the queue of its model version, waits, encodes the answer."""
 
-    def __init__(self, route: Callable[[str, str], LocalQueue]) -> None:
+    def __init__(self, route: Callable[[str, str], LocalQueue], in_flight: InFlight) -> None:
         self._route = route
-        self._in_flight = 0
-        self._ended = threading.Condition()
+        self._in_flight = in_flight
+        # What answers for tensors in shared memory; they are refused without it.
+        self.shared_memory: Callable[..., pb.ModelInferResponse] | None = None
 
-    @answers_errors
     def ModelInfer(  # noqa: N802  the protocol's name
         self, request: pb.ModelInferRequest, context: grpc.ServicerContext
     ) -> pb.ModelInferResponse:
         """Compute the requested outputs of a model."""
-        self._count(context)
-        queue = self._route(request.model_name, request.model_version)
-        served = queue.served
-        asked = oip.decode_request(request, served.signature)
+        self._in_flight.add(context)
+        if self.shared_memory is not None and oip_shared.in_shared_memory(request):
+            return self.shared_memory(request, context)
+        return self._infer(request, context)
+
+    @answers_errors
+    def _infer(self, request: pb.ModelInferRequest, context: grpc.ServicerContext) -> pb.ModelInferResponse:
+        return self._begin(request, context).answer()
+
+    def ModelStreamInfer(  # noqa: N802  the protocol's name
+        self, requests: Iterator[pb.ModelInferRequest], context: grpc.ServicerContext
+    ) -> Iterator[pb.ModelStreamInferResponse]:
+        """Answer requests as they come, in their order; an error is a message of the stream.
+
+        With the metadata `triton_grpc_error: true` the first error ends the stream with its status.
+        """
+        self._in_flight.add(context)
+        strict = ("triton_grpc_error", "true") in map(tuple, context.invocation_metadata())
+        begun: queue.Queue[Pending | tuple[str, ServingError] | None] = queue.Queue(WINDOW)
+
+        def read() -> None:
+            try:
+                for request in requests:
+                    try:
+                        begun.put(self._begin(request, context))
+                    except ServingError as error:
+                        begun.put((request.id, error))
+            except grpc.RpcError:  # the client is gone, and so is everybody who would wait for answers
+                pass
+            finally:
+                begun.put(None)
+
+        threading.Thread(target=read, name="stream", daemon=True).start()
+        while (item := begun.get()) is not None:
+            try:
+                if isinstance(item, tuple):
+                    raise item[1]
+                yield oip.stream_response(item.answer())
+            except ServingError as error:
+                if strict:
+                    abort(context, error)
+                identity = item[0] if isinstance(item, tuple) else item.message.id
+                yield oip.stream_error(str(error), identity)
+
+    def _begin(self, message: pb.ModelInferRequest, context: grpc.ServicerContext) -> Pending:
+        waiting = self._route(message.model_name, message.model_version)
+        asked = oip.decode_request(message, waiting.served.signature)
         work = Request(
             asked.inputs,
             rows=asked.rows,
             requested=asked.requested,
-            deadline=deadline(context.time_remaining(), asked.timeout),
+            deadline=deadline(context.time_remaining()),
             parameters=asked.parameters,
         )
         context.add_callback(work.abandon)
-        queue.put(work)
-        return oip.encode_response(request, served.version, served.signature, work.wait())
-
-    def wait_until_idle(self, timeout: float | None) -> bool:
-        """Wait until every call has been answered and its answer sent; return whether that is so."""
-        with self._ended:
-            return self._ended.wait_for(lambda: self._in_flight == 0, timeout)
-
-    def _count(self, context: grpc.ServicerContext) -> None:
-        with self._ended:
-            self._in_flight += 1
-        if not context.add_callback(self._end):  # the call is over already
-            self._end()
-
-    def _end(self) -> None:
-        with self._ended:
-            self._in_flight -= 1
-            self._ended.notify_all()
+        waiting.put(work, priority=asked.priority, timeout=asked.timeout)
+        return Pending(message, waiting.served, work)
 
 
-def deadline(*seconds: float | None) -> float | None:
-    """Return the earliest of several times from now, as a time of `time.monotonic()`, if there is one."""
+def deadline(seconds: float | None) -> float | None:
+    """Return a time from now as a time of `time.monotonic()`; None when there is none."""
     # A call without a deadline has 292 years left in grpcio, more than a lock can wait.
-    given = [each for each in seconds if each is not None and each < threading.TIMEOUT_MAX]
-    return time.monotonic() + min(given) if given else None
+    return None if seconds is None or seconds >= threading.TIMEOUT_MAX else time.monotonic() + seconds

@@ -1,4 +1,4 @@
-"""inference.GRPCInferenceService without the call that carries tensors: liveness, readiness, descriptions."""
+"""inference.GRPCInferenceService liveness, readiness, descriptions."""
 
 from collections.abc import Callable
 from importlib.metadata import version
@@ -8,8 +8,8 @@ import grpc
 from kerve.inference import grpc_service_pb2 as pb
 from kerve.runtime.catalog import Catalog
 from kerve.runtime.errors import NotFoundError, UnavailableError
-from kerve.runtime.model import Model
-from kerve.runtime.protocol import oip
+from kerve.runtime.lifecycle.served import ServedVersion
+from kerve.runtime.protocol import oip, oip_models
 from kerve.runtime.servicers.edge import answers_errors
 
 __all__ = ["OipServicer"]
@@ -18,9 +18,13 @@ __all__ = ["OipServicer"]
 class OipServicer:
     """Answers from the catalog of what is loaded."""
 
-    def __init__(self, catalog: Catalog[Model], *, ready: Callable[[], bool]) -> None:
+    def __init__(
+        self, catalog: Catalog[ServedVersion], *, ready: Callable[[], bool], accepting: Callable[[], bool]
+    ) -> None:
         self._catalog = catalog
         self._ready = ready
+        # Whether inference is not refused because of a shutdown.
+        self._accepting = accepting
 
     @answers_errors
     def ServerLive(self, _: pb.ServerLiveRequest, __: grpc.ServicerContext) -> pb.ServerLiveResponse:  # noqa: N802  the protocol's name
@@ -29,7 +33,7 @@ class OipServicer:
 
     @answers_errors
     def ServerReady(self, _: pb.ServerReadyRequest, __: grpc.ServicerContext) -> pb.ServerReadyResponse:  # noqa: N802  the protocol's name
-        """Everything that can be loaded is, and the server is not shutting down."""
+        """Requests should be sent here: models are loaded, and the server is not shutting down."""
         return oip.server_ready(ready=self._ready())
 
     @answers_errors
@@ -39,7 +43,7 @@ class OipServicer:
             self._catalog.find(request.name, request.version)
         except (NotFoundError, UnavailableError):
             return oip.model_ready(ready=False)
-        return oip.model_ready(ready=self._ready())
+        return oip.model_ready(ready=self._accepting())
 
     @answers_errors
     def ServerMetadata(  # noqa: N802  the protocol's name
@@ -53,5 +57,12 @@ class OipServicer:
         self, request: pb.ModelMetadataRequest, _: grpc.ServicerContext
     ) -> pb.ModelMetadataResponse:
         """Inputs and outputs of a model."""
-        model = self._catalog.find(request.name, request.version)
-        return oip.model_metadata(request.name, self._catalog.versions(request.name), model.signature)
+        served = self._catalog.find(request.name, request.version)
+        return oip.model_metadata(request.name, self._catalog.versions(request.name), served.model.signature)
+
+    @answers_errors
+    def ModelConfig(  # noqa: N802  the protocol's name
+        self, request: pb.ModelConfigRequest, _: grpc.ServicerContext
+    ) -> pb.ModelConfigResponse:
+        """How a model is served, with everything filled in that its configuration leaves open."""
+        return oip_models.model_config(self._catalog.find(request.name, request.version).config)

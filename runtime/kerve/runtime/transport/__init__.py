@@ -4,7 +4,7 @@ from importlib import import_module
 from importlib.util import find_spec
 
 from kerve.runtime.errors import UnavailableError
-from kerve.runtime.transport.base import Transport
+from kerve.runtime.transport.base import Transport, TransportOptions
 
 __all__ = ["create_transport"]
 
@@ -14,7 +14,7 @@ TRANSPORTS = {
 }
 
 
-def create_transport(name: str) -> Transport:
+def create_transport(name: str, options: TransportOptions | None = None) -> Transport:
     """Return the transport of that name; `auto` is the wire where kerve-wire is installed, else grpcio."""
     installed = find_spec("kerve_wire") is not None
     if name == "auto":
@@ -22,5 +22,5 @@ def create_transport(name: str) -> Transport:
     if name == "wire" and not installed:
         raise UnavailableError("the wire needs the package kerve-wire; install it, or use --transport grpcio")
     module, _, attribute = TRANSPORTS[name].partition(":")
-    transport: Transport = getattr(import_module(module), attribute)()
+    transport: Transport = getattr(import_module(module), attribute)(options)
     return transport

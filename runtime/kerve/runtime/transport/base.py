@@ -14,16 +14,18 @@ it refuses with the errors and the texts of `kerve.runtime.signature`.
 from __future__ import annotations  # grpc's classes take type arguments in the stubs only
 
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import grpc
 
 from kerve.runtime.datatypes import Array
+from kerve.runtime.security.tls import Certificates
 from kerve.runtime.signature import Signature
+from kerve.runtime.transport.batching import Batching
 
-__all__ = ["DEFAULT", "Batch", "Queue", "ServedModel", "Transport"]
+__all__ = ["DEFAULT", "Batch", "Queue", "ServedModel", "Transport", "TransportOptions"]
 
 # The route of requests that name no version.
 DEFAULT = ""
@@ -36,8 +38,18 @@ class ServedModel:
     name: str
     version: int
     signature: Signature
-    # Requests that may wait; one more is refused with RESOURCE_EXHAUSTED.
-    max_queue_size: int
+    batching: Batching = field(default_factory=Batching)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransportOptions:
+    """How a transport is made."""
+
+    interceptors: tuple[grpc.ServerInterceptor, ...] = ()
+    # Bytes of a message at most; the default, 2 GB - 1, is the most that gRPC and protobuf carry.
+    max_message_bytes: int = 2**31 - 1
+    # Whether tensors in shared memory go to the method of `add_shared_memory`.
+    shared_memory: bool = False
 
 
 class Batch(Protocol):
@@ -50,6 +62,10 @@ class Batch(Protocol):
     @property
     def rows(self) -> int:
         """Rows of the batch dimension; 1 for a model without one."""
+
+    @property
+    def requests(self) -> int:
+        """How many requests, or parts of one that was split, are in it."""
 
     @property
     def requested(self) -> frozenset[str] | None:
@@ -82,6 +98,14 @@ class Queue(Protocol):
     def close(self) -> None:
         """Refuse new requests with UNAVAILABLE; what waits is still taken."""
 
+    def statistics(self) -> dict[str, Any]:
+        """Return what has happened here: numbers since the beginning, durations in nanoseconds.
+
+        `requests`, `rows`, `batches`, `waiting` (now), `codes` (requests by the status they ended with), and
+        the histograms `succeeded`, `failed` (arrival to answer), `waited` (arrival to computation) and
+        `computed` (of batches), each with `bounds` in microseconds, `counts` and `sum`.
+        """
+
 
 class Transport(Protocol):
     """A gRPC server: hosts servicers written for grpcio, and carries inference itself."""
@@ -110,11 +134,22 @@ class Transport(Protocol):
     ) -> None:
         """Host a service by its methods; called by grpcio's generated code."""
 
+    def add_shared_memory(self, method: Callable[..., Any]) -> None:
+        """Let ModelInfer for tensors in shared memory, which is refused otherwise, be answered by a
+        method.
+        """
+
     def add_insecure_port(self, address: str) -> int:
         """Listen on `host:port` without encryption; return the port, which the system chooses for port 0."""
 
-    def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> int:
+    def add_secure_port(self, address: str, certificates: Certificates) -> int:
         """Listen on `host:port` with TLS; return the port."""
+
+    def set_tokens(self, infer: Mapping[bytes, bool]) -> None:
+        """Let inference in only with a bearer token: by its SHA-256, whether it permits that.
+
+        What else is hosted is for the interceptors of `TransportOptions` to let in.
+        """
 
     def start(self) -> None:
         """Begin to accept connections."""

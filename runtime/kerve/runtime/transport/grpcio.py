@@ -4,7 +4,7 @@ from __future__ import annotations  # grpc's classes take type arguments in the 
 
 import functools
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,22 +13,22 @@ import grpc
 from kerve.runtime import rpc
 from kerve.runtime.catalog import Catalog
 from kerve.runtime.errors import UnavailableError
-from kerve.runtime.protocol import oip
-from kerve.runtime.servicers.infer import InferServicer
-from kerve.runtime.transport.base import Queue, ServedModel
+from kerve.runtime.protocol import oip, tfs
+from kerve.runtime.security.tls import Certificates, grpcio_credentials
+from kerve.runtime.servicers.infer import InferServicer, InFlight
+from kerve.runtime.servicers.predict import PredictServicer
+from kerve.runtime.transport.base import Queue, ServedModel, TransportOptions
 from kerve.runtime.transport.local_queue import LocalQueue
 
 __all__ = ["GrpcioTransport"]
 
-# A call of ModelInfer keeps its thread until it is answered, so this bounds the calls that wait, over all
+# A call of inference keeps its thread until it is answered, so this bounds the calls that wait, over all
 # models. Threads start when they are needed. Everything else has threads of its own, so that health and
 # metadata answer while inference is overloaded.
 INFERENCE_THREADS = 512
 OTHER_THREADS = 16
 
 OPTIONS = [
-    # 2 GB - 1, the most that gRPC and protobuf carry
-    ("grpc.max_receive_message_length", 2**31 - 1),
     ("grpc.max_send_message_length", 2**31 - 1),
     # A second server on the same port must fail, not take half of the connections.
     ("grpc.so_reuseport", 0),
@@ -40,15 +40,22 @@ class GrpcioTransport:
 
     name = "grpcio"
 
-    def __init__(self) -> None:
+    def __init__(self, options: TransportOptions | None = None) -> None:
+        options = options or TransportOptions()
         self._routes: Catalog[LocalQueue] = Catalog()
         self._draining = False
-        self._server = grpc.server(ThreadPoolExecutor(OTHER_THREADS, "rpc"), options=OPTIONS)
-        self._infer = InferServicer(self._route)
-        infer = functools.partial(self._infer.ModelInfer)
-        # grpcio runs a method that has this attribute in the pool it names.
-        infer.experimental_thread_pool = ThreadPoolExecutor(INFERENCE_THREADS, "infer")  # type: ignore[attr-defined]  # partial takes any
-        rpc.add_service(self, oip.SERVICE, {"ModelInfer": infer})
+        self._server = grpc.server(
+            ThreadPoolExecutor(OTHER_THREADS, "rpc"),
+            interceptors=list(options.interceptors),
+            options=[*OPTIONS, ("grpc.max_receive_message_length", options.max_message_bytes)],
+        )
+        self._in_flight = InFlight()
+        self._infer = infer = InferServicer(self._route, self._in_flight)
+        pool = ThreadPoolExecutor(INFERENCE_THREADS, "infer")
+        methods = {name: in_pool(method, pool) for name, method in rpc.methods_of(oip.SERVICE, infer).items()}
+        rpc.add_service(self, oip.SERVICE, methods)
+        predict = in_pool(PredictServicer(self._route, self._in_flight).Predict, pool)
+        rpc.add_service(self, tfs.PREDICTION_SERVICE, {"Predict": predict})
 
     def _route(self, name: str, version: str) -> LocalQueue:
         if self._draining:
@@ -80,13 +87,20 @@ class GrpcioTransport:
         """Host a service by its methods."""
         self._server.add_registered_method_handlers(service_name, dict(method_handlers))
 
+    def add_shared_memory(self, method: Callable[..., Any]) -> None:
+        """Let ModelInfer for tensors in shared memory be answered by a method."""
+        self._infer.shared_memory = method
+
     def add_insecure_port(self, address: str) -> int:
         """Listen without encryption; RuntimeError when the address cannot be had."""
         return self._server.add_insecure_port(address)
 
-    def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> int:
+    def add_secure_port(self, address: str, certificates: Certificates) -> int:
         """Listen with TLS; RuntimeError when the address cannot be had."""
-        return self._server.add_secure_port(address, server_credentials)
+        return self._server.add_secure_port(address, grpcio_credentials(certificates))
+
+    def set_tokens(self, infer: Mapping[bytes, bool]) -> None:
+        """Nothing is to do: every call goes through the interceptors here."""
 
     def start(self) -> None:
         """Begin to accept connections."""
@@ -98,7 +112,7 @@ class GrpcioTransport:
         stopped = threading.Event()
 
         def stop_when_idle() -> None:
-            self._infer.wait_until_idle(grace or 0.0)
+            self._in_flight.wait_until_idle(grace or 0.0)
             self._server.stop(None).wait()
             stopped.set()
 
@@ -108,3 +122,10 @@ class GrpcioTransport:
     def wait_for_termination(self, timeout: float | None = None) -> bool:
         """Wait until stopped; return whether the time was over first."""
         return self._server.wait_for_termination(timeout)
+
+
+def in_pool(method: Callable[..., Any], pool: ThreadPoolExecutor) -> Callable[..., Any]:
+    """Return a method that grpcio runs in a pool of its own."""
+    separate = functools.partial(method)
+    separate.experimental_thread_pool = pool  # type: ignore[attr-defined]  # partial takes any, grpcio reads it
+    return separate

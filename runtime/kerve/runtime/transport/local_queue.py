@@ -4,26 +4,22 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
-from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
+from concurrent.futures import Future
 from typing import Any
 
 from kerve.runtime.datatypes import Array
-from kerve.runtime.errors import (
-    Code,
-    DeadlineExceededError,
-    ResourceExhaustedError,
-    ServingError,
-    UnavailableError,
-    error_for,
-)
+from kerve.runtime.errors import Code, ServingError, UnavailableError, error_for
 from kerve.runtime.transport.base import ServedModel
+from kerve.runtime.transport.batching import QueuePolicy
+from kerve.runtime.transport.local_metrics import LocalMetrics
 
 __all__ = ["LocalQueue", "Request"]
 
 
 class Request:
     """A validated request, and a batch of one. The first answer counts; later ones are for nobody."""
+
+    requests = 1
 
     def __init__(
         self,
@@ -39,11 +35,24 @@ class Request:
         self.requested = requested
         self.deadline = deadline
         self.parameters = parameters
+        # Until when it may wait, and whether it is refused then or waits on behind all others; set by the
+        # queue.
+        self.expires: float | None = None
+        self.delayed = False
+        # What it is answered when its time is over.
+        self.late = Code.DEADLINE_EXCEEDED
+        self.metrics: LocalMetrics | None = None
+        self.arrived = time.monotonic_ns()
+        # When an executor took it.
+        self.taken: int | None = None
         self._answer: Future[Mapping[str, Array]] = Future()
+        self._ending = threading.Lock()
 
     def reply(self, outputs: Mapping[str, Array]) -> None:
         """Answer with outputs."""
-        with suppress(InvalidStateError):  # the client is gone
+        if self._end(Code.OK):
+            if self.metrics:
+                self.metrics.computed(self.rows, time.monotonic_ns() - (self.taken or self.arrived))
             self._answer.set_result(outputs)
 
     def fail(self, code: int, message: str) -> None:
@@ -55,71 +64,99 @@ class Request:
         self._refuse(error_for(Code.CANCELLED, "the client cancelled the request"))
 
     def _refuse(self, error: ServingError) -> None:
-        with suppress(InvalidStateError):  # answered already
+        if self._end(error.code):
             self._answer.set_exception(error)
+
+    def _end(self, code: Code) -> bool:
+        """Count the answer; False when there was one already."""
+        if not self._ending.acquire(blocking=False):  # held for good by the first answer
+            return False
+        if self.metrics:
+            self.metrics.ended(code, time.monotonic_ns() - self.arrived)
+        return True
 
     @property
     def answered(self) -> bool:
         """Whether there is an answer."""
-        return self._answer.done()
+        return self._ending.locked()
 
     def expire(self) -> bool:
-        """Answer DEADLINE_EXCEEDED if the time is over; return whether it is."""
-        expired = self.deadline is not None and time.monotonic() >= self.deadline
+        """Answer DEADLINE_EXCEEDED if its time is over; return whether it is."""
+        limit = self._limit()
+        expired = limit is not None and time.monotonic() >= limit
         if expired:
-            self._refuse(DeadlineExceededError("the deadline passed while the request waited"))
+            self._refuse(error_for(self.late, "the deadline passed while the request waited"))
         return expired
 
     def wait(self) -> Mapping[str, Array]:
         """Return the outputs once they are there; raise the error that was answered instead of them."""
-        left = None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
-        try:
-            return self._answer.result(left)
-        except TimeoutError:
-            self.expire()
-            return self._answer.result()
+        while True:
+            limit = self._limit()
+            try:
+                return self._answer.result(None if limit is None else max(0.0, limit - time.monotonic()))
+            except TimeoutError:
+                self.expire()
+
+    def _limit(self) -> float | None:
+        """The time after which the answer is of no use; how long it may wait counts until it is taken."""
+        waiting = self.expires if self.taken is None and not self.delayed else None
+        limits = [limit for limit in (self.deadline, waiting) if limit is not None]
+        return min(limits, default=None)
 
 
 class LocalQueue:
-    """Requests of one model version, first in, first out."""
+    """Requests of one model version: the most urgent priority first, in each first in, first out."""
 
     def __init__(self, served: ServedModel) -> None:
         self.served = served
-        self._waiting: deque[Request] = deque()
+        self._policies = served.batching.policies
+        # One queue per priority, and behind it what waits on after its time.
+        self._levels: list[deque[Request]] = [deque() for _ in self._policies]
+        self._delayed: deque[Request] = deque()
+        self._metrics = LocalMetrics()
         self._changed = threading.Condition()
         self._closed = False
         # Seconds between two takes, smoothed: how fast the executors are.
         self._pace = 0.0
         self._last_take = time.monotonic()
 
-    def put(self, request: Request) -> None:
-        """Add a request; ResourceExhaustedError when the queue is full, UnavailableError when closed."""
-        name, limit = self.served.name, self.served.max_queue_size
+    def put(self, request: Request, *, priority: int = 0, timeout: float | None = None) -> None:
+        """Add a request; ResourceExhaustedError when the queue is full, UnavailableError when closed.
+
+        `priority`: from 1, the most urgent; anything else is the queue's default. `timeout`: seconds that the
+        request would wait at most, where the policy allows it to say so.
+        """
+        level = self._level(priority)
+        policy, waiting = self._policies[level], self._levels[level]
         with self._changed:
             if self._closed:
                 raise UnavailableError(
-                    f"model {name!r} is shutting down here; try another server, or again later"
+                    f"model {self.served.name!r} is shutting down here; try another server, or again later"
                 )
-            if len(self._waiting) >= limit:
-                raise ResourceExhaustedError(
-                    f"model {name!r} has {limit} requests waiting, which is its limit; try again later",
-                    retry_after=min(5.0, max(0.01, self._pace * limit)),
-                )
-            self._waiting.append(request)
+            if len(waiting) >= policy.max_queue_size:
+                raise self._full(policy.max_queue_size)
+            request.metrics = self._metrics
+            request.expires = expiry(policy, timeout)
+            request.delayed = policy.timeout_action == "DELAY"
+            request.late = Code.UNAVAILABLE if self.served.batching.triton_codes else Code.DEADLINE_EXCEEDED
+            self._metrics.arrived()
+            waiting.append(request)
             self._changed.notify()
 
     def take(self) -> Request | None:
         """Wait for a request that somebody still waits for; None once the queue is closed and empty."""
         with self._changed:
             while True:
-                idle = not self._waiting
-                while not self._waiting and not self._closed:
+                idle = not self.depth
+                while not self.depth and not self._closed:
                     self._changed.wait()
-                if not self._waiting:
+                if not self.depth:
                     return None
-                request = self._waiting.popleft()
-                if not request.answered and not request.expire():
+                request = self._next()
+                if request is not None:
                     self._keep_pace(idle=idle)
+                    request.taken = time.monotonic_ns()
+                    self._metrics.waited(request.taken - request.arrived)
                     return request
 
     def close(self) -> None:
@@ -128,8 +165,50 @@ class LocalQueue:
             self._closed = True
             self._changed.notify_all()
 
+    def statistics(self) -> dict[str, Any]:
+        """Return what has happened here; see `Queue.statistics`."""
+        return self._metrics.read(self.depth)
+
+    @property
+    def depth(self) -> int:
+        """The number of requests that wait."""
+        return sum(map(len, self._levels)) + len(self._delayed)
+
+    def _full(self, limit: int) -> ServingError:
+        code = Code.UNAVAILABLE if self.served.batching.triton_codes else Code.RESOURCE_EXHAUSTED
+        return error_for(
+            code,
+            f"model {self.served.name!r} has {limit} requests waiting, which is its limit; try again later",
+            retry_after=min(5.0, max(0.01, self._pace * limit)),
+        )
+
+    def _level(self, priority: int) -> int:
+        levels = len(self._policies)
+        chosen = priority if 1 <= priority <= levels else self.served.batching.default_priority_level
+        return min(max(chosen, 1), levels) - 1
+
+    def _next(self) -> Request | None:
+        """Take the next request out; None when it has been answered, or has to wait on behind the others."""
+        waiting = next((level for level in self._levels if level), self._delayed)
+        request = waiting.popleft()
+        if request.answered or request.expire():
+            return None
+        late = request.expires is not None and time.monotonic() >= request.expires
+        if late and waiting is not self._delayed:
+            self._delayed.append(request)
+            return None
+        return request
+
     def _keep_pace(self, *, idle: bool) -> None:
         now = time.monotonic()
         if not idle:  # waiting for a client says nothing about the executors
             self._pace += 0.1 * (now - self._last_take - self._pace)
         self._last_take = now
+
+
+def expiry(policy: QueuePolicy, asked: float | None) -> float | None:
+    """Return until when a request may wait, in seconds of `time.monotonic()`; None: until its deadline."""
+    seconds = policy.default_timeout_microseconds / 1e6
+    if asked and policy.allow_timeout_override:
+        seconds = asked
+    return time.monotonic() + seconds if seconds > 0 else None

@@ -3,21 +3,20 @@
 from __future__ import annotations  # grpc's classes take type arguments in the stubs only
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import grpc
 
 import kerve_wire
+from kerve.runtime import rpc
+from kerve.runtime.protocol import oip
+from kerve.runtime.security.tls import Certificates
 from kerve.runtime.signature import TensorSpec
-from kerve.runtime.transport.base import Queue, ServedModel
+from kerve.runtime.transport.base import Queue, ServedModel, TransportOptions
+from kerve.runtime.transport.batching import Batching
 
 __all__ = ["WireTransport"]
-
-
-#: A request of more rows is split. The queue's limit, in requests, bounds what a batch can hold before this
-#: does; each piece counts as one, so that a small number here would refuse a client's one large batch.
-_MOST_ROWS = 1 << 16
 
 
 class WireTransport:
@@ -25,19 +24,25 @@ class WireTransport:
 
     name = "wire"
 
-    def __init__(self, options: kerve_wire.ServerOptions | None = None) -> None:
-        self._server = kerve_wire.Server(options)
+    def __init__(self, options: TransportOptions | None = None) -> None:
+        options = options or TransportOptions()
+        self._server = kerve_wire.Server(
+            kerve_wire.ServerOptions(
+                max_receive_message_length=options.max_message_bytes,
+                host_shared_memory=options.shared_memory,
+            ),
+            interceptors=options.interceptors,
+        )
 
     def attach(self, served: ServedModel) -> kerve_wire.Queue:
         """Make a queue for a model version."""
-        policy = kerve_wire.QueuePolicy(max_queue_size=served.max_queue_size)
         return self._server.attach(
             served.name,
             served.version,
             [wire_spec(spec) for spec in served.signature.inputs],
             [wire_spec(spec) for spec in served.signature.outputs],
             batched=served.signature.batched,
-            options=kerve_wire.QueueOptions(max_batch_size=_MOST_ROWS, policies=(policy,)),
+            options=wire_options(served.batching),
         )
 
     def publish(self, name: str, routes: Mapping[str, Queue]) -> None:
@@ -61,15 +66,26 @@ class WireTransport:
         """Host a service by its methods."""
         self._server.add_registered_method_handlers(service_name, method_handlers)
 
+    def add_shared_memory(self, method: Callable[..., Any]) -> None:
+        """Let ModelInfer for tensors in shared memory be answered by a method."""
+        rpc.add_service(self, oip.SERVICE, {"ModelInfer": method})
+
     def add_insecure_port(self, address: str) -> int:
         """Listen without encryption; RuntimeError when the address cannot be had."""
         return self._server.add_insecure_port(address)
 
-    def add_secure_port(
-        self, address: str, server_credentials: grpc.ServerCredentials | kerve_wire.Credentials
-    ) -> int:
-        """Listen with TLS; TypeError for grpcio's own credentials, which cannot be read from Python."""
-        return self._server.add_secure_port(address, server_credentials)
+    def add_secure_port(self, address: str, certificates: Certificates) -> int:
+        """Listen with TLS; RuntimeError when the address cannot be had."""
+        certificates.read()  # says what is wrong better than the wire does
+        roots = certificates.client_roots
+        credentials = kerve_wire.Credentials(
+            certificates.key, certificates.chain, roots, require_client_auth=roots is not None
+        )
+        return self._server.add_secure_port(address, credentials)
+
+    def set_tokens(self, infer: Mapping[bytes, bool]) -> None:
+        """Let inference in only with a bearer token: by its SHA-256, whether it permits that."""
+        self._server.set_tokens(infer)
 
     def start(self) -> None:
         """Begin to accept connections."""
@@ -87,3 +103,9 @@ class WireTransport:
 def wire_spec(spec: TensorSpec) -> kerve_wire.TensorSpec:
     """Return the spec as the wire has it."""
     return kerve_wire.TensorSpec(spec.name, spec.datatype, spec.shape, spec.labels, spec.optional)
+
+
+def wire_options(batching: Batching) -> kerve_wire.QueueOptions:
+    """Return the options as the wire has them: the same names."""
+    policies = tuple(kerve_wire.QueuePolicy(**vars(policy)) for policy in batching.policies)
+    return kerve_wire.QueueOptions(**{**vars(batching), "policies": policies})

@@ -23,6 +23,10 @@ class Batch:
         """Rows of the batch dimension, without padding; 1 for a model without one."""
 
     @property
+    def requests(self) -> int:
+        """How many requests, or parts of one that was split, are in it."""
+
+    @property
     def requested(self) -> frozenset[str] | None:
         """The outputs that anyone in the batch asked for; None: all."""
 
@@ -101,6 +105,7 @@ class Server:
     ) -> Queue: ...
     def publish(self, name: str, routes: Mapping[str, Queue]) -> None: ...
     def withdraw(self, name: str) -> None: ...
+    def set_tokens(self, known: Mapping[bytes, bool]) -> None: ...
     def listen(
         self,
         address: str,

@@ -53,6 +53,8 @@ class ServerOptions:
     compression: Literal["gzip", "deflate"] | None = None
     # Whether several processes may listen on one port.
     so_reuseport: bool = False
+    # Whether a servicer answers ModelInfer for tensors in shared memory; if not, they are refused.
+    host_shared_memory: bool = False
 
     def fields(self) -> dict[str, object]:
         """Return the options by name, as the native half takes them."""
@@ -99,6 +101,8 @@ class QueueOptions:
     batch_buckets: tuple[int, ...] = ()
     # Bytes of tensors that may wait, over all priorities; one request may always.
     max_queue_bytes: int = 1 << 30
+    # Whether a full queue and a request that waited for too long are UNAVAILABLE, as in Triton.
+    triton_codes: bool = False
 
     def fields(self) -> dict[str, object]:
         """Return the options by name, as the native half takes them."""

@@ -82,6 +82,14 @@ class Server(grpc.Server):
         """Forget a model: its requests are refused with NOT_FOUND."""
         self._native.withdraw(name)
 
+    def set_tokens(self, known: Mapping[bytes, bool]) -> None:
+        """Let native calls in only with a bearer token from now on; by its SHA-256, whether it permits
+        inference.
+
+        Calls of servicers are for interceptors to check.
+        """
+        self._native.set_tokens(dict(known))
+
     def statistics(self) -> dict[str, Any]:
         """Return what happens in the server; see `Queue.statistics` for its models."""
         return self._native.statistics()

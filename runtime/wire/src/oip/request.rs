@@ -22,11 +22,11 @@ pub fn decode(message: &Rope) -> Result<Infer, Malformed> {
             3 => infer.id = reader.text(wire)?,
             4 => infer.parameters.push(entry(reader.message(wire)?)?),
             5 => {
-                let input = tensor(reader.message(wire)?, &mut infer.unsupported)?;
+                let input = tensor(reader.message(wire)?, &mut infer)?;
                 infer.inputs.push(input);
             }
             6 => {
-                let wanted = output(reader.message(wire)?, &mut infer.unsupported)?;
+                let wanted = output(reader.message(wire)?, &mut infer)?;
                 infer.outputs.push(wanted);
             }
             7 => raw.push(reader.bytes(wire)?),
@@ -54,7 +54,7 @@ fn place_raw(infer: &mut Infer, raw: SmallVec<[Rope; 2]>) {
 }
 
 /// `ModelInferRequest.InferInputTensor`.
-fn tensor(mut reader: Reader<'_>, unsupported: &mut Option<Status>) -> Result<Input, Malformed> {
+fn tensor(mut reader: Reader<'_>, infer: &mut Infer) -> Result<Input, Malformed> {
     let (mut name, mut datatype, mut shape) =
         (CompactString::default(), CompactString::default(), SmallVec::new());
     let mut contents = Contents::default();
@@ -70,13 +70,14 @@ fn tensor(mut reader: Reader<'_>, unsupported: &mut Option<Status>) -> Result<In
         }
     }
     if shared_memory {
-        unsupported.get_or_insert_with(|| no_shared_memory(&name));
+        infer.shared_memory = true;
+        infer.unsupported.get_or_insert_with(|| no_shared_memory(&name));
     }
     Ok(Input { name, datatype, shape, data: Data::Typed(contents) })
 }
 
 /// `ModelInferRequest.InferRequestedOutputTensor`.
-fn output(mut reader: Reader<'_>, unsupported: &mut Option<Status>) -> Result<Wanted, Malformed> {
+fn output(mut reader: Reader<'_>, infer: &mut Infer) -> Result<Wanted, Malformed> {
     let mut wanted = Wanted::default();
     let mut shared_memory = false;
     while let Some((field, wire)) = reader.field()? {
@@ -94,7 +95,8 @@ fn output(mut reader: Reader<'_>, unsupported: &mut Option<Status>) -> Result<Wa
         }
     }
     if shared_memory {
-        unsupported.get_or_insert_with(|| no_shared_memory(&wanted.name));
+        infer.shared_memory = true;
+        infer.unsupported.get_or_insert_with(|| no_shared_memory(&wanted.name));
     }
     Ok(wanted)
 }

@@ -111,6 +111,12 @@ pub struct PyBatch {
 
 #[pymethods]
 impl PyBatch {
+    /// How many requests, or parts of one that was split, are in it.
+    #[getter]
+    fn requests(&self) -> PyResult<usize> {
+        self.look(Batch::requests)
+    }
+
     /// The outputs that anyone in the batch asked for; None: all.
     #[getter]
     fn requested<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyFrozenSet>>> {

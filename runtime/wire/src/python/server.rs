@@ -74,6 +74,11 @@ impl PyServer {
         self.server.shared().models.withdraw(name);
     }
 
+    /// Ask for a bearer token from now on; by its SHA-256, whether it permits inference.
+    fn set_tokens(&self, known: HashMap<[u8; 32], bool>) {
+        self.server.shared().tokens.set(known);
+    }
+
     /// Bind an address and return its port; `credentials`: key, certificates, client roots, whether these are required.
     ///
     /// A path is a file that is looked at again now and then, bytes are PEM.
@@ -196,6 +201,7 @@ fn config(options: &Fields<'_, '_>) -> PyResult<Config> {
         handshake_timeout: options.seconds("handshake_timeout")?.unwrap_or(Duration::MAX / 4),
         compression: compression.map(encoding).transpose()?,
         so_reuseport: options.get("so_reuseport")?,
+        host_shared_memory: options.get("host_shared_memory")?,
     })
 }
 
@@ -223,6 +229,7 @@ fn queue_options(options: &Fields<'_, '_>) -> PyResult<Options> {
         preserve_ordering: options.get("preserve_ordering")?,
         buckets: ascending("batch_buckets")?,
         max_queue_bytes: options.get("max_queue_bytes")?,
+        triton_codes: options.get("triton_codes")?,
     })
 }
 

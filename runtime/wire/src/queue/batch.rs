@@ -39,6 +39,11 @@ impl Batch {
         &self.queue
     }
 
+    /// The number of requests, parts of one that was split included.
+    pub fn requests(&self) -> usize {
+        self.requests.len()
+    }
+
     /// The rows of all requests.
     pub fn rows(&self) -> usize {
         self.rows

@@ -185,7 +185,10 @@ impl Queue {
         for mut request in dropped.drain(..) {
             let status = match request.is_gone() {
                 true => Status::new(Code::Cancelled, "the client cancelled the request"),
-                false => Status::new(Code::DeadlineExceeded, "the deadline passed while the request waited"),
+                false => {
+                    let code = self.options.code(Code::DeadlineExceeded);
+                    Status::new(code, "the deadline passed while the request waited")
+                }
             };
             self.refuse(request, status);
         }
@@ -221,6 +224,6 @@ impl Queue {
         let message = format!("model {model} has {message}; try again later");
         let delay = Duration::from_nanos(self.pace.load(Ordering::Relaxed).saturating_mul(wait as u64));
         let retry_after = Some(delay.clamp(Duration::from_millis(10), Duration::from_secs(5)));
-        Status { retry_after, ..Status::new(Code::ResourceExhausted, message) }
+        Status { retry_after, ..Status::new(self.options.code(Code::ResourceExhausted), message) }
     }
 }

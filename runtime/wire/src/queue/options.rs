@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::grpc::status::Code;
+
 /// The options of one queue.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -21,6 +23,8 @@ pub struct Options {
     pub buckets: Vec<usize>,
     /// Bytes of tensors that may wait, over all priorities; one request may always.
     pub max_queue_bytes: usize,
+    /// Whether a full queue and a request that waited for too long are UNAVAILABLE, as in Triton.
+    pub triton_codes: bool,
 }
 
 /// What holds for the requests of one priority.
@@ -74,6 +78,7 @@ impl Default for Options {
             preserve_ordering: false,
             buckets: Vec::new(),
             max_queue_bytes: usize::MAX,
+            triton_codes: false,
         }
     }
 }
@@ -84,6 +89,11 @@ impl Options {
         let levels = self.policies.len();
         let chosen = usize::try_from(priority).ok().filter(|chosen| (1..=levels).contains(chosen));
         chosen.unwrap_or(self.default_priority.clamp(1, levels)) - 1
+    }
+
+    /// An honest code, or the one of Triton where its codes are wanted.
+    pub fn code(&self, honest: Code) -> Code {
+        if self.triton_codes { Code::Unavailable } else { honest }
     }
 
     /// The rows that a batch of `rows` is padded to; a batch without rows has none to repeat, and stays as it is.

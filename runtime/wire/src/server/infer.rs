@@ -8,6 +8,7 @@ use compact_str::CompactString;
 use h2::RecvStream;
 use h2::server::SendResponse;
 use http::Request;
+use http::request::Parts;
 
 use crate::grpc::compression::Encoding;
 use crate::grpc::head::{Head, Refusal};
@@ -51,20 +52,44 @@ pub async fn serve(
         Err(Refusal::Grpc(status)) => return refuse(&desk, &mut respond, &status),
     };
     let path = parts.uri.path();
+    if (path == STREAM || NATIVE.iter().any(|(native, ..)| *native == path))
+        && let Err(status) = desk.shared.tokens.check(&parts.headers)
+    {
+        return refuse(&desk, &mut respond, &status);
+    }
     if let Some((_, decode, format)) = NATIVE.iter().find(|(native, ..)| *native == path) {
-        unary_infer(&desk, head, *decode, *format, body, respond).await;
+        let Some((message, body, respond)) = unary_infer(&desk, head, *decode, *format, body, respond).await
+        else {
+            return;
+        };
+        host(&desk, parts, head, peer, body, respond, Some(message)).await;
     } else if path == STREAM {
         oip::stream::serve(&desk, head, &parts.headers, body, respond).await;
     } else {
-        let hosting = Hosting {
-            host: desk.shared.host.clone(),
-            decoder: desk.shared.decoder(&head),
-            ending: desk.shared.phase(),
-        };
-        hosted::serve(hosting, (path.to_owned(), parts.headers), head, peer, body, respond).await;
+        host(&desk, parts, head, peer, body, respond, None).await;
     }
 }
 
+/// Hands a call to Python, with the message that has been read from its body, if one has.
+async fn host(
+    desk: &Arc<Desk>,
+    parts: Parts,
+    head: Head,
+    peer: Arc<Peer>,
+    body: RecvStream,
+    respond: SendResponse<Bytes>,
+    first: Option<Rope>,
+) {
+    let hosting = Hosting {
+        host: desk.shared.host.clone(),
+        decoder: desk.shared.decoder(&head),
+        ending: desk.shared.phase(),
+    };
+    let method = (parts.uri.path().to_owned(), parts.headers);
+    hosted::serve(hosting, method, head, peer, body, respond, first).await;
+}
+
+/// Serves a unary call; gives it back when its tensors are in shared memory, which is for Python.
 async fn unary_infer(
     desk: &Arc<Desk>,
     head: Head,
@@ -72,15 +97,22 @@ async fn unary_infer(
     format: Format,
     mut body: RecvStream,
     mut respond: SendResponse<Bytes>,
-) {
+) -> Option<(Rope, RecvStream, SendResponse<Bytes>)> {
     let config = &desk.shared.config;
     let arrival = Arrival::new(&head);
     let message = match arrival.in_time(unary::receive(&mut body, desk.shared.decoder(&head))).await {
         Ok(message) => message,
-        Err(status) => return refuse(desk, &mut respond, &status),
+        Err(status) => {
+            refuse(desk, &mut respond, &status);
+            return None;
+        }
     };
     desk.shared.metrics.bytes_received.add(message.len() as u64);
-    match admit(&desk.shared.models, decode(&message), arrival) {
+    let decoded = decode(&message);
+    if config.host_shared_memory && decoded.as_ref().is_ok_and(|infer| infer.shared_memory) {
+        return Some((message, body, respond));
+    }
+    match admit(&desk.shared.models, decoded, arrival) {
         Ok(admitted) => {
             let encoding = config.compression.filter(|&encoding| head.accepts(encoding));
             let route = Route::Unary(respond, InFlight::new(&desk.mailbox));
@@ -88,6 +120,7 @@ async fn unary_infer(
         }
         Err((_, status)) => refuse(desk, &mut respond, &status),
     }
+    None
 }
 
 /// When a request came, and until when it is wanted.

@@ -5,6 +5,7 @@ pub mod connection;
 pub mod infer;
 pub mod listener;
 pub mod tls;
+pub mod tokens;
 pub mod worker;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,6 +22,7 @@ use crate::metrics::ServerMetrics;
 use crate::models::Models;
 use crate::server::listener::{Address, Listener};
 use crate::server::tls::Acceptor;
+use crate::server::tokens::Tokens;
 use crate::server::worker::Worker;
 
 /// How a server behaves; the defaults are gRPC's where it has any.
@@ -52,6 +54,8 @@ pub struct Config {
     pub compression: Option<Encoding>,
     /// Whether several processes may listen on one port.
     pub so_reuseport: bool,
+    /// Whether a servicer answers ModelInfer for tensors in shared memory; if not, they are refused.
+    pub host_shared_memory: bool,
 }
 
 impl Default for Config {
@@ -70,6 +74,7 @@ impl Default for Config {
             handshake_timeout: Duration::from_secs(120),
             compression: None,
             so_reuseport: false,
+            host_shared_memory: false,
         }
     }
 }
@@ -100,6 +105,8 @@ pub struct Shared {
     pub config: Config,
     /// Which queue answers for which model.
     pub models: Models,
+    /// Who may call.
+    pub tokens: Tokens,
     /// Calls for Python.
     pub host: Arc<Host>,
     /// What happens.
@@ -139,6 +146,7 @@ impl Server {
             budget: Arc::new(Budget::new(config.max_buffered_bytes)),
             config,
             models: Models::default(),
+            tokens: Tokens::default(),
             host: Arc::default(),
             metrics: Arc::default(),
             phase: watch::Sender::new(Phase::Serving),

@@ -1,0 +1,135 @@
+"""`kerve bench`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+
+from kerve.cli import options as cli
+from kerve.cli.tables import print_table, print_warning
+from kerve.runtime.bench.load import Concurrency, Poisson, Recorder, Send
+from kerve.runtime.bench.measure import Result, measure
+from kerve.runtime.bench.plot import plot
+from kerve.runtime.client import Client, ModelStatistics
+from kerve.runtime.commands.connection import Connection
+from kerve.runtime.commands.predict import choose_inputs, read_arrays
+from kerve.runtime.datatypes import DATATYPES, Array
+from kerve.runtime.signature import Signature
+
+__all__ = ["command"]
+
+COLUMNS = ("load", "requests/s", "rows/s", "p50", "p90", "p99", "queue", "compute", "rows/batch", "failed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Connection):
+    """What `kerve bench` takes."""
+
+    name: str = cli.argument(help="Name of the served model.")
+    concurrency: tuple[int, ...] = cli.option(
+        (1, 4, 16, 64),
+        help="Calls under way at a time; may be given several times.",
+        type=click.IntRange(min=1),
+    )
+    rate: tuple[float, ...] = cli.option(
+        (), help="Calls a second, at random times, instead of --concurrency.", type=click.FloatRange(min=0.1)
+    )
+    batch_size: int = cli.option(1, help="Rows of a request.", type=click.IntRange(min=1))
+    data: Path | None = cli.option(
+        None, help="NumPy .npz file with the inputs; without one they are random.", type=cli.EXISTING_FILE
+    )
+    window: float = cli.option(1.0, help="Seconds of a measurement.", type=click.FloatRange(min=0.1))
+    stability: float = cli.option(
+        0.1, help="Part by which three windows in a row may differ.", type=click.FloatRange(min=0)
+    )
+    max_windows: int = cli.option(10, help="Windows after which it is enough.", type=click.IntRange(min=1))
+    plot: Path | None = cli.option(None, help="SVG file for latency over throughput.")
+
+
+@cli.command(example="kerve bench digits --concurrency 1 --concurrency 64 --plot digits.svg")
+def command(options: Options) -> None:
+    """Measure a served model: throughput and latency at each load, and the server's own part of it.
+
+    The load comes from this process, in Python: some thousands of calls a second, and its time is in the
+    latencies. Each load runs until three windows in a row agree; queue and compute are the server's means.
+    """
+    with options.connect() as client:
+        signature = client.metadata(options.name).signature
+        call = client.caller(options.name, inputs_for(signature, options))
+
+        def statistics() -> ModelStatistics:
+            return newest(client, options.name)
+
+        results = [
+            measure(
+                label,
+                load,
+                recorder,
+                statistics,
+                seconds=options.window,
+                stability=options.stability,
+                most_windows=options.max_windows,
+            )
+            for label, load, recorder in loads(options, call)
+        ]
+    print_table(
+        f"{options.name} at {options.address}", COLUMNS, [row(each, options.batch_size) for each in results]
+    )
+    for result in results:
+        if not result.stable:
+            print_warning(
+                f"{result.load}: the windows never agreed; the machine is busy, or --window is short"
+            )
+    if options.plot is not None:
+        options.plot.write_text(plot(f"{options.name}, {options.batch_size} rows a request", results))
+
+
+def loads(options: Options, call: Send) -> Iterator[tuple[str, Concurrency | Poisson, Recorder]]:
+    """Yield the loads that are asked for: what it is called, what makes it, what keeps its times."""
+    if options.rate:
+        for rate in options.rate:
+            recorder = Recorder()
+            yield f"{rate:g}/s", Poisson(call, rate, recorder), recorder
+        return
+    for number in options.concurrency:
+        recorder = Recorder()
+        yield f"{number} under way", Concurrency(call, number, recorder), recorder
+
+
+def inputs_for(signature: Signature, options: Options) -> dict[str, Array]:
+    """Return the rows of a request, from the file or random; free dimensions other than the batch are 1."""
+    if options.data is not None:
+        chosen = choose_inputs(signature, read_arrays(options.data), options.data)
+        return {name: array[: options.batch_size] if array.ndim else array for name, array in chosen.items()}
+    random = np.random.default_rng(0)
+    inputs: dict[str, Array] = {}
+    for spec in signature.inputs:
+        shape = [size if isinstance(size, int) else 1 for size in spec.shape]
+        if signature.batched:
+            shape[0] = options.batch_size
+        if spec.datatype == "BYTES":
+            inputs[spec.name] = np.full(shape, b"kerve", object)
+        elif DATATYPES[spec.datatype].dtype.kind == "f" or spec.datatype == "BF16":
+            inputs[spec.name] = random.random(shape, np.float32)
+        else:
+            inputs[spec.name] = np.zeros(shape, DATATYPES[spec.datatype].dtype)
+    return inputs
+
+
+def newest(client: Client, name: str) -> ModelStatistics:
+    """Return the statistics of the version that answers."""
+    return max(client.statistics(name), key=lambda each: int(each.version))
+
+
+def row(result: Result, batch_size: int) -> tuple[str, ...]:
+    """Return the line of one load."""
+    return (
+        result.load,
+        f"{result.requests_per_second:,.0f}",
+        f"{result.requests_per_second * batch_size:,.0f}",
+        *(f"{each:.2f} ms" for each in (result.p50, result.p90, result.p99, result.queue, result.compute)),
+        f"{result.rows_per_batch:.1f}",
+        str(result.failures),
+    )

@@ -1,0 +1,35 @@
+"""How the commands that talk to a server reach it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from kerve.cli import options as cli
+from kerve.runtime.client import Client
+
+__all__ = ["Connection"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connection:
+    """The options of a command that talks to a server."""
+
+    address: str = cli.option("127.0.0.1:8001", help="Host and port of the server.")
+    token: str | None = cli.option(None, help="Bearer token, where the server asks for one.")
+    root_cert: Path | None = cli.option(
+        None, help="PEM certificates that vouch for the server; turns TLS on.", type=cli.EXISTING_FILE
+    )
+    client_cert: Path | None = cli.option(None, help="PEM certificate of the client.", type=cli.EXISTING_FILE)
+    client_key: Path | None = cli.option(None, help="PEM private key of it.", type=cli.EXISTING_FILE)
+
+    def connect(self) -> Client:
+        """Return a client of the server."""
+        if self.root_cert is None:
+            return Client(self.address, token=self.token)
+        credentials = grpc.ssl_channel_credentials(
+            self.root_cert.read_bytes(),
+            self.client_key.read_bytes() if self.client_key else None,
+            self.client_cert.read_bytes() if self.client_cert else None,
+        )
+        return Client(self.address, credentials=credentials, token=self.token)

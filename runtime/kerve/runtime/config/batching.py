@@ -1,0 +1,50 @@
+"""From Triton's `dynamic_batching` to what a queue is told."""
+
+from kerve.inference import model_config_pb2 as pb
+from kerve.runtime.config.settings import Settings
+from kerve.runtime.transport.batching import Batching, QueuePolicy
+
+__all__ = ["MOST_ROWS", "batching_of"]
+
+#: Rows of a batch where no limit is set. The queue's limit, in requests, bounds what a batch can hold before
+#: this does; a request of more rows is split and each piece counts as one, so that a small number here would
+#: refuse a client's one large batch.
+MOST_ROWS = 1 << 16
+
+
+def batching_of(settings: Settings, *, max_queue_size: int, triton_codes: bool = False) -> Batching:
+    """Return the options of a model's queue; `max_queue_size` is the server's limit, where the model sets
+    none.
+    """
+    config, dynamic = settings.config, settings.config.dynamic_batching
+    default = queue_policy(
+        dynamic.default_queue_policy, dynamic.HasField("default_queue_policy"), max_queue_size
+    )
+    policies = [
+        queue_policy(dynamic.priority_queue_policy[level], True, max_queue_size)
+        if level in dynamic.priority_queue_policy
+        else default
+        for level in range(1, max(1, dynamic.priority_levels) + 1)
+    ]
+    return Batching(
+        max_batch_size=config.max_batch_size or MOST_ROWS,
+        preferred_batch_size=tuple(dynamic.preferred_batch_size),
+        max_queue_delay_microseconds=dynamic.max_queue_delay_microseconds,
+        preserve_ordering=dynamic.preserve_ordering,
+        default_priority_level=max(1, dynamic.default_priority_level),
+        policies=tuple(policies),
+        batch_buckets=settings.batch_buckets,
+        triton_codes=triton_codes,
+    )
+
+
+def queue_policy(policy: pb.ModelQueuePolicy, given: bool, max_queue_size: int) -> QueuePolicy:
+    """Return one priority's policy; a size of 0 is the server's limit, since no queue here is without one."""
+    if not given:
+        return QueuePolicy(max_queue_size=max_queue_size)
+    return QueuePolicy(
+        max_queue_size=policy.max_queue_size or max_queue_size,
+        default_timeout_microseconds=policy.default_timeout_microseconds,
+        allow_timeout_override=policy.allow_timeout_override,
+        timeout_action="DELAY" if policy.timeout_action == policy.DELAY else "REJECT",
+    )

@@ -1,0 +1,130 @@
+"""Reads how a model wants to be served: `config.pbtxt`, refined by `config.toml`, or a client's JSON instead.
+
+`config.toml` holds the fields of Triton's ModelConfig under their own names, and kerve's beside them:
+
+    max_batch_size = 32
+    batch_buckets = [1, 8, 32]              # kerve's: sizes to which batches are padded
+    labels = { stable = 3, canary = 4 }     # kerve's: names for versions
+    threads = 4                             # kerve's: CPU threads of each instance
+
+    [version_policy.specific]
+    versions = [3, 4]
+
+    [dynamic_batching]
+    max_queue_delay_microseconds = 500
+"""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import json_format, text_format
+
+from kerve.inference import model_config_pb2 as pb
+from kerve.runtime.errors import ArtifactError, InvalidArgumentError
+
+__all__ = ["CONFIG_FILES", "OWN_KEYS", "Settings", "read_settings"]
+
+PBTXT = "config.pbtxt"
+TOML = "config.toml"
+CONFIG_FILES = (PBTXT, TOML)
+
+# Kerve's own keys of config.toml, with what stands for a value of the right kind.
+OWN_KEYS: Mapping[str, type] = {"batch_buckets": list, "labels": dict, "threads": int}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a model wants to be served, as far as it says so."""
+
+    config: pb.ModelConfig = field(default_factory=pb.ModelConfig)
+    batch_buckets: tuple[int, ...] = ()
+    labels: Mapping[str, int] = field(default_factory=dict)
+    # CPU threads of each instance; 0: as the server decides.
+    threads: int = 0
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for equal settings, labels and version policy aside: a model need not be loaded again for
+        these.
+        """
+        config = pb.ModelConfig.FromString(self.config.SerializeToString())
+        config.ClearField("version_policy")
+        return f"{config.SerializeToString(deterministic=True).hex()} {self.batch_buckets} {self.threads}"
+
+
+def read_settings(folder: Path, override: str | None = None) -> Settings:
+    """Return the settings in a model's folder.
+
+    `override`, a client's JSON, stands in for `config.pbtxt` and for the ModelConfig fields of `config.toml`.
+    Raises ArtifactError, for the override InvalidArgumentError.
+    """
+    try:
+        table = read_toml(folder / TOML)
+        own = {key: table.pop(key) for key in OWN_KEYS if key in table}
+        config = read_pbtxt(folder / PBTXT) if override is None else parse_json(override)
+        if override is None:
+            config.MergeFrom(parse_table(folder / TOML, table))
+        return Settings(config, **checked(folder / TOML, own))
+    except OSError as error:
+        raise ArtifactError(f"{folder}: its configuration cannot be read: {error}") from error
+
+
+def read_toml(file: Path) -> dict[str, Any]:
+    """Return the table in a TOML file; empty when there is none."""
+    if not file.is_file():
+        return {}
+    try:
+        return tomllib.loads(file.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{file} is not a TOML file: {error}") from error
+
+
+def read_pbtxt(file: Path) -> pb.ModelConfig:
+    """Return Triton's configuration in text form; empty when there is none."""
+    if not file.is_file():
+        return pb.ModelConfig()
+    try:
+        return text_format.Parse(file.read_text(), pb.ModelConfig())
+    except (text_format.ParseError, UnicodeDecodeError, RecursionError) as error:
+        raise ArtifactError(f"{file} is not a model configuration: {error}") from error
+
+
+def parse_table(file: Path, table: dict[str, Any]) -> pb.ModelConfig:
+    """Return the ModelConfig in a table of TOML."""
+    try:
+        return json_format.ParseDict(table, pb.ModelConfig())
+    except json_format.ParseError as error:
+        raise ArtifactError(
+            f"{file}: {error}; it takes the fields of Triton's ModelConfig and {', '.join(OWN_KEYS)}"
+        ) from error
+
+
+def parse_json(override: str) -> pb.ModelConfig:
+    """Return the ModelConfig that a client sent."""
+    try:
+        return json_format.ParseDict(json.loads(override), pb.ModelConfig())
+    except (json_format.ParseError, ValueError, RecursionError) as error:
+        raise InvalidArgumentError(
+            f"parameter 'config': expected a ModelConfig as JSON, got something else: {error}"
+        ) from error
+
+
+def checked(file: Path, own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return kerve's own keys as `Settings` has them."""
+    for key, value in own.items():
+        if not isinstance(value, OWN_KEYS[key]) or isinstance(value, bool):
+            raise ArtifactError(f"{file}: {key}: expected {OWN_KEYS[key].__name__}, got {value!r}")
+    for label, version in own.get("labels", {}).items():
+        if label.isdecimal() or not label or not isinstance(version, int):
+            raise ArtifactError(
+                f"{file}: labels: expected names, not numbers, with a version each; got {label!r} "
+                f"= {version!r}"
+            )
+    buckets = own.get("batch_buckets", [])
+    if not all(isinstance(size, int) and size > 0 for size in buckets):
+        raise ArtifactError(f"{file}: batch_buckets: expected sizes above 0, got {buckets}")
+    return {**own, "batch_buckets": tuple(sorted(buckets))}

@@ -1,0 +1,62 @@
+"""The gRPC services as HTTP and Classify ask them: through a UNIX socket that only this process knows."""
+
+import shutil
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from kerve.runtime import rpc
+from kerve.runtime.errors import Code, error_for
+from kerve.runtime.protocol import oip
+from kerve.runtime.protocol.status import decode_retry_after
+from kerve.runtime.transport.base import Transport
+
+__all__ = ["Gateway"]
+
+# A client may wait as long as it likes: the limits are those of the gRPC server.
+OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+
+
+class Gateway:
+    """Calls the server's own gRPC services, so that everybody has their validation, batching, limits and
+    permissions.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="kerve-"))
+        self._address = f"unix:{self._folder / 'grpc'}"
+        transport.add_insecure_port(self._address)
+        self._lock = threading.Lock()
+        self._channel: grpc.Channel | None = None
+        self._calls: dict[str, Any] = {}
+
+    def call(
+        self, method: str, request: Any, authorization: str | None, *, timeout: float | None = None
+    ) -> Any:
+        """Call a method of GRPCInferenceService; raises ServingError with the status it answers."""
+        with self._lock:
+            if self._channel is None:
+                self._channel = grpc.insecure_channel(self._address, OPTIONS)
+                self._calls = rpc.calls(self._channel, oip.SERVICE)
+        metadata: Sequence[tuple[str, str]] = (("authorization", authorization),) if authorization else ()
+        try:
+            return self._calls[method](request, metadata=metadata, timeout=within(timeout))
+        except grpc.RpcError as error:
+            call: Any = error  # an error of grpcio is a Call too
+            retry = decode_retry_after(call.trailing_metadata() or ())
+            raise error_for(Code(call.code().value[0]), call.details() or "", retry_after=retry) from error
+
+    def close(self) -> None:
+        """Close the channel and remove the socket."""
+        if self._channel is not None:
+            self._channel.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def within(seconds: float | None) -> float | None:
+    """Return a timeout; None for one that is longer than a lock can wait, as grpcio has it for no timeout."""
+    return None if seconds is None or seconds >= threading.TIMEOUT_MAX else seconds

@@ -1,0 +1,3 @@
+"""The HTTP port: OIP REST in front of the gRPC services, Prometheus metrics, a status page. Imported when
+it is used.
+"""

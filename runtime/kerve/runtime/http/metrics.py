@@ -1,0 +1,135 @@
+"""What Prometheus scrapes: kerve's histograms per model and version, and counters under Triton's names."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from prometheus_client import (
+    CollectorRegistry,
+    GCCollector,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from kerve.runtime.errors import Code
+from kerve.runtime.lifecycle.manager import ModelManager
+from kerve.runtime.lifecycle.served import ServedVersion
+from kerve.runtime.lifecycle.states import State
+
+__all__ = ["Metrics"]
+
+LABELS = ["model", "version"]
+
+# Histogram of a queue, name and help of its metric.
+HISTOGRAMS = (
+    ("succeeded", "kerve_request_duration_seconds", "Arrival to answer, of requests that succeeded."),
+    ("failed", "kerve_failed_request_duration_seconds", "Arrival to answer, of requests that failed."),
+    ("waited", "kerve_queue_duration_seconds", "Arrival to the beginning of the computation."),
+    ("computed", "kerve_compute_duration_seconds", "The computation of a batch."),
+)
+# Triton's name and help of a counter, and how it is found in a version's statistics.
+TRITON = (
+    (
+        "nv_inference_request_success",
+        "Successful requests.",
+        lambda queue, _: sum(queue["succeeded"]["counts"]),
+    ),
+    ("nv_inference_request_failure", "Failed requests.", lambda queue, _: sum(queue["failed"]["counts"])),
+    ("nv_inference_count", "Rows computed.", lambda _, now: now.inference_count),
+    ("nv_inference_exec_count", "Batches computed.", lambda _, now: now.execution_count),
+    (
+        "nv_inference_request_duration_us",
+        "Time of requests.",
+        lambda queue, _: queue["succeeded"]["sum"] / 1e3,
+    ),
+    ("nv_inference_queue_duration_us", "Time in the queue.", lambda queue, _: queue["waited"]["sum"] / 1e3),
+    (
+        "nv_inference_compute_infer_duration_us",
+        "Time of computation.",
+        lambda _, now: now.computed.nanoseconds / 1e3,
+    ),
+)
+
+
+class Metrics:
+    """Reads everything when it is asked; nothing is kept between two scrapes."""
+
+    content_type = "text/plain; version=0.0.4; charset=utf-8"
+
+    def __init__(self, manager: ModelManager) -> None:
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(ModelCollector(manager))
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
+
+    def text(self) -> bytes:
+        """Return the metrics as they are now."""
+        return generate_latest(self._registry)
+
+
+class ModelCollector(Collector):
+    """The metrics of the models."""
+
+    def __init__(self, manager: ModelManager) -> None:
+        self._manager = manager
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics of the versions that serve, and the states of all."""
+        states = GaugeMetricFamily("kerve_model_ready", "1 while the version serves, else 0.", labels=LABELS)
+        for status in self._manager.index():
+            states.add_metric([status.name, str(status.version or "")], status.state is State.READY)
+        yield states
+        found = [(served, served.queue.statistics()) for served in self._manager.served()]
+        yield from queue_metrics(found)
+        yield from triton_metrics(found)
+
+
+def queue_metrics(found: list[tuple[ServedVersion, dict[str, Any]]]) -> Iterator[Metric]:
+    """Yield kerve's own metrics."""
+    for key, name, text in HISTOGRAMS:
+        family = HistogramMetricFamily(name, text, labels=LABELS)
+        for served, queue in found:
+            family.add_metric([served.name, str(served.version)], *histogram(queue[key]))
+        yield family
+    requests = CounterMetricFamily(
+        "kerve_requests", "Requests by the code they ended with.", labels=[*LABELS, "code"]
+    )
+    rows = CounterMetricFamily("kerve_rows", "Rows computed.", labels=LABELS)
+    batches = CounterMetricFamily("kerve_batches", "Batches computed.", labels=LABELS)
+    waiting = GaugeMetricFamily("kerve_queue_size", "Requests that wait.", labels=LABELS)
+    for served, queue in found:
+        labels = [served.name, str(served.version)]
+        for code, count in queue["codes"].items():
+            requests.add_metric([*labels, Code(code).name], count)
+        rows.add_metric(labels, queue["rows"])
+        batches.add_metric(labels, queue["batches"])
+        waiting.add_metric(labels, queue["waiting"])
+    yield from (requests, rows, batches, waiting)
+
+
+def triton_metrics(found: list[tuple[ServedVersion, dict[str, Any]]]) -> Iterator[Metric]:
+    """Yield what dashboards made for Triton look for; its counters have no `_total`."""
+    for name, text, value in TRITON:
+        family = Metric(name, text, "unknown")
+        for served, queue in found:
+            labels = {"model": served.name, "version": str(served.version)}
+            family.add_sample(name, labels, value(queue, served.statistics.read()))
+        yield family
+    pending = GaugeMetricFamily("nv_inference_pending_request_count", "Requests that wait.", labels=LABELS)
+    for served, queue in found:
+        pending.add_metric([served.name, str(served.version)], queue["waiting"])
+    yield pending
+
+
+def histogram(values: Mapping[str, Any]) -> tuple[list[tuple[str, float]], float]:
+    """Return the cumulative buckets, by their upper bound in seconds, and the sum in seconds."""
+    total, buckets = 0, []
+    for bound, count in zip(
+        [*(each / 1e6 for each in values["bounds"]), "+Inf"], values["counts"], strict=True
+    ):
+        total += count
+        buckets.append((str(bound), total))
+    return buckets, values["sum"] / 1e9

@@ -1,0 +1,239 @@
+"""OIP REST and Triton's extensions of it, each by the gRPC method that it stands for."""
+
+import base64
+import binascii
+from typing import Any
+
+from google.protobuf.message import Message
+
+from kerve.inference import grpc_service_pb2 as pb
+from kerve.runtime.errors import InvalidArgumentError, UnavailableError
+from kerve.runtime.gateway import Gateway
+from kerve.runtime.http import infer
+from kerve.runtime.http.wsgi import Request, Response, Route, json_response
+
+__all__ = ["Rest"]
+
+MODEL = r"/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?"
+REGION = r"(?:/region/(?P<region>[^/]+))?"
+
+
+class Rest:
+    """Answers REST by asking the gRPC services, with the caller's own authorization."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    def routes(self) -> list[Route]:
+        """Return the routes, all of them."""
+        return [
+            Route("GET", "/v2/health/live", self.live),
+            Route("GET", "/v2/health/ready", self.ready),
+            Route("GET", "/v2/?", self.server),
+            Route("GET", "/v2/models/stats", self.statistics),
+            Route("GET", MODEL + "/ready", self.model_ready),
+            Route("GET", MODEL + "/config", self.config),
+            Route("GET", MODEL + "/stats", self.statistics),
+            Route("GET", MODEL + "/?", self.model),
+            Route("POST", MODEL + "/infer", self.infer),
+            Route("POST", "/v2/repository/index", self.index),
+            Route("POST", "/v2/repository/models/(?P<name>[^/]+)/load", self.load),
+            Route("POST", "/v2/repository/models/(?P<name>[^/]+)/unload", self.unload),
+            Route("GET", "/v2/logging", self.logging),
+            Route("POST", "/v2/logging", self.logging),
+            Route("GET", "(?:/v2/models/(?P<name>[^/]+)|/v2)/trace/setting", self.tracing),
+            Route("POST", "(?:/v2/models/(?P<name>[^/]+)|/v2)/trace/setting", self.tracing),
+            Route("GET", f"/v2/systemsharedmemory{REGION}/status", self.system_status),
+            Route("POST", f"/v2/systemsharedmemory{REGION}/register", self.system_register),
+            Route("POST", f"/v2/systemsharedmemory{REGION}/unregister", self.system_unregister),
+            Route("GET", f"/v2/cudasharedmemory{REGION}/status", self.cuda_status),
+            Route("POST", f"/v2/cudasharedmemory{REGION}/register", self.cuda_register),
+            Route("POST", f"/v2/cudasharedmemory{REGION}/unregister", self.cuda_unregister),
+        ]
+
+    def live(self, request: Request) -> Response:
+        """The process answers."""
+        return self._yes_or_no(self._ask("ServerLive", pb.ServerLiveRequest(), request).live, "live")
+
+    def ready(self, request: Request) -> Response:
+        """Requests should be sent here."""
+        return self._yes_or_no(self._ask("ServerReady", pb.ServerReadyRequest(), request).ready, "ready")
+
+    def model_ready(self, request: Request, name: str, version: str) -> Response:
+        """The model would answer now."""
+        message = pb.ModelReadyRequest(name=name, version=version)
+        return self._yes_or_no(self._ask("ModelReady", message, request).ready, "ready")
+
+    def server(self, request: Request) -> Response:
+        """Name, version and extensions of the server."""
+        return json_response(plain(self._ask("ServerMetadata", pb.ServerMetadataRequest(), request)))
+
+    def model(self, request: Request, name: str, version: str) -> Response:
+        """Inputs and outputs of a model."""
+        message = pb.ModelMetadataRequest(name=name, version=version)
+        return json_response(plain(self._ask("ModelMetadata", message, request)))
+
+    def config(self, request: Request, name: str, version: str) -> Response:
+        """How a model is served."""
+        message = pb.ModelConfigRequest(name=name, version=version)
+        return json_response(plain(self._ask("ModelConfig", message, request).config))
+
+    def statistics(self, request: Request, name: str = "", version: str = "") -> Response:
+        """Statistics of one model or of all."""
+        message = pb.ModelStatisticsRequest(name=name, version=version)
+        return json_response(plain(self._ask("ModelStatistics", message, request)))
+
+    def infer(self, request: Request, name: str, version: str) -> Response:
+        """Compute outputs."""
+        message, binary = infer.decode(request, name, version)
+        return infer.encode(self._ask("ModelInfer", message, request), binary)
+
+    def index(self, request: Request) -> Response:
+        """The state of every version."""
+        message = pb.RepositoryIndexRequest(ready=request.json().get("ready") is True)
+        return json_response(plain(self._ask("RepositoryIndex", message, request))["models"])
+
+    def load(self, request: Request, name: str) -> Response:
+        """Load a model; files come in base64."""
+        message = pb.RepositoryModelLoadRequest(model_name=name)
+        for key, value in parameters(request).items():
+            if key.startswith("file:"):
+                message.parameters[key].bytes_param = decoded(key, value)
+            else:
+                message.parameters[key].string_param = str(value)
+        self._ask("RepositoryModelLoad", message, request)
+        return json_response({})
+
+    def unload(self, request: Request, name: str) -> Response:
+        """Take a model out of service."""
+        message = pb.RepositoryModelUnloadRequest(model_name=name)
+        message.parameters["unload_dependents"].bool_param = (
+            parameters(request).get("unload_dependents") is True
+        )
+        self._ask("RepositoryModelUnload", message, request)
+        return json_response({})
+
+    def logging(self, request: Request) -> Response:
+        """What is logged."""
+        message = pb.LogSettingsRequest()
+        fields = {bool: "bool_param", int: "uint32_param", str: "string_param"}
+        for key, value in request.json().items():
+            if type(value) not in fields:
+                raise InvalidArgumentError(
+                    f"log setting {key!r}: expected text, number or truth value, got {value!r}"
+                )
+            setattr(message.settings[key], fields[type(value)], value)
+        settings = self._ask("LogSettings", message, request).settings
+        return json_response({key: next(iter(plain(value).values())) for key, value in settings.items()})
+
+    def tracing(self, request: Request, name: str) -> Response:
+        """What is traced."""
+        message = pb.TraceSettingRequest(model_name=name)
+        for key, value in request.json().items():
+            values = [] if value is None else value if isinstance(value, list) else [value]
+            message.settings[key].value.extend(str(each) for each in values)
+        settings = self._ask("TraceSetting", message, request).settings
+        shown = {key: list(each.value) for key, each in settings.items()}
+        return json_response({key: each if key == "trace_level" else each[0] for key, each in shown.items()})
+
+    def system_status(self, request: Request, region: str) -> Response:
+        """The registered regions."""
+        found = self._ask(
+            "SystemSharedMemoryStatus", pb.SystemSharedMemoryStatusRequest(name=region), request
+        )
+        return json_response([plain(each) for _, each in sorted(found.regions.items())])
+
+    def system_register(self, request: Request, region: str) -> Response:
+        """Register a region."""
+        message = pb.SystemSharedMemoryRegisterRequest(name=region)
+        fill(message, request.json(), "key", "offset", "byte_size")
+        self._ask("SystemSharedMemoryRegister", message, request)
+        return json_response({})
+
+    def system_unregister(self, request: Request, region: str) -> Response:
+        """Forget a region, or all of them."""
+        self._ask(
+            "SystemSharedMemoryUnregister", pb.SystemSharedMemoryUnregisterRequest(name=region), request
+        )
+        return json_response({})
+
+    def cuda_status(self, request: Request, region: str) -> Response:
+        """The registered regions of a GPU."""
+        found = self._ask("CudaSharedMemoryStatus", pb.CudaSharedMemoryStatusRequest(name=region), request)
+        return json_response([plain(each) for _, each in sorted(found.regions.items())])
+
+    def cuda_register(self, request: Request, region: str) -> Response:
+        """Register a region of a GPU."""
+        given = request.json()
+        message = pb.CudaSharedMemoryRegisterRequest(name=region)
+        handle = given.get("raw_handle")
+        message.raw_handle = decoded("raw_handle", handle.get("b64") if isinstance(handle, dict) else handle)
+        fill(message, given, "device_id", "byte_size")
+        self._ask("CudaSharedMemoryRegister", message, request)
+        return json_response({})
+
+    def cuda_unregister(self, request: Request, region: str) -> Response:
+        """Forget a region of a GPU, or all of them."""
+        self._ask("CudaSharedMemoryUnregister", pb.CudaSharedMemoryUnregisterRequest(name=region), request)
+        return json_response({})
+
+    def _ask(self, method: str, message: Message, request: Request) -> Any:
+        return self._gateway.call(method, message, request.headers.get("authorization"))
+
+    def _yes_or_no(self, answer: bool, what: str) -> Response:
+        if not answer:
+            raise UnavailableError(f"not {what}")
+        return Response()
+
+
+def parameters(request: Request) -> dict[str, Any]:
+    """Return the `parameters` of a body."""
+    found = request.json().get("parameters", {})
+    if not isinstance(found, dict):
+        raise InvalidArgumentError(f"parameters: expected an object, got {found!r}")
+    return found
+
+
+def decoded(what: str, value: object) -> bytes:
+    """Return what is given in base64."""
+    try:
+        return base64.b64decode(str(value), validate=True)
+    except binascii.Error as error:
+        raise InvalidArgumentError(f"{what}: expected base64: {error}") from error
+
+
+def fill(message: Message, given: dict[str, Any], *fields: str) -> None:
+    """Copy fields of a JSON object into a message."""
+    for name in fields:
+        try:
+            setattr(message, name, given.get(name, getattr(message, name)))
+        except (TypeError, ValueError) as error:
+            raise InvalidArgumentError(f"{name}: {error}") from error
+
+
+def plain(message: Message) -> dict[str, Any]:
+    """Return a message as JSON has it in Triton: every field under its own name, 64-bit numbers as
+    numbers.
+    """
+    document: dict[str, Any] = {}
+    for field in message.DESCRIPTOR.fields:
+        value = getattr(message, field.name)
+        if field.has_presence and not message.HasField(field.name):
+            continue
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            inner = field.message_type.fields_by_name["value"]
+            document[field.name] = {str(key): convert(inner, value[key]) for key in sorted(value)}
+        elif field.is_repeated:
+            document[field.name] = [convert(field, each) for each in value]
+        else:
+            document[field.name] = convert(field, value)
+    return document
+
+
+def convert(field: Any, value: Any) -> Any:
+    """Return one value of a field as JSON has it."""
+    if field.message_type is not None:
+        return plain(value)
+    if field.enum_type is not None:
+        return field.enum_type.values_by_number[value].name
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else value

@@ -1,0 +1,154 @@
+"""The HTTP port: waitress in threads of its own, one table of routes."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from waitress.server import create_server
+
+from kerve.runtime.errors import Code, ServingError, UnavailableError
+from kerve.runtime.gateway import Gateway
+from kerve.runtime.http.rest import Rest
+from kerve.runtime.http.status import StatusPage
+from kerve.runtime.http.wsgi import Request, Response, Route, compress, find_route, json_response
+from kerve.runtime.lifecycle.manager import ModelManager
+from kerve.runtime.security.permissions import Permission
+from kerve.runtime.security.tokens import Authority
+
+__all__ = ["HttpServer"]
+
+log = logging.getLogger(__name__)
+
+# Requests that are served at the same time; inference over HTTP holds one for as long as it takes.
+THREADS = 16
+# Bodies up to this size stay in memory.
+IN_MEMORY = 64 << 20
+
+# gRPC's codes in HTTP (google/rpc/code.proto).
+STATUS = {
+    Code.CANCELLED: 499,
+    Code.INVALID_ARGUMENT: 400,
+    Code.FAILED_PRECONDITION: 400,
+    Code.OUT_OF_RANGE: 400,
+    Code.UNAUTHENTICATED: 401,
+    Code.PERMISSION_DENIED: 403,
+    Code.NOT_FOUND: 404,
+    Code.ALREADY_EXISTS: 409,
+    Code.ABORTED: 409,
+    Code.RESOURCE_EXHAUSTED: 429,
+    Code.UNIMPLEMENTED: 501,
+    Code.UNAVAILABLE: 503,
+    Code.DEADLINE_EXCEEDED: 504,
+}
+
+
+class HttpServer:
+    """Serves from `start` to `close`."""
+
+    def __init__(
+        self,
+        manager: ModelManager,
+        gateway: Gateway,
+        authority: Authority,
+        *,
+        host: str,
+        port: int,
+        max_body: int,
+        inference: bool = True,
+    ) -> None:
+        """Bind the port; UnavailableError when it cannot be had.
+
+        `inference`: whether there is more than health, metrics and the status page.
+        """
+        self._manager = manager
+        self._authority = authority
+        self._metrics: Any = None
+        rest = Rest(gateway).routes()
+        self._routes = [
+            *(rest if inference else [route for route in rest if "/health/" in route.pattern]),
+            Route("GET", "/metrics", self._scrape, Permission.READ),
+            *StatusPage(manager).routes(),
+        ]
+        try:
+            self._server: Any = create_server(
+                self._application,
+                host=host,
+                port=port,
+                threads=THREADS,
+                ident=None,
+                max_request_body_size=max_body,
+                inbuf_overflow=IN_MEMORY,
+                outbuf_overflow=IN_MEMORY,
+                clear_untrusted_proxy_headers=True,
+            )
+        except OSError as error:
+            raise UnavailableError(
+                f"cannot listen on {host}:{port}; choose another --http-port if it is taken, or 0 for none"
+            ) from error
+        self.port = int(self._server.effective_port)
+        self._thread = threading.Thread(target=self._server.run, name="http", daemon=True)
+
+    def start(self) -> None:
+        """Begin to answer."""
+        logging.getLogger("waitress").setLevel(logging.ERROR)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Answer no more."""
+        self._server.task_dispatcher.shutdown(cancel_pending=True, timeout=1)
+        self._server.close()
+
+    def _application(
+        self, environ: Mapping[str, Any], start_response: Callable[[str, list[tuple[str, str]]], object]
+    ) -> Iterable[bytes]:
+        response = compress(self._answer(environ), environ.get("HTTP_ACCEPT_ENCODING", ""))
+        status = response.status
+        reason = HTTPStatus(status).phrase if status in iter(HTTPStatus) else "Client Closed Request"
+        headers = {
+            "Content-Type": response.content_type,
+            "Content-Length": str(len(response.body)),
+            "X-Content-Type-Options": "nosniff",
+            **response.headers,
+        }
+        start_response(f"{int(status)} {reason}", list(headers.items()))
+        return [response.body]
+
+    def _answer(self, environ: Mapping[str, Any]) -> Response:
+        try:
+            request = Request.read(environ)
+            found = find_route(self._routes, request)
+            if isinstance(found, HTTPStatus):
+                return json_response({"error": found.phrase.lower()}, found)
+            route, arguments = found
+            if route.permission is not None:
+                self._authority.check(Permission(route.permission), request.headers.get("authorization"))
+            return route.handler(request, **arguments)
+        except ServingError as error:
+            return failure(error)
+        except Exception:  # the edge of a request: the client learns that it failed, the log why
+            log.exception("%s %s failed", environ.get("REQUEST_METHOD"), environ.get("PATH_INFO"))
+            return json_response(
+                {"error": "internal error; see the server's log"}, HTTPStatus.INTERNAL_SERVER_ERROR
+            )
+
+    def _scrape(self, _: Request) -> Response:
+        if self._metrics is None:
+            from kerve.runtime.http.metrics import (
+                Metrics,
+            )  # takes memory that servers need not pay without it
+
+            self._metrics = Metrics(self._manager)
+        return Response(self._metrics.text(), content_type=self._metrics.content_type)
+
+
+def failure(error: ServingError) -> Response:
+    """Return the response for an error, in the form that OIP's clients read."""
+    headers = {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(max(1, round(error.retry_after)))
+    if error.code is Code.UNAUTHENTICATED:
+        headers["WWW-Authenticate"] = "Bearer"
+    status: Any = STATUS.get(error.code, 500)
+    return json_response({"error": str(error)}, status, **headers)

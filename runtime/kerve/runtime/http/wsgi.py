@@ -1,0 +1,123 @@
+"""A request and a response of HTTP, and a table of routes: all that the HTTP port needs of a framework."""
+
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import unquote
+
+from kerve.runtime.errors import InvalidArgumentError
+
+__all__ = ["Request", "Response", "Route", "find_route", "json_response"]
+
+# What a compressed body may become: a bomb is refused.
+MOST_BYTES = 1 << 31
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a client asks."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+    @classmethod
+    def read(cls, environ: Mapping[str, Any]) -> "Request":
+        """Return the request of a WSGI environment, its body decompressed."""
+        headers = {
+            key.removeprefix("HTTP_").replace("_", "-").lower(): value
+            for key, value in environ.items()
+            if key.startswith("HTTP_") or key in ("CONTENT_TYPE", "CONTENT_LENGTH")
+        }
+        body = environ["wsgi.input"].read(int(headers.get("content-length") or 0))
+        body = decompress(body, headers.get("content-encoding", "identity"))
+        path = environ["PATH_INFO"].encode("latin-1").decode("utf-8", "replace")
+        return cls(environ["REQUEST_METHOD"], path, headers, body)
+
+    def json(self) -> dict[str, Any]:
+        """Return the body as a JSON object; an empty body is an empty one."""
+        return parse_object(self.body)
+
+
+@dataclass(frozen=True)
+class Response:
+    """What it is answered."""
+
+    body: bytes = b""
+    status: HTTPStatus = HTTPStatus.OK
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Route:
+    """A method, a pattern of paths, and what answers them; named groups become arguments."""
+
+    method: str
+    pattern: str
+    handler: Callable[..., Response]
+    # The permission that it needs; None: everybody may. The gRPC services check their own.
+    permission: str | None = None
+
+
+def find_route(routes: Iterable[Route], request: Request) -> tuple[Route, dict[str, str]] | HTTPStatus:
+    """Return the route of a request and its arguments, or why there is none."""
+    status = HTTPStatus.NOT_FOUND
+    for route in routes:
+        if (match := re.fullmatch(route.pattern, request.path)) is not None:
+            if route.method == request.method:
+                return route, {key: unquote(value or "") for key, value in match.groupdict().items()}
+            status = HTTPStatus.METHOD_NOT_ALLOWED
+    return status
+
+
+def json_response(value: object, status: HTTPStatus = HTTPStatus.OK, **headers: str) -> Response:
+    """Return a response of JSON."""
+    return Response(json.dumps(value).encode(), status, headers=headers)
+
+
+def parse_object(text: bytes) -> dict[str, Any]:
+    """Return a JSON object; InvalidArgumentError for anything else."""
+    if not text:
+        return {}
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgumentError(
+            f"expected a JSON object as the body, got something else: {error}"
+        ) from error
+    if not isinstance(value, dict):
+        raise InvalidArgumentError(f"expected a JSON object as the body, got {type(value).__name__}")
+    return value
+
+
+def decompress(body: bytes, encoding: str) -> bytes:
+    """Return what a body says without its compression."""
+    if encoding in ("", "identity"):
+        return body
+    if encoding not in ("gzip", "deflate"):
+        raise InvalidArgumentError(f"Content-Encoding: expected gzip, deflate or identity, got {encoding!r}")
+    try:
+        decoder = zlib.decompressobj(wbits=47)  # zlib's header or gzip's
+        plain = decoder.decompress(body, MOST_BYTES)
+    except zlib.error as error:
+        raise InvalidArgumentError(f"the body is not {encoding}: {error}") from error
+    if decoder.unconsumed_tail or not decoder.eof:
+        raise InvalidArgumentError(f"the body is not complete, or more than {MOST_BYTES} bytes")
+    return plain
+
+
+def compress(response: Response, accepted: str) -> Response:
+    """Return the response as a client accepts it, where it is worth while."""
+    encoders = {"gzip": lambda body: gzip.compress(body, 1), "deflate": lambda body: zlib.compress(body, 1)}
+    encoding = next((name for name in encoders if name in accepted.replace(",", " ").split()), None)
+    if encoding is None or len(response.body) < 1024:
+        return response
+    headers = {**response.headers, "Content-Encoding": encoding}
+    return Response(encoders[encoding](response.body), response.status, response.content_type, headers)

@@ -1,0 +1,302 @@
+"""All models: what is loaded at the start, on request, and when folders change."""
+
+import logging
+import re
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from kerve.inference import model_config_pb2 as pb
+from kerve.runtime.catalog import Catalog
+from kerve.runtime.config import Settings, read_settings
+from kerve.runtime.errors import (
+    ArtifactError,
+    FailedPreconditionError,
+    InvalidArgumentError,
+    NotFoundError,
+    ServingError,
+)
+from kerve.runtime.lifecycle.served import Limits, ServedVersion
+from kerve.runtime.lifecycle.slot import Slot
+from kerve.runtime.lifecycle.states import State, Status
+from kerve.runtime.repository import Repository, Source, scan
+from kerve.runtime.transport.base import Transport
+
+__all__ = ["ControlMode", "ModelManager", "Wanted"]
+
+log = logging.getLogger(__name__)
+
+ControlMode = Literal["none", "poll", "explicit"]
+
+# A model's name where no folder vouches for it: that of a model whose files a client sends.
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A model that a client lists, and which of its versions."""
+
+    name: str
+    # Where it expects the model; None: wherever it is.
+    folder: Path | None
+    policy: pb.ModelVersionPolicy
+    labels: Mapping[str, int]
+
+
+@dataclass
+class Override:
+    """What a client sent in place of a model's configuration, or of the whole of its folder."""
+
+    config: str | None = None
+    folder: "tempfile.TemporaryDirectory[str] | None" = None
+    wanted: Wanted | None = None
+
+    def settings(self, folder: Path) -> Settings:
+        """Return the settings in a model's folder, as far as they are not replaced."""
+        settings = read_settings(folder, self.config)
+        if self.wanted is None:
+            return settings
+        config = pb.ModelConfig.FromString(settings.config.SerializeToString())
+        config.version_policy.CopyFrom(self.wanted.policy)
+        return replace(settings, config=config, labels=self.wanted.labels)
+
+
+class ModelManager:
+    """Loads and unloads the models of some repositories. Every method may be called by any thread."""
+
+    def __init__(
+        self,
+        repositories: Sequence[Repository],
+        transport: Transport,
+        catalog: Catalog[ServedVersion],
+        *,
+        mode: ControlMode = "none",
+        limits: Limits | None = None,
+        load_threads: int = 4,
+    ) -> None:
+        self.mode = mode
+        self._repositories = repositories
+        self._transport = transport
+        self._catalog = catalog
+        self._limits = limits or Limits()
+        self._pool = ThreadPoolExecutor(load_threads, "load")
+        self._lock = threading.Lock()
+        self._slots: dict[str, Slot] = {}
+        self._overrides: dict[str, Override] = {}
+        self._closed = False
+
+    def announce(self) -> list[str]:
+        """Know the names of all models, so that requests for them are refused as not ready rather than
+        unknown.
+        """
+        names = list(scan(self._repositories))
+        for name in names:
+            self._slot(name)
+        return names
+
+    def load_all(self, names: Iterable[str]) -> None:
+        """Load models, several at a time; what goes wrong is in the index and in the log."""
+        sources = scan(self._repositories)
+        for name in set(names) - sources.keys():
+            log.error("model %r is not in a repository", name)
+        self._each(lambda name: self._update(sources[name]), [name for name in names if name in sources])
+
+    def refresh(self) -> None:
+        """Look at the folders again: load what is new or changed, unload what is gone.
+
+        With explicit control only models that are loaded are looked at.
+        """
+        sources = scan(self._repositories)
+        known = dict(self._slots)
+        sent = {name for name, override in self._overrides.items() if override.folder is not None}
+        for name in known.keys() - sources.keys() - sent:
+            self._remove(name)
+        wanted = set(sources)
+        if self.mode == "explicit":
+            wanted &= {name for name, slot in known.items() if slot.ready}
+        self._each(lambda name: self._update(sources[name]), wanted)
+
+    def load(self, name: str, *, config: str | None = None, files: Mapping[str, bytes] | None = None) -> None:
+        """Load a model for a client, or load it again; raises what keeps it from being served as asked.
+
+        `config`: JSON to use instead of the model's configuration; `files`: contents by `<version>/<path>`,
+        to
+        use instead of the model's folder.
+        """
+        self._check_explicit()
+        override = Override(config)
+        if files:
+            if config is None:
+                raise InvalidArgumentError("parameters 'file:...' need parameter 'config' beside them")
+            source, override.folder = write_files(name, files)
+        elif (found := scan(self._repositories).get(name)) is not None:
+            source = found
+        else:
+            raise NotFoundError(f"model {name!r} is not in a repository of this server")
+        problem = self._update(source, override, retry=True)
+        if problem:
+            raise ArtifactError(f"model {name!r}: {problem}")
+
+    def unload(self, name: str) -> None:
+        """Take a model out of service for a client; what it has accepted is finished."""
+        self._check_explicit()
+        slot = self._slots.get(name)
+        if slot is None or not (slot.unload() or slot.statuses()):
+            raise NotFoundError(f"model {name!r} is not loaded here")
+        self._overrides.pop(name, None)
+
+    def replace(self, models: Sequence[Wanted]) -> None:
+        """Serve the models of a client's list, and no others; raises what keeps any of them from being
+        served.
+        """
+        self._check_explicit()
+        sources = scan(self._repositories)
+        for model in models:
+            if model.name not in sources:
+                raise NotFoundError(f"model {model.name!r} is not in a repository of this server")
+            found = sources[model.name].folder
+            if model.folder is not None and model.folder.resolve() != found.resolve():
+                raise InvalidArgumentError(
+                    f"model {model.name!r}: base_path: expected {found}, got {model.folder}; "
+                    "models are served from the repositories that the server was started with"
+                )
+        names = {model.name for model in models}
+        for name, slot in list(self._slots.items()):
+            if name not in names:
+                slot.unload()
+                self._overrides.pop(name, None)
+        problems = {
+            model.name: self._update(sources[model.name], Override(wanted=model), retry=True)
+            for model in models
+        }
+        if any(problems.values()):
+            raise ArtifactError(
+                "; ".join(f"model {name!r}: {each}" for name, each in problems.items() if each)
+            )
+
+    def promote(self, name: str, label: str, version: int) -> None:
+        """Let a label stand for a version that serves, until the model's settings are read again."""
+        slot = self._slots.get(name)
+        try:
+            if slot is None:
+                raise KeyError(name)
+            slot.promote(label, version)
+        except KeyError as error:
+            raise NotFoundError(f"model {name!r} has no version {version} that serves") from error
+
+    def index(self) -> list[Status]:
+        """Return the state of every version of every model, by name and version."""
+        lines: list[Status] = []
+        names = scan(self._repositories).keys() | self._slots.keys()
+        for name in sorted(names):
+            slot = self._slots.get(name)
+            statuses = slot.statuses() if slot else []
+            lines += statuses or [Status(name, 0, State.UNAVAILABLE, "not loaded")]
+        return lines
+
+    def served(self, name: str = "", version: str = "") -> list[ServedVersion]:
+        """Return the versions that serve: of all models, of one, or one; NotFoundError for one that does
+        not.
+        """
+        if version:
+            return [self._catalog.find(name, version)]
+        if name:
+            self._catalog.find(name, "")
+            return list(self._slots[name].ready)
+        return [served for _, slot in sorted(self._slots.items()) for served in slot.ready]
+
+    def labels(self, name: str) -> dict[str, int]:
+        """Return the labels of a model's versions."""
+        slot = self._slots.get(name)
+        return slot.labels if slot else {}
+
+    def statuses(self, name: str) -> list[Status]:
+        """Return the state of every version of a model; NotFoundError when it is unknown."""
+        slot = self._slots.get(name)
+        if slot is None:
+            raise NotFoundError(f"model {name!r} is not served here")
+        return slot.statuses()
+
+    def stop(self, end: float) -> bool:
+        """Load no more; finish what was accepted until `end`, of `time.monotonic()`; return whether all
+        was.
+        """
+        self._closed = True
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        served = self.served()
+        for each in served:
+            each.queue.close()
+        unfinished = [each for each in served if not each.stop(end)]
+        return not unfinished
+
+    def _slot(self, name: str) -> Slot:
+        with self._lock:
+            if name not in self._slots:
+                self._slots[name] = Slot(name, self._transport, self._catalog, self._limits)
+            return self._slots[name]
+
+    def _each(self, work: Callable[[str], object], names: Iterable[str]) -> None:
+        """Do the same for several models at once; what one of them raises is logged, and stops no other."""
+
+        def guarded(name: str) -> None:
+            try:
+                if not self._closed:
+                    work(name)
+            except Exception:  # one model must not keep others from being served, nor end the poller
+                log.exception("model %r could not be updated", name)
+
+        for future in [self._pool.submit(guarded, name) for name in names]:
+            future.result()
+
+    def _update(self, source: Source, override: Override | None = None, *, retry: bool = False) -> str:
+        """Bring one model to what its folder asks for; return what went wrong."""
+        own = override or self._overrides.get(source.name, Override())
+        if own.folder is not None and override is None:
+            return ""  # a client's files stand in for the folder
+        settings: Settings | ServingError
+        try:
+            settings = own.settings(source.folder)
+        except InvalidArgumentError:
+            raise
+        except ServingError as error:
+            settings = error
+        problem = self._slot(source.name).update(source, settings, retry=retry)
+        if override is not None and not problem:
+            self._overrides[source.name] = override
+        return problem
+
+    def _remove(self, name: str) -> None:
+        """Take a model out of service whose folder is gone, and forget it."""
+        log.info("model %r is gone from the repository", name)
+        self._slots[name].unload()
+        self._catalog.withdraw(name)
+        self._transport.withdraw(name)
+        del self._slots[name]
+
+    def _check_explicit(self) -> None:
+        if self.mode != "explicit":
+            raise FailedPreconditionError(
+                f"models are not loaded on request with --model-control-mode {self.mode}; "
+                "start the server with --model-control-mode explicit"
+            )
+
+
+def write_files(name: str, files: Mapping[str, bytes]) -> "tuple[Source, tempfile.TemporaryDirectory[str]]":
+    """Write a client's files to a folder of their own, which goes when nothing refers to it any more."""
+    if not NAME.fullmatch(name):
+        raise InvalidArgumentError(f"expected a model's name of letters, digits, '_', '-', '.', got {name!r}")
+    temporary = tempfile.TemporaryDirectory(prefix="kerve-model-", ignore_cleanup_errors=True)
+    folder = Path(temporary.name) / name
+    for path, contents in files.items():
+        parts = PurePosixPath(path).parts
+        if len(parts) < 2 or ".." in parts or PurePosixPath(path).is_absolute() or "\0" in path:
+            raise InvalidArgumentError(f"parameter 'file:{path}': expected file:<version>/<path>")
+        file = folder.joinpath(*parts)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(contents)
+    (source,) = Repository(Path(temporary.name)).sources().values() or (Source(name, folder, {}),)
+    return source, temporary

@@ -1,0 +1,146 @@
+"""One version that serves: its model, its queue, the threads that compute, what they counted."""
+
+import ctypes
+import gc
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kerve.inference import model_config_pb2 as pb
+from kerve.runtime.artifact import read_artifact
+from kerve.runtime.config import Settings
+from kerve.runtime.config.batching import batching_of
+from kerve.runtime.config.complete import complete
+from kerve.runtime.errors import ArtifactError
+from kerve.runtime.executor import Executor
+from kerve.runtime.model import Model, load
+from kerve.runtime.statistics import ServedStatistics
+from kerve.runtime.transport.base import Queue, ServedModel, Transport
+
+__all__ = ["Limits", "ServedVersion"]
+
+log = logging.getLogger(__name__)
+
+# Seconds that a request may need from finding its queue to entering it: a queue closes this much later than
+# the last route to it is gone, so that a swap refuses nobody.
+LINGER = 0.2
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the server allows every model."""
+
+    # CPUs that the executors of one model share.
+    threads: int = 1
+    # Requests that may wait where a model sets no limit of its own.
+    max_queue_size: int = 256
+    # Whether overload has Triton's codes.
+    triton_codes: bool = False
+    # Seconds that work accepted by a version that is taken out of service has to finish.
+    retire_timeout: float = 30.0
+
+
+@dataclass
+class ServedVersion:
+    """A version in memory. It computes as soon as it is started, and is asked as soon as it is published."""
+
+    name: str
+    version: int
+    # Changes with the files and the settings it was loaded with.
+    fingerprint: str
+    model: Model
+    config: pb.ModelConfig
+    queue: Queue
+    executors: tuple[Executor, ...]
+    statistics: ServedStatistics = field(default_factory=ServedStatistics)
+
+    @classmethod
+    def start(
+        cls, name: str, version: int, path: Path, settings: Settings, transport: Transport, limits: Limits
+    ) -> "ServedVersion":
+        """Load, prove and warm a version, and start its executors; ArtifactError when that cannot be done."""
+        begin = time.monotonic()
+        instances = count_instances(settings.config, path.parent)
+        threads = (
+            settings.threads
+            or threads_of(settings.config, path.parent)
+            or max(1, limits.threads // instances)
+        )
+        artifact = read_artifact(path, settings.config.default_model_filename or "model.onnx")
+        model = load(artifact, threads=threads, settings=settings)
+        batching = batching_of(
+            settings, max_queue_size=limits.max_queue_size, triton_codes=limits.triton_codes
+        )
+        queue = transport.attach(ServedModel(name, version, model.signature, batching))
+        statistics = ServedStatistics()
+        executors = tuple(
+            Executor(model, queue, statistics, name=f"{name}/{version}#{number}")
+            for number in range(instances)
+        )
+        for executor in executors:
+            executor.start()
+        log.info("model %r version %d is ready after %.2f s", name, version, time.monotonic() - begin)
+        config = complete(settings.config, name, model.signature, instances=instances)
+        return cls(name, version, "", model, config, queue, executors, statistics)
+
+    def stop(self, end: float) -> bool:
+        """Finish what was accepted until `end`, in seconds of `time.monotonic()`; return whether all of it
+        was.
+
+        What is not finished then is answered with UNAVAILABLE, if it can be interrupted.
+        """
+        self.queue.close()
+        for executor in self.executors:
+            executor.join(max(0.0, end - time.monotonic()))
+        late = [executor for executor in self.executors if executor.is_alive()]
+        for executor in late:
+            executor.terminate()
+        for executor in late:
+            executor.join(1.0)
+        return not late
+
+    def retire(self, timeout: float, gone: Callable[[], None]) -> threading.Thread:
+        """Stop in a thread of its own, once no request can be on its way to the queue; then give the
+        memory back.
+        """
+
+        def work() -> None:
+            time.sleep(LINGER)
+            if not self.stop(time.monotonic() + timeout):
+                log.error("model %r version %d did not finish its work in time", self.name, self.version)
+            log.info("model %r version %d is no longer served", self.name, self.version)
+            self.model.close()
+            give_memory_back()
+            gone()
+
+        thread = threading.Thread(target=work, name=f"retire {self.name}/{self.version}", daemon=True)
+        thread.start()
+        return thread
+
+
+def count_instances(config: pb.ModelConfig, folder: Path) -> int:
+    """Return how many executors a model has; ArtifactError when it asks for a GPU."""
+    for group in config.instance_group:
+        if group.kind == pb.ModelInstanceGroup.KIND_GPU:
+            raise ArtifactError(
+                f"{folder}: instance_group: KIND_GPU, but no GPU is served here; use KIND_CPU"
+            )
+    return max(1, sum(max(1, group.count) for group in config.instance_group if not group.passive))
+
+
+def threads_of(config: pb.ModelConfig, folder: Path) -> int:
+    """Return the threads that a configuration of Triton's ONNX Runtime backend sets; 0 for none."""
+    text = config.parameters["intra_op_thread_count"].string_value if config.parameters else ""
+    if text and not text.isdecimal():
+        raise ArtifactError(f"{folder}: intra_op_thread_count: expected a number, got {text!r}")
+    return int(text or 0)
+
+
+def give_memory_back() -> None:
+    """Return what was freed to the system: glibc keeps it otherwise."""
+    gc.collect()
+    if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+        trim(0)

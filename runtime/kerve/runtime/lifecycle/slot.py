@@ -1,0 +1,225 @@
+"""One model: which of its versions serve, and how the others fare.
+
+    folder -> policy -> candidates, newest first -> load, prove, warm -> publish -> retire what is not
+    wanted any more
+
+A version that fails is remembered with its files: it is tried again when they change, or when a client
+asks. What
+serves goes on serving until something wanted in its place does.
+"""
+
+import logging
+import threading
+
+from kerve.runtime.catalog import Catalog
+from kerve.runtime.config import Settings
+from kerve.runtime.config.policy import Choice, choose
+from kerve.runtime.errors import ServingError
+from kerve.runtime.lifecycle.served import Limits, ServedVersion
+from kerve.runtime.lifecycle.states import State, Status
+from kerve.runtime.repository import Source, fingerprint
+from kerve.runtime.transport.base import DEFAULT, Transport
+
+__all__ = ["Slot"]
+
+log = logging.getLogger(__name__)
+
+
+class Slot:
+    """The versions of one model. `update` and `unload` exclude one another; the rest may be called by any
+    thread.
+    """
+
+    def __init__(
+        self, name: str, transport: Transport, catalog: Catalog[ServedVersion], limits: Limits
+    ) -> None:
+        self.name = name
+        self._transport = transport
+        self._catalog = catalog
+        self._limits = limits
+        self._updating = threading.Lock()
+        # Guards what follows.
+        self._lock = threading.Lock()
+        self._ready: dict[int, ServedVersion] = {}
+        self._statuses: dict[int, Status] = {}
+        self._failed: dict[int, str] = {}
+        self._labels: dict[str, int] = {}
+        self._retiring: list[threading.Thread] = []
+        catalog.publish(name, {})
+        transport.publish(name, {})
+
+    @property
+    def ready(self) -> tuple[ServedVersion, ...]:
+        """The versions that serve, ascending."""
+        with self._lock:
+            return tuple(served for _, served in sorted(self._ready.items()))
+
+    @property
+    def labels(self) -> dict[str, int]:
+        """The labels of versions that serve."""
+        with self._lock:
+            return {label: version for label, version in self._labels.items() if version in self._ready}
+
+    def statuses(self) -> list[Status]:
+        """Return every version that is known, ascending."""
+        with self._lock:
+            return [status for _, status in sorted(self._statuses.items())]
+
+    def update(self, source: Source, settings: Settings | ServingError, *, retry: bool = False) -> str:
+        """Serve what the folder and the settings ask for; return what went wrong, in one text, or "".
+
+        `retry`: try versions again that have failed before.
+        """
+        with self._updating:
+            if source.problem or isinstance(settings, ServingError):
+                return self._refuse(source.problem or str(settings))
+            self._labels = dict(settings.labels)
+            choice = choose(settings.config.version_policy, source.versions)
+            chosen, problems = self._load_chosen(source, settings, choice, retry=retry)
+            problems += [self._missing(version) for version in choice.missing]
+            if not choice.candidates and not choice.missing:
+                problems.append(self._refuse(f"{source.folder} holds no version; expected {source.folder}/1"))
+            if chosen or not source.versions:
+                self._keep(chosen)
+            self._forget(source, choice)
+            return "; ".join(problems)
+
+    def unload(self) -> bool:
+        """Take every version out of service; return whether there was one."""
+        with self._updating:
+            had = bool(self.ready)
+            self._failed.clear()
+            self._keep({})
+            return had
+
+    def promote(self, label: str, version: int) -> None:
+        """Let a label stand for a version that serves; KeyError when it does not."""
+        with self._updating:
+            if version not in self._ready:
+                raise KeyError(version)
+            self._labels[label] = version
+            self._publish()
+
+    def wait_until_retired(self, timeout: float | None = None) -> None:
+        """Wait for the versions that are on their way out."""
+        for thread in self._retiring:
+            thread.join(timeout)
+
+    def _load_chosen(
+        self, source: Source, settings: Settings, choice: Choice, *, retry: bool
+    ) -> tuple[dict[int, ServedVersion], list[str]]:
+        """Load candidates until enough of them serve; return these, and what went wrong."""
+        chosen: dict[int, ServedVersion] = {}
+        problems: list[str] = []
+        for version in choice.candidates:
+            if len(chosen) == choice.enough:
+                break
+            found = f"{settings.fingerprint}\n{fingerprint(source.versions[version])}"
+            current = self._ready.get(version)
+            if current is not None and current.fingerprint == found:
+                chosen[version] = current
+            elif self._failed.get(version) == found and not retry:
+                problems.append(self._statuses[version].reason)
+            elif (problem := self._load(source, settings, version, found)) is not None:
+                problems.append(problem)
+            if version in self._ready:  # the new one, or the old one that goes on serving
+                chosen[version] = self._ready[version]
+        return chosen, problems
+
+    def _load(self, source: Source, settings: Settings, version: int, found: str) -> str | None:
+        """Load a version and let it serve; return why not."""
+        current = self._ready.get(version)
+        if current is None:
+            self._set(version, State.LOADING)
+        try:
+            served = ServedVersion.start(
+                self.name, version, source.versions[version], settings, self._transport, self._limits
+            )
+        except Exception as error:  # one version that cannot load never keeps others from being served
+            log.error(
+                "model %r version %d is not served: %s",
+                *(self.name, version, error),
+                exc_info=None if isinstance(error, ServingError) else error,
+            )
+            reason = str(error) or type(error).__name__
+            self._failed[version] = found
+            if current is None:
+                self._set(version, State.UNAVAILABLE, reason)
+            else:
+                self._set(version, State.READY, f"an older load of this version serves, because: {reason}")
+            return reason
+        served.fingerprint = found
+        with self._lock:
+            self._failed.pop(version, None)
+            self._ready[version] = served
+            self._statuses[version] = Status(self.name, version, State.READY)
+        self._publish()
+        if current is not None:
+            self._retire(current)
+        return None
+
+    def _keep(self, chosen: dict[int, ServedVersion]) -> None:
+        """Serve these versions and no others."""
+        with self._lock:
+            dropped = [served for version, served in self._ready.items() if version not in chosen]
+            self._ready = dict(chosen)
+            for served in dropped:
+                self._statuses[served.version] = Status(self.name, served.version, State.UNLOADING)
+        self._publish()
+        for served in dropped:
+            self._retire(served)
+
+    def _publish(self) -> None:
+        """Route requests: to each version, to each label, and by default to the newest version."""
+        with self._lock:
+            versions = {str(version): served for version, served in self._ready.items()}
+            labels = {name: str(version) for name, version in self._labels.items()}
+            routes = {label: versions[version] for label, version in labels.items() if version in versions}
+            routes |= versions
+            if self._ready:
+                routes[DEFAULT] = self._ready[max(self._ready)]
+        self._catalog.publish(self.name, routes)
+        self._transport.publish(self.name, {route: served.queue for route, served in routes.items()})
+
+    def _retire(self, served: ServedVersion) -> None:
+        def gone() -> None:
+            with self._lock:
+                if self._statuses.get(served.version) == Status(self.name, served.version, State.UNLOADING):
+                    self._statuses[served.version] = Status(
+                        self.name, served.version, State.UNAVAILABLE, "unloaded"
+                    )
+
+        self._retiring = [thread for thread in self._retiring if thread.is_alive()]
+        self._retiring.append(served.retire(self._limits.retire_timeout, gone))
+
+    def _refuse(self, reason: str) -> str:
+        """Say of the model as a whole why it is not as it should be; what serves goes on serving."""
+        with self._lock:
+            for version, served in self._ready.items():
+                self._statuses[version] = Status(
+                    self.name, served.version, State.READY, f"an older load serves, because: {reason}"
+                )
+            if not self._ready:
+                self._statuses = {0: Status(self.name, 0, State.UNAVAILABLE, reason)}
+        log.error("model %r: %s", self.name, reason)
+        return reason
+
+    def _missing(self, version: int) -> str:
+        reason = f"version {version} is asked for, but has no folder"
+        if version not in self._ready:
+            self._set(version, State.UNAVAILABLE, reason)
+        return reason
+
+    def _set(self, version: int, state: State, reason: str = "") -> None:
+        with self._lock:
+            self._statuses.pop(0, None)
+            self._statuses[version] = Status(self.name, version, state, reason)
+
+    def _forget(self, source: Source, choice: Choice) -> None:
+        """Drop what is known of versions that are neither there nor asked for nor in use."""
+        with self._lock:
+            kept = {0, *source.versions, *choice.missing, *self._ready}
+            for version in [version for version in self._statuses if version not in kept]:
+                if self._statuses[version].state is State.UNAVAILABLE:
+                    del self._statuses[version]
+                    self._failed.pop(version, None)

@@ -1,0 +1,26 @@
+"""In what state the versions of a model are, and why."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+__all__ = ["State", "Status"]
+
+
+class State(StrEnum):
+    """Triton's states of a model version."""
+
+    UNKNOWN = "UNKNOWN"
+    LOADING = "LOADING"
+    READY = "READY"
+    UNLOADING = "UNLOADING"
+    UNAVAILABLE = "UNAVAILABLE"
+
+
+@dataclass(frozen=True)
+class Status:
+    """One line of the index; version 0 stands for a model none of whose versions can be named."""
+
+    name: str
+    version: int
+    state: State
+    reason: str = ""

@@ -1,0 +1,38 @@
+"""Triton's classification extension: the best classes of an output, as `score:index` or
+`score:index:label`.
+"""
+
+import numpy as np
+
+from kerve.runtime.datatypes import BF16, BYTES, Array, bfloat16_to_float32
+from kerve.runtime.protocol.tensors import object_array
+from kerve.runtime.signature import TensorSpec
+
+__all__ = ["classify"]
+
+
+def classify(spec: TensorSpec, array: Array, count: int, *, batched: bool) -> Array:
+    """Return the best `count` classes of each row (of the whole, without a batch dimension), best first,
+    as BYTES.
+    """
+    if spec.datatype == BYTES.name:
+        scores = np.zeros((len(array) if batched else 1, 0))
+    else:
+        values = bfloat16_to_float32(array) if spec.datatype == BF16.name else array
+        rows = len(values) if batched else 1
+        scores = values.reshape(rows, values.size // rows if rows else 0)
+    # Stable: of equal scores the first class stands first; a NaN is above all, as in the order of IEEE 754.
+    keys = scores.astype(np.float64)
+    order = np.argsort(np.where(np.isnan(keys), -np.inf, -keys), axis=1, kind="stable")[:, :count]
+    texts = [
+        show(scores[row, index], index, spec.labels).encode()
+        for row, indices in enumerate(order.tolist())
+        for index in indices
+    ]
+    return object_array(texts).reshape(order.shape if batched else order.shape[1:])
+
+
+def show(score: float, index: int, labels: tuple[str, ...]) -> str:
+    """Return one class; floats with six digits, as C++'s std::to_string has them in Triton."""
+    text = f"{score:.6f}" if isinstance(score, np.floating) else str(int(score))
+    return f"{text}:{index}:{labels[index]}" if index < len(labels) else f"{text}:{index}"

@@ -1,0 +1,118 @@
+"""Triton's extensions of the Open Inference Protocol that tell of models: configuration, statistics,
+index.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from kerve.inference import grpc_service_pb2 as pb
+from kerve.inference import model_config_pb2
+from kerve.runtime.lifecycle.states import State, Status
+from kerve.runtime.statistics import Duration, Snapshot
+
+__all__ = [
+    "add_statistics",
+    "decode_load",
+    "decode_unload",
+    "loaded",
+    "model_config",
+    "repository_index",
+    "unloaded",
+]
+
+
+def model_config(config: model_config_pb2.ModelConfig) -> pb.ModelConfigResponse:
+    """Return the answer of ModelConfig."""
+    return pb.ModelConfigResponse(config=config)
+
+
+def repository_index(statuses: Iterable[Status], *, ready: bool) -> pb.RepositoryIndexResponse:
+    """Return the answer of RepositoryIndex; `ready`: only of what is ready."""
+    response = pb.RepositoryIndexResponse()
+    for status in statuses:
+        if not ready or status.state is State.READY:
+            version = str(status.version) if status.version else ""
+            response.models.add(
+                name=status.name, version=version, state=status.state.value, reason=status.reason
+            )
+    return response
+
+
+def decode_load(message: pb.RepositoryModelLoadRequest) -> tuple[str, str | None, dict[str, bytes]]:
+    """Return the model to load, the configuration to use instead of its own, and files by their path."""
+    config = None
+    files = {}
+    for key, parameter in message.parameters.items():
+        if key == "config":
+            config = parameter.string_param
+        elif key.startswith("file:"):
+            files[key.removeprefix("file:")] = parameter.bytes_param
+    return model_name(message), config, files
+
+
+def decode_unload(message: pb.RepositoryModelUnloadRequest) -> str:
+    """Return the model to unload."""
+    return model_name(message)
+
+
+def model_name(message: pb.RepositoryModelLoadRequest | pb.RepositoryModelUnloadRequest) -> str:
+    """Return the model's name, which KServe's dialect writes into Triton's field for the repository."""
+    return message.model_name or message.repository_name
+
+
+def loaded(name: str) -> pb.RepositoryModelLoadResponse:
+    """Return the answer of RepositoryModelLoad; Triton's clients skip KServe's fields."""
+    return pb.RepositoryModelLoadResponse(model_name=name, isLoaded=True)
+
+
+def unloaded(name: str) -> pb.RepositoryModelUnloadResponse:
+    """Return the answer of RepositoryModelUnload."""
+    return pb.RepositoryModelUnloadResponse(model_name=name, isUnloaded=True)
+
+
+def add_statistics(
+    response: pb.ModelStatisticsResponse,
+    name: str,
+    version: int,
+    computed: Snapshot,
+    queued: Mapping[str, Any],
+) -> None:
+    """Add one version's statistics: what its executors and its queue have counted.
+
+    The transports assemble inputs and take outputs apart beside the computation, without a time of their own:
+    `compute_input` and `compute_output` count and take 0 ns.
+    """
+    message = response.model_stats.add(
+        name=name,
+        version=str(version),
+        last_inference=computed.last_inference,
+        inference_count=computed.inference_count,
+        execution_count=computed.execution_count,
+    )
+    stats = message.inference_stats
+    fill(stats.success, of_histogram(queued["succeeded"]))
+    fill(stats.fail, of_histogram(queued["failed"]))
+    fill(stats.queue, of_histogram(queued["waited"]))
+    for part, nanoseconds in (
+        (stats.compute_input, 0),
+        (stats.compute_infer, computed.computed.nanoseconds),
+        (stats.compute_output, 0),
+    ):
+        fill(part, Duration(computed.computed.count, nanoseconds))
+    for duration in (stats.cache_hit, stats.cache_miss):
+        duration.SetInParent()
+    for rows, took in computed.batches.items():
+        batch = message.batch_stats.add(batch_size=rows)
+        fill(batch.compute_input, Duration(took.count, 0))
+        fill(batch.compute_infer, took)
+        fill(batch.compute_output, Duration(took.count, 0))
+
+
+def fill(message: pb.StatisticDuration, duration: Duration) -> None:
+    """Write a duration into its message."""
+    message.count, message.ns = duration.count, duration.nanoseconds
+
+
+def of_histogram(histogram: Mapping[str, Any]) -> Duration:
+    """Return how often and how long in all."""
+    return Duration(sum(histogram["counts"]), histogram["sum"])

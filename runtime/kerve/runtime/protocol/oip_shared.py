@@ -1,0 +1,91 @@
+"""Tensors in shared memory: a request that says where they lie, and the same request with their contents."""
+
+from typing import Any
+
+from kerve.inference import grpc_service_pb2 as pb
+from kerve.runtime.errors import InvalidArgumentError
+from kerve.runtime.protocol.oip import SHARED_MEMORY
+from kerve.runtime.shared_memory import Place, Region, Regions
+
+__all__ = ["decode_region", "encode_status", "expand", "in_shared_memory", "place"]
+
+PARAMETERS = (SHARED_MEMORY, "shared_memory_byte_size", "shared_memory_offset")
+
+
+def in_shared_memory(message: pb.ModelInferRequest) -> bool:
+    """Return whether a tensor of the request lies in shared memory."""
+    return any(
+        SHARED_MEMORY in tensor.parameters
+        for tensors in (message.inputs, message.outputs)
+        for tensor in tensors
+    )
+
+
+def expand(message: pb.ModelInferRequest, regions: Regions) -> tuple[pb.ModelInferRequest, dict[str, Place]]:
+    """Return the request with the contents of its inputs, and where each output is to be put."""
+    whole = pb.ModelInferRequest.FromString(message.SerializeToString())
+    given = list(whole.raw_input_contents)
+    del whole.raw_input_contents[:]
+    for tensor in whole.inputs:
+        if (where := take_place(tensor)) is not None:
+            whole.raw_input_contents.append(regions.read(tensor.name, where))
+        elif given:
+            whole.raw_input_contents.append(given.pop(0))
+    whole.raw_input_contents.extend(given)  # too many; whoever decodes the request says so
+    places = {}
+    for wanted in whole.outputs:
+        if (where := take_place(wanted)) is not None:
+            places[wanted.name] = where
+    return whole, places
+
+
+def place(response: pb.ModelInferResponse, places: dict[str, Place], regions: Regions) -> None:
+    """Move outputs from a response to where they are wanted."""
+    for position, tensor in enumerate(response.outputs):
+        where = places.get(tensor.name)
+        if where is None:
+            continue
+        contents = response.raw_output_contents[position]
+        regions.write(tensor.name, where, contents)
+        response.raw_output_contents[position] = b""
+        tensor.parameters[SHARED_MEMORY].string_param = where.region
+        tensor.parameters["shared_memory_byte_size"].int64_param = len(contents)
+        tensor.parameters["shared_memory_offset"].int64_param = where.offset
+
+
+def take_place(tensor: Any) -> Place | None:
+    """Remove from a tensor where it lies in shared memory, and return it; None when it lies in the
+    request.
+    """
+    if SHARED_MEMORY not in tensor.parameters:
+        return None
+    region, size, offset = (tensor.parameters[name] for name in PARAMETERS)
+    where = Place(region.string_param, number(offset), number(size))
+    for name in PARAMETERS:
+        del tensor.parameters[name]
+    if not where.region or not where.byte_size:
+        raise InvalidArgumentError(
+            f"tensor {tensor.name!r}: expected shared_memory_region and shared_memory_byte_size, "
+            f"got {where.region!r} and {where.byte_size}"
+        )
+    return where
+
+
+def number(parameter: pb.InferParameter) -> int:
+    """Return a whole number, whichever of its fields it is in."""
+    return parameter.int64_param or parameter.uint64_param
+
+
+def decode_region(message: pb.SystemSharedMemoryRegisterRequest) -> Region:
+    """Return the region in a request."""
+    return Region(message.name, message.key, message.offset, message.byte_size)
+
+
+def encode_status(regions: list[Region]) -> pb.SystemSharedMemoryStatusResponse:
+    """Return the answer of SystemSharedMemoryStatus."""
+    response = pb.SystemSharedMemoryStatusResponse()
+    for region in regions:
+        status = response.regions[region.name]
+        status.name, status.key = region.name, region.key
+        status.offset, status.byte_size = region.offset, region.byte_size
+    return response

@@ -1,0 +1,44 @@
+"""TensorFlow Serving's list of models to serve."""
+
+from pathlib import Path
+
+from kerve.inference import model_config_pb2
+from kerve.runtime.errors import InvalidArgumentError
+from kerve.runtime.lifecycle.manager import Wanted
+from kerve.tensorflow_serving.apis import model_management_pb2
+from kerve.tensorflow_serving.config import model_server_config_pb2
+
+__all__ = ["decode_models"]
+
+
+def decode_models(message: model_management_pb2.ReloadConfigRequest) -> list[Wanted]:
+    """Return the models that a request lists; InvalidArgumentError when they cannot be such."""
+    if message.config.WhichOneof("config") == "custom_model_config":
+        raise InvalidArgumentError("config: expected model_config_list, got custom_model_config")
+    models = [wanted(each) for each in message.config.model_config_list.config]
+    names = [model.name for model in models]
+    for position, name in enumerate(names):
+        if not name or name in names[:position]:
+            raise InvalidArgumentError(f"config: expected a name for each model, each once, got {name!r}")
+    return models
+
+
+def wanted(message: model_server_config_pb2.ModelConfig) -> Wanted:
+    """Return one model that a request lists."""
+    policy = model_config_pb2.ModelVersionPolicy()
+    given = message.model_version_policy
+    match given.WhichOneof("policy_choice"):
+        case "latest":
+            policy.latest.num_versions = given.latest.num_versions or 1
+        case "all":
+            policy.all.SetInParent()
+        case "specific":
+            policy.specific.versions.extend(given.specific.versions)
+        case _:
+            policy.latest.num_versions = 1
+    return Wanted(
+        message.name,
+        Path(message.base_path) if message.base_path else None,
+        policy,
+        dict(message.version_labels),
+    )

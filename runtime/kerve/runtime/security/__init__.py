@@ -1,0 +1,1 @@
+"""Who may call what: tokens and permissions, certificates."""

@@ -1,0 +1,55 @@
+"""Certificates, as files that are read again when they change, for either transport."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from kerve.runtime.errors import ArtifactError
+
+__all__ = ["Certificates", "grpcio_credentials"]
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """PEM files of a TLS port."""
+
+    key: Path
+    chain: Path
+    # What vouches for clients, who need a certificate then; None: they need none.
+    client_roots: Path | None = None
+
+    def read(self) -> tuple[bytes, bytes, bytes | None]:
+        """Return the contents of key, chain and client roots; ArtifactError when they cannot be read."""
+        try:
+            roots = self.client_roots.read_bytes() if self.client_roots else None
+            return self.key.read_bytes(), self.chain.read_bytes(), roots
+        except OSError as error:
+            raise ArtifactError(f"a certificate cannot be read: {error}") from error
+
+
+def grpcio_credentials(certificates: Certificates) -> grpc.ServerCredentials:
+    """Return credentials of grpcio that follow the files; before each handshake they are looked at."""
+    seen = certificates.read()
+
+    def configuration() -> grpc.ServerCertificateConfiguration:
+        key, chain, roots = seen
+        return grpc.ssl_server_certificate_configuration([(key, chain)], roots)
+
+    def changed() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal seen
+        try:
+            now = certificates.read()
+        except ArtifactError:  # half-way through being replaced: what was read before is good
+            return None
+        if now == seen:
+            return None
+        seen = now
+        return configuration()
+
+    required = certificates.client_roots is not None
+    return grpc.dynamic_ssl_server_credentials(
+        configuration(),
+        changed,  # type: ignore[arg-type]  # None means no change; the stubs forget it
+        require_client_authentication=required,
+    )

@@ -1,0 +1,115 @@
+"""Bearer tokens, known by their hashes only, in a file that is read again when it changes.
+
+One token a line: its SHA-256 in hexadecimal, its permissions, and for people whose it is:
+
+    9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08  infer,read  the web shop
+"""
+
+import hashlib
+import logging
+import re
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from kerve.runtime.errors import ArtifactError, PermissionDeniedError, ServingError, UnauthenticatedError
+from kerve.runtime.security.permissions import Permission
+
+__all__ = ["Authority", "Tokens", "read_tokens"]
+
+log = logging.getLogger(__name__)
+
+Tokens = Mapping[bytes, frozenset[Permission]]
+
+LINE = re.compile(r"(?P<hash>[0-9a-fA-F]{64})\s+(?P<permissions>[a-z,]+)(\s.*)?")
+# Seconds between two looks at the file.
+INTERVAL = 1.0
+
+
+def read_tokens(file: Path) -> Tokens:
+    """Return the permissions of each token by its hash; ArtifactError when the file says something else."""
+    tokens: dict[bytes, frozenset[Permission]] = {}
+    try:
+        lines = file.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"the tokens in {file} cannot be read: {error}") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        match = LINE.fullmatch(line.strip())
+        try:
+            if match is None:
+                raise ValueError
+            permissions = frozenset(Permission(each) for each in match["permissions"].split(","))
+        except ValueError as error:
+            raise ArtifactError(
+                f"{file}, line {number}: expected the SHA-256 of a token and its permissions "
+                f"({', '.join(Permission)}, separated by commas), as in `9f86...0a08 infer,read`"
+            ) from error
+        tokens[bytes.fromhex(match["hash"])] = permissions
+    return tokens
+
+
+class Authority:
+    """Decides who may call what. Without a file everybody may do everything."""
+
+    def __init__(self, file: Path | None = None) -> None:
+        self._file = file
+        self._tokens: Tokens | None = read_tokens(file) if file else None
+        self._changed: list[Callable[[Tokens], None]] = []
+
+    def follow(self, changed: Callable[[Tokens], None]) -> None:
+        """Call `changed` with the tokens now, if any are asked for, and whenever the file has changed."""
+        self._changed.append(changed)
+        if self._tokens is not None:
+            changed(self._tokens)
+
+    def watch(self, stop: threading.Event) -> None:
+        """Look at the file now and then, in a thread of its own, until `stop` is set."""
+        if self._file is not None:
+            threading.Thread(target=self._watch, args=(self._file, stop), name="tokens", daemon=True).start()
+
+    def check(self, needed: Permission | None, authorization: str | bytes | None) -> None:
+        """Return if the value of an `authorization` header permits what is needed.
+
+        Raises UnauthenticatedError, PermissionDeniedError.
+        """
+        if needed is None or self._tokens is None:
+            return
+        text = authorization.decode("latin-1") if isinstance(authorization, bytes) else authorization or ""
+        scheme, _, token = text.partition(" ")
+        # Hashes are compared: how long it takes tells nothing of the tokens.
+        permissions = self._tokens.get(hashlib.sha256(token.encode("utf-8", "replace")).digest())
+        if scheme.lower() != "bearer" or permissions is None:
+            raise UnauthenticatedError(
+                "expected the metadata authorization: Bearer TOKEN with a token that is known here"
+            )
+        if needed not in permissions:
+            raise PermissionDeniedError(
+                f"the token does not permit this call; it needs the permission {needed}"
+            )
+
+    def _watch(self, file: Path, stop: threading.Event) -> None:
+        seen = stamp(file)
+        while not stop.wait(INTERVAL):
+            now = stamp(file)
+            if now == seen:
+                continue
+            seen = now
+            try:
+                self._tokens = tokens = read_tokens(file)
+            except ServingError as error:  # the tokens that are known stay so
+                log.error("%s; the tokens of before stay valid", error)
+                continue
+            log.info("read %d tokens from %s", len(tokens), file)
+            for changed in self._changed:
+                changed(tokens)
+
+
+def stamp(file: Path) -> tuple[int, int, int] | None:
+    """Return what changes when a file does; None when there is none."""
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino

@@ -1,0 +1,44 @@
+"""tensorflow.serving.ModelService."""
+
+import grpc
+
+from kerve.runtime.errors import NotFoundError, ServingError
+from kerve.runtime.lifecycle.manager import ModelManager
+from kerve.runtime.protocol import tfs, tfs_config
+from kerve.runtime.servicers.edge import answers_errors
+from kerve.tensorflow_serving.apis import get_model_status_pb2, model_management_pb2
+
+__all__ = ["ModelServicer"]
+
+
+class ModelServicer:
+    """Tells the states of versions, and takes a new list of models."""
+
+    def __init__(self, manager: ModelManager) -> None:
+        self._manager = manager
+
+    @answers_errors
+    def GetModelStatus(  # noqa: N802  the protocol's name
+        self, request: get_model_status_pb2.GetModelStatusRequest, _: grpc.ServicerContext
+    ) -> get_model_status_pb2.GetModelStatusResponse:
+        """The state of one version of a model, or of all."""
+        name, route = tfs.route_of(request.model_spec)
+        wanted = str(self._manager.labels(name).get(route, route))
+        found = [each for each in self._manager.statuses(name) if wanted in ("", str(each.version))]
+        if not found:
+            raise NotFoundError(f"model {name!r} has no version {route or 'at all'}")
+        return tfs.model_status(found)
+
+    @answers_errors
+    def HandleReloadConfigRequest(  # noqa: N802  the protocol's name
+        self, request: model_management_pb2.ReloadConfigRequest, _: grpc.ServicerContext
+    ) -> model_management_pb2.ReloadConfigResponse:
+        """Serve the models of a list and no others; what goes wrong is told in the answer's status."""
+        response = model_management_pb2.ReloadConfigResponse()
+        wanted = tfs_config.decode_models(request)
+        try:
+            self._manager.replace(wanted)
+        except ServingError as error:
+            response.status.error_code = int(error.code)
+            response.status.error_message = str(error)
+        return response

@@ -1,0 +1,67 @@
+"""What the executors of one model version have computed, as Triton's ModelStatistics counts it.
+
+Times of a batch count once for each request in it: the mean over requests is what a request saw.
+"""
+
+import threading
+import time
+from dataclasses import dataclass, field
+
+__all__ = ["Duration", "ServedStatistics", "Snapshot"]
+
+
+@dataclass
+class Duration:
+    """How often, and how long in all."""
+
+    count: int = 0
+    nanoseconds: int = 0
+
+    def add(self, count: int, nanoseconds: int) -> None:
+        """Count so many that took as long each."""
+        self.count += count
+        self.nanoseconds += count * nanoseconds
+
+
+@dataclass
+class Snapshot:
+    """The numbers at one moment."""
+
+    # Milliseconds since the epoch; 0: never.
+    last_inference: int = 0
+    # Rows, and batches that were computed.
+    inference_count: int = 0
+    execution_count: int = 0
+    # Of requests.
+    computed: Duration = field(default_factory=Duration)
+    # Of batches, by their rows.
+    batches: dict[int, Duration] = field(default_factory=dict)
+
+
+class ServedStatistics:
+    """Written by the executors of a version, read by any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._now = Snapshot()
+
+    def computed(self, requests: int, rows: int, nanoseconds: int) -> None:
+        """Count a batch."""
+        with self._lock:
+            self._now.last_inference = time.time_ns() // 1_000_000
+            self._now.inference_count += rows
+            self._now.execution_count += 1
+            self._now.computed.add(requests, nanoseconds)
+            self._now.batches.setdefault(rows, Duration()).add(1, nanoseconds)
+
+    def read(self) -> Snapshot:
+        """Return a copy of the numbers."""
+        with self._lock:
+            now = self._now
+            return Snapshot(
+                now.last_inference,
+                now.inference_count,
+                now.execution_count,
+                Duration(now.computed.count, now.computed.nanoseconds),
+                {rows: Duration(each.count, each.nanoseconds) for rows, each in sorted(now.batches.items())},
+            )

@@ -1,0 +1,37 @@
+"""How a queue makes batches, under Triton's names; a transport without batching keeps to the policies."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Batching", "QueuePolicy"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueuePolicy:
+    """What holds for the requests of one priority."""
+
+    # Requests that may wait; one more is refused with RESOURCE_EXHAUSTED.
+    max_queue_size: int = 256
+    # How long a request may wait, unless it says otherwise; 0: until its deadline.
+    default_timeout_microseconds: int = 0
+    # Whether a request's `timeout` parameter counts.
+    allow_timeout_override: bool = True
+    # After that time a request is refused with DEADLINE_EXCEEDED, or waits on behind all others.
+    timeout_action: Literal["REJECT", "DELAY"] = "REJECT"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batching:
+    """The options of one queue."""
+
+    max_batch_size: int = 1 << 16
+    preferred_batch_size: tuple[int, ...] = ()
+    max_queue_delay_microseconds: int = 0
+    preserve_ordering: bool = False
+    # The priority of requests that name none, from 1, the most urgent.
+    default_priority_level: int = 1
+    policies: tuple[QueuePolicy, ...] = (QueuePolicy(),)
+    # Sizes to which batches are padded; the padding is cut off from the outputs.
+    batch_buckets: tuple[int, ...] = ()
+    # Whether a full queue and a request that waited for too long are UNAVAILABLE, as in Triton.
+    triton_codes: bool = False

@@ -1,0 +1,78 @@
+//! Bearer tokens of the calls that are served here; those of servicers are checked in Python.
+
+use std::collections::HashMap;
+
+use arc_swap::ArcSwapOption;
+use http::HeaderMap;
+use ring::digest::{SHA256, digest};
+
+use crate::grpc::status::{Code, Status};
+
+/// SHA-256 of a token.
+pub type Hash = [u8; 32];
+
+/// Who may call; replaced as a whole. Nothing is asked for until there are tokens.
+#[derive(Default)]
+pub struct Tokens {
+    /// By the hash of a token, whether inference is permitted to whoever has it.
+    known: ArcSwapOption<HashMap<Hash, bool>>,
+}
+
+impl Tokens {
+    /// Asks for one of these tokens from now on.
+    pub fn set(&self, known: HashMap<Hash, bool>) {
+        self.known.store(Some(known.into()));
+    }
+
+    /// Lets a call of inference through, or says why not.
+    ///
+    /// What is compared are hashes: how long it takes tells nothing of the tokens.
+    pub fn check(&self, headers: &HeaderMap) -> Result<(), Status> {
+        let known = self.known.load();
+        let Some(known) = known.as_ref() else { return Ok(()) };
+        let token = headers.get("authorization").map(|value| value.as_bytes());
+        let token = token.and_then(|value| {
+            let (scheme, token) = value.split_at_checked(7)?;
+            scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)
+        });
+        let permitted = token.and_then(|token| known.get(digest(&SHA256, token).as_ref()));
+        match permitted {
+            Some(true) => Ok(()),
+            Some(false) => {
+                let message = "the token does not permit this call; it needs the permission infer";
+                Err(Status::new(Code::PermissionDenied, message))
+            }
+            None => {
+                let message =
+                    "expected the metadata authorization: Bearer TOKEN with a token that is known here";
+                Err(Status::new(Code::Unauthenticated, message))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(tokens: &Tokens, authorization: &str) -> Option<Code> {
+        let mut headers = HeaderMap::new();
+        headers.insert("authorization", authorization.parse().unwrap());
+        tokens.check(&headers).err().map(|status| status.code)
+    }
+
+    #[test]
+    fn a_call_needs_a_token_that_permits_it() {
+        let tokens = Tokens::default();
+        assert!(tokens.check(&HeaderMap::new()).is_ok());
+        let hash = |token: &str| digest(&SHA256, token.as_bytes()).as_ref().try_into().unwrap();
+        tokens.set(HashMap::from([(hash("good"), true), (hash("reader"), false)]));
+        assert_eq!(check(&tokens, "Bearer good"), None);
+        assert_eq!(check(&tokens, "bearer good"), None);
+        assert_eq!(check(&tokens, "Bearer reader"), Some(Code::PermissionDenied));
+        for wrong in ["Bearer bad", "Bearer ", "Basic good", "good", ""] {
+            assert_eq!(check(&tokens, wrong), Some(Code::Unauthenticated), "{wrong}");
+        }
+        assert_eq!(tokens.check(&HeaderMap::new()).unwrap_err().code, Code::Unauthenticated);
+    }
+}

@@ -1,0 +1,229 @@
+"""The HTTP port: OIP REST with the binary extension for Triton's client and for curl, metrics, the page."""
+
+import gzip
+import json
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.http as triton
+from tritonclient.utils import InferenceServerException
+
+Publish = Callable[..., Path]
+Serve = Callable[..., AbstractContextManager[Any]]
+
+
+@pytest.fixture(scope="module", params=["wire", "grpcio"])
+def running(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    models: Path,
+    publish: Publish,
+    serve: Serve,
+) -> Iterator[Any]:
+    """A server with an HTTP port that loads on request; all models are loaded."""
+    if request.param == "wire":
+        pytest.importorskip("kerve_wire")
+    repository = tmp_path_factory.mktemp("models")
+    for file in models.glob("*.onnx"):
+        publish(repository, file.stem)
+    options = ("--http-port", "-1", "--transport", request.param, "--model-control-mode", "explicit")
+    with serve(repository, *options, "--load-model", "*") as server:
+        yield server
+
+
+@pytest.fixture
+def client(running: Any) -> Iterator[Any]:
+    with triton.InferenceServerClient(running.http) as client:
+        yield client
+
+
+def test_tritons_client_finds_everything_live_ready_and_described(client: Any) -> None:
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready("classifier")
+    assert client.is_model_ready("classifier", "1")
+    assert not client.is_model_ready("classifier", "2")
+    assert client.get_server_metadata()["name"] == "kerve"
+    metadata = client.get_model_metadata("classifier")
+    assert metadata["inputs"] == [{"name": "features", "datatype": "FP32", "shape": [-1, 4]}]
+    config = client.get_model_config("classifier")
+    assert config["input"][0]["data_type"] == "TYPE_FP32"
+    assert config["input"][0]["dims"] == [4]
+    index = {each["name"]: each["state"] for each in client.get_model_repository_index()}
+    assert index["classifier"] == "READY"
+
+
+@pytest.mark.parametrize("binary_input", [True, False])
+@pytest.mark.parametrize("binary_output", [True, False])
+@pytest.mark.parametrize("algorithm", [None, "gzip", "deflate"])
+def test_tensors_travel_as_binary_and_as_json(
+    binary_input: bool, binary_output: bool, algorithm: str | None, client: Any
+) -> None:
+    for datatype, array in (
+        ("fp32", np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32)),
+        ("int64", np.array([[-(2**63), 2**63 - 1]])),
+        ("uint8", np.array([[0, 255]], np.uint8)),
+        ("bool", np.array([[True, False]])),
+        ("bytes", np.array([["ä", "", "b\n"]], object)),
+    ):
+        tensor = triton.InferInput("x", list(array.shape), datatype.upper())
+        tensor.set_data_from_numpy(array, binary_data=binary_input)
+        wanted = triton.InferRequestedOutput("y", binary_data=binary_output)
+        answer = client.infer(
+            f"echo_{datatype}",
+            [tensor],
+            outputs=[wanted],
+            request_id="7",
+            request_compression_algorithm=algorithm,
+            response_compression_algorithm=algorithm,
+        )
+        found = answer.as_numpy("y")
+        if datatype == "bytes" and binary_output:
+            found = np.array([each.decode() for each in found.ravel()], object).reshape(found.shape)
+        np.testing.assert_array_equal(found, array)
+        assert answer.get_response()["id"] == "7"
+
+
+def test_classes_and_errors_come_as_in_triton(client: Any) -> None:
+    tensor = triton.InferInput("features", [1, 4], "FP32")
+    tensor.set_data_from_numpy(np.ones((1, 4), np.float32))
+    wanted = triton.InferRequestedOutput("probabilities", class_count=2)
+    assert client.infer("classifier", [tensor], outputs=[wanted]).as_numpy("probabilities").shape == (1, 2)
+    with pytest.raises(InferenceServerException, match="model 'foo' is not served here") as caught:
+        client.infer("foo", [tensor])
+    assert caught.value.status() == "404"
+    with pytest.raises(InferenceServerException, match="unexpected input 'features'") as caught:
+        client.infer("pair", [tensor])
+    assert caught.value.status() == "400"
+
+
+def test_models_are_loaded_and_unloaded_over_http(client: Any, models: Path) -> None:
+    contents = (models / "pair.onnx").read_bytes()
+    client.load_model("sent", config='{"max_batch_size": 3}', files={"file:5/model.onnx": contents})
+    assert client.get_model_config("sent")["max_batch_size"] == 3
+    assert client.is_model_ready("sent", "5")
+    client.unload_model("sent")
+    assert not client.is_model_ready("sent")
+    with pytest.raises(InferenceServerException, match="not in a repository"):
+        client.load_model("foo")
+
+
+def test_statistics_and_settings_are_numbers_and_words(client: Any) -> None:
+    (stats,) = client.get_inference_statistics("classifier")["model_stats"]
+    assert isinstance(stats["inference_stats"]["success"]["ns"], int)
+    assert client.get_log_settings()["log_info"] is True
+    assert client.update_log_settings({"log_verbose_level": 0})["log_verbose_level"] == 0
+    assert client.get_trace_settings()["trace_level"] == ["OFF"]
+
+
+def ask(
+    running: Any, path: str, body: bytes | None = None, **headers: str
+) -> tuple[int, dict[str, str], bytes]:
+    request = urllib.request.Request(f"http://{running.http}{path}", data=body, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, dict(answer.headers), answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, dict(error.headers), error.read()
+
+
+def test_curl_gets_an_answer(running: Any) -> None:
+    body = json.dumps(
+        {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [[1, 2.5]]}], "id": "a"}
+    )
+    done = subprocess.run(
+        ["curl", "-sS", "-d", body, f"http://{running.http}/v2/models/echo_fp32/infer"],
+        capture_output=True,
+        timeout=30,
+        check=True,
+    )
+    answer = json.loads(done.stdout)
+    assert answer == {
+        "model_name": "echo_fp32",
+        "model_version": "1",
+        "id": "a",
+        "outputs": [{"name": "y", "datatype": "FP32", "shape": [1, 2], "data": [1.0, 2.5]}],
+    }
+
+
+GOOD = {"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"[]", "expected a JSON object"),
+        (b"{", "expected a JSON object"),
+        (b"{" * 100_000, "expected a JSON object"),
+        ({"inputs": 1}, "inputs: expected a list"),
+        ({"inputs": [1]}, "inputs: expected an object"),
+        ({"inputs": [{**GOOD, "shape": "1"}]}, "shape: expected a list of numbers"),
+        ({"inputs": [{**GOOD, "shape": [1 << 70]}]}, "shape: expected a list of numbers"),
+        ({"inputs": [{**GOOD, "data": [1, [2]]}]}, "data: expected FP32"),
+        ({"inputs": [{**GOOD, "data": ["a", "b"]}]}, "data: expected FP32"),
+        ({"inputs": [{**GOOD, "data": [1]}]}, "expected 8 bytes"),
+        ({"inputs": [{**GOOD, "datatype": "BF16"}]}, "BF16 cannot be given as JSON"),
+        ({"inputs": [{"name": "x", "shape": [1], "datatype": "FP32"}]}, "got neither"),
+        ({"inputs": [{**GOOD, "parameters": {"binary_data_size": 8}}]}, "0 bytes are left"),
+        ({"inputs": [GOOD], "parameters": {"a": [1]}}, "parameter 'a'"),
+        ({"inputs": [GOOD], "id": 7}, "id: expected text"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_400(body: Any, message: str, running: Any) -> None:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    status, _, answer = ask(running, "/v2/models/echo_fp32/infer", data)
+    assert status == 400
+    assert message in json.loads(answer)["error"]
+
+
+def test_headers_that_lie_are_refused(running: Any) -> None:
+    path = "/v2/models/echo_fp32/infer"
+    for headers in (
+        {"Inference-Header-Content-Length": "99"},
+        {"Content-Encoding": "br"},
+        {"Content-Encoding": "gzip"},
+    ):
+        assert ask(running, path, b"{}", **headers)[0] == 400
+    assert ask(running, path, gzip.compress(b"{}")[:-3], **{"Content-Encoding": "gzip"})[0] == 400
+    assert ask(running, "/v3")[0] == 404
+    assert ask(running, path)[0] == 405
+
+
+def test_metrics_tell_of_every_version(running: Any) -> None:
+    body = json.dumps({"inputs": [GOOD]}).encode()
+    assert ask(running, "/v2/models/echo_fp32/infer", body)[0] == 200
+    status, headers, text = ask(running, "/metrics")
+    assert status == 200
+    assert headers["Content-Type"].startswith("text/plain")
+    lines = text.decode().splitlines()
+    values = dict(line.rsplit(" ", 1) for line in lines if line and not line.startswith("#"))
+    labels = '{model="echo_fp32",version="1"}'
+    assert float(values[f"nv_inference_request_success{labels}"]) >= 1
+    count = float(values[f"kerve_request_duration_seconds_count{labels}"])
+    assert (
+        count
+        == float(values['kerve_request_duration_seconds_bucket{le="+Inf",model="echo_fp32",version="1"}'])
+        >= 1
+    )
+    assert float(values[f"kerve_model_ready{labels}"]) == 1
+    assert "process_resident_memory_bytes" in values
+    for part in ("queue", "compute"):
+        assert f"kerve_{part}_duration_seconds_sum{labels}" in values
+
+
+def test_the_page_is_whole_in_itself_and_its_numbers_are_there(running: Any) -> None:
+    status, headers, page = ask(running, "/")
+    assert status == 200
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert b"http://" not in page.replace(b"http://www.w3.org/2000/svg", b"")
+    models = json.loads(ask(running, "/status.json")[2])["models"]
+    (model,) = (each for each in models if each["name"] == "classifier")
+    assert (model["state"], model["version"]) == ("READY", 1)
+    assert {"succeeded", "waited", "computed", "batch_sizes"} <= model["statistics"].keys()

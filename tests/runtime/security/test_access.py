@@ -1,0 +1,194 @@
+"""Who is let in: bearer tokens with permissions, TLS with and without client certificates, on both
+transports.
+"""
+
+import hashlib
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+import tritonclient.http as triton_http
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from tritonclient.utils import InferenceServerException
+
+Publish = Callable[..., Path]
+Serve = Callable[..., AbstractContextManager[Any]]
+
+
+@pytest.fixture(scope="module", params=["wire", "grpcio"])
+def transport(request: pytest.FixtureRequest) -> str:
+    if request.param == "wire":
+        pytest.importorskip("kerve_wire")
+    return str(request.param)
+
+
+def line(token: str, permissions: str) -> str:
+    return f"{hashlib.sha256(token.encode()).hexdigest()} {permissions} whose it is\n"
+
+
+@pytest.fixture(scope="module")
+def guarded(
+    transport: str, tmp_path_factory: pytest.TempPathFactory, publish: Publish, serve: Serve
+) -> Iterator[Any]:
+    """A server that asks for tokens, and the file of these."""
+    folder = tmp_path_factory.mktemp("guarded")
+    publish(folder / "models", "echo_fp32")
+    tokens = folder / "tokens"
+    tokens.write_text(
+        "# for the tests\n" + line("all", "infer,read,control") + line("user", "infer") + line("eye", "read")
+    )
+    options = ("--tokens", str(tokens), "--transport", transport, "--http-port", "-1")
+    with serve(
+        folder / "models", *options, "--model-control-mode", "explicit", "--load-model", "*"
+    ) as running:
+        yield running, tokens
+
+
+def bearer(token: str | None) -> dict[str, str]:
+    return {} if token is None else {"authorization": f"Bearer {token}"}
+
+
+def infer(client: Any, module: Any, headers: dict[str, str]) -> Any:
+    tensor = module.InferInput("x", [1, 2], "FP32")
+    tensor.set_data_from_numpy(np.ones((1, 2), np.float32))
+    return client.infer("echo_fp32", [tensor], headers=headers).as_numpy("y")
+
+
+CALLS: dict[str, tuple[str, Callable[[Any, dict[str, str]], Any]]] = {
+    "infer": ("infer", lambda client, headers: infer(client, triton, headers)),
+    "metadata": ("read", lambda client, headers: client.get_model_metadata("echo_fp32", headers=headers)),
+    "statistics": ("read", lambda client, headers: client.get_inference_statistics(headers=headers)),
+    "index": ("read", lambda client, headers: client.get_model_repository_index(headers=headers)),
+    "load": ("control", lambda client, headers: client.load_model("echo_fp32", headers=headers)),
+    "logging": ("control", lambda client, headers: client.get_log_settings(headers=headers)),
+}
+ALLOWED = {"all": {"infer", "read", "control"}, "user": {"infer"}, "eye": {"read"}, "bad": set(), None: set()}
+
+
+@pytest.mark.parametrize("call", list(CALLS))
+@pytest.mark.parametrize("token", list(ALLOWED))
+def test_a_call_needs_a_token_with_its_permission(token: str | None, call: str, guarded: Any) -> None:
+    permission, ask = CALLS[call]
+    with triton.InferenceServerClient(guarded[0].address) as client:
+        if permission in ALLOWED[token]:
+            ask(client, bearer(token))
+            return
+        with pytest.raises(InferenceServerException) as caught:
+            ask(client, bearer(token))
+    known = token in ("user", "eye")
+    assert caught.value.status() == f"StatusCode.{'PERMISSION_DENIED' if known else 'UNAUTHENTICATED'}"
+    expected = f"it needs the permission {permission}" if known else "expected the metadata authorization"
+    assert expected in caught.value.message()
+
+
+def test_probes_need_no_token(guarded: Any) -> None:
+    with (
+        triton.InferenceServerClient(guarded[0].address) as client,
+        grpc.insecure_channel(guarded[0].address) as channel,
+    ):
+        assert client.is_server_live()
+        assert client.is_server_ready()
+        assert client.is_model_ready("echo_fp32")
+        reply = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+        assert reply.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_streams_and_predict_are_guarded_too(guarded: Any) -> None:
+    with grpc.insecure_channel(guarded[0].address) as channel:
+        stream: Any = channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")
+        with pytest.raises(grpc.RpcError) as caught:
+            list(stream(iter([b""]), timeout=10))
+        assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        predict: Any = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+        with pytest.raises(grpc.RpcError) as caught:
+            predict(b"", timeout=10, metadata=(("authorization", "Bearer eye"),))
+        assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+def test_http_asks_for_the_same_tokens(guarded: Any) -> None:
+    def status(path: str, token: str | None) -> int:
+        request = urllib.request.Request(f"http://{guarded[0].http}{path}", headers=bearer(token))
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code if json.loads(error.read())["error"] else 0
+
+    for path in ("/metrics", "/status.json", "/v2/models/echo_fp32", "/v2"):
+        assert [status(path, token) for token in (None, "bad", "user", "eye")] == [401, 401, 403, 200], path
+    for path in ("/v2/health/live", "/v2/health/ready", "/"):
+        assert status(path, None) == 200
+    with triton_http.InferenceServerClient(guarded[0].http) as client:
+        assert infer(client, triton_http, bearer("user")).tolist() == [[1, 1]]
+        with pytest.raises(InferenceServerException):
+            infer(client, triton_http, {})
+
+
+def test_the_file_is_read_again_and_a_damaged_one_is_not(guarded: Any) -> None:
+    running, tokens = guarded
+    before = tokens.read_text()
+
+    def works(token: str) -> bool:
+        with triton.InferenceServerClient(running.address) as client:
+            try:
+                infer(client, triton, bearer(token))
+            except InferenceServerException:
+                return False
+            client.get_model_metadata("echo_fp32", headers=bearer(token))
+            return True
+
+    def wait(token: str, *, until: bool) -> None:
+        end = time.monotonic() + 20
+        while works(token) is not until:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+    tokens.write_text(before + line("new", "infer,read"))
+    wait("new", until=True)
+    tokens.write_text("what is this\n")
+    time.sleep(1.5)
+    assert works("new")
+    assert "the tokens of before stay valid" in running.log.read_text()
+    tokens.write_text(before)
+    wait("new", until=False)
+    assert works("all")
+
+
+def test_tls_with_and_without_client_certificates(
+    transport: str, tmp_path: Path, certificates: Path, publish: Publish, serve: Serve
+) -> None:
+    publish(tmp_path, "echo_fp32")
+    given: tuple[str, ...] = ("--transport", transport, "--grpc-server-cert", f"{certificates}/server.pem")
+    given += ("--grpc-server-key", f"{certificates}/server.key", "--http-port", "-1")
+    root = f"{certificates}/root.pem"
+    key, chain = f"{certificates}/client.key", f"{certificates}/client.pem"
+    with serve(tmp_path, *given, "--grpc-use-ssl") as running:
+        with triton.InferenceServerClient(running.address, ssl=True, root_certificates=root) as client:
+            assert infer(client, triton, {}).tolist() == [[1, 1]]
+            assert client.is_server_ready()
+        with triton_http.InferenceServerClient(running.http) as client:
+            assert infer(client, triton_http, {}).tolist() == [[1, 1]]
+    with serve(tmp_path, *given, "--grpc-use-ssl-mutual", "--grpc-root-cert", root) as running:
+        with triton.InferenceServerClient(
+            running.address, ssl=True, root_certificates=root, private_key=key, certificate_chain=chain
+        ) as client:
+            assert infer(client, triton, {}).tolist() == [[1, 1]]
+        with (
+            triton.InferenceServerClient(running.address, ssl=True, root_certificates=root) as client,
+            pytest.raises(InferenceServerException),
+        ):
+            client.is_server_live(client_timeout=5)
+        # HTTP is not encrypted: what needs a client certificate is not to be had there
+        with triton_http.InferenceServerClient(running.http) as client:
+            assert client.is_server_ready()
+            with pytest.raises(InferenceServerException):
+                infer(client, triton_http, {})

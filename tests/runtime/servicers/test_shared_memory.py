@@ -1,0 +1,123 @@
+"""System shared memory, with tritonclient's own utilities, over gRPC and HTTP, on both transports."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.grpc as triton_grpc
+import tritonclient.http as triton_http
+from tritonclient.utils import InferenceServerException, shared_memory
+
+Publish = Callable[..., Path]
+Serve = Callable[..., AbstractContextManager[Any]]
+
+
+@pytest.fixture(scope="module", params=["wire", "grpcio"])
+def running(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, publish: Publish, serve: Serve
+) -> Iterator[Any]:
+    if request.param == "wire":
+        pytest.importorskip("kerve_wire")
+    repository = tmp_path_factory.mktemp("models")
+    for model in ("pair", "echo_bytes"):
+        publish(repository, model)
+    with serve(repository, "--transport", request.param, "--http-port", "-1") as server:
+        yield server
+
+
+@pytest.fixture(params=["grpc", "http"])
+def client(request: pytest.FixtureRequest, running: Any) -> Iterator[Any]:
+    module = {"grpc": triton_grpc, "http": triton_http}[request.param]
+    address = running.address if request.param == "grpc" else running.http
+    with module.InferenceServerClient(address) as client:
+        client.unregister_system_shared_memory()
+        client.module = module
+        yield client
+        client.unregister_system_shared_memory()
+
+
+@pytest.fixture
+def region() -> Iterator[Any]:
+    """A region of 64 bytes."""
+    handle = shared_memory.create_shared_memory_region("ours", "/kerve_test", 64)
+    yield handle
+    shared_memory.destroy_shared_memory_region(handle)
+
+
+LEFT = np.array([[1.5, -2]], np.float32)
+RIGHT = np.array([[10, 20]], np.float32)
+
+
+def shared_input(client: Any, name: str, offset: int, size: int = 8) -> Any:
+    tensor = client.module.InferInput(name, [1, 2], "FP32")
+    tensor.set_shared_memory("ours", size, offset=offset)
+    return tensor
+
+
+def test_inputs_and_outputs_lie_in_shared_memory_or_in_the_request(client: Any, region: Any) -> None:
+    shared_memory.set_shared_memory_region(region, [LEFT, RIGHT])
+    client.register_system_shared_memory("ours", "/kerve_test", 64)
+    right = client.module.InferInput("right", [1, 2], "FP32")
+    right.set_data_from_numpy(RIGHT)
+    output = client.module.InferRequestedOutput("sum")
+    output.set_shared_memory("ours", 16, offset=32)
+    for second in (right, shared_input(client, "right", 8)):
+        # in either order: what is raw belongs to the input that is not in shared memory
+        for inputs in ([shared_input(client, "left", 0), second], [second, shared_input(client, "left", 0)]):
+            np.testing.assert_array_equal(client.infer("pair", inputs).as_numpy("sum"), LEFT + RIGHT)
+            shared_memory.set_shared_memory_region(region, [np.zeros(8, np.float32)], offset=32)
+            answer = client.infer("pair", inputs, outputs=[output])
+            assert answer.get_output("sum") is not None
+            found = shared_memory.get_contents_as_numpy(region, np.float32, [1, 2], offset=32)
+            np.testing.assert_array_equal(found, LEFT + RIGHT)
+
+
+def test_regions_are_listed_and_forgotten(client: Any, region: Any) -> None:
+    client.register_system_shared_memory("ours", "/kerve_test", 32, offset=16)
+    status = client.get_system_shared_memory_status()
+    listed = [*status.regions.values()] if client.module is triton_grpc else status
+    (found,) = listed
+    key = found.key if client.module is triton_grpc else found["key"]
+    assert key == "/kerve_test"
+    with pytest.raises(InferenceServerException, match="registered already"):
+        client.register_system_shared_memory("ours", "/kerve_test", 8)
+    client.unregister_system_shared_memory("ours")
+    with pytest.raises(InferenceServerException, match="'ours' is not registered"):
+        client.get_system_shared_memory_status("ours")
+    with pytest.raises(InferenceServerException, match="'ours' is not registered"):
+        client.infer("pair", [shared_input(client, "left", 0), shared_input(client, "right", 8)])
+
+
+@pytest.mark.parametrize(
+    ("key", "size", "offset"),
+    [
+        ("/nothing", 8, 0),
+        ("/../../etc/passwd", 8, 0),
+        ("..", 8, 0),
+        ("/kerve_test", 65, 0),
+        ("/kerve_test", 8, 60),
+    ],
+)
+def test_what_is_no_region_is_not_registered(
+    key: str, size: int, offset: int, client: Any, region: Any
+) -> None:
+    with pytest.raises(InferenceServerException, match="shared memory"):
+        client.register_system_shared_memory("ours", key, size, offset=offset)
+
+
+def test_a_tensor_outside_its_region_is_refused(client: Any, region: Any) -> None:
+    client.register_system_shared_memory("ours", "/kerve_test", 16)
+    for offset, size in ((12, 8), (1 << 40, 8), (0, 4)):
+        with pytest.raises(InferenceServerException, match="expected"):
+            client.infer(
+                "pair", [shared_input(client, "left", offset, size), shared_input(client, "right", 8)]
+            )
+    small = client.module.InferRequestedOutput("sum")
+    small.set_shared_memory("ours", 4)
+    with pytest.raises(InferenceServerException, match="at least 8, got 4"):
+        client.infer(
+            "pair", [shared_input(client, "left", 0), shared_input(client, "right", 8)], outputs=[small]
+        )

@@ -1,0 +1,280 @@
+"""Versions come and go while the server runs: policies, labels, polling, loading on request, and what is
+broken.
+"""
+
+import functools
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException
+
+from kerve.runtime import Client
+from kerve.runtime.errors import UnavailableError
+
+Publish = Callable[..., Path]
+Serve = Callable[..., AbstractContextManager[Any]]
+
+POLL = ("--model-control-mode", "poll", "--repository-poll-secs", "0.1")
+EXPLICIT = ("--model-control-mode", "explicit")
+
+
+@pytest.fixture(params=["wire", "grpcio"])
+def transport(request: pytest.FixtureRequest) -> tuple[str, str]:
+    if request.param == "wire":
+        pytest.importorskip("kerve_wire")
+    return ("--transport", request.param)
+
+
+@pytest.fixture
+def explicit(tmp_path: Path, serve: Serve, transport: tuple[str, str]) -> Iterator[Any]:
+    """A server that loads on request, on an empty repository, and Triton's client."""
+    (tmp_path / "models").mkdir()
+    with (
+        serve(tmp_path / "models", *EXPLICIT, *transport) as running,
+        triton.InferenceServerClient(running.address) as client,
+    ):
+        client.repository = tmp_path / "models"
+        client.log = running.log
+        yield client
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end, f"waited in vain until {what}"
+        time.sleep(0.02)
+
+
+def states(client: Any) -> dict[tuple[str, str], tuple[str, str]]:
+    index = client.get_model_repository_index()
+    return {(each.name, each.version): (each.state, each.reason) for each in index.models}
+
+
+def number(client: Any, name: str, version: str = "") -> str:
+    """Which version answers: its number in the reply."""
+    tensor = triton.InferInput("x", [1, 2], "FP32")
+    tensor.set_data_from_numpy(np.ones((1, 2), np.float32))
+    return str(client.infer(name, [tensor], model_version=version).get_response().model_version)
+
+
+def broken(folder: Path) -> Path:
+    (folder / "model.onnx").write_bytes(b"nope")
+    return folder
+
+
+def test_polling_follows_new_broken_changed_and_removed_versions(
+    tmp_path: Path, publish: Publish, serve: Serve, transport: tuple[str, str]
+) -> None:
+    publish(tmp_path, "echo_fp32", name="m", version=1)
+    with (
+        serve(tmp_path, *POLL, *transport) as running,
+        triton.InferenceServerClient(running.address) as client,
+    ):
+        assert number(client, "m") == "1"
+        # a broken version never replaces a good one, and the index says why it is not there
+        broken(publish(tmp_path, "echo_fp32", name="m", version=3))
+        wait_until(
+            lambda: states(client).get(("m", "3"), ("", ""))[0] == "UNAVAILABLE", "3 is known as broken"
+        )
+        assert "is not an ONNX model" in states(client)["m", "3"][1]
+        assert number(client, "m") == "1"
+        # nor does it stop the poller: a good one is found after it
+        publish(tmp_path, "echo_fp32", name="m", version=2)
+        wait_until(lambda: number(client, "m") == "2", "2 serves")
+        wait_until(lambda: states(client)["m", "1"][0] == "UNAVAILABLE", "1 is unloaded")
+        # repaired, it is loaded
+        good = (tmp_path / "m" / "2" / "model.onnx").read_bytes()
+        (tmp_path / "m" / "3" / "model.onnx").write_bytes(good)
+        wait_until(lambda: number(client, "m") == "3", "3 serves")
+        # a new model; one that is removed is not found
+        publish(tmp_path, "pair")
+        wait_until(lambda: client.is_model_ready("pair"), "pair serves")
+        for file in [*(tmp_path / "pair" / "1").iterdir()]:
+            file.unlink()
+        (tmp_path / "pair" / "1").rmdir()
+        (tmp_path / "pair").rmdir()
+        wait_until(lambda: not any(name == "pair" for name, _ in states(client)), "pair is gone")
+        with pytest.raises(InferenceServerException, match="'pair' is not served here"):
+            client.get_model_metadata("pair")
+
+
+def test_a_version_that_is_changed_in_place_is_swapped_between_two_batches(
+    tmp_path: Path, publish: Publish, serve: Serve, transport: tuple[str, str]
+) -> None:
+    file = publish(tmp_path, "echo_fp32", name="m") / "model.onnx"
+    failures: list[Exception] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        with Client(running.address) as own:
+            while not stop.is_set():
+                try:
+                    own.infer("m", np.ones((1, 2), np.float32))
+                except Exception as error:  # noqa: BLE001  whatever it is, the test tells it
+                    failures.append(error)
+                    return
+
+    def swapped(loads: int) -> bool:
+        return bool(running.log.read_text().count("is ready after") > loads)
+
+    with serve(tmp_path, *POLL, *transport) as running, Client(running.address) as client:
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for _ in range(5):
+            loads = running.log.read_text().count("is ready after")
+            temporary = file.with_name(".new")
+            temporary.write_bytes(file.read_bytes())
+            temporary.rename(file)
+            wait_until(functools.partial(swapped, loads), "the new one serves")
+        assert client.ready("m")
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert not failures
+
+
+def test_policies_and_labels_choose_what_serves(
+    tmp_path: Path, publish: Publish, serve: Serve, transport: tuple[str, str]
+) -> None:
+    for name in ("all", "two", "some"):
+        for version in (1, 2, 10):
+            publish(tmp_path, "echo_fp32", name=name, version=version)
+    (tmp_path / "all" / "config.pbtxt").write_text("version_policy { all {} }")
+    (tmp_path / "two" / "config.toml").write_text(
+        "labels = { stable = 2, canary = 10, gone = 1 }\n[version_policy.latest]\nnum_versions = 2"
+    )
+    (tmp_path / "some" / "config.toml").write_text("[version_policy.specific]\nversions = [1, 7]")
+    with (
+        serve(tmp_path, *transport) as running,
+        triton.InferenceServerClient(running.address) as client,
+    ):
+        assert "all (versions 1, 2, 10)" in running.ready_line
+        found = {
+            (name, version) for (name, version), (state, _) in states(client).items() if state == "READY"
+        }
+        assert found == {
+            *(("all", each) for each in ("1", "2", "10")),
+            ("two", "2"),
+            ("two", "10"),
+            ("some", "1"),
+        }
+        assert states(client)["some", "7"] == ("UNAVAILABLE", "version 7 is asked for, but has no folder")
+        assert number(client, "two") == "10"
+        assert number(client, "two", "stable") == "2"
+        assert number(client, "two", "canary") == "10"
+        with pytest.raises(InferenceServerException, match="gone"):
+            number(client, "two", "gone")
+
+
+def test_models_are_loaded_and_unloaded_on_request(explicit: Any, publish: Publish) -> None:
+    publish(explicit.repository, "echo_fp32", name="m", version=1)
+    assert states(explicit)["m", ""] == ("UNAVAILABLE", "not loaded")
+    explicit.load_model("m")
+    assert number(explicit, "m") == "1"
+    publish(explicit.repository, "echo_fp32", name="m", version=2)
+    explicit.load_model("m")
+    assert number(explicit, "m") == "2"
+    broken(publish(explicit.repository, "echo_fp32", name="m", version=3))
+    with pytest.raises(InferenceServerException, match="is not an ONNX model"):
+        explicit.load_model("m")
+    assert number(explicit, "m") == "2"
+    explicit.unload_model("m")
+    assert not explicit.is_model_ready("m")
+    wait_until(lambda: states(explicit)["m", "2"] == ("UNAVAILABLE", "unloaded"), "2 is unloaded")
+    with pytest.raises(InferenceServerException, match="'foo' is not in a repository") as caught:
+        explicit.load_model("foo")
+    assert caught.value.status() == "StatusCode.NOT_FOUND"
+    with pytest.raises(InferenceServerException, match="'foo' is not loaded"):
+        explicit.unload_model("foo")
+
+
+def test_a_client_loads_a_model_with_its_own_configuration_and_files(explicit: Any, models: Path) -> None:
+    contents = (models / "echo_fp32.onnx").read_bytes()
+    config = {"max_batch_size": 7, "version_policy": {"specific": {"versions": [3]}}}
+    explicit.load_model("sent", config=json.dumps(config), files={"file:3/model.onnx": contents})
+    assert number(explicit, "sent") == "3"
+    assert explicit.get_model_config("sent").config.max_batch_size == 7
+    for bad in ("file:3/../../../x", "file:model.onnx", "file:/3/model.onnx"):
+        with pytest.raises(InferenceServerException, match="expected file:<version>/<path>"):
+            explicit.load_model("sent", config="{}", files={bad: contents})
+    with pytest.raises(InferenceServerException, match="expected a ModelConfig as JSON"):
+        explicit.load_model("sent", config='{"max_batch": 7}', files={"file:3/model.onnx": contents})
+    with pytest.raises(InferenceServerException, match="need parameter 'config'"):
+        explicit.load_model("sent", files={"file:3/model.onnx": contents})
+    assert number(explicit, "sent") == "3"
+    explicit.unload_model("sent")
+
+
+def test_kserves_dialect_loads_and_unloads_too(explicit: Any, publish: Publish) -> None:
+    publish(explicit.repository, "pair")
+    # message RepositoryModelLoadRequest { string model_name = 1; }, reply { model_name = 1; bool isLoaded =
+    # 2; }
+    request = b"\x0a\x04pair"
+    with grpc.insecure_channel(explicit._channel._channel.target().decode()) as channel:
+        service = "/inference.GRPCInferenceService"
+        load: Any = channel.unary_unary(f"{service}/RepositoryModelLoad")
+        assert load(request) == b"\x0a\x04pair\x10\x01"
+        assert explicit.is_model_ready("pair")
+        unload: Any = channel.unary_unary(f"{service}/RepositoryModelUnload")
+        assert unload(request) == b"\x0a\x04pair\x10\x01"
+    assert not explicit.is_model_ready("pair")
+
+
+def test_without_explicit_control_nothing_is_loaded_on_request(server: Any) -> None:
+    with (
+        triton.InferenceServerClient(server.address) as client,
+        pytest.raises(InferenceServerException, match="--model-control-mode explicit") as caught,
+    ):
+        client.load_model("pair")
+    assert caught.value.status() == "StatusCode.FAILED_PRECONDITION"
+
+
+def test_sighup_looks_at_the_repository_again(tmp_path: Path, publish: Publish, serve: Serve) -> None:
+    publish(tmp_path, "echo_fp32", name="m", version=1)
+    with serve(tmp_path) as running, triton.InferenceServerClient(running.address) as client:
+        publish(tmp_path, "echo_fp32", name="m", version=2)
+        running.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: number(client, "m") == "2", "2 serves")
+
+
+def test_several_repositories_are_one_and_a_model_in_two_of_them_is_refused(
+    tmp_path: Path, publish: Publish, serve: Serve
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    publish(first, "echo_fp32", name="a")
+    publish(second, "echo_fp32", name="b")
+    for repository in (first, second):
+        publish(repository, "echo_fp32", name="both")
+    with (
+        serve(first, "--repository", str(second)) as running,
+        triton.InferenceServerClient(running.address) as client,
+    ):
+        assert client.is_model_ready("a")
+        assert client.is_model_ready("b")
+        assert "stands in two repositories" in states(client)["both", ""][1]
+        with Client(running.address) as ours, pytest.raises(UnavailableError, match="'both' is not ready"):
+            ours.infer("both", np.ones((1, 2), np.float32))
+
+
+def test_strict_readiness_waits_for_every_model(tmp_path: Path, publish: Publish, serve: Serve) -> None:
+    publish(tmp_path, "pair")
+    bad = broken(publish(tmp_path, "scalar", name="bad"))
+    with (
+        serve(tmp_path, *POLL, "--strict-readiness") as running,
+        triton.InferenceServerClient(running.address) as client,
+    ):
+        assert client.is_model_ready("pair")
+        assert not client.is_server_ready()
+        (bad / "model.onnx").write_bytes((tmp_path / "pair" / "1" / "model.onnx").read_bytes())
+        wait_until(client.is_server_ready, "the server is ready")

@@ -1,0 +1,155 @@
+"""Repositories in Triton's layout: config.pbtxt, what is completed, what is refused and why; and
+config.toml.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException
+
+Serve = Callable[..., AbstractContextManager[Any]]
+
+# Model, configuration; what the index says, in part, of those that are refused.
+GOOD = {
+    "full": (
+        "classifier",
+        """
+        name: "full"  # a comment
+        platform: "onnxruntime_onnx"
+        max_batch_size: 8
+        input [ { name: "features", data_type: TYPE_FP32, dims: [ 4 ] } ]
+        output [ { name: "probabilities", data_type: TYPE_FP32, dims: [ 3 ], label_filename: "labels.txt" } ]
+        instance_group [ { count: 2, kind: KIND_CPU } ]
+        dynamic_batching { preferred_batch_size: [ 4, 8 ], max_queue_delay_microseconds: 100 }
+        """,
+    ),
+    "absent": ("classifier", ""),
+    "unbatched": (
+        "classifier",
+        """
+        backend: "onnxruntime"
+        input [ { name: "features", data_type: TYPE_FP32, dims: [ 2, 4 ] } ]
+        output [ { name: "logits", data_type: TYPE_FP32, dims: [ 2, 3 ] } ]
+        """,
+    ),
+    "named": ("classifier", 'default_model_filename: "net.onnx"'),
+    "warm": ("echo_fp32", "model_warmup [ { name: 'w', batch_size: 2 } ]"),
+}
+BAD = {
+    "garbage": ("pair", "max_batch_size = 1", "is not a model configuration"),
+    "python": ("pair", 'backend: "python"', "got 'python'; this server runs ONNX models"),
+    "unknown_input": ("pair", "input { name: 'x' }", "declares input 'x'; the graph has: left, right"),
+    "left_out": ("pair", "input { name: 'left' dims: [-1, -1] }", "leaves out the graph's input 'right'"),
+    "dtype": (
+        "scalar",
+        "input { name: 'x' data_type: TYPE_FP32 }",
+        "declares TYPE_FP32 [], the graph has TYPE_FP64 []",
+    ),
+    "dims": (
+        "classifier",
+        "max_batch_size: 2 input { name: 'features' data_type: TYPE_FP32 dims: [2, 4] }",
+        "which dims leave out",
+    ),
+    "no_batch": ("scalar", "max_batch_size: 2", "set max_batch_size to 0"),
+    "gpu": ("pair", "instance_group { kind: KIND_GPU }", "no GPU is served here; use KIND_CPU"),
+    "ensemble": ("pair", "ensemble_scheduling {}", "does not offer ensembles"),
+    "outside": (
+        "classifier",
+        "output { name: 'logits' dims: [3] label_filename: '../../x' } max_batch_size: 1",
+        "outside",
+    ),
+    "escape": ("pair", "default_model_filename: '../1/model.onnx'", "expected the name of a file"),
+}
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, models: Path, serve: Serve) -> Iterator[Any]:
+    repository = tmp_path_factory.mktemp("triton")
+    for name, (model, config, *_) in {**GOOD, **BAD}.items():
+        folder = repository / name / "1"
+        folder.mkdir(parents=True)
+        shutil.copy(models / f"{model}.onnx", folder / ("net.onnx" if name == "named" else "model.onnx"))
+        if config:
+            (folder.parent / "config.pbtxt").write_text(config)
+    (repository / "full" / "labels.txt").write_text("cat\ndog\nowl\n")
+    toml = repository / "toml" / "1"
+    toml.mkdir(parents=True)
+    shutil.copy(models / "classifier.onnx", toml)
+    (toml / "classifier.onnx").rename(toml / "model.onnx")
+    (toml.parent / "config.pbtxt").write_text("max_batch_size: 2")
+    (toml.parent / "config.toml").write_text(
+        "max_batch_size = 16\nbatch_buckets = [4, 16]\n[dynamic_batching]\npriority_levels = 2"
+    )
+    for name, text in (("typo", "max_batchsize = 1"), ("label", "labels = { 1 = 2 }"), ("text", "[")):
+        shutil.copytree(repository / "absent", repository / name)
+        (repository / name / "config.toml").write_text(text)
+    with serve(repository) as server, triton.InferenceServerClient(server.address) as client:
+        yield client
+
+
+def test_a_complete_configuration_is_served_as_it_says(running: Any) -> None:
+    config = running.get_model_config("full").config
+    assert config.max_batch_size == 8
+    assert list(config.dynamic_batching.preferred_batch_size) == [4, 8]
+    assert config.instance_group[0].count == 2
+    metadata = running.get_model_metadata("full")
+    assert [list(each.shape) for each in metadata.inputs] == [[-1, 4]]
+    assert [each.name for each in metadata.outputs] == ["probabilities"]
+
+
+def test_class_labels_come_from_their_file(running: Any) -> None:
+    tensor = triton.InferInput("features", [2, 4], "FP32")
+    tensor.set_data_from_numpy(np.eye(2, 4, dtype=np.float32))
+    wanted = triton.InferRequestedOutput("probabilities", class_count=2)
+    answer = running.infer("full", [tensor], outputs=[wanted]).as_numpy("probabilities")
+    assert answer.shape == (2, 2)
+    score, index, label = answer[0, 0].decode().split(":")
+    assert label == ("cat", "dog", "owl")[int(index)]
+    assert 0 < float(score) < 1
+
+
+def test_what_is_absent_is_completed_from_the_graph(running: Any) -> None:
+    config = running.get_model_config("absent").config
+    assert (config.name, config.platform, config.backend) == ("absent", "onnxruntime_onnx", "onnxruntime")
+    assert config.max_batch_size > 0
+    assert config.HasField("dynamic_batching")
+    assert [(each.name, each.data_type, list(each.dims)) for each in config.input] == [("features", 11, [4])]
+    assert [each.name for each in config.output] == ["probabilities", "logits"]
+    assert config.version_policy.latest.num_versions == 1
+    assert running.is_model_ready("named")
+    assert running.is_model_ready("warm")
+
+
+def test_declared_tensors_without_max_batch_size_are_a_model_without_a_batch(running: Any) -> None:
+    assert running.get_model_config("unbatched").config.max_batch_size == 0
+    tensor = triton.InferInput("features", [3, 4], "FP32")
+    tensor.set_data_from_numpy(np.zeros((3, 4), np.float32))
+    with pytest.raises(InferenceServerException, match=r"expected shape \[2, 4\], got \[3, 4\]"):
+        running.infer("unbatched", [tensor])
+
+
+def test_toml_refines_what_pbtxt_says(running: Any) -> None:
+    config = running.get_model_config("toml").config
+    assert config.max_batch_size == 16
+    assert config.dynamic_batching.priority_levels == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        *((name, reason) for name, (_, _, reason) in BAD.items()),
+        ("typo", "max_batchsize"),
+        ("label", "expected names, not numbers"),
+        ("text", "is not a TOML file"),
+    ],
+)
+def test_the_index_says_why_a_model_is_not_served(name: str, reason: str, running: Any) -> None:
+    (line,) = (each for each in running.get_model_repository_index().models if each.name == name)
+    assert line.state == "UNAVAILABLE"
+    assert reason in line.reason
