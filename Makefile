@@ -45,7 +45,14 @@ endif
 
 ## demo: train, compile, serve and compare a small CNN on scikit-learn's digits
 demo: setup
-	$(BIN)/python examples/digits/demo.py
+	rm -rf demo
+	$(BIN)/python examples/demo.py demo
+
+## examples: run every workflow in examples/, each from training to serving
+examples: setup
+	@for example in $$(grep -l 'start(main)' examples/*.py); do \
+		printf '\n%s\n' "$$example"; $(BIN)/python "$$example" || exit 1; \
+	done
 
 ## test: run every test
 test: setup
@@ -110,4 +117,4 @@ endif
 clean:
 	rm -rf $(VENV) .venv-serve .venv-uv build dist demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo test test-serve lint format proto proto-check check lock wheel clean
+.PHONY: help setup demo examples test test-serve lint format proto proto-check check lock wheel clean
