@@ -40,7 +40,7 @@ def test_equal_answers_are_shown(workflow: Any, capsys: pytest.CaptureFixture[st
 )
 def test_an_example_ends_with_an_error_when_answers_differ(workflow: Any, served: Any) -> None:
     served = served if isinstance(served, dict) else {"y": served}
-    with pytest.raises(SystemExit, match="^m"):
+    with pytest.raises(SystemExit, match=r"^m"):
         workflow.compare("m", keras={"y": ANSWERS}, served=served)
 
 
