@@ -51,18 +51,19 @@ class PetalsAndSepals(keras.Model):
 def main(folder: Path) -> None:
     keras.utils.set_random_seed(0)
     x_train, x_test, y_train, _ = data.iris()
-    models: dict[str, tuple[keras.Model, Any, Any]] = {
-        "plain": (Classifier(3), x_train, x_test),
-        "sized": (SizedClassifier(3), x_train, x_test),
-        "parts": (PetalsAndSepals(), *({"sepal": x[:, :2], "petal": x[:, 2:]} for x in (x_train, x_test))),
+    parts_train, parts_test = ({"sepal": x[:, :2], "petal": x[:, 2:]} for x in (x_train, x_test))
+    models: dict[str, tuple[keras.Model, Any, Any, Any]] = {
+        "plain": (Classifier(3), x_train, y_train, x_test),
+        "sized": (SizedClassifier(3), x_train, y_train, x_test),
+        "parts": (PetalsAndSepals(), parts_train, {"species": y_train}, parts_test),
     }
-    for name, (model, asked, _) in models.items():
+    for name, (model, asked, wanted, _) in models.items():
         model.compile("adam", "sparse_categorical_crossentropy")
-        model.fit(asked, y_train, epochs=10, batch_size=32, verbose=0)
+        model.fit(asked, wanted, epochs=10, batch_size=32, verbose=0)
         compile_model(model, repository=folder, name=name)
 
     with serving(folder) as address, Client(address) as client:
-        for name, (model, _, asked) in models.items():
+        for name, (model, _, _, asked) in models.items():
             compare(name, keras=model.predict(asked, verbose=0), served=client.predict(name, asked))
 
 
