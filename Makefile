@@ -47,7 +47,14 @@ endif
 
 ## demo: train, compile, serve and compare a small CNN on scikit-learn's digits
 demo: setup
-	$(BIN)/python examples/digits/demo.py
+	rm -rf demo
+	$(BIN)/python examples/demo.py demo
+
+## examples: run every workflow in examples/, each from training to serving
+examples: setup
+	@for example in $$(grep -l 'start(main)' examples/*.py); do \
+		printf '\n%s\n' "$$example"; $(BIN)/python "$$example" || exit 1; \
+	done
 
 # how many processes share the tests; each takes about 2 GB
 WORKERS := 2
@@ -123,4 +130,4 @@ endif
 clean:
 	rm -rf $(VENV) .venv-serve .venv-uv build dist demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo test test-applications test-serve lint format coverage-table proto proto-check check lock wheel clean
+.PHONY: help setup demo examples test test-applications test-serve lint format coverage-table proto proto-check check lock wheel clean

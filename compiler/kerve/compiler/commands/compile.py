@@ -20,7 +20,9 @@ __all__ = ["command"]
 class Options(CompileOptions):
     """What `kerve compile` takes."""
 
-    source: Path = cli.argument(help="Keras model: a .keras or .h5 file.")
+    source: Path = cli.argument(
+        help="Keras model: a .keras or .h5 file, a SavedModel folder, or weights with --architecture."
+    )
     repository: Path = cli.option(help="Folder in which models are published.")
     name: str = cli.option(help="Name under which the model is served.")
 

@@ -1,20 +1,16 @@
 """The whole journey on real data: train, compile, serve, predict, compare.
 
-    python examples/digits/demo.py [FOLDER]
+    python examples/demo.py [FOLDER]
 
 Every step is the command a person would type. Ends with one table, and with an error when a served answer
 differs from Keras's by more than 1e-4 relative.
 """
 
-import re
-import shutil
-import signal
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,42 +20,15 @@ from numpy.typing import NDArray
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from workflow import kerve, serving, start
 
 from kerve.runtime import Client
 
-HERE = Path(__file__).parent
-KERVE = str(Path(sys.executable).with_name("kerve"))
+TRAIN = Path(__file__).with_name("train_digits.py")
 TOLERANCE = 1e-4
 
 Floats = NDArray[np.float32]
 Predict = Callable[[Floats], Floats]
-
-
-def run(*command: str) -> None:
-    words = (Path(word).name if word in (sys.executable, KERVE) else word for word in command)
-    print("$", *words, flush=True)
-    subprocess.run(command, check=True)
-
-
-@contextmanager
-def serving(repository: Path) -> Iterator[str]:
-    """Run `kerve serve` as a process; yields its gRPC address once it says that it is ready."""
-    command = [KERVE, "serve", "--repository", str(repository), "--grpc-port", "0", "--http-port", "0"]
-    print("$ kerve", *command[1:], flush=True)
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout is not None
-        for line in server.stdout:
-            print(line, end="", flush=True)
-            if address := re.search(r"gRPC on (127\.0\.0\.1:\d+)", line):
-                yield address[1]
-                break
-        else:
-            raise SystemExit("kerve serve ended before it was ready")
-    finally:
-        server.send_signal(signal.SIGTERM)
-        if server.wait(timeout=30) != 0:
-            raise SystemExit(f"kerve serve ended with exit code {server.returncode}")
 
 
 def by_kerve(client: Client, model: str) -> Predict:
@@ -87,11 +56,11 @@ def latency(predict: Predict, image: Floats) -> float:
 
 
 def main(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
     models = folder / "models"
-    run(sys.executable, str(HERE / "train.py"), str(folder))
+    print("$ python", TRAIN, folder, flush=True)
+    subprocess.run([sys.executable, TRAIN, folder], check=True)
     for name, file in (("digits", "digits.keras"), ("digits-h5", "digits.h5")):
-        run(KERVE, "compile", str(folder / file), "--repository", str(models), "--name", name)
+        kerve("compile", folder / file, "--repository", models, "--name", name)
 
     test = np.load(folder / "test.npz")
     images, labels, wanted = test["image"], test["label"], test["keras"]
@@ -131,4 +100,4 @@ def accuracy(probabilities: Floats, labels: NDArray[np.int64]) -> float:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path("demo"))
+    start(main)

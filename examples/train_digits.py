@@ -1,6 +1,6 @@
 """Train a small CNN on scikit-learn's digits (1,797 real images of 8 x 8) and save it twice.
 
-    python examples/digits/train.py FOLDER
+    python examples/train_digits.py FOLDER
 
 writes digits.keras, digits.h5 and test.npz (the images held back from training, with Keras's own answers).
 """

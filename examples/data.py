@@ -1,0 +1,54 @@
+"""The data sets that ship with scikit-learn, split and scaled: x_train, x_test, y_train, y_test.
+
+Features are float32 with mean 0 and deviation 1, images float32 of 8 x 8 x 1 in [0, 1].
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn import datasets
+from sklearn.model_selection import train_test_split
+
+
+class Split(NamedTuple):
+    """A data set of which a fifth is held back."""
+
+    x_train: NDArray[np.float32]
+    x_test: NDArray[np.float32]
+    y_train: NDArray[Any]
+    y_test: NDArray[Any]
+
+
+def digits() -> Split:
+    """1,797 images of handwritten digits; the label is the digit."""
+    images, labels = datasets.load_digits(return_X_y=True)
+    return Split(*train_test_split(_images(images), labels, test_size=0.2, random_state=0))
+
+
+def iris() -> Split:
+    """150 flowers by four measures; the label is one of three species."""
+    return _table(datasets.load_iris)
+
+
+def breast_cancer() -> Split:
+    """569 tumours by thirty measures; the label is 1 for benign."""
+    return _table(datasets.load_breast_cancer)
+
+
+def diabetes() -> Split:
+    """442 patients by ten measures; the label is how far the disease went in a year."""
+    return _table(datasets.load_diabetes)
+
+
+def _images(pixels: NDArray[Any]) -> NDArray[np.float32]:
+    return (pixels.reshape(-1, 8, 8, 1) / 16).astype(np.float32)
+
+
+def _table(load: Callable[..., Any]) -> Split:
+    features, labels = load(return_X_y=True)
+    x_train, x_test, y_train, y_test = train_test_split(features, labels, test_size=0.2, random_state=0)
+    mean, deviation = x_train.mean(0), x_train.std(0)
+    scaled = (((x - mean) / deviation).astype(np.float32) for x in (x_train, x_test))
+    return Split(*scaled, y_train, y_test)

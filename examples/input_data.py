@@ -1,0 +1,68 @@
+"""NumPy arrays and tf.data pipelines: both train, validate, calibrate int8 and are compared on."""
+
+from pathlib import Path
+
+import data
+import keras
+import numpy as np
+import tensorflow as tf
+from workflow import compare, serving, start
+
+from kerve.compiler import CompileOptions, compile_model
+from kerve.runtime import Client
+
+
+def network() -> keras.Model:
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1), name="image"),
+            keras.layers.Conv2D(8, 3, activation="relu"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(10, activation="softmax", name="digit"),
+        ]
+    )
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def main(folder: Path) -> None:
+    keras.utils.set_random_seed(0)
+    x_train, x_test, y_train, y_test = data.digits()
+
+    from_arrays = network()
+    from_arrays.fit(x_train, y_train, epochs=5, batch_size=32, validation_data=(x_test, y_test), verbose=0)
+
+    train = tf.data.Dataset.from_tensor_slices((x_train, y_train)).shuffle(1000, seed=0).batch(32).repeat()
+    test = tf.data.Dataset.from_tensor_slices((x_test, y_test)).batch(32)
+    from_pipeline = network()
+    from_pipeline.fit(
+        train, epochs=5, steps_per_epoch=44, validation_data=test, validation_steps=3, verbose=0
+    )
+
+    # What measures the ranges of int8, and what judges the loss of accuracy: batches of the same pipelines.
+    np.savez(folder / "calibration.npz", image=np.concatenate([images for images, _ in train.take(8)]))
+    np.savez(folder / "test.npz", image=x_test, digit=y_test)
+    int8 = CompileOptions(
+        precision="int8", calibration=folder / "calibration.npz", data=folder / "test.npz", max_drop=0.01
+    )
+    models = folder / "models"
+    compile_model(from_arrays, repository=models, name="from-arrays")
+    compile_model(from_pipeline, repository=models, name="from-pipeline")
+    compile_model(from_pipeline, repository=models, name="from-pipeline-int8", options=int8)
+
+    with serving(models) as address, Client(address) as client:
+        by_batch = [client.predict("from-pipeline", images.numpy()) for images, _ in test]
+        served = client.predict("from-arrays", x_test)
+        reduced = client.predict("from-pipeline-int8", x_test)
+    compare("from-arrays", keras=from_arrays.predict(x_test, verbose=0), served=served)
+    compare("from-pipeline", keras=from_pipeline.predict(test, verbose=0), served=np.concatenate(by_batch))
+
+    accuracy = from_pipeline.evaluate(test, verbose=0, return_dict=True)["accuracy"]
+    in_int8 = float((reduced.argmax(-1) == y_test).mean())
+    print(f"  from-pipeline-int8: accuracy {in_int8:.1%}, Keras {accuracy:.1%}, at most 1 % less allowed")
+    if in_int8 < accuracy - 0.01:
+        raise SystemExit("int8 loses more than was allowed")
+
+
+if __name__ == "__main__":
+    start(main)

@@ -1,0 +1,112 @@
+"""What every example does beside its own subject: run `kerve`, serve a repository, compare with Keras."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+KERVE = str(Path(sys.executable).with_name("kerve"))
+FIXTURES = Path(__file__).parents[1] / "tests" / "compiler" / "fixtures"
+RTOL, ATOL = 1e-4, 1e-5
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def start(main: Callable[[Path], None]) -> None:
+    """Call `main` with the folder named on the command line, or with one that is removed afterwards."""
+    if len(sys.argv) > 1:
+        folder = Path(sys.argv[1])
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise SystemExit(f"{folder} is not empty; name a new folder")
+        main(folder)
+    else:
+        with tempfile.TemporaryDirectory(prefix="kerve-") as temporary:
+            main(Path(temporary))
+
+
+def kerve(*words: str | Path, exit_code: int = 0) -> None:
+    """Run the command that a person would type; another exit code than expected ends the example."""
+    command = [KERVE, *map(str, words)]
+    print("$ kerve", *command[1:], flush=True)
+    done = subprocess.run(command, check=False)
+    if done.returncode != exit_code:
+        raise SystemExit(f"kerve {words[0]} ended with exit code {done.returncode}, expected {exit_code}")
+
+
+@contextmanager
+def serving(repository: Path, *flags: str) -> Iterator[str]:
+    """Run `kerve serve` as a process; yields its gRPC address once it says that it is ready."""
+    command = [KERVE, "serve", "--repository", str(repository), *flags]
+    print("$ kerve", *command[1:], flush=True)
+    free_ports = {"KERVE_GRPC_PORT": "0", "KERVE_HTTP_PORT": "0"}
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **free_ports})
+    try:
+        assert server.stdout is not None
+        for line in server.stdout:
+            print(line, end="", flush=True)
+            if address := re.search(r"gRPC on (127\.0\.0\.1:\d+)", line):
+                yield address[1]
+                break
+        else:
+            raise SystemExit("kerve serve ended before it was ready")
+    finally:
+        server.send_signal(signal.SIGTERM)
+        if server.wait(timeout=60) != 0:
+            raise SystemExit(f"kerve serve ended with exit code {server.returncode}")
+
+
+def compare(
+    what: str, *, keras: Mapping[str, ArrayLike] | ArrayLike, served: Mapping[str, ArrayLike] | ArrayLike
+) -> None:
+    """Print, for each output, how far the served answers are from Keras's; too far ends the example."""
+    expected, got = named(keras), named(served)
+    if expected.keys() != got.keys():
+        raise SystemExit(f"{what}: Keras answers {sorted(expected)}, the server {sorted(got)}")
+    for name, wanted in expected.items():
+        answer = got[name]
+        if wanted.shape != answer.shape or not wanted.size:
+            raise SystemExit(f"{what} {name}: Keras answers {wanted.shape}, the server {answer.shape}")
+        difference = np.abs(answer.astype(float) - wanted.astype(float))
+        allowed = RTOL * np.abs(wanted) + ATOL * max(1.0, float(np.abs(wanted).max()))
+        equal = bool((difference <= allowed).all())  # false for what is not a number
+        shown = f"{float(wanted):.6g} and {float(answer):.6g}" if wanted.ndim == 0 else f"{wanted.shape}"
+        print(
+            f"  {what} {name}: Keras and served {shown}, largest difference {difference.max():.1e}",
+            "equal" if equal else "DIFFERENT",
+            sep=", ",
+            flush=True,
+        )
+        if not equal:
+            raise SystemExit(f"{what} {name}: the served answers differ from Keras's")
+
+
+def named(answer: Mapping[str, ArrayLike] | ArrayLike) -> Arrays:
+    """Return outputs by name; an array alone is called "answers"."""
+    outputs = answer if isinstance(answer, Mapping) else {"answers": answer}
+    return {name: np.asarray(array) for name, array in outputs.items()}
+
+
+def written_by(writer: str, folder: Path) -> Path:
+    """Unpack what an old TensorFlow wrote, such as "tf2.4"; the scripts that wrote it lie beside it."""
+    shutil.unpack_archive(FIXTURES / f"{writer}.zip", folder / writer)
+    return folder / writer
+
+
+def recorded(file: Path) -> tuple[Arrays, Arrays]:
+    """Return what the old TensorFlow was asked, and what it answered, each by name."""
+    with np.load(file) as arrays:
+        return tuple(
+            {key.removeprefix(f"{kind}/"): arrays[key] for key in arrays.files if key.startswith(f"{kind}/")}
+            for kind in ("input", "output")
+        )  # type: ignore[return-value]
