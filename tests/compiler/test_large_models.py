@@ -47,6 +47,6 @@ def test_a_large_model_is_written_beside_its_graph_in_little_memory(tmp_path: Pa
     version = tmp_path / "large" / "1"
     assert size > 2**31
     assert (version / "model.onnx").stat().st_size < 1 << 20
-    assert (version / "model.onnx.data").stat().st_size >= size
+    assert (version / "model.onnx.data").stat().st_size > 2**31
     onnx.checker.check_model(str(version / "model.onnx"))
     assert extra < 3 * size, f"compiling took {extra / size:.2f} times the model's size"

@@ -32,6 +32,7 @@ __all__ = ["REMEDY", "UntraceableError", "forget", "trace"]
 REMEDY = "write it with operations of keras.ops that have an ONNX form, or leave it out of the served model"
 
 _TF2ONNX_OPSET = 18  # the newest that tf2onnx writes
+_CONVERTER_OPSET = 25  # the newest that onnxscript converts to; later ones take what it writes
 _MACHINE_LEARNING = "ai.onnx.ml"
 _KNOWN_DOMAINS = frozenset({"", _MACHINE_LEARNING})
 
@@ -55,7 +56,7 @@ def trace(g: Lowering, call: Callable[..., Any], args: tuple[Any, ...], kwargs: 
     captured: dict[str, Any] = {}
     model = ir.from_proto(_convert(g, call, args, kwargs, inputs, structure, captured))
     if g.opset > _TF2ONNX_OPSET:
-        version_converter.convert_version(model, g.opset)
+        version_converter.convert_version(model, min(g.opset, _CONVERTER_OPSET))
     given: _Values = {}
     for formal in model.graph.inputs:
         if formal.name in captured:  # tf2onnx makes inputs of tensors that traced code has in sight

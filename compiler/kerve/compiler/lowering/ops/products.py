@@ -62,11 +62,11 @@ def contract(g: Lowering, xs: tuple[ir.Value, ir.Value], terms: tuple[str, str],
     and those of the left and of the right alone. `[batch, left, summed] @ [batch, summed, right]`.
     """
     terms, xs = _drop_summed_alone(g, xs, terms, output)
-    for a, b in ((0, 1), (1, 0)):
-        if _is_matrix_times_stack(terms[a], terms[b], output):
-            return g.op.MatMul(
-                transposed(g, xs[a], [terms[a].index(n) for n in _rows_first(terms[a], output)]), xs[b]
-            )
+    for matrix, stack in ((0, 1), (1, 0)):
+        order = _rows_first(terms[matrix], output)
+        if _is_matrix_times_stack(order, terms[stack], output):
+            rows = transposed(g, xs[matrix], [terms[matrix].index(name) for name in order])
+            return g.op.MatMul(rows, xs[stack])
     alone = [name for name in output if (name in terms[0]) != (name in terms[1])]
     if alone and alone[0] in terms[1]:  # the product then has its axes in order, and needs no Transpose
         xs, terms = xs[::-1], terms[::-1]
@@ -93,24 +93,17 @@ def contract(g: Lowering, xs: tuple[ir.Value, ir.Value], terms: tuple[str, str],
     return transposed(g, product, [names.index(name) for name in output])
 
 
-def _rows_first(term: str, output: str) -> str:
-    return "".join(sorted(term, key=lambda name: name not in output))
+def _rows_first(term: str, output: str) -> list[str]:
+    return sorted(term, key=lambda name: name not in output)
 
 
-def _is_matrix_times_stack(matrix: str, stack: str, output: str) -> bool:
+def _is_matrix_times_stack(matrix: Sequence[str], stack: str, output: str) -> bool:
     """Whether the product is `[row, summed] @ [..., summed, column]`, which needs no other order of axes."""
     if len(matrix) != 2 or len(stack) < 2:
         return False
-    row, summed = _rows_first(matrix, output)
-    return (
-        summed not in output
-        and row not in stack
-        and (stack[-2], output)
-        == (
-            summed,
-            f"{stack[:-2]}{row}{stack[-1]}",
-        )
-    )
+    row, summed = matrix
+    joined = f"{stack[:-2]}{row}{stack[-1]}"
+    return summed not in output and row not in stack and stack[-2] == summed and output == joined
 
 
 def _drop_summed_alone(
