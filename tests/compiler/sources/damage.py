@@ -9,6 +9,7 @@ or an error of kerve in one line; the exit code is 1 when there was one.
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import random
 import shutil
@@ -89,7 +90,9 @@ def main(count: int, seed: int) -> int:
 def _cases(root: Path, count: int) -> Iterator[tuple[Path, Path | None, Path]]:
     for writer in {name.partition("/")[0] for name, _, _ in CASES} - {"keras3"}:
         shutil.unpack_archive(FIXTURES / f"{writer}.zip", root / writer)
-    _write_keras_3(root / "keras3")
+    writer = multiprocessing.get_context("spawn").Process(target=_write_keras_3, args=(root / "keras3",))
+    writer.start()  # elsewhere: a process in which TensorFlow has computed cannot be forked
+    writer.join()
     for number in range(count):
         source, architecture, victim = CASES[number % len(CASES)]
         path = root / source

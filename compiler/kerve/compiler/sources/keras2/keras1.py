@@ -18,7 +18,6 @@ _ARGUMENTS = {
     "bias": "use_bias",
     "border_mode": "padding",
     "inner_activation": "recurrent_activation",
-    "input_dtype": "dtype",
     "nb_filter": "filters",
     "subsample": "strides",
     "U_regularizer": "recurrent_regularizer",
@@ -35,10 +34,11 @@ _ARGUMENTS_OF = {
     "AtrousConvolution1D": {"filter_length": "kernel_size", "subsample_length": "strides"},
     "Dense": {"output_dim": "units"},
     "Dropout": {"p": "rate"},
-    "Embedding": {"W_regularizer": "embeddings_regularizer"},
+    "Embedding": {"W_regularizer": "embeddings_regularizer", "input_dim": "input_dim"},
     "GRU": {"output_dim": "units"},
     "GaussianDropout": {"p": "rate"},
     "GaussianNoise": {"sigma": "stddev"},
+    "InputLayer": {"input_dtype": "dtype"},
     "LSTM": {"output_dim": "units"},
     "MaxPooling1D": {"pool_length": "pool_size", "stride": "strides"},
     "SimpleRNN": {"output_dim": "units"},
@@ -60,8 +60,11 @@ _NAMES = {
     "TimeDistributedDense": "Dense",
 }
 
-#: Arguments without effect on what a layer with given weights answers, or that follow from others.
-_GONE = frozenset({"consume_less", "init", "input_dim", "input_length", "output_shape", "weights"})
+#: Arguments without effect on what a layer with given weights answers, or that follow from others, where no
+#: layer has a word for them above.
+_GONE = frozenset(
+    {"consume_less", "init", "input_dim", "input_dtype", "input_length", "output_shape", "weights"}
+)
 _OF_TRAINING = ("_init", "_constraint")
 
 _SIZES = (("nb_row", "nb_col"), ("kernel_dim1", "kernel_dim2", "kernel_dim3"))
@@ -79,10 +82,12 @@ def modernized(name: str, config: _Fields) -> tuple[str, _Fields]:
     """Return the class and the configuration of Keras 2 for a layer of Keras 1."""
     if name == "Merge":
         return _merge(config)
+    if name == "Lambda":  # is written as it is today
+        return name, config
     own = _ARGUMENTS_OF.get(name, {})
     fields: _Fields = {}
     for key, value in config.items():
-        if key.endswith(_OF_TRAINING) or (key in _GONE and (name, key) != ("Embedding", "input_dim")):
+        if key.endswith(_OF_TRAINING) or (key in _GONE and key not in own):
             continue
         current = own.get(key) or _ARGUMENTS.get(key, key)
         fields[current] = _regularizer(value) if key.endswith("_regularizer") else value
