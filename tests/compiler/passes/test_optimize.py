@@ -43,16 +43,15 @@ def test_the_same_model_gives_the_same_bytes_in_any_process(emitter: Any, tmp_pa
     here = hashlib.sha256(
         ir.serde.serialize_model(optimize(ir.load(tmp_path / "model.onnx"))).SerializeToString()
     )
-    for seed in ("1", "2"):
-        there = subprocess.run(
-            [sys.executable, "-c", _DIGEST, str(tmp_path / "model.onnx")],
-            env={**os.environ, "PYTHONHASHSEED": seed},
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=120,
-        )
-        assert there.stdout.strip() == here.hexdigest()
+    there = subprocess.run(
+        [sys.executable, "-c", _DIGEST, str(tmp_path / "model.onnx")],
+        env={**os.environ, "PYTHONHASHSEED": "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert there.stdout.strip() == here.hexdigest()
 
 
 def test_nodes_and_values_are_named_after_layers_and_weights_after_variables(

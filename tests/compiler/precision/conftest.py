@@ -79,10 +79,10 @@ def _seeded() -> None:
     keras.utils.set_random_seed(7)
 
 
-@pytest.fixture
-def float32(tmp_path: Path) -> Callable[[keras.Model], Model]:
+@pytest.fixture(scope="session")
+def float32(tmp_path_factory: pytest.TempPathFactory) -> Callable[[keras.Model], Model]:
     """Return a function that lowers, optimizes and writes a Keras model."""
-    return lambda keras_model: Model(keras_model, tmp_path)
+    return lambda keras_model: Model(keras_model, tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="session")

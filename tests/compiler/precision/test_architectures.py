@@ -94,27 +94,30 @@ def volumes() -> tuple[keras.Model, Inputs]:
     return model, {"volume": np.random.default_rng(0).standard_normal((24, 6, 6, 6, 1), np.float32)}
 
 
+NETWORKS = [
+    residual,
+    squeeze_and_excite,
+    u_net,
+    sequence,
+    encoder,
+    perceptron,
+    separable_1d,
+    convolution_alone,
+    volumes,
+]
+
+
+@pytest.fixture(scope="module", params=NETWORKS, ids=lambda build: build.__name__)
+def network(request: pytest.FixtureRequest, float32: Lower) -> tuple[Any, Inputs]:
+    """Each network in float32, lowered once for all precisions, and inputs of it."""
+    keras.utils.set_random_seed(7)
+    keras_model, inputs = request.param()
+    return float32(keras_model), inputs
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize(
-    "build",
-    [
-        residual,
-        squeeze_and_excite,
-        u_net,
-        sequence,
-        encoder,
-        perceptron,
-        separable_1d,
-        convolution_alone,
-        volumes,
-    ],
-    ids=lambda build: build.__name__,
-)
-def test_a_reduced_model_answers_nearly_as_float32_does(
-    build: Callable[[], tuple[keras.Model, Inputs]], precision: str, float32: Lower
-) -> None:
-    keras_model, inputs = build()
-    model = float32(keras_model)
+def test_a_reduced_model_answers_nearly_as_float32_does(network: tuple[Any, Inputs], precision: str) -> None:
+    model, inputs = network
     reduced = model.reduced(precision, **inputs)
     for before, after in zip(
         (*model.model.graph.inputs, *model.model.graph.outputs),
@@ -131,17 +134,19 @@ def test_a_reduced_model_answers_nearly_as_float32_does(
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_the_same_model_and_data_give_the_same_bytes(precision: str, float32: Lower) -> None:
-    keras_model, inputs = residual()
-    model = float32(keras_model)
+@pytest.mark.parametrize("network", [residual], ids=["residual"], indirect=True)
+def test_the_same_model_and_data_give_the_same_bytes(network: tuple[Any, Inputs], precision: str) -> None:
+    model, inputs = network
     first = model.reduced(precision, **inputs).path.read_bytes()
     assert model.reduced(precision, **inputs).path.read_bytes() == first
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_new_nodes_are_called_after_the_layers_they_belong_to(precision: str, float32: Lower) -> None:
-    keras_model, inputs = encoder()
-    model = float32(keras_model)
+@pytest.mark.parametrize("network", [encoder], ids=["encoder"], indirect=True)
+def test_new_nodes_are_called_after_the_layers_they_belong_to(
+    network: tuple[Any, Inputs], precision: str
+) -> None:
+    model, inputs = network
     reduced = model.reduced(precision, **inputs).model
     known = {node.name for node in model.model.graph}
     layers_known = {node.metadata_props["kerve.layer"] for node in model.model.graph}

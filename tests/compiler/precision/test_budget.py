@@ -1,5 +1,6 @@
 """From a Keras model to an artifact in a reduced precision, or to a clear refusal."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any, get_args
@@ -143,6 +144,36 @@ def test_too_few_labels_are_refused(mobile: keras.Model, digits: Any, tmp_path: 
     np.savez(tmp_path / "data.npz", x=digits.test_x, y=digits.test_y[:10])
     with pytest.raises(LoadError, match=r"labels of output 'probabilities'.*\[10\].*expected 397 rows"):
         compiled(mobile, tmp_path, precision="int8", data=tmp_path / "data.npz")
+
+
+def _damaged() -> bytes:
+    archive = io.BytesIO()
+    np.savez(archive, x=np.ones((3, 8, 8, 1), np.float32))
+    content = bytearray(archive.getvalue())
+    content[len(content) // 2] ^= 1
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param(np.full((3, 8, 8, 1), np.nan, np.float32), "'image' holds NaN or infinity", id="NaN"),
+        pytest.param(np.zeros((0, 8, 8, 1), np.float32), "holds no elements: 'batch' is 0", id="no rows"),
+        pytest.param(np.zeros((3, 8, 9, 1), np.float32), r"has shape \[3, 8, 9, 1\]", id="other shape"),
+        pytest.param(b"not an archive", "write one with numpy.savez", id="no archive"),
+        pytest.param(_damaged(), "is not a .npz file of plain arrays: Bad CRC-32", id="damaged archive"),
+    ],
+)
+def test_calibration_that_cannot_be_used_is_refused(
+    mobile: keras.Model, tmp_path: Path, content: Any, message: str
+) -> None:
+    path = tmp_path / "calibration.npz"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        np.savez(path, x=content)
+    with pytest.raises(LoadError, match=message):
+        compiled(mobile, tmp_path, precision="int8", calibration=path)
 
 
 def test_four_bits_need_a_new_operator_set() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -74,12 +75,14 @@ def from_file(model: ir.Model, path: Path, prefix: str = "") -> Dataset:
     Where the names in the file begin with a `prefix`, only such arrays are read. Raises `LoadError`, naming
     the array, when they do not fit the model.
     """
+    if not zipfile.is_zipfile(path):  # NumPy would take it for something else, and advise to unpickle it
+        raise LoadError(f"{path} is not a .npz file of plain arrays; write one with numpy.savez")
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {
                 name.removeprefix(prefix): archive[name] for name in archive.files if name.startswith(prefix)
             }
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise LoadError(f"{path} is not a .npz file of plain arrays: {error}") from error
     values = model.graph.inputs
     if len(values) == 1 and "x" in arrays:
@@ -92,6 +95,8 @@ def from_file(model: ir.Model, path: Path, prefix: str = "") -> Dataset:
         )
     sizes: dict[str, int] = {}
     inputs = {str(value.name): _fitting(path, value, arrays[str(value.name)], sizes) for value in values}
+    if empty := [dim for dim, size in sizes.items() if size == 0]:
+        raise LoadError(f"{path} holds no elements: '{empty[0]}' is 0 there; expected one or more")
     return Dataset("user", inputs, sizes)
 
 

@@ -34,8 +34,8 @@ __all__ = ["BATCH_NORMALIZATION", "CONV", "GLOBAL_POOL", "MATMUL"]
 #: First version of the operator set in which ReduceMean and ReduceMax take their axes as an input.
 _AXES_INPUT = 18
 
-#: A product of matrices runs faster, and what is around it is known to runtimes (attention, normalization);
-#: so it becomes a convolution between convolutions, but a whole transformer does not for a Transpose or two.
+#: A product of matrices runs faster, and what is around it is known to runtimes (attention, normalization).
+#: So it becomes a convolution between convolutions, but a whole transformer does not for a Transpose or two.
 _AS_CONVOLUTION = TRANSPOSE // 2
 
 _REDUCTIONS = {"GlobalAveragePool": "ReduceMean", "GlobalMaxPool": "ReduceMax"}
