@@ -97,7 +97,7 @@ def load(
     command = generator(running, body, in_flight, seconds, connections, backoff)
     found: dict[str, float] = json.loads(subprocess.check_output(command, timeout=seconds + 60))
     # What neighbours on the machine do not change.
-    found["per_cpu_s"] = found["answered"] / (running.executor_seconds() - executor)
+    found["per_cpu_s"] = found["answered"] / ((running.executor_seconds() - executor) or float("nan"))
     found["cpu_us"] = (running.cpu_seconds() - before) / max(1, found["answered"] + found["failed"]) * 1e6
     return found
 
