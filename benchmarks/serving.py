@@ -43,6 +43,11 @@ class Running:
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / 100
 
+    def executor_seconds(self) -> float:
+        """CPU time of the thread that computes: the busiest one."""
+        threads = Path(f"/proc/{self.process.pid}/task").glob("*/schedstat")
+        return max(int(thread.read_text().split()[0]) for thread in threads) / 1e9
+
     def resident(self) -> int:
         """Bytes of memory that the process holds."""
         return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * 4096
@@ -88,9 +93,11 @@ def load(
     backoff: float = 0.0,
 ) -> Run:
     """Keep so many calls in flight; return what the load generator and the server's CPU clock say."""
-    before = running.cpu_seconds()
+    before, executor = running.cpu_seconds(), running.executor_seconds()
     command = generator(running, body, in_flight, seconds, connections, backoff)
     found: dict[str, float] = json.loads(subprocess.check_output(command, timeout=seconds + 60))
+    # What neighbours on the machine do not change.
+    found["per_cpu_s"] = found["answered"] / ((running.executor_seconds() - executor) or float("nan"))
     found["cpu_us"] = (running.cpu_seconds() - before) / max(1, found["answered"] + found["failed"]) * 1e6
     return found
 
@@ -111,7 +118,7 @@ def in_turn(rounds: int, sides: Mapping[str, Callable[[], Run]]) -> Mapping[str,
 
 
 def show(title: str, rows: Mapping[str, Run]) -> None:
-    columns = ("per_second", "mean_us", "p50_us", "p99_us", "cpu_us", "failed")
+    columns = ("per_second", "mean_us", "p50_us", "p99_us", "cpu_us", "per_cpu_s", "failed")
     print(f"\n{title}\n{'':34}" + "".join(f"{name:>12}" for name in columns))
     for name, row in rows.items():
         print(f"{name:34}" + "".join(f"{row.get(column, float('nan')):12,.1f}" for column in columns))
@@ -152,7 +159,7 @@ def compute(options: argparse.Namespace, folder: Path) -> None:
             bare.run(None, feed)
             count += 1
         used = (time.process_time() - cpu) / count * 1e6
-        return {"per_second": count / (time.perf_counter() - begun), "cpu_us": used}
+        return {"per_second": count / (time.perf_counter() - begun), "cpu_us": used, "per_cpu_s": 1e6 / used}
 
     with server("wire", model, "--batch", "1") as wire:
         sides = {
@@ -190,6 +197,7 @@ def overload(options: argparse.Namespace, folder: Path) -> None:
     asked = (over["answered"] + over["failed"]) / over["seconds"] / fits["per_second"]
     print(f"asked: {asked:.1f}x what can be served")
     print(f"throughput: {over['per_second'] / fits['per_second']:.1%} of the best (bar: 95 %)")
+    print(f"per second of the executor's CPU: {over['per_cpu_s'] / fits['per_cpu_s']:.1%} of the best")
     # Everybody in the queue, the one before it that is computed, and oneself.
     full = (queue + 2) / over["per_second"]
     print(f"p99 of those accepted: {over['p99_us'] / 1e3:.0f} ms; a full queue takes {full * 1e3:.0f} ms")

@@ -246,7 +246,8 @@ def test_many_half_open_streams_hurt_nobody_else(serve: Any, oip: Any, rows: Any
             raw.say(frame(HEADERS, END_HEADERS, stream, head()), frame(DATA, 0, stream, b"\0\0\0\1"))
 
 
-def test_requests_that_never_end_keep_no_servicer_from_others(serve: Any, oip: Any, rows: Any) -> None:
+@pytest.mark.parametrize("messages", [0, 2])
+def test_requests_that_never_end_keep_no_servicer_from_others(serve: Any, messages: int) -> None:
     servicer = health.HealthServicer()
     with serve(
         prepare=lambda server: health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
@@ -255,6 +256,8 @@ def test_requests_that_never_end_keep_no_servicer_from_others(serve: Any, oip: A
         raw.greet()
         for stream in range(1, 401, 2):
             raw.say(frame(HEADERS, END_HEADERS, stream, head("/grpc.health.v1.Health/Check")))
+            if messages:
+                raw.say(frame(DATA, 0, stream, message(b"") * messages))
         with served.channel() as channel:
             stub = health_pb2_grpc.HealthStub(channel)
             assert stub.Check(health_pb2.HealthCheckRequest(), timeout=20).status == 1

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any, TypeAlias
 
 import grpc
@@ -89,13 +90,12 @@ def deserialized(message: bytes, context: Context, deserialize: Callable[[bytes]
 
 
 def single(requests: Iterator[Any], context: Context) -> Any:
-    """Return the only message of a call."""
-    first = list(requests)
-    if len(first) != 1:
-        context.abort(
-            grpc.StatusCode.UNIMPLEMENTED, f"expected one request message, got {len(first) or 'none'}"
-        )
-    return first[0]
+    """Return the only message of a call; does not wait for a third when there are two."""
+    found = list(islice(requests, 2))
+    if len(found) != 1:
+        got = "more than one" if found else "none"
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, f"expected one request message, got {got}")
+    return found[0]
 
 
 def sender(context: Context, serialize: Callable[[Any], bytes] | None) -> Callable[[Any], None]:
