@@ -3,9 +3,11 @@
 import gzip
 import json
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -227,3 +229,28 @@ def test_the_page_is_whole_in_itself_and_its_numbers_are_there(running: Any) -> 
     (model,) = (each for each in models if each["name"] == "classifier")
     assert (model["state"], model["version"]) == ("READY", 1)
     assert {"succeeded", "waited", "computed", "batch_sizes"} <= model["statistics"].keys()
+
+
+@pytest.mark.parametrize("transport", ["wire", "grpcio"])
+def test_a_drain_answers_what_http_has_accepted_and_refuses_the_rest(
+    transport: str, tmp_path: Path, publish: Publish, serve: Serve
+) -> None:
+    if transport == "wire":
+        pytest.importorskip("kerve_wire")
+    publish(tmp_path, "counter")
+    with serve(tmp_path, "--http-port", "-1", "--transport", transport) as running:
+
+        def count(steps: int) -> tuple[int, dict[str, str], bytes]:
+            tensor = {"name": "steps", "shape": [], "datatype": "INT64", "data": [steps]}
+            return ask(running, "/v2/models/counter/infer", json.dumps({"inputs": [tensor]}).encode())
+
+        with ThreadPoolExecutor(1) as pool:
+            slow = pool.submit(count, 2_000_000)
+            time.sleep(0.3)
+            running.process.terminate()
+            time.sleep(0.3)
+            if not slow.done():
+                assert ask(running, "/v2/health/ready")[0] == 503
+                assert count(1)[0] == 503
+            assert slow.result()[0] == 200
+        assert running.process.wait(timeout=60) == 0

@@ -1,7 +1,6 @@
 """One version that serves: its model, its queue, the threads that compute, what they counted."""
 
 import ctypes
-import gc
 import logging
 import threading
 import time
@@ -141,6 +140,5 @@ def threads_of(config: pb.ModelConfig, folder: Path) -> int:
 
 def give_memory_back() -> None:
     """Return what was freed to the system: glibc keeps it otherwise."""
-    gc.collect()
     if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
         trim(0)
