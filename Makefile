@@ -50,11 +50,12 @@ demo: setup
 	rm -rf demo
 	$(BIN)/python examples/demo.py demo
 
-## examples: run every workflow in examples/, each from training to serving
+## examples: run every workflow in examples/, each from training to serving, and the code of the guides
 examples: setup
 	@for example in $$(grep -l 'start(main)' examples/*.py); do \
 		printf '\n%s\n' "$$example"; $(BIN)/python "$$example" || exit 1; \
 	done
+	$(BIN)/python -m pytest docs
 
 # how many processes share the tests; each takes about 2 GB
 WORKERS := 2

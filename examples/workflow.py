@@ -49,8 +49,8 @@ def serving(repository: Path, *flags: str) -> Iterator[str]:
     """Run `kerve serve` as a process; yields its gRPC address once it says that it is ready."""
     command = [KERVE, "serve", "--repository", str(repository), *flags]
     print("$ kerve", *command[1:], flush=True)
-    free_ports = {"KERVE_GRPC_PORT": "0", "KERVE_HTTP_PORT": "0"}
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **free_ports})
+    ports = {"KERVE_GRPC_PORT": "0", "KERVE_HTTP_PORT": "0"}  # a free one, and none
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **ports})
     try:
         assert server.stdout is not None
         for line in server.stdout:

@@ -1,4 +1,4 @@
-"""The guides in docs/guides: each code block runs as it stands, in order, beside the files that it names."""
+"""The guides: each code block runs as it stands, in order, beside the files that it names."""
 
 import contextlib
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
 FIXTURES = ROOT / "tests" / "compiler" / "fixtures"
 
