@@ -90,9 +90,9 @@ def main(count: int, seed: int) -> int:
 def _cases(root: Path, count: int) -> Iterator[tuple[Path, Path | None, Path]]:
     for writer in {name.partition("/")[0] for name, _, _ in CASES} - {"keras3"}:
         shutil.unpack_archive(FIXTURES / f"{writer}.zip", root / writer)
-    writer = multiprocessing.get_context("spawn").Process(target=_write_keras_3, args=(root / "keras3",))
-    writer.start()  # elsewhere: a process in which TensorFlow has computed cannot be forked
-    writer.join()
+    keras_3 = multiprocessing.get_context("spawn").Process(target=_write_keras_3, args=(root / "keras3",))
+    keras_3.start()  # elsewhere: a process in which TensorFlow has computed cannot be forked
+    keras_3.join()
     for number in range(count):
         source, architecture, victim = CASES[number % len(CASES)]
         path = root / source

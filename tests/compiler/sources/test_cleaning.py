@@ -61,11 +61,11 @@ def test_the_configuration_of_an_own_class_is_its_own() -> None:
 def _trained(kit: Any) -> Any:
     """A model that nobody can compile again without its author's module; an inner model was compiled too."""
 
-    class OwnLoss(kit.losses.Loss):  # type: ignore[misc, name-defined]
+    class OwnLoss(kit.losses.Loss):
         def call(self, y_true: Any, y_pred: Any) -> Any:
             return (y_true - y_pred) ** 2
 
-    class OwnStart(kit.initializers.Initializer):  # type: ignore[misc, name-defined]
+    class OwnStart(kit.initializers.Initializer):
         def __call__(self, shape: Any, dtype: Any = None, **_: Any) -> Any:
             return kit.initializers.Ones()(shape, dtype)
 
