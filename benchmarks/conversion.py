@@ -199,7 +199,7 @@ def measure(name: str, threads: int, rounds: int, folder: Path) -> dict[str, Any
     for batch in BATCHES:
         inputs = inputs_for(model, batch)
         tensors = as_tensors(inputs)
-        runs: dict[str, Callable[[], Any]] = {"TensorFlow": lambda fed=tensors: function(fed).numpy()}
+        runs: dict[str, Callable[[], Any]] = {"TensorFlow": partial(answered, function, tensors)}
         for compiler, file in files.items():
             try:
                 runs[compiler], lost = runner(file, inputs, threads)
@@ -212,10 +212,15 @@ def measure(name: str, threads: int, rounds: int, folder: Path) -> dict[str, Any
     return row
 
 
+def answered(function: Callable[[Any], Any], tensors: Any) -> Any:
+    """Return what a TensorFlow function computes, once it is there."""
+    return function(tensors).numpy()
+
+
 def gain(row: dict[str, Any], batch: int, rival: str) -> float:
     """Return how many times as fast as a rival ours is; infinite if the rival does not run."""
     times = row[str(batch)]
-    return times.get(rival, float("inf")) / times["kerve"]
+    return float(times.get(rival, float("inf")) / times["kerve"])
 
 
 def header() -> str:

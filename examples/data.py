@@ -50,5 +50,5 @@ def _table(load: Callable[..., Any]) -> Split:
     features, labels = load(return_X_y=True)
     x_train, x_test, y_train, y_test = train_test_split(features, labels, test_size=0.2, random_state=0)
     mean, deviation = x_train.mean(0), x_train.std(0)
-    scaled = (((x - mean) / deviation).astype(np.float32) for x in (x_train, x_test))
-    return Split(*scaled, y_train, y_test)
+    x_train, x_test = (((x - mean) / deviation).astype(np.float32) for x in (x_train, x_test))
+    return Split(x_train, x_test, y_train, y_test)

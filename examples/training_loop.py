@@ -29,7 +29,7 @@ def main(folder: Path) -> None:
     optimizer = keras.optimizers.Adam(0.01)
     loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
-    @tf.function
+    @tf.function  # type: ignore[untyped-decorator]  # tensorflow has no type information
     def step(images: Any, labels: Any) -> Any:
         with tf.GradientTape() as tape:
             loss = loss_of(labels, model(images, training=True))

@@ -15,9 +15,6 @@ from hypothesis import given, settings
 from keras import layers
 from numpy.typing import NDArray
 
-from kerve.compiler.errors import ConversionError
-from kerve.compiler.lowering import lower
-
 Check = Callable[..., ir.Model]
 Count = Callable[[ir.Model], Counter[str]]
 Single = Callable[..., keras.Model]
@@ -105,10 +102,19 @@ def test_an_adaptive_pool_that_divides_its_input_is_one_pool(
     assert operators(graph) == {"Transpose": 2, "MaxPool": 1}
 
 
-def test_an_adaptive_pool_of_open_sizes_is_refused_by_name(single: Single) -> None:
-    model = single(layers.AdaptiveMaxPooling1D(3, name="squash"), (None, 2))
-    with pytest.raises(ConversionError, match=r"layer 'squash'.*open spatial sizes.*give the model's Input"):
-        lower(model)
+@pytest.mark.parametrize("sizes", [(6, 9), (7, 10), (2, 5)])
+@pytest.mark.parametrize("kind", ["Max", "Average"])
+@pytest.mark.parametrize("open_shape", [(None, None, 2), (None, 10, 2)], ids=["both open", "one open"])
+def test_an_adaptive_pool_of_open_sizes_equals_keras(
+    equal_to_keras: Check,
+    single: Single,
+    kind: str,
+    sizes: tuple[int, int],
+    open_shape: tuple[int | None, ...],
+) -> None:
+    layer = getattr(layers, f"Adaptive{kind}Pooling2D")((3, 4))
+    width = open_shape[1] or sizes[1]
+    equal_to_keras(single(layer, open_shape), batch((sizes[0], width, 2)), traced=False)
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "int64", "float64", "float16"])

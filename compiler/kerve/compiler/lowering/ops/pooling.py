@@ -58,7 +58,7 @@ def average_pool(g: Lowering, operation: Any, inputs: ir.Value) -> ir.Value:
 def adaptive_max_pool(g: Lowering, operation: Any, inputs: ir.Value) -> ir.Value:
     """The largest of each window, one axis after the other."""
 
-    def reduce(windows: ir.Value, _counts: np.ndarray[Any, Any], axis: int) -> ir.Value:
+    def reduce(windows: ir.Value, _shares: Callable[[], ir.Value], axis: int) -> ir.Value:
         return g.op.ReduceMax(windows, [axis], keepdims=0)
 
     return _adaptive_pool(g, operation, inputs, g.op.MaxPool, reduce)
@@ -69,12 +69,11 @@ def adaptive_average_pool(g: Lowering, operation: Any, inputs: ir.Value) -> ir.V
     """The mean of each window, one axis after the other."""
     ndim = rank(inputs)
 
-    def reduce(windows: ir.Value, counts: np.ndarray[Any, Any], axis: int) -> ir.Value:
-        reach = counts.max()
-        weights = (np.arange(reach) < counts[:, None]) / counts[:, None]
-        weights = weights.astype(np.float32).reshape(*weights.shape, *[1] * (ndim - axis))
-        weighted = g.op.Mul(windows, g.cast(g.constant(weights, "weights"), g.output_dtype))
-        return g.op.ReduceSum(weighted, [axis], keepdims=0)
+    def reduce(windows: ir.Value, shares: Callable[[], ir.Value], axis: int) -> ir.Value:
+        weights = g.cast(shares(), g.output_dtype)
+        if axis < ndim:
+            weights = g.op.Unsqueeze(weights, list(range(2, ndim - axis + 2)))
+        return g.op.ReduceSum(g.op.Mul(windows, weights), [axis], keepdims=0)
 
     return _adaptive_pool(g, operation, inputs, g.op.AveragePool, reduce)
 
@@ -104,7 +103,7 @@ def _adaptive_pool(
     operation: Any,
     inputs: ir.Value,
     pool: Callable[..., ir.Value],
-    reduce: Callable[[ir.Value, np.ndarray[Any, Any], int], ir.Value],
+    reduce: Callable[[ir.Value, Callable[[], ir.Value], int], ir.Value],
 ) -> ir.Value:
     """Pool to a given size: with one pool where it divides the input's, else window by window.
 
@@ -114,22 +113,47 @@ def _adaptive_pool(
     first = 1 if data_format == "channels_last" else 2
     shape = static_shape(inputs)
     axes = range(first, first + len(shape) - 2)
-    sizes = [size for size in shape[first : axes.stop] if size is not None]
-    if len(sizes) < len(axes):
-        raise g.refuse(
-            f"adaptive pooling of open spatial sizes {shape}, which Keras cannot compute either",
-            "give the model's Input its spatial sizes",
-        )
-    known = list(zip(sizes, each(operation.output_size, len(axes)), strict=True))
-    if all(size % count == 0 for size, count in known):
-        steps = [size // count for size, count in known]
+    counts = each(operation.output_size, len(axes))
+    sizes = shape[first : axes.stop]
+    steps = [
+        size // count
+        for size, count in zip(sizes, counts, strict=True)
+        if size is not None and size % count == 0
+    ]
+    if len(steps) == len(axes):
         x = to_channels_first(g, inputs, data_format)
         return from_channels_first(g, pool(x, kernel_shape=steps, strides=steps), data_format)
     x = inputs
-    for axis, (size, count) in zip(axes, known, strict=True):
-        starts = np.arange(count) * size // count
-        counts = -(-np.arange(1, count + 1) * size // count) - starts
-        reach = np.minimum(np.arange(counts.max()), counts[:, None] - 1)  # short windows repeat their end
-        windows = g.op.Gather(x, g.constant(starts[:, None] + reach, "windows"), axis=axis)
-        x = reduce(windows, counts, axis + 1)
+    for axis, size, count in zip(axes, sizes, counts, strict=True):
+        index, shares = (
+            _known_windows(g, size, count) if size is not None else _open_windows(g, x, axis, count)
+        )
+        x = reduce(g.op.Gather(x, index, axis=axis), shares, axis + 1)
     return x
+
+
+def _known_windows(g: Lowering, size: int, count: int) -> tuple[ir.Value, Callable[[], ir.Value]]:
+    """Return the places in each window, short ones with their end repeated, and the share that each has."""
+    starts = np.arange(count) * size // count
+    lengths = -(-np.arange(1, count + 1) * size // count) - starts
+    reach = np.arange(lengths.max())
+    index = starts[:, None] + np.minimum(reach, lengths[:, None] - 1)
+    shares = ((reach < lengths[:, None]) / lengths[:, None]).astype(np.float32)
+    return g.constant(index, "windows"), lambda: g.constant(shares, "shares")
+
+
+def _open_windows(g: Lowering, x: ir.Value, axis: int, count: int) -> tuple[ir.Value, Callable[[], ir.Value]]:
+    """Return the same for a size that is known when the graph runs."""
+    size = g.op.Shape(x, start=axis, end=axis + 1)
+    number = np.arange(count, dtype=np.int64)
+    starts = g.op.Div(g.op.Mul(g.constant(number, "window"), size), count)
+    ends = g.op.Div(g.op.Add(g.op.Mul(g.constant(number + 1, "window"), size), count - 1), count)
+    lengths = g.op.Unsqueeze(g.op.Sub(ends, starts), [1])
+    reach = g.op.Range(0, g.op.ReduceMax(lengths, [0, 1], keepdims=0), 1)
+    index = g.op.Add(g.op.Unsqueeze(starts, [1]), g.op.Min(reach, g.op.Sub(lengths, 1)))
+
+    def shares() -> ir.Value:
+        own = g.cast(g.op.Less(reach, lengths), ir.DataType.FLOAT)
+        return g.op.Div(own, g.cast(lengths, ir.DataType.FLOAT))
+
+    return index, shares
