@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from kerve.compiler.passes.convolve_means import ConvolveMeans
 from kerve.compiler.passes.drop_identities import DropIdentities
 from kerve.compiler.passes.explaining import ExplainedPass
 from kerve.compiler.passes.fold_affine import FoldAffine
@@ -49,6 +50,7 @@ def _pipeline() -> list[ir.passes.PassBase]:
         MergeViews(transposes=True),
         FoldAffine(),
         FusePads(),
+        ConvolveMeans(),
         # tidy up
         common.RemoveUnusedNodesPass(),
         common.RemoveUnusedOpsetsPass(),
