@@ -70,8 +70,8 @@ class CompileOptions(VerifyOptions):
     loss: tuple[str, ...] = option(
         (),
         help="Loss to evaluate by, in the place of what the source was compiled with: a name of keras.losses "
-        "or of --import, with arguments, as 'SparseCategoricalCrossentropy(from_logits=True)'; behind OUTPUT= "
-        "where there are several outputs.",
+        "or of --import, with arguments, as 'SparseCategoricalCrossentropy(from_logits=True)'; behind "
+        "OUTPUT= where there are several outputs.",
     )
     metric: tuple[str, ...] = option(
         (), help="Metric to evaluate by, given as --loss is: 'accuracy', 'AUC(curve=\"PR\")'."

@@ -112,6 +112,20 @@ def test_options_name_what_a_model_without_a_loss_is_evaluated_by(compiled: Any,
     equal(found, model.evaluate(rows, y, verbose=0, return_dict=True))
 
 
+def test_the_same_model_gives_the_same_evaluation(tmp_path: Path) -> None:
+    from kerve.compiler import compile_model
+
+    x = layers.Input((6,), name="x")
+    model = keras.Model(x, layers.Dense(3, activation="softmax", name="y")(x))
+    model.compile(
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy", keras.metrics.MeanIoU(3, sparse_y_pred=False)],
+    )
+    first, second = (compile_model(model, repository=tmp_path, name="m").path for _ in range(2))
+    for name in ("evaluate.onnx", "results.onnx", "manifest.json"):
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
+
+
 def test_a_loss_that_is_not_known_is_an_error(compiled: Any) -> None:
     model = keras.Sequential([layers.Input((6,), name="x"), layers.Dense(3, name="y")])
     with pytest.raises(LoadError, match=r"'nonsense' is none of keras\.losses"):

@@ -1,6 +1,7 @@
 """A served model is evaluated over gRPC, on each transport; the numbers are Keras's."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -27,8 +28,13 @@ X, CLASSES, NUMBERS, WEIGHTS = (ROWS[name] for name in ("x", "classes", "numbers
 
 
 @pytest.fixture(scope="module", params=TRANSPORTS)
-def client(request: Any, serve: Callable[..., AbstractContextManager[Any]]) -> Iterator[Client]:
-    with serve(HERE / "models", "--transport", request.param) as running, Client(running.address) as client:
+def client(
+    request: Any,
+    serve: Callable[..., AbstractContextManager[Any]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Client]:
+    repository = shutil.copytree(HERE / "models", tmp_path_factory.mktemp("served") / "models")
+    with serve(repository, "--transport", request.param) as running, Client(running.address) as client:
         yield client
 
 
@@ -134,6 +140,55 @@ def test_messages_out_of_order_are_refused(client: Client) -> None:
                 list(call(iter(messages)))
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
             assert text in caught.value.details()
+
+
+def stream(**begin: Any) -> Iterator[pb.EvaluateRequest]:
+    yield pb.EvaluateRequest(begin=pb.Begin(**begin))
+    for part in (slice(0, 200), slice(200, 300)):
+        batch = encode_batch({"x": ("FP32", X[part]), "y": ("INT64", CLASSES[part])})
+        yield pb.EvaluateRequest(batch=batch)
+
+
+def test_versions_are_compared_on_one_stream(client: Client) -> None:
+    with grpc.insecure_channel(client.address) as channel:
+        call = rpc.calls(channel, SERVICE)["Compare"]
+        (answer,) = call(stream(model="classifier", versions=["", "2"]))
+        assert [each.rows for each in answer.results] == [300, 300]
+        (difference,) = answer.differences
+        assert difference.agreement == {"y": 1.0}
+        assert not difference.disagreeing_rows
+        (interval,) = difference.intervals
+        assert (interval.metric, interval.low, interval.high) == ("accuracy", 0.0, 0.0)
+        with pytest.raises(grpc.RpcError, match="two versions or more"):
+            list(call(stream(model="classifier")))
+
+
+def test_finished_evaluations_are_kept_and_cut_ones_are_not(client: Client) -> None:
+    with grpc.insecure_channel(client.address) as channel:
+        calls = rpc.calls(channel, SERVICE)
+        before = len(calls["ListEvaluations"](pb.ListEvaluationsRequest(model="classifier")).records)
+
+        def cut() -> Iterator[pb.EvaluateRequest]:
+            yield from stream(model="classifier")
+            raise OSError("the line is dead")
+
+        with pytest.raises(grpc.RpcError):
+            list(calls["Evaluate"](cut()))
+        list(calls["Evaluate"](stream(model="classifier")))
+        list(calls["Evaluate"](stream(model="classifier")))
+        records = calls["ListEvaluations"](pb.ListEvaluationsRequest(model="classifier")).records
+    assert len(records) == before + 2
+    newest, older = records[:2]
+    assert newest.id > older.id
+    assert newest.data_fingerprint == older.data_fingerprint
+    assert newest.results.rows == 300
+    assert newest.results.version == "2"
+
+
+def test_a_server_without_labels_promotes_nothing(client: Client) -> None:
+    with grpc.insecure_channel(client.address) as channel, pytest.raises(grpc.RpcError) as caught:
+        rpc.calls(channel, SERVICE)["Promote"](pb.PromoteRequest(model="classifier", version="2", label="a"))
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_the_command_prints_one_json_object(client: Client, tmp_path: Path) -> None:

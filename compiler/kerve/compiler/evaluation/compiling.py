@@ -63,8 +63,17 @@ def compile_evaluation(judged: Judged, objective: Objective, folder: Path) -> Ev
     What cannot be expressed or proven is left out, and a warning says what and why: a metric, the sample
     weights, or everything.
     """
-    if reason := _impossible(judged):
-        return Evaluated(None, (f"the model cannot be evaluated by the server: {reason}",))
+    reason = _impossible(judged)
+    if not reason:
+        try:
+            return _compiled(judged, objective, folder)
+        except Exception as error:  # noqa: BLE001  # losses and metrics are the author's code
+            reason = _one_line(error)
+    return Evaluated(None, (f"the model cannot be evaluated by the server: {reason}",))
+
+
+def _compiled(judged: Judged, objective: Objective, folder: Path) -> Evaluated:
+    """Try what the labels may look like; raises the error of the likeliest guess when none can be proven."""
     outputs = list(judged.model.graph.outputs)[: len(keras.tree.flatten(judged.lowered.outputs))]
     labels = {} if judged.user is None else judged.user[1]
     results: list[Any] = []
@@ -82,7 +91,8 @@ def compile_evaluation(judged: Judged, objective: Objective, folder: Path) -> Ev
                 _LOG.debug("evaluation with %s", targets, exc_info=True)
                 told = isinstance(error, ConversionError) and not isinstance(first, ConversionError)
                 first = error if first is None or told else first
-    return Evaluated(None, (f"the model cannot be evaluated by the server: {_one_line(first)}",))
+    assert first is not None
+    raise first
 
 
 def _impossible(judged: Judged) -> str:

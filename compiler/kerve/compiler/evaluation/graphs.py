@@ -88,8 +88,11 @@ def lower(
         metric.reset_state()
     states = _declared(trainer)
     initial = [each.initial for each in states]
-    update, warnings = step.lower(states, ranks if weighted else None)
-    results, reported = _results(trainer, states, opset)
+    try:
+        update, warnings = step.lower(states, ranks if weighted else None)
+        results, reported = _results(trainer, states, opset)
+    except Restart as found:
+        raise _foreign(found) from None
     for graph in (update, results):
         _drop_unused(graph, keep=STATE)
     names = [(each.input, each.output) for each in states]
@@ -124,11 +127,14 @@ class _Step:
 
     def ranks(self) -> dict[str, int]:
         """Run once to build the metrics, and return the rank of the values that each output's loss weighs."""
+        declared: list[StateVariable] | None = None
         while True:
+            before, declared = declared, _declared(self.trainer)
             try:
-                self.lower(_declared(self.trainer), None)
-            except Restart as found:
-                self._require_declarable(found)
+                self.lower(declared, None)
+            except Restart as found:  # metrics that make their variables when they see the first rows
+                if before is not None and len(declared) == len(before):
+                    raise _foreign(found) from None
                 continue
             return {
                 target.output: self._loss_ranks.get(index, 0) for index, target in enumerate(self.targets)
@@ -212,13 +218,6 @@ class _Step:
         g.graph.inputs.append(value)
         return Symbol(value)
 
-    def _require_declarable(self, found: Restart) -> None:
-        """Give up on a variable that is no metric's, and on one that was declared."""
-        if not any(found.variable is each for each in _variables(self.trainer)):
-            raise ConversionError(
-                f"evaluating changes the variable {found.variable.path}, which belongs to no metric"
-            ) from None
-
     @contextmanager
     def _watched_ranks(self, given: Sequence[Symbol]) -> Iterator[None]:
         """Note the rank of what each loss is before it is weighted and reduced."""
@@ -243,6 +242,12 @@ class _Step:
             mock.patch.object(losses, "reduce_weighted_values", reduced),
         ):
             yield
+
+
+def _foreign(found: Restart) -> ConversionError:
+    return ConversionError(
+        f"evaluating changes the variable {found.variable.path}, which belongs to no metric"
+    )
 
 
 def _weights_shape(target: Target, ranks: dict[str, int]) -> list[Any]:

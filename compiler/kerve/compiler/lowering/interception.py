@@ -54,6 +54,9 @@ _REFLECTED_OPERATORS: dict[str, Callable[..., Any]] = {
     "__rmatmul__": keras.ops.matmul,
 }
 
+#: Operations that authors give a list of tensors, as `ops.sum([loss, penalty])`.
+_REDUCTIONS = frozenset({"Max", "Mean", "Min", "Prod", "Sum"})
+
 _ONE_AT_A_TIME = threading.RLock()
 
 
@@ -110,10 +113,17 @@ def _forward(function: Callable[..., Any]) -> Callable[..., Any]:
 def _symbolic_call(g: Lowering, original: Callable[..., Any]) -> Callable[..., Any]:
     def symbolic_call(operation: keras.Operation, *args: Any, **kwargs: Any) -> Any:
         if symbols_in((args, kwargs)) or symbols_of(operation):
-            return g.lower(operation, args, kwargs)
+            return g.lower(operation, _stacked(operation, args), kwargs)
         return original(operation, *args, **kwargs)
 
     return symbolic_call
+
+
+def _stacked(operation: keras.Operation, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A list of tensors that is reduced is one tensor to TensorFlow."""
+    if type(operation).__name__ in _REDUCTIONS and args and isinstance(args[0], list | tuple):
+        return (keras.ops.stack(list(args[0])), *args[1:])
+    return args
 
 
 def _regularized(g: Lowering, symbolic_call: Callable[..., Any]) -> Callable[..., Any]:
