@@ -64,7 +64,7 @@ def _evaluated(
         part = {name: array[begin : begin + size] for name, array in inputs.items()}
         names = [value.name for value in model.get_outputs()]
         computed = dict(zip(names, model.run(names, part), strict=True))
-        feeds = {taken: part[name] for taken, name in described.inputs.items()}
+        feeds: dict[str, Any] = {taken: part[name] for taken, name in described.inputs.items()}
         for target in described.targets:
             prediction = computed[target.output]
             feeds[target.predictions_input] = prediction

@@ -26,7 +26,7 @@ class Accumulated:
     """How one state variable grows."""
 
     name: str
-    merge: StateSpec.Merge
+    merge: StateSpec.Merge.ValueType
     dtype: ir.DataType
 
 
@@ -50,7 +50,7 @@ def _accumulate(graph: ir.Graph, before: ir.Value, after: ir.Value, states: Coll
         parts = _parts(after, before, operator)
         if parts is None or any(_depends(part, states) for part in parts):
             continue
-        if merge is StateSpec.SUM:
+        if merge == StateSpec.SUM:
             _widen(graph, before, after, parts)
             dtype = widened(dtype)
         return Accumulated(name, merge, dtype)

@@ -6,6 +6,7 @@ results   state -> the numbers of `evaluate`
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -24,8 +25,9 @@ from kerve.compiler.evaluation.accumulation import Accumulated, accumulate
 from kerve.compiler.evaluation.logits import Logits, offered, restored
 from kerve.compiler.evaluation.objective import Trainer
 from kerve.compiler.evaluation.targets import Target
-from kerve.compiler.lowering import HANDLERS, Lowered, Lowering, StateVariable, signature
+from kerve.compiler.lowering import HANDLERS, Lowered, StateVariable, signature
 from kerve.compiler.lowering.interception import intercept
+from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.state import Restart, State, distinct
 from kerve.compiler.lowering.symbol import Symbol
 from kerve.compiler.passes import optimize
@@ -267,9 +269,8 @@ def _named_failures(trainer: Trainer) -> Iterator[None]:
 
     def update_state(self: Any, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         for metric in self.metrics:
-            _of_metric(
-                trainer, metric, lambda m=metric: m.update_state(y_true, y_pred, sample_weight=sample_weight)
-            )
+            update = functools.partial(metric.update_state, y_true, y_pred, sample_weight=sample_weight)
+            _of_metric(trainer, metric, update)
 
     with mock.patch.object(compile_utils.MetricsList, "update_state", update_state):
         yield

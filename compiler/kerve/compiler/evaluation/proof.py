@@ -169,7 +169,8 @@ def _restored(prediction: NDArray[Any]) -> NDArray[Any]:
     if prediction.dtype.kind != "f":
         return prediction
     rest = np.maximum(1 - prediction, 1e-30) if prediction.shape[-1:] == (1,) else np.float32(1)
-    return (np.log(np.maximum(prediction, 1e-30)) - np.log(rest)).astype(prediction.dtype)
+    logits: NDArray[Any] = np.log(np.maximum(prediction, 1e-30)) - np.log(rest)
+    return logits.astype(prediction.dtype)
 
 
 def label(

@@ -111,7 +111,7 @@ def _output(reported: Reported, targets: Sequence[Target]) -> str:
     return max(matches, key=len, default="")
 
 
-def _direction(reported: Reported) -> Evaluation.Direction:
+def _direction(reported: Reported) -> Evaluation.Direction.ValueType:
     if reported.key == "loss" or reported.key.endswith("_loss"):
         return Evaluation.LOWER_IS_BETTER
     direction = (

@@ -145,9 +145,13 @@ def _activity_loss(regularizer: Callable[..., Any], output: Symbol) -> Any:
     return keras.ops.divide_no_nan(loss, rows)
 
 
+def _itself(loss: Any) -> Any:
+    return loss
+
+
 def _add_loss(g: Lowering) -> Callable[..., Any]:
     def add_loss(_: keras.Layer, loss: Any) -> None:
-        g.losses.extend((lambda x=x: x) for x in keras.tree.flatten(loss))
+        g.losses.extend(functools.partial(_itself, each) for each in keras.tree.flatten(loss))
 
     return add_loss
 
