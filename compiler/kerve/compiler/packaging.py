@@ -41,8 +41,8 @@ __all__ = [
     "save_model",
     "signature_of",
     "state_of",
-    "toolchain",
     "tensor_spec",
+    "toolchain",
     "verification_of",
 ]
 
