@@ -70,6 +70,8 @@ def build(
             progress.detail = f"{options.precision}, largest drop {reduced.worst:.2g}"
 
     evaluated = Evaluated(None, ())
+    if not isinstance(origin, KerasSource) and (options.loss or options.metric):
+        evaluated = Evaluated(None, ("--loss and --metric are of no use: the source is no Keras model",))
     judged, objective = _judged(origin, lowered, model, verified, options, custom_objects)
     if judged is not None and objective is not None:
         with stage("evaluation", listener) as progress:

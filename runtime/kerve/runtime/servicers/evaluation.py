@@ -146,7 +146,9 @@ class Stream:
             batch = batch_of(request)
             arrays, datatypes = decode_batch(batch)
             answers = [run.add(arrays, datatypes) for run in self.runs]
-            self.fingerprint.update(batch.SerializeToString(deterministic=True))
+            for tensor in batch.tensors:
+                self.fingerprint.update(f"{tensor.name} {tensor.datatype} {list(tensor.shape)}\n".encode())
+                self.fingerprint.update(tensor.contents)
             if not context.is_active():
                 break
             if complete := [each for each in answers if each is not None]:
