@@ -278,7 +278,7 @@ class Client:
             evaluation_client.requests(begin, self._signature(name, chosen[0], timeout), x, y, sample_weight)
         )
         final: list[Evaluated] = []
-        stream = self._evaluation["Evaluate"](messages, timeout=timeout)
+        stream = self._evaluation["Evaluate"](messages, timeout=timeout, metadata=self._metadata)
         try:
             for response in stream:
                 result = evaluation_client.decode(response.results)

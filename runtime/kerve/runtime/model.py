@@ -106,7 +106,9 @@ def load(artifact: Artifact, *, threads: int, settings: Settings | None = None) 
     settings = settings or Settings()
     refuse_unsupported(settings.config, artifact.path.parent)
     artifact.check_files()
-    model = Model(artifact, Session(artifact.model_file, threads=threads, hidden=artifact.hidden), settings.config)
+    model = Model(
+        artifact, Session(artifact.model_file, threads=threads, hidden=artifact.hidden), settings.config
+    )
     model.check_golden()
     model.warm_up(warm_sizes(settings))
     return model

@@ -185,10 +185,16 @@ def test_finished_evaluations_are_kept_and_cut_ones_are_not(client: Client) -> N
     assert newest.results.version == "2"
 
 
-def test_a_server_without_labels_promotes_nothing(client: Client) -> None:
-    with grpc.insecure_channel(client.address) as channel, pytest.raises(grpc.RpcError) as caught:
-        rpc.calls(channel, SERVICE)["Promote"](pb.PromoteRequest(model="classifier", version="2", label="a"))
-    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+def test_a_label_moves_if_the_requirements_hold(client: Client) -> None:
+    client.evaluate("classifier", X, CLASSES)
+    with grpc.insecure_channel(client.address) as channel:
+        promote = rpc.calls(channel, SERVICE)["Promote"]
+        for requirement, promoted in (("accuracy > 2", False), ("accuracy >= 0", True)):
+            request = pb.PromoteRequest(
+                model="classifier", version="2", label="stable", requirements=[requirement]
+            )
+            assert promote(request).promoted == promoted
+    assert client.evaluate("classifier", X, CLASSES, version="stable").version == "2"
 
 
 def test_the_command_prints_one_json_object(client: Client, tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ import click
 import numpy as np
 
 from kerve.cli import options as cli
-from kerve.runtime.client import Client
+from kerve.cli.tables import print_table
+from kerve.runtime.commands.connection import Connection
 from kerve.runtime.commands.predict import read_arrays
-from kerve.runtime.commands.tables import print_table
 from kerve.runtime.datatypes import Array
 from kerve.runtime.evaluation.client import Evaluated
 
@@ -24,7 +24,7 @@ INTERVAL = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(Connection):
     """What `kerve evaluate` takes."""
 
     name: str = cli.argument(help="Name of the served model.")
@@ -40,7 +40,6 @@ class Options:
         type=click.IntRange(min=1),
         help="As in model.evaluate(): the rows of a step, on which some losses depend (a sum, a mask).",
     )
-    address: str = cli.option("127.0.0.1:8001", help="Host and port of the server.")
     json: bool = cli.option(False, help="Print one JSON object instead of a table.")
     timeout: float | None = cli.option(None, help="Seconds to wait for the results.")
 
@@ -49,7 +48,7 @@ class Options:
 def command(options: Options) -> None:
     """Compute a served model's loss and metrics on labelled data, as model.evaluate() does."""
     arrays = read_arrays(options.data)
-    with Client(options.address) as client:
+    with options.connect() as client:
         info = client.metadata(options.name, version=next(iter(options.version), ""), timeout=options.timeout)
         inputs = info.signature.inputs
         if len(inputs) == 1 and "x" in arrays and inputs[0].name not in arrays:
