@@ -33,6 +33,10 @@ SUBCOMMANDS = {
     "unload": Subcommand("kerve.runtime.commands.unload:command", "Take a model out of service."),
     "stats": Subcommand("kerve.runtime.commands.stats:command", "Show what a server has done."),
     "bench": Subcommand("kerve.runtime.commands.bench:command", "Measure a served model."),
+    "evaluate": Subcommand(
+        "kerve.runtime.commands.evaluate:command",
+        "Compute a served model's loss and metrics on labelled data.",
+    ),
     "inspect": Subcommand(
         "kerve.runtime.commands.inspect:command", "Show what an artifact takes, gives and holds."
     ),

@@ -10,6 +10,7 @@ import click
 
 from kerve.cli.options import EXISTING_FILE, FOLDER, option
 from kerve.compiler import budgets
+from kerve.compiler.evaluation import identifiers
 from kerve.compiler.sources.options import LoadOptions
 
 __all__ = ["DEFAULT_OPSET", "CompileOptions", "Precision", "VerifyOptions"]
@@ -66,6 +67,15 @@ class CompileOptions(VerifyOptions):
         "another class is chosen, or the relative RMS error of other outputs. Defaults for accuracy, choices "
         f"and error: {budgets.describe()}.",
     )
+    loss: tuple[str, ...] = option(
+        (),
+        help="Loss to evaluate by, in the place of what the source was compiled with: a name of keras.losses "
+        "or of --import, with arguments, as 'SparseCategoricalCrossentropy(from_logits=True)'; behind "
+        "OUTPUT= where there are several outputs.",
+    )
+    metric: tuple[str, ...] = option(
+        (), help="Metric to evaluate by, given as --loss is: 'accuracy', 'AUC(curve=\"PR\")'."
+    )
     explain: bool = option(
         False, help="Say what each optimization pass did, and why it left alone what it did not rewrite."
     )
@@ -74,6 +84,8 @@ class CompileOptions(VerifyOptions):
     )
 
     def __post_init__(self) -> None:
+        for each in (*self.loss, *self.metric):
+            identifiers.parse(each)
         if self.precision == "int4-weights" and self.opset < _OLDEST_OPSET_INT4:
             raise ValueError(
                 f"int4-weights needs operator set {_OLDEST_OPSET_INT4} or newer, got --opset {self.opset}"

@@ -41,6 +41,7 @@ __all__ = [
     "save_model",
     "signature_of",
     "state_of",
+    "tensor_spec",
     "toolchain",
     "verification_of",
 ]
@@ -77,16 +78,16 @@ _TOOLS = ("kerve", "keras", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscri
 _TENSORFLOWS = ("tensorflow", "tensorflow-cpu")
 
 
-def save_model(model: ir.Model, folder: Path) -> Path:
-    """Write `model.onnx`, with the weights beside it when they are large; returns its path."""
-    path = folder / MODEL_FILE
+def save_model(model: ir.Model, folder: Path, name: str = MODEL_FILE) -> Path:
+    """Write an ONNX file, with the weights beside it when they are large; returns its path."""
+    path = folder / name
     weights = sum(
         value.const_value.nbytes
         for value in model.graph.initializers.values()
         if value.const_value is not None
     )
     if weights > _EXTERNAL_ABOVE_BYTES:
-        ir.save(model, path, external_data=_DATA_FILE, size_threshold_bytes=_EXTERNAL_TENSOR_BYTES)
+        ir.save(model, path, external_data=f"{name}.data", size_threshold_bytes=_EXTERNAL_TENSOR_BYTES)
     else:
         ir.save(model, path)
     return path
@@ -150,8 +151,8 @@ def save_manifest(manifest: Manifest, folder: Path) -> None:
 
 def signature_of(model: ir.Model) -> Signature:
     """Describe what the graph takes and gives."""
-    inputs = [_tensor_spec(value) for value in model.graph.inputs]
-    outputs = [_tensor_spec(value) for value in model.graph.outputs]
+    inputs = [tensor_spec(value) for value in model.graph.inputs]
+    outputs = [tensor_spec(value) for value in model.graph.outputs]
     bases = bases_of(model)
     for spec in outputs:
         spec.random = bases[spec.name].drawn
@@ -168,7 +169,7 @@ def state_of(model: ir.Model, state: Iterable[StateVariable]) -> list[StateSpec]
         StateSpec(
             input=each.input,
             output=each.output,
-            spec=_tensor_spec(inputs[each.input]),
+            spec=tensor_spec(inputs[each.input]),
             initial=np.ascontiguousarray(each.initial).tobytes(),
         )
         for each in state
@@ -206,7 +207,8 @@ def _rounded(error: float) -> float:
     return float(f"{error:.3g}")
 
 
-def _tensor_spec(value: ir.Value) -> TensorSpec:
+def tensor_spec(value: ir.Value) -> TensorSpec:
+    """Describe one input or output of a graph."""
     assert value.dtype is not None
     assert value.shape is not None
     return TensorSpec(

@@ -13,11 +13,17 @@ import onnx_ir as ir
 from kerve.artifact.v1 import manifest_pb2
 from kerve.compiler import packaging, precision, sources
 from kerve.compiler.errors import VerificationError
+from kerve.compiler.evaluation.chosen import chosen
+from kerve.compiler.evaluation.compiling import Evaluated, Judged, compile_evaluation
+from kerve.compiler.evaluation.objective import Objective
+from kerve.compiler.lowering import Lowered
 from kerve.compiler.options import CompileOptions, VerifyOptions
 from kerve.compiler.passes import optimize
+from kerve.compiler.precision.data import labels_in
 from kerve.compiler.progress import Listener, stage
 from kerve.compiler.report import save_report
-from kerve.compiler.sources.base import Source
+from kerve.compiler.sources import custom
+from kerve.compiler.sources.base import KerasSource, Source
 from kerve.compiler.verification import Divergence, Reference, Verified, diagnose, failures, from_file, verify
 from kerve.compiler.watching import observer
 
@@ -63,6 +69,15 @@ def build(
             model, verified = reduced.model, reduced.verified
             progress.detail = f"{options.precision}, largest drop {reduced.worst:.2g}"
 
+    evaluated = Evaluated(None, ())
+    if not isinstance(origin, KerasSource) and (options.loss or options.metric):
+        evaluated = Evaluated(None, ("--loss and --metric are of no use: the source is no Keras model",))
+    judged, objective = _judged(origin, lowered, model, verified, options, custom_objects)
+    if judged is not None and objective is not None:
+        with stage("evaluation", listener) as progress:
+            evaluated = compile_evaluation(judged, objective, folder)
+            progress.detail = _metrics(evaluated)
+
     with stage("package", listener) as progress:
         signature = packaging.signature_of(model)
         packaging.save_golden(verified, signature, folder)
@@ -76,7 +91,13 @@ def build(
             reduction=None if reduced is None else reduced.record,
             verification=packaging.verification_of(verified.checks),
             state=packaging.state_of(model, lowered.state),
-            warnings=[*origin.warnings, *lowered.warnings, *(reduced.warnings if reduced else ())],
+            evaluation=evaluated.record,
+            warnings=[
+                *origin.warnings,
+                *lowered.warnings,
+                *(reduced.warnings if reduced else ()),
+                *evaluated.warnings,
+            ],
         )
         save_report(model, manifest, folder)
         packaging.save_manifest(manifest, folder)
@@ -129,6 +150,35 @@ def _require_same_names(model: ir.Model, of_source: ir.Model) -> None:
                 f"the artifact's {what} are {', '.join(got)}, the source's are {', '.join(want)}; "
                 "it was compiled from another model"
             )
+
+
+def _judged(
+    origin: Source,
+    lowered: Lowered,
+    model: ir.Model,
+    verified: Verified,
+    options: CompileOptions,
+    custom_objects: Mapping[str, Any] | None,
+) -> tuple[Judged | None, Objective | None]:
+    """Return what an evaluation is compiled from, as far as there is one."""
+    if not isinstance(origin, KerasSource):
+        return None, None
+    named = options.loss or options.metric
+    compiled = Objective.of(origin.model, adds_losses=lowered.judged_by_inputs)
+    own = custom.objects(options.import_, custom_objects) if named else {}
+    objective = chosen(compiled, options.loss, options.metric, own)
+    user = None
+    if options.data is not None:
+        dataset = from_file(model, options.data)
+        user = (dataset, labels_in(model, options.data, dataset))
+    like = verified.answered[0].dataset
+    return Judged(origin, lowered, model, like, user), objective
+
+
+def _metrics(evaluated: Evaluated) -> str:
+    if evaluated.record is None:
+        return "none; see the warnings"
+    return ", ".join(metric.name for metric in evaluated.record.metrics)
 
 
 def _verify(model: ir.Model, path: Path, reference: Reference, data: Path | None) -> Verified:

@@ -52,6 +52,12 @@ class Artifact:
         return self.manifest.name if self.manifest else self.path.resolve().parent.name
 
     @cached_property
+    def hidden(self) -> tuple[str, ...]:
+        """Values within the prediction graph, no outputs of it, that an evaluation asks for."""
+        targets = self.manifest.evaluation.targets if self.manifest else ()
+        return tuple(dict.fromkeys(target.logits for target in targets if target.logits))
+
+    @cached_property
     def signature(self) -> Signature | None:
         """The signature that the manifest declares."""
         return signature_from(self.manifest.signature) if self.manifest else None

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -11,11 +11,14 @@ import grpc
 import numpy as np
 from numpy.typing import ArrayLike
 
+from kerve.evaluation.v1 import evaluation_pb2
 from kerve.inference import grpc_service_pb2 as pb
 from kerve.runtime import rpc
 from kerve.runtime.datatypes import Array
 from kerve.runtime.errors import Code, InvalidArgumentError, ServingError, error_for
-from kerve.runtime.protocol import oip_client
+from kerve.runtime.evaluation import client as evaluation_client
+from kerve.runtime.evaluation.client import Data, Evaluated, Progress
+from kerve.runtime.protocol import evaluation, oip_client
 from kerve.runtime.protocol.oip import SERVICE
 from kerve.runtime.protocol.status import decode_retry_after
 from kerve.runtime.signature import Signature, check_inputs, check_outputs
@@ -90,6 +93,7 @@ class Client:
         else:
             self._channel = grpc.secure_channel(address, credentials, OPTIONS)
         self._calls = rpc.calls(self._channel, SERVICE)
+        self._evaluation = rpc.calls(self._channel, evaluation.SERVICE)
         self._signatures: dict[tuple[str, str], Signature] = {}
 
     def __enter__(self) -> Self:
@@ -215,6 +219,80 @@ class Client:
         alone = len(joined) == 1 and not isinstance(inputs, Mapping)
         return next(iter(joined.values())) if alone else joined
 
+    def evaluate(
+        self,
+        name: str,
+        x: Any,
+        y: Data | None = None,
+        sample_weight: Data | None = None,
+        *,
+        version: str = "",
+        metrics: Collection[str] = (),
+        batch_size: int = 0,
+        interval: float = 0.0,
+        progress: Progress | None = None,
+        timeout: float | None = None,
+    ) -> Evaluated:
+        """Return loss and metrics on labelled rows, as `model.evaluate(x, y, sample_weight)` does.
+
+        `x` is what the model takes: an array, or arrays by name (labels and `sample_weight` may be among
+        them); or a generator or dataset of batches `(x, y)` or `(x, y, sample_weight)`. `y` and
+        `sample_weight` are arrays, by output where there are several. `batch_size` matters as in Keras, for
+        losses that depend on it; 0 is its 32. `progress` is called with running results every `interval`
+        seconds, and with the final ones.
+        """
+        (result,) = self.evaluate_versions(
+            name,
+            x,
+            y,
+            sample_weight,
+            versions=[version],
+            metrics=metrics,
+            batch_size=batch_size,
+            interval=interval,
+            progress=progress,
+            timeout=timeout,
+        )
+        return result
+
+    def evaluate_versions(
+        self,
+        name: str,
+        x: Any,
+        y: Data | None = None,
+        sample_weight: Data | None = None,
+        *,
+        versions: Sequence[str] = (),
+        metrics: Collection[str] = (),
+        batch_size: int = 0,
+        interval: float = 0.0,
+        progress: Progress | None = None,
+        timeout: float | None = None,
+    ) -> list[Evaluated]:
+        """Evaluate several versions on one stream of rows, in the order in which they are given."""
+        chosen = list(versions) or [""]
+        begin = evaluation_pb2.Begin(
+            model=name, versions=chosen, metrics=metrics, batch_size=batch_size, interval=interval
+        )
+        messages = Remembering(
+            evaluation_client.requests(begin, self._signature(name, chosen[0], timeout), x, y, sample_weight)
+        )
+        final: list[Evaluated] = []
+        stream = self._evaluation["Evaluate"](messages, timeout=timeout, metadata=self._metadata)
+        try:
+            for response in stream:
+                result = evaluation_client.decode(response.results)
+                if progress is not None:
+                    progress(result)
+                if result.final:
+                    final.append(result)
+        except grpc.RpcError as error:
+            if messages.failure is not None:  # the data failed, and with it the stream
+                raise messages.failure from error
+            self._signatures.clear()
+            raise from_rpc_error(error, self.address) from error
+        return final
+
     def _prepare(
         self, name: str, version: str, inputs: Inputs, outputs: Collection[str] | None, timeout: float | None
     ) -> tuple[Signature, dict[str, Array]]:
@@ -283,6 +361,26 @@ def statistics_from(message: pb.ModelStatistics) -> ModelStatistics:
         queue_ns=stats.queue.ns,
         compute_ns=sum(part.ns for part in (stats.compute_input, stats.compute_infer, stats.compute_output)),
     )
+
+
+class Remembering:
+    """An iterator that keeps what it failed with: gRPC says only that it did."""
+
+    def __init__(self, inner: Iterator[Any]) -> None:
+        self._inner = inner
+        self.failure: Exception | None = None
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            return next(self._inner)
+        except StopIteration:
+            raise
+        except Exception as error:
+            self.failure = error
+            raise
 
 
 def from_rpc_error(error: Any, address: str) -> ServingError:

@@ -34,12 +34,15 @@ class Model:
         self._outputs = tuple(spec.name for spec in self.signature.outputs)
 
     def run(self, inputs: Mapping[str, Array], requested: Collection[str] | None = None) -> dict[str, Array]:
-        """Return the requested outputs (None: all), in the signature's order.
+        """Return the requested outputs (None: all), in the signature's order, and hidden values behind them.
 
         `inputs` fit the signature; this is not checked again. A batch without rows gives outputs without
         rows.
         """
-        outputs = [name for name in self._outputs if requested is None or name in requested]
+        if requested is None:
+            outputs = list(self._outputs)
+        else:
+            outputs = [name for name in (*self._outputs, *self.artifact.hidden) if name in requested]
         if self.signature.batched and any(len(array) == 0 for array in inputs.values()):
             # Many operators refuse an empty batch: the shapes are those of one row of zeros.
             one_row = {name: zeros(array, (1, *array.shape[1:])) for name, array in inputs.items()}
@@ -103,7 +106,9 @@ def load(artifact: Artifact, *, threads: int, settings: Settings | None = None) 
     settings = settings or Settings()
     refuse_unsupported(settings.config, artifact.path.parent)
     artifact.check_files()
-    model = Model(artifact, Session(artifact.model_file, threads=threads), settings.config)
+    model = Model(
+        artifact, Session(artifact.model_file, threads=threads, hidden=artifact.hidden), settings.config
+    )
     model.check_golden()
     model.warm_up(warm_sizes(settings))
     return model

@@ -13,17 +13,21 @@ from grpc_health.v1.health_pb2 import HealthCheckResponse
 from kerve.runtime import rpc
 from kerve.runtime.catalog import Catalog
 from kerve.runtime.errors import ArtifactError, UnavailableError
+from kerve.runtime.evaluation.history import FILE as HISTORY_FILE
+from kerve.runtime.evaluation.history import History
 from kerve.runtime.gateway import Gateway
 from kerve.runtime.lifecycle.manager import ControlMode, ModelManager
 from kerve.runtime.lifecycle.poller import Poller
 from kerve.runtime.lifecycle.served import Limits, ServedVersion
 from kerve.runtime.lifecycle.states import State
 from kerve.runtime.logs import LogControl
-from kerve.runtime.protocol import oip, tfs
+from kerve.runtime.model import Model
+from kerve.runtime.protocol import evaluation, oip, tfs
 from kerve.runtime.repository import Repository
 from kerve.runtime.security.permissions import Permission
 from kerve.runtime.security.tls import Certificates
 from kerve.runtime.security.tokens import Authority, Tokens
+from kerve.runtime.servicers.evaluation import EvaluationServicer
 from kerve.runtime.servicers.model_service import ModelServicer
 from kerve.runtime.servicers.oip import OipServicer
 from kerve.runtime.servicers.prediction import PredictionServicer
@@ -232,6 +236,11 @@ class Server:
         self.manager.refresh()
         self._tell_health()
 
+    def _evaluator(self) -> EvaluationServicer:
+        history = History(self._repositories[0].path / HISTORY_FILE)
+        threads = self._options.limits.threads
+        return EvaluationServicer(Served(self._catalog), history, self.manager, threads=threads)
+
     def _host_services(self, gateway: Gateway) -> None:
         regions = Regions()
         self._transport.add_shared_memory(SharedInferServicer(regions, gateway).ModelInfer)
@@ -245,6 +254,7 @@ class Server:
                 SettingsServicer(self._logs, self._catalog.find),
                 SharedMemoryServicer(regions),
             ),
+            evaluation.SERVICE: (self._evaluator(),),
             tfs.PREDICTION_SERVICE: (PredictionServicer(self._catalog, gateway),),
             tfs.MODEL_SERVICE: (ModelServicer(self.manager),),
         }
@@ -260,3 +270,14 @@ class Server:
         status = HealthCheckResponse.SERVING if self.ready else HealthCheckResponse.NOT_SERVING
         for service in (health.OVERALL_HEALTH, oip.SERVICE.full_name):
             self._health.set(service, status)
+
+
+class Served:
+    """The models of the versions that serve."""
+
+    def __init__(self, catalog: Catalog[ServedVersion]) -> None:
+        self._catalog = catalog
+
+    def find(self, name: str, version: str) -> Model:
+        """Return the model of a version; NotFoundError or UnavailableError without it."""
+        return self._catalog.find(name, version).model

@@ -21,10 +21,15 @@ ORT_ERRORS: tuple[type[Exception], ...] = (
 )
 
 
+# Where the weights of a model that is loaded from memory lie.
+EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
+
+
 class Session:
     """A loaded ONNX model; `run` may be called from several threads and computes without the GIL."""
 
-    def __init__(self, model_file: Path, *, threads: int) -> None:
+    def __init__(self, model_file: Path, *, threads: int, hidden: Sequence[str] = ()) -> None:
+        """Load a file; `hidden` names values within its graph that can be asked for as outputs can."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -32,17 +37,22 @@ class Session:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # Fatal only: what fails is raised here, and logged where it is known whose fault it was.
         options.log_severity_level = 4
+        model: str | bytes = str(model_file)
+        if hidden:
+            model = model_file.read_bytes() + more_outputs(hidden)
+            options.add_session_config_entry(EXTERNAL_FOLDER, str(model_file.parent))
         try:
             self._session: Any = onnxruntime.InferenceSession(
-                str(model_file), options, providers=["CPUExecutionProvider"]
+                model, options, providers=["CPUExecutionProvider"]
             )
         except ORT_ERRORS as error:
             raise ArtifactError(f"{model_file} cannot be loaded by ONNX Runtime: {error}") from error
         # Shared by all runs: the flag in it ends those under way and every later one.
         self._options = onnxruntime.RunOptions()
         self.inputs = tuple(spec(each, model_file) for each in self._session.get_inputs())
-        self.outputs = tuple(spec(each, model_file) for each in self._session.get_outputs())
-        self._datatypes = {each.name: each.datatype for each in (*self.inputs, *self.outputs)}
+        every = tuple(spec(each, model_file) for each in self._session.get_outputs())
+        self.outputs = tuple(each for each in every if each.name not in hidden)
+        self._datatypes = {each.name: each.datatype for each in (*self.inputs, *every)}
         # ONNX Runtime gives NumPy no bfloat16: such models are run on its own values.
         self._run = self._run_values if BF16.name in self._datatypes.values() else self._run_arrays
 
@@ -101,6 +111,24 @@ class Session:
 
     def _from_session(self, name: str, array: Array) -> Array:
         return encoded(array) if self._datatypes[name] == BYTES.name else array
+
+
+def more_outputs(names: Sequence[str]) -> bytes:
+    """Return what makes values of an ONNX model's graph its outputs, when it is put behind the model.
+
+    A message that comes twice in protobuf is merged: ModelProto.graph (7) . GraphProto.output (12) .
+    ValueInfoProto.name (1). ONNX Runtime infers the types.
+    """
+    return b"".join(field(7, field(12, field(1, name.encode()))) for name in names)
+
+
+def field(number: int, contents: bytes) -> bytes:
+    """Return a length-delimited field of protobuf."""
+    length, size = len(contents), bytearray()
+    while length >= 0x80:
+        size.append(length & 0x7F | 0x80)
+        length >>= 7
+    return bytes([number << 3 | 2, *size, length]) + contents
 
 
 def spec(node: Any, model_file: Path) -> TensorSpec:

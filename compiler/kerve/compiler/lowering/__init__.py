@@ -13,7 +13,7 @@ from kerve.compiler.lowering import layers, ops, signature
 from kerve.compiler.lowering.interception import intercept
 from kerve.compiler.lowering.lowering import LAYER_KEY, Lowering
 from kerve.compiler.lowering.registry import Handlers
-from kerve.compiler.lowering.state import Restart, State, StateVariable
+from kerve.compiler.lowering.state import Restart, State, StateVariable, named_by_path
 
 __all__ = ["HANDLERS", "LAYER_KEY", "Lowered", "StateVariable", "lower"]
 
@@ -31,6 +31,8 @@ class Lowered:
     outputs: Any
     #: Variables that the call changes, with the inputs and outputs that carry them.
     state: tuple[StateVariable, ...]
+    #: Whether the call added losses, or its results carry masks: what `evaluate` needs to know of the call.
+    judged_by_inputs: bool
     warnings: tuple[str, ...]
 
 
@@ -54,7 +56,7 @@ def lower(model: keras.Model, *, opset: int = 21, input_signature: Any = None) -
 
 
 def _lower(model: keras.Model, opset: int, inputs: Any, state: list[keras.Variable]) -> Lowered:
-    g = Lowering(opset, HANDLERS, State(state, model.name))
+    g = Lowering(opset, HANDLERS, State(named_by_path(state, model.name)))
     symbols = keras.tree.map_structure(lambda spec: signature.enter(g, spec), inputs)
     with intercept(g):
         results = model(*symbols, training=False)
@@ -66,5 +68,10 @@ def _lower(model: keras.Model, opset: int, inputs: Any, state: list[keras.Variab
         inputs=keras.tree.map_structure(lambda spec: spec.name, inputs),
         outputs=outputs,
         state=tuple(g.state.variables),
+        judged_by_inputs=bool(g.losses) or any(_is_masked(x) for x in keras.tree.flatten(results)),
         warnings=tuple(g.warnings),
     )
+
+
+def _is_masked(x: Any) -> bool:
+    return keras.src.backend.get_keras_mask(x) is not None

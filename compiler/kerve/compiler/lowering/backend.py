@@ -23,7 +23,7 @@ from keras.src.utils.backend_utils import in_tf_graph
 from kerve.compiler.lowering import randomness
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.ops import resampling
-from kerve.compiler.lowering.symbol import symbols_in
+from kerve.compiler.lowering.symbol import Symbol, symbols_in
 
 __all__ = ["LOOPS", "replacements"]
 
@@ -66,6 +66,7 @@ def _redirected(
     calls: list[tuple[int, ...]] = []
 
     def redirected(*args: Any, **kwargs: Any) -> Any:
+        args, kwargs = _read(g, (args, kwargs))
         symbols = symbols_in((args, kwargs))
         if not symbols:
             return function(*args, **kwargs)
@@ -81,6 +82,13 @@ def _redirected(
             calls.pop()
 
     return redirected
+
+
+def _read(g: Lowering, arguments: Any) -> Any:
+    """Put symbols in the place of variables that are state."""
+    if not g.state.variables:
+        return arguments
+    return keras.tree.map_structure(lambda x: Symbol(g.state.read(x)) if g.state.holds(x) else x, arguments)
 
 
 def _always(g: Lowering, make: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,6 +7,7 @@ calls on our symbols are lowered instead and nothing is recorded: the source mod
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -53,6 +54,9 @@ _REFLECTED_OPERATORS: dict[str, Callable[..., Any]] = {
     "__rmatmul__": keras.ops.matmul,
 }
 
+#: Operations that authors give a list of tensors, as `ops.sum([loss, penalty])`.
+_REDUCTIONS = frozenset({"Max", "Mean", "Min", "Prod", "Sum"})
+
 _ONE_AT_A_TIME = threading.RLock()
 
 
@@ -72,10 +76,10 @@ def intercept(g: Lowering) -> Iterator[None]:
 
 
 def _replacements(g: Lowering) -> Iterator[tuple[object, str, object]]:
-    for owner in (keras.Operation, keras.Layer):
-        yield owner, "symbolic_call", _symbolic_call(g, owner.symbolic_call)
+    yield keras.Operation, "symbolic_call", _symbolic_call(g, keras.Operation.symbolic_call)
+    yield keras.Layer, "symbolic_call", _regularized(g, _symbolic_call(g, keras.Layer.symbolic_call))
     yield layer_module, "Node", lambda **_: None
-    yield keras.Layer, "add_loss", lambda *_: None
+    yield keras.Layer, "add_loss", _add_loss(g)
     yield keras.Variable, "assign", _assign(g)
     for name, operation in _VARIABLE_OPERATORS.items():
         yield keras.Variable, name, _operator(g, getattr(keras.Variable, name), operation)
@@ -85,6 +89,9 @@ def _replacements(g: Lowering) -> Iterator[tuple[object, str, object]]:
     shape = _shape(g, keras.ops.shape)
     for module in (keras.ops, keras.src.ops, keras.src.ops.core):
         yield module, "shape", shape
+    rank = _rank(keras.ops.ndim)
+    for module in (keras.ops, keras.src.ops, keras.src.ops.numpy):
+        yield module, "ndim", rank
     yield from backend.replacements(g)
     yield keras.src.backend.core, "custom_gradient", _forward
     yield from tensorflow_calls.replacements(g)
@@ -106,10 +113,47 @@ def _forward(function: Callable[..., Any]) -> Callable[..., Any]:
 def _symbolic_call(g: Lowering, original: Callable[..., Any]) -> Callable[..., Any]:
     def symbolic_call(operation: keras.Operation, *args: Any, **kwargs: Any) -> Any:
         if symbols_in((args, kwargs)) or symbols_of(operation):
-            return g.lower(operation, args, kwargs)
+            return g.lower(operation, _stacked(operation, args), kwargs)
         return original(operation, *args, **kwargs)
 
     return symbolic_call
+
+
+def _stacked(operation: keras.Operation, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A list of tensors that is reduced is one tensor to TensorFlow."""
+    if type(operation).__name__ in _REDUCTIONS and args and isinstance(args[0], list | tuple):
+        return (keras.ops.stack(list(args[0])), *args[1:])
+    return args
+
+
+def _regularized(g: Lowering, symbolic_call: Callable[..., Any]) -> Callable[..., Any]:
+    """A layer's call that notes what its activity regularizer adds; Keras adds it for tensors only."""
+
+    def regularized(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
+        outputs = symbolic_call(layer, *args, **kwargs)
+        if layer.activity_regularizer is not None:
+            for output in symbols_in(outputs):
+                g.losses.append(functools.partial(_activity_loss, layer.activity_regularizer, output))
+        return outputs
+
+    return regularized
+
+
+def _activity_loss(regularizer: Callable[..., Any], output: Symbol) -> Any:
+    loss = regularizer(output)
+    rows = keras.ops.cast(keras.ops.shape(output)[0], loss.dtype) if output.ndim else 1.0
+    return keras.ops.divide_no_nan(loss, rows)
+
+
+def _itself(loss: Any) -> Any:
+    return loss
+
+
+def _add_loss(g: Lowering) -> Callable[..., Any]:
+    def add_loss(_: keras.Layer, loss: Any) -> None:
+        g.losses.extend(functools.partial(_itself, each) for each in keras.tree.flatten(loss))
+
+    return add_loss
 
 
 def _operator(g: Lowering, original: Callable[..., Any], operation: Callable[..., Any]) -> Callable[..., Any]:
@@ -148,6 +192,15 @@ def _shape(g: Lowering, original: Callable[..., Any]) -> Callable[..., Any]:
         return tuple(_size(g, x, axis) if size is None else size for axis, size in enumerate(x.shape))
 
     return shape
+
+
+def _rank(original: Callable[..., Any]) -> Callable[..., Any]:
+    """`ops.ndim` of a symbol is known: a number to decide by."""
+
+    def ndim(x: Any) -> Any:
+        return len(x.shape) if is_symbol(x) else original(x)
+
+    return ndim
 
 
 def _size(g: Lowering, x: Symbol, axis: int) -> Symbol:

@@ -55,6 +55,9 @@ class Lowering:
         self.graph = ir.Graph([], [], nodes=[], opset_imports={"": opset}, name="model")
         self.functions: dict[ir.OperatorIdentifier, ir.Function] = {}
         self.warnings: list[str] = []
+        #: What the call gave to `add_loss`, and its activity regularizers; each is computed when called,
+        #: for only an evaluation needs it.
+        self.losses: list[Callable[[], Any]] = []
         self.state = state
         self._handlers = handlers
         self._builder = KernelBuilder(self.graph)
@@ -352,11 +355,11 @@ class Lowering:
             if entered:
                 self._layers.pop()
 
-    def _mark(self) -> tuple[ir.Graph, int, dict[int, ir.Value]]:
-        return self._builder.graph, len(self._builder.graph), self.state.values
+    def _mark(self) -> tuple[ir.Graph, int, dict[int, ir.Value], list[Callable[[], Any]]]:
+        return self._builder.graph, len(self._builder.graph), self.state.values, list(self.losses)
 
-    def _rollback(self, mark: tuple[ir.Graph, int, dict[int, ir.Value]]) -> None:
-        graph, length, self.state.values = mark
+    def _rollback(self, mark: tuple[ir.Graph, int, dict[int, ir.Value], list[Callable[[], Any]]]) -> None:
+        graph, length, self.state.values, self.losses = mark
         extra = list(graph)[length:]
         foreign.forget(extra)
         graph.remove(extra)

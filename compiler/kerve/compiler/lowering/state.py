@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from kerve.compiler.lowering import dtypes
 
-__all__ = ["Restart", "State", "StateVariable"]
+__all__ = ["Restart", "State", "StateVariable", "distinct", "named_by_path"]
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,8 @@ class Restart(BaseException):
 class State:
     """The state variables of one lowering, and the values they have at this point of the call."""
 
-    def __init__(self, declared: Sequence[keras.Variable], model: str) -> None:
-        paths = _distinct([variable.path.removeprefix(f"{model}/") for variable in declared])
-        self.variables = [_named(*pair) for pair in zip(declared, paths, strict=True)]
+    def __init__(self, declared: Sequence[StateVariable]) -> None:
+        self.variables = list(declared)
         self.inputs = [_input(each) for each in self.variables]
         self._values = {
             id(each.variable): value for each, value in zip(self.variables, self.inputs, strict=True)
@@ -85,7 +84,7 @@ class State:
         return [(each.output, self.read(each.variable)) for each in self.variables]
 
 
-def _distinct(paths: Sequence[str]) -> list[str]:
+def distinct(paths: Sequence[str]) -> list[str]:
     """Number paths that come again: both states of an LSTM layer are its `rnn_state` to Keras."""
     return [
         path if path not in paths[:index] else f"{path}_{paths[:index].count(path)}"
@@ -93,8 +92,12 @@ def _distinct(paths: Sequence[str]) -> list[str]:
     ]
 
 
-def _named(variable: keras.Variable, path: str) -> StateVariable:
-    return StateVariable(variable, path, f"{path}/next")
+def named_by_path(variables: Sequence[keras.Variable], model: str) -> list[StateVariable]:
+    """Declare variables under the names that they have in a model."""
+    paths = distinct([variable.path.removeprefix(f"{model}/") for variable in variables])
+    return [
+        StateVariable(variable, path, f"{path}/next") for variable, path in zip(variables, paths, strict=True)
+    ]
 
 
 def _input(state: StateVariable) -> ir.Value:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from kerve.compiler.errors import LoadError
 from kerve.compiler.verification import Dataset, from_file, more_rows
 
-__all__ = ["Data"]
+__all__ = ["Data", "labels_in"]
 
 #: Rows of seeded inputs, where the user gives none.
 _SEEDED_ROWS = 64
@@ -40,7 +40,7 @@ class Data:
         seeded = more_rows(model, like, _SEEDED_ROWS) if judged is measured is None else like
         return cls(
             judged=judged or measured or seeded,
-            labels={} if data is None or judged is None else _labels(model, data, judged),
+            labels={} if data is None or judged is None else labels_in(model, data, judged),
             measured=measured or judged or seeded,
         )
 
@@ -52,7 +52,8 @@ def _measurable(dataset: Dataset, path: Path) -> Dataset:
     return dataset
 
 
-def _labels(model: ir.Model, path: Path, dataset: Dataset) -> dict[str, NDArray[Any]]:
+def labels_in(model: ir.Model, path: Path, dataset: Dataset) -> dict[str, NDArray[Any]]:
+    """Return the labels in a file, by output; raises `LoadError` when they do not fit."""
     inputs = [str(value.name) for value in model.graph.inputs]
     outputs = [str(value.name) for value in model.graph.outputs]
     with np.load(path, allow_pickle=False) as archive:

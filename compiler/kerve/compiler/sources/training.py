@@ -19,7 +19,7 @@ def restore(model: keras.Model, config: Any, custom_objects: Mapping[str, Any]) 
 
     Code in the configuration is not run, trusted or not: it is not worth it.
     """
-    if not isinstance(config, dict) or config.get("loss") is None:
+    if not isinstance(config, dict) or not config:
         return []
     single = len(model.outputs) == 1 if hasattr(model, "outputs") else False
     own = [*custom_objects, *keras.saving.get_custom_objects()]
@@ -28,7 +28,7 @@ def restore(model: keras.Model, config: Any, custom_objects: Mapping[str, Any]) 
         with keras.saving.custom_object_scope(dict(custom_objects)):
             model.compile(
                 optimizer="sgd",  # the one without state; nobody trains here
-                loss=_each(config["loss"], _loss),
+                loss=_each(config.get("loss"), _loss),
                 loss_weights=config.get("loss_weights"),
                 metrics=_each(_unnested(config.get("metrics"), single), _metric),
                 weighted_metrics=_each(_unnested(config.get("weighted_metrics"), single), _metric),

@@ -531,14 +531,38 @@ class StateSpec(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    class _Merge:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _MergeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[StateSpec._Merge.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        MERGE_UNSPECIFIED: StateSpec._Merge.ValueType  # 0
+        """Not at all: the batches have to be folded in one after the other."""
+        SUM: StateSpec._Merge.ValueType  # 1
+        MAXIMUM: StateSpec._Merge.ValueType  # 2
+        MINIMUM: StateSpec._Merge.ValueType  # 3
+
+    class Merge(_Merge, metaclass=_MergeEnumTypeWrapper): ...
+    MERGE_UNSPECIFIED: StateSpec.Merge.ValueType  # 0
+    """Not at all: the batches have to be folded in one after the other."""
+    SUM: StateSpec.Merge.ValueType  # 1
+    MAXIMUM: StateSpec.Merge.ValueType  # 2
+    MINIMUM: StateSpec.Merge.ValueType  # 3
+
     INPUT_FIELD_NUMBER: _builtins.int
     OUTPUT_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
     INITIAL_FIELD_NUMBER: _builtins.int
+    MERGE_FIELD_NUMBER: _builtins.int
     input: _builtins.str
     output: _builtins.str
     initial: _builtins.bytes
     """Row-major little-endian contents before the first step; for a batched state, of one row. Empty: zeros."""
+    merge: Global___StateSpec.Merge.ValueType
+    """How two states of an evaluation, each begun from `initial`, become one, element by element. For a sum:
+    a + b - initial.
+    """
     @_builtins.property
     def spec(self) -> Global___TensorSpec: ...
     def __init__(
@@ -548,10 +572,11 @@ class StateSpec(_message.Message):
         output: _builtins.str = ...,
         spec: Global___TensorSpec | None = ...,
         initial: _builtins.bytes = ...,
+        merge: Global___StateSpec.Merge.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["initial", b"initial", "input", b"input", "output", b"output", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["initial", b"initial", "input", b"input", "merge", b"merge", "output", b"output", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -579,6 +604,26 @@ class Evaluation(_message.Message):
     LOWER_IS_BETTER: Evaluation.Direction.ValueType  # 2
 
     @_typing.final
+    class InputsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
     class Target(_message.Message):
         """One output of the model that is compared with labels."""
 
@@ -589,14 +634,31 @@ class Evaluation(_message.Message):
         LABELS_INPUT_FIELD_NUMBER: _builtins.int
         WEIGHTS_INPUT_FIELD_NUMBER: _builtins.int
         LABELS_FIELD_NUMBER: _builtins.int
+        WEIGHTS_FIELD_NUMBER: _builtins.int
+        CLASSES_FIELD_NUMBER: _builtins.int
+        IGNORED_CLASS_FIELD_NUMBER: _builtins.int
+        LOGITS_INPUT_FIELD_NUMBER: _builtins.int
+        LOGITS_FIELD_NUMBER: _builtins.int
         output: _builtins.str
         """Output of the model's signature whose value is fed to `predictions_input`."""
         predictions_input: _builtins.str
-        """Inputs of the update graph."""
+        """Inputs of the update graph. No predictions where logits are all that is asked for."""
         labels_input: _builtins.str
         weights_input: _builtins.str
+        """Empty where the metrics cannot be weighted; ones where a caller has no weights."""
+        classes: _builtins.int
+        """The labels are class numbers below this; 0: they are not, or their number is not known."""
+        ignored_class: _builtins.int
+        """A label that is no class: the row or element is left out."""
+        logits_input: _builtins.str
+        """Input of the update graph that takes what the predictions were computed from by a softmax or sigmoid, and the
+        name of that value within the model's graph; empty where no loss or metric asks for it.
+        """
+        logits: _builtins.str
         @_builtins.property
         def labels(self) -> Global___TensorSpec: ...
+        @_builtins.property
+        def weights(self) -> Global___TensorSpec: ...
         def __init__(
             self,
             *,
@@ -605,10 +667,62 @@ class Evaluation(_message.Message):
             labels_input: _builtins.str = ...,
             weights_input: _builtins.str = ...,
             labels: Global___TensorSpec | None = ...,
+            weights: Global___TensorSpec | None = ...,
+            classes: _builtins.int = ...,
+            ignored_class: _builtins.int | None = ...,
+            logits_input: _builtins.str = ...,
+            logits: _builtins.str = ...,
         ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels"]  # noqa: Y015
+        _HasFieldArgType: _TypeAlias = _typing.Literal["_ignored_class", b"_ignored_class", "ignored_class", b"ignored_class", "labels", b"labels", "weights", b"weights"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "labels_input", b"labels_input", "output", b"output", "predictions_input", b"predictions_input", "weights_input", b"weights_input"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["_ignored_class", b"_ignored_class", "classes", b"classes", "ignored_class", b"ignored_class", "labels", b"labels", "labels_input", b"labels_input", "logits", b"logits", "logits_input", b"logits_input", "output", b"output", "predictions_input", b"predictions_input", "weights", b"weights", "weights_input", b"weights_input"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        _WhichOneofReturnType__ignored_class: _TypeAlias = _typing.Literal["ignored_class"]  # noqa: Y015
+        _WhichOneofArgType__ignored_class: _TypeAlias = _typing.Literal["_ignored_class", b"_ignored_class"]  # noqa: Y015
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__ignored_class) -> _WhichOneofReturnType__ignored_class | None: ...
+
+    @_typing.final
+    class Check(_message.Message):
+        """Numbers compared with those of model.evaluate(): |onnx - keras| <= atol + rtol * |keras|."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        DATA_FIELD_NUMBER: _builtins.int
+        ROWS_FIELD_NUMBER: _builtins.int
+        BATCH_SIZE_FIELD_NUMBER: _builtins.int
+        WEIGHTED_FIELD_NUMBER: _builtins.int
+        METRIC_FIELD_NUMBER: _builtins.int
+        RTOL_FIELD_NUMBER: _builtins.int
+        ATOL_FIELD_NUMBER: _builtins.int
+        MAX_ABS_ERROR_FIELD_NUMBER: _builtins.int
+        MAX_REL_ERROR_FIELD_NUMBER: _builtins.int
+        data: _builtins.str
+        """Origin of the rows: "seeded" or "user"."""
+        rows: _builtins.int
+        batch_size: _builtins.int
+        weighted: _builtins.bool
+        """Whether with sample weights."""
+        metric: _builtins.str
+        rtol: _builtins.float
+        atol: _builtins.float
+        max_abs_error: _builtins.float
+        max_rel_error: _builtins.float
+        def __init__(
+            self,
+            *,
+            data: _builtins.str = ...,
+            rows: _builtins.int = ...,
+            batch_size: _builtins.int = ...,
+            weighted: _builtins.bool = ...,
+            metric: _builtins.str = ...,
+            rtol: _builtins.float = ...,
+            atol: _builtins.float = ...,
+            max_abs_error: _builtins.float = ...,
+            max_rel_error: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["atol", b"atol", "batch_size", b"batch_size", "data", b"data", "max_abs_error", b"max_abs_error", "max_rel_error", b"max_rel_error", "metric", b"metric", "rows", b"rows", "rtol", b"rtol", "weighted", b"weighted"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -652,10 +766,17 @@ class Evaluation(_message.Message):
     TARGETS_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    BATCH_DEPENDENT_FIELD_NUMBER: _builtins.int
+    CHECKS_FIELD_NUMBER: _builtins.int
     update: _builtins.str
     """File of the graph (labels, predictions, sample weights, state) -> new state: "evaluate.onnx"."""
     results: _builtins.str
     """File of the graph state -> numbers, equal to what model.evaluate() prints: "results.onnx"."""
+    batch_dependent: _builtins.bool
+    """The numbers depend on how rows are grouped, as they do in Keras (a loss with reduction "sum", say): each step of
+    the update graph must take as many rows as model.evaluate(batch_size=...) would, which is 32 unless it is told.
+    """
     @_builtins.property
     def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Evaluation.Target]: ...
     @_builtins.property
@@ -666,6 +787,14 @@ class Evaluation(_message.Message):
     def metrics(self) -> _containers.RepeatedCompositeFieldContainer[Global___Evaluation.Metric]:
         """In the order in which model.evaluate() reports them."""
 
+    @_builtins.property
+    def inputs(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The model's inputs that the update graph takes too, for losses that are functions of them and for masks: by name
+        in the update graph, the name in the signature.
+        """
+
+    @_builtins.property
+    def checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Evaluation.Check]: ...
     def __init__(
         self,
         *,
@@ -674,10 +803,13 @@ class Evaluation(_message.Message):
         targets: _abc.Iterable[Global___Evaluation.Target] | None = ...,
         state: _abc.Iterable[Global___StateSpec] | None = ...,
         metrics: _abc.Iterable[Global___Evaluation.Metric] | None = ...,
+        inputs: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        batch_dependent: _builtins.bool = ...,
+        checks: _abc.Iterable[Global___Evaluation.Check] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["metrics", b"metrics", "results", b"results", "state", b"state", "targets", b"targets", "update", b"update"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_dependent", b"batch_dependent", "checks", b"checks", "inputs", b"inputs", "metrics", b"metrics", "results", b"results", "state", b"state", "targets", b"targets", "update", b"update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeVar
 
 import grpc
@@ -10,13 +10,14 @@ import grpc
 from kerve.runtime.errors import InternalError, ServingError
 from kerve.runtime.protocol.status import encode_details
 
-__all__ = ["answers_errors"]
+__all__ = ["answers_errors", "answers_stream_errors"]
 
 log = logging.getLogger(__name__)
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 Method = Callable[[Any, Request, grpc.ServicerContext], Response]
+Stream = Callable[[Any, Iterator[Request], grpc.ServicerContext], Iterator[Response]]
 
 STATUS: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -31,6 +32,24 @@ def answers_errors(method: Method[Request, Response]) -> Method[Request, Respons
         except ServingError as error:
             abort(context, error)
         except Exception:  # the edge of the call: the client learns that it failed, the log why
+            log.exception("%s failed", method.__qualname__)
+            abort(context, InternalError("internal error; see the server's log"))
+
+    return answering
+
+
+def answers_stream_errors(method: Stream[Request, Response]) -> Stream[Request, Response]:
+    """Make a streaming method end its stream with the status of a ServingError, as `answers_errors` does."""
+
+    @functools.wraps(method)
+    def answering(self: Any, request: Iterator[Request], context: grpc.ServicerContext) -> Iterator[Response]:
+        try:
+            yield from method(self, request, context)
+        except ServingError as error:
+            abort(context, error)
+        except Exception:
+            if not context.is_active():  # the client is gone, and reading from it failed
+                return
             log.exception("%s failed", method.__qualname__)
             abort(context, InternalError("internal error; see the server's log"))
 

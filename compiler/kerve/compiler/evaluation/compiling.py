@@ -1,0 +1,190 @@
+"""From a model and its objective to two files and their description in the manifest."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from kerve.artifact.v1 import manifest_pb2
+from kerve.compiler import packaging
+from kerve.compiler.errors import ConversionError
+from kerve.compiler.evaluation import graphs as graphs_module
+from kerve.compiler.evaluation import proof as proofs
+from kerve.compiler.evaluation.graphs import Graphs, MetricError
+from kerve.compiler.evaluation.logits import Logits, behind
+from kerve.compiler.evaluation.objective import Objective, Trainer, judging
+from kerve.compiler.evaluation.record import RESULTS_FILE, UPDATE_FILE, recorded
+from kerve.compiler.evaluation.targets import Target, plausible
+from kerve.compiler.lowering import Lowered, signature
+from kerve.compiler.sources.base import KerasSource
+from kerve.compiler.verification import Dataset, more_rows
+
+__all__ = ["Evaluated", "Judged", "compile_evaluation"]
+
+_LOG = logging.getLogger(__name__)
+
+#: So many of the user's rows are part of the proof.
+_MOST_USER_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A compiled model, as an evaluation needs it."""
+
+    source: KerasSource
+    lowered: Lowered
+    #: The graph as it was written.
+    model: ir.Model
+    #: A data set on which the model was verified: what sizes the source accepts.
+    like: Dataset
+    #: The user's inputs and labels (by output), where there are.
+    user: tuple[Dataset, Mapping[str, NDArray[Any]]] | None
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The evaluation's entry in the manifest, if there is one, and what could not be had."""
+
+    record: manifest_pb2.Evaluation | None
+    warnings: tuple[str, ...]
+
+
+def compile_evaluation(judged: Judged, objective: Objective, folder: Path) -> Evaluated:
+    """Write `evaluate.onnx` and `results.onnx` into a folder, proven equal to `model.evaluate()`.
+
+    What cannot be expressed or proven is left out, and a warning says what and why: a metric, the sample
+    weights, or everything.
+    """
+    reason = _impossible(judged)
+    if not reason:
+        try:
+            return _compiled(judged, objective, folder)
+        except Exception as error:  # noqa: BLE001  # losses and metrics are the author's code
+            reason = _one_line(error)
+    return Evaluated(None, (f"the model cannot be evaluated by the server: {reason}",))
+
+
+def _compiled(judged: Judged, objective: Objective, folder: Path) -> Evaluated:
+    """Try what the labels may look like; raises the error of the likeliest guess when none can be proven."""
+    outputs = list(judged.model.graph.outputs)[: len(keras.tree.flatten(judged.lowered.outputs))]
+    labels = {} if judged.user is None else judged.user[1]
+    results: list[Any] = []
+    seeded = more_rows(judged.model, judged.like, proofs.ROWS)
+    data = [proofs.predict(judged.source.model, judged.lowered, seeded, results)]
+    if judged.user is not None and labels:
+        data.append(proofs.predict(judged.source.model, judged.lowered, _few(judged.user[0])))
+    attempts = _Attempts(judged, objective, behind(outputs, results), data, folder)
+    first: Exception | None = None
+    for targets in plausible(outputs, objective, labels):
+        for weighted in (True, False):
+            try:
+                return attempts.attempt(targets, weighted=weighted, because=first)
+            except Exception as error:  # noqa: BLE001  # losses and metrics are the author's code
+                _LOG.debug("evaluation with %s", targets, exc_info=True)
+                told = isinstance(error, ConversionError) and not isinstance(first, ConversionError)
+                first = error if first is None or told else first
+    assert first is not None
+    raise first
+
+
+def _impossible(judged: Judged) -> str:
+    model = judged.source.model
+    if judged.lowered.state:
+        names = ", ".join(each.input for each in judged.lowered.state)
+        return f"it carries state from one call to the next ({names})"
+    if type(model).test_step is not keras.Model.test_step or type(model).evaluate is not keras.Model.evaluate:
+        return f"{type(model).__name__} defines its own test_step or evaluate"
+    if "batch" not in judged.like.sizes:
+        return "its batch size is fixed"
+    return ""
+
+
+@dataclass(frozen=True)
+class _Attempts:
+    """What all guesses of the labels have in common."""
+
+    judged: Judged
+    objective: Objective
+    logits: Mapping[str, Logits]
+    data: Sequence[proofs.Predicted]
+    folder: Path
+
+    def attempt(self, targets: Sequence[Target], *, weighted: bool, because: Exception | None) -> Evaluated:
+        """Compile and prove for one guess, without the metrics that turn out to be impossible."""
+        refused: set[int] = set()
+        warnings: list[str] = []
+        while True:
+            with judging(self.judged.source.model, self.objective, refused) as trainer:
+                try:
+                    graphs, proof = self._proven(trainer, targets, weighted=weighted)
+                except MetricError as error:
+                    if error.position in refused:
+                        raise
+                    refused.add(error.position)
+                    warnings.append(f"evaluation: {_one_line(error)}")
+                    continue
+                if not graphs.reported:
+                    return Evaluated(None, tuple(warnings))
+                if not weighted:
+                    warnings.append(f"evaluation: sample weights cannot be used: {_one_line(because)}")
+                return Evaluated(
+                    recorded(graphs, proof, keras.tree.flatten(self.judged.lowered.inputs), self.logits),
+                    (*warnings, *(f"evaluation: {each}" for each in graphs.warnings)),
+                )
+
+    def _proven(
+        self, trainer: Trainer, targets: Sequence[Target], *, weighted: bool
+    ) -> tuple[Graphs, proofs.Proof]:
+        source, lowered = self.judged.source, self.judged.lowered
+        graphs = graphs_module.lower(
+            trainer,
+            lowered,
+            signature.inputs_of(source.model, source.input_signature),
+            targets,
+            self.logits,
+            opset=self.judged.model.opset_imports[""],
+            weighted=weighted,
+        )
+        sets = [proofs.label(each, targets, graphs, self._labels_of(each)) for each in self.data]
+        with tempfile.TemporaryDirectory(dir=self.folder) as staging:
+            written = Path(staging)
+            update = packaging.save_model(graphs.update, written, UPDATE_FILE)
+            results = packaging.save_model(graphs.results, written, RESULTS_FILE)
+            evaluator = proofs.Evaluator(update, results, graphs)
+            try:
+                proof = proofs.prove(trainer, evaluator, lowered, sets, weighted=weighted)
+            except proofs.DifferentError as error:
+                raise _blamed(trainer, error) from error
+            for file in sorted(written.iterdir()):
+                file.replace(self.folder / file.name)
+        return graphs, proof
+
+    def _labels_of(self, predicted: proofs.Predicted) -> Mapping[str, NDArray[Any]]:
+        if predicted.dataset.origin != "user" or self.judged.user is None:
+            return {}
+        return {name: array[:_MOST_USER_ROWS] for name, array in self.judged.user[1].items()}
+
+
+def _few(dataset: Dataset) -> Dataset:
+    inputs = {name: array[:_MOST_USER_ROWS] for name, array in dataset.inputs.items()}
+    return Dataset(dataset.origin, inputs, dataset.sizes)
+
+
+def _blamed(trainer: Trainer, error: proofs.DifferentError) -> Exception:
+    """A number that differs is one metric's fault, unless it is the loss."""
+    metric = trainer.metrics_by_key.get(error.key)
+    position = next((i for i, each in enumerate(trainer.made) if each is metric), None)
+    return error if metric is None or position is None else MetricError(position, metric.name, error)
+
+
+def _one_line(error: Exception | None) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

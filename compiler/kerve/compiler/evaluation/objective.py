@@ -1,0 +1,162 @@
+"""The loss and the metrics of a model, as `compile` takes them, and Keras's trainer with fresh ones."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from unittest import mock
+
+import keras
+from keras.src.trainers import compile_utils
+
+__all__ = ["Objective", "Trainer", "judging"]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What `compile` was given; instances of metrics in it are never used, only copied."""
+
+    loss: Any = None
+    loss_weights: Any = None
+    metrics: Any = None
+    weighted_metrics: Any = None
+
+    @classmethod
+    def of(cls, model: keras.Model, *, adds_losses: bool) -> Objective | None:
+        """Return what a model was compiled with; None if it was not, or with nothing to measure.
+
+        `adds_losses`: whether the model's own code may add losses.
+        """
+        loss, metrics = model._compile_loss, model._compile_metrics
+        own = (
+            adds_losses
+            or bool(model._get_regularization_losses())
+            or type(model).compute_loss is not keras.Model.compute_loss
+        )
+        if not model.compiled or (loss is None and metrics is None and not own):
+            return None
+        return cls(
+            loss=None if loss is None else loss._user_loss,
+            loss_weights=None if loss is None else loss._user_loss_weights,
+            metrics=None if metrics is None else metrics._user_metrics,
+            weighted_metrics=None if metrics is None else metrics._user_weighted_metrics,
+        )
+
+
+@dataclass
+class Trainer:
+    """A model that is being judged."""
+
+    model: keras.Model
+    #: Of the metrics made so far, in the order in which Keras makes them: a position names one.
+    made: list[keras.Metric] = field(default_factory=list)
+    #: Whether there turned out to be no loss; Keras evaluates nothing then, not even metrics.
+    lossless: bool = False
+
+    @property
+    def metrics_by_key(self) -> dict[str, keras.Metric]:
+        """The compiled metrics under the keys of `evaluate`; those that report several are not among them."""
+        compiled = self.model._compile_metrics
+        if compiled is None or not compiled.built:
+            return {}
+        with ExitStack() as stack:
+            for metric in compiled.metrics:
+                stack.enter_context(mock.patch.object(metric, "result", lambda metric=metric: metric))
+            return dict(compiled.result())
+
+
+class _Refused(keras.Metric):
+    """In the place of a metric that cannot be computed."""
+
+    def update_state(self, *_: Any, **__: Any) -> None:
+        """Do nothing."""
+
+    def result(self) -> dict[str, Any]:
+        """Report nothing."""
+        return {}
+
+
+@contextmanager
+def judging(model: keras.Model, objective: Objective, refused: Collection[int] = ()) -> Iterator[Trainer]:
+    """Compile a model for the time of the context, with copies that have seen no data; nothing of it stays.
+
+    `refused` are positions of metrics to be left out.
+    """
+    trainer, fields = Trainer(model), vars(model)
+    names = getattr(model, "output_names", None)
+    metrics, weighted = _copied(objective.metrics), _copied(objective.weighted_metrics)
+    ours = {
+        "_compile_loss": None
+        if objective.loss is None
+        else compile_utils.CompileLoss(objective.loss, objective.loss_weights, output_names=names),
+        "_compile_metrics": None
+        if metrics is None and weighted is None
+        else compile_utils.CompileMetrics(metrics, weighted, output_names=names),
+        "_loss_tracker": keras.metrics.Mean(name="loss"),
+        "compiled": True,
+        "compute_loss": _lenient(trainer),
+        "optimizer": None,
+        "test_function": None,
+        "steps_per_execution": 1,
+        "stop_evaluating": False,
+        "_jit_compile": False,
+        "_run_eagerly": False,
+    }
+    before = {name: fields[name] for name in ours if name in fields}
+    own = [(v, keras.ops.convert_to_numpy(v)) for v in _own_variables(model)]
+    with mock.patch.object(compile_utils, "get_metric", _noting(trainer.made, refused)):
+        fields.update(ours)
+        try:
+            yield trainer
+        finally:
+            for name in ours:
+                fields.pop(name)
+            fields.update(before)
+            for variable, value in own:
+                variable.assign(value)
+
+
+def _lenient(trainer: Trainer) -> Any:
+    """`compute_loss`, which is zero where there is no loss."""
+    original = trainer.model.compute_loss
+
+    def compute_loss(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return original(*args, **kwargs)
+        except ValueError as error:
+            if "No loss to compute" not in str(error):
+                raise
+            trainer.lossless = True
+            return keras.ops.zeros(())
+
+    return compute_loss
+
+
+def _noting(made: list[keras.Metric], refused: Collection[int]) -> Any:
+    original = compile_utils.get_metric
+
+    def get_metric(identifier: Any, y_true: Any, y_pred: Any) -> keras.Metric:
+        position = len(made)
+        metric = original(identifier, y_true, y_pred)
+        made.append(_Refused(name=metric.name) if position in refused else metric)
+        return made[-1]
+
+    return get_metric
+
+
+def _own_variables(model: keras.Model) -> list[keras.Variable]:
+    """Return the variables of the metrics that the author's code keeps on the model and its layers."""
+    owners = [model, *model._flatten_layers(include_self=False)]
+    return [variable for owner in owners for metric in owner._metrics for variable in metric.variables]
+
+
+def _copied(structure: Any) -> Any:
+    if isinstance(structure, Mapping):
+        return {key: _copied(value) for key, value in structure.items()}
+    if isinstance(structure, list | tuple):
+        return [_copied(value) for value in structure]
+    if not isinstance(structure, keras.Metric):
+        return structure
+    return type(structure).from_config(structure.get_config())

@@ -1,0 +1,282 @@
+"""Proof that the graphs report what `model.evaluate()` reports: both on the same rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from kerve.compiler.errors import CompileError
+from kerve.compiler.evaluation.graphs import INPUTS, LABELS, LOGITS, PREDICTIONS, WEIGHTS, Graphs
+from kerve.compiler.evaluation.objective import Trainer
+from kerve.compiler.evaluation.targets import Target
+from kerve.compiler.lowering import Lowered
+from kerve.compiler.verification import Dataset
+from kerve.compiler.verification.runner import Runner
+
+__all__ = [
+    "ATOL",
+    "BATCH_SIZE",
+    "ROWS",
+    "RTOL",
+    "Check",
+    "DifferentError",
+    "Evaluator",
+    "Predicted",
+    "Proof",
+    "Rows",
+    "label",
+    "predict",
+    "prove",
+]
+
+#: Three steps of Keras, the last one smaller.
+ROWS, BATCH_SIZE = 23, 9
+RTOL, ATOL = 1e-5, 1e-6
+
+#: Other ways to group the rows; numbers that they change depend on the grouping.
+_GROUPS = ((ROWS,), (1, 5, 17), (13, 10))
+_SEED = 20_260_102
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+class DifferentError(CompileError):
+    """A number is not what Keras reports."""
+
+    def __init__(self, key: str, text: str) -> None:
+        super().__init__(text)
+        self.key = key
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows to evaluate on: what the model takes and gives, and labels and weights, by names of outputs."""
+
+    origin: str
+    inputs: Arrays
+    predictions: Arrays
+    logits: Arrays
+    labels: Arrays
+    weights: Arrays
+
+    @property
+    def count(self) -> int:
+        """The number of rows."""
+        return len(next(iter(self.predictions.values())))
+
+
+@dataclass(frozen=True)
+class Check:
+    """One number compared."""
+
+    data: str
+    rows: int
+    weighted: bool
+    metric: str
+    max_abs_error: float
+    max_rel_error: float
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was compared, and what it showed."""
+
+    checks: tuple[Check, ...]
+    batch_dependent: bool
+
+
+Numbers = dict[str, NDArray[Any]]
+
+
+class Evaluator:
+    """The two graphs as a server runs them."""
+
+    def __init__(self, update: Path, results: Path, graphs: Graphs) -> None:
+        self._update, self._results = Runner(update), Runner(results)
+        self._names = [(each.input, each.output) for each in graphs.state]
+        self._initial = {
+            each.input: initial for each, initial in zip(graphs.state, graphs.initial, strict=True)
+        }
+
+    def __call__(self, rows: Rows, groups: Sequence[int], *, weighted: bool) -> Numbers:
+        """Fold the rows in, so many at a time, and return the numbers."""
+        state, begin = dict(self._initial), 0
+        for size in groups:
+            feeds = {name: array[begin : begin + size] for name, array in _feeds(rows, weighted).items()}
+            after = self._update({**feeds, **state})
+            state = {before: after[name] for before, name in self._names}
+            begin += size
+        return self._results(state)
+
+
+def prove(
+    trainer: Trainer, evaluator: Evaluator, lowered: Lowered, sets: Sequence[Rows], *, weighted: bool
+) -> Proof:
+    """Compare with Keras; raises `DifferentError`, naming a number that differs."""
+    checks: list[Check] = []
+    dependent = False
+    for rows in sets:
+        for with_weights in (False, True) if weighted else (False,):
+            wanted = _keras(trainer, lowered, rows, weighted=with_weights)
+            ours = evaluator(rows, _steps(rows.count), weighted=with_weights)
+            checks += _compared(ours, wanted, rows, weighted=with_weights)
+            dependent = dependent or any(
+                not _equal(other[key], ours[key])
+                for groups in _GROUPS
+                if sum(groups) == rows.count
+                for other in [evaluator(rows, groups, weighted=with_weights)]
+                for key in ours
+            )
+    return Proof(tuple(checks), dependent)
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Inputs, and what the source makes of them; arrays by names of outputs."""
+
+    dataset: Dataset
+    predictions: Arrays
+    logits: Arrays
+
+
+def predict(
+    model: keras.Model, lowered: Lowered, dataset: Dataset, seen: list[Any] | None = None
+) -> Predicted:
+    """Let Keras compute the predictions, and what it keeps of their logits; `seen` gets its own tensors."""
+    arguments = keras.tree.map_structure(lambda name: _tensor(dataset.inputs[name]), lowered.inputs)
+    results = keras.tree.flatten(model(*arguments, training=False))
+    if seen is not None:
+        seen += results
+    predictions, logits = {}, {}
+    for name, result in zip(keras.tree.flatten(lowered.outputs), results, strict=True):
+        predictions[name] = np.array(keras.ops.convert_to_numpy(result))
+        kept = getattr(result, "_keras_logits", None)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            logits[name] = (
+                _restored(predictions[name]) if kept is None else np.array(keras.ops.convert_to_numpy(kept))
+            )
+    return Predicted(dataset, predictions, logits)
+
+
+def _restored(prediction: NDArray[Any]) -> NDArray[Any]:
+    """Logits of a softmax that Keras did not keep; any shift of them is as good."""
+    if prediction.dtype.kind != "f":
+        return prediction
+    rest = np.maximum(1 - prediction, 1e-30) if prediction.shape[-1:] == (1,) else np.float32(1)
+    logits: NDArray[Any] = np.log(np.maximum(prediction, 1e-30)) - np.log(rest)
+    return logits.astype(prediction.dtype)
+
+
+def label(
+    predicted: Predicted,
+    targets: Sequence[Target],
+    graphs: Graphs,
+    given: Arrays | None = None,
+) -> Rows:
+    """Put labels that fit the predictions half of the time, and weights, to rows; or the user's labels."""
+    rng, predictions = np.random.default_rng(_SEED), predicted.predictions
+    labels = {
+        each.output: _user_labels(given[each.output], each)
+        if given and each.output in given
+        else _labels(rng, predictions[each.output], each)
+        for each in targets
+    }
+    inputs = {str(value.name): value for value in graphs.update.graph.inputs}
+    weights = {}
+    for each in targets:
+        value = inputs.get(f"{WEIGHTS}{each.output}")
+        shape = predictions[each.output].shape[: 1 if value is None else len(value.shape or ())]
+        weights[each.output] = np.round(rng.uniform(0, 2, shape), 1).astype(np.float32) * (
+            rng.random(shape) < 0.8
+        ).astype(np.float32)
+    return Rows(
+        predicted.dataset.origin, predicted.dataset.inputs, predictions, predicted.logits, labels, weights
+    )
+
+
+def _labels(rng: np.random.Generator, prediction: NDArray[Any], target: Target) -> NDArray[Any]:
+    values = prediction.astype(np.float32)
+    if target.sparse:
+        kept = rng.random(values.shape[:-1]) < 0.5
+        drawn = rng.integers(0, values.shape[-1], values.shape[:-1])
+        return np.where(kept, values.argmax(-1), drawn).astype(np.int64)
+    if values.size and values.min() >= 0 and values.max() <= 1:
+        if values.ndim > 1 and values.shape[-1] > 1 and np.allclose(values.sum(-1), 1, atol=1e-3):
+            chosen = np.where(
+                rng.random(values.shape[:-1]) < 0.5,
+                values.argmax(-1),
+                rng.integers(0, values.shape[-1], values.shape[:-1]),
+            )
+            return np.eye(values.shape[-1], dtype=np.float32)[chosen]
+        return (rng.random(values.shape) < 0.5).astype(np.float32)
+    return (values + rng.normal(0, 0.5, values.shape)).astype(np.float32)
+
+
+def _user_labels(array: NDArray[Any], target: Target) -> NDArray[Any]:
+    squeezed = array[..., 0] if array.ndim == len(target.labels_shape) + 1 else array
+    expanded = squeezed[..., None] if squeezed.ndim == len(target.labels_shape) - 1 else squeezed
+    return expanded.astype(target.labels_dtype.numpy())
+
+
+def _feeds(rows: Rows, weighted: bool) -> dict[str, NDArray[Any]]:
+    feeds = {f"{INPUTS}{name}": array for name, array in rows.inputs.items()}
+    feeds |= {f"{PREDICTIONS}{name}": array for name, array in rows.predictions.items()}
+    feeds |= {f"{LOGITS}{name}": array for name, array in rows.logits.items()}
+    feeds |= {f"{LABELS}{name}": array for name, array in rows.labels.items()}
+    for name, array in rows.weights.items():
+        feeds[f"{WEIGHTS}{name}"] = array if weighted else np.ones_like(array)
+    return feeds
+
+
+def _steps(count: int) -> list[int]:
+    return [min(BATCH_SIZE, count - begin) for begin in range(0, count, BATCH_SIZE)]
+
+
+def _keras(trainer: Trainer, lowered: Lowered, rows: Rows, *, weighted: bool) -> Numbers:
+    """Return what `evaluate` itself reports."""
+    arguments = keras.tree.map_structure(lambda name: _tensor(rows.inputs[name]), lowered.inputs)
+    x = arguments[0] if len(arguments) == 1 else arguments
+    y, weights = (
+        keras.tree.map_structure(lambda name, source=source: source[name], lowered.outputs)
+        for source in (rows.labels, rows.weights)
+    )
+    trainer.model.test_function = None
+    numbers = trainer.model.evaluate(
+        x, y, sample_weight=weights if weighted else None, batch_size=BATCH_SIZE, verbose=0, return_dict=True
+    )
+    return {key: np.asarray(value, np.float32) for key, value in numbers.items()}
+
+
+def _tensor(array: NDArray[Any]) -> Any:
+    return keras.ops.convert_to_tensor(array.astype(str) if array.dtype == object else array)
+
+
+def _compared(ours: Numbers, wanted: Numbers, rows: Rows, *, weighted: bool) -> Iterator[Check]:
+    for key, number in ours.items():
+        expected = wanted.get(key)
+        if expected is None:
+            raise DifferentError(key, f"{key} is not among what Keras reports: {', '.join(wanted)}")
+        if not _equal(number, expected):
+            how = "with sample weights" if weighted else "without sample weights"
+            raise DifferentError(key, f"{key} is {number} where Keras reports {expected} ({how})")
+        error = np.abs(number.astype(float) - expected.astype(float))
+        finite = error[np.isfinite(error)]
+        scale = np.abs(expected[np.isfinite(error)].astype(float))
+        yield Check(
+            rows.origin,
+            rows.count,
+            weighted,
+            key,
+            float(finite.max(initial=0.0)),
+            float((finite / np.maximum(scale, ATOL)).max(initial=0.0)),
+        )
+
+
+def _equal(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    return one.shape == other.shape and np.allclose(one, other, rtol=RTOL, atol=ATOL, equal_nan=True)

@@ -1,0 +1,147 @@
+"""Rows folded into the state of the metrics, and the state as numbers."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from kerve.artifact.v1.manifest_pb2 import Evaluation, StateSpec
+from kerve.runtime.artifact import Artifact
+from kerve.runtime.datatypes import DATATYPES, Array
+from kerve.runtime.errors import ArtifactError, InvalidArgumentError
+from kerve.runtime.evaluation.targets import Labelled
+from kerve.runtime.session import Session
+
+__all__ = ["Accumulator", "Metrics"]
+
+#: What Keras evaluates at a time unless it is told otherwise.
+USUAL_BATCH_SIZE = 32
+
+
+class Metrics:
+    """The losses and metrics of one version, loaded."""
+
+    def __init__(self, artifact: Artifact, *, threads: int) -> None:
+        manifest = artifact.manifest
+        if manifest is None or not manifest.HasField("evaluation"):
+            why = (
+                "" if manifest is None else "; ".join(each for each in manifest.warnings if "evaluat" in each)
+            )
+            raise InvalidArgumentError(
+                f"model {artifact.name!r} has no loss or metrics to evaluate by"
+                + (f" ({why})" if why else "")
+                + "; compile it with --loss and --metric"
+            )
+        self.description: Evaluation = manifest.evaluation
+        self._update = Session(artifact.path / self.description.update, threads=threads)
+        self._results = Session(artifact.path / self.description.results, threads=1)
+        self._taken = {spec.name for spec in self._update.inputs}
+        states = {each.input for each in self.description.state}
+        if missing := states - self._taken:
+            raise ArtifactError(
+                f"{artifact.path}: {self.description.update} lacks the state {', '.join(sorted(missing))}"
+            )
+
+    @property
+    def names(self) -> list[str]:
+        """The numbers, in the order in which `evaluate` reports them."""
+        return [each.name for each in self.description.metrics]
+
+    @property
+    def wanted(self) -> list[str]:
+        """What the model has to compute: outputs, and the logits behind them."""
+        targets = self.description.targets
+        values = [target.output for target in targets]
+        return [*values, *(target.logits for target in targets if target.logits)]
+
+    def initial(self) -> dict[str, Array]:
+        """Return the state before the first row."""
+        return {each.input: initial(each) for each in self.description.state}
+
+    def fold(self, feeds: Mapping[str, Array], state: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the state after a step."""
+        specs = self.description.state
+        after = self._update.run({**feeds, **state}, [each.output for each in specs])
+        return {each.input: after[each.output] for each in specs}
+
+    def numbers(self, state: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the numbers of a state."""
+        return self._results.run(state, self.names)
+
+    def feeds(self, labelled: Labelled, computed: Mapping[str, Array]) -> dict[str, Array]:
+        """Return what a step takes, for rows and what the model computed of them."""
+        feeds = {name: labelled.inputs[source] for name, source in self.description.inputs.items()}
+        for target in self.description.targets:
+            predictions = computed[target.output]
+            labels = labelled.labels[target.output]
+            feeds[target.predictions_input] = predictions
+            feeds[target.labels_input] = labels
+            if target.logits:
+                feeds[target.logits_input] = computed[target.logits]
+            if target.weights_input:
+                weights = labelled.weights.get(target.output, np.ones((1,), np.float32))
+                shape = predictions.shape[: len(target.weights.shape)]
+                feeds[target.weights_input] = broadcast(weights, shape, target.output)
+        feeds.pop("", None)
+        return feeds
+
+
+def initial(state: StateSpec) -> Array:
+    """Return the value of a state variable before the first row."""
+    shape = [dim.size for dim in state.spec.shape]
+    dtype = DATATYPES[state.spec.datatype].dtype
+    return np.frombuffer(state.initial, dtype).reshape(shape) if state.initial else np.zeros(shape, dtype)
+
+
+def broadcast(weights: Array, shape: tuple[int, ...], output: str) -> Array:
+    """Return a weight for every value that is weighed."""
+    try:
+        grown = weights.reshape(weights.shape + (1,) * (len(shape) - weights.ndim))
+        return np.ascontiguousarray(np.broadcast_to(grown, shape))
+    except ValueError as error:
+        raise InvalidArgumentError(
+            f"the weights of output {output!r} have shape {list(weights.shape)}; expected {list(shape)}, or "
+            f"one for each row"
+        ) from error
+
+
+class Accumulator:
+    """The state of the metrics of one version over one stream of rows."""
+
+    def __init__(self, metrics: Metrics, batch_size: int = 0) -> None:
+        """Where the numbers depend on it, rows are folded in `batch_size` at a time, however they come."""
+        self._metrics = metrics
+        self._state = metrics.initial()
+        self._step = (batch_size or USUAL_BATCH_SIZE) if metrics.description.batch_dependent else 0
+        self._waiting: dict[str, Array] = {}
+
+    def add(self, feeds: Mapping[str, Array]) -> None:
+        """Fold rows in."""
+        if not self._step:
+            self._state = self._metrics.fold(feeds, self._state)
+            return
+        joined = {name: join(name, self._waiting.get(name), array) for name, array in feeds.items()}
+        rows, begin = len(next(iter(joined.values()))), 0
+        while rows - begin >= self._step:
+            part = {name: array[begin : begin + self._step] for name, array in joined.items()}
+            self._state = self._metrics.fold(part, self._state)
+            begin += self._step
+        self._waiting = {name: array[begin:] for name, array in joined.items()}
+
+    def numbers(self) -> dict[str, Array]:
+        """Return the numbers of the rows so far; a step that is not complete counts as the last one."""
+        state = self._state
+        if self._waiting and len(next(iter(self._waiting.values()))):
+            state = self._metrics.fold(self._waiting, state)
+        return self._metrics.numbers(state)
+
+
+def join(name: str, before: Array | None, after: Array) -> Array:
+    """Return the rows of both."""
+    if before is None or not len(before):
+        return after
+    if before.shape[1:] != after.shape[1:]:
+        raise InvalidArgumentError(
+            f"{name}: rows of {list(after.shape[1:])} cannot follow {list(before.shape[1:])} within a "
+            "step, and these metrics depend on how rows are grouped; pad all batches to one size"
+        )
+    return np.concatenate([before, after])

@@ -1,0 +1,150 @@
+"""The client's side of an evaluation: arrays, generators and datasets in, the numbers out."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from kerve.evaluation.v1 import evaluation_pb2 as pb
+from kerve.runtime.datatypes import Array
+from kerve.runtime.errors import InvalidArgumentError
+from kerve.runtime.evaluation.targets import LABELS, WEIGHTS
+from kerve.runtime.protocol.evaluation import datatype_of, encode_batch
+from kerve.runtime.protocol.oip_client import to_tensor
+from kerve.runtime.signature import Signature
+
+__all__ = ["Evaluated", "decode", "requests"]
+
+Data = ArrayLike | Mapping[str, ArrayLike]
+Progress = Callable[["Evaluated"], None]
+
+#: Rows that travel together, where the data comes whole, and the bytes that they may take.
+MESSAGE_ROWS = 256
+MESSAGE_BYTES = 8 * 2**20
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """How well a version does on the rows so far."""
+
+    model: str
+    version: str
+    rows: int
+    seconds: float
+    rows_per_second: float
+    #: By the names, and in the order, of `model.evaluate()`; arrays where a metric is no single number.
+    results: dict[str, float | Array]
+    #: Seconds that the model took for a batch: mean, p50, p90, p99, max.
+    latency: dict[str, float]
+    final: bool
+
+
+def decode(message: pb.Results) -> Evaluated:
+    """Return what a server's message says."""
+    return Evaluated(
+        message.model,
+        message.version,
+        message.rows,
+        message.seconds,
+        message.rows_per_second,
+        {each.name: number(each) for each in message.metrics},
+        {name: getattr(message.latency, name) for name in ("mean", "p50", "p90", "p99", "max")},
+        message.final,
+    )
+
+
+def number(metric: pb.Metric) -> float | Array:
+    """Return a number, or an array of them."""
+    if not metric.shape:
+        return float(metric.values[0])
+    return np.array(metric.values).reshape(tuple(metric.shape))
+
+
+def requests(
+    begin: pb.Begin, signature: Signature, x: Any, y: Data | None, sample_weight: Data | None
+) -> Iterator[pb.EvaluateRequest]:
+    """Yield the messages of a stream."""
+    yield pb.EvaluateRequest(begin=begin)
+    for arrays in batches(signature, x, y, sample_weight):
+        typed = {name: typed_tensor(signature, name, array) for name, array in arrays.items()}
+        for part in parts(typed):
+            yield pb.EvaluateRequest(batch=encode_batch(part))
+
+
+def batches(
+    signature: Signature, x: Any, y: Data | None, sample_weight: Data | None
+) -> Iterator[dict[str, ArrayLike]]:
+    """Yield named arrays: once for arrays, again and again for what gives `(x, y)` or `(x, y, weights)`."""
+    if isinstance(x, Mapping) or hasattr(x, "__array__") or isinstance(x, Sequence):
+        yield named(signature, x, y, sample_weight)
+        return
+    if not isinstance(x, Iterable):
+        raise InvalidArgumentError(
+            f"expected arrays, or batches of (x, y) or (x, y, sample_weight), got a {type(x).__name__}"
+        )
+    if y is not None or sample_weight is not None:
+        raise InvalidArgumentError(
+            "labels and weights come with each batch where x is a generator or dataset"
+        )
+    for batch in x:
+        if isinstance(batch, Mapping):
+            yield named(signature, batch, None, None)
+        elif isinstance(batch, tuple | list) and len(batch) in (2, 3):
+            yield named(signature, batch[0], batch[1], batch[2] if len(batch) == 3 else None)
+        else:
+            raise InvalidArgumentError("expected batches of (x, y) or (x, y, sample_weight)")
+
+
+def named(signature: Signature, x: Data, y: Data | None, sample_weight: Data | None) -> dict[str, ArrayLike]:
+    """Return all arrays under the names that a server knows."""
+    arrays: dict[str, ArrayLike] = {}
+    if isinstance(x, Mapping):
+        arrays |= x
+    elif len(signature.inputs) == 1:
+        arrays[signature.inputs[0].name] = x
+    elif isinstance(x, tuple | list) and len(x) == len(signature.inputs):
+        arrays |= {spec.name: array for spec, array in zip(signature.inputs, x, strict=True)}
+    else:
+        names = ", ".join(spec.name for spec in signature.inputs)
+        raise InvalidArgumentError(f"the model takes several inputs, give a dict of: {names}")
+    outputs = [spec.name for spec in signature.outputs]
+    arrays |= spread(y, LABELS, outputs, "")
+    arrays |= spread(sample_weight, WEIGHTS, outputs, f"/{WEIGHTS}")
+    return arrays
+
+
+def spread(data: Data | None, alone: str, outputs: Sequence[str], suffix: str) -> dict[str, ArrayLike]:
+    """Return labels or weights by name: one array, one for each output in their order, or a dict."""
+    if data is None:
+        return {}
+    if isinstance(data, Mapping):
+        return {f"{name}{suffix}": array for name, array in data.items()}
+    if isinstance(data, tuple | list) and len(data) == len(outputs) > 1:
+        return {f"{name}{suffix}": array for name, array in zip(outputs, data, strict=True)}
+    return {alone: data}
+
+
+def typed_tensor(signature: Signature, name: str, array: ArrayLike) -> tuple[str, Array]:
+    """Return an input in the model's datatype, anything else in its own."""
+    for spec in signature.inputs:
+        if spec.name == name:
+            return spec.datatype, to_tensor(spec, array)
+    own = np.asarray(array)
+    if own.dtype.name == "bfloat16" or own.dtype == np.longdouble:
+        own = own.astype(np.float32)
+    return datatype_of(own), own
+
+
+def parts(arrays: Mapping[str, tuple[str, Array]]) -> Iterator[dict[str, tuple[str, Array]]]:
+    """Yield the rows of arrays, as many at a time as make a message."""
+    lengths = {len(array) for _, array in arrays.values() if array.ndim}
+    rows = max(lengths, default=0)
+    bytes_per_row = sum(array.nbytes for _, array in arrays.values()) // max(1, rows)
+    step = max(1, min(MESSAGE_ROWS, MESSAGE_BYTES // max(1, bytes_per_row)))
+    if len(lengths) != 1 or rows <= step:  # the server says what is wrong with arrays of different lengths
+        yield dict(arrays)
+        return
+    for start in range(0, rows, step):
+        yield {name: (kind, array[start : start + step]) for name, (kind, array) in arrays.items()}

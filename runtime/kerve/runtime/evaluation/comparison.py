@@ -1,0 +1,119 @@
+"""What tells two versions apart: where they choose differently, and how sure the difference is."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from kerve.artifact.v1.manifest_pb2 import Evaluation
+from kerve.runtime.datatypes import Array
+
+__all__ = ["Comparison", "Interval", "Scores", "scores"]
+
+#: Rows that are named, of those in which the versions disagree.
+MOST_ROWS = 100
+#: Of a normal distribution, for 95 % confidence.
+DEVIATIONS = 1.959964
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of one batch and output: what is chosen for each element, and how good each row is."""
+
+    choices: Array | None
+    metric: str
+    rows: Array
+
+
+def scores(target: Evaluation.Target, prediction: Array, labels: Array) -> Scores:
+    """Score every row: the share of right choices for classes, the mean squared error for numbers."""
+    values = prediction.astype(np.float64)
+    if target.classes and labels.ndim == values.ndim - 1:
+        choices = values.argmax(axis=-1)
+        counted = (
+            labels != target.ignored_class
+            if target.HasField("ignored_class")
+            else np.ones(labels.shape, bool)
+        )
+        right = (choices == labels) & counted
+        total = np.maximum(flat(counted).sum(axis=1), 1)
+        return Scores(choices, "accuracy", flat(right).sum(axis=1) / total)
+    if values.ndim > 1 and values.shape[-1] > 1 and is_one_hot(labels):
+        choices = values.argmax(axis=-1)
+        return Scores(choices, "accuracy", flat(choices == labels.argmax(axis=-1)).mean(axis=1))
+    return Scores(None, "mean_squared_error", flat((values - labels) ** 2).mean(axis=1))
+
+
+def is_one_hot(labels: Array) -> bool:
+    """Whether each label has one 1 and otherwise 0."""
+    return bool(((labels == 0) | (labels == 1)).all() and (labels.sum(axis=-1) == 1).all())
+
+
+def flat(array: Array) -> Array:
+    """Return a matrix with a row for each row."""
+    return array.reshape(len(array), -1)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """95 % confidence in the mean of what one version scores above another, row by row."""
+
+    metric: str
+    difference: float
+    low: float
+    high: float
+
+
+@dataclass
+class Comparison:
+    """One version beside another, over a stream of rows."""
+
+    rows: int = 0
+    disagreeing: list[int] = field(default_factory=list)
+    _agreed: dict[str, list[int]] = field(default_factory=dict)
+    # By output and metric: rows, sum and sum of squares of the differences.
+    _moments: dict[tuple[str, str], list[float]] = field(default_factory=dict)
+
+    def add(self, version: Mapping[str, Scores], baseline: Mapping[str, Scores]) -> None:
+        """Take the scores of a batch, by output."""
+        differs = np.zeros(len(next(iter(version.values())).rows), bool)
+        for output, ours in version.items():
+            theirs = baseline.get(output)
+            if theirs is None or ours.metric != theirs.metric:
+                continue
+            if ours.choices is not None and theirs.choices is not None:
+                same = ours.choices == theirs.choices
+                counts = self._agreed.setdefault(output, [0, 0])
+                counts[0] += int(same.sum())
+                counts[1] += same.size
+                differs |= ~flat(same).all(axis=1)
+            difference = ours.rows - theirs.rows
+            moments = self._moments.setdefault((output, ours.metric), [0.0, 0.0, 0.0])
+            moments[0] += len(difference)
+            moments[1] += float(difference.sum())
+            moments[2] += float((difference**2).sum())
+        room = MOST_ROWS - len(self.disagreeing)
+        self.disagreeing += [self.rows + int(row) for row in np.flatnonzero(differs)[:room]]
+        self.rows += len(differs)
+
+    @property
+    def agreement(self) -> dict[str, float]:
+        """By output, the share of elements for which both choose the same class."""
+        return {output: same / count for output, (same, count) in self._agreed.items() if count}
+
+    def intervals(self) -> Sequence[Interval]:
+        """Return how sure the differences are."""
+        several = len({output for output, _ in self._moments}) > 1
+        return [
+            interval(f"{output}_{metric}" if several else metric, *moments)
+            for (output, metric), moments in self._moments.items()
+        ]
+
+
+def interval(metric: str, count: float, total: float, squares: float) -> Interval:
+    """Return the mean and its confidence interval."""
+    mean = total / count
+    variance = max(0.0, squares - count * mean**2) / max(1.0, count - 1)
+    half = DEVIATIONS * math.sqrt(variance / count)
+    return Interval(metric, mean, mean - half, mean + half)

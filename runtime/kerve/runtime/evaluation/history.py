@@ -1,0 +1,143 @@
+"""Finished evaluations, kept in a small database beside the models."""
+
+import json
+import platform
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from google.protobuf import json_format
+
+from kerve.evaluation.v1 import evaluation_pb2 as pb
+
+__all__ = ["FILE", "Finished", "History", "hardware"]
+
+#: Name of the database within a repository.
+FILE = ".evaluations.sqlite"
+
+USUAL_LIMIT = 100
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS evaluations (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    time TEXT NOT NULL,
+    peer TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    hardware TEXT NOT NULL,
+    model TEXT NOT NULL,
+    version TEXT NOT NULL,
+    results TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS by_model ON evaluations (model, version, id);
+CREATE TABLE IF NOT EXISTS decisions (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    time TEXT NOT NULL,
+    peer TEXT NOT NULL,
+    model TEXT NOT NULL,
+    version TEXT NOT NULL,
+    label TEXT NOT NULL,
+    promoted INTEGER NOT NULL,
+    requirements TEXT NOT NULL
+);
+"""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """An evaluation that ran to its end."""
+
+    peer: str
+    fingerprint: str
+    results: pb.Results
+
+
+class History:
+    """A database; threads may share it, and it is made when the first evaluation ends."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._writing = threading.Lock()
+
+    def add(self, finished: Finished) -> None:
+        """Keep an evaluation; raises sqlite3.Error when that cannot be."""
+        results = finished.results
+        row = (
+            now(),
+            finished.peer,
+            finished.fingerprint,
+            hardware(),
+            results.model,
+            results.version,
+            json.dumps(json_format.MessageToDict(results, preserving_proto_field_name=True)),
+        )
+        with self._writing, self._open() as database:
+            database.execute(
+                "INSERT INTO evaluations (time, peer, fingerprint, hardware, model, version, results) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                row,
+            )
+
+    def decided(self, peer: str, request: pb.PromoteRequest, response: pb.PromoteResponse) -> None:
+        """Keep a decision about a promotion, and its reasons."""
+        reasons = json_format.MessageToDict(response, preserving_proto_field_name=True)
+        row = (
+            now(),
+            peer,
+            request.model,
+            request.version,
+            request.label,
+            int(response.promoted),
+            json.dumps(reasons.get("requirements", [])),
+        )
+        with self._writing, self._open() as database:
+            database.execute(
+                "INSERT INTO decisions (time, peer, model, version, label, promoted, requirements) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                row,
+            )
+
+    def list(self, model: str = "", version: str = "", limit: int = 0) -> list[pb.Record]:
+        """Return the newest evaluations, of one model and version where they are given."""
+        if not self._file.exists():
+            return []
+        with self._open() as database:
+            rows = database.execute(
+                "SELECT id, time, peer, fingerprint, hardware, results FROM evaluations "
+                "WHERE ? IN ('', model) AND ? IN ('', version) ORDER BY id DESC LIMIT ?",
+                (model, version, limit or USUAL_LIMIT),
+            ).fetchall()
+        return [
+            pb.Record(
+                id=number,
+                time=time,
+                peer=peer,
+                data_fingerprint=fingerprint,
+                hardware=machine,
+                results=json_format.ParseDict(json.loads(results), pb.Results(), ignore_unknown_fields=True),
+            )
+            for number, time, peer, fingerprint, machine, results in rows
+        ]
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        database = sqlite3.connect(self._file, timeout=10.0)
+        try:
+            with database:
+                database.executescript(SCHEMA)
+                yield database
+        finally:
+            database.close()
+
+
+def now() -> str:
+    """Return the time as RFC 3339 has it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def hardware() -> str:
+    """Return what computed, in a few words."""
+    return f"{platform.machine()} CPU, {platform.system()}"

@@ -1,0 +1,66 @@
+"""Moves a label to a version, if what is known of its quality allows it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from kerve.evaluation.v1 import evaluation_pb2 as pb
+from kerve.runtime.errors import NotFoundError
+from kerve.runtime.evaluation.history import History
+from kerve.runtime.evaluation.requirements import Requirement, parse
+
+__all__ = ["Labels", "promote"]
+
+
+class Labels(Protocol):
+    """What keeps the labels of versions."""
+
+    def labels(self, name: str, /) -> Mapping[str, int]:
+        """Return the versions that a model's labels stand for."""
+
+    def promote(self, name: str, label: str, version: int, /) -> None:
+        """Let a label stand for a version that serves."""
+
+
+def promote(request: pb.PromoteRequest, labels: Labels, history: History, peer: str) -> pb.PromoteResponse:
+    """Move the label if all requirements hold, and keep the decision with its reasons.
+
+    The numbers are those of each version's newest evaluation. Raises InvalidArgumentError for a requirement
+    that is none.
+    """
+    requirements = [parse(text) for text in request.requirements]
+    checked = check(requirements, request, labels, history)
+    response = pb.PromoteResponse(promoted=all(each.holds for each in checked), requirements=checked)
+    if response.promoted:
+        labels.promote(request.model, request.label, int(request.version))
+    history.decided(peer, request, response)
+    return response
+
+
+def check(
+    requirements: Sequence[Requirement], request: pb.PromoteRequest, labels: Labels, history: History
+) -> list[pb.PromoteResponse.Requirement]:
+    """Return whether each requirement holds, and why."""
+
+    def lookup(label: str, metric: str) -> float:
+        version = request.version
+        if label:
+            known = labels.labels(request.model)
+            if label not in known:
+                raise NotFoundError(
+                    f"label {label!r} stands for no version; known: {', '.join(known) or 'none'}"
+                )
+            version = str(known[label])
+        for record in history.list(request.model, version):
+            for each in record.results.metrics:
+                if each.name == metric and len(each.values) == 1:
+                    return float(each.values[0])
+        raise NotFoundError(f"version {version} was never evaluated for {metric!r}; run kerve evaluate first")
+
+    results = []
+    for requirement in requirements:
+        try:
+            holds, reason = requirement.check(lookup)
+        except NotFoundError as error:
+            holds, reason = False, str(error)
+        results.append(pb.PromoteResponse.Requirement(text=requirement.text, holds=holds, reason=reason))
+    return results

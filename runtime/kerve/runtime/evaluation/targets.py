@@ -1,0 +1,172 @@
+"""Labels and weights of a batch: found by name, checked, and brought into the form that the graphs take."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kerve.artifact.v1.manifest_pb2 import Evaluation
+from kerve.runtime.datatypes import DATATYPES, Array
+from kerve.runtime.errors import InvalidArgumentError
+from kerve.runtime.signature import Signature, show_shape
+
+__all__ = ["WEIGHTS", "Labelled", "split"]
+
+LABELS, WEIGHTS = "y", "sample_weight"
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Rows with their labels and weights, by names of outputs."""
+
+    inputs: Mapping[str, Array]
+    labels: Mapping[str, Array]
+    weights: Mapping[str, Array]
+    rows: int
+
+
+def split(
+    arrays: Mapping[str, Array], signature: Signature, targets: Sequence[Evaluation.Target], first: int
+) -> Labelled:
+    """Tell inputs, labels and weights apart, and check the labels.
+
+    `first` is the number of the first row within the stream, for errors. Raises InvalidArgumentError naming
+    row, tensor and expectation.
+    """
+    label_names = {name: target for target in targets for name in _names(target, targets, LABELS)}
+    weight_names = {name: target for target in targets for name in _weight_names(target, targets)}
+    inputs = {spec.name: arrays[spec.name] for spec in signature.inputs if spec.name in arrays}
+    known = {spec.name for spec in signature.inputs} | label_names.keys() | weight_names.keys() | {WEIGHTS}
+    for name in arrays:
+        if name not in known:
+            raise InvalidArgumentError(f"unexpected tensor {name!r}; {_expected(signature, targets)}")
+    for spec in signature.inputs:
+        if spec.name not in inputs and not spec.optional:
+            raise InvalidArgumentError(f"input {spec.name!r} is missing; {_expected(signature, targets)}")
+    if any(array.ndim == 0 for array in arrays.values()):
+        raise InvalidArgumentError("expected rows on axis 0 of every tensor, got a scalar")
+    rows = len(next(iter(inputs.values())))
+    for name, array in arrays.items():
+        if len(array) != rows:
+            raise InvalidArgumentError(
+                f"tensor {name!r} has {len(array)} rows where input {next(iter(inputs))!r} has {rows}"
+            )
+    labels = {
+        target.output: _labels(name, arrays[name], target, first)
+        for name, target in label_names.items()
+        if name in arrays
+    }
+    for target in targets:
+        if target.output not in labels:
+            raise InvalidArgumentError(
+                f"the labels of output {target.output!r} are missing; {_expected(signature, targets)}"
+            )
+    weights = {
+        target.output: _weights(name, arrays[name], target, first)
+        for name, target in weight_names.items()
+        if name in arrays
+    }
+    return Labelled(inputs, labels, weights, rows)
+
+
+def _names(target: Evaluation.Target, targets: Sequence[Evaluation.Target], alone: str) -> list[str]:
+    return [target.output, *([alone] if len(targets) == 1 else [])]
+
+
+def _weight_names(target: Evaluation.Target, targets: Sequence[Evaluation.Target]) -> list[str]:
+    del targets
+    return [f"{target.output}/{WEIGHTS}", WEIGHTS]
+
+
+def _expected(signature: Signature, targets: Collection[Evaluation.Target]) -> str:
+    inputs = ", ".join(spec.name for spec in signature.inputs)
+    labels = ", ".join(target.output for target in targets)
+    alone = f" (or {LABELS})" if len(targets) == 1 else ""
+    return f"expected the inputs {inputs}, the labels {labels}{alone}, and perhaps {WEIGHTS}"
+
+
+def _labels(name: str, array: Array, target: Evaluation.Target, first: int) -> Array:
+    expected = _shape(target.labels)
+    fitted = _fitted(name, "labels", array, expected)
+    if fitted.dtype.kind not in "biuf":
+        raise InvalidArgumentError(f"labels {name!r}: expected numbers, got {array.dtype}")
+    _require_finite(name, "labels", fitted, first)
+    result: Array = fitted.astype(DATATYPES[target.labels.datatype].dtype)
+    if result.dtype.kind == "i":
+        _complain(
+            result != fitted, lambda at: f"labels {name!r}: expected whole numbers, got {fitted[at]}", first
+        )
+    if target.classes:
+        wrong = (result < 0) | (result >= target.classes)
+        but = ""
+        if target.HasField("ignored_class"):
+            wrong &= result != target.ignored_class
+            but = f" or {target.ignored_class}"
+        last = target.classes - 1
+        _complain(
+            wrong,
+            lambda at: f"labels {name!r}: expected a class from 0 to {last}{but}, got {result[at]}",
+            first,
+        )
+    return result
+
+
+def _weights(name: str, array: Array, target: Evaluation.Target, first: int) -> Array:
+    if not target.weights_input:
+        raise InvalidArgumentError(
+            f"{name!r}: what is measured of output {target.output!r} takes no sample weights; leave them out"
+        )
+    if array.dtype.kind not in "biuf":
+        raise InvalidArgumentError(f"weights {name!r}: expected numbers, got {array.dtype}")
+    rank = len(target.weights.shape)
+    squeezed = array.reshape(array.shape[:rank]) if _ends_in_ones(array, rank) else array
+    if squeezed.ndim > rank:
+        raise InvalidArgumentError(
+            f"weights {name!r}: expected shape {show_shape(_shape(target.weights))}, got "
+            f"{show_shape(array.shape)}"
+        )
+    _require_finite(name, "weights", squeezed, first)
+    return squeezed.reshape(squeezed.shape + (1,) * (rank - squeezed.ndim)).astype(np.float32)
+
+
+def _shape(spec: Any) -> list[int | str | None]:
+    return [dim.size if dim.WhichOneof("kind") == "size" else (dim.symbol or None) for dim in spec.shape]
+
+
+def _ends_in_ones(array: Array, rank: int) -> bool:
+    return array.ndim > rank and all(size == 1 for size in array.shape[rank:])
+
+
+def _fitted(name: str, kind: str, array: Array, expected: Sequence[int | str | None]) -> Array:
+    """Return the array in the rank that is expected: as in Keras, a last dimension of 1 comes and goes."""
+    fitted = array
+    if array.ndim == len(expected) + 1 and array.shape[-1] == 1:
+        fitted = array[..., 0]
+    elif array.ndim == len(expected) - 1 and expected[-1] == 1:
+        fitted = array[..., None]
+    fits = fitted.ndim == len(expected) and all(
+        not isinstance(want, int) or want == size for want, size in zip(expected, fitted.shape, strict=True)
+    )
+    if not fits:
+        raise InvalidArgumentError(
+            f"{kind} {name!r}: expected shape {show_shape(expected)}, got {show_shape(array.shape)}"
+        )
+    return fitted
+
+
+def _require_finite(name: str, kind: str, array: Array, first: int) -> None:
+    if array.dtype.kind == "f":
+        _complain(
+            ~np.isfinite(array),
+            lambda at: f"{kind} {name!r}: expected finite numbers, got {array[at]}",
+            first,
+        )
+
+
+def _complain(wrong: Array, what: Any, first: int) -> None:
+    if not wrong.any():
+        return
+    at = tuple(np.argwhere(wrong)[0].tolist())
+    where = f"row {first + at[0]}" + (f", element {show_shape(at[1:])}" if len(at) > 1 else "")
+    raise InvalidArgumentError(f"{where}: {what(at)}")

@@ -1,0 +1,100 @@
+"""kerve.evaluation.v1: messages from and to arrays and numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kerve.evaluation.v1 import evaluation_pb2 as pb
+from kerve.runtime.datatypes import BY_DTYPE, DATATYPES, Array
+from kerve.runtime.errors import InvalidArgumentError
+from kerve.runtime.protocol.tensors import from_raw, to_raw
+
+if TYPE_CHECKING:
+    from kerve.runtime.evaluation.comparison import Comparison
+    from kerve.runtime.evaluation.runs import Run
+
+__all__ = ["SERVICE", "datatype_of", "decode_batch", "encode_batch", "encode_difference", "encode_results"]
+
+SERVICE = pb.DESCRIPTOR.services_by_name["EvaluationService"]
+
+
+def decode_batch(batch: pb.Batch) -> tuple[dict[str, Array], dict[str, str]]:
+    """Return the tensors of a batch and their datatypes, by name."""
+    arrays: dict[str, Array] = {}
+    for tensor in batch.tensors:
+        label = f"tensor {tensor.name!r}"
+        if tensor.name in arrays:
+            raise InvalidArgumentError(f"{label} is given twice")
+        if tensor.datatype not in DATATYPES:
+            raise InvalidArgumentError(
+                f"{label}: expected one of {', '.join(DATATYPES)}, got datatype {tensor.datatype!r}"
+            )
+        arrays[tensor.name] = from_raw(label, tensor.datatype, tensor.shape, tensor.contents)
+    return arrays, {tensor.name: tensor.datatype for tensor in batch.tensors}
+
+
+def encode_batch(arrays: Mapping[str, tuple[str, Array]]) -> pb.Batch:
+    """Return the message for arrays with their datatypes, by name."""
+    return pb.Batch(
+        tensors=[
+            pb.Tensor(
+                name=name,
+                datatype=datatype,
+                shape=array.shape,
+                contents=to_raw(np.ascontiguousarray(array), datatype),
+            )
+            for name, (datatype, array) in arrays.items()
+        ]
+    )
+
+
+def datatype_of(array: Array) -> str:
+    """Return the datatype of labels and weights, which is that of their array."""
+    if array.dtype not in BY_DTYPE:
+        raise InvalidArgumentError(f"labels and weights are numbers; got an array of {array.dtype}")
+    return BY_DTYPE[array.dtype].name
+
+
+def encode_difference(comparison: Comparison, version: str, baseline: str) -> pb.Difference:
+    """Return the message for what tells a version from another."""
+    return pb.Difference(
+        version=version,
+        baseline=baseline,
+        agreement=comparison.agreement,
+        disagreeing_rows=comparison.disagreeing,
+        intervals=[
+            pb.Difference.Interval(
+                metric=each.metric, difference=each.difference, low=each.low, high=each.high
+            )
+            for each in comparison.intervals()
+        ],
+    )
+
+
+def encode_results(
+    run: Run, numbers: Mapping[str, Array], model: str, seconds: float, *, final: bool
+) -> pb.Results:
+    """Return the message for what is known so far."""
+    return pb.Results(
+        model=model,
+        version=run.version,
+        metrics=[
+            pb.Metric(name=name, values=value.ravel().tolist(), shape=value.shape)
+            for name, value in numbers.items()
+        ],
+        rows=run.rows,
+        seconds=seconds,
+        rows_per_second=run.rows / seconds if seconds else 0.0,
+        latency=pb.Latency(
+            batches=len(run.latencies),
+            mean=float(np.mean(run.latencies)) if run.latencies else 0.0,
+            p50=run.percentile(50),
+            p90=run.percentile(90),
+            p99=run.percentile(99),
+            max=max(run.latencies, default=0.0),
+        ),
+        final=final,
+    )

@@ -1,0 +1,197 @@
+"""kerve.evaluation.v1.EvaluationService: labelled rows in, the numbers of model.evaluate() out."""
+
+import hashlib
+import logging
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
+from weakref import WeakKeyDictionary
+
+import grpc
+
+from kerve.evaluation.v1 import evaluation_pb2 as pb
+from kerve.runtime.errors import InvalidArgumentError, UnimplementedError
+from kerve.runtime.evaluation.accumulator import Metrics
+from kerve.runtime.evaluation.comparison import Comparison, Scores, scores
+from kerve.runtime.evaluation.history import Finished, History
+from kerve.runtime.evaluation.promotion import Labels, promote
+from kerve.runtime.evaluation.runs import Answered, Run
+from kerve.runtime.model import Model
+from kerve.runtime.protocol.evaluation import decode_batch, encode_difference, encode_results
+from kerve.runtime.servicers.edge import answers_errors, answers_stream_errors
+
+__all__ = ["EvaluationServicer", "Models"]
+
+log = logging.getLogger(__name__)
+
+
+class Models(Protocol):
+    """Where a model is found."""
+
+    def find(self, name: str, version: str, /) -> Model:
+        """Return a version ("" for the default one); NotFoundError or UnavailableError without it."""
+
+
+class EvaluationServicer:
+    """Evaluates the models that are served, in the thread of the call, on the sessions that serve them."""
+
+    def __init__(
+        self,
+        models: Models,
+        history: History,
+        labels: Labels | None = None,
+        *,
+        threads: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._models = models
+        self._history = history
+        self._labels = labels
+        self._threads = threads
+        self._clock = clock
+        self._loaded: WeakKeyDictionary[Model, Metrics] = WeakKeyDictionary()
+
+    @answers_stream_errors
+    def Evaluate(  # noqa: N802  the protocol's name
+        self, requests: Iterator[pb.EvaluateRequest], context: grpc.ServicerContext
+    ) -> Iterator[pb.EvaluateResponse]:
+        """Running results at the interval that was asked for, and the final ones, of each version."""
+        stream = self._begin(requests)
+        for _ in stream.batches(requests, context):
+            if stream.due():
+                yield from (pb.EvaluateResponse(results=each) for each in stream.results(final=False))
+        final = stream.results(final=True)
+        self._keep(final, stream, context)
+        yield from (pb.EvaluateResponse(results=each) for each in final)
+
+    @answers_stream_errors
+    def Compare(  # noqa: N802  the protocol's name
+        self, requests: Iterator[pb.EvaluateRequest], context: grpc.ServicerContext
+    ) -> Iterator[pb.CompareResponse]:
+        """The same for versions side by side, and what tells each from the first."""
+        stream = self._begin(requests)
+        if len(stream.runs) < 2:
+            raise InvalidArgumentError("expected two versions or more to compare")
+        comparisons = [Comparison() for _ in stream.runs[1:]]
+        for answers in stream.batches(requests, context):
+            first, *others = [scores_of(run, each) for run, each in zip(stream.runs, answers, strict=True)]
+            for comparison, other in zip(comparisons, others, strict=True):
+                comparison.add(other, first)
+            if stream.due():
+                yield pb.CompareResponse(results=stream.results(final=False))
+        final = stream.results(final=True)
+        self._keep(final, stream, context)
+        baseline, *versions = [run.version for run in stream.runs]
+        differences = [
+            encode_difference(comparison, version, baseline)
+            for comparison, version in zip(comparisons, versions, strict=True)
+        ]
+        yield pb.CompareResponse(results=final, differences=differences)
+
+    @answers_errors
+    def ListEvaluations(  # noqa: N802  the protocol's name
+        self, request: pb.ListEvaluationsRequest, _: grpc.ServicerContext
+    ) -> pb.ListEvaluationsResponse:
+        """Finished evaluations, the newest first."""
+        return pb.ListEvaluationsResponse(records=self._history.list(request.model, limit=request.limit))
+
+    @answers_errors
+    def Promote(  # noqa: N802  the protocol's name
+        self, request: pb.PromoteRequest, context: grpc.ServicerContext
+    ) -> pb.PromoteResponse:
+        """Move a label to a version, if its requirements hold."""
+        if self._labels is None:
+            raise UnimplementedError("this server keeps no labels of versions")
+        self._models.find(request.model, request.version)
+        return promote(request, self._labels, self._history, context.peer())
+
+    def _begin(self, requests: Iterator[pb.EvaluateRequest]) -> "Stream":
+        begin = opening(requests)
+        runs = [self._run(begin, version) for version in list(begin.versions) or [""]]
+        return Stream(begin, runs, self._clock)
+
+    def _run(self, begin: pb.Begin, version: str) -> Run:
+        model = self._models.find(begin.model, version)
+        metrics = self._loaded.get(model)
+        if metrics is None:
+            metrics = self._loaded[model] = Metrics(model.artifact, threads=self._threads)
+        run = Run(model, metrics, begin.batch_size)
+        run.require(begin.metrics)
+        return run
+
+    def _keep(self, final: list[pb.Results], stream: "Stream", context: grpc.ServicerContext) -> None:
+        try:
+            for results in final:
+                self._history.add(Finished(context.peer(), stream.fingerprint.hexdigest(), results))
+        except (sqlite3.Error, OSError) as error:  # a repository may be read-only
+            log.warning("an evaluation of %r is not kept: %s", stream.begin.model, error)
+
+
+class Stream:
+    """The evaluations of one call."""
+
+    def __init__(self, begin: pb.Begin, runs: list[Run], clock: Callable[[], float]) -> None:
+        self.begin = begin
+        self.runs = runs
+        self.fingerprint = hashlib.sha256()
+        self._clock = clock
+        self._started = self._told = clock()
+
+    def batches(
+        self, requests: Iterator[pb.EvaluateRequest], context: grpc.ServicerContext
+    ) -> Iterator[list[Answered]]:
+        """Yield each batch as every version answered it; InvalidArgumentError when no row came."""
+        for request in requests:
+            batch = batch_of(request)
+            arrays, datatypes = decode_batch(batch)
+            answers = [run.add(arrays, datatypes) for run in self.runs]
+            for tensor in batch.tensors:
+                self.fingerprint.update(f"{tensor.name} {tensor.datatype} {list(tensor.shape)}\n".encode())
+                self.fingerprint.update(tensor.contents)
+            if not context.is_active():
+                break
+            if complete := [each for each in answers if each is not None]:
+                yield complete
+        if not self.runs[0].rows:
+            raise InvalidArgumentError("the stream ended before any row came; there is nothing to evaluate")
+
+    def due(self) -> bool:
+        """Return whether it is time for running results."""
+        if not self.begin.interval or self._clock() - self._told < self.begin.interval:
+            return False
+        self._told = self._clock()
+        return True
+
+    def results(self, *, final: bool) -> list[pb.Results]:
+        """Return what is known of each version."""
+        seconds = self._clock() - self._started
+        return [
+            encode_results(run, run.numbers(self.begin.metrics), self.begin.model, seconds, final=final)
+            for run in self.runs
+        ]
+
+
+def scores_of(run: Run, answered: Answered) -> Mapping[str, Scores]:
+    """Return how good each row is, by output."""
+    return {
+        target.output: scores(
+            target, answered.computed[target.output], answered.labelled.labels[target.output]
+        )
+        for target in run.metrics.description.targets
+    }
+
+
+def opening(requests: Iterator[pb.EvaluateRequest]) -> pb.Begin:
+    """Return the first message of a stream."""
+    first = next(requests, None)
+    if first is None or first.WhichOneof("message") != "begin":
+        raise InvalidArgumentError("expected `begin` as the first message: the model, its versions, metrics")
+    return first.begin
+
+
+def batch_of(request: pb.EvaluateRequest) -> pb.Batch:
+    """Return a later message of a stream."""
+    if request.WhichOneof("message") != "batch":
+        raise InvalidArgumentError("expected `batch` in every message after the first")
+    return request.batch

@@ -1,0 +1,160 @@
+"""What a model brings to its evaluation: outputs, masks, losses of its own; options and old files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from kerve.compiler import LoadError
+from kerve.compiler.evaluation.identifiers import parse
+
+RNG = np.random.default_rng(4)
+ROWS = 40
+GROUPS = [16, 16, 8]
+
+
+def equal(found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_several_outputs_have_losses_weights_and_metrics_of_their_own(compiled: Any, evaluated: Any) -> None:
+    x = layers.Input((6,), name="x")
+    hidden = layers.Dense(8, activation="tanh")(x)
+    outputs = [
+        layers.Dense(3, activation="softmax", name="kind")(hidden),
+        layers.Dense(1, name="price")(hidden),
+        layers.Dense(2, name="unused")(hidden),
+    ]
+    model = keras.Model(x, outputs)
+    model.compile(
+        loss=["sparse_categorical_crossentropy", "mse", None],
+        loss_weights=[1.0, 0.3, None],
+        metrics=[["accuracy"], ["mae"], None],
+        weighted_metrics=[["accuracy"], None, None],
+    )
+    artifact = compiled(model)
+    assert [each.output for each in artifact.manifest.evaluation.targets] == ["kind", "price"]
+    rows = RNG.standard_normal((ROWS, 6)).astype(np.float32)
+    kind, price = RNG.integers(0, 3, ROWS), RNG.standard_normal((ROWS, 1)).astype(np.float32)
+    weights = RNG.random(ROWS).astype(np.float32)
+    unused = np.zeros((ROWS, 2), np.float32)
+    for given in (None, weights):
+        wanted = model.evaluate(
+            rows,
+            [kind, price, unused],
+            sample_weight=None if given is None else [given, given, given],
+            batch_size=16,
+            verbose=0,
+            return_dict=True,
+        )
+        weighed = None if given is None else {"kind": given, "price": given}
+        equal(evaluated(artifact, {"x": rows}, {"kind": kind, "price": price}, GROUPS, weighed), wanted)
+
+
+def test_masked_steps_do_not_count(compiled: Any, evaluated: Any) -> None:
+    ids = layers.Input((None,), name="ids", dtype="int32")
+    hidden = layers.LSTM(6, return_sequences=True)(layers.Embedding(20, 8, mask_zero=True)(ids))
+    model = keras.Model(ids, layers.Dense(4, activation="softmax", name="tags")(hidden))
+    model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    artifact = compiled(model)
+    assert list(artifact.manifest.evaluation.inputs.values()) == ["ids"]
+    sentences = RNG.integers(1, 20, (ROWS, 9)).astype(np.int32)
+    sentences[np.arange(9) >= RNG.integers(2, 9, (ROWS, 1))] = 0
+    tags = RNG.integers(0, 4, (ROWS, 9))
+    wanted = model.evaluate(sentences, tags, batch_size=16, verbose=0, return_dict=True)
+    equal(evaluated(artifact, {"ids": sentences}, {"tags": tags}, GROUPS), wanted)
+
+
+class Regularized(layers.Layer):
+    def call(self, x: Any) -> Any:
+        self.add_loss(ops.mean(ops.square(x)))
+        self.add_loss(0.01 * ops.sum(ops.abs(x)))
+        return x
+
+
+def test_losses_of_weights_activations_and_layers_are_part_of_the_loss(compiled: Any, evaluated: Any) -> None:
+    model = keras.Sequential(
+        [
+            layers.Input((6,), name="x"),
+            layers.Dense(8, activation="tanh", kernel_regularizer="l2", activity_regularizer="l1"),
+            Regularized(),
+            layers.Dense(2, name="y", bias_regularizer="l1"),
+        ]
+    )
+    model.compile(loss="mse", metrics=["mae"])
+    artifact = compiled(model)
+    assert artifact.manifest.evaluation.batch_dependent
+    rows, y = (RNG.standard_normal((ROWS, size)).astype(np.float32) for size in (6, 2))
+    wanted = model.evaluate(rows, y, batch_size=16, verbose=0, return_dict=True)
+    equal(evaluated(artifact, {"x": rows}, {"y": y}, GROUPS), wanted)
+
+
+def test_options_name_what_a_model_without_a_loss_is_evaluated_by(compiled: Any, evaluated: Any) -> None:
+    model = keras.Sequential([layers.Input((6,), name="x"), layers.Dense(3, name="y")])
+    artifact = compiled(
+        model,
+        loss=("SparseCategoricalCrossentropy(from_logits=True)",),
+        metric=("accuracy", "SparseTopKCategoricalAccuracy(k=2)"),
+    )
+    rows, y = RNG.standard_normal((ROWS, 6)).astype(np.float32), RNG.integers(0, 3, ROWS)
+    found = evaluated(artifact, {"x": rows}, {"y": y}, [ROWS])
+    model.compile(
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy", keras.metrics.SparseTopKCategoricalAccuracy(k=2)],
+    )
+    equal(found, model.evaluate(rows, y, verbose=0, return_dict=True))
+
+
+def test_the_same_model_gives_the_same_evaluation(tmp_path: Path) -> None:
+    from kerve.compiler import compile_model
+
+    x = layers.Input((6,), name="x")
+    model = keras.Model(x, layers.Dense(3, activation="softmax", name="y")(x))
+    model.compile(
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy", keras.metrics.MeanIoU(3, sparse_y_pred=False)],
+    )
+    first, second = (compile_model(model, repository=tmp_path, name="m").path for _ in range(2))
+    for name in ("evaluate.onnx", "results.onnx", "manifest.json"):
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
+
+
+def test_a_loss_that_is_not_known_is_an_error(compiled: Any) -> None:
+    model = keras.Sequential([layers.Input((6,), name="x"), layers.Dense(3, name="y")])
+    with pytest.raises(LoadError, match=r"'nonsense' is none of keras\.losses"):
+        compiled(model, loss=("nonsense",))
+
+
+def test_identifiers_are_read_and_never_evaluated() -> None:
+    found = parse("price=Huber(delta=2.0)")
+    assert (found.output, found.name, found.kwargs) == ("price", "Huber", {"delta": 2.0})
+    assert parse("AUC(curve='PR')").output == ""
+    for text in ("__import__('os').system('true')", "AUC(print(1))", "a b", ""):
+        with pytest.raises(ValueError, match="expected NAME"):
+            parse(text)
+
+
+def test_what_keras_2_compiled_is_carried_over(tmp_path: Path, evaluated: Any) -> None:
+    import tf_keras
+
+    from kerve.compiler import compile_model
+
+    old = tf_keras.Sequential(
+        [
+            tf_keras.layers.Input((6,), name="x"),
+            tf_keras.layers.Dense(3, activation="softmax", name="y", kernel_regularizer="l2"),
+        ]
+    )
+    old.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    rows, y = RNG.standard_normal((ROWS, 6)).astype(np.float32), RNG.integers(0, 3, ROWS)
+    wanted = old.evaluate(rows, y, verbose=0, return_dict=True)
+    old.save(tmp_path / "old.h5")
+    artifact = compile_model(tmp_path / "old.h5", repository=tmp_path, name="m")
+    equal(evaluated(artifact, {"x": rows}, {"y": y}, [ROWS]), wanted)

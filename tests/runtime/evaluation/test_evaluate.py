@@ -1,0 +1,216 @@
+"""A served model is evaluated over gRPC, on each transport; the numbers are Keras's."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from kerve.evaluation.v1 import evaluation_pb2 as pb
+from kerve.runtime import Client, InvalidArgumentError, NotFoundError, rpc
+from kerve.runtime.protocol.evaluation import SERVICE, encode_batch
+
+HERE = Path(__file__).parent
+KERAS = json.loads((HERE / "keras.json").read_text())
+with np.load(HERE / "rows.npz") as arrays:
+    ROWS = dict(arrays)
+TRANSPORTS = ["grpcio", *(["wire"] if find_spec("kerve_wire") else [])]
+KERVE = str(Path(sys.executable).with_name("kerve"))
+X, CLASSES, NUMBERS, WEIGHTS = (ROWS[name] for name in ("x", "classes", "numbers", "weights"))
+
+
+@pytest.fixture(scope="module", params=TRANSPORTS)
+def client(
+    request: Any,
+    serve: Callable[..., AbstractContextManager[Any]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Client]:
+    repository = shutil.copytree(HERE / "models", tmp_path_factory.mktemp("served") / "models")
+    with serve(repository, "--transport", request.param) as running, Client(running.address) as client:
+        yield client
+
+
+def kerve(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([KERVE, *arguments], capture_output=True, text=True, timeout=120, check=False)
+
+
+def equal(found: dict[str, Any], wanted: dict[str, float]) -> None:
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        assert found[name] == pytest.approx(value, rel=1e-5), name
+
+
+@pytest.mark.parametrize("kind", ["plain", "weighted"])
+def test_the_numbers_are_those_of_keras(client: Client, kind: str) -> None:
+    weights = WEIGHTS if kind == "weighted" else None
+    result = client.evaluate("classifier", X, CLASSES, weights)
+    assert (result.model, result.version, result.rows, result.final) == ("classifier", "2", 300, True)
+    assert result.seconds > 0
+    assert result.latency["p50"] > 0
+    equal(result.results, KERAS[f"classifier/2/{kind}"])
+
+
+@pytest.mark.parametrize("size", [1, 7, 300])
+def test_it_does_not_matter_how_the_client_groups_the_rows(client: Client, size: int) -> None:
+    def batches() -> Iterator[Any]:
+        for begin in range(0, 300, size):
+            yield X[begin : begin + size], NUMBERS[begin : begin + size], WEIGHTS[begin : begin + size]
+
+    equal(client.evaluate("summed", batches()).results, KERAS["summed/2/weighted"])
+
+
+def test_labels_come_in_every_form_that_keras_takes(client: Client) -> None:
+    for labels in (CLASSES[:, None], CLASSES.astype(np.uint8), CLASSES.astype(np.float64), {"y": CLASSES}):
+        result = client.evaluate("classifier", {"x": X}, labels)
+        equal(result.results, KERAS["classifier/2/plain"])
+
+
+def test_metrics_are_chosen_by_name(client: Client) -> None:
+    result = client.evaluate("classifier", X, CLASSES, metrics=["accuracy"])
+    assert list(result.results) == ["accuracy"]
+    with pytest.raises(InvalidArgumentError, match=r"metric 'f1' is not known .* it has: loss, accuracy"):
+        client.evaluate("classifier", X, CLASSES, metrics=["f1"])
+
+
+def test_running_results_come_at_the_interval(client: Client) -> None:
+    seen: list[int] = []
+    client.evaluate("classifier", X, CLASSES, interval=1e-9, progress=lambda so_far: seen.append(so_far.rows))
+    assert seen == [256, 300, 300]
+
+
+@pytest.mark.parametrize(
+    ("labels", "text"),
+    [
+        (
+            np.where(np.arange(300) == 270, 3, CLASSES),
+            r"row 270: labels 'y': expected a class from 0 to 2, got 3",
+        ),
+        (
+            np.where(np.arange(300) == 7, np.nan, CLASSES),
+            r"row 7: labels 'y': expected finite numbers, got nan",
+        ),
+        (np.where(np.arange(300) == 9, 0.5, CLASSES), r"row 9: labels 'y': expected whole numbers, got 0.5"),
+        (np.zeros((300, 4)), r"labels 'y': expected shape \[batch\], got \[256, 4\]"),
+        (CLASSES[:299], r"tensor 'y' has 299 rows where input 'x' has 300"),
+        ({"z": CLASSES}, r"unexpected tensor 'z'; expected the inputs x, the labels y \(or y\)"),
+        (None, r"the labels of output 'y' are missing"),
+    ],
+)
+def test_labels_that_do_not_fit_are_named_by_row_and_tensor(client: Client, labels: Any, text: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=text):
+        client.evaluate("classifier", X, labels)
+
+
+def test_what_is_not_served_is_not_found(client: Client) -> None:
+    with pytest.raises(NotFoundError, match="model 'nobody' is not served here"):
+        client.evaluate("nobody", X, CLASSES)
+    with pytest.raises(NotFoundError, match="has no version 9"):
+        client.evaluate("classifier", X, CLASSES, version="9")
+
+
+def test_a_generator_that_fails_ends_the_evaluation_with_its_error(client: Client) -> None:
+    def batches() -> Iterator[Any]:
+        yield X, CLASSES
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        client.evaluate("classifier", batches())
+
+
+def test_a_stream_without_rows_gives_no_result(client: Client) -> None:
+    with pytest.raises(InvalidArgumentError, match="the stream ended before any row came"):
+        client.evaluate("classifier", iter(()))
+
+
+def test_messages_out_of_order_are_refused(client: Client) -> None:
+    with grpc.insecure_channel(client.address) as channel:
+        call = rpc.calls(channel, SERVICE)["Evaluate"]
+        batch = pb.EvaluateRequest(batch=encode_batch({"x": ("FP32", X)}))
+        begin = pb.EvaluateRequest(begin=pb.Begin(model="classifier"))
+        for messages, text in (([batch], "expected `begin`"), ([begin, begin], "expected `batch`")):
+            with pytest.raises(grpc.RpcError) as caught:
+                list(call(iter(messages)))
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert text in str(caught.value.details())
+
+
+def stream(**begin: Any) -> Iterator[pb.EvaluateRequest]:
+    yield pb.EvaluateRequest(begin=pb.Begin(**begin))
+    for part in (slice(0, 200), slice(200, 300)):
+        batch = encode_batch({"x": ("FP32", X[part]), "y": ("INT64", CLASSES[part])})
+        yield pb.EvaluateRequest(batch=batch)
+
+
+def test_versions_are_compared_on_one_stream(client: Client) -> None:
+    with grpc.insecure_channel(client.address) as channel:
+        call = rpc.calls(channel, SERVICE)["Compare"]
+        (answer,) = call(stream(model="classifier", versions=["", "2"]))
+        assert [each.rows for each in answer.results] == [300, 300]
+        (difference,) = answer.differences
+        assert difference.agreement == {"y": 1.0}
+        assert not difference.disagreeing_rows
+        (interval,) = difference.intervals
+        assert (interval.metric, interval.low, interval.high) == ("accuracy", 0.0, 0.0)
+        with pytest.raises(grpc.RpcError, match="two versions or more"):
+            list(call(stream(model="classifier")))
+
+
+def test_finished_evaluations_are_kept_and_cut_ones_are_not(client: Client) -> None:
+    with grpc.insecure_channel(client.address) as channel:
+        calls = rpc.calls(channel, SERVICE)
+        before = len(calls["ListEvaluations"](pb.ListEvaluationsRequest(model="classifier")).records)
+
+        def cut() -> Iterator[pb.EvaluateRequest]:
+            yield from stream(model="classifier")
+            raise OSError("the line is dead")
+
+        with pytest.raises(grpc.RpcError):
+            list(calls["Evaluate"](cut()))
+        list(calls["Evaluate"](stream(model="classifier")))
+        list(calls["Evaluate"](stream(model="classifier")))
+        records = calls["ListEvaluations"](pb.ListEvaluationsRequest(model="classifier")).records
+    assert len(records) == before + 2
+    newest, older = records[:2]
+    assert newest.id > older.id
+    assert newest.data_fingerprint == older.data_fingerprint
+    assert newest.results.rows == 300
+    assert newest.results.version == "2"
+
+
+def test_a_label_moves_if_the_requirements_hold(client: Client) -> None:
+    client.evaluate("classifier", X, CLASSES)
+    with grpc.insecure_channel(client.address) as channel:
+        promote = rpc.calls(channel, SERVICE)["Promote"]
+        for requirement, promoted in (("accuracy > 2", False), ("accuracy >= 0", True)):
+            request = pb.PromoteRequest(
+                model="classifier", version="2", label="stable", requirements=[requirement]
+            )
+            assert promote(request).promoted == promoted
+    assert client.evaluate("classifier", X, CLASSES, version="stable").version == "2"
+
+
+def test_the_command_prints_one_json_object(client: Client, tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", x=X, y=CLASSES)
+    done = kerve(
+        "evaluate", "classifier", "--data", str(tmp_path / "data.npz"), "--address", client.address, "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    assert (printed["model"], printed["version"], printed["rows"]) == ("classifier", "2", 300)
+    equal(printed["results"], KERAS["classifier/2/plain"])
+
+
+def test_the_command_prints_a_table(client: Client, tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", x=X, y=CLASSES)
+    done = kerve("evaluate", "classifier", "--data", str(tmp_path / "data.npz"), "--address", client.address)
+    assert done.returncode == 0, done.stderr
+    assert "version 2" in done.stdout
+    assert f"{KERAS['classifier/2/plain']['accuracy']:.4f}" in done.stdout

@@ -1,0 +1,77 @@
+"""A label moves only to a version whose numbers allow it."""
+
+from pathlib import Path
+
+import pytest
+
+from kerve.evaluation.v1 import evaluation_pb2 as pb
+from kerve.runtime.errors import InvalidArgumentError
+from kerve.runtime.evaluation.history import Finished, History
+from kerve.runtime.evaluation.promotion import promote
+from kerve.runtime.evaluation.requirements import parse
+
+
+class Shelf:
+    def __init__(self) -> None:
+        self.stable = 1
+
+    def labels(self, _: str) -> dict[str, int]:
+        return {"stable": self.stable}
+
+    def promote(self, _: str, label: str, version: int) -> None:
+        assert label == "stable"
+        self.stable = version
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> History:
+    history = History(tmp_path / "history.sqlite")
+    for version, accuracy, loss in (("1", 0.9, 0.5), ("2", 0.5, 9.0), ("2", 0.95, 0.502)):
+        metrics = [pb.Metric(name="accuracy", values=[accuracy]), pb.Metric(name="loss", values=[loss])]
+        history.add(Finished("me", "00", pb.Results(model="m", version=version, metrics=metrics, rows=9)))
+    return history
+
+
+@pytest.mark.parametrize(
+    ("requirements", "promoted"),
+    [
+        (["accuracy >= 0.95", "loss <= stable.loss * 1.01"], True),
+        (["accuracy > 0.95"], False),
+        (["loss < stable.loss", "accuracy > stable.accuracy"], False),
+        (["accuracy >= stable.accuracy + 0.04"], True),
+        (["f1 >= 0.5"], False),
+        (["loss <= canary.loss"], False),
+        ([], True),
+    ],
+)
+def test_all_requirements_have_to_hold(history: History, requirements: list[str], promoted: bool) -> None:
+    shelf = Shelf()
+    request = pb.PromoteRequest(model="m", version="2", label="stable", requirements=requirements)
+    response = promote(request, shelf, history, "me")
+    assert response.promoted == promoted
+    assert shelf.stable == (2 if promoted else 1)
+    assert [each.text for each in response.requirements] == requirements
+    assert all(each.reason for each in response.requirements)
+
+
+def test_a_refusal_says_what_was_found(history: History) -> None:
+    request = pb.PromoteRequest(
+        model="m", version="2", label="stable", requirements=["accuracy >= 0.97", "f1 > 0"]
+    )
+    first, second = promote(request, Shelf(), history, "me").requirements
+    assert first.reason == "accuracy is 0.95; expected >= 0.97"
+    assert second.reason == "version 2 was never evaluated for 'f1'; run kerve evaluate first"
+
+
+@pytest.mark.parametrize(
+    "text", ["accuracy", "__import__('os')", "loss <= f(1)", "a >= 1 * 2 * 3", "1 <= loss"]
+)
+def test_requirements_are_parsed_and_never_run(text: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="expected METRIC"):
+        parse(text)
+
+
+def test_the_newest_evaluation_comes_first(history: History) -> None:
+    assert [record.id for record in history.list("m", "2")] == [3, 2]
+    assert [record.id for record in history.list("m", limit=1)] == [3]
+    assert history.list("other") == []
