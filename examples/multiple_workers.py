@@ -48,7 +48,7 @@ def train(file: Path) -> None:
         optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))  # of all workers
         return loss
 
-    @tf.function
+    @tf.function  # type: ignore[untyped-decorator]  # TensorFlow has no types
     def distributed_step(images: Any, labels: Any) -> Any:
         return strategy.reduce("SUM", strategy.run(step, args=(images, labels)), axis=None)
 
