@@ -27,7 +27,8 @@ def main(folder: Path) -> None:
             [
                 keras.Input((8, 8, 1), name="image"),
                 keras.layers.Conv2D(8, 3, activation="relu"),
-                keras.layers.BatchNormalization(),
+                # unless synchronized, each device has its own moving averages, and a file holds the first's
+                keras.layers.BatchNormalization(synchronized=True),
                 keras.layers.Flatten(),
                 keras.layers.Dense(10, activation="softmax", name="digit"),
             ]
