@@ -253,8 +253,8 @@ REFUSED = [
     ),
     pytest.param(
         echo_request(lambda m: m.inputs[0].parameters["shared_memory_region"].MergeFrom(STRING)),
-        "UNIMPLEMENTED",
-        "tensor 'x': this server does not offer shared memory; send the tensor's contents in the request",
+        "INVALID_ARGUMENT",
+        "tensor 'x': expected shared_memory_region and shared_memory_byte_size, got 'region' and 0",
         id="shared memory",
     ),
 ]

@@ -74,7 +74,7 @@ def build(
         evaluated = Evaluated(None, ("--loss and --metric are of no use: the source is no Keras model",))
     judged, objective = _judged(origin, lowered, model, verified, options, custom_objects)
     if judged is not None and objective is not None:
-        with stage("evaluation", listener) as progress:
+        with stage("evaluate", listener) as progress:
             evaluated = compile_evaluation(judged, objective, folder)
             progress.detail = _metrics(evaluated)
 

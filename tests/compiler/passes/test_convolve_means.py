@@ -12,7 +12,8 @@ from kerve.compiler.passes.convolve_means import ConvolveMeans
 
 
 def _pool(e: Any, *shape: int | str, **attributes: Any) -> ir.Model:
-    return e.model(e.op.AveragePool(e.input("batch", *shape), **attributes))
+    model: ir.Model = e.model(e.op.AveragePool(e.input("batch", *shape), **attributes))
+    return model
 
 
 @pytest.mark.parametrize(

@@ -45,8 +45,12 @@ def inputs_of(model: keras.Model, given: Any = None) -> tuple[Any, ...]:
 
 def build(model: keras.Model, inputs: tuple[Any, ...]) -> None:
     """Have a model make its weights, if it was never called: in Keras's own way, before they are read."""
-    if not model.built:
+    if model.built:
+        return
+    try:
         model(*keras.tree.map_structure(_keras_tensor, inputs), training=False)
+    except Exception:  # noqa: BLE001  # what Keras cannot infer the lowering may know, or refuse by name
+        return
 
 
 def _keras_tensor(spec: InputSpec) -> keras.KerasTensor:

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 import grpc
 
 from kerve.evaluation.v1 import evaluation_pb2 as pb
-from kerve.runtime.errors import InvalidArgumentError, UnimplementedError
+from kerve.runtime.errors import Code, InvalidArgumentError, UnimplementedError, error_for
 from kerve.runtime.evaluation.accumulator import Metrics
 from kerve.runtime.evaluation.comparison import Comparison, Scores, scores
 from kerve.runtime.evaluation.history import Finished, History
@@ -153,6 +153,8 @@ class Stream:
                 break
             if complete := [each for each in answers if each is not None]:
                 yield complete
+        if not context.is_active():  # a stream that was cut ends like one that is complete
+            raise error_for(Code.CANCELLED, "the stream was cut; what it brought is not kept")
         if not self.runs[0].rows:
             raise InvalidArgumentError("the stream ended before any row came; there is nothing to evaluate")
 
