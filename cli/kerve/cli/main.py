@@ -37,6 +37,9 @@ SUBCOMMANDS = {
         "kerve.runtime.commands.evaluate:command",
         "Compute a served model's loss and metrics on labelled data.",
     ),
+    "promote": Subcommand(
+        "kerve.runtime.commands.promote:command", "Give a label to a version that meets requirements."
+    ),
     "inspect": Subcommand(
         "kerve.runtime.commands.inspect:command", "Show what an artifact takes, gives and holds."
     ),

@@ -17,7 +17,7 @@ from kerve.runtime import rpc
 from kerve.runtime.datatypes import Array
 from kerve.runtime.errors import Code, InvalidArgumentError, ServingError, error_for
 from kerve.runtime.evaluation import client as evaluation_client
-from kerve.runtime.evaluation.client import Data, Evaluated, Progress
+from kerve.runtime.evaluation.client import Data, Evaluated, Progress, Promotion
 from kerve.runtime.protocol import evaluation, oip_client
 from kerve.runtime.protocol.oip import SERVICE
 from kerve.runtime.protocol.status import decode_retry_after
@@ -292,6 +292,27 @@ class Client:
             self._signatures.clear()
             raise from_rpc_error(error, self.address) from error
         return final
+
+    def promote(
+        self,
+        name: str,
+        version: str | int,
+        label: str,
+        requirements: Sequence[str] = (),
+        *,
+        timeout: float | None = None,
+    ) -> Promotion:
+        """Move a label to a version, if its last evaluation meets the requirements.
+
+        A requirement compares a metric with a number, or with a metric of the version that has a label now:
+        `accuracy >= 0.97`, `loss <= stable.loss * 1.01`.
+        """
+        request = evaluation_pb2.PromoteRequest(
+            model=name, version=str(version), label=label, requirements=requirements
+        )
+        call = self._evaluation["Promote"]
+        message = self._answer(lambda: call(request, timeout=timeout, metadata=self._metadata))
+        return evaluation_client.decode_promotion(message)
 
     def _prepare(
         self, name: str, version: str, inputs: Inputs, outputs: Collection[str] | None, timeout: float | None

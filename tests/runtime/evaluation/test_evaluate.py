@@ -197,6 +197,21 @@ def test_a_label_moves_if_the_requirements_hold(client: Client) -> None:
     assert client.evaluate("classifier", X, CLASSES, version="stable").version == "2"
 
 
+def test_the_command_promotes_or_says_why_not(client: Client) -> None:
+    client.evaluate("classifier", X, CLASSES)
+    arguments = ("promote", "classifier", "2", "--label", "best", "--address", client.address, "--require")
+    refused = kerve(*arguments, "accuracy > 2")
+    assert refused.returncode == 1
+    assert "accuracy > 2" in refused.stdout
+    assert "the label 'best' stays where it is" in refused.stderr
+    moved = kerve(*arguments, "accuracy >= 0")
+    assert moved.returncode == 0, moved.stderr
+    assert "best is version 2 now" in moved.stdout
+    assert client.promote("classifier", 2, "best", ["accuracy >= best.accuracy"]).promoted
+    with pytest.raises(NotFoundError, match="has no version 7"):
+        client.promote("classifier", 7, "best")
+
+
 def test_the_command_prints_one_json_object(client: Client, tmp_path: Path) -> None:
     np.savez(tmp_path / "data.npz", x=X, y=CLASSES)
     done = kerve(

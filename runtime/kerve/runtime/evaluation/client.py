@@ -15,7 +15,7 @@ from kerve.runtime.protocol.evaluation import datatype_of, encode_batch
 from kerve.runtime.protocol.oip_client import to_tensor
 from kerve.runtime.signature import Signature
 
-__all__ = ["Evaluated", "decode", "requests"]
+__all__ = ["Evaluated", "Promotion", "Requirement", "decode", "decode_promotion", "requests"]
 
 Data = ArrayLike | Mapping[str, ArrayLike]
 Progress = Callable[["Evaluated"], None]
@@ -39,6 +39,30 @@ class Evaluated:
     #: Seconds that the model took for a batch: mean, p50, p90, p99, max.
     latency: dict[str, float]
     final: bool
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """What was asked of a version before its label moves."""
+
+    text: str
+    holds: bool
+    #: The two numbers that were compared, or why that could not be.
+    reason: str
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """Whether a label was moved, and why or why not."""
+
+    promoted: bool
+    requirements: tuple[Requirement, ...]
+
+
+def decode_promotion(message: pb.PromoteResponse) -> Promotion:
+    """Return what a server's message says."""
+    requirements = (Requirement(each.text, each.holds, each.reason) for each in message.requirements)
+    return Promotion(message.promoted, tuple(requirements))
 
 
 def decode(message: pb.Results) -> Evaluated:
