@@ -27,7 +27,7 @@ from kerve.compiler.lowering.symbol import Symbol, is_symbol, symbols_in
 if TYPE_CHECKING:
     from kerve.compiler.lowering.lowering import Lowering
 
-__all__ = ["REMEDY", "UntraceableError", "forget", "trace"]
+__all__ = ["REMEDY", "TensorsOnlyError", "UntraceableError", "forget", "trace"]
 
 REMEDY = "write it with operations of keras.ops that have an ONNX form, or leave it out of the served model"
 
@@ -40,6 +40,10 @@ _KNOWN_DOMAINS = frozenset({"", _MACHINE_LEARNING})
 _OURS = ("Angle", "Complex", "ComplexAbs", "Conj", "FFT", "IFFT", "IRFFT", "Imag", "RFFT", "Real")
 
 _Values = dict[ir.Value, Any]
+
+
+class TensorsOnlyError(TypeError):
+    """Raised by code that is to be traced: it takes no symbols, and that is nothing to tell anybody."""
 
 
 class UntraceableError(Exception):

@@ -320,9 +320,10 @@ class Lowering:
             outputs = foreign.trace(self, call, args, kwargs)
         except foreign.UntraceableError as error:
             raise self.refuse(f"{what}{error}", foreign.REMEDY) from (cause or error)
-        self.warn(
-            f"{what}converted from TensorFlow's trace of it" + (f" ({_first_line(cause)})" if cause else "")
+        why = (
+            "" if cause is None or isinstance(cause, foreign.TensorsOnlyError) else f" ({_first_line(cause)})"
         )
+        self.warn(f"{what}converted from TensorFlow's trace of it{why}")
         return outputs
 
     # -- bookkeeping ---------------------------------------------------------------------------------
