@@ -69,7 +69,7 @@ def api(
     publish: Publish,
     serve: Serve,
 ) -> Iterator[Api]:
-    pytest.importorskip("tensorflow_serving.apis.predict_pb2")  # the folder proto/ has a namespace of that name
+    pytest.importorskip("tensorflow_serving.apis.predict_pb2")  # proto/ has a namespace of that name
     if request.param == "wire":
         pytest.importorskip("kerve_wire")
     repository = tmp_path_factory.mktemp("models")
