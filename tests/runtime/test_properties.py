@@ -133,6 +133,7 @@ DOCUMENTS = st.fixed_dictionaries(
 
 
 @relaxed
+@example({"outputs": [{"name": "y", "parameters": {"binary_data_size": -(2**63) - 1}}]}, b"", None)
 @given(document=DOCUMENTS, tail=st.binary(max_size=20), length=st.none() | st.text("0123456789-", max_size=4))
 def test_any_json_becomes_a_request_or_is_refused(document: Any, tail: bytes, length: str | None) -> None:
     header = json.dumps(document).encode()

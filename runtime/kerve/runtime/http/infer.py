@@ -123,10 +123,13 @@ def set_parameters(target: Any, values: Mapping[str, Any]) -> None:
             raise InvalidArgumentError(
                 f"parameter {key!r}: expected a number, text or truth value, got {value!r}"
             )
+        field = fields[type(value)]
+        if field == "int64_param" and value >= 1 << 63:
+            field = "uint64_param"
         try:
-            setattr(target[key], fields[type(value)], value)
-        except ValueError:  # above what is signed
-            target[key].uint64_param = value
+            setattr(target[key], field, value)
+        except ValueError as error:
+            raise InvalidArgumentError(f"parameter {key!r}: expected 64 bits, got {value}") from error
 
 
 def encode(response: pb.ModelInferResponse, binary_outputs: Mapping[str, bool]) -> Response:
