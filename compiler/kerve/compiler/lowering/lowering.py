@@ -178,7 +178,7 @@ class Lowering:
     def shape(self, dims: Sequence[int | ir.Value]) -> ir.Value:
         """Return a shape tensor (INT64 [n]) from ints and from tensors as `dim` returns them."""
         if all(isinstance(dim, int) for dim in dims):
-            return self.op.Constant(value_ints=list(dims)) if not dims else self._shape_constant(dims)
+            return self._shape_constant(dims)
         parts = [self._shape_constant([dim]) if isinstance(dim, int) else dim for dim in dims]
         return parts[0] if len(parts) == 1 else self.op.Concat(*parts, axis=0)
 
