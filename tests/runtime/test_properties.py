@@ -90,6 +90,7 @@ relaxed = settings(max_examples=300, suppress_health_check=[HealthCheck.function
 
 
 @relaxed
+@example(pbtxt="", toml="", override="0")
 @given(pbtxt=TEXTS, toml=TEXTS, override=st.none() | TEXTS)
 @example(pbtxt="max_batch_size: 4 input { name: 'x' dims: 2 }", toml="", override=None)
 @example(pbtxt="version_policy { specific { versions: 3 } }", toml="labels = { a = 1 }", override=None)
@@ -133,7 +134,11 @@ DOCUMENTS = st.fixed_dictionaries(
 
 
 @relaxed
-@example({"outputs": [{"name": "y", "parameters": {"binary_data_size": -(2**63) - 1}}]}, b"", None)
+@example(
+    document={"outputs": [{"name": "y", "parameters": {"binary_data_size": -(2**63) - 1}}]},
+    tail=b"",
+    length=None,
+)
 @given(document=DOCUMENTS, tail=st.binary(max_size=20), length=st.none() | st.text("0123456789-", max_size=4))
 def test_any_json_becomes_a_request_or_is_refused(document: Any, tail: bytes, length: str | None) -> None:
     header = json.dumps(document).encode()

@@ -201,6 +201,5 @@ def _divergence(verified: Verified, path: Path, origin: Source, opset: int) -> D
         return None
     with tempfile.TemporaryDirectory() as folder:
         plain = packaging.save_model(lowered.model, Path(folder))
-        return diagnose(layered, plain, verified.inputs, fused=False) or diagnose(
-            layered, path, verified.inputs, fused=True
-        )
+        inputs = verified.differing
+        return diagnose(layered, plain, inputs, fused=False) or diagnose(layered, path, inputs, fused=True)

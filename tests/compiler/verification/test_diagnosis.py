@@ -74,6 +74,28 @@ def test_a_tampered_weight_is_found_in_its_layer(
     assert result["divergence"].startswith(f"the first layer that differs is '{layer}' (")
 
 
+def test_a_difference_that_only_other_inputs_show_is_found_too(tmp_path: Path) -> None:
+    keras.utils.set_random_seed(3)
+    relu = layers.ReLU(name="relu")
+    x = layers.Input((6,), name="x")
+    model = keras.Model(x, layers.Dense(2, name="last")(relu(layers.Dense(64, name="first")(x))))
+    artifact = compile_model(model, repository=tmp_path, name="m")
+    graph = ir.load(artifact.path / "model.onnx")
+    with np.load(artifact.path / "golden.npz") as golden:
+        hidden = np.maximum(golden["input/x"] @ model.get_layer("first").kernel.numpy(), 0)
+    dead = int(np.flatnonzero(hidden.max(0) == 0)[0])
+    weight = next(node for node in graph.graph if node.metadata_props.get(LAYER_KEY) == "last").inputs[1]
+    assert weight is not None
+    assert weight.const_value is not None
+    values = weight.const_value.numpy().copy()
+    values[dead] += 100.0
+    weight.const_value = ir.tensor(values, name=weight.name)
+    ir.save(graph, tmp_path / "model.onnx")
+    result = check(model, tmp_path, VerifyOptions(), lambda _: None)
+    assert any(each["passed"] for each in result["checks"])
+    assert result["divergence"].startswith("the first layer that differs is 'last' (")
+
+
 def test_an_artifact_that_is_equal_has_no_divergence(model: keras.Model, artifact: Artifact) -> None:
     result = check(model, artifact.path, VerifyOptions(), lambda _: None)
     assert result["divergence"] == ""

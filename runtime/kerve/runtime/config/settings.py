@@ -107,7 +107,8 @@ def parse_json(override: str) -> pb.ModelConfig:
     """Return the ModelConfig that a client sent."""
     try:
         return json_format.ParseDict(json.loads(override), pb.ModelConfig())
-    except (json_format.ParseError, ValueError, RecursionError) as error:
+    # TypeError and AttributeError: the parser trusts what it is given to be objects where it expects them
+    except (json_format.ParseError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InvalidArgumentError(
             f"parameter 'config': expected a ModelConfig as JSON, got something else: {error}"
         ) from error
