@@ -62,8 +62,8 @@ class EvaluationServicer:
             if stream.due():
                 yield from (pb.EvaluateResponse(results=each) for each in stream.results(final=False))
         final = stream.results(final=True)
-        self._keep(final, stream, context)
         yield from (pb.EvaluateResponse(results=each) for each in final)
+        self._keep(final, stream, context)
 
     @answers_stream_errors
     def Compare(  # noqa: N802  the protocol's name
@@ -81,13 +81,13 @@ class EvaluationServicer:
             if stream.due():
                 yield pb.CompareResponse(results=stream.results(final=False))
         final = stream.results(final=True)
-        self._keep(final, stream, context)
         baseline, *versions = [run.version for run in stream.runs]
         differences = [
             encode_difference(comparison, version, baseline)
             for comparison, version in zip(comparisons, versions, strict=True)
         ]
         yield pb.CompareResponse(results=final, differences=differences)
+        self._keep(final, stream, context)
 
     @answers_errors
     def ListEvaluations(  # noqa: N802  the protocol's name
@@ -121,6 +121,9 @@ class EvaluationServicer:
         return run
 
     def _keep(self, final: list[pb.Results], stream: "Stream", context: grpc.ServicerContext) -> None:
+        """Put on record what was delivered: that a stream was cut may be known only when it is answered."""
+        if not context.is_active():
+            return
         try:
             for results in final:
                 self._history.add(Finished(context.peer(), stream.fingerprint.hexdigest(), results))
