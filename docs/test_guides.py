@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import keras
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -32,6 +33,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     for name, written in OLD.items():
         (tmp_path / "written" / written).rename(tmp_path / name)
     shutil.copy(FIXTURES / "own_layers.py", tmp_path)
+    keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save(tmp_path / "model.keras")
     with contextlib.chdir(tmp_path):
         yield tmp_path
 
