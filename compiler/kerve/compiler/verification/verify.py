@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +82,11 @@ def verify(model: ir.Model, path: Path, reference: Reference, user_data: Iterabl
         Answered(dataset, reference(dataset.inputs))
         for dataset in steps(users, len(users), "your data, in the source")
     ]
-    verified = recheck(path, answered)
-    drawn = [name for name, basis in bases_of(model).items() if basis.drawn]
-    if not drawn:
-        return verified
-    checks = compare_drawn(Runner(path), reference, answered[0].dataset, drawn)
-    return replace(verified, checks=(*verified.checks, *checks))
+    runner, bases = Runner(path), bases_of(model)
+    checks = [check for each in answered for check in _compare(runner, each, bases, {})]
+    if drawn := [name for name, basis in bases.items() if basis.drawn]:
+        checks += compare_drawn(runner, reference, answered[0].dataset, drawn)
+    return Verified(tuple(checks), tuple(answered))
 
 
 def recheck(
