@@ -165,6 +165,7 @@ class Server:
         end = time.monotonic() + timeout
         self.stopping.set()
         self._poller.stop()
+        self.manager.close()  # before it is announced: who has heard that this server drains is refused
         self._health.enter_graceful_shutdown()
         finished = self.manager.stop(end)
         self._transport.stop(max(LAST_WORDS, end - time.monotonic())).wait()

@@ -221,16 +221,17 @@ class ModelManager:
             raise NotFoundError(f"model {name!r} is not served here")
         return slot.statuses()
 
-    def stop(self, end: float) -> bool:
-        """Load no more; finish what was accepted until `end`, of `time.monotonic()`; return whether all
-        was.
-        """
+    def close(self) -> None:
+        """Load no more and accept no more requests; what was accepted goes on."""
         self._closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)
-        served = self.served()
-        for each in served:
+        for each in self.served():
             each.queue.close()
-        unfinished = [each for each in served if not each.stop(end)]
+
+    def stop(self, end: float) -> bool:
+        """Close, finish what was accepted until `end`, of `time.monotonic()`; return whether all was."""
+        self.close()
+        unfinished = [each for each in self.served() if not each.stop(end)]
         return not unfinished
 
     def _slot(self, name: str) -> Slot:
