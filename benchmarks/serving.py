@@ -69,6 +69,11 @@ def server(kind: str, model: Path, *options: str) -> Iterator[Running]:
         process.wait(30)
 
 
+def build_generator() -> None:
+    """Build the load generator, where that is still to be done."""
+    subprocess.run(["cargo", "build", "--quiet", "--release", "--example", "load"], cwd=WIRE, check=True)
+
+
 def generator(
     running: Running,
     body: Path,
@@ -291,7 +296,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=1_000_000)
     parser.add_argument("--only", default=",".join(PARTS))
     options = parser.parse_args()
-    subprocess.run(["cargo", "build", "--quiet", "--release", "--example", "load"], cwd=WIRE, check=True)
+    build_generator()
     with tempfile.TemporaryDirectory() as temporary:
         for name in options.only.split(","):
             PARTS[name](options, options.models or Path(temporary))

@@ -1,0 +1,156 @@
+"""How `kerve serve` starts, stays small, and takes up new versions under load.
+
+    python benchmarks/lifecycle.py [--rounds 9] [--seconds 4] [--only start,swap] [--transport auto]
+
+`start`: from the command to the ready line and to the first answer, and what the process holds then; the
+baseline is a Python that imports onnxruntime and builds the same session. `swap`: the latency of a client
+while version after version is published, loaded, proven and swapped in, against the same server in peace.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import grpc
+import serving_models
+from serving import Run, Running, build_generator, in_turn, load, show
+from serving_servers import METHOD
+
+KERVE = Path(sys.executable).with_name("kerve")
+BARE = (
+    "import sys, onnxruntime; onnxruntime.InferenceSession(sys.argv[1], providers=['CPUExecutionProvider'])"
+)
+
+
+@contextmanager
+def serving(repository: Path, transport: str, *options: str) -> Iterator[Running]:
+    """A real `kerve serve`, yielded as soon as it says that it is ready."""
+    command = [str(KERVE), "serve", "--repository", str(repository), "--grpc-port", "0", "--http-port", "0"]
+    process = subprocess.Popen(
+        [*command, "--transport", transport, *options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline().decode()
+        yield Running(line.partition("gRPC on ")[2].split()[0], process)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def ask(address: str, body: bytes) -> None:
+    with grpc.insecure_channel(address) as channel:
+        channel.unary_unary(METHOD)(body, timeout=30)
+
+
+def start(options: argparse.Namespace, folder: Path) -> None:
+    """The small MLP, from nothing to its first answer."""
+    model, body = serving_models.mlp(folder), serving_models.request((1, 32), folder / "body").read_bytes()
+    repository = served_alone(model, folder / "start")
+
+    def bare() -> Run:
+        begun = time.perf_counter()
+        subprocess.run([sys.executable, "-c", BARE, str(model)], check=True)
+        return {"ready_s": time.perf_counter() - begun}
+
+    def ours() -> Run:
+        begun = time.perf_counter()
+        with serving(repository, options.transport) as running:
+            ready = time.perf_counter() - begun
+            ask(running.address, body)
+            first = time.perf_counter() - begun
+            return {"ready_s": ready, "first_answer_s": first, "resident_mb": running.resident() / 1e6}
+
+    def help_page() -> Run:
+        begun = time.perf_counter()
+        subprocess.run([str(KERVE), "--help"], check=True, stdout=subprocess.DEVNULL)
+        return {"ready_s": time.perf_counter() - begun}
+
+    sides: Mapping[str, Callable[[], Run]] = {
+        "a bare session in a Python": bare,
+        "kerve serve": ours,
+        "kerve --help": help_page,
+    }
+    rows = in_turn(options.rounds, sides)
+    columns = ("ready_s", "first_answer_s", "resident_mb")
+    print(f"\nstarting\n{'':34}" + "".join(f"{name:>16}" for name in columns))
+    for name, row in rows.items():
+        print(f"{name:34}" + "".join(f"{row.get(column, float('nan')):16.2f}" for column in columns))
+    print("bars: first answer within 0.8 s, at most 120 MB, --help within 0.3 s")
+
+
+def served_alone(model: Path, repository: Path) -> Path:
+    """A repository with this model alone, as version 1, under the name that the requests ask for."""
+    shutil.rmtree(repository, ignore_errors=True)
+    shutil.copytree(model.parent, repository / "model" / "1")
+    return repository
+
+
+def swap(options: argparse.Namespace, folder: Path) -> None:
+    """One call in flight, and eight, while new versions come one after the other."""
+    for name, shape, counts in (("mlp", (1, 32), (1, 8)), ("mobilenet", (1, 224, 224, 3), (1,))):
+        model = getattr(serving_models, name)(folder)
+        body = serving_models.request(shape, folder / "body")
+        repository = served_alone(model, folder / "swap")
+        polling = ("--model-control-mode", "poll", "--repository-poll-secs", "0.05")
+        with serving(repository, options.transport, *polling) as running:
+            for in_flight in counts:
+                peace = partial(load, running, body, in_flight, options.seconds)
+                sides = {"in peace": peace, "new versions all along": partial(swapped, peace, repository)}
+                rows = in_turn(options.rounds, sides)
+                show(f"{name}, {in_flight} in flight", rows)
+                calm, busy = rows.values()
+                print(f"versions in a run: {busy['swaps']:.0f}; failed calls: {busy['failed']:.0f}")
+                print(f"p99: {busy['p99_us'] / calm['p99_us'] - 1:+.0%} (bar: less than +20 %)")
+
+
+def swapped(run: Callable[[], Run], repository: Path) -> Run:
+    """What a run finds while a version is published every half second, each in place of the one before."""
+    over, swaps, model = threading.Event(), [], repository / "model"
+
+    def publish() -> None:
+        while not over.wait(0.5):
+            newest = max(int(each.name) for each in model.iterdir() if each.name.isdecimal())
+            hidden = model / f".{newest + 1}"
+            shutil.copytree(model / str(newest), hidden, copy_function=os.link)
+            hidden.rename(model / str(newest + 1))
+            swaps.append(newest + 1)
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    try:
+        found = run()
+    finally:
+        over.set()
+        thread.join()
+    return {**found, "swaps": len(swaps)}
+
+
+PARTS: Mapping[str, Callable[[argparse.Namespace, Path], None]] = {"start": start, "swap": swap}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--transport", default="auto")
+    parser.add_argument("--models", type=Path, help="folder that keeps the compiled models for the next time")
+    parser.add_argument("--only", default=",".join(PARTS))
+    options = parser.parse_args()
+    build_generator()
+    with tempfile.TemporaryDirectory() as temporary:
+        for name in options.only.split(","):
+            PARTS[name](options, options.models or Path(temporary))
+
+
+if __name__ == "__main__":
+    main()
