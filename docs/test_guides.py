@@ -33,7 +33,8 @@ OLD = {
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.syspath_prepend(tmp_path)  # where a reader's Python looks for modules, too
     shutil.unpack_archive(FIXTURES / "tf2.4.zip", tmp_path / "written")
     for name, written in OLD.items():
         (tmp_path / "written" / written).rename(tmp_path / name)
