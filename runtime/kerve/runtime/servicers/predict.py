@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import grpc
 
+from kerve.runtime.observation.notes import current
 from kerve.runtime.protocol import tfs
 from kerve.runtime.servicers.edge import answers_errors
 from kerve.runtime.servicers.infer import InFlight, deadline
@@ -26,6 +27,7 @@ class PredictServicer:
     ) -> predict_pb2.PredictResponse:
         """Compute the requested outputs of a model."""
         self._in_flight.add(context)
+        note = current()
         waiting = self._route(*tfs.route_of(request.model_spec))
         served = waiting.served
         asked = tfs.decode_predict(request, served.signature)
@@ -35,7 +37,10 @@ class PredictServicer:
             requested=asked.requested,
             deadline=deadline(context.time_remaining()),
             parameters=asked.parameters,
+            note=note,
         )
+        if note is not None:
+            note.version, note.rows = str(served.version), asked.rows
         context.add_callback(work.abandon)
         waiting.put(work)
         return tfs.encode_predict(request, served.version, served.signature, work.wait())

@@ -4,11 +4,10 @@ CUDA's shared memory is not offered, which is said clearly; so there is none, an
 unregistered.
 """
 
-from typing import Any
-
 import grpc
 
 from kerve.inference import grpc_service_pb2 as pb
+from kerve.runtime.callers import Caller
 from kerve.runtime.errors import NotFoundError, UnimplementedError
 from kerve.runtime.gateway import Gateway
 from kerve.runtime.protocol import oip_shared
@@ -33,9 +32,8 @@ class SharedInferServicer:
     ) -> pb.ModelInferResponse:
         """Compute outputs from inputs, either of which may lie in shared memory."""
         whole, places = oip_shared.expand(request, self._regions)
-        given: dict[str, Any] = {entry[0]: entry[1] for entry in context.invocation_metadata()}
         response: pb.ModelInferResponse = self._gateway.call(
-            "ModelInfer", whole, given.get("authorization"), timeout=context.time_remaining()
+            "ModelInfer", whole, Caller.of(context), timeout=context.time_remaining()
         )
         oip_shared.place(response, places, self._regions)
         return response

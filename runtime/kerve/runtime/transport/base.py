@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import grpc
 
 from kerve.runtime.datatypes import Array
+from kerve.runtime.observation.notes import Observation
 from kerve.runtime.security.tls import Certificates
 from kerve.runtime.signature import Signature
 from kerve.runtime.transport.batching import Batching
@@ -66,6 +67,10 @@ class Batch(Protocol):
     @property
     def requests(self) -> int:
         """How many requests, or parts of one that was split, are in it."""
+
+    @property
+    def request_ids(self) -> Sequence[str]:
+        """The ids of the requests, as far as they have any."""
 
     @property
     def requested(self) -> frozenset[str] | None:
@@ -149,6 +154,18 @@ class Transport(Protocol):
         """Let inference in only with a bearer token: by its SHA-256, whether it permits that.
 
         What else is hosted is for the interceptors of `TransportOptions` to let in.
+        """
+
+    def observe(self, *, everything: bool, traced: float | None) -> None:
+        """Note what becomes of every request from now on, or of those that are traced.
+
+        A request is traced when its caller traces it (W3C's `traceparent`); where the caller says nothing,
+        `traced` is the share of requests that are. None: none is.
+        """
+
+    def observations(self) -> tuple[Sequence[Observation], int]:
+        """Return the requests that have ended since the last look, and how many were never told of because
+        nobody looked in time.
         """
 
     def start(self) -> None:

@@ -13,6 +13,8 @@ import grpc
 from kerve.runtime import rpc
 from kerve.runtime.catalog import Catalog
 from kerve.runtime.errors import UnavailableError
+from kerve.runtime.observation.interceptor import ObservingInterceptor
+from kerve.runtime.observation.notes import Observation, Observer
 from kerve.runtime.protocol import oip, tfs
 from kerve.runtime.security.tls import Certificates, grpcio_credentials
 from kerve.runtime.servicers.infer import InferServicer, InFlight
@@ -44,13 +46,14 @@ class GrpcioTransport:
         options = options or TransportOptions()
         self._routes: Catalog[LocalQueue] = Catalog()
         self._draining = False
+        self._observer = Observer()
         self._server = grpc.server(
             ThreadPoolExecutor(OTHER_THREADS, "rpc"),
-            interceptors=list(options.interceptors),
+            interceptors=[ObservingInterceptor(self._observer), *options.interceptors],
             options=[*OPTIONS, ("grpc.max_receive_message_length", options.max_message_bytes)],
         )
         self._in_flight = InFlight()
-        self._infer = infer = InferServicer(self._route, self._in_flight)
+        self._infer = infer = InferServicer(self._route, self._in_flight, self._observer)
         pool = ThreadPoolExecutor(INFERENCE_THREADS, "infer")
         methods = {name: in_pool(method, pool) for name, method in rpc.methods_of(oip.SERVICE, infer).items()}
         rpc.add_service(self, oip.SERVICE, methods)
@@ -101,6 +104,14 @@ class GrpcioTransport:
 
     def set_tokens(self, infer: Mapping[bytes, bool]) -> None:
         """Nothing is to do: every call goes through the interceptors here."""
+
+    def observe(self, *, everything: bool, traced: float | None) -> None:
+        """Note what becomes of requests; see `Transport.observe`."""
+        self._observer.want(everything=everything, traced=traced)
+
+    def observations(self) -> tuple[Sequence[Observation], int]:
+        """Return what has ended since the last look, and how much was lost so far."""
+        return self._observer.read()
 
     def start(self) -> None:
         """Begin to accept connections."""

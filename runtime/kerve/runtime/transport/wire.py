@@ -10,6 +10,8 @@ import grpc
 
 import kerve_wire
 from kerve.runtime import rpc
+from kerve.runtime.observation.interceptor import ObservingInterceptor
+from kerve.runtime.observation.notes import Observation, Observer
 from kerve.runtime.protocol import oip
 from kerve.runtime.security.tls import Certificates
 from kerve.runtime.signature import TensorSpec
@@ -26,12 +28,13 @@ class WireTransport:
 
     def __init__(self, options: TransportOptions | None = None) -> None:
         options = options or TransportOptions()
+        self._observer = Observer()
         self._server = kerve_wire.Server(
             kerve_wire.ServerOptions(
                 max_receive_message_length=options.max_message_bytes,
                 host_shared_memory=options.shared_memory,
             ),
-            interceptors=options.interceptors,
+            interceptors=(ObservingInterceptor(self._observer), *options.interceptors),
         )
 
     def attach(self, served: ServedModel) -> kerve_wire.Queue:
@@ -86,6 +89,17 @@ class WireTransport:
     def set_tokens(self, infer: Mapping[bytes, bool]) -> None:
         """Let inference in only with a bearer token: by its SHA-256, whether it permits that."""
         self._server.set_tokens(infer)
+
+    def observe(self, *, everything: bool, traced: float | None) -> None:
+        """Note what becomes of requests; see `Transport.observe`."""
+        self._observer.want(everything=everything, traced=traced)
+        self._server.observe(everything=everything, traced=traced)
+
+    def observations(self) -> tuple[Sequence[Observation], int]:
+        """Return what has ended since the last look, and how much was lost so far."""
+        native, lost = self._server.observations()
+        hosted, lost_too = self._observer.read()
+        return [*native, *hosted], lost + lost_too
 
     def start(self) -> None:
         """Begin to accept connections."""

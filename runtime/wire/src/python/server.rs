@@ -12,6 +12,7 @@ use crate::datatype::Datatype;
 use crate::grpc::compression::Encoding;
 use crate::hosted::Event;
 use crate::python::call::PyCall;
+use crate::python::note::PyNote;
 use crate::python::queue::{PyQueue, codes};
 use crate::queue::Queue;
 use crate::queue::options::{Options, Policy, TimeoutAction};
@@ -121,6 +122,18 @@ impl PyServer {
             Event::Complete(call) => ("complete", PyCall::new(call)),
             Event::Ended(call) => ("ended", PyCall::new(call)),
         })
+    }
+
+    /// Note every request from now on, or those that are traced: whose caller traces them, and without a word of
+    /// the caller this share of them.
+    fn observe(&self, everything: bool, traced: Option<f64>) {
+        self.server.shared().observer.want(everything, traced);
+    }
+
+    /// What became of requests that have ended since the last look, up to a limit; and how many are lost so far.
+    fn observations(&self, limit: usize) -> (Vec<PyNote>, u64) {
+        let observer = &self.server.shared().observer;
+        (observer.read(limit).into_iter().map(|note| PyNote { note }).collect(), observer.lost())
     }
 
     /// What happens in the server: numbers since the beginning, but for those that say `now`.

@@ -20,6 +20,7 @@ use crate::grpc::head::Head;
 use crate::hosted::Host;
 use crate::metrics::ServerMetrics;
 use crate::models::Models;
+use crate::observe::Observer;
 use crate::server::listener::{Address, Listener};
 use crate::server::tls::Acceptor;
 use crate::server::tokens::Tokens;
@@ -111,6 +112,8 @@ pub struct Shared {
     pub host: Arc<Host>,
     /// What happens.
     pub metrics: Arc<ServerMetrics>,
+    /// What becomes of each request.
+    pub observer: Arc<Observer>,
     /// What requests that are not complete hold.
     pub budget: Arc<Budget>,
     phase: watch::Sender<Phase>,
@@ -149,6 +152,7 @@ impl Server {
             tokens: Tokens::default(),
             host: Arc::default(),
             metrics: Arc::default(),
+            observer: Arc::default(),
             phase: watch::Sender::new(Phase::Serving),
         };
         Server {
