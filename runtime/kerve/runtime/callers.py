@@ -8,13 +8,15 @@ from typing import Any
 
 import grpc
 
-__all__ = ["Caller", "metadata_of", "peer_of"]
+__all__ = ["Caller", "is_served_already", "metadata_of", "peer_of"]
 
 # What goes along of a caller's metadata or HTTP headers.
 TAKEN_ALONG = ("authorization", "x-request-id", "traceparent", "tracestate")
 
 # By this the server tells itself, through a UNIX socket of its own, for whom it asks.
 PEER = "kerve-peer"
+# And by this, that it has seen to the request.
+SERVED = "kerve-served"
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class Caller:
 
     peer: str
     headers: Mapping[str, Any]
+    # Whether limits and caches have seen the request already, and have nothing to do with the call.
+    served_already: bool = False
 
     @classmethod
     def of(cls, context: grpc.ServicerContext) -> Caller:
@@ -33,12 +37,18 @@ class Caller:
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """What its calls carry."""
         taken = tuple((key, self.headers[key]) for key in TAKEN_ALONG if self.headers.get(key))
-        return (*taken, (PEER, self.peer))
+        served = ((SERVED, "1"),) if self.served_already else ()
+        return (*taken, (PEER, self.peer), *served)
 
 
 def metadata_of(context: grpc.ServicerContext) -> dict[str, Any]:
     """Return the metadata of a call; of several entries with one key the last."""
     return {entry[0]: entry[1] for entry in context.invocation_metadata()}
+
+
+def is_served_already(context: grpc.ServicerContext) -> bool:
+    """Return whether the server makes this call for a request that it has seen to already."""
+    return context.peer().startswith("unix:") and SERVED in metadata_of(context)
 
 
 def peer_of(context: grpc.ServicerContext) -> str:

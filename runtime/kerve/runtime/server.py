@@ -31,13 +31,14 @@ from kerve.runtime.repository import Repository
 from kerve.runtime.security.permissions import Permission
 from kerve.runtime.security.tls import Certificates
 from kerve.runtime.security.tokens import Authority, Tokens
+from kerve.runtime.servicers.cold import ColdInferServicer
 from kerve.runtime.servicers.evaluation import EvaluationServicer
 from kerve.runtime.servicers.model_service import ModelServicer
 from kerve.runtime.servicers.oip import OipServicer
 from kerve.runtime.servicers.prediction import PredictionServicer
 from kerve.runtime.servicers.repository import RepositoryServicer
 from kerve.runtime.servicers.settings import SettingsServicer
-from kerve.runtime.servicers.shared_memory import SharedInferServicer, SharedMemoryServicer
+from kerve.runtime.servicers.shared_memory import SharedMemoryServicer
 from kerve.runtime.servicers.statistics import StatisticsServicer
 from kerve.runtime.shared_memory import Regions
 from kerve.runtime.transport.base import Transport
@@ -257,7 +258,8 @@ class Server:
 
     def _host_services(self, gateway: Gateway) -> None:
         regions = Regions()
-        self._transport.add_shared_memory(SharedInferServicer(regions, gateway).ModelInfer)
+        cold = ColdInferServicer(regions, gateway, self._catalog, lambda: not self.stopping.is_set())
+        self._transport.add_cold(cold.ModelInfer)
         services: dict[ServiceDescriptor, tuple[object, ...]] = {
             oip.SERVICE: (
                 OipServicer(

@@ -29,9 +29,6 @@ const TRACED: u64 = 1 << 62;
 /// The share of all requests.
 const WHOLE: u64 = 1 << 32;
 
-/// Metadata by which this process, through a UNIX socket, says for whom it asks.
-const FORWARDED: &str = "kerve-peer";
-
 /// Decides which requests are noted, and keeps the notes until they are read.
 pub struct Observer {
     wanted: AtomicU64,
@@ -68,7 +65,7 @@ impl Observer {
     pub fn begin(
         self: &Arc<Self>,
         headers: &HeaderMap,
-        peer: &Arc<Peer>,
+        peer: &Peer,
         method: &'static str,
     ) -> Option<Box<Note>> {
         let wanted = self.wanted.load(Ordering::Relaxed);
@@ -83,13 +80,11 @@ impl Observer {
         if !sampled && wanted & EVERYTHING == 0 {
             return None;
         }
-        let forwarded = if peer.name.starts_with("unix:") { text(FORWARDED) } else { "" };
         let given = text("x-request-id");
         Some(Box::new(Note {
             observer: self.clone(),
             method,
-            peer: peer.clone(),
-            forwarded: forwarded.into(),
+            peer: peer.caller(headers).into(),
             request: if given.is_empty() { format_compact!("{draw:016x}") } else { given.into() },
             trace_parent: parent.into(),
             trace_state: text("tracestate").into(),
@@ -148,8 +143,8 @@ pub struct Note {
     observer: Arc<Observer>,
     /// The path of its method.
     pub method: &'static str,
-    peer: Arc<Peer>,
-    forwarded: CompactString,
+    /// Who asked, in gRPC's notation.
+    pub peer: CompactString,
     /// Its id: the client's, or one that was made for it.
     pub request: CompactString,
     /// The caller's `traceparent`.
@@ -203,11 +198,6 @@ impl Note {
         }
     }
 
-    /// Who asked, in gRPC's notation.
-    pub fn peer(&self) -> &str {
-        if self.forwarded.is_empty() { &self.peer.name } else { &self.forwarded }
-    }
-
     /// From arrival to computation; None: it was not computed.
     pub fn queued(&self) -> Option<Duration> {
         self.taken.map(|taken| taken.saturating_duration_since(self.arrived))
@@ -231,7 +221,7 @@ mod tests {
     fn noted(observer: &Arc<Observer>, parent: &'static str) -> Option<bool> {
         let mut headers = HeaderMap::new();
         headers.insert("traceparent", parent.parse().unwrap());
-        observer.begin(&headers, &Arc::default(), "/m").map(|note| note.sampled)
+        observer.begin(&headers, &Peer::default(), "/m").map(|note| note.sampled)
     }
 
     const YES: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -274,7 +264,7 @@ mod tests {
         let observer = Arc::new(Observer::default());
         observer.want(true, None);
         for _ in 0..ROOM + 3 {
-            observer.begin(&HeaderMap::new(), &Arc::default(), "/m").unwrap().end(Code::Internal);
+            observer.begin(&HeaderMap::new(), &Peer::default(), "/m").unwrap().end(Code::Internal);
         }
         assert_eq!(observer.lost(), 3);
         assert_eq!(observer.read(10).len(), 10);

@@ -1,5 +1,6 @@
 """`kerve serve`."""
 
+import math
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ from typing import Literal
 import click
 
 from kerve.cli import options as cli
+from kerve.runtime.cache import ResponseCache
 from kerve.runtime.cpus import available_cpus
 from kerve.runtime.lifecycle.manager import ControlMode
 from kerve.runtime.lifecycle.served import Limits
@@ -27,6 +29,7 @@ from kerve.runtime.security.tokens import Authority
 from kerve.runtime.server import Ports, Server, ServerOptions
 from kerve.runtime.transport import create_transport
 from kerve.runtime.transport.base import TransportOptions
+from kerve.runtime.transport.rates import RateLimit
 
 __all__ = ["command"]
 
@@ -76,6 +79,19 @@ class Options:
     max_message_bytes: int = cli.option(
         2**31 - 1, help="Bytes of a request at most.", type=click.IntRange(1, 2**31 - 1)
     )
+    rate_limit: float | None = cli.option(
+        None,
+        help="Requests for inference per second that each client may send, by its token or its address.",
+        type=click.FloatRange(min=0.001),
+    )
+    rate_burst: int = cli.option(
+        0,
+        help="Requests of a client that may come at once; 0 for those of one second.",
+        type=click.IntRange(min=0),
+    )
+    cache_size: int = cli.option(
+        0, help="Bytes for answers of models with a response_cache; 0 for none.", type=click.IntRange(min=0)
+    )
     tokens: Path | None = cli.option(
         None, help="File of the bearer tokens that are let in, by their SHA-256.", type=cli.EXISTING_FILE
     )
@@ -116,6 +132,13 @@ class Options:
         initial_settings(self.trace_config)
 
     @property
+    def rate(self) -> RateLimit | None:
+        """How often each client may ask."""
+        if self.rate_limit is None:
+            return None
+        return RateLimit(self.rate_limit, self.rate_burst or max(1, math.ceil(self.rate_limit)))
+
+    @property
     def certificates(self) -> Certificates | None:
         """The certificates of the gRPC port, if it is encrypted."""
         if not (self.grpc_use_ssl or self.grpc_use_ssl_mutual):
@@ -142,7 +165,10 @@ def command(options: Options) -> None:
     transport = create_transport(
         options.transport,
         TransportOptions(
-            interceptors=interceptors, max_message_bytes=options.max_message_bytes, shared_memory=True
+            interceptors=interceptors,
+            max_message_bytes=options.max_message_bytes,
+            shared_memory=True,
+            rate=options.rate,
         ),
     )
     server = Server(
@@ -205,6 +231,7 @@ def server_options(options: Options) -> ServerOptions:
             threads=options.threads or available_cpus(),
             max_queue_size=options.max_queue_size,
             triton_codes=options.status_codes == "triton",
+            cache=ResponseCache(options.cache_size) if options.cache_size else None,
             retire_timeout=options.drain_timeout,
         ),
     )

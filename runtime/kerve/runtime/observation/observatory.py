@@ -50,6 +50,8 @@ class Observatory:
         self._source = source
         self._listeners = listeners
         self._ended = threading.Event()
+        # Set while somebody wants to know anything.
+        self._wanted = threading.Event()
         self._thread = threading.Thread(target=self._run, name="observe", daemon=True)
         self._lost = 0
 
@@ -63,17 +65,22 @@ class Observatory:
         shares = [each.traced for each in self._listeners if each.traced is not None]
         everything = any(each.everything for each in self._listeners)
         self._source.observe(everything=everything, traced=max(shares, default=None))
+        if everything or shares:
+            self._wanted.set()
+        else:
+            self._wanted.clear()
 
     def close(self) -> None:
         """Tell what is left, and end."""
         self._ended.set()
+        self._wanted.set()
         if self._thread.is_alive():
             self._thread.join()
         for listener in self._listeners:
             listener.close()
 
     def _run(self) -> None:
-        while not self._ended.wait(INTERVAL):
+        while self._wanted.wait() and not self._ended.wait(INTERVAL):
             self._look()
         self._look()
 

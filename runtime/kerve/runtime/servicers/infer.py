@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import grpc
 
 from kerve.inference import grpc_service_pb2 as pb
-from kerve.runtime.callers import metadata_of, peer_of
+from kerve.runtime.callers import is_served_already, metadata_of, peer_of
 from kerve.runtime.errors import Code, ServingError
 from kerve.runtime.observation.interceptor import STREAM
 from kerve.runtime.observation.notes import Note, Observer, current
@@ -19,6 +19,7 @@ from kerve.runtime.protocol import oip, oip_shared
 from kerve.runtime.servicers.edge import abort, answers_errors
 from kerve.runtime.transport.base import ServedModel
 from kerve.runtime.transport.local_queue import LocalQueue, Request
+from kerve.runtime.transport.rates import Rates
 
 __all__ = ["InFlight", "InferServicer", "deadline"]
 
@@ -69,21 +70,27 @@ class InferServicer:
     """Decodes a request, puts it into the queue of its model version, waits, encodes the answer."""
 
     def __init__(
-        self, route: Callable[[str, str], LocalQueue], in_flight: InFlight, observer: Observer
+        self,
+        route: Callable[[str, str], LocalQueue],
+        in_flight: InFlight,
+        observer: Observer,
+        rates: Rates,
     ) -> None:
         self._route = route
         self._in_flight = in_flight
         self._observer = observer
-        # What answers for tensors in shared memory; they are refused without it.
-        self.shared_memory: Callable[..., pb.ModelInferResponse] | None = None
+        self._rates = rates
+        # What answers where a queue cannot; tensors in shared memory are refused without it.
+        self.cold: Callable[..., pb.ModelInferResponse] | None = None
 
     def ModelInfer(  # noqa: N802  the protocol's name
         self, request: pb.ModelInferRequest, context: grpc.ServicerContext
     ) -> pb.ModelInferResponse:
         """Compute the requested outputs of a model."""
         self._in_flight.add(context)
-        if self.shared_memory is not None and oip_shared.in_shared_memory(request):
-            return self.shared_memory(request, context)
+        if self._is_cold(request, context):
+            assert self.cold is not None
+            return self.cold(request, context)
         return self._infer(request, context)
 
     @answers_errors
@@ -106,6 +113,7 @@ class InferServicer:
                 for request in requests:
                     note = self._observer.begin(STREAM, peer_of(context), metadata_of(context))
                     try:
+                        self._rates.check(context)
                         begun.put(self._begin(request, context, note))
                     except ServingError as error:
                         begun.put((request.id, error))
@@ -130,6 +138,15 @@ class InferServicer:
                     abort(context, error)
                 identity = item[0] if isinstance(item, tuple) else item.message.id
                 yield oip.stream_error(str(error), identity)
+
+    @answers_errors
+    def _is_cold(self, request: pb.ModelInferRequest, context: grpc.ServicerContext) -> bool:
+        """Count a request of its client; return whether it is one that a queue cannot answer."""
+        self._rates.check(context)
+        if self.cold is None or is_served_already(context):
+            return False
+        queue = self._route(request.model_name, request.model_version)
+        return queue.served.cold or oip_shared.in_shared_memory(request)
 
     def _end(self, note: Note | None, code: Code) -> None:
         if note is not None:

@@ -9,6 +9,7 @@ from kerve.runtime.protocol import tfs
 from kerve.runtime.servicers.edge import answers_errors
 from kerve.runtime.servicers.infer import InFlight, deadline
 from kerve.runtime.transport.local_queue import LocalQueue, Request
+from kerve.runtime.transport.rates import Rates
 from kerve.tensorflow_serving.apis import predict_pb2
 
 __all__ = ["PredictServicer"]
@@ -17,8 +18,9 @@ __all__ = ["PredictServicer"]
 class PredictServicer:
     """Decodes a request, puts it into the queue of its model version, waits, encodes the answer."""
 
-    def __init__(self, route: Callable[[str, str], LocalQueue], in_flight: InFlight) -> None:
+    def __init__(self, route: Callable[[str, str], LocalQueue], in_flight: InFlight, rates: Rates) -> None:
         self._route = route
+        self._rates = rates
         self._in_flight = in_flight
 
     @answers_errors
@@ -27,6 +29,7 @@ class PredictServicer:
     ) -> predict_pb2.PredictResponse:
         """Compute the requested outputs of a model."""
         self._in_flight.add(context)
+        self._rates.check(context)
         note = current()
         waiting = self._route(*tfs.route_of(request.model_spec))
         served = waiting.served

@@ -25,6 +25,7 @@ from kerve.runtime.observation.notes import Observation
 from kerve.runtime.security.tls import Certificates
 from kerve.runtime.signature import Signature
 from kerve.runtime.transport.batching import Batching
+from kerve.runtime.transport.rates import RateLimit
 
 __all__ = ["DEFAULT", "Batch", "Queue", "ServedModel", "Transport", "TransportOptions"]
 
@@ -40,6 +41,8 @@ class ServedModel:
     version: int
     signature: Signature
     batching: Batching = field(default_factory=Batching)
+    # Whether ModelInfer for it goes to the method of `add_cold`.
+    cold: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +52,10 @@ class TransportOptions:
     interceptors: tuple[grpc.ServerInterceptor, ...] = ()
     # Bytes of a message at most; the default, 2 GB - 1, is the most that gRPC and protobuf carry.
     max_message_bytes: int = 2**31 - 1
-    # Whether tensors in shared memory go to the method of `add_shared_memory`.
+    # Whether tensors in shared memory go to the method of `add_cold`.
     shared_memory: bool = False
+    # How often each client may ask for inference.
+    rate: RateLimit | None = None
 
 
 class Batch(Protocol):
@@ -139,9 +144,9 @@ class Transport(Protocol):
     ) -> None:
         """Host a service by its methods; called by grpcio's generated code."""
 
-    def add_shared_memory(self, method: Callable[..., Any]) -> None:
-        """Let ModelInfer for tensors in shared memory, which is refused otherwise, be answered by a
-        method.
+    def add_cold(self, method: Callable[..., Any]) -> None:
+        """Let ModelInfer be answered by a method where a queue cannot: for models that say so, and for
+        tensors in shared memory, which are refused otherwise.
         """
 
     def add_insecure_port(self, address: str) -> int:

@@ -42,8 +42,8 @@ pub async fn serve(
         desk,
         arrival: &arrival,
         encoding,
-        caller,
         strict: caller.headers.get("triton_grpc_error").is_some_and(|value| value == "true"),
+        caller,
         stream,
         early: BTreeMap::new(),
         ids: VecDeque::new(),
@@ -124,7 +124,15 @@ impl Conversation<'_> {
         self.begun += 1;
         self.desk.shared.metrics.bytes_received.add(message.len() as u64);
         let note = self.desk.shared.observer.begin(self.caller.headers, self.caller.peer, STREAM);
-        match admit(&self.desk.shared.models, request::decode(message), self.arrival.again(note)) {
+        let (decoded, arrival) = (request::decode(message), self.arrival.again(note));
+        let admitted = match self.desk.shared.rates.check(self.caller.client.as_ref()) {
+            Ok(()) => admit(&self.desk.shared.models, decoded, arrival),
+            Err(status) => {
+                arrival.end(&status);
+                Err((decoded.map(|infer| infer.id).unwrap_or_default(), status))
+            }
+        };
+        match admitted {
             Ok(admitted) => {
                 self.ids.push_back(admitted.id().clone());
                 let route = Route::Stream(sender.clone(), sequence, InFlight::new(&self.desk.mailbox));

@@ -23,7 +23,7 @@ impl PyNote {
     /// Who asked, in gRPC's notation.
     #[getter]
     fn peer(&self) -> &str {
-        self.note.peer()
+        &self.note.peer
     }
 
     /// The client's id of the request, or one that was made for it.

@@ -24,6 +24,7 @@ use crate::queue::Queue;
 use crate::queue::pending::{Format, InFlight, Pending, Responder, Route};
 use crate::rope::Rope;
 use crate::server::connection::{Peer, refuse};
+use crate::server::rates::Client;
 use crate::server::worker::Desk;
 use crate::signature::Checked;
 use crate::tfs;
@@ -40,12 +41,21 @@ pub const STREAM: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
 type Decode = fn(&Rope) -> Result<Infer, Malformed>;
 
 /// Who calls, and what the call's metadata say.
-#[derive(Clone, Copy)]
 pub struct Caller<'a> {
     /// The metadata.
     pub headers: &'a HeaderMap,
     /// Who is at the other end.
-    pub peer: &'a Arc<Peer>,
+    pub peer: &'a Peer,
+    /// Whose requests are counted together with those of this call, where they are.
+    pub client: Option<Client>,
+}
+
+/// How a unary call is served.
+struct Unary {
+    decode: Decode,
+    format: Format,
+    /// Whether Python may see to it first.
+    may_be_hosted: bool,
 }
 
 /// Serves one call, or hands it to Python.
@@ -66,18 +76,29 @@ pub async fn serve(
     if unary.is_none() && path != STREAM {
         return host(&desk, parts, head, peer, body, respond, None).await;
     }
-    if let Err(status) = desk.shared.tokens.check(&parts.headers) {
-        let method = unary.map_or(STREAM, |(method, ..)| method);
-        let note = desk.shared.observer.begin(&parts.headers, &peer, method);
-        Arrival::new(&head, note).end(&status);
-        return refuse(&desk, &mut respond, &status);
-    }
+    let client = desk.shared.tokens.check(&parts.headers).and_then(|token| {
+        let client = desk.shared.rates.client(token, &parts.headers, &peer);
+        // Of a stream, the requests in it are counted.
+        desk.shared.rates.check(client.as_ref().filter(|_| unary.is_some()))?;
+        Ok(client)
+    });
+    let client = match client {
+        Ok(client) => client,
+        Err(status) => {
+            let method = unary.map_or(STREAM, |(method, ..)| method);
+            let note = desk.shared.observer.begin(&parts.headers, &peer, method);
+            Arrival::new(&head, note).end(&status);
+            return refuse(&desk, &mut respond, &status);
+        }
+    };
     let Some((method, decode, format)) = unary else {
-        let caller = Caller { headers: &parts.headers, peer: &peer };
+        let caller = Caller { headers: &parts.headers, peer: &peer, client };
         return oip::stream::serve(&desk, head, caller, body, respond).await;
     };
     let arrival = Arrival::new(&head, desk.shared.observer.begin(&parts.headers, &peer, method));
-    let handed_back = unary_infer(&desk, head, arrival, (*decode, *format), body, respond).await;
+    let may_be_hosted = !peer.is_served_already(&parts.headers);
+    let call = Unary { decode: *decode, format: *format, may_be_hosted };
+    let handed_back = unary_infer(&desk, head, arrival, call, body, respond).await;
     if let Some((message, body, respond)) = handed_back {
         host(&desk, parts, head, peer, body, respond, Some(message)).await;
     }
@@ -102,12 +123,12 @@ async fn host(
     hosted::serve(hosting, method, head, peer, body, respond, first).await;
 }
 
-/// Serves a unary call; gives it back when its tensors are in shared memory, which is for Python.
+/// Serves a unary call; gives it back when its tensors are in shared memory or its model is one that Python sees to.
 async fn unary_infer(
     desk: &Arc<Desk>,
     head: Head,
     arrival: Arrival,
-    (decode, format): (Decode, Format),
+    call: Unary,
     mut body: RecvStream,
     mut respond: SendResponse<Bytes>,
 ) -> Option<(Rope, RecvStream, SendResponse<Bytes>)> {
@@ -121,15 +142,20 @@ async fn unary_infer(
         }
     };
     desk.shared.metrics.bytes_received.add(message.len() as u64);
-    let decoded = decode(&message);
-    if config.host_shared_memory && decoded.as_ref().is_ok_and(|infer| infer.shared_memory) {
+    let decoded = (call.decode)(&message);
+    if call.format == Format::Oip
+        && call.may_be_hosted
+        && let Ok(infer) = &decoded
+        && (config.host_shared_memory && infer.shared_memory
+            || desk.shared.models.is_hosted(&infer.model, &infer.version))
+    {
         return Some((message, body, respond));
     }
     match admit(&desk.shared.models, decoded, arrival) {
         Ok(admitted) => {
             let encoding = config.compression.filter(|&encoding| head.accepts(encoding));
             let route = Route::Unary(respond, InFlight::new(&desk.mailbox));
-            desk.push(admitted.pending(format, encoding, route));
+            desk.push(admitted.pending(call.format, encoding, route));
         }
         Err((_, status)) => refuse(desk, &mut respond, &status),
     }

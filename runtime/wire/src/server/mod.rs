@@ -4,6 +4,7 @@ mod authority;
 pub mod connection;
 pub mod infer;
 pub mod listener;
+pub mod rates;
 pub mod tls;
 pub mod tokens;
 pub mod worker;
@@ -22,6 +23,7 @@ use crate::metrics::ServerMetrics;
 use crate::models::Models;
 use crate::observe::Observer;
 use crate::server::listener::{Address, Listener};
+use crate::server::rates::{Limit, Rates};
 use crate::server::tls::Acceptor;
 use crate::server::tokens::Tokens;
 use crate::server::worker::Worker;
@@ -57,6 +59,8 @@ pub struct Config {
     pub so_reuseport: bool,
     /// Whether a servicer answers ModelInfer for tensors in shared memory; if not, they are refused.
     pub host_shared_memory: bool,
+    /// How often each client may ask for inference.
+    pub rate: Option<Limit>,
 }
 
 impl Default for Config {
@@ -76,6 +80,7 @@ impl Default for Config {
             compression: None,
             so_reuseport: false,
             host_shared_memory: false,
+            rate: None,
         }
     }
 }
@@ -108,6 +113,8 @@ pub struct Shared {
     pub models: Models,
     /// Who may call.
     pub tokens: Tokens,
+    /// And how often.
+    pub rates: Rates,
     /// Calls for Python.
     pub host: Arc<Host>,
     /// What happens.
@@ -147,6 +154,7 @@ impl Server {
     pub fn new(config: Config) -> Server {
         let shared = Shared {
             budget: Arc::new(Budget::new(config.max_buffered_bytes)),
+            rates: Rates::new(config.rate),
             config,
             models: Models::default(),
             tokens: Tokens::default(),
