@@ -6,6 +6,8 @@ import re
 import signal
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -41,9 +43,40 @@ class Running:
         self.process.send_signal(number)
         return self.process.wait(timeout=60)
 
+    def metric(self, name: str, model: str) -> float:
+        """Return a number of a model at this moment, as /metrics has it; needs an HTTP port."""
+        with urllib.request.urlopen(f"http://{self.http}/metrics", timeout=60) as answer:
+            text = answer.read().decode()
+        found = re.search(rf'^{name}{{model="{model}",[^}}]*}} (\S+)$', text, re.MULTILINE)
+        return float(found[1]) if found else 0.0
+
+    def wait_for(self, model: str, *, begun: int = 0, arrived: int = 0) -> None:
+        """Wait until so many requests of a model have been begun, and so many have come."""
+
+        def there() -> bool:
+            taken = self.metric("kerve_queue_duration_seconds_count", model)
+            return taken >= begun and taken + self.metric("kerve_queue_size", model) >= arrived
+
+        wait_until(there, f"{begun} requests of {model!r} are begun and {arrived} are there")
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """Wait for what can be observed, as long as a busy machine needs for it."""
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, f"waited in vain until {what}"
+        time.sleep(0.01)
+
 
 Publish = Callable[..., Path]
 Serve = Callable[..., AbstractContextManager[Running]]
+Until = Callable[[Callable[[], bool], str], None]
+
+
+@pytest.fixture(scope="session")
+def until() -> Until:
+    """Waits for a condition that can be observed; the second argument says which."""
+    return wait_until
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ import functools
 import json
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -23,6 +22,7 @@ from kerve.runtime.errors import UnavailableError
 
 Publish = Callable[..., Path]
 Serve = Callable[..., AbstractContextManager[Any]]
+Until = Callable[[Callable[[], bool], str], None]
 
 POLL = ("--model-control-mode", "poll", "--repository-poll-secs", "0.1")
 EXPLICIT = ("--model-control-mode", "explicit")
@@ -48,13 +48,6 @@ def explicit(tmp_path: Path, serve: Serve, transport: tuple[str, str]) -> Iterat
         yield client
 
 
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end, f"waited in vain until {what}"
-        time.sleep(0.02)
-
-
 def states(client: Any) -> dict[tuple[str, str], tuple[str, str]]:
     index = client.get_model_repository_index()
     return {(each.name, each.version): (each.state, each.reason) for each in index.models}
@@ -73,7 +66,7 @@ def broken(folder: Path) -> Path:
 
 
 def test_polling_follows_new_broken_changed_and_removed_versions(
-    tmp_path: Path, publish: Publish, serve: Serve, transport: tuple[str, str]
+    tmp_path: Path, publish: Publish, serve: Serve, transport: tuple[str, str], until: Until
 ) -> None:
     publish(tmp_path, "echo_fp32", name="m", version=1)
     with (
@@ -83,33 +76,31 @@ def test_polling_follows_new_broken_changed_and_removed_versions(
         assert number(client, "m") == "1"
         # a broken version never replaces a good one, and the index says why it is not there
         broken(publish(tmp_path, "echo_fp32", name="m", version=3))
-        wait_until(
-            lambda: states(client).get(("m", "3"), ("", ""))[0] == "UNAVAILABLE", "3 is known as broken"
-        )
+        until(lambda: states(client).get(("m", "3"), ("", ""))[0] == "UNAVAILABLE", "3 is known as broken")
         assert "is not an ONNX model" in states(client)["m", "3"][1]
         assert number(client, "m") == "1"
         # nor does it stop the poller: a good one is found after it
         publish(tmp_path, "echo_fp32", name="m", version=2)
-        wait_until(lambda: number(client, "m") == "2", "2 serves")
-        wait_until(lambda: states(client)["m", "1"][0] == "UNAVAILABLE", "1 is unloaded")
+        until(lambda: number(client, "m") == "2", "2 serves")
+        until(lambda: states(client)["m", "1"][0] == "UNAVAILABLE", "1 is unloaded")
         # repaired, it is loaded
         good = (tmp_path / "m" / "2" / "model.onnx").read_bytes()
         (tmp_path / "m" / "3" / "model.onnx").write_bytes(good)
-        wait_until(lambda: number(client, "m") == "3", "3 serves")
+        until(lambda: number(client, "m") == "3", "3 serves")
         # a new model; one that is removed is not found
         publish(tmp_path, "pair")
-        wait_until(lambda: client.is_model_ready("pair"), "pair serves")
+        until(lambda: client.is_model_ready("pair"), "pair serves")
         for file in [*(tmp_path / "pair" / "1").iterdir()]:
             file.unlink()
         (tmp_path / "pair" / "1").rmdir()
         (tmp_path / "pair").rmdir()
-        wait_until(lambda: not any(name == "pair" for name, _ in states(client)), "pair is gone")
+        until(lambda: not any(name == "pair" for name, _ in states(client)), "pair is gone")
         with pytest.raises(InferenceServerException, match="'pair' is not served here"):
             client.get_model_metadata("pair")
 
 
 def test_a_version_that_is_changed_in_place_is_swapped_between_two_batches(
-    tmp_path: Path, publish: Publish, serve: Serve, transport: tuple[str, str]
+    tmp_path: Path, publish: Publish, serve: Serve, transport: tuple[str, str], until: Until
 ) -> None:
     file = publish(tmp_path, "echo_fp32", name="m") / "model.onnx"
     failures: list[Exception] = []
@@ -136,7 +127,7 @@ def test_a_version_that_is_changed_in_place_is_swapped_between_two_batches(
             temporary = file.with_name(".new")
             temporary.write_bytes(file.read_bytes())
             temporary.rename(file)
-            wait_until(functools.partial(swapped, loads), "the new one serves")
+            until(functools.partial(swapped, loads), "the new one serves")
         assert client.ready("m")
         stop.set()
         for thread in threads:
@@ -177,7 +168,7 @@ def test_policies_and_labels_choose_what_serves(
             number(client, "two", "gone")
 
 
-def test_models_are_loaded_and_unloaded_on_request(explicit: Any, publish: Publish) -> None:
+def test_models_are_loaded_and_unloaded_on_request(explicit: Any, publish: Publish, until: Until) -> None:
     publish(explicit.repository, "echo_fp32", name="m", version=1)
     assert states(explicit)["m", ""] == ("UNAVAILABLE", "not loaded")
     explicit.load_model("m")
@@ -191,7 +182,7 @@ def test_models_are_loaded_and_unloaded_on_request(explicit: Any, publish: Publi
     assert number(explicit, "m") == "2"
     explicit.unload_model("m")
     assert not explicit.is_model_ready("m")
-    wait_until(lambda: states(explicit)["m", "2"] == ("UNAVAILABLE", "unloaded"), "2 is unloaded")
+    until(lambda: states(explicit)["m", "2"] == ("UNAVAILABLE", "unloaded"), "2 is unloaded")
     with pytest.raises(InferenceServerException, match="'foo' is not in a repository") as caught:
         explicit.load_model("foo")
     assert caught.value.status() == "StatusCode.NOT_FOUND"
@@ -240,12 +231,14 @@ def test_without_explicit_control_nothing_is_loaded_on_request(server: Any) -> N
     assert caught.value.status() == "StatusCode.FAILED_PRECONDITION"
 
 
-def test_sighup_looks_at_the_repository_again(tmp_path: Path, publish: Publish, serve: Serve) -> None:
+def test_sighup_looks_at_the_repository_again(
+    tmp_path: Path, publish: Publish, serve: Serve, until: Until
+) -> None:
     publish(tmp_path, "echo_fp32", name="m", version=1)
     with serve(tmp_path) as running, triton.InferenceServerClient(running.address) as client:
         publish(tmp_path, "echo_fp32", name="m", version=2)
         running.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: number(client, "m") == "2", "2 serves")
+        until(lambda: number(client, "m") == "2", "2 serves")
 
 
 def test_several_repositories_are_one_and_a_model_in_two_of_them_is_refused(
@@ -267,7 +260,9 @@ def test_several_repositories_are_one_and_a_model_in_two_of_them_is_refused(
             ours.infer("both", np.ones((1, 2), np.float32))
 
 
-def test_strict_readiness_waits_for_every_model(tmp_path: Path, publish: Publish, serve: Serve) -> None:
+def test_strict_readiness_waits_for_every_model(
+    tmp_path: Path, publish: Publish, serve: Serve, until: Until
+) -> None:
     publish(tmp_path, "pair")
     bad = broken(publish(tmp_path, "scalar", name="bad"))
     with (
@@ -277,4 +272,4 @@ def test_strict_readiness_waits_for_every_model(tmp_path: Path, publish: Publish
         assert client.is_model_ready("pair")
         assert not client.is_server_ready()
         (bad / "model.onnx").write_bytes((tmp_path / "pair" / "1" / "model.onnx").read_bytes())
-        wait_until(client.is_server_ready, "the server is ready")
+        until(client.is_server_ready, "the server is ready")

@@ -3,7 +3,6 @@ models.
 """
 
 import re
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,6 +14,7 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 Serve = Callable[..., AbstractContextManager[Any]]
+Until = Callable[[Callable[[], bool], str], None]
 
 MEGABYTES = 128
 
@@ -50,7 +50,7 @@ def resident(process: int) -> int:
     return int(found[1]) // 1024
 
 
-def test_unloading_gives_the_memory_back_again_and_again(tmp_path: Path, serve: Serve) -> None:
+def test_unloading_gives_the_memory_back_again_and_again(tmp_path: Path, serve: Serve, until: Until) -> None:
     folder = tmp_path / "dense" / "1"
     folder.mkdir(parents=True)
     write_dense(folder, MEGABYTES)
@@ -67,10 +67,10 @@ def test_unloading_gives_the_memory_back_again_and_again(tmp_path: Path, serve: 
             client.infer("dense", [tensor])
             assert resident(process) > before + MEGABYTES * 0.9
             client.unload_model("dense")
-            end = time.monotonic() + 30
-            while resident(process) > before + 40:
-                assert time.monotonic() < end, f"{resident(process)} MB are left of {before} before"
-                time.sleep(0.05)
+            until(
+                lambda: resident(process) <= before + 40,
+                f"the {MEGABYTES} MB above the {before} MB of before are given back",
+            )
 
 
 @pytest.mark.parametrize("kind", ["parent", "absolute", "link"])

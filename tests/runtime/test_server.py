@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -39,7 +38,7 @@ ENDLESS = 10**12
 def counter(tmp_path: Path, publish: Publish, serve: Serve) -> Iterator[Any]:
     """A server of its own, whose one model takes as long as it is told."""
     publish(tmp_path / "models", "counter")
-    with serve(tmp_path / "models", "--max-queue-size", "4") as running:
+    with serve(tmp_path / "models", "--max-queue-size", "4", "--http-port", "-1") as running:
         yield running
 
 
@@ -143,7 +142,7 @@ def test_sigterm_finishes_what_was_accepted_and_refuses_the_rest(counter: Any) -
         watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
         assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
         calls = counting(counter, 3)
-        time.sleep(0.3)  # all have arrived: one is being computed, two wait
+        counter.wait_for("counter", arrived=3)
         counter.process.send_signal(signal.SIGTERM)
         assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
         with pytest.raises(UnavailableError):
@@ -159,9 +158,9 @@ def test_an_idle_server_ends_with_0(number: int, counter: Any) -> None:
 
 def test_a_drain_ends_with_its_timeout(tmp_path: Path, publish: Publish, serve: Serve) -> None:
     publish(tmp_path, "counter")
-    with serve(tmp_path, "--drain-timeout", "0.1") as running:
+    with serve(tmp_path, "--drain-timeout", "0.1", "--http-port", "-1") as running:
         (endless,) = counting(running, 1, ENDLESS)
-        time.sleep(0.3)  # it is being computed
+        running.wait_for("counter", begun=1)
         assert running.stop() == 1
         assert endless.code() is grpc.StatusCode.UNAVAILABLE
         assert endless.details() == "the server is shutting down"
@@ -178,10 +177,10 @@ def test_a_full_queue_is_resource_exhausted_with_the_time_to_retry(counter: Any)
 
 
 def test_our_client_reads_when_to_retry(counter: Any) -> None:
-    calls = counting(counter, 8)
-    time.sleep(0.2)  # the first is being computed
-    calls += counting(counter, 8)
-    time.sleep(0.2)  # four wait
+    calls = counting(counter, 1, ENDLESS)
+    counter.wait_for("counter", begun=1)
+    calls += counting(counter, 4, ENDLESS)
+    counter.wait_for("counter", arrived=5)
     with Client(counter.address) as client, pytest.raises(ResourceExhaustedError) as caught:
         client.infer("counter", np.array(1), timeout=60)
     assert caught.value.retry_after is not None
@@ -203,14 +202,13 @@ def test_a_deadline_ends_a_call_and_work_that_is_late_is_not_begun(counter: Any)
 
 
 def test_a_cancelled_call_that_waits_is_not_begun(counter: Any) -> None:
-    (slow,) = counting(counter, 1)
+    (slow,) = counting(counter, 1, 3 * LONG)
     with Client(counter.address) as client:
-        assert client.ready()
-        time.sleep(0.2)  # the slow one is being computed
+        counter.wait_for("counter", begun=1)
         (waiting,) = counting(counter, 1, ENDLESS)
-        time.sleep(0.2)  # it waits
+        counter.wait_for("counter", arrived=2)
         waiting.cancel()
-        assert total(slow) == LONG
+        assert total(slow) == 3 * LONG
         assert client.predict("counter", np.array(3), timeout=60) == 3
 
 

@@ -33,6 +33,9 @@ SUBCOMMANDS = {
     "unload": Subcommand("kerve.runtime.commands.unload:command", "Take a model out of service."),
     "stats": Subcommand("kerve.runtime.commands.stats:command", "Show what a server has done."),
     "bench": Subcommand("kerve.runtime.commands.bench:command", "Measure a served model."),
+    "convert-config": Subcommand(
+        "kerve.runtime.commands.convert_config:command", "Turn a configuration of other servers into kerve's."
+    ),
     "evaluate": Subcommand(
         "kerve.runtime.commands.evaluate:command",
         "Compute a served model's loss and metrics on labelled data.",

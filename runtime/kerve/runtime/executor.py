@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from typing import Any
 
 from kerve.runtime.errors import Code, ServingError
 from kerve.runtime.model import Model
@@ -42,10 +43,15 @@ class Executor(threading.Thread):
             batch.reply(outputs)
         except ServingError as error:
             if error.code is Code.INTERNAL:
-                log.error("%s: %s", self.name, error.__cause__)
+                log.error("%s: %s", self.name, error.__cause__, extra=told(batch))
             batch.fail(error.code, str(error))
         except (
             Exception
         ):  # the edge of the executor: one bad batch must not end the thread that serves the others
-            log.exception("%s: a batch failed", self.name)
+            log.exception("%s: a batch failed", self.name, extra=told(batch))
             batch.fail(Code.INTERNAL, "the model failed; see the server's log")
+
+
+def told(batch: Batch) -> dict[str, Any]:
+    """Return what a line of the log says of a batch beside its message."""
+    return {"fields": {"request_ids": list(batch.request_ids)}}

@@ -3,14 +3,15 @@
 import shutil
 import tempfile
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import grpc
 
 from kerve.runtime import rpc
+from kerve.runtime.callers import Caller
 from kerve.runtime.errors import Code, error_for
+from kerve.runtime.observation.notes import current
 from kerve.runtime.protocol import oip
 from kerve.runtime.protocol.status import decode_retry_after
 from kerve.runtime.transport.base import Transport
@@ -34,17 +35,19 @@ class Gateway:
         self._channel: grpc.Channel | None = None
         self._calls: dict[str, Any] = {}
 
-    def call(
-        self, method: str, request: Any, authorization: str | None, *, timeout: float | None = None
-    ) -> Any:
-        """Call a method of GRPCInferenceService; raises ServingError with the status it answers."""
+    def call(self, method: str, request: Any, caller: Caller, *, timeout: float | None = None) -> Any:
+        """Call a method of GRPCInferenceService; raises ServingError with the status it answers.
+
+        This call is observed, not the one that it is made for.
+        """
+        if (note := current()) is not None:
+            note.passed_on = True
         with self._lock:
             if self._channel is None:
                 self._channel = grpc.insecure_channel(self._address, OPTIONS)
                 self._calls = rpc.calls(self._channel, oip.SERVICE)
-        metadata: Sequence[tuple[str, str]] = (("authorization", authorization),) if authorization else ()
         try:
-            return self._calls[method](request, metadata=metadata, timeout=within(timeout))
+            return self._calls[method](request, metadata=caller.metadata, timeout=within(timeout))
         except grpc.RpcError as error:
             call: Any = error  # an error of grpcio is a Call too
             retry = decode_retry_after(call.trailing_metadata() or ())

@@ -37,7 +37,13 @@ class HumanFormatter(logging.Formatter):
     default_msec_format = "%s.%03dZ"
 
     def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(message)s")
+        super().__init__("%(asctime)s %(levelname)s %(message)s%(of_requests)s", defaults={"of_requests": ""})
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record's line; behind its message, the requests that it is about."""
+        if ids := getattr(record, "fields", {}).get("request_ids"):
+            record.of_requests = f" (request {', '.join(ids)})"
+        return super().format(record)
 
 
 class JsonFormatter(logging.Formatter):

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import ChainMap
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -22,18 +23,22 @@ from kerve.runtime.lifecycle.served import Limits, ServedVersion
 from kerve.runtime.lifecycle.states import State
 from kerve.runtime.logs import LogControl
 from kerve.runtime.model import Model
+from kerve.runtime.observation.observatory import Listener, Observatory
+from kerve.runtime.observation.settings import TraceSettings
+from kerve.runtime.observation.trace_file import TraceFiles
 from kerve.runtime.protocol import evaluation, oip, tfs
 from kerve.runtime.repository import Repository
 from kerve.runtime.security.permissions import Permission
 from kerve.runtime.security.tls import Certificates
 from kerve.runtime.security.tokens import Authority, Tokens
+from kerve.runtime.servicers.cold import ColdInferServicer
 from kerve.runtime.servicers.evaluation import EvaluationServicer
 from kerve.runtime.servicers.model_service import ModelServicer
 from kerve.runtime.servicers.oip import OipServicer
 from kerve.runtime.servicers.prediction import PredictionServicer
 from kerve.runtime.servicers.repository import RepositoryServicer
 from kerve.runtime.servicers.settings import SettingsServicer
-from kerve.runtime.servicers.shared_memory import SharedInferServicer, SharedMemoryServicer
+from kerve.runtime.servicers.shared_memory import SharedMemoryServicer
 from kerve.runtime.servicers.statistics import StatisticsServicer
 from kerve.runtime.shared_memory import Regions
 from kerve.runtime.transport.base import Transport
@@ -91,7 +96,12 @@ class Server:
         *,
         authority: Authority | None = None,
         logs: LogControl | None = None,
+        traces: TraceSettings | None = None,
+        listeners: Sequence[Listener] = (),
     ) -> None:
+        """`listeners`: whoever wants to know what becomes of each request; `traces`: what is written of
+        them.
+        """
         self._repositories = repositories
         self._transport = transport
         self._options = options = options or ServerOptions()
@@ -106,6 +116,8 @@ class Server:
         )
         self._authority = authority or Authority()
         self._logs = logs or LogControl()
+        self._traces = traces or TraceSettings()
+        self._observatory = Observatory(transport, (*listeners, TraceFiles(self._traces)))
         self._http: HttpServer | None = None
         self._gateway: Gateway | None = None
         seconds = options.poll_seconds if options.mode == "poll" else None
@@ -126,6 +138,7 @@ class Server:
         http_port = (
             None if ports.http_port is None else self._listen_http(ports, ports.http_port, self._gateway)
         )
+        self._observatory.start()
         self._transport.start()
         if self._http is not None:
             self._http.start()
@@ -173,6 +186,7 @@ class Server:
             self._http.close()
         if self._gateway is not None:
             self._gateway.close()
+        self._observatory.close()
         return finished
 
     @property
@@ -244,7 +258,8 @@ class Server:
 
     def _host_services(self, gateway: Gateway) -> None:
         regions = Regions()
-        self._transport.add_shared_memory(SharedInferServicer(regions, gateway).ModelInfer)
+        cold = ColdInferServicer(regions, gateway, self._catalog, lambda: not self.stopping.is_set())
+        self._transport.add_cold(cold.ModelInfer)
         services: dict[ServiceDescriptor, tuple[object, ...]] = {
             oip.SERVICE: (
                 OipServicer(
@@ -252,7 +267,7 @@ class Server:
                 ),
                 RepositoryServicer(self.manager),
                 StatisticsServicer(self.manager),
-                SettingsServicer(self._logs, self._catalog.find),
+                SettingsServicer(self._logs, self._traces, self._observatory.refresh, self._catalog.find),
                 SharedMemoryServicer(regions),
             ),
             evaluation.SERVICE: (self._evaluator(),),

@@ -5,7 +5,7 @@ Times of a batch count once for each request in it: the mean over requests is wh
 
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 __all__ = ["Duration", "ServedStatistics", "Snapshot"]
 
@@ -22,6 +22,10 @@ class Duration:
         self.count += count
         self.nanoseconds += count * nanoseconds
 
+    def plus(self, other: "Duration") -> "Duration":
+        """Return both together."""
+        return Duration(self.count + other.count, self.nanoseconds + other.nanoseconds)
+
 
 @dataclass
 class Snapshot:
@@ -34,6 +38,10 @@ class Snapshot:
     execution_count: int = 0
     # Of requests.
     computed: Duration = field(default_factory=Duration)
+    # Of requests that were answered from the cache, and of those that it was asked for in vain: the time of
+    # the look, and of keeping the answer.
+    cache_hits: Duration = field(default_factory=Duration)
+    cache_misses: Duration = field(default_factory=Duration)
     # Of batches, by their rows.
     batches: dict[int, Duration] = field(default_factory=dict)
 
@@ -54,14 +62,24 @@ class ServedStatistics:
             self._now.computed.add(requests, nanoseconds)
             self._now.batches.setdefault(rows, Duration()).add(1, nanoseconds)
 
+    def cache_hit(self, nanoseconds: int) -> None:
+        """Count a request that was answered from the cache."""
+        with self._lock:
+            self._now.cache_hits.add(1, nanoseconds)
+
+    def cache_miss(self, nanoseconds: int) -> None:
+        """Count a request that was not in the cache."""
+        with self._lock:
+            self._now.cache_misses.add(1, nanoseconds)
+
     def read(self) -> Snapshot:
         """Return a copy of the numbers."""
         with self._lock:
             now = self._now
-            return Snapshot(
-                now.last_inference,
-                now.inference_count,
-                now.execution_count,
-                Duration(now.computed.count, now.computed.nanoseconds),
-                {rows: Duration(each.count, each.nanoseconds) for rows, each in sorted(now.batches.items())},
+            return replace(
+                now,
+                computed=replace(now.computed),
+                cache_hits=replace(now.cache_hits),
+                cache_misses=replace(now.cache_misses),
+                batches={rows: replace(each) for rows, each in sorted(now.batches.items())},
             )

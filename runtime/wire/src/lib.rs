@@ -17,6 +17,7 @@ pub mod hosted;
 pub mod infer;
 pub mod metrics;
 pub mod models;
+pub mod observe;
 pub mod oip;
 pub mod output;
 pub mod protobuf;

@@ -18,11 +18,16 @@ pub type Routes = HashMap<String, Arc<Queue>>;
 pub struct Models {
     table: ArcSwap<HashMap<String, Arc<Routes>>>,
     draining: AtomicBool,
+    /// Whether there was ever a queue whose requests are for Python.
+    hosted: AtomicBool,
 }
 
 impl Models {
     /// Routes a model, all its versions at once; without routes it is known but not ready.
     pub fn publish(&self, name: &str, routes: Routes) {
+        if routes.values().any(|queue| queue.options.hosted) {
+            self.hosted.store(true, Ordering::Relaxed);
+        }
         let routes = Arc::new(routes);
         self.table.rcu(|table| {
             let mut table = HashMap::clone(table);
@@ -43,6 +48,12 @@ impl Models {
     /// Refuses every request from now on: the server is shutting down.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a servicer answers for this model.
+    pub fn is_hosted(&self, name: &str, version: &str) -> bool {
+        self.hosted.load(Ordering::Relaxed)
+            && self.find(name, version).is_ok_and(|queue| queue.options.hosted)
     }
 
     /// The queue that answers; NOT_FOUND when there is none, UNAVAILABLE while it is not ready.

@@ -3,7 +3,6 @@
 import gzip
 import json
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from tritonclient.utils import InferenceServerException
 
 Publish = Callable[..., Path]
 Serve = Callable[..., AbstractContextManager[Any]]
+Until = Callable[[Callable[[], bool], str], None]
 
 
 @pytest.fixture(scope="module", params=["wire", "grpcio"])
@@ -233,7 +233,7 @@ def test_the_page_is_whole_in_itself_and_its_numbers_are_there(running: Any) -> 
 
 @pytest.mark.parametrize("transport", ["wire", "grpcio"])
 def test_a_drain_answers_what_http_has_accepted_and_refuses_the_rest(
-    transport: str, tmp_path: Path, publish: Publish, serve: Serve
+    transport: str, tmp_path: Path, publish: Publish, serve: Serve, until: Until
 ) -> None:
     if transport == "wire":
         pytest.importorskip("kerve_wire")
@@ -245,12 +245,10 @@ def test_a_drain_answers_what_http_has_accepted_and_refuses_the_rest(
             return ask(running, "/v2/models/counter/infer", json.dumps({"inputs": [tensor]}).encode())
 
         with ThreadPoolExecutor(1) as pool:
-            slow = pool.submit(count, 2_000_000)
-            time.sleep(0.3)
+            slow = pool.submit(count, 3_000_000)
+            running.wait_for("counter", begun=1)
             running.process.terminate()
-            time.sleep(0.3)
-            if not slow.done():
-                assert ask(running, "/v2/health/ready")[0] == 503
-                assert count(1)[0] == 503
+            until(lambda: ask(running, "/v2/health/ready")[0] == 503, "it drains")
+            assert count(1)[0] == 503
             assert slow.result()[0] == 200
         assert running.process.wait(timeout=60) == 0

@@ -1,4 +1,4 @@
-"""LogSettings and TraceSetting, through Triton's client."""
+"""LogSettings through Triton's client."""
 
 from typing import Any
 
@@ -20,13 +20,3 @@ def test_log_settings_are_read_and_changed_all_or_none(server: Any) -> None:
             client.update_log_settings({"log_info": False, "log_format": "xml"})
         settings = client.update_log_settings({"log_verbose_level": 0, "log_format": "default"}).settings
         assert settings["log_info"].bool_param
-
-
-def test_trace_settings_tell_that_nothing_is_traced(server: Any) -> None:
-    with triton.InferenceServerClient(server.address) as client:
-        assert list(client.get_trace_settings().settings["trace_level"].value) == ["OFF"]
-        with pytest.raises(InferenceServerException, match="writes no traces") as caught:
-            client.update_trace_settings(settings={"trace_level": ["TIMESTAMPS"]})
-        assert caught.value.status() == "StatusCode.UNIMPLEMENTED"
-        with pytest.raises(InferenceServerException, match="'foo' is not served here"):
-            client.get_trace_settings("foo")

@@ -148,9 +148,9 @@ def test_the_most_urgent_priority_is_taken_first() -> None:
 
 def test_a_timeout_counts_while_the_request_waits_and_no_longer() -> None:
     queue, work = queue_of(2), request()
-    queue.put(work, timeout=0.05)
+    queue.put(work, timeout=3600)
     assert queue.take() is work
-    time.sleep(0.06)
+    work.expires = time.monotonic() - 1  # the hour is over
     work.reply(OUTPUTS)
     assert work.wait() is OUTPUTS
     late = request()
@@ -161,11 +161,15 @@ def test_a_timeout_counts_while_the_request_waits_and_no_longer() -> None:
 
 def test_a_policy_may_refuse_to_be_overridden_or_let_what_is_late_wait_behind_the_others() -> None:
     queue = queue_with(
-        QueuePolicy(default_timeout_microseconds=10_000, allow_timeout_override=False, timeout_action="DELAY")
+        QueuePolicy(
+            default_timeout_microseconds=3_600_000_000, allow_timeout_override=False, timeout_action="DELAY"
+        )
     )
     late = request()
-    queue.put(late, timeout=3600)
-    time.sleep(0.02)
+    queue.put(late, timeout=0.001)
+    assert late.expires is not None
+    assert late.expires > time.monotonic() + 1800
+    late.expires = time.monotonic() - 1  # the hour is over
     good = request()
     queue.put(good)
     assert queue.take() is good

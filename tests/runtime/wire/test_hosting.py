@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,6 +21,7 @@ class Echo:
 
     def __init__(self) -> None:
         self.notes: dict[str, Any] = {}
+        self.waiting = threading.Event()
         self.ended = threading.Event()
         self.go = threading.Event()
 
@@ -73,6 +73,7 @@ class Echo:
 
     def wait(self, _request: bytes, context: grpc.ServicerContext) -> bytes:
         assert context.add_callback(self.ended.set)
+        self.waiting.set()
         self.go.wait(20)
         self.notes["active"] = context.is_active()
         self.notes["after"] = context.add_callback(lambda: None)
@@ -231,20 +232,15 @@ def test_unknown_methods_are_unimplemented(channel: grpc.Channel, oip: Any) -> N
     assert found == (grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
 
 
-def test_callbacks_are_called_when_the_client_goes(serve: Any) -> None:
+def test_callbacks_are_called_when_the_client_goes(serve: Any, until: Any) -> None:
     echo = Echo()
     with serve(prepare=lambda server: host(server, echo)) as served, served.channel() as channel:
         future = call(channel, "wait").future(b"")
-        while "call-2" not in str([thread.name for thread in threading.enumerate()]):
-            time.sleep(0.01)
-        time.sleep(0.1)
+        assert echo.waiting.wait(20)
         future.cancel()
         assert echo.ended.wait(10)
         echo.go.set()
-        end = time.monotonic() + 10
-        while "after" not in echo.notes:
-            assert time.monotonic() < end
-            time.sleep(0.01)
+        until(lambda: "after" in echo.notes, "the method is over")
     assert echo.notes == {"active": False, "after": False}
 
 

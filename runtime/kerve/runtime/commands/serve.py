@@ -1,7 +1,9 @@
 """`kerve serve`."""
 
+import math
 import os
 import signal
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +13,15 @@ from typing import Literal
 import click
 
 from kerve.cli import options as cli
+from kerve.runtime.cache import ResponseCache
 from kerve.runtime.cpus import available_cpus
 from kerve.runtime.lifecycle.manager import ControlMode
 from kerve.runtime.lifecycle.served import Limits
 from kerve.runtime.logs import LogControl, LogFormat
+from kerve.runtime.observation.access import AccessLog
+from kerve.runtime.observation.observatory import Listener
+from kerve.runtime.observation.settings import TraceSettings, initial_settings
+from kerve.runtime.observation.spans import Spans
 from kerve.runtime.repository import Repository
 from kerve.runtime.security.interceptor import AuthorityInterceptor
 from kerve.runtime.security.tls import Certificates
@@ -22,6 +29,7 @@ from kerve.runtime.security.tokens import Authority
 from kerve.runtime.server import Ports, Server, ServerOptions
 from kerve.runtime.transport import create_transport
 from kerve.runtime.transport.base import TransportOptions
+from kerve.runtime.transport.rates import RateLimit
 
 __all__ = ["command"]
 
@@ -71,6 +79,19 @@ class Options:
     max_message_bytes: int = cli.option(
         2**31 - 1, help="Bytes of a request at most.", type=click.IntRange(1, 2**31 - 1)
     )
+    rate_limit: float | None = cli.option(
+        None,
+        help="Requests for inference per second that each client may send, by its token or its address.",
+        type=click.FloatRange(min=0.001),
+    )
+    rate_burst: int = cli.option(
+        0,
+        help="Requests of a client that may come at once; 0 for those of one second.",
+        type=click.IntRange(min=0),
+    )
+    cache_size: int = cli.option(
+        0, help="Bytes for answers of models with a response_cache; 0 for none.", type=click.IntRange(min=0)
+    )
     tokens: Path | None = cli.option(
         None, help="File of the bearer tokens that are let in, by their SHA-256.", type=cli.EXISTING_FILE
     )
@@ -85,6 +106,19 @@ class Options:
         None, help="PEM certificates that vouch for clients.", type=cli.EXISTING_FILE
     )
     log_format: LogFormat = cli.option("human", help="How the log is written, to standard error.")
+    trace_ratio: float | None = cli.option(
+        None,
+        help="Trace with OpenTelemetry what callers trace, and this share of the other requests.",
+        type=click.FloatRange(0, 1),
+    )
+    trace_endpoint: str | None = cli.option(
+        None, help="OTLP collector, http://HOST:4317; by default OTEL_EXPORTER_OTLP_ENDPOINT says which."
+    )
+    trace_config: tuple[str, ...] = cli.option(
+        (),
+        help="Triton's traces: triton,file=PATH, level=TIMESTAMPS, rate=N; may be given several times.",
+    )
+    access_log: bool = cli.option(False, help="Log a line for every request, with its id and its times.")
 
     def __post_init__(self) -> None:
         """Raise ValueError when options do not fit together."""
@@ -93,6 +127,16 @@ class Options:
             raise ValueError("TLS needs --grpc-server-cert and --grpc-server-key")
         if self.grpc_use_ssl_mutual and not self.grpc_root_cert:
             raise ValueError("--grpc-use-ssl-mutual needs --grpc-root-cert")
+        if self.trace_endpoint is not None and self.trace_ratio is None:
+            raise ValueError("--trace-endpoint needs --trace-ratio; 0 traces what callers trace")
+        initial_settings(self.trace_config)
+
+    @property
+    def rate(self) -> RateLimit | None:
+        """How often each client may ask."""
+        if self.rate_limit is None:
+            return None
+        return RateLimit(self.rate_limit, self.rate_burst or max(1, math.ceil(self.rate_limit)))
 
     @property
     def certificates(self) -> Certificates | None:
@@ -121,7 +165,10 @@ def command(options: Options) -> None:
     transport = create_transport(
         options.transport,
         TransportOptions(
-            interceptors=interceptors, max_message_bytes=options.max_message_bytes, shared_memory=True
+            interceptors=interceptors,
+            max_message_bytes=options.max_message_bytes,
+            shared_memory=True,
+            rate=options.rate,
         ),
     )
     server = Server(
@@ -130,8 +177,10 @@ def command(options: Options) -> None:
         server_options(options),
         authority=authority,
         logs=logs,
+        traces=TraceSettings(initial_settings(options.trace_config)),
+        listeners=listeners(options),
     )
-    handle_signals(server)
+    signals = handle_signals(server)
     http_port = {0: None, -1: 0}.get(options.http_port, options.http_port)
     grpc_port, http_port = server.listen(
         Ports(
@@ -149,13 +198,24 @@ def command(options: Options) -> None:
             click.echo(
                 f"ready: gRPC on {host}:{grpc_port} ({transport.name}){http}, serving {show_models(models)}"
             )
-            server.stopping.wait()
+            while not server.stopping.is_set():
+                signals.recv(64)
     finally:
         finished = server.drain(options.drain_timeout)
     if not finished:
         click.echo(f"error: not all work was finished within {options.drain_timeout} s", err=True)
         # A model that is still computing would bring the interpreter down in the middle of its exit.
         os._exit(1)
+
+
+def listeners(options: Options) -> list[Listener]:
+    """Return who wants to know what becomes of each request."""
+    found: list[Listener] = []
+    if options.access_log:
+        found.append(AccessLog())
+    if options.trace_ratio is not None:
+        found.append(Spans(options.trace_ratio, options.trace_endpoint))
+    return found
 
 
 def server_options(options: Options) -> ServerOptions:
@@ -171,6 +231,7 @@ def server_options(options: Options) -> ServerOptions:
             threads=options.threads or available_cpus(),
             max_queue_size=options.max_queue_size,
             triton_codes=options.status_codes == "triton",
+            cache=ResponseCache(options.cache_size) if options.cache_size else None,
             retire_timeout=options.drain_timeout,
         ),
     )
@@ -185,8 +246,15 @@ def show_models(models: Mapping[str, Sequence[int]]) -> str:
     return ", ".join(parts) or "no model yet"
 
 
-def handle_signals(server: Server) -> None:
-    """Stop on the first SIGTERM or SIGINT, leave the second to end the process; reload on SIGHUP."""
+def handle_signals(server: Server) -> socket.socket:
+    """Stop on the first SIGTERM or SIGINT, leave the second to end the process; reload on SIGHUP.
+
+    Returns a socket that has something to read after each. To wait for an event instead would be to sleep
+    through a signal that another thread gets, or that comes just before the sleep.
+    """
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
 
     def stop(number: int, _: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
@@ -195,3 +263,4 @@ def handle_signals(server: Server) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     signal.signal(signal.SIGHUP, lambda *_: server.reload())
+    return reader

@@ -1,6 +1,6 @@
 """What Prometheus scrapes: kerve's histograms per model and version, and counters under Triton's names."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from prometheus_client import (
@@ -17,6 +17,7 @@ from kerve.runtime.errors import Code
 from kerve.runtime.lifecycle.manager import ModelManager
 from kerve.runtime.lifecycle.served import ServedVersion
 from kerve.runtime.lifecycle.states import State
+from kerve.runtime.statistics import Snapshot
 
 __all__ = ["Metrics"]
 
@@ -30,11 +31,11 @@ HISTOGRAMS = (
     ("computed", "kerve_compute_duration_seconds", "The computation of a batch."),
 )
 # Triton's name and help of a counter, and how it is found in a version's statistics.
-TRITON = (
+TRITON: tuple[tuple[str, str, Callable[[Any, Snapshot], float]], ...] = (
     (
         "nv_inference_request_success",
         "Successful requests.",
-        lambda queue, _: sum(queue["succeeded"]["counts"]),
+        lambda queue, now: sum(queue["succeeded"]["counts"]) + now.cache_hits.count,
     ),
     ("nv_inference_request_failure", "Failed requests.", lambda queue, _: sum(queue["failed"]["counts"])),
     ("nv_inference_count", "Rows computed.", lambda _, now: now.inference_count),
@@ -49,6 +50,26 @@ TRITON = (
         "nv_inference_compute_infer_duration_us",
         "Time of computation.",
         lambda _, now: now.computed.nanoseconds / 1e3,
+    ),
+    (
+        "nv_cache_num_hits_per_model",
+        "Requests answered from the cache.",
+        lambda _, now: now.cache_hits.count,
+    ),
+    (
+        "nv_cache_num_misses_per_model",
+        "Requests that were not in the cache.",
+        lambda _, now: now.cache_misses.count,
+    ),
+    (
+        "nv_cache_hit_duration_per_model",
+        "Time of looks that found an answer, in microseconds.",
+        lambda _, now: now.cache_hits.nanoseconds / 1e3,
+    ),
+    (
+        "nv_cache_miss_duration_per_model",
+        "Time of looks that found none, and of keeping the answer, in microseconds.",
+        lambda _, now: now.cache_misses.nanoseconds / 1e3,
     ),
 )
 

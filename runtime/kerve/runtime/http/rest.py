@@ -7,6 +7,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from kerve.inference import grpc_service_pb2 as pb
+from kerve.runtime.callers import Caller
 from kerve.runtime.errors import InvalidArgumentError, UnavailableError
 from kerve.runtime.gateway import Gateway
 from kerve.runtime.http import infer
@@ -178,7 +179,7 @@ class Rest:
         return json_response({})
 
     def _ask(self, method: str, message: Message, request: Request) -> Any:
-        return self._gateway.call(method, message, request.headers.get("authorization"))
+        return self._gateway.call(method, message, Caller(request.peer, request.headers))
 
     def _yes_or_no(self, answer: bool, what: str) -> Response:
         if not answer:

@@ -26,6 +26,8 @@ class Request:
     path: str
     headers: Mapping[str, str]
     body: bytes
+    # In gRPC's notation.
+    peer: str = ""
 
     @classmethod
     def read(cls, environ: Mapping[str, Any]) -> "Request":
@@ -38,7 +40,10 @@ class Request:
         body = environ["wsgi.input"].read(int(headers.get("content-length") or 0))
         body = decompress(body, headers.get("content-encoding", "identity"))
         path = environ["PATH_INFO"].encode("latin-1").decode("utf-8", "replace")
-        return cls(environ["REQUEST_METHOD"], path, headers, body)
+        host = environ.get("REMOTE_ADDR", "")
+        peer = f"ipv6:[{host}]" if ":" in host else f"ipv4:{host}"
+        peer = f"{peer}:{environ.get('REMOTE_PORT', '')}"
+        return cls(environ["REQUEST_METHOD"], path, headers, body, peer)
 
     def json(self) -> dict[str, Any]:
         """Return the body as a JSON object; an empty body is an empty one."""

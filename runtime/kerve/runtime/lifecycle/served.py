@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kerve.inference import model_config_pb2 as pb
 from kerve.runtime.artifact import read_artifact
+from kerve.runtime.cache import CachePart, ResponseCache
 from kerve.runtime.config import Settings
 from kerve.runtime.config.batching import batching_of
 from kerve.runtime.config.complete import complete
@@ -38,6 +39,8 @@ class Limits:
     max_queue_size: int = 256
     # Whether overload has Triton's codes.
     triton_codes: bool = False
+    # Where answers are kept of models that ask for it; None: nowhere.
+    cache: ResponseCache | None = None
     # Seconds that work accepted by a version that is taken out of service has to finish.
     retire_timeout: float = 30.0
 
@@ -54,6 +57,8 @@ class ServedVersion:
     config: pb.ModelConfig
     queue: Queue
     executors: tuple[Executor, ...]
+    # Its answers, where they are kept.
+    cache: CachePart | None = None
     statistics: ServedStatistics = field(default_factory=ServedStatistics)
 
     @classmethod
@@ -73,7 +78,9 @@ class ServedVersion:
         batching = batching_of(
             settings, max_queue_size=limits.max_queue_size, triton_codes=limits.triton_codes
         )
-        queue = transport.attach(ServedModel(name, version, model.signature, batching))
+        cache = cache_of(settings.config, name, limits)
+        cold = cache is not None
+        queue = transport.attach(ServedModel(name, version, model.signature, batching, cold=cold))
         statistics = ServedStatistics()
         executors = tuple(
             Executor(model, queue, statistics, name=f"{name}/{version}#{number}")
@@ -83,7 +90,7 @@ class ServedVersion:
             executor.start()
         log.info("model %r version %d is ready after %.2f s", name, version, time.monotonic() - begin)
         config = complete(settings.config, name, model.signature, instances=instances)
-        return cls(name, version, "", model, config, queue, executors, statistics)
+        return cls(name, version, "", model, config, queue, executors, cache, statistics)
 
     def stop(self, end: float) -> bool:
         """Finish what was accepted until `end`, in seconds of `time.monotonic()`; return whether all of it
@@ -111,6 +118,8 @@ class ServedVersion:
             if not self.stop(time.monotonic() + timeout):
                 log.error("model %r version %d did not finish its work in time", self.name, self.version)
             log.info("model %r version %d is no longer served", self.name, self.version)
+            if self.cache is not None:
+                self.cache.close()
             self.model.close()
             give_memory_back()
             gone()
@@ -118,6 +127,16 @@ class ServedVersion:
         thread = threading.Thread(target=work, name=f"retire {self.name}/{self.version}", daemon=True)
         thread.start()
         return thread
+
+
+def cache_of(config: pb.ModelConfig, name: str, limits: Limits) -> CachePart | None:
+    """Return where the answers of a version are kept, if its configuration asks for it."""
+    if not config.response_cache.enable:
+        return None
+    if limits.cache is None:
+        log.warning("model %r asks for a response cache, which takes --cache-size; it has none", name)
+        return None
+    return limits.cache.part()
 
 
 def count_instances(config: pb.ModelConfig, folder: Path) -> int:

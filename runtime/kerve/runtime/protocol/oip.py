@@ -37,6 +37,7 @@ EXTENSIONS = (
     "statistics",
     "system_shared_memory",
     "logging",
+    "trace",
 )
 
 

@@ -90,7 +90,7 @@ def add_statistics(
         execution_count=computed.execution_count,
     )
     stats = message.inference_stats
-    fill(stats.success, of_histogram(queued["succeeded"]))
+    fill(stats.success, of_histogram(queued["succeeded"]).plus(computed.cache_hits))
     fill(stats.fail, of_histogram(queued["failed"]))
     fill(stats.queue, of_histogram(queued["waited"]))
     for part, nanoseconds in (
@@ -99,8 +99,8 @@ def add_statistics(
         (stats.compute_output, 0),
     ):
         fill(part, Duration(computed.computed.count, nanoseconds))
-    for duration in (stats.cache_hit, stats.cache_miss):
-        duration.SetInParent()
+    fill(stats.cache_hit, computed.cache_hits)
+    fill(stats.cache_miss, computed.cache_misses)
     for rows, took in computed.batches.items():
         batch = message.batch_stats.add(batch_size=rows)
         fill(batch.compute_input, Duration(took.count, 0))

@@ -11,11 +11,15 @@ from dataclasses import dataclass
 import grpc
 
 from kerve.inference import grpc_service_pb2 as pb
-from kerve.runtime.errors import ServingError
+from kerve.runtime.callers import is_served_already, metadata_of, peer_of
+from kerve.runtime.errors import Code, ServingError
+from kerve.runtime.observation.interceptor import STREAM
+from kerve.runtime.observation.notes import Note, Observer, current
 from kerve.runtime.protocol import oip, oip_shared
 from kerve.runtime.servicers.edge import abort, answers_errors
 from kerve.runtime.transport.base import ServedModel
 from kerve.runtime.transport.local_queue import LocalQueue, Request
+from kerve.runtime.transport.rates import Rates
 
 __all__ = ["InFlight", "InferServicer", "deadline"]
 
@@ -55,6 +59,7 @@ class Pending:
     message: pb.ModelInferRequest
     served: ServedModel
     work: Request
+    note: Note | None
 
     def answer(self) -> pb.ModelInferResponse:
         """Wait, and encode the answer."""
@@ -64,24 +69,33 @@ class Pending:
 class InferServicer:
     """Decodes a request, puts it into the queue of its model version, waits, encodes the answer."""
 
-    def __init__(self, route: Callable[[str, str], LocalQueue], in_flight: InFlight) -> None:
+    def __init__(
+        self,
+        route: Callable[[str, str], LocalQueue],
+        in_flight: InFlight,
+        observer: Observer,
+        rates: Rates,
+    ) -> None:
         self._route = route
         self._in_flight = in_flight
-        # What answers for tensors in shared memory; they are refused without it.
-        self.shared_memory: Callable[..., pb.ModelInferResponse] | None = None
+        self._observer = observer
+        self._rates = rates
+        # What answers where a queue cannot; tensors in shared memory are refused without it.
+        self.cold: Callable[..., pb.ModelInferResponse] | None = None
 
     def ModelInfer(  # noqa: N802  the protocol's name
         self, request: pb.ModelInferRequest, context: grpc.ServicerContext
     ) -> pb.ModelInferResponse:
         """Compute the requested outputs of a model."""
         self._in_flight.add(context)
-        if self.shared_memory is not None and oip_shared.in_shared_memory(request):
-            return self.shared_memory(request, context)
+        if self._is_cold(request, context):
+            assert self.cold is not None
+            return self.cold(request, context)
         return self._infer(request, context)
 
     @answers_errors
     def _infer(self, request: pb.ModelInferRequest, context: grpc.ServicerContext) -> pb.ModelInferResponse:
-        return self._begin(request, context).answer()
+        return self._begin(request, context, current()).answer()
 
     def ModelStreamInfer(  # noqa: N802  the protocol's name
         self, requests: Iterator[pb.ModelInferRequest], context: grpc.ServicerContext
@@ -97,10 +111,13 @@ class InferServicer:
         def read() -> None:
             try:
                 for request in requests:
+                    note = self._observer.begin(STREAM, peer_of(context), metadata_of(context))
                     try:
-                        begun.put(self._begin(request, context))
+                        self._rates.check(context)
+                        begun.put(self._begin(request, context, note))
                     except ServingError as error:
                         begun.put((request.id, error))
+                        self._end(note, error.code)
             except grpc.RpcError:  # the client is gone, and so is everybody who would wait for answers
                 pass
             finally:
@@ -111,14 +128,35 @@ class InferServicer:
             try:
                 if isinstance(item, tuple):
                     raise item[1]
-                yield oip.stream_response(item.answer())
+                answer = oip.stream_response(item.answer())
+                self._end(item.note, Code.OK)
+                yield answer
             except ServingError as error:
+                if isinstance(item, Pending):
+                    self._end(item.note, error.code)
                 if strict:
                     abort(context, error)
                 identity = item[0] if isinstance(item, tuple) else item.message.id
                 yield oip.stream_error(str(error), identity)
 
-    def _begin(self, message: pb.ModelInferRequest, context: grpc.ServicerContext) -> Pending:
+    @answers_errors
+    def _is_cold(self, request: pb.ModelInferRequest, context: grpc.ServicerContext) -> bool:
+        """Count a request of its client; return whether it is one that a queue cannot answer."""
+        self._rates.check(context)
+        if self.cold is None or is_served_already(context):
+            return False
+        queue = self._route(request.model_name, request.model_version)
+        return queue.served.cold or oip_shared.in_shared_memory(request)
+
+    def _end(self, note: Note | None, code: Code) -> None:
+        if note is not None:
+            self._observer.end(note, code)
+
+    def _begin(
+        self, message: pb.ModelInferRequest, context: grpc.ServicerContext, note: Note | None
+    ) -> Pending:
+        if note is not None:
+            note.asks(message)
         waiting = self._route(message.model_name, message.model_version)
         asked = oip.decode_request(message, waiting.served.signature)
         work = Request(
@@ -127,10 +165,14 @@ class InferServicer:
             requested=asked.requested,
             deadline=deadline(context.time_remaining()),
             parameters=asked.parameters,
+            request_id=note.request_id if note is not None else message.id,
+            note=note,
         )
+        if note is not None:
+            note.version, note.rows = str(waiting.served.version), asked.rows
         context.add_callback(work.abandon)
         waiting.put(work, priority=asked.priority, timeout=asked.timeout)
-        return Pending(message, waiting.served, work)
+        return Pending(message, waiting.served, work, note)
 
 
 def deadline(seconds: float | None) -> float | None:

@@ -4,10 +4,12 @@ from collections.abc import Callable
 
 import grpc
 
+from kerve.runtime.observation.notes import current
 from kerve.runtime.protocol import tfs
 from kerve.runtime.servicers.edge import answers_errors
 from kerve.runtime.servicers.infer import InFlight, deadline
 from kerve.runtime.transport.local_queue import LocalQueue, Request
+from kerve.runtime.transport.rates import Rates
 from kerve.tensorflow_serving.apis import predict_pb2
 
 __all__ = ["PredictServicer"]
@@ -16,8 +18,9 @@ __all__ = ["PredictServicer"]
 class PredictServicer:
     """Decodes a request, puts it into the queue of its model version, waits, encodes the answer."""
 
-    def __init__(self, route: Callable[[str, str], LocalQueue], in_flight: InFlight) -> None:
+    def __init__(self, route: Callable[[str, str], LocalQueue], in_flight: InFlight, rates: Rates) -> None:
         self._route = route
+        self._rates = rates
         self._in_flight = in_flight
 
     @answers_errors
@@ -26,6 +29,8 @@ class PredictServicer:
     ) -> predict_pb2.PredictResponse:
         """Compute the requested outputs of a model."""
         self._in_flight.add(context)
+        self._rates.check(context)
+        note = current()
         waiting = self._route(*tfs.route_of(request.model_spec))
         served = waiting.served
         asked = tfs.decode_predict(request, served.signature)
@@ -35,7 +40,10 @@ class PredictServicer:
             requested=asked.requested,
             deadline=deadline(context.time_remaining()),
             parameters=asked.parameters,
+            note=note,
         )
+        if note is not None:
+            note.version, note.rows = str(served.version), asked.rows
         context.add_callback(work.abandon)
         waiting.put(work)
         return tfs.encode_predict(request, served.version, served.signature, work.wait())

@@ -1,10 +1,10 @@
 """tensorflow.serving.PredictionService without Predict: examples instead of tensors, and descriptions."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import grpc
 
+from kerve.runtime.callers import Caller
 from kerve.runtime.catalog import Catalog
 from kerve.runtime.datatypes import Array
 from kerve.runtime.errors import InvalidArgumentError
@@ -95,8 +95,7 @@ class PredictionServicer:
         request = oip_client.encode_request(
             served.name, str(served.version), signature, tensors, outputs=None, parameters=None
         )
-        given: dict[str, Any] = {entry[0]: entry[1] for entry in context.invocation_metadata()}
         response = self._gateway.call(
-            "ModelInfer", request, given.get("authorization"), timeout=context.time_remaining()
+            "ModelInfer", request, Caller.of(context), timeout=context.time_remaining()
         )
         return served, oip_client.decode_response(response)

@@ -1,44 +1,18 @@
-"""inference.GRPCInferenceService: shared memory; and ModelInfer for tensors in it, on either transport.
+"""inference.GRPCInferenceService: shared memory.
 
 CUDA's shared memory is not offered, which is said clearly; so there is none, and all of it can be
 unregistered.
 """
 
-from typing import Any
-
 import grpc
 
 from kerve.inference import grpc_service_pb2 as pb
 from kerve.runtime.errors import NotFoundError, UnimplementedError
-from kerve.runtime.gateway import Gateway
 from kerve.runtime.protocol import oip_shared
 from kerve.runtime.servicers.edge import answers_errors
 from kerve.runtime.shared_memory import Regions
 
-__all__ = ["SharedInferServicer", "SharedMemoryServicer"]
-
-
-class SharedInferServicer:
-    """Makes a request whole, lets it go the way of every other, and puts its outputs where they are
-    wanted.
-    """
-
-    def __init__(self, regions: Regions, gateway: Gateway) -> None:
-        self._regions = regions
-        self._gateway = gateway
-
-    @answers_errors
-    def ModelInfer(  # noqa: N802  the protocol's name
-        self, request: pb.ModelInferRequest, context: grpc.ServicerContext
-    ) -> pb.ModelInferResponse:
-        """Compute outputs from inputs, either of which may lie in shared memory."""
-        whole, places = oip_shared.expand(request, self._regions)
-        given: dict[str, Any] = {entry[0]: entry[1] for entry in context.invocation_metadata()}
-        response: pb.ModelInferResponse = self._gateway.call(
-            "ModelInfer", whole, given.get("authorization"), timeout=context.time_remaining()
-        )
-        oip_shared.place(response, places, self._regions)
-        return response
+__all__ = ["SharedMemoryServicer"]
 
 
 class SharedMemoryServicer:

@@ -21,9 +21,11 @@ from typing import Any, Protocol
 import grpc
 
 from kerve.runtime.datatypes import Array
+from kerve.runtime.observation.notes import Observation
 from kerve.runtime.security.tls import Certificates
 from kerve.runtime.signature import Signature
 from kerve.runtime.transport.batching import Batching
+from kerve.runtime.transport.rates import RateLimit
 
 __all__ = ["DEFAULT", "Batch", "Queue", "ServedModel", "Transport", "TransportOptions"]
 
@@ -39,6 +41,8 @@ class ServedModel:
     version: int
     signature: Signature
     batching: Batching = field(default_factory=Batching)
+    # Whether ModelInfer for it goes to the method of `add_cold`.
+    cold: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +52,10 @@ class TransportOptions:
     interceptors: tuple[grpc.ServerInterceptor, ...] = ()
     # Bytes of a message at most; the default, 2 GB - 1, is the most that gRPC and protobuf carry.
     max_message_bytes: int = 2**31 - 1
-    # Whether tensors in shared memory go to the method of `add_shared_memory`.
+    # Whether tensors in shared memory go to the method of `add_cold`.
     shared_memory: bool = False
+    # How often each client may ask for inference.
+    rate: RateLimit | None = None
 
 
 class Batch(Protocol):
@@ -66,6 +72,10 @@ class Batch(Protocol):
     @property
     def requests(self) -> int:
         """How many requests, or parts of one that was split, are in it."""
+
+    @property
+    def request_ids(self) -> Sequence[str]:
+        """The ids of the requests, as far as they have any."""
 
     @property
     def requested(self) -> frozenset[str] | None:
@@ -134,9 +144,9 @@ class Transport(Protocol):
     ) -> None:
         """Host a service by its methods; called by grpcio's generated code."""
 
-    def add_shared_memory(self, method: Callable[..., Any]) -> None:
-        """Let ModelInfer for tensors in shared memory, which is refused otherwise, be answered by a
-        method.
+    def add_cold(self, method: Callable[..., Any]) -> None:
+        """Let ModelInfer be answered by a method where a queue cannot: for models that say so, and for
+        tensors in shared memory, which are refused otherwise.
         """
 
     def add_insecure_port(self, address: str) -> int:
@@ -149,6 +159,18 @@ class Transport(Protocol):
         """Let inference in only with a bearer token: by its SHA-256, whether it permits that.
 
         What else is hosted is for the interceptors of `TransportOptions` to let in.
+        """
+
+    def observe(self, *, everything: bool, traced: float | None) -> None:
+        """Note what becomes of every request from now on, or of those that are traced.
+
+        A request is traced when its caller traces it (W3C's `traceparent`); where the caller says nothing,
+        `traced` is the share of requests that are. None: none is.
+        """
+
+    def observations(self) -> tuple[Sequence[Observation], int]:
+        """Return the requests that have ended since the last look, and how many were never told of because
+        nobody looked in time.
         """
 
     def start(self) -> None:

@@ -13,12 +13,15 @@ import grpc
 from kerve.runtime import rpc
 from kerve.runtime.catalog import Catalog
 from kerve.runtime.errors import UnavailableError
+from kerve.runtime.observation.interceptor import ObservingInterceptor
+from kerve.runtime.observation.notes import Observation, Observer
 from kerve.runtime.protocol import oip, tfs
 from kerve.runtime.security.tls import Certificates, grpcio_credentials
 from kerve.runtime.servicers.infer import InferServicer, InFlight
 from kerve.runtime.servicers.predict import PredictServicer
 from kerve.runtime.transport.base import Queue, ServedModel, TransportOptions
 from kerve.runtime.transport.local_queue import LocalQueue
+from kerve.runtime.transport.rates import Rates
 
 __all__ = ["GrpcioTransport"]
 
@@ -44,17 +47,19 @@ class GrpcioTransport:
         options = options or TransportOptions()
         self._routes: Catalog[LocalQueue] = Catalog()
         self._draining = False
+        self._observer = Observer()
+        self._rates = Rates(options.rate)
         self._server = grpc.server(
             ThreadPoolExecutor(OTHER_THREADS, "rpc"),
-            interceptors=list(options.interceptors),
+            interceptors=[ObservingInterceptor(self._observer), *options.interceptors],
             options=[*OPTIONS, ("grpc.max_receive_message_length", options.max_message_bytes)],
         )
         self._in_flight = InFlight()
-        self._infer = infer = InferServicer(self._route, self._in_flight)
+        self._infer = infer = InferServicer(self._route, self._in_flight, self._observer, self._rates)
         pool = ThreadPoolExecutor(INFERENCE_THREADS, "infer")
         methods = {name: in_pool(method, pool) for name, method in rpc.methods_of(oip.SERVICE, infer).items()}
         rpc.add_service(self, oip.SERVICE, methods)
-        predict = in_pool(PredictServicer(self._route, self._in_flight).Predict, pool)
+        predict = in_pool(PredictServicer(self._route, self._in_flight, self._rates).Predict, pool)
         rpc.add_service(self, tfs.PREDICTION_SERVICE, {"Predict": predict})
 
     def _route(self, name: str, version: str) -> LocalQueue:
@@ -87,9 +92,9 @@ class GrpcioTransport:
         """Host a service by its methods."""
         self._server.add_registered_method_handlers(service_name, dict(method_handlers))
 
-    def add_shared_memory(self, method: Callable[..., Any]) -> None:
-        """Let ModelInfer for tensors in shared memory be answered by a method."""
-        self._infer.shared_memory = method
+    def add_cold(self, method: Callable[..., Any]) -> None:
+        """Let ModelInfer be answered by a method where a queue cannot; see `Transport.add_cold`."""
+        self._infer.cold = method
 
     def add_insecure_port(self, address: str) -> int:
         """Listen without encryption; RuntimeError when the address cannot be had."""
@@ -100,7 +105,16 @@ class GrpcioTransport:
         return self._server.add_secure_port(address, grpcio_credentials(certificates))
 
     def set_tokens(self, infer: Mapping[bytes, bool]) -> None:
-        """Nothing is to do: every call goes through the interceptors here."""
+        """Every call goes through the interceptors here; but by their tokens clients are told apart."""
+        self._rates.by_token = bool(infer)
+
+    def observe(self, *, everything: bool, traced: float | None) -> None:
+        """Note what becomes of requests; see `Transport.observe`."""
+        self._observer.want(everything=everything, traced=traced)
+
+    def observations(self) -> tuple[Sequence[Observation], int]:
+        """Return what has ended since the last look, and how much was lost so far."""
+        return self._observer.read()
 
     def start(self) -> None:
         """Begin to accept connections."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from kerve.runtime.datatypes import Array
 from kerve.runtime.errors import Code, ServingError, UnavailableError, error_for
+from kerve.runtime.observation.notes import Note
 from kerve.runtime.transport.base import ServedModel
 from kerve.runtime.transport.batching import QueuePolicy
 from kerve.runtime.transport.local_metrics import LocalMetrics
@@ -29,12 +30,17 @@ class Request:
         requested: frozenset[str] | None,
         deadline: float | None,
         parameters: Mapping[str, Any],
+        request_id: str = "",
+        note: Note | None = None,
     ) -> None:
         self.inputs = inputs
         self.rows = rows
         self.requested = requested
         self.deadline = deadline
         self.parameters = parameters
+        self.request_ids = (request_id,) if request_id else ()
+        # What is known of it, where that is noted.
+        self._note = note
         # Until when it may wait, and whether it is refused then or waits on behind all others; set by the
         # queue.
         self.expires: float | None = None
@@ -71,8 +77,12 @@ class Request:
         """Count the answer; False when there was one already."""
         if not self._ending.acquire(blocking=False):  # held for good by the first answer
             return False
+        now = time.monotonic_ns()
         if self.metrics:
-            self.metrics.ended(code, time.monotonic_ns() - self.arrived)
+            self.metrics.ended(code, now - self.arrived)
+        if self._note is not None and self.taken is not None:
+            self._note.queued, self._note.computed = self.taken - self.arrived, now - self.taken
+            self._note.batch = self.rows
         return True
 
     @property

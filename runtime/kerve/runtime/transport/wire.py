@@ -10,11 +10,12 @@ import grpc
 
 import kerve_wire
 from kerve.runtime import rpc
+from kerve.runtime.observation.interceptor import ObservingInterceptor
+from kerve.runtime.observation.notes import Observation, Observer
 from kerve.runtime.protocol import oip
 from kerve.runtime.security.tls import Certificates
 from kerve.runtime.signature import TensorSpec
 from kerve.runtime.transport.base import Queue, ServedModel, TransportOptions
-from kerve.runtime.transport.batching import Batching
 
 __all__ = ["WireTransport"]
 
@@ -26,12 +27,15 @@ class WireTransport:
 
     def __init__(self, options: TransportOptions | None = None) -> None:
         options = options or TransportOptions()
+        self._observer = Observer()
         self._server = kerve_wire.Server(
             kerve_wire.ServerOptions(
                 max_receive_message_length=options.max_message_bytes,
                 host_shared_memory=options.shared_memory,
+                rate_limit=options.rate.rate if options.rate else None,
+                rate_burst=options.rate.burst if options.rate else 1,
             ),
-            interceptors=options.interceptors,
+            interceptors=(ObservingInterceptor(self._observer), *options.interceptors),
         )
 
     def attach(self, served: ServedModel) -> kerve_wire.Queue:
@@ -42,7 +46,7 @@ class WireTransport:
             [wire_spec(spec) for spec in served.signature.inputs],
             [wire_spec(spec) for spec in served.signature.outputs],
             batched=served.signature.batched,
-            options=wire_options(served.batching),
+            options=wire_options(served),
         )
 
     def publish(self, name: str, routes: Mapping[str, Queue]) -> None:
@@ -66,8 +70,8 @@ class WireTransport:
         """Host a service by its methods."""
         self._server.add_registered_method_handlers(service_name, method_handlers)
 
-    def add_shared_memory(self, method: Callable[..., Any]) -> None:
-        """Let ModelInfer for tensors in shared memory be answered by a method."""
+    def add_cold(self, method: Callable[..., Any]) -> None:
+        """Let ModelInfer be answered by a method where a queue cannot; see `Transport.add_cold`."""
         rpc.add_service(self, oip.SERVICE, {"ModelInfer": method})
 
     def add_insecure_port(self, address: str) -> int:
@@ -87,6 +91,17 @@ class WireTransport:
         """Let inference in only with a bearer token: by its SHA-256, whether it permits that."""
         self._server.set_tokens(infer)
 
+    def observe(self, *, everything: bool, traced: float | None) -> None:
+        """Note what becomes of requests; see `Transport.observe`."""
+        self._observer.want(everything=everything, traced=traced)
+        self._server.observe(everything=everything, traced=traced)
+
+    def observations(self) -> tuple[Sequence[Observation], int]:
+        """Return what has ended since the last look, and how much was lost so far."""
+        native, lost = self._server.observations()
+        hosted, lost_too = self._observer.read()
+        return [*native, *hosted], lost + lost_too
+
     def start(self) -> None:
         """Begin to accept connections."""
         self._server.start()
@@ -105,7 +120,8 @@ def wire_spec(spec: TensorSpec) -> kerve_wire.TensorSpec:
     return kerve_wire.TensorSpec(spec.name, spec.datatype, spec.shape, spec.labels, spec.optional)
 
 
-def wire_options(batching: Batching) -> kerve_wire.QueueOptions:
+def wire_options(served: ServedModel) -> kerve_wire.QueueOptions:
     """Return the options as the wire has them: the same names."""
-    policies = tuple(kerve_wire.QueuePolicy(**vars(policy)) for policy in batching.policies)
-    return kerve_wire.QueueOptions(**{**vars(batching), "policies": policies})
+    policies = tuple(kerve_wire.QueuePolicy(**vars(policy)) for policy in served.batching.policies)
+    given = {**vars(served.batching), "policies": policies, "hosted": served.cold}
+    return kerve_wire.QueueOptions(**given)

@@ -5,13 +5,14 @@
 batching and encoding happen without the GIL, and an executor takes whole batches from a `Queue`.
 """
 
-from kerve_wire._native import Batch, Queue
+from kerve_wire._native import Batch, Observation, Queue
 from kerve_wire._options import QueueOptions, QueuePolicy, ServerOptions, TensorSpec
 from kerve_wire._server import Credentials, Server
 
 __all__ = [
     "Batch",
     "Credentials",
+    "Observation",
     "Queue",
     "QueueOptions",
     "QueuePolicy",

@@ -27,6 +27,10 @@ class Batch:
         """How many requests, or parts of one that was split, are in it."""
 
     @property
+    def request_ids(self) -> list[str]:
+        """The ids of the requests, as far as they have any."""
+
+    @property
     def requested(self) -> frozenset[str] | None:
         """The outputs that anyone in the batch asked for; None: all."""
 
@@ -65,6 +69,70 @@ class Queue:
         the histograms `succeeded`, `failed` (arrival to answer), `waited` (arrival to computation) and
         `computed` (of batches), each with `bounds` in microseconds, `counts` and `sum`.
         """
+
+@final
+class Observation:
+    """What became of one request; times and durations in nanoseconds."""
+
+    @property
+    def method(self) -> str:
+        """The path of the method."""
+
+    @property
+    def peer(self) -> str:
+        """Who asked, in gRPC's notation."""
+
+    @property
+    def request_id(self) -> str:
+        """The client's id of the request, or one that was made for it."""
+
+    @property
+    def trace_parent(self) -> str:
+        """The caller's W3C trace context."""
+
+    @property
+    def trace_state(self) -> str:
+        """The rest of it."""
+
+    @property
+    def sampled(self) -> bool:
+        """Whether it is traced."""
+
+    @property
+    def model(self) -> str:
+        """The model that was asked, as far as the request could be read."""
+
+    @property
+    def version(self) -> str:
+        """The version that answered; what was asked for where none did."""
+
+    @property
+    def rows(self) -> int:
+        """The request's rows."""
+
+    @property
+    def batch(self) -> int:
+        """The rows of the batch that it was computed in."""
+
+    @property
+    def code(self) -> int:
+        """The gRPC status."""
+
+    @property
+    def arrived(self) -> int:
+        """When it came, since the epoch."""
+
+    @property
+    def queued(self) -> int | None:
+        """From arrival to computation; None: it was not computed."""
+
+    @property
+    def computed(self) -> int | None:
+        """The computation of its batch."""
+
+    @property
+    def total(self) -> int:
+        """From arrival to answer."""
 
 @final
 class Call:
@@ -113,5 +181,7 @@ class Server:
     ) -> int: ...
     def start(self) -> None: ...
     def stop(self, grace: float) -> None: ...
+    def observe(self, everything: bool, traced: float | None) -> None: ...
+    def observations(self, limit: int) -> tuple[list[Observation], int]: ...
     def next_event(self) -> tuple[Literal["begun", "complete", "ended"], Call] | None: ...
     def statistics(self) -> dict[str, Any]: ...

@@ -55,6 +55,11 @@ class ServerOptions:
     so_reuseport: bool = False
     # Whether a servicer answers ModelInfer for tensors in shared memory; if not, they are refused.
     host_shared_memory: bool = False
+    # Requests for inference per second that each client may send: whoever has a token, or calls from one
+    # address. None: any number.
+    rate_limit: float | None = None
+    # How many of them may come at once, after a pause.
+    rate_burst: int = 1
 
     def fields(self) -> dict[str, object]:
         """Return the options by name, as the native half takes them."""
@@ -103,6 +108,8 @@ class QueueOptions:
     max_queue_bytes: int = 1 << 30
     # Whether a full queue and a request that waited for too long are UNAVAILABLE, as in Triton.
     triton_codes: bool = False
+    # Whether a servicer of ModelInfer sees to unary requests first.
+    hosted: bool = False
 
     def fields(self) -> dict[str, object]:
         """Return the options by name, as the native half takes them."""

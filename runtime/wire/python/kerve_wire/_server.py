@@ -90,6 +90,20 @@ class Server(grpc.Server):
         """
         self._native.set_tokens(dict(known))
 
+    def observe(self, *, everything: bool, traced: float | None) -> None:
+        """Note what becomes of native requests: of every one, or of those that are traced.
+
+        A request is traced when its caller traces it (W3C's `traceparent`); where the caller says nothing,
+        `traced` is the share of requests that are. None: none is.
+        """
+        self._native.observe(everything, traced)
+
+    def observations(self, limit: int = 4096) -> tuple[list[_native.Observation], int]:
+        """Return the native requests that have ended since the last look, up to a limit, and how many
+        observations have been lost since the beginning because nobody looked in time.
+        """
+        return self._native.observations(limit)
+
     def statistics(self) -> dict[str, Any]:
         """Return what happens in the server; see `Queue.statistics` for its models."""
         return self._native.statistics()

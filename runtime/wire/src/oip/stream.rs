@@ -20,7 +20,7 @@ use crate::oip::response::stream_error;
 use crate::queue::pending::{Answer, Format, InFlight, Route};
 use crate::rope::Rope;
 use crate::server::Phase;
-use crate::server::infer::{Arrival, admit};
+use crate::server::infer::{Arrival, Caller, STREAM, admit};
 use crate::server::worker::Desk;
 
 /// Requests of one stream that may be under way; more are left with the client.
@@ -30,18 +30,20 @@ const WINDOW: u64 = 1024;
 pub async fn serve(
     desk: &Arc<Desk>,
     head: Head,
-    headers: &HeaderMap,
+    caller: Caller<'_>,
     body: RecvStream,
     mut respond: SendResponse<Bytes>,
 ) {
-    let arrival = Arrival::new(&head);
+    // The requests in it are noted, each of them; the stream is not.
+    let arrival = Arrival::new(&head, None);
     let encoding = desk.shared.config.compression.filter(|&encoding| head.accepts(encoding));
     let Ok(stream) = respond.send_response(unary::response(encoding), false) else { return };
     let mut conversation = Conversation {
         desk,
         arrival: &arrival,
         encoding,
-        strict: headers.get("triton_grpc_error").is_some_and(|value| value == "true"),
+        strict: caller.headers.get("triton_grpc_error").is_some_and(|value| value == "true"),
+        caller,
         stream,
         early: BTreeMap::new(),
         ids: VecDeque::new(),
@@ -71,6 +73,7 @@ struct Conversation<'a> {
     desk: &'a Arc<Desk>,
     arrival: &'a Arrival,
     encoding: Option<Encoding>,
+    caller: Caller<'a>,
     /// Whether the first error ends the stream with its status, as the client's metadata may ask for.
     strict: bool,
     stream: SendStream<Bytes>,
@@ -120,7 +123,16 @@ impl Conversation<'_> {
         let sequence = self.begun;
         self.begun += 1;
         self.desk.shared.metrics.bytes_received.add(message.len() as u64);
-        match admit(&self.desk.shared.models, request::decode(message), self.arrival.again()) {
+        let note = self.desk.shared.observer.begin(self.caller.headers, self.caller.peer, STREAM);
+        let (decoded, arrival) = (request::decode(message), self.arrival.again(note));
+        let admitted = match self.desk.shared.rates.check(self.caller.client.as_ref()) {
+            Ok(()) => admit(&self.desk.shared.models, decoded, arrival),
+            Err(status) => {
+                arrival.end(&status);
+                Err((decoded.map(|infer| infer.id).unwrap_or_default(), status))
+            }
+        };
+        match admitted {
             Ok(admitted) => {
                 self.ids.push_back(admitted.id().clone());
                 let route = Route::Stream(sender.clone(), sequence, InFlight::new(&self.desk.mailbox));

@@ -3,6 +3,7 @@
 mod arrays;
 mod call;
 mod metadata;
+mod note;
 mod queue;
 mod server;
 
@@ -32,6 +33,8 @@ mod _native {
 
     #[pymodule_export]
     use super::call::PyCall;
+    #[pymodule_export]
+    use super::note::PyNote;
     #[pymodule_export]
     use super::queue::{PyBatch, PyQueue};
     #[pymodule_export]

@@ -117,6 +117,12 @@ impl PyBatch {
         self.look(Batch::requests)
     }
 
+    /// The ids of the requests, as far as they have any.
+    #[getter]
+    fn request_ids(&self) -> PyResult<Vec<String>> {
+        self.look(|batch| batch.request_ids().into_iter().map(String::from).collect())
+    }
+
     /// The outputs that anyone in the batch asked for; None: all.
     #[getter]
     fn requested<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyFrozenSet>>> {

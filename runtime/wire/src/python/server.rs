@@ -12,9 +12,11 @@ use crate::datatype::Datatype;
 use crate::grpc::compression::Encoding;
 use crate::hosted::Event;
 use crate::python::call::PyCall;
+use crate::python::note::PyNote;
 use crate::python::queue::{PyQueue, codes};
 use crate::queue::Queue;
 use crate::queue::options::{Options, Policy, TimeoutAction};
+use crate::server::rates::Limit;
 use crate::server::tls::{Acceptor, Credentials, Source};
 use crate::server::{Config, Server};
 use crate::signature::{Dimension, Signature, TensorSpec};
@@ -123,6 +125,18 @@ impl PyServer {
         })
     }
 
+    /// Note every request from now on, or those that are traced: whose caller traces them, and without a word of
+    /// the caller this share of them.
+    fn observe(&self, everything: bool, traced: Option<f64>) {
+        self.server.shared().observer.want(everything, traced);
+    }
+
+    /// What became of requests that have ended since the last look, up to a limit; and how many are lost so far.
+    fn observations(&self, limit: usize) -> (Vec<PyNote>, u64) {
+        let observer = &self.server.shared().observer;
+        (observer.read(limit).into_iter().map(|note| PyNote { note }).collect(), observer.lost())
+    }
+
     /// What happens in the server: numbers since the beginning, but for those that say `now`.
     fn statistics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let metrics = &self.server.shared().metrics;
@@ -191,6 +205,7 @@ fn config(options: &Fields<'_, '_>) -> PyResult<Config> {
         workers: options.get("workers")?,
         max_receive_message_length: options.get("max_receive_message_length")?,
         max_buffered_bytes: options.get("max_buffered_bytes")?,
+        rate: rate(options)?,
         max_concurrent_streams: options.get("max_concurrent_streams")?,
         max_metadata_size: options.get("max_metadata_size")?,
         keepalive_time: options.seconds("keepalive_time")?,
@@ -207,6 +222,21 @@ fn config(options: &Fields<'_, '_>) -> PyResult<Config> {
 
 /// Size, default timeout in microseconds, whether requests may override it, "REJECT" or "DELAY".
 type PolicyFields = (usize, u64, bool, String);
+
+/// How often each client may ask.
+fn rate(options: &Fields<'_, '_>) -> PyResult<Option<Limit>> {
+    let rate: Option<f64> = options.get("rate_limit")?;
+    let burst: u32 = options.get("rate_burst")?;
+    let limit = |rate: f64| {
+        let burst = burst.max(1);
+        // The time that a burst stands for must be one that can be reckoned with.
+        if (1e-9..1e9).contains(&(f64::from(burst) / rate)) && rate <= 1e9 {
+            return Ok(Limit { rate, burst });
+        }
+        Err(PyValueError::new_err(format!("option rate_limit: expected requests per second, got {rate}")))
+    };
+    rate.map(limit).transpose()
+}
 
 fn queue_options(options: &Fields<'_, '_>) -> PyResult<Options> {
     let ascending = |name: &str| {
@@ -230,6 +260,7 @@ fn queue_options(options: &Fields<'_, '_>) -> PyResult<Options> {
         buckets: ascending("batch_buckets")?,
         max_queue_bytes: options.get("max_queue_bytes")?,
         triton_codes: options.get("triton_codes")?,
+        hosted: options.get("hosted")?,
     })
 }
 

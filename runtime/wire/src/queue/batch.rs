@@ -44,6 +44,12 @@ impl Batch {
         self.requests.len()
     }
 
+    /// The ids of the requests, as far as they have any.
+    pub fn request_ids(&self) -> Vec<CompactString> {
+        let ids = self.requests.iter().map(|request| request.responder.request_id());
+        ids.filter(|id| !id.is_empty()).collect()
+    }
+
     /// The rows of all requests.
     pub fn rows(&self) -> usize {
         self.rows
@@ -132,7 +138,8 @@ impl Batch {
         let (requests, took) = self.end();
         let mut mail = Mail::default();
         let mut row = 0;
-        for request in requests {
+        for mut request in requests {
+            request.responder.computed(self.taken, self.taken + took, self.rows);
             let rows = request.batched.then(|| row..row + request.rows);
             row += request.rows;
             let views: Vec<_> =
@@ -151,9 +158,10 @@ impl Batch {
     }
 
     fn refuse(&mut self, status: &Status) {
-        let (requests, _) = self.end();
+        let (requests, took) = self.end();
         let mut mail = Mail::default();
-        for request in requests {
+        for mut request in requests {
+            request.responder.computed(self.taken, self.taken + took, self.rows);
             self.queue.metrics.ended(status.code, request.arrived.elapsed());
             request.responder.refuse(status.clone(), &mut mail);
         }

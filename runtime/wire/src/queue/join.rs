@@ -1,7 +1,9 @@
 //! Requests larger than a batch: computed in parts, answered as one.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
+use compact_str::CompactString;
 use smallvec::SmallVec;
 
 use crate::bytes_tensor;
@@ -68,6 +70,7 @@ pub fn split(request: Pending, signature: &Signature, max: usize) -> SmallVec<[P
             requested: requested.clone(),
             encoding,
             route: Route::Share(Share { join: join.clone(), index }),
+            note: None,
         },
     };
     sizes.iter().enumerate().map(part).collect()
@@ -132,6 +135,18 @@ impl Share {
             .map(|Piece { position, shape, data }| View { position: *position, shape: shape.clone(), data })
             .collect();
         responder.answer(queue, &views, mail);
+    }
+
+    /// Notes that this part was computed.
+    pub fn computed(&self, taken: Instant, computed: Instant, batch: usize) {
+        if let Some(responder) = &mut self.join.lock().responder {
+            responder.computed(taken, computed, batch);
+        }
+    }
+
+    /// The id of the request.
+    pub fn request_id(&self) -> CompactString {
+        self.join.lock().responder.as_ref().map(Responder::request_id).unwrap_or_default()
     }
 
     /// Refuses the request; what other parts bring is for nobody.

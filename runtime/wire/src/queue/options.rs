@@ -25,6 +25,8 @@ pub struct Options {
     pub max_queue_bytes: usize,
     /// Whether a full queue and a request that waited for too long are UNAVAILABLE, as in Triton.
     pub triton_codes: bool,
+    /// Whether unary requests go to a servicer first.
+    pub hosted: bool,
 }
 
 /// What holds for the requests of one priority.
@@ -79,6 +81,7 @@ impl Default for Options {
             buckets: Vec::new(),
             max_queue_bytes: usize::MAX,
             triton_codes: false,
+            hosted: false,
         }
     }
 }

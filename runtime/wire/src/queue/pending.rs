@@ -12,9 +12,10 @@ use smallvec::SmallVec;
 use tokio::sync::{Notify, mpsc};
 
 use crate::grpc::compression::Encoding;
-use crate::grpc::status::Status;
+use crate::grpc::status::{Code, Status};
 use crate::infer::Parameter;
 use crate::metrics::ServerMetrics;
+use crate::observe::Note;
 use crate::oip;
 use crate::output::View;
 use crate::queue::Queue;
@@ -94,6 +95,8 @@ pub struct Responder {
     pub encoding: Option<Encoding>,
     /// Where it goes.
     pub route: Route,
+    /// What is known of the request, where that is noted.
+    pub note: Option<Box<Note>>,
 }
 
 /// The protocol of an answer.
@@ -251,7 +254,28 @@ impl Responder {
         }
     }
 
+    /// Notes that the request was computed in a batch of so many rows.
+    pub fn computed(&mut self, taken: Instant, computed: Instant, batch: usize) {
+        match (&self.route, &mut self.note) {
+            (Route::Share(share), _) => share.computed(taken, computed, batch),
+            (_, Some(note)) => note.computed(taken, computed, batch),
+            _ => {}
+        }
+    }
+
+    /// The id of the request: the client's, or the one that was made for it; empty where there is neither.
+    pub fn request_id(&self) -> CompactString {
+        match (&self.route, &self.note) {
+            (Route::Share(share), _) => share.request_id(),
+            (_, Some(note)) => note.request.clone(),
+            _ => self.id.clone(),
+        }
+    }
+
     fn send(self, answer: Answer, mail: &mut Mail) {
+        if let Some(note) = self.note {
+            note.end(answer.as_ref().err().map_or(Code::Ok, |status| status.code));
+        }
         let mailbox = match &self.route {
             Route::Unary(_, in_flight) | Route::Stream(_, _, in_flight) => in_flight.0.clone(),
             Route::Share(_) => unreachable!("shares answer for themselves"),
@@ -278,7 +302,6 @@ impl Route {
 mod tests {
     use super::*;
     use crate::datatype::Datatype;
-    use crate::grpc::status::Code;
     use crate::queue::options::Options;
     use crate::signature::{Dimension, Shape, Signature, TensorSpec};
 
@@ -306,6 +329,7 @@ mod tests {
                 requested: SmallVec::from_buf_and_len([Requested { position, classes: 0 }; 4], 1),
                 encoding: None,
                 route: Route::Stream(sender, 0, InFlight::new(&mailbox)),
+                note: None,
             };
             responder.answer(&queue, &[view(0), view(9)], &mut mail);
         }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use h2::server::{Connection, SendResponse};
 use h2::{Ping, PingPong, RecvStream};
-use http::Request;
+use http::{HeaderMap, Request};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{sleep, timeout};
@@ -55,6 +55,29 @@ pub struct Peer {
     pub name: String,
     /// What TLS knows of it, under gRPC's names; empty without TLS.
     pub identity: Vec<(&'static str, Vec<u8>)>,
+}
+
+/// Metadata by which this process, through a UNIX socket, says for whom it asks;
+const FORWARDED: &str = "kerve-peer";
+/// and that it has seen to the request already, so that limits and caches have nothing to do with it.
+const SERVED: &str = "kerve-served";
+
+impl Peer {
+    /// Who asks: whoever is at the other end, or for whom this process does, in gRPC's notation.
+    pub fn caller<'a>(&'a self, headers: &'a HeaderMap) -> &'a str {
+        let forwarded =
+            headers.get(FORWARDED).filter(|_| self.is_local()).and_then(|peer| peer.to_str().ok());
+        forwarded.unwrap_or(&self.name)
+    }
+
+    /// Whether this process asks for somebody whose request it has seen to already.
+    pub fn is_served_already(&self, headers: &HeaderMap) -> bool {
+        self.is_local() && headers.contains_key(SERVED)
+    }
+
+    fn is_local(&self) -> bool {
+        self.name.starts_with("unix:")
+    }
 }
 
 /// Serves a connection to its end.

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use compact_str::CompactString;
+use compact_str::{CompactString, ToCompactString};
 use h2::RecvStream;
 use h2::server::SendResponse;
-use http::Request;
 use http::request::Parts;
+use http::{HeaderMap, Request};
 
 use crate::grpc::compression::Encoding;
 use crate::grpc::head::{Head, Refusal};
@@ -17,12 +17,14 @@ use crate::grpc::unary;
 use crate::hosted::{self, Hosting};
 use crate::infer::{Infer, Parameter};
 use crate::models::Models;
+use crate::observe::Note;
 use crate::oip;
 use crate::protobuf::Malformed;
 use crate::queue::Queue;
 use crate::queue::pending::{Format, InFlight, Pending, Responder, Route};
 use crate::rope::Rope;
 use crate::server::connection::{Peer, refuse};
+use crate::server::rates::Client;
 use crate::server::worker::Desk;
 use crate::signature::Checked;
 use crate::tfs;
@@ -34,9 +36,27 @@ const NATIVE: [(&str, Decode, Format); 2] = [
 ];
 
 /// The streaming call that is served here.
-const STREAM: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
+pub const STREAM: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
 
 type Decode = fn(&Rope) -> Result<Infer, Malformed>;
+
+/// Who calls, and what the call's metadata say.
+pub struct Caller<'a> {
+    /// The metadata.
+    pub headers: &'a HeaderMap,
+    /// Who is at the other end.
+    pub peer: &'a Peer,
+    /// Whose requests are counted together with those of this call, where they are.
+    pub client: Option<Client>,
+}
+
+/// How a unary call is served.
+struct Unary {
+    decode: Decode,
+    format: Format,
+    /// Whether Python may see to it first.
+    may_be_hosted: bool,
+}
 
 /// Serves one call, or hands it to Python.
 pub async fn serve(
@@ -52,21 +72,35 @@ pub async fn serve(
         Err(Refusal::Grpc(status)) => return refuse(&desk, &mut respond, &status),
     };
     let path = parts.uri.path();
-    if (path == STREAM || NATIVE.iter().any(|(native, ..)| *native == path))
-        && let Err(status) = desk.shared.tokens.check(&parts.headers)
-    {
-        return refuse(&desk, &mut respond, &status);
+    let unary = NATIVE.iter().find(|(native, ..)| *native == path);
+    if unary.is_none() && path != STREAM {
+        return host(&desk, parts, head, peer, body, respond, None).await;
     }
-    if let Some((_, decode, format)) = NATIVE.iter().find(|(native, ..)| *native == path) {
-        let Some((message, body, respond)) = unary_infer(&desk, head, *decode, *format, body, respond).await
-        else {
-            return;
-        };
+    let client = desk.shared.tokens.check(&parts.headers).and_then(|token| {
+        let client = desk.shared.rates.client(token, &parts.headers, &peer);
+        // Of a stream, the requests in it are counted.
+        desk.shared.rates.check(client.as_ref().filter(|_| unary.is_some()))?;
+        Ok(client)
+    });
+    let client = match client {
+        Ok(client) => client,
+        Err(status) => {
+            let method = unary.map_or(STREAM, |(method, ..)| method);
+            let note = desk.shared.observer.begin(&parts.headers, &peer, method);
+            Arrival::new(&head, note).end(&status);
+            return refuse(&desk, &mut respond, &status);
+        }
+    };
+    let Some((method, decode, format)) = unary else {
+        let caller = Caller { headers: &parts.headers, peer: &peer, client };
+        return oip::stream::serve(&desk, head, caller, body, respond).await;
+    };
+    let arrival = Arrival::new(&head, desk.shared.observer.begin(&parts.headers, &peer, method));
+    let may_be_hosted = !peer.is_served_already(&parts.headers);
+    let call = Unary { decode: *decode, format: *format, may_be_hosted };
+    let handed_back = unary_infer(&desk, head, arrival, call, body, respond).await;
+    if let Some((message, body, respond)) = handed_back {
         host(&desk, parts, head, peer, body, respond, Some(message)).await;
-    } else if path == STREAM {
-        oip::stream::serve(&desk, head, &parts.headers, body, respond).await;
-    } else {
-        host(&desk, parts, head, peer, body, respond, None).await;
     }
 }
 
@@ -89,34 +123,39 @@ async fn host(
     hosted::serve(hosting, method, head, peer, body, respond, first).await;
 }
 
-/// Serves a unary call; gives it back when its tensors are in shared memory, which is for Python.
+/// Serves a unary call; gives it back when its tensors are in shared memory or its model is one that Python sees to.
 async fn unary_infer(
     desk: &Arc<Desk>,
     head: Head,
-    decode: Decode,
-    format: Format,
+    arrival: Arrival,
+    call: Unary,
     mut body: RecvStream,
     mut respond: SendResponse<Bytes>,
 ) -> Option<(Rope, RecvStream, SendResponse<Bytes>)> {
     let config = &desk.shared.config;
-    let arrival = Arrival::new(&head);
     let message = match arrival.in_time(unary::receive(&mut body, desk.shared.decoder(&head))).await {
         Ok(message) => message,
         Err(status) => {
+            arrival.end(&status);
             refuse(desk, &mut respond, &status);
             return None;
         }
     };
     desk.shared.metrics.bytes_received.add(message.len() as u64);
-    let decoded = decode(&message);
-    if config.host_shared_memory && decoded.as_ref().is_ok_and(|infer| infer.shared_memory) {
+    let decoded = (call.decode)(&message);
+    if call.format == Format::Oip
+        && call.may_be_hosted
+        && let Ok(infer) = &decoded
+        && (config.host_shared_memory && infer.shared_memory
+            || desk.shared.models.is_hosted(&infer.model, &infer.version))
+    {
         return Some((message, body, respond));
     }
     match admit(&desk.shared.models, decoded, arrival) {
         Ok(admitted) => {
             let encoding = config.compression.filter(|&encoding| head.accepts(encoding));
             let route = Route::Unary(respond, InFlight::new(&desk.mailbox));
-            desk.push(admitted.pending(format, encoding, route));
+            desk.push(admitted.pending(call.format, encoding, route));
         }
         Err((_, status)) => refuse(desk, &mut respond, &status),
     }
@@ -127,18 +166,27 @@ async fn unary_infer(
 pub struct Arrival {
     arrived: Instant,
     deadline: Option<Instant>,
+    /// What is known of it, where that is noted.
+    note: Option<Box<Note>>,
 }
 
 impl Arrival {
     /// It comes now.
-    pub fn new(head: &Head) -> Arrival {
+    pub fn new(head: &Head, note: Option<Box<Note>>) -> Arrival {
         let arrived = Instant::now();
-        Arrival { arrived, deadline: head.timeout.and_then(|timeout| arrived.checked_add(timeout)) }
+        Arrival { arrived, deadline: head.timeout.and_then(|timeout| arrived.checked_add(timeout)), note }
     }
 
     /// Another message of the same call.
-    pub fn again(&self) -> Arrival {
-        Arrival { arrived: Instant::now(), deadline: self.deadline }
+    pub fn again(&self, note: Option<Box<Note>>) -> Arrival {
+        Arrival { arrived: Instant::now(), deadline: self.deadline, note }
+    }
+
+    /// It is refused.
+    pub fn end(self, status: &Status) {
+        if let Some(note) = self.note {
+            note.end(status.code);
+        }
     }
 
     /// Whatever it is, unless the deadline comes first.
@@ -169,9 +217,19 @@ pub struct Admitted {
 pub fn admit(
     models: &Models,
     decoded: Result<Infer, Malformed>,
-    arrival: Arrival,
+    mut arrival: Arrival,
 ) -> Result<Admitted, (CompactString, Status)> {
-    let mut infer = decoded.map_err(|malformed| (CompactString::default(), malformed.into()))?;
+    let mut infer = match decoded {
+        Ok(infer) => infer,
+        Err(malformed) => {
+            let status = malformed.into();
+            arrival.end(&status);
+            return Err((CompactString::default(), status));
+        }
+    };
+    if let Some(note) = &mut arrival.note {
+        note.asks(&infer);
+    }
     let id = std::mem::take(&mut infer.id);
     let parameters = std::mem::take(&mut infer.parameters);
     let checked = models.find(&infer.model, &infer.version).and_then(|queue| {
@@ -180,7 +238,10 @@ pub fn admit(
     });
     match checked {
         Ok((queue, checked)) => Ok(Admitted { queue, checked, id, parameters, arrival }),
-        Err(status) => Err((id, status)),
+        Err(status) => {
+            arrival.end(&status);
+            Err((id, status))
+        }
     }
 }
 
@@ -203,9 +264,13 @@ impl Admitted {
         let batched = queue.signature.batched;
         let key = checked.key(batched);
         let Checked { tensors, rows, requested } = checked;
-        let Arrival { arrived, deadline } = arrival;
+        let Arrival { arrived, deadline, mut note } = arrival;
+        if let Some(note) = &mut note {
+            note.version = queue.signature.version.to_compact_string();
+            note.rows = rows;
+        }
         let expires = timeout.and_then(|timeout| arrived.checked_add(timeout));
-        let responder = Responder { format, id, requested, encoding, route };
+        let responder = Responder { format, id, requested, encoding, route, note };
         let pending = Pending {
             tensors,
             rows,

@@ -4,6 +4,7 @@ mod authority;
 pub mod connection;
 pub mod infer;
 pub mod listener;
+pub mod rates;
 pub mod tls;
 pub mod tokens;
 pub mod worker;
@@ -20,7 +21,9 @@ use crate::grpc::head::Head;
 use crate::hosted::Host;
 use crate::metrics::ServerMetrics;
 use crate::models::Models;
+use crate::observe::Observer;
 use crate::server::listener::{Address, Listener};
+use crate::server::rates::{Limit, Rates};
 use crate::server::tls::Acceptor;
 use crate::server::tokens::Tokens;
 use crate::server::worker::Worker;
@@ -56,6 +59,8 @@ pub struct Config {
     pub so_reuseport: bool,
     /// Whether a servicer answers ModelInfer for tensors in shared memory; if not, they are refused.
     pub host_shared_memory: bool,
+    /// How often each client may ask for inference.
+    pub rate: Option<Limit>,
 }
 
 impl Default for Config {
@@ -75,6 +80,7 @@ impl Default for Config {
             compression: None,
             so_reuseport: false,
             host_shared_memory: false,
+            rate: None,
         }
     }
 }
@@ -107,10 +113,14 @@ pub struct Shared {
     pub models: Models,
     /// Who may call.
     pub tokens: Tokens,
+    /// And how often.
+    pub rates: Rates,
     /// Calls for Python.
     pub host: Arc<Host>,
     /// What happens.
     pub metrics: Arc<ServerMetrics>,
+    /// What becomes of each request.
+    pub observer: Arc<Observer>,
     /// What requests that are not complete hold.
     pub budget: Arc<Budget>,
     phase: watch::Sender<Phase>,
@@ -144,11 +154,13 @@ impl Server {
     pub fn new(config: Config) -> Server {
         let shared = Shared {
             budget: Arc::new(Budget::new(config.max_buffered_bytes)),
+            rates: Rates::new(config.rate),
             config,
             models: Models::default(),
             tokens: Tokens::default(),
             host: Arc::default(),
             metrics: Arc::default(),
+            observer: Arc::default(),
             phase: watch::Sender::new(Phase::Serving),
         };
         Server {

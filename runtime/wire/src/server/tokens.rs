@@ -27,18 +27,19 @@ impl Tokens {
     /// Lets a call of inference through, or says why not.
     ///
     /// What is compared are hashes: how long it takes tells nothing of the tokens.
-    pub fn check(&self, headers: &HeaderMap) -> Result<(), Status> {
+    /// Returns the hash of the caller's token; None where none is asked for.
+    pub fn check(&self, headers: &HeaderMap) -> Result<Option<Hash>, Status> {
         let known = self.known.load();
-        let Some(known) = known.as_ref() else { return Ok(()) };
+        let Some(known) = known.as_ref() else { return Ok(None) };
         let token = headers.get("authorization").map(|value| value.as_bytes());
         let token = token.and_then(|value| {
             let (scheme, token) = value.split_at_checked(7)?;
             scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)
         });
-        let permitted = token.and_then(|token| known.get(digest(&SHA256, token).as_ref()));
+        let permitted = token.and_then(|token| known.get_key_value(digest(&SHA256, token).as_ref()));
         match permitted {
-            Some(true) => Ok(()),
-            Some(false) => {
+            Some((hash, true)) => Ok(Some(*hash)),
+            Some((_, false)) => {
                 let message = "the token does not permit this call; it needs the permission infer";
                 Err(Status::new(Code::PermissionDenied, message))
             }

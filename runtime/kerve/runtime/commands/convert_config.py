@@ -1,0 +1,45 @@
+"""`kerve convert-config`."""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from kerve.cli import options as cli
+from kerve.runtime.conversion import convert
+from kerve.runtime.conversion.toml import write
+from kerve.runtime.errors import InvalidArgumentError
+
+__all__ = ["command"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What `kerve convert-config` takes."""
+
+    file: Path = cli.argument(
+        help="Triton's config.pbtxt; or TensorFlow Serving's models.config, batching parameters, monitoring.",
+        type=cli.EXISTING_FILE,
+    )
+
+
+@cli.command(example="kerve convert-config models/digits/config.pbtxt > models/digits/config.toml")
+def command(options: Options) -> None:
+    """Turn a configuration of Triton or TensorFlow Serving into kerve's.
+
+    Prints what belongs into config.toml, and what kerve serve is to be told as comments. What cannot be
+    taken over is named on standard error.
+    """
+    try:
+        converted = convert(options.file.read_text())
+    except UnicodeDecodeError as error:
+        raise InvalidArgumentError(f"{options.file}: expected text, got something else: {error}") from error
+    parts = []
+    for name, table in converted.models.items():
+        header = f"# {name}/config.toml\n" if name else ""
+        parts.append(header + (write(table) or "# nothing is to be said here"))
+    parts += [f"# kerve serve {shlex.join(flag)}" for flag in converted.flags]
+    click.echo("\n\n".join(parts) or "# nothing is to be said here: the defaults are these")
+    for each in converted.left_out:
+        click.echo(f"not taken over: {each}", err=True)

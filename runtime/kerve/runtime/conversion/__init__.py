@@ -1,0 +1,5 @@
+"""Other servers' configurations to ours: `kerve convert-config`."""
+
+from kerve.runtime.conversion.convert import Converted, convert
+
+__all__ = ["Converted", "convert"]

@@ -1,0 +1,65 @@
+"""The access log: one line for each request, in the format of the log."""
+
+import logging
+from collections.abc import Sequence
+
+from kerve.runtime.errors import Code
+from kerve.runtime.observation.notes import Observation
+
+__all__ = ["AccessLog"]
+
+log = logging.getLogger("kerve.access")
+
+
+class AccessLog:
+    """Writes a line for every request, with the time at which it was answered."""
+
+    everything = True
+    traced = None
+
+    def tell(self, observations: Sequence[Observation]) -> None:
+        """Write their lines."""
+        if not log.isEnabledFor(logging.INFO):
+            return
+        for each in observations:
+            log.handle(record(each))
+
+    def close(self) -> None:
+        """Nothing is left to do."""
+
+
+def record(each: Observation) -> logging.LogRecord:
+    """Return the record of a request: for people in its message, for JSON in its fields."""
+    fields: dict[str, object] = {
+        "request_id": each.request_id,
+        "method": each.method.strip("/"),
+        "model": each.model,
+        "version": each.version,
+        "rows": each.rows,
+        "batch": each.batch,
+        "code": Code(each.code).name,
+        "queue_ms": milliseconds(each.queued),
+        "compute_ms": milliseconds(each.computed),
+        "total_ms": milliseconds(each.total),
+        "peer": each.peer,
+    }
+    if each.sampled and each.trace_parent:
+        fields["trace_id"] = each.trace_parent.split("-")[1]
+    shown = " ".join(f"{key}={value}" for key, value in fields.items() if value not in ("", None))
+    ended = (each.arrived + each.total) / 1e9
+    return logging.makeLogRecord(
+        {
+            "name": log.name,
+            "levelno": logging.INFO,
+            "levelname": "INFO",
+            "msg": f"request {shown}",
+            "created": ended,
+            "msecs": int(ended * 1000) % 1000,
+            "fields": fields,
+        }
+    )
+
+
+def milliseconds(nanoseconds: int | None) -> float | None:
+    """Return a duration as people read it."""
+    return None if nanoseconds is None else round(nanoseconds / 1e6, 3)

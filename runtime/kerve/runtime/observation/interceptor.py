@@ -1,0 +1,98 @@
+"""Notes the calls of servicers, on either transport."""
+
+from __future__ import annotations  # grpc's classes take type arguments in the stubs only
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+
+from kerve.runtime.callers import metadata_of, peer_of
+from kerve.runtime.errors import Code
+from kerve.runtime.observation.notes import Note, Observer
+from kerve.runtime.protocol.oip import SERVICE
+
+__all__ = ["STREAM", "ObservingInterceptor"]
+
+Handler = grpc.RpcMethodHandler
+
+# The requests in it are noted, each of them, by the servicer; the stream is not.
+STREAM = f"/{SERVICE.full_name}/ModelStreamInfer"
+
+# By (the client streams, the server streams): the attribute of a handler that has its method, and how one is
+# made.
+KINDS: dict[tuple[bool, bool], tuple[str, Callable[..., Any]]] = {
+    (False, False): ("unary_unary", grpc.unary_unary_rpc_method_handler),
+    (False, True): ("unary_stream", grpc.unary_stream_rpc_method_handler),
+    (True, False): ("stream_unary", grpc.stream_unary_rpc_method_handler),
+    (True, True): ("stream_stream", grpc.stream_stream_rpc_method_handler),
+}
+
+
+class ObservingInterceptor(grpc.ServerInterceptor):
+    """Lets every call through, and notes what becomes of it."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Handler[Any, Any] | None],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler[Any, Any] | None:
+        """Return what serves the call; it is noted if somebody wants to know now."""
+        handler = continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or not self._observer.active or method == STREAM:
+            return handler
+        name, make = KINDS[handler.request_streaming, handler.response_streaming]
+        behavior = getattr(handler, name)
+        if getattr(behavior, "experimental_non_blocking", False):
+            return handler
+        noted = self._stream if handler.response_streaming else self._single
+        made: Handler[Any, Any] = make(
+            noted(method, behavior),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+        return made
+
+    def _single(self, method: str, behavior: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(behavior)
+        def noted(request: Any, context: grpc.ServicerContext) -> Any:
+            note = self._begin(method, request, context)
+            if note is None:
+                return behavior(request, context)
+            try:
+                with self._observer.serving(note):
+                    return behavior(request, context)
+            finally:
+                self._end(note, context)
+
+        return noted
+
+    def _stream(self, method: str, behavior: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(behavior)
+        def noted(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            note = self._begin(method, request, context)
+            try:
+                yield from behavior(request, context)
+            finally:
+                if note is not None:
+                    self._end(note, context)
+
+        return noted
+
+    def _begin(self, method: str, request: Any, context: grpc.ServicerContext) -> Note | None:
+        note = self._observer.begin(method, peer_of(context), metadata_of(context))
+        if note is not None:
+            note.asks(request)
+        return note
+
+    def _end(self, note: Note, context: Any) -> None:
+        if not note.passed_on:
+            code = context.code()
+            if code is None:
+                code = Code.OK if context.is_active() else Code.CANCELLED
+            self._observer.end(note, code.value[0] if isinstance(code, grpc.StatusCode) else int(code))

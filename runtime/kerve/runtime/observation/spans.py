@@ -1,0 +1,120 @@
+"""OpenTelemetry: spans of requests, exported by OTLP; needs the packages of `kerve[otel]`.
+
+    request (the method's name) > queue, compute
+
+Spans are made of observations when all is over, so that requests do not wait for them.
+"""
+
+import functools
+import os
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any
+
+from kerve.runtime.errors import Code, UnavailableError
+from kerve.runtime.observation.notes import Observation
+
+__all__ = ["Spans"]
+
+# Spans that may wait for the collector, and seconds for which one export is tried.
+ROOM = 1 << 15
+TIMEOUT = 5.0
+
+# Codes for which it is the server that failed (OpenTelemetry's conventions for gRPC).
+FAILED = {
+    Code.UNKNOWN,
+    Code.DEADLINE_EXCEEDED,
+    Code.UNIMPLEMENTED,
+    Code.INTERNAL,
+    Code.UNAVAILABLE,
+    Code.DATA_LOSS,
+}
+
+
+class Spans:
+    """Traces the requests that their callers trace, and a share of those of which callers say nothing."""
+
+    everything = False
+
+    def __init__(self, share: float, endpoint: str | None = None) -> None:
+        """`endpoint`: of the collector; by default OpenTelemetry's own variables say which.
+
+        UnavailableError when the packages are not installed.
+        """
+        if find_spec("opentelemetry") is None or find_spec("opentelemetry.exporter") is None:
+            raise UnavailableError("traces need OpenTelemetry's packages; install kerve[otel]")
+        self.traced: float | None = share
+        self._endpoint = endpoint
+
+    def tell(self, observations: Sequence[Observation]) -> None:
+        """Make the spans of those that are traced."""
+        for each in observations:
+            if each.sampled:
+                self._trace(each)
+
+    def close(self) -> None:
+        """Export what is left."""
+        if "_provider" in vars(self):
+            self._provider.shutdown()
+
+    @functools.cached_property
+    def _provider(self) -> Any:
+        # Imported by the thread that exports: no start waits for these packages.
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+
+        name = os.environ.get("OTEL_SERVICE_NAME", "kerve")
+        # What is sampled has been decided where the request came in.
+        provider = TracerProvider(
+            sampler=ALWAYS_ON, resource=Resource.create({"service.name": name}), shutdown_on_exit=False
+        )
+        exporter = OTLPSpanExporter(endpoint=self._endpoint, timeout=TIMEOUT)
+        provider.add_span_processor(BatchSpanProcessor(exporter, max_queue_size=ROOM))
+        return provider
+
+    @functools.cached_property
+    def _tracer(self) -> Any:
+        return self._provider.get_tracer("kerve")
+
+    def _trace(self, each: Observation) -> None:
+        from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        carrier = {"traceparent": each.trace_parent, "tracestate": each.trace_state}
+        request = self._tracer.start_span(
+            each.method.strip("/"),
+            TraceContextTextMapPropagator().extract(carrier),
+            kind=SpanKind.SERVER,
+            attributes=attributes(each),
+            start_time=each.arrived,
+        )
+        inside = set_span_in_context(request)
+        if each.queued is not None and each.computed is not None:
+            taken = each.arrived + each.queued
+            queue = self._tracer.start_span("queue", inside, start_time=each.arrived)
+            queue.end(taken)
+            rows = {"kerve.batch.rows": each.batch}
+            compute = self._tracer.start_span("compute", inside, attributes=rows, start_time=taken)
+            compute.end(taken + each.computed)
+        if each.code in FAILED:
+            request.set_status(Status(StatusCode.ERROR, Code(each.code).name))
+        request.end(each.arrived + each.total)
+
+
+def attributes(each: Observation) -> dict[str, str | int]:
+    """Return what a request's span says of it."""
+    service, _, method = each.method.strip("/").rpartition("/")
+    return {
+        "rpc.system": "grpc",
+        "rpc.service": service,
+        "rpc.method": method,
+        "rpc.grpc.status_code": each.code,
+        "client.address": each.peer,
+        "kerve.model.name": each.model,
+        "kerve.model.version": each.version,
+        "kerve.request.id": each.request_id,
+        "kerve.request.rows": each.rows,
+    }

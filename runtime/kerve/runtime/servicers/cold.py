@@ -1,0 +1,103 @@
+"""inference.GRPCInferenceService/ModelInfer for what the queues know nothing of, on either transport.
+
+tensors in shared memory -> cached answers -> the server itself, as for every other request
+"""
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import grpc
+
+from kerve.inference import grpc_service_pb2 as pb
+from kerve.runtime.callers import Caller
+from kerve.runtime.catalog import Catalog
+from kerve.runtime.gateway import Gateway
+from kerve.runtime.lifecycle.served import ServedVersion
+from kerve.runtime.observation.notes import current
+from kerve.runtime.protocol import oip_shared
+from kerve.runtime.servicers.edge import answers_errors
+from kerve.runtime.shared_memory import Place, Regions
+
+__all__ = ["ColdInferServicer"]
+
+# What a request says of itself and not of its answer.
+OF_THE_REQUEST = ("priority", "timeout")
+
+
+class ColdInferServicer:
+    """Makes a request whole, answers it from the cache or lets it go the way of every other, and puts its
+    outputs where they are wanted.
+    """
+
+    def __init__(
+        self,
+        regions: Regions,
+        gateway: Gateway,
+        catalog: Catalog[ServedVersion],
+        accepting: Callable[[], bool],
+    ) -> None:
+        self._regions = regions
+        self._gateway = gateway
+        self._catalog = catalog
+        # Whether requests are not refused because of a shutdown.
+        self._accepting = accepting
+
+    @answers_errors
+    def ModelInfer(  # noqa: N802  the protocol's name
+        self, request: pb.ModelInferRequest, context: grpc.ServicerContext
+    ) -> pb.ModelInferResponse:
+        """Compute outputs, or find them, from inputs; either of which may lie in shared memory."""
+        whole, places = request, dict[str, Place]()
+        if oip_shared.in_shared_memory(request):
+            whole, places = oip_shared.expand(request, self._regions)
+        served = self._catalog.find(request.model_name, request.model_version)
+        if served.cache is not None and self._accepting():
+            response = self._cached(whole, served, context)
+        else:
+            response = self._compute(whole, context)
+        oip_shared.place(response, places, self._regions)
+        return response
+
+    def _cached(
+        self, request: pb.ModelInferRequest, served: ServedVersion, context: grpc.ServicerContext
+    ) -> pb.ModelInferResponse:
+        assert served.cache is not None
+        begin = time.perf_counter_ns()
+        digest = digest_of(request)
+        found = served.cache.get(digest)
+        if found is not None:
+            response = pb.ModelInferResponse.FromString(found)
+            response.id = request.id
+            if (note := current()) is not None:
+                note.version = str(served.version)
+            served.statistics.cache_hit(time.perf_counter_ns() - begin)
+            return response
+        looked = time.perf_counter_ns() - begin
+        response = self._compute(request, context)
+        begin = time.perf_counter_ns()
+        kept = pb.ModelInferResponse()
+        kept.CopyFrom(response)
+        kept.ClearField("id")
+        served.cache.put(digest, kept.SerializeToString())
+        served.statistics.cache_miss(looked + time.perf_counter_ns() - begin)
+        return response
+
+    def _compute(self, request: pb.ModelInferRequest, context: grpc.ServicerContext) -> pb.ModelInferResponse:
+        caller = replace(Caller.of(context), served_already=True)
+        response: pb.ModelInferResponse = self._gateway.call(
+            "ModelInfer", request, caller, timeout=context.time_remaining()
+        )
+        return response
+
+
+def digest_of(request: pb.ModelInferRequest) -> bytes:
+    """Return what is equal for requests that ask a model for the same outputs of the same inputs."""
+    content = pb.ModelInferRequest()
+    content.CopyFrom(request)
+    for field in ("model_name", "model_version", "id"):
+        content.ClearField(field)
+    for name in OF_THE_REQUEST:
+        content.parameters.pop(name, None)
+    return hashlib.sha256(content.SerializeToString(deterministic=True)).digest()

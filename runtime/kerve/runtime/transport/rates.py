@@ -1,0 +1,65 @@
+"""How often each client may ask, counted as by kerve-wire: a bucket each, filled at a steady rate (GCRA)."""
+
+from __future__ import annotations  # grpc's classes take type arguments in the stubs only
+
+import hashlib
+import threading
+import time
+from dataclasses import dataclass
+
+import grpc
+
+from kerve.runtime.callers import is_served_already, metadata_of, peer_of
+from kerve.runtime.errors import ResourceExhaustedError
+
+__all__ = ["RateLimit", "Rates"]
+
+# Clients that are remembered before those are forgotten that could ask as if for the first time.
+MANY = 10_000
+
+
+@dataclass(frozen=True)
+class RateLimit:
+    """Requests per second of each client, and how many of them may come at once after a pause."""
+
+    rate: float
+    burst: int
+
+
+class Rates:
+    """What each client has asked."""
+
+    def __init__(self, limit: RateLimit | None) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        # When each client's bucket is full again.
+        self._full: dict[str, float] = {}
+        # Whether clients are known by their tokens; where none are asked for, anybody could make some up.
+        self.by_token = False
+
+    def check(self, context: grpc.ServicerContext) -> None:
+        """Count a request of a call; ResourceExhaustedError when its client has sent too many."""
+        if self._limit is not None and not is_served_already(context):
+            self._count(self._limit, self._client(context), time.monotonic())
+
+    def _client(self, context: grpc.ServicerContext) -> str:
+        if self.by_token:
+            token = str(metadata_of(context).get("authorization", "")).partition(" ")[2]
+            return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
+        address, _, port = peer_of(context).rpartition(":")
+        return address if port.isdecimal() else peer_of(context)
+
+    def _count(self, limit: RateLimit, client: str, now: float) -> None:
+        interval = 1 / limit.rate
+        with self._lock:
+            since = max(now, self._full.get(client, now))
+            early = since - now - interval * (limit.burst - 1)
+            if early > 0:
+                raise ResourceExhaustedError(
+                    f"a client may send {limit.rate:g} requests per second here, {limit.burst} at once; "
+                    "try again later",
+                    retry_after=max(0.001, early),
+                )
+            if len(self._full) >= MANY:
+                self._full = {known: full for known, full in self._full.items() if full > now}
+            self._full[client] = since + interval
