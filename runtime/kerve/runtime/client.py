@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -206,6 +206,21 @@ class Client(EvaluationCalls):
         joined = {key: join([answer[key] for answer in answers]) for key in answers[0]}
         alone = len(joined) == 1 and not isinstance(inputs, Mapping)
         return next(iter(joined.values())) if alone else joined
+
+    def predict_batches(
+        self, name: str, batches: Iterable[Inputs], *, version: str = "", timeout: float | None = None
+    ) -> Iterator[dict[str, Array]]:
+        """Yield the outputs of batches in order, several of which are under way at a time.
+
+        A batch is what `infer` takes; `timeout` is for all of them.
+        """
+        end = None if timeout is None else time.monotonic() + timeout
+        prepared = (self._prepare(name, version, batch, None, timeout) for batch in batches)
+        messages = (
+            oip_client.encode_request(name, version, signature, tensors, outputs=None, parameters=None)
+            for signature, tensors in prepared
+        )
+        return self._stream(messages, end)
 
     def _prepare(
         self, name: str, version: str, inputs: Inputs, outputs: Collection[str] | None, timeout: float | None

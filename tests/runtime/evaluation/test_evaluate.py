@@ -12,6 +12,8 @@ from typing import Any
 
 import grpc
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from kerve.evaluation.v1 import evaluation_pb2 as pb
@@ -229,3 +231,40 @@ def test_the_command_prints_a_table(client: Client, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "version 2" in done.stdout
     assert f"{KERAS['classifier/2/plain']['accuracy']:.4f}" in done.stdout
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "npy"])
+def test_the_command_takes_files_of_rows(client: Client, kind: str, tmp_path: Path) -> None:
+    file = tmp_path / f"data.{kind}"
+    files = [file]
+    if kind == "csv":
+        header = "x_0,x_1,x_2,x_3,y,sample_weight"
+        np.savetxt(file, np.c_[X, CLASSES, WEIGHTS], "%.9g", delimiter=",", header=header, comments="")
+    elif kind == "parquet":
+        columns = {"x": X.tolist(), "y": CLASSES, "sample_weight": WEIGHTS}
+        pq.write_table(pa.table(columns), file, row_group_size=70)
+    else:
+        files = [tmp_path / f"{name}.npy" for name in ("x", "y", "sample_weight")]
+        for path, array in zip(files, (X, CLASSES, WEIGHTS), strict=True):
+            np.save(path, array)
+    data = [argument for path in files for argument in ("--data", str(path))]
+    done = kerve("evaluate", "classifier", *data, "--address", client.address, "--json")
+    assert done.returncode == 0, done.stderr
+    equal(json.loads(done.stdout)["results"], KERAS["classifier/2/weighted"])
+    done = kerve("predict", "classifier", *data, "--address", client.address)
+    assert done.returncode == 0, done.stderr
+    assert "(300, 3)" in done.stdout
+
+
+def test_what_a_file_lacks_is_told_in_one_line_and_nothing_is_kept(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text("x_0,x_1,x_2,x_3,y\n" + "1,2,3,4,0\n" * 300 + "1,2,3,four,0\n")
+    with grpc.insecure_channel(client.address) as channel:
+        listed = rpc.calls(channel, SERVICE)["ListEvaluations"]
+        before = [each.id for each in listed(pb.ListEvaluationsRequest()).records]
+        done = kerve(
+            "evaluate", "classifier", "--data", str(tmp_path / "data.csv"), "--address", client.address
+        )
+        assert [each.id for each in listed(pb.ListEvaluationsRequest()).records] == before
+    assert done.returncode == 2
+    assert "row 300, column 'x_3': expected a number, got 'four'" in done.stderr
+    assert "Traceback" not in done.stderr

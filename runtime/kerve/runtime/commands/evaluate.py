@@ -13,7 +13,7 @@ import numpy as np
 from kerve.cli import options as cli
 from kerve.cli.tables import print_table
 from kerve.runtime.commands.connection import Connection
-from kerve.runtime.commands.predict import read_arrays
+from kerve.runtime.data import Rows, open_files
 from kerve.runtime.datatypes import Array
 from kerve.runtime.evaluation.client import Evaluated
 
@@ -28,9 +28,9 @@ class Options(Connection):
     """What `kerve evaluate` takes."""
 
     name: str = cli.argument(help="Name of the served model.")
-    data: Path = cli.option(
-        help="NumPy .npz file: arrays named as the inputs (or `x`), as the outputs for labels (or `y`), "
-        "and `sample_weight` if there are weights.",
+    data: tuple[Path, ...] = cli.option(
+        help=".npz, .npy, .csv, Parquet or TFRecord file, several times for several files: columns named as "
+        "the inputs (or `x`), as the outputs for labels (or `y`), and `sample_weight` if there are weights.",
         type=cli.EXISTING_FILE,
     )
     version: tuple[str, ...] = cli.option((), help="Version to evaluate, several times for several versions.")
@@ -47,17 +47,14 @@ class Options(Connection):
 @cli.command(example="kerve evaluate digits --data test.npz --version 3 --version 4")
 def command(options: Options) -> None:
     """Compute a served model's loss and metrics on labelled data, as model.evaluate() does."""
-    arrays = read_arrays(options.data)
+    source = open_files(options.data)
     with options.connect() as client:
         info = client.metadata(options.name, version=next(iter(options.version), ""), timeout=options.timeout)
-        inputs = info.signature.inputs
-        if len(inputs) == 1 and "x" in arrays and inputs[0].name not in arrays:
-            arrays[inputs[0].name] = arrays.pop("x")
-        rows = max((len(array) for array in arrays.values() if array.ndim), default=0)
-        with Bar(rows * max(1, len(options.version))) as bar:
+        rows = Rows(source, info.signature, labelled=True)
+        with Bar(len(rows) * max(1, len(options.version))) as bar:
             results = client.evaluate_versions(
                 options.name,
-                arrays,
+                rows,
                 versions=options.version,
                 metrics=options.metric,
                 batch_size=options.batch_size,
