@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,19 @@ import numpy as np
 
 from kerve.cli import options as cli
 from kerve.cli.tables import print_table
+from kerve.runtime.client import Client
 from kerve.runtime.commands.connection import Connection
 from kerve.runtime.data import Rows, open_files
 from kerve.runtime.datatypes import Array
-from kerve.runtime.evaluation.client import Evaluated
+from kerve.runtime.evaluation.client import Compared, Difference, Evaluated
+from kerve.runtime.report import Report
 
 __all__ = ["command"]
 
 # Seconds between running results on a terminal.
 INTERVAL = 0.5
+# Of the rows in which versions differ.
+SHOWN_ROWS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +44,10 @@ class Options(Connection):
         type=click.IntRange(min=1),
         help="As in model.evaluate(): the rows of a step, on which some losses depend (a sum, a mask).",
     )
+    report: Path | None = cli.option(
+        None,
+        help="HTML file to write: confusion matrix, curves, calibration, errors, worst rows, latency.",
+    )
     json: bool = cli.option(False, help="Print one JSON object instead of a table.")
     timeout: float | None = cli.option(None, help="Seconds to wait for the results.")
 
@@ -51,22 +59,33 @@ def command(options: Options) -> None:
     with options.connect() as client:
         info = client.metadata(options.name, version=next(iter(options.version), ""), timeout=options.timeout)
         rows = Rows(source, info.signature, labelled=True)
+        report = None if options.report is None else Report(info.signature)
         with Bar(len(rows) * max(1, len(options.version))) as bar:
-            results = client.evaluate_versions(
-                options.name,
-                rows,
-                versions=options.version,
-                metrics=options.metric,
-                batch_size=options.batch_size,
-                interval=INTERVAL if bar.shown else 0.0,
-                progress=bar.show,
-                timeout=options.timeout,
-            )
+            found = evaluate(client, options, rows, bar, report)
+    if report is not None and options.report is not None:
+        report.write(options.report, found.results, found.differences)
     if options.json:
-        objects = [as_json(each) for each in results]
-        click.echo(json.dumps(objects[0] if len(objects) == 1 else objects))
+        click.echo(json.dumps(as_json(found)))
         return
-    print_results(results)
+    print_results(found.results)
+    for difference in found.differences:
+        print_difference(difference)
+
+
+def evaluate(client: Client, options: Options, rows: Rows, bar: "Bar", report: Report | None) -> Compared:
+    """Return the results of the versions that are asked for; several are compared."""
+    arguments: dict[str, Any] = {
+        "metrics": options.metric,
+        "batch_size": options.batch_size,
+        "interval": INTERVAL if bar.shown else 0.0,
+        "progress": bar.show,
+        "watch": report and report.add,
+        "timeout": options.timeout,
+    }
+    if len(options.version) > 1:
+        return client.compare(options.name, rows, versions=options.version, **arguments)
+    version = next(iter(options.version), "")
+    return Compared((client.evaluate(options.name, rows, version=version, **arguments),), ())
 
 
 class Bar:
@@ -122,7 +141,34 @@ def show(value: float | Array) -> str:
     return np.array2string(value, precision=4, separator=", ", threshold=6)
 
 
-def as_json(each: Evaluated) -> dict[str, Any]:
+def print_difference(difference: Difference) -> None:
+    """Print what tells a version from the first one."""
+    rows = [(f"agreement of {name}", f"{share:.2%}", "") for name, share in difference.agreement.items()]
+    rows += [
+        (each.metric, f"{each.difference:+.4f}", f"{each.low:+.4f} to {each.high:+.4f}")
+        for each in difference.intervals
+    ]
+    shown, more = difference.disagreeing_rows[:SHOWN_ROWS], difference.disagreeing_rows[SHOWN_ROWS:]
+    if shown:
+        rows.append(("they differ in rows", ", ".join(map(str, shown)) + (", ..." if more else ""), ""))
+    title = f"version {difference.version} beside version {difference.baseline}"
+    print_table(title, ("", "difference", "95 % confidence"), rows)
+
+
+def as_json(found: Compared) -> dict[str, Any]:
+    """Return one version as plain data; of several, their list and what tells them from the first."""
+    first = found.results[0]
+    if len(found.results) == 1:
+        return result_as_json(first)
+    return {
+        "model": first.model,
+        "rows": first.rows,
+        "versions": [result_as_json(each) for each in found.results],
+        "differences": [asdict(each) for each in found.differences],
+    }
+
+
+def result_as_json(each: Evaluated) -> dict[str, Any]:
     """Return an evaluation as plain data."""
     return {
         "model": each.model,

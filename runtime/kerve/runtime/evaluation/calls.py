@@ -1,23 +1,34 @@
 """What a client asks of kerve.evaluation.v1.EvaluationService."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Self
 
 import grpc
 
 from kerve.evaluation.v1 import evaluation_pb2 as pb
 from kerve.runtime.channel import Channel
+from kerve.runtime.datatypes import Array
 from kerve.runtime.evaluation.client import (
+    Compared,
     Data,
+    Difference,
     Evaluated,
     Progress,
     Promotion,
+    Watch,
     decode,
+    decode_difference,
     decode_promotion,
-    requests,
+    messages,
 )
+from kerve.runtime.protocol.evaluation import decode_answers, encode_batch
 
 __all__ = ["EvaluationCalls"]
+
+
+#: What a model takes, labels, weights: as `evaluate` takes them.
+Rows = tuple[Any, Data | None, Data | None]
 
 
 class EvaluationCalls:
@@ -37,6 +48,7 @@ class EvaluationCalls:
         batch_size: int = 0,
         interval: float = 0.0,
         progress: Progress | None = None,
+        watch: Watch | None = None,
         timeout: float | None = None,
     ) -> Evaluated:
         """Return loss and metrics on labelled rows, as `model.evaluate(x, y, sample_weight)` does.
@@ -45,7 +57,7 @@ class EvaluationCalls:
         them); or a generator or dataset of batches `(x, y)` or `(x, y, sample_weight)`. `y` and
         `sample_weight` are arrays, by output where there are several. `batch_size` matters as in Keras, for
         losses that depend on it; 0 is its 32. `progress` is called with running results every `interval`
-        seconds, and with the final ones.
+        seconds, and with the final ones; `watch` with each batch and what the version made of it.
         """
         (result,) = self.evaluate_versions(
             name,
@@ -57,6 +69,7 @@ class EvaluationCalls:
             batch_size=batch_size,
             interval=interval,
             progress=progress,
+            watch=watch,
             timeout=timeout,
         )
         return result
@@ -73,31 +86,46 @@ class EvaluationCalls:
         batch_size: int = 0,
         interval: float = 0.0,
         progress: Progress | None = None,
+        watch: Watch | None = None,
         timeout: float | None = None,
     ) -> list[Evaluated]:
         """Evaluate several versions on one stream of rows, in the order in which they are given."""
-        chosen = list(versions) or [""]
         begin = pb.Begin(
-            model=name, versions=chosen, metrics=metrics, batch_size=batch_size, interval=interval
-        )
-        channel = self._channel
-        messages = Remembering(
-            requests(begin, channel.signature(name, chosen[0], timeout), x, y, sample_weight)
+            model=name, versions=versions or [""], metrics=metrics, batch_size=batch_size, interval=interval
         )
         final: list[Evaluated] = []
-        stream = channel.evaluation["Evaluate"](messages, timeout=timeout, metadata=channel.metadata)
-        try:
-            for response in stream:
-                result = decode(response.results)
-                if progress is not None:
-                    progress(result)
-                if result.final:
-                    final.append(result)
-        except grpc.RpcError as error:
-            if messages.failure is not None:  # the data failed, and with it the stream
-                raise messages.failure from error
-            raise channel.failure(error) from error
+        for response in self._evaluate("Evaluate", begin, (x, y, sample_weight), watch, timeout):
+            final += [each for each in told([response.results], progress) if each.final]
         return final
+
+    def compare(
+        self,
+        name: str,
+        x: Any,
+        y: Data | None = None,
+        sample_weight: Data | None = None,
+        *,
+        versions: Sequence[str],
+        metrics: Collection[str] = (),
+        batch_size: int = 0,
+        interval: float = 0.0,
+        progress: Progress | None = None,
+        watch: Watch | None = None,
+        timeout: float | None = None,
+    ) -> Compared:
+        """Evaluate two versions or more on one stream of rows, and tell each from the first.
+
+        Data and the other arguments are those of `evaluate`.
+        """
+        begin = pb.Begin(
+            model=name, versions=versions, metrics=metrics, batch_size=batch_size, interval=interval
+        )
+        final: list[Evaluated] = []
+        differences: list[Difference] = []
+        for response in self._evaluate("Compare", begin, (x, y, sample_weight), watch, timeout):
+            final = told(response.results, progress)
+            differences += map(decode_difference, response.differences)
+        return Compared(tuple(final), tuple(differences))
 
     def promote(
         self,
@@ -116,6 +144,53 @@ class EvaluationCalls:
         request = pb.PromoteRequest(model=name, version=str(version), label=label, requirements=requirements)
         channel = self._channel
         return decode_promotion(channel.call(channel.evaluation["Promote"], request, timeout))
+
+    def _evaluate(
+        self, method: str, begin: pb.Begin, data: Rows, watch: Watch | None, timeout: float | None
+    ) -> Iterator[Any]:
+        """Send rows and yield the responses that hold results; what else comes is for `watch`."""
+        channel = self._channel
+        begin.outputs = watch is not None
+        sent: deque[tuple[int, dict[str, Array]]] = deque()
+        versions = len(begin.versions)
+
+        def requests() -> Iterator[pb.EvaluateRequest]:
+            yield pb.EvaluateRequest(begin=begin)
+            signature, first = channel.signature(begin.model, begin.versions[0], timeout), 0
+            for typed in messages(signature, *data):
+                if watch is not None and (rows := max(len(array) for _, array in typed.values())):
+                    sent.append((first, {name: array for name, (_, array) in typed.items()}))
+                    first += rows
+                yield pb.EvaluateRequest(batch=encode_batch(typed))
+
+        remembering = Remembering(requests())
+        stream = channel.evaluation[method](remembering, timeout=timeout, metadata=channel.metadata)
+        told_of = 0
+        try:
+            for response in stream:
+                if not response.HasField("answers"):
+                    yield response
+                    continue
+                first, batch = sent[0]
+                assert watch is not None
+                assert first == response.answers.first_row
+                watch(response.answers.version, first, batch, decode_answers(response.answers))
+                told_of += 1
+                if told_of % versions == 0:
+                    sent.popleft()
+        except grpc.RpcError as error:
+            if remembering.failure is not None:  # the data failed, and with it the stream
+                raise remembering.failure from error
+            raise channel.failure(error) from error
+
+
+def told(results: Iterable[pb.Results], progress: Progress | None) -> list[Evaluated]:
+    """Return results, when somebody has been told of them."""
+    decoded = [decode(each) for each in results]
+    for each in decoded:
+        if progress is not None:
+            progress(each)
+    return decoded
 
 
 class Remembering:

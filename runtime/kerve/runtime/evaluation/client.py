@@ -11,14 +11,27 @@ from kerve.evaluation.v1 import evaluation_pb2 as pb
 from kerve.runtime.datatypes import Array
 from kerve.runtime.errors import InvalidArgumentError
 from kerve.runtime.evaluation.targets import LABELS, WEIGHTS
-from kerve.runtime.protocol.evaluation import datatype_of, encode_batch
+from kerve.runtime.protocol.evaluation import datatype_of
 from kerve.runtime.protocol.oip_client import to_tensor
 from kerve.runtime.signature import Signature
 
-__all__ = ["Evaluated", "Promotion", "Requirement", "decode", "decode_promotion", "requests"]
+__all__ = [
+    "Compared",
+    "Difference",
+    "Evaluated",
+    "Interval",
+    "Promotion",
+    "Requirement",
+    "decode",
+    "decode_difference",
+    "decode_promotion",
+    "messages",
+]
 
 Data = ArrayLike | Mapping[str, ArrayLike]
 Progress = Callable[["Evaluated"], None]
+#: Called with a version, the position of a batch's first row, what was sent, and the outputs.
+Watch = Callable[[str, int, Mapping[str, Array], Mapping[str, Array]], None]
 
 #: Rows that travel together, where the data comes whole, and the bytes that they may take.
 MESSAGE_ROWS = 256
@@ -39,6 +52,38 @@ class Evaluated:
     #: Seconds that the model took for a batch: mean, p50, p90, p99, max.
     latency: dict[str, float]
     final: bool
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The mean over rows of (version - baseline), paired by row, and where it lies with 95 % confidence."""
+
+    metric: str
+    difference: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What tells a version from the first one."""
+
+    version: str
+    baseline: str
+    #: By output: the share of elements in which both choose the same class.
+    agreement: dict[str, float]
+    #: Positions, from 0, of the first rows in which another class is chosen.
+    disagreeing_rows: tuple[int, ...]
+    intervals: tuple[Interval, ...]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Versions side by side."""
+
+    results: tuple[Evaluated, ...]
+    #: Of each version after the first.
+    differences: tuple[Difference, ...]
 
 
 @dataclass(frozen=True)
@@ -79,6 +124,17 @@ def decode(message: pb.Results) -> Evaluated:
     )
 
 
+def decode_difference(message: pb.Difference) -> Difference:
+    """Return what a server's message says."""
+    return Difference(
+        message.version,
+        message.baseline,
+        dict(sorted(message.agreement.items())),
+        tuple(message.disagreeing_rows),
+        tuple(Interval(each.metric, each.difference, each.low, each.high) for each in message.intervals),
+    )
+
+
 def number(metric: pb.Metric) -> float | Array:
     """Return a number, or an array of them."""
     if not metric.shape:
@@ -86,15 +142,12 @@ def number(metric: pb.Metric) -> float | Array:
     return np.array(metric.values).reshape(tuple(metric.shape))
 
 
-def requests(
-    begin: pb.Begin, signature: Signature, x: Any, y: Data | None, sample_weight: Data | None
-) -> Iterator[pb.EvaluateRequest]:
-    """Yield the messages of a stream."""
-    yield pb.EvaluateRequest(begin=begin)
+def messages(
+    signature: Signature, x: Any, y: Data | None, sample_weight: Data | None
+) -> Iterator[dict[str, tuple[str, Array]]]:
+    """Yield named arrays and their datatypes, a message's worth at a time."""
     for arrays in batches(signature, x, y, sample_weight):
-        typed = {name: typed_tensor(signature, name, array) for name, array in arrays.items()}
-        for part in parts(typed):
-            yield pb.EvaluateRequest(batch=encode_batch(part))
+        yield from parts({name: typed_tensor(signature, name, array) for name, array in arrays.items()})
 
 
 def batches(

@@ -75,6 +75,15 @@ class Run:
         self.rows += asked.labelled.rows
         return Answered(asked.labelled, computed)
 
+    def outputs(self, answered: Answered) -> dict[str, tuple[str, Array]]:
+        """Return the outputs that are measured, with their datatypes."""
+        measured = {target.output for target in self.metrics.description.targets}
+        return {
+            spec.name: (spec.datatype, answered.computed[spec.name])
+            for spec in self.served.model.signature.outputs
+            if spec.name in measured
+        }
+
     def numbers(self, chosen: Collection[str] = ()) -> dict[str, Array]:
         """Return the chosen numbers (none: all) of the rows so far."""
         return {

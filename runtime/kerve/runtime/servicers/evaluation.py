@@ -20,7 +20,7 @@ from kerve.runtime.evaluation.promotion import Labels, promote
 from kerve.runtime.evaluation.runs import Answered, Asked, Run
 from kerve.runtime.evaluation.turns import Evaluable
 from kerve.runtime.model import Model
-from kerve.runtime.protocol.evaluation import decode_batch, encode_difference, encode_results
+from kerve.runtime.protocol.evaluation import decode_batch, encode_answers, encode_difference, encode_results
 from kerve.runtime.servicers.edge import answers_errors, answers_stream_errors
 
 __all__ = ["EvaluationServicer", "Models"]
@@ -63,7 +63,8 @@ class EvaluationServicer:
     ) -> Iterator[pb.EvaluateResponse]:
         """Running results at the interval that was asked for, and the final ones, of each version."""
         stream = self._begin(requests)
-        for _ in stream.batches(requests, context):
+        for answers in stream.batches(requests, context):
+            yield from (pb.EvaluateResponse(answers=each) for each in stream.outputs(answers))
             if stream.due():
                 yield from (pb.EvaluateResponse(results=each) for each in stream.results(final=False))
         final = stream.results(final=True)
@@ -83,6 +84,7 @@ class EvaluationServicer:
             first, *others = [scores_of(run, each) for run, each in zip(stream.runs, answers, strict=True)]
             for comparison, other in zip(comparisons, others, strict=True):
                 comparison.add(other, first)
+            yield from (pb.CompareResponse(answers=each) for each in stream.outputs(answers))
             if stream.due():
                 yield pb.CompareResponse(results=stream.results(final=False))
         final = stream.results(final=True)
@@ -188,6 +190,15 @@ class Stream:
         for asked in tuple(self._under_way):
             for each in asked:
                 each.turn.cancel()
+
+    def outputs(self, answers: list[Answered]) -> list[pb.Answers]:
+        """Return what each version made of a batch, where it was asked for."""
+        if not self.begin.outputs:
+            return []
+        return [
+            encode_answers(run.version, run.rows - each.labelled.rows, run.outputs(each))
+            for run, each in zip(self.runs, answers, strict=True)
+        ]
 
     def due(self) -> bool:
         """Return whether it is time for running results."""
