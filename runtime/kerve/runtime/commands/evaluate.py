@@ -9,6 +9,9 @@ from typing import Any
 
 import click
 import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from kerve.cli import options as cli
 from kerve.cli.tables import print_table
@@ -60,7 +63,7 @@ def command(options: Options) -> None:
         info = client.metadata(options.name, version=next(iter(options.version), ""), timeout=options.timeout)
         rows = Rows(source, info.signature, labelled=True)
         report = None if options.report is None else Report(info.signature)
-        with Bar(len(rows) * max(1, len(options.version))) as bar:
+        with Bar(len(rows)) as bar:
             found = evaluate(client, options, rows, bar, report)
     if report is not None and options.report is not None:
         report.write(options.report, found.results, found.differences)
@@ -89,32 +92,44 @@ def evaluate(client: Client, options: Options, rows: Rows, bar: "Bar", report: R
 
 
 class Bar:
-    """Progress on a terminal, with the numbers so far, as Keras shows it; nothing in a pipe."""
+    """Progress on a terminal, a line for each version with its numbers so far; nothing in a pipe."""
 
     def __init__(self, rows: int) -> None:
+        """`rows`: 0 where only the end of the data tells."""
         self.shown = sys.stderr.isatty()
-        self._rows = rows
-        self._done: dict[str, int] = {}
-        self._bar: Any = None
+        self._rows = rows or None
+        self._tasks: dict[str, TaskID] = {}
+        self._progress = Progress(
+            TextColumn("version {task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:,.0f} rows"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[numbers]}"),
+            console=Console(stderr=True),
+            disable=not self.shown,
+        )
 
     def __enter__(self) -> "Bar":
-        if self.shown:
-            self._bar = click.progressbar(length=self._rows, file=sys.stderr, item_show_func=str)
-            self._bar.__enter__()
+        self._progress.start()
         return self
 
-    def __exit__(self, *details: Any) -> None:
-        if self._bar is not None:
-            self._bar.__exit__(*details)
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
 
     def show(self, so_far: Evaluated) -> None:
         """Advance."""
-        step = so_far.rows - self._done.get(so_far.version, 0)
-        self._done[so_far.version] = so_far.rows
-        if self._bar is not None:
-            self._bar.update(
-                step, " - ".join(f"{name}: {show(value)}" for name, value in so_far.results.items())
+        if not self.shown:
+            return
+        if so_far.version not in self._tasks:
+            self._tasks[so_far.version] = self._progress.add_task(
+                so_far.version, total=self._rows, numbers=""
             )
+        self._progress.update(
+            self._tasks[so_far.version],
+            completed=so_far.rows,
+            total=so_far.rows if so_far.final else self._rows,
+            numbers=escape(" - ".join(f"{name}: {show(value)}" for name, value in so_far.results.items())),
+        )
 
 
 def print_results(results: Sequence[Evaluated]) -> None:
