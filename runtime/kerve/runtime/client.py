@@ -11,6 +11,7 @@ import grpc
 import numpy as np
 from numpy.typing import ArrayLike
 
+from kerve.cli.html import captioned, table
 from kerve.inference import grpc_service_pb2 as pb
 from kerve.runtime.channel import Channel
 from kerve.runtime.datatypes import Array
@@ -18,7 +19,7 @@ from kerve.runtime.errors import InvalidArgumentError
 from kerve.runtime.evaluation.calls import EvaluationCalls
 from kerve.runtime.protocol import oip_client
 from kerve.runtime.protocol.oip import SERVICE
-from kerve.runtime.signature import Signature, check_inputs, check_outputs
+from kerve.runtime.signature import Signature, check_inputs, check_outputs, show_shape
 
 __all__ = ["Client", "ModelInfo", "ModelState", "ModelStatistics"]
 
@@ -38,6 +39,15 @@ class ModelInfo:
     versions: tuple[str, ...]
     platform: str
     signature: Signature
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (kind, spec.name, spec.datatype, show_shape(spec.shape))
+            for kind, specs in (("input", self.signature.inputs), ("output", self.signature.outputs))
+            for spec in specs
+        ]
+        tensors = table(("", "name", "datatype", "shape"), rows)
+        return captioned(self.name, tensors, note=f"versions {', '.join(self.versions)}")
 
 
 @dataclass(frozen=True)

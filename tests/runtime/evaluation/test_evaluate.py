@@ -340,3 +340,14 @@ def test_the_command_compares_and_writes_a_report(client: Client, tmp_path: Path
     printed = json.loads(done.stdout)
     assert [each["version"] for each in printed["versions"]] == ["1", "2"]
     assert printed["differences"][0]["intervals"][0]["metric"] == "accuracy"
+
+
+def test_a_notebook_shows_models_and_results(client: Client) -> None:
+    compared = client.compare("classifier", X, CLASSES, versions=["1", "2"])
+    for shown, texts in (
+        (client.metadata("classifier")._repr_html_(), ("classifier", "[batch, 4]", "versions 1, 2")),
+        (compared.results[1]._repr_html_(), ("version 2", "accuracy", "300")),
+        (compared._repr_html_(), ("version 2 beside version 1", "agreement of y")),
+    ):
+        for text in texts:
+            assert text in shown

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from kerve.cli.html import captioned, table
 from kerve.evaluation.v1 import evaluation_pb2 as pb
 from kerve.runtime.datatypes import Array
 from kerve.runtime.errors import InvalidArgumentError
@@ -53,6 +54,9 @@ class Evaluated:
     latency: dict[str, float]
     final: bool
 
+    def _repr_html_(self) -> str:
+        return captioned(f"evaluation of {self.model}", results_table([self]))
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -85,6 +89,13 @@ class Compared:
     #: Of each version after the first.
     differences: tuple[Difference, ...]
 
+    def _repr_html_(self) -> str:
+        differences = (
+            captioned(f"version {each.version} beside version {each.baseline}", differences_table(each))
+            for each in self.differences
+        )
+        return captioned(f"evaluation of {self.results[0].model}", results_table(self.results), *differences)
+
 
 @dataclass(frozen=True)
 class Requirement:
@@ -102,6 +113,32 @@ class Promotion:
 
     promoted: bool
     requirements: tuple[Requirement, ...]
+
+
+def results_table(results: Sequence[Evaluated]) -> str:
+    """Return numbers as HTML, a column for each version."""
+    names = dict.fromkeys(name for each in results for name in each.results)
+    rows = [(name, *(shown(each.results.get(name, "")) for each in results)) for name in names]
+    rows.append(("rows", *(f"{each.rows:,}" for each in results)))
+    rows.append(("rows/s", *(f"{each.rows_per_second:,.0f}" for each in results)))
+    return table(("metric", *(f"version {each.version}" for each in results)), rows)
+
+
+def differences_table(difference: Difference) -> str:
+    """Return agreement and intervals as HTML."""
+    rows = [(f"agreement of {name}", f"{share:.2%}", "") for name, share in difference.agreement.items()]
+    rows += [
+        (each.metric, f"{each.difference:+.4f}", f"{each.low:+.4f} to {each.high:+.4f}")
+        for each in difference.intervals
+    ]
+    return table(("", "difference", "95 % confidence"), rows)
+
+
+def shown(value: float | Array | str) -> str:
+    """Return a number in a few letters; an array in brackets."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else np.array2string(value, precision=4, threshold=6)
 
 
 def decode_promotion(message: pb.PromoteResponse) -> Promotion:

@@ -6,7 +6,7 @@ import numpy as np
 
 from kerve.runtime.datatypes import Array
 from kerve.runtime.report.curves import Calibration, ScoreCounts
-from kerve.runtime.report.plot import curves, figure, matrix, number, table
+from kerve.runtime.report.plot import curves, figure, matrix, number, scrolled
 from kerve.runtime.report.worst import brief
 
 __all__ = ["Classes"]
@@ -90,12 +90,13 @@ class Classes:
         else:
             parts = [
                 figure(
-                    "Most frequent confusions", table(("label", "predicted", "count"), self._confused(names))
+                    "Most frequent confusions",
+                    scrolled(("label", "predicted", "count"), self._confused(names)),
                 )
             ]
         parts.append(
             figure(
-                "By class", table(("class", "labels", "precision", "recall", "AUC"), self._by_class(names))
+                "By class", scrolled(("class", "labels", "precision", "recall", "AUC"), self._by_class(names))
             )
         )
         shown = range(classes) if classes <= MOST_CURVES else ()

@@ -9,7 +9,7 @@ from kerve.runtime.datatypes import Array
 from kerve.runtime.evaluation.client import Difference, Evaluated
 from kerve.runtime.evaluation.targets import LABELS
 from kerve.runtime.report.observed import Observed
-from kerve.runtime.report.plot import figure, number, table
+from kerve.runtime.report.plot import figure, number, scrolled
 from kerve.runtime.signature import Signature
 
 __all__ = ["Report"]
@@ -77,8 +77,8 @@ def overview(results: Sequence[Evaluated], differences: Sequence[Difference]) ->
     times.append(("rows/s", *(f"{each.rows_per_second:,.0f}" for each in results)))
     return (
         "<h2>Results</h2><div class=figures>"
-        + figure("Loss and metrics", table(("", *heads), metrics))
-        + figure("Latency of the model", table(("", *heads), times), "of a batch, without the network")
+        + figure("Loss and metrics", scrolled(("", *heads), metrics))
+        + figure("Latency of the model", scrolled(("", *heads), times), "of a batch, without the network")
         + "".join(map(comparison, differences))
         + "</div>"
     )
@@ -93,7 +93,7 @@ def comparison(difference: Difference) -> str:
     ]
     shown = ", ".join(map(str, difference.disagreeing_rows[:30])) or "none"
     title = f"Version {difference.version} beside version {difference.baseline}"
-    drawing = table(("", "difference", "95 %"), rows)
+    drawing = scrolled(("", "difference", "95 %"), rows)
     return figure(title, drawing, f"first rows in which they differ: {shown}")
 
 

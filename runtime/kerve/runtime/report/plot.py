@@ -5,9 +5,10 @@ from html import escape
 
 import numpy as np
 
+from kerve.cli.html import table
 from kerve.runtime.datatypes import Array
 
-__all__ = ["bars", "curves", "figure", "matrix", "number", "table"]
+__all__ = ["bars", "curves", "figure", "matrix", "number", "scrolled"]
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 340, 250, 42, 34
 COLOURS = 10
@@ -77,14 +78,9 @@ def matrix(counts: Array, names: Sequence[str]) -> str:
     return f"<div class=scroll><table class=matrix><tr><th></th>{head}</tr>{''.join(rows)}</table></div>"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table of text; the first column names the row."""
-    top = "".join(f"<th scope=col>{escape(cell)}</th>" for cell in head)
-    body = "".join(
-        f"<tr><th scope=row>{escape(first)}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in rest)}</tr>"
-        for first, *rest in rows
-    )
-    return f"<div class=scroll><table><tr>{top}</tr>{body}</table></div>"
+def scrolled(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table that scrolls where it is larger than its place."""
+    return f"<div class=scroll>{table(columns, rows)}</div>"
 
 
 def number(value: float) -> str:

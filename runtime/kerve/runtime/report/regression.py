@@ -3,7 +3,7 @@
 import numpy as np
 
 from kerve.runtime.datatypes import Array
-from kerve.runtime.report.plot import bars, figure, number, table
+from kerve.runtime.report.plot import bars, figure, number, scrolled
 from kerve.runtime.report.worst import brief
 
 __all__ = ["Regression"]
@@ -54,7 +54,7 @@ class Regression:
             ("values", f"{self._errors:,}"),
         ]
         drawing = bars(self._counts, -self._reach, self._reach, "predicted - label")
-        return figure("Errors", drawing) + figure("Errors in numbers", table(("", ""), rows))
+        return figure("Errors", drawing) + figure("Errors in numbers", scrolled(("", ""), rows))
 
     def _widen(self, greatest: float) -> None:
         if self._reach == 0.0:
