@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import grpc
 import serving_models
@@ -49,7 +50,8 @@ def serving(repository: Path, transport: str, *options: str) -> Iterator[Running
 
 def ask(address: str, body: bytes) -> None:
     with grpc.insecure_channel(address) as channel:
-        channel.unary_unary(METHOD)(body, timeout=30)
+        call: Any = channel.unary_unary(METHOD)
+        call(body, timeout=30)
 
 
 def start(options: argparse.Namespace, folder: Path) -> None:

@@ -51,6 +51,7 @@ def serve_wire(arguments: argparse.Namespace) -> None:
 
     def execute() -> None:
         while (batch := queue.take()) is not None:
+            assert not callable(batch)  # nothing is deferred here
             batch.reply(dict(zip(names, model.run(names, batch.inputs), strict=True)))
 
     threading.Thread(target=execute, name="executor", daemon=True).start()

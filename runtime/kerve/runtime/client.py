@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -11,25 +11,21 @@ import grpc
 import numpy as np
 from numpy.typing import ArrayLike
 
-from kerve.evaluation.v1 import evaluation_pb2
+from kerve.cli.html import captioned, table
 from kerve.inference import grpc_service_pb2 as pb
-from kerve.runtime import rpc
+from kerve.runtime.channel import Channel
 from kerve.runtime.datatypes import Array
-from kerve.runtime.errors import Code, InvalidArgumentError, ServingError, error_for
-from kerve.runtime.evaluation import client as evaluation_client
-from kerve.runtime.evaluation.client import Data, Evaluated, Progress, Promotion
-from kerve.runtime.protocol import evaluation, oip_client
+from kerve.runtime.errors import InvalidArgumentError
+from kerve.runtime.evaluation.calls import EvaluationCalls
+from kerve.runtime.protocol import oip_client
 from kerve.runtime.protocol.oip import SERVICE
-from kerve.runtime.protocol.status import decode_retry_after
-from kerve.runtime.signature import Signature, check_inputs, check_outputs
+from kerve.runtime.signature import Signature, check_inputs, check_outputs, show_shape
 
 __all__ = ["Client", "ModelInfo", "ModelState", "ModelStatistics"]
 
 # A batch larger than this goes in several requests, of which so many are under way at a time.
 REQUEST_BYTES = 16 * 2**20
 REQUESTS_UNDER_WAY = 4
-
-OPTIONS = [("grpc.max_receive_message_length", 2**31 - 1), ("grpc.max_send_message_length", 2**31 - 1)]
 
 Inputs = ArrayLike | Mapping[str, ArrayLike]
 Parameters = Mapping[str, bool | int | float | str]
@@ -43,6 +39,15 @@ class ModelInfo:
     versions: tuple[str, ...]
     platform: str
     signature: Signature
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (kind, spec.name, spec.datatype, show_shape(spec.shape))
+            for kind, specs in (("input", self.signature.inputs), ("output", self.signature.outputs))
+            for spec in specs
+        ]
+        tensors = table(("", "name", "datatype", "shape"), rows)
+        return captioned(self.name, tensors, note=f"versions {', '.join(self.versions)}")
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ class ModelStatistics:
     compute_ns: int
 
 
-class Client:
+class Client(EvaluationCalls):
     """A connection to a server; threads may share it.
 
     Every method raises a `kerve.runtime.errors.ServingError` of the class that fits the server's status.
@@ -87,14 +92,7 @@ class Client:
     ) -> None:
         """Connect when the first call is made; `token` is a bearer token, where the server asks for one."""
         self.address = address
-        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
-        if credentials is None:
-            self._channel = grpc.insecure_channel(address, OPTIONS)
-        else:
-            self._channel = grpc.secure_channel(address, credentials, OPTIONS)
-        self._calls = rpc.calls(self._channel, SERVICE)
-        self._evaluation = rpc.calls(self._channel, evaluation.SERVICE)
-        self._signatures: dict[tuple[str, str], Signature] = {}
+        self._channel = Channel(address, credentials, token)
 
     def __enter__(self) -> Self:
         return self
@@ -121,8 +119,7 @@ class Client:
 
     def metadata(self, name: str, *, version: str = "", timeout: float | None = None) -> ModelInfo:
         """Return what the server says of a model."""
-        request = pb.ModelMetadataRequest(name=name, version=version)
-        message = self._call("ModelMetadata", request, timeout)
+        message = self._channel.model(name, version, timeout)
         signature = oip_client.decode_metadata(message)
         return ModelInfo(message.name, tuple(message.versions), message.platform, signature)
 
@@ -161,10 +158,11 @@ class Client:
         signature, tensors = self._prepare(name, version, inputs, None, None)
         request = oip_client.encode_request(name, version, signature, tensors, outputs=None, parameters=None)
         raw = request.SerializeToString()
-        call: Any = self._channel.unary_unary(f"/{SERVICE.full_name}/ModelInfer")
+        channel = self._channel
+        call: Any = channel.grpc.unary_unary(f"/{SERVICE.full_name}/ModelInfer")
 
         def send(ended: Callable[[bool], None]) -> None:
-            future = call.future(raw, metadata=self._metadata)
+            future = call.future(raw, metadata=channel.metadata)
             future.add_done_callback(lambda answer: ended(answer.code() is grpc.StatusCode.OK))
 
         return send
@@ -219,106 +217,26 @@ class Client:
         alone = len(joined) == 1 and not isinstance(inputs, Mapping)
         return next(iter(joined.values())) if alone else joined
 
-    def evaluate(
-        self,
-        name: str,
-        x: Any,
-        y: Data | None = None,
-        sample_weight: Data | None = None,
-        *,
-        version: str = "",
-        metrics: Collection[str] = (),
-        batch_size: int = 0,
-        interval: float = 0.0,
-        progress: Progress | None = None,
-        timeout: float | None = None,
-    ) -> Evaluated:
-        """Return loss and metrics on labelled rows, as `model.evaluate(x, y, sample_weight)` does.
+    def predict_batches(
+        self, name: str, batches: Iterable[Inputs], *, version: str = "", timeout: float | None = None
+    ) -> Iterator[dict[str, Array]]:
+        """Yield the outputs of batches in order, several of which are under way at a time.
 
-        `x` is what the model takes: an array, or arrays by name (labels and `sample_weight` may be among
-        them); or a generator or dataset of batches `(x, y)` or `(x, y, sample_weight)`. `y` and
-        `sample_weight` are arrays, by output where there are several. `batch_size` matters as in Keras, for
-        losses that depend on it; 0 is its 32. `progress` is called with running results every `interval`
-        seconds, and with the final ones.
+        A batch is what `infer` takes; `timeout` is for all of them.
         """
-        (result,) = self.evaluate_versions(
-            name,
-            x,
-            y,
-            sample_weight,
-            versions=[version],
-            metrics=metrics,
-            batch_size=batch_size,
-            interval=interval,
-            progress=progress,
-            timeout=timeout,
+        end = None if timeout is None else time.monotonic() + timeout
+        prepared = (self._prepare(name, version, batch, None, timeout) for batch in batches)
+        messages = (
+            oip_client.encode_request(name, version, signature, tensors, outputs=None, parameters=None)
+            for signature, tensors in prepared
         )
-        return result
-
-    def evaluate_versions(
-        self,
-        name: str,
-        x: Any,
-        y: Data | None = None,
-        sample_weight: Data | None = None,
-        *,
-        versions: Sequence[str] = (),
-        metrics: Collection[str] = (),
-        batch_size: int = 0,
-        interval: float = 0.0,
-        progress: Progress | None = None,
-        timeout: float | None = None,
-    ) -> list[Evaluated]:
-        """Evaluate several versions on one stream of rows, in the order in which they are given."""
-        chosen = list(versions) or [""]
-        begin = evaluation_pb2.Begin(
-            model=name, versions=chosen, metrics=metrics, batch_size=batch_size, interval=interval
-        )
-        messages = Remembering(
-            evaluation_client.requests(begin, self._signature(name, chosen[0], timeout), x, y, sample_weight)
-        )
-        final: list[Evaluated] = []
-        stream = self._evaluation["Evaluate"](messages, timeout=timeout, metadata=self._metadata)
-        try:
-            for response in stream:
-                result = evaluation_client.decode(response.results)
-                if progress is not None:
-                    progress(result)
-                if result.final:
-                    final.append(result)
-        except grpc.RpcError as error:
-            if messages.failure is not None:  # the data failed, and with it the stream
-                raise messages.failure from error
-            self._signatures.clear()
-            raise from_rpc_error(error, self.address) from error
-        return final
-
-    def promote(
-        self,
-        name: str,
-        version: str | int,
-        label: str,
-        requirements: Sequence[str] = (),
-        *,
-        timeout: float | None = None,
-    ) -> Promotion:
-        """Move a label to a version, if its last evaluation meets the requirements.
-
-        A requirement compares a metric with a number, or with a metric of the version that has a label now:
-        `accuracy >= 0.97`, `loss <= stable.loss * 1.01`.
-        """
-        request = evaluation_pb2.PromoteRequest(
-            model=name, version=str(version), label=label, requirements=requirements
-        )
-        call = self._evaluation["Promote"]
-        message = self._answer(lambda: call(request, timeout=timeout, metadata=self._metadata))
-        return evaluation_client.decode_promotion(message)
+        return self._stream(messages, end)
 
     def _prepare(
         self, name: str, version: str, inputs: Inputs, outputs: Collection[str] | None, timeout: float | None
     ) -> tuple[Signature, dict[str, Array]]:
         """Return the model's signature, and the inputs as tensors of it."""
-        signature = self._signature(name, version, timeout)
+        signature = self._channel.signature(name, version, timeout)
         if not isinstance(inputs, Mapping):
             if len(signature.inputs) != 1:
                 takes = ", ".join(spec.name for spec in signature.inputs)
@@ -330,42 +248,26 @@ class Client:
             key: oip_client.to_tensor(signature.input(key), value) for key, value in inputs.items()
         }
 
-    def _signature(self, name: str, version: str, timeout: float | None) -> Signature:
-        signature = self._signatures.get((name, version))
-        if signature is None:
-            signature = self.metadata(name, version=version, timeout=timeout).signature
-            self._signatures[name, version] = signature
-        return signature
-
     def _stream(
         self, messages: Iterator[pb.ModelInferRequest], end: float | None
     ) -> Iterator[dict[str, Array]]:
         """Send requests, several at a time, and yield their answers in order."""
+        channel, call = self._channel, self._channel.inference["ModelInfer"]
         under_way: deque[Any] = deque()
         try:
             for message in messages:
                 left = None if end is None else max(0.0, end - time.monotonic())
-                under_way.append(
-                    self._calls["ModelInfer"].future(message, timeout=left, metadata=self._metadata)
-                )
+                under_way.append(call.future(message, timeout=left, metadata=channel.metadata))
                 if len(under_way) == REQUESTS_UNDER_WAY:
-                    yield oip_client.decode_response(self._answer(under_way.popleft().result))
+                    yield oip_client.decode_response(channel.answer(under_way.popleft().result))
             while under_way:
-                yield oip_client.decode_response(self._answer(under_way.popleft().result))
+                yield oip_client.decode_response(channel.answer(under_way.popleft().result))
         finally:
-            for call in under_way:
-                call.cancel()
+            for each in under_way:
+                each.cancel()
 
     def _call(self, method: str, request: Any, timeout: float | None) -> Any:
-        return self._answer(lambda: self._calls[method](request, timeout=timeout, metadata=self._metadata))
-
-    def _answer(self, call: Callable[[], Any]) -> Any:
-        try:
-            return call()
-        except grpc.RpcError as error:
-            # Whatever went wrong may be that a new version has another signature.
-            self._signatures.clear()
-            raise from_rpc_error(error, self.address) from error
+        return self._channel.call(self._channel.inference[method], request, timeout)
 
 
 def statistics_from(message: pb.ModelStatistics) -> ModelStatistics:
@@ -382,34 +284,6 @@ def statistics_from(message: pb.ModelStatistics) -> ModelStatistics:
         queue_ns=stats.queue.ns,
         compute_ns=sum(part.ns for part in (stats.compute_input, stats.compute_infer, stats.compute_output)),
     )
-
-
-class Remembering:
-    """An iterator that keeps what it failed with: gRPC says only that it did."""
-
-    def __init__(self, inner: Iterator[Any]) -> None:
-        self._inner = inner
-        self.failure: Exception | None = None
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> Any:
-        try:
-            return next(self._inner)
-        except StopIteration:
-            raise
-        except Exception as error:
-            self.failure = error
-            raise
-
-
-def from_rpc_error(error: Any, address: str) -> ServingError:
-    """Return the exception for a call that failed."""
-    code, details = Code(error.code().value[0]), error.details() or ""
-    if code is Code.UNAVAILABLE and "connect" in details.lower():
-        details = f"no server answers at {address}: {details}"
-    return error_for(code, details, retry_after=decode_retry_after(error.trailing_metadata() or ()))
 
 
 def parts(

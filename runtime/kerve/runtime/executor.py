@@ -27,8 +27,11 @@ class Executor(threading.Thread):
 
     def run(self) -> None:
         """Take, compute, reply."""
-        while (batch := self._queue.take()) is not None:
-            self._answer(batch)
+        while (work := self._queue.take()) is not None:
+            if callable(work):
+                work()
+            else:
+                self._answer(work)
 
     def terminate(self) -> None:
         """End what is being computed and refuse what waits, as soon as the model can be interrupted."""

@@ -16,13 +16,13 @@ from kerve.runtime.catalog import Catalog
 from kerve.runtime.errors import ArtifactError, UnavailableError
 from kerve.runtime.evaluation.history import FILE as HISTORY_FILE
 from kerve.runtime.evaluation.history import History
+from kerve.runtime.evaluation.turns import Evaluable
 from kerve.runtime.gateway import Gateway
 from kerve.runtime.lifecycle.manager import ControlMode, ModelManager
 from kerve.runtime.lifecycle.poller import Poller
 from kerve.runtime.lifecycle.served import Limits, ServedVersion
 from kerve.runtime.lifecycle.states import State
 from kerve.runtime.logs import LogControl
-from kerve.runtime.model import Model
 from kerve.runtime.observation.observatory import Listener, Observatory
 from kerve.runtime.observation.settings import TraceSettings
 from kerve.runtime.observation.trace_file import TraceFiles
@@ -47,6 +47,9 @@ if TYPE_CHECKING:
     from kerve.runtime.http.server import HttpServer
 
 __all__ = ["Ports", "Server", "ServerOptions"]
+
+# Rows of an evaluation that are computed at once: a request waits for no more than these.
+MOST_EVALUATED = 256
 
 # Seconds that answers have to reach their clients, however late it is.
 LAST_WORDS = 1.0
@@ -289,11 +292,13 @@ class Server:
 
 
 class Served:
-    """The models of the versions that serve."""
+    """The versions that serve, to those who evaluate them."""
 
     def __init__(self, catalog: Catalog[ServedVersion]) -> None:
         self._catalog = catalog
 
-    def find(self, name: str, version: str) -> Model:
-        """Return the model of a version; NotFoundError or UnavailableError without it."""
-        return self._catalog.find(name, version).model
+    def find(self, name: str, version: str) -> Evaluable:
+        """Return a version; NotFoundError or UnavailableError without it."""
+        served = self._catalog.find(name, version)
+        rows = min(MOST_EVALUATED, served.config.max_batch_size or MOST_EVALUATED)
+        return Evaluable(served.model, served.queue.defer, rows)

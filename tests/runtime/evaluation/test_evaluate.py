@@ -12,6 +12,8 @@ from typing import Any
 
 import grpc
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from kerve.evaluation.v1 import evaluation_pb2 as pb
@@ -34,6 +36,8 @@ def client(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Client]:
     repository = shutil.copytree(HERE / "models", tmp_path_factory.mktemp("served") / "models")
+    for model in ("classifier", "summed"):
+        (repository / model / "config.pbtxt").write_text("version_policy: { all {} }")
     with serve(repository, "--transport", request.param) as running, Client(running.address) as client:
         yield client
 
@@ -229,3 +233,121 @@ def test_the_command_prints_a_table(client: Client, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "version 2" in done.stdout
     assert f"{KERAS['classifier/2/plain']['accuracy']:.4f}" in done.stdout
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "npy"])
+def test_the_command_takes_files_of_rows(client: Client, kind: str, tmp_path: Path) -> None:
+    file = tmp_path / f"data.{kind}"
+    files = [file]
+    if kind == "csv":
+        header = "x_0,x_1,x_2,x_3,y,sample_weight"
+        np.savetxt(file, np.c_[X, CLASSES, WEIGHTS], "%.9g", delimiter=",", header=header, comments="")
+    elif kind == "parquet":
+        columns = {"x": X.tolist(), "y": CLASSES, "sample_weight": WEIGHTS}
+        pq.write_table(pa.table(columns), file, row_group_size=70)
+    else:
+        files = [tmp_path / f"{name}.npy" for name in ("x", "y", "sample_weight")]
+        for path, array in zip(files, (X, CLASSES, WEIGHTS), strict=True):
+            np.save(path, array)
+    data = [argument for path in files for argument in ("--data", str(path))]
+    done = kerve("evaluate", "classifier", *data, "--address", client.address, "--json")
+    assert done.returncode == 0, done.stderr
+    equal(json.loads(done.stdout)["results"], KERAS["classifier/2/weighted"])
+    done = kerve("predict", "classifier", *data, "--address", client.address)
+    assert done.returncode == 0, done.stderr
+    assert "(300, 3)" in done.stdout
+
+
+def test_what_a_file_lacks_is_told_in_one_line_and_nothing_is_kept(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text("x_0,x_1,x_2,x_3,y\n" + "1,2,3,4,0\n" * 300 + "1,2,3,four,0\n")
+    with grpc.insecure_channel(client.address) as channel:
+        listed = rpc.calls(channel, SERVICE)["ListEvaluations"]
+        before = [each.id for each in listed(pb.ListEvaluationsRequest()).records]
+        done = kerve(
+            "evaluate", "classifier", "--data", str(tmp_path / "data.csv"), "--address", client.address
+        )
+        assert [each.id for each in listed(pb.ListEvaluationsRequest()).records] == before
+    assert done.returncode == 2
+    assert "row 300, column 'x_3': expected a number, got 'four'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_versions_that_differ_are_told_apart_as_by_hand(client: Client) -> None:
+    compared = client.compare("classifier", X, CLASSES, versions=["1", "2"])
+    for version, result in zip(("1", "2"), compared.results, strict=True):
+        equal(result.results, KERAS[f"classifier/{version}/plain"])
+    first, second = (
+        client.predict("classifier", X, version=version).argmax(axis=1) for version in ("1", "2")
+    )
+    (difference,) = compared.differences
+    assert (difference.version, difference.baseline) == ("2", "1")
+    assert difference.agreement == {"y": pytest.approx((first == second).mean())}
+    assert 0 < difference.agreement["y"] < 1
+    assert difference.disagreeing_rows == tuple(np.flatnonzero(first != second)[:100].tolist())
+    by_row = (second == CLASSES).astype(float) - (first == CLASSES)
+    half = 1.959964 * by_row.std(ddof=1) / np.sqrt(len(by_row))
+    (interval,) = difference.intervals
+    assert interval.metric == "accuracy"
+    np.testing.assert_allclose(
+        (interval.difference, interval.low, interval.high),
+        (by_row.mean(), by_row.mean() - half, by_row.mean() + half),
+        rtol=1e-9,
+    )
+
+
+def test_numbers_of_versions_that_differ_are_compared_by_their_errors(client: Client) -> None:
+    def batches() -> Iterator[Any]:
+        for begin in range(0, 300, 70):
+            yield X[begin : begin + 70], NUMBERS[begin : begin + 70]
+
+    compared = client.compare("summed", batches(), versions=["2", "1"])
+    assert [each.version for each in compared.results] == ["2", "1"]
+    first, second = (
+        ((client.predict("summed", X, version=version).astype(float) - NUMBERS) ** 2).mean(axis=1)
+        for version in ("2", "1")
+    )
+    (interval,) = compared.differences[0].intervals
+    half = 1.959964 * (second - first).std(ddof=1) / np.sqrt(300)
+    assert interval.metric == "mean_squared_error"
+    np.testing.assert_allclose(interval.difference, (second - first).mean(), rtol=1e-6)
+    np.testing.assert_allclose(interval.high - interval.difference, half, rtol=1e-6)
+
+
+def test_each_batch_comes_back_with_what_every_version_made_of_it(client: Client) -> None:
+    seen: dict[str, list[Any]] = {"1": [], "2": []}
+
+    def watch(version: str, first: int, sent: Any, outputs: Any) -> None:
+        np.testing.assert_array_equal(sent["x"], X[first : first + len(sent["x"])])
+        seen[version].append(outputs["y"])
+
+    client.compare("classifier", X, CLASSES, versions=["1", "2"], watch=watch)
+    for version, parts in seen.items():
+        expected = client.predict("classifier", X, version=version)
+        np.testing.assert_allclose(np.concatenate(parts), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_command_compares_and_writes_a_report(client: Client, tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", x=X, y=CLASSES)
+    report = tmp_path / "report.html"
+    arguments = ("evaluate", "classifier", "--version", "1", "--version", "2", "--address", client.address)
+    done = kerve(*arguments, "--data", str(tmp_path / "data.npz"), "--report", str(report))
+    assert done.returncode == 0, done.stderr
+    for text in ("version 1", "version 2", "version 2 beside version 1", "agreement of y"):
+        assert text in done.stdout
+    for text in ("Version 1", "Version 2", "Confusion matrix", "Version 2 beside version 1"):
+        assert text in report.read_text()
+    done = kerve(*arguments, "--data", str(tmp_path / "data.npz"), "--json")
+    printed = json.loads(done.stdout)
+    assert [each["version"] for each in printed["versions"]] == ["1", "2"]
+    assert printed["differences"][0]["intervals"][0]["metric"] == "accuracy"
+
+
+def test_a_notebook_shows_models_and_results(client: Client) -> None:
+    compared = client.compare("classifier", X, CLASSES, versions=["1", "2"])
+    for shown, texts in (
+        (client.metadata("classifier")._repr_html_(), ("classifier", "[batch, 4]", "versions 1, 2")),
+        (compared.results[1]._repr_html_(), ("version 2", "accuracy", "300")),
+        (compared._repr_html_(), ("version 2 beside version 1", "agreement of y")),
+    ):
+        for text in texts:
+            assert text in shown

@@ -55,7 +55,7 @@ def test_requests_are_taken_in_order_and_answered() -> None:
 
 def test_taking_waits_for_work() -> None:
     queue, work = queue_of(1), request()
-    taken: list[Request | None] = []
+    taken: list[object] = []
     thread = threading.Thread(target=lambda: taken.append(queue.take()))
     thread.start()
     queue.put(work)
@@ -194,3 +194,31 @@ def test_statistics_count_every_request_once() -> None:
         2,
         2,
     ]
+
+
+def test_errands_are_taken_when_no_request_waits_and_count_against_no_limit() -> None:
+    queue = queue_of(2)
+    errands = [lambda: None for _ in range(5)]
+    assert all(queue.defer(errand) for errand in errands)
+    first, second = request(), request()
+    queue.put(first)
+    queue.put(second)
+    assert queue.take() is first
+    assert queue.take() is second
+    assert queue.take() is errands[0]
+    third = request()
+    queue.put(third)
+    assert queue.take() is third
+    queue.close()
+    assert not queue.defer(errands[0])
+    assert [queue.take() for _ in errands] == [*errands[1:], None]
+
+
+def test_taking_waits_for_an_errand() -> None:
+    queue = queue_of(1)
+    taken: list[object] = []
+    thread = threading.Thread(target=lambda: taken.append(queue.take()))
+    thread.start()
+    assert queue.defer(errand := lambda: None)
+    thread.join(10)
+    assert taken == [errand]

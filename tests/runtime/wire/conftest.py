@@ -108,6 +108,7 @@ def execute(served: Served, compute: Compute) -> None:
         batch = served.queue.take()
         if batch is None:
             return
+        assert not callable(batch)  # nothing is deferred here
         served.batches.append(batch.rows)
         outputs = compute(batch)
         if outputs is not None:

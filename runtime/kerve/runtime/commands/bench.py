@@ -14,7 +14,7 @@ from kerve.runtime.bench.measure import Result, measure
 from kerve.runtime.bench.plot import plot
 from kerve.runtime.client import Client, ModelStatistics
 from kerve.runtime.commands.connection import Connection
-from kerve.runtime.commands.predict import choose_inputs, read_arrays
+from kerve.runtime.data import Rows, open_files
 from kerve.runtime.datatypes import DATATYPES, Array
 from kerve.runtime.signature import Signature
 
@@ -37,8 +37,10 @@ class Options(Connection):
         (), help="Calls a second, at random times, instead of --concurrency.", type=click.FloatRange(min=0.1)
     )
     batch_size: int = cli.option(1, help="Rows of a request.", type=click.IntRange(min=1))
-    data: Path | None = cli.option(
-        None, help="NumPy .npz file with the inputs; without one they are random.", type=cli.EXISTING_FILE
+    data: tuple[Path, ...] = cli.option(
+        (),
+        help="Files with the inputs, as `kerve predict` takes; without any they are random.",
+        type=cli.EXISTING_FILE,
     )
     window: float = cli.option(1.0, help="Seconds of a measurement.", type=click.FloatRange(min=0.1))
     stability: float = cli.option(
@@ -100,9 +102,8 @@ def loads(options: Options, call: Send) -> Iterator[tuple[str, Concurrency | Poi
 
 def inputs_for(signature: Signature, options: Options) -> dict[str, Array]:
     """Return the rows of a request, from the file or random; free dimensions other than the batch are 1."""
-    if options.data is not None:
-        chosen = choose_inputs(signature, read_arrays(options.data), options.data)
-        return {name: array[: options.batch_size] if array.ndim else array for name, array in chosen.items()}
+    if options.data:
+        return Rows(open_files(options.data), signature, labelled=False).first(options.batch_size)
     random = np.random.default_rng(0)
     inputs: dict[str, Array] = {}
     for spec in signature.inputs:

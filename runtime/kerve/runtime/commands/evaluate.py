@@ -3,24 +3,31 @@
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from kerve.cli import options as cli
 from kerve.cli.tables import print_table
+from kerve.runtime.client import Client
 from kerve.runtime.commands.connection import Connection
-from kerve.runtime.commands.predict import read_arrays
+from kerve.runtime.data import Rows, open_files
 from kerve.runtime.datatypes import Array
-from kerve.runtime.evaluation.client import Evaluated
+from kerve.runtime.evaluation.client import Compared, Difference, Evaluated
+from kerve.runtime.report import Report
 
 __all__ = ["command"]
 
 # Seconds between running results on a terminal.
 INTERVAL = 0.5
+# Of the rows in which versions differ.
+SHOWN_ROWS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +35,9 @@ class Options(Connection):
     """What `kerve evaluate` takes."""
 
     name: str = cli.argument(help="Name of the served model.")
-    data: Path = cli.option(
-        help="NumPy .npz file: arrays named as the inputs (or `x`), as the outputs for labels (or `y`), "
-        "and `sample_weight` if there are weights.",
+    data: tuple[Path, ...] = cli.option(
+        help=".npz, .npy, .csv, Parquet or TFRecord file, several times for several files: columns named as "
+        "the inputs (or `x`), as the outputs for labels (or `y`), and `sample_weight` if there are weights.",
         type=cli.EXISTING_FILE,
     )
     version: tuple[str, ...] = cli.option((), help="Version to evaluate, several times for several versions.")
@@ -40,6 +47,10 @@ class Options(Connection):
         type=click.IntRange(min=1),
         help="As in model.evaluate(): the rows of a step, on which some losses depend (a sum, a mask).",
     )
+    report: Path | None = cli.option(
+        None,
+        help="HTML file to write: confusion matrix, curves, calibration, errors, worst rows, latency.",
+    )
     json: bool = cli.option(False, help="Print one JSON object instead of a table.")
     timeout: float | None = cli.option(None, help="Seconds to wait for the results.")
 
@@ -47,58 +58,78 @@ class Options(Connection):
 @cli.command(example="kerve evaluate digits --data test.npz --version 3 --version 4")
 def command(options: Options) -> None:
     """Compute a served model's loss and metrics on labelled data, as model.evaluate() does."""
-    arrays = read_arrays(options.data)
+    source = open_files(options.data)
     with options.connect() as client:
         info = client.metadata(options.name, version=next(iter(options.version), ""), timeout=options.timeout)
-        inputs = info.signature.inputs
-        if len(inputs) == 1 and "x" in arrays and inputs[0].name not in arrays:
-            arrays[inputs[0].name] = arrays.pop("x")
-        rows = max((len(array) for array in arrays.values() if array.ndim), default=0)
-        with Bar(rows * max(1, len(options.version))) as bar:
-            results = client.evaluate_versions(
-                options.name,
-                arrays,
-                versions=options.version,
-                metrics=options.metric,
-                batch_size=options.batch_size,
-                interval=INTERVAL if bar.shown else 0.0,
-                progress=bar.show,
-                timeout=options.timeout,
-            )
+        rows = Rows(source, info.signature, labelled=True)
+        report = None if options.report is None else Report(info.signature)
+        with Bar(len(rows)) as bar:
+            found = evaluate(client, options, rows, bar, report)
+    if report is not None and options.report is not None:
+        report.write(options.report, found.results, found.differences)
     if options.json:
-        objects = [as_json(each) for each in results]
-        click.echo(json.dumps(objects[0] if len(objects) == 1 else objects))
+        click.echo(json.dumps(as_json(found)))
         return
-    print_results(results)
+    print_results(found.results)
+    for difference in found.differences:
+        print_difference(difference)
+
+
+def evaluate(client: Client, options: Options, rows: Rows, bar: "Bar", report: Report | None) -> Compared:
+    """Return the results of the versions that are asked for; several are compared."""
+    arguments: dict[str, Any] = {
+        "metrics": options.metric,
+        "batch_size": options.batch_size,
+        "interval": INTERVAL if bar.shown else 0.0,
+        "progress": bar.show,
+        "watch": report and report.add,
+        "timeout": options.timeout,
+    }
+    if len(options.version) > 1:
+        return client.compare(options.name, rows, versions=options.version, **arguments)
+    version = next(iter(options.version), "")
+    return Compared((client.evaluate(options.name, rows, version=version, **arguments),), ())
 
 
 class Bar:
-    """Progress on a terminal, with the numbers so far, as Keras shows it; nothing in a pipe."""
+    """Progress on a terminal, a line for each version with its numbers so far; nothing in a pipe."""
 
     def __init__(self, rows: int) -> None:
+        """`rows`: 0 where only the end of the data tells."""
         self.shown = sys.stderr.isatty()
-        self._rows = rows
-        self._done: dict[str, int] = {}
-        self._bar: Any = None
+        self._rows = rows or None
+        self._tasks: dict[str, TaskID] = {}
+        self._progress = Progress(
+            TextColumn("version {task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:,.0f} rows"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[numbers]}"),
+            console=Console(stderr=True),
+            disable=not self.shown,
+        )
 
     def __enter__(self) -> "Bar":
-        if self.shown:
-            self._bar = click.progressbar(length=self._rows, file=sys.stderr, item_show_func=str)
-            self._bar.__enter__()
+        self._progress.start()
         return self
 
-    def __exit__(self, *details: Any) -> None:
-        if self._bar is not None:
-            self._bar.__exit__(*details)
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
 
     def show(self, so_far: Evaluated) -> None:
         """Advance."""
-        step = so_far.rows - self._done.get(so_far.version, 0)
-        self._done[so_far.version] = so_far.rows
-        if self._bar is not None:
-            self._bar.update(
-                step, " - ".join(f"{name}: {show(value)}" for name, value in so_far.results.items())
+        if not self.shown:
+            return
+        if so_far.version not in self._tasks:
+            self._tasks[so_far.version] = self._progress.add_task(
+                so_far.version, total=self._rows, numbers=""
             )
+        self._progress.update(
+            self._tasks[so_far.version],
+            completed=so_far.rows,
+            total=so_far.rows if so_far.final else self._rows,
+            numbers=escape(" - ".join(f"{name}: {show(value)}" for name, value in so_far.results.items())),
+        )
 
 
 def print_results(results: Sequence[Evaluated]) -> None:
@@ -125,7 +156,34 @@ def show(value: float | Array) -> str:
     return np.array2string(value, precision=4, separator=", ", threshold=6)
 
 
-def as_json(each: Evaluated) -> dict[str, Any]:
+def print_difference(difference: Difference) -> None:
+    """Print what tells a version from the first one."""
+    rows = [(f"agreement of {name}", f"{share:.2%}", "") for name, share in difference.agreement.items()]
+    rows += [
+        (each.metric, f"{each.difference:+.4f}", f"{each.low:+.4f} to {each.high:+.4f}")
+        for each in difference.intervals
+    ]
+    shown, more = difference.disagreeing_rows[:SHOWN_ROWS], difference.disagreeing_rows[SHOWN_ROWS:]
+    if shown:
+        rows.append(("they differ in rows", ", ".join(map(str, shown)) + (", ..." if more else ""), ""))
+    title = f"version {difference.version} beside version {difference.baseline}"
+    print_table(title, ("", "difference", "95 % confidence"), rows)
+
+
+def as_json(found: Compared) -> dict[str, Any]:
+    """Return one version as plain data; of several, their list and what tells them from the first."""
+    first = found.results[0]
+    if len(found.results) == 1:
+        return result_as_json(first)
+    return {
+        "model": first.model,
+        "rows": first.rows,
+        "versions": [result_as_json(each) for each in found.results],
+        "differences": [asdict(each) for each in found.differences],
+    }
+
+
+def result_as_json(each: Evaluated) -> dict[str, Any]:
     """Return an evaluation as plain data."""
     return {
         "model": each.model,

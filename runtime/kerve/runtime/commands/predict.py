@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
 import numpy as np
 
 from kerve.cli import options as cli
 from kerve.cli.tables import print_table
 from kerve.runtime.commands.connection import Connection
+from kerve.runtime.data import DataError, Rows, open_files
 from kerve.runtime.datatypes import Array
-from kerve.runtime.signature import Signature, TensorSpec
+from kerve.runtime.signature import TensorSpec
 
 __all__ = ["command"]
 
@@ -25,8 +25,9 @@ class Options(Connection):
     """What `kerve predict` takes."""
 
     name: str = cli.argument(help="Name of the served model.")
-    data: Path = cli.option(
-        help="NumPy .npz file with arrays named as the model's inputs, or `x` for a single input.",
+    data: tuple[Path, ...] = cli.option(
+        help=".npz, .npy, .csv, Parquet or TFRecord file, several times for several files: columns named as "
+        "the model's inputs, or `x` for a single input; other columns are left out.",
         type=cli.EXISTING_FILE,
     )
     output: Path | None = cli.option(None, help="NumPy .npz file to write the outputs to.")
@@ -37,15 +38,16 @@ class Options(Connection):
 @cli.command(example="kerve predict digits --data test.npz --output predictions.npz")
 def command(options: Options) -> None:
     """Send arrays to a served model and show its outputs: name, dtype, shape, classes if any."""
-    arrays = read_arrays(options.data)
+    source = open_files(options.data)
     with options.connect() as client:
         info = client.metadata(options.name, version=options.model_version, timeout=options.timeout)
-        outputs = client.predict(
-            options.name,
-            choose_inputs(info.signature, arrays, options.data),
-            version=options.model_version,
-            timeout=options.timeout,
+        rows = Rows(source, info.signature, labelled=False)
+        answers = list(
+            client.predict_batches(options.name, rows, version=options.model_version, timeout=options.timeout)
         )
+    if not answers:
+        raise DataError(f"{source.path} has no rows")
+    outputs = {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
     if options.output is not None:
         write_arrays(options.output, outputs)
     print_table(
@@ -58,17 +60,6 @@ def command(options: Options) -> None:
             print_classes(spec, outputs[spec.name])
 
 
-def read_arrays(file: Path) -> dict[str, Array]:
-    """Return the arrays of an .npz file."""
-    if not zipfile.is_zipfile(file):
-        raise click.UsageError(f"{file} is not a NumPy .npz file; write one with numpy.savez")
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise click.UsageError(f"{file} holds something else than plain arrays: {error}") from error
-
-
 def write_arrays(file: Path, outputs: Mapping[str, Array]) -> None:
     """Write outputs to an .npz file; BYTES in a fixed width, which needs no pickle.
 
@@ -79,20 +70,6 @@ def write_arrays(file: Path, outputs: Mapping[str, Array]) -> None:
             with archive.open(f"{name}.npy", "w") as stream:
                 plain = array.astype("S") if array.dtype == object else array
                 np.lib.format.write_array(stream, plain, allow_pickle=False)
-
-
-def choose_inputs(signature: Signature, arrays: Mapping[str, Array], file: Path) -> dict[str, Array]:
-    """Return the arrays that are the model's inputs; others in the file, such as labels, are left out."""
-    needed = [spec.name for spec in signature.inputs if not spec.optional]
-    if all(name in arrays for name in needed):
-        return {spec.name: arrays[spec.name] for spec in signature.inputs if spec.name in arrays}
-    if len(needed) == 1 and "x" in arrays:
-        return {needed[0]: arrays["x"]}
-    alternative = " or `x`" if len(needed) == 1 else ""
-    raise click.UsageError(
-        f"{file}: expected arrays named {', '.join(needed)}{alternative}; "
-        f"it has: {', '.join(arrays) or 'none'}"
-    )
 
 
 def is_distribution(spec: TensorSpec, array: Array) -> bool:

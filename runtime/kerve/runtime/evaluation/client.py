@@ -7,18 +7,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from kerve.cli.html import captioned, table
 from kerve.evaluation.v1 import evaluation_pb2 as pb
 from kerve.runtime.datatypes import Array
 from kerve.runtime.errors import InvalidArgumentError
 from kerve.runtime.evaluation.targets import LABELS, WEIGHTS
-from kerve.runtime.protocol.evaluation import datatype_of, encode_batch
+from kerve.runtime.protocol.evaluation import datatype_of
 from kerve.runtime.protocol.oip_client import to_tensor
 from kerve.runtime.signature import Signature
 
-__all__ = ["Evaluated", "Promotion", "Requirement", "decode", "decode_promotion", "requests"]
+__all__ = [
+    "Compared",
+    "Difference",
+    "Evaluated",
+    "Interval",
+    "Promotion",
+    "Requirement",
+    "decode",
+    "decode_difference",
+    "decode_promotion",
+    "messages",
+]
 
 Data = ArrayLike | Mapping[str, ArrayLike]
 Progress = Callable[["Evaluated"], None]
+#: Called with a version, the position of a batch's first row, what was sent, and the outputs.
+Watch = Callable[[str, int, Mapping[str, Array], Mapping[str, Array]], None]
 
 #: Rows that travel together, where the data comes whole, and the bytes that they may take.
 MESSAGE_ROWS = 256
@@ -40,6 +54,48 @@ class Evaluated:
     latency: dict[str, float]
     final: bool
 
+    def _repr_html_(self) -> str:
+        return captioned(f"evaluation of {self.model}", results_table([self]))
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The mean over rows of (version - baseline), paired by row, and where it lies with 95 % confidence."""
+
+    metric: str
+    difference: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What tells a version from the first one."""
+
+    version: str
+    baseline: str
+    #: By output: the share of elements in which both choose the same class.
+    agreement: dict[str, float]
+    #: Positions, from 0, of the first rows in which another class is chosen.
+    disagreeing_rows: tuple[int, ...]
+    intervals: tuple[Interval, ...]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Versions side by side."""
+
+    results: tuple[Evaluated, ...]
+    #: Of each version after the first.
+    differences: tuple[Difference, ...]
+
+    def _repr_html_(self) -> str:
+        differences = (
+            captioned(f"version {each.version} beside version {each.baseline}", differences_table(each))
+            for each in self.differences
+        )
+        return captioned(f"evaluation of {self.results[0].model}", results_table(self.results), *differences)
+
 
 @dataclass(frozen=True)
 class Requirement:
@@ -57,6 +113,32 @@ class Promotion:
 
     promoted: bool
     requirements: tuple[Requirement, ...]
+
+
+def results_table(results: Sequence[Evaluated]) -> str:
+    """Return numbers as HTML, a column for each version."""
+    names = dict.fromkeys(name for each in results for name in each.results)
+    rows = [(name, *(shown(each.results.get(name, "")) for each in results)) for name in names]
+    rows.append(("rows", *(f"{each.rows:,}" for each in results)))
+    rows.append(("rows/s", *(f"{each.rows_per_second:,.0f}" for each in results)))
+    return table(("metric", *(f"version {each.version}" for each in results)), rows)
+
+
+def differences_table(difference: Difference) -> str:
+    """Return agreement and intervals as HTML."""
+    rows = [(f"agreement of {name}", f"{share:.2%}", "") for name, share in difference.agreement.items()]
+    rows += [
+        (each.metric, f"{each.difference:+.4f}", f"{each.low:+.4f} to {each.high:+.4f}")
+        for each in difference.intervals
+    ]
+    return table(("", "difference", "95 % confidence"), rows)
+
+
+def shown(value: float | Array | str) -> str:
+    """Return a number in a few letters; an array in brackets."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else np.array2string(value, precision=4, threshold=6)
 
 
 def decode_promotion(message: pb.PromoteResponse) -> Promotion:
@@ -79,6 +161,17 @@ def decode(message: pb.Results) -> Evaluated:
     )
 
 
+def decode_difference(message: pb.Difference) -> Difference:
+    """Return what a server's message says."""
+    return Difference(
+        message.version,
+        message.baseline,
+        dict(sorted(message.agreement.items())),
+        tuple(message.disagreeing_rows),
+        tuple(Interval(each.metric, each.difference, each.low, each.high) for each in message.intervals),
+    )
+
+
 def number(metric: pb.Metric) -> float | Array:
     """Return a number, or an array of them."""
     if not metric.shape:
@@ -86,15 +179,12 @@ def number(metric: pb.Metric) -> float | Array:
     return np.array(metric.values).reshape(tuple(metric.shape))
 
 
-def requests(
-    begin: pb.Begin, signature: Signature, x: Any, y: Data | None, sample_weight: Data | None
-) -> Iterator[pb.EvaluateRequest]:
-    """Yield the messages of a stream."""
-    yield pb.EvaluateRequest(begin=begin)
+def messages(
+    signature: Signature, x: Any, y: Data | None, sample_weight: Data | None
+) -> Iterator[dict[str, tuple[str, Array]]]:
+    """Yield named arrays and their datatypes, a message's worth at a time."""
     for arrays in batches(signature, x, y, sample_weight):
-        typed = {name: typed_tensor(signature, name, array) for name, array in arrays.items()}
-        for part in parts(typed):
-            yield pb.EvaluateRequest(batch=encode_batch(part))
+        yield from parts({name: typed_tensor(signature, name, array) for name, array in arrays.items()})
 
 
 def batches(

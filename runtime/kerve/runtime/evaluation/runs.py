@@ -1,6 +1,5 @@
 """One version over one stream of labelled rows: what it answers, how well, and how fast."""
 
-import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
@@ -10,10 +9,18 @@ from kerve.runtime.datatypes import Array
 from kerve.runtime.errors import InvalidArgumentError
 from kerve.runtime.evaluation.accumulator import Accumulator, Metrics
 from kerve.runtime.evaluation.targets import Labelled, split
-from kerve.runtime.model import Model
+from kerve.runtime.evaluation.turns import Evaluable, Turn
 from kerve.runtime.signature import check_tensor
 
-__all__ = ["Answered", "Run"]
+__all__ = ["Answered", "Asked", "Run"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A batch that the model is to answer."""
+
+    labelled: Labelled
+    turn: Turn
 
 
 @dataclass(frozen=True)
@@ -28,36 +35,54 @@ class Answered:
 class Run:
     """The evaluation of one version."""
 
-    model: Model
+    served: Evaluable
     metrics: Metrics
     batch_size: int = 0
+    #: Rows that have been answered.
     rows: int = 0
     #: Seconds that the model took for each batch.
     latencies: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._accumulator = Accumulator(self.metrics, self.batch_size)
+        self._asked = 0
 
     @property
     def version(self) -> str:
         """The version, by its folder."""
-        return self.model.artifact.path.name
+        return self.served.model.artifact.path.name
 
-    def add(self, arrays: Mapping[str, Array], datatypes: Mapping[str, str]) -> Answered | None:
-        """Let the model answer a batch, and measure the answers; InvalidArgumentError if it does not fit.
+    def ask(self, arrays: Mapping[str, Array], datatypes: Mapping[str, str]) -> Asked | None:
+        """Let a batch wait for the model; InvalidArgumentError if it does not fit.
 
-        Returns the answers; None to a batch without rows.
+        None to a batch without rows.
         """
-        labelled = split(arrays, self.model.signature, self.metrics.description.targets, self.rows)
-        self._check(labelled, datatypes)
+        signature = self.served.model.signature
+        labelled = split(arrays, signature, self.metrics.description.targets, self._asked)
+        sizes: dict[str, tuple[int, str]] = {}
+        for name, array in labelled.inputs.items():
+            check_tensor(signature.input(name), datatypes[name], array.shape, sizes)
         if not labelled.rows:
             return None
-        begin = time.perf_counter()
-        computed = self.model.run(labelled.inputs, self.metrics.wanted)
-        self.latencies.append(time.perf_counter() - begin)
-        self._accumulator.add(self.metrics.feeds(labelled, computed))
-        self.rows += labelled.rows
-        return Answered(labelled, computed)
+        self._asked += labelled.rows
+        return Asked(labelled, Turn(self.served, labelled.inputs, self.metrics.wanted))
+
+    def answer(self, asked: Asked) -> Answered:
+        """Wait for the model's answers, and measure them."""
+        computed, seconds = asked.turn.wait()
+        self.latencies.append(seconds)
+        self._accumulator.add(self.metrics.feeds(asked.labelled, computed))
+        self.rows += asked.labelled.rows
+        return Answered(asked.labelled, computed)
+
+    def outputs(self, answered: Answered) -> dict[str, tuple[str, Array]]:
+        """Return the outputs that are measured, with their datatypes."""
+        measured = {target.output for target in self.metrics.description.targets}
+        return {
+            spec.name: (spec.datatype, answered.computed[spec.name])
+            for spec in self.served.model.signature.outputs
+            if spec.name in measured
+        }
 
     def numbers(self, chosen: Collection[str] = ()) -> dict[str, Array]:
         """Return the chosen numbers (none: all) of the rows so far."""
@@ -77,8 +102,3 @@ class Run:
     def percentile(self, share: float) -> float:
         """Return the time within which so many of a hundred batches were answered."""
         return float(np.percentile(self.latencies, share)) if self.latencies else 0.0
-
-    def _check(self, labelled: Labelled, datatypes: Mapping[str, str]) -> None:
-        sizes: dict[str, tuple[int, str]] = {}
-        for name, array in labelled.inputs.items():
-            check_tensor(self.model.signature.input(name), datatypes[name], array.shape, sizes)

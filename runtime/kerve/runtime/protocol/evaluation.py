@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kerve.evaluation.v1 import evaluation_pb2 as pb
-from kerve.runtime.datatypes import BY_DTYPE, DATATYPES, Array
+from kerve.runtime.datatypes import BF16, BY_DTYPE, DATATYPES, Array, bfloat16_to_float32
 from kerve.runtime.errors import InvalidArgumentError
 from kerve.runtime.protocol.tensors import from_raw, to_raw
 
@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from kerve.runtime.evaluation.comparison import Comparison
     from kerve.runtime.evaluation.runs import Run
 
-__all__ = ["SERVICE", "datatype_of", "decode_batch", "encode_batch", "encode_difference", "encode_results"]
+__all__ = [
+    "SERVICE",
+    "datatype_of",
+    "decode_answers",
+    "decode_batch",
+    "encode_answers",
+    "encode_batch",
+    "encode_difference",
+    "encode_results",
+]
 
 SERVICE = pb.DESCRIPTOR.services_by_name["EvaluationService"]
 
@@ -49,6 +58,20 @@ def encode_batch(arrays: Mapping[str, tuple[str, Array]]) -> pb.Batch:
             for name, (datatype, array) in arrays.items()
         ]
     )
+
+
+def encode_answers(version: str, first_row: int, arrays: Mapping[str, tuple[str, Array]]) -> pb.Answers:
+    """Return the message for what a version made of a batch."""
+    return pb.Answers(version=version, first_row=first_row, outputs=encode_batch(arrays).tensors)
+
+
+def decode_answers(answers: pb.Answers) -> dict[str, Array]:
+    """Return the outputs of a batch by name; BF16 as float32."""
+    arrays, datatypes = decode_batch(pb.Batch(tensors=answers.outputs))
+    return {
+        name: bfloat16_to_float32(array) if datatypes[name] == BF16.name else array
+        for name, array in arrays.items()
+    }
 
 
 def datatype_of(array: Array) -> str:

@@ -4,6 +4,7 @@ import hashlib
 import logging
 import sqlite3
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 from weakref import WeakKeyDictionary
@@ -16,25 +17,29 @@ from kerve.runtime.evaluation.accumulator import Metrics
 from kerve.runtime.evaluation.comparison import Comparison, Scores, scores
 from kerve.runtime.evaluation.history import Finished, History
 from kerve.runtime.evaluation.promotion import Labels, promote
-from kerve.runtime.evaluation.runs import Answered, Run
+from kerve.runtime.evaluation.runs import Answered, Asked, Run
+from kerve.runtime.evaluation.turns import Evaluable
 from kerve.runtime.model import Model
-from kerve.runtime.protocol.evaluation import decode_batch, encode_difference, encode_results
+from kerve.runtime.protocol.evaluation import decode_batch, encode_answers, encode_difference, encode_results
 from kerve.runtime.servicers.edge import answers_errors, answers_stream_errors
 
 __all__ = ["EvaluationServicer", "Models"]
 
 log = logging.getLogger(__name__)
 
+# Batches that wait for the model while another is computed: it need not wait for the stream.
+AHEAD = 1
+
 
 class Models(Protocol):
     """Where a model is found."""
 
-    def find(self, name: str, version: str, /) -> Model:
+    def find(self, name: str, version: str, /) -> Evaluable:
         """Return a version ("" for the default one); NotFoundError or UnavailableError without it."""
 
 
 class EvaluationServicer:
-    """Evaluates the models that are served, in the thread of the call, on the sessions that serve them."""
+    """Evaluates the models that are served, on the sessions that serve them, when no request waits."""
 
     def __init__(
         self,
@@ -58,7 +63,8 @@ class EvaluationServicer:
     ) -> Iterator[pb.EvaluateResponse]:
         """Running results at the interval that was asked for, and the final ones, of each version."""
         stream = self._begin(requests)
-        for _ in stream.batches(requests, context):
+        for answers in stream.batches(requests, context):
+            yield from (pb.EvaluateResponse(answers=each) for each in stream.outputs(answers))
             if stream.due():
                 yield from (pb.EvaluateResponse(results=each) for each in stream.results(final=False))
         final = stream.results(final=True)
@@ -78,6 +84,7 @@ class EvaluationServicer:
             first, *others = [scores_of(run, each) for run, each in zip(stream.runs, answers, strict=True)]
             for comparison, other in zip(comparisons, others, strict=True):
                 comparison.add(other, first)
+            yield from (pb.CompareResponse(answers=each) for each in stream.outputs(answers))
             if stream.due():
                 yield pb.CompareResponse(results=stream.results(final=False))
         final = stream.results(final=True)
@@ -112,11 +119,11 @@ class EvaluationServicer:
         return Stream(begin, runs, self._clock)
 
     def _run(self, begin: pb.Begin, version: str) -> Run:
-        model = self._models.find(begin.model, version)
-        metrics = self._loaded.get(model)
+        served = self._models.find(begin.model, version)
+        metrics = self._loaded.get(served.model)
         if metrics is None:
-            metrics = self._loaded[model] = Metrics(model.artifact, threads=self._threads)
-        run = Run(model, metrics, begin.batch_size)
+            metrics = self._loaded[served.model] = Metrics(served.model.artifact, threads=self._threads)
+        run = Run(served, metrics, begin.batch_size)
         run.require(begin.metrics)
         return run
 
@@ -140,26 +147,58 @@ class Stream:
         self.fingerprint = hashlib.sha256()
         self._clock = clock
         self._started = self._told = clock()
+        # What the versions have been asked, and not yet answered.
+        self._under_way: deque[list[Asked]] = deque()
 
     def batches(
         self, requests: Iterator[pb.EvaluateRequest], context: grpc.ServicerContext
     ) -> Iterator[list[Answered]]:
         """Yield each batch as every version answered it; InvalidArgumentError when no row came."""
-        for request in requests:
-            batch = batch_of(request)
-            arrays, datatypes = decode_batch(batch)
-            answers = [run.add(arrays, datatypes) for run in self.runs]
-            for tensor in batch.tensors:
-                self.fingerprint.update(f"{tensor.name} {tensor.datatype} {list(tensor.shape)}\n".encode())
-                self.fingerprint.update(tensor.contents)
-            if not context.is_active():
-                break
-            if complete := [each for each in answers if each is not None]:
-                yield complete
+        try:
+            context.add_callback(self._cancel)
+            for request in requests:
+                self._ask(batch_of(request))
+                if len(self._under_way) > AHEAD:
+                    yield self._answer()
+                if not context.is_active():
+                    break
+            while self._under_way and context.is_active():
+                yield self._answer()
+        finally:
+            self._cancel()
         if not context.is_active():  # a stream that was cut ends like one that is complete
             raise error_for(Code.CANCELLED, "the stream was cut; what it brought is not kept")
         if not self.runs[0].rows:
             raise InvalidArgumentError("the stream ended before any row came; there is nothing to evaluate")
+
+    def _ask(self, batch: pb.Batch) -> None:
+        arrays, datatypes = decode_batch(batch)
+        asked = [each for run in self.runs if (each := run.ask(arrays, datatypes)) is not None]
+        if asked:
+            self._under_way.append(asked)
+        for tensor in batch.tensors:
+            self.fingerprint.update(f"{tensor.name} {tensor.datatype} {list(tensor.shape)}\n".encode())
+            self.fingerprint.update(tensor.contents)
+
+    def _answer(self) -> list[Answered]:
+        asked = self._under_way[0]
+        answers = [run.answer(each) for run, each in zip(self.runs, asked, strict=True)]
+        self._under_way.popleft()
+        return answers
+
+    def _cancel(self) -> None:
+        for asked in tuple(self._under_way):
+            for each in asked:
+                each.turn.cancel()
+
+    def outputs(self, answers: list[Answered]) -> list[pb.Answers]:
+        """Return what each version made of a batch, where it was asked for."""
+        if not self.begin.outputs:
+            return []
+        return [
+            encode_answers(run.version, run.rows - each.labelled.rows, run.outputs(each))
+            for run, each in zip(self.runs, answers, strict=True)
+        ]
 
     def due(self) -> bool:
         """Return whether it is time for running results."""

@@ -4,7 +4,7 @@
 
 A transport owns bytes: connections, decoding, validation against the signature, queues, deadlines,
 encoding. The runtime owns models: it attaches a queue for each version it has loaded, publishes routes to
-it, and runs one executor thread that takes batches and replies. Transports differ in speed only; see
+it, and runs executor threads that take batches and reply. Transports differ in speed only; see
 `transport/grpcio.py` for the reference.
 
 Tensors on this seam are NumPy arrays as `kerve.runtime.datatypes` describes them. What a transport refuses,
@@ -27,7 +27,7 @@ from kerve.runtime.signature import Signature
 from kerve.runtime.transport.batching import Batching
 from kerve.runtime.transport.rates import RateLimit
 
-__all__ = ["DEFAULT", "Batch", "Queue", "ServedModel", "Transport", "TransportOptions"]
+__all__ = ["DEFAULT", "Batch", "Errand", "Queue", "ServedModel", "Transport", "TransportOptions"]
 
 # The route of requests that name no version.
 DEFAULT = ""
@@ -96,10 +96,20 @@ class Batch(Protocol):
         """Answer every request of the batch with a gRPC status."""
 
 
+# What an executor does when no request waits; it raises nothing.
+Errand = Callable[[], None]
+
+
 class Queue(Protocol):
     """Where the requests of one model version wait for its executors."""
 
-    def take(self) -> Batch | None:
+    def defer(self, errand: Errand) -> bool:
+        """Let `take` return this when no request waits; it counts against no limit.
+
+        Errands are taken in order. False once the queue is closed, and the errand is not kept.
+        """
+
+    def take(self) -> Batch | Errand | None:
         """Wait for work without holding the GIL; None once the queue is closed and empty.
 
         Requests whose deadline is over or whose client is gone are answered or dropped here, not returned.

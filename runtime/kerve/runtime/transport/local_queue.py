@@ -10,7 +10,7 @@ from typing import Any
 from kerve.runtime.datatypes import Array
 from kerve.runtime.errors import Code, ServingError, UnavailableError, error_for
 from kerve.runtime.observation.notes import Note
-from kerve.runtime.transport.base import ServedModel
+from kerve.runtime.transport.base import Errand, ServedModel
 from kerve.runtime.transport.batching import QueuePolicy
 from kerve.runtime.transport.local_metrics import LocalMetrics
 
@@ -123,6 +123,8 @@ class LocalQueue:
         # One queue per priority, and behind it what waits on after its time.
         self._levels: list[deque[Request]] = [deque() for _ in self._policies]
         self._delayed: deque[Request] = deque()
+        # Behind every request, and outside their limits.
+        self._errands: deque[Errand] = deque()
         self._metrics = LocalMetrics()
         self._changed = threading.Condition()
         self._closed = False
@@ -153,15 +155,26 @@ class LocalQueue:
             waiting.append(request)
             self._changed.notify()
 
-    def take(self) -> Request | None:
-        """Wait for a request that somebody still waits for; None once the queue is closed and empty."""
+    def defer(self, errand: Errand) -> bool:
+        """Let `take` return this when no request waits; False once the queue is closed."""
+        with self._changed:
+            if self._closed:
+                return False
+            self._errands.append(errand)
+            self._changed.notify()
+        return True
+
+    def take(self) -> Request | Errand | None:
+        """Wait for a request that somebody still waits for, or an errand when there is none; None once the
+        queue is closed and empty.
+        """
         with self._changed:
             while True:
                 idle = not self.depth
-                while not self.depth and not self._closed:
+                while not (self.depth or self._errands or self._closed):
                     self._changed.wait()
                 if not self.depth:
-                    return None
+                    return self._errands.popleft() if self._errands else None
                 request = self._next()
                 if request is not None:
                     self._keep_pace(idle=idle)

@@ -1,6 +1,6 @@
 """The native half; see `kerve_wire` for the public one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, final
 
 import numpy as np
@@ -52,8 +52,16 @@ class Batch:
 class Queue:
     """Where the requests of one model version wait for its executors."""
 
-    def take(self) -> Batch | None:
-        """Wait for work without holding the GIL; None once the queue is closed and empty."""
+    def take(self) -> Batch | Callable[[], None] | None:
+        """Wait for work without holding the GIL: a batch, or what was deferred; None once the queue is closed
+        and empty.
+        """
+
+    def defer(self, errand: Callable[[], None]) -> bool:
+        """Let `take` return this when no request waits, outside the limits of requests.
+
+        False once the queue is closed, and the errand is not kept.
+        """
 
     def close(self) -> None:
         """Refuse new requests with UNAVAILABLE; what waits is still taken."""

@@ -12,8 +12,8 @@ use crate::grpc::status::{CODES, Code, Status};
 use crate::infer::Parameter;
 use crate::metrics::{BOUNDS, Counter, Histogram};
 use crate::python::arrays::{Given, Port, input};
-use crate::queue::Queue;
 use crate::queue::batch::Batch;
+use crate::queue::{Queue, Work};
 
 /// The queue of one model version.
 #[pyclass(frozen, name = "Queue", module = "kerve_wire._native")]
@@ -50,17 +50,26 @@ impl PyQueue {
 
 #[pymethods]
 impl PyQueue {
-    /// Wait for work without holding the GIL; None once the queue is closed and empty.
+    /// Wait for work without holding the GIL: a batch, or what was deferred; None once the queue is closed and empty.
     ///
     /// A batch that cannot be shown (Python is out of memory, say) is answered INTERNAL, and the next one is taken.
-    fn take(&self, py: Python<'_>) -> Option<PyBatch> {
-        while let Some(batch) = py.detach(|| self.queue.take()) {
-            match guarded(|| self.show(py, batch)) {
-                Ok(batch) => return Some(batch),
+    fn take(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        while let Some(work) = py.detach(|| self.queue.take()) {
+            let shown = match work {
+                Work::Batch(batch) => guarded(|| Ok(Py::new(py, self.show(py, batch)?)?.into_any())),
+                Work::Errand(errand) => errand.downcast().map(|errand| *errand).map_err(|_| answered()),
+            };
+            match shown {
+                Ok(work) => return Some(work),
                 Err(error) => error.write_unraisable(py, None),
             }
         }
         None
+    }
+
+    /// Let `take` return this when no request waits, outside the limits of requests; False once the queue is closed.
+    fn defer(&self, errand: Py<PyAny>) -> bool {
+        self.queue.defer(Box::new(errand)).is_ok()
     }
 
     /// Refuse new requests with UNAVAILABLE; what waits is still taken.

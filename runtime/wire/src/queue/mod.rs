@@ -16,6 +16,8 @@ mod sync {
     pub use std::sync::{Condvar, Mutex, MutexGuard};
 }
 
+use std::any::Any;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -33,6 +35,17 @@ use crate::signature::{Signature, Tensor, quote};
 
 /// Tensors of this many bytes are copied while they are in the cache.
 const WORTH_ALIGNING: usize = 64 << 10;
+
+/// What an executor is to do when no request waits: nothing that the queue knows of.
+pub type Errand = Box<dyn Any + Send>;
+
+/// What an executor takes.
+pub enum Work {
+    /// Requests to compute.
+    Batch(Batch),
+    /// What was put off until none waits.
+    Errand(Errand),
+}
 
 /// The queue of one model version.
 pub struct Queue {
@@ -53,6 +66,8 @@ pub struct Queue {
 
 struct State {
     waiting: Waiting,
+    /// Behind every request, and outside their limits.
+    errands: VecDeque<Errand>,
     closed: bool,
     batches: u64,
 }
@@ -67,7 +82,7 @@ impl Queue {
             order: Order::new(options.preserve_ordering),
             metrics: QueueMetrics::default(),
             pool: Arc::default(),
-            gate: Gate::new(State { waiting, closed: false, batches: 0 }),
+            gate: Gate::new(State { waiting, errands: VecDeque::new(), closed: false, batches: 0 }),
             pace: AtomicU64::new(0),
             signature,
             options,
@@ -101,6 +116,21 @@ impl Queue {
         false
     }
 
+    /// Adds what is to be done when no request waits; gives it back once the queue is closed.
+    pub fn defer(&self, errand: Errand) -> Result<(), Errand> {
+        let mut state = self.gate.enter();
+        if state.closed {
+            return Err(errand);
+        }
+        state.errands.push_back(errand);
+        let sleepers = state.has_sleepers();
+        drop(state);
+        if sleepers {
+            self.gate.wake_one();
+        }
+        Ok(())
+    }
+
     /// Wakes an executor that sleeps, if there is one.
     pub fn wake(&self) {
         self.gate.wake_one();
@@ -109,7 +139,7 @@ impl Queue {
     /// Waits for work; None once the queue is closed and empty.
     ///
     /// Requests whose time is over or whose client is gone are answered or dropped here, not returned.
-    pub fn take(self: &Arc<Self>) -> Option<Batch> {
+    pub fn take(self: &Arc<Self>) -> Option<Work> {
         let mut dropped = Vec::new();
         let mut state = self.gate.enter();
         let taken = loop {
@@ -124,6 +154,16 @@ impl Queue {
             let closed = state.closed;
             match state.waiting.next(&self.options, now, closed, &mut dropped) {
                 waiting::Next::Batch(parts) => break parts,
+                waiting::Next::Nothing if !state.errands.is_empty() => {
+                    let errand = state.errands.pop_front()?;
+                    let more = state.has_sleepers() && !state.errands.is_empty();
+                    drop(state);
+                    if more {
+                        self.gate.wake_one();
+                    }
+                    self.bury(&mut dropped);
+                    return Some(Work::Errand(errand));
+                }
                 waiting::Next::Nothing if closed => return None,
                 waiting::Next::Nothing => state = self.gate.sleep(state, None),
                 waiting::Next::Wait(until) => state = self.gate.sleep(state, Some(until - now)),
@@ -131,13 +171,13 @@ impl Queue {
         };
         let ordinal = state.batches;
         state.batches += 1;
-        let more = state.has_sleepers() && !state.waiting.is_empty();
+        let more = state.has_sleepers() && !(state.waiting.is_empty() && state.errands.is_empty());
         drop(state);
         if more {
             self.gate.wake_one();
         }
         self.bury(&mut dropped);
-        Some(Batch::new(self.clone(), taken, ordinal))
+        Some(Work::Batch(Batch::new(self.clone(), taken, ordinal)))
     }
 
     /// Refuses new requests with UNAVAILABLE; what waits is still taken.

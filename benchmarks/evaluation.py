@@ -1,0 +1,173 @@
+"""How fast `kerve evaluate` is: against the bare session on the same batches, and against model.evaluate().
+
+    python benchmarks/evaluation.py [--rounds 5] [--only digits,mobilenet,resnet50]
+
+All sides compute on the same CPUs, in turn, and the medians of the rounds are shown. TensorFlow evaluates in
+a process of its own; kerve's server is another, asked over loopback by a client in this one. CPU seconds are
+those of all processes of a side: they mean something where others share the machine, too.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import evaluation_models
+import numpy as np
+
+from kerve.runtime import Client
+from kerve.runtime.artifact import read_artifact
+from kerve.runtime.cpus import available_cpus
+from kerve.runtime.evaluation.client import messages
+from kerve.runtime.model import Model
+from kerve.runtime.session import Session
+
+HERE = Path(__file__).parent
+KERVE = str(Path(sys.executable).with_name("kerve"))
+CLOCK_TICKS = 100
+
+
+@dataclass(frozen=True)
+class Took:
+    """One round of one side."""
+
+    seconds: float
+    cpu: float
+    loss: float
+
+
+def cpu_of(process: int) -> float:
+    """CPU seconds that a process has used."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / CLOCK_TICKS
+
+
+@contextmanager
+def serving(repository: Path) -> Iterator[tuple[Client, int]]:
+    """A server of the compiled models, and its process."""
+    command = [KERVE, "serve", "--repository", str(repository), "--grpc-port", "0", "--http-port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        address = next(word.strip(",") for word in line.split() if ":" in word and word[-1].isdigit())
+        try:
+            with Client(address) as client:
+                yield client, process.pid
+        finally:
+            process.terminate()
+
+
+class Bare:
+    """The served session, called with the batches that a client sends."""
+
+    def __init__(self, folder: Path, rows: evaluation_models.Rows) -> None:
+        artifact = read_artifact(folder)
+        self._model = Model(artifact, Session(artifact.model_file, threads=available_cpus()))
+        self._batches = [
+            {spec.name: typed[spec.name][1] for spec in self._model.signature.inputs}
+            for typed in messages(self._model.signature, rows.x, rows.y, None)
+        ]
+
+    def run(self) -> Took:
+        begin, cpu = time.perf_counter(), time.process_time()
+        for batch in self._batches:
+            self._model.run(batch)
+        return Took(time.perf_counter() - begin, time.process_time() - cpu, float("nan"))
+
+
+def kerve(client: Client, server: int, name: str, rows: evaluation_models.Rows) -> Took:
+    begin, cpu, served = time.perf_counter(), time.process_time(), cpu_of(server)
+    loss = client.evaluate(name, rows.x, rows.y).results["loss"]
+    took = time.perf_counter() - begin
+    return Took(took, time.process_time() - cpu + cpu_of(server) - served, float(np.asarray(loss)))
+
+
+class TensorFlow:
+    """model.evaluate() in a process that has the model and the rows, and waits to be told."""
+
+    def __init__(self, name: str) -> None:
+        command = [sys.executable, str(HERE / "evaluation_models.py"), "evaluate", name]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.run()  # traces
+
+    def run(self) -> Took:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+        return Took(**json.loads(self._process.stdout.readline()))
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+def medians(sides: dict[str, Callable[[], Took]], rounds: int) -> dict[str, Took]:
+    """Run all sides in turn, after a round that does not count."""
+    found: dict[str, list[Took]] = {name: [] for name in sides}
+    for number in range(rounds + 1):
+        for name, run in sides.items():
+            took = run()
+            if number:
+                found[name].append(took)
+
+    return {
+        name: Took(
+            statistics.median(each.seconds for each in of),
+            statistics.median(each.cpu for each in of),
+            of[0].loss,
+        )
+        for name, of in found.items()
+    }
+
+
+def compare(name: str, repository: Path, client: Client, server: int, rounds: int) -> None:
+    rows = evaluation_models.rows(name)
+    bare, tensorflow = Bare(repository / name / "1", rows), TensorFlow(name)
+    sides: dict[str, Callable[[], Took]] = {
+        "bare session": bare.run,
+        "kerve evaluate": lambda: kerve(client, server, name, rows),
+        "model.evaluate()": tensorflow.run,
+    }
+    try:
+        found = medians(sides, rounds)
+    finally:
+        tensorflow.close()
+    print(f"\n{name}: {len(rows.y):,} rows")
+    ours = found["kerve evaluate"]
+    count = len(rows.y)
+    for side, took in found.items():
+        print(
+            f"  {side:18} {count / took.seconds:9.0f} rows/s   {took.cpu / count * 1e6:9.0f} us CPU/row"
+            f"   kerve is {took.seconds / ours.seconds:5.2f} x as fast, of the CPU {ours.cpu / took.cpu:5.2f}"
+        )
+    off = abs(ours.loss / found["model.evaluate()"].loss - 1)
+    print(f"  loss {ours.loss:.6f}, off by {off:.1e} of itself")
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--only", default=",".join(evaluation_models.MODELS))
+    chosen: Any = arguments.parse_args()
+    names = chosen.only.split(",")
+    with tempfile.TemporaryDirectory() as folder:
+        repository = Path(folder)
+        for name in names:
+            command = [sys.executable, str(HERE / "evaluation_models.py"), "compile", name, folder]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        with serving(repository) as (client, server):
+            for name in names:
+                compare(name, repository, client, server, chosen.rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,22 @@
+"""Tables as HTML, for pages and for notebooks; what is given as text is escaped."""
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+__all__ = ["captioned", "table"]
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table; the first column names the row."""
+    head = "".join(f"<th scope=col>{escape(cell)}</th>" for cell in columns)
+    body = "".join(
+        f"<tr><th scope=row>{escape(first)}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in rest)}</tr>"
+        for first, *rest in rows
+    )
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def captioned(title: str, *tables: str, note: str = "") -> str:
+    """Return tables under a title, as a notebook shows an object."""
+    said = f"<div>{escape(note)}</div>" if note else ""
+    return f"<div><b>{escape(title)}</b>{said}{''.join(tables)}</div>"

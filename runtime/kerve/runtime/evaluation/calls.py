@@ -1,0 +1,213 @@
+"""What a client asks of kerve.evaluation.v1.EvaluationService."""
+
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any, Self
+
+import grpc
+
+from kerve.evaluation.v1 import evaluation_pb2 as pb
+from kerve.runtime.channel import Channel
+from kerve.runtime.datatypes import Array
+from kerve.runtime.evaluation.client import (
+    Compared,
+    Data,
+    Difference,
+    Evaluated,
+    Progress,
+    Promotion,
+    Watch,
+    decode,
+    decode_difference,
+    decode_promotion,
+    messages,
+)
+from kerve.runtime.protocol.evaluation import decode_answers, encode_batch
+
+__all__ = ["EvaluationCalls"]
+
+
+#: What a model takes, labels, weights: as `evaluate` takes them.
+Rows = tuple[Any, Data | None, Data | None]
+
+
+class EvaluationCalls:
+    """The methods of `Client` that evaluate and promote."""
+
+    _channel: Channel
+
+    def evaluate(
+        self,
+        name: str,
+        x: Any,
+        y: Data | None = None,
+        sample_weight: Data | None = None,
+        *,
+        version: str = "",
+        metrics: Collection[str] = (),
+        batch_size: int = 0,
+        interval: float = 0.0,
+        progress: Progress | None = None,
+        watch: Watch | None = None,
+        timeout: float | None = None,
+    ) -> Evaluated:
+        """Return loss and metrics on labelled rows, as `model.evaluate(x, y, sample_weight)` does.
+
+        `x` is what the model takes: an array, or arrays by name (labels and `sample_weight` may be among
+        them); or a generator or dataset of batches `(x, y)` or `(x, y, sample_weight)`. `y` and
+        `sample_weight` are arrays, by output where there are several. `batch_size` matters as in Keras, for
+        losses that depend on it; 0 is its 32. `progress` is called with running results every `interval`
+        seconds, and with the final ones; `watch` with each batch and what the version made of it.
+        """
+        (result,) = self.evaluate_versions(
+            name,
+            x,
+            y,
+            sample_weight,
+            versions=[version],
+            metrics=metrics,
+            batch_size=batch_size,
+            interval=interval,
+            progress=progress,
+            watch=watch,
+            timeout=timeout,
+        )
+        return result
+
+    def evaluate_versions(
+        self,
+        name: str,
+        x: Any,
+        y: Data | None = None,
+        sample_weight: Data | None = None,
+        *,
+        versions: Sequence[str] = (),
+        metrics: Collection[str] = (),
+        batch_size: int = 0,
+        interval: float = 0.0,
+        progress: Progress | None = None,
+        watch: Watch | None = None,
+        timeout: float | None = None,
+    ) -> list[Evaluated]:
+        """Evaluate several versions on one stream of rows, in the order in which they are given."""
+        begin = pb.Begin(
+            model=name, versions=versions or [""], metrics=metrics, batch_size=batch_size, interval=interval
+        )
+        final: list[Evaluated] = []
+        for response in self._evaluate("Evaluate", begin, (x, y, sample_weight), watch, timeout):
+            final += [each for each in told([response.results], progress) if each.final]
+        return final
+
+    def compare(
+        self,
+        name: str,
+        x: Any,
+        y: Data | None = None,
+        sample_weight: Data | None = None,
+        *,
+        versions: Sequence[str],
+        metrics: Collection[str] = (),
+        batch_size: int = 0,
+        interval: float = 0.0,
+        progress: Progress | None = None,
+        watch: Watch | None = None,
+        timeout: float | None = None,
+    ) -> Compared:
+        """Evaluate two versions or more on one stream of rows, and tell each from the first.
+
+        Data and the other arguments are those of `evaluate`.
+        """
+        begin = pb.Begin(
+            model=name, versions=versions, metrics=metrics, batch_size=batch_size, interval=interval
+        )
+        final: list[Evaluated] = []
+        differences: list[Difference] = []
+        for response in self._evaluate("Compare", begin, (x, y, sample_weight), watch, timeout):
+            final = told(response.results, progress)
+            differences += map(decode_difference, response.differences)
+        return Compared(tuple(final), tuple(differences))
+
+    def promote(
+        self,
+        name: str,
+        version: str | int,
+        label: str,
+        requirements: Sequence[str] = (),
+        *,
+        timeout: float | None = None,
+    ) -> Promotion:
+        """Move a label to a version, if its last evaluation meets the requirements.
+
+        A requirement compares a metric with a number, or with a metric of the version that has a label now:
+        `accuracy >= 0.97`, `loss <= stable.loss * 1.01`.
+        """
+        request = pb.PromoteRequest(model=name, version=str(version), label=label, requirements=requirements)
+        channel = self._channel
+        return decode_promotion(channel.call(channel.evaluation["Promote"], request, timeout))
+
+    def _evaluate(
+        self, method: str, begin: pb.Begin, data: Rows, watch: Watch | None, timeout: float | None
+    ) -> Iterator[Any]:
+        """Send rows and yield the responses that hold results; what else comes is for `watch`."""
+        channel = self._channel
+        begin.outputs = watch is not None
+        sent: deque[tuple[int, dict[str, Array]]] = deque()
+        versions = len(begin.versions)
+
+        def requests() -> Iterator[pb.EvaluateRequest]:
+            yield pb.EvaluateRequest(begin=begin)
+            signature, first = channel.signature(begin.model, begin.versions[0], timeout), 0
+            for typed in messages(signature, *data):
+                if watch is not None and (rows := max(len(array) for _, array in typed.values())):
+                    sent.append((first, {name: array for name, (_, array) in typed.items()}))
+                    first += rows
+                yield pb.EvaluateRequest(batch=encode_batch(typed))
+
+        remembering = Remembering(requests())
+        stream = channel.evaluation[method](remembering, timeout=timeout, metadata=channel.metadata)
+        told_of = 0
+        try:
+            for response in stream:
+                if not response.HasField("answers"):
+                    yield response
+                    continue
+                first, batch = sent[0]
+                assert watch is not None
+                assert first == response.answers.first_row
+                watch(response.answers.version, first, batch, decode_answers(response.answers))
+                told_of += 1
+                if told_of % versions == 0:
+                    sent.popleft()
+        except grpc.RpcError as error:
+            if remembering.failure is not None:  # the data failed, and with it the stream
+                raise remembering.failure from error
+            raise channel.failure(error) from error
+
+
+def told(results: Iterable[pb.Results], progress: Progress | None) -> list[Evaluated]:
+    """Return results, when somebody has been told of them."""
+    decoded = [decode(each) for each in results]
+    for each in decoded:
+        if progress is not None:
+            progress(each)
+    return decoded
+
+
+class Remembering:
+    """An iterator that keeps what it failed with: gRPC says only that it did."""
+
+    def __init__(self, inner: Iterator[Any]) -> None:
+        self._inner = inner
+        self.failure: Exception | None = None
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            return next(self._inner)
+        except StopIteration:
+            raise
+        except Exception as error:
+            self.failure = error
+            raise

@@ -1,0 +1,89 @@
+"""A model's computations for an evaluation: in the model's own queue, when no request waits."""
+
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass
+
+import numpy as np
+
+from kerve.runtime.datatypes import Array
+from kerve.runtime.errors import Code, UnavailableError, error_for
+from kerve.runtime.model import Model
+
+__all__ = ["Evaluable", "Turn"]
+
+#: Outputs by name, and seconds.
+Computed = tuple[Mapping[str, Array], float]
+
+
+@dataclass(frozen=True)
+class Evaluable:
+    """A version that serves, and the way into its queue."""
+
+    model: Model
+    #: Puts work off until no request waits; False when nothing more is computed here.
+    defer: Callable[[Callable[[], None]], bool]
+    #: Rows that are computed at once at most: how long a request may have to wait for an evaluation.
+    most_rows: int
+
+
+class Turn:
+    """What a model makes of some rows, when it is their turn."""
+
+    def __init__(self, version: Evaluable, inputs: Mapping[str, Array], wanted: Collection[str]) -> None:
+        """Wait in line; UnavailableError when the version is on its way out."""
+        self._parts: list[Future[Computed]] = []
+        for part in parts(inputs, version.most_rows if version.model.signature.batched else 0):
+            self._parts.append(self._put(version, part, wanted))
+
+    def cancel(self) -> None:
+        """Nobody waits any more: what has not begun is not computed."""
+        for part in self._parts:
+            part.cancel()
+
+    def wait(self) -> Computed:
+        """Return what was wanted, and the seconds that it took; raises what the model raised, CANCELLED after
+        `cancel`.
+        """
+        try:
+            answers = [part.result() for part in self._parts]
+        except CancelledError as error:
+            raise error_for(Code.CANCELLED, "the client cancelled the evaluation") from error
+        if len(answers) == 1:
+            return answers[0]
+        arrays, seconds = zip(*answers, strict=True)
+        return {name: np.concatenate([each[name] for each in arrays]) for name in arrays[0]}, sum(seconds)
+
+    def _put(
+        self, version: Evaluable, inputs: Mapping[str, Array], wanted: Collection[str]
+    ) -> "Future[Computed]":
+        future: Future[Computed] = Future()
+
+        def compute() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            begin = time.perf_counter()
+            try:
+                answer = version.model.run(inputs, wanted)
+            except Exception as error:  # noqa: BLE001  raised again by who waits for the turn
+                future.set_exception(error)
+                return
+            future.set_result((answer, time.perf_counter() - begin))
+
+        if not version.defer(compute):
+            self.cancel()
+            raise UnavailableError(
+                f"version {version.model.artifact.path.name} is shutting down here; evaluate again later"
+            )
+        return future
+
+
+def parts(arrays: Mapping[str, Array], most: int) -> Iterator[Mapping[str, Array]]:
+    """Yield rows, at most so many at a time (0: all)."""
+    rows = max((len(array) for array in arrays.values()), default=0)
+    if not most or rows <= most:
+        yield arrays
+        return
+    for begin in range(0, rows, most):
+        yield {name: array[begin : begin + most] for name, array in arrays.items()}

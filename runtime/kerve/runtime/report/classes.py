@@ -1,0 +1,166 @@
+"""One class of several."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from kerve.runtime.datatypes import Array
+from kerve.runtime.report.curves import Calibration, ScoreCounts
+from kerve.runtime.report.plot import curves, figure, matrix, number, scrolled
+from kerve.runtime.report.worst import brief
+
+__all__ = ["Classes"]
+
+#: Classes of which a whole matrix is shown, and which have a curve each.
+MOST_SHOWN, MOST_CURVES = 40, 10
+CONFUSIONS = 20
+LEAST = 1e-7
+
+
+class Classes:
+    """Class numbers, or rows with one 1, against scores; what is no distribution is taken for logits."""
+
+    measure = "crossentropy"
+
+    def __init__(self, names: Sequence[str] = ()) -> None:
+        self._names = names
+        self._logits: bool | None = None
+        self._confusion = np.zeros((0, 0), np.int64)
+        self._counts = ScoreCounts(0)
+        self._calibration = Calibration()
+
+    def add(self, answers: Array, labels: Array) -> Array | None:
+        """Count a batch and return how wrong each row is; None where labels are no classes.
+
+        What is labelled with a number that is no class counts for nothing.
+        """
+        classes = answers.shape[-1] if answers.ndim > 1 else 0
+        truth = class_numbers(labels, answers.shape)
+        if classes < 2 or truth is None:
+            return None
+        if self._logits is None:
+            self._confusion = np.zeros((classes, classes), np.int64)
+            self._counts = ScoreCounts(classes)
+            self._logits = not is_distribution(answers)
+        flat, numbers = self._scores(answers).reshape(-1, classes), truth.reshape(-1)
+        counted = (numbers >= 0) & (numbers < classes)
+        given = np.ones(len(numbers))
+        given[counted] = flat[counted, numbers[counted]]
+        self._count(flat[counted], numbers[counted])
+        loss: Array = -np.log(given.clip(LEAST)).reshape(len(answers), -1).mean(axis=1)
+        return loss
+
+    def _scores(self, answers: Array) -> Array:
+        if self._logits:
+            return softmax(answers)
+        scores: Array = np.nan_to_num(answers).astype(np.float64).clip(0, 1)
+        return scores
+
+    def _name(self, number: int) -> str:
+        return self._names[number] if len(self._names) == len(self._confusion) else str(number)
+
+    def _count(self, scores: Array, numbers: Array) -> None:
+        classes = scores.shape[1]
+        chosen = scores.argmax(axis=1)
+        self._confusion += np.bincount(numbers * classes + chosen, minlength=classes**2).reshape(
+            classes, classes
+        )
+        self._counts.add(scores, numbers[:, None] == np.arange(classes))
+        self._calibration.add(scores.max(axis=1), (chosen == numbers).astype(np.float64))
+
+    def say(self, answer: Array) -> str:
+        """Return the class that was predicted, and its score, of a row with one class."""
+        if answer.ndim != 1:
+            return brief(answer.argmax(axis=-1))
+        scores, chosen = self._scores(answer), int(answer.argmax())
+        return f"{self._name(chosen)} ({number(scores[chosen])})"
+
+    def html(self) -> str:
+        """Return the figures."""
+        classes = len(self._confusion)
+        names = [self._name(each) for each in range(classes)]
+        if classes <= MOST_SHOWN:
+            parts = [
+                figure(
+                    "Confusion matrix",
+                    matrix(self._confusion, names),
+                    "labels down, predictions across; shaded by the share of the label",
+                )
+            ]
+        else:
+            parts = [
+                figure(
+                    "Most frequent confusions",
+                    scrolled(("label", "predicted", "count"), self._confused(names)),
+                )
+            ]
+        parts.append(
+            figure(
+                "By class", scrolled(("class", "labels", "precision", "recall", "AUC"), self._by_class(names))
+            )
+        )
+        shown = range(classes) if classes <= MOST_CURVES else ()
+        lines = [(names[each], self._counts.curve(each)) for each in shown]
+        lines = [(name, curve) for name, curve in lines if curve.defined] or [("all", self._counts.curve())]
+        note = "each class against the others" if shown else "all classes, each score as one decision"
+        roc = [(name, *curve.roc()) for name, curve in lines]
+        recall = [(name, *curve.precision_recall()) for name, curve in lines]
+        parts += [
+            figure("ROC", curves(roc, "false positive rate", "true positive rate", diagonal=True), note),
+            figure("Precision and recall", curves(recall, "recall", "precision"), note),
+            figure(
+                "Calibration",
+                curves(
+                    [("", *self._calibration.points())], "confidence", "share right", diagonal=True, dots=True
+                ),
+                f"expected calibration error {number(self._calibration.error())}",
+            ),
+        ]
+        return "".join(parts)
+
+    def _confused(self, names: Sequence[str]) -> list[tuple[str, ...]]:
+        wrong = self._confusion * (1 - np.eye(len(self._confusion), dtype=np.int64))
+        order = np.argsort(-wrong, axis=None, kind="stable")[:CONFUSIONS]
+        places = zip(*np.unravel_index(order, wrong.shape), strict=True)
+        return [
+            (names[row], names[column], f"{wrong[row, column]:,}")
+            for row, column in places
+            if wrong[row, column]
+        ]
+
+    def _by_class(self, names: Sequence[str]) -> list[tuple[str, ...]]:
+        right = np.diag(self._confusion)
+        labels, chosen = self._confusion.sum(axis=1), self._confusion.sum(axis=0)
+        rows: list[tuple[str, ...]] = []
+        for each in (
+            np.argsort(-labels, kind="stable")[:MOST_SHOWN] if len(names) > MOST_SHOWN else range(len(names))
+        ):
+            curve = self._counts.curve(int(each))
+            precision = number(right[each] / chosen[each]) if chosen[each] else ""
+            recall = number(right[each] / labels[each]) if labels[each] else ""
+            area = number(curve.area()) if curve.defined else ""
+            rows.append((names[each], f"{labels[each]:,}", precision, recall, area))
+        return rows
+
+
+def class_numbers(labels: Array, shape: tuple[int, ...]) -> Array | None:
+    """Return the class of each row or element; None where labels are something else."""
+    if labels.shape == shape and shape[-1] > 1:
+        ones = ((labels == 0) | (labels == 1)).all() and (labels.sum(axis=-1) == 1).all()
+        return labels.argmax(axis=-1) if ones else None
+    squeezed = labels[..., 0] if labels.shape[-1:] == (1,) and labels.ndim == len(shape) else labels
+    whole = squeezed.shape == shape[:-1] and bool((squeezed == np.floor(squeezed)).all())
+    return squeezed.astype(np.int64) if whole else None
+
+
+def is_distribution(scores: Array) -> bool:
+    """Return whether scores are from 0 to 1 and add up to 1."""
+    sums = scores.sum(axis=-1, dtype=np.float64)
+    return bool((scores >= 0).all() and np.allclose(sums, 1, atol=1e-2))
+
+
+def softmax(logits: Array) -> Array:
+    """Return the distribution that logits stand for."""
+    powers = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    result: Array = powers / powers.sum(axis=-1, keepdims=True)
+    return result
