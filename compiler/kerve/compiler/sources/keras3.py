@@ -17,6 +17,7 @@ import keras
 from kerve.compiler.errors import LoadError
 from kerve.compiler.sources import archives, failures, training
 from kerve.compiler.sources.base import KerasSource, ragged, record_of
+from kerve.compiler.sources.derived import derive_again
 from kerve.compiler.sources.detect import Kind, Recognised
 
 __all__ = ["from_file", "from_object"]
@@ -41,10 +42,12 @@ def from_file(found: Recognised, custom_objects: Mapping[str, Any], trust: bool)
         model = keras.saving.load_model(
             path, custom_objects=dict(custom_objects), compile=False, safe_mode=not trust
         )
-    if not isinstance(model, keras.Model):
-        raise LoadError(
-            f"{found.path} holds a {type(model).__name__}, not a model; put the layer into a keras.Sequential"
-        )
+        if not isinstance(model, keras.Model):
+            raise LoadError(
+                f"{found.path} holds a {type(model).__name__}, not a model; "
+                "put the layer into a keras.Sequential"
+            )
+        derive_again(model)
     _refuse_ragged(model)
     return KerasSource(
         record=record_of(found.kind.value, found.path, keras_version=found.keras_version),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from kerve.compiler.errors import VerificationError
 from kerve.compiler.progress import steps
 from kerve.compiler.verification.basis import Basis, bases_of
 from kerve.compiler.verification.compare import Check, Tolerance, compare
-from kerve.compiler.verification.data import SIZES, Dataset, seeded
+from kerve.compiler.verification.data import IDS, SIZES, Dataset, seeded
 from kerve.compiler.verification.distribution import compare_drawn
 from kerve.compiler.verification.runner import Reference, Runner
 
@@ -105,19 +106,20 @@ def recheck(
 
 
 def _answered(model: ir.Model, reference: Reference) -> list[Answered]:
-    """Find sizes of open dimensions that the source accepts."""
+    """Find sizes of open dimensions, and ids, that the source accepts."""
     open_dims = any(
         not isinstance(dim, int) and dim.value != "batch"
         for value in model.graph.inputs
         for dim in (value.shape or ())
     )
-    candidates = SIZES if open_dims else SIZES[:1]
-    for sizes in candidates:
+    integers = any(value.dtype is not None and value.dtype.is_integer() for value in model.graph.inputs)
+    candidates = list(itertools.product(SIZES if open_dims else SIZES[:1], IDS if integers else IDS[:1]))
+    for sizes, ids in candidates:
         try:
-            datasets = steps(seeded(model, sizes), 2, "seeded data sets, in the source")
+            datasets = steps(seeded(model, sizes, ids), 2, "seeded data sets, in the source")
             return [Answered(dataset, reference(dataset.inputs)) for dataset in datasets]
         except Exception as error:
-            if sizes is candidates[-1]:
+            if (sizes, ids) == candidates[-1]:
                 raise VerificationError(
                     f"the source model fails on random inputs, so nothing can be proven: "
                     f"{_first_line(error)}; give inputs that it accepts with --data FILE.npz"
