@@ -74,12 +74,12 @@ def test_data_is_written_as_the_reader_of_files_expects_it(given: Callable[[], A
 
 
 @pytest.mark.parametrize(("given", "problem"), [
-    pytest.param(lambda: _dataset().repeat(), r"data: .* no end; give value.take\(COUNT\)", id="endless"),
-    pytest.param(lambda: [[1, 2], [[1], [1, 2]]], "data: a list .* inhomogeneous", id="ragged rows"),
+    pytest.param(lambda: _dataset().repeat(), r"data is a .* no end; give value.take\(COUNT\)", id="endless"),
+    pytest.param(lambda: [[1, 2], [[1], [1, 2]]], "data is a list, .* inhomogeneous", id="ragged rows"),
     pytest.param(lambda: iter(()), "it is empty", id="empty"),
     pytest.param(lambda: (_X, [_Y, _Y]), "a dictionary, by the names of the outputs", id="lists of labels"),
-    pytest.param(lambda: 5, "data: a int that is not as model.fit takes it", id="a number"),
-    pytest.param(lambda: np.array([{}, None]), "it holds a dict; expected numbers or strings", id="objects"),
+    pytest.param(lambda: 5, "data is a int, but not as model.fit takes it", id="a number"),
+    pytest.param(lambda: np.array([{}, None]), "an array holds a dict; expected numbers or str", id="objects"),
 ])  # fmt: skip
 def test_what_model_fit_would_not_take_is_refused(given: Callable[[], Any], problem: str) -> None:
     with pytest.raises(LoadError, match=problem), with_files(VerifyOptions(), data=given()):
@@ -104,7 +104,7 @@ def test_a_model_is_calibrated_judged_and_verified_on_what_is_at_hand(tmp_path: 
     comparison.require_equal()
     assert {check["data"] for check in comparison.checks} == {"seeded", "user"}
     model.layers[-1].bias.assign([1.0, -1.0])
-    with pytest.raises(VerificationError, match="layer 'kind'"):
+    with pytest.raises(VerificationError, match="the first layer that differs is 'kind'"):
         verify_model(model, exact.path).require_equal()
 
 

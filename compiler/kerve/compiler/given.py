@@ -54,7 +54,7 @@ def _file(name: str, value: Any, folder: Path) -> Path:
         arrays = _arrays(value)
     except (ValueError, TypeError) as error:  # what NumPy says of rows that differ in length, and the like
         raise LoadError(
-            f"{name}: a {type(value).__name__} that is not as model.fit takes it: {error}"
+            f"{name} is a {type(value).__name__}, but not as model.fit takes it: {error}"
         ) from error
     np.savez(folder / f"{name}.npz", **arrays)  # type: ignore[arg-type]  # its stub takes them for a flag
     return folder / f"{name}.npz"
@@ -111,7 +111,7 @@ def _array(value: Any) -> NDArray[Any]:
     if array.dtype != object:
         return array
     items = array.reshape(-1).tolist()
-    if odd := next((item for item in items if not isinstance(item, str | bytes)), None):
-        raise TypeError(f"it holds a {type(odd).__name__}; expected numbers or strings")
+    if odd := [item for item in items if not isinstance(item, str | bytes)]:
+        raise TypeError(f"an array holds a {type(odd[0]).__name__}; expected numbers or strings")
     texts = [item.decode() if isinstance(item, bytes) else item for item in items]
     return np.array(texts, dtype=np.str_).reshape(array.shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,11 @@ from kerve.compiler.verification.distribution import compare_drawn
 from kerve.compiler.verification.runner import Reference, Runner
 
 __all__ = ["Answered", "Verified", "recheck", "verify"]
+
+#: What libraries say before they say what is wrong.
+_ANNOUNCEMENT = re.compile(
+    r"Graph execution error|Detected at node|<stack traces|File \"|Exception encountered when calling"
+)
 
 
 @dataclass(frozen=True)
@@ -122,7 +128,7 @@ def _answered(model: ir.Model, reference: Reference) -> list[Answered]:
             if (sizes, ids) == candidates[-1]:
                 raise VerificationError(
                     f"the source model fails on random inputs, so nothing can be proven: "
-                    f"{_first_line(error)}; give inputs that it accepts with --data FILE.npz"
+                    f"{_reason(error)}; give inputs that it accepts with --data FILE.npz"
                 ) from error
     raise AssertionError("candidates is never empty")
 
@@ -154,5 +160,7 @@ def _as_onnxruntime_gives(array: NDArray[Any]) -> NDArray[Any]:
     return np.array(texts, dtype=object).reshape(array.shape)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _reason(error: Exception) -> str:
+    """Return the first line of an error that does not merely announce one."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if not _ANNOUNCEMENT.match(line)), type(error).__name__)
