@@ -79,7 +79,7 @@ def test_data_is_written_as_the_reader_of_files_expects_it(given: Callable[[], A
     pytest.param(lambda: iter(()), "it is empty", id="empty"),
     pytest.param(lambda: (_X, [_Y, _Y]), "a dictionary, by the names of the outputs", id="lists of labels"),
     pytest.param(lambda: 5, "data is a int, but not as model.fit takes it", id="a number"),
-    pytest.param(lambda: np.array([{}, None]), "an array holds a dict; expected numbers or str", id="objects"),
+    pytest.param(lambda: np.array([{}]), "an array holds a dict; expected numbers or str", id="objects"),
 ])  # fmt: skip
 def test_what_model_fit_would_not_take_is_refused(given: Callable[[], Any], problem: str) -> None:
     with pytest.raises(LoadError, match=problem), with_files(VerifyOptions(), data=given()):
