@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,9 @@ from kerve.compiler.errors import CompileError, LoadError
 __all__ = ["explained", "one_line"]
 
 _LONGEST = 300
+
+#: What the system says when a file does not fit: sources are never written to, only unpacked.
+_NO_ROOM = frozenset({errno.EDQUOT, errno.EFBIG, errno.ENOSPC})
 
 _OWN_CODE = (
     "name the module that defines it with --import MODULE (custom_objects= in Python), "
@@ -55,6 +60,11 @@ def explained(path: Path) -> Iterator[None]:
     except CompileError:
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            raise LoadError(
+                f"cannot load {path}: the temporary folder {tempfile.gettempdir()} takes no more "
+                f"({error.strerror}); make room there, or name another one in TMPDIR"
+            ) from error
         text = str(error)
         remedy = next((remedy for pattern, remedy in _REMEDIES if pattern.search(text)), _OTHERWISE)
         raise LoadError(f"cannot load {path}: {one_line(error)}; {remedy}") from error
