@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import tensorflow as tf
+import tf_keras
 from keras import layers, ops
 
 from kerve.compiler import Artifact, CompileOptions, ConversionError, VerificationError, compile_model
@@ -179,3 +180,11 @@ def test_passes_explain_themselves_and_keep_their_graphs(tmp_path: Path) -> None
     assert len(dumped) > 10
     assert dumped[-1].endswith("NameCanonically.onnx")
     ort.InferenceSession(tmp_path / "graphs" / dumped[-1])
+
+
+def test_a_source_that_refuses_large_ids_is_asked_small_ones(tmp_path: Path) -> None:
+    inputs = tf_keras.Input((2,), dtype="int64", name="ids")
+    encoded = tf_keras.layers.CategoryEncoding(num_tokens=3, output_mode="multi_hot")(inputs)
+    artifact = compile_model(tf_keras.Model(inputs, encoded), repository=tmp_path, name="m")
+    (got,) = run(artifact, ids=np.array([[0, 2], [1, 1]])).values()
+    np.testing.assert_array_equal(got, [[1, 0, 1], [0, 1, 0]])

@@ -13,15 +13,19 @@ from kerve.compiler.errors import (
     LoadError,
     VerificationError,
 )
-from kerve.compiler.options import CompileOptions
+from kerve.compiler.options import CompileOptions, VerifyOptions
+from kerve.compiler.verify import Comparison, verify_model
 
 __all__ = [
     "AccuracyBudgetError",
     "Artifact",
+    "Comparison",
     "CompileError",
     "CompileOptions",
     "ConversionError",
     "LoadError",
     "VerificationError",
+    "VerifyOptions",
     "compile_model",
+    "verify_model",
 ]

@@ -9,8 +9,9 @@ from typing import Any
 from kerve.compiler import repository as repositories
 from kerve.compiler import worker
 from kerve.compiler.artifact import Artifact
+from kerve.compiler.given import with_files
 from kerve.compiler.options import CompileOptions
-from kerve.compiler.progress import Event, Listener
+from kerve.compiler.progress import Listener, ignore
 
 __all__ = ["compile_model"]
 
@@ -23,6 +24,8 @@ def compile_model(
     options: CompileOptions | None = None,
     custom_objects: Mapping[str, Any] | None = None,
     input_signature: Any = None,
+    data: Any = None,
+    calibration: Any = None,
     listener: Listener | None = None,
 ) -> Artifact:
     """Compile a Keras model, prove the result equal to it, and publish it as the next version of `name`.
@@ -30,7 +33,10 @@ def compile_model(
     `source` is the path of a model file or folder, or a model object. A file is opened in a child process
     with limits, because it may be hostile; a model object, and a file together with `custom_objects`,
     is compiled in this process. `input_signature`, a structure of `keras.InputSpec` or `tf.TensorSpec`, says
-    what a subclassed model takes that was never called. `listener` hears of each stage.
+    what a subclassed model takes that was never called. `data` and `calibration` take the place of the
+    files that `options` names: inputs as `model.fit` takes them (arrays, lists or dictionaries of arrays,
+    with labels in a tuple behind them, or a `tf.data.Dataset` of batches), or the path of a `.npz` file.
+    `listener` hears of each stage.
 
     Returns the artifact; `artifact.path` is `<repository>/<name>/<version>/`. Raises `LoadError`,
     `ConversionError` or `VerificationError` (all `CompileError`, which is also raised for a repository that
@@ -38,9 +44,13 @@ def compile_model(
     `ValueError` for a name that cannot be served.
     """
     repositories.check_name(name)
-    chosen = options if options is not None else CompileOptions()
-    hear = listener if listener is not None else _ignore
-    with repositories.writing(Path(repository)), repositories.staging(Path(repository), name) as folder:
+    plain = options if options is not None else CompileOptions()
+    hear = listener if listener is not None else ignore
+    with (
+        with_files(plain, data=data, calibration=calibration) as chosen,
+        repositories.writing(Path(repository)),
+        repositories.staging(Path(repository), name) as folder,
+    ):
         if isinstance(source, str | Path) and custom_objects is None:
             worker.run("compile", hear, source=Path(source), folder=folder, name=name, options=chosen)
         else:
@@ -48,7 +58,3 @@ def compile_model(
 
             build(source, folder, name, chosen, hear, custom_objects, input_signature)
         return Artifact(repositories.publish(folder, Path(repository) / name))
-
-
-def _ignore(_: Event) -> None:
-    pass

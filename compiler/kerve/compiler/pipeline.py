@@ -104,10 +104,17 @@ def build(
         progress.detail = f"{sum(file.stat().st_size for file in folder.iterdir()) / 1e6:.1f} MB"
 
 
-def check(source: Any, artifact: Path, options: VerifyOptions, listener: Listener) -> dict[str, Any]:
+def check(
+    source: Any,
+    artifact: Path,
+    options: VerifyOptions,
+    listener: Listener,
+    custom_objects: Mapping[str, Any] | None = None,
+    input_signature: Any = None,
+) -> dict[str, Any]:
     """Verify an artifact against a source: the checks, and the first layer that differs, as plain data."""
     with stage("load", listener) as progress:
-        origin = sources.load(source, options)
+        origin = sources.load(source, options, custom_objects, input_signature)
         progress.detail = origin.description
 
     path = artifact / packaging.MODEL_FILE

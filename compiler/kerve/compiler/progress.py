@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-__all__ = ["Event", "Listener", "stage", "steps"]
+__all__ = ["Event", "Listener", "ignore", "stage", "steps"]
 
 T = TypeVar("T")
 
@@ -32,6 +32,10 @@ class Event:
 
 #: Whoever wants to know. It is called in the order of events, in the compiling process or its parent.
 Listener = Callable[[Event], None]
+
+
+def ignore(_: Event) -> None:
+    """Listen to nothing."""
 
 
 class Stage:

@@ -21,6 +21,7 @@ _REFUSALS = frozenset(
         errno.EACCES,
         errno.EDQUOT,
         errno.EEXIST,
+        errno.EFBIG,
         errno.ENAMETOOLONG,
         errno.ENOSPC,
         errno.ENOTDIR,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,22 @@ __all__ = ["terminal"]
 
 @contextmanager
 def terminal() -> Iterator[Listener]:
-    """Show stages as they pass."""
+    """Show stages as they pass, and end on SIGTERM as on Ctrl-C: with nothing half-written left behind."""
+    before = {number: signal.signal(number, _end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        with _shown() as listener:
+            yield listener
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(number: int, _: object) -> None:
+    sys.exit(128 + number)  # what a shell says of a process that a signal ended
+
+
+@contextmanager
+def _shown() -> Iterator[Listener]:
     if sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb":
         with _live() as listener:
             yield listener

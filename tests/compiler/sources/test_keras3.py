@@ -148,8 +148,9 @@ def test_operations_between_layers_are_read(
 ) -> None:
     x = inputs = keras.Input((5,), name="x")
     y = keras.layers.Dense(5)(x)
-    outputs = keras.layers.Add()([x + y, keras.ops.maximum(x, y)[:, ::-1] * 2.0])
-    model = keras.Model(inputs, outputs)
+    z = keras.layers.Add()([x + y, keras.ops.maximum(x, y)[:, ::-1] * 2.0])[..., 1:]
+    z = keras.layers.Reshape((4, 1))(keras.ops.cast(z, "float32"))
+    model = keras.Model(inputs, keras.layers.Attention(use_scale=True)([z, z]))
     model.save(tmp_path / f"model.{suffix}")
     equal_to_original(sources.load(tmp_path / f"model.{suffix}"), _X)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,9 @@ from rich.table import Table
 
 from kerve.cli import options as cli
 from kerve.cli.tables import console
-from kerve.compiler import worker
-from kerve.compiler.errors import AccuracyBudgetError, VerificationError
 from kerve.compiler.options import VerifyOptions
 from kerve.compiler.terminal import terminal
+from kerve.compiler.verify import verify_model
 
 __all__ = ["command"]
 
@@ -36,28 +36,16 @@ def command(options: Options) -> None:
     in it, and ends with exit code 6 when it loses more than its budget on your data.
     """
     with terminal() as listener:
-        result = worker.run(
-            "verify",
-            listener,
-            source=options.source,
-            artifact=options.artifact,
-            options=VerifyOptions.of(options),
+        comparison = verify_model(
+            options.source, options.artifact, options=VerifyOptions.of(options), listener=listener
         )
-    console.print(_table(result["checks"]))
-    if result["losses"]:
-        console.print(_loss_table(result["losses"]))
-    failed = sum(not check["passed"] for check in result["checks"])
-    if failed:
-        where = f"; {result['divergence']}" if result["divergence"] else ""
-        raise VerificationError(
-            f"{failed} of {len(result['checks'])} comparisons are beyond tolerance{where}"
-        )
-    over = [loss["text"] for loss in result["losses"] if not loss["passed"]]
-    if over:
-        raise AccuracyBudgetError(f"the artifact loses more than its budget: {'; '.join(over)}")
+    console.print(_table(comparison.checks))
+    if comparison.losses:
+        console.print(_loss_table(comparison.losses))
+    comparison.require_equal()
 
 
-def _loss_table(losses: list[dict[str, Any]]) -> Table:
+def _loss_table(losses: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("what the precision costs")
     for column in ("rows", "drop", "allowed"):
@@ -68,7 +56,7 @@ def _loss_table(losses: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _table(checks: list[dict[str, Any]]) -> Table:
+def _table(checks: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
     for column in ("output", "data", "sizes"):
         table.add_column(column)

@@ -3,7 +3,8 @@
 tf2onnx writes whatever it does not know into the graph and returns as if all were well, so nothing it
 says is believed: every operator of its result is looked up in ONNX's own schemas. Operators of TensorFlow
 that it left behind are lowered by handlers (`ops/tensorflow.py`), here and in the bodies of loops. Complex
-numbers, which ONNX Runtime does not compute with, exist between such handlers only, as pairs.
+numbers, which ONNX Runtime does not compute with, exist between such handlers only, as pairs; so do tables,
+as TensorFlow's handles of them.
 """
 
 from __future__ import annotations
@@ -36,8 +37,12 @@ _CONVERTER_OPSET = 25  # the newest that onnxscript converts to; later ones take
 _MACHINE_LEARNING = "ai.onnx.ml"
 _KNOWN_DOMAINS = frozenset({"", _MACHINE_LEARNING})
 
-#: Operators that tf2onnx would convert but whose handlers do better: it knows complex numbers in part.
-_OURS = ("Angle", "Complex", "ComplexAbs", "Conj", "FFT", "IFFT", "IRFFT", "Imag", "RFFT", "Real")
+#: Operators that tf2onnx would convert but whose handlers do better: it knows complex numbers and tables in
+#: part, and hashes not at all.
+_OURS = (
+    "Angle", "Complex", "ComplexAbs", "Conj", "FFT", "IFFT", "IRFFT", "Imag", "LookupTableFindV2",
+    "LookupTableSizeV2", "RFFT", "Real", "StringToHashBucketFast",
+)  # fmt: skip
 
 _Values = dict[ir.Value, Any]
 
@@ -64,11 +69,9 @@ def trace(g: Lowering, call: Callable[..., Any], args: tuple[Any, ...], kwargs: 
     given: _Values = {}
     for formal in model.graph.inputs:
         if formal.name in captured:  # tf2onnx makes inputs of tensors that traced code has in sight
-            if not captured[formal.name].dtype.is_numpy_compatible:
-                raise UntraceableError(
-                    "it uses a resource of TensorFlow that is neither a variable nor a table"
-                )
-            given[formal] = g.constant(captured[formal.name].numpy(), "traced")
+            seen = captured[formal.name]
+            is_plain = seen.dtype.is_numpy_compatible  # else a table, which handlers read
+            given[formal] = g.constant(seen.numpy(), "traced") if is_plain else seen
         else:
             given[formal] = inputs[int(str(formal.name).partition(":")[0].removeprefix("x"))].value
     outputs = _adopt(g, model.graph, given)
@@ -223,7 +226,7 @@ def _adopt_node(g: Lowering, node: ir.Node, values: _Values) -> None:
     inputs = [None if value is None else _current(g, value, values) for value in node.inputs]
     known = _is_onnx(node)
     if known and not all(value is None or isinstance(value, ir.Value) for value in inputs):
-        raise UntraceableError(f"ONNX's {node.op_type} does not compute with complex numbers")
+        raise UntraceableError(f"ONNX's {node.op_type} computes neither with complex numbers nor with tables")
     for body in _bodies(node):
         body.name = node.op_type
         for index, formal in enumerate(body.inputs):

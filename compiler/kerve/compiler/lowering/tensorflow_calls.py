@@ -11,14 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import keras
-import numpy as np
 import tensorflow as tf
 from keras.src.utils.backend_utils import in_tf_graph
 from tensorflow.python.ops.resource_variable_ops import ResourceVariable
 
 from kerve.compiler.lowering import autograph, foreign, randomness, tensorflow_functions
-from kerve.compiler.lowering.layers.encoding import label
+from kerve.compiler.lowering.layers.encoding import look_up
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.symbol import symbols_in
 
@@ -118,15 +116,7 @@ def _lookup(g: Lowering, original: Callable[..., Any]) -> Callable[..., Any]:
     def lookup(table: Any, keys: Any, name: str | None = None) -> Any:
         if not symbols_in(keys):
             return original(table, keys, name=name)
-        known, values, default = (_plain(part.numpy()) for part in (*table.export(), table._default_value))
-        wide = keys.value if keys.dtype in ("string", "float32") else g.cast(keys.value, "int64")
-        found = label(g, wide, dict(zip(known, values, strict=True)), default)
-        return g.wrap(g.cast(found, table.value_dtype.name))
+        known, values, default = (part.numpy() for part in (*table.export(), table._default_value))
+        return g.wrap(look_up(g, keys.value, known, values, default))
 
     return lookup
-
-
-def _plain(array: Any) -> Any:
-    """Return what a tensor holds as strings and numbers of Python."""
-    listed = np.asarray(array).tolist()
-    return keras.tree.map_structure(lambda x: x.decode() if isinstance(x, bytes) else x, listed)

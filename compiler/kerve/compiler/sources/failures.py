@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,9 @@ from kerve.compiler.errors import CompileError, LoadError
 __all__ = ["explained", "one_line"]
 
 _LONGEST = 300
+
+#: What the system says when a file does not fit: sources are never written to, only unpacked.
+_NO_ROOM = frozenset({errno.EDQUOT, errno.EFBIG, errno.ENOSPC})
 
 _OWN_CODE = (
     "name the module that defines it with --import MODULE (custom_objects= in Python), "
@@ -33,6 +38,11 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
         "its Lambda was written by another Python; load and save it there again",
     ),
     (
+        re.compile(r"\(type TFOpLambda\)"),
+        "Keras 2 leaves out of such files what some functions of TensorFlow were called on: save it as a "
+        "SavedModel, or build the model in Python, load its weights and compile the object",
+    ),
+    (
         re.compile(
             r"expected \d+ variables|shape mismatch|(layer|weight) count|assigned value shape", re.IGNORECASE
         ),
@@ -50,6 +60,11 @@ def explained(path: Path) -> Iterator[None]:
     except CompileError:
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            raise LoadError(
+                f"cannot load {path}: the temporary folder {tempfile.gettempdir()} takes no more "
+                f"({error.strerror}); make room there, or name another one in TMPDIR"
+            ) from error
         text = str(error)
         remedy = next((remedy for pattern, remedy in _REMEDIES if pattern.search(text)), _OTHERWISE)
         raise LoadError(f"cannot load {path}: {one_line(error)}; {remedy}") from error

@@ -18,6 +18,7 @@ from kerve.compiler.errors import LoadError
 from kerve.compiler.sources import architecture, cleaning, consent, failures, keras2
 from kerve.compiler.sources.architecture import Architecture
 from kerve.compiler.sources.base import KerasSource, record_of
+from kerve.compiler.sources.derived import derive_again
 from kerve.compiler.sources.detect import Kind, Recognised
 from kerve.compiler.sources.keras2 import keras1
 from kerve.compiler.sources.options import LoadOptions
@@ -47,9 +48,11 @@ def from_parts(found: Recognised, own: Mapping[str, Any], options: LoadOptions) 
         if plan.is_keras_3:
             model = _keras_3(plan, own, options.trust)
             _load(model, found)
+            derive_again(model)
             return KerasSource(record=record, model=model, warnings=trusted)
         old = keras2.from_config(plan.config, own, plan.keras_version)
         _load(old, found)
+        derive_again(old)
         source = keras2.from_model(old, record)
     return KerasSource(
         record=record, model=source.model, original=source.original, warnings=[*trusted, *source.warnings]

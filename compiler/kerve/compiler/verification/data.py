@@ -18,11 +18,14 @@ from numpy.typing import NDArray
 from kerve.compiler.errors import LoadError
 from kerve.compiler.verification.domains import Domain, domain_of
 
-__all__ = ["SIZES", "Dataset", "from_file", "more_rows", "seeded"]
+__all__ = ["IDS", "SIZES", "Dataset", "from_file", "more_rows", "seeded"]
 
 #: Pairs of sizes tried for open dimensions other than the batch, until the source accepts one pair:
 #: sequences are happy with the first, convolution stacks need the later ones.
 SIZES: tuple[tuple[int, int], ...] = ((7, 12), (32, 45), (64, 96), (224, 256))
+
+#: Integers that the graph does not limit are below the first; where the source refuses those, the second.
+IDS: tuple[int, int] = (10, 2)
 
 _SEED = 20_260_101
 _WORDS = ("", "the", "quick", "brown fox", "Kerve!", "0", "naïve", "unknown word")
@@ -36,10 +39,14 @@ class Dataset:
     inputs: Mapping[str, NDArray[Any]]
     #: The size given to each open dimension.
     sizes: Mapping[str, int]
+    #: What seeded integers are below that the graph does not limit.
+    ids: int = IDS[0]
 
 
-def seeded(model: ir.Model, open_sizes: tuple[int, int]) -> Iterator[Dataset]:
+def seeded(model: ir.Model, open_sizes: tuple[int, int], ids: int = IDS[0]) -> Iterator[Dataset]:
     """Yield two data sets, which differ in the size of every open dimension.
+
+    Integers that the graph does not limit are below `ids`.
 
     No batch is as large as a fixed dimension of the model, so that one is never taken for the other: by the
     graph, or by the source (Keras adds a column to a square matrix as if it were a row). Values depend on
@@ -49,8 +56,8 @@ def seeded(model: ir.Model, open_sizes: tuple[int, int]) -> Iterator[Dataset]:
     batches = itertools.islice((size for size in itertools.count(2) if size not in fixed), 2)
     for batch, size in zip(batches, open_sizes, strict=True):
         sizes: dict[str, int] = {}
-        inputs = {str(value.name): _tensor(value, batch, size, sizes) for value in model.graph.inputs}
-        yield Dataset("seeded", inputs, sizes)
+        inputs = {str(value.name): _tensor(value, batch, size, sizes, ids) for value in model.graph.inputs}
+        yield Dataset("seeded", inputs, sizes, ids)
 
 
 def _fixed_sizes(model: ir.Model) -> set[int]:
@@ -65,12 +72,14 @@ def _fixed_sizes(model: ir.Model) -> set[int]:
 def more_rows(model: ir.Model, like: Dataset, rows: int) -> Dataset:
     """Return a seeded data set of `rows` rows whose other open dimensions are sized as in `like`."""
     sizes = {**like.sizes, "batch": rows} if "batch" in like.sizes else dict(like.sizes)
-    inputs = {str(value.name): _tensor(value, rows, rows, sizes) for value in model.graph.inputs}
-    return Dataset("seeded", inputs, sizes)
+    inputs = {str(value.name): _tensor(value, rows, rows, sizes, like.ids) for value in model.graph.inputs}
+    return Dataset("seeded", inputs, sizes, like.ids)
 
 
 def from_file(model: ir.Model, path: Path, prefix: str = "") -> Dataset:
     """Read the user's inputs from a `.npz` file, named as the model's inputs, or `x` when there is one.
+
+    Arrays that `numpy.savez` was given without names (`arr_0`, `arr_1`, ...) are the inputs in their order.
 
     Where the names in the file begin with a `prefix`, only such arrays are read. Raises `LoadError`, naming
     the array, when they do not fit the model.
@@ -87,6 +96,9 @@ def from_file(model: ir.Model, path: Path, prefix: str = "") -> Dataset:
     values = model.graph.inputs
     if len(values) == 1 and "x" in arrays:
         arrays.setdefault(str(values[0].name), arrays["x"])
+    for index, value in enumerate(values):
+        if f"arr_{index}" in arrays:
+            arrays.setdefault(str(value.name), arrays[f"arr_{index}"])
     missing = [str(value.name) for value in values if value.name not in arrays]
     if missing:
         raise LoadError(
@@ -123,7 +135,7 @@ def _fitting(path: Path, value: ir.Value, array: NDArray[Any], sizes: dict[str, 
     return array.astype(wanted)
 
 
-def _tensor(value: ir.Value, batch: int, size: int, sizes: dict[str, int]) -> NDArray[Any]:
+def _tensor(value: ir.Value, batch: int, size: int, sizes: dict[str, int], ids: int) -> NDArray[Any]:
     assert value.shape is not None
     assert value.dtype is not None
     shape = []
@@ -133,10 +145,13 @@ def _tensor(value: ir.Value, batch: int, size: int, sizes: dict[str, int]) -> ND
         else:
             shape.append(sizes.setdefault(str(dim.value), batch if dim.value == "batch" else size))
     rng = np.random.default_rng([_SEED, zlib.crc32(str(value.name).encode()), batch])
-    return _values(rng, value.dtype, shape, domain_of(value))
+    limit = 256 if value.dtype == ir.DataType.UINT8 and ids == IDS[0] else ids  # pixels
+    return _values(rng, value.dtype, shape, domain_of(value), limit)
 
 
-def _values(rng: np.random.Generator, dtype: ir.DataType, shape: list[int], domain: Domain) -> NDArray[Any]:
+def _values(
+    rng: np.random.Generator, dtype: ir.DataType, shape: list[int], domain: Domain, limit: int
+) -> NDArray[Any]:
     if dtype == ir.DataType.STRING:
         return np.asarray(rng.choice(np.array([*domain.words, *_WORDS], dtype=object), shape), dtype=object)
     if dtype == ir.DataType.BOOL:
@@ -144,7 +159,7 @@ def _values(rng: np.random.Generator, dtype: ir.DataType, shape: list[int], doma
     if domain.size is not None:
         return rng.integers(0, domain.size, shape).astype(dtype.numpy())
     if dtype.is_integer():
-        return rng.integers(0, 256 if dtype == ir.DataType.UINT8 else 10, shape).astype(dtype.numpy())
+        return rng.integers(0, limit, shape).astype(dtype.numpy())
     if dtype == ir.DataType.BFLOAT16:
         return rng.standard_normal(shape).astype(ml_dtypes.bfloat16)
     return rng.standard_normal(shape).astype(dtype.numpy())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +17,16 @@ from kerve.compiler.errors import VerificationError
 from kerve.compiler.progress import steps
 from kerve.compiler.verification.basis import Basis, bases_of
 from kerve.compiler.verification.compare import Check, Tolerance, compare
-from kerve.compiler.verification.data import SIZES, Dataset, seeded
+from kerve.compiler.verification.data import IDS, SIZES, Dataset, seeded
 from kerve.compiler.verification.distribution import compare_drawn
 from kerve.compiler.verification.runner import Reference, Runner
 
 __all__ = ["Answered", "Verified", "recheck", "verify"]
+
+#: What libraries say before they say what is wrong.
+_ANNOUNCEMENT = re.compile(
+    r"Graph execution error|Detected at node|<stack traces|File \"|Exception encountered when calling"
+)
 
 
 @dataclass(frozen=True)
@@ -105,22 +112,23 @@ def recheck(
 
 
 def _answered(model: ir.Model, reference: Reference) -> list[Answered]:
-    """Find sizes of open dimensions that the source accepts."""
+    """Find sizes of open dimensions, and ids, that the source accepts."""
     open_dims = any(
         not isinstance(dim, int) and dim.value != "batch"
         for value in model.graph.inputs
         for dim in (value.shape or ())
     )
-    candidates = SIZES if open_dims else SIZES[:1]
-    for sizes in candidates:
+    integers = any(value.dtype is not None and value.dtype.is_integer() for value in model.graph.inputs)
+    candidates = list(itertools.product(SIZES if open_dims else SIZES[:1], IDS if integers else IDS[:1]))
+    for sizes, ids in candidates:
         try:
-            datasets = steps(seeded(model, sizes), 2, "seeded data sets, in the source")
+            datasets = steps(seeded(model, sizes, ids), 2, "seeded data sets, in the source")
             return [Answered(dataset, reference(dataset.inputs)) for dataset in datasets]
         except Exception as error:
-            if sizes is candidates[-1]:
+            if (sizes, ids) == candidates[-1]:
                 raise VerificationError(
                     f"the source model fails on random inputs, so nothing can be proven: "
-                    f"{_first_line(error)}; give inputs that it accepts with --data FILE.npz"
+                    f"{_reason(error)}; give inputs that it accepts with --data FILE.npz"
                 ) from error
     raise AssertionError("candidates is never empty")
 
@@ -152,5 +160,7 @@ def _as_onnxruntime_gives(array: NDArray[Any]) -> NDArray[Any]:
     return np.array(texts, dtype=object).reshape(array.shape)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _reason(error: Exception) -> str:
+    """Return the first line of an error that does not merely announce one."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if not _ANNOUNCEMENT.match(line)), type(error).__name__)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import keras
 import numpy as np
 import onnx_ir as ir
 
@@ -14,7 +15,7 @@ from kerve.compiler.lowering.ops.operands import rank
 from kerve.compiler.lowering.symbol import static_shape
 from kerve.compiler.lowering.windows import transposed
 
-__all__ = ["encode", "label", "refuse_sparse"]
+__all__ = ["encode", "label", "look_up", "refuse_sparse"]
 
 
 def encode(
@@ -62,6 +63,22 @@ def label(g: Lowering, tokens: ir.Value, table: Mapping[Any, Any], default: Any)
     found.dtype = dtypes.to_onnx({"float": "float32"}.get(value, value))
     found.shape = tokens.shape
     return found
+
+
+def look_up(g: Lowering, keys: ir.Value, known: Any, values: Any, default: Any) -> ir.Value:
+    """Look keys up in a table of TensorFlow, given by arrays; what is not `known` has the `default`."""
+    kind = ir.DataType.STRING if values.dtype.kind in "OSU" else ir.DataType.from_numpy(values.dtype)
+    if not len(known):
+        return g.op.Expand(g.constant(default), g.op.Shape(keys))
+    wide = keys if keys.dtype in (ir.DataType.STRING, ir.DataType.FLOAT) else g.cast(keys, "int64")
+    table = dict(zip(_plain(known), _plain(values), strict=True))
+    return g.cast(label(g, wide, table, _plain(default)), kind)
+
+
+def _plain(array: Any) -> Any:
+    """Return what an array holds as strings and numbers of Python."""
+    listed = np.asarray(array).tolist()
+    return keras.tree.map_structure(lambda x: x.decode() if isinstance(x, bytes) else x, listed)
 
 
 def refuse_sparse(g: Lowering, layer: Any) -> None:

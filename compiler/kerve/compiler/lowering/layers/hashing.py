@@ -62,6 +62,8 @@ def hashed_crossing(g: Lowering, layer: Any, inputs: Sequence[ir.Value]) -> ir.V
 
 def bucket(g: Lowering, x: ir.Value, buckets: int, salt: Sequence[int] | None = None) -> ir.Value:
     """Return the bucket of each value (INT64): FarmHash, or SipHash where Keras is given a salt."""
+    if buckets == 1:
+        return g.op.Expand(g.constant(np.int64(0)), g.op.Shape(x))
     _require_bits(g)
     text = Text.of(g, _flat(g, x))
     hashed = farm_hash(text) if salt is None else sip_hash(text, salt)

@@ -1,6 +1,7 @@
 """Operators of TensorFlow that tf2onnx does not convert, written with operations of Keras.
 
-A handler takes the operator's attributes, then its inputs. Complex tensors are pairs of real ones.
+A handler takes the operator's attributes, then its inputs. Complex tensors are pairs of real ones, tables are
+TensorFlow's handles of them.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+import tensorflow as tf
 from keras import ops
 
 from kerve.compiler.lowering import randomness
 from kerve.compiler.lowering.foreign import UntraceableError
+from kerve.compiler.lowering.layers.encoding import look_up
+from kerve.compiler.lowering.layers.hashing import bucket
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.registry import Handler, Handlers
 
@@ -106,6 +110,22 @@ def _ifft(_: _Attributes, x: Any) -> Any:
     return real / length, -imaginary / length
 
 
+def _find(g: Lowering, _: _Attributes, table: Any, keys: ir.Value, default: ir.Value) -> Any:
+    missing = _known(default)
+    kinds = {"Tkeys": tf.as_dtype(_numpy(keys)), "Tvalues": tf.as_dtype(missing.dtype)}
+    known, values = tf.raw_ops.LookupTableExportV2(table_handle=table, **kinds)
+    return look_up(g, keys, known.numpy(), values.numpy(), missing)
+
+
+def _numpy(x: ir.Value) -> Any:
+    assert x.dtype is not None
+    return object if x.dtype == ir.DataType.STRING else x.dtype.numpy()
+
+
+def _size(g: Lowering, _: _Attributes, table: Any) -> Any:
+    return g.constant(tf.raw_ops.LookupTableSizeV2(table_handle=table).numpy())
+
+
 _HANDLERS: dict[str, Handler] = {
     "Angle": _of_keras(lambda _, x: ops.arctan2(x[1], x[0])),
     "BesselI0": _of_keras(lambda _, x: ops.i0(x)),
@@ -127,6 +147,8 @@ _HANDLERS: dict[str, Handler] = {
     "InTopKV2": _in_top_k,
     "Lgamma": _of_keras(_lgamma),
     "Log1p": _of_keras(lambda _, x: ops.log1p(x)),
+    "LookupTableFindV2": _find,
+    "LookupTableSizeV2": _size,
     "MatrixInverse": _of_keras(lambda _, x: ops.inv(x)),
     "MatrixSolve": _of_keras(lambda _, a, b: ops.solve(a, b)),
     "RFFT": _rfft,
@@ -135,6 +157,7 @@ _HANDLERS: dict[str, Handler] = {
     "StatelessRandomNormalV2": _random("normal"),
     "StatelessRandomUniformV2": _random("uniform"),
     "StatelessTruncatedNormalV2": _random("truncated_normal"),
+    "StringToHashBucketFast": lambda g, attributes, x: bucket(g, x, attributes["num_buckets"]),
     "Xdivy": _of_keras(_no_nan(ops.divide)),
     "Xlog1py": _of_keras(_no_nan(lambda x, y: x * ops.log1p(y))),
     "Xlogy": _of_keras(_no_nan(lambda x, y: x * ops.log(y))),

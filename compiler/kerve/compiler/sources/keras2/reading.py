@@ -10,6 +10,7 @@ import h5py
 import tf_keras
 
 from kerve.compiler.sources import archives, failures
+from kerve.compiler.sources.derived import derive_again
 from kerve.compiler.sources.detect import Kind, Recognised
 from kerve.compiler.sources.keras2 import bridges, keras1, legacy
 from kerve.compiler.sources.keras2.migrate import migrated
@@ -20,9 +21,9 @@ __all__ = ["from_config", "read"]
 def read(found: Recognised, own: Mapping[str, Any], trust: bool) -> tf_keras.Model:
     """Read a whole model, from HDF5 or an archive; raises `LoadError`."""
     with failures.explained(found.path), _known(own):
-        if found.kind is Kind.ARCHIVE:
-            return _from_archive(found, trust)
-        return _from_hdf5(found)
+        model = _from_archive(found, trust) if found.kind is Kind.ARCHIVE else _from_hdf5(found)
+        derive_again(model)
+        return model
 
 
 def from_config(config: Any, own: Mapping[str, Any], keras_version: str) -> tf_keras.Model:

@@ -1,0 +1,69 @@
+"""A compile that is ended, or that cannot write, leaves nothing behind and says so in one sentence."""
+
+from __future__ import annotations
+
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import pytest
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of one megabyte, as an archive and beside it as HDF5."""
+    path = tmp_path_factory.mktemp("model") / "model.keras"
+    model = keras.Sequential([keras.Input((64,), name="x"), keras.layers.Dense(4096, name="y")])
+    model.save(path)
+    model.save(path.with_suffix(".h5"))
+    return path
+
+
+def _compile(
+    model: Path, repository: Path, before: Callable[[], None] | None = None
+) -> subprocess.Popen[str]:
+    run = "from kerve.cli.main import main; main()"
+    arguments = ["compile", str(model), "--repository", str(repository), "--name", "m"]
+    return subprocess.Popen(
+        [sys.executable, "-c", run, *arguments], stderr=subprocess.PIPE, text=True, preexec_fn=before
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_compile_that_is_ended_leaves_nothing(number: signal.Signals, model: Path, tmp_path: Path) -> None:
+    repository = tmp_path / "models"
+    with _compile(model, repository) as process:
+        while not list(repository.glob("m/.compiling-*")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(number)
+        process.communicate()
+    assert process.returncode == 128 + number
+    assert not repository.exists()
+
+
+@pytest.mark.parametrize(("suffix", "code", "problem"), [
+    (".keras", 3, "the temporary folder .* takes no more .*TMPDIR"),  # where archives are unpacked
+    (".h5", 1, "cannot write to the repository .*; nothing was published"),
+])  # fmt: skip
+def test_a_file_system_that_takes_no_more_is_told_in_one_sentence(
+    suffix: str, code: int, problem: str, model: Path, tmp_path: Path
+) -> None:
+    limit = 1 << 19
+    repository = tmp_path / "models"
+    with _compile(
+        model.with_suffix(suffix),
+        repository,
+        lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    ) as process:
+        _, said = process.communicate()
+    assert process.returncode == code
+    assert re.match(f"error: .*{problem}", said.splitlines()[-1])
+    assert "Traceback" not in said
+    assert not repository.exists()
