@@ -33,8 +33,11 @@ _USUAL = {
 _SIDES = {"InceptionResNetV2": 75, "InceptionV3": 75, "Xception": 71}
 _SIDE = 32
 
+#: The largest take minutes, and more on a machine that is shared.
+_UNUSUAL = (pytest.mark.applications, pytest.mark.timeout(1800))
+
 _ARCHITECTURES = [
-    pytest.param(name, marks=() if name in _USUAL else pytest.mark.applications)
+    pytest.param(name, marks=() if name in _USUAL else _UNUSUAL)
     for name, item in sorted(vars(applications).items())
     if inspect.isfunction(item)
 ]

@@ -156,6 +156,25 @@ def test_a_convolution_layer_is_one_conv_between_transposes(
     assert operators(graph) == {"Transpose": 2, "Conv": 1, "Relu": 1}
 
 
+@pytest.mark.parametrize("opened", [False, True])
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda **options: layers.Conv1D(4, 3, **options), id="conv"),
+        pytest.param(lambda **options: layers.DepthwiseConv1D(3, **options), id="depthwise"),
+        pytest.param(lambda **options: layers.SeparableConv1D(4, 3, **options), id="separable"),
+        pytest.param(lambda **options: layers.Conv1DTranspose(4, 3, **options), id="transposed"),
+    ],
+)
+def test_a_bias_in_channels_first_goes_along_the_width_where_it_is_as_long(
+    equal_to_keras: Check, single: Single, make: Callable[..., keras.Layer], opened: bool
+) -> None:
+    """Keras's addition takes it for a bias in channels last there; a model was trained with what it does."""
+    model = single(make(padding="same", data_format="channels_first"), (4, None if opened else 4))
+    for width in (4, 6) if opened else (4,):
+        equal_to_keras(model, batch((4, width)))
+
+
 def test_a_separable_convolution_is_two_convs_with_nothing_between(
     equal_to_keras: Check, single: Single, operators: Count
 ) -> None:

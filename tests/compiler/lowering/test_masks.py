@@ -108,6 +108,26 @@ def test_any_mask_on_a_cell_without_operator_equals_keras(
     equal_to_keras(model, inputs(EXAMPLES, 1), traced=False)
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        pytest.param(lambda **options: layers.LSTM(4, **options), id="operator"),
+        pytest.param(lambda **options: layers.GRU(4, activation="gelu", **options), id="scan"),
+        pytest.param(lambda **options: layers.RNN([layers.LSTMCell(3)] * 2, **options), id="stacked"),
+    ],
+)
+@pytest.mark.parametrize("return_sequences", [False, True])
+def test_an_unrolled_backward_layer_zeroes_by_the_mask_as_it_came(
+    equal_to_keras: Check, layer: Callable[..., keras.Layer], return_sequences: bool
+) -> None:
+    unrolled = {"unroll": True, "return_sequences": return_sequences}
+    for each in (
+        layer(go_backwards=True, zero_output_for_mask=True, **unrolled),
+        layers.Bidirectional(layer(**unrolled)),
+    ):
+        equal_to_keras(masked(each, steps=EXAMPLES.shape[1]), inputs(EXAMPLES), traced=False)
+
+
 def test_stacked_cells_take_a_mask(equal_to_keras: Check) -> None:
     for options in ({}, {"return_sequences": True}, {"return_sequences": True, "go_backwards": True}):
         layer = layers.RNN([layers.LSTMCell(4), layers.GRUCell(3)], return_state=True, **options)

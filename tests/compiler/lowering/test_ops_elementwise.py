@@ -362,3 +362,23 @@ def test_gelu_is_written_out_where_the_opset_has_none(
 )
 def test_activations_in_other_precisions(check_op: CheckOp, name: str, dtype: str) -> None:
     check_op(keras.layers.Activation(name, dtype=dtype), _NUMBERS.astype(dtype), rtol=3e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(4, 1), (1, 4), (4, 1, 1), (1, 4, 1)])
+def test_a_vector_is_added_along_the_axis_that_keras_takes(check_op: CheckOp, shape: tuple[int, ...]) -> None:
+    """`ops.add` and `+` of tensors differ: the first takes a column of a square for a bias, along rows."""
+    vector = np.arange(4, dtype="float32").reshape(shape)
+    square = np.random.default_rng(3).normal(size=(3, 4, 4, 4)[: len(shape) + 1]).astype("float32")
+    check_op(lambda x: ops.add(x, vector), square)
+    check_op(lambda x: _Plus(vector)(x), square)
+
+
+class _Plus(keras.Layer):
+    """`+` of tensors, which inside a layer is TensorFlow's."""
+
+    def __init__(self, vector: Any) -> None:
+        super().__init__()
+        self.vector = vector
+
+    def call(self, x: Any) -> Any:
+        return x + self.vector

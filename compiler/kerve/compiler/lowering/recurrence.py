@@ -13,7 +13,7 @@ from keras.src import backend
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.symbol import static_shape, symbols_in
 
-__all__ = ["TimeLoop", "replacements"]
+__all__ = ["TimeLoop", "replacements", "unrolled_backwards"]
 
 
 def replacements(g: Lowering) -> Iterator[tuple[object, str, object]]:
@@ -105,12 +105,19 @@ def _loop(
     mask: Any = None,
     zero_output_for_mask: bool = False,
     return_all_outputs: bool = True,
+    unroll: bool = False,
     **_: Any,
 ) -> tuple[ir.Value, ir.Value, Any]:
     """Return the last output, all outputs and the final states.
 
     Where the mask drops a step, the states stay, and the output is zero or that of the step before.
     """
+    if mask is not None and zero_output_for_mask and unrolled_backwards(unroll, go_backwards):
+        options = {"go_backwards": go_backwards, "mask": mask, "return_all_outputs": return_all_outputs}
+        last, outputs, finals = _loop(g, step_function, inputs, initial_states, **options)
+        kept = g.to_value(mask)
+        last = _choose(g, g.op.Gather(kept, 0, axis=1), last, 0)
+        return last, _choose(g, kept, outputs, 0) if return_all_outputs else last, finals
     initial = [g.to_value(state) for state in keras.tree.flatten(initial_states)]
     sequences = [g.to_value(x) for x in keras.tree.flatten(inputs)]
     loop = TimeLoop(g, sequences if mask is None else [*sequences, g.to_value(mask)])
@@ -137,6 +144,15 @@ def _loop(
     )
     last = finals.pop() if holds else g.op.Gather(stacked[0], -1, axis=1)
     return last, stacked[0] if stacked else last, keras.tree.pack_sequence_as(initial_states, finals)
+
+
+def unrolled_backwards(unroll: bool, go_backwards: bool) -> bool:
+    """Whether Keras zeroes the outputs of dropped steps by a mask that it did not turn around.
+
+    Its unrolled loop reverses the steps and the mask by which they are held, but not the mask by which the
+    outputs, which are in the order of processing, are zeroed in the end.
+    """
+    return unroll and go_backwards
 
 
 def _choose(g: Lowering, kept: ir.Value, new: ir.Value, old: ir.Value | int) -> ir.Value:

@@ -21,7 +21,7 @@ from keras.src.ops import core
 from kerve.compiler.lowering import backend, randomness
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.ops import resampling
-from kerve.compiler.lowering.symbol import Symbol, is_symbol
+from kerve.compiler.lowering.symbol import Symbol, is_symbol, plus
 
 __all__ = ["BLOCKS", "call"]
 
@@ -272,7 +272,7 @@ def _batch_normalization(
     factor = ops.rsqrt(ops.add(variance, variance_epsilon))
     factor = factor if scale is None else ops.multiply(factor, scale)
     result = ops.multiply(ops.subtract(x, mean), factor)
-    return result if offset is None else ops.add(result, offset)
+    return result if offset is None else plus(result, offset)
 
 
 def _convolution(g: Lowering, input: Any, filters: Any, strides: Any, padding: Any, **rest: Any) -> Any:
@@ -383,7 +383,7 @@ BLOCKS: dict[str, _Function] = {
 
 _FUNCTIONS: dict[str, _Function] = {
     "abs": _unary(ops.abs),
-    "add": _binary(ops.add),
+    "add": _binary(plus),
     "argmax": _arg(ops.argmax),
     "argmin": _arg(ops.argmin),
     "argsort": lambda g, values, axis=-1, direction="ASCENDING", **_: (

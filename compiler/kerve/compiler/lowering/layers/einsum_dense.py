@@ -9,8 +9,10 @@ import numpy as np
 import onnx_ir as ir
 
 from kerve.compiler.lowering.lowering import Lowering
+from kerve.compiler.lowering.ops.addition import add_bias, broadcasts
 from kerve.compiler.lowering.ops.operands import rank, reshape
 from kerve.compiler.lowering.registry import Handlers
+from kerve.compiler.lowering.symbol import static_shape
 
 HANDLERS = Handlers()
 
@@ -35,6 +37,7 @@ def einsum_dense(g: Lowering, layer: keras.layers.EinsumDense, inputs: ir.Value)
         ),
     )
     inner = layer.bias is not None and len(layer.bias.shape) <= len(free)
+    inner = inner and broadcasts((*static_shape(inputs)[:outer], *free), layer.bias.shape)
     if inner:
         outputs = g.op.Add(
             outputs,
@@ -43,7 +46,7 @@ def einsum_dense(g: Lowering, layer: keras.layers.EinsumDense, inputs: ir.Value)
     if len(free) != 1:
         outputs = reshape(g, outputs, [*(g.dim(outputs, axis) for axis in range(outer)), *free])
     if layer.bias is not None and not inner:
-        outputs = g.op.Add(outputs, g.weight(layer.bias))
+        outputs = add_bias(g, outputs, layer.bias)
     return outputs if layer.activation is None else g.call(layer.activation, outputs)
 
 

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from kerve.compiler.lowering.layers.recurrent_cells import Cells, native_cells
 from kerve.compiler.lowering.layers.recurrent_masks import KeptSteps
 from kerve.compiler.lowering.lowering import Lowering
+from kerve.compiler.lowering.recurrence import unrolled_backwards
 from kerve.compiler.lowering.registry import Handlers
 
 __all__ = ["HANDLERS", "run", "time_first"]
@@ -94,14 +95,16 @@ def _sequences(g: Lowering, layer: keras.layers.RNN, outputs: ir.Value, kept: Ke
     if kept is None:
         outputs = g.op.Squeeze(outputs, [1])
         return g.op.Transpose(_reversed(g, outputs, 0) if layer.go_backwards else outputs, perm=[1, 0, 2])
-    if layer.zero_output_for_mask:
+    skewed = layer.zero_output_for_mask and unrolled_backwards(layer.unroll, layer.go_backwards)
+    if layer.zero_output_for_mask and not skewed:
         positions = kept.only
     elif layer.go_backwards:
         positions = kept.next
     else:
         positions = kept.latest
     rows = kept.unpack(outputs, _reversed(g, positions, 1) if layer.go_backwards else positions)
-    return g.op.Squeeze(rows, [2])
+    rows = g.op.Squeeze(rows, [2])
+    return g.op.Where(kept.column, rows, 0) if skewed else rows
 
 
 def _last(g: Lowering, layer: keras.layers.RNN, output: ir.Value, kept: KeptSteps | None) -> ir.Value:

@@ -39,6 +39,11 @@ class KeptSteps:
         """Whether any step is kept of each row: BOOL [batch, 1]."""
         return self._g.op.Unsqueeze(self._g.op.Greater(self.lengths, 0), [1])
 
+    @property
+    def column(self) -> ir.Value:
+        """Which steps are kept of each row: BOOL [batch, time, 1]."""
+        return self._g.op.Unsqueeze(self._mask, [2])
+
     def step(self, index: int) -> ir.Value:
         """Return whether one step of each row is kept: BOOL [batch, 1]."""
         return self._g.op.Gather(self._mask, [index], axis=1)

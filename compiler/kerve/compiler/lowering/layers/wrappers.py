@@ -31,7 +31,7 @@ def bidirectional(
 ) -> Any:
     """Run both directions in one operator where ONNX has one for both cells."""
     cells = _both(layer)
-    if cells is None or training:
+    if cells is None or training or (mask is not None and layer.backward_layer.unroll):
         return NotImplemented
     kept = None if mask is None else KeptSteps(g, keras.tree.flatten(mask)[0])
     states = [] if initial_state is None else keras.tree.flatten(initial_state)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kerve.compiler.lowering.ops import (
     activations,
+    addition,
     attention,
     control,
     convolution,
@@ -34,6 +35,7 @@ __all__ = ["HANDLERS"]
 HANDLERS = Handlers(
     [
         activations.HANDLERS,
+        addition.HANDLERS,
         attention.HANDLERS,
         control.HANDLERS,
         convolution.HANDLERS,

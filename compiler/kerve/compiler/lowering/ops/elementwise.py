@@ -49,7 +49,6 @@ _UNARY = {
 }
 
 _BINARY = {
-    "numpy.Add": "Add",
     "numpy.BitwiseAnd": "BitwiseAnd",
     "numpy.BitwiseOr": "BitwiseOr",
     "numpy.BitwiseXor": "BitwiseXor",
