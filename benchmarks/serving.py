@@ -1,6 +1,6 @@
 """How fast the wire serves, against what a Python server and a bare session can do on the same machine.
 
-    python benchmarks/serving.py [--rounds 5] [--seconds 2] [--only small,compute,overload,workers,crowd]
+    python benchmarks/serving.py [--rounds 5] [--seconds 2] [--only small,compute,overload,crowd,observed]
 
 Every comparison is made of short runs of both sides in turn, and shows their medians: the machine's moods
 hit both alike. The last part, `memory`, watches one server over a million requests. The load generator is
@@ -9,6 +9,8 @@ hit both alike. The last part, `memory`, watches one server over a million reque
 
 import argparse
 import json
+import re
+import shutil
 import signal
 import socket
 import statistics
@@ -266,6 +268,51 @@ def crowd(options: argparse.Namespace, folder: Path) -> None:
     print(f"memory: {each / 1024:.0f} KiB for each idle connection")
 
 
+@contextmanager
+def kerve(repository: Path, *options: str) -> Iterator[Running]:
+    """`kerve serve` on the wire, its log in a file."""
+    command = [str(Path(sys.executable).with_name("kerve")), "serve", "--repository", str(repository)]
+    ports = ("--grpc-port", "0", "--http-port", "0", "--transport", "wire")
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen([*command, *ports, *options], stdout=subprocess.PIPE, stderr=log)
+        try:
+            assert process.stdout is not None
+            address = re.search(r"\S+:\d+", process.stdout.readline().decode())
+            assert address, "the server did not start"
+            yield Running(address[0], process)
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def observed(options: argparse.Namespace, folder: Path) -> None:
+    """What it costs to log every request, or to be ready to trace one, against not to."""
+    version = folder / "repository" / "model" / "1"
+    version.mkdir(parents=True)
+    shutil.copy(serving_models.mlp(folder), version / "model.onnx")
+    (version.parent / "config.toml").write_text("max_batch_size = 64\n")
+    body = serving_models.request((1, 32), folder / "body")
+    kinds: Mapping[str, tuple[str, ...]] = {
+        "unobserved": (),
+        "traced when a caller is": ("--trace-ratio", "0"),
+        "an access line each": ("--access-log",),
+    }
+    with ExitStack() as stack:
+        servers = {
+            name: stack.enter_context(kerve(folder / "repository", *each)) for name, each in kinds.items()
+        }
+        for in_flight in (1, 64):
+            measure = {
+                name: lambda side=side, count=in_flight: load(side, body, count, options.seconds)
+                for name, side in servers.items()
+            }
+            rows = in_turn(options.rounds, measure)
+            show(f"observed, {in_flight} in flight", rows)
+            alone = rows["unobserved"]["per_second"]
+            for name in [*kinds][1:]:
+                print(f"{name}: {rows[name]['per_second'] / alone:.1%} of unobserved")
+
+
 def memory(options: argparse.Namespace, folder: Path) -> None:
     """A million requests, a tenth of them refused: what the process holds after each tenth."""
     model, body = serving_models.mlp(folder), serving_models.request((1, 32), folder / "body")
@@ -283,7 +330,7 @@ def memory(options: argparse.Namespace, folder: Path) -> None:
 
 
 PARTS: Mapping[str, Callable[[argparse.Namespace, Path], None]] = {
-    part.__name__: part for part in (small, compute, overload, workers, crowd, memory)
+    part.__name__: part for part in (small, compute, overload, workers, crowd, observed, memory)
 }
 
 

@@ -145,6 +145,6 @@ def test_help_comes_from_the_docstring_and_the_fields_and_ends_with_an_example()
     assert result.output.endswith("Example:\n    kerve try source.bin --mode fast\n")
 
 
-def test_the_command_is_named_after_its_module() -> None:
+def test_the_command_is_named_after_its_module_with_hyphens() -> None:
     assert isinstance(command, click.Command)
-    assert command.name == __name__.rpartition(".")[2]
+    assert command.name == "test-options"

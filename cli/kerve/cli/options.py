@@ -101,7 +101,7 @@ def command(*, example: str) -> Callable[[Callable[[T], None]], click.Command]:
 
         lines = "\n".join(f"  {line}" for line in example.splitlines())
         return click.Command(
-            name=function.__module__.rpartition(".")[2],
+            name=function.__module__.rpartition(".")[2].replace("_", "-"),
             help=inspect.getdoc(function),
             epilog=f"\b\nExample:\n{lines}",
             params=[*parameters(options_class), CONFIG],
