@@ -1,6 +1,7 @@
 """The page about an evaluation: what is shown depends on the task, and is what NumPy computes of all rows."""
 
 import re
+import warnings
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -178,3 +179,19 @@ def test_average_precision_is_that_of_the_ranking() -> None:
         chosen = scores >= threshold
         found += truth[chosen].mean() * (truth & (scores == threshold)).sum() / truth.sum()
     assert counts.curve(0).average_precision() == pytest.approx(found)
+
+
+@pytest.mark.parametrize("logits", [False, True])
+def test_predictions_that_are_no_numbers_are_among_the_worst(logits: bool, tmp_path: Path) -> None:
+    scores, labels = RANDOM.normal(size=(ROWS, 3)), RANDOM.integers(0, 3, ROWS)
+    outputs = {
+        "a": scores if logits else softmax(scores),
+        "b": (scores if logits else softmax(scores))[:, :1],
+    }
+    for output in outputs.values():
+        output[77] = np.nan
+        output[78] = np.inf
+    of = signature({"a": ("batch", 3), "b": ("batch", 1)})
+    with warnings.catch_warnings(action="error"):
+        text = page(tmp_path, of, np.zeros((ROWS, 3)), {"a": labels, "b": labels > 0}, outputs)
+    assert "<td>77</td>" in text

@@ -31,7 +31,8 @@ class Binary:
         flat = answers.reshape(-1).astype(np.float64)
         if self._logits is None:
             self._logits = bool(((flat < 0) | (flat > 1)).any())
-        scores = 1 / (1 + np.exp(-flat)) if self._logits else np.nan_to_num(flat).clip(0, 1)
+        # What is no number is no score; nor is exp(-x) one of which only the size is known.
+        scores = np.nan_to_num(1 / (1 + np.exp(-flat.clip(-700, 700))) if self._logits else flat).clip(0, 1)
         truth = labels.reshape(-1).astype(np.int64)
         self._counts.add(scores[:, None], truth[:, None])
         self._calibration.add(scores, truth.astype(np.float64))

@@ -51,10 +51,9 @@ class Classes:
         return loss
 
     def _scores(self, answers: Array) -> Array:
-        if self._logits:
-            return softmax(answers)
-        scores: Array = np.nan_to_num(answers).astype(np.float64).clip(0, 1)
-        return scores
+        scores: Array = softmax(answers) if self._logits else answers.astype(np.float64)
+        # What is no number is no score; the row is among the worst.
+        return np.nan_to_num(scores).clip(0, 1)
 
     def _name(self, number: int) -> str:
         return self._names[number] if len(self._names) == len(self._confusion) else str(number)

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Protocol
 
+import numpy as np
+
 from kerve.runtime.datatypes import Array
 from kerve.runtime.report.binary import Binary
 from kerve.runtime.report.classes import Classes
@@ -46,10 +48,11 @@ class Observed:
         """Take a batch whose first row has this position."""
         fitting = []
         for task, worst in self._tasks:
-            losses = task.add(answers, labels)
-            if losses is not None:
-                worst.add(first, losses, labels, answers, inputs)
-                fitting.append((task, worst))
+            with np.errstate(invalid="ignore", over="ignore"):  # a model may answer with what is no number
+                losses = task.add(answers, labels)
+                if losses is not None:
+                    worst.add(first, losses, labels, answers, inputs)
+                    fitting.append((task, worst))
         self._tasks = fitting
 
     def html(self) -> str:
