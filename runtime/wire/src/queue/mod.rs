@@ -36,6 +36,10 @@ use crate::signature::{Signature, Tensor, quote};
 /// Tensors of this many bytes are copied while they are in the cache.
 const WORTH_ALIGNING: usize = 64 << 10;
 
+/// An executor watches for work this long before it sleeps, where work has lately come as fast: to be woken
+/// takes about as long on a virtual machine, and costs the waker a system call in place of a store to memory.
+const WATCH: Duration = Duration::from_micros(250);
+
 /// What an executor is to do when no request waits: nothing that the queue knows of.
 pub type Errand = Box<dyn Any + Send>;
 
@@ -62,6 +66,10 @@ pub struct Queue {
     gate: Gate<State>,
     /// Nanoseconds that a row takes, smoothed: for how long to tell clients to stay away.
     pace: AtomicU64,
+    /// Nanoseconds that an executor without work waits for some, smoothed.
+    lull: AtomicU64,
+    /// Changes, inside the gate, whenever an executor that waits has something to see.
+    news: AtomicU64,
 }
 
 struct State {
@@ -84,6 +92,8 @@ impl Queue {
             pool: Arc::default(),
             gate: Gate::new(State { waiting, errands: VecDeque::new(), closed: false, batches: 0 }),
             pace: AtomicU64::new(0),
+            lull: AtomicU64::new(0),
+            news: AtomicU64::new(0),
             signature,
             options,
         }
@@ -109,6 +119,7 @@ impl Queue {
         let mut state = self.gate.enter();
         let Some(status) = self.refusal(&state, level, bytes) else {
             parts.into_iter().for_each(|part| state.waiting.push(part));
+            self.news.fetch_add(1, Ordering::Release);
             return state.has_sleepers();
         };
         drop(state);
@@ -123,6 +134,7 @@ impl Queue {
             return Err(errand);
         }
         state.errands.push_back(errand);
+        self.news.fetch_add(1, Ordering::Release);
         let sleepers = state.has_sleepers();
         drop(state);
         if sleepers {
@@ -141,6 +153,7 @@ impl Queue {
     /// Requests whose time is over or whose client is gone are answered or dropped here, not returned.
     pub fn take(self: &Arc<Self>) -> Option<Work> {
         let mut dropped = Vec::new();
+        let mut idle = None;
         let mut state = self.gate.enter();
         let taken = loop {
             let now = Instant::now();
@@ -165,6 +178,13 @@ impl Queue {
                     return Some(Work::Errand(errand));
                 }
                 waiting::Next::Nothing if closed => return None,
+                waiting::Next::Nothing if idle.is_none() => {
+                    idle = Some(now);
+                    let seen = self.news.load(Ordering::Acquire);
+                    drop(state);
+                    self.watch(now, seen);
+                    state = self.gate.enter();
+                }
                 waiting::Next::Nothing => state = self.gate.sleep(state, None),
                 waiting::Next::Wait(until) => state = self.gate.sleep(state, Some(until - now)),
             }
@@ -177,12 +197,19 @@ impl Queue {
             self.gate.wake_one();
         }
         self.bury(&mut dropped);
+        if let Some(since) = idle {
+            // A long rest says no more than a short one.
+            smooth(&self.lull, since.elapsed().min(4 * WATCH));
+        }
         Some(Work::Batch(Batch::new(self.clone(), taken, ordinal)))
     }
 
     /// Refuses new requests with UNAVAILABLE; what waits is still taken.
     pub fn close(&self) {
-        self.gate.enter().closed = true;
+        let mut state = self.gate.enter();
+        state.closed = true;
+        self.news.fetch_add(1, Ordering::Release);
+        drop(state);
         self.gate.wake_all();
     }
 
@@ -216,9 +243,18 @@ impl Queue {
 
     /// Remembers how long a batch took.
     pub(crate) fn keep_pace(&self, rows: usize, took: Duration) {
-        let row = took.as_nanos() as u64 / rows.max(1) as u64;
-        let pace = self.pace.load(Ordering::Relaxed);
-        self.pace.store(if pace == 0 { row } else { pace - pace / 8 + row / 8 }, Ordering::Relaxed);
+        smooth(&self.pace, took / rows.max(1) as u32);
+    }
+
+    /// Waits a little for news after those that were seen, where they have lately come fast.
+    fn watch(&self, since: Instant, seen: u64) {
+        if self.lull.load(Ordering::Relaxed) > WATCH.as_nanos() as u64 {
+            return;
+        }
+        while self.news.load(Ordering::Acquire) == seen && since.elapsed() < WATCH {
+            // Whoever has work for this core goes first: it may be the one who brings the news.
+            std::thread::yield_now();
+        }
     }
 
     fn bury(&self, dropped: &mut Vec<Pending>) {
@@ -266,4 +302,10 @@ impl Queue {
         let retry_after = Some(delay.clamp(Duration::from_millis(10), Duration::from_secs(5)));
         Status { retry_after, ..Status::new(self.options.code(Code::ResourceExhausted), message) }
     }
+}
+
+/// Lets a value count for an eighth of an average, or for all of one that is new.
+fn smooth(average: &AtomicU64, value: Duration) {
+    let (old, new) = (average.load(Ordering::Relaxed), value.as_nanos() as u64);
+    average.store(if old == 0 { new } else { old - old / 8 + new / 8 }, Ordering::Relaxed);
 }
