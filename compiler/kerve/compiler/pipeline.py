@@ -60,6 +60,7 @@ def build(
         reference = origin.reference(lowered)
         verified = _verify(model, path, reference, options.data)
         _require_equal(verified, path, origin, options.opset)
+        proven = verified
         progress.detail = f"{len(verified.checks)} comparisons, largest error {verified.worst:.2g}"
 
     reduced = None
@@ -95,6 +96,7 @@ def build(
             warnings=[
                 *origin.warnings,
                 *lowered.warnings,
+                *proven.remarks,
                 *(reduced.warnings if reduced else ()),
                 *evaluated.warnings,
             ],
@@ -145,6 +147,7 @@ def check(
             for loss, allowed in losses
         ],
         "divergence": "" if divergence is None else str(divergence),
+        "remarks": list(verified.remarks),
     }
 
 
@@ -196,7 +199,11 @@ def _require_equal(verified: Verified, path: Path, origin: Source, opset: int) -
     if verified.passed:
         return
     divergence = _divergence(verified, path, origin, opset)
-    clauses = [*failures(verified.checks), *([] if divergence is None else [str(divergence)])]
+    clauses = [
+        *failures(verified.checks),
+        *([] if divergence is None else [str(divergence)]),
+        *verified.remarks,
+    ]
     raise VerificationError("the compiled model differs from its source: " + "; ".join(clauses))
 
 

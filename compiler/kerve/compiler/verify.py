@@ -26,6 +26,8 @@ class Comparison:
     losses: Sequence[Mapping[str, Any]] = ()
     #: The first Keras layer that differs, in words; "" where none does.
     divergence: str = ""
+    #: What there is to say of how the comparison was made: outputs that rounding alone moves further than others.
+    remarks: Sequence[str] = ()
 
     def require_equal(self) -> None:
         """Raise `VerificationError`, or `AccuracyBudgetError` for a precision that loses too much."""

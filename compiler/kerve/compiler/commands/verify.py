@@ -42,6 +42,8 @@ def command(options: Options) -> None:
     console.print(_table(comparison.checks))
     if comparison.losses:
         console.print(_loss_table(comparison.losses))
+    for remark in comparison.remarks:
+        console.print(remark)
     comparison.require_equal()
 
 

@@ -19,6 +19,7 @@ from kerve.compiler.verification.basis import Basis, bases_of
 from kerve.compiler.verification.compare import Check, Tolerance, compare
 from kerve.compiler.verification.data import IDS, SIZES, Dataset, seeded
 from kerve.compiler.verification.distribution import compare_drawn
+from kerve.compiler.verification.rounding import LEEWAY, MOST, rounding
 from kerve.compiler.verification.runner import Reference, Runner
 
 __all__ = ["Answered", "Verified", "recheck", "verify"]
@@ -43,6 +44,8 @@ class Verified:
 
     checks: tuple[Check, ...]
     answered: tuple[Answered, ...]
+    #: What there is to say of how the comparison was made.
+    remarks: tuple[str, ...] = ()
 
     @property
     def inputs(self) -> Mapping[str, NDArray[Any]]:
@@ -81,7 +84,8 @@ def verify(model: ir.Model, path: Path, reference: Reference, user_data: Iterabl
 
     The inputs are seeded ones at two sizes of every open dimension, then the user's. Outputs that are drawn
     anew on each call are compared by their distribution, on the first inputs. Raises `VerificationError` when
-    either side cannot answer; a difference is for the caller to judge.
+    either side cannot answer; a difference is for the caller to judge. Answers that differ by more than their
+    type allows may do so by what rounding alone does to them; a remark tells of it.
     """
     answered = _answered(model, reference)
     users = list(user_data)
@@ -91,9 +95,12 @@ def verify(model: ir.Model, path: Path, reference: Reference, user_data: Iterabl
     ]
     runner, bases = Runner(path), bases_of(model)
     checks = [check for each in answered for check in _compare(runner, each, bases, {})]
+    remarks: list[str] = []
+    if wider := _widened(path, answered, checks, remarks):
+        checks = [check for each in answered for check in _compare(runner, each, bases, wider)]
     if drawn := [name for name, basis in bases.items() if basis.drawn]:
         checks += compare_drawn(runner, reference, answered[0].dataset, drawn)
-    return Verified(tuple(checks), tuple(answered))
+    return Verified(tuple(checks), tuple(answered), tuple(remarks))
 
 
 def recheck(
@@ -150,6 +157,27 @@ def _compare(
             sizes=known.dataset.sizes,
             output=name,
         )
+
+
+def _widened(
+    path: Path, answered: Iterable[Answered], checks: Iterable[Check], remarks: list[str]
+) -> dict[str, Tolerance]:
+    """Return the tolerances of outputs that differ, where rounding explains more than their type's do."""
+    differing = {each.output: each for each in checks if each.unequal and each.atol and not each.problem}
+    if not differing:
+        return {}
+    moved = rounding(path, [each.dataset.inputs for each in answered])
+    wider = {}
+    for name, check in differing.items():
+        movement = moved.get(name, 0.0)
+        said = f"output '{name}': rounding alone moves it by {movement:.1g} of its range"
+        if movement > MOST:
+            remarks.append(f"{said}, so that nothing can be proven on these inputs; try --data FILE.npz")
+        elif LEEWAY * movement > check.atol:
+            atol = float(f"{LEEWAY * movement:.0e}")
+            wider[name] = Tolerance(check.rtol, atol)
+            remarks.append(f"{said}; it was held to {atol:.1g}, not to {check.atol:.1g}")
+    return wider
 
 
 def _as_onnxruntime_gives(array: NDArray[Any]) -> NDArray[Any]:

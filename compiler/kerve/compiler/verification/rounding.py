@@ -1,0 +1,79 @@
+"""How much of a difference is rounding: how far a model's answers move when its weights do by their last bit.
+
+A deep network, or one whose outputs are small differences of large sums, computes fewer digits than its type
+has, in the source as much as in the compiled model. To perturb what is computed at random, in the last bit,
+and to look at what becomes of the result is Monte Carlo arithmetic (Parker, 1997); here the weights are
+perturbed, since each of them is a factor of what is rounded.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from kerve.compiler.verification.runner import Runner
+
+__all__ = ["LEEWAY", "MOST", "rounding"]
+
+#: What two ways to round may differ by, in movements of the answers.
+LEEWAY = 8.0
+
+#: Movements of the answers, in shares of their range, beyond which agreement would prove nothing.
+MOST = 1e-4
+
+_ROUNDS = 3
+
+#: Operators whose constants are factors and summands of what is computed, and never sizes or thresholds.
+_ARITHMETIC = frozenset(
+    {"Add", "Div", "Mul", "Sub", "Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul", "Gather", "PRelu"}
+    | {"Attention", "BatchNormalization", "LayerNormalization", "RMSNormalization", "GRU", "LSTM", "RNN"}
+)
+
+
+def rounding(path: Path, data: Iterable[Mapping[str, NDArray[Any]]]) -> dict[str, float]:
+    """Return how far each float output of an ONNX file moves at most, in shares of its range or of 1."""
+    runner, known = Runner(path), list(data)
+    answers = [runner(inputs) for inputs in known]
+    moved: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in range(_ROUNDS):
+            other = Runner(_perturbed(path, Path(folder) / str(seed), seed))
+            for inputs, before in zip(known, answers, strict=True):
+                for name, array in other(inputs).items():
+                    if array.dtype.kind == "f":
+                        moved[name] = max(moved.get(name, 0.0), _movement(before[name], array))
+    return moved
+
+
+def _perturbed(path: Path, folder: Path, seed: int) -> Path:
+    """Write the model with every weight moved by at most a unit in its last place."""
+    folder.mkdir()
+    model, rng = ir.load(path), np.random.default_rng(seed)
+    for value in model.graph.initializers.values():
+        if _is_weight(value):
+            array = value.const_value.numpy()  # type: ignore[union-attr]  # an initializer has a value
+            steps = rng.uniform(-1.0, 1.0, array.shape) * np.finfo(array.dtype).eps
+            value.const_value = ir.tensor((array * (1.0 + steps)).astype(array.dtype), name=value.name)
+    ir.save(model, folder / "model.onnx", external_data="weights")
+    return folder / "model.onnx"
+
+
+def _is_weight(value: ir.Value) -> bool:
+    floats = value.const_value is not None and value.const_value.dtype in (
+        ir.DataType.FLOAT,
+        ir.DataType.DOUBLE,
+    )
+    return floats and all(use.node.op_type in _ARITHMETIC for use in value.uses())
+
+
+def _movement(before: NDArray[Any], after: NDArray[Any]) -> float:
+    both = np.isfinite(before) & np.isfinite(after)
+    step = np.abs(np.subtract(after, before, dtype=np.float64, where=both, out=np.zeros(before.shape)))
+    size = np.abs(np.where(both, before, 0.0))
+    return float(step.max(initial=0.0) / max(1.0, float(size.max(initial=0.0))))
