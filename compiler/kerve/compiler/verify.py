@@ -26,7 +26,7 @@ class Comparison:
     losses: Sequence[Mapping[str, Any]] = ()
     #: The first Keras layer that differs, in words; "" where none does.
     divergence: str = ""
-    #: What there is to say of how the comparison was made: outputs that rounding alone moves further than others.
+    #: How the comparison was made, where that needs saying: of outputs that rounding alone moves far.
     remarks: Sequence[str] = ()
 
     def require_equal(self) -> None:
