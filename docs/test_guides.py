@@ -1,4 +1,4 @@
-"""The tutorial and the guides: each code block runs as it stands, in order, beside the files that it names.
+"""README, tutorial and guides: each code block runs as it stands, in order, beside the files that it names.
 
 A block that is marked with a tool (```sh go) runs where that is installed; one that installs what the tool
 needs (```sh go install) may fail for want of a registry, and the rest is skipped.
@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ import keras
 import pytest
 
 ROOT = Path(__file__).parents[1]
-GUIDES = [ROOT / "docs" / "tutorial.md", *sorted((ROOT / "docs" / "guides").glob("*.md"))]
+GUIDES = [ROOT / "README.md", ROOT / "docs" / "tutorial.md", *sorted((ROOT / "docs" / "guides").glob("*.md"))]
 FIXTURES = ROOT / "tests" / "compiler" / "fixtures"
 
 Shell = Callable[[str], "subprocess.CompletedProcess[str]"]
@@ -67,7 +68,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name, written in OLD.items():
         (tmp_path / "written" / written).rename(tmp_path / name)
     shutil.copy(FIXTURES / "own_layers.py", tmp_path)
-    (tmp_path / "proto").symlink_to(ROOT / "proto")
+    for name in ("examples", "proto"):
+        (tmp_path / name).symlink_to(ROOT / name)
     keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save(tmp_path / "model.keras")
     with contextlib.chdir(tmp_path):
         yield tmp_path
@@ -90,20 +92,21 @@ def shell(ports: dict[str, str]) -> Iterator[Shell]:
     addresses = {"KERVE_GRPC_PORT": ports["8001"], "KERVE_ADDRESS": f"127.0.0.1:{ports['8001']}"}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, **addresses, "KERVE_HTTP_PORT": ports["8000"], "PATH": path}
-    begun: list[subprocess.Popen[str]] = []
+    begun: list[subprocess.Popen[bytes]] = []
 
     def run(code: str) -> "subprocess.CompletedProcess[str]":
-        process = subprocess.Popen(
-            ["bash", "-ec", code],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        begun.append(process)
-        output, _ = process.communicate(timeout=600)
-        return subprocess.CompletedProcess(code, process.returncode, output)
+        with tempfile.TemporaryFile("w+") as output:  # a pipe would stay open for what runs in the background
+            process = subprocess.Popen(
+                ["bash", "-ec", code],
+                env=environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            begun.append(process)
+            ended = process.wait(timeout=600)
+            output.seek(0)
+            return subprocess.CompletedProcess(code, ended, output.read())
 
     yield run
     for process in begun:
