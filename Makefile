@@ -113,7 +113,7 @@ proto-check: | $(UV)
 	PYTHONPATH=docs $(UV) run --quiet --isolated --no-project --with-requirements requirements/proto.txt python proto/generate.py --check
 
 ## check: everything that continuous integration runs
-check: lint proto-check test
+check: lint proto-check docs test
 
 ## lock: choose new versions of the dependencies and write requirements/*.txt (UPGRADE= keeps those there are)
 UPGRADE := --upgrade
