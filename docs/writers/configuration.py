@@ -79,7 +79,7 @@ def _rows(config: Descriptor) -> Iterator[tuple[str, str]]:
     """Yield the fields of the configuration; of a message that is told by its fields, these."""
     told = {path.partition(".")[0] for path in EFFECTS if "." in path}
     for field in config.fields:
-        inner = field.message_type.fields if field.name in told else [field]
+        inner = field.message_type.fields if field.message_type and field.name in told else [field]
         for each in inner:
             path = _path(field, each)
             yield code(path), plain(EFFECTS.get(path, "no effect"))

@@ -125,7 +125,7 @@ class Contract:
 
     def _messages(self) -> Iterator[tuple[str, DescriptorProto, Position]]:
         """Yield name, descriptor and position of every message, those within others behind them."""
-        waiting = [
+        waiting: list[tuple[str, DescriptorProto, Position]] = [
             (f".{self.file.package}.{message.name}", message, (MESSAGES, number))
             for number, message in enumerate(self.file.message_type)
         ]
