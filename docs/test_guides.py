@@ -114,7 +114,8 @@ def shell(ports: dict[str, str]) -> Iterator[Shell]:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize(("guide", "tool"), cases())
+@pytest.mark.parametrize(("guide", "tool"), [*cases()])
+@pytest.mark.timeout(900)  # with the packages of another language, and models to train
 def test_the_code_of_a_guide_runs(
     guide: Path, tool: str, folder: Path, ports: dict[str, str], shell: Shell
 ) -> None:
