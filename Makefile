@@ -95,20 +95,25 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-## coverage-table: write docs/coverage.md, which layers and operations of Keras are converted, again
-coverage-table: setup
-	$(BIN)/python -m kerve.compiler.lowering.coverage docs/coverage.md
+## reference: write the pages of docs/ that tables in the code make
+reference: setup
+	PYTHONPATH=docs $(BIN)/python -m writers
 
-## proto: write the Python stubs of proto/ again
+## docs: build the documentation into build/docs; a warning or a link to nothing is an error
+docs: | $(UV)
+	$(UV) run --quiet --isolated --no-project --with-requirements requirements/docs.txt \
+		sphinx-build -W --keep-going -n -q docs build/docs
+
+## proto: write the Python stubs of proto/, and the pages of docs/ that describe it, again
 proto: | $(UV)
-	$(UV) run --quiet --isolated --no-project --with-requirements requirements/proto.txt python proto/generate.py
+	PYTHONPATH=docs $(UV) run --quiet --isolated --no-project --with-requirements requirements/proto.txt python proto/generate.py
 
-## proto-check: fail when the committed stubs are not what proto/ gives
+## proto-check: fail when the committed stubs and pages are not what proto/ gives
 proto-check: | $(UV)
-	$(UV) run --quiet --isolated --no-project --with-requirements requirements/proto.txt python proto/generate.py --check
+	PYTHONPATH=docs $(UV) run --quiet --isolated --no-project --with-requirements requirements/proto.txt python proto/generate.py --check
 
 ## check: everything that continuous integration runs
-check: lint proto-check test
+check: lint proto-check docs test
 
 ## lock: choose new versions of the dependencies and write requirements/*.txt (UPGRADE= keeps those there are)
 UPGRADE := --upgrade
@@ -119,6 +124,7 @@ lock: | $(UV)
 		--group test --group demo --overrides requirements/overrides.txt -o requirements/dev.txt
 	$(LOCK) pyproject.toml --extra serve --extra otel --extra data --group build --group test -o requirements/serve.txt
 	$(LOCK) --group proto -o requirements/proto.txt
+	$(LOCK) --group docs -o requirements/docs.txt
 
 ## wheel: build kerve's wheel (and the wire's, where cargo is) into dist/
 wheel: setup
@@ -131,4 +137,4 @@ endif
 clean:
 	rm -rf $(VENV) .venv-serve .venv-uv build dist demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo examples test test-applications test-serve lint format coverage-table proto proto-check check lock wheel clean
+.PHONY: help setup demo examples test test-applications test-serve lint format reference docs proto proto-check check lock wheel clean

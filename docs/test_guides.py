@@ -1,4 +1,8 @@
-"""The guides: each code block runs as it stands, in order, beside the files that it names."""
+"""README, tutorial and guides: each code block runs as it stands, in order, beside the files that it names.
+
+A block that is marked with a tool (```sh go) runs where that is installed; one that installs what the tool
+needs (```sh go install) may fail for want of a registry, and the rest is skipped.
+"""
 
 import contextlib
 import os
@@ -8,17 +12,42 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import keras
 import pytest
 
 ROOT = Path(__file__).parents[1]
-GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
+GUIDES = [ROOT / "README.md", ROOT / "docs" / "tutorial.md", *sorted((ROOT / "docs" / "guides").glob("*.md"))]
 FIXTURES = ROOT / "tests" / "compiler" / "fixtures"
 
-Shell = Callable[[str], None]
+Shell = Callable[[str], "subprocess.CompletedProcess[str]"]
+
+
+class Block(NamedTuple):
+    """The code in a fence, and what stands behind the fence."""
+
+    language: str
+    tool: str
+    installs: str
+    code: str
+
+    @classmethod
+    def all_of(cls, guide: Path) -> "list[Block]":
+        fences = r"^```(sh|python)(?: (\w+))?(?: (install))?\n(.*?)^```"
+        return [cls(*found) for found in re.findall(fences, guide.read_text("utf-8"), re.M | re.S)]
+
+
+def cases() -> Iterator[Any]:
+    """Yield each guide, once for each tool that some of its blocks need."""
+    for guide in GUIDES:
+        tools = dict.fromkeys(block.tool for block in Block.all_of(guide) if block.tool)
+        for tool in tools or [""]:
+            yield pytest.param(guide, tool, id=f"{guide.stem} {tool}".strip())
+
 
 #: What a reader of a guide has already: a file of the guide by the file of TensorFlow 2.4 that stands for it.
 OLD = {
@@ -39,6 +68,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name, written in OLD.items():
         (tmp_path / "written" / written).rename(tmp_path / name)
     shutil.copy(FIXTURES / "own_layers.py", tmp_path)
+    for name in ("examples", "proto"):
+        (tmp_path / name).symlink_to(ROOT / name)
     keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save(tmp_path / "model.keras")
     with contextlib.chdir(tmp_path):
         yield tmp_path
@@ -61,20 +92,21 @@ def shell(ports: dict[str, str]) -> Iterator[Shell]:
     addresses = {"KERVE_GRPC_PORT": ports["8001"], "KERVE_ADDRESS": f"127.0.0.1:{ports['8001']}"}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, **addresses, "KERVE_HTTP_PORT": ports["8000"], "PATH": path}
-    begun: list[subprocess.Popen[str]] = []
+    begun: list[subprocess.Popen[bytes]] = []
 
-    def run(code: str) -> None:
-        process = subprocess.Popen(
-            ["bash", "-ec", code],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        begun.append(process)
-        output, _ = process.communicate(timeout=600)
-        assert process.returncode == 0, f"{code}{output}"
+    def run(code: str) -> "subprocess.CompletedProcess[str]":
+        with tempfile.TemporaryFile("w+") as output:  # a pipe would stay open for what runs in the background
+            process = subprocess.Popen(
+                ["bash", "-ec", code],
+                env=environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            begun.append(process)
+            ended = process.wait(timeout=600)
+            output.seek(0)
+            return subprocess.CompletedProcess(code, ended, output.read())
 
     yield run
     for process in begun:
@@ -82,14 +114,22 @@ def shell(ports: dict[str, str]) -> Iterator[Shell]:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("guide", GUIDES, ids=lambda guide: guide.stem)
-def test_the_code_of_a_guide_runs(guide: Path, folder: Path, ports: dict[str, str], shell: Shell) -> None:
-    blocks = re.findall(r"^```(sh|python)\n(.*?)^```", guide.read_text("utf-8"), re.M | re.S)
+@pytest.mark.parametrize(("guide", "tool"), [*cases()])
+@pytest.mark.timeout(900)  # with the packages of another language, and models to train
+def test_the_code_of_a_guide_runs(
+    guide: Path, tool: str, folder: Path, ports: dict[str, str], shell: Shell
+) -> None:
+    if tool and shutil.which(tool) is None:
+        pytest.skip(f"{tool} is not installed")
+    blocks = [block for block in Block.all_of(guide) if block.tool in ("", tool)]
     assert blocks
-    for language, code in blocks:
+    for language, _, installs, code in blocks:
         for default, free in ports.items():
             code = code.replace(f":{default}", f":{free}")
         if language == "python":
             exec(compile(code, str(guide), "exec"), {})
-        else:
-            shell(code)
+            continue
+        done = shell(code)
+        if installs and done.returncode:
+            pytest.skip(f"what a client for {tool} needs cannot be installed: {done.stdout[-300:]}")
+        assert done.returncode == 0, f"{code}{done.stdout}"

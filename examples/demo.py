@@ -1,4 +1,4 @@
-"""The whole journey on real data: train, compile, serve, predict, compare.
+"""The whole journey on real data: train, compile, serve, predict, evaluate, compare.
 
     python examples/demo.py [FOLDER]
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from workflow import kerve, serving, start
+from workflow import compare, evaluate, kerve, serving, start
 
 from kerve.runtime import Client
 
@@ -62,8 +62,8 @@ def main(folder: Path) -> None:
     for name, file in (("digits", "digits.keras"), ("digits-h5", "digits.h5")):
         kerve("compile", folder / file, "--repository", models, "--name", name)
 
-    test = np.load(folder / "test.npz")
-    images, labels, wanted = test["image"], test["label"], test["keras"]
+    test, keras = np.load(folder / "test.npz"), dict(np.load(folder / "keras.npz"))
+    images, labels, wanted = test["image"], test["y"], keras.pop("probabilities")
     title = f"digits: {len(images)} images held back from training"
     table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)  # 80 columns are enough for it
     for column in ("answers by", "accuracy", "max diff", "relative", "artifact", "latency"):
@@ -90,6 +90,7 @@ def main(folder: Path) -> None:
                     f"{size / 1e3:.0f} kB",
                     f"{latency(predict, images[:1]):.2f} ms",
                 )
+            compare(f"{model} evaluate", keras=keras, served=evaluate(model, folder / "test.npz", address))
     Console().print(table)
     worst = max(relatives, key=lambda each: (each != each, each))  # NaN is the worst
     if not worst <= TOLERANCE:

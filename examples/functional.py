@@ -7,7 +7,7 @@ import data
 import keras
 import numpy as np
 from keras import layers
-from workflow import compare, serving, start
+from workflow import compare, compare_evaluation, serving, start
 
 from kerve.compiler import compile_model
 from kerve.runtime import Client
@@ -43,20 +43,22 @@ def main(folder: Path) -> None:
     rng = np.random.default_rng(0)
     x_train, x_test, y_train, y_test = data.digits()
     x, y = pairs(x_train, y_train, 2000, rng)
-    test, _ = pairs(x_test, y_test, 100, rng)
+    x_held, y_held = pairs(x_test, y_test, 100, rng)
 
     model = network()
     losses = {"greater": "binary_crossentropy", "total": "mse"}
     model.compile("adam", losses, loss_weights={"greater": 1.0, "total": 0.1})
     model.fit(x, y, epochs=5, batch_size=32, verbose=0)
 
-    compile_model(model, repository=folder, name="pairs")
-    with serving(folder) as address, Client(address) as client:
+    models = folder / "models"
+    compile_model(model, repository=models, name="pairs")
+    with serving(models) as address, Client(address) as client:
         signature = client.metadata("pairs").signature
         print("  inputs:", *(spec.name for spec in signature.inputs))
         print("  outputs:", *(spec.name for spec in signature.outputs))
-        answers = client.predict("pairs", test)
-    compare("pairs", keras=model.predict(test, verbose=0), served=answers)
+        answers = client.predict("pairs", x_held)
+        compare_evaluation("pairs", model, x_held, y_held, folder=folder, address=address)
+    compare("pairs", keras=model.predict(x_held, verbose=0), served=answers)
 
 
 if __name__ == "__main__":

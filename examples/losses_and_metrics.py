@@ -4,8 +4,7 @@ from pathlib import Path
 
 import data
 import keras
-import numpy as np
-from workflow import compare, serving, start
+from workflow import compare, compare_evaluation, serving, start
 
 from kerve.compiler import compile_model
 from kerve.runtime import Client
@@ -44,29 +43,14 @@ def classification() -> tuple[keras.Model, data.Split]:
 def main(folder: Path) -> None:
     keras.utils.set_random_seed(0)
     trained = {"diabetes": regression(), "digits": classification()}
+    models = folder / "models"
     for name, (model, _) in trained.items():
-        compile_model(model, repository=folder, name=name)
+        compile_model(model, repository=models, name=name)
 
-    with serving(folder) as address, Client(address) as client:
-        answers = {name: client.predict(name, split.x_test) for name, (_, split) in trained.items()}
-
-    for name, (model, split) in trained.items():
-        compare(name, keras=model.predict(split.x_test, verbose=0), served=answers[name])
-
-    (diabetes, patients), (digits, images) = trained["diabetes"], trained["digits"]
-    errors = answers["diabetes"][:, 0] - patients.y_test
-    compare(
-        "diabetes",
-        keras=diabetes.evaluate(patients.x_test, patients.y_test, verbose=0, return_dict=True),
-        served={"loss": np.mean(errors**2), "mae": np.mean(np.abs(errors))},
-    )
-    likelihood = (answers["digits"] * images.y_test).sum(-1)
-    right = answers["digits"].argmax(-1) == images.y_test.argmax(-1)
-    compare(
-        "digits",
-        keras=digits.evaluate(images.x_test, images.y_test, verbose=0, return_dict=True),
-        served={"loss": -np.log(likelihood).mean(), "categorical_accuracy": right.mean()},
-    )
+    with serving(models) as address, Client(address) as client:
+        for name, (model, (_, x, _, y)) in trained.items():
+            compare(name, keras=model.predict(x, verbose=0), served=client.predict(name, x))
+            compare_evaluation(name, model, x, y, folder=folder, address=address)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Sequential model; layers configured by activation, initializer and regularizer."""
+"""Sequential model; layers configured by activation, initializer and regularizer, whose loss counts."""
 
 from pathlib import Path
 
 import data
 import keras
-from workflow import compare, serving, start
+from workflow import compare, compare_evaluation, serving, start
 
 from kerve.compiler import compile_model
 from kerve.runtime import Client
@@ -26,11 +26,17 @@ def main(folder: Path) -> None:
     model.fit(x_train, y_train, epochs=20, batch_size=32, validation_data=(x_test, y_test), verbose=0)
     print(f"trained; accuracy {model.evaluate(x_test, y_test, verbose=0)[1]:.1%}")
 
-    compile_model(model, repository=folder, name="iris")
-    with serving(folder) as address, Client(address) as client:
+    models = folder / "models"
+    compile_model(model, repository=models, name="iris")
+    with serving(models) as address, Client(address) as client:
         compare(
             "iris", keras={"species": model.predict(x_test, verbose=0)}, served=client.infer("iris", x_test)
         )
+        compare_evaluation("iris", model, x_test, y_test, folder=folder, address=address)
+    penalty = float(sum(model.losses))
+    print(f"  {penalty:.4f} of the loss is regularisation")
+    if not penalty:
+        raise SystemExit("the regularizers add nothing, so that nothing is shown of them")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
     python examples/train_digits.py FOLDER
 
-writes digits.keras, digits.h5 and test.npz (the images held back from training, with Keras's own answers).
+writes digits.keras, digits.h5, test.npz (the images held back from training, and their labels) and keras.npz
+(Keras's own answers for them, and its loss and accuracy).
 """
 
 import sys
@@ -39,8 +40,9 @@ def main(folder: Path) -> None:
 
     model.save(folder / "digits.keras")
     model.save(folder / "digits.h5")
-    answers = model.predict(x_test, verbose=0)
-    np.savez(folder / "test.npz", image=x_test, label=y_test, keras=answers)
+    np.savez(folder / "test.npz", image=x_test, y=y_test)
+    numbers = model.evaluate(x_test, y_test, verbose=0, return_dict=True)
+    np.savez(folder / "keras.npz", probabilities=model.predict(x_test, verbose=0), **numbers)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What every example does beside its own subject: run `kerve`, serve a repository, compare with Keras."""
 
+import json
 import os
 import re
 import shutil
@@ -37,18 +38,21 @@ def start(main: Callable[[Path], None]) -> None:
 
 def kerve(*words: str | Path, exit_code: int = 0) -> None:
     """Run the command that a person would type; another exit code than expected ends the example."""
-    command = [KERVE, *map(str, words)]
-    print("$ kerve", *command[1:], flush=True)
-    done = subprocess.run(command, check=False)
+    done = subprocess.run(shown(*words), check=False)
     if done.returncode != exit_code:
         raise SystemExit(f"kerve {words[0]} ended with exit code {done.returncode}, expected {exit_code}")
+
+
+def shown(*words: str | Path) -> list[str]:
+    """Return a command of kerve's, once it is printed as a person would type it."""
+    print("$ kerve", *words, flush=True)
+    return [KERVE, *map(str, words)]
 
 
 @contextmanager
 def serving(repository: Path, *flags: str) -> Iterator[str]:
     """Run `kerve serve` as a process; yields its gRPC address once it says that it is ready."""
-    command = [KERVE, "serve", "--repository", str(repository), *flags]
-    print("$ kerve", *command[1:], flush=True)
+    command = shown("serve", "--repository", repository, *flags)
     ports = {"KERVE_GRPC_PORT": "0", "KERVE_HTTP_PORT": "0"}  # a free one, and none
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **ports})
     try:
@@ -64,6 +68,23 @@ def serving(repository: Path, *flags: str) -> Iterator[str]:
         server.send_signal(signal.SIGTERM)
         if server.wait(timeout=60) != 0:
             raise SystemExit(f"kerve serve ended with exit code {server.returncode}")
+
+
+def evaluate(name: str, data: Path, address: str) -> Arrays:
+    """Return what `kerve evaluate` computes of a file of labelled rows, by Keras's names."""
+    command = shown("evaluate", name, "--data", data, "--address", address, "--json")
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE)
+    if done.returncode != 0:
+        raise SystemExit(f"kerve evaluate ended with exit code {done.returncode}, expected 0")
+    return named(json.loads(done.stdout)["results"])
+
+
+def compare_evaluation(name: str, model: Any, x: Any, y: Any, *, folder: Path, address: str) -> None:
+    """Write rows to a file, and compare `kerve evaluate` of it with `model.evaluate()`; see `compare`."""
+    data = folder / f"{name}.npz"
+    np.savez(data, **named(x, "x"), **named(y, "y"))  # type: ignore[arg-type]  # its stub takes them for a flag
+    expected = model.evaluate(x, y, verbose=0, return_dict=True)
+    compare(f"{name} evaluate", keras=expected, served=evaluate(name, data, address))
 
 
 def compare(
@@ -91,10 +112,10 @@ def compare(
             raise SystemExit(f"{what} {name}: the served answers differ from Keras's")
 
 
-def named(answer: Mapping[str, ArrayLike] | ArrayLike) -> Arrays:
-    """Return outputs by name; an array alone is called "answers"."""
-    outputs = answer if isinstance(answer, Mapping) else {"answers": answer}
-    return {name: np.asarray(array) for name, array in outputs.items()}
+def named(arrays: Mapping[str, ArrayLike] | ArrayLike, alone: str = "answers") -> Arrays:
+    """Return arrays by name; `alone` is the name of one that has none."""
+    by_name = arrays if isinstance(arrays, Mapping) else {alone: arrays}
+    return {name: np.asarray(array) for name, array in by_name.items()}
 
 
 def written_by(writer: str, folder: Path) -> Path:

@@ -1,4 +1,6 @@
-"""Write the Python stubs of every contract under proto/, or with --check say whether they are up to date.
+"""Write what is made of every contract under proto/, or with --check say whether it is up to date.
+
+Python stubs, and the pages of docs/reference that describe the contracts.
 
 `make proto` runs this with the pinned tools of requirements/proto.txt. Two things differ from plain protoc:
 
@@ -17,8 +19,10 @@ from pathlib import Path, PurePosixPath
 
 from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest, CodeGeneratorResponse
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+from writers.contracts import pages
 
 ROOT = Path(__file__).resolve().parent
+DOCS = ROOT.parent / "docs"
 WELL_KNOWN = "google/protobuf/"
 
 STUB = '''\
@@ -38,21 +42,21 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, __name__, globals())
 
 
 def main() -> int:
-    """Return the exit code: 1 when --check finds a stub that differs."""
-    parser = argparse.ArgumentParser(description="Write the Python stubs of the contracts under proto/.")
+    """Return the exit code: 1 when --check finds a file that differs."""
+    parser = argparse.ArgumentParser(description="Write stubs and pages of the contracts under proto/.")
     parser.add_argument(
-        "--check", action="store_true", help="write nothing; exit with 1 when a stub is stale"
+        "--check", action="store_true", help="write nothing; exit with 1 when a file is stale"
     )
     check = parser.parse_args().check
 
     wanted = dict(generate())
-    present = {path.relative_to(ROOT).as_posix(): path.read_text() for path in ROOT.rglob("*_pb2.py*")}
-    stale = sorted(name for name in wanted.keys() | present.keys() if wanted.get(name) != present.get(name))
-    if not check:
-        for name in stale:
-            write(ROOT / name, wanted.get(name))
-    for name in stale:
-        print(f"{'stale' if check else 'wrote'}: proto/{name}")  # noqa: T201  a script's output
+    there = (*ROOT.rglob("*_pb2.py*"), *(path for path in wanted if path.exists()))
+    present = {path: path.read_text() for path in there}
+    stale = sorted(path for path in wanted.keys() | present.keys() if wanted.get(path) != present.get(path))
+    for path in stale:
+        if not check:
+            write(path, wanted.get(path))
+        print(f"{'stale' if check else 'wrote'}: {path.relative_to(ROOT.parent)}")  # noqa: T201  a script's output
     return 1 if check and stale else 0
 
 
@@ -65,13 +69,14 @@ def write(path: Path, text: str | None) -> None:
     path.write_text(text)
 
 
-def generate() -> Iterator[tuple[str, str]]:
-    """Yield the path, relative to proto/, and the text of every stub."""
+def generate() -> Iterator[tuple[Path, str]]:
+    """Yield the path and the text of every stub and page."""
     sources = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.proto"))
     descriptors = {file.name: file for file in compile_descriptors(sources).file}
     for source in sources:
-        yield stub_path(source), stub(descriptors[source])
-    yield from type_stubs(descriptors, sources)
+        yield ROOT / stub_path(source), stub(descriptors[source])
+    yield from ((ROOT / name, text) for name, text in type_stubs(descriptors, sources))
+    yield from ((DOCS / name, text) for name, text in pages(descriptors.values()))
 
 
 def compile_descriptors(sources: list[str]) -> FileDescriptorSet:

@@ -9,5 +9,5 @@ from kerve.compiler.lowering import coverage
 _PAGE = Path(__file__).parents[3] / "docs" / "coverage.md"
 
 
-def test_the_page_is_what_make_coverage_table_writes() -> None:
-    assert _PAGE.read_text(encoding="utf-8") == coverage.table(), "run `make coverage-table`"
+def test_the_page_is_what_make_reference_writes() -> None:
+    assert _PAGE.read_text(encoding="utf-8") == coverage.table(), "run `make reference`"

@@ -1,16 +1,11 @@
-"""Which layers and operations of Keras are converted, and how: the table of `docs/coverage.md`.
-
-`python -m kerve.compiler.lowering.coverage FILE` writes it for the installed Keras.
-"""
+"""Which layers and operations of Keras are converted, and how: the table of `docs/coverage.md`."""
 
 from __future__ import annotations
 
 import inspect
 import re
-import sys
 from collections import defaultdict
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -28,7 +23,7 @@ _REPLAYED = "replayed"
 _HEADER = """# What is converted
 
 Every public layer of `keras.layers` and every public function of `keras.ops` of Keras {version}, in inference
-mode. `make coverage-table` writes this page; a test compares it.
+mode. `make reference` writes this page; a test compares it.
 
 - **handler**: ONNX nodes are written directly for it.
 - **replayed**: its own `call` runs on symbols, down to operations that have handlers.
@@ -89,7 +84,3 @@ def _how(name: str) -> str:
     if reason:
         return f"refused: {reason}"
     return _REPLAYED if HANDLERS.named(name) is None else _HANDLED
-
-
-if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(table(), encoding="utf-8")

@@ -19,7 +19,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.protobuf import json_format, text_format
 
@@ -32,8 +32,19 @@ PBTXT = "config.pbtxt"
 TOML = "config.toml"
 CONFIG_FILES = (PBTXT, TOML)
 
-# Kerve's own keys of config.toml, with what stands for a value of the right kind.
-OWN_KEYS: Mapping[str, type] = {"batch_buckets": list, "labels": dict, "threads": int}
+
+class OwnKey(NamedTuple):
+    """A key of config.toml that Triton does not have: the type of its value, and what it is."""
+
+    kind: type
+    help: str
+
+
+OWN_KEYS: Mapping[str, OwnKey] = {
+    "batch_buckets": OwnKey(list, "Sizes to which batches are padded, and at which a version is warmed."),
+    "labels": OwnKey(dict, "Names for versions; a client asks for a label as it asks for a version."),
+    "threads": OwnKey(int, "CPU threads of each instance; 0: as the server decides."),
+}
 
 
 @dataclass(frozen=True)
@@ -117,8 +128,8 @@ def parse_json(override: str) -> pb.ModelConfig:
 def checked(file: Path, own: Mapping[str, Any]) -> dict[str, Any]:
     """Return kerve's own keys as `Settings` has them."""
     for key, value in own.items():
-        if not isinstance(value, OWN_KEYS[key]) or isinstance(value, bool):
-            raise ArtifactError(f"{file}: {key}: expected {OWN_KEYS[key].__name__}, got {value!r}")
+        if not isinstance(value, OWN_KEYS[key].kind) or isinstance(value, bool):
+            raise ArtifactError(f"{file}: {key}: expected {OWN_KEYS[key].kind.__name__}, got {value!r}")
     for label, version in own.get("labels", {}).items():
         if label.isdecimal() or not label or not isinstance(version, int):
             raise ArtifactError(

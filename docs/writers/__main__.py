@@ -1,0 +1,9 @@
+"""Write the pages of the reference again."""
+
+from pathlib import Path
+
+from writers.pages import PAGES
+
+if __name__ == "__main__":
+    for name, page in PAGES.items():
+        (Path(__file__).parents[1] / name).write_text(page(), encoding="utf-8")
