@@ -121,8 +121,8 @@ lock: | $(UV)
 	$(LOCK) --group proto -o requirements/proto.txt
 	$(LOCK) --group build -o requirements/build.txt
 	$(LOCK) --group deploy -o requirements/deploy.txt
-	$(LOCK) pyproject.toml --extra serve --extra otel -o requirements/image-serve.txt
-	$(LOCK) pyproject.toml --extra serve-gpu --extra otel -o requirements/image-serve-gpu.txt
+	$(LOCK) pyproject.toml --extra serve --extra otel --constraints requirements/serve.txt -o requirements/image-serve.txt
+	$(LOCK) pyproject.toml --extra serve-gpu --extra otel --constraints requirements/serve.txt -o requirements/image-serve-gpu.txt
 
 ## wheel: build kerve's wheel (and the wire's, where cargo is) into dist/
 wheel: setup
