@@ -9,6 +9,9 @@ HERE = Path(__file__).parent
 CHART = HERE / "helm" / "kerve"
 MANIFESTS = HERE / "kubernetes"
 
+# What the chart is told to be installed on: a helm without a cluster has its own ideas of it.
+KUBERNETES = "1.34"
+
 CLAIM = ("models.claim=kerve-models",)
 # Values of the chart by the file that they give, and the templates in it; none: all.
 RENDERED: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
@@ -31,7 +34,7 @@ RENDERED: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
 
 def render(helm: str, values: Sequence[str], templates: Sequence[str] = ()) -> str:
     """Return what the chart gives; subprocess.CalledProcessError, with helm's words, where it does not."""
-    command = [helm, "template", "kerve", str(CHART), "--namespace", "default"]
+    command = [helm, "template", "kerve", str(CHART), "--namespace", "default", "--kube-version", KUBERNETES]
     command += [part for value in values for part in ("--set", value)]
     command += [part for name in templates for part in ("--show-only", f"templates/{name}.yaml")]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout

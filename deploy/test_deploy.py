@@ -175,6 +175,7 @@ def test_a_large_number_of_a_file_is_written_out(tmp_path: Path) -> None:
         "servingRuntime: {enabled: true}\nserve: {max-message-bytes: 67108864, rate-limit: 0.5}\n"
     )
     command = [str(HELM), "template", "kerve", str(render.CHART), "--values", str(file)]
+    command += ["--kube-version", render.KUBERNETES]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert "--max-message-bytes=67108864" in text
     assert "--rate-limit=0.5" in text
