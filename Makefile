@@ -125,16 +125,66 @@ lock: | $(UV)
 	$(LOCK) pyproject.toml --extra serve --extra otel --extra data --group build --group test -o requirements/serve.txt
 	$(LOCK) --group proto -o requirements/proto.txt
 	$(LOCK) --group docs -o requirements/docs.txt
+	$(LOCK) --group build -o requirements/build.txt
+	$(LOCK) --group deploy -o requirements/deploy.txt
+	$(LOCK) pyproject.toml --extra serve --extra otel --constraints requirements/serve.txt -o requirements/image-serve.txt
+	$(LOCK) pyproject.toml --extra serve-gpu --extra otel --constraints requirements/serve.txt -o requirements/image-serve-gpu.txt
 
 ## wheel: build kerve's wheel (and the wire's, where cargo is) into dist/
 wheel: setup
+	rm -rf dist
 	$(UV) build --quiet --wheel --out-dir dist .
 ifneq ($(CARGO),)
 	$(BIN)/maturin build --quiet --release --locked --out dist --manifest-path $(WIRE)/Cargo.toml
 endif
 
+# EXTRA=serve-gpu for ONNX Runtime's build for CUDA
+EXTRA := serve
+IMAGE := kerve:$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)$(EXTRA:serve%=%)
+## image: build the image kerve:VERSION with docker (EXTRA=serve-gpu: kerve:VERSION-gpu)
+image:
+	docker build --file deploy/Dockerfile --build-arg EXTRA=$(EXTRA) --tag $(IMAGE) .
+
+# what its own layers may take, of which the installed packages are all but nothing
+MOST_BYTES := 250000000
+## image-size: install what the image installs into build/image, without docker, and fail where that is too much
+image-size: wheel
+	rm -rf build/image
+	$(UV) pip install --quiet --python $(BIN)/python --target build/image --compile-bytecode \
+		--require-hashes -r requirements/image-$(EXTRA).txt
+	$(UV) pip install --quiet --python $(BIN)/python --target build/image --compile-bytecode --no-deps dist/*.whl
+	@# nothing but what was installed there is in reach: whatever were missing would be missed
+	$(BIN)/python -I -S -c 'import sys; sys.path.insert(0, "build/image"); import kerve.cli; kerve.cli.main()' \
+		serve --help >/dev/null
+	@bytes=$$(du --bytes --summarize build/image | cut -f1); \
+		echo "the image's own layers: $$bytes bytes, of $(MOST_BYTES)"; test $$bytes -lt $(MOST_BYTES)
+
+# helm where it is installed; otherwise built from its sources, where go is
+HELM := $(or $(shell command -v helm 2>/dev/null),$(if $(shell command -v go 2>/dev/null),.tools/helm))
+.tools/helm:
+	GOBIN=$(abspath .tools) go install helm.sh/helm/v3/cmd/helm@v3.19.5
+
+## deploy: put the chart on the cluster that helm talks to (VALUES="--set models.claim=models" or -f FILE)
+VALUES :=
+deploy: $(HELM)
+	$(or $(HELM),$(error `make deploy` needs helm, or go to build it)) upgrade --install kerve deploy/helm/kerve $(VALUES)
+
+## manifests: write deploy/kubernetes/ again from the chart
+manifests: $(READY) $(HELM)
+	$(BIN)/python deploy/render.py $(or $(HELM),$(error `make manifests` needs helm, or go to build it))
+
+## deploy-check: Dockerfile, chart, manifests, unit and alerts by their own linters
+deploy-check: | $(UV) $(HELM)
+	PYTHONPATH=deploy PATH="$(abspath .tools):$$PATH" $(UV) run --quiet --isolated --no-project \
+		--with-requirements requirements/deploy.txt python -m pytest deploy
+
+MINUTES := 30
+## soak: load and faults for MINUTES=30, at 80 % of what the server can do; nothing may be lost, wrong or leak
+soak: setup
+	$(BIN)/python benchmarks/soak.py --minutes $(MINUTES)
+
 ## clean: remove what the other commands made
 clean:
-	rm -rf $(VENV) .venv-serve .venv-uv build dist demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-serve .venv-uv .tools build dist demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo examples test test-applications test-serve lint format reference docs proto proto-check check lock wheel clean
+.PHONY: help setup demo examples test test-applications test-serve lint format reference docs proto proto-check check lock wheel clean image image-size deploy manifests deploy-check soak

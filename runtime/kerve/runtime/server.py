@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import ChainMap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from kerve.runtime.gateway import Gateway
 from kerve.runtime.lifecycle.manager import ControlMode, ModelManager
 from kerve.runtime.lifecycle.poller import Poller
 from kerve.runtime.lifecycle.served import Limits, ServedVersion
-from kerve.runtime.lifecycle.states import State
+from kerve.runtime.lifecycle.states import UNASKED, State
 from kerve.runtime.logs import LogControl
 from kerve.runtime.observation.observatory import Listener, Observatory
 from kerve.runtime.observation.settings import TraceSettings
@@ -169,9 +169,11 @@ class Server:
             self._tell_health()
         return served
 
-    def reload(self) -> None:
-        """Look at the repositories again, soon and in another thread; safe in a signal handler."""
-        self._poller.wake()
+    def reload(self, over: Callable[[], None]) -> None:
+        """Look at the repositories again, soon and in another thread, which calls `over` when that is done;
+        safe in a signal handler.
+        """
+        self._poller.wake(over)
 
     def drain(self, timeout: float) -> bool:
         """Refuse new work, finish what was accepted within `timeout` seconds, then close every connection.
@@ -200,7 +202,7 @@ class Server:
         if not self._options.strict_readiness:
             return True
         lines = self.manager.index()
-        asked = {line.name for line in lines if line.reason not in ("not loaded", "unloaded")}
+        asked = {line.name for line in lines if line.reason not in UNASKED}
         return asked <= {line.name for line in lines if line.state is State.READY}
 
     def _listen_grpc(self, ports: Ports) -> int:

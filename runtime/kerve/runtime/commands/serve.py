@@ -13,6 +13,7 @@ from typing import Literal
 import click
 
 from kerve.cli import options as cli
+from kerve.runtime import supervisor
 from kerve.runtime.cache import ResponseCache
 from kerve.runtime.cpus import available_cpus
 from kerve.runtime.lifecycle.manager import ControlMode
@@ -198,9 +199,11 @@ def command(options: Options) -> None:
             click.echo(
                 f"ready: gRPC on {host}:{grpc_port} ({transport.name}){http}, serving {show_models(models)}"
             )
+            supervisor.ready()
             while not server.stopping.is_set():
                 signals.recv(64)
     finally:
+        supervisor.stopping()
         finished = server.drain(options.drain_timeout)
     if not finished:
         click.echo(f"error: not all work was finished within {options.drain_timeout} s", err=True)
@@ -260,7 +263,11 @@ def handle_signals(server: Server) -> socket.socket:
         signal.signal(number, signal.SIG_DFL)
         server.stopping.set()
 
+    def reload(*_: object) -> None:
+        supervisor.reloading()
+        server.reload(supervisor.ready)
+
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    signal.signal(signal.SIGHUP, lambda *_: server.reload())
+    signal.signal(signal.SIGHUP, reload)
     return reader

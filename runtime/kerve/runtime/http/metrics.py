@@ -100,9 +100,14 @@ class ModelCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics of the versions that serve, and the states of all."""
         states = GaugeMetricFamily("kerve_model_ready", "1 while the version serves, else 0.", labels=LABELS)
+        failures = GaugeMetricFamily(
+            "kerve_model_failed", "1 while the version as it stands cannot serve, else 0.", labels=LABELS
+        )
         for status in self._manager.index():
-            states.add_metric([status.name, str(status.version or "")], status.state is State.READY)
-        yield states
+            labels = [status.name, str(status.version or "")]
+            states.add_metric(labels, status.state is State.READY)
+            failures.add_metric(labels, status.failed)
+        yield from (states, failures)
         found = [(served, served.queue.statistics()) for served in self._manager.served()]
         yield from queue_metrics(found)
         yield from triton_metrics(found)

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable
 
 __all__ = ["Poller"]
@@ -20,6 +21,8 @@ class Poller(threading.Thread):
         # None: only when it is told to.
         self._seconds = seconds
         self._wanted = threading.Event()
+        # Who wants to know when the next refresh is over.
+        self._waiting: deque[Callable[[], None]] = deque()
         self._ended = False
 
     def run(self) -> None:
@@ -29,13 +32,17 @@ class Poller(threading.Thread):
             self._wanted.clear()
             if self._ended:
                 return
+            waiting = [self._waiting.popleft() for _ in range(len(self._waiting))]
             try:
                 self._refresh()
             except Exception:  # a repository that cannot be read now may be read the next time
                 log.exception("the repositories cannot be read; what serves goes on serving")
+            for over in waiting:
+                over()
 
-    def wake(self) -> None:
-        """Refresh now; safe in a signal handler."""
+    def wake(self, over: Callable[[], None]) -> None:
+        """Refresh now, and call `over` when that is done; safe in a signal handler."""
+        self._waiting.append(over)
         self._wanted.set()
 
     def stop(self) -> None:

@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["State", "Status"]
+__all__ = ["UNASKED", "State", "Status"]
+
+# Reasons of what nobody asks to serve.
+UNASKED = ("not loaded", "unloaded")
 
 
 class State(StrEnum):
@@ -24,3 +27,8 @@ class Status:
     version: int
     state: State
     reason: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether something keeps the version from serving as it is asked to."""
+        return self.reason not in ("", *UNASKED)
