@@ -102,7 +102,7 @@ reference: setup
 ## docs: build the documentation into build/docs; a warning or a link to nothing is an error
 docs: | $(UV)
 	$(UV) run --quiet --isolated --no-project --with-requirements requirements/docs.txt \
-		sphinx-build -W --keep-going -n -q docs build/docs
+		sphinx-build -a -W --keep-going -n -q docs build/docs
 
 ## proto: write the Python stubs of proto/, and the pages of docs/ that describe it, again
 proto: | $(UV)

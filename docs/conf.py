@@ -6,6 +6,8 @@ exclude_patterns = ["writers"]
 html_theme = "furo"
 html_title = "kerve"
 html_copy_source = False
+html_show_copyright = False
+smartquotes = False  # two hyphens are an option
 
 # Headings have the anchors that a code host gives them, so that links work in both places.
 myst_heading_anchors = 4

@@ -33,15 +33,15 @@ def _section(name: str, command: click.Command) -> str:
     context = click.Context(command)
     arguments_first = sorted(command.params, key=lambda each: isinstance(each, click.Option))
     rows = [_row(parameter, context) for parameter in arguments_first]
-    columns = ("argument or option", "variable", "default", "what it is")
+    columns = ("argument or option", "default", "what it is")
     return f"## kerve {name}\n\n{paragraphs}\n\n```\n{example}\n```\n\n{table(columns, rows)}"
 
 
-def _row(parameter: click.Parameter, context: click.Context) -> tuple[str, str, str, str]:
-    """Return name, environment variable, default and meaning of a parameter, as its help has them."""
+def _row(parameter: click.Parameter, context: click.Context) -> tuple[str, str, str]:
+    """Return name and environment variable, default and meaning of a parameter, as its help has them."""
     default = "required" if parameter.required else ""
     if isinstance(parameter, click.Argument):
-        return code(parameter.make_metavar(context)), "", default, plain(parameter.help or "")
+        return code(parameter.make_metavar(context)), default, plain(parameter.help or "")
     assert isinstance(parameter, click.Option)
     record, extra = parameter.get_help_record(context), parameter.get_help_extra(context)
     assert record is not None
@@ -49,5 +49,5 @@ def _row(parameter: click.Parameter, context: click.Context) -> tuple[str, str, 
     meaning = plain(parameter.help or "")
     if bounds := extra.get("range"):
         meaning = f"{meaning} {code(bounds)}"
-    variable = parameter.envvar if isinstance(parameter.envvar, str) else ""
-    return code(record[0]), code(variable), default, meaning
+    flag = record[0].replace("|", " | ")  # a line can be broken there
+    return f"{code(flag)}<br>{code(parameter.envvar)}", default, meaning
