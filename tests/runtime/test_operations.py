@@ -130,3 +130,18 @@ def test_every_metric_that_an_alert_or_a_chart_names_is_one_of_the_servers(
     assert named <= exposed
     assert 'kerve_model_failed{model="broken",version="1"} 1.0' in text
     assert 'kerve_model_failed{model="scalar",version="1"} 0.0' in text
+
+
+def test_onnx_runtime_collects_no_telemetry(
+    tmp_path: Path, publish: Publish, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It writes an identifier and what it would send to a cache in the user's home."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    for variable in ("CI", "XDG_CACHE_HOME", "ORT_DISABLE_TELEMETRY"):
+        monkeypatch.delenv(variable, raising=False)
+    publish(tmp_path / "models", "scalar")
+    with serve(tmp_path / "models") as running:
+        assert running.stop() == 0
+    assert list(home.rglob("*")) == []

@@ -1,5 +1,6 @@
 """The entry point: finds the subcommand, runs it, turns its failure into one line and an exit code."""
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -111,6 +112,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     the `exit_code` of the exception that ended the command. An exception that has an `exit_code` speaks to
     the user: it is printed as one line. Any other is a defect of kerve and keeps its traceback.
     """
+    # ONNX Runtime sends telemetry unless it is told before it is imported; who wants that sets it to 0.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         sys.exit(GROUP.main(arguments, prog_name="kerve", standalone_mode=False))
     except click.exceptions.Exit as stop:
