@@ -1,6 +1,7 @@
 """ModelStreamInfer on the wire."""
 
 import queue
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -71,11 +72,10 @@ def test_a_stream_has_one_deadline(serve: Any, oip: Any, rows: Any) -> None:
     with serve(go=False) as served, served.channel() as channel:
         answers = oip.stub(channel).ModelStreamInfer(iter([oip.request(rows(1))]), timeout=0.2)
         try:
-            (told,) = [each.error_message for each in answers]  # its own deadline was the sooner one
+            told = [each.error_message for each in answers]  # the request's deadline was the sooner one
         except grpc.RpcError as error:
-            assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        else:
-            assert "the deadline passed" in told
+            told = [error.code().name]
+        assert re.search("DEADLINE_EXCEEDED|the deadline passed", *told)
         end = time.monotonic() + 10
         while served.queue.depth:
             assert time.monotonic() < end
