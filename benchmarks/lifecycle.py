@@ -12,7 +12,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +22,7 @@ from typing import Any
 
 import grpc
 import serving_models
-from serving import Run, Running, build_generator, in_turn, load, show
+from serving import Parts, Run, Running, in_turn, load, run_parts, show
 from serving_servers import METHOD
 
 KERVE = Path(sys.executable).with_name("kerve")
@@ -137,7 +136,7 @@ def swapped(run: Callable[[], Run], repository: Path) -> Run:
     return {**found, "swaps": len(swaps)}
 
 
-PARTS: Mapping[str, Callable[[argparse.Namespace, Path], None]] = {"start": start, "swap": swap}
+PARTS: Parts = {"start": start, "swap": swap}
 
 
 def main() -> None:
@@ -145,13 +144,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--transport", default="auto")
-    parser.add_argument("--models", type=Path, help="folder that keeps the compiled models for the next time")
-    parser.add_argument("--only", default=",".join(PARTS))
-    options = parser.parse_args()
-    build_generator()
-    with tempfile.TemporaryDirectory() as temporary:
-        for name in options.only.split(","):
-            PARTS[name](options, options.models or Path(temporary))
+    run_parts(parser, PARTS)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ HERE = Path(__file__).parent
 WIRE = HERE.parent / "runtime" / "wire"
 
 Run = Mapping[str, float]
+Parts = Mapping[str, Callable[[argparse.Namespace, Path], None]]
 
 
 @dataclass(frozen=True)
@@ -329,9 +330,18 @@ def memory(options: argparse.Namespace, folder: Path) -> None:
                 mark += options.requests / 10
 
 
-PARTS: Mapping[str, Callable[[argparse.Namespace, Path], None]] = {
-    part.__name__: part for part in (small, compute, overload, workers, crowd, observed, memory)
-}
+PARTS: Parts = {part.__name__: part for part in (small, compute, overload, workers, crowd, observed, memory)}
+
+
+def run_parts(parser: argparse.ArgumentParser, parts: Parts) -> None:
+    """Run the parts that the command line chooses, with its options."""
+    parser.add_argument("--models", type=Path, help="folder that keeps the compiled models for the next time")
+    parser.add_argument("--only", default=",".join(parts))
+    options = parser.parse_args()
+    build_generator()
+    with tempfile.TemporaryDirectory() as temporary:
+        for name in options.only.split(","):
+            parts[name](options, options.models or Path(temporary))
 
 
 def main() -> None:
@@ -339,14 +349,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--idle", type=int, default=10_000)
-    parser.add_argument("--models", type=Path, help="folder that keeps the compiled models for the next time")
     parser.add_argument("--requests", type=int, default=1_000_000)
-    parser.add_argument("--only", default=",".join(PARTS))
-    options = parser.parse_args()
-    build_generator()
-    with tempfile.TemporaryDirectory() as temporary:
-        for name in options.only.split(","):
-            PARTS[name](options, options.models or Path(temporary))
+    run_parts(parser, PARTS)
 
 
 if __name__ == "__main__":

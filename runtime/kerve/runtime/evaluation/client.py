@@ -11,6 +11,7 @@ from kerve.cli.html import captioned, table
 from kerve.evaluation.v1 import evaluation_pb2 as pb
 from kerve.runtime.datatypes import Array
 from kerve.runtime.errors import InvalidArgumentError
+from kerve.runtime.evaluation.comparison import Interval
 from kerve.runtime.evaluation.targets import LABELS, WEIGHTS
 from kerve.runtime.protocol.evaluation import datatype_of
 from kerve.runtime.protocol.oip_client import to_tensor
@@ -56,16 +57,6 @@ class Evaluated:
 
     def _repr_html_(self) -> str:
         return captioned(f"evaluation of {self.model}", results_table([self]))
-
-
-@dataclass(frozen=True)
-class Interval:
-    """The mean over rows of (version - baseline), paired by row, and where it lies with 95 % confidence."""
-
-    metric: str
-    difference: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)

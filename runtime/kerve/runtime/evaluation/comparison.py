@@ -57,7 +57,7 @@ def flat(array: Array) -> Array:
 
 @dataclass(frozen=True)
 class Interval:
-    """95 % confidence in the mean of what one version scores above another, row by row."""
+    """The mean over rows of (version - baseline), paired by row, and where it lies with 95 % confidence."""
 
     metric: str
     difference: float
