@@ -28,10 +28,17 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _compile(
     model: Path, repository: Path, before: Callable[[], None] | None = None
 ) -> subprocess.Popen[str]:
+    def prepare() -> None:
+        signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        )  # what a shell runs in the background ignores it otherwise
+        if before is not None:
+            before()
+
     run = "from kerve.cli.main import main; main()"
     arguments = ["compile", str(model), "--repository", str(repository), "--name", "m"]
     return subprocess.Popen(
-        [sys.executable, "-c", run, *arguments], stderr=subprocess.PIPE, text=True, preexec_fn=before
+        [sys.executable, "-c", run, *arguments], stderr=subprocess.PIPE, text=True, preexec_fn=prepare
     )
 
 
