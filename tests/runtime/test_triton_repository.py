@@ -58,7 +58,6 @@ BAD = {
     ),
     "no_batch": ("scalar", "max_batch_size: 2", "set max_batch_size to 0"),
     "gpu": ("pair", "instance_group { kind: KIND_GPU }", "no GPU is served here; use KIND_CPU"),
-    "ensemble": ("pair", "ensemble_scheduling {}", "does not offer ensembles"),
     "outside": (
         "classifier",
         "output { name: 'logits' dims: [3] label_filename: '../../x' } max_batch_size: 1",

@@ -1,6 +1,7 @@
-"""One version that serves: its model, its queue, the threads that compute, what they counted."""
+"""One version that serves: its model or members, its queue, the threads that compute, what they counted."""
 
 import ctypes
+import itertools
 import logging
 import threading
 import time
@@ -15,12 +16,14 @@ from kerve.runtime.config import Settings
 from kerve.runtime.config.batching import batching_of
 from kerve.runtime.config.complete import complete
 from kerve.runtime.errors import ArtifactError
-from kerve.runtime.executor import Executor
+from kerve.runtime.executor import Executor, Worker
+from kerve.runtime.lifecycle.leases import Leases
 from kerve.runtime.model import Model, load
+from kerve.runtime.signature import Signature
 from kerve.runtime.statistics import ServedStatistics
 from kerve.runtime.transport.base import Queue, ServedModel, Transport
 
-__all__ = ["Limits", "ServedVersion"]
+__all__ = ["Limits", "ServedVersion", "cache_of"]
 
 log = logging.getLogger(__name__)
 
@@ -53,13 +56,22 @@ class ServedVersion:
     version: int
     # Changes with the files and the settings it was loaded with.
     fingerprint: str
-    model: Model
+    # None for an ensemble, which its members compute.
+    model: Model | None
+    signature: Signature
     config: pb.ModelConfig
     queue: Queue
-    executors: tuple[Executor, ...]
+    executors: tuple[Worker, ...]
     # Its answers, where they are kept.
     cache: CachePart | None = None
     statistics: ServedStatistics = field(default_factory=ServedStatistics)
+    # The versions that compute for an ensemble: they stay until it is gone, even if they are replaced before.
+    members: "tuple[ServedVersion, ...]" = ()
+    leases: Leases = field(default_factory=Leases)
+    # Another one for each load.
+    number: int = field(default_factory=itertools.count().__next__)
+    # Whether it is on its way out.
+    retired: bool = False
 
     @classmethod
     def start(
@@ -90,7 +102,17 @@ class ServedVersion:
             executor.start()
         log.info("model %r version %d is ready after %.2f s", name, version, time.monotonic() - begin)
         config = complete(settings.config, name, model.signature, instances=instances)
-        return cls(name, version, "", model, config, queue, executors, cache, statistics)
+        return cls(name, version, "", model, model.signature, config, queue, executors, cache, statistics)
+
+    @property
+    def depth(self) -> int:
+        """0 for a model; for an ensemble 1 more than for the deepest of its members."""
+        return 1 + max((member.depth for member in self.members), default=-1)
+
+    @property
+    def outdated(self) -> bool:
+        """Whether a version that computes for it is on its way out."""
+        return any(member.retired for member in self.members)
 
     def stop(self, end: float) -> bool:
         """Finish what was accepted until `end`, in seconds of `time.monotonic()`; return whether all of it
@@ -112,16 +134,22 @@ class ServedVersion:
         """Stop in a thread of its own, once no request can be on its way to the queue; then give the
         memory back.
         """
+        self.retired = True
 
         def work() -> None:
             time.sleep(LINGER)
-            if not self.stop(time.monotonic() + timeout):
+            end = time.monotonic() + timeout
+            self.leases.wait_until_free(timeout)
+            if not self.stop(end):
                 log.error("model %r version %d did not finish its work in time", self.name, self.version)
             log.info("model %r version %d is no longer served", self.name, self.version)
             if self.cache is not None:
                 self.cache.close()
-            self.model.close()
-            give_memory_back()
+            for member in self.members:
+                member.leases.give()
+            if self.model is not None:
+                self.model.close()
+                give_memory_back()
             gone()
 
         thread = threading.Thread(target=work, name=f"retire {self.name}/{self.version}", daemon=True)

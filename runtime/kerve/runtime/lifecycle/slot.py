@@ -15,6 +15,7 @@ from kerve.runtime.catalog import Catalog
 from kerve.runtime.config import Settings
 from kerve.runtime.config.policy import Choice, choose
 from kerve.runtime.errors import ServingError
+from kerve.runtime.lifecycle.ensembles import members_print, start_ensemble
 from kerve.runtime.lifecycle.served import Limits, ServedVersion
 from kerve.runtime.lifecycle.states import State, Status
 from kerve.runtime.repository import Source, fingerprint
@@ -114,7 +115,13 @@ class Slot:
         for version in choice.candidates:
             if len(chosen) == choice.enough:
                 break
-            found = f"{settings.fingerprint}\n{fingerprint(source.versions[version])}"
+            found = "\n".join(
+                (
+                    settings.fingerprint,
+                    fingerprint(source.versions[version]),
+                    members_print(settings.config, self._catalog),
+                )
+            )
             current = self._ready.get(version)
             if current is not None and current.fingerprint == found:
                 chosen[version] = current
@@ -132,9 +139,7 @@ class Slot:
         if current is None:
             self._set(version, State.LOADING)
         try:
-            served = ServedVersion.start(
-                self.name, version, source.versions[version], settings, self._transport, self._limits
-            )
+            served = self._start(source, settings, version)
         except Exception as error:  # one version that cannot load never keeps others from being served
             log.error(
                 "model %r version %d is not served: %s",
@@ -145,6 +150,8 @@ class Slot:
             self._failed[version] = found
             if current is None:
                 self._set(version, State.UNAVAILABLE, reason)
+            elif current.outdated:
+                self._drop(current, reason)
             else:
                 self._set(version, State.READY, f"an older load of this version serves, because: {reason}")
             return reason
@@ -157,6 +164,23 @@ class Slot:
         if current is not None:
             self._retire(current)
         return None
+
+    def _start(self, source: Source, settings: Settings, version: int) -> ServedVersion:
+        if settings.config.HasField("ensemble_scheduling"):
+            return start_ensemble(
+                self.name, version, source.folder, settings, self._transport, self._limits, self._catalog
+            )
+        return ServedVersion.start(
+            self.name, version, source.versions[version], settings, self._transport, self._limits
+        )
+
+    def _drop(self, served: ServedVersion, reason: str) -> None:
+        """Take a version out of service that cannot go on."""
+        with self._lock:
+            del self._ready[served.version]
+        self._set(served.version, State.UNAVAILABLE, reason)
+        self._publish()
+        self._retire(served)
 
     def _keep(self, chosen: dict[int, ServedVersion]) -> None:
         """Serve these versions and no others."""
@@ -193,7 +217,10 @@ class Slot:
         self._retiring.append(served.retire(self._limits.retire_timeout, gone))
 
     def _refuse(self, reason: str) -> str:
-        """Say of the model as a whole why it is not as it should be; what serves goes on serving."""
+        """Say of the model as a whole why it is not as it should be; what serves goes on if it can."""
+        for served in self.ready:
+            if served.outdated:
+                self._drop(served, reason)
         with self._lock:
             for version, served in self._ready.items():
                 self._statuses[version] = Status(
