@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kerve.inference import model_config_pb2 as pb
 from kerve.runtime.config.batching import MOST_ROWS
+from kerve.runtime.config.effects import REFUSED, set_paths
 from kerve.runtime.errors import ArtifactError
 from kerve.runtime.signature import Dimension, Signature, TensorSpec, show_shape
 
@@ -28,15 +29,6 @@ BACKEND = "onnxruntime"
 # Triton's name for a chain of models; it has no backend.
 ENSEMBLE = "ensemble"
 
-# What would change the meaning of a request if it were ignored.
-UNSUPPORTED = {
-    "batch_input": "inputs made by the server",
-    "batch_output": "outputs scattered by the server",
-    "sequence_batching": "sequence batching",
-    "model_operations": "libraries of custom operators",
-    "model_repository_agents": "repository agents",
-}
-
 DATA_TYPES = {"BYTES": pb.TYPE_STRING}
 
 
@@ -52,12 +44,9 @@ def protocol_type(number: pb.DataType.ValueType) -> str:
 
 def refuse_unsupported(config: pb.ModelConfig, where: Path) -> None:
     """Raise ArtifactError when a configuration asks for what is not offered."""
-    given = {field.name for field, _ in config.ListFields()}
-    for name, offer in UNSUPPORTED.items():
-        if name in given:
-            raise ArtifactError(f"{where}: {name}: this server does not offer {offer}; remove it")
-    if config.model_transaction_policy.decoupled:
-        raise ArtifactError(f"{where}: model_transaction_policy: an ONNX model gives one answer; remove it")
+    for path in set_paths(config):
+        if path in REFUSED:
+            raise ArtifactError(f"{where}: {path}: this server does not offer {REFUSED[path]}; remove it")
     if config.HasField("ensemble_scheduling"):
         refuse_of_ensemble(config, where)
     elif config.platform not in ("", PLATFORM) or config.backend not in ("", BACKEND):
@@ -71,14 +60,6 @@ def refuse_unsupported(config: pb.ModelConfig, where: Path) -> None:
             f"{where}: default_model_filename: expected the name of a file, got "
             f"{config.default_model_filename!r}"
         )
-    tensors: tuple[pb.ModelInput | pb.ModelOutput, ...] = (*config.input, *config.output)
-    for tensor in tensors:
-        if tensor.HasField("reshape"):
-            raise ArtifactError(
-                f"{where}: {tensor.name}: reshape is not offered; declare the graph's own shape"
-            )
-    if any(tensor.allow_ragged_batch for tensor in config.input):
-        raise ArtifactError(f"{where}: ragged batches are not offered; remove allow_ragged_batch")
 
 
 def refuse_of_ensemble(config: pb.ModelConfig, where: Path) -> None:

@@ -13,6 +13,7 @@ import threading
 
 from kerve.runtime.catalog import Catalog
 from kerve.runtime.config import Settings
+from kerve.runtime.config.effects import without_effect
 from kerve.runtime.config.policy import Choice, choose
 from kerve.runtime.errors import ServingError
 from kerve.runtime.lifecycle.ensembles import members_print, start_ensemble
@@ -45,6 +46,8 @@ class Slot:
         self._statuses: dict[int, Status] = {}
         self._failed: dict[int, str] = {}
         self._labels: dict[str, int] = {}
+        # The fields that were told to be set in vain.
+        self._warned: list[str] = []
         self._retiring: list[threading.Thread] = []
         catalog.publish(name, {})
         transport.publish(name, {})
@@ -75,6 +78,7 @@ class Slot:
             if source.problem or isinstance(settings, ServingError):
                 return self._refuse(source.problem or str(settings))
             self._labels = dict(settings.labels)
+            self._warn(settings)
             choice = choose(settings.config.version_policy, source.versions)
             chosen, problems = self._load_chosen(source, settings, choice, retry=retry)
             problems += [self._missing(version) for version in choice.missing]
@@ -84,6 +88,17 @@ class Slot:
                 self._keep(chosen)
             self._forget(source, choice)
             return "; ".join(problems)
+
+    def _warn(self, settings: Settings) -> None:
+        """Say once which fields of the configuration are set in vain."""
+        vain = without_effect(settings.config)
+        if vain and vain != self._warned:
+            log.warning(
+                "model %r: these fields of its configuration have no effect here: %s",
+                self.name,
+                ", ".join(vain),
+            )
+        self._warned = vain
 
     def unload(self) -> bool:
         """Take every version out of service; return whether there was one."""
