@@ -33,6 +33,9 @@ PBTXT = "config.pbtxt"
 TOML = "config.toml"
 CONFIG_FILES = (PBTXT, TOML)
 
+# What protobuf raises for JSON: it trusts what it is given to be objects where it expects them.
+NOT_A_CONFIG = (json_format.ParseError, ValueError, TypeError, AttributeError, RecursionError)
+
 
 class OwnKey(NamedTuple):
     """A key of config.toml that Triton does not have: the type of its value, and what it is."""
@@ -98,7 +101,7 @@ def read_toml(file: Path) -> dict[str, Any]:
         return {}
     try:
         return tomllib.loads(file.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ArtifactError(f"{file} is not a TOML file: {error}") from error
 
 
@@ -116,7 +119,7 @@ def parse_table(file: Path, table: dict[str, Any]) -> pb.ModelConfig:
     """Return the ModelConfig in a table of TOML."""
     try:
         return json_format.ParseDict(table, pb.ModelConfig())
-    except json_format.ParseError as error:
+    except NOT_A_CONFIG as error:
         raise ArtifactError(
             f"{file}: {error}; it takes the fields of Triton's ModelConfig and {', '.join(OWN_KEYS)}"
         ) from error
@@ -126,8 +129,7 @@ def parse_json(override: str) -> pb.ModelConfig:
     """Return the ModelConfig that a client sent."""
     try:
         return json_format.ParseDict(json.loads(override), pb.ModelConfig())
-    # TypeError and AttributeError: the parser trusts what it is given to be objects where it expects them
-    except (json_format.ParseError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except NOT_A_CONFIG as error:
         raise InvalidArgumentError(
             f"parameter 'config': expected a ModelConfig as JSON, got something else: {error}"
         ) from error

@@ -1,4 +1,4 @@
-"""inference.GRPCInferenceService/ModelInfer for what the queues know nothing of, on either transport.
+"""ModelInfer, and TensorFlow Serving's Predict, for what the queues know nothing of, on either transport.
 
 tensors in shared memory -> cached answers -> the server itself, as for every other request
 """
@@ -16,9 +16,10 @@ from kerve.runtime.catalog import Catalog
 from kerve.runtime.gateway import Gateway
 from kerve.runtime.lifecycle.served import ServedVersion
 from kerve.runtime.observation.notes import current
-from kerve.runtime.protocol import oip_shared
+from kerve.runtime.protocol import oip_client, oip_shared, tfs
 from kerve.runtime.servicers.edge import answers_errors
 from kerve.runtime.shared_memory import Place, Regions
+from kerve.tensorflow_serving.apis import predict_pb2
 
 __all__ = ["ColdInferServicer"]
 
@@ -59,6 +60,30 @@ class ColdInferServicer:
             response = self._compute(whole, context)
         oip_shared.place(response, places, self._regions)
         return response
+
+    @answers_errors
+    def Predict(  # noqa: N802  the protocol's name
+        self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext
+    ) -> predict_pb2.PredictResponse:
+        """Compute outputs, or find them: what was asked in either protocol is found in both."""
+        served = self._catalog.find(*tfs.route_of(request.model_spec))
+        asked = tfs.decode_predict(request, served.signature)
+        whole = oip_client.encode_request(
+            *(served.name, str(served.version), served.signature),
+            {
+                spec.name: asked.inputs[spec.name]
+                for spec in served.signature.inputs
+                if spec.name in asked.inputs
+            },
+            outputs=list(request.output_filter),
+            parameters=None,
+        )
+        if served.cache is not None and self._accepting():
+            response = self._cached(whole, served, context)
+        else:
+            response = self._compute(whole, context)
+        outputs = oip_client.decode_response(response)
+        return tfs.encode_predict(request, served.version, served.signature, outputs)
 
     def _cached(
         self, request: pb.ModelInferRequest, served: ServedVersion, context: grpc.ServicerContext

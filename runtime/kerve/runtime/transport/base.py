@@ -31,6 +31,7 @@ __all__ = [
     "DEFAULT",
     "Answer",
     "Batch",
+    "Cold",
     "Errand",
     "Inbox",
     "Queue",
@@ -51,7 +52,7 @@ class ServedModel:
     version: int
     signature: Signature
     batching: Batching = field(default_factory=Batching)
-    # Whether ModelInfer for it goes to the method of `add_cold`.
+    # Whether ModelInfer and Predict for it go to the servicer of `add_cold`.
     cold: bool = False
 
 
@@ -62,7 +63,7 @@ class TransportOptions:
     interceptors: tuple[grpc.ServerInterceptor, ...] = ()
     # Bytes of a message at most; the default, 2 GB - 1, is the most that gRPC and protobuf carry.
     max_message_bytes: int = 2**31 - 1
-    # Whether tensors in shared memory go to the method of `add_cold`.
+    # Whether tensors in shared memory go to the servicer of `add_cold`.
     shared_memory: bool = False
     # How often each client may ask for inference.
     rate: RateLimit | None = None
@@ -195,6 +196,16 @@ class Queue(Protocol):
         """
 
 
+class Cold(Protocol):
+    """Answers unary calls of inference in Python."""
+
+    def ModelInfer(self, request: Any, context: Any, /) -> Any:  # noqa: N802  the protocol's name
+        """Answer in the Open Inference Protocol."""
+
+    def Predict(self, request: Any, context: Any, /) -> Any:  # noqa: N802  the protocol's name
+        """Answer in TensorFlow Serving's."""
+
+
 class Transport(Protocol):
     """A gRPC server: hosts servicers written for grpcio, and carries inference itself."""
 
@@ -225,8 +236,8 @@ class Transport(Protocol):
     ) -> None:
         """Host a service by its methods; called by grpcio's generated code."""
 
-    def add_cold(self, method: Callable[..., Any]) -> None:
-        """Let ModelInfer be answered by a method where a queue cannot: for models that say so, and for
+    def add_cold(self, servicer: Cold) -> None:
+        """Let inference be answered by a servicer where a queue cannot: for models that say so, and for
         tensors in shared memory, which are refused otherwise.
         """
 

@@ -19,10 +19,10 @@ from kerve.runtime.protocol import oip, tfs
 from kerve.runtime.security.tls import Certificates, grpcio_credentials
 from kerve.runtime.servicers.infer import InferServicer, InFlight
 from kerve.runtime.servicers.predict import PredictServicer
-from kerve.runtime.transport.base import Queue, ServedModel, TransportOptions
+from kerve.runtime.transport.base import Cold, Queue, ServedModel, TransportOptions
 from kerve.runtime.transport.local_inbox import LocalInbox
 from kerve.runtime.transport.local_queue import LocalQueue
-from kerve.runtime.transport.rates import Rates
+from kerve.runtime.transport.rates import CountingInterceptor, Rates
 
 __all__ = ["GrpcioTransport"]
 
@@ -52,7 +52,11 @@ class GrpcioTransport:
         self._rates = Rates(options.rate)
         self._server = grpc.server(
             ThreadPoolExecutor(OTHER_THREADS, "rpc"),
-            interceptors=[ObservingInterceptor(self._observer), *options.interceptors],
+            interceptors=[
+                ObservingInterceptor(self._observer),
+                *options.interceptors,
+                CountingInterceptor(self._rates),
+            ],
             options=[*OPTIONS, ("grpc.max_receive_message_length", options.max_message_bytes)],
         )
         self._in_flight = InFlight()
@@ -60,7 +64,8 @@ class GrpcioTransport:
         pool = ThreadPoolExecutor(INFERENCE_THREADS, "infer")
         methods = {name: in_pool(method, pool) for name, method in rpc.methods_of(oip.SERVICE, infer).items()}
         rpc.add_service(self, oip.SERVICE, methods)
-        predict = in_pool(PredictServicer(self._route, self._in_flight, self._rates).Predict, pool)
+        self._predict = PredictServicer(self._route, self._in_flight, self._rates)
+        predict = in_pool(self._predict.Predict, pool)
         rpc.add_service(self, tfs.PREDICTION_SERVICE, {"Predict": predict})
 
     def _route(self, name: str, version: str) -> LocalQueue:
@@ -97,9 +102,9 @@ class GrpcioTransport:
         """Host a service by its methods."""
         self._server.add_registered_method_handlers(service_name, dict(method_handlers))
 
-    def add_cold(self, method: Callable[..., Any]) -> None:
-        """Let ModelInfer be answered by a method where a queue cannot; see `Transport.add_cold`."""
-        self._infer.cold = method
+    def add_cold(self, servicer: Cold) -> None:
+        """Let inference be answered by a servicer where a queue cannot; see `Transport.add_cold`."""
+        self._infer.cold, self._predict.cold = servicer.ModelInfer, servicer.Predict
 
     def add_insecure_port(self, address: str) -> int:
         """Listen without encryption; RuntimeError when the address cannot be had."""

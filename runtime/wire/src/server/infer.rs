@@ -35,6 +35,10 @@ const NATIVE: [(&str, Decode, Format); 2] = [
     ("/tensorflow.serving.PredictionService/Predict", tfs::request::decode, Format::TensorflowServing),
 ];
 
+/// What Python serves and is inference all the same: a call counts as one request of its client.
+const COUNTED: [&str; 2] =
+    ["/kerve.evaluation.v1.EvaluationService/Evaluate", "/kerve.evaluation.v1.EvaluationService/Compare"];
+
 /// The streaming call that is served here.
 pub const STREAM: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
 
@@ -74,6 +78,11 @@ pub async fn serve(
     let path = parts.uri.path();
     let unary = NATIVE.iter().find(|(native, ..)| *native == path);
     if unary.is_none() && path != STREAM {
+        if COUNTED.contains(&path)
+            && let Err(status) = desk.shared.count(&parts.headers, &peer)
+        {
+            return refuse(&desk, &mut respond, &status);
+        }
         return host(&desk, parts, head, peer, body, respond, None).await;
     }
     let client = desk.shared.tokens.check(&parts.headers).and_then(|token| {
@@ -143,8 +152,7 @@ async fn unary_infer(
     };
     desk.shared.metrics.bytes_received.add(message.len() as u64);
     let decoded = (call.decode)(&message);
-    if call.format == Format::Oip
-        && call.may_be_hosted
+    if call.may_be_hosted
         && let Ok(infer) = &decoded
         && (config.host_shared_memory && infer.shared_memory
             || desk.shared.models.is_hosted(&infer.model, &infer.version))
