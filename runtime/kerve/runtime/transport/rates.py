@@ -87,7 +87,8 @@ class CountingInterceptor(grpc.ServerInterceptor):
         handler = continuation(handler_call_details)
         if handler is None or handler_call_details.method not in COUNTED:
             return handler
-        behavior, rates = handler.stream_stream, self._rates
+        behavior: Callable[..., Iterator[Any]] = handler.stream_stream  # type: ignore[assignment]  # both of COUNTED are
+        rates = self._rates
 
         @answers_stream_errors
         def counted(_: object, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
