@@ -14,7 +14,7 @@ import grpc
 from kerve.runtime.callers import is_served_already, metadata_of, peer_of
 from kerve.runtime.errors import ResourceExhaustedError
 from kerve.runtime.protocol import evaluation
-from kerve.runtime.servicers.edge import answers_stream_errors
+from kerve.runtime.servicers.edge import abort
 
 __all__ = ["CountingInterceptor", "RateLimit", "Rates"]
 
@@ -90,13 +90,15 @@ class CountingInterceptor(grpc.ServerInterceptor):
         behavior: Callable[..., Iterator[Any]] = handler.stream_stream  # type: ignore[assignment]  # both of COUNTED are
         rates = self._rates
 
-        @answers_stream_errors
-        def counted(_: object, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
-            rates.check(context)
+        def counted(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+            try:
+                rates.check(context)
+            except ResourceExhaustedError as error:
+                abort(context, error)
             yield from behavior(requests, context)
 
         made: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(
-            lambda requests, context: counted(None, requests, context),
+            counted,
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
