@@ -2,10 +2,11 @@
 
     .venv/bin/python benchmarks/attention.py [--threads 1]
 
-The first table counts operators of the models with attention of `conversion_models.py`, at the default opset and
-at 23, the first with an Attention operator; "loaded" is what `SessionOptions.optimized_model_filepath` writes, with
-all optimizations. Times of the two take turns, least of many. The second table is the projection of queries, keys and
-values of one MultiHeadAttention (width 256, 4 heads, 128 positions) in the forms that it could have.
+The first table counts operators of the models with attention of `conversion_models.py`, at the default
+opset and at 23, the first with an Attention operator; "loaded" is what ONNX Runtime writes as
+`SessionOptions.optimized_model_filepath`, with all optimizations. Times of the two take turns, least of many.
+The second table is the projection of queries, keys and values of one MultiHeadAttention (width 256, 4 heads,
+128 positions) in the forms that it could have.
 """
 
 import argparse
@@ -96,8 +97,8 @@ def projection(body: str, threads: int) -> ort.InferenceSession:
         heads = np.ascontiguousarray(weight.reshape(WIDTH, HEADS, head).transpose(1, 0, 2))
         constants |= {f"w{i}": weight, f"b{i}": bias, f"h{i}": heads, f"c{i}": bias.reshape(HEADS, 1, head)}
     answers = ", ".join(f"float[N,{HEADS},{LENGTH},{head}] y{i}" for i in range(3))
-    text = f'<ir_version: 9, opset_import: ["":21]> g (float[N,{LENGTH},{WIDTH}] x) => ({answers}) {{ {body} }}'
-    model = parser.parse_model(text)
+    signature = f"(float[N,{LENGTH},{WIDTH}] x) => ({answers})"
+    model = parser.parse_model(f'<ir_version: 9, opset_import: ["":21]> g {signature} {{ {body} }}')
     asked = {name for node in model.graph.node for name in node.input}
     model.graph.initializer.extend(
         numpy_helper.from_array(value, name) for name, value in constants.items() if name in asked
@@ -121,7 +122,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     arguments.add_argument("--threads", type=int, default=1)
     threads = arguments.parse_args().threads
-    print("| model | 21: in the file | loaded | 23: in the file | loaded | 23 against 21, batch 1 | batch 8 |")
+    print("| model | 21: in the file | loaded | 23: in the file | loaded | 23 vs 21, batch 1 | batch 8 |")
     print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for name in MODELS:
