@@ -29,6 +29,7 @@ SHARED_MEMORY = "shared_memory_region"
 # In Triton's words.
 EXTENSIONS = (
     "classification",
+    "sequence",
     "model_configuration",
     "model_repository",
     "model_repository(unload_dependents)",
