@@ -170,7 +170,7 @@ REFUSED = [
     pytest.param(
         echo_request(lambda m: setattr(m, "model_name", "foo")),
         "NOT_FOUND",
-        "model 'foo' is not served here; available: classifier, counter, echo_bf16",
+        "model 'foo' is not served here; available: accumulator, classifier, counter",
         id="unknown model",
     ),
     pytest.param(

@@ -19,7 +19,7 @@ from kerve.runtime.protocol import oip, tfs
 from kerve.runtime.security.tls import Certificates, grpcio_credentials
 from kerve.runtime.servicers.infer import InferServicer, InFlight
 from kerve.runtime.servicers.predict import PredictServicer
-from kerve.runtime.transport.base import Queue, ServedModel, TransportOptions
+from kerve.runtime.transport.base import Cold, Queue, ServedModel, TransportOptions
 from kerve.runtime.transport.local_queue import LocalQueue
 from kerve.runtime.transport.rates import Rates
 
@@ -92,9 +92,9 @@ class GrpcioTransport:
         """Host a service by its methods."""
         self._server.add_registered_method_handlers(service_name, dict(method_handlers))
 
-    def add_cold(self, method: Callable[..., Any]) -> None:
-        """Let ModelInfer be answered by a method where a queue cannot; see `Transport.add_cold`."""
-        self._infer.cold = method
+    def add_cold(self, cold: Cold) -> None:
+        """Let requests be answered where a queue cannot; see `Transport.add_cold`."""
+        self._infer.cold = cold
 
     def add_insecure_port(self, address: str) -> int:
         """Listen without encryption; RuntimeError when the address cannot be had."""

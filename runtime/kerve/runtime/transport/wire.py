@@ -3,7 +3,7 @@
 from __future__ import annotations  # grpc's classes take type arguments in the stubs only
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -15,7 +15,7 @@ from kerve.runtime.observation.notes import Observation, Observer
 from kerve.runtime.protocol import oip
 from kerve.runtime.security.tls import Certificates
 from kerve.runtime.signature import TensorSpec
-from kerve.runtime.transport.base import Queue, ServedModel, TransportOptions
+from kerve.runtime.transport.base import Cold, Queue, ServedModel, TransportOptions
 
 __all__ = ["WireTransport"]
 
@@ -70,9 +70,9 @@ class WireTransport:
         """Host a service by its methods."""
         self._server.add_registered_method_handlers(service_name, method_handlers)
 
-    def add_cold(self, method: Callable[..., Any]) -> None:
-        """Let ModelInfer be answered by a method where a queue cannot; see `Transport.add_cold`."""
-        rpc.add_service(self, oip.SERVICE, {"ModelInfer": method})
+    def add_cold(self, cold: Cold) -> None:
+        """Let requests be answered where a queue cannot; see `Transport.add_cold`."""
+        rpc.add_service(self, oip.SERVICE, {"ModelInfer": cold.ModelInfer})
 
     def add_insecure_port(self, address: str) -> int:
         """Listen without encryption; RuntimeError when the address cannot be had."""
