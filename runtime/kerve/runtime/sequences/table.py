@@ -120,7 +120,7 @@ class Sequences:
                         self._full,
                         f"model {self._model!r} has {self._most} sequences open, which is its limit; "
                         "try again when one of them is over",
-                        retry_after=self._idle,
+                        retry_after=min(5.0, self._idle),
                     )
                 sequence = self._open[asked.identity] = Sequence()
             sequence.present.append(ticket)
