@@ -440,7 +440,12 @@ def test_on_a_stream_each_sequence_is_computed_in_order(running: Any, grpc_clien
 
 def test_a_stream_goes_on_after_what_is_refused(running: Any, grpc_client: Any) -> None:
     x = [given_x(grpc_client, [[1, 2]])]
-    flags = ({"sequence_id": 5}, {"sequence_id": 5, "sequence_start": True}, {}, {"sequence_id": 5})
+    flags: tuple[dict[str, Any], ...] = (
+        {"sequence_id": 5},
+        {"sequence_id": 5, "sequence_start": True},
+        {},
+        {"sequence_id": 5},
+    )
     named = [{"model_name": "sum", "request_id": str(number), **each} for number, each in enumerate(flags)]
     other = {"model_name": "echo_fp32", "request_id": "other"}
     *answers, last, echo = stream(running.address, [{**each, "inputs": x} for each in (*named, other)])

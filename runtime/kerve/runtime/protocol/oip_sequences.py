@@ -42,11 +42,10 @@ class SequenceRequest:
         self._signature = signature
         self._request = oip.decode_request(message, plan.within)
         # What the client is answered; more is asked for.
-        self._wanted = {tensor.name: tensor for tensor in message.outputs} or dict.fromkeys(plan.answers)
-        kept = {state.output for state in plan.states}
-        for name, tensor in self._wanted.items():
-            if name in kept and tensor is not None and oip.classes(tensor):
-                raise InvalidArgumentError(f"output {name!r} is a state, which cannot be classified")
+        self._wanted = oip.wanted_of(message) or dict.fromkeys(plan.answers, 0)
+        for state in plan.states:
+            if self._wanted.get(state.output):
+                raise InvalidArgumentError(f"output {state.output!r} is a state, which cannot be classified")
 
     def begin(self) -> dict[str, Value]:
         """Return the states that a sequence starts with."""
@@ -70,10 +69,8 @@ class SequenceRequest:
             if name not in self._request.inputs:
                 self._check_rows(value)
                 add(message, name, self._signature.input(name).datatype, value)
-        for name, tensor in self._wanted.items():
-            wanted = message.outputs.add(name=name)
-            if tensor is not None:
-                wanted.parameters.MergeFrom(tensor.parameters)
+        for name, count in self._wanted.items():
+            message.outputs.add(name=name).parameters["classification"].int64_param = count
         for state in self._plan.states:
             if state.output not in self._wanted:
                 message.outputs.add(name=state.output)
