@@ -151,6 +151,17 @@ def test_a_stateful_model_answers_tritons_client_as_keras_does(recurrent: keras.
                 np.testing.assert_allclose(found, expected[number], rtol=1e-4, atol=1e-5)
 
 
+def test_a_stateful_model_answers_our_client_as_keras_does(recurrent: keras.Model, address: str) -> None:
+    steps = np.random.default_rng(2).random((2, 2, 1, 3), np.float32)
+    recurrent.layers[0].reset_states()
+    expected = [np.array(recurrent(step)) for step in steps]
+    with Client(address) as client:
+        for step, forecast, start in zip(steps, expected, (True, False), strict=True):
+            sequence = {"sequence_id": "ours", "sequence_start": start, "sequence_end": not start}
+            answer = client.infer("recurrent", {"steps": step}, parameters=sequence)
+            np.testing.assert_allclose(answer["forecast"], forecast, rtol=1e-4, atol=1e-5)
+
+
 def test_predict_writes_the_outputs(model: keras.Model, address: str, tmp_path: Path) -> None:
     np.savez(tmp_path / "in.npz", x=IMAGES)
     done = kerve(

@@ -130,6 +130,26 @@ def test_a_load_begins_with_nothing(client: Any) -> None:
     assert counts(client) == (0, 1, 1, 1)
 
 
+def test_health_and_metadata_answer_while_many_requests_wait(
+    transport: str, tmp_path: Path, publish: Publish, serve: Serve
+) -> None:
+    publish(tmp_path, "counter")
+    (tmp_path / "counter" / "config.toml").write_text("[response_cache]\nenable = true\n")
+    options = ("--transport", transport, "--http-port", "-1", "--cache-size", "100000")
+    with (
+        serve(tmp_path, *options) as running,
+        triton.InferenceServerClient(running.address) as client,
+    ):
+        many = 100
+        for number in range(many):
+            steps = triton.InferInput("steps", [], "INT64")
+            steps.set_data_from_numpy(np.array((1 << 40) + number))
+            client.async_infer("counter", [steps], lambda result, error: None)
+        running.wait_for("counter", arrived=many)
+        assert client.is_server_live()
+        assert client.get_model_metadata("counter").name == "counter"
+
+
 def test_an_error_is_not_an_answer(client: Any) -> None:
     for _ in range(2):
         tensor = triton.InferInput("features", [2, 3], "FP32")

@@ -17,7 +17,7 @@ import tritonclient.http as triton_http
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from tritonclient.utils import InferenceServerException
+from tritonclient.utils import InferenceServerException, shared_memory
 
 Publish = Callable[..., Path]
 Serve = Callable[..., AbstractContextManager[Any]]
@@ -40,6 +40,14 @@ sequence_batching {
 }
 """
 LONG = 600_000_000
+PLAIN = """
+input { name: "x" data_type: TYPE_FP32 dims: [-1, 3] }
+output { name: "y" data_type: TYPE_FP32 dims: [-1, 3] }
+sequence_batching {
+  max_sequence_idle_microseconds: 600000000
+  state { input_name: "step" output_name: "step/next" data_type: TYPE_FP32 }
+}
+"""
 INITIAL = 'initial_state { name: "ten" data_type: TYPE_FP32 dims: [2] data_file: "ten" }'
 
 STEPPER = {
@@ -99,6 +107,8 @@ def running(
     (repository / "stepper" / "config.toml").write_text(
         f"[sequence_batching]\nmax_sequence_idle_microseconds = {LONG}\n"
     )
+    publish(repository, "stepper", name="plain")
+    (repository / "plain" / "config.pbtxt").write_text(PLAIN)
     publish(repository, "echo_fp32")
     options = ("--transport", transport, "--http-port", "-1", "--model-control-mode", "explicit")
     with serve(repository, *options, "--load-model", "*") as server:
@@ -271,6 +281,31 @@ def test_outputs_can_be_chosen_and_classified(client: Any) -> None:
     assert answer.as_numpy("total").tolist() == [[b"2.000000:1"]]
     assert answer.as_numpy("told") is None
     assert total(ask(client, "sum", [[1, 2]], 6, "e")) == [[2, 4]]
+
+
+def test_a_model_without_a_batch_keeps_its_state_too(client: Any) -> None:
+    found = [
+        ask(client, "plain", np.zeros((rows, 3)), "p", flags).as_numpy("y").tolist()
+        for rows, flags in ((1, "s"), (2, ""), (1, "e"))
+    ]
+    assert found == [[[0] * 3], [[1] * 3] * 2, [[2] * 3]]
+
+
+def test_an_answer_that_cannot_be_placed_leaves_the_state_as_it_was(grpc_client: Any) -> None:
+    handle = shared_memory.create_shared_memory_region("small", "/kerve_sequences", 8)
+    try:
+        grpc_client.register_system_shared_memory("small", "/kerve_sequences", 8)
+        ask(grpc_client, "sum", [[1, 2]], 12, "s")
+        output = triton_grpc.InferRequestedOutput("total")
+        output.set_shared_memory("small", 4)
+        with pytest.raises(InferenceServerException, match="at least 8, got 4"):
+            ask(grpc_client, "sum", [[1, 2]], 12, outputs=[output])
+        output.set_shared_memory("small", 8)
+        ask(grpc_client, "sum", [[1, 2]], 12, "e", outputs=[output])
+        assert shared_memory.get_contents_as_numpy(handle, np.float32, [2]).tolist() == [2, 4]
+    finally:
+        grpc_client.unregister_system_shared_memory("small")
+        shared_memory.destroy_shared_memory_region(handle)
 
 
 def test_a_state_of_ours_is_kept_for_who_names_a_sequence(client: Any) -> None:

@@ -6,7 +6,7 @@ request
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import grpc
@@ -65,8 +65,9 @@ class ColdInferServicer:
         served = self._catalog.find(request.model_name, request.model_version)
         asked = place_in_sequence(whole, served.plan)
         if asked is not None:
-            response = self._in_sequence(whole, served.home_of(asked, request.model_version), asked, context)
-        elif served.cache is not None and self._accepting():
+            home = served.home_of(asked, request.model_version)
+            return self._in_sequence(whole, places, home, asked, context)
+        if served.cache is not None and self._accepting():
             response = self._cached(whole, served, context)
         else:
             response = self._compute(whole, context)
@@ -76,6 +77,7 @@ class ColdInferServicer:
     def _in_sequence(
         self,
         request: pb.ModelInferRequest,
+        places: Mapping[str, Place],
         home: ServedVersion,
         asked: Asked,
         context: grpc.ServicerContext,
@@ -85,7 +87,9 @@ class ColdInferServicer:
         own = SequenceRequest(request, asked, home.plan, home.model.signature)
         with home.sequences.turn(asked, own.begin, within(context.time_remaining())) as turn:
             response = self._compute(own.encode(turn.states, home.route), context)
-            turn.states = own.take(response)
+            states = own.take(response)
+            oip_shared.place(response, places, self._regions)
+            turn.states = states
         return response
 
     def _cached(

@@ -4,6 +4,7 @@ from __future__ import annotations  # grpc's classes take type arguments in the 
 
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -18,6 +19,10 @@ from kerve.runtime.signature import TensorSpec
 from kerve.runtime.transport.base import Cold, Queue, ServedModel, TransportOptions
 
 __all__ = ["WireTransport"]
+
+# A call that Python sees to keeps its thread until it is answered. Health and metadata have threads of their
+# own, so that they answer meanwhile.
+COLD_THREADS = 512
 
 
 class WireTransport:
@@ -72,7 +77,8 @@ class WireTransport:
 
     def add_cold(self, cold: Cold) -> None:
         """Let requests be answered where a queue cannot; see `Transport.add_cold`."""
-        rpc.add_service(self, oip.SERVICE, {"ModelInfer": cold.ModelInfer})
+        method = rpc.in_pool(cold.ModelInfer, ThreadPoolExecutor(COLD_THREADS, "cold"))
+        rpc.add_service(self, oip.SERVICE, {"ModelInfer": method})
 
     def add_insecure_port(self, address: str) -> int:
         """Listen without encryption; RuntimeError when the address cannot be had."""
