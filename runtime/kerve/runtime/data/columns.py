@@ -49,6 +49,11 @@ class Rows:
         self._tensors = tensors_of(source, signature, labelled=labelled)
         self._columns = [column for tensor in self._tensors for column in tensor.columns]
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the source that are looked at."""
+        return tuple(self._columns)
+
     def __len__(self) -> int:
         """The number of rows; 0 where only reading all of them tells."""
         return self._source.rows or 0

@@ -47,12 +47,12 @@ def rows_of_block(bytes_per_row: int) -> int:
     return max(1, min(BLOCK_ROWS, BLOCK_BYTES // max(1, bytes_per_row)))
 
 
-def needs(module: str, path: Path, kind: str) -> Any:
+def needs(module: str, path: Path, kind: str, doing: str = "reading") -> Any:
     """Return an optional module; DataError that says how to get it."""
     try:
         return import_module(module)
     except ImportError as error:
         raise DataError(
-            f"{path}: reading {kind} needs {module.partition('.')[0]}, which is not installed: "
+            f"{path}: {doing} {kind} needs {module.partition('.')[0]}, which is not installed: "
             "pip install 'kerve[data]'"
         ) from error
