@@ -1,12 +1,14 @@
 """The commands on a real Ray cluster of two nodes, of which workers and one node are killed."""
 
+import itertools
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +32,10 @@ with np.load(EVALUATION / "rows.npz") as arrays:
 # Files of unequal lengths, so that the parts' batches are not those of the whole.
 ENDS = (0, 70, 111, 300)
 
-Until = Callable[[Callable[[], bool], str], None]
-
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     memory = 100 * 2**20
-    os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
     head = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": memory}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
@@ -54,7 +53,7 @@ def repository(tmp_path: Path) -> Path:
 def folder(path: Path, labels: str) -> Path:
     """Return a folder of Parquet files with the rows that Keras evaluated."""
     path.mkdir()
-    for number, (begin, end) in enumerate(zip(ENDS, ENDS[1:], strict=False)):
+    for number, (begin, end) in enumerate(itertools.pairwise(ENDS)):
         columns = {"x": list(ROWS["x"][begin:end]), "y": list(ROWS[labels][begin:end])}
         columns["sample_weight"] = ROWS["weights"][begin:end]
         pq.write_table(pa.table(columns), path / f"rows-{number}.parquet", row_group_size=40)
@@ -90,6 +89,14 @@ def workers(parent: int | None = None) -> list[int]:
     return found
 
 
+def wait_for(process: "subprocess.Popen[str]", parent: int | None = None) -> int:
+    """Return a process that is at work on a part, as soon as there is one."""
+    while not (found := workers(parent)):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    return found[0]
+
+
 def equal(found: dict[str, float], wanted: dict[str, float]) -> None:
     assert found.keys() == wanted.keys()
     for name, value in wanted.items():
@@ -97,12 +104,11 @@ def equal(found: dict[str, float], wanted: dict[str, float]) -> None:
 
 
 def test_states_are_merged_and_a_killed_worker_counts_once(
-    cluster: Any, repository: Path, tmp_path: Path, until: Until
+    cluster: Any, repository: Path, tmp_path: Path
 ) -> None:
     data = folder(tmp_path / "rows", "classes")
     process = start(cluster, "evaluate", "classifier", "--repository", repository, "--data", data, "--json")
-    until(lambda: bool(workers()), "a worker is at work")
-    os.kill(workers()[0], signal.SIGKILL)
+    os.kill(wait_for(process), signal.SIGKILL)
     assert process.poll() is None
     result = json.loads(ended(process))
     assert (result["model"], result["version"], result["rows"]) == ("classifier", "2", 300)
@@ -148,9 +154,7 @@ def test_a_label_that_does_not_fit_is_named_and_nothing_is_kept(
     assert History(repository / FILE).list() == []
 
 
-def test_predictions_are_whole_when_a_node_is_lost(
-    cluster: Any, repository: Path, tmp_path: Path, until: Until
-) -> None:
+def test_predictions_are_whole_when_a_node_is_lost(cluster: Any, repository: Path, tmp_path: Path) -> None:
     (tmp_path / "rows").mkdir()
     for number in range(6):
         identities = [f"id {row}" for row in range(number * 50, number * 50 + 50)]
@@ -169,7 +173,7 @@ def test_predictions_are_whole_when_a_node_is_lost(
         output,
     )
     raylet = cluster.second.all_processes["raylet"][0].process.pid
-    until(lambda: bool(workers(raylet)), "a worker of the second node is at work")
+    wait_for(process, raylet)
     cluster.remove_node(cluster.second, allow_graceful=False)
     assert process.poll() is None
     assert "(300, 3)" in ended(process)

@@ -223,8 +223,6 @@ def result_as_json(each: Evaluated) -> dict[str, Any]:
         "version": each.version,
         "rows": each.rows,
         "seconds": each.seconds,
-        "rows_per_second": each.rows_per_second,
-        "latency": each.latency,
         "results": {
             name: value if isinstance(value, float) else value.tolist()
             for name, value in each.results.items()

@@ -7,6 +7,7 @@ counts is the result of the one that ended: nothing is lost, and nothing counts 
 import logging
 import os
 import pickle
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -41,7 +42,6 @@ class Task(Protocol):
 def cluster(address: str | None) -> Iterator[Any]:
     """Be connected to a cluster: at an address, at RAY_ADDRESS, or started here for the while."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports to its makers otherwise
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its core writes warnings to the terminal
     try:
         import ray
         import ray.data
@@ -50,6 +50,12 @@ def cluster(address: str | None) -> Iterator[Any]:
             "--engine ray needs Ray, which is not installed: pip install 'kerve[ray]'"
         ) from error
     where = address or os.environ.get("RAY_ADDRESS")
+    with quiet():
+        yield from connected(ray, where)
+
+
+def connected(ray: Any, where: str | None) -> Iterator[Any]:
+    """Give Ray, connected; what it raises becomes one sentence."""
     try:
         ray.init(
             where, include_dashboard=None if where else False, log_to_driver=False, logging_level="ERROR"
@@ -63,6 +69,20 @@ def cluster(address: str | None) -> Iterator[Any]:
         raise ClusterError(f"the cluster could not do the work: {error}") from error
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep off the terminal what Ray's core, which is no Python, writes to descriptor 2 of its inner life."""
+    told = sys.stderr
+    with open(os.devnull, "w") as nothing, os.fdopen(os.dup(2), "w") as ours:  # noqa: PTH123  no path
+        os.dup2(nothing.fileno(), 2)
+        sys.stderr = ours
+        try:
+            yield
+        finally:
+            sys.stderr = told
+            os.dup2(ours.fileno(), 2)
 
 
 def spread(ray: Any, task: Task, parts: Sequence[Part]) -> Iterator[Any]:
