@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,23 @@ ENDS = (0, 70, 111, 300)
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    memory = 100 * 2**20
-    head = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": memory}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
+    options = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
+    cluster = patiently(
+        lambda: Cluster(initialize_head=True, head_node_args={**options, "include_dashboard": False})
+    )
     try:
-        cluster.second = cluster.add_node(num_cpus=1, object_store_memory=memory)
+        cluster.second = patiently(lambda: cluster.add_node(**options))
         yield cluster
     finally:
         cluster.shutdown()
+
+
+def patiently(begin: Callable[[], Any]) -> Any:
+    """Return what was begun: Ray gives a node 30 seconds, which a busy machine may exceed."""
+    for _ in range(4):
+        with suppress(Exception):
+            return begin()
+    return begin()
 
 
 @pytest.fixture

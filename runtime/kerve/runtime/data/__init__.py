@@ -4,6 +4,7 @@ files.py      the table of formats; several files, or a folder, as one
 parts.py      the same divided among workers
 columns.py    columns become a model's inputs, labels and weights, by their names
 numpy_file.py csv_file.py parquet.py tfrecord.py    one format each
+images.py     encoded images become pixels
 writing.py    the same formats, written
 """
 

@@ -76,6 +76,8 @@ class ParquetFile:
             shape = getattr(kind, "shape", None)
             array = self._array(column, values.storage, first)
             return array if shape is None else array.reshape(len(array), *shape)
+        if types.is_struct(kind) and kind.get_field_index("bytes") >= 0:  # an image, as Hugging Face keeps it
+            return self._array(column, values.field("bytes"), first)
         if types.is_dictionary(kind):
             return self._array(column, values.dictionary_decode(), first)
         if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
