@@ -94,5 +94,7 @@ def test_an_image_that_does_not_fit_is_named(row: bytes, text: str, tmp_path: Pa
 
 def test_images_of_several_sizes_cannot_be_one_batch(tmp_path: Path) -> None:
     images = [encoded(COLOURS[0]), encoded(COLOURS[0][:3])]
-    with pytest.raises(DataError, match=r"row 1, .* expected an image of 6 × 4 pixels, as the rows before it"):
+    with pytest.raises(
+        DataError, match=r"row 1, .* expected an image of 6 × 4 pixels, as the rows before it"
+    ):
         read(tmp_path, images, signature("height", "width", 3))

@@ -183,6 +183,9 @@ def test_finished_evaluations_are_kept_and_cut_ones_are_not(client: Client) -> N
         list(calls["Evaluate"](stream(model="classifier")))
         records = calls["ListEvaluations"](pb.ListEvaluationsRequest(model="classifier")).records
     assert len(records) == before + 2
+    listed = client.evaluations("classifier", limit=2)
+    assert [each.time for each in listed] == [each.time for each in records[:2]]
+    assert listed[0].evaluated.rows == 300
     newest, older = records[:2]
     assert newest.id > older.id
     assert newest.data_fingerprint == older.data_fingerprint
