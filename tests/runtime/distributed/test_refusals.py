@@ -59,6 +59,16 @@ def test_a_model_has_to_be_there(data: Path, options: list[str | Path], text: st
     assert text in errors
 
 
+def test_a_cluster_that_is_not_there_is_told_in_one_line(data: Path) -> None:
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'kerve[ray]'")
+    code, errors = refused(
+        *(KERVE, "evaluate", "classifier", "--engine", "ray", "--repository", MODELS),
+        *("--data", data, "--ray-address", "127.0.0.1:1"),
+    )
+    assert code == 1
+    assert errors.startswith("error: no Ray cluster answers at 127.0.0.1:1: ")
+
+
 def test_without_ray_it_is_said_how_to_get_it(data: Path) -> None:
     script = "import sys; sys.modules['ray'] = None; from kerve.cli.main import main; main(sys.argv[1:])"
     code, errors = refused(

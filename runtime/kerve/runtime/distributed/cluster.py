@@ -7,6 +7,7 @@ counts is the result of the one that ended: nothing is lost, and nothing counts 
 import logging
 import os
 import pickle
+import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,9 @@ from kerve.runtime.data.parts import Part
 from kerve.runtime.errors import InternalError, ServingError
 
 __all__ = ["ClusterError", "Task", "cluster", "spread"]
+
+# Seconds for a cluster to be there.
+PATIENCE = 10.0
 
 #: What a worker may say of data and models, beside what it found.
 TOLD = (ServingError, DataError, OSError)
@@ -50,8 +54,21 @@ def cluster(address: str | None) -> Iterator[Any]:
             "--engine ray needs Ray, which is not installed: pip install 'kerve[ray]'"
         ) from error
     where = address or os.environ.get("RAY_ADDRESS")
+    if where:
+        reach(where)
     with quiet():
         yield from connected(ray, where)
+
+
+def reach(address: str) -> None:
+    """Raise ClusterError where nothing listens at an address: Ray itself would go on trying for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdecimal():  # "auto", which Ray looks up
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterError(f"no Ray cluster answers at {address}: {error}") from error
 
 
 def connected(ray: Any, where: str | None) -> Iterator[Any]:

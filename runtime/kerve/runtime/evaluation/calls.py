@@ -56,7 +56,8 @@ class EvaluationCalls:
         """Return loss and metrics on labelled rows, as `model.evaluate(x, y, sample_weight)` does.
 
         `x` is what the model takes: an array, or arrays by name (labels and `sample_weight` may be among
-        them); or a generator or dataset of batches `(x, y)` or `(x, y, sample_weight)`. `y` and
+        them); or a generator, `tf.data` or `keras.utils.PyDataset` dataset of batches `(x, y)` or
+        `(x, y, sample_weight)`. `y` and
         `sample_weight` are arrays, by output where there are several. `batch_size` matters as in Keras, for
         losses that depend on it; 0 is its 32. `progress` is called with running results every `interval`
         seconds, and with the final ones; `watch` with each batch and what the version made of it.
