@@ -47,7 +47,6 @@ def outputs() -> Mapping[str, Output]:
 LOSSES: Mapping[type, tuple[str, dict[str, Any]]] = {
     losses.BinaryCrossentropy: ("binary", {"label_smoothing": 0.1}),
     losses.BinaryFocalCrossentropy: ("binary", {"apply_class_balancing": True}),
-    losses.CTC: ("texts", {}),
     losses.CategoricalCrossentropy: ("one_hot", {"label_smoothing": 0.1}),
     losses.CategoricalFocalCrossentropy: ("one_hot", {}),
     losses.CategoricalGeneralizedCrossEntropy: ("classes", {}),
@@ -121,7 +120,7 @@ def classes(module: Any) -> set[type]:
 
 
 def test_the_tables_are_complete() -> None:
-    assert classes(losses) - NONE == LOSSES.keys()
+    assert classes(losses) - NONE - {losses.CTC} == LOSSES.keys()
     assert classes(metrics) - NONE == METRICS.keys()
 
 
@@ -153,6 +152,13 @@ def test_every_loss(compiled: Any, evaluated: Any) -> None:
     model, labels = built({name: LOSSES[each][0] for name, each in chosen.items()})
     model.compile(loss={name: each(**LOSSES[each][1]) for name, each in chosen.items()})
     check(evaluated, compiled(model), model, labels)
+
+
+def test_ctc_is_refused_by_name(compiled: Any) -> None:
+    model, _ = built({"texts": "texts"})
+    model.compile(loss=losses.CTC())
+    (warning,) = (each for each in compiled(model, warns=True).manifest.warnings if "evaluat" in each)
+    assert "CTCLoss: it is a loss for training" in warning
 
 
 def test_every_metric(compiled: Any, evaluated: Any) -> None:

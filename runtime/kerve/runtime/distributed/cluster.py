@@ -10,7 +10,7 @@ import pickle
 import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any, Protocol
 
 from kerve.runtime.data import DataError
@@ -90,13 +90,17 @@ def connected(ray: Any, where: str | None) -> Iterator[Any]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep off the terminal what Ray's core, which is no Python, writes to descriptor 2 of its inner life."""
+    """Keep off the terminal what Ray's core, which is no Python, writes to descriptor 2 of its inner life.
+
+    What Ray itself prints, of workers that died, goes to the errors: the output is for results.
+    """
     told = sys.stderr
     with open(os.devnull, "w") as nothing, os.fdopen(os.dup(2), "w") as ours:  # noqa: PTH123  no path
         os.dup2(nothing.fileno(), 2)
         sys.stderr = ours
         try:
-            yield
+            with redirect_stdout(ours):
+                yield
         finally:
             sys.stderr = told
             os.dup2(ours.fileno(), 2)
