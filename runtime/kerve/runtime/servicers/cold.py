@@ -84,6 +84,7 @@ class ColdInferServicer:
     ) -> pb.ModelInferResponse:
         assert home.plan is not None
         assert home.sequences is not None
+        assert home.model is not None
         own = SequenceRequest(request, asked, home.plan, home.model.signature)
         with home.sequences.turn(asked, own.begin, within(context.time_remaining())) as turn:
             response = self._compute(own.encode(turn.states, home.route), context)
