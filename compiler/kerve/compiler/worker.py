@@ -21,6 +21,7 @@ from typing import IO, Any
 
 from kerve.compiler import errors
 from kerve.compiler import repository as repositories
+from kerve.compiler.imports import import_libraries
 from kerve.compiler.progress import Event, Listener
 from kerve.compiler.sources import limits
 from kerve.compiler.sources.detect import recognise
@@ -98,6 +99,7 @@ def main() -> None:
         limits.enforce()
         try:
             recognise(arguments["source"])  # what is no model need not wait for TensorFlow
+            import_libraries()
             with repositories.writing(arguments.get("folder", Path()).parent.parent):
                 result = getattr(import_module(module), function)(
                     **arguments, listener=lambda event: say(dataclasses.asdict(event))
