@@ -28,6 +28,7 @@ __all__ = [
     "decode_difference",
     "decode_promotion",
     "messages",
+    "shown",
 ]
 
 Data = ArrayLike | Mapping[str, ArrayLike]
