@@ -54,7 +54,7 @@ EFFECTS = {
     "dynamic_batching.default_priority_level": "of a request that names none",
     "dynamic_batching.default_queue_policy": "room and time of a queue; a size of 0 is `--max-queue-size`",
     "dynamic_batching.priority_queue_policy": "the same, for one priority",
-    "instance_group.kind": "`KIND_GPU` is refused: no GPU is served yet; others are the CPU",
+    "instance_group.kind": "`KIND_CPU`: the CPU; `KIND_GPU` and `KIND_AUTO`: the server's `--device`, which must be a GPU for the former",
     "instance_group.count": "executors that compute at the same time",
     "instance_group.passive": "the group has no executors",
     "default_model_filename": "the graph's file in a version's folder, `model.onnx` by default",

@@ -10,6 +10,7 @@ from kerve.runtime.artifact import Artifact
 from kerve.runtime.config import Settings
 from kerve.runtime.config.complete import refuse_unsupported, settle
 from kerve.runtime.datatypes import BF16, DATATYPES, Array, bfloat16_to_float32
+from kerve.runtime.device import CPU, Device
 from kerve.runtime.errors import ArtifactError, ServingError
 from kerve.runtime.session import Session
 from kerve.runtime.signature import Signature, TensorSpec, show_shape
@@ -99,16 +100,17 @@ class Model:
                 return
 
 
-def load(artifact: Artifact, *, threads: int, settings: Settings | None = None) -> Model:
+def load(
+    artifact: Artifact, *, threads: int, settings: Settings | None = None, device: Device = CPU
+) -> Model:
     """Load a version, prove that it answers here as when it was compiled, and warm it; ArtifactError
     otherwise.
     """
     settings = settings or Settings()
     refuse_unsupported(settings.config, artifact.path.parent)
     artifact.check_files()
-    model = Model(
-        artifact, Session(artifact.model_file, threads=threads, hidden=artifact.hidden), settings.config
-    )
+    session = Session(artifact.model_file, threads=threads, hidden=artifact.hidden, device=device)
+    model = Model(artifact, session, settings.config)
     model.check_golden()
     model.warm_up(warm_sizes(settings))
     return model

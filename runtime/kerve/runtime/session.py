@@ -10,6 +10,7 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from kerve.runtime.datatypes import BF16, BY_ONNX, BYTES, DATATYPES, Array
+from kerve.runtime.device import CPU, CUDA_PROVIDER, Device
 from kerve.runtime.errors import ArtifactError, InternalError, InvalidArgumentError, UnavailableError
 from kerve.runtime.signature import TensorSpec
 
@@ -28,8 +29,13 @@ EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 class Session:
     """A loaded ONNX model; `run` may be called from several threads and computes without the GIL."""
 
-    def __init__(self, model_file: Path, *, threads: int, hidden: Sequence[str] = ()) -> None:
-        """Load a file; `hidden` names values within its graph that can be asked for as outputs can."""
+    def __init__(
+        self, model_file: Path, *, threads: int, hidden: Sequence[str] = (), device: Device = CPU
+    ) -> None:
+        """Load a file; `hidden` names values within its graph that can be asked for as outputs can.
+
+        Inputs and outputs are in the CPU's memory, whatever the device.
+        """
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -42,11 +48,12 @@ class Session:
             model = model_file.read_bytes() + more_outputs(hidden)
             options.add_session_config_entry(EXTERNAL_FOLDER, str(model_file.parent))
         try:
-            self._session: Any = onnxruntime.InferenceSession(
-                model, options, providers=["CPUExecutionProvider"]
-            )
+            self._session: Any = onnxruntime.InferenceSession(model, options, providers=device.providers)
         except ORT_ERRORS as error:
             raise ArtifactError(f"{model_file} cannot be loaded by ONNX Runtime: {error}") from error
+        # A provider that fails is left out, and only the log says so.
+        if device.cuda is not None and CUDA_PROVIDER not in self._session.get_providers():
+            raise ArtifactError(f"{model_file}: ONNX Runtime took the CPU in the place of {device}")
         # Shared by all runs: the flag in it ends those under way and every later one.
         self._options = onnxruntime.RunOptions()
         self.inputs = tuple(spec(each, model_file) for each in self._session.get_inputs())

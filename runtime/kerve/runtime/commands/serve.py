@@ -16,6 +16,7 @@ from kerve.cli import options as cli
 from kerve.runtime import supervisor
 from kerve.runtime.cache import ResponseCache
 from kerve.runtime.cpus import available_cpus
+from kerve.runtime.device import check_name, choose
 from kerve.runtime.lifecycle.manager import ControlMode
 from kerve.runtime.lifecycle.served import Limits
 from kerve.runtime.logs import LogControl, LogFormat
@@ -64,6 +65,11 @@ class Options:
     )
     transport: Literal["auto", "wire", "grpcio"] = cli.option(
         "auto", help="What carries requests; auto takes the wire where kerve-wire is installed."
+    )
+    device: str = cli.option(
+        "auto",
+        help="Where models compute: cpu, cuda or cuda:N; auto takes cuda where onnxruntime-gpu is installed "
+        "and a GPU answers.",
     )
     threads: int = cli.option(
         0, help="CPU threads per model; 0 for one per available CPU.", type=click.IntRange(min=0)
@@ -131,6 +137,7 @@ class Options:
         if self.trace_endpoint is not None and self.trace_ratio is None:
             raise ValueError("--trace-endpoint needs --trace-ratio; 0 traces what callers trace")
         initial_settings(self.trace_config)
+        check_name(self.device)
 
     @property
     def rate(self) -> RateLimit | None:
@@ -232,6 +239,7 @@ def server_options(options: Options) -> ServerOptions:
         max_message_bytes=options.max_message_bytes,
         limits=Limits(
             threads=options.threads or available_cpus(),
+            device=choose(options.device),
             max_queue_size=options.max_queue_size,
             triton_codes=options.status_codes == "triton",
             cache=ResponseCache(options.cache_size) if options.cache_size else None,

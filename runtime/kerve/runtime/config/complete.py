@@ -160,7 +160,9 @@ def read_labels(folder: Path, name: str) -> tuple[str, ...]:
         raise ArtifactError(f"{folder}: label_filename {name!r} cannot be read: {error}") from error
 
 
-def complete(config: pb.ModelConfig, name: str, signature: Signature, *, instances: int) -> pb.ModelConfig:
+def complete(
+    config: pb.ModelConfig, name: str, signature: Signature, *, instances: int, gpu: int | None = None
+) -> pb.ModelConfig:
     """Return the configuration as the model is served: everything that was left open is filled in."""
     full = pb.ModelConfig.FromString(config.SerializeToString())
     full.name, full.platform, full.backend = name, PLATFORM, BACKEND
@@ -171,7 +173,10 @@ def complete(config: pb.ModelConfig, name: str, signature: Signature, *, instanc
         full.max_batch_size = full.max_batch_size or MOST_ROWS
         full.dynamic_batching.SetInParent()
     if not full.instance_group:
-        full.instance_group.add(name=name, kind=pb.ModelInstanceGroup.KIND_CPU, count=instances)
+        group = full.instance_group.add(name=name, kind=pb.ModelInstanceGroup.KIND_CPU, count=instances)
+        if gpu is not None:
+            group.kind = pb.ModelInstanceGroup.KIND_GPU
+            group.gpus.append(gpu)
     for specs, tensors in ((signature.inputs, full.input), (signature.outputs, full.output)):
         given = {tensor.name: tensor for tensor in tensors}
         for spec in specs:

@@ -14,6 +14,7 @@ from kerve.runtime.cache import CachePart, ResponseCache
 from kerve.runtime.config import Settings
 from kerve.runtime.config.batching import batching_of
 from kerve.runtime.config.complete import complete
+from kerve.runtime.device import CPU, Device
 from kerve.runtime.errors import ArtifactError
 from kerve.runtime.executor import Executor
 from kerve.runtime.model import Model, load
@@ -35,6 +36,8 @@ class Limits:
 
     # CPUs that the executors of one model share.
     threads: int = 1
+    # Where models compute that do not ask for the CPU.
+    device: Device = CPU
     # Requests that may wait where a model sets no limit of its own.
     max_queue_size: int = 256
     # Whether overload has Triton's codes.
@@ -67,14 +70,15 @@ class ServedVersion:
     ) -> "ServedVersion":
         """Load, prove and warm a version, and start its executors; ArtifactError when that cannot be done."""
         begin = time.monotonic()
-        instances = count_instances(settings.config, path.parent)
+        instances = count_instances(settings.config)
+        device = device_of(settings.config, path.parent, limits.device)
         threads = (
             settings.threads
             or threads_of(settings.config, path.parent)
             or max(1, limits.threads // instances)
         )
         artifact = read_artifact(path, settings.config.default_model_filename or "model.onnx")
-        model = load(artifact, threads=threads, settings=settings)
+        model = load(artifact, threads=threads, settings=settings, device=device)
         batching = batching_of(
             settings, max_queue_size=limits.max_queue_size, triton_codes=limits.triton_codes
         )
@@ -88,8 +92,10 @@ class ServedVersion:
         )
         for executor in executors:
             executor.start()
-        log.info("model %r version %d is ready after %.2f s", name, version, time.monotonic() - begin)
-        config = complete(settings.config, name, model.signature, instances=instances)
+        log.info(
+            "model %r version %d is ready on %s after %.2f s", name, version, device, time.monotonic() - begin
+        )
+        config = complete(settings.config, name, model.signature, instances=instances, gpu=device.cuda)
         return cls(name, version, "", model, config, queue, executors, cache, statistics)
 
     def stop(self, end: float) -> bool:
@@ -139,13 +145,25 @@ def cache_of(config: pb.ModelConfig, name: str, limits: Limits) -> CachePart | N
     return limits.cache.part()
 
 
-def count_instances(config: pb.ModelConfig, folder: Path) -> int:
-    """Return how many executors a model has; ArtifactError when it asks for a GPU."""
-    for group in config.instance_group:
-        if group.kind == pb.ModelInstanceGroup.KIND_GPU:
+def device_of(config: pb.ModelConfig, folder: Path, device: Device) -> Device:
+    """Return where a model computes on a server that has a device; ArtifactError when that is not there."""
+    kinds = {group.kind for group in config.instance_group if not group.passive}
+    if pb.ModelInstanceGroup.KIND_GPU in kinds:
+        if device.cuda is None:
             raise ArtifactError(
-                f"{folder}: instance_group: KIND_GPU, but no GPU is served here; use KIND_CPU"
+                f"{folder}: instance_group: KIND_GPU, but no GPU is served here; use KIND_CPU, "
+                "or kerve serve --device cuda"
             )
+        gpus = {gpu for group in config.instance_group for gpu in group.gpus}
+        if gpus - {device.cuda}:
+            raise ArtifactError(
+                f"{folder}: instance_group: gpus {sorted(gpus)}, but this server computes on {device} alone"
+            )
+    return CPU if kinds == {pb.ModelInstanceGroup.KIND_CPU} else device
+
+
+def count_instances(config: pb.ModelConfig) -> int:
+    """Return how many executors a model has."""
     return max(1, sum(max(1, group.count) for group in config.instance_group if not group.passive))
 
 
