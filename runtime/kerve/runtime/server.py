@@ -264,7 +264,7 @@ class Server:
     def _host_services(self, gateway: Gateway) -> None:
         regions = Regions()
         cold = ColdInferServicer(regions, gateway, self._catalog, lambda: not self.stopping.is_set())
-        self._transport.add_cold(cold.ModelInfer)
+        self._transport.add_cold(cold)
         services: dict[ServiceDescriptor, tuple[object, ...]] = {
             oip.SERVICE: (
                 OipServicer(

@@ -33,6 +33,9 @@ def convert_model(text: str) -> tuple[dict[str, Any], list[str]]:
     if config.model_transaction_policy.decoupled:
         config.ClearField("model_transaction_policy")
         left_out.append("model_transaction_policy: an ONNX model gives one answer")
+    if config.sequence_batching.iterative_sequence:
+        config.sequence_batching.iterative_sequence = False
+        left_out.append("sequence_batching: iterative_sequence: an ONNX model gives one answer")
     for group in config.instance_group:
         if group.kind == pb.ModelInstanceGroup.KIND_GPU:
             group.kind = pb.ModelInstanceGroup.KIND_CPU

@@ -27,7 +27,7 @@ from kerve.runtime.signature import Signature
 from kerve.runtime.transport.batching import Batching
 from kerve.runtime.transport.rates import RateLimit
 
-__all__ = ["DEFAULT", "Batch", "Errand", "Queue", "ServedModel", "Transport", "TransportOptions"]
+__all__ = ["DEFAULT", "Batch", "Cold", "Errand", "Queue", "ServedModel", "Transport", "TransportOptions"]
 
 # The route of requests that name no version.
 DEFAULT = ""
@@ -41,7 +41,7 @@ class ServedModel:
     version: int
     signature: Signature
     batching: Batching = field(default_factory=Batching)
-    # Whether ModelInfer for it goes to the method of `add_cold`.
+    # Whether requests for it go to what `add_cold` was given.
     cold: bool = False
 
 
@@ -52,7 +52,7 @@ class TransportOptions:
     interceptors: tuple[grpc.ServerInterceptor, ...] = ()
     # Bytes of a message at most; the default, 2 GB - 1, is the most that gRPC and protobuf carry.
     max_message_bytes: int = 2**31 - 1
-    # Whether tensors in shared memory go to the method of `add_cold`.
+    # Whether tensors in shared memory go to what `add_cold` was given.
     shared_memory: bool = False
     # How often each client may ask for inference.
     rate: RateLimit | None = None
@@ -127,6 +127,16 @@ class Queue(Protocol):
         """
 
 
+class Cold(Protocol):
+    """Answers requests of ModelInfer that queues know nothing of."""
+
+    def ModelInfer(self, request: Any, context: grpc.ServicerContext, /) -> Any:  # noqa: N802  the protocol's name
+        """Answer a call."""
+
+    def answer(self, request: Any, context: grpc.ServicerContext, /) -> Any:
+        """Answer a request, be it a call or one of a stream; raises ServingError."""
+
+
 class Transport(Protocol):
     """A gRPC server: hosts servicers written for grpcio, and carries inference itself."""
 
@@ -154,9 +164,9 @@ class Transport(Protocol):
     ) -> None:
         """Host a service by its methods; called by grpcio's generated code."""
 
-    def add_cold(self, method: Callable[..., Any]) -> None:
-        """Let ModelInfer be answered by a method where a queue cannot: for models that say so, and for
-        tensors in shared memory, which are refused otherwise.
+    def add_cold(self, cold: Cold) -> None:
+        """Let requests of ModelInfer and of ModelStreamInfer be answered where a queue cannot: for models
+        that say so, and for tensors in shared memory, which are refused otherwise.
         """
 
     def add_insecure_port(self, address: str) -> int:
