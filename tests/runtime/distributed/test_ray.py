@@ -49,10 +49,25 @@ def cluster() -> Iterator[Any]:
 
 def patiently(begin: Callable[[], Any]) -> Any:
     """Return what was begun: Ray gives a node 30 seconds, which a busy machine may exceed."""
+    before = set(children())
     for _ in range(4):
         with suppress(Exception):
             return begin()
+        for process in set(children()) - before:
+            os.kill(process, signal.SIGKILL)
     return begin()
+
+
+def children() -> Iterator[int]:
+    return (each for each, parent, _ in processes() if parent == os.getpid())
+
+
+def processes() -> Iterator[tuple[int, int, str]]:
+    """Yield each process, its parent and its title."""
+    for each in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # gone meanwhile
+            parent = int((each / "stat").read_text().rpartition(")")[2].split()[1])
+            yield int(each.name), parent, (each / "cmdline").read_text()
 
 
 @pytest.fixture
@@ -86,16 +101,11 @@ def ended(process: "subprocess.Popen[str]") -> str:
 
 def workers(parent: int | None = None) -> list[int]:
     """Return the processes that are at work on a part; of one node, whose raylet is the parent."""
-    found = []
-    for each in Path("/proc").glob("[0-9]*"):
-        try:
-            title = (each / "cmdline").read_text()
-            ppid = int((each / "stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:  # gone meanwhile
-            continue
-        if title.startswith("ray::MapWorker") and ".submit" in title and parent in (None, ppid):
-            found.append(int(each.name))
-    return found
+    return [
+        each
+        for each, of, title in processes()
+        if title.startswith("ray::MapWorker") and ".submit" in title and parent in (None, of)
+    ]
 
 
 def wait_for(process: "subprocess.Popen[str]", parent: int | None = None) -> int:
