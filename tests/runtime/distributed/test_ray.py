@@ -37,6 +37,8 @@ ENDS = (0, 70, 111, 300)
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     options = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
+    # Else workers wait for all that a busy machine does beside.
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  Ray's spelling
     cluster = patiently(
         lambda: Cluster(initialize_head=True, head_node_args={**options, "include_dashboard": False})
     )
