@@ -13,6 +13,7 @@ from kerve.runtime.datatypes import BF16, DATATYPES, Array, bfloat16_to_float32
 from kerve.runtime.errors import ArtifactError, ServingError
 from kerve.runtime.session import Session
 from kerve.runtime.signature import Signature, TensorSpec, show_shape
+from kerve.runtime.warmup import Sample, samples
 
 __all__ = ["Model", "load", "signature_of_session"]
 
@@ -32,6 +33,11 @@ class Model:
         self.signature = settle(signature, config or ModelConfig(), artifact.path.parent)
         self._session = session
         self._outputs = tuple(spec.name for spec in self.signature.outputs)
+
+    @property
+    def hardware(self) -> str:
+        """What computes, in a few words."""
+        return self._session.hardware
 
     def run(self, inputs: Mapping[str, Array], requested: Collection[str] | None = None) -> dict[str, Array]:
         """Return the requested outputs (None: all), in the signature's order, and hidden values behind them.
@@ -98,6 +104,16 @@ class Model:
                 log.warning("%s: warm-up with %d rows of zeros failed: %s", self.artifact.path, count, error)
                 return
 
+    def compute(self, sample: Sample) -> None:
+        """Compute a sample of the configuration; ArtifactError when the model cannot."""
+        try:
+            for _ in range(sample.count):
+                self.run(sample.inputs)
+        except ServingError as error:
+            raise ArtifactError(
+                f"{self.artifact.path}: model_warmup {sample.name!r} cannot be computed: {error}"
+            ) from error
+
 
 def load(artifact: Artifact, *, threads: int, settings: Settings | None = None) -> Model:
     """Load a version, prove that it answers here as when it was compiled, and warm it; ArtifactError
@@ -111,6 +127,8 @@ def load(artifact: Artifact, *, threads: int, settings: Settings | None = None) 
     )
     model.check_golden()
     model.warm_up(warm_sizes(settings))
+    for sample in samples(settings.config, model.signature, artifact.path.parent):
+        model.compute(sample)
     return model
 
 

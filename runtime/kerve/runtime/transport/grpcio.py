@@ -19,6 +19,7 @@ from kerve.runtime.security.tls import Certificates, grpcio_credentials
 from kerve.runtime.servicers.infer import InferServicer, InFlight
 from kerve.runtime.servicers.predict import PredictServicer
 from kerve.runtime.transport.base import Cold, Queue, ServedModel, TransportOptions
+from kerve.runtime.transport.local_inbox import LocalInbox
 from kerve.runtime.transport.local_queue import LocalQueue
 from kerve.runtime.transport.rates import Rates
 
@@ -71,6 +72,10 @@ class GrpcioTransport:
     def attach(self, served: ServedModel) -> LocalQueue:
         """Make a queue for a model version."""
         return LocalQueue(served)
+
+    def inbox(self) -> LocalInbox:
+        """Make a place for the answers to `Queue.ask`."""
+        return LocalInbox()
 
     def publish(self, name: str, routes: Mapping[str, Queue]) -> None:
         """Route the model's requests, all at once; without routes they are refused with UNAVAILABLE."""

@@ -54,6 +54,10 @@ class WireTransport:
             options=wire_options(served),
         )
 
+    def inbox(self) -> kerve_wire.Inbox:
+        """Make a place for the answers to `Queue.ask`."""
+        return kerve_wire.Inbox()
+
     def publish(self, name: str, routes: Mapping[str, Queue]) -> None:
         """Route the model's requests, all at once; without routes they are refused with UNAVAILABLE."""
         own = {version: queue for version, queue in routes.items() if isinstance(queue, kerve_wire.Queue)}
