@@ -175,7 +175,11 @@ def test_a_stateful_model_answers_our_client_as_keras_does(recurrent: keras.Mode
     expected = [np.array(recurrent(step)) for step in steps]
     with Client(address) as client:
         for step, forecast, start in zip(steps, expected, (True, False), strict=True):
-            sequence = {"sequence_id": "ours", "sequence_start": start, "sequence_end": not start}
+            sequence: dict[str, str | bool] = {
+                "sequence_id": "ours",
+                "sequence_start": start,
+                "sequence_end": not start,
+            }
             answer = client.infer("recurrent", {"steps": step}, parameters=sequence)
             np.testing.assert_allclose(answer["forecast"], forecast, rtol=1e-4, atol=1e-5)
 
