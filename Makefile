@@ -94,6 +94,17 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+## fuzz-python: run atheris on each decoder of the runtime, MINUTES long (1)
+MINUTES := 1
+DECODERS := tests/runtime/decoders
+fuzz-python: setup | $(UV)
+	$(UV) pip install --quiet --python $(BIN)/python --target build/atheris atheris
+	for name in $$(ls $(DECODERS)/corpus); do \
+		mkdir -p build/fuzz/$$name && PYTHONPATH=build/atheris $(BIN)/python $(DECODERS)/fuzz.py $$name \
+			-max_total_time=$$(( $(MINUTES) * 60 )) -max_len=8192 -artifact_prefix=build/fuzz/$$name- \
+			build/fuzz/$$name $(DECODERS)/corpus/$$name || exit 1; \
+	done
+
 ## reference: write the pages of docs/ that tables in the code make
 reference: setup
 	PYTHONPATH=docs $(BIN)/python -m writers
@@ -186,4 +197,4 @@ soak: setup
 clean:
 	rm -rf $(VENV) .venv-serve .venv-uv .tools build dist demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo examples test test-applications test-serve lint format reference docs proto proto-check check lock wheel clean image image-size deploy manifests deploy-check soak
+.PHONY: help setup demo examples fuzz-python test test-applications test-serve lint format reference docs proto proto-check check lock wheel clean image image-size deploy manifests deploy-check soak

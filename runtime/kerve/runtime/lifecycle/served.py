@@ -90,9 +90,20 @@ class ServedVersion:
 
     @classmethod
     def start(
-        cls, name: str, version: int, path: Path, settings: Settings, transport: Transport, limits: Limits
+        cls,
+        name: str,
+        version: int,
+        path: Path,
+        settings: Settings,
+        transport: Transport,
+        limits: Limits,
+        *,
+        aside: bool = False,
     ) -> "ServedVersion":
-        """Load, prove and warm a version, and start its executors; ArtifactError when that cannot be done."""
+        """Load, prove and warm a version, and start its executors; ArtifactError when that cannot be done.
+
+        `aside`: others are serving meanwhile, and go first.
+        """
         begin = time.monotonic()
         instances = count_instances(settings.config, path.parent)
         threads = (
@@ -101,7 +112,7 @@ class ServedVersion:
             or max(1, limits.threads // instances)
         )
         artifact = read_artifact(path, settings.config.default_model_filename or "model.onnx")
-        model = load(artifact, threads=threads, settings=settings)
+        model = load(artifact, threads=threads, settings=settings, aside=aside)
         batching = batching_of(
             settings, max_queue_size=limits.max_queue_size, triton_codes=limits.triton_codes
         )
