@@ -15,7 +15,8 @@ WIRE := runtime/wire
 WIRE_READY := $(VENV)/.wire
 WIRE_SOURCES := $(shell find $(WIRE) -name target -prune -o -name '*.rs' -print -o -name '*.toml' -print -o -name '*.lock' -print)
 
-export TF_CPP_MIN_LOG_LEVEL ?= 3
+# TensorFlow's warnings and errors, without what it says of every machine
+export TF_CPP_MIN_LOG_LEVEL ?= 1
 # uv trusts whom the machine trusts, as pip does: a company's own certificates, for one
 export UV_SYSTEM_CERTS ?= 1
 
@@ -52,9 +53,7 @@ demo: setup
 
 ## examples: run every workflow in examples/, each from training to serving, and the code of the guides
 examples: setup
-	@for example in $$(grep -l 'start(main)' examples/*.py); do \
-		printf '\n%s\n' "$$example"; $(BIN)/python "$$example" || exit 1; \
-	done
+	$(BIN)/python examples
 	$(BIN)/python -m pytest docs
 
 # how many processes share the tests; each takes about 2 GB
@@ -131,7 +130,7 @@ UPGRADE := --upgrade
 LOCK = $(UV) pip compile --quiet $(UPGRADE) --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 lock: | $(UV)
-	$(LOCK) pyproject.toml requirements/dev.in --extra compile-cpu --extra serve --extra otel --extra data --group build --group lint \
+	$(LOCK) pyproject.toml requirements/dev.in --extra compile-cpu --extra serve --extra otel --extra data --extra ray --group build --group lint \
 		--group test --group demo --overrides requirements/overrides.txt -o requirements/dev.txt
 	$(LOCK) pyproject.toml --extra serve --extra otel --extra data --group build --group test -o requirements/serve.txt
 	$(LOCK) --group proto -o requirements/proto.txt

@@ -38,6 +38,11 @@ class Model:
         self._session = session
         self._outputs = tuple(spec.name for spec in self.signature.outputs)
 
+    @property
+    def hardware(self) -> str:
+        """What computes, in a few words."""
+        return self._session.hardware
+
     def run(self, inputs: Mapping[str, Array], requested: Collection[str] | None = None) -> dict[str, Array]:
         """Return the requested outputs (None: all), in the signature's order, and hidden values behind them.
 

@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+from kerve.runtime.cpus import cpu_name
 from kerve.runtime.datatypes import BF16, BY_ONNX, BYTES, DATATYPES, Array
 from kerve.runtime.errors import ArtifactError, InternalError, InvalidArgumentError, UnavailableError
 from kerve.runtime.signature import TensorSpec
@@ -67,6 +68,8 @@ class Session:
             )
         except ORT_ERRORS as error:
             raise ArtifactError(f"{model_file} cannot be loaded by ONNX Runtime: {error}") from error
+        #: What computes: the CPU by its maker's name, or the execution provider with its device.
+        self.hardware = hardware(self._session)
         # Shared by all runs: the flag in it ends those under way and every later one.
         self._options = onnxruntime.RunOptions()
         if memory.shrink and memory.arena:
@@ -133,6 +136,15 @@ class Session:
 
     def _from_session(self, name: str, array: Array) -> Array:
         return encoded(array) if self._datatypes[name] == BYTES.name else array
+
+
+def hardware(session: Any) -> str:
+    """Return what a session computes on, in a few words."""
+    provider = session.get_providers()[0]
+    if provider == "CPUExecutionProvider":
+        return cpu_name()
+    device = session.get_provider_options()[provider].get("device_id", "0")
+    return f"{provider.removesuffix('ExecutionProvider')} device {device}, {cpu_name()}"
 
 
 def more_outputs(names: Sequence[str]) -> bytes:

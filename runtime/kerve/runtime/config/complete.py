@@ -2,7 +2,7 @@
 auto-complete).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from kerve.runtime.errors import ArtifactError
 from kerve.runtime.signature import Dimension, Signature, TensorSpec, show_shape
 
 __all__ = [
+    "DEFAULT_IDLE",
     "ENSEMBLE",
     "PLATFORM",
     "complete",
@@ -28,6 +29,9 @@ PLATFORM = "onnxruntime_onnx"
 BACKEND = "onnxruntime"
 # Triton's name for a chain of models; it has no backend.
 ENSEMBLE = "ensemble"
+
+# Microseconds without a request after which Triton forgets a sequence.
+DEFAULT_IDLE = 1_000_000
 
 DATA_TYPES = {"BYTES": pb.TYPE_STRING}
 
@@ -94,12 +98,33 @@ def settle(signature: Signature, config: pb.ModelConfig, folder: Path) -> Signat
     elif config.max_batch_size == 0 and config.input:
         batched = False
     inputs = [*declared(signature.inputs, config.input, "input", batched=batched, folder=folder)]
+    inputs += undeclared(signature.inputs, inputs, fed(config))
     if left := {spec.name for spec in signature.inputs} - {spec.name for spec in inputs}:
         raise ArtifactError(f"{folder}: the configuration leaves out the graph's input {sorted(left)[0]!r}")
     outputs = [*declared(signature.outputs, config.output, "output", batched=batched, folder=folder)]
+    outputs += undeclared(signature.outputs, outputs, {state.output_name for state in states_of(config)})
     if batched and not signature.batched:
         inputs, outputs = ([with_batch(spec) for spec in specs] for specs in (inputs, outputs))
     return Signature(tuple(inputs), tuple(outputs), batched)
+
+
+def states_of(config: pb.ModelConfig) -> Sequence[pb.ModelSequenceBatching.State]:
+    """Return the implicit states of a configuration."""
+    return config.sequence_batching.state
+
+
+def fed(config: pb.ModelConfig) -> set[str]:
+    """Return the inputs that the server feeds to sequences, and that a configuration need not declare."""
+    controls = {control.name for control in config.sequence_batching.control_input}
+    return controls | {state.input_name for state in states_of(config)}
+
+
+def undeclared(
+    specs: Sequence[TensorSpec], declared: Sequence[TensorSpec], names: Collection[str]
+) -> list[TensorSpec]:
+    """Return the named specs that are not declared."""
+    known = {spec.name for spec in declared}
+    return [spec for spec in specs if spec.name in names and spec.name not in known]
 
 
 def may_batch(signature: Signature) -> bool:
@@ -186,8 +211,10 @@ def complete(config: pb.ModelConfig, name: str, signature: Signature, *, instanc
         full.version_policy.latest.num_versions = 1
     if signature.batched:
         full.max_batch_size = full.max_batch_size or MOST_ROWS
-        if not ensemble:
+        if full.WhichOneof("scheduling_choice") is None:
             full.dynamic_batching.SetInParent()
+    if full.HasField("sequence_batching"):
+        complete_sequences(full.sequence_batching)
     if not full.instance_group and not ensemble:
         full.instance_group.add(name=name, kind=pb.ModelInstanceGroup.KIND_CPU, count=instances)
     for specs, tensors in ((signature.inputs, full.input), (signature.outputs, full.output)):
@@ -198,3 +225,10 @@ def complete(config: pb.ModelConfig, name: str, signature: Signature, *, instanc
             shape = spec.shape[1:] if signature.batched else spec.shape
             tensor.dims[:] = [size if isinstance(size, int) else -1 for size in shape]
     return full
+
+
+def complete_sequences(batching: pb.ModelSequenceBatching) -> None:
+    """Fill in Triton's defaults."""
+    batching.max_sequence_idle_microseconds = batching.max_sequence_idle_microseconds or DEFAULT_IDLE
+    if batching.WhichOneof("strategy_choice") is None:
+        batching.direct.SetInParent()

@@ -16,12 +16,15 @@ from kerve.runtime.evaluation.client import (
     Evaluated,
     Progress,
     Promotion,
+    Recorded,
     Watch,
     decode,
     decode_difference,
     decode_promotion,
+    decode_record,
     messages,
 )
+from kerve.runtime.evaluation.notebook import watched
 from kerve.runtime.protocol.evaluation import decode_answers, encode_batch
 
 __all__ = ["EvaluationCalls"]
@@ -32,7 +35,7 @@ Rows = tuple[Any, Data | None, Data | None]
 
 
 class EvaluationCalls:
-    """The methods of `Client` that evaluate and promote."""
+    """The methods of `Client` that evaluate, list evaluations and promote."""
 
     _channel: Channel
 
@@ -54,10 +57,12 @@ class EvaluationCalls:
         """Return loss and metrics on labelled rows, as `model.evaluate(x, y, sample_weight)` does.
 
         `x` is what the model takes: an array, or arrays by name (labels and `sample_weight` may be among
-        them); or a generator or dataset of batches `(x, y)` or `(x, y, sample_weight)`. `y` and
+        them); or a generator, `tf.data` or `keras.utils.PyDataset` dataset of batches `(x, y)` or
+        `(x, y, sample_weight)`. `y` and
         `sample_weight` are arrays, by output where there are several. `batch_size` matters as in Keras, for
         losses that depend on it; 0 is its 32. `progress` is called with running results every `interval`
-        seconds, and with the final ones; `watch` with each batch and what the version made of it.
+        seconds, and with the final ones (without it, a notebook shows them); `watch` with each batch and what
+        the version made of it.
         """
         (result,) = self.evaluate_versions(
             name,
@@ -90,6 +95,7 @@ class EvaluationCalls:
         timeout: float | None = None,
     ) -> list[Evaluated]:
         """Evaluate several versions on one stream of rows, in the order in which they are given."""
+        interval, progress = watched(x, interval, progress)
         begin = pb.Begin(
             model=name, versions=versions or [""], metrics=metrics, batch_size=batch_size, interval=interval
         )
@@ -117,6 +123,7 @@ class EvaluationCalls:
 
         Data and the other arguments are those of `evaluate`.
         """
+        interval, progress = watched(x, interval, progress)
         begin = pb.Begin(
             model=name, versions=versions, metrics=metrics, batch_size=batch_size, interval=interval
         )
@@ -126,6 +133,13 @@ class EvaluationCalls:
             final = told(response.results, progress)
             differences += map(decode_difference, response.differences)
         return Compared(tuple(final), tuple(differences))
+
+    def evaluations(self, name: str = "", *, limit: int = 0, timeout: float | None = None) -> list[Recorded]:
+        """Return the finished evaluations of a model, or of all, the newest first; 0: the newest hundred."""
+        request = pb.ListEvaluationsRequest(model=name, limit=limit)
+        channel = self._channel
+        answer = channel.call(channel.evaluation["ListEvaluations"], request, timeout)
+        return [decode_record(each) for each in answer.records]
 
     def promote(
         self,

@@ -1,7 +1,6 @@
 """Finished evaluations, kept in a small database beside the models."""
 
 import json
-import platform
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from google.protobuf import json_format
 
 from kerve.evaluation.v1 import evaluation_pb2 as pb
 
-__all__ = ["FILE", "Finished", "History", "hardware"]
+__all__ = ["FILE", "Finished", "History"]
 
 #: Name of the database within a repository.
 FILE = ".evaluations.sqlite"
@@ -51,7 +50,10 @@ class Finished:
     """An evaluation that ran to its end."""
 
     peer: str
+    #: Of the data.
     fingerprint: str
+    #: What computed.
+    hardware: str
     results: pb.Results
 
 
@@ -69,7 +71,7 @@ class History:
             now(),
             finished.peer,
             finished.fingerprint,
-            hardware(),
+            finished.hardware,
             results.model,
             results.version,
             json.dumps(json_format.MessageToDict(results, preserving_proto_field_name=True)),
@@ -136,8 +138,3 @@ class History:
 def now() -> str:
     """Return the time as RFC 3339 has it."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def hardware() -> str:
-    """Return what computed, in a few words."""
-    return f"{platform.machine()} CPU, {platform.system()}"

@@ -74,16 +74,32 @@ def start_ensemble(
     told = ", ".join(f"{member.name}/{member.version}" for member in members)
     log.info("ensemble %r version %d is ready with %s", name, version, told)
     return ServedVersion(
-        *(name, version, "", None, bound.signature, full, queue, (executor,), cache, statistics, members)
+        name=name,
+        version=version,
+        fingerprint="",
+        model=None,
+        signature=bound.signature,
+        config=full,
+        queue=queue,
+        executors=(executor,),
+        cache=cache,
+        statistics=statistics,
+        members=members,
     )
 
 
 def member_of(step: Step, catalog: Catalog[ServedVersion], folder: Path) -> ServedVersion:
     """Return the version that a step asks for; ArtifactError when it does not serve."""
     try:
-        return catalog.find(step.model, step.route)
+        member = catalog.find(step.model, step.route)
     except ServingError as error:
         raise ArtifactError(f"{folder}: step {step.model!r}: {error}") from error
+    if member.plan is not None and member.plan.required:
+        raise ArtifactError(
+            f"{folder}: step {step.model!r} computes sequences, whose state an ensemble does not carry; "
+            "ask that model itself"
+        )
+    return member
 
 
 def members_print(config: pb.ModelConfig, catalog: Catalog[ServedVersion]) -> str:

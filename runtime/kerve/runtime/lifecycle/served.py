@@ -3,6 +3,7 @@
 import ctypes
 import itertools
 import logging
+import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +20,10 @@ from kerve.runtime.errors import ArtifactError
 from kerve.runtime.executor import Executor, Worker
 from kerve.runtime.lifecycle.leases import Leases
 from kerve.runtime.model import Model, load
+from kerve.runtime.sequences.plan import Plan
+from kerve.runtime.sequences.reading import plan_of
+from kerve.runtime.sequences.request import Asked
+from kerve.runtime.sequences.table import Sequences
 from kerve.runtime.signature import Signature
 from kerve.runtime.statistics import ServedStatistics
 from kerve.runtime.transport.base import Queue, ServedModel, Transport
@@ -40,6 +45,8 @@ class Limits:
     threads: int = 1
     # Requests that may wait where a model sets no limit of its own.
     max_queue_size: int = 256
+    # Sequences of a model that may be open where it sets no limit of its own.
+    max_sequences: int = 1024
     # Whether overload has Triton's codes.
     triton_codes: bool = False
     # Where answers are kept of models that ask for it; None: nowhere.
@@ -58,13 +65,21 @@ class ServedVersion:
     fingerprint: str
     # None for an ensemble, which its members compute.
     model: Model | None
+    # What clients see of the model.
     signature: Signature
     config: pb.ModelConfig
     queue: Queue
     executors: tuple[Worker, ...]
     # Its answers, where they are kept.
     cache: CachePart | None = None
+    # How its sequences are computed, and those that are open.
+    plan: Plan | None = None
+    sequences: Sequences | None = None
     statistics: ServedStatistics = field(default_factory=ServedStatistics)
+    # A route to this very load, which nobody else can name: a sequence stays where it began.
+    route: str = field(default_factory=lambda: f"load-{secrets.token_hex(8)}")
+    # All loads of the model that compute, this one among them.
+    siblings: Callable[[], tuple["ServedVersion", ...]] = tuple
     # The versions that compute for an ensemble: they stay until it is gone, even if they are replaced before.
     members: "tuple[ServedVersion, ...]" = ()
     leases: Leases = field(default_factory=Leases)
@@ -102,7 +117,8 @@ class ServedVersion:
             settings, max_queue_size=limits.max_queue_size, triton_codes=limits.triton_codes
         )
         cache = cache_of(settings.config, name, limits)
-        cold = cache is not None
+        plan = plan_of(settings.config, artifact, model.signature, instances)
+        cold = cache is not None or plan is not None
         queue = transport.attach(ServedModel(name, version, model.signature, batching, cold=cold))
         statistics = ServedStatistics()
         executors = tuple(
@@ -112,8 +128,23 @@ class ServedVersion:
         for executor in executors:
             executor.start()
         log.info("model %r version %d is ready after %.2f s", name, version, time.monotonic() - begin)
-        config = complete(settings.config, name, model.signature, instances=instances)
-        return cls(name, version, "", model, model.signature, config, queue, executors, cache, statistics)
+        public = plan.public if plan is not None else model.signature
+        config = complete(settings.config, name, public, instances=instances)
+        sequences = None if plan is None else sequences_of(plan, name, limits)
+        return cls(
+            name=name,
+            version=version,
+            fingerprint="",
+            model=model,
+            signature=public,
+            config=config,
+            queue=queue,
+            executors=executors,
+            cache=cache,
+            plan=plan,
+            sequences=sequences,
+            statistics=statistics,
+        )
 
     @property
     def depth(self) -> int:
@@ -124,6 +155,19 @@ class ServedVersion:
     def outdated(self) -> bool:
         """Whether a version that computes for it is on its way out."""
         return any(member.retired for member in self.members)
+
+    def home_of(self, asked: Asked, version: str) -> "ServedVersion":
+        """Return where a sequence goes on: here, or at another load where it began before requests for
+        `version` came here.
+        """
+        if asked.start or self._has(asked):
+            return self
+        named = version.isdecimal()
+        others = (each for each in self.siblings() if not named or each.version == int(version))
+        return next((each for each in others if each._has(asked)), self)
+
+    def _has(self, asked: Asked) -> bool:
+        return self.sequences is not None and asked.identity in self.sequences
 
     def stop(self, end: float) -> bool:
         """Finish what was accepted until `end`, in seconds of `time.monotonic()`; return whether all of it
@@ -150,8 +194,11 @@ class ServedVersion:
         def work() -> None:
             time.sleep(LINGER)
             end = time.monotonic() + timeout
-            self.leases.wait_until_free(timeout)
-            if not self.stop(end):
+            if self.sequences is not None:
+                self.sequences.wait_until_over(timeout)
+                self.sequences.close()
+            self.leases.wait_until_free(max(0.0, end - time.monotonic()))
+            if not self.stop(time.monotonic() + timeout):
                 log.error("model %r version %d did not finish its work in time", self.name, self.version)
             log.info("model %r version %d is no longer served", self.name, self.version)
             if self.cache is not None:
@@ -176,6 +223,12 @@ def cache_of(config: pb.ModelConfig, name: str, limits: Limits) -> CachePart | N
         log.warning("model %r asks for a response cache, which takes --cache-size; it has none", name)
         return None
     return limits.cache.part()
+
+
+def sequences_of(plan: Plan, name: str, limits: Limits) -> Sequences:
+    """Return the table of a version's open sequences."""
+    most = plan.most or limits.max_sequences
+    return Sequences(name, most=most, idle=plan.idle, triton_codes=limits.triton_codes)
 
 
 def count_instances(config: pb.ModelConfig, folder: Path) -> int:

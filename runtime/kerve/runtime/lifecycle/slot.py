@@ -49,6 +49,8 @@ class Slot:
         # The fields that were told to be set in vain.
         self._warned: list[str] = []
         self._retiring: list[threading.Thread] = []
+        # Loads that are asked no more but by the sequences that began there.
+        self._leaving: list[ServedVersion] = []
         catalog.publish(name, {})
         transport.publish(name, {})
 
@@ -57,6 +59,12 @@ class Slot:
         """The versions that serve, ascending."""
         with self._lock:
             return tuple(served for _, served in sorted(self._ready.items()))
+
+    @property
+    def loads(self) -> tuple[ServedVersion, ...]:
+        """Every load that computes: those that serve, and those where sequences come to their end."""
+        with self._lock:
+            return (*self._ready.values(), *self._leaving)
 
     @property
     def labels(self) -> dict[str, int]:
@@ -170,8 +178,9 @@ class Slot:
             else:
                 self._set(version, State.READY, f"an older load of this version serves, because: {reason}")
             return reason
-        served.fingerprint = found
+        served.fingerprint, served.siblings = found, lambda: self.loads
         with self._lock:
+            self._leave([current] if current is not None else [])
             self._failed.pop(version, None)
             self._ready[version] = served
             self._statuses[version] = Status(self.name, version, State.READY)
@@ -203,6 +212,7 @@ class Slot:
         with self._lock:
             dropped = [served for version, served in self._ready.items() if version not in chosen]
             self._ready = dict(chosen)
+            self._leave(dropped)
             for served in dropped:
                 self._statuses[served.version] = Status(self.name, served.version, State.UNLOADING)
         self._publish()
@@ -218,11 +228,28 @@ class Slot:
             routes |= versions
             if self._ready:
                 routes[DEFAULT] = self._ready[max(self._ready)]
+            loads = (*self._ready.values(), *self._leaving)
         self._catalog.publish(self.name, routes)
+        routes |= {served.route: served for served in loads if served.sequences is not None}
         self._transport.publish(self.name, {route: served.queue for route, served in routes.items()})
+
+    def _leave(self, gone: list[ServedVersion]) -> None:
+        """Let the sequences of loads that are replaced come to their end there; without a load in their
+        place they end now.
+        """
+        self._leaving += [served for served in gone if served.sequences is not None]
+        if not self._ready:
+            for served in self._leaving:
+                assert served.sequences is not None
+                served.sequences.close()
+            self._leaving.clear()
 
     def _retire(self, served: ServedVersion) -> None:
         def gone() -> None:
+            with self._updating:
+                if served in self._leaving:
+                    self._leaving.remove(served)
+                    self._publish()
             with self._lock:
                 if self._statuses.get(served.version) == Status(self.name, served.version, State.UNLOADING):
                     self._statuses[served.version] = Status(

@@ -22,6 +22,7 @@ class RepositoryServicer:
         self, request: pb.RepositoryIndexRequest, _: grpc.ServicerContext
     ) -> pb.RepositoryIndexResponse:
         """Every version of every model, its state, and why it is not ready."""
+        oip_models.check_repository(request.repository_name)
         return oip_models.repository_index(self._manager.index(), ready=request.ready)
 
     @answers_errors

@@ -52,7 +52,7 @@ class ServedModel:
     version: int
     signature: Signature
     batching: Batching = field(default_factory=Batching)
-    # Whether ModelInfer and Predict for it go to the servicer of `add_cold`.
+    # Whether requests of inference for it go to what `add_cold` was given.
     cold: bool = False
 
 
@@ -63,7 +63,7 @@ class TransportOptions:
     interceptors: tuple[grpc.ServerInterceptor, ...] = ()
     # Bytes of a message at most; the default, 2 GB - 1, is the most that gRPC and protobuf carry.
     max_message_bytes: int = 2**31 - 1
-    # Whether tensors in shared memory go to the servicer of `add_cold`.
+    # Whether tensors in shared memory go to what `add_cold` was given.
     shared_memory: bool = False
     # How often each client may ask for inference.
     rate: RateLimit | None = None
@@ -197,13 +197,16 @@ class Queue(Protocol):
 
 
 class Cold(Protocol):
-    """Answers unary calls of inference in Python."""
+    """Answers requests of inference that queues know nothing of."""
 
-    def ModelInfer(self, request: Any, context: Any, /) -> Any:  # noqa: N802  the protocol's name
-        """Answer in the Open Inference Protocol."""
+    def ModelInfer(self, request: Any, context: grpc.ServicerContext, /) -> Any:  # noqa: N802  the protocol's name
+        """Answer a call of the Open Inference Protocol."""
 
-    def Predict(self, request: Any, context: Any, /) -> Any:  # noqa: N802  the protocol's name
-        """Answer in TensorFlow Serving's."""
+    def Predict(self, request: Any, context: grpc.ServicerContext, /) -> Any:  # noqa: N802  the protocol's name
+        """Answer a call of TensorFlow Serving's."""
+
+    def answer(self, request: Any, context: grpc.ServicerContext, /) -> Any:
+        """Answer a request of ModelInfer, be it a call or one of a stream; raises ServingError."""
 
 
 class Transport(Protocol):
@@ -236,9 +239,9 @@ class Transport(Protocol):
     ) -> None:
         """Host a service by its methods; called by grpcio's generated code."""
 
-    def add_cold(self, servicer: Cold) -> None:
-        """Let inference be answered by a servicer where a queue cannot: for models that say so, and for
-        tensors in shared memory, which are refused otherwise.
+    def add_cold(self, cold: Cold) -> None:
+        """Let requests of inference, of a stream too, be answered where a queue cannot: for models that say
+        so, and for tensors in shared memory, which are refused otherwise.
         """
 
     def add_insecure_port(self, address: str) -> int:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations  # grpc's classes take type arguments in the stubs only
 
-import functools
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -62,10 +61,12 @@ class GrpcioTransport:
         self._in_flight = InFlight()
         self._infer = infer = InferServicer(self._route, self._in_flight, self._observer, self._rates)
         pool = ThreadPoolExecutor(INFERENCE_THREADS, "infer")
-        methods = {name: in_pool(method, pool) for name, method in rpc.methods_of(oip.SERVICE, infer).items()}
+        methods = {
+            name: rpc.in_pool(method, pool) for name, method in rpc.methods_of(oip.SERVICE, infer).items()
+        }
         rpc.add_service(self, oip.SERVICE, methods)
         self._predict = PredictServicer(self._route, self._in_flight, self._rates)
-        predict = in_pool(self._predict.Predict, pool)
+        predict = rpc.in_pool(self._predict.Predict, pool)
         rpc.add_service(self, tfs.PREDICTION_SERVICE, {"Predict": predict})
 
     def _route(self, name: str, version: str) -> LocalQueue:
@@ -102,9 +103,10 @@ class GrpcioTransport:
         """Host a service by its methods."""
         self._server.add_registered_method_handlers(service_name, dict(method_handlers))
 
-    def add_cold(self, servicer: Cold) -> None:
-        """Let inference be answered by a servicer where a queue cannot; see `Transport.add_cold`."""
-        self._infer.cold, self._predict.cold = servicer.ModelInfer, servicer.Predict
+    def add_cold(self, cold: Cold) -> None:
+        """Let requests be answered where a queue cannot; see `Transport.add_cold`."""
+        self._infer.cold = cold
+        self._predict.cold = cold.Predict
 
     def add_insecure_port(self, address: str) -> int:
         """Listen without encryption; RuntimeError when the address cannot be had."""
@@ -146,10 +148,3 @@ class GrpcioTransport:
     def wait_for_termination(self, timeout: float | None = None) -> bool:
         """Wait until stopped; return whether the time was over first."""
         return self._server.wait_for_termination(timeout)
-
-
-def in_pool(method: Callable[..., Any], pool: ThreadPoolExecutor) -> Callable[..., Any]:
-    """Return a method that grpcio runs in a pool of its own."""
-    separate = functools.partial(method)
-    separate.experimental_thread_pool = pool  # type: ignore[attr-defined]  # partial takes any, grpcio reads it
-    return separate

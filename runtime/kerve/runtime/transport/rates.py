@@ -87,8 +87,8 @@ class CountingInterceptor(grpc.ServerInterceptor):
         handler = continuation(handler_call_details)
         if handler is None or handler_call_details.method not in COUNTED:
             return handler
-        behavior: Callable[..., Iterator[Any]] = handler.stream_stream  # type: ignore[assignment]  # both of COUNTED are
-        rates = self._rates
+        behavior, rates = handler.stream_stream, self._rates
+        assert behavior is not None  # both ways, as all that is counted here
 
         def counted(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations  # grpc's classes take type arguments in the 
 
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -18,6 +19,10 @@ from kerve.runtime.signature import TensorSpec
 from kerve.runtime.transport.base import Cold, Queue, ServedModel, TransportOptions
 
 __all__ = ["WireTransport"]
+
+# A call that Python sees to keeps its thread until it is answered. Health and metadata have threads of their
+# own, so that they answer meanwhile.
+COLD_THREADS = 512
 
 
 class WireTransport:
@@ -74,10 +79,11 @@ class WireTransport:
         """Host a service by its methods."""
         self._server.add_registered_method_handlers(service_name, method_handlers)
 
-    def add_cold(self, servicer: Cold) -> None:
-        """Let inference be answered by a servicer where a queue cannot; see `Transport.add_cold`."""
-        rpc.add_service(self, oip.SERVICE, {"ModelInfer": servicer.ModelInfer})
-        rpc.add_service(self, tfs.PREDICTION_SERVICE, {"Predict": servicer.Predict})
+    def add_cold(self, cold: Cold) -> None:
+        """Let requests be answered where a queue cannot; see `Transport.add_cold`."""
+        pool = ThreadPoolExecutor(COLD_THREADS, "cold")
+        rpc.add_service(self, oip.SERVICE, {"ModelInfer": rpc.in_pool(cold.ModelInfer, pool)})
+        rpc.add_service(self, tfs.PREDICTION_SERVICE, {"Predict": rpc.in_pool(cold.Predict, pool)})
 
     def add_insecure_port(self, address: str) -> int:
         """Listen without encryption; RuntimeError when the address cannot be had."""

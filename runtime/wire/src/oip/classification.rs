@@ -38,7 +38,10 @@ fn scores(datatype: Datatype, data: &[u8]) -> Vec<Score> {
         data.as_chunks::<N>().0.iter().map(score).collect()
     }
     // six digits, as C++'s std::to_string has it in Triton
-    let float = |value: f64| (value, format!("{value:.6}"));
+    let float = |value: f64| {
+        let text = if value.is_nan() { "nan".to_owned() } else { format!("{value:.6}") };
+        (value, text)
+    };
     macro_rules! integer {
         ($type:ty) => {
             each(data, |bytes| {

@@ -3,6 +3,8 @@
 //! The worker moves bytes between the connection and a `Call`; a Python thread sees the call only through
 //! blocking methods that are called without the GIL.
 
+mod ask;
+
 use std::collections::VecDeque;
 use std::future::{Future, pending, poll_fn};
 use std::pin::pin;
@@ -25,6 +27,8 @@ use crate::grpc::unary;
 use crate::rope::Rope;
 use crate::server::Phase;
 use crate::server::connection::Peer;
+
+pub use self::ask::ask;
 
 /// Messages that may wait for Python, and that Python may have on their way.
 const WINDOW: usize = 8;
