@@ -74,10 +74,13 @@ def test_what_cannot_be_taken_over_from_triton_is_named(tmp_path: Path) -> None:
     )
     assert done.returncode == 0
     table = tomllib.loads(done.stdout)
-    assert (table["max_batch_size"], table["instance_group"]) == (4, [{"count": 2, "kind": "KIND_CPU"}])
+    assert (table["max_batch_size"], table["instance_group"]) == (
+        4,
+        [{"count": 2, "gpus": [0], "kind": "KIND_GPU"}],
+    )
     assert "sequence_batching" not in table
     named = [line.split(": ")[1] for line in done.stderr.splitlines()]
-    assert named == ["sequence_batching", "backend", "instance_group", "x"]
+    assert named == ["sequence_batching", "backend", "x"]
 
 
 @pytest.mark.parametrize(

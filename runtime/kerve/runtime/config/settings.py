@@ -6,6 +6,7 @@
     batch_buckets = [1, 8, 32]              # kerve's: sizes to which batches are padded
     labels = { stable = 3, canary = 4 }     # kerve's: names for versions
     threads = 4                             # kerve's: CPU threads of each instance
+    cuda = { use_tf32 = true }              # kerve's: how the model uses a GPU
 
     [version_policy.specific]
     versions = [3, 4]
@@ -24,6 +25,7 @@ from typing import Any, NamedTuple
 from google.protobuf import json_format, text_format
 
 from kerve.inference import model_config_pb2 as pb
+from kerve.runtime.devices.options import CudaOptions, cuda_options
 from kerve.runtime.errors import ArtifactError, InvalidArgumentError
 
 __all__ = ["CONFIG_FILES", "OWN_KEYS", "Settings", "read_settings"]
@@ -43,6 +45,7 @@ class OwnKey(NamedTuple):
 OWN_KEYS: Mapping[str, OwnKey] = {
     "batch_buckets": OwnKey(list, "Sizes to which batches are padded, and at which a version is warmed."),
     "labels": OwnKey(dict, "Names for versions; a client asks for a label as it asks for a version."),
+    "cuda": OwnKey(dict, "How the model uses a GPU; the options are in the table below."),
     "threads": OwnKey(int, "CPU threads of each instance; 0: as the server decides."),
 }
 
@@ -56,6 +59,7 @@ class Settings:
     labels: Mapping[str, int] = field(default_factory=dict)
     # CPU threads of each instance; 0: as the server decides.
     threads: int = 0
+    cuda: CudaOptions = field(default_factory=CudaOptions)
 
     @property
     def fingerprint(self) -> str:
@@ -64,7 +68,8 @@ class Settings:
         """
         config = pb.ModelConfig.FromString(self.config.SerializeToString())
         config.ClearField("version_policy")
-        return f"{config.SerializeToString(deterministic=True).hex()} {self.batch_buckets} {self.threads}"
+        own = (self.batch_buckets, self.threads, self.cuda)
+        return f"{config.SerializeToString(deterministic=True).hex()} {own}"
 
 
 def read_settings(folder: Path, override: str | None = None) -> Settings:
@@ -139,4 +144,5 @@ def checked(file: Path, own: Mapping[str, Any]) -> dict[str, Any]:
     buckets = own.get("batch_buckets", [])
     if not all(isinstance(size, int) and size > 0 for size in buckets):
         raise ArtifactError(f"{file}: batch_buckets: expected sizes above 0, got {buckets}")
-    return {**own, "batch_buckets": tuple(sorted(buckets))}
+    cuda = cuda_options(file, own.get("cuda", {}))
+    return {**own, "batch_buckets": tuple(sorted(buckets)), "cuda": cuda}

@@ -33,11 +33,6 @@ def convert_model(text: str) -> tuple[dict[str, Any], list[str]]:
     if config.model_transaction_policy.decoupled:
         config.ClearField("model_transaction_policy")
         left_out.append("model_transaction_policy: an ONNX model gives one answer")
-    for group in config.instance_group:
-        if group.kind == pb.ModelInstanceGroup.KIND_GPU:
-            group.kind = pb.ModelInstanceGroup.KIND_CPU
-            group.ClearField("gpus")
-            left_out.append("instance_group: KIND_GPU is KIND_CPU here: no GPU is served")
     tensors: tuple[pb.ModelInput | pb.ModelOutput, ...] = (*config.input, *config.output)
     for tensor in tensors:
         if tensor.HasField("reshape"):

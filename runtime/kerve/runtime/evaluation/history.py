@@ -53,6 +53,8 @@ class Finished:
     peer: str
     fingerprint: str
     results: pb.Results
+    # What the model computes on, where that is not the CPU.
+    device: str = ""
 
 
 class History:
@@ -69,7 +71,7 @@ class History:
             now(),
             finished.peer,
             finished.fingerprint,
-            hardware(),
+            hardware(finished.device),
             results.model,
             results.version,
             json.dumps(json_format.MessageToDict(results, preserving_proto_field_name=True)),
@@ -138,6 +140,6 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def hardware() -> str:
-    """Return what computed, in a few words."""
-    return f"{platform.machine()} CPU, {platform.system()}"
+def hardware(device: str = "") -> str:
+    """Return what computed, in a few words; `device`: the one beside the CPU, if there is one."""
+    return ", ".join(filter(None, (device, f"{platform.machine()} CPU", platform.system())))

@@ -14,7 +14,9 @@ from kerve.runtime.cache import CachePart, ResponseCache
 from kerve.runtime.config import Settings
 from kerve.runtime.config.batching import batching_of
 from kerve.runtime.config.complete import complete
-from kerve.runtime.errors import ArtifactError
+from kerve.runtime.devices.choice import ON_CPU, Devices
+from kerve.runtime.devices.placement import complete_groups, place
+from kerve.runtime.errors import ArtifactError, ServingError
 from kerve.runtime.executor import Executor
 from kerve.runtime.model import Model, load
 from kerve.runtime.statistics import ServedStatistics
@@ -43,6 +45,8 @@ class Limits:
     cache: ResponseCache | None = None
     # Seconds that work accepted by a version that is taken out of service has to finish.
     retire_timeout: float = 30.0
+    # What models compute on that do not say it themselves.
+    devices: Devices = ON_CPU
 
 
 @dataclass
@@ -53,7 +57,8 @@ class ServedVersion:
     version: int
     # Changes with the files and the settings it was loaded with.
     fingerprint: str
-    model: Model
+    # One on each device for each instance there; instances on the CPU share one.
+    models: tuple[Model, ...]
     config: pb.ModelConfig
     queue: Queue
     executors: tuple[Executor, ...]
@@ -67,30 +72,62 @@ class ServedVersion:
     ) -> "ServedVersion":
         """Load, prove and warm a version, and start its executors; ArtifactError when that cannot be done."""
         begin = time.monotonic()
-        instances = count_instances(settings.config, path.parent)
+        placements = place(settings.config, limits.devices, settings.cuda, path.parent)
         threads = (
             settings.threads
             or threads_of(settings.config, path.parent)
-            or max(1, limits.threads // instances)
+            or max(1, limits.threads // sum(placement.executors for placement in placements))
         )
         artifact = read_artifact(path, settings.config.default_model_filename or "model.onnx")
-        model = load(artifact, threads=threads, settings=settings)
+        models = tuple(
+            load(artifact, threads=threads, settings=settings, place=placement.place)
+            for placement in placements
+        )
+        signature = models[0].signature
         batching = batching_of(
             settings, max_queue_size=limits.max_queue_size, triton_codes=limits.triton_codes
         )
         cache = cache_of(settings.config, name, limits)
         cold = cache is not None
-        queue = transport.attach(ServedModel(name, version, model.signature, batching, cold=cold))
+        queue = transport.attach(ServedModel(name, version, signature, batching, cold=cold))
         statistics = ServedStatistics()
+        computing = [
+            model
+            for model, placement in zip(models, placements, strict=True)
+            for _ in range(placement.executors)
+        ]
         executors = tuple(
             Executor(model, queue, statistics, name=f"{name}/{version}#{number}")
-            for number in range(instances)
+            for number, model in enumerate(computing)
         )
-        for executor in executors:
-            executor.start()
-        log.info("model %r version %d is ready after %.2f s", name, version, time.monotonic() - begin)
-        config = complete(settings.config, name, model.signature, instances=instances)
-        return cls(name, version, "", model, config, queue, executors, cache, statistics)
+        served = cls(
+            *(name, version, "", models),
+            complete(settings.config, name, signature, complete_groups(placements, name)),
+            *(queue, executors, cache, statistics),
+        )
+        served._begin()
+        where = ", ".join(dict.fromkeys(str(model.device) for model in models))
+        log.info(
+            "model %r version %d is ready after %.2f s, on %s",
+            *(name, version, time.monotonic() - begin, where),
+        )
+        return served
+
+    @property
+    def model(self) -> Model:
+        """The first of its instances."""
+        return self.models[0]
+
+    def _begin(self) -> None:
+        """Start the executors; what one of them cannot prepare ends all, and is raised."""
+        try:
+            for executor in self.executors:
+                executor.begin()
+        except ServingError:
+            self.stop(time.monotonic())
+            for model in self.models:
+                model.close()
+            raise
 
     def stop(self, end: float) -> bool:
         """Finish what was accepted until `end`, in seconds of `time.monotonic()`; return whether all of it
@@ -120,7 +157,8 @@ class ServedVersion:
             log.info("model %r version %d is no longer served", self.name, self.version)
             if self.cache is not None:
                 self.cache.close()
-            self.model.close()
+            for model in self.models:
+                model.close()
             give_memory_back()
             gone()
 
@@ -137,16 +175,6 @@ def cache_of(config: pb.ModelConfig, name: str, limits: Limits) -> CachePart | N
         log.warning("model %r asks for a response cache, which takes --cache-size; it has none", name)
         return None
     return limits.cache.part()
-
-
-def count_instances(config: pb.ModelConfig, folder: Path) -> int:
-    """Return how many executors a model has; ArtifactError when it asks for a GPU."""
-    for group in config.instance_group:
-        if group.kind == pb.ModelInstanceGroup.KIND_GPU:
-            raise ArtifactError(
-                f"{folder}: instance_group: KIND_GPU, but no GPU is served here; use KIND_CPU"
-            )
-    return max(1, sum(max(1, group.count) for group in config.instance_group if not group.passive))
 
 
 def threads_of(config: pb.ModelConfig, folder: Path) -> int:

@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 import grpc
 
 from kerve.evaluation.v1 import evaluation_pb2 as pb
+from kerve.runtime.devices.device import CPU
 from kerve.runtime.errors import Code, InvalidArgumentError, UnimplementedError, error_for
 from kerve.runtime.evaluation.accumulator import Metrics
 from kerve.runtime.evaluation.comparison import Comparison, Scores, scores
@@ -132,8 +133,10 @@ class EvaluationServicer:
         if not context.is_active():
             return
         try:
-            for results in final:
-                self._history.add(Finished(context.peer(), stream.fingerprint.hexdigest(), results))
+            for run, results in zip(stream.runs, final, strict=True):
+                device = run.served.model.device
+                shown = "" if device == CPU else device.show()
+                self._history.add(Finished(context.peer(), stream.fingerprint.hexdigest(), results, shown))
         except (sqlite3.Error, OSError) as error:  # a repository may be read-only
             log.warning("an evaluation of %r is not kept: %s", stream.begin.model, error)
 
