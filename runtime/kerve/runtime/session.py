@@ -4,7 +4,7 @@ import ctypes
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import onnxruntime
@@ -17,7 +17,7 @@ from kerve.runtime.signature import TensorSpec
 if TYPE_CHECKING:
     from kerve.runtime.devices.lane import Lane
 
-__all__ = ["Provider", "Session"]
+__all__ = ["ORT_ERRORS", "RECORD", "Assignment", "Provider", "Session"]
 
 # An execution provider of ONNX Runtime, and its options.
 Provider: TypeAlias = tuple[str, Mapping[str, str]]
@@ -28,8 +28,18 @@ ORT_ERRORS: tuple[type[Exception], ...] = (
 )
 
 
+# Whether a session notes which provider runs which node.
+RECORD = "session.record_ep_graph_assignment_info"
 # Where the weights of a model that is loaded from memory lie.
 EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
+
+
+class Assignment(NamedTuple):
+    """A node, after ONNX Runtime's own optimizations, and the execution provider that runs it."""
+
+    provider: str
+    operator: str
+    node: str
 
 
 class Session:
@@ -103,6 +113,14 @@ class Session:
         `batch_sizes`: those to which batches may be padded.
         """
         return nullcontext()
+
+    def assignments(self) -> list[Assignment]:
+        """Return which provider runs which node, in no order; needs the entry RECORD to be "1"."""
+        return [
+            Assignment(part.ep_name, f"{node.domain}.{node.op_type}".lstrip("."), node.name)
+            for part in self._session.get_provider_graph_assignment_info()
+            for node in part.get_nodes()
+        ]
 
     def terminate(self) -> None:
         """End the runs under way before their next operator; nothing can be run any more."""

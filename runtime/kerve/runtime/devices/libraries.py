@@ -35,7 +35,6 @@ SOURCES = {
 # Functions that tell a library's version: no parameter, or a reference to a number.
 VERSIONS = {
     "libcudnn.": ("cudnnGetVersion", False),
-    "libcublas.": ("cublasGetCudartVersion", False),
     "libcublasLt.": ("cublasLtGetVersion", False),
     "libcudart.": ("cudaRuntimeGetVersion", True),
 }
