@@ -1,12 +1,14 @@
 """The page of a model's own configuration: kerve's keys, and what becomes of each field of Triton's."""
 
 from collections.abc import Iterator
+from dataclasses import fields as fields_of
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from kerve.inference import model_config_pb2 as pb
 from kerve.runtime.config.complete import UNSUPPORTED
 from kerve.runtime.config.settings import OWN_KEYS
+from kerve.runtime.devices.options import CudaOptions
 from writers.markdown import code, plain, table
 
 __all__ = ["EFFECTS", "page"]
@@ -25,6 +27,12 @@ _FIELDS = """## Fields of Triton's ModelConfig
 Under their own names, in TOML or in text form. Their types, and the fields that these are made of, are in the
 [contract](model-configuration.md). *Refused* fails the load, and the index says why; *no effect* is read and reported by
 the ModelConfig call.
+"""
+
+_CUDA = """### The table `cuda`
+
+How the model uses a GPU, where it is placed on one. All but `buffers` are options of
+[ONNX Runtime's CUDA provider](https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html).
 """
 
 _REFUSED = "refused: this server does not offer"
@@ -54,8 +62,9 @@ EFFECTS = {
     "dynamic_batching.default_priority_level": "of a request that names none",
     "dynamic_batching.default_queue_policy": "room and time of a queue; a size of 0 is `--max-queue-size`",
     "dynamic_batching.priority_queue_policy": "the same, for one priority",
-    "instance_group.kind": "`KIND_GPU` is refused: no GPU is served yet; others are the CPU",
-    "instance_group.count": "executors that compute at the same time",
+    "instance_group.kind": "`KIND_GPU`: the GPUs that `--device` took, and an error without any; `KIND_CPU`: the CPU; others: what `--device` took",
+    "instance_group.count": "executors that compute at the same time; on a GPU, copies of the model on each device",
+    "instance_group.gpus": "the devices, by their numbers",
     "instance_group.passive": "the group has no executors",
     "default_model_filename": "the graph's file in a version's folder, `model.onnx` by default",
     "parameters": "`intra_op_thread_count` is `threads`; others have no effect",
@@ -71,8 +80,19 @@ def page() -> str:
         ("key", "type", "what it is"),
         ((code(name), code(key.kind.__name__), plain(key.help)) for name, key in OWN_KEYS.items()),
     )
+    cuda = table(
+        ("key", "default", "what it is"),
+        (
+            (code(each.name), code(_toml(each.default)), plain(each.metadata["help"]))
+            for each in fields_of(CudaOptions)
+        ),
+    )
     fields = table(("field", "what becomes of it"), _rows(pb.ModelConfig.DESCRIPTOR))
-    return "\n".join([_HEAD, f"## Keys of kerve's own\n\n{own}", f"{_FIELDS}\n{fields}"])
+    return "\n".join([_HEAD, f"## Keys of kerve's own\n\n{own}", f"{_CUDA}\n{cuda}", f"{_FIELDS}\n{fields}"])
+
+
+def _toml(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else repr(value).replace("'", '"')
 
 
 def _rows(config: Descriptor) -> Iterator[tuple[str, str]]:
