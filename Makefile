@@ -120,7 +120,7 @@ UPGRADE := --upgrade
 LOCK = $(UV) pip compile --quiet $(UPGRADE) --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 lock: | $(UV)
-	$(LOCK) pyproject.toml requirements/dev.in --extra compile-cpu --extra serve --extra otel --extra data --group build --group lint \
+	$(LOCK) pyproject.toml requirements/dev.in --extra compile-cpu --extra serve --extra otel --extra data --extra ray --group build --group lint \
 		--group test --group demo --overrides requirements/overrides.txt -o requirements/dev.txt
 	$(LOCK) pyproject.toml --extra serve --extra otel --extra data --group build --group test -o requirements/serve.txt
 	$(LOCK) --group proto -o requirements/proto.txt

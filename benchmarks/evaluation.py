@@ -1,10 +1,12 @@
 """How fast `kerve evaluate` is: against the bare session on the same batches, and against model.evaluate().
 
-    python benchmarks/evaluation.py [--rounds 5] [--only digits,mobilenet,resnet50]
+    python benchmarks/evaluation.py [--rounds 3] [--only digits,mobilenet,resnet50]
 
-All sides compute on the same CPUs, in turn, and the medians of the rounds are shown. TensorFlow evaluates in
-a process of its own; kerve's server is another, asked over loopback by a client in this one. CPU seconds are
-those of all processes of a side: they mean something where others share the machine, too.
+All sides compute on the same CPUs, in turn, after a round that does not count, and the medians of the rounds
+are shown. The bare session is ONNX Runtime's own with its default options: what a script would call.
+TensorFlow evaluates in a process of its own, in Keras's batches of 32; kerve's server is another, asked over
+loopback by a client in this one. CPU seconds are those of all processes of a side: they mean something where
+others share the machine, too. Prints the table of docs/performance.md.
 """
 
 import argparse
@@ -22,17 +24,20 @@ from typing import Any
 
 import evaluation_models
 import numpy as np
+import onnxruntime
 
 from kerve.runtime import Client
 from kerve.runtime.artifact import read_artifact
 from kerve.runtime.cpus import available_cpus
 from kerve.runtime.evaluation.client import messages
-from kerve.runtime.model import Model
-from kerve.runtime.session import Session
 
 HERE = Path(__file__).parent
 KERVE = str(Path(sys.executable).with_name("kerve"))
 CLOCK_TICKS = 100
+HEAD = """\
+| model | rows | bare session, rows/s | kerve evaluate, rows/s | model.evaluate(), rows/s \
+| of the bare session (bar: 0.90) | of model.evaluate() (bar: 1) | CPU ms per row of each | loss off by |
+|---|---|---|---|---|---|---|---|---|"""
 
 
 @dataclass(frozen=True)
@@ -66,20 +71,26 @@ def serving(repository: Path) -> Iterator[tuple[Client, int]]:
 
 
 class Bare:
-    """The served session, called with the batches that a client sends."""
+    """ONNX Runtime's session, called with the batches that a client sends."""
 
     def __init__(self, folder: Path, rows: evaluation_models.Rows) -> None:
         artifact = read_artifact(folder)
-        self._model = Model(artifact, Session(artifact.model_file, threads=available_cpus()))
+        signature = artifact.signature
+        assert signature is not None
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = available_cpus()
+        self._session = onnxruntime.InferenceSession(
+            str(artifact.model_file), options, providers=["CPUExecutionProvider"]
+        )
         self._batches = [
-            {spec.name: typed[spec.name][1] for spec in self._model.signature.inputs}
-            for typed in messages(self._model.signature, rows.x, rows.y, None)
+            {spec.name: typed[spec.name][1] for spec in signature.inputs}
+            for typed in messages(signature, rows.x, rows.y, None)
         ]
 
     def run(self) -> Took:
         begin, cpu = time.perf_counter(), time.process_time()
         for batch in self._batches:
-            self._model.run(batch)
+            self._session.run(None, batch)
         return Took(time.perf_counter() - begin, time.process_time() - cpu, float("nan"))
 
 
@@ -141,21 +152,20 @@ def compare(name: str, repository: Path, client: Client, server: int, rounds: in
         found = medians(sides, rounds)
     finally:
         tensorflow.close()
-    print(f"\n{name}: {len(rows.y):,} rows")
-    ours = found["kerve evaluate"]
+    ours, session, keras = (found[side] for side in ("kerve evaluate", "bare session", "model.evaluate()"))
     count = len(rows.y)
-    for side, took in found.items():
-        print(
-            f"  {side:18} {count / took.seconds:9.0f} rows/s   {took.cpu / count * 1e6:9.0f} us CPU/row"
-            f"   kerve is {took.seconds / ours.seconds:5.2f} x as fast, of the CPU {ours.cpu / took.cpu:5.2f}"
-        )
-    off = abs(ours.loss / found["model.evaluate()"].loss - 1)
-    print(f"  loss {ours.loss:.6f}, off by {off:.1e} of itself")
+    speeds = (f"{count / took.seconds:,.1f}" for took in (session, ours, keras))
+    cpu = (f"{took.cpu / count * 1e3:.3f}" for took in (session, ours, keras))
+    print(
+        f"| {name} | {count:,} | {' | '.join(speeds)} | {session.seconds / ours.seconds:.3f} | "
+        f"{keras.seconds / ours.seconds:.2f} | {', '.join(cpu)} | {abs(ours.loss / keras.loss - 1):.0e} |",
+        flush=True,
+    )
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser()
-    arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--only", default=",".join(evaluation_models.MODELS))
     chosen: Any = arguments.parse_args()
     names = chosen.only.split(",")
@@ -164,6 +174,7 @@ def main() -> None:
         for name in names:
             command = [sys.executable, str(HERE / "evaluation_models.py"), "compile", name, folder]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        print(HEAD)
         with serving(repository) as (client, server):
             for name in names:
                 compare(name, repository, client, server, chosen.rounds)

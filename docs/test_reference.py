@@ -8,6 +8,8 @@ from urllib.parse import unquote
 
 import pytest
 
+from kerve.runtime.config.effects import HONOURED, REFUSED
+
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 PAGES = [*ROOT.glob("*.md"), *DOCS.rglob("*.md"), ROOT / "examples" / "README.md"]
@@ -29,7 +31,7 @@ def test_what_is_told_of_a_configuration_is_told_of_fields_that_exist(
     monkeypatch.syspath_prepend(DOCS)
     configuration = importlib.import_module("writers.configuration")
     rows = re.findall(r"^\| `([^`]+)` \|", configuration.page(), re.M)
-    assert configuration.EFFECTS.keys() <= set(rows)
+    assert HONOURED.keys() | REFUSED.keys() <= set(rows)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -53,3 +55,23 @@ def anchors(page: Path) -> set[str]:
         r"^#+ (.*)$", re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.M | re.S), re.M
     )
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_rpc_of_the_peers_has_a_test_that_exists() -> None:
+    page = (DOCS / "reference" / "conformance.md").read_text("utf-8")
+    told = set(re.findall(r"^\| `([\w.]+)` \|", page, re.M))
+    services = {
+        "inference/grpc_service.proto": {"GRPCInferenceService": ""},
+        "tensorflow_serving/apis/prediction_service.proto": {"PredictionService": "PredictionService."},
+        "tensorflow_serving/apis/model_service.proto": {"ModelService": "ModelService."},
+    }
+    for proto, prefixes in services.items():
+        text = (ROOT / "proto" / proto).read_text("utf-8")
+        for service, prefix in prefixes.items():
+            body = re.search(rf"^service {service} {{(.*?)^}}", text, re.M | re.S)
+            assert body is not None
+            methods = {prefix + name for name in re.findall(r"^\s*rpc (\w+)", body[1], re.M)}
+            assert methods
+            assert methods <= told
+    for file, test in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page):
+        assert f"def {test}(" in (ROOT / file).read_text("utf-8")

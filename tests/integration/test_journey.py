@@ -48,11 +48,29 @@ def files(model: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def repository(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def recurrent() -> keras.Model:
+    """A model that remembers what it was asked."""
+    keras.utils.set_random_seed(7)
+    return keras.Sequential(
+        [
+            keras.layers.Input(batch_shape=(2, 1, 3), name="steps"),
+            keras.layers.LSTM(4, stateful=True),
+            keras.layers.Dense(2, name="forecast"),
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def repository(files: Path, recurrent: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("served") / "models"
     for name, file in (("digits", "digits.keras"), ("digits", "digits.keras"), ("from-h5", "digits.h5")):
         done = kerve("compile", str(files / file), "--repository", str(folder), "--name", name)
         assert done.returncode == 0, done.stderr
+    compile_model(recurrent, repository=folder, name="recurrent")
+    # A busy machine is no end of a sequence.
+    (folder / "recurrent" / "config.toml").write_text(
+        "[sequence_batching]\nmax_sequence_idle_microseconds = 600_000_000\n"
+    )
     return folder
 
 
@@ -110,6 +128,38 @@ def test_tritons_client_gets_kerass_answers(model: keras.Model, address: str) ->
         tensor.set_data_from_numpy(IMAGES)
         answer = client.infer("digits", [tensor]).as_numpy("probabilities")
     np.testing.assert_allclose(answer, model.predict(IMAGES, verbose=0), rtol=1e-4, atol=1e-5)
+
+
+def test_a_stateful_model_answers_tritons_client_as_keras_does(recurrent: keras.Model, address: str) -> None:
+    steps = np.random.default_rng(1).random((5, 2, 1, 3), np.float32)
+    recurrent.layers[0].reset_states()
+    expected = [np.array(recurrent(step)) for step in steps]
+    with triton.InferenceServerClient(address) as client:
+        for sequence in (1, "two"):
+            for number, step in enumerate(steps):
+                tensor = triton.InferInput("steps", step.shape, "FP32")
+                tensor.set_data_from_numpy(step)
+                answer = client.infer(
+                    "recurrent",
+                    [tensor],
+                    sequence_id=sequence,
+                    sequence_start=number == 0,
+                    sequence_end=number == len(steps) - 1,
+                )
+                assert [output.name for output in answer.get_response().outputs] == ["forecast"]
+                found = answer.as_numpy("forecast")
+                np.testing.assert_allclose(found, expected[number], rtol=1e-4, atol=1e-5)
+
+
+def test_a_stateful_model_answers_our_client_as_keras_does(recurrent: keras.Model, address: str) -> None:
+    steps = np.random.default_rng(2).random((2, 2, 1, 3), np.float32)
+    recurrent.layers[0].reset_states()
+    expected = [np.array(recurrent(step)) for step in steps]
+    with Client(address) as client:
+        for step, forecast, start in zip(steps, expected, (True, False), strict=True):
+            sequence = {"sequence_id": "ours", "sequence_start": start, "sequence_end": not start}
+            answer = client.infer("recurrent", {"steps": step}, parameters=sequence)
+            np.testing.assert_allclose(answer["forecast"], forecast, rtol=1e-4, atol=1e-5)
 
 
 def test_predict_writes_the_outputs(model: keras.Model, address: str, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The response cache: what is answered from it, and what it is bounded by, on both transports."""
 
+import queue
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -42,10 +43,14 @@ def client(transport: str, tmp_path: Path, publish: Publish, serve: Serve) -> It
         yield client
 
 
-def ask(client: Any, value: float, request_id: str = "", module: Any = triton, **options: Any) -> Any:
+def features(value: float, module: Any = triton) -> Any:
     tensor = module.InferInput("features", [2, 4], "FP32")
     tensor.set_data_from_numpy(np.full((2, 4), value, np.float32))
-    return client.infer("classifier", [tensor], request_id=request_id, **options)
+    return tensor
+
+
+def ask(client: Any, value: float, request_id: str = "", module: Any = triton, **options: Any) -> Any:
+    return client.infer("classifier", [features(value, module)], request_id=request_id, **options)
 
 
 def counts(client: Any, model: str = "classifier") -> tuple[int, int, int, int]:
@@ -80,11 +85,17 @@ def test_other_outputs_are_another_question(client: Any) -> None:
     assert counts(client)[:2] == (3, 3)
 
 
-def test_http_and_shared_memory_use_it_too(client: Any) -> None:
+def test_http_streams_and_shared_memory_use_it_too(client: Any) -> None:
     ask(client, 3)
     with triton_http.InferenceServerClient(client.running.http) as http:
         ask(http, 3, module=triton_http)
     assert counts(client)[:2] == (1, 1)
+    answers: queue.Queue[Any] = queue.Queue()
+    client.start_stream(lambda result, error: answers.put(error or result))
+    client.async_stream_infer("classifier", [features(3)], request_id="streamed")
+    assert answers.get(timeout=60).get_response().id == "streamed"
+    client.stop_stream()
+    assert counts(client)[:2] == (2, 1)
     region = memory.create_shared_memory_region("cached", "/kerve-test-cached", 32)
     try:
         memory.set_shared_memory_region(region, [np.full((2, 4), 3, np.float32)])
@@ -95,7 +106,7 @@ def test_http_and_shared_memory_use_it_too(client: Any) -> None:
         client.unregister_system_shared_memory("cached")
     finally:
         memory.destroy_shared_memory_region(region)
-    assert counts(client)[:2] == (2, 1)
+    assert counts(client)[:2] == (3, 1)
 
 
 def test_strings_are_cached_and_models_that_do_not_ask_are_not(client: Any) -> None:
@@ -117,6 +128,26 @@ def test_a_load_begins_with_nothing(client: Any) -> None:
     client.load_model("classifier")
     ask(client, 1)
     assert counts(client) == (0, 1, 1, 1)
+
+
+def test_health_and_metadata_answer_while_many_requests_wait(
+    transport: str, tmp_path: Path, publish: Publish, serve: Serve
+) -> None:
+    publish(tmp_path, "counter")
+    (tmp_path / "counter" / "config.toml").write_text("[response_cache]\nenable = true\n")
+    options = ("--transport", transport, "--http-port", "-1", "--cache-size", "100000")
+    with (
+        serve(tmp_path, *options) as running,
+        triton.InferenceServerClient(running.address) as client,
+    ):
+        many = 100
+        for number in range(many):
+            steps = triton.InferInput("steps", [], "INT64")
+            steps.set_data_from_numpy(np.array((1 << 40) + number))
+            client.async_infer("counter", [steps], lambda result, error: None)
+        running.wait_for("counter", arrived=many)
+        assert client.is_server_live()
+        assert client.get_model_metadata("counter").name == "counter"
 
 
 def test_an_error_is_not_an_answer(client: Any) -> None:

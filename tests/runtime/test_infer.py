@@ -160,6 +160,13 @@ def echo_request(change: Callable[[Any], object] | None = None) -> Any:
     return message
 
 
+def classes_of_text() -> Any:
+    message = request("echo_bytes", "x", "BYTES", [1, 1])
+    message.raw_input_contents.append(bytes(4))
+    message.outputs.add(name="y").parameters["classification"].int64_param = 1
+    return message
+
+
 def typed(field: str, values: list[Any]) -> Any:
     message = request("echo_fp32", "x", "FP32", [1, 2])
     getattr(message.inputs[0].contents, field).extend(values)
@@ -170,8 +177,14 @@ REFUSED = [
     pytest.param(
         echo_request(lambda m: setattr(m, "model_name", "foo")),
         "NOT_FOUND",
-        "model 'foo' is not served here; available: classifier, counter, echo_bf16",
+        "model 'foo' is not served here; available: accumulator, classifier, counter",
         id="unknown model",
+    ),
+    pytest.param(
+        classes_of_text(),
+        "INVALID_ARGUMENT",
+        "class result not available for output 'y' due to unsupported type 'BYTES'",
+        id="classes of text",
     ),
     pytest.param(
         echo_request(lambda m: setattr(m, "model_version", "7")),

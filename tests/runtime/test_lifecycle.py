@@ -203,6 +203,8 @@ def test_a_client_loads_a_model_with_its_own_configuration_and_files(explicit: A
         explicit.load_model("sent", config='{"max_batch": 7}', files={"file:3/model.onnx": contents})
     with pytest.raises(InferenceServerException, match="need parameter 'config'"):
         explicit.load_model("sent", files={"file:3/model.onnx": contents})
+    with pytest.raises(InferenceServerException, match="unrecognized load parameter 'policy'"):
+        explicit.load_model("sent", config="{}", files={"policy": contents})
     assert number(explicit, "sent") == "3"
     explicit.unload_model("sent")
 

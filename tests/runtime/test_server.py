@@ -59,7 +59,7 @@ def total(call: Any) -> int:
 
 def test_the_ready_line_names_address_transport_and_models(server: Any) -> None:
     assert re.fullmatch(
-        rf"ready: gRPC on {server.address} \((grpcio|wire)\), serving classifier \(version 1\), .*\n",
+        rf"ready: gRPC on {server.address} \((grpcio|wire)\), serving accumulator \(version 1\), .*\n",
         server.ready_line,
     )
 

@@ -55,6 +55,7 @@ SCALARS: Mapping[type, click.ParamType[Any]] = {
 }
 
 METADATA = "kerve.cli"
+ALSO = "kerve.cli.also"
 
 
 def option(
@@ -62,12 +63,14 @@ def option(
     *,
     help: str,  # noqa: A002  click's word
     type: click.ParamType[Any] | None = None,  # noqa: A002  click's word
+    also: str = "",
 ) -> Any:
     """Declare a field that is given as `--name`; without a default it is required.
 
-    `type` narrows what the field's annotation says, for example `PORT` or `EXISTING_FOLDER`.
+    `type` narrows what the field's annotation says, for example `PORT` or `EXISTING_FOLDER`; `also` is
+    another flag for the same.
     """
-    return dataclasses.field(default=default, metadata={METADATA: (click.Option, help, type)})
+    return dataclasses.field(default=default, metadata={METADATA: (click.Option, help, type), ALSO: also})
 
 
 def argument(
@@ -129,8 +132,9 @@ def parameter(field: "dataclasses.Field[Any]", annotation: Any) -> click.Paramet
         return click.Argument([field.name], nargs=-1 if multiple else 1, **common)
     word = field.name.rstrip("_")  # `import_` is how Python writes a field named --import
     flag = "--" + word.replace("_", "-")
+    also = [field.metadata[ALSO]] if field.metadata[ALSO] else []
     return click.Option(
-        [f"{flag}/--no-{flag[2:]}" if annotation is bool else flag, field.name],
+        [f"{flag}/--no-{flag[2:]}" if annotation is bool else flag, *also, field.name],
         envvar=f"KERVE_{word.upper()}",
         show_envvar=True,
         multiple=multiple,

@@ -19,7 +19,7 @@ from kerve.runtime.errors import InvalidArgumentError
 from kerve.runtime.evaluation.calls import EvaluationCalls
 from kerve.runtime.protocol import oip_client
 from kerve.runtime.protocol.oip import SERVICE
-from kerve.runtime.signature import Signature, check_inputs, check_outputs, show_shape
+from kerve.runtime.signature import Signature, check_known, check_outputs, show_shape
 
 __all__ = ["Client", "ModelInfo", "ModelState", "ModelStatistics"]
 
@@ -242,7 +242,8 @@ class Client(EvaluationCalls):
                 takes = ", ".join(spec.name for spec in signature.inputs)
                 raise InvalidArgumentError(f"model {name!r} takes several inputs, give a dict of: {takes}")
             inputs = {signature.inputs[0].name: inputs}
-        check_inputs(signature, name, list(inputs))
+        # What is missing the server says: it may be an optional input, or the state of a sequence.
+        check_known(signature, name, list(inputs))
         check_outputs(signature, name, outputs or ())
         return signature, {
             key: oip_client.to_tensor(signature.input(key), value) for key, value in inputs.items()

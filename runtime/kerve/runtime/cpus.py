@@ -1,12 +1,24 @@
-"""How many CPUs this process may use: the smaller of its affinity and its cgroup's quota."""
+"""The CPUs that this process may use: how many, by its affinity and its cgroup's quota, and which."""
 
 import math
 import os
+import platform
+import re
 from pathlib import Path
 
-__all__ = ["available_cpus"]
+__all__ = ["available_cpus", "cpu_name"]
 
 CGROUP = Path("/sys/fs/cgroup")
+CPUINFO = Path("/proc/cpuinfo")
+
+
+def cpu_name(cpuinfo: Path = CPUINFO) -> str:
+    """Return what the CPU's maker calls it; its architecture where the system does not tell."""
+    try:
+        found = re.search(r"^model name\s*:\s*(.+?)\s*$", cpuinfo.read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    return found[1] if found else f"{platform.machine()} CPU"
 
 
 def available_cpus(cgroup: Path = CGROUP) -> int:

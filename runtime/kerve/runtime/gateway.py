@@ -16,7 +16,7 @@ from kerve.runtime.protocol import oip
 from kerve.runtime.protocol.status import decode_retry_after
 from kerve.runtime.transport.base import Transport
 
-__all__ = ["Gateway"]
+__all__ = ["Gateway", "within"]
 
 # A client may wait as long as it likes: the limits are those of the gRPC server.
 OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]

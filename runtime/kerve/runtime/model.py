@@ -17,6 +17,7 @@ from kerve.runtime.devices.sessions import open_session
 from kerve.runtime.errors import ArtifactError, ServingError
 from kerve.runtime.session import Session
 from kerve.runtime.signature import Signature, TensorSpec, show_shape
+from kerve.runtime.warmup import Sample, samples
 
 __all__ = ["Model", "load", "signature_of_session"]
 
@@ -68,6 +69,11 @@ class Model:
                     self.check_golden()
                     self.warm_up()
             yield
+
+    @property
+    def hardware(self) -> str:
+        """What computes, in a few words."""
+        return self._session.hardware
 
     def run(self, inputs: Mapping[str, Array], requested: Collection[str] | None = None) -> dict[str, Array]:
         """Return the requested outputs (None: all), in the signature's order, and hidden values behind them.
@@ -138,6 +144,16 @@ class Model:
                 log.warning("%s: warm-up with %d rows of zeros failed: %s", self.artifact.path, count, error)
                 return
 
+    def compute(self, sample: Sample) -> None:
+        """Compute a sample of the configuration; ArtifactError when the model cannot."""
+        try:
+            for _ in range(sample.count):
+                self.run(sample.inputs)
+        except ServingError as error:
+            raise ArtifactError(
+                f"{self.artifact.path}: model_warmup {sample.name!r} cannot be computed: {error}"
+            ) from error
+
 
 def load(
     artifact: Artifact, *, threads: int, settings: Settings | None = None, place: Place = ON_CPU
@@ -154,6 +170,8 @@ def load(
     model.check_golden()
     if place.device == CPU:  # elsewhere each thread that computes is warmed with its own buffers
         model.warm_up()
+    for sample in samples(settings.config, model.signature, artifact.path.parent):
+        model.compute(sample)
     return model
 
 

@@ -6,7 +6,9 @@ their own.
 
 from __future__ import annotations  # grpc's classes take type arguments in the stubs only
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
 import grpc
@@ -24,7 +26,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from kerve.descriptors import POOL
 
-__all__ = ["add_reflection", "add_service", "calls", "methods_of"]
+__all__ = ["add_reflection", "add_service", "calls", "in_pool", "methods_of"]
 
 T = TypeVar("T")
 
@@ -76,6 +78,13 @@ def methods_of(service: ServiceDescriptor, servicer: object) -> dict[str, Callab
         for method in service.methods
         if hasattr(servicer, method.name)
     }
+
+
+def in_pool(method: Callable[..., Any], pool: ThreadPoolExecutor) -> Callable[..., Any]:
+    """Return a method that a server runs in a pool of its own, so that others need not wait for a thread."""
+    separate = functools.partial(method)
+    separate.experimental_thread_pool = pool  # type: ignore[attr-defined]  # partial takes any, grpcio reads it
+    return separate
 
 
 def calls(channel: grpc.Channel, service: ServiceDescriptor) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+from kerve.runtime.cpus import cpu_name
 from kerve.runtime.datatypes import BF16, BY_ONNX, BYTES, DATATYPES, Array
 from kerve.runtime.errors import ArtifactError, InternalError, InvalidArgumentError, UnavailableError
 from kerve.runtime.signature import TensorSpec
@@ -82,6 +83,8 @@ class Session:
         # A provider that cannot be loaded is left out of a session without an error.
         if lost := {name for name, _ in providers} - set(self._session.get_providers()):
             raise ArtifactError(f"{model_file}: ONNX Runtime cannot use {', '.join(sorted(lost))} here")
+        #: What computes: the CPU by its maker's name, or the execution provider with its device.
+        self.hardware = hardware(self._session)
         # Shared by all runs: the flag in it ends those under way and every later one.
         self._options = onnxruntime.RunOptions()
         self.inputs = tuple(spec(each, model_file) for each in self._session.get_inputs())
@@ -161,6 +164,15 @@ class Session:
 
     def _from_session(self, name: str, array: Array) -> Array:
         return encoded(array) if self._datatypes[name] == BYTES.name else array
+
+
+def hardware(session: Any) -> str:
+    """Return what a session computes on, in a few words."""
+    provider = session.get_providers()[0]
+    if provider == "CPUExecutionProvider":
+        return cpu_name()
+    device = session.get_provider_options()[provider].get("device_id", "0")
+    return f"{provider.removesuffix('ExecutionProvider')} device {device}, {cpu_name()}"
 
 
 def more_outputs(names: Sequence[str]) -> bytes:

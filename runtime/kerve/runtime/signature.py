@@ -10,6 +10,7 @@ __all__ = [
     "Signature",
     "TensorSpec",
     "check_inputs",
+    "check_known",
     "check_outputs",
     "check_tensor",
     "show_shape",
@@ -70,16 +71,25 @@ def names(specs: Iterable[TensorSpec]) -> str:
 
 def check_inputs(signature: Signature, model: str, given: Sequence[str]) -> None:
     """Raise InvalidArgumentError unless exactly the model's inputs are given, optional ones aside."""
-    takes = f"model {model!r} takes: {names(signature.inputs)}"
+    check_known(signature, model, given)
+    for spec in signature.inputs:
+        if not spec.optional and spec.name not in given:
+            raise InvalidArgumentError(f"input {spec.name!r} is missing; {takes(signature, model)}")
+
+
+def check_known(signature: Signature, model: str, given: Sequence[str]) -> None:
+    """Raise InvalidArgumentError unless all that is given are inputs of the model, each once."""
     known = {spec.name for spec in signature.inputs}
     for position, name in enumerate(given):
         if name not in known:
-            raise InvalidArgumentError(f"unexpected input {name!r}; {takes}")
+            raise InvalidArgumentError(f"unexpected input {name!r}; {takes(signature, model)}")
         if name in given[:position]:
             raise InvalidArgumentError(f"input {name!r} is given twice")
-    for spec in signature.inputs:
-        if not spec.optional and spec.name not in given:
-            raise InvalidArgumentError(f"input {spec.name!r} is missing; {takes}")
+
+
+def takes(signature: Signature, model: str) -> str:
+    """Return what a model takes, as it stands in messages."""
+    return f"model {model!r} takes: {names(signature.inputs)}"
 
 
 def check_outputs(signature: Signature, model: str, requested: Collection[str]) -> None:

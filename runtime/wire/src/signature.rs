@@ -170,6 +170,13 @@ impl Signature {
         let mut requested: SmallVec<[Requested; 4]> = SmallVec::new();
         for wanted in outputs {
             let wanted = find(wanted)?;
+            let spec = &self.outputs[usize::from(wanted.position)];
+            if wanted.classes > 0 && spec.datatype == Datatype::Bytes {
+                return Err(Status::invalid(format!(
+                    "class result not available for output {} due to unsupported type 'BYTES'",
+                    quote(&spec.name)
+                )));
+            }
             // Asked for a thousand times, an output is sent once: answers do not grow past what the model gives.
             if !requested.iter().any(|known| known.position == wanted.position) {
                 requested.push(wanted);

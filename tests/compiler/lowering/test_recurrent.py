@@ -305,6 +305,8 @@ def test_convolutional_recurrence_equals_keras(equal_to_keras: Check, rank: int,
             return_sequences=draw(st.booleans()),
             return_state=draw(st.booleans()),
             go_backwards=draw(st.booleans()),
+            # what looks along an axis is replayed, in Keras's order of axes
+            activation=draw(st.sampled_from(["tanh", "relu", "softmax"])),
             dropout=0.2,
         )
         space = (6, 5, 4)[:rank]

@@ -68,19 +68,17 @@ def test_tritons_configuration_serves_the_same(tmp_path: Path, publish: Publish,
 def test_what_cannot_be_taken_over_from_triton_is_named(tmp_path: Path) -> None:
     done = run(
         tmp_path / "config.pbtxt",
-        'backend: "python" sequence_batching { max_sequence_idle_microseconds: 5 } '
+        'backend: "python" sequence_batching { max_sequence_idle_microseconds: 5 iterative_sequence: true } '
         "instance_group { kind: KIND_GPU gpus: [0] count: 2 } max_batch_size: 4 "
         'input { name: "x" allow_ragged_batch: true }',
     )
     assert done.returncode == 0
     table = tomllib.loads(done.stdout)
-    assert (table["max_batch_size"], table["instance_group"]) == (
-        4,
-        [{"count": 2, "gpus": [0], "kind": "KIND_GPU"}],
-    )
-    assert "sequence_batching" not in table
+    groups = [{"count": 2, "gpus": [0], "kind": "KIND_GPU"}]
+    assert (table["max_batch_size"], table["instance_group"]) == (4, groups)
+    assert table["sequence_batching"] == {"max_sequence_idle_microseconds": 5}
     named = [line.split(": ")[1] for line in done.stderr.splitlines()]
-    assert named == ["sequence_batching", "backend", "x"]
+    assert named == ["input.allow_ragged_batch", "sequence_batching.iterative_sequence", "backend"]
 
 
 @pytest.mark.parametrize(

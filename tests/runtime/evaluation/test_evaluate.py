@@ -18,6 +18,7 @@ import pytest
 
 from kerve.evaluation.v1 import evaluation_pb2 as pb
 from kerve.runtime import Client, InvalidArgumentError, NotFoundError, rpc
+from kerve.runtime.cpus import cpu_name
 from kerve.runtime.protocol.evaluation import SERVICE, encode_batch
 
 HERE = Path(__file__).parent
@@ -182,11 +183,15 @@ def test_finished_evaluations_are_kept_and_cut_ones_are_not(client: Client) -> N
         list(calls["Evaluate"](stream(model="classifier")))
         records = calls["ListEvaluations"](pb.ListEvaluationsRequest(model="classifier")).records
     assert len(records) == before + 2
+    listed = client.evaluations("classifier", limit=2)
+    assert [each.time for each in listed] == [each.time for each in records[:2]]
+    assert listed[0].evaluated.rows == 300
     newest, older = records[:2]
     assert newest.id > older.id
     assert newest.data_fingerprint == older.data_fingerprint
     assert newest.results.rows == 300
     assert newest.results.version == "2"
+    assert newest.hardware == cpu_name()
 
 
 def test_a_label_moves_if_the_requirements_hold(client: Client) -> None:
@@ -223,6 +228,7 @@ def test_the_command_prints_one_json_object(client: Client, tmp_path: Path) -> N
     )
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
+    assert list(printed) == ["model", "version", "rows", "seconds", "results"]
     assert (printed["model"], printed["version"], printed["rows"]) == ("classifier", "2", 300)
     equal(printed["results"], KERAS["classifier/2/plain"])
 

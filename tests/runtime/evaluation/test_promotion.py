@@ -28,7 +28,8 @@ def history(tmp_path: Path) -> History:
     history = History(tmp_path / "history.sqlite")
     for version, accuracy, loss in (("1", 0.9, 0.5), ("2", 0.5, 9.0), ("2", 0.95, 0.502)):
         metrics = [pb.Metric(name="accuracy", values=[accuracy]), pb.Metric(name="loss", values=[loss])]
-        history.add(Finished("me", "00", pb.Results(model="m", version=version, metrics=metrics, rows=9)))
+        results = pb.Results(model="m", version=version, metrics=metrics, rows=9)
+        history.add(Finished("me", "00", "a CPU", results))
     return history
 
 

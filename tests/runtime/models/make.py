@@ -141,8 +141,54 @@ def counter() -> None:
     )
 
 
+def accumulator() -> None:
+    """What Triton calls implicit state: total = sum_in + x, sum_out = total; and what it is told."""
+    one, two = ("batch", 1), ("batch", 2)
+    write(
+        "accumulator",
+        [
+            helper.make_node("Add", ["sum_in", "x"], ["total"]),
+            helper.make_node("Identity", ["total"], ["sum_out"]),
+            *(
+                helper.make_node("Cast", [name], [f"{name}_number"], to=TensorProto.INT64)
+                for name in ("start", "end", "ready")
+            ),
+            helper.make_node(
+                "Concat", ["start_number", "end_number", "ready_number", "id"], ["told"], axis=1
+            ),
+        ],
+        {
+            "x": (TensorProto.FLOAT, two),
+            "start": (TensorProto.BOOL, one),
+            "end": (TensorProto.INT32, one),
+            "ready": (TensorProto.FLOAT, one),
+            "id": (TensorProto.INT64, one),
+            "sum_in": (TensorProto.FLOAT, two),
+        },
+        {
+            "total": (TensorProto.FLOAT, two),
+            "sum_out": (TensorProto.FLOAT, two),
+            "told": (TensorProto.INT64, ("batch", 4)),
+        },
+    )
+
+
+def stepper() -> None:
+    """A state without a batch, as the compiler writes one: y = x + step, then step = step + 1."""
+    write(
+        "stepper",
+        [
+            helper.make_node("Add", ["x", "step"], ["y"]),
+            helper.make_node("Add", ["step", "one"], ["step/next"]),
+        ],
+        {"x": (TensorProto.FLOAT, ("batch", 3)), "step": (TensorProto.FLOAT, ())},
+        {"y": (TensorProto.FLOAT, ("batch", 3)), "step/next": (TensorProto.FLOAT, ())},
+        {"one": np.array(1, np.float32)},
+    )
+
+
 if __name__ == "__main__":
     for each in DATATYPES:
         echo(each)
-    for model in (classifier, pair, scalar, lookup, triples, counter):
+    for model in (classifier, pair, scalar, lookup, triples, counter, accumulator, stepper):
         model()

@@ -120,15 +120,17 @@ def test_a_refused_request_has_its_line(
     assert line["total_ms"] > 0
 
 
-def test_what_is_no_request_has_its_line(transport: str, running: Any, lines: Lines) -> None:
-    if transport == "grpcio":
-        pytest.skip("grpcio refuses it before anybody hears of it")
+@pytest.mark.parametrize(
+    ("method", "code"),
+    [("ModelInfer", "INTERNAL"), ("ModelMetadata", "INTERNAL"), ("ModelGuess", "UNIMPLEMENTED")],
+)
+def test_what_is_no_request_has_its_line(method: str, code: str, running: Any, lines: Lines) -> None:
     with grpc.insecure_channel(running.address) as channel:
-        call: Any = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        call: Any = channel.unary_unary(f"/inference.GRPCInferenceService/{method}")
         with suppress(grpc.RpcError):
-            call(b"\xff\xff", metadata=(("x-request-id", "garbage"),))
-    (line,) = lines("garbage")
-    assert line["code"] in ("INTERNAL", "INVALID_ARGUMENT")
+            call(b"\xff\xff", metadata=(("x-request-id", f"garbage for {method}"),))
+    (line,) = lines(f"garbage for {method}")
+    assert line["code"] == code
 
 
 def test_every_request_of_a_stream_has_its_line(running: Any, lines: Lines) -> None:

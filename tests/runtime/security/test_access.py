@@ -141,9 +141,9 @@ def test_the_file_is_read_again_and_a_damaged_one_is_not(guarded: Any, until: Un
         with triton.InferenceServerClient(running.address) as client:
             try:
                 infer(client, triton, bearer(token))
+                client.get_model_metadata("echo_fp32", headers=bearer(token))
             except InferenceServerException:
                 return False
-            client.get_model_metadata("echo_fp32", headers=bearer(token))
             return True
 
     tokens.write_text(before + line("new", "infer,read"))

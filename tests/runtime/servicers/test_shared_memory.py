@@ -1,5 +1,6 @@
 """System shared memory, with tritonclient's own utilities, over gRPC and HTTP, on both transports."""
 
+import queue
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -73,6 +74,43 @@ def test_inputs_and_outputs_lie_in_shared_memory_or_in_the_request(client: Any, 
             assert answer.get_output("sum") is not None
             found = shared_memory.get_contents_as_numpy(region, np.float32, [1, 2], offset=32)
             np.testing.assert_array_equal(found, LEFT + RIGHT)
+
+
+def test_tensors_of_a_stream_lie_in_shared_memory_too(running: Any, region: Any) -> None:
+    shared_memory.set_shared_memory_region(region, [LEFT, RIGHT])
+    found: queue.Queue[Any] = queue.Queue()
+    with triton_grpc.InferenceServerClient(running.address) as client:
+        client.module = triton_grpc
+        client.unregister_system_shared_memory()
+        client.register_system_shared_memory("ours", "/kerve_test", 64)
+        client.start_stream(lambda result, error: found.put(error or result))
+        whole = [triton_grpc.InferInput(name, [1, 2], "FP32") for name in ("left", "right")]
+        for tensor, array in zip(whole, (LEFT, RIGHT), strict=True):
+            tensor.set_data_from_numpy(array)
+        shared = [shared_input(client, "left", 0), shared_input(client, "right", 8)]
+        output = triton_grpc.InferRequestedOutput("sum")
+        output.set_shared_memory("ours", 16, offset=32)
+        outside = [whole[0], shared_input(client, "right", 60)]
+        asked = (
+            (whole, None),
+            (shared, None),
+            ([shared[0], whole[1]], [output]),
+            (outside, None),
+            (whole, None),
+        )
+        for number, (inputs, outputs) in enumerate(asked):
+            client.async_stream_infer("pair", inputs, outputs=outputs, request_id=str(number))
+        answers = [found.get(timeout=60) for _ in asked]
+        client.stop_stream()
+    refused = answers.pop(3)
+    assert isinstance(refused, InferenceServerException)
+    assert "tensor 'right': expected bytes within the 64 of region 'ours'" in str(refused)
+    assert [answer.get_response().id for answer in answers] == ["0", "1", "2", "4"]
+    placed = answers.pop(2)
+    assert placed.get_output("sum").parameters["shared_memory_byte_size"].int64_param == 8
+    there = shared_memory.get_contents_as_numpy(region, np.float32, [1, 2], offset=32)
+    for array in (there, *(answer.as_numpy("sum") for answer in answers)):
+        np.testing.assert_array_equal(array, LEFT + RIGHT)
 
 
 def test_regions_are_listed_and_forgotten(client: Any, region: Any) -> None:

@@ -142,6 +142,18 @@ CASES: dict[str, Callable[[Any, Any], Any]] = {
     "best class": classified("sum", 1),
     "more classes than there are": classified("sum", 99),
     "classes of text": classified("text", 2),
+    "classes of what is no number": lambda request, oip: (
+        raw(0, np.full(6, np.nan, np.float32).tobytes())(request, oip),
+        classified("sum", 1)(request, oip),
+    ),
+    "an output and its classes": lambda request, oip: (
+        outputs("sum")(request, oip),
+        classified("sum", 1)(request, oip),
+    ),
+    "classes and their output": lambda request, oip: (
+        classified("sum", 1)(request, oip),
+        outputs("sum")(request, oip),
+    ),
     "optional": lambda request, oip: add(request, oip, "text", "BYTES", (2,), TEXT),
     "any byte is true": lambda request, oip: add(request, oip, "flag", "BOOL", (2, 2), b"\0\1\2\xff"),
     "no elements": lambda request, oip: add(request, oip, "flag", "BOOL", (2, 0), b""),

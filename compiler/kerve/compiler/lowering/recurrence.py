@@ -13,7 +13,7 @@ from keras.src import backend
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.symbol import static_shape, symbols_in
 
-__all__ = ["TimeLoop", "replacements", "unrolled_backwards"]
+__all__ = ["TimeLoop", "over_time", "replacements", "unrolled_backwards"]
 
 
 def replacements(g: Lowering) -> Iterator[tuple[object, str, object]]:
@@ -90,13 +90,13 @@ def _rnn(g: Lowering, original: Callable[..., Any]) -> Callable[..., Any]:
 
     def rnn(step_function: Callable[..., Any], inputs: Any, initial_states: Any, **options: Any) -> Any:
         if symbols_in((inputs, initial_states, options.get("mask"))):
-            return g.wrap(_loop(g, step_function, inputs, initial_states, **options))
+            return g.wrap(over_time(g, step_function, inputs, initial_states, **options))
         return original(step_function, inputs, initial_states, **options)
 
     return rnn
 
 
-def _loop(
+def over_time(
     g: Lowering,
     step_function: Callable[..., Any],
     inputs: Any,
@@ -114,7 +114,7 @@ def _loop(
     """
     if mask is not None and zero_output_for_mask and unrolled_backwards(unroll, go_backwards):
         options = {"go_backwards": go_backwards, "mask": mask, "return_all_outputs": return_all_outputs}
-        last, outputs, finals = _loop(g, step_function, inputs, initial_states, **options)
+        last, outputs, finals = over_time(g, step_function, inputs, initial_states, **options)
         kept = g.to_value(mask)
         last = _choose(g, g.op.Gather(kept, 0, axis=1), last, 0)
         return last, _choose(g, kept, outputs, 0) if return_all_outputs else last, finals

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from kerve.cli import options as cli
 from kerve.cli.tables import print_table
 from kerve.runtime.client import Client
-from kerve.runtime.commands.connection import Connection
+from kerve.runtime.commands.engine import Engine
 from kerve.runtime.data import Rows, open_files
+from kerve.runtime.data.parts import parts_of
 from kerve.runtime.datatypes import Array
 from kerve.runtime.evaluation.client import Compared, Difference, Evaluated
 from kerve.runtime.report import Report
@@ -31,14 +32,15 @@ SHOWN_ROWS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Connection):
+class Options(Engine):
     """What `kerve evaluate` takes."""
 
     name: str = cli.argument(help="Name of the served model.")
     data: tuple[Path, ...] = cli.option(
-        help=".npz, .npy, .csv, Parquet or TFRecord file, several times for several files: columns named as "
-        "the inputs (or `x`), as the outputs for labels (or `y`), and `sample_weight` if there are weights.",
-        type=cli.EXISTING_FILE,
+        help=".npz, .npy, .csv, Parquet or TFRecord file, or a folder of them; several times for several: "
+        "columns named as the inputs (or `x`), as the outputs for labels (or `y`), and `sample_weight` if "
+        "there are weights.",
+        type=cli.EXISTING_PATH,
     )
     version: tuple[str, ...] = cli.option((), help="Version to evaluate, several times for several versions.")
     metric: tuple[str, ...] = cli.option((), help="Metric to compute; by default all that the model has.")
@@ -54,17 +56,14 @@ class Options(Connection):
     json: bool = cli.option(False, help="Print one JSON object instead of a table.")
     timeout: float | None = cli.option(None, help="Seconds to wait for the results.")
 
+    def __post_init__(self) -> None:
+        self.check_engine(report=self.report, timeout=self.timeout)
+
 
 @cli.command(example="kerve evaluate digits --data test.npz --version 3 --version 4")
 def command(options: Options) -> None:
     """Compute a served model's loss and metrics on labelled data, as model.evaluate() does."""
-    source = open_files(options.data)
-    with options.connect() as client:
-        info = client.metadata(options.name, version=next(iter(options.version), ""), timeout=options.timeout)
-        rows = Rows(source, info.signature, labelled=True)
-        report = None if options.report is None else Report(info.signature)
-        with Bar(len(rows)) as bar:
-            found = evaluate(client, options, rows, bar, report)
+    report, found = EVALUATIONS[options.engine](options)
     if report is not None and options.report is not None:
         report.write(options.report, found.results, found.differences)
     if options.json:
@@ -75,7 +74,18 @@ def command(options: Options) -> None:
         print_difference(difference)
 
 
-def evaluate(client: Client, options: Options, rows: Rows, bar: "Bar", report: Report | None) -> Compared:
+def by_server(options: Options) -> tuple[Report | None, Compared]:
+    """Have the server evaluate, which is sent the rows."""
+    source = open_files(options.data)
+    with options.connect() as client:
+        info = client.metadata(options.name, version=next(iter(options.version), ""), timeout=options.timeout)
+        rows = Rows(source, info.signature, labelled=True)
+        report = None if options.report is None else Report(info.signature)
+        with Bar(len(rows)) as bar:
+            return report, ask(client, options, rows, bar, report)
+
+
+def ask(client: Client, options: Options, rows: Rows, bar: "Bar", report: Report | None) -> Compared:
     """Return the results of the versions that are asked for; several are compared."""
     arguments: dict[str, Any] = {
         "metrics": options.metric,
@@ -89,6 +99,29 @@ def evaluate(client: Client, options: Options, rows: Rows, bar: "Bar", report: R
         return client.compare(options.name, rows, versions=options.version, **arguments)
     version = next(iter(options.version), "")
     return Compared((client.evaluate(options.name, rows, version=version, **arguments),), ())
+
+
+def by_ray(options: Options) -> tuple[None, Compared]:
+    """Have the workers of a Ray cluster evaluate, which read the rows."""
+    # What loads models, which a client of a server does not.
+    from kerve.runtime.distributed.cluster import cluster
+    from kerve.runtime.distributed.evaluating import Wanted, evaluate
+    from kerve.runtime.distributed.located import locate
+
+    assert options.repository is not None
+    repository = options.repository.resolve()
+    versions = [locate(repository, options.name, each) for each in options.version or ("",)]
+    parts = parts_of([path.resolve() for path in options.data])
+    with Bar(sum(part.rows or 0 for part in parts)) as bar, cluster(options.ray_address) as ray:
+        progress = bar.show if bar.shown else None
+        wanted = Wanted(metrics=options.metric, batch_size=options.batch_size, progress=progress)
+        return None, evaluate(ray, repository, versions, parts, wanted)
+
+
+EVALUATIONS: Mapping[str, Callable[[Options], tuple[Report | None, Compared]]] = {
+    "server": by_server,
+    "ray": by_ray,
+}
 
 
 class Bar:
@@ -190,8 +223,6 @@ def result_as_json(each: Evaluated) -> dict[str, Any]:
         "version": each.version,
         "rows": each.rows,
         "seconds": each.seconds,
-        "rows_per_second": each.rows_per_second,
-        "latency": each.latency,
         "results": {
             name: value if isinstance(value, float) else value.tolist()
             for name, value in each.results.items()

@@ -1,7 +1,7 @@
 """`kerve predict`."""
 
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,8 +9,9 @@ import numpy as np
 
 from kerve.cli import options as cli
 from kerve.cli.tables import print_table
-from kerve.runtime.commands.connection import Connection
-from kerve.runtime.data import DataError, Rows, open_files
+from kerve.runtime.commands.engine import Engine
+from kerve.runtime.data import DataError, Rows, open_files, writing
+from kerve.runtime.data.parts import parts_of
 from kerve.runtime.datatypes import Array
 from kerve.runtime.signature import TensorSpec
 
@@ -21,70 +22,128 @@ SHOWN = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Connection):
+class Options(Engine):
     """What `kerve predict` takes."""
 
     name: str = cli.argument(help="Name of the served model.")
     data: tuple[Path, ...] = cli.option(
-        help=".npz, .npy, .csv, Parquet or TFRecord file, several times for several files: columns named as "
-        "the model's inputs, or `x` for a single input; other columns are left out.",
-        type=cli.EXISTING_FILE,
+        help=".npz, .npy, .csv, Parquet or TFRecord file, or a folder of them; several times for several: "
+        "columns named as the model's inputs, or `x` for a single input; other columns are left out. With "
+        "--engine ray Parquet, whose other columns go with the outputs.",
+        type=cli.EXISTING_PATH,
+        also="--input",
     )
-    output: Path | None = cli.option(None, help="NumPy .npz file to write the outputs to.")
+    output: Path | None = cli.option(
+        None,
+        help="File to write the outputs to: .npz, .npy, .csv or .parquet, as its name says. With "
+        "--engine ray a folder for Parquet files, that is empty or not there yet.",
+    )
     model_version: str = cli.option("", help="Version to ask; by default the one the server chooses.")
     timeout: float | None = cli.option(None, help="Seconds to wait for the answer.")
+
+    def __post_init__(self) -> None:
+        self.check_engine(timeout=self.timeout)
+        if self.engine == "ray" and self.output is None:
+            raise ValueError("--engine ray needs --output, the folder for the outputs")
 
 
 @cli.command(example="kerve predict digits --data test.npz --output predictions.npz")
 def command(options: Options) -> None:
-    """Send arrays to a served model and show its outputs: name, dtype, shape, classes if any."""
+    """Have a model predict rows and show its outputs: name, dtype, shape, classes if any."""
+    PREDICTIONS[options.engine](options)
+
+
+def by_server(options: Options) -> None:
+    """Send the rows to the server."""
     source = open_files(options.data)
-    with options.connect() as client:
+    with options.connect() as client, ExitStack() as stack:
         info = client.metadata(options.name, version=options.model_version, timeout=options.timeout)
         rows = Rows(source, info.signature, labelled=False)
-        answers = list(
-            client.predict_batches(options.name, rows, version=options.model_version, timeout=options.timeout)
-        )
-    if not answers:
-        raise DataError(f"{source.path} has no rows")
-    outputs = {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
-    if options.output is not None:
-        write_arrays(options.output, outputs)
-    print_table(
-        f"outputs of {options.name}",
-        ("output", "dtype", "shape"),
-        [(name, str(array.dtype), str(array.shape)) for name, array in outputs.items()],
-    )
-    for spec in info.signature.outputs:
-        if is_distribution(spec, outputs[spec.name]):
-            print_classes(spec, outputs[spec.name])
+        write = stack.enter_context(writing(options.output)) if options.output is not None else None
+        seen = {spec.name: Seen(spec) for spec in info.signature.outputs}
+        for answer in client.predict_batches(
+            options.name, rows, version=options.model_version, timeout=options.timeout
+        ):
+            for name, array in answer.items():
+                seen[name].add(array)
+            if write is not None:
+                write(answer)
+        if not any(each.blocks for each in seen.values()):
+            raise DataError(f"{source.path} has no rows")
+    print_outputs(options.name, [(name, each.dtype, each.shape) for name, each in seen.items()])
+    for each in seen.values():
+        if each.is_distribution:
+            print_classes(each)
 
 
-def write_arrays(file: Path, outputs: Mapping[str, Array]) -> None:
-    """Write outputs to an .npz file; BYTES in a fixed width, which needs no pickle.
+def by_ray(options: Options) -> None:
+    """Have the workers of a Ray cluster read the rows, and write the outputs."""
+    # What loads models, which a client of a server does not.
+    from kerve.runtime.distributed.cluster import cluster
+    from kerve.runtime.distributed.located import locate
+    from kerve.runtime.distributed.predicting import check_folder, predict
 
-    Not numpy.savez: it takes the names as keywords, and an output may be called `file`.
-    """
-    with zipfile.ZipFile(file, "w") as archive:
-        for name, array in outputs.items():
-            with archive.open(f"{name}.npy", "w") as stream:
-                plain = array.astype("S") if array.dtype == object else array
-                np.lib.format.write_array(stream, plain, allow_pickle=False)
+    assert options.repository is not None
+    assert options.output is not None
+    check_folder(options.output)
+    version = locate(options.repository.resolve(), options.name, options.model_version)
+    parts = parts_of([path.resolve() for path in options.data])
+    with cluster(options.ray_address) as ray:
+        written = predict(ray, version, parts, options.output)
+    rows = sum(each.rows for each in written)
+    shapes = written[0].outputs.items()
+    print_outputs(options.name, [(name, dtype, (rows, *shape)) for name, (dtype, shape) in shapes])
+
+
+PREDICTIONS: Mapping[str, Callable[[Options], None]] = {"server": by_server, "ray": by_ray}
+
+
+def print_outputs(model: str, outputs: Iterable[tuple[str, str, tuple[int, ...]]]) -> None:
+    """Print what the outputs are."""
+    rows = [(name, dtype, str(shape)) for name, dtype, shape in outputs]
+    print_table(f"outputs of {model}", ("output", "dtype", "shape"), rows)
+
+
+class Seen:
+    """What is shown of an output, whose rows are not kept."""
+
+    def __init__(self, spec: TensorSpec) -> None:
+        self.spec = spec
+        self.blocks = 0
+        self.dtype = ""
+        self.shape: tuple[int, ...] = ()
+        #: The first rows.
+        self.first: Array = np.empty(0)
+        #: Whether rows are over classes: these have names, or each row is positive and adds up to 1.
+        self.is_distribution = True
+
+    def add(self, array: Array) -> None:
+        """Take the next rows."""
+        if not self.blocks:
+            self.dtype, self.shape = str(array.dtype), array.shape
+            self.first = array[:SHOWN] if array.ndim else array
+        else:
+            self.shape = (self.shape[0] + len(array), *array.shape[1:])
+            if len(self.first) < SHOWN and self.first.shape[1:] == array.shape[1:]:
+                self.first = np.concatenate([self.first, array])[:SHOWN]
+        self.blocks += 1
+        self.is_distribution = self.is_distribution and is_distribution(self.spec, array)
 
 
 def is_distribution(spec: TensorSpec, array: Array) -> bool:
-    """Return whether rows are over classes: these have names, or each row is positive and adds up to 1."""
+    """Return whether each of these rows is over classes."""
     if array.ndim != 2 or array.shape[1] < 2 or array.dtype.kind != "f":
         return False
     sums = array.sum(axis=1, dtype=np.float64)
     return bool(spec.labels) or bool((array >= 0).all() and np.allclose(sums, 1, atol=1e-2))
 
 
-def print_classes(spec: TensorSpec, array: Array) -> None:
+def print_classes(output: Seen) -> None:
     """Print the likeliest class of the first rows."""
-    best = array[:SHOWN].argmax(axis=1).tolist()
+    spec, array = output.spec, output.first
+    best = array.argmax(axis=1).tolist()
     print_table(
-        f"{spec.name}, {min(SHOWN, len(array))} of {len(array)} rows",
+        f"{spec.name}, {len(array)} of {output.shape[0]} rows",
         ("row", "class", "score"),
         [
             (str(row), spec.labels[index] if spec.labels else str(index), f"{array[row, index]:.4f}")

@@ -81,6 +81,11 @@ class Options:
     max_queue_size: int = cli.option(
         256, help="Requests that may wait for a model; more are refused.", type=click.IntRange(min=1)
     )
+    max_sequences: int = cli.option(
+        1024,
+        help="Sequences of a model that may be open where it sets no limit; more are refused.",
+        type=click.IntRange(min=1),
+    )
     drain_timeout: float = cli.option(
         30.0, help="Seconds to finish accepted work after SIGTERM.", type=click.FloatRange(min=0)
     )
@@ -247,6 +252,7 @@ def server_options(options: Options, devices: Devices) -> ServerOptions:
         limits=Limits(
             threads=options.threads or available_cpus(),
             max_queue_size=options.max_queue_size,
+            max_sequences=options.max_sequences,
             triton_codes=options.status_codes == "triton",
             cache=ResponseCache(options.cache_size) if options.cache_size else None,
             retire_timeout=options.drain_timeout,

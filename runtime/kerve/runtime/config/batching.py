@@ -1,4 +1,6 @@
-"""From Triton's `dynamic_batching` to what a queue is told."""
+"""From Triton's `dynamic_batching`, or `sequence_batching`, to what a queue is told."""
+
+import math
 
 from kerve.inference import model_config_pb2 as pb
 from kerve.runtime.config.settings import Settings
@@ -16,7 +18,8 @@ def batching_of(settings: Settings, *, max_queue_size: int, triton_codes: bool =
     """Return the options of a model's queue; `max_queue_size` is the server's limit, where the model sets
     none.
     """
-    config, dynamic = settings.config, settings.config.dynamic_batching
+    config = settings.config
+    dynamic = batcher_of(config)
     default = queue_policy(
         dynamic.default_queue_policy, dynamic.HasField("default_queue_policy"), max_queue_size
     )
@@ -36,6 +39,25 @@ def batching_of(settings: Settings, *, max_queue_size: int, triton_codes: bool =
         batch_buckets=settings.batch_buckets,
         triton_codes=triton_codes,
     )
+
+
+def batcher_of(config: pb.ModelConfig) -> pb.ModelDynamicBatching:
+    """Return how batches are made; those of sequences are made as all are, of what waits."""
+    sequences = config.sequence_batching
+    match sequences.WhichOneof("strategy_choice"):
+        case "oldest":
+            return pb.ModelDynamicBatching(
+                preferred_batch_size=sequences.oldest.preferred_batch_size,
+                max_queue_delay_microseconds=sequences.oldest.max_queue_delay_microseconds,
+                preserve_ordering=sequences.oldest.preserve_ordering,
+            )
+        case "direct" if (share := sequences.direct.minimum_slot_utilization) > 0:
+            return pb.ModelDynamicBatching(
+                preferred_batch_size=[max(1, math.ceil(share * config.max_batch_size))],
+                max_queue_delay_microseconds=sequences.direct.max_queue_delay_microseconds,
+            )
+        case _:
+            return config.dynamic_batching
 
 
 def queue_policy(policy: pb.ModelQueuePolicy, given: bool, max_queue_size: int) -> QueuePolicy:

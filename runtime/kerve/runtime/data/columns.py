@@ -1,7 +1,8 @@
 """Columns become a model's inputs, labels and weights, by their names.
 
 A tensor is the column of its name, or the columns of its name with `_0`, `_1`, ... behind it. Where rows are
-flat and the model takes more axes, they get them: 784 values become 28 x 28.
+flat and the model takes more axes, they get them: 784 values become 28 x 28. Encoded images are decoded where
+the model takes their pixels.
 """
 
 import math
@@ -12,6 +13,7 @@ from functools import partial
 
 import numpy as np
 
+from kerve.runtime.data.images import Picture, is_encoded, picture_of, pixels
 from kerve.runtime.data.source import Block, DataError, Source
 from kerve.runtime.datatypes import BYTES, Array
 from kerve.runtime.evaluation.targets import LABELS, WEIGHTS
@@ -48,6 +50,11 @@ class Rows:
         self._batched = signature.batched
         self._tensors = tensors_of(source, signature, labelled=labelled)
         self._columns = [column for tensor in self._tensors for column in tensor.columns]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the source that are looked at."""
+        return tuple(self._columns)
 
     def __len__(self) -> int:
         """The number of rows; 0 where only reading all of them tells."""
@@ -91,6 +98,9 @@ class Rows:
         """Return the values of a column: text as it is where that is wanted, else numbers."""
         if tensor.text or values.dtype != object:
             return values
+        if is_encoded(values) and (picture := picture_in(tensor.shapes)) is not None:
+            where = f"{self._source.path}: row {{}}, column {column!r}".format
+            return pixels(self._source.path, values, picture, lambda row: where(first + row))
         for kind in (np.int64, np.float64):
             try:
                 return values.astype(kind)
@@ -199,6 +209,11 @@ def fits(found: Sequence[int], shape: Sequence[int | None]) -> bool:
     return len(found) == len(shape) and all(
         want in (None, size) for want, size in zip(shape, found, strict=True)
     )
+
+
+def picture_in(shapes: Sequence[tuple[int | None, ...]]) -> Picture | None:
+    """Return the images that rows are in the first of some shapes that is one of images."""
+    return next((found for shape in shapes if (found := picture_of(shape)) is not None), None)
 
 
 def is_number(value: object) -> bool:

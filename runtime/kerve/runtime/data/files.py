@@ -1,4 +1,4 @@
-"""Which format a file has, and several files as one."""
+"""Which format a file has, and several files, or a folder of them, as one."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from kerve.runtime.data.parquet import ParquetFile
 from kerve.runtime.data.source import Block, DataError, Source, rows_of_block
 from kerve.runtime.data.tfrecord import TfRecordFile
 
-__all__ = ["open_files"]
+__all__ = ["files_in", "open_files"]
 
 Reader = Callable[[Path], Source]
 
@@ -35,14 +35,39 @@ SNIFFED = 1024
 def open_files(paths: Sequence[Path]) -> Source:
     """Return the rows of files: of .npy files side by side, named by the files; of others one after another.
 
-    One .npy file alone is called `x`, unless its dtype has fields. Raises DataError.
+    One .npy file alone is called `x`, unless its dtype has fields. A folder stands for the files in it.
+    Raises DataError.
     """
-    sources = [open_file(path) for path in paths]
+    files = files_in(paths)
+    sources = [open_file(path) for path in files]
     if len(sources) == 1:
         return sources[0]
     if all(isinstance(source, NpyFile) for source in sources):
-        return SideBySide([NpyFile(path, path.stem) for path in paths])
+        return SideBySide([NpyFile(path, path.stem) for path in files])
     return OneAfterTheOther(sources)
+
+
+def files_in(paths: Sequence[Path]) -> list[Path]:
+    """Return the files that are meant: of a folder all that a name promises, at any depth, by their names.
+
+    What begins with a dot or an underscore is what others have put beside the data.
+    """
+    files: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            files.append(path)
+            continue
+        inside = sorted(
+            file
+            for file in path.rglob("*")
+            if file.suffix.lower() in NAMES
+            and file.is_file()
+            and not any(name.startswith((".", "_")) for name in file.relative_to(path).parts)
+        )
+        if not inside:
+            raise DataError(f"{path} holds no file of rows; expected one of *{', *'.join(NAMES)}")
+        files += inside
+    return files
 
 
 def open_file(path: Path) -> Source:

@@ -18,24 +18,45 @@ BUFFER = 2**20
 class ParquetFile:
     """A column for each field of the schema."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, groups: range | None = None) -> None:
+        """`groups`: only these row groups; rows are still counted from the beginning of the file."""
         self.path = path
         self._arrow = needs("pyarrow", path, "Parquet")
         with self._open() as file:
             self.columns = tuple(file.schema_arrow.names)
-            self.rows = int(file.metadata.num_rows)
+            every = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+        self._groups = range(len(every)) if groups is None else groups
+        #: Rows and bytes of each row group of the file.
+        self.sizes = [(int(each.num_rows), int(each.total_byte_size)) for each in every]
+        own = [self.sizes[number] for number in self._groups]
+        self.rows = sum(rows for rows, _ in own)
+        #: The position of the first row.
+        self.first = sum(rows for rows, _ in self.sizes[: self._groups.start])
+        self._row_bytes = sum(size for _, size in own) // max(1, self.rows)
 
     def blocks(self, columns: Collection[str]) -> Iterator[Block]:
         """Yield the rows of some columns."""
-        first = 0
+        first = self.first
+        for batch in self.batches(columns):
+            yield {
+                column: self._array(column, batch.column(batch.schema.get_field_index(column)), first)
+                for column in columns
+            }
+            first += batch.num_rows
+
+    def batches(self, columns: Collection[str]) -> Iterator[Any]:
+        """Yield the rows of some columns as Arrow has them; as many at a time, whichever columns they are."""
         with self._open() as file:
-            # Without threads: these would read ahead, and hold what they have read.
-            for batch in self._batches(file, columns):
-                yield {
-                    column: self._array(column, batch.column(batch.schema.get_field_index(column)), first)
-                    for column in columns
-                }
-                first += batch.num_rows
+            try:
+                # Without threads: these would read ahead, and hold what they have read.
+                yield from file.iter_batches(
+                    rows_of_block(self._row_bytes),
+                    row_groups=list(self._groups),
+                    columns=list(columns),
+                    use_threads=False,
+                )
+            except (self._arrow.ArrowException, OSError) as error:
+                raise DataError(f"{self.path}: the file is damaged: {error}") from error
 
     def _open(self) -> Any:
         parquet = needs("pyarrow.parquet", self.path, "Parquet")
@@ -43,14 +64,6 @@ class ParquetFile:
             return parquet.ParquetFile(self.path, buffer_size=BUFFER)
         except (self._arrow.ArrowException, OSError) as error:
             raise DataError(f"{self.path} is not a Parquet file that can be read: {error}") from error
-
-    def _batches(self, file: Any, columns: Collection[str]) -> Iterator[Any]:
-        groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
-        size = rows_of_block(sum(group.total_byte_size for group in groups) // max(1, self.rows))
-        try:
-            yield from file.iter_batches(size, columns=list(columns), use_threads=False)
-        except (self._arrow.ArrowException, OSError) as error:
-            raise DataError(f"{self.path}: the file is damaged: {error}") from error
 
     def _array(self, column: str, values: Any, first: int) -> Array:
         """Return a column, lists as further axes."""
@@ -63,6 +76,8 @@ class ParquetFile:
             shape = getattr(kind, "shape", None)
             array = self._array(column, values.storage, first)
             return array if shape is None else array.reshape(len(array), *shape)
+        if types.is_struct(kind) and kind.get_field_index("bytes") >= 0:  # an image, as Hugging Face keeps it
+            return self._array(column, values.field("bytes"), first)
         if types.is_dictionary(kind):
             return self._array(column, values.dictionary_decode(), first)
         if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):

@@ -9,6 +9,9 @@ from kerve.runtime.datatypes import Array
 
 __all__ = ["BLOCK_BYTES", "BLOCK_ROWS", "Block", "DataError", "Source", "needs", "rows_of_block"]
 
+#: What is installed, where it is not what is imported.
+LIBRARIES = {"PIL.Image": "pillow"}
+
 #: Rows that are in memory together, and the bytes that they may take.
 BLOCK_ROWS = 256
 BLOCK_BYTES = 8 * 2**20
@@ -47,12 +50,12 @@ def rows_of_block(bytes_per_row: int) -> int:
     return max(1, min(BLOCK_ROWS, BLOCK_BYTES // max(1, bytes_per_row)))
 
 
-def needs(module: str, path: Path, kind: str) -> Any:
+def needs(module: str, path: Path, kind: str, doing: str = "reading") -> Any:
     """Return an optional module; DataError that says how to get it."""
     try:
         return import_module(module)
     except ImportError as error:
+        library = LIBRARIES.get(module, module.partition(".")[0])
         raise DataError(
-            f"{path}: reading {kind} needs {module.partition('.')[0]}, which is not installed: "
-            "pip install 'kerve[data]'"
+            f"{path}: {doing} {kind} needs {library}, which is not installed: pip install 'kerve[data]'"
         ) from error

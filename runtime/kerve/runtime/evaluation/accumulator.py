@@ -1,6 +1,6 @@
 """Rows folded into the state of the metrics, and the state as numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
@@ -11,7 +11,14 @@ from kerve.runtime.errors import ArtifactError, InvalidArgumentError
 from kerve.runtime.evaluation.targets import Labelled
 from kerve.runtime.session import Session
 
-__all__ = ["Accumulator", "Metrics"]
+__all__ = ["Accumulator", "Metrics", "chosen"]
+
+#: How two states become one; the third is the one before the first row.
+MERGES: Mapping[int, Callable[[Array, Array, Array], Array]] = {
+    StateSpec.SUM: lambda one, other, begin: one + other - begin,
+    StateSpec.MAXIMUM: lambda one, other, _: np.maximum(one, other),
+    StateSpec.MINIMUM: lambda one, other, _: np.minimum(one, other),
+}
 
 #: What Keras evaluates at a time unless it is told otherwise.
 USUAL_BATCH_SIZE = 32
@@ -46,6 +53,14 @@ class Metrics:
         """The numbers, in the order in which `evaluate` reports them."""
         return [each.name for each in self.description.metrics]
 
+    def require(self, wanted: Collection[str], version: str) -> None:
+        """Raise InvalidArgumentError for a metric that there is not."""
+        for name in wanted:
+            if name not in self.names:
+                raise InvalidArgumentError(
+                    f"metric {name!r} is not known of version {version}; it has: {', '.join(self.names)}"
+                )
+
     @property
     def wanted(self) -> list[str]:
         """What the model has to compute: outputs, and the logits behind them."""
@@ -66,6 +81,19 @@ class Metrics:
     def numbers(self, state: Mapping[str, Array]) -> dict[str, Array]:
         """Return the numbers of a state."""
         return self._results.run(state, self.names)
+
+    @property
+    def mergeable(self) -> bool:
+        """Whether rows may be folded apart from one another, and the states merged."""
+        description = self.description
+        return not description.batch_dependent and all(each.merge in MERGES for each in description.state)
+
+    def merge(self, one: Mapping[str, Array], other: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the state of the rows of both states, which both began from the initial one."""
+        return {
+            each.input: np.asarray(MERGES[each.merge](one[each.input], other[each.input], initial(each)))
+            for each in self.description.state
+        }
 
     def feeds(self, labelled: Labelled, computed: Mapping[str, Array]) -> dict[str, Array]:
         """Return what a step takes, for rows and what the model computed of them."""
@@ -114,6 +142,15 @@ class Accumulator:
         self._step = (batch_size or USUAL_BATCH_SIZE) if metrics.description.batch_dependent else 0
         self._waiting: dict[str, Array] = {}
 
+    @property
+    def state(self) -> Mapping[str, Array]:
+        """The state; without the rows that wait for others to make a step."""
+        return self._state
+
+    def merge(self, state: Mapping[str, Array]) -> None:
+        """Take rows that were folded elsewhere."""
+        self._state = self._metrics.merge(self._state, state)
+
     def add(self, feeds: Mapping[str, Array]) -> None:
         """Fold rows in."""
         if not self._step:
@@ -133,6 +170,11 @@ class Accumulator:
         if self._waiting and len(next(iter(self._waiting.values()))):
             state = self._metrics.fold(self._waiting, state)
         return self._metrics.numbers(state)
+
+
+def chosen(numbers: Mapping[str, Array], wanted: Collection[str]) -> dict[str, Array]:
+    """Return the wanted numbers; all where none is named."""
+    return {name: value for name, value in numbers.items() if not wanted or name in wanted}
 
 
 def join(name: str, before: Array | None, after: Array) -> Array:

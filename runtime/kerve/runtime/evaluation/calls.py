@@ -16,10 +16,12 @@ from kerve.runtime.evaluation.client import (
     Evaluated,
     Progress,
     Promotion,
+    Recorded,
     Watch,
     decode,
     decode_difference,
     decode_promotion,
+    decode_record,
     messages,
 )
 from kerve.runtime.protocol.evaluation import decode_answers, encode_batch
@@ -32,7 +34,7 @@ Rows = tuple[Any, Data | None, Data | None]
 
 
 class EvaluationCalls:
-    """The methods of `Client` that evaluate and promote."""
+    """The methods of `Client` that evaluate, list evaluations and promote."""
 
     _channel: Channel
 
@@ -54,7 +56,8 @@ class EvaluationCalls:
         """Return loss and metrics on labelled rows, as `model.evaluate(x, y, sample_weight)` does.
 
         `x` is what the model takes: an array, or arrays by name (labels and `sample_weight` may be among
-        them); or a generator or dataset of batches `(x, y)` or `(x, y, sample_weight)`. `y` and
+        them); or a generator, `tf.data` or `keras.utils.PyDataset` dataset of batches `(x, y)` or
+        `(x, y, sample_weight)`. `y` and
         `sample_weight` are arrays, by output where there are several. `batch_size` matters as in Keras, for
         losses that depend on it; 0 is its 32. `progress` is called with running results every `interval`
         seconds, and with the final ones; `watch` with each batch and what the version made of it.
@@ -126,6 +129,13 @@ class EvaluationCalls:
             final = told(response.results, progress)
             differences += map(decode_difference, response.differences)
         return Compared(tuple(final), tuple(differences))
+
+    def evaluations(self, name: str = "", *, limit: int = 0, timeout: float | None = None) -> list[Recorded]:
+        """Return the finished evaluations of a model, or of all, the newest first; 0: the newest hundred."""
+        request = pb.ListEvaluationsRequest(model=name, limit=limit)
+        channel = self._channel
+        answer = channel.call(channel.evaluation["ListEvaluations"], request, timeout)
+        return [decode_record(each) for each in answer.records]
 
     def promote(
         self,

@@ -23,10 +23,12 @@ __all__ = [
     "Evaluated",
     "Interval",
     "Promotion",
+    "Recorded",
     "Requirement",
     "decode",
     "decode_difference",
     "decode_promotion",
+    "decode_record",
     "messages",
 ]
 
@@ -89,6 +91,21 @@ class Compared:
 
 
 @dataclass(frozen=True)
+class Recorded:
+    """A finished evaluation, as the repository keeps it."""
+
+    #: As RFC 3339 has it.
+    time: str
+    #: Who asked for it.
+    peer: str
+    #: Of the data, equal where the same rows were sent.
+    fingerprint: str
+    #: What computed.
+    hardware: str
+    evaluated: Evaluated
+
+
+@dataclass(frozen=True)
 class Requirement:
     """What was asked of a version before its label moves."""
 
@@ -130,6 +147,13 @@ def shown(value: float | Array | str) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return value if isinstance(value, str) else np.array2string(value, precision=4, threshold=6)
+
+
+def decode_record(message: pb.Record) -> Recorded:
+    """Return what a server's message says."""
+    return Recorded(
+        message.time, message.peer, message.data_fingerprint, message.hardware, decode(message.results)
+    )
 
 
 def decode_promotion(message: pb.PromoteResponse) -> Promotion:

@@ -3,13 +3,16 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
 from kerve.artifact.v1.manifest_pb2 import Evaluation
 from kerve.runtime.datatypes import Array
 
-__all__ = ["Comparison", "Interval", "Scores", "scores"]
+__all__ = ["Comparison", "Interval", "Scores", "scores", "scores_of"]
+
+Number = TypeVar("Number", int, float)
 
 #: Rows that are named, of those in which the versions disagree.
 MOST_ROWS = 100
@@ -24,6 +27,13 @@ class Scores:
     choices: Array | None
     metric: str
     rows: Array
+
+
+def scores_of(
+    targets: Sequence[Evaluation.Target], computed: Mapping[str, Array], labels: Mapping[str, Array]
+) -> dict[str, Scores]:
+    """Return how good each row is, by output."""
+    return {each.output: scores(each, computed[each.output], labels[each.output]) for each in targets}
 
 
 def scores(target: Evaluation.Target, prediction: Array, labels: Array) -> Scores:
@@ -97,6 +107,16 @@ class Comparison:
         self.disagreeing += [self.rows + int(row) for row in np.flatnonzero(differs)[:room]]
         self.rows += len(differs)
 
+    def follow(self, other: "Comparison") -> None:
+        """Take the rows of another comparison, which come after those here."""
+        for output, counts in other._agreed.items():
+            self._agreed[output] = added(self._agreed.get(output, [0, 0]), counts)
+        for key, moments in other._moments.items():
+            self._moments[key] = added(self._moments.get(key, [0.0, 0.0, 0.0]), moments)
+        room = MOST_ROWS - len(self.disagreeing)
+        self.disagreeing += [self.rows + row for row in other.disagreeing[:room]]
+        self.rows += other.rows
+
     @property
     def agreement(self) -> dict[str, float]:
         """By output, the share of elements for which both choose the same class."""
@@ -109,6 +129,11 @@ class Comparison:
             interval(f"{output}_{metric}" if several else metric, *moments)
             for (output, metric), moments in self._moments.items()
         ]
+
+
+def added(one: Sequence[Number], other: Sequence[Number]) -> list[Number]:
+    """Return the sums, number by number."""
+    return [left + right for left, right in zip(one, other, strict=True)]
 
 
 def interval(metric: str, count: float, total: float, squares: float) -> Interval:

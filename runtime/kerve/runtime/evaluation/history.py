@@ -1,7 +1,6 @@
 """Finished evaluations, kept in a small database beside the models."""
 
 import json
-import platform
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from google.protobuf import json_format
 
 from kerve.evaluation.v1 import evaluation_pb2 as pb
 
-__all__ = ["FILE", "Finished", "History", "hardware"]
+__all__ = ["FILE", "Finished", "History"]
 
 #: Name of the database within a repository.
 FILE = ".evaluations.sqlite"
@@ -51,10 +50,11 @@ class Finished:
     """An evaluation that ran to its end."""
 
     peer: str
+    #: Of the data.
     fingerprint: str
+    #: What computed.
+    hardware: str
     results: pb.Results
-    # What the model computes on, where that is not the CPU.
-    device: str = ""
 
 
 class History:
@@ -71,7 +71,7 @@ class History:
             now(),
             finished.peer,
             finished.fingerprint,
-            hardware(finished.device),
+            finished.hardware,
             results.model,
             results.version,
             json.dumps(json_format.MessageToDict(results, preserving_proto_field_name=True)),
@@ -138,8 +138,3 @@ class History:
 def now() -> str:
     """Return the time as RFC 3339 has it."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def hardware(device: str = "") -> str:
-    """Return what computed, in a few words; `device`: the one beside the CPU, if there is one."""
-    return ", ".join(filter(None, (device, f"{platform.machine()} CPU", platform.system())))

@@ -3,11 +3,8 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from kerve.runtime.datatypes import Array
-from kerve.runtime.errors import InvalidArgumentError
-from kerve.runtime.evaluation.accumulator import Accumulator, Metrics
+from kerve.runtime.evaluation.accumulator import Accumulator, Metrics, chosen
 from kerve.runtime.evaluation.targets import Labelled, split
 from kerve.runtime.evaluation.turns import Evaluable, Turn
 from kerve.runtime.signature import check_tensor
@@ -38,6 +35,8 @@ class Run:
     served: Evaluable
     metrics: Metrics
     batch_size: int = 0
+    #: The position of its first row, for errors.
+    first: int = 0
     #: Rows that have been answered.
     rows: int = 0
     #: Seconds that the model took for each batch.
@@ -45,7 +44,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self._accumulator = Accumulator(self.metrics, self.batch_size)
-        self._asked = 0
+        self._asked = self.first
 
     @property
     def version(self) -> str:
@@ -69,9 +68,14 @@ class Run:
 
     def answer(self, asked: Asked) -> Answered:
         """Wait for the model's answers, and measure them."""
+        answered = self.wait(asked)
+        self._accumulator.add(self.metrics.feeds(answered.labelled, answered.computed))
+        return answered
+
+    def wait(self, asked: Asked) -> Answered:
+        """Wait for the model's answers; who takes them measures them."""
         computed, seconds = asked.turn.wait()
         self.latencies.append(seconds)
-        self._accumulator.add(self.metrics.feeds(asked.labelled, computed))
         self.rows += asked.labelled.rows
         return Answered(asked.labelled, computed)
 
@@ -84,21 +88,11 @@ class Run:
             if spec.name in measured
         }
 
-    def numbers(self, chosen: Collection[str] = ()) -> dict[str, Array]:
-        """Return the chosen numbers (none: all) of the rows so far."""
-        return {
-            name: value for name, value in self._accumulator.numbers().items() if not chosen or name in chosen
-        }
+    @property
+    def state(self) -> Mapping[str, Array]:
+        """The state of the metrics."""
+        return self._accumulator.state
 
-    def require(self, chosen: Collection[str]) -> None:
-        """Raise InvalidArgumentError for a metric that there is not."""
-        for name in chosen:
-            if name not in self.metrics.names:
-                raise InvalidArgumentError(
-                    f"metric {name!r} is not known of version {self.version}; it has: "
-                    f"{', '.join(self.metrics.names)}"
-                )
-
-    def percentile(self, share: float) -> float:
-        """Return the time within which so many of a hundred batches were answered."""
-        return float(np.percentile(self.latencies, share)) if self.latencies else 0.0
+    def numbers(self, wanted: Collection[str] = ()) -> dict[str, Array]:
+        """Return the wanted numbers (none: all) of the rows so far."""
+        return chosen(self._accumulator.numbers(), wanted)

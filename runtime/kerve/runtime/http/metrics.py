@@ -129,6 +129,7 @@ def queue_metrics(found: list[tuple[ServedVersion, dict[str, Any]]]) -> Iterator
     rows = CounterMetricFamily("kerve_rows", "Rows computed.", labels=LABELS)
     batches = CounterMetricFamily("kerve_batches", "Batches computed.", labels=LABELS)
     waiting = GaugeMetricFamily("kerve_queue_size", "Requests that wait.", labels=LABELS)
+    sequences = GaugeMetricFamily("kerve_sequences", "Sequences that are open.", labels=LABELS)
     for served, queue in found:
         labels = [served.name, str(served.version)]
         for code, count in queue["codes"].items():
@@ -136,7 +137,9 @@ def queue_metrics(found: list[tuple[ServedVersion, dict[str, Any]]]) -> Iterator
         rows.add_metric(labels, queue["rows"])
         batches.add_metric(labels, queue["batches"])
         waiting.add_metric(labels, queue["waiting"])
-    yield from (requests, rows, batches, waiting)
+        if served.sequences is not None:
+            sequences.add_metric(labels, len(served.sequences))
+    yield from (requests, rows, batches, waiting, sequences)
 
 
 def triton_metrics(found: list[tuple[ServedVersion, dict[str, Any]]]) -> Iterator[Metric]:

@@ -1,10 +1,12 @@
-"""One version that serves: its model, its queue, the threads that compute, what they counted."""
+"""One version that serves: its model or members, its queue, the threads that compute, what they counted."""
 
 import ctypes
+import itertools
 import logging
+import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,13 +18,19 @@ from kerve.runtime.config.batching import batching_of
 from kerve.runtime.config.complete import complete
 from kerve.runtime.devices.choice import ON_CPU, Devices
 from kerve.runtime.devices.placement import complete_groups, place
-from kerve.runtime.errors import ArtifactError, ServingError
-from kerve.runtime.executor import Executor
+from kerve.runtime.errors import ArtifactError
+from kerve.runtime.executor import Executor, Worker
+from kerve.runtime.lifecycle.leases import Leases
 from kerve.runtime.model import Model, load
+from kerve.runtime.sequences.plan import Plan
+from kerve.runtime.sequences.reading import plan_of
+from kerve.runtime.sequences.request import Asked
+from kerve.runtime.sequences.table import Sequences
+from kerve.runtime.signature import Signature
 from kerve.runtime.statistics import ServedStatistics
 from kerve.runtime.transport.base import Queue, ServedModel, Transport
 
-__all__ = ["Limits", "ServedVersion"]
+__all__ = ["Limits", "ServedVersion", "cache_of"]
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +47,8 @@ class Limits:
     threads: int = 1
     # Requests that may wait where a model sets no limit of its own.
     max_queue_size: int = 256
+    # Sequences of a model that may be open where it sets no limit of its own.
+    max_sequences: int = 1024
     # Whether overload has Triton's codes.
     triton_codes: bool = False
     # Where answers are kept of models that ask for it; None: nowhere.
@@ -57,14 +67,32 @@ class ServedVersion:
     version: int
     # Changes with the files and the settings it was loaded with.
     fingerprint: str
-    # One on each device for each instance there; instances on the CPU share one.
-    models: tuple[Model, ...]
+    # None for an ensemble, which its members compute.
+    model: Model | None
+    # What clients see of the model.
+    signature: Signature
     config: pb.ModelConfig
     queue: Queue
-    executors: tuple[Executor, ...]
+    executors: tuple[Worker, ...]
+    # Of the model: further ones on this device, and those on others.
+    copies: tuple[Model, ...] = ()
     # Its answers, where they are kept.
     cache: CachePart | None = None
+    # How its sequences are computed, and those that are open.
+    plan: Plan | None = None
+    sequences: Sequences | None = None
     statistics: ServedStatistics = field(default_factory=ServedStatistics)
+    # A route to this very load, which nobody else can name: a sequence stays where it began.
+    route: str = field(default_factory=lambda: f"load-{secrets.token_hex(8)}")
+    # All loads of the model that compute, this one among them.
+    siblings: Callable[[], tuple["ServedVersion", ...]] = tuple
+    # The versions that compute for an ensemble: they stay until it is gone, even if they are replaced before.
+    members: "tuple[ServedVersion, ...]" = ()
+    leases: Leases = field(default_factory=Leases)
+    # Another one for each load.
+    number: int = field(default_factory=itertools.count().__next__)
+    # Whether it is on its way out.
+    retired: bool = False
 
     @classmethod
     def start(
@@ -88,46 +116,66 @@ class ServedVersion:
             settings, max_queue_size=limits.max_queue_size, triton_codes=limits.triton_codes
         )
         cache = cache_of(settings.config, name, limits)
-        cold = cache is not None
-        queue = transport.attach(ServedModel(name, version, signature, batching, cold=cold))
-        statistics = ServedStatistics()
         computing = [
             model
             for model, placement in zip(models, placements, strict=True)
             for _ in range(placement.executors)
         ]
+        plan = plan_of(settings.config, artifact, signature, len(computing))
+        cold = cache is not None or plan is not None
+        queue = transport.attach(ServedModel(name, version, signature, batching, cold=cold))
+        statistics = ServedStatistics()
         executors = tuple(
             Executor(model, queue, statistics, name=f"{name}/{version}#{number}")
             for number, model in enumerate(computing)
         )
-        served = cls(
-            *(name, version, "", models),
-            complete(settings.config, name, signature, complete_groups(placements, name)),
-            *(queue, executors, cache, statistics),
-        )
-        served._begin()
+        begin_all(executors, queue, models)
         where = ", ".join(dict.fromkeys(str(model.device) for model in models))
         log.info(
             "model %r version %d is ready after %.2f s, on %s",
             *(name, version, time.monotonic() - begin, where),
         )
-        return served
+        public = plan.public if plan is not None else signature
+        config = complete(settings.config, name, public, complete_groups(placements, name))
+        sequences = None if plan is None else sequences_of(plan, name, limits)
+        return cls(
+            name=name,
+            version=version,
+            fingerprint="",
+            model=models[0],
+            copies=models[1:],
+            signature=public,
+            config=config,
+            queue=queue,
+            executors=executors,
+            cache=cache,
+            plan=plan,
+            sequences=sequences,
+            statistics=statistics,
+        )
 
     @property
-    def model(self) -> Model:
-        """The first of its instances."""
-        return self.models[0]
+    def depth(self) -> int:
+        """0 for a model; for an ensemble 1 more than for the deepest of its members."""
+        return 1 + max((member.depth for member in self.members), default=-1)
 
-    def _begin(self) -> None:
-        """Start the executors; what one of them cannot prepare ends all, and is raised."""
-        try:
-            for executor in self.executors:
-                executor.begin()
-        except ServingError:
-            self.stop(time.monotonic())
-            for model in self.models:
-                model.close()
-            raise
+    @property
+    def outdated(self) -> bool:
+        """Whether a version that computes for it is on its way out."""
+        return any(member.retired for member in self.members)
+
+    def home_of(self, asked: Asked, version: str) -> "ServedVersion":
+        """Return where a sequence goes on: here, or at another load where it began before requests for
+        `version` came here.
+        """
+        if asked.start or self._has(asked):
+            return self
+        named = version.isdecimal()
+        others = (each for each in self.siblings() if not named or each.version == int(version))
+        return next((each for each in others if each._has(asked)), self)
+
+    def _has(self, asked: Asked) -> bool:
+        return self.sequences is not None and asked.identity in self.sequences
 
     def stop(self, end: float) -> bool:
         """Finish what was accepted until `end`, in seconds of `time.monotonic()`; return whether all of it
@@ -149,17 +197,26 @@ class ServedVersion:
         """Stop in a thread of its own, once no request can be on its way to the queue; then give the
         memory back.
         """
+        self.retired = True
 
         def work() -> None:
             time.sleep(LINGER)
+            end = time.monotonic() + timeout
+            if self.sequences is not None:
+                self.sequences.wait_until_over(timeout)
+                self.sequences.close()
+            self.leases.wait_until_free(max(0.0, end - time.monotonic()))
             if not self.stop(time.monotonic() + timeout):
                 log.error("model %r version %d did not finish its work in time", self.name, self.version)
             log.info("model %r version %d is no longer served", self.name, self.version)
             if self.cache is not None:
                 self.cache.close()
-            for model in self.models:
-                model.close()
-            give_memory_back()
+            for member in self.members:
+                member.leases.give()
+            if self.model is not None:
+                for model in (self.model, *self.copies):
+                    model.close()
+                give_memory_back()
             gone()
 
         thread = threading.Thread(target=work, name=f"retire {self.name}/{self.version}", daemon=True)
@@ -175,6 +232,24 @@ def cache_of(config: pb.ModelConfig, name: str, limits: Limits) -> CachePart | N
         log.warning("model %r asks for a response cache, which takes --cache-size; it has none", name)
         return None
     return limits.cache.part()
+
+
+def begin_all(executors: Sequence[Executor], queue: Queue, models: Sequence[Model]) -> None:
+    """Start the executors; what one of them cannot prepare ends all, and is raised."""
+    try:
+        for executor in executors:
+            executor.begin()
+    except BaseException:
+        queue.close()
+        for model in models:
+            model.close()
+        raise
+
+
+def sequences_of(plan: Plan, name: str, limits: Limits) -> Sequences:
+    """Return the table of a version's open sequences."""
+    most = plan.most or limits.max_sequences
+    return Sequences(name, most=most, idle=plan.idle, triton_codes=limits.triton_codes)
 
 
 def threads_of(config: pb.ModelConfig, folder: Path) -> int:

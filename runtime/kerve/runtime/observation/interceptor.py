@@ -44,8 +44,11 @@ class ObservingInterceptor(grpc.ServerInterceptor):
         """Return what serves the call; it is noted if somebody wants to know now."""
         handler = continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or not self._observer.active or method == STREAM:
+        if not self._observer.active or method == STREAM:
             return handler
+        if handler is None:
+            self._refused(handler_call_details, Code.UNIMPLEMENTED)
+            return None
         name, make = KINDS[handler.request_streaming, handler.response_streaming]
         behavior = getattr(handler, name)
         if getattr(behavior, "experimental_non_blocking", False):
@@ -53,10 +56,32 @@ class ObservingInterceptor(grpc.ServerInterceptor):
         noted = self._stream if handler.response_streaming else self._single
         made: Handler[Any, Any] = make(
             noted(method, behavior),
-            request_deserializer=handler.request_deserializer,
+            request_deserializer=self._reading(handler_call_details, handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
         return made
+
+    def _reading(
+        self, details: grpc.HandlerCallDetails, deserialize: Callable[[bytes], Any] | None
+    ) -> Callable[[bytes], Any] | None:
+        """Return what reads messages, and notes one that is none: no servicer hears of it."""
+        if deserialize is None:
+            return None
+
+        def read(message: bytes) -> Any:
+            try:
+                return deserialize(message)
+            except Exception:  # whatever it is, the transport answers with this code
+                self._refused(details, Code.INTERNAL)
+                raise
+
+        return read
+
+    def _refused(self, details: grpc.HandlerCallDetails, code: Code) -> None:
+        # Who called is known to no interceptor.
+        metadata = {entry[0]: entry[1] for entry in details.invocation_metadata or ()}
+        if (note := self._observer.begin(details.method, "", metadata)) is not None:
+            self._observer.end(note, code)
 
     def _single(self, method: str, behavior: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(behavior)

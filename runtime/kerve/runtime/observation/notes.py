@@ -168,8 +168,8 @@ class Observer:
             self._lost += 1
 
     @contextmanager
-    def serving(self, note: Note) -> Iterator[None]:
-        """Let a note be the current one of this thread."""
+    def serving(self, note: Note | None) -> Iterator[None]:
+        """Let a note be the current one of this thread; None: the thread's request is not noted."""
         token = CURRENT.set(note)
         try:
             yield

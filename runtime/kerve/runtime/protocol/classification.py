@@ -4,7 +4,7 @@
 
 import numpy as np
 
-from kerve.runtime.datatypes import BF16, BYTES, Array, bfloat16_to_float32
+from kerve.runtime.datatypes import BF16, Array, bfloat16_to_float32
 from kerve.runtime.protocol.tensors import object_array
 from kerve.runtime.signature import TensorSpec
 
@@ -13,14 +13,11 @@ __all__ = ["classify"]
 
 def classify(spec: TensorSpec, array: Array, count: int, *, batched: bool) -> Array:
     """Return the best `count` classes of each row (of the whole, without a batch dimension), best first,
-    as BYTES.
+    as BYTES. The output is one of numbers.
     """
-    if spec.datatype == BYTES.name:
-        scores = np.zeros((len(array) if batched else 1, 0))
-    else:
-        values = bfloat16_to_float32(array) if spec.datatype == BF16.name else array
-        rows = len(values) if batched else 1
-        scores = values.reshape(rows, values.size // rows if rows else 0)
+    values = bfloat16_to_float32(array) if spec.datatype == BF16.name else array
+    rows = len(values) if batched else 1
+    scores = values.reshape(rows, values.size // rows if rows else 0)
     # Stable: of equal scores the first class stands first; a NaN is above all, as in the order of IEEE 754.
     keys = scores.astype(np.float64)
     order = np.argsort(np.where(np.isnan(keys), -np.inf, -keys), axis=1, kind="stable")[:, :count]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +14,6 @@ from kerve.runtime.protocol.tensors import from_raw, to_raw
 
 if TYPE_CHECKING:
     from kerve.runtime.evaluation.comparison import Comparison
-    from kerve.runtime.evaluation.runs import Run
 
 __all__ = [
     "SERVICE",
@@ -98,26 +97,34 @@ def encode_difference(comparison: Comparison, version: str, baseline: str) -> pb
 
 
 def encode_results(
-    run: Run, numbers: Mapping[str, Array], model: str, seconds: float, *, final: bool
+    numbers: Mapping[str, Array],
+    *,
+    model: str,
+    version: str,
+    rows: int,
+    seconds: float,
+    latencies: Sequence[float],
+    final: bool,
 ) -> pb.Results:
-    """Return the message for what is known so far."""
+    """Return the message for what is known so far; `latencies`: the seconds of each batch."""
+    p50, p90, p99 = np.percentile(latencies, (50, 90, 99)) if latencies else (0.0, 0.0, 0.0)
     return pb.Results(
         model=model,
-        version=run.version,
+        version=version,
         metrics=[
             pb.Metric(name=name, values=value.ravel().tolist(), shape=value.shape)
             for name, value in numbers.items()
         ],
-        rows=run.rows,
+        rows=rows,
         seconds=seconds,
-        rows_per_second=run.rows / seconds if seconds else 0.0,
+        rows_per_second=rows / seconds if seconds else 0.0,
         latency=pb.Latency(
-            batches=len(run.latencies),
-            mean=float(np.mean(run.latencies)) if run.latencies else 0.0,
-            p50=run.percentile(50),
-            p90=run.percentile(90),
-            p99=run.percentile(99),
-            max=max(run.latencies, default=0.0),
+            batches=len(latencies),
+            mean=float(np.mean(latencies)) if latencies else 0.0,
+            p50=p50,
+            p90=p90,
+            p99=p99,
+            max=max(latencies, default=0.0),
         ),
         final=final,
     )

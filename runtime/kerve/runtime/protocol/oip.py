@@ -28,7 +28,9 @@ SHARED_MEMORY = "shared_memory_region"
 
 # In Triton's words.
 EXTENSIONS = (
+    "binary_tensor_data",
     "classification",
+    "sequence",
     "model_configuration",
     "model_repository",
     "model_repository(unload_dependents)",
@@ -74,8 +76,13 @@ def decode_request(message: pb.ModelInferRequest, signature: Signature) -> Infer
                     "send the tensor's contents in the request"
                 )
     check_inputs(signature, model, [tensor.name for tensor in message.inputs])
-    requested = [tensor.name for tensor in message.outputs]
-    check_outputs(signature, model, requested)
+    check_outputs(signature, model, [tensor.name for tensor in message.outputs])
+    requested = wanted_of(message)
+    for name, count in requested.items():
+        if count > 0 and signature.output(name).datatype == BYTES.name:
+            raise InvalidArgumentError(
+                f"class result not available for output {name!r} due to unsupported type 'BYTES'"
+            )
     raw = message.raw_input_contents
     if raw and len(raw) != len(message.inputs):
         raise InvalidArgumentError(
@@ -124,8 +131,7 @@ def encode_response(
 ) -> pb.ModelInferResponse:
     """Return the reply to a request: the outputs it asked for, in its order, or all of them, raw."""
     response = pb.ModelInferResponse(model_name=message.model_name, model_version=str(version), id=message.id)
-    wanted = {tensor.name: classes(tensor) for tensor in message.outputs}
-    for name, count in (wanted or {spec.name: 0 for spec in signature.outputs}).items():
+    for name, count in (wanted_of(message) or {spec.name: 0 for spec in signature.outputs}).items():
         spec = signature.output(name)
         datatype, array = spec.datatype, outputs[name]
         if count > 0:
@@ -135,10 +141,21 @@ def encode_response(
     return response
 
 
+def wanted_of(message: pb.ModelInferRequest) -> dict[str, int]:
+    """Return the outputs that are asked for, in order, and how many of the best classes in place of each.
+
+    Of an output that is asked for twice the first counts.
+    """
+    wanted: dict[str, int] = {}
+    for tensor in message.outputs:
+        wanted.setdefault(tensor.name, classes(tensor))
+    return wanted
+
+
 def classes(tensor: pb.ModelInferRequest.InferRequestedOutputTensor) -> int:
     """Return how many of the best classes are wanted in place of the tensor; 0: the tensor itself."""
     value = parameter_value(tensor.parameters["classification"]) if tensor.parameters else None
-    return value if isinstance(value, int) else 0
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
 def stream_response(response: pb.ModelInferResponse) -> pb.ModelStreamInferResponse:
@@ -154,7 +171,9 @@ def stream_error(message: str, identity: str) -> pb.ModelStreamInferResponse:
     )
 
 
-def model_metadata(name: str, versions: Sequence[int], signature: Signature) -> pb.ModelMetadataResponse:
+def model_metadata(
+    name: str, versions: Sequence[int], signature: Signature, *, platform: str = PLATFORM
+) -> pb.ModelMetadataResponse:
     """Return the description of a model.
 
     The protocol knows only -1 for a free dimension; names of dimensions and of classes are in `properties`:
@@ -162,7 +181,7 @@ def model_metadata(name: str, versions: Sequence[int], signature: Signature) -> 
     "dog"]).
     """
     response = pb.ModelMetadataResponse(
-        name=name, versions=[str(version) for version in versions], platform=PLATFORM
+        name=name, versions=[str(version) for version in versions], platform=platform
     )
     response.properties["batched"] = json.dumps(signature.batched)
     for specs, messages in ((signature.inputs, response.inputs), (signature.outputs, response.outputs)):

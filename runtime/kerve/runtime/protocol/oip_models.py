@@ -7,11 +7,13 @@ from typing import Any
 
 from kerve.inference import grpc_service_pb2 as pb
 from kerve.inference import model_config_pb2
+from kerve.runtime.errors import InvalidArgumentError, UnimplementedError
 from kerve.runtime.lifecycle.states import State, Status
 from kerve.runtime.statistics import Duration, Snapshot
 
 __all__ = [
     "add_statistics",
+    "check_repository",
     "decode_load",
     "decode_unload",
     "loaded",
@@ -43,21 +45,37 @@ def decode_load(message: pb.RepositoryModelLoadRequest) -> tuple[str, str | None
     config = None
     files = {}
     for key, parameter in message.parameters.items():
-        if key == "config":
-            config = parameter.string_param
-        elif key.startswith("file:"):
+        is_file = key.startswith("file:")
+        if not is_file and key != "config":
+            raise InvalidArgumentError(
+                f"unrecognized load parameter {key!r}; expected 'config' and 'file:<version>/<path>'"
+            )
+        expected = "bytes_param" if is_file else "string_param"
+        if parameter.WhichOneof("parameter_choice") != expected:
+            raise InvalidArgumentError(f"invalid value type for load parameter {key!r}, expected {expected}")
+        if is_file:
             files[key.removeprefix("file:")] = parameter.bytes_param
+        else:
+            config = parameter.string_param
     return model_name(message), config, files
 
 
-def decode_unload(message: pb.RepositoryModelUnloadRequest) -> str:
-    """Return the model to unload."""
-    return model_name(message)
+def decode_unload(message: pb.RepositoryModelUnloadRequest) -> tuple[str, bool]:
+    """Return the model to unload, and whether the members go that an ensemble has brought."""
+    return model_name(message), message.parameters["unload_dependents"].bool_param
 
 
 def model_name(message: pb.RepositoryModelLoadRequest | pb.RepositoryModelUnloadRequest) -> str:
     """Return the model's name, which KServe's dialect writes into Triton's field for the repository."""
+    if message.model_name:
+        check_repository(message.repository_name)
     return message.model_name or message.repository_name
+
+
+def check_repository(name: str) -> None:
+    """Raise UnimplementedError for the name of a repository: all of a server's repositories are one."""
+    if name:
+        raise UnimplementedError(f"'repository_name' specification is not supported; got {name!r}")
 
 
 def loaded(name: str) -> pb.RepositoryModelLoadResponse:

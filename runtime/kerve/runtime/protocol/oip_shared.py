@@ -1,5 +1,6 @@
 """Tensors in shared memory: a request that says where they lie, and the same request with their contents."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from kerve.inference import grpc_service_pb2 as pb
@@ -39,7 +40,7 @@ def expand(message: pb.ModelInferRequest, regions: Regions) -> tuple[pb.ModelInf
     return whole, places
 
 
-def place(response: pb.ModelInferResponse, places: dict[str, Place], regions: Regions) -> None:
+def place(response: pb.ModelInferResponse, places: Mapping[str, Place], regions: Regions) -> None:
     """Move outputs from a response to where they are wanted."""
     for position, tensor in enumerate(response.outputs):
         where = places.get(tensor.name)

@@ -1,11 +1,12 @@
 """inference.GRPCInferenceService/ModelInfer for what the queues know nothing of, on either transport.
 
-tensors in shared memory -> cached answers -> the server itself, as for every other request
+tensors in shared memory -> state of a sequence, or cached answers -> the server itself, as for every other
+request
 """
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import grpc
@@ -13,10 +14,12 @@ import grpc
 from kerve.inference import grpc_service_pb2 as pb
 from kerve.runtime.callers import Caller
 from kerve.runtime.catalog import Catalog
-from kerve.runtime.gateway import Gateway
+from kerve.runtime.gateway import Gateway, within
 from kerve.runtime.lifecycle.served import ServedVersion
 from kerve.runtime.observation.notes import current
 from kerve.runtime.protocol import oip_shared
+from kerve.runtime.protocol.oip_sequences import SequenceRequest, place_in_sequence
+from kerve.runtime.sequences.request import Asked
 from kerve.runtime.servicers.edge import answers_errors
 from kerve.runtime.shared_memory import Place, Regions
 
@@ -48,16 +51,46 @@ class ColdInferServicer:
     def ModelInfer(  # noqa: N802  the protocol's name
         self, request: pb.ModelInferRequest, context: grpc.ServicerContext
     ) -> pb.ModelInferResponse:
-        """Compute outputs, or find them, from inputs; either of which may lie in shared memory."""
+        """Answer a call."""
+        return self.answer(request, context)
+
+    def answer(self, request: pb.ModelInferRequest, context: grpc.ServicerContext) -> pb.ModelInferResponse:
+        """Compute outputs, or find them, from inputs; either of which may lie in shared memory.
+
+        Raises ServingError.
+        """
         whole, places = request, dict[str, Place]()
         if oip_shared.in_shared_memory(request):
             whole, places = oip_shared.expand(request, self._regions)
         served = self._catalog.find(request.model_name, request.model_version)
+        asked = place_in_sequence(whole, served.plan)
+        if asked is not None:
+            home = served.home_of(asked, request.model_version)
+            return self._in_sequence(whole, places, home, asked, context)
         if served.cache is not None and self._accepting():
             response = self._cached(whole, served, context)
         else:
             response = self._compute(whole, context)
         oip_shared.place(response, places, self._regions)
+        return response
+
+    def _in_sequence(
+        self,
+        request: pb.ModelInferRequest,
+        places: Mapping[str, Place],
+        home: ServedVersion,
+        asked: Asked,
+        context: grpc.ServicerContext,
+    ) -> pb.ModelInferResponse:
+        assert home.plan is not None
+        assert home.sequences is not None
+        assert home.model is not None
+        own = SequenceRequest(request, asked, home.plan, home.model.signature)
+        with home.sequences.turn(asked, own.begin, within(context.time_remaining())) as turn:
+            response = self._compute(own.encode(turn.states, home.route), context)
+            states = own.take(response)
+            oip_shared.place(response, places, self._regions)
+            turn.states = states
         return response
 
     def _cached(

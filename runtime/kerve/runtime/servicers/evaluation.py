@@ -5,17 +5,16 @@ import logging
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
 import grpc
 
 from kerve.evaluation.v1 import evaluation_pb2 as pb
-from kerve.runtime.devices.device import CPU
 from kerve.runtime.errors import Code, InvalidArgumentError, UnimplementedError, error_for
 from kerve.runtime.evaluation.accumulator import Metrics
-from kerve.runtime.evaluation.comparison import Comparison, Scores, scores
+from kerve.runtime.evaluation.comparison import Comparison, scores_of
 from kerve.runtime.evaluation.history import Finished, History
 from kerve.runtime.evaluation.promotion import Labels, promote
 from kerve.runtime.evaluation.runs import Answered, Asked, Run
@@ -82,7 +81,10 @@ class EvaluationServicer:
             raise InvalidArgumentError("expected two versions or more to compare")
         comparisons = [Comparison() for _ in stream.runs[1:]]
         for answers in stream.batches(requests, context):
-            first, *others = [scores_of(run, each) for run, each in zip(stream.runs, answers, strict=True)]
+            first, *others = [
+                scores_of(run.metrics.description.targets, each.computed, each.labelled.labels)
+                for run, each in zip(stream.runs, answers, strict=True)
+            ]
             for comparison, other in zip(comparisons, others, strict=True):
                 comparison.add(other, first)
             yield from (pb.CompareResponse(answers=each) for each in stream.outputs(answers))
@@ -125,7 +127,7 @@ class EvaluationServicer:
         if metrics is None:
             metrics = self._loaded[served.model] = Metrics(served.model.artifact, threads=self._threads)
         run = Run(served, metrics, begin.batch_size)
-        run.require(begin.metrics)
+        metrics.require(begin.metrics, run.version)
         return run
 
     def _keep(self, final: list[pb.Results], stream: "Stream", context: grpc.ServicerContext) -> None:
@@ -134,9 +136,8 @@ class EvaluationServicer:
             return
         try:
             for run, results in zip(stream.runs, final, strict=True):
-                device = run.served.model.device
-                shown = "" if device == CPU else device.show()
-                self._history.add(Finished(context.peer(), stream.fingerprint.hexdigest(), results, shown))
+                hardware = run.served.model.hardware
+                self._history.add(Finished(context.peer(), stream.fingerprint.hexdigest(), hardware, results))
         except (sqlite3.Error, OSError) as error:  # a repository may be read-only
             log.warning("an evaluation of %r is not kept: %s", stream.begin.model, error)
 
@@ -214,19 +215,17 @@ class Stream:
         """Return what is known of each version."""
         seconds = self._clock() - self._started
         return [
-            encode_results(run, run.numbers(self.begin.metrics), self.begin.model, seconds, final=final)
+            encode_results(
+                run.numbers(self.begin.metrics),
+                model=self.begin.model,
+                version=run.version,
+                rows=run.rows,
+                seconds=seconds,
+                latencies=run.latencies,
+                final=final,
+            )
             for run in self.runs
         ]
-
-
-def scores_of(run: Run, answered: Answered) -> Mapping[str, Scores]:
-    """Return how good each row is, by output."""
-    return {
-        target.output: scores(
-            target, answered.computed[target.output], answered.labelled.labels[target.output]
-        )
-        for target in run.metrics.description.targets
-    }
 
 
 def opening(requests: Iterator[pb.EvaluateRequest]) -> pb.Begin:

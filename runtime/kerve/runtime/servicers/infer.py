@@ -17,7 +17,7 @@ from kerve.runtime.observation.interceptor import STREAM
 from kerve.runtime.observation.notes import Note, Observer, current
 from kerve.runtime.protocol import oip, oip_shared
 from kerve.runtime.servicers.edge import abort, answers_errors
-from kerve.runtime.transport.base import ServedModel
+from kerve.runtime.transport.base import Cold, ServedModel
 from kerve.runtime.transport.local_queue import LocalQueue, Request
 from kerve.runtime.transport.rates import Rates
 
@@ -66,6 +66,19 @@ class Pending:
         return oip.encode_response(self.message, self.served.version, self.served.signature, self.work.wait())
 
 
+@dataclass(frozen=True)
+class Answered:
+    """A request of a stream that a queue could not answer, and its answer."""
+
+    message: pb.ModelInferRequest
+    response: pb.ModelInferResponse
+    note: Note | None
+
+    def answer(self) -> pb.ModelInferResponse:
+        """Return the answer."""
+        return self.response
+
+
 class InferServicer:
     """Decodes a request, puts it into the queue of its model version, waits, encodes the answer."""
 
@@ -81,16 +94,13 @@ class InferServicer:
         self._observer = observer
         self._rates = rates
         # What answers where a queue cannot; tensors in shared memory are refused without it.
-        self.cold: Callable[..., pb.ModelInferResponse] | None = None
+        self.cold: Cold | None = None
 
     def ModelInfer(  # noqa: N802  the protocol's name
         self, request: pb.ModelInferRequest, context: grpc.ServicerContext
     ) -> pb.ModelInferResponse:
         """Compute the requested outputs of a model."""
         self._in_flight.add(context)
-        if self._is_cold(request, context):
-            assert self.cold is not None
-            return self.cold(request, context)
         return self._infer(request, context)
 
     @answers_errors
@@ -106,14 +116,13 @@ class InferServicer:
         """
         self._in_flight.add(context)
         strict = ("triton_grpc_error", "true") in map(tuple, context.invocation_metadata())
-        begun: queue.Queue[Pending | tuple[str, ServingError] | None] = queue.Queue(WINDOW)
+        begun: queue.Queue[Pending | Answered | tuple[str, ServingError] | None] = queue.Queue(WINDOW)
 
         def read() -> None:
             try:
                 for request in requests:
                     note = self._observer.begin(STREAM, peer_of(context), metadata_of(context))
                     try:
-                        self._rates.check(context)
                         begun.put(self._begin(request, context, note))
                     except ServingError as error:
                         begun.put((request.id, error))
@@ -132,32 +141,29 @@ class InferServicer:
                 self._end(item.note, Code.OK)
                 yield answer
             except ServingError as error:
-                if isinstance(item, Pending):
+                if not isinstance(item, tuple):
                     self._end(item.note, error.code)
                 if strict:
                     abort(context, error)
                 identity = item[0] if isinstance(item, tuple) else item.message.id
                 yield oip.stream_error(str(error), identity)
 
-    @answers_errors
-    def _is_cold(self, request: pb.ModelInferRequest, context: grpc.ServicerContext) -> bool:
-        """Count a request of its client; return whether it is one that a queue cannot answer."""
-        self._rates.check(context)
-        if self.cold is None or is_served_already(context):
-            return False
-        queue = self._route(request.model_name, request.model_version)
-        return queue.served.cold or oip_shared.in_shared_memory(request)
-
     def _end(self, note: Note | None, code: Code) -> None:
-        if note is not None:
+        if note is not None and not note.passed_on:
             self._observer.end(note, code)
 
     def _begin(
         self, message: pb.ModelInferRequest, context: grpc.ServicerContext, note: Note | None
-    ) -> Pending:
+    ) -> Pending | Answered:
+        """Count a request of its client, and put it into its queue, or answer it where a queue cannot."""
+        self._rates.check(context)
         if note is not None:
             note.asks(message)
         waiting = self._route(message.model_name, message.model_version)
+        cold = None if is_served_already(context) else self.cold
+        if cold is not None and (waiting.served.cold or oip_shared.in_shared_memory(message)):
+            with self._observer.serving(note):
+                return Answered(message, cold.answer(message, context), note)
         asked = oip.decode_request(message, waiting.served.signature)
         work = Request(
             asked.inputs,

@@ -40,7 +40,7 @@ class PredictionServicer:
         """Score the classes of each example."""
         served, outputs = self._compute(request.model_spec, request.input, context)
         return classification_pb2.ClassificationResponse(
-            result=tfs.classifications(served.model.signature, outputs),
+            result=tfs.classifications(served.signature, outputs),
             model_spec=tfs.spec_of(served.name, served.version),
         )
 
@@ -51,7 +51,7 @@ class PredictionServicer:
         """Compute one number for each example."""
         served, outputs = self._compute(request.model_spec, request.input, context)
         return regression_pb2.RegressionResponse(
-            result=tfs.regressions(served.model.signature, outputs),
+            result=tfs.regressions(served.signature, outputs),
             model_spec=tfs.spec_of(served.name, served.version),
         )
 
@@ -70,7 +70,7 @@ class PredictionServicer:
                 )
             served, outputs = self._compute(task.model_spec, request.input, context)
             result = response.results.add(model_spec=tfs.spec_of(served.name, served.version))
-            signature = served.model.signature
+            signature = served.signature
             if task.method_name == CLASSIFY:
                 result.classification_result.CopyFrom(tfs.classifications(signature, outputs))
             else:
@@ -83,14 +83,14 @@ class PredictionServicer:
     ) -> get_model_metadata_pb2.GetModelMetadataResponse:
         """Inputs and outputs of a model."""
         served = self._catalog.find(*tfs.route_of(request.model_spec))
-        return tfs.metadata(served.name, served.version, served.model.signature, request.metadata_field)
+        return tfs.metadata(served.name, served.version, served.signature, request.metadata_field)
 
     def _compute(
         self, spec: model_pb2.ModelSpec, message: input_pb2.Input, context: grpc.ServicerContext
     ) -> tuple[ServedVersion, Mapping[str, Array]]:
         served = self._catalog.find(*tfs.route_of(spec))
         tfs.check_signature(spec)
-        signature = served.model.signature
+        signature = served.signature
         tensors = tfs.decode_examples(message, signature)
         request = oip_client.encode_request(
             served.name, str(served.version), signature, tensors, outputs=None, parameters=None

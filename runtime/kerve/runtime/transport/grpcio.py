@@ -2,9 +2,8 @@
 
 from __future__ import annotations  # grpc's classes take type arguments in the stubs only
 
-import functools
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -19,7 +18,8 @@ from kerve.runtime.protocol import oip, tfs
 from kerve.runtime.security.tls import Certificates, grpcio_credentials
 from kerve.runtime.servicers.infer import InferServicer, InFlight
 from kerve.runtime.servicers.predict import PredictServicer
-from kerve.runtime.transport.base import Queue, ServedModel, TransportOptions
+from kerve.runtime.transport.base import Cold, Queue, ServedModel, TransportOptions
+from kerve.runtime.transport.local_inbox import LocalInbox
 from kerve.runtime.transport.local_queue import LocalQueue
 from kerve.runtime.transport.rates import Rates
 
@@ -57,9 +57,11 @@ class GrpcioTransport:
         self._in_flight = InFlight()
         self._infer = infer = InferServicer(self._route, self._in_flight, self._observer, self._rates)
         pool = ThreadPoolExecutor(INFERENCE_THREADS, "infer")
-        methods = {name: in_pool(method, pool) for name, method in rpc.methods_of(oip.SERVICE, infer).items()}
+        methods = {
+            name: rpc.in_pool(method, pool) for name, method in rpc.methods_of(oip.SERVICE, infer).items()
+        }
         rpc.add_service(self, oip.SERVICE, methods)
-        predict = in_pool(PredictServicer(self._route, self._in_flight, self._rates).Predict, pool)
+        predict = rpc.in_pool(PredictServicer(self._route, self._in_flight, self._rates).Predict, pool)
         rpc.add_service(self, tfs.PREDICTION_SERVICE, {"Predict": predict})
 
     def _route(self, name: str, version: str) -> LocalQueue:
@@ -70,6 +72,10 @@ class GrpcioTransport:
     def attach(self, served: ServedModel) -> LocalQueue:
         """Make a queue for a model version."""
         return LocalQueue(served)
+
+    def inbox(self) -> LocalInbox:
+        """Make a place for the answers to `Queue.ask`."""
+        return LocalInbox()
 
     def publish(self, name: str, routes: Mapping[str, Queue]) -> None:
         """Route the model's requests, all at once; without routes they are refused with UNAVAILABLE."""
@@ -92,9 +98,9 @@ class GrpcioTransport:
         """Host a service by its methods."""
         self._server.add_registered_method_handlers(service_name, dict(method_handlers))
 
-    def add_cold(self, method: Callable[..., Any]) -> None:
-        """Let ModelInfer be answered by a method where a queue cannot; see `Transport.add_cold`."""
-        self._infer.cold = method
+    def add_cold(self, cold: Cold) -> None:
+        """Let requests be answered where a queue cannot; see `Transport.add_cold`."""
+        self._infer.cold = cold
 
     def add_insecure_port(self, address: str) -> int:
         """Listen without encryption; RuntimeError when the address cannot be had."""
@@ -136,10 +142,3 @@ class GrpcioTransport:
     def wait_for_termination(self, timeout: float | None = None) -> bool:
         """Wait until stopped; return whether the time was over first."""
         return self._server.wait_for_termination(timeout)
-
-
-def in_pool(method: Callable[..., Any], pool: ThreadPoolExecutor) -> Callable[..., Any]:
-    """Return a method that grpcio runs in a pool of its own."""
-    separate = functools.partial(method)
-    separate.experimental_thread_pool = pool  # type: ignore[attr-defined]  # partial takes any, grpcio reads it
-    return separate

@@ -3,7 +3,8 @@
 from __future__ import annotations  # grpc's classes take type arguments in the stubs only
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -15,9 +16,13 @@ from kerve.runtime.observation.notes import Observation, Observer
 from kerve.runtime.protocol import oip
 from kerve.runtime.security.tls import Certificates
 from kerve.runtime.signature import TensorSpec
-from kerve.runtime.transport.base import Queue, ServedModel, TransportOptions
+from kerve.runtime.transport.base import Cold, Queue, ServedModel, TransportOptions
 
 __all__ = ["WireTransport"]
+
+# A call that Python sees to keeps its thread until it is answered. Health and metadata have threads of their
+# own, so that they answer meanwhile.
+COLD_THREADS = 512
 
 
 class WireTransport:
@@ -49,6 +54,10 @@ class WireTransport:
             options=wire_options(served),
         )
 
+    def inbox(self) -> kerve_wire.Inbox:
+        """Make a place for the answers to `Queue.ask`."""
+        return kerve_wire.Inbox()
+
     def publish(self, name: str, routes: Mapping[str, Queue]) -> None:
         """Route the model's requests, all at once; without routes they are refused with UNAVAILABLE."""
         own = {version: queue for version, queue in routes.items() if isinstance(queue, kerve_wire.Queue)}
@@ -70,8 +79,9 @@ class WireTransport:
         """Host a service by its methods."""
         self._server.add_registered_method_handlers(service_name, method_handlers)
 
-    def add_cold(self, method: Callable[..., Any]) -> None:
-        """Let ModelInfer be answered by a method where a queue cannot; see `Transport.add_cold`."""
+    def add_cold(self, cold: Cold) -> None:
+        """Let requests be answered where a queue cannot; see `Transport.add_cold`."""
+        method = rpc.in_pool(cold.ModelInfer, ThreadPoolExecutor(COLD_THREADS, "cold"))
         rpc.add_service(self, oip.SERVICE, {"ModelInfer": method})
 
     def add_insecure_port(self, address: str) -> int:

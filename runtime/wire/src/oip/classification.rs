@@ -38,7 +38,10 @@ fn scores(datatype: Datatype, data: &[u8]) -> Vec<Score> {
         data.as_chunks::<N>().0.iter().map(score).collect()
     }
     // six digits, as C++'s std::to_string has it in Triton
-    let float = |value: f64| (value, format!("{value:.6}"));
+    let float = |value: f64| {
+        let text = if value.is_nan() { "nan".to_owned() } else { format!("{value:.6}") };
+        (value, text)
+    };
     macro_rules! integer {
         ($type:ty) => {
             each(data, |bytes| {
@@ -94,7 +97,7 @@ mod tests {
         };
         let data: Vec<u8> =
             [0.25_f32, 0.5, 0.125, 1.0, 0.0, 2.0].iter().flat_map(|value| value.to_le_bytes()).collect();
-        let view = View { position: 0, shape: Shape::from_slice(&[2, 3]), data: &data };
+        let view = View { position: 0, shape: Shape::from_slice(&[2, 3]), data: &data, owner: None };
         let (shape, classes) = classify(&view, &spec, true, 2);
         assert_eq!(shape.as_slice(), [2, 2]);
         assert_eq!(classes, ["0.500000:1:dog", "0.250000:0:cat", "2.000000:2", "1.000000:0:cat"]);

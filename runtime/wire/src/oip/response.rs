@@ -120,6 +120,16 @@ impl<'a> Tensor<'a> {
     }
 }
 
+/// `ModelStreamInferResponse` with an answer that has been encoded elsewhere, as the last to its request.
+pub fn stream_answer(message: &[u8]) -> Vec<u8> {
+    let len = message.len() + FINAL.len();
+    let mut target = frame::begin(len + 12);
+    put_length(&mut target, 2, len);
+    target.extend_from_slice(message);
+    target.extend_from_slice(FINAL);
+    target
+}
+
 /// `ModelStreamInferResponse` with an error and an empty answer that carries the request's id.
 pub fn stream_error(message: &str, id: &str) -> Vec<u8> {
     let mut target = frame::begin(message.len() + id.len() + 16);

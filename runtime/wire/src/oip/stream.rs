@@ -8,23 +8,29 @@ use compact_str::CompactString;
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
 use http::HeaderMap;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 
 use crate::grpc::compression::Encoding;
 use crate::grpc::frame::{self, Decoder};
 use crate::grpc::head::Head;
 use crate::grpc::status::{Code, Status, put_status};
 use crate::grpc::unary;
+use crate::hosted;
+use crate::infer::{Infer, Parameter};
 use crate::oip::request;
-use crate::oip::response::stream_error;
+use crate::oip::response::{stream_answer, stream_error};
 use crate::queue::pending::{Answer, Format, InFlight, Route};
 use crate::rope::Rope;
 use crate::server::Phase;
-use crate::server::infer::{Arrival, Caller, STREAM, admit};
+use crate::server::infer::{Arrival, Caller, MODEL_INFER, STREAM, admit};
 use crate::server::worker::Desk;
 
 /// Requests of one stream that may be under way; more are left with the client.
 const WINDOW: u64 = 1024;
+
+/// Requests of one stream that Python may see to at a time. Those of one sequence share a lane, and keep their order.
+const LANES: usize = 8;
 
 /// Serves a stream to its end.
 pub async fn serve(
@@ -49,6 +55,8 @@ pub async fn serve(
         ids: VecDeque::new(),
         begun: 0,
         answered: 0,
+        hosted: JoinSet::new(),
+        lanes: [const { None }; LANES],
     };
     let decoder = desk.shared.decoder(&head);
     let mut phase = desk.shared.phase();
@@ -83,6 +91,10 @@ struct Conversation<'a> {
     ids: VecDeque<CompactString>,
     begun: u64,
     answered: u64,
+    /// Requests that Python sees to.
+    hosted: JoinSet<()>,
+    /// Of each lane, what resolves when the last request in it is answered.
+    lanes: [Option<oneshot::Receiver<()>>; LANES],
 }
 
 impl Conversation<'_> {
@@ -123,9 +135,17 @@ impl Conversation<'_> {
         let sequence = self.begun;
         self.begun += 1;
         self.desk.shared.metrics.bytes_received.add(message.len() as u64);
+        let decoded = request::decode(message);
+        let allowed = self.desk.shared.rates.check(self.caller.client.as_ref());
+        if allowed.is_ok()
+            && let Ok(infer) = &decoded
+            && self.desk.shared.hosts(infer)
+        {
+            return self.host(infer, message.clone(), sequence, sender.clone());
+        }
         let note = self.desk.shared.observer.begin(self.caller.headers, self.caller.peer, STREAM);
-        let (decoded, arrival) = (request::decode(message), self.arrival.again(note));
-        let admitted = match self.desk.shared.rates.check(self.caller.client.as_ref()) {
+        let arrival = self.arrival.again(note);
+        let admitted = match allowed {
             Ok(()) => admit(&self.desk.shared.models, decoded, arrival),
             Err(status) => {
                 arrival.end(&status);
@@ -147,6 +167,34 @@ impl Conversation<'_> {
         }
     }
 
+    /// Lets Python answer a request, once it has answered those of its lane before it.
+    fn host(
+        &mut self,
+        infer: &Infer,
+        message: Rope,
+        sequence: u64,
+        sender: mpsc::UnboundedSender<(u64, Answer)>,
+    ) {
+        while self.hosted.try_join_next().is_some() {}
+        self.ids.push_back(infer.id.clone());
+        let (done, answered) = oneshot::channel::<()>();
+        let before = self.lanes[lane(infer, sequence)].replace(answered);
+        let call = (MODEL_INFER.to_owned(), self.caller.headers.clone());
+        let (deadline, peer) = (self.arrival.deadline(), self.caller.peer.clone());
+        let in_flight = InFlight::new(&self.desk.mailbox);
+        let answer = hosted::ask(self.desk.shared.host.clone(), call, deadline, peer, message);
+        self.hosted.spawn(async move {
+            if let Some(before) = before {
+                // An error: the one before has been answered, which is all that is asked.
+                let _ = before.await;
+            }
+            let answer = answer.await.map(|message| stream_answer(&message));
+            // The other end may be gone, and with it whoever wants the answer.
+            let _ = sender.send((sequence, answer));
+            drop((done, in_flight));
+        });
+    }
+
     async fn send(&mut self, answer: Answer) -> Result<(), Status> {
         let id = self.ids.pop_front().unwrap_or_default();
         let mut frame = match answer {
@@ -164,4 +212,16 @@ impl Conversation<'_> {
         }
         Ok(())
     }
+}
+
+/// The lane of a request: one for each sequence, any for the others.
+fn lane(infer: &Infer, ordinal: u64) -> usize {
+    let identity = infer.parameters.iter().rev().find(|(name, _)| name == "sequence_id");
+    let number = match identity {
+        Some((_, Parameter::Int64(number))) => *number as u64,
+        Some((_, Parameter::Uint64(number))) => *number,
+        Some((_, Parameter::String(text))) => text.bytes().map(u64::from).sum(),
+        _ => ordinal,
+    };
+    (number % LANES as u64) as usize
 }

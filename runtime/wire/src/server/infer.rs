@@ -31,9 +31,12 @@ use crate::tfs;
 
 /// The unary calls that are served here: path, decoder, and the format of the answer.
 const NATIVE: [(&str, Decode, Format); 2] = [
-    ("/inference.GRPCInferenceService/ModelInfer", oip::request::decode, Format::Oip),
+    (MODEL_INFER, oip::request::decode, Format::Oip),
     ("/tensorflow.serving.PredictionService/Predict", tfs::request::decode, Format::TensorflowServing),
 ];
+
+/// The unary call of the Open Inference Protocol.
+pub const MODEL_INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 
 /// The streaming call that is served here.
 pub const STREAM: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
@@ -45,7 +48,7 @@ pub struct Caller<'a> {
     /// The metadata.
     pub headers: &'a HeaderMap,
     /// Who is at the other end.
-    pub peer: &'a Peer,
+    pub peer: &'a Arc<Peer>,
     /// Whose requests are counted together with those of this call, where they are.
     pub client: Option<Client>,
 }
@@ -146,8 +149,7 @@ async fn unary_infer(
     if call.format == Format::Oip
         && call.may_be_hosted
         && let Ok(infer) = &decoded
-        && (config.host_shared_memory && infer.shared_memory
-            || desk.shared.models.is_hosted(&infer.model, &infer.version))
+        && desk.shared.hosts(infer)
     {
         return Some((message, body, respond));
     }
@@ -175,6 +177,11 @@ impl Arrival {
     pub fn new(head: &Head, note: Option<Box<Note>>) -> Arrival {
         let arrived = Instant::now();
         Arrival { arrived, deadline: head.timeout.and_then(|timeout| arrived.checked_add(timeout)), note }
+    }
+
+    /// Until when it is wanted.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
     }
 
     /// Another message of the same call.

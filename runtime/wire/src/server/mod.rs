@@ -19,6 +19,7 @@ use crate::grpc::compression::Encoding;
 use crate::grpc::frame::Decoder;
 use crate::grpc::head::Head;
 use crate::hosted::Host;
+use crate::infer::Infer;
 use crate::metrics::ServerMetrics;
 use crate::models::Models;
 use crate::observe::Observer;
@@ -130,6 +131,12 @@ impl Shared {
     /// How far the end of the server has come.
     pub fn phase(&self) -> watch::Receiver<Phase> {
         self.phase.subscribe()
+    }
+
+    /// Whether Python sees to a request first: its tensors are in shared memory, or its model is one of those.
+    pub fn hosts(&self, infer: &Infer) -> bool {
+        self.config.host_shared_memory && infer.shared_memory
+            || self.models.is_hosted(&infer.model, &infer.version)
     }
 
     /// A decoder of a request's messages.

@@ -11,7 +11,7 @@ from kerve.compiler.lowering.layers import recurrent
 from kerve.compiler.lowering.layers.recurrent_cells import Cells, native_cells
 from kerve.compiler.lowering.layers.recurrent_masks import KeptSteps
 from kerve.compiler.lowering.lowering import Lowering
-from kerve.compiler.lowering.ops.operands import rank, reshape
+from kerve.compiler.lowering.ops.operands import rank, reshape, sizes
 from kerve.compiler.lowering.recurrence import TimeLoop
 from kerve.compiler.lowering.registry import Handlers
 
@@ -100,8 +100,8 @@ def time_distributed(
         return value
 
     if _treats_rows_alike(layer.layer):
-        output = run(*(reshape(g, x, [-1, *_sizes(g, x, 2)]) for x in sequences))
-        return reshape(g, output, [*_sizes(g, inputs, 0)[:2], *_sizes(g, output, 1)])
+        output = run(*(reshape(g, x, [-1, *sizes(g, x)[2:]]) for x in sequences))
+        return reshape(g, output, [*sizes(g, inputs)[:2], *sizes(g, output)[1:]])
     loop = TimeLoop(g, sequences)
     with loop.body():
         output = run(*loop.steps)
@@ -120,7 +120,3 @@ def _treats_rows_alike(layer: keras.Layer) -> bool:
         and not getattr(part, "stateful", False)
         for part in [*parts, *operations]
     )
-
-
-def _sizes(g: Lowering, x: ir.Value, first: int) -> list[int | ir.Value]:
-    return [g.dim(x, axis) for axis in range(first, rank(x))]

@@ -23,6 +23,7 @@ __all__ = [
     "reduce",
     "reshape",
     "size",
+    "sizes",
     "split_evenly",
     "strong_type",
     "write",
@@ -71,6 +72,11 @@ def rank(x: ir.Value) -> int:
     """Return the number of dimensions of a value."""
     assert x.shape is not None, f"the rank of {x} is not known"
     return len(x.shape)
+
+
+def sizes(g: Lowering, x: ir.Value) -> list[int | ir.Value]:
+    """Return all dimensions of a value, as `Lowering.dim` does."""
+    return [g.dim(x, axis) for axis in range(rank(x))]
 
 
 def axes_of(axis: int | Sequence[int] | None, ndim: int) -> list[int]:

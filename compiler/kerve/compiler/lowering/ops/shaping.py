@@ -21,6 +21,7 @@ from kerve.compiler.lowering.ops.operands import (
     rank,
     reshape,
     size,
+    sizes,
     split_evenly,
 )
 from kerve.compiler.lowering.registry import Handlers
@@ -222,7 +223,7 @@ def repeat(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
         return _repeat_by_tensor(g, x, g.constant(counts.astype(np.int64), "repeats"), axis)
     count = int(counts[0])
     copies = g.op.Tile(g.op.Unsqueeze(x, [axis + 1]), [1] * (axis + 1) + [count] + [1] * (rank(x) - axis - 1))
-    dims = [g.dim(x, index) for index in range(rank(x))]
+    dims = sizes(g, x)
     dims[axis] = -1
     return reshape(g, copies, dims)
 

@@ -1,0 +1,39 @@
+"""Where the commands that take data compute: at a server, or on the nodes of a Ray cluster."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from kerve.cli import options as cli
+from kerve.runtime.commands.connection import Connection
+
+__all__ = ["Engine"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine(Connection):
+    """The options of a command that computes at a server or on a cluster."""
+
+    engine: Literal["server", "ray"] = cli.option(
+        "server",
+        help="What computes: a server, which is sent the rows; or the workers of a Ray cluster, which read "
+        "the rows and --repository from folders that every node sees.",
+    )
+    repository: Path | None = cli.option(
+        None, help="With --engine ray: the repository that holds the model.", type=cli.EXISTING_FOLDER
+    )
+    ray_address: str | None = cli.option(
+        None,
+        help="With --engine ray: address of the cluster, as ray.init() takes it; by default what RAY_ADDRESS "
+        "says, or else a cluster that is started here for the while.",
+    )
+
+    def check_engine(self, **only_server: object) -> None:
+        """Raise ValueError for options that do not go with the engine."""
+        if self.engine == "server":
+            return
+        if self.repository is None:
+            raise ValueError("--engine ray needs --repository, the folder that holds the model")
+        for name, value in only_server.items():
+            if value not in (None, ""):
+                raise ValueError(f"--{name.replace('_', '-')} does not go with --engine ray")

@@ -1,0 +1,236 @@
+"""Files of rows, written a block at a time: each appears whole or not at all.
+
+.npz      an array for each output
+.npy      the array of the only output
+.csv      a column for each number, `NAME` or `NAME_0`, `NAME_1`, ..., under a header
+.parquet  a column for each output, of lists where an output has further axes
+"""
+
+import csv
+import math
+import tempfile
+import uuid
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import numpy as np
+
+from kerve.runtime.data.source import DataError, needs
+from kerve.runtime.datatypes import Array
+
+__all__ = ["Add", "arrow_column", "whole", "writing"]
+
+#: Takes the next rows, as arrays by name.
+Add = Callable[[Mapping[str, Array]], None]
+
+
+class Writer(Protocol):
+    """A file that is being written."""
+
+    def __init__(self, path: Path) -> None: ...
+
+    def add(self, outputs: Mapping[str, Array]) -> None:
+        """Take the next rows."""
+
+    def close(self, *, complete: bool) -> None:
+        """End the file; what is not complete need not be readable."""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Add]:
+    """Give what writes rows to a file, whose name says the format; DataError where it says none."""
+    kind = WRITERS.get(path.suffix.lower())
+    if kind is None:
+        raise DataError(f"{path}: expected a name that ends in one of {', '.join(WRITERS)}")
+    with whole(path) as partial:
+        writer, complete = kind(partial), False
+        try:
+            yield writer.add
+            complete = True
+        finally:
+            writer.close(complete=complete)
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Give where to write what appears under its own name at the end, if nothing failed."""
+    if not path.parent.is_dir():
+        raise DataError(f"{path}: there is no folder {path.parent}")
+    partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+class Spool:
+    """Blocks of one array on disk, until their number is known, and the width of text."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  closed by `close`
+        self._blocks = 0
+        self._rows = 0
+        self._dtype: Any = None
+        self._shape: tuple[int, ...] = ()
+
+    def add(self, name: str, array: Array) -> None:
+        """Take a block; text in a fixed width, which needs no pickle."""
+        block = array.astype("S") if array.dtype == object else array
+        if self._blocks and block.shape[1:] != self._shape[1:]:
+            raise DataError(
+                f"output {name!r}: rows of {list(block.shape[1:])} cannot follow rows of "
+                f"{list(self._shape[1:])} in one array; write .parquet"
+            )
+        self._dtype = block.dtype if self._dtype is None else np.promote_types(self._dtype, block.dtype)
+        self._shape = block.shape
+        self._rows += len(block) if block.ndim else 0
+        self._blocks += 1
+        np.lib.format.write_array(
+            self._file, np.ascontiguousarray(block).reshape(block.shape), allow_pickle=False
+        )
+
+    def write(self, file: IO[bytes]) -> None:
+        """Write the array as .npy has it."""
+        shape = (self._rows, *self._shape[1:]) if self._shape else ()
+        descr = np.lib.format.dtype_to_descr(self._dtype)
+        header = {"descr": descr, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        self._file.seek(0)
+        for _ in range(self._blocks):
+            block: Array = np.lib.format.read_array(self._file, allow_pickle=False)
+            file.write(block.astype(self._dtype, copy=False).tobytes())
+
+    def close(self) -> None:
+        """Give the disk back."""
+        self._file.close()
+
+
+class NpzWriter:
+    """An .npz file. Not numpy.savez: it takes the names as keywords, and an output may be called `file`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        path.touch()  # where that cannot be, it is better known before than after the work
+        self._arrays: dict[str, Spool] = {}
+
+    def add(self, outputs: Mapping[str, Array]) -> None:
+        for name, array in outputs.items():
+            if name not in self._arrays:
+                self._arrays[name] = Spool(self._path.parent)
+            self._arrays[name].add(name, array)
+
+    def close(self, *, complete: bool) -> None:
+        with ExitStack() as stack:
+            for array in self._arrays.values():
+                stack.callback(array.close)
+            if complete:
+                self._write()
+
+    def _write(self) -> None:
+        with zipfile.ZipFile(self._path, "w") as archive:
+            for name, array in self._arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
+                    array.write(stream)
+
+
+class NpyWriter(NpzWriter):
+    """An .npy file of the only output."""
+
+    def add(self, outputs: Mapping[str, Array]) -> None:
+        if len(outputs) != 1:
+            raise DataError(
+                f"an .npy file holds one array, and the outputs are {', '.join(outputs)}; write .npz"
+            )
+        super().add(outputs)
+
+    def _write(self) -> None:
+        with self._path.open("wb") as stream:
+            for array in self._arrays.values():
+                array.write(stream)
+
+
+class CsvWriter:
+    """A CSV file with a header."""
+
+    def __init__(self, path: Path) -> None:
+        self._stream = path.open("w", newline="", encoding="utf-8")
+        self._writer = csv.writer(self._stream)
+        self._header: list[str] = []
+
+    def add(self, outputs: Mapping[str, Array]) -> None:
+        rows = {name: array if array.ndim else array.reshape(1) for name, array in outputs.items()}
+        header = [column for name, array in rows.items() for column in csv_names(name, array.shape[1:])]
+        if not self._header:
+            self._writer.writerow(header)
+            self._header = header
+        elif header != self._header:
+            raise DataError("rows of different sizes cannot follow one another in CSV; write .parquet")
+        flat = [array.reshape(len(array), -1) for array in rows.values()]
+        for row in zip(*flat, strict=True):
+            self._writer.writerow([csv_value(value) for part in row for value in part.tolist()])
+
+    def close(self, *, complete: bool) -> None:  # noqa: ARG002  it is closed in either case
+        self._stream.close()
+
+
+def csv_names(name: str, shape: tuple[int, ...]) -> list[str]:
+    """Return the columns of an output, as the files of rows that kerve reads have them."""
+    return [f"{name}_{number}" for number in range(math.prod(shape))] if shape else [name]
+
+
+def csv_value(value: object) -> object:
+    """Return text as text."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+class ParquetWriter:
+    """A Parquet file."""
+
+    def __init__(self, path: Path) -> None:
+        needs("pyarrow.parquet", path, "Parquet", "writing")
+        path.touch()
+        self._path = path
+        self._writer: Any = None
+
+    def add(self, outputs: Mapping[str, Array]) -> None:
+        self.write({name: arrow_column(array) for name, array in outputs.items()})
+
+    def write(self, columns: Mapping[str, Any]) -> None:
+        """Take the next rows as Arrow has them."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        table = pa.table(dict(columns))
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self._path, table.schema)
+        self._writer.write_table(table)
+
+    def close(self, *, complete: bool) -> None:  # noqa: ARG002  it is closed in either case
+        if self._writer is not None:
+            self._writer.close()
+
+
+def arrow_column(array: Array) -> Any:
+    """Return an array as a column of Arrow: further axes are lists, text is binary."""
+    import pyarrow as pa
+
+    if array.ndim == 0:
+        return arrow_column(array.reshape(1))
+    flat = np.ascontiguousarray(array).reshape(-1)
+    column = pa.array(flat.tolist(), pa.binary()) if array.dtype == object else pa.array(flat)
+    for axis in range(array.ndim - 1, 0, -1):
+        offsets = np.arange(math.prod(array.shape[:axis]) + 1, dtype=np.int32) * array.shape[axis]
+        column = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), column)
+    return column
+
+
+WRITERS: Mapping[str, type[Writer]] = {
+    ".npz": NpzWriter,
+    ".npy": NpyWriter,
+    ".csv": CsvWriter,
+    ".parquet": ParquetWriter,
+}

@@ -1,0 +1,250 @@
+"""The states of metrics, part by part, become one; the numbers are those of model.evaluate().
+
+Where every state is a sum, a maximum or a minimum, workers fold their rows and send states of a few bytes.
+Where it is not, or Keras's numbers depend on how rows are grouped, workers send what the graphs take of their
+rows (predictions, labels, weights), and one process folds it in the order of the rows.
+"""
+
+import getpass
+import hashlib
+import logging
+import pickle
+import socket
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from kerve.evaluation.v1 import evaluation_pb2 as pb
+from kerve.runtime.artifact import read_artifact
+from kerve.runtime.data import Rows
+from kerve.runtime.data.parts import Part
+from kerve.runtime.datatypes import Array
+from kerve.runtime.distributed.cluster import spread
+from kerve.runtime.distributed.located import Located, computing
+from kerve.runtime.errors import InvalidArgumentError
+from kerve.runtime.evaluation.accumulator import Accumulator, Metrics, chosen
+from kerve.runtime.evaluation.client import (
+    Compared,
+    Difference,
+    Progress,
+    decode,
+    decode_difference,
+    messages,
+)
+from kerve.runtime.evaluation.comparison import Comparison, scores_of
+from kerve.runtime.evaluation.history import FILE, Finished, History
+from kerve.runtime.evaluation.runs import Answered, Run
+from kerve.runtime.evaluation.turns import Evaluable
+from kerve.runtime.protocol.evaluation import encode_difference, encode_results
+from kerve.runtime.signature import Signature
+
+__all__ = ["Wanted", "evaluate"]
+
+log = logging.getLogger(__name__)
+
+#: Arrays and their datatypes, by name.
+Batch = Mapping[str, tuple[str, Array]]
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a worker found of some rows; by version, in the order of the versions."""
+
+    rows: int
+    #: Seconds of each batch.
+    latencies: tuple[list[float], ...]
+    #: States that are to be merged, or what is to be folded here.
+    arrays: tuple[Mapping[str, Array], ...]
+    #: Of each version after the first with it.
+    comparisons: tuple[Comparison, ...]
+    fingerprint: bytes
+    hardware: str
+
+
+@dataclass
+class Evaluating:
+    """What workers do: evaluate some versions on the rows of a part."""
+
+    versions: tuple[Located, ...]
+    #: Whether states are merged; else rows are folded in their order, elsewhere.
+    merged: bool
+    _loaded: tuple[tuple[Evaluable, Metrics], ...] = ()
+
+    def prepare(self) -> None:
+        """Load the versions."""
+        served = [computing(version) for version in self.versions]
+        self._loaded = tuple((each, Metrics(each.model.artifact, threads=1)) for each in served)
+
+    def work(self, part: Part) -> Iterator[Share]:
+        """Yield what is found of a part: of all of it where states are merged, else of batch after batch."""
+        runs = self._runs(part)
+        share = Begun(runs)
+        try:
+            for batch in batches(part, runs[0].served.model.signature):
+                answers = ask(runs, batch, fold=self.merged)
+                if answers is None:
+                    continue
+                share.add(answers, batch)
+                if not self.merged:
+                    yield share.ended(
+                        [run.metrics.feeds(each.labelled, each.computed) for run, each in answers]
+                    )
+                    runs = self._runs(replace(part, first=runs[0].first + runs[0].rows))
+                    share = Begun(runs)
+        except InvalidArgumentError as error:
+            raise InvalidArgumentError(f"{part.paths[0]}: {error}") from error
+        if self.merged:
+            yield share.ended([run.state for run in runs])
+
+    def _runs(self, part: Part) -> list[Run]:
+        return [Run(served, metrics, first=part.first) for served, metrics in self._loaded]
+
+
+class Begun:
+    """A share that grows."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self._runs = runs
+        self._comparisons = tuple(Comparison() for _ in runs[1:])
+        self._fingerprint = hashlib.sha256()
+
+    def add(self, answers: Sequence[tuple[Run, Answered]], batch: Batch) -> None:
+        """Take what the versions made of a batch."""
+        if self._comparisons:
+            first, *others = [
+                scores_of(run.metrics.description.targets, each.computed, each.labelled.labels)
+                for run, each in answers
+            ]
+            for comparison, other in zip(self._comparisons, others, strict=True):
+                comparison.add(other, first)
+        for name, (_, array) in batch.items():
+            self._fingerprint.update(f"{name} {array.dtype} {array.shape}\n".encode())
+            self._fingerprint.update(
+                pickle.dumps(array.tolist()) if array.dtype == object else array.tobytes()
+            )
+
+    def ended(self, arrays: Sequence[Mapping[str, Array]]) -> Share:
+        """Return it."""
+        return Share(
+            self._runs[0].rows,
+            tuple(run.latencies for run in self._runs),
+            tuple(arrays),
+            self._comparisons,
+            self._fingerprint.digest(),
+            self._runs[0].served.model.hardware,
+        )
+
+
+def batches(part: Part, signature: Signature) -> Iterator[Batch]:
+    """Yield the rows of a part as a client sends them."""
+    for block in Rows(part.open(), signature, labelled=True):
+        yield from messages(signature, block, None, None)
+
+
+def ask(runs: Sequence[Run], batch: Batch, *, fold: bool) -> list[tuple[Run, Answered]] | None:
+    """Return what the versions make of a batch; None of one without rows."""
+    arrays = {name: array for name, (_, array) in batch.items()}
+    datatypes = {name: datatype for name, (datatype, _) in batch.items()}
+    asked = [(run, run.ask(arrays, datatypes)) for run in runs]
+    return [
+        (run, run.answer(each) if fold else run.wait(each)) for run, each in asked if each is not None
+    ] or None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What is to be evaluated, and how."""
+
+    metrics: Sequence[str] = ()
+    batch_size: int = 0
+    progress: Progress | None = None
+
+
+def evaluate(
+    ray: Any, repository: Path, versions: Sequence[Located], parts: Sequence[Part], wanted: Wanted
+) -> Compared:
+    """Return the results of the versions, and what tells each from the first; they are kept in the history.
+
+    Raises DataError and the errors of `Client.evaluate`; nothing is kept then.
+    """
+    merging = Merging(versions, wanted)
+    for share in spread(ray, Evaluating(tuple(versions), merging.merged), parts):
+        merging.add(share)
+        if wanted.progress is not None:
+            for so_far in merging.results(final=False):
+                wanted.progress(decode(so_far))
+    if not merging.rows:
+        raise InvalidArgumentError(f"{parts[0].paths[0]}: there are no rows to evaluate")
+    results = merging.results(final=True)
+    merging.keep(History(repository / FILE), results)
+    return Compared(tuple(map(decode, results)), tuple(merging.differences()))
+
+
+class Merging:
+    """What all workers found of the rows so far."""
+
+    def __init__(self, versions: Sequence[Located], wanted: Wanted) -> None:
+        """Raises InvalidArgumentError where a version has no metrics, or not those that are wanted."""
+        self._versions = versions
+        self._wanted = wanted
+        self._metrics = [Metrics(read_artifact(each.folder), threads=1) for each in versions]
+        for each, metrics in zip(versions, self._metrics, strict=True):
+            metrics.require(wanted.metrics, each.version)
+        self.merged = all(metrics.mergeable for metrics in self._metrics)
+        self._folded = [Accumulator(metrics, wanted.batch_size) for metrics in self._metrics]
+        self._latencies: list[list[float]] = [[] for _ in versions]
+        self._comparisons = [Comparison() for _ in versions[1:]]
+        self._fingerprint = hashlib.sha256()
+        self._hardware: set[str] = set()
+        self._began = time.monotonic()
+        self.rows = 0
+
+    def add(self, share: Share) -> None:
+        """Take what a worker found, in the order of the rows."""
+        for folded, arrays in zip(self._folded, share.arrays, strict=True):
+            if self.merged:
+                folded.merge(arrays)
+            else:
+                folded.add(arrays)
+        for latencies, more in zip(self._latencies, share.latencies, strict=True):
+            latencies += more
+        for comparison, other in zip(self._comparisons, share.comparisons, strict=True):
+            comparison.follow(other)
+        self._fingerprint.update(share.fingerprint)
+        self._hardware.add(share.hardware)
+        self.rows += share.rows
+
+    def results(self, *, final: bool) -> list[pb.Results]:
+        """Return what is known of each version."""
+        seconds = time.monotonic() - self._began
+        return [
+            encode_results(
+                chosen(folded.numbers(), self._wanted.metrics),
+                model=version.name,
+                version=version.version,
+                rows=self.rows,
+                seconds=seconds,
+                latencies=latencies,
+                final=final,
+            )
+            for version, folded, latencies in zip(self._versions, self._folded, self._latencies, strict=True)
+        ]
+
+    def differences(self) -> Iterator[Difference]:
+        """Yield what tells each version from the first."""
+        for comparison, version in zip(self._comparisons, self._versions[1:], strict=True):
+            yield decode_difference(encode_difference(comparison, version.version, self._versions[0].version))
+
+    def keep(self, history: History, results: Sequence[pb.Results]) -> None:
+        """Put the results on record, where `kerve promote` finds them."""
+        who = f"ray:{getpass.getuser()}@{socket.gethostname()}"
+        try:
+            for each in results:
+                history.add(
+                    Finished(who, self._fingerprint.hexdigest(), "; ".join(sorted(self._hardware)), each)
+                )
+        except (sqlite3.Error, OSError) as error:  # a repository may be read-only
+            log.warning("the evaluation is not kept: %s", error)

@@ -1,0 +1,108 @@
+"""Requests of a sequence: a request as its client sends it, and as the model takes it, with states and
+controls.
+"""
+
+from collections.abc import Mapping
+
+from kerve.inference import grpc_service_pb2 as pb
+from kerve.runtime.errors import InvalidArgumentError
+from kerve.runtime.protocol import oip
+from kerve.runtime.protocol.tensors import to_raw
+from kerve.runtime.sequences.plan import Plan, Value
+from kerve.runtime.sequences.request import Asked, asked_of
+from kerve.runtime.signature import Signature
+
+__all__ = ["SequenceRequest", "place_in_sequence"]
+
+
+def place_in_sequence(message: pb.ModelInferRequest, plan: Plan | None) -> Asked | None:
+    """Return a request's place in its sequence; None when it belongs to none, InvalidArgumentError when it
+    must.
+    """
+    if plan is None:
+        return None
+    parameters = {name: oip.parameter_value(value) for name, value in message.parameters.items()}
+    asked = asked_of(parameters)
+    if asked is None and plan.required:
+        raise InvalidArgumentError(
+            f"inference request to model '{message.model_name}' must specify a non-zero or non-empty "
+            "correlation ID (sequence_id)"
+        )
+    return asked
+
+
+class SequenceRequest:
+    """One request of a sequence, validated against what clients see of the model."""
+
+    def __init__(self, message: pb.ModelInferRequest, asked: Asked, plan: Plan, signature: Signature) -> None:
+        """`signature`: all that the graph takes and gives."""
+        self._message = message
+        self._asked = asked
+        self._plan = plan
+        self._signature = signature
+        self._request = oip.decode_request(message, plan.within)
+        # What the client is answered; more is asked for.
+        self._wanted = oip.wanted_of(message) or dict.fromkeys(plan.answers, 0)
+        for state in plan.states:
+            if self._wanted.get(state.output):
+                raise InvalidArgumentError(f"output {state.output!r} is a state, which cannot be classified")
+
+    def begin(self) -> dict[str, Value]:
+        """Return the states that a sequence starts with."""
+        batched = self._signature.batched
+        return {
+            state.input.name: state.begin(self._request.rows, batched=batched) for state in self._plan.states
+        }
+
+    def encode(self, states: Mapping[str, Value], route: str) -> pb.ModelInferRequest:
+        """Return the request as the model takes it; states that the client gives itself are in the place of
+        those.
+        """
+        message = pb.ModelInferRequest(
+            model_name=self._message.model_name, model_version=route, id=self._message.id
+        )
+        message.parameters.MergeFrom(self._message.parameters)
+        for name, array in self._request.inputs.items():
+            datatype = self._signature.input(name).datatype
+            add(message, name, datatype, Value(array.shape, to_raw(array, datatype)))
+        for name, value in {**states, **self._controls()}.items():
+            if name not in self._request.inputs:
+                self._check_rows(value)
+                add(message, name, self._signature.input(name).datatype, value)
+        for name, count in self._wanted.items():
+            message.outputs.add(name=name).parameters["classification"].int64_param = count
+        for state in self._plan.states:
+            if state.output not in self._wanted:
+                message.outputs.add(name=state.output)
+        return message
+
+    def take(self, response: pb.ModelInferResponse) -> dict[str, Value]:
+        """Take the next states out of a response, unless the client asked for them too; return them."""
+        found = {
+            tensor.name: Value(tuple(tensor.shape), raw)
+            for tensor, raw in zip(response.outputs, response.raw_output_contents, strict=True)
+        }
+        for position in reversed(range(len(response.outputs))):
+            if response.outputs[position].name not in self._wanted:
+                del response.outputs[position], response.raw_output_contents[position]
+        return {state.input.name: found[state.output] for state in self._plan.states}
+
+    def _controls(self) -> dict[str, Value]:
+        rows, batched = self._request.rows, self._signature.batched
+        return {
+            control.input.name: control.value(self._asked, rows, batched=batched)
+            for control in self._plan.controls
+        }
+
+    def _check_rows(self, state: Value) -> None:
+        if self._signature.batched and state.shape[0] != self._request.rows:
+            raise InvalidArgumentError(
+                f"expected {state.shape[0]} rows, as in the first request of sequence "
+                f"{self._asked.identity}, got {self._request.rows}"
+            )
+
+
+def add(message: pb.ModelInferRequest, name: str, datatype: str, value: Value) -> None:
+    """Add an input to a request."""
+    message.inputs.add(name=name, datatype=datatype, shape=value.shape)
+    message.raw_input_contents.append(value.raw)

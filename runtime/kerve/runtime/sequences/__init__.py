@@ -1,0 +1,1 @@
+"""Stateful sequences: what the server keeps for clients between the requests of one sequence."""

@@ -1,0 +1,119 @@
+"""What a model needs for its sequences: tensors that the server feeds, and those that it takes back."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from kerve.inference import model_config_pb2 as pb
+from kerve.runtime.datatypes import BYTES, DATATYPES
+from kerve.runtime.errors import InvalidArgumentError
+from kerve.runtime.protocol.tensors import object_array, to_raw
+from kerve.runtime.sequences.request import Asked, Identity
+from kerve.runtime.signature import Signature, TensorSpec
+
+__all__ = ["Control", "Kind", "Plan", "State", "Value"]
+
+Kind = pb.ModelSequenceBatching.Control
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor as the protocol carries it."""
+
+    shape: tuple[int, ...]
+    raw: bytes
+
+
+@dataclass(frozen=True)
+class State:
+    """A tensor that goes in as `input`, comes out as `output`, and is fed back."""
+
+    input: TensorSpec
+    output: str
+    # Before the first request; of one row, where the model is batched.
+    initial: Value
+
+    def begin(self, rows: int, *, batched: bool) -> Value:
+        """Return what the first request of a sequence is given."""
+        if not batched:
+            return self.initial
+        return Value((rows, *self.initial.shape), self.initial.raw * rows)
+
+
+@dataclass(frozen=True)
+class Control:
+    """An input by which a model is told of the request's place in its sequence."""
+
+    input: TensorSpec
+    kind: Kind.Kind.ValueType
+    # One element for false and one for true; of no use for CORRID.
+    elements: tuple[bytes, bytes] = (b"", b"")
+
+    def value(self, asked: Asked, rows: int, *, batched: bool) -> Value:
+        """Return what the model is told; InvalidArgumentError for an id that the input cannot hold."""
+        element = self._element(asked)
+        if batched:
+            return Value((rows, *(1 for _ in self.input.shape[1:])), element * rows)
+        return Value(tuple(1 for _ in self.input.shape), element)
+
+    def _element(self, asked: Asked) -> bytes:
+        match self.kind:
+            case Kind.CONTROL_SEQUENCE_START:
+                return self.elements[asked.start]
+            case Kind.CONTROL_SEQUENCE_END:
+                return self.elements[asked.end]
+            case Kind.CONTROL_SEQUENCE_READY:
+                return self.elements[True]
+            case _:
+                return identity_element(self.input, asked.identity)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How sequences of one model version are computed."""
+
+    # What clients see of the model, and the signature of what is computed for them.
+    public: Signature
+    states: tuple[State, ...] = ()
+    controls: tuple[Control, ...] = ()
+    # Whether every request must belong to a sequence.
+    required: bool = True
+    # Seconds without a request after which a sequence is forgotten.
+    idle: float = 1.0
+    # Sequences that may be open; 0: the server's limit.
+    most: int = 0
+
+    @property
+    def within(self) -> Signature:
+        """What a request within a sequence may give and ask for: states need not be given."""
+        fed = {state.input.name for state in self.states}
+        inputs = tuple(
+            replace(spec, optional=True) if spec.name in fed else spec for spec in self.public.inputs
+        )
+        return replace(self.public, inputs=inputs)
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The outputs of a request within a sequence that names none."""
+        kept = () if self.required else tuple(state.output for state in self.states)
+        return tuple(spec.name for spec in self.public.outputs if spec.name not in kept)
+
+
+def identity_element(spec: TensorSpec, identity: Identity) -> bytes:
+    """Return a sequence's id as an element of an input."""
+    dtype = DATATYPES[spec.datatype].dtype
+    if spec.datatype == BYTES.name:
+        return to_raw(object_array([str(identity).encode()]), BYTES.name)
+    if isinstance(identity, str):
+        raise InvalidArgumentError(
+            f"sequence_id: expected a number, which the model's input {spec.name!r} takes, got {identity!r}"
+        )
+    # Triton's clients send every number as int64, Triton takes it for a uint64.
+    number = identity % 2**64 if dtype == np.uint64 else identity
+    limits = np.iinfo(dtype)
+    if not limits.min <= number <= limits.max:
+        raise InvalidArgumentError(
+            f"sequence_id: expected a number of {spec.datatype}, which the model's input {spec.name!r} "
+            f"takes, got {identity}"
+        )
+    return np.array(number, dtype).tobytes()
