@@ -188,6 +188,12 @@ deploy-check: | $(UV) $(HELM)
 	PYTHONPATH=deploy PATH="$(abspath .tools):$$PATH" $(UV) run --quiet --isolated --no-project \
 		--with-requirements requirements/deploy.txt python -m pytest deploy
 
+# what the other machine cannot fetch: our wheels, and ONNX Runtime's for CUDA
+ADD := $(wildcard dist/*.whl)
+## gpu-artifacts: compile what benchmarks/gpu.py measures, into build/gpu/parts (ADD="FILE ...": files that go along)
+gpu-artifacts: setup
+	$(BIN)/python benchmarks/gpu_artifacts.py build/gpu --add $(ADD)
+
 MINUTES := 30
 ## soak: load and faults for MINUTES=30, at 80 % of what the server can do; nothing may be lost, wrong or leak
 soak: setup
@@ -197,4 +203,4 @@ soak: setup
 clean:
 	rm -rf $(VENV) .venv-serve .venv-uv .tools build dist demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo examples fuzz-python test test-applications test-serve lint format reference docs proto proto-check check lock wheel clean image image-size deploy manifests deploy-check soak
+.PHONY: help setup demo examples fuzz-python test test-applications test-serve lint format reference docs proto proto-check check lock wheel clean image image-size deploy manifests deploy-check soak gpu-artifacts

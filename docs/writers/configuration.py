@@ -1,12 +1,14 @@
 """The page of a model's own configuration: kerve's keys, and what becomes of each field of Triton's."""
 
 from collections.abc import Iterator
+from dataclasses import fields as fields_of
 
 from google.protobuf.descriptor import Descriptor
 
 from kerve.inference import model_config_pb2 as pb
 from kerve.runtime.config.effects import effect_of, paths
 from kerve.runtime.config.settings import OWN_KEYS
+from kerve.runtime.devices.options import CudaOptions
 from writers.markdown import code, plain, table
 
 __all__ = ["page"]
@@ -27,6 +29,12 @@ Under their own names, in TOML or in text form. Their types, and the fields that
 the ModelConfig call, and named in a warning when the model is loaded.
 """
 
+_CUDA = """### The table `cuda`
+
+How the model uses a GPU, where it is placed on one. All but `buffers` are options of
+[ONNX Runtime's CUDA provider](https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html).
+"""
+
 
 def page() -> str:
     """Return the page, in Markdown."""
@@ -34,8 +42,19 @@ def page() -> str:
         ("key", "type", "what it is"),
         ((code(name), code(key.kind.__name__), plain(key.help)) for name, key in OWN_KEYS.items()),
     )
+    cuda = table(
+        ("key", "default", "what it is"),
+        (
+            (code(each.name), code(_toml(each.default)), plain(each.metadata["help"]))
+            for each in fields_of(CudaOptions)
+        ),
+    )
     fields = table(("field", "what becomes of it"), _rows(pb.ModelConfig.DESCRIPTOR))
-    return "\n".join([_HEAD, f"## Keys of kerve's own\n\n{own}", f"{_FIELDS}\n{fields}"])
+    return "\n".join([_HEAD, f"## Keys of kerve's own\n\n{own}", f"{_CUDA}\n{cuda}", f"{_FIELDS}\n{fields}"])
+
+
+def _toml(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else repr(value).replace("'", '"')
 
 
 def _rows(config: Descriptor) -> Iterator[tuple[str, str]]:

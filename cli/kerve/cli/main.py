@@ -44,6 +44,10 @@ SUBCOMMANDS = {
     "promote": Subcommand(
         "kerve.runtime.commands.promote:command", "Give a label to a version that meets requirements."
     ),
+    "doctor": Subcommand(
+        "kerve.runtime.commands.doctor:command",
+        "Show what this machine offers, and where models would run.",
+    ),
     "inspect": Subcommand(
         "kerve.runtime.commands.inspect:command", "Show what an artifact takes, gives and holds."
     ),

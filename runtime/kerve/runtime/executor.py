@@ -3,6 +3,8 @@
 import logging
 import threading
 import time
+from concurrent.futures import Future
+from contextlib import ExitStack
 from typing import Any, Protocol
 
 from kerve.runtime.errors import Code, ServingError
@@ -40,14 +42,27 @@ class Executor(threading.Thread):
         self._model = model
         self._queue = queue
         self._statistics = statistics
+        self._prepared: Future[None] = Future()
+
+    def begin(self) -> None:
+        """Start, and wait until this thread can compute; ArtifactError when the model cannot be prepared."""
+        self.start()
+        self._prepared.result()
 
     def run(self) -> None:
-        """Take, compute, reply."""
-        while (work := self._queue.take()) is not None:
-            if callable(work):
-                work()
-            else:
-                self._answer(work)
+        """Prepare, then take, compute, reply."""
+        with ExitStack() as resources:
+            try:
+                resources.enter_context(self._model.prepared())
+            except Exception as error:  # noqa: BLE001  raised where it is waited for
+                self._prepared.set_exception(error)
+                return
+            self._prepared.set_result(None)
+            while (work := self._queue.take()) is not None:
+                if callable(work):
+                    work()
+                else:
+                    self._answer(work)
 
     def terminate(self) -> None:
         """End what is being computed and refuse what waits, as soon as the model can be interrupted."""

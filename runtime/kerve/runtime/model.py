@@ -1,17 +1,21 @@
 """One version of a model in memory: loaded, checked against its golden data, warmed, ready to run."""
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TypeVar
 
 import numpy as np
 
 from kerve.inference.model_config_pb2 import ModelConfig
-from kerve.runtime.artifact import Artifact
+from kerve.runtime.artifact import USUAL_TOLERANCE, Artifact
 from kerve.runtime.background import in_background
 from kerve.runtime.config import Settings
 from kerve.runtime.config.complete import refuse_unsupported, settle
 from kerve.runtime.datatypes import BF16, DATATYPES, Array, bfloat16_to_float32
+from kerve.runtime.devices.device import CPU, Device
+from kerve.runtime.devices.placement import ON_CPU, Place
+from kerve.runtime.devices.sessions import open_session
 from kerve.runtime.errors import ArtifactError, ServingError
 from kerve.runtime.session import MemoryPolicy, Session
 from kerve.runtime.signature import Signature, TensorSpec, show_shape
@@ -26,17 +30,49 @@ T = TypeVar("T")
 # Larger batches are not worth the memory that warming with them takes.
 MOST_WARM_ROWS = 1024
 
+# Sizes to which batches are padded on a GPU where a model names none: padding at most doubles the work.
+USUAL_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
+
 
 class Model:
     """A model that runs: NumPy in, NumPy out."""
 
-    def __init__(self, artifact: Artifact, session: Session, config: ModelConfig | None = None) -> None:
+    def __init__(
+        self,
+        artifact: Artifact,
+        session: Session,
+        config: ModelConfig | None = None,
+        *,
+        place: Place = ON_CPU,
+        warm_rows: Collection[int] = (),
+    ) -> None:
+        """`warm_rows`: the numbers of rows that batches will often have."""
         self.artifact = artifact
+        self._place = place
+        self._warm_rows = warm_rows
         signature = artifact.signature or signature_of_session(session)
         check_names(artifact, signature, session)
         self.signature = settle(signature, config or ModelConfig(), artifact.path.parent)
         self._session = session
         self._outputs = tuple(spec.name for spec in self.signature.outputs)
+
+    @property
+    def device(self) -> Device:
+        """Where it computes."""
+        return self._place.device
+
+    @contextmanager
+    def prepared(self) -> Iterator[None]:
+        """Let the calling thread compute within the block with buffers of its own, where the device has such.
+
+        With them the model is proven and warmed once more; ArtifactError as `check_golden` raises it.
+        """
+        with self._session.lane(self._warm_rows if self.signature.batched else ()) as lane:
+            if lane is not None:
+                with lane.capturing():
+                    self.check_golden()
+                    self.warm_up()
+            yield
 
     @property
     def hardware(self) -> str:
@@ -84,18 +120,22 @@ class Model:
         for spec in self.signature.outputs:
             if spec.name in random:
                 continue
-            compare(self.artifact, spec, expected=golden.outputs[spec.name], found=found[spec.name])
+            tolerance = self.artifact.tolerance(spec)
+            if spec.datatype == "FP32" and self.device.kind != "cpu" and self._place.cuda.use_tf32:
+                tolerance = widest(tolerance, USUAL_TOLERANCE["FP16"])
+            compare(
+                self.artifact, spec, tolerance, expected=golden.outputs[spec.name], found=found[spec.name]
+            )
         return True
 
-    def warm_up(self, rows: Collection[int]) -> None:
-        """Run on zeros at each number of rows, so that the first request of that size does not pay for
-        set-up.
+    def warm_up(self) -> None:
+        """Run on zeros at each number of rows that batches will often have: no request pays for set-up.
 
         Other free dimensions are those of the golden data, or 1.
         """
         golden = self.artifact.golden()
         like = golden.inputs if golden else {}
-        for count in sorted(rows) if self.signature.batched else (1,):
+        for count in sorted(self._warm_rows) if self.signature.batched else (1,):
             inputs = {
                 spec.name: zeros_like(like[spec.name], count) if spec.name in like else zeros_for(spec, count)
                 for spec in self.signature.inputs
@@ -119,7 +159,14 @@ class Model:
             ) from error
 
 
-def load(artifact: Artifact, *, threads: int, settings: Settings | None = None, aside: bool = False) -> Model:
+def load(
+    artifact: Artifact,
+    *,
+    threads: int,
+    settings: Settings | None = None,
+    place: Place = ON_CPU,
+    aside: bool = False,
+) -> Model:
     """Load a version, prove that it answers here as when it was compiled, and warm it; ArtifactError
     otherwise.
 
@@ -127,21 +174,28 @@ def load(artifact: Artifact, *, threads: int, settings: Settings | None = None, 
     """
     settings = settings or Settings()
     refuse_unsupported(settings.config, artifact.path.parent)
+    on_cpu = place.device == CPU
     run = in_background if aside else at_once
     run(artifact.check_files)
 
     def build() -> Session:
-        return Session(
-            artifact.model_file, threads=threads, hidden=artifact.hidden, memory=memory_policy(settings)
+        return open_session(
+            artifact.model_file,
+            place,
+            threads=threads,
+            hidden=artifact.hidden,
+            policy=memory_policy(settings),
         )
 
     # The threads of a session are made with it, and are to serve.
-    session = run(build) if threads == 1 else build()
-    model = Model(artifact, session, settings.config)
+    session = run(build) if threads == 1 and on_cpu else build()
+    sizes = warm_sizes(settings) if on_cpu else graph_sizes(settings)
+    model = Model(artifact, session, settings.config, place=place, warm_rows=sizes)
 
     def prove() -> None:
         model.check_golden()
-        model.warm_up(warm_sizes(settings))
+        if on_cpu:  # elsewhere each thread that computes is warmed with its own buffers
+            model.warm_up()
         for sample in samples(settings.config, model.signature, artifact.path.parent):
             model.compute(sample)
 
@@ -168,6 +222,18 @@ def warm_sizes(settings: Settings) -> set[int]:
     config = settings.config
     sizes = {1, *settings.batch_buckets, *config.dynamic_batching.preferred_batch_size, config.max_batch_size}
     return {size for size in sizes if 0 < size <= MOST_WARM_ROWS}
+
+
+def graph_sizes(settings: Settings) -> set[int]:
+    """Return the numbers of rows to which batches are padded on a GPU: what is captured there is replayed."""
+    most = settings.config.max_batch_size or MOST_WARM_ROWS
+    usual = {size for size in USUAL_BUCKETS if size <= most}
+    return warm_sizes(settings) | (set() if settings.batch_buckets else usual)
+
+
+def widest(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
+    """Return the larger of two tolerances, rtol and atol each."""
+    return max(one[0], other[0]), max(one[1], other[1])
 
 
 def signature_of_session(session: Session) -> Signature:
@@ -210,7 +276,9 @@ def zeros(like: Array, shape: tuple[int, ...]) -> Array:
     return np.full(shape, b"", like.dtype) if like.dtype.kind == "O" else np.zeros(shape, like.dtype)
 
 
-def compare(artifact: Artifact, spec: TensorSpec, *, expected: Array, found: Array) -> None:
+def compare(
+    artifact: Artifact, spec: TensorSpec, tolerance: tuple[float, float], *, expected: Array, found: Array
+) -> None:
     """Raise ArtifactError unless every element is within the tolerance of its output."""
     where = f"{artifact.path}: output {spec.name!r}"
     if expected.shape != found.shape:
@@ -223,7 +291,7 @@ def compare(artifact: Artifact, spec: TensorSpec, *, expected: Array, found: Arr
     if expected.dtype.kind == "O":
         wrong = np.asarray(expected != found)
     else:
-        rtol, atol = artifact.tolerance(spec)
+        rtol, atol = tolerance
         wrong = ~np.isclose(found, expected, rtol=rtol, atol=atol, equal_nan=True)
     if not wrong.any():
         return

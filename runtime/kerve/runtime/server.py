@@ -268,7 +268,10 @@ class Server:
         services: dict[ServiceDescriptor, tuple[object, ...]] = {
             oip.SERVICE: (
                 OipServicer(
-                    self._catalog, ready=lambda: self.ready, accepting=lambda: not self.stopping.is_set()
+                    self._catalog,
+                    devices=self._options.limits.devices.show(),
+                    ready=lambda: self.ready,
+                    accepting=lambda: not self.stopping.is_set(),
                 ),
                 RepositoryServicer(self.manager),
                 StatisticsServicer(self.manager),

@@ -1,10 +1,11 @@
 """ONNX Runtime behind NumPy: arrays in, arrays out, for every datatype of the protocol."""
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import onnxruntime
@@ -15,7 +16,13 @@ from kerve.runtime.datatypes import BF16, BY_ONNX, BYTES, DATATYPES, Array
 from kerve.runtime.errors import ArtifactError, InternalError, InvalidArgumentError, UnavailableError
 from kerve.runtime.signature import TensorSpec
 
-__all__ = ["MemoryPolicy", "Session"]
+if TYPE_CHECKING:
+    from kerve.runtime.devices.lane import Lane
+
+__all__ = ["ORT_ERRORS", "RECORD", "Assignment", "MemoryPolicy", "Provider", "Session"]
+
+# An execution provider of ONNX Runtime, and its options.
+Provider: TypeAlias = tuple[str, Mapping[str, str]]
 
 ORT_ERRORS: tuple[type[Exception], ...] = (
     RuntimeError,
@@ -33,8 +40,18 @@ class MemoryPolicy:
     shrink: bool = False
 
 
+# Whether a session notes which provider runs which node.
+RECORD = "session.record_ep_graph_assignment_info"
 # Where the weights of a model that is loaded from memory lie.
 EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
+
+
+class Assignment(NamedTuple):
+    """A node, after ONNX Runtime's own optimizations, and the execution provider that runs it."""
+
+    provider: str
+    operator: str
+    node: str
 
 
 class Session:
@@ -46,33 +63,45 @@ class Session:
         *,
         threads: int,
         hidden: Sequence[str] = (),
-        memory: MemoryPolicy | None = None,
+        policy: MemoryPolicy | None = None,
+        providers: Sequence[Provider] = (("CPUExecutionProvider", {}),),
+        entries: Mapping[str, str] | None = None,
     ) -> None:
-        """Load a file; `hidden` names values within its graph that can be asked for as outputs can."""
-        memory = memory or MemoryPolicy()
+        """Load a file; `hidden` names values within its graph that can be asked for as outputs can.
+
+        `providers`: ONNX Runtime's execution providers and their options, the preferred one first; it is an
+        ArtifactError when one of them cannot be had. `entries`: further entries of the session's
+        configuration.
+        """
+        policy = policy or MemoryPolicy()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.enable_cpu_mem_arena = memory.arena
+        options.enable_cpu_mem_arena = policy.arena
         # Idle workers that spin take the CPU from the transport and from other models.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # Fatal only: what fails is raised here, and logged where it is known whose fault it was.
         options.log_severity_level = 4
+        for key, value in (entries or {}).items():
+            options.add_session_config_entry(key, value)
         model: str | bytes = str(model_file)
         if hidden:
             model = model_file.read_bytes() + more_outputs(hidden)
             options.add_session_config_entry(EXTERNAL_FOLDER, str(model_file.parent))
         try:
             self._session: Any = onnxruntime.InferenceSession(
-                model, options, providers=["CPUExecutionProvider"]
+                model, options, providers=list(providers), enable_fallback=False
             )
         except ORT_ERRORS as error:
             raise ArtifactError(f"{model_file} cannot be loaded by ONNX Runtime: {error}") from error
+        # A provider that cannot be loaded is left out of a session without an error.
+        if lost := {name for name, _ in providers} - set(self._session.get_providers()):
+            raise ArtifactError(f"{model_file}: ONNX Runtime cannot use {', '.join(sorted(lost))} here")
         #: What computes: the CPU by its maker's name, or the execution provider with its device.
         self.hardware = hardware(self._session)
         # Shared by all runs: the flag in it ends those under way and every later one.
         self._options = onnxruntime.RunOptions()
-        if memory.shrink and memory.arena:
+        if policy.shrink and policy.arena:
             self._options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         self.inputs = tuple(spec(each, model_file) for each in self._session.get_inputs())
         every = tuple(spec(each, model_file) for each in self._session.get_outputs())
@@ -96,6 +125,21 @@ class Session:
             if self._options.terminate:
                 raise UnavailableError("the server is shutting down") from error
             raise InternalError("the model failed; see the server's log") from error
+
+    def lane(self, batch_sizes: Collection[int] = ()) -> AbstractContextManager["Lane | None"]:  # noqa: ARG002
+        """Give the calling thread buffers of its own within the block, where that helps: not on the CPU.
+
+        `batch_sizes`: those to which batches may be padded.
+        """
+        return nullcontext()
+
+    def assignments(self) -> list[Assignment]:
+        """Return which provider runs which node, in no order; needs the entry RECORD to be "1"."""
+        return [
+            Assignment(part.ep_name, f"{node.domain}.{node.op_type}".lstrip("."), node.name)
+            for part in self._session.get_provider_graph_assignment_info()
+            for node in part.get_nodes()
+        ]
 
     def terminate(self) -> None:
         """End the runs under way before their next operator; nothing can be run any more."""

@@ -74,15 +74,11 @@ def test_what_cannot_be_taken_over_from_triton_is_named(tmp_path: Path) -> None:
     )
     assert done.returncode == 0
     table = tomllib.loads(done.stdout)
-    assert (table["max_batch_size"], table["instance_group"]) == (4, [{"count": 2, "kind": "KIND_CPU"}])
+    groups = [{"count": 2, "gpus": [0], "kind": "KIND_GPU"}]
+    assert (table["max_batch_size"], table["instance_group"]) == (4, groups)
     assert table["sequence_batching"] == {"max_sequence_idle_microseconds": 5}
     named = [line.split(": ")[1] for line in done.stderr.splitlines()]
-    assert named == [
-        "input.allow_ragged_batch",
-        "sequence_batching.iterative_sequence",
-        "backend",
-        "instance_group",
-    ]
+    assert named == ["input.allow_ragged_batch", "sequence_batching.iterative_sequence", "backend"]
 
 
 @pytest.mark.parametrize(

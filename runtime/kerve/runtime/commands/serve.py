@@ -1,5 +1,6 @@
 """`kerve serve`."""
 
+import logging
 import math
 import os
 import signal
@@ -16,6 +17,8 @@ from kerve.cli import options as cli
 from kerve.runtime import supervisor
 from kerve.runtime.cache import ResponseCache
 from kerve.runtime.cpus import available_cpus
+from kerve.runtime.devices.choice import Devices, choose_devices
+from kerve.runtime.devices.device import parse_device
 from kerve.runtime.lifecycle.manager import ControlMode
 from kerve.runtime.lifecycle.served import Limits
 from kerve.runtime.logs import LogControl, LogFormat
@@ -33,6 +36,8 @@ from kerve.runtime.transport.base import TransportOptions
 from kerve.runtime.transport.rates import RateLimit
 
 __all__ = ["command"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +69,11 @@ class Options:
     )
     transport: Literal["auto", "wire", "grpcio"] = cli.option(
         "auto", help="What carries requests; auto takes the wire where kerve-wire is installed."
+    )
+    device: str = cli.option(
+        "auto",
+        help="What models compute on: auto, cpu, cuda[:N] or tensorrt[:N]; without N, every GPU. "
+        "auto takes CUDA where ONNX Runtime has it and a device answers, else the CPU.",
     )
     threads: int = cli.option(
         0, help="CPU threads per model; 0 for one per available CPU.", type=click.IntRange(min=0)
@@ -136,6 +146,7 @@ class Options:
         if self.trace_endpoint is not None and self.trace_ratio is None:
             raise ValueError("--trace-endpoint needs --trace-ratio; 0 traces what callers trace")
         initial_settings(self.trace_config)
+        parse_device(self.device)
 
     @property
     def rate(self) -> RateLimit | None:
@@ -166,6 +177,8 @@ def command(options: Options) -> None:
     """
     logs = LogControl(options.log_format)
     logs.install()
+    devices = choose_devices(parse_device(options.device))
+    log.info("models compute on %s: %s", devices.show(), devices.why)
     authority = Authority(options.tokens)
     interceptors = (AuthorityInterceptor(authority),) if options.tokens else ()
     transport = create_transport(
@@ -180,7 +193,7 @@ def command(options: Options) -> None:
     server = Server(
         [Repository(path) for path in options.repository],
         transport,
-        server_options(options),
+        server_options(options, devices),
         authority=authority,
         logs=logs,
         traces=TraceSettings(initial_settings(options.trace_config)),
@@ -202,7 +215,8 @@ def command(options: Options) -> None:
             host = f"[{options.host}]" if ":" in options.host else options.host
             http = f", HTTP on {host}:{http_port}" if http_port else ""
             click.echo(
-                f"ready: gRPC on {host}:{grpc_port} ({transport.name}){http}, serving {show_models(models)}"
+                f"ready: gRPC on {host}:{grpc_port} ({transport.name}){http}, "
+                f"serving {show_models(models)} on {devices}"
             )
             supervisor.ready()
             while not server.stopping.is_set():
@@ -226,7 +240,7 @@ def listeners(options: Options) -> list[Listener]:
     return found
 
 
-def server_options(options: Options) -> ServerOptions:
+def server_options(options: Options, devices: Devices) -> ServerOptions:
     """Return what the server is told of its models."""
     return ServerOptions(
         mode=options.model_control_mode,
@@ -242,6 +256,7 @@ def server_options(options: Options) -> ServerOptions:
             triton_codes=options.status_codes == "triton",
             cache=ResponseCache(options.cache_size) if options.cache_size else None,
             retire_timeout=options.drain_timeout,
+            devices=devices,
         ),
     )
 

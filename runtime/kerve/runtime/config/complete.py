@@ -197,7 +197,17 @@ def read_labels(folder: Path, name: str) -> tuple[str, ...]:
         raise ArtifactError(f"{folder}: label_filename {name!r} cannot be read: {error}") from error
 
 
-def complete(config: pb.ModelConfig, name: str, signature: Signature, *, instances: int) -> pb.ModelConfig:
+def leaves_open(group: pb.ModelInstanceGroup) -> bool:
+    """Return whether the server decided where a group computes, or how many instances it has."""
+    on_gpu = group.kind == group.KIND_GPU
+    return not group.passive and (
+        group.kind in (group.KIND_AUTO, group.KIND_MODEL) or group.count < 1 or (on_gpu and not group.gpus)
+    )
+
+
+def complete(
+    config: pb.ModelConfig, name: str, signature: Signature, groups: Sequence[pb.ModelInstanceGroup]
+) -> pb.ModelConfig:
     """Return the configuration as the model is served: everything that was left open is filled in."""
     full = pb.ModelConfig.FromString(config.SerializeToString())
     full.name = name
@@ -215,8 +225,9 @@ def complete(config: pb.ModelConfig, name: str, signature: Signature, *, instanc
             full.dynamic_batching.SetInParent()
     if full.HasField("sequence_batching"):
         complete_sequences(full.sequence_batching)
-    if not full.instance_group and not ensemble:
-        full.instance_group.add(name=name, kind=pb.ModelInstanceGroup.KIND_CPU, count=instances)
+    if not ensemble and (not full.instance_group or any(map(leaves_open, full.instance_group))):
+        del full.instance_group[:]
+        full.instance_group.extend(groups)
     for specs, tensors in ((signature.inputs, full.input), (signature.outputs, full.output)):
         given = {tensor.name: tensor for tensor in tensors}
         for spec in specs:

@@ -64,8 +64,10 @@ HONOURED = {
     "sequence_batching.state": "an output that is kept and fed to the next request of the sequence; it begins with zeros, or with `data_file` of the folder `initial_state`; clients see neither",
     "sequence_batching.direct": "with `minimum_slot_utilization`, a batch waits for that share of `max_batch_size`, `max_queue_delay_microseconds` at most; sequences have no slots",
     "sequence_batching.oldest": "`max_candidate_sequences` times the instances may be open, else `--max-sequences`; the other fields are those of `dynamic_batching`",
-    "instance_group.kind": "`KIND_GPU` is refused: no GPU is served yet; others are the CPU",
-    "instance_group.count": "executors that compute at the same time",
+    "instance_group.kind": "`KIND_GPU`: the GPUs that `--device` took, and an error without any; `KIND_CPU`: the CPU; others: what "
+    "`--device` took",
+    "instance_group.count": "executors that compute at the same time; on a GPU, copies of the model on each device",
+    "instance_group.gpus": "the devices, by their numbers",
     "instance_group.passive": "the group has no executors",
     "default_model_filename": "the graph's file in a version's folder, `model.onnx` by default",
     "model_warmup.name": "what messages call the sample",

@@ -7,6 +7,7 @@
     labels = { stable = 3, canary = 4 }     # kerve's: names for versions
     threads = 4                             # kerve's: CPU threads of each instance
     shrink_memory = true                    # kerve's: give memory back after each run
+    cuda = { use_tf32 = true }              # kerve's: how the model uses a GPU
 
     [version_policy.specific]
     versions = [3, 4]
@@ -25,6 +26,7 @@ from typing import Any, NamedTuple
 from google.protobuf import json_format, text_format
 
 from kerve.inference import model_config_pb2 as pb
+from kerve.runtime.devices.options import CudaOptions, cuda_options
 from kerve.runtime.errors import ArtifactError, InvalidArgumentError
 
 __all__ = ["CONFIG_FILES", "OWN_KEYS", "Settings", "read_settings"]
@@ -47,6 +49,7 @@ class OwnKey(NamedTuple):
 OWN_KEYS: Mapping[str, OwnKey] = {
     "batch_buckets": OwnKey(list, "Sizes to which batches are padded, and at which a version is warmed."),
     "labels": OwnKey(dict, "Names for versions; a client asks for a label as it asks for a version."),
+    "cuda": OwnKey(dict, "How the model uses a GPU; the options are in the table below."),
     "threads": OwnKey(int, "CPU threads of each instance; 0: as the server decides."),
     "shrink_memory": OwnKey(
         bool,
@@ -66,6 +69,7 @@ class Settings:
     threads: int = 0
     # Whether memory that a run needed is given back after it.
     shrink_memory: bool = False
+    cuda: CudaOptions = field(default_factory=CudaOptions)
 
     @property
     def fingerprint(self) -> str:
@@ -74,7 +78,7 @@ class Settings:
         """
         config = pb.ModelConfig.FromString(self.config.SerializeToString())
         config.ClearField("version_policy")
-        own = (self.batch_buckets, self.threads, self.shrink_memory)
+        own = (self.batch_buckets, self.threads, self.shrink_memory, self.cuda)
         return f"{config.SerializeToString(deterministic=True).hex()} {own}"
 
 
@@ -149,4 +153,5 @@ def checked(file: Path, own: Mapping[str, Any]) -> dict[str, Any]:
     buckets = own.get("batch_buckets", [])
     if not all(isinstance(size, int) and size > 0 for size in buckets):
         raise ArtifactError(f"{file}: batch_buckets: expected sizes above 0, got {buckets}")
-    return {**own, "batch_buckets": tuple(sorted(buckets))}
+    cuda = cuda_options(file, own.get("cuda", {}))
+    return {**own, "batch_buckets": tuple(sorted(buckets)), "cuda": cuda}

@@ -31,11 +31,6 @@ def convert_model(text: str) -> tuple[dict[str, Any], list[str]]:
         if (given := getattr(config, field)) not in ("", *own):
             config.ClearField(field)  # type: ignore[arg-type]  # the stub takes literals only
             left_out.append(f"{field}: {given!r}: this server runs ONNX models; compile the model to ONNX")
-    for group in config.instance_group:
-        if group.kind == pb.ModelInstanceGroup.KIND_GPU:
-            group.kind = pb.ModelInstanceGroup.KIND_CPU
-            group.ClearField("gpus")
-            left_out.append("instance_group: KIND_GPU is KIND_CPU here: no GPU is served")
     config.ClearField("name")  # the folder's
     return table(config), left_out
 

@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from kerve.runtime.errors import Code
+from kerve.runtime.http.gpu_metrics import gpu_collector
 from kerve.runtime.lifecycle.manager import ModelManager
 from kerve.runtime.lifecycle.served import ServedVersion
 from kerve.runtime.lifecycle.states import State
@@ -82,6 +83,8 @@ class Metrics:
     def __init__(self, manager: ModelManager) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(ModelCollector(manager))
+        if (gpus := gpu_collector()) is not None:
+            self._registry.register(gpus)
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
         GCCollector(registry=self._registry)

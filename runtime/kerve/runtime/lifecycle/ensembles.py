@@ -66,7 +66,7 @@ def start_ensemble(
     most = config.ensemble_scheduling.max_inflight_requests or MOST_UNDER_WAY
     plan = Plan(name, bound.signature, steps, most)
     statistics = ServedStatistics()
-    full = complete(config, name, bound.signature, instances=1)
+    full = complete(config, name, bound.signature, [])
     executor = EnsembleExecutor(plan, queue, transport.inbox(), statistics, name=f"{name}/{version}")
     for member in members:
         member.leases.take()

@@ -6,7 +6,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from kerve.runtime.cache import CachePart, ResponseCache
 from kerve.runtime.config import Settings
 from kerve.runtime.config.batching import batching_of
 from kerve.runtime.config.complete import complete
+from kerve.runtime.devices.choice import ON_CPU, Devices
+from kerve.runtime.devices.placement import complete_groups, place
 from kerve.runtime.errors import ArtifactError
 from kerve.runtime.executor import Executor, Worker
 from kerve.runtime.lifecycle.leases import Leases
@@ -53,6 +55,8 @@ class Limits:
     cache: ResponseCache | None = None
     # Seconds that work accepted by a version that is taken out of service has to finish.
     retire_timeout: float = 30.0
+    # What models compute on that do not say it themselves.
+    devices: Devices = ON_CPU
 
 
 @dataclass
@@ -70,6 +74,8 @@ class ServedVersion:
     config: pb.ModelConfig
     queue: Queue
     executors: tuple[Worker, ...]
+    # Of the model: further ones on this device, and those on others.
+    copies: tuple[Model, ...] = ()
     # Its answers, where they are kept.
     cache: CachePart | None = None
     # How its sequences are computed, and those that are open.
@@ -105,37 +111,50 @@ class ServedVersion:
         `aside`: others are serving meanwhile, and go first.
         """
         begin = time.monotonic()
-        instances = count_instances(settings.config, path.parent)
+        placements = place(settings.config, limits.devices, settings.cuda, path.parent)
         threads = (
             settings.threads
             or threads_of(settings.config, path.parent)
-            or max(1, limits.threads // instances)
+            or max(1, limits.threads // sum(placement.executors for placement in placements))
         )
         artifact = read_artifact(path, settings.config.default_model_filename or "model.onnx")
-        model = load(artifact, threads=threads, settings=settings, aside=aside)
+        models = tuple(
+            load(artifact, threads=threads, settings=settings, place=placement.place, aside=aside)
+            for placement in placements
+        )
+        signature = models[0].signature
         batching = batching_of(
             settings, max_queue_size=limits.max_queue_size, triton_codes=limits.triton_codes
         )
         cache = cache_of(settings.config, name, limits)
-        plan = plan_of(settings.config, artifact, model.signature, instances)
+        computing = [
+            model
+            for model, placement in zip(models, placements, strict=True)
+            for _ in range(placement.executors)
+        ]
+        plan = plan_of(settings.config, artifact, signature, len(computing))
         cold = cache is not None or plan is not None
-        queue = transport.attach(ServedModel(name, version, model.signature, batching, cold=cold))
+        queue = transport.attach(ServedModel(name, version, signature, batching, cold=cold))
         statistics = ServedStatistics()
         executors = tuple(
             Executor(model, queue, statistics, name=f"{name}/{version}#{number}")
-            for number in range(instances)
+            for number, model in enumerate(computing)
         )
-        for executor in executors:
-            executor.start()
-        log.info("model %r version %d is ready after %.2f s", name, version, time.monotonic() - begin)
-        public = plan.public if plan is not None else model.signature
-        config = complete(settings.config, name, public, instances=instances)
+        begin_all(executors, queue, models)
+        where = ", ".join(dict.fromkeys(str(model.device) for model in models))
+        log.info(
+            "model %r version %d is ready after %.2f s, on %s",
+            *(name, version, time.monotonic() - begin, where),
+        )
+        public = plan.public if plan is not None else signature
+        config = complete(settings.config, name, public, complete_groups(placements, name))
         sequences = None if plan is None else sequences_of(plan, name, limits)
         return cls(
             name=name,
             version=version,
             fingerprint="",
-            model=model,
+            model=models[0],
+            copies=models[1:],
             signature=public,
             config=config,
             queue=queue,
@@ -206,7 +225,8 @@ class ServedVersion:
             for member in self.members:
                 member.leases.give()
             if self.model is not None:
-                self.model.close()
+                for model in (self.model, *self.copies):
+                    model.close()
                 give_memory_back()
             gone()
 
@@ -225,20 +245,22 @@ def cache_of(config: pb.ModelConfig, name: str, limits: Limits) -> CachePart | N
     return limits.cache.part()
 
 
+def begin_all(executors: Sequence[Executor], queue: Queue, models: Sequence[Model]) -> None:
+    """Start the executors; what one of them cannot prepare ends all, and is raised."""
+    try:
+        for executor in executors:
+            executor.begin()
+    except BaseException:
+        queue.close()
+        for model in models:
+            model.close()
+        raise
+
+
 def sequences_of(plan: Plan, name: str, limits: Limits) -> Sequences:
     """Return the table of a version's open sequences."""
     most = plan.most or limits.max_sequences
     return Sequences(name, most=most, idle=plan.idle, triton_codes=limits.triton_codes)
-
-
-def count_instances(config: pb.ModelConfig, folder: Path) -> int:
-    """Return how many executors a model has; ArtifactError when it asks for a GPU."""
-    for group in config.instance_group:
-        if group.kind == pb.ModelInstanceGroup.KIND_GPU:
-            raise ArtifactError(
-                f"{folder}: instance_group: KIND_GPU, but no GPU is served here; use KIND_CPU"
-            )
-    return max(1, sum(max(1, group.count) for group in config.instance_group if not group.passive))
 
 
 def threads_of(config: pb.ModelConfig, folder: Path) -> int:

@@ -198,9 +198,10 @@ def numeric(spec: TensorSpec) -> list[int]:
     return [size if isinstance(size, int) else -1 for size in spec.shape]
 
 
-def server_metadata(name: str, version: str) -> pb.ServerMetadataResponse:
-    """Return the description of the server, with Triton's names for the extensions it has."""
-    return pb.ServerMetadataResponse(name=name, version=version, extensions=EXTENSIONS)
+def server_metadata(name: str, version: str, devices: str) -> pb.ServerMetadataResponse:
+    """Return the description of the server: its extensions under Triton's names, and what it computes on."""
+    extensions = [*EXTENSIONS, f"devices({devices})"]
+    return pb.ServerMetadataResponse(name=name, version=version, extensions=extensions)
 
 
 def server_live(*, live: bool) -> pb.ServerLiveResponse:

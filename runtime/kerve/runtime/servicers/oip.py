@@ -19,9 +19,15 @@ class OipServicer:
     """Answers from the catalog of what is loaded."""
 
     def __init__(
-        self, catalog: Catalog[ServedVersion], *, ready: Callable[[], bool], accepting: Callable[[], bool]
+        self,
+        catalog: Catalog[ServedVersion],
+        *,
+        devices: str,
+        ready: Callable[[], bool],
+        accepting: Callable[[], bool],
     ) -> None:
         self._catalog = catalog
+        self._devices = devices
         self._ready = ready
         # Whether inference is not refused because of a shutdown.
         self._accepting = accepting
@@ -49,8 +55,8 @@ class OipServicer:
     def ServerMetadata(  # noqa: N802  the protocol's name
         self, _: pb.ServerMetadataRequest, __: grpc.ServicerContext
     ) -> pb.ServerMetadataResponse:
-        """Name and version of the server."""
-        return oip.server_metadata("kerve", version("kerve"))
+        """Name and version of the server, and what it computes on."""
+        return oip.server_metadata("kerve", version("kerve"), self._devices)
 
     @answers_errors
     def ModelMetadata(  # noqa: N802  the protocol's name

@@ -1,0 +1,236 @@
+"""The ways in which `gpu.py` has a model compute: bare, by kerve's executor, served, and by PyTorch.
+
+Each gives rows per second and the seconds of one call, over as many calls as fit into the time it is given.
+"""
+
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import onnxruntime
+
+from kerve.inference import grpc_service_pb2 as pb
+from kerve.runtime.artifact import read_artifact
+from kerve.runtime.config import read_settings
+from kerve.runtime.datatypes import Array
+from kerve.runtime.devices.choice import Devices
+from kerve.runtime.devices.libraries import load_packaged
+from kerve.runtime.devices.placement import place
+from kerve.runtime.model import Model, load
+
+__all__ = ["Measured", "bare", "executor", "request", "serve", "served", "shared_row", "torch_resnet50"]
+
+Inputs = dict[str, Array]
+
+METHOD = "/inference.GRPCInferenceService/ModelInfer"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Rows per second; the median and the 99th percentile of a call, in seconds."""
+
+    rows: float
+    p50: float
+    p99: float
+
+
+def timed(call: Callable[[], object], rows: int, seconds: float) -> Measured:
+    """Call again and again, with so many rows."""
+    call()
+    durations: list[float] = []
+    begin = time.perf_counter()
+    while (before := time.perf_counter()) < begin + seconds:
+        call()
+        durations.append(time.perf_counter() - before)
+    return summary(durations, rows, time.perf_counter() - begin)
+
+
+def summary(durations: list[float], rows: int, seconds: float) -> Measured:
+    """Return what calls of so many rows come to."""
+    ordered = sorted(durations)
+    p99 = ordered[min(len(ordered) - 1, len(ordered) * 99 // 100)]
+    return Measured(len(durations) * rows / seconds, statistics.median(ordered), p99)
+
+
+def inputs_of(artifact: Path, rows: int) -> Inputs:
+    """Return random rows that fit a model."""
+    signature = read_artifact(artifact).signature
+    assert signature is not None
+    generator = np.random.default_rng(1)
+    return {
+        spec.name: generator.random((rows, *(int(size or 1) for size in spec.shape[1:])), np.float32)
+        for spec in signature.inputs
+    }
+
+
+def bare(
+    artifact: Path, device: str, batches: list[int], seconds: float, *, tf32: bool
+) -> Iterator[Measured]:
+    """ONNX Runtime with its default settings, arrays in and arrays out."""
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if device != "cpu":
+        load_packaged()
+        providers = [("CUDAExecutionProvider", {"use_tf32": str(int(tf32))}), *providers]
+    session = onnxruntime.InferenceSession(str(artifact / "model.onnx"), providers=providers)
+    assert session.get_providers()[0] == (providers[0] if device == "cpu" else providers[0][0])
+    for rows in batches:
+        feed = inputs_of(artifact, rows)
+        yield timed(partial(session.run, None, feed), rows, seconds)
+
+
+def executor(artifact: Path, devices: Devices, batches: list[int], seconds: float) -> Iterator[Measured]:
+    """The model as `kerve serve` loads it, called in this process: the times of one thread, the rows of as
+    many as it is served with.
+    """
+    settings = read_settings(artifact.parent)
+    (placement, *_) = place(settings.config, devices, settings.cuda, artifact.parent)
+    model = load(read_artifact(artifact), threads=1, settings=settings, place=placement.place)
+    try:
+        for rows in batches:
+            feed = inputs_of(artifact, rows)
+            alone = in_lanes(model, feed, seconds, 1)
+            together = (
+                in_lanes(model, feed, seconds, placement.executors) if placement.executors > 1 else alone
+            )
+            yield Measured(together.rows, alone.p50, alone.p99)
+    finally:
+        model.close()
+
+
+def in_lanes(model: Model, feed: Inputs, seconds: float, threads: int) -> Measured:
+    """Call a model in so many threads, each with its own buffers."""
+    rows = len(next(iter(feed.values())))
+    durations: list[float] = []
+    ready = threading.Barrier(threads + 1)
+
+    def work() -> None:
+        with model.prepared():
+            model.run(feed)
+            ready.wait()
+            end = time.perf_counter() + seconds
+            while (before := time.perf_counter()) < end:
+                model.run(feed)
+                durations.append(time.perf_counter() - before)
+
+    workers = [threading.Thread(target=work) for _ in range(threads)]
+    for each in workers:
+        each.start()
+    ready.wait()
+    begin = time.perf_counter()
+    for each in workers:
+        each.join()
+    return summary(durations, rows, time.perf_counter() - begin)
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server, and how long it took from its start to the first answer."""
+
+    address: str
+    first_answer: float
+
+
+@contextmanager
+def serve(repository: Path, name: str, body: bytes, device: str) -> Iterator[Served]:
+    """`kerve serve` on one model of a repository, on a free port."""
+    begin = time.perf_counter()
+    options = ("--repository", str(repository), "--model-control-mode", "explicit", "--load-model", name)
+    ports = ("--grpc-port", "0", "--http-port", "0", "--max-queue-size", "4096", "--device", device)
+    command = [str(Path(sys.executable).with_name("kerve")), "serve", *options, *ports]
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log)
+        try:
+            assert process.stdout is not None
+            found = re.search(r"\S+:\d+", process.stdout.readline().decode())
+            if not found:
+                log.seek(0)
+                raise RuntimeError(f"no ready line: {log.read().decode()[-800:]}")
+            with grpc.insecure_channel(found[0]) as channel:
+                ask(channel, METHOD, body)
+            yield Served(found[0], time.perf_counter() - begin)
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def ask(channel: grpc.Channel, method: str, message: bytes) -> bytes:
+    """Call a method with what is serialized already."""
+    return channel.unary_unary(method, request_serializer=bytes, response_deserializer=bytes)(message)
+
+
+def request(name: str, artifact: Path, region: str = "") -> bytes:
+    """Return the bytes of a request for one row; with `region`, for the row that lies there."""
+    ((input_name, array),) = inputs_of(artifact, 1).items()
+    tensor = pb.ModelInferRequest.InferInputTensor(name=input_name, datatype="FP32", shape=array.shape)
+    if region:
+        tensor.parameters["shared_memory_region"].string_param = region
+        tensor.parameters["shared_memory_byte_size"].int64_param = array.nbytes
+        return pb.ModelInferRequest(model_name=name, inputs=[tensor]).SerializeToString()
+    message = pb.ModelInferRequest(model_name=name, inputs=[tensor], raw_input_contents=[array.tobytes()])
+    return message.SerializeToString()
+
+
+@contextmanager
+def shared_row(address: str, artifact: Path) -> Iterator[str]:
+    """A row in shared memory, registered with a server; its region's name."""
+    ((_, array),) = inputs_of(artifact, 1).items()
+    file = Path("/dev/shm") / f"kerve-bench-{os.getpid()}"
+    file.write_bytes(array.tobytes())
+    register = pb.SystemSharedMemoryRegisterRequest(
+        name="row", key=f"/{file.name}", byte_size=array.nbytes
+    ).SerializeToString()
+    try:
+        with grpc.insecure_channel(address) as channel:
+            ask(channel, "/inference.GRPCInferenceService/SystemSharedMemoryRegister", register)
+        yield "row"
+    finally:
+        file.unlink()
+
+
+def served(program: Path, address: str, body: bytes, in_flight: int, seconds: float) -> Measured:
+    """Keep so many requests of one row in flight."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(body)
+        file.flush()
+        flags = ("--in-flight", in_flight, "--connections", min(4, in_flight), "--seconds", seconds)
+        command = [str(program), address, METHOD, file.name, *map(str, flags)]
+        found = json.loads(subprocess.check_output(command, timeout=seconds + 60))
+    if found["failed"]:
+        raise RuntimeError(f"{found['failed']} requests failed")
+    return Measured(found["per_second"], found["p50_us"] / 1e6, found["p99_us"] / 1e6)
+
+
+def torch_resnet50(batches: list[int], seconds: float) -> Iterator[Measured]:
+    """PyTorch's own ResNet50, channels_last, float16, compiled; nothing where PyTorch or its model is not."""
+    if find_spec("torch") is None or find_spec("torchvision") is None:
+        return
+    import torch
+    import torchvision
+
+    if not torch.cuda.is_available():
+        return
+    model = torchvision.models.resnet50(num_classes=100).half().cuda().eval()
+    compiled = torch.compile(model.to(memory_format=torch.channels_last), mode="max-autotune-no-cudagraphs")
+    for rows in batches:
+        host = torch.rand((rows, 3, 224, 224)).to(memory_format=torch.channels_last).pin_memory()
+
+        def call(host: Any = host) -> None:
+            with torch.inference_mode():
+                compiled(host.cuda(non_blocking=True).half()).float().cpu()
+
+        yield timed(call, rows, seconds)

@@ -1,0 +1,85 @@
+"""Which devices a server takes: what `--device` asks for, held against what there is."""
+
+import logging
+from dataclasses import dataclass
+
+from kerve.runtime.devices.device import CPU, Asked, Device, Kind
+from kerve.runtime.devices.driver import DriverError, driver
+from kerve.runtime.devices.libraries import Library, built_for, has_provider, libraries
+from kerve.runtime.errors import UnavailableError
+
+__all__ = ["ON_CPU", "Devices", "choose_devices"]
+
+log = logging.getLogger(__name__)
+
+INSTALL = {
+    "cuda": "install kerve[serve-gpu] in an environment without the package onnxruntime, "
+    "and onnxruntime-gpu[cuda,cudnn] for CUDA's libraries",
+    "tensorrt": "install kerve[serve-gpu] in an environment without the package onnxruntime, and TensorRT",
+}
+ACCEPT = "--device cpu serves on the CPU"
+
+
+@dataclass(frozen=True)
+class Devices:
+    """The devices of a server, and why these, for people."""
+
+    devices: tuple[Device, ...]
+    why: str
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self.devices))
+
+    def show(self) -> str:
+        """Return the devices with their products."""
+        return ", ".join(each.show() for each in self.devices)
+
+
+ON_CPU = Devices((CPU,), "asked for")
+
+
+def choose_devices(asked: Asked) -> Devices:
+    """Return the devices that are asked for; UnavailableError, with all that is missing, when they cannot be
+    used.
+
+    `auto` takes CUDA where ONNX Runtime was built for it and a device answers, and then it must work: what is
+    missing is an error, as for `cuda`.
+    """
+    if asked.kind == "cpu":
+        return ON_CPU
+    if asked.kind != "auto":
+        return on_gpus(asked.kind, asked.index)
+    if not has_provider("cuda"):
+        return Devices((CPU,), f"the CUDA provider is not in {built_for()}")
+    try:
+        answering = driver().gpus()
+    except DriverError as error:
+        return Devices((CPU,), str(error))
+    if not answering:
+        return Devices((CPU,), "the NVIDIA driver sees no device")
+    return on_gpus("cuda", None)
+
+
+def on_gpus(kind: Kind, index: int | None) -> Devices:
+    """Return GPUs that can be used; UnavailableError otherwise."""
+    option = f"--device {kind}" + ("" if index is None else f":{index}")
+    if not has_provider(kind):
+        raise UnavailableError(f"{option}: {built_for()} has no provider for it; {INSTALL[kind]}; {ACCEPT}")
+    if missing := [each for each in libraries(kind) if each.problem]:
+        raise UnavailableError(
+            f"{option}: {built_for()} cannot load its provider, since these libraries are missing:\n"
+            f"{show_missing(missing)}\n{ACCEPT}"
+        )
+    try:
+        gpus = driver().gpus()
+    except DriverError as error:
+        raise UnavailableError(f"{option}: no device answers: {error}; {ACCEPT}") from error
+    chosen = tuple(gpu for gpu in gpus if index in (None, gpu.index))
+    if not chosen:
+        raise UnavailableError(f"{option}: there are {len(gpus)} devices, numbered from 0; {ACCEPT}")
+    return Devices(tuple(Device(kind, gpu.index, gpu.name) for gpu in chosen), "a device answers")
+
+
+def show_missing(missing: list[Library]) -> str:
+    """Return a line for each library: what is wrong, and who brings it."""
+    return "\n".join(f"  {each.name}: {each.problem}; it comes with {each.source}" for each in missing)

@@ -1,0 +1,122 @@
+"""Sessions on a GPU: each thread that computes has a lane of its own, so that copies and computation overlap.
+
+    thread 1   write, push | compute | pull, read
+    thread 2                 write, push | compute | pull, read
+
+What cannot be bound (strings, bfloat16, outputs whose sizes the inputs do not tell) and whoever has no lane
+is served by `Session.run` as on the CPU.
+"""
+
+import itertools
+import logging
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+
+from kerve.runtime.datatypes import BF16, BYTES, Array
+from kerve.runtime.devices.gate import Gate
+from kerve.runtime.devices.lane import Bound, Lane
+from kerve.runtime.devices.memory import Memory
+from kerve.runtime.session import MemoryPolicy, Provider, Session
+
+__all__ = ["LaneSession"]
+
+log = logging.getLogger(__name__)
+
+# The run option that chooses among captured graphs, and the value of it that captures none.
+GRAPH_ID, NO_GRAPH = "gpu_graph_id", "-1"
+# The run option that leaves the wait for the device to whoever reads the outputs.
+LAUNCH_ONLY = "disable_synchronize_execution_providers"
+
+# Captures of graphs in this process.
+GATE = Gate()
+
+
+class LaneSession(Session):
+    """A session whose `run` goes through the calling thread's lane, where it has one."""
+
+    def __init__(
+        self,
+        model_file: Path,
+        *,
+        threads: int,
+        hidden: Sequence[str] = (),
+        policy: MemoryPolicy | None = None,
+        providers: Sequence[Provider],
+        memory: Callable[[], Memory],
+        graphs: bool = False,
+        closed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`memory` makes what a lane allocates from; `graphs`: whether the providers capture CUDA graphs;
+        `closed` is called once the session is gone.
+        """
+        with GATE.together():
+            super().__init__(model_file, threads=threads, hidden=hidden, policy=policy, providers=providers)
+        self.graphs = graphs
+        self._memory, self._closed = memory, closed
+        self._graph_ids = itertools.count(1)
+        # One computation is launched at a time, since there is one stream for them.
+        self._launching = threading.Lock()
+        self._local = threading.local()
+        self._options.add_run_config_entry(GRAPH_ID, NO_GRAPH)
+        self._terminable = [self._options]
+        self._plain, self._run = self._run, self._run_in_lane
+        self._bindable = not {BF16.name, BYTES.name} & set(self._datatypes.values())
+
+    @contextmanager
+    def lane(self, batch_sizes: Collection[int] = ()) -> Iterator[Lane | None]:
+        """Give the calling thread buffers of its own within the block; None where they cannot be used."""
+        if not self._bindable:
+            yield None
+            return
+        lane = self._local.lane = Lane(self, self._memory(), batch_sizes)
+        try:
+            yield lane
+        finally:
+            self._local.lane = None
+            with GATE.together():
+                lane.close()
+
+    def bind(self) -> Any:
+        """Return a new binding of the graph, without tensors yet."""
+        return self._session.io_binding()
+
+    def run_options(self, *, graph: bool) -> Any:
+        """Return options for runs that end once they are launched; with a graph of their own, or none."""
+        options = onnxruntime.RunOptions()
+        options.add_run_config_entry(GRAPH_ID, str(next(self._graph_ids)) if graph else NO_GRAPH)
+        options.add_run_config_entry(LAUNCH_ONLY, "1")
+        options.terminate = self._options.terminate
+        self._terminable.append(options)
+        return options
+
+    def launch(self, bound: Bound, memory: Memory) -> None:
+        """Compute what was pushed, behind what other threads launched; what is pulled later waits for it."""
+        with self._launching:
+            memory.before_compute()
+            self._session.run_with_iobinding(bound.binding, bound.options)
+            memory.after_compute()
+
+    def terminate(self) -> None:
+        """End the runs under way before their next operator; nothing can be run any more."""
+        for options in list(self._terminable):
+            options.terminate = True
+
+    def close(self) -> None:
+        """Let ONNX Runtime's session go."""
+        super().close()
+        self._closed()
+
+    def _run_in_lane(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        lane: Lane | None = getattr(self._local, "lane", None)
+        with GATE.alone() if lane is not None and lane.captures else GATE.together():
+            if lane is None:
+                return self._plain(inputs, outputs)
+            if (found := lane.run(inputs, outputs)) is None:
+                found = self._plain(inputs, outputs)
+                lane.refuse(inputs)  # now that it is known that the inputs were not at fault
+            return found

@@ -1,0 +1,1 @@
+"""What `kerve doctor` finds: facts of the machine (`machine`), and where models would compute (`models`)."""

@@ -1,0 +1,118 @@
+"""What a machine offers a server: facts that are looked up when they are asked for."""
+
+import math
+import os
+import platform
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+
+from kerve.runtime.cpus import CGROUP, available_cpus, quota_v1, quota_v2
+from kerve.runtime.devices.choice import choose_devices
+from kerve.runtime.devices.device import Asked, Kind
+from kerve.runtime.devices.driver import DriverError, driver
+from kerve.runtime.devices.libraries import built_for, has_provider, libraries
+from kerve.runtime.errors import UnavailableError
+
+__all__ = ["examine"]
+
+Facts = dict[str, Any]
+
+# cgroup v2's file, and v1's; what v1 has for "no limit" is beyond any machine.
+MEMORY_LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
+NO_LIMIT = 1 << 60
+
+
+def examine(asked: Asked) -> Facts:
+    """Return the facts, by section, as JSON can hold them."""
+    return {section: look(asked) for section, look in SECTIONS.items()}
+
+
+def software(_: Asked) -> Facts:
+    """Versions, and what ONNX Runtime was built with."""
+    return {
+        "kerve": version("kerve"),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "onnxruntime": built_for(),
+        "build": onnxruntime.get_build_info(),
+        "providers": onnxruntime.get_available_providers(),
+    }
+
+
+def cpus(_: Asked) -> Facts:
+    """The CPUs of the process: what a server divides among the instances of a model."""
+    quota = min(quota_v2(CGROUP), quota_v1(CGROUP))
+    return {
+        "usable": available_cpus(),
+        "affinity": len(os.sched_getaffinity(0)),
+        "cgroup_quota": None if math.isinf(quota) else quota,
+        "machine": os.cpu_count(),
+    }
+
+
+def memory(_: Asked) -> Facts:
+    """Bytes of the machine, and what the cgroup leaves of them."""
+    lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
+    sizes = {name.rstrip(":"): int(number) * 1024 for name, number, *_ in lines}
+    return {
+        "total": sizes["MemTotal"],
+        "available": sizes["MemAvailable"],
+        "cgroup_limit": next(filter(None, map(memory_limit, MEMORY_LIMITS)), None),
+    }
+
+
+def memory_limit(name: str) -> int | None:
+    """Return the limit in a file of the cgroup, in bytes; None for none."""
+    try:
+        text = (CGROUP / name).read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdecimal() and int(text) < NO_LIMIT else None
+
+
+def gpu_driver(_: Asked) -> Facts:
+    """NVIDIA's driver and its devices, or why there are none."""
+    try:
+        found = driver()
+        gpus = found.gpus()
+    except DriverError as error:
+        return {"problem": str(error), "devices": []}
+    return {"cuda": found.version, "devices": [vars(gpu) for gpu in gpus]}
+
+
+def provider_libraries(_: Asked) -> Facts:
+    """What the providers for GPUs need, where ONNX Runtime has them."""
+    kinds: tuple[Kind, ...] = ("cuda", "tensorrt")
+    return {kind: [vars(each) for each in libraries(kind)] for kind in kinds if has_provider(kind)}
+
+
+def transport(_: Asked) -> Facts:
+    """What `--transport auto` takes."""
+    if find_spec("kerve_wire") is None:
+        return {"taken": "grpcio", "why": "kerve-wire is not installed"}
+    return {"taken": "wire", "why": f"kerve-wire {version('kerve-wire')} is installed"}
+
+
+def device(asked: Asked) -> Facts:
+    """What `--device` takes."""
+    try:
+        chosen = choose_devices(asked)
+    except UnavailableError as error:
+        return {"taken": None, "problem": str(error)}
+    return {"taken": list(map(str, chosen.devices)), "why": chosen.why}
+
+
+SECTIONS: Mapping[str, Callable[[Asked], Facts]] = {
+    "software": software,
+    "cpus": cpus,
+    "memory": memory,
+    "driver": gpu_driver,
+    "libraries": provider_libraries,
+    "transport": transport,
+    "device": device,
+}
