@@ -134,14 +134,18 @@ def bars(table: Table, batches: list[int]) -> Iterator[Bar]:
         yield f"seconds to the first answer, {name}", seconds, 10, below
 
 
-def repository_of(folder: Path) -> Path:
+def repository_of(folder: Path, batches: list[int]) -> Path:
     """Return the repository with each model once for each precision; TF32 is float32's, with the option."""
     models = folder / "unpacked" / "models"
     for source in models.glob("*_float32"):
         target = models / source.name.replace("_float32", "_tf32")
         if not target.exists():
             shutil.copytree(source, target)
-            (target / "config.toml").write_text("[cuda]\nuse_tf32 = true\n")
+    for model in models.iterdir():
+        # What is not measured need not be captured.
+        text = f"max_batch_size = {max(batches)}\nbatch_buckets = {batches}\n"
+        tf32 = "[cuda]\nuse_tf32 = true\n" if model.name.endswith("_tf32") else ""
+        (model / "config.toml").write_text(text + tf32)
     return models
 
 
@@ -149,7 +153,7 @@ def measure(arguments: argparse.Namespace, devices: Devices, table: Table) -> No
     """Fill the table, what is most wanted first."""
     folder: Path = arguments.folder
     unpack(folder / "parts", folder / "unpacked")
-    models, program = repository_of(folder), folder / "unpacked" / "files" / "load"
+    models, program = repository_of(folder, arguments.batches), folder / "unpacked" / "files" / "load"
     found = sorted(path.name.rpartition("_")[::2] for path in models.iterdir())
     pairs = sorted(found, key=lambda pair: (FIRST.index(pair) if pair in FIRST else len(FIRST), pair))
     batches, seconds = arguments.batches, arguments.seconds

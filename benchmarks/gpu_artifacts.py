@@ -135,13 +135,12 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         contents = Path(temporary)
-        compile_all(arguments.only.split(","), contents / "models")
         (contents / "files").mkdir()
-        subprocess.run(
-            ["cargo", "build", "--quiet", "--release", "--example", "load"], cwd=LOAD.parents[3], check=True
-        )
+        build = ("cargo", "build", "--quiet", "--release", "--example", "load")
+        subprocess.run(build, cwd=LOAD.parents[3], check=True)  # before what takes long: it may be missing
         for file in (LOAD, *arguments.add):
             shutil.copy(file, contents / "files")
+        compile_all(arguments.only.split(","), contents / "models")
         pack(contents, arguments.folder / "parts")
     for part in sorted((arguments.folder / "parts").iterdir()):
         print(f"{part}: {part.stat().st_size / 2**20:.1f} MiB")

@@ -101,40 +101,55 @@ def executor(artifact: Path, devices: Devices, batches: list[int], seconds: floa
     (placement, *_) = place(settings.config, devices, settings.cuda, artifact.parent)
     model = load(read_artifact(artifact), threads=1, settings=settings, place=placement.place)
     try:
-        for rows in batches:
-            feed = inputs_of(artifact, rows)
-            alone = in_lanes(model, feed, seconds, 1)
-            together = (
-                in_lanes(model, feed, seconds, placement.executors) if placement.executors > 1 else alone
-            )
-            yield Measured(together.rows, alone.p50, alone.p99)
+        yield from in_lanes(
+            model, [inputs_of(artifact, rows) for rows in batches], seconds, placement.executors
+        )
     finally:
         model.close()
 
 
-def in_lanes(model: Model, feed: Inputs, seconds: float, threads: int) -> Measured:
-    """Call a model in so many threads, each with its own buffers."""
-    rows = len(next(iter(feed.values())))
+def in_lanes(model: Model, feeds: list[Inputs], seconds: float, threads: int) -> Iterator[Measured]:
+    """Call a model in threads that keep their buffers all along: first one of them alone, then all."""
+    barrier = threading.Barrier(threads + 1)
+    taken: list[list[float]] = [[] for _ in range(threads)]
+
+    def work(number: int) -> None:
+        try:
+            with model.prepared():
+                for feed in feeds:
+                    for count in (1, threads):
+                        barrier.wait()
+                        taken[number] = calls(model, feed, seconds) if number < count else []
+                        barrier.wait()
+        except threading.BrokenBarrierError:
+            return
+        except Exception:
+            barrier.abort()  # or the others would wait for it
+            raise
+
+    for number in range(threads):
+        threading.Thread(target=work, args=(number,), daemon=True).start()
+    for feed in feeds:
+        rows, found = len(next(iter(feed.values()))), []
+        for _ in (1, threads):
+            barrier.wait()
+            begin = time.perf_counter()
+            barrier.wait()
+            found.append(
+                summary([each for part in taken for each in part], rows, time.perf_counter() - begin)
+            )
+        alone, together = found
+        yield Measured(together.rows, alone.p50, alone.p99)
+
+
+def calls(model: Model, feed: Inputs, seconds: float) -> list[float]:
+    """Return how long each call took."""
     durations: list[float] = []
-    ready = threading.Barrier(threads + 1)
-
-    def work() -> None:
-        with model.prepared():
-            model.run(feed)
-            ready.wait()
-            end = time.perf_counter() + seconds
-            while (before := time.perf_counter()) < end:
-                model.run(feed)
-                durations.append(time.perf_counter() - before)
-
-    workers = [threading.Thread(target=work) for _ in range(threads)]
-    for each in workers:
-        each.start()
-    ready.wait()
-    begin = time.perf_counter()
-    for each in workers:
-        each.join()
-    return summary(durations, rows, time.perf_counter() - begin)
+    end = time.perf_counter() + seconds
+    while (before := time.perf_counter()) < end or not durations:
+        model.run(feed)
+        durations.append(time.perf_counter() - before)
+    return durations
 
 
 @dataclass(frozen=True)
