@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -101,21 +101,15 @@ def ended(process: "subprocess.Popen[str]") -> str:
     return output
 
 
-def workers(parent: int | None = None) -> list[int]:
-    """Return the processes that are at work on a part; of one node, whose raylet is the parent."""
-    return [
-        each
-        for each, of, title in processes()
-        if title.startswith("ray::MapWorker") and ".submit" in title and parent in (None, of)
-    ]
-
-
-def wait_for(process: "subprocess.Popen[str]", parent: int | None = None) -> int:
-    """Return a process that is at work on a part, as soon as there is one."""
-    while not (found := workers(parent)):
+def wait_for(process: "subprocess.Popen[str]", nodes: Sequence[Any]) -> int:
+    """Return a worker of some nodes that is at work on a part, as soon as there is one."""
+    raylets = {node.all_processes["raylet"][0].process.pid for node in nodes}
+    while True:
+        for each, parent, title in processes():
+            if parent in raylets and title.startswith("ray::MapWorker") and ".submit" in title:
+                return each
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
-    return found[0]
 
 
 def equal(found: dict[str, float], wanted: dict[str, float]) -> None:
@@ -129,7 +123,7 @@ def test_states_are_merged_and_a_killed_worker_counts_once(
 ) -> None:
     data = folder(tmp_path / "rows", "classes")
     process = start(cluster, "evaluate", "classifier", "--repository", repository, "--data", data, "--json")
-    os.kill(wait_for(process), signal.SIGKILL)
+    os.kill(wait_for(process, [cluster.head_node, cluster.second]), signal.SIGKILL)
     assert process.poll() is None
     result = json.loads(ended(process))
     assert (result["model"], result["version"], result["rows"]) == ("classifier", "2", 300)
@@ -193,8 +187,7 @@ def test_predictions_are_whole_when_a_node_is_lost(cluster: Any, repository: Pat
         "--output",
         output,
     )
-    raylet = cluster.second.all_processes["raylet"][0].process.pid
-    wait_for(process, raylet)
+    wait_for(process, [cluster.second])
     cluster.remove_node(cluster.second, allow_graceful=False)
     assert process.poll() is None
     assert "(300, 3)" in ended(process)
