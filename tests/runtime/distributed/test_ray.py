@@ -25,6 +25,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from ray.cluster_utils import Cluster
 
+pytestmark = pytest.mark.timeout(900)  # of a busy machine: processes start, and start again
+
 KERVE = str(Path(sys.executable).with_name("kerve"))
 EVALUATION = Path(__file__).parent.parent / "evaluation"
 KERAS = json.loads((EVALUATION / "keras.json").read_text())
@@ -96,7 +98,7 @@ def start(cluster: Any, *arguments: str | Path) -> "subprocess.Popen[str]":
 
 
 def ended(process: "subprocess.Popen[str]") -> str:
-    output, errors = process.communicate(timeout=200)
+    output, errors = process.communicate(timeout=800)
     assert process.returncode == 0, errors
     return output
 
@@ -161,7 +163,7 @@ def test_a_label_that_does_not_fit_is_named_and_nothing_is_kept(
     columns = {"x": list(ROWS["x"][111:]), "y": wrong, "sample_weight": ROWS["weights"][111:]}
     pq.write_table(pa.table(columns), data / "rows-2.parquet", row_group_size=40)
     process = start(cluster, "evaluate", "classifier", "--repository", repository, "--data", data)
-    _, errors = process.communicate(timeout=200)
+    _, errors = process.communicate(timeout=800)
     assert process.returncode == 1
     assert errors == (
         f"error: {data}/rows-2.parquet: row 159: labels 'y': expected a class from 0 to 2, got 3\n"
