@@ -189,8 +189,9 @@ def test_predictions_are_whole_when_a_node_is_lost(cluster: Any, repository: Pat
         "--output",
         output,
     )
-    wait_for(process, [cluster.second])
-    cluster.remove_node(cluster.second, allow_graceful=False)
+    worker = wait_for(process, [cluster.second])
+    for each in (cluster.second.all_processes["raylet"][0].process.pid, worker):
+        os.kill(each, signal.SIGKILL)
     assert process.poll() is None
     assert "(300, 3)" in ended(process)
     assert sorted(file.name for file in output.iterdir()) == [
