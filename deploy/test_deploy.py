@@ -63,6 +63,15 @@ VARIANTS = [
         "1.30",
         id="options",
     ),
+    pytest.param(
+        [
+            *render.CLAIM,
+            "image.tag=0.1.0-gpu,serve.device=cuda,runtimeClassName=nvidia",
+            r"resources.limits.nvidia\.com/gpu=1",
+        ],
+        "1.30",
+        id="gpu",
+    ),
 ]
 
 

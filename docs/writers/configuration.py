@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import Descriptor
 
 from kerve.inference import model_config_pb2 as pb
-from kerve.runtime.config.complete import UNSUPPORTED
+from kerve.runtime.config.effects import effect_of, paths
 from kerve.runtime.config.settings import OWN_KEYS
 from writers.markdown import code, plain, table
 
-__all__ = ["EFFECTS", "page"]
+__all__ = ["page"]
 
 _HEAD = """# Configuration of a model
 
@@ -23,52 +23,9 @@ Without either a model is served with the defaults. A key that is in neither tab
 _FIELDS = """## Fields of Triton's ModelConfig
 
 Under their own names, in TOML or in text form. Their types, and the fields that these are made of, are in the
-[contract](model-configuration.md). *Refused* fails the load, and the index says why; *no effect* is read and reported by
-the ModelConfig call.
+[contract](model-configuration.md). *Refused* fails the load, and the index says why; *no effect* is read, reported by
+the ModelConfig call, and named in a warning when the model is loaded.
 """
-
-_REFUSED = "refused: this server does not offer"
-
-#: What becomes of a field, by its path; of a message's, where the message itself is not told.
-EFFECTS = {
-    "name": "no effect: the name is that of the folder",
-    "platform": "`onnxruntime_onnx`; others are refused",
-    "backend": "`onnxruntime`; others are refused",
-    "version_policy": "the versions that are served; the newest one by default",
-    "max_batch_size": "rows of a batch at most; above 0 it asks for a graph whose axis 0 is free. 0, with declared inputs: axis 0 is not the batch",
-    "input.name": "held against the graph",
-    "input.data_type": "held against the graph",
-    "input.dims": "held against the graph; may narrow a free dimension",
-    "input.optional": "a request may leave the input out",
-    "input.reshape": f"{_REFUSED} it; declare the graph's own shape",
-    "input.allow_ragged_batch": f"{_REFUSED} ragged batches",
-    "output.name": "held against the graph",
-    "output.data_type": "held against the graph",
-    "output.dims": "held against the graph; may narrow a free dimension",
-    "output.reshape": f"{_REFUSED} it; declare the graph's own shape",
-    "output.label_filename": "names of classes, one a line, in a file of the model's folder",
-    "dynamic_batching.preferred_batch_size": "a batch waits for the smallest of these, and takes the largest that is there",
-    "dynamic_batching.max_queue_delay_microseconds": "how long a batch waits for more; 0 by default: it is what waited while the model was busy",
-    "dynamic_batching.preserve_ordering": "answers leave in the order in which requests came",
-    "dynamic_batching.priority_levels": "number of priorities; 1 is the highest",
-    "dynamic_batching.default_priority_level": "of a request that names none",
-    "dynamic_batching.default_queue_policy": "room and time of a queue; a size of 0 is `--max-queue-size`",
-    "dynamic_batching.priority_queue_policy": "the same, for one priority",
-    "sequence_batching.max_sequence_idle_microseconds": "a sequence without a request for so long is forgotten; one second by default",
-    "sequence_batching.control_input": "an input that tells the model of the sequence: START, END, READY as INT32, FP32 or BOOL, CORRID as a number or text; clients do not see it",
-    "sequence_batching.state": "an output that is kept and fed to the next request of the sequence; it begins with zeros, or with `data_file` of the folder `initial_state`; clients see neither",
-    "sequence_batching.direct": "with `minimum_slot_utilization`, a batch waits for that share of `max_batch_size`, `max_queue_delay_microseconds` at most; sequences have no slots",
-    "sequence_batching.oldest": "`max_candidate_sequences` times the instances may be open, else `--max-sequences`; the other fields are those of `dynamic_batching`",
-    "sequence_batching.iterative_sequence": f"{_REFUSED} it",
-    "instance_group.kind": "`KIND_GPU` is refused: no GPU is served yet; others are the CPU",
-    "instance_group.count": "executors that compute at the same time",
-    "instance_group.passive": "the group has no executors",
-    "default_model_filename": "the graph's file in a version's folder, `model.onnx` by default",
-    "parameters": "`intra_op_thread_count` is `threads`; others have no effect",
-    "model_transaction_policy.decoupled": f"{_REFUSED} more than one answer to a request",
-    "response_cache.enable": "equal requests are answered from memory, where `kerve serve` has a `--cache-size`",
-    **{name: f"{_REFUSED} {offer}" for name, offer in UNSUPPORTED.items()},
-}
 
 
 def page() -> str:
@@ -83,13 +40,6 @@ def page() -> str:
 
 def _rows(config: Descriptor) -> Iterator[tuple[str, str]]:
     """Yield the fields of the configuration; of a message that is told by its fields, these."""
-    told = {path.partition(".")[0] for path in EFFECTS if "." in path}
     for field in config.fields:
-        inner = field.message_type.fields if field.message_type and field.name in told else [field]
-        for each in inner:
-            path = _path(field, each)
-            yield code(path), plain(EFFECTS.get(path, "no effect"))
-
-
-def _path(field: FieldDescriptor, inner: FieldDescriptor) -> str:
-    return field.name if inner is field else f"{field.name}.{inner.name}"
+        for path in paths(field):
+            yield code(path), plain(effect_of(path))

@@ -39,9 +39,48 @@ GOOD = {
         """,
     ),
     "named": ("classifier", 'default_model_filename: "net.onnx"'),
-    "warm": ("echo_fp32", "model_warmup [ { name: 'w', batch_size: 2 } ]"),
+    "warm": (
+        "echo_fp32",
+        """
+        model_warmup [
+          { name: "zeros" batch_size: 2 count: 3
+            inputs { key: "x" value { data_type: TYPE_FP32 dims: 4 zero_data: true } } },
+          { batch_size: 1
+            inputs { key: "x" value { data_type: TYPE_FP32 dims: 2 random_data: true } } },
+          { batch_size: 1
+            inputs { key: "x" value { data_type: TYPE_FP32 dims: 2 input_data_file: "two" } } }
+        ]
+        """,
+    ),
+    "spoken": (
+        "echo_bytes",
+        "model_warmup { batch_size: 1 inputs { key: 'x' value "
+        "{ data_type: TYPE_STRING dims: 1 random_data: true } } }",
+    ),
+    "vain": (
+        "echo_fp32",
+        "optimization { graph { level: 1 } } metric_tags { key: 'a' value: 'b' } "
+        "parameters { key: 'what' value: { string_value: '1' } } instance_group { name: 'g' }",
+    ),
 }
+WARM = (
+    "model_warmup { name: 'w' batch_size: 1 inputs { key: 'x' value { data_type: TYPE_FP32 dims: 2 %s } } }"
+)
 BAD = {
+    "warm_outside": ("echo_fp32", WARM % "input_data_file: '../config.pbtxt'", "lies outside warmup/"),
+    "warm_absent": (
+        "echo_fp32",
+        WARM % "input_data_file: 'q'",
+        "model_warmup 'w': input 'x': input_data_file",
+    ),
+    "warm_none": ("echo_fp32", WARM % "", "expected zero_data, random_data or input_data_file, got none"),
+    "warm_size": (
+        "classifier",
+        WARM % "zero_data: true",
+        "unexpected input 'x'; model 'warm_size' takes: feat",
+    ),
+    "warm_rows": ("echo_fp32", "model_warmup { batch_size: 1 }", "model_warmup 1: input 'x' is missing"),
+    "warm_fails": ("triples", WARM % "zero_data: true", "model_warmup 'w' cannot be computed"),
     "garbage": ("pair", "max_batch_size = 1", "is not a model configuration"),
     "python": ("pair", 'backend: "python"', "got 'python'; this server runs ONNX models"),
     "unknown_input": ("pair", "input { name: 'x' }", "declares input 'x'; the graph has: left, right"),
@@ -58,7 +97,6 @@ BAD = {
     ),
     "no_batch": ("scalar", "max_batch_size: 2", "set max_batch_size to 0"),
     "gpu": ("pair", "instance_group { kind: KIND_GPU }", "no GPU is served here; use KIND_CPU"),
-    "ensemble": ("pair", "ensemble_scheduling {}", "does not offer ensembles"),
     "outside": (
         "classifier",
         "output { name: 'logits' dims: [3] label_filename: '../../x' } max_batch_size: 1",
@@ -77,6 +115,8 @@ def running(tmp_path_factory: pytest.TempPathFactory, models: Path, serve: Serve
         shutil.copy(models / f"{model}.onnx", folder / ("net.onnx" if name == "named" else "model.onnx"))
         if config:
             (folder.parent / "config.pbtxt").write_text(config)
+    (repository / "warm" / "warmup").mkdir()
+    (repository / "warm" / "warmup" / "two").write_bytes(np.ones(2, np.float32).tobytes())
     (repository / "full" / "labels.txt").write_text("cat\ndog\nowl\n")
     toml = repository / "toml" / "1"
     toml.mkdir(parents=True)
@@ -90,6 +130,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, models: Path, serve: Serve
         shutil.copytree(repository / "absent", repository / name)
         (repository / name / "config.toml").write_text(text)
     with serve(repository) as server, triton.InferenceServerClient(server.address) as client:
+        client.log = server.log.read_text()
         yield client
 
 
@@ -153,3 +194,14 @@ def test_the_index_says_why_a_model_is_not_served(name: str, reason: str, runnin
     (line,) = (each for each in running.get_model_repository_index().models if each.name == name)
     assert line.state == "UNAVAILABLE"
     assert reason in line.reason
+
+
+def test_fields_that_are_set_in_vain_are_named_once(running: Any) -> None:
+    (line,) = [line for line in running.log.splitlines() if "have no effect" in line]
+    assert "model 'vain'" in line
+    assert line.endswith("instance_group.name, metric_tags, optimization, parameters['what']")
+
+
+def test_what_is_to_be_computed_before_is(running: Any) -> None:
+    assert running.is_model_ready("warm")
+    assert running.is_model_ready("spoken")

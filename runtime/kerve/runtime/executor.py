@@ -3,16 +3,32 @@
 import logging
 import threading
 import time
-from typing import Any
+from typing import Any, Protocol
 
 from kerve.runtime.errors import Code, ServingError
 from kerve.runtime.model import Model
 from kerve.runtime.statistics import ServedStatistics
 from kerve.runtime.transport.base import Batch, Queue
 
-__all__ = ["Executor"]
+__all__ = ["Executor", "Worker"]
 
 log = logging.getLogger(__name__)
+
+
+class Worker(Protocol):
+    """A thread that serves a queue until it is closed and empty."""
+
+    def start(self) -> None:
+        """Begin."""
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for its end."""
+
+    def is_alive(self) -> bool:
+        """Whether it has not ended."""
+
+    def terminate(self) -> None:
+        """End what is being computed and refuse what waits, as soon as that can be interrupted."""
 
 
 class Executor(threading.Thread):

@@ -1,22 +1,27 @@
 """One version of a model in memory: loaded, checked against its golden data, warmed, ready to run."""
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from typing import TypeVar
 
 import numpy as np
 
 from kerve.inference.model_config_pb2 import ModelConfig
 from kerve.runtime.artifact import Artifact
+from kerve.runtime.background import in_background
 from kerve.runtime.config import Settings
 from kerve.runtime.config.complete import refuse_unsupported, settle
 from kerve.runtime.datatypes import BF16, DATATYPES, Array, bfloat16_to_float32
 from kerve.runtime.errors import ArtifactError, ServingError
-from kerve.runtime.session import Session
+from kerve.runtime.session import MemoryPolicy, Session
 from kerve.runtime.signature import Signature, TensorSpec, show_shape
+from kerve.runtime.warmup import Sample, samples
 
 __all__ = ["Model", "load", "signature_of_session"]
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # Larger batches are not worth the memory that warming with them takes.
 MOST_WARM_ROWS = 1024
@@ -103,20 +108,59 @@ class Model:
                 log.warning("%s: warm-up with %d rows of zeros failed: %s", self.artifact.path, count, error)
                 return
 
+    def compute(self, sample: Sample) -> None:
+        """Compute a sample of the configuration; ArtifactError when the model cannot."""
+        try:
+            for _ in range(sample.count):
+                self.run(sample.inputs)
+        except ServingError as error:
+            raise ArtifactError(
+                f"{self.artifact.path}: model_warmup {sample.name!r} cannot be computed: {error}"
+            ) from error
 
-def load(artifact: Artifact, *, threads: int, settings: Settings | None = None) -> Model:
+
+def load(artifact: Artifact, *, threads: int, settings: Settings | None = None, aside: bool = False) -> Model:
     """Load a version, prove that it answers here as when it was compiled, and warm it; ArtifactError
     otherwise.
+
+    `aside`: others are serving meanwhile, and go first.
     """
     settings = settings or Settings()
     refuse_unsupported(settings.config, artifact.path.parent)
-    artifact.check_files()
-    model = Model(
-        artifact, Session(artifact.model_file, threads=threads, hidden=artifact.hidden), settings.config
-    )
-    model.check_golden()
-    model.warm_up(warm_sizes(settings))
+    run = in_background if aside else at_once
+    run(artifact.check_files)
+
+    def build() -> Session:
+        return Session(
+            artifact.model_file, threads=threads, hidden=artifact.hidden, memory=memory_policy(settings)
+        )
+
+    # The threads of a session are made with it, and are to serve.
+    session = run(build) if threads == 1 else build()
+    model = Model(artifact, session, settings.config)
+
+    def prove() -> None:
+        model.check_golden()
+        model.warm_up(warm_sizes(settings))
+        for sample in samples(settings.config, model.signature, artifact.path.parent):
+            model.compute(sample)
+
+    run(prove)
     return model
+
+
+def at_once(work: Callable[[], T]) -> T:
+    """Do work here and now."""
+    return work()
+
+
+def memory_policy(settings: Settings) -> MemoryPolicy:
+    """Return what `config.toml`, or the parameters of Triton's ONNX Runtime backend, say of memory."""
+    given = {key: value.string_value for key, value in settings.config.parameters.items()}
+    shrink = settings.shrink_memory or "cpu:0" in given.get("memory.enable_memory_arena_shrinkage", "").split(
+        ";"
+    )
+    return MemoryPolicy(arena=given.get("enable_mem_arena") != "0", shrink=shrink)
 
 
 def warm_sizes(settings: Settings) -> set[int]:

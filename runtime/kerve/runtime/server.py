@@ -13,7 +13,7 @@ from grpc_health.v1.health_pb2 import HealthCheckResponse
 
 from kerve.runtime import rpc
 from kerve.runtime.catalog import Catalog
-from kerve.runtime.errors import ArtifactError, UnavailableError
+from kerve.runtime.errors import ArtifactError, InvalidArgumentError, UnavailableError
 from kerve.runtime.evaluation.history import FILE as HISTORY_FILE
 from kerve.runtime.evaluation.history import History
 from kerve.runtime.evaluation.turns import Evaluable
@@ -302,5 +302,10 @@ class Served:
     def find(self, name: str, version: str) -> Evaluable:
         """Return a version; NotFoundError or UnavailableError without it."""
         served = self._catalog.find(name, version)
+        if served.model is None:
+            raise InvalidArgumentError(
+                f"model {name!r} is an ensemble, which has no loss or metrics to evaluate by; "
+                f"it is made of: {', '.join(member.name for member in served.members)}"
+            )
         rows = min(MOST_EVALUATED, served.config.max_batch_size or MOST_EVALUATED)
         return Evaluable(served.model, served.queue.defer, rows)

@@ -2,6 +2,7 @@
 
 import ctypes
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,22 @@ from kerve.runtime.datatypes import BF16, BY_ONNX, BYTES, DATATYPES, Array
 from kerve.runtime.errors import ArtifactError, InternalError, InvalidArgumentError, UnavailableError
 from kerve.runtime.signature import TensorSpec
 
-__all__ = ["Session"]
+__all__ = ["MemoryPolicy", "Session"]
 
 ORT_ERRORS: tuple[type[Exception], ...] = (
     RuntimeError,
     *(each for each in vars(ort_errors).values() if isinstance(each, type) and issubclass(each, Exception)),
 )
+
+
+@dataclass(frozen=True)
+class MemoryPolicy:
+    """What a session does with the memory that its runs have needed."""
+
+    # Whether it keeps it for the next run. Without that each run asks the system anew.
+    arena: bool = True
+    # Whether it gives back what is free after each run, and keeps what the smallest runs need.
+    shrink: bool = False
 
 
 # Where the weights of a model that is loaded from memory lie.
@@ -29,11 +40,20 @@ EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 class Session:
     """A loaded ONNX model; `run` may be called from several threads and computes without the GIL."""
 
-    def __init__(self, model_file: Path, *, threads: int, hidden: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        model_file: Path,
+        *,
+        threads: int,
+        hidden: Sequence[str] = (),
+        memory: MemoryPolicy | None = None,
+    ) -> None:
         """Load a file; `hidden` names values within its graph that can be asked for as outputs can."""
+        memory = memory or MemoryPolicy()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+        options.enable_cpu_mem_arena = memory.arena
         # Idle workers that spin take the CPU from the transport and from other models.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # Fatal only: what fails is raised here, and logged where it is known whose fault it was.
@@ -52,6 +72,8 @@ class Session:
         self.hardware = hardware(self._session)
         # Shared by all runs: the flag in it ends those under way and every later one.
         self._options = onnxruntime.RunOptions()
+        if memory.shrink and memory.arena:
+            self._options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         self.inputs = tuple(spec(each, model_file) for each in self._session.get_inputs())
         every = tuple(spec(each, model_file) for each in self._session.get_outputs())
         self.outputs = tuple(each for each in every if each.name not in hidden)

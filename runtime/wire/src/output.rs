@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use bytes::Bytes;
+
 use crate::signature::Shape;
 
 /// One output of a run.
@@ -18,6 +20,8 @@ pub struct Output<'a> {
 pub enum OutputData<'a> {
     /// Elements of one size.
     Fixed(&'a [u8]),
+    /// The same, in memory that may outlive the run.
+    Shared(Bytes),
     /// Byte strings, and where each row ends.
     Varying(Vec<u8>, Vec<usize>),
 }
@@ -31,18 +35,28 @@ pub struct View<'a> {
     pub shape: Shape,
     /// Its elements, in the form of raw contents.
     pub data: &'a [u8],
+    /// The memory that they lie in, where it may outlive the run.
+    pub owner: Option<&'a Bytes>,
+}
+
+impl View<'_> {
+    /// The elements, to be kept: copied only where their memory cannot be shared.
+    pub fn share(&self) -> Bytes {
+        self.owner.map_or_else(|| Bytes::copy_from_slice(self.data), |owner| owner.slice_ref(self.data))
+    }
 }
 
 impl Output<'_> {
     /// The view of some rows; of everything when `rows` is None, as in a model without a batch dimension.
     pub fn view(&self, position: usize, rows: Option<Range<usize>>) -> View<'_> {
         let Some(rows) = rows else {
-            return View { position, shape: self.shape.clone(), data: self.all() };
+            return View { position, shape: self.shape.clone(), data: self.all(), owner: self.owner() };
         };
         let mut shape = self.shape.clone();
         let total = std::mem::replace(&mut shape[0], rows.len());
         let data = match &self.data {
-            OutputData::Fixed(data) => {
+            OutputData::Fixed(_) | OutputData::Shared(_) => {
+                let data = self.all();
                 let size = data.len().checked_div(total).unwrap_or(0);
                 &data[rows.start * size..rows.end * size]
             }
@@ -51,12 +65,20 @@ impl Output<'_> {
                 &data[start(rows.start)..start(rows.end)]
             }
         };
-        View { position, shape, data }
+        View { position, shape, data, owner: self.owner() }
+    }
+
+    fn owner(&self) -> Option<&Bytes> {
+        match &self.data {
+            OutputData::Shared(data) => Some(data),
+            _ => None,
+        }
     }
 
     fn all(&self) -> &[u8] {
         match &self.data {
             OutputData::Fixed(data) => data,
+            OutputData::Shared(data) => data,
             OutputData::Varying(data, _) => data,
         }
     }
@@ -78,6 +100,14 @@ mod tests {
         assert!(output.view(0, Some(1..2)).data.is_empty());
         assert_eq!(output.view(0, Some(1..3)).data, [2, 3, 4]);
         assert_eq!(output.view(0, None).data, [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn shared_memory_is_not_copied() {
+        let data = Bytes::from(vec![1, 2, 3, 4]);
+        let output = Output { shape: Shape::from_slice(&[2, 2]), data: OutputData::Shared(data.clone()) };
+        assert_eq!(output.view(0, Some(1..2)).share().as_ptr(), data[2..].as_ptr());
+        assert_eq!(output.view(0, Some(1..2)).share(), [3, 4][..]);
     }
 
     #[test]

@@ -77,7 +77,12 @@ def test_what_cannot_be_taken_over_from_triton_is_named(tmp_path: Path) -> None:
     assert (table["max_batch_size"], table["instance_group"]) == (4, [{"count": 2, "kind": "KIND_CPU"}])
     assert table["sequence_batching"] == {"max_sequence_idle_microseconds": 5}
     named = [line.split(": ")[1] for line in done.stderr.splitlines()]
-    assert named == ["backend", "sequence_batching", "instance_group", "x"]
+    assert named == [
+        "input.allow_ragged_batch",
+        "sequence_batching.iterative_sequence",
+        "backend",
+        "instance_group",
+    ]
 
 
 @pytest.mark.parametrize(

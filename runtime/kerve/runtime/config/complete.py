@@ -8,26 +8,30 @@ from pathlib import Path
 
 from kerve.inference import model_config_pb2 as pb
 from kerve.runtime.config.batching import MOST_ROWS
+from kerve.runtime.config.effects import REFUSED, set_paths
 from kerve.runtime.errors import ArtifactError
 from kerve.runtime.signature import Dimension, Signature, TensorSpec, show_shape
 
-__all__ = ["DEFAULT_IDLE", "PLATFORM", "complete", "data_type", "refuse_unsupported", "settle"]
+__all__ = [
+    "DEFAULT_IDLE",
+    "ENSEMBLE",
+    "PLATFORM",
+    "complete",
+    "data_type",
+    "protocol_type",
+    "read_labels",
+    "refuse_unsupported",
+    "settle",
+]
 
 # Triton's name for an ONNX model; clients choose their defaults by it.
 PLATFORM = "onnxruntime_onnx"
 BACKEND = "onnxruntime"
+# Triton's name for a chain of models; it has no backend.
+ENSEMBLE = "ensemble"
 
 # Microseconds without a request after which Triton forgets a sequence.
 DEFAULT_IDLE = 1_000_000
-
-# What would change the meaning of a request if it were ignored.
-UNSUPPORTED = {
-    "batch_input": "inputs made by the server",
-    "batch_output": "outputs scattered by the server",
-    "ensemble_scheduling": "ensembles",
-    "model_operations": "libraries of custom operators",
-    "model_repository_agents": "repository agents",
-}
 
 DATA_TYPES = {"BYTES": pb.TYPE_STRING}
 
@@ -37,32 +41,42 @@ def data_type(datatype: str) -> pb.DataType.ValueType:
     return DATA_TYPES.get(datatype) or pb.DataType.Value(f"TYPE_{datatype}")
 
 
+def protocol_type(number: pb.DataType.ValueType) -> str:
+    """Return the protocol's name of a datatype."""
+    return "BYTES" if number == pb.TYPE_STRING else pb.DataType.Name(number).removeprefix("TYPE_")
+
+
 def refuse_unsupported(config: pb.ModelConfig, where: Path) -> None:
     """Raise ArtifactError when a configuration asks for what is not offered."""
-    given = {field.name for field, _ in config.ListFields()}
-    for name, offer in UNSUPPORTED.items():
-        if name in given:
-            raise ArtifactError(f"{where}: {name}: this server does not offer {offer}; remove it")
-    if config.model_transaction_policy.decoupled:
-        raise ArtifactError(f"{where}: model_transaction_policy: an ONNX model gives one answer; remove it")
-    if config.platform not in ("", PLATFORM) or config.backend not in ("", BACKEND):
+    for path in set_paths(config):
+        if path in REFUSED:
+            raise ArtifactError(f"{where}: {path}: this server does not offer {REFUSED[path]}; remove it")
+    if config.HasField("ensemble_scheduling"):
+        refuse_of_ensemble(config, where)
+    elif config.platform not in ("", PLATFORM) or config.backend not in ("", BACKEND):
         raise ArtifactError(
             f"{where}: expected platform {PLATFORM!r} or backend {BACKEND!r}, "
-            f"got {config.platform or config.backend!r}; this server runs ONNX models"
+            f"got {config.platform or config.backend!r}; this server runs ONNX models, "
+            f"and chains of them with platform {ENSEMBLE!r} and ensemble_scheduling"
         )
     if Path(config.default_model_filename).name != config.default_model_filename:
         raise ArtifactError(
             f"{where}: default_model_filename: expected the name of a file, got "
             f"{config.default_model_filename!r}"
         )
-    tensors: tuple[pb.ModelInput | pb.ModelOutput, ...] = (*config.input, *config.output)
-    for tensor in tensors:
-        if tensor.HasField("reshape"):
-            raise ArtifactError(
-                f"{where}: {tensor.name}: reshape is not offered; declare the graph's own shape"
-            )
-    if any(tensor.allow_ragged_batch for tensor in config.input):
-        raise ArtifactError(f"{where}: ragged batches are not offered; remove allow_ragged_batch")
+
+
+def refuse_of_ensemble(config: pb.ModelConfig, where: Path) -> None:
+    """Raise ArtifactError for what an ensemble cannot have, since it computes nothing itself."""
+    if config.platform not in ("", ENSEMBLE) or config.backend:
+        raise ArtifactError(
+            f"{where}: ensemble_scheduling: expected platform {ENSEMBLE!r} and no backend, "
+            f"got {config.backend or config.platform!r}"
+        )
+    if config.instance_group:
+        raise ArtifactError(
+            f"{where}: instance_group: an ensemble computes nothing itself; set it in its members"
+        )
 
 
 def settle(signature: Signature, config: pb.ModelConfig, folder: Path) -> Signature:
@@ -186,8 +200,13 @@ def read_labels(folder: Path, name: str) -> tuple[str, ...]:
 def complete(config: pb.ModelConfig, name: str, signature: Signature, *, instances: int) -> pb.ModelConfig:
     """Return the configuration as the model is served: everything that was left open is filled in."""
     full = pb.ModelConfig.FromString(config.SerializeToString())
-    full.name, full.platform, full.backend = name, PLATFORM, BACKEND
-    full.default_model_filename = full.default_model_filename or "model.onnx"
+    full.name = name
+    ensemble = full.HasField("ensemble_scheduling")
+    if ensemble:
+        full.platform = ENSEMBLE
+    else:
+        full.platform, full.backend = PLATFORM, BACKEND
+        full.default_model_filename = full.default_model_filename or "model.onnx"
     if full.version_policy.WhichOneof("policy_choice") is None:
         full.version_policy.latest.num_versions = 1
     if signature.batched:
@@ -196,7 +215,7 @@ def complete(config: pb.ModelConfig, name: str, signature: Signature, *, instanc
             full.dynamic_batching.SetInParent()
     if full.HasField("sequence_batching"):
         complete_sequences(full.sequence_batching)
-    if not full.instance_group:
+    if not full.instance_group and not ensemble:
         full.instance_group.add(name=name, kind=pb.ModelInstanceGroup.KIND_CPU, count=instances)
     for specs, tensors in ((signature.inputs, full.input), (signature.outputs, full.output)):
         given = {tensor.name: tensor for tensor in tensors}

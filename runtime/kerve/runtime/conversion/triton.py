@@ -6,7 +6,8 @@ from google.protobuf import text_format
 from google.protobuf.message import Message
 
 from kerve.inference import model_config_pb2 as pb
-from kerve.runtime.config.complete import BACKEND, PLATFORM, UNSUPPORTED
+from kerve.runtime.config.complete import BACKEND, ENSEMBLE, PLATFORM
+from kerve.runtime.config.effects import REFUSED, clear, set_paths
 from kerve.runtime.errors import InvalidArgumentError
 
 __all__ = ["convert_model"]
@@ -22,34 +23,19 @@ def convert_model(text: str) -> tuple[dict[str, Any], list[str]]:
     except (text_format.ParseError, RecursionError) as error:
         raise InvalidArgumentError(f"this is not a model configuration of Triton: {error}") from error
     left_out = []
-    for name, offer in UNSUPPORTED.items():
-        if any(field.name == name for field, _ in config.ListFields()):
-            config.ClearField(name)  # type: ignore[arg-type]  # the stub takes literals only
-            left_out.append(f"{name}: this server does not offer {offer}")
-    for field, own in (("platform", PLATFORM), ("backend", BACKEND)):
-        if (given := getattr(config, field)) not in ("", own):
+    for path in dict.fromkeys(set_paths(config)):
+        if path in REFUSED:
+            clear(config, path)
+            left_out.append(f"{path}: this server does not offer {REFUSED[path]}")
+    for field, own in (("platform", (PLATFORM, ENSEMBLE)), ("backend", (BACKEND,))):
+        if (given := getattr(config, field)) not in ("", *own):
             config.ClearField(field)  # type: ignore[arg-type]  # the stub takes literals only
             left_out.append(f"{field}: {given!r}: this server runs ONNX models; compile the model to ONNX")
-    if config.model_transaction_policy.decoupled:
-        config.ClearField("model_transaction_policy")
-        left_out.append("model_transaction_policy: an ONNX model gives one answer")
-    if config.sequence_batching.iterative_sequence:
-        config.sequence_batching.iterative_sequence = False
-        left_out.append("sequence_batching: iterative_sequence: an ONNX model gives one answer")
     for group in config.instance_group:
         if group.kind == pb.ModelInstanceGroup.KIND_GPU:
             group.kind = pb.ModelInstanceGroup.KIND_CPU
             group.ClearField("gpus")
             left_out.append("instance_group: KIND_GPU is KIND_CPU here: no GPU is served")
-    tensors: tuple[pb.ModelInput | pb.ModelOutput, ...] = (*config.input, *config.output)
-    for tensor in tensors:
-        if tensor.HasField("reshape"):
-            tensor.ClearField("reshape")
-            left_out.append(f"{tensor.name}: reshape: declare the graph's own shape in dims")
-    for each in config.input:
-        if each.allow_ragged_batch:
-            each.allow_ragged_batch = False
-            left_out.append(f"{each.name}: allow_ragged_batch: batches are not ragged here")
     config.ClearField("name")  # the folder's
     return table(config), left_out
 

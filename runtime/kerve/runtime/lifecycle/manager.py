@@ -13,6 +13,7 @@ from typing import Literal
 from kerve.inference import model_config_pb2 as pb
 from kerve.runtime.catalog import Catalog
 from kerve.runtime.config import Settings, read_settings
+from kerve.runtime.ensemble.scheme import members_of
 from kerve.runtime.errors import (
     ArtifactError,
     FailedPreconditionError,
@@ -20,6 +21,7 @@ from kerve.runtime.errors import (
     NotFoundError,
     ServingError,
 )
+from kerve.runtime.lifecycle.composition import Composition, in_order
 from kerve.runtime.lifecycle.served import Limits, ServedVersion
 from kerve.runtime.lifecycle.slot import Slot
 from kerve.runtime.lifecycle.states import State, Status
@@ -87,6 +89,7 @@ class ModelManager:
         self._lock = threading.Lock()
         self._slots: dict[str, Slot] = {}
         self._overrides: dict[str, Override] = {}
+        self._composition = Composition()
         self._closed = False
 
     def announce(self) -> list[str]:
@@ -103,7 +106,7 @@ class ModelManager:
         sources = scan(self._repositories)
         for name in set(names) - sources.keys():
             log.error("model %r is not in a repository", name)
-        self._each(lambda name: self._update(sources[name]), [name for name in names if name in sources])
+        self._update_all(sources, [name for name in names if name in sources])
 
     def refresh(self) -> None:
         """Look at the folders again: load what is new or changed, unload what is gone.
@@ -118,7 +121,7 @@ class ModelManager:
         wanted = set(sources)
         if self.mode == "explicit":
             wanted &= {name for name, slot in known.items() if slot.ready}
-        self._each(lambda name: self._update(sources[name]), wanted)
+        self._update_all(sources, wanted)
 
     def load(self, name: str, *, config: str | None = None, files: Mapping[str, bytes] | None = None) -> None:
         """Load a model for a client, or load it again; raises what keeps it from being served as asked.
@@ -137,17 +140,28 @@ class ModelManager:
             source = found
         else:
             raise NotFoundError(f"model {name!r} is not in a repository of this server")
+        self._bring(source, scan(self._repositories), override)
+        self._composition.brought.discard(name)
         problem = self._update(source, override, retry=True)
+        self._follow_members()
         if problem:
             raise ArtifactError(f"model {name!r}: {problem}")
 
-    def unload(self, name: str) -> None:
-        """Take a model out of service for a client; what it has accepted is finished."""
+    def unload(self, name: str, *, dependents: bool = False) -> None:
+        """Take a model out of service for a client; what it has accepted is finished.
+
+        Ensembles that it is part of are not ready then. `dependents`: the members of an ensemble go with it,
+        unless somebody has asked for them, or another ensemble needs them.
+        """
         self._check_explicit()
         slot = self._slots.get(name)
         if slot is None or not (slot.unload() or slot.statuses()):
             raise NotFoundError(f"model {name!r} is not loaded here")
         self._overrides.pop(name, None)
+        for member in self._composition.forget(name):
+            if dependents:
+                self.unload(member, dependents=True)
+        self._follow_members()
 
     def replace(self, models: Sequence[Wanted]) -> None:
         """Serve the models of a client's list, and no others; raises what keeps any of them from being
@@ -169,10 +183,14 @@ class ModelManager:
             if name not in names:
                 slot.unload()
                 self._overrides.pop(name, None)
+                self._composition.forget(name)
+        self._composition.brought.clear()
+        overrides = {model.name: Override(wanted=model) for model in models}
+        members = {name: self._members(sources[name], override) for name, override in overrides.items()}
         problems = {
-            model.name: self._update(sources[model.name], Override(wanted=model), retry=True)
-            for model in models
+            name: self._update(sources[name], overrides[name], retry=True) for name in in_order(members)
         }
+        self._follow_members()
         if any(problems.values()):
             raise ArtifactError(
                 "; ".join(f"model {name!r}: {each}" for name, each in problems.items() if each)
@@ -226,12 +244,14 @@ class ModelManager:
         self._closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)
         for each in self.served():
-            each.queue.close()
+            each.queue.refuse_clients()
 
     def stop(self, end: float) -> bool:
         """Close, finish what was accepted until `end`, of `time.monotonic()`; return whether all was."""
         self.close()
-        unfinished = [each for each in self.served() if not each.stop(end)]
+        # Ensembles first: what they have accepted, their members have yet to compute.
+        deepest_first = sorted(self.served(), key=lambda each: each.depth, reverse=True)
+        unfinished = [each for each in deepest_first if not each.stop(end)]
         return not unfinished
 
     def _slot(self, name: str) -> Slot:
@@ -261,6 +281,7 @@ class ModelManager:
         settings: Settings | ServingError
         try:
             settings = own.settings(source.folder)
+            self._composition.note(source, settings.config)
         except InvalidArgumentError:
             raise
         except ServingError as error:
@@ -270,9 +291,50 @@ class ModelManager:
             self._overrides[source.name] = override
         return problem
 
+    def _follow_members(self) -> None:
+        """Let every ensemble serve what its members are now."""
+        for source in self._composition.sources():
+            self._update(source, self._overrides.get(source.name))
+
+    def _update_all(self, sources: Mapping[str, Source], names: Iterable[str]) -> None:
+        """Bring models to what their folders ask for: several at a time, and then those that they are part
+        of.
+        """
+        members = {name: self._members(sources[name]) for name in names}
+        self._composition.brought -= members.keys()
+        for name in [name for name in members if members[name] and self.mode == "explicit"]:
+            self._bring(sources[name], sources)
+        self._each(lambda name: self._update(sources[name]), [name for name in members if not members[name]])
+        for name in in_order({name: each for name, each in members.items() if each}):
+            self._each(lambda name: self._update(sources[name]), [name])
+        self._follow_members()
+
+    def _bring(self, source: Source, sources: Mapping[str, Source], override: Override | None = None) -> None:
+        """Load the members of an ensemble that do not serve, and theirs, as Triton does."""
+        below: dict[str, tuple[str, ...]] = {}
+        left = list(self._members(source, override))
+        while left:
+            if (name := left.pop()) in sources and name not in below and name != source.name:
+                below[name] = self._members(sources[name])
+                left += below[name]
+        for name in in_order(below):
+            slot = self._slots.get(name)
+            if name in below and not (slot and slot.ready):
+                self._composition.brought.add(name)
+                self._each(lambda name: self._update(sources[name], retry=True), [name])
+
+    def _members(self, source: Source, override: Override | None = None) -> tuple[str, ...]:
+        """Return what an ensemble is made of; nothing for another model, or one that cannot be read."""
+        own = override or self._overrides.get(source.name, Override())
+        try:
+            return tuple(members_of(own.settings(source.folder).config))
+        except ServingError:  # whoever loads it says what is wrong
+            return ()
+
     def _remove(self, name: str) -> None:
         """Take a model out of service whose folder is gone, and forget it."""
         log.info("model %r is gone from the repository", name)
+        self._composition.forget(name)
         self._slots[name].unload()
         self._catalog.withdraw(name)
         self._transport.withdraw(name)

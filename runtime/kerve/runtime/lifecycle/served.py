@@ -1,6 +1,7 @@
-"""One version that serves: its model, its queue, the threads that compute, what they counted."""
+"""One version that serves: its model or members, its queue, the threads that compute, what they counted."""
 
 import ctypes
+import itertools
 import logging
 import secrets
 import threading
@@ -16,7 +17,8 @@ from kerve.runtime.config import Settings
 from kerve.runtime.config.batching import batching_of
 from kerve.runtime.config.complete import complete
 from kerve.runtime.errors import ArtifactError
-from kerve.runtime.executor import Executor
+from kerve.runtime.executor import Executor, Worker
+from kerve.runtime.lifecycle.leases import Leases
 from kerve.runtime.model import Model, load
 from kerve.runtime.sequences.plan import Plan
 from kerve.runtime.sequences.reading import plan_of
@@ -26,7 +28,7 @@ from kerve.runtime.signature import Signature
 from kerve.runtime.statistics import ServedStatistics
 from kerve.runtime.transport.base import Queue, ServedModel, Transport
 
-__all__ = ["Limits", "ServedVersion"]
+__all__ = ["Limits", "ServedVersion", "cache_of"]
 
 log = logging.getLogger(__name__)
 
@@ -61,10 +63,13 @@ class ServedVersion:
     version: int
     # Changes with the files and the settings it was loaded with.
     fingerprint: str
-    model: Model
+    # None for an ensemble, which its members compute.
+    model: Model | None
+    # What clients see of the model.
+    signature: Signature
     config: pb.ModelConfig
     queue: Queue
-    executors: tuple[Executor, ...]
+    executors: tuple[Worker, ...]
     # Its answers, where they are kept.
     cache: CachePart | None = None
     # How its sequences are computed, and those that are open.
@@ -75,30 +80,30 @@ class ServedVersion:
     route: str = field(default_factory=lambda: f"load-{secrets.token_hex(8)}")
     # All loads of the model that compute, this one among them.
     siblings: Callable[[], tuple["ServedVersion", ...]] = tuple
-
-    @property
-    def signature(self) -> Signature:
-        """What clients see of the model."""
-        return self.plan.public if self.plan is not None else self.model.signature
-
-    def home_of(self, asked: Asked, version: str) -> "ServedVersion":
-        """Return where a sequence goes on: here, or at another load where it began before requests for
-        `version` came here.
-        """
-        if asked.start or self._has(asked):
-            return self
-        named = version.isdecimal()
-        others = (each for each in self.siblings() if not named or each.version == int(version))
-        return next((each for each in others if each._has(asked)), self)
-
-    def _has(self, asked: Asked) -> bool:
-        return self.sequences is not None and asked.identity in self.sequences
+    # The versions that compute for an ensemble: they stay until it is gone, even if they are replaced before.
+    members: "tuple[ServedVersion, ...]" = ()
+    leases: Leases = field(default_factory=Leases)
+    # Another one for each load.
+    number: int = field(default_factory=itertools.count().__next__)
+    # Whether it is on its way out.
+    retired: bool = False
 
     @classmethod
     def start(
-        cls, name: str, version: int, path: Path, settings: Settings, transport: Transport, limits: Limits
+        cls,
+        name: str,
+        version: int,
+        path: Path,
+        settings: Settings,
+        transport: Transport,
+        limits: Limits,
+        *,
+        aside: bool = False,
     ) -> "ServedVersion":
-        """Load, prove and warm a version, and start its executors; ArtifactError when that cannot be done."""
+        """Load, prove and warm a version, and start its executors; ArtifactError when that cannot be done.
+
+        `aside`: others are serving meanwhile, and go first.
+        """
         begin = time.monotonic()
         instances = count_instances(settings.config, path.parent)
         threads = (
@@ -107,7 +112,7 @@ class ServedVersion:
             or max(1, limits.threads // instances)
         )
         artifact = read_artifact(path, settings.config.default_model_filename or "model.onnx")
-        model = load(artifact, threads=threads, settings=settings)
+        model = load(artifact, threads=threads, settings=settings, aside=aside)
         batching = batching_of(
             settings, max_queue_size=limits.max_queue_size, triton_codes=limits.triton_codes
         )
@@ -126,7 +131,43 @@ class ServedVersion:
         public = plan.public if plan is not None else model.signature
         config = complete(settings.config, name, public, instances=instances)
         sequences = None if plan is None else sequences_of(plan, name, limits)
-        return cls(name, version, "", model, config, queue, executors, cache, plan, sequences, statistics)
+        return cls(
+            name=name,
+            version=version,
+            fingerprint="",
+            model=model,
+            signature=public,
+            config=config,
+            queue=queue,
+            executors=executors,
+            cache=cache,
+            plan=plan,
+            sequences=sequences,
+            statistics=statistics,
+        )
+
+    @property
+    def depth(self) -> int:
+        """0 for a model; for an ensemble 1 more than for the deepest of its members."""
+        return 1 + max((member.depth for member in self.members), default=-1)
+
+    @property
+    def outdated(self) -> bool:
+        """Whether a version that computes for it is on its way out."""
+        return any(member.retired for member in self.members)
+
+    def home_of(self, asked: Asked, version: str) -> "ServedVersion":
+        """Return where a sequence goes on: here, or at another load where it began before requests for
+        `version` came here.
+        """
+        if asked.start or self._has(asked):
+            return self
+        named = version.isdecimal()
+        others = (each for each in self.siblings() if not named or each.version == int(version))
+        return next((each for each in others if each._has(asked)), self)
+
+    def _has(self, asked: Asked) -> bool:
+        return self.sequences is not None and asked.identity in self.sequences
 
     def stop(self, end: float) -> bool:
         """Finish what was accepted until `end`, in seconds of `time.monotonic()`; return whether all of it
@@ -148,19 +189,25 @@ class ServedVersion:
         """Stop in a thread of its own, once no request can be on its way to the queue; then give the
         memory back.
         """
+        self.retired = True
 
         def work() -> None:
             time.sleep(LINGER)
+            end = time.monotonic() + timeout
             if self.sequences is not None:
                 self.sequences.wait_until_over(timeout)
                 self.sequences.close()
+            self.leases.wait_until_free(max(0.0, end - time.monotonic()))
             if not self.stop(time.monotonic() + timeout):
                 log.error("model %r version %d did not finish its work in time", self.name, self.version)
             log.info("model %r version %d is no longer served", self.name, self.version)
             if self.cache is not None:
                 self.cache.close()
-            self.model.close()
-            give_memory_back()
+            for member in self.members:
+                member.leases.give()
+            if self.model is not None:
+                self.model.close()
+                give_memory_back()
             gone()
 
         thread = threading.Thread(target=work, name=f"retire {self.name}/{self.version}", daemon=True)

@@ -13,8 +13,10 @@ import threading
 
 from kerve.runtime.catalog import Catalog
 from kerve.runtime.config import Settings
+from kerve.runtime.config.effects import without_effect
 from kerve.runtime.config.policy import Choice, choose
 from kerve.runtime.errors import ServingError
+from kerve.runtime.lifecycle.ensembles import members_print, start_ensemble
 from kerve.runtime.lifecycle.served import Limits, ServedVersion
 from kerve.runtime.lifecycle.states import State, Status
 from kerve.runtime.repository import Source, fingerprint
@@ -44,6 +46,8 @@ class Slot:
         self._statuses: dict[int, Status] = {}
         self._failed: dict[int, str] = {}
         self._labels: dict[str, int] = {}
+        # The fields that were told to be set in vain.
+        self._warned: list[str] = []
         self._retiring: list[threading.Thread] = []
         # Loads that are asked no more but by the sequences that began there.
         self._leaving: list[ServedVersion] = []
@@ -82,6 +86,7 @@ class Slot:
             if source.problem or isinstance(settings, ServingError):
                 return self._refuse(source.problem or str(settings))
             self._labels = dict(settings.labels)
+            self._warn(settings)
             choice = choose(settings.config.version_policy, source.versions)
             chosen, problems = self._load_chosen(source, settings, choice, retry=retry)
             problems += [self._missing(version) for version in choice.missing]
@@ -91,6 +96,17 @@ class Slot:
                 self._keep(chosen)
             self._forget(source, choice)
             return "; ".join(problems)
+
+    def _warn(self, settings: Settings) -> None:
+        """Say once which fields of the configuration are set in vain."""
+        vain = without_effect(settings.config)
+        if vain and vain != self._warned:
+            log.warning(
+                "model %r: these fields of its configuration have no effect here: %s",
+                self.name,
+                ", ".join(vain),
+            )
+        self._warned = vain
 
     def unload(self) -> bool:
         """Take every version out of service; return whether there was one."""
@@ -122,7 +138,13 @@ class Slot:
         for version in choice.candidates:
             if len(chosen) == choice.enough:
                 break
-            found = f"{settings.fingerprint}\n{fingerprint(source.versions[version])}"
+            found = "\n".join(
+                (
+                    settings.fingerprint,
+                    fingerprint(source.versions[version]),
+                    members_print(settings.config, self._catalog),
+                )
+            )
             current = self._ready.get(version)
             if current is not None and current.fingerprint == found:
                 chosen[version] = current
@@ -140,9 +162,7 @@ class Slot:
         if current is None:
             self._set(version, State.LOADING)
         try:
-            served = ServedVersion.start(
-                self.name, version, source.versions[version], settings, self._transport, self._limits
-            )
+            served = self._start(source, settings, version)
         except Exception as error:  # one version that cannot load never keeps others from being served
             log.error(
                 "model %r version %d is not served: %s",
@@ -153,6 +173,8 @@ class Slot:
             self._failed[version] = found
             if current is None:
                 self._set(version, State.UNAVAILABLE, reason)
+            elif current.outdated:
+                self._drop(current, reason)
             else:
                 self._set(version, State.READY, f"an older load of this version serves, because: {reason}")
             return reason
@@ -166,6 +188,24 @@ class Slot:
         if current is not None:
             self._retire(current)
         return None
+
+    def _start(self, source: Source, settings: Settings, version: int) -> ServedVersion:
+        if settings.config.HasField("ensemble_scheduling"):
+            return start_ensemble(
+                self.name, version, source.folder, settings, self._transport, self._limits, self._catalog
+            )
+        return ServedVersion.start(
+            *(self.name, version, source.versions[version], settings, self._transport, self._limits),
+            aside=bool(self._catalog.names()),
+        )
+
+    def _drop(self, served: ServedVersion, reason: str) -> None:
+        """Take a version out of service that cannot go on."""
+        with self._lock:
+            del self._ready[served.version]
+        self._set(served.version, State.UNAVAILABLE, reason)
+        self._publish()
+        self._retire(served)
 
     def _keep(self, chosen: dict[int, ServedVersion]) -> None:
         """Serve these versions and no others."""
@@ -220,7 +260,10 @@ class Slot:
         self._retiring.append(served.retire(self._limits.retire_timeout, gone))
 
     def _refuse(self, reason: str) -> str:
-        """Say of the model as a whole why it is not as it should be; what serves goes on serving."""
+        """Say of the model as a whole why it is not as it should be; what serves goes on if it can."""
+        for served in self.ready:
+            if served.outdated:
+                self._drop(served, reason)
         with self._lock:
             for version, served in self._ready.items():
                 self._statuses[version] = Status(

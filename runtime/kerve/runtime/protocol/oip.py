@@ -171,7 +171,9 @@ def stream_error(message: str, identity: str) -> pb.ModelStreamInferResponse:
     )
 
 
-def model_metadata(name: str, versions: Sequence[int], signature: Signature) -> pb.ModelMetadataResponse:
+def model_metadata(
+    name: str, versions: Sequence[int], signature: Signature, *, platform: str = PLATFORM
+) -> pb.ModelMetadataResponse:
     """Return the description of a model.
 
     The protocol knows only -1 for a free dimension; names of dimensions and of classes are in `properties`:
@@ -179,7 +181,7 @@ def model_metadata(name: str, versions: Sequence[int], signature: Signature) -> 
     "dog"]).
     """
     response = pb.ModelMetadataResponse(
-        name=name, versions=[str(version) for version in versions], platform=PLATFORM
+        name=name, versions=[str(version) for version in versions], platform=platform
     )
     response.properties["batched"] = json.dumps(signature.batched)
     for specs, messages in ((signature.inputs, response.inputs), (signature.outputs, response.outputs)):

@@ -60,9 +60,9 @@ def decode_load(message: pb.RepositoryModelLoadRequest) -> tuple[str, str | None
     return model_name(message), config, files
 
 
-def decode_unload(message: pb.RepositoryModelUnloadRequest) -> str:
-    """Return the model to unload."""
-    return model_name(message)
+def decode_unload(message: pb.RepositoryModelUnloadRequest) -> tuple[str, bool]:
+    """Return the model to unload, and whether the members go that an ensemble has brought."""
+    return model_name(message), message.parameters["unload_dependents"].bool_param
 
 
 def model_name(message: pb.RepositoryModelLoadRequest | pb.RepositoryModelUnloadRequest) -> str:

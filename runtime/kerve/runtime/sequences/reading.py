@@ -40,8 +40,6 @@ def plan_of(config: pb.ModelConfig, artifact: Artifact, signature: Signature, in
     if kept and not batching.state and not batching.control_input:
         states = tuple(manifest_state(each, signature, folder) for each in kept)
         return Plan(signature, states, required=False, idle=idle, most=most)
-    if batching.iterative_sequence:
-        raise ArtifactError(f"{folder}: sequence_batching: iterative_sequence is not offered; remove it")
     states = tuple(configured_state(each, signature, folder) for each in batching.state)
     controls = tuple(
         configured_control(each, signature, folder) for each in one_of_each(batching.control_input, folder)

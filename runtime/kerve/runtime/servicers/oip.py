@@ -58,7 +58,12 @@ class OipServicer:
     ) -> pb.ModelMetadataResponse:
         """Inputs and outputs of a model."""
         served = self._catalog.find(request.name, request.version)
-        return oip.model_metadata(request.name, self._catalog.versions(request.name), served.signature)
+        return oip.model_metadata(
+            request.name,
+            self._catalog.versions(request.name),
+            served.signature,
+            platform=served.config.platform,
+        )
 
     @answers_errors
     def ModelConfig(  # noqa: N802  the protocol's name

@@ -40,9 +40,9 @@ class RepositoryServicer:
         self, request: pb.RepositoryModelUnloadRequest, _: grpc.ServicerContext
     ) -> pb.RepositoryModelUnloadResponse:
         """Take a model out of service; answers at once, while accepted requests are finished."""
-        name = oip_models.decode_unload(request)
+        name, dependents = oip_models.decode_unload(request)
         check_name(name)
-        self._manager.unload(name)
+        self._manager.unload(name, dependents=dependents)
         return oip_models.unloaded(name)
 
 

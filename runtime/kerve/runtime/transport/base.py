@@ -27,7 +27,18 @@ from kerve.runtime.signature import Signature
 from kerve.runtime.transport.batching import Batching
 from kerve.runtime.transport.rates import RateLimit
 
-__all__ = ["DEFAULT", "Batch", "Cold", "Errand", "Queue", "ServedModel", "Transport", "TransportOptions"]
+__all__ = [
+    "DEFAULT",
+    "Answer",
+    "Batch",
+    "Cold",
+    "Errand",
+    "Inbox",
+    "Queue",
+    "ServedModel",
+    "Transport",
+    "TransportOptions",
+]
 
 # The route of requests that name no version.
 DEFAULT = ""
@@ -41,7 +52,7 @@ class ServedModel:
     version: int
     signature: Signature
     batching: Batching = field(default_factory=Batching)
-    # Whether requests for it go to what `add_cold` was given.
+    # Whether requests of inference for it go to what `add_cold` was given.
     cold: bool = False
 
 
@@ -78,6 +89,10 @@ class Batch(Protocol):
         """The ids of the requests, as far as they have any."""
 
     @property
+    def wanted(self) -> bool:
+        """Whether anybody waits for an answer."""
+
+    @property
     def requested(self) -> frozenset[str] | None:
         """The outputs that anyone in the batch asked for; None: all."""
 
@@ -94,6 +109,42 @@ class Batch(Protocol):
 
     def fail(self, code: int, message: str) -> None:
         """Answer every request of the batch with a gRPC status."""
+
+
+class Answer(Protocol):
+    """What a model answered to a request of the server itself."""
+
+    @property
+    def token(self) -> Any:
+        """What was asked with it."""
+
+    @property
+    def outputs(self) -> Mapping[str, Array] | None:
+        """The outputs that were asked for, without a copy where that can be; None when something went
+        wrong.
+        """
+
+    @property
+    def code(self) -> int:
+        """The gRPC status."""
+
+    @property
+    def message(self) -> str:
+        """What went wrong."""
+
+    @property
+    def nanoseconds(self) -> int:
+        """How long it was computed."""
+
+
+class Inbox(Protocol):
+    """Where the answers to requests of the server itself wait for whoever asked."""
+
+    def take(self) -> Sequence[Answer] | None:
+        """Wait for answers without holding the GIL, and take all that are there; None once closed."""
+
+    def close(self) -> None:
+        """Let `take` return None behind what is there."""
 
 
 # What an executor does when no request waits; it raises nothing.
@@ -115,6 +166,24 @@ class Queue(Protocol):
         Requests whose deadline is over or whose client is gone are answered or dropped here, not returned.
         """
 
+    def ask(
+        self,
+        inputs: Mapping[str, Array],
+        requested: Sequence[str] | None,
+        parent: Batch,
+        inbox: Inbox,
+        token: object,
+    ) -> None:
+        """Let a request of the server itself wait like those of clients, for as long as the batch is wanted
+        that it helps to answer, and with its deadline and priority.
+
+        `inputs` fit the signature and are not written to any more. Everything that can go wrong is an answer
+        too: it comes to the inbox, which is of the same transport, with the token.
+        """
+
+    def refuse_clients(self) -> None:
+        """Refuse what clients send with UNAVAILABLE; what waits and what `ask` adds is still taken."""
+
     def close(self) -> None:
         """Refuse new requests with UNAVAILABLE; what waits is still taken."""
 
@@ -128,13 +197,16 @@ class Queue(Protocol):
 
 
 class Cold(Protocol):
-    """Answers requests of ModelInfer that queues know nothing of."""
+    """Answers requests of inference that queues know nothing of."""
 
     def ModelInfer(self, request: Any, context: grpc.ServicerContext, /) -> Any:  # noqa: N802  the protocol's name
-        """Answer a call."""
+        """Answer a call of the Open Inference Protocol."""
+
+    def Predict(self, request: Any, context: grpc.ServicerContext, /) -> Any:  # noqa: N802  the protocol's name
+        """Answer a call of TensorFlow Serving's."""
 
     def answer(self, request: Any, context: grpc.ServicerContext, /) -> Any:
-        """Answer a request, be it a call or one of a stream; raises ServingError."""
+        """Answer a request of ModelInfer, be it a call or one of a stream; raises ServingError."""
 
 
 class Transport(Protocol):
@@ -146,6 +218,9 @@ class Transport(Protocol):
 
     def attach(self, served: ServedModel) -> Queue:
         """Make a queue for a model version; it gets requests once it is published."""
+
+    def inbox(self) -> Inbox:
+        """Make a place for the answers to `Queue.ask`."""
 
     def publish(self, name: str, routes: Mapping[str, Queue]) -> None:
         """Route the model's requests, all at once: DEFAULT for no version, "3" for version 3, or a label.
@@ -165,8 +240,8 @@ class Transport(Protocol):
         """Host a service by its methods; called by grpcio's generated code."""
 
     def add_cold(self, cold: Cold) -> None:
-        """Let requests of ModelInfer and of ModelStreamInfer be answered where a queue cannot: for models
-        that say so, and for tensors in shared memory, which are refused otherwise.
+        """Let requests of inference, of a stream too, be answered where a queue cannot: for models that say
+        so, and for tensors in shared memory, which are refused otherwise.
         """
 
     def add_insecure_port(self, address: str) -> int:

@@ -35,3 +35,5 @@ class Batching:
     batch_buckets: tuple[int, ...] = ()
     # Whether a full queue and a request that waited for too long are UNAVAILABLE, as in Triton.
     triton_codes: bool = False
+    # Whether each request is a batch of its own.
+    alone: bool = False

@@ -19,8 +19,9 @@ from kerve.runtime.security.tls import Certificates, grpcio_credentials
 from kerve.runtime.servicers.infer import InferServicer, InFlight
 from kerve.runtime.servicers.predict import PredictServicer
 from kerve.runtime.transport.base import Cold, Queue, ServedModel, TransportOptions
+from kerve.runtime.transport.local_inbox import LocalInbox
 from kerve.runtime.transport.local_queue import LocalQueue
-from kerve.runtime.transport.rates import Rates
+from kerve.runtime.transport.rates import CountingInterceptor, Rates
 
 __all__ = ["GrpcioTransport"]
 
@@ -50,7 +51,11 @@ class GrpcioTransport:
         self._rates = Rates(options.rate)
         self._server = grpc.server(
             ThreadPoolExecutor(OTHER_THREADS, "rpc"),
-            interceptors=[ObservingInterceptor(self._observer), *options.interceptors],
+            interceptors=[
+                ObservingInterceptor(self._observer),
+                *options.interceptors,
+                CountingInterceptor(self._rates),
+            ],
             options=[*OPTIONS, ("grpc.max_receive_message_length", options.max_message_bytes)],
         )
         self._in_flight = InFlight()
@@ -60,7 +65,8 @@ class GrpcioTransport:
             name: rpc.in_pool(method, pool) for name, method in rpc.methods_of(oip.SERVICE, infer).items()
         }
         rpc.add_service(self, oip.SERVICE, methods)
-        predict = rpc.in_pool(PredictServicer(self._route, self._in_flight, self._rates).Predict, pool)
+        self._predict = PredictServicer(self._route, self._in_flight, self._rates)
+        predict = rpc.in_pool(self._predict.Predict, pool)
         rpc.add_service(self, tfs.PREDICTION_SERVICE, {"Predict": predict})
 
     def _route(self, name: str, version: str) -> LocalQueue:
@@ -71,6 +77,10 @@ class GrpcioTransport:
     def attach(self, served: ServedModel) -> LocalQueue:
         """Make a queue for a model version."""
         return LocalQueue(served)
+
+    def inbox(self) -> LocalInbox:
+        """Make a place for the answers to `Queue.ask`."""
+        return LocalInbox()
 
     def publish(self, name: str, routes: Mapping[str, Queue]) -> None:
         """Route the model's requests, all at once; without routes they are refused with UNAVAILABLE."""
@@ -96,6 +106,7 @@ class GrpcioTransport:
     def add_cold(self, cold: Cold) -> None:
         """Let requests be answered where a queue cannot; see `Transport.add_cold`."""
         self._infer.cold = cold
+        self._predict.cold = cold.Predict
 
     def add_insecure_port(self, address: str) -> int:
         """Listen without encryption; RuntimeError when the address cannot be had."""

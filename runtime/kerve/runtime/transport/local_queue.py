@@ -3,15 +3,16 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
 from kerve.runtime.datatypes import Array
 from kerve.runtime.errors import Code, ServingError, UnavailableError, error_for
 from kerve.runtime.observation.notes import Note
-from kerve.runtime.transport.base import Errand, ServedModel
+from kerve.runtime.transport.base import Batch, Errand, Inbox, ServedModel
 from kerve.runtime.transport.batching import QueuePolicy
+from kerve.runtime.transport.local_inbox import LocalAnswer, LocalInbox
 from kerve.runtime.transport.local_metrics import LocalMetrics
 
 __all__ = ["LocalQueue", "Request"]
@@ -32,6 +33,7 @@ class Request:
         parameters: Mapping[str, Any],
         request_id: str = "",
         note: Note | None = None,
+        parent: Batch | None = None,
     ) -> None:
         self.inputs = inputs
         self.rows = rows
@@ -41,6 +43,8 @@ class Request:
         self.request_ids = (request_id,) if request_id else ()
         # What is known of it, where that is noted.
         self._note = note
+        # What it helps to answer, when the server itself asks.
+        self.parent = parent
         # Until when it may wait, and whether it is refused then or waits on behind all others; set by the
         # queue.
         self.expires: float | None = None
@@ -51,6 +55,8 @@ class Request:
         self.arrived = time.monotonic_ns()
         # When an executor took it.
         self.taken: int | None = None
+        # From then to its answer.
+        self.nanoseconds = 0
         self._answer: Future[Mapping[str, Array]] = Future()
         self._ending = threading.Lock()
 
@@ -78,6 +84,7 @@ class Request:
         if not self._ending.acquire(blocking=False):  # held for good by the first answer
             return False
         now = time.monotonic_ns()
+        self.nanoseconds = 0 if self.taken is None else now - self.taken
         if self.metrics:
             self.metrics.ended(code, now - self.arrived)
         if self._note is not None and self.taken is not None:
@@ -89,6 +96,25 @@ class Request:
     def answered(self) -> bool:
         """Whether there is an answer."""
         return self._ending.locked()
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody waits for an answer."""
+        return not self.answered and (self.parent is None or self.parent.wanted)
+
+    def tell(self, inbox: LocalInbox, token: object) -> None:
+        """Let the answer come to an inbox too."""
+
+        def put(answer: Future[Mapping[str, Array]]) -> None:
+            error = answer.exception()
+            if error is None:
+                told = LocalAnswer(token, answer.result(), Code.OK, "", self.nanoseconds)
+            else:
+                code = error.code if isinstance(error, ServingError) else Code.INTERNAL
+                told = LocalAnswer(token, None, code, str(error), self.nanoseconds)
+            inbox.put(told)
+
+        self._answer.add_done_callback(put)
 
     def expire(self) -> bool:
         """Answer DEADLINE_EXCEEDED if its time is over; return whether it is."""
@@ -127,6 +153,8 @@ class LocalQueue:
         self._errands: deque[Errand] = deque()
         self._metrics = LocalMetrics()
         self._changed = threading.Condition()
+        # Clients are refused; the server itself is not, to answer what it has accepted.
+        self._refusing = False
         self._closed = False
         # Seconds between two takes, smoothed: how fast the executors are.
         self._pace = 0.0
@@ -141,7 +169,7 @@ class LocalQueue:
         level = self._level(priority)
         policy, waiting = self._policies[level], self._levels[level]
         with self._changed:
-            if self._closed:
+            if self._closed or (self._refusing and request.parent is None):
                 raise UnavailableError(
                     f"model {self.served.name!r} is shutting down here; try another server, or again later"
                 )
@@ -155,10 +183,38 @@ class LocalQueue:
             waiting.append(request)
             self._changed.notify()
 
+    def ask(
+        self,
+        inputs: Mapping[str, Array],
+        requested: Sequence[str] | None,
+        parent: Batch,
+        inbox: Inbox,
+        token: object,
+    ) -> None:
+        """Let a request of the server itself wait; see `Queue.ask`."""
+        if not isinstance(inbox, LocalInbox):
+            raise TypeError("the inbox is of another transport")
+        batched = self.served.signature.batched and inputs
+        request = Request(
+            inputs,
+            rows=len(next(iter(inputs.values()))) if batched else 1,
+            requested=None if requested is None else frozenset(requested),
+            deadline=parent.deadline,
+            parameters={},
+            request_id=next(iter(parent.request_ids), ""),
+            parent=parent,
+        )
+        request.tell(inbox, token)
+        priority = parent.parameters.get("priority", 0)
+        try:
+            self.put(request, priority=priority if isinstance(priority, int) else 0)
+        except ServingError as error:
+            request.fail(error.code, str(error))
+
     def defer(self, errand: Errand) -> bool:
         """Let `take` return this when no request waits; False once the queue is closed."""
         with self._changed:
-            if self._closed:
+            if self._refusing or self._closed:
                 return False
             self._errands.append(errand)
             self._changed.notify()
@@ -181,6 +237,11 @@ class LocalQueue:
                     request.taken = time.monotonic_ns()
                     self._metrics.waited(request.taken - request.arrived)
                     return request
+
+    def refuse_clients(self) -> None:
+        """Refuse what clients send; what waits and what `ask` adds is still taken."""
+        with self._changed:
+            self._refusing = True
 
     def close(self) -> None:
         """Refuse new requests; what waits is still taken."""
@@ -215,6 +276,9 @@ class LocalQueue:
         waiting = next((level for level in self._levels if level), self._delayed)
         request = waiting.popleft()
         if request.answered or request.expire():
+            return None
+        if not request.wanted:
+            request.abandon()
             return None
         late = request.expires is not None and time.monotonic() >= request.expires
         if late and waiting is not self._delayed:

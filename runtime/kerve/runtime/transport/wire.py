@@ -13,7 +13,7 @@ import kerve_wire
 from kerve.runtime import rpc
 from kerve.runtime.observation.interceptor import ObservingInterceptor
 from kerve.runtime.observation.notes import Observation, Observer
-from kerve.runtime.protocol import oip
+from kerve.runtime.protocol import oip, tfs
 from kerve.runtime.security.tls import Certificates
 from kerve.runtime.signature import TensorSpec
 from kerve.runtime.transport.base import Cold, Queue, ServedModel, TransportOptions
@@ -54,6 +54,10 @@ class WireTransport:
             options=wire_options(served),
         )
 
+    def inbox(self) -> kerve_wire.Inbox:
+        """Make a place for the answers to `Queue.ask`."""
+        return kerve_wire.Inbox()
+
     def publish(self, name: str, routes: Mapping[str, Queue]) -> None:
         """Route the model's requests, all at once; without routes they are refused with UNAVAILABLE."""
         own = {version: queue for version, queue in routes.items() if isinstance(queue, kerve_wire.Queue)}
@@ -77,8 +81,9 @@ class WireTransport:
 
     def add_cold(self, cold: Cold) -> None:
         """Let requests be answered where a queue cannot; see `Transport.add_cold`."""
-        method = rpc.in_pool(cold.ModelInfer, ThreadPoolExecutor(COLD_THREADS, "cold"))
-        rpc.add_service(self, oip.SERVICE, {"ModelInfer": method})
+        pool = ThreadPoolExecutor(COLD_THREADS, "cold")
+        rpc.add_service(self, oip.SERVICE, {"ModelInfer": rpc.in_pool(cold.ModelInfer, pool)})
+        rpc.add_service(self, tfs.PREDICTION_SERVICE, {"Predict": rpc.in_pool(cold.Predict, pool)})
 
     def add_insecure_port(self, address: str) -> int:
         """Listen without encryption; RuntimeError when the address cannot be had."""

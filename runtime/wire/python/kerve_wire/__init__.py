@@ -5,13 +5,15 @@
 batching and encoding happen without the GIL, and an executor takes whole batches from a `Queue`.
 """
 
-from kerve_wire._native import Batch, Observation, Queue
+from kerve_wire._native import Answer, Batch, Inbox, Observation, Queue
 from kerve_wire._options import QueueOptions, QueuePolicy, ServerOptions, TensorSpec
 from kerve_wire._server import Credentials, Server
 
 __all__ = [
+    "Answer",
     "Batch",
     "Credentials",
+    "Inbox",
     "Observation",
     "Queue",
     "QueueOptions",

@@ -31,6 +31,10 @@ class Batch:
         """The ids of the requests, as far as they have any."""
 
     @property
+    def wanted(self) -> bool:
+        """Whether anybody waits for an answer."""
+
+    @property
     def requested(self) -> frozenset[str] | None:
         """The outputs that anyone in the batch asked for; None: all."""
 
@@ -49,6 +53,43 @@ class Batch:
         """Answer every request of the batch with a gRPC status."""
 
 @final
+class Answer:
+    """The answer to a request of the server itself."""
+
+    @property
+    def token(self) -> Any:
+        """What was asked with it."""
+
+    @property
+    def outputs(self) -> dict[str, NDArray[Any]] | None:
+        """The outputs that were asked for, read-only, in the memory that the model's executor replied with
+        where that can be; None when something went wrong.
+        """
+
+    @property
+    def code(self) -> int:
+        """The gRPC status; 0 with outputs."""
+
+    @property
+    def message(self) -> str:
+        """What went wrong."""
+
+    @property
+    def nanoseconds(self) -> int:
+        """How long its batches were computed."""
+
+@final
+class Inbox:
+    """Where answers to requests of the server itself wait."""
+
+    def __init__(self) -> None: ...
+    def take(self) -> list[Answer] | None:
+        """Wait without holding the GIL for answers, and take all that are there; None once closed."""
+
+    def close(self) -> None:
+        """Let `take` return None behind what is there."""
+
+@final
 class Queue:
     """Where the requests of one model version wait for its executors."""
 
@@ -62,6 +103,25 @@ class Queue:
 
         False once the queue is closed, and the errand is not kept.
         """
+
+    def ask(
+        self,
+        inputs: Mapping[str, NDArray[Any]],
+        requested: Sequence[str] | None,
+        parent: object,
+        inbox: object,
+        token: object,
+    ) -> None:
+        """Let a request of the server itself wait, for as long as the batch that it helps to answer is
+        wanted; it has that batch's deadline and priority. TypeError for a batch or an `Inbox` of another
+        transport.
+
+        `inputs` fit the signature, and are not written to any more. The answer comes to the inbox, with the
+        token.
+        """
+
+    def refuse_clients(self) -> None:
+        """Refuse what clients send with UNAVAILABLE; what the server itself asks still waits and is taken."""
 
     def close(self) -> None:
         """Refuse new requests with UNAVAILABLE; what waits is still taken."""

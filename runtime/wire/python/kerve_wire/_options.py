@@ -110,6 +110,8 @@ class QueueOptions:
     triton_codes: bool = False
     # Whether a servicer of ModelInfer sees to unary requests first.
     hosted: bool = False
+    # Whether each request is a batch of its own.
+    alone: bool = False
 
     def fields(self) -> dict[str, object]:
         """Return the options by name, as the native half takes them."""

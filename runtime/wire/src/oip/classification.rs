@@ -97,7 +97,7 @@ mod tests {
         };
         let data: Vec<u8> =
             [0.25_f32, 0.5, 0.125, 1.0, 0.0, 2.0].iter().flat_map(|value| value.to_le_bytes()).collect();
-        let view = View { position: 0, shape: Shape::from_slice(&[2, 3]), data: &data };
+        let view = View { position: 0, shape: Shape::from_slice(&[2, 3]), data: &data, owner: None };
         let (shape, classes) = classify(&view, &spec, true, 2);
         assert_eq!(shape.as_slice(), [2, 2]);
         assert_eq!(classes, ["0.500000:1:dog", "0.250000:0:cat", "2.000000:2", "1.000000:0:cat"]);

@@ -12,8 +12,9 @@ use pyo3::types::{PyBytes, PyList, PyString};
 use crate::bytes_tensor;
 use crate::datatype::Datatype;
 use crate::output::{Output, OutputData};
+use crate::python::local::kept;
 use crate::queue::batch::Batch;
-use crate::signature::{Shape, TensorSpec, quote};
+use crate::signature::{Shape, Tensor, TensorSpec, quote};
 
 /// An input or output, as Python needs it.
 pub struct Port {
@@ -47,14 +48,30 @@ pub fn input<'py>(
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
     let Some(shape) = batch.shape(position) else { return Ok(None) };
     if port.datatype == Datatype::Bytes {
-        return objects(py, batch, position, port, &shape).map(Some);
+        return objects(py, &batch.contents(position), port, &shape).map(Some);
     }
     let buffer = py.detach(|| batch.buffer(position));
+    numbers(py, buffer, port, &shape).map(Some)
+}
+
+/// The array of an output of a request: of memory that is shared, or copied already.
+pub fn show<'py>(py: Python<'py>, port: &Port, shape: &Shape, data: Bytes) -> PyResult<Bound<'py, PyAny>> {
+    if port.datatype == Datatype::Bytes {
+        return objects(py, &[data], port, shape);
+    }
+    if data.is_empty() {
+        return py.import("numpy")?.call_method1("empty", (shape.to_vec(), port.dtype.bind(py)));
+    }
+    numbers(py, data, port, shape)
+}
+
+/// Elements of one size: an array that shows the buffer, which is aligned for them.
+fn numbers<'py>(py: Python<'py>, buffer: Bytes, port: &Port, shape: &Shape) -> PyResult<Bound<'py, PyAny>> {
     let pointer = buffer.as_ptr().cast_mut();
     let owner = Bound::new(py, Owner(buffer))?;
     let mut dims: Vec<npy_intp> = shape.iter().map(|&size| size as npy_intp).collect();
-    // SAFETY: the pointer has as many bytes as the shape has elements of this type, aligned for any type, and lives
-    // as long as `owner`, to which the array gets a reference. Both calls steal the references they are given.
+    // SAFETY: the pointer has as many bytes as the shape has elements of this type, aligned for them, and lives as
+    // long as `owner`, to which the array gets a reference. Both calls steal the references they are given.
     unsafe {
         let array = PY_ARRAY_API.PyArray_NewFromDescr(
             py,
@@ -72,21 +89,20 @@ pub fn input<'py>(
         if PY_ARRAY_API.PyArray_SetBaseObject(py, array.as_ptr().cast(), owner.into_ptr()) != 0 {
             return Err(PyErr::fetch(py));
         }
-        Ok(Some(array))
+        Ok(array)
     }
 }
 
 /// BYTES: an array of objects.
 fn objects<'py>(
     py: Python<'py>,
-    batch: &Batch,
-    position: usize,
+    pieces: &[Bytes],
     port: &Port,
     shape: &Shape,
 ) -> PyResult<Bound<'py, PyAny>> {
     let list = PyList::empty(py);
-    for contents in batch.contents(position) {
-        for element in bytes_tensor::elements(&contents) {
+    for contents in pieces {
+        for element in bytes_tensor::elements(contents) {
             list.append(PyBytes::new(py, element.map_err(PyValueError::new_err)?))?;
         }
     }
@@ -95,6 +111,58 @@ fn objects<'py>(
     let array = numpy.call_method1("empty", (list.len(), port.dtype.bind(py)))?;
     array.set_item(pyo3::types::PySlice::full(py), list)?;
     array.call_method1("reshape", (shape.to_vec(),))
+}
+
+/// The tensor in an array that the server itself gives a model; it shares the array's memory.
+pub fn tensor(value: Bound<'_, PyAny>, spec: &TensorSpec, port: &Port) -> PyResult<Tensor> {
+    let place = || format!("input {}", quote(&spec.name));
+    let array = contiguous(value, port, &place)?;
+    let shape = Shape::from_slice(array.shape());
+    if shape.len() != spec.shape.len() {
+        return Err(PyValueError::new_err(format!(
+            "{}: expected {} dimensions, got shape {shape:?}",
+            place(),
+            spec.shape.len()
+        )));
+    }
+    let data = if port.datatype == Datatype::Bytes {
+        byte_strings(&array, &shape, &place)?.0.into()
+    } else {
+        let (data, len) = memory(&array);
+        kept(array.into_any().unbind(), data, len).into()
+    };
+    Ok(Tensor { shape, data })
+}
+
+/// The value as an array of the port's dtype, its elements one behind the other.
+fn contiguous<'py>(
+    value: Bound<'py, PyAny>,
+    port: &Port,
+    place: &dyn Fn() -> String,
+) -> PyResult<Bound<'py, PyUntypedArray>> {
+    let py = value.py();
+    let array = value
+        .cast_into::<PyUntypedArray>()
+        .map_err(|_| PyTypeError::new_err(format!("{} is not a NumPy array", place())))?;
+    if port.datatype == Datatype::Bytes {
+        return Ok(array);
+    }
+    let (expected, got) = (port.dtype.bind(py), array.dtype());
+    if !got.is_equiv_to(expected) {
+        return Err(PyTypeError::new_err(format!("{}: expected dtype {expected}, got {got}", place())));
+    }
+    if array.is_c_contiguous() {
+        return Ok(array);
+    }
+    Ok(py.import("numpy")?.call_method1("ascontiguousarray", (array,))?.cast_into()?)
+}
+
+/// Where the elements of a contiguous array lie, and their bytes.
+fn memory(array: &Bound<'_, PyUntypedArray>) -> (*const u8, usize) {
+    let len = array.len() * array.dtype().itemsize();
+    let pointer: *mut npyffi::PyArrayObject = array.as_array_ptr();
+    // SAFETY: the array is alive.
+    (unsafe { (*pointer).fields.data.cast::<u8>() }, len)
 }
 
 /// An output array, kept alive while its bytes are read.
@@ -113,16 +181,13 @@ impl<'py> Given<'py> {
         position: usize,
         port: &Port,
     ) -> PyResult<Given<'py>> {
-        let py = outputs.py();
         let signature = &batch.queue().signature;
         let spec = &signature.outputs[position];
         let place = || format!("output {} of model {}", quote(&spec.name), quote(&signature.model));
         let value = outputs
             .get_item(&port.name)
             .map_err(|_| PyKeyError::new_err(format!("{} is missing", place())))?;
-        let mut array = value
-            .cast_into::<PyUntypedArray>()
-            .map_err(|_| PyTypeError::new_err(format!("{} is not a NumPy array", place())))?;
+        let array = contiguous(value, port, &place)?;
         let shape = Shape::from_slice(array.shape());
         let rows = batch.padded_rows();
         if signature.batched && shape.first() != Some(&rows) {
@@ -135,34 +200,24 @@ impl<'py> Given<'py> {
             let varying = Some(byte_strings(&array, &shape, &place)?);
             return Ok(Given { position, shape, array, varying });
         }
-        let expected = port.dtype.bind(py);
-        if !array.dtype().is_equiv_to(expected) {
-            return Err(PyTypeError::new_err(format!(
-                "{}: expected dtype {expected}, got {}",
-                place(),
-                array.dtype()
-            )));
-        }
-        if !array.is_c_contiguous() {
-            array = py.import("numpy")?.call_method1("ascontiguousarray", (array,))?.cast_into()?;
-        }
         Ok(Given { position, shape, array, varying: None })
     }
 
-    /// The output, as the transport takes it.
-    pub fn output(&mut self) -> (usize, Output<'_>) {
+    /// The output, as the transport takes it; `shared`: somebody may keep part of it.
+    pub fn output(&mut self, shared: bool) -> (usize, Output<'_>) {
         let data = match self.varying.take() {
             Some((data, ends)) => OutputData::Varying(data, ends),
             None => {
-                // SAFETY: the array is contiguous and `self` keeps it alive; as with any call that releases the
-                // GIL, it is the caller's part not to write to it meanwhile.
-                let bytes = unsafe {
-                    let array: *mut npyffi::PyArrayObject = self.array.as_array_ptr();
-                    let len = self.array.len() * self.array.dtype().itemsize();
-                    let data = (*array).fields.data.cast::<u8>();
-                    if len == 0 { &[] } else { std::slice::from_raw_parts(data, len) }
-                };
-                OutputData::Fixed(bytes)
+                let (data, len) = memory(&self.array);
+                if shared {
+                    OutputData::Shared(kept(self.array.clone().into_any().unbind(), data, len))
+                } else if len == 0 {
+                    OutputData::Fixed(&[])
+                } else {
+                    // SAFETY: the array is contiguous and `self` keeps it alive; as with any call that releases the
+                    // GIL, it is the caller's part not to write to it meanwhile.
+                    OutputData::Fixed(unsafe { std::slice::from_raw_parts(data, len) })
+                }
             }
         };
         (self.position, Output { shape: self.shape.clone(), data })

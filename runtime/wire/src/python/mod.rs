@@ -2,6 +2,7 @@
 
 mod arrays;
 mod call;
+mod local;
 mod metadata;
 mod note;
 mod queue;
@@ -33,6 +34,8 @@ mod _native {
 
     #[pymodule_export]
     use super::call::PyCall;
+    #[pymodule_export]
+    use super::local::{PyAnswer, PyInbox};
     #[pymodule_export]
     use super::note::PyNote;
     #[pymodule_export]

@@ -4,16 +4,22 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyFrozenSet, PyList};
+use smallvec::SmallVec;
 
 use crate::grpc::status::{CODES, Code, Status};
 use crate::infer::Parameter;
 use crate::metrics::{BOUNDS, Counter, Histogram};
-use crate::python::arrays::{Given, Port, input};
+use crate::python::arrays::{Given, Port, input, tensor};
+use crate::python::local::{Held, PyInbox, Token};
 use crate::queue::batch::Batch;
+use crate::queue::local::Local;
+use crate::queue::local::Parent;
+use crate::queue::pending::{Format, Pending, Responder, Route};
 use crate::queue::{Queue, Work};
+use crate::signature::{Checked, Requested, Tensor, TensorSpec};
 
 /// The queue of one model version.
 #[pyclass(frozen, name = "Queue", module = "kerve_wire._native")]
@@ -22,9 +28,10 @@ pub struct PyQueue {
     ports: Arc<Ports>,
 }
 
-struct Ports {
-    inputs: Vec<Port>,
-    outputs: Vec<Port>,
+/// Python's names for the tensors of a model.
+pub struct Ports {
+    pub inputs: Vec<Port>,
+    pub outputs: Vec<Port>,
 }
 
 impl PyQueue {
@@ -36,6 +43,28 @@ impl PyQueue {
         Ok(PyQueue { queue: Arc::new(queue), ports: Arc::new(Ports { inputs, outputs }) })
     }
 
+    /// What the server itself asks, as far as memory depends on it: the caller has held it against the signature.
+    fn check(&self, inputs: &Bound<'_, PyDict>, requested: Option<Vec<String>>) -> PyResult<Checked> {
+        let signature = &self.queue.signature;
+        let given = |(spec, port): (&TensorSpec, &Port)| {
+            inputs.get_item(&port.name)?.map(|value| tensor(value, spec, port)).transpose()
+        };
+        let tensors: SmallVec<[Option<Tensor>; 2]> =
+            signature.inputs.iter().zip(&self.ports.inputs).map(given).collect::<PyResult<_>>()?;
+        let mut rows = tensors.iter().flatten().map(|tensor| tensor.shape.first().copied().unwrap_or(1));
+        let first = rows.next().unwrap_or(1);
+        if signature.batched && rows.any(|other| other != first) {
+            return Err(PyValueError::new_err("expected the same number of rows in every input"));
+        }
+        let position = |name: String| {
+            let position = signature.outputs.iter().position(|spec| spec.name == name);
+            let position = position.ok_or_else(|| PyValueError::new_err(format!("no output {name:?}")))?;
+            Ok(Requested { position: position as u16, classes: 0 })
+        };
+        let requested = requested.unwrap_or_default().into_iter().map(position).collect::<PyResult<_>>()?;
+        Ok(Checked { tensors, rows: if signature.batched { first } else { 1 }, requested })
+    }
+
     fn show(&self, py: Python<'_>, batch: Batch) -> PyResult<PyBatch> {
         let inputs = PyDict::new(py);
         for (position, port) in self.ports.inputs.iter().enumerate() {
@@ -44,7 +73,7 @@ impl PyQueue {
             }
         }
         let (rows, ports) = (batch.rows(), self.ports.clone());
-        Ok(PyBatch { rows, inputs: inputs.unbind(), batch: Mutex::new(Some(batch)), ports })
+        Ok(PyBatch { rows, inputs: inputs.unbind(), batch: Arc::new(Mutex::new(Some(batch))), ports })
     }
 }
 
@@ -70,6 +99,62 @@ impl PyQueue {
     /// Let `take` return this when no request waits, outside the limits of requests; False once the queue is closed.
     fn defer(&self, errand: Py<PyAny>) -> bool {
         self.queue.defer(Box::new(errand)).is_ok()
+    }
+
+    /// Let a request of the server itself wait, for as long as the batch that it helps to answer is wanted.
+    ///
+    /// `inputs` fit the signature. The answer comes to the inbox with the token.
+    fn ask(
+        &self,
+        py: Python<'_>,
+        inputs: &Bound<'_, PyDict>,
+        requested: Option<Vec<String>>,
+        parent: &PyBatch,
+        inbox: &PyInbox,
+        token: Py<PyAny>,
+    ) -> PyResult<()> {
+        let checked = self.check(inputs, requested)?;
+        let (deadline, id, priority) = parent.look(|batch| {
+            let priority = batch.parameters().iter().rev().find(|(key, _)| key == "priority");
+            let priority = priority.and_then(|(_, value)| value.unsigned()).unwrap_or(0);
+            (batch.deadline(), batch.request_ids().into_iter().next().unwrap_or_default(), priority)
+        })?;
+        let token = Box::new(Token { token, ports: self.ports.clone() });
+        let queue = &self.queue;
+        let (level, batched, arrived) =
+            (queue.options.level(priority), queue.signature.batched, Instant::now());
+        let expires = queue.options.policies[level].timeout(None).and_then(|time| arrived.checked_add(time));
+        let request = Pending {
+            key: checked.key(batched),
+            tensors: checked.tensors,
+            rows: checked.rows,
+            batched,
+            level,
+            counts: true,
+            arrived,
+            deadline,
+            expires,
+            parameters: Vec::new(),
+            responder: Responder {
+                format: Format::Oip,
+                id,
+                requested: checked.requested,
+                encoding: None,
+                route: Route::Local(Local::new(token, inbox.inbox.clone(), parent.batch.clone())),
+                note: None,
+            },
+        };
+        py.detach(|| {
+            if queue.push(request) {
+                queue.wake();
+            }
+        });
+        Ok(())
+    }
+
+    /// Refuse what clients send with UNAVAILABLE; what the server itself asks still waits and is taken.
+    fn refuse_clients(&self) {
+        self.queue.refuse_clients();
     }
 
     /// Refuse new requests with UNAVAILABLE; what waits is still taken.
@@ -108,7 +193,7 @@ impl PyQueue {
 /// One or more requests that are computed together; answered exactly once, by `reply` or by `fail`.
 #[pyclass(frozen, name = "Batch", module = "kerve_wire._native")]
 pub struct PyBatch {
-    batch: Mutex<Option<Batch>>,
+    batch: Arc<Held>,
     ports: Arc<Ports>,
     /// One contiguous array per input, the rows of all requests stacked on axis 0.
     #[pyo3(get)]
@@ -138,6 +223,12 @@ impl PyBatch {
         let positions = self.look(|batch| batch.requested())?;
         let name = |position: usize| self.ports.outputs[position].name.bind(py);
         positions.map(|positions| PyFrozenSet::new(py, positions.into_iter().map(name))).transpose()
+    }
+
+    /// Whether anybody waits for an answer.
+    #[getter]
+    fn wanted(&self) -> bool {
+        self.batch.is_wanted()
     }
 
     /// The earliest deadline, in seconds of `time.monotonic()`.
@@ -170,7 +261,8 @@ impl PyBatch {
         let batch = self.claim()?;
         match self.collect(&batch, outputs) {
             Ok(mut given) => {
-                let outputs: Vec<_> = given.iter_mut().map(Given::output).collect();
+                let shared = batch.is_local();
+                let outputs: Vec<_> = given.iter_mut().map(|given| given.output(shared)).collect();
                 guarded(|| {
                     py.detach(|| batch.reply(&outputs));
                     Ok(())
@@ -222,7 +314,7 @@ fn guarded<T>(work: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
     })
 }
 
-fn answered() -> PyErr {
+pub fn answered() -> PyErr {
     PyRuntimeError::new_err("the batch has been answered; a batch is answered exactly once")
 }
 

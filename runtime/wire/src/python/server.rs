@@ -261,6 +261,7 @@ fn queue_options(options: &Fields<'_, '_>) -> PyResult<Options> {
         max_queue_bytes: options.get("max_queue_bytes")?,
         triton_codes: options.get("triton_codes")?,
         hosted: options.get("hosted")?,
+        alone: options.get("alone")?,
     })
 }
 

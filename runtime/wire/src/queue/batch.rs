@@ -50,6 +50,16 @@ impl Batch {
         ids.filter(|id| !id.is_empty()).collect()
     }
 
+    /// Whether the server itself made any of the requests.
+    pub fn is_local(&self) -> bool {
+        self.requests.iter().any(|request| request.responder.route.is_local())
+    }
+
+    /// Whether anybody waits for an answer.
+    pub fn is_wanted(&mut self) -> bool {
+        self.requests.iter_mut().any(|request| !request.is_gone())
+    }
+
     /// The rows of all requests.
     pub fn rows(&self) -> usize {
         self.rows

@@ -132,9 +132,19 @@ impl Share {
         let whole = concatenate(parts);
         let views: Vec<View<'_>> = whole
             .iter()
-            .map(|Piece { position, shape, data }| View { position: *position, shape: shape.clone(), data })
+            .map(|Piece { position, shape, data }| View {
+                position: *position,
+                shape: shape.clone(),
+                data,
+                owner: None,
+            })
             .collect();
         responder.answer(queue, &views, mail);
+    }
+
+    /// Whether the server itself asked.
+    pub fn is_local(&self) -> bool {
+        self.join.lock().responder.as_ref().is_some_and(|responder| responder.route.is_local())
     }
 
     /// Notes that this part was computed.

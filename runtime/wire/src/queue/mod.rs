@@ -7,6 +7,7 @@ pub mod batch;
 pub mod buffer;
 mod gate;
 pub mod join;
+pub mod local;
 pub mod options;
 pub mod pending;
 mod waiting;
@@ -76,6 +77,8 @@ struct State {
     waiting: Waiting,
     /// Behind every request, and outside their limits.
     errands: VecDeque<Errand>,
+    /// Clients are refused; the server itself is not, which may have to ask more to answer what it has accepted.
+    refusing: bool,
     closed: bool,
     batches: u64,
 }
@@ -90,7 +93,13 @@ impl Queue {
             order: Order::new(options.preserve_ordering),
             metrics: QueueMetrics::default(),
             pool: Arc::default(),
-            gate: Gate::new(State { waiting, errands: VecDeque::new(), closed: false, batches: 0 }),
+            gate: Gate::new(State {
+                waiting,
+                errands: VecDeque::new(),
+                refusing: false,
+                closed: false,
+                batches: 0,
+            }),
             pace: AtomicU64::new(0),
             lull: AtomicU64::new(0),
             news: AtomicU64::new(0),
@@ -105,10 +114,10 @@ impl Queue {
     #[must_use]
     pub fn push(&self, mut request: Pending) -> bool {
         self.metrics.requests.add(1);
-        let (level, bytes) = (request.level, request.bytes());
+        let (level, bytes, local) = (request.level, request.bytes(), request.responder.route.is_local());
         // Large tensors are copied before they wait, but not of a request that may not wait.
         if bytes >= WORTH_ALIGNING {
-            let refusal = self.refusal(&self.gate.enter(), level, bytes);
+            let refusal = self.refusal(&self.gate.enter(), level, bytes, local);
             if let Some(status) = refusal {
                 self.refuse(request, status);
                 return false;
@@ -117,7 +126,7 @@ impl Queue {
         }
         let parts = join::split(request, &self.signature, self.options.max_batch_size);
         let mut state = self.gate.enter();
-        let Some(status) = self.refusal(&state, level, bytes) else {
+        let Some(status) = self.refusal(&state, level, bytes, local) else {
             parts.into_iter().for_each(|part| state.waiting.push(part));
             self.news.fetch_add(1, Ordering::Release);
             return state.has_sleepers();
@@ -130,7 +139,7 @@ impl Queue {
     /// Adds what is to be done when no request waits; gives it back once the queue is closed.
     pub fn defer(&self, errand: Errand) -> Result<(), Errand> {
         let mut state = self.gate.enter();
-        if state.closed {
+        if state.refusing {
             return Err(errand);
         }
         state.errands.push_back(errand);
@@ -204,10 +213,15 @@ impl Queue {
         Some(Work::Batch(Batch::new(self.clone(), taken, ordinal)))
     }
 
-    /// Refuses new requests with UNAVAILABLE; what waits is still taken.
+    /// Refuses what clients send from now on with UNAVAILABLE; what the server itself asks still waits and is taken.
+    pub fn refuse_clients(&self) {
+        self.gate.enter().refusing = true;
+    }
+
+    /// Refuses every new request with UNAVAILABLE; what waits is still taken.
     pub fn close(&self) {
         let mut state = self.gate.enter();
-        state.closed = true;
+        (state.refusing, state.closed) = (true, true);
         self.news.fetch_add(1, Ordering::Release);
         drop(state);
         self.gate.wake_all();
@@ -235,6 +249,7 @@ impl Queue {
             if let Some(Tensor { data, .. }) = tensor
                 && data.len() >= WORTH_ALIGNING
                 && spec.datatype.size().is_some()
+                && !matches!(data.pieces(), [whole] if buffer::is_aligned(whole))
             {
                 *data = Buffer::filled(&self.pool, data.len(), |target| data.copy_to(target)).into();
             }
@@ -278,8 +293,8 @@ impl Queue {
     }
 
     /// Why a request may not wait.
-    fn refusal(&self, state: &State, level: usize, bytes: usize) -> Option<Status> {
-        if state.closed {
+    fn refusal(&self, state: &State, level: usize, bytes: usize, local: bool) -> Option<Status> {
+        if state.closed || (state.refusing && !local) {
             return Some(self.closed());
         }
         state.waiting.room(level, bytes).err().map(|full| self.full(&full))

@@ -27,6 +27,8 @@ pub struct Options {
     pub triton_codes: bool,
     /// Whether unary requests go to a servicer first.
     pub hosted: bool,
+    /// Whether each request is a batch of its own.
+    pub alone: bool,
 }
 
 /// What holds for the requests of one priority.
@@ -82,6 +84,7 @@ impl Default for Options {
             max_queue_bytes: usize::MAX,
             triton_codes: false,
             hosted: false,
+            alone: false,
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::oip;
 use crate::output::View;
 use crate::queue::Queue;
 use crate::queue::join::Share;
+use crate::queue::local::Local;
 use crate::signature::{Requested, Tensor};
 use crate::tfs;
 
@@ -118,6 +119,8 @@ pub enum Route {
     Stream(mpsc::UnboundedSender<(u64, Answer)>, u64, InFlight),
     /// It is part of the answer to a request that was split.
     Share(Share),
+    /// The server itself wants it.
+    Local(Local),
 }
 
 /// Counts a request as not yet answered for as long as it lives, and knows the worker that is to send the answer.
@@ -214,8 +217,10 @@ impl Mail {
 impl Responder {
     /// Answers with the outputs of a run: one view for each output that was computed.
     pub fn answer(self, queue: &Queue, views: &[View<'_>], mail: &mut Mail) {
-        if let Route::Share(share) = self.route {
-            return share.answer(queue, views, mail);
+        match self.route {
+            Route::Share(share) => return share.answer(queue, views, mail),
+            Route::Local(local) => return local.answer(&self.requested, views),
+            Route::Unary(..) | Route::Stream(..) => {}
         }
         // Whatever is wrong with this answer is wrong with no other of the batch.
         let framed = catch_unwind(AssertUnwindSafe(|| self.encode(queue, views)));
@@ -250,14 +255,16 @@ impl Responder {
     pub fn refuse(self, status: Status, mail: &mut Mail) {
         match self.route {
             Route::Share(share) => share.refuse(status, mail),
+            Route::Local(local) => local.refuse(status),
             _ => self.send(Err(status), mail),
         }
     }
 
     /// Notes that the request was computed in a batch of so many rows.
     pub fn computed(&mut self, taken: Instant, computed: Instant, batch: usize) {
-        match (&self.route, &mut self.note) {
+        match (&mut self.route, &mut self.note) {
             (Route::Share(share), _) => share.computed(taken, computed, batch),
+            (Route::Local(local), _) => local.computed(computed.saturating_duration_since(taken)),
             (_, Some(note)) => note.computed(taken, computed, batch),
             _ => {}
         }
@@ -278,7 +285,7 @@ impl Responder {
         }
         let mailbox = match &self.route {
             Route::Unary(_, in_flight) | Route::Stream(_, _, in_flight) => in_flight.0.clone(),
-            Route::Share(_) => unreachable!("shares answer for themselves"),
+            Route::Share(_) | Route::Local(_) => unreachable!("they answer for themselves"),
         };
         mail.add(mailbox, Letter { route: self.route, encoding: self.encoding, answer });
     }
@@ -294,6 +301,16 @@ impl Route {
             }
             Route::Stream(sender, ..) => sender.is_closed(),
             Route::Share(share) => share.is_gone(),
+            Route::Local(local) => local.is_gone(),
+        }
+    }
+
+    /// Whether the server itself asked.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Route::Unary(..) | Route::Stream(..) => false,
+            Route::Share(share) => share.is_local(),
+            Route::Local(_) => true,
         }
     }
 }
@@ -318,7 +335,7 @@ mod tests {
         let signature = Signature { model, version: 1, inputs: Vec::new(), outputs, batched: true };
         let queue = Queue::new(signature, Options::default());
         let mailbox = Arc::new(Mailbox::new(Arc::default()));
-        let view = |position| View { position, shape: Shape::from_slice(&[1]), data: &[7] };
+        let view = |position| View { position, shape: Shape::from_slice(&[1]), data: &[7], owner: None };
         let mut mail = Mail::default();
         // The signature has no output at position 9.
         for position in [9, 0] {

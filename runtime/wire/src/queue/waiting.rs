@@ -163,7 +163,7 @@ impl Waiting {
                 return Next::Wait(until);
             }
         }
-        let limit = preferred(matching_rows_if(queue, options), options);
+        let limit = if options.alone { 0 } else { preferred(matching_rows_if(queue, options), options) };
         let before = dropped.len();
         let batch = cut(queue, limit, dropped);
         self.left(&batch);

@@ -208,7 +208,7 @@ fn deliver(mailbox: &Mailbox, Letter { route, encoding, answer }: Letter) {
         }
         // The stream's own task sends; when that has ended, nobody wants the answer.
         Route::Stream(sender, sequence, in_flight) => drop((sender.send((sequence, answer)), in_flight)),
-        Route::Share(_) => unreachable!("shares answer for themselves"),
+        Route::Share(_) | Route::Local(_) => unreachable!("they answer for themselves"),
     }
 }
 

@@ -1,0 +1,188 @@
+"""Holds an ensemble's steps against the models that they name."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from kerve.inference import model_config_pb2 as pb
+from kerve.runtime.config.complete import data_type, protocol_type, read_labels
+from kerve.runtime.ensemble.scheme import Scheme, Step, shown
+from kerve.runtime.errors import ArtifactError
+from kerve.runtime.signature import Dimension, Signature, TensorSpec, show_shape
+
+__all__ = ["Bound", "Member", "bind"]
+
+
+@dataclass(frozen=True)
+class Member:
+    """What an ensemble must know of a model that is part of it."""
+
+    signature: Signature
+    # Rows of a request at most; 0 for a model without a batch dimension.
+    max_batch_size: int
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What the ensemble is to its clients."""
+
+    signature: Signature
+    # 0: without a batch dimension.
+    max_batch_size: int
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor is given or taken."""
+
+    spec: TensorSpec
+    what: str
+
+
+def bind(scheme: Scheme, config: pb.ModelConfig, members: Sequence[Member], where: Path) -> Bound:
+    """Return the signature of an ensemble; ArtifactError when its steps do not fit their models.
+
+    A configuration that declares no tensors takes what no step gives, and gives what no step takes.
+    """
+    steps = list(zip(scheme.steps, members, strict=True))
+    rows = batch_size(config, steps, where)
+    sources: dict[str, Place] = {}
+    for step, member in steps:
+        known = {spec.name: spec for spec in member.signature.outputs}
+        for own, tensor in step.outputs.items():
+            check_name(own, known, "output", step, where)
+            sources[tensor] = Place(known[own], f"output {own!r} of step {step.model!r}")
+    sources |= declared_inputs(config, batched=rows > 0, where=where)
+    for step, member in steps:
+        known = {spec.name: spec for spec in member.signature.inputs}
+        for own, tensor in step.inputs.items():
+            check_name(own, known, "input", step, where)
+            taker = Place(known[own], f"input {own!r} of step {step.model!r}")
+            # Of an ensemble that declares nothing, the first step that takes an input says what it is.
+            source = sources.setdefault(tensor, Place(replace(known[own], name=tensor), taker.what))
+            check_fit(tensor, source, taker, where)
+        for spec in member.signature.inputs:
+            if not spec.optional and spec.name not in step.inputs:
+                raise ArtifactError(
+                    f"{where}: step {step.model!r}: input_map leaves out the model's input {spec.name!r}"
+                )
+    inputs = [tensor.name for tensor in config.input] or [
+        tensor for tensor in in_order(steps, "inputs") if tensor not in scheme.produced
+    ]
+    if not inputs:
+        raise ArtifactError(f"{where}: the ensemble takes no input: every step waits for another")
+    outputs = declared_outputs(config, sources, batched=rows > 0, where=where) or [
+        as_own(sources[tensor].spec, tensor, batched=rows > 0)
+        for tensor in in_order(steps, "outputs")
+        if tensor not in scheme.consumed
+    ]
+    return Bound(
+        Signature(
+            tuple(as_own(sources[name].spec, name, batched=rows > 0) for name in inputs),
+            tuple(outputs),
+            rows > 0,
+        ),
+        rows,
+    )
+
+
+def in_order(steps: Sequence[tuple[Step, Member]], kind: Literal["inputs", "outputs"]) -> list[str]:
+    """Return what the steps take or give, in the order of the steps and of their models' own tensors: maps in
+    protobuf have none.
+    """
+    names: dict[str, None] = {}
+    for step, member in steps:
+        mapped: Mapping[str, str] = getattr(step, kind)
+        for spec in getattr(member.signature, kind):
+            if spec.name in mapped:
+                names[mapped[spec.name]] = None
+    return list(names)
+
+
+def batch_size(config: pb.ModelConfig, steps: Sequence[tuple[Step, Member]], where: Path) -> int:
+    """Return the rows of a request at most; 0 without a batch dimension."""
+    smallest, least = min(((member.max_batch_size, step.model) for step, member in steps))
+    if not config.input and not config.max_batch_size:
+        return smallest
+    if config.max_batch_size > smallest:
+        raise ArtifactError(
+            f"{where}: max_batch_size is {config.max_batch_size}, but step {least!r} takes "
+            + (f"{smallest} rows at most" if smallest else "no batches: its max_batch_size is 0")
+        )
+    return max(0, config.max_batch_size)
+
+
+def declared_inputs(config: pb.ModelConfig, *, batched: bool, where: Path) -> dict[str, Place]:
+    """Return the inputs that the configuration declares."""
+    found = {}
+    for tensor in config.input:
+        if tensor.data_type == pb.TYPE_INVALID:
+            raise ArtifactError(f"{where}: input {tensor.name!r}: expected data_type, got none")
+        spec = TensorSpec(
+            tensor.name, protocol_type(tensor.data_type), shape_of(tensor, batched), optional=tensor.optional
+        )
+        found[tensor.name] = Place(spec, "the ensemble's input")
+    return found
+
+
+def declared_outputs(
+    config: pb.ModelConfig, sources: Mapping[str, Place], *, batched: bool, where: Path
+) -> list[TensorSpec]:
+    """Return the outputs that the configuration declares, held against the steps that give them."""
+    found = []
+    for tensor in config.output:
+        source = sources[tensor.name]
+        datatype = source.spec.datatype
+        if tensor.data_type not in (pb.TYPE_INVALID, data_type(datatype)):
+            datatype = protocol_type(tensor.data_type)
+        shape = shape_of(tensor, batched)
+        wanted = replace(source.spec, name=tensor.name, datatype=datatype, shape=shape)
+        check_fit(tensor.name, source, Place(wanted, "the ensemble's output"), where)
+        labels = read_labels(where, tensor.label_filename) or source.spec.labels
+        found.append(replace(wanted, labels=labels, optional=False))
+    return found
+
+
+def shape_of(tensor: pb.ModelInput | pb.ModelOutput, batched: bool) -> tuple[Dimension, ...]:
+    """Return a declared shape, the batch dimension included."""
+    dims = tuple(size if size >= 0 else None for size in tensor.dims)
+    return ("batch", *dims) if batched else dims
+
+
+def as_own(spec: TensorSpec, name: str, *, batched: bool) -> TensorSpec:
+    """Return a member's spec as the ensemble's: names of sizes mean nothing in another model."""
+    sizes = tuple(size if isinstance(size, int) else None for size in spec.shape)
+    return replace(spec, name=name, shape=("batch", *sizes[1:]) if batched else sizes)
+
+
+def check_name(name: str, known: Mapping[str, TensorSpec], kind: str, step: Step, where: Path) -> None:
+    """Raise ArtifactError when a model has no such tensor."""
+    if name not in known:
+        raise ArtifactError(
+            f"{where}: step {step.model!r}: {kind}_map names {kind} {name!r}, which the model has not; "
+            f"it has: {shown(known)}"
+        )
+
+
+def check_fit(tensor: str, source: Place, taker: Place, where: Path) -> None:
+    """Raise ArtifactError unless what is given can be what is taken."""
+    for given, taken, kind in (
+        (source.spec.datatype, taker.spec.datatype, "datatype"),
+        (show_shape(source.spec.shape), show_shape(taker.spec.shape), "shape"),
+    ):
+        matches = given == taken if kind == "datatype" else may_equal(source.spec.shape, taker.spec.shape)
+        if not matches:
+            raise ArtifactError(
+                f"{where}: tensor {tensor!r}: {source.what} has {kind} {given}, {taker.what} has {taken}"
+            )
+    if source.spec.optional and not taker.spec.optional and source.what == "the ensemble's input":
+        raise ArtifactError(f"{where}: input {tensor!r} is optional, but {taker.what} is not")
+
+
+def may_equal(left: Sequence[Dimension], right: Sequence[Dimension]) -> bool:
+    """Return whether a tensor can have both shapes; sizes that are free are known when it comes."""
+    return len(left) == len(right) and all(
+        not isinstance(one, int) or not isinstance(other, int) or one == other
+        for one, other in zip(left, right, strict=True)
+    )

@@ -1,0 +1,140 @@
+"""One request on its way through the steps of an ensemble."""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from kerve.runtime.datatypes import Array
+from kerve.runtime.errors import Code, ServingError, error_for
+from kerve.runtime.signature import Signature, check_tensor
+from kerve.runtime.statistics import ServedStatistics
+from kerve.runtime.transport.base import Answer, Batch, Inbox, Queue
+
+__all__ = ["Ask", "BoundStep", "Plan", "Run"]
+
+
+@dataclass(frozen=True)
+class BoundStep:
+    """A step and the version that it was bound to."""
+
+    model: str
+    signature: Signature
+    queue: Queue
+    # The ensemble's names of tensors, by the member's.
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An ensemble as it runs."""
+
+    name: str
+    signature: Signature
+    steps: tuple[BoundStep, ...]
+    # Requests that may be under way; more wait in the ensemble's own queue.
+    most: int
+
+    @property
+    def optional(self) -> frozenset[str]:
+        """Inputs that a request may leave out."""
+        return frozenset(spec.name for spec in self.signature.inputs if spec.optional)
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What an answer is an answer to."""
+
+    run: "Run"
+    step: BoundStep
+
+
+class Run:
+    """Asks each member as soon as its inputs are there, with the tensors as the members before gave them."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        batch: Batch,
+        inbox: Inbox,
+        statistics: ServedStatistics,
+        over: Callable[["Run"], None],
+    ) -> None:
+        """`over` is called once, when nothing more is asked."""
+        self.batch = batch
+        self._plan = plan
+        self._inbox = inbox
+        self._statistics = statistics
+        self._over = over
+        self._lock = threading.Lock()
+        self._tensors: dict[str, Array] = dict(batch.inputs)
+        # What is there, or known to stay out.
+        self._known = set(self._tensors) | plan.optional
+        self._left: Sequence[BoundStep] = plan.steps
+        self._waiting = 0
+        self._computed = 0
+        self._ended = False
+
+    def advance(self) -> None:
+        """Ask the members whose inputs are there."""
+        with self._lock:
+            ready = [step for step in self._left if self._known.issuperset(step.inputs.values())]
+            self._left = [step for step in self._left if step not in ready]
+            self._waiting += len(ready)
+        for step in ready:
+            try:
+                self._ask(step)
+            except ServingError as error:
+                self.fail(error.code, f"in ensemble {self._plan.name!r}: step {step.model!r}: {error}")
+                return
+
+    def take(self, answer: Answer) -> None:
+        """Go on with what a member answered."""
+        if answer.outputs is None:
+            self.fail(answer.code, f"in ensemble {self._plan.name!r}: {answer.message}")
+            return
+        step: BoundStep = answer.token.step
+        with self._lock:
+            for own, tensor in step.outputs.items():
+                self._tensors[tensor] = answer.outputs[own]
+                self._known.add(tensor)
+            self._waiting -= 1
+            self._computed += answer.nanoseconds
+            complete = not (self._waiting or self._left)
+        if not complete:
+            self.advance()
+        elif self._end():
+            # As in Triton, an ensemble has computed for as long as its members have. Before the answer, so
+            # that a client who has it finds it counted.
+            self._statistics.computed(self.batch.requests, self.batch.rows, self._computed)
+            self._over(self)
+            self._reply()
+
+    def fail(self, code: int, message: str) -> None:
+        """Refuse the request; what members still have of it is wanted by nobody."""
+        if self._end():
+            self.batch.fail(code, message)
+            self._over(self)
+
+    def _reply(self) -> None:
+        try:
+            self.batch.reply({spec.name: self._tensors[spec.name] for spec in self._plan.signature.outputs})
+        except Exception:
+            self.batch.fail(Code.INTERNAL, "the ensemble's answer cannot be sent; see the server's log")
+            raise
+
+    def _ask(self, step: BoundStep) -> None:
+        if not self.batch.wanted:
+            raise error_for(Code.CANCELLED, "the client cancelled the request")
+        given = {own: self._tensors[tensor] for own, tensor in step.inputs.items() if tensor in self._tensors}
+        sizes: dict[str, tuple[int, str]] = {}
+        for own, array in given.items():
+            spec = step.signature.input(own)
+            check_tensor(spec, spec.datatype, array.shape, sizes)
+        step.queue.ask(given, list(step.outputs), self.batch, self._inbox, Ask(self, step))
+
+    def _end(self) -> bool:
+        """Whether this is the first end."""
+        with self._lock:
+            ended, self._ended = self._ended, True
+            return not ended

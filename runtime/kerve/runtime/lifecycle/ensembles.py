@@ -1,0 +1,115 @@
+"""Starts versions of ensembles: chains of models that are served as one."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+from kerve.inference import model_config_pb2 as pb
+from kerve.runtime.catalog import Catalog
+from kerve.runtime.config import Settings
+from kerve.runtime.config.batching import batching_of
+from kerve.runtime.config.complete import complete, refuse_unsupported
+from kerve.runtime.ensemble.binding import Member, bind
+from kerve.runtime.ensemble.executor import EnsembleExecutor
+from kerve.runtime.ensemble.run import BoundStep, Plan
+from kerve.runtime.ensemble.scheme import Step, read_scheme
+from kerve.runtime.errors import ArtifactError, ServingError
+from kerve.runtime.lifecycle.served import Limits, ServedVersion, cache_of
+from kerve.runtime.statistics import ServedStatistics
+from kerve.runtime.transport.base import ServedModel, Transport
+
+__all__ = ["members_print", "start_ensemble"]
+
+log = logging.getLogger(__name__)
+
+# Requests of an ensemble under way at once where its configuration does not say: they wait in the members'
+# queues, where a request more would be refused, and not in the ensemble's own.
+MOST_UNDER_WAY = 128
+
+
+def start_ensemble(
+    name: str,
+    version: int,
+    folder: Path,
+    settings: Settings,
+    transport: Transport,
+    limits: Limits,
+    catalog: Catalog[ServedVersion],
+) -> ServedVersion:
+    """Bind an ensemble to the versions of its members that serve now, and start it; ArtifactError when that
+    cannot be done.
+    """
+    refuse_unsupported(settings.config, folder)
+    scheme = read_scheme(settings.config, folder)
+    members = tuple(member_of(step, catalog, folder) for step in scheme.steps)
+    bound = bind(
+        scheme,
+        settings.config,
+        [Member(member.signature, member.config.max_batch_size) for member in members],
+        folder,
+    )
+    config = pb.ModelConfig.FromString(settings.config.SerializeToString())
+    config.max_batch_size = bound.max_batch_size
+    batching = batching_of(
+        replace(settings, config=config, batch_buckets=()),
+        max_queue_size=limits.max_queue_size,
+        triton_codes=limits.triton_codes,
+    )
+    cache = cache_of(config, name, limits)
+    queue = transport.attach(
+        ServedModel(name, version, bound.signature, replace(batching, alone=True), cold=cache is not None)
+    )
+    steps = tuple(
+        BoundStep(step.model, member.signature, member.queue, step.inputs, step.outputs)
+        for step, member in zip(scheme.steps, members, strict=True)
+    )
+    most = config.ensemble_scheduling.max_inflight_requests or MOST_UNDER_WAY
+    plan = Plan(name, bound.signature, steps, most)
+    statistics = ServedStatistics()
+    full = complete(config, name, bound.signature, instances=1)
+    executor = EnsembleExecutor(plan, queue, transport.inbox(), statistics, name=f"{name}/{version}")
+    for member in members:
+        member.leases.take()
+    executor.start()
+    told = ", ".join(f"{member.name}/{member.version}" for member in members)
+    log.info("ensemble %r version %d is ready with %s", name, version, told)
+    return ServedVersion(
+        name=name,
+        version=version,
+        fingerprint="",
+        model=None,
+        signature=bound.signature,
+        config=full,
+        queue=queue,
+        executors=(executor,),
+        cache=cache,
+        statistics=statistics,
+        members=members,
+    )
+
+
+def member_of(step: Step, catalog: Catalog[ServedVersion], folder: Path) -> ServedVersion:
+    """Return the version that a step asks for; ArtifactError when it does not serve."""
+    try:
+        member = catalog.find(step.model, step.route)
+    except ServingError as error:
+        raise ArtifactError(f"{folder}: step {step.model!r}: {error}") from error
+    if member.plan is not None and member.plan.required:
+        raise ArtifactError(
+            f"{folder}: step {step.model!r} computes sequences, whose state an ensemble does not carry; "
+            "ask that model itself"
+        )
+    return member
+
+
+def members_print(config: pb.ModelConfig, catalog: Catalog[ServedVersion]) -> str:
+    """Return what changes when an ensemble is to be bound anew; empty for any other model."""
+    found = []
+    for step in config.ensemble_scheduling.step:
+        try:
+            member = catalog.find(step.model_name, str(step.model_version) if step.model_version > 0 else "")
+        except ServingError as error:
+            found.append(error.code.name)
+        else:
+            found.append(f"{member.name}/{member.version} {member.number}")
+    return "\n".join(found)

@@ -1,0 +1,78 @@
+"""The requests that a model computes before it serves, as its configuration wants it: `model_warmup`."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kerve.inference import model_config_pb2 as pb
+from kerve.runtime.config.complete import protocol_type
+from kerve.runtime.datatypes import BYTES, DATATYPES, Array
+from kerve.runtime.errors import ArtifactError, InvalidArgumentError
+from kerve.runtime.protocol.tensors import from_raw
+from kerve.runtime.signature import Signature, TensorSpec, check_inputs, check_tensor
+
+__all__ = ["Sample", "samples"]
+
+# Where the files of samples lie, in a model's folder.
+FOLDER = "warmup"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One request, and how often it is computed."""
+
+    name: str
+    inputs: Mapping[str, Array]
+    count: int
+
+
+def samples(config: pb.ModelConfig, signature: Signature, folder: Path) -> Iterator[Sample]:
+    """Yield the samples of a model's configuration; ArtifactError for one that does not fit the model."""
+    for number, each in enumerate(config.model_warmup, 1):
+        where = f"{folder}: model_warmup {each.name or number!r}"
+        try:
+            check_inputs(signature, folder.name, sorted(each.inputs))
+            sizes: dict[str, tuple[int, str]] = {}
+            inputs = {}
+            for name, told in each.inputs.items():
+                shape = [each.batch_size, *told.dims] if each.batch_size else list(told.dims)
+                spec = signature.input(name)
+                check_tensor(spec, protocol_type(told.data_type), shape, sizes)
+                inputs[name] = array_of(told, spec, tuple(shape), folder)
+        except InvalidArgumentError as error:
+            raise ArtifactError(f"{where}: {error}") from error
+        yield Sample(each.name or str(number), inputs, max(1, each.count))
+
+
+def array_of(told: pb.ModelWarmup.Input, spec: TensorSpec, shape: tuple[int, ...], folder: Path) -> Array:
+    """Return one input of a sample."""
+    dtype = DATATYPES[spec.datatype].dtype
+    match told.WhichOneof("input_data_type"):
+        case "input_data_file":
+            return from_file(told.input_data_file, spec, shape, folder)
+        case "random_data" if spec.datatype != BYTES.name:
+            # Small numbers, which are indices of most tables too; the same ones each time.
+            random = np.random.default_rng(0)
+            return (random.random(shape) if dtype.kind == "f" else random.integers(0, 2, shape)).astype(dtype)
+        case "zero_data" | "random_data":  # random text would be none: it is empty, as in Triton
+            return np.full(shape, b"", dtype) if spec.datatype == BYTES.name else np.zeros(shape, dtype)
+        case _:
+            raise InvalidArgumentError(
+                f"input {spec.name!r}: expected zero_data, random_data or input_data_file, got none"
+            )
+
+
+def from_file(name: str, spec: TensorSpec, shape: tuple[int, ...], folder: Path) -> Array:
+    """Return the raw contents of a file as an array."""
+    file = folder / FOLDER / name
+    if not file.resolve().is_relative_to((folder / FOLDER).resolve()):
+        raise InvalidArgumentError(f"input {spec.name!r}: input_data_file {name!r} lies outside {FOLDER}/")
+    try:
+        contents = file.read_bytes()
+    except OSError as error:
+        raise InvalidArgumentError(
+            f"input {spec.name!r}: input_data_file {name!r} cannot be read from {FOLDER}/: {error}"
+        ) from error
+    return from_raw(f"input {spec.name!r}", spec.datatype, shape, contents)

@@ -1,0 +1,123 @@
+//! `Inbox` and `Answer`: what the server itself has asked of its models.
+
+use std::any::Any;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::python::arrays::{Port, show};
+use crate::python::queue::{Ports, answered};
+use crate::queue::batch::Batch;
+use crate::queue::local::{self, Inbox, Parent, Piece};
+
+/// A batch that Python has, until it is answered.
+pub type Held = Mutex<Option<Batch>>;
+
+impl Parent for Held {
+    fn is_wanted(&self) -> bool {
+        self.lock().unwrap_or_else(PoisonError::into_inner).as_mut().is_some_and(Batch::is_wanted)
+    }
+}
+
+/// What Python asked with: its own token, and the names of the outputs.
+pub struct Token {
+    pub token: Py<PyAny>,
+    pub ports: Arc<Ports>,
+}
+
+/// Where answers wait for whoever asked.
+#[pyclass(frozen, name = "Inbox", module = "kerve_wire._native")]
+pub struct PyInbox {
+    pub inbox: Arc<Inbox>,
+}
+
+#[pymethods]
+impl PyInbox {
+    #[new]
+    fn new() -> PyInbox {
+        PyInbox { inbox: Arc::default() }
+    }
+
+    /// Wait without holding the GIL for answers, and take all that are there; None once closed.
+    fn take(&self, py: Python<'_>) -> PyResult<Option<Vec<PyAnswer>>> {
+        let Some(answers) = py.detach(|| self.inbox.take()) else { return Ok(None) };
+        answers.into_iter().map(|answer| PyAnswer::new(py, answer)).collect::<PyResult<_>>().map(Some)
+    }
+
+    /// Let `take` return None behind what is there.
+    fn close(&self) {
+        self.inbox.close();
+    }
+}
+
+/// The answer to one request.
+#[pyclass(frozen, get_all, name = "Answer", module = "kerve_wire._native")]
+pub struct PyAnswer {
+    /// What was asked with it.
+    token: Py<PyAny>,
+    /// The outputs that were asked for; None when something went wrong.
+    outputs: Option<Py<PyDict>>,
+    /// The gRPC status; 0 with outputs.
+    code: u8,
+    /// What went wrong.
+    message: String,
+    /// How long its batches were computed.
+    nanoseconds: u64,
+}
+
+impl PyAnswer {
+    fn new(py: Python<'_>, answer: local::Answer) -> PyResult<PyAnswer> {
+        let token: Box<dyn Any + Send + Sync> = answer.token;
+        let Token { token, ports } = *token.downcast::<Token>().map_err(|_| answered())?;
+        let nanoseconds = answer.computed.as_nanos() as u64;
+        Ok(match answer.outcome.map(|pieces| outputs(py, pieces, &ports)) {
+            Ok(Ok(outputs)) => {
+                let outputs = Some(outputs.unbind());
+                PyAnswer { token, outputs, code: 0, message: String::new(), nanoseconds }
+            }
+            // Python is out of memory, say: this request fails, and no other.
+            Ok(Err(error)) => {
+                PyAnswer { token, outputs: None, code: 13, message: error.to_string(), nanoseconds }
+            }
+            Err(status) => PyAnswer {
+                token,
+                outputs: None,
+                code: status.code as u8,
+                message: status.message,
+                nanoseconds,
+            },
+        })
+    }
+}
+
+fn outputs<'py>(py: Python<'py>, pieces: Vec<Piece>, ports: &Ports) -> PyResult<Bound<'py, PyDict>> {
+    let outputs = PyDict::new(py);
+    for Piece { position, shape, data } in pieces {
+        let port: &Port = &ports.outputs[position];
+        outputs.set_item(&port.name, show(py, port, &shape, data)?)?;
+    }
+    Ok(outputs)
+}
+
+/// An array's memory as bytes that keep it alive.
+pub fn kept(array: Py<PyAny>, data: *const u8, len: usize) -> Bytes {
+    if len == 0 { Bytes::new() } else { Bytes::from_owner(Kept { _array: array, data, len }) }
+}
+
+struct Kept {
+    _array: Py<PyAny>,
+    data: *const u8,
+    len: usize,
+}
+
+// SAFETY: the memory belongs to the array, which is kept alive, and is only read.
+unsafe impl Send for Kept {}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: `kept` was given the memory of a contiguous array that `self` keeps alive.
+        unsafe { std::slice::from_raw_parts(self.data, self.len) }
+    }
+}
