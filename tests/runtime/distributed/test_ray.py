@@ -173,10 +173,10 @@ def test_a_label_that_does_not_fit_is_named_and_nothing_is_kept(
 
 def test_predictions_are_whole_when_a_node_is_lost(cluster: Any, repository: Path, tmp_path: Path) -> None:
     (tmp_path / "rows").mkdir()
-    for number in range(6):
-        identities = [f"id {row}" for row in range(number * 50, number * 50 + 50)]
-        columns = {"id": identities, "x": list(ROWS["x"][number * 50 : number * 50 + 50])}
-        pq.write_table(pa.table(columns), tmp_path / "rows" / f"{number}.parquet")
+    parts = np.arange(300).reshape(60, 5)  # small ones, that both nodes are at work for a while
+    for number, rows in enumerate(parts):
+        columns = {"id": [f"id {row}" for row in rows], "x": list(ROWS["x"][rows])}
+        pq.write_table(pa.table(columns), tmp_path / "rows" / f"{number:02}.parquet")
     output = tmp_path / "predictions"
     process = start(
         cluster,
@@ -195,7 +195,7 @@ def test_predictions_are_whole_when_a_node_is_lost(cluster: Any, repository: Pat
     assert process.poll() is None
     assert "(300, 3)" in ended(process)
     assert sorted(file.name for file in output.iterdir()) == [
-        f"part-{number:05d}.parquet" for number in range(6)
+        f"part-{number:05d}.parquet" for number in range(60)
     ]
     found = pq.read_table(output).to_pydict()
     assert list(found) == ["id", "y"]
