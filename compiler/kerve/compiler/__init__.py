@@ -4,6 +4,11 @@ from kerve.compiler import compile_model
 artifact = compile_model("digits.keras", repository="models", name="digits")
 """
 
+import os
+
+# ONNX Runtime sends telemetry unless it is told before it is imported; who wants that sets it to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 from kerve.compiler.artifact import Artifact
 from kerve.compiler.compile import compile_model
 from kerve.compiler.errors import (

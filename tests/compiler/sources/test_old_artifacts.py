@@ -29,6 +29,7 @@ _WHOLE_MODELS = {
     "tf2.12": (
         "attention.keras", "cnn.keras", "cudnn.h5", "custom.keras", "mlp.keras", "ops.keras", "rnn.keras",
     ),
+    "tf2.13": ("nested.keras",),
     "tf2.15": (
         "attention.keras", "cnn.keras", "cudnn.h5", "custom.h5", "custom.keras", "mixed.keras", "mlp.h5",
         "mlp.keras", "ops.h5", "ops.keras", "rnn.h5", "rnn.keras", "shared.h5", "shared.keras", "text.h5",
@@ -66,6 +67,7 @@ _PARTS = {
         ("mlp.weights.h5", "mlp.json"),
         ("mlp_checkpoint", "mlp.json"),
     ),
+    "tf2.13": (("mha_weights.h5", "mha.json"),),
 }
 
 

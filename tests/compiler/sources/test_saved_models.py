@@ -1,4 +1,4 @@
-"""SavedModels that TensorFlow wrote: their tables are part of the graph."""
+"""SavedModels that TensorFlow wrote: their tables are part of the graph, what a call changes is state."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
 import pytest
 import tensorflow as tf
 
 from kerve.compiler import sources
-from kerve.compiler.errors import LoadError
+from kerve.compiler.errors import ConversionError, LoadError
 from kerve.compiler.sources import LoadOptions
 
 _WORDS = tf.TensorSpec([None], tf.string, "word")
@@ -69,3 +71,62 @@ def test_several_signatures_are_listed(tables: Path) -> None:
 def test_several_tags_are_listed(tables: Path) -> None:
     with pytest.raises(LoadError, match="no graph tagged 'gpu'; choose with --tag from: serve"):
         sources.load(tables, LoadOptions(tag="gpu"))
+
+
+class _Changing(tf.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = tf.Variable([0.5, 1.0], name="total")
+        self.rows = tf.Variable(tf.zeros([3, 2]), name="rows")
+        self.weights = tf.Variable([[1.0, 2.0], [3.0, 4.0]], name="weights")
+        self.seen = tf.lookup.experimental.MutableHashTable(tf.int32, tf.float32, 0.0)
+
+    def accumulate(self, x: Any) -> dict[str, Any]:
+        if tf.reduce_sum(x) > 0.0:
+            self.total.assign_add(tf.reduce_sum(x, 0))
+        for _ in tf.range(2):
+            self.total.assign(self.total * 0.5 + self.weights[0])
+        self.rows.scatter_nd_update([[1]], [self.total])
+        return {"y": tf.matmul(x, self.weights) + self.total, "row": tf.gather(self.rows, [1])}
+
+    def remember(self, x: Any) -> dict[str, Any]:
+        return {"y": x + self.rows, "next": self.rows.assign(self.rows + x)}
+
+    def draw(self, x: Any) -> dict[str, Any]:
+        self.seen.insert(tf.cast(x[:, 0], tf.int32), x[:, 1])
+        return {"y": x}
+
+
+@pytest.fixture(scope="module")
+def changing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SavedModel whose signatures change what it holds."""
+    folder, module = tmp_path_factory.mktemp("changing"), _Changing()
+    names, spec = ("accumulate", "remember", "draw"), tf.TensorSpec([None, 2], tf.float32, "x")
+    signatures = {name: tf.function(getattr(module, name)).get_concrete_function(spec) for name in names}
+    tf.saved_model.save(module, str(folder), signatures=signatures)
+    return folder
+
+
+@pytest.mark.parametrize(("signature", "rows"), [("accumulate", 4), ("remember", 3)])
+def test_variables_that_a_signature_changes_are_state(changing: Path, signature: str, rows: int) -> None:
+    lowered = sources.load(changing, LoadOptions(signature=signature)).lower(21)
+    session = ort.InferenceSession(ir.to_proto(lowered.model).SerializeToString())
+    original = tf.saved_model.load(str(changing)).signatures[signature]
+    state = {each.input: each.initial for each in lowered.state}
+    assert set(state) == ({"total", "rows"} if signature == "accumulate" else {"rows"})
+    names = [output.name for output in session.get_outputs()]
+    for x in np.random.default_rng(1).normal(size=(4, rows, 2)).astype(np.float32):
+        answers = dict(zip(names, session.run(None, {"x": x, **state}), strict=True))
+        for name, expected in original(x=tf.constant(x)).items():
+            np.testing.assert_allclose(answers[name], expected, rtol=1e-5, atol=1e-6)
+        state = {each.input: answers[each.output] for each in lowered.state}
+
+
+def test_the_rows_of_the_state_are_those_of_the_input(changing: Path) -> None:
+    source = sources.load(changing, LoadOptions(signature="remember"))
+    assert source.lower(21).model.graph.inputs[0].shape == ir.Shape([3, 2])
+
+
+def test_a_table_that_a_signature_changes_is_refused(changing: Path) -> None:
+    with pytest.raises(ConversionError, match="changes a table"):
+        sources.load(changing, LoadOptions(signature="draw")).lower(21)

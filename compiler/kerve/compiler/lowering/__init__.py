@@ -47,7 +47,7 @@ def lower(model: keras.Model, *, opset: int = 21, input_signature: Any = None) -
     """
     inputs = signature.inputs_of(model, input_signature)
     signature.build(model, inputs)
-    state: list[keras.Variable] = []
+    state: list[Any] = []
     while True:
         try:
             return _lower(model, opset, inputs, state)
@@ -55,13 +55,14 @@ def lower(model: keras.Model, *, opset: int = 21, input_signature: Any = None) -
             state.append(found.variable)
 
 
-def _lower(model: keras.Model, opset: int, inputs: Any, state: list[keras.Variable]) -> Lowered:
+def _lower(model: keras.Model, opset: int, inputs: Any, state: list[Any]) -> Lowered:
     g = Lowering(opset, HANDLERS, State(named_by_path(state, model.name)))
     symbols = keras.tree.map_structure(lambda spec: signature.enter(g, spec), inputs)
     with intercept(g):
         results = model(*symbols, training=False)
     outputs = signature.finish(g, model, results)
     lowered = ir.Model(g.graph, ir_version=10, producer_name="kerve")
+    common.RemoveUnusedNodesPass()(lowered)  # what led to the next seeds
     common.NameFixPass()(lowered)  # what tf2onnx traced brings names of its own
     return Lowered(
         model=lowered,

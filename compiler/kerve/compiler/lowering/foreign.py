@@ -4,7 +4,7 @@ tf2onnx writes whatever it does not know into the graph and returns as if all we
 says is believed: every operator of its result is looked up in ONNX's own schemas. Operators of TensorFlow
 that it left behind are lowered by handlers (`ops/tensorflow.py`), here and in the bodies of loops. Complex
 numbers, which ONNX Runtime does not compute with, exist between such handlers only, as pairs; so do tables,
-as TensorFlow's handles of them.
+as TensorFlow's handles of them. Variables that the code changes are state of the graph (`variables.py`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import onnx_ir as ir
 from onnxscript import version_converter
 
 from kerve.compiler.errors import ConversionError
+from kerve.compiler.lowering import variables
 from kerve.compiler.lowering.symbol import Symbol, is_symbol, symbols_in
 
 if TYPE_CHECKING:
@@ -63,7 +64,9 @@ def trace(g: Lowering, call: Callable[..., Any], args: tuple[Any, ...], kwargs: 
     inputs = symbols_in((args, kwargs))
     structure: list[Any] = []
     captured: dict[str, Any] = {}
-    model = ir.from_proto(_convert(g, call, args, kwargs, inputs, structure, captured))
+    state: list[Any] = []
+    model = ir.from_proto(_convert(g, call, args, kwargs, inputs, structure, captured, state))
+    inputs += [Symbol(g.state.read(variable)) for variable in state]
     if g.opset > _TF2ONNX_OPSET:
         version_converter.convert_version(model, min(g.opset, _CONVERTER_OPSET))
     given: _Values = {}
@@ -75,6 +78,8 @@ def trace(g: Lowering, call: Callable[..., Any], args: tuple[Any, ...], kwargs: 
         else:
             given[formal] = inputs[int(str(formal.name).partition(":")[0].removeprefix("x"))].value
     outputs = _adopt(g, model.graph, given)
+    for variable in reversed(state):
+        g.state.write(variable, outputs.pop().value)
     return keras.tree.pack_sequence_as(structure[0], outputs)
 
 
@@ -86,6 +91,7 @@ def _convert(
     inputs: list[Symbol],
     structure: list[Any],
     captured: dict[str, Any],
+    state: list[Any],
 ) -> onnx.ModelProto:
     import tensorflow as tf
     import tf2onnx
@@ -101,14 +107,16 @@ def _convert(
         structure[:] = [outputs]
         return [tf.identity(leaf) for leaf in keras.tree.flatten(outputs)]
 
-    signature = [
-        tf.TensorSpec(symbol.shape, symbol.dtype, name=f"x{index}") for index, symbol in enumerate(inputs)
-    ]
     logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # what it logs, _adopt looks up
     try:
         traced = tf.function(function, autograph=True)
-        with warnings.catch_warnings(), _as_tf2onnx_likes():
-            warnings.simplefilter("ignore")
+        with _as_tf2onnx_likes():
+            graph = traced.get_concrete_function(*_signature(inputs)).graph
+        state += _state_of(g, graph)
+        if state:
+            traced = tf.function(variables.pure(graph, state), autograph=False)
+        signature = _signature([*inputs, *state])
+        with _as_tf2onnx_likes():
             captures = traced.get_concrete_function(*signature).graph.captures
             captured |= {internal.name: external for external, internal in captures}
             proto, _ = tf2onnx.convert.from_function(
@@ -122,6 +130,19 @@ def _convert(
     except Exception as error:  # tf2onnx and traced code fail with anything
         raise UntraceableError(_gist(error)) from error
     return proto
+
+
+def _signature(arguments: Iterable[Any]) -> list[Any]:
+    import tensorflow as tf
+
+    return [tf.TensorSpec(each.shape, each.dtype, name=f"x{index}") for index, each in enumerate(arguments)]
+
+
+def _state_of(g: Lowering, graph: Any) -> list[Any]:
+    """Return the variables that a trace changes, or uses while they are state; starts over for new ones."""
+    for variable in variables.changed(graph):
+        g.state.read(variable)
+    return [variable for variable in graph.variables if g.state.holds(variable)]
 
 
 @contextmanager
@@ -140,6 +161,7 @@ def _as_tf2onnx_likes() -> Iterator[None]:
 
     backend = keras.src.backend
     with (
+        warnings.catch_warnings(action="ignore"),
         mock.patch.object(backend.numpy, "signbit", signbit),
         mock.patch.object(backend.random, "draw_seed", draw_seed),
         mock.patch.object(tf, "function", function),

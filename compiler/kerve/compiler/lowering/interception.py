@@ -16,6 +16,7 @@ from unittest import mock
 
 import keras
 from keras.src.layers import layer as layer_module
+from keras.src.utils.backend_utils import in_tf_graph
 
 from kerve.compiler.lowering import autograph, backend, dropout, recurrence, tensorflow_calls
 from kerve.compiler.lowering.lowering import Lowering
@@ -80,7 +81,7 @@ def _replacements(g: Lowering) -> Iterator[tuple[object, str, object]]:
     yield keras.Layer, "symbolic_call", _regularized(g, _symbolic_call(g, keras.Layer.symbolic_call))
     yield layer_module, "Node", lambda **_: None
     yield keras.Layer, "add_loss", _add_loss(g)
-    yield keras.Variable, "assign", _assign(g)
+    yield keras.Variable, "assign", _assign(g, keras.Variable.assign)
     for name, operation in _VARIABLE_OPERATORS.items():
         yield keras.Variable, name, _operator(g, getattr(keras.Variable, name), operation)
     for name, operation in _REFLECTED_OPERATORS.items():
@@ -178,7 +179,9 @@ def _reflected(
 
 def _value(g: Lowering, original: Callable[..., Any]) -> Callable[..., Any]:
     def value(variable: keras.Variable) -> Any:
-        return Symbol(g.state.read(variable)) if g.state.holds(variable) else original(variable)
+        if in_tf_graph() or not g.state.holds(variable):
+            return original(variable)
+        return Symbol(g.state.read(variable))
 
     return value
 
@@ -208,10 +211,12 @@ def _size(g: Lowering, x: Symbol, axis: int) -> Symbol:
     return Symbol(g.cast(size, "int32"))
 
 
-def _assign(g: Lowering) -> Callable[..., Any]:
+def _assign(g: Lowering, original: Callable[..., Any]) -> Callable[..., Any]:
     """An assignment gives the graph's state its next value; the source's variable keeps its own."""
 
     def assign(variable: keras.Variable, value: Any) -> Any:
+        if in_tf_graph():
+            return original(variable, value)
         before = g.state.read(variable)
         after = g.cast_like(g.to_value(value), before)
         g.state.write(variable, after)

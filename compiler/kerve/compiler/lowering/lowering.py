@@ -217,8 +217,10 @@ class Lowering:
     def _leaf(self, x: Any) -> Any:
         if is_symbol(x):
             return x.value
+        if self.state.holds(x):
+            return self.state.read(x)
         if isinstance(x, keras.Variable):
-            return self.state.read(x) if self.state.holds(x) else self.weight(x)
+            return self.weight(x)
         if isinstance(x, np.ndarray | np.generic):
             return self.constant(x)
         if keras.ops.is_tensor(x):

@@ -23,9 +23,9 @@ __all__ = ["Restart", "State", "StateVariable", "distinct", "named_by_path"]
 
 @dataclass(frozen=True)
 class StateVariable:
-    """One variable of the model that its call changes."""
+    """One variable of the model that its call changes, of Keras or of TensorFlow."""
 
-    variable: keras.Variable
+    variable: Any
     #: Name of the graph's input that takes its value, and of the output that gives its next one.
     input: str
     output: str
@@ -39,8 +39,8 @@ class StateVariable:
 class Restart(BaseException):
     """A variable turned out to be state; no handler of the author's code may take this for an error."""
 
-    def __init__(self, variable: keras.Variable) -> None:
-        super().__init__(variable.path)
+    def __init__(self, variable: Any) -> None:
+        super().__init__(_path(variable))
         self.variable = variable
 
 
@@ -51,23 +51,33 @@ class State:
         self.variables = list(declared)
         self.inputs = [_input(each) for each in self.variables]
         self._values = {
-            id(each.variable): value for each, value in zip(self.variables, self.inputs, strict=True)
+            _key(each.variable): value for each, value in zip(self.variables, self.inputs, strict=True)
         }
+
+    def draw(self, seed: ir.Value) -> None:
+        """Take out the variables behind a seed: ONNX's operators draw without one."""
+        behind = [seed]
+        for value in behind:
+            node = value.producer()
+            behind += [each for each in (node.inputs if node else ()) if each is not None]
+        kept = [index for index, value in enumerate(self.inputs) if value not in behind]
+        self.inputs = [self.inputs[index] for index in kept]
+        self.variables = [self.variables[index] for index in kept]
 
     def holds(self, variable: Any) -> bool:
         """Whether a variable is declared to be state."""
-        return id(variable) in self._values
+        return _key(variable) in self._values
 
-    def read(self, variable: keras.Variable) -> ir.Value:
+    def read(self, variable: Any) -> ir.Value:
         """Return the value that a variable has at this point; starts over if it is not declared."""
         if not self.holds(variable):
             raise Restart(variable)
-        return self._values[id(variable)]
+        return self._values[_key(variable)]
 
-    def write(self, variable: keras.Variable, value: ir.Value) -> None:
+    def write(self, variable: Any, value: ir.Value) -> None:
         """Give a variable its next value; starts over if it is not declared."""
         self.read(variable)
-        self._values[id(variable)] = value
+        self._values[_key(variable)] = value
 
     @property
     def values(self) -> dict[int, ir.Value]:
@@ -92,12 +102,21 @@ def distinct(paths: Sequence[str]) -> list[str]:
     ]
 
 
-def named_by_path(variables: Sequence[keras.Variable], model: str) -> list[StateVariable]:
+def named_by_path(variables: Sequence[Any], model: str) -> list[StateVariable]:
     """Declare variables under the names that they have in a model."""
-    paths = distinct([variable.path.removeprefix(f"{model}/") for variable in variables])
+    paths = distinct([_path(variable).removeprefix(f"{model}/") for variable in variables])
     return [
         StateVariable(variable, path, f"{path}/next") for variable, path in zip(variables, paths, strict=True)
     ]
+
+
+def _key(variable: Any) -> int:
+    """What tells variables apart: Keras's are TensorFlow's to code that TensorFlow traces."""
+    return id(variable._value if isinstance(variable, keras.Variable) else variable)
+
+
+def _path(variable: Any) -> str:
+    return str(variable.path if isinstance(variable, keras.Variable) else variable.name.partition(":")[0])
 
 
 def _input(state: StateVariable) -> ir.Value:

@@ -59,7 +59,7 @@ def replacements(g: Lowering) -> Iterator[tuple[object, str, object]]:
     compiled = type(tf.function(_drawn))
     yield compiled, "__call__", _function(compiled.__call__)
     for name in ("assign", "assign_add", "assign_sub"):
-        yield ResourceVariable, name, _assignment(g, getattr(ResourceVariable, name))
+        yield ResourceVariable, name, _assignment(getattr(ResourceVariable, name))
     yield tf.lookup.StaticHashTable, "lookup", _lookup(g, tf.lookup.StaticHashTable.lookup)
 
 
@@ -96,16 +96,13 @@ def _function(original: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _assignment(g: Lowering, original: Callable[..., Any]) -> Callable[..., Any]:
-    """A variable of TensorFlow, unlike one of Keras, cannot become state of the graph."""
+def _assignment(original: Callable[..., Any]) -> Callable[..., Any]:
+    """A variable of TensorFlow is read where no symbol is seen: what changes it is traced, as a whole."""
 
     def assign(variable: Any, *args: Any, **kwargs: Any) -> Any:
         if in_tf_graph():
             return original(variable, *args, **kwargs)
-        raise g.refuse(
-            f"its call changes the TensorFlow variable '{variable.name}'",
-            "make it a variable of Keras (`self.add_weight`), which becomes state of the compiled model",
-        )
+        raise foreign.TensorsOnlyError(f"it changes the TensorFlow variable '{variable.name}'")
 
     return assign
 

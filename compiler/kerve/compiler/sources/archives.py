@@ -12,11 +12,12 @@ from pathlib import Path
 from kerve.compiler.sources import guards
 from kerve.compiler.sources.detect import Recognised
 
-__all__ = ["packed", "unpacked"]
+__all__ = ["WEIGHTS", "packed", "unpacked"]
 
 _CONFIG = "config.json"
 _METADATA = "metadata.json"
-_WEIGHTS = ("model.weights.h5", "model.weights.npz")
+WEIGHTS = "model.weights.h5"
+_WEIGHTS = (WEIGHTS, "model.weights.npz")
 _ASSETS = "assets"
 
 
@@ -31,7 +32,7 @@ def unpacked(found: Recognised) -> Iterator[Path]:
         else:
             with guards.archive(found.path) as archive:
                 _extract(archive, folder)
-        weights = folder / _WEIGHTS[0]
+        weights = folder / WEIGHTS
         if weights.exists():
             with guards.hdf5(weights, found.path):
                 pass

@@ -20,7 +20,7 @@ from kerve.compiler.sources.architecture import Architecture
 from kerve.compiler.sources.base import KerasSource, record_of
 from kerve.compiler.sources.derived import derive_again
 from kerve.compiler.sources.detect import Kind, Recognised
-from kerve.compiler.sources.keras2 import keras1
+from kerve.compiler.sources.keras2 import groups, keras1
 from kerve.compiler.sources.options import LoadOptions
 
 __all__ = ["from_parts"]
@@ -86,6 +86,8 @@ def _load(model: Any, found: Recognised) -> None:
                 file.attrs["keras_version"] = keras1.VERSION_OF_WEIGHTS
         else:
             link.symlink_to(found.path.absolute())
+            if not by_layer_names:
+                groups.rename(link)
         model.load_weights(str(link))
 
 

@@ -23,7 +23,7 @@ FILES: dict[Kind, str] = {
 # What the CUDA provider loads when a convolution first runs, and so does not name in its header.
 LOADED_LATER = ("libcudnn.so.9",)
 
-CUDA_PACKAGES = "kerve[serve-gpu] and onnxruntime-gpu[cuda,cudnn], or CUDA's own installation"
+CUDA_PACKAGES = "kerve[serve-gpu], or CUDA's own installation"
 # Who brings a library, by the beginning of its name.
 SOURCES = {
     "libcuda.": "the NVIDIA driver of the machine; a container is given it by the NVIDIA Container Toolkit",

@@ -96,6 +96,12 @@ def _random(kind: str) -> Handler:
     return handler
 
 
+def _key(g: Lowering, _: _Attributes, seed: ir.Value) -> Any:
+    """What numbers are drawn from; `_random` looks at neither."""
+    g.state.draw(seed)
+    return g.constant(np.zeros(1, np.int64), "key"), g.constant(np.zeros(2, np.int64), "counter")
+
+
 def _rfft(g: Lowering, _: _Attributes, x: ir.Value, length: ir.Value) -> Any:
     return g.call(lambda value: ops.rfft(value, int(_known(length)[0])), x)
 
@@ -154,6 +160,7 @@ _HANDLERS: dict[str, Handler] = {
     "RFFT": _rfft,
     "RGBToHSV": _of_keras(lambda _, x: ops.image.rgb_to_hsv(x, data_format="channels_last")),
     "Real": lambda g, _, x: x[0],
+    "StatelessRandomGetKeyCounter": _key,
     "StatelessRandomNormalV2": _random("normal"),
     "StatelessRandomUniformV2": _random("uniform"),
     "StatelessTruncatedNormalV2": _random("truncated_normal"),

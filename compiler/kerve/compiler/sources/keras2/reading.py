@@ -12,7 +12,7 @@ import tf_keras
 from kerve.compiler.sources import archives, failures
 from kerve.compiler.sources.derived import derive_again
 from kerve.compiler.sources.detect import Kind, Recognised
-from kerve.compiler.sources.keras2 import bridges, keras1, legacy
+from kerve.compiler.sources.keras2 import bridges, groups, keras1, legacy
 from kerve.compiler.sources.keras2.migrate import migrated
 
 __all__ = ["from_config", "read"]
@@ -39,6 +39,8 @@ def _known(own: Mapping[str, Any]) -> Any:
 
 def _from_archive(found: Recognised, trust: bool) -> tf_keras.Model:
     with archives.unpacked(found) as folder:
+        if (folder / archives.WEIGHTS).exists():
+            groups.rename(folder / archives.WEIGHTS)
         return tf_keras.models.load_model(str(archives.packed(folder)), compile=False, safe_mode=not trust)
 
 

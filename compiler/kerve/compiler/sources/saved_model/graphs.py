@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +10,13 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.framework import convert_to_constants
 
+from kerve.compiler.errors import ConversionError
 from kerve.compiler.sources.saved_model.describe import Description
 
 __all__ = ["Frozen", "Function", "freeze_function", "freeze_session"]
+
+#: The operators that change a variable of TensorFlow 1.
+_CHANGES = re.compile(r"(Resource)?(Assign|Scatter|Apply|StridedSliceAssign|SparseApply|CountUpTo)")
 
 #: From named tensors to named tensors.
 Function = Callable[[Mapping[str, Any]], dict[str, Any]]
@@ -67,6 +72,7 @@ def freeze_session(found: Description, name: str) -> Frozen:
     signature = loaded.signature_def[name]
     inputs = {key: info.name for key, info in signature.inputs.items()}
     outputs = {key: info.name for key, info in signature.outputs.items()}
+    _require_constant(graph, name, outputs)
     with graph.as_default():
         definition = tf.compat.v1.graph_util.convert_variables_to_constants(
             session, graph.as_graph_def(), sorted({tensor.partition(":")[0] for tensor in outputs.values()})
@@ -78,6 +84,20 @@ def freeze_session(found: Description, name: str) -> Frozen:
         return results
 
     return Frozen(definition, dict(sorted(inputs.items())), outputs, original)
+
+
+def _require_constant(graph: tf.Graph, name: str, outputs: Mapping[str, str]) -> None:
+    """Raise `ConversionError` where the outputs need a variable to be changed."""
+    needed = tf.compat.v1.graph_util.extract_sub_graph(
+        graph.as_graph_def(), sorted({tensor.partition(":")[0] for tensor in outputs.values()})
+    )
+    changed = sorted({node.input[0] for node in needed.node if _CHANGES.match(node.op)})
+    if changed:
+        raise ConversionError(
+            f"the signature {name!r} changes the variable {', '.join(map(repr, changed))} when it is called, "
+            "in a graph of TensorFlow 1, which does not say what reads it before and what after; save the "
+            "model with TensorFlow 2 (tf.saved_model.save), or leave the assignment out of the signature"
+        )
 
 
 def _without_unused_defaults(definition: Any, inputs: Mapping[str, str]) -> Any:

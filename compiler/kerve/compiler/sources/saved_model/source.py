@@ -16,7 +16,7 @@ from kerve.compiler.sources.base import KerasSource, record_of
 from kerve.compiler.sources.detect import Kind
 from kerve.compiler.sources.keras2 import bridges
 from kerve.compiler.sources.options import LoadOptions
-from kerve.compiler.sources.saved_model import examples, graphs
+from kerve.compiler.sources.saved_model import batches, examples, graphs
 from kerve.compiler.sources.saved_model.describe import Description, describe
 from kerve.compiler.sources.saved_model.graphs import Function
 
@@ -79,7 +79,8 @@ def _function(found: Description, name: str) -> tuple[Mapping[str, tf.TensorSpec
             def call(arguments: Mapping[str, Any], _alive: Any = loaded) -> dict[str, Any]:
                 return dict(signature(**arguments))
 
-            return signature.structured_input_signature[1], call, call
+            taken = batches.with_rows_of_state(signature, signature.structured_input_signature[1], call)
+            return taken, call, call
         frozen = graphs.freeze_function(signature)
     if examples.has_parser(frozen.definition):
         frozen = examples.cut(frozen)

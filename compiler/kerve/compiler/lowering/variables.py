@@ -1,0 +1,280 @@
+"""Traced code that changes variables, as a function of their values that returns the next ones.
+
+TensorFlow's traces read and assign variables through handles, in an order that control edges keep. `pure`
+runs such a trace again, operation by operation in that order, with a tensor in the place of each variable:
+what is read is the tensor, and what is assigned replaces it, in called functions, branches and loops as well.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python.framework import function_def_to_graph
+from tensorflow.python.framework.func_graph import FuncGraph
+
+__all__ = ["ImpureError", "changed", "pure"]
+
+_CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
+_CHOICES = frozenset({"Case", "StatelessCase"})  # which tf2onnx does not convert
+_BRANCHES = frozenset({"If", "StatelessIf"}) | _CHOICES
+_LOOPS = frozenset({"While", "StatelessWhile"})
+
+
+class ImpureError(Exception):
+    """A variable is used in a way that no function of its value expresses; says which."""
+
+
+def _rows(indices: Any) -> Any:
+    return tf.expand_dims(indices, -1)
+
+
+#: What the operators that change a variable make of its value, of their other inputs.
+_WRITERS: Mapping[str, Callable[..., Any]] = {
+    "AssignVariableOp": lambda _, value: value,
+    "AssignAddVariableOp": lambda old, value: old + value,
+    "AssignSubVariableOp": lambda old, value: old - value,
+    "ResourceScatterUpdate": lambda old, i, new: tf.tensor_scatter_nd_update(old, _rows(i), new),
+    "ResourceScatterAdd": lambda old, i, new: tf.tensor_scatter_nd_add(old, _rows(i), new),
+    "ResourceScatterSub": lambda old, i, new: tf.tensor_scatter_nd_sub(old, _rows(i), new),
+    "ResourceScatterNdUpdate": tf.tensor_scatter_nd_update,
+    "ResourceScatterNdAdd": tf.tensor_scatter_nd_add,
+    "ResourceScatterNdSub": tf.tensor_scatter_nd_sub,
+}
+
+#: Operators that change what they take first, in ways that are refused.
+_OTHER_WRITERS = frozenset({
+    "LookupTableImportV2", "LookupTableInsertV2", "LookupTableRemoveV2", "RngReadAndSkip", "RngSkip",
+    "StatefulRandomBinomial", "StatefulStandardNormalV2", "StatefulTruncatedNormal", "StatefulUniform",
+    "StatefulUniformFullInt", "StatefulUniformInt",
+})  # fmt: skip
+
+#: What those that read it make of it.
+_READERS: Mapping[str, Callable[..., Any]] = {
+    "ReadVariableOp": lambda _, value: value,
+    "VariableShape": lambda op, value: tf.shape(value, op.get_attr("out_type")),
+    "VarIsInitializedOp": lambda *_: tf.constant(True),
+    "ResourceGather": lambda op, value, i: tf.gather(value, i, batch_dims=op.get_attr("batch_dims")),
+    "ResourceGatherNd": lambda _, value, i: tf.gather_nd(value, i),
+}
+
+#: Operators that a handle passes through.
+_PASSING = frozenset({"Identity"})
+
+
+class _Cell:
+    """Stands for the handle of a variable while a trace is run again."""
+
+    def __init__(self, name: str, value: Any) -> None:
+        self.name = name
+        self.value = value
+
+
+def changed(graph: FuncGraph) -> list[Any]:
+    """Return the variables that a trace assigns to; raises `ImpureError` where one is not known."""
+    variables = {id(variable.handle): variable for variable in graph.variables}
+    found = []
+    for index in sorted(_written(graph)):
+        external = graph.external_captures[index - (len(graph.inputs) - len(graph.external_captures))]
+        if id(external) not in variables:
+            raise ImpureError(
+                "it changes a table, or a variable that TensorFlow does not name, when it is called"
+            )
+        found.append(variables[id(external)])
+    return found
+
+
+def pure(graph: FuncGraph, state: Sequence[Any]) -> Callable[..., list[Any]]:
+    """Return the trace as a function: inputs, then the values of `state` -> outputs, then the next values."""
+
+    def function(*tensors: Any) -> list[Any]:
+        count = len(graph.inputs) - len(graph.external_captures)
+        given = dict(zip(map(id, state), tensors[count:], strict=True))
+        cells = {
+            id(variable.handle): _Cell(
+                variable.name.partition(":")[0],
+                given[id(variable)] if id(variable) in given else variable.read_value(),
+            )
+            for variable in graph.variables
+        }
+        seen = [cells.get(id(external), external) for external in graph.external_captures]
+        outputs = _run(graph, [*tensors[:count], *seen])
+        return [tf.identity(x) for x in (*outputs, *(cells[id(each.handle)].value for each in state))]
+
+    return function
+
+
+def _written(graph: FuncGraph) -> set[int]:
+    """The positions of a graph's inputs that are handles of variables which it changes."""
+    resources = [(index, tensor) for index, tensor in enumerate(graph.inputs) if tensor.dtype == tf.resource]
+    origin = {id(tensor): index for index, tensor in resources}
+    written: set[int] = set()
+    for op in graph.get_operations():
+        inputs = [origin.get(id(tensor)) for tensor in op.inputs]
+        if all(each is None for each in inputs):
+            continue
+        if op.type in _PASSING and inputs[0] is not None:
+            origin[id(op.outputs[0])] = inputs[0]
+        if _assigns(op):
+            positions: Iterable[int] = [0]
+        else:
+            skipped = 1 if op.type in _BRANCHES else 0
+            positions = {skipped + index for body in _bodies(op) for index in _written(body)}
+        written |= {found for index in positions if (found := inputs[index]) is not None}
+    return written
+
+
+def _assigns(op: Any) -> bool:
+    """Whether an operator changes the variable that it takes first."""
+    return (
+        bool(op.inputs)
+        and op.inputs[0].dtype == tf.resource
+        and (
+            op.type in _WRITERS
+            or op.type.startswith(("ResourceScatter", "ResourceStridedSliceAssign", "ResourceApply"))
+            or op.type in _OTHER_WRITERS
+        )
+    )
+
+
+def _bodies(op: Any) -> Iterator[FuncGraph]:
+    """The functions that an operator calls, as graphs."""
+    if op.type not in _CALLS | _BRANCHES | _LOOPS:
+        return
+    for attribute in op.node_def.attr.values():
+        for function in (attribute.func, *attribute.list.func):
+            if function.name:
+                yield _graph_of(op.graph, function.name)
+
+
+def _graph_of(graph: Any, name: str) -> FuncGraph:
+    definition = _function(graph, name).definition
+    with graph.as_default():  # what it calls in turn is known there
+        inner = function_def_to_graph.function_def_to_graph(definition)
+    inner.outer_graph = graph
+    return inner
+
+
+def _function(graph: Any, name: str) -> Any:
+    """Find a function where it is called, or in what surrounds that."""
+    found = graph._get_function(name)
+    return found if found is not None else _function(graph.outer_graph, name)
+
+
+def _run(graph: FuncGraph, arguments: Sequence[Any]) -> list[Any]:
+    """Run the operations of a graph in the current one."""
+    values: dict[int, Any] = dict(zip(map(id, graph.inputs), arguments, strict=True))
+    for op in graph.get_operations():
+        if op.outputs and id(op.outputs[0]) in values:
+            continue
+        results = _step(op, [values[id(tensor)] for tensor in op.inputs])
+        values.update(zip(map(id, op.outputs), results, strict=True))
+    return [values[id(tensor)] for tensor in graph.outputs]
+
+
+def _step(op: Any, inputs: list[Any]) -> Sequence[Any]:
+    cells = [value for value in inputs if isinstance(value, _Cell)]
+    if op.type in _CALLS:
+        (body,) = _bodies(op)
+        return _run(body, inputs)
+    if op.type in _WRITERS and cells:
+        inputs[0].value = _WRITERS[op.type](inputs[0].value, *inputs[1:])
+        return []
+    if not op.outputs:  # assertions and the like
+        return []
+    if not cells:
+        return _copy(op, inputs)
+    if op.type in _PASSING:
+        return inputs
+    if op.type in _READERS:
+        return [_READERS[op.type](op, inputs[0].value, *inputs[1:])]
+    if op.type in _BRANCHES:
+        return _branch(op, inputs)
+    if op.type in _LOOPS:
+        return _loop(op, inputs)
+    raise ImpureError(f"TensorFlow's {op.type} on the variable '{cells[0].name}' has no ONNX form")
+
+
+def _copy(op: Any, inputs: list[Any]) -> Sequence[Any]:
+    graph = tf.compat.v1.get_default_graph()
+    for body in _called(op):
+        graph._add_function_recursive(body)
+    kinds = [tensor.dtype for tensor in op.outputs]
+    copy = graph._create_op_internal(
+        op.type, inputs, kinds, name=op.name, attrs=dict(op.node_def.attr), op_def=op.op_def
+    )
+    for tensor, source in zip(copy.outputs, op.outputs, strict=True):
+        tensor.set_shape(source.shape)
+    return list(copy.outputs)
+
+
+def _called(op: Any) -> Iterator[Any]:
+    for attribute in op.node_def.attr.values():
+        for function in (attribute.func, *attribute.list.func):
+            if function.name:
+                yield _function(op.graph, function.name)
+
+
+def _branch(op: Any, inputs: list[Any]) -> Sequence[Any]:
+    choice, *arguments = inputs
+    cells = _distinct(arguments)
+    before = [cell.value for cell in cells]
+
+    def run(body: FuncGraph) -> list[Any]:
+        for cell, value in zip(cells, before, strict=True):
+            cell.value = value
+        outputs = _run(body, arguments)
+        return [*outputs, *(cell.value for cell in cells)]
+
+    if op.type in _CHOICES:
+        raise ImpureError(
+            f"it uses the variable '{cells[0].name}', which changes, in one of several branches"
+        )
+    then, other = (
+        functools.partial(run, _graph_of(op.graph, op.node_def.attr[key].func.name))
+        for key in ("then_branch", "else_branch")
+    )
+    results = tf.cond(tf.cast(choice, tf.bool), then, other)
+    return _settle(cells, tf.nest.flatten(results))
+
+
+def _loop(op: Any, inputs: list[Any]) -> Sequence[Any]:
+    cells = _distinct(inputs)
+    condition, body = (_graph_of(op.graph, op.node_def.attr[key].func.name) for key in ("cond", "body"))
+    plain = [index for index, value in enumerate(inputs) if not isinstance(value, _Cell)]
+
+    def arranged(variables: Sequence[Any]) -> list[Any]:
+        for cell, value in zip(cells, variables[len(plain) :], strict=True):
+            cell.value = value
+        arguments = list(inputs)
+        for index, value in zip(plain, variables, strict=False):
+            arguments[index] = value
+        return arguments
+
+    def step(*variables: Any) -> list[Any]:
+        outputs = _run(body, arranged(variables))
+        return [*(outputs[index] for index in plain), *(cell.value for cell in cells)]
+
+    first = [*(inputs[index] for index in plain), *(cell.value for cell in cells)]
+    shapes = [*(body.inputs[index].shape for index in plain), *(cell.value.shape for cell in cells)]
+    results = tf.while_loop(
+        lambda *variables: _run(condition, arranged(variables))[0], step, first, shape_invariants=shapes
+    )
+    outputs = list(inputs)
+    for index, value in zip(plain, _settle(cells, list(results)), strict=True):
+        outputs[index] = value
+    return outputs
+
+
+def _distinct(arguments: Iterable[Any]) -> list[_Cell]:
+    return list(dict.fromkeys(value for value in arguments if isinstance(value, _Cell)))
+
+
+def _settle(cells: Sequence[_Cell], results: Sequence[Any]) -> Sequence[Any]:
+    """Give variables the values that come last among the results; returns the others."""
+    count = len(results) - len(cells)
+    for cell, value in zip(cells, results[count:], strict=True):
+        cell.value = value
+    return results[:count]
