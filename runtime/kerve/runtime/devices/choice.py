@@ -13,8 +13,8 @@ __all__ = ["ON_CPU", "Devices", "choose_devices"]
 log = logging.getLogger(__name__)
 
 INSTALL = {
-    "cuda": "install kerve[serve-gpu] in an environment without the package onnxruntime, "
-    "and onnxruntime-gpu[cuda,cudnn] for CUDA's libraries",
+    "cuda": "install kerve[serve-gpu], which brings CUDA's libraries, in an environment without the package "
+    "onnxruntime",
     "tensorrt": "install kerve[serve-gpu] in an environment without the package onnxruntime, and TensorRT",
 }
 ACCEPT = "--device cpu serves on the CPU"
