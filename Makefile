@@ -15,7 +15,8 @@ WIRE := runtime/wire
 WIRE_READY := $(VENV)/.wire
 WIRE_SOURCES := $(shell find $(WIRE) -name target -prune -o -name '*.rs' -print -o -name '*.toml' -print -o -name '*.lock' -print)
 
-export TF_CPP_MIN_LOG_LEVEL ?= 3
+# TensorFlow's warnings and errors, without what it says of every machine
+export TF_CPP_MIN_LOG_LEVEL ?= 1
 # uv trusts whom the machine trusts, as pip does: a company's own certificates, for one
 export UV_SYSTEM_CERTS ?= 1
 
@@ -52,9 +53,7 @@ demo: setup
 
 ## examples: run every workflow in examples/, each from training to serving, and the code of the guides
 examples: setup
-	@for example in $$(grep -l 'start(main)' examples/*.py); do \
-		printf '\n%s\n' "$$example"; $(BIN)/python "$$example" || exit 1; \
-	done
+	$(BIN)/python examples
 	$(BIN)/python -m pytest docs
 
 # how many processes share the tests; each takes about 2 GB
@@ -94,6 +93,17 @@ endif
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+## fuzz-python: run atheris on each decoder of the runtime, MINUTES long (1)
+MINUTES := 1
+DECODERS := tests/runtime/decoders
+fuzz-python: setup | $(UV)
+	$(UV) pip install --quiet --python $(BIN)/python --target build/atheris atheris
+	for name in $$(ls $(DECODERS)/corpus); do \
+		mkdir -p build/fuzz/$$name && PYTHONPATH=build/atheris $(BIN)/python $(DECODERS)/fuzz.py $$name \
+			-max_total_time=$$(( $(MINUTES) * 60 )) -max_len=8192 -artifact_prefix=build/fuzz/$$name- \
+			build/fuzz/$$name $(DECODERS)/corpus/$$name || exit 1; \
+	done
 
 ## reference: write the pages of docs/ that tables in the code make
 reference: setup
@@ -193,4 +203,4 @@ soak: setup
 clean:
 	rm -rf $(VENV) .venv-serve .venv-uv .tools build dist demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo examples test test-applications test-serve lint format reference docs proto proto-check check lock wheel clean image image-size deploy manifests deploy-check soak gpu-artifacts
+.PHONY: help setup demo examples fuzz-python test test-applications test-serve lint format reference docs proto proto-check check lock wheel clean image image-size deploy manifests deploy-check soak gpu-artifacts

@@ -65,7 +65,7 @@ def summary(folder: Path) -> Path:
     return path
 
 
-def request(shape: tuple[int, ...], file: Path) -> Path:
+def request(shape: tuple[int, ...], file: Path, model: str = "model") -> Path:
     """Write a ModelInferRequest of one FP32 tensor, by hand: it needs no generated code."""
 
     def field(number: int, payload: bytes) -> bytes:
@@ -74,7 +74,7 @@ def request(shape: tuple[int, ...], file: Path) -> Path:
     data = np.random.default_rng(1).random(shape, np.float32).tobytes()
     sizes = b"".join(varint(size) for size in shape)
     tensor = field(1, b"x") + field(2, b"FP32") + field(3, sizes)
-    file.write_bytes(field(1, b"model") + field(5, tensor) + field(7, data))
+    file.write_bytes(field(1, model.encode()) + field(5, tensor) + field(7, data))
     return file
 
 

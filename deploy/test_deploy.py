@@ -37,6 +37,15 @@ needs_helm = pytest.mark.skipif(
 )
 
 VARIANTS = [
+    pytest.param(
+        [
+            *render.CLAIM,
+            "image.tag=0.1.0-gpu,serve.device=cuda,runtimeClassName=nvidia",
+            r"resources.limits.nvidia\.com/gpu=1",
+        ],
+        "1.30",
+        id="gpu",
+    ),
     pytest.param(["models.image=models:1"], "1.33", id="image-volume"),
     pytest.param(
         ["models.fetch.image=fetcher:1", "models.fetch.args={sync,/models}"], "1.30", id="init-container"

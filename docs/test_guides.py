@@ -1,7 +1,8 @@
 """README, tutorial and guides: each code block runs as it stands, in order, beside the files that it names.
 
 A block that is marked with a tool (```sh go) runs where that is installed; one that installs what the tool
-needs (```sh go install) may fail for want of a registry, and the rest is skipped.
+needs (```sh go install) may fail for want of a registry, and the rest is skipped. One that is marked with gpu
+runs where a GPU answers; elsewhere, the guide runs without it, and its whole is skipped and said to be.
 """
 
 import contextlib
@@ -18,11 +19,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
+import onnxruntime
 import pytest
 
 ROOT = Path(__file__).parents[1]
 GUIDES = [ROOT / "README.md", ROOT / "docs" / "tutorial.md", *sorted((ROOT / "docs" / "guides").glob("*.md"))]
 FIXTURES = ROOT / "tests" / "compiler" / "fixtures"
+
+GPU = "gpu"
 
 Shell = Callable[[str], "subprocess.CompletedProcess[str]"]
 
@@ -45,8 +49,14 @@ def cases() -> Iterator[Any]:
     """Yield each guide, once for each tool that some of its blocks need."""
     for guide in GUIDES:
         tools = dict.fromkeys(block.tool for block in Block.all_of(guide) if block.tool)
-        for tool in tools or [""]:
+        # what needs a GPU is not the rest of its guide
+        for tool in tools if tools.keys() - {GPU} else {"": None, **tools}:
             yield pytest.param(guide, tool, id=f"{guide.stem} {tool}".strip())
+
+
+def gpu_answers() -> bool:
+    built = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    return built and shutil.which("nvidia-smi") is not None
 
 
 #: What a reader of a guide has already: a file of the guide by the file of TensorFlow 2.4 that stands for it.
@@ -119,7 +129,9 @@ def shell(ports: dict[str, str]) -> Iterator[Shell]:
 def test_the_code_of_a_guide_runs(
     guide: Path, tool: str, folder: Path, ports: dict[str, str], shell: Shell
 ) -> None:
-    if tool and shutil.which(tool) is None:
+    if tool == GPU and not gpu_answers():
+        pytest.skip("needs an NVIDIA GPU and onnxruntime-gpu")
+    if tool not in ("", GPU) and shutil.which(tool) is None:
         pytest.skip(f"{tool} is not installed")
     blocks = [block for block in Block.all_of(guide) if block.tool in ("", tool)]
     assert blocks

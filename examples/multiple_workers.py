@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -70,17 +71,28 @@ def cluster(size: int) -> list[str]:
     return addresses
 
 
+def wait_for(workers: list["subprocess.Popen[bytes]"]) -> None:
+    """Wait until all have ended. Where one fails, the others, which would wait for it, are ended too."""
+    try:
+        while None in (codes := [worker.poll() for worker in workers]) and not any(codes):
+            time.sleep(0.1)
+        if any(codes):
+            raise SystemExit(f"the workers ended with exit codes {codes}")
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+
+
 def main(folder: Path) -> None:
     file = folder / "digits.keras"
     workers = cluster(2)
-    processes = []
+    processes: list[subprocess.Popen[bytes]] = []
     for index in range(len(workers)):
         place = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
         environment = {**os.environ, "TF_CONFIG": json.dumps(place)}
         processes.append(subprocess.Popen([sys.executable, __file__, str(file)], env=environment))
-    codes = [process.wait(timeout=300) for process in processes]
-    if any(codes):
-        raise SystemExit(f"the workers ended with exit codes {codes}")
+    wait_for(processes)
 
     _, x_test, _, _ = data.digits()
     model = keras.models.load_model(file)

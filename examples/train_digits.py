@@ -6,8 +6,14 @@ writes digits.keras, digits.h5, test.npz (the images held back from training, an
 (Keras's own answers for them, and its loss and accuracy).
 """
 
+import logging
+import os
 import sys
 from pathlib import Path
+
+# Before Keras: what TensorFlow says of every machine is not said here.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 import keras
 import numpy as np
@@ -38,6 +44,7 @@ def main(folder: Path) -> None:
     model.compile("adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     model.fit(x_train, y_train, epochs=12, batch_size=64, validation_data=(x_test, y_test), verbose=2)
 
+    logging.getLogger("absl").setLevel(logging.ERROR)  # of .h5 it says that a newer format is there
     model.save(folder / "digits.keras")
     model.save(folder / "digits.h5")
     np.savez(folder / "test.npz", image=x_test, y=y_test)

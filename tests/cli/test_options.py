@@ -20,7 +20,7 @@ class Options:
     mode: Literal["fast", "safe"] = cli.option("safe", help="How.")
     trust: bool = cli.option(False, help="Whether.")
     labels: tuple[str, ...] = cli.option((), help="Which ones.")
-    ratio: float | None = cli.option(None, help="How much.")
+    ratio: float | None = cli.option(None, help="How much.", also="--share")
 
     def __post_init__(self) -> None:
         if self.mode == "fast" and self.trust:
@@ -65,6 +65,7 @@ def test_without_options_the_defaults_hold(seen: list[Options]) -> None:
         pytest.param(["--no-trust"], {"trust": False}, id="flag off"),
         pytest.param(["--labels", "a", "--labels", "b"], {"labels": ("a", "b")}, id="several"),
         pytest.param(["--ratio", "0.5"], {"ratio": 0.5}, id="optional"),
+        pytest.param(["--share", "0.5"], {"ratio": 0.5}, id="another flag"),
     ],
 )
 def test_a_field_is_a_flag(arguments: list[str], expected: dict[str, Any], seen: list[Options]) -> None:

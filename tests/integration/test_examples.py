@@ -19,7 +19,11 @@ def workflow(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_the_index_lists_every_example() -> None:
-    scripts = {path.name for path in EXAMPLES.glob("*.py") if "start(main)" in path.read_text("utf-8")}
+    scripts = {
+        path.name
+        for path in EXAMPLES.glob("*.py")
+        if path.read_text("utf-8").rstrip().endswith(" start(main)")
+    }
     rows = re.findall(r"^\|.*?\| \[(\S+)\]\((\S+)\) \|", (EXAMPLES / "README.md").read_text("utf-8"), re.M)
     assert {name for name, _ in rows} == {link for _, link in rows} == scripts
 

@@ -61,11 +61,22 @@ def recurrent() -> keras.Model:
 
 
 @pytest.fixture(scope="module")
-def repository(files: Path, recurrent: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("served") / "models"
-    for name, file in (("digits", "digits.keras"), ("digits", "digits.keras"), ("from-h5", "digits.h5")):
-        done = kerve("compile", str(files / file), "--repository", str(folder), "--name", name)
-        assert done.returncode == 0, done.stderr
+def compiled(
+    files: Path, tmp_path_factory: pytest.TempPathFactory
+) -> list["subprocess.CompletedProcess[str]"]:
+    """What `kerve compile` said of each version: of a file twice, and of the same model in HDF5."""
+    folder = str(tmp_path_factory.mktemp("served") / "models")
+    done = [
+        kerve("compile", str(files / file), "--repository", folder, "--name", name)
+        for name, file in (("digits", "digits.keras"), ("digits", "digits.keras"), ("from-h5", "digits.h5"))
+    ]
+    assert [each.returncode for each in done] == [0, 0, 0], [each.stderr for each in done]
+    return done
+
+
+@pytest.fixture(scope="module")
+def repository(compiled: list["subprocess.CompletedProcess[str]"], recurrent: keras.Model) -> Path:
+    folder = Path(compiled[0].stdout.strip()).parents[1]
     compile_model(recurrent, repository=folder, name="recurrent")
     # A busy machine is no end of a sequence.
     (folder / "recurrent" / "config.toml").write_text(
@@ -89,10 +100,17 @@ def address(repository: Path) -> Iterator[str]:
         assert server.wait(timeout=30) == 0
 
 
-def test_compile_prints_the_artifacts_path_and_its_stages(files: Path, tmp_path: Path) -> None:
-    done = kerve("compile", str(files / "digits.keras"), "--repository", str(tmp_path), "--name", "digits")
-    assert Path(done.stdout.strip()) == tmp_path / "digits" / "1"
-    stages = [line.split()[0] for line in done.stderr.splitlines()]
+def test_compile_prints_the_artifacts_path_and_its_stages(
+    compiled: list["subprocess.CompletedProcess[str]"],
+) -> None:
+    paths = [Path(each.stdout.strip()) for each in compiled]
+    assert [path.parts[-3:] for path in paths] == [
+        ("models", "digits", "1"),
+        ("models", "digits", "2"),
+        ("models", "from-h5", "1"),
+    ]
+    assert all((path / "manifest.json").is_file() for path in paths)
+    stages = [line.split()[0] for line in compiled[0].stderr.splitlines()]
     assert stages == ["load", "lower", "optimize", "verify", "package"]
 
 
@@ -157,7 +175,11 @@ def test_a_stateful_model_answers_our_client_as_keras_does(recurrent: keras.Mode
     expected = [np.array(recurrent(step)) for step in steps]
     with Client(address) as client:
         for step, forecast, start in zip(steps, expected, (True, False), strict=True):
-            sequence = {"sequence_id": "ours", "sequence_start": start, "sequence_end": not start}
+            sequence: dict[str, str | bool] = {
+                "sequence_id": "ours",
+                "sequence_start": start,
+                "sequence_end": not start,
+            }
             answer = client.infer("recurrent", {"steps": step}, parameters=sequence)
             np.testing.assert_allclose(answer["forecast"], forecast, rtol=1e-4, atol=1e-5)
 

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kerve.runtime.cache import OVERHEAD, ResponseCache
+from kerve.tensorflow_serving.apis import predict_pb2
 
 Publish = Callable[..., Path]
 Serve = Callable[..., AbstractContextManager[Any]]
@@ -72,6 +74,29 @@ def test_what_was_answered_before_is_answered_from_the_cache(client: Any) -> Non
     assert counts(client) == (2, 2, 4, 2)
     stats = client.get_inference_statistics("classifier").model_stats[0].inference_stats
     assert min(stats.cache_hit.ns, stats.cache_miss.ns) > 0
+
+
+def test_every_way_in_finds_what_another_has_asked(client: Any) -> None:
+    first = ask(client, 3).as_numpy("logits")
+    with triton_http.InferenceServerClient(client.running.http) as http:
+        np.testing.assert_array_equal(ask(http, 3, module=triton_http).as_numpy("logits"), first)
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = "classifier"
+    features = request.inputs["features"]
+    features.dtype = 1  # type: ignore[assignment]  # DT_FLOAT, by its number
+    for size in (2, 4):
+        features.tensor_shape.dim.add(size=size)
+    features.float_val.extend([3.0] * 8)
+    with grpc.insecure_channel(client.running.address) as channel:
+        predict = channel.unary_unary(
+            "/tensorflow.serving.PredictionService/Predict",
+            request_serializer=predict_pb2.PredictRequest.SerializeToString,
+            response_deserializer=predict_pb2.PredictResponse.FromString,
+        )
+        logits = predict(request).outputs["logits"]
+    found = np.frombuffer(logits.tensor_content, np.float32) if logits.tensor_content else logits.float_val
+    np.testing.assert_array_equal(np.reshape(found, (2, 3)), first)
+    assert counts(client) == (2, 1, 3, 1)
 
 
 def test_other_outputs_are_another_question(client: Any) -> None:

@@ -199,6 +199,15 @@ def test_a_client_loads_a_model_with_its_own_configuration_and_files(explicit: A
     for bad in ("file:3/../../../x", "file:model.onnx", "file:/3/model.onnx"):
         with pytest.raises(InferenceServerException, match="expected file:<version>/<path>"):
             explicit.load_model("sent", config="{}", files={bad: contents})
+    for long in ("file:3/" + 300 * "x", "file:3/model.onnx/y"):
+        files = {"file:3/model.onnx": contents, long: contents}
+        with pytest.raises(InferenceServerException, match="cannot be written"):
+            explicit.load_model("sent", config="{}", files=files)
+    for name in ("../sent", "/sent", "sent/../../x", "."):
+        with pytest.raises(InferenceServerException, match="expected a model's name of letters"):
+            explicit.load_model(name, config="{}", files={"file:3/model.onnx": contents})
+        with pytest.raises(InferenceServerException, match="is not in a repository"):
+            explicit.load_model(name)
     with pytest.raises(InferenceServerException, match="expected a ModelConfig as JSON"):
         explicit.load_model("sent", config='{"max_batch": 7}', files={"file:3/model.onnx": contents})
     with pytest.raises(InferenceServerException, match="need parameter 'config'"):
@@ -241,6 +250,70 @@ def test_sighup_looks_at_the_repository_again(
         publish(tmp_path, "echo_fp32", name="m", version=2)
         running.process.send_signal(signal.SIGHUP)
         until(lambda: number(client, "m") == "2", "2 serves")
+
+
+def test_looking_again_and_loading_on_request_get_along(
+    tmp_path: Path, publish: Publish, serve: Serve, transport: tuple[str, str], until: Until
+) -> None:
+    """Clients load and unload while the repository is looked at again and again, and versions come."""
+    publish(tmp_path, "echo_fp32", name="m", version=1)
+    publish(tmp_path, "echo_fp32", name="calm", version=1)
+    failures: list[BaseException] = []
+
+    def turn(address: str) -> None:
+        try:
+            with triton.InferenceServerClient(address) as client:
+                for _ in range(10):
+                    client.load_model("m")
+                    client.unload_model("m")
+        except BaseException as error:  # noqa: BLE001  told to the test's own thread
+            failures.append(error)
+
+    options = (*EXPLICIT, "--load-model", "calm", *transport)
+    with serve(tmp_path, *options) as running, triton.InferenceServerClient(running.address) as client:
+        threads = [threading.Thread(target=turn, args=(running.address,)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        version = 1
+        while any(thread.is_alive() for thread in threads):
+            running.process.send_signal(signal.SIGHUP)
+            assert number(client, "calm") in {str(each) for each in range(1, version + 1)}
+            if version < 5:
+                version += 1
+                publish(tmp_path, "echo_fp32", name="calm", version=version)
+        assert not failures
+        client.load_model("m")
+        assert number(client, "m") == "1"
+        running.process.send_signal(signal.SIGHUP)
+        until(lambda: number(client, "calm") == str(version), "the newest version serves")
+        assert [key for key, (state, _) in states(client).items() if state == "READY"] == [
+            ("calm", str(version)),
+            ("m", "1"),
+        ]
+
+
+def test_a_link_out_of_the_models_folder_is_not_followed(
+    tmp_path: Path, publish: Publish, serve: Serve
+) -> None:
+    (tmp_path / "secret").write_text("secret\n")
+    repository = tmp_path / "models"
+    for name in ("labels", "warm"):
+        publish(repository, "classifier", name=name)
+    (repository / "labels" / "labels.txt").symlink_to(tmp_path / "secret")
+    (repository / "labels" / "config.pbtxt").write_text(
+        "max_batch_size: 2 input { name: 'features' dims: 4 } "
+        "output { name: 'logits' dims: 3 label_filename: 'labels.txt' }"
+    )
+    (repository / "warm" / "warmup").mkdir()
+    (repository / "warm" / "warmup" / "x").symlink_to(tmp_path / "secret")
+    (repository / "warm" / "config.pbtxt").write_text(
+        "model_warmup { batch_size: 1 inputs { key: 'features' "
+        "value { data_type: TYPE_FP32 dims: 4 input_data_file: 'x' } } }"
+    )
+    publish(repository, "echo_fp32")
+    with serve(repository) as running, triton.InferenceServerClient(running.address) as client:
+        for name in ("labels", "warm"):
+            assert "outside" in states(client)[name, "1"][1]
 
 
 def test_several_repositories_are_one_and_a_model_in_two_of_them_is_refused(

@@ -11,6 +11,7 @@ from keras.src.callbacks.monitor_callback import MonitorCallback
 from kerve.compiler.artifact import Artifact
 from kerve.compiler.compile import compile_model
 from kerve.compiler.options import CompileOptions
+from kerve.compiler.progress import ignore
 
 __all__ = ["CompileAndPublish"]
 
@@ -69,7 +70,11 @@ class CompileAndPublish(MonitorCallback):
     def _publish(self, occasion: str) -> None:
         try:
             artifact = compile_model(
-                self.model, repository=self._repository, name=self._name, options=self._options
+                self.model,
+                repository=self._repository,
+                name=self._name,
+                options=self._options,
+                listener=ignore,  # Keras shows the progress of the training
             )
         except Exception as error:  # noqa: BLE001  # hours of training are worth more than one version
             _LOG.error("kerve did not publish %s at %s: %s", self._name, occasion, error)

@@ -10,8 +10,9 @@ from kerve.compiler import repository as repositories
 from kerve.compiler import worker
 from kerve.compiler.artifact import Artifact
 from kerve.compiler.given import with_files
+from kerve.compiler.notebook import listening
 from kerve.compiler.options import CompileOptions
-from kerve.compiler.progress import Listener, ignore
+from kerve.compiler.progress import Listener
 
 __all__ = ["compile_model"]
 
@@ -36,7 +37,7 @@ def compile_model(
     what a subclassed model takes that was never called. `data` and `calibration` take the place of the
     files that `options` names: inputs as `model.fit` takes them (arrays, lists or dictionaries of arrays,
     with labels in a tuple behind them, or a `tf.data.Dataset` of batches), or the path of a `.npz` file.
-    `listener` hears of each stage.
+    `listener` hears of each stage; without one, a notebook shows them.
 
     Returns the artifact; `artifact.path` is `<repository>/<name>/<version>/`. Raises `LoadError`,
     `ConversionError` or `VerificationError` (all `CompileError`, which is also raised for a repository that
@@ -45,7 +46,7 @@ def compile_model(
     """
     repositories.check_name(name)
     plain = options if options is not None else CompileOptions()
-    hear = listener if listener is not None else ignore
+    hear = listening(listener)
     with (
         with_files(plain, data=data, calibration=calibration) as chosen,
         repositories.writing(Path(repository)),

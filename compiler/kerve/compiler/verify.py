@@ -10,8 +10,9 @@ from typing import Any
 from kerve.compiler import worker
 from kerve.compiler.errors import AccuracyBudgetError, VerificationError
 from kerve.compiler.given import with_files
+from kerve.compiler.notebook import listening
 from kerve.compiler.options import VerifyOptions
-from kerve.compiler.progress import Listener, ignore
+from kerve.compiler.progress import Listener
 
 __all__ = ["Comparison", "verify_model"]
 
@@ -56,7 +57,7 @@ def verify_model(
     `ConversionError` where there is nothing to compare, and `VerificationError` for the artifact of some
     other model.
     """
-    hear = listener if listener is not None else ignore
+    hear = listening(listener)
     with with_files(options if options is not None else VerifyOptions(), data=data) as chosen:
         if isinstance(source, str | Path) and custom_objects is None:
             found = worker.run("verify", hear, source=Path(source), artifact=Path(artifact), options=chosen)

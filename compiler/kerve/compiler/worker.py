@@ -3,7 +3,7 @@
 The parent writes one request to the child's standard input and reads messages from a pipe of its own, one
 JSON object per line: events, then the result or an error. (The child may have opened a hostile file: what it
 says is parsed, never unpickled.) Whatever libraries print goes to the
-child's standard error and is kept for the case that the child dies.
+child's standard error and is kept for the case that the child dies; TensorFlow's errors in it are notes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import dataclasses
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 import tempfile
@@ -21,8 +22,9 @@ from typing import IO, Any
 
 from kerve.compiler import errors
 from kerve.compiler import repository as repositories
+from kerve.compiler.imports import import_libraries
 from kerve.compiler.progress import Event, Listener
-from kerve.compiler.sources import limits
+from kerve.compiler.sources import architecture, limits
 from kerve.compiler.sources.detect import recognise
 
 __all__ = ["main", "run"]
@@ -33,7 +35,19 @@ _TASKS = {
     "verify": "kerve.compiler.pipeline:check",
 }
 
-_QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": ""}
+#: Errors of TensorFlow, without its information and warnings.
+_QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2", "KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": ""}
+
+_TENSORFLOW_ERROR = re.compile(r"^[EF]\d{4} [^\]]*\] (.*)$", re.MULTILINE)
+
+#: What TensorFlow calls an error where it has no GPU, or no instruction, to make use of; it goes on without.
+_OF_THE_MACHINE = (
+    "cuInit",
+    "Unable to register cu",
+    "computation_placer",
+    "computation placer",
+    "oneDNN supports",
+)
 
 
 def run(task: str, listener: Listener, **arguments: Any) -> Any:
@@ -61,6 +75,10 @@ def run(task: str, listener: Listener, **arguments: Any) -> Any:
             child.wait()
         if outcome is None:
             raise _death(child.returncode, noise)
+        noise.seek(0)
+        for text in dict.fromkeys(_TENSORFLOW_ERROR.findall(noise.read().decode(errors="replace"))):
+            if not any(each in text for each in _OF_THE_MACHINE):
+                listener(Event("TensorFlow", "note", detail=text))
     if "error" in outcome:
         raise getattr(errors, outcome["error"])(outcome["text"])
     return outcome["result"]
@@ -97,7 +115,11 @@ def main() -> None:
         module, _, function = _TASKS[task].partition(":")
         limits.enforce()
         try:
-            recognise(arguments["source"])  # what is no model need not wait for TensorFlow
+            # What is no model need not wait for TensorFlow.
+            recognise(arguments["source"])
+            if (plan := arguments["options"].architecture) is not None:
+                architecture.read(Path(plan))
+            import_libraries()
             with repositories.writing(arguments.get("folder", Path()).parent.parent):
                 result = getattr(import_module(module), function)(
                     **arguments, listener=lambda event: say(dataclasses.asdict(event))

@@ -66,6 +66,8 @@ class Artifact:
         """Raise ArtifactError unless every file is the one that was compiled, and none lies elsewhere."""
         for relative, expected in self.manifest.files.items() if self.manifest else ():
             file = self.path / relative
+            if not is_name(relative):
+                raise ArtifactError(f"{self.path / MANIFEST} names {relative!r}, which is not a file's name")
             if not file.resolve().is_relative_to(self.path.resolve()):
                 raise ArtifactError(
                     f"{self.path / MANIFEST} names {relative!r}, which lies outside its folder"
@@ -124,7 +126,7 @@ def read_artifact(path: Path, model: str = MODEL) -> Artifact:
         return Artifact(path, None, model)
     try:
         manifest = json_format.Parse(file.read_text(), manifest_pb2.Manifest(), ignore_unknown_fields=True)
-    except (json_format.ParseError, UnicodeDecodeError) as error:
+    except (json_format.ParseError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ArtifactError(f"{file} is not a manifest: {error}") from error
     if manifest.schema != SCHEMA:
         raise ArtifactError(
@@ -185,6 +187,13 @@ def plain(array: Array) -> Array:
         return array
     encoded = [each.encode() if isinstance(each, str) else bytes(each) for each in array.ravel().tolist()]
     return object_array(encoded).reshape(array.shape)
+
+
+def is_name(relative: str) -> bool:
+    """Return whether the system takes a path."""
+    return "\0" not in relative and all(
+        len(part.encode("utf-8", "surrogatepass")) < 256 for part in relative.split("/")
+    )
 
 
 def sha256(file: Path) -> str:

@@ -1,13 +1,15 @@
 """One version of a model in memory: loaded, checked against its golden data, warmed, ready to run."""
 
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypeVar
 
 import numpy as np
 
 from kerve.inference.model_config_pb2 import ModelConfig
 from kerve.runtime.artifact import USUAL_TOLERANCE, Artifact
+from kerve.runtime.background import in_background
 from kerve.runtime.config import Settings
 from kerve.runtime.config.complete import refuse_unsupported, settle
 from kerve.runtime.datatypes import BF16, DATATYPES, Array, bfloat16_to_float32
@@ -15,13 +17,15 @@ from kerve.runtime.devices.device import CPU, Device
 from kerve.runtime.devices.placement import ON_CPU, Place
 from kerve.runtime.devices.sessions import open_session
 from kerve.runtime.errors import ArtifactError, ServingError
-from kerve.runtime.session import Session
+from kerve.runtime.session import MemoryPolicy, Session
 from kerve.runtime.signature import Signature, TensorSpec, show_shape
 from kerve.runtime.warmup import Sample, samples
 
 __all__ = ["Model", "load", "signature_of_session"]
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # Larger batches are not worth the memory that warming with them takes.
 MOST_WARM_ROWS = 1024
@@ -156,23 +160,60 @@ class Model:
 
 
 def load(
-    artifact: Artifact, *, threads: int, settings: Settings | None = None, place: Place = ON_CPU
+    artifact: Artifact,
+    *,
+    threads: int,
+    settings: Settings | None = None,
+    place: Place = ON_CPU,
+    aside: bool = False,
 ) -> Model:
     """Load a version, prove that it answers here as when it was compiled, and warm it; ArtifactError
     otherwise.
+
+    `aside`: others are serving meanwhile, and go first.
     """
     settings = settings or Settings()
     refuse_unsupported(settings.config, artifact.path.parent)
-    artifact.check_files()
+    run = in_background if aside else at_once
+    run(artifact.check_files)
     sizes = warm_sizes(settings) if place.device == CPU else graph_sizes(settings)
-    session = open_session(artifact.model_file, place, threads=threads, hidden=artifact.hidden)
+
+    def build() -> Session:
+        return open_session(
+            artifact.model_file,
+            place,
+            threads=threads,
+            hidden=artifact.hidden,
+            memory=memory_policy(settings),
+        )
+
+    # The threads of a session are made with it, and are to serve.
+    session = run(build) if threads == 1 else build()
     model = Model(artifact, session, settings.config, place=place, warm_rows=sizes)
-    model.check_golden()
-    if place.device == CPU:  # elsewhere each thread that computes is warmed with its own buffers
-        model.warm_up()
-    for sample in samples(settings.config, model.signature, artifact.path.parent):
-        model.compute(sample)
+
+    def prove() -> None:
+        model.check_golden()
+        if place.device == CPU:  # elsewhere each thread that computes is warmed with its own buffers
+            model.warm_up()
+        for sample in samples(settings.config, model.signature, artifact.path.parent):
+            model.compute(sample)
+
+    run(prove)
     return model
+
+
+def at_once(work: Callable[[], T]) -> T:
+    """Do work here and now."""
+    return work()
+
+
+def memory_policy(settings: Settings) -> MemoryPolicy:
+    """Return what `config.toml`, or the parameters of Triton's ONNX Runtime backend, say of memory."""
+    given = {key: value.string_value for key, value in settings.config.parameters.items()}
+    shrink = settings.shrink_memory or "cpu:0" in given.get("memory.enable_memory_arena_shrinkage", "").split(
+        ";"
+    )
+    return MemoryPolicy(arena=given.get("enable_mem_arena") != "0", shrink=shrink)
 
 
 def warm_sizes(settings: Settings) -> set[int]:

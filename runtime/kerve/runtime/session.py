@@ -3,6 +3,7 @@
 import ctypes
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -18,7 +19,7 @@ from kerve.runtime.signature import TensorSpec
 if TYPE_CHECKING:
     from kerve.runtime.devices.lane import Lane
 
-__all__ = ["ORT_ERRORS", "RECORD", "Assignment", "Provider", "Session"]
+__all__ = ["ORT_ERRORS", "RECORD", "Assignment", "MemoryPolicy", "Provider", "Session"]
 
 # An execution provider of ONNX Runtime, and its options.
 Provider: TypeAlias = tuple[str, Mapping[str, str]]
@@ -27,6 +28,16 @@ ORT_ERRORS: tuple[type[Exception], ...] = (
     RuntimeError,
     *(each for each in vars(ort_errors).values() if isinstance(each, type) and issubclass(each, Exception)),
 )
+
+
+@dataclass(frozen=True)
+class MemoryPolicy:
+    """What a session does with the memory that its runs have needed."""
+
+    # Whether it keeps it for the next run. Without that each run asks the system anew.
+    arena: bool = True
+    # Whether it gives back what is free after each run, and keeps what the smallest runs need.
+    shrink: bool = False
 
 
 # Whether a session notes which provider runs which node.
@@ -52,6 +63,7 @@ class Session:
         *,
         threads: int,
         hidden: Sequence[str] = (),
+        memory: MemoryPolicy | None = None,
         providers: Sequence[Provider] = (("CPUExecutionProvider", {}),),
         entries: Mapping[str, str] | None = None,
     ) -> None:
@@ -61,9 +73,11 @@ class Session:
         ArtifactError when one of them cannot be had. `entries`: further entries of the session's
         configuration.
         """
+        memory = memory or MemoryPolicy()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+        options.enable_cpu_mem_arena = memory.arena
         # Idle workers that spin take the CPU from the transport and from other models.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # Fatal only: what fails is raised here, and logged where it is known whose fault it was.
@@ -87,6 +101,8 @@ class Session:
         self.hardware = hardware(self._session)
         # Shared by all runs: the flag in it ends those under way and every later one.
         self._options = onnxruntime.RunOptions()
+        if memory.shrink and memory.arena:
+            self._options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         self.inputs = tuple(spec(each, model_file) for each in self._session.get_inputs())
         every = tuple(spec(each, model_file) for each in self._session.get_outputs())
         self.outputs = tuple(each for each in every if each.name not in hidden)

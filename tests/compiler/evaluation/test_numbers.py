@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import keras
@@ -48,17 +49,94 @@ def check(
                 np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
+def of_classes() -> list[Any]:
+    return [
+        metrics.SparseCategoricalAccuracy(name="sparse"),
+        "accuracy",
+        metrics.SparseCategoricalCrossentropy(),
+        metrics.SparseTopKCategoricalAccuracy(2),
+        metrics.MeanIoU(5, sparse_y_pred=False),
+        metrics.IoU(5, [1, 2], sparse_y_pred=False),
+    ]
+
+
+def of_one_hot() -> list[Any]:
+    return [
+        metrics.CategoricalAccuracy(name="one_hot"),
+        "accuracy",
+        metrics.CategoricalCrossentropy(label_smoothing=0.1),
+        metrics.TopKCategoricalAccuracy(2),
+        metrics.OneHotMeanIoU(5),
+        metrics.OneHotIoU(5, [0, 3]),
+        metrics.AUC(multi_label=True, num_labels=5),
+        metrics.AUC(curve="PR", name="pr"),
+        metrics.Precision(top_k=2),
+        metrics.Recall(class_id=3),
+        metrics.Precision(thresholds=[0.1, 0.2, 0.5], name="thresholds"),
+        metrics.F1Score(),
+        metrics.FBetaScore(beta=2.0, threshold=0.2, average="macro"),
+        metrics.KLDivergence(),
+        metrics.CosineSimilarity(),
+        metrics.Poisson(),
+        metrics.CategoricalHinge(),
+        metrics.BinaryCrossentropy(),
+    ]
+
+
+def of_two_classes() -> list[Any]:
+    return [
+        metrics.Accuracy(name="equal"),
+        metrics.BinaryAccuracy(threshold=0.4),
+        "accuracy",
+        metrics.AUC(),
+        metrics.AUC(thresholds=[0.1, 0.4, 0.9], name="three"),
+        metrics.Precision(),
+        metrics.Recall(),
+        metrics.TruePositives(),
+        metrics.FalsePositives(),
+        metrics.TrueNegatives(),
+        metrics.FalseNegatives(thresholds=[0.1, 0.5]),
+        metrics.SensitivityAtSpecificity(0.5),
+        metrics.SpecificityAtSensitivity(0.5),
+        metrics.PrecisionAtRecall(0.5),
+        metrics.RecallAtPrecision(0.5),
+        metrics.BinaryIoU(),
+        metrics.Hinge(),
+        metrics.SquaredHinge(),
+    ]
+
+
+def of_numbers() -> list[Any]:
+    return [
+        "mse",
+        "mae",
+        "mape",
+        "msle",
+        metrics.RootMeanSquaredError(),
+        metrics.R2Score(class_aggregation=None),
+        metrics.LogCoshError(),
+        metrics.CosineSimilarity(),
+        metrics.PearsonCorrelation(),
+        metrics.ConcordanceCorrelation(),
+    ]
+
+
+# Bases, and what takes values where a model's metrics take labels and predictions.
+NONE = {metrics.Metric, metrics.Mean, metrics.Sum, metrics.MeanMetricWrapper}
+
+
+def test_every_metric_of_keras_is_among_them() -> None:
+    measured = {
+        type(metrics.get(each)) for each in (*of_classes(), *of_one_hot(), *of_two_classes(), *of_numbers())
+    }
+    assert measured >= {each for each in vars(metrics).values() if inspect.isclass(each)} - NONE
+
+
 def test_metrics_of_classes_by_their_numbers(compiled: Any, evaluated: Any) -> None:
     model = dense(5, "softmax")
     model.compile(
         loss="sparse_categorical_crossentropy",
-        metrics=[
-            "accuracy",
-            metrics.SparseCategoricalCrossentropy(),
-            metrics.SparseTopKCategoricalAccuracy(2),
-            metrics.MeanIoU(5, sparse_y_pred=False),
-            metrics.IoU(5, [1, 2], sparse_y_pred=False),
-        ],
+        metrics=of_classes(),
         weighted_metrics=["acc", metrics.SparseCategoricalCrossentropy(name="weighed")],
     )
     artifact = compiled(model)
@@ -71,25 +149,7 @@ def test_metrics_of_classes_one_hot(compiled: Any, evaluated: Any) -> None:
     model = dense(5, "softmax")
     model.compile(
         loss=losses.CategoricalCrossentropy(label_smoothing=0.1),
-        metrics=[
-            "accuracy",
-            metrics.CategoricalCrossentropy(label_smoothing=0.1),
-            metrics.TopKCategoricalAccuracy(2),
-            metrics.OneHotMeanIoU(5),
-            metrics.OneHotIoU(5, [0, 3]),
-            metrics.AUC(multi_label=True, num_labels=5),
-            metrics.AUC(curve="PR", name="pr"),
-            metrics.Precision(top_k=2),
-            metrics.Recall(class_id=3),
-            metrics.Precision(thresholds=[0.1, 0.2, 0.5], name="thresholds"),
-            metrics.F1Score(),
-            metrics.FBetaScore(beta=2.0, threshold=0.2, average="macro"),
-            metrics.KLDivergence(),
-            metrics.CosineSimilarity(),
-            metrics.Poisson(),
-            metrics.CategoricalHinge(),
-            metrics.BinaryCrossentropy(),
-        ],
+        metrics=of_one_hot(),
         weighted_metrics=[metrics.AUC(name="weighed"), metrics.F1Score(average="weighted", name="f1")],
     )
     check(evaluated, compiled(model), model, ONE_HOT)
@@ -99,24 +159,7 @@ def test_metrics_of_two_classes(compiled: Any, evaluated: Any) -> None:
     model = dense(1, "sigmoid")
     model.compile(
         loss="binary_crossentropy",
-        metrics=[
-            "accuracy",
-            metrics.AUC(),
-            metrics.AUC(thresholds=[0.1, 0.4, 0.9], name="three"),
-            metrics.Precision(),
-            metrics.Recall(),
-            metrics.TruePositives(),
-            metrics.FalsePositives(),
-            metrics.TrueNegatives(),
-            metrics.FalseNegatives(thresholds=[0.1, 0.5]),
-            metrics.SensitivityAtSpecificity(0.5),
-            metrics.SpecificityAtSensitivity(0.5),
-            metrics.PrecisionAtRecall(0.5),
-            metrics.RecallAtPrecision(0.5),
-            metrics.BinaryIoU(),
-            metrics.Hinge(),
-            metrics.SquaredHinge(),
-        ],
+        metrics=of_two_classes(),
         weighted_metrics=[metrics.AUC(name="weighed"), metrics.Precision(name="precise")],
     )
     check(evaluated, compiled(model), model, BINARY)
@@ -126,18 +169,7 @@ def test_metrics_of_numbers(compiled: Any, evaluated: Any) -> None:
     model = dense(3)
     model.compile(
         loss=losses.Huber(),
-        metrics=[
-            "mse",
-            "mae",
-            "mape",
-            "msle",
-            metrics.RootMeanSquaredError(),
-            metrics.R2Score(class_aggregation=None),
-            metrics.LogCoshError(),
-            metrics.CosineSimilarity(),
-            metrics.PearsonCorrelation(),
-            metrics.ConcordanceCorrelation(),
-        ],
+        metrics=of_numbers(),
         weighted_metrics=[metrics.R2Score(name="r2")],
     )
     check(evaluated, compiled(model), model, REAL)

@@ -37,6 +37,8 @@ ENDS = (0, 70, 111, 300)
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     options = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
+    # Else workers wait for all that a busy machine does beside.
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  Ray's spelling
     cluster = patiently(
         lambda: Cluster(initialize_head=True, head_node_args={**options, "include_dashboard": False})
     )
@@ -49,10 +51,25 @@ def cluster() -> Iterator[Any]:
 
 def patiently(begin: Callable[[], Any]) -> Any:
     """Return what was begun: Ray gives a node 30 seconds, which a busy machine may exceed."""
+    before = set(children())
     for _ in range(4):
         with suppress(Exception):
             return begin()
+        for process in set(children()) - before:
+            os.kill(process, signal.SIGKILL)
     return begin()
+
+
+def children() -> Iterator[int]:
+    return (each for each, parent, _ in processes() if parent == os.getpid())
+
+
+def processes() -> Iterator[tuple[int, int, str]]:
+    """Yield each process, its parent and its title."""
+    for each in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # gone meanwhile
+            parent = int((each / "stat").read_text().rpartition(")")[2].split()[1])
+            yield int(each.name), parent, (each / "cmdline").read_text()
 
 
 @pytest.fixture
@@ -86,16 +103,11 @@ def ended(process: "subprocess.Popen[str]") -> str:
 
 def workers(parent: int | None = None) -> list[int]:
     """Return the processes that are at work on a part; of one node, whose raylet is the parent."""
-    found = []
-    for each in Path("/proc").glob("[0-9]*"):
-        try:
-            title = (each / "cmdline").read_text()
-            ppid = int((each / "stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:  # gone meanwhile
-            continue
-        if title.startswith("ray::MapWorker") and ".submit" in title and parent in (None, ppid):
-            found.append(int(each.name))
-    return found
+    return [
+        each
+        for each, of, title in processes()
+        if title.startswith("ray::MapWorker") and ".submit" in title and parent in (None, of)
+    ]
 
 
 def wait_for(process: "subprocess.Popen[str]", parent: int | None = None) -> int:

@@ -15,7 +15,7 @@ import tritonclient.grpc as triton
 import tritonclient.http as triton_http
 from tritonclient.utils import InferenceServerException
 
-from kerve.runtime import Client, ResourceExhaustedError
+from kerve.runtime import Client, InvalidArgumentError, ResourceExhaustedError
 
 Publish = Callable[..., Path]
 Serve = Callable[..., AbstractContextManager[Any]]
@@ -47,6 +47,19 @@ def over_http(address: str, source: str) -> tuple[int, str | None]:
     answer.read()
     connection.close()
     return answer.status, answer.getheader("Retry-After")
+
+
+def test_an_evaluation_counts_as_one_request(
+    transport: str, tmp_path: Path, publish: Publish, serve: Serve
+) -> None:
+    publish(tmp_path, "echo_fp32")
+    data = {"x": np.ones((1, 2), np.float32)}
+    with serve(tmp_path, "--transport", transport, *LIMIT) as running, Client(running.address) as client:
+        for _ in range(3):  # the model has no metrics, which is said once the call is let in
+            with pytest.raises(InvalidArgumentError, match="no loss or metrics"):
+                client.evaluate("echo_fp32", data)
+        with pytest.raises(ResourceExhaustedError, match=TOLD):
+            client.evaluate("echo_fp32", data)
 
 
 def test_an_address_has_a_bucket_for_all_its_ways_in(

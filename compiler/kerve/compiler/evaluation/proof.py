@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -247,10 +249,31 @@ def _keras(trainer: Trainer, lowered: Lowered, rows: Rows, *, weighted: bool) ->
         for source in (rows.labels, rows.weights)
     )
     trainer.model.test_function = None
-    numbers = trainer.model.evaluate(
-        x, y, sample_weight=weights if weighted else None, batch_size=BATCH_SIZE, verbose=0, return_dict=True
-    )
+    with _without_advice():
+        numbers = trainer.model.evaluate(
+            x,
+            y,
+            sample_weight=weights if weighted else None,
+            batch_size=BATCH_SIZE,
+            verbose=0,
+            return_dict=True,
+        )
     return {key: np.asarray(value, np.float32) for key, value in numbers.items()}
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """Keep from the author TensorFlow's advice to trace functions less often: these are ours."""
+
+    def other(record: logging.LogRecord) -> bool:
+        return "tf.function retracing" not in record.getMessage()
+
+    logger = logging.getLogger("tensorflow")
+    logger.addFilter(other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(other)
 
 
 def _tensor(array: NDArray[Any]) -> Any:

@@ -19,9 +19,8 @@ class Engine(Connection):
         help="What computes: a server, which is sent the rows; or the workers of a Ray cluster, which read "
         "the rows and --repository from folders that every node sees.",
     )
-    repository: Path | None = cli.option(
-        None, help="With --engine ray: the repository that holds the model.", type=cli.EXISTING_FOLDER
-    )
+    # Not looked at for a server: in an image KERVE_REPOSITORY is set for every command.
+    repository: Path | None = cli.option(None, help="With --engine ray: the repository that holds the model.")
     ray_address: str | None = cli.option(
         None,
         help="With --engine ray: address of the cluster, as ray.init() takes it; by default what RAY_ADDRESS "

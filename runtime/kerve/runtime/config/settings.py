@@ -7,6 +7,7 @@
     labels = { stable = 3, canary = 4 }     # kerve's: names for versions
     threads = 4                             # kerve's: CPU threads of each instance
     cuda = { use_tf32 = true }              # kerve's: how the model uses a GPU
+    shrink_memory = true                    # kerve's: give memory back after each run
 
     [version_policy.specific]
     versions = [3, 4]
@@ -34,6 +35,9 @@ PBTXT = "config.pbtxt"
 TOML = "config.toml"
 CONFIG_FILES = (PBTXT, TOML)
 
+# What protobuf raises for JSON: it trusts what it is given to be objects where it expects them.
+NOT_A_CONFIG = (json_format.ParseError, ValueError, TypeError, AttributeError, RecursionError)
+
 
 class OwnKey(NamedTuple):
     """A key of config.toml that Triton does not have: the type of its value, and what it is."""
@@ -47,6 +51,10 @@ OWN_KEYS: Mapping[str, OwnKey] = {
     "labels": OwnKey(dict, "Names for versions; a client asks for a label as it asks for a version."),
     "cuda": OwnKey(dict, "How the model uses a GPU; the options are in the table below."),
     "threads": OwnKey(int, "CPU threads of each instance; 0: as the server decides."),
+    "shrink_memory": OwnKey(
+        bool,
+        "Whether memory that a run needed is given back after it; costs time, and is for rare large batches.",
+    ),
 }
 
 
@@ -60,6 +68,8 @@ class Settings:
     # CPU threads of each instance; 0: as the server decides.
     threads: int = 0
     cuda: CudaOptions = field(default_factory=CudaOptions)
+    # Whether memory that a run needed is given back after it.
+    shrink_memory: bool = False
 
     @property
     def fingerprint(self) -> str:
@@ -68,7 +78,7 @@ class Settings:
         """
         config = pb.ModelConfig.FromString(self.config.SerializeToString())
         config.ClearField("version_policy")
-        own = (self.batch_buckets, self.threads, self.cuda)
+        own = (self.batch_buckets, self.threads, self.cuda, self.shrink_memory)
         return f"{config.SerializeToString(deterministic=True).hex()} {own}"
 
 
@@ -95,7 +105,7 @@ def read_toml(file: Path) -> dict[str, Any]:
         return {}
     try:
         return tomllib.loads(file.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ArtifactError(f"{file} is not a TOML file: {error}") from error
 
 
@@ -113,7 +123,7 @@ def parse_table(file: Path, table: dict[str, Any]) -> pb.ModelConfig:
     """Return the ModelConfig in a table of TOML."""
     try:
         return json_format.ParseDict(table, pb.ModelConfig())
-    except json_format.ParseError as error:
+    except NOT_A_CONFIG as error:
         raise ArtifactError(
             f"{file}: {error}; it takes the fields of Triton's ModelConfig and {', '.join(OWN_KEYS)}"
         ) from error
@@ -123,8 +133,7 @@ def parse_json(override: str) -> pb.ModelConfig:
     """Return the ModelConfig that a client sent."""
     try:
         return json_format.ParseDict(json.loads(override), pb.ModelConfig())
-    # TypeError and AttributeError: the parser trusts what it is given to be objects where it expects them
-    except (json_format.ParseError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except NOT_A_CONFIG as error:
         raise InvalidArgumentError(
             f"parameter 'config': expected a ModelConfig as JSON, got something else: {error}"
         ) from error
@@ -133,7 +142,7 @@ def parse_json(override: str) -> pb.ModelConfig:
 def checked(file: Path, own: Mapping[str, Any]) -> dict[str, Any]:
     """Return kerve's own keys as `Settings` has them."""
     for key, value in own.items():
-        if not isinstance(value, OWN_KEYS[key].kind) or isinstance(value, bool):
+        if type(value) is not OWN_KEYS[key].kind:  # True is an int too
             raise ArtifactError(f"{file}: {key}: expected {OWN_KEYS[key].kind.__name__}, got {value!r}")
     for label, version in own.get("labels", {}).items():
         if label.isdecimal() or not label or not isinstance(version, int):

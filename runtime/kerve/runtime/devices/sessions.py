@@ -14,7 +14,7 @@ from kerve.runtime.devices.memory import CudaMemory, CudaStream
 from kerve.runtime.devices.options import CudaOptions
 from kerve.runtime.devices.placement import Place
 from kerve.runtime.errors import ArtifactError
-from kerve.runtime.session import Provider, Session
+from kerve.runtime.session import MemoryPolicy, Provider, Session
 
 __all__ = ["open_session", "providers_for"]
 
@@ -31,12 +31,19 @@ class Opener(Protocol):
         """`given`: what `Session` takes for any device."""
 
 
-def open_session(model_file: Path, place: Place, *, threads: int, hidden: Sequence[str] = ()) -> Session:
+def open_session(
+    model_file: Path,
+    place: Place,
+    *,
+    threads: int,
+    hidden: Sequence[str] = (),
+    memory: MemoryPolicy | None = None,
+) -> Session:
     """Load a model on a device; ArtifactError when it cannot be loaded there.
 
     `threads`: on the CPU, also for what falls to it from elsewhere.
     """
-    return OPENERS[place.device.kind](model_file, place, threads=threads, hidden=hidden)
+    return OPENERS[place.device.kind](model_file, place, threads=threads, hidden=hidden, memory=memory)
 
 
 def providers_for(device: Device, options: CudaOptions, **more: str) -> tuple[Provider, ...]:
@@ -74,7 +81,7 @@ def open_cuda(model_file: Path, place: Place, **given: Any) -> Session:
         return LaneSession(
             model_file,
             providers=providers,
-            memory=lambda: CudaMemory(stream),
+            buffers=lambda: CudaMemory(stream),
             graphs=graphs,
             closed=stream.close,
             **given,

@@ -22,6 +22,9 @@ __all__ = ["ClusterError", "Task", "cluster", "spread"]
 # Seconds for a cluster to be there.
 PATIENCE = 10.0
 
+# How often a part is done anew: one that takes each worker with it, for want of memory, say, is given up.
+RETRIES = 5
+
 #: What a worker may say of data and models, beside what it found.
 TOLD = (ServingError, DataError, OSError)
 
@@ -124,6 +127,7 @@ def spread(ray: Any, task: Task, parts: Sequence[Part]) -> Iterator[Any]:
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most, initial_size=most),
         num_cpus=1,
+        max_task_retries=RETRIES,
     )
     waiting = iter(parts)
     part = next(waiting)

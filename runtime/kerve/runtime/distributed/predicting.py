@@ -118,6 +118,8 @@ def predict(ray: Any, version: Located, parts: Sequence[Part], folder: Path) -> 
         for each in written:
             (waiting / each.file).rename(folder / each.file)
     except BaseException:
+        for file in folder.glob("part-*"):  # there was nothing before
+            file.unlink()
         shutil.rmtree(waiting, ignore_errors=True)
         if not there:
             folder.rmdir()

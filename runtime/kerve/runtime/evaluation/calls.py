@@ -24,6 +24,7 @@ from kerve.runtime.evaluation.client import (
     decode_record,
     messages,
 )
+from kerve.runtime.evaluation.notebook import watched
 from kerve.runtime.protocol.evaluation import decode_answers, encode_batch
 
 __all__ = ["EvaluationCalls"]
@@ -60,7 +61,8 @@ class EvaluationCalls:
         `(x, y, sample_weight)`. `y` and
         `sample_weight` are arrays, by output where there are several. `batch_size` matters as in Keras, for
         losses that depend on it; 0 is its 32. `progress` is called with running results every `interval`
-        seconds, and with the final ones; `watch` with each batch and what the version made of it.
+        seconds, and with the final ones (without it, a notebook shows them); `watch` with each batch and what
+        the version made of it.
         """
         (result,) = self.evaluate_versions(
             name,
@@ -93,6 +95,7 @@ class EvaluationCalls:
         timeout: float | None = None,
     ) -> list[Evaluated]:
         """Evaluate several versions on one stream of rows, in the order in which they are given."""
+        interval, progress = watched(x, interval, progress)
         begin = pb.Begin(
             model=name, versions=versions or [""], metrics=metrics, batch_size=batch_size, interval=interval
         )
@@ -120,6 +123,7 @@ class EvaluationCalls:
 
         Data and the other arguments are those of `evaluate`.
         """
+        interval, progress = watched(x, interval, progress)
         begin = pb.Begin(
             model=name, versions=versions, metrics=metrics, batch_size=batch_size, interval=interval
         )

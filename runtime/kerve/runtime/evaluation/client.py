@@ -30,6 +30,7 @@ __all__ = [
     "decode_promotion",
     "decode_record",
     "messages",
+    "shown",
 ]
 
 Data = ArrayLike | Mapping[str, ArrayLike]

@@ -359,7 +359,12 @@ def write_files(name: str, files: Mapping[str, bytes]) -> "tuple[Source, tempfil
         if len(parts) < 2 or ".." in parts or PurePosixPath(path).is_absolute() or "\0" in path:
             raise InvalidArgumentError(f"parameter 'file:{path}': expected file:<version>/<path>")
         file = folder.joinpath(*parts)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(contents)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(contents)
+        except OSError as error:  # a name that is too long, or that of a folder
+            raise InvalidArgumentError(
+                f"parameter 'file:{path}' cannot be written: {error.strerror}"
+            ) from error
     (source,) = Repository(Path(temporary.name)).sources().values() or (Source(name, folder, {}),)
     return source, temporary

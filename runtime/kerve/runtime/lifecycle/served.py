@@ -96,9 +96,20 @@ class ServedVersion:
 
     @classmethod
     def start(
-        cls, name: str, version: int, path: Path, settings: Settings, transport: Transport, limits: Limits
+        cls,
+        name: str,
+        version: int,
+        path: Path,
+        settings: Settings,
+        transport: Transport,
+        limits: Limits,
+        *,
+        aside: bool = False,
     ) -> "ServedVersion":
-        """Load, prove and warm a version, and start its executors; ArtifactError when that cannot be done."""
+        """Load, prove and warm a version, and start its executors; ArtifactError when that cannot be done.
+
+        `aside`: others are serving meanwhile, and go first.
+        """
         begin = time.monotonic()
         placements = place(settings.config, limits.devices, settings.cuda, path.parent)
         threads = (
@@ -108,7 +119,7 @@ class ServedVersion:
         )
         artifact = read_artifact(path, settings.config.default_model_filename or "model.onnx")
         models = tuple(
-            load(artifact, threads=threads, settings=settings, place=placement.place)
+            load(artifact, threads=threads, settings=settings, place=placement.place, aside=aside)
             for placement in placements
         )
         signature = models[0].signature

@@ -195,7 +195,8 @@ class Slot:
                 self.name, version, source.folder, settings, self._transport, self._limits, self._catalog
             )
         return ServedVersion.start(
-            self.name, version, source.versions[version], settings, self._transport, self._limits
+            *(self.name, version, source.versions[version], settings, self._transport, self._limits),
+            aside=bool(self._catalog.names()),
         )
 
     def _drop(self, served: ServedVersion, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""inference.GRPCInferenceService/ModelInfer for what the queues know nothing of, on either transport.
+"""ModelInfer, and TensorFlow Serving's Predict, for what the queues know nothing of, on either transport.
 
 tensors in shared memory -> state of a sequence, or cached answers -> the server itself, as for every other
 request
@@ -17,11 +17,12 @@ from kerve.runtime.catalog import Catalog
 from kerve.runtime.gateway import Gateway, within
 from kerve.runtime.lifecycle.served import ServedVersion
 from kerve.runtime.observation.notes import current
-from kerve.runtime.protocol import oip_shared
+from kerve.runtime.protocol import oip_client, oip_shared, tfs
 from kerve.runtime.protocol.oip_sequences import SequenceRequest, place_in_sequence
 from kerve.runtime.sequences.request import Asked
 from kerve.runtime.servicers.edge import answers_errors
 from kerve.runtime.shared_memory import Place, Regions
+from kerve.tensorflow_serving.apis import predict_pb2
 
 __all__ = ["ColdInferServicer"]
 
@@ -63,14 +64,44 @@ class ColdInferServicer:
         if oip_shared.in_shared_memory(request):
             whole, places = oip_shared.expand(request, self._regions)
         served = self._catalog.find(request.model_name, request.model_version)
-        asked = place_in_sequence(whole, served.plan)
+        return self._answer(whole, served, places, context)
+
+    @answers_errors
+    def Predict(  # noqa: N802  the protocol's name
+        self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext
+    ) -> predict_pb2.PredictResponse:
+        """Compute outputs, or find them: what was asked in either protocol is found in both."""
+        served = self._catalog.find(*tfs.route_of(request.model_spec))
+        asked = tfs.decode_predict(request, served.signature)
+        whole = oip_client.encode_request(
+            *(served.name, str(served.version), served.signature),
+            {
+                spec.name: asked.inputs[spec.name]
+                for spec in served.signature.inputs
+                if spec.name in asked.inputs
+            },
+            outputs=list(request.output_filter),
+            parameters=None,
+        )
+        outputs = oip_client.decode_response(self._answer(whole, served, {}, context))
+        return tfs.encode_predict(request, served.version, served.signature, outputs)
+
+    def _answer(
+        self,
+        request: pb.ModelInferRequest,
+        served: ServedVersion,
+        places: Mapping[str, Place],
+        context: grpc.ServicerContext,
+    ) -> pb.ModelInferResponse:
+        """Answer a request that is whole; `places`: where its outputs are wanted."""
+        asked = place_in_sequence(request, served.plan)
         if asked is not None:
             home = served.home_of(asked, request.model_version)
-            return self._in_sequence(whole, places, home, asked, context)
+            return self._in_sequence(request, places, home, asked, context)
         if served.cache is not None and self._accepting():
-            response = self._cached(whole, served, context)
+            response = self._cached(request, served, context)
         else:
-            response = self._compute(whole, context)
+            response = self._compute(request, context)
         oip_shared.place(response, places, self._regions)
         return response
 

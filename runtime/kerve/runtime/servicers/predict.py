@@ -22,14 +22,29 @@ class PredictServicer:
         self._route = route
         self._rates = rates
         self._in_flight = in_flight
+        # What answers where a queue cannot.
+        self.cold: Callable[..., predict_pb2.PredictResponse] | None = None
 
-    @answers_errors
     def Predict(  # noqa: N802  the protocol's name
         self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext
     ) -> predict_pb2.PredictResponse:
         """Compute the requested outputs of a model."""
         self._in_flight.add(context)
+        if self._is_cold(request, context):
+            assert self.cold is not None
+            return self.cold(request, context)
+        return self._predict(request, context)
+
+    @answers_errors
+    def _is_cold(self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext) -> bool:
+        """Count a request of its client; return whether it is one that a queue cannot answer."""
         self._rates.check(context)
+        return self.cold is not None and self._route(*tfs.route_of(request.model_spec)).served.cold
+
+    @answers_errors
+    def _predict(
+        self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext
+    ) -> predict_pb2.PredictResponse:
         note = current()
         waiting = self._route(*tfs.route_of(request.model_spec))
         served = waiting.served

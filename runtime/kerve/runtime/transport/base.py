@@ -52,7 +52,7 @@ class ServedModel:
     version: int
     signature: Signature
     batching: Batching = field(default_factory=Batching)
-    # Whether requests for it go to what `add_cold` was given.
+    # Whether requests of inference for it go to what `add_cold` was given.
     cold: bool = False
 
 
@@ -197,13 +197,16 @@ class Queue(Protocol):
 
 
 class Cold(Protocol):
-    """Answers requests of ModelInfer that queues know nothing of."""
+    """Answers requests of inference that queues know nothing of."""
 
     def ModelInfer(self, request: Any, context: grpc.ServicerContext, /) -> Any:  # noqa: N802  the protocol's name
-        """Answer a call."""
+        """Answer a call of the Open Inference Protocol."""
+
+    def Predict(self, request: Any, context: grpc.ServicerContext, /) -> Any:  # noqa: N802  the protocol's name
+        """Answer a call of TensorFlow Serving's."""
 
     def answer(self, request: Any, context: grpc.ServicerContext, /) -> Any:
-        """Answer a request, be it a call or one of a stream; raises ServingError."""
+        """Answer a request of ModelInfer, be it a call or one of a stream; raises ServingError."""
 
 
 class Transport(Protocol):
@@ -237,8 +240,8 @@ class Transport(Protocol):
         """Host a service by its methods; called by grpcio's generated code."""
 
     def add_cold(self, cold: Cold) -> None:
-        """Let requests of ModelInfer and of ModelStreamInfer be answered where a queue cannot: for models
-        that say so, and for tensors in shared memory, which are refused otherwise.
+        """Let requests of inference, of a stream too, be answered where a queue cannot: for models that say
+        so, and for tensors in shared memory, which are refused otherwise.
         """
 
     def add_insecure_port(self, address: str) -> int:

@@ -21,7 +21,7 @@ from kerve.runtime.servicers.predict import PredictServicer
 from kerve.runtime.transport.base import Cold, Queue, ServedModel, TransportOptions
 from kerve.runtime.transport.local_inbox import LocalInbox
 from kerve.runtime.transport.local_queue import LocalQueue
-from kerve.runtime.transport.rates import Rates
+from kerve.runtime.transport.rates import CountingInterceptor, Rates
 
 __all__ = ["GrpcioTransport"]
 
@@ -51,7 +51,11 @@ class GrpcioTransport:
         self._rates = Rates(options.rate)
         self._server = grpc.server(
             ThreadPoolExecutor(OTHER_THREADS, "rpc"),
-            interceptors=[ObservingInterceptor(self._observer), *options.interceptors],
+            interceptors=[
+                ObservingInterceptor(self._observer),
+                *options.interceptors,
+                CountingInterceptor(self._rates),
+            ],
             options=[*OPTIONS, ("grpc.max_receive_message_length", options.max_message_bytes)],
         )
         self._in_flight = InFlight()
@@ -61,7 +65,8 @@ class GrpcioTransport:
             name: rpc.in_pool(method, pool) for name, method in rpc.methods_of(oip.SERVICE, infer).items()
         }
         rpc.add_service(self, oip.SERVICE, methods)
-        predict = rpc.in_pool(PredictServicer(self._route, self._in_flight, self._rates).Predict, pool)
+        self._predict = PredictServicer(self._route, self._in_flight, self._rates)
+        predict = rpc.in_pool(self._predict.Predict, pool)
         rpc.add_service(self, tfs.PREDICTION_SERVICE, {"Predict": predict})
 
     def _route(self, name: str, version: str) -> LocalQueue:
@@ -101,6 +106,7 @@ class GrpcioTransport:
     def add_cold(self, cold: Cold) -> None:
         """Let requests be answered where a queue cannot; see `Transport.add_cold`."""
         self._infer.cold = cold
+        self._predict.cold = cold.Predict
 
     def add_insecure_port(self, address: str) -> int:
         """Listen without encryption; RuntimeError when the address cannot be had."""

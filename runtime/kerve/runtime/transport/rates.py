@@ -5,14 +5,21 @@ from __future__ import annotations  # grpc's classes take type arguments in the 
 import hashlib
 import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 
 from kerve.runtime.callers import is_served_already, metadata_of, peer_of
 from kerve.runtime.errors import ResourceExhaustedError
+from kerve.runtime.protocol import evaluation
+from kerve.runtime.servicers.edge import abort
 
-__all__ = ["RateLimit", "Rates"]
+__all__ = ["CountingInterceptor", "RateLimit", "Rates"]
+
+# What is hosted and is inference all the same: a call counts as one request of its client.
+COUNTED = frozenset(f"/{evaluation.SERVICE.full_name}/{name}" for name in ("Evaluate", "Compare"))
 
 # Clients that are remembered before those are forgotten that could ask as if for the first time.
 MANY = 10_000
@@ -63,3 +70,36 @@ class Rates:
             if len(self._full) >= MANY:
                 self._full = {known: full for known, full in self._full.items() if full > now}
             self._full[client] = since + interval
+
+
+class CountingInterceptor(grpc.ServerInterceptor):
+    """Counts the calls of inference that are hosted, and refuses those of a client that has sent too many."""
+
+    def __init__(self, rates: Rates) -> None:
+        self._rates = rates
+
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Return what serves the call."""
+        handler = continuation(handler_call_details)
+        if handler is None or handler_call_details.method not in COUNTED:
+            return handler
+        behavior, rates = handler.stream_stream, self._rates
+        assert behavior is not None  # both ways, as all that is counted here
+
+        def counted(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+            try:
+                rates.check(context)
+            except ResourceExhaustedError as error:
+                abort(context, error)
+            yield from behavior(requests, context)
+
+        made: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(
+            counted,
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+        return made

@@ -13,7 +13,7 @@ import kerve_wire
 from kerve.runtime import rpc
 from kerve.runtime.observation.interceptor import ObservingInterceptor
 from kerve.runtime.observation.notes import Observation, Observer
-from kerve.runtime.protocol import oip
+from kerve.runtime.protocol import oip, tfs
 from kerve.runtime.security.tls import Certificates
 from kerve.runtime.signature import TensorSpec
 from kerve.runtime.transport.base import Cold, Queue, ServedModel, TransportOptions
@@ -81,8 +81,9 @@ class WireTransport:
 
     def add_cold(self, cold: Cold) -> None:
         """Let requests be answered where a queue cannot; see `Transport.add_cold`."""
-        method = rpc.in_pool(cold.ModelInfer, ThreadPoolExecutor(COLD_THREADS, "cold"))
-        rpc.add_service(self, oip.SERVICE, {"ModelInfer": method})
+        pool = ThreadPoolExecutor(COLD_THREADS, "cold")
+        rpc.add_service(self, oip.SERVICE, {"ModelInfer": rpc.in_pool(cold.ModelInfer, pool)})
+        rpc.add_service(self, tfs.PREDICTION_SERVICE, {"Predict": rpc.in_pool(cold.Predict, pool)})
 
     def add_insecure_port(self, address: str) -> int:
         """Listen without encryption; RuntimeError when the address cannot be had."""

@@ -38,6 +38,10 @@ const NATIVE: [(&str, Decode, Format); 2] = [
 /// The unary call of the Open Inference Protocol.
 pub const MODEL_INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 
+/// What Python serves and is inference all the same: a call counts as one request of its client.
+const COUNTED: [&str; 2] =
+    ["/kerve.evaluation.v1.EvaluationService/Evaluate", "/kerve.evaluation.v1.EvaluationService/Compare"];
+
 /// The streaming call that is served here.
 pub const STREAM: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
 
@@ -77,6 +81,11 @@ pub async fn serve(
     let path = parts.uri.path();
     let unary = NATIVE.iter().find(|(native, ..)| *native == path);
     if unary.is_none() && path != STREAM {
+        if COUNTED.contains(&path)
+            && let Err(status) = desk.shared.count(&parts.headers, &peer)
+        {
+            return refuse(&desk, &mut respond, &status);
+        }
         return host(&desk, parts, head, peer, body, respond, None).await;
     }
     let client = desk.shared.tokens.check(&parts.headers).and_then(|token| {
@@ -146,8 +155,7 @@ async fn unary_infer(
     };
     desk.shared.metrics.bytes_received.add(message.len() as u64);
     let decoded = (call.decode)(&message);
-    if call.format == Format::Oip
-        && call.may_be_hosted
+    if call.may_be_hosted
         && let Ok(infer) = &decoded
         && desk.shared.hosts(infer)
     {

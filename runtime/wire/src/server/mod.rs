@@ -18,6 +18,7 @@ use crate::grpc::budget::Budget;
 use crate::grpc::compression::Encoding;
 use crate::grpc::frame::Decoder;
 use crate::grpc::head::Head;
+use crate::grpc::status::Status;
 use crate::hosted::Host;
 use crate::infer::Infer;
 use crate::metrics::ServerMetrics;
@@ -128,6 +129,14 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// Counts a call that Python serves; whether it is permitted is for Python to say.
+    pub fn count(&self, headers: &http::HeaderMap, peer: &connection::Peer) -> Result<(), Status> {
+        match self.tokens.check(headers) {
+            Ok(token) => self.rates.check(self.rates.client(token, headers, peer).as_ref()),
+            Err(_) => Ok(()),
+        }
+    }
+
     /// How far the end of the server has come.
     pub fn phase(&self) -> watch::Receiver<Phase> {
         self.phase.subscribe()

@@ -3,6 +3,8 @@
 //! The worker moves bytes between the connection and a `Call`; a Python thread sees the call only through
 //! blocking methods that are called without the GIL.
 
+mod ask;
+
 use std::collections::VecDeque;
 use std::future::{Future, pending, poll_fn};
 use std::pin::pin;
@@ -18,13 +20,15 @@ use http::HeaderMap;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::grpc::compression::Encoding;
-use crate::grpc::frame::{Decoder, PREFIX};
+use crate::grpc::frame::Decoder;
 use crate::grpc::head::Head;
 use crate::grpc::status::{Code, Status, put_status};
 use crate::grpc::unary;
 use crate::rope::Rope;
 use crate::server::Phase;
 use crate::server::connection::Peer;
+
+pub use self::ask::ask;
 
 /// Messages that may wait for Python, and that Python may have on their way.
 const WINDOW: usize = 8;
@@ -245,57 +249,6 @@ pub async fn serve(
     call.end();
     if let Some(status) = status {
         answer.refuse(status);
-    }
-}
-
-/// Has Python answer one message of a call that is served here, as if that were a call of its own.
-///
-/// Dropped before its end, it ends that call.
-pub async fn ask(
-    host: Arc<Host>,
-    (method, metadata): (String, HeaderMap),
-    deadline: Option<Instant>,
-    peer: Arc<Peer>,
-    message: Rope,
-) -> Result<Bytes, Status> {
-    let (sender, mut outgoing) = mpsc::channel(WINDOW);
-    let state = State { incoming: VecDeque::from([message]), half_closed: true, ..State::default() };
-    let ending = Ending(Arc::new(Call {
-        method,
-        metadata,
-        peer,
-        deadline,
-        // Nothing is accepted: the answer is not compressed twice.
-        head: Head::default(),
-        state: Mutex::new(state),
-        changed: Condvar::new(),
-        taken: Notify::new(),
-        outgoing: sender,
-        host: host.clone(),
-    }));
-    if !host.post(Event::Begun(ending.0.clone())) {
-        return Err(Status::shutting_down());
-    }
-    let mut answer = None;
-    loop {
-        match outgoing.recv().await {
-            Some(Outgoing::Headers(..)) => {}
-            Some(Outgoing::Message(frame)) => answer = Some(frame.slice(PREFIX..)),
-            Some(Outgoing::Finish(Code::Ok, ..)) => {
-                return answer.ok_or_else(|| Status::internal("the servicer gave no answer"));
-            }
-            Some(Outgoing::Finish(code, message, _)) => return Err(Status::new(code, message)),
-            None => return Err(Status::internal("the servicer ended the call without an answer")),
-        }
-    }
-}
-
-/// Ends a call, however whoever waits for its answer ends.
-struct Ending(Arc<Call>);
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        self.0.end();
     }
 }
 

@@ -1,4 +1,4 @@
-"""Every loss and metric that Keras offers is compiled, with its numbers."""
+"""Every loss that Keras offers is compiled, with its numbers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-from keras import layers, losses, metrics
+from keras import layers, losses
 from numpy.typing import NDArray
 
 ROWS = 40
@@ -67,61 +67,14 @@ LOSSES: Mapping[type, tuple[str, dict[str, Any]]] = {
     losses.SquaredHinge: ("signs", {}),
     losses.Tversky: ("masks", {"axis": (1, 2, 3), "alpha": 0.3}),
 }
-METRICS: Mapping[type, tuple[str, dict[str, Any]]] = {
-    metrics.AUC: ("binary", {}),
-    metrics.Accuracy: ("signs", {}),
-    metrics.BinaryAccuracy: ("binary", {"threshold": 0.4}),
-    metrics.BinaryCrossentropy: ("binary", {}),
-    metrics.BinaryIoU: ("binary", {}),
-    metrics.CategoricalAccuracy: ("one_hot", {}),
-    metrics.CategoricalCrossentropy: ("one_hot", {}),
-    metrics.CategoricalHinge: ("one_hot", {}),
-    metrics.ConcordanceCorrelation: ("numbers", {}),
-    metrics.CosineSimilarity: ("numbers", {}),
-    metrics.F1Score: ("one_hot", {}),
-    metrics.FBetaScore: ("one_hot", {"beta": 2.0, "average": "macro"}),
-    metrics.FalseNegatives: ("binary", {}),
-    metrics.FalsePositives: ("binary", {}),
-    metrics.Hinge: ("signs", {}),
-    metrics.IoU: ("classes", {"num_classes": 5, "target_class_ids": [1, 2], "sparse_y_pred": False}),
-    metrics.KLDivergence: ("one_hot", {}),
-    metrics.LogCoshError: ("numbers", {}),
-    metrics.MeanAbsoluteError: ("numbers", {}),
-    metrics.MeanAbsolutePercentageError: ("numbers", {}),
-    metrics.MeanIoU: ("classes", {"num_classes": 5, "sparse_y_pred": False}),
-    metrics.MeanSquaredError: ("numbers", {}),
-    metrics.MeanSquaredLogarithmicError: ("counts", {}),
-    metrics.OneHotIoU: ("one_hot", {"num_classes": 5, "target_class_ids": [0, 3]}),
-    metrics.OneHotMeanIoU: ("one_hot", {"num_classes": 5}),
-    metrics.PearsonCorrelation: ("numbers", {}),
-    metrics.Poisson: ("counts", {}),
-    metrics.Precision: ("binary", {"thresholds": [0.2, 0.6]}),
-    metrics.PrecisionAtRecall: ("binary", {"recall": 0.5}),
-    metrics.R2Score: ("numbers", {}),
-    metrics.Recall: ("binary", {}),
-    metrics.RecallAtPrecision: ("binary", {"precision": 0.5}),
-    metrics.RootMeanSquaredError: ("numbers", {}),
-    metrics.SensitivityAtSpecificity: ("binary", {"specificity": 0.5}),
-    metrics.SparseCategoricalAccuracy: ("classes", {}),
-    metrics.SparseCategoricalCrossentropy: ("classes", {}),
-    metrics.SparseTopKCategoricalAccuracy: ("classes", {"k": 2}),
-    metrics.SpecificityAtSensitivity: ("binary", {"sensitivity": 0.5}),
-    metrics.SquaredHinge: ("signs", {}),
-    metrics.TopKCategoricalAccuracy: ("one_hot", {"k": 2}),
-    metrics.TrueNegatives: ("binary", {}),
-    metrics.TruePositives: ("binary", {}),
-}
-# Bases, and what takes values where a model's metrics take labels and predictions: compile() refuses them.
-NONE = {losses.Loss, metrics.Metric, metrics.Mean, metrics.Sum, metrics.MeanMetricWrapper}
 
 
 def classes(module: Any) -> set[type]:
     return {each for each in vars(module).values() if inspect.isclass(each)}
 
 
-def test_the_tables_are_complete() -> None:
-    assert classes(losses) - NONE - {losses.CTC} == LOSSES.keys()
-    assert classes(metrics) - NONE == METRICS.keys()
+def test_the_table_is_complete() -> None:
+    assert classes(losses) - {losses.Loss, losses.CTC} == LOSSES.keys()
 
 
 def built(heads: Mapping[str, str]) -> tuple[keras.Model, dict[str, NDArray[Any]]]:
@@ -159,23 +112,3 @@ def test_ctc_is_refused_by_name(compiled: Any) -> None:
     model.compile(loss=losses.CTC())
     (warning,) = (each for each in compiled(model, warns=True).manifest.warnings if "evaluat" in each)
     assert "CTCLoss: it is a loss for training" in warning
-
-
-def test_every_metric(compiled: Any, evaluated: Any) -> None:
-    kinds = sorted({kind for kind, _ in METRICS.values()})
-    model, labels = built({kind: kind for kind in kinds})
-    model.compile(
-        loss="mse",
-        metrics={
-            kind: [each(**given) for each, (of, given) in METRICS.items() if of == kind] for kind in kinds
-        },
-        weighted_metrics={
-            kind: [
-                each(name=f"weighed_{each.__name__.lower()}", **given)
-                for each, (of, given) in METRICS.items()
-                if of == kind
-            ]
-            for kind in kinds
-        },
-    )
-    check(evaluated, compiled(model), model, labels)
