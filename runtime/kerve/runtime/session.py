@@ -63,7 +63,7 @@ class Session:
         *,
         threads: int,
         hidden: Sequence[str] = (),
-        policy: MemoryPolicy | None = None,
+        memory: MemoryPolicy | None = None,
         providers: Sequence[Provider] = (("CPUExecutionProvider", {}),),
         entries: Mapping[str, str] | None = None,
     ) -> None:
@@ -73,11 +73,11 @@ class Session:
         ArtifactError when one of them cannot be had. `entries`: further entries of the session's
         configuration.
         """
-        policy = policy or MemoryPolicy()
+        memory = memory or MemoryPolicy()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.enable_cpu_mem_arena = policy.arena
+        options.enable_cpu_mem_arena = memory.arena
         # Idle workers that spin take the CPU from the transport and from other models.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # Fatal only: what fails is raised here, and logged where it is known whose fault it was.
@@ -101,7 +101,7 @@ class Session:
         self.hardware = hardware(self._session)
         # Shared by all runs: the flag in it ends those under way and every later one.
         self._options = onnxruntime.RunOptions()
-        if policy.shrink and policy.arena:
+        if memory.shrink and memory.arena:
             self._options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         self.inputs = tuple(spec(each, model_file) for each in self._session.get_inputs())
         every = tuple(spec(each, model_file) for each in self._session.get_outputs())

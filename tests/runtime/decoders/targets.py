@@ -65,7 +65,7 @@ def use(folder: Path, text: str | None) -> None:
     signature = settle(SIGNATURE, config, folder)
     if all(each.batch_size < 100 and each.count < 100 for each in config.model_warmup):
         list(samples(config, signature, folder))
-    complete(config, "m", signature, [])
+    complete(config, "m", signature, groups=[])
 
 
 def manifest(data: bytes) -> None:

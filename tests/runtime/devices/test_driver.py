@@ -27,7 +27,7 @@ file, found = Path(sys.argv[1]), driver()
 print([(gpu.index, gpu.name, gpu.memory, gpu.capability) for gpu in found.gpus()], found.version)
 stream = CudaStream(found, 1)
 session = LaneSession(
-    file, threads=1, providers=(("CPUExecutionProvider", {}),), memory=lambda: Memory(stream),
+    file, threads=1, providers=(("CPUExecutionProvider", {}),), buffers=lambda: Memory(stream),
     graphs=True, closed=stream.close,
 )
 plain, (spec,) = Session(file, threads=1), session.inputs

@@ -38,7 +38,7 @@ class CountedMemory(HostMemory):
 
 
 def open_lanes(file: Path, memory: HostMemory | None = None, *, graphs: bool = False) -> LaneSession:
-    return LaneSession(file, threads=1, providers=CPU, memory=lambda: memory or HostMemory(), graphs=graphs)
+    return LaneSession(file, threads=1, providers=CPU, buffers=lambda: memory or HostMemory(), graphs=graphs)
 
 
 def write(

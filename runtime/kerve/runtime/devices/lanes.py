@@ -45,19 +45,19 @@ class LaneSession(Session):
         *,
         threads: int,
         hidden: Sequence[str] = (),
-        policy: MemoryPolicy | None = None,
         providers: Sequence[Provider],
-        memory: Callable[[], Memory],
+        buffers: Callable[[], Memory],
+        memory: MemoryPolicy | None = None,
         graphs: bool = False,
         closed: Callable[[], None] = lambda: None,
     ) -> None:
-        """`memory` makes what a lane allocates from; `graphs`: whether the providers capture CUDA graphs;
+        """`buffers` makes what a lane allocates from; `graphs`: whether the providers capture CUDA graphs;
         `closed` is called once the session is gone.
         """
         with GATE.together():
-            super().__init__(model_file, threads=threads, hidden=hidden, policy=policy, providers=providers)
+            super().__init__(model_file, threads=threads, hidden=hidden, memory=memory, providers=providers)
         self.graphs = graphs
-        self._memory, self._closed = memory, closed
+        self._buffers, self._closed = buffers, closed
         self._graph_ids = itertools.count(1)
         # One computation is launched at a time, since there is one stream for them.
         self._launching = threading.Lock()
@@ -73,7 +73,7 @@ class LaneSession(Session):
         if not self._bindable:
             yield None
             return
-        lane = self._local.lane = Lane(self, self._memory(), batch_sizes)
+        lane = self._local.lane = Lane(self, self._buffers(), batch_sizes)
         try:
             yield lane
         finally:

@@ -37,14 +37,13 @@ def open_session(
     *,
     threads: int,
     hidden: Sequence[str] = (),
-    policy: MemoryPolicy | None = None,
+    memory: MemoryPolicy | None = None,
 ) -> Session:
     """Load a model on a device; ArtifactError when it cannot be loaded there.
 
     `threads`: on the CPU, also for what falls to it from elsewhere.
     """
-    given = {"threads": threads, "hidden": hidden, "policy": policy}
-    return OPENERS[place.device.kind](model_file, place, **given)
+    return OPENERS[place.device.kind](model_file, place, threads=threads, hidden=hidden, memory=memory)
 
 
 def providers_for(device: Device, options: CudaOptions, **more: str) -> tuple[Provider, ...]:
@@ -82,7 +81,7 @@ def open_cuda(model_file: Path, place: Place, **given: Any) -> Session:
         return LaneSession(
             model_file,
             providers=providers,
-            memory=lambda: CudaMemory(stream),
+            buffers=lambda: CudaMemory(stream),
             graphs=graphs,
             closed=stream.close,
             **given,
