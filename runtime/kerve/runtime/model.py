@@ -184,7 +184,7 @@ def load(
             place,
             threads=threads,
             hidden=artifact.hidden,
-            policy=memory_policy(settings),
+            memory=memory_policy(settings),
         )
 
     # The threads of a session are made with it, and are to serve.
