@@ -13,6 +13,7 @@ import pytest
 from keras import ops
 from numpy.typing import NDArray
 
+Check = Callable[..., ir.Model]
 CheckOp = Callable[..., ir.Model]
 
 _NUMBERS = np.array(
@@ -382,3 +383,29 @@ class _Plus(keras.Layer):
 
     def call(self, x: Any) -> Any:
         return x + self.vector
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "uint32", "int64", "float16"])
+def test_operators_of_numbers_beside_a_tensor_are_tensorflows(equal_to_keras: Check, dtype: str) -> None:
+    """Which type a quotient of integers has, that a remainder keeps its own, and that `&` is of bits."""
+    inputs = keras.Input((4,), dtype=dtype)
+    arrays = np.arange(3, 15).reshape(3, 4).astype(dtype)
+    equal_to_keras(keras.Model(inputs, _Operators()(inputs)), arrays)
+
+
+class _Operators(keras.Layer):
+    def __init__(self) -> None:
+        super().__init__(autocast=False)
+
+    def call(self, x: Any) -> Any:
+        answers = [x / 2, 5 / x, x / x, x % 3, 7 % x]
+        if "int" in keras.backend.standardize_dtype(x.dtype):
+            answers += [x & 3, 5 | x, x ^ 6, ~x]
+        return answers
+
+
+@pytest.mark.parametrize("dtypes", [("uint8", "uint8"), ("int32", "int64"), ("int32", "float16")])
+def test_an_average_has_the_type_of_kerass(equal_to_keras: Check, dtypes: tuple[str, str]) -> None:
+    inputs = [keras.Input((4,), dtype=dtype) for dtype in dtypes]
+    arrays = [np.arange(8).reshape(2, 4).astype(dtype) for dtype in dtypes]
+    equal_to_keras(keras.Model(inputs, keras.layers.Average()(inputs)), arrays)
