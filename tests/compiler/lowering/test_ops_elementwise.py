@@ -404,6 +404,18 @@ class _Operators(keras.Layer):
         return answers
 
 
+def test_a_quotient_of_sizes_leaves_a_tensor_its_type(equal_to_keras: Check) -> None:
+    model, rows = _Scaled(), np.ones((3, 5), np.float32)
+    model(rows)
+    equal_to_keras(model, rows)
+
+
+class _Scaled(keras.Model):
+    def call(self, x: Any) -> Any:
+        size = ops.shape(x)[0]
+        return x * (1 / size) + x * (size / 2)
+
+
 @pytest.mark.parametrize("dtypes", [("uint8", "uint8"), ("int32", "int64"), ("int32", "float16")])
 def test_an_average_has_the_type_of_kerass(equal_to_keras: Check, dtypes: tuple[str, str]) -> None:
     inputs = [keras.Input((4,), dtype=dtype) for dtype in dtypes]

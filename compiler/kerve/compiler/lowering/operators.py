@@ -67,10 +67,16 @@ def _choose(x: Operators, bits: Callable[..., Any], truths: Callable[..., Any]) 
 
 
 def _divide(x: Any, y: Any) -> Any:
-    common = keras.backend.standardize_dtype(x.dtype) if hasattr(x, "dtype") else ""
-    if common in _QUOTIENTS and keras.backend.standardize_dtype(getattr(y, "dtype", "bool")) == common:
+    common = _type(x)
+    if common == _type(y) and common in _QUOTIENTS and (x.shape or y.shape):
         x, y = (keras.ops.cast(each, _QUOTIENTS[common]) for each in (x, y))
+    # Two scalars are most often sizes, Python numbers to Keras, whose quotient must not widen what it meets.
     return keras.ops.true_divide(x, y)
+
+
+def _type(x: Any) -> str:
+    """Return the type of a tensor or an array, "" for anything else."""
+    return str(keras.backend.standardize_dtype(x.dtype)) if hasattr(x, "dtype") else ""
 
 
 def _like(x: Operators, other: Any) -> Any:
@@ -78,7 +84,8 @@ def _like(x: Operators, other: Any) -> Any:
     if not isinstance(other, bool | int | float | np.ndarray | np.generic):
         return other
     array, dtype = np.asarray(other), dtypes.to_onnx(x.dtype)
-    if dtypes.is_float(dtype) or (dtypes.is_integer(dtype) and array.dtype.kind in "iub"):
+    kinds = "iubf" if dtypes.is_float(dtype) else "iub" if dtypes.is_integer(dtype) else ""
+    if array.dtype.kind in kinds:
         with np.errstate(over="ignore"):
             return array.astype(dtype.numpy())
     return other
