@@ -60,6 +60,19 @@ def test_a_bare_model_takes_its_signature_from_the_graph(tmp_path: Path, publish
     assert not loaded(publish(tmp_path, "scalar")).signature.batched
 
 
+def test_a_model_without_a_batch_is_warmed_with_as_many_rows_as_it_was_proven_with(
+    tmp_path: Path, publish: Publish, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fixed(name: str, *sizes: int) -> dict[str, Any]:
+        return {"name": name, "datatype": "FP32", "shape": [{"size": str(size)} for size in sizes]}
+
+    x = np.arange(6, dtype=np.float32).reshape(3, 2)
+    signature = {"inputs": [fixed("x", 3, 2)], "outputs": [fixed("y", 2, 3)]}
+    golden = {"input/x": x, "output/y": x.reshape(2, 3)}
+    assert not loaded(publish(tmp_path, "triples", signature=signature, golden=golden)).signature.batched
+    assert not caplog.records
+
+
 def test_another_answer_than_the_golden_one_is_refused(
     tmp_path: Path, publish: Publish, answers: dict[str, Any]
 ) -> None:

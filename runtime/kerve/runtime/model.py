@@ -131,11 +131,11 @@ class Model:
     def warm_up(self) -> None:
         """Run on zeros at each number of rows that batches will often have: no request pays for set-up.
 
-        Other free dimensions are those of the golden data, or 1.
+        Other free dimensions, and the rows of a model without a batch, are those of the golden data, or 1.
         """
         golden = self.artifact.golden()
         like = golden.inputs if golden else {}
-        for count in sorted(self._warm_rows) if self.signature.batched else (1,):
+        for count in sorted(self._warm_rows) if self.signature.batched else (None,):
             inputs = {
                 spec.name: zeros_like(like[spec.name], count) if spec.name in like else zeros_for(spec, count)
                 for spec in self.signature.inputs
@@ -145,7 +145,8 @@ class Model:
                 self.run(inputs)
             except ServingError as error:
                 # It may need more than a 1 in a free dimension, or other values than 0.
-                log.warning("%s: warm-up with %d rows of zeros failed: %s", self.artifact.path, count, error)
+                rows = "" if count is None else f"{count} rows of "
+                log.warning("%s: warm-up with %szeros failed: %s", self.artifact.path, rows, error)
                 return
 
     def compute(self, sample: Sample) -> None:
@@ -258,17 +259,17 @@ def check_names(artifact: Artifact, declared: Signature, session: Session) -> No
             )
 
 
-def zeros_for(spec: TensorSpec, rows: int) -> Array:
-    """Return zeros that fit a spec, with `rows` in the first dimension, if that is free, and 1 in others."""
+def zeros_for(spec: TensorSpec, rows: int | None) -> Array:
+    """Return zeros that fit a spec, with 1 in free dimensions but `rows` (None: 1) in the first."""
     shape = [size if isinstance(size, int) else 1 for size in spec.shape]
-    if spec.shape and not isinstance(spec.shape[0], int):
+    if rows is not None and spec.shape and not isinstance(spec.shape[0], int):
         shape[0] = rows
     return zeros(np.empty((), DATATYPES[spec.datatype].dtype), tuple(shape))
 
 
-def zeros_like(array: Array, rows: int) -> Array:
-    """Return zeros like an array, but with so many rows."""
-    return zeros(array, (rows, *array.shape[1:]) if array.ndim else ())
+def zeros_like(array: Array, rows: int | None) -> Array:
+    """Return zeros like an array, but with so many rows (None: as many)."""
+    return zeros(array, array.shape if rows is None or not array.ndim else (rows, *array.shape[1:]))
 
 
 def zeros(like: Array, shape: tuple[int, ...]) -> Array:

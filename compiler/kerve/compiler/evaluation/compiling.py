@@ -23,7 +23,7 @@ from kerve.compiler.evaluation.logits import Logits, behind
 from kerve.compiler.evaluation.objective import Objective, Trainer, judging
 from kerve.compiler.evaluation.record import RESULTS_FILE, UPDATE_FILE, recorded
 from kerve.compiler.evaluation.targets import Target, plausible
-from kerve.compiler.lowering import Lowered, signature
+from kerve.compiler.lowering import Lowered
 from kerve.compiler.sources.base import KerasSource
 from kerve.compiler.verification import Dataset, more_rows
 
@@ -143,11 +143,10 @@ class _Attempts:
     def _proven(
         self, trainer: Trainer, targets: Sequence[Target], *, weighted: bool
     ) -> tuple[Graphs, proofs.Proof]:
-        source, lowered = self.judged.source, self.judged.lowered
+        lowered = self.judged.lowered
         graphs = graphs_module.lower(
             trainer,
             lowered,
-            signature.inputs_of(source.model, source.input_signature),
             targets,
             self.logits,
             opset=self.judged.model.opset_imports[""],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest import mock
 
@@ -72,7 +72,6 @@ class Graphs:
 def lower(
     trainer: Trainer,
     lowered: Lowered,
-    arguments: Any,
     targets: Sequence[Target],
     logits: Mapping[str, Logits],
     *,
@@ -81,10 +80,10 @@ def lower(
 ) -> Graphs:
     """Lower the trainer's test step and its results.
 
-    `arguments` are what the model is called with (a structure of `signature.InputSpec`). Raises `MetricError`
-    for a metric that cannot be computed, `ConversionError` or whatever Keras raises for the rest.
+    Raises `MetricError` for a metric that cannot be computed, `ConversionError` or whatever Keras raises for
+    the rest.
     """
-    step = _Step(trainer, lowered, arguments, targets, logits, opset)
+    step = _Step(trainer, lowered, targets, logits, opset)
     ranks = step.ranks()
     for metric in trainer.model.metrics:
         metric.reset_state()
@@ -121,7 +120,6 @@ class _Step:
 
     trainer: Trainer
     lowered: Lowered
-    arguments: Any
     targets: Sequence[Target]
     logits: Mapping[str, Logits]
     opset: int
@@ -163,7 +161,7 @@ class _Step:
         }
         with intercept(g), self._watched_ranks(given), _named_failures(self.trainer), ExitStack() as stack:
             stack.enter_context(offered(self._logits(given, behind)))
-            arguments = keras.tree.map_structure(lambda spec: _enter_input(g, spec), self.arguments)
+            arguments = keras.tree.map_structure(lambda spec: _enter_input(g, spec), self.lowered.arguments)
             self._run(g, arguments, labels, given, weights)
         for name, value in g.state.last:
             copy = g.copy(value)
@@ -259,8 +257,7 @@ def _weights_shape(target: Target, ranks: dict[str, int]) -> list[Any]:
 
 
 def _enter_input(g: Lowering, spec: signature.InputSpec) -> Symbol:
-    renamed = signature.InputSpec(f"{INPUTS}{spec.name}", spec.dtype, spec.shape)
-    return signature.enter(g, renamed)
+    return signature.enter(g, replace(spec, name=f"{INPUTS}{spec.name}"))
 
 
 @contextmanager

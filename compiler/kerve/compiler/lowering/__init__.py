@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,8 @@ import keras
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from kerve.compiler.lowering import layers, ops, signature
+from kerve.compiler.errors import ConversionError
+from kerve.compiler.lowering import guesses, layers, ops, signature
 from kerve.compiler.lowering.interception import intercept
 from kerve.compiler.lowering.lowering import LAYER_KEY, Lowering
 from kerve.compiler.lowering.registry import Handlers
@@ -25,8 +27,8 @@ class Lowered:
     """A Keras model as ONNX, with how its inputs and outputs are arranged in Keras."""
 
     model: ir.Model
-    #: Names of the graph's inputs, in the structure in which Keras's model takes its inputs.
-    inputs: Any
+    #: What Keras's model is called with: a tuple of structures of `signature.InputSpec`.
+    arguments: tuple[Any, ...]
     #: Names of the graph's outputs, in the structure in which Keras's model returns its outputs.
     outputs: Any
     #: Variables that the call changes, with the inputs and outputs that carry them.
@@ -34,6 +36,11 @@ class Lowered:
     #: Whether the call added losses, or its results carry masks: what `evaluate` needs to know of the call.
     judged_by_inputs: bool
     warnings: tuple[str, ...]
+
+    @property
+    def inputs(self) -> Any:
+        """Names of the graph's inputs, in the structure in which Keras's model takes its inputs."""
+        return keras.tree.map_structure(lambda spec: spec.name, self.arguments)
 
 
 def lower(model: keras.Model, *, opset: int = 21, input_signature: Any = None) -> Lowered:
@@ -45,19 +52,33 @@ def lower(model: keras.Model, *, opset: int = 21, input_signature: Any = None) -
 
     Raises `ConversionError`, naming layer and operation, when something has no ONNX form.
     """
-    inputs = signature.inputs_of(model, input_signature)
-    signature.build(model, inputs)
+    arguments = signature.inputs_of(model, input_signature)
+    signature.build(model, arguments)
+    try:
+        lowered = _lower(model, opset, arguments)
+    except ConversionError:
+        integers = guesses.all_identified(arguments)
+        if integers == arguments:
+            raise
+        with suppress(ConversionError):
+            return _lower(model, opset, integers)
+        raise
+    identified = guesses.identified(arguments, lowered.model.graph)
+    return lowered if identified == arguments else _lower(model, opset, identified)
+
+
+def _lower(model: keras.Model, opset: int, arguments: tuple[Any, ...]) -> Lowered:
     state: list[Any] = []
     while True:
         try:
-            return _lower(model, opset, inputs, state)
+            return _lower_with(state, model, opset, arguments)
         except Restart as found:
             state.append(found.variable)
 
 
-def _lower(model: keras.Model, opset: int, inputs: Any, state: list[Any]) -> Lowered:
+def _lower_with(state: list[Any], model: keras.Model, opset: int, arguments: tuple[Any, ...]) -> Lowered:
     g = Lowering(opset, HANDLERS, State(named_by_path(state, model.name)))
-    symbols = keras.tree.map_structure(lambda spec: signature.enter(g, spec), inputs)
+    symbols = keras.tree.map_structure(lambda spec: signature.enter(g, spec), arguments)
     with intercept(g):
         results = model(*symbols, training=False)
     outputs = signature.finish(g, model, results)
@@ -66,7 +87,7 @@ def _lower(model: keras.Model, opset: int, inputs: Any, state: list[Any]) -> Low
     common.NameFixPass()(lowered)  # what tf2onnx traced brings names of its own
     return Lowered(
         model=lowered,
-        inputs=keras.tree.map_structure(lambda spec: spec.name, inputs),
+        arguments=arguments,
         outputs=outputs,
         state=tuple(g.state.variables),
         judged_by_inputs=bool(g.losses) or any(_is_masked(x) for x in keras.tree.flatten(results)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -31,6 +31,8 @@ class InputSpec:
     name: str
     dtype: str
     shape: tuple[int | str, ...]
+    #: Whether Keras forgot the type: of a call of a subclassed model it keeps the shapes alone.
+    guessed: bool = False
 
 
 def inputs_of(model: keras.Model, given: Any = None) -> tuple[Any, ...]:
@@ -40,7 +42,8 @@ def inputs_of(model: keras.Model, given: Any = None) -> tuple[Any, ...]:
     graph = model._functional if isinstance(model, keras.Sequential) else model
     if isinstance(graph, keras.Model) and hasattr(graph, "_inputs_struct"):
         return _named((graph._inputs_struct,), ["input"])
-    return _named(*_recorded(model))
+    recorded = _named(*_recorded(model))
+    return tuple(keras.tree.map_structure(lambda spec: replace(spec, guessed=True), recorded))
 
 
 def build(model: keras.Model, inputs: tuple[Any, ...]) -> None:

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from keras.src.ops import numpy as operations
 
 from kerve.compiler.lowering import dtypes
+from kerve.compiler.lowering.operators import Operators
 
 __all__ = ["Plus", "Symbol", "is_symbol", "plus", "static_shape", "symbols_in", "symbols_of"]
 
@@ -44,7 +45,7 @@ class _Shape(tuple[int | None, ...]):
         return None if None in self else math.prod(size for size in self if size is not None)
 
 
-class Symbol(keras.KerasTensor):
+class Symbol(Operators, keras.KerasTensor):
     """A Keras tensor that stands for an ONNX value.
 
     Keras's own code computes with it as with any symbolic tensor: masks travel on it, policies cast it,

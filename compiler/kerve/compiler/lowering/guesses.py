@@ -1,0 +1,67 @@
+"""Which inputs of guessed type are identifiers: integers that the model looks something up by.
+
+Of a call of a subclassed model Keras keeps shapes, not types, so its inputs are first taken for floats. An
+Embedding makes integers of whatever it is given; where all that a graph does with an input is to make
+integers of it (and to compare it, as `mask_zero` does), the input was meant to be integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
+
+import keras
+import onnx_ir as ir
+
+from kerve.compiler.lowering.signature import InputSpec
+
+__all__ = ["all_identified", "identified"]
+
+#: The type of identifiers, which is what Keras casts them to.
+_DTYPE = "int32"
+
+#: Operators whose result holds elements of these operands (None: of any), as they were.
+_MOVES: dict[str, tuple[int, ...] | None] = {
+    **dict.fromkeys(("Clip", "Concat", "Max", "Min"), None),
+    **dict.fromkeys(("Expand", "Flatten", "Identity", "Reshape", "Slice", "Split", "Squeeze"), (0,)),
+    **dict.fromkeys(("Gather", "GatherElements", "GatherND", "Tile", "Transpose", "Unsqueeze"), (0,)),
+    "Pad": (0, 2),
+    "Where": (1, 2),
+}
+
+#: Operators that say the same of an integer and of the float equal to it.
+_ASKS = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Shape", "Size"})
+
+
+def identified(arguments: tuple[Any, ...], graph: ir.Graph) -> tuple[Any, ...]:
+    """Return what a model takes, with integers for floats where the graph shows that they were meant."""
+    return _with_integers(arguments, {str(value.name) for value in graph.inputs if _identifies(value)})
+
+
+def all_identified(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return what a model takes, with integers for floats wherever they are guessed."""
+    return _with_integers(arguments, {spec.name for spec in keras.tree.flatten(arguments)})
+
+
+def _with_integers(arguments: tuple[Any, ...], names: Collection[str]) -> tuple[Any, ...]:
+    def settled(spec: InputSpec) -> InputSpec:
+        return replace(spec, dtype=_DTYPE) if spec.guessed and spec.name in names else spec
+
+    return tuple(keras.tree.map_structure(settled, arguments))
+
+
+def _identifies(value: ir.Value) -> bool:
+    """Whether every path from an input leads to a cast to integers or to a question, one to a cast."""
+    casts, behind = 0, [value]
+    for each in behind:
+        if each.is_graph_output():
+            return False
+        for node, position in each.uses():
+            if node.op_type == "Cast" and ir.DataType(node.attributes["to"].as_int()).is_integer():
+                casts += 1
+            elif node.op_type in _MOVES and position in (_MOVES[node.op_type] or (position,)):
+                behind += node.outputs
+            elif node.op_type not in _ASKS:
+                return False
+    return casts > 0

@@ -1,0 +1,52 @@
+"""Python's operators inside a layer, which there are those of TensorFlow's tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import onnx_ir as ir
+import pytest
+from keras import ops
+
+Check = Callable[..., ir.Model]
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "uint32", "int64", "float16"])
+def test_operators_of_numbers_beside_a_tensor_are_tensorflows(equal_to_keras: Check, dtype: str) -> None:
+    """Which type a quotient of integers has, that a remainder keeps its own, and that `&` is of bits."""
+    inputs = keras.Input((4,), dtype=dtype)
+    arrays = np.arange(3, 15).reshape(3, 4).astype(dtype)
+    equal_to_keras(keras.Model(inputs, _Operators()(inputs)), arrays)
+
+
+class _Operators(keras.Layer):
+    def __init__(self) -> None:
+        super().__init__(autocast=False)
+
+    def call(self, x: Any) -> Any:
+        answers = [x / 2, 5 / x, x / x, x % 3, 7 % x]
+        if "int" in keras.backend.standardize_dtype(x.dtype):
+            answers += [x & 3, 5 | x, x ^ 6, ~x]
+        return answers
+
+
+def test_a_quotient_of_sizes_leaves_a_tensor_its_type(equal_to_keras: Check) -> None:
+    model, rows = _Scaled(), np.ones((3, 5), np.float32)
+    model(rows)
+    equal_to_keras(model, rows)
+
+
+class _Scaled(keras.Model):
+    def call(self, x: Any) -> Any:
+        size = ops.shape(x)[0]
+        return x * (1 / size) + x * (size / 2)
+
+
+@pytest.mark.parametrize("dtypes", [("uint8", "uint8"), ("int32", "int64"), ("int32", "float16")])
+def test_an_average_has_the_type_of_kerass(equal_to_keras: Check, dtypes: tuple[str, str]) -> None:
+    inputs = [keras.Input((4,), dtype=dtype) for dtype in dtypes]
+    arrays = [np.arange(8).reshape(2, 4).astype(dtype) for dtype in dtypes]
+    equal_to_keras(keras.Model(inputs, keras.layers.Average()(inputs)), arrays)
