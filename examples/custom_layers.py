@@ -1,5 +1,6 @@
 """Custom layers: compiled from the object, from a .keras and from an .h5 file with --import."""
 
+import logging
 from pathlib import Path
 
 import data
@@ -14,6 +15,7 @@ OWN_LAYERS = Path(__file__).with_name("own_layers.py")
 
 
 def main(folder: Path) -> None:
+    logging.getLogger("absl").setLevel(logging.ERROR)  # of .h5 it says that a newer format is there
     keras.utils.set_random_seed(0)
     x_train, x_test, y_train, _ = data.breast_cancer()
     model = keras.Sequential(

@@ -5,7 +5,7 @@ from pathlib import Path
 import data
 import keras
 import tensorflow as tf
-from workflow import compare, serving, start
+from workflow import compare, compare_evaluation, serving, start
 
 from kerve.compiler import compile_model
 from kerve.runtime import Client
@@ -21,7 +21,7 @@ def main(folder: Path) -> None:
     strategy = tf.distribute.MirroredStrategy(two_cpus())
     print(f"training on {strategy.num_replicas_in_sync} devices")
     keras.utils.set_random_seed(0)
-    x_train, x_test, y_train, _ = data.digits()
+    x_train, x_test, y_train, y_test = data.digits()
     with strategy.scope():
         model = keras.Sequential(
             [
@@ -39,10 +39,12 @@ def main(folder: Path) -> None:
 
     models = folder / "models"
     compile_model(model, repository=models, name="from-object")
-    compile_model(keras.models.load_model(folder / "digits.keras"), repository=models, name="from-file")
+    alone = keras.models.load_model(folder / "digits.keras")  # on one device, as it will be served
+    compile_model(alone, repository=models, name="from-file")
     with serving(models) as address, Client(address) as client:
         for name in ("from-object", "from-file"):
             compare(name, keras=model.predict(x_test, verbose=0), served=client.predict(name, x_test))
+            compare_evaluation(name, alone, x_test, y_test, folder=folder, address=address)
 
 
 if __name__ == "__main__":

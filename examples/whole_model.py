@@ -1,6 +1,7 @@
 """The entire model in HDF5, optimizer included: training goes on where it stopped; it compiles."""
 
 import json
+import logging
 from pathlib import Path
 
 import data
@@ -26,6 +27,7 @@ def resume(file: Path) -> keras.Model:
 
 
 def main(folder: Path) -> None:
+    logging.getLogger("absl").setLevel(logging.ERROR)  # of .h5 it says that a newer format is there
     keras.utils.set_random_seed(0)
     x_train, x_test, y_train, _ = data.digits()
     model = keras.Sequential(

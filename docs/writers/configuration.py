@@ -19,7 +19,7 @@ Written by `make reference` from the code that reads it; a test compares it.
 
 How a model is served stands beside its versions, in `<repository>/<model>/config.toml`, or in Triton's `config.pbtxt`,
 which `config.toml` refines. [`kerve convert-config`](commands.md#kerve-convert-config) makes the former of the latter.
-Without either a model is served with the defaults. A key that is in neither table below is an error.
+Without either a model is served with the defaults. A key that is in none of the tables below is an error.
 """
 
 _FIELDS = """## Fields of Triton's ModelConfig

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kerve.compiler import sources
+from kerve.compiler import LoadError, sources
 from kerve.compiler.sources import LoadOptions
 
 _HALF = 2e-2  # of models that compute in float16
@@ -138,3 +139,12 @@ def test_parsed_examples_become_inputs_named_after_their_features(written_by: Ca
     lowered = sources.load(written_by("tf2.12") / "estimator_parsing").lower(21)
     assert {value.name for value in lowered.model.graph.inputs} == {"age", "size"}
     assert "ParseExample" not in {node.op_type for node in lowered.model.graph}
+
+
+@pytest.mark.parametrize("name", ["mlp.h5", "mlp_weights.h5", "keras_cnn"])
+def test_where_tf_keras_is_not_installed_an_error_says_how_to_get_it(
+    written_by: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "tf_keras", None)
+    with pytest.raises(LoadError, match="pip install --no-deps tf-keras"):
+        sources.load(written_by("tf2.4") / name)

@@ -103,6 +103,9 @@ def judging(model: keras.Model, objective: Objective, refused: Collection[int] =
         "stop_evaluating": False,
         "_jit_compile": False,
         "_run_eagerly": False,
+        # one device, as a server is: under its author's strategy, Keras adds the devices' shares of a batch
+        # to each other before it evaluates, which fails where they have not the same number of rows
+        "_distribute_strategy": None,
     }
     before = {name: fields[name] for name in ours if name in fields}
     own = [(v, keras.ops.convert_to_numpy(v)) for v in _own_variables(model)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -48,7 +49,17 @@ def _read(found: Recognised, own: Mapping[str, Any], options: LoadOptions) -> So
         raise LoadError(f"{found.path} holds its own architecture; leave --architecture out")
     if found.kind in (Kind.ARCHIVE, Kind.HDF5) and found.is_keras_3:
         return keras3.from_file(found, own, options.trust)
-    # What follows needs tf_keras, whose import takes seconds.
+    if found.kind is Kind.ARCHITECTURE:
+        raise LoadError(
+            f"{found.path} is an architecture without weights; "
+            f"give the weights as the source, and this with --architecture {found.path}"
+        )
+    # What follows needs tf_keras, whose import takes seconds; `kerve[compile-cpu]` does not bring it.
+    if importlib.util.find_spec("tf_keras") is None:
+        raise LoadError(
+            f"{found.path} is read with tf-keras, which is not installed; "
+            "install kerve[compile], or beside tensorflow-cpu: pip install --no-deps tf-keras"
+        )
     if found.kind in (Kind.ARCHIVE, Kind.HDF5):
         from kerve.compiler.sources import keras2
 
@@ -57,11 +68,6 @@ def _read(found: Recognised, own: Mapping[str, Any], options: LoadOptions) -> So
         from kerve.compiler.sources import saved_model
 
         return saved_model.from_folder(found.path, own, options)
-    if found.kind in (Kind.HDF5_WEIGHTS, Kind.CHECKPOINT):
-        from kerve.compiler.sources import weights
+    from kerve.compiler.sources import weights  # in HDF5, or a checkpoint
 
-        return weights.from_parts(found, own, options)
-    raise LoadError(
-        f"{found.path} is an architecture without weights; "
-        f"give the weights as the source, and this with --architecture {found.path}"
-    )
+    return weights.from_parts(found, own, options)
