@@ -13,8 +13,8 @@ __all__ = ["ON_CPU", "Devices", "choose_devices"]
 log = logging.getLogger(__name__)
 
 INSTALL = {
-    "cuda": "install kerve[serve-gpu], which brings CUDA's libraries, in an environment without the package "
-    "onnxruntime",
+    "cuda": "install kerve[serve-gpu] in an environment without the package onnxruntime; "
+    "it brings CUDA's libraries",
     "tensorrt": "install kerve[serve-gpu] in an environment without the package onnxruntime, and TensorRT",
 }
 ACCEPT = "--device cpu serves on the CPU"
