@@ -5,11 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper
 
 from kerve.runtime.datatypes import BF16, BYTES, DATATYPES
 from kerve.runtime.devices.gate import Gate
@@ -18,6 +16,10 @@ from kerve.runtime.devices.lanes import LaneSession
 from kerve.runtime.devices.memory import Buffer, HostMemory
 from kerve.runtime.errors import InvalidArgumentError, UnavailableError
 from kerve.runtime.session import Provider, Session
+
+pytest.importorskip("onnx", reason="graphs are made with onnx, which serving does not need")
+import onnx
+from onnx import TensorProto, helper
 
 CPU: tuple[Provider, ...] = (("CPUExecutionProvider", {}),)
 NUMERIC = [name for name in DATATYPES if name not in (BF16.name, BYTES.name)]
