@@ -71,7 +71,7 @@ test-applications: setup
 
 ## test-serve: the runtime's tests in an environment without TensorFlow and Keras
 test-serve: .venv-serve/.ready
-	.venv-serve/bin/python -m pytest tests/runtime tests/proto tests/cli
+	.venv-serve/bin/python -m pytest --numprocesses $(WORKERS) --dist worksteal tests/runtime tests/proto tests/cli
 
 .venv-serve/.ready: requirements/serve.txt pyproject.toml | $(UV)
 	@[ -x .venv-serve/bin/python ] || $(UV) venv --quiet --python '>=3.11,<3.14' .venv-serve
