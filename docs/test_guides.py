@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
-import onnxruntime
 import pytest
+
+from kerve.runtime.devices.choice import choose_devices
+from kerve.runtime.devices.device import CPU, parse_device
 
 ROOT = Path(__file__).parents[1]
 GUIDES = [ROOT / "README.md", ROOT / "docs" / "tutorial.md", *sorted((ROOT / "docs" / "guides").glob("*.md"))]
@@ -55,8 +57,7 @@ def cases() -> Iterator[Any]:
 
 
 def gpu_answers() -> bool:
-    built = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-    return built and shutil.which("nvidia-smi") is not None
+    return choose_devices(parse_device("auto")).devices != (CPU,)
 
 
 #: What a reader of a guide has already: a file of the guide by the file of TensorFlow 2.4 that stands for it.

@@ -79,6 +79,14 @@ def until() -> Until:
     return wait_until
 
 
+@pytest.fixture(scope="module", params=["wire", "grpcio"])
+def transport(request: pytest.FixtureRequest) -> str:
+    """Each transport in turn; the native one where it is installed."""
+    if request.param == "wire":
+        pytest.importorskip("kerve_wire")
+    return str(request.param)
+
+
 @pytest.fixture(scope="session")
 def models() -> Path:
     """The folder of the committed ONNX files."""

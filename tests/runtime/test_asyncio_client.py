@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import tritonclient.grpc.aio as triton
 
 REQUESTS = 100
@@ -44,15 +43,12 @@ async def ask(address: str) -> None:
         assert ids == ["0", "1", "2", "3", "4"]
 
 
-@pytest.mark.parametrize("transport", ["wire", "grpcio"])
 def test_many_requests_and_a_stream_are_answered(
     transport: str,
     tmp_path: Path,
     publish: Callable[..., Path],
     serve: Callable[..., AbstractContextManager[Any]],
 ) -> None:
-    if transport == "wire":
-        pytest.importorskip("kerve_wire")
     publish(tmp_path, "classifier")
     with serve(tmp_path, "--transport", transport) as running:
         asyncio.run(ask(running.address))

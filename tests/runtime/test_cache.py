@@ -22,13 +22,6 @@ Publish = Callable[..., Path]
 Serve = Callable[..., AbstractContextManager[Any]]
 
 
-@pytest.fixture(params=["wire", "grpcio"])
-def transport(request: pytest.FixtureRequest) -> str:
-    if request.param == "wire":
-        pytest.importorskip("kerve_wire")
-    return str(request.param)
-
-
 @pytest.fixture
 def client(transport: str, tmp_path: Path, publish: Publish, serve: Serve) -> Iterator[Any]:
     """Triton's client of a server with a cache, which two of its three models use."""

@@ -25,18 +25,16 @@ LABELS = 'output { name: "logits" data_type: TYPE_FP32 dims: [3] label_filename:
 ROWS = np.linspace(-1, 1, 8, dtype=np.float32).reshape(2, 4)
 
 
-@pytest.fixture(scope="module", params=["wire", "grpcio"])
+@pytest.fixture(scope="module")
 def running(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, publish: Publish, serve: Serve
+    transport: str, tmp_path_factory: pytest.TempPathFactory, publish: Publish, serve: Serve
 ) -> Iterator[Any]:
-    if request.param == "wire":
-        pytest.importorskip("kerve_wire")
     repository = tmp_path_factory.mktemp("models")
     for model in MODELS:
         publish(repository, model)
     (repository / "classifier" / "config.pbtxt").write_text(LABELS)
     (repository / "classifier" / "labels.txt").write_text("cat\ndog\n")
-    options = ("--transport", request.param, "--http-port", "-1", "--model-control-mode", "explicit")
+    options = ("--transport", transport, "--http-port", "-1", "--model-control-mode", "explicit")
     with serve(repository, *options, "--load-model", "*") as server:
         yield server
 

@@ -157,13 +157,6 @@ BAD = {
 MEMBERS = ("pair", "classifier", "echo_fp32", "echo_bytes", "counter")
 
 
-@pytest.fixture(scope="module", params=["wire", "grpcio"])
-def transport(request: pytest.FixtureRequest) -> str:
-    if request.param == "wire":
-        pytest.importorskip("kerve_wire")
-    return str(request.param)
-
-
 def write(repository: Path, name: str, text: str, file: str = "config.pbtxt") -> None:
     (repository / name / "1").mkdir(parents=True)
     (repository / name / file).write_text(text)

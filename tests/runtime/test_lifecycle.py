@@ -28,11 +28,9 @@ POLL = ("--model-control-mode", "poll", "--repository-poll-secs", "0.1")
 EXPLICIT = ("--model-control-mode", "explicit")
 
 
-@pytest.fixture(params=["wire", "grpcio"])
-def transport(request: pytest.FixtureRequest) -> tuple[str, str]:
-    if request.param == "wire":
-        pytest.importorskip("kerve_wire")
-    return ("--transport", request.param)
+@pytest.fixture
+def transport(transport: str) -> tuple[str, str]:
+    return ("--transport", transport)
 
 
 @pytest.fixture

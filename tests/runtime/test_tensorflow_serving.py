@@ -61,23 +61,21 @@ class Api:
         return example
 
 
-@pytest.fixture(scope="module", params=["wire", "grpcio"])
+@pytest.fixture(scope="module")
 def api(
-    request: pytest.FixtureRequest,
+    transport: str,
     tmp_path_factory: pytest.TempPathFactory,
     models: Path,
     publish: Publish,
     serve: Serve,
 ) -> Iterator[Api]:
     pytest.importorskip("tensorflow_serving.apis.predict_pb2")  # proto/ has a namespace of that name
-    if request.param == "wire":
-        pytest.importorskip("kerve_wire")
     repository = tmp_path_factory.mktemp("models")
     for file in models.glob("*.onnx"):
         publish(repository, file.stem)
     publish(repository, "classifier", version=2)
     (repository / "classifier" / "config.toml").write_text("labels = { stable = 1 }\n[version_policy.all]\n")
-    options = ("--transport", request.param, "--model-control-mode", "explicit", "--load-model", "*")
+    options = ("--transport", transport, "--model-control-mode", "explicit", "--load-model", "*")
     with serve(repository, *options) as running, grpc.insecure_channel(running.address) as channel:
         yield Api(channel)
 

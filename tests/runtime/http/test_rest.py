@@ -21,21 +21,19 @@ Serve = Callable[..., AbstractContextManager[Any]]
 Until = Callable[[Callable[[], bool], str], None]
 
 
-@pytest.fixture(scope="module", params=["wire", "grpcio"])
+@pytest.fixture(scope="module")
 def running(
-    request: pytest.FixtureRequest,
+    transport: str,
     tmp_path_factory: pytest.TempPathFactory,
     models: Path,
     publish: Publish,
     serve: Serve,
 ) -> Iterator[Any]:
     """A server with an HTTP port that loads on request; all models are loaded."""
-    if request.param == "wire":
-        pytest.importorskip("kerve_wire")
     repository = tmp_path_factory.mktemp("models")
     for file in models.glob("*.onnx"):
         publish(repository, file.stem)
-    options = ("--http-port", "-1", "--transport", request.param, "--model-control-mode", "explicit")
+    options = ("--http-port", "-1", "--transport", transport, "--model-control-mode", "explicit")
     with serve(repository, *options, "--load-model", "*") as server:
         yield server
 
@@ -231,12 +229,9 @@ def test_the_page_is_whole_in_itself_and_its_numbers_are_there(running: Any) -> 
     assert {"succeeded", "waited", "computed", "batch_sizes"} <= model["statistics"].keys()
 
 
-@pytest.mark.parametrize("transport", ["wire", "grpcio"])
 def test_a_drain_answers_what_http_has_accepted_and_refuses_the_rest(
     transport: str, tmp_path: Path, publish: Publish, serve: Serve, until: Until
 ) -> None:
-    if transport == "wire":
-        pytest.importorskip("kerve_wire")
     publish(tmp_path, "counter")
     with serve(tmp_path, "--http-port", "-1", "--transport", transport) as running:
 

@@ -24,13 +24,6 @@ Serve = Callable[..., AbstractContextManager[Any]]
 Until = Callable[[Callable[[], bool], str], None]
 
 
-@pytest.fixture(scope="module", params=["wire", "grpcio"])
-def transport(request: pytest.FixtureRequest) -> str:
-    if request.param == "wire":
-        pytest.importorskip("kerve_wire")
-    return str(request.param)
-
-
 def line(token: str, permissions: str) -> str:
     return f"{hashlib.sha256(token.encode()).hexdigest()} {permissions} whose it is\n"
 

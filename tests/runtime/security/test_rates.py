@@ -25,13 +25,6 @@ LIMIT = ("--rate-limit", "0.001", "--rate-burst", "3", "--http-port", "-1")
 TOLD = r"a client may send 0\.001 requests per second here, 3 at once; try again later"
 
 
-@pytest.fixture(params=["wire", "grpcio"])
-def transport(request: pytest.FixtureRequest) -> str:
-    if request.param == "wire":
-        pytest.importorskip("kerve_wire")
-    return str(request.param)
-
-
 def infer(client: Any, module: Any, **headers: str) -> None:
     tensor = module.InferInput("x", [1, 2], "FP32")
     tensor.set_data_from_numpy(np.ones((1, 2), np.float32))

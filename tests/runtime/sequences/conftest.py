@@ -79,13 +79,6 @@ def add_stepper(publish: Publish, repository: Path, version: int = 1, initial: f
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
-@pytest.fixture(scope="module", params=["wire", "grpcio"])
-def transport(request: pytest.FixtureRequest) -> str:
-    if request.param == "wire":
-        pytest.importorskip("kerve_wire")
-    return str(request.param)
-
-
 @pytest.fixture(scope="module")
 def running(
     transport: str, tmp_path_factory: pytest.TempPathFactory, publish: Publish, serve: Serve

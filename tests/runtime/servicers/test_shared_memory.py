@@ -16,16 +16,14 @@ Publish = Callable[..., Path]
 Serve = Callable[..., AbstractContextManager[Any]]
 
 
-@pytest.fixture(scope="module", params=["wire", "grpcio"])
+@pytest.fixture(scope="module")
 def running(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, publish: Publish, serve: Serve
+    transport: str, tmp_path_factory: pytest.TempPathFactory, publish: Publish, serve: Serve
 ) -> Iterator[Any]:
-    if request.param == "wire":
-        pytest.importorskip("kerve_wire")
     repository = tmp_path_factory.mktemp("models")
     for model in ("pair", "echo_bytes"):
         publish(repository, model)
-    with serve(repository, "--transport", request.param, "--http-port", "-1") as server:
+    with serve(repository, "--transport", transport, "--http-port", "-1") as server:
         yield server
 
 

@@ -15,14 +15,12 @@ Publish = Callable[..., Path]
 Serve = Callable[..., AbstractContextManager[Any]]
 
 
-@pytest.fixture(params=["wire", "grpcio"])
-def client(request: pytest.FixtureRequest, tmp_path: Path, publish: Publish, serve: Serve) -> Iterator[Any]:
-    if request.param == "wire":
-        pytest.importorskip("kerve_wire")
+@pytest.fixture
+def client(transport: str, tmp_path: Path, publish: Publish, serve: Serve) -> Iterator[Any]:
     publish(tmp_path, "echo_fp32")
     publish(tmp_path, "triples")
     with (
-        serve(tmp_path, "--transport", request.param) as running,
+        serve(tmp_path, "--transport", transport) as running,
         triton.InferenceServerClient(running.address) as client,
     ):
         client.address = running.address

@@ -17,14 +17,12 @@ Serve = Callable[..., AbstractContextManager[Any]]
 Until = Callable[[Callable[[], bool], str], None]
 
 
-@pytest.fixture(params=["wire", "grpcio"])
-def traced(request: pytest.FixtureRequest, tmp_path: Path, publish: Publish, serve: Serve) -> Iterator[Any]:
+@pytest.fixture
+def traced(transport: str, tmp_path: Path, publish: Publish, serve: Serve) -> Iterator[Any]:
     """A server with a file for traces, of which it is told nothing else yet."""
-    if request.param == "wire":
-        pytest.importorskip("kerve_wire")
     for name in ("classifier", "pair"):
         publish(tmp_path / "models", name)
-    options = ("--transport", request.param, "--http-port", "-1")
+    options = ("--transport", transport, "--http-port", "-1")
     config = ("--trace-config", f"triton,file={tmp_path / 'trace.json'}", "--trace-config", "rate=1")
     with (
         serve(tmp_path / "models", *options, *config) as running,

@@ -111,5 +111,5 @@ def members_print(config: pb.ModelConfig, catalog: Catalog[ServedVersion]) -> st
         except ServingError as error:
             found.append(error.code.name)
         else:
-            found.append(f"{member.name}/{member.version} {member.number}")
+            found.append(f"{member.name}/{member.version} {member.route}")
     return "\n".join(found)

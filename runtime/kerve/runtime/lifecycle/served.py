@@ -1,7 +1,6 @@
 """One version that serves: its model or members, its queue, the threads that compute, what they counted."""
 
 import ctypes
-import itertools
 import logging
 import secrets
 import threading
@@ -82,15 +81,14 @@ class ServedVersion:
     plan: Plan | None = None
     sequences: Sequences | None = None
     statistics: ServedStatistics = field(default_factory=ServedStatistics)
-    # A route to this very load, which nobody else can name: a sequence stays where it began.
+    # A route to this very load, another one for each, that nobody else can name: a sequence stays where it
+    # began.
     route: str = field(default_factory=lambda: f"load-{secrets.token_hex(8)}")
     # All loads of the model that compute, this one among them.
     siblings: Callable[[], tuple["ServedVersion", ...]] = tuple
     # The versions that compute for an ensemble: they stay until it is gone, even if they are replaced before.
     members: "tuple[ServedVersion, ...]" = ()
     leases: Leases = field(default_factory=Leases)
-    # Another one for each load.
-    number: int = field(default_factory=itertools.count().__next__)
     # Whether it is on its way out.
     retired: bool = False
 
