@@ -54,7 +54,7 @@ demo: setup
 ## examples: run every workflow in examples/, each from training to serving, and the code of the guides
 examples: setup
 	$(BIN)/python examples
-	$(BIN)/python -m pytest docs
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal docs
 
 # how many processes share the tests; each takes about 2 GB
 WORKERS := 2
