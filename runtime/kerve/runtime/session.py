@@ -40,6 +40,9 @@ class MemoryPolicy:
     shrink: bool = False
 
 
+# Why a request that was accepted is not computed.
+GONE = "the model is shutting down here; try another server, or again later"
+
 # Whether a session notes which provider runs which node.
 RECORD = "session.record_ep_graph_assignment_info"
 # Where the weights of a model that is loaded from memory lie.
@@ -117,13 +120,15 @@ class Session:
         index beyond a table, say), UnavailableError once terminated, InternalError when the model fails
         otherwise.
         """
+        if self._options.terminate:  # what waited longer than its model was given to finish
+            raise UnavailableError(GONE)
         try:
             return self._run(inputs, outputs)
         except ort_errors.InvalidArgument as error:
             raise InvalidArgumentError(f"the model cannot compute this input: {reason(error)}") from error
         except ORT_ERRORS as error:
             if self._options.terminate:
-                raise UnavailableError("the server is shutting down") from error
+                raise UnavailableError(GONE) from error
             raise InternalError("the model failed; see the server's log") from error
 
     def lane(self, batch_sizes: Collection[int] = ()) -> AbstractContextManager["Lane | None"]:  # noqa: ARG002
