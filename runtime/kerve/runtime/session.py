@@ -96,7 +96,10 @@ class Session:
             raise ArtifactError(f"{model_file} cannot be loaded by ONNX Runtime: {error}") from error
         # A provider that cannot be loaded is left out of a session without an error.
         if lost := {name for name, _ in providers} - set(self._session.get_providers()):
-            raise ArtifactError(f"{model_file}: ONNX Runtime cannot use {', '.join(sorted(lost))} here")
+            raise ArtifactError(
+                f"{model_file}: ONNX Runtime cannot use {', '.join(sorted(lost))} here; what it printed, and "
+                "`kerve doctor`, say why"
+            )
         #: What computes: the CPU by its maker's name, or the execution provider with its device.
         self.hardware = hardware(self._session)
         # Shared by all runs: the flag in it ends those under way and every later one.

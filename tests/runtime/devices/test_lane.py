@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from kerve.runtime.datatypes import BF16, BYTES, DATATYPES
 from kerve.runtime.devices.gate import Gate
-from kerve.runtime.devices.lane import MOST_LOOSE
+from kerve.runtime.devices.lane import MOST_LOOSE, Lane
 from kerve.runtime.devices.lanes import LaneSession
 from kerve.runtime.devices.memory import Buffer, HostMemory
 from kerve.runtime.errors import InvalidArgumentError, UnavailableError
 from kerve.runtime.session import Provider, Session
+from kerve.runtime.signature import TensorSpec
 
 pytest.importorskip("onnx", reason="graphs are made with onnx, which serving does not need")
 import onnx
@@ -126,6 +127,41 @@ def test_a_batch_is_padded_with_zeros_whatever_was_there_before(identity: Path) 
             session.run({"x": np.full((rows, 2), 7, np.float32)}, ["y"])
     assert [array.shape for array in seen] == [(4, 2)] * 3
     assert [int(array.sum()) for array in seen] == [4 * 14, 14, 3 * 14]
+
+
+def test_what_the_graph_reads_at_the_host_is_bound_there() -> None:
+    """ONNX Runtime would copy it when it is bound, and read that copy ever after."""
+
+    class Device(HostMemory):
+        device_type = "cuda"
+
+        def allocate(self, size: int) -> Buffer:
+            return Buffer(super().allocate(size).host, 1000)
+
+    bound = {}
+
+    class Binding:
+        def bind_input(self, name: str, *place: Any) -> None:
+            bound[name] = (place[0], place[-1])
+
+        bind_output = bind_input
+
+    class Launcher:
+        inputs = (TensorSpec("x", "FP32", ("n",)), TensorSpec("k", "INT64", (1,)))
+        outputs = (TensorSpec("y", "FP32", ("n",)),)
+        at_host, graphs = {"k"}, False
+        bind = Binding
+
+        def run_options(self, *, graph: bool) -> None:
+            pass
+
+        def launch(self, bound: Any, memory: Any) -> None:
+            seen.append(bound.inputs[1].buffer.host)
+
+    seen: list[Any] = []
+    lane = Lane(Launcher(), Device())
+    assert lane.run({"x": np.ones(2, np.float32), "k": np.ones(1, np.int64)}, ["y"]) is not None
+    assert bound == {"x": ("cuda", 1000), "k": ("cpu", seen[0].ctypes.data), "y": ("cuda", 1000)}
 
 
 def test_an_answer_outlives_the_next_batch(identity: Path) -> None:

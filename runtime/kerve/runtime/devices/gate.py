@@ -11,6 +11,9 @@ from contextlib import contextmanager
 __all__ = ["Gate"]
 
 
+__all__ = ["GATE", "Gate"]
+
+
 class Gate:
     """Many may pass together, or one alone; who wants to be alone goes first, so that it is not starved."""
 
@@ -47,3 +50,7 @@ class Gate:
             with self._changed:
                 self._alone = False
                 self._changed.notify_all()
+
+
+#: Captures in this process.
+GATE = Gate()

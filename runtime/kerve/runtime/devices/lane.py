@@ -61,6 +61,8 @@ class Launcher(Protocol):
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    # Inputs that are read at the host, wherever the rest is computed.
+    at_host: Collection[str]
     # Whether graphs can be captured.
     graphs: bool
 
@@ -171,17 +173,23 @@ class Lane:
         binding = self._launcher.bind()
         inputs = tuple(self._tensor(self._inputs[name], shape) for name, shape in key)
         outputs = tuple(self._tensor(self._outputs[name], shape) for name, shape in shapes.items())
-        place = (self._memory.device_type, self._memory.device_id)
         for tensors, specs, bind in (
             (inputs, self._inputs, binding.bind_input),
             (outputs, self._outputs, binding.bind_output),
         ):
             for tensor in tensors:
                 number = DATATYPES[specs[tensor.name].datatype].onnx_number
-                bind(tensor.name, *place, number, list(tensor.array.shape), tensor.buffer.address)
+                *place, address = self._address(tensor)
+                bind(tensor.name, *place, number, list(tensor.array.shape), address)
         options = self._launcher.run_options(graph=True) if graph else self._loose
         bound = self._bound[key] = Bound(inputs, outputs, binding, options, graph)
         return bound
+
+    def _address(self, tensor: Tensor) -> tuple[str, int, int]:
+        """Return the place of the side of a tensor that the graph is given."""
+        if self._memory.device_type != "cpu" and tensor.name in self._launcher.at_host:
+            return "cpu", 0, tensor.buffer.host.ctypes.data
+        return self._memory.device_type, self._memory.device_id, tensor.buffer.address
 
     def _tensor(self, spec: TensorSpec, shape: Shape) -> Tensor:
         dtype = DATATYPES[spec.datatype].dtype

@@ -18,7 +18,7 @@ from typing import Any
 import onnxruntime
 
 from kerve.runtime.datatypes import BF16, BYTES, Array
-from kerve.runtime.devices.gate import Gate
+from kerve.runtime.devices.gate import GATE
 from kerve.runtime.devices.lane import Bound, Lane
 from kerve.runtime.devices.memory import Memory
 from kerve.runtime.session import MemoryPolicy, Provider, Session
@@ -32,8 +32,8 @@ GRAPH_ID, NO_GRAPH = "gpu_graph_id", "-1"
 # The run option that leaves the wait for the device to whoever reads the outputs.
 LAUNCH_ONLY = "disable_synchronize_execution_providers"
 
-# Captures of graphs in this process.
-GATE = Gate()
+# What ONNX Runtime calls memory that the host reads.
+HOST = {"Cpu", "CudaPinned"}
 
 
 class LaneSession(Session):
@@ -46,17 +46,25 @@ class LaneSession(Session):
         threads: int,
         hidden: Sequence[str] = (),
         providers: Sequence[Provider],
-        buffers: Callable[[], Memory],
+        buffers: Callable[[], Memory] | None,
         memory: MemoryPolicy | None = None,
         graphs: bool = False,
         closed: Callable[[], None] = lambda: None,
     ) -> None:
-        """`buffers` makes what a lane allocates from; `graphs`: whether the providers capture CUDA graphs;
-        `closed` is called once the session is gone.
+        """`buffers` makes what a lane allocates from (None: there are no lanes); `graphs`: whether the
+        providers capture CUDA graphs; `closed` is called once the session is gone.
         """
         with GATE.together():
             super().__init__(model_file, threads=threads, hidden=hidden, memory=memory, providers=providers)
-        self.graphs = graphs
+        #: Inputs that the graph reads at the host. What is bound to another place ONNX Runtime copies once,
+        #: when it is bound, and never again.
+        self.at_host = frozenset(
+            spec.name
+            for spec, place in zip(self.inputs, self._session.get_input_memory_infos(), strict=True)
+            if place.name in HOST
+        )
+        # A value that the host reads while a graph is captured is part of the graph from then on.
+        self.graphs = graphs and (not self.at_host or providers[0][0] == "CPUExecutionProvider")
         self._buffers, self._closed = buffers, closed
         self._graph_ids = itertools.count(1)
         # One computation is launched at a time, since there is one stream for them.
@@ -70,10 +78,12 @@ class LaneSession(Session):
     @contextmanager
     def lane(self, batch_sizes: Collection[int] = ()) -> Iterator[Lane | None]:
         """Give the calling thread buffers of its own within the block; None where they cannot be used."""
-        if not self._bindable:
+        if self._buffers is None or not self._bindable:
             yield None
             return
-        lane = self._local.lane = Lane(self, self._buffers(), batch_sizes)
+        with GATE.together():
+            memory = self._buffers()
+        lane = self._local.lane = Lane(self, memory, batch_sizes)
         try:
             yield lane
         finally:
@@ -108,8 +118,9 @@ class LaneSession(Session):
 
     def close(self) -> None:
         """Let ONNX Runtime's session go."""
-        super().close()
-        self._closed()
+        with GATE.together():
+            super().close()
+            self._closed()
 
     def _run_in_lane(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         lane: Lane | None = getattr(self._local, "lane", None)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from kerve.runtime.devices.device import Device, Kind
 from kerve.runtime.devices.driver import driver
+from kerve.runtime.devices.gate import GATE
 from kerve.runtime.devices.lanes import LaneSession
 from kerve.runtime.devices.libraries import load_packaged
 from kerve.runtime.devices.memory import CudaMemory, CudaStream
@@ -58,10 +59,11 @@ def providers_for(device: Device, options: CudaOptions, **more: str) -> tuple[Pr
 
 def open_plain(model_file: Path, place: Place, **given: Any) -> Session:
     """Open a model without buffers of ours."""
-    if place.device.kind != "cpu":
-        load_packaged()
-    more = {} if place.device.kind == "cpu" else {"enable_cuda_graph": "0"}
-    return Session(model_file, providers=providers_for(place.device, place.cuda, **more), **given)
+    if place.device.kind == "cpu":
+        return Session(model_file, **given)
+    load_packaged()
+    providers = providers_for(place.device, place.cuda, enable_cuda_graph="0")
+    return LaneSession(model_file, providers=providers, buffers=None, **given)
 
 
 def open_cuda(model_file: Path, place: Place, **given: Any) -> Session:
@@ -69,7 +71,8 @@ def open_cuda(model_file: Path, place: Place, **given: Any) -> Session:
     if not place.cuda.buffers:
         return open_plain(model_file, place, **given)
     load_packaged()
-    stream = CudaStream(driver(), place.device.index)
+    with GATE.together():
+        stream = CudaStream(driver(), place.device.index)
 
     def attempt(graphs: bool) -> LaneSession:
         providers = providers_for(
@@ -96,7 +99,8 @@ def open_cuda(model_file: Path, place: Place, **given: Any) -> Session:
             log.info("%s runs without CUDA graphs: %s", model_file, error)
             return attempt(graphs=False)
     except Exception:
-        stream.close()
+        with GATE.together():
+            stream.close()
         raise
 
 
