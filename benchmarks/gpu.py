@@ -4,23 +4,29 @@ On a machine with TensorFlow, once:
 
     python benchmarks/gpu_artifacts.py build/gpu --add dist/*.whl
 
-On the machine with the GPU (Python 3.12, CUDA 13, cuDNN 9; onnxruntime-gpu and kerve's wheels from what was
-carried there), under eight minutes:
+On the machine with the GPU (Python 3.12, CUDA 13, cuDNN 9; onnxruntime-gpu and what else `kerve[serve-gpu]`
+needs from what was carried there, kerve itself from there or from this source tree), first whether everything
+works, then, under eight minutes, how well:
 
+    python benchmarks/gpu.py --check build/gpu
     python benchmarks/gpu.py build/gpu
 
 What no longer fits into `--budget` seconds is left out and said to be. `--device cpu` rehearses.
 """
 
 import argparse
+import os
 import platform
 import shutil
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import gpu_check  # finds kerve in this source tree
 from gpu_artifacts import MODELS, unpack
 from gpu_bounds import bound, launches, read_counts
 from gpu_torch import peaks, torch_resnet50
@@ -195,13 +201,14 @@ def measure(arguments: argparse.Namespace, devices: Devices, table: Table) -> No
             bare(artifact, str(devices.devices[0].kind), batches, seconds, tf32=tf32),
         )
         table.add(model, precision, "executor", batches, executor(artifact, devices, batches, seconds))
-    table.add("resnet50", "float16", "torch", batches, torch_resnet50(batches, seconds))
     for model, precision in pairs:
         artifact, name = models / f"{model}_{precision}" / "1", f"{model}_{precision}"
         if time.monotonic() > table.end:
             table.notes.append(f"{name} served: left out, the time was over")
             continue
         through_server(arguments, table, (model, precision), artifact, program)
+        if (model, precision) == FIRST[0]:  # compiling it takes a minute or two
+            table.add(model, precision, "torch", batches, torch_resnet50(batches, seconds))
 
 
 def through_server(
@@ -231,6 +238,8 @@ def numbers(text: str) -> list[int]:
 
 
 def main() -> None:
+    if "--check" in sys.argv:
+        sys.exit(gpu_check.main([each for each in sys.argv[1:] if each != "--check"]))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("folder", type=Path, help="with the parts that gpu_artifacts.py wrote")
     parser.add_argument("--device", default="cuda:0")
@@ -242,7 +251,9 @@ def main() -> None:
     devices = choose_devices(parse_device(arguments.device))
     print(f"{devices.show()}, {platform.machine()}, Python {platform.python_version()}\n")
     table = Table(time.monotonic() + arguments.budget)
-    measure(arguments, devices, table)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ.update(gpu_check.environment(Path(folder)))
+        measure(arguments, devices, table)
     table.show()
     print()
     show_bars(arguments, devices, table)

@@ -15,7 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -23,6 +24,11 @@ ROOTS = ("cli", "runtime", "proto")
 sys.path[:0] = [str(ROOT / each) for each in ROOTS]
 # Seconds for one step, and lines that are shown of what it printed.
 LIMIT, SHOWN = 60, 40
+# What kerve needs to serve, by the names of modules.
+MODULES = (
+    *("numpy", "onnxruntime", "grpc", "google", "grpc_health", "grpc_reflection"),
+    *("prometheus_client", "waitress", "click", "rich"),
+)
 
 
 def environment(folder: Path) -> Mapping[str, str]:
@@ -83,7 +89,10 @@ def run(name: str, arguments: argparse.Namespace, variables: Mapping[str, str]) 
     return "FAILED", lines[-1][:200]
 
 
-def main() -> int:
+def main(given: Sequence[str] | None = None) -> int:
+    if missing := [name for name in MODULES if find_spec(name) is None]:
+        print(f"these modules are missing: {', '.join(missing)}; put their packages on PYTHONPATH")
+        return 2
     from gpu_checks import STEPS
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -94,7 +103,7 @@ def main() -> int:
     )
     parser.add_argument("--limit", type=float, default=LIMIT, help="seconds for each step")
     parser.add_argument("--budget", type=float, default=220, help="seconds after which nothing new is begun")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     if os.environ.get(STEP_ALONE):
         take(arguments.step[0], arguments)
         return 0

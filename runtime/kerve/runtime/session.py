@@ -13,7 +13,13 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from kerve.runtime.cpus import cpu_name
 from kerve.runtime.datatypes import BF16, BY_ONNX, BYTES, DATATYPES, Array
-from kerve.runtime.errors import ArtifactError, InternalError, InvalidArgumentError, UnavailableError
+from kerve.runtime.errors import (
+    ArtifactError,
+    InternalError,
+    InvalidArgumentError,
+    ServingError,
+    UnavailableError,
+)
 from kerve.runtime.signature import TensorSpec
 
 if TYPE_CHECKING:
@@ -122,12 +128,16 @@ class Session:
         """
         try:
             return self._run(inputs, outputs)
-        except ort_errors.InvalidArgument as error:
-            raise InvalidArgumentError(f"the model cannot compute this input: {reason(error)}") from error
         except ORT_ERRORS as error:
-            if self._options.terminate:
-                raise UnavailableError("the server is shutting down") from error
-            raise InternalError("the model failed; see the server's log") from error
+            raise self._told(error) from error
+
+    def _told(self, error: Exception) -> ServingError:
+        """Return what is said of a run that failed."""
+        if isinstance(error, ort_errors.InvalidArgument):
+            return InvalidArgumentError(f"the model cannot compute this input: {reason(error)}")
+        if self._options.terminate:
+            return UnavailableError("the server is shutting down")
+        return InternalError("the model failed; see the server's log")
 
     def lane(self, batch_sizes: Collection[int] = ()) -> AbstractContextManager["Lane | None"]:  # noqa: ARG002
         """Give the calling thread buffers of its own within the block, where that helps: not on the CPU.

@@ -15,13 +15,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
 
 from kerve.runtime.datatypes import BF16, BYTES, Array
 from kerve.runtime.devices.gate import GATE
+from kerve.runtime.devices.kept import Kept
 from kerve.runtime.devices.lane import Bound, Lane
 from kerve.runtime.devices.memory import Memory
-from kerve.runtime.session import MemoryPolicy, Provider, Session
+from kerve.runtime.session import ORT_ERRORS, MemoryPolicy, Provider, Session
 
 __all__ = ["LaneSession"]
 
@@ -32,6 +34,7 @@ GRAPH_ID, NO_GRAPH = "gpu_graph_id", "-1"
 # The run option that leaves the wait for the device to whoever reads the outputs.
 LAUNCH_ONLY = "disable_synchronize_execution_providers"
 
+CPU_PROVIDER = "CPUExecutionProvider"
 # What ONNX Runtime calls memory that the host reads.
 HOST = {"Cpu", "CudaPinned"}
 
@@ -64,8 +67,10 @@ class LaneSession(Session):
             if place.name in HOST
         )
         # A value that the host reads while a graph is captured is part of the graph from then on.
-        self.graphs = graphs and (not self.at_host or providers[0][0] == "CPUExecutionProvider")
+        self.graphs = graphs and (not self.at_host or providers[0][0] == CPU_PROVIDER)
         self._buffers, self._closed = buffers, closed
+        name, options = providers[0]
+        self._place = ("cpu", 0) if name == CPU_PROVIDER else ("cuda", int(options["device_id"]))
         self._graph_ids = itertools.count(1)
         # One computation is launched at a time, since there is one stream for them.
         self._launching = threading.Lock()
@@ -90,6 +95,29 @@ class LaneSession(Session):
             self._local.lane = None
             with GATE.together():
                 lane.close()
+
+    @property
+    def keeps(self) -> bool:
+        """Whether what is computed can stay where it is: neither strings nor bfloat16 can be bound."""
+        return self._bindable
+
+    def keep(self, inputs: Mapping[str, Array | Kept], outputs: Sequence[str]) -> dict[str, Kept]:
+        """Compute the named outputs and leave them on the device; inputs may lie there, too.
+
+        Raises as `run` does.
+        """
+        try:
+            with GATE.together():
+                binding = self.bind()
+                for name, each in inputs.items():
+                    value = each.value if isinstance(each, Kept) else value_of(each)
+                    binding.bind_ortvalue_input(name, value)
+                for name in outputs:
+                    binding.bind_output(name, *self._place)
+                self._session.run_with_iobinding(binding, self._options)
+                return dict(zip(outputs, map(Kept, binding.get_outputs()), strict=True))
+        except ORT_ERRORS as error:
+            raise self._told(error) from error
 
     def bind(self) -> Any:
         """Return a new binding of the graph, without tensors yet."""
@@ -131,3 +159,8 @@ class LaneSession(Session):
                 found = self._plain(inputs, outputs)
                 lane.refuse(inputs)  # now that it is known that the inputs were not at fault
             return found
+
+
+def value_of(array: Array) -> Any:
+    """Return an array as ONNX Runtime's value, at the host."""
+    return onnxruntime.OrtValue.ortvalue_from_numpy(np.asarray(array, order="C"))
