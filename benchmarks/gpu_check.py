@@ -48,7 +48,8 @@ def environment(folder: Path) -> Mapping[str, str]:
 def take(name: str, arguments: argparse.Namespace) -> None:
     """Take one step in this process; its last line says what was seen."""
     from gpu_artifacts import unpack
-    from gpu_checks import STEPS, Setting, Skip
+    from gpu_checks import STEPS
+    from gpu_setting import Setting, Skip
 
     artifacts = None
     if arguments.folder is not None:

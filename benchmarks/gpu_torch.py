@@ -7,7 +7,7 @@ from typing import Any
 
 from gpu_ways import Measured, timed
 
-__all__ = ["peaks", "torch_resnet50"]
+__all__ = ["peaks", "resnet50", "torch_resnet50", "usable"]
 
 # Blocks and their width, by stage: He et al., "Deep Residual Learning for Image Recognition", table 1.
 STAGES = ((3, 64), (4, 128), (6, 256), (3, 512))

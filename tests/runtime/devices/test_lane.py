@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kerve.runtime.datatypes import BF16, BYTES, DATATYPES
-from kerve.runtime.devices.gate import Gate
+from kerve.runtime.devices.gate import GATE, LOADING, Gate, capturing
 from kerve.runtime.devices.lane import MOST_LOOSE, Lane
 from kerve.runtime.devices.lanes import LaneSession
 from kerve.runtime.devices.memory import Buffer, HostMemory
@@ -305,3 +305,20 @@ def test_who_passes_a_gate_alone_meets_nobody() -> None:
     for thread in threads:
         thread.join(60)
     assert met == [0] * 100
+
+
+def test_a_capture_that_waits_for_a_model_to_be_loaded_keeps_nobody_from_computing(until: Any) -> None:
+    captured = threading.Event()
+
+    def capture() -> None:
+        with capturing():
+            captured.set()
+
+    with LOADING.together():
+        thread = threading.Thread(target=capture)
+        thread.start()
+        until(lambda: LOADING._waiting == 1, "the capture waits")
+        with GATE.together():
+            assert not captured.is_set()
+    thread.join(60)
+    assert captured.is_set()

@@ -172,7 +172,7 @@ def test_tritonclients_own_utilities_share_a_gpus_memory(
             serve(tmp_path, "--transport", transport) as server,
             triton_grpc.InferenceServerClient(server.address) as client,
         ):
-            client.module = triton_grpc  # type: ignore[attr-defined]
+            client.module = triton_grpc
             client.register_cuda_shared_memory("ours", cuda.get_raw_handle(region), 0, SIZE)
             inputs = [shared_input(client, "left", 0), shared_input(client, "right", 8)]
             client.infer("pair", inputs, outputs=[shared_output(client)])

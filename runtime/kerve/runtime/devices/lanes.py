@@ -19,7 +19,7 @@ import numpy as np
 import onnxruntime
 
 from kerve.runtime.datatypes import BF16, BYTES, Array
-from kerve.runtime.devices.gate import GATE
+from kerve.runtime.devices.gate import GATE, LOADING, capturing
 from kerve.runtime.devices.kept import Kept
 from kerve.runtime.devices.lane import Bound, Lane
 from kerve.runtime.devices.memory import Memory
@@ -57,7 +57,7 @@ class LaneSession(Session):
         """`buffers` makes what a lane allocates from (None: there are no lanes); `graphs`: whether the
         providers capture CUDA graphs; `closed` is called once the session is gone.
         """
-        with GATE.together():
+        with LOADING.together():
             super().__init__(model_file, threads=threads, hidden=hidden, memory=memory, providers=providers)
         #: Inputs that the graph reads at the host. What is bound to another place ONNX Runtime copies once,
         #: when it is bound, and never again.
@@ -152,7 +152,7 @@ class LaneSession(Session):
 
     def _run_in_lane(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         lane: Lane | None = getattr(self._local, "lane", None)
-        with GATE.alone() if lane is not None and lane.captures else GATE.together():
+        with capturing() if lane is not None and lane.captures else GATE.together():
             if lane is None:
                 return self._plain(inputs, outputs)
             if (found := lane.run(inputs, outputs)) is None:
