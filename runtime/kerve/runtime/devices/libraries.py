@@ -142,7 +142,8 @@ def version_of(name: str) -> str:
     """Return the number that a loaded library calls its version."""
     for prefix, (function, by_reference) in VERSIONS.items():
         if name.startswith(prefix):
-            tell = getattr(ctypes.CDLL(name), function)
+            if (tell := getattr(ctypes.CDLL(name), function, None)) is None:
+                return ""  # it is worth showing, and no reason to refuse a device
             if not by_reference:
                 tell.restype = ctypes.c_size_t
                 return str(tell())
