@@ -14,7 +14,7 @@ from kerve.runtime.devices.gate import GATE, LOADING, Gate, capturing
 from kerve.runtime.devices.lane import MOST_LOOSE, Lane
 from kerve.runtime.devices.lanes import LaneSession
 from kerve.runtime.devices.memory import Buffer, HostMemory
-from kerve.runtime.errors import InvalidArgumentError, UnavailableError
+from kerve.runtime.errors import InternalError, InvalidArgumentError, UnavailableError
 from kerve.runtime.session import Provider, Session
 from kerve.runtime.signature import TensorSpec
 
@@ -248,6 +248,19 @@ def test_buffers_are_kept_for_a_few_shapes_and_for_every_graph_and_given_back(id
         for rows in range(3, 3 + 3 * MOST_LOOSE):
             session.run({"x": np.ones((rows, 2), np.float32)}, ["y"])
         assert memory.out == 2 * (2 + MOST_LOOSE)
+    assert memory.out == 0
+
+
+def test_where_there_is_no_room_for_all_buffers_none_is_kept(identity: Path) -> None:
+    class Small(CountedMemory):
+        def allocate(self, size: int) -> Buffer:
+            if self.out == 1:
+                raise RuntimeError("out of memory")
+            return super().allocate(size)
+
+    session = open_lanes(identity, memory := Small())
+    with session.lane([2]), pytest.raises(InternalError):
+        session.run({"x": np.ones((2, 2), np.float32)}, ["y"])
     assert memory.out == 0
 
 

@@ -8,7 +8,7 @@ can be captured: such a graph is replayed at its own addresses and sizes.
 import logging
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -171,13 +171,18 @@ class Lane:
         if shapes is None:
             return None
         binding = self._launcher.bind()
-        inputs = tuple(self._tensor(self._inputs[name], shape) for name, shape in key)
-        outputs = tuple(self._tensor(self._outputs[name], shape) for name, shape in shapes.items())
-        for tensors, specs, bind in (
+        tensors = self._tensors(
+            [
+                *((self._inputs[name], shape) for name, shape in key),
+                *((self._outputs[name], shape) for name, shape in shapes.items()),
+            ]
+        )
+        inputs, outputs = tensors[: len(key)], tensors[len(key) :]
+        for bound_now, specs, bind in (
             (inputs, self._inputs, binding.bind_input),
             (outputs, self._outputs, binding.bind_output),
         ):
-            for tensor in tensors:
+            for tensor in bound_now:
                 number = DATATYPES[specs[tensor.name].datatype].onnx_number
                 *place, address = self._address(tensor)
                 bind(tensor.name, *place, number, list(tensor.array.shape), address)
@@ -190,6 +195,18 @@ class Lane:
         if self._memory.device_type != "cpu" and tensor.name in self._launcher.at_host:
             return "cpu", 0, tensor.buffer.host.ctypes.data
         return self._memory.device_type, self._memory.device_id, tensor.buffer.address
+
+    def _tensors(self, wanted: Iterable[tuple[TensorSpec, Shape]]) -> tuple[Tensor, ...]:
+        """Return room for all of them; where there is not enough, nothing is kept."""
+        made: list[Tensor] = []
+        try:
+            for spec, shape in wanted:
+                made.append(self._tensor(spec, shape))
+        except Exception:
+            for tensor in made:
+                self._memory.free(tensor.buffer)
+            raise
+        return tuple(made)
 
     def _tensor(self, spec: TensorSpec, shape: Shape) -> Tensor:
         dtype = DATATYPES[spec.datatype].dtype
