@@ -12,7 +12,7 @@ import onnxruntime
 
 from kerve.runtime.devices.device import PROVIDERS, Kind
 
-__all__ = ["Library", "built_for", "has_provider", "libraries", "load_packaged"]
+__all__ = ["Library", "built_for", "has_provider", "libraries", "load_packaged", "packaged"]
 
 # Providers of ONNX Runtime that are libraries of their own, beside its Python module.
 FILES: dict[Kind, str] = {
@@ -87,7 +87,7 @@ def packaged(name: str) -> Iterator[Path]:
     """Yield the files of a library in packages, those for one version of CUDA alone (`nvidia/cu13`) first."""
     for package, pattern in PACKAGES.items():
         spec = find_spec(package)
-        for folder in (spec.submodule_search_locations or ()) if spec else ():
+        for folder in dict.fromkeys(spec.submodule_search_locations or ()) if spec else ():
             yield from sorted(Path(folder).glob(f"{pattern}/{name}"))
 
 
