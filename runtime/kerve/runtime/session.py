@@ -13,7 +13,13 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from kerve.runtime.cpus import cpu_name
 from kerve.runtime.datatypes import BF16, BY_ONNX, BYTES, DATATYPES, Array
-from kerve.runtime.errors import ArtifactError, InternalError, InvalidArgumentError, UnavailableError
+from kerve.runtime.errors import (
+    ArtifactError,
+    InternalError,
+    InvalidArgumentError,
+    ServingError,
+    UnavailableError,
+)
 from kerve.runtime.signature import TensorSpec
 
 if TYPE_CHECKING:
@@ -99,7 +105,10 @@ class Session:
             raise ArtifactError(f"{model_file} cannot be loaded by ONNX Runtime: {error}") from error
         # A provider that cannot be loaded is left out of a session without an error.
         if lost := {name for name, _ in providers} - set(self._session.get_providers()):
-            raise ArtifactError(f"{model_file}: ONNX Runtime cannot use {', '.join(sorted(lost))} here")
+            raise ArtifactError(
+                f"{model_file}: ONNX Runtime cannot use {', '.join(sorted(lost))} here; what it printed, and "
+                "`kerve doctor`, say why"
+            )
         #: What computes: the CPU by its maker's name, or the execution provider with its device.
         self.hardware = hardware(self._session)
         # Shared by all runs: the flag in it ends those under way and every later one.
@@ -124,12 +133,16 @@ class Session:
             raise UnavailableError(GONE)
         try:
             return self._run(inputs, outputs)
-        except ort_errors.InvalidArgument as error:
-            raise InvalidArgumentError(f"the model cannot compute this input: {reason(error)}") from error
         except ORT_ERRORS as error:
-            if self._options.terminate:
-                raise UnavailableError(GONE) from error
-            raise InternalError("the model failed; see the server's log") from error
+            raise self._told(error) from error
+
+    def _told(self, error: Exception) -> ServingError:
+        """Return what is said of a run that failed."""
+        if isinstance(error, ort_errors.InvalidArgument):
+            return InvalidArgumentError(f"the model cannot compute this input: {reason(error)}")
+        if self._options.terminate:
+            return UnavailableError(GONE)
+        return InternalError("the model failed; see the server's log")
 
     def lane(self, batch_sizes: Collection[int] = ()) -> AbstractContextManager["Lane | None"]:  # noqa: ARG002
         """Give the calling thread buffers of its own within the block, where that helps: not on the CPU.

@@ -37,6 +37,14 @@ log = logging.getLogger(__name__)
 # the last route to it is gone, so that a swap refuses nobody.
 LINGER = 0.2
 
+# What is told of a version by how far its engine is.
+REMARKS = {
+    None: "",
+    "building": "CUDA answers while TensorRT's engine is being built",
+    "ready": "TensorRT answers",
+    "failed": "CUDA answers, because TensorRT's engine failed; see the server's log",
+}
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -162,6 +170,11 @@ class ServedVersion:
             sequences=sequences,
             statistics=statistics,
         )
+
+    @property
+    def remark(self) -> str:
+        """What is worth knowing of it while it serves."""
+        return REMARKS[self.model.engine if self.model is not None else None]
 
     @property
     def depth(self) -> int:
