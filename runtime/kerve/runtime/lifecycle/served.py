@@ -117,7 +117,14 @@ class ServedVersion:
         )
         artifact = read_artifact(path, settings.config.default_model_filename or "model.onnx")
         models = tuple(
-            load(artifact, threads=threads, settings=settings, place=placement.place, aside=aside)
+            load(
+                artifact,
+                threads=threads,
+                settings=settings,
+                place=placement.place,
+                executors=placement.executors,
+                aside=aside,
+            )
             for placement in placements
         )
         signature = models[0].signature
