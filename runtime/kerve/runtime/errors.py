@@ -77,7 +77,7 @@ class UnavailableError(ServingError):
 
 
 class ResourceExhaustedError(ServingError):
-    """The model's queue is full."""
+    """The model has no room for the request: in its queue, or in memory."""
 
     code = Code.RESOURCE_EXHAUSTED
 

@@ -20,7 +20,7 @@ from kerve.runtime.devices.lanes import LaneSession
 from kerve.runtime.devices.placement import ON_CPU, Place
 from kerve.runtime.devices.sessions import open_session
 from kerve.runtime.devices.tensorrt import TensorRtSession
-from kerve.runtime.errors import ArtifactError, ServingError
+from kerve.runtime.errors import ArtifactError, ResourceExhaustedError, ServingError
 from kerve.runtime.session import MemoryPolicy, Session
 from kerve.runtime.signature import Signature, TensorSpec, show_shape
 from kerve.runtime.warmup import Sample, samples
@@ -175,7 +175,8 @@ class Model:
         """
         golden = self.artifact.golden()
         like = golden.inputs if golden else {}
-        for count in sorted(self._warm_rows) if self.signature.batched else (None,):
+        # The largest first: the smaller ones fit into the memory that it leaves.
+        for count in sorted(self._warm_rows, reverse=True) if self.signature.batched else (None,):
             inputs = {
                 spec.name: zeros_like(like[spec.name], count) if spec.name in like else zeros_for(spec, count)
                 for spec in self.signature.inputs
@@ -183,11 +184,25 @@ class Model:
             }
             try:
                 self.run(inputs)
+            except ResourceExhaustedError:
+                raise
             except ServingError as error:
                 # It may need more than a 1 in a free dimension, or other values than 0.
                 rows = "" if count is None else f"{count} rows of "
                 log.warning("%s: warm-up with %szeros failed: %s", self.artifact.path, rows, error)
                 return
+
+    def check_memory(self, executors: int) -> None:
+        """Raise ArtifactError unless a run of each executor fits into the limit of memory at the same time.
+
+        To be called when it is proven and warmed: a run is taken to need what those before have needed.
+        """
+        if self._session.arena is None:
+            return
+        try:
+            self._session.arena.check(executors)
+        except ArtifactError as error:
+            raise ArtifactError(f"{self.artifact.path}: {error}") from error
 
     def compute(self, sample: Sample) -> None:
         """Compute a sample of the configuration; ArtifactError when the model cannot."""
@@ -206,12 +221,13 @@ def load(
     threads: int,
     settings: Settings | None = None,
     place: Place = ON_CPU,
+    executors: int = 1,
     aside: bool = False,
 ) -> Model:
     """Load a version, prove that it answers here as when it was compiled, and warm it; ArtifactError
     otherwise.
 
-    `aside`: others are serving meanwhile, and go first.
+    `executors`: threads that will compute with it; `aside`: others are serving meanwhile, and go first.
     """
     settings = settings or Settings()
     refuse_unsupported(settings.config, artifact.path.parent)
@@ -225,7 +241,7 @@ def load(
             place,
             threads=threads,
             hidden=artifact.hidden,
-            memory=memory_policy(settings),
+            memory=memory_policy(settings, on_cpu=on_cpu),
             precision=artifact.manifest.precision if artifact.manifest else "float32",
         )
 
@@ -240,8 +256,12 @@ def load(
             model.warm_up()
         for sample in samples(settings.config, model.signature, artifact.path.parent):
             model.compute(sample)
+        model.check_memory(executors)
 
-    run(prove)
+    try:
+        run(prove)
+    except ResourceExhaustedError as error:
+        raise ArtifactError(f"{artifact.path} cannot be warmed: {error}") from error
     model.improve()
     return model
 
@@ -251,13 +271,16 @@ def at_once(work: Callable[[], T]) -> T:
     return work()
 
 
-def memory_policy(settings: Settings) -> MemoryPolicy:
+def memory_policy(settings: Settings, *, on_cpu: bool) -> MemoryPolicy:
     """Return what `config.toml`, or the parameters of Triton's ONNX Runtime backend, say of memory."""
     given = {key: value.string_value for key, value in settings.config.parameters.items()}
     shrink = settings.shrink_memory or "cpu:0" in given.get("memory.enable_memory_arena_shrinkage", "").split(
         ";"
     )
-    return MemoryPolicy(arena=given.get("enable_mem_arena") != "0", shrink=shrink)
+    arena, limit = given.get("enable_mem_arena") != "0", settings.memory_limit if on_cpu else 0
+    if limit and not arena:
+        raise ArtifactError("memory_limit limits the arena, which enable_mem_arena = 0 does without")
+    return MemoryPolicy(arena=arena, shrink=shrink, limit=limit)
 
 
 def warm_sizes(settings: Settings) -> set[int]:

@@ -11,29 +11,27 @@ import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+from kerve.runtime.arena import SHRINK, USE_ARENA, Arena, in_arena
 from kerve.runtime.cpus import cpu_name
 from kerve.runtime.datatypes import BF16, BY_ONNX, BYTES, DATATYPES, Array
 from kerve.runtime.errors import (
     ArtifactError,
     InternalError,
     InvalidArgumentError,
+    ResourceExhaustedError,
     ServingError,
     UnavailableError,
 )
+from kerve.runtime.ort_errors import ORT_ERRORS
 from kerve.runtime.signature import TensorSpec
 
 if TYPE_CHECKING:
     from kerve.runtime.devices.lane import Lane
 
-__all__ = ["ORT_ERRORS", "RECORD", "Assignment", "MemoryPolicy", "Provider", "Session"]
+__all__ = ["RECORD", "Assignment", "MemoryPolicy", "Provider", "Session"]
 
 # An execution provider of ONNX Runtime, and its options.
 Provider: TypeAlias = tuple[str, Mapping[str, str]]
-
-ORT_ERRORS: tuple[type[Exception], ...] = (
-    RuntimeError,
-    *(each for each in vars(ort_errors).values() if isinstance(each, type) and issubclass(each, Exception)),
-)
 
 
 @dataclass(frozen=True)
@@ -44,6 +42,8 @@ class MemoryPolicy:
     arena: bool = True
     # Whether it gives back what is free after each run, and keeps what the smallest runs need.
     shrink: bool = False
+    # Bytes that it may hold, weights included; 0: no limit. It takes an arena.
+    limit: int = 0
 
 
 # Why a request that was accepted is not computed.
@@ -97,10 +97,22 @@ class Session:
         if hidden:
             model = model_file.read_bytes() + more_outputs(hidden)
             options.add_session_config_entry(EXTERNAL_FOLDER, str(model_file.parent))
-        try:
-            self._session: Any = onnxruntime.InferenceSession(
+
+        def make() -> Any:
+            return onnxruntime.InferenceSession(
                 model, options, providers=list(providers), enable_fallback=False
             )
+
+        #: Where its memory is limited: what it allocates from.
+        self.arena: Arena | None = None
+        try:
+            if memory.limit:
+                options.add_session_config_entry(USE_ARENA, "1")
+                self._session, self.arena = in_arena(memory.limit, make)
+            else:
+                self._session = make()
+        except ArtifactError as error:
+            raise ArtifactError(f"{model_file}: {error}") from error
         except ORT_ERRORS as error:
             raise ArtifactError(f"{model_file} cannot be loaded by ONNX Runtime: {error}") from error
         # A provider that cannot be loaded is left out of a session without an error.
@@ -114,7 +126,7 @@ class Session:
         # Shared by all runs: the flag in it ends those under way and every later one.
         self._options = onnxruntime.RunOptions()
         if memory.shrink and memory.arena:
-            self._options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+            self._options.add_run_config_entry(SHRINK, "cpu:0")
         self.inputs = tuple(spec(each, model_file) for each in self._session.get_inputs())
         every = tuple(spec(each, model_file) for each in self._session.get_outputs())
         self.outputs = tuple(each for each in every if each.name not in hidden)
@@ -126,13 +138,14 @@ class Session:
         """Compute the named outputs.
 
         Raises InvalidArgumentError when the values of an input are outside what the model can compute (an
-        index beyond a table, say), UnavailableError once terminated, InternalError when the model fails
-        otherwise.
+        index beyond a table, say), ResourceExhaustedError when it takes more than the limit of memory,
+        UnavailableError once terminated, InternalError when the model fails otherwise.
         """
         if self._options.terminate:  # what waited longer than its model was given to finish
             raise UnavailableError(GONE)
+        arena = self.arena
         try:
-            return self._run(inputs, outputs)
+            return self._run_within(arena, inputs, outputs) if arena else self._run(inputs, outputs)
         except ORT_ERRORS as error:
             raise self._told(error) from error
 
@@ -166,7 +179,27 @@ class Session:
     def close(self) -> None:
         """Let ONNX Runtime's session go, which frees its memory once no run is under way."""
         self.terminate()
-        self._session = None
+        self._session = self.arena = None
+
+    def _run_within(
+        self, arena: Arena, inputs: Mapping[str, Array], outputs: Sequence[str]
+    ) -> dict[str, Array]:
+        """Run within a limit; once more where only what runs of other sizes have left was in the way."""
+        try:
+            return self._run(inputs, outputs)
+        except ORT_ERRORS as error:
+            if arena.lacks(error) is None:
+                raise
+        arena.shrink()
+        try:
+            return self._run(inputs, outputs)
+        except ORT_ERRORS as error:
+            if (needed := arena.lacks(error)) is None:
+                raise
+            raise ResourceExhaustedError(
+                f"the model's memory_limit of {arena.limit} bytes does not suffice for this request, which "
+                f"takes {needed} at least; ask for fewer rows at once, or smaller ones, or raise the limit"
+            ) from error
 
     def _run_arrays(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         given = {name: self._to_session(name, array) for name, array in inputs.items()}

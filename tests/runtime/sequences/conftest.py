@@ -96,7 +96,9 @@ def running(
     publish(repository, "stepper", name="plain")
     (repository / "plain" / "config.pbtxt").write_text(PLAIN)
     publish(repository, "echo_fp32")
+    add_accumulator(publish, repository, "one", LONG, "oldest { max_candidate_sequences: 1 }", "")
     options = ("--transport", transport, "--http-port", "-1", "--model-control-mode", "explicit")
+    options += ("--max-queue-size", "8")
     with serve(repository, *options, "--load-model", "*") as server:
         yield server
 

@@ -95,16 +95,56 @@ def test_what_is_no_request_of_a_sequence_is_refused(
     assert message in error.details()
 
 
-def test_no_more_sequences_are_open_than_may_be(client: Any) -> None:
+def test_a_sequence_too_many_waits_until_another_ends(grpc_client: Any) -> None:
     for identity in (1, 2):
-        client.ask("two", [[0, 0]], identity, "s")
-    with pytest.raises(InferenceServerException, match="has 2 sequences open, which is its limit") as caught:
-        client.ask("two", [[0, 0]], 3, "s")
-    assert caught.value.status() in ("StatusCode.RESOURCE_EXHAUSTED", "429")
-    client.ask("two", [[0, 0]], 1, "e")
-    client.ask("two", [[0, 0]], 3, "s")
+        grpc_client.ask("two", [[0, 0]], identity, "s")
+    with ThreadPoolExecutor(1) as pool:
+        third = pool.submit(grpc_client.ask, "two", [[5, 5]], 3, "s")
+        assert total(grpc_client.ask("two", [[1, 1]], 1)) == [[11, 21]]
+        assert not third.done()
+        grpc_client.ask("two", [[0, 0]], 1, "e")
+        assert total(third.result(60)) == [[15, 25]]
     for identity in (2, 3):
-        client.ask("two", [[0, 0]], identity, "e")
+        grpc_client.ask("two", [[0, 0]], identity, "e")
+
+
+def test_a_sequence_too_many_waits_until_another_is_forgotten(running: Any, grpc_client: Any) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        starts = [pool.submit(grpc_client.ask, "brief", [[1, 2]], identity, "s") for identity in (1, 2)]
+        assert [total(start.result(60)) for start in starts] == [[[1, 2]]] * 2
+
+
+def test_who_waits_for_a_sequence_to_end_is_let_go_in_time(grpc_client: Any, until: Until) -> None:
+    grpc_client.ask("one", [[0, 0]], 1, "s")
+    with pytest.raises(InferenceServerException) as late:
+        grpc_client.ask("one", [[0, 0]], 2, "s", client_timeout=0.2)
+    assert late.value.status() == "StatusCode.DEADLINE_EXCEEDED"
+    given: list[Any] = []
+
+    def ask(identity: int, flags: str = "s") -> Any:
+        return grpc_client.async_infer(
+            "one",
+            [grpc_client.x([[1, 1]])],
+            lambda result, error: given.append(error or result),
+            sequence_id=identity,
+            sequence_start="s" in flags,
+            sequence_end="e" in flags,
+        )
+
+    # As many wait as may, and one more is refused; of those that wait one is cancelled.
+    calls = [ask(identity) for identity in range(2, 11)]
+    until(lambda: len(given) == 1, "one too many is refused")
+    assert given.pop().status() == "StatusCode.RESOURCE_EXHAUSTED"
+    for call in calls:
+        call.cancel()
+    until(lambda: len(given) == 8, "they are cancelled")
+    assert {error.status() for error in given} == {"StatusCode.CANCELLED"}
+    given.clear()
+    ask(20)
+    grpc_client.ask("one", [[0, 0]], 1, "e")
+    until(lambda: bool(given), "the one that still waits is answered")
+    assert total(given.pop()) == [[1, 1]]
+    grpc_client.ask("one", [[0, 0]], 20, "e")
 
 
 def test_a_sequence_that_nobody_asks_is_forgotten(running: Any, client: Any, until: Until) -> None:

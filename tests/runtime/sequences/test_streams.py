@@ -77,3 +77,20 @@ def test_a_strict_stream_ends_with_the_status_of_what_is_refused(running: Any, g
         client.stop_stream()
     assert error.status() == "StatusCode.INVALID_ARGUMENT"
     assert "sequence 77" in error.message()
+
+
+def test_on_a_stream_a_sequence_may_wait_for_one_that_ends_behind_it(running: Any, grpc_client: Any) -> None:
+    requests = [
+        {
+            "model_name": "one",
+            "inputs": [grpc_client.x([[identity, 1]])],
+            "sequence_id": identity,
+            "sequence_start": start,
+            "sequence_end": not start,
+        }
+        for identity, start in ((8, True), (16, True), (24, True), (8, False), (16, False), (24, False))
+    ]
+    answers = stream(running.address, requests)
+    assert [total(each) for each in answers] == [
+        [[identity * times, times]] for times in (1, 2) for identity in (8, 16, 24)
+    ]

@@ -83,7 +83,7 @@ class Options:
     )
     max_sequences: int = cli.option(
         1024,
-        help="Sequences of a model that may be open where it sets no limit; more are refused.",
+        help="Sequences of a model that may be open where it sets no limit; more wait for one to end.",
         type=click.IntRange(min=1),
     )
     drain_timeout: float = cli.option(

@@ -7,6 +7,7 @@
     labels = { stable = 3, canary = 4 }     # kerve's: names for versions
     threads = 4                             # kerve's: CPU threads of each instance
     shrink_memory = true                    # kerve's: give memory back after each run
+    memory_limit = 500_000_000              # kerve's: bytes that the model may take on the CPU
     cuda = { use_tf32 = true }              # kerve's: how the model uses a GPU
 
     [version_policy.specific]
@@ -55,6 +56,12 @@ OWN_KEYS: Mapping[str, OwnKey] = {
         bool,
         "Whether memory that a run needed is given back after it; costs time, and is for rare large batches.",
     ),
+    "memory_limit": OwnKey(
+        int,
+        "Bytes that the model may take on the CPU: weights, what they are packed into, and what the runs of "
+        "its instances need; 0: no limit. A version that takes more once warmed is not served; one request "
+        "that would take more is refused.",
+    ),
 }
 
 
@@ -69,6 +76,8 @@ class Settings:
     threads: int = 0
     # Whether memory that a run needed is given back after it.
     shrink_memory: bool = False
+    # Bytes that it may take on the CPU; 0: no limit.
+    memory_limit: int = 0
     cuda: CudaOptions = field(default_factory=CudaOptions)
 
     @property
@@ -78,7 +87,7 @@ class Settings:
         """
         config = pb.ModelConfig.FromString(self.config.SerializeToString())
         config.ClearField("version_policy")
-        own = (self.batch_buckets, self.threads, self.shrink_memory, self.cuda)
+        own = (self.batch_buckets, self.threads, self.shrink_memory, self.memory_limit, self.cuda)
         return f"{config.SerializeToString(deterministic=True).hex()} {own}"
 
 
@@ -153,5 +162,8 @@ def checked(file: Path, own: Mapping[str, Any]) -> dict[str, Any]:
     buckets = own.get("batch_buckets", [])
     if not all(isinstance(size, int) and size > 0 for size in buckets):
         raise ArtifactError(f"{file}: batch_buckets: expected sizes above 0, got {buckets}")
+    for key in ("threads", "memory_limit"):
+        if own.get(key, 0) < 0:
+            raise ArtifactError(f"{file}: {key}: expected 0 or more, got {own[key]}")
     cuda = cuda_options(file, own.get("cuda", {}))
     return {**own, "batch_buckets": tuple(sorted(buckets)), "cuda": cuda}

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from kerve.runtime.datatypes import DATATYPES, Array
 from kerve.runtime.devices.memory import Buffer, Memory
-from kerve.runtime.session import ORT_ERRORS
+from kerve.runtime.ort_errors import ORT_ERRORS
 from kerve.runtime.signature import TensorSpec
 
 __all__ = ["Bound", "Lane", "Launcher"]

@@ -23,7 +23,8 @@ from kerve.runtime.devices.gate import GATE, LOADING, capturing
 from kerve.runtime.devices.kept import Kept
 from kerve.runtime.devices.lane import Bound, Lane
 from kerve.runtime.devices.memory import Memory
-from kerve.runtime.session import ORT_ERRORS, MemoryPolicy, Provider, Session
+from kerve.runtime.ort_errors import ORT_ERRORS
+from kerve.runtime.session import MemoryPolicy, Provider, Session
 
 __all__ = ["LaneSession"]
 

@@ -244,7 +244,7 @@ class ModelManager:
         self._closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)
         for each in self.served():
-            each.queue.refuse_clients()
+            each.refuse_clients()
 
     def stop(self, end: float) -> bool:
         """Close, finish what was accepted until `end`, of `time.monotonic()`; return whether all was."""

@@ -45,6 +45,9 @@ REMARKS = {
     "failed": "CUDA answers, because TensorRT's engine failed; see the server's log",
 }
 
+# Seconds that executors have to see that their queue is closed, however late it is.
+LAST_WORDS = 1.0
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -125,7 +128,14 @@ class ServedVersion:
         )
         artifact = read_artifact(path, settings.config.default_model_filename or "model.onnx")
         models = tuple(
-            load(artifact, threads=threads, settings=settings, place=placement.place, aside=aside)
+            load(
+                artifact,
+                threads=threads,
+                settings=settings,
+                place=placement.place,
+                executors=placement.executors,
+                aside=aside,
+            )
             for placement in placements
         )
         signature = models[0].signature
@@ -199,6 +209,12 @@ class ServedVersion:
     def _has(self, asked: Asked) -> bool:
         return self.sequences is not None and asked.identity in self.sequences
 
+    def refuse_clients(self) -> None:
+        """Begin nothing for clients any more; what was accepted goes on, but for sequences, which end."""
+        self.queue.refuse_clients()
+        if self.sequences is not None:
+            self.sequences.close()
+
     def stop(self, end: float) -> bool:
         """Finish what was accepted until `end`, in seconds of `time.monotonic()`; return whether all of it
         was.
@@ -225,10 +241,10 @@ class ServedVersion:
             time.sleep(LINGER)
             end = time.monotonic() + timeout
             if self.sequences is not None:
-                self.sequences.wait_until_over(timeout)
+                self.sequences.wait_until_over(end)
                 self.sequences.close()
             self.leases.wait_until_free(max(0.0, end - time.monotonic()))
-            if not self.stop(time.monotonic() + timeout):
+            if not self.stop(max(end, time.monotonic() + LAST_WORDS)):
                 log.error("model %r version %d did not finish its work in time", self.name, self.version)
             log.info("model %r version %d is no longer served", self.name, self.version)
             if self.cache is not None:
@@ -271,7 +287,13 @@ def begin_all(executors: Sequence[Executor], queue: Queue, models: Sequence[Mode
 def sequences_of(plan: Plan, name: str, limits: Limits) -> Sequences:
     """Return the table of a version's open sequences."""
     most = plan.most or limits.max_sequences
-    return Sequences(name, most=most, idle=plan.idle, triton_codes=limits.triton_codes)
+    return Sequences(
+        name,
+        most=most,
+        most_waiting=limits.max_queue_size,
+        idle=plan.idle,
+        triton_codes=limits.triton_codes,
+    )
 
 
 def threads_of(config: pb.ModelConfig, folder: Path) -> int:

@@ -1,7 +1,7 @@
 """The sequences of one model version that are open: their states, and whose turn it is.
 
-a request comes -> waits for those of its sequence before it -> is computed with the state -> leaves
-the next state
+a request comes -> waits for room, if its sequence has none yet -> waits for those of its sequence
+before it -> is computed with the state -> leaves the next state
 """
 
 import threading
@@ -24,6 +24,14 @@ from kerve.runtime.sequences.request import Asked, Identity
 __all__ = ["Sequences", "Turn"]
 
 
+# Requests that may wait for room, over all models: each keeps a thread, and others must find one, among them
+# those that end the sequences which have the room.
+MOST_WAITING = threading.BoundedSemaphore(128)
+
+# Tells a function when a call is over; False when it is over already.
+Watch = Callable[[Callable[[], None]], bool]
+
+
 @dataclass
 class Sequence:
     """One sequence; only whose turn it is changes `states`."""
@@ -31,9 +39,19 @@ class Sequence:
     # By input. None: it has not begun, or is over.
     states: Mapping[str, Value] | None = None
     # The requests that are there, in order; the first is being computed.
-    present: deque[object] = field(default_factory=deque)
+    present: "deque[Ticket]" = field(default_factory=deque)
     # When the last one went, in seconds of `time.monotonic()`.
     touched: float = 0.0
+
+
+@dataclass(eq=False)
+class Ticket:
+    """A request that is there."""
+
+    # When nobody waits for its answer any more, in seconds of `time.monotonic()`; None: never.
+    end: float | None
+    # Its client is gone.
+    gone: bool = False
 
 
 @dataclass
@@ -46,43 +64,55 @@ class Turn:
 class Sequences:
     """The open sequences; every method may be called by any thread."""
 
-    def __init__(self, model: str, *, most: int, idle: float, triton_codes: bool = False) -> None:
-        """`most`: sequences that may be open; `idle`: seconds without a request that end one."""
+    def __init__(
+        self, model: str, *, most: int, idle: float, most_waiting: int = 0, triton_codes: bool = False
+    ) -> None:
+        """`most`: sequences that may be open; `most_waiting`: requests that may wait for one to end; `idle`:
+        seconds without a request that end one.
+        """
         self._model = model
         self._most = most
+        self._most_waiting = most_waiting
         self._idle = idle
         self._full = Code.UNAVAILABLE if triton_codes else Code.RESOURCE_EXHAUSTED
         # The one that was used the longest time ago stands first.
         self._open: OrderedDict[Identity, Sequence] = OrderedDict()
+        # Those that are to be open, in the order in which they came.
+        self._waiting: OrderedDict[Identity, Sequence] = OrderedDict()
         self._changed = threading.Condition()
         self._closed = False
 
     def __len__(self) -> int:
         """Return how many are open."""
         with self._changed:
-            self._forget_idle()
+            self._make_room()
             return len(self._open)
 
     def __contains__(self, identity: Identity) -> bool:
-        """Return whether a sequence is open."""
+        """Return whether a sequence is open, or will be."""
         with self._changed:
-            self._forget_idle()
-            return identity in self._open
+            self._make_room()
+            return identity in self._open or identity in self._waiting
 
     @contextmanager
     def turn(
-        self, asked: Asked, begin: Callable[[], Mapping[str, Value]], timeout: float | None
+        self,
+        asked: Asked,
+        begin: Callable[[], Mapping[str, Value]],
+        timeout: float | None,
+        watch: Watch = lambda _: True,
     ) -> Iterator[Turn]:
-        """Wait for the requests of the sequence before this one, and yield the states that it is given.
+        """Wait for room and for the requests of the sequence before this one, and yield the states that it
+        is given.
 
         Whoever computes it assigns the next ones. A request that fails leaves the states as they were, one
         that was to start the sequence leaves none. `begin`: the states of a sequence that starts;
-        `timeout`: seconds to wait.
+        `timeout`: seconds to wait; `watch`: tells when the client is gone.
         """
-        ticket = object()
+        ticket = Ticket(None if timeout is None else time.monotonic() + timeout)
         sequence = self._enter(asked, ticket)
         try:
-            self._wait(sequence, ticket, timeout)
+            self._wait(asked.identity, sequence, ticket, watch)
             if asked.start:
                 sequence.states = None
             elif sequence.states is None:
@@ -99,42 +129,82 @@ class Sequences:
             self._closed = True
             self._changed.notify_all()
             self._open.clear()
+            self._waiting.clear()
 
-    def wait_until_over(self, timeout: float) -> None:
-        """Wait until no sequence is open any more."""
-        end = time.monotonic() + timeout
+    def wait_until_over(self, end: float) -> None:
+        """Wait until no sequence is open any more, or until `end`, in seconds of `time.monotonic()`."""
         while len(self) and (left := end - time.monotonic()) > 0:
             with self._changed:
                 self._changed.wait(min(self._idle, left))
 
-    def _enter(self, asked: Asked, ticket: object) -> Sequence:
+    def _enter(self, asked: Asked, ticket: Ticket) -> Sequence:
         with self._changed:
             self._check_open()
-            self._forget_idle()
-            sequence = self._open.get(asked.identity)
+            self._make_room()
+            identity = asked.identity
+            sequence = self._open.get(identity) or self._waiting.get(identity)
             if sequence is None:
                 if not asked.start:
                     raise self._not_begun(asked)
-                if len(self._open) >= self._most:
-                    raise error_for(
-                        self._full,
-                        f"model {self._model!r} has {self._most} sequences open, which is its limit; "
-                        "try again when one of them is over",
-                        retry_after=min(5.0, self._idle),
-                    )
-                sequence = self._open[asked.identity] = Sequence()
+                sequence = Sequence()
+                room = len(self._open) < self._most and not self._waiting
+                (self._open if room else self._waiting)[identity] = sequence
             sequence.present.append(ticket)
-            self._open.move_to_end(asked.identity)
+            if identity in self._open:
+                self._open.move_to_end(identity)
             return sequence
 
-    def _wait(self, sequence: Sequence, ticket: object, timeout: float | None) -> None:
+    def _wait(self, identity: Identity, sequence: Sequence, ticket: Ticket, watch: Watch) -> None:
+        """Wait for the turn of a request; raises what keeps it from coming."""
+
+        def leave() -> None:
+            with self._changed:
+                ticket.gone = True
+                self._changed.notify_all()
+
+        if self._is_next(identity, sequence, ticket):
+            return
+        if not watch(leave):
+            leave()
+        with self._room_to_wait(identity), self._changed:
+            while not self._is_next(identity, sequence, ticket):
+                self._check_open()
+                if ticket.gone:
+                    raise error_for(Code.CANCELLED, "the client cancelled the request")
+                now = time.monotonic()
+                if ticket.end is not None and ticket.end <= now:
+                    raise DeadlineExceededError(
+                        "the deadline passed while the request waited for its turn in its sequence, or for a "
+                        "sequence to end"
+                    )
+                moments = [each for each in (ticket.end, self._next_idle()) if each is not None]
+                self._changed.wait(max(0.0, min(moments) - now) if moments else None)
+                self._make_room()
+
+    def _is_next(self, identity: Identity, sequence: Sequence, ticket: Ticket) -> bool:
         with self._changed:
-            there = self._changed.wait_for(lambda: self._closed or sequence.present[0] is ticket, timeout)
-            self._check_open()
-            if not there:
-                raise DeadlineExceededError(
-                    "the deadline passed while the request waited for those of its sequence before it"
-                )
+            return self._open.get(identity) is sequence and sequence.present[0] is ticket
+
+    @contextmanager
+    def _room_to_wait(self, identity: Identity) -> Iterator[None]:
+        """Count a request that waits for its sequence to be open; refuse one too many."""
+        with self._changed:
+            waits = identity in self._waiting
+            waiting = sum(len(each.present) for each in self._waiting.values())
+        if not waits:
+            yield
+            return
+        if waiting > self._most_waiting or not MOST_WAITING.acquire(blocking=False):
+            raise error_for(
+                self._full,
+                f"model {self._model!r} has {self._most} sequences open, which is its limit, and as many "
+                "requests as may wait for one to end; try again later",
+                retry_after=min(5.0, self._idle),
+            )
+        try:
+            yield
+        finally:
+            MOST_WAITING.release()
 
     def _leave(self, identity: Identity, sequence: Sequence, ticket: object) -> None:
         with self._changed:
@@ -144,9 +214,13 @@ class Sequences:
                 self._open.move_to_end(identity)
                 if sequence.states is None and not sequence.present:
                     del self._open[identity]
+            elif self._waiting.get(identity) is sequence and not sequence.present:
+                del self._waiting[identity]
+            self._make_room()
             self._changed.notify_all()
 
-    def _forget_idle(self) -> None:
+    def _make_room(self) -> None:
+        """Forget sequences that nobody asks any more, and open those that have waited for it."""
         latest = time.monotonic() - self._idle
         for identity, sequence in list(self._open.items()):
             if sequence.present:
@@ -154,6 +228,14 @@ class Sequences:
             if sequence.touched > latest:
                 break
             del self._open[identity]
+        while self._waiting and len(self._open) < self._most:
+            identity, sequence = self._waiting.popitem(last=False)
+            self._open[identity] = sequence
+            self._changed.notify_all()
+
+    def _next_idle(self) -> float | None:
+        """Return when the next sequence is forgotten; None while somebody waits for an answer in each."""
+        return next((each.touched + self._idle for each in self._open.values() if not each.present), None)
 
     def _check_open(self) -> None:
         if self._closed:

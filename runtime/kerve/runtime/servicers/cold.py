@@ -117,7 +117,8 @@ class ColdInferServicer:
         assert home.sequences is not None
         assert home.model is not None
         own = SequenceRequest(request, asked, home.plan, home.model.signature)
-        with home.sequences.turn(asked, own.begin, within(context.time_remaining())) as turn:
+        timeout = within(context.time_remaining())
+        with home.sequences.turn(asked, own.begin, timeout, context.add_callback) as turn:
             response = self._compute(own.encode(turn.states, home.route), context)
             states = own.take(response)
             oip_shared.place(response, places, self._regions)

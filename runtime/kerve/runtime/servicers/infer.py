@@ -5,8 +5,9 @@ ones.
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 
 import grpc
 
@@ -16,6 +17,7 @@ from kerve.runtime.errors import Code, ServingError
 from kerve.runtime.observation.interceptor import STREAM
 from kerve.runtime.observation.notes import Note, Observer, current
 from kerve.runtime.protocol import oip, oip_shared
+from kerve.runtime.servicers.cold_calls import Lanes, Room
 from kerve.runtime.servicers.edge import abort, answers_errors
 from kerve.runtime.transport.base import Cold, ServedModel
 from kerve.runtime.transport.local_queue import LocalQueue, Request
@@ -67,16 +69,22 @@ class Pending:
 
 
 @dataclass(frozen=True)
-class Answered:
-    """A request of a stream that a queue could not answer, and its answer."""
+class Handed:
+    """A request that a queue cannot answer, and what does."""
 
     message: pb.ModelInferRequest
-    response: pb.ModelInferResponse
+    work: Callable[[], pb.ModelInferResponse]
     note: Note | None
 
     def answer(self) -> pb.ModelInferResponse:
-        """Return the answer."""
-        return self.response
+        """Compute the answer, and return it."""
+        return self.work()
+
+    def begin(self, lanes: Lanes) -> "Handed":
+        """Compute it meanwhile; return what waits for it."""
+        sequence = self.message.parameters.get("sequence_id")
+        lane = None if sequence is None else oip.parameter_value(sequence)
+        return replace(self, work=lanes.begin(lane, self.work).result)
 
 
 class InferServicer:
@@ -88,8 +96,10 @@ class InferServicer:
         in_flight: InFlight,
         observer: Observer,
         rates: Rates,
+        room: Room,
     ) -> None:
         self._route = route
+        self._room = room
         self._in_flight = in_flight
         self._observer = observer
         self._rates = rates
@@ -116,14 +126,16 @@ class InferServicer:
         """
         self._in_flight.add(context)
         strict = ("triton_grpc_error", "true") in map(tuple, context.invocation_metadata())
-        begun: queue.Queue[Pending | Answered | tuple[str, ServingError] | None] = queue.Queue(WINDOW)
+        begun: queue.Queue[Pending | Handed | tuple[str, ServingError] | None] = queue.Queue(WINDOW)
+        lanes = Lanes(WINDOW)
 
         def read() -> None:
             try:
                 for request in requests:
                     note = self._observer.begin(STREAM, peer_of(context), metadata_of(context))
                     try:
-                        begun.put(self._begin(request, context, note))
+                        work = self._begin(request, context, note, wait=True)
+                        begun.put(work.begin(lanes) if isinstance(work, Handed) else work)
                     except ServingError as error:
                         begun.put((request.id, error))
                         self._end(note, error.code)
@@ -131,6 +143,7 @@ class InferServicer:
                 pass
             finally:
                 begun.put(None)
+                lanes.close()
 
         threading.Thread(target=read, name="stream", daemon=True).start()
         while (item := begun.get()) is not None:
@@ -153,17 +166,25 @@ class InferServicer:
             self._observer.end(note, code)
 
     def _begin(
-        self, message: pb.ModelInferRequest, context: grpc.ServicerContext, note: Note | None
-    ) -> Pending | Answered:
-        """Count a request of its client, and put it into its queue, or answer it where a queue cannot."""
+        self,
+        message: pb.ModelInferRequest,
+        context: grpc.ServicerContext,
+        note: Note | None,
+        *,
+        wait: bool = False,
+    ) -> Pending | Handed:
+        """Count a request of its client, and put it into its queue, unless a queue cannot answer it.
+
+        `wait`: for room for those, instead of refusing the request.
+        """
         self._rates.check(context)
         if note is not None:
             note.asks(message)
         waiting = self._route(message.model_name, message.model_version)
         cold = None if is_served_already(context) else self.cold
         if cold is not None and (waiting.served.cold or oip_shared.in_shared_memory(message)):
-            with self._observer.serving(note):
-                return Answered(message, cold.answer(message, context), note)
+            room = {"wait": wait, "triton_codes": waiting.served.batching.triton_codes}
+            return Handed(message, partial(self._hand_over, cold, message, context, note, room), note)
         asked = oip.decode_request(message, waiting.served.signature)
         work = Request(
             asked.inputs,
@@ -179,6 +200,23 @@ class InferServicer:
         context.add_callback(work.abandon)
         waiting.put(work, priority=asked.priority, timeout=asked.timeout)
         return Pending(message, waiting.served, work, note)
+
+    def _hand_over(
+        self,
+        cold: Cold,
+        message: pb.ModelInferRequest,
+        context: grpc.ServicerContext,
+        note: Note | None,
+        room: Mapping[str, bool],
+    ) -> pb.ModelInferResponse:
+        """Have a request answered where a queue cannot."""
+        self._room.enter(**room)
+        try:
+            with self._observer.serving(note):
+                response: pb.ModelInferResponse = cold.answer(message, context)
+                return response
+        finally:
+            self._room.leave()
 
 
 def deadline(seconds: float | None) -> float | None:

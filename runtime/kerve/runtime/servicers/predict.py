@@ -6,6 +6,7 @@ import grpc
 
 from kerve.runtime.observation.notes import current
 from kerve.runtime.protocol import tfs
+from kerve.runtime.servicers.cold_calls import Room
 from kerve.runtime.servicers.edge import answers_errors
 from kerve.runtime.servicers.infer import InFlight, deadline
 from kerve.runtime.transport.local_queue import LocalQueue, Request
@@ -18,8 +19,11 @@ __all__ = ["PredictServicer"]
 class PredictServicer:
     """Decodes a request, puts it into the queue of its model version, waits, encodes the answer."""
 
-    def __init__(self, route: Callable[[str, str], LocalQueue], in_flight: InFlight, rates: Rates) -> None:
+    def __init__(
+        self, route: Callable[[str, str], LocalQueue], in_flight: InFlight, rates: Rates, room: Room
+    ) -> None:
         self._route = route
+        self._room = room
         self._rates = rates
         self._in_flight = in_flight
         # What answers where a queue cannot.
@@ -32,14 +36,23 @@ class PredictServicer:
         self._in_flight.add(context)
         if self._is_cold(request, context):
             assert self.cold is not None
-            return self.cold(request, context)
+            try:
+                return self.cold(request, context)
+            finally:
+                self._room.leave()
         return self._predict(request, context)
 
     @answers_errors
     def _is_cold(self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext) -> bool:
-        """Count a request of its client; return whether it is one that a queue cannot answer."""
+        """Count a request of its client; return whether it is one that a queue cannot answer, which then has
+        entered the room for those.
+        """
         self._rates.check(context)
-        return self.cold is not None and self._route(*tfs.route_of(request.model_spec)).served.cold
+        served = self._route(*tfs.route_of(request.model_spec)).served
+        if self.cold is None or not served.cold:
+            return False
+        self._room.enter(triton_codes=served.batching.triton_codes)
+        return True
 
     @answers_errors
     def _predict(

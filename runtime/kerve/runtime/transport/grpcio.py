@@ -16,6 +16,7 @@ from kerve.runtime.observation.interceptor import ObservingInterceptor
 from kerve.runtime.observation.notes import Observation, Observer
 from kerve.runtime.protocol import oip, tfs
 from kerve.runtime.security.tls import Certificates, grpcio_credentials
+from kerve.runtime.servicers.cold_calls import Room
 from kerve.runtime.servicers.infer import InferServicer, InFlight
 from kerve.runtime.servicers.predict import PredictServicer
 from kerve.runtime.transport.base import Cold, Queue, ServedModel, TransportOptions
@@ -59,13 +60,14 @@ class GrpcioTransport:
             options=[*OPTIONS, ("grpc.max_receive_message_length", options.max_message_bytes)],
         )
         self._in_flight = InFlight()
-        self._infer = infer = InferServicer(self._route, self._in_flight, self._observer, self._rates)
+        room = Room(INFERENCE_THREADS // 2)
+        self._infer = infer = InferServicer(self._route, self._in_flight, self._observer, self._rates, room)
         pool = ThreadPoolExecutor(INFERENCE_THREADS, "infer")
         methods = {
             name: rpc.in_pool(method, pool) for name, method in rpc.methods_of(oip.SERVICE, infer).items()
         }
         rpc.add_service(self, oip.SERVICE, methods)
-        self._predict = PredictServicer(self._route, self._in_flight, self._rates)
+        self._predict = PredictServicer(self._route, self._in_flight, self._rates, room)
         predict = rpc.in_pool(self._predict.Predict, pool)
         rpc.add_service(self, tfs.PREDICTION_SERVICE, {"Predict": predict})
 

@@ -1,6 +1,6 @@
 //! `ModelStreamInfer`: requests as they come, answers in the same order, errors as messages of the stream.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,7 +8,8 @@ use compact_str::CompactString;
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
 use http::HeaderMap;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot::error::TryRecvError;
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use crate::grpc::compression::Encoding;
@@ -29,8 +30,8 @@ use crate::server::worker::Desk;
 /// Requests of one stream that may be under way; more are left with the client.
 const WINDOW: u64 = 1024;
 
-/// Requests of one stream that Python may see to at a time. Those of one sequence share a lane, and keep their order.
-const LANES: usize = 8;
+/// Requests of one stream that Python may see to at a time.
+const HOSTED: usize = 64;
 
 /// Serves a stream to its end.
 pub async fn serve(
@@ -56,7 +57,8 @@ pub async fn serve(
         begun: 0,
         answered: 0,
         hosted: JoinSet::new(),
-        lanes: [const { None }; LANES],
+        seats: Arc::new(Semaphore::new(HOSTED)),
+        lanes: HashMap::new(),
     };
     let decoder = desk.shared.decoder(&head);
     let mut phase = desk.shared.phase();
@@ -93,8 +95,10 @@ struct Conversation<'a> {
     answered: u64,
     /// Requests that Python sees to.
     hosted: JoinSet<()>,
-    /// Of each lane, what resolves when the last request in it is answered.
-    lanes: [Option<oneshot::Receiver<()>>; LANES],
+    /// Of which this many at a time.
+    seats: Arc<Semaphore>,
+    /// Of each sequence, what resolves when its last request is answered: they keep their order.
+    lanes: HashMap<Identity, oneshot::Receiver<()>>,
 }
 
 impl Conversation<'_> {
@@ -167,7 +171,7 @@ impl Conversation<'_> {
         }
     }
 
-    /// Lets Python answer a request, once it has answered those of its lane before it.
+    /// Lets Python answer a request, once it has answered those of its sequence before it.
     fn host(
         &mut self,
         infer: &Infer,
@@ -178,7 +182,11 @@ impl Conversation<'_> {
         while self.hosted.try_join_next().is_some() {}
         self.ids.push_back(infer.id.clone());
         let (done, answered) = oneshot::channel::<()>();
-        let before = self.lanes[lane(infer, sequence)].replace(answered);
+        if self.lanes.len() > HOSTED {
+            self.lanes.retain(|_, last| matches!(last.try_recv(), Err(TryRecvError::Empty)));
+        }
+        let before = identity(infer).and_then(|identity| self.lanes.insert(identity, answered));
+        let seats = self.seats.clone();
         let call = (MODEL_INFER.to_owned(), self.caller.headers.clone());
         let (deadline, peer) = (self.arrival.deadline(), self.caller.peer.clone());
         let in_flight = InFlight::new(&self.desk.mailbox);
@@ -188,6 +196,8 @@ impl Conversation<'_> {
                 // An error: the one before has been answered, which is all that is asked.
                 let _ = before.await;
             }
+            // It is never closed, and while it is empty others are being answered.
+            let _seat = seats.acquire_owned().await;
             let answer = answer.await.map(|message| stream_answer(&message));
             // The other end may be gone, and with it whoever wants the answer.
             let _ = sender.send((sequence, answer));
@@ -214,14 +224,19 @@ impl Conversation<'_> {
     }
 }
 
-/// The lane of a request: one for each sequence, any for the others.
-fn lane(infer: &Infer, ordinal: u64) -> usize {
-    let identity = infer.parameters.iter().rev().find(|(name, _)| name == "sequence_id");
-    let number = match identity {
-        Some((_, Parameter::Int64(number))) => *number as u64,
-        Some((_, Parameter::Uint64(number))) => *number,
-        Some((_, Parameter::String(text))) => text.bytes().map(u64::from).sum(),
-        _ => ordinal,
-    };
-    (number % LANES as u64) as usize
+/// What a client calls a sequence. As Python has it, a number and a text are never the same.
+#[derive(PartialEq, Eq, Hash)]
+enum Identity {
+    Number(u64),
+    Text(CompactString),
+}
+
+/// The sequence of a request; None for one that belongs to none.
+fn identity(infer: &Infer) -> Option<Identity> {
+    match infer.parameters.iter().rev().find(|(name, _)| name == "sequence_id")? {
+        (_, Parameter::Int64(number)) => Some(Identity::Number(*number as u64)),
+        (_, Parameter::Uint64(number)) => Some(Identity::Number(*number)),
+        (_, Parameter::String(text)) => Some(Identity::Text(text.clone())),
+        _ => None,
+    }
 }
