@@ -19,6 +19,10 @@ WIRE_SOURCES := $(shell find $(WIRE) -name target -prune -o -name '*.rs' -print 
 export TF_CPP_MIN_LOG_LEVEL ?= 1
 # uv trusts whom the machine trusts, as pip does: a company's own certificates, for one
 export UV_SYSTEM_CERTS ?= 1
+# TensorFlow is thousands of modules: they are translated once, by the installation, as pip does it. Images of
+# Python often tell it to keep no translation; what is imported here would be translated in each process anew.
+export UV_COMPILE_BYTECODE ?= 1
+unexport PYTHONDONTWRITEBYTECODE
 
 ## help: print this list
 help:

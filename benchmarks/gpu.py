@@ -4,24 +4,33 @@ On a machine with TensorFlow, once:
 
     python benchmarks/gpu_artifacts.py build/gpu --add dist/*.whl
 
-On the machine with the GPU (Python 3.12, CUDA 13, cuDNN 9; onnxruntime-gpu and kerve's wheels from what was
-carried there), under eight minutes:
+On the machine with the GPU (Python 3.12, CUDA 13, cuDNN 9; onnxruntime-gpu and what else `kerve[serve-gpu]`
+needs from what was carried there, kerve itself from there or from this source tree), first whether everything
+works, then, under eight minutes, how well:
 
+    python benchmarks/gpu.py --check build/gpu
     python benchmarks/gpu.py build/gpu
 
 What no longer fits into `--budget` seconds is left out and said to be. `--device cpu` rehearses.
 """
 
 import argparse
+import os
 import platform
 import shutil
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
+import gpu_check  # finds kerve in this source tree
 from gpu_artifacts import MODELS, unpack
-from gpu_ways import Measured, bare, executor, request, serve, served, shared_row, torch_resnet50
+from gpu_bounds import bound, launches, read_counts
+from gpu_torch import peaks, torch_resnet50
+from gpu_ways import Measured, bare, executor, request, serve, served, shared_row
 
 from kerve.runtime.devices.choice import Devices, choose_devices
 from kerve.runtime.devices.device import parse_device
@@ -31,8 +40,20 @@ PRECISIONS = ("float32", "tf32", "float16")
 FIRST = (("resnet50", "float16"), ("mlp", "float32"), ("mobilenetv2", "float16"))
 
 
-# Its name, the figure (None: not measured), the bar, and how they are compared.
-Bar = tuple[str, float | None, float, Callable[[float, float], bool]]
+# Model, precision, way and load.
+Key = tuple[str, str, str, int]
+
+
+class Bar(NamedTuple):
+    """What is to hold."""
+
+    name: str
+    # None: not measured.
+    figure: float | None
+    bar: float
+    holds: Callable[[float, float], bool]
+    # Whose time it is about, where a batch's time says what bounds it.
+    of: Key | None = None
 
 
 @dataclass
@@ -40,7 +61,7 @@ class Table:
     """What was measured, by model, precision, way and load."""
 
     end: float
-    cells: dict[tuple[str, str, str, int], Measured] = field(default_factory=dict)
+    cells: dict[Key, Measured] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     # Seconds from a server's start to its first answer.
     starts: dict[str, float] = field(default_factory=dict)
@@ -83,7 +104,7 @@ class Table:
         for note in self.notes:
             print(note)
 
-    def ratio(self, one: tuple[str, str, str, int], other: tuple[str, str, str, int]) -> float | None:
+    def ratio(self, one: Key, other: Key) -> float | None:
         """Return how many rows the one computes for each of the other's; None where one was not measured."""
         if one not in self.cells or other not in self.cells:
             return None
@@ -103,35 +124,47 @@ def bars(table: Table, batches: list[int]) -> Iterator[Bar]:
     for model in MODELS:
         for precision in PRECISIONS:
             for load in batches:
-                keys = [(model, precision, way, load) for way in ("executor", "bare")]
-                if (found := table.ratio(keys[0], keys[1])) is not None:
-                    yield (
-                        f"executor of bare, {model} {precision} batch {load}",
-                        found,
-                        1.5 if load == 1 else 1,
-                        at_least,
-                    )
-    key = ("resnet50", "float16")
-    ours, wire = table.best(*key, "executor"), table.best(*key, "served")
-    yield (
-        "served of executor, resnet50 float16, the best of each",
-        wire / ours if wire and ours else None,
-        0.85,
-        at_least,
-    )
+                key: Key = (model, precision, "executor", load)
+                if (found := table.ratio(key, (model, precision, "bare", load))) is not None:
+                    name = f"executor of bare, {model} {precision} batch {load}"
+                    yield Bar(name, found, 1.5 if load == 1 else 1, at_least, key)
+    pair = ("resnet50", "float16")
+    ours, wire = table.best(*pair, "executor"), table.best(*pair, "served")
+    name = "served of executor, resnet50 float16, the best of each"
+    yield Bar(name, wire / ours if wire and ours else None, 0.85, at_least)
     for load in batches:
-        against = table.ratio((*key, "executor", load), (*key, "torch", load))
-        yield f"executor of PyTorch, resnet50 float16 batch {load}", against, 0.9, at_least
+        key = (*pair, "executor", load)
+        name = f"executor of PyTorch, resnet50 float16 batch {load}"
+        yield Bar(name, table.ratio(key, (*pair, "torch", load)), 0.9, at_least, key)
     for model in MODELS:
         one, alone = (table.cells.get((model, "float16", way, 1)) for way in ("served", "bare"))
-        yield (
-            f"p99 served of p50 bare, {model} float16",
-            one.p99 / alone.p50 if one and alone else None,
-            1.3,
-            below,
-        )
+        found = one.p99 / alone.p99 if one and alone else None
+        yield Bar(f"latency p99 at one in flight, served of bare, {model} float16", found, 1.3, below)
     for name, seconds in table.starts.items():
-        yield f"seconds to the first answer, {name}", seconds, 10, below
+        yield Bar(f"seconds from start to first answer, {name}", seconds, 10, below)
+
+
+def show_bars(arguments: argparse.Namespace, devices: Devices, table: Table) -> None:
+    """Print whether each bar holds, and of each that does not what bounds it."""
+    found = list(bars(table, arguments.batches))
+    missed = [each for each in found if each.figure is not None and not each.holds(each.figure, each.bar)]
+    most = peaks() if any(each.of for each in missed) and devices.devices[0].kind != "cpu" else {}
+    if most:
+        print("at most:", ", ".join(f"{name} {rate / 1e12:.2f} T/s" for name, rate in most.items()))
+    counts = read_counts(arguments.folder / "unpacked" / "counts.json")
+    for each in found:
+        verdict = "not measured" if each.figure is None else "MISSED" if each in missed else "holds"
+        shown = "-" if each.figure is None else f"{each.figure:.2f}"
+        print(f"{verdict:14}{each.name}: {shown} (bar: {each.bar:g})")
+        if each in missed and each.of is not None:
+            model, precision, _, load = each.of
+            # TF32 is float32's artifact, and PyTorch's way has none.
+            artifact = f"{model}_{precision.replace('tf32', 'float32')}"
+            if artifact in counts:
+                file = arguments.folder / "unpacked" / "models" / artifact / "1" / "model.onnx"
+                nodes = launches(file, devices.devices[0])
+                taken = load / table.cells[each.of].rows
+                print(" " * 14 + bound(counts[artifact], load, taken, precision, nodes, most))
 
 
 def repository_of(folder: Path, batches: list[int]) -> Path:
@@ -168,13 +201,14 @@ def measure(arguments: argparse.Namespace, devices: Devices, table: Table) -> No
             bare(artifact, str(devices.devices[0].kind), batches, seconds, tf32=tf32),
         )
         table.add(model, precision, "executor", batches, executor(artifact, devices, batches, seconds))
-    table.add("resnet50", "float16", "torch", batches, torch_resnet50(batches, seconds))
     for model, precision in pairs:
         artifact, name = models / f"{model}_{precision}" / "1", f"{model}_{precision}"
         if time.monotonic() > table.end:
             table.notes.append(f"{name} served: left out, the time was over")
             continue
         through_server(arguments, table, (model, precision), artifact, program)
+        if (model, precision) == FIRST[0]:  # compiling it takes a minute or two
+            table.add(model, precision, "torch", batches, torch_resnet50(batches, seconds))
 
 
 def through_server(
@@ -204,6 +238,8 @@ def numbers(text: str) -> list[int]:
 
 
 def main() -> None:
+    if "--check" in sys.argv:
+        sys.exit(gpu_check.main([each for each in sys.argv[1:] if each != "--check"]))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("folder", type=Path, help="with the parts that gpu_artifacts.py wrote")
     parser.add_argument("--device", default="cuda:0")
@@ -215,12 +251,12 @@ def main() -> None:
     devices = choose_devices(parse_device(arguments.device))
     print(f"{devices.show()}, {platform.machine()}, Python {platform.python_version()}\n")
     table = Table(time.monotonic() + arguments.budget)
-    measure(arguments, devices, table)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ.update(gpu_check.environment(Path(folder)))
+        measure(arguments, devices, table)
     table.show()
     print()
-    for name, found, bar, holds in bars(table, arguments.batches):
-        verdict = "not measured" if found is None else "holds" if holds(found, bar) else "MISSED"
-        print(f"{verdict:14}{name}: {'-' if found is None else f'{found:.2f}'} (bar: {bar:g})")
+    show_bars(arguments, devices, table)
 
 
 if __name__ == "__main__":

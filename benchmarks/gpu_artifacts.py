@@ -9,6 +9,7 @@ they are makes no difference to how long products take.
 """
 
 import argparse
+import json
 import shutil
 import subprocess
 import tarfile
@@ -133,6 +134,8 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(MODELS))
     parser.add_argument("--add", type=Path, nargs="*", default=[])
     arguments = parser.parse_args()
+    from gpu_bounds import count  # needs what serves, which `unpack` does not
+
     with tempfile.TemporaryDirectory() as temporary:
         contents = Path(temporary)
         (contents / "files").mkdir()
@@ -141,6 +144,9 @@ def main() -> None:
         for file in (LOAD, *arguments.add):
             shutil.copy(file, contents / "files")
         compile_all(arguments.only.split(","), contents / "models")
+        files = {file.parents[1].name: file for file in contents.glob("models/*/1/model.onnx")}
+        counts = {name: count(file) for name, file in sorted(files.items())}
+        (contents / "counts.json").write_text(json.dumps(counts))
         pack(contents, arguments.folder / "parts")
     for part in sorted((arguments.folder / "parts").iterdir()):
         print(f"{part}: {part.stat().st_size / 2**20:.1f} MiB")

@@ -1,4 +1,4 @@
-"""The ways in which `gpu.py` has a model compute: bare, by kerve's executor, served, and by PyTorch.
+"""The ways in which `gpu.py` has a model compute: bare, by kerve's executor, and served.
 
 Each gives rows per second and the seconds of one call, over as many calls as fit into the time it is given.
 """
@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +32,23 @@ from kerve.runtime.devices.libraries import load_packaged
 from kerve.runtime.devices.placement import place
 from kerve.runtime.model import Model, load
 
-__all__ = ["Measured", "bare", "executor", "request", "serve", "served", "shared_row", "torch_resnet50"]
+__all__ = [
+    "KERVE",
+    "Measured",
+    "ask",
+    "bare",
+    "executor",
+    "request",
+    "serve",
+    "served",
+    "shared_row",
+    "timed",
+]
 
 Inputs = dict[str, Array]
+
+# `kerve`, wherever it is imported from: where a GPU is lent it need not be installed.
+KERVE = [sys.executable, "-c", "from kerve.cli import main; main()"]
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 
@@ -166,7 +179,7 @@ def serve(repository: Path, name: str, body: bytes, device: str) -> Iterator[Ser
     begin = time.perf_counter()
     options = ("--repository", str(repository), "--model-control-mode", "explicit", "--load-model", name)
     ports = ("--grpc-port", "0", "--http-port", "0", "--max-queue-size", "4096", "--device", device)
-    command = [str(Path(sys.executable).with_name("kerve")), "serve", *options, *ports]
+    command = [*KERVE, "serve", *options, *ports]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log)
         try:
@@ -228,24 +241,3 @@ def served(program: Path, address: str, body: bytes, in_flight: int, seconds: fl
     if found["failed"]:
         raise RuntimeError(f"{found['failed']} requests failed")
     return Measured(found["per_second"], found["p50_us"] / 1e6, found["p99_us"] / 1e6)
-
-
-def torch_resnet50(batches: list[int], seconds: float) -> Iterator[Measured]:
-    """PyTorch's own ResNet50, channels_last, float16, compiled; nothing where PyTorch or its model is not."""
-    if find_spec("torch") is None or find_spec("torchvision") is None:
-        return
-    import torch
-    import torchvision
-
-    if not torch.cuda.is_available():
-        return
-    model = torchvision.models.resnet50(num_classes=100).half().cuda().eval()
-    compiled = torch.compile(model.to(memory_format=torch.channels_last), mode="max-autotune-no-cudagraphs")
-    for rows in batches:
-        host = torch.rand((rows, 3, 224, 224)).to(memory_format=torch.channels_last).pin_memory()
-
-        def call(host: Any = host) -> None:
-            with torch.inference_mode():
-                compiled(host.cuda(non_blocking=True).half()).float().cpu()
-
-        yield timed(call, rows, seconds)

@@ -100,8 +100,8 @@ def violations(traffic: Sequence[Traffic], publisher: Publisher, memory: Memory,
     before, after = memory.quarters()
     if after > before * GROWTH + SLACK:
         found.append(f"memory grew from {before / 1e6:.1f} MB to {after / 1e6:.1f} MB")
-    if "Traceback" in log:
-        found.append("there is a traceback in the server's log")
+    if begin := log.find("Traceback") + 1:
+        found.append(f"there is a traceback in the server's log:\n{log[max(0, begin - 500) : begin + 3000]}")
     return found
 
 

@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ import hypothesis
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
+from kerve.runtime.devices.driver import DriverError, driver
 
 # A busy machine is no failure.
 hypothesis.settings.register_profile("kerve", deadline=None)
@@ -85,6 +87,14 @@ def transport(request: pytest.FixtureRequest) -> str:
     if request.param == "wire":
         pytest.importorskip("kerve_wire")
     return str(request.param)
+
+
+@pytest.fixture
+def without_gpu() -> None:
+    """Skips where a GPU answers."""
+    with suppress(DriverError):
+        driver()
+        pytest.skip("a GPU answers here")
 
 
 @pytest.fixture(scope="session")

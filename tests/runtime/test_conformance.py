@@ -279,6 +279,7 @@ def test_system_shared_memory_is_registered_told_and_forgotten(client: Client) -
         shared_memory.destroy_shared_memory_region(handle)
 
 
+@pytest.mark.usefixtures("without_gpu")
 def test_cuda_shared_memory_is_unimplemented_and_there_is_none(client: Client) -> None:
     with client.refused(501, "UNIMPLEMENTED"):
         client.register_cuda_shared_memory("region", b"aGFuZGxl", 0, 64)

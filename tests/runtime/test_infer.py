@@ -305,6 +305,7 @@ def test_a_model_that_fails_is_internal_and_says_nothing_of_itself(
     assert caught.value.message() == "the model failed; see the server's log"
 
 
+@pytest.mark.usefixtures("without_gpu")
 def test_cuda_shared_memory_is_refused_clearly_and_there_is_none(
     client: triton.InferenceServerClient,
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from kerve.runtime.artifact import read_artifact
 from kerve.runtime.datatypes import float32_to_bfloat16
-from kerve.runtime.errors import ArtifactError, InternalError, InvalidArgumentError
+from kerve.runtime.errors import ArtifactError, InternalError, InvalidArgumentError, UnavailableError
 from kerve.runtime.model import Model, load
 from kerve.runtime.protocol.tensors import object_array
 
@@ -233,6 +233,13 @@ def test_a_model_that_fails_tells_no_internals(tmp_path: Path, publish: Publish)
         model.run({"x": np.zeros((1, 4), np.float32)})
     assert str(caught.value) == "the model failed; see the server's log"
     assert "reshape" in str(caught.value.__cause__)
+
+
+def test_a_closed_model_is_unavailable(tmp_path: Path, publish: Publish) -> None:
+    model = loaded(publish(tmp_path, "classifier"))
+    model.close()
+    with pytest.raises(UnavailableError, match="is shutting down here"):
+        model.run({"features": FEATURES})
 
 
 def test_text_that_is_not_utf8_is_refused(tmp_path: Path, publish: Publish) -> None:

@@ -188,4 +188,4 @@ def test_no_offset_leads_out_of_a_region(offset: int, size: int, region: Region)
     else:
         assert found == bytes(range(16 + offset, 16 + offset + size))
     finally:
-        regions.unregister("")
+        regions.unregister(Region, "")

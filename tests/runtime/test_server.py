@@ -163,7 +163,7 @@ def test_a_drain_ends_with_its_timeout(tmp_path: Path, publish: Publish, serve: 
         running.wait_for("counter", begun=1)
         assert running.stop() == 1
         assert endless.code() is grpc.StatusCode.UNAVAILABLE
-        assert endless.details() == "the server is shutting down"
+        assert endless.details() == "the model is shutting down here; try another server, or again later"
         assert running.log.read_text().splitlines()[-1] == "error: not all work was finished within 0.1 s"
 
 

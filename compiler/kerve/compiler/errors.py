@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["AccuracyBudgetError", "CompileError", "ConversionError", "LoadError", "VerificationError"]
+__all__ = [
+    "AccuracyBudgetError",
+    "CompileError",
+    "ConversionError",
+    "LoadError",
+    "TargetError",
+    "VerificationError",
+]
 
 
 class CompileError(Exception):
@@ -27,6 +34,12 @@ class VerificationError(CompileError):
     """The compiled model answers differently from its source."""
 
     exit_code = 5
+
+
+class TargetError(CompileError):
+    """The hardware that was asked for cannot be compiled for, here or with this model."""
+
+    exit_code = 7
 
 
 class AccuracyBudgetError(CompileError):

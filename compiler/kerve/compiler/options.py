@@ -12,6 +12,7 @@ from kerve.cli.options import EXISTING_FILE, FOLDER, option
 from kerve.compiler import budgets
 from kerve.compiler.evaluation import identifiers
 from kerve.compiler.sources.options import LoadOptions
+from kerve.compiler.targets import Target
 
 __all__ = ["DEFAULT_OPSET", "CompileOptions", "Precision", "VerifyOptions"]
 
@@ -66,6 +67,11 @@ class CompileOptions(VerifyOptions):
         "growth of the RMS error in standard deviations of the labels. Without: the share of rows in which "
         "another class is chosen, or the relative RMS error of other outputs. Defaults for accuracy, choices "
         f"and error: {budgets.describe()}.",
+    )
+    target: Target = option(
+        "portable",
+        help="tensorrt adds TensorRT's engine for this machine's GPU, ready to serve; other machines build "
+        "their own. It needs onnxruntime-gpu and TensorRT, and is not the same bytes each time.",
     )
     loss: tuple[str, ...] = option(
         (),

@@ -11,7 +11,7 @@ from typing import Any
 import onnx_ir as ir
 
 from kerve.artifact.v1 import manifest_pb2
-from kerve.compiler import packaging, precision, sources
+from kerve.compiler import packaging, precision, sources, targets
 from kerve.compiler.errors import VerificationError
 from kerve.compiler.evaluation.chosen import chosen
 from kerve.compiler.evaluation.compiling import Evaluated, Judged, compile_evaluation
@@ -43,6 +43,7 @@ def build(
 
     Raises the errors of `kerve.compiler.errors`; what is in the folder then is of no use.
     """
+    targets.require(options.target)
     with stage("load", listener) as progress:
         origin = sources.load(source, options, custom_objects, input_signature)
         progress.detail = origin.description
@@ -78,6 +79,11 @@ def build(
         with stage("evaluate", listener) as progress:
             evaluated = compile_evaluation(judged, objective, folder)
             progress.detail = _metrics(evaluated)
+
+    if options.target != "portable":
+        with stage("target", listener) as progress:
+            targets.compile_for(options.target, path, options.precision)
+            progress.detail = options.target
 
     with stage("package", listener) as progress:
         signature = packaging.signature_of(model)

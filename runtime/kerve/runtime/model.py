@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from typing import TypeVar
 
 import numpy as np
@@ -14,8 +15,11 @@ from kerve.runtime.config import Settings
 from kerve.runtime.config.complete import refuse_unsupported, settle
 from kerve.runtime.datatypes import BF16, DATATYPES, Array, bfloat16_to_float32
 from kerve.runtime.devices.device import CPU, Device
+from kerve.runtime.devices.kept import Kept
+from kerve.runtime.devices.lanes import LaneSession
 from kerve.runtime.devices.placement import ON_CPU, Place
 from kerve.runtime.devices.sessions import open_session
+from kerve.runtime.devices.tensorrt import TensorRtSession
 from kerve.runtime.errors import ArtifactError, ResourceExhaustedError, ServingError
 from kerve.runtime.session import MemoryPolicy, Session
 from kerve.runtime.signature import Signature, TensorSpec, show_shape
@@ -57,6 +61,11 @@ class Model:
         self._outputs = tuple(spec.name for spec in self.signature.outputs)
 
     @property
+    def place(self) -> Place:
+        """Where it computes, and how."""
+        return self._place
+
+    @property
     def device(self) -> Device:
         """Where it computes."""
         return self._place.device
@@ -85,15 +94,46 @@ class Model:
         `inputs` fit the signature; this is not checked again. A batch without rows gives outputs without
         rows.
         """
-        if requested is None:
-            outputs = list(self._outputs)
-        else:
-            outputs = [name for name in (*self._outputs, *self.artifact.hidden) if name in requested]
+        outputs = self._wanted(requested)
         if self.signature.batched and any(len(array) == 0 for array in inputs.values()):
             # Many operators refuse an empty batch: the shapes are those of one row of zeros.
             one_row = {name: zeros(array, (1, *array.shape[1:])) for name, array in inputs.items()}
             return {name: array[:0] for name, array in self._session.run(one_row, outputs).items()}
         return self._session.run(inputs, outputs)
+
+    def keep(
+        self, inputs: Mapping[str, Array], requested: Collection[str] | None = None
+    ) -> Mapping[str, Array | Kept]:
+        """Return what `run` returns, and where the device can, leave it there."""
+        session = self._session
+        if not isinstance(session, LaneSession) or not session.keeps:
+            return self.run(inputs, requested)
+        if self.signature.batched and any(len(array) == 0 for array in inputs.values()):
+            return self.run(inputs, requested)
+        return session.keep(inputs, self._wanted(requested))
+
+    def _wanted(self, requested: Collection[str] | None) -> list[str]:
+        if requested is None:
+            return list(self._outputs)
+        return [name for name in (*self._outputs, *self.artifact.hidden) if name in requested]
+
+    @property
+    def engine(self) -> str | None:
+        """How far TensorRT's engine is: "building", "ready" or "failed"; None where none is asked for."""
+        return self._session.engine if isinstance(self._session, TensorRtSession) else None
+
+    def improve(self) -> None:
+        """Begin to build what computes faster, where the device has such; it is proven before it answers."""
+        if not isinstance(self._session, TensorRtSession):
+            return
+
+        def prove(session: Session) -> None:
+            other = copy(self)
+            other._session = session
+            other.check_golden()
+            other.warm_up()
+
+        self._session.improve(self._warm_rows if self.signature.batched else (), prove)
 
     def terminate(self) -> None:
         """End what is being computed; nothing can be run any more."""
@@ -121,7 +161,7 @@ class Model:
             if spec.name in random:
                 continue
             tolerance = self.artifact.tolerance(spec)
-            if spec.datatype == "FP32" and self.device.kind != "cpu" and self._place.cuda.use_tf32:
+            if spec.datatype == "FP32" and self._place.rounds:
                 tolerance = widest(tolerance, USUAL_TOLERANCE["FP16"])
             compare(
                 self.artifact, spec, tolerance, expected=golden.outputs[spec.name], found=found[spec.name]
@@ -202,6 +242,7 @@ def load(
             threads=threads,
             hidden=artifact.hidden,
             memory=memory_policy(settings, on_cpu=on_cpu),
+            precision=artifact.manifest.precision if artifact.manifest else "float32",
         )
 
     # The threads of a session are made with it, and are to serve.
@@ -221,6 +262,7 @@ def load(
         run(prove)
     except ResourceExhaustedError as error:
         raise ArtifactError(f"{artifact.path} cannot be warmed: {error}") from error
+    model.improve()
     return model
 
 

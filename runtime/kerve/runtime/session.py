@@ -19,6 +19,7 @@ from kerve.runtime.errors import (
     InternalError,
     InvalidArgumentError,
     ResourceExhaustedError,
+    ServingError,
     UnavailableError,
 )
 from kerve.runtime.ort_errors import ORT_ERRORS
@@ -44,6 +45,9 @@ class MemoryPolicy:
     # Bytes that it may hold, weights included; 0: no limit. It takes an arena.
     limit: int = 0
 
+
+# Why a request that was accepted is not computed.
+GONE = "the model is shutting down here; try another server, or again later"
 
 # Whether a session notes which provider runs which node.
 RECORD = "session.record_ep_graph_assignment_info"
@@ -113,7 +117,10 @@ class Session:
             raise ArtifactError(f"{model_file} cannot be loaded by ONNX Runtime: {error}") from error
         # A provider that cannot be loaded is left out of a session without an error.
         if lost := {name for name, _ in providers} - set(self._session.get_providers()):
-            raise ArtifactError(f"{model_file}: ONNX Runtime cannot use {', '.join(sorted(lost))} here")
+            raise ArtifactError(
+                f"{model_file}: ONNX Runtime cannot use {', '.join(sorted(lost))} here; what it printed, and "
+                "`kerve doctor`, say why"
+            )
         #: What computes: the CPU by its maker's name, or the execution provider with its device.
         self.hardware = hardware(self._session)
         # Shared by all runs: the flag in it ends those under way and every later one.
@@ -134,15 +141,21 @@ class Session:
         index beyond a table, say), ResourceExhaustedError when it takes more than the limit of memory,
         UnavailableError once terminated, InternalError when the model fails otherwise.
         """
+        if self._options.terminate:  # what waited longer than its model was given to finish
+            raise UnavailableError(GONE)
         arena = self.arena
         try:
             return self._run_within(arena, inputs, outputs) if arena else self._run(inputs, outputs)
-        except ort_errors.InvalidArgument as error:
-            raise InvalidArgumentError(f"the model cannot compute this input: {reason(error)}") from error
         except ORT_ERRORS as error:
-            if self._options.terminate:
-                raise UnavailableError("the server is shutting down") from error
-            raise InternalError("the model failed; see the server's log") from error
+            raise self._told(error) from error
+
+    def _told(self, error: Exception) -> ServingError:
+        """Return what is said of a run that failed."""
+        if isinstance(error, ort_errors.InvalidArgument):
+            return InvalidArgumentError(f"the model cannot compute this input: {reason(error)}")
+        if self._options.terminate:
+            return UnavailableError(GONE)
+        return InternalError("the model failed; see the server's log")
 
     def lane(self, batch_sizes: Collection[int] = ()) -> AbstractContextManager["Lane | None"]:  # noqa: ARG002
         """Give the calling thread buffers of its own within the block, where that helps: not on the CPU.

@@ -1,9 +1,8 @@
-"""Regions of system shared memory that clients have registered: POSIX shared memory, by Triton's rules.
+"""Regions of memory that clients share with the server, by Triton's rules: the system's, and GPUs'.
 
-A client makes a region (`shm_open`), registers it under a name, and requests then say where in it a tensor
-lies
-instead of carrying it. Inputs are copied out when the request comes, outputs are copied in before it is
-answered.
+A client makes a region (`shm_open`, `cudaMalloc`), registers it under a name, and requests then say where in
+it a tensor lies instead of carrying it. Inputs are copied out when the request comes, outputs are copied in
+before it is answered.
 """
 
 import mmap
@@ -11,23 +10,45 @@ import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 
+from kerve.runtime.devices.shared import CudaRegion
 from kerve.runtime.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError
 
-__all__ = ["Place", "Region", "Regions"]
+__all__ = ["CudaRegion", "Place", "Region", "Regions"]
 
 # Where Linux keeps what shm_open makes.
 FOLDER = Path("/dev/shm")  # noqa: S108  not a temporary file of ours
 
 
+class Mapped(Protocol):
+    """A region that this process can reach."""
+
+    def read(self, begin: int, size: int) -> bytes:
+        """Return a copy of bytes of the region."""
+
+    def write(self, begin: int, contents: bytes) -> None:
+        """Replace bytes of the region."""
+
+    def close(self) -> None:
+        """Let it go."""
+
+
 @dataclass(frozen=True)
 class Region:
-    """A registered region: `byte_size` bytes at `offset` of what has the name `key`."""
+    """A region of the system's memory: `byte_size` bytes at `offset` of what has the name `key`."""
 
     name: str
     key: str
     offset: int
     byte_size: int
+
+    def open(self) -> "SystemMemory":
+        """Map it; InvalidArgumentError when there is none or it is smaller."""
+        return SystemMemory(self)
+
+
+Kind = TypeVar("Kind", Region, CudaRegion)
 
 
 @dataclass(frozen=True)
@@ -40,19 +61,20 @@ class Place:
 
 
 class Regions:
-    """The registered regions; every method may be called by any thread."""
+    """The registered regions; every method may be called by any thread.
+
+    Names are one space for both kinds; status and unregistering see one kind.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._regions: dict[str, tuple[Region, mmap.mmap]] = {}
+        self._regions: dict[str, tuple[Region | CudaRegion, Mapped]] = {}
 
-    def register(self, region: Region) -> None:
-        """Map a region. InvalidArgumentError when there is none or it is smaller, AlreadyExistsError for
-        its name.
-        """
+    def register(self, region: Region | CudaRegion) -> None:
+        """Open a region. AlreadyExistsError for its name; raises what opening it raises."""
         if not region.name:
             raise InvalidArgumentError("expected a name for the shared memory region, got none")
-        mapped = map_region(region)
+        mapped: Mapped = region.open()
         with self._lock:
             if region.name in self._regions:
                 mapped.close()
@@ -61,26 +83,29 @@ class Regions:
                 )
             self._regions[region.name] = (region, mapped)
 
-    def unregister(self, name: str) -> None:
+    def unregister(self, kind: type[Kind], name: str) -> None:
         """Forget a region, or all of them without a name; one that is unknown is no error, as in Triton."""
         with self._lock:
-            names = [name] if name else list(self._regions)
-            for each in names:
-                if (found := self._regions.pop(each, None)) is not None:
-                    found[1].close()
+            for region in self._of(kind, name):
+                _, mapped = self._regions.pop(region.name)
+                mapped.close()
 
-    def status(self, name: str = "") -> list[Region]:
+    def status(self, kind: type[Kind], name: str = "") -> list[Kind]:
         """Return the region of that name, or all; NotFoundError for one that is unknown."""
         with self._lock:
-            if name and name not in self._regions:
-                raise NotFoundError(f"shared memory region {name!r} is not registered here")
-            return [region for key, (region, _) in sorted(self._regions.items()) if name in ("", key)]
+            found = self._of(kind, name)
+        if name and not found:
+            raise NotFoundError(f"shared memory region {name!r} is not registered here")
+        return found
+
+    def _of(self, kind: type[Kind], name: str) -> list[Kind]:
+        regions = (region for _, (region, _) in sorted(self._regions.items()))
+        return [region for region in regions if isinstance(region, kind) and name in ("", region.name)]
 
     def read(self, tensor: str, place: Place) -> bytes:
         """Return the bytes of a tensor; InvalidArgumentError when they are not in a region."""
         with self._lock:
-            mapped, start = self._find(tensor, place)
-            return mapped[start : start + place.byte_size]
+            return self._find(tensor, place).read(place.offset, place.byte_size)
 
     def write(self, tensor: str, place: Place, contents: bytes) -> None:
         """Put the bytes of a tensor into its place; InvalidArgumentError when there is not enough room."""
@@ -90,10 +115,9 @@ class Regions:
                 f"got {place.byte_size}"
             )
         with self._lock:
-            mapped, start = self._find(tensor, place)
-            mapped[start : start + len(contents)] = contents
+            self._find(tensor, place).write(place.offset, contents)
 
-    def _find(self, tensor: str, place: Place) -> tuple[mmap.mmap, int]:
+    def _find(self, tensor: str, place: Place) -> Mapped:
         if place.region not in self._regions:
             raise InvalidArgumentError(
                 f"tensor {tensor!r}: shared memory region {place.region!r} is not registered here"
@@ -104,7 +128,29 @@ class Regions:
                 f"tensor {tensor!r}: expected bytes within the {region.byte_size} of region {region.name!r}, "
                 f"got {place.byte_size} at offset {place.offset}"
             )
-        return mapped, region.offset + place.offset
+        return mapped
+
+
+class SystemMemory:
+    """POSIX shared memory, mapped."""
+
+    def __init__(self, region: Region) -> None:
+        self._begin = region.offset
+        self._map = map_region(region)
+
+    def read(self, begin: int, size: int) -> bytes:
+        """Return a copy of bytes of the region."""
+        begin += self._begin
+        return self._map[begin : begin + size]
+
+    def write(self, begin: int, contents: bytes) -> None:
+        """Replace bytes of the region."""
+        begin += self._begin
+        self._map[begin : begin + len(contents)] = contents
+
+    def close(self) -> None:
+        """Unmap it."""
+        self._map.close()
 
 
 def map_region(region: Region) -> mmap.mmap:

@@ -12,7 +12,7 @@ import tritonclient.grpc as triton
 
 from kerve.runtime.devices.choice import Devices, choose_devices
 from kerve.runtime.devices.device import CPU, Asked, Device, parse_device
-from kerve.runtime.devices.libraries import LOADED_LATER, has_provider, libraries
+from kerve.runtime.devices.libraries import LOADED_LATER, has_provider, libraries, packaged
 from kerve.runtime.errors import UnavailableError
 
 needs_gpu_build = pytest.mark.skipif(
@@ -102,6 +102,25 @@ def test_the_libraries_are_those_that_the_provider_itself_names() -> None:
     assert "libcuda.so.1" in names
     assert set(LOADED_LATER) < set(names)
     assert not [name for name in names if name.startswith(("libc.", "libstdc++", "libm."))]
+
+
+def test_a_package_is_found_in_whichever_folder_of_the_path_it_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`pip install --target` puts ONNX Runtime apart from the packages that bring CUDA."""
+    monkeypatch.delitem(sys.modules, "nvidia", raising=False)
+    for folder, below in (("one", "cu13/lib"), ("other", "cudnn/lib"), ("other", "cu13/lib")):
+        file = tmp_path / folder / "nvidia" / below / "libkerve_test.so.1"
+        file.parent.mkdir(parents=True)
+        file.touch()
+        monkeypatch.syspath_prepend(tmp_path / folder)
+    found = [str(file.relative_to(tmp_path)) for file in packaged("libkerve_test.so.1")]
+    assert sorted(found) == [
+        "one/nvidia/cu13/lib/libkerve_test.so.1",
+        "other/nvidia/cu13/lib/libkerve_test.so.1",
+        "other/nvidia/cudnn/lib/libkerve_test.so.1",
+    ]
+    assert list(packaged("libkerve_absent.so.1")) == []
 
 
 @needs_gpu_build

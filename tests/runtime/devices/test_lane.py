@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kerve.runtime.datatypes import BF16, BYTES, DATATYPES
-from kerve.runtime.devices.gate import Gate
-from kerve.runtime.devices.lane import MOST_LOOSE
+from kerve.runtime.devices.gate import GATE, LOADING, Gate, capturing
+from kerve.runtime.devices.lane import MOST_LOOSE, Lane
 from kerve.runtime.devices.lanes import LaneSession
 from kerve.runtime.devices.memory import Buffer, HostMemory
-from kerve.runtime.errors import InvalidArgumentError, UnavailableError
+from kerve.runtime.errors import InternalError, InvalidArgumentError, UnavailableError
 from kerve.runtime.session import Provider, Session
+from kerve.runtime.signature import TensorSpec
 
 pytest.importorskip("onnx", reason="graphs are made with onnx, which serving does not need")
 import onnx
@@ -128,6 +129,41 @@ def test_a_batch_is_padded_with_zeros_whatever_was_there_before(identity: Path) 
     assert [int(array.sum()) for array in seen] == [4 * 14, 14, 3 * 14]
 
 
+def test_what_the_graph_reads_at_the_host_is_bound_there() -> None:
+    """ONNX Runtime would copy it when it is bound, and read that copy ever after."""
+
+    class Device(HostMemory):
+        device_type = "cuda"
+
+        def allocate(self, size: int) -> Buffer:
+            return Buffer(super().allocate(size).host, 1000)
+
+    bound = {}
+
+    class Binding:
+        def bind_input(self, name: str, *place: Any) -> None:
+            bound[name] = (place[0], place[-1])
+
+        bind_output = bind_input
+
+    class Launcher:
+        inputs = (TensorSpec("x", "FP32", ("n",)), TensorSpec("k", "INT64", (1,)))
+        outputs = (TensorSpec("y", "FP32", ("n",)),)
+        at_host, graphs = {"k"}, False
+        bind = Binding
+
+        def run_options(self, *, graph: bool) -> None:
+            pass
+
+        def launch(self, bound: Any, memory: Any) -> None:
+            seen.append(bound.inputs[1].buffer.host)
+
+    seen: list[Any] = []
+    lane = Lane(Launcher(), Device())
+    assert lane.run({"x": np.ones(2, np.float32), "k": np.ones(1, np.int64)}, ["y"]) is not None
+    assert bound == {"x": ("cuda", 1000), "k": ("cpu", seen[0].ctypes.data), "y": ("cuda", 1000)}
+
+
 def test_an_answer_outlives_the_next_batch(identity: Path) -> None:
     """Buffers are reused; what was answered from them may not be sent yet."""
     session = open_lanes(identity)
@@ -215,6 +251,19 @@ def test_buffers_are_kept_for_a_few_shapes_and_for_every_graph_and_given_back(id
     assert memory.out == 0
 
 
+def test_where_there_is_no_room_for_all_buffers_none_is_kept(identity: Path) -> None:
+    class Small(CountedMemory):
+        def allocate(self, size: int) -> Buffer:
+            if self.out == 1:
+                raise RuntimeError("out of memory")
+            return super().allocate(size)
+
+    session = open_lanes(identity, memory := Small())
+    with session.lane([2]), pytest.raises(InternalError):
+        session.run({"x": np.ones((2, 2), np.float32)}, ["y"])
+    assert memory.out == 0
+
+
 def test_a_value_that_the_model_cannot_compute_is_the_clients_fault_and_ends_nothing(tmp_path: Path) -> None:
     file = write(
         tmp_path,
@@ -269,3 +318,20 @@ def test_who_passes_a_gate_alone_meets_nobody() -> None:
     for thread in threads:
         thread.join(60)
     assert met == [0] * 100
+
+
+def test_a_capture_that_waits_for_a_model_to_be_loaded_keeps_nobody_from_computing(until: Any) -> None:
+    captured = threading.Event()
+
+    def capture() -> None:
+        with capturing():
+            captured.set()
+
+    with LOADING.together():
+        thread = threading.Thread(target=capture)
+        thread.start()
+        until(lambda: LOADING._waiting == 1, "the capture waits")
+        with GATE.together():
+            assert not captured.is_set()
+    thread.join(60)
+    assert captured.is_set()

@@ -36,7 +36,8 @@ def command(options: Options) -> None:
     """Turn a Keras model into a verified ONNX artifact, REPOSITORY/NAME/VERSION/.
 
     Exit codes: 0 done, 2 wrong usage, 3 the source cannot be loaded, 4 something in it has no ONNX form,
-    5 the result differs from the source, 6 a reduced precision loses more than its budget.
+    5 the result differs from the source, 6 a reduced precision loses more than its budget, 7 the target
+    cannot be compiled for.
     """
     with terminal() as listener:
         artifact = compile_model(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-__all__ = ["LIBRARY", "Driver", "DriverError", "Gpu", "driver"]
+__all__ = ["LIBRARY", "Driver", "DriverError", "Gpu", "IpcHandle", "driver"]
 
 LIBRARY = "libcuda.so.1"
 
@@ -22,6 +22,13 @@ PORTABLE, NO_TIMING, NON_BLOCKING = 0x01, 0x02, 0x01
 
 Pointer, Size, Number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
 Reference = ctypes.POINTER
+
+
+class IpcHandle(ctypes.Structure):
+    """CUipcMemHandle, which is cudaIpcMemHandle_t: what another process knows an allocation by."""
+
+    _fields_ = (("reserved", ctypes.c_uint8 * 64),)
+
 
 # The functions and the types of their parameters.
 FUNCTIONS: dict[str, tuple[Any, ...]] = {
@@ -40,6 +47,9 @@ FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "cuMemFree_v2": (Pointer,),
     "cuMemcpyHtoDAsync_v2": (Pointer, Pointer, Size, Pointer),
     "cuMemcpyDtoHAsync_v2": (Pointer, Pointer, Size, Pointer),
+    "cuMemGetAddressRange_v2": (Reference(Pointer), Reference(Size), Pointer),
+    "cuIpcOpenMemHandle_v2": (Reference(Pointer), IpcHandle, ctypes.c_uint),
+    "cuIpcCloseMemHandle": (Pointer,),
     "cuStreamCreate": (Reference(Pointer), ctypes.c_uint),
     "cuStreamDestroy_v2": (Pointer,),
     "cuStreamSynchronize": (Pointer,),

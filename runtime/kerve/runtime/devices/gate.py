@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["Gate"]
+__all__ = ["GATE", "LOADING", "Gate", "capturing"]
 
 
 class Gate:
@@ -47,3 +47,16 @@ class Gate:
             with self._changed:
                 self._alone = False
                 self._changed.notify_all()
+
+
+#: What is short and may not meet a capture: runs, copies, giving memory back.
+GATE = Gate()
+#: What may take long: a capture that waits for a model to be loaded must not keep others from computing.
+LOADING = Gate()
+
+
+@contextmanager
+def capturing() -> Iterator[None]:
+    """Capture alone."""
+    with LOADING.alone(), GATE.alone():
+        yield

@@ -8,7 +8,7 @@ can be captured: such a graph is replayed at its own addresses and sizes.
 import logging
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -61,6 +61,8 @@ class Launcher(Protocol):
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    # Inputs that are read at the host, wherever the rest is computed.
+    at_host: Collection[str]
     # Whether graphs can be captured.
     graphs: bool
 
@@ -169,19 +171,42 @@ class Lane:
         if shapes is None:
             return None
         binding = self._launcher.bind()
-        inputs = tuple(self._tensor(self._inputs[name], shape) for name, shape in key)
-        outputs = tuple(self._tensor(self._outputs[name], shape) for name, shape in shapes.items())
-        place = (self._memory.device_type, self._memory.device_id)
-        for tensors, specs, bind in (
+        tensors = self._tensors(
+            [
+                *((self._inputs[name], shape) for name, shape in key),
+                *((self._outputs[name], shape) for name, shape in shapes.items()),
+            ]
+        )
+        inputs, outputs = tensors[: len(key)], tensors[len(key) :]
+        for bound_now, specs, bind in (
             (inputs, self._inputs, binding.bind_input),
             (outputs, self._outputs, binding.bind_output),
         ):
-            for tensor in tensors:
+            for tensor in bound_now:
                 number = DATATYPES[specs[tensor.name].datatype].onnx_number
-                bind(tensor.name, *place, number, list(tensor.array.shape), tensor.buffer.address)
+                *place, address = self._address(tensor)
+                bind(tensor.name, *place, number, list(tensor.array.shape), address)
         options = self._launcher.run_options(graph=True) if graph else self._loose
         bound = self._bound[key] = Bound(inputs, outputs, binding, options, graph)
         return bound
+
+    def _address(self, tensor: Tensor) -> tuple[str, int, int]:
+        """Return the place of the side of a tensor that the graph is given."""
+        if self._memory.device_type != "cpu" and tensor.name in self._launcher.at_host:
+            return "cpu", 0, tensor.buffer.host.ctypes.data
+        return self._memory.device_type, self._memory.device_id, tensor.buffer.address
+
+    def _tensors(self, wanted: Iterable[tuple[TensorSpec, Shape]]) -> tuple[Tensor, ...]:
+        """Return room for all of them; where there is not enough, nothing is kept."""
+        made: list[Tensor] = []
+        try:
+            for spec, shape in wanted:
+                made.append(self._tensor(spec, shape))
+        except Exception:
+            for tensor in made:
+                self._memory.free(tensor.buffer)
+            raise
+        return tuple(made)
 
     def _tensor(self, spec: TensorSpec, shape: Shape) -> Tensor:
         dtype = DATATYPES[spec.datatype].dtype

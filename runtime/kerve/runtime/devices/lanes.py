@@ -15,12 +15,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
 
 from kerve.runtime.datatypes import BF16, BYTES, Array
-from kerve.runtime.devices.gate import Gate
+from kerve.runtime.devices.gate import GATE, LOADING, capturing
+from kerve.runtime.devices.kept import Kept
 from kerve.runtime.devices.lane import Bound, Lane
 from kerve.runtime.devices.memory import Memory
+from kerve.runtime.ort_errors import ORT_ERRORS
 from kerve.runtime.session import MemoryPolicy, Provider, Session
 
 __all__ = ["LaneSession"]
@@ -32,8 +35,9 @@ GRAPH_ID, NO_GRAPH = "gpu_graph_id", "-1"
 # The run option that leaves the wait for the device to whoever reads the outputs.
 LAUNCH_ONLY = "disable_synchronize_execution_providers"
 
-# Captures of graphs in this process.
-GATE = Gate()
+CPU_PROVIDER = "CPUExecutionProvider"
+# What ONNX Runtime calls memory that the host reads.
+HOST = {"Cpu", "CudaPinned"}
 
 
 class LaneSession(Session):
@@ -46,18 +50,28 @@ class LaneSession(Session):
         threads: int,
         hidden: Sequence[str] = (),
         providers: Sequence[Provider],
-        buffers: Callable[[], Memory],
+        buffers: Callable[[], Memory] | None,
         memory: MemoryPolicy | None = None,
         graphs: bool = False,
         closed: Callable[[], None] = lambda: None,
     ) -> None:
-        """`buffers` makes what a lane allocates from; `graphs`: whether the providers capture CUDA graphs;
-        `closed` is called once the session is gone.
+        """`buffers` makes what a lane allocates from (None: there are no lanes); `graphs`: whether the
+        providers capture CUDA graphs; `closed` is called once the session is gone.
         """
-        with GATE.together():
+        with LOADING.together():
             super().__init__(model_file, threads=threads, hidden=hidden, memory=memory, providers=providers)
-        self.graphs = graphs
+        #: Inputs that the graph reads at the host. What is bound to another place ONNX Runtime copies once,
+        #: when it is bound, and never again.
+        self.at_host = frozenset(
+            spec.name
+            for spec, place in zip(self.inputs, self._session.get_input_memory_infos(), strict=True)
+            if place.name in HOST
+        )
+        # A value that the host reads while a graph is captured is part of the graph from then on.
+        self.graphs = graphs and (not self.at_host or providers[0][0] == CPU_PROVIDER)
         self._buffers, self._closed = buffers, closed
+        name, options = providers[0]
+        self._place = ("cpu", 0) if name == CPU_PROVIDER else ("cuda", int(options["device_id"]))
         self._graph_ids = itertools.count(1)
         # One computation is launched at a time, since there is one stream for them.
         self._launching = threading.Lock()
@@ -70,16 +84,41 @@ class LaneSession(Session):
     @contextmanager
     def lane(self, batch_sizes: Collection[int] = ()) -> Iterator[Lane | None]:
         """Give the calling thread buffers of its own within the block; None where they cannot be used."""
-        if not self._bindable:
+        if self._buffers is None or not self._bindable:
             yield None
             return
-        lane = self._local.lane = Lane(self, self._buffers(), batch_sizes)
+        with GATE.together():
+            memory = self._buffers()
+        lane = self._local.lane = Lane(self, memory, batch_sizes)
         try:
             yield lane
         finally:
             self._local.lane = None
             with GATE.together():
                 lane.close()
+
+    @property
+    def keeps(self) -> bool:
+        """Whether what is computed can stay where it is: neither strings nor bfloat16 can be bound."""
+        return self._bindable
+
+    def keep(self, inputs: Mapping[str, Array | Kept], outputs: Sequence[str]) -> dict[str, Kept]:
+        """Compute the named outputs and leave them on the device; inputs may lie there, too.
+
+        Raises as `run` does.
+        """
+        try:
+            with GATE.together():
+                binding = self.bind()
+                for name, each in inputs.items():
+                    value = each.value if isinstance(each, Kept) else value_of(each)
+                    binding.bind_ortvalue_input(name, value)
+                for name in outputs:
+                    binding.bind_output(name, *self._place)
+                self._session.run_with_iobinding(binding, self._options)
+                return dict(zip(outputs, map(Kept, binding.get_outputs()), strict=True))
+        except ORT_ERRORS as error:
+            raise self._told(error) from error
 
     def bind(self) -> Any:
         """Return a new binding of the graph, without tensors yet."""
@@ -108,15 +147,21 @@ class LaneSession(Session):
 
     def close(self) -> None:
         """Let ONNX Runtime's session go."""
-        super().close()
-        self._closed()
+        with GATE.together():
+            super().close()
+            self._closed()
 
     def _run_in_lane(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         lane: Lane | None = getattr(self._local, "lane", None)
-        with GATE.alone() if lane is not None and lane.captures else GATE.together():
+        with capturing() if lane is not None and lane.captures else GATE.together():
             if lane is None:
                 return self._plain(inputs, outputs)
             if (found := lane.run(inputs, outputs)) is None:
                 found = self._plain(inputs, outputs)
                 lane.refuse(inputs)  # now that it is known that the inputs were not at fault
             return found
+
+
+def value_of(array: Array) -> Any:
+    """Return an array as ONNX Runtime's value, at the host."""
+    return onnxruntime.OrtValue.ortvalue_from_numpy(np.asarray(array, order="C"))

@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -13,7 +12,7 @@ import onnxruntime
 
 from kerve.runtime.devices.device import PROVIDERS, Kind
 
-__all__ = ["Library", "built_for", "has_provider", "libraries", "load_packaged"]
+__all__ = ["Library", "built_for", "has_provider", "libraries", "load_packaged", "packaged"]
 
 # Providers of ONNX Runtime that are libraries of their own, beside its Python module.
 FILES: dict[Kind, str] = {
@@ -22,6 +21,13 @@ FILES: dict[Kind, str] = {
 }
 # What the CUDA provider loads when a convolution first runs, and so does not name in its header.
 LOADED_LATER = ("libcudnn.so.9",)
+# What packages bring: each behind those it needs itself; `{}` is the major version of CUDA.
+PACKAGED = (
+    *("libcudart.so.{}", "libcublasLt.so.{}", "libcublas.so.{}", "libnvrtc.so.{}", "libcurand.so.10"),
+    *("libcudnn.so.9", "libnvinfer.so.10", "libnvinfer_plugin.so.10", "libnvonnxparser.so.10"),
+)
+# The packages, which may lie in several folders of the path, and where they have their libraries.
+PACKAGES = {"nvidia": "*/lib", "tensorrt_libs": "."}
 
 CUDA_PACKAGES = "kerve[serve-gpu], or CUDA's own installation"
 # Who brings a library, by the beginning of its name.
@@ -68,20 +74,33 @@ def has_provider(kind: Kind) -> bool:
 @cache
 def load_packaged() -> None:
     """Load CUDA and cuDNN from where packages put them, so that ONNX Runtime finds them."""
-    # What is missing is told by `libraries`, and standard output is the ready line's.
-    with contextlib.redirect_stdout(io.StringIO()):
-        onnxruntime.preload_dlls()
+    # ONNX Runtime's `preload_dlls` looks beside itself only, and prints what it misses.
+    major = getattr(onnxruntime, "cuda_version", "").partition(".")[0]
+    for name in PACKAGED:
+        for file in packaged(name.format(major)):
+            with contextlib.suppress(OSError):  # what is missing is told by `libraries`
+                ctypes.CDLL(str(file))
+                break
+
+
+def packaged(name: str) -> Iterator[Path]:
+    """Yield the files of a library in packages, those for one version of CUDA alone (`nvidia/cu13`) first."""
+    for package, pattern in PACKAGES.items():
+        spec = find_spec(package)
+        for folder in dict.fromkeys(spec.submodule_search_locations or ()) if spec else ():
+            yield from sorted(Path(folder).glob(f"{pattern}/{name}"))
 
 
 def libraries(kind: Kind) -> tuple[Library, ...]:
-    """Return what a device's provider needs beside the system's own libraries."""
+    """Return what a device's providers need beside the system's own libraries.
+
+    The providers themselves only ONNX Runtime may load: they look for it as they are loaded.
+    """
     load_packaged()
-    file = Path(onnxruntime.__file__).parent / "capi" / FILES[kind]
-    names = [*needed(file), *(LOADED_LATER if kind == "cuda" else ())]
-    found = [look(name, source) for name in names if (source := source_of(name))]
-    if not any(library.problem for library in found) and (problem := load_problem(str(file))):
-        found.append(Library(file.name, problem, "a build of onnxruntime-gpu that fits these libraries"))
-    return tuple(found)
+    folder = Path(onnxruntime.__file__).parent / "capi"
+    files = [folder / FILES[each] for each in dict.fromkeys(("cuda", kind)) if each in FILES]
+    names = dict.fromkeys([*(name for file in files for name in needed(file)), *LOADED_LATER])
+    return tuple(look(name, source) for name in names if (source := source_of(name)))
 
 
 def needed(file: Path) -> tuple[str, ...]:
@@ -123,7 +142,8 @@ def version_of(name: str) -> str:
     """Return the number that a loaded library calls its version."""
     for prefix, (function, by_reference) in VERSIONS.items():
         if name.startswith(prefix):
-            tell = getattr(ctypes.CDLL(name), function)
+            if (tell := getattr(ctypes.CDLL(name), function, None)) is None:
+                return ""  # it is worth showing, and no reason to refuse a device
             if not by_reference:
                 tell.restype = ctypes.c_size_t
                 return str(tell())

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from kerve.runtime.datatypes import Array
-from kerve.runtime.devices.driver import NO_TIMING, NON_BLOCKING, PORTABLE, Driver
+from kerve.runtime.devices.driver import NO_TIMING, NON_BLOCKING, PORTABLE, Driver, DriverError
 
 __all__ = ["Buffer", "CudaMemory", "CudaStream", "HostMemory", "Memory"]
 
@@ -136,7 +136,11 @@ class CudaMemory:
         """Return zeros at the host, and room for them on the device."""
         host = self._driver.pointer("cuMemHostAlloc", max(1, size), PORTABLE)
         ctypes.memset(host, 0, size)
-        address = self._driver.pointer("cuMemAlloc_v2", max(1, size))
+        try:
+            address = self._driver.pointer("cuMemAlloc_v2", max(1, size))
+        except DriverError:
+            self._driver.call("cuMemFreeHost", host)
+            raise
         view = memoryview((ctypes.c_uint8 * size).from_address(host))
         return Buffer(np.frombuffer(view, np.uint8), address)
 

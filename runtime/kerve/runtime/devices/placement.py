@@ -30,6 +30,11 @@ class Place:
     device: Device = CPU
     cuda: CudaOptions = field(default_factory=CudaOptions)
 
+    @property
+    def rounds(self) -> bool:
+        """Whether the operands of float32 products may be rounded to TF32; TensorRT always may."""
+        return self.device.kind == "tensorrt" or (self.device.kind == "cuda" and self.cuda.use_tf32)
+
 
 ON_CPU = Place()
 

@@ -1,18 +1,21 @@
 """Opens a model where it is to compute."""
 
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from kerve.runtime.devices.device import Device, Kind
 from kerve.runtime.devices.driver import driver
+from kerve.runtime.devices.gate import GATE
 from kerve.runtime.devices.lanes import LaneSession
 from kerve.runtime.devices.libraries import load_packaged
 from kerve.runtime.devices.memory import CudaMemory, CudaStream
 from kerve.runtime.devices.options import CudaOptions
 from kerve.runtime.devices.placement import Place
+from kerve.runtime.devices.tensorrt import Engine, TensorRtSession
 from kerve.runtime.errors import ArtifactError
 from kerve.runtime.session import MemoryPolicy, Provider, Session
 
@@ -38,12 +41,17 @@ def open_session(
     threads: int,
     hidden: Sequence[str] = (),
     memory: MemoryPolicy | None = None,
+    precision: str = "float32",
 ) -> Session:
     """Load a model on a device; ArtifactError when it cannot be loaded there.
 
-    `threads`: on the CPU, also for what falls to it from elsewhere.
+    `threads`: on the CPU, also for what falls to it from elsewhere. `precision`: the artifact's, which
+    TensorRT has to be told.
     """
-    return OPENERS[place.device.kind](model_file, place, threads=threads, hidden=hidden, memory=memory)
+    given: dict[str, Any] = {"threads": threads, "hidden": hidden, "memory": memory}
+    if place.device.kind == "tensorrt":
+        given["precision"] = precision
+    return OPENERS[place.device.kind](model_file, place, **given)
 
 
 def providers_for(device: Device, options: CudaOptions, **more: str) -> tuple[Provider, ...]:
@@ -51,25 +59,26 @@ def providers_for(device: Device, options: CudaOptions, **more: str) -> tuple[Pr
     table: Mapping[str, Callable[[], dict[str, str]]] = {
         "CPUExecutionProvider": dict,
         "CUDAExecutionProvider": lambda: options.provider_options(device.index) | more,
-        "TensorrtExecutionProvider": lambda: tensorrt_options(device.index),
+        "TensorrtExecutionProvider": lambda: {"device_id": str(device.index)},
     }
     return tuple((name, table[name]()) for name in device.providers)
 
 
-def open_plain(model_file: Path, place: Place, **given: Any) -> Session:
-    """Open a model without buffers of ours."""
-    if place.device.kind != "cpu":
-        load_packaged()
-    more = {} if place.device.kind == "cpu" else {"enable_cuda_graph": "0"}
-    return Session(model_file, providers=providers_for(place.device, place.cuda, **more), **given)
+def open_cpu(model_file: Path, _: Place, **given: Any) -> Session:
+    """Open a model on the CPU."""
+    return Session(model_file, **given)
 
 
-def open_cuda(model_file: Path, place: Place, **given: Any) -> Session:
+def open_cuda(
+    model_file: Path, place: Place, make: Callable[..., LaneSession] = LaneSession, **given: Any
+) -> Session:
     """Open a model on a GPU: with graphs if it allows them, with lanes if it wants buffers."""
-    if not place.cuda.buffers:
-        return open_plain(model_file, place, **given)
     load_packaged()
-    stream = CudaStream(driver(), place.device.index)
+    if not place.cuda.buffers:
+        providers = providers_for(place.device, place.cuda, enable_cuda_graph="0")
+        return make(model_file, providers=providers, buffers=None, **given)
+    with GATE.together():
+        stream = CudaStream(driver(), place.device.index)
 
     def attempt(graphs: bool) -> LaneSession:
         providers = providers_for(
@@ -78,7 +87,7 @@ def open_cuda(model_file: Path, place: Place, **given: Any) -> Session:
             user_compute_stream=str(stream.handle),
             enable_cuda_graph=str(int(graphs)),
         )
-        return LaneSession(
+        return make(
             model_file,
             providers=providers,
             buffers=lambda: CudaMemory(stream),
@@ -96,20 +105,21 @@ def open_cuda(model_file: Path, place: Place, **given: Any) -> Session:
             log.info("%s runs without CUDA graphs: %s", model_file, error)
             return attempt(graphs=False)
     except Exception:
-        stream.close()
+        with GATE.together():
+            stream.close()
         raise
 
 
-def tensorrt_options(index: int) -> dict[str, str]:
-    """Return the TensorRT provider's options: engines and timings are kept between starts."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kerve" / "tensorrt"
-    return {
-        "device_id": str(index),
-        "trt_engine_cache_enable": "1",
-        "trt_engine_cache_path": str(cache),
-        "trt_timing_cache_enable": "1",
-        "trt_timing_cache_path": str(cache),
-    }
+def open_tensorrt(model_file: Path, place: Place, precision: str = "float32", **given: Any) -> Session:
+    """Open a model on a GPU's CUDA provider, which TensorRT takes over from once its engine is built."""
+
+    def providers(device: Device, options: Mapping[str, str]) -> tuple[Provider, ...]:
+        cuda = providers_for(Device("cuda", device.index), place.cuda, enable_cuda_graph="0")
+        return (("TensorrtExecutionProvider", dict(options)), *cuda)
+
+    engine = Engine(model_file, place.device, precision, given, providers)
+    on_cuda = replace(place, device=Device("cuda", place.device.index, place.device.name))
+    return open_cuda(model_file, on_cuda, make=partial(TensorRtSession, builder=engine), **given)
 
 
-OPENERS: Mapping[Kind, Opener] = {"cpu": open_plain, "cuda": open_cuda, "tensorrt": open_plain}
+OPENERS: Mapping[Kind, Opener] = {"cpu": open_cpu, "cuda": open_cuda, "tensorrt": open_tensorrt}

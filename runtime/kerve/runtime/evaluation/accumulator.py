@@ -1,12 +1,17 @@
 """Rows folded into the state of the metrics, and the state as numbers."""
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from kerve.artifact.v1.manifest_pb2 import Evaluation, StateSpec
 from kerve.runtime.artifact import Artifact
 from kerve.runtime.datatypes import DATATYPES, Array
+from kerve.runtime.devices.kept import Kept, at_host
+from kerve.runtime.devices.lanes import LaneSession
+from kerve.runtime.devices.placement import ON_CPU, Place
+from kerve.runtime.devices.sessions import open_session
 from kerve.runtime.errors import ArtifactError, InvalidArgumentError
 from kerve.runtime.evaluation.targets import Labelled
 from kerve.runtime.session import Session
@@ -20,6 +25,9 @@ MERGES: Mapping[int, Callable[[Array, Array, Array], Array]] = {
     StateSpec.MINIMUM: lambda one, other, _: np.minimum(one, other),
 }
 
+#: Arrays by name, at the host or where they were computed.
+Values = Mapping[str, Array | Kept]
+
 #: What Keras evaluates at a time unless it is told otherwise.
 USUAL_BATCH_SIZE = 32
 
@@ -27,7 +35,8 @@ USUAL_BATCH_SIZE = 32
 class Metrics:
     """The losses and metrics of one version, loaded."""
 
-    def __init__(self, artifact: Artifact, *, threads: int) -> None:
+    def __init__(self, artifact: Artifact, *, threads: int, place: Place = ON_CPU) -> None:
+        """`place`: where the model computes; what it leaves there is folded there."""
         manifest = artifact.manifest
         if manifest is None or not manifest.HasField("evaluation"):
             why = (
@@ -39,7 +48,9 @@ class Metrics:
                 + "; compile it with --loss and --metric"
             )
         self.description: Evaluation = manifest.evaluation
-        self._update = Session(artifact.path / self.description.update, threads=threads)
+        # Buffers are for batches that come from clients; numbers are as exact as they were proven.
+        place = replace(place, cuda=replace(place.cuda, buffers=0, use_tf32=False))
+        self._update = open_session(artifact.path / self.description.update, place, threads=threads)
         self._results = Session(artifact.path / self.description.results, threads=1)
         self._taken = {spec.name for spec in self._update.inputs}
         states = {each.input for each in self.description.state}
@@ -72,15 +83,20 @@ class Metrics:
         """Return the state before the first row."""
         return {each.input: initial(each) for each in self.description.state}
 
-    def fold(self, feeds: Mapping[str, Array], state: Mapping[str, Array]) -> dict[str, Array]:
-        """Return the state after a step."""
-        specs = self.description.state
-        after = self._update.run({**feeds, **state}, [each.output for each in specs])
+    def fold(self, feeds: Values, state: Values) -> dict[str, Array | Kept]:
+        """Return the state after a step, where it was computed."""
+        specs, given = self.description.state, {**feeds, **state}
+        outputs = [each.output for each in specs]
+        after: Values
+        if isinstance(self._update, LaneSession) and self._update.keeps:
+            after = self._update.keep(given, outputs)
+        else:
+            after = self._update.run({name: at_host(each) for name, each in given.items()}, outputs)
         return {each.input: after[each.output] for each in specs}
 
-    def numbers(self, state: Mapping[str, Array]) -> dict[str, Array]:
+    def numbers(self, state: Values) -> dict[str, Array]:
         """Return the numbers of a state."""
-        return self._results.run(state, self.names)
+        return self._results.run({name: at_host(each) for name, each in state.items()}, self.names)
 
     @property
     def mergeable(self) -> bool:
@@ -95,9 +111,11 @@ class Metrics:
             for each in self.description.state
         }
 
-    def feeds(self, labelled: Labelled, computed: Mapping[str, Array]) -> dict[str, Array]:
+    def feeds(self, labelled: Labelled, computed: Values) -> dict[str, Array | Kept]:
         """Return what a step takes, for rows and what the model computed of them."""
-        feeds = {name: labelled.inputs[source] for name, source in self.description.inputs.items()}
+        feeds: dict[str, Array | Kept] = {
+            name: labelled.inputs[source] for name, source in self.description.inputs.items()
+        }
         for target in self.description.targets:
             predictions = computed[target.output]
             labels = labelled.labels[target.output]
@@ -138,25 +156,25 @@ class Accumulator:
     def __init__(self, metrics: Metrics, batch_size: int = 0) -> None:
         """Where the numbers depend on it, rows are folded in `batch_size` at a time, however they come."""
         self._metrics = metrics
-        self._state = metrics.initial()
+        self._state: Values = metrics.initial()
         self._step = (batch_size or USUAL_BATCH_SIZE) if metrics.description.batch_dependent else 0
         self._waiting: dict[str, Array] = {}
 
     @property
     def state(self) -> Mapping[str, Array]:
         """The state; without the rows that wait for others to make a step."""
-        return self._state
+        return {name: at_host(each) for name, each in self._state.items()}
 
     def merge(self, state: Mapping[str, Array]) -> None:
         """Take rows that were folded elsewhere."""
-        self._state = self._metrics.merge(self._state, state)
+        self._state = self._metrics.merge(self.state, state)
 
-    def add(self, feeds: Mapping[str, Array]) -> None:
+    def add(self, feeds: Values) -> None:
         """Fold rows in."""
         if not self._step:
             self._state = self._metrics.fold(feeds, self._state)
             return
-        joined = {name: join(name, self._waiting.get(name), array) for name, array in feeds.items()}
+        joined = {name: join(name, self._waiting.get(name), at_host(each)) for name, each in feeds.items()}
         rows, begin = len(next(iter(joined.values()))), 0
         while rows - begin >= self._step:
             part = {name: array[begin : begin + self._step] for name, array in joined.items()}

@@ -9,6 +9,7 @@ import numpy as np
 
 from kerve.artifact.v1.manifest_pb2 import Evaluation
 from kerve.runtime.datatypes import Array
+from kerve.runtime.devices.kept import Kept, at_host
 
 __all__ = ["Comparison", "Interval", "Scores", "scores", "scores_of"]
 
@@ -30,10 +31,12 @@ class Scores:
 
 
 def scores_of(
-    targets: Sequence[Evaluation.Target], computed: Mapping[str, Array], labels: Mapping[str, Array]
+    targets: Sequence[Evaluation.Target], computed: Mapping[str, Array | Kept], labels: Mapping[str, Array]
 ) -> dict[str, Scores]:
     """Return how good each row is, by output."""
-    return {each.output: scores(each, computed[each.output], labels[each.output]) for each in targets}
+    return {
+        each.output: scores(each, at_host(computed[each.output]), labels[each.output]) for each in targets
+    }
 
 
 def scores(target: Evaluation.Target, prediction: Array, labels: Array) -> Scores:

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from kerve.runtime.datatypes import Array
+from kerve.runtime.devices.kept import Kept, at_host
 from kerve.runtime.evaluation.accumulator import Accumulator, Metrics, chosen
 from kerve.runtime.evaluation.targets import Labelled, split
 from kerve.runtime.evaluation.turns import Evaluable, Turn
@@ -25,7 +26,7 @@ class Answered:
     """A batch, and what the model made of it."""
 
     labelled: Labelled
-    computed: Mapping[str, Array]
+    computed: Mapping[str, Array | Kept]
 
 
 @dataclass
@@ -83,7 +84,7 @@ class Run:
         """Return the outputs that are measured, with their datatypes."""
         measured = {target.output for target in self.metrics.description.targets}
         return {
-            spec.name: (spec.datatype, answered.computed[spec.name])
+            spec.name: (spec.datatype, at_host(answered.computed[spec.name]))
             for spec in self.served.model.signature.outputs
             if spec.name in measured
         }

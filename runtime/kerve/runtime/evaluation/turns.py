@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from kerve.runtime.datatypes import Array
+from kerve.runtime.devices.kept import Kept, at_host
 from kerve.runtime.errors import Code, UnavailableError, error_for
 from kerve.runtime.model import Model
 
 __all__ = ["Evaluable", "Turn"]
 
 #: Outputs by name, and seconds.
-Computed = tuple[Mapping[str, Array], float]
+Computed = tuple[Mapping[str, Array | Kept], float]
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ class Turn:
         if len(answers) == 1:
             return answers[0]
         arrays, seconds = zip(*answers, strict=True)
-        return {name: np.concatenate([each[name] for each in arrays]) for name in arrays[0]}, sum(seconds)
+        joined = {name: np.concatenate([at_host(each[name]) for each in arrays]) for name in arrays[0]}
+        return joined, sum(seconds)
 
     def _put(
         self, version: Evaluable, inputs: Mapping[str, Array], wanted: Collection[str]
@@ -65,7 +67,7 @@ class Turn:
                 return
             begin = time.perf_counter()
             try:
-                answer = version.model.run(inputs, wanted)
+                answer = version.model.keep(inputs, wanted)
             except Exception as error:  # noqa: BLE001  raised again by who waits for the turn
                 future.set_exception(error)
                 return

@@ -110,7 +110,13 @@ class ModelCollector(Collector):
             labels = [status.name, str(status.version or "")]
             states.add_metric(labels, status.state is State.READY)
             failures.add_metric(labels, status.failed)
-        yield from (states, failures)
+        engines = GaugeMetricFamily(
+            "kerve_engine_ready", "1 once TensorRT answers, 0 while CUDA does in its place.", labels=LABELS
+        )
+        for served in self._manager.served():
+            if served.model is not None and served.model.engine is not None:
+                engines.add_metric([served.name, str(served.version)], served.model.engine == "ready")
+        yield from (states, failures, *([engines] if engines.samples else []))
         found = [(served, served.queue.statistics()) for served in self._manager.served()]
         yield from queue_metrics(found)
         yield from triton_metrics(found)

@@ -51,7 +51,7 @@ class StatusPage:
                 "name": line.name,
                 "version": line.version or None,
                 "state": line.state.value,
-                "reason": line.reason,
+                "reason": line.reason or line.remark,
                 "labels": [
                     label
                     for label, number in self._manager.labels(line.name).items()

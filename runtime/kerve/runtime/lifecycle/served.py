@@ -40,6 +40,14 @@ LINGER = 0.2
 # Seconds that executors have to see that their queue is closed, however late it is.
 LAST_WORDS = 1.0
 
+# What is told of a version by how far its engine is.
+REMARKS = {
+    None: "",
+    "building": "CUDA answers while TensorRT's engine is being built",
+    "ready": "TensorRT answers",
+    "failed": "CUDA answers, because TensorRT's engine failed; see the server's log",
+}
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -172,6 +180,11 @@ class ServedVersion:
             sequences=sequences,
             statistics=statistics,
         )
+
+    @property
+    def remark(self) -> str:
+        """What is worth knowing of it while it serves."""
+        return REMARKS[self.model.engine if self.model is not None else None]
 
     @property
     def depth(self) -> int:

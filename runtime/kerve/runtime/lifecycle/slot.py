@@ -10,6 +10,7 @@ serves goes on serving until something wanted in its place does.
 
 import logging
 import threading
+from dataclasses import replace
 
 from kerve.runtime.catalog import Catalog
 from kerve.runtime.config import Settings
@@ -75,7 +76,10 @@ class Slot:
     def statuses(self) -> list[Status]:
         """Return every version that is known, ascending."""
         with self._lock:
-            return [status for _, status in sorted(self._statuses.items())]
+            return [
+                replace(status, remark=self._ready[version].remark) if version in self._ready else status
+                for version, status in sorted(self._statuses.items())
+            ]
 
     def update(self, source: Source, settings: Settings | ServingError, *, retry: bool = False) -> str:
         """Serve what the folder and the settings ask for; return what went wrong, in one text, or "".

@@ -27,6 +27,8 @@ class Status:
     version: int
     state: State
     reason: str = ""
+    # What is worth knowing of a version that serves as it should.
+    remark: str = ""
 
     @property
     def failed(self) -> bool:

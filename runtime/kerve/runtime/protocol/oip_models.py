@@ -35,7 +35,10 @@ def repository_index(statuses: Iterable[Status], *, ready: bool) -> pb.Repositor
         if not ready or status.state is State.READY:
             version = str(status.version) if status.version else ""
             response.models.add(
-                name=status.name, version=version, state=status.state.value, reason=status.reason
+                name=status.name,
+                version=version,
+                state=status.state.value,
+                reason=status.reason or status.remark,
             )
     return response
 

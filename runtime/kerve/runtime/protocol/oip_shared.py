@@ -6,9 +6,17 @@ from typing import Any
 from kerve.inference import grpc_service_pb2 as pb
 from kerve.runtime.errors import InvalidArgumentError
 from kerve.runtime.protocol.oip import SHARED_MEMORY
-from kerve.runtime.shared_memory import Place, Region, Regions
+from kerve.runtime.shared_memory import CudaRegion, Place, Region, Regions
 
-__all__ = ["decode_region", "encode_status", "expand", "in_shared_memory", "place"]
+__all__ = [
+    "decode_cuda_region",
+    "decode_region",
+    "encode_cuda_status",
+    "encode_status",
+    "expand",
+    "in_shared_memory",
+    "place",
+]
 
 PARAMETERS = (SHARED_MEMORY, "shared_memory_byte_size", "shared_memory_offset")
 
@@ -80,6 +88,20 @@ def number(parameter: pb.InferParameter) -> int:
 def decode_region(message: pb.SystemSharedMemoryRegisterRequest) -> Region:
     """Return the region in a request."""
     return Region(message.name, message.key, message.offset, message.byte_size)
+
+
+def decode_cuda_region(message: pb.CudaSharedMemoryRegisterRequest) -> CudaRegion:
+    """Return the region of a GPU in a request."""
+    return CudaRegion(message.name, message.raw_handle, message.device_id, message.byte_size)
+
+
+def encode_cuda_status(regions: list[CudaRegion]) -> pb.CudaSharedMemoryStatusResponse:
+    """Return the answer of CudaSharedMemoryStatus."""
+    response = pb.CudaSharedMemoryStatusResponse()
+    for region in regions:
+        status = response.regions[region.name]
+        status.name, status.device_id, status.byte_size = region.name, region.device_id, region.byte_size
+    return response
 
 
 def encode_status(regions: list[Region]) -> pb.SystemSharedMemoryStatusResponse:

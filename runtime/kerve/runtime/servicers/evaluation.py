@@ -124,7 +124,9 @@ class EvaluationServicer:
         served = self._models.find(begin.model, version)
         metrics = self._loaded.get(served.model)
         if metrics is None:
-            metrics = self._loaded[served.model] = Metrics(served.model.artifact, threads=self._threads)
+            model = served.model
+            metrics = Metrics(model.artifact, threads=self._threads, place=model.place)
+            self._loaded[model] = metrics
         run = Run(served, metrics, begin.batch_size)
         metrics.require(begin.metrics, run.version)
         return run

@@ -1,16 +1,11 @@
-"""inference.GRPCInferenceService: shared memory.
-
-CUDA's shared memory is not offered, which is said clearly; so there is none, and all of it can be
-unregistered.
-"""
+"""inference.GRPCInferenceService: shared memory, the system's and, where a GPU answers, CUDA's."""
 
 import grpc
 
 from kerve.inference import grpc_service_pb2 as pb
-from kerve.runtime.errors import NotFoundError, UnimplementedError
 from kerve.runtime.protocol import oip_shared
 from kerve.runtime.servicers.edge import answers_errors
-from kerve.runtime.shared_memory import Regions
+from kerve.runtime.shared_memory import CudaRegion, Region, Regions
 
 __all__ = ["SharedMemoryServicer"]
 
@@ -26,7 +21,7 @@ class SharedMemoryServicer:
         self, request: pb.SystemSharedMemoryStatusRequest, _: grpc.ServicerContext
     ) -> pb.SystemSharedMemoryStatusResponse:
         """The registered regions."""
-        return oip_shared.encode_status(self._regions.status(request.name))
+        return oip_shared.encode_status(self._regions.status(Region, request.name))
 
     @answers_errors
     def SystemSharedMemoryRegister(  # noqa: N802  the protocol's name
@@ -41,31 +36,28 @@ class SharedMemoryServicer:
         self, request: pb.SystemSharedMemoryUnregisterRequest, _: grpc.ServicerContext
     ) -> pb.SystemSharedMemoryUnregisterResponse:
         """Forget a region, or all of them."""
-        self._regions.unregister(request.name)
+        self._regions.unregister(Region, request.name)
         return pb.SystemSharedMemoryUnregisterResponse()
 
     @answers_errors
     def CudaSharedMemoryStatus(  # noqa: N802  the protocol's name
         self, request: pb.CudaSharedMemoryStatusRequest, _: grpc.ServicerContext
     ) -> pb.CudaSharedMemoryStatusResponse:
-        """No region."""
-        if request.name:
-            raise NotFoundError(f"CUDA shared memory region {request.name!r} is not registered here")
-        return pb.CudaSharedMemoryStatusResponse()
+        """The registered regions."""
+        return oip_shared.encode_cuda_status(self._regions.status(CudaRegion, request.name))
 
     @answers_errors
     def CudaSharedMemoryRegister(  # noqa: N802  the protocol's name
-        self, _: pb.CudaSharedMemoryRegisterRequest, __: grpc.ServicerContext
+        self, request: pb.CudaSharedMemoryRegisterRequest, _: grpc.ServicerContext
     ) -> pb.CudaSharedMemoryRegisterResponse:
-        """Not offered."""
-        raise UnimplementedError(
-            "this server does not offer CUDA shared memory; use system shared memory, "
-            "or send the tensors' contents in the request"
-        )
+        """Register a region; UNIMPLEMENTED where no device answers."""
+        self._regions.register(oip_shared.decode_cuda_region(request))
+        return pb.CudaSharedMemoryRegisterResponse()
 
     @answers_errors
     def CudaSharedMemoryUnregister(  # noqa: N802  the protocol's name
-        self, _: pb.CudaSharedMemoryUnregisterRequest, __: grpc.ServicerContext
+        self, request: pb.CudaSharedMemoryUnregisterRequest, _: grpc.ServicerContext
     ) -> pb.CudaSharedMemoryUnregisterResponse:
-        """Nothing is to do."""
+        """Forget a region, or all of them."""
+        self._regions.unregister(CudaRegion, request.name)
         return pb.CudaSharedMemoryUnregisterResponse()

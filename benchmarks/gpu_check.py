@@ -1,0 +1,132 @@
+"""Does everything that kerve does on a GPU work on this one? Each step on its own, in a table.
+
+    python benchmarks/gpu_check.py --device cuda:0 [FOLDER]
+
+FOLDER holds the parts that gpu_artifacts.py wrote (`--only mlp,mobilenetv2` is enough); steps that need them
+are skipped without. Needs onnxruntime-gpu and what `kerve[serve-gpu]` installs; kerve itself is taken from
+this source tree. Every step is a process of its own with a time limit, so that none hides the others; what no
+longer fits into `--budget` seconds is left out and said to be. `--device cpu` rehearses.
+"""
+
+import argparse
+import importlib.metadata
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+ROOTS = ("cli", "runtime", "proto")
+sys.path[:0] = [str(ROOT / each) for each in ROOTS]
+# Seconds for one step, and lines that are shown of what it printed.
+LIMIT, SHOWN = 60, 40
+# What kerve needs to serve, by the names of modules.
+MODULES = (
+    *("numpy", "onnxruntime", "grpc", "google", "grpc_health", "grpc_reflection"),
+    *("prometheus_client", "waitress", "click", "rich"),
+)
+
+
+def environment(folder: Path) -> Mapping[str, str]:
+    """Return variables with which kerve is found in the source tree, though it may not be installed."""
+    paths = [str(ROOT / each) for each in ROOTS]
+    try:
+        importlib.metadata.version("kerve")
+    except importlib.metadata.PackageNotFoundError:
+        metadata = folder / "kerve-0.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: kerve\nVersion: 0+source\n")
+        paths.append(str(folder))
+    given = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([*paths, *([given] if given else [])])}
+
+
+def take(name: str, arguments: argparse.Namespace) -> None:
+    """Take one step in this process; its last line says what was seen."""
+    from gpu_artifacts import unpack
+    from gpu_checks import STEPS
+    from gpu_setting import Setting, Skip
+
+    artifacts = None
+    if arguments.folder is not None:
+        unpack(arguments.folder / "parts", arguments.folder / "unpacked")
+        artifacts = arguments.folder / "unpacked" / "models"
+    with tempfile.TemporaryDirectory() as work:
+        try:
+            seen = STEPS[name](Setting(arguments.device, artifacts, Path(work)))
+        except Skip as reason:
+            print(f"skipped: {reason}")
+            return
+        print(f"ok: {seen}")
+
+
+def run(name: str, arguments: argparse.Namespace, variables: Mapping[str, str]) -> tuple[str, str]:
+    """Take a step in a process of its own; return the verdict, and what was seen."""
+    folder = [str(arguments.folder)] if arguments.folder else []
+    command = [sys.executable, __file__, *folder, "--device", arguments.device, "--step", name]
+    try:
+        done = subprocess.run(
+            command,
+            env=variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=arguments.limit,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        output = error.stdout or b""
+        print(f"--- {name}: over its time\n{output.decode() if isinstance(output, bytes) else output}")
+        return "FAILED", f"not done after {arguments.limit:g} s"
+    lines = done.stdout.strip().splitlines() or [""]
+    if done.returncode == 0:
+        verdict, _, seen = lines[-1].partition(": ")
+        return verdict, seen
+    print(f"--- {name}: exit code {done.returncode}", *lines[-SHOWN:], sep="\n", flush=True)
+    return "FAILED", lines[-1][:200]
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    if missing := [name for name in MODULES if find_spec(name) is None]:
+        print(f"these modules are missing: {', '.join(missing)}; put their packages on PYTHONPATH")
+        return 2
+    from gpu_checks import STEPS
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--device", default="cuda:0")
+    parser.add_argument(
+        "--step", choices=STEPS, action="append", help="only this; may be given several times"
+    )
+    parser.add_argument("--limit", type=float, default=LIMIT, help="seconds for each step")
+    parser.add_argument("--budget", type=float, default=220, help="seconds after which nothing new is begun")
+    arguments = parser.parse_args(given)
+    if os.environ.get(STEP_ALONE):
+        take(arguments.step[0], arguments)
+        return 0
+    begin, table = time.monotonic(), []
+    with tempfile.TemporaryDirectory() as folder:
+        variables = {**environment(Path(folder)), STEP_ALONE: "1"}
+        for name in arguments.step or STEPS:
+            if time.monotonic() - begin > arguments.budget:
+                table.append((name, "left out", 0.0, "the time was over"))
+                continue
+            before = time.monotonic()
+            verdict, seen = run(name, arguments, variables)
+            table.append((name, verdict, time.monotonic() - before, seen))
+            print(f"{name}: {verdict}", flush=True)
+    print(f"\n{'step':26}{'verdict':10}{'s':>6}  seen")
+    for name, verdict, seconds, seen in table:
+        print(f"{name:26}{verdict:10}{seconds:6.1f}  {seen}")
+    return int(any(verdict == "FAILED" for _, verdict, _, _ in table))
+
+
+# Set for the process that takes a single step.
+STEP_ALONE = "KERVE_CHECK_STEP"
+
+if __name__ == "__main__":
+    sys.exit(main())

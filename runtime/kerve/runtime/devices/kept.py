@@ -1,0 +1,34 @@
+"""Arrays that stay where they were computed, for what is computed of them there."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from kerve.runtime.datatypes import Array
+from kerve.runtime.devices.gate import GATE
+
+__all__ = ["Kept", "at_host"]
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """An array in ONNX Runtime's own memory (an OrtValue), on whichever device."""
+
+    value: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        return tuple(self.value.shape())
+
+    @cached_property
+    def array(self) -> Array:
+        """A copy at the host, made once."""
+        with GATE.together():
+            copied: Array = self.value.numpy()
+        return copied
+
+
+def at_host(array: Array | Kept) -> Array:
+    """Return an array at the host, copied there if it lies elsewhere."""
+    return array.array if isinstance(array, Kept) else array
