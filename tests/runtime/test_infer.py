@@ -265,6 +265,12 @@ REFUSED = [
         id="symbols disagree",
     ),
     pytest.param(
+        echo_request(lambda m: m.parameters["timeout"].MergeFrom(STRING)),
+        "INVALID_ARGUMENT",
+        "invalid value type for 'timeout' parameter, expected int64_param",
+        id="timeout of text",
+    ),
+    pytest.param(
         echo_request(lambda m: m.inputs[0].parameters["shared_memory_region"].MergeFrom(STRING)),
         "INVALID_ARGUMENT",
         "tensor 'x': expected shared_memory_region and shared_memory_byte_size, got 'region' and 0",

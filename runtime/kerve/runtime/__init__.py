@@ -1,6 +1,7 @@
 """ONNX artifact in, gRPC service out; and the client that calls it."""
 
-from kerve.runtime.client import Client, ModelInfo
+from typing import TYPE_CHECKING, Any
+
 from kerve.runtime.errors import (
     ArtifactError,
     Code,
@@ -13,6 +14,9 @@ from kerve.runtime.errors import (
     UnavailableError,
     UnimplementedError,
 )
+
+if TYPE_CHECKING:
+    from kerve.runtime.client import Client, ModelInfo
 
 __all__ = [
     "ArtifactError",
@@ -28,3 +32,12 @@ __all__ = [
     "UnavailableError",
     "UnimplementedError",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the client when it is asked for: a server starts without it."""
+    if name in __all__:
+        from kerve.runtime import client
+
+        return getattr(client, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -183,6 +183,29 @@ def test_what_does_not_fit_is_refused_with_400(body: Any, message: str, running:
     assert message in json.loads(answer)["error"]
 
 
+@pytest.mark.parametrize(
+    ("datatype", "values"),
+    [
+        ("UINT64", [2**64 - 1, 0]),
+        ("INT64", [-(2**63), 2**63 - 1]),
+        ("UINT64", [-1, 2**64 - 1]),
+        ("INT64", [2**63, -1]),
+        ("INT64", [2**63, 0.5]),
+    ],
+)
+def test_whole_numbers_keep_every_digit_or_are_refused(
+    datatype: str, values: list[Any], running: Any
+) -> None:
+    body = json.dumps({"inputs": [{**GOOD, "datatype": datatype, "data": values}]}).encode()
+    status, _, answer = ask(running, f"/v2/models/echo_{datatype.lower()}/infer", body)
+    low, high = (0, 2**64) if datatype == "UINT64" else (-(2**63), 2**63)
+    if all(low <= value < high for value in values):
+        assert json.loads(answer)["outputs"][0]["data"] == values
+    else:
+        assert status == 400
+        assert f"data: expected {datatype}" in json.loads(answer)["error"]
+
+
 def test_headers_that_lie_are_refused(running: Any) -> None:
     path = "/v2/models/echo_fp32/infer"
     for headers in (

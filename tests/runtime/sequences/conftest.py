@@ -98,7 +98,7 @@ def running(
     publish(repository, "echo_fp32")
     add_accumulator(publish, repository, "one", LONG, "oldest { max_candidate_sequences: 1 }", "")
     options = ("--transport", transport, "--http-port", "-1", "--model-control-mode", "explicit")
-    options += ("--max-queue-size", "8")
+    options += ("--max-queue-size", "32")
     with serve(repository, *options, "--load-model", "*") as server:
         yield server
 

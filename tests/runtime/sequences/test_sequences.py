@@ -132,12 +132,12 @@ def test_who_waits_for_a_sequence_to_end_is_let_go_in_time(grpc_client: Any, unt
         )
 
     # As many wait as may, and one more is refused; of those that wait one is cancelled.
-    calls = [ask(identity) for identity in range(2, 11)]
+    calls = [ask(identity) for identity in range(2, 35)]
     until(lambda: len(given) == 1, "one too many is refused")
     assert given.pop().status() == "StatusCode.RESOURCE_EXHAUSTED"
     for call in calls:
         call.cancel()
-    until(lambda: len(given) == 8, "they are cancelled")
+    until(lambda: len(given) == 32, "they are cancelled")
     assert {error.status() for error in given} == {"StatusCode.CANCELLED"}
     given.clear()
     ask(20)

@@ -125,6 +125,10 @@ def classified(name: str, count: int) -> Callable[[Any, Any], None]:
     return edit
 
 
+def parameter(name: str, **value: Any) -> Callable[[Any, Any], None]:
+    return lambda request, _: request.parameters[name].MergeFrom(type(request.parameters[name])(**value))
+
+
 TEXT = b"\1\0\0\0a\2\0\0\0bc"
 CASES: dict[str, Callable[[Any, Any], Any]] = {
     "as it is": lambda *_: None,
@@ -142,6 +146,13 @@ CASES: dict[str, Callable[[Any, Any], Any]] = {
     "best class": classified("sum", 1),
     "more classes than there are": classified("sum", 99),
     "classes of text": classified("text", 2),
+    "classes in words": lambda request, _: setattr(
+        request.outputs.add(name="sum").parameters["classification"], "string_param", "2"
+    ),
+    "a timeout in words": parameter("timeout", string_param="1 s"),
+    "a timeout in parts": parameter("timeout", double_param=1.5),
+    "a priority that is true": parameter("priority", bool_param=True),
+    "a timeout of any sign": parameter("timeout", uint64_param=10**6),
     "classes of what is no number": lambda request, oip: (
         raw(0, np.full(6, np.nan, np.float32).tobytes())(request, oip),
         classified("sum", 1)(request, oip),

@@ -141,7 +141,10 @@ def parse_table(file: Path, table: dict[str, Any]) -> pb.ModelConfig:
 def parse_json(override: str) -> pb.ModelConfig:
     """Return the ModelConfig that a client sent."""
     try:
-        return json_format.ParseDict(json.loads(override), pb.ModelConfig())
+        given = json.loads(override)
+        if not isinstance(given, dict):
+            raise TypeError(f"it holds {given!r}")
+        return json_format.ParseDict(given, pb.ModelConfig())
     except NOT_A_CONFIG as error:
         raise InvalidArgumentError(
             f"parameter 'config': expected a ModelConfig as JSON, got something else: {error}"

@@ -1,17 +1,20 @@
 """Finished evaluations, kept in a small database beside the models."""
 
 import json
-import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from google.protobuf import json_format
 
 from kerve.evaluation.v1 import evaluation_pb2 as pb
+
+if TYPE_CHECKING:
+    import sqlite3
 
 __all__ = ["FILE", "Finished", "History"]
 
@@ -65,7 +68,7 @@ class History:
         self._writing = threading.Lock()
 
     def add(self, finished: Finished) -> None:
-        """Keep an evaluation; raises sqlite3.Error when that cannot be."""
+        """Keep an evaluation; raises OSError when that cannot be."""
         results = finished.results
         row = (
             now(),
@@ -125,14 +128,15 @@ class History:
         ]
 
     @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        database = sqlite3.connect(self._file, timeout=10.0)
+    def _open(self) -> Iterator["sqlite3.Connection"]:
+        import sqlite3  # a server that evaluates nothing starts without it
+
         try:
-            with database:
+            with closing(sqlite3.connect(self._file, timeout=10.0)) as database, database:
                 database.executescript(SCHEMA)
                 yield database
-        finally:
-            database.close()
+        except sqlite3.Error as error:
+            raise OSError(f"{self._file}: {error}") from error
 
 
 def now() -> str:

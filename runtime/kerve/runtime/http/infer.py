@@ -95,7 +95,7 @@ def from_json(label: str, datatype: str, data: object) -> Array:
         )
     dtype = DATATYPES[datatype].dtype
     try:
-        array = np.array(data)
+        array = as_array(data, dtype)
         if array.size and array.dtype.kind not in KINDS[dtype.kind]:
             raise ValueError(f"it holds {array.dtype}")
         if datatype == BYTES.name:
@@ -108,6 +108,17 @@ def from_json(label: str, datatype: str, data: object) -> Array:
             f"{label}: data: expected {datatype}, got something else: {error}"
         ) from error
     return converted
+
+
+def as_array(data: object, dtype: np.dtype[Any]) -> Array:
+    """Return what JSON holds; whole numbers beyond int64 in an array of a dtype that takes them."""
+    array = np.array(data)
+    if dtype.kind not in "iu" or array.dtype.kind not in "Of":
+        return array
+    # NumPy has no common type of 2**64 - 1 and -1, and takes floats for some such lists.
+    exact = np.array(data, object)
+    whole = all(type(each) is int for each in exact.ravel().tolist())
+    return exact.astype(dtype) if whole else array
 
 
 def set_parameters(target: Any, values: Mapping[str, Any]) -> None:

@@ -37,6 +37,9 @@ log = logging.getLogger(__name__)
 # the last route to it is gone, so that a swap refuses nobody.
 LINGER = 0.2
 
+# Seconds that executors have to see that their queue is closed, however late it is.
+LAST_WORDS = 1.0
+
 # What is told of a version by how far its engine is.
 REMARKS = {
     None: "",
@@ -44,9 +47,6 @@ REMARKS = {
     "ready": "TensorRT answers",
     "failed": "CUDA answers, because TensorRT's engine failed; see the server's log",
 }
-
-# Seconds that executors have to see that their queue is closed, however late it is.
-LAST_WORDS = 1.0
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Open Inference Protocol v2 on the server: messages to requests, outputs and signatures to messages."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,10 @@ from kerve.runtime.signature import (
 __all__ = ["SERVICE", "InferRequest", "decode_request", "encode_response", "model_metadata"]
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+
+# Parameters that are whole numbers, and the fields that hold such.
+REQUEST_NUMBERS, OUTPUT_NUMBERS = ("priority", "timeout"), ("classification",)
+INTEGERS = ("int64_param", "uint64_param")
 
 # The parameter that says that a tensor is elsewhere.
 SHARED_MEMORY = "shared_memory_region"
@@ -68,6 +72,9 @@ class InferRequest:
 def decode_request(message: pb.ModelInferRequest, signature: Signature) -> InferRequest:
     """Return the request in a message; InvalidArgumentError when it does not fit the signature."""
     model = message.model_name
+    check_numbers(message.parameters, REQUEST_NUMBERS)
+    for output in message.outputs:
+        check_numbers(output.parameters, OUTPUT_NUMBERS)
     for tensors in (message.inputs, message.outputs):
         for tensor in tensors:
             if SHARED_MEMORY in tensor.parameters:
@@ -100,6 +107,13 @@ def decode_request(message: pb.ModelInferRequest, signature: Signature) -> Infer
         requested=frozenset(requested) or None,
         parameters={name: parameter_value(value) for name, value in message.parameters.items()},
     )
+
+
+def check_numbers(parameters: Mapping[str, pb.InferParameter], names: Iterable[str]) -> None:
+    """Raise InvalidArgumentError for a parameter of another kind, which would be ignored otherwise."""
+    for name in names:
+        if name in parameters and parameters[name].WhichOneof("parameter_choice") not in INTEGERS:
+            raise InvalidArgumentError(f"invalid value type for {name!r} parameter, expected int64_param")
 
 
 def decode_tensor(tensor: pb.ModelInferRequest.InferInputTensor, raw: bytes | None) -> Array:

@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -140,7 +139,7 @@ class EvaluationServicer:
             for run, results in zip(stream.runs, final, strict=True):
                 hardware = run.served.model.hardware
                 self._history.add(Finished(context.peer(), stream.fingerprint.hexdigest(), hardware, results))
-        except (sqlite3.Error, OSError) as error:  # a repository may be read-only
+        except OSError as error:  # a repository may be read-only
             log.warning("an evaluation of %r is not kept: %s", stream.begin.model, error)
 
 

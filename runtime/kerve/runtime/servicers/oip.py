@@ -1,7 +1,6 @@
 """inference.GRPCInferenceService liveness, readiness, descriptions."""
 
 from collections.abc import Callable
-from importlib.metadata import version
 
 import grpc
 
@@ -56,6 +55,8 @@ class OipServicer:
         self, _: pb.ServerMetadataRequest, __: grpc.ServicerContext
     ) -> pb.ServerMetadataResponse:
         """Name and version of the server, and what it computes on."""
+        from importlib.metadata import version  # costs a start more than a client that asks
+
         return oip.server_metadata("kerve", version("kerve"), self._devices)
 
     @answers_errors

@@ -20,7 +20,13 @@ pub fn decode(message: &Rope) -> Result<Infer, Malformed> {
             1 => infer.model = reader.text(wire)?,
             2 => infer.version = reader.text(wire)?,
             3 => infer.id = reader.text(wire)?,
-            4 => infer.parameters.push(entry(reader.message(wire)?)?),
+            4 => {
+                let (key, value) = entry(reader.message(wire)?)?;
+                if NUMBERS.contains(&key.as_str()) {
+                    check_number(&key, &value, &mut infer);
+                }
+                infer.parameters.push((key, value));
+            }
             5 => {
                 let input = tensor(reader.message(wire)?, &mut infer)?;
                 infer.inputs.push(input);
@@ -86,6 +92,7 @@ fn output(mut reader: Reader<'_>, infer: &mut Infer) -> Result<Wanted, Malformed
             2 => match entry(reader.message(wire)?)? {
                 (key, _) if key == SHARED_MEMORY => shared_memory = true,
                 (key, value) if key == "classification" => {
+                    check_number(&key, &value, infer);
                     wanted.classes =
                         value.unsigned().map_or(0, |classes| classes.min(u64::from(u32::MAX)) as u32);
                 }
@@ -99,6 +106,17 @@ fn output(mut reader: Reader<'_>, infer: &mut Infer) -> Result<Wanted, Malformed
         infer.unsupported.get_or_insert_with(|| no_shared_memory(&wanted.name));
     }
     Ok(wanted)
+}
+
+/// Parameters of a request that are whole numbers.
+const NUMBERS: [&str; 2] = ["priority", "timeout"];
+
+/// Refuses a parameter of another kind, which would be ignored otherwise.
+fn check_number(key: &str, value: &Parameter, infer: &mut Infer) {
+    if !matches!(value, Parameter::Int64(_) | Parameter::Uint64(_)) {
+        let message = format!("invalid value type for '{key}' parameter, expected int64_param");
+        infer.unsupported.get_or_insert_with(|| Status::invalid(message));
+    }
 }
 
 /// The parameter that says that a tensor is elsewhere.
