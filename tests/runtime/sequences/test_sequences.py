@@ -140,11 +140,11 @@ def test_who_waits_for_a_sequence_to_end_is_let_go_in_time(grpc_client: Any, unt
     until(lambda: len(given) == 32, "they are cancelled")
     assert {error.status() for error in given} == {"StatusCode.CANCELLED"}
     given.clear()
-    ask(20)
+    ask(40)
     grpc_client.ask("one", [[0, 0]], 1, "e")
     until(lambda: bool(given), "the one that still waits is answered")
     assert total(given.pop()) == [[1, 1]]
-    grpc_client.ask("one", [[0, 0]], 20, "e")
+    grpc_client.ask("one", [[0, 0]], 40, "e")
 
 
 def test_a_sequence_that_nobody_asks_is_forgotten(running: Any, client: Any, until: Until) -> None:
