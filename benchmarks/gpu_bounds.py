@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from contextlib import closing
+from functools import cache
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -98,6 +99,7 @@ def read_counts(file: Path) -> Mapping[str, Counts]:
     return {name: Counts(*numbers) for name, numbers in json.loads(file.read_text()).items()}
 
 
+@cache
 def launches(file: Path, device: Device) -> int:
     """Return the nodes that a device computes for a batch: each launches one kernel at least."""
     if device.kind != "cpu":
