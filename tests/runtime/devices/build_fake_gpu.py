@@ -59,7 +59,8 @@ def needed() -> frozenset[str]:
     """Return the symbols that the provider needs, and those of cuDNN, which it looks up by name."""
     listed = subprocess.check_output(["nm", "-D", "--undefined-only", str(PROVIDER)], text=True)
     names = {line.split()[-1].partition("@")[0] for line in listed.splitlines()}
-    return names | {name.decode() for name in re.findall(rb"\0(cudnn[A-Z]\w+)(?=\0)", PROVIDER.read_bytes())}
+    looked_up = re.findall(rb"\0(cudnn[A-Z]\w+)(?=\0)", PROVIDER.read_bytes())
+    return frozenset(names | {name.decode() for name in looked_up})
 
 
 if __name__ == "__main__":
