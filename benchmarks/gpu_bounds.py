@@ -1,8 +1,9 @@
 """What bounds a model on a device: arithmetic, bytes, or launches; counted from its graph."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
+from functools import cache
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,7 +84,7 @@ def general(a: tuple[int, ...], b: tuple[int, ...], y: tuple[int, ...], node: An
 
 
 # Multiplications of a product, by the shapes of its first two inputs and its output.
-OPERATIONS = {
+OPERATIONS: Mapping[str, Callable[..., int]] = {
     "Conv": lambda _x, w, y, _node: prod(y) * prod(w[1:]),
     "MatMul": lambda a, _b, y, _node: prod(y) * a[-1],
     "Gemm": general,
@@ -98,6 +99,7 @@ def read_counts(file: Path) -> Mapping[str, Counts]:
     return {name: Counts(*numbers) for name, numbers in json.loads(file.read_text()).items()}
 
 
+@cache
 def launches(file: Path, device: Device) -> int:
     """Return the nodes that a device computes for a batch: each launches one kernel at least."""
     if device.kind != "cpu":

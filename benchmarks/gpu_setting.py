@@ -15,7 +15,7 @@ from kerve.runtime.devices.memory import HostMemory
 from kerve.runtime.devices.options import CudaOptions
 from kerve.runtime.devices.placement import Place
 from kerve.runtime.devices.sessions import open_session
-from kerve.runtime.session import Session
+from kerve.runtime.session import Provider, Session
 
 __all__ = [
     "CPU",
@@ -33,7 +33,7 @@ __all__ = [
 
 
 TESTS = Path(__file__).parent.parent / "tests" / "runtime"
-CPU = (("CPUExecutionProvider", {}),)
+CPU: tuple[Provider, ...] = (("CPUExecutionProvider", {}),)
 MIB = 1 << 20
 
 

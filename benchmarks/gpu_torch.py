@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -24,7 +25,7 @@ def resnet50() -> Any:
             nn.Conv2d(inputs, outputs, size, stride, padding, bias=False), nn.BatchNorm2d(outputs)
         )
 
-    class Block(nn.Module):  # type: ignore[misc]  # torch need not be installed here
+    class Block(nn.Module):
         def __init__(self, inputs: int, width: int, stride: int) -> None:
             super().__init__()
             outputs = width * EXPANSION
@@ -101,7 +102,7 @@ def peaks() -> Mapping[str, float]:
     ):
         torch.backends.cuda.matmul.allow_tf32 = tf32
         left, right = (torch.randn((size, size), device="cuda", dtype=dtype) for _ in range(2))
-        found[name] = 2 * size**3 / best(torch, lambda left=left, right=right: left @ right)
+        found[name] = 2 * size**3 / best(torch, partial(torch.matmul, left, right))
     block = torch.empty(1 << 30, dtype=torch.uint8, device="cuda")
     found["bytes"] = 2 * block.numel() / best(torch, block.clone)
     host = torch.empty(1 << 28, dtype=torch.uint8).pin_memory()

@@ -9,6 +9,7 @@ of what the provider needs does nothing, with success.
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import onnxruntime
@@ -53,11 +54,13 @@ def build(folder: Path) -> None:
         subprocess.run(["cc", *flags, "-o", str(file), str(code)], check=True)
 
 
-def needed() -> set[str]:
+@cache
+def needed() -> frozenset[str]:
     """Return the symbols that the provider needs, and those of cuDNN, which it looks up by name."""
     listed = subprocess.check_output(["nm", "-D", "--undefined-only", str(PROVIDER)], text=True)
     names = {line.split()[-1].partition("@")[0] for line in listed.splitlines()}
-    return names | {name.decode() for name in re.findall(rb"\0(cudnn[A-Z]\w+)(?=\0)", PROVIDER.read_bytes())}
+    looked_up = re.findall(rb"\0(cudnn[A-Z]\w+)(?=\0)", PROVIDER.read_bytes())
+    return frozenset(names | {name.decode() for name in looked_up})
 
 
 if __name__ == "__main__":

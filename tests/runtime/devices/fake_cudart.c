@@ -11,6 +11,7 @@ typedef struct { void *to; const void *from; size_t size; } Copy;
 typedef struct { Copy *copies; int count; } Graph;
 
 int fake_captures, fake_launches, fake_refused; /* graphs captured, launched; calls that met a capture */
+int fake_waits;                                 /* for a stream */
 long fake_allocations;                          /* device memory that is out */
 
 static int capturing, invalid;
@@ -53,7 +54,10 @@ int cudaEventElapsedTime(float *milliseconds) { *milliseconds = 1; return 0; }
 int cudaStreamCreate(void **stream) { return make(stream, 8); }
 int cudaStreamCreateWithFlags(void **stream, unsigned flags) { return make(stream, 8); }
 int cudaStreamDestroy(void *stream) { free(stream); return 0; }
-int cudaStreamSynchronize(void *stream) { return is_captured(stream) ? during_capture("cudaStreamSynchronize") : 0; }
+int cudaStreamSynchronize(void *stream) {
+    fake_waits++;
+    return is_captured(stream) ? during_capture("cudaStreamSynchronize") : 0;
+}
 int cudaDeviceSynchronize(void) { return during_capture("cudaDeviceSynchronize"); }
 int cudaLaunchHostFunc(void *stream, void (*function)(void *), void *data) {
     if (!is_captured(stream)) function(data);

@@ -69,10 +69,11 @@ for options, graphs in (({"buffers": 0}, 0), ({"enable_cuda_graph": False}, 0), 
             assert (lane is None) == ("buffers" in options)
             if lane is not None:
                 assert captured(session, lane, 1, 4, 8) == [bool(graphs)] * 3
-                launched = number("fake_launches")
+                launched, waited = number("fake_launches"), number("fake_waits")
                 for rows, value in ((1, 2), (4, 3), (3, 4), (8, 5), (20, 6), (1, 9)):
                     assert (lane.run({"x": array(rows, value)}, ["y"])["y"] == array(rows, value)).all()
                 assert number("fake_launches") - launched == (5 if graphs else 0), "20 rows have no graph"
+                assert number("fake_waits") == waited, "who reads the outputs waits, and not ONNX Runtime"
         kept = session.keep({"x": array(2, 5)}, ["y"])["y"]
         again = session.keep({"x": kept}, ["y"])["y"]
         assert kept.value.device_name() == "cuda" and (again.array == array(2, 5)).all()

@@ -147,10 +147,16 @@ def test_what_the_graph_reads_at_the_host_is_bound_there() -> None:
         bind_output = bind_input
 
     class Launcher:
-        inputs = (TensorSpec("x", "FP32", ("n",)), TensorSpec("k", "INT64", (1,)))
-        outputs = (TensorSpec("y", "FP32", ("n",)),)
-        at_host, graphs = {"k"}, False
-        bind = Binding
+        inputs: tuple[TensorSpec, ...] = (
+            TensorSpec("x", "FP32", ("n",)),
+            TensorSpec("k", "INT64", (1,)),
+        )
+        outputs: tuple[TensorSpec, ...] = (TensorSpec("y", "FP32", ("n",)),)
+        at_host = frozenset({"k"})
+        graphs = False
+
+        def bind(self) -> Binding:
+            return Binding()
 
         def run_options(self, *, graph: bool) -> None:
             pass

@@ -15,16 +15,17 @@ import pytest
 
 from kerve.runtime.artifact import read_artifact
 from kerve.runtime.devices import sessions
-from kerve.runtime.devices.device import Device
+from kerve.runtime.devices.device import Device, Kind
 from kerve.runtime.devices.lanes import LaneSession
 from kerve.runtime.devices.memory import HostMemory
 from kerve.runtime.devices.placement import Place
 from kerve.runtime.devices.tensorrt import Profile, TensorRtSession, profile_of, provider_options
 from kerve.runtime.errors import ArtifactError
 from kerve.runtime.model import Model, load
+from kerve.runtime.session import Provider
 from kerve.runtime.signature import TensorSpec
 
-CPU = (("CPUExecutionProvider", {}),)
+CPU: tuple[Provider, ...] = (("CPUExecutionProvider", {}),)
 EVALUATED = Path(__file__).parent.parent / "evaluation" / "models"
 Until = Callable[[Callable[[], bool], str], None]
 
@@ -62,7 +63,8 @@ def builder(monkeypatch: pytest.MonkeyPatch) -> Builder:
         assert precision == "float32"
         return TensorRtSession(model_file, builder=made, providers=CPU, buffers=HostMemory, **given)
 
-    monkeypatch.setattr(sessions, "OPENERS", {**sessions.OPENERS, "tensorrt": opened})
+    openers: dict[Kind, Any] = {**sessions.OPENERS, "tensorrt": opened}
+    monkeypatch.setattr(sessions, "OPENERS", openers)
     return made
 
 

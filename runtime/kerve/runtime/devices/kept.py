@@ -1,5 +1,6 @@
 """Arrays that stay where they were computed, for what is computed of them there."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from kerve.runtime.datatypes import Array
 from kerve.runtime.devices.gate import GATE
 
-__all__ = ["Kept", "at_host"]
+__all__ = ["Kept", "all_at_host", "at_host"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,3 +33,8 @@ class Kept:
 def at_host(array: Array | Kept) -> Array:
     """Return an array at the host, copied there if it lies elsewhere."""
     return array.array if isinstance(array, Kept) else array
+
+
+def all_at_host(arrays: Mapping[str, Array | Kept]) -> dict[str, Array]:
+    """Return arrays by their names at the host."""
+    return {name: at_host(each) for name, each in arrays.items()}

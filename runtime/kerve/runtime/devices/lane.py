@@ -61,10 +61,12 @@ class Launcher(Protocol):
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    # Inputs that are read at the host, wherever the rest is computed.
-    at_host: Collection[str]
     # Whether graphs can be captured.
     graphs: bool
+
+    @property
+    def at_host(self) -> Collection[str]:
+        """Inputs that are read at the host, wherever the rest is computed."""
 
     def bind(self) -> Any:
         """Return a new binding of the graph, without tensors yet."""

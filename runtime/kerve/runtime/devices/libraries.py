@@ -19,6 +19,11 @@ FILES: dict[Kind, str] = {
     "cuda": "libonnxruntime_providers_cuda.so",
     "tensorrt": "libonnxruntime_providers_tensorrt.so",
 }
+# What they name as needed, for where their headers cannot be read; `{}` is the major version of CUDA.
+USUAL: dict[Kind, tuple[str, ...]] = {
+    "cuda": ("libcuda.so.1", "libcudart.so.{}", "libcublasLt.so.{}", "libcublas.so.{}", "libcurand.so.10"),
+    "tensorrt": ("libnvinfer.so.10", "libnvonnxparser.so.10"),
+}
 # What the CUDA provider loads when a convolution first runs, and so does not name in its header.
 LOADED_LATER = ("libcudnn.so.9",)
 # What packages bring: each behind those it needs itself; `{}` is the major version of CUDA.
@@ -75,12 +80,16 @@ def has_provider(kind: Kind) -> bool:
 def load_packaged() -> None:
     """Load CUDA and cuDNN from where packages put them, so that ONNX Runtime finds them."""
     # ONNX Runtime's `preload_dlls` looks beside itself only, and prints what it misses.
-    major = getattr(onnxruntime, "cuda_version", "").partition(".")[0]
     for name in PACKAGED:
-        for file in packaged(name.format(major)):
+        for file in packaged(name.format(cuda_major())):
             with contextlib.suppress(OSError):  # what is missing is told by `libraries`
                 ctypes.CDLL(str(file))
                 break
+
+
+def cuda_major() -> str:
+    """Return the major version of the CUDA that ONNX Runtime was built for; empty for none."""
+    return str(getattr(onnxruntime, "cuda_version", "")).partition(".")[0]
 
 
 def packaged(name: str) -> Iterator[Path]:
@@ -98,15 +107,19 @@ def libraries(kind: Kind) -> tuple[Library, ...]:
     """
     load_packaged()
     folder = Path(onnxruntime.__file__).parent / "capi"
-    files = [folder / FILES[each] for each in dict.fromkeys(("cuda", kind)) if each in FILES]
-    names = dict.fromkeys([*(name for file in files for name in needed(file)), *LOADED_LATER])
+    providers: tuple[Kind, ...] = ("cuda", kind) if kind != "cuda" else ("cuda",)
+    names = dict.fromkeys(
+        name.format(cuda_major())
+        for provider in providers
+        for name in needed(folder / FILES[provider]) or USUAL[provider]
+    )
+    names |= dict.fromkeys(LOADED_LATER)
     return tuple(look(name, source) for name in names if (source := source_of(name)))
 
 
 def needed(file: Path) -> tuple[str, ...]:
-    """Return the libraries that a shared library names as needed (DT_NEEDED); none where it cannot be read.
-
-    pyelftools is in `kerve[serve-gpu]`; without it only what the linker misses first is known.
+    """Return the libraries that a shared library names as needed (DT_NEEDED); none where it cannot be read:
+    pyelftools is in `kerve[serve-gpu]`.
     """
     if find_spec("elftools") is None or not file.is_file():
         return ()

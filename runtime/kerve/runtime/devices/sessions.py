@@ -64,7 +64,7 @@ def providers_for(device: Device, options: CudaOptions, **more: str) -> tuple[Pr
     return tuple((name, table[name]()) for name in device.providers)
 
 
-def open_cpu(model_file: Path, _: Place, **given: Any) -> Session:
+def open_cpu(model_file: Path, place: Place, **given: Any) -> Session:  # noqa: ARG001  an opener's
     """Open a model on the CPU."""
     return Session(model_file, **given)
 

@@ -22,6 +22,7 @@ from kerve.runtime.artifact import read_artifact
 from kerve.runtime.data import Rows
 from kerve.runtime.data.parts import Part
 from kerve.runtime.datatypes import Array
+from kerve.runtime.devices.kept import all_at_host
 from kerve.runtime.distributed.cluster import spread
 from kerve.runtime.distributed.located import Located, computing
 from kerve.runtime.errors import InvalidArgumentError
@@ -90,7 +91,10 @@ class Evaluating:
                 share.add(answers, batch)
                 if not self.merged:
                     yield share.ended(
-                        [run.metrics.feeds(each.labelled, each.computed) for run, each in answers]
+                        [
+                            all_at_host(run.metrics.feeds(each.labelled, each.computed))
+                            for run, each in answers
+                        ]
                     )
                     runs = self._runs(replace(part, first=runs[0].first + runs[0].rows))
                     share = Begun(runs)

@@ -15,6 +15,7 @@ from kerve.runtime.data.parquet import ParquetFile
 from kerve.runtime.data.parts import Part
 from kerve.runtime.data.writing import ParquetWriter, arrow_column, whole
 from kerve.runtime.datatypes import BF16, Array, bfloat16_to_float32
+from kerve.runtime.devices.kept import all_at_host
 from kerve.runtime.distributed.cluster import spread
 from kerve.runtime.distributed.located import Located, computing
 from kerve.runtime.errors import InvalidArgumentError
@@ -94,9 +95,10 @@ def computed(served: Evaluable, block: Mapping[str, Array], where: str) -> dict[
             spec = signature.input(name)
             inputs[name] = to_tensor(spec, array)
             check_tensor(spec, spec.datatype, inputs[name].shape, sizes)
-        found, _ = Turn(served, inputs, [spec.name for spec in signature.outputs]).wait()
+        answered, _ = Turn(served, inputs, [spec.name for spec in signature.outputs]).wait()
     except InvalidArgumentError as error:
         raise InvalidArgumentError(f"{where}, or after it: {error}") from error
+    found = all_at_host(answered)
     return {
         spec.name: bfloat16_to_float32(found[spec.name]) if spec.datatype == BF16.name else found[spec.name]
         for spec in signature.outputs

@@ -8,7 +8,7 @@ import numpy as np
 from kerve.artifact.v1.manifest_pb2 import Evaluation, StateSpec
 from kerve.runtime.artifact import Artifact
 from kerve.runtime.datatypes import DATATYPES, Array
-from kerve.runtime.devices.kept import Kept, at_host
+from kerve.runtime.devices.kept import Kept, all_at_host, at_host
 from kerve.runtime.devices.lanes import LaneSession
 from kerve.runtime.devices.placement import ON_CPU, Place
 from kerve.runtime.devices.sessions import open_session
@@ -91,12 +91,12 @@ class Metrics:
         if isinstance(self._update, LaneSession) and self._update.keeps:
             after = self._update.keep(given, outputs)
         else:
-            after = self._update.run({name: at_host(each) for name, each in given.items()}, outputs)
+            after = self._update.run(all_at_host(given), outputs)
         return {each.input: after[each.output] for each in specs}
 
     def numbers(self, state: Values) -> dict[str, Array]:
         """Return the numbers of a state."""
-        return self._results.run({name: at_host(each) for name, each in state.items()}, self.names)
+        return self._results.run(all_at_host(state), self.names)
 
     @property
     def mergeable(self) -> bool:
@@ -163,7 +163,7 @@ class Accumulator:
     @property
     def state(self) -> Mapping[str, Array]:
         """The state; without the rows that wait for others to make a step."""
-        return {name: at_host(each) for name, each in self._state.items()}
+        return all_at_host(self._state)
 
     def merge(self, state: Mapping[str, Array]) -> None:
         """Take rows that were folded elsewhere."""
