@@ -97,9 +97,9 @@ def running(
     (repository / "plain" / "config.pbtxt").write_text(PLAIN)
     publish(repository, "echo_fp32")
     add_accumulator(publish, repository, "one", LONG, "oldest { max_candidate_sequences: 1 }", "")
-    options = ("--transport", transport, "--http-port", "-1", "--model-control-mode", "explicit")
-    options += ("--max-queue-size", "32")
-    with serve(repository, *options, "--load-model", "*") as server:
+    explicit = ("--model-control-mode", "explicit", "--load-model", "*")
+    options = ("--transport", transport, "--http-port", "-1", "--max-queue-size", "32")
+    with serve(repository, *options, *explicit) as server:
         yield server
 
 

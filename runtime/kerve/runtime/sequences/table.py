@@ -206,7 +206,7 @@ class Sequences:
         finally:
             MOST_WAITING.release()
 
-    def _leave(self, identity: Identity, sequence: Sequence, ticket: object) -> None:
+    def _leave(self, identity: Identity, sequence: Sequence, ticket: Ticket) -> None:
         with self._changed:
             sequence.present.remove(ticket)
             sequence.touched = time.monotonic()
