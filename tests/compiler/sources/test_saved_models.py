@@ -130,3 +130,18 @@ def test_the_rows_of_the_state_are_those_of_the_input(changing: Path) -> None:
 def test_a_table_that_a_signature_changes_is_refused(changing: Path) -> None:
     with pytest.raises(ConversionError, match="changes a table"):
         sources.load(changing, LoadOptions(signature="draw")).lower(21)
+
+
+class _Ragged(tf.Module):
+    @tf.function(input_signature=[tf.RaggedTensorSpec([None, None], tf.float32, name="rows")])
+    def sums(self, rows: Any) -> Any:
+        return tf.reduce_sum(rows, 1)
+
+
+def test_a_ragged_input_is_refused_by_name(tmp_path: Path) -> None:
+    module = _Ragged()
+    tf.saved_model.save(module, str(tmp_path / "ragged"), signatures=module.sums)
+    with pytest.raises(
+        ConversionError, match=r"'rows' is a RaggedTensor, .* padded rows, or the values and row_splits"
+    ):
+        sources.load(tmp_path / "ragged")

@@ -38,11 +38,12 @@ _CONVERTER_OPSET = 25  # the newest that onnxscript converts to; later ones take
 _MACHINE_LEARNING = "ai.onnx.ml"
 _KNOWN_DOMAINS = frozenset({"", _MACHINE_LEARNING})
 
-#: Operators that tf2onnx would convert but whose handlers do better: it knows complex numbers and tables in
-#: part, and hashes not at all.
+#: Operators that tf2onnx would convert but whose handlers do better: it knows complex numbers, tables and
+#: strings in part, and ragged tensors and hashes not at all.
 _OURS = (
-    "Angle", "Complex", "ComplexAbs", "Conj", "FFT", "IFFT", "IRFFT", "Imag", "LookupTableFindV2",
-    "LookupTableSizeV2", "RFFT", "Real", "StringToHashBucketFast",
+    "Angle", "Complex", "ComplexAbs", "Conj", "DenseBincount", "FFT", "IFFT", "IRFFT", "Imag",
+    "LookupTableFindV2", "LookupTableSizeV2", "RFFT", "RaggedTensorToTensor", "Real", "StaticRegexReplace",
+    "StringLower", "StringSplitV2", "StringToHashBucketFast", "StringUpper", "UnicodeDecode", "UnicodeEncode",
 )  # fmt: skip
 
 _Values = dict[ir.Value, Any]
