@@ -189,10 +189,10 @@ def _spec(name: str, leaf: Any) -> InputSpec:
 def _recorded(model: keras.Model) -> Arguments:
     """What a subclassed model saw when it was built."""
     what = f"model '{model.name}' ({type(model).__name__})"
-    shapes, required = model._build_shapes_dict, _required(model)
-    if not shapes:
+    shapes, required = model._build_shapes_dict or {}, _required(model)
+    if not shapes or None in shapes.values():
         raise ConversionError(
-            f"{what} was never called, so its inputs are not known; call it once "
+            f"{what} was never called, or Keras does not remember on what; call it once "
             "on data before compiling it, or give input_signature= or data="
         )
     if len(shapes) < len(required):
@@ -202,7 +202,12 @@ def _recorded(model: keras.Model) -> Arguments:
             "or data= with an array for each"
         )
     specs = {key.removesuffix("_shape"): _open_batch(model, shape) for key, shape in shapes.items()}
-    return (tuple(specs.values()), {}) if len(specs) == 1 else _arranged(model, specs)
+    if len(specs) > 1:
+        return _arranged(model, specs)
+    (spec,), first = specs.values(), next(iter(inspect.signature(model.call).parameters.values()))
+    if first.kind is first.VAR_KEYWORD:
+        return (), spec
+    return (tuple(spec) if first.kind is first.VAR_POSITIONAL else (spec,)), {}
 
 
 def _required(model: keras.Model) -> list[str]:
@@ -230,6 +235,11 @@ def _open_batch(model: keras.Model, shape: Any) -> Any:
     def spec(dims: Any) -> keras.KerasTensor:
         return keras.KerasTensor((None, *dims[1:]), dtype=model.input_dtype)
 
+    if shape is None:
+        raise ConversionError(
+            f"model '{model.name}' ({type(model).__name__}) was called with None among tensors; leave it out "
+            "with input_signature="
+        )
     if isinstance(shape, dict):
         return {key: _open_batch(model, value) for key, value in shape.items()}
     if shape and all(size is None or isinstance(size, int) for size in shape):

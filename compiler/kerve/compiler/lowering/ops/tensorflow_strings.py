@@ -19,7 +19,6 @@ from kerve.compiler.lowering.foreign import UntraceableError
 from kerve.compiler.lowering.layers.characters import characters, code_points, strings
 from kerve.compiler.lowering.layers.text import LOWER, SPACES, standardized
 from kerve.compiler.lowering.lowering import Lowering
-from kerve.compiler.lowering.ops.operands import rank
 from kerve.compiler.lowering.registry import Handlers
 
 __all__ = ["HANDLERS"]
@@ -67,9 +66,9 @@ def split(g: Lowering, attributes: _Attributes, texts: ir.Value, separator: ir.V
         raise UntraceableError("StringSplitV2 with maxsplit has no ONNX form; split at every separator")
     if separator.const_value is None:
         raise UntraceableError("StringSplitV2 at a separator that is computed has no ONNX form")
-    delimiter = _text(separator.const_value.numpy().item())
+    delimiter, texts = _text(separator.const_value.numpy().item()), _row(g, texts)
     if not delimiter:
-        texts = _replaced(g, texts, SPACES)
+        texts = standardized(g, texts, SPACES)
     words, counts = g.ops.StringSplit(texts, delimiter=delimiter, _outputs=2)
     words, counts.shape = strings(words, texts), ir.Shape([None])
     places = _places(g, counts, g.op.Shape(words, start=1))
@@ -79,7 +78,7 @@ def split(g: Lowering, attributes: _Attributes, texts: ir.Value, separator: ir.V
 @HANDLERS.register("tensorflow.UnicodeDecode")
 def unicode_decode(g: Lowering, _: _Attributes, texts: ir.Value) -> Any:
     """Return where the characters of each text begin, and the code points of all."""
-    pieces = characters(g, texts)
+    pieces = characters(g, _row(g, texts))
     there = g.op.Not(g.op.Equal(pieces, g.constant(np.array("", object), "empty")))
     places = g.op.Transpose(g.op.NonZero(there), perm=[1, 0])
     counts = g.op.ReduceSum(g.cast(there, "int64"), [1], keepdims=0)
@@ -108,7 +107,7 @@ def bincount(
 ) -> ir.Value:
     """Count how often each number below a size occurs."""
     unweighted = weights.shape is not None and weights.shape[0] == 0
-    if rank(numbers) != 1 or not unweighted or attributes.get("binary_output"):
+    if not _is_row(numbers) or not unweighted or attributes.get("binary_output"):
         raise UntraceableError(
             "DenseBincount of rows, with weights, or of what occurs at all, has no ONNX form; use tf.one_hot"
         )
@@ -127,7 +126,7 @@ def ragged_to_dense(
 ) -> ir.Value:
     """Lay rows of various lengths below each other, padded to the longest or to a given length."""
     kinds = tuple(_text(kind) for kind in attributes["row_partition_types"])
-    if kinds not in _ROWS or rank(values) != 1 or shape.const_value is None:
+    if kinds not in _ROWS or not _is_row(values) or shape.const_value is None:
         raise UntraceableError(
             f"RaggedTensorToTensor of rows in rows ({', '.join(kinds)}) has no ONNX form; pad one dimension"
         )
@@ -166,11 +165,26 @@ _ROWS: dict[tuple[str, ...], Callable[..., ir.Value]] = {
 }
 
 
+def _is_row(x: ir.Value) -> bool:
+    """Whether elements lie in one row; those of which inference lost the shape may."""
+    return x.shape is None or len(x.shape) == 1
+
+
+def _row(g: Lowering, texts: ir.Value) -> ir.Value:
+    """Return texts as they follow each other, in one row."""
+    if texts.shape is not None and len(texts.shape) == 1:
+        return texts
+    row = g.op.Reshape(texts, [-1])
+    row.dtype, row.shape = ir.DataType.STRING, ir.Shape([None])
+    return row
+
+
 def _replaced(g: Lowering, texts: ir.Value, table: Mapping[str, str]) -> ir.Value:
     """Replace characters of texts, however they lie."""
-    if rank(texts) == 1:
+    row = _row(g, texts)
+    if row is texts:
         return standardized(g, texts, table)
-    result = g.op.Reshape(standardized(g, g.op.Reshape(texts, [-1]), table), g.op.Shape(texts))
+    result = g.op.Reshape(standardized(g, row, table), g.op.Shape(texts))
     result.dtype, result.shape = ir.DataType.STRING, texts.shape
     return result
 
