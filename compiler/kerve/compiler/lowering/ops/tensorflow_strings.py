@@ -70,9 +70,14 @@ def split(g: Lowering, attributes: _Attributes, texts: ir.Value, separator: ir.V
     if not delimiter:
         texts = standardized(g, texts, SPACES)
     words, counts = g.ops.StringSplit(texts, delimiter=delimiter, _outputs=2)
+    rows = g.op.Shape(words, end=1)
+    if delimiter:  # of no text, too, TensorFlow makes a word; ONNX Runtime makes none
+        blank = g.op.Expand(g.constant(np.array([[""]], object), "blank"), g.op.Concat(rows, [1], axis=0))
+        words, counts = g.op.Concat(words, blank, axis=1), g.op.Max(counts, 1)
     words, counts.shape = strings(words, texts), ir.Shape([None])
-    places = _places(g, counts, g.op.Shape(words, start=1))
-    return places, _taken(g, words, places), g.op.Shape(words)
+    width = _longest(g, counts)
+    places = _places(g, counts, width)
+    return places, _taken(g, words, places), g.op.Concat(rows, width, axis=0)
 
 
 @HANDLERS.register("tensorflow.UnicodeDecode")
@@ -131,7 +136,7 @@ def ragged_to_dense(
             f"RaggedTensorToTensor of rows in rows ({', '.join(kinds)}) has no ONNX form; pad one dimension"
         )
     counts, default = _ROWS[kinds](g, *rows), g.op.Reshape(default, [1, 1])
-    width = g.op.ReduceMax(g.op.Concat([0], counts, axis=0), [0], keepdims=1)
+    width = _longest(g, counts)
     empty = g.op.Expand(default, g.op.Concat(g.op.Shape(counts), width, axis=0))
     dense = g.op.ScatterND(empty, _places(g, counts, width), values)
     length = [*shape.const_value.numpy().reshape(-1).tolist(), -1][1]
@@ -187,6 +192,11 @@ def _replaced(g: Lowering, texts: ir.Value, table: Mapping[str, str]) -> ir.Valu
     result = g.op.Reshape(standardized(g, row, table), g.op.Shape(texts))
     result.dtype, result.shape = ir.DataType.STRING, texts.shape
     return result
+
+
+def _longest(g: Lowering, counts: ir.Value) -> ir.Value:
+    """Return the greatest count [1], 0 if there is none."""
+    return g.op.ReduceMax(g.op.Concat([0], counts, axis=0), keepdims=1)
 
 
 def _places(g: Lowering, counts: ir.Value, width: ir.Value) -> ir.Value:
