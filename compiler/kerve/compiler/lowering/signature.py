@@ -52,7 +52,8 @@ def inputs_of(model: keras.Model, given: Any = None) -> Arguments:
     if (graph := _graph(model)) is not None:
         return _named(None, (graph._inputs_struct,), {})
     recorded = _named(model, *_recorded(model))
-    return keras.tree.map_structure(lambda spec: replace(spec, guessed=True), recorded)  # type: ignore[no-any-return]
+    guessed: Arguments = keras.tree.map_structure(lambda spec: replace(spec, guessed=True), recorded)
+    return guessed
 
 
 def knows_inputs(model: keras.Model) -> bool:

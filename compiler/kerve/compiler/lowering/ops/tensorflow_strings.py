@@ -135,6 +135,7 @@ def ragged_to_dense(
         raise UntraceableError(
             f"RaggedTensorToTensor of rows in rows ({', '.join(kinds)}) has no ONNX form; pad one dimension"
         )
+    assert values.dtype is not None
     counts, default = _ROWS[kinds](g, *rows), g.op.Reshape(default, [1, 1])
     width = _longest(g, counts)
     empty = g.op.Expand(default, g.op.Concat(g.op.Shape(counts), width, axis=0))
