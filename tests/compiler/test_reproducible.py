@@ -42,9 +42,6 @@ class _Function(tf.Module):
         known = tf.lookup.KeyValueTensorInitializer(["a", "b", "c"], tf.range(3, dtype=tf.int64))
         self.table = tf.lookup.StaticHashTable(known, -1)
 
-    @tf.function(
-        input_signature=[tf.TensorSpec((None, 4), name="x"), tf.TensorSpec((None,), tf.string, "word")]
-    )
     def serve(self, x: Any, word: Any) -> dict[str, Any]:
         _, looped = tf.while_loop(lambda n, _: n < 3, lambda n, each: (n + 1, tf.nn.softmax(each)), (0, x))
         return {
@@ -57,7 +54,9 @@ class _Function(tf.Module):
 def test_artifacts_are_byte_identical_in_any_process(tmp_path: Path) -> None:
     keras.utils.set_random_seed(1)
     module = _Function()
-    tf.saved_model.save(module, str(tmp_path / "function"), signatures=module.serve)
+    specs = tf.TensorSpec((None, 4), name="x"), tf.TensorSpec((None,), tf.string, "word")
+    signature = tf.function(module.serve).get_concrete_function(*specs)
+    tf.saved_model.save(module, str(tmp_path / "function"), signatures=signature)
     x = layers.Input((8, 32), name="x")
     hidden = layers.Dense(64, "gelu")(layers.LSTM(32)(layers.LayerNormalization()(x)))
     model = keras.Model(x, layers.Dense(3, "softmax", name="y")(hidden))

@@ -133,14 +133,15 @@ def test_a_table_that_a_signature_changes_is_refused(changing: Path) -> None:
 
 
 class _Ragged(tf.Module):
-    @tf.function(input_signature=[tf.RaggedTensorSpec([None, None], tf.float32, name="rows")])
     def sums(self, rows: Any) -> Any:
         return tf.reduce_sum(rows, 1)
 
 
 def test_a_ragged_input_is_refused_by_name(tmp_path: Path) -> None:
     module = _Ragged()
-    tf.saved_model.save(module, str(tmp_path / "ragged"), signatures=module.sums)
+    spec = tf.RaggedTensorSpec([None, None], tf.float32, name="rows")
+    signature = tf.function(module.sums).get_concrete_function(spec)
+    tf.saved_model.save(module, str(tmp_path / "ragged"), signatures=signature)
     with pytest.raises(
         ConversionError, match=r"'rows' is a RaggedTensor, .* padded rows, or the values and row_splits"
     ):

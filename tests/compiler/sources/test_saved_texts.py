@@ -37,6 +37,11 @@ def answers(source: Path, repository: Path) -> dict[str, Any]:
     return dict(zip(names, session.run(names, {text.name: np.array(TEXTS, object)}), strict=True))
 
 
+def save(module: Any, path: Path) -> None:
+    served = tf.function(module.serve).get_concrete_function(tf.TensorSpec((None, 1), tf.string, "text"))
+    tf.saved_model.save(module, str(path), signatures=served)
+
+
 def test_exported_text_vectorization_is_converted(tmp_path: Path) -> None:
     x = keras.Input((1,), dtype="string", name="text")
     outputs = {
@@ -51,7 +56,6 @@ def test_exported_text_vectorization_is_converted(tmp_path: Path) -> None:
 
 
 class Strings(tf.Module):
-    @tf.function(input_signature=[tf.TensorSpec((None, 1), tf.string, name="text")])
     def serve(self, text: Any) -> dict[str, Any]:
         words = tf.strings.split(tf.squeeze(text, 1), " ")
         return {
@@ -64,7 +68,7 @@ class Strings(tf.Module):
 
 def test_strings_of_a_module_are_converted(tmp_path: Path) -> None:
     module = Strings()
-    tf.saved_model.save(module, str(tmp_path / "saved"), signatures=module.serve)
+    save(module, tmp_path / "saved")
     got = answers(tmp_path / "saved", tmp_path / "models")
     for name, wanted in module.serve(tf.constant(TEXTS)).items():
         plain = wanted.numpy()
@@ -75,13 +79,11 @@ def test_strings_of_a_module_are_converted(tmp_path: Path) -> None:
 
 
 class Refused(tf.Module):
-    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="text")])
     def serve(self, text: Any) -> Any:
         return tf.strings.regex_replace(text, "(a+)b", r"\1")
 
 
 def test_a_pattern_that_onnx_cannot_match_is_named(tmp_path: Path) -> None:
-    module = Refused()
-    tf.saved_model.save(module, str(tmp_path / "saved"), signatures=module.serve)
+    save(Refused(), tmp_path / "saved")
     with pytest.raises(ConversionError, match=r"what matches '\(a\+\)b', only each of a list of characters"):
         compile_model(tmp_path / "saved", repository=tmp_path / "models", name="m", custom_objects={})
