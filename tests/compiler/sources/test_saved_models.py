@@ -139,7 +139,7 @@ class _Ragged(tf.Module):
 
 def test_a_ragged_input_is_refused_by_name(tmp_path: Path) -> None:
     module = _Ragged()
-    spec = tf.RaggedTensorSpec([None, None], tf.float32, name="rows")
+    spec = tf.RaggedTensorSpec([None, None], tf.float32)
     signature = tf.function(module.sums).get_concrete_function(spec)
     tf.saved_model.save(module, str(tmp_path / "ragged"), signatures=signature)
     with pytest.raises(
