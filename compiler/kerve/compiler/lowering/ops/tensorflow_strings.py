@@ -120,6 +120,35 @@ def bincount(
     return g.cast(_counted(g, g.cast(numbers, "int64"), size), weights.dtype)
 
 
+@HANDLERS.register("tensorflow.RaggedBincount")
+def ragged_bincount(
+    g: Lowering,
+    attributes: _Attributes,
+    splits: ir.Value,
+    numbers: ir.Value,
+    size: ir.Value,
+    weights: ir.Value,
+) -> ir.Value:
+    """Count how often each number below a size occurs in each row, or only whether it does."""
+    if weights.shape is None or weights.shape[0] != 0 or not _is_row(numbers):
+        raise UntraceableError("RaggedBincount with weights, or of rows in rows, has no ONNX form")
+    assert weights.dtype is not None
+    counts, size = _between(g, splits), g.op.Reshape(g.cast(size, "int64"), [1])
+    numbers = g.cast(numbers, "int64")
+    rows = g.op.Slice(_places(g, counts, _longest(g, counts)), [0], [1], [1])
+    slots = g.op.Where(g.op.Less(numbers, size), numbers, size)  # one more, for what is dropped
+    zeros = g.op.Expand(g.constant(np.int64(0)), g.op.Concat(g.op.Shape(counts), g.op.Add(size, 1), axis=0))
+    filled = g.op.ScatterND(
+        zeros,
+        g.op.Concat(rows, g.op.Unsqueeze(slots, [1]), axis=1),
+        g.op.Expand(g.constant(np.int64(1)), g.op.Shape(numbers)),
+        reduction="none" if attributes.get("binary_output") else "add",
+    )
+    counted = g.cast(g.op.Slice(filled, [0], size, [1]), weights.dtype)
+    counted.dtype, counted.shape = weights.dtype, ir.Shape([None, None])
+    return counted
+
+
 @HANDLERS.register("tensorflow.RaggedTensorToTensor")
 def ragged_to_dense(
     g: Lowering,
