@@ -130,19 +130,3 @@ def test_the_rows_of_the_state_are_those_of_the_input(changing: Path) -> None:
 def test_a_table_that_a_signature_changes_is_refused(changing: Path) -> None:
     with pytest.raises(ConversionError, match="changes a table"):
         sources.load(changing, LoadOptions(signature="draw")).lower(21)
-
-
-class _Ragged(tf.Module):
-    def sums(self, rows: Any) -> Any:
-        return tf.reduce_sum(rows, 1)
-
-
-def test_a_ragged_input_is_refused_by_name(tmp_path: Path) -> None:
-    module = _Ragged()
-    spec = tf.RaggedTensorSpec([None, None], tf.float32)
-    signature = tf.function(module.sums).get_concrete_function(spec)
-    tf.saved_model.save(module, str(tmp_path / "ragged"), signatures=signature)
-    with pytest.raises(
-        ConversionError, match=r"'rows' is a RaggedTensor, .* padded rows, or the values and row_splits"
-    ):
-        sources.load(tmp_path / "ragged")

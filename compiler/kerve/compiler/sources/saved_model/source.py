@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from kerve.compiler.errors import ConversionError, LoadError
+from kerve.compiler.errors import LoadError
 from kerve.compiler.sources import consent, failures, keras2, training, whole
 from kerve.compiler.sources.base import KerasSource, record_of
 from kerve.compiler.sources.detect import Kind
@@ -74,7 +74,6 @@ def _function(found: Description, name: str) -> tuple[Mapping[str, tf.TensorSpec
     else:
         loaded = tf.saved_model.load(str(found.path), tags=list(found.tags))
         signature = loaded.signatures[name]
-        _require_tensors(signature.structured_input_signature[1])
         if not examples.has_parser(signature.graph.as_graph_def()):
 
             def call(arguments: Mapping[str, Any], _alive: Any = loaded) -> dict[str, Any]:
@@ -86,14 +85,3 @@ def _function(found: Description, name: str) -> tuple[Mapping[str, tf.TensorSpec
     if examples.has_parser(frozen.definition):
         frozen = examples.cut(frozen)
     return *frozen.function(), frozen.original
-
-
-def _require_tensors(inputs: Mapping[str, Any]) -> None:
-    """Raise `ConversionError` for an input that several tensors make up."""
-    for key, spec in inputs.items():
-        if not isinstance(spec, tf.TensorSpec):
-            kind = type(spec).__name__.removesuffix("Spec")
-            raise ConversionError(
-                f"the signature's input '{key}' is a {kind}, which ONNX does not have; export one that "
-                "takes plain tensors: padded rows, or the values and row_splits that it puts together itself"
-            )
