@@ -297,7 +297,9 @@ def _output(value: Any, dtype: ir.DataType | None, shape: ir.Shape | None) -> Sy
         value.dtype = dtype
     if shape is None and value.shape is None:
         raise UntraceableError("the rank of its result is not known")
-    if value.producer() is not None and shape is not None:
+    # Of a rank that TensorFlow does not know tf2onnx makes none at all.
+    agrees = shape is not None and (value.shape is None or len(value.shape) == len(shape))
+    if value.producer() is not None and shape is not None and agrees:
         known = value.shape if value.shape is not None else [None] * len(shape)
         value.shape = ir.Shape(
             size if isinstance(size, int) else have if isinstance(have, int | ir.SymbolicDim) else None
