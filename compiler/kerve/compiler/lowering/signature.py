@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -102,6 +103,7 @@ def finish(g: Lowering, model: keras.Model, results: Any) -> Any:
     leaves = keras.tree.flatten_with_path(results)
     names = _unique(_output_names(model, leaves), taken={str(value.name) for value in g.graph.inputs})
     for name, (_, symbol) in zip(names, leaves, strict=True):
+        _make_way(g, name)
         value = _own(g, symbol.value)
         value.name = name
         value.shape = ir.Shape(_named_dims(value.shape or ()))
@@ -111,6 +113,14 @@ def finish(g: Lowering, model: keras.Model, results: Any) -> Any:
         value.name = name
         g.graph.outputs.append(value)
     return keras.tree.pack_sequence_as(results, names)
+
+
+def _make_way(g: Lowering, name: str) -> None:
+    """Number a weight or constant that has the name of an output."""
+    taken = g.graph.initializers
+    if name in taken:
+        count = next(n for n in itertools.count(1) if f"{name}_{n}" not in taken)
+        taken[name].name = f"{name}_{count}"
 
 
 def _own(g: Lowering, value: ir.Value) -> ir.Value:
