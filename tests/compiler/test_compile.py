@@ -1,6 +1,5 @@
 """Model objects become artifacts, by each of the lowering's roads."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -156,15 +155,6 @@ def test_a_listener_hears_every_stage(tmp_path: Path) -> None:
         "verify",
         "package",
     ]
-
-
-@pytest.mark.parametrize("opset", [17, 18, 20, 22])
-def test_other_operator_sets_can_be_asked_for(opset: int, tmp_path: Path) -> None:
-    model = keras.Sequential(
-        [layers.Input((6, 4)), layers.Dense(4, "gelu"), layers.LayerNormalization(), layers.GRU(3)]
-    )
-    artifact = compile_model(model, repository=tmp_path, name="m", options=CompileOptions(opset=opset))
-    assert json.loads((artifact.path / "manifest.json").read_text())["opset"] == opset
 
 
 def test_passes_explain_themselves_and_keep_their_graphs(tmp_path: Path) -> None:

@@ -55,6 +55,27 @@ def test_a_compile_that_is_ended_leaves_nothing(number: signal.Signals, model: P
     assert not repository.exists()
 
 
+def test_a_compile_that_is_killed_takes_its_child_with_it(model: Path, tmp_path: Path) -> None:
+    """Nobody can act on SIGKILL: the child that does the work sees that its parent is gone."""
+    repository = tmp_path / "models"
+    with _compile(model, repository) as process:
+        while not (children := Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+    (child,) = children
+    while _runs(child):
+        time.sleep(0.01)
+
+
+def _runs(pid: str) -> bool:
+    """Whether a process is there, and more than the exit code that nobody asked for."""
+    try:
+        return " Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 @pytest.mark.parametrize(("suffix", "code", "problem"), [
     (".keras", 3, "the temporary folder .* takes no more .*TMPDIR"),  # where archives are unpacked
     (".h5", 1, "cannot write to the repository .*; nothing was published"),

@@ -11,7 +11,8 @@ import pytest
 from sklearn.datasets import load_digits
 
 from kerve.compiler import CompileOptions, compile_model
-from kerve.compiler.options import DEFAULT_OPSET, Precision, VerifyOptions
+from kerve.compiler.opsets import DEFAULT_OPSET
+from kerve.compiler.options import Precision, VerifyOptions
 from kerve.compiler.pipeline import check
 from kerve.compiler.precision import PRECISIONS
 from kerve.runtime.artifact import read_artifact

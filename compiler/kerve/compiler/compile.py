@@ -34,9 +34,11 @@ def compile_model(
     `source` is the path of a model file or folder, or a model object. A file is opened in a child process
     with limits, because it may be hostile; a model object, and a file together with `custom_objects`,
     is compiled in this process. `input_signature`, a structure of `keras.InputSpec` or `tf.TensorSpec`, says
-    what a subclassed model takes that was never called. `data` and `calibration` take the place of the
-    files that `options` names: inputs as `model.fit` takes them (arrays, lists or dictionaries of arrays,
-    with labels in a tuple behind them, or a `tf.data.Dataset` of batches), or the path of a `.npz` file.
+    what a subclassed model takes that was never called, or that takes several arguments: the first, a tuple
+    of them, or a dictionary by the names of its `call`. Without it, `data` says so. `data` and `calibration`
+    take the place of the files that `options` names: inputs as `model.fit` takes them (arrays, lists or
+    dictionaries of arrays, with labels in a tuple behind them, or a `tf.data.Dataset` of batches), or a path
+    of a `.npz` file.
     `listener` hears of each stage; without one, a notebook shows them.
 
     Returns the artifact; `artifact.path` is `<repository>/<name>/<version>/`. Raises `LoadError`,

@@ -9,16 +9,13 @@ from typing import Literal, Self
 import click
 
 from kerve.cli.options import EXISTING_FILE, FOLDER, option
-from kerve.compiler import budgets
+from kerve.compiler import budgets, opsets
 from kerve.compiler.evaluation import identifiers
 from kerve.compiler.sources.options import LoadOptions
 from kerve.compiler.targets import Target
 
-__all__ = ["DEFAULT_OPSET", "CompileOptions", "Precision", "VerifyOptions"]
+__all__ = ["CompileOptions", "Precision", "VerifyOptions"]
 
-DEFAULT_OPSET = 21
-
-_OLDEST_OPSET = 17  # the first with LayerNormalization
 _OLDEST_OPSET_INT4 = 21  # the first whose DequantizeLinear knows four bits and blocks
 
 Precision = Literal["float32", "float16", "bfloat16", "int8", "int8-dynamic", "int4-weights"]
@@ -46,7 +43,9 @@ class CompileOptions(VerifyOptions):
     """How a source becomes an artifact; the same source and options give the same bytes."""
 
     opset: int = option(
-        DEFAULT_OPSET, type=click.IntRange(min=_OLDEST_OPSET), help="Version of the ONNX operator set."
+        opsets.DEFAULT_OPSET,
+        type=opsets.OPSET,
+        help="Version of the ONNX operator set, 17 to the newest that the installed ONNX Runtime loads.",
     )
     precision: Precision = option(
         "float32",
@@ -90,6 +89,7 @@ class CompileOptions(VerifyOptions):
     )
 
     def __post_init__(self) -> None:
+        opsets.check(self.opset)
         for each in (*self.loss, *self.metric):
             identifiers.parse(each)
         if self.precision == "int4-weights" and self.opset < _OLDEST_OPSET_INT4:

@@ -22,6 +22,7 @@ from kerve.compiler.passes import optimize
 from kerve.compiler.precision.data import labels_in
 from kerve.compiler.progress import Listener, stage
 from kerve.compiler.report import save_report
+from kerve.compiler.sampled import signature_of
 from kerve.compiler.sources import custom
 from kerve.compiler.sources.base import KerasSource, Source
 from kerve.compiler.verification import Divergence, Reference, Verified, diagnose, failures, from_file, verify
@@ -45,7 +46,8 @@ def build(
     """
     targets.require(options.target)
     with stage("load", listener) as progress:
-        origin = sources.load(source, options, custom_objects, input_signature)
+        told = signature_of(source, options.data) if input_signature is None else input_signature
+        origin = sources.load(source, options, custom_objects, told)
         progress.detail = origin.description
 
     with stage("lower", listener) as progress:
@@ -122,7 +124,8 @@ def check(
 ) -> dict[str, Any]:
     """Verify an artifact against a source: the checks, and the first layer that differs, as plain data."""
     with stage("load", listener) as progress:
-        origin = sources.load(source, options, custom_objects, input_signature)
+        told = signature_of(source, options.data) if input_signature is None else input_signature
+        origin = sources.load(source, options, custom_objects, told)
         progress.detail = origin.description
 
     path = artifact / packaging.MODEL_FILE

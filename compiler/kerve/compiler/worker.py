@@ -4,6 +4,7 @@ The parent writes one request to the child's standard input and reads messages f
 JSON object per line: events, then the result or an error. (The child may have opened a hostile file: what it
 says is parsed, never unpickled.) Whatever libraries print goes to the
 child's standard error and is kept for the case that the child dies; TensorFlow's errors in it are notes.
+The standard input stays open: where it ends the parent is gone, and the child removes what it wrote and ends.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ import json
 import os
 import pickle
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
@@ -63,16 +67,19 @@ def run(task: str, listener: Listener, **arguments: Any) -> Any:
             env=os.environ | _QUIET,
         )
         os.close(write_end)
+        assert child.stdin is not None
         try:
-            assert child.stdin is not None
-            child.stdin.write(pickle.dumps((task, arguments)))
-            child.stdin.close()
+            with suppress(BrokenPipeError):  # a child that is gone already: below it is asked why
+                child.stdin.write(pickle.dumps((task, arguments)))
+                child.stdin.flush()
             outcome = _listen(messages, listener)
         except BaseException:
             child.kill()
             raise
         finally:
             child.wait()
+            with suppress(BrokenPipeError):
+                child.stdin.close()
         if outcome is None:
             raise _death(child.returncode, noise)
         noise.seek(0)
@@ -104,6 +111,15 @@ def _death(code: int, noise: IO[bytes]) -> errors.CompileError:
     return errors.LoadError(f"reading the source was ended by signal {-code}; its last words: {last}")
 
 
+def _end_with_parent(folder: Path | None) -> None:
+    """Wait for the end of the parent, which cannot end its child where it is killed itself."""
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+    os._exit(1)
+
+
 def main() -> None:
     """Serve one request, as the child."""
     with os.fdopen(int(sys.argv[1]), "w", encoding="utf-8", buffering=1) as pipe:
@@ -112,6 +128,7 @@ def main() -> None:
             pipe.write(json.dumps(message) + "\n")
 
         task, arguments = pickle.load(sys.stdin.buffer)  # noqa: S301  # the parent wrote it
+        threading.Thread(target=_end_with_parent, args=[arguments.get("folder")], daemon=True).start()
         module, _, function = _TASKS[task].partition(":")
         limits.enforce()
         try:

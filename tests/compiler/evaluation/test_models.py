@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers, ops
 
 from kerve.compiler import LoadError
@@ -56,6 +57,20 @@ def test_several_outputs_have_losses_weights_and_metrics_of_their_own(compiled: 
         )
         weighed = None if given is None else {"kind": given, "price": given}
         equal(evaluated(artifact, {"x": rows}, {"kind": kind, "price": price}, GROUPS, weighed), wanted)
+
+
+def test_in_the_scope_of_several_devices_it_is_proven_on_one(
+    compiled: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strategy = tf.distribute.MirroredStrategy(["/cpu:0"])
+    # By how many there are Keras scales losses in the scope.
+    monkeypatch.setattr(type(strategy), "num_replicas_in_sync", 2)
+    with strategy.scope():
+        model = keras.Sequential([layers.Input((4,)), layers.Dense(2, activation="softmax")])
+        model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+        artifact = compiled(model)
+        assert tf.distribute.get_strategy() is strategy
+    assert [each.name for each in artifact.manifest.evaluation.metrics] == ["loss", "accuracy"]
 
 
 def test_masked_steps_do_not_count(compiled: Any, evaluated: Any) -> None:

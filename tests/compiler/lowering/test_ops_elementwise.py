@@ -382,3 +382,23 @@ class _Plus(keras.Layer):
 
     def call(self, x: Any) -> Any:
         return x + self.vector
+
+
+def test_a_number_may_stand_beside_a_tensor(check_op: CheckOp) -> None:
+    x = np.linspace(-2, 2, 12, dtype=np.float32).reshape(3, 4)
+    check_op(lambda x: [ops.arctan2(x, 2), ops.arctan2(1.5, x), ops.isclose(x, 1), ops.ldexp(x, 2)], x)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8", "int32"])
+def test_bounds_that_cross_are_tensorflows(check_op: CheckOp, dtype: str) -> None:
+    x = np.arange(12).reshape(3, 4).astype(dtype)
+    check_op(lambda x: [ops.clip(x, -1, 5), ops.clip(x, 7, 2), ops.clip(x, [3, 9, 1, 0], 4)], x)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_a_log_of_sums_keeps_its_type(check_op: CheckOp, dtype: str) -> None:
+    check_op(lambda x: ops.logsumexp(x, axis=(0, -1)), np.ones((3, 4), dtype), rtol=1e-3)
+
+
+def test_a_leaky_slope_of_integers_is_a_float(check_op: CheckOp) -> None:
+    check_op(lambda x: ops.leaky_relu(x, 0.1), np.arange(-6, 6, dtype=np.int32).reshape(3, 4))

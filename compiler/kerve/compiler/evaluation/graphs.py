@@ -180,12 +180,12 @@ class _Step:
         """What `Trainer.test_step` does, on predictions that were computed before."""
         model = self.trainer.model
         if self.lowered.judged_by_inputs:
-            outputs = keras.tree.flatten(model(*arguments, training=False))
+            outputs = keras.tree.flatten(signature.call(model, arguments))
             for prediction, output in zip(given, outputs, strict=True):
                 mask = keras.src.backend.get_keras_mask(output)
                 if mask is not None:
                     keras.src.backend.set_keras_mask(prediction, mask)
-        x = arguments[0] if len(arguments) == 1 else arguments
+        x = arguments[0][0] if len(arguments[0]) == 1 else arguments[0]
         y, y_pred = self._packed(labels), self._packed(given)
         sample_weight = None if weights is None else self._packed(weights)
         added = [each() for each in g.losses]

@@ -10,6 +10,7 @@ from unittest import mock
 
 import keras
 from keras.src.trainers import compile_utils
+from tensorflow.python.framework import ops as tf_ops
 
 __all__ = ["Objective", "Trainer", "judging"]
 
@@ -84,6 +85,11 @@ def judging(model: keras.Model, objective: Objective, refused: Collection[int] =
 
     `refused` are positions of metrics to be left out.
     """
+    with _on_one_device():
+        yield from _judging(model, objective, refused)
+
+
+def _judging(model: keras.Model, objective: Objective, refused: Collection[int]) -> Iterator[Trainer]:
     trainer, fields = Trainer(model), vars(model)
     names = getattr(model, "output_names", None)
     metrics, weighted = _copied(objective.metrics), _copied(objective.weighted_metrics)
@@ -119,6 +125,21 @@ def judging(model: keras.Model, objective: Objective, refused: Collection[int] =
             fields.update(before)
             for variable, value in own:
                 variable.assign(value)
+
+
+@contextmanager
+def _on_one_device() -> Iterator[None]:
+    """Leave the scope of a strategy, in which variables and losses are made for all of its devices.
+
+    TensorFlow keeps both stacks on its default graph, and has no way out of a scope but its end.
+    """
+    graph = tf_ops.get_default_graph()
+    strategies, creators = graph._distribution_strategy_stack, graph._variable_creator_stack
+    graph._distribution_strategy_stack, graph._variable_creator_stack = [], []
+    try:
+        yield
+    finally:
+        graph._distribution_strategy_stack, graph._variable_creator_stack = strategies, creators
 
 
 def _lenient(trainer: Trainer) -> Any:

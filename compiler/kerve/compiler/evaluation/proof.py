@@ -17,7 +17,7 @@ from kerve.compiler.errors import CompileError
 from kerve.compiler.evaluation.graphs import INPUTS, LABELS, LOGITS, PREDICTIONS, WEIGHTS, Graphs
 from kerve.compiler.evaluation.objective import Trainer
 from kerve.compiler.evaluation.targets import Target
-from kerve.compiler.lowering import Lowered
+from kerve.compiler.lowering import Lowered, signature
 from kerve.compiler.verification import Dataset
 from kerve.compiler.verification.runner import Runner
 
@@ -152,7 +152,7 @@ def predict(
 ) -> Predicted:
     """Let Keras compute the predictions, and what it keeps of their logits; `seen` gets its own tensors."""
     arguments = keras.tree.map_structure(lambda name: _tensor(dataset.inputs[name]), lowered.inputs)
-    results = keras.tree.flatten(model(*arguments, training=False))
+    results = keras.tree.flatten(signature.call(model, arguments))
     if seen is not None:
         seen += results
     predictions, logits = {}, {}
@@ -242,7 +242,7 @@ def _steps(count: int) -> list[int]:
 
 def _keras(trainer: Trainer, lowered: Lowered, rows: Rows, *, weighted: bool) -> Numbers:
     """Return what `evaluate` itself reports."""
-    arguments = keras.tree.map_structure(lambda name: _tensor(rows.inputs[name]), lowered.inputs)
+    arguments, _ = keras.tree.map_structure(lambda name: _tensor(rows.inputs[name]), lowered.inputs)
     x = arguments[0] if len(arguments) == 1 else arguments
     y, weights = (
         keras.tree.map_structure(lambda name, source=source: source[name], lowered.outputs)

@@ -27,8 +27,8 @@ class Lowered:
     """A Keras model as ONNX, with how its inputs and outputs are arranged in Keras."""
 
     model: ir.Model
-    #: What Keras's model is called with: a tuple of structures of `signature.InputSpec`.
-    arguments: tuple[Any, ...]
+    #: What Keras's model is called with, as structures of `signature.InputSpec`.
+    arguments: signature.Arguments
     #: Names of the graph's outputs, in the structure in which Keras's model returns its outputs.
     outputs: Any
     #: Variables that the call changes, with the inputs and outputs that carry them.
@@ -38,17 +38,19 @@ class Lowered:
     warnings: tuple[str, ...]
 
     @property
-    def inputs(self) -> Any:
+    def inputs(self) -> signature.Arguments:
         """Names of the graph's inputs, in the structure in which Keras's model takes its inputs."""
-        return keras.tree.map_structure(lambda spec: spec.name, self.arguments)
+        names: signature.Arguments = keras.tree.map_structure(lambda spec: spec.name, self.arguments)
+        return names
 
 
 def lower(model: keras.Model, *, opset: int = 21, input_signature: Any = None) -> Lowered:
     """Lower a built Keras model, in inference mode, to an ONNX model.
 
     `input_signature` (a structure of `keras.KerasTensor`, `keras.InputSpec` or `tf.TensorSpec`) is needed
-    for models that do not know their inputs: subclassed ones that were never called. Variables that the
-    call changes become inputs and outputs, after the model's own.
+    for models that do not know their inputs: subclassed ones that were never called, or that take several
+    arguments. It is the first argument, a tuple of them, or a dictionary by the names of `call`'s. Variables
+    that the call changes become inputs and outputs, after the model's own.
 
     Raises `ConversionError`, naming layer and operation, when something has no ONNX form.
     """
@@ -67,7 +69,7 @@ def lower(model: keras.Model, *, opset: int = 21, input_signature: Any = None) -
     return lowered if identified == arguments else _lower(model, opset, identified)
 
 
-def _lower(model: keras.Model, opset: int, arguments: tuple[Any, ...]) -> Lowered:
+def _lower(model: keras.Model, opset: int, arguments: signature.Arguments) -> Lowered:
     state: list[Any] = []
     while True:
         try:
@@ -76,11 +78,11 @@ def _lower(model: keras.Model, opset: int, arguments: tuple[Any, ...]) -> Lowere
             state.append(found.variable)
 
 
-def _lower_with(state: list[Any], model: keras.Model, opset: int, arguments: tuple[Any, ...]) -> Lowered:
+def _lower_with(state: list[Any], model: keras.Model, opset: int, arguments: signature.Arguments) -> Lowered:
     g = Lowering(opset, HANDLERS, State(named_by_path(state, model.name)))
     symbols = keras.tree.map_structure(lambda spec: signature.enter(g, spec), arguments)
     with intercept(g):
-        results = model(*symbols, training=False)
+        results = signature.call(model, symbols)
     outputs = signature.finish(g, model, results)
     lowered = ir.Model(g.graph, ir_version=10, producer_name="kerve")
     common.RemoveUnusedNodesPass()(lowered)  # what led to the next seeds

@@ -38,11 +38,12 @@ _CONVERTER_OPSET = 25  # the newest that onnxscript converts to; later ones take
 _MACHINE_LEARNING = "ai.onnx.ml"
 _KNOWN_DOMAINS = frozenset({"", _MACHINE_LEARNING})
 
-#: Operators that tf2onnx would convert but whose handlers do better: it knows complex numbers and tables in
-#: part, and hashes not at all.
+#: Operators that tf2onnx would convert but whose handlers do better: it knows complex numbers, tables and
+#: strings in part, and ragged tensors and hashes not at all.
 _OURS = (
-    "Angle", "Complex", "ComplexAbs", "Conj", "FFT", "IFFT", "IRFFT", "Imag", "LookupTableFindV2",
-    "LookupTableSizeV2", "RFFT", "Real", "StringToHashBucketFast",
+    "Angle", "Complex", "ComplexAbs", "Conj", "DenseBincount", "FFT", "IFFT", "IRFFT", "Imag",
+    "LookupTableFindV2", "LookupTableSizeV2", "RFFT", "RaggedTensorToTensor", "Real", "StaticRegexReplace",
+    "StringLower", "StringSplitV2", "StringToHashBucketFast", "StringUpper", "UnicodeDecode", "UnicodeEncode",
 )  # fmt: skip
 
 _Values = dict[ir.Value, Any]
@@ -296,7 +297,9 @@ def _output(value: Any, dtype: ir.DataType | None, shape: ir.Shape | None) -> Sy
         value.dtype = dtype
     if shape is None and value.shape is None:
         raise UntraceableError("the rank of its result is not known")
-    if value.producer() is not None and shape is not None:
+    # Of a rank that TensorFlow does not know tf2onnx makes none at all.
+    agrees = shape is not None and (value.shape is None or len(value.shape) == len(shape))
+    if value.producer() is not None and shape is not None and agrees:
         known = value.shape if value.shape is not None else [None] * len(shape)
         value.shape = ir.Shape(
             size if isinstance(size, int) else have if isinstance(have, int | ir.SymbolicDim) else None

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
-from typing import Any
 
 import keras
 import onnx_ir as ir
 
-from kerve.compiler.lowering.signature import InputSpec
+from kerve.compiler.lowering.signature import Arguments, InputSpec
 
 __all__ = ["all_identified", "identified"]
 
@@ -34,21 +33,22 @@ _MOVES: dict[str, tuple[int, ...] | None] = {
 _ASKS = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Shape", "Size"})
 
 
-def identified(arguments: tuple[Any, ...], graph: ir.Graph) -> tuple[Any, ...]:
+def identified(arguments: Arguments, graph: ir.Graph) -> Arguments:
     """Return what a model takes, with integers for floats where the graph shows that they were meant."""
     return _with_integers(arguments, {str(value.name) for value in graph.inputs if _identifies(value)})
 
 
-def all_identified(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+def all_identified(arguments: Arguments) -> Arguments:
     """Return what a model takes, with integers for floats wherever they are guessed."""
     return _with_integers(arguments, {spec.name for spec in keras.tree.flatten(arguments)})
 
 
-def _with_integers(arguments: tuple[Any, ...], names: Collection[str]) -> tuple[Any, ...]:
+def _with_integers(arguments: Arguments, names: Collection[str]) -> Arguments:
     def settled(spec: InputSpec) -> InputSpec:
         return replace(spec, dtype=_DTYPE) if spec.guessed and spec.name in names else spec
 
-    return tuple(keras.tree.map_structure(settled, arguments))
+    result: Arguments = keras.tree.map_structure(settled, arguments)
+    return result
 
 
 def _identifies(value: ir.Value) -> bool:

@@ -1,7 +1,8 @@
 """Python's operators on tensors, where TensorFlow's are not the functions of `keras.ops`.
 
-TensorFlow takes a number in the type of the tensor beside it, divides integers of 32 bits and more in
-float64, and applies `&`, `|`, `^` and `~` to the bits of integers.
+TensorFlow takes what is no tensor in the type of the tensor beside it, wrapping what that cannot hold,
+divides integers of 32 bits and more in float64, multiplies truths by anything to truths, and applies `&`,
+`|`, `^` and `~` to the bits of integers.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras.src.ops import numpy as operations
 
 from kerve.compiler.lowering import dtypes
 
-__all__ = ["Operators"]
+__all__ = ["Operators", "Plus", "plus"]
 
 #: In which type TensorFlow divides integers (`_TRUEDIV_TABLE` of its `math_ops`); others in their own.
 _QUOTIENTS = {
@@ -24,46 +26,37 @@ _QUOTIENTS = {
 
 
 class Operators:
-    """What a symbol has before the operators of Keras's tensors."""
+    """What a symbol has before the operators of Keras's tensors: those of the tables below, and these."""
 
     dtype: str
-
-    def __truediv__(self, other: Any) -> Any:
-        return _divide(self, _like(self, other))
-
-    def __rtruediv__(self, other: Any) -> Any:
-        return _divide(_like(self, other), self)
-
-    def __mod__(self, other: Any) -> Any:
-        return keras.ops.mod(self, _like(self, other))
-
-    def __rmod__(self, other: Any) -> Any:
-        return keras.ops.mod(_like(self, other), self)
-
-    def __and__(self, other: Any) -> Any:
-        return _choose(self, keras.ops.bitwise_and, keras.ops.logical_and)(self, _like(self, other))
-
-    def __rand__(self, other: Any) -> Any:
-        return _choose(self, keras.ops.bitwise_and, keras.ops.logical_and)(_like(self, other), self)
-
-    def __or__(self, other: Any) -> Any:
-        return _choose(self, keras.ops.bitwise_or, keras.ops.logical_or)(self, _like(self, other))
-
-    def __ror__(self, other: Any) -> Any:
-        return _choose(self, keras.ops.bitwise_or, keras.ops.logical_or)(_like(self, other), self)
-
-    def __xor__(self, other: Any) -> Any:
-        return _choose(self, keras.ops.bitwise_xor, keras.ops.logical_xor)(self, _like(self, other))
-
-    def __rxor__(self, other: Any) -> Any:
-        return _choose(self, keras.ops.bitwise_xor, keras.ops.logical_xor)(_like(self, other), self)
 
     def __invert__(self) -> Any:
         return _choose(self, keras.ops.bitwise_not, keras.ops.logical_not)(self)
 
+    def __eq__(self, other: object) -> Any:
+        return keras.ops.equal(self, _like(self, other)) if _compares(other) else NotImplemented
 
-def _choose(x: Operators, bits: Callable[..., Any], truths: Callable[..., Any]) -> Callable[..., Any]:
-    return bits if dtypes.is_integer(dtypes.to_onnx(x.dtype)) else truths
+    def __ne__(self, other: object) -> Any:
+        return keras.ops.not_equal(self, _like(self, other)) if _compares(other) else NotImplemented
+
+    __hash__ = object.__hash__
+
+
+class Plus(operations.Add):
+    """`x + y` of tensors: addition by TensorFlow itself, which `ops.add` is not always (ops/addition.py)."""
+
+
+def plus(x: Any, y: Any) -> Any:
+    """Add as TensorFlow does."""
+    return Plus()(x, y)
+
+
+def _choose(x: Any, bits: Callable[..., Any], truths: Callable[..., Any]) -> Callable[..., Any]:
+    return bits if dtypes.is_integer(dtypes.to_onnx(_type(x))) else truths
+
+
+def _bitwise(bits: Callable[..., Any], truths: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda x, y: _choose(x if _type(x) else y, bits, truths)(x, y)
 
 
 def _divide(x: Any, y: Any) -> Any:
@@ -74,18 +67,78 @@ def _divide(x: Any, y: Any) -> Any:
     return keras.ops.true_divide(x, y)
 
 
+def _multiply(x: Any, y: Any) -> Any:
+    if "bool" not in (_type(x), _type(y)):
+        return keras.ops.multiply(x, y)
+    x, y = (keras.ops.cast(each, "int32") for each in (x, y))
+    return keras.ops.cast(keras.ops.multiply(x, y), "bool")
+
+
+_BINARY: dict[str, Callable[..., Any]] = {
+    "add": plus,
+    "sub": keras.ops.subtract,
+    "mul": _multiply,
+    "truediv": _divide,
+    "floordiv": keras.ops.floor_divide,
+    "mod": keras.ops.mod,
+    "pow": keras.ops.power,
+    "matmul": keras.ops.matmul,
+    "and": _bitwise(keras.ops.bitwise_and, keras.ops.logical_and),
+    "or": _bitwise(keras.ops.bitwise_or, keras.ops.logical_or),
+    "xor": _bitwise(keras.ops.bitwise_xor, keras.ops.logical_xor),
+}
+
+_COMPARISONS: dict[str, Callable[..., Any]] = {
+    "lt": keras.ops.less,
+    "le": keras.ops.less_equal,
+    "gt": keras.ops.greater,
+    "ge": keras.ops.greater_equal,
+}
+
+
+def _left(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda self, other: function(self, _like(self, other))
+
+
+def _right(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda self, other: function(_like(self, other), self)
+
+
+for _name, _function in (_BINARY | _COMPARISONS).items():
+    setattr(Operators, f"__{_name}__", _left(_function))
+for _name, _function in _BINARY.items():
+    setattr(Operators, f"__r{_name}__", _right(_function))
+
+
 def _type(x: Any) -> str:
     """Return the type of a tensor or an array, "" for anything else."""
     return str(keras.backend.standardize_dtype(x.dtype)) if hasattr(x, "dtype") else ""
 
 
+def _compares(x: object) -> bool:
+    """Whether TensorFlow compares a tensor with `x` by the elements."""
+    tensor = isinstance(x, keras.KerasTensor | keras.Variable | np.ndarray | np.generic)
+    return tensor or isinstance(x, int | float | list | tuple) or keras.ops.is_tensor(x)
+
+
 def _like(x: Operators, other: Any) -> Any:
-    """Return a number or an array in the type of the tensor beside it, if that can hold its kind."""
-    if not isinstance(other, bool | int | float | np.ndarray | np.generic):
+    """Return what is no tensor in the type of the tensor beside it, if that can hold its kind."""
+    arrays = isinstance(other, np.ndarray | np.generic)  # np.float64 is a float of Python, too
+    if not (arrays or _is_plain(other)):
         return other
     array, dtype = np.asarray(other), dtypes.to_onnx(x.dtype)
-    kinds = "iubf" if dtypes.is_float(dtype) else "iub" if dtypes.is_integer(dtype) else ""
+    if dtypes.is_float(dtype) or (dtypes.is_integer(dtype) and arrays):
+        kinds = "iubfV"  # bfloat16 is of kind V
+    else:  # of NumPy TensorFlow makes integers of fractions, of Python it does not
+        kinds = "iub" if dtypes.is_integer(dtype) else "b"
     if array.dtype.kind in kinds:
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             return array.astype(dtype.numpy())
     return other
+
+
+def _is_plain(x: Any) -> bool:
+    """Whether something is a number of Python, or a list of them."""
+    if isinstance(x, list | tuple):
+        return all(map(_is_plain, x))
+    return isinstance(x, bool | int | float)

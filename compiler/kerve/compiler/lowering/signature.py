@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +18,7 @@ from kerve.compiler.lowering import dtypes
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.symbol import Symbol
 
-__all__ = ["BATCH", "InputSpec", "build", "enter", "finish", "inputs_of"]
+__all__ = ["BATCH", "Arguments", "InputSpec", "build", "call", "enter", "finish", "inputs_of", "knows_inputs"]
 
 #: The symbolic dimension that Keras leaves open on axis 0 of every input and output.
 BATCH = "batch"
@@ -35,25 +37,52 @@ class InputSpec:
     guessed: bool = False
 
 
-def inputs_of(model: keras.Model, given: Any = None) -> tuple[Any, ...]:
-    """Return the positional arguments that the model is called with, as structures of `InputSpec`."""
+#: What a model is called with: positional arguments, and those given by name; structures of `InputSpec`, or
+#: of what stands for one each.
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def inputs_of(model: keras.Model, given: Any = None) -> Arguments:
+    """Return the arguments that the model is called with, as structures of `InputSpec`.
+
+    `given` is the first argument; a tuple of the positional ones; or, where `call` takes its keys for
+    arguments, a dictionary of all of them.
+    """
     if given is not None:
-        return _named(given if isinstance(given, tuple) else (given,), _argument_names(model))
-    graph = model._functional if isinstance(model, keras.Sequential) else model
-    if isinstance(graph, keras.Model) and hasattr(graph, "_inputs_struct"):
-        return _named((graph._inputs_struct,), ["input"])
-    recorded = _named(*_recorded(model))
-    return tuple(keras.tree.map_structure(lambda spec: replace(spec, guessed=True), recorded))
+        return _named(model, *_arranged(model, given))
+    if (graph := _graph(model)) is not None:
+        return _named(None, (graph._inputs_struct,), {})
+    recorded = _named(model, *_recorded(model))
+    guessed: Arguments = keras.tree.map_structure(lambda spec: replace(spec, guessed=True), recorded)
+    return guessed
 
 
-def build(model: keras.Model, inputs: tuple[Any, ...]) -> None:
+def knows_inputs(model: keras.Model) -> bool:
+    """Whether a model can tell all that it takes: one that is no graph of layers, by its first call."""
+    remembered = len(model._build_shapes_dict or ())
+    return _graph(model) is not None or remembered >= max(1, len(_required(model)))
+
+
+def call(model: Callable[..., Any], arguments: Arguments) -> Any:
+    """Call a model, in inference mode, with arguments as `inputs_of` arranges them."""
+    positional, keywords = arguments
+    return model(*positional, **keywords, training=False)
+
+
+def build(model: keras.Model, arguments: Arguments) -> None:
     """Have a model make its weights, if it was never called: in Keras's own way, before they are read."""
     if model.built:
         return
     try:
-        model(*keras.tree.map_structure(_keras_tensor, inputs), training=False)
+        call(model, keras.tree.map_structure(_keras_tensor, arguments))
     except Exception:  # noqa: BLE001  # what Keras cannot infer the lowering may know, or refuse by name
         return
+
+
+def _graph(model: keras.Model) -> keras.Model | None:
+    """Return the graph of layers that a model is, None if it is none."""
+    graph = model._functional if isinstance(model, keras.Sequential) else model
+    return graph if isinstance(graph, keras.Model) and hasattr(graph, "_inputs_struct") else None
 
 
 def _keras_tensor(spec: InputSpec) -> keras.KerasTensor:
@@ -74,6 +103,7 @@ def finish(g: Lowering, model: keras.Model, results: Any) -> Any:
     leaves = keras.tree.flatten_with_path(results)
     names = _unique(_output_names(model, leaves), taken={str(value.name) for value in g.graph.inputs})
     for name, (_, symbol) in zip(names, leaves, strict=True):
+        _make_way(g, name)
         value = _own(g, symbol.value)
         value.name = name
         value.shape = ir.Shape(_named_dims(value.shape or ()))
@@ -83,6 +113,14 @@ def finish(g: Lowering, model: keras.Model, results: Any) -> Any:
         value.name = name
         g.graph.outputs.append(value)
     return keras.tree.pack_sequence_as(results, names)
+
+
+def _make_way(g: Lowering, name: str) -> None:
+    """Number a weight or constant that has the name of an output."""
+    taken = g.graph.initializers
+    if name in taken:
+        count = next(n for n in itertools.count(1) if f"{name}_{n}" not in taken)
+        taken[name].name = f"{name}_{count}"
 
 
 def _own(g: Lowering, value: ir.Value) -> ir.Value:
@@ -119,14 +157,20 @@ def _path_name(path: Sequence[Any]) -> str:
     return "_".join(str(key) for key in path)
 
 
-def _named(arguments: tuple[Any, ...], argument_names: Sequence[str]) -> tuple[Any, ...]:
+def _named(model: keras.Model | None, positional: tuple[Any, ...], keywords: dict[str, Any]) -> Arguments:
+    arguments = (positional, keywords)
+    own = (
+        ["input"] if model is None else _argument_names(model, len(positional)),
+        {each: each for each in keywords},
+    )
     leaves = keras.tree.flatten_with_path(arguments)
     names = [
-        _path_name(path[1:]) or _own_name(leaf) or _numbered(argument_names, path, arguments)
-        for path, leaf in leaves
+        _path_name(path) or _own_name(leaf) or _numbered(own[kind][key], path, arguments[kind][key])
+        for (kind, key, *path), leaf in leaves
     ]
     specs = [_spec(name, leaf) for name, (_, leaf) in zip(_unique(names), leaves, strict=True)]
-    return tuple(keras.tree.pack_sequence_as(arguments, specs))
+    packed: Arguments = keras.tree.pack_sequence_as(arguments, specs)
+    return packed
 
 
 def _own_name(leaf: Any) -> str:
@@ -137,13 +181,13 @@ def _own_name(leaf: Any) -> str:
     return str(history.operation.name) if history is not None and history.operation is not None else ""
 
 
-def _numbered(argument_names: Sequence[str], path: Sequence[Any], arguments: tuple[Any, ...]) -> str:
-    name = argument_names[min(path[0], len(argument_names) - 1)]
-    siblings = len(keras.tree.flatten(arguments[path[0]]))
-    return name if siblings == 1 else f"{name}_{path[-1]}"
+def _numbered(name: str, path: Sequence[Any], argument: Any) -> str:
+    return name if len(keras.tree.flatten(argument)) == 1 else f"{name}_{path[-1]}"
 
 
 def _spec(name: str, leaf: Any) -> InputSpec:
+    if not hasattr(leaf, "shape"):
+        raise ConversionError(f"input '{name}' is {leaf!r}, not a tensor; leave it out of the model's inputs")
     if leaf.shape is None:
         raise ConversionError(f"input '{name}' has no known rank; give its shape with input_signature=")
     dims = [
@@ -153,34 +197,60 @@ def _spec(name: str, leaf: Any) -> InputSpec:
     return InputSpec(name, keras.backend.standardize_dtype(leaf.dtype or "float32"), tuple(dims))
 
 
-def _recorded(model: keras.Model) -> tuple[tuple[Any, ...], list[str]]:
+def _recorded(model: keras.Model) -> Arguments:
     """What a subclassed model saw when it was built."""
-    shapes = model._build_shapes_dict
-    if not shapes:
+    what = f"model '{model.name}' ({type(model).__name__})"
+    shapes, required = model._build_shapes_dict or {}, _required(model)
+    if not shapes or None in shapes.values():
         raise ConversionError(
-            f"model '{model.name}' ({type(model).__name__}) was never called, so its inputs are not known; "
-            "call it once on data before compiling it, or give input_signature="
+            f"{what} was never called, or Keras does not remember on what; call it once "
+            "on data before compiling it, or give input_signature= or data="
         )
-    required = [
-        p.name
-        for p in inspect.signature(model.call).parameters.values()
-        if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty
-    ]
     if len(shapes) < len(required):
         raise ConversionError(
-            f"model '{model.name}' ({type(model).__name__}) takes {', '.join(required)}, but Keras recorded "
-            f"the shape of {len(shapes)} of them; give all with input_signature=(KerasTensor(...), ...)"
+            f"{what} takes {', '.join(required)}, of which Keras remembers the first alone; give them with "
+            f"input_signature={{{', '.join(f'{name!r}: InputSpec(...)' for name in required)}}}, "
+            "or data= with an array for each"
         )
-    arguments = tuple(_open_batch(model, shape) for shape in shapes.values())
-    if len(shapes) == 1:
-        return arguments, _argument_names(model)
-    return arguments, [key.removesuffix("_shape") for key in shapes]
+    specs = {key.removesuffix("_shape"): _open_batch(model, shape) for key, shape in shapes.items()}
+    if len(specs) > 1:
+        return _arranged(model, specs)
+    (spec,), first = specs.values(), next(iter(inspect.signature(model.call).parameters.values()))
+    if first.kind is first.VAR_KEYWORD:
+        return (), spec
+    return (tuple(spec) if first.kind is first.VAR_POSITIONAL else (spec,)), {}
+
+
+def _required(model: keras.Model) -> list[str]:
+    """The arguments that `call` does not do without."""
+    return [
+        p.name
+        for p in inspect.signature(model.call).parameters.values()
+        if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) and p.default is p.empty and p.name != "training"
+    ]
+
+
+def _arranged(model: keras.Model, given: Any) -> Arguments:
+    """Return what is given as positional and keyword arguments of `call`."""
+    if isinstance(given, tuple):
+        return given, {}
+    if isinstance(given, dict):
+        with suppress(TypeError):
+            bound = inspect.signature(model.call).bind_partial(**given)
+            if set(_required(model)) <= set(given):
+                return bound.args, bound.kwargs
+    return (given,), {}
 
 
 def _open_batch(model: keras.Model, shape: Any) -> Any:
     def spec(dims: Any) -> keras.KerasTensor:
         return keras.KerasTensor((None, *dims[1:]), dtype=model.input_dtype)
 
+    if shape is None:
+        raise ConversionError(
+            f"model '{model.name}' ({type(model).__name__}) was called with None among tensors; leave it out "
+            "with input_signature="
+        )
     if isinstance(shape, dict):
         return {key: _open_batch(model, value) for key, value in shape.items()}
     if shape and all(size is None or isinstance(size, int) for size in shape):
@@ -188,9 +258,13 @@ def _open_batch(model: keras.Model, shape: Any) -> Any:
     return type(shape)(_open_batch(model, value) for value in shape)
 
 
-def _argument_names(model: keras.Model) -> list[str]:
+def _argument_names(model: keras.Model, count: int) -> list[str]:
+    """Return the names of the first `count` positional arguments."""
     parameters = inspect.signature(model.call).parameters.values()
-    return [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD] or ["input"]
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    several = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), "input")
+    further = count - len(names)
+    return names + ([several] if further == 1 and not names else [f"{several}_{n}" for n in range(further)])
 
 
 def _unique(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:

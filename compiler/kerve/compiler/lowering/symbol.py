@@ -7,14 +7,12 @@ from collections.abc import Iterator
 from typing import Any, TypeGuard
 
 import keras
-import numpy as np
 import onnx_ir as ir
-from keras.src.ops import numpy as operations
 
 from kerve.compiler.lowering import dtypes
 from kerve.compiler.lowering.operators import Operators
 
-__all__ = ["Plus", "Symbol", "is_symbol", "plus", "static_shape", "symbols_in", "symbols_of"]
+__all__ = ["Symbol", "is_symbol", "static_shape", "symbols_in", "symbols_of"]
 
 
 class _Shape(tuple[int | None, ...]):
@@ -67,20 +65,6 @@ class Symbol(Operators, keras.KerasTensor):
         """Return the dimensions."""
         return self.shape
 
-    def __eq__(self, other: object) -> Any:
-        tensor = isinstance(other, keras.KerasTensor | int | float | np.ndarray | np.generic)
-        if tensor or isinstance(other, keras.Variable) or keras.ops.is_tensor(other):
-            return keras.ops.equal(self, other)
-        return NotImplemented
-
-    __hash__ = keras.KerasTensor.__hash__
-
-    def __add__(self, other: Any) -> Any:
-        return plus(self, other)
-
-    def __radd__(self, other: Any) -> Any:
-        return plus(other, self)
-
     #: An array of NumPy on the left of an operator leaves it to the symbol.
     __array_priority__ = 100
 
@@ -88,15 +72,6 @@ class Symbol(Operators, keras.KerasTensor):
         if not self.shape or self.shape[0] is None:
             raise TypeError(f"the number of parts of {self} is not known before the graph runs")
         return (self[index] for index in range(self.shape[0]))
-
-
-class Plus(operations.Add):
-    """`x + y` of tensors: addition by TensorFlow itself, which `ops.add` is not always (ops/addition.py)."""
-
-
-def plus(x: Any, y: Any) -> Any:
-    """Add as TensorFlow does."""
-    return Plus()(x, y)
 
 
 def is_symbol(x: object) -> TypeGuard[Symbol]:

@@ -20,8 +20,9 @@ from keras.src.ops import core
 
 from kerve.compiler.lowering import backend, randomness
 from kerve.compiler.lowering.lowering import Lowering
+from kerve.compiler.lowering.operators import plus
 from kerve.compiler.lowering.ops import resampling
-from kerve.compiler.lowering.symbol import Symbol, is_symbol, plus
+from kerve.compiler.lowering.symbol import Symbol, is_symbol
 
 __all__ = ["BLOCKS", "call"]
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from kerve.artifact.v1 import manifest_pb2
 from kerve.compiler.errors import ConversionError
 from kerve.compiler.lowering import Lowered, lower
+from kerve.compiler.lowering.signature import call
 from kerve.compiler.verification import Reference
 
 __all__ = ["KerasSource", "Source", "ragged", "record_of"]
@@ -56,7 +57,7 @@ class KerasSource(Source):
     model: keras.Model
     #: The arguments of a subclassed model that was never called, as `lower` takes them.
     input_signature: Any = None
-    #: Called as `original(*arguments, training=False)`: the model that `model` was translated from.
+    #: Called as `model` is: the model that `model` was translated from.
     original: Callable[..., Any] | None = None
 
     def lower(self, opset: int) -> Lowered:
@@ -80,7 +81,7 @@ def _named(model: Callable[..., Any], lowered: Lowered) -> Reference:
     def reference(inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         arguments = keras.tree.map_structure(lambda name: _tensor(inputs[name]), lowered.inputs)
         with _state(lowered, inputs) as next_state:
-            results = keras.tree.flatten(model(*arguments, training=False))
+            results = keras.tree.flatten(call(model, arguments))
             answers = dict(zip(keras.tree.flatten(lowered.outputs), results, strict=True)) | next_state()
             return {name: np.array(keras.ops.convert_to_numpy(answer)) for name, answer in answers.items()}
 

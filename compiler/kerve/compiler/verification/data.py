@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from kerve.compiler.errors import LoadError
 from kerve.compiler.verification.domains import Domain, domain_of
 
-__all__ = ["IDS", "SIZES", "Dataset", "from_file", "more_rows", "seeded"]
+__all__ = ["IDS", "SIZES", "Dataset", "arrays_in", "from_file", "more_rows", "seeded"]
 
 #: Pairs of sizes tried for open dimensions other than the batch, until the source accepts one pair:
 #: sequences are happy with the first, convolution stacks need the later ones.
@@ -76,6 +76,17 @@ def more_rows(model: ir.Model, like: Dataset, rows: int) -> Dataset:
     return Dataset("seeded", inputs, sizes, like.ids)
 
 
+def arrays_in(path: Path) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a `.npz` file; raises `LoadError`."""
+    if not zipfile.is_zipfile(path):  # NumPy would take it for something else, and advise to unpickle it
+        raise LoadError(f"{path} is not a .npz file of plain arrays; write one with numpy.savez")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise LoadError(f"{path} is not a .npz file of plain arrays: {error}") from error
+
+
 def from_file(model: ir.Model, path: Path, prefix: str = "") -> Dataset:
     """Read the user's inputs from a `.npz` file, named as the model's inputs, or `x` when there is one.
 
@@ -84,15 +95,8 @@ def from_file(model: ir.Model, path: Path, prefix: str = "") -> Dataset:
     Where the names in the file begin with a `prefix`, only such arrays are read. Raises `LoadError`, naming
     the array, when they do not fit the model.
     """
-    if not zipfile.is_zipfile(path):  # NumPy would take it for something else, and advise to unpickle it
-        raise LoadError(f"{path} is not a .npz file of plain arrays; write one with numpy.savez")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {
-                name.removeprefix(prefix): archive[name] for name in archive.files if name.startswith(prefix)
-            }
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise LoadError(f"{path} is not a .npz file of plain arrays: {error}") from error
+    held = arrays_in(path).items()
+    arrays = {name.removeprefix(prefix): array for name, array in held if name.startswith(prefix)}
     values = model.graph.inputs
     if len(values) == 1 and "x" in arrays:
         arrays.setdefault(str(values[0].name), arrays["x"])

@@ -9,7 +9,7 @@ from kerve.compiler.lowering.layers.encoding import label
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.symbol import static_shape
 
-__all__ = ["characters", "strings", "utf8"]
+__all__ = ["characters", "code_points", "strings", "utf8"]
 
 #: The characters that `utf8` knows: the Basic Multilingual Plane, and the pictures above it.
 _KNOWN = (range(1, 0xD800), range(0xE000, 0x10000), range(0x1F000, 0x1FB00))
@@ -35,6 +35,12 @@ def strings(value: ir.Value, rows: ir.Value) -> ir.Value:
     return value
 
 
+def code_points(g: Lowering, pieces: ir.Value) -> ir.Value:
+    """Return the INT64 code points of single characters, and negative numbers for what is none."""
+    table = {"": _PADDING} | {chr(code): code for codes in _KNOWN for code in codes}
+    return label(g, pieces, table, _UNKNOWN)
+
+
 def utf8(g: Lowering, texts: ir.Value, padding: int) -> tuple[ir.Value, ir.Value]:
     """Return the bytes of texts [texts] as INT64 [texts, bytes], zeros at the end, and lengths [texts, 1].
 
@@ -42,8 +48,7 @@ def utf8(g: Lowering, texts: ir.Value, padding: int) -> tuple[ir.Value, ir.Value
     the end of its table is the one way that ONNX has to fail.
     """
     op = g.op
-    table = {"": _PADDING} | {chr(code): code for codes in _KNOWN for code in codes}
-    codes = label(g, characters(g, texts), table, _UNKNOWN)
+    codes = code_points(g, characters(g, texts))
     unknown = g.cast(op.Equal(codes, _UNKNOWN), "int64")
     codes = op.Add(codes, op.Gather(g.constant(np.zeros(1, np.int64)), unknown))
     limits = g.constant(np.array([0, 0x80, 0x800, 0x10000]), "limits")

@@ -22,16 +22,19 @@ from kerve.compiler.lowering.ops.control import loop
 from kerve.compiler.lowering.ops.operands import rank
 from kerve.compiler.lowering.registry import Handlers
 
+__all__ = ["HANDLERS", "LOWER", "SPACES", "standardized"]
+
 HANDLERS = Handlers()
 
-_LOWER = dict(zip(string.ascii_uppercase, string.ascii_lowercase, strict=True))
+#: What characters become: capitals of ASCII, and what separates words, where a space does.
+LOWER = dict(zip(string.ascii_uppercase, string.ascii_lowercase, strict=True))
 _UNPUNCTUATED = dict.fromkeys(string.punctuation, "")
-_SPACES = dict.fromkeys("\t\n\v\f\r", " ")
+SPACES = dict.fromkeys("\t\n\v\f\r", " ")
 _STANDARDS: dict[str | None, dict[str, str]] = {
     None: {},
-    "lower": _LOWER,
+    "lower": LOWER,
     "strip_punctuation": _UNPUNCTUATED,
-    "lower_and_strip_punctuation": _LOWER | _UNPUNCTUATED,
+    "lower_and_strip_punctuation": LOWER | _UNPUNCTUATED,
 }
 _END = np.iinfo(np.int64).max
 
@@ -71,19 +74,19 @@ def _split(g: Lowering, layer: Any, texts: ir.Value) -> ir.Value:
     table = _STANDARDS[layer._standardize]
     if layer._split is None:
         if not table or rank(texts) == 1:
-            return _standardized(g, texts, table)
-        return g.op.Reshape(_standardized(g, g.op.Reshape(texts, [-1]), table), g.op.Shape(texts))
+            return standardized(g, texts, table)
+        return g.op.Reshape(standardized(g, g.op.Reshape(texts, [-1]), table), g.op.Shape(texts))
     if rank(texts) > 1:
         texts = g.op.Squeeze(texts, [-1])
     if rank(texts) != 1:
         raise g.refuse("it splits texts that lie in more than one row", "give it one text for each row")
     if layer._split == "character":
-        return characters(g, _standardized(g, texts, table))
-    words, _ = g.ops.StringSplit(_standardized(g, texts, table | _SPACES), delimiter="", _outputs=2)
+        return characters(g, standardized(g, texts, table))
+    words, _ = g.ops.StringSplit(standardized(g, texts, table | SPACES), delimiter="", _outputs=2)
     return strings(words, texts)
 
 
-def _standardized(g: Lowering, texts: ir.Value, table: Mapping[str, str]) -> ir.Value:
+def standardized(g: Lowering, texts: ir.Value, table: Mapping[str, str]) -> ir.Value:
     """Replace characters of texts [texts]."""
     if not table:
         return texts

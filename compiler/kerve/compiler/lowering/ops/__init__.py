@@ -27,6 +27,7 @@ from kerve.compiler.lowering.ops import (
     special,
     spectral,
     tensorflow,
+    tensorflow_strings,
 )
 from kerve.compiler.lowering.registry import Handlers
 
@@ -58,5 +59,6 @@ HANDLERS = Handlers(
         special.HANDLERS,
         spectral.HANDLERS,
         tensorflow.HANDLERS,
+        tensorflow_strings.HANDLERS,
     ]
 )

@@ -10,6 +10,7 @@ import keras
 import onnx_ir as ir
 from keras import ops
 
+from kerve.compiler.lowering import dtypes
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.ops.operands import composite, rank, split_evenly, write
 from kerve.compiler.lowering.registry import Handler, Handlers
@@ -46,7 +47,6 @@ _ACTIVATIONS: dict[str, _Write] = {
     "HardSigmoid": lambda g, _, x: g.op.HardSigmoid(x, alpha=1.0 / 6.0, beta=0.5),
     "HardSilu": lambda g, _, x: g.op.HardSwish(x),
     "HardTanh": lambda g, _, x: g.op.Clip(x, -1.0, 1.0),
-    "LeakyRelu": lambda g, op, x: g.op.LeakyRelu(x, alpha=float(op.negative_slope)),
     "LogSigmoid": lambda g, _, x: g.op.Neg(g.op.Softplus(g.op.Neg(x))),
     "Relu": lambda g, _, x: g.op.Relu(x),
     "Relu6": lambda g, _, x: g.op.Clip(x, 0.0, 6.0),
@@ -73,6 +73,14 @@ def _activation(write: _Write) -> Handler:
 
 for _keras_op, _write in _ACTIVATIONS.items():
     HANDLERS.add(f"nn.{_keras_op}", _activation(_write))
+
+
+@HANDLERS.register("nn.LeakyRelu", typed=True)
+def leaky_relu(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
+    """Of integers, too, it returns floats, whatever Keras says."""
+    assert x.dtype is not None
+    x = x if dtypes.is_float(x.dtype) else g.cast(x, "float32")
+    return g.op.LeakyRelu(x, alpha=float(operation.negative_slope))
 
 
 @HANDLERS.register("activations.ReLU")

@@ -14,9 +14,10 @@ from typing import Any
 import onnx_ir as ir
 
 from kerve.compiler.lowering.lowering import Lowering
+from kerve.compiler.lowering.operators import Plus
 from kerve.compiler.lowering.ops.operands import operand
 from kerve.compiler.lowering.registry import Handlers
-from kerve.compiler.lowering.symbol import Plus, static_shape
+from kerve.compiler.lowering.symbol import static_shape
 
 __all__ = ["HANDLERS", "add_bias", "broadcasts"]
 

@@ -178,18 +178,17 @@ for _name, _direction in (("Left", "LEFT"), ("Right", "RIGHT")):
 
 @HANDLERS.register("numpy.Clip")
 def clip(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
-    """Bounds that are numbers become one Clip; bounds that are tensors broadcast."""
+    """Bounds that are numbers become one Clip; of those that cross, TensorFlow lets the lower one win."""
     dtype = g.output_dtype
-    low, high = (g.unwrap(bound) for bound in (operation.x_min, operation.x_max))
+    bounds = [g.unwrap(bound) for bound in (operation.x_min, operation.x_max)]
+    low, high = (None if bound is None else operand(g, bound, dtype) for bound in bounds)
     x = g.cast(x, dtype)
-    if all(
-        bound is None or (np.ndim(bound) == 0 and not isinstance(bound, ir.Value)) for bound in (low, high)
-    ):
-        bounds = (None if bound is None else operand(g, bound, dtype) for bound in (low, high))
-        return g.op.Clip(x, *bounds)
-    if low is not None:
-        x = g.op.Max(x, operand(g, low, dtype))
-    return x if high is None else g.op.Min(x, operand(g, high, dtype))
+    known = [bound.const_value.numpy() for bound in (low, high) if bound is not None and bound.const_value]
+    numbers = len(known) == 2 - bounds.count(None) and all(bound.ndim == 0 for bound in known)
+    if numbers and (len(known) < 2 or known[0] <= known[1]):
+        return g.op.Clip(x, low, high)
+    x = x if high is None else g.op.Min(x, high)
+    return x if low is None else g.op.Max(x, low)
 
 
 @HANDLERS.register("numpy.Round")
@@ -328,7 +327,13 @@ def _heaviside(_: Any, x1: Any, x2: Any) -> Any:
     return ops.where(x1 < 0, ops.zeros_like(x1), ops.where(x1 > 0, ops.ones_like(x1), x2))
 
 
+def _typed(*xs: Any) -> list[Any]:
+    """Return numbers as arrays of the type that they have for TensorFlow."""
+    return [x if hasattr(x, "dtype") else np.asarray(x, strong_type(x)) for x in xs]
+
+
 def _arctan2(_: Any, y: Any, x: Any) -> Any:
+    y, x = _typed(y, x)
     dtype = keras.backend.result_type(y.dtype, x.dtype, float)
     y, x = ops.cast(y, dtype), ops.cast(x, dtype)
     steep = ops.abs(y) > ops.abs(x)
@@ -344,8 +349,11 @@ def _arctan2(_: Any, y: Any, x: Any) -> Any:
 
 
 def _isclose(operation: Any, x1: Any, x2: Any, rtol: float = 1e-5, atol: float = 1e-8) -> Any:
-    if not keras.backend.is_float_dtype(keras.backend.result_type(x1.dtype, x2.dtype)):
+    x1, x2 = _typed(x1, x2)
+    dtype = keras.backend.result_type(x1.dtype, x2.dtype)
+    if not keras.backend.is_float_dtype(dtype):
         return ops.equal(x1, x2)
+    x1, x2 = ops.cast(x1, dtype), ops.cast(x2, dtype)
     close = ops.abs(x1 - x2) <= atol + rtol * ops.abs(x2)
     if operation.equal_nan:
         close = ops.logical_or(close, ops.logical_and(ops.isnan(x1), ops.isnan(x2)))
@@ -353,8 +361,11 @@ def _isclose(operation: Any, x1: Any, x2: Any, rtol: float = 1e-5, atol: float =
 
 
 def _allclose(operation: Any, x1: Any, x2: Any) -> Any:
-    if not keras.backend.is_float_dtype(keras.backend.result_type(x1.dtype, x2.dtype)):
+    x1, x2 = _typed(x1, x2)
+    dtype = keras.backend.result_type(x1.dtype, x2.dtype)
+    if not keras.backend.is_float_dtype(dtype):
         return ops.all(ops.equal(x1, x2))
+    x1, x2 = ops.cast(x1, dtype), ops.cast(x2, dtype)
     finite = ops.logical_and(ops.isfinite(x1), ops.isfinite(x2))
     near = ops.abs(x1 - x2) <= operation.atol + operation.rtol * ops.abs(x2)
     close = ops.logical_or(ops.logical_and(finite, near), ops.equal(x1, x2))
@@ -399,6 +410,7 @@ def _sinc(_: Any, x: Any) -> Any:
 
 
 def _ldexp(_: Any, x1: Any, x2: Any) -> Any:
+    x1, x2 = _typed(x1, x2)
     dtype = keras.backend.result_type(x1.dtype, x2.dtype, float)
     x1 = ops.cast(x1, dtype)
     scaled = x1 * ops.power(ops.full_like(x1, 2.0), ops.cast(x2, dtype))

@@ -18,7 +18,6 @@ from kerve.compiler.lowering.registry import Handler, Handlers
 HANDLERS = Handlers()
 
 _REDUCTIONS = {
-    "math.Logsumexp": "ReduceLogSumExp",
     "numpy.Prod": "ReduceProd",
     "numpy.Sum": "ReduceSum",
 }
@@ -39,6 +38,12 @@ def _reduction(onnx_op: str) -> Handler:
         return reduce(g, onnx_op, g.cast(x, g.output_dtype), operation.axis, operation.keepdims)
 
     return handler
+
+
+@HANDLERS.register("math.Logsumexp", typed=True)
+def logsumexp(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
+    """In the type of `x`, of which Keras says nothing."""
+    return reduce(g, "ReduceLogSumExp", x, operation.axis, operation.keepdims)
 
 
 def _extreme(onnx_op: str) -> Handler:

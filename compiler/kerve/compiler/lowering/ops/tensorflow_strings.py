@@ -1,0 +1,271 @@
+"""TensorFlow's operators on strings, and on the ragged tensors that splitting them gives.
+
+What exported preprocessing (TextVectorization, above all) is made of. A ragged tensor is its values and where
+its rows begin; a handler takes these as the operator does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from re import _constants as constants  # type: ignore[attr-defined]  # what its own parser returns
+from re import _parser as parser  # type: ignore[attr-defined]
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from kerve.compiler.lowering.foreign import UntraceableError
+from kerve.compiler.lowering.layers.characters import characters, code_points, strings
+from kerve.compiler.lowering.layers.text import LOWER, SPACES, standardized
+from kerve.compiler.lowering.lowering import Lowering
+from kerve.compiler.lowering.registry import Handlers
+
+__all__ = ["HANDLERS"]
+
+HANDLERS = Handlers()
+
+_Attributes = Mapping[str, Any]
+
+_END = np.iinfo(np.int64).max
+_ASCII = range(1, 128)
+
+
+@HANDLERS.register("tensorflow.StringLower")
+def lower(g: Lowering, attributes: _Attributes, texts: ir.Value) -> ir.Value:
+    """Lower the letters of ASCII, as TensorFlow does without an encoding."""
+    if attributes.get("encoding"):
+        raise UntraceableError("StringLower of all of Unicode's letters has no ONNX form, of ASCII's it has")
+    return _replaced(g, texts, LOWER)
+
+
+@HANDLERS.register("tensorflow.StringUpper")
+def upper(g: Lowering, attributes: _Attributes, texts: ir.Value) -> ir.Value:
+    """Raise the letters of ASCII."""
+    if attributes.get("encoding"):
+        raise UntraceableError("StringUpper of all of Unicode's letters has no ONNX form, of ASCII's it has")
+    return _replaced(g, texts, {small: large for large, small in LOWER.items()})
+
+
+@HANDLERS.register("tensorflow.StaticRegexReplace")
+def regex_replace(g: Lowering, attributes: _Attributes, texts: ir.Value) -> ir.Value:
+    """Replace single characters that a pattern lists."""
+    pattern, rewrite = _text(attributes["pattern"]), _text(attributes["rewrite"])
+    listed = _listed(pattern, removed=not rewrite)
+    if listed is None or "\\" in rewrite or not attributes.get("replace_global", 1):
+        raise UntraceableError(
+            f"ONNX cannot replace what matches {pattern!r}, only each of a list of characters, as [.,!?]"
+        )
+    return _replaced(g, texts, dict.fromkeys(listed, rewrite))
+
+
+@HANDLERS.register("tensorflow.StringSplitV2")
+def split(g: Lowering, attributes: _Attributes, texts: ir.Value, separator: ir.Value) -> Any:
+    """Split texts [texts]: the words one after the other, in which text each is and where, and the counts."""
+    if int(attributes.get("maxsplit", -1)) > 0:
+        raise UntraceableError("StringSplitV2 with maxsplit has no ONNX form; split at every separator")
+    if separator.const_value is None:
+        raise UntraceableError("StringSplitV2 at a separator that is computed has no ONNX form")
+    delimiter, texts = _text(separator.const_value.numpy().item()), _row(g, texts)
+    if not delimiter:
+        texts = standardized(g, texts, SPACES)
+    words, counts = g.ops.StringSplit(texts, delimiter=delimiter, _outputs=2)
+    rows = g.op.Shape(words, end=1)
+    if delimiter:  # of no text, too, TensorFlow makes a word; ONNX Runtime makes none
+        blank = g.op.Expand(g.constant(np.array([[""]], object), "blank"), g.op.Concat(rows, [1], axis=0))
+        words, counts = g.op.Concat(words, blank, axis=1), g.op.Max(counts, 1)
+    words, counts.shape = strings(words, texts), ir.Shape([None])
+    width = _longest(g, counts)
+    places = _places(g, counts, width)
+    return places, _taken(g, words, places), g.op.Concat(rows, width, axis=0)
+
+
+@HANDLERS.register("tensorflow.UnicodeDecode")
+def unicode_decode(g: Lowering, _: _Attributes, texts: ir.Value) -> Any:
+    """Return where the characters of each text begin, and the code points of all."""
+    pieces = characters(g, _row(g, texts))
+    there = g.op.Not(g.op.Equal(pieces, g.constant(np.array("", object), "empty")))
+    places = g.op.Transpose(g.op.NonZero(there), perm=[1, 0])
+    counts = g.op.ReduceSum(g.cast(there, "int64"), [1], keepdims=0)
+    codes = g.cast(code_points(g, _taken(g, pieces, places)), "int32")
+    return g.op.Concat([0], g.op.CumSum(counts, 0), axis=0), codes
+
+
+@HANDLERS.register("tensorflow.UnicodeEncode")
+def unicode_encode(_g: Lowering, _: _Attributes, codes: ir.Value, _splits: ir.Value) -> ir.Value:
+    """Return the characters that were decoded just before, one string for each, as `unicode_split` does."""
+    value: ir.Value | None = codes
+    while value is not None and (node := value.producer()) is not None:
+        if node.op_type == "LabelEncoder":
+            found = node.inputs[0]
+            assert found is not None
+            return found
+        if node.op_type not in ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze"):
+            break
+        value = node.inputs[0]
+    raise UntraceableError("UnicodeEncode of code points that are computed has no ONNX form")
+
+
+@HANDLERS.register("tensorflow.DenseBincount")
+def bincount(
+    g: Lowering, attributes: _Attributes, numbers: ir.Value, size: ir.Value, weights: ir.Value
+) -> ir.Value:
+    """Count how often each number below a size occurs."""
+    unweighted = weights.shape is not None and weights.shape[0] == 0
+    if not _is_row(numbers) or not unweighted or attributes.get("binary_output"):
+        raise UntraceableError(
+            "DenseBincount of rows, with weights, or of what occurs at all, has no ONNX form; use tf.one_hot"
+        )
+    assert weights.dtype is not None
+    return g.cast(_counted(g, g.cast(numbers, "int64"), size), weights.dtype)
+
+
+@HANDLERS.register("tensorflow.RaggedBincount")
+def ragged_bincount(
+    g: Lowering,
+    attributes: _Attributes,
+    splits: ir.Value,
+    numbers: ir.Value,
+    size: ir.Value,
+    weights: ir.Value,
+) -> ir.Value:
+    """Count how often each number below a size occurs in each row, or only whether it does."""
+    if weights.shape is None or weights.shape[0] != 0 or not _is_row(numbers):
+        raise UntraceableError("RaggedBincount with weights, or of rows in rows, has no ONNX form")
+    assert weights.dtype is not None
+    counts, size = _between(g, splits), g.op.Reshape(g.cast(size, "int64"), [1])
+    numbers = g.cast(numbers, "int64")
+    rows = g.op.Slice(_places(g, counts, _longest(g, counts)), [0], [1], [1])
+    slots = g.op.Where(g.op.Less(numbers, size), numbers, size)  # one more, for what is dropped
+    zeros = g.op.Expand(g.constant(np.int64(0)), g.op.Concat(g.op.Shape(counts), g.op.Add(size, 1), axis=0))
+    filled = g.op.ScatterND(
+        zeros,
+        g.op.Concat(rows, g.op.Unsqueeze(slots, [1]), axis=1),
+        g.op.Expand(g.constant(np.int64(1)), g.op.Shape(numbers)),
+        reduction="none" if attributes.get("binary_output") else "add",
+    )
+    counted = g.cast(g.op.Slice(filled, [0], size, [1]), weights.dtype)
+    counted.dtype, counted.shape = weights.dtype, ir.Shape([None, None])
+    return counted
+
+
+@HANDLERS.register("tensorflow.RaggedTensorToTensor")
+def ragged_to_dense(
+    g: Lowering,
+    attributes: _Attributes,
+    shape: ir.Value,
+    values: ir.Value,
+    default: ir.Value,
+    *rows: ir.Value,
+) -> ir.Value:
+    """Lay rows of various lengths below each other, padded to the longest or to a given length."""
+    kinds = tuple(_text(kind) for kind in attributes["row_partition_types"])
+    if kinds not in _ROWS or not _is_row(values) or shape.const_value is None:
+        raise UntraceableError(
+            f"RaggedTensorToTensor of rows in rows ({', '.join(kinds)}) has no ONNX form; pad one dimension"
+        )
+    assert values.dtype is not None
+    counts, default = _ROWS[kinds](g, *rows), g.op.Reshape(default, [1, 1])
+    width = _longest(g, counts)
+    empty = g.op.Expand(default, g.op.Concat(g.op.Shape(counts), width, axis=0))
+    dense = g.op.ScatterND(empty, _places(g, counts, width), values)
+    length = [*shape.const_value.numpy().reshape(-1).tolist(), -1][1]
+    if length >= 0:
+        margin = g.op.Expand(default, g.op.Concat(g.op.Shape(counts), [length], axis=0))
+        dense = g.op.Slice(g.op.Concat(dense, margin, axis=1), [0], [length], [1])
+    dense.dtype, dense.shape = values.dtype, ir.Shape([None, length if length >= 0 else None])
+    return dense
+
+
+def _between(g: Lowering, splits: ir.Value) -> ir.Value:
+    splits = g.cast(splits, "int64")
+    return g.op.Sub(g.op.Slice(splits, [1], [_END]), g.op.Slice(splits, [0], [-1]))
+
+
+def _counted(g: Lowering, numbers: ir.Value, size: ir.Value) -> ir.Value:
+    """Return how often each INT64 number below a size occurs."""
+    size = g.op.Reshape(g.cast(size, "int64"), [1])
+    slots = g.op.Where(g.op.Less(numbers, size), numbers, size)  # one more, for what is dropped
+    zeros = g.op.Expand(g.constant(np.int64(0)), g.op.Add(size, 1))
+    ones = g.op.Expand(g.constant(np.int64(1)), g.op.Shape(numbers))
+    counts = g.op.Slice(g.op.ScatterElements(zeros, slots, ones, axis=0, reduction="add"), [0], size, [0])
+    counts.dtype, counts.shape = ir.DataType.INT64, ir.Shape([None])
+    return counts
+
+
+#: By what a ragged tensor says where its rows begin: how many values each row has.
+_ROWS: dict[tuple[str, ...], Callable[..., ir.Value]] = {
+    ("ROW_SPLITS",): _between,
+    ("FIRST_DIM_SIZE", "VALUE_ROWIDS"): lambda g, rows, of: _counted(g, g.cast(of, "int64"), rows),
+}
+
+
+def _is_row(x: ir.Value) -> bool:
+    """Whether elements lie in one row; those of which inference lost the shape may."""
+    return x.shape is None or len(x.shape) == 1
+
+
+def _row(g: Lowering, texts: ir.Value) -> ir.Value:
+    """Return texts as they follow each other, in one row."""
+    if texts.shape is not None and len(texts.shape) == 1:
+        return texts
+    row = g.op.Reshape(texts, [-1])
+    row.dtype, row.shape = ir.DataType.STRING, ir.Shape([None])
+    return row
+
+
+def _replaced(g: Lowering, texts: ir.Value, table: Mapping[str, str]) -> ir.Value:
+    """Replace characters of texts, however they lie."""
+    row = _row(g, texts)
+    if row is texts:
+        return standardized(g, texts, table)
+    result = g.op.Reshape(standardized(g, row, table), g.op.Shape(texts))
+    result.dtype, result.shape = ir.DataType.STRING, texts.shape
+    return result
+
+
+def _longest(g: Lowering, counts: ir.Value) -> ir.Value:
+    """Return the greatest count [1], 0 if there is none."""
+    return g.op.ReduceMax(g.op.Concat([0], counts, axis=0), keepdims=1)
+
+
+def _places(g: Lowering, counts: ir.Value, width: ir.Value) -> ir.Value:
+    """Return row and column [elements, 2] of what fills so many columns of each row, row by row."""
+    columns = g.op.Range(0, g.op.Squeeze(width), 1)
+    return g.op.Transpose(g.op.NonZero(g.op.Less(columns, g.op.Unsqueeze(counts, [1]))), perm=[1, 0])
+
+
+def _taken(g: Lowering, texts: ir.Value, places: ir.Value) -> ir.Value:
+    values = g.op.GatherND(texts, places)
+    values.dtype, values.shape = ir.DataType.STRING, ir.Shape([None])
+    return values
+
+
+def _listed(pattern: str, *, removed: bool) -> list[str] | None:
+    """Return the characters that a pattern matches, if it matches one at a time.
+
+    Where they are `removed`, one or more at a time are the same.
+    """
+    try:
+        parsed = list(parser.parse(pattern, re.ASCII))
+    except re.error:
+        return None
+    if removed and len(parsed) == 1 and parsed[0][0] is constants.MAX_REPEAT and parsed[0][1][0] == 1:
+        parsed = list(parsed[0][1][2])
+    if len(parsed) != 1:
+        return None
+    kind, content = parsed[0]
+    if kind is constants.LITERAL:
+        return [chr(content)]
+    if kind is not constants.IN or content[0][0] is constants.NEGATE:
+        return None
+    if any(each[0] is constants.CATEGORY and "NOT" in str(each[1]) for each in content):
+        return None
+    literal = {chr(each[1]) for each in content if each[0] is constants.LITERAL}
+    known = {chr(code) for code in _ASCII if re.fullmatch(pattern, chr(code), re.ASCII)}
+    ranges = [each[1] for each in content if each[0] is constants.RANGE]
+    return sorted(literal | known | {chr(code) for low, high in ranges for code in range(low, high + 1)})
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
