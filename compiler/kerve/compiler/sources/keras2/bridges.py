@@ -102,6 +102,7 @@ class NewLayer(tf_keras.layers.Layer):
         config.pop("dynamic", None)
         policy = self._dtype_policy.name
         self._new = _Hidden(self.new_class.from_config({"name": name, "dtype": policy, **config}))
+        self.supports_masking = bool(self.new.supports_masking)
 
     @property
     def new(self) -> keras.layers.Layer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,8 @@ class Frozen:
     outputs: Mapping[str, str]
     #: What the SavedModel itself computes.
     original: Function
+    #: What a person should know about its inputs, in sentences.
+    warnings: Sequence[str] = ()
 
     def function(self) -> tuple[dict[str, tf.TensorSpec], Function]:
         """Return what the graph takes, and the graph as a function of that."""

@@ -1,0 +1,75 @@
+"""Sequential models of Keras 1, whose first layer may merge the outputs of several models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+__all__ = ["sequential"]
+
+_Fields = dict[str, Any]
+
+#: What a layer may say of its inputs, under either version's names.
+_TYPES = ("dtype", "input_dtype")
+
+
+def sequential(fields: _Fields) -> _Fields:
+    """Return a serialized Sequential, whose layers are up to date already, as Keras 2 reads it."""
+    first, *rest = fields["config"]
+    name = {"name": fields["name"]} if fields.get("name") else {}
+    if "branches" in first["config"]:
+        return {**fields, "class_name": "Functional", "config": {**name, **_merging(first, rest)}}
+    # A list alone is a Sequential without a name.
+    return {**fields, "config": {**name, "layers": fields["config"]} if name else fields["config"]}
+
+
+def _merging(merge: _Fields, rest: list[_Fields]) -> _Fields:
+    """A graph: inputs, a model for each branch, what merges them, and the other layers one after another."""
+    branches = merge["config"].pop("branches")
+    inputs: list[_Fields] = []
+    nodes: list[_Fields] = []
+    merged: list[Any] = []
+    for index, branch in enumerate(branches):
+        own = list(_inputs(branch, f"branch_{index}"))
+        inputs.extend(own)
+        nodes.append(_called(branch, [each["name"] for each in own], f"branch_{index}"))
+        merged.append(nodes[-1]["name"])
+    for layer in (merge, *rest):
+        nodes.append(_called(layer, merged, "merge"))
+        merged = [nodes[-1]["name"]]
+    return {
+        "layers": [*inputs, *nodes],
+        "input_layers": [[each["name"], 0, 0] for each in inputs],
+        "output_layers": [[merged[0], 0, 0]],
+    }
+
+
+def _called(layer: _Fields, on: list[str], default: str) -> _Fields:
+    name, config = _name(layer) or default, layer["config"]
+    config = {"name": name, "layers": config} if isinstance(config, list) else {**config, "name": name}
+    return {**layer, "name": name, "config": config, "inbound_nodes": [[[each, 0, 0, {}] for each in on]]}
+
+
+def _name(layer: _Fields) -> str:
+    config = layer["config"]
+    return str(layer.get("name") or (config.get("name") if isinstance(config, dict) else None) or "")
+
+
+def _inputs(branch: _Fields, default: str) -> Iterator[_Fields]:
+    """The inputs of a branch, which is a model or a layer, under the names that Keras 1 gave them."""
+    config = branch["config"]
+    if isinstance(config, list):
+        yield from _inputs(config[0], default)
+    elif "input_layers" in config:
+        layers = {_name(layer): layer for layer in config["layers"]}
+        for name, *_ in config["input_layers"]:
+            yield _input(name, layers[name]["config"])
+    else:
+        yield _input(f"{config.get('name', default)}_input", config)
+
+
+def _input(name: str, config: _Fields) -> _Fields:
+    kind = next((config[key] for key in _TYPES if config.get(key)), "float32")
+    shape = config["batch_input_shape"]
+    inner = {"name": name, "batch_input_shape": shape, "dtype": kind, "sparse": False}
+    return {"class_name": "InputLayer", "name": name, "config": inner, "inbound_nodes": []}
