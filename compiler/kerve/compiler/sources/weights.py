@@ -76,7 +76,8 @@ def _load(model: Any, found: Recognised) -> None:
         _restore(model, found.path)
         return
     with h5py.File(found.path, "r") as file:
-        by_layer_names = "layer_names" in file.attrs or "model_weights" in file
+        # Long lists are cut in pieces: layer_names0, layer_names1.
+        by_layer_names = "model_weights" in file or any(key.startswith("layer_names") for key in file.attrs)
         if by_layer_names and isinstance(model, tf_keras.Model):
             group = file.get("model_weights", file)
             # Keras 1 is the one that puts no version on weights.

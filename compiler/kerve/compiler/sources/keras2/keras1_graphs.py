@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["sequential"]
+__all__ = ["BRANCH", "sequential"]
+
+#: What the models that a Sequential begins with are called; they have no names in its configuration.
+BRANCH = "branch_of_merge_"
 
 _Fields = dict[str, Any]
 
@@ -30,13 +33,15 @@ def _merging(merge: _Fields, rest: list[_Fields]) -> _Fields:
     nodes: list[_Fields] = []
     merged: list[Any] = []
     for index, branch in enumerate(branches):
-        own = list(_inputs(branch, f"branch_{index}"))
+        own = list(_inputs(branch, f"input_{index}"))
         inputs.extend(own)
-        nodes.append(_called(branch, [each["name"] for each in own], f"branch_{index}"))
-        merged.append(nodes[-1]["name"])
-    for layer in (merge, *rest):
-        nodes.append(_called(layer, merged, "merge"))
-        merged = [nodes[-1]["name"]]
+        name = f"{BRANCH}{index}" if _is_model(branch) else branch["config"]["name"]
+        nodes.append(_called(branch, name, [each["name"] for each in own]))
+        merged.append(name)
+    for index, layer in enumerate((merge, *rest)):
+        name = _name(layer) or f"sequential_{index}"
+        nodes.append(_called(layer, name, merged))
+        merged = [name]
     return {
         "layers": [*inputs, *nodes],
         "input_layers": [[each["name"], 0, 0] for each in inputs],
@@ -44,10 +49,15 @@ def _merging(merge: _Fields, rest: list[_Fields]) -> _Fields:
     }
 
 
-def _called(layer: _Fields, on: list[str], default: str) -> _Fields:
-    name, config = _name(layer) or default, layer["config"]
-    config = {"name": name, "layers": config} if isinstance(config, list) else {**config, "name": name}
-    return {**layer, "name": name, "config": config, "inbound_nodes": [[[each, 0, 0, {}] for each in on]]}
+def _is_model(layer: _Fields) -> bool:
+    return isinstance(layer["config"], list) or "layers" in layer["config"]
+
+
+def _called(layer: _Fields, name: str, on: list[str]) -> _Fields:
+    config = layer["config"]
+    config = {"layers": config} if isinstance(config, list) else config
+    calls = [[[each, 0, 0, {}] for each in on]]
+    return {**layer, "name": name, "config": {**config, "name": name}, "inbound_nodes": calls}
 
 
 def _name(layer: _Fields) -> str:

@@ -16,7 +16,7 @@ import tf_keras
 from numpy.typing import NDArray
 from tf_keras.src.saving.legacy import hdf5_format
 
-from kerve.compiler.sources.keras2 import keras1
+from kerve.compiler.sources.keras2 import keras1, keras1_graphs
 
 __all__ = ["Writer", "load", "writer_of"]
 
@@ -51,7 +51,7 @@ def writer_of(group: h5py.Group, keras_version: str) -> Writer:
     is_keras_1 = keras1.is_writer(keras_version)
     backend = group.attrs.get("backend", b"")
     if is_keras_1 and not backend:
-        names = [str(name) for layer in group.values() for name in layer.attrs.get("weight_names", ())]
+        names = [name for layer in group.values() for name in _names(layer, "weight_names")]
         return Writer(is_keras_1, is_theano=bool(names) and not any(":" in name for name in names))
     return Writer(is_keras_1, (backend.decode() if isinstance(backend, bytes) else backend) == "theano")
 
@@ -62,9 +62,9 @@ def load(model: tf_keras.Model, group: h5py.Group, writer: Writer) -> None:
     Raises `ValueError` where they do not fit.
     """
     saved = {name: values for name, values in _saved(group) if values}
-    layers = _by_name(model)
+    layers = {layer.name: layer for layer in _flattened(model)}
     if not set(saved) <= set(layers):
-        in_order = [layer for layer in model.layers if layer.weights]
+        in_order = [layer for layer in layers.values() if layer.weights]
         if len(in_order) != len(saved):
             raise ValueError(f"layer count mismatch: {len(in_order)} with weights, {len(saved)} in the file")
         layers = dict(zip(saved, in_order, strict=True))
@@ -72,20 +72,23 @@ def load(model: tf_keras.Model, group: h5py.Group, writer: Writer) -> None:
         _give(layers[name], values, writer)
 
 
+def _flattened(model: tf_keras.Model) -> Iterator[Any]:
+    """The layers that have a place of their own in the file: those of branches have, of other models not."""
+    for layer in model.layers:
+        if layer.name.startswith(keras1_graphs.BRANCH) and isinstance(layer, tf_keras.Model):
+            yield from _flattened(layer)
+        else:
+            yield layer
+
+
 def _saved(group: h5py.Group) -> Iterator[tuple[str, _Values]]:
-    for key in group.attrs["layer_names"]:
-        name = key.decode() if isinstance(key, bytes) else key
-        yield name, [np.asarray(group[name][each]) for each in group[name].attrs["weight_names"]]
+    for name in _names(group, "layer_names"):
+        yield name, [np.asarray(group[name][each]) for each in _names(group[name], "weight_names")]
 
 
-def _by_name(model: tf_keras.Model) -> dict[str, Any]:
-    """Every layer; of those with the same name the outermost."""
-    found: dict[str, Any] = {}
-    waiting = list(model.layers)
-    for layer in waiting:
-        found.setdefault(layer.name, layer)
-        waiting.extend(layer.layers if isinstance(layer, tf_keras.Model) else ())
-    return found
+def _names(group: h5py.Group, attribute: str) -> list[str]:
+    """Read a list of names, which Keras cuts in pieces where it is too long for HDF5."""
+    return list(hdf5_format.load_attributes_from_hdf5_group(group, attribute))
 
 
 def _give(layer: Any, values: _Values, writer: Writer) -> None:

@@ -84,7 +84,7 @@ def _function(
 
             taken = batches.with_rows_of_state(signature, signature.structured_input_signature[1], call)
             return taken, call, call, ()
-        frozen = graphs.freeze_function(signature)
+        frozen = graphs.freeze_function(loaded, name)
     if examples.has_parser(frozen.definition):
         frozen = examples.cut(frozen)
     return *frozen.function(), frozen.original, frozen.warnings
