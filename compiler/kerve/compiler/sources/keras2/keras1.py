@@ -143,7 +143,7 @@ def _merge(config: _Fields) -> tuple[str, _Fields]:
         same["branches"] = config["layers"]
     mode = config.get("mode")
     if mode in ("dot", "cos"):
-        return "Dot", {**same, "axes": config.get("dot_axes", -1), "normalize": mode == "cos"}
+        return "Dot" if mode == "dot" else "Cosine", {**same, "axes": config.get("dot_axes", -1)}
     if mode not in _MERGES:
         raise ConversionError(
             f"layer '{config.get('name')}' is a Merge of Keras 1 with a function of its author's, which is "

@@ -1,19 +1,49 @@
-"""Sequential models of Keras 1, whose first layer may merge the outputs of several models."""
+"""What layers of Keras 1 do not tell by themselves, and Sequential models, which may begin with a Merge."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["BRANCH", "sequential"]
+__all__ = ["BRANCH", "sequential", "with_dim_orderings"]
 
 #: What the models that a Sequential begins with are called; they have no names in its configuration.
 BRANCH = "branch_of_merge_"
 
 _Fields = dict[str, Any]
 
+#: Layers that keep the order of their axes to themselves: it was a setting of the whole program.
+_SILENT = frozenset(
+    {"Cropping2D", "Cropping3D", "UpSampling2D", "UpSampling3D", "ZeroPadding2D", "ZeroPadding3D"}
+)
+
 #: What a layer may say of its inputs, under either version's names.
 _TYPES = ("dtype", "input_dtype")
+
+
+def with_dim_orderings(config: Any) -> Any:
+    """Return the configuration of a model in which each such layer has the order that the others have."""
+    stated = {node["dim_ordering"] for node in _dictionaries(config) if "dim_ordering" in node}
+    return _stating(config, stated.pop()) if len(stated) == 1 else config
+
+
+def _dictionaries(config: Any) -> Iterator[_Fields]:
+    if isinstance(config, dict):
+        yield config
+    if isinstance(config, dict | list):
+        for value in config.values() if isinstance(config, dict) else config:
+            yield from _dictionaries(value)
+
+
+def _stating(config: Any, order: str) -> Any:
+    if isinstance(config, list):
+        return [_stating(item, order) for item in config]
+    if not isinstance(config, dict):
+        return config
+    fields = {key: _stating(value, order) for key, value in config.items()}
+    if fields.get("class_name") in _SILENT:
+        fields["config"] = {"dim_ordering": order, **fields["config"]}
+    return fields
 
 
 def sequential(fields: _Fields) -> _Fields:
@@ -21,7 +51,8 @@ def sequential(fields: _Fields) -> _Fields:
     first, *rest = fields["config"]
     name = {"name": fields["name"]} if fields.get("name") else {}
     if "branches" in first["config"]:
-        return {**fields, "class_name": "Functional", "config": {**name, **_merging(first, rest)}}
+        config = {"name": "merged", **name, **_merging(first, rest)}
+        return {**fields, "class_name": "Functional", "config": config}
     # A list alone is a Sequential without a name.
     return {**fields, "config": {**name, "layers": fields["config"]} if name else fields["config"]}
 

@@ -71,6 +71,21 @@ class MaxoutDense(_Dense):
         return ops.max(dense + self._offsets if self._use_bias else dense, axis=1)
 
 
+class Cosine(keras.layers.Layer):
+    """Merge in the mode of that name: a product of two tensors over those of each with itself."""
+
+    def __init__(self, axes: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._dot = keras.layers.Dot(axes)
+
+    def call(self, inputs: Any) -> Any:
+        """Return the quotient, with an axis more after the first."""
+        first, second = inputs
+        square = self._dot([first, first]) * self._dot([second, second])
+        norm = ops.maximum(ops.sqrt(square), keras.config.epsilon())
+        return ops.expand_dims(self._dot([first, second]) / norm, 1)
+
+
 class ParametricSoftplus(keras.layers.Layer):
     """`alpha * log(1 + exp(beta * x))`."""
 
@@ -136,5 +151,6 @@ class SampleNormalization(keras.layers.Layer):
 
 
 KERAS_1_LAYERS = {
-    layer.__name__: layer for layer in (Highway, MaxoutDense, ParametricSoftplus, SReLU, SampleNormalization)
+    layer.__name__: layer
+    for layer in (Cosine, Highway, MaxoutDense, ParametricSoftplus, SReLU, SampleNormalization)
 }

@@ -62,12 +62,11 @@ def load(model: tf_keras.Model, group: h5py.Group, writer: Writer) -> None:
     Raises `ValueError` where they do not fit.
     """
     saved = {name: values for name, values in _saved(group) if values}
-    layers = {layer.name: layer for layer in _flattened(model)}
-    if not set(saved) <= set(layers):
-        in_order = [layer for layer in layers.values() if layer.weights]
-        if len(in_order) != len(saved):
-            raise ValueError(f"layer count mismatch: {len(in_order)} with weights, {len(saved)} in the file")
-        layers = dict(zip(saved, in_order, strict=True))
+    layers = {layer.name: layer for layer in _flattened(model) if layer.weights}
+    if len(layers) != len(saved):
+        raise ValueError(f"layer count mismatch: {len(layers)} with weights, {len(saved)} in the file")
+    if set(layers) != set(saved):
+        layers = dict(zip(saved, layers.values(), strict=True))
     for name, values in saved.items():
         _give(layers[name], values, writer)
 
@@ -116,11 +115,24 @@ def _give_parts(model: tf_keras.Model, values: _Values, writer: Writer) -> None:
 
 def _converted(layer: Any, values: _Values, writer: Writer) -> _Values:
     version = keras1.VERSION_OF_WEIGHTS if writer.is_keras_1 else None
-    today = hdf5_format.preprocess_weights_for_loading(layer, values, version)
+    if isinstance(layer, tf_keras.layers.ConvLSTM2D) and writer.is_keras_1:
+        today = _joined_gates(layer, values)
+    else:
+        today = hdf5_format.preprocess_weights_for_loading(layer, values, version)
     if not writer.is_theano:
         return list(today)
     kernels = _KERNELS.get(type(layer).__name__, 0)
     return [_turned(value) if index < kernels else value for index, value in enumerate(today)]
+
+
+def _joined_gates(layer: Any, values: _Values) -> _Values:
+    """Join what Keras 1 has for each gate (i, c, f, o) to what there is for all (i, f, c, o).
+
+    tf_keras does it too, but along the wrong axis where channels come first.
+    """
+    if layer.data_format == "channels_first":
+        values = [value.transpose(2, 3, 1, 0) if value.ndim == 4 else value for value in values]
+    return [np.concatenate([values[gate + kind] for gate in (0, 6, 3, 9)], axis=-1) for kind in range(3)]
 
 
 def _turned(kernel: NDArray[Any]) -> NDArray[Any]:

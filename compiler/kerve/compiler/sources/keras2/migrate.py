@@ -30,11 +30,17 @@ def migrated(config: Any, keras_version: str) -> Any:
 
     `keras_version` is that of the writer. Layers may come out as ones of `legacy.LEGACY_LAYERS`.
     """
+    if keras1.is_writer(keras_version):
+        config = keras1_graphs.with_dim_orderings(config)
+    return _migrated(config, keras_version)
+
+
+def _migrated(config: Any, keras_version: str) -> Any:
     if isinstance(config, list):
-        return [migrated(item, keras_version) for item in config]
+        return [_migrated(item, keras_version) for item in config]
     if not isinstance(config, dict):
         return config
-    fields = {key: migrated(value, keras_version) for key, value in config.items()}
+    fields = {key: _migrated(value, keras_version) for key, value in config.items()}
     if fields.get("class_name") == "function":  # Keras 2.13 and later write it so, and read only its name
         return fields["config"]
     if isinstance(fields.get("class_name"), str) and isinstance(fields.get("config"), dict):

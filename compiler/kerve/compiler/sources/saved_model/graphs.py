@@ -37,6 +37,8 @@ class Frozen:
     original: Function
     #: The resources (tables) behind placeholders of the graph, by their tensors' names.
     captured: Mapping[str, Any] = field(default_factory=dict)
+    #: What is known of the outputs' shapes; the graph may not tell.
+    shapes: Mapping[str, Any] = field(default_factory=dict)
     #: What must live for as long as these do.
     owned: Sequence[Any] = ()
     #: What a person should know about its inputs, in sentences.
@@ -52,7 +54,10 @@ class Frozen:
         pruned = whole.prune(list(tensors.values()), outputs)
 
         def call(arguments: Mapping[str, Any], _alive: Any = self.owned) -> dict[str, Any]:
-            return dict(zip(names, pruned(*(arguments[key] for key in tensors)), strict=True))
+            results = dict(zip(names, pruned(*(arguments[key] for key in tensors)), strict=True))
+            for key, shape in self.shapes.items():
+                results[key].set_shape(shape)
+            return results
 
         return {key: tf.TensorSpec(tensor.shape, tensor.dtype, key) for key, tensor in tensors.items()}, call
 
@@ -81,6 +86,7 @@ def freeze_function(loaded: Any, name: str) -> Frozen:
         },
         original=lambda features: dict(signature(**features)),
         captured=captured,
+        shapes={key: each.shape for key, each in signature.structured_outputs.items()},
         owned=[loaded],
     )
 
@@ -113,6 +119,7 @@ def freeze_session(found: Description, name: str) -> Frozen:
         outputs,
         original,
         captured={f"{name}:0": table.resource_handle for name, table in tables.items()},
+        shapes={key: tf.TensorShape(info.tensor_shape) for key, info in signature.outputs.items()},
         owned=list(tables.values()),
     )
 
