@@ -61,22 +61,20 @@ def _merging(merge: _Fields, rest: list[_Fields]) -> _Fields:
     """A graph: inputs, a model for each branch, what merges them, and the other layers one after another."""
     branches = merge["config"].pop("branches")
     inputs: list[_Fields] = []
-    nodes: list[_Fields] = []
-    merged: list[Any] = []
+    merged: list[_Fields] = []
     for index, branch in enumerate(branches):
         own = list(_inputs(branch, f"input_{index}"))
         inputs.extend(own)
         name = f"{BRANCH}{index}" if _is_model(branch) else branch["config"]["name"]
-        nodes.append(_called(branch, name, [each["name"] for each in own]))
-        merged.append(name)
+        merged.append(_called(branch, name, own))
+    nodes = list(merged)
     for index, layer in enumerate((merge, *rest)):
-        name = _name(layer) or f"sequential_{index}"
-        nodes.append(_called(layer, name, merged))
-        merged = [name]
+        merged = [_called(layer, _name(layer) or f"sequential_{index}", merged)]
+        nodes.extend(merged)
     return {
         "layers": [*inputs, *nodes],
         "input_layers": [[each["name"], 0, 0] for each in inputs],
-        "output_layers": [[merged[0], 0, 0]],
+        "output_layers": [_tensor(merged[0])[:3]],
     }
 
 
@@ -84,11 +82,16 @@ def _is_model(layer: _Fields) -> bool:
     return isinstance(layer["config"], list) or "layers" in layer["config"]
 
 
-def _called(layer: _Fields, name: str, on: list[str]) -> _Fields:
+def _called(layer: _Fields, name: str, on: list[_Fields]) -> _Fields:
     config = layer["config"]
     config = {"layers": config} if isinstance(config, list) else config
-    calls = [[[each, 0, 0, {}] for each in on]]
+    calls = [[_tensor(each) for each in on]]
     return {**layer, "name": name, "config": {**config, "name": name}, "inbound_nodes": calls}
+
+
+def _tensor(layer: _Fields) -> list[Any]:
+    """What a layer returns when it is called once; of a model that is the second time, after its making."""
+    return [layer["name"], int(_is_model(layer)), 0, {}]
 
 
 def _name(layer: _Fields) -> str:
