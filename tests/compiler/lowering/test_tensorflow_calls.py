@@ -60,6 +60,7 @@ def _model(function: Callable[..., Any], shape: Any = (4, 6)) -> keras.Model:
     pytest.param(lambda s, x: tf.nn.softmax(tf.matmul(x, x, transpose_b=True) / tf.sqrt(6.0)), id="attention"),
     pytest.param(lambda s, x: (x - tf.nn.moments(x, [-1], keepdims=True)[0]), id="moments"),
     pytest.param(lambda s, x: tf.one_hot(tf.argmax(x, axis=-1), 6), id="one hot"),
+    pytest.param(lambda s, x: tf.one_hot(tf.argmax(x, axis=-1) - 3, 3, 2.0, -1.0, 1), id="one hot or none"),
     pytest.param(lambda s, x: tf.nn.conv1d(x, tf.ones([3, 6, 2]), 1, "SAME"), id="convolution"),
     pytest.param(lambda s, x: tf.nn.max_pool1d(x, 2, 2, "VALID"), id="pooling"),
     pytest.param(lambda s, x: x + tf.cast(tf.range(tf.shape(x)[1])[None, :, None], tf.float32), id="range"),

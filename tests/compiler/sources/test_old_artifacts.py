@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 
-from kerve.compiler import LoadError, sources
+from kerve.compiler import ConversionError, LoadError, sources
 from kerve.compiler.sources import LoadOptions
 
 _HALF = 2e-2  # of models that compute in float16
 
 #: What each writer left, by the folder it left it in.
 _WHOLE_MODELS = {
-    "keras1.2": ("cnn.h5", "merged.h5", "mlp.h5", "rnn.h5"),
+    "keras1.2": ("branches.h5", "cnn.h5", "frames.h5", "gone.h5", "merged.h5", "mlp.h5", "rnn.h5"),
+    "keras1.2-theano": ("turned.h5",),
+    "keras2.2-theano": ("turned.h5",),
     "keras2.3": ("cnn.h5", "mlp.h5", "rnn.h5", "shared.h5"),
     "tf1.15": ("cnn.h5", "mlp.h5", "operators.h5", "rnn.h5", "shared.h5"),
     "tf2.4": (
@@ -120,6 +122,11 @@ def test_layers_of_keras_2_become_layers_of_keras_3(written_by: Callable[[str], 
     source = sources.load(written_by("tf2.4") / "cnn.h5")
     kinds = {type(layer).__module__.partition(".")[0] for layer in source.model.layers}  # type: ignore[attr-defined]
     assert kinds == {"keras"}
+
+
+def test_what_normalizes_by_the_batch_it_is_asked_with_is_refused(written_by: Callable[[str], Path]) -> None:
+    with pytest.raises(ConversionError, match="'by_batch' is a BatchNormalization of Keras 1 in mode 2"):
+        sources.load(written_by("keras1.2") / "batch_statistics.h5")
 
 
 def test_what_was_compiled_is_compiled_again(written_by: Callable[[str], Path]) -> None:

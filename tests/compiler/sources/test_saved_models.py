@@ -22,7 +22,7 @@ _ASKED = np.array(["a", "b", "red fox", "", "naïve"], object)
 
 class _Tables(tf.Module):
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(name="tables")
         table, filled = tf.lookup.StaticHashTable, tf.lookup.KeyValueTensorInitializer
         self.weights = table(filled(["a", "red fox"], [1.5, 2.5]), -1.0)
         self.names = table(filled(tf.constant([0, 1], tf.int64), ["no", "yes"]), "?")
@@ -59,6 +59,24 @@ def test_tables_are_part_of_the_graph(
 ) -> None:
     source = sources.load(tables, LoadOptions(signature=signature))
     equal_to_original(source, {"word": _ASKED})
+
+
+def test_tables_of_a_session_are_part_of_the_graph(
+    tmp_path: Path, equal_to_original: Callable[..., Any]
+) -> None:
+    saved = tmp_path / "saved"
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        word = tf.compat.v1.placeholder(tf.string, [None], "word")
+        tables = _Tables()
+        session.run(tf.compat.v1.tables_initializer())
+        tf.compat.v1.saved_model.simple_save(
+            session,
+            str(saved),
+            {"word": word},
+            {**tables.identify(word), "weight": tables.weights.lookup(word), **tables.decide(word)},
+            legacy_init_op=tf.compat.v1.tables_initializer(),
+        )
+    equal_to_original(sources.load(saved), {"word": _ASKED})
 
 
 def test_several_signatures_are_listed(tables: Path) -> None:
@@ -130,3 +148,51 @@ def test_the_rows_of_the_state_are_those_of_the_input(changing: Path) -> None:
 def test_a_table_that_a_signature_changes_is_refused(changing: Path) -> None:
     with pytest.raises(ConversionError, match="changes a table"):
         sources.load(changing, LoadOptions(signature="draw")).lower(21)
+
+
+class _Parsing(tf.Module):
+    """What feature columns make of examples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        table, filled = tf.lookup.StaticHashTable, tf.lookup.KeyValueTensorInitializer
+        self.ids = table(filled(["a", "b"], tf.constant([0, 1], tf.int64)), -1)
+        self.vectors = tf.Variable([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+
+    def serve(self, examples: Any) -> dict[str, Any]:
+        features = tf.io.parse_example(
+            examples,
+            {
+                "numbers": tf.io.VarLenFeature(tf.int64),
+                "size": tf.io.FixedLenFeature([2], tf.float32),
+                "weights": tf.io.VarLenFeature(tf.float32),
+                "words": tf.io.VarLenFeature(tf.string),
+            },
+        )
+        words = features["words"]
+        found = tf.SparseTensor(words.indices, self.ids.lookup(words.values), words.dense_shape)
+        counts = tf.reduce_sum(tf.one_hot(tf.sparse.to_dense(found, -1), 2), 1)
+        mean = tf.nn.safe_embedding_lookup_sparse(self.vectors, features["numbers"], combiner="mean")
+        return {
+            "counts": counts,
+            "mean": mean + features["size"],
+            "sum": tf.reduce_sum(tf.sparse.to_dense(features["weights"]), 1),
+        }
+
+
+def test_features_of_any_number_of_values_are_rows_filled_up(
+    tmp_path: Path, equal_to_original: Callable[..., Any]
+) -> None:
+    module = _Parsing()
+    function = tf.function(module.serve).get_concrete_function(tf.TensorSpec([None], tf.string, "examples"))
+    tf.saved_model.save(module, str(tmp_path), signatures=function)
+    source: Any = sources.load(tmp_path)
+    assert sorted(warning.partition("'")[2][:5] for warning in source.warnings) == ["numbe", "weigh", "words"]
+    nothing = float("nan")
+    asked = {
+        "numbers": np.array([[0, 2, 1], [-1, -1, -1], [1, -1, -1]], np.int64),
+        "size": np.array([[0.5, 1.5], [2.5, 3.5], [4.5, 5.5]], np.float32),
+        "weights": np.array([[1.0, 2.0], [nothing, nothing], [3.0, nothing]], np.float32),
+        "words": np.array([["a", "b", "a"], ["", "", ""], ["b", "x", ""]], object),
+    }
+    equal_to_original(source, asked)

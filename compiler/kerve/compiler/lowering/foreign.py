@@ -124,7 +124,8 @@ def _convert(
                 traced,
                 input_signature=signature,
                 opset=min(g.opset, _TF2ONNX_OPSET),
-                custom_op_handlers={name: (_leave, []) for name in _OURS},
+                custom_op_handlers={name: (_leave, []) for name in _OURS}
+                | {"Equal": (_compare, []), "NotEqual": (_compare, []), "OneHot": (_leave_one_hot, [])},
             )
     except ConversionError:
         raise
@@ -172,6 +173,23 @@ def _as_tf2onnx_likes() -> Iterator[None]:
 
 def _leave(_context: Any, node: Any, *_: Any, **__: Any) -> Any:
     """Tell tf2onnx that all is done about a node."""
+    return node
+
+
+def _leave_one_hot(_context: Any, node: Any, *_: Any, **__: Any) -> Any:
+    """Leave what ONNX has an operator of the same name for, in which -1 is the last class, not none."""
+    node.type = "OneHotOrNone"
+    return node
+
+
+def _compare(context: Any, node: Any, *_: Any, **__: Any) -> Any:
+    """Leave comparisons of texts, which tf2onnx takes for numbers; convert others as it does."""
+    from tf2onnx.onnx_opset.logical import Equal
+
+    if context.get_dtype(node.input[0]) == onnx.TensorProto.STRING:
+        node.type += "Texts"
+    else:
+        Equal.version_11(context, node)
     return node
 
 

@@ -70,6 +70,9 @@ def _folder(path: Path) -> Recognised:
         return _unpacked_archive(path)
     if (path / "checkpoint").is_file():
         return Recognised(Kind.CHECKPOINT, _latest_checkpoint(path))
+    indices = list(path.glob("*.index"))
+    if len(indices) == 1:  # `tf.train.Checkpoint.write` leaves out the file that names the latest
+        return Recognised(Kind.CHECKPOINT, indices[0].with_suffix(""))
     raise LoadError(f"the folder {path} holds neither saved_model.pb nor a checkpoint; {_ACCEPTED}")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -13,6 +12,7 @@ from typing import Any
 import h5py
 import keras
 import tensorflow as tf
+import tf_keras
 
 from kerve.compiler.errors import LoadError
 from kerve.compiler.sources import architecture, cleaning, consent, failures, keras2
@@ -20,7 +20,7 @@ from kerve.compiler.sources.architecture import Architecture
 from kerve.compiler.sources.base import KerasSource, record_of
 from kerve.compiler.sources.derived import derive_again
 from kerve.compiler.sources.detect import Kind, Recognised
-from kerve.compiler.sources.keras2 import groups, keras1
+from kerve.compiler.sources.keras2 import groups, keras1, layer_weights
 from kerve.compiler.sources.options import LoadOptions
 
 __all__ = ["from_parts"]
@@ -76,18 +76,21 @@ def _load(model: Any, found: Recognised) -> None:
         _restore(model, found.path)
         return
     with h5py.File(found.path, "r") as file:
-        by_layer_names = "layer_names" in file.attrs or "model_weights" in file
+        # Long lists are cut in pieces: layer_names0, layer_names1.
+        by_layer_names = "model_weights" in file or any(key.startswith("layer_names") for key in file.attrs)
+        if by_layer_names and isinstance(model, tf_keras.Model):
+            group = file.get("model_weights", file)
+            # Keras 1 is the one that puts no version on weights.
+            writer = layer_weights.writer_of(group, found.keras_version or keras1.VERSION_OF_WEIGHTS)
+            if writer.is_old:
+                layer_weights.load(model, group, writer)
+                return
     with tempfile.TemporaryDirectory() as folder:
         # Both versions of Keras tell the two layouts of HDF5 apart by the name of the file.
         link = Path(folder) / ("model.h5" if by_layer_names else "model.weights.h5")
-        if keras1.is_writer(found.keras_version):
-            shutil.copyfile(found.path, link)
-            with h5py.File(link, "r+") as file:
-                file.attrs["keras_version"] = keras1.VERSION_OF_WEIGHTS
-        else:
-            link.symlink_to(found.path.absolute())
-            if not by_layer_names:
-                groups.rename(link)
+        link.symlink_to(found.path.absolute())
+        if not by_layer_names:
+            groups.rename(link)
         model.load_weights(str(link))
 
 

@@ -51,6 +51,8 @@ def _no_nan(function: Callable[..., Any]) -> Callable[..., Any]:
     return fn
 
 
+_OPSET_OF_EQUAL_TEXTS = 19
+
 #: Lanczos's approximation of the logarithm of the gamma function (g = 7, n = 9).
 _LANCZOS = (
     676.5203681218851, -1259.1392167224028, 771.32342877765313, -176.61502916214059,
@@ -132,6 +134,23 @@ def _size(g: Lowering, _: _Attributes, table: Any) -> Any:
     return g.constant(tf.raw_ops.LookupTableSizeV2(table_handle=table).numpy())
 
 
+def _equal(g: Lowering, _: _Attributes, x: ir.Value, y: ir.Value) -> Any:
+    if g.opset < _OPSET_OF_EQUAL_TEXTS:
+        raise UntraceableError(f"texts are compared from opset {_OPSET_OF_EQUAL_TEXTS} on; choose --opset 21")
+    return g.op.Equal(x, y)
+
+
+def _one_hot(
+    g: Lowering, attributes: _Attributes, ids: ir.Value, depth: ir.Value, on: ir.Value, off: ir.Value
+) -> Any:
+    count, axis = int(_known(depth)), attributes.get("axis", -1)
+
+    def fn(indices: Any, hot: Any, cold: Any) -> Any:
+        return ops.where(ops.equal(ops.one_hot(indices, count, axis, "int32"), 1), hot, cold)
+
+    return g.call(fn, ids, on, off)
+
+
 _HANDLERS: dict[str, Handler] = {
     "Angle": _of_keras(lambda _, x: ops.arctan2(x[1], x[0])),
     "BesselI0": _of_keras(lambda _, x: ops.i0(x)),
@@ -142,6 +161,7 @@ _HANDLERS: dict[str, Handler] = {
     "ComplexAbs": _of_keras(lambda _, x: ops.sqrt(ops.square(x[0]) + ops.square(x[1]))),
     "Conj": lambda g, _, x: (x[0], g.op.Neg(x[1])),
     "Cross": _of_keras(lambda _, a, b: ops.cross(a, b)),
+    "EqualTexts": _equal,
     "Erfc": _of_keras(lambda _, x: ops.erfc(x)),
     "Erfinv": _of_keras(lambda _, x: ops.erfinv(x)),
     "Expm1": _of_keras(lambda _, x: ops.expm1(x)),
@@ -157,6 +177,8 @@ _HANDLERS: dict[str, Handler] = {
     "LookupTableSizeV2": _size,
     "MatrixInverse": _of_keras(lambda _, x: ops.inv(x)),
     "MatrixSolve": _of_keras(lambda _, a, b: ops.solve(a, b)),
+    "NotEqualTexts": lambda g, _, x, y: g.op.Not(_equal(g, _, x, y)),
+    "OneHotOrNone": _one_hot,
     "RFFT": _rfft,
     "RGBToHSV": _of_keras(lambda _, x: ops.image.rgb_to_hsv(x, data_format="channels_last")),
     "Real": lambda g, _, x: x[0],

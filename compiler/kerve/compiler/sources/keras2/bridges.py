@@ -80,6 +80,8 @@ class OldLayer(keras.layers.Layer):
     def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
         """Return the mask that the old layer gives on."""
         old = self._old.content
+        if all(mask is None for mask in keras.tree.flatten(previous_mask)):
+            previous_mask = None
         if type(old).compute_mask is tf_keras.layers.Layer.compute_mask:
             return previous_mask
         function = OldFunction(old.compute_mask)
@@ -102,6 +104,7 @@ class NewLayer(tf_keras.layers.Layer):
         config.pop("dynamic", None)
         policy = self._dtype_policy.name
         self._new = _Hidden(self.new_class.from_config({"name": name, "dtype": policy, **config}))
+        self.supports_masking = bool(self.new.supports_masking)
 
     @property
     def new(self) -> keras.layers.Layer:

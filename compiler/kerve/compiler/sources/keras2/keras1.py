@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["VERSION_OF_WEIGHTS", "is_writer", "modernized"]
+from kerve.compiler.errors import ConversionError
+
+__all__ = ["ONLY_IN_KERAS_1", "VERSION_OF_WEIGHTS", "is_writer", "modernized"]
 
 #: Where weights are marked with it, tf_keras brings the order of their axes and gates up to date.
 VERSION_OF_WEIGHTS = "1"
+
+#: Keras 2.0 and 2.1 still had them, as Keras 1 wrote them.
+ONLY_IN_KERAS_1 = frozenset({"Highway", "MaxoutDense", "Merge"})
 
 _Fields = dict[str, Any]
 
@@ -40,6 +45,7 @@ _ARGUMENTS_OF = {
     "GaussianNoise": {"sigma": "stddev"},
     "InputLayer": {"input_dtype": "dtype"},
     "LSTM": {"output_dim": "units"},
+    "MaxoutDense": {"output_dim": "units"},
     "MaxPooling1D": {"pool_length": "pool_size", "stride": "strides"},
     "SimpleRNN": {"output_dim": "units"},
     "SpatialDropout1D": {"p": "rate"},
@@ -97,7 +103,7 @@ def modernized(name: str, config: _Fields) -> tuple[str, _Fields]:
     if "dim_ordering" in fields:
         fields["data_format"] = _DATA_FORMATS.get(fields.pop("dim_ordering"))
     change = _CHANGES.get(name)
-    return _NAMES.get(name, name), fields if change is None else change(fields)
+    return (_NAMES.get(name, name), fields) if change is None else change(fields)
 
 
 def _regularizer(value: Any) -> Any:
@@ -106,29 +112,42 @@ def _regularizer(value: Any) -> Any:
     return {"class_name": "L1L2", "config": {key: value.get(key, 0.0) for key in ("l1", "l2")}}
 
 
-def _normalization(fields: _Fields) -> _Fields:
-    if fields.pop("mode", 0) != 0:
-        raise ValueError("BatchNormalization of Keras 1 in mode 1 or 2 has no equal in Keras 2")
-    return fields
+def _normalization(fields: _Fields) -> tuple[str, _Fields]:
+    mode = fields.pop("mode", 0)
+    if mode == 0:
+        return "BatchNormalization", fields
+    if mode == 1:
+        unused = ("axis", "momentum")
+        return "SampleNormalization", {key: value for key, value in fields.items() if key not in unused}
+    raise ConversionError(
+        f"layer '{fields.get('name')}' is a BatchNormalization of Keras 1 in mode {mode}, which normalizes "
+        "each batch by its own statistics, so that an answer depends on what else is asked with it; "
+        "train the model with mode 0"
+    )
 
 
-def _embedding(fields: _Fields) -> _Fields:
+def _embedding(fields: _Fields) -> tuple[str, _Fields]:
     fields.pop("dropout", None)
-    return fields
+    return "Embedding", fields
 
 
-_CHANGES: dict[str, Callable[[_Fields], _Fields]] = {
+_CHANGES: dict[str, Callable[[_Fields], tuple[str, _Fields]]] = {
     "BatchNormalization": _normalization,
     "Embedding": _embedding,
 }
 
 
 def _merge(config: _Fields) -> tuple[str, _Fields]:
-    name = {"name": config["name"]} if "name" in config else {}
+    same: _Fields = {"name": config["name"]} if "name" in config else {}
+    if "layers" in config:  # as the first of a Sequential, it has its inputs within
+        same["branches"] = config["layers"]
     mode = config.get("mode")
     if mode in ("dot", "cos"):
-        return "Dot", {**name, "axes": config.get("dot_axes", -1), "normalize": mode == "cos"}
+        return "Dot" if mode == "dot" else "Cosine", {**same, "axes": config.get("dot_axes", -1)}
     if mode not in _MERGES:
-        raise ValueError(f"Merge of Keras 1 with mode {mode!r} holds code of its author's")
+        raise ConversionError(
+            f"layer '{config.get('name')}' is a Merge of Keras 1 with a function of its author's, which is "
+            "kept as bytecode of an old Python; build the model of today's layers, and load the weights"
+        )
     axis = {"axis": config.get("concat_axis", -1)} if mode == "concat" else {}
-    return _MERGES[mode], {**name, **axis}
+    return _MERGES[mode], {**same, **axis}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kerve.compiler.sources.keras2 import keras1, legacy
+from kerve.compiler.sources.keras2 import keras1, keras1_graphs, legacy
 
 __all__ = ["migrated"]
 
@@ -30,21 +30,29 @@ def migrated(config: Any, keras_version: str) -> Any:
 
     `keras_version` is that of the writer. Layers may come out as ones of `legacy.LEGACY_LAYERS`.
     """
+    if keras1.is_writer(keras_version):
+        config = keras1_graphs.with_dim_orderings(config)
+    return _migrated(config, keras_version)
+
+
+def _migrated(config: Any, keras_version: str) -> Any:
     if isinstance(config, list):
-        return [migrated(item, keras_version) for item in config]
+        return [_migrated(item, keras_version) for item in config]
     if not isinstance(config, dict):
         return config
-    fields = {key: migrated(value, keras_version) for key, value in config.items()}
+    fields = {key: _migrated(value, keras_version) for key, value in config.items()}
     if fields.get("class_name") == "function":  # Keras 2.13 and later write it so, and read only its name
         return fields["config"]
     if isinstance(fields.get("class_name"), str) and isinstance(fields.get("config"), dict):
         return _layer(fields, keras_version)
+    if fields.get("class_name") == "Sequential" and fields.get("config"):
+        return keras1_graphs.sequential(fields)
     return fields
 
 
 def _layer(fields: dict[str, Any], keras_version: str) -> dict[str, Any]:
     name, config = fields["class_name"], fields["config"]
-    if keras1.is_writer(keras_version):
+    if keras1.is_writer(keras_version) or name in keras1.ONLY_IN_KERAS_1:
         name, config = keras1.modernized(name, config)
     name = _OLD_NAMES.get(name, name)
     inner = _BEFORE_THE_KEY.get(name, {}) | config

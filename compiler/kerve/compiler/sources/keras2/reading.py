@@ -12,7 +12,8 @@ import tf_keras
 from kerve.compiler.sources import archives, failures
 from kerve.compiler.sources.derived import derive_again
 from kerve.compiler.sources.detect import Kind, Recognised
-from kerve.compiler.sources.keras2 import bridges, groups, keras1, legacy
+from kerve.compiler.sources.keras2 import bridges, groups, layer_weights, legacy
+from kerve.compiler.sources.keras2.keras1_layers import KERAS_1_LAYERS
 from kerve.compiler.sources.keras2.migrate import migrated
 
 __all__ = ["from_config", "read"]
@@ -34,7 +35,9 @@ def from_config(config: Any, own: Mapping[str, Any], keras_version: str) -> tf_k
 
 def _known(own: Mapping[str, Any]) -> Any:
     """What tf_keras does not know by itself."""
-    return tf_keras.utils.custom_object_scope({**legacy.LEGACY_LAYERS, **bridges.for_tf_keras(own)})
+    return tf_keras.utils.custom_object_scope(
+        {**legacy.LEGACY_LAYERS, **bridges.for_tf_keras({**KERAS_1_LAYERS, **own})}
+    )
 
 
 def _from_archive(found: Recognised, trust: bool) -> tf_keras.Model:
@@ -46,12 +49,14 @@ def _from_archive(found: Recognised, trust: bool) -> tf_keras.Model:
 
 def _from_hdf5(found: Recognised) -> tf_keras.Model:
     """Read the weights from the file, and the architecture, brought up to date, from memory."""
+    config = migrated(found.config, found.keras_version)
+    with h5py.File(found.path, "r") as original:
+        writer = layer_weights.writer_of(original["model_weights"], found.keras_version)
+        if writer.is_old:
+            model = tf_keras.models.model_from_config(config)
+            layer_weights.load(model, original["model_weights"], writer)
+            return model
     with h5py.File("up-to-date.h5", "w", driver="core", backing_store=False, libver="latest") as file:
-        file.attrs["model_config"] = json.dumps(migrated(found.config, found.keras_version))
-        if keras1.is_writer(found.keras_version):
-            with h5py.File(found.path, "r") as original:
-                original.copy("model_weights", file)
-            file["model_weights"].attrs["keras_version"] = keras1.VERSION_OF_WEIGHTS
-        else:
-            file["model_weights"] = h5py.ExternalLink(str(found.path.absolute()), "/model_weights")
+        file.attrs["model_config"] = json.dumps(config)
+        file["model_weights"] = h5py.ExternalLink(str(found.path.absolute()), "/model_weights")
         return tf_keras.models.load_model(file, compile=False)

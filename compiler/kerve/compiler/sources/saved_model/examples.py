@@ -1,12 +1,13 @@
 """Signatures that take serialized tf.Examples, as Estimators export them.
 
 Their graphs begin with a parser. It is cut off: the features that it takes out of the examples become the
-inputs. Dense features only: those of varying length are sparse tensors, which ONNX does not have.
+inputs. Those of which an example holds any number are sparse tensors behind the parser; as inputs they are
+rows of one length, filled up with what TensorFlow's feature columns take for no value.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,9 @@ __all__ = ["cut", "has_parser"]
 
 _PARSERS = frozenset({"ParseExample", "ParseExampleV2"})
 
+#: What stands where an example has no value.
+_ABSENT: dict[Any, Any] = {tf.string: "", tf.int64: -1, tf.float32: float("nan")}
+
 
 def has_parser(definition: Any) -> bool:
     """Whether a graph parses examples."""
@@ -29,7 +33,7 @@ def has_parser(definition: Any) -> bool:
 
 
 def cut(frozen: Frozen) -> Frozen:
-    """Return the graph without its parser; raises `ConversionError` for sparse features."""
+    """Return the graph without its parser; raises `ConversionError` where that cannot be done."""
     if len(frozen.inputs) != 1:
         raise ConversionError(
             f"the signature parses examples and takes {', '.join(frozen.inputs)}; "
@@ -39,23 +43,57 @@ def cut(frozen: Frozen) -> Frozen:
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(frozen.definition, name="")
     (parser,) = (each for each in graph.get_operations() if each.type in _PARSERS)
+    dense, sparse = _features(parser)
+
+    with tf.Graph().as_default() as graph:
+        inputs, replaced = {}, {}
+        for key, tensor in dense.items():
+            inputs[key] = replaced[tensor.name] = _placeholder(tensor.dtype, tensor.shape)
+        for key, (indices, values, shape) in sparse.items():
+            inputs[key] = rows = _placeholder(values.dtype, [None, None])
+            where = tf.where(_is_present(rows))
+            replaced[indices.name], replaced[values.name] = where, tf.gather_nd(rows, where)
+            replaced[shape.name] = tf.shape(rows, out_type=tf.int64)
+        tf.import_graph_def(frozen.definition, input_map=replaced, name="")
 
     def original(features: Mapping[str, Any]) -> dict[str, Any]:
-        return frozen.original({argument: tf.constant(list(_serialized(features)))})
+        return frozen.original({argument: tf.constant(list(_serialized(features, sparse)))})
 
-    return replace(frozen, inputs=dict(_dense_features(parser)), original=original)
+    return replace(
+        frozen,
+        definition=graph.as_graph_def(),
+        inputs={key: tensor.name for key, tensor in sorted(inputs.items())},
+        original=original,
+        warnings=[
+            f"of the feature '{key}' an example holds any number of values; here they are a row, and "
+            f"{_ABSENT[inputs[key].dtype]!r} in it is no value"
+            for key in sparse
+        ],
+    )
 
 
-def _dense_features(parser: Any) -> Iterator[tuple[str, str]]:
-    """The name and the tensor of each feature of fixed size."""
-    if parser.get_attr("sparse_types"):
-        keys = ", ".join(_keys(parser, "sparse"))
+def _placeholder(dtype: Any, shape: Any) -> Any:
+    return tf.compat.v1.placeholder(dtype, shape, name="parsed")
+
+
+def _is_present(values: Any) -> Any:
+    if values.dtype.is_floating:
+        return tf.logical_not(tf.math.is_nan(values))
+    return tf.not_equal(values, _ABSENT[values.dtype])
+
+
+def _features(parser: Any) -> tuple[dict[str, Any], dict[str, tuple[Any, Any, Any]]]:
+    """What a parser returns for each key: a tensor, or the three of a sparse one."""
+    if parser.type == "ParseExampleV2" and parser.get_attr("ragged_value_types"):
         raise ConversionError(
-            f"the signature parses the features {keys} into sparse tensors, which ONNX does not have; "
+            "the signature parses features into ragged tensors, which ONNX does not have; "
             "export the model with raw tensors of fixed size (build_raw_serving_input_receiver_fn)"
         )
-    tensors = parser.outputs[-len(parser.get_attr("Tdense")) :]
-    yield from zip(_keys(parser, "dense"), (tensor.name for tensor in tensors), strict=True)
+    count = len(parser.get_attr("sparse_types"))
+    outputs = list(parser.outputs)
+    parts = zip(*(outputs[part * count : (part + 1) * count] for part in range(3)), strict=True)
+    sparse = dict(zip(_keys(parser, "sparse"), parts, strict=True))
+    return dict(zip(_keys(parser, "dense"), outputs[3 * count :], strict=True)), sparse
 
 
 def _keys(parser: Any, kind: str) -> list[str]:
@@ -68,13 +106,16 @@ def _keys(parser: Any, kind: str) -> list[str]:
     return [tf.get_static_value(key).item().decode() for key in parser.inputs[begin : begin + count]]
 
 
-def _serialized(features: Mapping[str, Any]) -> Iterator[bytes]:
-    """One tf.Example for each row."""
+def _serialized(features: Mapping[str, Any], sparse: Collection[str]) -> Iterator[bytes]:
+    """One tf.Example for each row, without what is absent from its sparse features."""
     columns = {key: np.asarray(value) for key, value in features.items()}
     for row in range(min(len(column) for column in columns.values())):
         example = tf.train.Example()
         for key, column in columns.items():
-            _fill(example.features.feature[key], column[row].reshape(-1))
+            values = column[row].reshape(-1)
+            if key in sparse:
+                values = values[np.asarray(_is_present(tf.constant(values)))]
+            _fill(example.features.feature[key], values)
         yield example.SerializeToString()
 
 

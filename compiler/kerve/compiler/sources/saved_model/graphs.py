@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import tensorflow as tf
@@ -17,6 +17,9 @@ __all__ = ["Frozen", "Function", "freeze_function", "freeze_session"]
 
 #: The operators that change a variable of TensorFlow 1.
 _CHANGES = re.compile(r"(Resource)?(Assign|Scatter|Apply|StridedSliceAssign|SparseApply|CountUpTo)")
+
+#: The operators that make a table of TensorFlow 1, whose content lives in a session.
+_TABLES = frozenset({"HashTableV2", "MutableHashTableV2"})
 
 #: From named tensors to named tensors.
 Function = Callable[[Mapping[str, Any]], dict[str, Any]]
@@ -32,34 +35,59 @@ class Frozen:
     outputs: Mapping[str, str]
     #: What the SavedModel itself computes.
     original: Function
+    #: The resources (tables) behind placeholders of the graph, by their tensors' names.
+    captured: Mapping[str, Any] = field(default_factory=dict)
+    #: What is known of the outputs' shapes; the graph may not tell.
+    shapes: Mapping[str, Any] = field(default_factory=dict)
+    #: What must live for as long as these do.
+    owned: Sequence[Any] = ()
+    #: What a person should know about its inputs, in sentences.
+    warnings: Sequence[str] = ()
 
     def function(self) -> tuple[dict[str, tf.TensorSpec], Function]:
         """Return what the graph takes, and the graph as a function of that."""
         definition = _without_unused_defaults(self.definition, self.inputs)
-        whole = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(definition, name=""), signature=[])
+        whole = tf.compat.v1.wrap_function(lambda: self._imported(definition), signature=[])
         tensors = {key: whole.graph.get_tensor_by_name(name) for key, name in self.inputs.items()}
         names = sorted(self.outputs)
         outputs = [whole.graph.get_tensor_by_name(self.outputs[key]) for key in names]
         pruned = whole.prune(list(tensors.values()), outputs)
 
-        def call(arguments: Mapping[str, Any]) -> dict[str, Any]:
-            return dict(zip(names, pruned(*(arguments[key] for key in tensors)), strict=True))
+        def call(arguments: Mapping[str, Any], _alive: Any = self.owned) -> dict[str, Any]:
+            results = dict(zip(names, pruned(*(arguments[key] for key in tensors)), strict=True))
+            for key, shape in self.shapes.items():
+                results[key].set_shape(shape)
+            return results
 
         return {key: tf.TensorSpec(tensor.shape, tensor.dtype, key) for key, tensor in tensors.items()}, call
 
+    def _imported(self, definition: Any) -> None:
+        """Import the graph where resources are to be had."""
+        tf.import_graph_def(definition, name="")
+        graph = tf.compat.v1.get_default_graph()
+        for name, resource in self.captured.items():
+            graph.add_capture(resource, graph.get_tensor_by_name(name))
 
-def freeze_function(signature: Any) -> Frozen:
+
+def freeze_function(loaded: Any, name: str) -> Frozen:
     """Freeze a signature of TensorFlow 2."""
+    signature = loaded.signatures[name]
     frozen = convert_to_constants.convert_variables_to_constants_v2(signature)
+    left = {tensor.name for tensor in frozen.inputs}
+    captured = {inner.name: outer for outer, inner in signature.graph.captures if inner.name in left}
+    tensors = [tensor for tensor in frozen.inputs if tensor.name not in captured]
     _, arguments = signature.structured_input_signature
     return Frozen(
         definition=frozen.graph.as_graph_def(),
-        inputs={key: tensor.name for key, tensor in zip(sorted(arguments), frozen.inputs, strict=True)},
+        inputs={key: tensor.name for key, tensor in zip(sorted(arguments), tensors, strict=True)},
         outputs={
             key: tensor.name
             for key, tensor in zip(sorted(signature.structured_outputs), frozen.outputs, strict=True)
         },
         original=lambda features: dict(signature(**features)),
+        captured=captured,
+        shapes={key: each.shape for key, each in signature.structured_outputs.items()},
+        owned=[loaded],
     )
 
 
@@ -78,12 +106,48 @@ def freeze_session(found: Description, name: str) -> Frozen:
             session, graph.as_graph_def(), sorted({tensor.partition(":")[0] for tensor in outputs.values()})
         )
 
+    tables = {node.name: _table(session, node.name) for node in definition.node if node.op in _TABLES}
+
     def original(arguments: Mapping[str, Any]) -> dict[str, Any]:
         fed = {inputs[key]: value.numpy() for key, value in arguments.items()}
         results: dict[str, Any] = session.run(outputs, fed)
         return results
 
-    return Frozen(definition, dict(sorted(inputs.items())), outputs, original)
+    return Frozen(
+        _with_placeholders(definition, tables),
+        dict(sorted(inputs.items())),
+        outputs,
+        original,
+        captured={f"{name}:0": table.resource_handle for name, table in tables.items()},
+        shapes={key: tf.TensorShape(info.tensor_shape) for key, info in signature.outputs.items()},
+        owned=list(tables.values()),
+    )
+
+
+def _table(session: Any, name: str) -> tf.lookup.StaticHashTable:
+    """Return a table of a session as one of TensorFlow 2; what an absent key means, its uses say."""
+    node = session.graph.get_operation_by_name(name)
+    kinds = (node.get_attr("key_dtype"), node.get_attr("value_dtype"))
+    with session.graph.as_default():
+        content = tf.raw_ops.LookupTableExportV2(
+            table_handle=node.outputs[0], Tkeys=kinds[0], Tvalues=kinds[1]
+        )
+    keys, values = session.run(content)
+    filled = tf.lookup.KeyValueTensorInitializer(keys, values, *kinds)
+    return tf.lookup.StaticHashTable(filled, tf.zeros([], kinds[1]))
+
+
+def _with_placeholders(definition: Any, names: Collection[str]) -> Any:
+    """Put a placeholder for a resource in the place of each node of such a name."""
+    copy = type(definition)()
+    copy.CopyFrom(definition)
+    for node in copy.node:
+        if node.name in names:
+            node.op = "Placeholder"
+            node.attr.clear()
+            node.attr["dtype"].type = tf.resource.as_datatype_enum
+            node.attr["shape"].shape.SetInParent()
+    return copy
 
 
 def _require_constant(graph: tf.Graph, name: str, outputs: Mapping[str, str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,16 +59,19 @@ def _as_keras(found: Description, own: Mapping[str, Any]) -> KerasSource | None:
 
 def _as_graph(found: Description, name: str) -> KerasSource:
     """Take one signature for a function; the original is what TensorFlow itself makes of it."""
-    inputs, call, original = _function(found, name)
+    inputs, call, original, warnings = _function(found, name)
     specs = {key: tf.TensorSpec(spec.shape, spec.dtype, key) for key, spec in inputs.items()}
     return KerasSource(
         record=record_of(Kind.SAVED_MODEL.value, found.path, keras_version=found.keras_version),
         model=whole.as_model(call, specs, name),
         original=lambda arguments, **_: original(arguments),
+        warnings=warnings,
     )
 
 
-def _function(found: Description, name: str) -> tuple[Mapping[str, tf.TensorSpec], Function, Function]:
+def _function(
+    found: Description, name: str
+) -> tuple[Mapping[str, tf.TensorSpec], Function, Function, Sequence[str]]:
     if found.is_of_tensorflow_1:
         frozen = graphs.freeze_session(found, name)
     else:
@@ -80,8 +83,8 @@ def _function(found: Description, name: str) -> tuple[Mapping[str, tf.TensorSpec
                 return dict(signature(**arguments))
 
             taken = batches.with_rows_of_state(signature, signature.structured_input_signature[1], call)
-            return taken, call, call
-        frozen = graphs.freeze_function(signature)
+            return taken, call, call, ()
+        frozen = graphs.freeze_function(loaded, name)
     if examples.has_parser(frozen.definition):
         frozen = examples.cut(frozen)
-    return *frozen.function(), frozen.original
+    return *frozen.function(), frozen.original, frozen.warnings

@@ -1,0 +1,151 @@
+"""Weights of Keras 1, and of models that computed with Theano, as today's layers hold them.
+
+tf_keras knows the order of the axes and gates of Keras 1, but brings what is in a TimeDistributed up to date
+twice. It does not know Theano: its convolutions turn the kernels around, TensorFlow's do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import h5py
+import numpy as np
+import tf_keras
+from numpy.typing import NDArray
+from tf_keras.src.saving.legacy import hdf5_format
+
+from kerve.compiler.sources.keras2 import keras1, keras1_graphs
+
+__all__ = ["Writer", "load", "writer_of"]
+
+_Values = list[NDArray[Any]]
+
+#: How many of a layer's weights are kernels of convolutions.
+_KERNELS = {
+    "Conv1D": 1,
+    "Conv2D": 1,
+    "Conv2DTranspose": 1,
+    "Conv3D": 1,
+    "Conv3DTranspose": 1,
+    "ConvLSTM2D": 2,
+}
+
+
+@dataclass(frozen=True)
+class Writer:
+    """What the layout of weights depends on."""
+
+    is_keras_1: bool
+    is_theano: bool
+
+    @property
+    def is_old(self) -> bool:
+        """Whether tf_keras cannot read its weights by itself."""
+        return self.is_keras_1 or self.is_theano
+
+
+def writer_of(group: h5py.Group, keras_version: str) -> Writer:
+    """Tell who wrote weights; in Keras 1 only the names of TensorFlow's variables tell the backends apart."""
+    is_keras_1 = keras1.is_writer(keras_version)
+    backend = group.attrs.get("backend", b"")
+    if is_keras_1 and not backend:
+        names = [name for layer in group.values() for name in _names(layer, "weight_names")]
+        return Writer(is_keras_1, is_theano=bool(names) and not any(":" in name for name in names))
+    return Writer(is_keras_1, (backend.decode() if isinstance(backend, bytes) else backend) == "theano")
+
+
+def load(model: tf_keras.Model, group: h5py.Group, writer: Writer) -> None:
+    """Give a model its weights: by the names of its layers, or in their order where those are others.
+
+    Raises `ValueError` where they do not fit.
+    """
+    saved = {name: values for name, values in _saved(group) if values}
+    layers = {layer.name: layer for layer in _flattened(model) if layer.weights}
+    if len(layers) != len(saved):
+        raise ValueError(f"layer count mismatch: {len(layers)} with weights, {len(saved)} in the file")
+    if set(layers) != set(saved):
+        layers = dict(zip(saved, layers.values(), strict=True))
+    for name, values in saved.items():
+        _give(layers[name], values, writer)
+
+
+def _flattened(model: tf_keras.Model) -> Iterator[Any]:
+    """The layers that have a place of their own in the file: those of branches have, of other models not."""
+    for layer in model.layers:
+        if layer.name.startswith(keras1_graphs.BRANCH) and isinstance(layer, tf_keras.Model):
+            yield from _flattened(layer)
+        else:
+            yield layer
+
+
+def _saved(group: h5py.Group) -> Iterator[tuple[str, _Values]]:
+    for name in _names(group, "layer_names"):
+        yield name, [np.asarray(group[name][each]) for each in _names(group[name], "weight_names")]
+
+
+def _names(group: h5py.Group, attribute: str) -> list[str]:
+    """Read a list of names, which Keras cuts in pieces where it is too long for HDF5."""
+    return list(hdf5_format.load_attributes_from_hdf5_group(group, attribute))
+
+
+def _give(layer: Any, values: _Values, writer: Writer) -> None:
+    if isinstance(layer, tf_keras.layers.Bidirectional):
+        middle = len(values) // 2
+        _give(layer.forward_layer, values[:middle], writer)
+        _give(layer.backward_layer, values[middle:], writer)
+    elif isinstance(layer, tf_keras.layers.TimeDistributed):
+        _give(layer.layer, values, writer)
+    elif isinstance(layer, tf_keras.Model):
+        _give_parts(layer, values, writer)
+    else:
+        _set(layer, _converted(layer, values, writer))
+
+
+def _give_parts(model: tf_keras.Model, values: _Values, writer: Writer) -> None:
+    """A model within another has all that is trained before all that is not."""
+    trained, others = values[: len(model.trainable_weights)], values[len(model.trainable_weights) :]
+    for layer in model.layers:
+        first, second = len(layer.trainable_weights), len(layer.non_trainable_weights)
+        if layer.weights:
+            _give(layer, trained[:first] + others[:second], writer)
+        trained, others = trained[first:], others[second:]
+
+
+def _converted(layer: Any, values: _Values, writer: Writer) -> _Values:
+    version = keras1.VERSION_OF_WEIGHTS if writer.is_keras_1 else None
+    if isinstance(layer, tf_keras.layers.ConvLSTM2D) and writer.is_keras_1:
+        today = _joined_gates(layer, values)
+    else:
+        today = hdf5_format.preprocess_weights_for_loading(layer, values, version)
+    if not writer.is_theano:
+        return list(today)
+    kernels = _KERNELS.get(type(layer).__name__, 0)
+    return [_turned(value) if index < kernels else value for index, value in enumerate(today)]
+
+
+def _joined_gates(layer: Any, values: _Values) -> _Values:
+    """Join what Keras 1 has for each gate (i, c, f, o) to what there is for all (i, f, c, o).
+
+    tf_keras does it too, but along the wrong axis where channels come first.
+    """
+    if layer.data_format == "channels_first":
+        values = [value.transpose(2, 3, 1, 0) if value.ndim == 4 else value for value in values]
+    return [np.concatenate([values[gate + kind] for gate in (0, 6, 3, 9)], axis=-1) for kind in range(3)]
+
+
+def _turned(kernel: NDArray[Any]) -> NDArray[Any]:
+    """Turn a kernel around along its dimensions in space, which come before the two of channels."""
+    return np.flip(kernel, tuple(range(kernel.ndim - 2)))
+
+
+def _set(layer: Any, values: Sequence[NDArray[Any]]) -> None:
+    weights = [*layer.trainable_weights, *layer.non_trainable_weights]
+    shapes = [tuple(weight.shape) for weight in weights]
+    if shapes != [value.shape for value in values]:
+        raise ValueError(
+            f"weight count or shape mismatch: layer '{layer.name}' expects {shapes}, "
+            f"the file has {[value.shape for value in values]}"
+        )
+    tf_keras.backend.batch_set_value(list(zip(weights, values, strict=True)))
