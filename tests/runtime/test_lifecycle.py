@@ -206,9 +206,9 @@ def test_a_client_loads_a_model_with_its_own_configuration_and_files(explicit: A
             explicit.load_model(name, config="{}", files={"file:3/model.onnx": contents})
         with pytest.raises(InferenceServerException, match="is not in a repository"):
             explicit.load_model(name)
-    for config in ('{"max_batch": 7}', "[]"):
+    for wrong in ('{"max_batch": 7}', "[]"):
         with pytest.raises(InferenceServerException, match="expected a ModelConfig as JSON"):
-            explicit.load_model("sent", config=config, files={"file:3/model.onnx": contents})
+            explicit.load_model("sent", config=wrong, files={"file:3/model.onnx": contents})
     with pytest.raises(InferenceServerException, match="need parameter 'config'"):
         explicit.load_model("sent", files={"file:3/model.onnx": contents})
     with pytest.raises(InferenceServerException, match="unrecognized load parameter 'policy'"):
