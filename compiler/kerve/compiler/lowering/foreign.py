@@ -265,6 +265,10 @@ def _current(g: Lowering, value: ir.Value, values: _Values) -> Any:
 
 def _adopt_node(g: Lowering, node: ir.Node, values: _Values) -> None:
     inputs = [None if value is None else _current(g, value, values) for value in node.inputs]
+    if _compares_strings(node, inputs):
+        values[node.outputs[0]] = inputs[0]
+        forget([node])
+        return
     known = _is_onnx(node)
     if known and not all(value is None or isinstance(value, ir.Value) for value in inputs):
         raise UntraceableError(f"ONNX's {node.op_type} computes neither with complex numbers nor with tables")
@@ -290,6 +294,15 @@ def _adopt_node(g: Lowering, node: ir.Node, values: _Values) -> None:
     for output in node.outputs:
         output.name, output.shape = None, None
     g.append(node)
+
+
+def _compares_strings(node: ir.Node, inputs: list[Any]) -> bool:
+    """Whether tf2onnx makes numbers of strings, only to compare them, which ONNX does since opset 19."""
+    return (
+        node.op_type == "Cast"
+        and getattr(inputs[0], "dtype", None) == ir.DataType.STRING
+        and all(user.op_type == "Equal" for user, _ in node.outputs[0].uses())
+    )
 
 
 def _lower_node(g: Lowering, node: ir.Node, inputs: list[Any], values: _Values) -> None:
