@@ -68,6 +68,12 @@ def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:
         recognise(tmp_path / "model.keras")
 
 
+def test_a_folder_with_one_checkpoint_needs_no_file_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "epoch-3.index").touch()
+    found = recognise(tmp_path)
+    assert (found.kind, found.path) == (Kind.CHECKPOINT, tmp_path / "epoch-3")
+
+
 def test_an_empty_folder_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match=r"holds neither saved_model\.pb nor a checkpoint"):
         recognise(tmp_path)
