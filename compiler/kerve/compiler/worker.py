@@ -10,6 +10,7 @@ The standard input stays open: where it ends the parent is gone, and the child r
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import os
 import pickle
@@ -19,7 +20,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
@@ -120,6 +122,19 @@ def _end_with_parent(folder: Path | None) -> None:
     os._exit(1)
 
 
+@contextmanager
+def _imported_for_good() -> Iterator[None]:
+    """Keep what is imported out of the garbage collector's sight: looking through it takes a tenth of the
+    time of a compile.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def main() -> None:
     """Serve one request, as the child."""
     with os.fdopen(int(sys.argv[1]), "w", encoding="utf-8", buffering=1) as pipe:
@@ -136,11 +151,11 @@ def main() -> None:
             recognise(arguments["source"])
             if (plan := arguments["options"].architecture) is not None:
                 architecture.read(Path(plan))
-            import_libraries()
+            with _imported_for_good():
+                import_libraries()
+                work = getattr(import_module(module), function)
             with repositories.writing(arguments.get("folder", Path()).parent.parent):
-                result = getattr(import_module(module), function)(
-                    **arguments, listener=lambda event: say(dataclasses.asdict(event))
-                )
+                result = work(**arguments, listener=lambda event: say(dataclasses.asdict(event)))
         except errors.CompileError as error:
             say({"error": type(error).__name__, "text": str(error)})
         except MemoryError:
