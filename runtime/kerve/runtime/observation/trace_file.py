@@ -68,16 +68,19 @@ class TraceFiles:
         text = ",\n".join(json.dumps(entry) for entry in entries)
         if not text:
             return
+        new = file.with_name(f".{file.name}.new")  # whoever reads meanwhile finds all of it, or none
         try:
             if file in self._begun and file.exists():
                 with file.open("r+b") as stream:
                     stream.seek(-2, 2)  # over the end of the array
                     stream.write(f",\n{text}]\n".encode())
             else:
-                file.write_text(f"[{text}]\n")
+                new.write_text(f"[{text}]\n")
+                new.replace(file)
                 self._begun.add(file)
         except OSError as error:
             log.error("the traces cannot be written to %s: %s", file, error)
+            new.unlink(missing_ok=True)
 
 
 def trace(number: int, each: Observation) -> Iterator[Mapping[str, object]]:
