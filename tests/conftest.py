@@ -17,3 +17,4 @@ def pytest_collection_finish() -> None:
     """Keep what is imported out of the garbage collector's sight: a fifth of the time went into looking."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(10_000)

@@ -51,7 +51,7 @@ LAYERS: dict[str, Callable[..., keras.Layer]] = {
 @OPSETS
 @pytest.mark.parametrize("kind", LAYERS)
 def test_any_configuration_equals_keras(equal_to_keras: Check, kind: str, opset: int) -> None:
-    @settings(max_examples=10, deadline=None)
+    @settings(max_examples=6, deadline=None)
     @given(data=st.data())
     def check(data: st.DataObject) -> None:
         flag = st.booleans()
