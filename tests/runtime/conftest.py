@@ -1,6 +1,7 @@
 """Repositories of small models, and real servers on them: `kerve serve` in a process of its own."""
 
 import hashlib
+import importlib
 import json
 import re
 import signal
@@ -87,6 +88,16 @@ def transport(request: pytest.FixtureRequest) -> str:
     if request.param == "wire":
         pytest.importorskip("kerve_wire")
     return str(request.param)
+
+
+@pytest.fixture(params=["grpc", "http"])
+def triton_client(request: pytest.FixtureRequest, running: Any) -> Iterator[Any]:
+    """A client of Triton's to a module's server, over each protocol; its `module` has the tensors."""
+    module = importlib.import_module(f"tritonclient.{request.param}")
+    address = running.address if request.param == "grpc" else running.http
+    with module.InferenceServerClient(address) as client:
+        client.module = module
+        yield client
 
 
 @pytest.fixture

@@ -46,8 +46,7 @@ def build(
     """
     targets.require(options.target)
     with stage("load", listener) as progress:
-        told = signature_of(source, options.data) if input_signature is None else input_signature
-        origin = sources.load(source, options, custom_objects, told)
+        origin = _opened(source, options, custom_objects, input_signature)
         progress.detail = origin.description
 
     with stage("lower", listener) as progress:
@@ -124,8 +123,7 @@ def check(
 ) -> dict[str, Any]:
     """Verify an artifact against a source: the checks, and the first layer that differs, as plain data."""
     with stage("load", listener) as progress:
-        told = signature_of(source, options.data) if input_signature is None else input_signature
-        origin = sources.load(source, options, custom_objects, told)
+        origin = _opened(source, options, custom_objects, input_signature)
         progress.detail = origin.description
 
     path = artifact / packaging.MODEL_FILE
@@ -158,6 +156,17 @@ def check(
         "divergence": "" if divergence is None else str(divergence),
         "remarks": list(verified.remarks),
     }
+
+
+def _opened(
+    source: Any,
+    options: VerifyOptions,
+    custom_objects: Mapping[str, Any] | None,
+    input_signature: Any,
+) -> Source:
+    """Open a source; what its model cannot tell of its inputs, the data that comes with it may."""
+    told = signature_of(source, options.data) if input_signature is None else input_signature
+    return sources.load(source, options, custom_objects, told)
 
 
 def _require_same_names(model: ir.Model, of_source: ir.Model) -> None:

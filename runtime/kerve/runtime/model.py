@@ -95,7 +95,7 @@ class Model:
         rows.
         """
         outputs = self._wanted(requested)
-        if self.signature.batched and any(len(array) == 0 for array in inputs.values()):
+        if self._is_empty(inputs):
             # Many operators refuse an empty batch: the shapes are those of one row of zeros.
             one_row = {name: zeros(array, (1, *array.shape[1:])) for name, array in inputs.items()}
             return {name: array[:0] for name, array in self._session.run(one_row, outputs).items()}
@@ -106,11 +106,12 @@ class Model:
     ) -> Mapping[str, Array | Kept]:
         """Return what `run` returns, and where the device can, leave it there."""
         session = self._session
-        if not isinstance(session, LaneSession) or not session.keeps:
-            return self.run(inputs, requested)
-        if self.signature.batched and any(len(array) == 0 for array in inputs.values()):
-            return self.run(inputs, requested)
-        return session.keep(inputs, self._wanted(requested))
+        if isinstance(session, LaneSession) and session.keeps and not self._is_empty(inputs):
+            return session.keep(inputs, self._wanted(requested))
+        return self.run(inputs, requested)
+
+    def _is_empty(self, inputs: Mapping[str, Array]) -> bool:
+        return self.signature.batched and any(len(array) == 0 for array in inputs.values())
 
     def _wanted(self, requested: Collection[str] | None) -> list[str]:
         if requested is None:

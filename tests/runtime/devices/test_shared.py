@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
-import tritonclient.http as triton_http
 from tritonclient.utils import InferenceServerException
 
 from kerve.runtime.devices.driver import DriverError, driver
@@ -45,14 +44,10 @@ def running(
             yield server
 
 
-@pytest.fixture(params=["grpc", "http"])
-def client(request: pytest.FixtureRequest, running: Any) -> Iterator[Any]:
-    module = {"grpc": triton_grpc, "http": triton_http}[request.param]
-    address = running.address if request.param == "grpc" else running.http
-    with module.InferenceServerClient(address) as client:
-        client.module = module
-        yield client
-        client.unregister_cuda_shared_memory()
+@pytest.fixture
+def client(triton_client: Any) -> Iterator[Any]:
+    yield triton_client
+    triton_client.unregister_cuda_shared_memory()
 
 
 @pytest.fixture

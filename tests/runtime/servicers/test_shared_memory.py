@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
-import tritonclient.http as triton_http
 from tritonclient.utils import InferenceServerException, shared_memory
 
 Publish = Callable[..., Path]
@@ -27,15 +26,11 @@ def running(
         yield server
 
 
-@pytest.fixture(params=["grpc", "http"])
-def client(request: pytest.FixtureRequest, running: Any) -> Iterator[Any]:
-    module = {"grpc": triton_grpc, "http": triton_http}[request.param]
-    address = running.address if request.param == "grpc" else running.http
-    with module.InferenceServerClient(address) as client:
-        client.unregister_system_shared_memory()
-        client.module = module
-        yield client
-        client.unregister_system_shared_memory()
+@pytest.fixture
+def client(triton_client: Any) -> Iterator[Any]:
+    triton_client.unregister_system_shared_memory()
+    yield triton_client
+    triton_client.unregister_system_shared_memory()
 
 
 @pytest.fixture

@@ -11,13 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from kerve.runtime.background import NICE
 from kerve.runtime.datatypes import DATATYPES
 from kerve.runtime.devices.libraries import load_packaged
 from kerve.runtime.errors import ServingError
 from kerve.runtime.session import Session
-
-# Those who are served go first.
-NICE = 10
 
 
 def build(order: Any) -> None:
@@ -33,7 +31,7 @@ def build(order: Any) -> None:
 
 
 if __name__ == "__main__":
-    os.nice(NICE)
+    os.nice(NICE)  # those who are served go first
     try:
         build(json.load(sys.stdin))
     except ServingError as error:

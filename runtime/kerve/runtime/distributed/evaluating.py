@@ -10,7 +10,6 @@ import hashlib
 import logging
 import pickle
 import socket
-import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -250,5 +249,5 @@ class Merging:
                 history.add(
                     Finished(who, self._fingerprint.hexdigest(), "; ".join(sorted(self._hardware)), each)
                 )
-        except (sqlite3.Error, OSError) as error:  # a repository may be read-only
+        except OSError as error:  # a repository may be read-only
             log.warning("the evaluation is not kept: %s", error)
