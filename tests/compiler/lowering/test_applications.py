@@ -31,7 +31,7 @@ _USUAL = {
 _SIDES = {"InceptionResNetV2": 75, "InceptionV3": 75, "Xception": 71}
 _SIDE = 32
 
-#: What rounding may change, in parts of the largest answer. Keras's ResNet152 is 2e-4 from its own in float64.
+#: What rounding may change, in parts of the largest answer. Keras's ResNet152 is 2e-4 from itself in float64.
 _ROUNDING = {"ResNet152": 1e-3}
 
 #: The largest take minutes, and more on a machine that is shared.
