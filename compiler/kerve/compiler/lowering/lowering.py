@@ -375,13 +375,20 @@ class Lowering:
 
 
 def _infer(operation: keras.Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Ask Keras what an operation returns; None if a size known only to the graph keeps it from saying."""
+    """Ask Keras what an operation returns; None if a size known only to the graph keeps it from saying.
+
+    Some operations compute what they refuse to infer (`one_hot` at a last axis that is counted from the
+    front): of those TensorFlow is asked.
+    """
     try:
         return operation.compute_output_spec(*args, **kwargs)
-    except (TypeError, ValueError):
+    except (AttributeError, TypeError, ValueError) as error:
         if symbols_of(operation):
             return None
-        raise
+        try:
+            return keras.src.backend.compute_output_spec(operation.call, *args, **kwargs)
+        except Exception:  # noqa: BLE001  # TensorFlow's own word for what Keras has said already
+            raise error from None
 
 
 def _first_line(error: Exception) -> str:
