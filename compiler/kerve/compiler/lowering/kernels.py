@@ -56,6 +56,14 @@ class KernelBuilder(onnxscript.GraphBuilder):
         suffixes = [""] if outputs == 1 else [f"_{index}" for index in range(outputs)]
         return [ir.Value(name=f"{op_type}_{number}{suffix}") for suffix in suffixes]
 
+    def has_kernel(self, node: ir.Node) -> bool:
+        """Whether a node that was made elsewhere can run on inputs of its types."""
+        schema = self._get_schema(node.op_type, node.domain, node.version)
+        if schema is None or node.domain or node.op_type == "Cast":
+            return True
+        given = _bind(schema, node.inputs)
+        return computable(node.op_type, schema, given) == given
+
     def call_op(self, op_type: str, args: Sequence[Any], kwargs: dict[str, Any], /, **options: Any) -> Any:
         """Add a node, and casts around it where its types have no kernel."""
         while args and args[-1] is None:  # absent is one thing, present without a value another
