@@ -134,3 +134,19 @@ def test_traced_nodes_carry_the_name_of_their_layer() -> None:
     model = _model(lambda s, x: tf.nn.relu(x) * 3)
     names = {node.metadata_props["kerve.layer"] for node in lower(model).model.graph}
     assert names == {model.layers[1].name}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+@pytest.mark.parametrize("function", [
+    pytest.param(lambda s, x: tf.math.atan(x), id="arctangent"),
+    pytest.param(lambda s, x: tf.nn.depthwise_conv2d(x[..., None], tf.ones((2, 2, 1, 2), x.dtype), [1] * 4, "VALID"), id="convolution"),
+])  # fmt: skip
+def test_what_is_traced_computes_in_a_type_that_has_a_kernel(
+    equal_to_keras: Check, function: Callable[..., Any], dtype: str
+) -> None:
+    inputs = keras.Input((4, 6))
+    hidden = keras.layers.Activation("linear", dtype=dtype)(inputs)
+    outputs = _OnlyTensorFlow(function, dtype=dtype)(hidden)
+    model = keras.Model(inputs, keras.layers.Activation("linear", dtype="float32")(outputs))
+    tolerance = 1e-4 if dtype == "float64" else 4e-2
+    equal_to_keras(model, _X, traced=True, rtol=tolerance, atol=tolerance)

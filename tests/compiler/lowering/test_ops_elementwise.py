@@ -358,7 +358,7 @@ def test_gelu_is_written_out_where_the_opset_has_none(
 
 @pytest.mark.parametrize("dtype", ["float16", "float64"])
 @pytest.mark.parametrize(
-    "name", ["gelu", "elu", "selu", "silu", "softplus", "hard_silu", "softmax", "leaky_relu"]
+    "name", ["gelu", "elu", "celu", "selu", "silu", "softplus", "hard_silu", "softmax", "leaky_relu"]
 )
 def test_activations_in_other_precisions(check_op: CheckOp, name: str, dtype: str) -> None:
     check_op(keras.layers.Activation(name, dtype=dtype), _NUMBERS.astype(dtype), rtol=3e-3, atol=1e-3)

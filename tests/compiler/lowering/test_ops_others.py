@@ -137,6 +137,7 @@ def test_map_coordinates(check_op: CheckOp, order: int, fill_mode: str) -> None:
     _case("stft of channels", lambda x: ops.stft(x, 16, 8, 16), np.stack([_SIGNAL, -_SIGNAL], 1), **_BATCH),
     _case("istft", lambda x: ops.istft(ops.stft(x, 16, 4, 16), 16, 4, 16), _SIGNAL, **_BATCH),
     _case("istft of a length", lambda x: ops.istft(ops.stft(x, 12, 4, 16), 12, 4, 16, length=50), _SIGNAL, **_BATCH),
+    _case("istft without overlap", lambda x: ops.istft(ops.stft(x, 8, 8, 8), 8, 8, 8), _SIGNAL, **_BATCH),
     _case("sequences", lambda x: ops.extract_sequences(x, 7, 3), _SIGNAL),
 ])  # fmt: skip
 def test_spectra(check_op: CheckOp, function: Any, arrays: Any, options: Any) -> None:
@@ -159,6 +160,7 @@ def test_the_axis_of_a_transform_is_written_as_the_opset_wants(check_op: CheckOp
     _case("solve lower", lambda a, b: ops.solve_triangular(a, b, lower=True), _DEFINITE, _SIDES),
     _case("solve upper", ops.solve_triangular, _DEFINITE, _SIDES),
     _case("slogdet", ops.slogdet, _MATRICES),
+    _case("slogdet of singular matrices", ops.slogdet, np.array([[[1, 2], [2, 4]], [[0, 0], [0, 0]]], np.float32)),
     _case("logdet", ops.logdet, _DEFINITE),
     _case("a matrix that must pivot", ops.inv, np.array([[[0.0, 1.0], [2.0, 0.0]]], np.float32)),
     _case("norm", ops.norm, _MATRICES[0]),

@@ -174,3 +174,12 @@ def test_a_table_is_looked_up(equal_to_keras: Check, keys: Any, values: Any, def
     inputs = keras.Input((3,), dtype="string" if text else "int64")
     asked = np.array([["a", "c", "b"]], object) if text else np.array([[7, 8, 2]])
     equal_to_keras(keras.Model(inputs, Lookup()(inputs)), asked, traced=False)
+
+
+@pytest.mark.parametrize("method", ["bilinear", "nearest", "area"])
+@pytest.mark.parametrize("dtype", ["uint8", "float16"])
+def test_a_resized_image_has_the_type_of_tensorflow(equal_to_keras: Check, dtype: str, method: str) -> None:
+    inputs = keras.Input((4, 6, 1), dtype=dtype)
+    layer = keras.layers.Lambda(lambda x: tf.image.resize(x, (3, 4), method), dtype=dtype)
+    images = np.random.default_rng(1).uniform(0, 255, (2, 4, 6, 1)).astype(dtype)
+    equal_to_keras(keras.Model(inputs, layer(inputs)), images)

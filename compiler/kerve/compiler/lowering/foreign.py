@@ -293,7 +293,10 @@ def _adopt_node(g: Lowering, node: ir.Node, values: _Values) -> None:
     node.name = None  # here as above: tf2onnx's names count what it did before, and differ the next time
     for output in node.outputs:
         output.name, output.shape = None, None
-    g.append(node)
+    results = g.append(node)
+    if results is not node.outputs:
+        values.update(zip(node.outputs, results, strict=True))
+        forget([node])
 
 
 def _compares_strings(node: ir.Node, inputs: list[Any]) -> bool:

@@ -18,8 +18,8 @@ from onnxruntime.capi import onnxruntime_pybind11_state as onnxruntime
 
 __all__ = ["KernelBuilder", "computable"]
 
-#: For each type, those that hold (nearly) all of its values, the nearest first. Missing are float16,
-#: which ONNX Runtime widens by itself where it must, and the types that nothing can stand for.
+#: For each type, those that hold (nearly) all of its values, the nearest first. Missing are the types that
+#: nothing can stand for. ONNX Runtime widens float16 by itself, where ONNX allows it at all.
 _WIDER: dict[ir.DataType, tuple[ir.DataType, ...]] = {
     ir.DataType.BOOL: (ir.DataType.UINT8, ir.DataType.INT32, ir.DataType.FLOAT),
     ir.DataType.INT8: (ir.DataType.INT32, ir.DataType.INT64, ir.DataType.FLOAT),
@@ -30,6 +30,7 @@ _WIDER: dict[ir.DataType, tuple[ir.DataType, ...]] = {
     ir.DataType.UINT32: (ir.DataType.INT64, ir.DataType.DOUBLE, ir.DataType.FLOAT),
     ir.DataType.INT64: (ir.DataType.DOUBLE, ir.DataType.FLOAT),
     ir.DataType.UINT64: (ir.DataType.INT64, ir.DataType.DOUBLE, ir.DataType.FLOAT),
+    ir.DataType.FLOAT16: (ir.DataType.FLOAT,),
     ir.DataType.BFLOAT16: (ir.DataType.FLOAT,),
     ir.DataType.DOUBLE: (ir.DataType.FLOAT,),
     ir.DataType.FLOAT8E4M3FN: (ir.DataType.FLOAT,),
@@ -54,6 +55,14 @@ class KernelBuilder(onnxscript.GraphBuilder):
         self._root.written = number = getattr(self._root, "written", -1) + 1
         suffixes = [""] if outputs == 1 else [f"_{index}" for index in range(outputs)]
         return [ir.Value(name=f"{op_type}_{number}{suffix}") for suffix in suffixes]
+
+    def has_kernel(self, node: ir.Node) -> bool:
+        """Whether a node that was made elsewhere can run on inputs of its types."""
+        schema = self._get_schema(node.op_type, node.domain, node.version)
+        if schema is None or node.domain or node.op_type == "Cast":
+            return True
+        given = _bind(schema, node.inputs)
+        return computable(node.op_type, schema, given) == given
 
     def call_op(self, op_type: str, args: Sequence[Any], kwargs: dict[str, Any], /, **options: Any) -> Any:
         """Add a node, and casts around it where its types have no kernel."""
@@ -106,7 +115,10 @@ def _alternatives(given: _Types) -> Iterator[_Types]:
 
 def _accepts(schema: onnx.defs.OpSchema, kernel: Mapping[str, frozenset[str]], types: _Types) -> bool:
     names = {formal.type_str: (formal.type_str, formal.name) for formal in schema.inputs}
+    allowed = _allowed(schema.name, schema.since_version, schema.domain)
     return all(
+        f"tensor({dtype.name.lower()})" in allowed[variable] for variable, dtype in types.items()
+    ) and all(
         _type_string(dtype) in kernel[name]
         for variable, dtype in types.items()
         for name in names[variable]
@@ -140,6 +152,13 @@ def _parameters(schema: onnx.defs.OpSchema, args: Sequence[Any]) -> list[tuple[s
 def _formals(formals: Sequence[Any], count: int) -> list[Any]:
     """Repeat the last, variadic, parameter as often as needed."""
     return [formals[min(index, len(formals) - 1)] for index in range(count)]
+
+
+@cache
+def _allowed(op_type: str, version: int, domain: str) -> Mapping[str, frozenset[str]]:
+    """Return what ONNX lets the type variables of an operator stand for."""
+    constraints = onnx.defs.get_schema(op_type, version, domain).type_constraints
+    return {each.type_param_str: frozenset(each.allowed_type_strs) for each in constraints}
 
 
 @cache

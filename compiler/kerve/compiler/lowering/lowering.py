@@ -20,10 +20,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from kerve.compiler.errors import ConversionError
 from kerve.compiler.lowering import autograph, dtypes, foreign
+from kerve.compiler.lowering.inference import guesses_dtype, infer
 from kerve.compiler.lowering.kernels import KernelBuilder
 from kerve.compiler.lowering.registry import Handler, Handlers
 from kerve.compiler.lowering.state import State
-from kerve.compiler.lowering.symbol import Symbol, is_symbol, symbols_of
+from kerve.compiler.lowering.symbol import Symbol, is_symbol
 
 __all__ = ["LAYER_KEY", "Lowering"]
 
@@ -141,10 +142,19 @@ class Lowering:
             self._pinned.append(variable)  # an id is only unique while its object lives
         return self.cast(self._weights[key], wanted)
 
-    def append(self, node: ir.Node) -> None:
-        """Take a node that was made elsewhere, and infer the types of its results."""
+    def append(self, node: ir.Node) -> Sequence[ir.Value]:
+        """Take a node that was made elsewhere, infer the types of its results, and return these.
+
+        For types that have no kernel it is written anew, between casts.
+        """
         node.version = self.graph.opset_imports[node.domain]
+        if not self._builder.has_kernel(node):
+            attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+            write = getattr(self._builder.op, node.op_type)
+            written = write(*node.inputs, **attributes, _outputs=len(node.outputs))
+            return [written] if isinstance(written, ir.Value) else list(written)
         self._builder.add_node(node)
+        return node.outputs
 
     def copy(self, value: ir.Value) -> ir.Value:
         """Return the same tensor as another value."""
@@ -242,7 +252,7 @@ class Lowering:
             return self._trace(operation, operation.call, args, kwargs)
 
     def _handle(self, handler: Handler, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        spec = None if self._handlers.is_typed(handler) else _infer(operation, args, kwargs)
+        spec = None if self._handlers.is_typed(handler) else infer(operation, args, kwargs)
         self._specs.append(spec)
         try:
             values = handler(self, operation, *self.unwrap(args), **self.unwrap(_given(kwargs)))
@@ -250,7 +260,7 @@ class Lowering:
             self._specs.pop()
         if values is NotImplemented:
             return values
-        return self._conform(values, spec, guessed=_guesses_dtype(operation))
+        return self._conform(values, spec, guessed=guesses_dtype(operation))
 
     def _conform(self, values: Any, spec: Any, *, guessed: bool) -> Any:
         """Give each value the type, and the static dimensions, that Keras says it has.
@@ -374,16 +384,6 @@ class Lowering:
         return self.constant(np.array(dims, dtype=np.int64), "shape")
 
 
-def _infer(operation: keras.Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Ask Keras what an operation returns; None if a size known only to the graph keeps it from saying."""
-    try:
-        return operation.compute_output_spec(*args, **kwargs)
-    except (TypeError, ValueError):
-        if symbols_of(operation):
-            return None
-        raise
-
-
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
@@ -400,15 +400,6 @@ def _given(kwargs: dict[str, Any]) -> dict[str, Any]:
     if not given.get("training", True):
         del given["training"]
     return given
-
-
-def _guesses_dtype(operation: keras.Operation) -> bool:
-    """Whether Keras, asked for this operation's output, looks no further than the layer's compute dtype."""
-    return (
-        isinstance(operation, keras.Layer)
-        and type(operation).compute_output_spec is keras.Layer.compute_output_spec
-        and not keras.src.utils.python_utils.is_default(operation.compute_output_shape)
-    )
 
 
 def enter_initializer(graph: ir.Graph, array: NDArray[Any], name: str) -> ir.Value:

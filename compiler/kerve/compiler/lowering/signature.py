@@ -23,6 +23,17 @@ __all__ = ["BATCH", "Arguments", "InputSpec", "build", "call", "enter", "finish"
 #: The symbolic dimension that Keras leaves open on axis 0 of every input and output.
 BATCH = "batch"
 
+_PARTS = "pass the real and the imaginary part as two tensors"
+_WIDER = "cast it to float16 or float32 within the model"
+
+#: Types that no tensor of a served model may have, with what to do.
+_NOT_SERVED = {
+    ir.DataType.COMPLEX64: _PARTS,
+    ir.DataType.COMPLEX128: _PARTS,
+    ir.DataType.FLOAT8E4M3FN: _WIDER,
+    ir.DataType.FLOAT8E5M2: _WIDER,
+}
+
 _AUTOMATIC_NAME = re.compile(r"keras_tensor(_\d+)?")
 
 
@@ -64,9 +75,23 @@ def knows_inputs(model: keras.Model) -> bool:
 
 
 def call(model: Callable[..., Any], arguments: Arguments) -> Any:
-    """Call a model, in inference mode, with arguments as `inputs_of` arranges them."""
+    """Call a model, in inference mode, with arguments as `inputs_of` arranges them.
+
+    What it leaves out of its results, by None in a tensor's place, is left out of what is returned.
+    """
     positional, keywords = arguments
-    return model(*positional, **keywords, training=False)
+    results = model(*positional, **keywords, training=False)
+    if all(leaf is not None for leaf in keras.tree.flatten(results)):
+        return results
+    return _without_none(results)
+
+
+def _without_none(results: Any) -> Any:
+    if isinstance(results, dict):
+        return {key: _without_none(value) for key, value in results.items() if value is not None}
+    if isinstance(results, list | tuple):
+        return [_without_none(value) for value in results if value is not None]
+    return results
 
 
 def build(model: keras.Model, arguments: Arguments) -> None:
@@ -92,6 +117,7 @@ def _keras_tensor(spec: InputSpec) -> keras.KerasTensor:
 
 def enter(g: Lowering, spec: InputSpec) -> Symbol:
     """Add an input to the graph."""
+    _require_served(f"input '{spec.name}'", dtypes.to_onnx(spec.dtype))
     value = ir.val(spec.name, dtypes.to_onnx(spec.dtype), ir.Shape(spec.shape))
     g.graph.inputs.append(value)
     return Symbol(value)
@@ -101,8 +127,11 @@ def finish(g: Lowering, model: keras.Model, results: Any) -> Any:
     """Make the results of the model the outputs of the graph; returns their names in its structure."""
     g.graph.inputs.extend(g.state.inputs)
     leaves = keras.tree.flatten_with_path(results)
+    if results is None or not leaves:
+        raise ConversionError(f"model '{model.name}' returns no tensor; return what is to be served")
     names = _unique(_output_names(model, leaves), taken={str(value.name) for value in g.graph.inputs})
     for name, (_, symbol) in zip(names, leaves, strict=True):
+        _require_served(f"output '{name}'", symbol.value.dtype)
         _make_way(g, name)
         value = _own(g, symbol.value)
         value.name = name
@@ -113,6 +142,15 @@ def finish(g: Lowering, model: keras.Model, results: Any) -> Any:
         value.name = name
         g.graph.outputs.append(value)
     return keras.tree.pack_sequence_as(results, names)
+
+
+def _require_served(what: str, dtype: ir.DataType) -> None:
+    """Raise for a type of which tensors can neither be given to ONNX Runtime nor taken from it."""
+    remedy = _NOT_SERVED.get(dtype)
+    if remedy is not None:
+        raise ConversionError(
+            f"{what} is {dtypes.from_onnx(dtype)}, which ONNX Runtime neither takes nor gives; {remedy}"
+        )
 
 
 def _make_way(g: Lowering, name: str) -> None:

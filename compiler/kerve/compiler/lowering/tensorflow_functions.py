@@ -332,6 +332,7 @@ def _resize(
         "nearest",
     ):
         return NotImplemented
+    images = images if method == "nearest" else ops.cast(images, "float32")
     return resampling.resize(g, images, _sizes(size), method, antialias, data_format="channels_last")
 
 

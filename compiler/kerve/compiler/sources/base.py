@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from kerve.artifact.v1 import manifest_pb2
 from kerve.compiler.errors import ConversionError
 from kerve.compiler.lowering import Lowered, lower
+from kerve.compiler.lowering.lowering import as_array
 from kerve.compiler.lowering.signature import call
 from kerve.compiler.verification import Reference
 
@@ -83,7 +84,7 @@ def _named(model: Callable[..., Any], lowered: Lowered) -> Reference:
         with _state(lowered, inputs) as next_state:
             results = keras.tree.flatten(call(model, arguments))
             answers = dict(zip(keras.tree.flatten(lowered.outputs), results, strict=True)) | next_state()
-            return {name: np.array(keras.ops.convert_to_numpy(answer)) for name, answer in answers.items()}
+            return {name: np.array(as_array(answer)) for name, answer in answers.items()}
 
     return reference
 

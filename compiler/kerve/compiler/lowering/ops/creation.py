@@ -114,10 +114,11 @@ def size(g: Lowering, _: Any, x: ir.Value) -> ir.Value:
 
 _COMPOSITES = {
     "numpy.Array": lambda operation, x: ops.convert_to_tensor(x, operation.dtype),
-    "numpy.Geomspace": _geomspace,
     "numpy.Linspace": _linspace,
     "numpy.Logspace": _logspace,
 }
 
 for _keras_op, _fn in _COMPOSITES.items():
     HANDLERS.add(_keras_op, composite(_fn))
+
+HANDLERS.add("numpy.Geomspace", composite(_geomspace), typed=True)  # Keras forgets that it computes in floatx

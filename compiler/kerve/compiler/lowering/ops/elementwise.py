@@ -39,7 +39,6 @@ _UNARY = {
     "numpy.Log": "Log",
     "numpy.LogicalNot": "Not",
     "numpy.Negative": "Neg",
-    "numpy.Reciprocal": "Reciprocal",
     "numpy.Sign": "Sign",
     "numpy.Sin": "Sin",
     "numpy.Sinh": "Sinh",
@@ -118,6 +117,12 @@ def square(g: Lowering, _: Any, x: ir.Value) -> ir.Value:
     """The product of `x` with itself."""
     x = g.cast(x, g.output_dtype)
     return g.op.Mul(x, x)
+
+
+@HANDLERS.register("numpy.Reciprocal", typed=True)  # Keras takes its result for float32
+def reciprocal(g: Lowering, _: Any, x: ir.Value) -> ir.Value:
+    """One over `x`."""
+    return g.op.Reciprocal(x)
 
 
 @HANDLERS.register("math.Rsqrt")

@@ -38,10 +38,11 @@ def _rows(matrix: Any) -> Any:
     return ops.expand_dims(ops.arange(ops.shape(matrix)[-2], dtype="int32"), 1)
 
 
-def _eliminate(augmented: Any, size: Any) -> tuple[Any, Any, Any]:
+def _eliminate(augmented: Any, size: Any, *, singular: float = math.nan) -> tuple[Any, Any, Any]:
     """Reduce `[A | B]` to `[1 | A^-1 B]` (Gauss-Jordan, pivoting by rows).
 
-    Returns it with the sign and the logarithm of the magnitude of the determinant of A.
+    Returns it with the sign and the logarithm of the magnitude of the determinant of A. Where a column has
+    no pivot but zero, `singular` is divided by.
     """
     rows = _rows(augmented)
 
@@ -54,7 +55,8 @@ def _eliminate(augmented: Any, size: Any) -> tuple[Any, Any, Any]:
         chosen = ops.sum(ops.where(there, matrix, ops.zeros_like(matrix)), axis=-2, keepdims=True)
         matrix = ops.where(there, current, matrix)
         pivot = ops.squeeze(_column(chosen, k), (-2, -1))
-        unit = chosen / _column(chosen, k)
+        divisor = _column(chosen, k)
+        unit = chosen / ops.where(ops.equal(divisor, 0), ops.full_like(divisor, singular), divisor)
         others = matrix - _column(matrix, k) * unit
         swapped = ops.not_equal(ops.squeeze(best, (-2, -1)), k)
         turn = ops.where(swapped, ops.full_like(pivot, -1.0), ops.ones_like(pivot)) * ops.sign(pivot)
@@ -116,13 +118,13 @@ def _cholesky_inverse(operation: Any, x: Any) -> Any:
 
 
 def _slogdet(_: Any, x: Any) -> tuple[Any, Any]:
-    _, sign, magnitude = _eliminate(x, ops.shape(x)[-1])
+    _, sign, magnitude = _eliminate(x, ops.shape(x)[-1], singular=1.0)
     return sign, magnitude
 
 
 def _logdet(_: Any, x: Any) -> Any:
     """Of a positive definite matrix, whose determinant has no sign."""
-    return _eliminate(x, ops.shape(x)[-1])[2]
+    return _eliminate(x, ops.shape(x)[-1], singular=1.0)[2]
 
 
 def _norm(operation: Any, x: Any) -> Any:

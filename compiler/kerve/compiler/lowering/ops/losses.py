@@ -56,12 +56,13 @@ def _psnr(operation: Any, x1: Any, x2: Any) -> Any:
 _COMPOSITES = {
     "nn.BinaryCrossentropy": _binary_crossentropy,
     "nn.CategoricalCrossentropy": _categorical_crossentropy,
-    "nn.PSNR": _psnr,
     "nn.SparseCategoricalCrossentropy": _sparse_categorical_crossentropy,
 }
 
 for _keras_op, _fn in _COMPOSITES.items():
     HANDLERS.add(_keras_op, composite(_fn))
+
+HANDLERS.add("nn.PSNR", composite(_psnr), typed=True)  # Keras takes all of it for float32
 
 
 @HANDLERS.register("nn.CTCDecode")

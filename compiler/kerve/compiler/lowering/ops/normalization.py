@@ -132,7 +132,7 @@ def rms_norm(g: Lowering, operation: Any, x: ir.Value, scale: ir.Value | None = 
     return y if scale is None else g.op.Mul(y, scale)  # on the last axes: Keras lets it broadcast
 
 
-@HANDLERS.register("nn.Normalize")
+@HANDLERS.register("nn.Normalize", typed=True)  # Keras takes its result for float32
 def normalize(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
     """Divide by the norm of some order over axes, or by epsilon where the norm is smaller."""
     if rank(x) == 0:

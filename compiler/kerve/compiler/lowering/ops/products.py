@@ -47,7 +47,19 @@ def einsum(g: Lowering, operation: Any, *operands: Any) -> ir.Value:
     plain = "." not in equation and all(len(set(term)) == len(term) for term in [*terms, output])
     if len(values) == 2 and plain:
         return contract(g, (values[0], values[1]), (terms[0], terms[1]), output)
-    return g.op.Einsum(*values, equation=equation)
+    return g.op.Einsum(*_same_ellipses(g, values, terms), equation=equation)
+
+
+def _same_ellipses(g: Lowering, values: Sequence[ir.Value], terms: Sequence[str]) -> list[ir.Value]:
+    """Give each tensor as many axes under its ellipsis as any has, of size one: ONNX requires it."""
+    spans = [rank(x) - len(term) + 3 for x, term in zip(values, terms, strict=True)]
+    widest = max([span for span, term in zip(spans, terms, strict=True) if "..." in term], default=0)
+    aligned = []
+    for x, term, span in zip(values, terms, spans, strict=True):
+        first = term.find("...")
+        missing = list(range(first, first + widest - span)) if first >= 0 else []
+        aligned.append(g.op.Unsqueeze(x, missing) if missing else x)
+    return aligned
 
 
 def _implied_output(equation: str) -> str:

@@ -94,12 +94,17 @@ def std(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
 
 @HANDLERS.register("nn.Moments")
 def moments(g: Lowering, operation: Any, x: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """Mean and variance."""
+    """Mean and variance; those of 16 bits are kept within what float16 holds, as TensorFlow does."""
     wide = _at_least_float32(g, x)
-    return (
+    statistics = (
         reduce(g, "ReduceMean", wide, operation.axes, operation.keepdims),
         variance(g, wide, operation.axes, operation.keepdims),
     )
+    if x.dtype not in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16):
+        return statistics
+    limits = np.finfo(np.float16)
+    mean, spread = (g.op.Clip(each, float(limits.min), float(limits.max)) for each in statistics)
+    return mean, spread
 
 
 @HANDLERS.register("numpy.CountNonzero")

@@ -419,7 +419,6 @@ _COMPOSITES = {
     "numpy.Diff": _diff,
     "numpy.Dstack": _stacked(3, 2),
     "numpy.Hstack": _stacked(1, 1),
-    "numpy.Meshgrid": _meshgrid,
     "numpy.Roll": _roll,
     "numpy.Rot90": _rot90,
     "numpy.Vstack": lambda _, xs: ops.concatenate(xs, axis=0),
@@ -427,3 +426,5 @@ _COMPOSITES = {
 
 for _keras_op, _fn in _COMPOSITES.items():
     HANDLERS.add(_keras_op, composite(_fn))
+
+HANDLERS.add("numpy.Meshgrid", composite(_meshgrid), typed=True)  # Keras takes its results for float32

@@ -105,7 +105,7 @@ def digitize(g: Lowering, _: Any, x: ir.Value, bins: Any) -> ir.Value:
     return _places_before(g, operand(g, bins, dtype), g.cast(x, dtype), right=True)
 
 
-@HANDLERS.register("numpy.IsIn")
+@HANDLERS.register("numpy.IsIn", typed=True)  # Keras cannot say of a number on the left
 def isin(g: Lowering, operation: Any, x1: Any, x2: Any) -> ir.Value:
     """Whether each element is one of the others."""
     dtype = common_type(x1, x2)
@@ -132,14 +132,17 @@ def bincount(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
 @HANDLERS.register("numpy.Unique")
 def unique(g: Lowering, operation: Any, x: ir.Value) -> Any:
     """Each element once, with places, back-references and counts where they are asked for."""
-    if operation.size is not None:
-        raise g.refuse("`unique` with a fixed `size`", "leave `size` out, or pad the result yourself")
     attributes = {} if operation.axis is None else {"axis": operation.axis}
     values, index, inverse, counts = g.ops.Unique(x, sorted=int(operation.sorted), **attributes, _outputs=4)
     for result in (values, index, inverse, counts):
         result.type = x.type if result is values else ir.TensorType(ir.DataType.INT64)
         if result.shape is None:
             result.shape = ir.Shape([None])
+    if operation.size is not None:
+        values = _resized(g, values, operation.axis or 0, operation.size, operation.fill_value or 0)
+        index, counts = (
+            _resized(g, each, 0, operation.size, fill) for each, fill in ((index, 1), (counts, 0))
+        )
     if operation.return_inverse and operation.axis is None:
         assert x.shape is not None
         inverse = g.op.Reshape(inverse, g.op.Shape(x))
@@ -150,6 +153,22 @@ def unique(g: Lowering, operation: Any, x: ir.Value) -> Any:
     )
     extra = [result for wanted, result in chosen if wanted]
     return (values, *extra) if extra else values
+
+
+def _resized(g: Lowering, x: ir.Value, axis: int, size: int, fill: float) -> ir.Value:
+    """Cut an axis to a size, or fill it up."""
+    assert x.dtype is not None
+    assert x.shape is not None
+    axis %= rank(x)
+    missing = g.op.Max(
+        g.op.Sub(size, g.op.Shape(x, start=axis, end=axis + 1)), operand(g, [0], ir.DataType.INT64)
+    )
+    margins = [g.shape([0] * (rank(x) + axis)), missing, g.shape([0] * (rank(x) - axis - 1))]
+    result = g.op.Pad(
+        g.op.Slice(x, [0], [size], [axis]), g.op.Concat(*margins, axis=0), operand(g, fill, x.dtype)
+    )
+    result.shape = ir.Shape([size if index == axis else dim for index, dim in enumerate(x.shape)])
+    return result
 
 
 def _argpartition(operation: Any, x: Any) -> Any:
@@ -199,7 +218,7 @@ def _quantiles(g: Lowering, operation: Any, x: ir.Value, q: Any, scale: float) -
     position = g.op.Reshape(g.op.Mul(operand(g, q, ir.DataType.DOUBLE), scale), [-1])
     last = g.op.Sub(g.op.Shape(flat, start=rank(flat) - 1, end=rank(flat)), 1)
     exact = g.op.Mul(position, g.cast(last, "float64"))
-    picked = _interpolated(g, values, exact, last, getattr(operation, "method", "linear"))
+    picked = _interpolated(g, values, exact, last, _method(operation))
     if dtypes.is_float(g.output_dtype):
         bad = g.op.Cast(g.op.IsNaN(flat), to=int(ir.DataType.INT32))
         any_bad = g.cast(reduce(g, "ReduceMax", bad, -1, keepdims=True), "bool")
@@ -209,6 +228,12 @@ def _quantiles(g: Lowering, operation: Any, x: ir.Value, q: Any, scale: float) -
     if not operation.keepdims:
         return picked
     return g.op.Unsqueeze(picked, [axis + int(many) for axis in axes])
+
+
+def _method(operation: Any) -> str:
+    """How to choose between two neighbours; a `quantile` in a functional model of Keras has forgotten it."""
+    recorded = type(operation).__name__ == "Quantile" and operation._inbound_nodes
+    return "linear" if recorded else getattr(operation, "method", "linear")
 
 
 def _interpolated(g: Lowering, values: ir.Value, exact: ir.Value, last: ir.Value, method: str) -> ir.Value:
@@ -223,9 +248,13 @@ def _interpolated(g: Lowering, values: ir.Value, exact: ir.Value, last: ir.Value
         return at(low if method == "lower" else high)
     if method == "midpoint":
         return g.op.Mul(g.op.Add(at(low), at(high)), 0.5)
-    assert values.dtype is not None
-    share = g.cast(g.op.Sub(exact, low), values.dtype)
-    return g.op.Add(g.op.Mul(at(low), g.op.Sub(1.0, share)), g.op.Mul(at(g.op.Add(low, 1.0)), share))
+    assert (
+        values.dtype is not None
+    )  # the neighbours as Keras takes them: which they are shows beside infinity
+    low = g.op.Max(g.op.Sub(high, 1.0), g.constant(np.float64(0), "first"))
+    high = g.op.Min(g.op.Add(low, 1.0), g.cast(last, "float64"))
+    share = g.cast(g.op.Sub(high, exact), values.dtype)
+    return g.op.Add(g.op.Mul(at(high), g.op.Sub(1.0, share)), g.op.Mul(at(low), share))
 
 
 HANDLERS.add("numpy.Median", _quantile(1.0))
@@ -267,11 +296,15 @@ def _nan_interpolated(values: Any, exact: Any, count: Any, method: str) -> Any:
         return at(low if method == "lower" else high)
     if method == "midpoint":
         return 0.5 * (at(low) + at(high))
-    share = ops.cast(exact - low, values.dtype)
-    return at(low) * (1 - share) + at(high) * share
+    low = ops.maximum(high - 1, 0)
+    high = ops.minimum(low + 1, ops.maximum(ops.cast(count, low.dtype) - 1, 0))
+    share = ops.cast(high - exact, values.dtype)
+    return at(high) * (1 - share) + at(low) * share
 
 
 def _nanmedian(operation: Any, x: Any) -> Any:
+    if operation.axis is not None and not np.size(operation.axis):
+        return x
     return ops.nanquantile(x, 0.5, axis=operation.axis, keepdims=operation.keepdims)
 
 

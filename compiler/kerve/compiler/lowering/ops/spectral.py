@@ -170,7 +170,8 @@ def _synthesis(window: NDArray[Any] | None, length: int, stride: int) -> NDArray
         return np.ones(length)
     steps = -(-length // stride)
     energy = np.pad(window**2, (0, steps * stride - length)).reshape(steps, stride).sum(0)
-    return np.asarray(window / np.tile(energy, steps)[:length])
+    energy = np.tile(energy, steps)[:length]
+    return np.divide(window, energy, out=np.zeros(length), where=energy != 0)  # no frame reaches there
 
 
 def _extract_sequences(operation: Any, x: Any) -> Any:
