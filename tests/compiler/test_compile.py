@@ -137,6 +137,19 @@ def test_a_model_that_was_never_called_says_what_it_needs(tmp_path: Path) -> Non
         compile_model(Subclassed(), repository=tmp_path, name="m")
 
 
+def test_a_model_that_only_trains_others_names_them(tmp_path: Path) -> None:
+    class Autoencoder(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = keras.Sequential([layers.Input((4,)), layers.Dense(2)])
+            self.decoder = keras.Sequential([layers.Input((2,)), layers.Dense(4)])
+
+    with pytest.raises(
+        ConversionError, match=r"has no call\(\).*compile the models in it instead: encoder, decoder"
+    ):
+        compile_model(Autoencoder(), repository=tmp_path, name="m")
+
+
 def test_a_model_that_was_never_called_takes_a_signature(tmp_path: Path) -> None:
     spec = keras.InputSpec(shape=(None, 5), dtype="float32")
     signature = {"left": spec, "right": spec}

@@ -217,3 +217,40 @@ def test_a_layer_of_another_framework_is_refused_by_name(name: str) -> None:
 
     with pytest.raises(ConversionError, match=rf"'foreign' \({name}\).*write it with Keras layers"):
         lower(Holding(), input_signature=keras.KerasTensor((None, 3)))
+
+
+class Masking(layers.Layer):
+    """A layer that masks its kernel before it uses it, as PixelCNN's convolutions do."""
+
+    def build(self, shape: tuple[int | None, ...]) -> None:
+        self.inner = layers.Conv1D(2, 3)
+        self.inner.build(shape)
+        self.mask = np.array([1.0, 1.0, 0.0], "float32").reshape(3, 1, 1)
+
+    def call(self, x: Any) -> Any:
+        self.inner.kernel.assign(self.inner.kernel * self.mask)
+        return self.inner(x)
+
+
+def test_a_weight_that_the_call_masks_is_a_constant(equal_to_keras: Check, single: Single) -> None:
+    layer = Masking()
+    model = single(layer, (7, 4))
+    assert lower(model).state == ()
+    assert np.all(np.asarray(layer.inner.kernel)[2]), "the source has been changed"
+    equal_to_keras(model, batch(7, 4))
+
+
+def test_a_number_that_grows_with_each_call_is_state(single: Single) -> None:
+    class Growing(layers.Layer):
+        def build(self, _: Any) -> None:
+            self.age = self.add_weight(shape=(), trainable=False, initializer="zeros")
+
+        def call(self, x: Any) -> Any:
+            self.age.assign(self.age + 1.0)
+            return x * self.age
+
+    layer = Growing()
+    model = single(layer, (3,))
+    layer.age.assign(2.0)
+    (state,) = lower(model).state
+    assert state.initial == layer.age.numpy() == 2.0

@@ -4,6 +4,7 @@ import numpy as np
 import onnx_ir as ir
 
 from kerve.compiler.verification.data import seeded
+from kerve.compiler.verification.windows import leave_room
 
 
 def model_of(
@@ -69,3 +70,14 @@ def test_no_batch_is_as_large_as_a_dimension_of_the_model() -> None:
         for dataset in seeded(model_of(value("x", ir.DataType.FLOAT, "batch", 2, 4)), (7, 12))
     ]
     assert sizes == [3, 5]
+
+
+def test_windows_need_room() -> None:
+    image = value("x", ir.DataType.FLOAT, "batch", 3, "height", "width")
+    kernel = ir.val("kernel", const_value=ir.tensor(np.zeros((4, 3, 3, 3), np.float32)))
+    convolve = ir.node("Conv", [image, kernel], {"strides": [2, 2]})
+    pool = ir.node("MaxPool", convolve.outputs, {"kernel_shape": [2, 2], "strides": [2, 2]})
+    same = ir.node("MaxPool", pool.outputs, {"kernel_shape": [3, 3], "auto_pad": "SAME_UPPER"})
+    model = model_of(image, nodes=[convolve, pool, same], weights=[kernel])
+    room = {size: leave_room(model, {"x": (2, 3, size, 9)}) for size in range(1, 7)}
+    assert room == {1: False, 2: False, 3: False, 4: False, 5: True, 6: True}

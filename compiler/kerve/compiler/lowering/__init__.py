@@ -15,7 +15,7 @@ from kerve.compiler.lowering import guesses, layers, ops, signature
 from kerve.compiler.lowering.interception import intercept
 from kerve.compiler.lowering.lowering import LAYER_KEY, Lowering
 from kerve.compiler.lowering.registry import Handlers
-from kerve.compiler.lowering.state import Restart, State, StateVariable, named_by_path
+from kerve.compiler.lowering.state import Restart, Settled, State, StateVariable, named_by_path
 
 __all__ = ["HANDLERS", "LAYER_KEY", "Lowered", "StateVariable", "lower"]
 
@@ -71,15 +71,19 @@ def lower(model: keras.Model, *, opset: int = 21, input_signature: Any = None) -
 
 def _lower(model: keras.Model, opset: int, arguments: signature.Arguments) -> Lowered:
     state: list[Any] = []
-    while True:
-        try:
-            return _lower_with(state, model, opset, arguments)
-        except Restart as found:
-            state.append(found.variable)
+    with Settled() as settled:
+        while True:
+            try:
+                return _lower_with(State(named_by_path(state, model.name), settled), model, opset, arguments)
+            except Restart as found:
+                if found.value is None:
+                    state.append(found.variable)
+                else:
+                    settled.give(found.variable, found.value)
 
 
-def _lower_with(state: list[Any], model: keras.Model, opset: int, arguments: signature.Arguments) -> Lowered:
-    g = Lowering(opset, HANDLERS, State(named_by_path(state, model.name)))
+def _lower_with(state: State, model: keras.Model, opset: int, arguments: signature.Arguments) -> Lowered:
+    g = Lowering(opset, HANDLERS, state)
     symbols = keras.tree.map_structure(lambda spec: signature.enter(g, spec), arguments)
     with intercept(g):
         results = signature.call(model, symbols)

@@ -233,6 +233,8 @@ def _assign(g: Lowering, original: Callable[..., Any]) -> Callable[..., Any]:
     def assign(variable: keras.Variable, value: Any) -> Any:
         if in_tf_graph():
             return original(variable, value)
+        if g.state.settles(variable, value):
+            return variable
         before = g.state.read(variable)
         after = g.cast_like(g.to_value(value), before)
         g.state.write(variable, after)

@@ -59,6 +59,7 @@ def inputs_of(model: keras.Model, given: Any = None) -> Arguments:
     `given` is the first argument; a tuple of the positional ones; or, where `call` takes its keys for
     arguments, a dictionary of all of them.
     """
+    _refuse_without_call(model)
     if given is not None:
         return _named(model, *_arranged(model, given))
     if (graph := _graph(model)) is not None:
@@ -233,6 +234,17 @@ def _spec(name: str, leaf: Any) -> InputSpec:
         for axis, size in enumerate(leaf.shape)
     ]
     return InputSpec(name, keras.backend.standardize_dtype(leaf.dtype or "float32"), tuple(dims))
+
+
+def _refuse_without_call(model: keras.Model) -> None:
+    """Tell the author of a model that only trains others (a GAN, a VAE by train_step) which those are."""
+    if _graph(model) is not None or type(model).call is not keras.Model.call:
+        return
+    parts = [name for name, part in vars(model).items() if isinstance(part, keras.Model)]
+    instead = f"; compile the models in it instead: {', '.join(parts)}" if parts else ""
+    raise ConversionError(
+        f"model '{model.name}' ({type(model).__name__}) has no call(): there is nothing to compile{instead}"
+    )
 
 
 def _recorded(model: keras.Model) -> Arguments:

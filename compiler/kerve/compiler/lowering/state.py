@@ -3,13 +3,16 @@
 Which variables these are is known only when the model's code assigns to them, and by then it may have read
 them. So a lowering that meets a new one starts again, with that variable declared: from then on reading it
 gives a symbol (at first the graph's input), and assigning to it replaces the symbol.
+
+A weight that the call itself masks (`kernel.assign(kernel * mask)`) is no state: it gets a value that no input
+decides, and the next call gives it the same. Such a variable has that value while the lowering lasts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -17,8 +20,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from kerve.compiler.lowering import dtypes
+from kerve.compiler.lowering.symbol import symbols_in
 
-__all__ = ["Restart", "State", "StateVariable", "distinct", "named_by_path"]
+__all__ = ["Restart", "Settled", "State", "StateVariable", "distinct", "named_by_path"]
 
 
 @dataclass(frozen=True)
@@ -37,17 +41,44 @@ class StateVariable:
 
 
 class Restart(BaseException):
-    """A variable turned out to be state; no handler of the author's code may take this for an error."""
+    """A variable turned out to be state; no handler of the author's code may take this for an error.
 
-    def __init__(self, variable: Any) -> None:
+    With a `value` it turned out to be given that value, whatever the inputs are.
+    """
+
+    def __init__(self, variable: Any, value: NDArray[Any] | None = None) -> None:
         super().__init__(_path(variable))
         self.variable = variable
+        self.value = value
+
+
+class Settled:
+    """Variables that the model's call gives a value of its own: they have it until the context ends."""
+
+    def __init__(self) -> None:
+        self._before: dict[int, tuple[keras.Variable, Any]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for variable, value in self._before.values():
+            variable.assign(value)
+
+    def __contains__(self, variable: keras.Variable) -> bool:
+        return id(variable) in self._before
+
+    def give(self, variable: keras.Variable, value: NDArray[Any]) -> None:
+        """Give a variable its value."""
+        self._before[id(variable)] = variable, keras.ops.convert_to_numpy(variable)
+        variable.assign(value)
 
 
 class State:
     """The state variables of one lowering, and the values they have at this point of the call."""
 
-    def __init__(self, declared: Sequence[StateVariable]) -> None:
+    def __init__(self, declared: Sequence[StateVariable], settled: Settled | None = None) -> None:
+        self._settled = settled
         self.variables = list(declared)
         self.inputs = [_input(each) for each in self.variables]
         self._values = {
@@ -78,6 +109,21 @@ class State:
         """Give a variable its next value; starts over if it is not declared."""
         self.read(variable)
         self._values[_key(variable)] = value
+
+    def settles(self, variable: keras.Variable, value: Any) -> bool:
+        """Whether a variable is given what it has, and by no input; starts over with it the first time.
+
+        Counters and seeds are integers, and never the same twice.
+        """
+        concrete = self._settled is not None and not (self.holds(variable) or symbols_in(value))
+        if not concrete or not keras.backend.is_float_dtype(variable.dtype):
+            return False
+        given = keras.ops.convert_to_numpy(keras.ops.cast(value, variable.dtype))
+        if np.array_equal(given, keras.ops.convert_to_numpy(variable), equal_nan=True):
+            return True
+        if self._settled is not None and variable not in self._settled:
+            raise Restart(variable, given)
+        return False
 
     @property
     def values(self) -> dict[int, ir.Value]:
