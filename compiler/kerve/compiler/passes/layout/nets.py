@@ -36,24 +36,26 @@ def is_transpose(node: ir.Node | None) -> bool:
 
 
 def nets_of(graph: ir.Graph) -> list[Net]:
-    """Return the nets of all tensors of known rank that this graph makes, or reorders, in its order."""
+    """Return the nets of all tensors of known rank that this graph makes, reads from outside or reorders."""
     return [_net(graph, tensor) for tensor in _tensors(graph)]
 
 
 def _tensors(graph: ir.Graph) -> Iterator[ir.Value]:
     seen: set[ir.Value] = set()
-    for value in (*graph.inputs, *_transposed(graph), *_made(graph)):
+    for value in (*graph.inputs, *_given(graph), *_made(graph)):
         if value not in seen and rank_of(value) is not None:
             seen.add(value)
             yield value
 
 
-def _transposed(graph: ir.Graph) -> Iterator[ir.Value]:
-    """Constants, and values of outer graphs, that this graph transposes."""
+def _given(graph: ir.Graph) -> Iterator[ir.Value]:
+    """Constants that this graph transposes, and all that it reads of what outer graphs compute."""
     for node in graph:
-        value = node.inputs[0] if is_transpose(node) else None
-        if value is not None and (value.producer() is None or value.graph is not graph):
-            yield value
+        for value in node.inputs:
+            if value is None or (value.graph is graph and value.producer() is not None):
+                continue
+            if is_transpose(node) or not value.is_initializer():
+                yield value
 
 
 def _made(graph: ir.Graph) -> Iterator[ir.Value]:
@@ -71,7 +73,7 @@ def _net(graph: ir.Graph, tensor: ir.Value) -> Net:
         for node, index in value.uses():
             if is_transpose(node) and node.graph is graph:
                 pending.append((node.outputs[0], compose(perm, perm_of(node))))
-            elif own or value is not tensor:
+            elif own or value is not tensor or (node.graph is graph and not tensor.is_initializer()):
                 net.readers.append(Reader(node, index, perm))
         if value.is_graph_output() and value.graph is graph:
             outputs = enumerate(graph.outputs)

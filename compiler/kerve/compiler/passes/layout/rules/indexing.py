@@ -46,11 +46,12 @@ def _place_slice(node: ir.Node, slot: Slot, perm: Perm) -> Placement | None:
 def _move_slice(node: ir.Node, placement: Placement, editor: Editor) -> None:
     perm = _perm(placement)
     axes = _sliced(node, len(perm))
+    starts = node.inputs[1]
     assert axes is not None
+    assert starts is not None
+    kind = np.int64 if starts.dtype is None else starts.dtype.numpy()  # axes have the type of what they bound
     node.resize_inputs(max(len(node.inputs), 4))
-    node.replace_input_with(
-        3, editor.constant(np.array([perm.index(a) for a in axes], dtype=np.int64), "axes")
-    )
+    node.replace_input_with(3, editor.constant(np.array([perm.index(a) for a in axes], dtype=kind), "axes"))
 
 
 def _sliced(node: ir.Node, rank: int) -> tuple[int, ...] | None:
