@@ -144,7 +144,13 @@ class Lowering:
     def append(self, node: ir.Node) -> None:
         """Take a node that was made elsewhere, and infer the types of its results."""
         node.version = self.graph.opset_imports[node.domain]
+        for output, name in zip(node.outputs, self.names(node.op_type, len(node.outputs)), strict=True):
+            output.name = name
         self._builder.add_node(node)
+
+    def names(self, base: str, count: int) -> list[str]:
+        """Return names that nothing else in the whole model has."""
+        return self._builder.names(base, count)
 
     def copy(self, value: ir.Value) -> ir.Value:
         """Return the same tensor as another value."""
