@@ -152,6 +152,22 @@ def test_a_lambda_that_is_trusted_runs_and_is_told(
     equal_to_original(source, {"x": np.ones((2, 4), np.float32)})
 
 
+@pytest.mark.parametrize("writer", [keras, tf_keras])
+def test_a_lambda_in_an_architecture_runs_where_it_is_trusted(
+    writer: Any, tmp_path: Path, equal_to_original: Callable[..., Any]
+) -> None:
+    model = writer.Sequential(
+        [writer.layers.Input((4,), name="x"), writer.layers.Dense(3), writer.layers.Lambda(lambda t: t * 2.0)]
+    )
+    (tmp_path / "model.json").write_text(model.to_json())
+    model.save_weights(tmp_path / "model.weights.h5")
+    architecture = str(tmp_path / "model.json")
+    with pytest.raises(LoadError, match=r"is a Lambda.*--trust"):
+        sources.load(tmp_path / "model.weights.h5", LoadOptions(architecture=architecture))
+    source = sources.load(tmp_path / "model.weights.h5", LoadOptions(architecture=architecture, trust=True))
+    equal_to_original(source, {"x": np.ones((2, 4), np.float32)})
+
+
 def test_a_config_that_imports_a_module_is_refused_in_a_zip_file_of_keras_2(
     tmp_path: Path, written_by: Callable[[str], Path]
 ) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import pytest
 
 from kerve.compiler import ConversionError, LoadError, sources
@@ -146,6 +149,39 @@ def test_parsed_examples_become_inputs_named_after_their_features(written_by: Ca
     lowered = sources.load(written_by("tf2.12") / "estimator_parsing").lower(21)
     assert {value.name for value in lowered.model.graph.inputs} == {"age", "size"}
     assert "ParseExample" not in {node.op_type for node in lowered.model.graph}
+
+
+def _edited(path: Path, folder: Path, edit: Callable[[dict[str, Any]], None]) -> Path:
+    """Copy a file, with the configuration of each of its layers edited."""
+    copy = folder / path.name
+    shutil.copyfile(path, copy)
+    with h5py.File(copy, "r+") as file:
+        config = json.loads(file.attrs["model_config"])
+        for layer in config["config"]["layers"]:
+            edit(layer["config"])
+        file.attrs["model_config"] = json.dumps(config)
+    return copy
+
+
+def test_numbers_that_tensorflow_1_11_wrote_as_arrays_are_numbers(
+    written_by: Callable[[str], Path], answers_alike: Callable[..., Any], tmp_path: Path
+) -> None:
+    def as_arrays(config: dict[str, Any]) -> None:
+        keys = {"max_value", "negative_slope", "threshold"} & set(config)
+        config |= {key: {"type": "ndarray", "value": float(config[key])} for key in keys}
+
+    source = sources.load(_edited(written_by("tf1.15") / "cnn.h5", tmp_path, as_arrays))
+    answers_alike(source, written_by("tf1.15") / "cnn.h5.npz")
+
+
+def test_an_interpolation_that_was_not_written_down_is_told(
+    written_by: Callable[[str], Path], tmp_path: Path
+) -> None:
+    original = written_by("tf1.15") / "cnn.h5"
+    forgetful = _edited(original, tmp_path, lambda config: config.pop("interpolation", None))
+    says = "do not write down that an UpSampling2D is bilinear"
+    assert [says in warning for warning in sources.load(forgetful).warnings].count(True) == 1
+    assert not [warning for warning in sources.load(original).warnings if says in warning]
 
 
 @pytest.mark.parametrize("name", ["mlp.h5", "mlp_weights.h5", "keras_cnn"])

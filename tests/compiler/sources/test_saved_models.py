@@ -11,6 +11,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 import tensorflow as tf
+from tensorflow.python.ops import control_flow_util
 
 from kerve.compiler import sources
 from kerve.compiler.errors import ConversionError, LoadError
@@ -77,6 +78,74 @@ def test_tables_of_a_session_are_part_of_the_graph(
             legacy_init_op=tf.compat.v1.tables_initializer(),
         )
     equal_to_original(sources.load(saved), {"word": _ASKED})
+
+
+@pytest.fixture
+def session_saver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Return `save(function, **specs)`: a SavedModel of what a function does, as TensorFlow 1 writes it."""
+    monkeypatch.setattr(control_flow_util, "ENABLE_CONTROL_FLOW_V2", False)
+
+    def save(function: Callable[..., Any], **specs: tf.TensorSpec) -> Path:
+        with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+            inputs = {key: tf.compat.v1.placeholder(s.dtype, s.shape, key) for key, s in specs.items()}
+            outputs = function(**inputs)
+            session.run(tf.compat.v1.global_variables_initializer())
+            tf.compat.v1.saved_model.simple_save(session, str(tmp_path / "saved"), inputs, outputs)
+        return tmp_path / "saved"
+
+    return save
+
+
+def test_loops_of_tensorflow_1_are_loops(
+    session_saver: Callable[..., Path], equal_to_original: Callable[..., Any]
+) -> None:
+    def function(x: Any) -> dict[str, Any]:
+        w = tf.compat.v1.get_variable("w", initializer=np.eye(2, dtype=np.float32) * 1.5, use_resource=True)
+
+        def step(index: Any, state: Any, states: Any) -> Any:
+            state = tf.tanh(tf.matmul(state, w) + x[:, index])
+            return index + 1, state, states.write(index, state)
+
+        count = tf.shape(x)[1]
+        start = (0, tf.zeros_like(x[:, 0]), tf.TensorArray(tf.float32, count))
+        _, last, states = tf.while_loop(lambda index, *_: index < count, step, start)
+        once = tf.while_loop(lambda index, *_: index < 3, lambda i, a, b: (i + 1, b, b), (0, last, last))
+        sign = tf.cond(tf.reduce_sum(last) > 0, lambda: last + 1.0, lambda: last - 1.0)
+        return {"last": last, "states": tf.transpose(states.stack(), [1, 0, 2]), "once": once[1], "s": sign}
+
+    saved = session_saver(function, x=tf.TensorSpec([None, None, 2]))
+    x = np.random.default_rng(1).standard_normal((3, 4, 2)).astype(np.float32)
+    for asked in (x, -x, x[:, :1]):
+        equal_to_original(sources.load(saved), {"x": asked})
+
+
+def test_what_onnx_has_no_input_for_is_refused(session_saver: Callable[..., Path], tmp_path: Path) -> None:
+    saved = session_saver(lambda x: {"y": tf.abs(x)}, x=tf.TensorSpec(None))
+    with pytest.raises(ConversionError, match="does not say how many dimensions the input 'x' has"):
+        sources.load(saved)
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        x = tf.compat.v1.sparse_placeholder(tf.float32, [None, 3])
+        y = tf.sparse.to_dense(x)
+        tf.compat.v1.saved_model.simple_save(session, str(tmp_path / "sparse"), {"x": x}, {"y": y})
+    with pytest.raises(ConversionError, match="'x' as a sparse tensor, which ONNX does not have"):
+        sources.load(tmp_path / "sparse")
+
+
+def test_a_variable_that_was_not_saved_is_named(tmp_path: Path) -> None:
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        x = tf.compat.v1.placeholder(tf.float32, [None], "x")
+        kept, lost = (
+            tf.compat.v1.get_variable(name, initializer=1.0, use_resource=True) for name in ("kept", "lost")
+        )
+        session.run(tf.compat.v1.global_variables_initializer())
+        builder = tf.compat.v1.saved_model.Builder(str(tmp_path / "saved"))
+        signature = tf.compat.v1.saved_model.predict_signature_def({"x": x}, {"y": x * kept + lost})
+        builder.add_meta_graph_and_variables(
+            session, ["serve"], {"serving_default": signature}, saver=tf.compat.v1.train.Saver([kept])
+        )
+        builder.save()
+    with pytest.raises(LoadError, match="does not hold the variable 'lost' that its graph reads"):
+        sources.load(tmp_path / "saved")
 
 
 def test_several_signatures_are_listed(tables: Path) -> None:

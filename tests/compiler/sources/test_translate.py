@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -300,3 +301,13 @@ def test_a_subclassed_model_of_dictionaries_is_read_from_a_saved_model(
     model.save(tmp_path / "saved", save_format="tf")
     graph = equal_to_original(sources.load(tmp_path / "saved"), inputs)
     assert {value.name for value in graph.graph.inputs} == {"tokens", "extra"}
+
+
+@pytest.mark.parametrize("name", ["Lambda", "Softmax"])
+def test_an_authors_layer_called_like_one_of_keras_stays_itself(
+    name: str, tmp_path: Path, equal_to_original: Callable[..., Any]
+) -> None:
+    layer = type(name, (layers.Layer,), {"call": lambda _self, x: x * 3.0})(name="own")
+    model = tf_keras.Sequential([tf_keras.Input((4,), name="x"), layers.Dense(2), layer])
+    model.save(tmp_path / "saved", save_format="tf")
+    equal_to_original(sources.load(tmp_path / "saved"), {"x": np.ones((2, 4), np.float32)})

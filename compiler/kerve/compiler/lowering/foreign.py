@@ -274,15 +274,16 @@ def _adopt_node(g: Lowering, node: ir.Node, values: _Values) -> None:
         raise UntraceableError(f"ONNX's {node.op_type} computes neither with complex numbers nor with tables")
     for body in _bodies(node):
         body.name = node.op_type
-        for index, formal in enumerate(body.inputs):
-            formal.name = f"input_{index}"
+        for formal, name in zip(body.inputs, g.names("input", len(body.inputs)), strict=True):
+            formal.name = name
             if formal.shape is not None:
                 formal.shape = ir.Shape(dim if isinstance(dim, int) else None for dim in formal.shape)
         with g.subgraph(body):
             _adopt_nodes(g, body, values)
             for index, output in enumerate(body.outputs):
                 current = _current(g, output, values)
-                body.outputs[index] = output if current is output else g.copy(current)
+                is_own = current is output and output not in body.outputs[:index]
+                body.outputs[index] = output if is_own else g.copy(current)  # ONNX Runtime takes none twice
     if not known:
         _lower_node(g, node, inputs, values)
         return
@@ -292,7 +293,7 @@ def _adopt_node(g: Lowering, node: ir.Node, values: _Values) -> None:
         g.graph.opset_imports.setdefault(node.domain, 4)  # as the handlers; what tf2onnx writes is part of it
     node.name = None  # here as above: tf2onnx's names count what it did before, and differ the next time
     for output in node.outputs:
-        output.name, output.shape = None, None
+        output.shape = None
     results = g.append(node)
     if results is not node.outputs:
         values.update(zip(node.outputs, results, strict=True))

@@ -52,9 +52,13 @@ class KernelBuilder(onnxscript.GraphBuilder):
     def _adapt_outputs(self, outputs: Any, op_type: str) -> Sequence[ir.Value]:
         if not isinstance(outputs, int):
             return cast("Sequence[ir.Value]", super()._adapt_outputs(outputs, op_type))
+        return [ir.Value(name=name) for name in self.names(op_type, outputs)]
+
+    def names(self, base: str, count: int) -> list[str]:
+        """Return names that nothing else in the whole model has."""
         self._root.written = number = getattr(self._root, "written", -1) + 1
-        suffixes = [""] if outputs == 1 else [f"_{index}" for index in range(outputs)]
-        return [ir.Value(name=f"{op_type}_{number}{suffix}") for suffix in suffixes]
+        suffixes = [""] if count == 1 else [f"_{index}" for index in range(count)]
+        return [f"{base}_{number}{suffix}" for suffix in suffixes]
 
     def has_kernel(self, node: ir.Node) -> bool:
         """Whether a node that was made elsewhere can run on inputs of its types."""

@@ -153,8 +153,14 @@ class Lowering:
             write = getattr(self._builder.op, node.op_type)
             written = write(*node.inputs, **attributes, _outputs=len(node.outputs))
             return [written] if isinstance(written, ir.Value) else list(written)
+        for output, name in zip(node.outputs, self.names(node.op_type, len(node.outputs)), strict=True):
+            output.name = name
         self._builder.add_node(node)
         return node.outputs
+
+    def names(self, base: str, count: int) -> list[str]:
+        """Return names that nothing else in the whole model has."""
+        return self._builder.names(base, count)
 
     def copy(self, value: ir.Value) -> ir.Value:
         """Return the same tensor as another value."""

@@ -20,7 +20,7 @@ from kerve.compiler.sources.architecture import Architecture
 from kerve.compiler.sources.base import KerasSource, record_of
 from kerve.compiler.sources.derived import derive_again
 from kerve.compiler.sources.detect import Kind, Recognised
-from kerve.compiler.sources.keras2 import groups, keras1, layer_weights
+from kerve.compiler.sources.keras2 import groups, keras1, layer_weights, legacy
 from kerve.compiler.sources.options import LoadOptions
 
 __all__ = ["from_parts"]
@@ -50,13 +50,12 @@ def from_parts(found: Recognised, own: Mapping[str, Any], options: LoadOptions) 
             _load(model, found)
             derive_again(model)
             return KerasSource(record=record, model=model, warnings=trusted)
-        old = keras2.from_config(plan.config, own, plan.keras_version)
+        old = keras2.from_config(plan.config, own, plan.keras_version, options.trust)
         _load(old, found)
         derive_again(old)
         source = keras2.from_model(old, record)
-    return KerasSource(
-        record=record, model=source.model, original=source.original, warnings=[*trusted, *source.warnings]
-    )
+    doubts = legacy.doubts(plan.config, plan.keras_version)
+    return replace(source, warnings=[*trusted, *doubts, *source.warnings])
 
 
 def _keras_3(plan: Architecture, own: Mapping[str, Any], trust: bool) -> keras.Model:

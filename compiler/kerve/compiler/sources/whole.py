@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from kerve.compiler.errors import ConversionError
 from kerve.compiler.sources.keras2.bridges import OldFunction
 from kerve.compiler.sources.keras2.layers import clean_name
 
@@ -34,4 +35,9 @@ def as_model(
 
 
 def _input(spec: tf.TensorSpec) -> Any:
+    if spec.shape.rank is None:
+        raise ConversionError(
+            f"the model does not say how many dimensions the input '{spec.name}' has, which ONNX must know; "
+            "save it with a shape, of None for what is open (tf.TensorSpec([None, 5]), tf.placeholder)"
+        )
     return keras.Input(batch_shape=tuple(spec.shape), dtype=spec.dtype.name, name=clean_name(spec.name))

@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 import tf_keras
+from tf_keras.src.saving.legacy.saved_model.load import RevivedLayer
 
 from kerve.compiler.activations import keras2_hard_sigmoid
 from kerve.compiler.sources.keras2.bridges import NewLayer, OldFunction
@@ -56,6 +57,8 @@ def layer(old: tf_keras.layers.Layer, translate: Translate) -> keras.layers.Laye
     """
     if isinstance(old, NewLayer):
         return old.new
+    if isinstance(old, RevivedLayer):
+        raise UntranslatableError(f"of {old.name} its SavedModel holds functions only")
     if not type(old).__module__.startswith("tf_keras."):
         raise UntranslatableError(f"{type(old).__name__} is a class of its author's, written for Keras 2")
     name = _OTHER_NAMES.get(type(old).__name__, type(old).__name__)

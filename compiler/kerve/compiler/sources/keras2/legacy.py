@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
 import tf_keras
 
-__all__ = ["LEGACY_LAYERS", "class_name"]
+__all__ = ["LEGACY_LAYERS", "class_name", "doubts"]
 
 #: Keras by itself, up to its last version 2.3.1, and Keras 2.1 within TensorFlow: "2.2.4" is by itself, and
 #: "2.2.4-tf" and "2.4.0" are within TensorFlow.
 _RESIZES_FROM_CORNERS = re.compile(r"1\..*|2\.[01]\..*|2\.[23]\.\d+")
+
+
+#: What TensorFlow 1.13 to 2.1 call their Keras; the first two forget to write an interpolation down.
+_FORGETS_INTERPOLATION = "2.2.4-tf"
 
 
 class CornerUpSampling2D(tf_keras.layers.UpSampling2D):
@@ -35,3 +40,28 @@ def class_name(name: str, config: dict[str, Any], keras_version: str) -> str:
     """Return the class that computes today what a layer of class `name` computed in the given version."""
     is_bilinear = name == "UpSampling2D" and config.get("interpolation") == "bilinear"
     return "CornerUpSampling2D" if is_bilinear and _RESIZES_FROM_CORNERS.fullmatch(keras_version) else name
+
+
+def doubts(config: Any, keras_version: str) -> list[str]:
+    """Return what a configuration does not say though it may matter, in sentences."""
+    if keras_version != _FORGETS_INTERPOLATION:
+        return []
+    return [
+        f"TensorFlow 1.13 and 1.14 do not write down that an UpSampling2D is bilinear, so '{name}' is taken "
+        "for the nearest neighbour, as Keras reads it; compare with the model's own answers, or compile "
+        "the SavedModel that tf.saved_model.simple_save writes"
+        for name in _without_interpolation(config)
+    ]
+
+
+def _without_interpolation(node: Any) -> Iterator[str]:
+    if isinstance(node, list):
+        for item in node:
+            yield from _without_interpolation(item)
+    if not isinstance(node, dict):
+        return
+    inner = node.get("config")
+    if node.get("class_name") == "UpSampling2D" and isinstance(inner, dict) and "interpolation" not in inner:
+        yield str(inner.get("name"))
+    for value in node.values():
+        yield from _without_interpolation(value)

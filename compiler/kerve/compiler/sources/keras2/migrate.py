@@ -55,8 +55,16 @@ def _layer(fields: dict[str, Any], keras_version: str) -> dict[str, Any]:
     if keras1.is_writer(keras_version) or name in keras1.ONLY_IN_KERAS_1:
         name, config = keras1.modernized(name, config)
     name = _OLD_NAMES.get(name, name)
+    if name != "Lambda":  # which reads its arguments so itself
+        config = {key: _number(value) for key, value in config.items()}
     inner = _BEFORE_THE_KEY.get(name, {}) | config
     if name in _CUDNN:
         name, same = _CUDNN[name]
         inner = inner | same
     return {**fields, "class_name": legacy.class_name(name, inner, keras_version), "config": inner}
+
+
+def _number(value: Any) -> Any:
+    """Return what TensorFlow 1.11 wrote as an array of NumPy: the 6.0 of a ReLU."""
+    is_array = isinstance(value, dict) and set(value) == {"type", "value"} and value["type"] == "ndarray"
+    return value["value"] if is_array else value

@@ -8,6 +8,7 @@ from typing import Any
 
 import h5py
 import tf_keras
+from tf_keras.src.saving.serialization_lib import SafeModeScope
 
 from kerve.compiler.sources import archives, failures
 from kerve.compiler.sources.derived import derive_again
@@ -27,9 +28,9 @@ def read(found: Recognised, own: Mapping[str, Any], trust: bool) -> tf_keras.Mod
         return model
 
 
-def from_config(config: Any, own: Mapping[str, Any], keras_version: str) -> tf_keras.Model:
+def from_config(config: Any, own: Mapping[str, Any], keras_version: str, trust: bool) -> tf_keras.Model:
     """Build a model from an architecture, as `to_json` and `to_yaml` write it."""
-    with _known(own):
+    with _known(own), SafeModeScope(safe_mode=not trust):
         return tf_keras.models.model_from_json(json.dumps(migrated(config, keras_version)))
 
 

@@ -14,7 +14,7 @@ from kerve.compiler.errors import LoadError
 from kerve.compiler.sources import failures, training, whole
 from kerve.compiler.sources.base import KerasSource, ragged, record_of
 from kerve.compiler.sources.detect import Recognised
-from kerve.compiler.sources.keras2 import reading
+from kerve.compiler.sources.keras2 import legacy, reading
 from kerve.compiler.sources.keras2.layers import UntranslatableError
 from kerve.compiler.sources.keras2.translate import translate
 
@@ -36,8 +36,9 @@ def from_file(found: Recognised, own: Mapping[str, Any], trust: bool) -> KerasSo
     """Read a whole model; raises `LoadError`."""
     model = reading.read(found, own, trust)
     source = from_model(model, record_of(found.kind.value, found.path, keras_version=found.keras_version))
+    doubts = legacy.doubts(found.config, found.keras_version)
     warnings = training.restore(source.model, found.training, own)
-    return replace(source, warnings=[*source.warnings, *warnings])
+    return replace(source, warnings=[*doubts, *source.warnings, *warnings])
 
 
 def from_model(old: tf_keras.Model, record: manifest_pb2.Source) -> KerasSource:

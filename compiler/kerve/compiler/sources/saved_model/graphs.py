@@ -10,13 +10,16 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.framework import convert_to_constants
 
-from kerve.compiler.errors import ConversionError
+from kerve.compiler.errors import ConversionError, LoadError
 from kerve.compiler.sources.saved_model.describe import Description
 
 __all__ = ["Frozen", "Function", "freeze_function", "freeze_session"]
 
 #: The operators that change a variable of TensorFlow 1.
 _CHANGES = re.compile(r"(Resource)?(Assign|Scatter|Apply|StridedSliceAssign|SparseApply|CountUpTo)")
+
+#: What TensorFlow says of a variable that has no value.
+_NOT_THERE = re.compile(r"Could not find variable (\S+?)\. |uninitialized value (\S+)")
 
 #: The operators that make a table of TensorFlow 1, whose content lives in a session.
 _TABLES = frozenset({"HashTableV2", "MutableHashTableV2"})
@@ -47,26 +50,29 @@ class Frozen:
     def function(self) -> tuple[dict[str, tf.TensorSpec], Function]:
         """Return what the graph takes, and the graph as a function of that."""
         definition = _without_unused_defaults(self.definition, self.inputs)
-        whole = tf.compat.v1.wrap_function(lambda: self._imported(definition), signature=[])
-        tensors = {key: whole.graph.get_tensor_by_name(name) for key, name in self.inputs.items()}
+        with tf.Graph().as_default() as graph:
+            tf.import_graph_def(definition, name="")
+        tensors = {key: graph.get_tensor_by_name(name) for key, name in self.inputs.items()}
         names = sorted(self.outputs)
-        outputs = [whole.graph.get_tensor_by_name(self.outputs[key]) for key in names]
-        pruned = whole.prune(list(tensors.values()), outputs)
 
-        def call(arguments: Mapping[str, Any], _alive: Any = self.owned) -> dict[str, Any]:
-            results = dict(zip(names, pruned(*(arguments[key] for key in tensors)), strict=True))
+        def written(arguments: Mapping[str, Any], _alive: Any = self.owned) -> dict[str, Any]:
+            """Write the graph's own nodes: behind a call, loops of TensorFlow 1 cannot be converted."""
+            graph = tf.compat.v1.get_default_graph()
+            given = {name: graph.capture(resource) for name, resource in self.captured.items()}
+            given |= {self.inputs[key]: arguments[key] for key in tensors}
+            wanted = [self.outputs[key] for key in names]
+            outputs = tf.graph_util.import_graph_def(definition, given, return_elements=wanted)
+            results = dict(zip(names, outputs, strict=True))
             for key, shape in self.shapes.items():
                 results[key].set_shape(shape)
             return results
 
-        return {key: tf.TensorSpec(tensor.shape, tensor.dtype, key) for key, tensor in tensors.items()}, call
+        run = tf.function(written, autograph=False)
 
-    def _imported(self, definition: Any) -> None:
-        """Import the graph where resources are to be had."""
-        tf.import_graph_def(definition, name="")
-        graph = tf.compat.v1.get_default_graph()
-        for name, resource in self.captured.items():
-            graph.add_capture(resource, graph.get_tensor_by_name(name))
+        def call(arguments: Mapping[str, Any]) -> dict[str, Any]:
+            return run(arguments) if tf.executing_eagerly() else written(arguments)
+
+        return {key: tf.TensorSpec(tensor.shape, tensor.dtype, key) for key, tensor in tensors.items()}, call
 
 
 def freeze_function(loaded: Any, name: str) -> Frozen:
@@ -98,14 +104,10 @@ def freeze_session(found: Description, name: str) -> Frozen:
     with graph.as_default():
         loaded = tf.compat.v1.saved_model.load(session, list(found.tags), str(found.path))
     signature = loaded.signature_def[name]
-    inputs = {key: info.name for key, info in signature.inputs.items()}
-    outputs = {key: info.name for key, info in signature.outputs.items()}
+    inputs = {key: _tensor(key, info) for key, info in signature.inputs.items()}
+    outputs = {key: _tensor(key, info) for key, info in signature.outputs.items()}
     _require_constant(graph, name, outputs)
-    with graph.as_default():
-        definition = tf.compat.v1.graph_util.convert_variables_to_constants(
-            session, graph.as_graph_def(), sorted({tensor.partition(":")[0] for tensor in outputs.values()})
-        )
-
+    definition = _without_variables(found, session, outputs)
     tables = {node.name: _table(session, node.name) for node in definition.node if node.op in _TABLES}
 
     def original(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,6 +124,35 @@ def freeze_session(found: Description, name: str) -> Frozen:
         shapes={key: tf.TensorShape(info.tensor_shape) for key, info in signature.outputs.items()},
         owned=list(tables.values()),
     )
+
+
+def _tensor(key: str, info: Any) -> str:
+    """Return the tensor that a signature calls `key`; raises `ConversionError` where it is several."""
+    if info.WhichOneof("encoding") != "name":
+        raise ConversionError(
+            f"the signature takes or returns '{key}' as a sparse tensor, which ONNX does not have; "
+            "save the model with a signature of dense tensors (tf.sparse.to_dense, tf.sparse.from_dense)"
+        )
+    return str(info.name)
+
+
+def _without_variables(found: Description, session: Any, outputs: Mapping[str, str]) -> Any:
+    """Return what the outputs need of a session's graph, with its variables as constants."""
+    needed = sorted({tensor.partition(":")[0] for tensor in outputs.values()})
+    with session.graph.as_default():
+        try:
+            return tf.compat.v1.graph_util.convert_variables_to_constants(
+                session, session.graph.as_graph_def(), needed
+            )
+        except tf.errors.FailedPreconditionError as error:
+            missing = _NOT_THERE.search(str(error))
+            raise LoadError(
+                f"{found.path} does not hold the variable {missing[1] or missing[2]!r} that its graph reads, "
+                "so that TensorFlow cannot run it either (versions before 1.15 leave out what stacked cells "
+                "and stateful layers hold); give the model's .h5 file, or save it again"
+                if missing
+                else str(error)
+            ) from error
 
 
 def _table(session: Any, name: str) -> tf.lookup.StaticHashTable:
