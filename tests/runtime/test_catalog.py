@@ -28,14 +28,14 @@ def test_a_version_a_label_and_the_default_are_found(catalog: Catalog[str]) -> N
 def test_what_is_not_there_is_told_what_is(catalog: Catalog[str]) -> None:
     with pytest.raises(NotFoundError) as caught:
         catalog.find("foo", "")
-    assert str(caught.value) == "model 'foo' is not served here; available: digits"
+    assert str(caught.value) == "Request for unknown model: 'foo' is not found; available: digits"
     with pytest.raises(NotFoundError) as caught:
         catalog.find("digits", "7")
-    assert str(caught.value) == "model 'digits' has no version 7; available: 1, 2"
+    assert str(caught.value) == "Request for unknown model: 'digits' version 7 is not found; available: 1, 2"
 
 
 def test_a_model_without_routes_is_not_ready(catalog: Catalog[str]) -> None:
-    with pytest.raises(UnavailableError, match="model 'broken' is not ready"):
+    with pytest.raises(UnavailableError, match="'broken' has no available versions"):
         catalog.find("broken", "")
 
 
@@ -43,4 +43,4 @@ def test_a_withdrawn_model_is_gone(catalog: Catalog[str]) -> None:
     catalog.withdraw("digits")
     with pytest.raises(NotFoundError) as caught:
         catalog.find("digits", "")
-    assert str(caught.value) == "model 'digits' is not served here; available: no model"
+    assert str(caught.value) == "Request for unknown model: 'digits' is not found; available: no model"

@@ -157,7 +157,7 @@ def test_an_array_for_several_inputs_is_refused(client: Client) -> None:
 
 
 def test_errors_have_the_class_of_their_status(client: Client) -> None:
-    with pytest.raises(NotFoundError, match="has no version 4; available: 1"):
+    with pytest.raises(NotFoundError, match="version 4 is not found; available: 1"):
         client.predict("classifier", FEATURES, version="4")
     with pytest.raises(InvalidArgumentError, match=r"expected shape \[batch, 4\], got \[23, 3\]"):
         client.predict("classifier", FEATURES[:, :3])

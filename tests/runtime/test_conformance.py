@@ -212,7 +212,7 @@ def test_requests_of_a_stream_are_answered_in_their_order(running: Any) -> None:
             client.async_stream_infer(model, inputs, request_id=str(number), enable_empty_final_response=True)
         first, wrong, last = (answers.get(timeout=60) for _ in range(3))
         client.stop_stream()
-    assert "model 'what' is not served here" in str(wrong)
+    assert "Request for unknown model: 'what' is not found" in str(wrong)
     assert [each.get_response().id for each in (first, last)] == ["0", "2"]
     assert last.as_numpy("y").tolist() == [[2, 2]]
     assert last.get_response().parameters["triton_final_response"].bool_param

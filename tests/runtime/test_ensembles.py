@@ -75,6 +75,46 @@ ensemble_scheduling {
 }
 """
 
+# A member whose clients see other shapes than its graph has, in an ensemble that reshapes as well.
+SQUARE = """
+max_batch_size: 8
+input { name: "features" data_type: TYPE_FP32 dims: [ 2, 2 ] reshape { shape: [ 4 ] } }
+output { name: "logits" data_type: TYPE_FP32 dims: [ 3, 1 ] reshape { shape: [ 3 ] } }
+"""
+RESHAPED = """
+max_batch_size: 8
+input { name: "in" data_type: TYPE_FP32 dims: [ 4 ] reshape { shape: [ 2, 2 ] } }
+output { name: "out" data_type: TYPE_FP32 dims: [ 1, 3 ] reshape { shape: [ 3, 1 ] } }
+ensemble_scheduling { step { model_name: "square" model_version: -1
+  input_map { key: "features" value: "in" } output_map { key: "logits" value: "out" } } }
+"""
+# One row without a batch, for members with one; and rows of a batch for a member without one.
+ONE_ROW = """
+input { name: "in" data_type: TYPE_FP32 dims: [ 4 ] }
+output { name: "out" data_type: TYPE_FP32 dims: [ 3 ] }
+ensemble_scheduling {
+  step { model_name: "echo_fp32" model_version: -1
+    input_map { key: "x" value: "in" } output_map { key: "y" value: "same" } }
+  step { model_name: "classifier" model_version: -1
+    input_map { key: "features" value: "same" } output_map { key: "logits" value: "out" } }
+}
+"""
+AS_MATRIX = """
+input { name: "x" data_type: TYPE_FP32 dims: [ -1, -1 ] }
+output { name: "y" data_type: TYPE_FP32 dims: [ -1, -1 ] }
+"""
+MIXED = """
+max_batch_size: 8
+input { name: "in" data_type: TYPE_FP32 dims: [ 4 ] }
+output { name: "out" data_type: TYPE_FP32 dims: [ 3 ] }
+ensemble_scheduling {
+  step { model_name: "matrix" model_version: -1
+    input_map { key: "x" value: "in" } output_map { key: "y" value: "same" } }
+  step { model_name: "classifier" model_version: -1
+    input_map { key: "features" value: "same" } output_map { key: "logits" value: "out" } }
+}
+"""
+
 
 def echo_step(more: str = "", *, inputs: str = "x", outputs: str = "y", model: str = "echo_fp32") -> str:
     """An ensemble of one step, in text form, with something more."""
@@ -94,10 +134,10 @@ IN, OUT = f"input {tensor('in', 'FP32', '[-1]')}", f"output {tensor('out', 'FP32
 BAD = {
     "no_step": ("ensemble_scheduling {}", "expected at least one step, got none"),
     "no_map": ("ensemble_scheduling { step { model_name: 'pair' } }", "input_map: expected the model's"),
-    "unknown_model": (echo_step(model="nowhere"), "model 'nowhere' is not served here"),
+    "unknown_model": (echo_step(model="nowhere"), "Request for unknown model: 'nowhere' is not found"),
     "unknown_version": (
         echo_step().replace("-1", "7"),
-        "model 'echo_fp32' has no version 7; available: 1",
+        "Request for unknown model: 'echo_fp32' version 7 is not found; available: 1",
     ),
     "unknown_input": (echo_step(inputs="q"), "input_map names input 'q', which the model has not; it has: x"),
     "unknown_output": (echo_step(outputs="q"), "output_map names output 'q'"),
@@ -133,8 +173,8 @@ BAD = {
         "has shape [batch, 5], input 'features' of step 'classifier' has [batch, 4]",
     ),
     "rank": (
-        f"{IN} {OUT} {echo_step()}",
-        "has shape [?], input 'x' of step 'echo_fp32' has [batch, width]",
+        f"input {tensor('in', 'FP32', '[-1, -1, -1]')} {OUT} {echo_step()}",
+        "has shape [?, ?, ?], input 'x' of step 'echo_fp32' has [batch, width]",
     ),
     "batch": (
         f"max_batch_size: 4 {echo_step(model='counter', inputs='steps', outputs='total')}",
@@ -175,6 +215,11 @@ def running(
     write(repository, "words", WORDS, "config.toml")
     write(repository, "a_nested", NESTED, "config.toml")
     write(repository, "count", COUNT)
+    for name, config in {"reshaped": RESHAPED, "one_row": ONE_ROW, "mixed": MIXED}.items():
+        write(repository, name, config)
+    for name, model, config in (("square", "classifier", SQUARE), ("matrix", "echo_fp32", AS_MATRIX)):
+        write(repository, name, config)
+        shutil.copy(models / f"{model}.onnx", repository / name / "1" / "model.onnx")
     write(repository, "cached", DIAMOND.replace(", { name", ", { name") + "response_cache { enable: true }")
     (repository / "cached" / "labels.txt").write_text("cat\ndog\nowl\n")
     for name, (config, _) in BAD.items():
@@ -262,6 +307,26 @@ def test_text_passes_through(client: Any) -> None:
 def test_models_without_a_batch_dimension(client: Any) -> None:
     answer = ask(client, "count", {"steps": np.array(5, np.int64)}, datatype="INT64")
     assert answer.as_numpy("total") == 5
+
+
+def test_a_tensor_is_reshaped_where_the_configuration_says(client: Any) -> None:
+    rows = np.random.default_rng(7).normal(size=(3, 4)).astype(np.float32)
+    expected = ask(client, "classifier", {"features": rows}).as_numpy("logits")
+    answer = ask(client, "square", {"features": rows.reshape(3, 2, 2)}).as_numpy("logits")
+    np.testing.assert_array_equal(answer, expected[:, :, None])
+    answer = ask(client, "reshaped", {"in": rows}).as_numpy("out")
+    np.testing.assert_array_equal(answer, expected[:, None, :])
+    assert [list(each.shape) for each in client.get_model_metadata("square").inputs] == [[-1, 2, 2]]
+    with pytest.raises(InferenceServerException, match=r"expected shape \[batch, 2, 2\], got \[3, 4\]"):
+        ask(client, "square", {"features": rows})
+
+
+def test_members_with_and_without_a_batch_make_one_ensemble(client: Any) -> None:
+    rows = np.random.default_rng(8).normal(size=(3, 4)).astype(np.float32)
+    expected = ask(client, "classifier", {"features": rows}).as_numpy("logits")
+    np.testing.assert_array_equal(ask(client, "mixed", {"in": rows}).as_numpy("out"), expected)
+    answer = ask(client, "one_row", {"in": rows[1]}).as_numpy("out")
+    np.testing.assert_allclose(answer, expected[1], rtol=1e-6)
 
 
 def test_classes_have_the_names_in_the_ensembles_file(client: Any) -> None:
@@ -381,6 +446,11 @@ def explicit(transport: str, tmp_path: Path, models: Path, serve: Serve) -> Iter
     publish_members(repository, models, "pair", "classifier", "echo_fp32", "counter")
     write(repository, "diamond", DIAMOND.replace(' label_filename: "labels.txt"', ""))
     write(repository, "count", COUNT)
+    for name, config in {"reshaped": RESHAPED, "one_row": ONE_ROW, "mixed": MIXED}.items():
+        write(repository, name, config)
+    for name, model, config in (("square", "classifier", SQUARE), ("matrix", "echo_fp32", AS_MATRIX)):
+        write(repository, name, config)
+        shutil.copy(models / f"{model}.onnx", repository / name / "1" / "model.onnx")
     with (
         serve(repository, *EXPLICIT, "--transport", transport) as running,
         triton.InferenceServerClient(running.address) as client,
@@ -406,8 +476,8 @@ def test_an_ensemble_comes_and_goes_with_its_members(explicit: Any, until: Until
     # Without a member it is not ready, and says why; with it, it is again.
     explicit.unload_model("pair")
     assert not explicit.is_model_ready("diamond")
-    assert "step 'pair': model 'pair' is not ready" in reason(explicit, "diamond")
-    with pytest.raises(InferenceServerException, match="not ready") as refused:
+    assert "Request for unknown model: 'pair' has no available versions" in reason(explicit, "diamond")
+    with pytest.raises(InferenceServerException, match="has no available versions") as refused:
         ask(explicit, "diamond", a)
     assert "UNAVAILABLE" in refused.value.status()
     explicit.load_model("pair")

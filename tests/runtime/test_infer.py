@@ -177,7 +177,7 @@ REFUSED = [
     pytest.param(
         echo_request(lambda m: setattr(m, "model_name", "foo")),
         "NOT_FOUND",
-        "model 'foo' is not served here; available: accumulator, classifier, counter",
+        "Request for unknown model: 'foo' is not found; available: accumulator, classifier, counter",
         id="unknown model",
     ),
     pytest.param(
@@ -189,7 +189,7 @@ REFUSED = [
     pytest.param(
         echo_request(lambda m: setattr(m, "model_version", "7")),
         "NOT_FOUND",
-        "model 'echo_fp32' has no version 7; available: 1",
+        "Request for unknown model: 'echo_fp32' version 7 is not found; available: 1",
         id="unknown version",
     ),
     pytest.param(

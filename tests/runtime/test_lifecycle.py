@@ -93,7 +93,7 @@ def test_polling_follows_new_broken_changed_and_removed_versions(
         (tmp_path / "pair" / "1").rmdir()
         (tmp_path / "pair").rmdir()
         until(lambda: not any(name == "pair" for name, _ in states(client)), "pair is gone")
-        with pytest.raises(InferenceServerException, match="'pair' is not served here"):
+        with pytest.raises(InferenceServerException, match="'pair' is not found"):
             client.get_model_metadata("pair")
 
 
@@ -330,7 +330,7 @@ def test_several_repositories_are_one_and_a_model_in_two_of_them_is_refused(
         assert client.is_model_ready("a")
         assert client.is_model_ready("b")
         assert "stands in two repositories" in states(client)["both", ""][1]
-        with Client(running.address) as ours, pytest.raises(UnavailableError, match="'both' is not ready"):
+        with Client(running.address) as ours, pytest.raises(UnavailableError, match="'both' has no"):
             ours.infer("both", np.ones((1, 2), np.float32))
 
 

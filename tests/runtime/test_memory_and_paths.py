@@ -99,7 +99,7 @@ def test_weights_outside_the_folder_of_the_version_are_refused(
         (line,) = (each for each in client.get_model_repository_index().models if each.name == "escape")
         assert line.state == "UNAVAILABLE"
         assert "lies outside its folder" in line.reason
-        with pytest.raises(InferenceServerException, match="'escape' is not ready"):
+        with pytest.raises(InferenceServerException, match="'escape' has no available versions"):
             client.infer(
                 "escape",
                 [triton.InferInput("x", [0, 512], "FP32").set_data_from_numpy(np.ones((0, 512), np.float32))],

@@ -91,7 +91,9 @@ def test_tritons_client_finds_everything_live_ready_and_described(server: Any) -
 def test_metadata_of_an_unknown_model_is_not_found(server: Any) -> None:
     with (
         triton.InferenceServerClient(server.address) as client,
-        pytest.raises(InferenceServerException, match="model 'foo' is not served here") as caught,
+        pytest.raises(
+            InferenceServerException, match="Request for unknown model: 'foo' is not found"
+        ) as caught,
     ):
         client.get_model_metadata("foo")
     assert caught.value.status() == "StatusCode.NOT_FOUND"
@@ -242,7 +244,7 @@ def test_a_model_that_cannot_load_does_not_keep_the_others_from_being_served(
         assert client.ready()
         assert client.ready("pair")
         assert not client.ready("broken")
-        with pytest.raises(UnavailableError, match="model 'broken' is not ready"):
+        with pytest.raises(UnavailableError, match="'broken' has no available versions"):
             client.infer("broken", np.array(1.0))
 
 
@@ -311,4 +313,4 @@ def test_errors_of_a_client_carry_code_and_message(server: Any) -> None:
     with Client(server.address) as client, pytest.raises(ServingError) as caught:
         client.infer("foo", np.zeros(1))
     assert caught.value.code is Code.NOT_FOUND
-    assert str(caught.value).startswith("model 'foo' is not served here")
+    assert str(caught.value).startswith("Request for unknown model: 'foo' is not found")

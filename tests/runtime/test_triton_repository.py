@@ -95,6 +95,11 @@ BAD = {
         "max_batch_size: 2 input { name: 'features' data_type: TYPE_FP32 dims: [2, 4] }",
         "which dims leave out",
     ),
+    "reshape": (
+        "classifier",
+        "max_batch_size: 2 input { name: 'features' data_type: TYPE_FP32 dims: [3] reshape { shape: [4] } }",
+        "'features': reshape: expected as many elements and free dimensions between them as in dims [3]",
+    ),
     "no_batch": ("scalar", "max_batch_size: 2", "set max_batch_size to 0"),
     "gpu": ("pair", "instance_group { kind: KIND_GPU }", "no GPU is served here; use KIND_CPU"),
     "outside": (

@@ -6,9 +6,12 @@ from typing import Generic, TypeVar
 
 from kerve.runtime.errors import NotFoundError, UnavailableError
 
-__all__ = ["Catalog"]
+__all__ = ["UNKNOWN", "Catalog"]
 
 T = TypeVar("T")
+
+# Triton's words: clients look for them.
+UNKNOWN = "Request for unknown model"
 
 
 class Catalog(Generic[T]):
@@ -44,13 +47,14 @@ class Catalog(Generic[T]):
         """Return what answers; NotFoundError when nothing does, UnavailableError while it is not ready."""
         if name not in self._table:
             available = ", ".join(self.names()) or "no model"
-            raise NotFoundError(f"model {name!r} is not served here; available: {available}")
+            raise NotFoundError(f"{UNKNOWN}: {name!r} is not found; available: {available}")
         routes = self._table[name]
         if not routes:
             raise UnavailableError(
-                f"model {name!r} is not ready; it is loading, or the server's log says why not"
+                f"{UNKNOWN}: {name!r} has no available versions; it is loading, or the server's log says why "
+                "not"
             )
         if version not in routes:
             available = ", ".join(str(each) for each in self.versions(name))
-            raise NotFoundError(f"model {name!r} has no version {version}; available: {available}")
+            raise NotFoundError(f"{UNKNOWN}: {name!r} version {version} is not found; available: {available}")
         return routes[version]

@@ -13,6 +13,7 @@ from kerve.runtime.artifact import USUAL_TOLERANCE, Artifact
 from kerve.runtime.background import in_background
 from kerve.runtime.config import Settings
 from kerve.runtime.config.complete import refuse_unsupported, settle
+from kerve.runtime.config.reshaping import Reshapes
 from kerve.runtime.datatypes import BF16, DATATYPES, Array, bfloat16_to_float32
 from kerve.runtime.devices.device import CPU, Device
 from kerve.runtime.devices.kept import Kept
@@ -56,7 +57,10 @@ class Model:
         self._warm_rows = warm_rows
         signature = artifact.signature or signature_of_session(session)
         check_names(artifact, signature, session)
-        self.signature = settle(signature, config or ModelConfig(), artifact.path.parent)
+        config, folder = config or ModelConfig(), artifact.path.parent
+        signature = settle(signature, config, folder)
+        self._reshapes = Reshapes(config, folder, batched=signature.batched)
+        self.signature = self._reshapes.seen(signature)
         self._session = session
         self._outputs = tuple(spec.name for spec in self.signature.outputs)
 
@@ -88,12 +92,18 @@ class Model:
         """What computes, in a few words."""
         return self._session.hardware
 
-    def run(self, inputs: Mapping[str, Array], requested: Collection[str] | None = None) -> dict[str, Array]:
+    def run(
+        self, inputs: Mapping[str, Array], requested: Collection[str] | None = None
+    ) -> Mapping[str, Array]:
         """Return the requested outputs (None: all), in the signature's order, and hidden values behind them.
 
         `inputs` fit the signature; this is not checked again. A batch without rows gives outputs without
         rows.
         """
+        return self._reshapes.outward(self._run(self._reshapes.inward(inputs), requested))
+
+    def _run(self, inputs: Mapping[str, Array], requested: Collection[str] | None = None) -> dict[str, Array]:
+        """Do what `run` does, with the graph's own shapes."""
         outputs = self._wanted(requested)
         if self._is_empty(inputs):
             # Many operators refuse an empty batch: the shapes are those of one row of zeros.
@@ -104,11 +114,12 @@ class Model:
     def keep(
         self, inputs: Mapping[str, Array], requested: Collection[str] | None = None
     ) -> Mapping[str, Array | Kept]:
-        """Return what `run` returns, and where the device can, leave it there."""
+        """Return what `run` returns, with the graph's own shapes; where the device can, leave it there."""
         session = self._session
+        inputs = self._reshapes.inward(inputs)
         if isinstance(session, LaneSession) and session.keeps and not self._is_empty(inputs):
             return session.keep(inputs, self._wanted(requested))
-        return self.run(inputs, requested)
+        return self._run(inputs, requested)
 
     def _is_empty(self, inputs: Mapping[str, Array]) -> bool:
         return self.signature.batched and any(len(array) == 0 for array in inputs.values())
@@ -157,7 +168,7 @@ class Model:
             raise ArtifactError(
                 f"{self.artifact.path}: the golden data lacks {', '.join(sorted(missing))}; compile again"
             )
-        found = self.run(golden.inputs)
+        found = self._run(golden.inputs)
         for spec in self.signature.outputs:
             if spec.name in random:
                 continue
@@ -175,7 +186,7 @@ class Model:
         Other free dimensions, and the rows of a model without a batch, are those of the golden data, or 1.
         """
         golden = self.artifact.golden()
-        like = golden.inputs if golden else {}
+        like = self._reshapes.outward(golden.inputs) if golden else {}
         # The largest first: the smaller ones fit into the memory that it leaves.
         for count in sorted(self._warm_rows, reverse=True) if self.signature.batched else (None,):
             inputs = {

@@ -10,6 +10,9 @@ use crate::grpc::status::{Code, Status};
 use crate::queue::Queue;
 use crate::signature::quote;
 
+/// Triton's words: clients look for them.
+const UNKNOWN: &str = "Request for unknown model";
+
 /// From a version ("" for the default one), or a label, to its queue.
 pub type Routes = HashMap<String, Arc<Queue>>;
 
@@ -67,12 +70,12 @@ impl Models {
                 table.iter().filter(|(_, routes)| !routes.is_empty()).map(|(name, _)| &name[..]).collect();
             ready.sort_unstable();
             let available = if ready.is_empty() { "no model".to_owned() } else { ready.join(", ") };
-            let message = format!("model {} is not served here; available: {available}", quote(name));
+            let message = format!("{UNKNOWN}: {} is not found; available: {available}", quote(name));
             return Err(Status::new(Code::NotFound, message));
         };
         if routes.is_empty() {
             let message = format!(
-                "model {} is not ready; it is loading, or the server's log says why not",
+                "{UNKNOWN}: {} has no available versions; it is loading, or the server's log says why not",
                 quote(name)
             );
             return Err(Status::new(Code::Unavailable, message));
@@ -81,8 +84,9 @@ impl Models {
             let mut versions: Vec<u64> = routes.keys().filter_map(|version| version.parse().ok()).collect();
             versions.sort_unstable();
             let versions: Vec<String> = versions.iter().map(ToString::to_string).collect();
+            let available = versions.join(", ");
             let message =
-                format!("model {} has no version {version}; available: {}", quote(name), versions.join(", "));
+                format!("{UNKNOWN}: {} version {version} is not found; available: {available}", quote(name));
             Status::new(Code::NotFound, message)
         })
     }

@@ -54,7 +54,11 @@ def test_text_is_written(server: Any, tmp_path: Path) -> None:
             id="no array that fits",
         ),
         pytest.param(
-            "foo", {"x": FEATURES}, 1, "error: model 'foo' is not served here; available:", id="unknown model"
+            "foo",
+            {"x": FEATURES},
+            1,
+            "error: Request for unknown model: 'foo' is not found; available:",
+            id="unknown model",
         ),
         pytest.param(
             "classifier",

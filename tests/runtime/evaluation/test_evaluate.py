@@ -115,9 +115,9 @@ def test_labels_that_do_not_fit_are_named_by_row_and_tensor(client: Client, labe
 
 
 def test_what_is_not_served_is_not_found(client: Client) -> None:
-    with pytest.raises(NotFoundError, match="model 'nobody' is not served here"):
+    with pytest.raises(NotFoundError, match="Request for unknown model: 'nobody' is not found"):
         client.evaluate("nobody", X, CLASSES)
-    with pytest.raises(NotFoundError, match="has no version 9"):
+    with pytest.raises(NotFoundError, match="version 9 is not found"):
         client.evaluate("classifier", X, CLASSES, version="9")
 
 
@@ -217,7 +217,7 @@ def test_the_command_promotes_or_says_why_not(client: Client) -> None:
     assert moved.returncode == 0, moved.stderr
     assert "best is version 2 now" in moved.stdout
     assert client.promote("classifier", 2, "best", ["accuracy >= best.accuracy"]).promoted
-    with pytest.raises(NotFoundError, match="has no version 7"):
+    with pytest.raises(NotFoundError, match="version 7 is not found"):
         client.promote("classifier", 7, "best")
 
 

@@ -96,7 +96,9 @@ def test_classes_and_errors_come_as_in_triton(client: Any) -> None:
     tensor.set_data_from_numpy(np.ones((1, 4), np.float32))
     wanted = triton.InferRequestedOutput("probabilities", class_count=2)
     assert client.infer("classifier", [tensor], outputs=[wanted]).as_numpy("probabilities").shape == (1, 2)
-    with pytest.raises(InferenceServerException, match="model 'foo' is not served here") as caught:
+    with pytest.raises(
+        InferenceServerException, match="Request for unknown model: 'foo' is not found"
+    ) as caught:
         client.infer("foo", [tensor])
     assert caught.value.status() == "404"
     with pytest.raises(InferenceServerException, match="unexpected input 'features'") as caught:

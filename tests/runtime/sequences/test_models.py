@@ -38,7 +38,7 @@ def test_a_sequence_ends_where_it_began(
         answer = client.ask("stepper", x, 2)
         assert (answer.as_numpy("y")[0, 0], answer.get_response().model_version) == (101, "2")
         client.unload_model("stepper")
-        with pytest.raises(InferenceServerException, match="not ready"):
+        with pytest.raises(InferenceServerException, match="has no available versions"):
             client.ask("stepper", x, 2)
         client.load_model("stepper")
         with pytest.raises(InferenceServerException, match="must specify the START flag"):

@@ -154,5 +154,5 @@ def test_without_a_file_nothing_can_be_traced(server: Any) -> None:
         assert settings(client.get_trace_settings())["trace_level"] == ["OFF"]
         with pytest.raises(InferenceServerException, match="there is no file to write traces to"):
             client.update_trace_settings(settings={"trace_level": ["TIMESTAMPS"]})
-        with pytest.raises(InferenceServerException, match="'foo' is not served here"):
+        with pytest.raises(InferenceServerException, match="'foo' is not found"):
             client.get_trace_settings("foo")

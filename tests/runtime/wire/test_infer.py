@@ -187,7 +187,7 @@ def test_long_messages_are_cut(serve: Any, oip: Any, rows: Any) -> None:
     with serve() as served, served.channel() as channel:
         code, text = oip.refusal(lambda: oip.stub(channel).ModelInfer(request))
     assert code is grpc.StatusCode.NOT_FOUND
-    assert text == "model '" + "n" * 2041 + "..."
+    assert text == f"Request for unknown model: '{'n' * 2020}..."
 
 
 def test_the_answer_says_which_model_answered_and_repeats_the_id(serve: Any, oip: Any, rows: Any) -> None:
@@ -213,10 +213,16 @@ def test_parameters_reach_the_executor(serve: Any, oip: Any, rows: Any) -> None:
     ("change", "code", "text"),
     [
         pytest.param(
-            {"model_name": "n"}, "NOT_FOUND", "model 'n' is not served here; available: m", id="model"
+            {"model_name": "n"},
+            "NOT_FOUND",
+            "Request for unknown model: 'n' is not found; available: m",
+            id="model",
         ),
         pytest.param(
-            {"model_version": "7"}, "NOT_FOUND", "model 'm' has no version 7; available: 1", id="version"
+            {"model_version": "7"},
+            "NOT_FOUND",
+            "Request for unknown model: 'm' version 7 is not found; available: 1",
+            id="version",
         ),
         pytest.param(
             {"shape": [1, 5]},

@@ -41,6 +41,6 @@ def test_a_node_client_is_answered(serve: Any, client: Path) -> None:
         "gzip": True,
         "many": True,
         "stream": [str(number) for number in range(100)],
-        "refused": {"code": 5, "details": "model 'n' is not served here; available: m"},
+        "refused": {"code": 5, "details": "Request for unknown model: 'n' is not found; available: m"},
         "late": {"code": 4, "details": found["late"]["details"]},
     }

@@ -19,7 +19,7 @@ def test_answers_come_in_the_order_of_the_requests_errors_among_them(serve: Any,
     assert [each.infer_response.id for each in answers] == [str(n) for n in range(20)]
     for number, each in enumerate(answers):
         if number == 7:
-            assert each.error_message == "model 'n' is not served here; available: m"
+            assert each.error_message == "Request for unknown model: 'n' is not found; available: m"
         elif number == 9:
             assert each.error_message == "input 'x': expected datatype FP32, got INT64"
         else:
@@ -49,7 +49,7 @@ def test_a_client_may_ask_for_a_real_status(serve: Any, oip: Any, rows: Any) -> 
         found = [oip.answer(next(answers).infer_response)]
         status = oip.refusal(lambda: next(answers))
     np.testing.assert_array_equal(found[0], rows(1) * 2)
-    assert status == (grpc.StatusCode.NOT_FOUND, "model 'n' is not served here; available: m")
+    assert status == (grpc.StatusCode.NOT_FOUND, "Request for unknown model: 'n' is not found; available: m")
 
 
 def test_a_stop_ends_streams_that_wait_for_more(serve: Any, oip: Any, rows: Any) -> None:

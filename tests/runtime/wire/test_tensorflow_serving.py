@@ -193,9 +193,17 @@ def test_both_protocols_share_a_batch(serve: Any, oip: Any, rows: Any) -> None:
 @pytest.mark.parametrize(
     ("spec", "code", "text"),
     [
-        pytest.param({"name": "n"}, "NOT_FOUND", "model 'n' is not served here; available: m", id="model"),
         pytest.param(
-            {"version": {"value": 9}}, "NOT_FOUND", "model 'm' has no version 9; available: 1", id="version"
+            {"name": "n"},
+            "NOT_FOUND",
+            "Request for unknown model: 'n' is not found; available: m",
+            id="model",
+        ),
+        pytest.param(
+            {"version": {"value": 9}},
+            "NOT_FOUND",
+            "Request for unknown model: 'm' version 9 is not found; available: 1",
+            id="version",
         ),
         pytest.param(
             {"signature_name": "foo"},

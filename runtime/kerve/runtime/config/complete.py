@@ -9,6 +9,7 @@ from pathlib import Path
 from kerve.inference import model_config_pb2 as pb
 from kerve.runtime.config.batching import MOST_ROWS
 from kerve.runtime.config.effects import REFUSED, set_paths
+from kerve.runtime.config.reshaping import own_dims
 from kerve.runtime.errors import ArtifactError
 from kerve.runtime.signature import Dimension, Signature, TensorSpec, show_shape
 
@@ -80,7 +81,9 @@ def refuse_of_ensemble(config: pb.ModelConfig, where: Path) -> None:
 
 
 def settle(signature: Signature, config: pb.ModelConfig, folder: Path) -> Signature:
-    """Return the signature as the configuration has it; ArtifactError when the two do not belong together.
+    """Return the signature as the configuration has it, with the graph's shapes.
+
+    ArtifactError when the two do not belong together.
 
     A configuration that declares tensors also says, by `max_batch_size`, whether axis 0 is the batch; one
     that
@@ -158,7 +161,7 @@ def declared(
                 f"{', '.join(known)}"
             )
         spec = known[tensor.name]
-        dims = [size if size >= 0 else None for size in tensor.dims]
+        dims = [size if size >= 0 else None for size in own_dims(tensor)]
         shape: list[Dimension] = [spec.shape[0], *dims] if batched and spec.shape else [*dims]
         if tensor.data_type not in (pb.TYPE_INVALID, data_type(spec.datatype)) or not fits(shape, spec.shape):
             raise ArtifactError(

@@ -30,8 +30,6 @@ REFUSED = {
     "model_operations": "libraries of custom operators",
     "model_repository_agents": "repository agents",
     "model_transaction_policy.decoupled": "more than one answer to a request",
-    "input.reshape": "another shape than the graph's own",
-    "output.reshape": "another shape than the graph's own",
     "input.allow_ragged_batch": "ragged batches",
 }
 
@@ -45,10 +43,12 @@ HONOURED = {
     "input.name": "held against the graph",
     "input.data_type": "held against the graph",
     "input.dims": "held against the graph; may narrow a free dimension",
+    "input.reshape": "the shape that the graph has, where clients see `dims`",
     "input.optional": "a request may leave the input out",
     "output.name": "held against the graph",
     "output.data_type": "held against the graph",
     "output.dims": "held against the graph; may narrow a free dimension",
+    "output.reshape": "the shape that the graph has, where clients see `dims`",
     "output.label_filename": "names of classes, one a line, in a file of the model's folder",
     "dynamic_batching.preferred_batch_size": "a batch waits for the smallest of these, and takes the largest that is there",
     "dynamic_batching.max_queue_delay_microseconds": "how long a batch waits for more; 0 by default: it is what waited while the model was busy",

@@ -7,6 +7,7 @@ from typing import Literal
 
 from kerve.inference import model_config_pb2 as pb
 from kerve.runtime.config.complete import data_type, protocol_type, read_labels
+from kerve.runtime.config.reshaping import Reshapes, own_dims
 from kerve.runtime.ensemble.scheme import Scheme, Step, shown
 from kerve.runtime.errors import ArtifactError
 from kerve.runtime.signature import Dimension, Signature, TensorSpec, show_shape
@@ -28,6 +29,9 @@ class Bound:
     """What the ensemble is to its clients."""
 
     signature: Signature
+    # What it is to its members, where a tensor is reshaped.
+    inside: Signature
+    reshapes: Reshapes
     # 0: without a batch dimension.
     max_batch_size: int
 
@@ -38,6 +42,8 @@ class Place:
 
     spec: TensorSpec
     what: str
+    # Whether axis 0 of the spec counts rows.
+    batched: bool
 
 
 def bind(scheme: Scheme, config: pb.ModelConfig, members: Sequence[Member], where: Path) -> Bound:
@@ -52,15 +58,18 @@ def bind(scheme: Scheme, config: pb.ModelConfig, members: Sequence[Member], wher
         known = {spec.name: spec for spec in member.signature.outputs}
         for own, tensor in step.outputs.items():
             check_name(own, known, "output", step, where)
-            sources[tensor] = Place(known[own], f"output {own!r} of step {step.model!r}")
+            sources[tensor] = Place(
+                known[own], f"output {own!r} of step {step.model!r}", member.signature.batched
+            )
     sources |= declared_inputs(config, batched=rows > 0, where=where)
     for step, member in steps:
         known = {spec.name: spec for spec in member.signature.inputs}
         for own, tensor in step.inputs.items():
             check_name(own, known, "input", step, where)
-            taker = Place(known[own], f"input {own!r} of step {step.model!r}")
+            batched = member.signature.batched
+            taker = Place(known[own], f"input {own!r} of step {step.model!r}", batched)
             # Of an ensemble that declares nothing, the first step that takes an input says what it is.
-            source = sources.setdefault(tensor, Place(replace(known[own], name=tensor), taker.what))
+            source = sources.setdefault(tensor, Place(replace(known[own], name=tensor), taker.what, batched))
             check_fit(tensor, source, taker, where)
         for spec in member.signature.inputs:
             if not spec.optional and spec.name not in step.inputs:
@@ -77,14 +86,11 @@ def bind(scheme: Scheme, config: pb.ModelConfig, members: Sequence[Member], wher
         for tensor in in_order(steps, "outputs")
         if tensor not in scheme.consumed
     ]
-    return Bound(
-        Signature(
-            tuple(as_own(sources[name].spec, name, batched=rows > 0) for name in inputs),
-            tuple(outputs),
-            rows > 0,
-        ),
-        rows,
+    inside = Signature(
+        tuple(as_own(sources[name].spec, name, batched=rows > 0) for name in inputs), tuple(outputs), rows > 0
     )
+    reshapes = Reshapes(config, where, batched=inside.batched)
+    return Bound(reshapes.seen(inside), inside, reshapes, rows)
 
 
 def in_order(steps: Sequence[tuple[Step, Member]], kind: Literal["inputs", "outputs"]) -> list[str]:
@@ -101,10 +107,16 @@ def in_order(steps: Sequence[tuple[Step, Member]], kind: Literal["inputs", "outp
 
 
 def batch_size(config: pb.ModelConfig, steps: Sequence[tuple[Step, Member]], where: Path) -> int:
-    """Return the rows of a request at most; 0 without a batch dimension."""
-    smallest, least = min(((member.max_batch_size, step.model) for step, member in steps))
+    """Return the rows of a request at most; 0 without a batch dimension.
+
+    A member that takes no batches sets no limit to an ensemble that says what its tensors are.
+    """
+    limits = [(member.max_batch_size, step.model) for step, member in steps]
     if not config.input and not config.max_batch_size:
-        return smallest
+        return min(limits)[0]
+    if config.input:
+        limits = [limit for limit in limits if limit[0]]
+    smallest, least = min(limits, default=(config.max_batch_size, ""))
     if config.max_batch_size > smallest:
         raise ArtifactError(
             f"{where}: max_batch_size is {config.max_batch_size}, but step {least!r} takes "
@@ -120,9 +132,12 @@ def declared_inputs(config: pb.ModelConfig, *, batched: bool, where: Path) -> di
         if tensor.data_type == pb.TYPE_INVALID:
             raise ArtifactError(f"{where}: input {tensor.name!r}: expected data_type, got none")
         spec = TensorSpec(
-            tensor.name, protocol_type(tensor.data_type), shape_of(tensor, batched), optional=tensor.optional
+            tensor.name,
+            protocol_type(tensor.data_type),
+            shape_of(own_dims(tensor), batched),
+            optional=tensor.optional,
         )
-        found[tensor.name] = Place(spec, "the ensemble's input")
+        found[tensor.name] = Place(spec, "the ensemble's input", batched)
     return found
 
 
@@ -136,17 +151,17 @@ def declared_outputs(
         datatype = source.spec.datatype
         if tensor.data_type not in (pb.TYPE_INVALID, data_type(datatype)):
             datatype = protocol_type(tensor.data_type)
-        shape = shape_of(tensor, batched)
+        shape = shape_of(own_dims(tensor), batched)
         wanted = replace(source.spec, name=tensor.name, datatype=datatype, shape=shape)
-        check_fit(tensor.name, source, Place(wanted, "the ensemble's output"), where)
+        check_fit(tensor.name, source, Place(wanted, "the ensemble's output", batched), where)
         labels = read_labels(where, tensor.label_filename) or source.spec.labels
         found.append(replace(wanted, labels=labels, optional=False))
     return found
 
 
-def shape_of(tensor: pb.ModelInput | pb.ModelOutput, batched: bool) -> tuple[Dimension, ...]:
+def shape_of(declared: Sequence[int], batched: bool) -> tuple[Dimension, ...]:
     """Return a declared shape, the batch dimension included."""
-    dims = tuple(size if size >= 0 else None for size in tensor.dims)
+    dims = tuple(size if size >= 0 else None for size in declared)
     return ("batch", *dims) if batched else dims
 
 
@@ -171,13 +186,26 @@ def check_fit(tensor: str, source: Place, taker: Place, where: Path) -> None:
         (source.spec.datatype, taker.spec.datatype, "datatype"),
         (show_shape(source.spec.shape), show_shape(taker.spec.shape), "shape"),
     ):
-        matches = given == taken if kind == "datatype" else may_equal(source.spec.shape, taker.spec.shape)
+        matches = given == taken if kind == "datatype" else may_become(source, taker)
         if not matches:
             raise ArtifactError(
                 f"{where}: tensor {tensor!r}: {source.what} has {kind} {given}, {taker.what} has {taken}"
             )
     if source.spec.optional and not taker.spec.optional and source.what == "the ensemble's input":
         raise ArtifactError(f"{where}: input {tensor!r} is optional, but {taker.what} is not")
+
+
+def may_become(source: Place, taker: Place) -> bool:
+    """Return whether a tensor can be taken as it was given, or with one row more or less as an axis.
+
+    As in Triton: where one side counts rows and the other does not, a tensor is the one row of a batch.
+    """
+    given, taken = source.spec.shape, taker.spec.shape
+    if may_equal(given, taken):
+        return True
+    if source.batched == taker.batched:
+        return False
+    return may_equal(given[1:], taken) if source.batched else may_equal(given, taken[1:])
 
 
 def may_equal(left: Sequence[Dimension], right: Sequence[Dimension]) -> bool:

@@ -4,9 +4,10 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from kerve.runtime.config.reshaping import Reshapes
 from kerve.runtime.datatypes import Array
-from kerve.runtime.errors import Code, ServingError, error_for
-from kerve.runtime.signature import Signature, check_tensor
+from kerve.runtime.errors import Code, InvalidArgumentError, ServingError, error_for
+from kerve.runtime.signature import Signature, TensorSpec, check_tensor
 from kerve.runtime.statistics import ServedStatistics
 from kerve.runtime.transport.base import Answer, Batch, Inbox, Queue
 
@@ -30,7 +31,9 @@ class Plan:
     """An ensemble as it runs."""
 
     name: str
+    # With the shapes that its members see.
     signature: Signature
+    reshapes: Reshapes
     steps: tuple[BoundStep, ...]
     # Requests that may be under way; more wait in the ensemble's own queue.
     most: int
@@ -67,7 +70,7 @@ class Run:
         self._statistics = statistics
         self._over = over
         self._lock = threading.Lock()
-        self._tensors: dict[str, Array] = dict(batch.inputs)
+        self._tensors: dict[str, Array] = dict(plan.reshapes.inward(batch.inputs))
         # What is there, or known to stay out.
         self._known = set(self._tensors) | plan.optional
         self._left: Sequence[BoundStep] = plan.steps
@@ -118,7 +121,12 @@ class Run:
 
     def _reply(self) -> None:
         try:
-            self.batch.reply({spec.name: self._tensors[spec.name] for spec in self._plan.signature.outputs})
+            outputs = {
+                spec.name: as_taken(self._tensors[spec.name], spec) for spec in self._plan.signature.outputs
+            }
+            self.batch.reply(self._plan.reshapes.outward(outputs))
+        except InvalidArgumentError as error:
+            self.batch.fail(error.code, f"in ensemble {self._plan.name!r}: {error}")
         except Exception:
             self.batch.fail(Code.INTERNAL, "the ensemble's answer cannot be sent; see the server's log")
             raise
@@ -126,7 +134,11 @@ class Run:
     def _ask(self, step: BoundStep) -> None:
         if not self.batch.wanted:
             raise error_for(Code.CANCELLED, "the client cancelled the request")
-        given = {own: self._tensors[tensor] for own, tensor in step.inputs.items() if tensor in self._tensors}
+        given = {
+            own: as_taken(self._tensors[tensor], step.signature.input(own))
+            for own, tensor in step.inputs.items()
+            if tensor in self._tensors
+        }
         sizes: dict[str, tuple[int, str]] = {}
         for own, array in given.items():
             spec = step.signature.input(own)
@@ -138,3 +150,18 @@ class Run:
         with self._lock:
             ended, self._ended = self._ended, True
             return not ended
+
+
+def as_taken(array: Array, spec: TensorSpec) -> Array:
+    """Return a tensor with the axes of a spec: what has no batch becomes a batch of one row, and the reverse.
+
+    InvalidArgumentError for several rows where one is taken.
+    """
+    more = len(spec.shape) - array.ndim
+    if more == 1:
+        return array[None]
+    if more == -1:
+        if len(array) != 1:
+            raise InvalidArgumentError(f"{spec.name!r} takes no batches: expected one row, got {len(array)}")
+        return array.reshape(array.shape[1:])  # array[0] would be a scalar of NumPy's
+    return array

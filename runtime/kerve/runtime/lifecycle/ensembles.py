@@ -64,7 +64,7 @@ def start_ensemble(
         for step, member in zip(scheme.steps, members, strict=True)
     )
     most = config.ensemble_scheduling.max_inflight_requests or MOST_UNDER_WAY
-    plan = Plan(name, bound.signature, steps, most)
+    plan = Plan(name, bound.inside, bound.reshapes, steps, most)
     statistics = ServedStatistics()
     full = complete(config, name, bound.signature, [])
     executor = EnsembleExecutor(plan, queue, transport.inbox(), statistics, name=f"{name}/{version}")

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from kerve.inference import model_config_pb2 as pb
-from kerve.runtime.catalog import Catalog
+from kerve.runtime.catalog import UNKNOWN, Catalog
 from kerve.runtime.config import Settings, read_settings
 from kerve.runtime.ensemble.scheme import members_of
 from kerve.runtime.errors import (
@@ -236,7 +236,7 @@ class ModelManager:
         """Return the state of every version of a model; NotFoundError when it is unknown."""
         slot = self._slots.get(name)
         if slot is None:
-            raise NotFoundError(f"model {name!r} is not served here")
+            raise NotFoundError(f"{UNKNOWN}: {name!r} is not found")
         return slot.statuses()
 
     def close(self) -> None:
