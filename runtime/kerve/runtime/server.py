@@ -225,6 +225,7 @@ class Server:
 
         self._http = HttpServer(
             self.manager,
+            self._catalog,
             gateway,
             self._authority,
             host=ports.host,

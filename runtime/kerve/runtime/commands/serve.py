@@ -64,7 +64,7 @@ class Options:
     grpc_port: int = cli.option(8001, help="Port for gRPC; 0 takes a free one.", type=cli.PORT)
     http_port: int = cli.option(
         8000,
-        help="Port for HTTP: /v2, /metrics and the status page; -1 takes a free one, 0 for none.",
+        help="Port for HTTP: /v2, /v1/models, /metrics and the status page; -1 takes a free one, 0 for none.",
         type=click.IntRange(-1, 65535),
     )
     transport: Literal["auto", "wire", "grpcio"] = cli.option(

@@ -9,19 +9,16 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from kerve.inference import grpc_service_pb2 as pb
-from kerve.runtime.datatypes import BF16, BYTES, DATATYPES, Array, bfloat16_to_float32
+from kerve.runtime.datatypes import BF16, bfloat16_to_float32
 from kerve.runtime.errors import InvalidArgumentError
 from kerve.runtime.http.wsgi import Request, Response, parse_object
-from kerve.runtime.protocol.tensors import from_raw, object_array, to_raw
+from kerve.runtime.protocol.json_tensors import from_json
+from kerve.runtime.protocol.tensors import from_raw, to_raw
 
 __all__ = ["decode", "encode"]
 
 LENGTH = "Inference-Header-Content-Length"
-# NumPy's kinds of what JSON may hold for a datatype's kind.
-KINDS = {"b": "b", "i": "iu", "u": "iu", "f": "iuf", "O": "U"}
 
 
 def decode(request: Request, model: str, version: str) -> tuple[pb.ModelInferRequest, dict[str, bool]]:
@@ -83,42 +80,6 @@ def add_input(message: pb.ModelInferRequest, tensor: Mapping[str, Any], binary: 
         )
     message.raw_input_contents.append(to_raw(from_json(label, datatype, tensor["data"]), datatype))
     return 0
-
-
-def from_json(label: str, datatype: str, data: object) -> Array:
-    """Return the elements of a JSON tensor, nested or flat; InvalidArgumentError when they are of another
-    kind.
-    """
-    if datatype not in DATATYPES or datatype == BF16.name:
-        raise InvalidArgumentError(
-            f"{label}: {datatype or 'no datatype'} cannot be given as JSON; send binary data"
-        )
-    dtype = DATATYPES[datatype].dtype
-    try:
-        array = as_array(data, dtype)
-        if array.size and array.dtype.kind not in KINDS[dtype.kind]:
-            raise ValueError(f"it holds {array.dtype}")
-        if datatype == BYTES.name:
-            return object_array([element.encode() for element in array.ravel().tolist()])
-        converted = array.astype(dtype)
-        if dtype.kind in "iu" and not np.array_equal(converted, array):
-            raise ValueError("a value is out of range")
-    except (ValueError, TypeError, OverflowError) as error:
-        raise InvalidArgumentError(
-            f"{label}: data: expected {datatype}, got something else: {error}"
-        ) from error
-    return converted
-
-
-def as_array(data: object, dtype: np.dtype[Any]) -> Array:
-    """Return what JSON holds; whole numbers beyond int64 in an array of a dtype that takes them."""
-    array = np.array(data)
-    if dtype.kind not in "iu" or array.dtype.kind not in "Of":
-        return array
-    # NumPy has no common type of 2**64 - 1 and -1, and takes floats for some such lists.
-    exact = np.array(data, object)
-    whole = all(type(each) is int for each in exact.ravel().tolist())
-    return exact.astype(dtype) if whole else array
 
 
 def set_parameters(target: Any, values: Mapping[str, Any]) -> None:

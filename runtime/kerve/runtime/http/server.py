@@ -8,12 +8,15 @@ from typing import Any
 
 from waitress.server import create_server
 
+from kerve.runtime.catalog import Catalog
 from kerve.runtime.errors import Code, ServingError, UnavailableError
 from kerve.runtime.gateway import Gateway
 from kerve.runtime.http.rest import Rest
 from kerve.runtime.http.status import StatusPage
+from kerve.runtime.http.tensorflow import TensorFlowRest
 from kerve.runtime.http.wsgi import Request, Response, Route, compress, find_route, json_response
 from kerve.runtime.lifecycle.manager import ModelManager
+from kerve.runtime.lifecycle.served import ServedVersion
 from kerve.runtime.security.permissions import Permission
 from kerve.runtime.security.tokens import Authority
 
@@ -50,6 +53,7 @@ class HttpServer:
     def __init__(
         self,
         manager: ModelManager,
+        catalog: Catalog[ServedVersion],
         gateway: Gateway,
         authority: Authority,
         *,
@@ -65,7 +69,7 @@ class HttpServer:
         self._manager = manager
         self._authority = authority
         self._metrics: Any = None
-        rest = Rest(gateway).routes()
+        rest = [*Rest(gateway).routes(), *TensorFlowRest(manager, catalog, gateway).routes()]
         self._routes = [
             *(rest if inference else [route for route in rest if "/health/" in route.pattern]),
             Route("GET", "/metrics", self._scrape, Permission.READ),

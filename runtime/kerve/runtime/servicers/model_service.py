@@ -4,11 +4,12 @@ import grpc
 
 from kerve.runtime.errors import NotFoundError, ServingError
 from kerve.runtime.lifecycle.manager import ModelManager
+from kerve.runtime.lifecycle.states import Status
 from kerve.runtime.protocol import tfs, tfs_config
 from kerve.runtime.servicers.edge import answers_errors
 from kerve.tensorflow_serving.apis import get_model_status_pb2, model_management_pb2
 
-__all__ = ["ModelServicer"]
+__all__ = ["ModelServicer", "statuses_of"]
 
 
 class ModelServicer:
@@ -22,12 +23,7 @@ class ModelServicer:
         self, request: get_model_status_pb2.GetModelStatusRequest, _: grpc.ServicerContext
     ) -> get_model_status_pb2.GetModelStatusResponse:
         """The state of one version of a model, or of all."""
-        name, route = tfs.route_of(request.model_spec)
-        wanted = str(self._manager.labels(name).get(route, route))
-        found = [each for each in self._manager.statuses(name) if wanted in ("", str(each.version))]
-        if not found:
-            raise NotFoundError(f"model {name!r} has no version {route or 'at all'}")
-        return tfs.model_status(found)
+        return tfs.model_status(statuses_of(self._manager, *tfs.route_of(request.model_spec)))
 
     @answers_errors
     def HandleReloadConfigRequest(  # noqa: N802  the protocol's name
@@ -42,3 +38,12 @@ class ModelServicer:
             response.status.error_code = int(error.code)
             response.status.error_message = str(error)
         return response
+
+
+def statuses_of(manager: ModelManager, name: str, route: str) -> list[Status]:
+    """Return the state of a model's version, by its number or a label, or of all ("" for these)."""
+    wanted = str(manager.labels(name).get(route, route))
+    found = [each for each in manager.statuses(name) if wanted in ("", str(each.version))]
+    if not found:
+        raise NotFoundError(f"model {name!r} has no version {route or 'at all'}")
+    return found
