@@ -142,7 +142,7 @@ def threads(setting: Setting) -> str:
 
 def beside(setting: Setting) -> str:
     """Models are loaded, captured and closed while another computes."""
-    done, over = [0], threading.Event()
+    done, begun, over = [0], threading.Event(), threading.Event()
     with closing(setting.lanes(small())) as opened, ThreadPoolExecutor(1) as pool:
 
         def traffic() -> None:
@@ -153,9 +153,12 @@ def beside(setting: Setting) -> str:
                 while not over.is_set():
                     same(opened.run(inputs, ["probabilities", "logits"]), right)
                     done[0] += 1
+                    begun.set()
 
         future = pool.submit(traffic)
         try:
+            assert begun.wait(60), "the first batch takes more than a minute"
+            before = done[0]
             for _ in range(5):
                 with closing(setting.lanes(small())) as other, other.lane([1, 2, 4, 8]) as lane:
                     assert lane is not None
@@ -163,10 +166,12 @@ def beside(setting: Setting) -> str:
                         for count in (1, 2, 4, 8):
                             other.run(rows(count), ["probabilities"])
                     assert all(each.captured for each in lane._bound.values())
+            meanwhile = done[0] - before
         finally:
             over.set()
         future.result()
-    return f"5 models came and went beside {done[0]} batches"
+    assert meanwhile, "no batch was computed while models were loaded"
+    return f"5 models came and went beside {meanwhile} batches"
 
 
 def precisions(setting: Setting) -> str:
