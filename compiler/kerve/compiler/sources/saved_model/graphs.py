@@ -101,9 +101,10 @@ def freeze_session(found: Description, name: str) -> Frozen:
     inputs = {key: info.name for key, info in signature.inputs.items()}
     outputs = {key: info.name for key, info in signature.outputs.items()}
     _require_constant(graph, name, outputs)
-    with graph.as_default():
+    named = {tensor.partition(":")[0] for tensor in (*outputs.values(), *inputs.values())}
+    with graph.as_default():  # an input stays, though the outputs may not need it
         definition = tf.compat.v1.graph_util.convert_variables_to_constants(
-            session, graph.as_graph_def(), sorted({tensor.partition(":")[0] for tensor in outputs.values()})
+            session, graph.as_graph_def(), sorted(named)
         )
 
     tables = {node.name: _table(session, node.name) for node in definition.node if node.op in _TABLES}
