@@ -60,6 +60,13 @@ def _model(function: Callable[..., Any], *inputs: keras.KerasTensor) -> keras.Mo
     pytest.param(lambda s, x: tf.raw_ops.Bucketize(input=x, boundaries=[-1.0, 0.0, 1.0]), id="buckets"),
     pytest.param(lambda s, x: tf.math.in_top_k([1, 2, 5], x[:, 0], 2), id="in top k"),
     pytest.param(lambda s, x: ops.conv(x, np.ones((3, 3, 2), "float32"), 1, "same"), id="grouped convolution"),
+    pytest.param(lambda s, x: tf.one_hot(tf.cast(x[0, 0] * 3, tf.int32), 5, axis=1), id="one hot of a row"),
+    pytest.param(lambda s, x: tf.quantization.fake_quant_with_min_max_args(x, 0.5, 2.0, 4), id="quantized"),
+    pytest.param(lambda s, x: tf.quantization.fake_quant_with_min_max_vars(x, -1.5, -0.2, 4, True), id="narrowly"),
+    pytest.param(lambda s, x: tf.linalg.set_diag(x, x[:, :, 0], k=tf.cast(x[0, 0, :1] * 0, tf.int32)), id="diagonal"),
+    pytest.param(lambda s, x: tf.compat.v1.nn.fused_batch_norm(x[None], *np.ones([4, 6], "float32"), is_training=False), id="normalized, with mean and variance"),
+    pytest.param(lambda s, x: tf.raw_ops.FusedBatchNormV3(x=x[None], scale=x[0, 0], offset=x[0, 1], mean=x[0, 2], variance=x[0, 3] ** 2, is_training=False)[1] * 2, id="what it was normalized by"),
+    pytest.param(lambda s, x: tf.strings.to_number(tf.strings.as_string(tf.cast(x, tf.int32))), id="texts to numbers"),
     pytest.param(lambda s, x: tf.zeros([tf.shape(x)[0], 2]), id="only the size of the input"),
     pytest.param(lambda s, x: tf.ones([2, 2]), id="nothing of the input"),
     pytest.param(lambda s, x: x, id="the input itself"),
@@ -76,6 +83,9 @@ def test_a_traced_layer_equals_keras(equal_to_keras: Check, function: Any) -> No
     pytest.param(lambda s, x: tf.abs(tf.signal.stft(tf.reshape(x, [-1, 24]), 8, 4, 8)), id="spectrogram"),
     pytest.param(lambda s, x: tf.math.real(tf.signal.ifft(tf.signal.fft(tf.complex(x, x * 0)))), id="there and back"),
     pytest.param(lambda s, x: tf.signal.irfft(tf.signal.rfft(x)), id="real there and back"),
+    pytest.param(lambda s, x: tf.abs(tf.signal.rfft2d(x, [3, 8])), id="real image"),
+    pytest.param(lambda s, x: tf.signal.irfft2d(tf.signal.rfft2d(x)), id="real image there and back"),
+    pytest.param(lambda s, x: tf.math.imag(tf.signal.ifft2d(tf.math.conj(tf.signal.fft2d(tf.complex(x, x + 1))))), id="image there and back"),
 ])  # fmt: skip
 def test_complex_numbers_may_exist_inside(equal_to_keras: Check, function: Any) -> None:
     equal_to_keras(_model(function), _X, atol=1e-4, traced=True)
@@ -112,6 +122,13 @@ def test_an_operator_without_any_form_is_named() -> None:
         ConversionError, match=r"\(_OnlyTensorFlow\): no ONNX operator stands for TensorFlow's Svd"
     ):
         lower(model)
+
+
+def test_what_a_handler_does_not_take_is_refused_by_name() -> None:
+    inputs = keras.Input((None, None))
+    layer = _OnlyTensorFlow(lambda s, x: tf.abs(tf.signal.fft2d(tf.complex(x, x))))
+    with pytest.raises(ConversionError, match=r"TensorFlow's FFT2D: .* fully-defined"):
+        lower(keras.Model(inputs, layer(inputs)))
 
 
 def test_a_complex_result_is_refused() -> None:

@@ -54,6 +54,7 @@ def _model(function: Callable[..., Any], shape: Any = (4, 6)) -> keras.Model:
     pytest.param(lambda s, x: tf.matmul(x, tf.reshape(s.vector, [6, 1])), id="product with a variable"),
     pytest.param(lambda s, x: tf.where(tf.greater(x, 0), x, tf.zeros_like(x)), id="where"),
     pytest.param(lambda s, x: tf.concat([x, tf.ones([tf.shape(x)[0], 1, 6])], axis=1), id="concat"),
+    pytest.param(lambda s, x: tf.nn.bias_add(x[..., None], s.vector[:4], "NCHW") + tf.nn.bias_add(x, s.vector)[..., None], id="bias"),
     pytest.param(lambda s, x: tf.split(x, [1, 2, 3], axis=-1), id="split"),
     pytest.param(lambda s, x: tf.unstack(x, axis=1), id="unstack"),
     pytest.param(lambda s, x: tf.einsum("btc,bsc->bts", x, x), id="einsum"),

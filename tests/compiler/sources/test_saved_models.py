@@ -16,6 +16,7 @@ from tensorflow.python.ops import control_flow_util
 from kerve.compiler import sources
 from kerve.compiler.errors import ConversionError, LoadError
 from kerve.compiler.sources import LoadOptions
+from kerve.compiler.sources.base import KerasSource
 
 _WORDS = tf.TensorSpec([None], tf.string, "word")
 _ASKED = np.array(["a", "b", "red fox", "", "naïve"], object)
@@ -146,6 +147,52 @@ def test_a_variable_that_was_not_saved_is_named(tmp_path: Path) -> None:
         builder.save()
     with pytest.raises(LoadError, match="does not hold the variable 'lost' that its graph reads"):
         sources.load(tmp_path / "saved")
+
+
+def test_an_input_that_no_output_needs_stays(tmp_path: Path, equal_to_original: Callable[..., Any]) -> None:
+    saved = tmp_path / "saved"
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        used, unused = (tf.compat.v1.placeholder(tf.float32, [None, 2], name) for name in ("a", "b"))
+        tf.compat.v1.saved_model.simple_save(session, str(saved), {"a": used, "b": unused}, {"y": used * 2.0})
+    rows = np.ones([3, 2], np.float32)
+    model = equal_to_original(sources.load(saved), {"a": rows, "b": rows})
+    assert [value.name for value in model.graph.inputs] == ["a", "b"]
+
+
+def _save(folder: Path, function: Callable[..., Any], *specs: tf.TensorSpec) -> KerasSource:
+    traced = tf.function(function).get_concrete_function(*specs)
+    tf.saved_model.save(tf.Module(), str(folder), signatures=traced)
+    source = sources.load(folder)
+    assert isinstance(source, KerasSource)
+    return source
+
+
+_AXIS = tf.TensorSpec([1], tf.int32, "axis")
+
+
+@pytest.mark.parametrize("function", [
+    pytest.param(lambda x, axis: {"y": tf.expand_dims(x, axis), "z": x}, id="one more"),
+    pytest.param(lambda x, axis: {"y": tf.reduce_sum(x, axis)}, id="one less"),
+    pytest.param(lambda x, axis: {"y": tf.linalg.diag(x, k=axis)}, id="diagonals"),
+])  # fmt: skip
+def test_a_rank_that_only_a_call_tells(
+    tmp_path: Path, equal_to_original: Callable[..., Any], function: Callable[..., Any]
+) -> None:
+    source = _save(tmp_path, function, tf.TensorSpec([None, 3], tf.float32, "x"), _AXIS)
+    x = np.arange(12, dtype=np.float32).reshape(4, 3)
+    for axis in (0, 1):
+        model = equal_to_original(source, {"x": x, "axis": np.array([axis], np.int32)})
+    assert model.graph.outputs[0].shape is not None
+
+
+def test_a_rank_that_nothing_tells_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConversionError, match="the output 'y' has no known rank"):
+        _save(
+            tmp_path,
+            lambda x, axis: {"y": tf.expand_dims(tf.ensure_shape(x, [3, 5]), axis)},
+            tf.TensorSpec([None, None], tf.float32, "x"),
+            _AXIS,
+        )
 
 
 def test_several_signatures_are_listed(tables: Path) -> None:

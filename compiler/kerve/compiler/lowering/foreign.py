@@ -9,10 +9,11 @@ as TensorFlow's handles of them. Variables that the code changes are state of th
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -24,6 +25,7 @@ from onnxscript import version_converter
 
 from kerve.compiler.errors import ConversionError
 from kerve.compiler.lowering import variables
+from kerve.compiler.lowering.amending import amend
 from kerve.compiler.lowering.symbol import Symbol, is_symbol, symbols_in
 
 if TYPE_CHECKING:
@@ -42,8 +44,9 @@ _KNOWN_DOMAINS = frozenset({"", _MACHINE_LEARNING})
 #: strings in part, and ragged tensors and hashes not at all.
 _OURS = (
     "Angle", "Complex", "ComplexAbs", "Conj", "DenseBincount", "FFT", "IFFT", "IRFFT", "Imag",
-    "LookupTableFindV2", "LookupTableSizeV2", "RFFT", "RaggedTensorToTensor", "Real", "StaticRegexReplace",
-    "StringLower", "StringSplitV2", "StringToHashBucketFast", "StringUpper", "UnicodeDecode", "UnicodeEncode",
+    "LookupTableFindV2", "LookupTableSizeV2", "RFFT", "RFFT2D", "RaggedTensorToTensor", "Real",
+    "StaticRegexReplace", "StringLower", "StringSplitV2", "StringToHashBucketFast", "StringUpper",
+    "UnicodeDecode", "UnicodeEncode",
 )  # fmt: skip
 
 _Values = dict[ir.Value, Any]
@@ -78,7 +81,8 @@ def trace(g: Lowering, call: Callable[..., Any], args: tuple[Any, ...], kwargs: 
             given[formal] = g.constant(seen.numpy(), "traced") if is_plain else seen
         else:
             given[formal] = inputs[int(str(formal.name).partition(":")[0].removeprefix("x"))].value
-    outputs = _adopt(g, model.graph, given)
+    traced = [getattr(leaf, "shape", None) for leaf in keras.tree.flatten(structure[0])]
+    outputs = _adopt(g, model.graph, given, traced)
     for variable in reversed(state):
         g.state.write(variable, outputs.pop().value)
     return keras.tree.pack_sequence_as(structure[0], outputs)
@@ -193,15 +197,29 @@ def _compare(context: Any, node: Any, *_: Any, **__: Any) -> Any:
     return node
 
 
-def _adopt(g: Lowering, graph: ir.Graph, given: Mapping[ir.Value, Any]) -> list[Symbol]:
-    """Move the nodes and initializers of a converted model into the graph under construction."""
-    declared = [(output, output.dtype, output.shape) for output in graph.outputs]
+def _adopt(
+    g: Lowering, graph: ir.Graph, given: Mapping[ir.Value, Any], traced: Sequence[Any]
+) -> list[Symbol]:
+    """Move the nodes and initializers of a converted model into the graph under construction.
+
+    `traced` are the shapes of the first outputs as TensorFlow has them, of which tf2onnx may lose the rank.
+    """
+    declared = [
+        (output, output.dtype, _declared(output, shape))
+        for output, shape in itertools.zip_longest(graph.outputs, traced)
+    ]
     values: _Values = dict(given)
     _adopt_nodes(g, graph, values)
     graph.outputs.clear()  # they are values like others from now on
     outputs = [_current(g, output, values) for output, _, _ in declared]
     pairs = zip(outputs, declared, strict=True)
     return [_output(value, dtype, shape) for value, (_, dtype, shape) in pairs]
+
+
+def _declared(output: ir.Value, traced: Any) -> ir.Shape | None:
+    if output.shape is not None or traced is None or getattr(traced, "rank", None) is None:
+        return output.shape
+    return ir.Shape(traced.as_list())
 
 
 def _adopt_nodes(g: Lowering, graph: ir.Graph, values: _Values) -> None:
@@ -269,6 +287,7 @@ def _adopt_node(g: Lowering, node: ir.Node, values: _Values) -> None:
         values[node.outputs[0]] = inputs[0]
         forget([node])
         return
+    amend(node, inputs, values)
     known = _is_onnx(node)
     if known and not all(value is None or isinstance(value, ir.Value) for value in inputs):
         raise UntraceableError(f"ONNX's {node.op_type} computes neither with complex numbers nor with tables")
@@ -302,10 +321,12 @@ def _adopt_node(g: Lowering, node: ir.Node, values: _Values) -> None:
 
 def _compares_strings(node: ir.Node, inputs: list[Any]) -> bool:
     """Whether tf2onnx makes numbers of strings, only to compare them, which ONNX does since opset 19."""
+    users = [user for user, _ in node.outputs[0].uses()]
     return (
         node.op_type == "Cast"
         and getattr(inputs[0], "dtype", None) == ir.DataType.STRING
-        and all(user.op_type == "Equal" for user, _ in node.outputs[0].uses())
+        and bool(users)
+        and all(user.op_type == "Equal" for user in users)
     )
 
 
@@ -314,7 +335,11 @@ def _lower_node(g: Lowering, node: ir.Node, inputs: list[Any], values: _Values) 
     handler = g.handler(f"tensorflow.{node.op_type}")
     if handler is None:
         raise UntraceableError(f"no ONNX operator stands for TensorFlow's {node.op_type}")
-    results = handler(g, {name: attribute.value for name, attribute in node.attributes.items()}, *inputs)
+    attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+    try:
+        results = handler(g, attributes, *inputs)
+    except (TypeError, ValueError) as error:  # how Keras says that it does not take something
+        raise UntraceableError(f"TensorFlow's {node.op_type}: {_gist(error)}") from error
     forget([node])
     results = [results] if len(node.outputs) == 1 else results
     values.update(zip(node.outputs, results, strict=True))

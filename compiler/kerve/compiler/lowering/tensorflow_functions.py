@@ -258,6 +258,12 @@ def _sort(g: Lowering, values: Any, axis: int = -1, direction: str = "ASCENDING"
     return result if direction == "ASCENDING" else ops.flip(result, axis=axis)
 
 
+def _per_channel(value: Any, numbers: Any, data_format: str | None) -> Any:
+    """Arrange numbers of channels so that they are spread over what lies behind the channels."""
+    behind = len(value.shape) - 2 if (data_format or "").startswith("NC") else 0
+    return ops.reshape(numbers, [-1, *[1] * behind])
+
+
 def _l2_normalize(g: Lowering, x: Any, axis: Any = None, epsilon: float = 1e-12, **_: Any) -> Any:
     squares = ops.sum(ops.square(x), axis=_axes(axis), keepdims=True)
     return x * ops.rsqrt(ops.maximum(squares, epsilon))
@@ -465,8 +471,8 @@ _FUNCTIONS: dict[str, _Function] = {
     "nn.avg_pool1d": _pooling(ops.average_pool),
     "nn.avg_pool2d": _pooling(ops.average_pool),
     "nn.batch_normalization": _batch_normalization,
-    "nn.bias_add": lambda g, value, bias, data_format=None: (
-        NotImplemented if data_format == "NCHW" else ops.add(value, bias)
+    "nn.bias_add": lambda g, value, bias, data_format=None: ops.add(
+        value, _per_channel(value, bias, data_format)
     ),
     "nn.conv1d": lambda g, input, filters, stride, padding, data_format="NWC", **rest: _convolution(
         g, input, filters, stride, padding, data_format=data_format, **rest

@@ -29,6 +29,8 @@ _Attributes = Mapping[str, Any]
 
 def _of_keras(function: Callable[..., Any]) -> Handler:
     def handler(g: Lowering, attributes: _Attributes, *inputs: Any) -> Any:
+        if any(isinstance(x, ir.Value) and x.shape is None for x in inputs):
+            raise UntraceableError("the rank of a tensor within it is not known")
         return g.call(lambda *xs: function(attributes, *xs), *inputs)
 
     return handler
@@ -118,6 +120,34 @@ def _ifft(_: _Attributes, x: Any) -> Any:
     return real / length, -imaginary / length
 
 
+def _rows_first(pair: Any) -> Any:
+    return tuple(ops.swapaxes(part, -1, -2) for part in pair)
+
+
+def _of_rows(x: Any, rows: int) -> Any:
+    """Cut or fill up with zeros to so many rows."""
+    if x.shape[-2] == rows:
+        return x
+    return ops.pad(x, [(0, 0)] * (len(x.shape) - 2) + [(0, rows), (0, 0)])[..., :rows, :]
+
+
+def _rfft2d(g: Lowering, _: _Attributes, x: ir.Value, lengths: ir.Value) -> Any:
+    rows, columns = (int(length) for length in _known(lengths))
+    return g.call(
+        lambda value: _rows_first(ops.fft(_rows_first(ops.rfft(_of_rows(value, rows), columns)))), x
+    )
+
+
+def _irfft2d(g: Lowering, attributes: _Attributes, x: Any, lengths: ir.Value) -> Any:
+    rows, columns = (int(length) for length in _known(lengths))
+
+    def fn(real: Any, imaginary: Any) -> Any:
+        pair = _rows_first((_of_rows(real, rows), _of_rows(imaginary, rows)))
+        return ops.irfft(_rows_first(_ifft(attributes, pair)), columns)
+
+    return g.call(fn, *x)
+
+
 def _find(g: Lowering, _: _Attributes, table: Any, keys: ir.Value, default: ir.Value) -> Any:
     missing = _known(default)
     kinds = {"Tkeys": tf.as_dtype(_numpy(keys)), "Tvalues": tf.as_dtype(missing.dtype)}
@@ -143,12 +173,36 @@ def _equal(g: Lowering, _: _Attributes, x: ir.Value, y: ir.Value) -> Any:
 def _one_hot(
     g: Lowering, attributes: _Attributes, ids: ir.Value, depth: ir.Value, on: ir.Value, off: ir.Value
 ) -> Any:
-    count, axis = int(_known(depth)), attributes.get("axis", -1)
+    axis = attributes.get("axis", -1)
+    if ids.shape is None and axis >= 0:
+        raise UntraceableError("the rank of the indices of tf.one_hot is not known")
+    behind = 0 if axis < 0 or ids.shape is None else len(ids.shape) - axis
+    classes = g.op.Reshape(_numbers(g, depth), [-1, *[1] * behind])
+    return g.op.Where(g.op.Equal(g.op.Unsqueeze(g.cast(ids, "int64"), [axis]), classes), on, off)
 
-    def fn(indices: Any, hot: Any, cold: Any) -> Any:
-        return ops.where(ops.equal(ops.one_hot(indices, count, axis, "int32"), 1), hot, cold)
 
-    return g.call(fn, ids, on, off)
+def _numbers(g: Lowering, count: ir.Value) -> ir.Value:
+    """Return 0, 1, ... below a count."""
+    if count.const_value is not None:
+        return g.constant(np.arange(int(_known(count)), dtype=np.int64), "classes")
+    return g.op.Range(0, g.op.Reshape(g.cast(count, "int64"), g.constant(np.zeros(0, np.int64), "scalar")), 1)
+
+
+def _fake_quant(attributes: _Attributes, x: Any, low: Any, high: Any) -> Any:
+    """Round to the numbers that a quantized tensor holds, of which one is zero.
+
+    As TensorFlow's kernel does (`fake_quant_ops_functor.h`, `Nudge`).
+    """
+    least, most = float(attributes.get("narrow_range", 0)), float(2 ** attributes.get("num_bits", 8) - 1)
+    scale = (high - low) / (most - least)
+    zero = ops.clip(ops.floor(least - low / scale + 0.5), least, most)
+    low, high = (least - zero) * scale, (most - zero) * scale
+    return ops.floor((ops.minimum(ops.maximum(x, low), high) - low) / scale + 0.5) * scale + low
+
+
+def _fake_quant_to(attributes: _Attributes, x: Any) -> Any:
+    bounds = (np.float32(attributes.get(name, default)) for name, default in (("min", -6.0), ("max", 6.0)))
+    return _fake_quant(attributes, x, *map(ops.convert_to_tensor, bounds))
 
 
 _HANDLERS: dict[str, Handler] = {
@@ -166,9 +220,15 @@ _HANDLERS: dict[str, Handler] = {
     "Erfinv": _of_keras(lambda _, x: ops.erfinv(x)),
     "Expm1": _of_keras(lambda _, x: ops.expm1(x)),
     "FFT": _of_keras(lambda _, x: ops.fft(x)),
+    "FFT2D": _of_keras(lambda _, x: ops.fft2(x)),
+    "FakeQuantWithMinMaxArgs": _of_keras(_fake_quant_to),
+    "FakeQuantWithMinMaxVars": _of_keras(_fake_quant),
+    "FakeQuantWithMinMaxVarsPerChannel": _of_keras(_fake_quant),
     "HSVToRGB": _of_keras(lambda _, x: ops.image.hsv_to_rgb(x, data_format="channels_last")),
     "IFFT": _of_keras(_ifft),
+    "IFFT2D": _of_keras(lambda _, x: ops.ifft2(x)),
     "IRFFT": _irfft,
+    "IRFFT2D": _irfft2d,
     "Imag": lambda g, _, x: x[1],
     "InTopKV2": _in_top_k,
     "Lgamma": _of_keras(_lgamma),
@@ -180,6 +240,7 @@ _HANDLERS: dict[str, Handler] = {
     "NotEqualTexts": lambda g, _, x, y: g.op.Not(_equal(g, _, x, y)),
     "OneHotOrNone": _one_hot,
     "RFFT": _rfft,
+    "RFFT2D": _rfft2d,
     "RGBToHSV": _of_keras(lambda _, x: ops.image.rgb_to_hsv(x, data_format="channels_last")),
     "Real": lambda g, _, x: x[0],
     "StatelessRandomGetKeyCounter": _key,

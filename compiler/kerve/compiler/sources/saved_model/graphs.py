@@ -107,7 +107,8 @@ def freeze_session(found: Description, name: str) -> Frozen:
     inputs = {key: _tensor(key, info) for key, info in signature.inputs.items()}
     outputs = {key: _tensor(key, info) for key, info in signature.outputs.items()}
     _require_constant(graph, name, outputs)
-    definition = _without_variables(found, session, outputs)
+    # An input stays, though the outputs may not need it.
+    definition = _without_variables(found, session, [*outputs.values(), *inputs.values()])
     tables = {node.name: _table(session, node.name) for node in definition.node if node.op in _TABLES}
 
     def original(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,9 +137,9 @@ def _tensor(key: str, info: Any) -> str:
     return str(info.name)
 
 
-def _without_variables(found: Description, session: Any, outputs: Mapping[str, str]) -> Any:
-    """Return what the outputs need of a session's graph, with its variables as constants."""
-    needed = sorted({tensor.partition(":")[0] for tensor in outputs.values()})
+def _without_variables(found: Description, session: Any, tensors: Iterable[str]) -> Any:
+    """Return what some tensors need of a session's graph, with its variables as constants."""
+    needed = sorted({tensor.partition(":")[0] for tensor in tensors})
     with session.graph.as_default():
         try:
             return tf.compat.v1.graph_util.convert_variables_to_constants(

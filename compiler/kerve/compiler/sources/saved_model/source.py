@@ -19,6 +19,7 @@ from kerve.compiler.sources.options import LoadOptions
 from kerve.compiler.sources.saved_model import batches, examples, graphs
 from kerve.compiler.sources.saved_model.describe import Description, describe
 from kerve.compiler.sources.saved_model.graphs import Function
+from kerve.compiler.sources.saved_model.ranks import with_ranks
 
 __all__ = ["from_folder"]
 
@@ -61,6 +62,7 @@ def _as_graph(found: Description, name: str) -> KerasSource:
     """Take one signature for a function; the original is what TensorFlow itself makes of it."""
     inputs, call, original, warnings = _function(found, name)
     specs = {key: tf.TensorSpec(spec.shape, spec.dtype, key) for key, spec in inputs.items()}
+    call = with_ranks(call, specs)
     return KerasSource(
         record=record_of(Kind.SAVED_MODEL.value, found.path, keras_version=found.keras_version),
         model=whole.as_model(call, specs, name),
