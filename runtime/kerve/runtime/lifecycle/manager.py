@@ -139,13 +139,15 @@ class ModelManager:
         elif (found := scan(self._repositories).get(name)) is not None:
             source = found
         else:
-            raise NotFoundError(f"model {name!r} is not in a repository of this server")
+            raise NotFoundError(
+                f"failed to load {name!r}, failed to poll from model repository: it is in none of this server's"
+            )
         self._bring(source, scan(self._repositories), override)
         self._composition.brought.discard(name)
         problem = self._update(source, override, retry=True)
         self._follow_members()
         if problem:
-            raise ArtifactError(f"model {name!r}: {problem}")
+            raise ArtifactError(f"load failed for model {name!r}: {problem}")
 
     def unload(self, name: str, *, dependents: bool = False) -> None:
         """Take a model out of service for a client; what it has accepted is finished.
