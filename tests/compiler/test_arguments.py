@@ -111,6 +111,23 @@ def test_a_call_of_which_keras_remembers_a_part_is_asked_for_the_rest(tmp_path: 
     )
 
 
+def test_an_argument_that_may_have_been_given_is_told_or_taken_from_data(tmp_path: Path) -> None:
+    class Weighted(Base):
+        def call(self, ids: Any, weights: Any = None, training: Any = None, mask: Any = None) -> Any:
+            answer = ops.mean(self.embedding(ids), axis=1)
+            return answer if weights is None else answer * weights
+
+    model, weights = Weighted(), FEATURES[:, :1]
+    model(IDS, weights)
+    artifact = compile_model(model, repository=tmp_path, name="m")
+    (told,) = [each for each in artifact.manifest.warnings if "compiled without weights" in each]
+    assert "input_signature= or data=" in told
+    artifact = compile_model(model, repository=tmp_path, name="m", data={"ids": IDS, "weights": weights})
+    assert not [each for each in artifact.manifest.warnings if "compiled without" in each]
+    wanted = model(IDS, weights)
+    np.testing.assert_allclose(answer(artifact, ids=IDS, weights=weights), wanted, rtol=1e-4, atol=1e-5)
+
+
 def test_a_build_of_several_shapes_tells_them_by_name(tmp_path: Path) -> None:
     class Built(Positional):
         def build(self, feats_shape: Any, ids_shape: Any) -> None:

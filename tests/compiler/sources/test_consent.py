@@ -152,6 +152,22 @@ def test_a_lambda_that_is_trusted_runs_and_is_told(
     equal_to_original(source, {"x": np.ones((2, 4), np.float32)})
 
 
+def test_a_saved_model_is_a_graph_where_its_code_is_not_trusted_or_does_not_run(
+    tmp_path: Path, equal_to_original: Callable[..., Any]
+) -> None:
+    factor = tf.constant(2.0)  # a name that the Lambda does not find again
+    double = tf_keras.layers.Lambda(eval("lambda t: t * factor", {"factor": factor}), name="double")
+    model = tf_keras.Sequential([tf_keras.Input((4,), name="x"), double])
+    model.save(tmp_path / "model.h5")
+    with pytest.raises(LoadError, match="its Lambda uses a name of the module it was written in"):
+        sources.load(tmp_path / "model.h5", LoadOptions(trust=True))
+    model.save(tmp_path / "saved", save_format="tf")
+    for trust, says in ((False, "taken as a graph, without its layers"), (True, "trusted: layer 'double'")):
+        source = sources.load(tmp_path / "saved", LoadOptions(trust=trust))
+        assert says in source.warnings[0]
+        equal_to_original(source, {"x": np.ones((2, 4), np.float32)})
+
+
 @pytest.mark.parametrize("writer", [keras, tf_keras])
 def test_a_lambda_in_an_architecture_runs_where_it_is_trusted(
     writer: Any, tmp_path: Path, equal_to_original: Callable[..., Any]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -56,6 +56,13 @@ def lower(model: keras.Model, *, opset: int = 21, input_signature: Any = None) -
     """
     arguments = signature.inputs_of(model, input_signature)
     signature.build(model, arguments)
+    lowered = _typed(model, opset, arguments)
+    unasked = signature.unasked(model) if input_signature is None else []
+    return replace(lowered, warnings=(*unasked, *lowered.warnings))
+
+
+def _typed(model: keras.Model, opset: int, arguments: signature.Arguments) -> Lowered:
+    """Lower the model, with its inputs as integers where the graph only makes integers of them."""
     try:
         lowered = _lower(model, opset, arguments)
     except ConversionError:

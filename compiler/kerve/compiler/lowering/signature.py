@@ -18,7 +18,18 @@ from kerve.compiler.lowering import dtypes
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.symbol import Symbol
 
-__all__ = ["BATCH", "Arguments", "InputSpec", "build", "call", "enter", "finish", "inputs_of", "knows_inputs"]
+__all__ = [
+    "BATCH",
+    "Arguments",
+    "InputSpec",
+    "build",
+    "call",
+    "enter",
+    "finish",
+    "inputs_of",
+    "knows_inputs",
+    "unasked",
+]
 
 #: The symbolic dimension that Keras leaves open on axis 0 of every input and output.
 BATCH = "batch"
@@ -72,7 +83,23 @@ def inputs_of(model: keras.Model, given: Any = None) -> Arguments:
 def knows_inputs(model: keras.Model) -> bool:
     """Whether a model can tell all that it takes: one that is no graph of layers, by its first call."""
     remembered = len(model._build_shapes_dict or ())
-    return _graph(model) is not None or remembered >= max(1, len(_required(model)))
+    enough = remembered >= max(1, len(_required(model))) and not unasked(model)
+    return _graph(model) is not None or enough
+
+
+def unasked(model: keras.Model) -> list[str]:
+    """Return, in sentences, what a model may have been called with besides what it is lowered with."""
+    if _graph(model) is not None or len(model._build_shapes_dict or ()) > 1:
+        return []
+    parameters = list(inspect.signature(model.call).parameters.values())[1:]
+    names = [p.name for p in parameters if p.default is None and p.name not in ("mask", "training")]
+    if not names:
+        return []
+    return [
+        f"model '{model.name}' ({type(model).__name__}) is compiled without {', '.join(names)}, for Keras does "
+        "not remember whether it was called with more than its first argument; to have them, give "
+        "input_signature= or data= with each of them"
+    ]
 
 
 def call(model: Callable[..., Any], arguments: Arguments) -> Any:

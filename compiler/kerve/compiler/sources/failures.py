@@ -38,6 +38,11 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
         "its Lambda was written by another Python; load and save it there again",
     ),
     (
+        re.compile(r"\(type Lambda\).*name '\w+' is not defined", re.DOTALL),
+        "its Lambda uses a name of the module it was written in: build the model there, load the weights, "
+        "and compile the object",
+    ),
+    (
         re.compile(r"\(type TFOpLambda\)"),
         "Keras 2 leaves out of such files what some functions of TensorFlow were called on: save it as a "
         "SavedModel, or build the model in Python, load its weights and compile the object",

@@ -62,9 +62,14 @@ class Description:
                 operators |= {node.op for node in function.node_def}
         return sorted(filter(touches, operators))
 
+    @property
+    def signatures(self) -> list[str]:
+        """The names of what can be called, sorted."""
+        return sorted(set(self.graph.signature_def) - _INTERNAL_SIGNATURES)
+
     def signature(self, wanted: str | None) -> str:
         """Return the name of the signature to serve; raises `LoadError`."""
-        names = sorted(set(self.graph.signature_def) - _INTERNAL_SIGNATURES)
+        names = self.signatures
         if wanted is not None and wanted not in names:
             raise LoadError(f"{self.path} has no signature {wanted!r}; it has: {', '.join(names) or 'none'}")
         if wanted is not None:
@@ -72,7 +77,7 @@ class Description:
         if _DEFAULT_SIGNATURE in names:
             return _DEFAULT_SIGNATURE
         if len(names) == 1:
-            return str(names[0])
+            return names[0]
         if not names:
             raise LoadError(
                 f"{self.path} has no signature, so nothing in it can be called; "

@@ -27,13 +27,22 @@ __all__ = ["from_folder"]
 def from_folder(path: Path, own: Mapping[str, Any], options: LoadOptions) -> KerasSource:
     """Read a SavedModel; raises `LoadError`."""
     found = describe(path, options.tag)
-    trusted = consent.check(str(path), list(found.configs), own, options.trust)
-    trusted += consent.check_operators(str(path), found.file_operators, options.trust)
-    with failures.explained(path):
-        source = _as_keras(found, own) if found.is_keras_model and options.signature is None else None
-        if source is None:
+    notes = consent.check_operators(str(path), found.file_operators, options.trust)
+    source = None
+    if found.is_keras_model and options.signature is None:
+        try:
+            notes += consent.check(str(path), list(found.configs), own, options.trust)
+        except LoadError as refusal:  # a signature needs neither the code nor the classes
+            if not found.signatures:
+                raise
+            notes.append(f"taken as a graph, without its layers: {refusal}")
+        else:
+            with failures.explained(path):
+                source = _as_keras(found, own)
+    if source is None:
+        with failures.explained(path):
             source = _as_graph(found, found.signature(options.signature))
-    return replace(source, warnings=[*trusted, *source.warnings])
+    return replace(source, warnings=[*notes, *source.warnings])
 
 
 def _as_keras(found: Description, own: Mapping[str, Any]) -> KerasSource | None:
@@ -41,13 +50,7 @@ def _as_keras(found: Description, own: Mapping[str, Any]) -> KerasSource | None:
     with tf_keras.utils.custom_object_scope(bridges.for_tf_keras(own)):
         try:
             model = tf_keras.models.load_model(str(found.path), compile=False)
-        except (
-            ValueError,
-            TypeError,
-            AttributeError,
-            KeyError,
-            AssertionError,
-        ):  # how it says that it cannot
+        except Exception:  # noqa: BLE001  # what it raises where it cannot, and what the author's code does
             return None
     record = record_of(Kind.SAVED_MODEL.value, found.path, keras_version=found.keras_version)
     try:
