@@ -4,8 +4,8 @@ Which variables these are is known only when the model's code assigns to them, a
 them. So a lowering that meets a new one starts again, with that variable declared: from then on reading it
 gives a symbol (at first the graph's input), and assigning to it replaces the symbol.
 
-A weight that the call itself masks (`kernel.assign(kernel * mask)`) is no state: it gets a value that no input
-decides, and the next call gives it the same. Such a variable has that value while the lowering lasts.
+A weight that the call itself masks (`kernel.assign(kernel * mask)`) is no state: it gets a value that no
+input decides, and the next call gives it the same. Such a variable has that value while the lowering lasts.
 """
 
 from __future__ import annotations
