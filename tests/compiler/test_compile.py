@@ -132,6 +132,27 @@ def test_a_model_that_answers_differently_is_not_published(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_source_that_refuses_random_inputs_is_proven_on_the_users(tmp_path: Path) -> None:
+    class Fives(layers.Layer):  # as an author's batch size within the model
+        def call(self, x: Any) -> Any:
+            return keras.ops.reshape(x, (5, 2, 2))
+
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(Fives()(inputs))))
+    with pytest.raises(VerificationError, match=r"fails on random inputs.*give inputs that it accepts"):
+        compile_model(model, repository=tmp_path, name="m")
+    artifact = compile_model(model, repository=tmp_path, name="m", data=rows(5, 4))
+    assert "proven on your data alone" in " ".join(artifact.manifest.warnings)
+
+
+def test_a_lookup_that_knows_all_its_words_is_given_no_others(tmp_path: Path) -> None:
+    words, codes = keras.Input((1,), dtype="string", name="words"), keras.Input((1,), dtype="int64")
+    known = layers.StringLookup(vocabulary=["cat", "dog"], num_oov_indices=0, output_mode="one_hot")(words)
+    code = layers.IntegerLookup(vocabulary=[10, 31], num_oov_indices=0, output_mode="one_hot")(codes)
+    model = keras.Model([words, codes], layers.Dense(2)(layers.Concatenate()([known, code])))
+    assert compile_model(model, repository=tmp_path, name="m").manifest.verification.checks
+
+
 def test_a_model_that_was_never_called_says_what_it_needs(tmp_path: Path) -> None:
     with pytest.raises(ConversionError, match=r"was never called.*input_signature"):
         compile_model(Subclassed(), repository=tmp_path, name="m")

@@ -73,6 +73,14 @@ def test_normalization_computes_its_constants_when_it_is_compiled(
     assert operators(graph) == {"Sub": 1, "Div": 1}
 
 
+@pytest.mark.parametrize("interpolation", ["bilinear", "nearest"])
+def test_the_size_of_resized_images_is_known(single: Single, interpolation: str) -> None:
+    model = single(layers.Resizing(5, 7, interpolation=interpolation), (None, None, 3))
+    (images,) = lower(model).model.graph.outputs
+    assert images.shape is not None
+    assert images.shape.dims[1:] == (5, 7, 3)
+
+
 @pytest.mark.parametrize("antialias", [False, True], ids=["plain", "antialias"])
 @pytest.mark.parametrize("size", [(8, 6), (3, 11), (None, None)], ids=str)
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos3", "lanczos5", "area"])

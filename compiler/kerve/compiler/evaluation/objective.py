@@ -33,7 +33,7 @@ class Objective:
         loss, metrics = model._compile_loss, model._compile_metrics
         own = (
             adds_losses
-            or bool(model._get_regularization_losses())
+            or any(each.regularizer is not None for each in model.trainable_variables)
             or type(model).compute_loss is not keras.Model.compute_loss
         )
         if not model.compiled or (loss is None and metrics is None and not own):

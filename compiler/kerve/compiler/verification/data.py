@@ -6,7 +6,7 @@ import itertools
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,25 @@ from numpy.typing import NDArray
 from kerve.compiler.errors import LoadError
 from kerve.compiler.verification.domains import Domain, domain_of
 
-__all__ = ["IDS", "SIZES", "Dataset", "arrays_in", "from_file", "more_rows", "seeded"]
+__all__ = ["DRAWS", "SIZES", "Dataset", "Draw", "arrays_in", "first_rows", "from_file", "more_rows", "seeded"]
 
 #: Pairs of sizes tried for open dimensions other than the batch, until the source accepts one pair:
 #: sequences are happy with the first, convolution stacks need the later ones.
 SIZES: tuple[tuple[int, int], ...] = ((7, 12), (32, 45), (64, 96), (224, 256))
 
-#: Integers that the graph does not limit are below the first; where the source refuses those, the second.
-IDS: tuple[int, int] = (10, 2)
+
+@dataclass(frozen=True)
+class Draw:
+    """Which integers and words are drawn."""
+
+    #: What integers are below that the graph does not limit.
+    ids: int
+    #: Whether keys may be drawn that the model's tables do not hold.
+    unknown: bool
+
+
+#: Where the source refuses what the first draws (a lookup without a place for others does), the second.
+DRAWS: tuple[Draw, Draw] = (Draw(ids=10, unknown=True), Draw(ids=2, unknown=False))
 
 _SEED = 20_260_101
 _WORDS = ("", "the", "quick", "brown fox", "Kerve!", "0", "naïve", "unknown word")
@@ -39,14 +50,11 @@ class Dataset:
     inputs: Mapping[str, NDArray[Any]]
     #: The size given to each open dimension.
     sizes: Mapping[str, int]
-    #: What seeded integers are below that the graph does not limit.
-    ids: int = IDS[0]
+    draw: Draw = DRAWS[0]
 
 
-def seeded(model: ir.Model, open_sizes: tuple[int, int], ids: int = IDS[0]) -> Iterator[Dataset]:
+def seeded(model: ir.Model, open_sizes: tuple[int, int], draw: Draw = DRAWS[0]) -> Iterator[Dataset]:
     """Yield two data sets, which differ in the size of every open dimension.
-
-    Integers that the graph does not limit are below `ids`.
 
     No batch is as large as a fixed dimension of the model, so that one is never taken for the other: by the
     graph, or by the source (Keras adds a column to a square matrix as if it were a row). Values depend on
@@ -56,8 +64,8 @@ def seeded(model: ir.Model, open_sizes: tuple[int, int], ids: int = IDS[0]) -> I
     batches = itertools.islice((size for size in itertools.count(2) if size not in fixed), 2)
     for batch, size in zip(batches, open_sizes, strict=True):
         sizes: dict[str, int] = {}
-        inputs = {str(value.name): _tensor(value, batch, size, sizes, ids) for value in model.graph.inputs}
-        yield Dataset("seeded", inputs, sizes, ids)
+        inputs = {str(value.name): _tensor(value, batch, size, sizes, draw) for value in model.graph.inputs}
+        yield Dataset("seeded", inputs, sizes, draw)
 
 
 def _fixed_sizes(model: ir.Model) -> set[int]:
@@ -72,8 +80,8 @@ def _fixed_sizes(model: ir.Model) -> set[int]:
 def more_rows(model: ir.Model, like: Dataset, rows: int) -> Dataset:
     """Return a seeded data set of `rows` rows whose other open dimensions are sized as in `like`."""
     sizes = {**like.sizes, "batch": rows} if "batch" in like.sizes else dict(like.sizes)
-    inputs = {str(value.name): _tensor(value, rows, rows, sizes, like.ids) for value in model.graph.inputs}
-    return Dataset("seeded", inputs, sizes, like.ids)
+    inputs = {str(value.name): _tensor(value, rows, rows, sizes, like.draw) for value in model.graph.inputs}
+    return Dataset("seeded", inputs, sizes, like.draw)
 
 
 def arrays_in(path: Path) -> dict[str, NDArray[Any]]:
@@ -85,6 +93,19 @@ def arrays_in(path: Path) -> dict[str, NDArray[Any]]:
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise LoadError(f"{path} is not a .npz file of plain arrays: {error}") from error
+
+
+def first_rows(model: ir.Model, dataset: Dataset, rows: int) -> Dataset:
+    """Return the first rows of a data set, whole where the model has no batch."""
+    batched = {str(value.name) for value in model.graph.inputs if value.shape and _is_batch(value.shape[0])}
+    cut = {name: array[:rows] if name in batched else array for name, array in dataset.inputs.items()}
+    few = min(rows, dataset.sizes.get("batch", rows))
+    sizes = {dim: few if dim == "batch" else size for dim, size in dataset.sizes.items()}
+    return replace(dataset, inputs=cut, sizes=sizes)
+
+
+def _is_batch(dim: int | ir.SymbolicDim) -> bool:
+    return not isinstance(dim, int) and dim.value == "batch"
 
 
 def from_file(model: ir.Model, path: Path, prefix: str = "") -> Dataset:
@@ -139,7 +160,7 @@ def _fitting(path: Path, value: ir.Value, array: NDArray[Any], sizes: dict[str, 
     return array.astype(wanted)
 
 
-def _tensor(value: ir.Value, batch: int, size: int, sizes: dict[str, int], ids: int) -> NDArray[Any]:
+def _tensor(value: ir.Value, batch: int, size: int, sizes: dict[str, int], draw: Draw) -> NDArray[Any]:
     assert value.shape is not None
     assert value.dtype is not None
     shape = []
@@ -149,21 +170,25 @@ def _tensor(value: ir.Value, batch: int, size: int, sizes: dict[str, int], ids: 
         else:
             shape.append(sizes.setdefault(str(dim.value), batch if dim.value == "batch" else size))
     rng = np.random.default_rng([_SEED, zlib.crc32(str(value.name).encode()), batch])
-    limit = 256 if value.dtype == ir.DataType.UINT8 and ids == IDS[0] else ids  # pixels
-    return _values(rng, value.dtype, shape, domain_of(value), limit)
+    pixels = value.dtype == ir.DataType.UINT8 and draw == DRAWS[0]
+    return _values(rng, value.dtype, shape, domain_of(value), replace(draw, ids=256) if pixels else draw)
 
 
 def _values(
-    rng: np.random.Generator, dtype: ir.DataType, shape: list[int], domain: Domain, limit: int
+    rng: np.random.Generator, dtype: ir.DataType, shape: list[int], domain: Domain, draw: Draw
 ) -> NDArray[Any]:
     if dtype == ir.DataType.STRING:
-        return np.asarray(rng.choice(np.array([*domain.words, *_WORDS], dtype=object), shape), dtype=object)
+        others = _WORDS if draw.unknown or not domain.words else ()
+        return np.asarray(rng.choice(np.array([*domain.words, *others], dtype=object), shape), dtype=object)
     if dtype == ir.DataType.BOOL:
         return rng.random(shape) < 0.5
     if domain.size is not None:
         return rng.integers(0, domain.size, shape).astype(dtype.numpy())
+    if domain.numbers and dtype.is_integer():
+        others = range(draw.ids) if draw.unknown else ()
+        return rng.choice([*domain.numbers, *others], shape).astype(dtype.numpy())
     if dtype.is_integer():
-        return rng.integers(0, limit, shape).astype(dtype.numpy())
+        return rng.integers(0, draw.ids, shape).astype(dtype.numpy())
     if dtype == ir.DataType.BFLOAT16:
         return rng.standard_normal(shape).astype(ml_dtypes.bfloat16)
     return rng.standard_normal(shape).astype(dtype.numpy())

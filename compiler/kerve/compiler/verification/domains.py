@@ -1,4 +1,4 @@
-"""What values an input may take: ids below a vocabulary's size, words that a table knows."""
+"""What values an input may take: ids below a vocabulary's size, keys of a table."""
 
 from __future__ import annotations
 
@@ -35,20 +35,24 @@ class Domain:
     size: int | None = None
     #: Words that the model knows.
     words: tuple[str, ...] = ()
+    #: Numbers that the model looks up.
+    numbers: tuple[int, ...] = ()
 
 
 def domain_of(value: ir.Value) -> Domain:
     """Return what the graph says about the values that `value` may take."""
     sizes: list[int] = []
     words: list[str] = []
+    numbers: list[int] = []
     for node, index in _readers(value, set()):
         if node.op_type == "Gather" and index == 1:
             sizes += _rows(node)
         elif node.op_type == "OneHot" and index == 0:
             sizes += _depth(node)
         elif node.op_type == "LabelEncoder":
-            words += _keys(node)
-    return Domain(min(sizes) if sizes else None, tuple(words))
+            words += _words(node)
+            numbers += _numbers(node)
+    return Domain(min(sizes) if sizes else None, tuple(words), tuple(numbers))
 
 
 def _readers(value: ir.Value, seen: set[ir.Value]) -> Iterator[tuple[ir.Node, int]]:
@@ -78,7 +82,11 @@ def _depth(one_hot: ir.Node) -> list[int]:
     return [int(depth.const_value.numpy().reshape(-1)[0])]
 
 
-def _keys(encoder: ir.Node) -> list[str]:
-    if "keys_strings" in encoder.attributes:
-        return [str(key) for key in encoder.attributes["keys_strings"].as_strings()]
-    return []
+def _words(encoder: ir.Node) -> list[str]:
+    keys = encoder.attributes.get("keys_strings")
+    return [] if keys is None else [str(key) for key in keys.as_strings()]
+
+
+def _numbers(encoder: ir.Node) -> list[int]:
+    keys = encoder.attributes.get("keys_int64s")
+    return [] if keys is None else [int(key) for key in keys.as_ints()]

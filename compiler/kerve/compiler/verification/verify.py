@@ -17,7 +17,7 @@ from kerve.compiler.errors import VerificationError
 from kerve.compiler.progress import steps
 from kerve.compiler.verification.basis import Basis, bases_of
 from kerve.compiler.verification.compare import Check, Tolerance, compare
-from kerve.compiler.verification.data import IDS, SIZES, Dataset, seeded
+from kerve.compiler.verification.data import DRAWS, SIZES, Dataset, first_rows, seeded
 from kerve.compiler.verification.distribution import compare_drawn
 from kerve.compiler.verification.rounding import LEEWAY, MOST, rounding
 from kerve.compiler.verification.runner import Reference, Runner
@@ -29,6 +29,15 @@ __all__ = ["Answered", "Verified", "recheck", "verify"]
 _ANNOUNCEMENT = re.compile(
     r"Graph execution error|Detected at node|<stack traces|File \"|Exception encountered when calling"
 )
+
+#: How Keras sets an error in bold, for terminals.
+_EMPHASIS = re.compile(r"\x1b\[[0-9;]*m")
+
+_GOLDEN_ROWS = 4
+
+
+class _RefusedError(Exception):
+    """The source answers to no seeded inputs; the cause says why to the last."""
 
 
 @dataclass(frozen=True)
@@ -88,15 +97,24 @@ def verify(model: ir.Model, path: Path, reference: Reference, user_data: Iterabl
     either side cannot answer; a difference is for the caller to judge. Answers that differ by more than their
     type allows may do so by what rounding alone does to them; a remark tells of it.
     """
-    answered = _answered(model, reference)
     users = list(user_data)
+    remarks: list[str] = []
+    try:
+        answered = _answered(model, reference)
+    except _RefusedError as error:
+        said = f"the source model fails on random inputs ({_reason(error.__cause__)})"
+        if not users:
+            raise VerificationError(
+                f"{said}, so nothing can be proven; give inputs that it accepts with --data FILE.npz"
+            ) from error
+        answered = _few_rows(model, users[0], reference)
+        remarks.append(f"{said}; it is proven on your data alone")
     answered += [
         Answered(dataset, reference(dataset.inputs))
         for dataset in steps(users, len(users), "your data, in the source")
     ]
     runner, bases = Runner(path), bases_of(model)
     checks = [check for each in answered for check in _compare(runner, each, bases, {})]
-    remarks: list[str] = []
     if wider := _widened(path, answered, checks, remarks):
         checks = [check for each in answered for check in _compare(runner, each, bases, wider)]
     if drawn := [name for name, basis in bases.items() if basis.drawn]:
@@ -120,28 +138,39 @@ def recheck(
 
 
 def _answered(model: ir.Model, reference: Reference) -> list[Answered]:
-    """Find sizes of open dimensions, and ids, that the source accepts."""
+    """Find sizes of open dimensions, ids and words, that the source accepts."""
     open_dims = any(
         not isinstance(dim, int) and dim.value != "batch"
         for value in model.graph.inputs
         for dim in (value.shape or ())
     )
-    integers = any(value.dtype is not None and value.dtype.is_integer() for value in model.graph.inputs)
-    candidates = list(itertools.product(SIZES if open_dims else SIZES[:1], IDS if integers else IDS[:1]))
-    for sizes, ids in candidates:
+    keys = any(_is_key(value) for value in model.graph.inputs)
+    candidates = list(itertools.product(SIZES if open_dims else SIZES[:1], DRAWS if keys else DRAWS[:1]))
+    for sizes, draw in candidates:
         try:
-            made = list(seeded(model, sizes, ids))
-            if open_dims and (sizes, ids) != candidates[-1] and not _leave_room(model, made):
+            made = list(seeded(model, sizes, draw))
+            if open_dims and (sizes, draw) != candidates[-1] and not _leave_room(model, made):
                 continue
             datasets = steps(made, 2, "seeded data sets, in the source")
             return [Answered(dataset, reference(dataset.inputs)) for dataset in datasets]
         except Exception as error:
-            if (sizes, ids) == candidates[-1]:
-                raise VerificationError(
-                    f"the source model fails on random inputs, so nothing can be proven: "
-                    f"{_reason(error)}; give inputs that it accepts with --data FILE.npz"
-                ) from error
+            if (sizes, draw) == candidates[-1]:
+                raise _RefusedError from error
     raise AssertionError("candidates is never empty")
+
+
+def _few_rows(model: ir.Model, dataset: Dataset, reference: Reference) -> list[Answered]:
+    """Golden data of the user's: as few rows as a server needs, all where the source takes no fewer."""
+    try:
+        few = first_rows(model, dataset, _GOLDEN_ROWS)
+        return [Answered(few, reference(few.inputs))]
+    except Exception:  # noqa: BLE001  # whatever the source says to it: the whole set is answered next
+        return []
+
+
+def _is_key(value: ir.Value) -> bool:
+    """Whether a table or an embedding may look an input up."""
+    return value.dtype is not None and (value.dtype.is_integer() or value.dtype == ir.DataType.STRING)
 
 
 def _leave_room(model: ir.Model, datasets: Iterable[Dataset]) -> bool:
@@ -197,7 +226,7 @@ def _as_onnxruntime_gives(array: NDArray[Any]) -> NDArray[Any]:
     return np.array(texts, dtype=object).reshape(array.shape)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException | None) -> str:
     """Return the first line of an error that does not merely announce one."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in _EMPHASIS.sub("", str(error)).splitlines() if line.strip()]
     return next((line for line in lines if not _ANNOUNCEMENT.match(line)), type(error).__name__)

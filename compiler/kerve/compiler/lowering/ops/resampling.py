@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import onnx_ir as ir
 from keras import ops
 
 from kerve.compiler.lowering.lowering import Lowering
@@ -76,8 +77,18 @@ def _native(g: Lowering, images: Any, rows: int, target: Any, **attributes: Any)
     x = images.value
     sizes = g.shape([g.dim(x, axis) for axis in range(len(images.shape) - 2)] + [size(g, n) for n in target])
     result = g.op.Resize(x, None, None, sizes, coordinate_transformation_mode="half_pixel", **attributes)
+    assert x.shape is not None
+    # Inference sees no sizes through those of the batch.
+    result.shape = ir.Shape(
+        [*x.shape[:-2], *(n if isinstance(n, int) else None for n in map(_plain, target))]
+    )
     resized = g.wrap(result)
     return ops.moveaxis(resized, -3, -1) if last else resized
+
+
+def _plain(size: Any) -> Any:
+    """A size of NumPy as one of Python."""
+    return int(size) if isinstance(size, np.integer) else size
 
 
 def _blended(images: Any, axes: Sequence[tuple[int, Any]]) -> Any:
