@@ -98,24 +98,27 @@ def freeze_session(found: Description, name: str) -> Frozen:
     with graph.as_default():
         loaded = tf.compat.v1.saved_model.load(session, list(found.tags), str(found.path))
     signature = loaded.signature_def[name]
-    inputs = {key: info.name for key, info in signature.inputs.items()}
-    outputs = {key: info.name for key, info in signature.outputs.items()}
-    _require_constant(graph, name, outputs)
+    fed = {key: info.name for key, info in signature.inputs.items()}
+    whole = graph.as_graph_def()
+    inputs = {key: _cut(whole, info) for key, info in sorted(signature.inputs.items())}
+    begins = {fed[key]: tensor for key, tensor in inputs.items()}
+    outputs = {key: begins.get(info.name, info.name) for key, info in signature.outputs.items()}
+    _require_constant(whole, name, outputs)
     with graph.as_default():
-        definition = tf.compat.v1.graph_util.convert_variables_to_constants(
-            session, graph.as_graph_def(), sorted({tensor.partition(":")[0] for tensor in outputs.values()})
-        )
+        definition = tf.compat.v1.graph_util.convert_variables_to_constants(session, whole, _nodes(outputs))
 
     tables = {node.name: _table(session, node.name) for node in definition.node if node.op in _TABLES}
 
     def original(arguments: Mapping[str, Any]) -> dict[str, Any]:
-        fed = {inputs[key]: value.numpy() for key, value in arguments.items()}
-        results: dict[str, Any] = session.run(outputs, fed)
+        results: dict[str, Any] = session.run(
+            {key: info.name for key, info in signature.outputs.items()},
+            {fed[key]: value.numpy() for key, value in arguments.items()},
+        )
         return results
 
     return Frozen(
         _with_placeholders(definition, tables),
-        dict(sorted(inputs.items())),
+        inputs,
         outputs,
         original,
         captured={f"{name}:0": table.resource_handle for name, table in tables.items()},
@@ -150,11 +153,33 @@ def _with_placeholders(definition: Any, names: Collection[str]) -> Any:
     return copy
 
 
-def _require_constant(graph: tf.Graph, name: str, outputs: Mapping[str, str]) -> None:
+def _nodes(tensors: Mapping[str, str]) -> list[str]:
+    """Return the names of the nodes that give tensors."""
+    return sorted({tensor.partition(":")[0] for tensor in tensors.values()})
+
+
+def _cut(definition: Any, info: Any) -> str:
+    """Begin a graph at an input of a signature, in place; return the tensor that takes the input then.
+
+    An input may lie within the graph, behind a parser of examples for instance, which other signatures use.
+    """
+    name, _, port = info.name.partition(":")
+    nodes = {node.name: node for node in definition.node}
+    if nodes[name].op.startswith("Placeholder"):
+        return str(info.name)
+    began = f"{name}/fed_{port}"
+    old = name if port == "0" else info.name
+    for node in definition.node:
+        node.input[:] = [began if each == old else each for each in node.input]
+    begin = definition.node.add(name=began, op="Placeholder")
+    begin.attr["dtype"].type = info.dtype
+    begin.attr["shape"].shape.CopyFrom(info.tensor_shape)
+    return f"{began}:0"
+
+
+def _require_constant(definition: Any, name: str, outputs: Mapping[str, str]) -> None:
     """Raise `ConversionError` where the outputs need a variable to be changed."""
-    needed = tf.compat.v1.graph_util.extract_sub_graph(
-        graph.as_graph_def(), sorted({tensor.partition(":")[0] for tensor in outputs.values()})
-    )
+    needed = tf.compat.v1.graph_util.extract_sub_graph(definition, _nodes(outputs))
     changed = sorted({node.input[0] for node in needed.node if _CHANGES.match(node.op)})
     if changed:
         raise ConversionError(
