@@ -195,6 +195,27 @@ def test_a_rank_that_nothing_tells_is_refused(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize("begin", ["examples", "x", "both"])
+def test_a_signature_may_begin_within_a_graph(
+    tmp_path: Path, begin: str, equal_to_original: Callable[..., Any]
+) -> None:
+    """As TensorFlow Serving's own half_plus_two does: behind the parser that other signatures use."""
+    saved = tmp_path / "saved"
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        examples = tf.compat.v1.placeholder(tf.string, [None], "examples")
+        features = {"x": tf.io.FixedLenFeature([1], tf.float32), "z": tf.io.FixedLenFeature([1], tf.float32)}
+        parsed = tf.compat.v1.parse_example(examples, features)
+        half = tf.compat.v1.get_variable("half", initializer=0.5)
+        session.run(tf.compat.v1.global_variables_initializer())
+        x, z = tf.identity(parsed["x"]), parsed["z"]
+        inputs = {"examples": {"e": examples}, "x": {"x": x}, "both": {"x": x, "z": z}}[begin]
+        outputs = {"y": half * x + (2.0 if begin == "x" else z), "same": x}
+        tf.compat.v1.saved_model.simple_save(session, str(saved), inputs, outputs)
+    names = ("x",) if begin == "x" else ("x", "z")
+    rows = {name: np.array([[1.0], [2.0], [-5.0]], np.float32) for name in names}
+    equal_to_original(sources.load(saved), rows)
+
+
 def test_several_signatures_are_listed(tables: Path) -> None:
     with pytest.raises(LoadError, match="choose one with --signature: count, decide, identify, weigh"):
         sources.load(tables)

@@ -140,7 +140,7 @@ class ModelManager:
             source = found
         else:
             raise NotFoundError(
-                f"failed to load {name!r}, failed to poll from model repository: it is in none of this server's"
+                f"failed to load {name!r}, failed to poll from model repository: it is in none"
             )
         self._bring(source, scan(self._repositories), override)
         self._composition.brought.discard(name)

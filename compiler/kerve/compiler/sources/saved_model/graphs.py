@@ -104,21 +104,26 @@ def freeze_session(found: Description, name: str) -> Frozen:
     with graph.as_default():
         loaded = tf.compat.v1.saved_model.load(session, list(found.tags), str(found.path))
     signature = loaded.signature_def[name]
-    inputs = {key: _tensor(key, info) for key, info in signature.inputs.items()}
-    outputs = {key: _tensor(key, info) for key, info in signature.outputs.items()}
-    _require_constant(graph, name, outputs)
+    fed = {key: _tensor(key, info) for key, info in signature.inputs.items()}
+    fetched = {key: _tensor(key, info) for key, info in signature.outputs.items()}
+    whole = graph.as_graph_def()
+    inputs = {key: _cut(whole, info) for key, info in sorted(signature.inputs.items())}
+    begins = {fed[key]: tensor for key, tensor in inputs.items()}
+    outputs = {key: begins.get(tensor, tensor) for key, tensor in fetched.items()}
+    _require_constant(whole, name, outputs)
     # An input stays, though the outputs may not need it.
-    definition = _without_variables(found, session, [*outputs.values(), *inputs.values()])
+    definition = _without_variables(found, session, whole, [*outputs.values(), *inputs.values()])
     tables = {node.name: _table(session, node.name) for node in definition.node if node.op in _TABLES}
 
     def original(arguments: Mapping[str, Any]) -> dict[str, Any]:
-        fed = {inputs[key]: value.numpy() for key, value in arguments.items()}
-        results: dict[str, Any] = session.run(outputs, fed)
+        results: dict[str, Any] = session.run(
+            fetched, {fed[key]: value.numpy() for key, value in arguments.items()}
+        )
         return results
 
     return Frozen(
         _with_placeholders(definition, tables),
-        dict(sorted(inputs.items())),
+        inputs,
         outputs,
         original,
         captured={f"{name}:0": table.resource_handle for name, table in tables.items()},
@@ -137,14 +142,11 @@ def _tensor(key: str, info: Any) -> str:
     return str(info.name)
 
 
-def _without_variables(found: Description, session: Any, tensors: Iterable[str]) -> Any:
-    """Return what some tensors need of a session's graph, with its variables as constants."""
-    needed = sorted({tensor.partition(":")[0] for tensor in tensors})
+def _without_variables(found: Description, session: Any, whole: Any, tensors: Iterable[str]) -> Any:
+    """Return what some tensors need of a graph, with the session's variables as constants."""
     with session.graph.as_default():
         try:
-            return tf.compat.v1.graph_util.convert_variables_to_constants(
-                session, session.graph.as_graph_def(), needed
-            )
+            return tf.compat.v1.graph_util.convert_variables_to_constants(session, whole, _nodes(tensors))
         except tf.errors.FailedPreconditionError as error:
             missing = _NOT_THERE.search(str(error))
             raise LoadError(
@@ -182,11 +184,33 @@ def _with_placeholders(definition: Any, names: Collection[str]) -> Any:
     return copy
 
 
-def _require_constant(graph: tf.Graph, name: str, outputs: Mapping[str, str]) -> None:
+def _nodes(tensors: Iterable[str]) -> list[str]:
+    """Return the names of the nodes that give tensors."""
+    return sorted({tensor.partition(":")[0] for tensor in tensors})
+
+
+def _cut(definition: Any, info: Any) -> str:
+    """Begin a graph at an input of a signature, in place; return the tensor that takes the input then.
+
+    An input may lie within the graph, behind a parser of examples for instance, which other signatures use.
+    """
+    name, _, port = info.name.partition(":")
+    nodes = {node.name: node for node in definition.node}
+    if nodes[name].op.startswith("Placeholder"):
+        return str(info.name)
+    began = f"{name}/fed_{port}"
+    old = name if port == "0" else info.name
+    for node in definition.node:
+        node.input[:] = [began if each == old else each for each in node.input]
+    begin = definition.node.add(name=began, op="Placeholder")
+    begin.attr["dtype"].type = info.dtype
+    begin.attr["shape"].shape.CopyFrom(info.tensor_shape)
+    return f"{began}:0"
+
+
+def _require_constant(definition: Any, name: str, outputs: Mapping[str, str]) -> None:
     """Raise `ConversionError` where the outputs need a variable to be changed."""
-    needed = tf.compat.v1.graph_util.extract_sub_graph(
-        graph.as_graph_def(), sorted({tensor.partition(":")[0] for tensor in outputs.values()})
-    )
+    needed = tf.compat.v1.graph_util.extract_sub_graph(definition, _nodes(outputs.values()))
     changed = sorted({node.input[0] for node in needed.node if _CHANGES.match(node.op)})
     if changed:
         raise ConversionError(
