@@ -172,6 +172,21 @@ def test_functions_of_tensorflow_in_a_graph_of_layers(equal_to_original: Callabl
     equal_to_original(source, {"a": np.random.default_rng(0).standard_normal((3, 8, 4)).astype(np.float32)})
 
 
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_constant_tensors_of_an_old_file_are_tensors(
+    policy: str, tmp_path: Path, equal_to_original: Callable[..., Any]
+) -> None:
+    x = tf_keras.Input((2, 3), name="x")
+    hidden = layers.Dense(3, dtype=policy)(x)
+    positions = tf.constant([[1.0, 2, 3], [4, 5, 6]], hidden.dtype)
+    both = tf.concat([hidden + positions, tf.maximum(hidden, positions)], -1)
+    tf_keras.Model(x, tf.stack([both, both * tf.cast([[9.0] * 6] * 2, hidden.dtype)], 1)).save(
+        tmp_path / "m.h5"
+    )
+    source = sources.load(tmp_path / "m.h5")
+    equal_to_original(source, {"x": np.ones((2, 2, 3), np.float32)}, 1e-4 if policy == "float32" else 2e-2)
+
+
 def test_dictionaries_keep_their_keys(equal_to_original: Callable[..., Any]) -> None:
     a, b = tf_keras.Input((3,), name="a"), tf_keras.Input((3,), name="b")
     old = tf_keras.Model(

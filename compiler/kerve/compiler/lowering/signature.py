@@ -19,17 +19,9 @@ from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.symbol import Symbol
 
 __all__ = [
-    "BATCH",
-    "Arguments",
-    "InputSpec",
-    "build",
-    "call",
-    "enter",
-    "finish",
-    "inputs_of",
-    "knows_inputs",
+    "BATCH", "Arguments", "InputSpec", "build", "call", "enter", "finish", "inputs_of", "knows_inputs",
     "unasked",
-]
+]  # fmt: skip
 
 #: The symbolic dimension that Keras leaves open on axis 0 of every input and output.
 BATCH = "batch"
@@ -96,7 +88,7 @@ def unasked(model: keras.Model) -> list[str]:
     if not names:
         return []
     return [
-        f"model '{model.name}' ({type(model).__name__}) is compiled without {', '.join(names)}, for Keras does "
+        f"model '{model.name}' ({type(model).__name__}) is compiled without {', '.join(names)}: Keras does "
         "not remember whether it was called with more than its first argument; to have them, give "
         "input_signature= or data= with each of them"
     ]

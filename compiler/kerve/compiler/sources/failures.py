@@ -38,6 +38,15 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
         "its Lambda was written by another Python; load and save it there again",
     ),
     (
+        re.compile(r"deserializing class '\w+Cell'"),
+        "Keras 2.0 does not write down what its cells are made with: build the model in Python, load its "
+        "weights, and compile the object",
+    ),
+    (
+        re.compile(r"vocabulary size cannot be changed|no attribute 'idf_weights'"),
+        "Keras 3 leaves vocabularies out of HDF5: save the model as .keras",
+    ),
+    (
         re.compile(r"\(type Lambda\).*name '\w+' is not defined", re.DOTALL),
         "its Lambda uses a name of the module it was written in: build the model there, load the weights, "
         "and compile the object",

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 import tf_keras
 from keras import ops
 
@@ -59,18 +60,29 @@ def operation(layer: Any, args: Any, kwargs: Any) -> Any:
     if isinstance(layer, tf_keras.src.layers.core.tf_op_layer.SlicingOpLambda):
         return _slice(layer, args, kwargs)
     same = _SAME.get(layer.symbol or "")
-    if same is not None and _is_one_float_type((args, kwargs)):
+    dtype = _one_float_type((args, kwargs))
+    if same is not None and dtype is not None:
         function, names = same
         bound = inspect.signature(layer.function).bind(*args, **kwargs)
         bound.apply_defaults()
-        return function(*(bound.arguments[name] for name in names))
+        return function(*(_constant(bound.arguments[name], name, dtype) for name in names))
     return OldFunction(layer.function, clean_name(layer.name))(*args, **_without_name(kwargs))
 
 
-def _is_one_float_type(structure: Any) -> bool:
+def _constant(argument: Any, name: str, dtype: str) -> Any:
+    """Make an array of the lists of numbers that files of Keras 2 keep constant tensors as."""
+    if name == "values":
+        return [_constant(each, "", dtype) for each in argument]
+    is_constant = isinstance(argument, list | tuple) and name != "axis"
+    return np.asarray(argument, dtype) if is_constant else argument
+
+
+def _one_float_type(structure: Any) -> str | None:
+    """The type of the tensors in a structure, if it is one, of floating-point numbers."""
     tensors = [leaf for leaf in keras.tree.flatten(structure) if isinstance(leaf, keras.KerasTensor)]
     types = {tensor.dtype for tensor in tensors}
-    return len(types) == 1 and keras.backend.is_float_dtype(types.pop())
+    dtype = types.pop() if len(types) == 1 else None
+    return dtype if dtype is not None and keras.backend.is_float_dtype(dtype) else None
 
 
 def _slice(layer: Any, args: Any, kwargs: Any) -> Any:
