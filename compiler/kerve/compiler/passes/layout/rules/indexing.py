@@ -47,10 +47,10 @@ def _move_slice(node: ir.Node, placement: Placement, editor: Editor) -> None:
     perm = _perm(placement)
     axes = _sliced(node, len(perm))
     assert axes is not None
-    node.resize_inputs(max(len(node.inputs), 4))
-    node.replace_input_with(
-        3, editor.constant(np.array([perm.index(a) for a in axes], dtype=np.int64), "axes")
-    )
+    starts = node.inputs[1]
+    kind = np.int32 if starts is not None and starts.dtype == ir.DataType.INT32 else np.int64
+    node.resize_inputs(max(len(node.inputs), 4))  # the axes have the type of the starts
+    node.replace_input_with(3, editor.constant(np.array([perm.index(a) for a in axes], dtype=kind), "axes"))
 
 
 def _sliced(node: ir.Node, rank: int) -> tuple[int, ...] | None:
