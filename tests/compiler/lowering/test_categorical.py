@@ -235,3 +235,10 @@ def test_integers_are_crossed(equal_to_keras: Check, mode: str) -> None:
     features = [keras.Input((1,), dtype="int64") for _ in range(2)]
     model = keras.Model(features, layers.HashedCrossing(1000, output_mode=mode)(features))
     equal_to_keras(model, [RNG.integers(-(2**40), 2**40, (6, 1)) for _ in features])
+
+
+@pytest.mark.parametrize("mode", ENCODINGS)
+def test_a_single_category_is_a_sample(equal_to_keras: Check, mode: str) -> None:
+    inputs = keras.Input(batch_shape=(), dtype="int64")
+    encoded = layers.CategoryEncoding(4, output_mode=mode)(inputs)
+    equal_to_keras(keras.Model(inputs, encoded), np.array(2), batched=False)

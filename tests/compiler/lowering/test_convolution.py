@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from keras import layers
 from numpy.typing import NDArray
 
+from kerve.compiler.errors import ConversionError
 from kerve.compiler.lowering import lower
 
 Check = Callable[..., ir.Model]
@@ -262,3 +263,11 @@ def test_what_computes_in_float32_for_want_of_a_kernel_is_said(single: Single) -
     assert warning == (
         "layer 'wide': Conv computes in float32, because ONNX Runtime has no float64 kernel of it on a CPU"
     )
+
+
+@pytest.mark.parametrize("name", ["conv", "depthwise_conv"])
+def test_a_kernel_of_open_size_is_refused_where_it_decides_the_padding(name: str) -> None:
+    image, kernel = keras.Input((8, 8, 3)), keras.Input(batch_shape=(None, 2, 3, 2))
+    outputs = getattr(keras.ops, name)(image, kernel, padding="same", data_format="channels_last")
+    with pytest.raises(ConversionError, match="kernel of open size"):
+        lower(keras.Model([image, kernel], outputs))

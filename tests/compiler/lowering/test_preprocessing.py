@@ -134,6 +134,17 @@ def test_the_center_is_cropped(
     equal_to_keras(model, image(*(9 if n is None else n for n in shape)).astype(dtype), atol=1e-3)
 
 
+@pytest.mark.parametrize("shape", [(None, None, 3), (None, 11, 3), (9, None, 3)], ids=str)
+@pytest.mark.parametrize("wanted", [(4, 5), (7, 20), (12, 12)], ids=str)
+def test_an_image_of_any_size_is_cropped_or_enlarged(
+    equal_to_keras: Check, wanted: tuple[int, int], shape: tuple[Any, ...]
+) -> None:
+    inputs = keras.Input(shape)
+    cropped = layers.CenterCrop(*wanted)(inputs)
+    model = keras.Model(inputs, [cropped, layers.Conv2D(2, 3)(cropped)])
+    equal_to_keras(model, image(9, 11, 3).astype("float32"), atol=1e-3)
+
+
 @pytest.mark.parametrize("samples", [512, None], ids=["fixed", "open"])
 def test_sound_becomes_a_mel_spectrogram(equal_to_keras: Check, single: Single, samples: int | None) -> None:
     layer = layers.MelSpectrogram(num_mel_bins=8, sampling_rate=8000, sequence_stride=64, fft_length=128)

@@ -132,6 +132,12 @@ def _decoder() -> Any:
     return keras.Model(words, layers.Dense(50)(layers.RMSNormalization()(x)))
 
 
+def _enlarged() -> Any:
+    """A branch crops the image of the graph around it, and resizes it with its channels first."""
+    image = keras.Input((None, None, 3))
+    return keras.Model(image, layers.CenterCrop(20, 24)(image))
+
+
 MODELS: list[Any] = [
     pytest.param(lambda: _unet(32), 2, id="U-Net"),
     pytest.param(lambda: _unet(None), 2, id="U-Net of open size"),
@@ -144,6 +150,7 @@ MODELS: list[Any] = [
     pytest.param(_voxels, 1, id="volumes"),
     pytest.param(_permuted, 0, id="channels first by Permute"),
     pytest.param(_frames, 1, id="an image network for each frame"),
+    pytest.param(_enlarged, 2, id="a branch that reads from outside"),
     pytest.param(_several, 1, id="several inputs and outputs"),
     pytest.param(_preprocessed, 1, id="preprocessing in the model"),
     pytest.param(_decoder, 8, id="a transformer's decoder"),

@@ -22,7 +22,7 @@ HANDLERS = Handlers()
 _DROPPED = np.iinfo(np.int64).max
 
 
-@HANDLERS.register("layers.IntegerLookup", "layers.StringLookup", typed=True)
+@HANDLERS.register("layers.IndexLookup", "layers.IntegerLookup", "layers.StringLookup", typed=True)
 def lookup(g: Lowering, layer: Any, inputs: ir.Value) -> ir.Value:
     """LabelEncoder, then the encoding of the layer."""
     return look_up(g, layer, inputs)

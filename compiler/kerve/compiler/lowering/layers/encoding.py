@@ -30,6 +30,8 @@ def encode(
     if mode == "int":
         return g.cast(indices, dtype)
     indices = g.cast(indices, "int64")
+    if rank(indices) == 0:
+        indices = g.op.Unsqueeze(indices, [0])
     if mode == "one_hot":
         if rank(indices) > 1 and static_shape(indices)[-1] == 1:
             indices = g.op.Squeeze(indices, [-1])

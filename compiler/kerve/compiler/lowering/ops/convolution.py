@@ -169,9 +169,13 @@ def _convolve(
 def _operands(
     g: Lowering, operation: Any, kernel: ir.Value, form: Callable[[NDArray[Any]], NDArray[Any]]
 ) -> tuple[ir.Value, Windows]:
-    windows = Windows.of(
-        static_shape(kernel)[:-2], operation.strides, operation.padding, operation.dilation_rate
-    )
+    sizes = static_shape(kernel)[:-2]
+    if None in sizes and operation.padding != "valid":  # of which tf2onnx makes outputs that are too small
+        raise g.refuse(
+            f"a convolution with padding '{operation.padding}' by a kernel of open size",
+            "give the kernel a fixed size, or pad with `ops.pad` and convolve with padding 'valid'",
+        )
+    windows = Windows.of(sizes, operation.strides, operation.padding, operation.dilation_rate)
     return _reordered(g, kernel, form), windows
 
 

@@ -152,7 +152,7 @@ def _find(g: Lowering, _: _Attributes, table: Any, keys: ir.Value, default: ir.V
     missing = _known(default)
     kinds = {"Tkeys": tf.as_dtype(_numpy(keys)), "Tvalues": tf.as_dtype(missing.dtype)}
     known, values = tf.raw_ops.LookupTableExportV2(table_handle=table, **kinds)
-    return look_up(g, keys, known.numpy(), values.numpy(), missing)
+    return look_up(g, keys, known.numpy().reshape(-1), values.numpy().reshape(-1), missing)
 
 
 def _numpy(x: ir.Value) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from kerve.compiler.passes.layout.permutation import Perm, compose, identity, perm_of
-from kerve.compiler.passes.reading import is_op, rank_of
+from kerve.compiler.passes.reading import is_constant, is_op, rank_of
 
 __all__ = ["Net", "Reader", "is_transpose", "nets_of"]
 
@@ -36,25 +36,25 @@ def is_transpose(node: ir.Node | None) -> bool:
 
 
 def nets_of(graph: ir.Graph) -> list[Net]:
-    """Return the nets of all tensors of known rank that this graph makes, reads from outside or reorders."""
+    """Return the nets of all tensors of known rank that this graph makes or borrows, in its order."""
     return [_net(graph, tensor) for tensor in _tensors(graph)]
 
 
 def _tensors(graph: ir.Graph) -> Iterator[ir.Value]:
     seen: set[ir.Value] = set()
-    for value in (*graph.inputs, *_given(graph), *_made(graph)):
+    for value in (*graph.inputs, *_borrowed(graph), *_made(graph)):
         if value not in seen and rank_of(value) is not None:
             seen.add(value)
             yield value
 
 
-def _given(graph: ir.Graph) -> Iterator[ir.Value]:
-    """Constants that this graph transposes, and all that it reads of what outer graphs compute."""
+def _borrowed(graph: ir.Graph) -> Iterator[ir.Value]:
+    """Constants that this graph transposes, and values of outer graphs that it reads."""
     for node in graph:
         for value in node.inputs:
-            if value is None or (value.graph is graph and value.producer() is not None):
+            if value is None:
                 continue
-            if is_transpose(node) or not value.is_initializer():
+            if is_transpose(node) if is_constant(value) else value.graph is not graph:
                 yield value
 
 
@@ -66,14 +66,14 @@ def _made(graph: ir.Graph) -> Iterator[ir.Value]:
 
 def _net(graph: ir.Graph, tensor: ir.Value) -> Net:
     net = Net(tensor)
-    own = tensor.graph is graph and not tensor.is_initializer()
+    constant = is_constant(tensor)
     pending = [(tensor, identity(rank_of(tensor) or 0))]
     while pending:
         value, perm = pending.pop()
         for node, index in value.uses():
             if is_transpose(node) and node.graph is graph:
                 pending.append((node.outputs[0], compose(perm, perm_of(node))))
-            elif own or value is not tensor or (node.graph is graph and not tensor.is_initializer()):
+            elif value is not tensor or (not constant and graph in (tensor.graph, node.graph)):
                 net.readers.append(Reader(node, index, perm))
         if value.is_graph_output() and value.graph is graph:
             outputs = enumerate(graph.outputs)
