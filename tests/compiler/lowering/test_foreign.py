@@ -167,3 +167,32 @@ def test_what_is_traced_computes_in_a_type_that_has_a_kernel(
     model = keras.Model(inputs, keras.layers.Activation("linear", dtype="float32")(outputs))
     tolerance = 1e-4 if dtype == "float64" else 4e-2
     equal_to_keras(model, _X, traced=True, rtol=tolerance, atol=tolerance)
+
+
+_BOXES = np.array(
+    [[0, 0, 1, 1], [0.1, 0.2, 0.6, 0.9], [-0.2, 0.3, 1.2, 0.5], [0.9, 0.9, 0.1, 0.1]], "float32"
+)
+
+
+@pytest.mark.parametrize("method", ["bilinear", "nearest"])
+@pytest.mark.parametrize("size", [(4, 6), (1, 3)], ids=str)
+def test_boxes_are_cropped_and_resized(
+    equal_to_keras: Check, single: Callable[..., keras.Model], method: str, size: tuple[int, int]
+) -> None:
+    class Crop(keras.Layer):
+        def call(self, images: Any) -> Any:
+            count = tf.shape(images)[0]
+            boxes, which = tf.tile(_BOXES, [count, 1]), tf.repeat(tf.range(count), len(_BOXES))
+            return tf.image.crop_and_resize(images, boxes, which, size, method, extrapolation_value=-1.0)
+
+    images = np.random.default_rng(3).normal(size=(3, 5, 7, 2)).astype("float32")
+    equal_to_keras(single(Crop(), (5, 7, 2)), images, batched=False)
+
+
+def test_whole_numbers_are_written_and_read(equal_to_keras: Check) -> None:
+    class Written(keras.Layer):
+        def call(self, x: Any) -> Any:
+            return tf.strings.to_number(tf.strings.as_string(x))
+
+    inputs = keras.Input((3,), dtype="int32")
+    equal_to_keras(keras.Model(inputs, Written()(inputs)), np.array([[0, -7, 123456]], "int32"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import string
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
+import tensorflow as tf
 from hypothesis import given, settings
 from keras import layers
 
@@ -34,6 +37,27 @@ TEXTS = np.array(
     object,
 )
 VOCABULARY = ["hello", "world", "foo", "é", "hello world", "bar baz", "foo bar baz", "dont", "Hello", "É"]
+
+
+def _reviews(texts: Any) -> Any:
+    """What Keras's examples make of reviews that were pages."""
+    plain = tf.strings.regex_replace(tf.strings.lower(texts), "<br />", " ")
+    return tf.strings.regex_replace(plain, f"([{re.escape(string.punctuation)}])", r" \1")
+
+
+def _squeezed(texts: Any) -> Any:
+    return tf.strings.regex_replace(texts, "l+", "l")
+
+
+@pytest.mark.parametrize("shape", [(), (1,)], ids=str)
+def test_a_function_of_the_authors_standardizes(
+    equal_to_keras: Check, single: Single, shape: tuple[int, ...]
+) -> None:
+    vocabulary = ["fine", "it", "!", ".", "br", "<", "well"]
+    layer = layers.TextVectorization(vocabulary=vocabulary, standardize=_reviews, output_sequence_length=9)
+    texts = ["Fine.<br /><br />It is<br />", "<br />", "", "Well, it<br/>Fine!", "<<br />"]
+    data = np.array(texts, object).reshape(-1, *shape)
+    equal_to_keras(single(layer, shape, dtype="string"), data)
 
 
 @pytest.mark.parametrize("split", ["whitespace", "character", None])
@@ -114,7 +138,10 @@ def test_any_text_is_split_as_keras_splits_it(single: Single) -> None:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        pytest.param({"standardize": lambda x: x}, "standardize is a Python function", id="function"),
+        pytest.param({"split": tf.strings.split}, "split is a Python function", id="function"),
+        pytest.param(
+            {"standardize": _squeezed}, r"standardize: ONNX cannot replace what matches 'l\+'", id="pattern"
+        ),
         pytest.param({"ragged": True}, "ragged tensors, which ONNX does not have", id="ragged"),
         pytest.param({"ngrams": 2, "split": None}, "joins whole texts to n-grams", id="whole-texts"),
     ],

@@ -43,10 +43,10 @@ _KNOWN_DOMAINS = frozenset({"", _MACHINE_LEARNING})
 #: Operators that tf2onnx would convert but whose handlers do better: it knows complex numbers, tables and
 #: strings in part, and ragged tensors and hashes not at all.
 _OURS = (
-    "Angle", "Complex", "ComplexAbs", "Conj", "DenseBincount", "FFT", "IFFT", "IRFFT", "Imag",
-    "LookupTableFindV2", "LookupTableSizeV2", "RFFT", "RFFT2D", "RaggedTensorToTensor", "Real",
-    "StaticRegexReplace", "StringLower", "StringSplitV2", "StringToHashBucketFast", "StringUpper",
-    "UnicodeDecode", "UnicodeEncode",
+    "Angle", "AsString", "Complex", "ComplexAbs", "Conj", "CropAndResize", "DenseBincount", "FFT", "IFFT",
+    "IRFFT", "Imag", "LookupTableFindV2", "LookupTableSizeV2", "RFFT", "RFFT2D", "RaggedTensorToTensor",
+    "Real", "StaticRegexReplace", "StringLower", "StringSplitV2", "StringToHashBucketFast",
+    "StringToNumber", "StringUpper", "UnicodeDecode", "UnicodeEncode",
 )  # fmt: skip
 
 _Values = dict[ir.Value, Any]

@@ -62,6 +62,10 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
         ),
         "the weights do not belong to it",
     ),
+    (
+        re.compile(r"Exception encountered: .*__init__\(\)"),
+        "its __init__ must take **kwargs, and get_config() give its arguments; or compile the model object",
+    ),
 )
 _OTHERWISE = "check that the file is whole and was written by Keras"
 
@@ -81,7 +85,13 @@ def explained(path: Path) -> Iterator[None]:
             ) from error
         text = str(error)
         remedy = next((remedy for pattern, remedy in _REMEDIES if pattern.search(text)), _OTHERWISE)
-        raise LoadError(f"cannot load {path}: {one_line(error)}; {remedy}") from error
+        raise LoadError(f"cannot load {path}: {_inmost(error)}; {remedy}") from error
+
+
+def _inmost(error: Exception) -> str:
+    """Return what went wrong below layers that Keras could not make, or what it says first."""
+    causes = re.findall(r"Exception encountered: (.+)", str(error))
+    return one_line(ValueError(causes[-1])) if causes else one_line(error)
 
 
 def one_line(error: BaseException) -> str:

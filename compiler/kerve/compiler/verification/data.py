@@ -185,8 +185,8 @@ def _values(
     if domain.size is not None:
         return rng.integers(0, domain.size, shape).astype(dtype.numpy())
     if domain.numbers and dtype.is_integer():
-        others = range(draw.ids) if draw.unknown else ()
-        return rng.choice([*domain.numbers, *others], shape).astype(dtype.numpy())
+        numbers = [*domain.numbers, *(range(draw.ids) if draw.unknown else ())]
+        return rng.choice(numbers, shape).astype(dtype.numpy())
     if dtype.is_integer():
         return rng.integers(0, draw.ids, shape).astype(dtype.numpy())
     if dtype == ir.DataType.BFLOAT16:

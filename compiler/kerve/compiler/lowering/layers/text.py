@@ -8,12 +8,13 @@ TensorFlow's rules apply: only ASCII letters have a lower case, only ASCII space
 from __future__ import annotations
 
 import string
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
+from kerve.compiler.lowering import foreign
 from kerve.compiler.lowering.layers.categorical import look_up
 from kerve.compiler.lowering.layers.characters import characters, strings
 from kerve.compiler.lowering.layers.encoding import label
@@ -21,8 +22,9 @@ from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.ops.control import loop
 from kerve.compiler.lowering.ops.operands import rank
 from kerve.compiler.lowering.registry import Handlers
+from kerve.compiler.lowering.symbol import Symbol
 
-__all__ = ["HANDLERS", "LOWER", "SPACES", "standardized"]
+__all__ = ["HANDLERS", "LOWER", "SPACES", "joined", "standardized"]
 
 HANDLERS = Handlers()
 
@@ -43,6 +45,8 @@ _END = np.iinfo(np.int64).max
 def text_vectorization(g: Lowering, layer: Any, inputs: ir.Value) -> ir.Value:
     """Standardize, split, join neighbours to n-grams, look up, and encode or pad."""
     _refuse_what_has_no_form(g, layer)
+    if callable(layer._standardize):
+        inputs = _by_function(g, layer._standardize, inputs)
     words = _ngrams(g, layer, _split(g, layer, inputs))
     indices = look_up(g, layer._lookup_layer, words)
     length = layer._output_sequence_length
@@ -55,12 +59,11 @@ def text_vectorization(g: Lowering, layer: Any, inputs: ir.Value) -> ir.Value:
 
 
 def _refuse_what_has_no_form(g: Lowering, layer: Any) -> None:
-    for name, value in (("standardize", layer._standardize), ("split", layer._split)):
-        if callable(value):
-            raise g.refuse(
-                f"its {name} is a Python function of TensorFlow strings, which ONNX cannot express",
-                "use one of the named rules of Keras, or prepare texts before the model",
-            )
+    if callable(layer._split):
+        raise g.refuse(
+            "its split is a Python function that returns ragged tensors, which ONNX does not have",
+            "use one of the named rules of Keras, or prepare texts before the model",
+        )
     if layer._ragged or (layer._output_mode == "one_hot" and layer._split is not None):
         raise g.refuse("it returns ragged tensors, which ONNX does not have", "use another output_mode")
     if g.opset < 20:
@@ -69,9 +72,23 @@ def _refuse_what_has_no_form(g: Lowering, layer: Any) -> None:
         )
 
 
+def _by_function(g: Lowering, function: Callable[..., Any], texts: ir.Value) -> ir.Value:
+    """Standardize by an author's own function of TensorFlow's strings."""
+    try:
+        result = foreign.trace(g, function, (Symbol(texts),), {})
+    except foreign.UntraceableError as error:
+        raise g.refuse(
+            f"its standardize: {error}",
+            "use one of the named rules of Keras, or prepare texts before the model",
+        ) from error
+    value: ir.Value = result.value
+    value.dtype, value.shape = ir.DataType.STRING, texts.shape
+    return value
+
+
 def _split(g: Lowering, layer: Any, texts: ir.Value) -> ir.Value:
     """Return the words of each text [texts, words], empty ones at the end; or whole texts as they lie."""
-    table = _STANDARDS[layer._standardize]
+    table = {} if callable(layer._standardize) else _STANDARDS[layer._standardize]
     if layer._split is None:
         if not table or rank(texts) == 1:
             return standardized(g, texts, table)
@@ -93,10 +110,10 @@ def standardized(g: Lowering, texts: ir.Value, table: Mapping[str, str]) -> ir.V
     pieces = characters(g, texts)
     kinds = label(g, pieces, {key: kind for kind, key in enumerate(table, start=1)}, 0)
     replaced = g.op.Gather(g.constant(np.array(["", *table.values()], object), "characters"), kinds)
-    return _joined(g, g.op.Where(g.op.Equal(kinds, 0), pieces, replaced))
+    return joined(g, g.op.Where(g.op.Equal(kinds, 0), pieces, replaced))
 
 
-def _joined(g: Lowering, pieces: ir.Value) -> ir.Value:
+def joined(g: Lowering, pieces: ir.Value) -> ir.Value:
     """Join the pieces of each text [texts, pieces], neighbours to pairs until one is left."""
     empty = g.constant(np.array([[""]], object), "empty")
     rows = g.op.Shape(pieces, end=1)

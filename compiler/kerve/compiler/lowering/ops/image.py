@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -278,3 +278,45 @@ _COMPOSITES = {
 
 for _keras_op, _fn in _COMPOSITES.items():
     HANDLERS.add(_keras_op, composite(_fn))
+
+
+@HANDLERS.register("tensorflow.CropAndResize")
+def crop_and_resize(
+    g: Lowering,
+    attributes: Mapping[str, Any],
+    images: ir.Value,
+    boxes: ir.Value,
+    box_images: ir.Value,
+    size: ir.Value,
+) -> Any:
+    """Sample boxes [n, (y, x, y, x)] of images, in shares of them, at the points of a grid."""
+    nearest = attributes.get("method", "bilinear") in ("nearest", b"nearest")
+    fill = float(attributes.get("extrapolation_value", 0.0))
+
+    def run(pixels: Any, corners: Any, which: Any, target: Any) -> Any:
+        pixels = ops.cast(pixels, "float32")
+        places = [_grid(corners, pixels, axis, target[axis]) for axis in (0, 1)]
+        shape = (-1, target[0], target[1])
+        y, x = (
+            ops.broadcast_to(ops.expand_dims(place, 2 - axis), (ops.shape(corners)[0], *shape[1:]))
+            for axis, place in enumerate(places)
+        )
+        chosen = ops.take(pixels, which, axis=0)
+        inside = _within(y, ops.shape(pixels)[1]) & _within(x, ops.shape(pixels)[2])
+        found = _sampled(chosen, (x, y), "nearest" if nearest else "bilinear", "nearest", 0.0)
+        return ops.where(ops.expand_dims(inside, -1), found, fill)
+
+    return g.call(run, images, boxes, box_images, size)
+
+
+def _grid(boxes: Any, images: Any, axis: int, count: Any) -> Any:
+    """Where the points of boxes lie along an axis of images, by TensorFlow's own steps."""
+    last = ops.cast(ops.shape(images)[1 + axis] - 1, "float32")
+    first, end = boxes[:, axis, None], boxes[:, axis + 2, None]
+    between = ops.cast(count, "float32") - 1.0
+    several = first * last + ops.cast(ops.arange(count), "float32") * ((end - first) * last / between)
+    return ops.where(ops.equal(count, 1), 0.5 * (first + end) * last, several)
+
+
+def _within(place: Any, size: Any) -> Any:
+    return ops.logical_and(place >= 0, place <= ops.cast(size - 1, "float32"))

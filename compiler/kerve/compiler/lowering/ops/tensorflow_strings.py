@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from kerve.compiler.lowering.foreign import UntraceableError
 from kerve.compiler.lowering.layers.characters import characters, code_points, strings
-from kerve.compiler.lowering.layers.text import LOWER, SPACES, standardized
+from kerve.compiler.lowering.layers.text import LOWER, SPACES, joined, standardized
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.registry import Handlers
 
@@ -29,6 +29,9 @@ _Attributes = Mapping[str, Any]
 
 _END = np.iinfo(np.int64).max
 _ASCII = range(1, 128)
+
+#: What stands for the match in a rewrite: RE2's name of all of it, and of a group around all of it.
+_BACKREFERENCE = re.compile(r"\\[01]")
 
 
 @HANDLERS.register("tensorflow.StringLower")
@@ -49,14 +52,50 @@ def upper(g: Lowering, attributes: _Attributes, texts: ir.Value) -> ir.Value:
 
 @HANDLERS.register("tensorflow.StaticRegexReplace")
 def regex_replace(g: Lowering, attributes: _Attributes, texts: ir.Value) -> ir.Value:
-    """Replace single characters that a pattern lists."""
+    """Replace single characters that a pattern lists, or one text by another."""
     pattern, rewrite = _text(attributes["pattern"]), _text(attributes["rewrite"])
-    listed = _listed(pattern, removed=not rewrite)
-    if listed is None or "\\" in rewrite or not attributes.get("replace_global", 1):
-        raise UntraceableError(
-            f"ONNX cannot replace what matches {pattern!r}, only each of a list of characters, as [.,!?]"
-        )
-    return _replaced(g, texts, dict.fromkeys(listed, rewrite))
+    parsed = _parsed(pattern)
+    listed, plain = _listed(pattern, parsed, removed=not rewrite), _BACKREFERENCE.sub("", rewrite)
+    if attributes.get("replace_global", 1) and "\\" not in plain:
+        if listed is not None:
+            return _replaced(g, texts, {each: _rewritten(rewrite, each) for each in listed})
+        if literal := _literal(pattern, parsed):
+            return _swapped(g, texts, literal, _rewritten(rewrite, literal))
+    raise UntraceableError(
+        f"ONNX cannot replace what matches {pattern!r}, only a text or each of a list of characters, as [,!?]"
+    )
+
+
+def _rewritten(rewrite: str, match: str) -> str:
+    return _BACKREFERENCE.sub(lambda _: match, rewrite)
+
+
+def _swapped(g: Lowering, texts: ir.Value, old: str, new: str) -> ir.Value:
+    """Replace one text by another wherever it occurs: split at it, and join by the other."""
+    row = _row(g, texts)
+    pieces, counts = g.ops.StringSplit(row, delimiter=old, _outputs=2)
+    pieces = strings(pieces, row)
+    if new:
+        place = g.op.Range(0, g.op.Squeeze(g.op.Shape(pieces, start=1)), 1)
+        follows = g.op.And(g.op.Greater(place, 0), g.op.Less(place, g.op.Unsqueeze(counts, [1])))
+        between = g.op.Where(follows, *(g.constant(np.array(text, object), "text") for text in (new, "")))
+        pieces = strings(g.op.StringConcat(between, pieces), row)
+    return _as_they_lay(g, joined(g, pieces), texts)
+
+
+@HANDLERS.register("tensorflow.AsString")
+def as_string(g: Lowering, attributes: _Attributes, numbers: ir.Value) -> ir.Value:
+    """Write whole numbers in decimal."""
+    plain = int(attributes.get("width", -1)) < 0 and not attributes.get("fill")
+    if numbers.dtype is None or not numbers.dtype.is_integer() or not plain:
+        raise UntraceableError("ONNX writes only whole numbers as AsString does, and without width or fill")
+    return g.cast(numbers, ir.DataType.STRING)
+
+
+@HANDLERS.register("tensorflow.StringToNumber")
+def to_number(g: Lowering, attributes: _Attributes, texts: ir.Value) -> ir.Value:
+    """Read numbers; the graph fails where a text is none, as TensorFlow does."""
+    return g.cast(texts, ir.DataType(attributes.get("out_type", ir.DataType.FLOAT)))
 
 
 @HANDLERS.register("tensorflow.StringSplitV2")
@@ -216,10 +255,14 @@ def _row(g: Lowering, texts: ir.Value) -> ir.Value:
 
 def _replaced(g: Lowering, texts: ir.Value, table: Mapping[str, str]) -> ir.Value:
     """Replace characters of texts, however they lie."""
-    row = _row(g, texts)
-    if row is texts:
-        return standardized(g, texts, table)
-    result = g.op.Reshape(standardized(g, row, table), g.op.Shape(texts))
+    return _as_they_lay(g, standardized(g, _row(g, texts), table), texts)
+
+
+def _as_they_lay(g: Lowering, row: ir.Value, texts: ir.Value) -> ir.Value:
+    """Arrange texts in one row as others lie."""
+    result = (
+        row if texts.shape is not None and len(texts.shape) == 1 else g.op.Reshape(row, g.op.Shape(texts))
+    )
     result.dtype, result.shape = ir.DataType.STRING, texts.shape
     return result
 
@@ -241,15 +284,28 @@ def _taken(g: Lowering, texts: ir.Value, places: ir.Value) -> ir.Value:
     return values
 
 
-def _listed(pattern: str, *, removed: bool) -> list[str] | None:
+def _parsed(pattern: str) -> list[Any]:
+    """Return what a pattern consists of; a group around all of it changes nothing."""
+    try:
+        parsed = list(parser.parse(pattern, re.ASCII))
+    except re.error:
+        return []
+    if len(parsed) == 1 and parsed[0][0] is constants.SUBPATTERN and parsed[0][1][1:3] == (0, 0):
+        return list(parsed[0][1][3])
+    return parsed
+
+
+def _literal(pattern: str, parsed: list[Any]) -> str:
+    """Return the text that is all that a pattern matches, "" if there is none."""
+    plain = all(each[0] is constants.LITERAL for each in parsed) and "(?" not in pattern
+    return "".join(chr(each[1]) for each in parsed) if plain else ""
+
+
+def _listed(pattern: str, parsed: list[Any], *, removed: bool) -> list[str] | None:
     """Return the characters that a pattern matches, if it matches one at a time.
 
     Where they are `removed`, one or more at a time are the same.
     """
-    try:
-        parsed = list(parser.parse(pattern, re.ASCII))
-    except re.error:
-        return None
     if removed and len(parsed) == 1 and parsed[0][0] is constants.MAX_REPEAT and parsed[0][1][0] == 1:
         parsed = list(parsed[0][1][2])
     if len(parsed) != 1:
