@@ -142,13 +142,13 @@ def test_what_nobody_waits_for_any_more_is_not_computed(
 
     monkeypatch.setattr(Turn, "cancel", note_cancel)
     with ThreadPoolExecutor(8) as pool, serving(transport, tmp_path) as (watched, executor, client):
-        run = watched.model.run
+        keep = watched.model.keep
 
-        def note_run(inputs: Any, wanted: Any) -> Any:
+        def note_keep(inputs: Any, wanted: Any) -> Any:
             computed.append(1)
-            return run(inputs, wanted)
+            return keep(inputs, wanted)
 
-        monkeypatch.setattr(watched.model, "run", note_run)
+        monkeypatch.setattr(watched.model, "keep", note_keep)
         call = client._channel.evaluation["Evaluate"](messages())
         until(lambda: watched.deferred == 5)
         call.cancel()

@@ -113,7 +113,7 @@ def test_models_are_loaded_and_unloaded_over_http(client: Any, models: Path) -> 
     assert client.is_model_ready("sent", "5")
     client.unload_model("sent")
     assert not client.is_model_ready("sent")
-    with pytest.raises(InferenceServerException, match="not in a repository"):
+    with pytest.raises(InferenceServerException, match="failed to poll from model repository"):
         client.load_model("foo")
 
 
