@@ -39,6 +39,11 @@ class _OnlyTensorFlow(keras.Layer):
         return self.function(self, x)
 
 
+def _computed(x: Any, *numbers: int) -> Any:
+    """Return numbers that nobody but the graph knows."""
+    return tf.cast(x[0, 0, : len(numbers)] * 0.0, tf.int32) + list(numbers)
+
+
 def _model(function: Callable[..., Any], *inputs: keras.KerasTensor) -> keras.Model:
     given = list(inputs) or [keras.Input((4, 6))]
     return keras.Model(given, _OnlyTensorFlow(function)(given if len(given) > 1 else given[0]))
@@ -66,6 +71,10 @@ def _model(function: Callable[..., Any], *inputs: keras.KerasTensor) -> keras.Mo
     pytest.param(lambda s, x: tf.linalg.set_diag(x, x[:, :, 0], k=tf.cast(x[0, 0, :1] * 0, tf.int32)), id="diagonal"),
     pytest.param(lambda s, x: tf.compat.v1.nn.fused_batch_norm(x[None], *np.ones([4, 6], "float32"), is_training=False), id="normalized, with mean and variance"),
     pytest.param(lambda s, x: tf.raw_ops.FusedBatchNormV3(x=x[None], scale=x[0, 0], offset=x[0, 1], mean=x[0, 2], variance=x[0, 3] ** 2, is_training=False)[1] * 2, id="what it was normalized by"),
+    pytest.param(lambda s, x: tf.RaggedTensor.from_row_splits(x[0, :, :5], _computed(x, 0, 3, 3, 4)).to_tensor(), id="ragged vectors"),
+    pytest.param(lambda s, x: tf.RaggedTensor.from_row_splits(x[0], _computed(x, 0, 3, 3, 4)).to_tensor(1.5, shape=[5, 2, None]), id="ragged to a shape"),
+    pytest.param(lambda s, x: tf.RaggedTensor.from_nested_row_splits(x[0], [_computed(x, 0, 2, 2, 3), _computed(x, 0, 1, 3, 4)]).to_tensor(7.0), id="ragged in ragged"),
+    pytest.param(lambda s, x: tf.RaggedTensor.from_nested_value_rowids(x[0], [_computed(x, 0, 2), _computed(x, 0, 0, 1, 1)], [3, 2]).to_tensor(7.0), id="ragged by row"),
     pytest.param(lambda s, x: tf.strings.to_number(tf.strings.as_string(tf.cast(x, tf.int32))), id="texts to numbers"),
     pytest.param(lambda s, x: tf.zeros([tf.shape(x)[0], 2]), id="only the size of the input"),
     pytest.param(lambda s, x: tf.ones([2, 2]), id="nothing of the input"),
