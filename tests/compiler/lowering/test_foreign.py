@@ -15,6 +15,7 @@ from keras import ops
 
 from kerve.compiler.errors import ConversionError
 from kerve.compiler.lowering import lower
+from kerve.compiler.lowering.lowering import Lowering
 
 Check = Callable[..., ir.Model]
 Count = Callable[[ir.Model], Counter[str]]
@@ -37,6 +38,11 @@ class _OnlyTensorFlow(keras.Layer):
         if not all(isinstance(leaf, tf.Tensor) for leaf in keras.tree.flatten(x)):
             raise TypeError("give me a tensor of TensorFlow")
         return self.function(self, x)
+
+
+def _computed(x: Any, *numbers: int) -> Any:
+    """Return numbers that nobody but the graph knows."""
+    return tf.cast(x[0, 0, : len(numbers)] * 0.0, tf.int32) + list(numbers)
 
 
 def _model(function: Callable[..., Any], *inputs: keras.KerasTensor) -> keras.Model:
@@ -66,6 +72,10 @@ def _model(function: Callable[..., Any], *inputs: keras.KerasTensor) -> keras.Mo
     pytest.param(lambda s, x: tf.linalg.set_diag(x, x[:, :, 0], k=tf.cast(x[0, 0, :1] * 0, tf.int32)), id="diagonal"),
     pytest.param(lambda s, x: tf.compat.v1.nn.fused_batch_norm(x[None], *np.ones([4, 6], "float32"), is_training=False), id="normalized, with mean and variance"),
     pytest.param(lambda s, x: tf.raw_ops.FusedBatchNormV3(x=x[None], scale=x[0, 0], offset=x[0, 1], mean=x[0, 2], variance=x[0, 3] ** 2, is_training=False)[1] * 2, id="what it was normalized by"),
+    pytest.param(lambda s, x: tf.RaggedTensor.from_row_splits(x[0, :, :5], _computed(x, 0, 3, 3, 4)).to_tensor(), id="ragged vectors"),
+    pytest.param(lambda s, x: tf.RaggedTensor.from_row_splits(x[0], _computed(x, 0, 3, 3, 4)).to_tensor(1.5, shape=[5, 2, None]), id="ragged to a shape"),
+    pytest.param(lambda s, x: tf.RaggedTensor.from_nested_row_splits(x[0], [_computed(x, 0, 2, 2, 3), _computed(x, 0, 1, 3, 4)]).to_tensor(7.0), id="ragged in ragged"),
+    pytest.param(lambda s, x: tf.RaggedTensor.from_nested_value_rowids(x[0], [_computed(x, 0, 2), _computed(x, 0, 0, 1, 1)], [3, 2]).to_tensor(7.0), id="ragged by row"),
     pytest.param(lambda s, x: tf.strings.to_number(tf.strings.as_string(tf.cast(x, tf.int32))), id="texts to numbers"),
     pytest.param(lambda s, x: tf.zeros([tf.shape(x)[0], 2]), id="only the size of the input"),
     pytest.param(lambda s, x: tf.ones([2, 2]), id="nothing of the input"),
@@ -124,10 +134,18 @@ def test_an_operator_without_any_form_is_named() -> None:
         lower(model)
 
 
-def test_what_a_handler_does_not_take_is_refused_by_name() -> None:
-    inputs = keras.Input((None, None))
+def test_what_a_handler_does_not_take_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    handler = Lowering.handler
+
+    def refuse(*_: Any) -> None:
+        raise ValueError("the sizes must be fully-defined")
+
+    monkeypatch.setattr(
+        Lowering, "handler", lambda g, name: refuse if name == "tensorflow.FFT2D" else handler(g, name)
+    )
+    inputs = keras.Input((4, 4))
     layer = _OnlyTensorFlow(lambda s, x: tf.abs(tf.signal.fft2d(tf.complex(x, x))))
-    with pytest.raises(ConversionError, match=r"TensorFlow's FFT2D: .* fully-defined"):
+    with pytest.raises(ConversionError, match=r"TensorFlow's FFT2D: the sizes must be fully-defined"):
         lower(keras.Model(inputs, layer(inputs)))
 
 

@@ -185,14 +185,19 @@ def test_a_rank_that_only_a_call_tells(
     assert model.graph.outputs[0].shape is not None
 
 
-def test_a_rank_that_nothing_tells_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConversionError, match="the output 'y' has no known rank"):
-        _save(
-            tmp_path,
-            lambda x, axis: {"y": tf.expand_dims(tf.ensure_shape(x, [3, 5]), axis)},
-            tf.TensorSpec([None, None], tf.float32, "x"),
-            _AXIS,
-        )
+@pytest.mark.parametrize(("rank", "why"), [
+    (lambda x, axis: tf.expand_dims(tf.ensure_shape(x, [3, 5]), axis), "takes none of the numbers tried"),
+    (lambda x, axis: tf.linalg.diag_part(x, k=tf.concat([axis * 0, axis], 0)), "depends on what"),
+])  # fmt: skip
+def test_a_rank_that_nothing_tells_is_refused(tmp_path: Path, rank: Callable[..., Any], why: str) -> None:
+    specs = tf.TensorSpec([None, None], tf.float32, "x"), _AXIS
+    with pytest.raises(ConversionError, match=f"the output 'y' has no known rank: .*{why}"):
+        _save(tmp_path, lambda x, axis: {"y": rank(x, axis)}, *specs)
+
+
+def test_a_signature_without_inputs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConversionError, match="'serving_default' takes no inputs"):
+        _save(tmp_path, lambda: {"y": tf.random.uniform([3])})
 
 
 @pytest.mark.parametrize("begin", ["examples", "x", "both"])

@@ -287,7 +287,7 @@ def _adopt_node(g: Lowering, node: ir.Node, values: _Values) -> None:
         values[node.outputs[0]] = inputs[0]
         forget([node])
         return
-    amend(node, inputs, values)
+    amend(g, node, inputs, values)
     known = _is_onnx(node)
     if known and not all(value is None or isinstance(value, ir.Value) for value in inputs):
         raise UntraceableError(f"ONNX's {node.op_type} computes neither with complex numbers nor with tables")

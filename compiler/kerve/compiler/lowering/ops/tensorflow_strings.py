@@ -7,7 +7,7 @@ its rows begin; a handler takes these as the operator does.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from re import _constants as constants  # type: ignore[attr-defined]  # what its own parser returns
 from re import _parser as parser  # type: ignore[attr-defined]
 from typing import Any
@@ -197,23 +197,48 @@ def ragged_to_dense(
     default: ir.Value,
     *rows: ir.Value,
 ) -> ir.Value:
-    """Lay rows of various lengths below each other, padded to the longest or to a given length."""
-    kinds = tuple(_text(kind) for kind in attributes["row_partition_types"])
-    if kinds not in _ROWS or not _is_row(values) or shape.const_value is None:
-        raise UntraceableError(
-            f"RaggedTensorToTensor of rows in rows ({', '.join(kinds)}) has no ONNX form; pad one dimension"
-        )
+    """Lay rows of various lengths, and rows within rows, beside each other, filled up to the longest."""
     assert values.dtype is not None
-    counts, default = _ROWS[kinds](g, *rows), g.op.Reshape(default, [1, 1])
-    width = _longest(g, counts)
-    empty = g.op.Expand(default, g.op.Concat(g.op.Shape(counts), width, axis=0))
-    dense = g.op.ScatterND(empty, _places(g, counts, width), values)
-    length = [*shape.const_value.numpy().reshape(-1).tolist(), -1][1]
-    if length >= 0:
-        margin = g.op.Expand(default, g.op.Concat(g.op.Shape(counts), [length], axis=0))
-        dense = g.op.Slice(g.op.Concat(dense, margin, axis=1), [0], [length], [1])
-    dense.dtype, dense.shape = values.dtype, ir.Shape([None, length if length >= 0 else None])
+    if shape.const_value is None:
+        raise UntraceableError("RaggedTensorToTensor to a shape that is computed has no ONNX form")
+    levels = list(_levels(g, [_text(kind) for kind in attributes["row_partition_types"]], rows))
+    widths = [_longest(g, counts) for counts in levels]
+    places = _places(g, levels[0], widths[0])
+    for counts, width in zip(levels[1:], widths[1:], strict=True):
+        found = _places(g, counts, width)
+        outer, column = (g.op.Slice(found, [part], [part + 1], [1]) for part in (0, 1))
+        places = g.op.Concat(g.op.Gather(places, g.op.Squeeze(outer, [1])), column, axis=1)
+    inner = g.op.Shape(values, start=1)
+    empty = g.op.Expand(default, g.op.Concat(g.op.Shape(levels[0]), *widths, inner, axis=0))
+    dense = g.op.ScatterND(empty, places, values)
+    lengths = _lengths(shape, len(levels) + 1)
+    for axis, length in enumerate(lengths):
+        if length is not None:
+            sizes = (g.op.Shape(dense, end=axis), [length], g.op.Shape(dense, start=axis + 1))
+            margin = g.op.Expand(default, g.op.Concat(*sizes, axis=0))
+            dense = g.op.Slice(g.op.Concat(dense, margin, axis=axis), [0], [length], [axis])
+    dense.dtype = values.dtype
+    dense.shape = ir.Shape([*lengths, *(values.shape[1:] if values.shape is not None else ())])
     return dense
+
+
+def _lengths(shape: ir.Value, count: int) -> list[int | None]:
+    """Return what each of so many first axes is cut or filled up to; None for the longest row."""
+    assert shape.const_value is not None
+    told = [*shape.const_value.numpy().reshape(-1).tolist(), *[-1] * count][:count]
+    return [length if length >= 0 else None for length in told]
+
+
+def _levels(g: Lowering, kinds: Sequence[str], rows: Sequence[ir.Value]) -> Iterator[ir.Value]:
+    """Return how many values each row has, from the outermost rows to the innermost."""
+    size: Any = None  # of how many rows the next level is
+    for kind, row in zip(kinds, rows, strict=True):
+        if kind == "FIRST_DIM_SIZE":
+            size = row
+            continue
+        counts = _between(g, row) if kind == "ROW_SPLITS" else _counted(g, g.cast(row, "int64"), size)
+        size = g.op.ReduceSum(counts)
+        yield counts
 
 
 def _between(g: Lowering, splits: ir.Value) -> ir.Value:
@@ -230,13 +255,6 @@ def _counted(g: Lowering, numbers: ir.Value, size: ir.Value) -> ir.Value:
     counts = g.op.Slice(g.op.ScatterElements(zeros, slots, ones, axis=0, reduction="add"), [0], size, [0])
     counts.dtype, counts.shape = ir.DataType.INT64, ir.Shape([None])
     return counts
-
-
-#: By what a ragged tensor says where its rows begin: how many values each row has.
-_ROWS: dict[tuple[str, ...], Callable[..., ir.Value]] = {
-    ("ROW_SPLITS",): _between,
-    ("FIRST_DIM_SIZE", "VALUE_ROWIDS"): lambda g, rows, of: _counted(g, g.cast(of, "int64"), rows),
-}
 
 
 def _is_row(x: ir.Value) -> bool:

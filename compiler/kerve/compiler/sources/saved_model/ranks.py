@@ -7,9 +7,12 @@ call tells it.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from kerve.compiler.errors import ConversionError
@@ -26,38 +29,47 @@ def with_ranks(call: Function, inputs: Mapping[str, tf.TensorSpec]) -> Function:
     unknown = [name for name, result in outputs.items() if result.shape.rank is None]
     if not unknown or variables.changed(graph):
         return call
-    answers = _answers(call, inputs, unknown)
-    shapes = {name: [None] * answers[name].shape.rank for name in unknown}
+    ranks = _ranks(call, inputs, unknown)
 
     def ranked(arguments: Mapping[str, Any]) -> dict[str, Any]:
         results = call(arguments)
-        for name, shape in shapes.items():
-            results[name].set_shape(shape)
+        for name, rank in ranks.items():
+            results[name].set_shape([None] * rank)
         return results
 
     return ranked
 
 
-def _answers(call: Function, inputs: Mapping[str, tf.TensorSpec], unknown: list[str]) -> dict[str, Any]:
-    failure: Exception | None = None
-    for number, size in itertools.product(
-        (0, 1, -1), (2, 1)
-    ):  # one of them is an axis, a size, ... that fits
-        try:
-            return call({name: _filled(spec, number, size) for name, spec in inputs.items()})
-        except (tf.errors.OpError, ValueError) as error:
-            failure = error
-    raise ConversionError(
-        f"the output '{unknown[0]}' has no known rank, and the signature takes neither zeros nor ones that "
-        "would show it; give its shape in the signature (tf.ensure_shape)"
-    ) from failure
+def _ranks(call: Function, inputs: Mapping[str, tf.TensorSpec], unknown: list[str]) -> dict[str, int]:
+    """Return the ranks that all calls agree upon which the function takes."""
+    found: dict[str, set[int]] = {name: set() for name in unknown}
+    for first, step, size in itertools.product((0, 1, -1), (0, 1), (2, 1)):  # an axis, a size, ... that fits
+        with suppress(tf.errors.OpError, ValueError):
+            answers = call({name: _filled(spec, first, step, size) for name, spec in inputs.items()})
+            for name in unknown:
+                found[name].add(answers[name].shape.rank)
+    for name, ranks in found.items():
+        if len(ranks) != 1:
+            why = (
+                "it depends on what the inputs hold"
+                if ranks
+                else "the signature takes none of the numbers tried"
+            )
+            raise ConversionError(
+                f"the output {name!r} has no known rank: {why}; "
+                "give its shape in the signature (tf.ensure_shape)"
+            )
+    return {name: ranks.pop() for name, ranks in found.items()}
 
 
-def _filled(spec: tf.TensorSpec, number: int, size: int) -> Any:
-    """Return a tensor of the same number, its open axes of such a size."""
+def _filled(spec: tf.TensorSpec, first: int, step: int, size: int) -> Any:
+    """Return a tensor that counts from a number in steps, its open axes of such a size."""
     if spec.shape.rank is None:
         raise ConversionError(
             f"the input '{spec.name}' has no known rank; give its shape in the signature (tf.TensorSpec)"
         )
     shape = [size if known is None else known for known in spec.shape]
-    return tf.fill(shape, "" if spec.dtype == tf.string else tf.cast(number, spec.dtype))
+    if spec.dtype == tf.string:
+        return tf.fill(shape, "")
+    numbers = first + step * np.arange(math.prod(shape)).reshape(shape)
+    return tf.cast(numbers, spec.dtype)
