@@ -149,6 +149,7 @@ def test_versions_labels_and_signatures_choose(ask: Ask) -> None:
         ("echo_bytes:predict", {"instances": [[1]]}, 'expected text or {"b64": ...}, got 1'),
         ("echo_bytes:predict", {"instances": [["a", ["b"]]]}, "got ['b']"),
         ("echo_bytes:predict", {"instances": [[{"b64": "?"}]]}, "expected base64"),
+        ("echo_bytes:predict", {"instances": [[{"b64": "ß"}]]}, "expected base64"),
         ("classifier:predict", "[1, 2", "expected a JSON object"),
         ("classifier:classify", {"examples": []}, "expected a list of at least one object"),
         ("classifier:classify", {"examples": [1]}, "example 0: expected an object of features, got 1"),

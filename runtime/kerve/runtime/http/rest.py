@@ -1,7 +1,6 @@
 """OIP REST and Triton's extensions of it, each by the gRPC method that it stands for."""
 
 import base64
-import binascii
 from typing import Any
 
 from google.protobuf.message import Message
@@ -12,6 +11,7 @@ from kerve.runtime.errors import InvalidArgumentError, UnavailableError
 from kerve.runtime.gateway import Gateway
 from kerve.runtime.http import infer
 from kerve.runtime.http.wsgi import Request, Response, Route, json_response
+from kerve.runtime.protocol.json_tensors import from_base64
 
 __all__ = ["Rest"]
 
@@ -99,7 +99,7 @@ class Rest:
         message = pb.RepositoryModelLoadRequest(model_name=name)
         for key, value in parameters(request).items():
             if key.startswith("file:"):
-                message.parameters[key].bytes_param = decoded(key, value)
+                message.parameters[key].bytes_param = from_base64(key, str(value))
             else:
                 message.parameters[key].string_param = str(value)
         self._ask("RepositoryModelLoad", message, request)
@@ -168,7 +168,8 @@ class Rest:
         given = request.json()
         message = pb.CudaSharedMemoryRegisterRequest(name=region)
         handle = given.get("raw_handle")
-        message.raw_handle = decoded("raw_handle", handle.get("b64") if isinstance(handle, dict) else handle)
+        coded = handle.get("b64") if isinstance(handle, dict) else handle
+        message.raw_handle = from_base64("raw_handle", str(coded))
         fill(message, given, "device_id", "byte_size")
         self._ask("CudaSharedMemoryRegister", message, request)
         return json_response({})
@@ -193,14 +194,6 @@ def parameters(request: Request) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise InvalidArgumentError(f"parameters: expected an object, got {found!r}")
     return found
-
-
-def decoded(what: str, value: object) -> bytes:
-    """Return what is given in base64."""
-    try:
-        return base64.b64decode(str(value), validate=True)
-    except binascii.Error as error:
-        raise InvalidArgumentError(f"{what}: expected base64: {error}") from error
 
 
 def fill(message: Message, given: dict[str, Any], *fields: str) -> None:

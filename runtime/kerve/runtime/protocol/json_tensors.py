@@ -1,5 +1,6 @@
-"""Tensors as JSON has them: lists, flat or nested."""
+"""Tensors as JSON has them: lists, flat or nested; bytes in base64."""
 
+import base64
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from kerve.runtime.datatypes import BF16, BYTES, DATATYPES, Array
 from kerve.runtime.errors import InvalidArgumentError
 from kerve.runtime.protocol.tensors import object_array
 
-__all__ = ["from_json"]
+__all__ = ["from_base64", "from_json"]
 
 # NumPy's kinds of what JSON may hold for a datatype's kind.
 KINDS = {"b": "b", "i": "iu", "u": "iu", "f": "iuf", "O": "U"}
@@ -48,3 +49,11 @@ def as_array(data: object, dtype: np.dtype[Any]) -> Array:
     exact = np.array(data, object)
     whole = all(type(each) is int for each in exact.ravel().tolist())
     return exact.astype(dtype) if whole else array
+
+
+def from_base64(label: str, text: str) -> bytes:
+    """Return the bytes that a text stands for; InvalidArgumentError when it is no base64."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError as error:  # binascii's is one, too, as that for letters beyond ASCII
+        raise InvalidArgumentError(f"{label}: expected base64: {error}") from error

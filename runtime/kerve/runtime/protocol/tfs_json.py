@@ -4,15 +4,14 @@ The format is that of "RESTful API" in TensorFlow Serving's documentation.
 """
 
 import base64
-import binascii
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
 import numpy as np
 
 from kerve.runtime.datatypes import BF16, BYTES, Array, float32_to_bfloat16
 from kerve.runtime.errors import InvalidArgumentError
-from kerve.runtime.protocol.json_tensors import from_json
+from kerve.runtime.protocol.json_tensors import from_base64, from_json
 from kerve.runtime.protocol.tensors import object_array
 from kerve.runtime.signature import Signature, TensorSpec, check_inputs
 from kerve.tensorflow.core.example import example_pb2, feature_pb2
@@ -102,10 +101,7 @@ def as_bytes(label: str, value: object) -> bytes:
     coded = value.get(BASE64) if isinstance(value, dict) and not is_named(value) else None
     if not isinstance(coded, str):
         raise InvalidArgumentError(f'{label}: expected text or {{"{BASE64}": ...}}, got {shown(value)}')
-    try:
-        return base64.b64decode(coded, validate=True)
-    except (binascii.Error, ValueError) as error:  # ValueError: letters beyond ASCII
-        raise InvalidArgumentError(f"{label}: expected base64: {error}") from error
+    return from_base64(label, coded)
 
 
 def encode_tensors(outputs: Mapping[str, Array], *, rows: bool) -> dict[str, Any]:
@@ -133,9 +129,9 @@ def plain(name: str, array: Array) -> Any:
     if array.dtype != BYTES.dtype:
         return array.tolist()
     show = in_base64 if name.endswith(BINARY) else as_text
-    shown = np.empty(array.shape, object)
-    shown.ravel()[:] = [show(each) for each in array.ravel().tolist()]
-    return shown.tolist()
+    elements = np.empty(array.shape, object)
+    elements.ravel()[:] = [show(each) for each in array.ravel().tolist()]
+    return elements.tolist()
 
 
 def in_base64(element: bytes) -> dict[str, str]:
@@ -173,14 +169,14 @@ def example_of(where: str, features: object) -> example_pb2.Example:
     return example
 
 
-def feature_of(where: str, values: Iterable[Any]) -> feature_pb2.Feature:
+def feature_of(where: str, values: Sequence[Any]) -> feature_pb2.Feature:
     """Return values of one kind as a feature; without any it has no kind."""
     feature, types = feature_pb2.Feature(), {type(each) for each in values}
     if not types:
         return feature
     kind = next((kind for allowed, kind in FEATURES if types <= allowed), None)
     if kind is None:
-        raise InvalidArgumentError(f"{where}: expected numbers, or texts, got {shown(list(values))}")
+        raise InvalidArgumentError(f"{where}: expected numbers, or texts, got {shown(values)}")
     if kind == "bytes_list":
         values = [as_bytes(where, each) for each in values]
     try:

@@ -248,9 +248,8 @@ def _interpolated(g: Lowering, values: ir.Value, exact: ir.Value, last: ir.Value
         return at(low if method == "lower" else high)
     if method == "midpoint":
         return g.op.Mul(g.op.Add(at(low), at(high)), 0.5)
-    assert (
-        values.dtype is not None
-    )  # the neighbours as Keras takes them: which they are shows beside infinity
+    assert values.dtype is not None
+    # The neighbours as Keras takes them: which they are shows beside infinity.
     low = g.op.Max(g.op.Sub(high, 1.0), g.constant(np.float64(0), "first"))
     high = g.op.Min(g.op.Add(low, 1.0), g.cast(last, "float64"))
     share = g.cast(g.op.Sub(high, exact), values.dtype)
