@@ -124,12 +124,10 @@ def test_einsum_dense_equals_keras(
         pytest.param(lambda: layers.ReLU(), "Relu", id="relu"),
         pytest.param(lambda: layers.ReLU(max_value=6), "Clip", id="relu6"),
         pytest.param(lambda: layers.ReLU(negative_slope=0.1), "LeakyRelu", id="relu-slope"),
-        pytest.param(lambda: layers.ReLU(threshold=1.0), "Where", id="relu-threshold"),
-        pytest.param(lambda: layers.ReLU(2.0, 0.1, 0.5), "Where", id="relu-all"),
+        pytest.param(lambda: layers.ReLU(threshold=1.0), "ThresholdedRelu", id="relu-threshold"),
+        pytest.param(lambda: layers.ReLU(2.0, 0.1, 0.5), "ThresholdedRelu", id="relu-all"),
         pytest.param(lambda: layers.LeakyReLU(0.2), "LeakyRelu", id="leaky-relu"),
         pytest.param(lambda: layers.ELU(0.5), "Elu", id="elu"),
-        pytest.param(lambda: layers.PReLU(), "PRelu", id="prelu"),
-        pytest.param(lambda: layers.PReLU(shared_axes=[1]), "PRelu", id="prelu-shared"),
         pytest.param(lambda: layers.Softmax(), "Softmax", id="softmax"),
         pytest.param(lambda: layers.Softmax(axis=1), "Softmax", id="softmax-first"),
         pytest.param(lambda: layers.Softmax(axis=[1, 2]), "ReduceLogSumExp", id="softmax-two"),
@@ -140,6 +138,31 @@ def test_an_activation_layer_is_its_operator(
     equal_to_keras: Check, single: Single, operators: Count, layer: Callable[[], keras.Layer], operator: str
 ) -> None:
     assert operators(equal_to_keras(single(layer(), (4, 3)), 3 * batch(4, 3)))[operator] == 1
+
+
+@pytest.mark.parametrize(
+    ("slopes", "written"),
+    [
+        ([-0.9, 0.25, 1.0], {"Mul": 1, "Max": 1}),
+        ([-0.9, 0.25, 1.5], {"Relu": 2, "Neg": 1, "Mul": 1, "Sub": 1}),
+        ([0.0, 0.0, 0.0], {"Relu": 2, "Neg": 1, "Mul": 1, "Sub": 1}),
+    ],
+    ids=["flat", "steep", "untrained"],
+)
+@pytest.mark.parametrize("shared", [None, [1]])
+def test_a_sloped_relu_is_written_with_operators_that_are_fast(
+    equal_to_keras: Check,
+    operators: Count,
+    slopes: list[float],
+    written: dict[str, int],
+    shared: list[int] | None,
+) -> None:
+    layer = layers.PReLU(shared_axes=shared)
+    model = keras.Sequential([keras.Input((4, 3)), layer])
+    layer.alpha.assign(np.broadcast_to(slopes, layer.alpha.shape))
+    data = 3 * batch(4, 3)
+    data[0, 0] = np.inf
+    assert operators(equal_to_keras(model, data)) == written
 
 
 def test_softmax_leaves_out_what_is_masked(equal_to_keras: Check) -> None:

@@ -26,7 +26,7 @@ from kerve.compiler.lowering.registry import Handler, Handlers
 from kerve.compiler.lowering.state import State
 from kerve.compiler.lowering.symbol import Symbol, is_symbol
 
-__all__ = ["LAYER_KEY", "Lowering"]
+__all__ = ["LAYER_KEY", "Lowering", "as_array"]
 
 #: Key of a node's metadata that names the Keras layer it came from.
 LAYER_KEY = "kerve.layer"

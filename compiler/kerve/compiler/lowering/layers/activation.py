@@ -6,7 +6,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from kerve.compiler.lowering.lowering import Lowering
+from kerve.compiler.lowering.lowering import Lowering, as_array
 from kerve.compiler.lowering.registry import Handlers
 
 HANDLERS = Handlers()
@@ -14,5 +14,11 @@ HANDLERS = Handlers()
 
 @HANDLERS.register("layers.PReLU")
 def prelu(g: Lowering, layer: Any, inputs: ir.Value) -> ir.Value:
-    """PRelu, whose slope lacks the batch dimension and broadcasts as in Keras."""
-    return g.op.PRelu(inputs, g.weight(layer.alpha))
+    """The larger of x and its part below, where that is what it comes to; else as Keras computes it.
+
+    Not PRelu: ONNX Runtime has no vectorized kernel of it on CPUs (docs/performance.md).
+    """
+    slope, array = g.weight(layer.alpha), as_array(layer.alpha)
+    if ((array != 0) & (array <= 1)).all():  # 0 would make NaN of infinity
+        return g.op.Max(inputs, g.op.Mul(inputs, slope))
+    return g.op.Sub(g.op.Relu(inputs), g.op.Mul(g.op.Relu(g.op.Neg(inputs)), slope))
