@@ -51,6 +51,14 @@ GONE = "the model is shutting down here; try another server, or again later"
 
 # Whether a session notes which provider runs which node.
 RECORD = "session.record_ep_graph_assignment_info"
+# How many microseconds a worker of a session waits busily for its next share of a run: to wake it takes
+# longer than most operators that are not shared. Any longer, and idle ones take the CPU from the transport and
+# from other models (docs/performance.md, Memory and threads). Before 1.26 one can only say whether.
+SPINNING = (
+    ("session.intra_op.spin_duration_us", "10")
+    if tuple(map(int, onnxruntime.__version__.split(".")[:2])) >= (1, 26)
+    else ("session.intra_op.allow_spinning", "0")
+)
 # Where the weights of a model that is loaded from memory lie.
 EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 
@@ -87,8 +95,7 @@ class Session:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.enable_cpu_mem_arena = memory.arena
-        # Idle workers that spin take the CPU from the transport and from other models.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry(*SPINNING)
         # Fatal only: what fails is raised here, and logged where it is known whose fault it was.
         options.log_severity_level = 4
         for key, value in (entries or {}).items():
