@@ -52,8 +52,8 @@ GONE = "the model is shutting down here; try another server, or again later"
 # Whether a session notes which provider runs which node.
 RECORD = "session.record_ep_graph_assignment_info"
 # How many microseconds a worker of a session waits busily for its next share of a run: to wake it takes
-# longer than most operators that are not shared. Any longer, and idle ones take the CPU from the transport and
-# from other models (docs/performance.md, Memory and threads). Before 1.26 one can only say whether.
+# longer than most operators that are not shared. Any longer, and idle ones take the CPU from the transport
+# and from other models (docs/performance.md, Memory and threads). Before 1.26 one can only say whether.
 SPINNING = (
     ("session.intra_op.spin_duration_us", "10")
     if tuple(map(int, onnxruntime.__version__.split(".")[:2])) >= (1, 26)
