@@ -1,4 +1,4 @@
-"""`kerve serve` against Triton Inference Server: the same repository, the same ONNX Runtime, the same machine.
+"""`kerve serve` against Triton Inference Server: the same repository, ONNX Runtime and machine.
 
     python benchmarks/triton.py TRITON [--rounds 3] [--seconds 2] [--only throughput,start]
 
