@@ -9,7 +9,7 @@ from kerve.inference import grpc_service_pb2 as pb
 from kerve.runtime.callers import Caller
 from kerve.runtime.errors import InvalidArgumentError, UnavailableError
 from kerve.runtime.gateway import Gateway
-from kerve.runtime.http import infer
+from kerve.runtime.http import infer, raw
 from kerve.runtime.http.wsgi import Request, Response, Route, json_response
 from kerve.runtime.protocol.json_tensors import from_base64
 
@@ -86,7 +86,13 @@ class Rest:
 
     def infer(self, request: Request, name: str, version: str) -> Response:
         """Compute outputs."""
-        message, binary = infer.decode(request, name, version)
+        if raw.is_raw(request):
+            described = pb.ModelMetadataRequest(name=name, version=version)
+            message, binary = raw.decode(
+                request.body, version, self._ask("ModelMetadata", described, request)
+            )
+        else:
+            message, binary = infer.decode(request, name, version)
         return infer.encode(self._ask("ModelInfer", message, request), binary)
 
     def index(self, request: Request) -> Response:

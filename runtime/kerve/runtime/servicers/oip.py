@@ -67,7 +67,7 @@ class OipServicer:
         served = self._catalog.find(request.name, request.version)
         return oip.model_metadata(
             request.name,
-            self._catalog.versions(request.name),
+            [served.version] if request.version else self._catalog.versions(request.name),
             served.signature,
             platform=served.config.platform,
         )
