@@ -63,6 +63,8 @@ def test_without_options_the_defaults_hold(seen: list[Options]) -> None:
         pytest.param(["--mode", "fast"], {"mode": "fast"}, id="choice"),
         pytest.param(["--trust"], {"trust": True}, id="flag"),
         pytest.param(["--no-trust"], {"trust": False}, id="flag off"),
+        pytest.param(["--trust=true"], {"trust": True}, id="flag on in Triton's way"),
+        pytest.param(["--trust=false"], {"trust": False}, id="flag off in Triton's way"),
         pytest.param(["--labels", "a", "--labels", "b"], {"labels": ("a", "b")}, id="several"),
         pytest.param(["--ratio", "0.5"], {"ratio": 0.5}, id="optional"),
         pytest.param(["--share", "0.5"], {"ratio": 0.5}, id="another flag"),

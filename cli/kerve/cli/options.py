@@ -103,7 +103,7 @@ def command(*, example: str) -> Callable[[Callable[[T], None]], click.Command]:
             function(options)
 
         lines = "\n".join(f"  {line}" for line in example.splitlines())
-        return click.Command(
+        return Command(
             name=function.__module__.rpartition(".")[2].replace("_", "-"),
             help=inspect.getdoc(function),
             epilog=f"\b\nExample:\n{lines}",
@@ -112,6 +112,26 @@ def command(*, example: str) -> Callable[[Callable[[T], None]], click.Command]:
         )
 
     return decorate
+
+
+class Command(click.Command):
+    """Takes a switch as `--switch=true` and `--switch=false`, too: the way to write Triton's."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the command line."""
+        switches = {
+            each.opts[0]: each
+            for each in self.params
+            if isinstance(each, click.Option) and each.secondary_opts
+        }
+
+        def plain(argument: str) -> str:
+            flag, given, value = argument.partition("=")
+            if not given or (switch := switches.get(flag)) is None:
+                return argument
+            return flag if click.BOOL.convert(value, switch, ctx) else switch.secondary_opts[0]
+
+        return super().parse_args(ctx, [plain(each) for each in args])
 
 
 def parameters(options_class: type) -> list[click.Parameter]:
