@@ -161,7 +161,7 @@ def test_errors_have_the_class_of_their_status(client: Client) -> None:
         client.predict("classifier", FEATURES, version="4")
     with pytest.raises(InvalidArgumentError, match=r"expected shape \[batch, 4\], got \[23, 3\]"):
         client.predict("classifier", FEATURES[:, :3])
-    with pytest.raises(InvalidArgumentError, match="output 'foo' is not an output of model 'classifier'"):
+    with pytest.raises(InvalidArgumentError, match="unexpected inference output 'foo' for model"):
         client.predict("classifier", FEATURES, ["foo"])
     with pytest.raises(InvalidArgumentError, match="input 'features' is missing"):
         client.predict("classifier", {})

@@ -4,6 +4,7 @@ docs/reference/conformance.md says which test covers which RPC of which protocol
 no more of a server than that it runs.
 """
 
+import functools
 import queue
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -162,6 +163,16 @@ def test_tensors_of_every_kind_come_back(model: str, array: Any, datatype: str, 
     np.testing.assert_array_equal(found, array)
 
 
+def test_a_long_message_is_cut_to_what_trailers_hold(running: Any) -> None:
+    name = 10_000 * "ä"
+    with triton_grpc.InferenceServerClient(running.address) as client:
+        for call in (client.get_model_metadata, functools.partial(client.infer, inputs=[])):
+            with pytest.raises(InferenceServerException) as caught:
+                call(name)
+            assert caught.value.message().endswith("ä...")
+            assert 2000 < len(caught.value.message().encode()) <= 2048 + len("...")
+
+
 def test_a_scalar_has_no_dimensions(client: Client) -> None:
     found = client.infer("scalar", [client.tensor("x", np.array(1.5), "FP64")]).as_numpy("y")
     assert (found.shape, found) == ((), -1.5)
@@ -171,7 +182,7 @@ def test_what_does_not_fit_is_an_invalid_argument(client: Client) -> None:
     features = client.tensor("features", ROWS, "FP32")
     output = client.module.InferRequestedOutput("what")
     cases: tuple[tuple[str, list[Any], Mapping[str, Any], str], ...] = (
-        ("classifier", [features], {"outputs": [output]}, "'what' is not an output of model 'classifier'"),
+        ("classifier", [features], {"outputs": [output]}, "unexpected inference output 'what' for model"),
         ("classifier", [features, features], {}, "input 'features' is given twice"),
         ("classifier", [], {}, "input 'features' is missing"),
         ("classifier", [client.tensor("features", ROWS[:, 1:], "FP32")], {}, r"expected shape \[batch, 4\]"),

@@ -177,7 +177,7 @@ REFUSED = [
     pytest.param(
         echo_request(lambda m: setattr(m, "model_name", "foo")),
         "NOT_FOUND",
-        "Request for unknown model: 'foo' is not found; available: accumulator, classifier, counter",
+        "Request for unknown model: 'foo' is not found; available: accumulator, classifier, constant",
         id="unknown model",
     ),
     pytest.param(
@@ -219,7 +219,7 @@ REFUSED = [
     pytest.param(
         echo_request(lambda m: m.outputs.add(name="foo")),
         "INVALID_ARGUMENT",
-        "output 'foo' is not an output of model 'echo_fp32'; it has: y",
+        "unexpected inference output 'foo' for model 'echo_fp32'; it has: y",
         id="unknown output",
     ),
     pytest.param(

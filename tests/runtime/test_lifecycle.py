@@ -188,12 +188,28 @@ def test_models_are_loaded_and_unloaded_on_request(explicit: Any, publish: Publi
         explicit.unload_model("foo")
 
 
+def test_a_version_without_a_folder_does_not_make_the_load_of_others_fail(
+    explicit: Any, publish: Publish
+) -> None:
+    publish(explicit.repository, "echo_fp32", name="some", version=1)
+    settings = explicit.repository / "some" / "config.toml"
+    settings.write_text("[version_policy.specific]\nversions = [1, 7]")
+    explicit.load_model("some")
+    assert number(explicit, "some") == "1"
+    assert states(explicit)["some", "7"] == ("UNAVAILABLE", "version 7 is asked for, but has no folder")
+    settings.write_text("[version_policy.specific]\nversions = [7]")
+    with pytest.raises(InferenceServerException, match="version 7 is asked for, but has no folder"):
+        explicit.load_model("some")
+
+
 def test_a_client_loads_a_model_with_its_own_configuration_and_files(explicit: Any, models: Path) -> None:
     contents = (models / "echo_fp32.onnx").read_bytes()
     config = {"max_batch_size": 7, "version_policy": {"specific": {"versions": [3]}}}
     explicit.load_model("sent", config=json.dumps(config), files={"file:3/model.onnx": contents})
     assert number(explicit, "sent") == "3"
     assert explicit.get_model_config("sent").config.max_batch_size == 7
+    with pytest.raises(InferenceServerException, match="failed to load 'sent': parameter 'config'"):
+        explicit.load_model("sent", config="[]", files={"file:3/model.onnx": contents})
     for bad in ("file:3/../../../x", "file:model.onnx", "file:/3/model.onnx"):
         with pytest.raises(InferenceServerException, match="expected file:<version>/<path>"):
             explicit.load_model("sent", config="{}", files={bad: contents})

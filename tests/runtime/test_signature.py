@@ -77,7 +77,7 @@ def test_a_requested_output_must_be_the_models() -> None:
     check_outputs(SIGNATURE, "digits", ["probabilities"])
     with pytest.raises(InvalidArgumentError) as caught:
         check_outputs(SIGNATURE, "digits", ["foo"])
-    assert str(caught.value) == "output 'foo' is not an output of model 'digits'; it has: probabilities"
+    assert str(caught.value) == "unexpected inference output 'foo' for model 'digits'; it has: probabilities"
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,14 @@ GOOD = {
         output [ { name: "logits", data_type: TYPE_FP32, dims: [ 2, 3 ] } ]
         """,
     ),
+    "one_element": (
+        "scalar",
+        "input { name: 'x' data_type: TYPE_FP64 dims: [1] } output { name: 'y' dims: [1, 1] }",
+    ),
+    "replaced": (
+        "offset",
+        "input { name: 'x' dims: [2] } input { name: 'offset' dims: [2] } output { name: 'y' dims: [2] }",
+    ),
     "named": ("classifier", 'default_model_filename: "net.onnx"'),
     "warm": (
         "echo_fp32",
@@ -107,6 +115,12 @@ BAD = {
         "output { name: 'logits' dims: [3] label_filename: '../../x' } max_batch_size: 1",
         "outside",
     ),
+    "needed": (
+        "pair",
+        "input { name: 'left' dims: [-1, -1] optional: true } input { name: 'right' dims: [-1, -1] }",
+        "input 'left' is optional in the configuration, but the graph needs it",
+    ),
+    "no_inputs": ("constant", "max_batch_size: 2", "set max_batch_size to 0"),
     "escape": ("pair", "default_model_filename: '../1/model.onnx'", "expected the name of a file"),
 }
 
@@ -178,6 +192,22 @@ def test_declared_tensors_without_max_batch_size_are_a_model_without_a_batch(run
     tensor.set_data_from_numpy(np.zeros((3, 4), np.float32))
     with pytest.raises(InferenceServerException, match=r"expected shape \[2, 4\], got \[3, 4\]"):
         running.infer("unbatched", [tensor])
+
+
+def test_scalars_of_the_graph_are_tensors_of_one_element_where_they_are_declared_so(running: Any) -> None:
+    tensor = triton.InferInput("x", [1], "FP64")
+    tensor.set_data_from_numpy(np.array([2.5]))
+    np.testing.assert_array_equal(running.infer("one_element", [tensor]).as_numpy("y"), [[-2.5]])
+    config = running.get_model_config("one_element").config
+    assert [list(config.input[0].dims), list(config.output[0].dims)] == [[1], [1, 1]]
+
+
+def test_constants_of_the_graph_that_are_inputs_are_replaced_where_they_are_declared(running: Any) -> None:
+    tensors = [triton.InferInput(name, [2], "FP32") for name in ("x", "offset")]
+    for tensor in tensors:
+        tensor.set_data_from_numpy(np.ones(2, np.float32))
+    np.testing.assert_array_equal(running.infer("replaced", tensors[:1]).as_numpy("y"), [11, 21])
+    np.testing.assert_array_equal(running.infer("replaced", tensors).as_numpy("y"), [2, 2])
 
 
 def test_toml_refines_what_pbtxt_says(running: Any) -> None:

@@ -13,7 +13,7 @@ from kerve.runtime.artifact import USUAL_TOLERANCE, Artifact
 from kerve.runtime.background import in_background
 from kerve.runtime.config import Settings
 from kerve.runtime.config.complete import refuse_unsupported, settle
-from kerve.runtime.config.reshaping import Reshapes
+from kerve.runtime.config.reshaping import Reshapes, with_scalars
 from kerve.runtime.datatypes import BF16, DATATYPES, Array, bfloat16_to_float32
 from kerve.runtime.devices.device import CPU, Device
 from kerve.runtime.devices.kept import Kept
@@ -57,8 +57,9 @@ class Model:
         self._warm_rows = warm_rows
         signature = artifact.signature or signature_of_session(session)
         check_names(artifact, signature, session)
-        config, folder = config or ModelConfig(), artifact.path.parent
-        signature = settle(signature, config, folder)
+        folder = artifact.path.parent
+        config = with_scalars(config or ModelConfig(), signature)
+        signature = settle(signature, config, folder, session.replaceable)
         self._reshapes = Reshapes(config, folder, batched=signature.batched)
         self.signature = self._reshapes.seen(signature)
         self._session = session
@@ -317,7 +318,8 @@ def widest(one: tuple[float, float], other: tuple[float, float]) -> tuple[float,
 def signature_of_session(session: Session) -> Signature:
     """Return the signature of a bare ONNX file; it is batched when all share the symbol on axis 0."""
     first = {spec.shape[0] if spec.shape else None for spec in (*session.inputs, *session.outputs)}
-    batched = len(first) == 1 and isinstance(next(iter(first)), str)
+    # Without inputs nobody can say how many rows are wanted.
+    batched = bool(session.inputs) and len(first) == 1 and isinstance(next(iter(first)), str)
     return Signature(session.inputs, session.outputs, batched)
 
 

@@ -62,7 +62,7 @@ class ServerOptions:
     mode: ControlMode = "none"
     # With explicit control, the models to load at the start; "*": all.
     load_models: tuple[str, ...] = ()
-    # Seconds between two looks at the repositories, with `poll`.
+    # Seconds between two looks at the repositories, with `poll`; 0: only when it is told to.
     poll_seconds: float = 15.0
     # Whether the server is ready only while every model that is to serve does.
     strict_readiness: bool = False
@@ -123,8 +123,8 @@ class Server:
         self._observatory = Observatory(transport, (*listeners, TraceFiles(self._traces)))
         self._http: HttpServer | None = None
         self._gateway: Gateway | None = None
-        seconds = options.poll_seconds if options.mode == "poll" else None
-        self._poller = Poller(self._refresh, seconds)
+        seconds = options.poll_seconds if options.mode == "poll" else 0.0
+        self._poller = Poller(self._refresh, seconds or None)
         self._health = health.HealthServicer()
         self._loaded = False
         self.stopping = threading.Event()

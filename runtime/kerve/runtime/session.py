@@ -3,7 +3,7 @@
 import ctypes
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -135,9 +135,15 @@ class Session:
         if memory.shrink and memory.arena:
             self._options.add_run_config_entry(SHRINK, "cpu:0")
         self.inputs = tuple(spec(each, model_file) for each in self._session.get_inputs())
+        #: Constants of the graph that a request may replace: initializers that are inputs, too.
+        self.replaceable = tuple(
+            replace(spec(each, model_file), optional=True)
+            for each in self._session.get_overridable_initializers()
+            if each.type in BY_ONNX
+        )
         every = tuple(spec(each, model_file) for each in self._session.get_outputs())
         self.outputs = tuple(each for each in every if each.name not in hidden)
-        self._datatypes = {each.name: each.datatype for each in (*self.inputs, *every)}
+        self._datatypes = {each.name: each.datatype for each in (*self.inputs, *self.replaceable, *every)}
         # ONNX Runtime gives NumPy no bfloat16: such models are run on its own values.
         self._run = self._run_values if BF16.name in self._datatypes.values() else self._run_arrays
 

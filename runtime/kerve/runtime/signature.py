@@ -98,7 +98,8 @@ def check_outputs(signature: Signature, model: str, requested: Collection[str]) 
     for name in requested:
         if name not in known:
             raise InvalidArgumentError(
-                f"output {name!r} is not an output of model {model!r}; it has: {names(signature.outputs)}"
+                f"unexpected inference output {name!r} for model {model!r}; "
+                f"it has: {names(signature.outputs)}"
             )
 
 

@@ -161,7 +161,7 @@ impl Signature {
         let find = |wanted: &Wanted| match position(&wanted.name) {
             Some(position) => Ok(Requested { position: position as u16, classes: wanted.classes }),
             None => Err(Status::invalid(format!(
-                "output {} is not an output of model {}; it has: {}",
+                "unexpected inference output {} for model {}; it has: {}",
                 quote(&wanted.name),
                 quote(&self.model),
                 names(&self.outputs)

@@ -139,6 +139,16 @@ def ask(
         return error.code, dict(error.headers), error.read()
 
 
+def test_health_is_told_as_kserves_client_reads_it(running: Any) -> None:
+    for path, answer in (
+        ("health/live", {"live": True}),
+        ("health/ready", {"ready": True}),
+        ("models/classifier/ready", {"name": "classifier", "ready": True}),
+    ):
+        status, _, body = ask(running, f"/v2/{path}")
+        assert (status, json.loads(body)) == (200, answer)
+
+
 def test_curl_gets_an_answer(running: Any) -> None:
     body = json.dumps(
         {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [[1, 2.5]]}], "id": "a"}

@@ -73,6 +73,12 @@ def test_rows_and_columns_come_back_as_they_were_given(ask: Ask, model: str, row
     assert ask(f"{model}:predict", {"inputs": {"x": rows}}) == (200, {"outputs": rows})
 
 
+def test_whole_numbers_are_numbers_however_large(ask: Ask) -> None:
+    given = [[2**70, 1.5], [-(10**30), 10**60]]
+    answer = [[2.0**70, 1.5], [float(np.float32(-1e30)), float("inf")]]
+    assert ask("echo_fp32:predict", {"instances": given}) == (200, {"predictions": answer})
+
+
 def test_bytes_come_in_base64(ask: Ask) -> None:
     given = [[{"b64": base64.b64encode(b"image bytes").decode()}, "text"]]
     assert ask("echo_bytes:predict", {"instances": given}) == (
@@ -151,6 +157,7 @@ def test_versions_labels_and_signatures_choose(ask: Ask) -> None:
         ("echo_bytes:predict", {"instances": [[{"b64": "?"}]]}, "expected base64"),
         ("echo_bytes:predict", {"instances": [[{"b64": "ß"}]]}, "expected base64"),
         ("classifier:predict", "[1, 2", "expected a JSON object"),
+        ("classifier:predict", {"signature_name": ["a"], "instances": ROWS}, "signature_name: expected text"),
         ("classifier:classify", {"examples": []}, "expected a list of at least one object"),
         ("classifier:classify", {"examples": [1]}, "example 0: expected an object of features, got 1"),
         ("classifier:classify", {"examples": [{"features": [1, "a"]}]}, "expected numbers, or texts"),

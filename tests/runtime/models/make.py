@@ -92,6 +92,29 @@ def scalar() -> None:
     write("scalar", [helper.make_node("Neg", ["x"], ["y"])], {"x": spec}, {"y": spec})
 
 
+def offset() -> None:
+    """A constant that is an input, too: a request may replace it."""
+    vector = (TensorProto.FLOAT, (2,))
+    write(
+        "offset",
+        [helper.make_node("Add", ["x", "offset"], ["y"])],
+        {"x": vector, "offset": vector},
+        {"y": vector},
+        {"offset": np.array([10, 20], np.float32)},
+    )
+
+
+def constant() -> None:
+    """No inputs."""
+    write(
+        "constant",
+        [helper.make_node("Identity", ["answer"], ["y"])],
+        {},
+        {"y": (TensorProto.INT64, (2,))},
+        {"answer": np.array([4, 2], np.int64)},
+    )
+
+
 def lookup() -> None:
     """An embedding of ten rows: other indices are outside it."""
     write(
@@ -190,5 +213,5 @@ def stepper() -> None:
 if __name__ == "__main__":
     for each in DATATYPES:
         echo(each)
-    for model in (classifier, pair, scalar, lookup, triples, counter, accumulator, stepper):
+    for model in (classifier, pair, scalar, offset, constant, lookup, triples, counter, accumulator, stepper):
         model()

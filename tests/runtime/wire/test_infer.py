@@ -257,7 +257,7 @@ def test_parameters_reach_the_executor(serve: Any, oip: Any, rows: Any) -> None:
         pytest.param(
             {"output": "foo"},
             "INVALID_ARGUMENT",
-            "output 'foo' is not an output of model 'm'; it has: y",
+            "unexpected inference output 'foo' for model 'm'; it has: y",
             id="output",
         ),
         pytest.param(

@@ -51,7 +51,9 @@ class Options:
         "none", help="none: load all models once; poll: follow the folders; explicit: load on request."
     )
     repository_poll_secs: float = cli.option(
-        15.0, help="Seconds between two looks at the folders, with poll.", type=click.FloatRange(min=0.01)
+        15.0,
+        help="Seconds between two looks at the folders, with poll; 0 looks only when SIGHUP says so.",
+        type=click.FloatRange(min=0),
     )
     load_model: tuple[str, ...] = cli.option(
         (), help="With explicit: a model to load at the start, * for all; may be given several times."

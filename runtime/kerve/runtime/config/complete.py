@@ -80,14 +80,17 @@ def refuse_of_ensemble(config: pb.ModelConfig, where: Path) -> None:
         )
 
 
-def settle(signature: Signature, config: pb.ModelConfig, folder: Path) -> Signature:
+def settle(
+    signature: Signature, config: pb.ModelConfig, folder: Path, replaceable: Sequence[TensorSpec] = ()
+) -> Signature:
     """Return the signature as the configuration has it, with the graph's shapes.
 
     ArtifactError when the two do not belong together.
 
     A configuration that declares tensors also says, by `max_batch_size`, whether axis 0 is the batch; one
     that
-    declares none leaves that to the graph, as Triton's auto-complete does.
+    declares none leaves that to the graph, as Triton's auto-complete does. `replaceable`: constants of the
+    graph, which are inputs where the configuration declares them.
     """
     batched = signature.batched
     if config.max_batch_size > 0 and not batched:
@@ -100,11 +103,16 @@ def settle(signature: Signature, config: pb.ModelConfig, folder: Path) -> Signat
             )
     elif config.max_batch_size == 0 and config.input:
         batched = False
-    inputs = [*declared(signature.inputs, config.input, "input", batched=batched, folder=folder)]
+    inputs = list(signature.inputs)
+    if config.input:
+        known = (*signature.inputs, *replaceable)
+        inputs = [*declared(known, config.input, "input", batched=batched, folder=folder)]
     inputs += undeclared(signature.inputs, inputs, fed(config))
     if left := {spec.name for spec in signature.inputs} - {spec.name for spec in inputs}:
         raise ArtifactError(f"{folder}: the configuration leaves out the graph's input {sorted(left)[0]!r}")
-    outputs = [*declared(signature.outputs, config.output, "output", batched=batched, folder=folder)]
+    outputs = list(signature.outputs)
+    if config.output:
+        outputs = [*declared(signature.outputs, config.output, "output", batched=batched, folder=folder)]
     outputs += undeclared(signature.outputs, outputs, {state.output_name for state in states_of(config)})
     if batched and not signature.batched:
         inputs, outputs = ([with_batch(spec) for spec in specs] for specs in (inputs, outputs))
@@ -133,7 +141,7 @@ def undeclared(
 def may_batch(signature: Signature) -> bool:
     """Return whether axis 0 of every tensor is free."""
     specs = (*signature.inputs, *signature.outputs)
-    return all(spec.shape and not isinstance(spec.shape[0], int) for spec in specs)
+    return bool(signature.inputs) and all(spec.shape and not isinstance(spec.shape[0], int) for spec in specs)
 
 
 def with_batch(spec: TensorSpec) -> TensorSpec:
@@ -149,10 +157,7 @@ def declared(
     batched: bool,
     folder: Path,
 ) -> Iterable[TensorSpec]:
-    """Yield the specs that a configuration declares, in its order; all of them when it declares none."""
-    if not wanted:
-        yield from specs
-        return
+    """Yield the specs that a configuration declares, in its order."""
     known = {spec.name: spec for spec in specs}
     for tensor in wanted:
         if tensor.name not in known:
@@ -175,8 +180,13 @@ def declared(
             yield replace(
                 spec, shape=narrow, labels=read_labels(folder, tensor.label_filename) or spec.labels
             )
+        elif tensor.optional and not spec.optional:
+            raise ArtifactError(
+                f"{folder}: input {spec.name!r} is optional in the configuration, but the graph needs it; "
+                "remove optional, or give the graph an initializer of that name"
+            )
         else:
-            yield replace(spec, shape=narrow, optional=tensor.optional or spec.optional)
+            yield replace(spec, shape=narrow)
 
 
 def fits(shape: Sequence[Dimension], own: Sequence[Dimension]) -> bool:

@@ -10,7 +10,7 @@ from kerve.runtime.datatypes import Array
 from kerve.runtime.errors import ArtifactError
 from kerve.runtime.signature import Signature, TensorSpec
 
-__all__ = ["Reshapes", "own_dims"]
+__all__ = ["Reshapes", "own_dims", "with_scalars"]
 
 
 class Reshapes:
@@ -61,8 +61,22 @@ class Reshapes:
                 free = [size for size, dim in zip(array.shape[self._lead :], have, strict=True) if dim < 0]
                 sizes = iter(free)
                 shape = [size if size >= 0 else next(sizes) for size in want]
-                turned[name] = array.reshape(*array.shape[: self._lead], *shape)
+                turned[name] = array.reshape((*array.shape[: self._lead], *shape))
         return turned
+
+
+def with_scalars(config: pb.ModelConfig, signature: Signature) -> pb.ModelConfig:
+    """Return a configuration in which what it declares as one element, and the graph has as a scalar, is
+    reshaped: `dims` of a configuration cannot say that there are none (Triton's ONNX Runtime backend,
+    `ValidateInputs`).
+    """
+    full = pb.ModelConfig.FromString(config.SerializeToString())
+    for specs, tensors in ((signature.inputs, full.input), (signature.outputs, full.output)):
+        scalars = {spec.name for spec in specs if not spec.shape}
+        for tensor in tensors:
+            if tensor.name in scalars and tensor.dims and {*tensor.dims} == {1}:
+                tensor.reshape.SetInParent()
+    return full
 
 
 def own_dims(tensor: pb.ModelInput | pb.ModelOutput) -> Sequence[int]:

@@ -67,6 +67,8 @@ class LaneSession(Session):
             for spec, place in zip(self.inputs, self._session.get_input_memory_infos(), strict=True)
             if place.name in HOST
         )
+        # Lanes have buffers for what is always given.
+        self._replaceable = frozenset(spec.name for spec in self.replaceable)
         # A value that the host reads while a graph is captured is part of the graph from then on.
         self.graphs = graphs and (not self.at_host or providers[0][0] == CPU_PROVIDER)
         self._buffers, self._closed = buffers, closed
@@ -154,7 +156,7 @@ class LaneSession(Session):
     def _run_in_lane(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         lane: Lane | None = getattr(self._local, "lane", None)
         with capturing() if lane is not None and lane.captures else GATE.together():
-            if lane is None:
+            if lane is None or inputs.keys() & self._replaceable:
                 return self._plain(inputs, outputs)
             if (found := lane.run(inputs, outputs)) is None:
                 found = self._plain(inputs, outputs)

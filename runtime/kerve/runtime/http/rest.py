@@ -54,16 +54,16 @@ class Rest:
 
     def live(self, request: Request) -> Response:
         """The process answers."""
-        return self._yes_or_no(self._ask("ServerLive", pb.ServerLiveRequest(), request).live, "live")
+        return yes_or_no("live", self._ask("ServerLive", pb.ServerLiveRequest(), request).live)
 
     def ready(self, request: Request) -> Response:
         """Requests should be sent here."""
-        return self._yes_or_no(self._ask("ServerReady", pb.ServerReadyRequest(), request).ready, "ready")
+        return yes_or_no("ready", self._ask("ServerReady", pb.ServerReadyRequest(), request).ready)
 
     def model_ready(self, request: Request, name: str, version: str) -> Response:
         """The model would answer now."""
         message = pb.ModelReadyRequest(name=name, version=version)
-        return self._yes_or_no(self._ask("ModelReady", message, request).ready, "ready")
+        return yes_or_no("ready", self._ask("ModelReady", message, request).ready, name=name)
 
     def server(self, request: Request) -> Response:
         """Name, version and extensions of the server."""
@@ -188,10 +188,14 @@ class Rest:
     def _ask(self, method: str, message: Message, request: Request) -> Any:
         return self._gateway.call(method, message, Caller(request.peer, request.headers))
 
-    def _yes_or_no(self, answer: bool, what: str) -> Response:
-        if not answer:
-            raise UnavailableError(f"not {what}")
-        return Response()
+
+def yes_or_no(what: str, answer: bool, **more: str) -> Response:
+    """Say that it is so, in the words of the protocol, for which KServe's client looks; UnavailableError
+    where it is not.
+    """
+    if not answer:
+        raise UnavailableError(f"not {what}")
+    return json_response({**more, what: answer})
 
 
 def parameters(request: Request) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from kerve.runtime.callers import Caller
 from kerve.runtime.catalog import Catalog
 from kerve.runtime.datatypes import Array
-from kerve.runtime.errors import Code
+from kerve.runtime.errors import Code, InvalidArgumentError
 from kerve.runtime.gateway import Gateway
 from kerve.runtime.http.wsgi import Request, Response, Route, json_response
 from kerve.runtime.lifecycle.manager import ModelManager
@@ -86,7 +86,10 @@ class TensorFlowRest:
 
     def _asked(self, request: Request, name: str, route: str) -> tuple[ServedVersion, Mapping[str, Any]]:
         served, document = self._catalog.find(name, route), request.json()
-        tfs.check_signature(model_pb2.ModelSpec(signature_name=str(document.get("signature_name", ""))))
+        signature = document.get("signature_name", "")
+        if not isinstance(signature, str):
+            raise InvalidArgumentError(f"signature_name: expected text, got {signature!r:.60}")
+        tfs.check_signature(model_pb2.ModelSpec(signature_name=signature))
         return served, document
 
     def _compute_examples(

@@ -144,7 +144,10 @@ class ModelManager:
             )
         self._bring(source, scan(self._repositories), override)
         self._composition.brought.discard(name)
-        problem = self._update(source, override, retry=True)
+        try:
+            problem = self._update(source, override, retry=True)
+        except InvalidArgumentError as error:
+            raise InvalidArgumentError(f"failed to load {name!r}: {error}") from error
         self._follow_members()
         if problem:
             raise ArtifactError(f"load failed for model {name!r}: {problem}")

@@ -93,7 +93,9 @@ class Slot:
             self._warn(settings)
             choice = choose(settings.config.version_policy, source.versions)
             chosen, problems = self._load_chosen(source, settings, choice, retry=retry)
-            problems += [self._missing(version) for version in choice.missing]
+            missing = [self._missing(version) for version in choice.missing]
+            if not chosen:  # else what is there serves, as in Triton
+                problems += missing
             if not choice.candidates and not choice.missing:
                 problems.append(self._refuse(f"{source.folder} holds no version; expected {source.folder}/1"))
             if chosen or not source.versions:

@@ -43,12 +43,14 @@ def from_json(label: str, datatype: str, data: object) -> Array:
 def as_array(data: object, dtype: np.dtype[Any]) -> Array:
     """Return what JSON holds; whole numbers beyond int64 in an array of a dtype that takes them."""
     array = np.array(data)
-    if dtype.kind not in "iu" or array.dtype.kind not in "Of":
+    if dtype.kind not in "iuf" or array.dtype.kind not in "Of":
         return array
-    # NumPy has no common type of 2**64 - 1 and -1, and takes floats for some such lists.
+    if dtype.kind == "f" and array.dtype.kind == "f":
+        return array
+    # NumPy has no common type of 2**64 - 1 and -1, takes floats for some such lists, and none for 2**64.
     exact = np.array(data, object)
-    whole = all(type(each) is int for each in exact.ravel().tolist())
-    return exact.astype(dtype) if whole else array
+    numbers = (int,) if dtype.kind in "iu" else (int, float)
+    return exact.astype(dtype) if all(type(each) in numbers for each in exact.ravel().tolist()) else array
 
 
 def from_base64(label: str, text: str) -> bytes:

@@ -10,7 +10,7 @@ import grpc
 from kerve.runtime.callers import metadata_of
 from kerve.runtime.errors import InternalError, ServingError
 from kerve.runtime.observation.notes import current
-from kerve.runtime.protocol.status import encode_details
+from kerve.runtime.protocol.status import encode_details, message_of
 
 __all__ = ["answers_errors", "answers_stream_errors"]
 
@@ -69,4 +69,4 @@ def told(request: Any, context: grpc.ServicerContext) -> dict[str, Any]:
 def abort(context: grpc.ServicerContext, error: ServingError) -> NoReturn:
     """End a call with an error's status and details."""
     context.set_trailing_metadata(encode_details(error))
-    context.abort(STATUS[error.code], str(error))
+    context.abort(STATUS[error.code], message_of(error))
