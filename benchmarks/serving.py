@@ -1,6 +1,6 @@
 """How fast the wire serves, against what a Python server and a bare session can do on the same machine.
 
-    python benchmarks/serving.py [--rounds 5] [--seconds 2] [--only small,compute,overload,crowd,observed]
+    python benchmarks/serving.py [--rounds 5] [--seconds 2] [--only small,compute,overload,crowd]
 
 Every comparison is made of short runs of both sides in turn, and shows their medians: the machine's moods
 hit both alike. The last part, `memory`, watches one server over a million requests. The load generator is
@@ -9,6 +9,7 @@ hit both alike. The last part, `memory`, watches one server over a million reque
 
 import argparse
 import json
+import os
 import re
 import shutil
 import signal
@@ -21,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -269,6 +271,34 @@ def crowd(options: argparse.Namespace, folder: Path) -> None:
     print(f"memory: {each / 1024:.0f} KiB for each idle connection")
 
 
+HOG = [sys.executable, "-c", "import os; os.nice(19)\nwhile True: pass"]
+
+
+def neighbours(options: argparse.Namespace, folder: Path) -> None:
+    """The small model alone, and beside processes of the lowest priority that keep every core busy."""
+    model, body = serving_models.mlp(folder), serving_models.request((1, 32), folder / "body")
+    with server("wire", model) as wire:
+
+        def beside(count: int) -> Run:
+            hogs = [subprocess.Popen(HOG) for _ in range(os.cpu_count() or 1)]
+            try:
+                return load(wire, body, count, options.seconds)
+            finally:
+                for hog in hogs:
+                    hog.kill()
+                    hog.wait()
+
+        for count in (1, 8):
+            sides: dict[str, Callable[[], Run]] = {
+                "alone": partial(load, wire, body, count, options.seconds),
+                "busy neighbours": partial(beside, count),
+            }
+            rows = in_turn(options.rounds, sides)
+            show(f"neighbours, {count} in flight", rows)
+            alone, crowded = rows.values()
+            print(f"beside busy neighbours: {crowded['per_second'] / alone['per_second']:.1%} of alone")
+
+
 @contextmanager
 def kerve(repository: Path, *options: str) -> Iterator[Running]:
     """`kerve serve` on the wire, its log in a file."""
@@ -330,7 +360,9 @@ def memory(options: argparse.Namespace, folder: Path) -> None:
                 mark += options.requests / 10
 
 
-PARTS: Parts = {part.__name__: part for part in (small, compute, overload, workers, crowd, observed, memory)}
+PARTS: Parts = {
+    part.__name__: part for part in (small, compute, overload, workers, crowd, neighbours, observed, memory)
+}
 
 
 def run_parts(parser: argparse.ArgumentParser, parts: Parts) -> None:

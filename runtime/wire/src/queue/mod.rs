@@ -41,6 +41,10 @@ const WORTH_ALIGNING: usize = 64 << 10;
 /// takes about as long on a virtual machine, and costs the waker a system call in place of a store to memory.
 const WATCH: Duration = Duration::from_micros(250);
 
+/// Nobody watches for this long after a core was taken away meanwhile: a process that computes keeps it for
+/// milliseconds, while one that sleeps gets it back when it is woken.
+const CROWDED: Duration = Duration::from_millis(200);
+
 /// What an executor is to do when no request waits: nothing that the queue knows of.
 pub type Errand = Box<dyn Any + Send>;
 
@@ -80,6 +84,8 @@ struct State {
     /// Clients are refused; the server itself is not, which may have to ask more to answer what it has accepted.
     refusing: bool,
     closed: bool,
+    /// Executors without work sleep at once until then.
+    sleeps_until: Instant,
     batches: u64,
 }
 
@@ -98,6 +104,7 @@ impl Queue {
                 errands: VecDeque::new(),
                 refusing: false,
                 closed: false,
+                sleeps_until: Instant::now(),
                 batches: 0,
             }),
             pace: AtomicU64::new(0),
@@ -187,12 +194,16 @@ impl Queue {
                     return Some(Work::Errand(errand));
                 }
                 waiting::Next::Nothing if closed => return None,
+                waiting::Next::Nothing if idle.is_none() && now < state.sleeps_until => idle = Some(now),
                 waiting::Next::Nothing if idle.is_none() => {
                     idle = Some(now);
                     let seen = self.news.load(Ordering::Acquire);
                     drop(state);
-                    self.watch(now, seen);
+                    let alone = self.watch(now, seen);
                     state = self.gate.enter();
+                    if !alone {
+                        state.sleeps_until = Instant::now() + CROWDED;
+                    }
                 }
                 waiting::Next::Nothing => state = self.gate.sleep(state, None),
                 waiting::Next::Wait(until) => state = self.gate.sleep(state, Some(until - now)),
@@ -261,15 +272,22 @@ impl Queue {
         smooth(&self.pace, took / rows.max(1) as u32);
     }
 
-    /// Waits a little for news after those that were seen, where they have lately come fast.
-    fn watch(&self, since: Instant, seen: u64) {
+    /// Waits a little for news after those that were seen, where they have lately come fast; false where somebody
+    /// else has kept the core meanwhile.
+    fn watch(&self, since: Instant, seen: u64) -> bool {
         if self.lull.load(Ordering::Relaxed) > WATCH.as_nanos() as u64 {
-            return;
+            return true;
         }
-        while self.news.load(Ordering::Acquire) == seen && since.elapsed() < WATCH {
+        let mut now = since;
+        while self.news.load(Ordering::Acquire) == seen && now - since < WATCH {
             // Whoever has work for this core goes first: it may be the one who brings the news.
             std::thread::yield_now();
+            let before = std::mem::replace(&mut now, Instant::now());
+            if now - before > WATCH {
+                return false;
+            }
         }
+        true
     }
 
     fn bury(&self, dropped: &mut Vec<Pending>) {
