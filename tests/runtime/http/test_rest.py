@@ -144,6 +144,27 @@ def test_health_is_told_as_kserves_client_reads_it(running: Any) -> None:
     ):
         status, _, body = ask(running, f"/v2/{path}")
         assert (status, json.loads(body)) == (200, answer)
+        assert b" " not in body  # as Triton writes it, for those who look with grep
+
+
+def test_a_body_may_be_the_only_input(running: Any) -> None:
+    nothing = {"Inference-Header-Content-Length": "0"}
+    rows = np.arange(4, dtype=np.float32)
+    status, headers, body = ask(running, "/v2/models/classifier/infer", rows.tobytes(), **nothing)
+    assert status == 200
+    document = json.loads(body[: int(headers["Inference-Header-Content-Length"])])
+    found = [(each["shape"], each["parameters"]) for each in document["outputs"]]
+    assert found == 2 * [([1, 3], {"binary_data_size": 12})]
+    _, headers, body = ask(running, "/v2/models/echo_fp32/infer", rows.tobytes(), **nothing)
+    assert body[int(headers["Inference-Header-Content-Length"]) :] == rows.tobytes()
+    for model, data, said in (
+        ("classifier", bytes(15), "expected 16 bytes for FP32 [1, 4], got 15"),
+        ("pair", bytes(16), "needs a model with one input, 'pair' has 2"),
+        ("echo_bytes", b"word", "needs an input with one element, 'x' has the shape [batch, width]"),
+    ):
+        status, _, body = ask(running, f"/v2/models/{model}/infer", data, **nothing)
+        assert status == 400
+        assert said in json.loads(body)["error"]
 
 
 def test_curl_gets_an_answer(running: Any) -> None:

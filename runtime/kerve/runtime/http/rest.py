@@ -7,10 +7,12 @@ from google.protobuf.message import Message
 
 from kerve.inference import grpc_service_pb2 as pb
 from kerve.runtime.callers import Caller
+from kerve.runtime.catalog import Catalog
 from kerve.runtime.errors import InvalidArgumentError, UnavailableError
 from kerve.runtime.gateway import Gateway
-from kerve.runtime.http import infer
+from kerve.runtime.http import infer, raw
 from kerve.runtime.http.wsgi import Request, Response, Route, json_response
+from kerve.runtime.lifecycle.served import ServedVersion
 from kerve.runtime.protocol.json_tensors import from_base64
 
 __all__ = ["Rest"]
@@ -22,7 +24,8 @@ REGION = r"(?:/region/(?P<region>[^/]+))?"
 class Rest:
     """Answers REST by asking the gRPC services, with the caller's own authorization."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, catalog: Catalog[ServedVersion], gateway: Gateway) -> None:
+        self._catalog = catalog
         self._gateway = gateway
 
     def routes(self) -> list[Route]:
@@ -86,7 +89,11 @@ class Rest:
 
     def infer(self, request: Request, name: str, version: str) -> Response:
         """Compute outputs."""
-        message, binary = infer.decode(request, name, version)
+        if raw.is_raw(request):
+            signature = self._catalog.find(name, version).signature
+            message, binary = raw.decode(request, signature, name, version), {"": True}
+        else:
+            message, binary = infer.decode(request, name, version)
         return infer.encode(self._ask("ModelInfer", message, request), binary)
 
     def index(self, request: Request) -> Response:
