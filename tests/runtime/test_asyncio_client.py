@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import tritonclient.grpc.aio as triton
+import tritonclient.http.aio as triton_http
 
 REQUESTS = 100
 
@@ -43,6 +44,19 @@ async def ask(address: str) -> None:
         assert ids == ["0", "1", "2", "3", "4"]
 
 
+async def ask_http(address: str) -> None:
+    async with triton_http.InferenceServerClient(address) as client:
+        assert await client.is_server_ready()
+        # Longer than what is worth being compressed, which this client could not read.
+        assert (await client.get_model_config("classifier"))["name"] == "classifier"
+        assert (await client.get_inference_statistics())["model_stats"]
+        given = triton_http.InferInput("features", [100, 4], "FP32")
+        given.set_data_from_numpy(np.zeros((100, 4), np.float32))
+        for algorithm in (None, "gzip"):
+            answer = await client.infer("classifier", [given], response_compression_algorithm=algorithm)
+            assert answer.as_numpy("logits").shape == (100, 3)
+
+
 def test_many_requests_and_a_stream_are_answered(
     transport: str,
     tmp_path: Path,
@@ -50,5 +64,6 @@ def test_many_requests_and_a_stream_are_answered(
     serve: Callable[..., AbstractContextManager[Any]],
 ) -> None:
     publish(tmp_path, "classifier")
-    with serve(tmp_path, "--transport", transport) as running:
+    with serve(tmp_path, "--transport", transport, "--http-port", "-1") as running:
         asyncio.run(ask(running.address))
+        asyncio.run(ask_http(running.http))

@@ -1,5 +1,6 @@
 """Finds models and their versions, `<repository>/<model>/<version>/`, in one or more repositories."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,14 +89,13 @@ def is_version(name: str) -> bool:
 def fingerprint(folder: Path) -> str:
     """Return what changes when a file of a folder does: names, sizes and times, without reading the files."""
     entries = []
-    for file in sorted(folder.rglob("*")):
-        try:
-            status = file.stat()
-        except OSError:  # gone meanwhile, or a link that leads nowhere
-            entries.append(f"{file.relative_to(folder)} gone")
-            continue
-        if not file.is_dir():
-            entries.append(
-                f"{file.relative_to(folder)} {status.st_size} {status.st_mtime_ns} {status.st_ino}"
-            )
-    return "\n".join(entries)
+    for parent, _, files in os.walk(folder):
+        for name in files:
+            file = os.path.join(parent, name)  # noqa: PTH118  this is done at every look, and Path is slow
+            try:
+                status = os.stat(file)  # noqa: PTH116
+            except OSError:  # gone meanwhile, or a link that leads nowhere
+                entries.append(f"{file} gone")
+            else:
+                entries.append(f"{file} {status.st_size} {status.st_mtime_ns} {status.st_ino}")
+    return "\n".join(sorted(entries))

@@ -21,6 +21,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,7 +81,7 @@ class Settings:
     memory_limit: int = 0
     cuda: CudaOptions = field(default_factory=CudaOptions)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Equal for equal settings, labels and version policy aside: a model need not be loaded again for
         these.

@@ -1,22 +1,23 @@
 """Inference over REST: JSON with or without binary tensors behind it, to the messages of gRPC and back.
 
 OIP's REST protocol with Triton's binary tensor data extension: the header `Inference-Header-Content-Length`
-says where the JSON ends, and each tensor with the parameter `binary_data_size` has so many bytes after it.
+says
+where the JSON ends, and each tensor with the parameter `binary_data_size` has so many bytes after it.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from kerve.inference import grpc_service_pb2 as pb
 from kerve.runtime.datatypes import BF16, bfloat16_to_float32
 from kerve.runtime.errors import InvalidArgumentError
-from kerve.runtime.http.raw import LENGTH
-from kerve.runtime.http.wsgi import Request, Response, parse_object
+from kerve.runtime.http.wsgi import Request, Response, compact, parse_object
 from kerve.runtime.protocol.json_tensors import from_json
 from kerve.runtime.protocol.tensors import from_raw, to_raw
 
 __all__ = ["decode", "encode"]
+
+LENGTH = "Inference-Header-Content-Length"
 
 
 def decode(request: Request, model: str, version: str) -> tuple[pb.ModelInferRequest, dict[str, bool]]:
@@ -112,7 +113,7 @@ def encode(response: pb.ModelInferResponse, binary_outputs: Mapping[str, bool]) 
         encode_output(tensor, raw, parts, binary=binary_outputs.get(tensor.name, binary_outputs[""]))
         for tensor, raw in zip(response.outputs, response.raw_output_contents, strict=True)
     ]
-    header = json.dumps(document).encode()
+    header = compact(document)
     if not parts:
         return Response(header)
     return Response(

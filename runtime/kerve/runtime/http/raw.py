@@ -1,8 +1,7 @@
-"""A tensor alone as the body of a request: Triton's "raw binary request" (extension_binary_data.md).
+"""Triton's raw binary requests: the body is the only input, whose shape its length tells.
 
-The header `Inference-Header-Content-Length: 0` says that there is no JSON before it. What that would have
-said follows from the model's metadata: it has one input, of which one dimension at most is open, and of a
-batch it is one row.
+`Inference-Header-Content-Length: 0` says that there is no JSON ("Raw Binary Request" in Triton's document on
+the binary tensor data extension). A model with a batch gets one row; text is one element, without its length.
 """
 
 from math import prod
@@ -10,63 +9,51 @@ from math import prod
 from kerve.inference import grpc_service_pb2 as pb
 from kerve.runtime.datatypes import BYTES, DATATYPES
 from kerve.runtime.errors import InvalidArgumentError
+from kerve.runtime.http.infer import LENGTH
 from kerve.runtime.http.wsgi import Request
+from kerve.runtime.protocol.tensors import object_array, to_raw
+from kerve.runtime.signature import Signature, TensorSpec, show_shape
 
-__all__ = ["LENGTH", "decode", "is_raw"]
-
-LENGTH = "Inference-Header-Content-Length"
+__all__ = ["decode", "is_raw"]
 
 
 def is_raw(request: Request) -> bool:
-    """Whether a request is a tensor alone."""
-    return request.headers.get(LENGTH.lower(), "") == "0"
+    """Return whether a request has no JSON."""
+    return request.headers.get(LENGTH.lower()) == "0"
 
 
-def decode(
-    body: bytes, version: str, model: pb.ModelMetadataResponse
-) -> tuple[pb.ModelInferRequest, dict[str, bool]]:
-    """Return the message that a body stands for, all of whose outputs are wanted as binary.
-
-    InvalidArgumentError where it cannot be told what the bytes are.
-    """
-    if len(model.inputs) != 1:
-        names = ", ".join(each.name for each in model.inputs)
+def decode(request: Request, signature: Signature, model: str, version: str) -> pb.ModelInferRequest:
+    """Return the message in a request; InvalidArgumentError where its shape is not to be known."""
+    if len(signature.inputs) != 1:
         raise InvalidArgumentError(
-            f"{LENGTH}: 0 says that the body is the only input of {model.name!r}, which takes "
-            f"{names or 'none'}; say in JSON which it is"
+            f"{LENGTH}: 0: a request without JSON needs a model with one input, {model!r} has "
+            f"{len(signature.inputs)}"
         )
-    (described,) = model.inputs
-    dims = list(described.shape)
-    if dims and model.properties.get("batched") == "true":
-        dims[0] = 1
-    if described.datatype == BYTES.name:
-        shape, contents = one_text(dims), len(body).to_bytes(4, "little") + body
+    (spec,) = signature.inputs
+    shape = shape_of(spec, len(request.body), batched=signature.batched)
+    message = pb.ModelInferRequest(model_name=model, model_version=version)
+    message.inputs.add(name=spec.name, datatype=spec.datatype, shape=shape)
+    body = request.body
+    if spec.datatype == BYTES.name:
+        body = to_raw(object_array([body]), BYTES.name)
+    message.raw_input_contents.append(body)
+    return message
+
+
+def shape_of(spec: TensorSpec, size: int, *, batched: bool) -> list[int]:
+    """Return the shape of an input of `size` bytes; whether they fill it is checked where it is read."""
+    shape = (1, *spec.shape[1:]) if batched else spec.shape
+    fixed = [each for each in shape if isinstance(each, int)]
+    free = len(shape) - len(fixed)
+    if spec.datatype == BYTES.name:
+        possible, wanted = not free and prod(fixed) == 1, "one element"
     else:
-        shape, contents = numbers(dims, len(body), DATATYPES[described.datatype].dtype.itemsize), body
-    if shape is None:
+        possible, wanted = free <= 1, "at most one free dimension"
+    if not possible:
         raise InvalidArgumentError(
-            f"input {described.name!r}: expected one row of {described.datatype} {[*described.shape]}, got "
-            f"{len(body)} bytes; say in JSON what they are"
+            f"{LENGTH}: 0: a request without JSON needs an input with {wanted}, {spec.name!r} has the shape "
+            f"{show_shape(spec.shape)}"
         )
-    message = pb.ModelInferRequest(
-        model_name=model.name, model_version=version, raw_input_contents=[contents]
-    )
-    message.inputs.add(name=described.name, datatype=described.datatype, shape=shape)
-    return message, {"": True}
-
-
-def one_text(dims: list[int]) -> list[int] | None:
-    """Return the shape of a single text; None where more are wanted."""
-    return dims if all(size == 1 for size in dims) else None
-
-
-def numbers(dims: list[int], size: int, itemsize: int) -> list[int] | None:
-    """Return the shape of so many bytes; None where they have none, or not only one."""
-    rest = prod(each for each in dims if each >= 0) * itemsize
-    match dims.count(-1):
-        case 0:
-            return dims if size == rest else None
-        case 1 if rest and size % rest == 0:
-            return [size // rest if each < 0 else each for each in dims]
-        case _:
-            return None
+    row = prod(fixed) * DATATYPES[spec.datatype].dtype.itemsize
+    length = -(-size // row) if row else 0
+    return [each if isinstance(each, int) else length for each in shape]

@@ -7,11 +7,14 @@ from google.protobuf.message import Message
 
 from kerve.inference import grpc_service_pb2 as pb
 from kerve.runtime.callers import Caller
+from kerve.runtime.catalog import Catalog
 from kerve.runtime.errors import InvalidArgumentError, UnavailableError
 from kerve.runtime.gateway import Gateway
 from kerve.runtime.http import infer, raw
 from kerve.runtime.http.wsgi import Request, Response, Route, json_response
+from kerve.runtime.lifecycle.served import ServedVersion
 from kerve.runtime.protocol.json_tensors import from_base64
+from kerve.runtime.security.permissions import Permission
 
 __all__ = ["Rest"]
 
@@ -22,7 +25,8 @@ REGION = r"(?:/region/(?P<region>[^/]+))?"
 class Rest:
     """Answers REST by asking the gRPC services, with the caller's own authorization."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, catalog: Catalog[ServedVersion], gateway: Gateway) -> None:
+        self._catalog = catalog
         self._gateway = gateway
 
     def routes(self) -> list[Route]:
@@ -36,7 +40,8 @@ class Rest:
             Route("GET", MODEL + "/config", self.config),
             Route("GET", MODEL + "/stats", self.statistics),
             Route("GET", MODEL + "/?", self.model),
-            Route("POST", MODEL + "/infer", self.infer),
+            # What a model takes is looked up before the gRPC services are asked.
+            Route("POST", MODEL + "/infer", self.infer, Permission.INFER),
             Route("POST", "/v2/repository/index", self.index),
             Route("POST", "/v2/repository/models/(?P<name>[^/]+)/load", self.load),
             Route("POST", "/v2/repository/models/(?P<name>[^/]+)/unload", self.unload),
@@ -87,10 +92,8 @@ class Rest:
     def infer(self, request: Request, name: str, version: str) -> Response:
         """Compute outputs."""
         if raw.is_raw(request):
-            described = pb.ModelMetadataRequest(name=name, version=version)
-            message, binary = raw.decode(
-                request.body, version, self._ask("ModelMetadata", described, request)
-            )
+            signature = self._catalog.find(name, version).signature
+            message, binary = raw.decode(request, signature, name, version), {"": True}
         else:
             message, binary = infer.decode(request, name, version)
         return infer.encode(self._ask("ModelInfer", message, request), binary)

@@ -69,7 +69,7 @@ class HttpServer:
         self._manager = manager
         self._authority = authority
         self._metrics: Any = None
-        rest = [*Rest(gateway).routes(), *TensorFlowRest(manager, catalog, gateway).routes()]
+        rest = [*Rest(catalog, gateway).routes(), *TensorFlowRest(manager, catalog, gateway).routes()]
         self._routes = [
             *(rest if inference else [route for route in rest if "/health/" in route.pattern]),
             Route("GET", "/metrics", self._scrape, Permission.READ),

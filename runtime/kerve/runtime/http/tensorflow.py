@@ -16,7 +16,7 @@ from kerve.runtime.catalog import Catalog
 from kerve.runtime.datatypes import Array
 from kerve.runtime.errors import Code, InvalidArgumentError
 from kerve.runtime.gateway import Gateway
-from kerve.runtime.http.wsgi import Request, Response, Route, json_response
+from kerve.runtime.http.wsgi import Request, Response, Route, compact, json_response
 from kerve.runtime.lifecycle.manager import ModelManager
 from kerve.runtime.lifecycle.served import ServedVersion
 from kerve.runtime.protocol import oip_client, tfs, tfs_json
@@ -68,7 +68,7 @@ class TensorFlowRest:
         served, document = self._asked(request, name, version or label)
         tensors = tfs_json.decode_tensors(document, name, served.signature)
         outputs = self._compute(request, served, tensors)
-        return json_response(tfs_json.encode_tensors(outputs, rows=tfs_json.INSTANCES in document))
+        return Response(compact(tfs_json.encode_tensors(outputs, rows=tfs_json.INSTANCES in document)))
 
     def classify(self, request: Request, name: str, version: str, label: str) -> Response:
         """Score the classes of each example."""

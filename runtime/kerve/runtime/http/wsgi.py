@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from kerve.runtime.errors import InvalidArgumentError
 
-__all__ = ["Request", "Response", "Route", "find_route", "json_response"]
+__all__ = ["Request", "Response", "Route", "compact", "find_route", "json_response"]
 
 # What a compressed body may become: a bomb is refused.
 MOST_BYTES = 1 << 31
@@ -58,6 +58,9 @@ class Response:
     status: HTTPStatus = HTTPStatus.OK
     content_type: str = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict)
+    # Whether it may be compressed. Triton's asyncio client says that it takes what is, but reads that only as
+    # the answer of an inference; Triton compresses nothing else.
+    compressible: bool = True
 
 
 @dataclass(frozen=True)
@@ -83,8 +86,13 @@ def find_route(routes: Iterable[Route], request: Request) -> tuple[Route, dict[s
 
 
 def json_response(value: object, status: HTTPStatus = HTTPStatus.OK, **headers: str) -> Response:
-    """Return a response of JSON."""
-    return Response(json.dumps(value).encode(), status, headers=headers)
+    """Return a response of JSON, which is not compressed."""
+    return Response(compact(value), status, headers=headers, compressible=False)
+
+
+def compact(value: object) -> bytes:
+    """Return JSON without spaces, as Triton writes it: what greps an answer finds what it looks for."""
+    return json.dumps(value, separators=(",", ":")).encode()
 
 
 def parse_object(text: bytes) -> dict[str, Any]:
@@ -122,7 +130,7 @@ def compress(response: Response, accepted: str) -> Response:
     """Return the response as a client accepts it, where it is worth while."""
     encoders = {"gzip": lambda body: gzip.compress(body, 1), "deflate": lambda body: zlib.compress(body, 1)}
     encoding = next((name for name in encoders if name in accepted.replace(",", " ").split()), None)
-    if encoding is None or len(response.body) < 1024:
+    if encoding is None or not response.compressible or len(response.body) < 1024:
         return response
     headers = {**response.headers, "Content-Encoding": encoding}
     return Response(encoders[encoding](response.body), response.status, response.content_type, headers)

@@ -12,7 +12,7 @@ from typing import Literal
 
 from kerve.inference import model_config_pb2 as pb
 from kerve.runtime.catalog import UNKNOWN, Catalog
-from kerve.runtime.config import Settings, read_settings
+from kerve.runtime.config import Settings, SettingsReader
 from kerve.runtime.ensemble.scheme import members_of
 from kerve.runtime.errors import (
     ArtifactError,
@@ -57,9 +57,9 @@ class Override:
     folder: "tempfile.TemporaryDirectory[str] | None" = None
     wanted: Wanted | None = None
 
-    def settings(self, folder: Path) -> Settings:
+    def settings(self, folder: Path, reader: SettingsReader) -> Settings:
         """Return the settings in a model's folder, as far as they are not replaced."""
-        settings = read_settings(folder, self.config)
+        settings = reader.read(folder, self.config)
         if self.wanted is None:
             return settings
         config = pb.ModelConfig.FromString(settings.config.SerializeToString())
@@ -90,6 +90,7 @@ class ModelManager:
         self._slots: dict[str, Slot] = {}
         self._overrides: dict[str, Override] = {}
         self._composition = Composition()
+        self._reader = SettingsReader()
         self._closed = False
 
     def announce(self) -> list[str]:
@@ -114,6 +115,7 @@ class ModelManager:
         With explicit control only models that are loaded are looked at.
         """
         sources = scan(self._repositories)
+        self._reader.forget_others({source.folder for source in sources.values()})
         known = dict(self._slots)
         sent = {name for name, override in self._overrides.items() if override.folder is not None}
         for name in known.keys() - sources.keys() - sent:
@@ -285,7 +287,7 @@ class ModelManager:
             return ""  # a client's files stand in for the folder
         settings: Settings | ServingError
         try:
-            settings = own.settings(source.folder)
+            settings = own.settings(source.folder, self._reader)
             self._composition.note(source, settings.config)
         except InvalidArgumentError:
             raise
@@ -332,7 +334,7 @@ class ModelManager:
         """Return what an ensemble is made of; nothing for another model, or one that cannot be read."""
         own = override or self._overrides.get(source.name, Override())
         try:
-            return tuple(members_of(own.settings(source.folder).config))
+            return tuple(members_of(own.settings(source.folder, self._reader).config))
         except ServingError:  # whoever loads it says what is wrong
             return ()
 

@@ -69,7 +69,7 @@ class Limits:
     devices: Devices = ON_CPU
 
 
-@dataclass
+@dataclass(eq=False)
 class ServedVersion:
     """A version in memory. It computes as soon as it is started, and is asked as soon as it is published."""
 

@@ -52,6 +52,8 @@ class Slot:
         self._retiring: list[threading.Thread] = []
         # Loads that are asked no more but by the sequences that began there.
         self._leaving: list[ServedVersion] = []
+        # What requests are routed to.
+        self._routes: dict[str, ServedVersion] = {}
         catalog.publish(name, {})
         transport.publish(name, {})
 
@@ -235,9 +237,12 @@ class Slot:
             if self._ready:
                 routes[DEFAULT] = self._ready[max(self._ready)]
             loads = (*self._ready.values(), *self._leaving)
+        every = routes | {served.route: served for served in loads if served.sequences is not None}
+        if every == self._routes:
+            return  # the tables of all models are replaced as a whole, which is too much for every look
+        self._routes = every
         self._catalog.publish(self.name, routes)
-        routes |= {served.route: served for served in loads if served.sequences is not None}
-        self._transport.publish(self.name, {route: served.queue for route, served in routes.items()})
+        self._transport.publish(self.name, {route: served.queue for route, served in every.items()})
 
     def _leave(self, gone: list[ServedVersion]) -> None:
         """Let the sequences of loads that are replaced come to their end there; without a load in their
