@@ -14,7 +14,7 @@ import keras
 import tensorflow as tf
 
 from kerve.compiler.errors import LoadError
-from kerve.compiler.sources import architecture, cleaning, consent, failures, keras2
+from kerve.compiler.sources import architecture, cleaning, consent, earlier, failures, keras2
 from kerve.compiler.sources.architecture import Architecture
 from kerve.compiler.sources.base import KerasSource, record_of
 from kerve.compiler.sources.derived import derive_again
@@ -46,10 +46,11 @@ def from_parts(found: Recognised, own: Mapping[str, Any], options: LoadOptions) 
     )
     with failures.explained(found.path):
         if plan.is_keras_3:
+            plan = replace(plan, config=earlier.up_to_date(config))
             model = _keras_3(plan, own, options.trust)
             _load(model, found)
             derive_again(model)
-            return KerasSource(record=record, model=model, warnings=trusted)
+            return KerasSource(record=record, model=model, warnings=[*trusted, *earlier.doubts(config)])
         writer = _writer(found)
         old = keras2.from_config(plan.config, own, plan.keras_version, options.trust, writer.is_theano)
         _load(old, found, writer)
