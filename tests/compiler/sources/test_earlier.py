@@ -11,8 +11,10 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from kerve.compiler import LoadError, sources
+from kerve.compiler.sources import LoadOptions
 
 _Edit = Callable[[dict[str, Any]], None]
 
@@ -107,3 +109,18 @@ def test_an_alpha_that_was_not_written_down_is_told(rewritten: Callable[..., Pat
     says = "the alpha of an ELU, so that of 'elu' is taken for 1.0"
     assert [says in warning for warning in sources.load(rewritten(model, without_alpha)).warnings] == [True]
     assert not sources.load(rewritten(model, lambda _: None)).warnings
+
+
+def test_a_checkpoint_may_know_a_kernel_by_its_former_name(tmp_path: Path) -> None:
+    layer = keras.layers.Conv1D(2, 3, name="convolution")
+    inputs = keras.Input((5, 3))
+    model = keras.Model(inputs, layer(inputs))
+    (tmp_path / "model.json").write_text(model.to_json())
+    rng = np.random.default_rng(0)
+    values = [rng.standard_normal(weight.shape).astype(np.float32) for weight in layer.weights]
+    kernel, bias = map(tf.Variable, values)
+    operations = tf.train.Checkpoint(**{"1": tf.train.Checkpoint(kernel=kernel, bias=bias)})
+    tf.train.Checkpoint(model=tf.train.Checkpoint(_operations=operations)).write(str(tmp_path / "former"))
+    source: Any = sources.load(tmp_path / "former", LoadOptions(architecture=str(tmp_path / "model.json")))
+    for weight, value in zip(source.model.get_weights(), values, strict=True):
+        np.testing.assert_array_equal(weight, value)

@@ -109,6 +109,8 @@ def _load(model: Any, found: Recognised, writer: Writer | None = None) -> None:
 def _restore(model: Any, prefix: Path) -> None:
     """Read a checkpoint of the model, or of an object that has the model as an attribute."""
     keys = tf.train.load_checkpoint(str(prefix)).get_variable_to_shape_map()
+    if isinstance(model, keras.Model):
+        _know_by_former_names(model)
     owners = sorted({key.partition("/")[0] for key in keys if key.count("/") > 1} - {"save_counter"})
     candidates = [tf.train.Checkpoint(model), *(tf.train.Checkpoint(**{owner: model}) for owner in owners)]
     mismatch: AssertionError | None = None
@@ -123,6 +125,14 @@ def _restore(model: Any, prefix: Path) -> None:
         f"the checkpoint {prefix} does not hold the weights of this architecture; "
         f"it holds: {', '.join(sorted(key for key in keys if key.count('.') < 3)[:5])}, ..."
     ) from mismatch
+
+
+def _know_by_former_names(model: keras.Model) -> None:
+    """A checkpoint goes by attributes: where Keras 3 has a layer's `_kernel` today, it once had `kernel`."""
+    for layer in model._flatten_layers():
+        for name, child in list(layer._trackable_children().items()):
+            if name.startswith("_") and isinstance(child, keras.Variable):
+                layer._track_trackable(child, name.lstrip("_"))
 
 
 def _files(found: Recognised) -> Iterable[Path]:
