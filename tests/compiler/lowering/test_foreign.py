@@ -134,6 +134,12 @@ def test_an_operator_without_any_form_is_named() -> None:
         lower(model)
 
 
+def test_of_operators_that_have_a_purpose_a_way_out_is_told() -> None:
+    model = _model(lambda s, x: s.dense(x) + tf.reduce_sum(tf.cast(tf.io.decode_jpeg(""), tf.float32)))
+    with pytest.raises(ConversionError, match=r"DecodeJpeg \(decoding images\); choose or save a signature"):
+        lower(model)
+
+
 def test_what_a_handler_does_not_take_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     handler = Lowering.handler
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,7 +52,12 @@ def test_the_name_of_a_file_does_not_matter(tmp_path: Path, written_by: Callable
     [
         pytest.param(b"", "is empty", id="nothing"),
         pytest.param(b"\x7fELF\x02\x01\x01", "which no kind of Keras model does", id="a program"),
-        pytest.param(b"\x80\x04\x95pickle", "which no kind of Keras model does", id="a pickle"),
+        pytest.param(b"\x80\x04\x95pickle", "is a pickle, which is never loaded", id="a pickle"),
+        pytest.param(b"\x1c\0\0\0TFL3", "is a TensorFlow Lite model", id="TensorFlow Lite"),
+        pytest.param(b"\x1f\x8b\x08", "is packed; unpack it", id="a packed file"),
+        pytest.param(b"\n<!doctype html>", "is a web page; download", id="a web page"),
+        pytest.param(b"version https://git-lfs.github.com", "git lfs pull", id="a pointer"),
+        pytest.param(b'{"modelTopology": {}}', "is a model of TensorFlow.js", id="TensorFlow.js"),
         pytest.param(b"PK\x03\x04 and no more", "damaged zip file", id="a torn zip file"),
         pytest.param(b"\x89HDF\r\n\x1a\n and no more", "damaged HDF5 file", id="a torn HDF5 file"),
     ],
@@ -72,6 +78,66 @@ def test_a_folder_with_one_checkpoint_needs_no_file_that_names_it(tmp_path: Path
     (tmp_path / "epoch-3.index").touch()
     found = recognise(tmp_path)
     assert (found.kind, found.path) == (Kind.CHECKPOINT, tmp_path / "epoch-3")
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("frozen.pb", "is a graph of TensorFlow, no SavedModel; load it"),
+        ("model.ckpt-7.meta", "is the graph beside a checkpoint of TensorFlow 1"),
+        ("model.data-00000-of-00001", "is a part of a checkpoint; give the path without"),
+        ("model.onnx", "is an ONNX model already"),
+    ],
+)
+def test_what_only_a_name_tells_is_refused_by_its_name(tmp_path: Path, name: str, says: str) -> None:
+    (tmp_path / name).write_bytes(b"\n\x0b\n\x01x\x12")
+    with pytest.raises(LoadError, match=says):
+        recognise(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("member", "says"),
+    [
+        ("export/saved_model.pb", "is a packed SavedModel; unpack it"),
+        ("best.h5", "is a zip file around a model; unpack it"),
+        ("arr_0.npy", "is arrays of NumPy"),
+        ("readme.txt", "without config.json and metadata.json"),
+    ],
+)
+def test_a_zip_file_is_told_by_what_it_holds(tmp_path: Path, member: str, says: str) -> None:
+    with zipfile.ZipFile(tmp_path / "model.zip", "w") as archive:
+        archive.writestr(member, b"")
+    with pytest.raises(LoadError, match=says):
+        recognise(tmp_path / "model.zip")
+
+
+def _touched(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def test_a_folder_with_one_version_of_a_saved_model_is_that_version(tmp_path: Path) -> None:
+    _touched(tmp_path / "7" / "saved_model.pb")
+    found = recognise(tmp_path)
+    assert (found.kind, found.path) == (Kind.SAVED_MODEL, tmp_path / "7")
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (("1/saved_model.pb", "2/saved_model.pb"), "give one of them: .*1, .*2$"),
+        (("epoch1.keras", "epoch2.keras"), r"give one of them: .*epoch1\.keras, .*epoch2\.keras$"),
+        (("oracle.json", "trial_0/trial.json"), r"is a project of Keras Tuner.* tuner\.get_best_models"),
+        (("model.json", "group1-shard1of1.bin"), "is a model of TensorFlow.js"),
+    ],
+)
+def test_a_folder_around_models_is_told_by_what_it_holds(
+    tmp_path: Path, names: tuple[str, ...], says: str
+) -> None:
+    _touched(*(tmp_path / name for name in names))
+    with pytest.raises(LoadError, match=says):
+        recognise(tmp_path)
 
 
 def test_an_empty_folder_is_no_model(tmp_path: Path) -> None:

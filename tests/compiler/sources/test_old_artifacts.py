@@ -19,9 +19,11 @@ _HALF = 2e-2  # of models that compute in float16
 
 #: What each writer left, by the folder it left it in.
 _WHOLE_MODELS = {
-    "keras1.2": ("branches.h5", "cnn.h5", "frames.h5", "gone.h5", "merged.h5", "mlp.h5", "rnn.h5"),
-    "keras1.2-theano": ("turned.h5",),
-    "keras2.2-theano": ("turned.h5",),
+    "keras1.2": (
+        "branches.h5", "cnn.h5", "deconvolutions.h5", "frames.h5", "gone.h5", "merged.h5", "mlp.h5", "rnn.h5",
+    ),
+    "keras1.2-theano": ("padded.h5", "turned.h5"),
+    "keras2.2-theano": ("padded.h5", "turned.h5"),
     "keras2.3": ("cnn.h5", "mlp.h5", "rnn.h5", "shared.h5"),
     "tf1.15": ("cnn.h5", "mlp.h5", "operators.h5", "rnn.h5", "shared.h5"),
     "tf2.4": (

@@ -221,6 +221,28 @@ def test_a_signature_may_begin_within_a_graph(
     equal_to_original(sources.load(saved), rows)
 
 
+def test_inputs_with_rows_of_their_own_are_no_batch(
+    tmp_path: Path, equal_to_original: Callable[..., Any]
+) -> None:
+    specs = [tf.TensorSpec([None, 3], tf.float32, name) for name in ("query", "documents")]
+
+    def score(query: Any, documents: Any) -> dict[str, Any]:
+        return {"y": tf.matmul(query, documents, transpose_b=True)}
+
+    rows = {name: np.ones((count, 3), np.float32) for name, count in (("query", 1), ("documents", 4))}
+    model = equal_to_original(_save(tmp_path / "apart", score, *specs), rows)
+    assert [str(value.shape) for value in model.graph.inputs] == ["[documents_0,3]", "[query_0,3]"]
+
+    together = _save(tmp_path / "batch", lambda query, documents: {"y": query + documents}, *specs)
+    assert {str(value.shape) for value in together.lower(21).model.graph.inputs} == {"[batch,3]"}
+
+
+def test_what_xla_compiles_is_converted(tmp_path: Path, equal_to_original: Callable[..., Any]) -> None:
+    doubled = tf.function(lambda x: x * 2.0, jit_compile=True)
+    source = _save(tmp_path, lambda x: {"y": doubled(x)}, tf.TensorSpec([None, 3], tf.float32, "x"))
+    equal_to_original(source, {"x": np.ones((2, 3), np.float32)})
+
+
 def test_several_signatures_are_listed(tables: Path) -> None:
     with pytest.raises(LoadError, match="choose one with --signature: count, decide, identify, weigh"):
         sources.load(tables)

@@ -24,16 +24,14 @@ import onnx_ir as ir
 from onnxscript import version_converter
 
 from kerve.compiler.errors import ConversionError
-from kerve.compiler.lowering import variables
+from kerve.compiler.lowering import remedies, variables
 from kerve.compiler.lowering.amending import amend
 from kerve.compiler.lowering.symbol import Symbol, is_symbol, symbols_in
 
 if TYPE_CHECKING:
     from kerve.compiler.lowering.lowering import Lowering
 
-__all__ = ["REMEDY", "TensorsOnlyError", "UntraceableError", "forget", "trace"]
-
-REMEDY = "write it with operations of keras.ops that have an ONNX form, or leave it out of the served model"
+__all__ = ["TensorsOnlyError", "UntraceableError", "forget", "trace"]
 
 _TF2ONNX_OPSET = 18  # the newest that tf2onnx writes
 _CONVERTER_OPSET = 25  # the newest that onnxscript converts to; later ones take what it writes
@@ -57,7 +55,11 @@ class TensorsOnlyError(TypeError):
 
 
 class UntraceableError(Exception):
-    """TensorFlow or tf2onnx has no ONNX form for this; says why."""
+    """TensorFlow or tf2onnx has no ONNX form for this; says why, and `remedy` what to do."""
+
+    def __init__(self, why: str, remedy: str = remedies.OTHERWISE) -> None:
+        super().__init__(why)
+        self.remedy = remedy
 
 
 def trace(g: Lowering, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -334,7 +336,8 @@ def _lower_node(g: Lowering, node: ir.Node, inputs: list[Any], values: _Values) 
     """Write what an operator of TensorFlow does, and note its results for the nodes that follow."""
     handler = g.handler(f"tensorflow.{node.op_type}")
     if handler is None:
-        raise UntraceableError(f"no ONNX operator stands for TensorFlow's {node.op_type}")
+        what, remedy = remedies.of(node.op_type)
+        raise UntraceableError(f"no ONNX operator stands for TensorFlow's {what}", remedy)
     attributes = {name: attribute.value for name, attribute in node.attributes.items()}
     try:
         results = handler(g, attributes, *inputs)

@@ -337,7 +337,7 @@ class Lowering:
         try:
             outputs = foreign.trace(self, call, args, kwargs)
         except foreign.UntraceableError as error:
-            raise self.refuse(f"{what}{error}", foreign.REMEDY) from (cause or error)
+            raise self.refuse(f"{what}{error}", error.remedy) from (cause or error)
         why = (
             "" if cause is None or isinstance(cause, foreign.TensorsOnlyError) else f" ({_first_line(cause)})"
         )

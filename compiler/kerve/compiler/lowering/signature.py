@@ -149,13 +149,14 @@ def finish(g: Lowering, model: keras.Model, results: Any) -> Any:
     leaves = keras.tree.flatten_with_path(results)
     if results is None or not leaves:
         raise ConversionError(f"model '{model.name}' returns no tensor; return what is to be served")
+    is_batched = not any(_begins_apart(value) for value in g.graph.inputs)
     names = _unique(_output_names(model, leaves), taken={str(value.name) for value in g.graph.inputs})
     for name, (_, symbol) in zip(names, leaves, strict=True):
         _require_served(f"output '{name}'", symbol.value.dtype)
         _make_way(g, name)
         value = _own(g, symbol.value)
         value.name = name
-        value.shape = ir.Shape(_named_dims(value.shape or ()))
+        value.shape = ir.Shape(_named_dims(value.shape or (), is_batched))
         g.graph.outputs.append(value)
     for name, last in g.state.last:
         value = _own(g, last)
@@ -190,10 +191,16 @@ def _own(g: Lowering, value: ir.Value) -> ir.Value:
     return copy
 
 
-def _named_dims(shape: Iterable[Any]) -> list[Any]:
+def _begins_apart(value: ir.Value) -> bool:
+    """Whether an input has a number of rows of its own."""
+    first = next(iter(value.shape or ()), None)
+    return first is not None and not isinstance(first, int) and first.value != BATCH
+
+
+def _named_dims(shape: Iterable[Any], is_batched: bool) -> list[Any]:
     """Keras's first dimension is the batch, whatever name inference gave it."""
     dims = list(shape)
-    if dims and not isinstance(dims[0], int):
+    if is_batched and dims and not isinstance(dims[0], int):
         dims[0] = BATCH
     return dims
 
@@ -249,10 +256,14 @@ def _spec(name: str, leaf: Any) -> InputSpec:
     if leaf.shape is None:
         raise ConversionError(f"input '{name}' has no known rank; give its shape with input_signature=")
     dims = [
-        int(size) if size is not None else BATCH if axis == 0 else f"{name}_{axis}"
+        size if isinstance(size, str) else _dim(size, BATCH if axis == 0 else f"{name}_{axis}")
         for axis, size in enumerate(leaf.shape)
     ]
     return InputSpec(name, keras.backend.standardize_dtype(leaf.dtype or "float32"), tuple(dims))
+
+
+def _dim(size: Any, name: str) -> int | str:
+    return name if size is None else int(size)
 
 
 def _refuse_without_call(model: keras.Model) -> None:

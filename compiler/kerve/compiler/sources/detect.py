@@ -11,13 +11,15 @@ from typing import Any
 import h5py
 
 from kerve.compiler.errors import LoadError
-from kerve.compiler.sources import guards
+from kerve.compiler.sources import guards, strangers
 
 __all__ = ["Kind", "Recognised", "recognise"]
 
 _ACCEPTED = "expected a .keras or .h5 file, a SavedModel folder, or weights together with --architecture FILE"
 _ZIP_MAGIC = b"PK\x03\x04"
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+#: Enough for what comes first in any kind of file.
+_HEAD = 1024
 _SAVED_MODEL_FILES = ("saved_model.pb", "saved_model.pbtxt")
 
 
@@ -73,7 +75,16 @@ def _folder(path: Path) -> Recognised:
     indices = list(path.glob("*.index"))
     if len(indices) == 1:  # `tf.train.Checkpoint.write` leaves out the file that names the latest
         return Recognised(Kind.CHECKPOINT, indices[0].with_suffix(""))
+    versions = [each for each in path.iterdir() if each.name.isdecimal() and each.is_dir()]
+    if len(versions) == 1:  # as TensorFlow Serving keeps a model
+        return _folder(versions[0])
+    _refuse(path, strangers.folder(path))
     raise LoadError(f"the folder {path} holds neither saved_model.pb nor a checkpoint; {_ACCEPTED}")
+
+
+def _refuse(path: Path, what: str | None) -> None:
+    if what is not None:
+        raise LoadError(f"{path} is {what}")
 
 
 def _unpacked_archive(path: Path) -> Recognised:
@@ -99,7 +110,7 @@ def _latest_checkpoint(folder: Path) -> Path:
 
 def _file(path: Path) -> Recognised:
     with path.open("rb") as stream:
-        head = stream.read(16)
+        head = stream.read(_HEAD)
     if not head:
         raise LoadError(f"{path} is empty; {_ACCEPTED}")
     if head.startswith(_ZIP_MAGIC):
@@ -110,6 +121,7 @@ def _file(path: Path) -> Recognised:
         return Recognised(Kind.CHECKPOINT, path.with_suffix(""))
     if path.name in _SAVED_MODEL_FILES:
         return Recognised(Kind.SAVED_MODEL, path.parent)
+    _refuse(path, strangers.file(path, head))
     if head.lstrip()[:1] == b"{" or path.suffix in (".json", ".yaml", ".yml"):
         return Recognised(Kind.ARCHITECTURE, path)
     raise LoadError(f"{path} begins with {head[:8]!r}, which no kind of Keras model does; {_ACCEPTED}")
@@ -119,6 +131,7 @@ def _archive(path: Path) -> Recognised:
     with guards.archive(path) as archive:
         members = set(archive.namelist())
         if not {"config.json", "metadata.json"} <= members:
+            _refuse(path, strangers.archive(members))
             raise LoadError(
                 f"{path} is a zip file without config.json and metadata.json, so no Keras model; {_ACCEPTED}"
             )

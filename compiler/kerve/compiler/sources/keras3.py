@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from kerve.compiler.errors import LoadError
-from kerve.compiler.sources import archives, failures, training
+from kerve.compiler.sources import archives, earlier, failures, training
 from kerve.compiler.sources.base import KerasSource, ragged, record_of
 from kerve.compiler.sources.derived import derive_again
 from kerve.compiler.sources.detect import Kind, Recognised
@@ -36,6 +37,7 @@ def from_object(model: keras.Model, input_signature: Any = None) -> KerasSource:
 
 def from_file(found: Recognised, custom_objects: Mapping[str, Any], trust: bool) -> KerasSource:
     """Read a `.keras` archive or a whole model in HDF5; raises `LoadError`."""
+    found = replace(found, config=earlier.up_to_date(found.config))
     read = _from_archive if found.kind is Kind.ARCHIVE else _from_hdf5
     with failures.explained(found.path):
         model = read(found, custom_objects, trust)
@@ -49,7 +51,10 @@ def from_file(found: Recognised, custom_objects: Mapping[str, Any], trust: bool)
     return KerasSource(
         record=record_of(found.kind.value, found.path, keras_version=found.keras_version),
         model=model,
-        warnings=training.restore(model, found.training, custom_objects),
+        warnings=[
+            *earlier.doubts(found.config),
+            *training.restore(model, found.training, custom_objects),
+        ],
     )
 
 

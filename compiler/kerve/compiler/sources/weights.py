@@ -12,15 +12,15 @@ from typing import Any
 import h5py
 import keras
 import tensorflow as tf
-import tf_keras
 
 from kerve.compiler.errors import LoadError
-from kerve.compiler.sources import architecture, cleaning, consent, failures, keras2
+from kerve.compiler.sources import architecture, cleaning, consent, earlier, failures, keras2
 from kerve.compiler.sources.architecture import Architecture
 from kerve.compiler.sources.base import KerasSource, record_of
 from kerve.compiler.sources.derived import derive_again
 from kerve.compiler.sources.detect import Kind, Recognised
 from kerve.compiler.sources.keras2 import groups, keras1, layer_weights, legacy
+from kerve.compiler.sources.keras2.layer_weights import Writer
 from kerve.compiler.sources.options import LoadOptions
 
 __all__ = ["from_parts"]
@@ -46,12 +46,14 @@ def from_parts(found: Recognised, own: Mapping[str, Any], options: LoadOptions) 
     )
     with failures.explained(found.path):
         if plan.is_keras_3:
+            plan = replace(plan, config=earlier.up_to_date(config))
             model = _keras_3(plan, own, options.trust)
             _load(model, found)
             derive_again(model)
-            return KerasSource(record=record, model=model, warnings=trusted)
-        old = keras2.from_config(plan.config, own, plan.keras_version, options.trust)
-        _load(old, found)
+            return KerasSource(record=record, model=model, warnings=[*trusted, *earlier.doubts(config)])
+        writer = _writer(found)
+        old = keras2.from_config(plan.config, own, plan.keras_version, options.trust, writer.is_theano)
+        _load(old, found, writer)
         derive_again(old)
         source = keras2.from_model(old, record)
     doubts = legacy.doubts(plan.config, plan.keras_version)
@@ -65,8 +67,24 @@ def _keras_3(plan: Architecture, own: Mapping[str, Any], trust: bool) -> keras.M
     return model
 
 
-def _load(model: Any, found: Recognised) -> None:
-    """Load the weights into a model of either Keras."""
+def _writer(found: Recognised) -> Writer:
+    if found.kind is Kind.CHECKPOINT:
+        return Writer(is_keras_1=False, is_theano=False)
+    with h5py.File(found.path, "r") as file:
+        if not _goes_by_layer_names(file):
+            return Writer(is_keras_1=False, is_theano=False)
+        # Keras 1 is the one that puts no version on weights.
+        version = found.keras_version or keras1.VERSION_OF_WEIGHTS
+        return layer_weights.writer_of(file.get("model_weights", file), version)
+
+
+def _goes_by_layer_names(file: h5py.File) -> bool:
+    # Long lists are cut in pieces: layer_names0, layer_names1.
+    return "model_weights" in file or any(key.startswith("layer_names") for key in file.attrs)
+
+
+def _load(model: Any, found: Recognised, writer: Writer | None = None) -> None:
+    """Load the weights into a model of either Keras; `writer` is of those for Keras 2."""
     if not model.built:
         raise LoadError(
             f"the architecture of {found.path} does not say what the inputs are; add an Input layer"
@@ -75,15 +93,10 @@ def _load(model: Any, found: Recognised) -> None:
         _restore(model, found.path)
         return
     with h5py.File(found.path, "r") as file:
-        # Long lists are cut in pieces: layer_names0, layer_names1.
-        by_layer_names = "model_weights" in file or any(key.startswith("layer_names") for key in file.attrs)
-        if by_layer_names and isinstance(model, tf_keras.Model):
-            group = file.get("model_weights", file)
-            # Keras 1 is the one that puts no version on weights.
-            writer = layer_weights.writer_of(group, found.keras_version or keras1.VERSION_OF_WEIGHTS)
-            if writer.is_old:
-                layer_weights.load(model, group, writer)
-                return
+        by_layer_names = _goes_by_layer_names(file)
+        if writer is not None and writer.is_old:
+            layer_weights.load(model, file.get("model_weights", file), writer)
+            return
     with tempfile.TemporaryDirectory() as folder:
         # Both versions of Keras tell the two layouts of HDF5 apart by the name of the file.
         link = Path(folder) / ("model.h5" if by_layer_names else "model.weights.h5")
@@ -96,6 +109,8 @@ def _load(model: Any, found: Recognised) -> None:
 def _restore(model: Any, prefix: Path) -> None:
     """Read a checkpoint of the model, or of an object that has the model as an attribute."""
     keys = tf.train.load_checkpoint(str(prefix)).get_variable_to_shape_map()
+    if isinstance(model, keras.Model):
+        _know_by_former_names(model)
     owners = sorted({key.partition("/")[0] for key in keys if key.count("/") > 1} - {"save_counter"})
     candidates = [tf.train.Checkpoint(model), *(tf.train.Checkpoint(**{owner: model}) for owner in owners)]
     mismatch: AssertionError | None = None
@@ -110,6 +125,14 @@ def _restore(model: Any, prefix: Path) -> None:
         f"the checkpoint {prefix} does not hold the weights of this architecture; "
         f"it holds: {', '.join(sorted(key for key in keys if key.count('.') < 3)[:5])}, ..."
     ) from mismatch
+
+
+def _know_by_former_names(model: keras.Model) -> None:
+    """A checkpoint goes by attributes: where Keras 3 has a layer's `_kernel` today, it once had `kernel`."""
+    for layer in model._flatten_layers():
+        for name, child in list(layer._trackable_children().items()):
+            if name.startswith("_") and isinstance(child, keras.Variable):
+                layer._track_trackable(child, name.lstrip("_"))
 
 
 def _files(found: Recognised) -> Iterable[Path]:

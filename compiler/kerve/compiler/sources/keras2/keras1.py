@@ -37,6 +37,7 @@ _ARGUMENTS_OF = {
     "AveragePooling1D": {"pool_length": "pool_size", "stride": "strides"},
     "Convolution1D": {"filter_length": "kernel_size", "subsample_length": "strides"},
     "AtrousConvolution1D": {"filter_length": "kernel_size", "subsample_length": "strides"},
+    "Deconvolution2D": {"output_shape": "output_shape"},
     "Dense": {"output_dim": "units"},
     "Dropout": {"p": "rate"},
     "Embedding": {"W_regularizer": "embeddings_regularizer", "input_dim": "input_dim"},

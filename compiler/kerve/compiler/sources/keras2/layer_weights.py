@@ -16,7 +16,7 @@ import tf_keras
 from numpy.typing import NDArray
 from tf_keras.src.saving.legacy import hdf5_format
 
-from kerve.compiler.sources.keras2 import keras1, keras1_graphs
+from kerve.compiler.sources.keras2 import keras1, keras1_graphs, padded
 
 __all__ = ["Writer", "load", "writer_of"]
 
@@ -95,7 +95,7 @@ def _give(layer: Any, values: _Values, writer: Writer) -> None:
         middle = len(values) // 2
         _give(layer.forward_layer, values[:middle], writer)
         _give(layer.backward_layer, values[middle:], writer)
-    elif isinstance(layer, tf_keras.layers.TimeDistributed):
+    elif isinstance(layer, tf_keras.layers.TimeDistributed | padded.Padded):
         _give(layer.layer, values, writer)
     elif isinstance(layer, tf_keras.Model):
         _give_parts(layer, values, writer)

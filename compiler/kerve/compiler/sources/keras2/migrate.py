@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kerve.compiler.sources.keras2 import keras1, keras1_graphs, legacy
+from kerve.compiler.sources.keras2 import keras1, keras1_graphs, legacy, padded
 
 __all__ = ["migrated"]
 
@@ -25,32 +25,33 @@ _BEFORE_THE_KEY: dict[str, dict[str, Any]] = {
 _OLD_NAMES = {"BatchNormalizationV1": "BatchNormalization", "BatchNormalizationV2": "BatchNormalization"}
 
 
-def migrated(config: Any, keras_version: str) -> Any:
+def migrated(config: Any, keras_version: str, is_theano: bool = False) -> Any:
     """Return the configuration of a model or layer, with everything in it brought up to date.
 
-    `keras_version` is that of the writer. Layers may come out as ones of `legacy.LEGACY_LAYERS`.
+    `keras_version` is that of the writer, `is_theano` tells what it computed with. Layers may come out as
+    ones of `legacy.LEGACY_LAYERS` and `padded.PADDED_LAYERS`.
     """
     if keras1.is_writer(keras_version):
         config = keras1_graphs.with_dim_orderings(config)
-    return _migrated(config, keras_version)
+    return _migrated(config, keras_version, is_theano)
 
 
-def _migrated(config: Any, keras_version: str) -> Any:
+def _migrated(config: Any, keras_version: str, is_theano: bool) -> Any:
     if isinstance(config, list):
-        return [_migrated(item, keras_version) for item in config]
+        return [_migrated(item, keras_version, is_theano) for item in config]
     if not isinstance(config, dict):
         return config
-    fields = {key: _migrated(value, keras_version) for key, value in config.items()}
+    fields = {key: _migrated(value, keras_version, is_theano) for key, value in config.items()}
     if fields.get("class_name") == "function":  # Keras 2.13 and later write it so, and read only its name
         return fields["config"]
     if isinstance(fields.get("class_name"), str) and isinstance(fields.get("config"), dict):
-        return _layer(fields, keras_version)
+        return _layer(fields, keras_version, is_theano)
     if fields.get("class_name") == "Sequential" and fields.get("config"):
         return keras1_graphs.sequential(fields)
     return fields
 
 
-def _layer(fields: dict[str, Any], keras_version: str) -> dict[str, Any]:
+def _layer(fields: dict[str, Any], keras_version: str, is_theano: bool) -> dict[str, Any]:
     name, config = fields["class_name"], fields["config"]
     if keras1.is_writer(keras_version) or name in keras1.ONLY_IN_KERAS_1:
         name, config = keras1.modernized(name, config)
@@ -61,6 +62,7 @@ def _layer(fields: dict[str, Any], keras_version: str) -> dict[str, Any]:
     if name in _CUDNN:
         name, same = _CUDNN[name]
         inner = inner | same
+    name, inner = padded.padded(name, inner, is_theano)
     return {**fields, "class_name": legacy.class_name(name, inner, keras_version), "config": inner}
 
 

@@ -13,7 +13,7 @@ from tf_keras.src.saving.serialization_lib import SafeModeScope
 from kerve.compiler.sources import archives, failures
 from kerve.compiler.sources.derived import derive_again
 from kerve.compiler.sources.detect import Kind, Recognised
-from kerve.compiler.sources.keras2 import bridges, groups, layer_weights, legacy
+from kerve.compiler.sources.keras2 import bridges, groups, layer_weights, legacy, padded
 from kerve.compiler.sources.keras2.keras1_layers import KERAS_1_LAYERS
 from kerve.compiler.sources.keras2.migrate import migrated
 
@@ -28,16 +28,18 @@ def read(found: Recognised, own: Mapping[str, Any], trust: bool) -> tf_keras.Mod
         return model
 
 
-def from_config(config: Any, own: Mapping[str, Any], keras_version: str, trust: bool) -> tf_keras.Model:
+def from_config(
+    config: Any, own: Mapping[str, Any], keras_version: str, trust: bool, is_theano: bool = False
+) -> tf_keras.Model:
     """Build a model from an architecture, as `to_json` and `to_yaml` write it."""
     with _known(own), SafeModeScope(safe_mode=not trust):
-        return tf_keras.models.model_from_json(json.dumps(migrated(config, keras_version)))
+        return tf_keras.models.model_from_json(json.dumps(migrated(config, keras_version, is_theano)))
 
 
 def _known(own: Mapping[str, Any]) -> Any:
     """What tf_keras does not know by itself."""
     return tf_keras.utils.custom_object_scope(
-        {**legacy.LEGACY_LAYERS, **bridges.for_tf_keras({**KERAS_1_LAYERS, **own})}
+        {**legacy.LEGACY_LAYERS, **padded.PADDED_LAYERS, **bridges.for_tf_keras({**KERAS_1_LAYERS, **own})}
     )
 
 
@@ -50,9 +52,9 @@ def _from_archive(found: Recognised, trust: bool) -> tf_keras.Model:
 
 def _from_hdf5(found: Recognised) -> tf_keras.Model:
     """Read the weights from the file, and the architecture, brought up to date, from memory."""
-    config = migrated(found.config, found.keras_version)
     with h5py.File(found.path, "r") as original:
         writer = layer_weights.writer_of(original["model_weights"], found.keras_version)
+        config = migrated(found.config, found.keras_version, writer.is_theano)
         if writer.is_old:
             model = tf_keras.models.model_from_config(config)
             layer_weights.load(model, original["model_weights"], writer)

@@ -1,20 +1,22 @@
-"""The number of rows that a signature with state takes.
+"""The numbers of rows that a signature takes, which nothing but a call tells.
 
 Keras exports a stateful layer with an open batch, but the state has rows of its own: the signature can be
-called with so many rows only, which nothing but a call tells.
+called with so many rows only. And inputs that may have different numbers of rows (questions, and documents to
+be searched) are no batch, though their first dimensions are open like a batch's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import tensorflow as tf
 
 from kerve.compiler.lowering import variables
+from kerve.compiler.lowering.signature import InputSpec
 from kerve.compiler.sources.saved_model.graphs import Function
 
-__all__ = ["with_rows_of_state"]
+__all__ = ["rows_apart", "with_rows_of_state"]
 
 
 def with_rows_of_state(
@@ -37,8 +39,38 @@ def with_rows_of_state(
     return {key: _of_rows(spec, fitting[0]) for key, spec in inputs.items()} if fitting else inputs
 
 
+def rows_apart(
+    inputs: Mapping[str, tf.TensorSpec], call: Function, original: Function
+) -> dict[str, InputSpec] | None:
+    """Return the inputs with a name for the rows of each, if there are several that need not have as many."""
+    is_open = [key for key, spec in inputs.items() if spec.shape.rank and spec.shape[0] is None]
+    if len(is_open) < 2 or _changes_state(call, inputs):
+        return None
+    counts = {key: 2 + index for index, key in enumerate(is_open)}
+    if not _takes(original, {key: _of_rows(spec, counts.get(key, 1)) for key, spec in inputs.items()}):
+        return None
+    return {key: InputSpec(key, spec.dtype.name, tuple(_names(key, spec))) for key, spec in inputs.items()}
+
+
+def _changes_state(call: Function, inputs: Mapping[str, tf.TensorSpec]) -> bool:
+    graph = tf.function(call, autograph=False).get_concrete_function(dict(inputs)).graph
+    try:
+        return bool(variables.changed(graph))
+    except variables.ImpureError:
+        return True
+
+
+def _names(key: str, spec: tf.TensorSpec) -> Iterator[int | str]:
+    return (f"{key}_{axis}" if size is None else size for axis, size in enumerate(spec.shape))
+
+
 def _accepts(call: Function, inputs: Mapping[str, tf.TensorSpec], rows: int) -> bool:
-    shapes = {key: [size or 1 for size in _of_rows(spec, rows).shape] for key, spec in inputs.items()}
+    return _takes(call, {key: _of_rows(spec, rows) for key, spec in inputs.items()})
+
+
+def _takes(call: Function, inputs: Mapping[str, tf.TensorSpec]) -> bool:
+    """Whether a function can be called with such inputs, of size 1 where they are open."""
+    shapes = {key: [size or 1 for size in spec.shape] for key, spec in inputs.items()}
     try:
         call({key: tf.zeros(shapes[key], spec.dtype) for key, spec in inputs.items()})
     except (tf.errors.OpError, ValueError):

@@ -13,7 +13,7 @@ from tensorflow.python.framework import convert_to_constants
 from kerve.compiler.errors import ConversionError, LoadError
 from kerve.compiler.sources.saved_model.describe import Description
 
-__all__ = ["Frozen", "Function", "freeze_function", "freeze_session"]
+__all__ = ["Frozen", "Function", "freeze_function", "freeze_session", "is_compiled"]
 
 #: The operators that change a variable of TensorFlow 1.
 _CHANGES = re.compile(r"(Resource)?(Assign|Scatter|Apply|StridedSliceAssign|SparseApply|CountUpTo)")
@@ -23,6 +23,9 @@ _NOT_THERE = re.compile(r"Could not find variable (\S+?)\. |uninitialized value 
 
 #: The operators that make a table of TensorFlow 1, whose content lives in a session.
 _TABLES = frozenset({"HashTableV2", "MutableHashTableV2"})
+
+#: What marks a function that XLA compiles, as Keras 3 does with grouped convolutions: it stays a call.
+_COMPILED = "_XlaMustCompile"
 
 #: From named tensors to named tensors.
 Function = Callable[[Mapping[str, Any]], dict[str, Any]]
@@ -75,6 +78,11 @@ class Frozen:
         return {key: tf.TensorSpec(tensor.shape, tensor.dtype, key) for key, tensor in tensors.items()}, call
 
 
+def is_compiled(definition: Any) -> bool:
+    """Whether XLA compiles a part of a graph, which hides it from a converter."""
+    return any(_COMPILED in function.attr for function in definition.library.function)
+
+
 def freeze_function(loaded: Any, name: str) -> Frozen:
     """Freeze a signature of TensorFlow 2."""
     signature = loaded.signatures[name]
@@ -84,7 +92,7 @@ def freeze_function(loaded: Any, name: str) -> Frozen:
     tensors = [tensor for tensor in frozen.inputs if tensor.name not in captured]
     _, arguments = signature.structured_input_signature
     return Frozen(
-        definition=frozen.graph.as_graph_def(),
+        definition=_not_compiled(frozen.graph.as_graph_def()),
         inputs={key: tensor.name for key, tensor in zip(sorted(arguments), tensors, strict=True)},
         outputs={
             key: tensor.name
@@ -218,6 +226,15 @@ def _require_constant(definition: Any, name: str, outputs: Mapping[str, str]) ->
             "in a graph of TensorFlow 1, which does not say what reads it before and what after; save the "
             "model with TensorFlow 2 (tf.saved_model.save), or leave the assignment out of the signature"
         )
+
+
+def _not_compiled(definition: Any) -> Any:
+    """Leave nothing to XLA, in place: a function that it compiles is never inlined."""
+    functions = definition.library.function
+    nodes = [*definition.node, *(node for function in functions for node in function.node_def)]
+    for each in (*functions, *nodes):
+        each.attr.pop(_COMPILED, None)
+    return definition
 
 
 def _without_unused_defaults(definition: Any, inputs: Mapping[str, str]) -> Any:

@@ -71,9 +71,11 @@ def _as_graph(found: Description, name: str) -> KerasSource:
         )
     specs = {key: tf.TensorSpec(spec.shape, spec.dtype, key) for key, spec in inputs.items()}
     call = with_ranks(call, specs)
+    apart = batches.rows_apart(specs, call, original)
     return KerasSource(
         record=record_of(Kind.SAVED_MODEL.value, found.path, keras_version=found.keras_version),
         model=whole.as_model(call, specs, name),
+        input_signature=None if apart is None else (apart,),
         original=lambda arguments, **_: original(arguments),
         warnings=warnings,
     )
@@ -87,7 +89,8 @@ def _function(
     else:
         loaded = tf.saved_model.load(str(found.path), tags=list(found.tags))
         signature = loaded.signatures[name]
-        if not examples.has_parser(signature.graph.as_graph_def()):
+        definition = signature.graph.as_graph_def()
+        if not (examples.has_parser(definition) or graphs.is_compiled(definition)):
 
             def call(arguments: Mapping[str, Any], _alive: Any = loaded) -> dict[str, Any]:
                 return dict(signature(**arguments))

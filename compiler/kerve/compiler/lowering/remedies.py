@@ -1,0 +1,32 @@
+"""What to do about operators of TensorFlow that have no ONNX form."""
+
+from __future__ import annotations
+
+__all__ = ["OTHERWISE", "of"]
+
+OTHERWISE = (
+    "write it with operations of keras.ops that have an ONNX form, or leave it out of the served model"
+)
+
+_FILE = "compile the .keras or .h5 file of the model, or leave it out of the served model"
+_PIXELS = ("decoding images", "choose or save a signature that takes pixels")
+
+#: What they are there for, and what to do instead.
+_INSTEAD = {
+    "BoostedTreesBucketize": ("Discretization layers of TensorFlow 2.3 to 2.5", _FILE),
+    "DecodeBmp": _PIXELS,
+    "DecodeGif": _PIXELS,
+    "DecodeImage": _PIXELS,
+    "DecodeJpeg": _PIXELS,
+    "DecodePng": _PIXELS,
+    "ImageProjectiveTransformV3": ("augmentation layers, which training alone needs", _FILE),
+    "SparseCross": ("HashedCrossing layers", _FILE),
+    "SparseCrossHashed": ("HashedCrossing layers", _FILE),
+    "StringNGrams": ("TextVectorization layers with ngrams", _FILE),
+}
+
+
+def of(operator: str) -> tuple[str, str]:
+    """Return an operator with what it is there for, and what to do instead of it."""
+    purpose, remedy = _INSTEAD.get(operator, ("", OTHERWISE))
+    return f"{operator} ({purpose})" if purpose else operator, remedy

@@ -1,0 +1,114 @@
+"""What earlier versions of Keras 3 wrote otherwise than the installed one reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from kerve.compiler.errors import LoadError
+
+__all__ = ["doubts", "up_to_date"]
+
+_Fields = dict[str, Any]
+
+#: Keys without effect on what a layer answers, which their layer takes no more; Keras 3.0 to 3.5 wrote them.
+_GONE = {"RandomRotation": frozenset({"value_range"})}
+
+_FUNCTIONAL = frozenset({"Functional", "Model"})
+
+
+def up_to_date(config: Any) -> Any:
+    """Return the configuration of a model as the installed Keras reads it.
+
+    Raises `LoadError` where it does not say what the model computes.
+    """
+    if isinstance(config, list):
+        return [up_to_date(item) for item in config]
+    if not isinstance(config, dict):
+        return config
+    fields = {key: up_to_date(value) for key, value in config.items()}
+    inner = fields.get("config")
+    if isinstance(inner, dict):
+        gone = _GONE.get(str(fields.get("class_name")), frozenset())
+        fields["config"] = {key: value for key, value in _bare(fields, inner).items() if key not in gone}
+        _check_calls(fields["config"])
+    return fields
+
+
+def doubts(config: Any) -> list[str]:
+    """Return what a configuration does not say though it may matter, in sentences."""
+    return [
+        "Keras 3.0 to 3.11 do not write down the alpha of an ELU, so that of "
+        f"'{layer['config'].get('name')}' is taken for 1.0, as Keras reads it; compare with the model's own "
+        "answers, or compile the model object"
+        for layer in _layers(config, "ELU")
+        if "alpha" not in layer["config"]
+    ]
+
+
+def _bare(fields: _Fields, inner: _Fields) -> _Fields:
+    """Let models that are called by Sequential and by wrappers return a tensor, as they did before Keras 3.4.
+
+    Since then a list of one output is a list, which neither passes on.
+    """
+    if fields.get("class_name") == "Sequential" and isinstance(inner.get("layers"), list):
+        return {**inner, "layers": [_returning_a_tensor(layer) for layer in inner["layers"]]}
+    return {**inner, "layer": _returning_a_tensor(inner["layer"])} if "layer" in inner else inner
+
+
+def _returning_a_tensor(layer: Any) -> Any:
+    if not isinstance(layer, dict) or layer.get("class_name") not in _FUNCTIONAL:
+        return layer
+    inner = layer["config"]
+    single = {
+        key: inner[key][0]
+        for key in ("input_layers", "output_layers")
+        if isinstance(inner.get(key), list) and len(inner[key]) == 1 and isinstance(inner[key][0], list)
+    }
+    return {**layer, "config": {**inner, **single}}
+
+
+def _check_calls(inner: _Fields) -> None:
+    """Keras 3.2 writes of a layer that is called twice that its first result is used twice."""
+    layers = inner.get("layers")
+    if not isinstance(layers, list) or "output_layers" not in inner:
+        return
+    used: dict[str, set[int]] = {}
+    for name, call in _references([*_calls(layers), inner["output_layers"]]):
+        used.setdefault(name, set()).add(call)
+    for layer in layers:
+        name = str(layer.get("name"))
+        calls = layer.get("inbound_nodes")
+        if isinstance(calls, list) and 1 < len(calls) > len(used.get(name, ())):
+            raise LoadError(
+                f"the file says that '{name}' is called {len(calls)} times and not what becomes of each "
+                "result, as Keras 3.2 wrote it; load its weights into the model in Python, and compile the "
+                "object, or save it with another version of Keras"
+            )
+
+
+def _calls(layers: list[Any]) -> Iterator[Any]:
+    return (layer.get("inbound_nodes") for layer in layers if isinstance(layer, dict))
+
+
+def _references(node: Any) -> Iterator[tuple[str, int]]:
+    """The results that are used: layers by name, and which of their calls."""
+    if isinstance(node, dict):
+        node = [node["keras_history"]] if "keras_history" in node else list(node.values())
+    if not isinstance(node, list):
+        return
+    if len(node) == 3 and isinstance(node[0], str) and isinstance(node[1], int):
+        yield node[0], node[1]
+        return
+    for item in node:
+        yield from _references(item)
+
+
+def _layers(node: Any, class_name: str) -> Iterator[_Fields]:
+    if isinstance(node, list):
+        for item in node:
+            yield from _layers(item, class_name)
+    if isinstance(node, dict):
+        if node.get("class_name") == class_name and isinstance(node.get("config"), dict):
+            yield node
+        yield from _layers(list(node.values()), class_name)

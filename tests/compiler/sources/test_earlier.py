@@ -1,0 +1,126 @@
+"""Archives as earlier versions of Keras 3 wrote them: archives of today, with those words put in."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerve.compiler import LoadError, sources
+from kerve.compiler.sources import LoadOptions
+
+_Edit = Callable[[dict[str, Any]], None]
+
+
+@pytest.fixture
+def rewritten(tmp_path: Path) -> Callable[[keras.Model, _Edit], Path]:
+    """Return `rewritten(model, edit)`: an archive in which each serialized object was edited."""
+
+    def rewrite(model: keras.Model, edit: _Edit) -> Path:
+        today, path = tmp_path / "today.keras", tmp_path / "earlier.keras"
+        model.save(today)
+        with zipfile.ZipFile(today) as old, zipfile.ZipFile(path, "w") as new:
+            for name in old.namelist():
+                content = old.read(name)
+                if name == "config.json":
+                    config = json.loads(content)
+                    _visit(config, edit)
+                    content = json.dumps(config).encode()
+                new.writestr(name, content)
+        return path
+
+    return rewrite
+
+
+def _visit(node: Any, edit: _Edit) -> None:
+    if isinstance(node, dict):
+        if isinstance(node.get("config"), dict):
+            edit(node)
+        node = list(node.values())
+    if isinstance(node, list):
+        for item in node:
+            _visit(item, edit)
+
+
+def _functional(name: str) -> keras.Model:
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, keras.layers.Dense(4, activation="tanh", name="dense")(inputs), name=name)
+
+
+def test_a_model_within_returns_a_tensor_where_keras_wrote_a_list_of_one(
+    rewritten: Callable[..., Path], equal_to_original: Callable[..., Any]
+) -> None:
+    def list_of_one(node: dict[str, Any]) -> None:
+        if node["class_name"] == "Functional":
+            for key in ("input_layers", "output_layers"):
+                node["config"][key] = [node["config"][key]]
+
+    within = keras.layers.TimeDistributed(_functional("third"))
+    layers = [
+        keras.Input((4,), name="x"),
+        _functional("first"),
+        _functional("second"),
+        keras.layers.Reshape((1, 4)),
+    ]
+    model = keras.Sequential([*layers, within])
+    source = sources.load(rewritten(model, list_of_one))
+    x = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
+    equal_to_original(source, {"x": x})
+    np.testing.assert_allclose(source.model(x), model(x), rtol=1e-5)  # type: ignore[attr-defined]
+
+
+def test_a_rotation_may_say_what_range_its_images_have(rewritten: Callable[..., Path]) -> None:
+    def with_range(node: dict[str, Any]) -> None:
+        if node["class_name"] == "RandomRotation":
+            node["config"]["value_range"] = [0, 255]
+
+    model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.RandomRotation(0.1)])
+    assert sources.load(rewritten(model, with_range)).lower(21)
+
+
+def test_a_file_that_does_not_say_what_becomes_of_a_second_call_is_refused(
+    rewritten: Callable[..., Path],
+) -> None:
+    def first_call(node: dict[str, Any]) -> None:
+        history = node["config"].get("keras_history")
+        if history and history[0] == "shared":
+            history[1] = 0
+
+    first, second = keras.Input((4,), name="first"), keras.Input((4,), name="second")
+    shared = keras.layers.Dense(2, name="shared")
+    model = keras.Model([first, second], keras.layers.Subtract()([shared(first), shared(second)]))
+    with pytest.raises(LoadError, match="'shared' is called 2 times and not what becomes of each result"):
+        sources.load(rewritten(model, first_call))
+
+
+def test_an_alpha_that_was_not_written_down_is_told(rewritten: Callable[..., Path]) -> None:
+    def without_alpha(node: dict[str, Any]) -> None:
+        if node["class_name"] == "ELU":
+            del node["config"]["alpha"]
+
+    model = keras.Sequential([keras.Input((4,)), keras.layers.ELU(1.0, name="elu")])
+    says = "the alpha of an ELU, so that of 'elu' is taken for 1.0"
+    assert [says in warning for warning in sources.load(rewritten(model, without_alpha)).warnings] == [True]
+    assert not sources.load(rewritten(model, lambda _: None)).warnings
+
+
+def test_a_checkpoint_may_know_a_kernel_by_its_former_name(tmp_path: Path) -> None:
+    layer = keras.layers.Conv1D(2, 3, name="convolution")
+    inputs = keras.Input((5, 3))
+    model = keras.Model(inputs, layer(inputs))
+    (tmp_path / "model.json").write_text(model.to_json())
+    rng = np.random.default_rng(0)
+    values = [rng.standard_normal(weight.shape).astype(np.float32) for weight in layer.weights]
+    kernel, bias = map(tf.Variable, values)
+    operations = tf.train.Checkpoint(**{"1": tf.train.Checkpoint(kernel=kernel, bias=bias)})
+    tf.train.Checkpoint(model=tf.train.Checkpoint(_operations=operations)).write(str(tmp_path / "former"))
+    source: Any = sources.load(tmp_path / "former", LoadOptions(architecture=str(tmp_path / "model.json")))
+    for weight, value in zip(source.model.get_weights(), values, strict=True):
+        np.testing.assert_array_equal(weight, value)
