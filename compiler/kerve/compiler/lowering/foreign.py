@@ -31,9 +31,15 @@ from kerve.compiler.lowering.symbol import Symbol, is_symbol, symbols_in
 if TYPE_CHECKING:
     from kerve.compiler.lowering.lowering import Lowering
 
-__all__ = ["REMEDY", "TensorsOnlyError", "UntraceableError", "forget", "trace"]
+__all__ = ["DRAWS", "REMEDY", "TensorsOnlyError", "UntraceableError", "forget", "trace"]
 
 REMEDY = "write it with operations of keras.ops that have an ONNX form, or leave it out of the served model"
+
+#: What a warning says of random numbers.
+DRAWS = (
+    "draws random numbers when it is called; the compiled model draws its own, "
+    "so its outputs agree with Keras's in distribution only"
+)
 
 _TF2ONNX_OPSET = 18  # the newest that tf2onnx writes
 _CONVERTER_OPSET = 25  # the newest that onnxscript converts to; later ones take what it writes
@@ -310,6 +316,8 @@ def _adopt_node(g: Lowering, node: ir.Node, values: _Values) -> None:
         node.replace_input_with(index, value)
     if node.domain == _MACHINE_LEARNING:
         g.graph.opset_imports.setdefault(node.domain, 4)  # as the handlers; what tf2onnx writes is part of it
+    if node.op_type.startswith("Random"):
+        g.warn(DRAWS)
     node.name = None  # here as above: tf2onnx's names count what it did before, and differ the next time
     for output in node.outputs:
         output.shape = None

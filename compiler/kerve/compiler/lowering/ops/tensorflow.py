@@ -164,6 +164,12 @@ def _size(g: Lowering, _: _Attributes, table: Any) -> Any:
     return g.constant(tf.raw_ops.LookupTableSizeV2(table_handle=table).numpy())
 
 
+def _export(*_: Any) -> Any:
+    raise UntraceableError(
+        "TensorFlow gives the keys of a table in an order that changes with each start; return a list of them"
+    )
+
+
 def _equal(g: Lowering, _: _Attributes, x: ir.Value, y: ir.Value) -> Any:
     if g.opset < _OPSET_OF_EQUAL_TEXTS:
         raise UntraceableError(f"texts are compared from opset {_OPSET_OF_EQUAL_TEXTS} on; choose --opset 21")
@@ -233,6 +239,7 @@ _HANDLERS: dict[str, Handler] = {
     "InTopKV2": _in_top_k,
     "Lgamma": _of_keras(_lgamma),
     "Log1p": _of_keras(lambda _, x: ops.log1p(x)),
+    "LookupTableExportV2": _export,
     "LookupTableFindV2": _find,
     "LookupTableSizeV2": _size,
     "MatrixInverse": _of_keras(lambda _, x: ops.inv(x)),
