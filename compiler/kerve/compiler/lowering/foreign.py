@@ -161,6 +161,7 @@ def _state_of(g: Lowering, graph: Any) -> list[Any]:
 def _as_tf2onnx_likes() -> Iterator[None]:
     """Let Keras avoid what tf2onnx does not convert while a model is traced."""
     import tensorflow as tf
+    from tf2onnx import tf_utils
 
     def signbit(x: Any) -> Any:  # for `argmax`, which else casts bits
         return tf.logical_or(x < 0, tf.math.reciprocal(x) < 0)
@@ -172,11 +173,13 @@ def _as_tf2onnx_likes() -> Iterator[None]:
         return fn if fn is not None else function
 
     backend = keras.src.backend
+    bfloat16 = tf.bfloat16.as_datatype_enum  # it is float16 to tf2onnx
     with (
         warnings.catch_warnings(action="ignore"),
         mock.patch.object(backend.numpy, "signbit", signbit),
         mock.patch.object(backend.random, "draw_seed", draw_seed),
         mock.patch.object(tf, "function", function),
+        mock.patch.dict(tf_utils.TF_TO_ONNX_DTYPE, {bfloat16: onnx.TensorProto.BFLOAT16}),
     ):
         yield
 

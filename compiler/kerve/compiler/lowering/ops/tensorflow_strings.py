@@ -263,6 +263,7 @@ def _counted(
     reduction = "none" if is_binary else "add"
     filled = g.op.ScatterElements(zeros, slots, added, axis=-1, reduction=reduction)
     counts = g.op.Slice(filled, [0], size, [-1])
+    assert added.dtype is not None
     counts.dtype, counts.shape = added.dtype, ir.Shape([None] * (1 if _is_row(numbers) else 2))
     return counts
 
