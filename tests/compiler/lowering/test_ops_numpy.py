@@ -392,6 +392,10 @@ def _in_layer(function: Callable[..., Any], shape: Any) -> keras.Model:
     pytest.param(lambda x: ops.where(x > 0), id="places"),
     pytest.param(lambda x: x + ops.cast(ops.ndim(x), "float32"), id="ndim"),
     pytest.param(lambda x: x[...], id="whole"),
+    pytest.param(lambda x: x[-2::-1], id="backwards"),
+    pytest.param(lambda x: x[-2:-9:-1], id="backwards to before the first"),
+    pytest.param(lambda x: x[-9::-1], id="backwards from before the first"),
+    pytest.param(lambda x: x[-2:-1:-1], id="backwards to what lies behind"),
     pytest.param(lambda x: x[ops.shape(x)[0] - 1], id="index"),
     pytest.param(lambda x: x[:, ops.shape(x)[0] - 1 :], id="slice"),
 ])  # fmt: skip
