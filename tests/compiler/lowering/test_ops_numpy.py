@@ -234,6 +234,7 @@ def test_indexing(check_op: CheckOp, function: Any, arrays: Any, options: Any) -
     _case("matmul vectors", lambda x, y: ops.matmul(x, y), _V, _V),
     _case("matmul matrix and vector", lambda x, y: ops.matmul(x, y), _X, _V),
     _case("matmul vector and matrix", lambda x, y: ops.matmul(x, y), _V[:4], _X),
+    _case("matmul transposed and vector", lambda x, y: ops.matmul(ops.swapaxes(x, -1, -2), y), _X, _V[:4]),
     _case("matmul integers", lambda x, y: ops.matmul(x, ops.transpose(y)), _I, _I),
     _case("matmul bytes", lambda x, y: ops.matmul(x, ops.transpose(y)), _I.astype("int8"), _I.astype("int8")),
     _case("matmul types", lambda x, y: ops.matmul(x, y), _I, _M),
