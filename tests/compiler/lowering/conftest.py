@@ -75,6 +75,7 @@ def _check(
     something in the model is expected to come from TensorFlow's trace.
     """
     lowered = lower(model, opset=opset)
+    assert not any("defect of kerve" in warning for warning in lowered.warnings), lowered.warnings
     if traced is not None:
         assert any("TensorFlow's trace" in warning for warning in lowered.warnings) == traced, (
             lowered.warnings

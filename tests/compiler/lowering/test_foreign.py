@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 import onnx_ir as ir
+import onnxruntime as ort
 import pytest
 import tensorflow as tf
 from keras import ops
@@ -77,6 +78,11 @@ def _model(function: Callable[..., Any], *inputs: keras.KerasTensor) -> keras.Mo
     pytest.param(lambda s, x: tf.RaggedTensor.from_nested_row_splits(x[0], [_computed(x, 0, 2, 2, 3), _computed(x, 0, 1, 3, 4)]).to_tensor(7.0), id="ragged in ragged"),
     pytest.param(lambda s, x: tf.RaggedTensor.from_nested_value_rowids(x[0], [_computed(x, 0, 2), _computed(x, 0, 0, 1, 1)], [3, 2]).to_tensor(7.0), id="ragged by row"),
     pytest.param(lambda s, x: tf.strings.to_number(tf.strings.as_string(tf.cast(x, tf.int32))), id="texts to numbers"),
+    pytest.param(lambda s, x: tf.math.bincount(tf.cast(tf.abs(x[0]) * 3, tf.int32), axis=-1, maxlength=4), id="counted"),
+    pytest.param(lambda s, x: tf.math.bincount(tf.cast(tf.abs(x[0]) * 3, tf.int32), axis=-1, binary_output=True), id="occurring"),
+    pytest.param(lambda s, x: tf.math.bincount(tf.cast(tf.abs(x[0]) * 3, tf.int32), x[1], axis=-1), id="weighed in rows"),
+    pytest.param(lambda s, x: tf.math.bincount(tf.cast(tf.abs(x[0]) * 3, tf.int32), x[1], maxlength=2), id="weighed"),
+    pytest.param(lambda s, x: tf.raw_ops.ImageProjectiveTransformV3(images=x[..., None], transforms=[[0.8, -0.5, 1.0, 0.4, 0.9, -0.7, 0.01, 0.0]], output_shape=[3, 8], fill_value=0.5, interpolation="BILINEAR", fill_mode="REFLECT"), id="turned"),
     pytest.param(lambda s, x: tf.zeros([tf.shape(x)[0], 2]), id="only the size of the input"),
     pytest.param(lambda s, x: tf.ones([2, 2]), id="nothing of the input"),
     pytest.param(lambda s, x: x, id="the input itself"),
@@ -119,6 +125,39 @@ def test_open_sizes_and_half_precision(equal_to_keras: Check) -> None:
     )
     half = _X.astype(np.float16)
     equal_to_keras(model, half, half[:, :2], rtol=2e-3, atol=1e-3, traced=True)
+
+
+def test_a_loop_in_bfloat16(equal_to_keras: Check) -> None:
+    def function(_: Any, x: Any) -> Any:
+        half = tf.cast(x, tf.bfloat16)
+        _, half = tf.while_loop(lambda i, v: i < 2, lambda i, v: (i + 1, tf.sin(v) * 2), [0, half])
+        return tf.cast(half, tf.float32)
+
+    equal_to_keras(_model(function), _X, rtol=2e-2, atol=2e-2, traced=True)
+
+
+@pytest.mark.parametrize("draw", [
+    pytest.param(lambda shape: tf.random.stateless_uniform(shape, [1, 2], 3, 9, tf.int32), id="integers"),
+    pytest.param(lambda shape: tf.random.stateless_gamma(shape, [1, 2], 4.0), id="gamma"),
+])  # fmt: skip
+def test_what_traced_code_draws_is_drawn_anew(draw: Callable[..., Any]) -> None:
+    model = _model(lambda s, x: tf.cast(draw(tf.shape(x)), tf.float32))
+    lowered = lower(model)
+    assert any("draws random numbers" in warning for warning in lowered.warnings)
+    session = ort.InferenceSession(ir.to_proto(lowered.model).SerializeToString())
+    feed = {session.get_inputs()[0].name: np.tile(_X, (20, 1, 1))}
+    many = np.concatenate([session.run(None, feed)[0] for _ in range(2)])
+    assert np.abs(many[:60] - many[60:]).max() > 1
+    expected = np.asarray(draw([120, 4, 6]), np.float64)
+    assert abs(many.mean() - expected.mean()) < 0.2
+    assert abs(many.std() - expected.std()) < 0.2
+
+
+def test_a_generator_is_named() -> None:
+    generator = tf.random.Generator.from_seed(1)
+    model = _model(lambda s, x: x + generator.uniform(tf.shape(x)))
+    with pytest.raises(ConversionError, match=r"draws from the random generator .* exported as in training"):
+        lower(model)
 
 
 @pytest.mark.parametrize("opset", [17, 18, 21, 23])

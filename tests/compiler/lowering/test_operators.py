@@ -58,6 +58,7 @@ class _Truths(keras.Layer):
     def call(self, inputs: Any) -> Any:
         truths, numbers = inputs
         logical = [truths & True, truths | (numbers > 0), ~truths, truths ^ truths, truths == True]  # noqa: E712
+        logical += [truths == np.float32(2.5), truths != np.arange(4)]
         return [truths * truths, truths * numbers, numbers * truths, truths * 2, *logical]
 
 

@@ -234,6 +234,7 @@ def test_indexing(check_op: CheckOp, function: Any, arrays: Any, options: Any) -
     _case("matmul vectors", lambda x, y: ops.matmul(x, y), _V, _V),
     _case("matmul matrix and vector", lambda x, y: ops.matmul(x, y), _X, _V),
     _case("matmul vector and matrix", lambda x, y: ops.matmul(x, y), _V[:4], _X),
+    _case("matmul transposed and vector", lambda x, y: ops.matmul(ops.swapaxes(x, -1, -2), y), _X, _V[:4]),
     _case("matmul integers", lambda x, y: ops.matmul(x, ops.transpose(y)), _I, _I),
     _case("matmul bytes", lambda x, y: ops.matmul(x, ops.transpose(y)), _I.astype("int8"), _I.astype("int8")),
     _case("matmul types", lambda x, y: ops.matmul(x, y), _I, _M),
@@ -392,6 +393,10 @@ def _in_layer(function: Callable[..., Any], shape: Any) -> keras.Model:
     pytest.param(lambda x: ops.where(x > 0), id="places"),
     pytest.param(lambda x: x + ops.cast(ops.ndim(x), "float32"), id="ndim"),
     pytest.param(lambda x: x[...], id="whole"),
+    pytest.param(lambda x: x[-2::-1], id="backwards"),
+    pytest.param(lambda x: x[-2:-9:-1], id="backwards to before the first"),
+    pytest.param(lambda x: x[-9::-1], id="backwards from before the first"),
+    pytest.param(lambda x: x[-2:-1:-1], id="backwards to what lies behind"),
     pytest.param(lambda x: x[ops.shape(x)[0] - 1], id="index"),
     pytest.param(lambda x: x[:, ops.shape(x)[0] - 1 :], id="slice"),
 ])  # fmt: skip

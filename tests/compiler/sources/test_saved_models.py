@@ -195,9 +195,60 @@ def test_a_rank_that_nothing_tells_is_refused(tmp_path: Path, rank: Callable[...
         _save(tmp_path, lambda x, axis: {"y": rank(x, axis)}, *specs)
 
 
-def test_a_signature_without_inputs_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConversionError, match="'serving_default' takes no inputs"):
-        _save(tmp_path, lambda: {"y": tf.random.uniform([3])})
+class _Unasked(tf.Module):
+    """Signatures that take nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.labels = tf.Variable([[1.0, 2.0]]), tf.constant(["cat", "naïve"])
+        self.count = tf.Variable(4)
+        self.ids = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(["a"], [1]), -1)
+
+    def tell(self) -> dict[str, Any]:
+        return {"labels": self.labels, "table": self.table * 2.0, "size": tf.size(self.labels)}
+
+    def counted(self) -> dict[str, Any]:
+        return {"calls": self.count.assign_add(1)}
+
+    def drawn(self) -> dict[str, Any]:
+        return {"noise": tf.random.normal([50, 40])}
+
+    def known(self) -> dict[str, Any]:
+        return {"words": self.ids.export()[0]}
+
+
+@pytest.fixture(scope="module")
+def unasked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SavedModel whose signatures take nothing."""
+    folder, module = tmp_path_factory.mktemp("unasked"), _Unasked()
+    signatures = {
+        name: tf.function(getattr(module, name)).get_concrete_function()
+        for name in ("tell", "counted", "drawn", "known")
+    }
+    tf.saved_model.save(module, str(folder), signatures=signatures)
+    return folder
+
+
+def test_a_signature_without_inputs_is_a_graph_without_inputs(
+    unasked: Path, equal_to_original: Callable[..., Any]
+) -> None:
+    model = equal_to_original(sources.load(unasked, LoadOptions(signature="tell")), {})
+    assert [value.name for value in model.graph.inputs] == []
+
+
+def test_without_inputs_state_is_state_and_noise_is_noise(unasked: Path) -> None:
+    counted = sources.load(unasked, LoadOptions(signature="counted")).lower(21)
+    assert [(each.input, int(each.initial)) for each in counted.state] == [("Variable", 4)]
+    drawn = sources.load(unasked, LoadOptions(signature="drawn")).lower(21)
+    assert any("draws random numbers" in warning for warning in drawn.warnings)
+    session = ort.InferenceSession(ir.to_proto(drawn.model).SerializeToString())
+    first, second = (session.run(None, {})[0] for _ in range(2))
+    assert np.abs(first - second).max() > 0.1
+
+
+def test_the_order_of_a_table_is_refused(unasked: Path) -> None:
+    with pytest.raises(ConversionError, match="an order that changes with each start"):
+        sources.load(unasked, LoadOptions(signature="known")).lower(21)
 
 
 @pytest.mark.parametrize("begin", ["examples", "x", "both"])

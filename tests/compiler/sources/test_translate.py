@@ -326,3 +326,14 @@ def test_an_authors_layer_called_like_one_of_keras_stays_itself(
     model = tf_keras.Sequential([tf_keras.Input((4,), name="x"), layers.Dense(2), layer])
     model.save(tmp_path / "saved", save_format="tf")
     equal_to_original(sources.load(tmp_path / "saved"), {"x": np.ones((2, 4), np.float32)})
+
+
+def test_a_result_without_a_rank_is_converted_within_and_refused_at_the_end(
+    equal_to_original: Callable[..., Any],
+) -> None:
+    inputs = layers.Input((4, 1), name="x")
+    squeezed = layers.Lambda(tf.squeeze, name="dropped")(inputs)
+    within = tf_keras.Model(inputs, tf.reshape(squeezed, [-1, 4]) * 2.0)
+    equal_to_original(sources.load(within), {"x": np.ones((3, 4, 1), np.float32)})
+    with pytest.raises(ConversionError, match=r"layer 'dropped' \(Lambda\): its result has no known rank"):
+        sources.load(tf_keras.Model(inputs, squeezed))

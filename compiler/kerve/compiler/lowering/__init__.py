@@ -16,6 +16,7 @@ from kerve.compiler.lowering.interception import intercept
 from kerve.compiler.lowering.lowering import LAYER_KEY, Lowering
 from kerve.compiler.lowering.registry import Handlers
 from kerve.compiler.lowering.state import Restart, Settled, State, StateVariable, named_by_path
+from kerve.compiler.lowering.symbol import symbols_in
 
 __all__ = ["HANDLERS", "LAYER_KEY", "Lowered", "StateVariable", "lower"]
 
@@ -93,7 +94,7 @@ def _lower_with(state: State, model: keras.Model, opset: int, arguments: signatu
     g = Lowering(opset, HANDLERS, state)
     symbols = keras.tree.map_structure(lambda spec: signature.enter(g, spec), arguments)
     with intercept(g):
-        results = signature.call(model, symbols)
+        results = signature.call(model, symbols) if symbols_in(symbols) else g.trace(model, *symbols)
     outputs = signature.finish(g, model, results)
     lowered = ir.Model(g.graph, ir_version=10, producer_name="kerve")
     common.RemoveUnusedNodesPass()(lowered)  # what led to the next seeds

@@ -31,7 +31,13 @@ from kerve.compiler.lowering.symbol import Symbol, is_symbol, symbols_in
 if TYPE_CHECKING:
     from kerve.compiler.lowering.lowering import Lowering
 
-__all__ = ["TensorsOnlyError", "UntraceableError", "forget", "trace"]
+__all__ = ["DRAWS", "TensorsOnlyError", "UntraceableError", "forget", "trace"]
+
+#: What a warning says of random numbers.
+DRAWS = (
+    "draws random numbers when it is called; the compiled model draws its own, "
+    "so its outputs agree with Keras's in distribution only"
+)
 
 _TF2ONNX_OPSET = 18  # the newest that tf2onnx writes
 _CONVERTER_OPSET = 25  # the newest that onnxscript converts to; later ones take what it writes
@@ -157,6 +163,7 @@ def _state_of(g: Lowering, graph: Any) -> list[Any]:
 def _as_tf2onnx_likes() -> Iterator[None]:
     """Let Keras avoid what tf2onnx does not convert while a model is traced."""
     import tensorflow as tf
+    from tf2onnx import tf_utils
 
     def signbit(x: Any) -> Any:  # for `argmax`, which else casts bits
         return tf.logical_or(x < 0, tf.math.reciprocal(x) < 0)
@@ -168,11 +175,13 @@ def _as_tf2onnx_likes() -> Iterator[None]:
         return fn if fn is not None else function
 
     backend = keras.src.backend
+    bfloat16 = tf.bfloat16.as_datatype_enum  # it is float16 to tf2onnx
     with (
         warnings.catch_warnings(action="ignore"),
         mock.patch.object(backend.numpy, "signbit", signbit),
         mock.patch.object(backend.random, "draw_seed", draw_seed),
         mock.patch.object(tf, "function", function),
+        mock.patch.dict(tf_utils.TF_TO_ONNX_DTYPE, {bfloat16: onnx.TensorProto.BFLOAT16}),
     ):
         yield
 
@@ -312,6 +321,8 @@ def _adopt_node(g: Lowering, node: ir.Node, values: _Values) -> None:
         node.replace_input_with(index, value)
     if node.domain == _MACHINE_LEARNING:
         g.graph.opset_imports.setdefault(node.domain, 4)  # as the handlers; what tf2onnx writes is part of it
+    if node.op_type.startswith("Random"):
+        g.warn(DRAWS)
     node.name = None  # here as above: tf2onnx's names count what it did before, and differ the next time
     for output in node.outputs:
         output.shape = None

@@ -19,7 +19,7 @@ import onnx_ir as ir
 from numpy.typing import ArrayLike, NDArray
 
 from kerve.compiler.errors import ConversionError
-from kerve.compiler.lowering import autograph, dtypes, foreign
+from kerve.compiler.lowering import autograph, dtypes, faults, foreign
 from kerve.compiler.lowering.inference import guesses_dtype, infer
 from kerve.compiler.lowering.kernels import KernelBuilder
 from kerve.compiler.lowering.registry import Handler, Handlers
@@ -131,7 +131,8 @@ class Lowering:
         wanted = dtypes.to_onnx(dtype or keras.backend.standardize_dtype(variable.dtype))
         if not isinstance(variable, keras.Variable):  # computed from variables, as LoRA's kernels are
             computed = as_array(variable)
-            return self.cast(self.constant(transform(computed) if transform else computed, role), wanted)
+            array = transform(computed) if transform else computed
+            return self.cast(self.constant(array, role or "computed"), wanted)
         key = (id(variable), role)
         if key not in self._weights:
             array = as_array(variable.value)
@@ -257,11 +258,23 @@ class Lowering:
                 return self._replay(operation, args, kwargs)
             return self._trace(operation, operation.call, args, kwargs)
 
+    def trace(self, operation: keras.Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Let TensorFlow trace one call of a layer or operation; returns symbols."""
+        with self._inside(operation):
+            return self._trace(operation, operation.call, args, kwargs)
+
     def _handle(self, handler: Handler, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         spec = None if self._handlers.is_typed(handler) else infer(operation, args, kwargs)
+        values_of_args, values_of_kwargs = self.unwrap(args), self.unwrap(_given(kwargs))
+        mark = self._mark()
         self._specs.append(spec)
         try:
-            values = handler(self, operation, *self.unwrap(args), **self.unwrap(_given(kwargs)))
+            values = handler(self, operation, *values_of_args, **values_of_kwargs)
+        except Exception as error:
+            if not faults.is_ours(error):
+                raise
+            self._rollback(mark)
+            return self._trace(operation, operation.call, args, kwargs, error, faults.PLEA)
         finally:
             self._specs.pop()
         if values is NotImplemented:
@@ -331,6 +344,7 @@ class Lowering:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         cause: Exception | None = None,
+        plea: str = "",
     ) -> Any:
         """Let TensorFlow trace one layer or operation, and take tf2onnx's nodes for it."""
         what = "" if isinstance(operation, keras.Layer) else f"operation {type(operation).__name__}: "
@@ -341,7 +355,7 @@ class Lowering:
         why = (
             "" if cause is None or isinstance(cause, foreign.TensorsOnlyError) else f" ({_first_line(cause)})"
         )
-        self.warn(f"{what}converted from TensorFlow's trace of it{why}")
+        self.warn(f"{what}converted from TensorFlow's trace of it{why}{plea}")
         return outputs
 
     # -- bookkeeping ---------------------------------------------------------------------------------

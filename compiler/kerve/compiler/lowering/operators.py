@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import onnx_ir as ir
 from keras.src.ops import numpy as operations
 
 from kerve.compiler.lowering import dtypes
@@ -127,9 +128,9 @@ def _like(x: Operators, other: Any) -> Any:
     if not (arrays or _is_plain(other)):
         return other
     array, dtype = np.asarray(other), dtypes.to_onnx(x.dtype)
-    if dtypes.is_float(dtype) or (dtypes.is_integer(dtype) and arrays):
+    if dtypes.is_float(dtype) or (arrays and dtype != ir.DataType.STRING):
         kinds = "iubfV"  # bfloat16 is of kind V
-    else:  # of NumPy TensorFlow makes integers of fractions, of Python it does not
+    else:  # of NumPy TensorFlow makes integers and truths of fractions, of Python it does not
         kinds = "iub" if dtypes.is_integer(dtype) else "b"
     if array.dtype.kind in kinds:
         with np.errstate(over="ignore", invalid="ignore"):

@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 from keras import ops
 
+from kerve.compiler.lowering.foreign import DRAWS
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.ops.operands import size
 from kerve.compiler.lowering.symbol import Symbol
@@ -27,10 +28,7 @@ _PROPOSALS = 10
 
 def _noise(g: Lowering, kind: str, shape: Any) -> Symbol:
     """Draw standard float32 numbers: `kind` is Uniform (from 0 to 1) or Normal."""
-    g.warn(
-        "draws random numbers when it is called; the compiled model draws its own, "
-        "so its outputs agree with Keras's in distribution only"
-    )
+    g.warn(DRAWS)
     dims = [size(g, dim) for dim in shape]
     template = g.op.ConstantOfShape(g.shape(dims), value=ir.tensor(np.zeros(1, np.float32)))
     template.shape = ir.Shape(dim if isinstance(dim, int) else None for dim in dims)

@@ -44,12 +44,16 @@ _WRITERS: Mapping[str, Callable[..., Any]] = {
     "ResourceScatterNdSub": tf.tensor_scatter_nd_sub,
 }
 
+#: Operators that draw random numbers from a generator of TensorFlow.
+_DRAWS = frozenset({
+    "RngReadAndSkip", "RngSkip", "StatefulRandomBinomial", "StatefulStandardNormalV2",
+    "StatefulTruncatedNormal", "StatefulUniform", "StatefulUniformFullInt", "StatefulUniformInt",
+})  # fmt: skip
+
 #: Operators that change what they take first, in ways that are refused.
 _OTHER_WRITERS = frozenset({
-    "LookupTableImportV2", "LookupTableInsertV2", "LookupTableRemoveV2", "RngReadAndSkip", "RngSkip",
-    "StatefulRandomBinomial", "StatefulStandardNormalV2", "StatefulTruncatedNormal", "StatefulUniform",
-    "StatefulUniformFullInt", "StatefulUniformInt",
-})  # fmt: skip
+    "LookupTableImportV2", "LookupTableInsertV2", "LookupTableRemoveV2",
+}) | _DRAWS  # fmt: skip
 
 #: What those that read it make of it.
 _READERS: Mapping[str, Callable[..., Any]] = {
@@ -194,6 +198,12 @@ def _step(op: Any, inputs: list[Any]) -> Sequence[Any]:
         return _branch(op, inputs)
     if op.type in _LOOPS:
         return _loop(op, inputs)
+    if op.type in _DRAWS:
+        raise ImpureError(
+            f"it draws from the random generator '{cells[0].name}', as augmentation does that was exported "
+            "as in training; export the model without it, or compile its .keras or .h5 file, where it does "
+            "nothing"
+        )
     raise ImpureError(f"TensorFlow's {op.type} on the variable '{cells[0].name}' has no ONNX form")
 
 

@@ -23,6 +23,8 @@ def as_model(
     `inputs` is a structure of `tf.TensorSpec`, each with a name. `output_names` name what the function
     returns; a dictionary has names of its own.
     """
+    if not inputs:
+        return _Unasked(function, name=clean_name(name))
     arguments = keras.tree.map_structure(_input, inputs)
     results = OldFunction(function, clean_name(name))(arguments)
     if output_names is not None:
@@ -32,6 +34,19 @@ def as_model(
         ]
         results = keras.tree.pack_sequence_as(results, named)
     return keras.Model(arguments, results, name=clean_name(name))
+
+
+class _Unasked(keras.Model):
+    """A function of no tensors, which no graph of layers can hold."""
+
+    def __init__(self, function: Callable[..., Any], name: str) -> None:
+        super().__init__(name=name)
+        self._function = function
+        self.built = True
+
+    def call(self, inputs: Any) -> Any:
+        """Call the function."""
+        return self._function(inputs)
 
 
 def _input(spec: tf.TensorSpec) -> Any:

@@ -164,24 +164,34 @@ def _picked(images: Any, x: Any, y: Any, fill_value: float) -> Any:
     return ops.where(ops.expand_dims(inside, -1), pixels, ops.cast(fill_value, images.dtype))
 
 
-def _projected(operation: Any, images: Any, transform: Any, fill_mode: str) -> Any:
-    """Sample where a projective transform takes each pixel."""
+def project(
+    images: Any, transform: Any, size: Any, *, interpolation: str, fill_mode: str, fill_value: float
+) -> Any:
+    """Sample images `[n, h, w, c]` where a projective transform takes each pixel of an image of some size."""
+    rows, columns = (ops.cast(ops.arange(n, dtype="int32"), "float32") for n in size)
+    x, y = ops.reshape(columns, (1, 1, -1)), ops.reshape(rows, (1, -1, 1))
+    a = [ops.reshape(part, (-1, 1, 1)) for part in ops.unstack(ops.cast(transform, "float32"), 8, axis=-1)]
+    scale = a[6] * x + a[7] * y + 1.0
+    safe = ops.where(ops.equal(scale, 0), ops.ones_like(scale), scale)
+    nowhere = ops.full_like(scale, -2.0)
+    everywhere = ops.zeros_like(ops.cast(images[:, :1, :1, 0], "float32"))
+    places = tuple(
+        everywhere + ops.where(ops.equal(scale, 0), nowhere, place / safe)
+        for place in (a[0] * x + a[1] * y + a[2], a[3] * x + a[4] * y + a[5])
+    )
+    return _sampled(images, places, interpolation, fill_mode, fill_value)
 
+
+def _projected(operation: Any, images: Any, transform: Any, fill_mode: str) -> Any:
     def run(batch: Any) -> Any:
-        rows, columns = (ops.cast(ops.arange(n, dtype="int32"), "float32") for n in ops.shape(batch)[1:3])
-        x, y = ops.reshape(columns, (1, 1, -1)), ops.reshape(rows, (1, -1, 1))
-        a = [
-            ops.reshape(part, (-1, 1, 1)) for part in ops.unstack(ops.cast(transform, "float32"), 8, axis=-1)
-        ]
-        scale = a[6] * x + a[7] * y + 1.0
-        safe = ops.where(ops.equal(scale, 0), ops.ones_like(scale), scale)
-        nowhere = ops.full_like(scale, -2.0)
-        everywhere = ops.zeros_like(ops.cast(batch[:, :, :, 0], "float32"))
-        places = tuple(
-            everywhere + ops.where(ops.equal(scale, 0), nowhere, place / safe)
-            for place in (a[0] * x + a[1] * y + a[2], a[3] * x + a[4] * y + a[5])
+        return project(
+            batch,
+            transform,
+            ops.shape(batch)[1:3],
+            interpolation=operation.interpolation,
+            fill_mode=fill_mode,
+            fill_value=operation.fill_value,
         )
-        return _sampled(batch, places, operation.interpolation, fill_mode, operation.fill_value)
 
     return _batched(operation, images, run)
 

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from keras import ops
 
 from kerve.compiler.lowering.lowering import Lowering
+from kerve.compiler.lowering.ops.decompositions import norm_by_singular_values
 from kerve.compiler.lowering.ops.operands import composite
 from kerve.compiler.lowering.registry import Handlers
 
@@ -151,6 +152,8 @@ def _vector_norm(x: Any, order: Any, axis: int, keepdims: bool) -> Any:
 
 def _matrix_norm(x: Any, order: Any, axes: tuple[int, ...], keepdims: bool) -> Any:
     rows, columns = (axis % len(x.shape) for axis in axes)
+    if order in ("nuc", 2, -2):
+        return norm_by_singular_values(x, order, (rows, columns), keepdims=keepdims)
     if order is None or order == "fro":
         return ops.sqrt(ops.sum(ops.square(x), axis=axes, keepdims=keepdims))
     summed, compared = (rows, columns) if abs(order) == 1 else (columns, rows)
@@ -161,10 +164,14 @@ def _matrix_norm(x: Any, order: Any, axes: tuple[int, ...], keepdims: bool) -> A
 
 @HANDLERS.register("linalg.Norm")
 def norm(g: Lowering, operation: Any, x: ir.Value) -> Any:
-    """Norms of vectors and matrices that need no singular values."""
-    if operation.ord in ("nuc", 2, -2) and x.shape is not None and len(operation.axis or x.shape) == 2:
+    """Norms of vectors and matrices."""
+    assert x.shape is not None
+    axes = range(len(x.shape)) if operation.axis is None else operation.axis
+    is_open = not all(isinstance(x.shape[axis], int) for axis in axes)
+    if operation.ord in ("nuc", 2, -2) and len(axes) == 2 and is_open:
         raise g.refuse(
-            f"a matrix norm of order {operation.ord!r} needs singular values", "use the order 'fro'"
+            f"a matrix norm of order {operation.ord!r} needs singular values, of matrices of known size",
+            "give the inputs a fixed size, or use the order 'fro'",
         )
     return g.call(lambda value: _norm(operation, value), x)
 

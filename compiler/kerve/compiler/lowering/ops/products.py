@@ -27,7 +27,19 @@ def matmul(g: Lowering, _: Any, x1: Any, x2: Any) -> ir.Value:
     if len(small) == 2:
         return g.op.MatMulInteger(x1, x2)
     dtype = _product_type(g)
-    return g.op.MatMul(operand(g, x1, dtype), operand(g, x2, dtype))
+    return _multiplied(g, operand(g, x1, dtype), operand(g, x2, dtype))
+
+
+def _multiplied(g: Lowering, a: ir.Value, b: ir.Value) -> ir.Value:
+    """Multiply matrices and vectors, these as matrices of one row or column.
+
+    ONNX Runtime 1.32 leaves a Transpose of the matrix out where the other factor is a vector.
+    """
+    if rank(a) > 1 and rank(b) == 1:
+        return g.op.Squeeze(g.op.MatMul(a, g.op.Unsqueeze(b, [1])), [-1])
+    if rank(a) == 1 and rank(b) > 1:
+        return g.op.Squeeze(g.op.MatMul(g.op.Unsqueeze(a, [0]), b), [-2])
+    return g.op.MatMul(a, b)
 
 
 def _product_type(g: Lowering) -> ir.DataType:
@@ -196,7 +208,7 @@ def dot(g: Lowering, operation: Any, x1: Any, x2: Any) -> ir.Value:
     if rank(x1) == 0 or rank(x2) == 0:
         return g.op.Mul(x1, x2)
     if rank(x2) == 1 or (kind == "Dot" and rank(x2) == 2):
-        return g.op.MatMul(x1, x2)
+        return _multiplied(g, x1, x2)
     return _tensordot(g, x1, x2, [-1], [-1 if kind == "Inner" else -2])
 
 

@@ -13,7 +13,7 @@ HANDLERS = Handlers()
 
 _DECOMPOSITION = (
     "ONNX has no matrix decomposition of this kind",
-    "compute it outside the served model, or use `solve`, `inv` or `cholesky`",
+    "compute it outside the served model, or use `qr`, `pinv`, `lstsq`, `solve`, `inv` or `cholesky`",
 )
 _COMPLEX = (
     "ONNX Runtime does not compute with complex numbers",
@@ -30,12 +30,7 @@ REFUSED: dict[str, tuple[str, str]] = {
     "linalg.Eig": _DECOMPOSITION,
     "linalg.Eigh": _DECOMPOSITION,
     "linalg.JVP": ("ONNX does not differentiate", "write the derivative with other operations"),
-    "linalg.Lstsq": _DECOMPOSITION,
     "linalg.LuFactor": _DECOMPOSITION,
-    "linalg.MatrixRank": _DECOMPOSITION,
-    "linalg.Pinv": _DECOMPOSITION,
-    "linalg.Qr": _DECOMPOSITION,
-    "linalg.SVD": _DECOMPOSITION,
     "math.ViewAsComplex": _COMPLEX,
     "math.ViewAsReal": _COMPLEX,
     "nn.CTCLoss": (

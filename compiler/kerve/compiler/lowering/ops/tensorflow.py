@@ -20,6 +20,7 @@ from kerve.compiler.lowering.foreign import UntraceableError
 from kerve.compiler.lowering.layers.encoding import look_up
 from kerve.compiler.lowering.layers.hashing import bucket
 from kerve.compiler.lowering.lowering import Lowering
+from kerve.compiler.lowering.ops.image import project
 from kerve.compiler.lowering.registry import Handler, Handlers
 
 HANDLERS = Handlers()
@@ -88,16 +89,43 @@ def _random(kind: str) -> Handler:
     """Numbers drawn from a key, of which only the distribution is kept."""
 
     def handler(g: Lowering, attributes: _Attributes, shape: ir.Value, *_: Any) -> Any:
-        sizes = shape.const_value.numpy().tolist() if shape.const_value is not None else None
-        if sizes is None:
-            count: Any = shape.shape[0] if shape.shape is not None else None
-            sizes = [
-                g.wrap(g.op.Gather(shape, g.constant(np.int64(n), "axis"))) for n in range(int(count or 0))
-            ]
         dtype = ir.DataType(attributes["dtype"]).numpy().name
-        return g.unwrap(randomness.SAMPLERS[kind](g, sizes, dtype=dtype))
+        return g.unwrap(randomness.SAMPLERS[kind](g, _sizes(g, shape), dtype=dtype))
 
     return handler
+
+
+def _random_integers(g: Lowering, attributes: _Attributes, shape: ir.Value, *inputs: ir.Value) -> Any:
+    *_, low, high = g.wrap(inputs)
+    return g.unwrap(randomness.SAMPLERS["randint"](g, _sizes(g, shape), low, high, dtype=low.dtype))
+
+
+def _random_gamma(g: Lowering, _: _Attributes, shape: ir.Value, *inputs: ir.Value) -> Any:
+    alpha = g.wrap(inputs[-1])
+    return g.unwrap(randomness.SAMPLERS["gamma"](g, _sizes(g, shape), alpha, dtype=alpha.dtype))
+
+
+def _sizes(g: Lowering, shape: ir.Value) -> list[Any]:
+    """Return the numbers in a vector, known ones or symbols."""
+    if shape.const_value is not None:
+        known: list[Any] = shape.const_value.numpy().tolist()
+        return known
+    if shape.shape is None or not isinstance(shape.shape[0], int):
+        raise UntraceableError("the rank of a tensor within it is not known")
+    return [g.wrap(g.op.Gather(shape, g.constant(np.int64(n), "axis"))) for n in range(shape.shape[0])]
+
+
+def _project(
+    g: Lowering,
+    attributes: _Attributes,
+    images: ir.Value,
+    transforms: ir.Value,
+    size: ir.Value,
+    fill: ir.Value,
+) -> Any:
+    options = {name: attributes[name].lower() for name in ("interpolation", "fill_mode")}
+    sizes, fill_value = _sizes(g, size), float(_known(fill))
+    return g.call(lambda x, t: project(x, t, sizes, fill_value=fill_value, **options), images, transforms)
 
 
 def _key(g: Lowering, _: _Attributes, seed: ir.Value) -> Any:
@@ -162,6 +190,12 @@ def _numpy(x: ir.Value) -> Any:
 
 def _size(g: Lowering, _: _Attributes, table: Any) -> Any:
     return g.constant(tf.raw_ops.LookupTableSizeV2(table_handle=table).numpy())
+
+
+def _export(*_: Any) -> Any:
+    raise UntraceableError(
+        "TensorFlow gives the keys of a table in an order that changes with each start; return a list of them"
+    )
 
 
 def _equal(g: Lowering, _: _Attributes, x: ir.Value, y: ir.Value) -> Any:
@@ -230,9 +264,11 @@ _HANDLERS: dict[str, Handler] = {
     "IRFFT": _irfft,
     "IRFFT2D": _irfft2d,
     "Imag": lambda g, _, x: x[1],
+    "ImageProjectiveTransformV3": _project,
     "InTopKV2": _in_top_k,
     "Lgamma": _of_keras(_lgamma),
     "Log1p": _of_keras(lambda _, x: ops.log1p(x)),
+    "LookupTableExportV2": _export,
     "LookupTableFindV2": _find,
     "LookupTableSizeV2": _size,
     "MatrixInverse": _of_keras(lambda _, x: ops.inv(x)),
@@ -243,8 +279,10 @@ _HANDLERS: dict[str, Handler] = {
     "RFFT2D": _rfft2d,
     "RGBToHSV": _of_keras(lambda _, x: ops.image.rgb_to_hsv(x, data_format="channels_last")),
     "Real": lambda g, _, x: x[0],
+    "StatelessRandomGammaV3": _random_gamma,
     "StatelessRandomGetKeyCounter": _key,
     "StatelessRandomNormalV2": _random("normal"),
+    "StatelessRandomUniformIntV2": _random_integers,
     "StatelessRandomUniformV2": _random("uniform"),
     "StatelessTruncatedNormalV2": _random("truncated_normal"),
     "StringToHashBucketFast": lambda g, attributes, x: bucket(g, x, attributes["num_buckets"]),

@@ -149,14 +149,13 @@ def unicode_encode(_g: Lowering, _: _Attributes, codes: ir.Value, _splits: ir.Va
 def bincount(
     g: Lowering, attributes: _Attributes, numbers: ir.Value, size: ir.Value, weights: ir.Value
 ) -> ir.Value:
-    """Count how often each number below a size occurs."""
-    unweighted = weights.shape is not None and weights.shape[0] == 0
-    if not _is_row(numbers) or not unweighted or attributes.get("binary_output"):
-        raise UntraceableError(
-            "DenseBincount of rows, with weights, or of what occurs at all, has no ONNX form; use tf.one_hot"
-        )
+    """Count how often each number below a size occurs (in each row), weigh it, or tell whether it does."""
+    if weights.shape is None:
+        raise UntraceableError("whether DenseBincount has weights is not known")
     assert weights.dtype is not None
-    return g.cast(_counted(g, g.cast(numbers, "int64"), size), weights.dtype)
+    added = None if 0 in weights.shape else weights
+    is_binary = bool(attributes.get("binary_output"))
+    return g.cast(_counted(g, g.cast(numbers, "int64"), size, added, is_binary=is_binary), weights.dtype)
 
 
 @HANDLERS.register("tensorflow.RaggedBincount")
@@ -246,14 +245,26 @@ def _between(g: Lowering, splits: ir.Value) -> ir.Value:
     return g.op.Sub(g.op.Slice(splits, [1], [_END]), g.op.Slice(splits, [0], [-1]))
 
 
-def _counted(g: Lowering, numbers: ir.Value, size: ir.Value) -> ir.Value:
-    """Return how often each INT64 number below a size occurs."""
+def _counted(
+    g: Lowering,
+    numbers: ir.Value,
+    size: ir.Value,
+    weights: ir.Value | None = None,
+    *,
+    is_binary: bool = False,
+) -> ir.Value:
+    """Return how often each INT64 number below a size occurs in a row of them, or in each of several."""
     size = g.op.Reshape(g.cast(size, "int64"), [1])
     slots = g.op.Where(g.op.Less(numbers, size), numbers, size)  # one more, for what is dropped
-    zeros = g.op.Expand(g.constant(np.int64(0)), g.op.Add(size, 1))
-    ones = g.op.Expand(g.constant(np.int64(1)), g.op.Shape(numbers))
-    counts = g.op.Slice(g.op.ScatterElements(zeros, slots, ones, axis=0, reduction="add"), [0], size, [0])
-    counts.dtype, counts.shape = ir.DataType.INT64, ir.Shape([None])
+    added = g.op.Expand(g.constant(np.int64(1)), g.op.Shape(numbers)) if weights is None else weights
+    rows = g.op.Shape(numbers, end=-1)
+    zero = g.cast_like(g.constant(np.int64(0)), added)
+    zeros = g.op.Expand(zero, g.op.Concat(rows, g.op.Add(size, 1), axis=0))
+    reduction = "none" if is_binary else "add"
+    filled = g.op.ScatterElements(zeros, slots, added, axis=-1, reduction=reduction)
+    counts = g.op.Slice(filled, [0], size, [-1])
+    assert added.dtype is not None
+    counts.dtype, counts.shape = added.dtype, ir.Shape([None] * (1 if _is_row(numbers) else 2))
     return counts
 
 

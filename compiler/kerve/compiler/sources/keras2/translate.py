@@ -14,6 +14,7 @@ import keras
 import tensorflow as tf
 import tf_keras
 
+from kerve.compiler.errors import ConversionError
 from kerve.compiler.sources.keras2 import comparison, layers
 from kerve.compiler.sources.keras2.bridges import OldLayer
 from kerve.compiler.sources.keras2.layers import UntranslatableError, clean_name
@@ -86,6 +87,7 @@ class _Translation:
             graph[tensor] = _input(tensor, name, any_batch=_is_built_by_call(old))
         tensors = []
         for node in _nodes(old):
+            _require_ranks(node, old)
             results = self._call(node, graph)
             for before, after in zip(tf.nest.flatten(node.outputs), keras.tree.flatten(results), strict=True):
                 graph[before] = after
@@ -134,6 +136,18 @@ class _Translation:
     def _part(self, old: Any) -> Any:
         """Translate what a layer wraps; its weights are copied with those of the wrapper."""
         return self._graph(old) if isinstance(old, tf_keras.Model) else layers.layer(old, self._part)
+
+
+def _require_ranks(node: Any, old: tf_keras.Model) -> None:
+    """Raise for a result of unknown rank: `ConversionError` where it is one of the model's."""
+    unknown = [x for x in tf.nest.flatten(node.outputs) if x.shape.rank is None]
+    if any(x is output for x in unknown for output in tf.nest.flatten(old.outputs)):
+        raise ConversionError(
+            f"layer '{node.layer.name}' ({type(node.layer).__name__}): its result has no known rank, for an "
+            "open axis may be 1; name the axes to drop, as in tf.squeeze(x, axis=-1)"
+        )
+    if unknown:
+        raise UntranslatableError(f"the result of layer '{node.layer.name}' has no known rank")
 
 
 class _Tensors(dict[int, Any]):

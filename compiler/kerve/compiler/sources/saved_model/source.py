@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from kerve.compiler.errors import ConversionError, LoadError
+from kerve.compiler.errors import LoadError
 from kerve.compiler.sources import consent, failures, keras2, training, whole
 from kerve.compiler.sources.base import KerasSource, record_of
 from kerve.compiler.sources.detect import Kind
@@ -64,18 +64,13 @@ def _as_keras(found: Description, own: Mapping[str, Any]) -> KerasSource | None:
 def _as_graph(found: Description, name: str) -> KerasSource:
     """Take one signature for a function; the original is what TensorFlow itself makes of it."""
     inputs, call, original, warnings = _function(found, name)
-    if not inputs:
-        raise ConversionError(
-            f"the signature {name!r} takes no inputs, so there is nothing to ask it; "
-            "give it one, such as the number of results"
-        )
     specs = {key: tf.TensorSpec(spec.shape, spec.dtype, key) for key, spec in inputs.items()}
     call = with_ranks(call, specs)
     apart = batches.rows_apart(specs, call, original)
     return KerasSource(
         record=record_of(Kind.SAVED_MODEL.value, found.path, keras_version=found.keras_version),
         model=whole.as_model(call, specs, name),
-        input_signature=None if apart is None else (apart,),
+        input_signature={} if not specs else None if apart is None else (apart,),
         original=lambda arguments, **_: original(arguments),
         warnings=warnings,
     )

@@ -1,0 +1,51 @@
+"""A defect of ours is told as one, and costs no more than the operation that it concerns."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any
+
+import keras
+import onnx_ir as ir
+import pytest
+import tensorflow as tf
+from keras import layers, ops
+
+from kerve.compiler.lowering import HANDLERS, lower
+
+Count = Callable[[ir.Model], Counter[str]]
+
+
+#: As if it were in our package, by which it is known.
+_BROKEN = FunctionType(
+    (lambda *_, **__: dict[str, int]()["gone"]).__code__,
+    {"__name__": "kerve.compiler.lowering.layers.broken"},
+)
+
+
+def test_a_defect_is_told_and_the_rest_is_lowered(monkeypatch: pytest.MonkeyPatch, operators: Count) -> None:
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, layers.Dense(2)(layers.LayerNormalization()(layers.Conv2D(4, 3)(inputs))))
+    monkeypatch.setitem(HANDLERS._table, "layers.Conv2D", _BROKEN)
+    lowered = lower(model)
+    (warning,) = [each for each in lowered.warnings if "defect of kerve" in each]
+    assert "layer 'conv2d" in warning
+    assert "KeyError" in warning
+    assert operators(lowered.model)["LayerNormalization"] == 1
+
+
+def test_what_fails_in_an_authors_loop_is_no_defect() -> None:
+    def step(_: Any, value: Any) -> Any:
+        if not isinstance(value, tf.Tensor):
+            raise TypeError("give me a tensor of TensorFlow")
+        return value * 2.0
+
+    class Looped(layers.Layer):
+        def call(self, x: Any) -> Any:
+            return ops.fori_loop(0, 3, step, x)
+
+    inputs = keras.Input((3,))
+    (warning,) = lower(keras.Model(inputs, Looped()(inputs))).warnings
+    assert warning.endswith("TensorFlow's trace of it (TypeError: give me a tensor of TensorFlow)")
