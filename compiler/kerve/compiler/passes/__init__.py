@@ -22,6 +22,7 @@ from kerve.compiler.passes.merge_views import MergeViews
 from kerve.compiler.passes.name import NameCanonically
 from kerve.compiler.passes.reading import location
 from kerve.compiler.passes.share_constants import ShareConstants
+from kerve.compiler.passes.shield_kernels import ShieldKernels
 from kerve.compiler.passes.strip_metadata import StripMetadata
 
 __all__ = ["Observer", "Step", "optimize"]
@@ -54,6 +55,7 @@ def _pipeline() -> list[ir.passes.PassBase]:
         # tidy up
         common.RemoveUnusedNodesPass(),
         common.RemoveUnusedOpsetsPass(),
+        ShieldKernels(),
         ShareConstants(),
         common.CommonSubexpressionEliminationPass(),
         common.TopologicalSortPass(),
