@@ -57,6 +57,18 @@ def test_an_unknown_value_to_monitor_is_named(tmp_path: Path, caplog: pytest.Log
     assert "no value 'val_los' to monitor; it has: loss" in caplog.text
 
 
+def test_what_is_no_number_is_no_improvement_and_hinders_none(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    callback = CompileAndPublish(repository=tmp_path, name="m", monitor="loss", mode="min")
+    callback.set_model(model_of())
+    for epoch, loss in enumerate((np.nan, np.array([0.5, 0.4]), 0.3)):
+        callback.on_epoch_end(epoch, {"loss": loss})
+    assert [artifact.version for artifact in callback.published] == [1]
+    assert "epoch 1: 'loss' is nan" in caplog.text
+    assert "epoch 2: 'loss' is [0.5 0.4]" in caplog.text
+
+
 def test_a_repository_that_cannot_be_written_does_not_end_the_training(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     callback = CompileAndPublish(repository=tmp_path / "file", name="m", monitor="loss")

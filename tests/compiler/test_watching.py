@@ -1,15 +1,18 @@
-"""What `--explain` says of a pass."""
+"""What `--explain` says of a pass, and what `--dump` keeps."""
 
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 import pytest
 
-from kerve.compiler.passes import Step
-from kerve.compiler.watching import explain
+from kerve.compiler.errors import CompileError
+from kerve.compiler.options import CompileOptions
+from kerve.compiler.passes import Step, optimize
+from kerve.compiler.watching import explain, observer
 
 
 def step(**said: Any) -> Step:
@@ -51,3 +54,11 @@ def step(**said: Any) -> Step:
 )
 def test_it_says_what_changed_and_why_no_more(said: dict[str, Any], lines: list[str]) -> None:
     assert list(explain(step(**said))) == lines
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    model = ir.Model(ir.Graph([], [], nodes=[], opset_imports={"": 21}, name="model"), ir_version=10)
+    with pytest.raises(CompileError, match=r"--dump names, .*file/graphs: Not a directory"):
+        optimize(model, observer(CompileOptions(dump=file / "graphs"), lambda _: None))

@@ -41,6 +41,25 @@ def test_errors_of_tensorflow_are_notes_and_what_is_not_needed_is_not_imported(t
     assert imported.read_text() == ""
 
 
+def test_temporary_files_go_with_the_child(tmp_path: Path) -> None:
+    """It ends without taking TensorFlow down, and so without what that removes at the end."""
+    written, own = tmp_path / "written", tmp_path / "own.py"
+    own.write_text(
+        "import pathlib, tempfile\n"
+        f"pathlib.Path({str(written)!r}).write_text(tempfile.mkstemp()[1])\n"
+        "raise ImportError\n"
+    )
+    keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save(tmp_path / "m.keras")
+    with pytest.raises(LoadError, match="cannot import"):
+        compile_model(
+            tmp_path / "m.keras",
+            repository=tmp_path / "models",
+            name="m",
+            options=CompileOptions(import_=(str(own),)),
+        )
+    assert not Path(written.read_text()).exists()
+
+
 def test_an_architecture_with_code_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
     marker = tmp_path / "executed"
     (tmp_path / "m.yaml").write_text(f"class_name: !!python/object/apply:os.mkdir [{marker}]\nconfig: {{}}\n")

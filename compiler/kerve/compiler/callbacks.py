@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from keras.src.callbacks.monitor_callback import MonitorCallback
 
 from kerve.compiler.artifact import Artifact
@@ -55,6 +56,11 @@ class CompileAndPublish(MonitorCallback):
         if value is None:
             known = ", ".join(sorted(logs or {})) or "none"
             _LOG.warning("epoch %d has no value %r to monitor; it has: %s", epoch + 1, self.monitor, known)
+            return
+        if np.ndim(value) or np.isnan(value):
+            _LOG.warning(
+                "epoch %d: %r is %s, which is no improvement on anything", epoch + 1, self.monitor, value
+            )
             return
         if self.monitor_op is None:
             self._set_monitor_op()

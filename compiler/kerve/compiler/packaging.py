@@ -102,7 +102,11 @@ def move_model(source: Path, folder: Path) -> None:
 
 
 def load_model(path: Path) -> ir.Model:
-    """Read what `save_model` wrote; raises `LoadError` for a file that is no ONNX model."""
+    """Read what `save_model` wrote; raises `LoadError` for a file that is no ONNX model, or is not there."""
+    if not path.exists():
+        raise LoadError(
+            f"{path.parent} holds no {path.name}; expected the folder of one version, as REPOSITORY/NAME/1"
+        )
     try:
         return ir.load(path)
     except Exception as error:  # onnx_ir lets protobuf's and the file system's errors through

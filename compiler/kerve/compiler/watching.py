@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import onnx_ir as ir
 
+from kerve.compiler.errors import CompileError
 from kerve.compiler.options import CompileOptions
 from kerve.compiler.passes import Observer, Step
 from kerve.compiler.progress import Event, Listener
@@ -79,9 +81,21 @@ def _named(places: Counter[str]) -> str:
 
 
 def _dump(step: Step, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Keep a graph; raises `CompileError` where that cannot be written, and leaves no part of it."""
+    data = path.with_name(f"{path.name}.data")
     weights = (value.const_value for value in step.model.graph.initializers.values())
-    if any(weight is not None and weight.nbytes > _LARGE_BYTES for weight in weights):
-        ir.save(step.model, path, external_data=f"{path.name}.data", size_threshold_bytes=_LARGE_BYTES)
-    else:
-        ir.save(step.model, path)
+    large = any(weight is not None and weight.nbytes > _LARGE_BYTES for weight in weights)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if large:
+            ir.save(step.model, path, external_data=data.name, size_threshold_bytes=_LARGE_BYTES)
+        else:
+            ir.save(step.model, path)
+    except OSError as error:
+        for part in (path, data):
+            with suppress(OSError):
+                part.unlink()
+        raise CompileError(
+            f"cannot keep graphs in the folder that --dump names, {path.parent}: {error.strerror or error}; "
+            "nothing was published"
+        ) from error

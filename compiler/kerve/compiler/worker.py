@@ -5,6 +5,7 @@ JSON object per line: events, then the result or an error. (The child may have o
 says is parsed, never unpickled.) Whatever libraries print goes to the
 child's standard error and is kept for the case that the child dies; TensorFlow's errors in it are notes.
 The standard input stays open: where it ends the parent is gone, and the child removes what it wrote and ends.
+Temporary files, the libraries' too, lie in a folder of the child's, which goes with it however it ends.
 """
 
 from __future__ import annotations
@@ -59,20 +60,24 @@ _OF_THE_MACHINE = (
 def run(task: str, listener: Listener, **arguments: Any) -> Any:
     """Do a task in a child process; returns its result, raises its error as if it had been raised here."""
     read_end, write_end = os.pipe()
-    with tempfile.TemporaryFile() as noise, os.fdopen(read_end, encoding="utf-8") as messages:
+    with (
+        tempfile.TemporaryDirectory(prefix="kerve-", ignore_cleanup_errors=True) as scratch,
+        tempfile.TemporaryFile() as noise,
+        os.fdopen(read_end, encoding="utf-8") as messages,
+    ):
         child = subprocess.Popen(
             [sys.executable, "-m", "kerve.compiler.worker", str(write_end)],
             stdin=subprocess.PIPE,
             stdout=noise,
             stderr=noise,
             pass_fds=(write_end,),
-            env=os.environ | _QUIET,
+            env=os.environ | _QUIET | {"TMPDIR": scratch},
         )
         os.close(write_end)
         assert child.stdin is not None
         try:
             with suppress(BrokenPipeError):  # a child that is gone already: below it is asked why
-                child.stdin.write(pickle.dumps((task, arguments)))
+                child.stdin.write(pickle.dumps((task, arguments, scratch)))
                 child.stdin.flush()
             outcome = _listen(messages, listener)
         except BaseException:
@@ -113,12 +118,13 @@ def _death(code: int, noise: IO[bytes]) -> errors.CompileError:
     return errors.LoadError(f"reading the source was ended by signal {-code}; its last words: {last}")
 
 
-def _end_with_parent(folder: Path | None) -> None:
+def _end_with_parent(*written: Path | str | None) -> None:
     """Wait for the end of the parent, which cannot end its child where it is killed itself."""
     while os.read(sys.stdin.fileno(), 1):
         pass
-    if folder is not None:
-        shutil.rmtree(folder, ignore_errors=True)
+    for folder in written:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
 
@@ -142,8 +148,9 @@ def main() -> None:
         def say(message: dict[str, Any]) -> None:
             pipe.write(json.dumps(message) + "\n")
 
-        task, arguments = pickle.load(sys.stdin.buffer)  # noqa: S301  # the parent wrote it
-        threading.Thread(target=_end_with_parent, args=[arguments.get("folder")], daemon=True).start()
+        task, arguments, scratch = pickle.load(sys.stdin.buffer)  # noqa: S301  # the parent wrote it
+        written = [arguments.get("folder"), scratch]
+        threading.Thread(target=_end_with_parent, args=written, daemon=True).start()
         module, _, function = _TASKS[task].partition(":")
         limits.enforce()
         try:

@@ -13,7 +13,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from kerve.compiler.errors import ConversionError
-from kerve.compiler.lowering import lower
+from kerve.compiler.lowering import dtypes, lower
 from kerve.compiler.sources import load
 
 Check = Callable[..., Any]
@@ -45,6 +45,20 @@ class _Own(keras.Model):
 ])  # fmt: skip
 def test_results_have_the_type_that_is_computed(check_op: Check, function: Any, dtype: str) -> None:
     check_op(function, _X.astype(dtype), sizes=["none"], rtol=3e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "uint8"])
+@pytest.mark.parametrize("number", [2, 0.5])
+@pytest.mark.parametrize(
+    "operation", [ops.arctan2, ops.dot, ops.fmod, ops.logaddexp, ops.logaddexp2, ops.outer]
+)
+def test_a_number_of_python_s_counts_for_the_type_as_it_does_there(
+    operation: Any, number: float, dtype: str
+) -> None:
+    x = keras.Input((4,), dtype=dtype)
+    computed = operation(ops.convert_to_tensor(_X, dtype), number)
+    (output,) = lower(keras.Model(x, operation(x, number))).model.graph.outputs
+    assert output.dtype == dtypes.to_onnx(keras.backend.standardize_dtype(computed.dtype))
 
 
 @pytest.mark.parametrize(("function", "x"), [

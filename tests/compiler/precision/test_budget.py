@@ -113,6 +113,15 @@ def test_weights_that_stay_are_warned_of(tmp_path: Path) -> None:
     assert "stay in float32 (read by 1 GRU)" in " ".join(warnings)
 
 
+@pytest.mark.parametrize("precision", ["int8", "bfloat16"])
+def test_a_model_without_layers_in_float32_has_none_to_name(precision: Any, tmp_path: Path) -> None:
+    x = keras.Input((4,), name="x")
+    model = keras.Model(x, keras.ops.softmax(keras.ops.cast(x, "float64") * 2.0))
+    options = CompileOptions(precision=precision)
+    artifact = compile_model(model, repository=tmp_path, name="m", options=options)
+    assert artifact.manifest.precision == precision
+
+
 def test_each_output_has_its_labels(tmp_path: Path) -> None:
     inputs = keras.Input((6,), name="x")
     hidden = keras.layers.Dense(8, activation="relu")(inputs)

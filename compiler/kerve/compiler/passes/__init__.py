@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from kerve.compiler.errors import CompileError
 from kerve.compiler.passes.convolve_means import ConvolveMeans
 from kerve.compiler.passes.drop_identities import DropIdentities
 from kerve.compiler.passes.explaining import ExplainedPass
@@ -22,6 +23,7 @@ from kerve.compiler.passes.merge_views import MergeViews
 from kerve.compiler.passes.name import NameCanonically
 from kerve.compiler.passes.reading import location
 from kerve.compiler.passes.share_constants import ShareConstants
+from kerve.compiler.passes.shield_kernels import ShieldKernels
 from kerve.compiler.passes.strip_metadata import StripMetadata
 
 __all__ = ["Observer", "Step", "optimize"]
@@ -54,6 +56,7 @@ def _pipeline() -> list[ir.passes.PassBase]:
         # tidy up
         common.RemoveUnusedNodesPass(),
         common.RemoveUnusedOpsetsPass(),
+        ShieldKernels(),
         ShareConstants(),
         common.CommonSubexpressionEliminationPass(),
         common.TopologicalSortPass(),
@@ -90,10 +93,19 @@ def optimize(model: ir.Model, observer: Observer | None = None) -> ir.Model:
     Inputs and outputs keep their names, types and shapes; weights keep their names. `observer` is called
     after each pass. The result depends on the model alone: the same model gives the same bytes.
 
-    Raises `onnx_ir.passes.PassError` naming the pass when one fails, which is a defect of kerve.
+    Raises `onnx_ir.passes.PassError` naming the pass when one fails, which is a defect of kerve, and the
+    observer's `CompileError` as it is.
     """
     passes = [_Observed(one, observer) for one in _pipeline()] if observer else _pipeline()
-    return ir.passes.Sequential(*passes)(model).model
+    try:
+        return ir.passes.Sequential(*passes)(model).model
+    except ir.passes.PassError as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, CompileError):
+                raise cause from cause.__cause__
+            cause = cause.__cause__
+        raise
 
 
 class _Observed(ir.passes.InPlacePass):

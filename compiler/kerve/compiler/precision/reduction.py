@@ -11,6 +11,7 @@ from onnx_ir.passes import common
 
 from kerve.compiler.passes.merge_casts import MergeCasts
 from kerve.compiler.passes.reading import dims_of, is_constant, location
+from kerve.compiler.passes.shield_kernels import ShieldKernels
 from kerve.compiler.precision.precisions import PRECISIONS
 from kerve.compiler.precision.probing import ROUNDED, ranges
 from kerve.compiler.verification import Dataset
@@ -29,7 +30,7 @@ def reduce(model: ir.Model, path: Path, precision: str, dataset: Dataset) -> ir.
     before = {node for graph in reduced.graphs() for node in graph}
     names = {str(output.name) for node in before for output in node.outputs}
     PRECISIONS[precision].reduce(reduced, lambda wanted: ranges(path, wanted, [dataset]))
-    for tidy in (MergeCasts(), common.RemoveUnusedNodesPass(), common.TopologicalSortPass()):
+    for tidy in (MergeCasts(), common.RemoveUnusedNodesPass(), ShieldKernels(), common.TopologicalSortPass()):
         tidy(reduced)
     _name(reduced, before, names)
     return reduced

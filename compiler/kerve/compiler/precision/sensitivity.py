@@ -38,6 +38,8 @@ def layer_losses(float32: Path, reduced: Path, inputs: Mapping[str, NDArray[Any]
     layers = _layers(ir.load(float32).graph)
     wanted = dict.fromkeys(name for layer in layers.values() for name in (*layer.taken, layer.given))
     names = _renamed(ir.load(reduced).graph, wanted)
+    if not names:  # no layers, or none that computes in float32
+        return []
     before = watching(float32, names)(inputs)
     after = watching(reduced, names.values())(inputs)
     errors = {name: _error(before[name], after[new]) for name, new in names.items()}
