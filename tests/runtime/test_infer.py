@@ -300,6 +300,15 @@ def test_values_that_a_model_cannot_compute_are_the_callers_fault(
     assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
 
 
+def test_a_sequence_without_steps_does_not_end_the_server(client: triton.InferenceServerClient) -> None:
+    tensor = triton.InferInput("x", [1, 0, 3], "FP32")
+    tensor.set_data_from_numpy(np.zeros((1, 0, 3), np.float32))
+    with pytest.raises(InferenceServerException, match=r"shape \[1, 0, 3\]: the model's GRU") as caught:
+        client.infer("recurrent", [tensor])
+    assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
+    assert client.is_server_live()
+
+
 def test_a_model_that_fails_is_internal_and_says_nothing_of_itself(
     client: triton.InferenceServerClient,
 ) -> None:

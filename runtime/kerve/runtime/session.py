@@ -22,8 +22,9 @@ from kerve.runtime.errors import (
     ServingError,
     UnavailableError,
 )
+from kerve.runtime.onnx_file import count_operators
 from kerve.runtime.ort_errors import ORT_ERRORS
-from kerve.runtime.signature import TensorSpec
+from kerve.runtime.signature import TensorSpec, show_shape
 
 if TYPE_CHECKING:
     from kerve.runtime.devices.lane import Lane
@@ -59,6 +60,8 @@ SPINNING = (
     if tuple(map(int, onnxruntime.__version__.split(".")[:2])) >= (1, 26)
     else ("session.intra_op.allow_spinning", "0")
 )
+# Operators whose kernels end the process, or read what is not theirs, where a tensor has no elements (1.32).
+NEED_ELEMENTS = {"GRU", "GroupNormalization", "InstanceNormalization", "LSTM"}
 # Where the weights of a model that is loaded from memory lie.
 EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 
@@ -144,23 +147,35 @@ class Session:
         every = tuple(spec(each, model_file) for each in self._session.get_outputs())
         self.outputs = tuple(each for each in every if each.name not in hidden)
         self._datatypes = {each.name: each.datatype for each in (*self.inputs, *self.replaceable, *every)}
+        self._need_elements = sorted(NEED_ELEMENTS & count_operators(model_file).keys())
         # ONNX Runtime gives NumPy no bfloat16: such models are run on its own values.
         self._run = self._run_values if BF16.name in self._datatypes.values() else self._run_arrays
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Compute the named outputs.
 
-        Raises InvalidArgumentError when the values of an input are outside what the model can compute (an
-        index beyond a table, say), ResourceExhaustedError when it takes more than the limit of memory,
-        UnavailableError once terminated, InternalError when the model fails otherwise.
+        Raises InvalidArgumentError when an input is outside what the model can compute (an index beyond a
+        table, say, or a sequence of no steps), ResourceExhaustedError when it takes more than the limit of
+        memory, UnavailableError once terminated, InternalError when the model fails otherwise.
         """
         if self._options.terminate:  # what waited longer than its model was given to finish
             raise UnavailableError(GONE)
+        self._refuse_empty(inputs)
         arena = self.arena
         try:
             return self._run_within(arena, inputs, outputs) if arena else self._run(inputs, outputs)
         except ORT_ERRORS as error:
             raise self._told(error) from error
+
+    def _refuse_empty(self, inputs: Mapping[str, Array]) -> None:
+        if not self._need_elements:
+            return
+        for name, array in inputs.items():
+            if 0 in array.shape:
+                raise InvalidArgumentError(
+                    f"input {name!r} has the shape {show_shape(array.shape)}: the model's "
+                    f"{self._need_elements[0]} cannot compute what has no elements"
+                )
 
     def _told(self, error: Exception) -> ServingError:
         """Return what is said of a run that failed."""

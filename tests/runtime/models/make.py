@@ -210,8 +210,25 @@ def stepper() -> None:
     )
 
 
+def recurrent() -> None:
+    """A GRU as others write it: of a sequence without steps ONNX Runtime ends the process."""
+    weights = np.random.default_rng(0).random((1, 6, 5), np.float32)
+    write(
+        "recurrent",
+        [
+            helper.make_node("Transpose", ["x"], ["steps"], perm=[1, 0, 2]),
+            helper.make_node("GRU", ["steps", "w", "r"], ["", "last"], hidden_size=2),
+            helper.make_node("Squeeze", ["last", "axes"], ["y"]),
+        ],
+        {"x": (TensorProto.FLOAT, ("batch", "time", 3))},
+        {"y": (TensorProto.FLOAT, ("batch", 2))},
+        {"w": weights[..., :3], "r": weights[..., 3:], "axes": np.array([0])},
+    )
+
+
 if __name__ == "__main__":
     for each in DATATYPES:
         echo(each)
-    for model in (classifier, pair, scalar, offset, constant, lookup, triples, counter, accumulator, stepper):
+    others = (classifier, pair, scalar, offset, constant, lookup, triples, counter, accumulator, stepper)
+    for model in (*others, recurrent):
         model()
