@@ -105,7 +105,8 @@ def test_predictions_are_equal_at_two_lengths(equal_to_keras: Check, kind: str) 
 @pytest.mark.parametrize("kind", OPERATORS)
 def test_a_layer_is_one_operator_between_views(operators: Count, kind: str) -> None:
     graph = optimize(lower(on_sequences(getattr(layers, kind)(5))).model)
-    assert operators(graph) == {"Transpose": 1, OPERATORS[kind]: 1, "Squeeze": 1}
+    shields = {} if kind == "SimpleRNN" else {"Reshape": 1}  # see passes/shield_kernels.py
+    assert operators(graph) == {"Transpose": 1, **shields, OPERATORS[kind]: 1, "Squeeze": 1}
 
 
 @pytest.mark.parametrize(
