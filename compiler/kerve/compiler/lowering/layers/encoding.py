@@ -72,6 +72,8 @@ def look_up(g: Lowering, keys: ir.Value, known: Any, values: Any, default: Any) 
     kind = ir.DataType.STRING if values.dtype.kind in "OSU" else ir.DataType.from_numpy(values.dtype)
     if not len(known):
         return g.op.Expand(g.constant(default), g.op.Shape(keys))
+    order = np.argsort(known, kind="stable")  # TensorFlow's changes with each process
+    known, values = known[order], values[order]
     wide = keys if keys.dtype in (ir.DataType.STRING, ir.DataType.FLOAT) else g.cast(keys, "int64")
     table = dict(zip(_plain(known), _plain(values), strict=True))
     return g.cast(label(g, wide, table, _plain(default)), kind)
