@@ -41,9 +41,10 @@ const WORTH_ALIGNING: usize = 64 << 10;
 /// takes about as long on a virtual machine, and costs the waker a system call in place of a store to memory.
 const WATCH: Duration = Duration::from_micros(250);
 
-/// Nobody watches for this long after a core was taken away meanwhile: a process that computes keeps it for
-/// milliseconds, while one that sleeps gets it back when it is woken.
-const CROWDED: Duration = Duration::from_millis(200);
+/// Nobody watches for so long after a core was taken away meanwhile, at least and at most: a process that computes
+/// keeps it for milliseconds, while one that sleeps gets it back when it is woken. Twice as long where it is taken
+/// again soon.
+const CROWDED: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(200));
 
 /// What an executor is to do when no request waits: nothing that the queue knows of.
 pub type Errand = Box<dyn Any + Send>;
@@ -84,9 +85,19 @@ struct State {
     /// Clients are refused; the server itself is not, which may have to ask more to answer what it has accepted.
     refusing: bool,
     closed: bool,
-    /// Executors without work sleep at once until then.
+    /// Executors without work sleep at once until then, and for how long that was said.
     sleeps_until: Instant,
+    crowded: Duration,
     batches: u64,
+}
+
+impl State {
+    /// Lets executors sleep at once for a while: somebody else has kept a core.
+    fn stop_watching(&mut self, now: Instant) {
+        let soon = now.saturating_duration_since(self.sleeps_until) < 2 * self.crowded;
+        self.crowded = if soon { (2 * self.crowded).min(CROWDED.1) } else { CROWDED.0 };
+        self.sleeps_until = now + self.crowded;
+    }
 }
 
 impl Queue {
@@ -105,6 +116,7 @@ impl Queue {
                 refusing: false,
                 closed: false,
                 sleeps_until: Instant::now(),
+                crowded: Duration::ZERO,
                 batches: 0,
             }),
             pace: AtomicU64::new(0),
@@ -202,7 +214,7 @@ impl Queue {
                     let alone = self.watch(now, seen);
                     state = self.gate.enter();
                     if !alone {
-                        state.sleeps_until = Instant::now() + CROWDED;
+                        state.stop_watching(Instant::now());
                     }
                 }
                 waiting::Next::Nothing => state = self.gate.sleep(state, None),
