@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kerve.runtime.config.reader import stamp
 from kerve.runtime.config.settings import CONFIG_FILES
 from kerve.runtime.errors import ArtifactError
 
@@ -92,10 +93,5 @@ def fingerprint(folder: Path) -> str:
     for parent, _, files in os.walk(folder):
         for name in files:
             file = os.path.join(parent, name)  # noqa: PTH118  this is done at every look, and Path is slow
-            try:
-                status = os.stat(file)  # noqa: PTH116
-            except OSError:  # gone meanwhile, or a link that leads nowhere
-                entries.append(f"{file} gone")
-            else:
-                entries.append(f"{file} {status.st_size} {status.st_mtime_ns} {status.st_ino}")
+            entries.append(f"{file} {stamp(file)}")
     return "\n".join(sorted(entries))

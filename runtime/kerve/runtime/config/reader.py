@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kerve.runtime.config.settings import CONFIG_FILES, Settings, read_settings
 
-__all__ = ["SettingsReader"]
+__all__ = ["SettingsReader", "stamp"]
 
 # What tells one state of a file from another; None: there is no file.
 Stamp = tuple[int, int, int] | None
@@ -43,7 +43,7 @@ class SettingsReader:
 
 
 def stamp(file: str) -> Stamp:
-    """Return the state of a file."""
+    """Return the state of a file; None too for one that is gone meanwhile, or a link that leads nowhere."""
     try:
         status = os.stat(file)  # noqa: PTH116  this is done at every look, and Path is slow
     except OSError:
