@@ -1,41 +1,99 @@
-"""Work that must not take the CPU from requests: the kernel runs its thread when others leave some."""
+"""Work that must not take the CPU from requests: the kernel runs its threads when others leave some."""
 
+import contextlib
+import functools
 import logging
 import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from pathlib import Path
 from typing import TypeVar
 
-__all__ = ["in_background"]
+__all__ = ["Background"]
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# Against a thread of nice 0 on the same CPU, one of 10 gets a tenth.
-NICE = 10
+# Against a thread of nice 0 on the same CPU, one of 15 gets 3.5 %; what nobody else wants it gets, too.
+NICE = 15
 
 
-def in_background(work: Callable[[], T]) -> T:
-    """Return what work returns, or raise what it raises, done in a thread of its own of low priority.
+class Background:
+    """Runs work in threads of low priority, and at last gives the usual one to those that it has started."""
 
-    What takes long in it should not hold the GIL, which others would wait for. Threads that it starts inherit
-    the priority, and nobody without privileges can take that back: it must start none that goes on serving.
+    def __init__(self, *, aside: bool = True) -> None:
+        """Not `aside`: there is nobody who goes first, and work is done where it is called for."""
+        self._aside = aside
+        self._before = tasks()
+
+    def run(self, work: Callable[[], T]) -> T:
+        """Return what work returns, or raise what it raises, done in a thread of its own.
+
+        What takes long in it should not hold the GIL, which others would wait for.
+        """
+        return in_thread(functools.partial(lowered, work)) if self._aside else work()
+
+    def run_starting(self, work: Callable[[], T]) -> T:
+        """Do likewise for work that starts threads which are to serve: they inherit the priority until `end`.
+
+        Where it cannot be raised again, it is not lowered.
+        """
+        return self.run(work) if can_rise() else work()
+
+    def end(self) -> None:
+        """Raise the threads that were started meanwhile to the priority of the caller."""
+        if not self._aside or not can_rise():
+            return
+        usual = os.getpriority(os.PRIO_PROCESS, 0)
+        for task in tasks() - self._before:
+            with contextlib.suppress(OSError):  # it has ended
+                os.setpriority(os.PRIO_PROCESS, task, usual)
+
+
+def lowered(work: Callable[[], T]) -> T:
+    """Do work in this thread, with a lower priority from now on."""
+    try:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+    except OSError as error:  # it is an advantage only
+        log.debug("the priority of loading cannot be lowered: %s", error)
+    return work()
+
+
+def tasks() -> set[int]:
+    """Return the threads of this process, each of which has a priority of its own in Linux."""
+    return {int(each.name) for each in Path("/proc/self/task").iterdir()}
+
+
+@functools.cache
+def can_rise() -> bool:
+    """Return whether a priority that was lowered can be raised again, which takes CAP_SYS_NICE or
+    RLIMIT_NICE.
     """
+
+    def attempt() -> bool:
+        usual = os.getpriority(os.PRIO_PROCESS, 0)
+        try:
+            for priority in (NICE, usual):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), priority)
+        except OSError:
+            return False
+        return True
+
+    return in_thread(attempt)
+
+
+def in_thread(work: Callable[[], T]) -> T:
+    """Return what work returns, or raise what it raises, in another thread."""
     result: Future[T] = Future()
 
     def run() -> None:
-        try:
-            # Linux knows a priority for each thread; 0 is the one that calls.
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
-        except OSError as error:  # it is an advantage only
-            log.debug("the priority of loading cannot be lowered: %s", error)
         try:
             result.set_result(work())
         except BaseException as error:  # noqa: BLE001  raised again by who waits
             result.set_exception(error)
 
-    thread = threading.Thread(target=run, name=f"{threading.current_thread().name} background", daemon=True)
-    thread.start()
+    name = f"{threading.current_thread().name} background"
+    threading.Thread(target=run, name=name, daemon=True).start()
     return result.result()

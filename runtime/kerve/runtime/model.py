@@ -1,16 +1,15 @@
 """One version of a model in memory: loaded, checked against its golden data, warmed, ready to run."""
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
-from typing import TypeVar
 
 import numpy as np
 
 from kerve.inference.model_config_pb2 import ModelConfig
 from kerve.runtime.artifact import USUAL_TOLERANCE, Artifact
-from kerve.runtime.background import in_background
+from kerve.runtime.background import Background
 from kerve.runtime.config import Settings
 from kerve.runtime.config.complete import refuse_unsupported, settle
 from kerve.runtime.config.reshaping import Reshapes, with_scalars
@@ -30,7 +29,6 @@ __all__ = ["Model", "load", "signature_of_session"]
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
 
 # Larger batches are not worth the memory that warming with them takes.
 MOST_WARM_ROWS = 1024
@@ -245,8 +243,8 @@ def load(
     settings = settings or Settings()
     refuse_unsupported(settings.config, artifact.path.parent)
     on_cpu = place.device == CPU
-    run = in_background if aside else at_once
-    run(artifact.check_files)
+    background = Background(aside=aside)
+    background.run(artifact.check_files)
 
     def build() -> Session:
         return open_session(
@@ -258,8 +256,9 @@ def load(
             precision=artifact.manifest.precision if artifact.manifest else "float32",
         )
 
-    # The threads of a session are made with it, and are to serve.
-    session = run(build) if threads == 1 and on_cpu else build()
+    # One of a single thread computes in the caller's, and starts none.
+    run = background.run if threads == 1 else background.run_starting
+    session = run(build) if on_cpu else build()
     sizes = warm_sizes(settings) if on_cpu else graph_sizes(settings)
     model = Model(artifact, session, settings.config, place=place, warm_rows=sizes)
 
@@ -272,16 +271,12 @@ def load(
         model.check_memory(executors)
 
     try:
-        run(prove)
+        background.run(prove)
     except ResourceExhaustedError as error:
         raise ArtifactError(f"{artifact.path} cannot be warmed: {error}") from error
+    background.end()
     model.improve()
     return model
-
-
-def at_once(work: Callable[[], T]) -> T:
-    """Do work here and now."""
-    return work()
 
 
 def memory_policy(settings: Settings, *, on_cpu: bool) -> MemoryPolicy:
