@@ -212,3 +212,23 @@ def test_a_source_that_refuses_large_ids_is_asked_small_ones(tmp_path: Path) -> 
     artifact = compile_model(tf_keras.Model(inputs, encoded), repository=tmp_path, name="m")
     (got,) = run(artifact, ids=np.array([[0, 2], [1, 1]])).values()
     np.testing.assert_array_equal(got, [[1, 0, 1], [0, 1, 0]])
+
+
+class Positions(layers.Layer):
+    """A learned vector for each of a few positions, as in transformers."""
+
+    def build(self, shape: tuple[int | None, ...]) -> None:
+        self.table = self.add_weight(shape=(5, shape[-1]), initializer="random_normal", name="table")
+
+    def call(self, x: Any) -> Any:
+        length = ops.shape(x)[1]
+        return x + ops.slice(self.table, (0, 0), (length, self.table.shape[-1]))
+
+
+def test_a_sequence_may_have_fewer_positions_than_are_tried_first(tmp_path: Path) -> None:
+    x = keras.Input((None,), dtype="int32", name="ids")
+    model = keras.Model(x, Positions()(layers.Embedding(9, 4)(x)))
+    artifact = compile_model(model, repository=tmp_path, name="m")
+    ids = np.arange(10, dtype=np.int32).reshape(2, 5) % 9
+    (found,) = run(artifact, ids=ids).values()
+    np.testing.assert_allclose(found, model(ids), rtol=1e-4, atol=1e-5)

@@ -17,7 +17,7 @@ __all__ = ["first_difference"]
 
 _BATCH = 3
 #: Sizes for open dimensions, tried until the original accepts one.
-_SIZES = (7, 32, 96, 224)
+_SIZES = (7, 3, 32, 96, 224)
 _SEED = 7
 _WORDS = ("", "the", "quick", "brown fox", "Kerve!", "0")
 _TOLERANCE_OF_FLOATS = 1e-4
