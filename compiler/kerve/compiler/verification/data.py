@@ -21,7 +21,7 @@ from kerve.compiler.verification.domains import Domain, domain_of
 __all__ = ["DRAWS", "SIZES", "Dataset", "Draw", "arrays_in", "first_rows", "from_file", "more_rows", "seeded"]
 
 #: Pairs of sizes tried for open dimensions other than the batch, until the source accepts one pair:
-#: sequences are happy with the first, unless they have fewer positions; convolution stacks need the later ones.
+#: sequences are happy with the first, unless they have few positions; convolution stacks need the later ones.
 SIZES: tuple[tuple[int, int], ...] = ((7, 12), (3, 5), (1, 2), (32, 45), (64, 96), (224, 256))
 
 
