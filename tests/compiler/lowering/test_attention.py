@@ -219,6 +219,20 @@ def test_other_types_are_computed_as_well_as_onnx_runtime_can(
     equal_to_keras(model, [normal(2, 5, 8)] * 2, opset=opset, rtol=close, atol=close, traced=False)
 
 
+@pytest.mark.parametrize("opset", [21, 23])
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float64"])
+def test_padding_attends_to_all_positions_alike_in_any_type(
+    equal_to_keras: Check, policy: str, opset: int
+) -> None:
+    keras.config.set_dtype_policy(policy)
+    close = {"float64": 1e-6, "mixed_float16": 5e-3, "mixed_bfloat16": 5e-2}[policy]
+    tokens = keras.Input((5,), dtype="int32")
+    embedded = layers.Embedding(7, 8, mask_zero=True)(tokens)
+    model = keras.Model(tokens, layers.MultiHeadAttention(2, 4)(embedded, embedded))
+    words = np.array([[3, 1, 0, 0, 0], [0, 0, 0, 0, 0]], "int32")
+    equal_to_keras(model, words, opset=opset, rtol=close, atol=close, traced=False)
+
+
 def test_a_subclass_that_computes_attention_itself_is_heard(equal_to_keras: Check) -> None:
     class Halved(layers.MultiHeadAttention):
         def _compute_attention(self, query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> Any:

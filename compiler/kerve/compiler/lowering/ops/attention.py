@@ -50,11 +50,19 @@ def dot_product_attention(
             raise g.refuse("the size of the attention's heads is open", "give it, or the attention's scale")
         scale = 1.0 / math.sqrt(size)
     causal = bool(operation.is_causal)
-    if g.opset >= _ATTENTION:
+    if g.opset >= _ATTENTION and _has_operator(query, adds=bias is not None or mask is not None):
         implied = causal and mask is None  # with a mask, which rows are empty depends on both
         added = _added(g, query, key, bias, mask, causal and not implied)
         return _operator(g, (query, key, value), added, scale, causal=implied)
     return _primitives(g, (query, key, value), _added(g, query, key, bias, mask, causal), scale)
+
+
+def _has_operator(query: ir.Value, *, adds: bool) -> bool:
+    """Whether the Attention operator computes this: in float32, and what is added in the query's type.
+
+    A large negative number is infinite in float16, and a fully masked row then attends to nothing.
+    """
+    return _score_type(query) == ir.DataType.FLOAT and not (adds and query.dtype == ir.DataType.FLOAT16)
 
 
 def _primitives(
