@@ -141,11 +141,11 @@ def test_outside_a_lowering_tensorflow_is_untouched() -> None:
     assert tf.map_fn(lambda x: x * 2, tf.constant([1, 2])).numpy().tolist() == [2, 4]
 
 
-@pytest.mark.parametrize("name", sorted(tensorflow_functions._FUNCTIONS))
+@pytest.mark.parametrize("name", sorted(tensorflow_functions.FUNCTIONS))
 def test_our_form_takes_the_arguments_of_tensorflows(name: str) -> None:
     op = functools.reduce(getattr, name.split("."), tf)
     theirs = inspect.signature(tf.__internal__.decorator.unwrap(op)[1]).parameters
-    _, *ours = inspect.signature(tensorflow_functions._FUNCTIONS[name]).parameters.values()
+    _, *ours = inspect.signature(tensorflow_functions.FUNCTIONS[name]).parameters.values()
     assert {each.name for each in ours if each.kind is each.POSITIONAL_OR_KEYWORD} <= set(theirs)
     if not any(each.kind is each.VAR_KEYWORD for each in ours):
         assert set(theirs) - {each.name for each in ours} <= {"name"}

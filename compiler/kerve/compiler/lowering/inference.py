@@ -1,14 +1,19 @@
-"""What Keras says of the results of an operation before they are computed."""
+"""What Keras says of the results of an operation before they are computed, and that they come so."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
+import onnx_ir as ir
 
-from kerve.compiler.lowering.symbol import symbols_of
+from kerve.compiler.lowering import dtypes
+from kerve.compiler.lowering.symbol import Symbol, symbols_of
 
-__all__ = ["guesses_dtype", "infer"]
+if TYPE_CHECKING:
+    from kerve.compiler.lowering.lowering import Lowering
+
+__all__ = ["conform", "guesses_dtype", "infer"]
 
 
 #: Operations that make tensors of Python's numbers, of whose types Keras infers nothing.
@@ -48,3 +53,38 @@ def guesses_dtype(operation: keras.Operation) -> bool:
         and type(operation).compute_output_spec is keras.Layer.compute_output_spec
         and not keras.src.utils.python_utils.is_default(operation.compute_output_shape)
     )
+
+
+def conform(g: Lowering, values: Any, spec: Any, *, guessed: bool) -> Any:
+    """Return symbols of the type, and the static dimensions, that Keras says the values have.
+
+    A guessed type is the layer's compute dtype, which says nothing about integers that pass through.
+    """
+    if spec is None:
+        return g.wrap(values)
+    flat_specs = keras.tree.flatten(spec)
+    flat_values = keras.tree.flatten(values)
+    if len(flat_specs) != len(flat_values):
+        raise g.refuse(
+            f"its handler returned {len(flat_values)} tensors where Keras returns {len(flat_specs)}",
+            "this is a defect of kerve, please report the model",
+        )
+    pairs = zip(flat_values, flat_specs, strict=True)
+    flat = [_conform_one(g, value, want, guessed=guessed) for value, want in pairs]
+    return keras.tree.pack_sequence_as(spec, flat)
+
+
+def _conform_one(g: Lowering, value: ir.Value, want: keras.KerasTensor, *, guessed: bool) -> Symbol:
+    if value.dtype is None:
+        value.dtype = dtypes.to_onnx(want.dtype)
+    if not guessed or (value.dtype is not None and dtypes.is_float(value.dtype)):
+        value = g.cast(value, want.dtype)
+    if value.shape is None:
+        value.shape = ir.Shape(want.shape)
+    elif len(value.shape) == len(want.shape) and not (value.is_initializer() or value.is_graph_input()):
+        # Where both know a size, ONNX's is that of this graph; some operations of Keras misjudge theirs.
+        value.shape = ir.Shape(
+            have if isinstance(have, int) or size is None else size
+            for have, size in zip(value.shape, want.shape, strict=True)
+        )
+    return Symbol(value)

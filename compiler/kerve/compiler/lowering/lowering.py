@@ -20,19 +20,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from kerve.compiler.errors import ConversionError
 from kerve.compiler.lowering import autograph, dtypes, faults, foreign
-from kerve.compiler.lowering.inference import guesses_dtype, infer
+from kerve.compiler.lowering.inference import conform, guesses_dtype, infer
+from kerve.compiler.lowering.initializers import Initializers, as_array
 from kerve.compiler.lowering.kernels import KernelBuilder
 from kerve.compiler.lowering.registry import Handler, Handlers
 from kerve.compiler.lowering.state import State
 from kerve.compiler.lowering.symbol import Symbol, is_symbol
 
-__all__ = ["LAYER_KEY", "Lowering", "as_array"]
+__all__ = ["LAYER_KEY", "Lowering"]
 
 #: Key of a node's metadata that names the Keras layer it came from.
 LAYER_KEY = "kerve.layer"
-
-#: How many elements a constant may have that is entered only once.
-_SHARED_SIZE = 16
 
 
 class _WritesNode(Protocol):
@@ -67,10 +65,8 @@ class Lowering:
         )
         self._layers: list[keras.Layer] = []
         self._specs: list[Any] = []
-        self._weights: dict[tuple[int, str], ir.Value] = {}
-        self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
+        self._initializers = Initializers(self.graph)
         self._replayed: list[type] = []
-        self._pinned: list[object] = []
 
     # -- what handlers use ---------------------------------------------------------------------------
 
@@ -106,13 +102,7 @@ class Lowering:
 
     def constant(self, array: ArrayLike, name: str = "constant") -> ir.Value:
         """Enter an array as an initializer; small ones are shared by all that need them."""
-        array = np.asarray(array)
-        if array.size > _SHARED_SIZE or array.dtype.kind == "O":
-            return self._initializer(array, f"{self.layer_path}/{name}" if self.layer_path else name)
-        key = (str(array.dtype), array.shape, array.tobytes())
-        if key not in self._constants:
-            self._constants[key] = self._initializer(array, name)
-        return self._constants[key]
+        return self._initializers.constant(np.asarray(array), name, self.layer_path)
 
     def weight(
         self,
@@ -133,15 +123,7 @@ class Lowering:
             computed = as_array(variable)
             array = transform(computed) if transform else computed
             return self.cast(self.constant(array, role or "computed"), wanted)
-        key = (id(variable), role)
-        if key not in self._weights:
-            array = as_array(variable.value)
-            if array.dtype != variable._dtype and str(variable._dtype) != "string":
-                array = as_array(variable._value)  # the stored value, not an autocast copy
-            array = np.asarray(array) if transform is None else np.ascontiguousarray(transform(array))
-            self._weights[key] = self._initializer(array, variable.path + (f":{role}" if role else ""))
-            self._pinned.append(variable)  # an id is only unique while its object lives
-        return self.cast(self._weights[key], wanted)
+        return self.cast(self._initializers.weight(variable, transform, role), wanted)
 
     def append(self, node: ir.Node) -> Sequence[ir.Value]:
         """Take a node that was made elsewhere, infer the types of its results, and return these.
@@ -279,40 +261,7 @@ class Lowering:
             self._specs.pop()
         if values is NotImplemented:
             return values
-        return self._conform(values, spec, guessed=guesses_dtype(operation))
-
-    def _conform(self, values: Any, spec: Any, *, guessed: bool) -> Any:
-        """Give each value the type, and the static dimensions, that Keras says it has.
-
-        A guessed type is the layer's compute dtype, which says nothing about integers that pass through.
-        """
-        if spec is None:
-            return self.wrap(values)
-        flat_specs = keras.tree.flatten(spec)
-        flat_values = keras.tree.flatten(values)
-        if len(flat_specs) != len(flat_values):
-            raise self.refuse(
-                f"its handler returned {len(flat_values)} tensors where Keras returns {len(flat_specs)}",
-                "this is a defect of kerve, please report the model",
-            )
-        pairs = zip(flat_values, flat_specs, strict=True)
-        flat = [self._conform_one(value, want, guessed=guessed) for value, want in pairs]
-        return keras.tree.pack_sequence_as(spec, flat)
-
-    def _conform_one(self, value: ir.Value, want: keras.KerasTensor, *, guessed: bool) -> Symbol:
-        if value.dtype is None:
-            value.dtype = dtypes.to_onnx(want.dtype)
-        if not guessed or (value.dtype is not None and dtypes.is_float(value.dtype)):
-            value = self.cast(value, want.dtype)
-        if value.shape is None:
-            value.shape = ir.Shape(want.shape)
-        elif len(value.shape) == len(want.shape) and not (value.is_initializer() or value.is_graph_input()):
-            # Where both know a size, ONNX's is that of this graph; some operations of Keras misjudge theirs.
-            value.shape = ir.Shape(
-                have if isinstance(have, int) or size is None else size
-                for have, size in zip(value.shape, want.shape, strict=True)
-            )
-        return Symbol(value)
+        return conform(self, values, spec, guessed=guesses_dtype(operation))
 
     def _replay(self, operation: keras.Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the operation's own `call` on symbols; trace it where the author's code fails on them."""
@@ -397,9 +346,6 @@ class Lowering:
         foreign.forget(extra)
         graph.remove(extra)
 
-    def _initializer(self, array: NDArray[Any], name: str) -> ir.Value:
-        return enter_initializer(self.graph, array, name)
-
     def _shape_constant(self, dims: Sequence[Any]) -> ir.Value:
         return self.constant(np.array(dims, dtype=np.int64), "shape")
 
@@ -409,32 +355,9 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
-def as_array(tensor: Any) -> NDArray[Any]:
-    """Return an eager tensor as an array; NumPy alone cannot take a scalar of bfloat16."""
-    return np.asarray(tensor.numpy() if hasattr(tensor, "numpy") else keras.ops.convert_to_numpy(tensor))
-
-
 def _given(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Leave out what says nothing: None, and that this is not training."""
     given = {name: value for name, value in kwargs.items() if value is not None}
     if not given.get("training", True):
         del given["training"]
     return given
-
-
-def enter_initializer(graph: ir.Graph, array: NDArray[Any], name: str) -> ir.Value:
-    """Register an array under `name`, or `name_1`, `name_2`, ... where the name is taken."""
-    unique, count = name, 0
-    while unique in graph.initializers:
-        count += 1
-        unique = f"{name}_{count}"
-    if array.dtype.kind in "OUS":
-        encoded = [item if isinstance(item, bytes) else str(item).encode() for item in array.reshape(-1)]
-        tensor: ir.TensorProtocol = ir.StringTensor(encoded, shape=ir.Shape(array.shape), name=unique)
-    else:
-        tensor = ir.tensor(array, name=unique)
-    value = ir.Value(
-        name=unique, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
-    )
-    graph.register_initializer(value)
-    return value

@@ -1,7 +1,7 @@
 """Functions of TensorFlow called on symbols, as authors do in layers of their own.
 
 When a function of TensorFlow cannot take an argument, it asks its dispatchers; ours knows symbols. Common
-functions are written with those of Keras (`tensorflow_functions.py`), all others are traced and converted
+functions are written with those of Keras (`tensorflow_functions`), all others are traced and converted
 one by one. So a layer that mixes Keras and TensorFlow is replayed like any other, and whatever it holds
 keeps its handler.
 """

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from kerve.artifact.v1 import manifest_pb2
 from kerve.compiler.errors import ConversionError
 from kerve.compiler.lowering import Lowered, lower
-from kerve.compiler.lowering.lowering import as_array
+from kerve.compiler.lowering.initializers import as_array
 from kerve.compiler.lowering.signature import call
 from kerve.compiler.verification import Reference
 

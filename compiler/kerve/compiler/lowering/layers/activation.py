@@ -6,7 +6,8 @@ from typing import Any
 
 import onnx_ir as ir
 
-from kerve.compiler.lowering.lowering import Lowering, as_array
+from kerve.compiler.lowering.initializers import as_array
+from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.registry import Handlers
 
 HANDLERS = Handlers()
