@@ -9,7 +9,9 @@ from kerve.runtime.errors import NotFoundError, UnavailableError
 @pytest.fixture
 def catalog() -> Catalog[str]:
     catalog: Catalog[str] = Catalog()
-    catalog.publish("digits", {"": "second", "1": "first", "2": "second", "stable": "first"})
+    catalog.publish(
+        "digits", {"": "second", "1": "first", "2": "second", "stable": "first"}, {"3": "it is loading"}
+    )
     catalog.publish("broken", {})
     return catalog
 
@@ -37,6 +39,13 @@ def test_what_is_not_there_is_told_what_is(catalog: Catalog[str]) -> None:
 def test_a_model_without_routes_is_not_ready(catalog: Catalog[str]) -> None:
     with pytest.raises(UnavailableError, match="'broken' has no available versions"):
         catalog.find("broken", "")
+
+
+def test_a_version_that_is_not_ready_is_not_unknown(catalog: Catalog[str]) -> None:
+    with pytest.raises(UnavailableError) as caught:
+        catalog.find("digits", "3")
+    assert str(caught.value).endswith("'digits' version 3 is not at ready state: it is loading")
+    assert catalog.versions("digits") == [1, 2]
 
 
 def test_a_withdrawn_model_is_gone(catalog: Catalog[str]) -> None:

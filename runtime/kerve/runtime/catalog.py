@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from kerve.runtime.errors import NotFoundError, UnavailableError
@@ -14,6 +15,16 @@ T = TypeVar("T")
 UNKNOWN = "Request for unknown model"
 
 
+@dataclass(frozen=True)
+class Routes(Generic[T]):
+    """Where the requests of one model go."""
+
+    # What answers, by version, "" for the default one, or label.
+    ready: Mapping[str, T]
+    # Why others, which are known too, are not ready.
+    unready: Mapping[str, str]
+
+
 class Catalog(Generic[T]):
     """A table from a model's name and a version ("" for the default one) to what answers for it.
 
@@ -22,13 +33,15 @@ class Catalog(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self._table: Mapping[str, Mapping[str, T]] = {}
+        self._table: Mapping[str, Routes[T]] = {}
         self._writing = threading.Lock()
 
-    def publish(self, name: str, routes: Mapping[str, T]) -> None:
-        """Route a model, all its versions at once; without routes it is known but not ready."""
+    def publish(self, name: str, routes: Mapping[str, T], unready: Mapping[str, str] | None = None) -> None:
+        """Route a model, all its versions at once; without routes it is known but not ready, and so are the
+        versions of `unready`, which says why.
+        """
         with self._writing:
-            self._table = {**self._table, name: dict(routes)}
+            self._table = {**self._table, name: Routes(dict(routes), dict(unready or {}))}
 
     def withdraw(self, name: str) -> None:
         """Forget a model."""
@@ -37,11 +50,12 @@ class Catalog(Generic[T]):
 
     def names(self) -> list[str]:
         """Return the names of the models that are ready, sorted."""
-        return sorted(name for name, routes in self._table.items() if routes)
+        return sorted(name for name, routes in self._table.items() if routes.ready)
 
     def versions(self, name: str) -> list[int]:
         """Return the versions of a model that are ready, ascending."""
-        return sorted(int(version) for version in self._table.get(name, {}) if version.isdecimal())
+        routes = self._table.get(name)
+        return sorted(int(version) for version in (routes.ready if routes else ()) if version.isdecimal())
 
     def find(self, name: str, version: str) -> T:
         """Return what answers; NotFoundError when nothing does, UnavailableError while it is not ready."""
@@ -49,12 +63,15 @@ class Catalog(Generic[T]):
             available = ", ".join(self.names()) or "no model"
             raise NotFoundError(f"{UNKNOWN}: {name!r} is not found; available: {available}")
         routes = self._table[name]
-        if not routes:
+        if version in routes.ready:
+            return routes.ready[version]
+        if version in routes.unready:
+            why = routes.unready[version]
+            raise UnavailableError(f"{UNKNOWN}: {name!r} version {version} is not at ready state: {why}")
+        if not routes.ready:
             raise UnavailableError(
                 f"{UNKNOWN}: {name!r} has no available versions; it is loading, or the server's log says why "
                 "not"
             )
-        if version not in routes:
-            available = ", ".join(str(each) for each in self.versions(name))
-            raise NotFoundError(f"{UNKNOWN}: {name!r} version {version} is not found; available: {available}")
-        return routes[version]
+        available = ", ".join(str(each) for each in self.versions(name))
+        raise NotFoundError(f"{UNKNOWN}: {name!r} version {version} is not found; available: {available}")

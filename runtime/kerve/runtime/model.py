@@ -21,6 +21,7 @@ from kerve.runtime.devices.placement import ON_CPU, Place
 from kerve.runtime.devices.sessions import open_session
 from kerve.runtime.devices.tensorrt import TensorRtSession
 from kerve.runtime.errors import ArtifactError, ResourceExhaustedError, ServingError
+from kerve.runtime.operators import check_libraries
 from kerve.runtime.session import MemoryPolicy, Session
 from kerve.runtime.signature import Signature, TensorSpec, show_shape
 from kerve.runtime.warmup import Sample, samples
@@ -242,6 +243,7 @@ def load(
     """
     settings = settings or Settings()
     refuse_unsupported(settings.config, artifact.path.parent)
+    check_libraries(libraries_of(artifact, settings), artifact.path.parent)
     on_cpu = place.device == CPU
     background = Background(aside=aside)
     background.run(artifact.check_files)
@@ -277,6 +279,12 @@ def load(
     background.end()
     model.improve()
     return model
+
+
+def libraries_of(artifact: Artifact, settings: Settings) -> list[str]:
+    """Return the libraries of custom operators that the manifest or Triton's configuration names."""
+    extensions = artifact.manifest.extensions if artifact.manifest else ()
+    return [*settings.config.model_operations.op_library_filename, *(each.library for each in extensions)]
 
 
 def memory_policy(settings: Settings, *, on_cpu: bool) -> MemoryPolicy:

@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+from kerve.runtime import operators
 from kerve.runtime.arena import SHRINK, USE_ARENA, Arena, in_arena
 from kerve.runtime.cpus import cpu_name
 from kerve.runtime.datatypes import BF16, BY_ONNX, BYTES, DATATYPES, Array
@@ -99,6 +100,7 @@ class Session:
         options.inter_op_num_threads = 1
         options.enable_cpu_mem_arena = memory.arena
         options.add_session_config_entry(*SPINNING)
+        operators.register(options)
         # Fatal only: what fails is raised here, and logged where it is known whose fault it was.
         options.log_severity_level = 4
         for key, value in (entries or {}).items():

@@ -13,8 +13,14 @@ use crate::signature::quote;
 /// Triton's words: clients look for them.
 const UNKNOWN: &str = "Request for unknown model";
 
-/// From a version ("" for the default one), or a label, to its queue.
-pub type Routes = HashMap<String, Arc<Queue>>;
+/// Where the requests of one model go.
+#[derive(Default)]
+pub struct Routes {
+    /// From a version ("" for the default one), or a label, to its queue.
+    pub ready: HashMap<String, Arc<Queue>>,
+    /// Why others, which are known too, are not ready.
+    pub unready: HashMap<String, String>,
+}
 
 /// All models; read by every request without a lock, replaced as a whole.
 #[derive(Default)]
@@ -26,9 +32,9 @@ pub struct Models {
 }
 
 impl Models {
-    /// Routes a model, all its versions at once; without routes it is known but not ready.
+    /// Routes a model, all its versions at once; without a ready one it is known but not ready.
     pub fn publish(&self, name: &str, routes: Routes) {
-        if routes.values().any(|queue| queue.options.hosted) {
+        if routes.ready.values().any(|queue| queue.options.hosted) {
             self.hosted.store(true, Ordering::Relaxed);
         }
         let routes = Arc::new(routes);
@@ -66,35 +72,44 @@ impl Models {
         }
         let table = self.table.load();
         let Some(routes) = table.get(name) else {
-            let mut ready: Vec<&str> =
-                table.iter().filter(|(_, routes)| !routes.is_empty()).map(|(name, _)| &name[..]).collect();
+            let mut ready: Vec<&str> = table
+                .iter()
+                .filter(|(_, routes)| !routes.ready.is_empty())
+                .map(|(name, _)| &name[..])
+                .collect();
             ready.sort_unstable();
             let available = if ready.is_empty() { "no model".to_owned() } else { ready.join(", ") };
             let message = format!("{UNKNOWN}: {} is not found; available: {available}", quote(name));
             return Err(Status::new(Code::NotFound, message));
         };
-        if routes.is_empty() {
+        if let Some(queue) = routes.ready.get(version) {
+            return Ok(queue.clone());
+        }
+        if let Some(why) = routes.unready.get(version) {
+            let message =
+                format!("{UNKNOWN}: {} version {version} is not at ready state: {why}", quote(name));
+            return Err(Status::new(Code::Unavailable, message));
+        }
+        if routes.ready.is_empty() {
             let message = format!(
                 "{UNKNOWN}: {} has no available versions; it is loading, or the server's log says why not",
                 quote(name)
             );
             return Err(Status::new(Code::Unavailable, message));
         }
-        routes.get(version).cloned().ok_or_else(|| {
-            let mut versions: Vec<u64> = routes.keys().filter_map(|version| version.parse().ok()).collect();
-            versions.sort_unstable();
-            let versions: Vec<String> = versions.iter().map(ToString::to_string).collect();
-            let available = versions.join(", ");
-            let message =
-                format!("{UNKNOWN}: {} version {version} is not found; available: {available}", quote(name));
-            Status::new(Code::NotFound, message)
-        })
+        let mut versions: Vec<u64> = routes.ready.keys().filter_map(|version| version.parse().ok()).collect();
+        versions.sort_unstable();
+        let versions: Vec<String> = versions.iter().map(ToString::to_string).collect();
+        let available = versions.join(", ");
+        let message =
+            format!("{UNKNOWN}: {} version {version} is not found; available: {available}", quote(name));
+        Err(Status::new(Code::NotFound, message))
     }
 
     /// Every queue that requests are routed to.
     pub fn queues(&self) -> Vec<Arc<Queue>> {
         let mut queues: Vec<Arc<Queue>> = Vec::new();
-        for queue in self.table.load().values().flat_map(|routes| routes.values()) {
+        for queue in self.table.load().values().flat_map(|routes| routes.ready.values()) {
             if !queues.iter().any(|known| Arc::ptr_eq(known, queue)) {
                 queues.push(queue.clone());
             }

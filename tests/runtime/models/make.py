@@ -75,6 +75,18 @@ def classifier() -> None:
     )
 
 
+def doubling() -> None:
+    """An operator that only a library has; not among the others, which every server can load."""
+    spec = helper.make_tensor_value_info("x", TensorProto.FLOAT, ("batch", 2))
+    doubled = helper.make_tensor_value_info("y", TensorProto.FLOAT, ("batch", 2))
+    node = helper.make_node("Double", ["x"], ["y"], domain="com.example")
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.example", 1)]
+    model = helper.make_model(
+        helper.make_graph([node], "doubling", [spec], [doubled]), opset_imports=opsets, ir_version=10
+    )
+    (HERE.parent / "operators" / "doubling.onnx").write_bytes(model.SerializeToString(deterministic=True))
+
+
 def pair() -> None:
     """Two inputs that share their dimensions."""
     spec = (TensorProto.FLOAT, ("batch", "time"))
@@ -230,5 +242,5 @@ if __name__ == "__main__":
     for each in DATATYPES:
         echo(each)
     others = (classifier, pair, scalar, offset, constant, lookup, triples, counter, accumulator, stepper)
-    for model in (*others, recurrent):
+    for model in (*others, recurrent, doubling):
         model()

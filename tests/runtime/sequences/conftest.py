@@ -41,6 +41,20 @@ sequence_batching {
   state { input_name: "step" output_name: "step/next" data_type: TYPE_FP32 }
 }
 """
+CHAIN = """
+platform: "ensemble"
+max_batch_size: 8
+input { name: "x" data_type: TYPE_FP32 dims: [2] }
+output { name: "total" data_type: TYPE_FP32 dims: [2] }
+ensemble_scheduling { step [
+  { model_name: "sum" model_version: -1
+    input_map { key: "x" value: "same" } output_map { key: "total" value: "sums" } },
+  { model_name: "echo_fp32" model_version: -1
+    input_map { key: "x" value: "x" } output_map { key: "y" value: "same" } },
+  { model_name: "sum_again" model_version: -1
+    input_map { key: "x" value: "sums" } output_map { key: "total" value: "total" } }
+] }
+"""
 INITIAL = 'initial_state { name: "ten" data_type: TYPE_FP32 dims: [2] data_file: "ten" }'
 
 STEPPER = {
@@ -96,6 +110,9 @@ def running(
     publish(repository, "stepper", name="plain")
     (repository / "plain" / "config.pbtxt").write_text(PLAIN)
     publish(repository, "echo_fp32")
+    add_accumulator(publish, repository, "sum_again", LONG, "direct {}", "")
+    (repository / "chain" / "1").mkdir(parents=True)
+    (repository / "chain" / "config.pbtxt").write_text(CHAIN)
     add_accumulator(publish, repository, "one", LONG, "oldest { max_candidate_sequences: 1 }", "")
     explicit = ("--model-control-mode", "explicit", "--load-model", "*")
     options = ("--transport", transport, "--http-port", "-1", "--max-queue-size", "32")

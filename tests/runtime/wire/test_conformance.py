@@ -49,7 +49,7 @@ def channels() -> Iterator[Mapping[str, grpc.Channel]]:
             ServedModel("m", 3, SIGNATURE, Batching(policies=(QueuePolicy(max_queue_size=16),)))
         )
         threading.Thread(target=execute, args=(queue,), daemon=True).start()
-        transport.publish("m", {DEFAULT: queue, "3": queue, "best": queue})
+        transport.publish("m", {DEFAULT: queue, "3": queue, "best": queue}, {"4": "it is loading"})
         transport.publish("loading", {})
         transport.publish("gone", {DEFAULT: queue})
         transport.withdraw("gone")
@@ -139,6 +139,7 @@ CASES: dict[str, Callable[[Any, Any], Any]] = {
     "no such model": change("model_name", "it's"),
     "no model": change("model_name", ""),
     "loading": change("model_name", "loading"),
+    "loading beside another": change("model_version", "4"),
     "withdrawn": change("model_name", "gone"),
     "one output": outputs("text"),
     "outputs reversed": outputs("text", "sum"),

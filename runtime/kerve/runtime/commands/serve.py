@@ -26,6 +26,7 @@ from kerve.runtime.observation.access import AccessLog
 from kerve.runtime.observation.observatory import Listener
 from kerve.runtime.observation.settings import TraceSettings, initial_settings
 from kerve.runtime.observation.spans import Spans
+from kerve.runtime.operators import load_libraries
 from kerve.runtime.repository import Repository
 from kerve.runtime.security.interceptor import AuthorityInterceptor
 from kerve.runtime.security.tls import Certificates
@@ -110,6 +111,11 @@ class Options:
     cache_size: int = cli.option(
         0, help="Bytes for answers of models with a response_cache; 0 for none.", type=click.IntRange(min=0)
     )
+    custom_op_library: tuple[Path, ...] = cli.option(
+        (),
+        help="Library of custom operators for ONNX Runtime, native code; may be given several times.",
+        type=cli.EXISTING_FILE,
+    )
     tokens: Path | None = cli.option(
         None, help="File of the bearer tokens that are let in, by their SHA-256.", type=cli.EXISTING_FILE
     )
@@ -179,6 +185,7 @@ def command(options: Options) -> None:
     """
     logs = LogControl(options.log_format)
     logs.install()
+    load_libraries(options.custom_op_library)
     devices = choose_devices(parse_device(options.device))
     log.info("models compute on %s: %s", devices.show(), devices.why)
     authority = Authority(options.tokens)

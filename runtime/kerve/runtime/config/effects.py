@@ -27,7 +27,6 @@ REFUSED = {
     "batch_input": "inputs made by the server",
     "batch_output": "outputs scattered by the server",
     "sequence_batching.iterative_sequence": "more than one answer to a request",
-    "model_operations": "libraries of custom operators",
     "model_repository_agents": "repository agents",
     "model_transaction_policy.decoupled": "more than one answer to a request",
     "input.allow_ragged_batch": "ragged batches",
@@ -74,6 +73,7 @@ HONOURED = {
     "model_warmup.batch_size": "rows of the sample, before its `dims`; 0 in a model without a batch dimension",
     "model_warmup.inputs": "of zeros, of random data, or from a file in `warmup/` of the model's folder; a sample that does not fit or fails refuses the load",
     "model_warmup.count": "how often the sample is run, once by default",
+    "model_operations": "libraries of custom operators, which `kerve serve --custom-op-library` must have loaded: native code comes from the command line only",
     "response_cache.enable": "equal requests are answered from memory, where `kerve serve` has a `--cache-size`",
 }
 

@@ -2,10 +2,13 @@
 
 import logging
 import threading
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from kerve.runtime.ensemble.run import Plan, Run
 from kerve.runtime.errors import Code
+from kerve.runtime.sequences.lanes import Lanes
 from kerve.runtime.statistics import ServedStatistics
 from kerve.runtime.transport.base import Batch, Inbox, Queue
 
@@ -34,6 +37,10 @@ class EnsembleExecutor(threading.Thread):
         self._changed = threading.Condition()
         self._runs: set[Run] = set()
         self._terminated = False
+        # Of sequences: a thread for each request, which keeps them in order, and one for each step that waits
+        # for its turn.
+        waiting = sum(step.stateful is not None for step in plan.steps)
+        self._lanes = Lanes(plan.most * (1 + waiting), name) if waiting else None
 
     def run(self) -> None:
         """Take and begin requests while there is room; at the end, wait for those under way."""
@@ -50,6 +57,8 @@ class EnsembleExecutor(threading.Thread):
         self._wait(0)
         self._inbox.close()
         answers.join()
+        if self._lanes is not None:
+            self._lanes.close()
 
     def terminate(self) -> None:
         """Refuse what is under way and what waits."""
@@ -65,15 +74,34 @@ class EnsembleExecutor(threading.Thread):
             self._changed.wait_for(lambda: len(self._runs) <= most)
 
     def _begin(self, batch: Batch) -> None:
-        run = Run(self._plan, batch, self._inbox, self._statistics, self._over)
+        run = Run(self._plan, batch, self._inbox, self._statistics, self._over, self._aside)
         with self._changed:
             self._runs.add(run)
             terminated = self._terminated
         if terminated:
             run.fail(Code.UNAVAILABLE, "the server is shutting down")
             return
+        sequence = batch.parameters.get("sequence_id") if self._lanes is not None else None
+        if self._lanes is None or not sequence:
+            self._guard(run, run.advance)
+        else:
+            self._lanes.begin(sequence, lambda: self._see_through(run))
+
+    def _see_through(self, run: Run) -> None:
+        """Begin a request and wait until it is over: the next one of its sequence comes behind it."""
+        self._guard(run, run.advance)
+        with self._changed:
+            self._changed.wait_for(lambda: run not in self._runs)
+
+    def _aside(self, run: Run, work: Callable[[], None]) -> None:
+        """Do for a request what has to wait for its turn."""
+        assert self._lanes is not None
+        self._lanes.begin(None, lambda: self._guard(run, work))
+
+    def _guard(self, run: Run, work: Callable[[], None]) -> None:
+        """Do a part of a request; what goes wrong must not end the thread that serves others."""
         try:
-            run.advance()
+            work()
         except Exception:  # the edge of the executor: see `Executor`
             log.exception("%s: a request failed", self.name, extra=told(run.batch))
             run.fail(Code.INTERNAL, FAILED)
@@ -82,16 +110,12 @@ class EnsembleExecutor(threading.Thread):
         while (answers := self._inbox.take()) is not None:
             for answer in answers:
                 run: Run = answer.token.run
-                try:
-                    run.take(answer)
-                except Exception:  # one request that fails must not end the thread that serves the others
-                    log.exception("%s: a request failed", self.name, extra=told(run.batch))
-                    run.fail(Code.INTERNAL, FAILED)
+                self._guard(run, partial(run.take, answer))
 
     def _over(self, run: Run) -> None:
         with self._changed:
             self._runs.discard(run)
-            self._changed.notify()
+            self._changed.notify_all()
 
 
 def told(batch: Batch) -> dict[str, Any]:

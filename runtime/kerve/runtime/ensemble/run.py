@@ -3,10 +3,13 @@
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from kerve.runtime.config.reshaping import Reshapes
 from kerve.runtime.datatypes import Array
+from kerve.runtime.ensemble.stateful import Stateful, compute_in_sequence
 from kerve.runtime.errors import Code, InvalidArgumentError, ServingError, error_for
+from kerve.runtime.sequences.request import Asked
 from kerve.runtime.signature import Signature, TensorSpec, check_tensor
 from kerve.runtime.statistics import ServedStatistics
 from kerve.runtime.transport.base import Answer, Batch, Inbox, Queue
@@ -21,6 +24,8 @@ class BoundStep:
     model: str
     signature: Signature
     queue: Queue
+    # Of a member that keeps the states of sequences.
+    stateful: Stateful | None
     # The ensemble's names of tensors, by the member's.
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
@@ -37,6 +42,11 @@ class Plan:
     steps: tuple[BoundStep, ...]
     # Requests that may be under way; more wait in the ensemble's own queue.
     most: int
+
+    @property
+    def stateful(self) -> bool:
+        """Whether its answer depends on the requests of the same sequence before it."""
+        return any(step.stateful is not None for step in self.steps)
 
     @property
     def optional(self) -> frozenset[str]:
@@ -62,13 +72,15 @@ class Run:
         inbox: Inbox,
         statistics: ServedStatistics,
         over: Callable[["Run"], None],
+        aside: "Callable[[Run, Callable[[], None]], object]",
     ) -> None:
-        """`over` is called once, when nothing more is asked."""
+        """`over` is called once, when nothing more is asked; `aside` does elsewhere what has to wait."""
         self.batch = batch
         self._plan = plan
         self._inbox = inbox
         self._statistics = statistics
         self._over = over
+        self._aside = aside
         self._lock = threading.Lock()
         self._tensors: dict[str, Array] = dict(plan.reshapes.inward(batch.inputs))
         # What is there, or known to stay out.
@@ -88,7 +100,7 @@ class Run:
             try:
                 self._ask(step)
             except ServingError as error:
-                self.fail(error.code, f"in ensemble {self._plan.name!r}: step {step.model!r}: {error}")
+                self._refuse(step, error)
                 return
 
     def take(self, answer: Answer) -> None:
@@ -96,13 +108,15 @@ class Run:
         if answer.outputs is None:
             self.fail(answer.code, f"in ensemble {self._plan.name!r}: {answer.message}")
             return
-        step: BoundStep = answer.token.step
+        self._go_on(answer.token.step, answer.outputs, answer.nanoseconds)
+
+    def _go_on(self, step: BoundStep, outputs: Mapping[str, Array], nanoseconds: int) -> None:
         with self._lock:
             for own, tensor in step.outputs.items():
-                self._tensors[tensor] = answer.outputs[own]
+                self._tensors[tensor] = outputs[own]
                 self._known.add(tensor)
             self._waiting -= 1
-            self._computed += answer.nanoseconds
+            self._computed += nanoseconds
             complete = not (self._waiting or self._left)
         if not complete:
             self.advance()
@@ -118,6 +132,9 @@ class Run:
         if self._end():
             self.batch.fail(code, message)
             self._over(self)
+
+    def _refuse(self, step: BoundStep, error: ServingError) -> None:
+        self.fail(error.code, f"in ensemble {self._plan.name!r}: step {step.model!r}: {error}")
 
     def _reply(self) -> None:
         try:
@@ -143,7 +160,25 @@ class Run:
         for own, array in given.items():
             spec = step.signature.input(own)
             check_tensor(spec, spec.datatype, array.shape, sizes)
-        step.queue.ask(given, list(step.outputs), self.batch, self._inbox, Ask(self, step))
+        stateful = step.stateful
+        asked = None if stateful is None else stateful.plan.place(self.batch.parameters, step.model)
+        if stateful is None or asked is None:
+            step.queue.ask(given, list(step.outputs), self.batch, self._inbox, Ask(self, step))
+        else:
+            self._aside(self, partial(self._compute_in_sequence, step, stateful, asked, given))
+
+    def _compute_in_sequence(
+        self, step: BoundStep, stateful: Stateful, asked: Asked, given: Mapping[str, Array]
+    ) -> None:
+        home, inbox = stateful.home(asked), stateful.inbox()
+        try:
+            outputs, nanoseconds = compute_in_sequence(
+                home, asked, given, list(step.outputs), self.batch, inbox
+            )
+        except ServingError as error:
+            self._refuse(step, error)
+        else:
+            self._go_on(step, outputs, nanoseconds)
 
     def _end(self) -> bool:
         """Whether this is the first end."""

@@ -45,8 +45,7 @@ def decode(request: Request, model: str, version: str) -> tuple[pb.ModelInferReq
     for tensor in objects(document.get("outputs", []), "outputs"):
         name = text(tensor.get("name", ""), "name")
         own = mapping(tensor.get("parameters", {}), f"output {name!r}: parameters")
-        if "binary_data" in own:
-            binary_outputs[name] = own.pop("binary_data") is True
+        binary_outputs.setdefault(name, own.pop("binary_data", binary_outputs[""]) is True)
         set_parameters(message.outputs.add(name=name).parameters, own)
     return message, binary_outputs
 

@@ -13,8 +13,10 @@ from kerve.runtime.ensemble.binding import Member, bind
 from kerve.runtime.ensemble.executor import EnsembleExecutor
 from kerve.runtime.ensemble.run import BoundStep, Plan
 from kerve.runtime.ensemble.scheme import Step, read_scheme
+from kerve.runtime.ensemble.stateful import Home, Stateful
 from kerve.runtime.errors import ArtifactError, ServingError
 from kerve.runtime.lifecycle.served import Limits, ServedVersion, cache_of
+from kerve.runtime.sequences.request import Asked
 from kerve.runtime.statistics import ServedStatistics
 from kerve.runtime.transport.base import ServedModel, Transport
 
@@ -55,12 +57,20 @@ def start_ensemble(
         max_queue_size=limits.max_queue_size,
         triton_codes=limits.triton_codes,
     )
+    if config.response_cache.enable and any(member.plan is not None for member in members):
+        raise ArtifactError(
+            f"{folder}: response_cache: the answers of an ensemble whose models keep states depend on what "
+            "was asked before; remove it"
+        )
     cache = cache_of(config, name, limits)
     queue = transport.attach(
         ServedModel(name, version, bound.signature, replace(batching, alone=True), cold=cache is not None)
     )
     steps = tuple(
-        BoundStep(step.model, member.signature, member.queue, step.inputs, step.outputs)
+        BoundStep(
+            *(step.model, member.signature, member.queue, stateful(step, member, transport)),
+            *(step.inputs, step.outputs),
+        )
         for step, member in zip(scheme.steps, members, strict=True)
     )
     most = config.ensemble_scheduling.max_inflight_requests or MOST_UNDER_WAY
@@ -94,12 +104,22 @@ def member_of(step: Step, catalog: Catalog[ServedVersion], folder: Path) -> Serv
         member = catalog.find(step.model, step.route)
     except ServingError as error:
         raise ArtifactError(f"{folder}: step {step.model!r}: {error}") from error
-    if member.plan is not None and member.plan.required:
-        raise ArtifactError(
-            f"{folder}: step {step.model!r} computes sequences, whose state an ensemble does not carry; "
-            "ask that model itself"
-        )
     return member
+
+
+def stateful(step: Step, member: ServedVersion, transport: Transport) -> Stateful | None:
+    """Return how a step is computed whose member keeps the states of sequences."""
+    if member.plan is None:
+        return None
+
+    def home(asked: Asked) -> Home:
+        found = member.home_of(asked, step.route)
+        assert found.plan is not None
+        assert found.sequences is not None
+        assert found.model is not None
+        return Home(found.plan, found.sequences, found.model.signature, found.queue)
+
+    return Stateful(member.plan, home, transport.inbox)
 
 
 def members_print(config: pb.ModelConfig, catalog: Catalog[ServedVersion]) -> str:

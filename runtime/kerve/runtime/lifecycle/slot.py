@@ -54,6 +54,8 @@ class Slot:
         self._leaving: list[ServedVersion] = []
         # What requests are routed to.
         self._routes: dict[str, ServedVersion] = {}
+        # Why others, which are known too, are not ready.
+        self._unready: dict[str, str] = {}
         catalog.publish(name, {})
         transport.publish(name, {})
 
@@ -212,7 +214,6 @@ class Slot:
         with self._lock:
             del self._ready[served.version]
         self._set(served.version, State.UNAVAILABLE, reason)
-        self._publish()
         self._retire(served)
 
     def _keep(self, chosen: dict[int, ServedVersion]) -> None:
@@ -236,13 +237,20 @@ class Slot:
             routes |= versions
             if self._ready:
                 routes[DEFAULT] = self._ready[max(self._ready)]
+            unready = {
+                str(each.version): each.unready
+                for each in self._statuses.values()
+                if each.version and each.version not in self._ready
+            }
+            unready |= {label: unready[each] for label, each in labels.items() if each in unready}
             loads = (*self._ready.values(), *self._leaving)
         every = routes | {served.route: served for served in loads if served.sequences is not None}
-        if every == self._routes:
+        if every == self._routes and unready == self._unready:
             return  # the tables of all models are replaced as a whole, which is too much for every look
-        self._routes = every
-        self._catalog.publish(self.name, routes)
-        self._transport.publish(self.name, {route: served.queue for route, served in every.items()})
+        self._routes, self._unready = every, unready
+        self._catalog.publish(self.name, routes, unready)
+        queues = {route: served.queue for route, served in every.items()}
+        self._transport.publish(self.name, queues, unready)
 
     def _leave(self, gone: list[ServedVersion]) -> None:
         """Let the sequences of loads that are replaced come to their end there; without a load in their
@@ -260,12 +268,10 @@ class Slot:
             with self._updating:
                 if served in self._leaving:
                     self._leaving.remove(served)
-                    self._publish()
-            with self._lock:
                 if self._statuses.get(served.version) == Status(self.name, served.version, State.UNLOADING):
-                    self._statuses[served.version] = Status(
-                        self.name, served.version, State.UNAVAILABLE, "unloaded"
-                    )
+                    self._set(served.version, State.UNAVAILABLE, "unloaded")
+                else:
+                    self._publish()
 
         self._retiring = [thread for thread in self._retiring if thread.is_alive()]
         self._retiring.append(served.retire(self._limits.retire_timeout, gone))
@@ -282,6 +288,7 @@ class Slot:
                 )
             if not self._ready:
                 self._statuses = {0: Status(self.name, 0, State.UNAVAILABLE, reason)}
+        self._publish()
         log.error("model %r: %s", self.name, reason)
         return reason
 
@@ -295,6 +302,7 @@ class Slot:
         with self._lock:
             self._statuses.pop(0, None)
             self._statuses[version] = Status(self.name, version, state, reason)
+        self._publish()
 
     def _forget(self, source: Source, choice: Choice) -> None:
         """Drop what is known of versions that are neither there nor asked for nor in use."""
@@ -304,3 +312,4 @@ class Slot:
                 if self._statuses[version].state is State.UNAVAILABLE:
                     del self._statuses[version]
                     self._failed.pop(version, None)
+        self._publish()

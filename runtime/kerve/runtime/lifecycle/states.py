@@ -19,6 +19,10 @@ class State(StrEnum):
     UNAVAILABLE = "UNAVAILABLE"
 
 
+# What clients hear of a version in such a state.
+UNREADY = {State.LOADING: "it is loading", State.UNLOADING: "it is being unloaded"}
+
+
 @dataclass(frozen=True)
 class Status:
     """One line of the index; version 0 stands for a model none of whose versions can be named."""
@@ -29,6 +33,18 @@ class Status:
     reason: str = ""
     # What is worth knowing of a version that serves as it should.
     remark: str = ""
+
+    @property
+    def unready(self) -> str:
+        """Why a version that is not ready is not, for clients, who need not see what the index says of the
+        server's files.
+        """
+        own = UNREADY.get(self.state)
+        return own or (
+            f"it is {self.reason}"
+            if self.reason in UNASKED
+            else "it failed to load; RepositoryIndex says why"
+        )
 
     @property
     def failed(self) -> bool:

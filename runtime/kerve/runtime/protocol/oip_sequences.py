@@ -9,7 +9,7 @@ from kerve.runtime.errors import InvalidArgumentError
 from kerve.runtime.protocol import oip
 from kerve.runtime.protocol.tensors import to_raw
 from kerve.runtime.sequences.plan import Plan, Value
-from kerve.runtime.sequences.request import Asked, asked_of
+from kerve.runtime.sequences.request import Asked
 from kerve.runtime.signature import Signature
 
 __all__ = ["SequenceRequest", "place_in_sequence"]
@@ -22,13 +22,7 @@ def place_in_sequence(message: pb.ModelInferRequest, plan: Plan | None) -> Asked
     if plan is None:
         return None
     parameters = {name: oip.parameter_value(value) for name, value in message.parameters.items()}
-    asked = asked_of(parameters)
-    if asked is None and plan.required:
-        raise InvalidArgumentError(
-            f"inference request to model '{message.model_name}' must specify a non-zero or non-empty "
-            "correlation ID (sequence_id)"
-        )
-    return asked
+    return plan.place(parameters, message.model_name)
 
 
 class SequenceRequest:
@@ -49,10 +43,7 @@ class SequenceRequest:
 
     def begin(self) -> dict[str, Value]:
         """Return the states that a sequence starts with."""
-        batched = self._signature.batched
-        return {
-            state.input.name: state.begin(self._request.rows, batched=batched) for state in self._plan.states
-        }
+        return self._plan.begin(self._request.rows)
 
     def encode(self, states: Mapping[str, Value], route: str) -> pb.ModelInferRequest:
         """Return the request as the model takes it; states that the client gives itself are in the place of
@@ -65,9 +56,10 @@ class SequenceRequest:
         for name, array in self._request.inputs.items():
             datatype = self._signature.input(name).datatype
             add(message, name, datatype, Value(array.shape, to_raw(array, datatype)))
-        for name, value in {**states, **self._controls()}.items():
+        rows = self._request.rows
+        for name, value in self._plan.fed(self._asked, states, rows).items():
             if name not in self._request.inputs:
-                self._check_rows(value)
+                self._plan.check_rows(self._asked, value, rows)
                 add(message, name, self._signature.input(name).datatype, value)
         for name, count in self._wanted.items():
             message.outputs.add(name=name).parameters["classification"].int64_param = count
@@ -86,20 +78,6 @@ class SequenceRequest:
             if response.outputs[position].name not in self._wanted:
                 del response.outputs[position], response.raw_output_contents[position]
         return {state.input.name: found[state.output] for state in self._plan.states}
-
-    def _controls(self) -> dict[str, Value]:
-        rows, batched = self._request.rows, self._signature.batched
-        return {
-            control.input.name: control.value(self._asked, rows, batched=batched)
-            for control in self._plan.controls
-        }
-
-    def _check_rows(self, state: Value) -> None:
-        if self._signature.batched and state.shape[0] != self._request.rows:
-            raise InvalidArgumentError(
-                f"expected {state.shape[0]} rows, as in the first request of sequence "
-                f"{self._asked.identity}, got {self._request.rows}"
-            )
 
 
 def add(message: pb.ModelInferRequest, name: str, datatype: str, value: Value) -> None:

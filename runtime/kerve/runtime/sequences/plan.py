@@ -1,6 +1,8 @@
 """What a model needs for its sequences: tensors that the server feeds, and those that it takes back."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -8,7 +10,7 @@ from kerve.inference import model_config_pb2 as pb
 from kerve.runtime.datatypes import BYTES, DATATYPES
 from kerve.runtime.errors import InvalidArgumentError
 from kerve.runtime.protocol.tensors import object_array, to_raw
-from kerve.runtime.sequences.request import Asked, Identity
+from kerve.runtime.sequences.request import Asked, Identity, asked_of
 from kerve.runtime.signature import Signature, TensorSpec
 
 __all__ = ["Control", "Kind", "Plan", "State", "Value"]
@@ -91,6 +93,37 @@ class Plan:
             replace(spec, optional=True) if spec.name in fed else spec for spec in self.public.inputs
         )
         return replace(self.public, inputs=inputs)
+
+    def place(self, parameters: Mapping[str, Any], model: str) -> Asked | None:
+        """Return a request's place in its sequence, if it has one; InvalidArgumentError when it must."""
+        asked = asked_of(parameters)
+        if asked is None and self.required:
+            raise InvalidArgumentError(
+                f"inference request to model '{model}' must specify a non-zero or non-empty "
+                "correlation ID (sequence_id)"
+            )
+        return asked
+
+    def begin(self, rows: int) -> dict[str, Value]:
+        """Return the states that a sequence starts with, by input."""
+        batched = self.public.batched
+        return {state.input.name: state.begin(rows, batched=batched) for state in self.states}
+
+    def fed(self, asked: Asked, states: Mapping[str, Value], rows: int) -> dict[str, Value]:
+        """Return what a request is given beside what its client sends: states and controls, by input."""
+        batched = self.public.batched
+        controls = {
+            control.input.name: control.value(asked, rows, batched=batched) for control in self.controls
+        }
+        return {**states, **controls}
+
+    def check_rows(self, asked: Asked, value: Value, rows: int) -> None:
+        """Raise InvalidArgumentError unless a value has as many rows as the request."""
+        if self.public.batched and value.shape[0] != rows:
+            raise InvalidArgumentError(
+                f"expected {value.shape[0]} rows, as in the first request of sequence "
+                f"{asked.identity}, got {rows}"
+            )
 
     @property
     def answers(self) -> tuple[str, ...]:

@@ -17,7 +17,8 @@ from kerve.runtime.errors import Code, ServingError
 from kerve.runtime.observation.interceptor import STREAM
 from kerve.runtime.observation.notes import Note, Observer, current
 from kerve.runtime.protocol import oip, oip_shared
-from kerve.runtime.servicers.cold_calls import Lanes, Room
+from kerve.runtime.sequences.lanes import Lanes
+from kerve.runtime.servicers.cold_calls import Room
 from kerve.runtime.servicers.edge import abort, answers_errors
 from kerve.runtime.transport.base import Cold, ServedModel
 from kerve.runtime.transport.local_queue import LocalQueue, Request
@@ -127,7 +128,7 @@ class InferServicer:
         self._in_flight.add(context)
         strict = ("triton_grpc_error", "true") in map(tuple, context.invocation_metadata())
         begun: queue.Queue[Pending | Handed | tuple[str, ServingError] | None] = queue.Queue(WINDOW)
-        lanes = Lanes(WINDOW)
+        lanes = Lanes(WINDOW, "stream")
 
         def read() -> None:
             try:

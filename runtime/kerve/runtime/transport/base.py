@@ -222,10 +222,13 @@ class Transport(Protocol):
     def inbox(self) -> Inbox:
         """Make a place for the answers to `Queue.ask`."""
 
-    def publish(self, name: str, routes: Mapping[str, Queue]) -> None:
+    def publish(
+        self, name: str, routes: Mapping[str, Queue], unready: Mapping[str, str] | None = None
+    ) -> None:
         """Route the model's requests, all at once: DEFAULT for no version, "3" for version 3, or a label.
 
-        Without routes the model is known but not ready, and its requests are refused with UNAVAILABLE.
+        Without routes the model is known but not ready, and its requests are refused with UNAVAILABLE; and
+        so are those for a version or label of `unready`, which says why.
         """
 
     def withdraw(self, name: str) -> None:

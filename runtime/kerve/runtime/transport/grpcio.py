@@ -84,12 +84,14 @@ class GrpcioTransport:
         """Make a place for the answers to `Queue.ask`."""
         return LocalInbox()
 
-    def publish(self, name: str, routes: Mapping[str, Queue]) -> None:
-        """Route the model's requests, all at once; without routes they are refused with UNAVAILABLE."""
+    def publish(
+        self, name: str, routes: Mapping[str, Queue], unready: Mapping[str, str] | None = None
+    ) -> None:
+        """Route the model's requests, all at once; see `Transport.publish`."""
         own = {version: queue for version, queue in routes.items() if isinstance(queue, LocalQueue)}
         if len(own) != len(routes):
             raise TypeError("routes lead to queues that another transport attached")
-        self._routes.publish(name, own)
+        self._routes.publish(name, own, unready)
 
     def withdraw(self, name: str) -> None:
         """Forget a model."""

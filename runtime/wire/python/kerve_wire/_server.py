@@ -71,12 +71,15 @@ class Server(grpc.Server):
         fields = (options or QueueOptions()).fields()
         return self._native.attach((name, version), specs[0], specs[1], batched, fields)
 
-    def publish(self, name: str, routes: Mapping[str, _native.Queue]) -> None:
+    def publish(
+        self, name: str, routes: Mapping[str, _native.Queue], unready: Mapping[str, str] | None = None
+    ) -> None:
         """Route a model's requests, all at once: "" for no version, "3" for version 3, or a label.
 
-        Without routes the model is known but not ready, and its requests are refused with UNAVAILABLE.
+        Without routes the model is known but not ready, and its requests are refused with UNAVAILABLE, and
+        so are those for what is in `unready`, which says why.
         """
-        self._native.publish(name, dict(routes))
+        self._native.publish(name, dict(routes), dict(unready or {}))
 
     def withdraw(self, name: str) -> None:
         """Forget a model: its requests are refused with NOT_FOUND."""

@@ -11,6 +11,7 @@ use pyo3::types::{PyDict, PyInt, PyString};
 use crate::datatype::Datatype;
 use crate::grpc::compression::Encoding;
 use crate::hosted::Event;
+use crate::models::Routes;
 use crate::python::call::PyCall;
 use crate::python::note::PyNote;
 use crate::python::queue::{PyQueue, codes};
@@ -64,11 +65,10 @@ impl PyServer {
         PyQueue::new(py, Queue::new(signature, options))
     }
 
-    /// Route a model's requests, all at once.
-    fn publish(&self, name: &str, routes: HashMap<String, Py<PyQueue>>) {
-        let routes =
-            routes.into_iter().map(|(version, queue)| (version, queue.get().queue.clone())).collect();
-        self.server.shared().models.publish(name, routes);
+    /// Route a model's requests, all at once; `unready`: why versions have no queue.
+    fn publish(&self, name: &str, routes: HashMap<String, Py<PyQueue>>, unready: HashMap<String, String>) {
+        let ready = routes.into_iter().map(|(version, queue)| (version, queue.get().queue.clone())).collect();
+        self.server.shared().models.publish(name, Routes { ready, unready });
     }
 
     /// Forget a model.

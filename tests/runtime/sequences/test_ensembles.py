@@ -1,0 +1,59 @@
+"""Sequences through an ensemble: its members keep their states, as when they are asked themselves."""
+
+import queue
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.grpc as triton_grpc
+from tritonclient.utils import InferenceServerException
+
+
+def total(answer: Any) -> Any:
+    return answer.as_numpy("total").tolist()
+
+
+def test_each_step_keeps_the_state_of_each_sequence(client: Any) -> None:
+    assert total(client.ask("chain", [[1, 2]], 900, "s")) == [[1, 2]]
+    assert total(client.ask("chain", [[5, 5], [6, 6]], 899, "s")) == [[5, 5], [6, 6]]
+    # sums of sums
+    assert total(client.ask("chain", [[1, 2]], 900)) == [[3, 6]]
+    assert total(client.ask("chain", [[5, 5], [6, 6]], 899, "e")) == [[15, 15], [18, 18]]
+    assert total(client.ask("chain", [[1, 2]], 900, "e")) == [[6, 12]]
+    for identity, said in ((900, "must specify the START flag"), (0, "must specify a non-zero or non-empty")):
+        with pytest.raises(InferenceServerException, match=said) as caught:
+            client.ask("chain", [[1, 2]], identity)
+        assert "in ensemble 'chain': step 'sum'" in str(caught.value)
+
+
+def test_a_sequence_is_the_members_own_and_survives_its_reload(grpc_client: Any) -> None:
+    assert total(grpc_client.ask("chain", [[1, 1]], 901, "s")) == [[1, 1]]
+    assert total(grpc_client.ask("sum", [[10, 10]], 901)) == [[11, 11]]
+    grpc_client.load_model("sum")
+    assert total(grpc_client.ask("chain", [[0, 0]], 901, "e")) == [[12, 12]]
+
+
+def test_on_a_stream_the_requests_of_a_sequence_go_through_one_after_another(
+    running: Any, grpc_client: Any
+) -> None:
+    rounds, identities = 5, [*range(920, 926)]
+    found: queue.Queue[Any] = queue.Queue()
+    with triton_grpc.InferenceServerClient(running.address) as client:
+        client.start_stream(lambda result, error: found.put(error or result))
+        for step in range(rounds):
+            for identity in identities:
+                client.async_stream_infer(
+                    "chain",
+                    [grpc_client.x([[identity, 1]])],
+                    request_id=f"{identity}/{step}",
+                    sequence_id=identity,
+                    sequence_start=step == 0,
+                    sequence_end=step == rounds - 1,
+                )
+        answers = [found.get(timeout=60) for _ in range(rounds * len(identities))]
+        client.stop_stream()
+    assert not [each for each in answers if isinstance(each, InferenceServerException)]
+    for answer in answers:
+        identity, step = map(int, answer.get_response().id.split("/"))
+        sums = np.cumsum(np.cumsum(np.ones(rounds)))[step]
+        assert total(answer) == [[identity * sums, sums]]
