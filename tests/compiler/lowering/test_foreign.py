@@ -63,6 +63,8 @@ def _model(function: Callable[..., Any], *inputs: keras.KerasTensor) -> keras.Mo
     pytest.param(lambda s, x: ops.argmax(x, axis=-1), id="argmax"),
     pytest.param(lambda s, x: tf.linalg.inv(x[:, :3, :3]), id="inverse"),
     pytest.param(lambda s, x: tf.linalg.solve(x[:, :3, :3], x[:, :3]), id="solve"),
+    pytest.param(lambda s, x: tf.image.extract_patches(x[..., None], [1, 2, 2, 1], [1, 1, 2, 1], [1, 3, 2, 1], "SAME"), id="patches"),
+    pytest.param(lambda s, x: tf.extract_volume_patches(x[..., None, None], [1, 2, 3, 1, 1], [1, 2, 3, 1, 1], "VALID"), id="volumes"),
     pytest.param(lambda s, x: tf.image.hsv_to_rgb(tf.image.rgb_to_hsv(tf.abs(x[None, ..., :3]))), id="colours"),
     pytest.param(lambda s, x: tf.raw_ops.Bucketize(input=x, boundaries=[-1.0, 0.0, 1.0]), id="buckets"),
     pytest.param(lambda s, x: tf.math.in_top_k([1, 2, 5], x[:, 0], 2), id="in top k"),

@@ -18,6 +18,7 @@ Count = Callable[[ir.Model], Counter[str]]
 _RANDOM = np.random.default_rng(11)
 _IMAGES = _RANDOM.uniform(size=(2, 8, 6, 3)).astype(np.float32)
 _FIRST = np.ascontiguousarray(np.moveaxis(_IMAGES, -1, 1))
+_VOLUMES = _RANDOM.uniform(size=(2, 5, 8, 6, 2)).astype(np.float32)
 _BYTES = (_IMAGES * 255).astype(np.uint8)
 _SIGNAL = _RANDOM.normal(size=(2, 64)).astype(np.float32)
 _MATRICES = _RANDOM.normal(size=(3, 4, 4)).astype(np.float32)
@@ -79,6 +80,11 @@ _PLACES = _RANDOM.uniform(-4, 12, size=(2, 5, 3)).astype(np.float32)
     _case("elastic in no way", lambda x: ops.image.pad_images(x, 1, 2, target_height=12, target_width=10), _IMAGES, **_BATCH),
     _case("patches", lambda x: ops.image.extract_patches(x, 3, strides=2), _IMAGES, **_BATCH),
     _case("patches same", lambda x: ops.image.extract_patches(x, (3, 2), dilation_rate=2, strides=1, padding="same"), _IMAGES, **_BATCH),
+    _case("patches in tiles", lambda x: ops.image.extract_patches(x, (3, 2)), _IMAGES, **_BATCH),
+    _case("patches of channels first", lambda x: ops.image.extract_patches(x, 2, strides=1, data_format="channels_first"), _FIRST, **_BATCH),
+    _case("patches of one image", lambda x: ops.image.extract_patches(x, 3, strides=(2, 1), padding="same"), _IMAGES[0], sizes=["none"]),
+    _case("patches of volumes", lambda x: ops.image.extract_patches_3d(x, (2, 3, 2), strides=(2, 3, 2)), _VOLUMES, **_BATCH),
+    _case("patches of volumes same", lambda x: ops.image.extract_patches_3d(x, 3, strides=2, padding="same"), _VOLUMES, **_BATCH),
     _case("gray", ops.image.rgb_to_grayscale, _IMAGES),
     _case("gray bytes", ops.image.rgb_to_grayscale, _BYTES),
     _case("gray first", lambda x: ops.image.rgb_to_grayscale(x, data_format="channels_first"), _FIRST),

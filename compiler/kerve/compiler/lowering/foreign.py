@@ -47,10 +47,11 @@ _KNOWN_DOMAINS = frozenset({"", _MACHINE_LEARNING})
 #: Operators that tf2onnx would convert but whose handlers do better: it knows complex numbers, tables and
 #: strings in part, and ragged tensors and hashes not at all.
 _OURS = (
-    "Angle", "AsString", "Complex", "ComplexAbs", "Conj", "CropAndResize", "DenseBincount", "FFT", "IFFT",
-    "IRFFT", "Imag", "LookupTableFindV2", "LookupTableSizeV2", "RFFT", "RFFT2D", "RaggedTensorToTensor",
-    "Real", "StaticRegexReplace", "StringLower", "StringSplitV2", "StringToHashBucketFast",
-    "StringToNumber", "StringUpper", "UnicodeDecode", "UnicodeEncode",
+    "Angle", "AsString", "Complex", "ComplexAbs", "Conj", "CropAndResize", "DenseBincount",
+    "ExtractImagePatches", "ExtractVolumePatches", "FFT", "IFFT", "IRFFT", "Imag", "LookupTableFindV2",
+    "LookupTableSizeV2", "RFFT", "RFFT2D", "RaggedTensorToTensor", "Real", "StaticRegexReplace",
+    "StringLower", "StringSplitV2", "StringToHashBucketFast", "StringToNumber", "StringUpper",
+    "UnicodeDecode", "UnicodeEncode",
 )  # fmt: skip
 
 _Values = dict[ir.Value, Any]

@@ -11,6 +11,7 @@ from kerve.compiler.lowering import randomness
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.operators import plus
 from kerve.compiler.lowering.ops import resampling
+from kerve.compiler.lowering.ops.patches import windows
 from kerve.compiler.lowering.tensorflow_functions.arguments import Function, as_shape, known_axes, known_value
 
 __all__ = ["FUNCTIONS"]
@@ -77,10 +78,9 @@ def _spatial(sizes: Any, count: int) -> list[int]:
 
 
 def _extract_patches(g: Lowering, images: Any, sizes: Any, strides: Any, rates: Any, padding: str) -> Any:
-    (_, *size, _), (_, *step, _), (_, *rate, _) = known_value(sizes), known_value(strides), known_value(rates)
-    if max(step) > 1 and max(rate) > 1:  # which Keras does not know
-        return NotImplemented
-    return ops.image.extract_patches(images, size, step, rate, padding.lower(), "channels_last")
+    size, step, rate = (known_value(each)[1:-1] for each in (sizes, strides, rates))
+    found = windows(images, size, step, rate, padding.lower())
+    return NotImplemented if found is None else found
 
 
 def _resize(
