@@ -44,6 +44,23 @@ def test_resize(check_op: CheckOp, interpolation: str, antialias: bool, size: tu
     check_op(lambda x: _resized(x, *size, **options), _IMAGES)
 
 
+@pytest.mark.parametrize("options", [
+    *({"interpolation": each} for each in ("nearest", "bilinear", "bicubic", "lanczos5", "area")),
+    {"antialias": True}, {"crop_to_aspect_ratio": True}, {"pad_to_aspect_ratio": True},
+], ids=str)  # fmt: skip
+def test_resize_to_a_size_that_the_images_tell(check_op: CheckOp, options: dict[str, Any]) -> None:
+    class Like(keras.Layer):
+        def call(self, x: Any) -> Any:
+            height, width = ops.shape(x)[1:3]
+            mean = ops.mean(x, axis=(1, 2), keepdims=True)
+            return keras.layers.Resizing(height, 2 * width, **options)(mean + x[:, :3, :2])
+
+        def compute_output_shape(self, shape: Any) -> Any:
+            return (*shape[:2], None, shape[3])
+
+    check_op(lambda x: Like()(x), _IMAGES)
+
+
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "area"])
 def test_resize_of_bytes_rounds(check_op: CheckOp, interpolation: str) -> None:
     # the mean of an area may lie half-way between two bytes, where the order of the sum decides

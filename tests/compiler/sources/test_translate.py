@@ -153,6 +153,54 @@ class _PassesMask(layers.Layer):
         return inputs if mask is None else tf.where(mask[..., None], inputs, tf.ones_like(inputs))
 
 
+class _Insists(layers.Layer):
+    """A mean over time of what is not masked, which takes nothing else (as DeepCTR's)."""
+
+    def call(self, inputs: Any, mask: Any = None) -> Any:
+        if mask is None:
+            raise ValueError("the input must support masking")
+        kept = tf.cast(mask, inputs.dtype)[..., None]
+        return tf.reduce_sum(inputs * kept, 1) / tf.reduce_sum(kept, 1)
+
+
+def test_a_layer_may_insist_on_a_mask(equal_to_original: Callable[..., Any]) -> None:
+    tokens = tf_keras.Input((5,), dtype="int32", name="tokens")
+    old = tf_keras.Model(tokens, _Insists()(layers.Embedding(9, 3, mask_zero=True)(tokens)))
+    equal_to_original(sources.load(old), {"tokens": np.array([[1, 2, 3, 0, 0], [4, 0, 7, 0, 1]], np.int32)})
+
+
+class _PassesTraining(layers.Layer):
+    def __call__(self, inputs: Any, training: Any = None, **rest: Any) -> Any:
+        return super().__call__(inputs, training, **rest)
+
+    def call(self, inputs: Any, training: Any = None) -> Any:
+        return tf.zeros_like(inputs) if training else 2.0 * inputs
+
+
+def test_training_may_be_passed_by_its_place(equal_to_original: Callable[..., Any]) -> None:
+    x = np.random.default_rng(0).standard_normal((2, *_SEQUENCE)).astype(np.float32)
+    equal_to_original(sources.load(_model(_SEQUENCE, _PassesTraining())), {"x": x})
+
+
+class _Merges(layers.Layer):
+    """Pairs of steps side by side: TensorFlow knows their number, tf2onnx loses it in the product."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = layers.Dense(3)
+
+    def call(self, inputs: Any) -> Any:
+        _, steps, width = inputs.shape
+        return self.dense(tf.reshape(inputs, (-1, steps // 2, 2 * width)))
+
+
+def test_sizes_that_tensorflow_knows_are_kept(equal_to_original: Callable[..., Any]) -> None:
+    inputs = tf_keras.Input((8, 2), name="x")
+    old = tf_keras.Model(inputs, _Merges()(_Merges()(inputs)))
+    x = np.random.default_rng(0).standard_normal((2, 8, 2)).astype(np.float32)
+    equal_to_original(sources.load(old), {"x": x})
+
+
 def test_functions_of_tensorflow_in_a_graph_of_layers(equal_to_original: Callable[..., Any]) -> None:
     a = tf_keras.Input((8, 4), name="a")
     outputs = [

@@ -214,7 +214,7 @@ def _adopt(
 ) -> list[Symbol]:
     """Move the nodes and initializers of a converted model into the graph under construction.
 
-    `traced` are the shapes of the first outputs as TensorFlow has them, of which tf2onnx may lose the rank.
+    `traced` are the shapes of the first outputs as TensorFlow has them, which tf2onnx may lose in part.
     """
     declared = [
         (output, output.dtype, _declared(output, shape))
@@ -229,9 +229,15 @@ def _adopt(
 
 
 def _declared(output: ir.Value, traced: Any) -> ir.Shape | None:
-    if output.shape is not None or traced is None or getattr(traced, "rank", None) is None:
+    if traced is None or getattr(traced, "rank", None) is None:
         return output.shape
-    return ir.Shape(traced.as_list())
+    sizes = traced.as_list()
+    if output.shape is None:
+        return ir.Shape(sizes)
+    if len(output.shape) != len(sizes):
+        return output.shape
+    pairs = zip(output.shape, sizes, strict=True)
+    return ir.Shape(have if isinstance(have, int) or size is None else size for have, size in pairs)
 
 
 def _adopt_nodes(g: Lowering, graph: ir.Graph, values: _Values) -> None:

@@ -18,6 +18,7 @@ from keras import ops
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.ops.operands import composite, size
 from kerve.compiler.lowering.registry import Handlers
+from kerve.compiler.lowering.symbol import is_symbol
 
 __all__ = ["HANDLERS", "resize"]
 
@@ -46,7 +47,8 @@ def resize(  # the arguments of Keras's function
         images = _cropped(images, rows, size)
     elif pad_to_aspect_ratio:
         images = _padded(images, rows, size, fill_value)
-    if tuple(images.shape[rows : rows + 2]) == tuple(size):
+    known = tuple(each for each in size if not is_symbol(each))
+    if tuple(images.shape[rows : rows + 2]) == known:
         return images
     if interpolation == "nearest":
         return _native(g, images, rows, size, mode="nearest", nearest_mode="round_prefer_ceil")
@@ -60,7 +62,7 @@ def resize(  # the arguments of Keras's function
         weights = _weights(ops.shape(images)[axis], length, interpolation, antialias)
         resampled = _along(resampled, ops.cast(weights, resampled.dtype), axis)
     if interpolation == "area":  # the weights are areas: the mean divides by the whole
-        areas = [_float(ops.shape(images)[axis]) / np.float32(length) for axis, length in axes]
+        areas = [_float(ops.shape(images)[axis]) / _float(length) for axis, length in axes]
         resampled = resampled * (1.0 / (areas[0] * areas[1]))
     return resampled
 
@@ -95,7 +97,7 @@ def _blended(images: Any, axes: Sequence[tuple[int, Any]]) -> Any:
     """Interpolate linearly by TensorFlow's very steps: integers will be rounded, and halves are frequent."""
     for axis, target in reversed(axes):
         source = ops.shape(images)[axis]
-        place = _centers(target) * (_float(source) / np.float32(target)) - 0.5
+        place = _centers(target) * (_float(source) / _float(target)) - 0.5
         lower = ops.floor(place)
         first = ops.take(images, ops.cast(ops.maximum(lower, 0.0), "int32"), axis=axis)
         last = ops.minimum(ops.cast(ops.ceil(place), "int32"), source - 1)
@@ -121,7 +123,7 @@ def _centers(length: Any) -> Any:
     return ops.cast(ops.arange(length, dtype="int32"), "float32") + 0.5
 
 
-def _weights(source: Any, target: int, interpolation: str, antialias: bool) -> Any:
+def _weights(source: Any, target: Any, interpolation: str, antialias: bool) -> Any:
     """Return the weights of old elements (columns) in new ones (rows)."""
     scale = _float(source) / _float(target)
     old, new = ops.expand_dims(_centers(source), 0), ops.expand_dims(_centers(target), 1)
@@ -177,7 +179,7 @@ _FILTERS: dict[str, Callable[[Any], Any]] = {
 
 def _share(length: Any, numerator: int, denominator: int) -> Any:
     """Return `length * numerator / denominator` rounded down, as Keras computes it."""
-    return _whole(_float(length * numerator) / np.float32(denominator))
+    return _whole(_float(length * numerator) / _float(denominator))
 
 
 def _whole(x: Any) -> Any:

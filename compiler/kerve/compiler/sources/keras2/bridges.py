@@ -50,6 +50,7 @@ class OldLayer(keras.layers.Layer):
     def __init__(self, old: tf_keras.layers.Layer, name: str) -> None:
         super().__init__(name=name, autocast=False, trainable=False)
         self._old = _Hidden(old)
+        self._returns: Any = None
         self.supports_masking = bool(old.supports_masking)
         self.built = True
 
@@ -64,18 +65,34 @@ class OldLayer(keras.layers.Layer):
                 kwargs["mask"] = masks
         return super().__call__(*args, **kwargs)
 
+    def returning(self, specs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Call the layer on symbolic tensors, where it is known what it returns, as `KerasTensor`s.
+
+        That cannot be inferred of a layer that insists on a mask, which stays out.
+        """
+        self._returns = specs
+        try:
+            return self(*args, **kwargs)
+        finally:
+            self._returns = None
+
     def call(self, *args: Any, **kwargs: Any) -> Any:
         """Call the old layer in inference mode."""
         old = self._old.content
         _refuse_symbols(f"a {type(old).__name__} of Keras 2", (args, kwargs))
-        if old._expects_training_arg:
-            kwargs.setdefault("training", False)
+        if old._expects_training_arg and not old._call_spec.arg_was_passed("training", args, kwargs):
+            kwargs["training"] = False
         return old(*args, **kwargs)
 
     def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
         """Infer what the old layer returns by calling it on placeholders."""
         dense_args, dense_kwargs = _dense((args, kwargs))
-        return super().compute_output_spec(*dense_args, **dense_kwargs)
+        try:
+            return super().compute_output_spec(*dense_args, **dense_kwargs)
+        except Exception:  # the author's code may fail in any way
+            if self._returns is None:
+                raise
+            return self._returns
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
         """Return the mask that the old layer gives on."""

@@ -107,11 +107,14 @@ class _Translation:
         if isinstance(node.layer, tf_keras.src.layers.TFOpLambda):
             return operation(node.layer, args, kwargs)
         kwargs = {name: value for name, value in kwargs.items() if value is not None}
+        layer = self._layer(node.layer)
         try:
-            return self._layer(node.layer)(*args, **kwargs)
+            if isinstance(layer, OldLayer):
+                return layer.returning(_specs(node.outputs), *args, **kwargs)
+            return layer(*args, **kwargs)
         except (TypeError, ValueError) as error:  # how Keras refuses arguments
-            if node.layer.name in self._kept:
-                raise
+            if isinstance(layer, OldLayer):
+                raise UntranslatableError(f"layer '{node.layer.name}': {error}") from error
             raise _NotEqualError(node.layer.name) from error
 
     def _layer(self, old: Any) -> Any:
@@ -136,6 +139,10 @@ class _Translation:
     def _part(self, old: Any) -> Any:
         """Translate what a layer wraps; its weights are copied with those of the wrapper."""
         return self._graph(old) if isinstance(old, tf_keras.Model) else layers.layer(old, self._part)
+
+
+def _specs(tensors: Any) -> Any:
+    return tf.nest.map_structure(lambda x: keras.KerasTensor(x.shape.as_list(), x.dtype.name), tensors)
 
 
 def _require_ranks(node: Any, old: tf_keras.Model) -> None:
