@@ -204,6 +204,15 @@ def test_a_complex_result_is_refused() -> None:
         lower(model)
 
 
+def test_complex_numbers_between_layers_are_traced_with_those_who_take_them(equal_to_keras: Check) -> None:
+    inputs = keras.Input((2, 8))
+    spectrum = _OnlyTensorFlow(lambda s, x: tf.transpose(tf.signal.rfft(x - 1.0), [0, 2, 1])[:, 1:])(inputs)
+    turned = _OnlyTensorFlow(lambda s, x: tf.concat([x, x + x], -1))(spectrum)
+    outputs = _OnlyTensorFlow(lambda s, x: tf.math.angle(x) + tf.abs(x))(turned)
+    x = np.random.default_rng(3).normal(size=(3, 2, 8)).astype("float32")
+    equal_to_keras(keras.Model(inputs, keras.layers.Dense(2)(outputs)), x, traced=True)
+
+
 def test_two_conversions_of_a_traced_model_are_identical() -> None:
     model = _model(
         lambda s, x: tf.while_loop(lambda i, v: i < 3, lambda i, v: (i + 1, s.dense(v)), [0, x])[1]
@@ -252,6 +261,25 @@ def test_boxes_are_cropped_and_resized(
 
     images = np.random.default_rng(3).normal(size=(3, 5, 7, 2)).astype("float32")
     equal_to_keras(single(Crop(), (5, 7, 2)), images, batched=False)
+
+
+@pytest.mark.parametrize("places", [{"half_pixel_centers": True}, {"align_corners": True}, {}], ids=str)
+@pytest.mark.parametrize("method", ["Bilinear", "NearestNeighbor", "Bicubic"])
+def test_images_are_resized_in_every_way_that_tensorflow_knew(
+    equal_to_keras: Check, method: str, places: dict[str, bool]
+) -> None:
+    def resized(images: Any, *size: int) -> Any:
+        return getattr(tf.raw_ops, f"Resize{method}")(images=images, size=size, **places)
+
+    def function(_: Any, images: Any) -> Any:
+        height, width = tf.shape(images)[1], tf.shape(images)[2]
+        parts = [resized(images, *size) for size in ((9, 9), (3, 17), (2 * height, 3 * width), (1, 1))]
+        return [tf.cast(part, tf.float32) for part in parts]
+
+    images = np.random.default_rng(3).normal(size=(3, 5, 7, 2)).astype("float32")
+    for shape in ((5, 7, 2), (None, None, 2)):
+        inputs = keras.Input(shape)
+        equal_to_keras(keras.Model(inputs, _OnlyTensorFlow(function)(inputs)), images, traced=True)
 
 
 def test_whole_numbers_are_written_and_read(equal_to_keras: Check) -> None:

@@ -151,6 +151,8 @@ def test_map_coordinates(check_op: CheckOp, order: int, fill_mode: str) -> None:
     _case("ifft2", lambda x, y: ops.ifft2((x, y)), _MATRICES, _MATRICES + 1, **_BATCH),
     _case("rfft", ops.rfft, _SIGNAL),
     _case("rfft padded", lambda x: ops.rfft(x, 80), _SIGNAL, **_BATCH),
+    _case("angles of rfft", lambda x: ops.arctan2(*ops.rfft(x - 1.0)[::-1]), _SIGNAL, **_BATCH),
+    _case("angles of an odd rfft", lambda x: ops.arctan2(*ops.rfft(x - 1.0, 15)[::-1]), _SIGNAL, **_BATCH),
     _case("rfft cut", lambda x: ops.rfft(x, 15), _SIGNAL),
     _case("irfft", lambda x, y: ops.irfft((x, y)), _SIGNAL[:, :9], _SIGNAL[:, 9:18], **_BATCH),
     _case("irfft of an odd length", lambda x, y: ops.irfft((x, y), 13), _SIGNAL[:, :9], _SIGNAL[:, 9:18], **_BATCH),

@@ -26,12 +26,13 @@ from onnxscript import version_converter
 from kerve.compiler.errors import ConversionError
 from kerve.compiler.lowering import remedies, variables
 from kerve.compiler.lowering.amending import amend
+from kerve.compiler.lowering.pairs import by_parts
 from kerve.compiler.lowering.symbol import Symbol, is_symbol, symbols_in
 
 if TYPE_CHECKING:
     from kerve.compiler.lowering.lowering import Lowering
 
-__all__ = ["DRAWS", "TensorsOnlyError", "UntraceableError", "forget", "trace"]
+__all__ = ["DRAWS", "ComplexResultError", "TensorsOnlyError", "UntraceableError", "forget", "trace"]
 
 #: What a warning says of random numbers.
 DRAWS = (
@@ -49,9 +50,10 @@ _KNOWN_DOMAINS = frozenset({"", _MACHINE_LEARNING})
 _OURS = (
     "Angle", "AsString", "Complex", "ComplexAbs", "Conj", "CropAndResize", "DenseBincount",
     "ExtractImagePatches", "ExtractVolumePatches", "FFT", "IFFT", "IRFFT", "Imag", "LookupTableFindV2",
-    "LookupTableSizeV2", "RFFT", "RFFT2D", "RaggedTensorToTensor", "Real", "StaticRegexReplace",
-    "StringLower", "StringSplitV2", "StringToHashBucketFast", "StringToNumber", "StringUpper",
-    "UnicodeDecode", "UnicodeEncode",
+    "LookupTableSizeV2", "RFFT", "RFFT2D", "RaggedTensorToTensor", "Real", "ResizeArea",
+    "ResizeBicubic", "ResizeBilinear", "ResizeNearestNeighbor", "StaticRegexReplace", "StringLower",
+    "StringSplitV2", "StringToHashBucketFast", "StringToNumber", "StringUpper", "UnicodeDecode",
+    "UnicodeEncode",
 )  # fmt: skip
 
 _Values = dict[ir.Value, Any]
@@ -59,6 +61,12 @@ _Values = dict[ir.Value, Any]
 
 class TensorsOnlyError(TypeError):
     """Raised by code that is to be traced: it takes no symbols, and that is nothing to tell anybody."""
+
+
+class ComplexResultError(TensorsOnlyError):
+    """What was traced results in complex numbers, which exist within a trace only: trace what takes them."""
+
+    remedy = remedies.OTHERWISE
 
 
 class UntraceableError(Exception):
@@ -308,7 +316,13 @@ def _adopt_node(g: Lowering, node: ir.Node, values: _Values) -> None:
     amend(g, node, inputs, values)
     known = _is_onnx(node)
     if known and not all(value is None or isinstance(value, ir.Value) for value in inputs):
-        raise UntraceableError(f"ONNX's {node.op_type} computes neither with complex numbers nor with tables")
+        pairs = by_parts(g, node, inputs)
+        if pairs is None:
+            what = "computes neither with complex numbers nor with tables"
+            raise UntraceableError(f"ONNX's {node.op_type} {what}")
+        values.update(zip(node.outputs, pairs, strict=True))
+        forget([node])
+        return
     for body in _bodies(node):
         body.name = node.op_type
         for formal, name in zip(body.inputs, g.names("input", len(body.inputs)), strict=True):
@@ -373,7 +387,7 @@ def _is_onnx(node: ir.Node) -> bool:
 def _output(value: Any, dtype: ir.DataType | None, shape: ir.Shape | None) -> Symbol:
     """Return a result with what TensorFlow knew of its shape."""
     if not isinstance(value, ir.Value):
-        raise UntraceableError("its result is complex")
+        raise ComplexResultError("its result is complex")
     if value.dtype is None and dtype is not None:
         value.dtype = dtype
     if shape is None and value.shape is None:

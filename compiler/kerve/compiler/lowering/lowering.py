@@ -299,7 +299,9 @@ class Lowering:
         what = "" if isinstance(operation, keras.Layer) else f"operation {type(operation).__name__}: "
         try:
             outputs = foreign.trace(self, call, args, kwargs)
-        except foreign.UntraceableError as error:
+        except (foreign.ComplexResultError, foreign.UntraceableError) as error:
+            if isinstance(error, foreign.ComplexResultError) and self._replayed:
+                raise  # the layer or model around this one is traced as a whole
             raise self.refuse(f"{what}{error}", error.remedy) from (cause or error)
         why = (
             "" if cause is None or isinstance(cause, foreign.TensorsOnlyError) else f" ({_first_line(cause)})"

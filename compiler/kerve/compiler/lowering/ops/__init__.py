@@ -30,6 +30,7 @@ from kerve.compiler.lowering.ops import (
     special,
     spectral,
     tensorflow,
+    tensorflow_images,
     tensorflow_strings,
 )
 from kerve.compiler.lowering.registry import Handlers
@@ -65,6 +66,7 @@ HANDLERS = Handlers(
         special.HANDLERS,
         spectral.HANDLERS,
         tensorflow.HANDLERS,
+        tensorflow_images.HANDLERS,
         tensorflow_strings.HANDLERS,
     ]
 )

@@ -20,12 +20,12 @@ from kerve.compiler.lowering.ops.operands import composite, size
 from kerve.compiler.lowering.registry import Handlers
 from kerve.compiler.lowering.symbol import is_symbol
 
-__all__ = ["HANDLERS", "resize"]
+__all__ = ["CUBIC_STEPS", "HANDLERS", "along", "cubic", "native", "resize"]
 
 HANDLERS = Handlers()
 
 #: TensorFlow looks the weights of its bicubic filter up in a table with this many steps.
-_CUBIC_STEPS = 1024
+CUBIC_STEPS = 1024
 
 
 def resize(  # the arguments of Keras's function
@@ -51,16 +51,16 @@ def resize(  # the arguments of Keras's function
     if tuple(images.shape[rows : rows + 2]) == known:
         return images
     if interpolation == "nearest":
-        return _native(g, images, rows, size, mode="nearest", nearest_mode="round_prefer_ceil")
+        return native(g, images, rows, size, mode="nearest", nearest_mode="round_prefer_ceil")
     axes = ((rows, size[0]), (rows + 1, size[1]))
     if interpolation == "bilinear" and not antialias:
         if keras.backend.is_float_dtype(images.dtype):
-            return _native(g, images, rows, size, mode="linear")
+            return native(g, images, rows, size, mode="linear")
         return _blended(ops.cast(images, "float32"), axes)
     resampled = ops.cast(images, keras.backend.result_type(images.dtype, "float32"))
     for axis, length in reversed(axes):
         weights = _weights(ops.shape(images)[axis], length, interpolation, antialias)
-        resampled = _along(resampled, ops.cast(weights, resampled.dtype), axis)
+        resampled = along(resampled, ops.cast(weights, resampled.dtype), axis)
     if interpolation == "area":  # the weights are areas: the mean divides by the whole
         areas = [_float(ops.shape(images)[axis]) / _float(length) for axis, length in axes]
         resampled = resampled * (1.0 / (areas[0] * areas[1]))
@@ -71,14 +71,16 @@ def _channels_last(data_format: str | None) -> bool:
     return (data_format or keras.config.image_data_format()) == "channels_last"
 
 
-def _native(g: Lowering, images: Any, rows: int, target: Any, **attributes: Any) -> Any:
-    """Write a Resize, on images with the channels first."""
+def native(
+    g: Lowering, images: Any, rows: int, target: Any, places: str = "half_pixel", **attributes: Any
+) -> Any:
+    """Write a Resize, on images with the channels first; `places` is its `coordinate_transformation_mode`."""
     last = rows == len(images.shape) - 3
     if last:
         images = ops.moveaxis(images, -1, -3)
     x = images.value
     sizes = g.shape([g.dim(x, axis) for axis in range(len(images.shape) - 2)] + [size(g, n) for n in target])
-    result = g.op.Resize(x, None, None, sizes, coordinate_transformation_mode="half_pixel", **attributes)
+    result = g.op.Resize(x, None, None, sizes, coordinate_transformation_mode=places, **attributes)
     assert x.shape is not None
     # Inference sees no sizes through those of the batch.
     result.shape = ir.Shape(
@@ -106,7 +108,7 @@ def _blended(images: Any, axes: Sequence[tuple[int, Any]]) -> Any:
     return images
 
 
-def _along(x: Any, weights: Any, axis: int) -> Any:
+def along(x: Any, weights: Any, axis: int) -> Any:
     """Multiply one axis by a matrix whose rows are its new elements."""
     if axis == len(x.shape) - 2:
         return ops.matmul(weights, x)
@@ -134,8 +136,8 @@ def _weights(source: Any, target: Any, interpolation: str, antialias: bool) -> A
     if interpolation == "bicubic" and not antialias:
         place = new * scale - 0.5
         whole = ops.floor(place)
-        place = whole + ops.round((place - whole) * _CUBIC_STEPS) / _CUBIC_STEPS
-        return _normalized(_cubic(ops.abs(old - 0.5 - place)))
+        place = whole + ops.round((place - whole) * CUBIC_STEPS) / CUBIC_STEPS
+        return _normalized(cubic(ops.abs(old - 0.5 - place)))
     widening = ops.maximum(scale, 1.0) if antialias else 1.0
     return _normalized(_FILTERS[interpolation](ops.abs(new * scale - old) / widening))
 
@@ -149,10 +151,10 @@ def _triangle(x: Any) -> Any:
     return ops.relu(1.0 - x)
 
 
-def _cubic(x: Any) -> Any:
-    """Keys's kernel."""
-    near = ((1.5 * x - 2.5) * x) * x + 1.0
-    far = ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0
+def cubic(x: Any, a: float = -0.5) -> Any:
+    """Keys's kernel, by its slope at 1."""
+    near = (((a + 2.0) * x - (a + 3.0)) * x) * x + 1.0
+    far = ((a * x - 5.0 * a) * x + 8.0 * a) * x - 4.0 * a
     return ops.where(x >= 2.0, 0.0, ops.where(x >= 1.0, far, near))
 
 
@@ -166,13 +168,13 @@ def _lanczos(radius: float) -> Callable[[Any], Any]:
 
 
 _FILTERS: dict[str, Callable[[Any], Any]] = {
-    "bicubic": _cubic,
+    "bicubic": cubic,
     "bilinear": _triangle,
-    "cubic": _cubic,
+    "cubic": cubic,
     "lanczos3": _lanczos(3.0),
     "lanczos5": _lanczos(5.0),
     "linear": _triangle,
-    "tricubic": _cubic,
+    "tricubic": cubic,
     "trilinear": _triangle,
 }
 
@@ -245,7 +247,7 @@ def _scale_and_translate(operation: Any, images: Any, output_shape: Any, scale: 
         weights = _normalized(_FILTERS[operation.method](ops.abs(place - old) / widening))
         inside = ops.logical_and(place >= 0.0, place <= _float(length))
         weights = ops.where(inside, weights, ops.zeros_like(weights))
-        result = _along(result, ops.cast(weights, result.dtype), axis)
+        result = along(result, ops.cast(weights, result.dtype), axis)
     if not integers:
         return result
     return ops.cast(ops.clip(ops.round(result), _float(ops.min(images)), _float(ops.max(images))), dtype)

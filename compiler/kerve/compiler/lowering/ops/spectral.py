@@ -61,7 +61,21 @@ def rfft(g: Lowering, operation: Any, x: ir.Value) -> _Pair:
     """The first half of the transform of real numbers, cut or padded to a length."""
     if operation.fft_length is not None:
         x = _fit(g, x, int(operation.fft_length))
-    return _pair(g, _dft(g, g.op.Unsqueeze(x, [rank(x)]), -2, onesided=1))
+    real, imaginary = _pair(g, _dft(g, g.op.Unsqueeze(x, [rank(x)]), -2, onesided=1))
+    assert x.shape is not None
+    return real, _real_at_the_ends(g, imaginary, x.shape[-1])
+
+
+def _real_at_the_ends(g: Lowering, imaginary: ir.Value, length: Any) -> ir.Value:
+    """Give the mean, and the half of an even length, the zero that they have but for rounding.
+
+    It decides of their angles whether they are pi or -pi.
+    """
+    if not isinstance(length, int) or length < 3:
+        return imaginary
+    behind = 1 - length % 2
+    within = g.op.Slice(imaginary, [1], [length // 2 + 1 - behind], [rank(imaginary) - 1])
+    return g.op.Pad(within, [0] * (rank(imaginary) - 1) + [1] + [0] * (rank(imaginary) - 1) + [behind])
 
 
 def _fit(g: Lowering, x: ir.Value, length: int) -> ir.Value:

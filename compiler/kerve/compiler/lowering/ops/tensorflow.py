@@ -90,22 +90,22 @@ def _random(kind: str) -> Handler:
 
     def handler(g: Lowering, attributes: _Attributes, shape: ir.Value, *_: Any) -> Any:
         dtype = ir.DataType(attributes["dtype"]).numpy().name
-        return g.unwrap(randomness.SAMPLERS[kind](g, _sizes(g, shape), dtype=dtype))
+        return g.unwrap(randomness.SAMPLERS[kind](g, numbers_in(g, shape), dtype=dtype))
 
     return handler
 
 
 def _random_integers(g: Lowering, attributes: _Attributes, shape: ir.Value, *inputs: ir.Value) -> Any:
     *_, low, high = g.wrap(inputs)
-    return g.unwrap(randomness.SAMPLERS["randint"](g, _sizes(g, shape), low, high, dtype=low.dtype))
+    return g.unwrap(randomness.SAMPLERS["randint"](g, numbers_in(g, shape), low, high, dtype=low.dtype))
 
 
 def _random_gamma(g: Lowering, _: _Attributes, shape: ir.Value, *inputs: ir.Value) -> Any:
     alpha = g.wrap(inputs[-1])
-    return g.unwrap(randomness.SAMPLERS["gamma"](g, _sizes(g, shape), alpha, dtype=alpha.dtype))
+    return g.unwrap(randomness.SAMPLERS["gamma"](g, numbers_in(g, shape), alpha, dtype=alpha.dtype))
 
 
-def _sizes(g: Lowering, shape: ir.Value) -> list[Any]:
+def numbers_in(g: Lowering, shape: ir.Value) -> list[Any]:
     """Return the numbers in a vector, known ones or symbols."""
     if shape.const_value is not None:
         known: list[Any] = shape.const_value.numpy().tolist()
@@ -124,7 +124,7 @@ def _project(
     fill: ir.Value,
 ) -> Any:
     options = {name: attributes[name].lower() for name in ("interpolation", "fill_mode")}
-    sizes, fill_value = _sizes(g, size), float(_known(fill))
+    sizes, fill_value = numbers_in(g, size), float(_known(fill))
     return g.call(lambda x, t: project(x, t, sizes, fill_value=fill_value, **options), images, transforms)
 
 
