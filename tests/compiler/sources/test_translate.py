@@ -169,6 +169,26 @@ def test_a_layer_may_insist_on_a_mask(equal_to_original: Callable[..., Any]) -> 
     equal_to_original(sources.load(old), {"tokens": np.array([[1, 2, 3, 0, 0], [4, 0, 7, 0, 1]], np.int32)})
 
 
+class Standardized(layers.Conv2D):
+    """A convolution in groups of one's own (as NFNet's), which Keras 2 has XLA compile on a CPU."""
+
+    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
+        return super().convolution_op(inputs, kernel - tf.reduce_mean(kernel, (0, 1, 2)))
+
+
+def test_a_convolution_of_ones_own_may_have_groups(equal_to_original: Callable[..., Any]) -> None:
+    x = np.random.default_rng(0).standard_normal((2, *_IMAGE)).astype(np.float32)
+    equal_to_original(sources.load(_model(_IMAGE, Standardized(4, 3, groups=2))), {"x": x})
+
+
+def test_lists_of_tensors_are_packed_as_tensorflow_packs_them(equal_to_original: Callable[..., Any]) -> None:
+    inputs = tf_keras.Input(_SEQUENCE, name="x")
+    half, full = layers.Dense(4, "tanh")(inputs), layers.Dense(4)(inputs)
+    old = tf_keras.Model(inputs, tf.reduce_sum([half, full], axis=0) * tf.reduce_max([full, half], axis=0))
+    x = np.random.default_rng(0).standard_normal((2, *_SEQUENCE)).astype(np.float32)
+    equal_to_original(sources.load(old), {"x": x})
+
+
 class _PassesTraining(layers.Layer):
     def __call__(self, inputs: Any, training: Any = None, **rest: Any) -> Any:
         return super().__call__(inputs, training, **rest)

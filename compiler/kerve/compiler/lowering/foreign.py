@@ -12,11 +12,8 @@ from __future__ import annotations
 import itertools
 import logging
 import re
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-from unittest import mock
 
 import keras
 import onnx
@@ -26,6 +23,7 @@ from onnxscript import version_converter
 from kerve.compiler.errors import ConversionError
 from kerve.compiler.lowering import remedies, variables
 from kerve.compiler.lowering.amending import amend
+from kerve.compiler.lowering.compatibility import as_tf2onnx_likes
 from kerve.compiler.lowering.pairs import by_parts
 from kerve.compiler.lowering.symbol import Symbol, is_symbol, symbols_in
 
@@ -132,13 +130,13 @@ def _convert(
     logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # what it logs, _adopt looks up
     try:
         traced = tf.function(function, autograph=True)
-        with _as_tf2onnx_likes():
+        with as_tf2onnx_likes():
             graph = traced.get_concrete_function(*_signature(inputs)).graph
         state += _state_of(g, graph)
         if state:
             traced = tf.function(variables.pure(graph, state), autograph=False)
         signature = _signature([*inputs, *state])
-        with _as_tf2onnx_likes():
+        with as_tf2onnx_likes():
             captures = traced.get_concrete_function(*signature).graph.captures
             captured |= {internal.name: external for external, internal in captures}
             proto, _ = tf2onnx.convert.from_function(
@@ -166,33 +164,6 @@ def _state_of(g: Lowering, graph: Any) -> list[Any]:
     for variable in variables.changed(graph):
         g.state.read(variable)
     return [variable for variable in graph.variables if g.state.holds(variable)]
-
-
-@contextmanager
-def _as_tf2onnx_likes() -> Iterator[None]:
-    """Let Keras avoid what tf2onnx does not convert while a model is traced."""
-    import tensorflow as tf
-    from tf2onnx import tf_utils
-
-    def signbit(x: Any) -> Any:  # for `argmax`, which else casts bits
-        return tf.logical_or(x < 0, tf.math.reciprocal(x) < 0)
-
-    def draw_seed(_: Any) -> Any:  # what is drawn from it becomes a random operator without a seed
-        return tf.zeros([2], tf.int32)
-
-    def function(fn: Any = None, **_: Any) -> Any:  # grouped convolutions are compiled by XLA, out of sight
-        return fn if fn is not None else function
-
-    backend = keras.src.backend
-    bfloat16 = tf.bfloat16.as_datatype_enum  # it is float16 to tf2onnx
-    with (
-        warnings.catch_warnings(action="ignore"),
-        mock.patch.object(backend.numpy, "signbit", signbit),
-        mock.patch.object(backend.random, "draw_seed", draw_seed),
-        mock.patch.object(tf, "function", function),
-        mock.patch.dict(tf_utils.TF_TO_ONNX_DTYPE, {bfloat16: onnx.TensorProto.BFLOAT16}),
-    ):
-        yield
 
 
 def _leave(_context: Any, node: Any, *_: Any, **__: Any) -> Any:

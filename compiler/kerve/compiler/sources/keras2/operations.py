@@ -70,11 +70,14 @@ def operation(layer: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _constant(argument: Any, name: str, dtype: str) -> Any:
-    """Make an array of the lists of numbers that files of Keras 2 keep constant tensors as."""
+    """Make one tensor of a list: files of Keras 2 keep constant ones as lists of numbers."""
     if name == "values":
         return [_constant(each, "", dtype) for each in argument]
-    is_constant = isinstance(argument, list | tuple) and name != "axis"
-    return np.asarray(argument, dtype) if is_constant else argument
+    if not isinstance(argument, list | tuple) or name == "axis":
+        return argument
+    if any(isinstance(leaf, keras.KerasTensor) for leaf in keras.tree.flatten(argument)):
+        return ops.stack([_constant(each, "", dtype) for each in argument])  # as TensorFlow packs them
+    return np.asarray(argument, dtype)
 
 
 def _one_float_type(structure: Any) -> str | None:

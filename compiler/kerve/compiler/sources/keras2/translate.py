@@ -104,16 +104,17 @@ class _Translation:
         args, kwargs = graph.map(node.call_args), graph.map(node.call_kwargs)
         if not kwargs.get("training", True):
             del kwargs["training"]
-        if isinstance(node.layer, tf_keras.src.layers.TFOpLambda):
-            return operation(node.layer, args, kwargs)
-        kwargs = {name: value for name, value in kwargs.items() if value is not None}
-        layer = self._layer(node.layer)
+        is_function = isinstance(node.layer, tf_keras.src.layers.TFOpLambda)
         try:
+            if is_function:
+                return operation(node.layer, args, kwargs)
+            kwargs = {name: value for name, value in kwargs.items() if value is not None}
+            layer = self._layer(node.layer)
             if isinstance(layer, OldLayer):
                 return layer.returning(_specs(node.outputs), *args, **kwargs)
             return layer(*args, **kwargs)
         except (TypeError, ValueError) as error:  # how Keras refuses arguments
-            if isinstance(layer, OldLayer):
+            if is_function or isinstance(self._layers.get(id(node.layer)), OldLayer):
                 raise UntranslatableError(f"layer '{node.layer.name}': {error}") from error
             raise _NotEqualError(node.layer.name) from error
 

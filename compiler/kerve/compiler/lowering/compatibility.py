@@ -1,0 +1,55 @@
+"""What either Keras does otherwise while a model is traced, so that tf2onnx can convert it."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+from unittest import mock
+
+import keras
+import onnx
+
+__all__ = ["as_tf2onnx_likes"]
+
+
+@contextmanager
+def as_tf2onnx_likes() -> Iterator[None]:
+    """Let Keras avoid what tf2onnx does not convert while a model is traced."""
+    import tensorflow as tf
+    from tf2onnx import tf_utils
+
+    def signbit(x: Any) -> Any:  # for `argmax`, which else casts bits
+        return tf.logical_or(x < 0, tf.math.reciprocal(x) < 0)
+
+    def draw_seed(_: Any) -> Any:  # what is drawn from it becomes a random operator without a seed
+        return tf.zeros([2], tf.int32)
+
+    def function(fn: Any = None, **_: Any) -> Any:  # grouped convolutions are compiled by XLA, out of sight
+        return fn if fn is not None else function
+
+    backend = keras.src.backend
+    bfloat16 = tf.bfloat16.as_datatype_enum  # it is float16 to tf2onnx
+    with (
+        warnings.catch_warnings(action="ignore"),
+        mock.patch.object(backend.numpy, "signbit", signbit),
+        mock.patch.object(backend.random, "draw_seed", draw_seed),
+        mock.patch.object(tf, "function", function),
+        _plain_convolutions(),
+        mock.patch.dict(tf_utils.TF_TO_ONNX_DTYPE, {bfloat16: onnx.TensorProto.BFLOAT16}),
+    ):
+        yield
+
+
+def _plain_convolutions() -> AbstractContextManager[Any]:
+    """Keep Keras 2, where it is in use, from compiling convolutions in groups by XLA, out of sight."""
+    module = sys.modules.get("tf_keras.src.layers.convolutional.base_conv")
+    if module is None:
+        return nullcontext()
+
+    def plain(layer: Any, inputs: Any, kernel: Any) -> Any:
+        return layer.convolution_op(inputs, kernel)
+
+    return mock.patch.object(module.Conv, "_jit_compiled_convolution_op", plain)
