@@ -189,6 +189,14 @@ def test_lists_of_tensors_are_packed_as_tensorflow_packs_them(equal_to_original:
     equal_to_original(sources.load(old), {"x": x})
 
 
+def test_a_vector_is_sliced_by_one_slice(equal_to_original: Callable[..., Any]) -> None:
+    inputs = tf_keras.Input((None, None, 4), name="x")
+    small = layers.AveragePooling2D(2)(inputs)
+    old = tf_keras.Model(inputs, inputs + tf.image.resize(small, tf.shape(inputs)[1:-1], "nearest"))
+    x = np.random.default_rng(0).standard_normal((2, *_IMAGE)).astype(np.float32)
+    equal_to_original(sources.load(old), {"x": x})
+
+
 class _PassesTraining(layers.Layer):
     def __call__(self, inputs: Any, training: Any = None, **rest: Any) -> Any:
         return super().__call__(inputs, training, **rest)

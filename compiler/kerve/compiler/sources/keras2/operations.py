@@ -92,7 +92,7 @@ def _slice(layer: Any, args: Any, kwargs: Any) -> Any:
     """`x[1:, ::2]`, which Keras 2 records with each slice as a dictionary."""
     if layer.symbol == "__operators__.getitem" and not kwargs:
         tensor, where = args
-        spec = tuple(map(_to_slice, where)) if isinstance(where, list | tuple) else _to_slice(where)
+        spec = tuple(map(_to_slice, where if isinstance(where, list | tuple) else [where]))
         return tensor[spec]
     return OldFunction(layer.call, clean_name(layer.name))(*args, **_without_name(kwargs))
 
