@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
+from kerve.compiler.lowering.slices import may_begin_before, span
+
 if TYPE_CHECKING:
     from kerve.compiler.lowering.lowering import Lowering
 
@@ -15,6 +17,8 @@ __all__ = ["amend"]
 
 _Inputs = list[Any]
 _Values = dict[ir.Value, Any]
+
+_FROM_THE_END, _TO_THE_FRONT = np.iinfo(np.int64).max, np.iinfo(np.int64).min
 
 
 def amend(g: Lowering, node: ir.Node, inputs: _Inputs, values: _Values) -> None:
@@ -48,8 +52,31 @@ def _batch_normalization(g: Lowering, node: ir.Node, inputs: _Inputs, values: _V
     node.resize_outputs(1)
 
 
+def _slice(g: Lowering, _: ir.Node, inputs: _Inputs, __: _Values) -> None:
+    """A slice backwards that begins before the first element is empty to TensorFlow."""
+    known = [None if x is None or x.const_value is None else x.const_value.numpy() for x in inputs[1:]]
+    if len(known) < 4 or any(each is None for each in known):
+        return
+    starts, stops, axes, steps = known
+    spans = {}
+    for place, bounds in enumerate(zip(starts.tolist(), stops.tolist(), steps.tolist(), strict=True)):
+        if may_begin_before(backwards := slice(*bounds)):
+            spans[place] = span(backwards)
+    if not spans:
+        return
+    places = list(spans)
+    bounds = [[each.start for each in spans.values()], [each.stop for each in spans.values()]]
+    inputs[0] = g.op.Slice(inputs[0], *bounds, [int(axes[place]) for place in places])
+    for index, whole in ((1, _FROM_THE_END), (2, _TO_THE_FRONT)):
+        changed = known[index - 1].astype(np.int64)
+        changed[places] = whole
+        inputs[index] = g.constant(changed, "traced")
+    inputs[3:] = [g.constant(each.astype(np.int64), "traced") for each in (axes, steps)]
+
+
 _AMENDMENTS: Mapping[str, Callable[[Lowering, ir.Node, _Inputs, _Values], None]] = {
     "BatchNormalization": _batch_normalization,
     "Range": _range,
     "Resize": _resize,
+    "Slice": _slice,
 }
