@@ -54,24 +54,20 @@ def _batch_normalization(g: Lowering, node: ir.Node, inputs: _Inputs, values: _V
 
 def _slice(g: Lowering, _: ir.Node, inputs: _Inputs, __: _Values) -> None:
     """A slice backwards that begins before the first element is empty to TensorFlow."""
-    known = [None if x is None or x.const_value is None else x.const_value.numpy() for x in inputs[1:]]
-    if len(known) < 4 or any(each is None for each in known):
+    given = [x.const_value.numpy() for x in inputs[1:] if x is not None and x.const_value is not None]
+    if len(given) < 4:
         return
-    starts, stops, axes, steps = known
-    spans = {}
-    for place, bounds in enumerate(zip(starts.tolist(), stops.tolist(), steps.tolist(), strict=True)):
-        if may_begin_before(backwards := slice(*bounds)):
-            spans[place] = span(backwards)
-    if not spans:
+    starts, stops, axes, steps = (each.astype(np.int64) for each in given)
+    backwards = [slice(*each) for each in zip(starts.tolist(), stops.tolist(), steps.tolist(), strict=True)]
+    places = [place for place, part in enumerate(backwards) if may_begin_before(part)]
+    if not places:
         return
-    places = list(spans)
-    bounds = [[each.start for each in spans.values()], [each.stop for each in spans.values()]]
-    inputs[0] = g.op.Slice(inputs[0], *bounds, [int(axes[place]) for place in places])
-    for index, whole in ((1, _FROM_THE_END), (2, _TO_THE_FRONT)):
-        changed = known[index - 1].astype(np.int64)
-        changed[places] = whole
-        inputs[index] = g.constant(changed, "traced")
-    inputs[3:] = [g.constant(each.astype(np.int64), "traced") for each in (axes, steps)]
+    spans = [span(backwards[place]) for place in places]
+    inputs[0] = g.op.Slice(
+        inputs[0], [each.start for each in spans], [each.stop for each in spans], axes[places].tolist()
+    )
+    starts[places], stops[places] = _FROM_THE_END, _TO_THE_FRONT
+    inputs[1:] = [g.constant(each, "traced") for each in (starts, stops, axes, steps)]
 
 
 _AMENDMENTS: Mapping[str, Callable[[Lowering, ir.Node, _Inputs, _Values], None]] = {

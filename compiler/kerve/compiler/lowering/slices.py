@@ -1,6 +1,6 @@
 """Slices backwards: NumPy's and TensorFlow's are empty where they begin before the first element.
 
-ONNX moves their begin into the tensor instead, so one that counts from the end goes over a span forwards first.
+ONNX moves their begin into the tensor, so one that counts from the end goes over a span forwards first.
 """
 
 from __future__ import annotations
