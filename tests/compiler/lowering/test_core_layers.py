@@ -43,6 +43,29 @@ def test_dense_takes_any_rank_and_type(
     equal_to_keras(single(layers.Dense(3), shape, dtype=dtype), data)
 
 
+def test_a_sequential_that_was_called_on_data_takes_any_number_of_rows(equal_to_keras: Check) -> None:
+    model = keras.Sequential([layers.Dense(4), layers.Reshape((2, 2)), layers.Dense(2)])
+    model(batch(5))
+    assert model.input_shape == (3, 5)
+    graph = equal_to_keras(model, np.concatenate([batch(5), batch(5)]), traced=False)
+    assert str(graph.graph.inputs[0].shape) == "[batch,5]"
+
+
+@pytest.mark.parametrize("counts", [False, True], ids=["stateful", "counts its rows"])
+def test_a_sequential_keeps_the_number_of_rows_that_its_layers_count_on(
+    equal_to_keras: Check, counts: bool
+) -> None:
+    class Halves(layers.Layer):
+        def call(self, x: Any) -> Any:
+            return keras.ops.reshape(x, (x.shape[0] * 2, -1))
+
+    model = keras.Sequential([Halves() if counts else layers.LSTM(2, stateful=True)])
+    model(batch(2, 4))
+    if counts:
+        equal_to_keras(model, batch(2, 4), batched=False)
+    assert lower(model).model.graph.inputs[0].shape == [3, 2, 4]
+
+
 def test_a_dense_layer_with_low_rank_adapters_is_entered_with_them(
     equal_to_keras: Check, single: Single
 ) -> None:

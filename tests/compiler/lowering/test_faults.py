@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 from keras import layers, ops
 
-from kerve.compiler.lowering import HANDLERS, lower
+from kerve.compiler.lowering import HANDLERS, interception, lower
 
 Count = Callable[[ir.Model], Counter[str]]
 
@@ -34,6 +34,19 @@ def test_a_defect_is_told_and_the_rest_is_lowered(monkeypatch: pytest.MonkeyPatc
     assert "layer 'conv2d" in warning
     assert "KeyError" in warning
     assert operators(lowered.model)["LayerNormalization"] == 1
+
+
+def test_a_defect_that_meets_an_authors_code_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Counted(layers.Layer):
+        def call(self, x: Any) -> Any:
+            return x / ops.cast(ops.shape(x)[0], x.dtype)
+
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, Counted()(inputs))
+    monkeypatch.setattr(interception, "_size", _BROKEN)
+    (warning,) = lower(model).warnings
+    assert "layer 'counted" in warning
+    assert warning.endswith("defect of kerve, please report the model")
 
 
 def test_what_fails_in_an_authors_loop_is_no_defect() -> None:

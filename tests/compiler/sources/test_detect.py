@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import pytest
 
 from kerve.compiler.errors import LoadError
@@ -66,6 +67,14 @@ def test_what_is_no_model_is_refused_in_one_sentence(tmp_path: Path, content: by
     path = tmp_path / "model.keras"
     path.write_bytes(content)
     with pytest.raises(LoadError, match=says):
+        recognise(path)
+
+
+def test_hdf5_without_anything_of_keras_is_told_by_what_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "data.h5"
+    with h5py.File(path, "w") as file:
+        file["images/train"] = file["labels"] = [1.0]
+    with pytest.raises(LoadError, match="holds neither a Keras model nor weights of one, but images, labels"):
         recognise(path)
 
 

@@ -186,6 +186,18 @@ def test_an_interpolation_that_was_not_written_down_is_told(
     assert not [warning for warning in sources.load(original).warnings if says in warning]
 
 
+def test_what_a_saved_model_was_made_without_is_told(
+    written_by: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(written_by("tf1.15") / "simple_save_keras", tmp_path / "model")
+    layer = {"class_name": "Attention", "config": {"name": "looks"}}
+    config = {"config": {"layers": [layer]}, "keras_version": "2.2.4-tf"}
+    (folder / "assets").mkdir()
+    (folder / "assets" / "saved_model.json").write_text(json.dumps(config))
+    says = "do not write down that an Attention has a scale, so 'looks' is taken for one without"
+    assert [says in warning for warning in sources.load(folder).warnings].count(True) == 1
+
+
 @pytest.mark.parametrize("name", ["mlp.h5", "mlp_weights.h5", "keras_cnn"])
 def test_where_tf_keras_is_not_installed_an_error_says_how_to_get_it(
     written_by: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, name: str

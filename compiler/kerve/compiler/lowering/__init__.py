@@ -57,9 +57,18 @@ def lower(model: keras.Model, *, opset: int = 21, input_signature: Any = None) -
     """
     arguments = signature.inputs_of(model, input_signature)
     signature.build(model, arguments)
-    lowered = _typed(model, opset, arguments)
+    lowered = (_opened if input_signature is None else _typed)(model, opset, arguments)
     unasked = signature.unasked(model) if input_signature is None else []
     return replace(lowered, warnings=(*unasked, *lowered.warnings))
+
+
+def _opened(model: keras.Model, opset: int, arguments: signature.Arguments) -> Lowered:
+    """Lower the model with an open batch where Keras takes any, though it remembers one."""
+    opened = signature.opened(model, arguments)
+    if opened != arguments:
+        with suppress(ConversionError):  # code of the author's may count on the number of rows
+            return _typed(model, opset, opened)
+    return _typed(model, opset, arguments)
 
 
 def _typed(model: keras.Model, opset: int, arguments: signature.Arguments) -> Lowered:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
+from kerve.compiler.lowering.slices import may_begin_before, span
+
 if TYPE_CHECKING:
     from kerve.compiler.lowering.lowering import Lowering
 
@@ -15,6 +17,8 @@ __all__ = ["amend"]
 
 _Inputs = list[Any]
 _Values = dict[ir.Value, Any]
+
+_FROM_THE_END, _TO_THE_FRONT = np.iinfo(np.int64).max, np.iinfo(np.int64).min
 
 
 def amend(g: Lowering, node: ir.Node, inputs: _Inputs, values: _Values) -> None:
@@ -48,8 +52,27 @@ def _batch_normalization(g: Lowering, node: ir.Node, inputs: _Inputs, values: _V
     node.resize_outputs(1)
 
 
+def _slice(g: Lowering, _: ir.Node, inputs: _Inputs, __: _Values) -> None:
+    """A slice backwards that begins before the first element is empty to TensorFlow."""
+    given = [x.const_value.numpy() for x in inputs[1:] if x is not None and x.const_value is not None]
+    if len(given) < 4:
+        return
+    starts, stops, axes, steps = (each.astype(np.int64) for each in given)
+    backwards = [slice(*each) for each in zip(starts.tolist(), stops.tolist(), steps.tolist(), strict=True)]
+    places = [place for place, part in enumerate(backwards) if may_begin_before(part)]
+    if not places:
+        return
+    spans = [span(backwards[place]) for place in places]
+    inputs[0] = g.op.Slice(
+        inputs[0], [each.start for each in spans], [each.stop for each in spans], axes[places].tolist()
+    )
+    starts[places], stops[places] = _FROM_THE_END, _TO_THE_FRONT
+    inputs[1:] = [g.constant(each, "traced") for each in (starts, stops, axes, steps)]
+
+
 _AMENDMENTS: Mapping[str, Callable[[Lowering, ir.Node, _Inputs, _Values], None]] = {
     "BatchNormalization": _batch_normalization,
     "Range": _range,
     "Resize": _resize,
+    "Slice": _slice,
 }

@@ -7,7 +7,7 @@ import traceback
 from kerve.compiler.errors import ConversionError
 from kerve.compiler.lowering import foreign
 
-__all__ = ["PLEA", "is_ours"]
+__all__ = ["PLEA", "is_ours", "plea"]
 
 #: What a warning says after a defect of ours that was got round.
 PLEA = ": this is a defect of kerve, please report the model"
@@ -19,6 +19,9 @@ _LIBRARIES = frozenset(
 
 #: What our code raises to say that it has no form for something.
 _ANSWERS = (ConversionError, foreign.TensorsOnlyError, foreign.UntraceableError)
+
+#: What nobody raises to say something.
+_SLIPS = (AssertionError, AttributeError, LookupError, NameError)
 
 
 def is_ours(error: Exception) -> bool:
@@ -32,3 +35,8 @@ def is_ours(error: Exception) -> bool:
     names = (str(frame.f_globals.get("__name__", "")) for frame in reversed(frames))
     last = next((name for name in names if name.partition(".")[0] not in _LIBRARIES), "")
     return last.startswith("kerve.")
+
+
+def plea(error: Exception) -> str:
+    """Return what to say of an error that met an author's code: nothing, unless code of ours slipped."""
+    return PLEA if isinstance(error, _SLIPS) and is_ours(error) else ""

@@ -281,7 +281,7 @@ class Lowering:
                     failures.append(error)
         finally:
             self._replayed.pop()
-        return self._trace(operation, call, args, kwargs, failures[0])
+        return self._trace(operation, call, args, kwargs, failures[0], faults.plea(failures[0]))
 
     def _as_symbol(self, x: Any) -> Any:
         return x if x is None or is_symbol(x) else Symbol(self._leaf(x))

@@ -20,7 +20,7 @@ from kerve.compiler.lowering.symbol import Symbol
 
 __all__ = [
     "BATCH", "Arguments", "InputSpec", "build", "call", "enter", "finish", "inputs_of", "knows_inputs",
-    "unasked",
+    "opened", "unasked",
 ]  # fmt: skip
 
 #: The symbolic dimension that Keras leaves open on axis 0 of every input and output.
@@ -92,6 +92,21 @@ def unasked(model: keras.Model) -> list[str]:
         "not remember whether it was called with more than its first argument; to have them, give "
         "input_signature= or data= with each of them"
     ]
+
+
+def opened(model: keras.Model, arguments: Arguments) -> Arguments:
+    """Return what a model takes, with an open batch where only data that it was once called on closed it.
+
+    A Sequential without an Input takes the shape of its first data for its own, rows and all.
+    """
+    if not isinstance(model, keras.Sequential) or any(
+        getattr(layer, "stateful", False) for layer in model._flatten_layers()
+    ):
+        return arguments
+    result: Arguments = keras.tree.map_structure(
+        lambda spec: replace(spec, shape=(BATCH, *spec.shape[1:])) if spec.shape else spec, arguments
+    )
+    return result
 
 
 def call(model: Callable[..., Any], arguments: Arguments) -> Any:

@@ -20,6 +20,8 @@ _ZIP_MAGIC = b"PK\x03\x04"
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 #: Enough for what comes first in any kind of file.
 _HEAD = 1024
+#: How much of a stranger's content an error tells.
+_MOST_NAMES = 3
 _SAVED_MODEL_FILES = ("saved_model.pb", "saved_model.pbtxt")
 
 
@@ -157,6 +159,12 @@ def _hdf5(path: Path) -> Recognised:
     with guards.hdf5(path) as file:
         version = _attribute(file, "keras_version") or _attribute(file, "model_weights", "keras_version")
         texts = [_attribute(file, name) for name in ("model_config", "training_config")]
+        if not texts[0] and not _holds_weights(file):
+            held = ", ".join(sorted(file)[:_MOST_NAMES]) or "nothing"
+            raise LoadError(
+                f"{path} is an HDF5 file that holds neither a Keras model nor weights of one, but {held}; "
+                f"{_ACCEPTED}"
+            )
         if not texts[0]:
             return Recognised(Kind.HDF5_WEIGHTS, path, version)
     try:
@@ -164,6 +172,13 @@ def _hdf5(path: Path) -> Recognised:
     except (ValueError, RecursionError) as error:
         raise LoadError(f"the model_config of {path} is not JSON ({error}); the file is damaged") from error
     return Recognised(Kind.HDF5, path, version, config, training)
+
+
+def _holds_weights(file: h5py.File) -> bool:
+    """Whether there is what Keras 1 and 2 list layers in, or a group of variables, as Keras 3 has them."""
+    if "model_weights" in file or any(key.startswith("layer_names") for key in file.attrs):
+        return True
+    return bool(file.visit(lambda name: True if name.rpartition("/")[2] == "vars" else None))
 
 
 def _attribute(file: h5py.File, *names: str) -> str:

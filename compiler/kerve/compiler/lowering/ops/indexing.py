@@ -14,6 +14,7 @@ from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.ops.operands import composite, operand, rank, reduce, size
 from kerve.compiler.lowering.ops.shaping import expand, transposed
 from kerve.compiler.lowering.registry import Handler, Handlers
+from kerve.compiler.lowering.slices import may_begin_before, span
 from kerve.compiler.lowering.symbol import is_symbol
 
 HANDLERS = Handlers()
@@ -60,7 +61,7 @@ def _full_key(key: Sequence[Any], ndim: int) -> list[Any]:
 def _sliced(g: Lowering, x: ir.Value, slices: dict[int, slice]) -> ir.Value:
     if not slices:
         return x
-    if spans := {axis: _span(part) for axis, part in slices.items() if _may_begin_before(part)}:
+    if spans := {axis: span(part) for axis, part in slices.items() if may_begin_before(part)}:
         x = _sliced(g, x, spans)
         slices = slices | {axis: slice(None, None, slices[axis].step) for axis in spans}
     steps = [1 if part.step is None else int(part.step) for part in slices.values()]
@@ -76,18 +77,6 @@ def _sliced(g: Lowering, x: ir.Value, slices: dict[int, slice]) -> ir.Value:
         assert x.shape is not None
         result.shape = ir.Shape(None if axis in slices else dim for axis, dim in enumerate(x.shape))
     return result
-
-
-def _may_begin_before(part: slice) -> bool:
-    """Whether a slice backwards may begin before the first element: it is empty then, but not to ONNX."""
-    return part.step is not None and part.step < 0 and isinstance(part.start, int) and part.start < -1
-
-
-def _span(part: slice) -> slice:
-    """Return what a slice backwards, from a place counted from the end, goes over, forwards."""
-    if part.stop is None:
-        return slice(0, part.start + 1)
-    return slice(0, 0) if part.stop == -1 else slice(part.stop + 1, part.start + 1)
 
 
 @HANDLERS.register("core.Slice")

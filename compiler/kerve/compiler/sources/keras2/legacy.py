@@ -16,8 +16,15 @@ __all__ = ["LEGACY_LAYERS", "class_name", "doubts"]
 _RESIZES_FROM_CORNERS = re.compile(r"1\..*|2\.[01]\..*|2\.[23]\.\d+")
 
 
-#: What TensorFlow 1.13 to 2.1 call their Keras; the first two forget to write an interpolation down.
-_FORGETS_INTERPOLATION = "2.2.4-tf"
+#: What TensorFlow 1.13 to 2.1 call their Keras; the first two forget to write arguments down.
+_FORGETFUL = "2.2.4-tf"
+
+#: For a class the argument, what it may have said, and what the layer is without it.
+_FORGOTTEN = {
+    "AdditiveAttention": ("use_scale", "an AdditiveAttention has no scale", "one with a scale"),
+    "Attention": ("use_scale", "an Attention has a scale", "one without a scale"),
+    "UpSampling2D": ("interpolation", "an UpSampling2D is bilinear", "the nearest neighbour"),
+}
 
 
 class CornerUpSampling2D(tf_keras.layers.UpSampling2D):
@@ -44,24 +51,24 @@ def class_name(name: str, config: dict[str, Any], keras_version: str) -> str:
 
 def doubts(config: Any, keras_version: str) -> list[str]:
     """Return what a configuration does not say though it may matter, in sentences."""
-    if keras_version != _FORGETS_INTERPOLATION:
+    if keras_version != _FORGETFUL:
         return []
     return [
-        f"TensorFlow 1.13 and 1.14 do not write down that an UpSampling2D is bilinear, so '{name}' is taken "
-        "for the nearest neighbour, as Keras reads it; compare with the model's own answers, or compile "
-        "the SavedModel that tf.saved_model.simple_save writes"
-        for name in _without_interpolation(config)
+        f"TensorFlow 1.13 and 1.14 do not write down that {what}, so '{name}' is taken for {otherwise}, as "
+        "Keras reads it; compare with the model's own answers, or compile the SavedModel that "
+        "tf.saved_model.simple_save writes"
+        for name, (_, what, otherwise) in _forgotten(config)
     ]
 
 
-def _without_interpolation(node: Any) -> Iterator[str]:
+def _forgotten(node: Any) -> Iterator[tuple[str, tuple[str, str, str]]]:
     if isinstance(node, list):
         for item in node:
-            yield from _without_interpolation(item)
+            yield from _forgotten(item)
     if not isinstance(node, dict):
         return
-    inner = node.get("config")
-    if node.get("class_name") == "UpSampling2D" and isinstance(inner, dict) and "interpolation" not in inner:
-        yield str(inner.get("name"))
+    inner, lost = node.get("config"), _FORGOTTEN.get(str(node.get("class_name")))
+    if lost is not None and isinstance(inner, dict) and lost[0] not in inner:
+        yield str(inner.get("name")), lost
     for value in node.values():
-        yield from _without_interpolation(value)
+        yield from _forgotten(value)

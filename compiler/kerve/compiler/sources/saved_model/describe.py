@@ -14,6 +14,7 @@ from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 from kerve.compiler.errors import LoadError
 from kerve.compiler.sources.consent import touches
+from kerve.compiler.sources.keras2 import legacy
 
 __all__ = ["Description", "describe"]
 
@@ -21,6 +22,7 @@ _KERAS = "_tf_keras_"
 _KERAS_MODELS = frozenset({"_tf_keras_model", "_tf_keras_network", "_tf_keras_sequential"})
 _SERVING_TAG = "serve"
 _DEFAULT_SIGNATURE = "serving_default"
+_CONFIG_OF_TENSORFLOW_1 = "assets/saved_model.json"
 _INTERNAL_SIGNATURES = frozenset({"__saved_model_init_op", "__saved_model_train_op"})
 
 #: What TensorFlow 2 writes variables and reads them with: neither a model nor our loading calls it.
@@ -50,6 +52,15 @@ class Description:
     def keras_version(self) -> str:
         """The version of Keras that wrote it, else "" (a graph does not tell what made it)."""
         return next((str(each["keras_version"]) for each in self.configs if "keras_version" in each), "")
+
+    @property
+    def doubts(self) -> list[str]:
+        """What the Keras of TensorFlow 1 may have lost when it made a graph of a configuration."""
+        try:
+            config = json.loads((self.path / _CONFIG_OF_TENSORFLOW_1).read_text("utf-8"))
+        except (OSError, ValueError, RecursionError):  # it is there for people; the graph is what counts
+            return []
+        return legacy.doubts(config, str(config.get("keras_version"))) if isinstance(config, dict) else []
 
     @property
     def file_operators(self) -> list[str]:

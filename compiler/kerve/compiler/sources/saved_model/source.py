@@ -72,7 +72,7 @@ def _as_graph(found: Description, name: str) -> KerasSource:
         model=whole.as_model(call, specs, name),
         input_signature={} if not specs else None if apart is None else (apart,),
         original=lambda arguments, **_: original(arguments),
-        warnings=warnings,
+        warnings=[*found.doubts, *warnings],
     )
 
 
