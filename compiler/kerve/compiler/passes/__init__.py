@@ -12,6 +12,7 @@ from onnx_ir.passes import common
 
 from kerve.compiler.errors import CompileError
 from kerve.compiler.passes.avoid_slow_kernels import AvoidSlowKernels
+from kerve.compiler.passes.convolve_as_images import ConvolveAsImages
 from kerve.compiler.passes.convolve_means import ConvolveMeans
 from kerve.compiler.passes.drop_identities import DropIdentities
 from kerve.compiler.passes.explaining import ExplainedPass
@@ -54,6 +55,7 @@ def _pipeline() -> list[ir.passes.PassBase]:
         FoldAffine(),
         FusePads(),
         # what the kernels on CPUs are slow at
+        ConvolveAsImages(),
         ConvolveMeans(),
         AvoidSlowKernels(),
         # tidy up
