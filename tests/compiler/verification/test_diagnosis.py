@@ -96,6 +96,18 @@ def test_a_difference_that_only_other_inputs_show_is_found_too(tmp_path: Path) -
     assert result["divergence"].startswith("the first layer that differs is 'last' (")
 
 
+def test_sequences_that_became_images_are_known_again(tmp_path: Path) -> None:
+    """Their convolutions have an axis more than Keras's, and no value between them has as many."""
+    keras.utils.set_random_seed(4)
+    convs = [layers.Conv1D(16, 3, activation="relu", name=name) for name in ("first", "middle", "last")]
+    model = keras.Sequential([layers.Input((512, 16), name="x"), *convs])
+    artifact = compile_model(model, repository=tmp_path / "models", name="m")
+    graph = ir.load(artifact.path / "model.onnx").graph
+    assert all(len(node.outputs[0].shape or ()) == 4 for node in graph if node.op_type == "Conv")
+    result = check(model, _tampered(artifact, "last", tmp_path), VerifyOptions(), lambda _: None)
+    assert result["divergence"].startswith("the first layer that differs is 'last' (")
+
+
 def test_an_artifact_that_is_equal_has_no_divergence(model: keras.Model, artifact: Artifact) -> None:
     result = check(model, artifact.path, VerifyOptions(), lambda _: None)
     assert result["divergence"] == ""

@@ -11,6 +11,8 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from kerve.compiler.errors import CompileError
+from kerve.compiler.passes.avoid_slow_kernels import AvoidSlowKernels
+from kerve.compiler.passes.convolve_as_images import ConvolveAsImages
 from kerve.compiler.passes.convolve_means import ConvolveMeans
 from kerve.compiler.passes.drop_identities import DropIdentities
 from kerve.compiler.passes.explaining import ExplainedPass
@@ -52,7 +54,10 @@ def _pipeline() -> list[ir.passes.PassBase]:
         MergeViews(transposes=True),
         FoldAffine(),
         FusePads(),
+        # what the kernels on CPUs are slow at
+        ConvolveAsImages(),
         ConvolveMeans(),
+        AvoidSlowKernels(),
         # tidy up
         common.RemoveUnusedNodesPass(),
         common.RemoveUnusedOpsetsPass(),

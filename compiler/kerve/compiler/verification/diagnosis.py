@@ -164,10 +164,12 @@ def _candidates(path: str, values: list[_Value]) -> list[_Value]:
 def _found(want: NDArray[Any], values: list[_Value]) -> tuple[set[str], float | None]:
     """Return the names of the values that are equal, and the error of the nearest one."""
     names, errors = set(), []
+    want = want.squeeze()  # the graph may have an axis of size one more, or less
     for value in values:
-        if value.array.dtype != want.dtype or sorted(value.array.shape) != sorted(want.shape):
+        array = value.array.squeeze()
+        if array.dtype != want.dtype or sorted(array.shape) != sorted(want.shape):
             continue
-        for candidate in _reordered(value.array, want.shape):
+        for candidate in _reordered(array, want.shape):
             check = _compared(candidate, want)
             errors.append(check.max_abs_error)
             if check.passed:

@@ -1,7 +1,7 @@
 """Activations: one operator of ONNX, unless ONNX Runtime computes that one element by element on CPUs.
 
 Of Shrink, Mish, PRelu and Where it has no vectorized kernels there; they take ten times as long as the few
-operators that say the same (`benchmarks/activations.py`).
+operators that say the same (`benchmarks/kernels.py`).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Activations as one operator of ONNX, and as the operators that kerve writes in its place.
+"""Operators of ONNX whose kernels are slow on CPUs, and the operators that kerve writes in their place.
 
-    .venv/bin/python benchmarks/activations.py
+    .venv/bin/python benchmarks/kernels.py
 
-Of 32 maps of 48x48 numbers around zero, half of them negative, in no order: least times of a hundred turns,
-on one thread and on two.
+Of numbers around zero, half of them negative, in no order: least times of a hundred turns, on one thread and
+on two.
 """
 
 import time
@@ -12,11 +12,17 @@ import numpy as np
 import onnxruntime as ort
 from onnx import numpy_helper, parser
 
-SHAPE = (1, 32, 48, 48)
+MAPS = (1, 32, 48, 48)
 CONSTANTS = {
     "slope": np.full((32, 1, 1), 0.25, np.float32),
     **{name: np.float32(value) for name, value in {"low": -0.5, "high": 0.5, "zero": 0, "two": 2}.items()},
+    "flat": np.array([0, 0, -1]),
+    "maps": np.array(MAPS),
+    "last": np.array([-1]),
+    "sizes": np.array([1, 32, 96, 96]),
 }
+NARROW = "y = ReduceMax<keepdims=0>(z)"
+NEAREST = 'Resize<mode="nearest", coordinate_transformation_mode='
 FORMS = {
     "PReLU": ("y = PRelu(x, slope)", "a = Mul(x, slope) y = Max(x, a)"),
     "PReLU, steep": (
@@ -36,19 +42,33 @@ FORMS = {
         "a = Greater(x, high) y = Where(a, x, zero)",
         "y = ThresholdedRelu<alpha=0.5>(x)",
     ),
+    "square root": ("a = Abs(x) y = Pow(a, high)", "a = Abs(x) y = Sqrt(a)"),
+    "softmax over channels": (
+        "y = Softmax<axis=1>(x)",
+        "a = Reshape(x, flat) b = Softmax<axis=1>(a) y = Reshape(b, maps)",
+    ),
+    "nearest neighbours": (
+        f'z = {NEAREST}"half_pixel", nearest_mode="round_prefer_ceil">(x, , , sizes) {NARROW}',
+        f'z = {NEAREST}"asymmetric", nearest_mode="floor">(x, , , sizes) {NARROW}',
+    ),
+    "logarithm of a sum": (
+        "y = ReduceLogSumExp<keepdims=0>(x, last)",
+        "m = ReduceMax<keepdims=1>(x, last) n = Clip(m) d = Sub(x, n) e = Exp(d) "
+        "s = ReduceSum<keepdims=0>(e, last) l = Log(s) q = Squeeze(n, last) y = Add(l, q)",
+    ),
 }
 
 
 def session(body: str, threads: int) -> ort.InferenceSession:
-    maps = f"float[{','.join(map(str, SHAPE))}]"
+    maps = f"float[{','.join(map(str, MAPS))}]"
     model = parser.parse_model(
-        f'<ir_version: 10, opset_import: ["":21]> g ({maps} x) => ({maps} y) {{ {body} }}'
+        f'<ir_version: 10, opset_import: ["":21]> g ({maps} x) => (float[N] y) {{ {body} }}'
     )
     for name, value in CONSTANTS.items():
-        if name in body:
+        if any(name in each.input for each in model.graph.node):
             model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads, options.log_severity_level = threads, 3
     return ort.InferenceSession(model.SerializeToString(), options)
 
 
@@ -64,7 +84,7 @@ def least(sides: tuple[ort.InferenceSession, ...], x: np.ndarray) -> list[float]
 
 
 def main() -> None:
-    x = np.random.default_rng(0).standard_normal(SHAPE, np.float32)
+    x = np.random.default_rng(0).standard_normal(MAPS, np.float32)
     print(f"{'':24}{'threads':>8}{'one, us':>10}{'ours, us':>10}{'ratio':>8}")
     for name, bodies in FORMS.items():
         for threads in (1, 2):

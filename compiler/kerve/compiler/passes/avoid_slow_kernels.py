@@ -1,0 +1,208 @@
+"""What ONNX Runtime computes slowly on CPUs, written so that it computes it fast.
+
+Some of its kernels go element by element through functions of the C library, or rearrange the data by a loop
+over all axes; the same answers come from operators that it has vectorized (`benchmarks/kernels.py`).
+
+    Softmax(axis with several behind it)  =>  Reshape -> Softmax -> Reshape
+    Pow(x, 0.5), Pow(x, -1), Pow(x, 4)    =>  Sqrt, Reciprocal, two Mul
+    ReduceLogSumExp                       =>  the logarithm of a sum, beside the largest element
+    Resize(nearest, by a whole factor)    =>  the same in coordinates that a table of copies answers
+
+Several operators in the place of one pay only where there are many elements. Of what a kernel computes slowly
+but in parallel (Elu, Selu, Softplus) the parts are no faster on two cores, and stay one operator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from kerve.compiler.passes.editing import Editor
+from kerve.compiler.passes.explaining import ExplainedPass
+from kerve.compiler.passes.reading import (
+    Dim,
+    array_of,
+    attribute_int,
+    axes_of,
+    elements,
+    input_of,
+    is_op,
+    is_scalar,
+    rank_of,
+    same_dim,
+    shape_dims,
+)
+
+__all__ = ["AvoidSlowKernels"]
+
+#: Elements from which on several operators are faster than a slow one.
+_MANY = 1 << 15
+
+_LOWEST, _HIGHEST = float(np.finfo(np.float32).min), float(np.finfo(np.float32).max)
+
+
+class AvoidSlowKernels(ExplainedPass):
+    """Write operators whose kernels are slow on CPUs by others that compute the same."""
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Rewrite in every graph of the model."""
+        self.notes.clear()
+        editor, modified = Editor(model), False
+        for graph in list(model.graphs()):
+            for node in list(graph):
+                modified |= self._rewrite(node, editor)
+        editor.close()
+        return ir.passes.PassResult(model, modified)
+
+    def _rewrite(self, node: ir.Node, editor: Editor) -> bool:
+        rule = _RULES.get(node.op_type) if is_op(node, node.op_type) else None
+        if rule is None or node.outputs[0].dtype != ir.DataType.FLOAT or rank_of(node.outputs[0]) is None:
+            return False
+        written = rule(_Writer(node, editor))
+        if isinstance(written, str):
+            self.note(node, f"stays: {written}")
+        elif written is not None:
+            editor.replace(node.outputs[0], written)
+        return isinstance(written, ir.Value)
+
+
+class _Writer:
+    """Writes nodes in the place of one; their results are like its first input unless said otherwise."""
+
+    def __init__(self, node: ir.Node, editor: Editor) -> None:
+        assert node.inputs[0] is not None
+        self.node, self.x, self.result = node, node.inputs[0], node.outputs[0]
+        self._editor = editor
+
+    def __call__(
+        self,
+        op_type: str,
+        *inputs: ir.Value | float | None,
+        like: ir.Value | None = None,
+        shape: ir.Shape | None = None,
+        **attributes: Any,
+    ) -> ir.Value:
+        """Write a node, of which numbers are constants."""
+        values = [self.constant(np.float32(x)) if isinstance(x, float) else x for x in inputs]
+        like = like or (self.x if shape is None else None)
+        return self._editor.node(
+            op_type, values, at=self.node, like=like, dtype=self.x.dtype, shape=shape, attributes=attributes
+        )
+
+    def constant(self, array: Any) -> ir.Value:
+        """Enter an array, or a number."""
+        return self._editor.constant(array, f"{self.result.name}:constant")
+
+
+#: Returns what takes the place of a node's result; else why the node stays, None where that is plain.
+_Rule = Callable[[_Writer], ir.Value | str | None]
+
+
+def _of_many(rule: _Rule) -> _Rule:
+    """Apply a rule that writes several operators only where they pay."""
+
+    def checked(write: _Writer) -> ir.Value | str | None:
+        if rank_of(write.x) is None or elements(write.x) < _MANY:
+            return "it has few elements"
+        return rule(write)
+
+    return checked
+
+
+def _flatten_behind(write: _Writer) -> ir.Value | str | None:
+    """The kernel exchanges its axis with the last one, which is fast only if those two are neighbours."""
+    dims = shape_dims(write.result)
+    axis = attribute_int(write.node, "axis", -1) % len(dims)
+    if axis >= len(dims) - 2:
+        return None
+    # what is open up to the axis is there in either shape, of the rest one size follows
+    sizes = [dim if isinstance(dim, int) else 0 if at <= axis else -1 for at, dim in enumerate(dims)]
+    if sizes.count(-1) > 1 or 0 in dims:
+        return "several sizes behind its axis are open"
+    flat = ir.Shape([*dims[: axis + 1], None])
+    source = write("Reshape", write.x, write.constant(np.array([0] * (axis + 1) + [-1])), shape=flat)
+    result = write(write.node.op_type, source, shape=flat, axis=axis)
+    return write("Reshape", result, write.constant(np.array(sizes)), like=write.result)
+
+
+def _power(write: _Writer) -> ir.Value | str | None:
+    exponent = input_of(write.node, 1)
+    if not is_scalar(exponent) or write.x.dtype != ir.DataType.FLOAT or rank_of(exponent) != 0:
+        return None
+    array = array_of(exponent)
+    assert array is not None
+    rule = _POWERS.get(float(array.item()))
+    return None if rule is None else rule(write, write.x)
+
+
+#: As TensorFlow itself computes these powers in a graph. (Squares and cubes have fast kernels, and stand in
+#: patterns that ONNX Runtime knows.)
+_POWERS: Mapping[float, Callable[[_Writer, ir.Value], ir.Value]] = {
+    0.5: lambda write, x: write("Sqrt", x),
+    -0.5: lambda write, x: write("Reciprocal", write("Sqrt", x)),
+    -1.0: lambda write, x: write("Reciprocal", x),
+    -2.0: lambda write, x: write("Reciprocal", write("Mul", x, x)),
+    4.0: lambda write, x: _squared(write, write("Mul", x, x)),
+}
+
+
+def _squared(write: _Writer, x: ir.Value) -> ir.Value:
+    return write("Mul", x, x)
+
+
+def _log_sum_exp(write: _Writer) -> ir.Value | str | None:
+    """As the kernel does: below the largest element, or below a finite one where that is infinite."""
+    dims = shape_dims(write.x)
+    axes, chosen = input_of(write.node, 1), axes_of(write.node, len(dims), 1)
+    if axes is None or not chosen:
+        return "its axes are not an input"
+    keeps = attribute_int(write.node, "keepdims", 1)
+    column = ir.Shape([1 if axis in chosen else dim for axis, dim in enumerate(dims)])
+    largest = write("ReduceMax", write.x, axes, shape=column, keepdims=1)
+    base = write("Clip", largest, _LOWEST, _HIGHEST, shape=column)
+    parts = write("Exp", write("Sub", write.x, base))
+    total = write("ReduceSum", parts, axes, like=write.result, keepdims=keeps)
+    base = base if keeps else write("Squeeze", base, axes, like=write.result)
+    return write("Add", write("Log", total, like=write.result), base, like=write.result)
+
+
+def _resize(write: _Writer) -> ir.Value | str | None:
+    """By whole factors the nearest element is the same by every rule; the kernel is fast by one."""
+    attributes = {name: each.value for name, each in write.node.attributes.items()}
+    if any(value not in _BY_ROUNDING.get(name, ()) for name, value in attributes.items()):
+        return None
+    if rank_of(write.x) is None or not _is_whole(shape_dims(write.x), shape_dims(write.result)):
+        return "it is not by a known whole factor"
+    return write("Resize", *write.node.inputs, like=write.result, **_BY_COPY)
+
+
+#: What a Resize may say that is then written otherwise, and how.
+_BY_ROUNDING = {
+    "coordinate_transformation_mode": ("half_pixel",),
+    "mode": ("nearest",),
+    "nearest_mode": ("round_prefer_ceil", "round_prefer_floor"),
+}
+_BY_COPY: Mapping[str, Any] = {
+    "mode": "nearest",
+    "coordinate_transformation_mode": "asymmetric",
+    "nearest_mode": "floor",
+}
+
+
+def _is_whole(before: tuple[Dim, ...], after: tuple[Dim, ...]) -> bool:
+    return all(
+        same_dim(a, b) or (isinstance(a, int) and isinstance(b, int) and a > 0 and b % a == 0)
+        for a, b in zip(before, after, strict=True)
+    )
+
+
+_RULES: Mapping[str, _Rule] = {
+    "LogSoftmax": _of_many(_flatten_behind),
+    "Pow": _power,
+    "ReduceLogSumExp": _of_many(_log_sum_exp),
+    "Resize": _resize,
+    "Softmax": _of_many(_flatten_behind),
+}

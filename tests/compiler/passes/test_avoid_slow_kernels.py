@@ -1,0 +1,124 @@
+"""What ONNX Runtime is slow at is written otherwise, computes the same, and else stays as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+
+from kerve.compiler.passes.avoid_slow_kernels import AvoidSlowKernels
+
+
+def _unary(e: Any, op_type: str, shape: tuple[int | str, ...], *inputs: Any, **attributes: Any) -> ir.Model:
+    model: ir.Model = e.model(getattr(e.op, op_type)(e.input("batch", *shape), *inputs, **attributes))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("exponent", "left"),
+    [
+        pytest.param(0.5, {"Sqrt": 1}, id="root"),
+        pytest.param(-0.5, {"Sqrt": 1, "Reciprocal": 1}, id="inverse root"),
+        pytest.param(-1.0, {"Reciprocal": 1}, id="inverse"),
+        pytest.param(-2.0, {"Mul": 1, "Reciprocal": 1}, id="inverse square"),
+        pytest.param(4.0, {"Mul": 2}, id="fourth"),
+        pytest.param(1.5, {"Pow": 1}, id="no such power"),
+        pytest.param(2.0, {"Pow": 1}, id="square"),
+    ],
+)
+def test_powers_with_an_operator_of_their_own_are_that(
+    emitter: Any, optimized: Callable[..., Any], exponent: float, left: dict[str, int]
+) -> None:
+    model = _unary(emitter, "Pow", (8,), emitter.constant(np.float32(exponent)))
+    assert optimized(model, AvoidSlowKernels()) == left
+
+
+@pytest.mark.parametrize("op_type", ["Softmax", "LogSoftmax"])
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [
+        pytest.param((8, 32, 32), 1, id="of channels"),
+        pytest.param(("channels", 64, 64), 1, id="of an open axis"),
+        pytest.param((8, 64, "width"), -3, id="before an open axis"),
+        pytest.param((4, 8, 16, 16), 2, id="in the middle"),
+    ],
+)
+def test_a_softmax_before_several_axes_sees_them_as_one(
+    emitter: Any, optimized: Callable[..., Any], op_type: str, shape: Any, axis: int
+) -> None:
+    counts = optimized(_unary(emitter, op_type, shape, axis=axis), AvoidSlowKernels())
+    assert counts == {"Reshape": 2, op_type: 1}
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [
+        pytest.param((64, 64), -1, id="last"),
+        pytest.param((64, 64), 1, id="last but one"),
+        pytest.param((8, "height", "width"), 1, id="several open"),
+        pytest.param((2, 4, 4), 1, id="few elements"),
+    ],
+)
+def test_other_softmaxes_stay(emitter: Any, optimized: Callable[..., Any], shape: Any, axis: int) -> None:
+    assert optimized(_unary(emitter, "Softmax", shape, axis=axis), AvoidSlowKernels()) == {"Softmax": 1}
+
+
+@pytest.mark.parametrize("keepdims", [0, 1])
+def test_a_logarithm_of_a_sum_of_exponentials_is_taken_apart(
+    emitter: Any, optimized: Callable[..., Any], keepdims: int
+) -> None:
+    model = _unary(emitter, "ReduceLogSumExp", (64, 64), emitter.ints(-1), keepdims=keepdims)
+    counts = optimized(model, AvoidSlowKernels())
+    assert (counts["ReduceLogSumExp"], counts["ReduceMax"], counts["Squeeze"]) == (0, 1, 1 - keepdims)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "mode", "by_copy"),
+    [
+        pytest.param((16, 24), "round_prefer_ceil", True, id="whole factors"),
+        pytest.param((24, 24), "round_prefer_floor", True, id="odd factor"),
+        pytest.param((12, 24), "round_prefer_ceil", False, id="a half more"),
+        pytest.param((4, 4), "round_prefer_ceil", False, id="smaller"),
+        pytest.param((16, 24), "floor", False, id="another rule"),
+    ],
+)
+def test_the_nearest_element_by_a_whole_factor_is_a_copy(
+    emitter: Any, optimized: Callable[..., Any], sizes: tuple[int, int], mode: str, by_copy: bool
+) -> None:
+    e = emitter
+    x = e.input(1, 3, 8, 8)
+    y = e.op.Resize(x, None, None, e.ints(1, 3, *sizes), mode="nearest", nearest_mode=mode)
+    y.shape = ir.Shape([1, 3, *sizes])
+    model = e.model(y)
+    optimized(model, AvoidSlowKernels())
+    written = next(iter(model.graph)).attributes.get_string("coordinate_transformation_mode", "half_pixel")
+    assert (written == "asymmetric") == by_copy
+
+
+def test_sums_of_infinite_exponentials_are_as_before(emitter: Any) -> None:
+    model = _unary(emitter, "ReduceLogSumExp", (64, 64), emitter.ints(-1), keepdims=0)
+    x = np.zeros((1, 64, 64), np.float32)
+    x[0, 0], x[0, 1, 3], x[0, 2, 5], x[0, 3] = -np.inf, np.inf, np.nan, 3e38
+    before = _answer(model, x)
+    AvoidSlowKernels()(model)
+    np.testing.assert_array_equal(_answer(model, x), before)
+
+
+def test_few_elements_stay_one_operator(emitter: Any, optimized: Callable[..., Any]) -> None:
+    rewrite = AvoidSlowKernels()
+    model = _unary(emitter, "ReduceLogSumExp", (8, 8), emitter.ints(-1))
+    assert optimized(model, rewrite) == {"ReduceLogSumExp": 1}
+    assert rewrite.notes == ["ReduceLogSumExp: stays: it has few elements"]
+
+
+def _answer(model: ir.Model, x: Any) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(
+        ir.serde.serialize_model(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    return session.run(None, {"x": x})[0]
