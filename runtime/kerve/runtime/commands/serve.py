@@ -8,7 +8,6 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Literal
 
 import click
@@ -39,6 +38,9 @@ from kerve.runtime.transport.rates import RateLimit
 __all__ = ["command"]
 
 log = logging.getLogger(__name__)
+
+# What tells the server to end.
+ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,7 +282,7 @@ def show_models(models: Mapping[str, Sequence[int]]) -> str:
 
 
 def handle_signals(server: Server) -> socket.socket:
-    """Stop on the first SIGTERM or SIGINT, leave the second to end the process; reload on SIGHUP.
+    """Stop on the first SIGTERM or SIGINT, leave the second of either to end the process; reload on SIGHUP.
 
     Returns a socket that has something to read after each. To wait for an event instead would be to sleep
     through a signal that another thread gets, or that comes just before the sleep.
@@ -289,15 +291,16 @@ def handle_signals(server: Server) -> socket.socket:
     writer.setblocking(False)
     signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
 
-    def stop(number: int, _: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
+    def stop(*_: object) -> None:
+        for number in ENDING:
+            signal.signal(number, signal.SIG_DFL)
         server.stopping.set()
 
     def reload(*_: object) -> None:
         supervisor.reloading()
         server.reload(supervisor.ready)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in ENDING:
         signal.signal(number, stop)
     signal.signal(signal.SIGHUP, reload)
     return reader
