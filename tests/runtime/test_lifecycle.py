@@ -19,7 +19,7 @@ import tritonclient.http as triton_http
 from tritonclient.utils import InferenceServerException
 
 from kerve.runtime import Client, rpc
-from kerve.runtime.errors import UnavailableError
+from kerve.runtime.errors import ResourceExhaustedError, UnavailableError
 from kerve.runtime.protocol import tfs, tfs_tensors
 from kerve.tensorflow_serving.apis import predict_pb2
 
@@ -232,6 +232,25 @@ def test_models_are_loaded_and_unloaded_on_request(explicit: Any, publish: Publi
     assert caught.value.status() == "StatusCode.NOT_FOUND"
     with pytest.raises(InferenceServerException, match="'foo' is not loaded"):
         explicit.unload_model("foo")
+
+
+def test_no_more_models_are_loaded_than_the_server_may_have(
+    tmp_path: Path, publish: Publish, serve: Serve, transport: tuple[str, str]
+) -> None:
+    for name in ("a", "b", "c"):
+        publish(tmp_path, "echo_fp32", name=name)
+    options = (*EXPLICIT, "--load-model", "*", "--max-models", "2", *transport)
+    with serve(tmp_path, *options) as running, Client(running.address) as client:
+        (left,) = {each.name for each in client.index() if each.state == "UNAVAILABLE"}
+        (reason,) = (each.reason for each in client.index() if each.name == left)
+        assert reason == "2 models are loaded, which is the limit (--max-models); unload one of them first"
+        with pytest.raises(ResourceExhaustedError, match="2 models are loaded"):
+            client.load(left)
+        one, other = {"a", "b", "c"} - {left}
+        client.load(one)  # again
+        client.unload(other)
+        client.load(left)
+        assert [client.ready(name) for name in (left, one, other)] == [True, True, False]
 
 
 def test_a_version_without_a_folder_does_not_make_the_load_of_others_fail(

@@ -64,6 +64,9 @@ class Options:
     model_load_thread_count: int = cli.option(
         4, help="Models that are loaded at the same time.", type=click.IntRange(min=1)
     )
+    max_models: int = cli.option(
+        0, help="Models that may be loaded at a time; 0 for any number.", type=click.IntRange(min=0)
+    )
     strict_readiness: bool = cli.option(False, help="Be ready only while every model that is to serve does.")
     host: str = cli.option("127.0.0.1", help="Address to listen on; 0.0.0.0 or :: for every network.")
     grpc_port: int = cli.option(8001, help="Port for gRPC; 0 takes a free one.", type=cli.PORT)
@@ -259,6 +262,7 @@ def server_options(options: Options, devices: Devices) -> ServerOptions:
         poll_seconds=options.repository_poll_secs,
         strict_readiness=options.strict_readiness,
         load_threads=options.model_load_thread_count,
+        most_models=options.max_models,
         max_message_bytes=options.max_message_bytes,
         limits=Limits(
             threads=options.threads or available_cpus(),
