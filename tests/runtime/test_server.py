@@ -195,6 +195,8 @@ def test_overload_has_tritons_codes_where_they_are_asked_for(
         running.wait_for("counter", arrived=3)
         with pytest.raises(UnavailableError, match="has 2 requests waiting, which is its limit"):
             client.infer("counter", np.array(1))
+        # the first reason, which is REJECTED
+        assert running.metric("nv_inference_request_failure", "counter") == 2
         for call in calls:
             call.cancel()
 
