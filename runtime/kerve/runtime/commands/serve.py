@@ -103,6 +103,11 @@ class Options:
     max_message_bytes: int = cli.option(
         2**31 - 1, help="Bytes of a request at most.", type=click.IntRange(1, 2**31 - 1)
     )
+    max_connections: int = cli.option(
+        0,
+        help="Connections for gRPC that may be open; more are closed, 0 for any number. Needs the wire.",
+        type=click.IntRange(min=0),
+    )
     rate_limit: float | None = cli.option(
         None,
         help="Requests for inference per second that each client may send, by its token or its address.",
@@ -200,6 +205,7 @@ def command(options: Options) -> None:
         TransportOptions(
             interceptors=interceptors,
             max_message_bytes=options.max_message_bytes,
+            max_connections=options.max_connections or None,
             shared_memory=True,
             rate=options.rate,
         ),
