@@ -99,9 +99,7 @@ class Regions:
 
     @contextmanager
     def hold(self, names: Collection[str]) -> Iterator[None]:
-        """Keep regions for a request: one that is unregistered meanwhile goes with the last that holds it, as in
-        Triton.
-        """
+        """Keep regions for a request: what is unregistered goes with the last that holds it, as in Triton."""
         with self._lock:
             held = [self._regions[name] for name in names if name in self._regions]
             for each in held:
