@@ -26,6 +26,13 @@ def test_each_step_keeps_the_state_of_each_sequence(client: Any) -> None:
         assert caught.value.message().startswith("in ensemble 'chain', inference request ")
 
 
+def test_a_request_of_many_rows_is_one_turn(client: Any) -> None:
+    rows = np.arange(40).reshape(20, 2)  # the models take 8 at a time
+    for step in (1, 3, 6):
+        flags = {1: "s", 3: "", 6: "e"}[step]
+        assert total(client.ask("chain", rows, 910, flags)) == (step * rows).tolist()
+
+
 def test_a_sequence_is_the_members_own_and_survives_its_reload(grpc_client: Any) -> None:
     assert total(grpc_client.ask("chain", [[1, 1]], 901, "s")) == [[1, 1]]
     assert total(grpc_client.ask("sum", [[10, 10]], 901)) == [[11, 11]]
