@@ -1,12 +1,20 @@
 """Sequences through an ensemble: its members keep their states, as when they are asked themselves."""
 
 import queue
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
 from tritonclient.utils import InferenceServerException
+
+Publish = Callable[..., Path]
+Serve = Callable[..., AbstractContextManager[Any]]
+Until = Callable[[Callable[[], bool], str], None]
+Chain = Callable[[Path], None]
 
 
 def total(answer: Any) -> Any:
@@ -64,3 +72,28 @@ def test_on_a_stream_the_requests_of_a_sequence_go_through_one_after_another(
         identity, step = map(int, answer.get_response().id.split("/"))
         sums = np.cumsum(np.cumsum(np.ones(rounds)))[step]
         assert total(answer) == [[identity * sums, sums]]
+
+
+def test_what_was_accepted_goes_through_its_sequence_before_the_server_ends(
+    publish: Publish, serve: Serve, tmp_path: Path, chain: Chain, until: Until, connect: Callable[[str], Any]
+) -> None:
+    """The first step waits for company when the signal comes, the others are still to come."""
+    pytest.importorskip("kerve_wire")
+    chain(tmp_path)
+    (tmp_path / "echo_fp32" / "config.toml").write_text(
+        "max_batch_size = 8\ndynamic_batching = { max_queue_delay_microseconds = 1_000_000 }\n"
+    )
+    with serve(tmp_path, "--transport", "wire", "--http-port", "-1") as running:
+        client = connect(running.address)
+        answers: list[Any] = []
+        client.own.async_infer(
+            "chain",
+            [client.x([[1, 2]])],
+            callback=lambda result, error: answers.append(error or result),
+            sequence_id=1,
+            sequence_start=True,
+        )
+        running.wait_for("echo_fp32", arrived=1)
+        assert running.stop() == 0
+        until(lambda: bool(answers), "the answer is there")
+        assert total(answers[0]) == [[1, 2]]
