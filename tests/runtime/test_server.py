@@ -5,10 +5,9 @@ import signal
 import socket
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,9 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from tritonclient.utils import InferenceServerException
 
 from kerve.runtime import Client, Code, DeadlineExceededError, ResourceExhaustedError, ServingError
-from kerve.runtime.errors import UnavailableError, UnimplementedError
+from kerve.runtime.errors import UnavailableError
 from kerve.runtime.repository import Repository
 from kerve.runtime.server import Ports, Server
-from kerve.runtime.transport.base import TransportOptions
 from kerve.runtime.transport.grpcio import GrpcioTransport
 
 Publish = Callable[..., Path]
@@ -255,37 +253,6 @@ def test_health_and_metadata_answer_while_inference_is_overloaded(counter: Any) 
         assert client.get_model_metadata("counter", client_timeout=10).name == "counter"
     for call in calls:
         call.cancel()
-
-
-def test_more_connections_than_may_be_open_are_closed(
-    tmp_path: Path, publish: Publish, serve: Serve, until: Until
-) -> None:
-    pytest.importorskip("kerve_wire")
-    publish(tmp_path, "pair")
-    options = ("--transport", "wire", "--max-connections", "2", "--http-port", "-1")
-    with serve(tmp_path, *options) as running:
-        host, _, port = running.address.rpartition(":")
-        kept = [socket.create_connection((host, int(port)), timeout=60) for _ in range(2)]
-        assert kept[1].recv(1)  # both are served: the server speaks first
-        with socket.create_connection((host, int(port)), timeout=60) as third:
-            assert third.recv(1) == b""
-        # the server's own door is no client's: REST and its gRPC services answer
-        with urllib.request.urlopen(f"http://{running.http}/v2/health/ready", timeout=60) as answer:
-            assert answer.status == 200
-        for each in kept:
-            each.close()
-
-        def answers() -> bool:
-            with Client(running.address) as client, suppress(UnavailableError):
-                return client.live(timeout=60)
-            return False
-
-        until(answers, "there is room again")
-
-
-def test_a_limit_of_connections_takes_the_wire() -> None:
-    with pytest.raises(UnimplementedError, match="--transport wire"):
-        GrpcioTransport(TransportOptions(max_connections=2))
 
 
 def test_the_newest_version_that_loads_is_served(tmp_path: Path, publish: Publish, serve: Serve) -> None:
