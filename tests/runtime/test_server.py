@@ -28,6 +28,7 @@ from kerve.runtime.transport.grpcio import GrpcioTransport
 
 Publish = Callable[..., Path]
 Serve = Callable[..., AbstractContextManager[Any]]
+Until = Callable[[Callable[[], bool], str], None]
 
 # Long enough to be caught at it, on any machine: one microsecond per step or so.
 LONG = 1_000_000
@@ -167,6 +168,37 @@ def test_a_drain_ends_with_its_timeout(tmp_path: Path, publish: Publish, serve: 
         assert endless.code() is grpc.StatusCode.UNAVAILABLE
         assert endless.details() == "the model is shutting down here; try another server, or again later"
         assert running.log.read_text().splitlines()[-1] == "error: not all work was finished within 0.1 s"
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_at_once(counter: Any, second: int, until: Until) -> None:
+    (endless,) = counting(counter, 1, ENDLESS)
+    counter.wait_for("counter", begun=1)
+    counter.process.send_signal(signal.SIGTERM)
+    with triton.InferenceServerClient(counter.address) as client:
+        until(lambda: not client.is_server_ready(), "the first one is heard")
+    assert counter.stop(second) == -second
+    assert endless.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_overload_has_tritons_codes_where_they_are_asked_for(
+    transport: str, tmp_path: Path, publish: Publish, serve: Serve
+) -> None:
+    publish(tmp_path, "counter")
+    options = ("--status-codes", "triton", "--max-queue-size", "2", "--transport", transport)
+    with serve(tmp_path, *options, "--http-port", "-1") as running, Client(running.address) as client:
+        calls = counting(running, 1, ENDLESS)
+        running.wait_for("counter", begun=1)
+        with pytest.raises(UnavailableError, match="the deadline passed"):
+            client.infer("counter", np.array(1), parameters={"timeout": 1000})
+        calls += counting(running, 2, ENDLESS)
+        running.wait_for("counter", arrived=3)
+        with pytest.raises(UnavailableError, match="has 2 requests waiting, which is its limit"):
+            client.infer("counter", np.array(1))
+        # the first reason, which is REJECTED
+        assert running.metric("nv_inference_request_failure", "counter") == 2
+        for call in calls:
+            call.cancel()
 
 
 def test_a_full_queue_is_resource_exhausted_with_the_time_to_retry(counter: Any) -> None:

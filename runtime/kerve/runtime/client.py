@@ -75,6 +75,16 @@ class ModelStatistics:
     compute_ns: int
 
 
+@dataclass(frozen=True)
+class EncodedCall:
+    """A unary call, ready to be sent."""
+
+    address: str
+    path: str
+    metadata: tuple[tuple[str, str], ...]
+    message: bytes
+
+
 class Client(EvaluationCalls):
     """A connection to a server; threads may share it.
 
@@ -147,22 +157,21 @@ class Client(EvaluationCalls):
         message = self._call("ModelStatistics", request, timeout)
         return [statistics_from(each) for each in message.model_stats]
 
-    def caller(
-        self, name: str, inputs: Inputs, *, version: str = ""
-    ) -> Callable[[Callable[[bool], None]], None]:
-        """Return what sends one and the same request and, when it is answered, calls back with whether it
-        succeeded.
-
-        For measurements: the request is encoded once, and its answer is not decoded.
-        """
+    def encoded(self, name: str, inputs: Inputs, *, version: str = "") -> EncodedCall:
+        """Return a call of `infer` as it is sent: for measurements, which send it again and again."""
         signature, tensors = self._prepare(name, version, inputs, None, None)
         request = oip_client.encode_request(name, version, signature, tensors, outputs=None, parameters=None)
-        raw = request.SerializeToString()
-        channel = self._channel
-        call: Any = channel.grpc.unary_unary(f"/{SERVICE.full_name}/ModelInfer")
+        path = f"/{SERVICE.full_name}/ModelInfer"
+        return EncodedCall(self.address, path, self._channel.metadata, request.SerializeToString())
+
+    def sender(self, call: EncodedCall) -> Callable[[Callable[[bool], None]], None]:
+        """Return what sends a call and, when it is answered, calls back with whether it succeeded; the answer
+        is not decoded.
+        """
+        method: Any = self._channel.grpc.unary_unary(call.path)
 
         def send(ended: Callable[[bool], None]) -> None:
-            future = call.future(raw, metadata=channel.metadata)
+            future = method.future(call.message, metadata=call.metadata)
             future.add_done_callback(lambda answer: ended(answer.code() is grpc.StatusCode.OK))
 
         return send

@@ -67,6 +67,8 @@ class ServerOptions:
     # Whether the server is ready only while every model that is to serve does.
     strict_readiness: bool = False
     load_threads: int = 4
+    # Models that may be loaded at a time; 0: any number.
+    most_models: int = 0
     # Bytes of a request over HTTP at most.
     max_message_bytes: int = 2**31 - 1
     limits: Limits = field(default_factory=Limits)
@@ -116,6 +118,7 @@ class Server:
             mode=options.mode,
             limits=options.limits,
             load_threads=options.load_threads,
+            most_models=options.most_models,
         )
         self._authority = authority or Authority()
         self._logs = logs or LogControl()

@@ -8,6 +8,8 @@ before it is answered.
 import mmap
 import os
 import threading
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -60,6 +62,18 @@ class Place:
     byte_size: int
 
 
+@dataclass(eq=False)
+class Registered:
+    """A region that is there."""
+
+    region: Region | CudaRegion
+    mapped: Mapped
+    # Requests under way whose tensors may lie in it.
+    users: int = 0
+    # Whether it is forgotten as soon as there are none.
+    leaving: bool = False
+
+
 class Regions:
     """The registered regions; every method may be called by any thread.
 
@@ -68,7 +82,7 @@ class Regions:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._regions: dict[str, tuple[Region | CudaRegion, Mapped]] = {}
+        self._regions: dict[str, Registered] = {}
 
     def register(self, region: Region | CudaRegion) -> None:
         """Open a region. AlreadyExistsError for its name; raises what opening it raises."""
@@ -81,14 +95,36 @@ class Regions:
                 raise AlreadyExistsError(
                     f"shared memory region {region.name!r} is registered already; unregister it first"
                 )
-            self._regions[region.name] = (region, mapped)
+            self._regions[region.name] = Registered(region, mapped)
+
+    @contextmanager
+    def hold(self, names: Collection[str]) -> Iterator[None]:
+        """Keep regions for a request: what is unregistered goes with the last that holds it, as in Triton."""
+        with self._lock:
+            held = [self._regions[name] for name in names if name in self._regions]
+            for each in held:
+                each.users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                for each in held:
+                    each.users -= 1
+                    if each.leaving:
+                        self._forget(each)
 
     def unregister(self, kind: type[Kind], name: str) -> None:
         """Forget a region, or all of them without a name; one that is unknown is no error, as in Triton."""
         with self._lock:
             for region in self._of(kind, name):
-                _, mapped = self._regions.pop(region.name)
-                mapped.close()
+                found = self._regions[region.name]
+                found.leaving = True
+                self._forget(found)
+
+    def _forget(self, found: Registered) -> None:
+        if not found.users:
+            del self._regions[found.region.name]
+            found.mapped.close()
 
     def status(self, kind: type[Kind], name: str = "") -> list[Kind]:
         """Return the region of that name, or all; NotFoundError for one that is unknown."""
@@ -99,7 +135,7 @@ class Regions:
         return found
 
     def _of(self, kind: type[Kind], name: str) -> list[Kind]:
-        regions = (region for _, (region, _) in sorted(self._regions.items()))
+        regions = (found.region for _, found in sorted(self._regions.items()))
         return [region for region in regions if isinstance(region, kind) and name in ("", region.name)]
 
     def read(self, tensor: str, place: Place) -> bytes:
@@ -122,13 +158,14 @@ class Regions:
             raise InvalidArgumentError(
                 f"tensor {tensor!r}: shared memory region {place.region!r} is not registered here"
             )
-        region, mapped = self._regions[place.region]
+        found = self._regions[place.region]
+        region = found.region
         if place.offset < 0 or place.byte_size < 0 or place.offset + place.byte_size > region.byte_size:
             raise InvalidArgumentError(
                 f"tensor {tensor!r}: expected bytes within the {region.byte_size} of region {region.name!r}, "
                 f"got {place.byte_size} at offset {place.offset}"
             )
-        return mapped
+        return found.mapped
 
 
 class SystemMemory:

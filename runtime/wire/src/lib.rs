@@ -15,6 +15,7 @@ pub mod datatype;
 pub mod grpc;
 pub mod hosted;
 pub mod infer;
+pub mod load;
 pub mod metrics;
 pub mod models;
 pub mod observe;

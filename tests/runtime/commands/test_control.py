@@ -1,8 +1,11 @@
 """kerve models, load, unload, stats and bench, against real servers."""
 
+import hashlib
+import os
+import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,8 @@ Serve = Callable[..., AbstractContextManager[Any]]
 def kerve(command: str, address: str, *options: str) -> "subprocess.CompletedProcess[str]":
     program = str(Path(sys.executable).with_name("kerve"))
     line = [program, command, *options, "--address", address]
-    return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+    wide = {**os.environ, "COLUMNS": "200"}
+    return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False, env=wide)
 
 
 def test_models_are_listed_loaded_and_unloaded(tmp_path: Path, publish: Publish, serve: Serve) -> None:
@@ -37,18 +41,50 @@ def test_models_are_listed_loaded_and_unloaded(tmp_path: Path, publish: Publish,
         assert kerve("unload", running.address, "foo").returncode == 1
 
 
-@pytest.mark.parametrize("load", [("--concurrency", "1", "--concurrency", "4"), ("--rate", "200")])
+@pytest.fixture(scope="module")
+def classifier(publish: Publish, serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    repository = tmp_path_factory.mktemp("models")
+    publish(repository, "classifier")
+    with serve(repository) as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("load", "by"),
+    [
+        pytest.param(("--concurrency", "1", "--concurrency", "4"), "kerve-wire", id="under way"),
+        pytest.param(("--rate", "200"), "kerve-wire", id="at random"),
+        pytest.param(("--concurrency", "4"), "Python", id="under way, by Python"),
+        pytest.param(("--rate", "200"), "Python", id="at random, by Python"),
+    ],
+)
 def test_a_bench_measures_and_draws_and_the_statistics_agree(
-    load: tuple[str, ...], tmp_path: Path, publish: Publish, serve: Serve
+    load: tuple[str, ...], by: str, tmp_path: Path, classifier: Any
 ) -> None:
+    if by == "kerve-wire":
+        pytest.importorskip("kerve_wire")
+    # names of gRPC's own are for gRPC
+    address = classifier.address if by == "kerve-wire" else f"ipv4:{classifier.address}"
+    options = ("classifier", *load, "--batch-size", "3", "--window", "0.2", "--max-windows", "3")
+    done = kerve("bench", address, *options, "--plot", str(tmp_path / "plot.svg"))
+    assert done.returncode == 0, done.stderr
+    for word in ("requests/s", "p99", "compute", "rows/batch", f"asked by {by}"):
+        assert word in done.stdout
+    rates = re.findall(r"│ (?:\d under way|200/s)\s+│\s+([\d,]+)\s+│", done.stdout)
+    assert len(rates) == len(load) // 2
+    assert all(float(rate.replace(",", "")) > 0 for rate in rates)
+    assert "<polyline" in (tmp_path / "plot.svg").read_text()
+    stats = kerve("stats", classifier.address, "classifier").stdout
+    assert "classifier" in stats
+    assert "ms" in stats
+
+
+def test_a_bench_sends_the_token(publish: Publish, serve: Serve, tmp_path: Path) -> None:
     publish(tmp_path / "models", "classifier")
-    with serve(tmp_path / "models") as running:
-        options = ("classifier", *load, "--batch-size", "3", "--window", "0.2", "--max-windows", "3")
-        done = kerve("bench", running.address, *options, "--plot", str(tmp_path / "plot.svg"))
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"{hashlib.sha256(b'secret').hexdigest()} infer,read somebody\n")
+    with serve(tmp_path / "models", "--tokens", str(tokens)) as running:
+        options = ("classifier", "--concurrency", "2", "--window", "0.1", "--max-windows", "1")
+        done = kerve("bench", running.address, *options, "--token", "secret")
         assert done.returncode == 0, done.stderr
-        for word in ("requests/s", "p99", "compute", "rows/batch"):
-            assert word in done.stdout
-        assert "<polyline" in (tmp_path / "plot.svg").read_text()
-        stats = kerve("stats", running.address, "classifier").stdout
-        assert "classifier" in stats
-        assert "ms" in stats
+        assert re.search(r"│ 0\s+│$", done.stdout, re.MULTILINE), "none has failed"

@@ -262,6 +262,12 @@ def test_metrics_tell_of_every_version(running: Any) -> None:
     values = dict(line.rsplit(" ", 1) for line in lines if line and not line.startswith("#"))
     labels = '{model="echo_fp32",version="1"}'
     assert float(values[f"nv_inference_request_success{labels}"]) >= 1
+    # as Triton has them: counters without `_total`, failures by reason
+    assert "# TYPE nv_inference_request_success counter" in lines
+    assert {
+        'model="echo_fp32",reason="CANCELED",version="1"',
+        'model="echo_fp32",reason="BACKEND",version="1"',
+    } <= {name.removeprefix("nv_inference_request_failure{").removesuffix("}") for name in values}
     count = float(values[f"kerve_request_duration_seconds_count{labels}"])
     assert (
         count

@@ -77,6 +77,15 @@ def add_accumulator(
     (repository / name / "config.pbtxt").write_text(CONFIG % (idle, strategy, state))
 
 
+def add_chain(publish: Publish, repository: Path) -> None:
+    """An ensemble: an echo, and two models with states."""
+    publish(repository, "echo_fp32")
+    for name in ("sum", "sum_again"):
+        add_accumulator(publish, repository, name, LONG, "direct {}", "")
+    (repository / "chain" / "1").mkdir(parents=True)
+    (repository / "chain" / "config.pbtxt").write_text(CHAIN)
+
+
 def add_stepper(publish: Publish, repository: Path, version: int = 1, initial: float = 2.5) -> None:
     """A model of ours with a state, which begins with a number of its own."""
     folder = publish(repository, "stepper", version=version, signature=STEPPER)
@@ -98,7 +107,6 @@ def running(
     transport: str, tmp_path_factory: pytest.TempPathFactory, publish: Publish, serve: Serve
 ) -> Iterator[Any]:
     repository = tmp_path_factory.mktemp("models")
-    add_accumulator(publish, repository, "sum", LONG, "direct {}", "")
     add_accumulator(publish, repository, "two", LONG, "oldest { max_candidate_sequences: 2 }", INITIAL)
     add_accumulator(publish, repository, "brief", 1000, "", "")
     (repository / "two" / "initial_state").mkdir()
@@ -109,10 +117,7 @@ def running(
     )
     publish(repository, "stepper", name="plain")
     (repository / "plain" / "config.pbtxt").write_text(PLAIN)
-    publish(repository, "echo_fp32")
-    add_accumulator(publish, repository, "sum_again", LONG, "direct {}", "")
-    (repository / "chain" / "1").mkdir(parents=True)
-    (repository / "chain" / "config.pbtxt").write_text(CHAIN)
+    add_chain(publish, repository)
     add_accumulator(publish, repository, "one", LONG, "oldest { max_candidate_sequences: 1 }", "")
     explicit = ("--model-control-mode", "explicit", "--load-model", "*")
     options = ("--transport", transport, "--http-port", "-1", "--max-queue-size", "32")
@@ -183,6 +188,12 @@ def grpc_client(running: Any) -> Iterator[Client]:
 def accumulator(publish: Publish) -> Callable[..., None]:
     """Publishes a model of Triton's with a state and controls."""
     return functools.partial(add_accumulator, publish)
+
+
+@pytest.fixture(scope="session")
+def chain(publish: Publish) -> Callable[[Path], None]:
+    """Publishes an ensemble of models with states, and these."""
+    return functools.partial(add_chain, publish)
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from tritonclient.utils import InferenceServerException, shared_memory
 
 Publish = Callable[..., Path]
 Serve = Callable[..., AbstractContextManager[Any]]
+Until = Callable[[Callable[[], bool], str], None]
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def running(
     transport: str, tmp_path_factory: pytest.TempPathFactory, publish: Publish, serve: Serve
 ) -> Iterator[Any]:
     repository = tmp_path_factory.mktemp("models")
-    for model in ("pair", "echo_bytes"):
+    for model in ("pair", "echo_bytes", "counter"):
         publish(repository, model)
     with serve(repository, "--transport", transport, "--http-port", "-1") as server:
         yield server
@@ -67,6 +68,31 @@ def test_inputs_and_outputs_lie_in_shared_memory_or_in_the_request(client: Any, 
             assert answer.get_output("sum") is not None
             found = shared_memory.get_contents_as_numpy(region, np.float32, [1, 2], offset=32)
             np.testing.assert_array_equal(found, LEFT + RIGHT)
+
+
+def test_a_region_that_is_unregistered_goes_with_the_last_request_that_uses_it(
+    running: Any, region: Any, until: Until
+) -> None:
+    steps = triton_grpc.InferInput("steps", [], "INT64")
+    steps.set_data_from_numpy(np.array(10**6))
+    output = triton_grpc.InferRequestedOutput("total")
+    output.set_shared_memory("ours", 8, offset=8)
+    answers: list[Any] = []
+    with triton_grpc.InferenceServerClient(running.address) as client:
+        client.register_system_shared_memory("ours", "/kerve_test", 64)
+        client.async_infer(
+            "counter",
+            [steps],
+            outputs=[output],
+            callback=lambda result, error: answers.append(error or result),
+        )
+        running.wait_for("counter", begun=1)
+        client.unregister_system_shared_memory("ours")
+        assert "ours" in client.get_system_shared_memory_status().regions
+        until(lambda: bool(answers), "the answer is there")
+        assert not isinstance(answers[0], InferenceServerException), answers[0]
+        assert shared_memory.get_contents_as_numpy(region, np.int64, [1], offset=8) == [10**6]
+        until(lambda: not client.get_system_shared_memory_status().regions, "the region is gone")
 
 
 def test_tensors_of_a_stream_lie_in_shared_memory_too(running: Any, region: Any) -> None:

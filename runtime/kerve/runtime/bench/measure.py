@@ -3,14 +3,25 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from kerve.runtime.bench.load import Concurrency, Poisson, Recorder
+from kerve.runtime.bench.load import Recorder
 from kerve.runtime.client import ModelStatistics
 
-__all__ = ["Result", "measure", "percentile"]
+__all__ = ["Load", "Result", "measure", "percentile"]
 
 # Windows that have to agree.
 AGREEING = 3
+
+
+class Load(Protocol):
+    """What sends requests, from the one to the other."""
+
+    def start(self) -> None:
+        """Begin."""
+
+    def stop(self) -> None:
+        """Begin no more calls."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +56,7 @@ class Window:
 
 def measure(
     name: str,
-    load: Concurrency | Poisson,
+    load: Load,
     recorder: Recorder,
     statistics: Callable[[], ModelStatistics],
     *,

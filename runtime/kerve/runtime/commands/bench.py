@@ -10,9 +10,10 @@ import numpy as np
 from kerve.cli import options as cli
 from kerve.cli.tables import print_table, print_warning
 from kerve.runtime.bench.load import Concurrency, Poisson, Recorder, Send
-from kerve.runtime.bench.measure import Result, measure
+from kerve.runtime.bench.measure import Load, Result, measure
+from kerve.runtime.bench.native import Native, can_send
 from kerve.runtime.bench.plot import plot
-from kerve.runtime.client import Client, ModelStatistics
+from kerve.runtime.client import Client, EncodedCall, ModelStatistics
 from kerve.runtime.commands.connection import Connection
 from kerve.runtime.data import Rows, open_files
 from kerve.runtime.datatypes import DATATYPES, Array
@@ -54,12 +55,15 @@ class Options(Connection):
 def command(options: Options) -> None:
     """Measure a served model: throughput and latency at each load, and the server's own part of it.
 
-    The load comes from this process, in Python: some thousands of calls a second, and its time is in the
-    latencies. Each load runs until three windows in a row agree; queue and compute are the server's means.
+    Where kerve-wire is installed it makes the load, and takes little time of its own; without it, and over
+    TLS, Python does: some thousands of calls a second, and its time is in the latencies. Each load runs until
+    three windows in a row agree; queue and compute are the server's means.
     """
     with options.connect() as client:
         signature = client.metadata(options.name).signature
-        call = client.caller(options.name, inputs_for(signature, options))
+        call = client.encoded(options.name, inputs_for(signature, options))
+        native = can_send(call, encrypted=options.root_cert is not None)
+        makers = native_loads(options, call) if native else loads(options, client.sender(call))
 
         def statistics() -> ModelStatistics:
             return newest(client, options.name)
@@ -74,10 +78,12 @@ def command(options: Options) -> None:
                 stability=options.stability,
                 most_windows=options.max_windows,
             )
-            for label, load, recorder in loads(options, call)
+            for label, load, recorder in makers
         ]
     print_table(
-        f"{options.name} at {options.address}", COLUMNS, [row(each, options.batch_size) for each in results]
+        f"{options.name} at {options.address}, asked by {'kerve-wire' if native else 'Python'}",
+        COLUMNS,
+        [row(each, options.batch_size) for each in results],
     )
     for result in results:
         if not result.stable:
@@ -88,7 +94,7 @@ def command(options: Options) -> None:
         options.plot.write_text(plot(f"{options.name}, {options.batch_size} rows a request", results))
 
 
-def loads(options: Options, call: Send) -> Iterator[tuple[str, Concurrency | Poisson, Recorder]]:
+def loads(options: Options, call: Send) -> Iterator[tuple[str, Load, Recorder]]:
     """Yield the loads that are asked for: what it is called, what makes it, what keeps its times."""
     if options.rate:
         for rate in options.rate:
@@ -98,6 +104,16 @@ def loads(options: Options, call: Send) -> Iterator[tuple[str, Concurrency | Poi
     for number in options.concurrency:
         recorder = Recorder()
         yield f"{number} under way", Concurrency(call, number, recorder), recorder
+
+
+def native_loads(options: Options, call: EncodedCall) -> Iterator[tuple[str, Load, Recorder]]:
+    """Yield the same loads, made by kerve-wire."""
+    for rate in options.rate:
+        native = Native(call, per_second=rate)
+        yield f"{rate:g}/s", native, native
+    for number in () if options.rate else options.concurrency:
+        native = Native(call, under_way=number)
+        yield f"{number} under way", native, native
 
 
 def inputs_for(signature: Signature, options: Options) -> dict[str, Array]:

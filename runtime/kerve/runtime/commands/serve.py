@@ -8,7 +8,6 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Literal
 
 import click
@@ -40,6 +39,9 @@ __all__ = ["command"]
 
 log = logging.getLogger(__name__)
 
+# What tells the server to end.
+ENDING = (signal.SIGTERM, signal.SIGINT)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -61,6 +63,9 @@ class Options:
     )
     model_load_thread_count: int = cli.option(
         4, help="Models that are loaded at the same time.", type=click.IntRange(min=1)
+    )
+    max_models: int = cli.option(
+        0, help="Models that may be loaded at a time; 0 for any number.", type=click.IntRange(min=0)
     )
     strict_readiness: bool = cli.option(False, help="Be ready only while every model that is to serve does.")
     host: str = cli.option("127.0.0.1", help="Address to listen on; 0.0.0.0 or :: for every network.")
@@ -97,6 +102,11 @@ class Options:
     )
     max_message_bytes: int = cli.option(
         2**31 - 1, help="Bytes of a request at most.", type=click.IntRange(1, 2**31 - 1)
+    )
+    max_connections: int = cli.option(
+        0,
+        help="Connections for gRPC that may be open; more are closed, 0 for any number. Needs the wire.",
+        type=click.IntRange(min=0),
     )
     rate_limit: float | None = cli.option(
         None,
@@ -195,6 +205,7 @@ def command(options: Options) -> None:
         TransportOptions(
             interceptors=interceptors,
             max_message_bytes=options.max_message_bytes,
+            max_connections=options.max_connections or None,
             shared_memory=True,
             rate=options.rate,
         ),
@@ -257,6 +268,7 @@ def server_options(options: Options, devices: Devices) -> ServerOptions:
         poll_seconds=options.repository_poll_secs,
         strict_readiness=options.strict_readiness,
         load_threads=options.model_load_thread_count,
+        most_models=options.max_models,
         max_message_bytes=options.max_message_bytes,
         limits=Limits(
             threads=options.threads or available_cpus(),
@@ -280,7 +292,7 @@ def show_models(models: Mapping[str, Sequence[int]]) -> str:
 
 
 def handle_signals(server: Server) -> socket.socket:
-    """Stop on the first SIGTERM or SIGINT, leave the second to end the process; reload on SIGHUP.
+    """Stop on the first SIGTERM or SIGINT, leave the second of either to end the process; reload on SIGHUP.
 
     Returns a socket that has something to read after each. To wait for an event instead would be to sleep
     through a signal that another thread gets, or that comes just before the sleep.
@@ -289,15 +301,16 @@ def handle_signals(server: Server) -> socket.socket:
     writer.setblocking(False)
     signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
 
-    def stop(number: int, _: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
+    def stop(*_: object) -> None:
+        for number in ENDING:
+            signal.signal(number, signal.SIG_DFL)
         server.stopping.set()
 
     def reload(*_: object) -> None:
         supervisor.reloading()
         server.reload(supervisor.ready)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in ENDING:
         signal.signal(number, stop)
     signal.signal(signal.SIGHUP, reload)
     return reader

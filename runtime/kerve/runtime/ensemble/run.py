@@ -100,13 +100,13 @@ class Run:
             try:
                 self._ask(step)
             except ServingError as error:
-                self._refuse(step, error)
+                self.fail(error.code, self._within(error))
                 return
 
     def take(self, answer: Answer) -> None:
         """Go on with what a member answered."""
         if answer.outputs is None:
-            self.fail(answer.code, f"in ensemble {self._plan.name!r}: {answer.message}")
+            self.fail(answer.code, self._within(answer.message))
             return
         self._go_on(answer.token.step, answer.outputs, answer.nanoseconds)
 
@@ -133,8 +133,9 @@ class Run:
             self.batch.fail(code, message)
             self._over(self)
 
-    def _refuse(self, step: BoundStep, error: ServingError) -> None:
-        self.fail(error.code, f"in ensemble {self._plan.name!r}: step {step.model!r}: {error}")
+    def _within(self, message: object) -> str:
+        """Return what a member or a step says, in Triton's words for where."""
+        return f"in ensemble {self._plan.name!r}, {message}"
 
     def _reply(self) -> None:
         try:
@@ -143,7 +144,7 @@ class Run:
             }
             self.batch.reply(self._plan.reshapes.outward(outputs))
         except InvalidArgumentError as error:
-            self.batch.fail(error.code, f"in ensemble {self._plan.name!r}: {error}")
+            self.batch.fail(error.code, self._within(error))
         except Exception:
             self.batch.fail(Code.INTERNAL, "the ensemble's answer cannot be sent; see the server's log")
             raise
@@ -151,6 +152,19 @@ class Run:
     def _ask(self, step: BoundStep) -> None:
         if not self.batch.wanted:
             raise error_for(Code.CANCELLED, "the client cancelled the request")
+        try:
+            given = self._taken(step)
+        except InvalidArgumentError as error:
+            raise InvalidArgumentError(f"step {step.model!r}: {error}") from error
+        stateful = step.stateful
+        asked = None if stateful is None else stateful.plan.place(self.batch.parameters, step.model)
+        if stateful is None or asked is None:
+            step.queue.ask(given, list(step.outputs), self.batch, self._inbox, Ask(self, step))
+        else:
+            self._aside(self, partial(self._compute_in_sequence, step, stateful, asked, given))
+
+    def _taken(self, step: BoundStep) -> dict[str, Array]:
+        """Return the inputs of a step; InvalidArgumentError when they do not fit."""
         given = {
             own: as_taken(self._tensors[tensor], step.signature.input(own))
             for own, tensor in step.inputs.items()
@@ -160,12 +174,7 @@ class Run:
         for own, array in given.items():
             spec = step.signature.input(own)
             check_tensor(spec, spec.datatype, array.shape, sizes)
-        stateful = step.stateful
-        asked = None if stateful is None else stateful.plan.place(self.batch.parameters, step.model)
-        if stateful is None or asked is None:
-            step.queue.ask(given, list(step.outputs), self.batch, self._inbox, Ask(self, step))
-        else:
-            self._aside(self, partial(self._compute_in_sequence, step, stateful, asked, given))
+        return given
 
     def _compute_in_sequence(
         self, step: BoundStep, stateful: Stateful, asked: Asked, given: Mapping[str, Array]
@@ -176,7 +185,7 @@ class Run:
                 home, asked, given, list(step.outputs), self.batch, inbox
             )
         except ServingError as error:
-            self._refuse(step, error)
+            self.fail(error.code, self._within(error))
         else:
             self._go_on(step, outputs, nanoseconds)
 

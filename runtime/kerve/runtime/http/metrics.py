@@ -1,5 +1,6 @@
 """What Prometheus scrapes: kerve's histograms per model and version, and counters under Triton's names."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -38,7 +39,6 @@ TRITON: tuple[tuple[str, str, Callable[[Any, Snapshot], float]], ...] = (
         "Successful requests.",
         lambda queue, now: sum(queue["succeeded"]["counts"]) + now.cache_hits.count,
     ),
-    ("nv_inference_request_failure", "Failed requests.", lambda queue, _: sum(queue["failed"]["counts"])),
     ("nv_inference_count", "Rows computed.", lambda _, now: now.inference_count),
     ("nv_inference_exec_count", "Batches computed.", lambda _, now: now.execution_count),
     (
@@ -47,6 +47,9 @@ TRITON: tuple[tuple[str, str, Callable[[Any, Snapshot], float]], ...] = (
         lambda queue, _: queue["succeeded"]["sum"] / 1e3,
     ),
     ("nv_inference_queue_duration_us", "Time in the queue.", lambda queue, _: queue["waited"]["sum"] / 1e3),
+    # Tensors are put together and taken apart while others wait or compute, which has no time of its own.
+    ("nv_inference_compute_input_duration_us", "Always 0.", lambda _, __: 0),
+    ("nv_inference_compute_output_duration_us", "Always 0.", lambda _, __: 0),
     (
         "nv_inference_compute_infer_duration_us",
         "Time of computation.",
@@ -74,6 +77,18 @@ TRITON: tuple[tuple[str, str, Callable[[Any, Snapshot], float]], ...] = (
     ),
 )
 
+# Triton's reasons of failures, by the code; any other code is OTHER.
+REASONS = {
+    Code.RESOURCE_EXHAUSTED: "REJECTED",
+    Code.DEADLINE_EXCEEDED: "REJECTED",
+    Code.UNAVAILABLE: "REJECTED",
+    Code.CANCELLED: "CANCELED",
+    Code.INTERNAL: "BACKEND",
+}
+EVERY_REASON = (*dict.fromkeys(REASONS.values()), "OTHER")
+# prometheus_client knows counters with `_total` only: those of Triton are untyped to it, and named here.
+UNTYPED = re.compile(rb"^(# TYPE nv_\w+) untyped$", re.MULTILINE)
+
 
 class Metrics:
     """Reads everything when it is asked; nothing is kept between two scrapes."""
@@ -91,7 +106,7 @@ class Metrics:
 
     def text(self) -> bytes:
         """Return the metrics as they are now."""
-        return generate_latest(self._registry)
+        return UNTYPED.sub(rb"\1 counter", generate_latest(self._registry))
 
 
 class ModelCollector(Collector):
@@ -156,6 +171,16 @@ def triton_metrics(found: list[tuple[ServedVersion, dict[str, Any]]]) -> Iterato
             labels = {"model": served.name, "version": str(served.version)}
             family.add_sample(name, labels, value(queue, served.statistics.read()))
         yield family
+    failed = Metric("nv_inference_request_failure", "Failed requests, by the reason.", "unknown")
+    for served, queue in found:
+        counts = dict.fromkeys(EVERY_REASON, 0)
+        for code, count in queue["codes"].items():
+            if code != Code.OK:
+                counts[REASONS.get(Code(code), "OTHER")] += count
+        for reason, count in counts.items():
+            labels = {"model": served.name, "reason": reason, "version": str(served.version)}
+            failed.add_sample(failed.name, labels, count)
+    yield failed
     pending = GaugeMetricFamily("nv_inference_pending_request_count", "Requests that wait.", labels=LABELS)
     for served, queue in found:
         pending.add_metric([served.name, str(served.version)], queue["waiting"])

@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 # queues, where a request more would be refused, and not in the ensemble's own.
 MOST_UNDER_WAY = 128
 
+# Rows of a batch where no request is ever split.
+WHOLE = 2**31 - 1
+
 
 def start_ensemble(
     name: str,
@@ -57,15 +60,17 @@ def start_ensemble(
         max_queue_size=limits.max_queue_size,
         triton_codes=limits.triton_codes,
     )
-    if config.response_cache.enable and any(member.plan is not None for member in members):
+    keeps_states = any(member.plan is not None for member in members)
+    if config.response_cache.enable and keeps_states:
         raise ArtifactError(
             f"{folder}: response_cache: the answers of an ensemble whose models keep states depend on what "
             "was asked before; remove it"
         )
     cache = cache_of(config, name, limits)
-    queue = transport.attach(
-        ServedModel(name, version, bound.signature, replace(batching, alone=True), cold=cache is not None)
-    )
+    # A request is one turn in its sequence, whatever its rows: the members split it, not the ensemble.
+    rows = WHOLE if keeps_states else batching.max_batch_size
+    batching = replace(batching, alone=True, max_batch_size=rows)
+    queue = transport.attach(ServedModel(name, version, bound.signature, batching, cold=cache is not None))
     steps = tuple(
         BoundStep(
             *(step.model, member.signature, member.queue, stateful(step, member, transport)),

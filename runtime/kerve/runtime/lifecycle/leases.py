@@ -23,6 +23,12 @@ class Leases:
             self._count -= 1
             self._changed.notify_all()
 
+    @property
+    def taken(self) -> bool:
+        """Whether anybody needs it."""
+        with self._changed:
+            return self._count > 0
+
     def wait_until_free(self, timeout: float) -> bool:
         """Wait until nobody needs it; return whether that is so."""
         with self._changed:

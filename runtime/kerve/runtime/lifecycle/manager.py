@@ -19,9 +19,11 @@ from kerve.runtime.errors import (
     FailedPreconditionError,
     InvalidArgumentError,
     NotFoundError,
+    ResourceExhaustedError,
     ServingError,
 )
 from kerve.runtime.lifecycle.composition import Composition, in_order
+from kerve.runtime.lifecycle.places import Places
 from kerve.runtime.lifecycle.served import Limits, ServedVersion
 from kerve.runtime.lifecycle.slot import Slot
 from kerve.runtime.lifecycle.states import State, Status
@@ -79,7 +81,9 @@ class ModelManager:
         mode: ControlMode = "none",
         limits: Limits | None = None,
         load_threads: int = 4,
+        most_models: int = 0,
     ) -> None:
+        """`most_models`: that may be loaded at a time; 0: any number."""
         self.mode = mode
         self._repositories = repositories
         self._transport = transport
@@ -90,6 +94,7 @@ class ModelManager:
         self._slots: dict[str, Slot] = {}
         self._overrides: dict[str, Override] = {}
         self._composition = Composition()
+        self._places = Places(most_models, lambda: {name for name, slot in self._slots.items() if slot.ready})
         self._reader = SettingsReader()
         self._closed = False
 
@@ -147,7 +152,8 @@ class ModelManager:
         self._bring(source, scan(self._repositories), override)
         self._composition.brought.discard(name)
         try:
-            problem = self._update(source, override, retry=True)
+            with self._places.take(name):
+                problem = self._update(source, override, retry=True)
         except InvalidArgumentError as error:
             raise InvalidArgumentError(f"failed to load {name!r}: {error}") from error
         self._follow_members()
@@ -293,7 +299,12 @@ class ModelManager:
             raise
         except ServingError as error:
             settings = error
-        problem = self._slot(source.name).update(source, settings, retry=retry)
+        slot = self._slot(source.name)
+        try:
+            with self._places.take(source.name):
+                problem = slot.update(source, settings, retry=retry)
+        except ResourceExhaustedError as error:
+            problem = slot.update(source, error)
         if override is not None and not problem:
             self._overrides[source.name] = override
         return problem

@@ -210,9 +210,11 @@ class ServedVersion:
         return self.sequences is not None and asked.identity in self.sequences
 
     def refuse_clients(self) -> None:
-        """Begin nothing for clients any more; what was accepted goes on, but for sequences, which end."""
+        """Begin nothing for clients any more; what was accepted goes on. Sequences end, now or with the
+        ensembles that have accepted requests of them.
+        """
         self.queue.refuse_clients()
-        if self.sequences is not None:
+        if self.sequences is not None and not self.leases.taken:
             self.sequences.close()
 
     def stop(self, end: float) -> bool:
@@ -221,6 +223,8 @@ class ServedVersion:
 
         What is not finished then is answered with UNAVAILABLE, if it can be interrupted.
         """
+        if self.sequences is not None:
+            self.sequences.close()
         self.queue.close()
         for executor in self.executors:
             executor.join(max(0.0, end - time.monotonic()))

@@ -14,20 +14,21 @@ __all__ = [
     "encode_cuda_status",
     "encode_status",
     "expand",
-    "in_shared_memory",
     "place",
+    "regions_of",
 ]
 
 PARAMETERS = (SHARED_MEMORY, "shared_memory_byte_size", "shared_memory_offset")
 
 
-def in_shared_memory(message: pb.ModelInferRequest) -> bool:
-    """Return whether a tensor of the request lies in shared memory."""
-    return any(
-        SHARED_MEMORY in tensor.parameters
+def regions_of(message: pb.ModelInferRequest) -> set[str]:
+    """Return the names of the regions in which tensors of the request lie."""
+    return {
+        tensor.parameters[SHARED_MEMORY].string_param
         for tensors in (message.inputs, message.outputs)
         for tensor in tensors
-    )
+        if SHARED_MEMORY in tensor.parameters
+    }
 
 
 def expand(message: pb.ModelInferRequest, regions: Regions) -> tuple[pb.ModelInferRequest, dict[str, Place]]:

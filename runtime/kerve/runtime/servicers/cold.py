@@ -60,11 +60,12 @@ class ColdInferServicer:
 
         Raises ServingError.
         """
-        whole, places = request, dict[str, Place]()
-        if oip_shared.in_shared_memory(request):
-            whole, places = oip_shared.expand(request, self._regions)
         served = self._catalog.find(request.model_name, request.model_version)
-        return self._answer(whole, served, places, context)
+        if not (names := oip_shared.regions_of(request)):
+            return self._answer(request, served, {}, context)
+        with self._regions.hold(names):
+            whole, places = oip_shared.expand(request, self._regions)
+            return self._answer(whole, served, places, context)
 
     @answers_errors
     def Predict(  # noqa: N802  the protocol's name

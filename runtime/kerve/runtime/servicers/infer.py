@@ -183,7 +183,7 @@ class InferServicer:
             note.asks(message)
         waiting = self._route(message.model_name, message.model_version)
         cold = None if is_served_already(context) else self.cold
-        if cold is not None and (waiting.served.cold or oip_shared.in_shared_memory(message)):
+        if cold is not None and (waiting.served.cold or oip_shared.regions_of(message)):
             room = {"wait": wait, "triton_codes": waiting.served.batching.triton_codes}
             return Handed(message, partial(self._hand_over, cold, message, context, note, room), note)
         asked = oip.decode_request(message, waiting.served.signature)

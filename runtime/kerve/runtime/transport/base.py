@@ -63,6 +63,8 @@ class TransportOptions:
     interceptors: tuple[grpc.ServerInterceptor, ...] = ()
     # Bytes of a message at most; the default, 2 GB - 1, is the most that gRPC and protobuf carry.
     max_message_bytes: int = 2**31 - 1
+    # Connections that may be open; None: any number.
+    max_connections: int | None = None
     # Whether tensors in shared memory go to what `add_cold` was given.
     shared_memory: bool = False
     # How often each client may ask for inference.

@@ -11,7 +11,7 @@ import grpc
 
 from kerve.runtime import rpc
 from kerve.runtime.catalog import Catalog
-from kerve.runtime.errors import UnavailableError
+from kerve.runtime.errors import UnavailableError, UnimplementedError
 from kerve.runtime.observation.interceptor import ObservingInterceptor
 from kerve.runtime.observation.notes import Observation, Observer
 from kerve.runtime.protocol import oip, tfs
@@ -46,6 +46,8 @@ class GrpcioTransport:
 
     def __init__(self, options: TransportOptions | None = None) -> None:
         options = options or TransportOptions()
+        if options.max_connections is not None:
+            raise UnimplementedError("grpcio has no limit of connections; the wire has: --transport wire")
         self._routes: Catalog[LocalQueue] = Catalog()
         self._draining = False
         self._observer = Observer()

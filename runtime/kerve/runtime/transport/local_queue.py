@@ -5,6 +5,8 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
+from itertools import chain
 from typing import Any
 
 from kerve.runtime.datatypes import Array
@@ -74,6 +76,11 @@ class Request:
     def abandon(self) -> None:
         """Nobody waits for the answer any more: skip the request if it has not been taken."""
         self._refuse(error_for(Code.CANCELLED, "the client cancelled the request"))
+
+    def refused(self, error: ServingError) -> ServingError:
+        """Answer with an error, and return it."""
+        self._refuse(error)
+        return error
 
     def _refuse(self, error: ServingError) -> None:
         if self._end(error.code):
@@ -169,17 +176,19 @@ class LocalQueue:
         level = self._level(priority)
         policy, waiting = self._policies[level], self._levels[level]
         with self._changed:
-            if self._closed or (self._refusing and request.parent is None):
-                raise UnavailableError(
-                    f"model {self.served.name!r} is shutting down here; try another server, or again later"
-                )
-            if len(waiting) >= policy.max_queue_size:
-                raise self._full(policy.max_queue_size)
             request.metrics = self._metrics
+            self._metrics.arrived()
+            if self._closed or (self._refusing and request.parent is None):
+                raise request.refused(self._shutting_down())
+            if (
+                len(waiting) >= policy.max_queue_size
+            ):  # what is answered, being late or abandoned, has no place
+                self._levels[level] = waiting = deque(each for each in waiting if not each.answered)
+            if len(waiting) >= policy.max_queue_size:
+                raise request.refused(self._full(policy.max_queue_size))
             request.expires = expiry(policy, timeout)
             request.delayed = policy.timeout_action == "DELAY"
             request.late = Code.UNAVAILABLE if self.served.batching.triton_codes else Code.DEADLINE_EXCEEDED
-            self._metrics.arrived()
             waiting.append(request)
             self._changed.notify()
 
@@ -206,10 +215,8 @@ class LocalQueue:
         )
         request.tell(inbox, token)
         priority = parent.parameters.get("priority", 0)
-        try:
+        with suppress(ServingError):  # which is the answer
             self.put(request, priority=priority if isinstance(priority, int) else 0)
-        except ServingError as error:
-            request.fail(error.code, str(error))
 
     def defer(self, errand: Errand) -> bool:
         """Let `take` return this when no request waits; False once the queue is closed."""
@@ -251,12 +258,19 @@ class LocalQueue:
 
     def statistics(self) -> dict[str, Any]:
         """Return what has happened here; see `Queue.statistics`."""
-        return self._metrics.read(self.depth)
+        with self._changed:
+            waiting = sum(not each.answered for each in chain(*self._levels, self._delayed))
+        return self._metrics.read(waiting)
 
     @property
     def depth(self) -> int:
         """The number of requests that wait."""
         return sum(map(len, self._levels)) + len(self._delayed)
+
+    def _shutting_down(self) -> ServingError:
+        return UnavailableError(
+            f"model {self.served.name!r} is shutting down here; try another server, or again later"
+        )
 
     def _full(self, limit: int) -> ServingError:
         code = Code.UNAVAILABLE if self.served.batching.triton_codes else Code.RESOURCE_EXHAUSTED

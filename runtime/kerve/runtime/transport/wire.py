@@ -36,6 +36,7 @@ class WireTransport:
         self._server = kerve_wire.Server(
             kerve_wire.ServerOptions(
                 max_receive_message_length=options.max_message_bytes,
+                max_connections=options.max_connections,
                 host_shared_memory=options.shared_memory,
                 rate_limit=options.rate.rate if options.rate else None,
                 rate_burst=options.rate.burst if options.rate else 1,

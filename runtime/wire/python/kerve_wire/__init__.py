@@ -5,7 +5,7 @@
 batching and encoding happen without the GIL, and an executor takes whole batches from a `Queue`.
 """
 
-from kerve_wire._native import Answer, Batch, Inbox, Observation, Queue
+from kerve_wire._native import Answer, Batch, Inbox, Load, Observation, Queue
 from kerve_wire._options import QueueOptions, QueuePolicy, ServerOptions, TensorSpec
 from kerve_wire._server import Credentials, Server
 
@@ -14,6 +14,7 @@ __all__ = [
     "Batch",
     "Credentials",
     "Inbox",
+    "Load",
     "Observation",
     "Queue",
     "QueueOptions",

@@ -90,6 +90,36 @@ class Inbox:
         """Let `take` return None behind what is there."""
 
 @final
+class Load:
+    """Sends one and the same unary call to a server without TLS, over one connection, from when it is made
+    until it is stopped: for measurements.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        path: str,
+        metadata: Sequence[tuple[str, str]],
+        message: bytes,
+        *,
+        under_way: int | None = None,
+        per_second: float | None = None,
+    ) -> None:
+        """`under_way`: calls at a time; or `per_second`: calls that come at random, whose time runs from when
+        they were due.
+        """
+
+    def take(self, now: float) -> tuple[list[tuple[float, float]], int]:
+        """Take what has ended since the last time: of the calls that succeeded when, by the clock that says
+        `now`, and how long they took, in seconds; and how many failed.
+
+        RuntimeError when the server cannot be reached any more.
+        """
+
+    def stop(self) -> None:
+        """Begin no more calls, and wait for those under way."""
+
+@final
 class Queue:
     """Where the requests of one model version wait for its executors."""
 

@@ -41,6 +41,8 @@ class ServerOptions:
     keepalive_time: float | None = 7200.0
     # and has this long to answer.
     keepalive_timeout: float | None = 20.0
+    # Connections that may be open, those of UNIX sockets aside; what comes beyond is closed.
+    max_connections: int | None = None
     # Connections without calls are closed after this time.
     max_connection_idle: float | None = None
     # Connections are asked to end at this age, give or take a tenth,

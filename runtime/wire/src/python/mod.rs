@@ -2,6 +2,7 @@
 
 mod arrays;
 mod call;
+mod load;
 mod local;
 mod metadata;
 mod note;
@@ -34,6 +35,8 @@ mod _native {
 
     #[pymodule_export]
     use super::call::PyCall;
+    #[pymodule_export]
+    use super::load::PyLoad;
     #[pymodule_export]
     use super::local::{PyAnswer, PyInbox};
     #[pymodule_export]

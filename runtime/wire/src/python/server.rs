@@ -210,6 +210,7 @@ fn config(options: &Fields<'_, '_>) -> PyResult<Config> {
         max_metadata_size: options.get("max_metadata_size")?,
         keepalive_time: options.seconds("keepalive_time")?,
         keepalive_timeout: options.seconds("keepalive_timeout")?.unwrap_or(Duration::MAX / 4),
+        max_connections: options.get::<Option<usize>>("max_connections")?.unwrap_or(usize::MAX),
         max_connection_idle: options.seconds("max_connection_idle")?,
         max_connection_age: options.seconds("max_connection_age")?,
         max_connection_age_grace: options.seconds("max_connection_age_grace")?,

@@ -47,6 +47,8 @@ pub struct Config {
     pub keepalive_time: Option<Duration>,
     /// It has this long to answer.
     pub keepalive_timeout: Duration,
+    /// Connections that may be open; what comes beyond is closed. UNIX sockets, which are this machine's own, stay free.
+    pub max_connections: usize,
     /// Connections without calls are closed after this time.
     pub max_connection_idle: Option<Duration>,
     /// Connections are asked to end at this age.
@@ -75,6 +77,7 @@ impl Default for Config {
             max_metadata_size: 16 << 10,
             keepalive_time: Some(Duration::from_secs(7200)),
             keepalive_timeout: Duration::from_secs(20),
+            max_connections: usize::MAX,
             max_connection_idle: None,
             max_connection_age: None,
             max_connection_age_grace: None,

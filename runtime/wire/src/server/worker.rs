@@ -13,7 +13,7 @@ use crate::grpc::{frame, unary};
 use crate::queue::Queue;
 use crate::queue::pending::{Letter, Mailbox, Pending, Route};
 use crate::server::connection::{self, Accepted};
-use crate::server::listener::Listener;
+use crate::server::listener::{AsyncListener, Listener};
 use crate::server::tls::Acceptor;
 use crate::server::{Phase, Shared};
 
@@ -154,6 +154,10 @@ async fn accept(desk: Arc<Desk>, listener: Listener, acceptor: Option<Acceptor>)
         Ok(listener) => listener,
         Err(error) => return eprintln!("kerve-wire: cannot accept connections: {error}"),
     };
+    let most = match listener {
+        AsyncListener::Tcp(_) => desk.shared.config.max_connections,
+        AsyncListener::Unix(..) => usize::MAX,
+    };
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -161,6 +165,11 @@ async fn accept(desk: Arc<Desk>, listener: Listener, acceptor: Option<Acceptor>)
         };
         match accepted {
             Ok(accepted) => {
+                let open: usize =
+                    desk.colleagues.iter().map(|each| each.connections.load(Ordering::Relaxed)).sum();
+                if open >= most {
+                    continue;
+                }
                 let idlest =
                     desk.colleagues.iter().min_by_key(|each| each.connections.load(Ordering::Relaxed));
                 let Some(colleague) = idlest else { return };

@@ -1,0 +1,237 @@
+//! Load for measurements: one and the same unary call of gRPC, so many under way or so many a second.
+//!
+//! ```text
+//! arrivals -> call (one connection, one thread) -> Ended
+//! ```
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use h2::client::{self, SendRequest};
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::task::JoinSet;
+
+/// The most that a window of HTTP/2 can be: what an answer waits for is the server, not this client.
+const WINDOW: u32 = (1 << 31) - 1;
+
+/// When calls begin.
+#[derive(Clone, Copy)]
+pub enum Arrivals {
+    /// So many are under way at any time.
+    UnderWay(usize),
+    /// At random, so many a second in the mean, whether or not the last ones have been answered.
+    PerSecond(f64),
+}
+
+/// What is sent again and again.
+pub struct Call {
+    authority: String,
+    path: String,
+    metadata: HeaderMap,
+    frame: Bytes,
+}
+
+impl Call {
+    /// A message for a method, `/package.Service/Method`, of the server at `host:port`; an error for metadata that
+    /// no header can hold.
+    pub fn new(
+        authority: String,
+        path: String,
+        metadata: &[(String, String)],
+        message: &[u8],
+    ) -> Result<Call, http::Error> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in metadata {
+            headers.append(HeaderName::from_bytes(name.as_bytes())?, HeaderValue::from_str(value)?);
+        }
+        let mut frame = BytesMut::with_capacity(5 + message.len());
+        frame.put_u8(0);
+        frame.put_u32(message.len() as u32);
+        frame.put_slice(message);
+        Ok(Call { authority, path, metadata: headers, frame: frame.freeze() })
+    }
+
+    fn request(&self) -> Result<Request<()>, http::Error> {
+        let mut request = Request::post(format!("http://{}{}", self.authority, self.path))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(())?;
+        request.headers_mut().extend(self.metadata.clone());
+        Ok(request)
+    }
+}
+
+/// What has become of calls.
+#[derive(Default)]
+pub struct Ended {
+    /// When each that succeeded ended, and how long it took since it was due.
+    pub succeeded: Vec<(Instant, Duration)>,
+    /// How many ended with another status.
+    pub failed: u64,
+    /// Why no more can be sent.
+    pub broken: Option<String>,
+}
+
+/// A load, from when it is made until it is stopped.
+pub struct Load {
+    shared: Arc<Shared>,
+    thread: JoinHandle<()>,
+}
+
+struct Shared {
+    call: Call,
+    stopping: AtomicBool,
+    ended: Mutex<Ended>,
+}
+
+impl Shared {
+    fn ended(&self) -> MutexGuard<'_, Ended> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+}
+
+impl Load {
+    /// Begins.
+    pub fn start(call: Call, arrivals: Arrivals) -> Load {
+        let shared = Arc::new(Shared { call, stopping: AtomicBool::new(false), ended: Mutex::default() });
+        let own = shared.clone();
+        let thread = std::thread::spawn(move || {
+            if let Err(error) = run(&own, arrivals) {
+                own.ended().broken = Some(error.to_string());
+            }
+        });
+        Load { shared, thread }
+    }
+
+    /// Takes what has ended since the last time.
+    pub fn take(&self) -> Ended {
+        std::mem::take(&mut *self.shared.ended())
+    }
+
+    /// Begins no more calls, and waits for those under way.
+    pub fn stop(self) {
+        self.shared.stopping.store(true, Ordering::Relaxed);
+        // Its panic has been printed.
+        let _ = self.thread.join();
+    }
+}
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+fn run(shared: &Arc<Shared>, arrivals: Arrivals) -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let socket = TcpStream::connect(&shared.call.authority).await?;
+        socket.set_nodelay(true)?;
+        let mut builder = client::Builder::new();
+        builder.initial_window_size(WINDOW).initial_connection_window_size(WINDOW);
+        let (sender, connection) = builder.handshake::<_, Bytes>(socket).await?;
+        tokio::spawn(connection);
+        match arrivals {
+            Arrivals::UnderWay(count) => keep_under_way(shared, &sender, count).await,
+            Arrivals::PerSecond(rate) => send_when_due(shared, &sender, rate).await,
+        }
+    })
+}
+
+async fn keep_under_way(
+    shared: &Arc<Shared>,
+    sender: &SendRequest<Bytes>,
+    count: usize,
+) -> Result<(), Error> {
+    let mut calls = JoinSet::new();
+    for _ in 0..count {
+        let (shared, sender) = (shared.clone(), sender.clone());
+        calls.spawn(async move {
+            while !shared.stopping() {
+                send(&shared, sender.clone(), Instant::now()).await?;
+            }
+            Ok::<(), Error>(())
+        });
+    }
+    while let Some(ended) = calls.join_next().await {
+        ended??;
+    }
+    Ok(())
+}
+
+async fn send_when_due(shared: &Arc<Shared>, sender: &SendRequest<Bytes>, rate: f64) -> Result<(), Error> {
+    let (arrivals, mut due) = unbounded_channel();
+    let own = shared.clone();
+    // Tokio's clock ticks in milliseconds.
+    std::thread::spawn(move || arrive(&own, &arrivals, rate));
+    let mut calls = JoinSet::new();
+    loop {
+        tokio::select! {
+            Some(ended) = calls.join_next() => ended??,
+            at = due.recv() => match at {
+                Some(at) => {
+                    let (shared, sender) = (shared.clone(), sender.clone());
+                    calls.spawn(async move { send(&shared, sender, at).await });
+                }
+                None => break,
+            },
+        }
+    }
+    while let Some(ended) = calls.join_next().await {
+        ended??;
+    }
+    Ok(())
+}
+
+/// Tells when calls are due, in gaps that are distributed exponentially.
+fn arrive(shared: &Shared, due: &UnboundedSender<Instant>, rate: f64) {
+    let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut at = Instant::now();
+    while !shared.stopping() {
+        // xorshift: https://www.jstatsoft.org/article/view/v008i14
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        let uniform = (state >> 11) as f64 / (1u64 << 53) as f64;
+        at += Duration::from_secs_f64(-(1.0 - uniform).ln() / rate);
+        std::thread::sleep(at.saturating_duration_since(Instant::now()));
+        if due.send(at).is_err() {
+            return;
+        }
+    }
+}
+
+/// Makes a call and notes its end; an error when the connection cannot be used any more.
+async fn send(shared: &Shared, sender: SendRequest<Bytes>, due: Instant) -> Result<(), Error> {
+    let ok = match exchange(&shared.call, sender).await {
+        Ok(ok) => ok,
+        Err(error) if error.downcast_ref::<h2::Error>().is_some_and(h2::Error::is_reset) => false,
+        Err(error) => return Err(error),
+    };
+    let now = Instant::now();
+    let mut ended = shared.ended();
+    if ok {
+        ended.succeeded.push((now, now - due));
+    } else {
+        ended.failed += 1;
+    }
+    Ok(())
+}
+
+/// Returns whether a call ended with the status OK.
+async fn exchange(call: &Call, sender: SendRequest<Bytes>) -> Result<bool, Error> {
+    let (response, mut body) = sender.ready().await?.send_request(call.request()?, false)?;
+    body.send_data(call.frame.clone(), true)?;
+    let (head, mut answer) = response.await?.into_parts();
+    while let Some(data) = answer.data().await {
+        answer.flow_control().release_capacity(data?.len())?;
+    }
+    let trailers = answer.trailers().await?;
+    let status = trailers.as_ref().unwrap_or(&head.headers).get("grpc-status");
+    Ok(status.is_some_and(|status| status == "0"))
+}

@@ -1,0 +1,58 @@
+//! `kerve_wire.Load`.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+
+use crate::load::{Arrivals, Call, Load};
+
+/// Sends one and the same call, until it is stopped.
+#[pyclass(name = "Load", module = "kerve_wire", frozen)]
+pub struct PyLoad(Mutex<Option<Load>>);
+
+#[pymethods]
+impl PyLoad {
+    #[new]
+    #[pyo3(signature = (address, path, metadata, message, *, under_way = None, per_second = None))]
+    fn new(
+        address: String,
+        path: String,
+        metadata: Vec<(String, String)>,
+        message: &[u8],
+        under_way: Option<usize>,
+        per_second: Option<f64>,
+    ) -> PyResult<Self> {
+        let arrivals = match (under_way, per_second) {
+            (Some(count), None) => Arrivals::UnderWay(count),
+            (None, Some(rate)) if rate > 0.0 => Arrivals::PerSecond(rate),
+            _ => return Err(PyValueError::new_err("expected under_way, or per_second above 0")),
+        };
+        let call = Call::new(address, path, &metadata, message)
+            .map_err(|error| PyValueError::new_err(error.to_string()))?;
+        Ok(PyLoad(Mutex::new(Some(Load::start(call, arrivals)))))
+    }
+
+    /// Take what has ended since the last time: of the calls that succeeded when, as `now` is told, and how long they
+    /// took, in seconds; and how many failed.
+    fn take(&self, now: f64) -> PyResult<(Vec<(f64, f64)>, u64)> {
+        let guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(load) = guard.as_ref() else { return Ok((Vec::new(), 0)) };
+        let (ended, reference) = (load.take(), Instant::now());
+        if let Some(why) = ended.broken {
+            return Err(PyRuntimeError::new_err(why));
+        }
+        let calls = ended.succeeded.into_iter();
+        let told = calls.map(|(end, took)| (now - (reference - end).as_secs_f64(), took.as_secs_f64()));
+        Ok((told.collect(), ended.failed))
+    }
+
+    /// Begin no more calls, and wait for those under way.
+    fn stop(&self, py: Python<'_>) {
+        let load = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(load) = load {
+            py.detach(|| load.stop());
+        }
+    }
+}

@@ -1,0 +1,78 @@
+"""How much a server takes on: models and connections."""
+
+import socket
+import urllib.request
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kerve.runtime import Client
+from kerve.runtime.errors import ResourceExhaustedError, UnavailableError, UnimplementedError
+from kerve.runtime.transport.base import TransportOptions
+from kerve.runtime.transport.grpcio import GrpcioTransport
+
+Publish = Callable[..., Path]
+Serve = Callable[..., AbstractContextManager[Any]]
+Until = Callable[[Callable[[], bool], str], None]
+
+
+def test_no_more_models_are_loaded_than_the_server_may_have(
+    tmp_path: Path, publish: Publish, serve: Serve, transport: str
+) -> None:
+    for name in ("a", "b", "c"):
+        publish(tmp_path, "echo_fp32", name=name)
+    options = (
+        "--model-control-mode",
+        "explicit",
+        "--load-model",
+        "*",
+        "--max-models",
+        "2",
+        "--transport",
+        transport,
+    )
+    with serve(tmp_path, *options) as running, Client(running.address) as client:
+        (left,) = {each.name for each in client.index() if each.state == "UNAVAILABLE"}
+        (reason,) = (each.reason for each in client.index() if each.name == left)
+        assert reason == "2 models are loaded, which is the limit (--max-models); unload one of them first"
+        with pytest.raises(ResourceExhaustedError, match="2 models are loaded"):
+            client.load(left)
+        one, other = {"a", "b", "c"} - {left}
+        client.load(one)  # again
+        client.unload(other)
+        client.load(left)
+        assert [client.ready(name) for name in (left, one, other)] == [True, True, False]
+
+
+def test_more_connections_than_may_be_open_are_closed(
+    tmp_path: Path, publish: Publish, serve: Serve, until: Until
+) -> None:
+    pytest.importorskip("kerve_wire")
+    publish(tmp_path, "pair")
+    options = ("--transport", "wire", "--max-connections", "2", "--http-port", "-1")
+    with serve(tmp_path, *options) as running:
+        host, _, port = running.address.rpartition(":")
+        kept = [socket.create_connection((host, int(port)), timeout=60) for _ in range(2)]
+        assert kept[1].recv(1)  # both are served: the server speaks first
+        with socket.create_connection((host, int(port)), timeout=60) as third:
+            assert third.recv(1) == b""
+        # the server's own door is no client's: REST and its gRPC services answer
+        with urllib.request.urlopen(f"http://{running.http}/v2/health/ready", timeout=60) as answer:
+            assert answer.status == 200
+        for each in kept:
+            each.close()
+
+        def answers() -> bool:
+            with Client(running.address) as client, suppress(UnavailableError):
+                return client.live(timeout=60)
+            return False
+
+        until(answers, "there is room again")
+
+
+def test_a_limit_of_connections_takes_the_wire() -> None:
+    with pytest.raises(UnimplementedError, match="--transport wire"):
+        GrpcioTransport(TransportOptions(max_connections=2))
