@@ -38,17 +38,17 @@ fn main() {
 }
 
 #[derive(Clone)]
-pub struct Options {
-    pub address: String,
-    pub path: String,
-    pub body: Vec<u8>,
+struct Options {
+    address: String,
+    path: String,
+    body: Vec<u8>,
     in_flight: usize,
     connections: usize,
-    pub seconds: Duration,
+    seconds: Duration,
     /// How long a client that was refused stays away.
-    pub backoff: Duration,
+    backoff: Duration,
     /// Over HTTP/1.1: how much of the body is JSON; 0 for all of it.
-    pub rest: Option<usize>,
+    rest: Option<usize>,
 }
 
 impl Options {

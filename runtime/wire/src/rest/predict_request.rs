@@ -219,7 +219,10 @@ mod tests {
     use crate::datatype::Datatype;
     use crate::signature::{Dimension, TensorSpec};
 
-    fn read(names: &[&str], text: &str) -> Option<(bool, Vec<(String, Vec<i64>, Vec<u8>)>)> {
+    /// Name, shape and elements.
+    type Column = (String, Vec<i64>, Vec<u8>);
+
+    fn read(names: &[&str], text: &str) -> Option<(bool, Vec<Column>)> {
         let spec = |name: &&str| TensorSpec {
             name: (*name).to_owned(),
             datatype: Datatype::Uint8,
