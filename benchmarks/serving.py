@@ -42,6 +42,8 @@ class Running:
 
     address: str
     process: "subprocess.Popen[bytes]"
+    # Where it answers HTTP; empty without that.
+    http: str = ""
 
     def cpu_seconds(self) -> float:
         """CPU time that the process has used."""
@@ -86,12 +88,19 @@ def generator(
     seconds: float,
     connections: int = 1,
     backoff: float = 0.0,
+    rest: int | None = None,
 ) -> list[str]:
-    """Return the command of a load generator that keeps so many calls in flight."""
+    """Return the command of a load generator that keeps so many calls in flight.
+
+    `rest`: over REST, and how much of the body is JSON; 0: all of it.
+    """
     flags = {"in-flight": in_flight, "connections": connections, "seconds": seconds, "backoff": backoff}
+    where = [running.address, METHOD]
+    if rest is not None:
+        flags["rest"], where = rest, [running.http, "/v2/models/model/infer"]
     program = WIRE / "target" / "release" / "examples" / "load"
     arguments = [part for name, value in flags.items() for part in (f"--{name}", str(value))]
-    return [str(program), running.address, METHOD, str(body), *arguments]
+    return [str(program), *where, str(body), *arguments]
 
 
 def load(
@@ -101,10 +110,11 @@ def load(
     seconds: float,
     connections: int = 1,
     backoff: float = 0.0,
+    rest: int | None = None,
 ) -> Run:
     """Keep so many calls in flight; return what the load generator and the server's CPU clock say."""
     before, executor = running.cpu_seconds(), running.executor_seconds()
-    command = generator(running, body, in_flight, seconds, connections, backoff)
+    command = generator(running, body, in_flight, seconds, connections, backoff, rest)
     found: dict[str, float] = json.loads(subprocess.check_output(command, timeout=seconds + 60))
     # What neighbours on the machine do not change.
     found["per_cpu_s"] = found["answered"] / ((running.executor_seconds() - executor) or float("nan"))
@@ -308,9 +318,10 @@ def kerve(repository: Path, *options: str) -> Iterator[Running]:
         process = subprocess.Popen([*command, *ports, *options], stdout=subprocess.PIPE, stderr=log)
         try:
             assert process.stdout is not None
-            address = re.search(r"\S+:\d+", process.stdout.readline().decode())
+            ready = process.stdout.readline().decode()
+            address, http = re.search(r"\S+:\d+", ready), re.search(r"HTTP on (\S+:\d+)", ready)
             assert address, "the server did not start"
-            yield Running(address[0], process)
+            yield Running(address[0], process, http[1] if http else "")
         finally:
             process.terminate()
             process.wait(30)

@@ -5,6 +5,7 @@
 The Keras models are compiled by kerve, in a process of their own: TensorFlow stays out of what is measured.
 """
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,20 @@ def request(shape: tuple[int, ...], file: Path, model: str = "model") -> Path:
     tensor = field(1, b"x") + field(2, b"FP32") + field(3, sizes)
     file.write_bytes(field(1, model.encode()) + field(5, tensor) + field(7, data))
     return file
+
+
+def rest_request(shape: tuple[int, ...], file: Path, *, binary: bool) -> int:
+    """Write the same as the body of a request over REST; return how much of it is JSON, 0 for all."""
+    data = np.random.default_rng(1).random(shape, np.float32)
+    tensor: dict[str, object] = {"name": "x", "shape": shape, "datatype": "FP32"}
+    if not binary:
+        file.write_text(json.dumps({"inputs": [{**tensor, "data": data.ravel().tolist()}]}))
+        return 0
+    raw, parameters = data.tobytes(), {"binary_data_output": True}
+    tensor["parameters"] = {"binary_data_size": len(raw)}
+    text = json.dumps({"inputs": [tensor], "parameters": parameters}).encode()
+    file.write_bytes(text + raw)
+    return len(text)
 
 
 def varint(value: int) -> bytes:

@@ -1,9 +1,10 @@
 """`kerve serve` against Triton Inference Server: the same repository, ONNX Runtime and machine.
 
-    python benchmarks/triton.py TRITON [--rounds 3] [--seconds 2] [--only throughput,start]
+    python benchmarks/triton.py TRITON [--rounds 3] [--seconds 2] [--only throughput,rest,start]
 
 TRITON is the folder that `triton_server.sh` made. `throughput`: two models in three configurations
-(config.pbtxt), with so many calls in flight; the servers take turns. `start`: from the command to the first
+(config.pbtxt), with so many calls in flight; the servers take turns. `rest`: the same over REST, with tensors
+in JSON and in binary; perf_analyzer's default is the latter. `start`: from the command to the first
 answer, and what is resident then. The load generator shares the cores with the servers.
 """
 
@@ -30,6 +31,7 @@ CONFIGURATIONS = {
     "one instance": f"{BATCHED} instance_group [{{count: 1 kind: KIND_CPU}}]",
     "two instances of one thread": f"{BATCHED} instance_group [{{count: 2 kind: KIND_CPU}}] {ONE_THREAD}",
 }
+FORMS = {"JSON": False, "binary": True}
 PORTS = iter(range(19100, 19900, 2))
 
 
@@ -53,7 +55,7 @@ def triton(folder: Path, repository: Path) -> Iterator[Running]:
         while not answers(f"http://127.0.0.1:{http}/v2/health/ready"):
             assert process.poll() is None, "Triton did not start"
             time.sleep(0.01)
-        yield Running(f"127.0.0.1:{grpc}", process)
+        yield Running(f"127.0.0.1:{grpc}", process, f"127.0.0.1:{http}")
     finally:
         process.terminate()
         process.wait(60)
@@ -77,32 +79,57 @@ def repository_of(name: str, configuration: str, folder: Path) -> Path:
     return repository
 
 
-def throughput(options: argparse.Namespace, folder: Path) -> None:
-    """Requests per second of both, and the latencies that were seen."""
-    print(
-        f"{'model':12}{'configuration':30}{'in flight':>10}{'kerve/s':>10}{'Triton/s':>10}{'ratio':>8}",
-        end="",
-    )
+def head(what: str) -> None:
+    """The names of the columns."""
+    print(f"\n{'model':12}{what:30}{'in flight':>10}{'kerve/s':>10}{'Triton/s':>10}{'ratio':>8}", end="")
     print(f"{'p50 us':>10}{'Triton':>10}{'p99 us':>10}{'Triton':>10}{'CPU us':>10}{'Triton':>10}")
+
+
+def compare(
+    rounds: int, labels: str, measure: Callable[[Running], Run], ours: Running, theirs: Running
+) -> None:
+    """Let both serve in turn, and print a row: requests per second, and the latencies that were seen."""
+    sides: dict[str, Callable[[], Run]] = {
+        side: partial(measure, running) for side, running in (("ours", ours), ("theirs", theirs))
+    }
+    one, other = in_turn(rounds, sides).values()
+    assert not one["failed"]
+    assert not other["failed"]
+    ratio = one["per_second"] / other["per_second"]
+    print(f"{labels}{one['per_second']:10,.0f}{other['per_second']:10,.0f}{ratio:8.2f}", end="")
+    pairs = ((each["p50_us"], each["p99_us"], each["cpu_us"]) for each in (one, other))
+    both = [figure for pair in zip(*pairs, strict=True) for figure in pair]
+    print("".join(f"{figure:10,.0f}" for figure in both), flush=True)
+
+
+def throughput(options: argparse.Namespace, folder: Path) -> None:
+    """Requests per second of both over gRPC."""
+    head("configuration")
     for name, (shape, counts) in MODELS.items():
         body = serving_models.request(shape, folder / "body")
         for label, configuration in CONFIGURATIONS.items():
             repository = repository_of(name, configuration, folder)
             with kerve(repository) as ours, triton(options.triton, repository) as theirs:
                 for count in counts:
-                    sides: dict[str, Callable[[], Run]] = {
-                        side: partial(load, running, body, count, options.seconds)
-                        for side, running in (("ours", ours), ("theirs", theirs))
-                    }
-                    one, other = in_turn(options.rounds, sides).values()
-                    ratio = one["per_second"] / other["per_second"]
-                    assert not one["failed"]
-                    assert not other["failed"]
-                    print(f"{name:12}{label:30}{count:10}", end="")
-                    print(f"{one['per_second']:10,.0f}{other['per_second']:10,.0f}{ratio:8.2f}", end="")
-                    pairs = ((each["p50_us"], each["p99_us"], each["cpu_us"]) for each in (one, other))
-                    both = [figure for pair in zip(*pairs, strict=True) for figure in pair]
-                    print("".join(f"{figure:10,.0f}" for figure in both), flush=True)
+                    measure = partial(load, body=body, in_flight=count, seconds=options.seconds)
+                    compare(options.rounds, f"{name:12}{label:30}{count:10}", measure, ours, theirs)
+
+
+def rest(options: argparse.Namespace, folder: Path) -> None:
+    """The same over REST, with one instance that batches."""
+    head("tensors")
+    for name, (shape, counts) in MODELS.items():
+        repository = repository_of(name, CONFIGURATIONS["one instance"], folder)
+        with (
+            kerve(repository, "--http-port", "-1") as ours,
+            triton(options.triton, repository) as theirs,
+        ):
+            for form, binary in FORMS.items():
+                body = folder / f"body.{form}"
+                length = serving_models.rest_request(shape, body, binary=binary)
+                for count in counts:
+                    measure = partial(load, body=body, in_flight=count, seconds=options.seconds, rest=length)
+                    compare(options.rounds, f"{name:12}{form:30}{count:10}", measure, ours, theirs)
 
 
 def start(options: argparse.Namespace, folder: Path) -> None:
@@ -125,7 +152,7 @@ def start(options: argparse.Namespace, folder: Path) -> None:
         print(f"{name}: {row['first_s']:.2f} s to the first answer, {row['resident_mb']:.0f} MB resident")
 
 
-PARTS: Parts = {"throughput": throughput, "start": start}
+PARTS: Parts = {"throughput": throughput, "rest": rest, "start": start}
 
 
 def main() -> None:

@@ -28,8 +28,9 @@ class Gateway:
     """
 
     def __init__(self, transport: Transport) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="kerve-"))
-        self._address = f"unix:{self._folder / 'grpc'}"
+        # Sockets in it are for this process alone.
+        self.folder = Path(tempfile.mkdtemp(prefix="kerve-"))
+        self._address = f"unix:{self.folder / 'grpc'}"
         transport.add_insecure_port(self._address)
         self._lock = threading.Lock()
         self._channel: grpc.Channel | None = None
@@ -57,7 +58,7 @@ class Gateway:
         """Close the channel and remove the socket."""
         if self._channel is not None:
             self._channel.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def within(seconds: float | None) -> float | None:

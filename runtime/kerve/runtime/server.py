@@ -231,6 +231,7 @@ class Server:
             self._catalog,
             gateway,
             self._authority,
+            self._transport,
             host=ports.host,
             port=port,
             max_body=self._options.max_message_bytes,

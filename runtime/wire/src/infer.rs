@@ -37,6 +37,8 @@ pub struct Wanted {
     pub name: CompactString,
     /// Triton's classification extension: answer with this many of the best classes; 0: with the tensor itself.
     pub classes: u32,
+    /// Over REST, whether its elements are to come as bytes behind the JSON.
+    pub binary: bool,
 }
 
 /// One input tensor.

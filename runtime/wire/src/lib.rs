@@ -23,6 +23,7 @@ pub mod oip;
 pub mod output;
 pub mod protobuf;
 pub mod queue;
+pub mod rest;
 pub mod rope;
 pub mod server;
 pub mod signature;

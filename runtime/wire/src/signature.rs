@@ -88,12 +88,14 @@ pub struct Checked {
 }
 
 /// An output that a request asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Requested {
     /// Its position in the signature.
     pub position: u16,
     /// How many of the best classes to answer with; 0: with the tensor itself.
     pub classes: u32,
+    /// Over REST, whether its elements are to come as bytes behind the JSON.
+    pub binary: bool,
 }
 
 impl Checked {
@@ -159,7 +161,9 @@ impl Signature {
     fn check_outputs(&self, outputs: &[Wanted]) -> Result<SmallVec<[Requested; 4]>, Status> {
         let position = |name: &str| self.outputs.iter().position(|spec| spec.name == name);
         let find = |wanted: &Wanted| match position(&wanted.name) {
-            Some(position) => Ok(Requested { position: position as u16, classes: wanted.classes }),
+            Some(position) => {
+                Ok(Requested { position: position as u16, classes: wanted.classes, binary: wanted.binary })
+            }
             None => Err(Status::invalid(format!(
                 "unexpected inference output {} for model {}; it has: {}",
                 quote(&wanted.name),

@@ -172,6 +172,20 @@ def test_a_client_cannot_say_that_it_is_another(running: Any, lines: Lines) -> N
     assert lines("liar")[0]["peer"].startswith("ipv4:127.0.0.1:")
 
 
+def test_nor_can_one_of_http(running: Any, lines: Lines) -> None:
+    claims = {
+        "kerve-peer": "ipv4:10.0.0.1:1",
+        "Forwarded": 'for="10.0.0.1:1"',
+        "X-Forwarded-For": "10.0.0.1",
+        "Connection": "forwarded, keep-alive",
+    }
+    with triton_http.InferenceServerClient(running.http) as client:
+        client.infer("classifier", [tensor(triton_http, 1)], request_id="liar's request", headers=claims)
+        client.get_model_metadata("classifier", headers={**claims, "X-Request-Id": "liar's question"})
+    for request_id in ("liar's request", "liar's question"):
+        assert re.fullmatch(r"ipv4:127\.0\.0\.1:\d+", lines(request_id)[0]["peer"])
+
+
 def test_other_calls_have_lines_too(running: Any, lines: Lines) -> None:
     with triton.InferenceServerClient(running.address) as client:
         client.get_model_metadata("classifier", headers={"x-request-id": "description"})

@@ -1,4 +1,4 @@
-"""The HTTP port: waitress in threads of its own, one table of routes."""
+"""The HTTP port: waitress in threads of its own, one table of routes. A transport may stand before it."""
 
 import logging
 import threading
@@ -19,6 +19,7 @@ from kerve.runtime.lifecycle.manager import ModelManager
 from kerve.runtime.lifecycle.served import ServedVersion
 from kerve.runtime.security.permissions import Permission
 from kerve.runtime.security.tokens import Authority
+from kerve.runtime.transport.base import Transport
 
 __all__ = ["HttpServer"]
 
@@ -28,6 +29,9 @@ log = logging.getLogger(__name__)
 THREADS = 16
 # Bodies up to this size stay in memory.
 IN_MEMORY = 64 << 20
+
+# Whoever asks through the UNIX socket, which waitress calls by this name, says for whom.
+TRUST = {"trusted_proxy": "localhost", "trusted_proxy_headers": "forwarded"}
 
 # gRPC's codes in HTTP (google/rpc/code.proto).
 STATUS = {
@@ -56,6 +60,7 @@ class HttpServer:
         catalog: Catalog[ServedVersion],
         gateway: Gateway,
         authority: Authority,
+        transport: Transport,
         *,
         host: str,
         port: int,
@@ -75,23 +80,29 @@ class HttpServer:
             Route("GET", "/metrics", self._scrape, Permission.READ),
             *StatusPage(manager).routes(),
         ]
+        behind = gateway.folder / "http"
         try:
+            address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            fronted = transport.add_http_port(address, behind, inference=inference)
+            where: dict[str, Any] = (
+                {"host": host, "port": port} if fronted is None else {"unix_socket": str(behind), **TRUST}
+            )
             self._server: Any = create_server(
                 self._application,
-                host=host,
-                port=port,
+                **where,
                 threads=THREADS,
                 ident=None,
-                max_request_body_size=max_body,
+                # It refuses what is as large as this, too.
+                max_request_body_size=max_body + 1,
                 inbuf_overflow=IN_MEMORY,
                 outbuf_overflow=IN_MEMORY,
                 clear_untrusted_proxy_headers=True,
             )
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
             raise UnavailableError(
                 f"cannot listen on {host}:{port}; choose another --http-port if it is taken, or 0 for none"
             ) from error
-        self.port = int(self._server.effective_port)
+        self.port = int(self._server.effective_port) if fronted is None else fronted
         self._thread = threading.Thread(target=self._server.run, name="http", daemon=True)
 
     def start(self) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations  # grpc's classes take type arguments in the 
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import grpc
@@ -254,6 +255,14 @@ class Transport(Protocol):
 
     def add_secure_port(self, address: str, certificates: Certificates) -> int:
         """Listen on `host:port` with TLS; return the port."""
+
+    def add_http_port(self, address: str, application: Path, *, inference: bool) -> int | None:
+        """Listen on `host:port` for HTTP in front of an application on a UNIX socket; return the port.
+
+        Inference is answered here where `inference` says so, and whatever else comes is handed to the
+        application, with the client's address in `Forwarded` (RFC 7239). None: this transport speaks gRPC
+        only, and nobody listens.
+        """
 
     def set_tokens(self, infer: Mapping[bytes, bool]) -> None:
         """Let inference in only with a bearer token: by its SHA-256, whether it permits that.

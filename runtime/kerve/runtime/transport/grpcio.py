@@ -5,6 +5,7 @@ from __future__ import annotations  # grpc's classes take type arguments in the 
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -121,6 +122,10 @@ class GrpcioTransport:
     def add_secure_port(self, address: str, certificates: Certificates) -> int:
         """Listen with TLS; RuntimeError when the address cannot be had."""
         return self._server.add_secure_port(address, grpcio_credentials(certificates))
+
+    def add_http_port(self, address: str, application: Path, *, inference: bool) -> None:  # noqa: ARG002
+        """Leave HTTP to the application."""
+        return
 
     def set_tokens(self, infer: Mapping[bytes, bool]) -> None:
         """Every call goes through the interceptors here; but by their tokens clients are told apart."""

@@ -5,6 +5,7 @@ from __future__ import annotations  # grpc's classes take type arguments in the 
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -100,6 +101,10 @@ class WireTransport:
             certificates.key, certificates.chain, roots, require_client_auth=roots is not None
         )
         return self._server.add_secure_port(address, credentials)
+
+    def add_http_port(self, address: str, application: Path, *, inference: bool) -> int:
+        """Listen for HTTP in front of an application; RuntimeError when the address cannot be had."""
+        return self._server.add_http_port(address, application, inference=inference)
 
     def set_tokens(self, infer: Mapping[bytes, bool]) -> None:
         """Let inference in only with a bearer token: by its SHA-256, whether it permits that."""

@@ -144,6 +144,17 @@ class Server(grpc.Server):
         assert chain is not None
         return self._native.listen(address, (key, chain, roots, given.require_client_auth))
 
+    def add_http_port(
+        self, address: str, application: str | os.PathLike[str], *, inference: bool = True
+    ) -> int:
+        """Listen for HTTP; return the port. RuntimeError when the address cannot be had.
+
+        Inference by the Open Inference Protocol is served natively; everything else is handed to the
+        application that speaks HTTP on a UNIX socket, which learns of the client in `Forwarded` (RFC 7239).
+        `inference`: False leaves that to the application, too.
+        """
+        return self._native.listen_http(address, os.fspath(application), inference)
+
     def start(self) -> None:
         """Begin to accept connections."""
         self._native.start()

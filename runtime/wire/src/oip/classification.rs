@@ -70,7 +70,7 @@ fn scores(datatype: Datatype, data: &[u8]) -> Vec<Score> {
 }
 
 /// The value of a half-precision float.
-fn half(bits: u16) -> f64 {
+pub fn half(bits: u16) -> f64 {
     let sign = if bits >> 15 == 1 { -1.0 } else { 1.0 };
     let exponent = i32::from(bits >> 10 & 0x1f);
     let fraction = f64::from(bits & 0x3ff);

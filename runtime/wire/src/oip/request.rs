@@ -91,11 +91,7 @@ fn output(mut reader: Reader<'_>, infer: &mut Infer) -> Result<Wanted, Malformed
             1 => wanted.name = reader.text(wire)?,
             2 => match entry(reader.message(wire)?)? {
                 (key, _) if key == SHARED_MEMORY => shared_memory = true,
-                (key, value) if key == "classification" => {
-                    check_number(&key, &value, infer);
-                    wanted.classes =
-                        value.unsigned().map_or(0, |classes| classes.min(u64::from(u32::MAX)) as u32);
-                }
+                (key, value) if key == CLASSIFICATION => wanted.classes = classes(&value, infer),
                 _ => {}
             },
             _ => reader.skip(field, wire)?,
@@ -108,11 +104,20 @@ fn output(mut reader: Reader<'_>, infer: &mut Infer) -> Result<Wanted, Malformed
     Ok(wanted)
 }
 
+/// The parameter of an output that asks for its best classes.
+pub const CLASSIFICATION: &str = "classification";
+
+/// How many classes it asks for.
+pub fn classes(value: &Parameter, infer: &mut Infer) -> u32 {
+    check_number(CLASSIFICATION, value, infer);
+    value.unsigned().map_or(0, |classes| classes.min(u64::from(u32::MAX)) as u32)
+}
+
 /// Parameters of a request that are whole numbers.
-const NUMBERS: [&str; 2] = ["priority", "timeout"];
+pub const NUMBERS: [&str; 2] = ["priority", "timeout"];
 
 /// Refuses a parameter of another kind, which would be ignored otherwise.
-fn check_number(key: &str, value: &Parameter, infer: &mut Infer) {
+pub fn check_number(key: &str, value: &Parameter, infer: &mut Infer) {
     if !matches!(value, Parameter::Int64(_) | Parameter::Uint64(_)) {
         let message = format!("invalid value type for '{key}' parameter, expected int64_param");
         infer.unsupported.get_or_insert_with(|| Status::invalid(message));
@@ -120,7 +125,7 @@ fn check_number(key: &str, value: &Parameter, infer: &mut Infer) {
 }
 
 /// The parameter that says that a tensor is elsewhere.
-const SHARED_MEMORY: &str = "shared_memory_region";
+pub const SHARED_MEMORY: &str = "shared_memory_region";
 
 fn no_shared_memory(tensor: &str) -> Status {
     let message = "this server does not offer shared memory; send the tensor's contents in the request";

@@ -92,11 +92,14 @@ const FINAL: &[u8] = b"\x22\x1b\x0a\x15triton_final_response\x12\x02\x08\x01";
 
 /// One output of an answer.
 pub struct Tensor<'a> {
-    position: usize,
+    /// Its position in the signature.
+    pub position: usize,
     datatype: Datatype,
     classified: bool,
-    shape: Shape,
-    data: Cow<'a, [u8]>,
+    /// Its shape.
+    pub shape: Shape,
+    /// Its elements, in the form of raw contents.
+    pub data: Cow<'a, [u8]>,
 }
 
 impl<'a> Tensor<'a> {
@@ -117,6 +120,11 @@ impl<'a> Tensor<'a> {
         let mut data = Vec::new();
         classes.iter().for_each(|class| bytes_tensor::put(&mut data, class.as_bytes()));
         Tensor { position, datatype, classified: true, shape, data: data.into() }
+    }
+
+    /// The datatype that it is sent in: classes are text.
+    pub fn datatype(&self) -> Datatype {
+        if self.classified { Datatype::Bytes } else { self.datatype }
     }
 }
 

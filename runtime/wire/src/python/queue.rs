@@ -59,7 +59,7 @@ impl PyQueue {
         let position = |name: String| {
             let position = signature.outputs.iter().position(|spec| spec.name == name);
             let position = position.ok_or_else(|| PyValueError::new_err(format!("no output {name:?}")))?;
-            Ok(Requested { position: position as u16, classes: 0 })
+            Ok(Requested { position: position as u16, ..Requested::default() })
         };
         let requested = requested.unwrap_or_default().into_iter().map(position).collect::<PyResult<_>>()?;
         Ok(Checked { tensors, rows: if signature.batched { first } else { 1 }, requested })

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
@@ -17,9 +18,10 @@ use crate::python::note::PyNote;
 use crate::python::queue::{PyQueue, codes};
 use crate::queue::Queue;
 use crate::queue::options::{Options, Policy, TimeoutAction};
+use crate::rest::Front;
 use crate::server::rates::Limit;
 use crate::server::tls::{Acceptor, Credentials, Source};
-use crate::server::{Config, Server};
+use crate::server::{Config, Protocol, Server};
 use crate::signature::{Dimension, Signature, TensorSpec};
 
 /// A gRPC server.
@@ -100,8 +102,19 @@ impl PyServer {
             })
         });
         let acceptor = acceptor.transpose().map_err(|error| PyValueError::new_err(error.to_string()))?;
-        py.detach(|| self.server.listen(address, acceptor))
-            .map_err(|error| PyRuntimeError::new_err(format!("cannot listen on {address}: {error}")))
+        self.bind(py, address, Protocol::Grpc(acceptor))
+    }
+
+    /// Bind an address for HTTP, in front of the application that listens on a UNIX socket, and return its port;
+    /// `inference`: whether that is served here, or the application's like everything else.
+    fn listen_http(
+        &self,
+        py: Python<'_>,
+        address: &str,
+        application: PathBuf,
+        inference: bool,
+    ) -> PyResult<u16> {
+        self.bind(py, address, Protocol::Http(Arc::new(Front::new(application, inference))))
     }
 
     /// Begin to accept connections.
@@ -150,6 +163,13 @@ impl PyServer {
         result.set_item("bytes_sent", metrics.bytes_sent.get())?;
         result.set_item("refused", codes(py, &metrics.refused)?)?;
         Ok(result)
+    }
+}
+
+impl PyServer {
+    fn bind(&self, py: Python<'_>, address: &str, protocol: Protocol) -> PyResult<u16> {
+        py.detach(|| self.server.listen(address, protocol))
+            .map_err(|error| PyRuntimeError::new_err(format!("cannot listen on {address}: {error}")))
     }
 }
 

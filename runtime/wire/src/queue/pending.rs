@@ -9,7 +9,7 @@ use bytes::Bytes;
 use compact_str::CompactString;
 use h2::server::SendResponse;
 use smallvec::SmallVec;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::grpc::compression::Encoding;
 use crate::grpc::status::{Code, Status};
@@ -21,6 +21,7 @@ use crate::output::View;
 use crate::queue::Queue;
 use crate::queue::join::Share;
 use crate::queue::local::Local;
+use crate::rest;
 use crate::signature::{Requested, Tensor};
 use crate::tfs;
 
@@ -109,6 +110,16 @@ pub enum Format {
     OipStream,
     /// `tensorflow.serving.PredictResponse`.
     TensorflowServing,
+    /// The Open Inference Protocol over REST; `binary`: outputs that nobody names come as bytes.
+    Rest {
+        /// Whether they do.
+        binary: bool,
+    },
+    /// TensorFlow Serving's REST.
+    RestPredict {
+        /// Whether the answer is made of rows.
+        rows: bool,
+    },
 }
 
 /// The way an answer takes.
@@ -117,6 +128,8 @@ pub enum Route {
     Unary(SendResponse<Bytes>, InFlight),
     /// It is one message of a stream, at its place in the order.
     Stream(mpsc::UnboundedSender<(u64, Answer)>, u64, InFlight),
+    /// It is the body of an answer over HTTP.
+    Http(oneshot::Sender<Answer>, InFlight),
     /// It is part of the answer to a request that was split.
     Share(Share),
     /// The server itself wants it.
@@ -140,7 +153,8 @@ impl Drop for InFlight {
     }
 }
 
-/// An answer as `frame::encode` takes it, or what went wrong: the worker, not the executor, compresses it.
+/// An answer as `frame::encode` takes it (over HTTP as `rest::response::body` does), or what went wrong: the worker,
+/// not the executor, compresses it.
 pub type Answer = Result<Vec<u8>, Status>;
 
 /// Answers on their way, to be posted together.
@@ -220,7 +234,7 @@ impl Responder {
         match self.route {
             Route::Share(share) => return share.answer(queue, views, mail),
             Route::Local(local) => return local.answer(&self.requested, views),
-            Route::Unary(..) | Route::Stream(..) => {}
+            Route::Unary(..) | Route::Stream(..) | Route::Http(..) => {}
         }
         // Whatever is wrong with this answer is wrong with no other of the batch.
         let framed = catch_unwind(AssertUnwindSafe(|| self.encode(queue, views)));
@@ -231,8 +245,14 @@ impl Responder {
 
     /// The answer as `frame::encode` takes it.
     fn encode(&self, queue: &Queue, views: &[View<'_>]) -> Vec<u8> {
-        let every =
-            || (0..queue.signature.outputs.len() as u16).map(|position| Requested { position, classes: 0 });
+        let binary = self.format == Format::Rest { binary: true };
+        let every = || {
+            (0..queue.signature.outputs.len() as u16).map(|position| Requested {
+                position,
+                classes: 0,
+                binary,
+            })
+        };
         let requested = if self.requested.is_empty() { every().collect() } else { self.requested.clone() };
         let find =
             |wanted: &Requested| views.iter().find(|view| view.position == usize::from(wanted.position));
@@ -247,6 +267,10 @@ impl Responder {
             }
             Format::TensorflowServing => {
                 tfs::response::encode(&queue.signature, chosen.map(|(view, _)| view))
+            }
+            Format::Rest { .. } => rest::response::encode(&self.id, &queue.signature, chosen),
+            Format::RestPredict { rows } => {
+                rest::predict_response::encode(&queue.signature, rows, chosen.map(|(view, _)| view))
             }
         }
     }
@@ -284,7 +308,9 @@ impl Responder {
             note.end(answer.as_ref().err().map_or(Code::Ok, |status| status.code));
         }
         let mailbox = match &self.route {
-            Route::Unary(_, in_flight) | Route::Stream(_, _, in_flight) => in_flight.0.clone(),
+            Route::Unary(_, in_flight) | Route::Stream(_, _, in_flight) | Route::Http(_, in_flight) => {
+                in_flight.0.clone()
+            }
             Route::Share(_) | Route::Local(_) => unreachable!("they answer for themselves"),
         };
         mail.add(mailbox, Letter { route: self.route, encoding: self.encoding, answer });
@@ -300,6 +326,7 @@ impl Route {
                 respond.poll_reset(&mut Context::from_waker(Waker::noop())).is_ready()
             }
             Route::Stream(sender, ..) => sender.is_closed(),
+            Route::Http(sender, _) => sender.is_closed(),
             Route::Share(share) => share.is_gone(),
             Route::Local(local) => local.is_gone(),
         }
@@ -308,7 +335,7 @@ impl Route {
     /// Whether the server itself asked.
     pub fn is_local(&self) -> bool {
         match self {
-            Route::Unary(..) | Route::Stream(..) => false,
+            Route::Unary(..) | Route::Stream(..) | Route::Http(..) => false,
             Route::Share(share) => share.is_local(),
             Route::Local(_) => true,
         }
@@ -343,7 +370,7 @@ mod tests {
             let responder = Responder {
                 format: Format::Oip,
                 id: CompactString::default(),
-                requested: SmallVec::from_buf_and_len([Requested { position, classes: 0 }; 4], 1),
+                requested: SmallVec::from_buf_and_len([Requested { position, ..Requested::default() }; 4], 1),
                 encoding: None,
                 route: Route::Stream(sender, 0, InFlight::new(&mailbox)),
                 note: None,

@@ -18,10 +18,11 @@ use tokio::time::{sleep, timeout};
 use crate::grpc::status::Status;
 use crate::grpc::unary;
 use crate::metrics::ServerMetrics;
+use crate::rest;
 use crate::server::authority::Mended;
 use crate::server::tls::{Acceptor, identity};
 use crate::server::worker::Desk;
-use crate::server::{Config, Phase, infer};
+use crate::server::{Config, Phase, Protocol, infer};
 
 /// The window of one stream: a request of 600 KB needs no second permission.
 const STREAM_WINDOW: u32 = 4 << 20;
@@ -81,14 +82,14 @@ impl Peer {
 }
 
 /// Serves a connection to its end.
-pub async fn serve(desk: Arc<Desk>, accepted: Accepted, acceptor: Option<Acceptor>) {
+pub async fn serve(desk: Arc<Desk>, accepted: Accepted, protocol: Protocol) {
     let _open = Open::new(&desk.shared.metrics);
     // Errors end this connection and nothing else, and its client has seen them.
     let served = async {
         match accepted.stream {
-            Stream::Tcp(stream) => secure(&desk, TcpStream::from_std(stream)?, accepted.peer, acceptor).await,
+            Stream::Tcp(stream) => speak(&desk, TcpStream::from_std(stream)?, accepted.peer, protocol).await,
             Stream::Unix(stream) => {
-                secure(&desk, UnixStream::from_std(stream)?, accepted.peer, acceptor).await
+                speak(&desk, UnixStream::from_std(stream)?, accepted.peer, protocol).await
             }
         }
     };
@@ -116,6 +117,19 @@ impl Drop for Open {
     }
 }
 
+async fn speak<S>(desk: &Arc<Desk>, stream: S, name: String, protocol: Protocol) -> Result<(), Error>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin,
+{
+    match protocol {
+        Protocol::Grpc(acceptor) => secure(desk, stream, name, acceptor).await,
+        Protocol::Http(front) => {
+            let peer = Peer { name, identity: Vec::new() };
+            rest::connection::converse(desk, stream, peer, &front).await
+        }
+    }
+}
+
 async fn secure<S>(desk: &Arc<Desk>, stream: S, name: String, acceptor: Option<Acceptor>) -> Result<(), Error>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin,
@@ -132,7 +146,8 @@ where
     converse(desk, stream, Peer { name, identity: known }).await
 }
 
-type Error = Box<dyn std::error::Error + Send + Sync>;
+/// Whatever ends a connection.
+pub type Error = Box<dyn std::error::Error + Send + Sync>;
 
 async fn converse<S>(desk: &Arc<Desk>, stream: S, peer: Peer) -> Result<(), Error>
 where

@@ -24,6 +24,7 @@ use crate::infer::Infer;
 use crate::metrics::ServerMetrics;
 use crate::models::Models;
 use crate::observe::Observer;
+use crate::rest::Front;
 use crate::server::listener::{Address, Listener};
 use crate::server::rates::{Limit, Rates};
 use crate::server::tls::Acceptor;
@@ -110,6 +111,15 @@ impl Phase {
     }
 }
 
+/// What is spoken on a port.
+#[derive(Clone)]
+pub enum Protocol {
+    /// gRPC; with TLS where there is an acceptor.
+    Grpc(Option<Acceptor>),
+    /// HTTP/1, in front of an application.
+    Http(Arc<Front>),
+}
+
 /// What all workers share.
 pub struct Shared {
     /// How the server behaves.
@@ -157,14 +167,14 @@ impl Shared {
     }
 }
 
-/// A gRPC server.
+/// A server of gRPC, and of HTTP.
 pub struct Server {
     shared: Arc<Shared>,
     state: Mutex<State>,
 }
 
 struct State {
-    listeners: Vec<(Listener, Option<Acceptor>)>,
+    listeners: Vec<(Listener, Protocol)>,
     workers: Vec<Worker>,
 }
 
@@ -193,14 +203,14 @@ impl Server {
         &self.shared
     }
 
-    /// Binds an address, with TLS when there is an acceptor; returns the port, 1 for a UNIX socket.
-    pub fn listen(&self, address: &str, acceptor: Option<Acceptor>) -> std::io::Result<u16> {
+    /// Binds an address; returns the port, 1 for a UNIX socket.
+    pub fn listen(&self, address: &str, protocol: Protocol) -> std::io::Result<u16> {
         let listener = Listener::bind(&Address::parse(address)?, self.shared.config.so_reuseport)?;
         let port = listener.port();
         let mut state = self.lock();
         match state.workers.first() {
-            Some(worker) => worker.listen(listener, acceptor),
-            None => state.listeners.push((listener, acceptor)),
+            Some(worker) => worker.listen(listener, protocol),
+            None => state.listeners.push((listener, protocol)),
         }
         Ok(port)
     }
@@ -212,8 +222,8 @@ impl Server {
             return Ok(());
         }
         state.workers = Worker::start_all(&self.shared)?;
-        for (listener, acceptor) in std::mem::take(&mut state.listeners) {
-            state.workers[0].listen(listener, acceptor);
+        for (listener, protocol) in std::mem::take(&mut state.listeners) {
+            state.workers[0].listen(listener, protocol);
         }
         Ok(())
     }

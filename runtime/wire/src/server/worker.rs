@@ -7,15 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::grpc::{frame, unary};
 use crate::queue::Queue;
 use crate::queue::pending::{Letter, Mailbox, Pending, Route};
 use crate::server::connection::{self, Accepted};
 use crate::server::listener::{AsyncListener, Listener};
-use crate::server::tls::Acceptor;
-use crate::server::{Phase, Shared};
+use crate::server::{Phase, Protocol, Shared};
 
 /// How often queues are rid of requests that nobody waits for.
 const SWEEP: Duration = Duration::from_millis(10);
@@ -27,8 +26,8 @@ pub struct Worker {
 }
 
 enum Work {
-    Listen(Listener, Option<Acceptor>),
-    Serve(Accepted, Option<Acceptor>),
+    Listen(Listener, Protocol),
+    Serve(Accepted, Protocol),
 }
 
 /// What the tasks of one worker share.
@@ -41,6 +40,8 @@ pub struct Desk {
     colleagues: Vec<Colleague>,
     /// Queues whose executors are to be woken.
     bells: Mutex<Vec<Arc<Queue>>>,
+    /// Somebody asked for that.
+    bell: Notify,
 }
 
 impl Desk {
@@ -60,6 +61,11 @@ impl Desk {
     pub fn ring(&self) {
         let mut bells = self.bells.lock().unwrap_or_else(PoisonError::into_inner);
         bells.drain(..).for_each(|queue| queue.wake());
+    }
+
+    /// The same, once every task has run that can: connections that carry one request at a time each have theirs.
+    pub fn ring_soon(&self) {
+        self.bell.notify_one();
     }
 }
 
@@ -87,9 +93,9 @@ impl Worker {
     }
 
     /// Accepts connections of a listener, for all workers.
-    pub fn listen(&self, listener: Listener, acceptor: Option<Acceptor>) {
+    pub fn listen(&self, listener: Listener, protocol: Protocol) {
         // It fails only when the worker has ended, and then nobody listens.
-        let _ = self.intake.send(Work::Listen(listener, acceptor));
+        let _ = self.intake.send(Work::Listen(listener, protocol));
     }
 
     /// Waits for the thread's end.
@@ -111,6 +117,7 @@ impl Worker {
             mailbox: Arc::new(Mailbox::new(shared.metrics.clone())),
             colleagues: colleagues.to_vec(),
             bells: Mutex::default(),
+            bell: Notify::new(),
         });
         let thread = std::thread::Builder::new()
             .name(format!("kerve-wire-{index}"))
@@ -121,6 +128,7 @@ impl Worker {
 
 async fn run(index: usize, desk: Arc<Desk>, mut intake: mpsc::UnboundedReceiver<Work>) {
     tokio::spawn(send_answers(desk.mailbox.clone()));
+    tokio::spawn(ring(desk.clone()));
     if index == 0 {
         tokio::spawn(sweep(desk.shared.clone()));
     }
@@ -131,14 +139,14 @@ async fn run(index: usize, desk: Arc<Desk>, mut intake: mpsc::UnboundedReceiver<
             _ = phase.wait_for(|phase| *phase == Phase::Ended) => None,
         };
         match work {
-            Some(Work::Listen(listener, acceptor)) => {
-                drop(tokio::spawn(accept(desk.clone(), listener, acceptor)))
+            Some(Work::Listen(listener, protocol)) => {
+                drop(tokio::spawn(accept(desk.clone(), listener, protocol)))
             }
-            Some(Work::Serve(accepted, acceptor)) => {
+            Some(Work::Serve(accepted, protocol)) => {
                 let guard = Leaving(desk.colleagues[index].connections.clone());
                 let desk = desk.clone();
                 tokio::spawn(async move {
-                    connection::serve(desk, accepted, acceptor).await;
+                    connection::serve(desk, accepted, protocol).await;
                     drop(guard);
                 });
             }
@@ -148,7 +156,7 @@ async fn run(index: usize, desk: Arc<Desk>, mut intake: mpsc::UnboundedReceiver<
 }
 
 /// Hands connections to the worker that has the fewest.
-async fn accept(desk: Arc<Desk>, listener: Listener, acceptor: Option<Acceptor>) {
+async fn accept(desk: Arc<Desk>, listener: Listener, protocol: Protocol) {
     let mut phase = desk.shared.phase();
     let listener = match listener.into_async() {
         Ok(listener) => listener,
@@ -174,7 +182,7 @@ async fn accept(desk: Arc<Desk>, listener: Listener, acceptor: Option<Acceptor>)
                     desk.colleagues.iter().min_by_key(|each| each.connections.load(Ordering::Relaxed));
                 let Some(colleague) = idlest else { return };
                 colleague.connections.fetch_add(1, Ordering::Relaxed);
-                if colleague.intake.send(Work::Serve(accepted, acceptor.clone())).is_err() {
+                if colleague.intake.send(Work::Serve(accepted, protocol.clone())).is_err() {
                     return;
                 }
             }
@@ -191,6 +199,14 @@ struct Leaving(Arc<AtomicUsize>);
 impl Drop for Leaving {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Wakes executors for whoever asked that it be done soon: by its turn, everybody who was to run before has.
+async fn ring(desk: Arc<Desk>) {
+    loop {
+        desk.bell.notified().await;
+        desk.ring();
     }
 }
 
@@ -217,6 +233,8 @@ fn deliver(mailbox: &Mailbox, Letter { route, encoding, answer }: Letter) {
         }
         // The stream's own task sends; when that has ended, nobody wants the answer.
         Route::Stream(sender, sequence, in_flight) => drop((sender.send((sequence, answer)), in_flight)),
+        // The connection's own task sends; when that has ended, the client is gone.
+        Route::Http(sender, in_flight) => drop((sender.send(answer), in_flight)),
         Route::Share(_) | Route::Local(_) => unreachable!("they answer for themselves"),
     }
 }

@@ -26,7 +26,7 @@ pub fn decode(message: &Rope) -> Result<Infer, Malformed> {
         match field {
             1 => model_spec(reader.message(wire)?, &mut infer)?,
             2 => put_input(&mut infer.inputs, &mut positions, input(reader.message(wire)?)?),
-            3 => infer.outputs.push(Wanted { name: reader.text(wire)?, classes: 0 }),
+            3 => infer.outputs.push(Wanted { name: reader.text(wire)?, ..Wanted::default() }),
             _ => reader.skip(field, wire)?,
         }
     }

@@ -1,16 +1,14 @@
-//! A load generator that costs little: HTTP/2 frames by hand, one thread and one connection each.
+//! gRPC: HTTP/2 frames by hand, one thread and one connection each.
 //!
-//! It keeps a number of identical gRPC calls in flight and prints what happened as one line of JSON. A call
-//! counts as answered when its response has a message; what is refused has trailers only.
-//!
-//! ```text
-//! load ADDRESS PATH BODY_FILE --in-flight 64 --connections 4 --seconds 5 --backoff 0.1
-//! ```
+//! A call counts as answered when its response has a message; what is refused has trailers only.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
+
+use crate::Options;
+use crate::tally::Tally;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const LARGEST_WINDOW: i64 = (1 << 31) - 1;
@@ -29,97 +27,9 @@ mod frame {
     pub const WINDOW_UPDATE: u8 = 8;
 }
 
-fn main() {
-    let options = Options::parse();
-    let threads: Vec<_> = (0..options.connections)
-        .map(|index| {
-            let options = options.clone();
-            // The remainder goes to the first connections.
-            let spare = usize::from(index < options.in_flight % options.connections);
-            let in_flight = options.in_flight / options.connections + spare;
-            std::thread::spawn(move || Connection::open(&options).run(in_flight, &options))
-        })
-        .collect();
-    let mut total = Tally::default();
-    for thread in threads {
-        total.add(thread.join().expect("a connection failed; its panic says why"));
-    }
-    println!("{}", total.report());
-}
-
-#[derive(Clone)]
-struct Options {
-    address: String,
-    path: String,
-    body: Vec<u8>,
-    in_flight: usize,
-    connections: usize,
-    seconds: Duration,
-    /// How long a client that was refused stays away.
-    backoff: Duration,
-}
-
-impl Options {
-    fn parse() -> Options {
-        let arguments: Vec<String> = std::env::args().skip(1).collect();
-        let flag = |name: &str, default: f64| {
-            let position = arguments.iter().position(|argument| argument == name);
-            position.map_or(default, |at| arguments[at + 1].parse().expect("flags have numbers"))
-        };
-        let [address, path, file, ..] = &arguments[..] else {
-            panic!(
-                "expected ADDRESS PATH BODY_FILE [--in-flight N] [--connections N] [--seconds N] [--backoff N]"
-            )
-        };
-        let message = std::fs::read(file).expect("the body file is there");
-        let mut body = vec![0];
-        body.extend_from_slice(&(message.len() as u32).to_be_bytes());
-        body.extend_from_slice(&message);
-        Options {
-            address: address.clone(),
-            path: path.clone(),
-            body,
-            in_flight: flag("--in-flight", 1.0) as usize,
-            connections: flag("--connections", 1.0) as usize,
-            seconds: Duration::from_secs_f64(flag("--seconds", 5.0)),
-            backoff: Duration::from_secs_f64(flag("--backoff", 0.0)),
-        }
-    }
-}
-
-/// What happened on one connection, or on all.
-#[derive(Default)]
-struct Tally {
-    nanoseconds: Vec<u64>,
-    failed: u64,
-    seconds: f64,
-}
-
-impl Tally {
-    fn add(&mut self, other: Tally) {
-        self.nanoseconds.extend(other.nanoseconds);
-        self.failed += other.failed;
-        self.seconds = self.seconds.max(other.seconds);
-    }
-
-    fn report(mut self) -> String {
-        self.nanoseconds.sort_unstable();
-        let count = self.nanoseconds.len();
-        let at = |share: f64| {
-            let index = ((count as f64 * share) as usize).min(count.saturating_sub(1));
-            self.nanoseconds.get(index).map_or(f64::NAN, |&nanoseconds| nanoseconds as f64 / 1e3)
-        };
-        let mean = self.nanoseconds.iter().sum::<u64>() as f64 / count.max(1) as f64 / 1e3;
-        format!(
-            r#"{{"answered": {count}, "failed": {}, "seconds": {:.3}, "per_second": {:.1}, "mean_us": {mean:.1}, "p50_us": {:.1}, "p90_us": {:.1}, "p99_us": {:.1}}}"#,
-            self.failed,
-            self.seconds,
-            count as f64 / self.seconds,
-            at(0.5),
-            at(0.9),
-            at(0.99)
-        )
-    }
+/// Keeps so many calls in flight on one connection.
+pub fn run(in_flight: usize, options: &Options) -> Tally {
+    Connection::open(options).run(in_flight, options)
 }
 
 /// A call in flight.
@@ -152,7 +62,7 @@ impl Connection {
         let mut connection = Connection {
             socket,
             headers: request_headers(options),
-            body: options.body.clone(),
+            body: framed(&options.body),
             calls: HashMap::new(),
             sending: VecDeque::new(),
             next_stream: 1,
@@ -316,6 +226,11 @@ impl Connection {
     fn put(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
         put(&mut self.output, kind, flags, stream, payload);
     }
+}
+
+/// A message with its prefix.
+fn framed(message: &[u8]) -> Vec<u8> {
+    [&[0], &(message.len() as u32).to_be_bytes()[..], message].concat()
 }
 
 fn put(output: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {

@@ -1,0 +1,187 @@
+//! The application behind a UNIX socket, and the connections to it.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, HeaderName, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tokio::sync::Semaphore;
+
+use crate::grpc::status::{Code, Status};
+use crate::rest::{Reply, status};
+use crate::rope::Rope;
+use crate::server::connection::{Error, Peer};
+
+/// Connections to the application, which takes 100 at a time: more requests wait here, where they cost nothing.
+const CONNECTIONS: usize = 64;
+
+/// A connection that was idle for so long is not used again; the application closes it after twice this time.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// What a proxy does not hand on (RFC 9110, section 7.6.1), or says itself.
+const OWN: [HeaderName; 8] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    EXPECT,
+];
+
+/// An application that speaks HTTP/1.1.
+pub struct Application {
+    socket: PathBuf,
+    seats: Semaphore,
+    idle: Mutex<Vec<Connection>>,
+}
+
+struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    since: Instant,
+}
+
+impl Application {
+    /// The application that listens on a socket.
+    pub fn new(socket: PathBuf) -> Application {
+        Application { socket, seats: Semaphore::new(CONNECTIONS), idle: Mutex::default() }
+    }
+
+    /// Has it answer a request as it came, but for what is said of the connection: that is from one to the next.
+    ///
+    /// Both bodies are whole: a client that is slow keeps no connection to the application, and none of its threads.
+    pub async fn answer(&self, parts: Parts, body: Rope, peer: &Peer) -> Reply {
+        match self.ask(request(parts, body, peer)).await {
+            Ok(reply) => reply,
+            Err(_) => {
+                let message = "the server does not answer this now; try again later";
+                status::refuse(&Status::new(Code::Unavailable, message))
+            }
+        }
+    }
+
+    async fn ask(&self, request: Request<Full<Bytes>>) -> Result<Reply, Error> {
+        let is_head = request.method() == Method::HEAD;
+        let _seat = self.seats.acquire().await?;
+        let mut connection = self.connect().await?;
+        let (mut parts, body) = connection.sender.send_request(request).await?.into_parts();
+        let body = body.collect().await?.to_bytes();
+        connection.since = Instant::now();
+        self.idle().push(connection);
+        remove_own(&mut parts.headers);
+        if !is_head {
+            parts.headers.remove(CONTENT_LENGTH);
+        }
+        Ok(Reply::from_parts(parts, body.into()))
+    }
+
+    async fn connect(&self) -> Result<Connection, Error> {
+        while let Some(mut connection) = self.take() {
+            if connection.since.elapsed() < IDLE && connection.sender.ready().await.is_ok() {
+                return Ok(connection);
+            }
+        }
+        let stream = UnixStream::connect(&self.socket).await?;
+        let (sender, driver) = handshake(TokioIo::new(stream)).await?;
+        // It ends with an error where the request that it carries does.
+        tokio::spawn(async move { drop(driver.await) });
+        Ok(Connection { sender, since: Instant::now() })
+    }
+
+    fn take(&self) -> Option<Connection> {
+        self.idle().pop()
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The request as the application gets it.
+fn request(mut parts: Parts, body: Rope, peer: &Peer) -> Request<Full<Bytes>> {
+    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    parts.uri = path.parse().unwrap_or_else(|_| Uri::from_static("/"));
+    parts.version = Version::HTTP_11;
+    remove_own(&mut parts.headers);
+    parts.headers.remove(CONTENT_LENGTH);
+    // Who it is for, is for us alone to say.
+    let from_proxies = |name: &HeaderName| *name == FORWARDED || name.as_str().starts_with("x-forwarded-");
+    let said: Vec<HeaderName> = parts.headers.keys().filter(|name| from_proxies(name)).cloned().collect();
+    said.iter().for_each(|name| drop(parts.headers.remove(name)));
+    parts.headers.insert(FORWARDED, forwarded(peer));
+    parts.headers.entry(HOST).or_insert(HeaderValue::from_static("localhost"));
+    Request::from_parts(parts, body.into_bytes().into())
+}
+
+/// Takes out what is said to the next neighbour only, which a header may name.
+fn remove_own(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    OWN.iter().chain(&named).for_each(|name| drop(headers.remove(name)));
+}
+
+/// A peer, from gRPC's notation to that of RFC 7239, section 6.
+fn forwarded(peer: &Peer) -> HeaderValue {
+    let (_, address) = peer.name.split_once(':').unwrap_or_default();
+    let address = address.replace("%5B", "[").replace("%5D", "]");
+    HeaderValue::try_from(format!("for=\"{address}\"")).expect("an address is a valid header value")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(headers: &[(&'static str, &'static str)], peer: &str) -> HeaderMap {
+        let mut given = http::Request::post("http://host/path?query=1").body(()).unwrap().into_parts().0;
+        given.headers = headers
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect();
+        let peer = Peer { name: peer.to_owned(), identity: Vec::new() };
+        let request = request(given, Rope::default(), &peer);
+        assert_eq!(request.uri(), "/path?query=1");
+        request.headers().clone()
+    }
+
+    #[test]
+    fn nobody_else_says_who_asks() {
+        let liar =
+            [("forwarded", "for=10.0.0.1"), ("x-forwarded-for", "10.0.0.1"), ("x-forwarded-host", "a")];
+        let headers = sent(&liar, "ipv4:127.0.0.1:80");
+        assert_eq!(headers[FORWARDED], "for=\"127.0.0.1:80\"");
+        assert_eq!(headers.get_all(FORWARDED).iter().count(), 1);
+        assert!(!headers.contains_key("x-forwarded-for") && !headers.contains_key("x-forwarded-host"));
+        assert_eq!(sent(&[], "ipv6:%5B::1%5D:80")[FORWARDED], "for=\"[::1]:80\"");
+    }
+
+    #[test]
+    fn what_is_said_of_a_connection_stays_with_it() {
+        let headers = sent(
+            &[
+                ("connection", "close, x-hop"),
+                ("x-hop", "1"),
+                ("transfer-encoding", "chunked"),
+                ("x-kept", "1"),
+            ],
+            "ipv4:127.0.0.1:80",
+        );
+        let mut names: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["forwarded", "host", "x-kept"]);
+    }
+}

@@ -1,0 +1,78 @@
+//! Parameters in JSON.
+
+use std::fmt::{Formatter, Result as Written};
+
+use compact_str::CompactString;
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
+
+use crate::infer::Parameter;
+use crate::rest::json::{Entries, Object};
+
+/// The parameters of a request or of a tensor: as in protobuf's maps, the last of several with one name counts.
+#[derive(Default)]
+pub struct Parameters(pub Vec<(CompactString, Parameter)>);
+
+impl Parameters {
+    /// Takes one out.
+    pub fn take(&mut self, name: &str) -> Option<Parameter> {
+        let found = self.0.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.clone())?;
+        self.0.retain(|(key, _)| key != name);
+        Some(found)
+    }
+}
+
+impl<'de> Entries<'de> for Parameters {
+    fn entry<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        self.0.push((key.into(), map.next_value()?));
+        Ok(())
+    }
+}
+
+impl<'de> Deserialize<'de> for Parameters {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Parameters, D::Error> {
+        let mut parameters = Parameters::default();
+        Object(&mut parameters).deserialize(deserializer)?;
+        Ok(parameters)
+    }
+}
+
+impl<'de> Deserialize<'de> for Parameter {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Parameter, D::Error> {
+        deserializer.deserialize_any(Kind)
+    }
+}
+
+/// A number, text or truth value.
+struct Kind;
+
+impl Visitor<'_> for Kind {
+    type Value = Parameter;
+
+    fn expecting(&self, formatter: &mut Formatter<'_>) -> Written {
+        formatter.write_str("a number, text or truth value")
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Parameter, E> {
+        Ok(Parameter::Bool(value))
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Parameter, E> {
+        Ok(Parameter::Int64(value))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Parameter, E> {
+        Ok(i64::try_from(value).map_or(Parameter::Uint64(value), Parameter::Int64))
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Parameter, E> {
+        // A whole number beyond 64 bits arrives here, too.
+        if value.fract() == 0.0 && value.abs() >= i64::MAX as f64 {
+            return Err(E::custom("more than 64 bits"));
+        }
+        Ok(Parameter::Double(value))
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<Parameter, E> {
+        Ok(Parameter::String(value.into()))
+    }
+}
