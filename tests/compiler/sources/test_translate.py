@@ -318,6 +318,27 @@ def test_a_subclassed_model_that_branches_is_converted_as_a_whole(
         equal_to_original(source, {"input_1": np.full((2, 5), sign, np.float32)})
 
 
+class _Distribution:
+    """What tensorflow_probability's layers return: it becomes a tensor when somebody wants one."""
+
+    def __init__(self, mean: Any) -> None:
+        self.mean = mean
+
+
+tf.register_tensor_conversion_function(_Distribution, lambda value, *_, **__: value.mean)
+
+
+class _Probabilistic(_Branches):
+    def call(self, inputs: Any) -> Any:
+        return _Distribution(super().call(inputs))
+
+
+def test_a_distribution_stands_for_its_tensor(equal_to_original: Callable[..., Any]) -> None:
+    model = _Probabilistic()
+    model(np.ones((2, 5), np.float32))
+    equal_to_original(sources.load(model), {"input_1": np.full((2, 5), 3, np.float32)})
+
+
 def test_a_model_that_was_never_called_says_so() -> None:
     with pytest.raises(LoadError, match="was never called, so its inputs are not known; call it once"):
         sources.load(_Classifier())

@@ -48,12 +48,21 @@ def from_model(old: tf_keras.Model, record: manifest_pb2.Source) -> KerasSource:
     except UntranslatableError as error:
         call, inputs = _entry(old)
         names = old.output_names if old._is_graph_network else None
+
+        def answer(arguments: Any, training: bool = False) -> Any:
+            return tf.nest.map_structure(_tensor, call(arguments, training=training))
+
         return KerasSource(
             record=record,
-            model=whole.as_model(lambda arguments: call(arguments, training=False), inputs, old.name, names),
-            original=call,
+            model=whole.as_model(answer, inputs, old.name, names),
+            original=answer,
             warnings=[f"converted by TensorFlow as a whole: {failures.one_line(error)}"],
         )
+
+
+def _tensor(x: Any) -> Any:
+    """Return what a result stands for: a distribution, for its mean or a sample, as its layer says."""
+    return x if tf.is_tensor(x) else tf.convert_to_tensor(x)
 
 
 def translated(old: tf_keras.Model, record: manifest_pb2.Source) -> KerasSource:
