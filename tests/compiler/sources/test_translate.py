@@ -374,6 +374,21 @@ def test_an_old_file_is_read_with_layers_written_for_keras_3(
     equal_to_original(source, {"x": x})
 
 
+def test_an_old_file_is_read_with_functions_registered_with_keras_3(
+    tmp_path: Any, equal_to_original: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(keras.saving.get_custom_objects(), "authors>double", _double)
+    model = _model(_VECTOR, layers.Activation(_double))
+    model.layers[-1].activation.__name__ = "authors>double"
+    model.save(tmp_path / "model.h5")
+    x = np.random.default_rng(0).random((3, 6), np.float32)
+    equal_to_original(sources.load(tmp_path / "model.h5"), {"x": x})
+
+
+def _double(x: Any) -> Any:
+    return tf.nn.relu6(x) * 2.0
+
+
 class _Scale(keras.layers.Layer):
     def build(self, shape: Any) -> None:
         self.scale = self.add_weight(name="scale", shape=(shape[-1],), initializer="zeros")

@@ -19,8 +19,8 @@ _LONGEST = 300
 _NO_ROOM = frozenset({errno.EDQUOT, errno.EFBIG, errno.ENOSPC})
 
 _OWN_CODE = (
-    "name the module that defines it with --import MODULE (custom_objects= in Python), "
-    "written for the Keras that is installed"
+    "name the module that defines it with --import MODULE (custom_objects= in Python), written for the "
+    "Keras that is installed, or for Keras 2 with TF_USE_LEGACY_KERAS=1 in the environment"
 )
 _TRUST = (
     "if you know where the file comes from, allow the code in it to run with --trust (trust=True in Python)"

@@ -146,8 +146,9 @@ class NewLayer(tf_keras.layers.Layer):
 
 
 def for_tf_keras(own: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the author's objects, with stand-ins for the layers that are written for Keras 3."""
-    return {name: _stand_in(name, value) for name, value in own.items()}
+    """Return the author's objects, and those registered with Keras 3, with stand-ins for layers of it."""
+    known = {**keras.saving.get_custom_objects(), **own}
+    return {name: _stand_in(name, value) for name, value in known.items()}
 
 
 def _refuse_symbols(what: str, structure: Any) -> None:
