@@ -29,14 +29,23 @@ class _Hidden:
 class OldFunction(keras.Operation):
     """A function of TensorFlow as an operation of Keras 3."""
 
-    def __init__(self, function: Callable[..., Any], name: str | None = None) -> None:
+    def __init__(
+        self, function: Callable[..., Any], name: str | None = None, *, takes_symbols: bool = False
+    ) -> None:
+        """`takes_symbols`: it is TensorFlow's own, which the lowering may know."""
         super().__init__(name=name)
         self._function = _Hidden(function)
+        self._takes_symbols = takes_symbols
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function."""
-        _refuse_symbols("a function of TensorFlow", (args, kwargs))
-        return self._function.content(*args, **kwargs)
+        if not self._takes_symbols or not _symbols_in((args, kwargs)):
+            _refuse_symbols("a function of TensorFlow", (args, kwargs))
+            return self._function.content(*args, **kwargs)
+        try:
+            return self._function.content(*args, **kwargs)
+        except Exception as error:  # it is not known: it is traced
+            raise foreign.TensorsOnlyError(f"{self.name} takes tensors of TensorFlow only") from error
 
     def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
         """Infer what the function returns by calling it on placeholders."""

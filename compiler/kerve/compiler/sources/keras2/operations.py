@@ -66,7 +66,8 @@ def operation(layer: Any, args: Any, kwargs: Any) -> Any:
         bound = inspect.signature(layer.function).bind(*args, **kwargs)
         bound.apply_defaults()
         return function(*(_constant(bound.arguments[name], name, dtype) for name in names))
-    return OldFunction(layer.function, clean_name(layer.name))(*args, **_without_name(kwargs))
+    function = OldFunction(layer.function, clean_name(layer.name), takes_symbols=True)
+    return function(*args, **_without_name(kwargs))
 
 
 def _constant(argument: Any, name: str, dtype: str) -> Any:
