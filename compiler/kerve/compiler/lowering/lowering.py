@@ -296,7 +296,7 @@ class Lowering:
         plea: str = "",
     ) -> Any:
         """Let TensorFlow trace one layer or operation, and take tf2onnx's nodes for it."""
-        what = "" if isinstance(operation, keras.Layer) else f"operation {type(operation).__name__}: "
+        what = "" if isinstance(operation, keras.Layer) else f"operation {_called(operation)}: "
         try:
             outputs = foreign.trace(self, call, args, kwargs)
         except (foreign.ComplexResultError, foreign.UntraceableError) as error:
@@ -350,6 +350,12 @@ class Lowering:
 
     def _shape_constant(self, dims: Sequence[Any]) -> ir.Value:
         return self.constant(np.array(dims, dtype=np.int64), "shape")
+
+
+def _called(operation: keras.Operation) -> str:
+    """What an operation is called: Keras numbers those of its own classes."""
+    of_keras = type(operation).__module__.startswith("keras.")
+    return type(operation).__name__ if of_keras else str(operation.name)
 
 
 def _first_line(error: Exception) -> str:

@@ -147,7 +147,9 @@ def _activation(function: Any, translate: Translate) -> Any:
     name = getattr(function, "__name__", "")
     if getattr(tf_keras.activations, name, None) is function:
         return getattr(keras.activations, name)
-    return function if _takes_symbols(function) else OldFunction(function)
+    if _takes_symbols(function):
+        return function
+    return OldFunction(function, name if name.isidentifier() else None, takes_symbols=True)
 
 
 def _takes_symbols(function: Callable[..., Any]) -> bool:
