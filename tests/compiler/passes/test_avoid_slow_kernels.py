@@ -99,6 +99,44 @@ def test_the_nearest_element_by_a_whole_factor_is_a_copy(
     assert (written == "asymmetric") == by_copy
 
 
+@pytest.mark.parametrize("factors", [(2, 2, 2), (3, 1, 2), (1, 2, 4)])
+def test_volumes_grow_as_images(
+    emitter: Any, optimized: Callable[..., Any], factors: tuple[int, int, int]
+) -> None:
+    e = emitter
+    x, rule = (
+        e.input("batch", 3, 4, 2, 5),
+        {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"},
+    )
+    y = e.op.Resize(x, None, e.constant([1.0, 1.0, *map(float, factors)]), mode="nearest", **rule)
+    model = e.model(y)
+    assert optimized(model, AvoidSlowKernels()) == {"Reshape": 3, "Resize": 2}
+    assert all(len(node.outputs[0].shape or ()) == 4 for node in model.graph if node.op_type == "Resize")
+
+
+@pytest.mark.parametrize(
+    ("opset", "size", "attributes", "taken_apart"),
+    [
+        pytest.param(21, (4, 6, 8), {"strides": [2, 3, 2]}, True, id="side by side"),
+        pytest.param(18, (4, 6, 8), {"strides": [2, 3, 2]}, False, id="fast version"),
+        pytest.param(21, (4, 6, 8), {}, False, id="overlapping"),
+        pytest.param(21, (5, 6, 8), {"strides": [2, 3, 2]}, False, id="a rest"),
+        pytest.param(21, (4, 6, 8), {"strides": [2, 3, 2], "pads": [0, 0, 0, 0, 0, 1]}, False, id="padded"),
+    ],
+)
+def test_means_of_volumes_are_those_of_layers_and_images(
+    emitters: Any,
+    optimized: Callable[..., Any],
+    opset: int,
+    size: tuple[int, ...],
+    attributes: dict[str, list[int]],
+    taken_apart: bool,
+) -> None:
+    model = _unary(emitters(opset), "AveragePool", (3, *size), kernel_shape=[2, 3, 2], **attributes)
+    apart = {"Reshape": 3, "ReduceMean": 1, "AveragePool": 1}
+    assert optimized(model, AvoidSlowKernels()) == (apart if taken_apart else {"AveragePool": 1})
+
+
 def test_sums_of_infinite_exponentials_are_as_before(emitter: Any) -> None:
     model = _unary(emitter, "ReduceLogSumExp", (64, 64), emitter.ints(-1), keepdims=0)
     x = np.zeros((1, 64, 64), np.float32)

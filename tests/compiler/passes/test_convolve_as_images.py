@@ -70,6 +70,20 @@ def test_an_open_length_is_taken_for_a_long_one(emitter: Any, optimized: Callabl
     assert counts["Unsqueeze"] == 1
 
 
+@pytest.mark.parametrize("op_type", ["MaxPool", "AveragePool"])
+@pytest.mark.parametrize(
+    ("length", "rank"), [pytest.param(4096, 4, id="long"), pytest.param(64, 3, id="short")]
+)
+def test_long_sequences_are_pooled_as_images(
+    emitter: Any, optimized: Callable[..., Any], op_type: str, length: int, rank: int
+) -> None:
+    pool = getattr(emitter.op, op_type)(emitter.input("batch", 3, length), kernel_shape=[2], strides=[2])
+    model = emitter.model(pool)
+    optimized(model, ConvolveAsImages())
+    (node,) = (node for node in model.graph if node.op_type == op_type)
+    assert len(node.outputs[0].shape or ()) == rank
+
+
 @pytest.mark.parametrize(
     ("channels", "kernel", "length"),
     [

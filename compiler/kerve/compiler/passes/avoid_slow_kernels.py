@@ -7,6 +7,8 @@ over all axes; the same answers come from operators that it has vectorized (`ben
     Pow(x, 0.5), Pow(x, -1), Pow(x, 4)    =>  Sqrt, Reciprocal, two Mul
     ReduceLogSumExp                       =>  the logarithm of a sum, beside the largest element
     Resize(nearest, by a whole factor)    =>  the same in coordinates that a table of copies answers
+    AveragePool of volumes                =>  means of their layers, then AveragePool of images
+    Resize(nearest) of volumes            =>  of their layers as images, then of the layers as rows
 
 Several operators in the place of one pay only where there are many elements. Of what a kernel computes slowly
 but in parallel (Elu, Selu, Softplus) the parts are no faster on two cores, and stay one operator.
@@ -23,10 +25,11 @@ import onnx_ir as ir
 from kerve.compiler.passes.editing import Editor
 from kerve.compiler.passes.explaining import ExplainedPass
 from kerve.compiler.passes.reading import (
-    Dim,
     array_of,
     attribute_int,
+    attribute_ints,
     axes_of,
+    dims_of,
     elements,
     input_of,
     is_op,
@@ -91,6 +94,15 @@ class _Writer:
         return self._editor.node(
             op_type, values, at=self.node, like=like, dtype=self.x.dtype, shape=shape, attributes=attributes
         )
+
+    def viewed(self, x: ir.Value, *sizes: int) -> ir.Value:
+        """Write a Reshape that keeps the batch, and has these sizes behind it."""
+        shape = ir.Shape([shape_dims(x)[0], *sizes])
+        return self("Reshape", x, self.constant(np.array([0, *sizes])), shape=shape)
+
+    def opset_at_least(self, version: int) -> bool:
+        """Whether the model speaks this version of the operator set, or a later one."""
+        return self._editor.opset >= version
 
     def constant(self, array: Any) -> ir.Value:
         """Enter an array, or a number."""
@@ -170,13 +182,20 @@ def _log_sum_exp(write: _Writer) -> ir.Value | str | None:
 
 
 def _resize(write: _Writer) -> ir.Value | str | None:
-    """By whole factors the nearest element is the same by every rule; the kernel is fast by one."""
+    """By whole factors the nearest element is the same by every rule, and along every axis by itself.
+
+    The kernel is fast by one rule, and of images.
+    """
     attributes = {name: each.value for name, each in write.node.attributes.items()}
-    if any(value not in _BY_ROUNDING.get(name, ()) for name, value in attributes.items()):
+    copies = attributes == _BY_COPY
+    if not copies and any(value not in _BY_ROUNDING.get(name, ()) for name, value in attributes.items()):
         return None
-    if rank_of(write.x) is None or not _is_whole(shape_dims(write.x), shape_dims(write.result)):
-        return "it is not by a known whole factor"
-    return write("Resize", *write.node.inputs, like=write.result, **_BY_COPY)
+    factors = _factors(write)
+    if factors is None:
+        return "it is not by known whole factors"
+    if len(factors) == 5:
+        return _resize_volumes(write, factors)
+    return None if copies else write("Resize", *write.node.inputs, like=write.result, **_BY_COPY)
 
 
 #: What a Resize may say that is then written otherwise, and how.
@@ -192,14 +211,82 @@ _BY_COPY: Mapping[str, Any] = {
 }
 
 
-def _is_whole(before: tuple[Dim, ...], after: tuple[Dim, ...]) -> bool:
-    return all(
-        same_dim(a, b) or (isinstance(a, int) and isinstance(b, int) and a > 0 and b % a == 0)
-        for a, b in zip(before, after, strict=True)
+def _resize_volumes(write: _Writer, factors: list[int]) -> ir.Value | str | None:
+    """Resize each layer of the volumes as an image, then the layers, each of which is a row."""
+    sizes = [size or 0 for size in dims_of(write.x)]
+    if 0 in sizes[1:] or factors[:2] != [1, 1]:
+        return "sizes of its volumes are open"
+    _, channels, depth, height, width = sizes
+    deeper, higher, wider = (size * factor for size, factor in zip(sizes[2:], factors[2:], strict=True))
+    batch = shape_dims(write.x)[0]
+
+    def resized(x: ir.Value, rows: int, columns: int) -> ir.Value:
+        _, one, two, three = dims_of(x)
+        assert two is not None
+        assert three is not None
+        scales = write.constant(np.array([1, 1, rows, columns], dtype=np.float32))
+        shape = ir.Shape([batch, one, two * rows, three * columns])
+        return write("Resize", x, None, scales, shape=shape, **_BY_COPY)
+
+    images = resized(write.viewed(write.x, channels * depth, height, width), *factors[3:])
+    rows = resized(write.viewed(images, channels, depth, higher * wider), factors[2], 1)
+    return write.viewed(rows, channels, deeper, higher, wider)
+
+
+def _average_volumes(write: _Writer) -> ir.Value | str | None:
+    """Average the layers of each window, then as images: volumes have no fast kernel since version 19."""
+    node = write.node
+    window = attribute_ints(node, "kernel_shape") or []
+    if len(window) != 3 or not write.opset_at_least(19):
+        return None
+    beside = (attribute_ints(node, "strides") or [1, 1, 1]) == window and not any(
+        (attribute_int(node, "ceil_mode", 0), *(attribute_ints(node, "pads") or ()))
     )
+    before, after = dims_of(write.x), dims_of(write.result)
+    if None in before[1:] or any(
+        (a or 0) * k != (b or 0) for a, b, k in zip(after[2:], before[2:], window, strict=True)
+    ):
+        return "its windows do not fill the volume, or sizes are open"
+    if not beside or "auto_pad" in node.attributes or "dilations" in node.attributes:
+        return "its windows overlap, or lie apart"
+    channels, _, height, width = (int(size or 0) for size in before[1:])
+    deep, high, wide = (int(size or 0) for size in after[2:])
+    layers = write.viewed(write.x, channels, deep, window[0], height * width)
+    axes = write.constant(np.array([3]))
+    shape = ir.Shape([shape_dims(write.x)[0], channels, deep, height * width])
+    mean = write("ReduceMean", layers, axes, shape=shape, keepdims=0)
+    images = write.viewed(mean, channels * deep, height, width)
+    pooled = write(
+        "AveragePool",
+        images,
+        shape=ir.Shape([shape_dims(write.x)[0], channels * deep, high, wide]),
+        kernel_shape=window[1:],
+        strides=window[1:],
+    )
+    return write.viewed(pooled, channels, deep, high, wide)
+
+
+def _factors(write: _Writer) -> list[int] | None:
+    """Return by what a Resize multiplies each size, None if not by a known whole number."""
+    if rank_of(write.x) is None:
+        return None
+    scales = array_of(input_of(write.node, 2))
+    if scales is not None and scales.size:
+        whole = [int(scale) for scale in scales]
+        return whole if min(whole) > 0 and np.array_equal(whole, scales) else None
+    factors = []
+    for before, after in zip(shape_dims(write.x), shape_dims(write.result), strict=True):
+        if isinstance(before, int) and isinstance(after, int) and before > 0 and after % before == 0:
+            factors.append(after // before)
+        elif same_dim(before, after):
+            factors.append(1)
+        else:
+            return None
+    return factors
 
 
 _RULES: Mapping[str, _Rule] = {
+    "AveragePool": _average_volumes,
     "LogSoftmax": _of_many(_flatten_behind),
     "Pow": _power,
     "ReduceLogSumExp": _of_many(_log_sum_exp),

@@ -1,4 +1,4 @@
-"""Convolutions of sequences become those of images of height one.
+"""Convolutions and pools of sequences become those of images of height one.
 
     x -> Conv -> Relu -> Conv -> y   =>   x -> Unsqueeze -> Conv -> Relu -> Conv -> Squeeze -> y
 
@@ -46,6 +46,8 @@ _LIFTABLE = frozenset(
         ),
     }
 )
+
+_POOLS = ("AveragePool", "MaxPool")
 
 #: Channels below which ONNX Runtime has no kernel in blocks, or none that pays for the blocks.
 _FEWEST_CHANNELS = 12
@@ -110,14 +112,14 @@ def _is_liftable(node: ir.Node) -> bool:
 
 
 def _gains(node: ir.Node) -> bool:
-    """Whether ONNX Runtime has a kernel in blocks for the convolution that is faster than its other one."""
-    if (
-        not is_op(node, "Conv")
-        or node.outputs[0].dtype != ir.DataType.FLOAT
-        or not is_constant(node.inputs[1])
-    ):
+    """Whether ONNX Runtime has a kernel for images that is faster than the one for sequences."""
+    if node.outputs[0].dtype != ir.DataType.FLOAT:
         return False
-    source, weights, result = node.inputs[0], node.inputs[1], node.outputs[0]
+    if is_op(node, *_POOLS):
+        return _works(node, attribute_ints(node, "kernel_shape"))
+    if not is_op(node, "Conv") or not is_constant(node.inputs[1]):
+        return False
+    source, weights = node.inputs[0], node.inputs[1]
     assert source is not None
     assert weights is not None
     channels, (count, each, window) = dims_of(source)[1], dims_of(weights)
@@ -125,7 +127,13 @@ def _gains(node: ir.Node) -> bool:
         return False
     group = attribute_int(node, "group", 1)
     blocks = channels % 4 == 0 and channels >= _FEWEST_CHANNELS and (group == 1 or group == channels == count)
-    return blocks and (dims_of(result)[2] is None or elements(result) * window >= _LEAST_WORK)
+    return blocks and _works(node, [window])
+
+
+def _works(node: ir.Node, window: list[int] | None) -> bool:
+    """Whether a window's node has so much to do that two views do not count; an open length is a long one."""
+    result = node.outputs[0]
+    return window is not None and (dims_of(result)[2] is None or elements(result) * window[0] >= _LEAST_WORK)
 
 
 def _lift(part: Iterable[ir.Node], editor: Editor) -> None:
