@@ -37,20 +37,21 @@ pub async fn serve(
         None => None,
         Some(Ok(call)) => Some(call),
         Some(Err(status)) => {
+            let reply = refuse(&desk, &status);
             body::discard(&desk.shared, &parts, &mut body).await;
-            return Ok(refuse(&desk, &status));
+            return Ok(reply);
         }
     };
     let whole = match body::receive(&desk.shared, &mut body).await {
         Ok(whole) => whole,
         Err(Unfit::Gone(error)) => return Err(error),
         Err(Unfit::Refused(code, status)) => {
-            body::discard(&desk.shared, &parts, &mut body).await;
             if let Some(call) = call {
                 call.arrival.end(&status);
             }
             let mut reply = refuse(&desk, &status);
             *reply.status_mut() = code;
+            body::discard(&desk.shared, &parts, &mut body).await;
             return Ok(reply);
         }
     };
