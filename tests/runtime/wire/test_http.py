@@ -1,11 +1,12 @@
 """HTTP before an application: what the wire serves and hands on, and clients that play by no rules."""
 
+import gzip
 import http.client
 import json
 import socket
 import socketserver
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager
 from http.server import BaseHTTPRequestHandler
@@ -18,6 +19,7 @@ import pytest
 import kerve_wire
 
 PATH = "/v2/models/m/infer"
+NONE: Mapping[str, str] = {}
 Ports = Callable[..., AbstractContextManager[tuple[Any, int]]]
 
 
@@ -55,7 +57,7 @@ def fronted(serve: Any, tmp_path: Path) -> Ports:
         def prepare(server: Any) -> None:
             ports.append(server.add_http_port("127.0.0.1:0", tmp_path / "http"))
 
-        behind = Application(str(tmp_path / "http"), Told) if application else None  # type: ignore[arg-type]
+        behind = Application(str(tmp_path / "http"), Told) if application else None
         if behind is not None:
             threading.Thread(target=behind.serve_forever, daemon=True).start()
         try:
@@ -74,9 +76,11 @@ def request(rows: np.ndarray[Any, Any]) -> bytes:
     return json.dumps({"inputs": [tensor]}).encode()
 
 
-def ask(port: int, body: bytes | None = None, path: str = PATH, **headers: str) -> tuple[int, Any]:
+def ask(
+    port: int, body: bytes | None = None, path: str = PATH, headers: Mapping[str, str] = NONE
+) -> tuple[int, Any]:
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
-        connection.request("GET" if body is None else "POST", path, body, headers)
+        connection.request("GET" if body is None else "POST", path, body, dict(headers))
         answer = connection.getresponse()
         return answer.status, json.loads(answer.read())
 
@@ -96,6 +100,15 @@ def test_a_large_request_is_computed_in_parts(fronted: Ports, rows: Any) -> None
         assert answer["outputs"][0]["data"] == (rows(5) * 2).ravel().tolist()
         assert sum(served.batches) == 5
         assert max(served.batches) == 2
+
+
+def test_much_json_is_read_too(fronted: Ports, rows: Any) -> None:
+    body = request(rows(20_000))
+    with fronted(options=kerve_wire.QueueOptions(max_batch_size=20_000)) as (_, port):
+        for sent, headers in ((body, NONE), (gzip.compress(body, 1), {"Content-Encoding": "gzip"})):
+            status, answer = ask(port, sent, headers=headers)
+            assert status == 200
+            assert answer["outputs"][0]["data"] == (rows(20_000) * 2).ravel().tolist()
 
 
 def test_requests_of_many_connections_share_a_batch(fronted: Ports, rows: Any, until: Any) -> None:
@@ -165,7 +178,7 @@ def test_what_is_no_http_harms_nobody(fronted: Ports, rows: Any) -> None:
 def test_the_application_learns_who_asks_and_only_that(fronted: Ports) -> None:
     claims = {"Forwarded": "for=10.0.0.1", "X-Forwarded-For": "10.0.0.1", "Connection": "x-hop", "X-Hop": "1"}
     with fronted(application=True) as (_, port):
-        status, told = ask(port, path="/anything?a=b", **claims, **{"X-Mine": "kept"})
+        status, told = ask(port, path="/anything?a=b", headers={**claims, "X-Mine": "kept"})
         assert status == 200
         assert told["forwarded"].startswith('for="127.0.0.1:')
         assert told["x-mine"] == "kept"
