@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use http::Request;
+use http::header::CONTENT_ENCODING;
 use http::request::Parts;
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
 
 use crate::grpc::head::Head;
 use crate::grpc::status::Status;
@@ -37,32 +39,57 @@ pub async fn serve(
         None => None,
         Some(Ok(call)) => Some(call),
         Some(Err(status)) => {
+            let reply = refuse(&desk, &status);
             body::discard(&desk.shared, &parts, &mut body).await;
-            return Ok(refuse(&desk, &status));
+            return Ok(reply);
         }
     };
     let whole = match body::receive(&desk.shared, &mut body).await {
         Ok(whole) => whole,
         Err(Unfit::Gone(error)) => return Err(error),
         Err(Unfit::Refused(code, status)) => {
-            body::discard(&desk.shared, &parts, &mut body).await;
             if let Some(call) = call {
                 call.arrival.end(&status);
             }
             let mut reply = refuse(&desk, &status);
             *reply.status_mut() = code;
+            body::discard(&desk.shared, &parts, &mut body).await;
             return Ok(reply);
         }
     };
-    if let Some(call) = call
-        && let Some((infer, format)) = call.decode(&desk.shared, &parts, &whole)
-    {
-        desk.shared.metrics.bytes_received.add(whole.len() as u64);
-        // Its text is not kept until it is answered.
-        drop(whole);
-        return Ok(call.answer(&desk, &parts, infer, format).await);
+    let Some(call) = call else { return Ok(front.application.answer(parts, whole, &peer).await) };
+    let asked = Asked { call, parts, whole };
+    let (Asked { call, parts, whole }, decoded) = asked.decode(&desk).await?;
+    let Some((infer, format)) = decoded else {
+        return Ok(front.application.answer(parts, whole, &peer).await);
+    };
+    desk.shared.metrics.bytes_received.add(whole.len() as u64);
+    // Its text is not kept until it is answered.
+    drop(whole);
+    Ok(call.answer(&desk, &parts, infer, format).await)
+}
+
+/// JSON from this size on is read in a thread of its own: a worker has other connections meanwhile.
+const LARGE: usize = 256 << 10;
+
+/// A call of inference, whole.
+struct Asked {
+    call: Call,
+    parts: Parts,
+    whole: Rope,
+}
+
+impl Asked {
+    async fn decode(self, desk: &Arc<Desk>) -> Result<(Asked, Option<(Infer, Format)>), Error> {
+        let desk = desk.clone();
+        let length = body::only(&self.parts, &JSON_LENGTH).and_then(|length| json(length, self.whole.len()));
+        let is_large = length >= Some(LARGE) || self.parts.headers.contains_key(CONTENT_ENCODING);
+        let decode = move || {
+            let decoded = self.call.decode(&desk.shared, &self.parts, &self.whole);
+            (self, decoded)
+        };
+        Ok(if is_large { spawn_blocking(decode).await? } else { decode() })
     }
-    Ok(front.application.answer(parts, whole, &peer).await)
 }
 
 /// Answers a request that failed before it reached a queue.

@@ -19,6 +19,9 @@ use crate::server::{Phase, Protocol, Shared};
 /// How often queues are rid of requests that nobody waits for.
 const SWEEP: Duration = Duration::from_millis(10);
 
+/// Threads that a worker may have for what takes long; there are none until then.
+const BLOCKING: usize = 4;
+
 /// One worker thread.
 pub struct Worker {
     thread: JoinHandle<()>,
@@ -110,7 +113,10 @@ impl Worker {
         colleagues: &[Colleague],
         receiver: mpsc::UnboundedReceiver<Work>,
     ) -> std::io::Result<Worker> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .max_blocking_threads(BLOCKING)
+            .enable_all()
+            .build()?;
         let intake = colleagues[index].intake.clone();
         let desk = Arc::new(Desk {
             shared: shared.clone(),
