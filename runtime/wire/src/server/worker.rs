@@ -30,7 +30,7 @@ pub struct Worker {
 
 enum Work {
     Listen(Listener, Protocol),
-    Serve(Accepted, Protocol),
+    Serve(Accepted, Protocol, [Counted; 2]),
 }
 
 /// What the tasks of one worker share.
@@ -148,12 +148,11 @@ async fn run(index: usize, desk: Arc<Desk>, mut intake: mpsc::UnboundedReceiver<
             Some(Work::Listen(listener, protocol)) => {
                 drop(tokio::spawn(accept(desk.clone(), listener, protocol)))
             }
-            Some(Work::Serve(accepted, protocol)) => {
-                let guard = Leaving(desk.colleagues[index].connections.clone());
+            Some(Work::Serve(accepted, protocol, counted)) => {
                 let desk = desk.clone();
                 tokio::spawn(async move {
                     connection::serve(desk, accepted, protocol).await;
-                    drop(guard);
+                    drop(counted);
                 });
             }
             None => return,
@@ -168,10 +167,12 @@ async fn accept(desk: Arc<Desk>, listener: Listener, protocol: Protocol) {
         Ok(listener) => listener,
         Err(error) => return eprintln!("kerve-wire: cannot accept connections: {error}"),
     };
-    let most = match listener {
-        AsyncListener::Tcp(_) => desk.shared.config.max_connections,
-        AsyncListener::Unix(..) => usize::MAX,
+    // HTTP is where others look whether the server lives, and UNIX sockets are its own.
+    let most = match (&listener, &protocol) {
+        (AsyncListener::Tcp(_), Protocol::Grpc(_)) => desk.shared.config.max_connections,
+        _ => usize::MAX,
     };
+    let open: Arc<AtomicUsize> = Arc::default();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -179,16 +180,14 @@ async fn accept(desk: Arc<Desk>, listener: Listener, protocol: Protocol) {
         };
         match accepted {
             Ok(accepted) => {
-                let open: usize =
-                    desk.colleagues.iter().map(|each| each.connections.load(Ordering::Relaxed)).sum();
-                if open >= most {
+                if open.load(Ordering::Relaxed) >= most {
                     continue;
                 }
                 let idlest =
                     desk.colleagues.iter().min_by_key(|each| each.connections.load(Ordering::Relaxed));
                 let Some(colleague) = idlest else { return };
-                colleague.connections.fetch_add(1, Ordering::Relaxed);
-                if colleague.intake.send(Work::Serve(accepted, protocol.clone())).is_err() {
+                let counted = [Counted::new(&colleague.connections), Counted::new(&open)];
+                if colleague.intake.send(Work::Serve(accepted, protocol.clone(), counted)).is_err() {
                     return;
                 }
             }
@@ -199,10 +198,17 @@ async fn accept(desk: Arc<Desk>, listener: Listener, protocol: Protocol) {
     }
 }
 
-/// Counts a connection out, however its task ends.
-struct Leaving(Arc<AtomicUsize>);
+/// Counts a connection in, and out however its task ends.
+struct Counted(Arc<AtomicUsize>);
 
-impl Drop for Leaving {
+impl Counted {
+    fn new(counter: &Arc<AtomicUsize>) -> Counted {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Counted(counter.clone())
+    }
+}
+
+impl Drop for Counted {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
