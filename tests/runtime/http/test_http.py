@@ -5,7 +5,7 @@ import http.client
 import json
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,8 @@ def test_what_is_too_large_is_refused_and_nothing_else(
 ) -> None:
     assert ask(connection, path=path, body=BODY + b" " * (MOST - len(BODY)))[0] != 413
     for body in (bytes(MOST + 1), iter([bytes(MOST), b"1"])):
-        connection.request("POST", path, body, {"Authorization": "Bearer all"})
+        with suppress(BrokenPipeError, ConnectionResetError):  # the answer comes before the end of the body
+            connection.request("POST", path, body, {"Authorization": "Bearer all"})
         answer = connection.getresponse()
         text = answer.read()
         assert answer.status == 413

@@ -128,7 +128,7 @@ class HttpServer:
             **response.headers,
         }
         start_response(f"{int(status)} {reason}", list(headers.items()))
-        return [response.body]
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [response.body]
 
     def _answer(self, environ: Mapping[str, Any]) -> Response:
         try:
