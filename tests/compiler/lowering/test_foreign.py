@@ -69,6 +69,9 @@ def _model(function: Callable[..., Any], *inputs: keras.KerasTensor) -> keras.Mo
     pytest.param(lambda s, x: tf.raw_ops.Bucketize(input=x, boundaries=[-1.0, 0.0, 1.0]), id="buckets"),
     pytest.param(lambda s, x: tf.math.in_top_k([1, 2, 5], x[:, 0], 2), id="in top k"),
     pytest.param(lambda s, x: ops.conv(x, np.ones((3, 3, 2), "float32"), 1, "same"), id="grouped convolution"),
+    pytest.param(
+        lambda s, x: tf.bitwise.bitwise_and(tf.int32.min, tf.bitcast(tf.concat([x, -0.0 * tf.abs(x)], 1), tf.int32)), id="sign bits"
+    ),
     pytest.param(lambda s, x: tf.concat([x[:, -9::-1], x[:, -2::-1], x[:, -1:0:-2]], 1), id="backwards"),
     pytest.param(lambda s, x: tf.one_hot(tf.cast(x[0, 0] * 3, tf.int32), 5, axis=1), id="one hot of a row"),
     pytest.param(lambda s, x: tf.quantization.fake_quant_with_min_max_args(x, 0.5, 2.0, 4), id="quantized"),

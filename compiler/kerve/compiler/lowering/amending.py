@@ -20,6 +20,9 @@ _Values = dict[ir.Value, Any]
 
 _FROM_THE_END, _TO_THE_FRONT = np.iinfo(np.int64).max, np.iinfo(np.int64).min
 
+#: The mask of the bit that is the sign of a float.
+_SIGN = np.iinfo(np.int32).min
+
 
 def amend(g: Lowering, node: ir.Node, inputs: _Inputs, values: _Values) -> None:
     """Write a node as ONNX has it; `values` takes what is to stand for outputs that it loses."""
@@ -52,6 +55,25 @@ def _batch_normalization(g: Lowering, node: ir.Node, inputs: _Inputs, values: _V
     node.resize_outputs(1)
 
 
+def _bitcast(_: Lowering, node: ir.Node, *__: Any) -> None:
+    """ONNX shows no bits, but of those of a float Keras wants the sign alone (for `argmax`, for instance)."""
+    users = [user for user, _ in node.outputs[0].uses()]
+    if not users or not all(map(_masks_all_but_the_sign, users)):
+        return
+    node.op_type = "SignBit"
+    for user in users:
+        user.op_type, user.domain = "Identity", ""
+        user.replace_input_with(0, node.outputs[0])
+        user.resize_inputs(1)
+
+
+def _masks_all_but_the_sign(node: ir.Node) -> bool:
+    known = [
+        value.const_value for value in node.inputs if value is not None and value.const_value is not None
+    ]
+    return node.op_type == "BitwiseAnd" and [each.numpy().tolist() for each in known] == [_SIGN]
+
+
 def _slice(g: Lowering, _: ir.Node, inputs: _Inputs, __: _Values) -> None:
     """A slice backwards that begins before the first element is empty to TensorFlow."""
     given = [x.const_value.numpy() for x in inputs[1:] if x is not None and x.const_value is not None]
@@ -72,6 +94,7 @@ def _slice(g: Lowering, _: ir.Node, inputs: _Inputs, __: _Values) -> None:
 
 _AMENDMENTS: Mapping[str, Callable[[Lowering, ir.Node, _Inputs, _Values], None]] = {
     "BatchNormalization": _batch_normalization,
+    "Bitcast": _bitcast,
     "Range": _range,
     "Resize": _resize,
     "Slice": _slice,
