@@ -6,10 +6,13 @@ The first table counts operators of the models with attention of `conversion_mod
 opset and at 23, the first with an Attention operator; "loaded" is what ONNX Runtime writes as
 `SessionOptions.optimized_model_filepath`, with all optimizations. Times of the two take turns, least of many.
 The second table is the projection of queries, keys and values of one MultiHeadAttention (width 256, 4 heads,
-128 positions) in the forms that it could have.
+128 positions) in the forms that it could have. The third says how fast a graph of these models could be: the
+time of all nodes of tf2onnx's graph and of ours, and of the products of matrices in ours alone, which no
+form avoids. Each is the sum over the nodes of the least time that ONNX Runtime's profiler reports.
 """
 
 import argparse
+import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterable
@@ -20,7 +23,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime as ort
-from conversion import latencies
+from conversion import COMPILERS, latencies, repair
 from conversion_models import build, inputs_for
 from onnx import numpy_helper, parser
 
@@ -32,6 +35,8 @@ OPSETS = (21, 23)
 BATCHES = (1, 8)
 #: What else a model consists of, alike in every form.
 PLAIN = {"Add", "Gather", "Gemm", "Reshape", "ReduceMean", "Relu", "Constant", "Cast", "Unsqueeze", "Shape"}
+
+PRODUCTS = ("FusedGemm", "FusedMatMul", "Gemm", "MatMul")
 
 WIDTH, HEADS, LENGTH = 256, 4, 128
 SPLIT = "Transpose<perm=[0,2,1,3]>"
@@ -118,6 +123,38 @@ def projections(threads: int) -> Iterable[str]:
         yield "| " + " | ".join(cells) + " |"
 
 
+def node_times(file: Path, inputs: Iterable[np.ndarray], threads: int) -> tuple[float, float]:
+    """Return the milliseconds of all nodes, and of products of matrices."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 3
+    options.enable_profiling, options.profile_file_prefix = True, str(file)
+    run = ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    for _ in range(60):
+        answer(run, inputs)
+    events = json.loads(Path(run.end_profiling()).read_text())
+    least: dict[tuple[str, str], float] = {}
+    for event in events:
+        if event["name"].endswith("_kernel_time"):
+            key = event["args"]["op_name"], event["name"]
+            least[key] = min(least.get(key, float("inf")), event["dur"] / 1e3)
+    return sum(least.values()), sum(time for (op_type, _), time in least.items() if op_type in PRODUCTS)
+
+
+def bounds(threads: int, folder: Path) -> Iterable[str]:
+    for name in ("transformer encoder", "ViT-like"):
+        model = build(name)
+        files = {who: folder / f"{name}-{who}.onnx" for who in COMPILERS}
+        for who, compiler in COMPILERS.items():
+            compiler(model, files[who])
+        repair(files["tf2onnx"])
+        for batch in BATCHES:
+            inputs = inputs_for(model, batch)
+            theirs, _ = node_times(files["tf2onnx"], inputs, threads)
+            ours, products = node_times(files["kerve"], inputs, threads)
+            cells = [name, str(batch), *(f"{time:.2f}" for time in (theirs, ours, products))]
+            yield "| " + " | ".join([*cells, f"{theirs / ours:.2f}x", f"{theirs / products:.2f}x"]) + " |"
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     arguments.add_argument("--threads", type=int, default=1)
@@ -131,6 +168,11 @@ def main() -> None:
     print("|---|" + "---|" * len(PROJECTIONS))
     for each in projections(threads):
         print(each, flush=True)
+    print("\n| model | batch | tf2onnx, ms | ours | its products | ratio | ratio of products alone |")
+    print("|---|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        for each in bounds(threads, Path(folder)):
+            print(each, flush=True)
 
 
 if __name__ == "__main__":

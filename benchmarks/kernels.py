@@ -18,6 +18,10 @@ CONSTANTS = {
     **{name: np.float32(value) for name, value in {"low": -0.5, "high": 0.5, "zero": 0, "two": 2}.items()},
     "flat": np.array([0, 0, -1]),
     "maps": np.array(MAPS),
+    "rows": np.array([1, -1, 256]),
+    "scale": np.ones(256, np.float32),
+    "shift": np.zeros(256, np.float32),
+    "first": np.array([0]),
     "last": np.array([-1]),
     "sizes": np.array([1, 32, 96, 96]),
 }
@@ -50,6 +54,11 @@ FORMS = {
     "nearest neighbours": (
         f'z = {NEAREST}"half_pixel", nearest_mode="round_prefer_ceil">(x, , , sizes) {NARROW}',
         f'z = {NEAREST}"asymmetric", nearest_mode="floor">(x, , , sizes) {NARROW}',
+    ),
+    "normalization of a sum": (
+        "r = Reshape(x, rows) a = Add(r, r) y = LayerNormalization(a, scale, shift)",
+        "r = Reshape(x, rows) a = Add(r, r) b = Unsqueeze(a, first) c = LayerNormalization(b, scale, shift) "
+        "y = Squeeze(c, first)",
     ),
     "logarithm of a sum": (
         "y = ReduceLogSumExp<keepdims=0>(x, last)",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,37 @@ def test_a_softmax_before_several_axes_sees_them_as_one(
 )
 def test_other_softmaxes_stay(emitter: Any, optimized: Callable[..., Any], shape: Any, axis: int) -> None:
     assert optimized(_unary(emitter, "Softmax", shape, axis=axis), AvoidSlowKernels()) == {"Softmax": 1}
+
+
+@pytest.mark.parametrize("axis", [-1, 1])
+def test_a_normalization_of_a_sum_stands_apart_from_it(
+    emitter: Any, optimized: Callable[..., Any], axis: int, tmp_path: Path
+) -> None:
+    e = emitter
+    x, shape = (
+        e.input("batch", "steps", 8) if axis == -1 else e.input("batch", 4, 8),
+        (8,) if axis == -1 else (4, 8),
+    )
+    total = e.op.Add(x, e.op.Tanh(x))
+    model = e.model(
+        e.op.LayerNormalization(total, e.weight(*shape), e.weight(*shape), axis=axis, epsilon=1e-3)
+    )
+    counts = optimized(model, AvoidSlowKernels())
+    assert (counts["Unsqueeze"], counts["LayerNormalization"], counts["Squeeze"]) == (1, 1, 1)
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "loaded.onnx")
+    options.log_severity_level = 3
+    file = ir.serde.serialize_model(model).SerializeToString()
+    ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    assert "LayerNormalization" in {node.op_type for node in ir.load(tmp_path / "loaded.onnx").graph}
+
+
+def test_a_sum_that_others_read_stays_where_it_is(emitter: Any, optimized: Callable[..., Any]) -> None:
+    e = emitter
+    x = e.input("batch", 4, 8)
+    total = e.op.Add(x, e.op.Tanh(x))
+    model = e.model(e.op.LayerNormalization(total, e.weight(8)), total)
+    assert optimized(model, AvoidSlowKernels()) == {"Add": 1, "Tanh": 1, "LayerNormalization": 1}
 
 
 @pytest.mark.parametrize("keepdims", [0, 1])

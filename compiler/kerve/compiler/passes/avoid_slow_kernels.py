@@ -5,6 +5,7 @@ over all axes; the same answers come from operators that it has vectorized (`ben
 
     Softmax(axis with several behind it)  =>  Reshape -> Softmax -> Reshape
     Pow(x, 0.5), Pow(x, -1), Pow(x, 4)    =>  Sqrt, Reciprocal, two Mul
+    Add -> LayerNormalization             =>  Add -> Unsqueeze -> LayerNormalization -> Squeeze
     ReduceLogSumExp                       =>  the logarithm of a sum, beside the largest element
     Resize(nearest, by a whole factor)    =>  the same in coordinates that a table of copies answers
     AveragePool of volumes                =>  means of their layers, then AveragePool of images
@@ -34,6 +35,7 @@ from kerve.compiler.passes.reading import (
     input_of,
     is_op,
     is_scalar,
+    only_user,
     rank_of,
     same_dim,
     shape_dims,
@@ -165,6 +167,22 @@ def _squared(write: _Writer, x: ir.Value) -> ir.Value:
     return write("Mul", x, x)
 
 
+def _apart_from_sum(write: _Writer) -> ir.Value | str | None:
+    """ONNX Runtime joins the two to a SkipLayerNormalization, which takes five times as long as both.
+
+    It looks for sums that the normalization reads directly.
+    """
+    x, node = write.x, write.node
+    if rank_of(x) != 3 or not is_op(x.producer(), "Add") or only_user(x) is not node or len(node.outputs) > 1:
+        return None
+    first, inner = write.constant(np.array([0])), ir.Shape([1, *shape_dims(x)])
+    attributes = {name: each.value for name, each in node.attributes.items()}
+    attributes["axis"] = attribute_int(node, "axis", -1) % 3 + 1
+    apart = write("Unsqueeze", x, first, shape=inner)
+    normalized = write("LayerNormalization", apart, *node.inputs[1:], shape=inner, **attributes)
+    return write("Squeeze", normalized, first, like=write.result)
+
+
 def _log_sum_exp(write: _Writer) -> ir.Value | str | None:
     """As the kernel does: below the largest element, or below a finite one where that is infinite."""
     dims = shape_dims(write.x)
@@ -287,6 +305,7 @@ def _factors(write: _Writer) -> list[int] | None:
 
 _RULES: Mapping[str, _Rule] = {
     "AveragePool": _average_volumes,
+    "LayerNormalization": _apart_from_sum,
     "LogSoftmax": _of_many(_flatten_behind),
     "Pow": _power,
     "ReduceLogSumExp": _of_many(_log_sum_exp),
