@@ -70,7 +70,7 @@ def _model(function: Callable[..., Any], *inputs: keras.KerasTensor) -> keras.Mo
     pytest.param(lambda s, x: tf.math.in_top_k([1, 2, 5], x[:, 0], 2), id="in top k"),
     pytest.param(lambda s, x: ops.conv(x, np.ones((3, 3, 2), "float32"), 1, "same"), id="grouped convolution"),
     pytest.param(
-        lambda s, x: tf.bitwise.bitwise_and(tf.int32.min, tf.bitcast(tf.concat([x, -0.0 * tf.abs(x)], 1), tf.int32)), id="sign bits"
+        lambda s, x: tf.bitwise.bitwise_and(tf.int32.min, tf.bitcast(tf.concat([x, -tf.zeros_like(x)], 1), tf.int32)), id="sign bits"
     ),
     pytest.param(lambda s, x: tf.concat([x[:, -9::-1], x[:, -2::-1], x[:, -1:0:-2]], 1), id="backwards"),
     pytest.param(lambda s, x: tf.one_hot(tf.cast(x[0, 0] * 3, tf.int32), 5, axis=1), id="one hot of a row"),
@@ -215,6 +215,22 @@ def test_complex_numbers_between_layers_are_traced_with_those_who_take_them(equa
     outputs = _OnlyTensorFlow(lambda s, x: tf.math.angle(x) + tf.abs(x))(turned)
     x = np.random.default_rng(3).normal(size=(3, 2, 8)).astype("float32")
     equal_to_keras(keras.Model(inputs, keras.layers.Dense(2)(outputs)), x, traced=True)
+
+
+def test_a_list_that_a_loop_of_unknown_length_fills_is_refused() -> None:
+    class Fills(keras.Layer):
+        def call(self, x: Any) -> Any:
+            kept = [x[:, 0]]
+            for step in range(1, ops.shape(x)[1]):
+                kept.append(x[:, step] * 2.0)  # noqa: PERF401  as authors write it
+            return ops.concatenate(kept, axis=-1)
+
+        def compute_output_shape(self, shape: Any) -> Any:
+            return shape
+
+    inputs = keras.Input((None, 1))
+    with pytest.raises(ConversionError, match="layer 'fills'"):
+        lower(keras.Model(inputs, Fills(name="fills")(inputs)))
 
 
 def test_two_conversions_of_a_traced_model_are_identical() -> None:

@@ -67,6 +67,8 @@ class Lowering:
         self._specs: list[Any] = []
         self._initializers = Initializers(self.graph)
         self._replayed: list[type] = []
+        #: Bodies of loops and branches that are written: what is made in them is out of sight.
+        self._closed: set[ir.Graph] = set()
 
     # -- what handlers use ---------------------------------------------------------------------------
 
@@ -215,7 +217,7 @@ class Lowering:
 
     def _leaf(self, x: Any) -> Any:
         if is_symbol(x):
-            return x.value
+            return self._in_sight(x.value)
         if self.state.holds(x):
             return self.state.read(x)
         if isinstance(x, keras.Variable):
@@ -225,6 +227,11 @@ class Lowering:
         if keras.ops.is_tensor(x):
             return self.constant(as_array(x))
         return x
+
+    def _in_sight(self, value: ir.Value) -> ir.Value:
+        if value.graph in self._closed:
+            raise foreign.TensorsOnlyError("a tensor that a loop or branch makes is kept and used after it")
+        return value
 
     # -- operations ----------------------------------------------------------------------------------
 
@@ -317,10 +324,12 @@ class Lowering:
         outer = self._builder
         graph.opset_imports.setdefault("", self.opset)
         self._builder = KernelBuilder(graph, parent=outer)
+        self._closed.discard(graph)
         try:
             yield graph
         finally:
             self._builder = outer
+            self._closed.add(graph)
 
     @contextmanager
     def _inside(self, operation: keras.Operation) -> Iterator[None]:
