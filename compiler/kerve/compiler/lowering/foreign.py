@@ -41,6 +41,7 @@ DRAWS = (
 
 _TF2ONNX_OPSET = 18  # the newest that tf2onnx writes
 _CONVERTER_OPSET = 25  # the newest that onnxscript converts to; later ones take what it writes
+_OPSET_OF_FLOAT8 = 19
 _MACHINE_LEARNING = "ai.onnx.ml"
 _KNOWN_DOMAINS = frozenset({"", _MACHINE_LEARNING})
 
@@ -123,13 +124,13 @@ def _convert(
     logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # what it logs, _adopt looks up
     try:
         traced = tf.function(function, autograph=True)
-        with _as_tf2onnx_likes():
+        with _as_tf2onnx_likes(g.opset):
             graph = traced.get_concrete_function(*_signature(inputs)).graph
         state += _state_of(g, graph)
         if state:
             traced = tf.function(variables.pure(graph, state), autograph=False)
         signature = _signature([*inputs, *state])
-        with _as_tf2onnx_likes():
+        with _as_tf2onnx_likes(g.opset):
             captures = traced.get_concrete_function(*signature).graph.captures
             captured |= {internal.name: external for external, internal in captures}
             proto, _ = tf2onnx.convert.from_function(
@@ -160,7 +161,7 @@ def _state_of(g: Lowering, graph: Any) -> list[Any]:
 
 
 @contextmanager
-def _as_tf2onnx_likes() -> Iterator[None]:
+def _as_tf2onnx_likes(opset: int) -> Iterator[None]:
     """Let Keras avoid what tf2onnx does not convert while a model is traced."""
     import tensorflow as tf
     from tf2onnx import tf_utils
@@ -175,13 +176,16 @@ def _as_tf2onnx_likes() -> Iterator[None]:
         return fn if fn is not None else function
 
     backend = keras.src.backend
-    bfloat16 = tf.bfloat16.as_datatype_enum  # it is float16 to tf2onnx
+    types = {tf.bfloat16.as_datatype_enum: onnx.TensorProto.BFLOAT16}  # it is float16 to tf2onnx
+    if opset >= _OPSET_OF_FLOAT8:
+        types[tf.dtypes.experimental.float8_e4m3fn.as_datatype_enum] = onnx.TensorProto.FLOAT8E4M3FN
+        types[tf.dtypes.experimental.float8_e5m2.as_datatype_enum] = onnx.TensorProto.FLOAT8E5M2
     with (
         warnings.catch_warnings(action="ignore"),
         mock.patch.object(backend.numpy, "signbit", signbit),
         mock.patch.object(backend.random, "draw_seed", draw_seed),
         mock.patch.object(tf, "function", function),
-        mock.patch.dict(tf_utils.TF_TO_ONNX_DTYPE, {bfloat16: onnx.TensorProto.BFLOAT16}),
+        mock.patch.dict(tf_utils.TF_TO_ONNX_DTYPE, types),
     ):
         yield
 
