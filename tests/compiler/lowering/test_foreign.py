@@ -72,6 +72,7 @@ def _model(function: Callable[..., Any], *inputs: keras.KerasTensor) -> keras.Mo
     pytest.param(
         lambda s, x: tf.bitwise.bitwise_and(tf.int32.min, tf.bitcast(tf.concat([x, -tf.zeros_like(x)], 1), tf.int32)), id="sign bits"
     ),
+    pytest.param(lambda s, x: tf.cast(tf.cast(x, tf.dtypes.experimental.float8_e4m3fn), tf.float32), id="float8"),
     pytest.param(lambda s, x: tf.concat([x[:, -9::-1], x[:, -2::-1], x[:, -1:0:-2]], 1), id="backwards"),
     pytest.param(lambda s, x: tf.one_hot(tf.cast(x[0, 0] * 3, tf.int32), 5, axis=1), id="one hot of a row"),
     pytest.param(lambda s, x: tf.quantization.fake_quant_with_min_max_args(x, 0.5, 2.0, 4), id="quantized"),

@@ -14,9 +14,11 @@ import onnx
 
 __all__ = ["as_tf2onnx_likes"]
 
+_OPSET_OF_FLOAT8 = 19
+
 
 @contextmanager
-def as_tf2onnx_likes() -> Iterator[None]:
+def as_tf2onnx_likes(opset: int) -> Iterator[None]:
     """Let Keras avoid what tf2onnx does not convert while a model is traced."""
     import tensorflow as tf
     from tf2onnx import tf_utils
@@ -31,14 +33,17 @@ def as_tf2onnx_likes() -> Iterator[None]:
         return fn if fn is not None else function
 
     backend = keras.src.backend
-    bfloat16 = tf.bfloat16.as_datatype_enum  # it is float16 to tf2onnx
+    types = {tf.bfloat16.as_datatype_enum: onnx.TensorProto.BFLOAT16}  # it is float16 to tf2onnx
+    if opset >= _OPSET_OF_FLOAT8:
+        types[tf.dtypes.experimental.float8_e4m3fn.as_datatype_enum] = onnx.TensorProto.FLOAT8E4M3FN
+        types[tf.dtypes.experimental.float8_e5m2.as_datatype_enum] = onnx.TensorProto.FLOAT8E5M2
     with (
         warnings.catch_warnings(action="ignore"),
         mock.patch.object(backend.numpy, "signbit", signbit),
         mock.patch.object(backend.random, "draw_seed", draw_seed),
         mock.patch.object(tf, "function", function),
         _plain_convolutions(),
-        mock.patch.dict(tf_utils.TF_TO_ONNX_DTYPE, {bfloat16: onnx.TensorProto.BFLOAT16}),
+        mock.patch.dict(tf_utils.TF_TO_ONNX_DTYPE, types),
     ):
         yield
 

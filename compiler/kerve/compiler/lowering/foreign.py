@@ -130,13 +130,13 @@ def _convert(
     logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # what it logs, _adopt looks up
     try:
         traced = tf.function(function, autograph=True)
-        with as_tf2onnx_likes():
+        with as_tf2onnx_likes(g.opset):
             graph = traced.get_concrete_function(*_signature(inputs)).graph
         state += _state_of(g, graph)
         if state:
             traced = tf.function(variables.pure(graph, state), autograph=False)
         signature = _signature([*inputs, *state])
-        with as_tf2onnx_likes():
+        with as_tf2onnx_likes(g.opset):
             captures = traced.get_concrete_function(*signature).graph.captures
             captured |= {internal.name: external for external, internal in captures}
             proto, _ = tf2onnx.convert.from_function(
