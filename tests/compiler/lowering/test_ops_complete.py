@@ -22,7 +22,6 @@ _REPLAYED = {
     "core.SaturateCast",
     "function.Function",
     "image.CropImages",
-    "image.ExtractPatches",
     "image.PadImages",
     "image.Resize",
     "image.SSIM",
