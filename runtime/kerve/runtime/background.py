@@ -8,9 +8,9 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-__all__ = ["Background"]
+__all__ = ["Background", "By", "at_once"]
 
 log = logging.getLogger(__name__)
 
@@ -20,20 +20,35 @@ T = TypeVar("T")
 NICE = 15
 
 
+class By(Protocol):
+    """Whoever does some work, at once or otherwise, and returns what it returns."""
+
+    def __call__(self, work: Callable[[], T]) -> T:
+        """Do it."""
+
+
+def at_once(work: Callable[[], T]) -> T:
+    """Do work here and now."""
+    return work()
+
+
 class Background:
-    """Runs work in threads of low priority, and at last gives the usual one to those that it has started."""
+    """Runs work at low priority, and at last gives the usual one to the threads that it has started.
+
+    Only what takes long and does without the GIL belongs here: who holds it and does not get a CPU keeps
+    everybody waiting.
+    """
 
     def __init__(self, *, aside: bool = True) -> None:
-        """Not `aside`: there is nobody who goes first, and work is done where it is called for."""
+        """Not `aside`: there is nobody who goes first, and priorities stay what they are."""
         self._aside = aside
         self._before = tasks()
 
     def run(self, work: Callable[[], T]) -> T:
-        """Return what work returns, or raise what it raises, done in a thread of its own.
-
-        What takes long in it should not hold the GIL, which others would wait for.
-        """
-        return in_thread(functools.partial(lowered, work)) if self._aside else work()
+        """Return what work returns, or raise what it raises."""
+        if not self._aside:
+            return at_once(work)
+        return between(work) if can_rise() else in_thread(functools.partial(lowered, work))
 
     def run_starting(self, work: Callable[[], T]) -> T:
         """Do likewise for work that starts threads which are to serve: they inherit the priority until `end`.
@@ -50,6 +65,16 @@ class Background:
         for task in tasks() - self._before:
             with contextlib.suppress(OSError):  # it has ended
                 os.setpriority(os.PRIO_PROCESS, task, usual)
+
+
+def between(work: Callable[[], T]) -> T:
+    """Do work in this thread, whose priority is lowered before and raised after."""
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), max(NICE, usual))
+    try:
+        return work()
+    finally:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), usual)
 
 
 def lowered(work: Callable[[], T]) -> T:

@@ -1,5 +1,6 @@
 """One version of a model in memory: loaded, checked against its golden data, warmed, ready to run."""
 
+import functools
 import logging
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ import numpy as np
 
 from kerve.inference.model_config_pb2 import ModelConfig
 from kerve.runtime.artifact import USUAL_TOLERANCE, Artifact
-from kerve.runtime.background import Background
+from kerve.runtime.background import Background, By, at_once
 from kerve.runtime.config import Settings
 from kerve.runtime.config.complete import refuse_unsupported, settle
 from kerve.runtime.config.reshaping import Reshapes, with_scalars
@@ -155,8 +156,8 @@ class Model:
         """Give the memory back; nothing can be run any more."""
         self._session.close()
 
-    def check_golden(self) -> bool:
-        """Compare with the golden data; return whether there is any.
+    def check_golden(self, by: By = at_once) -> bool:
+        """Compare with the golden data; return whether there is any. `by` does what is computed.
 
         Raises ArtifactError when an output is further from the source model's than it was proven to be.
         """
@@ -168,7 +169,7 @@ class Model:
             raise ArtifactError(
                 f"{self.artifact.path}: the golden data lacks {', '.join(sorted(missing))}; compile again"
             )
-        found = self._run(golden.inputs)
+        found = by(lambda: self._run(golden.inputs))
         for spec in self.signature.outputs:
             if spec.name in random:
                 continue
@@ -180,8 +181,10 @@ class Model:
             )
         return True
 
-    def warm_up(self) -> None:
+    def warm_up(self, by: By = at_once) -> None:
         """Run on zeros at each number of rows that batches will often have: no request pays for set-up.
+
+        `by` does what is computed.
 
         Other free dimensions, and the rows of a model without a batch, are those of the golden data, or 1.
         """
@@ -195,7 +198,7 @@ class Model:
                 if not spec.optional
             }
             try:
-                self.run(inputs)
+                by(functools.partial(self.run, inputs))
             except ResourceExhaustedError:
                 raise
             except ServingError as error:
@@ -216,11 +219,11 @@ class Model:
         except ArtifactError as error:
             raise ArtifactError(f"{self.artifact.path}: {error}") from error
 
-    def compute(self, sample: Sample) -> None:
-        """Compute a sample of the configuration; ArtifactError when the model cannot."""
+    def compute(self, sample: Sample, by: By = at_once) -> None:
+        """Compute a sample of the configuration; ArtifactError when the model cannot. `by` does it."""
         try:
             for _ in range(sample.count):
-                self.run(sample.inputs)
+                by(functools.partial(self.run, sample.inputs))
         except ServingError as error:
             raise ArtifactError(
                 f"{self.artifact.path}: model_warmup {sample.name!r} cannot be computed: {error}"
@@ -264,16 +267,13 @@ def load(
     sizes = warm_sizes(settings) if on_cpu else graph_sizes(settings)
     model = Model(artifact, session, settings.config, place=place, warm_rows=sizes)
 
-    def prove() -> None:
-        model.check_golden()
-        if on_cpu:  # elsewhere each thread that computes is warmed with its own buffers
-            model.warm_up()
-        for sample in samples(settings.config, model.signature, artifact.path.parent):
-            model.compute(sample)
-        model.check_memory(executors)
-
     try:
-        background.run(prove)
+        model.check_golden(background.run)
+        if on_cpu:  # elsewhere each thread that computes is warmed with its own buffers
+            model.warm_up(background.run)
+        for sample in samples(settings.config, model.signature, artifact.path.parent):
+            model.compute(sample, background.run)
+        model.check_memory(executors)
     except ResourceExhaustedError as error:
         raise ArtifactError(f"{artifact.path} cannot be warmed: {error}") from error
     background.end()
