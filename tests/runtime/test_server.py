@@ -225,6 +225,7 @@ def test_our_client_reads_when_to_retry(counter: Any) -> None:
 
 def test_a_deadline_ends_a_call_and_work_that_is_late_is_not_begun(counter: Any) -> None:
     (slow,) = counting(counter, 1)
+    counter.wait_for("counter", begun=1)
     with Client(counter.address) as client:
         with pytest.raises(DeadlineExceededError):
             client.infer("counter", np.array(ENDLESS), timeout=0.2)
