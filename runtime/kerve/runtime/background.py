@@ -16,7 +16,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# Against a thread of nice 0 on the same CPU, one of 15 gets 3.5 %; what nobody else wants it gets, too.
+# Against a thread of nice 0 on the same CPU, one of 15 gets 3.5 %; what nobody else wants it gets, too. Linux
+# knows a priority for each thread; 0 is the one that calls.
 NICE = 15
 
 
@@ -42,7 +43,7 @@ class Background:
     def __init__(self, *, aside: bool = True) -> None:
         """Not `aside`: there is nobody who goes first, and priorities stay what they are."""
         self._aside = aside
-        self._before = tasks()
+        self._before = tasks() if aside else set()
 
     def run(self, work: Callable[[], T]) -> T:
         """Return what work returns, or raise what it raises."""
@@ -55,7 +56,7 @@ class Background:
 
         Where it cannot be raised again, it is not lowered.
         """
-        return self.run(work) if can_rise() else work()
+        return self.run(work) if self._aside and can_rise() else at_once(work)
 
     def end(self) -> None:
         """Raise the threads that were started meanwhile to the priority of the caller."""
@@ -70,17 +71,17 @@ class Background:
 def between(work: Callable[[], T]) -> T:
     """Do work in this thread, whose priority is lowered before and raised after."""
     usual = os.getpriority(os.PRIO_PROCESS, 0)
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), max(NICE, usual))
+    os.setpriority(os.PRIO_PROCESS, 0, max(NICE, usual))
     try:
         return work()
     finally:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), usual)
+        os.setpriority(os.PRIO_PROCESS, 0, usual)
 
 
 def lowered(work: Callable[[], T]) -> T:
     """Do work in this thread, with a lower priority from now on."""
     try:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+        os.setpriority(os.PRIO_PROCESS, 0, NICE)
     except OSError as error:  # it is an advantage only
         log.debug("the priority of loading cannot be lowered: %s", error)
     return work()
@@ -101,7 +102,7 @@ def can_rise() -> bool:
         usual = os.getpriority(os.PRIO_PROCESS, 0)
         try:
             for priority in (NICE, usual):
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), priority)
+                os.setpriority(os.PRIO_PROCESS, 0, priority)
         except OSError:
             return False
         return True

@@ -44,7 +44,7 @@ _MACHINE_LEARNING = "ai.onnx.ml"
 _KNOWN_DOMAINS = frozenset({"", _MACHINE_LEARNING})
 
 #: Operators that tf2onnx would convert but whose handlers do better: it knows complex numbers, tables and
-#: strings in part, and ragged tensors and hashes not at all.
+#: strings in part, ragged tensors and hashes not at all, and of images it rounds sizes or loses them.
 _OURS = (
     "Angle", "AsString", "Complex", "ComplexAbs", "Conj", "CropAndResize", "DenseBincount",
     "ExtractImagePatches", "ExtractVolumePatches", "FFT", "IFFT", "IRFFT", "Imag", "LookupTableFindV2",

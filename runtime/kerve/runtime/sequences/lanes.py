@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import TypeVar
+from typing import Any, TypeVar
 
 __all__ = ["Lanes"]
 
@@ -15,7 +15,7 @@ class Lanes:
     def __init__(self, most: int, name: str) -> None:
         self._pool = ThreadPoolExecutor(most, name)
         # By sequence, its last request.
-        self._last: dict[object, Future[None]] = {}
+        self._last: dict[object, Future[Any]] = {}
 
     def begin(self, sequence: object, work: Callable[[], T]) -> "Future[T]":
         """Do work once that of the same sequence before it is done; None: at once."""
@@ -29,7 +29,7 @@ class Lanes:
         answer = self._pool.submit(in_turn)
         if sequence is not None:
             self._last = {key: each for key, each in self._last.items() if not each.done()}
-            self._last[sequence] = answer  # type: ignore[assignment]  # only waited for
+            self._last[sequence] = answer
         return answer
 
     def close(self) -> None:

@@ -83,8 +83,7 @@ def _arctan2(_: Any, y: Any, x: Any) -> Any:
     zero = ops.zeros_like(x)
     flat = ops.where(ops.equal(x, 0), ops.ones_like(x), x)
     tall = ops.where(ops.equal(y, 0), ops.ones_like(y), y)
-    negative = ops.logical_or(y < 0, ops.reciprocal(y) < 0)  # -0, too
-    half_turn = ops.where(negative, zero - math.pi, zero + math.pi)
+    half_turn = ops.where(ops.signbit(y), zero - math.pi, zero + math.pi)
     near_x = ops.arctan(y / flat) + ops.where(x < 0, half_turn, zero)
     near_y = half_turn * 0.5 - ops.arctan(x / tall)
     return ops.where(

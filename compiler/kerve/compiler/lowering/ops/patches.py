@@ -106,23 +106,15 @@ def extract_patches(g: Lowering, attributes: Mapping[str, Any], images: ir.Value
     """Windows of images or volumes; sizes, strides and rates are given for all axes."""
     size = attributes["ksizes"][1:-1]
     rates = attributes.get("rates", [1] * (len(size) + 2))[1:-1]
-    padding = _text(attributes["padding"]).lower()
+    padding = attributes["padding"].lower()
     patches = g.call(lambda x: windows(x, size, attributes["strides"][1:-1], rates, padding), images)
     if patches is None:
         raise ValueError("padding SAME with strides takes images of a known size")
     return patches
 
 
-def _text(x: str | bytes) -> str:
-    return x.decode() if isinstance(x, bytes) else x
-
-
 def _each(x: int | Sequence[int], count: int) -> list[int]:
     return [x] * count if isinstance(x, int) else list(x)
-
-
-def _pair(x: Any) -> list[int]:
-    return [x, x] if isinstance(x, int) else list(x)
 
 
 @HANDLERS.register("nn.Unfold")
@@ -132,16 +124,16 @@ def unfold(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
     channels = x.shape[1]
     if not isinstance(channels, int):
         raise g.refuse("it unfolds an image whose number of channels is not known", "fix the channels")
-    kernel = _pair(operation.kernel_size)
+    kernel = _each(operation.kernel_size, 2)
     depth = channels * kernel[0] * kernel[1]
     identity = np.eye(depth).reshape(depth, channels, *kernel)
     patches = g.op.Conv(
         x,
         operand(g, identity, g.output_dtype),
         kernel_shape=kernel,
-        dilations=_pair(operation.dilation),
-        pads=_pair(operation.padding) * 2,
-        strides=_pair(operation.stride),
+        dilations=_each(operation.dilation, 2),
+        pads=_each(operation.padding, 2) * 2,
+        strides=_each(operation.stride, 2),
     )
     return g.op.Reshape(patches, [0, depth, -1])
 
@@ -152,9 +144,9 @@ def fold(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
     assert rank(x) == 3
     return g.op.Col2Im(
         x,
-        _pair(operation.output_size),
-        _pair(operation.kernel_size),
-        dilations=_pair(operation.dilation),
-        pads=_pair(operation.padding) * 2,
-        strides=_pair(operation.stride),
+        _each(operation.output_size, 2),
+        _each(operation.kernel_size, 2),
+        dilations=_each(operation.dilation, 2),
+        pads=_each(operation.padding, 2) * 2,
+        strides=_each(operation.stride, 2),
     )

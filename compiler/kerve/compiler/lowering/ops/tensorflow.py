@@ -279,7 +279,7 @@ _HANDLERS: dict[str, Handler] = {
     "RFFT2D": _rfft2d,
     "RGBToHSV": _of_keras(lambda _, x: ops.image.rgb_to_hsv(x, data_format="channels_last")),
     "Real": lambda g, _, x: x[0],
-    "SignBit": _of_keras(lambda _, x: ops.where((x < 0) | (1 / x < 0), np.iinfo(np.int32).min, 0)),
+    "SignBit": _of_keras(lambda _, x: ops.where(ops.signbit(x), np.iinfo(np.int32).min, 0)),
     "StatelessRandomGammaV3": _random_gamma,
     "StatelessRandomGetKeyCounter": _key,
     "StatelessRandomNormalV2": _random("normal"),

@@ -39,13 +39,13 @@ class OldFunction(keras.Operation):
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function."""
-        if not self._takes_symbols or not _symbols_in((args, kwargs)):
+        if not self._takes_symbols:
             _refuse_symbols("a function of TensorFlow", (args, kwargs))
-            return self._function.content(*args, **kwargs)
         try:
             return self._function.content(*args, **kwargs)
-        except Exception as error:  # it is not known: it is traced
-            raise foreign.TensorsOnlyError(f"{self.name} takes tensors of TensorFlow only") from error
+        except Exception:  # where the lowering does not know it, it is traced
+            _refuse_symbols("a function of TensorFlow", (args, kwargs))
+            raise
 
     def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
         """Infer what the function returns by calling it on placeholders."""
