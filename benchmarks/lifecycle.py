@@ -135,9 +135,7 @@ def swapped(run: Callable[[], Run], running: Running, repository: Path, after: f
     finally:
         timer.join()
     with InferenceServerClient(running.address) as client:
-        assert client.is_model_ready("model", str(newest + 1)), (
-            "the run was too short for a load"
-        )
+        assert client.is_model_ready("model", str(newest + 1)), "the run was too short for a load"
     return found
 
 
