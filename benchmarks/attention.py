@@ -5,17 +5,17 @@
 The first table counts operators of the models with attention of `conversion_models.py`, at the default
 opset and at 23, the first with an Attention operator; "loaded" is what ONNX Runtime writes as
 `SessionOptions.optimized_model_filepath`, with all optimizations. Times of the two take turns, least of many.
-The second table is the projection of queries, keys and values of one MultiHeadAttention (width 256, 4 heads,
-128 positions) in the forms that it could have. The third says how fast a graph of these models could be: the
-time of all nodes of tf2onnx's graph and of ours, and of the products of matrices in ours alone, which no
-form avoids. Each is the sum over the nodes of the least time that ONNX Runtime's profiler reports.
+The tables after it are parts of one encoder block (width 256, 4 heads, 128 positions) in the forms that they
+could have, ours first. The last says how fast a graph of these models could be: the time of all nodes of
+tf2onnx's graph and of ours, and of the products of matrices in ours alone, which no form avoids. Each is the
+sum over the nodes of the least time that ONNX Runtime's profiler reports.
 """
 
 import argparse
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,15 +40,28 @@ PRODUCTS = ("FusedGemm", "FusedMatMul", "Gemm", "MatMul")
 
 WIDTH, HEADS, LENGTH = 256, 4, 128
 SPLIT = "Transpose<perm=[0,2,1,3]>"
-PROJECTIONS = {
-    "three products": " ".join(
-        f"m{i} = MatMul(x,w{i}) a{i} = Add(m{i},b{i}) r{i} = Reshape(a{i},s) y{i} = {SPLIT}(r{i})"
-        for i in range(3)
-    ),
-    "one product, then split": f"m = MatMul(x,w) a = Add(m,b) r = Reshape(a,s3) t = {SPLIT}(r) "
-    "y0,y1,y2 = Split<axis=1,num_outputs=3>(t)",
-    "a product per head": "u = Unsqueeze(x,one) "
-    + " ".join(f"m{i} = MatMul(u,h{i}) y{i} = Add(m{i},c{i})" for i in range(3)),
+#: What a block does, in several ways: of x, or of queries, keys and values; the answers are y, y0, y1 and y2.
+PARTS = {
+    "projections": {
+        "three products": " ".join(
+            f"m{i} = MatMul(x,w{i}) a{i} = Add(m{i},b{i}) r{i} = Reshape(a{i},s) y{i} = {SPLIT}(r{i})"
+            for i in range(3)
+        ),
+        "one product, then split": f"m = MatMul(x,w) a = Add(m,b) r = Reshape(a,s3) t = {SPLIT}(r) "
+        "y0,y1,y2 = Split<axis=1,num_outputs=3>(t)",
+        "a product per head": "u = Unsqueeze(x,one) "
+        + " ".join(f"m{i} = MatMul(u,h{i}) y{i} = Add(m{i},c{i})" for i in range(3)),
+    },
+    "attention": {
+        "two products": f"qr = Reshape(q,s) qt = {SPLIT}(qr) kr = Reshape(k,s) "
+        f"kt = Transpose<perm=[0,2,3,1]>(kr) vr = Reshape(v,s) vt = {SPLIT}(vr) p = MatMul(qt,kt) d = Mul(p,scale) e = Softmax<axis=-1>(d) "
+        f"o = MatMul(e,vt) ot = {SPLIT}(o) y = Reshape(ot,flat)",
+        "MultiHeadAttention, not of ONNX": f"y = com.microsoft.MultiHeadAttention<num_heads={HEADS}>(q,k,v)",
+    },
+    "bias and GELU": {
+        "fused (BiasGelu)": "m = MatMul(x,wide) a = Add(m,bias) y = Gelu(a)",
+        "kept apart by a bias of three axes": "m = MatMul(x,wide) a = Add(m,bias3) y = Gelu(a)",
+    },
 }
 
 
@@ -86,39 +99,59 @@ def answer(run: ort.InferenceSession, inputs: Iterable[np.ndarray]) -> Any:
     return run.run(None, dict(zip(names, inputs, strict=True)))
 
 
-def projection(body: str, threads: int) -> ort.InferenceSession:
+def constants() -> dict[str, np.ndarray]:
     head = WIDTH // HEADS
     draw = np.random.default_rng(0).normal
     weights = draw(size=(3, WIDTH, WIDTH)).astype(np.float32)
     biases = draw(size=(3, WIDTH)).astype(np.float32)
-    constants = {
+    found: dict[str, np.ndarray] = {
         "s": np.array([0, LENGTH, HEADS, head]),
         "s3": np.array([0, LENGTH, 3 * HEADS, head]),
+        "flat": np.array([0, LENGTH, WIDTH]),
         "one": np.array([1]),
+        "scale": np.array(head**-0.5, np.float32),
         "w": np.concatenate(list(weights), 1),
         "b": biases.reshape(-1),
+        "wide": draw(size=(WIDTH, 4 * WIDTH)).astype(np.float32),
+        "bias": draw(size=4 * WIDTH).astype(np.float32),
     }
+    found["bias3"] = found["bias"].reshape(1, 1, -1)
     for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         heads = np.ascontiguousarray(weight.reshape(WIDTH, HEADS, head).transpose(1, 0, 2))
-        constants |= {f"w{i}": weight, f"b{i}": bias, f"h{i}": heads, f"c{i}": bias.reshape(HEADS, 1, head)}
-    answers = ", ".join(f"float[N,{HEADS},{LENGTH},{head}] y{i}" for i in range(3))
-    signature = f"(float[N,{LENGTH},{WIDTH}] x) => ({answers})"
-    model = parser.parse_model(f'<ir_version: 9, opset_import: ["":21]> g {signature} {{ {body} }}')
-    asked = {name for node in model.graph.node for name in node.input}
-    model.graph.initializer.extend(
-        numpy_helper.from_array(value, name) for name, value in constants.items() if name in asked
+        found |= {f"w{i}": weight, f"b{i}": bias, f"h{i}": heads, f"c{i}": bias.reshape(HEADS, 1, head)}
+    return found
+
+
+def form(body: str, threads: int) -> ort.InferenceSession:
+    model = parser.parse_model(
+        f'<ir_version: 9, opset_import: ["":21, "com.microsoft":1]> g () => () {{ {body} }}'
     )
+    asked = {name for node in model.graph.node for name in node.input}
+    made = {name for node in model.graph.node for name in node.output}
+    model.graph.initializer.extend(
+        numpy_helper.from_array(value, name) for name, value in constants().items() if name in asked
+    )
+    given = (name for name in ("x", "q", "k", "v") if name in asked)
+    answers = (name for name in ("y", "y0", "y1", "y2") if name in made)
+    model.graph.input.extend(tensor(name, ("N", LENGTH, WIDTH)) for name in given)
+    model.graph.output.extend(tensor(name, None) for name in answers)
     return session(model.SerializeToString(), threads)
 
 
-def projections(threads: int) -> Iterable[str]:
-    sessions = {name: projection(body, threads) for name, body in PROJECTIONS.items()}
+def tensor(name: str, shape: tuple[str | int, ...] | None) -> onnx.ValueInfoProto:
+    return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+
+
+def times(forms: Mapping[str, str], threads: int) -> Iterable[str]:
+    sessions = {name: form(body, threads) for name, body in forms.items()}
     for batch in BATCHES:
-        x = np.random.default_rng(1).normal(size=(batch, LENGTH, WIDTH)).astype(np.float32)
-        wanted, *others = (answer(each, [x]) for each in sessions.values())
+        draw = np.random.default_rng(1).normal
+        given = [draw(size=(batch, LENGTH, WIDTH)).astype(np.float32) for _ in range(3)]
+        given = given[: len(next(iter(sessions.values())).get_inputs())]
+        wanted, *others = (answer(each, given) for each in sessions.values())
         for other in others:
             np.testing.assert_allclose(np.stack(other), np.stack(wanted), rtol=1e-3, atol=1e-3)
-        best = latencies({name: partial(answer, each, [x]) for name, each in sessions.items()}, 40)
+        best = latencies({name: partial(answer, each, given) for name, each in sessions.items()}, 40)
         cells = [str(batch), *(f"{best[name]:.3f}" for name in sessions)]
         yield "| " + " | ".join(cells) + " |"
 
@@ -164,10 +197,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in MODELS:
             print(row(name, threads, Path(folder)), flush=True)
-    print("\n| batch, ms | " + " | ".join(PROJECTIONS) + " |")
-    print("|---|" + "---|" * len(PROJECTIONS))
-    for each in projections(threads):
-        print(each, flush=True)
+    for part, forms in PARTS.items():
+        print(f"\n| {part}: batch, ms | " + " | ".join(forms) + " |")
+        print("|---|" + "---|" * len(forms))
+        for each in times(forms, threads):
+            print(each, flush=True)
     print("\n| model | batch | tf2onnx, ms | ours | its products | ratio | ratio of products alone |")
     print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
