@@ -54,7 +54,8 @@ PARTS = {
     },
     "attention": {
         "two products": f"qr = Reshape(q,s) qt = {SPLIT}(qr) kr = Reshape(k,s) "
-        f"kt = Transpose<perm=[0,2,3,1]>(kr) vr = Reshape(v,s) vt = {SPLIT}(vr) p = MatMul(qt,kt) d = Mul(p,scale) e = Softmax<axis=-1>(d) "
+        f"kt = Transpose<perm=[0,2,3,1]>(kr) "
+        f"vr = Reshape(v,s) vt = {SPLIT}(vr) p = MatMul(qt,kt) d = Mul(p,scale) e = Softmax<axis=-1>(d) "
         f"o = MatMul(e,vt) ot = {SPLIT}(o) y = Reshape(ot,flat)",
         "MultiHeadAttention, not of ONNX": f"y = com.microsoft.MultiHeadAttention<num_heads={HEADS}>(q,k,v)",
     },
