@@ -56,8 +56,8 @@ def _pipeline() -> list[ir.passes.PassBase]:
         FusePads(),
         # what the kernels on CPUs are slow at
         ConvolveAsImages(),
-        ConvolveMeans(),
         AvoidSlowKernels(),
+        ConvolveMeans(),
         # tidy up
         common.RemoveUnusedNodesPass(),
         common.RemoveUnusedOpsetsPass(),

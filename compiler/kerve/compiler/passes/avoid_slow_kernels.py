@@ -8,7 +8,7 @@ over all axes; the same answers come from operators that it has vectorized (`ben
     Add -> LayerNormalization             =>  Add -> Unsqueeze -> LayerNormalization -> Squeeze
     ReduceLogSumExp                       =>  the logarithm of a sum, beside the largest element
     Resize(nearest, by a whole factor)    =>  the same in coordinates that a table of copies answers
-    AveragePool of volumes                =>  means of their layers, then AveragePool of images
+    AveragePool of volumes                =>  of their layers as images, then of the layers as rows
     Resize(nearest) of volumes            =>  of their layers as images, then of the layers as rows
 
 Several operators in the place of one pay only where there are many elements. Of what a kernel computes slowly
@@ -252,36 +252,41 @@ def _resize_volumes(write: _Writer, factors: list[int]) -> ir.Value | str | None
 
 
 def _average_volumes(write: _Writer) -> ir.Value | str | None:
-    """Average the layers of each window, then as images: volumes have no fast kernel since version 19."""
+    """Average layers as images, then the layers as rows: volumes have no fast kernel since version 19."""
     node = write.node
     window = attribute_ints(node, "kernel_shape") or []
     if len(window) != 3 or not write.opset_at_least(19):
         return None
-    beside = (attribute_ints(node, "strides") or [1, 1, 1]) == window and not any(
-        (attribute_int(node, "ceil_mode", 0), *(attribute_ints(node, "pads") or ()))
-    )
     before, after = dims_of(write.x), dims_of(write.result)
-    if None in before[1:] or any(
-        (a or 0) * k != (b or 0) for a, b, k in zip(after[2:], before[2:], window, strict=True)
-    ):
-        return "its windows do not fill the volume, or sizes are open"
-    if not beside or "auto_pad" in node.attributes or "dilations" in node.attributes:
-        return "its windows overlap, or lie apart"
-    channels, _, height, width = (int(size or 0) for size in before[1:])
+    if None in before[1:] or None in after[1:]:
+        return "sizes are open"
+    if attribute_int(node, "ceil_mode", 0) or "auto_pad" in node.attributes or "dilations" in node.attributes:
+        return "its windows are laid by a rule of their own"
+    strides = attribute_ints(node, "strides") or [1, 1, 1]
+    pads = attribute_ints(node, "pads") or [0] * 6
+    channels, depth, height, width = (int(size or 0) for size in before[1:])
     deep, high, wide = (int(size or 0) for size in after[2:])
-    layers = write.viewed(write.x, channels, deep, window[0], height * width)
-    axes = write.constant(np.array([3]))
-    shape = ir.Shape([shape_dims(write.x)[0], channels, deep, height * width])
-    mean = write("ReduceMean", layers, axes, shape=shape, keepdims=0)
-    images = write.viewed(mean, channels * deep, height, width)
-    pooled = write(
-        "AveragePool",
-        images,
-        shape=ir.Shape([shape_dims(write.x)[0], channels * deep, high, wide]),
+
+    def pooled(images: ir.Value, size: tuple[int, int, int], **windows: Any) -> ir.Value:
+        shape = ir.Shape([shape_dims(write.x)[0], *size])
+        counted = attribute_int(node, "count_include_pad", 0)
+        return write("AveragePool", images, shape=shape, count_include_pad=counted, **windows)
+
+    images = pooled(
+        write.viewed(write.x, channels * depth, height, width),
+        (channels * depth, high, wide),
         kernel_shape=window[1:],
-        strides=window[1:],
+        strides=strides[1:],
+        pads=[*pads[1:3], *pads[4:]],
     )
-    return write.viewed(pooled, channels, deep, high, wide)
+    rows = pooled(
+        write.viewed(images, channels, depth, high * wide),
+        (channels, deep, high * wide),
+        kernel_shape=[window[0], 1],
+        strides=[strides[0], 1],
+        pads=[pads[0], 0, pads[3], 0],
+    )
+    return write.viewed(rows, channels, deep, high, wide)
 
 
 def _factors(write: _Writer) -> list[int] | None:
