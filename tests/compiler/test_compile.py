@@ -83,10 +83,25 @@ def test_a_subclassed_model_keeps_the_names_of_its_dictionaries(tmp_path: Path) 
     np.testing.assert_allclose(answers["sum"], wanted["sum"], rtol=1e-4, atol=1e-5)
 
 
-def test_an_output_in_bfloat16_is_compared(tmp_path: Path) -> None:
-    dense = layers.Dense(2, dtype="mixed_bfloat16")
-    artifact = compile_model(keras.Sequential([layers.Input((4,)), dense]), repository=tmp_path, name="m")
-    assert '"datatype": "BF16"' in (artifact.path / "manifest.json").read_text()
+def test_an_output_in_bfloat16_is_given_as_float32(tmp_path: Path) -> None:
+    dense = layers.Dense(2, activation="softmax", name="y", dtype="mixed_bfloat16")
+    model = keras.Sequential([layers.Input((4,), name="x"), dense])
+    model.compile(loss="categorical_crossentropy")
+    artifact = compile_model(model, repository=tmp_path, name="m")
+    assert artifact.manifest.signature.outputs[0].datatype == "FP32"
+    assert [metric.name for metric in artifact.manifest.evaluation.metrics] == ["loss"]
+    np.testing.assert_allclose(run(artifact, x=rows(3, 4))["y"], ops.cast(model(rows(3, 4)), "float32"), 1e-2)
+
+
+def test_what_lies_deep_in_a_structure_keeps_the_names_of_its_author(tmp_path: Path) -> None:
+    age, anonymous = keras.Input((2,), name="age"), keras.Input((2,))
+    model = keras.Model(
+        {"image": keras.Input((2,), name="pixels"), "meta": [age, {"more": anonymous}]},
+        [layers.Identity(name="older")(age), {"sum": age + anonymous, "both": [age * 2, anonymous * 2]}],
+    )
+    signature = compile_model(model, repository=tmp_path, name="m").manifest.signature
+    assert {tensor.name for tensor in signature.inputs} == {"image", "age", "meta_1_more"}
+    assert {tensor.name for tensor in signature.outputs} == {"older", "both_0", "both_1", "sum"}
 
 
 def test_state_becomes_an_input_and_an_output(tmp_path: Path) -> None:

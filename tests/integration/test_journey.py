@@ -100,7 +100,7 @@ def address(repository: Path) -> Iterator[str]:
         assert server.wait(timeout=30) == 0
 
 
-def test_compile_prints_the_artifacts_path_and_its_stages(
+def test_compile_prints_the_artifacts_path_and_nothing_else_in_a_pipe(
     compiled: list["subprocess.CompletedProcess[str]"],
 ) -> None:
     paths = [Path(each.stdout.strip()) for each in compiled]
@@ -110,8 +110,7 @@ def test_compile_prints_the_artifacts_path_and_its_stages(
         ("models", "from-h5", "1"),
     ]
     assert all((path / "manifest.json").is_file() for path in paths)
-    stages = [line.split()[0] for line in compiled[0].stderr.splitlines()]
-    assert stages == ["load", "lower", "optimize", "verify", "package"]
+    assert [each.stderr for each in compiled] == ["", "", ""]
 
 
 def test_two_compiles_of_one_file_are_byte_identical(repository: Path) -> None:

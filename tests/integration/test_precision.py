@@ -79,10 +79,8 @@ def int8(folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_command_tells_its_stages(int8: subprocess.CompletedProcess[str]) -> None:
-    assert int8.returncode == 0, int8.stderr
-    words = [line.split()[0] for line in int8.stderr.splitlines()]
-    assert words == ["load", "lower", "optimize", "verify", "reduce", "evaluate", "package"]
+def test_the_command_is_quiet_in_a_pipe(int8: subprocess.CompletedProcess[str]) -> None:
+    assert (int8.returncode, int8.stderr) == (0, "")
 
 
 def test_a_server_finds_it_to_be_what_was_compiled(artifact: Path) -> None:

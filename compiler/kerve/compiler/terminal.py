@@ -1,4 +1,7 @@
-"""Progress for people: live on a terminal, plain lines in a pipe. All of it goes to standard error."""
+"""Progress for people: live on a terminal, lines on a dumb one; a pipe gets only what it must know.
+
+All of it goes to standard error.
+"""
 
 from __future__ import annotations
 
@@ -33,11 +36,13 @@ def _end(number: int, _: object) -> None:
 
 @contextmanager
 def _shown() -> Iterator[Listener]:
-    if sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb":
+    if not sys.stderr.isatty():
+        yield _quiet
+    elif os.environ.get("TERM", "dumb") == "dumb":
+        yield _plain
+    else:
         with _live() as listener:
             yield listener
-    else:
-        yield _plain
 
 
 @contextmanager
@@ -81,10 +86,14 @@ def _live() -> Iterator[Listener]:
         yield show
 
 
-def _plain(event: Event) -> None:
+def _quiet(event: Event) -> None:
     if event.state == "note":
         click.echo(_note(event), err=True)
-    elif event.state in ("end", "failed"):
+
+
+def _plain(event: Event) -> None:
+    _quiet(event)
+    if event.state in ("end", "failed"):
         outcome = "" if event.state == "end" else "failed "
         line = f"{event.stage:<9} {outcome}{event.seconds:.2f} s  {event.detail}"
         click.echo(line.rstrip(), err=True)

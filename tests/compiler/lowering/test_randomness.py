@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -14,6 +15,7 @@ import tensorflow as tf
 from keras import ops
 from numpy.typing import NDArray
 
+from kerve.compiler import compile_model
 from kerve.compiler.lowering import Lowered, lower
 
 _ROWS = 20_000
@@ -117,3 +119,15 @@ def test_predict_overrules_what_a_functional_model_asks_for(equal_to_keras: Any)
     inputs = keras.Input((3,))
     model = keras.Model(inputs, keras.layers.Dropout(0.5)(inputs, training=True))
     equal_to_keras(model, np.ones((4, 3), np.float32), predict=True)
+
+
+def test_a_seed_that_is_a_number_gives_constants(equal_to_keras: Any) -> None:
+    model = _model(lambda x: x @ keras.random.normal((3, 5), seed=1))
+    equal_to_keras(model, np.ones((4, 3), np.float32))
+
+
+def test_a_seed_that_is_a_number_draws_anew_for_each_batch(tmp_path: Path) -> None:
+    model = _model(lambda x: x + keras.random.normal(ops.shape(x), seed=1))
+    artifact = compile_model(model, repository=tmp_path, name="m")
+    assert any("the seed 1, from which Keras draws the same" in it for it in artifact.manifest.warnings)
+    assert all(check.by_distribution for check in artifact.manifest.verification.checks)

@@ -18,6 +18,7 @@ from kerve.compiler.evaluation.graphs import INPUTS, LABELS, LOGITS, PREDICTIONS
 from kerve.compiler.evaluation.objective import Trainer
 from kerve.compiler.evaluation.targets import Target
 from kerve.compiler.lowering import Lowered, signature
+from kerve.compiler.lowering.initializers import as_answer
 from kerve.compiler.verification import Dataset
 from kerve.compiler.verification.runner import Runner
 
@@ -157,12 +158,10 @@ def predict(
         seen += results
     predictions, logits = {}, {}
     for name, result in zip(keras.tree.flatten(lowered.outputs), results, strict=True):
-        predictions[name] = np.array(keras.ops.convert_to_numpy(result))
+        predictions[name] = as_answer(result)
         kept = getattr(result, "_keras_logits", None)
         with np.errstate(divide="ignore", invalid="ignore"):
-            logits[name] = (
-                _restored(predictions[name]) if kept is None else np.array(keras.ops.convert_to_numpy(kept))
-            )
+            logits[name] = _restored(predictions[name]) if kept is None else as_answer(kept)
     return Predicted(dataset, predictions, logits)
 
 

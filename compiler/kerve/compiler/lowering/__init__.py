@@ -36,6 +36,8 @@ class Lowered:
     state: tuple[StateVariable, ...]
     #: Whether the call added losses, or its results carry masks: what `evaluate` needs to know of the call.
     judged_by_inputs: bool
+    #: Whether the graph draws anew with each call what Keras draws from a number, the same each time.
+    reseeded: bool
     warnings: tuple[str, ...]
 
     @property
@@ -114,6 +116,7 @@ def _lower_with(state: State, model: keras.Model, opset: int, arguments: signatu
         outputs=outputs,
         state=tuple(g.state.variables),
         judged_by_inputs=bool(g.losses) or any(_is_masked(x) for x in keras.tree.flatten(results)),
+        reseeded=g.reseeded,
         warnings=tuple(g.warnings),
     )
 

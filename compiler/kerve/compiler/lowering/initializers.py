@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-__all__ = ["Initializers", "as_array"]
+__all__ = ["Initializers", "as_answer", "as_array"]
 
 #: How many elements a constant may have that is entered only once.
 _SHARED_SIZE = 16
@@ -69,3 +69,9 @@ class Initializers:
 def as_array(tensor: Any) -> NDArray[Any]:
     """Return an eager tensor as an array; NumPy alone cannot take a scalar of bfloat16."""
     return np.asarray(tensor.numpy() if hasattr(tensor, "numpy") else keras.ops.convert_to_numpy(tensor))
+
+
+def as_answer(tensor: Any) -> NDArray[Any]:
+    """Return a copy of what a model answered, in the type in which its graph gives it: never bfloat16."""
+    array = as_array(tensor)
+    return array.astype(np.float32 if array.dtype.name == "bfloat16" else array.dtype)

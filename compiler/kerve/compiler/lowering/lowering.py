@@ -54,6 +54,8 @@ class Lowering:
         self.graph = ir.Graph([], [], nodes=[], opset_imports={"": opset}, name="model")
         self.functions: dict[ir.OperatorIdentifier, ir.Function] = {}
         self.warnings: list[str] = []
+        #: Whether it draws anew with each call what Keras draws from a number, the same each time.
+        self.reseeded = False
         #: What the call gave to `add_loss`, and its activity regularizers; each is computed when called,
         #: for only an evaluation needs it.
         self.losses: list[Callable[[], Any]] = []

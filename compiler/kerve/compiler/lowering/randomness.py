@@ -6,21 +6,26 @@ agree with Keras's in distribution, so a warning says which layer draws.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
+from unittest import mock
 
 import keras
 import numpy as np
 import onnx_ir as ir
 from keras import ops
+from keras.src import backend
+from keras.src.utils.backend_utils import in_tf_graph
 
 from kerve.compiler.lowering.foreign import DRAWS
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.ops.operands import size
-from kerve.compiler.lowering.symbol import Symbol
+from kerve.compiler.lowering.symbol import Symbol, symbols_in
 
-__all__ = ["SAMPLERS"]
+__all__ = ["SAMPLERS", "drawing_anew", "sampled"]
 
 #: How often a gamma variate is proposed; the chance that all proposals are rejected is below 1e-12.
 _PROPOSALS = 10
@@ -156,3 +161,32 @@ SAMPLERS: dict[str, Callable[..., Any]] = {
     "truncated_normal": _truncated_normal,
     "uniform": _uniform,
 }
+
+
+def sampled(g: Lowering, sample: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what takes the place of one of these functions while a model is lowered.
+
+    From a seed that is a number Keras draws the same numbers with each call: constants, where it is known
+    how many. Where the batch decides how many, no ONNX operator draws those.
+    """
+
+    def drawn(*args: Any, seed: Any = None, **kwargs: Any) -> Any:
+        numbered = isinstance(seed, int | np.integer)
+        if in_tf_graph() or (numbered and not symbols_in((args, kwargs))):
+            return original(*args, seed=seed, **kwargs)
+        if numbered:
+            g.reseeded = True
+            g.warn(f"has the seed {seed}, from which Keras draws the same numbers each time: drawn anew here")
+        return sample(g, *args, **kwargs)
+
+    return drawn
+
+
+def drawing_anew() -> AbstractContextManager[Any]:
+    """Have Keras, too, draw anew with each call from seeds that are numbers."""
+    original, fresh = backend.random.draw_seed, itertools.count()
+
+    def draw_seed(seed: Any) -> Any:
+        return original(next(fresh) if isinstance(seed, int | np.integer) else seed)
+
+    return mock.patch.object(backend.random, "draw_seed", draw_seed)

@@ -169,7 +169,7 @@ def finish(g: Lowering, model: keras.Model, results: Any) -> Any:
     for name, (_, symbol) in zip(names, leaves, strict=True):
         _require_served(f"output '{name}'", symbol.value.dtype)
         _make_way(g, name)
-        value = _own(g, symbol.value)
+        value = _own(g, _readable(g, symbol.value))
         value.name = name
         value.shape = ir.Shape(_named_dims(value.shape or (), is_batched))
         g.graph.outputs.append(value)
@@ -206,6 +206,15 @@ def _own(g: Lowering, value: ir.Value) -> ir.Value:
     return copy
 
 
+def _readable(g: Lowering, value: ir.Value) -> ir.Value:
+    """Return a bfloat16, which NumPy does not know, as the float32 that is the same number."""
+    if value.dtype != ir.DataType.BFLOAT16:
+        return value
+    wide = g.cast(value, ir.DataType.FLOAT)
+    wide.shape = value.shape
+    return wide
+
+
 def _begins_apart(value: ir.Value) -> bool:
     """Whether an input has a number of rows of its own."""
     first = next(iter(value.shape or ()), None)
@@ -231,10 +240,8 @@ def _output_names(model: keras.Model, leaves: Sequence[tuple[tuple[Any, ...], An
 
 
 def _path_name(path: Sequence[Any]) -> str:
-    """Join the keys of a path in a nested structure; positions in lists have no name of their own."""
-    if not any(isinstance(key, str) for key in path):
-        return ""
-    return "_".join(str(key) for key in path)
+    """Join a path in a nested structure from its first key on; positions in lists are no names."""
+    return "_".join(str(key) for key in itertools.dropwhile(lambda key: not isinstance(key, str), path))
 
 
 def _named(model: keras.Model | None, positional: tuple[Any, ...], keywords: dict[str, Any]) -> Arguments:
@@ -245,7 +252,7 @@ def _named(model: keras.Model | None, positional: tuple[Any, ...], keywords: dic
     )
     leaves = keras.tree.flatten_with_path(arguments)
     names = [
-        _path_name(path) or _own_name(leaf) or _numbered(own[kind][key], path, arguments[kind][key])
+        _input_name(path, leaf) or _numbered(own[kind][key], path, arguments[kind][key])
         for (kind, key, *path), leaf in leaves
     ]
     specs = [_spec(name, leaf) for name, (_, leaf) in zip(_unique(names), leaves, strict=True)]
@@ -253,10 +260,17 @@ def _named(model: keras.Model | None, positional: tuple[Any, ...], keywords: dic
     return packed
 
 
-def _own_name(leaf: Any) -> str:
-    name = getattr(leaf, "name", None) or ""
+def _input_name(path: Sequence[Any], leaf: Any) -> str:
+    """A dictionary's keys are names; what lies deeper has the name that its author gave it, if any."""
+    name = str(getattr(leaf, "name", None) or "")
+    if len(path) > 1 and name and not _AUTOMATIC_NAME.fullmatch(name):
+        return name
+    return _path_name(path) or _own_name(leaf, name)
+
+
+def _own_name(leaf: Any, name: str) -> str:
     if not _AUTOMATIC_NAME.fullmatch(name):
-        return str(name)
+        return name
     history = getattr(leaf, "_keras_history", None)
     return str(history.operation.name) if history is not None and history.operation is not None else ""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from kerve.artifact.v1 import manifest_pb2
 from kerve.compiler.errors import ConversionError
 from kerve.compiler.lowering import Lowered, lower
-from kerve.compiler.lowering.initializers import as_array
+from kerve.compiler.lowering.initializers import as_answer, as_array
+from kerve.compiler.lowering.randomness import drawing_anew
 from kerve.compiler.lowering.signature import call
 from kerve.compiler.verification import Reference
 
@@ -78,13 +79,15 @@ class KerasSource(Source):
 
 def _named(model: Callable[..., Any], lowered: Lowered) -> Reference:
     """Give a Keras model the names that its lowering gave."""
+    drawing = drawing_anew() if lowered.reseeded else nullcontext()
 
     def reference(inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         arguments = keras.tree.map_structure(lambda name: _tensor(inputs[name]), lowered.inputs)
-        with _state(lowered, inputs) as next_state:
+        with drawing, _state(lowered, inputs) as next_state:
             results = keras.tree.flatten(call(model, arguments))
-            answers = dict(zip(keras.tree.flatten(lowered.outputs), results, strict=True)) | next_state()
-            return {name: np.array(as_array(answer)) for name, answer in answers.items()}
+            named = zip(keras.tree.flatten(lowered.outputs), results, strict=True)
+            states = {name: np.array(as_array(value)) for name, value in next_state().items()}
+            return {name: as_answer(answer) for name, answer in named} | states
 
     return reference
 
