@@ -54,8 +54,13 @@ def test_a_file_that_is_cut_off_while_it_is_read_is_damaged(
     monkeypatch.setattr(onnx_file, "WINDOW", 16)
     file = tmp_path / "m.onnx"
     file.write_bytes((models / "counter.onnx").read_bytes())
-    with pytest.raises(ArtifactError, match="is not an ONNX model"), onnx_file.opened(file) as contents:
-        found = onnx_file.spans(contents, 0, contents.size)
-        next(found)
-        os.truncate(file, 0)
-        list(found)
+
+    def walk() -> None:
+        with onnx_file.opened(file) as contents:
+            found = onnx_file.spans(contents, 0, contents.size)
+            next(found)
+            os.truncate(file, 0)
+            list(found)
+
+    with pytest.raises(ArtifactError, match="is not an ONNX model"):
+        walk()

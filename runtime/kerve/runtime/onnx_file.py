@@ -110,9 +110,7 @@ def collect_locations(data: Contents, kind: int, message: Span, found: set[str])
     for field in spans(data, message.start, message.end):
         if kind == TENSOR:
             if field.number == TENSOR_EXTERNAL_DATA:
-                texts = {
-                    part.number: data.part(part) for part in spans(data, field.start, field.end)
-                }
+                texts = {part.number: data.part(part) for part in spans(data, field.start, field.end)}
                 if texts.get(ENTRY_KEY) == b"location":
                     found.add(texts.get(ENTRY_VALUE, b"").decode())
         elif (below := BELOW[kind].get(field.number)) is not None:
