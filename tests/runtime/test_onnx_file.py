@@ -1,5 +1,6 @@
 """Operators counted without the onnx package."""
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kerve.runtime import onnx_file
 from kerve.runtime.errors import ArtifactError
 from kerve.runtime.onnx_file import count_operators
 
@@ -43,3 +45,22 @@ def test_an_empty_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").touch()
     with pytest.raises(ArtifactError, match="is not an ONNX model"):
         count_operators(tmp_path / "m.onnx")
+
+
+def test_a_file_that_is_cut_off_while_it_is_read_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, models: Path
+) -> None:
+    # As by a copy over it: with the file mapped, this would end the process.
+    monkeypatch.setattr(onnx_file, "WINDOW", 16)
+    file = tmp_path / "m.onnx"
+    file.write_bytes((models / "counter.onnx").read_bytes())
+
+    def walk() -> None:
+        with onnx_file.opened(file) as contents:
+            found = onnx_file.spans(contents, 0, contents.size)
+            next(found)
+            os.truncate(file, 0)
+            list(found)
+
+    with pytest.raises(ArtifactError, match="is not an ONNX model"):
+        walk()

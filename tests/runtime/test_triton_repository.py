@@ -120,8 +120,38 @@ BAD = {
         "input { name: 'left' dims: [-1, -1] optional: true } input { name: 'right' dims: [-1, -1] }",
         "input 'left' is optional in the configuration, but the graph needs it",
     ),
+    "rows": ("pair", "max_batch_size: -1", "max_batch_size: expected 0 to 2147483647, got -1"),
+    "many": ("pair", "instance_group { count: 100000 }", "instance_group.count: expected 0 to 1024"),
+    "preferred": (
+        "pair",
+        "max_batch_size: 4 dynamic_batching { preferred_batch_size: 8 }",
+        "preferred_batch_size: expected 1 to 4, got 8",
+    ),
+    "priority": (
+        "pair",
+        "dynamic_batching { priority_levels: 2 default_priority_level: 3 }",
+        "default_priority_level: expected 0 to 2, got 3",
+    ),
+    "free": ("pair", "input { name: 'left' dims: [-2, 2] }", "'left': dims: expected -1 to"),
+    "twice": (
+        "pair",
+        "input { name: 'left' dims: [-1, 2] } input { name: 'left' dims: [-1, 2] }",
+        "input 'left' is declared 2 times; expected once",
+    ),
+    "threads": (
+        "pair",
+        "parameters { key: 'intra_op_thread_count' value: { string_value: '100000' } }",
+        "intra_op_thread_count: expected a number up to 1024",
+    ),
     "no_inputs": ("constant", "max_batch_size: 2", "set max_batch_size to 0"),
     "escape": ("pair", "default_model_filename: '../1/model.onnx'", "expected the name of a file"),
+}
+
+TOMLS = {
+    "typo": "max_batchsize = 1",
+    "label": "labels = { 1 = 2 }",
+    "text": "[",
+    "crowd": "threads = 100000",
 }
 
 
@@ -145,7 +175,12 @@ def running(tmp_path_factory: pytest.TempPathFactory, models: Path, serve: Serve
     (toml.parent / "config.toml").write_text(
         "max_batch_size = 16\nbatch_buckets = [4, 16]\n[dynamic_batching]\npriority_levels = 2"
     )
-    for name, text in (("typo", "max_batchsize = 1"), ("label", "labels = { 1 = 2 }"), ("text", "[")):
+    for name, text in (
+        ("typo", "max_batchsize = 1"),
+        ("label", "labels = { 1 = 2 }"),
+        ("text", "["),
+        ("crowd", "threads = 100000"),
+    ):
         shutil.copytree(repository / "absent", repository / name)
         (repository / name / "config.toml").write_text(text)
     with serve(repository) as server, triton.InferenceServerClient(server.address) as client:
@@ -223,6 +258,7 @@ def test_toml_refines_what_pbtxt_says(running: Any) -> None:
         ("typo", "max_batchsize"),
         ("label", "expected names, not numbers"),
         ("text", "is not a TOML file"),
+        ("crowd", "threads: expected 0 to 1024, got 100000"),
     ],
 )
 def test_the_index_says_why_a_model_is_not_served(name: str, reason: str, running: Any) -> None:

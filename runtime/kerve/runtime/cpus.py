@@ -6,7 +6,10 @@ import platform
 import re
 from pathlib import Path
 
-__all__ = ["available_cpus", "cpu_name"]
+__all__ = ["MOST_THREADS", "available_cpus", "cpu_name"]
+
+#: Threads that one model may be given: with more, nothing gets done.
+MOST_THREADS = 1024
 
 CGROUP = Path("/sys/fs/cgroup")
 CPUINFO = Path("/proc/cpuinfo")

@@ -2,13 +2,14 @@
 encoding.
 
 The `onnx` package is no dependency of the runtime, and to parse a model of gigabytes for the names in it
-would copy its weights. The walk reads the headers of what it passes over and nothing else
+would copy its weights. The walk reads the headers of what it passes over and little else
 (https://onnx.ai/onnx/repo-docs/IR.html, https://protobuf.dev/programming-guides/encoding).
 """
 
-import mmap
+import os
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,6 +37,35 @@ BELOW = {
 }
 
 
+# Bytes that are read at a time: the names of many nodes, and little of a weight that is passed over.
+WINDOW = 1 << 15
+
+
+class Contents:
+    """The bytes of a file, read where they are looked at. One that is cut off meanwhile, as by a copy over
+    it, raises IndexError; a mapping would end the process (SIGBUS).
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._start, self._window = 0, b""
+        self.size = os.fstat(descriptor).st_size
+
+    def byte(self, position: int) -> int:
+        """Return one byte."""
+        within = position - self._start
+        if not 0 <= within < len(self._window):
+            self._start, self._window, within = position, os.pread(self._descriptor, WINDOW, position), 0
+        return self._window[within]
+
+    def part(self, span: "Span") -> bytes:
+        """Return the contents of a field."""
+        begin, end = span.start - self._start, span.end - self._start
+        if begin >= 0 and end <= len(self._window):
+            return self._window[begin:end]
+        return os.pread(self._descriptor, min(span.end, self.size) - span.start, span.start)
+
+
 class Span(NamedTuple):
     """A length-delimited field: its number and where its contents lie."""
 
@@ -47,56 +77,61 @@ class Span(NamedTuple):
 def count_operators(file: Path) -> Counter[str]:
     """Return how often each operator stands in a model, subgraphs included, as `Conv` or `com.example.Op`."""
     counts: Counter[str] = Counter()
-    try:
-        with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            for span in spans(data, 0, len(data)):
-                if span.number == MODEL_GRAPH:
-                    count_graph(data, span, counts)
-    except (IndexError, RecursionError, UnicodeDecodeError, ValueError) as error:
-        raise ArtifactError(f"{file} is not an ONNX model: {error}") from error
+    with opened(file) as data:
+        for span in spans(data, 0, data.size):
+            if span.number == MODEL_GRAPH:
+                count_graph(data, span, counts)
     return counts
 
 
 def external_data(file: Path) -> set[str]:
     """Return the locations of the files in which a model keeps tensors, as they stand in it."""
     found: set[str] = set()
-    try:
-        with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            collect_locations(data, MODEL, Span(0, 0, len(data)), found)
-    except (IndexError, RecursionError, UnicodeDecodeError, ValueError) as error:
-        raise ArtifactError(f"{file} is not an ONNX model: {error}") from error
+    with opened(file) as data:
+        collect_locations(data, MODEL, Span(0, 0, data.size), found)
     return found
 
 
-def collect_locations(data: mmap.mmap, kind: int, message: Span, found: set[str]) -> None:
+@contextmanager
+def opened(file: Path) -> Iterator[Contents]:
+    """Give the contents of a model's file; ArtifactError for what is wrong with them."""
+    try:
+        with file.open("rb", buffering=0) as stream:
+            contents = Contents(stream.fileno())
+            if not contents.size:
+                raise ValueError("it is empty")
+            yield contents
+    except (IndexError, RecursionError, UnicodeDecodeError, ValueError) as error:
+        raise ArtifactError(f"{file} is not an ONNX model: {error}") from error
+
+
+def collect_locations(data: Contents, kind: int, message: Span, found: set[str]) -> None:
     """Add the locations named in a message and below it."""
     for field in spans(data, message.start, message.end):
         if kind == TENSOR:
             if field.number == TENSOR_EXTERNAL_DATA:
-                texts = {
-                    part.number: data[part.start : part.end] for part in spans(data, field.start, field.end)
-                }
+                texts = {part.number: data.part(part) for part in spans(data, field.start, field.end)}
                 if texts.get(ENTRY_KEY) == b"location":
                     found.add(texts.get(ENTRY_VALUE, b"").decode())
         elif (below := BELOW[kind].get(field.number)) is not None:
             collect_locations(data, below, field, found)
 
 
-def count_graph(data: mmap.mmap, graph: Span, counts: Counter[str]) -> None:
+def count_graph(data: Contents, graph: Span, counts: Counter[str]) -> None:
     """Add the nodes of a graph."""
     for node in spans(data, graph.start, graph.end):
         if node.number == GRAPH_NODE:
             count_node(data, node, counts)
 
 
-def count_node(data: mmap.mmap, node: Span, counts: Counter[str]) -> None:
+def count_node(data: Contents, node: Span, counts: Counter[str]) -> None:
     """Add a node, and those of the graphs in its attributes."""
     op_type = domain = ""
     for field in spans(data, node.start, node.end):
         if field.number == NODE_OP_TYPE:
-            op_type = data[field.start : field.end].decode()
+            op_type = data.part(field).decode()
         elif field.number == NODE_DOMAIN:
-            domain = data[field.start : field.end].decode()
+            domain = data.part(field).decode()
         elif field.number == NODE_ATTRIBUTE:
             for inner in spans(data, field.start, field.end):
                 if inner.number in (ATTRIBUTE_GRAPH, ATTRIBUTE_GRAPHS):
@@ -104,7 +139,7 @@ def count_node(data: mmap.mmap, node: Span, counts: Counter[str]) -> None:
     counts[op_type if domain in ("", "ai.onnx") else f"{domain}.{op_type}"] += 1
 
 
-def spans(data: mmap.mmap, position: int, end: int) -> Iterator[Span]:
+def spans(data: Contents, position: int, end: int) -> Iterator[Span]:
     """Yield the length-delimited fields of a message; skip the others."""
     while position < end:
         key, position = varint(data, position)
@@ -125,11 +160,11 @@ def spans(data: mmap.mmap, position: int, end: int) -> Iterator[Span]:
         raise ValueError(f"a field ends at byte {position}, its message at {end}")
 
 
-def varint(data: mmap.mmap, position: int) -> tuple[int, int]:
+def varint(data: Contents, position: int) -> tuple[int, int]:
     """Return a number and the position after it."""
     value = shift = 0
     while True:
-        byte = data[position]
+        byte = data.byte(position)
         position += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:

@@ -5,7 +5,6 @@ it a tensor lies instead of carrying it. Inputs are copied out when the request 
 before it is answered.
 """
 
-import mmap
 import os
 import threading
 from collections.abc import Collection, Iterator
@@ -46,7 +45,7 @@ class Region:
     byte_size: int
 
     def open(self) -> "SystemMemory":
-        """Map it; InvalidArgumentError when there is none or it is smaller."""
+        """Open it; InvalidArgumentError when there is none or it is smaller."""
         return SystemMemory(self)
 
 
@@ -169,47 +168,63 @@ class Regions:
 
 
 class SystemMemory:
-    """POSIX shared memory, mapped."""
+    """POSIX shared memory, read and written as the file that it is: whoever made it may cut it off at any
+    time, which would end a process that has mapped it (SIGBUS).
+    """
 
     def __init__(self, region: Region) -> None:
-        self._begin = region.offset
-        self._map = map_region(region)
+        self._region = region
+        self._descriptor = open_region(region)
+
+    # Linux moves 2 GiB at a time at most.
 
     def read(self, begin: int, size: int) -> bytes:
         """Return a copy of bytes of the region."""
-        begin += self._begin
-        return self._map[begin : begin + size]
+        parts, position = [], self._region.offset + begin
+        while size:
+            part = os.pread(self._descriptor, size, position)
+            if not part:
+                raise self._cut_off()
+            parts.append(part)
+            size, position = size - len(part), position + len(part)
+        return b"".join(parts)
 
     def write(self, begin: int, contents: bytes) -> None:
         """Replace bytes of the region."""
-        begin += self._begin
-        self._map[begin : begin + len(contents)] = contents
+        left, position = memoryview(contents), self._region.offset + begin
+        if os.fstat(self._descriptor).st_size < position + len(left):
+            raise self._cut_off()  # to write behind its end would make it longer
+        while left:
+            written = os.pwrite(self._descriptor, left, position)
+            left, position = left[written:], position + written
+
+    def _cut_off(self) -> InvalidArgumentError:
+        return InvalidArgumentError(
+            f"shared memory region {self._region.name!r}: {self._region.key!r} is smaller now than when it "
+            "was registered"
+        )
 
     def close(self) -> None:
-        """Unmap it."""
-        self._map.close()
+        """Close it."""
+        os.close(self._descriptor)
 
 
-def map_region(region: Region) -> mmap.mmap:
-    """Return the memory that a region names, up to the region's end."""
+def open_region(region: Region) -> int:
+    """Return a descriptor of the memory that a region names; InvalidArgumentError when it is smaller."""
     key = region.key.removeprefix("/")
     if not key or "/" in key or "\0" in key or key in (".", ".."):
         raise InvalidArgumentError(f"shared memory key: expected the name of a region, got {region.key!r}")
-    end = region.offset + region.byte_size
     try:
         descriptor = os.open(FOLDER / key, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            size = os.fstat(descriptor).st_size
-            if region.byte_size == 0 or end > size:
-                raise InvalidArgumentError(
-                    f"shared memory region {region.name!r}: expected 1 to "
-                    f"{max(0, size - region.offset)} bytes at "
-                    f"offset {region.offset} of {region.key!r}, got {region.byte_size}"
-                )
-            return mmap.mmap(descriptor, end)
-        finally:
-            os.close(descriptor)
     except (OSError, ValueError) as error:
         raise InvalidArgumentError(
             f"shared memory region {region.name!r}: {region.key!r} cannot be opened: {error}"
         ) from error
+    size = os.fstat(descriptor).st_size
+    if region.byte_size == 0 or region.offset + region.byte_size > size:
+        os.close(descriptor)
+        raise InvalidArgumentError(
+            f"shared memory region {region.name!r}: expected 1 to {max(0, size - region.offset)} bytes at "
+            f"offset {region.offset} of {region.key!r}, got {region.byte_size}"
+        )
+    return descriptor

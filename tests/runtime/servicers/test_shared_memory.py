@@ -1,5 +1,6 @@
 """System shared memory, with tritonclient's own utilities, over gRPC and HTTP, on both transports."""
 
+import os
 import queue
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -68,6 +69,21 @@ def test_inputs_and_outputs_lie_in_shared_memory_or_in_the_request(client: Any, 
             assert answer.get_output("sum") is not None
             found = shared_memory.get_contents_as_numpy(region, np.float32, [1, 2], offset=32)
             np.testing.assert_array_equal(found, LEFT + RIGHT)
+
+
+def test_a_region_that_its_client_cuts_off_fails_the_request_and_nothing_else(
+    client: Any, region: Any
+) -> None:
+    shared_memory.set_shared_memory_region(region, [LEFT, RIGHT])
+    client.register_system_shared_memory("ours", "/kerve_test", 64)
+    output = client.module.InferRequestedOutput("sum")
+    output.set_shared_memory("ours", 16, offset=32)
+    inputs = [shared_input(client, "left", 0), shared_input(client, "right", 8)]
+    for size in (16, 0):  # too short for the output, then for the inputs
+        os.truncate("/dev/shm/kerve_test", size)
+        with pytest.raises(InferenceServerException, match="is smaller now than when it was registered"):
+            client.infer("pair", inputs, outputs=[output])
+    assert client.is_server_live()
 
 
 def test_a_region_that_is_unregistered_goes_with_the_last_request_that_uses_it(

@@ -15,7 +15,7 @@ import click
 from kerve.cli import options as cli
 from kerve.runtime import supervisor
 from kerve.runtime.cache import ResponseCache
-from kerve.runtime.cpus import available_cpus
+from kerve.runtime.cpus import MOST_THREADS, available_cpus
 from kerve.runtime.devices.choice import Devices, choose_devices
 from kerve.runtime.devices.device import parse_device
 from kerve.runtime.lifecycle.manager import ControlMode
@@ -84,7 +84,9 @@ class Options:
         "auto takes CUDA where ONNX Runtime has it and a device answers, else the CPU.",
     )
     threads: int = cli.option(
-        0, help="CPU threads per model; 0 for one per available CPU.", type=click.IntRange(min=0)
+        0,
+        help="CPU threads per model; 0 for one per available CPU.",
+        type=click.IntRange(0, MOST_THREADS),
     )
     max_queue_size: int = cli.option(
         256, help="Requests that may wait for a model; more are refused.", type=click.IntRange(min=1)

@@ -28,6 +28,8 @@ from typing import Any, NamedTuple
 from google.protobuf import json_format, text_format
 
 from kerve.inference import model_config_pb2 as pb
+from kerve.runtime.config.ranges import check_ranges
+from kerve.runtime.cpus import MOST_THREADS
 from kerve.runtime.devices.options import CudaOptions, cuda_options
 from kerve.runtime.errors import ArtifactError, InvalidArgumentError
 
@@ -104,6 +106,7 @@ def read_settings(folder: Path, override: str | None = None) -> Settings:
         config = read_pbtxt(folder / PBTXT) if override is None else parse_json(override)
         if override is None:
             config.MergeFrom(parse_table(folder / TOML, table))
+        check_ranges(config, folder)
         return Settings(config, **checked(folder / TOML, own))
     except OSError as error:
         raise ArtifactError(f"{folder}: its configuration cannot be read: {error}") from error
@@ -164,10 +167,11 @@ def checked(file: Path, own: Mapping[str, Any]) -> dict[str, Any]:
                 f"= {version!r}"
             )
     buckets = own.get("batch_buckets", [])
-    if not all(isinstance(size, int) and size > 0 for size in buckets):
+    if not all(type(size) is int and size > 0 for size in buckets):
         raise ArtifactError(f"{file}: batch_buckets: expected sizes above 0, got {buckets}")
-    for key in ("threads", "memory_limit"):
-        if own.get(key, 0) < 0:
-            raise ArtifactError(f"{file}: {key}: expected 0 or more, got {own[key]}")
+    if own.get("memory_limit", 0) < 0:
+        raise ArtifactError(f"{file}: memory_limit: expected 0 or more, got {own['memory_limit']}")
+    if not 0 <= own.get("threads", 0) <= MOST_THREADS:
+        raise ArtifactError(f"{file}: threads: expected 0 to {MOST_THREADS}, got {own['threads']}")
     cuda = cuda_options(file, own.get("cuda", {}))
     return {**own, "batch_buckets": tuple(sorted(buckets)), "cuda": cuda}

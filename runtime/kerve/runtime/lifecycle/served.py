@@ -15,6 +15,7 @@ from kerve.runtime.cache import CachePart, ResponseCache
 from kerve.runtime.config import Settings
 from kerve.runtime.config.batching import batching_of
 from kerve.runtime.config.complete import complete
+from kerve.runtime.cpus import MOST_THREADS
 from kerve.runtime.devices.choice import ON_CPU, Devices
 from kerve.runtime.devices.placement import complete_groups, place
 from kerve.runtime.errors import ArtifactError
@@ -303,8 +304,10 @@ def sequences_of(plan: Plan, name: str, limits: Limits) -> Sequences:
 def threads_of(config: pb.ModelConfig, folder: Path) -> int:
     """Return the threads that a configuration of Triton's ONNX Runtime backend sets; 0 for none."""
     text = config.parameters["intra_op_thread_count"].string_value if config.parameters else ""
-    if text and not text.isdecimal():
-        raise ArtifactError(f"{folder}: intra_op_thread_count: expected a number, got {text!r}")
+    if text and not (text.isdecimal() and int(text) <= MOST_THREADS):
+        raise ArtifactError(
+            f"{folder}: intra_op_thread_count: expected a number up to {MOST_THREADS}, got {text!r}"
+        )
     return int(text or 0)
 
 

@@ -1,0 +1,47 @@
+"""The numbers that a configuration may hold, mostly by Triton's own rules."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from kerve.inference import model_config_pb2 as pb
+from kerve.runtime.cpus import MOST_THREADS
+from kerve.runtime.errors import ArtifactError
+
+__all__ = ["check_ranges"]
+
+# What the field can hold.
+MOST_ROWS = 2**31 - 1
+
+# The name of a number, the number, and what it may be: from and to.
+Bounded = tuple[str, int, int, int]
+
+
+def check_ranges(config: pb.ModelConfig, where: Path) -> None:
+    """Raise ArtifactError for a number that is out of its range, and for a tensor that is declared twice."""
+    for name, value, least, most in bounded(config):
+        if not least <= value <= most:
+            raise ArtifactError(f"{where}: {name}: expected {least} to {most}, got {value}")
+    inputs, outputs = (Counter(each.name for each in tensors) for tensors in (config.input, config.output))
+    for kind, counts in (("input", inputs), ("output", outputs)):
+        for name, times in counts.items():
+            if times > 1:
+                raise ArtifactError(f"{where}: {kind} {name!r} is declared {times} times; expected once")
+
+
+def bounded(config: pb.ModelConfig) -> Iterator[Bounded]:
+    """Yield the numbers of a configuration that have a range."""
+    yield "max_batch_size", config.max_batch_size, 0, MOST_ROWS
+    tensors: list[pb.ModelInput | pb.ModelOutput] = [*config.input, *config.output]
+    for tensor in tensors:
+        for size in (*tensor.dims, *tensor.reshape.shape):
+            yield f"{tensor.name!r}: dims", size, -1, 2**63 - 1
+    for group in config.instance_group:
+        yield "instance_group.count", group.count, 0, MOST_THREADS
+    dynamic, oldest = config.dynamic_batching, config.sequence_batching.oldest
+    for size in (*dynamic.preferred_batch_size, *oldest.preferred_batch_size):
+        yield "preferred_batch_size", size, 1, config.max_batch_size or MOST_ROWS
+    if levels := dynamic.priority_levels:
+        yield "dynamic_batching.default_priority_level", dynamic.default_priority_level, 0, levels
+        for level in dynamic.priority_queue_policy:
+            yield "dynamic_batching.priority_queue_policy", level, 1, levels
