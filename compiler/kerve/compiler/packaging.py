@@ -26,6 +26,7 @@ from kerve.artifact.v1.manifest_pb2 import (
     TensorSpec,
     Verification,
 )
+from kerve.compiler import serialization
 from kerve.compiler.errors import LoadError
 from kerve.compiler.lowering import StateVariable
 from kerve.compiler.verification import Check, Dataset, Verified, bases_of, from_file
@@ -89,7 +90,7 @@ def save_model(model: ir.Model, folder: Path, name: str = MODEL_FILE) -> Path:
     if weights > _EXTERNAL_ABOVE_BYTES:
         ir.save(model, path, external_data=f"{name}.data", size_threshold_bytes=_EXTERNAL_TENSOR_BYTES)
     else:
-        ir.save(model, path)
+        serialization.write(model, path)
     return path
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import onnx_ir as ir
+import tensorflow as tf
 from numpy.typing import NDArray
 
 __all__ = ["Initializers", "as_answer", "as_array"]
@@ -67,8 +68,15 @@ class Initializers:
 
 
 def as_array(tensor: Any) -> NDArray[Any]:
-    """Return an eager tensor as an array; NumPy alone cannot take a scalar of bfloat16."""
-    return np.asarray(tensor.numpy() if hasattr(tensor, "numpy") else keras.ops.convert_to_numpy(tensor))
+    """Return an eager tensor, or what a variable holds, as an array of the same memory, where NumPy takes it.
+
+    TensorFlow changes the elements of a variable in new memory while anybody looks at the old.
+    """
+    held = tensor.value() if isinstance(tensor, tf.Variable) else tensor
+    if getattr(held, "ndim", 0):
+        return np.asarray(held)
+    # NumPy alone cannot take a scalar of bfloat16.
+    return np.asarray(held.numpy() if hasattr(held, "numpy") else keras.ops.convert_to_numpy(held))
 
 
 def as_answer(tensor: Any) -> NDArray[Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from kerve.compiler import serialization
 from kerve.compiler.progress import steps
 from kerve.compiler.verification import Dataset, Runner
 
@@ -81,7 +82,7 @@ def _runner(model: ir.Model, path: Path) -> Runner:
     """Load a variant of the model at `path`, from beside it: its weights may be in a file there."""
     file = path.with_suffix(".variant.onnx")
     try:
-        ir.save(model, file)
+        serialization.write(model, file)
         return Runner(file)
     finally:
         file.unlink(missing_ok=True)
