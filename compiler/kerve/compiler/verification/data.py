@@ -35,12 +35,15 @@ class Draw:
     unknown: bool
     #: Whether fractions are whole numbers too: some layers take ids as such.
     whole: bool = False
+    #: The smallest integer: no divisor is 0.
+    least: int = 0
 
 
 #: Where the source refuses what one draws (a lookup without a place for others does), the next.
 DRAWS = (
     Draw(ids=10, unknown=True),
     Draw(ids=2, unknown=False),
+    Draw(ids=10, unknown=False, least=1),
     Draw(ids=2, unknown=False, whole=True),
 )
 
@@ -194,7 +197,7 @@ def _values(
         numbers = [*domain.numbers, *(range(draw.ids) if draw.unknown else ())]
         return rng.choice(numbers, shape).astype(dtype.numpy())
     if dtype.is_integer() or draw.whole:
-        return rng.integers(0, draw.ids, shape).astype(dtype.numpy())
+        return rng.integers(draw.least, draw.ids, shape).astype(dtype.numpy())
     if dtype == ir.DataType.BFLOAT16:
         return rng.standard_normal(shape).astype(ml_dtypes.bfloat16)
     return rng.standard_normal(shape).astype(dtype.numpy())
