@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras
 
 from kerve.compiler.callbacks import CompileAndPublish
 
@@ -69,9 +70,15 @@ def test_what_is_no_number_is_no_improvement_and_hinders_none(
     assert "epoch 2: 'loss' is [0.5 0.4]" in caplog.text
 
 
-def test_a_repository_that_cannot_be_written_does_not_end_the_training(tmp_path: Path) -> None:
+def test_a_name_that_cannot_be_served_is_refused_before_the_training(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected letters, digits"):
+        CompileAndPublish(repository=tmp_path, name="a/b")
+
+
+@pytest.mark.parametrize("place", ["file", "/proc/none"])
+def test_a_repository_that_cannot_be_written_does_not_end_the_training(place: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    callback = CompileAndPublish(repository=tmp_path / "file", name="m", monitor="loss")
+    callback = CompileAndPublish(repository=tmp_path / place, name="m", monitor="loss")
     history = model_of().fit(X, Y, epochs=2, verbose=0, callbacks=[callback])
     assert len(history.history["loss"]) == 2
     assert "cannot write to the repository" in str(callback.failures[0])
@@ -84,3 +91,19 @@ def test_a_model_that_is_trained_on_several_devices_is_published(tmp_path: Path)
     model.fit(X, Y, epochs=1, verbose=0, callbacks=[callback])
     assert [artifact.version for artifact in callback.published] == [1]
     assert callback.failures == []
+
+
+def test_a_value_of_which_nobody_knows_the_better_way_does_not_end_the_training(tmp_path: Path) -> None:
+    callback = CompileAndPublish(repository=tmp_path, name="m", monitor="score")
+    logged = keras.callbacks.LambdaCallback(on_epoch_end=lambda _, logs: logs.update(score=1.0))
+    model_of().fit(X, Y, epochs=2, verbose=0, callbacks=[logged, callback])
+    assert len(callback.failures) == 2
+    assert "Pass `mode='max'`" in str(callback.failures[0])
+
+
+def test_a_model_of_tf_keras_is_published_from_its_training(tmp_path: Path) -> None:
+    model = tf_keras.Sequential([tf_keras.layers.Dense(1, input_shape=X.shape[1:])])
+    model.compile("sgd", "mse", metrics=["mae"])
+    callback = CompileAndPublish(repository=tmp_path, name="m", monitor="mae", mode="min")
+    model.fit(X, Y, epochs=1, verbose=0, callbacks=[callback])
+    assert [artifact.version for artifact in callback.published] == [1]

@@ -168,6 +168,19 @@ def test_a_lookup_that_knows_all_its_words_is_given_no_others(tmp_path: Path) ->
     assert compile_model(model, repository=tmp_path, name="m").manifest.verification.checks
 
 
+@pytest.mark.parametrize("mode", ["multi_hot", "count"])
+def test_a_source_that_takes_fractions_for_ids_is_given_whole_ones(mode: str, tmp_path: Path) -> None:
+    model = keras.Sequential([layers.Input((4,), name="x"), layers.CategoryEncoding(6, output_mode=mode)])
+    answers = run(compile_model(model, repository=tmp_path, name="m"), x=rows(3, 4) * 0 + 5)
+    np.testing.assert_array_equal(next(iter(answers.values())), model(rows(3, 4) * 0 + 5))
+
+
+def test_a_source_that_divides_by_its_inputs_is_given_no_zeros(tmp_path: Path) -> None:
+    left, right = (keras.Input((4,), dtype="int32", name=name) for name in ("left", "right"))
+    model = keras.Model([left, right], ops.mod(left, right))
+    assert compile_model(model, repository=tmp_path, name="m").manifest.verification.checks
+
+
 def test_a_model_that_was_never_called_says_what_it_needs(tmp_path: Path) -> None:
     with pytest.raises(ConversionError, match=r"was never called.*input_signature"):
         compile_model(Subclassed(), repository=tmp_path, name="m")

@@ -13,6 +13,7 @@ from kerve.compiler.artifact import Artifact
 from kerve.compiler.compile import compile_model
 from kerve.compiler.options import CompileOptions
 from kerve.compiler.progress import ignore
+from kerve.compiler.repository import check_name
 
 __all__ = ["CompileAndPublish"]
 
@@ -24,10 +25,11 @@ class CompileAndPublish(MonitorCallback):
 
     A server that watches the repository picks each version up. `monitor` is a value of the epoch's logs
     (`"val_accuracy"`); None publishes once, at the end of training. `mode` is `"min"`, `"max"` or `"auto"`,
-    as in Keras's own callbacks. The model is compiled in the training process, so training waits for it.
+    as in Keras's own callbacks. The model, of Keras or tf_keras, is compiled in the training process, so
+    training waits for it.
 
     A compile that fails is logged and kept in `failures`; it never ends the training. The artifacts are in
-    `published`, oldest first.
+    `published`, oldest first. Raises `ValueError` for a name that cannot be served, before any training.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class CompileAndPublish(MonitorCallback):
         min_delta: float = 0.0,
         options: CompileOptions | None = None,
     ) -> None:
+        check_name(name)
         super().__init__(monitor=monitor or "", mode=mode, min_delta=min_delta)
         self.best: Any = None
         self.published: list[Artifact] = []
@@ -62,8 +65,13 @@ class CompileAndPublish(MonitorCallback):
                 "epoch %d: %r is %s, which is no improvement on anything", epoch + 1, self.monitor, value
             )
             return
-        if self.monitor_op is None:
-            self._set_monitor_op()
+        try:
+            if self.monitor_op is None:
+                self._set_monitor_op()
+        except ValueError as error:  # Keras cannot tell which way is better
+            _LOG.error("kerve published nothing at epoch %d: %s", epoch + 1, error)
+            self.failures.append(error)
+            return
         if self._is_improvement(value, self.best):
             self.best = value
             self._publish(f"epoch {epoch + 1}, {self.monitor} {value:.4g}")
@@ -72,6 +80,13 @@ class CompileAndPublish(MonitorCallback):
         """Publish the trained model, when no value is monitored."""
         if not self.monitor:
             self._publish("the end of training")
+
+    def _implements_no_batch_hooks(self) -> bool:
+        """What tf_keras asks of a callback for each kind of its loops, where it is given this one."""
+        return False
+
+    _implements_train_batch_hooks = _implements_test_batch_hooks = _implements_no_batch_hooks
+    _implements_predict_batch_hooks = _implements_no_batch_hooks
 
     def _publish(self, occasion: str) -> None:
         try:

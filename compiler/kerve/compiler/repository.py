@@ -47,12 +47,16 @@ def writing(repository: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _REFUSALS:
+        if error.errno not in _REFUSALS and not _lies_in(repository, error.filename):
             raise
         where = f" ({error.filename})" if error.filename else ""
         raise CompileError(
             f"cannot write to the repository {repository}: {error.strerror}{where}; nothing was published"
         ) from error
+
+
+def _lies_in(repository: Path, name: object) -> bool:
+    return isinstance(name, str) and Path(name).is_relative_to(repository)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kerve.cli.html import captioned, table
 from kerve.compiler import worker
 from kerve.compiler.errors import AccuracyBudgetError, VerificationError
 from kerve.compiler.given import with_files
@@ -29,6 +30,18 @@ class Comparison:
     divergence: str = ""
     #: How the comparison was made, where that needs saying: of outputs that rounding alone moves far.
     remarks: Sequence[str] = ()
+
+    def _repr_html_(self) -> str:
+        columns = ("output", "data", "batch_size", "dimensions", "max_abs_error", "max_rel_error", "unequal")
+        rows = [tuple(str(check[column]) for column in columns) for check in self.checks]
+        losses = [(loss["text"], f"{loss['drop']:.3g}", f"{loss['allowed']:g}") for loss in self.losses]
+        failed = sum(not check["passed"] for check in self.checks)
+        return captioned(
+            f"{failed} of {len(rows)} comparisons are beyond tolerance" if failed else "equal to its source",
+            table(tuple(column.replace("_", " ") for column in columns), rows),
+            *([table(("what the precision costs", "drop", "allowed"), losses)] if losses else []),
+            note="; ".join(filter(None, (self.divergence, *self.remarks))),
+        )
 
     def require_equal(self) -> None:
         """Raise `VerificationError`, or `AccuracyBudgetError` for a precision that loses too much."""

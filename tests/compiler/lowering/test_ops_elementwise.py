@@ -210,6 +210,20 @@ def test_integer_division_and_powers_round_as_keras_does(check_op: CheckOp, name
     check_op(getattr(ops, name), a, b)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "int32"])
+def test_powers_that_have_no_room_are_cut_as_keras_cuts_them(check_op: CheckOp, dtype: str) -> None:
+    check_op(ops.power, np.arange(10, dtype=dtype), np.full(10, 9, dtype))
+
+
+@pytest.mark.parametrize("name", ["logaddexp", "logaddexp2", "outer", "hypot"])
+@pytest.mark.parametrize(("left", "right"), [("uint8", "uint8"), ("bool", "int32"), ("int64", "float16")])
+def test_operands_of_other_types_meet_where_keras_has_them_meet(
+    check_op: CheckOp, name: str, left: str, right: str
+) -> None:
+    a, b = np.array([3, 0, 1], left), np.array([5, 2, 7], right)
+    check_op(getattr(ops, name), a, b, rtol=2e-3, atol=1e-3)
+
+
 def test_broadcasting_follows_numpy(check_op: CheckOp) -> None:
     check_op(
         lambda x, y: x * y + y, np.ones((2, 3, 1), np.float32), np.arange(4, dtype=np.float32)[None, None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,31 @@ def test_weights_of_another_model_are_refused(kind: str, tmp_path: Path) -> None
         path = Path(tf.train.Checkpoint(model=model).save(str(tmp_path / "at")))
     with pytest.raises(LoadError, match=r"cannot load|does not hold the weights"):
         sources.load(path, LoadOptions(architecture=str(tmp_path / "model.json")))
+
+
+@pytest.mark.parametrize(
+    ("member", "content", "says"),
+    [
+        pytest.param("model.weights.h5", None, "has no model.weights.h5 in it", id="no weights"),
+        pytest.param("config.json", b"[]", "has no class_name", id="a list for a configuration"),
+        pytest.param("config.json", b"{}", "has no class_name", id="an empty configuration"),
+    ],
+)
+def test_an_archive_that_lacks_something_says_what(
+    member: str, content: bytes | None, says: str, tmp_path: Path
+) -> None:
+    _model().save(tmp_path / "whole.keras")
+    with (
+        zipfile.ZipFile(tmp_path / "whole.keras") as whole,
+        zipfile.ZipFile(tmp_path / "part.keras", "w") as part,
+    ):
+        for name in whole.namelist():
+            if name != member:
+                part.writestr(name, whole.read(name))
+        if content is not None:
+            part.writestr(member, content)
+    with pytest.raises(LoadError, match=says):
+        sources.load(tmp_path / "part.keras")
 
 
 def test_an_architecture_alone_says_what_is_missing(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from kerve.compiler.errors import LoadError
 from kerve.compiler.sources import guards
 from kerve.compiler.sources.detect import Recognised
 
@@ -32,6 +33,8 @@ def unpacked(found: Recognised) -> Iterator[Path]:
         else:
             with guards.archive(found.path) as archive:
                 _extract(archive, folder)
+        if not any((folder / name).exists() for name in _WEIGHTS):
+            raise LoadError(f"{found.path} has no {WEIGHTS} in it; the archive is damaged")
         weights = folder / WEIGHTS
         if weights.exists():
             with guards.hdf5(weights, found.path):

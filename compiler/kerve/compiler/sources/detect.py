@@ -143,8 +143,10 @@ def _archive(path: Path) -> Recognised:
 
 
 def _with_metadata(path: Path, config: Any, metadata: Any) -> Recognised:
+    if not isinstance(config, dict) or "class_name" not in config:
+        raise LoadError(f"{path / 'config.json'} has no class_name, so it describes no model of Keras")
     version = str(metadata.get("keras_version", "")) if isinstance(metadata, dict) else ""
-    training = config.get("compile_config") if isinstance(config, dict) else None
+    training = config.get("compile_config")
     return Recognised(Kind.ARCHIVE, path, version, config, training)
 
 

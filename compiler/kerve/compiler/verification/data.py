@@ -33,10 +33,19 @@ class Draw:
     ids: int
     #: Whether keys may be drawn that the model's tables do not hold.
     unknown: bool
+    #: Whether fractions are whole numbers too: some layers take ids as such.
+    whole: bool = False
+    #: The smallest integer: no divisor is 0.
+    least: int = 0
 
 
-#: Where the source refuses what the first draws (a lookup without a place for others does), the second.
-DRAWS: tuple[Draw, Draw] = (Draw(ids=10, unknown=True), Draw(ids=2, unknown=False))
+#: Where the source refuses what one draws (a lookup without a place for others does), the next.
+DRAWS = (
+    Draw(ids=10, unknown=True),
+    Draw(ids=2, unknown=False),
+    Draw(ids=10, unknown=False, least=1),
+    Draw(ids=2, unknown=False, whole=True),
+)
 
 _SEED = 20_260_101
 _WORDS = ("", "the", "quick", "brown fox", "Kerve!", "0", "naïve", "unknown word")
@@ -187,8 +196,8 @@ def _values(
     if domain.numbers and dtype.is_integer():
         numbers = [*domain.numbers, *(range(draw.ids) if draw.unknown else ())]
         return rng.choice(numbers, shape).astype(dtype.numpy())
-    if dtype.is_integer():
-        return rng.integers(0, draw.ids, shape).astype(dtype.numpy())
+    if dtype.is_integer() or draw.whole:
+        return rng.integers(draw.least, draw.ids, shape).astype(dtype.numpy())
     if dtype == ir.DataType.BFLOAT16:
         return rng.standard_normal(shape).astype(ml_dtypes.bfloat16)
     return rng.standard_normal(shape).astype(dtype.numpy())

@@ -56,7 +56,6 @@ _BINARY = {
     "numpy.Maximum": "Max",
     "numpy.Minimum": "Min",
     "numpy.Multiply": "Mul",
-    "numpy.Power": "Pow",
     "numpy.Subtract": "Sub",
     "numpy.TrueDivide": "Div",
 }
@@ -127,6 +126,13 @@ def reciprocal(g: Lowering, _: Any, x: ir.Value) -> ir.Value:
 def rsqrt(g: Lowering, _: Any, x: ir.Value) -> ir.Value:
     """One over the square root."""
     return g.op.Reciprocal(g.op.Sqrt(g.cast(x, g.output_dtype)))
+
+
+@HANDLERS.register("numpy.Power")
+def power(g: Lowering, _: Any, x1: Any, x2: Any) -> ir.Value:
+    """Of integers in 64 bits, of which the lower ones are what is left where the result has no room."""
+    dtype = ir.DataType.INT64 if g.output_dtype.is_integer() else g.output_dtype
+    return g.cast(g.op.Pow(operand(g, x1, dtype), operand(g, x2, dtype)), g.output_dtype)
 
 
 @HANDLERS.register("numpy.FloorDivide")

@@ -53,6 +53,7 @@ def _wide_float(*xs: Any) -> tuple[Any, ...]:
 def _logaddexp(base: float) -> Any:
     def fn(_: Any, x1: Any, x2: Any) -> Any:
         scale = math.log(base)
+        x1, x2 = _wide_float(x1, x2)
         delta = ops.subtract(x1, x2)
         total = ops.maximum(x1, x2) + ops.log1p(ops.exp(-ops.abs(delta) * scale)) * (1.0 / scale)
         return ops.where(ops.isnan(delta), ops.add(x1, x2), total)

@@ -280,7 +280,7 @@ _COMPOSITES = {
     "numpy.Correlate": _correlate,
     "numpy.Cross": _cross,
     "numpy.Kron": _kron,
-    "numpy.Outer": lambda _, x1, x2: ops.reshape(x1, (-1, 1)) * ops.reshape(x2, (1, -1)),
+    "numpy.Outer": lambda _, x1, x2: ops.multiply(ops.reshape(x1, (-1, 1)), ops.reshape(x2, (1, -1))),
     "numpy.Vander": _vander,
 }
 
