@@ -87,6 +87,21 @@ def test_masked_steps_do_not_count(compiled: Any, evaluated: Any) -> None:
     equal(evaluated(artifact, {"ids": sentences}, {"tags": tags}, GROUPS), wanted)
 
 
+@pytest.mark.parametrize("masked", ["rare id", "value", "ignored class"])
+def test_what_is_left_out_makes_the_loss_depend_on_the_batches(compiled: Any, masked: str) -> None:
+    """Though none of the rows that the compile tries has any of it."""
+    if masked == "rare id":
+        inputs = layers.Input((None,), name="x", dtype="int32")
+        hidden = layers.Embedding(30_000, 2, mask_zero=True)(inputs)
+    else:
+        inputs = layers.Input((5, 2), name="x")
+        hidden = layers.Masking()(inputs) if masked == "value" else inputs
+    model = keras.Model(inputs, layers.Dense(3, "softmax", name="tags")(hidden))
+    ignored = -1 if masked == "ignored class" else None
+    model.compile(loss=keras.losses.SparseCategoricalCrossentropy(ignore_class=ignored))
+    assert compiled(model).manifest.evaluation.batch_dependent
+
+
 class Regularized(layers.Layer):
     def call(self, x: Any) -> Any:
         self.add_loss(ops.mean(ops.square(x)))
