@@ -166,6 +166,32 @@ def test_policies_and_labels_choose_what_serves(
             number(client, "two", "gone")
 
 
+def test_a_promoted_label_stays_until_the_configuration_changes_it(
+    tmp_path: Path, publish: Publish, serve: Serve, transport: tuple[str, str], until: Until
+) -> None:
+    for version in (1, 2):
+        publish(tmp_path, "echo_fp32", name="m", version=version)
+    settings = tmp_path / "m" / "config.toml"
+    settings.write_text("[version_policy.all]")
+    polling = ("--model-control-mode", "poll", "--repository-poll-secs", "0.1")
+    with serve(tmp_path, *transport, *polling) as running:
+        with Client(running.address) as client, triton.InferenceServerClient(running.address) as other:
+            client.promote("m", 1, "stable")
+            client.promote("m", "stable", "canary")
+            publish(tmp_path, "echo_fp32", name="m", version=3)
+            until(lambda: number(other, "m") == "3", "the new one serves")
+            assert number(other, "m", "stable") == "1"
+        assert running.stop() == 0
+    with (
+        serve(tmp_path, *transport, *polling) as running,
+        triton.InferenceServerClient(running.address) as other,
+    ):
+        assert [number(other, "m", label) for label in ("stable", "canary")] == ["1", "1"]
+        settings.write_text("labels = { stable = 2 }\n[version_policy.all]")
+        until(lambda: number(other, "m", "stable") == "2", "the configuration says otherwise")
+        assert number(other, "m", "canary") == "1"
+
+
 def test_models_are_loaded_and_unloaded_on_request(explicit: Any, publish: Publish, until: Until) -> None:
     publish(explicit.repository, "echo_fp32", name="m", version=1)
     assert states(explicit)["m", ""] == ("UNAVAILABLE", "not loaded")

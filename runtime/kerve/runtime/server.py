@@ -1,5 +1,6 @@
 """The life of a server: listen, load, serve, drain."""
 
+import logging
 import threading
 import time
 from collections import ChainMap
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     from kerve.runtime.http.server import HttpServer
 
 __all__ = ["Ports", "Server", "ServerOptions"]
+
+log = logging.getLogger(__name__)
 
 # Rows of an evaluation that are computed at once: a request waits for no more than these.
 MOST_EVALUATED = 256
@@ -111,6 +114,7 @@ class Server:
         self._transport = transport
         self._options = options = options or ServerOptions()
         self._catalog: Catalog[ServedVersion] = Catalog()
+        self._history = History(repositories[0].path / HISTORY_FILE)
         self.manager = ModelManager(
             repositories,
             transport,
@@ -119,6 +123,7 @@ class Server:
             limits=options.limits,
             load_threads=options.load_threads,
             most_models=options.most_models,
+            promoted=promoted_before(self._history),
         )
         self._authority = authority or Authority()
         self._logs = logs or LogControl()
@@ -262,9 +267,8 @@ class Server:
         self._tell_health()
 
     def _evaluator(self) -> EvaluationServicer:
-        history = History(self._repositories[0].path / HISTORY_FILE)
         threads = self._options.limits.threads
-        return EvaluationServicer(Served(self._catalog), history, self.manager, threads=threads)
+        return EvaluationServicer(Served(self._catalog), self._history, self.manager, threads=threads)
 
     def _host_services(self, gateway: Gateway) -> None:
         regions = Regions()
@@ -299,6 +303,15 @@ class Server:
         status = HealthCheckResponse.SERVING if self.ready else HealthCheckResponse.NOT_SERVING
         for service in (health.OVERALL_HEALTH, oip.SERVICE.full_name):
             self._health.set(service, status)
+
+
+def promoted_before(history: History) -> dict[str, dict[str, int]]:
+    """Return where labels were moved to; a record that cannot be read keeps no server from starting."""
+    try:
+        return history.promoted()
+    except OSError as error:
+        log.warning("labels that were promoted are not known: %s", error)
+        return {}
 
 
 class Served:

@@ -87,6 +87,52 @@ def test_masked_steps_do_not_count(compiled: Any, evaluated: Any) -> None:
     equal(evaluated(artifact, {"ids": sentences}, {"tags": tags}, GROUPS), wanted)
 
 
+@pytest.mark.parametrize("masked", ["rare id", "value", "ignored class"])
+def test_what_is_left_out_makes_the_loss_depend_on_the_batches(compiled: Any, masked: str) -> None:
+    """Though none of the rows that the compile tries has any of it."""
+    if masked == "rare id":
+        inputs = layers.Input((None,), name="x", dtype="int32")
+        hidden = layers.Embedding(30_000, 2, mask_zero=True)(inputs)
+    else:
+        inputs = layers.Input((5, 2), name="x")
+        hidden = layers.Masking()(inputs) if masked == "value" else inputs
+    model = keras.Model(inputs, layers.Dense(3, "softmax", name="tags")(hidden))
+    ignored = -1 if masked == "ignored class" else None
+    model.compile(loss=keras.losses.SparseCategoricalCrossentropy(ignore_class=ignored))
+    assert compiled(model).manifest.evaluation.batch_dependent
+
+
+class Scaled(keras.metrics.Metric):
+    """Says nothing of its factor in a configuration, as many metrics that nobody saves."""
+
+    def __init__(self, factor: float = 1.0, name: str = "scaled") -> None:
+        super().__init__(name=name)
+        self.factor = factor
+        self.total = self.add_variable((), "zeros", name="total")
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        self.total.assign_add(self.factor * ops.sum(ops.abs(y_true - y_pred)))
+
+    def result(self) -> Any:
+        return self.total
+
+
+def halves(y_true: Any, y_pred: Any) -> Any:
+    return ops.mean(ops.abs(y_true - y_pred), -1) / 2
+
+
+def test_metrics_of_a_model_object_need_no_configuration(compiled: Any, evaluated: Any) -> None:
+    model = keras.Sequential([layers.Input((6,), name="x"), layers.Dense(2, name="y")])
+    metrics = [Scaled(3.0), keras.metrics.MeanMetricWrapper(halves, name="halves")]
+    model.compile(loss="mse", metrics=metrics)
+    x = RNG.standard_normal((ROWS, 6)).astype(np.float32)
+    y = RNG.standard_normal((ROWS, 2)).astype(np.float32)
+    wanted = model.evaluate(x, y, batch_size=16, verbose=0, return_dict=True)
+    artifact = compiled(model)
+    assert [float(each.result()) for each in metrics] == [wanted["scaled"], wanted["halves"]]
+    equal(evaluated(artifact, {"x": x}, {"y": y}, GROUPS), wanted)
+
+
 class Regularized(layers.Layer):
     def call(self, x: Any) -> Any:
         self.add_loss(ops.mean(ops.square(x)))
@@ -156,7 +202,8 @@ def test_identifiers_are_read_and_never_evaluated() -> None:
             parse(text)
 
 
-def test_what_keras_2_compiled_is_carried_over(tmp_path: Path, evaluated: Any) -> None:
+@pytest.mark.parametrize("loss", ["sparse_categorical_crossentropy", "SparseCategoricalCrossentropy"])
+def test_what_keras_2_compiled_is_carried_over(tmp_path: Path, evaluated: Any, loss: str) -> None:
     import tf_keras
 
     from kerve.compiler import compile_model
@@ -167,7 +214,8 @@ def test_what_keras_2_compiled_is_carried_over(tmp_path: Path, evaluated: Any) -
             tf_keras.layers.Dense(3, activation="softmax", name="y", kernel_regularizer="l2"),
         ]
     )
-    old.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    given = getattr(tf_keras.losses, loss)  # a function or a class; by name Keras 2 writes them differently
+    old.compile(loss=given() if isinstance(given, type) else loss, metrics=["accuracy"])
     rows, y = RNG.standard_normal((ROWS, 6)).astype(np.float32), RNG.integers(0, 3, ROWS)
     wanted = old.evaluate(rows, y, verbose=0, return_dict=True)
     old.save(tmp_path / "old.h5")

@@ -76,3 +76,22 @@ def test_the_newest_evaluation_comes_first(history: History) -> None:
     assert [record.id for record in history.list("m", "2")] == [3, 2]
     assert [record.id for record in history.list("m", limit=1)] == [3]
     assert history.list("other") == []
+
+
+def test_a_label_is_a_name(history: History) -> None:
+    for label in ("", "2"):
+        with pytest.raises(InvalidArgumentError, match="expected a name, not a number"):
+            promote(pb.PromoteRequest(model="m", version="2", label=label), Shelf(), history, "me")
+
+
+def test_a_decision_that_cannot_be_kept_moves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "history.sqlite").write_text("no database")
+    shelf = Shelf()
+    with pytest.raises(OSError, match="not a database"):
+        promote(
+            pb.PromoteRequest(model="m", version="2", label="stable"),
+            shelf,
+            History(tmp_path / "history.sqlite"),
+            "me",
+        )
+    assert shelf.stable == 1

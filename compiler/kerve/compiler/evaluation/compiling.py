@@ -159,7 +159,7 @@ class _Attempts:
             results = packaging.save_model(graphs.results, written, RESULTS_FILE)
             evaluator = proofs.Evaluator(update, results, graphs)
             try:
-                proof = proofs.prove(trainer, evaluator, lowered, sets, weighted=weighted)
+                proof = proofs.prove(trainer, evaluator, lowered, sets, graphs, weighted=weighted)
             except proofs.DifferentError as error:
                 raise _blamed(trainer, error) from error
             for file in sorted(written.iterdir()):

@@ -66,6 +66,8 @@ class Graphs:
     initial: tuple[NDArray[Any], ...]
     accumulated: tuple[Accumulated, ...]
     reported: tuple[Reported, ...]
+    #: Whether a loss leaves out elements (a mask, an ignored class): its mean is over what is left.
+    masked: bool
     warnings: tuple[str, ...]
 
 
@@ -110,6 +112,7 @@ def lower(
         tuple(array.astype(each.dtype.numpy()) for array, each in zip(initial, accumulated, strict=True)),
         tuple(accumulated),
         tuple(reported),
+        step.masked,
         tuple(warnings),
     )
 
@@ -123,6 +126,7 @@ class _Step:
     targets: Sequence[Target]
     logits: Mapping[str, Logits]
     opset: int
+    masked: bool = False
     _loss_ranks: dict[int, int] = field(default_factory=dict)
 
     def ranks(self) -> dict[str, int]:
@@ -159,7 +163,7 @@ class _Step:
             for each in self.targets
             if each.output in self.logits and self.logits[each.output].value
         }
-        with intercept(g), self._watched_ranks(given), _named_failures(self.trainer), ExitStack() as stack:
+        with intercept(g), self._watched_losses(given), _named_failures(self.trainer), ExitStack() as stack:
             stack.enter_context(offered(self._logits(given, behind)))
             arguments = keras.tree.map_structure(lambda spec: _enter_input(g, spec), self.lowered.arguments)
             self._run(g, arguments, labels, given, weights)
@@ -219,8 +223,8 @@ class _Step:
         return Symbol(value)
 
     @contextmanager
-    def _watched_ranks(self, given: Sequence[Symbol]) -> Iterator[None]:
-        """Note the rank of what each loss is before it is weighted and reduced."""
+    def _watched_losses(self, given: Sequence[Symbol]) -> Iterator[None]:
+        """Note what each loss is before it is weighted and reduced: its rank, and whether it is masked."""
         places = {id(symbol): index for index, symbol in enumerate(given)}
         current: list[int | None] = []
         call, reduce = losses.Loss.__call__, losses.reduce_weighted_values
@@ -235,6 +239,7 @@ class _Step:
         def reduced(values: Any, *args: Any, **kwargs: Any) -> Any:
             if current and current[-1] is not None:
                 self._loss_ranks.setdefault(current[-1], len(values.shape))
+            self.masked |= kwargs.get("mask") is not None
             return reduce(values, *args, **kwargs)
 
         with (

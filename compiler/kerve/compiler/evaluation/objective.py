@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+import inspect
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,10 +15,12 @@ from tensorflow.python.framework import ops as tf_ops
 
 __all__ = ["Objective", "Trainer", "judging"]
 
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
 
 @dataclass(frozen=True)
 class Objective:
-    """What `compile` was given; instances of metrics in it are never used, only copied."""
+    """What `compile` was given; instances of metrics in it are copied, or left as they were."""
 
     loss: Any = None
     loss_weights: Any = None
@@ -114,7 +117,8 @@ def _judging(model: keras.Model, objective: Objective, refused: Collection[int])
         "_distribute_strategy": None,
     }
     before = {name: fields[name] for name in ours if name in fields}
-    own = [(v, keras.ops.convert_to_numpy(v)) for v in _own_variables(model)]
+    used = [each for each in keras.tree.flatten([metrics, weighted]) if isinstance(each, keras.Metric)]
+    own = [(v, keras.ops.convert_to_numpy(v)) for v in _own_variables(model, used)]
     with mock.patch.object(compile_utils, "get_metric", _noting(trainer.made, refused)):
         fields.update(ours)
         try:
@@ -123,6 +127,8 @@ def _judging(model: keras.Model, objective: Objective, refused: Collection[int])
             for name in ours:
                 fields.pop(name)
             fields.update(before)
+            for metric in used:
+                metric.reset_state()
             for variable, value in own:
                 variable.assign(value)
 
@@ -170,17 +176,28 @@ def _noting(made: list[keras.Metric], refused: Collection[int]) -> Any:
     return get_metric
 
 
-def _own_variables(model: keras.Model) -> list[keras.Variable]:
-    """Return the variables of the metrics that the author's code keeps on the model and its layers."""
+def _own_variables(model: keras.Model, used: Iterable[keras.Metric]) -> list[keras.Variable]:
+    """Return the variables of the metrics that the author's code keeps on the model and its layers, and of
+    those that are used.
+    """
     owners = [model, *model._flatten_layers(include_self=False)]
-    return [variable for owner in owners for metric in owner._metrics for variable in metric.variables]
+    metrics = {id(each): each for each in (*(each for owner in owners for each in owner._metrics), *used)}
+    return [variable for metric in metrics.values() for variable in metric.variables]
 
 
 def _copied(structure: Any) -> Any:
+    """Return the structure with metrics that have seen no data; one that cannot be copied is used itself."""
     if isinstance(structure, Mapping):
         return {key: _copied(value) for key, value in structure.items()}
     if isinstance(structure, list | tuple):
         return [_copied(value) for value in structure]
     if not isinstance(structure, keras.Metric):
         return structure
-    return type(structure).from_config(structure.get_config())
+    try:
+        config = structure.get_config()
+        wanted = inspect.signature(type(structure).__init__).parameters.values()
+        if any(each.name not in config for each in wanted if each.kind in _NAMED and each.name != "self"):
+            return structure  # its configuration does not say all that it was made with
+        return type(structure).from_config(config)
+    except Exception:  # noqa: BLE001  # the author's code, or functions that only he has
+        return structure

@@ -119,11 +119,17 @@ class Evaluator:
 
 
 def prove(
-    trainer: Trainer, evaluator: Evaluator, lowered: Lowered, sets: Sequence[Rows], *, weighted: bool
+    trainer: Trainer,
+    evaluator: Evaluator,
+    lowered: Lowered,
+    sets: Sequence[Rows],
+    graphs: Graphs,
+    *,
+    weighted: bool,
 ) -> Proof:
     """Compare with Keras; raises `DifferentError`, naming a number that differs."""
     checks: list[Check] = []
-    dependent = False
+    dependent = graphs.masked  # whatever these rows show: they may have nothing that a mask leaves out
     for rows in sets:
         for with_weights in (False, True) if weighted else (False,):
             wanted = _keras(trainer, lowered, rows, weighted=with_weights)

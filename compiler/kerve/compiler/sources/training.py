@@ -57,6 +57,8 @@ def _loss(config: Any) -> Any:
     if isinstance(config, str):
         return config
     inner = {key: value for key, value in config["config"].items() if (key, value) != ("reduction", "auto")}
+    if config["class_name"] in vars(keras.losses):  # Keras 2 writes the function of its own losses, too
+        inner.pop("fn", None)
     return keras.losses.deserialize({**config, "config": inner})
 
 

@@ -1,6 +1,6 @@
 """How a model is served: `config.toml` and Triton's `config.pbtxt`, read, checked and completed."""
 
 from kerve.runtime.config.reader import SettingsReader
-from kerve.runtime.config.settings import Settings, read_settings
+from kerve.runtime.config.settings import Settings, is_label, read_settings
 
-__all__ = ["Settings", "SettingsReader", "read_settings"]
+__all__ = ["Settings", "SettingsReader", "is_label", "read_settings"]

@@ -33,7 +33,7 @@ from kerve.runtime.cpus import MOST_THREADS
 from kerve.runtime.devices.options import CudaOptions, cuda_options
 from kerve.runtime.errors import ArtifactError, InvalidArgumentError
 
-__all__ = ["CONFIG_FILES", "OWN_KEYS", "Settings", "read_settings"]
+__all__ = ["CONFIG_FILES", "OWN_KEYS", "Settings", "is_label", "read_settings"]
 
 PBTXT = "config.pbtxt"
 TOML = "config.toml"
@@ -155,13 +155,18 @@ def parse_json(override: str) -> pb.ModelConfig:
         ) from error
 
 
+def is_label(text: str) -> bool:
+    """Return whether a version may be called so: numbers are versions, and no name is the newest."""
+    return bool(text) and not text.isdecimal()
+
+
 def checked(file: Path, own: Mapping[str, Any]) -> dict[str, Any]:
     """Return kerve's own keys as `Settings` has them."""
     for key, value in own.items():
         if type(value) is not OWN_KEYS[key].kind:  # True is an int too
             raise ArtifactError(f"{file}: {key}: expected {OWN_KEYS[key].kind.__name__}, got {value!r}")
     for label, version in own.get("labels", {}).items():
-        if label.isdecimal() or not label or not isinstance(version, int):
+        if not is_label(label) or not isinstance(version, int):
             raise ArtifactError(
                 f"{file}: labels: expected names, not numbers, with a version each; got {label!r} "
                 f"= {version!r}"

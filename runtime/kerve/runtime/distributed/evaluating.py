@@ -245,9 +245,7 @@ class Merging:
         """Put the results on record, where `kerve promote` finds them."""
         who = f"ray:{getpass.getuser()}@{socket.gethostname()}"
         try:
-            for each in results:
-                history.add(
-                    Finished(who, self._fingerprint.hexdigest(), "; ".join(sorted(self._hardware)), each)
-                )
+            hardware = "; ".join(sorted(self._hardware))
+            history.add(*(Finished(who, self._fingerprint.hexdigest(), hardware, each) for each in results))
         except OSError as error:  # a repository may be read-only
             log.warning("the evaluation is not kept: %s", error)

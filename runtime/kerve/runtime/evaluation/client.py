@@ -240,7 +240,7 @@ def named(signature: Signature, x: Data, y: Data | None, sample_weight: Data | N
         names = ", ".join(spec.name for spec in signature.inputs)
         raise InvalidArgumentError(f"the model takes several inputs, give a dict of: {names}")
     outputs = [spec.name for spec in signature.outputs]
-    arrays |= spread(y, LABELS, outputs, "")
+    arrays |= spread(y, outputs[0] if len(outputs) == 1 else LABELS, outputs, "")
     arrays |= spread(sample_weight, WEIGHTS, outputs, f"/{WEIGHTS}")
     return arrays
 

@@ -67,23 +67,25 @@ class History:
         self._file = file
         self._writing = threading.Lock()
 
-    def add(self, finished: Finished) -> None:
-        """Keep an evaluation; raises OSError when that cannot be."""
-        results = finished.results
-        row = (
-            now(),
-            finished.peer,
-            finished.fingerprint,
-            finished.hardware,
-            results.model,
-            results.version,
-            json.dumps(json_format.MessageToDict(results, preserving_proto_field_name=True)),
-        )
+    def add(self, *finished: Finished) -> None:
+        """Keep evaluations, all of them or none; raises OSError when that cannot be."""
+        rows = [
+            (
+                now(),
+                each.peer,
+                each.fingerprint,
+                each.hardware,
+                each.results.model,
+                each.results.version,
+                json.dumps(json_format.MessageToDict(each.results, preserving_proto_field_name=True)),
+            )
+            for each in finished
+        ]
         with self._writing, self._open() as database:
-            database.execute(
+            database.executemany(
                 "INSERT INTO evaluations (time, peer, fingerprint, hardware, model, version, results) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                row,
+                rows,
             )
 
     def decided(self, peer: str, request: pb.PromoteRequest, response: pb.PromoteResponse) -> None:
@@ -126,6 +128,18 @@ class History:
             )
             for number, time, peer, fingerprint, machine, results in rows
         ]
+
+    def promoted(self) -> dict[str, dict[str, int]]:
+        """Return the versions that labels were last moved to, by model and label."""
+        found: dict[str, dict[str, int]] = {}
+        if self._file.exists():
+            with self._open() as database:
+                rows = database.execute(
+                    "SELECT model, label, version FROM decisions WHERE promoted ORDER BY id"
+                )
+                for model, label, version in rows:
+                    found.setdefault(model, {})[label] = int(version)
+        return found
 
     @contextmanager
     def _open(self) -> Iterator["sqlite3.Connection"]:

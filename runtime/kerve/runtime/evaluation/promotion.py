@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from kerve.evaluation.v1 import evaluation_pb2 as pb
-from kerve.runtime.errors import NotFoundError
+from kerve.runtime.config import is_label
+from kerve.runtime.errors import InvalidArgumentError, NotFoundError
 from kerve.runtime.evaluation.history import History
 from kerve.runtime.evaluation.requirements import Requirement, parse
 
@@ -24,15 +25,17 @@ class Labels(Protocol):
 def promote(request: pb.PromoteRequest, labels: Labels, history: History, peer: str) -> pb.PromoteResponse:
     """Move the label if all requirements hold, and keep the decision with its reasons.
 
-    The numbers are those of each version's newest evaluation. Raises InvalidArgumentError for a requirement
-    that is none.
+    The numbers are those of each version's newest evaluation. Raises InvalidArgumentError for a label or a
+    requirement that is none, and OSError, with nothing moved, when the decision cannot be kept.
     """
+    if not is_label(request.label):
+        raise InvalidArgumentError(f"label: expected a name, not a number, got {request.label!r}")
     requirements = [parse(text) for text in request.requirements]
     checked = check(requirements, request, labels, history)
     response = pb.PromoteResponse(promoted=all(each.holds for each in checked), requirements=checked)
+    history.decided(peer, request, response)
     if response.promoted:
         labels.promote(request.model, request.label, int(request.version))
-    history.decided(peer, request, response)
     return response
 
 

@@ -34,10 +34,10 @@ def split(
     `first` is the number of the first row within the stream, for errors. Raises InvalidArgumentError naming
     row, tensor and expectation.
     """
-    label_names = {name: target for target in targets for name in _names(target, targets, LABELS)}
-    weight_names = {name: target for target in targets for name in _weight_names(target, targets)}
     inputs = {spec.name: arrays[spec.name] for spec in signature.inputs if spec.name in arrays}
-    known = {spec.name for spec in signature.inputs} | label_names.keys() | weight_names.keys() | {WEIGHTS}
+    label_names = {target.output: _label_names(target, targets, signature) for target in targets}
+    weight_names = {target.output: [f"{target.output}/{WEIGHTS}", WEIGHTS] for target in targets}
+    known = {spec.name for spec in signature.inputs}.union(*label_names.values(), *weight_names.values())
     for name in arrays:
         if name not in known:
             raise InvalidArgumentError(f"unexpected tensor {name!r}; {_expected(signature, targets)}")
@@ -52,31 +52,32 @@ def split(
             raise InvalidArgumentError(
                 f"tensor {name!r} has {len(array)} rows where input {next(iter(inputs))!r} has {rows}"
             )
-    labels = {
-        target.output: _labels(name, arrays[name], target, first)
-        for name, target in label_names.items()
-        if name in arrays
-    }
+    labels, weights = {}, {}
     for target in targets:
-        if target.output not in labels:
+        given = [name for name in label_names[target.output] if name in arrays]
+        if not given:
             raise InvalidArgumentError(
                 f"the labels of output {target.output!r} are missing; {_expected(signature, targets)}"
             )
-    weights = {
-        target.output: _weights(name, arrays[name], target, first)
-        for name, target in weight_names.items()
-        if name in arrays
-    }
+        if len(given) > 1:
+            raise InvalidArgumentError(
+                f"the labels of output {target.output!r} are given twice, as {given[0]!r} and {given[1]!r}"
+            )
+        labels[target.output] = _labels(given[0], arrays[given[0]], target, first)
+        # what is given for an output goes before what is given for all that take weights
+        for name in [name for name in weight_names[target.output] if name in arrays][:1]:
+            if name != WEIGHTS or target.weights_input or not any(each.weights_input for each in targets):
+                weights[target.output] = _weights(name, arrays[name], target, first)
     return Labelled(inputs, labels, weights, rows)
 
 
-def _names(target: Evaluation.Target, targets: Sequence[Evaluation.Target], alone: str) -> list[str]:
-    return [target.output, *([alone] if len(targets) == 1 else [])]
-
-
-def _weight_names(target: Evaluation.Target, targets: Sequence[Evaluation.Target]) -> list[str]:
-    del targets
-    return [f"{target.output}/{WEIGHTS}", WEIGHTS]
+def _label_names(
+    target: Evaluation.Target, targets: Sequence[Evaluation.Target], signature: Signature
+) -> list[str]:
+    """Return the names under which an output's labels may come; an input's name is that input's."""
+    names = dict.fromkeys([target.output, *([LABELS] if len(targets) == 1 else [])])
+    taken = {spec.name for spec in signature.inputs}
+    return [name for name in names if name not in taken]
 
 
 def _expected(signature: Signature, targets: Collection[Evaluation.Target]) -> str:

@@ -82,8 +82,11 @@ class ModelManager:
         limits: Limits | None = None,
         load_threads: int = 4,
         most_models: int = 0,
+        promoted: Mapping[str, Mapping[str, int]] | None = None,
     ) -> None:
-        """`most_models`: that may be loaded at a time; 0: any number."""
+        """`most_models`: that may be loaded at a time; 0: any number. `promoted`: the versions that labels
+        were moved to before, by model and label.
+        """
         self.mode = mode
         self._repositories = repositories
         self._transport = transport
@@ -95,6 +98,7 @@ class ModelManager:
         self._overrides: dict[str, Override] = {}
         self._composition = Composition()
         self._places = Places(most_models, lambda: {name for name, slot in self._slots.items() if slot.ready})
+        self._promoted = promoted or {}
         self._reader = SettingsReader()
         self._closed = False
 
@@ -210,7 +214,7 @@ class ModelManager:
             )
 
     def promote(self, name: str, label: str, version: int) -> None:
-        """Let a label stand for a version that serves, until the model's settings are read again."""
+        """Let a label stand for a version that serves, until the model's settings give it another."""
         slot = self._slots.get(name)
         try:
             if slot is None:
@@ -270,7 +274,9 @@ class ModelManager:
     def _slot(self, name: str) -> Slot:
         with self._lock:
             if name not in self._slots:
-                self._slots[name] = Slot(name, self._transport, self._catalog, self._limits)
+                self._slots[name] = Slot(
+                    name, self._transport, self._catalog, self._limits, self._promoted.get(name)
+                )
             return self._slots[name]
 
     def _each(self, work: Callable[[str], object], names: Iterable[str]) -> None:

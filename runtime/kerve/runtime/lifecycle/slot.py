@@ -10,6 +10,7 @@ serves goes on serving until something wanted in its place does.
 
 import logging
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
 
 from kerve.runtime.catalog import Catalog
@@ -34,8 +35,14 @@ class Slot:
     """
 
     def __init__(
-        self, name: str, transport: Transport, catalog: Catalog[ServedVersion], limits: Limits
+        self,
+        name: str,
+        transport: Transport,
+        catalog: Catalog[ServedVersion],
+        limits: Limits,
+        promoted: Mapping[str, int] | None = None,
     ) -> None:
+        """`promoted`: the versions that labels were moved to while the model was served before."""
         self.name = name
         self._transport = transport
         self._catalog = catalog
@@ -47,6 +54,9 @@ class Slot:
         self._statuses: dict[int, Status] = {}
         self._failed: dict[int, str] = {}
         self._labels: dict[str, int] = {}
+        # Of these, the ones that were promoted, and all that the configuration has.
+        self._promoted = dict(promoted or {})
+        self._configured: Mapping[str, int] = {}
         # The fields that were told to be set in vain.
         self._warned: list[str] = []
         self._retiring: list[threading.Thread] = []
@@ -93,7 +103,7 @@ class Slot:
         with self._updating:
             if source.problem or isinstance(settings, ServingError):
                 return self._refuse(source.problem or str(settings))
-            self._labels = dict(settings.labels)
+            self._relabel(settings.labels)
             self._warn(settings)
             choice = choose(settings.config.version_policy, source.versions)
             chosen, problems = self._load_chosen(source, settings, choice, retry=retry)
@@ -106,6 +116,16 @@ class Slot:
                 self._keep(chosen)
             self._forget(source, choice)
             return "; ".join(problems)
+
+    def _relabel(self, configured: Mapping[str, int]) -> None:
+        """Take over the configuration's labels; one that was promoted stands until it is changed there."""
+        self._promoted = {
+            label: version
+            for label, version in self._promoted.items()
+            if configured.get(label) == self._configured.get(label)
+        }
+        self._configured = configured
+        self._labels = {**configured, **self._promoted}
 
     def _warn(self, settings: Settings) -> None:
         """Say once which fields of the configuration are set in vain."""
@@ -131,7 +151,7 @@ class Slot:
         with self._updating:
             if version not in self._ready:
                 raise KeyError(version)
-            self._labels[label] = version
+            self._labels[label] = self._promoted[label] = version
             self._publish()
 
     def wait_until_retired(self, timeout: float | None = None) -> None:

@@ -5,13 +5,20 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
 import grpc
 
 from kerve.evaluation.v1 import evaluation_pb2 as pb
-from kerve.runtime.errors import Code, InvalidArgumentError, UnimplementedError, error_for
+from kerve.runtime.errors import (
+    Code,
+    FailedPreconditionError,
+    InvalidArgumentError,
+    UnimplementedError,
+    error_for,
+)
 from kerve.runtime.evaluation.accumulator import Metrics
 from kerve.runtime.evaluation.comparison import Comparison, scores_of
 from kerve.runtime.evaluation.history import Finished, History
@@ -103,7 +110,8 @@ class EvaluationServicer:
         self, request: pb.ListEvaluationsRequest, _: grpc.ServicerContext
     ) -> pb.ListEvaluationsResponse:
         """Finished evaluations, the newest first."""
-        return pb.ListEvaluationsResponse(records=self._history.list(request.model, limit=request.limit))
+        with recorded():
+            return pb.ListEvaluationsResponse(records=self._history.list(request.model, limit=request.limit))
 
     @answers_errors
     def Promote(  # noqa: N802  the protocol's name
@@ -112,11 +120,18 @@ class EvaluationServicer:
         """Move a label to a version, if its requirements hold."""
         if self._labels is None:
             raise UnimplementedError("this server keeps no labels of versions")
-        self._models.find(request.model, request.version)
-        return promote(request, self._labels, self._history, context.peer())
+        # the number, where a label or nothing stands for it
+        version = self._models.find(request.model, request.version).model.artifact.path.name
+        asked = pb.PromoteRequest(
+            model=request.model, version=version, label=request.label, requirements=request.requirements
+        )
+        with recorded():
+            return promote(asked, self._labels, self._history, context.peer())
 
     def _begin(self, requests: Iterator[pb.EvaluateRequest]) -> "Stream":
         begin = opening(requests)
+        if len(set(begin.versions)) < len(begin.versions):
+            raise InvalidArgumentError("expected different versions, got one of them twice")
         runs = [self._run(begin, version) for version in list(begin.versions) or [""]]
         return Stream(begin, runs, self._clock)
 
@@ -136,9 +151,14 @@ class EvaluationServicer:
         if not context.is_active():
             return
         try:
-            for run, results in zip(stream.runs, final, strict=True):
-                hardware = run.served.model.hardware
-                self._history.add(Finished(context.peer(), stream.fingerprint.hexdigest(), hardware, results))
+            self._history.add(
+                *(
+                    Finished(
+                        context.peer(), stream.fingerprint.hexdigest(), run.served.model.hardware, results
+                    )
+                    for run, results in zip(stream.runs, final, strict=True)
+                )
+            )
         except OSError as error:  # a repository may be read-only
             log.warning("an evaluation of %r is not kept: %s", stream.begin.model, error)
 
@@ -227,6 +247,18 @@ class Stream:
             )
             for run in self.runs
         ]
+
+
+@contextmanager
+def recorded() -> Iterator[None]:
+    """Say of records that cannot be read or written that they are the reason; the log says more."""
+    try:
+        yield
+    except OSError as error:
+        log.error("the record of evaluations: %s", error)
+        raise FailedPreconditionError(
+            "the record of evaluations cannot be read or written; see the server's log"
+        ) from error
 
 
 def opening(requests: Iterator[pb.EvaluateRequest]) -> pb.Begin:
