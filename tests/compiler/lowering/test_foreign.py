@@ -70,6 +70,10 @@ def _model(function: Callable[..., Any], *inputs: keras.KerasTensor) -> keras.Mo
     pytest.param(lambda s, x: tf.math.in_top_k([1, 2, 5], x[:, 0], 2), id="in top k"),
     pytest.param(lambda s, x: ops.conv(x, np.ones((3, 3, 2), "float32"), 1, "same"), id="grouped convolution"),
     pytest.param(
+        lambda s, x: tf.nn.conv2d_transpose(x[..., None], np.ones((2, 1, 2, 1), "float32"), [3, 12, 12, 2], (3, 2), "SAME"),
+        id="kernels smaller than strides",
+    ),
+    pytest.param(
         lambda s, x: tf.bitwise.bitwise_and(tf.int32.min, tf.bitcast(tf.concat([x, -tf.zeros_like(x)], 1), tf.int32)), id="sign bits"
     ),
     pytest.param(lambda s, x: tf.cast(tf.cast(x, tf.dtypes.experimental.float8_e4m3fn), tf.float32), id="float8"),

@@ -92,9 +92,21 @@ def _slice(g: Lowering, _: ir.Node, inputs: _Inputs, __: _Values) -> None:
     inputs[1:] = [g.constant(each, "traced") for each in (starts, stops, axes, steps)]
 
 
+def _conv_transpose(_: Lowering, node: ir.Node, *__: Any) -> None:
+    """What TensorFlow adds to what the kernels reach comes behind it; tf2onnx takes it from the padding."""
+    if "pads" not in node.attributes:
+        return
+    pads = np.reshape(node.attributes["pads"].as_ints(), (2, -1))
+    missing = np.maximum(-pads.sum(0), 0)
+    if missing.any():
+        node.attributes["pads"] = ir.AttrInt64s("pads", np.where(missing, 0, pads).ravel().tolist())
+        node.attributes["output_padding"] = ir.AttrInt64s("output_padding", missing.tolist())
+
+
 _AMENDMENTS: Mapping[str, Callable[[Lowering, ir.Node, _Inputs, _Values], None]] = {
     "BatchNormalization": _batch_normalization,
     "Bitcast": _bitcast,
+    "ConvTranspose": _conv_transpose,
     "Range": _range,
     "Resize": _resize,
     "Slice": _slice,
