@@ -178,6 +178,19 @@ def test_text_is_kept_to_its_last_zero(running: Any) -> None:
     assert json.loads(answer)["outputs"][0]["data"] == texts
 
 
+def test_half_of_a_surrogate_pair_is_no_text(running: Any) -> None:
+    tensor = {"name": "x", "shape": [1, 1], "datatype": "BYTES", "data": ["\U0001f600"]}
+    path = "/v2/models/echo_bytes/infer"
+    _, _, answer = ask(running, path, json.dumps({"inputs": [tensor]}).encode())
+    assert json.loads(answer)["outputs"][0]["data"] == tensor["data"]
+    for key, value in (("name", "\ud800"), ("datatype", "\udc00"), ("data", ["\ud83d"])):
+        status, _, answer = ask(running, path, json.dumps({"inputs": [{**tensor, key: value}]}).encode())
+        assert status == 400
+        assert b"surrogates not allowed" in answer
+    body = json.dumps({"instances": [["a"]], "signature_name": "\ud800"}).encode()
+    assert ask(running, "/v1/models/echo_bytes:predict", body)[0] == 400
+
+
 def test_curl_gets_an_answer(running: Any) -> None:
     body = json.dumps(
         {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [[1, 2.5]]}], "id": "a"}
