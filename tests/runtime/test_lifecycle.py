@@ -239,6 +239,9 @@ def test_a_client_loads_a_model_with_its_own_configuration_and_files(explicit: A
     for bad in ("file:3/../../../x", "file:model.onnx", "file:/3/model.onnx"):
         with pytest.raises(InferenceServerException, match="expected file:<version>/<path>"):
             explicit.load_model("sent", config="{}", files={bad: contents})
+    with pytest.raises(InferenceServerException, match="with a number as the version"):
+        explicit.load_model("sent", config="{}", files={"file:x/model.onnx": contents})
+    assert number(explicit, "sent") == "3"  # it serves as it did
     for long in ("file:3/" + 300 * "x", "file:3/model.onnx/y"):
         files = {"file:3/model.onnx": contents, long: contents}
         with pytest.raises(InferenceServerException, match="cannot be written"):

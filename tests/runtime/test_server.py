@@ -125,7 +125,9 @@ def test_reflection_answers_under_its_new_name_too(server: Any) -> None:
     assert "inference.GRPCInferenceService" in [each.name for each in reply.list_services_response.service]
 
 
-@pytest.mark.parametrize("service", ["", "inference.GRPCInferenceService"])
+@pytest.mark.parametrize(
+    "service", ["", "inference.GRPCInferenceService", "tensorflow.serving.PredictionService"]
+)
 def test_health_is_serving(service: str, server: Any) -> None:
     with grpc.insecure_channel(server.address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)

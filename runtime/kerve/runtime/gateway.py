@@ -1,7 +1,5 @@
 """The gRPC services as HTTP and Classify ask them: through a UNIX socket that only this process knows."""
 
-import shutil
-import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from kerve.runtime.errors import Code, error_for
 from kerve.runtime.observation.notes import current
 from kerve.runtime.protocol import oip
 from kerve.runtime.protocol.status import decode_retry_after
+from kerve.runtime.scratch import Scratch
 from kerve.runtime.transport.base import Transport
 
 __all__ = ["Gateway", "within"]
@@ -28,13 +27,17 @@ class Gateway:
     """
 
     def __init__(self, transport: Transport) -> None:
-        # Sockets in it are for this process alone.
-        self.folder = Path(tempfile.mkdtemp(prefix="kerve-"))
+        self._scratch = Scratch()
         self._address = f"unix:{self.folder / 'grpc'}"
         transport.add_insecure_port(self._address)
         self._lock = threading.Lock()
         self._channel: grpc.Channel | None = None
         self._calls: dict[str, Any] = {}
+
+    @property
+    def folder(self) -> Path:
+        """Where sockets are that are for this process alone."""
+        return self._scratch.path
 
     def call(self, method: str, request: Any, caller: Caller, *, timeout: float | None = None) -> Any:
         """Call a method of GRPCInferenceService; raises ServingError with the status it answers.
@@ -58,7 +61,7 @@ class Gateway:
         """Close the channel and remove the socket."""
         if self._channel is not None:
             self._channel.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._scratch.close()
 
 
 def within(seconds: float | None) -> float | None:

@@ -97,6 +97,8 @@ class LogControl:
             raise InvalidArgumentError(f"unknown log setting {key!r}; expected one of {', '.join(TYPES)}")
         if type(value) is not TYPES[key]:
             raise InvalidArgumentError(f"log setting {key!r}: expected {TYPES[key].__name__}, got {value!r}")
+        if isinstance(value, int) and not 0 <= value < 2**32:
+            raise InvalidArgumentError(f"log setting {key!r}: expected 0 to {2**32 - 1}, got {value}")
         if key == "log_format" and value not in FORMATS:
             raise InvalidArgumentError(f"log_format: expected one of {', '.join(FORMATS)}, got {value!r}")
         if key == "log_file" and value:

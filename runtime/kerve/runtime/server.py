@@ -134,6 +134,8 @@ class Server:
         seconds = options.poll_seconds if options.mode == "poll" else 0.0
         self._poller = Poller(self._refresh, seconds or None)
         self._health = health.HealthServicer()
+        # The names of the services that it tells of; none before they are added.
+        self._services: tuple[str, ...] = ()
         self._loaded = False
         self.stopping = threading.Event()
 
@@ -295,13 +297,13 @@ class Server:
             methods = [rpc.methods_of(service, servicer) for servicer in servicers]
             rpc.add_service(self._transport, service, dict(ChainMap(*methods)))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._transport)
-        names = [service.full_name for service in services]
-        rpc.add_reflection(self._transport, [*names, health.SERVICE_NAME])
+        self._services = tuple(service.full_name for service in services)
+        rpc.add_reflection(self._transport, [*self._services, health.SERVICE_NAME])
         self._tell_health()
 
     def _tell_health(self) -> None:
         status = HealthCheckResponse.SERVING if self.ready else HealthCheckResponse.NOT_SERVING
-        for service in (health.OVERALL_HEALTH, oip.SERVICE.full_name):
+        for service in (health.OVERALL_HEALTH, *self._services):
             self._health.set(service, status)
 
 

@@ -123,6 +123,10 @@ def test_statistics_and_settings_are_numbers_and_words(client: Any) -> None:
     assert client.get_log_settings()["log_info"] is True
     assert client.update_log_settings({"log_verbose_level": 0})["log_verbose_level"] == 0
     assert client.get_trace_settings()["trace_level"] == ["OFF"]
+    for bad in (-1, 2**32):
+        with pytest.raises(InferenceServerException, match="'log_verbose_level': expected another value"):
+            client.update_log_settings({"log_verbose_level": bad})
+    assert client.get_log_settings()["log_verbose_level"] == 0
 
 
 def ask(
@@ -165,6 +169,26 @@ def test_a_body_may_be_the_only_input(running: Any) -> None:
         status, _, body = ask(running, f"/v2/models/{model}/infer", data, **nothing)
         assert status == 400
         assert said in json.loads(body)["error"]
+
+
+def test_text_is_kept_to_its_last_zero(running: Any) -> None:
+    texts = ["a\0", "\0", "", "b"]
+    body = {"inputs": [{"name": "x", "shape": [2, 2], "datatype": "BYTES", "data": texts}]}
+    _, _, answer = ask(running, "/v2/models/echo_bytes/infer", json.dumps(body).encode())
+    assert json.loads(answer)["outputs"][0]["data"] == texts
+
+
+def test_half_of_a_surrogate_pair_is_no_text(running: Any) -> None:
+    tensor = {"name": "x", "shape": [1, 1], "datatype": "BYTES", "data": ["\U0001f600"]}
+    path = "/v2/models/echo_bytes/infer"
+    _, _, answer = ask(running, path, json.dumps({"inputs": [tensor]}).encode())
+    assert json.loads(answer)["outputs"][0]["data"] == tensor["data"]
+    for key, value in (("name", "\ud800"), ("datatype", "\udc00"), ("data", ["\ud83d"])):
+        status, _, answer = ask(running, path, json.dumps({"inputs": [{**tensor, key: value}]}).encode())
+        assert status == 400
+        assert b"surrogates not allowed" in answer
+    body = json.dumps({"instances": [["a"]], "signature_name": "\ud800"}).encode()
+    assert ask(running, "/v1/models/echo_bytes:predict", body)[0] == 400
 
 
 def test_curl_gets_an_answer(running: Any) -> None:

@@ -100,7 +100,8 @@ class Rest:
 
     def index(self, request: Request) -> Response:
         """The state of every version."""
-        message = pb.RepositoryIndexRequest(ready=request.json().get("ready") is True)
+        message = pb.RepositoryIndexRequest()
+        fill(message, request.json(), "ready")
         return json_response(plain(self._ask("RepositoryIndex", message, request))["models"])
 
     def load(self, request: Request, name: str) -> Response:
@@ -117,9 +118,8 @@ class Rest:
     def unload(self, request: Request, name: str) -> Response:
         """Take a model out of service."""
         message = pb.RepositoryModelUnloadRequest(model_name=name)
-        message.parameters["unload_dependents"].bool_param = (
-            parameters(request).get("unload_dependents") is True
-        )
+        dependents = parameters(request).get("unload_dependents", False)
+        put(message.parameters["unload_dependents"], "bool_param", dependents, "unload_dependents")
         self._ask("RepositoryModelUnload", message, request)
         return json_response({})
 
@@ -132,7 +132,7 @@ class Rest:
                 raise InvalidArgumentError(
                     f"log setting {key!r}: expected text, number or truth value, got {value!r}"
                 )
-            setattr(message.settings[key], fields[type(value)], value)
+            put(message.settings[key], fields[type(value)], value, f"log setting {key!r}")
         settings = self._ask("LogSettings", message, request).settings
         return json_response({key: next(iter(plain(value).values())) for key, value in settings.items()})
 
@@ -212,10 +212,15 @@ def parameters(request: Request) -> dict[str, Any]:
 def fill(message: Message, given: dict[str, Any], *fields: str) -> None:
     """Copy fields of a JSON object into a message."""
     for name in fields:
-        try:
-            setattr(message, name, given.get(name, getattr(message, name)))
-        except (TypeError, ValueError) as error:
-            raise InvalidArgumentError(f"{name}: {error}") from error
+        put(message, name, given.get(name, getattr(message, name)), name)
+
+
+def put(message: Message, field: str, value: Any, what: str) -> None:
+    """Set a field to what a client sent as `what`; InvalidArgumentError for a value that it cannot have."""
+    try:
+        setattr(message, field, value)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgumentError(f"{what}: expected another value, got {value!r}: {error}") from error
 
 
 def plain(message: Message) -> dict[str, Any]:

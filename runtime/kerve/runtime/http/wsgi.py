@@ -18,6 +18,10 @@ __all__ = ["Request", "Response", "Route", "compact", "find_route", "json_respon
 MOST_BYTES = 1 << 31
 
 
+# A character beyond the first 65,536, or one half of it.
+SURROGATE = re.compile(rb"\\u[dD][89abABcdefCDEF]")
+
+
 @dataclass(frozen=True)
 class Request:
     """What a client asks."""
@@ -100,7 +104,9 @@ def parse_object(text: bytes) -> dict[str, Any]:
     if not text:
         return {}
     try:
-        value = json.loads(text)
+        value = json.loads(text.decode("utf-8-sig"))
+        if SURROGATE.search(text):  # half of a pair is no text: nothing could be written with it
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise InvalidArgumentError(
             f"expected a JSON object as the body, got something else: {error}"

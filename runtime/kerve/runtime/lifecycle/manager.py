@@ -391,4 +391,9 @@ def write_files(name: str, files: Mapping[str, bytes]) -> "tuple[Source, tempfil
                 f"parameter 'file:{path}' cannot be written: {error.strerror}"
             ) from error
     (source,) = Repository(Path(temporary.name)).sources().values() or (Source(name, folder, {}),)
+    if not source.versions:
+        given = ", ".join(f"file:{path}" for path in files)
+        raise InvalidArgumentError(
+            f"expected file:<version>/<path> with a number as the version, got {given}"
+        )
     return source, temporary

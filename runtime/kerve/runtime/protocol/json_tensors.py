@@ -12,7 +12,7 @@ from kerve.runtime.protocol.tensors import object_array
 __all__ = ["from_base64", "from_json"]
 
 # NumPy's kinds of what JSON may hold for a datatype's kind.
-KINDS = {"b": "b", "i": "iu", "u": "iu", "f": "iuf", "O": "U"}
+KINDS = {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}
 
 
 def from_json(label: str, datatype: str, data: object) -> Array:
@@ -25,11 +25,11 @@ def from_json(label: str, datatype: str, data: object) -> Array:
         )
     dtype = DATATYPES[datatype].dtype
     try:
+        if datatype == BYTES.name:
+            return object_array([encoded(each) for each in np.array(data, object).ravel().tolist()])
         array = as_array(data, dtype)
         if array.size and array.dtype.kind not in KINDS[dtype.kind]:
             raise ValueError(f"it holds {array.dtype}")
-        if datatype == BYTES.name:
-            return object_array([element.encode() for element in array.ravel().tolist()])
         converted = array.astype(dtype)
         if dtype.kind in "iu" and not np.array_equal(converted, array):
             raise ValueError("a value is out of range")
@@ -38,6 +38,13 @@ def from_json(label: str, datatype: str, data: object) -> Array:
             f"{label}: data: expected {datatype}, got something else: {error}"
         ) from error
     return converted
+
+
+def encoded(element: object) -> bytes:
+    """Return a text as UTF-8; ValueError for anything else."""
+    if not isinstance(element, str):
+        raise ValueError(f"it holds {element!r}"[:80])
+    return element.encode()
 
 
 def as_array(data: object, dtype: np.dtype[Any]) -> Array:

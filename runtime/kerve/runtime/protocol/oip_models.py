@@ -65,7 +65,12 @@ def decode_load(message: pb.RepositoryModelLoadRequest) -> tuple[str, str | None
 
 def decode_unload(message: pb.RepositoryModelUnloadRequest) -> tuple[str, bool]:
     """Return the model to unload, and whether the members go that an ensemble has brought."""
-    return model_name(message), message.parameters["unload_dependents"].bool_param
+    dependents = message.parameters["unload_dependents"]
+    if dependents.WhichOneof("parameter_choice") not in (None, "bool_param"):
+        raise InvalidArgumentError(
+            "invalid value type for 'unload_dependents' parameter, expected bool_param"
+        )
+    return model_name(message), dependents.bool_param
 
 
 def model_name(message: pb.RepositoryModelLoadRequest | pb.RepositoryModelUnloadRequest) -> str:

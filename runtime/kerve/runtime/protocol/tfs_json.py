@@ -97,7 +97,7 @@ def tensor(spec: TensorSpec, value: object) -> Array:
 def as_bytes(label: str, value: object) -> bytes:
     """Return the bytes of a text, or of an object that has them in base64."""
     if isinstance(value, str):
-        return value.encode("utf-8", "surrogatepass")
+        return value.encode()
     coded = value.get(BASE64) if isinstance(value, dict) and not is_named(value) else None
     if not isinstance(coded, str):
         raise InvalidArgumentError(f'{label}: expected text or {{"{BASE64}": ...}}, got {shown(value)}')
