@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
 import onnx_ir as ir
 
 from kerve.artifact.v1 import manifest_pb2
@@ -194,7 +195,8 @@ def _judged(
     named = options.loss or options.metric
     compiled = Objective.of(origin.model, adds_losses=lowered.judged_by_inputs)
     own = custom.objects(options.import_, custom_objects) if named else {}
-    objective = chosen(compiled, options.loss, options.metric, own)
+    outputs = keras.tree.flatten(lowered.outputs)
+    objective = chosen(compiled, options.loss, options.metric, own, outputs)
     user = None
     if options.data is not None:
         dataset = from_file(model, options.data)

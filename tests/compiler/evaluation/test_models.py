@@ -162,7 +162,7 @@ def test_options_name_what_a_model_without_a_loss_is_evaluated_by(compiled: Any,
     artifact = compiled(
         model,
         loss=("SparseCategoricalCrossentropy(from_logits=True)",),
-        metric=("accuracy", "SparseTopKCategoricalAccuracy(k=2)"),
+        metric=("accuracy", "y=SparseTopKCategoricalAccuracy(k=2)"),  # the only output may be named
     )
     rows, y = RNG.standard_normal((ROWS, 6)).astype(np.float32), RNG.integers(0, 3, ROWS)
     found = evaluated(artifact, {"x": rows}, {"y": y}, [ROWS])
@@ -191,6 +191,8 @@ def test_a_loss_that_is_not_known_is_an_error(compiled: Any) -> None:
     model = keras.Sequential([layers.Input((6,), name="x"), layers.Dense(3, name="y")])
     with pytest.raises(LoadError, match=r"'nonsense' is none of keras\.losses"):
         compiled(model, loss=("nonsense",))
+    with pytest.raises(LoadError, match=r"'z=mse': the model's outputs are y"):
+        compiled(model, loss=("z=mse",))
 
 
 def test_identifiers_are_read_and_never_evaluated() -> None:

@@ -17,23 +17,35 @@ __all__ = ["chosen"]
 
 
 def chosen(
-    compiled: Objective | None, losses: Sequence[str], metrics: Sequence[str], own: Mapping[str, Any]
+    compiled: Objective | None,
+    losses: Sequence[str],
+    metrics: Sequence[str],
+    own: Mapping[str, Any],
+    outputs: Sequence[str],
 ) -> Objective | None:
-    """Return the objective to evaluate by, None for none; raises `LoadError` for an unknown name."""
+    """Return the objective to evaluate by, None for none; raises `LoadError` for an unknown name.
+
+    `outputs` are those of the model.
+    """
     if not losses and not metrics:
         return compiled
     objective = compiled or Objective()
     if losses:
         found = [(each, _object(each, keras.losses, own)) for each in map(parse, losses)]
-        objective = replace(objective, loss=_by_output(found, single=True), loss_weights=None)
+        objective = replace(objective, loss=_by_output(found, outputs, single=True), loss_weights=None)
     if metrics:
         found = [(each, _object(each, keras.metrics, own)) for each in map(parse, metrics)]
-        objective = replace(objective, metrics=_by_output(found, single=False), weighted_metrics=None)
+        objective = replace(
+            objective, metrics=_by_output(found, outputs, single=False), weighted_metrics=None
+        )
     return objective
 
 
-def _by_output(found: Sequence[tuple[Identifier, Any]], *, single: bool) -> Any:
-    if not any(identifier.output for identifier, _ in found):
+def _by_output(found: Sequence[tuple[Identifier, Any]], outputs: Sequence[str], *, single: bool) -> Any:
+    for identifier, _ in found:
+        if identifier.output and identifier.output not in outputs:
+            raise LoadError(f"{identifier.text!r}: the model's outputs are {', '.join(outputs)}")
+    if len(outputs) == 1 or not any(identifier.output for identifier, _ in found):
         every = [each for _, each in found]
         return every[0] if single and len(every) == 1 else every
     if nameless := [identifier.text for identifier, _ in found if not identifier.output]:
