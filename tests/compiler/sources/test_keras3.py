@@ -153,6 +153,14 @@ def test_an_archive_that_lacks_something_says_what(
         sources.load(tmp_path / "part.keras")
 
 
+@pytest.mark.parametrize("option", ["architecture", "signature", "tag"])
+def test_what_a_file_has_no_use_for_is_refused(option: str, tmp_path: Path) -> None:
+    given: dict[str, Any] = {option: "other"}
+    _model().save(tmp_path / "model.keras")
+    with pytest.raises(LoadError, match=f"leave --{option} out"):
+        sources.load(tmp_path / "model.keras", LoadOptions(**given))
+
+
 def test_an_architecture_alone_says_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "model.json").write_text(_model().to_json())
     with pytest.raises(LoadError, match="is an architecture without weights"):
