@@ -137,6 +137,7 @@ def test_the_best_classes_come_with_their_labels(client: Client) -> None:
     found = best("classifier", features, "logits", 9)
     assert found.shape == (2, 3)
     assert {text.decode().split(":", 1)[1] for text in found[0]} == {"0:cat", "1:dog", "2"}
+    assert best("classifier", client.tensor("features", ROWS[:0], "FP32"), "logits", 9).shape == (0, 3)
     assert best("scalar", client.tensor("x", np.array(1.5), "FP64"), "y", 1).tolist() == [b"-1.500000:0"]
     half = client.tensor("x", np.array([[1.5, 2]], np.float16), "FP16")
     assert best("echo_fp16", half, "y", 1).tolist() == [[b"2.000000:1"]]

@@ -452,7 +452,7 @@ def explicit(transport: str, tmp_path: Path, models: Path, serve: Serve) -> Iter
         write(repository, name, config)
         shutil.copy(models / f"{model}.onnx", repository / name / "1" / "model.onnx")
     with (
-        serve(repository, *EXPLICIT, "--transport", transport) as running,
+        serve(repository, *EXPLICIT, "--transport", transport, "--drain-timeout", "300") as running,
         triton.InferenceServerClient(running.address) as client,
     ):
         client.running, client.repository = running, repository
@@ -537,6 +537,25 @@ def test_what_was_accepted_is_answered_before_the_server_ends(explicit: Any, unt
     ((result, error),) = answers
     assert error is None
     assert result.as_numpy("total") == 3 * 10**6
+
+
+def test_members_wait_for_nobody_once_the_server_ends(explicit: Any, until: Until) -> None:
+    """One waits for more requests when the signal comes, the next one is asked after it."""
+    patient = "max_batch_size: 64 dynamic_batching { max_queue_delay_microseconds: 600000000 }"
+    for member in ("pair", "classifier"):
+        (explicit.repository / member / "config.pbtxt").write_text(patient)
+    explicit.load_model("diamond")
+    answers: list[Any] = []
+    rows = {"a": np.ones((1, 4), np.float32), "b": np.ones((1, 4), np.float32)}
+    explicit.async_infer(
+        "diamond", inputs_of(rows), callback=lambda result, error: answers.append((result, error))
+    )
+    explicit.running.wait_for("pair", arrived=1)
+    assert explicit.running.stop() == 0
+    until(lambda: bool(answers), "the answer is there")
+    ((result, error),) = answers
+    assert error is None
+    assert result.as_numpy("total").tolist() == [[2.0] * 4]
 
 
 def test_a_client_may_send_an_ensembles_configuration(explicit: Any) -> None:

@@ -2,6 +2,8 @@
 `score:index:label`.
 """
 
+import math
+
 import numpy as np
 
 from kerve.runtime.datatypes import BF16, Array, bfloat16_to_float32
@@ -16,8 +18,7 @@ def classify(spec: TensorSpec, array: Array, count: int, *, batched: bool) -> Ar
     as BYTES. The output is one of numbers.
     """
     values = bfloat16_to_float32(array) if spec.datatype == BF16.name else array
-    rows = len(values) if batched else 1
-    scores = values.reshape(rows, values.size // rows if rows else 0)
+    scores = values.reshape(len(values), math.prod(values.shape[1:])) if batched else values.reshape(1, -1)
     # Stable: of equal scores the first class stands first; a NaN is above all, as in the order of IEEE 754.
     keys = scores.astype(np.float64)
     order = np.argsort(np.where(np.isnan(keys), -np.inf, -keys), axis=1, kind="stable")[:, :count]

@@ -8,7 +8,7 @@ use crate::signature::{Shape, TensorSpec};
 pub fn classify(view: &View<'_>, spec: &TensorSpec, batched: bool, count: usize) -> (Shape, Vec<String>) {
     let scores: Vec<Score> = scores(spec.datatype, view.data);
     let rows = if batched { view.shape[0] } else { 1 };
-    let width = scores.len().checked_div(rows).unwrap_or(0);
+    let width = if batched { view.shape[1..].iter().product() } else { scores.len() };
     let count = count.min(width);
     let mut classes = Vec::with_capacity(rows * count);
     for row in scores.chunks(width.max(1)) {

@@ -192,8 +192,8 @@ impl Queue {
                 state = self.gate.enter();
                 continue;
             }
-            let closed = state.closed;
-            match state.waiting.next(&self.options, now, closed, &mut dropped) {
+            let (hurried, closed) = (state.refusing, state.closed);
+            match state.waiting.next(&self.options, now, hurried, &mut dropped) {
                 waiting::Next::Batch(parts) => break parts,
                 waiting::Next::Nothing if !state.errands.is_empty() => {
                     let errand = state.errands.pop_front()?;
@@ -236,9 +236,10 @@ impl Queue {
         Some(Work::Batch(Batch::new(self.clone(), taken, ordinal)))
     }
 
-    /// Refuses what clients send from now on with UNAVAILABLE; what the server itself asks still waits and is taken.
+    /// Refuses what clients send from now on with UNAVAILABLE; what the server itself asks is still taken, at once.
     pub fn refuse_clients(&self) {
         self.gate.enter().refusing = true;
+        self.gate.wake_all();
     }
 
     /// Refuses every new request with UNAVAILABLE; what waits is still taken.

@@ -144,18 +144,18 @@ impl Waiting {
         self.left(&dropped[before..]);
     }
 
-    /// What to do next. `closed`: no more will come.
+    /// What to do next. `hurried`: nothing is waited for, since clients send no more.
     ///
     /// Requests whose client is gone are moved to `dropped` on the way.
     pub fn next(
         &mut self,
         options: &Options,
         now: Instant,
-        closed: bool,
+        hurried: bool,
         dropped: &mut Vec<Pending>,
     ) -> Next {
         let Some(queue) = self.levels.iter_mut().find_map(Level::first) else { return Next::Nothing };
-        if !closed && !options.max_queue_delay.is_zero() {
+        if !hurried && !options.max_queue_delay.is_zero() {
             let until = queue[0].arrived + options.max_queue_delay;
             let rows = matching_rows(queue, options.max_batch_size);
             let enough = *options.preferred_batch_sizes.first().unwrap_or(&options.max_batch_size);
