@@ -55,6 +55,34 @@ demo: setup
 	rm -rf demo
 	$(BIN)/python examples/demo.py demo
 
+# where the journey's files are: the model, the rows, the repository
+JOURNEY ?= build/journey
+## train: train a small CNN on scikit-learn's digits: the journey's first step, in build/journey (JOURNEY=FOLDER)
+train: setup
+	$(BIN)/python examples/train_digits.py $(JOURNEY)
+
+$(JOURNEY)/digits.keras:
+	$(MAKE) train
+
+## compile: compile it into the journey's repository, as the next version
+compile: setup $(JOURNEY)/digits.keras
+	$(BIN)/kerve compile $(JOURNEY)/digits.keras --repository $(JOURNEY)/models --name digits
+
+$(JOURNEY)/models:
+	$(MAKE) compile
+
+## serve: serve that repository, until it is interrupted
+serve: setup $(JOURNEY)/models
+	$(BIN)/kerve serve --repository $(JOURNEY)/models
+
+## evaluate: compute its loss and metrics on the rows held back, where `make serve` serves
+evaluate: setup $(JOURNEY)/digits.keras
+	$(BIN)/kerve evaluate digits --data $(JOURNEY)/test.npz
+
+## bench: measure its throughput and latency there
+bench: setup
+	$(BIN)/kerve bench digits
+
 ## examples: run every workflow in examples/, each from training to serving, and the code of the guides
 examples: setup
 	$(BIN)/python examples
@@ -207,4 +235,4 @@ soak: setup
 clean:
 	rm -rf $(VENV) .venv-serve .venv-uv .tools build dist demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo examples fuzz-python test test-applications test-serve lint format reference docs proto proto-check check lock wheel clean image image-size deploy manifests deploy-check soak gpu-artifacts
+.PHONY: help setup demo train compile serve evaluate bench examples fuzz-python test test-applications test-serve lint format reference docs proto proto-check check lock wheel clean image image-size deploy manifests deploy-check soak gpu-artifacts

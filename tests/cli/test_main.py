@@ -112,3 +112,21 @@ def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(GROUP, "main", fail_with(ZeroDivisionError("a defect")))
     with pytest.raises(ZeroDivisionError):
         main([])
+
+
+@pytest.mark.parametrize(
+    ("subcommand", "module", "extra"), [("compile", "yaml", "compile"), ("serve", "grpc", "serve")]
+)
+def test_an_installation_without_a_half_says_what_to_install(
+    subcommand: str, module: str, extra: str
+) -> None:
+    run = (
+        f"import sys; sys.modules[{module!r}] = None; from kerve.cli.main import main; main([{subcommand!r}])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", run], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    wanted = f"kerve {subcommand} needs {module}, which is not installed: pip install 'kerve[{extra}]'"
+    assert wanted in done.stderr
+    assert "Traceback" not in done.stderr

@@ -53,6 +53,9 @@ SUBCOMMANDS = {
     ),
 }
 
+# What brings each half's dependencies.
+EXTRAS = {"kerve.compiler": "kerve[compile]", "kerve.runtime": "kerve[serve]"}
+
 EXAMPLE = """\b
 Example:
   kerve compile digits.keras --repository models --name digits
@@ -69,11 +72,19 @@ class LazyGroup(click.Group):
         return list(SUBCOMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  click's
-        """Import one subcommand."""
+        """Import one subcommand; an installation without its half says what to install."""
         if cmd_name not in SUBCOMMANDS:
             return None
         module, _, attribute = SUBCOMMANDS[cmd_name].target.partition(":")
-        command: click.Command = getattr(import_module(module), attribute)
+        try:
+            command: click.Command = getattr(import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.partition(".")[0] == "kerve":
+                raise
+            half = next(each for each in EXTRAS if module.startswith(each))
+            raise click.ClickException(
+                f"kerve {cmd_name} needs {error.name}, which is not installed: pip install '{EXTRAS[half]}'"
+            ) from error
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  click's

@@ -135,12 +135,22 @@ def test_a_stream_without_rows_gives_no_result(client: Client) -> None:
         client.evaluate("classifier", iter(()))
 
 
-def test_messages_out_of_order_are_refused(client: Client) -> None:
+def test_messages_that_are_not_in_order_are_refused(client: Client) -> None:
+    def begins(**begin: Any) -> pb.EvaluateRequest:
+        return pb.EvaluateRequest(begin=pb.Begin(model="classifier", **begin))
+
     with grpc.insecure_channel(client.address) as channel:
         call = rpc.calls(channel, SERVICE)["Evaluate"]
         batch = pb.EvaluateRequest(batch=encode_batch({"x": ("FP32", X)}))
-        begin = pb.EvaluateRequest(begin=pb.Begin(model="classifier"))
-        for messages, text in (([batch], "expected `begin`"), ([begin, begin], "expected `batch`")):
+        backwards = pb.EvaluateRequest(batch=pb.Batch(tensors=[pb.Tensor(name="x", datatype="FP32")]))
+        backwards.batch.tensors[0].shape.extend([-300, -4])
+        for messages, text in (
+            ([batch], "expected `begin`"),
+            ([begins(), begins()], "expected `batch`"),
+            ([begins(), backwards], "expected sizes of 0 or more, got [-300, -4]"),
+            ([begins(interval=float("nan"))], "expected seconds, 0 or more, got nan"),
+            ([begins(versions=["1", "1"])], "expected different versions"),
+        ):
             with pytest.raises(grpc.RpcError) as caught:
                 list(call(iter(messages)))
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT

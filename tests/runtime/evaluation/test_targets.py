@@ -58,6 +58,14 @@ def test_an_input_called_y_is_no_label() -> None:
         split({"y": ONES}, alone, only, 0)
 
 
+def test_an_input_called_sample_weight_is_no_weight() -> None:
+    rows = {"sample_weight": ONES, "a": TWOS, "a/sample_weight": THREES}
+    weights = split(rows, signature("sample_weight", outputs=("a",)), targets("a"), 0).weights
+    assert weights["a"].tolist() == [3, 3, 3]
+    rows.pop("a/sample_weight")
+    assert not split(rows, signature("sample_weight", outputs=("a",)), targets("a"), 0).weights
+
+
 def test_labels_under_two_names_are_refused() -> None:
     with pytest.raises(InvalidArgumentError, match="are given twice, as 'a' and 'y'"):
         split({"x": ONES, "a": ONES, "y": TWOS}, signature("x", outputs=("a",)), targets("a"), 0)

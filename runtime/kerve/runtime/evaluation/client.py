@@ -240,8 +240,9 @@ def named(signature: Signature, x: Data, y: Data | None, sample_weight: Data | N
         names = ", ".join(spec.name for spec in signature.inputs)
         raise InvalidArgumentError(f"the model takes several inputs, give a dict of: {names}")
     outputs = [spec.name for spec in signature.outputs]
-    arrays |= spread(y, outputs[0] if len(outputs) == 1 else LABELS, outputs, "")
-    arrays |= spread(sample_weight, WEIGHTS, outputs, f"/{WEIGHTS}")
+    only = outputs[0] if len(outputs) == 1 else None
+    arrays |= spread(y, only or LABELS, outputs, "")
+    arrays |= spread(sample_weight, f"{only}/{WEIGHTS}" if only else WEIGHTS, outputs, f"/{WEIGHTS}")
     return arrays
 
 

@@ -35,8 +35,11 @@ def split(
     row, tensor and expectation.
     """
     inputs = {spec.name: arrays[spec.name] for spec in signature.inputs if spec.name in arrays}
-    label_names = {target.output: _label_names(target, targets, signature) for target in targets}
-    weight_names = {target.output: [f"{target.output}/{WEIGHTS}", WEIGHTS] for target in targets}
+    alone = [LABELS] if len(targets) == 1 else []
+    label_names = {target.output: _names(signature, target.output, *alone) for target in targets}
+    weight_names = {
+        target.output: _names(signature, f"{target.output}/{WEIGHTS}", WEIGHTS) for target in targets
+    }
     known = {spec.name for spec in signature.inputs}.union(*label_names.values(), *weight_names.values())
     for name in arrays:
         if name not in known:
@@ -71,13 +74,10 @@ def split(
     return Labelled(inputs, labels, weights, rows)
 
 
-def _label_names(
-    target: Evaluation.Target, targets: Sequence[Evaluation.Target], signature: Signature
-) -> list[str]:
-    """Return the names under which an output's labels may come; an input's name is that input's."""
-    names = dict.fromkeys([target.output, *([LABELS] if len(targets) == 1 else [])])
+def _names(signature: Signature, *names: str) -> list[str]:
+    """Return the names under which labels or weights may come; an input's name is that input's."""
     taken = {spec.name for spec in signature.inputs}
-    return [name for name in names if name not in taken]
+    return [name for name in dict.fromkeys(names) if name not in taken]
 
 
 def _expected(signature: Signature, targets: Collection[Evaluation.Target]) -> str:

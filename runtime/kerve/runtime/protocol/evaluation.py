@@ -11,6 +11,7 @@ from kerve.evaluation.v1 import evaluation_pb2 as pb
 from kerve.runtime.datatypes import BF16, BY_DTYPE, DATATYPES, Array, bfloat16_to_float32
 from kerve.runtime.errors import InvalidArgumentError
 from kerve.runtime.protocol.tensors import from_raw, to_raw
+from kerve.runtime.signature import show_shape
 
 if TYPE_CHECKING:
     from kerve.runtime.evaluation.comparison import Comparison
@@ -39,6 +40,10 @@ def decode_batch(batch: pb.Batch) -> tuple[dict[str, Array], dict[str, str]]:
         if tensor.datatype not in DATATYPES:
             raise InvalidArgumentError(
                 f"{label}: expected one of {', '.join(DATATYPES)}, got datatype {tensor.datatype!r}"
+            )
+        if any(size < 0 for size in tensor.shape):
+            raise InvalidArgumentError(
+                f"{label}: expected sizes of 0 or more, got {show_shape(tensor.shape)}"
             )
         arrays[tensor.name] = from_raw(label, tensor.datatype, tensor.shape, tensor.contents)
     return arrays, {tensor.name: tensor.datatype for tensor in batch.tensors}

@@ -266,6 +266,8 @@ def opening(requests: Iterator[pb.EvaluateRequest]) -> pb.Begin:
     first = next(requests, None)
     if first is None or first.WhichOneof("message") != "begin":
         raise InvalidArgumentError("expected `begin` as the first message: the model, its versions, metrics")
+    if not first.begin.interval >= 0:  # NaN is refused as well
+        raise InvalidArgumentError(f"interval: expected seconds, 0 or more, got {first.begin.interval}")
     return first.begin
 
 
