@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 import click
 
@@ -92,6 +92,12 @@ class CompileOptions(VerifyOptions):
         opsets.check(self.opset)
         for each in (*self.loss, *self.metric):
             identifiers.parse(each)
+        if self.precision not in get_args(Precision):
+            raise ValueError(
+                f"precision is {self.precision!r}; expected one of {', '.join(get_args(Precision))}"
+            )
+        if self.max_drop is not None and not self.max_drop >= 0.0:
+            raise ValueError(f"max_drop is {self.max_drop}; expected a share, 0 or more")
         if self.precision == "int4-weights" and self.opset < _OLDEST_OPSET_INT4:
             raise ValueError(
                 f"int4-weights needs operator set {_OLDEST_OPSET_INT4} or newer, got --opset {self.opset}"

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 from pathlib import Path
 from typing import Any, get_args
 
@@ -118,8 +119,9 @@ def test_a_model_without_layers_in_float32_has_none_to_name(precision: Any, tmp_
     x = keras.Input((4,), name="x")
     model = keras.Model(x, keras.ops.softmax(keras.ops.cast(x, "float64") * 2.0))
     options = CompileOptions(precision=precision)
-    artifact = compile_model(model, repository=tmp_path, name="m", options=options)
-    assert artifact.manifest.precision == precision
+    manifest = compile_model(model, repository=tmp_path, name="m", options=options).manifest
+    assert manifest.precision == precision
+    assert f"{precision} changes nothing" in " ".join(manifest.warnings)
 
 
 def test_each_output_has_its_labels(tmp_path: Path) -> None:
@@ -155,6 +157,50 @@ def test_too_few_labels_are_refused(mobile: keras.Model, digits: Any, tmp_path: 
         compiled(mobile, tmp_path, precision="int8", data=tmp_path / "data.npz")
 
 
+@pytest.mark.parametrize("first", [10, -1], ids=["beyond the last class", "none"])
+def test_labels_are_classes_or_negative_where_there_are_none(
+    mobile: keras.Model, digits: Any, tmp_path: Path, first: int
+) -> None:
+    labels = digits.test_y.copy()
+    labels[0] = first
+    np.savez(tmp_path / "data.npz", x=digits.test_x, y=labels)
+    if first < 0:
+        manifest = compiled(mobile, tmp_path, precision="float16", data=tmp_path / "data.npz").manifest
+        right = (mobile.predict(digits.test_x, verbose=0).argmax(-1) == labels).sum()
+        assert manifest.reduction.losses[0].before == pytest.approx(right / 396, abs=1e-3)
+        return
+    with pytest.raises(LoadError, match=r"largest label of output 'probabilities' is 10; .* from 0 to 9"):
+        compiled(mobile, tmp_path, precision="float16", data=tmp_path / "data.npz")
+
+
+@pytest.mark.parametrize("option", ["data", "calibration"])
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        pytest.param(np.full((4, 3), 9), r"fails on .*9.*; give inputs", id="beyond the vocabulary"),
+        pytest.param(np.full((4, 3), 1 << 40), r"'ids' holds numbers that .* int32", id="beyond the type"),
+        pytest.param(np.zeros((5, 3), np.int32), r"\[batch, 3\] \(batch=4 in", id="more rows"),
+    ],
+)
+def test_ids_that_the_model_does_not_know_are_told_of(
+    tmp_path: Path, option: str, ids: Any, message: str
+) -> None:
+    given = [keras.Input((2,), name="x"), keras.Input((3,), dtype="int32", name="ids")]
+    words = keras.layers.Flatten()(keras.layers.Embedding(9, 2)(given[1]))
+    model = keras.Model(given, keras.layers.Dense(3)(keras.layers.Concatenate()([given[0], words])))
+    np.savez(tmp_path / "given.npz", x=np.ones((4, 2), np.float32), ids=ids)
+    with pytest.raises(LoadError, match=message):
+        compiled(model, tmp_path, precision="int8", **{option: tmp_path / "given.npz"})
+
+
+@pytest.mark.parametrize(
+    "options", [{"max_drop": math.nan}, {"max_drop": -0.1}, {"precision": "int7"}], ids=str
+)
+def test_options_without_a_meaning_are_refused(options: Any) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        CompileOptions(**options)
+
+
 def _damaged() -> bytes:
     archive = io.BytesIO()
     np.savez(archive, x=np.ones((3, 8, 8, 1), np.float32))
@@ -170,6 +216,7 @@ def _damaged() -> bytes:
         pytest.param(np.zeros((0, 8, 8, 1), np.float32), "holds no elements: 'batch' is 0", id="no rows"),
         pytest.param(np.zeros((3, 8, 9, 1), np.float32), r"has shape \[3, 8, 9, 1\]", id="other shape"),
         pytest.param(b"not an archive", "write one with numpy.savez", id="no archive"),
+        pytest.param(np.full((3, 8, 8, 1), None), r"Object arrays.*array\.astype\(str\)", id="objects"),
         pytest.param(_damaged(), "is not a .npz file of plain arrays: Bad CRC-32", id="damaged archive"),
     ],
 )

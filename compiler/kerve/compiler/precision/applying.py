@@ -17,7 +17,7 @@ from kerve.compiler.precision.data import Data
 from kerve.compiler.precision.precisions import PRECISIONS
 from kerve.compiler.precision.probing import batches
 from kerve.compiler.precision.reduction import reduce, remaining
-from kerve.compiler.verification import Answered, Dataset, Reference, Verified, bases_of
+from kerve.compiler.verification import Answered, Dataset, Reference, Verified, ask, bases_of
 
 __all__ = ["Reduced", "apply"]
 
@@ -81,7 +81,7 @@ def _answered(model: ir.Model, data: Data, verified: Verified, reference: Refere
         sizes["batch"] = min(sizes["batch"], _GOLDEN_ROWS)
     few = Dataset("user", inputs, sizes)
     return [
-        Answered(few, reference(inputs)),
+        Answered(few, ask(reference, inputs)),
         *(known for known in verified.answered if known.dataset.origin == "user"),
     ]
 
@@ -133,8 +133,14 @@ def _warnings(model: ir.Model, reduced: ir.Model, precision: str, data: Data) ->
     if share > _UNTOLD:
         by = ", ".join(f"{count} {operator}" for operator, count in sorted(readers.items()))
         yield f"{precision} has no form for {share:.0%} of the weights, which stay in float32 (read by {by})"
-    operators = {node.op_type for node in reduced.graph}
+    elif _operators(model) == _operators(reduced):
+        yield f"{precision} changes nothing: the model holds no weights in float32"
+    operators = set(_operators(reduced))
     if "ConvInteger" in operators:
         yield f"convolutions in {precision} are small but slow on CPUs; int8 is both small and fast"
     if "DynamicQuantizeLinear" in operators:
         yield f"{precision} finds its ranges batch by batch: an answer depends a little on the rows beside it"
+
+
+def _operators(model: ir.Model) -> list[str]:
+    return [node.op_type for node in model.graph]

@@ -159,10 +159,11 @@ class _Accuracy(Meter):
         self._after += int(np.count_nonzero(self._decide(after) == truth))
 
     def _drop(self) -> float:
-        return (self._before - self._after) / max(self._truth[: self._all].size, 1)
+        before, after = self._scores()
+        return before - after
 
     def _scores(self) -> tuple[float, float]:
-        count = max(self._truth[: self._all].size, 1)
+        count = max(int(np.count_nonzero(self._truth[: self._all] >= 0)), 1)
         return self._before / count, self._after / count
 
 
@@ -195,6 +196,11 @@ def _labelled(output: str, scores: Array, labels: Array) -> Meter:
     each = math.prod(scores.shape[1:])  # elements of the output in a row
     if labels.dtype.kind in "biuf" and scores.dtype.kind == "f":
         if classes > 1 and labels.size * classes == rows * each and (labels == np.rint(labels)).all():
+            if not 0 <= labels.max(initial=0) < classes:
+                raise LoadError(
+                    f"the largest label of output '{output}' is {int(labels.max())}; expected a class from 0 "
+                    f"to {classes - 1}, or a negative number where there is none"
+                )
             return _Accuracy(_most_probable, labels.reshape(rows, *scores.shape[1:-1]))
         if labels.size == rows * each:
             truth = labels.reshape(rows, *scores.shape[1:])

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from kerve.compiler import serialization
+from kerve.compiler.errors import LoadError, VerificationError
 from kerve.compiler.progress import steps
 from kerve.compiler.verification import Dataset, Runner
 
@@ -54,7 +55,8 @@ def ranges(path: Path, names: Sequence[str], data: Iterable[Dataset]) -> dict[st
     """Return the range of each named value of the model at `path` over all data.
 
     Bounds are rounded outwards to three digits, so that they do not depend on the last bits of one machine's
-    arithmetic. They are infinite for a value that is, or that was always empty.
+    arithmetic. They are infinite for a value that is, or that was always empty. Raises `LoadError` for data
+    that the model does not take.
     """
     if not names:
         return {}
@@ -72,7 +74,13 @@ def ranges(path: Path, names: Sequence[str], data: Iterable[Dataset]) -> dict[st
     low, high = dict.fromkeys(names, math.inf), dict.fromkeys(names, -math.inf)
     for dataset in data:
         for batch in batches(inputs, dataset):
-            bounds = runner(batch)
+            try:
+                bounds = runner(batch)
+            except VerificationError as error:
+                raise LoadError(
+                    f"the model fails on inputs that ranges are measured on ({error.__cause__}); "
+                    "give inputs like those to come"
+                ) from error
             low = {name: min(low[name], float(bounds[name + _LOW])) for name in names}
             high = {name: max(high[name], float(bounds[name + _HIGH])) for name in names}
     return {name: (-outwards(-low[name]), outwards(high[name])) for name in names}

@@ -7,7 +7,7 @@ from kerve.compiler.verification.compare import Check, Tolerance, failures
 from kerve.compiler.verification.data import Dataset, from_file, more_rows, seeded
 from kerve.compiler.verification.diagnosis import Divergence, diagnose
 from kerve.compiler.verification.runner import Reference, Runner
-from kerve.compiler.verification.verify import Answered, Verified, recheck, verify
+from kerve.compiler.verification.verify import Answered, Verified, ask, recheck, verify
 
 __all__ = [
     "Answered",
@@ -19,6 +19,7 @@ __all__ = [
     "Runner",
     "Tolerance",
     "Verified",
+    "ask",
     "bases_of",
     "diagnose",
     "failures",

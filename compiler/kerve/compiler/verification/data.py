@@ -99,9 +99,13 @@ def arrays_in(path: Path) -> dict[str, NDArray[Any]]:
         raise LoadError(f"{path} is not a .npz file of plain arrays; write one with numpy.savez")
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            held = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise LoadError(f"{path} is not a .npz file of plain arrays: {error}") from error
+        advice = "; texts are plain as array.astype(str)" if "Object arrays" in str(error) else ""
+        raise LoadError(f"{path} is not a .npz file of plain arrays: {error}{advice}") from error
+    if others := [name for name, array in held.items() if not isinstance(array, np.ndarray)]:
+        raise LoadError(f"{path} is not a .npz file of plain arrays: it holds the file {others[0]}")
+    return held
 
 
 def first_rows(model: ir.Model, dataset: Dataset, rows: int) -> Dataset:
@@ -155,9 +159,11 @@ def _fitting(path: Path, value: ir.Value, array: NDArray[Any], sizes: dict[str, 
         for dim, size in zip(dims, array.shape, strict=True)
     )
     if not fits:
+        known = [f"{dim}={sizes[dim]}" for dim in dims if isinstance(dim, str) and dim in sizes]
+        others = f" ({', '.join(known)} in the arrays before it)" if known and len(dims) == array.ndim else ""
         raise LoadError(
             f"{path}: array '{value.name}' has shape {list(array.shape)}, the model takes "
-            f"[{', '.join(map(str, dims))}]"
+            f"[{', '.join(map(str, dims))}]{others}"
         )
     wanted = np.dtype(object) if value.dtype == ir.DataType.STRING else value.dtype.numpy()
     if not np.can_cast(array.dtype, wanted, "same_kind"):
@@ -166,7 +172,11 @@ def _fitting(path: Path, value: ir.Value, array: NDArray[Any], sizes: dict[str, 
         )
     if array.dtype.kind == "S":
         array = np.char.decode(array, "utf-8")
-    return array.astype(wanted)
+    with np.errstate(over="ignore"):
+        taken = array.astype(wanted)
+    if array.dtype.kind in "iu" and (taken != array).any():
+        raise LoadError(f"{path}: array '{value.name}' holds numbers that the model's {wanted} cannot hold")
+    return taken
 
 
 def _tensor(value: ir.Value, batch: int, size: int, sizes: dict[str, int], draw: Draw) -> NDArray[Any]:

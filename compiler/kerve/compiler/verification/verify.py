@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from kerve.compiler.errors import VerificationError
+from kerve.compiler.errors import LoadError, VerificationError
 from kerve.compiler.progress import steps
 from kerve.compiler.verification.basis import Basis, bases_of
 from kerve.compiler.verification.compare import Check, Tolerance, compare
@@ -23,7 +23,7 @@ from kerve.compiler.verification.rounding import LEEWAY, MOST, rounding
 from kerve.compiler.verification.runner import Reference, Runner
 from kerve.compiler.verification.windows import leave_room
 
-__all__ = ["Answered", "Verified", "recheck", "verify"]
+__all__ = ["Answered", "Verified", "ask", "recheck", "verify"]
 
 #: What libraries say before they say what is wrong.
 _ANNOUNCEMENT = re.compile(
@@ -94,8 +94,9 @@ def verify(model: ir.Model, path: Path, reference: Reference, user_data: Iterabl
 
     The inputs are seeded ones at two sizes of every open dimension, then the user's. Outputs that are drawn
     anew on each call are compared by their distribution, on the first inputs. Raises `VerificationError` when
-    either side cannot answer; a difference is for the caller to judge. Answers that differ by more than their
-    type allows may do so by what rounding alone does to them; a remark tells of it.
+    either side cannot answer, and `LoadError` when the source does not take the user's data; a difference is
+    for the caller to judge. Answers that differ by more than their type allows may do so by what rounding
+    alone does to them; a remark tells of it.
     """
     users = list(user_data)
     remarks: list[str] = []
@@ -110,7 +111,7 @@ def verify(model: ir.Model, path: Path, reference: Reference, user_data: Iterabl
         answered = _few_rows(model, users[0], reference)
         remarks.append(f"{said}; it is proven on your data alone")
     answered += [
-        Answered(dataset, reference(dataset.inputs))
+        Answered(dataset, ask(reference, dataset.inputs))
         for dataset in steps(users, len(users), "your data, in the source")
     ]
     runner, bases = Runner(path), bases_of(model)
@@ -135,6 +136,16 @@ def recheck(
     each_known = steps(known, len(known), "data sets, compiled")
     checks = [check for each in each_known for check in _compare(runner, each, bases, tolerances or {})]
     return Verified(tuple(checks), known)
+
+
+def ask(reference: Reference, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+    """Return what the source answers to inputs of the user's; raises `LoadError` where it cannot."""
+    try:
+        return reference(inputs)
+    except Exception as error:
+        raise LoadError(
+            f"the source model fails on your data ({_reason(error)}); give inputs that it accepts"
+        ) from error
 
 
 def _answered(model: ir.Model, reference: Reference) -> list[Answered]:
