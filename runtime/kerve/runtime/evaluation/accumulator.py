@@ -43,7 +43,7 @@ class Metrics:
                 "" if manifest is None else "; ".join(each for each in manifest.warnings if "evaluat" in each)
             )
             raise InvalidArgumentError(
-                f"model {artifact.name!r} has no loss or metrics to evaluate by"
+                f"version {artifact.path.name} of {artifact.name!r} has no loss or metrics to evaluate by"
                 + (f" ({why})" if why else "")
                 + "; compile it with --loss and --metric"
             )
