@@ -78,7 +78,7 @@ def _loss(config: Any) -> Any:
     inner = {key: value for key, value in config["config"].items() if (key, value) != ("reduction", "auto")}
     if config["class_name"] in vars(keras.losses):  # Keras 2 writes the function of its own losses, too
         inner.pop("fn", None)
-    return keras.losses.deserialize({**config, "config": inner})
+    return _found(keras.losses.deserialize({**config, "config": inner}), "loss")
 
 
 def _metric(config: Any, prefix: str) -> Any:
@@ -94,7 +94,10 @@ def _metric(config: Any, prefix: str) -> Any:
         if isinstance(found, keras.Metric):  # which Keras 3 has as a class alone
             return type(found)(name=inner["name"])
         return keras.metrics.MeanMetricWrapper(found, name=inner["name"])
-    metric = keras.metrics.deserialize({**config, "config": inner})
-    if not callable(metric):  # the name itself comes back
-        raise ValueError(f"{metric} is no metric of Keras 3")
-    return metric
+    return _found(keras.metrics.deserialize({**config, "config": inner}), "metric")
+
+
+def _found(restored: Any, what: str) -> Any:
+    if not callable(restored):  # of a name that it does not know Keras returns the name
+        raise ValueError(f"{restored} is no {what} of Keras 3")
+    return restored
