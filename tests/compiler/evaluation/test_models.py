@@ -223,3 +223,24 @@ def test_what_keras_2_compiled_is_carried_over(tmp_path: Path, evaluated: Any, l
     old.save(tmp_path / "old.h5")
     artifact = compile_model(tmp_path / "old.h5", repository=tmp_path, name="m")
     equal(evaluated(artifact, {"x": rows}, {"y": y}, [ROWS]), wanted)
+
+
+def test_what_keras_2_measured_of_several_outputs_keeps_its_names(tmp_path: Path, evaluated: Any) -> None:
+    import tf_keras
+
+    from kerve.compiler import compile_model
+
+    x = tf_keras.layers.Input((6,), name="x")
+    heads = {name: tf_keras.layers.Dense(2, name=name)(x) for name in ("a", "b")}
+    old = tf_keras.Model(x, list(heads.values()))
+    lost = tf_keras.metrics.MeanRelativeError([1.0, 2.0])  # which Keras 3 has not
+    metrics = {"a": ["mae", "cosine_similarity"], "b": [lost]}
+    old.compile(loss={"a": "mse", "b": "mae"}, metrics=metrics, weighted_metrics={"b": ["mse"]})
+    rows = RNG.standard_normal((ROWS, 6)).astype(np.float32)
+    labels = {name: RNG.standard_normal((ROWS, 2)).astype(np.float32) for name in heads}
+    wanted = old.evaluate(rows, labels, verbose=0, return_dict=True)
+    old.save(tmp_path / "old.h5")
+    artifact = compile_model(tmp_path / "old.h5", repository=tmp_path, name="m")
+    assert any("MeanRelativeError" in each for each in artifact.manifest.warnings)
+    wanted.pop("b_mean_relative_error")
+    equal(evaluated(artifact, {"x": rows}, labels, [ROWS]), wanted)

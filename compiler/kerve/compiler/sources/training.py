@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -22,7 +22,9 @@ def restore(model: keras.Model, config: Any, custom_objects: Mapping[str, Any]) 
     if not isinstance(config, dict) or not config:
         return []
     single = len(model.outputs) == 1 if hasattr(model, "outputs") else False
+    outputs = getattr(model, "output_names", None) or []
     own = [*custom_objects, *keras.saving.get_custom_objects()]
+    told: list[str] = []
     try:
         consent.check("its training", {key: config.get(key) for key in _RESTORED}, own, trust=False)
         with keras.saving.custom_object_scope(dict(custom_objects)):
@@ -30,12 +32,12 @@ def restore(model: keras.Model, config: Any, custom_objects: Mapping[str, Any]) 
                 optimizer="sgd",  # the one without state; nobody trains here
                 loss=_each(config.get("loss"), _loss),
                 loss_weights=config.get("loss_weights"),
-                metrics=_each(_unnested(config.get("metrics"), single), _metric),
-                weighted_metrics=_each(_unnested(config.get("weighted_metrics"), single), _metric),
+                metrics=_metrics(_unnested(config.get("metrics"), single), outputs, told),
+                weighted_metrics=_metrics(_unnested(config.get("weighted_metrics"), single), outputs, told),
             )
     except Exception as error:  # noqa: BLE001  # a loss that cannot be restored must not keep the model from serving
         return [f"the loss and metrics could not be restored ({failures.one_line(error)})"]
-    return []
+    return told
 
 
 def _each(config: Any, restored: Callable[[Any], Any]) -> Any:
@@ -53,19 +55,49 @@ def _unnested(config: Any, single: bool) -> Any:
     return config[0] if single and is_nested else config
 
 
+def _metrics(config: Any, outputs: Sequence[str], told: list[str], prefix: str = "") -> Any:
+    """Restore metrics, but for those that cannot be, of which it tells; `prefix`: of their names."""
+    if isinstance(config, dict) and "class_name" not in config:
+        return {key: _metrics(value, outputs, told) for key, value in config.items()}
+    if isinstance(config, list) and any(isinstance(each, list) for each in config):  # one for each output
+        names = outputs if len(outputs) == len(config) else [""] * len(config)
+        return [_metrics(each, outputs, told, f"{name}_") for name, each in zip(names, config, strict=True)]
+    if isinstance(config, list | tuple):
+        found = [_metrics(each, outputs, told, prefix) for each in config]
+        return [each for each in found if each is not None]
+    try:
+        return None if config is None else _metric(config, prefix)
+    except Exception as error:  # noqa: BLE001  # one metric must not take the others with it
+        told.append(f"evaluation: a metric could not be restored ({failures.one_line(error)})")
+        return None
+
+
 def _loss(config: Any) -> Any:
     if isinstance(config, str):
         return config
     inner = {key: value for key, value in config["config"].items() if (key, value) != ("reduction", "auto")}
     if config["class_name"] in vars(keras.losses):  # Keras 2 writes the function of its own losses, too
         inner.pop("fn", None)
-    return keras.losses.deserialize({**config, "config": inner})
+    return _found(keras.losses.deserialize({**config, "config": inner}), "loss")
 
 
-def _metric(config: Any) -> Any:
+def _metric(config: Any, prefix: str) -> Any:
     if isinstance(config, str):
         return config
+    inner = config["config"]
+    if (
+        "name" in inner
+    ):  # of several outputs Keras 2 writes their names before those of metrics, as Keras 3 sets them
+        inner = {**inner, "name": inner["name"].removeprefix(prefix)}
     if config["class_name"] == "MeanMetricWrapper":  # how Keras 2 writes metrics given by name
-        inner = config["config"]
-        return keras.metrics.MeanMetricWrapper(getattr(keras.metrics, inner["fn"]), name=inner["name"])
-    return keras.metrics.deserialize(config)
+        found = getattr(keras.metrics, inner["fn"], None) or keras.metrics.get(inner["fn"])
+        if isinstance(found, keras.Metric):  # which Keras 3 has as a class alone
+            return type(found)(name=inner["name"])
+        return keras.metrics.MeanMetricWrapper(found, name=inner["name"])
+    return _found(keras.metrics.deserialize({**config, "config": inner}), "metric")
+
+
+def _found(restored: Any, what: str) -> Any:
+    if not callable(restored):  # of a name that it does not know Keras returns the name
+        raise ValueError(f"{restored} is no {what} of Keras 3")
+    return restored
