@@ -32,6 +32,14 @@ class Softened(layers.Layer):
         return tf.math.softplus(x) / tf.cast(tf.shape(x)[1], x.dtype)
 
 
+class Apart(layers.Layer):
+    """Makes more rows of those of a batch, and asks how many."""
+
+    def call(self, x: Any) -> Any:
+        parts = ops.reshape(x, (-1, 2, 2))
+        return ops.reshape(parts, (ops.shape(parts)[0], 1, 4))
+
+
 class Counter(layers.Layer):
     def build(self, _: tuple[int | None, ...]) -> None:
         self.calls = self.add_weight(shape=(), initializer="zeros", trainable=False, name="calls")
@@ -102,6 +110,23 @@ def test_what_lies_deep_in_a_structure_keeps_the_names_of_its_author(tmp_path: P
     signature = compile_model(model, repository=tmp_path, name="m").manifest.signature
     assert {tensor.name for tensor in signature.inputs} == {"image", "age", "meta_1_more"}
     assert {tensor.name for tensor in signature.outputs} == {"older", "both_0", "both_1", "sum"}
+
+
+@pytest.mark.parametrize(
+    ("function", "symbol"),
+    [
+        pytest.param(Apart(), "parts_0", id="three each"),
+        pytest.param(lambda x: ops.reshape(x, (-1, 2, 6)), "batch", id="one each"),
+    ],
+)
+def test_rows_of_an_output_are_the_batch_only_if_they_are(tmp_path: Path, function: Any, symbol: str) -> None:
+    x = keras.Input((3, 4), name="x")
+    model = keras.Model(x, layers.Identity(name="parts")(function(x)))
+    artifact = compile_model(model, repository=tmp_path, name="m")
+    signature = artifact.manifest.signature
+    assert signature.outputs[0].shape[0].symbol == symbol
+    assert signature.batched == (symbol == "batch")
+    np.testing.assert_array_equal(run(artifact, x=rows(2, 3, 4))["parts"], model(rows(2, 3, 4)))
 
 
 def test_state_becomes_an_input_and_an_output(tmp_path: Path) -> None:

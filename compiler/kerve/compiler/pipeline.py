@@ -20,6 +20,7 @@ from kerve.compiler.evaluation.objective import Objective
 from kerve.compiler.lowering import Lowered
 from kerve.compiler.options import CompileOptions, VerifyOptions
 from kerve.compiler.passes import optimize
+from kerve.compiler.passes.name_rows import name_apart
 from kerve.compiler.precision.data import labels_in
 from kerve.compiler.progress import Listener, stage
 from kerve.compiler.report import save_report
@@ -63,6 +64,8 @@ def build(
         reference = origin.reference(lowered)
         verified = _verify(model, path, reference, options.data)
         _require_equal(verified, path, origin, options.opset)
+        if name_apart(model, verified.apart):
+            packaging.save_model(model, folder)
         proven = verified
         progress.detail = f"{len(verified.checks)} comparisons, largest error {verified.worst:.2g}"
 

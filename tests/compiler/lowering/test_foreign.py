@@ -17,6 +17,7 @@ from keras import ops
 from kerve.compiler.errors import ConversionError
 from kerve.compiler.lowering import lower
 from kerve.compiler.lowering.lowering import Lowering
+from kerve.compiler.passes import optimize
 
 Check = Callable[..., ir.Model]
 Count = Callable[[ir.Model], Counter[str]]
@@ -94,6 +95,10 @@ def _model(function: Callable[..., Any], *inputs: keras.KerasTensor) -> keras.Mo
     pytest.param(lambda s, x: tf.math.bincount(tf.cast(tf.abs(x[0]) * 3, tf.int32), x[1], axis=-1), id="weighed in rows"),
     pytest.param(lambda s, x: tf.math.bincount(tf.cast(tf.abs(x[0]) * 3, tf.int32), x[1], maxlength=2), id="weighed"),
     pytest.param(lambda s, x: tf.raw_ops.ImageProjectiveTransformV3(images=x[..., None], transforms=[[0.8, -0.5, 1.0, 0.4, 0.9, -0.7, 0.01, 0.0]], output_shape=[3, 8], fill_value=0.5, interpolation="BILINEAR", fill_mode="REFLECT"), id="turned"),
+    pytest.param(lambda s, x: tf.cast(tf.cast(tf.cast(x, tf.int32), tf.bool), tf.float32), id="rounded before it is judged"),
+    pytest.param(lambda s, x: tf.reshape(y := tf.reshape(x, [-1, tf.shape(x)[2]]), [tf.shape(y)[0], 1, tf.shape(y)[1]]), id="reshaped twice"),
+    pytest.param(lambda s, x: tf.where(x > 0, tf.math.log(x), 1.0 / tf.nn.relu(x + 9.0)), id="what is not chosen is not finite"),
+    pytest.param(lambda s, x: tf.where(x > 0, x > 1, x < -1), id="chosen truths"),
     pytest.param(lambda s, x: tf.zeros([tf.shape(x)[0], 2]), id="only the size of the input"),
     pytest.param(lambda s, x: tf.ones([2, 2]), id="nothing of the input"),
     pytest.param(lambda s, x: x, id="the input itself"),
@@ -162,6 +167,18 @@ def test_what_traced_code_draws_is_drawn_anew(draw: Callable[..., Any]) -> None:
     expected = np.asarray(draw([120, 4, 6]), np.float64)
     assert abs(many.mean() - expected.mean()) < 0.2
     assert abs(many.std() - expected.std()) < 0.2
+
+
+def test_a_branch_that_is_never_taken_is_not_written(equal_to_keras: Check, operators: Count) -> None:
+    model = _model(lambda s, x: tf.cond(tf.rank(x) != 3, lambda: tf.exp(x), lambda: tf.transpose(x)))
+    counted = operators(equal_to_keras(model, _X, batched=False, traced=True))
+    assert not {"If", "Exp"} & set(counted)
+
+
+def test_what_is_drawn_twice_is_drawn_apart() -> None:
+    model = _model(lambda s, x: tf.random.normal(tf.shape(x)) - tf.random.normal(tf.shape(x)))
+    session = ort.InferenceSession(ir.to_proto(optimize(lower(model).model)).SerializeToString())
+    assert session.run(None, {session.get_inputs()[0].name: _X})[0].std() > 0.5
 
 
 def test_a_generator_is_named() -> None:

@@ -339,6 +339,22 @@ def test_a_distribution_stands_for_its_tensor(equal_to_original: Callable[..., A
     equal_to_original(sources.load(model), {"input_1": np.full((2, 5), 3, np.float32)})
 
 
+class _Output(dict[str, Any]):
+    """What models of transformers return: a mapping of their own, of what was computed."""
+
+
+class _Named(_Branches):
+    def call(self, inputs: Any) -> Any:
+        return _Output(logits=super().call(inputs), states=(inputs, None), losses=None)
+
+
+def test_a_mapping_may_be_of_a_class_of_its_own(equal_to_original: Callable[..., Any]) -> None:
+    model = _Named()
+    model(np.ones((2, 5), np.float32))
+    lowered = equal_to_original(sources.load(model), {"input_1": np.full((2, 5), 3, np.float32)})
+    assert [value.name for value in lowered.graph.outputs] == ["logits", "states_0"]
+
+
 def test_a_model_that_was_never_called_says_so() -> None:
     with pytest.raises(LoadError, match="was never called, so its inputs are not known; call it once"):
         sources.load(_Classifier())

@@ -74,6 +74,12 @@ def _masks_all_but_the_sign(node: ir.Node) -> bool:
     return node.op_type == "BitwiseAnd" and [each.numpy().tolist() for each in known] == [_SIGN]
 
 
+def _random(_: Lowering, node: ir.Node, *__: Any) -> None:
+    """TensorFlow's seed 0 means none; in ONNX all operators with it draw the same numbers."""
+    if "seed" in node.attributes and not node.attributes["seed"].as_float():
+        del node.attributes["seed"]
+
+
 def _slice(g: Lowering, _: ir.Node, inputs: _Inputs, __: _Values) -> None:
     """A slice backwards that begins before the first element is empty to TensorFlow."""
     given = [x.const_value.numpy() for x in inputs[1:] if x is not None and x.const_value is not None]
@@ -107,6 +113,7 @@ _AMENDMENTS: Mapping[str, Callable[[Lowering, ir.Node, _Inputs, _Values], None]]
     "BatchNormalization": _batch_normalization,
     "Bitcast": _bitcast,
     "ConvTranspose": _conv_transpose,
+    **dict.fromkeys(("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"), _random),
     "Range": _range,
     "Resize": _resize,
     "Slice": _slice,

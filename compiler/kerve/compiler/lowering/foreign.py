@@ -21,8 +21,9 @@ import onnx_ir as ir
 from onnxscript import version_converter
 
 from kerve.compiler.errors import ConversionError
-from kerve.compiler.lowering import remedies, variables
+from kerve.compiler.lowering import custom_handlers, remedies, variables
 from kerve.compiler.lowering.amending import amend
+from kerve.compiler.lowering.branches import taken
 from kerve.compiler.lowering.compatibility import as_tf2onnx_likes
 from kerve.compiler.lowering.pairs import by_parts
 from kerve.compiler.lowering.symbol import Symbol, is_symbol, symbols_in
@@ -42,17 +43,6 @@ _TF2ONNX_OPSET = 18  # the newest that tf2onnx writes
 _CONVERTER_OPSET = 25  # the newest that onnxscript converts to; later ones take what it writes
 _MACHINE_LEARNING = "ai.onnx.ml"
 _KNOWN_DOMAINS = frozenset({"", _MACHINE_LEARNING})
-
-#: Operators that tf2onnx would convert but whose handlers do better: it knows complex numbers, tables and
-#: strings in part, ragged tensors and hashes not at all, and of images it rounds sizes or loses them.
-_OURS = (
-    "Angle", "AsString", "Complex", "ComplexAbs", "Conj", "CropAndResize", "DenseBincount",
-    "ExtractImagePatches", "ExtractVolumePatches", "FFT", "IFFT", "IRFFT", "Imag", "LookupTableFindV2",
-    "LookupTableSizeV2", "RFFT", "RFFT2D", "RaggedTensorToTensor", "Real", "ResizeArea",
-    "ResizeBicubic", "ResizeBilinear", "ResizeNearestNeighbor", "StaticRegexReplace", "StringLower",
-    "StringSplitV2", "StringToHashBucketFast", "StringToNumber", "StringUpper", "UnicodeDecode",
-    "UnicodeEncode",
-)  # fmt: skip
 
 _Values = dict[ir.Value, Any]
 
@@ -143,8 +133,7 @@ def _convert(
                 traced,
                 input_signature=signature,
                 opset=min(g.opset, _TF2ONNX_OPSET),
-                custom_op_handlers={name: (_leave, []) for name in _OURS}
-                | {"Equal": (_compare, []), "NotEqual": (_compare, []), "OneHot": (_leave_one_hot, [])},
+                custom_op_handlers=custom_handlers.TABLE,
             )
     except ConversionError:
         raise
@@ -164,28 +153,6 @@ def _state_of(g: Lowering, graph: Any) -> list[Any]:
     for variable in variables.changed(graph):
         g.state.read(variable)
     return [variable for variable in graph.variables if g.state.holds(variable)]
-
-
-def _leave(_context: Any, node: Any, *_: Any, **__: Any) -> Any:
-    """Tell tf2onnx that all is done about a node."""
-    return node
-
-
-def _leave_one_hot(_context: Any, node: Any, *_: Any, **__: Any) -> Any:
-    """Leave what ONNX has an operator of the same name for, in which -1 is the last class, not none."""
-    node.type = "OneHotOrNone"
-    return node
-
-
-def _compare(context: Any, node: Any, *_: Any, **__: Any) -> Any:
-    """Leave comparisons of texts, which tf2onnx takes for numbers; convert others as it does."""
-    from tf2onnx.onnx_opset.logical import Equal
-
-    if context.get_dtype(node.input[0]) == onnx.TensorProto.STRING:
-        node.type += "Texts"
-    else:
-        Equal.version_11(context, node)
-    return node
 
 
 def _adopt(
@@ -292,6 +259,13 @@ def _adopt_node(g: Lowering, node: ir.Node, values: _Values) -> None:
             what = "computes neither with complex numbers nor with tables"
             raise UntraceableError(f"ONNX's {node.op_type} {what}")
         values.update(zip(node.outputs, pairs, strict=True))
+        forget([node])
+        return
+    if (branch := taken(node, inputs)) is not None:
+        _adopt_nodes(g, branch, values)
+        chosen = list(branch.outputs)
+        branch.outputs.clear()  # they are values like others from now on
+        values.update({have: _current(g, x, values) for have, x in zip(node.outputs, chosen, strict=True)})
         forget([node])
         return
     for body in _bodies(node):

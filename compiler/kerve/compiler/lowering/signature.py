@@ -164,14 +164,13 @@ def finish(g: Lowering, model: keras.Model, results: Any) -> Any:
     leaves = keras.tree.flatten_with_path(results)
     if results is None or not leaves:
         raise ConversionError(f"model '{model.name}' returns no tensor; return what is to be served")
-    is_batched = not any(_begins_apart(value) for value in g.graph.inputs)
     names = _unique(_output_names(model, leaves), taken={str(value.name) for value in g.graph.inputs})
     for name, (_, symbol) in zip(names, leaves, strict=True):
         _require_served(f"output '{name}'", symbol.value.dtype)
         _make_way(g, name)
         value = _own(g, _readable(g, symbol.value))
         value.name = name
-        value.shape = ir.Shape(_named_dims(value.shape or (), is_batched))
+        value.shape = ir.Shape(value.shape or ())
         g.graph.outputs.append(value)
     for name, last in g.state.last:
         value = _own(g, last)
@@ -213,20 +212,6 @@ def _readable(g: Lowering, value: ir.Value) -> ir.Value:
     wide = g.cast(value, ir.DataType.FLOAT)
     wide.shape = value.shape
     return wide
-
-
-def _begins_apart(value: ir.Value) -> bool:
-    """Whether an input has a number of rows of its own."""
-    first = next(iter(value.shape or ()), None)
-    return first is not None and not isinstance(first, int) and first.value != BATCH
-
-
-def _named_dims(shape: Iterable[Any], is_batched: bool) -> list[Any]:
-    """Keras's first dimension is the batch, whatever name inference gave it."""
-    dims = list(shape)
-    if is_batched and dims and not isinstance(dims[0], int):
-        dims[0] = BATCH
-    return dims
 
 
 def _output_names(model: keras.Model, leaves: Sequence[tuple[tuple[Any, ...], Any]]) -> list[str]:

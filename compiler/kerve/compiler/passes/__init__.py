@@ -23,6 +23,7 @@ from kerve.compiler.passes.layout import Layout
 from kerve.compiler.passes.merge_casts import MergeCasts
 from kerve.compiler.passes.merge_views import MergeViews
 from kerve.compiler.passes.name import NameCanonically
+from kerve.compiler.passes.name_rows import NameRows
 from kerve.compiler.passes.reading import location
 from kerve.compiler.passes.share_constants import ShareConstants
 from kerve.compiler.passes.shield_kernels import ShieldKernels
@@ -66,6 +67,7 @@ def _pipeline() -> list[ir.passes.PassBase]:
         common.CommonSubexpressionEliminationPass(),
         common.TopologicalSortPass(),
         StripMetadata(),
+        NameRows(),
         NameCanonically(),
     ]
 
@@ -95,7 +97,8 @@ Observer = Callable[[Step], None]
 def optimize(model: ir.Model, observer: Observer | None = None) -> ir.Model:
     """Rewrite a model in place into one that computes the same with less, and return it.
 
-    Inputs and outputs keep their names, types and shapes; weights keep their names. `observer` is called
+    Inputs and outputs keep their names, types and shapes (of which an open number of rows is called `batch`);
+    weights keep their names. `observer` is called
     after each pass. The result depends on the model alone: the same model gives the same bytes.
 
     Raises `onnx_ir.passes.PassError` naming the pass when one fails, which is a defect of kerve, and the

@@ -68,6 +68,16 @@ class Verified:
         return self.answered[0].answers
 
     @property
+    def apart(self) -> set[str]:
+        """The outputs whose number of rows is not the batch's."""
+        return {
+            name
+            for known in self.answered
+            for name, answer in known.answers.items()
+            if np.shape(answer)[:1] != (known.dataset.sizes.get("batch"),)
+        }
+
+    @property
     def differing(self) -> Mapping[str, NDArray[Any]]:
         """The first inputs to which an answer is wrong; the golden ones when none is."""
         wrong = [each for each in self.checks if not each.passed]

@@ -50,7 +50,7 @@ def from_model(old: tf_keras.Model, record: manifest_pb2.Source) -> KerasSource:
         names = old.output_names if old._is_graph_network else None
 
         def answer(arguments: Any, training: bool = False) -> Any:
-            return tf.nest.map_structure(_tensor, call(arguments, training=training))
+            return _plain(call(arguments, training=training))
 
         return KerasSource(
             record=record,
@@ -60,9 +60,17 @@ def from_model(old: tf_keras.Model, record: manifest_pb2.Source) -> KerasSource:
         )
 
 
-def _tensor(x: Any) -> Any:
-    """Return what a result stands for: a distribution, for its mean or a sample, as its layer says."""
-    return x if tf.is_tensor(x) else tf.convert_to_tensor(x)
+def _plain(results: Any) -> Any:
+    """Return tensors in dictionaries and tuples, which Keras 3 knows, without what was not computed.
+
+    A mapping may be of a class of the author's; a distribution stands for its mean or a sample, as its layer
+    says.
+    """
+    if isinstance(results, Mapping):
+        return {name: _plain(result) for name, result in results.items() if result is not None}
+    if isinstance(results, list | tuple):
+        return tuple(_plain(result) for result in results if result is not None)
+    return results if tf.is_tensor(results) else tf.convert_to_tensor(results)
 
 
 def translated(old: tf_keras.Model, record: manifest_pb2.Source) -> KerasSource:

@@ -1,0 +1,53 @@
+"""Keras's first dimension is the batch, also where inference did not find out.
+
+It is said when all else is done: no pass may take for equal what is only said to be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import onnx_ir as ir
+
+__all__ = ["NameRows", "name_apart"]
+
+_BATCH = "batch"
+
+
+class NameRows(ir.passes.InPlacePass):
+    """Call the open first axis of outputs the batch, unless an input has another number of rows."""
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Name the first axes of the outputs."""
+        inputs = [value for value in model.graph.inputs if value.shape]
+        taken = {dim.value for value in inputs for dim in value.shape or () if not isinstance(dim, int)}
+        is_batched = all(_rows(value) in (None, _BATCH) for value in inputs)
+        unnamed = [
+            value for value in model.graph.outputs if _is_open(value) and _rows(value) not in {*taken, _BATCH}
+        ]
+        if is_batched:
+            for value in unnamed:
+                _name(value, _BATCH)
+        return ir.passes.PassResult(model, is_batched and bool(unnamed))
+
+
+def name_apart(model: ir.Model, outputs: Collection[str]) -> bool:
+    """Give those outputs a number of rows of their own that turned out not to have the batch's."""
+    apart = [value for value in model.graph.outputs if value.name in outputs and _rows(value) == _BATCH]
+    for value in apart:
+        _name(value, f"{value.name}_0")
+    return bool(apart)
+
+
+def _is_open(value: ir.Value) -> bool:
+    return value.shape is not None and len(value.shape) > 0 and not isinstance(value.shape[0], int)
+
+
+def _rows(value: ir.Value) -> str | None:
+    """Return the name of an open first axis."""
+    first = value.shape[0] if value.shape else None
+    return None if first is None or isinstance(first, int) else first.value
+
+
+def _name(value: ir.Value, name: str) -> None:
+    value.shape = ir.Shape([name, *(value.shape or ())[1:]])
