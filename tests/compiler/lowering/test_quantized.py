@@ -11,6 +11,9 @@ import onnx_ir as ir
 import pytest
 from keras import layers
 
+from kerve.compiler.errors import ConversionError
+from kerve.compiler.lowering import lower
+
 Check = Callable[..., ir.Model]
 Count = Callable[[ir.Model], Counter[str]]
 
@@ -29,6 +32,13 @@ def quantized(
 def test_quantized_dense_layers_equal_keras(equal_to_keras: Check, mode: str) -> None:
     model = quantized(mode, (8,), layers.Dense(16, activation="relu"), layers.Dense(4))
     equal_to_keras(model, RNG.normal(size=(5, 8)).astype("float32"), rtol=1e-3, atol=1e-3)
+
+
+def test_eight_bit_floats_need_an_operator_set_that_has_them() -> None:
+    with pytest.raises(
+        ConversionError, match=r"float8_e4m3fn from .* got --opset 18; compile with --opset 19"
+    ):
+        lower(quantized("float8", (8,), layers.Dense(4)), opset=18)
 
 
 @pytest.mark.parametrize("mode", ["int8", "int4", "float8"])

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
@@ -358,6 +359,16 @@ def test_variables_that_a_signature_changes_are_state(changing: Path, signature:
 def test_the_rows_of_the_state_are_those_of_the_input(changing: Path) -> None:
     source = sources.load(changing, LoadOptions(signature="remember"))
     assert source.lower(21).model.graph.inputs[0].shape == ir.Shape([3, 2])
+
+
+def test_an_export_in_training_mode_is_told(tmp_path: Path) -> None:
+    inputs = keras.Input((4,), name="x")
+    for training in (True, False):
+        model = keras.Model(inputs, keras.layers.BatchNormalization(name="bn")(inputs, training=training))
+        folder = tmp_path / str(training)
+        model.export(folder, verbose=False)
+        said = " ".join(sources.load(folder, LoadOptions()).warnings)
+        assert ("exported in training mode" in said and "bn/moving_mean" in said) == training
 
 
 def test_a_table_that_a_signature_changes_is_refused(changing: Path) -> None:

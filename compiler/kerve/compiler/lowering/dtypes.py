@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from kerve.compiler.errors import ConversionError
 
-__all__ = ["from_onnx", "is_float", "is_integer", "to_onnx"]
+__all__ = ["from_onnx", "is_float", "is_integer", "require", "to_onnx"]
 
 _ONNX: dict[str, ir.DataType] = {
     "bool": ir.DataType.BOOL,
@@ -28,6 +28,7 @@ _ONNX: dict[str, ir.DataType] = {
     "complex128": ir.DataType.COMPLEX128,
     "string": ir.DataType.STRING,
 }
+_FIRST_OPSET_FLOAT8 = 19
 _KERAS = {onnx: keras for keras, onnx in _ONNX.items()}
 
 
@@ -43,6 +44,15 @@ def from_onnx(onnx_dtype: ir.DataType) -> str:
     if onnx_dtype not in _KERAS:
         raise ConversionError(f"ONNX type {onnx_dtype.name} has no Keras dtype")
     return _KERAS[onnx_dtype]
+
+
+def require(dtype: ir.DataType, opset: int) -> None:
+    """Raise `ConversionError` for a type that came to ONNX after an operator set."""
+    if dtype in (ir.DataType.FLOAT8E4M3FN, ir.DataType.FLOAT8E5M2) and opset < _FIRST_OPSET_FLOAT8:
+        raise ConversionError(
+            f"ONNX has {from_onnx(dtype)} from operator set {_FIRST_OPSET_FLOAT8} on, got --opset {opset}; "
+            f"compile with --opset {_FIRST_OPSET_FLOAT8} or newer"
+        )
 
 
 def is_float(dtype: ir.DataType) -> bool:

@@ -162,6 +162,7 @@ class Lowering:
     def cast(self, x: ir.Value, dtype: ir.DataType | str) -> ir.Value:
         """Return `x` in the given type; the same value if it already has it."""
         wanted = dtypes.to_onnx(dtype) if isinstance(dtype, str) else dtype
+        dtypes.require(wanted, self.graph.opset_imports[""])
         return x if x.dtype == wanted else self.op.Cast(x, to=int(wanted))
 
     def cast_like(self, x: ir.Value, other: ir.Value) -> ir.Value:

@@ -60,7 +60,8 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
         re.compile(
             r"expected \d+ variables|shape mismatch|(layer|weight) count|assigned value shape", re.IGNORECASE
         ),
-        "the weights do not belong to it",
+        "the weights do not belong to it; or layers within others (MultiHeadAttention) are quantized or have "
+        "LoRA, which Keras does not write down of those: compile the model object then",
     ),
     (
         re.compile(r"Exception encountered: .*__init__\(\)"),

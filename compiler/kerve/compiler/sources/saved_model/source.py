@@ -11,6 +11,7 @@ import tensorflow as tf
 import tf_keras
 
 from kerve.compiler.errors import LoadError
+from kerve.compiler.lowering import variables
 from kerve.compiler.sources import consent, failures, keras2, training, whole
 from kerve.compiler.sources.base import KerasSource, record_of
 from kerve.compiler.sources.detect import Kind
@@ -22,6 +23,9 @@ from kerve.compiler.sources.saved_model.graphs import Function
 from kerve.compiler.sources.saved_model.ranks import with_ranks
 
 __all__ = ["from_folder"]
+
+#: What BatchNormalization calls its averages.
+_MOVED_IN_TRAINING = ("moving_mean", "moving_variance")
 
 
 def from_folder(path: Path, own: Mapping[str, Any], options: LoadOptions) -> KerasSource:
@@ -91,8 +95,23 @@ def _function(
                 return dict(signature(**arguments))
 
             taken = batches.with_rows_of_state(signature, signature.structured_input_signature[1], call)
-            return taken, call, call, ()
+            return taken, call, call, _of_training(signature.graph)
         frozen = graphs.freeze_function(loaded, name)
     if examples.has_parser(frozen.definition):
         frozen = examples.cut(frozen)
     return *frozen.function(), frozen.original, frozen.warnings
+
+
+def _of_training(graph: tf.Graph) -> Sequence[str]:
+    """Say of a signature that it was exported in training mode, where averages that it moves give it away."""
+    try:
+        names = [each.name.partition(":")[0] for each in variables.changed(graph)]
+    except variables.ImpureError:  # the lowering will refuse it
+        return ()
+    moved = [name for name in names if name.endswith(_MOVED_IN_TRAINING)]
+    if not moved:
+        return ()
+    return (
+        f"it was exported in training mode: each call normalizes by its own batch and moves {moved[0]}, "
+        "which is state of the artifact; export the model as it is called with training=False",
+    )
