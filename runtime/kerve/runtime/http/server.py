@@ -134,8 +134,8 @@ class HttpServer:
         try:
             request = Request.read(environ)
             found = find_route(self._routes, request)
-            if isinstance(found, HTTPStatus):
-                return json_response({"error": found.phrase.lower()}, found)
+            if isinstance(found, Response):
+                return found
             route, arguments = found
             if route.permission is not None:
                 self._authority.check(Permission(route.permission), request.headers.get("authorization"))

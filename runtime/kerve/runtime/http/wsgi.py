@@ -78,15 +78,18 @@ class Route:
     permission: str | None = None
 
 
-def find_route(routes: Iterable[Route], request: Request) -> tuple[Route, dict[str, str]] | HTTPStatus:
-    """Return the route of a request and its arguments, or why there is none."""
-    status = HTTPStatus.NOT_FOUND
+def find_route(routes: Iterable[Route], request: Request) -> tuple[Route, dict[str, str]] | Response:
+    """Return the route of a request and its arguments, or the response that says why there is none."""
+    others = []
     for route in routes:
         if (match := re.fullmatch(route.pattern, request.path)) is not None:
             if route.method == request.method:
                 return route, {key: unquote(value or "") for key, value in match.groupdict().items()}
-            status = HTTPStatus.METHOD_NOT_ALLOWED
-    return status
+            others.append(route.method)
+    if not others:
+        return json_response({"error": "not found"}, HTTPStatus.NOT_FOUND)
+    allow = ", ".join(sorted(others))
+    return json_response({"error": "method not allowed"}, HTTPStatus.METHOD_NOT_ALLOWED, Allow=allow)
 
 
 def json_response(value: object, status: HTTPStatus = HTTPStatus.OK, **headers: str) -> Response:
