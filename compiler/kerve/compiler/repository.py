@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kerve.compiler.errors import CompileError
@@ -67,21 +67,22 @@ def staging(repository: Path, name: str) -> Iterator[Path]:
     """
     model = repository / name
     made = [folder for folder in (model, *model.parents) if not folder.exists()]
-    model.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".compiling-", dir=model))
+    # Named before it is made: whatever ends the compile from then on, it goes.
+    folder = model / f".compiling-{secrets.token_hex(8)}"
     try:
+        model.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         for empty in made:
-            if any(empty.iterdir()):
-                break
-            empty.rmdir()
+            with suppress(OSError):  # something is in it by now, or it was not made
+                empty.rmdir()
 
 
 def publish(folder: Path, model: Path) -> Path:
     """Rename a finished folder to the next version of a model and return its new path."""
-    folder.chmod(0o755)  # mkdtemp's folders are private
+    folder.chmod(0o755)  # private until now
     while True:
         target = model / str(max(_versions(model), default=0) + 1)
         try:

@@ -8,6 +8,7 @@ of their numbers (https://protobuf.dev/programming-guides/encoding).
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,10 +46,14 @@ def write(model: ir.Model, path: Path) -> None:
     graph = _field(proto, "graph", _between(proto.graph, "initializer", initializers))
     with path.open("wb") as file:
         for piece in _between(proto, "graph", graph):
-            if isinstance(piece, bytes):
-                file.write(piece)
-            else:
-                piece.tofile(file)
+            file.write(piece if isinstance(piece, bytes) else _raw(piece))
+
+
+def _raw(tensor: _Weights) -> Any:
+    """Return the bytes of a tensor as ONNX wants them: where they lie, unless they must be packed."""
+    if tensor.dtype.bitwidth < 8 or sys.byteorder != "little":
+        return tensor.tobytes()
+    return np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8)
 
 
 def _large(graph: ir.Graph) -> dict[str, _Weights]:

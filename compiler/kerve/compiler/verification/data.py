@@ -154,12 +154,12 @@ def _fitting(path: Path, value: ir.Value, array: NDArray[Any], sizes: dict[str, 
     assert value.shape is not None
     assert value.dtype is not None
     dims = [dim if isinstance(dim, int) else str(dim.value) for dim in value.shape]
+    known = [f"{dim}={sizes[dim]}" for dim in dims if isinstance(dim, str) and dim in sizes]
     fits = len(dims) == array.ndim and all(
         size == (dim if isinstance(dim, int) else sizes.setdefault(dim, size))
         for dim, size in zip(dims, array.shape, strict=True)
     )
     if not fits:
-        known = [f"{dim}={sizes[dim]}" for dim in dims if isinstance(dim, str) and dim in sizes]
         others = f" ({', '.join(known)} in the arrays before it)" if known and len(dims) == array.ndim else ""
         raise LoadError(
             f"{path}: array '{value.name}' has shape {list(array.shape)}, the model takes "
