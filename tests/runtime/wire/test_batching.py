@@ -343,6 +343,23 @@ def test_urgent_requests_go_first(serve: Any, oip: Any, rows: Any) -> None:
     assert seen == [1, 2]
 
 
+def test_less_urgent_requests_fill_the_batch_of_an_urgent_one(serve: Any, oip: Any, rows: Any) -> None:
+    options = Options(
+        policies=(Policy(), Policy()),
+        default_priority_level=2,
+        preferred_batch_size=(4, 8),
+        max_queue_delay_microseconds=600_000_000,
+    )
+    with serve(go=False, options=options) as served, served.channel() as channel:
+        stub = oip.stub(channel)
+        first, last = send(served, stub, oip, [rows(2), rows(1)])
+        (urgent,) = send(served, stub, oip, [rows(2)], parameters={"priority": 1})
+        served.go.set()
+        for call in (urgent, first, stub.ModelInfer.future(oip.request(rows(3))), last):
+            call.result(60)
+    assert served.batches == [4, 4]
+
+
 def test_a_client_that_cancels_is_not_computed_for(serve: Any, oip: Any, rows: Any) -> None:
     with serve(go=False) as served, served.channel() as channel:
         stub = oip.stub(channel)

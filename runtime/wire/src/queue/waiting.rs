@@ -154,18 +154,20 @@ impl Waiting {
         hurried: bool,
         dropped: &mut Vec<Pending>,
     ) -> Next {
-        let Some(queue) = self.levels.iter_mut().find_map(Level::first) else { return Next::Nothing };
+        let levels = self.levels.iter_mut().flat_map(|level| [&mut level.queue, &mut level.delayed]);
+        let mut queues: Vec<_> = levels.filter(|queue| !queue.is_empty()).collect();
+        let Some(oldest) = queues.iter().map(|queue| queue[0].arrived).min() else { return Next::Nothing };
         if !hurried && !options.max_queue_delay.is_zero() {
-            let until = queue[0].arrived + options.max_queue_delay;
-            let rows = matching_rows(queue, options.max_batch_size);
+            let until = oldest + options.max_queue_delay;
+            let rows = matching_rows(&queues, options.max_batch_size);
             let enough = *options.preferred_batch_sizes.first().unwrap_or(&options.max_batch_size);
             if until > now && rows < enough.min(options.max_batch_size) {
                 return Next::Wait(until);
             }
         }
-        let limit = if options.alone { 0 } else { preferred(matching_rows_if(queue, options), options) };
+        let limit = if options.alone { 0 } else { preferred(matching_rows_if(&queues, options), options) };
         let before = dropped.len();
-        let batch = cut(queue, limit, dropped);
+        let batch = cut(&mut queues, limit, dropped);
         self.left(&batch);
         self.left(&dropped[before..]);
         Next::Batch(batch)
@@ -173,14 +175,6 @@ impl Waiting {
 }
 
 impl Level {
-    fn first(&mut self) -> Option<&mut VecDeque<Pending>> {
-        if self.queue.is_empty() {
-            Some(&mut self.delayed).filter(|queue| !queue.is_empty())
-        } else {
-            Some(&mut self.queue)
-        }
-    }
-
     fn expire(&mut self, now: Instant, dropped: &mut Vec<Pending>) {
         for mut request in std::mem::take(&mut self.queue) {
             let overdue = request.expires.is_some_and(|expires| expires <= now);
@@ -203,10 +197,15 @@ fn earliest(left: Option<Instant>, right: Option<Instant>) -> Option<Instant> {
     left.into_iter().chain(right).min()
 }
 
+/// Requests in the order in which they leave: no queue is empty.
+type Queues<'a> = [&'a mut VecDeque<Pending>];
+
 /// The rows of the requests that fit the first one, up to a limit.
-fn matching_rows(queue: &VecDeque<Pending>, limit: usize) -> usize {
+fn matching_rows(queues: &Queues, limit: usize) -> usize {
     let mut rows = 0;
-    for request in queue.iter().filter(|request| request.matches(&queue[0])) {
+    for request in
+        queues.iter().flat_map(|queue| queue.iter()).filter(|request| request.matches(&queues[0][0]))
+    {
         rows += request.rows;
         if rows >= limit {
             break;
@@ -216,8 +215,8 @@ fn matching_rows(queue: &VecDeque<Pending>, limit: usize) -> usize {
 }
 
 /// The same, where it matters: only preferred sizes need it.
-fn matching_rows_if(queue: &VecDeque<Pending>, options: &Options) -> usize {
-    if options.preferred_batch_sizes.is_empty() { 0 } else { matching_rows(queue, options.max_batch_size) }
+fn matching_rows_if(queues: &Queues, options: &Options) -> usize {
+    if options.preferred_batch_sizes.is_empty() { 0 } else { matching_rows(queues, options.max_batch_size) }
 }
 
 /// The largest preferred size that is there in full; the maximum when there is none.
@@ -226,29 +225,33 @@ fn preferred(rows: usize, options: &Options) -> usize {
     sizes.filter(|&size| size <= rows.min(options.max_batch_size)).max().unwrap_or(options.max_batch_size)
 }
 
-/// Takes the first request and all that fit it, up to `limit` rows; the others keep their order.
-fn cut(queue: &mut VecDeque<Pending>, limit: usize, dropped: &mut Vec<Pending>) -> Vec<Pending> {
-    let mut batch: Vec<Pending> = queue.pop_front().into_iter().collect();
+/// Takes the first request and all that fit it, of less urgent ones too, up to `limit` rows; the others keep
+/// their order.
+fn cut(queues: &mut Queues, limit: usize, dropped: &mut Vec<Pending>) -> Vec<Pending> {
+    let mut batch: Vec<Pending> = queues[0].pop_front().into_iter().collect();
     let mut rows = batch.first().map_or(0, |request| request.rows);
-    let mut passed = VecDeque::new();
-    while rows < limit
-        && let Some(mut request) = queue.pop_front()
-    {
-        if !request.matches(&batch[0]) {
-            passed.push_back(request);
-        } else if request.is_gone() {
-            dropped.push(request);
-        } else if rows + request.rows <= limit {
-            rows += request.rows;
-            batch.push(request);
-        } else {
-            // Whoever comes first goes first: a smaller one behind it does not overtake.
-            queue.push_front(request);
+    for queue in queues {
+        let mut passed = VecDeque::new();
+        let mut full = rows >= limit;
+        while !full && let Some(mut request) = queue.pop_front() {
+            if !request.matches(&batch[0]) {
+                passed.push_back(request);
+            } else if request.is_gone() {
+                dropped.push(request);
+            } else if rows + request.rows <= limit {
+                rows += request.rows;
+                full = rows >= limit;
+                batch.push(request);
+            } else {
+                // Whoever comes first goes first: a smaller one behind it does not overtake.
+                queue.push_front(request);
+                full = true;
+            }
+        }
+        passed.into_iter().rev().for_each(|request| queue.push_front(request));
+        if full {
             break;
         }
-    }
-    while let Some(request) = passed.pop_back() {
-        queue.push_front(request);
     }
     batch
 }
