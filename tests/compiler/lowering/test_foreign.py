@@ -201,6 +201,11 @@ def test_an_operator_without_any_form_is_named() -> None:
         lower(model)
 
 
+def test_an_order_of_axes_that_depends_on_the_inputs_is_refused() -> None:
+    with pytest.raises(ConversionError, match="reorders no axes in an order that is computed"):
+        lower(_model(lambda s, x: tf.transpose(x, _computed(x, 0, 2, 1))))
+
+
 def test_of_operators_that_have_a_purpose_a_way_out_is_told() -> None:
     model = _model(lambda s, x: s.dense(x) + tf.reduce_sum(tf.cast(tf.io.decode_jpeg(""), tf.float32)))
     with pytest.raises(ConversionError, match=r"DecodeJpeg \(decoding images\); choose or save a signature"):

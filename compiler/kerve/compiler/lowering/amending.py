@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
+from kerve.compiler.errors import ConversionError
+from kerve.compiler.lowering.constants import known
 from kerve.compiler.lowering.slices import may_begin_before, span
 
 if TYPE_CHECKING:
@@ -109,6 +111,17 @@ def _conv_transpose(_: Lowering, node: ir.Node, *__: Any) -> None:
         node.attributes["output_padding"] = ir.AttrInt64s("output_padding", missing.tolist())
 
 
+def _transpose(_: Lowering, node: ir.Node, inputs: _Inputs, __: _Values) -> None:
+    """The order of axes is an attribute; tf2onnx leaves one that it does not know a second input."""
+    if len(inputs) > 1:
+        order = known(inputs[1])
+        if order is None:
+            raise ConversionError("ONNX reorders no axes in an order that is computed from the inputs")
+        node.attributes["perm"] = ir.AttrInt64s("perm", order.tolist())
+        del inputs[1:]
+        node.resize_inputs(1)
+
+
 _AMENDMENTS: Mapping[str, Callable[[Lowering, ir.Node, _Inputs, _Values], None]] = {
     "BatchNormalization": _batch_normalization,
     "Bitcast": _bitcast,
@@ -117,4 +130,5 @@ _AMENDMENTS: Mapping[str, Callable[[Lowering, ir.Node, _Inputs, _Values], None]]
     "Range": _range,
     "Resize": _resize,
     "Slice": _slice,
+    "Transpose": _transpose,
 }

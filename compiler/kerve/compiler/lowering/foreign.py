@@ -23,8 +23,8 @@ from onnxscript import version_converter
 from kerve.compiler.errors import ConversionError
 from kerve.compiler.lowering import custom_handlers, remedies, variables
 from kerve.compiler.lowering.amending import amend
-from kerve.compiler.lowering.branches import taken
 from kerve.compiler.lowering.compatibility import as_tf2onnx_likes
+from kerve.compiler.lowering.constants import taken
 from kerve.compiler.lowering.pairs import by_parts
 from kerve.compiler.lowering.symbol import Symbol, is_symbol, symbols_in
 

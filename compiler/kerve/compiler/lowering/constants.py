@@ -1,0 +1,41 @@
+"""What traced code computes from constants alone: of ranks and axes, for the most part."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx_ir as ir
+from onnx.reference import ReferenceEvaluator
+
+__all__ = ["known", "taken"]
+
+#: What traced code asks of ranks and axes.
+_LOGIC = frozenset({
+    "Add", "And", "Cast", "Concat", "Equal", "Gather", "Greater", "GreaterOrEqual", "Identity", "Less",
+    "LessOrEqual", "Mod", "Mul", "Neg", "Not", "Or", "Range", "Reshape", "Shape", "Size", "Slice", "Squeeze",
+    "Sub", "Unsqueeze", "Where",
+})  # fmt: skip
+
+
+def known(value: ir.Value | None) -> Any:
+    """Return what a value is that depends on small constants alone, None where it is not known."""
+    if value is None:
+        return None
+    if value.const_value is not None:
+        return value.const_value.numpy()
+    node = value.producer()
+    if node is None or node.domain or node.op_type not in _LOGIC:
+        return None
+    arguments = [known(each) for each in node.inputs]
+    if any(each is None for each in arguments):
+        return None
+    feeds = {str(each.name): array for each, array in zip(node.inputs, arguments, strict=True) if each}
+    return ReferenceEvaluator(ir.to_proto(node)).run([str(value.name)], feeds)[0]
+
+
+def taken(node: ir.Node, inputs: list[Any]) -> ir.Graph | None:
+    """Return the branch of an If whose condition is known; the other may not even fit the tensors' ranks."""
+    choice = known(inputs[0]) if node.op_type == "If" else None
+    if choice is None:
+        return None
+    return node.attributes["then_branch" if choice else "else_branch"].as_graph()
