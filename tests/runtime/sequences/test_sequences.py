@@ -131,14 +131,21 @@ def test_who_waits_for_a_sequence_to_end_is_let_go_in_time(grpc_client: Any, unt
             sequence_end="e" in flags,
         )
 
-    # As many wait as may, and one more is refused; of those that wait one is cancelled.
-    calls = [ask(identity) for identity in range(2, 35)]
+    def is_forgotten(identity: int) -> bool:
+        with pytest.raises(InferenceServerException) as refused:
+            grpc_client.ask("one", [[0, 0]], identity, client_timeout=5)
+        return "must specify the START flag" in str(refused.value)
+
+    # As many wait as may, and one more is refused; those that wait are cancelled.
+    identities = range(2, 35)
+    calls = [ask(identity) for identity in identities]
     until(lambda: len(given) == 1, "one too many is refused")
     assert given.pop().status() == "StatusCode.RESOURCE_EXHAUSTED"
     for call in calls:
         call.cancel()
     until(lambda: len(given) == 32, "they are cancelled")
     assert {error.status() for error in given} == {"StatusCode.CANCELLED"}
+    until(lambda: all(map(is_forgotten, identities)), "the server knows it, too")
     given.clear()
     ask(40)
     grpc_client.ask("one", [[0, 0]], 1, "e")

@@ -167,10 +167,8 @@ class Sequences:
         if not watch(leave):
             leave()
         with self._room_to_wait(identity), self._changed:
-            while not self._is_next(identity, sequence, ticket):
+            while not (ticket.gone or self._is_next(identity, sequence, ticket)):
                 self._check_open()
-                if ticket.gone:
-                    raise error_for(Code.CANCELLED, "the client cancelled the request")
                 now = time.monotonic()
                 if ticket.end is not None and ticket.end <= now:
                     raise DeadlineExceededError(
@@ -180,6 +178,9 @@ class Sequences:
                 moments = [each for each in (ticket.end, self._next_idle()) if each is not None]
                 self._changed.wait(max(0.0, min(moments) - now) if moments else None)
                 self._make_room()
+        # Whose turn came as well: a sequence that nobody knows to have begun would keep its room.
+        if ticket.gone:
+            raise error_for(Code.CANCELLED, "the client cancelled the request")
 
     def _is_next(self, identity: Identity, sequence: Sequence, ticket: Ticket) -> bool:
         with self._changed:
