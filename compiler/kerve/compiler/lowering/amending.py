@@ -70,10 +70,10 @@ def _bitcast(_: Lowering, node: ir.Node, *__: Any) -> None:
 
 
 def _masks_all_but_the_sign(node: ir.Node) -> bool:
-    known = [
+    constants = [
         value.const_value for value in node.inputs if value is not None and value.const_value is not None
     ]
-    return node.op_type == "BitwiseAnd" and [each.numpy().tolist() for each in known] == [_SIGN]
+    return node.op_type == "BitwiseAnd" and [each.numpy().tolist() for each in constants] == [_SIGN]
 
 
 def _random(_: Lowering, node: ir.Node, *__: Any) -> None:

@@ -42,7 +42,8 @@ def replacements(g: Lowering) -> Iterator[tuple[object, str, object]]:
             if hasattr(owner, name):
                 yield owner, name, _always(g, make, getattr(owner, name))
     for name, sample in randomness.SAMPLERS.items():
-        yield backend.random, name, randomness.sampled(g, sample, getattr(backend.random, name))
+        original = getattr(backend.random, name)
+        yield backend.random, name, _always(g, randomness.sampled(sample, original), original)
 
 
 @functools.cache

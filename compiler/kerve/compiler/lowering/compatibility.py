@@ -12,9 +12,9 @@ from unittest import mock
 import keras
 import onnx
 
-__all__ = ["as_tf2onnx_likes"]
+from kerve.compiler.lowering.dtypes import FIRST_OPSET_FLOAT8
 
-_OPSET_OF_FLOAT8 = 19
+__all__ = ["as_tf2onnx_likes"]
 
 #: Optimizers of tf2onnx that change what is computed: one takes the zeros of a Reshape for sizes of another
 #: tensor and leaves out casts that round, one makes two random draws the same. Passes of ours do the rest.
@@ -38,7 +38,7 @@ def as_tf2onnx_likes(opset: int) -> Iterator[None]:
 
     backend = keras.src.backend
     types = {tf.bfloat16.as_datatype_enum: onnx.TensorProto.BFLOAT16}  # it is float16 to tf2onnx
-    if opset >= _OPSET_OF_FLOAT8:
+    if opset >= FIRST_OPSET_FLOAT8:
         types[tf.dtypes.experimental.float8_e4m3fn.as_datatype_enum] = onnx.TensorProto.FLOAT8E4M3FN
         types[tf.dtypes.experimental.float8_e5m2.as_datatype_enum] = onnx.TensorProto.FLOAT8E5M2
     sound = {name: each for name, each in optimizer._optimizers.items() if name not in _UNSOUND}

@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from kerve.compiler.errors import ConversionError
 
-__all__ = ["from_onnx", "is_float", "is_integer", "require", "to_onnx"]
+__all__ = ["FIRST_OPSET_FLOAT8", "from_onnx", "is_float", "is_integer", "require", "to_onnx"]
 
 _ONNX: dict[str, ir.DataType] = {
     "bool": ir.DataType.BOOL,
@@ -28,7 +28,8 @@ _ONNX: dict[str, ir.DataType] = {
     "complex128": ir.DataType.COMPLEX128,
     "string": ir.DataType.STRING,
 }
-_FIRST_OPSET_FLOAT8 = 19
+#: The first operator set with types of eight bits.
+FIRST_OPSET_FLOAT8 = 19
 _KERAS = {onnx: keras for keras, onnx in _ONNX.items()}
 
 
@@ -48,10 +49,10 @@ def from_onnx(onnx_dtype: ir.DataType) -> str:
 
 def require(dtype: ir.DataType, opset: int) -> None:
     """Raise `ConversionError` for a type that came to ONNX after an operator set."""
-    if dtype in (ir.DataType.FLOAT8E4M3FN, ir.DataType.FLOAT8E5M2) and opset < _FIRST_OPSET_FLOAT8:
+    if dtype in (ir.DataType.FLOAT8E4M3FN, ir.DataType.FLOAT8E5M2) and opset < FIRST_OPSET_FLOAT8:
         raise ConversionError(
-            f"ONNX has {from_onnx(dtype)} from operator set {_FIRST_OPSET_FLOAT8} on, got --opset {opset}; "
-            f"compile with --opset {_FIRST_OPSET_FLOAT8} or newer"
+            f"ONNX has {from_onnx(dtype)} from operator set {FIRST_OPSET_FLOAT8} on, got --opset {opset}; "
+            f"compile with --opset {FIRST_OPSET_FLOAT8} or newer"
         )
 
 

@@ -18,7 +18,6 @@ import numpy as np
 import onnx_ir as ir
 from keras import ops
 from keras.src import backend
-from keras.src.utils.backend_utils import in_tf_graph
 
 from kerve.compiler.lowering.foreign import DRAWS
 from kerve.compiler.lowering.lowering import Lowering
@@ -163,16 +162,16 @@ SAMPLERS: dict[str, Callable[..., Any]] = {
 }
 
 
-def sampled(g: Lowering, sample: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
+def sampled(sample: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
     """Return what takes the place of one of these functions while a model is lowered.
 
     From a seed that is a number Keras draws the same numbers with each call: constants, where it is known
     how many. Where the batch decides how many, no ONNX operator draws those.
     """
 
-    def drawn(*args: Any, seed: Any = None, **kwargs: Any) -> Any:
+    def drawn(g: Lowering, *args: Any, seed: Any = None, **kwargs: Any) -> Any:
         numbered = isinstance(seed, int | np.integer)
-        if in_tf_graph() or (numbered and not symbols_in((args, kwargs))):
+        if numbered and not symbols_in((args, kwargs)):
             return original(*args, seed=seed, **kwargs)
         if numbered:
             g.reseeded = True

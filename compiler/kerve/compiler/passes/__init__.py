@@ -98,8 +98,8 @@ def optimize(model: ir.Model, observer: Observer | None = None) -> ir.Model:
     """Rewrite a model in place into one that computes the same with less, and return it.
 
     Inputs and outputs keep their names, types and shapes (of which an open number of rows is called `batch`);
-    weights keep their names. `observer` is called
-    after each pass. The result depends on the model alone: the same model gives the same bytes.
+    weights keep their names. `observer` is called after each pass. The result depends on the model alone: the
+    same model gives the same bytes.
 
     Raises `onnx_ir.passes.PassError` naming the pass when one fails, which is a defect of kerve, and the
     observer's `CompileError` as it is.

@@ -9,9 +9,9 @@ from collections.abc import Collection
 
 import onnx_ir as ir
 
-__all__ = ["NameRows", "name_apart"]
+from kerve.compiler.passes.reading import BATCH
 
-_BATCH = "batch"
+__all__ = ["NameRows", "name_apart"]
 
 
 class NameRows(ir.passes.InPlacePass):
@@ -21,19 +21,19 @@ class NameRows(ir.passes.InPlacePass):
         """Name the first axes of the outputs."""
         inputs = [value for value in model.graph.inputs if value.shape]
         taken = {dim.value for value in inputs for dim in value.shape or () if not isinstance(dim, int)}
-        is_batched = all(_rows(value) in (None, _BATCH) for value in inputs)
+        is_batched = all(_rows(value) in (None, BATCH) for value in inputs)
         unnamed = [
-            value for value in model.graph.outputs if _is_open(value) and _rows(value) not in {*taken, _BATCH}
+            value for value in model.graph.outputs if _is_open(value) and _rows(value) not in {*taken, BATCH}
         ]
         if is_batched:
             for value in unnamed:
-                _name(value, _BATCH)
+                _name(value, BATCH)
         return ir.passes.PassResult(model, is_batched and bool(unnamed))
 
 
 def name_apart(model: ir.Model, outputs: Collection[str]) -> bool:
     """Give those outputs a number of rows of their own that turned out not to have the batch's."""
-    apart = [value for value in model.graph.outputs if value.name in outputs and _rows(value) == _BATCH]
+    apart = [value for value in model.graph.outputs if value.name in outputs and _rows(value) == BATCH]
     for value in apart:
         _name(value, f"{value.name}_0")
     return bool(apart)

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 __all__ = [
+    "BATCH",
     "LAYER_KEY",
     "array_of",
     "attribute_int",
@@ -28,6 +29,9 @@ __all__ = [
     "same_dim",
     "shape_dims",
 ]
+
+#: What the open number of rows is called, which a server keeps from being zero.
+BATCH = "batch"
 
 #: Key of a node's metadata that names the Keras layer it came from.
 LAYER_KEY = "kerve.layer"

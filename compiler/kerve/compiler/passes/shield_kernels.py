@@ -15,14 +15,11 @@ import onnx_ir as ir
 
 from kerve.compiler.passes.editing import Editor
 from kerve.compiler.passes.layout.permutation import perm_of
-from kerve.compiler.passes.reading import Dim, array_of, input_of, is_op, rank_of, shape_dims
+from kerve.compiler.passes.reading import BATCH, Dim, array_of, input_of, is_op, rank_of, shape_dims
 
 __all__ = ["ShieldKernels"]
 
 _NEED_ELEMENTS = ("GRU", "InstanceNormalization", "LSTM")
-
-#: The size that a server keeps from being zero.
-_BATCH = "batch"
 
 
 class ShieldKernels(ir.passes.InPlacePass):
@@ -69,7 +66,7 @@ def _refusing_none(value: ir.Value | None) -> list[int]:
 
 
 def _may_be_zero(dim: Dim) -> bool:
-    return dim == 0 if isinstance(dim, int) else dim.value != _BATCH
+    return dim == 0 if isinstance(dim, int) else dim.value != BATCH
 
 
 def _would_fuse(value: ir.Value | None) -> bool:

@@ -85,9 +85,8 @@ def _metric(config: Any, prefix: str) -> Any:
     if isinstance(config, str):
         return config
     inner = config["config"]
-    if (
-        "name" in inner
-    ):  # of several outputs Keras 2 writes their names before those of metrics, as Keras 3 sets them
+    # Of several outputs Keras 2 writes their names before those of metrics; Keras 3 puts them there itself.
+    if "name" in inner:
         inner = {**inner, "name": inner["name"].removeprefix(prefix)}
     if config["class_name"] == "MeanMetricWrapper":  # how Keras 2 writes metrics given by name
         found = getattr(keras.metrics, inner["fn"], None) or keras.metrics.get(inner["fn"])
