@@ -5,7 +5,6 @@ import os
 import platform
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from kerve.runtime.devices.device import Asked, Kind
 from kerve.runtime.devices.driver import DriverError, driver
 from kerve.runtime.devices.libraries import built_for, has_provider, libraries
 from kerve.runtime.errors import UnavailableError
+from kerve.runtime.transport import automatic
 
 __all__ = ["examine"]
 
@@ -93,9 +93,8 @@ def provider_libraries(_: Asked) -> Facts:
 
 def transport(_: Asked) -> Facts:
     """What `--transport auto` takes."""
-    if find_spec("kerve_wire") is None:
-        return {"taken": "grpcio", "why": "kerve-wire is not installed"}
-    return {"taken": "wire", "why": f"kerve-wire {version('kerve-wire')} is installed"}
+    taken, why = automatic()
+    return {"taken": taken, "why": why}
 
 
 def device(asked: Asked) -> Facts:

@@ -1,26 +1,38 @@
 """What carries requests: the seam (`base`), the portable transport on grpcio, the fast one on kerve-wire."""
 
+import logging
 from importlib import import_module
+from importlib.metadata import version
 from importlib.util import find_spec
 
 from kerve.runtime.errors import UnavailableError
 from kerve.runtime.transport.base import Transport, TransportOptions
 
-__all__ = ["create_transport"]
+__all__ = ["automatic", "create_transport"]
+
+log = logging.getLogger(__name__)
 
 TRANSPORTS = {
     "wire": "kerve.runtime.transport.wire:WireTransport",
     "grpcio": "kerve.runtime.transport.grpcio:GrpcioTransport",
 }
+INSTALL = "`pip install ./runtime/wire` in a checkout builds it, where cargo is, and `make wheel` its wheel"
+
+
+def automatic() -> tuple[str, str]:
+    """Return the transport that `auto` takes, the wire where kerve-wire is installed, and why."""
+    if find_spec("kerve_wire") is None:
+        return "grpcio", f"kerve-wire, which carries many times more requests, is not installed; {INSTALL}"
+    return "wire", f"kerve-wire {version('kerve-wire')} is installed"
 
 
 def create_transport(name: str, options: TransportOptions | None = None) -> Transport:
-    """Return the transport of that name; `auto` is the wire where kerve-wire is installed, else grpcio."""
-    installed = find_spec("kerve_wire") is not None
+    """Return the transport of that name, or the `automatic` one for `auto`."""
     if name == "auto":
-        name = "wire" if installed else "grpcio"
-    if name == "wire" and not installed:
-        raise UnavailableError("the wire needs the package kerve-wire; install it, or use --transport grpcio")
+        name, why = automatic()
+        log.info("%s carries requests: %s", name, why)
+    elif name == "wire" and find_spec("kerve_wire") is None:
+        raise UnavailableError(f"the wire needs the package kerve-wire: {INSTALL}; or use --transport grpcio")
     module, _, attribute = TRANSPORTS[name].partition(":")
     transport: Transport = getattr(import_module(module), attribute)(options)
     return transport
