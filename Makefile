@@ -105,10 +105,15 @@ test-applications: setup
 test-serve: .venv-serve/.ready
 	.venv-serve/bin/python -m pytest --numprocesses $(WORKERS) --dist worksteal tests/runtime tests/proto tests/cli
 
-.venv-serve/.ready: requirements/serve.txt pyproject.toml | $(UV)
-	@[ -x .venv-serve/bin/python ] || $(UV) venv --quiet --python '>=3.11,<3.14' .venv-serve
-	$(UV) pip sync --quiet --python .venv-serve/bin/python --require-hashes requirements/serve.txt
-	$(UV) pip install --quiet --python .venv-serve/bin/python --no-deps --no-build-isolation --editable .
+## test-gpu: the tests of what GPUs do, on ONNX Runtime's build for CUDA; where there is no GPU, on a stand-in for one
+test-gpu: .venv-serve-gpu/.ready
+	.venv-serve-gpu/bin/python -m pytest --numprocesses $(WORKERS) --dist worksteal \
+		tests/runtime/devices tests/runtime/evaluation/test_on_device.py tests/runtime/commands/test_doctor.py
+
+.venv-%/.ready: requirements/%.txt pyproject.toml | $(UV)
+	@[ -x .venv-$*/bin/python ] || $(UV) venv --quiet --python '>=3.11,<3.14' .venv-$*
+	$(UV) pip sync --quiet --python .venv-$*/bin/python --require-hashes requirements/$*.txt
+	$(UV) pip install --quiet --python .venv-$*/bin/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
 ## lint: formatting, lint rules and types of sources and tests
@@ -165,6 +170,8 @@ lock: | $(UV)
 	$(LOCK) pyproject.toml requirements/dev.in --extra compile-cpu --extra serve --extra otel --extra data --extra ray --group build --group lint \
 		--group test --group demo --overrides requirements/overrides.txt -o requirements/dev.txt
 	$(LOCK) pyproject.toml --extra serve --extra otel --extra data --group build --group test -o requirements/serve.txt
+	$(LOCK) pyproject.toml --extra serve-gpu --extra otel --extra data --group build --group test --group test-gpu \
+		--constraints requirements/serve.txt -o requirements/serve-gpu.txt
 	$(LOCK) --group proto -o requirements/proto.txt
 	$(LOCK) --group docs -o requirements/docs.txt
 	$(LOCK) --group build -o requirements/build.txt
@@ -233,6 +240,6 @@ soak: setup
 
 ## clean: remove what the other commands made
 clean:
-	rm -rf $(VENV) .venv-serve .venv-uv .tools build dist demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-* .tools build dist demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo train compile serve evaluate bench examples fuzz-python test test-applications test-serve lint format reference docs proto proto-check check lock wheel clean image image-size deploy manifests deploy-check soak gpu-artifacts
+.PHONY: help setup demo train compile serve evaluate bench examples fuzz-python test test-applications test-serve test-gpu lint format reference docs proto proto-check check lock wheel clean image image-size deploy manifests deploy-check soak gpu-artifacts
