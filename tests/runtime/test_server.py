@@ -122,7 +122,30 @@ def test_reflection_answers_under_its_new_name_too(server: Any) -> None:
             reflection_pb2.ServerReflectionResponse.FromString,
         )
         (reply,) = call(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
-    assert "inference.GRPCInferenceService" in [each.name for each in reply.list_services_response.service]
+    listed = {each.name for each in reply.list_services_response.service}
+    assert {"inference.GRPCInferenceService", "grpc.reflection.v1.ServerReflection"} <= listed
+
+
+@pytest.mark.parametrize(
+    ("symbol", "file"),
+    [
+        ("inference.GRPCInferenceService.ModelInfer", "inference/grpc_service.proto"),
+        ("grpc.health.v1.Health.Watch", "grpc_health/v1/health.proto"),
+        ("inference.GRPCInferenceService.Nope", None),
+        ("inference.Nope.ModelInfer", None),
+        ("Nope", None),
+    ],
+)
+def test_reflection_finds_a_method_by_its_full_name(symbol: str, file: str | None, server: Any) -> None:
+    from google.protobuf.descriptor_pb2 import FileDescriptorProto
+    from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+    with grpc.insecure_channel(server.address) as channel:
+        ask = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo
+        (reply,) = ask(iter([reflection_pb2.ServerReflectionRequest(file_containing_symbol=symbol)]))
+    files = reply.file_descriptor_response.file_descriptor_proto
+    assert (FileDescriptorProto.FromString(files[0]).name if files else None) == file
+    assert (reply.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]) == (file is None)
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,8 @@ CALLS = {
     (True, True): "stream_stream",
 }
 
+REFLECTION = (reflection.SERVICE_NAME, "grpc.reflection.v1.ServerReflection")
+
 
 class Host(Protocol):
     """The part of grpc.Server that hosting a service needs."""
@@ -117,8 +119,17 @@ class BothPools:
         return either(lambda pool: pool.FindFileByName(name))
 
     def FindFileContainingSymbol(self, symbol: str) -> FileDescriptor:  # noqa: N802  DescriptorPool's interface
-        """Return the file that declares a message, enum, service or method."""
-        return either(lambda pool: pool.FindFileContainingSymbol(symbol))
+        """Return the file that declares a message, enum, service or method.
+
+        DescriptorPool knows of methods by their services only.
+        """
+        service, _, method = symbol.rpartition(".")
+        try:
+            return either(lambda pool: pool.FindFileContainingSymbol(symbol))
+        except KeyError:
+            return either(
+                lambda pool: pool.FindServiceByName(service).methods_by_name[method]
+            ).containing_service.file
 
     def FindMessageTypeByName(self, name: str) -> Descriptor:  # noqa: N802  DescriptorPool's interface
         """Return a message by its full name."""
@@ -146,13 +157,13 @@ def add_reflection(server: Host, services: Sequence[str]) -> None:
 
     grpcio's package has only `grpc.reflection.v1alpha`; `grpc.reflection.v1` is the same messages and method.
     """
-    servicer = reflection.ReflectionServicer([*services, reflection.SERVICE_NAME], pool=BothPools())
+    servicer = reflection.ReflectionServicer([*services, *REFLECTION], pool=BothPools())
     handler = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
         response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
-    for name in ("grpc.reflection.v1alpha.ServerReflection", "grpc.reflection.v1.ServerReflection"):
+    for name in REFLECTION:
         handlers = {"ServerReflectionInfo": handler}
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
         server.add_registered_method_handlers(name, handlers)
