@@ -7,7 +7,9 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from kerve.runtime import Client
 from kerve.runtime.errors import ResourceExhaustedError, UnavailableError, UnimplementedError
@@ -76,3 +78,42 @@ def test_more_connections_than_may_be_open_are_closed(
 def test_a_limit_of_connections_takes_the_wire() -> None:
     with pytest.raises(UnimplementedError, match="--transport wire"):
         GrpcioTransport(TransportOptions(max_connections=2))
+
+
+@pytest.mark.parametrize("method", ["ModelInfer", "ServerLive"])
+def test_a_call_with_too_much_metadata_is_refused_and_no_other(
+    tmp_path: Path, publish: Publish, serve: Serve, transport: str, method: str
+) -> None:
+    publish(tmp_path, "pair")
+    with (
+        serve(tmp_path, "--transport", transport) as running,
+        grpc.insecure_channel(running.address) as channel,
+    ):
+        call: Any = channel.unary_unary(f"/inference.GRPCInferenceService/{method}")
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=60)
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        codes = []
+        for size in (12 << 10, 12 << 10, 17 << 10, 300 << 10):
+            try:
+                call(b"", metadata=(("x-large", "x" * size),), timeout=60)
+                codes.append(grpc.StatusCode.OK)
+            except grpc.RpcError as error:
+                codes.append(error.code())
+        served = {"ModelInfer": grpc.StatusCode.NOT_FOUND, "ServerLive": grpc.StatusCode.OK}[method]
+        assert codes == [served, served, *[grpc.StatusCode.RESOURCE_EXHAUSTED] * 2]
+        assert watch.is_active()  # on the same connection
+
+
+def test_a_path_is_a_method_only_as_a_whole(
+    tmp_path: Path, publish: Publish, serve: Serve, transport: str
+) -> None:
+    publish(tmp_path, "pair")
+    with (
+        serve(tmp_path, "--transport", transport) as running,
+        grpc.insecure_channel(running.address) as channel,
+    ):
+        for method in ("ModelInfer?a=b", "ServerLive?a=b", "ModelInfer/", "modelinfer"):
+            call: Any = channel.unary_unary(f"/inference.GRPCInferenceService/{method}")
+            with pytest.raises(grpc.RpcError) as caught:
+                call(b"", timeout=60)
+            assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED

@@ -29,6 +29,15 @@ TYPES: Mapping[str, type] = {
 FORMATS = ("default", "ISO8601", "json")
 
 
+# A record is one line, whatever clients call their models and requests: what would begin another, or move a
+# terminal's cursor, is spelled out.
+CONTROLS = {
+    code: repr(chr(code))[1:-1]
+    for code in (*range(32), *range(127, 160), 0x2028, 0x2029)
+    if chr(code) != "\t"
+}
+
+
 class HumanFormatter(logging.Formatter):
     """One line for people; times in ISO 8601, UTC."""
 
@@ -44,6 +53,10 @@ class HumanFormatter(logging.Formatter):
         if ids := getattr(record, "fields", {}).get("request_ids"):
             record.of_requests = f" (request {', '.join(ids)})"
         return super().format(record)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's name
+        """Return the record's line without the traceback that may follow."""
+        return super().formatMessage(record).translate(CONTROLS)
 
 
 class JsonFormatter(logging.Formatter):

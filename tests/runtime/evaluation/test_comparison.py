@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from kerve.artifact.v1.manifest_pb2 import Evaluation
-from kerve.runtime.evaluation.comparison import Comparison, scores
+from kerve.runtime import InvalidArgumentError
+from kerve.runtime.evaluation.comparison import Comparison, Scores, scores
 
 
 def test_agreement_rows_and_intervals_of_classes() -> None:
@@ -35,3 +36,22 @@ def test_numbers_are_compared_by_their_squared_errors() -> None:
     (interval,) = comparison.intervals()
     assert (interval.metric, interval.difference, interval.low) == ("mean_squared_error", 3, 3)
     assert comparison.agreement == {}
+
+
+def scored(*outputs: str, metric: str = "accuracy") -> dict[str, Scores]:
+    return {output: Scores(None, metric, np.ones(2)) for output in outputs}
+
+
+def test_the_only_output_is_compared_with_the_only_one_whatever_their_names() -> None:
+    comparison = Comparison()
+    comparison.add(scored("dense_7"), scored("dense_3"))
+    assert [each.metric for each in comparison.intervals()] == ["accuracy"]
+
+
+def test_versions_without_anything_in_common_are_not_compared_to_nothing() -> None:
+    with pytest.raises(InvalidArgumentError, match="an output in common, got a, b of one and c of the other"):
+        Comparison().add(scored("c"), scored("a", "b"))
+    with pytest.raises(
+        InvalidArgumentError, match="got accuracy for output 'a' of one and mean_squared_error"
+    ):
+        Comparison().add(scored("a", metric="mean_squared_error"), scored("a"))

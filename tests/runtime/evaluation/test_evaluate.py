@@ -243,6 +243,21 @@ def test_the_command_prints_one_json_object(client: Client, tmp_path: Path) -> N
     equal(printed["results"], KERAS["classifier/2/plain"])
 
 
+def test_what_is_no_number_is_null_in_json(client: Client, tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", x=np.full((2, 4), np.nan, np.float32), y=CLASSES[:2])
+    arguments = ["evaluate", "classifier", "--data", str(tmp_path / "data.npz"), "--address", client.address]
+
+    def refuse(text: str) -> None:
+        pytest.fail(f"{text} is not JSON")
+
+    for versions in ((), ("--version", "1", "--version", "2")):
+        done = kerve(*arguments, *versions, "--json")
+        assert done.returncode == 0, done.stderr
+        printed = json.loads(done.stdout, parse_constant=refuse)
+        results = [printed] if "results" in printed else printed["versions"]
+        assert [each["results"]["loss"] for each in results] == [None] * len(results)
+
+
 def test_the_command_prints_a_table(client: Client, tmp_path: Path) -> None:
     np.savez(tmp_path / "data.npz", x=X, y=CLASSES)
     done = kerve("evaluate", "classifier", "--data", str(tmp_path / "data.npz"), "--address", client.address)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import queue
 import re
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
@@ -198,6 +199,54 @@ def test_other_calls_have_lines_too(running: Any, lines: Lines) -> None:
     request = urllib.request.Request(f"http://{running.http}/v2", headers={"X-Request-Id": "v2"})
     urllib.request.urlopen(request, timeout=60).read()
     assert [each["method"] for each in lines("v2")] == ["inference.GRPCInferenceService/ServerMetadata"]
+
+
+@pytest.mark.parametrize(
+    ("verb", "path", "body", "model", "code"),
+    [
+        ("GET", "/v1/models/classifier", None, "classifier", "OK"),
+        ("GET", "/v1/models/classifier/versions/7/metadata", None, "classifier", "NOT_FOUND"),
+        ("GET", "/metrics", None, "", "OK"),
+        ("GET", "/", None, "", "OK"),
+        ("GET", "/v2/nowhere", None, "", "NOT_FOUND"),
+        ("DELETE", "/v2", None, "", "UNIMPLEMENTED"),
+        ("POST", "/v2/models/classifier/infer", b"{", "classifier", "INVALID_ARGUMENT"),
+        ("POST", "/v1/models/nobody:predict", b"{}", "nobody", "NOT_FOUND"),
+    ],
+)
+def test_what_only_http_answers_has_one_line(
+    verb: str, path: str, body: bytes | None, model: str, code: str, running: Any, lines: Lines
+) -> None:
+    headers = {"X-Request-Id": f"{verb} {path}"}
+    request = urllib.request.Request(f"http://{running.http}{path}", body, headers, method=verb)
+    with suppress(urllib.error.HTTPError):
+        urllib.request.urlopen(request, timeout=60).read()
+    (line,) = lines(headers["X-Request-Id"])
+    assert (line["method"], line["model"], line["code"]) == (f"{verb} {path}", model, code)
+    assert re.fullmatch(r"ipv4:127\.0\.0\.1:\d+", line["peer"])
+
+
+def test_nobody_can_write_a_line_of_the_log(
+    transport: str, tmp_path: Path, publish: Publish, serve: Serve
+) -> None:
+    publish(tmp_path, "triples")
+    forged = "one\n2026-01-01T00:00:00.000Z ERROR all is lost\x1b[2J"
+    odd = triton.InferInput("x", [1, 2], "FP32").set_data_from_numpy(np.ones((1, 2), np.float32))
+    with serve(tmp_path, "--transport", transport, "--http-port", "-1", "--access-log") as running:
+        with triton.InferenceServerClient(running.address) as client:
+            with pytest.raises(InferenceServerException):
+                client.infer("triples", [odd], request_id=forged)
+            with pytest.raises(InferenceServerException):
+                client.get_model_metadata("no code=OK")
+        with suppress(urllib.error.HTTPError):
+            urllib.request.urlopen(f"http://{running.http}/v2/a%0A2026%20ERROR", timeout=60)
+        assert running.stop() == 0
+        written = running.log.read_text()
+    assert 'request_id="one\\n2026-01-01T' in written
+    assert "(request one\\n2026-01-01T" in written  # of the error itself
+    assert 'method="GET /v2/a\\n2026 ERROR"' in written
+    assert 'model="no code=OK"' in written
+    assert not re.search(r"\x1b|^2026(-01-01| ERROR)", written, re.MULTILINE)
 
 
 def test_tensorflow_servings_calls_have_lines(running: Any, lines: Lines) -> None:

@@ -1,6 +1,7 @@
 """`kerve evaluate`."""
 
 import json
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -53,7 +54,9 @@ class Options(Engine):
         None,
         help="HTML file to write: confusion matrix, curves, calibration, errors, worst rows, latency.",
     )
-    json: bool = cli.option(False, help="Print one JSON object instead of a table.")
+    json: bool = cli.option(
+        False, help="Print one JSON object instead of a table; null where a number is not finite."
+    )
     timeout: float | None = cli.option(None, help="Seconds to wait for the results.")
 
     def __post_init__(self) -> None:
@@ -67,7 +70,7 @@ def command(options: Options) -> None:
     if report is not None and options.report is not None:
         report.write(options.report, found.results, found.differences)
     if options.json:
-        click.echo(json.dumps(as_json(found)))
+        click.echo(json.dumps(without_nan(as_json(found)), allow_nan=False))
         return
     print_results(found.results)
     for difference in found.differences:
@@ -228,3 +231,16 @@ def result_as_json(each: Evaluated) -> dict[str, Any]:
             for name, value in each.results.items()
         },
     }
+
+
+def without_nan(value: Any) -> Any:
+    """Return plain data as JSON can have it: null where a number is not finite."""
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case dict():
+            return {key: without_nan(each) for key, each in value.items()}
+        case list() | tuple():
+            return [without_nan(each) for each in value]
+        case _:
+            return value

@@ -1,7 +1,7 @@
 """What tells two versions apart: where they choose differently, and how sure the difference is."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -10,6 +10,7 @@ import numpy as np
 from kerve.artifact.v1.manifest_pb2 import Evaluation
 from kerve.runtime.datatypes import Array
 from kerve.runtime.devices.kept import Kept, at_host
+from kerve.runtime.errors import InvalidArgumentError
 
 __all__ = ["Comparison", "Interval", "Scores", "scores", "scores_of"]
 
@@ -89,12 +90,15 @@ class Comparison:
     _moments: dict[tuple[str, str], list[float]] = field(default_factory=dict)
 
     def add(self, version: Mapping[str, Scores], baseline: Mapping[str, Scores]) -> None:
-        """Take the scores of a batch, by output."""
+        """Take the scores of a batch, by output; InvalidArgumentError where there is nothing to compare."""
         differs = np.zeros(len(next(iter(version.values())).rows), bool)
-        for output, ours in version.items():
-            theirs = baseline.get(output)
-            if theirs is None or ours.metric != theirs.metric:
-                continue
+        for output, other in paired(version, baseline).items():
+            ours, theirs = version[output], baseline[other]
+            if ours.metric != theirs.metric:
+                raise InvalidArgumentError(
+                    f"expected versions that are scored alike, got {theirs.metric} for output {other!r} of "
+                    f"one and {ours.metric} for {output!r} of the other; evaluate each by itself"
+                )
             if ours.choices is not None and theirs.choices is not None:
                 same = ours.choices == theirs.choices
                 counts = self._agreed.setdefault(output, [0, 0])
@@ -132,6 +136,21 @@ class Comparison:
             interval(f"{output}_{metric}" if several else metric, *moments)
             for (output, metric), moments in self._moments.items()
         ]
+
+
+def paired(ours: Collection[str], theirs: Collection[str]) -> dict[str, str]:
+    """Return which output is compared with which: those of one name, or the only one with the only one, since
+    Keras numbers the names that nobody gave. InvalidArgumentError where there are none.
+    """
+    common = {name: name for name in ours if name in theirs}
+    if not common and len(ours) == len(theirs) == 1:
+        return dict(zip(ours, theirs, strict=True))
+    if not common:
+        raise InvalidArgumentError(
+            f"expected versions with an output in common, got {', '.join(theirs)} of one and "
+            f"{', '.join(ours)} of the other; evaluate each by itself"
+        )
+    return common
 
 
 def added(one: Sequence[Number], other: Sequence[Number]) -> list[Number]:

@@ -14,9 +14,10 @@ from kerve.runtime.gateway import Gateway
 from kerve.runtime.http.rest import Rest
 from kerve.runtime.http.status import StatusPage
 from kerve.runtime.http.tensorflow import TensorFlowRest
-from kerve.runtime.http.wsgi import Request, Response, Route, compress, find_route, json_response
+from kerve.runtime.http.wsgi import Request, Response, Route, compress, find_route, refusal
 from kerve.runtime.lifecycle.manager import ModelManager
 from kerve.runtime.lifecycle.served import ServedVersion
+from kerve.runtime.observation.notes import current
 from kerve.runtime.security.permissions import Permission
 from kerve.runtime.security.tokens import Authority
 from kerve.runtime.transport.base import Transport
@@ -73,6 +74,7 @@ class HttpServer:
         """
         self._manager = manager
         self._authority = authority
+        self._observer = transport.observer
         self._metrics: Any = None
         rest = [*Rest(catalog, gateway).routes(), *TensorFlowRest(manager, catalog, gateway).routes()]
         self._routes = [
@@ -118,7 +120,8 @@ class HttpServer:
     def _application(
         self, environ: Mapping[str, Any], start_response: Callable[[str, list[tuple[str, str]]], object]
     ) -> Iterable[bytes]:
-        response = compress(self._answer(environ), environ.get("HTTP_ACCEPT_ENCODING", ""))
+        request = Request.read(environ)
+        response = compress(self._observed(request), request.headers.get("accept-encoding", ""))
         status = response.status
         reason = HTTPStatus(status).phrase if status in iter(HTTPStatus) else "Client Closed Request"
         headers = {
@@ -128,25 +131,35 @@ class HttpServer:
             **response.headers,
         }
         start_response(f"{int(status)} {reason}", list(headers.items()))
-        return [] if environ["REQUEST_METHOD"] == "HEAD" else [response.body]
+        return [] if request.method == "HEAD" else [response.body]
 
-    def _answer(self, environ: Mapping[str, Any]) -> Response:
+    def _observed(self, request: Request) -> Response:
+        """Answer, and note what no gRPC service is asked for: that would be noted there."""
+        note = self._observer.begin(f"{request.method} {request.path}", request.peer, request.headers)
+        with self._observer.serving(note):
+            response = self._answer(request)
+        if note is not None and not note.passed_on:
+            self._observer.end(note, response.code)
+        return response
+
+    def _answer(self, request: Request) -> Response:
         try:
-            request = Request.read(environ)
             found = find_route(self._routes, request)
             if isinstance(found, Response):
                 return found
             route, arguments = found
+            if (note := current()) is not None:
+                note.model = arguments.get("name", "")
+                note.version = arguments.get("version") or arguments.get("label", "")
             if route.permission is not None:
                 self._authority.check(Permission(route.permission), request.headers.get("authorization"))
-            return route.handler(request, **arguments)
+            return route.handler(request.plain(), **arguments)
         except ServingError as error:
             return failure(error)
         except Exception:  # the edge of a request: the client learns that it failed, the log why
-            log.exception("%s %s failed", environ.get("REQUEST_METHOD"), environ.get("PATH_INFO"))
-            return json_response(
-                {"error": "internal error; see the server's log"}, HTTPStatus.INTERNAL_SERVER_ERROR
-            )
+            log.exception("%s %s failed", request.method, request.path)
+            message = "internal error; see the server's log"
+            return refusal(Code.INTERNAL, HTTPStatus.INTERNAL_SERVER_ERROR, message)
 
     def _scrape(self, _: Request) -> Response:
         if self._metrics is None:
@@ -159,11 +172,11 @@ class HttpServer:
 
 
 def failure(error: ServingError) -> Response:
-    """Return the response for an error, in the form that OIP's clients read."""
+    """Return the response for an error."""
     headers = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(max(1, round(error.retry_after)))
     if error.code is Code.UNAUTHENTICATED:
         headers["WWW-Authenticate"] = "Bearer"
     status: Any = STATUS.get(error.code, 500)
-    return json_response({"error": str(error)}, status, **headers)
+    return refusal(error.code, status, str(error), **headers)

@@ -5,14 +5,14 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote
 
-from kerve.runtime.errors import InvalidArgumentError
+from kerve.runtime.errors import Code, InvalidArgumentError
 
-__all__ = ["Request", "Response", "Route", "compact", "find_route", "json_response"]
+__all__ = ["Request", "Response", "Route", "compact", "find_route", "json_response", "refusal"]
 
 # What a compressed body may become: a bomb is refused.
 MOST_BYTES = 1 << 31
@@ -35,19 +35,22 @@ class Request:
 
     @classmethod
     def read(cls, environ: Mapping[str, Any]) -> "Request":
-        """Return the request of a WSGI environment, its body decompressed."""
+        """Return the request of a WSGI environment."""
         headers = {
             key.removeprefix("HTTP_").replace("_", "-").lower(): value
             for key, value in environ.items()
             if key.startswith("HTTP_") or key in ("CONTENT_TYPE", "CONTENT_LENGTH")
         }
         body = environ["wsgi.input"].read(int(headers.get("content-length") or 0))
-        body = decompress(body, headers.get("content-encoding", "identity"))
         path = environ["PATH_INFO"].encode("latin-1").decode("utf-8", "replace")
         host = environ.get("REMOTE_ADDR", "")
         peer = f"ipv6:[{host}]" if ":" in host else f"ipv4:{host}"
         peer = f"{peer}:{environ.get('REMOTE_PORT', '')}"
         return cls(environ["REQUEST_METHOD"], path, headers, body, peer)
+
+    def plain(self) -> "Request":
+        """Return the request with its body decompressed; InvalidArgumentError where that cannot be done."""
+        return replace(self, body=decompress(self.body, self.headers.get("content-encoding", "identity")))
 
     def json(self) -> dict[str, Any]:
         """Return the body as a JSON object; an empty body is an empty one."""
@@ -65,6 +68,8 @@ class Response:
     # Whether it may be compressed. Triton's asyncio client says that it takes what is, but reads that only as
     # the answer of an inference; Triton compresses nothing else.
     compressible: bool = True
+    # What became of the request, for those who observe it.
+    code: Code = Code.OK
 
 
 @dataclass(frozen=True)
@@ -87,14 +92,19 @@ def find_route(routes: Iterable[Route], request: Request) -> tuple[Route, dict[s
                 return route, {key: unquote(value or "") for key, value in match.groupdict().items()}
             others.append(route.method)
     if not others:
-        return json_response({"error": "not found"}, HTTPStatus.NOT_FOUND)
+        return refusal(Code.NOT_FOUND, HTTPStatus.NOT_FOUND, "not found")
     allow = ", ".join(sorted(others))
-    return json_response({"error": "method not allowed"}, HTTPStatus.METHOD_NOT_ALLOWED, Allow=allow)
+    return refusal(Code.UNIMPLEMENTED, HTTPStatus.METHOD_NOT_ALLOWED, "method not allowed", Allow=allow)
 
 
 def json_response(value: object, status: HTTPStatus = HTTPStatus.OK, **headers: str) -> Response:
     """Return a response of JSON, which is not compressed."""
     return Response(compact(value), status, headers=headers, compressible=False)
+
+
+def refusal(code: Code, status: HTTPStatus, message: str, **headers: str) -> Response:
+    """Return the response for a request that fails, in the form that OIP's clients read."""
+    return replace(json_response({"error": message}, status, **headers), code=code)
 
 
 def compact(value: object) -> bytes:

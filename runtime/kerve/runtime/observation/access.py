@@ -1,6 +1,8 @@
 """The access log: one line for each request, in the format of the log."""
 
+import json
 import logging
+import re
 from collections.abc import Sequence
 
 from kerve.runtime.errors import Code
@@ -9,6 +11,9 @@ from kerve.runtime.observation.notes import Observation
 __all__ = ["AccessLog"]
 
 log = logging.getLogger("kerve.access")
+
+# What needs no quotes.
+WORD = re.compile(r'[^\s"=]+')
 
 
 class AccessLog:
@@ -32,7 +37,7 @@ def record(each: Observation) -> logging.LogRecord:
     """Return the record of a request: for people in its message, for JSON in its fields."""
     fields: dict[str, object] = {
         "request_id": each.request_id,
-        "method": each.method.strip("/"),
+        "method": each.method.removeprefix("/"),
         "model": each.model,
         "version": each.version,
         "rows": each.rows,
@@ -45,7 +50,7 @@ def record(each: Observation) -> logging.LogRecord:
     }
     if each.sampled and each.trace_parent:
         fields["trace_id"] = each.trace_parent.split("-")[1]
-    shown = " ".join(f"{key}={value}" for key, value in fields.items() if value not in ("", None))
+    shown = " ".join(f"{key}={plain(value)}" for key, value in fields.items() if value not in ("", None))
     ended = (each.arrived + each.total) / 1e9
     return logging.makeLogRecord(
         {
@@ -63,3 +68,9 @@ def record(each: Observation) -> logging.LogRecord:
 def milliseconds(nanoseconds: int | None) -> float | None:
     """Return a duration as people read it."""
     return None if nanoseconds is None else round(nanoseconds / 1e6, 3)
+
+
+def plain(value: object) -> str:
+    """Return a value as one word of a line: what clients send could pass for other fields."""
+    text = str(value)
+    return text if WORD.fullmatch(text) else json.dumps(text, ensure_ascii=False)

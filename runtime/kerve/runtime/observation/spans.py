@@ -85,7 +85,7 @@ class Spans:
 
         carrier = {"traceparent": each.trace_parent, "tracestate": each.trace_state}
         request = self._tracer.start_span(
-            each.method.strip("/"),
+            verb_of(each) or each.method.strip("/"),
             TraceContextTextMapPropagator().extract(carrier),
             kind=SpanKind.SERVER,
             attributes=attributes(each),
@@ -107,10 +107,12 @@ class Spans:
 def attributes(each: Observation) -> dict[str, str | int]:
     """Return what a request's span says of it."""
     service, _, method = each.method.strip("/").rpartition("/")
+    if verb := verb_of(each):
+        asked = {"http.request.method": verb, "url.path": each.method.removeprefix(f"{verb} ")}
+    else:
+        asked = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
     return {
-        "rpc.system": "grpc",
-        "rpc.service": service,
-        "rpc.method": method,
+        **asked,
         "rpc.grpc.status_code": each.code,
         "client.address": each.peer,
         "kerve.model.name": each.model,
@@ -118,3 +120,8 @@ def attributes(each: Observation) -> dict[str, str | int]:
         "kerve.request.id": each.request_id,
         "kerve.request.rows": each.rows,
     }
+
+
+def verb_of(each: Observation) -> str:
+    """Return the method of a request over HTTP that no gRPC service answered; "" for all others."""
+    return each.method.partition(" ")[0] if " /" in each.method else ""

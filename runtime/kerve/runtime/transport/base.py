@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import grpc
 
 from kerve.runtime.datatypes import Array
-from kerve.runtime.observation.notes import Observation
+from kerve.runtime.observation.notes import Observation, Observer
 from kerve.runtime.security.tls import Certificates
 from kerve.runtime.signature import Signature
 from kerve.runtime.transport.batching import Batching
@@ -218,6 +218,10 @@ class Transport(Protocol):
     @property
     def name(self) -> str:
         """What the ready line calls it."""
+
+    @property
+    def observer(self) -> Observer:
+        """Notes what Python serves: part of `observations`, too."""
 
     def attach(self, served: ServedModel) -> Queue:
         """Make a queue for a model version; it gets requests once it is published."""

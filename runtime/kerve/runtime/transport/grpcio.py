@@ -33,10 +33,16 @@ __all__ = ["GrpcioTransport"]
 INFERENCE_THREADS = 512
 OTHER_THREADS = 16
 
+# Bytes of a call's metadata at most, as on the wire.
+MOST_METADATA = 16 * 1024
+
 OPTIONS = [
     ("grpc.max_send_message_length", 2**31 - 1),
     # A second server on the same port must fail, not take half of the connections.
     ("grpc.so_reuseport", 0),
+    # Of a call. Between its two limits grpcio refuses by chance: with one, it does or it does not.
+    ("grpc.max_metadata_size", MOST_METADATA),
+    ("grpc.absolute_max_metadata_size", MOST_METADATA),
 ]
 
 
@@ -51,12 +57,12 @@ class GrpcioTransport:
             raise UnimplementedError("grpcio has no limit of connections; the wire has: --transport wire")
         self._routes: Catalog[LocalQueue] = Catalog()
         self._draining = False
-        self._observer = Observer()
+        self.observer = Observer()
         self._rates = Rates(options.rate)
         self._server = grpc.server(
             ThreadPoolExecutor(OTHER_THREADS, "rpc"),
             interceptors=[
-                ObservingInterceptor(self._observer),
+                ObservingInterceptor(self.observer),
                 *options.interceptors,
                 CountingInterceptor(self._rates),
             ],
@@ -64,7 +70,7 @@ class GrpcioTransport:
         )
         self._in_flight = InFlight()
         room = Room(INFERENCE_THREADS // 2)
-        self._infer = infer = InferServicer(self._route, self._in_flight, self._observer, self._rates, room)
+        self._infer = infer = InferServicer(self._route, self._in_flight, self.observer, self._rates, room)
         pool = ThreadPoolExecutor(INFERENCE_THREADS, "infer")
         methods = {
             name: rpc.in_pool(method, pool) for name, method in rpc.methods_of(oip.SERVICE, infer).items()
@@ -133,11 +139,11 @@ class GrpcioTransport:
 
     def observe(self, *, everything: bool, traced: float | None) -> None:
         """Note what becomes of requests; see `Transport.observe`."""
-        self._observer.want(everything=everything, traced=traced)
+        self.observer.want(everything=everything, traced=traced)
 
     def observations(self) -> tuple[Sequence[Observation], int]:
         """Return what has ended since the last look, and how much was lost so far."""
-        return self._observer.read()
+        return self.observer.read()
 
     def start(self) -> None:
         """Begin to accept connections."""

@@ -33,7 +33,7 @@ class WireTransport:
 
     def __init__(self, options: TransportOptions | None = None) -> None:
         options = options or TransportOptions()
-        self._observer = Observer()
+        self.observer = Observer()
         self._server = kerve_wire.Server(
             kerve_wire.ServerOptions(
                 max_receive_message_length=options.max_message_bytes,
@@ -42,7 +42,7 @@ class WireTransport:
                 rate_limit=options.rate.rate if options.rate else None,
                 rate_burst=options.rate.burst if options.rate else 1,
             ),
-            interceptors=(ObservingInterceptor(self._observer), *options.interceptors),
+            interceptors=(ObservingInterceptor(self.observer), *options.interceptors),
         )
 
     def attach(self, served: ServedModel) -> kerve_wire.Queue:
@@ -112,13 +112,13 @@ class WireTransport:
 
     def observe(self, *, everything: bool, traced: float | None) -> None:
         """Note what becomes of requests; see `Transport.observe`."""
-        self._observer.want(everything=everything, traced=traced)
+        self.observer.want(everything=everything, traced=traced)
         self._server.observe(everything=everything, traced=traced)
 
     def observations(self) -> tuple[Sequence[Observation], int]:
         """Return what has ended since the last look, and how much was lost so far."""
         native, lost = self._server.observations()
-        hosted, lost_too = self._observer.read()
+        hosted, lost_too = self.observer.read()
         return [*native, *hosted], lost + lost_too
 
     def start(self) -> None:

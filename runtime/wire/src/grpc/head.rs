@@ -31,14 +31,16 @@ pub enum Refusal {
 }
 
 impl Head {
-    /// Reads the head of a request.
-    pub fn read(parts: &Parts) -> Result<Head, Refusal> {
+    /// Reads the head of a request, whose headers take this many bytes at most.
+    pub fn read(parts: &Parts, most: usize) -> Result<Head, Refusal> {
         if parts.method != Method::POST {
             return Err(Refusal::Http(StatusCode::METHOD_NOT_ALLOWED));
         }
         let mut head = Head::default();
         let mut is_grpc = false;
+        let mut size = 0;
         for (name, value) in &parts.headers {
+            size += name.as_str().len() + value.len() + OVERHEAD;
             match name.as_str() {
                 "content-type" => is_grpc = is_grpc_type(value),
                 "grpc-timeout" => head.timeout = Some(timeout(value).map_err(Refusal::Grpc)?),
@@ -47,7 +49,10 @@ impl Head {
                 _ => {}
             }
         }
-        if is_grpc { Ok(head) } else { Err(Refusal::Http(StatusCode::UNSUPPORTED_MEDIA_TYPE)) }
+        if !is_grpc {
+            return Err(Refusal::Http(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+        }
+        if size > most { Err(Refusal::Grpc(too_large(size, most))) } else { Ok(head) }
     }
 
     /// Whether the client lets answers be compressed this way.
@@ -67,6 +72,14 @@ impl Head {
             }
         }
     }
+}
+
+/// What a header takes besides its name and its value (RFC 9113, section 6.5.2).
+const OVERHEAD: usize = 32;
+
+fn too_large(size: usize, most: usize) -> Status {
+    let message = format!("metadata: expected at most {most} bytes, got {size}; send less of it");
+    Status::new(Code::ResourceExhausted, message)
 }
 
 /// `application/grpc`, alone or with `+proto` or `;parameters`.

@@ -65,6 +65,10 @@ impl Visitor<'_> for Kind {
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<Parameter, E> {
+        // -0, which is a whole number, arrives here as -0.0 does, which is none.
+        if value == 0.0 && value.is_sign_negative() {
+            return Err(E::custom("a zero of an unknown kind"));
+        }
         // A whole number beyond 64 bits arrives here, too.
         if value.fract() == 0.0 && value.abs() >= i64::MAX as f64 {
             return Err(E::custom("more than 64 bits"));

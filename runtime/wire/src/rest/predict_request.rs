@@ -6,12 +6,12 @@
 use std::fmt::{Formatter, Result as Written};
 
 use compact_str::CompactString;
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use smallvec::SmallVec;
 
 use crate::infer::{Data, Infer, Input};
 use crate::rest::elements::{Elements, Value};
-use crate::rest::json::{Entries, Items, List, Object};
+use crate::rest::json::{Entries, Items, List, Object, Skipped};
 use crate::rope::Rope;
 use crate::signature::Signature;
 use crate::tfs::request::SIGNATURE;
@@ -136,7 +136,7 @@ impl<'de> Entries<'de> for Document<'_> {
                 "" | SIGNATURE => Ok(()),
                 _ => Err(A::Error::custom("another signature")),
             },
-            _ => map.next_value::<IgnoredAny>().map(drop),
+            _ => map.next_value::<Skipped>().map(drop),
         }
     }
 }
@@ -278,6 +278,7 @@ mod tests {
             r#"{"inputs":{"x":[1],"x":[1]}}"#,
             r#"{"inputs":null}"#,
             r#"{"inputs":{},"inputs":{}}"#,
+            r#"{"instances":[1],"more":"\ud800"}"#,
             "{}",
             "[]",
         ] {

@@ -3,14 +3,14 @@
 //! What does not stand here as the protocol has it is None: the application says what is wrong with it.
 
 use compact_str::CompactString;
-use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess};
+use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess};
 use serde_json::value::RawValue;
 
 use crate::datatype::Datatype;
 use crate::infer::{Data, Infer, Input, Parameter, Wanted};
 use crate::oip::request::{CLASSIFICATION, NUMBERS, SHARED_MEMORY, check_number, classes};
 use crate::rest::elements::{Elements, Value};
-use crate::rest::json::{Entries, Items, List, Object};
+use crate::rest::json::{Entries, Items, List, Object, Skipped};
 use crate::rest::parameters::Parameters;
 use crate::rope::Rope;
 
@@ -59,7 +59,7 @@ impl<'de> Entries<'de> for Document<'de> {
                 map.next_value_seed(List(&mut outputs))?;
                 set(&mut self.outputs, outputs)
             }
-            _ => map.next_value::<IgnoredAny>().map(drop),
+            _ => map.next_value::<Skipped>().map(drop),
         }
     }
 }
@@ -129,7 +129,7 @@ impl<'de> Entries<'de> for Tensor<'de> {
                 map.next_value_seed(Value(&mut elements, 0))?;
                 set(&mut self.data, Content::Raw(elements.into_raw()))
             }
-            _ => map.next_value::<IgnoredAny>().map(drop),
+            _ => map.next_value::<Skipped>().map(drop),
         }
     }
 }
@@ -205,7 +205,7 @@ impl<'de> Entries<'de> for Output {
         match key {
             "name" => set(&mut self.name, map.next_value()?),
             "parameters" => set(&mut self.parameters, map.next_value()?),
-            _ => map.next_value::<IgnoredAny>().map(drop),
+            _ => map.next_value::<Skipped>().map(drop),
         }
     }
 }
@@ -308,8 +308,15 @@ mod tests {
             r#"{"inputs":[{"name":"x","shape":[1.0],"datatype":"UINT8","data":[1]}]}"#,
             r#"{"inputs":[{"name":"x","shape":[1],"datatype":"BF16","data":[1]}]}"#,
             r#"{"inputs":[{"data":[1],"name":"x","shape":[1]}]}"#,
+            r#"{"parameters":{"priority":-0}}"#,
+            r#"{"more":"\ud800"}"#,
+            r#"{"more":[{"\ud800":1}]}"#,
+            &format!(r#"{{"inputs":[{{{input},"data":[1],"more":"\ud800"}}]}}"#),
         ] {
             assert!(read(text, b"").is_none(), "{text}");
+        }
+        for text in [&b"{\"more\":\"\xff\"}"[..], b"{\"\xff\":1}", b"{\"more\":{\"\xff\":[]}}"] {
+            assert!(decode(&text.to_vec().into(), text.len(), "m", "").is_none(), "{text:?}");
         }
     }
 }

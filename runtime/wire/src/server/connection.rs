@@ -33,6 +33,10 @@ const CONNECTION_WINDOW: u32 = 64 << 20;
 /// Large frames mean few reads: most requests arrive in one piece, which is never copied together.
 const FRAME_SIZE: u32 = 1 << 20;
 
+/// Bytes of headers that are read, of which a call may have fewer. Beyond this h2 itself refuses, as HTTP has it, which
+/// gRPC's clients do not understand; beyond four times this it ends the connection, with all the other calls on it.
+const HEADERS_SIZE: u32 = 1 << 20;
+
 /// A connection before its first byte.
 pub struct Accepted {
     /// The socket.
@@ -229,7 +233,7 @@ fn builder(config: &Config) -> h2::server::Builder {
         .max_concurrent_streams(config.max_concurrent_streams)
         // Whoever may have so many calls may give them up at once; h2's 20 ends the connection of an honest client.
         .max_pending_accept_reset_streams(config.max_concurrent_streams as usize)
-        .max_header_list_size(config.max_metadata_size);
+        .max_header_list_size(HEADERS_SIZE.max(config.max_metadata_size));
     builder
 }
 

@@ -8,6 +8,7 @@ use compact_str::{CompactString, ToCompactString};
 use h2::RecvStream;
 use h2::server::SendResponse;
 use http::request::Parts;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, Request};
 
 use crate::grpc::compression::Encoding;
@@ -73,12 +74,12 @@ pub async fn serve(
     mut respond: SendResponse<Bytes>,
 ) {
     let (parts, body) = request.into_parts();
-    let head = match Head::read(&parts) {
+    let head = match Head::read(&parts, desk.shared.config.max_metadata_size as usize) {
         Ok(head) => head,
         Err(Refusal::Http(code)) => return unary::refuse_http(&mut respond, code),
         Err(Refusal::Grpc(status)) => return refuse(&desk, &mut respond, &status),
     };
-    let path = parts.uri.path();
+    let path = method(&parts);
     let unary = NATIVE.iter().find(|(native, ..)| *native == path);
     if unary.is_none() && path != STREAM {
         if COUNTED.contains(&path)
@@ -131,8 +132,13 @@ async fn host(
         decoder: desk.shared.decoder(&head),
         ending: desk.shared.phase(),
     };
-    let method = (parts.uri.path().to_owned(), parts.headers);
+    let method = (method(&parts).to_owned(), parts.headers);
     hosted::serve(hosting, method, head, peer, body, respond, first).await;
+}
+
+/// The method that is called: all of the path, as gRPC has no queries.
+fn method(parts: &Parts) -> &str {
+    parts.uri.path_and_query().map_or("", PathAndQuery::as_str)
 }
 
 /// Serves a unary call; gives it back when its tensors are in shared memory or its model is one that Python sees to.
