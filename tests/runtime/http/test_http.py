@@ -125,11 +125,24 @@ def test_who_may_not_infer_is_told_so(connection: http.client.HTTPConnection) ->
     assert ask(connection, "GET", "/v2/health/live", None, token="")[0] == 200
 
 
-def test_a_head_has_no_body(connection: http.client.HTTPConnection) -> None:
-    for path in ("/v2/health/live", PATH):
-        connection.request("HEAD", path, headers={"Authorization": "Bearer all"})
+@pytest.mark.parametrize(
+    "path", ["/v2/health/ready", "/v2/models/echo_fp32", "/v2/models/nope", "/metrics", "/", PATH]
+)
+def test_a_head_is_what_getting_would_be_without_the_body(
+    path: str, connection: http.client.HTTPConnection
+) -> None:
+    found = {}
+    for method in ("GET", "HEAD"):
+        connection.request(method, path, headers={"Authorization": "Bearer all"})
         answer = connection.getresponse()
-        assert (answer.status, answer.read()) == (405, b"")
+        found[method] = (
+            answer.status,
+            answer.headers["Content-Type"],
+            answer.headers["Allow"],
+            answer.read(),
+        )
+    assert found["HEAD"] == (*found["GET"][:3], b"")
+    assert (found["HEAD"][0] == 405) == (path == PATH)
     assert ask(connection)[0] == 200
 
 

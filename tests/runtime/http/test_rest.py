@@ -273,7 +273,7 @@ def test_headers_that_lie_are_refused(running: Any) -> None:
         assert ask(running, path, b"{}", **headers)[0] == 400
     assert ask(running, path, gzip.compress(b"{}")[:-3], **{"Content-Encoding": "gzip"})[0] == 400
     assert ask(running, "/v3")[0] == 404
-    for known, allowed in ((path, "POST"), ("/v2/logging", "GET, POST")):
+    for known, allowed in ((path, "POST"), ("/v2/logging", "GET, HEAD, POST")):
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(
                 urllib.request.Request(f"http://{running.http}{known}", method="PUT"), timeout=30

@@ -84,13 +84,17 @@ class Route:
 
 
 def find_route(routes: Iterable[Route], request: Request) -> tuple[Route, dict[str, str]] | Response:
-    """Return the route of a request and its arguments, or the response that says why there is none."""
+    """Return the route of a request and its arguments, or the response that says why there is none.
+
+    What can be got answers HEAD, too (RFC 9110, section 9.1), as load balancers ask for health.
+    """
     others = []
     for route in routes:
         if (match := re.fullmatch(route.pattern, request.path)) is not None:
-            if route.method == request.method:
+            taken = ("GET", "HEAD") if route.method == "GET" else (route.method,)
+            if request.method in taken:
                 return route, {key: unquote(value or "") for key, value in match.groupdict().items()}
-            others.append(route.method)
+            others += taken
     if not others:
         return refusal(Code.NOT_FOUND, HTTPStatus.NOT_FOUND, "not found")
     allow = ", ".join(sorted(others))
