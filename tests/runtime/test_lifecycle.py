@@ -141,7 +141,8 @@ def test_policies_and_labels_choose_what_serves(
             publish(tmp_path, "echo_fp32", name=name, version=version)
     (tmp_path / "all" / "config.pbtxt").write_text("version_policy { all {} }")
     (tmp_path / "two" / "config.toml").write_text(
-        "labels = { stable = 2, canary = 10, gone = 1 }\n[version_policy.latest]\nnum_versions = 2"
+        "labels = { stable = 2, canary = 10, gone = 1, absent = 7 }\n"
+        "[version_policy.latest]\nnum_versions = 2"
     )
     (tmp_path / "some" / "config.toml").write_text("[version_policy.specific]\nversions = [1, 7]")
     with (
@@ -162,8 +163,13 @@ def test_policies_and_labels_choose_what_serves(
         assert number(client, "two") == "10"
         assert number(client, "two", "stable") == "2"
         assert number(client, "two", "canary") == "10"
-        with pytest.raises(InferenceServerException, match="gone"):
-            number(client, "two", "gone")
+        for label, version in (("gone", 1), ("absent", 7)):
+            with pytest.raises(InferenceServerException, match=f"label of version {version},") as caught:
+                number(client, "two", label)
+            assert caught.value.status() == "StatusCode.UNAVAILABLE"
+        log = running.log.read_text()
+        assert "label 'gone': expected a version that serves (2, 10), got 1, which does not serve" in log
+        assert "label 'absent': expected a version that serves (2, 10), got 7, which has no folder" in log
 
 
 def test_a_promoted_label_stays_until_the_configuration_changes_it(

@@ -152,6 +152,7 @@ TOMLS = {
     "label": "labels = { 1 = 2 }",
     "text": "[",
     "crowd": "threads = 100000",
+    "buckets": "max_batch_size = 8\nbatch_buckets = [4, 16]",
 }
 
 
@@ -175,12 +176,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, models: Path, serve: Serve
     (toml.parent / "config.toml").write_text(
         "max_batch_size = 16\nbatch_buckets = [4, 16]\n[dynamic_batching]\npriority_levels = 2"
     )
-    for name, text in (
-        ("typo", "max_batchsize = 1"),
-        ("label", "labels = { 1 = 2 }"),
-        ("text", "["),
-        ("crowd", "threads = 100000"),
-    ):
+    for name, text in TOMLS.items():
         shutil.copytree(repository / "absent", repository / name)
         (repository / name / "config.toml").write_text(text)
     with serve(repository) as server, triton.InferenceServerClient(server.address) as client:
@@ -259,6 +255,7 @@ def test_toml_refines_what_pbtxt_says(running: Any) -> None:
         ("label", "expected names, not numbers"),
         ("text", "is not a TOML file"),
         ("crowd", "threads: expected 0 to 1024, got 100000"),
+        ("buckets", "batch_buckets: expected sizes up to 8, the largest batch (max_batch_size), got 16"),
     ],
 )
 def test_the_index_says_why_a_model_is_not_served(name: str, reason: str, running: Any) -> None:

@@ -3,15 +3,10 @@
 import math
 
 from kerve.inference import model_config_pb2 as pb
-from kerve.runtime.config.settings import Settings
+from kerve.runtime.config.settings import MOST_ROWS, Settings
 from kerve.runtime.transport.batching import Batching, QueuePolicy
 
-__all__ = ["MOST_ROWS", "batching_of"]
-
-#: Rows of a batch where no limit is set. The queue's limit, in requests, bounds what a batch can hold before
-#: this does; a request of more rows is split and each piece counts as one, so that a small number here would
-#: refuse a client's one large batch.
-MOST_ROWS = 1 << 16
+__all__ = ["batching_of"]
 
 
 def batching_of(settings: Settings, *, max_queue_size: int, triton_codes: bool = False) -> Batching:

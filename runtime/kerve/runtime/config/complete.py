@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from kerve.inference import model_config_pb2 as pb
-from kerve.runtime.config.batching import MOST_ROWS
 from kerve.runtime.config.effects import REFUSED, set_paths
 from kerve.runtime.config.reshaping import own_dims
+from kerve.runtime.config.settings import MOST_ROWS
 from kerve.runtime.errors import ArtifactError
 from kerve.runtime.signature import Dimension, Signature, TensorSpec, show_shape
 

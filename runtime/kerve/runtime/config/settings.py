@@ -33,11 +33,16 @@ from kerve.runtime.cpus import MOST_THREADS
 from kerve.runtime.devices.options import CudaOptions, cuda_options
 from kerve.runtime.errors import ArtifactError, InvalidArgumentError
 
-__all__ = ["CONFIG_FILES", "OWN_KEYS", "Settings", "is_label", "read_settings"]
+__all__ = ["CONFIG_FILES", "MOST_ROWS", "OWN_KEYS", "Settings", "is_label", "read_settings"]
 
 PBTXT = "config.pbtxt"
 TOML = "config.toml"
 CONFIG_FILES = (PBTXT, TOML)
+
+#: Rows of a batch where no limit is set. The queue's limit, in requests, bounds what a batch can hold before
+#: this does; a request of more rows is split and each piece counts as one, so that a small number here would
+#: refuse a client's one large batch.
+MOST_ROWS = 1 << 16
 
 # What protobuf raises for JSON: it trusts what it is given to be objects where it expects them.
 NOT_A_CONFIG = (json_format.ParseError, ValueError, TypeError, AttributeError, RecursionError)
@@ -107,7 +112,7 @@ def read_settings(folder: Path, override: str | None = None) -> Settings:
         if override is None:
             config.MergeFrom(parse_table(folder / TOML, table))
         check_ranges(config, folder)
-        return Settings(config, **checked(folder / TOML, own))
+        return Settings(config, **checked(folder / TOML, own, config.max_batch_size or MOST_ROWS))
     except OSError as error:
         raise ArtifactError(f"{folder}: its configuration cannot be read: {error}") from error
 
@@ -160,8 +165,8 @@ def is_label(text: str) -> bool:
     return bool(text) and not text.isdecimal()
 
 
-def checked(file: Path, own: Mapping[str, Any]) -> dict[str, Any]:
-    """Return kerve's own keys as `Settings` has them."""
+def checked(file: Path, own: Mapping[str, Any], most_rows: int) -> dict[str, Any]:
+    """Return kerve's own keys as `Settings` has them; `most_rows`: of a batch."""
     for key, value in own.items():
         if type(value) is not OWN_KEYS[key].kind:  # True is an int too
             raise ArtifactError(f"{file}: {key}: expected {OWN_KEYS[key].kind.__name__}, got {value!r}")
@@ -174,6 +179,11 @@ def checked(file: Path, own: Mapping[str, Any]) -> dict[str, Any]:
     buckets = own.get("batch_buckets", [])
     if not all(type(size) is int and size > 0 for size in buckets):
         raise ArtifactError(f"{file}: batch_buckets: expected sizes above 0, got {buckets}")
+    if max(buckets, default=0) > most_rows:
+        raise ArtifactError(
+            f"{file}: batch_buckets: expected sizes up to {most_rows}, the largest batch (max_batch_size), "
+            f"got {max(buckets)}; no batch would be padded to it"
+        )
     if own.get("memory_limit", 0) < 0:
         raise ArtifactError(f"{file}: memory_limit: expected 0 or more, got {own['memory_limit']}")
     if not 0 <= own.get("threads", 0) <= MOST_THREADS:

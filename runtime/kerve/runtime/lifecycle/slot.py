@@ -59,6 +59,8 @@ class Slot:
         self._configured: Mapping[str, int] = {}
         # The fields that were told to be set in vain.
         self._warned: list[str] = []
+        # The labels that were told to stand for nothing.
+        self._dangling: dict[str, str] = {}
         self._retiring: list[threading.Thread] = []
         # Loads that are asked no more but by the sequences that began there.
         self._leaving: list[ServedVersion] = []
@@ -115,6 +117,7 @@ class Slot:
             if chosen or not source.versions:
                 self._keep(chosen)
             self._forget(source, choice)
+            self._warn_of_labels(source)
             return "; ".join(problems)
 
     def _relabel(self, configured: Mapping[str, int]) -> None:
@@ -137,6 +140,23 @@ class Slot:
                 ", ".join(vain),
             )
         self._warned = vain
+
+    def _warn_of_labels(self, source: Source) -> None:
+        """Say once which labels stand for versions that do not serve."""
+        if not self._ready:
+            return  # there is more to say of this model
+        dangling = {
+            label: f"{version}, which {'does not serve' if version in source.versions else 'has no folder'}"
+            for label, version in self._labels.items()
+            if version not in self._ready
+        }
+        for label, what in sorted(dangling.items() - self._dangling.items()):
+            log.warning(
+                "model %r: label %r: expected a version that serves (%s), got %s; its requests are refused "
+                "until that version serves, or `labels` names another",
+                *(self.name, label, ", ".join(map(str, sorted(self._ready))), what),
+            )
+        self._dangling = dangling
 
     def unload(self) -> bool:
         """Take every version out of service; return whether there was one."""
@@ -262,7 +282,11 @@ class Slot:
                 for each in self._statuses.values()
                 if each.version and each.version not in self._ready
             }
-            unready |= {label: unready[each] for label, each in labels.items() if each in unready}
+            unready |= {
+                label: unready.get(each, f"it is a label of version {each}, which does not serve")
+                for label, each in labels.items()
+                if each not in versions
+            }
             loads = (*self._ready.values(), *self._leaving)
         every = routes | {served.route: served for served in loads if served.sequences is not None}
         if every == self._routes and unready == self._unready:
