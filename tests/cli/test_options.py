@@ -107,6 +107,7 @@ def test_flag_beats_environment_beats_configuration(seen: list[Options], tmp_pat
         pytest.param(["--mode", "reckless"], "'reckless' is not one of 'fast', 'safe'", id="choice"),
         pytest.param(["--mode", "fast", "--trust"], "--trust needs --mode safe", id="do not fit together"),
         pytest.param(["--colour"], "No such option", id="unknown"),
+        pytest.param(["--share", "inf"], "--ratio: expected a number, got inf", id="infinite"),
         pytest.param(["--config", "nowhere.toml"], "'nowhere.toml' does not exist", id="no configuration"),
     ],
 )
@@ -125,6 +126,14 @@ def test_wrong_usage_ends_with_2_and_says_why(
         pytest.param("[{name}]\ncolour = 1", "no option is called colour", id="unknown key"),
         pytest.param("[{name}", "is not a TOML file", id="no TOML"),
         pytest.param("[{name}]\ngrpc-port = 'x'", "'x' is not a valid integer range", id="wrong type"),
+        pytest.param("[{name}]\ngrpc-port = [1]", "grpc_port: expected text, a number or", id="list"),
+        pytest.param("[{name}]\ngrpc-port = true", "'true' is not a valid integer range", id="truth"),
+        pytest.param("[{name}]\ntrust = {{a = 1}}", "trust: expected text, a number or a truth", id="table"),
+        pytest.param("[{name}]\ntrust = 7", "'7' is not a valid boolean", id="no truth value"),
+        pytest.param("[{name}]\nlabels = [[1]]", "labels: expected text, a number or a truth", id="lists"),
+        pytest.param("[{name}]\nmode = 1979-05-27", "mode: expected text, a number or a truth", id="date"),
+        pytest.param('[{name}]\nlabels = "\\u0000"', "labels: expected text, a number or a truth", id="NUL"),
+        pytest.param('"{name}" = 3', "{name}: expected a table of options, got 3", id="no table"),
     ],
 )
 def test_a_bad_configuration_ends_with_2_and_says_why(text: str, message: str, tmp_path: Path) -> None:
@@ -132,7 +141,7 @@ def test_a_bad_configuration_ends_with_2_and_says_why(text: str, message: str, t
     file.write_text(text.format(name=command.name))
     result = run("--config", str(file))
     assert result.exit_code == 2
-    assert message in result.output
+    assert message.format(name=command.name) in " ".join(result.output.split())
 
 
 def test_help_comes_from_the_docstring_and_the_fields_and_ends_with_an_example() -> None:

@@ -5,14 +5,18 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import tritonclient.grpc as triton
 
 from kerve.runtime import scratch
 from kerve.runtime.scratch import Scratch
 
-HOLD = "from kerve.runtime.scratch import Scratch; print(Scratch().path, flush=True); input()"
+HOLD = "from kerve.runtime.scratch import Scratch; held = Scratch(); print(held.path, flush=True); input()"
 
 
 @pytest.fixture
@@ -49,3 +53,39 @@ def test_a_link_and_a_young_folder_stay(temporary: Path, monkeypatch: pytest.Mon
     (temporary / "kerve.young").mkdir()
     Scratch().close()
     assert sorted(each.name for each in temporary.iterdir()) == ["else", "kerve.link", "kerve.young"]
+
+
+def test_a_folder_to_which_nobody_refers_goes(temporary: Path) -> None:
+    kept, dropped = Scratch(), Scratch()
+    del dropped
+    assert [*temporary.iterdir()] == [kept.path]
+    kept.close()
+    kept.close()
+    assert not [*temporary.iterdir()]
+
+
+def test_files_of_a_client_go_after_a_server_that_was_killed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    models: Path,
+    serve: Callable[..., AbstractContextManager[Any]],
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    (tmp_path / "models").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    explicit = ("--model-control-mode", "explicit")
+    with (
+        serve(tmp_path / "models", *explicit) as running,
+        triton.InferenceServerClient(running.address) as client,
+    ):
+        client.load_model(
+            "sent", config="{}", files={"file:1/model.onnx": (models / "pair.onnx").read_bytes()}
+        )
+        assert client.is_model_ready("sent")
+        running.stop(signal.SIGKILL)
+    left = [*(tmp_path / "temporary").iterdir()]
+    assert any((each / "sent").is_dir() for each in left)
+    for each in left:
+        os.utime(each, (0, 0))
+    with serve(tmp_path / "models", *explicit):
+        assert not [each for each in left if each.exists()]

@@ -195,6 +195,10 @@ def test_states_are_told_and_the_list_of_models_is_replaced(api: Api) -> None:
         api.ask("classifier", {"features": ROWS}, version=2)
     with pytest.raises(grpc.RpcError):
         api.ask("pair", {"left": ROWS, "right": ROWS})
+    with pytest.raises(grpc.RpcError) as nothing:  # which would unload everything
+        api.models.HandleReloadConfigRequest(type(reload)())
+    assert nothing.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "expected model_config_list, got nothing" in str(nothing.value.details())
     reload.config.model_config_list.config.add(name="pair", base_path="/etc")
     status = api.models.HandleReloadConfigRequest(reload).status
     assert status.error_code == 3

@@ -18,6 +18,7 @@ file, the file over the default. The type of the field decides how the text is r
 
 import dataclasses
 import inspect
+import math
 import tomllib
 import types
 import typing
@@ -94,6 +95,9 @@ def command(*, example: str) -> Callable[[Callable[[T], None]], click.Command]:
         options_class = typing.get_type_hints(function)[parameter]
 
         def callback(**values: Any) -> None:
+            for name, value in values.items():
+                if isinstance(value, float) and not math.isfinite(value):
+                    raise click.UsageError(f"--{name.replace('_', '-')}: expected a number, got {value}")
             try:
                 options = options_class(**values)
             except (
@@ -188,8 +192,10 @@ def read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> No
         table = tomllib.loads(path.read_text()).get(str(ctx.command.name), {})
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise click.UsageError(f"{path} is not a TOML file: {error}") from error
+    if not isinstance(table, dict):
+        raise click.UsageError(f"{path}: {ctx.command.name}: expected a table of options, got {table!r}")
     known = {
-        str(each.name).rstrip("_"): str(each.name)
+        str(each.name).rstrip("_"): each
         for each in ctx.command.params
         if isinstance(each, click.Option) and each.expose_value
     }
@@ -199,7 +205,28 @@ def read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> No
             f"{path}: no option is called {', '.join(unknown)}; "
             f"[{ctx.command.name}] takes: {', '.join(sorted(known))}"
         )
-    ctx.default_map = {known[key]: value for key, value in values.items()}
+    ctx.default_map = {
+        known[key].name: as_given(f"{path}: {key}", value, several=known[key].multiple)
+        for key, value in values.items()
+    }
+
+
+def as_given(what: str, value: Any, *, several: bool) -> Any:
+    """Return a value of TOML as one would give it on the command line: so it is read and checked, where click
+    would take it for a default that is right. UsageError for what nobody can give there.
+    """
+    if several:
+        return [
+            as_given(what, each, several=False) for each in (value if isinstance(value, list) else [value])
+        ]
+    match value:
+        case bool():
+            return str(value).lower()
+        case int() | float():
+            return str(value)
+        case str() if "\0" not in value:
+            return value
+    raise click.UsageError(f"{what}: expected text, a number or a truth value, got {value!r}")
 
 
 CONFIG = click.Option(

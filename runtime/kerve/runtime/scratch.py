@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 import time
+import weakref
 from pathlib import Path
 
 __all__ = ["Scratch"]
@@ -16,19 +17,27 @@ YOUNG = 60
 
 
 class Scratch:
-    """From construction to `close`. The lock on it ends with the process, however that ends."""
+    """From construction until `close`, or until nobody refers to it. The lock on it ends with the process,
+    however that ends.
+    """
 
     def __init__(self) -> None:
         for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
             remove_if_abandoned(folder)
         self.path = Path(tempfile.mkdtemp(prefix=PREFIX))
-        self._lock = os.open(self.path, os.O_DIRECTORY)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        lock = os.open(self.path, os.O_DIRECTORY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        self._removal = weakref.finalize(self, remove, self.path, lock)
 
     def close(self) -> None:
         """Remove it."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        os.close(self._lock)
+        self._removal()
+
+
+def remove(folder: Path, lock: int) -> None:
+    """Remove a folder of this process, and let its lock go."""
+    shutil.rmtree(folder, ignore_errors=True)
+    os.close(lock)
 
 
 def remove_if_abandoned(folder: Path) -> None:

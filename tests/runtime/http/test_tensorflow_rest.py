@@ -115,7 +115,8 @@ def test_examples_are_classified_and_regressed(ask: Ask) -> None:
 def test_states_and_signatures_are_told(ask: Ask) -> None:
     fine = {"state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
     both = {"model_version_status": [{"version": "2", **fine}, {"version": "1", **fine}]}
-    assert ask("classifier") == (200, both)
+    ready = {"name": "classifier", "ready": True}  # for which KServe's client asks, with V1
+    assert ask("classifier") == (200, both | ready)
     assert ask("classifier/labels/stable") == (200, {"model_version_status": [{"version": "1", **fine}]})
     status, metadata = ask("classifier/versions/1/metadata")
     assert status == 200

@@ -4,6 +4,7 @@ transports.
 
 import hashlib
 import json
+import queue
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -147,6 +148,48 @@ def test_the_file_is_read_again_and_a_damaged_one_is_not(guarded: Any, until: Un
     tokens.write_text(before)
     until(lambda: not works("new"), "the new token is refused")
     assert works("all")
+
+
+def test_a_stream_ends_when_its_token_is_taken_back(
+    transport: str, tmp_path: Path, publish: Publish, serve: Serve, until: Until
+) -> None:
+    publish(tmp_path / "models", "echo_fp32")
+    tokens = tmp_path / "tokens"
+    tokens.write_text(line("one", "infer") + line("other", "infer"))
+    answers: queue.Queue[Any] = queue.Queue()
+
+    def ask(client: Any) -> Any:
+        tensor = triton.InferInput("x", [1, 2], "FP32")
+        tensor.set_data_from_numpy(np.ones((1, 2), np.float32))
+        client.async_stream_infer("echo_fp32", [tensor])
+        return answers.get(timeout=60)[1]
+
+    def is_known(token: str) -> bool:
+        with triton.InferenceServerClient(running.address) as client:
+            try:
+                infer(client, triton, bearer(token))
+            except InferenceServerException:
+                return False
+            return True
+
+    with (
+        serve(tmp_path / "models", "--tokens", str(tokens), "--transport", transport) as running,
+        triton.InferenceServerClient(running.address) as client,
+        grpc.insecure_channel(running.address) as channel,
+    ):
+        client.start_stream(lambda result, error: answers.put((result, error)), headers=bearer("one"))
+        assert ask(client) is None
+        evaluate: Any = channel.stream_stream("/kerve.evaluation.v1.EvaluationService/Evaluate")
+        messages: queue.Queue[bytes] = queue.Queue()
+        call = evaluate(iter(messages.get, None), metadata=tuple(bearer("one").items()), timeout=60)
+        tokens.write_text(line("other", "infer"))
+        until(lambda: not is_known("one"), "the file has been read again")
+        assert ask(client).status() == "StatusCode.UNAUTHENTICATED"
+        messages.put(b"")
+        assert call.code() is grpc.StatusCode.UNAUTHENTICATED
+        client.stop_stream()
+        client.start_stream(lambda result, error: answers.put((result, error)), headers=bearer("other"))
+        assert ask(client) is None
 
 
 def test_tls_with_and_without_client_certificates(

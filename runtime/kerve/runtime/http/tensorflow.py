@@ -19,6 +19,7 @@ from kerve.runtime.gateway import Gateway
 from kerve.runtime.http.wsgi import Request, Response, Route, compact, json_response
 from kerve.runtime.lifecycle.manager import ModelManager
 from kerve.runtime.lifecycle.served import ServedVersion
+from kerve.runtime.lifecycle.states import State
 from kerve.runtime.protocol import oip_client, tfs, tfs_json
 from kerve.runtime.security.permissions import Permission
 from kerve.runtime.servicers.model_service import statuses_of
@@ -48,8 +49,11 @@ class TensorFlowRest:
         ]
 
     def status(self, _: Request, name: str, version: str, label: str) -> Response:
-        """The states of one version, or of all."""
-        found = plain(tfs.model_status(statuses_of(self._manager, name, version or label)))
+        """The states of one version, or of all, and of all also whether one serves, which is KServe's V1."""
+        statuses = statuses_of(self._manager, name, version or label)
+        found = plain(tfs.model_status(statuses))
+        if not (version or label):
+            found |= {"name": name, "ready": any(each.state is State.READY for each in statuses)}
         for each in found["model_version_status"]:  # the message has tensorflow.error.Code as a number
             each["status"]["error_code"] = Code(each["status"]["error_code"]).name
         return json_response(found)

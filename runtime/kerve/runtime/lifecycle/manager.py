@@ -2,7 +2,6 @@
 
 import logging
 import re
-import tempfile
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +27,7 @@ from kerve.runtime.lifecycle.served import Limits, ServedVersion
 from kerve.runtime.lifecycle.slot import Slot
 from kerve.runtime.lifecycle.states import State, Status
 from kerve.runtime.repository import Repository, Source, scan
+from kerve.runtime.scratch import Scratch
 from kerve.runtime.transport.base import Transport
 
 __all__ = ["ControlMode", "ModelManager", "Wanted"]
@@ -56,7 +56,7 @@ class Override:
     """What a client sent in place of a model's configuration, or of the whole of its folder."""
 
     config: str | None = None
-    folder: "tempfile.TemporaryDirectory[str] | None" = None
+    folder: Scratch | None = None
     wanted: Wanted | None = None
 
     def settings(self, folder: Path, reader: SettingsReader) -> Settings:
@@ -372,12 +372,12 @@ class ModelManager:
             )
 
 
-def write_files(name: str, files: Mapping[str, bytes]) -> "tuple[Source, tempfile.TemporaryDirectory[str]]":
+def write_files(name: str, files: Mapping[str, bytes]) -> tuple[Source, Scratch]:
     """Write a client's files to a folder of their own, which goes when nothing refers to it any more."""
     if not NAME.fullmatch(name):
         raise InvalidArgumentError(f"expected a model's name of letters, digits, '_', '-', '.', got {name!r}")
-    temporary = tempfile.TemporaryDirectory(prefix="kerve-model-", ignore_cleanup_errors=True)
-    folder = Path(temporary.name) / name
+    scratch = Scratch()
+    folder = scratch.path / name
     for path, contents in files.items():
         parts = PurePosixPath(path).parts
         if len(parts) < 2 or ".." in parts or PurePosixPath(path).is_absolute() or "\0" in path:
@@ -390,10 +390,10 @@ def write_files(name: str, files: Mapping[str, bytes]) -> "tuple[Source, tempfil
             raise InvalidArgumentError(
                 f"parameter 'file:{path}' cannot be written: {error.strerror}"
             ) from error
-    (source,) = Repository(Path(temporary.name)).sources().values() or (Source(name, folder, {}),)
+    (source,) = Repository(scratch.path).sources().values() or (Source(name, folder, {}),)
     if not source.versions:
         given = ", ".join(f"file:{path}" for path in files)
         raise InvalidArgumentError(
             f"expected file:<version>/<path> with a number as the version, got {given}"
         )
-    return source, temporary
+    return source, scratch

@@ -13,8 +13,9 @@ __all__ = ["decode_models"]
 
 def decode_models(message: model_management_pb2.ReloadConfigRequest) -> list[Wanted]:
     """Return the models that a request lists; InvalidArgumentError when they cannot be such."""
-    if message.config.WhichOneof("config") == "custom_model_config":
-        raise InvalidArgumentError("config: expected model_config_list, got custom_model_config")
+    # An empty list is one, and unloads everything; no list is a mistake, as in TensorFlow Serving.
+    if (given := message.config.WhichOneof("config")) != "model_config_list":
+        raise InvalidArgumentError(f"config: expected model_config_list, got {given or 'nothing'}")
     models = [wanted(each) for each in message.config.model_config_list.config]
     names = [model.name for model in models]
     for position, name in enumerate(names):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations  # grpc's classes take type arguments in the stubs only
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial, wraps
 from typing import Any
 
 import grpc
 
 from kerve.runtime.errors import ServingError
-from kerve.runtime.security.permissions import permission_of
+from kerve.runtime.security.permissions import Permission, permission_of
 from kerve.runtime.security.tokens import Authority
 from kerve.runtime.servicers.edge import abort
 
@@ -30,11 +31,38 @@ class AuthorityInterceptor(grpc.ServerInterceptor):
     ) -> Handler[Any, Any] | None:
         """Return what serves the call: the service, or a refusal."""
         metadata = {entry[0]: entry[1] for entry in handler_call_details.invocation_metadata}
+        needed = permission_of(handler_call_details.method)
+        check = partial(self._authority.check, needed, metadata.get("authorization"))
+        handler = continuation(handler_call_details)
         try:
-            self._authority.check(permission_of(handler_call_details.method), metadata.get("authorization"))
+            check()
         except ServingError as error:
-            return refusal(error, continuation(handler_call_details))
-        return continuation(handler_call_details)
+            return refusal(error, handler)
+        if handler is None or handler.stream_stream is None or needed is not Permission.INFER:
+            return handler
+        return guarded(handler, check)
+
+
+def guarded(handler: Handler[Any, Any], check: Callable[[], None]) -> Handler[Any, Any]:
+    """Return a handler of streams that checks every message."""
+    serve: Any = handler.stream_stream
+
+    @wraps(serve)  # and with it, in which threads it is served
+    def serving(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
+        return serve(checked(requests, check), context)
+
+    return grpc.stream_stream_rpc_method_handler(
+        serving,
+        request_deserializer=handler.request_deserializer,
+        response_serializer=handler.response_serializer,
+    )
+
+
+def checked(requests: Iterator[Any], check: Callable[[], None]) -> Iterator[Any]:
+    """Yield the messages of a stream for as long as its token is known: one may be taken back meanwhile."""
+    for request in requests:
+        check()
+        yield request
 
 
 def refusal(error: ServingError, refused: Handler[Any, Any] | None) -> Handler[Any, Any]:

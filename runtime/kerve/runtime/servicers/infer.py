@@ -127,7 +127,9 @@ class InferServicer:
         """
         self._in_flight.add(context)
         strict = ("triton_grpc_error", "true") in map(tuple, context.invocation_metadata())
-        begun: queue.Queue[Pending | Handed | tuple[str, ServingError] | None] = queue.Queue(WINDOW)
+        begun: queue.Queue[Pending | Handed | tuple[str, ServingError] | ServingError | None] = queue.Queue(
+            WINDOW
+        )
         lanes = Lanes(WINDOW, "stream")
 
         def read() -> None:
@@ -140,6 +142,8 @@ class InferServicer:
                     except ServingError as error:
                         begun.put((request.id, error))
                         self._end(note, error.code)
+            except ServingError as error:  # it may ask no more
+                begun.put(error)
             except grpc.RpcError:  # the client is gone, and so is everybody who would wait for answers
                 pass
             finally:
@@ -148,6 +152,8 @@ class InferServicer:
 
         threading.Thread(target=read, name="stream", daemon=True).start()
         while (item := begun.get()) is not None:
+            if isinstance(item, ServingError):
+                abort(context, item)
             try:
                 if isinstance(item, tuple):
                     raise item[1]

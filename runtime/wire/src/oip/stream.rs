@@ -105,6 +105,7 @@ impl Conversation<'_> {
     async fn run(&mut self, mut body: RecvStream, mut decoder: Decoder) -> Result<(), Status> {
         let (sender, mut answers) = mpsc::unbounded_channel();
         let mut open = true;
+        let mut end = Ok(());
         while open || self.answered < self.begun {
             tokio::select! {
                 Some((sequence, answer)) = answers.recv() => {
@@ -122,13 +123,18 @@ impl Conversation<'_> {
                     None => open = false,
                 },
             }
-            while self.has_room()
+            while end.is_ok()
+                && self.has_room()
                 && let Some(message) = decoder.message()?
             {
-                self.begin(&message, &sender);
+                // A token may be taken back while its stream is open: what was accepted is answered, and no more is.
+                match self.desk.shared.tokens.check(self.caller.headers) {
+                    Ok(_) => self.begin(&message, &sender),
+                    Err(status) => (open, end) = (false, Err(status)),
+                }
             }
         }
-        Ok(())
+        end
     }
 
     fn has_room(&self) -> bool {
