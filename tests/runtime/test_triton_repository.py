@@ -137,6 +137,16 @@ BAD = {
         "dynamic_batching { priority_levels: 18446744073709551615 }",
         "priority_levels: expected 0 to 1024, got 18446744073709551615",
     ),
+    "slots": (
+        "pair",
+        "sequence_batching { direct { minimum_slot_utilization: 50 } }",
+        "minimum_slot_utilization: expected 0 to 1, got 50",
+    ),
+    "warm_more": (
+        "echo_fp32",
+        "max_batch_size: 4 model_warmup { batch_size: 5 }",
+        "model_warmup.batch_size: expected 0 to 4, got 5",
+    ),
     "shape_tensor": (
         "pair",
         "input { name: 'left' dims: [-1, 2] is_shape_tensor: true } input { name: 'right' dims: [-1, 2] }",
