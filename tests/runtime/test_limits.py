@@ -1,6 +1,7 @@
 """How much a server takes on: models and connections."""
 
 import socket
+import time
 import urllib.request
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
@@ -12,7 +13,11 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from kerve.runtime import Client
+from kerve.runtime.catalog import Catalog
 from kerve.runtime.errors import ResourceExhaustedError, UnavailableError, UnimplementedError
+from kerve.runtime.lifecycle.manager import ModelManager
+from kerve.runtime.lifecycle.slot import Slot
+from kerve.runtime.repository import Repository
 from kerve.runtime.transport.base import TransportOptions
 from kerve.runtime.transport.grpcio import GrpcioTransport
 
@@ -47,6 +52,28 @@ def test_no_more_models_are_loaded_than_the_server_may_have(
         client.unload(other)
         client.load(left)
         assert [client.ready(name) for name in (left, one, other)] == [True, True, False]
+
+
+def test_models_may_come_while_those_that_serve_are_counted(
+    tmp_path: Path, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = ModelManager(
+        [Repository(tmp_path)], GrpcioTransport(TransportOptions()), Catalog(), mode="explicit"
+    )
+    ready = vars(Slot)["ready"].fget
+
+    def meanwhile(slot: Slot) -> Any:
+        manager.announce()
+        return ready(slot)
+
+    try:
+        publish(tmp_path, "echo_fp32", name="a")
+        manager.load("a")
+        publish(tmp_path, "echo_fp32", name="b")
+        monkeypatch.setattr(Slot, "ready", property(meanwhile))
+        manager.load("a")
+    finally:
+        manager.stop(time.monotonic())
 
 
 def test_more_connections_than_may_be_open_are_closed(

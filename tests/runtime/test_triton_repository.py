@@ -67,7 +67,7 @@ GOOD = {
     ),
     "vain": (
         "echo_fp32",
-        "optimization { graph { level: 1 } } metric_tags { key: 'a' value: 'b' } "
+        "name: 'other' optimization { graph { level: 1 } } metric_tags { key: 'a' value: 'b' } "
         "parameters { key: 'what' value: { string_value: '1' } } instance_group { name: 'g' }",
     ),
 }
@@ -131,6 +131,26 @@ BAD = {
         "pair",
         "dynamic_batching { priority_levels: 2 default_priority_level: 3 }",
         "default_priority_level: expected 0 to 2, got 3",
+    ),
+    "priorities": (
+        "pair",
+        "dynamic_batching { priority_levels: 18446744073709551615 }",
+        "priority_levels: expected 0 to 1024, got 18446744073709551615",
+    ),
+    "slots": (
+        "pair",
+        "sequence_batching { direct { minimum_slot_utilization: 50 } }",
+        "minimum_slot_utilization: expected 0 to 1, got 50",
+    ),
+    "warm_more": (
+        "echo_fp32",
+        "max_batch_size: 4 model_warmup { batch_size: 5 }",
+        "model_warmup.batch_size: expected 0 to 4, got 5",
+    ),
+    "shape_tensor": (
+        "pair",
+        "input { name: 'left' dims: [-1, 2] is_shape_tensor: true } input { name: 'right' dims: [-1, 2] }",
+        "input.is_shape_tensor: this server does not offer shape tensors",
     ),
     "free": ("pair", "input { name: 'left' dims: [-2, 2] }", "'left': dims: expected -1 to"),
     "twice": (
@@ -267,7 +287,11 @@ def test_the_index_says_why_a_model_is_not_served(name: str, reason: str, runnin
 def test_fields_that_are_set_in_vain_are_named_once(running: Any) -> None:
     (line,) = [line for line in running.log.splitlines() if "have no effect" in line]
     assert "model 'vain'" in line
-    assert line.endswith("instance_group.name, metric_tags, optimization, parameters['what']")
+    assert line.endswith(
+        "name (it is 'other', the folder's name counts), instance_group.name, metric_tags, optimization, "
+        "parameters['what']"
+    )
+    assert [*running.get_model_config("vain").config.parameters] == ["what"]
 
 
 def test_what_is_to_be_computed_before_is(running: Any) -> None:

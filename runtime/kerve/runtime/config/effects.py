@@ -30,11 +30,15 @@ REFUSED = {
     "model_repository_agents": "repository agents",
     "model_transaction_policy.decoupled": "more than one answer to a request",
     "input.allow_ragged_batch": "ragged batches",
+    "input.is_shape_tensor": "shape tensors, which TensorRT's engines have",
+    "input.is_non_linear_format_io": "TensorRT's formats of tensors",
+    "output.is_shape_tensor": "shape tensors, which TensorRT's engines have",
+    "output.is_non_linear_format_io": "TensorRT's formats of tensors",
 }
 
 #: What the others do. A message stands for all of its fields, unless some of them stand here.
 HONOURED = {
-    "name": "nothing: the name is that of the folder",
+    "name": "nothing: the name is that of the folder; another one is named in a warning",
     "platform": "`onnxruntime_onnx`, or `ensemble`; others are refused",
     "backend": "`onnxruntime`; others are refused",
     "version_policy": "the versions that are served; the newest one by default",
@@ -52,8 +56,8 @@ HONOURED = {
     "dynamic_batching.preferred_batch_size": "a batch waits for the smallest of these, and takes the largest that is there",
     "dynamic_batching.max_queue_delay_microseconds": "how long a batch waits for more; 0 by default: it is what waited while the model was busy",
     "dynamic_batching.preserve_ordering": "answers leave in the order in which requests came",
-    "dynamic_batching.priority_levels": "number of priorities; 1 is the highest",
-    "dynamic_batching.default_priority_level": "of a request that names none",
+    "dynamic_batching.priority_levels": "number of priorities, 1024 at most; 1 is the highest",
+    "dynamic_batching.default_priority_level": "of a request that names none; 1 where it is not set",
     "dynamic_batching.default_queue_policy": "room and time of a queue; a size of 0 is `--max-queue-size`",
     "dynamic_batching.priority_queue_policy": "the same, for one priority",
     "ensemble_scheduling.step": "the models that make up an ensemble, each run as soon as its inputs are there; `model_version` -1 is the newest",

@@ -12,9 +12,11 @@ __all__ = ["check_ranges"]
 
 # What the field can hold.
 MOST_ROWS = 2**31 - 1
+# Each priority has a queue of its own, which is there before the first request.
+MOST_PRIORITIES = 1024
 
 # The name of a number, the number, and what it may be: from and to.
-Bounded = tuple[str, int, int, int]
+Bounded = tuple[str, float, int, int]
 
 
 def check_ranges(config: pb.ModelConfig, where: Path) -> None:
@@ -41,6 +43,11 @@ def bounded(config: pb.ModelConfig) -> Iterator[Bounded]:
     dynamic, oldest = config.dynamic_batching, config.sequence_batching.oldest
     for size in (*dynamic.preferred_batch_size, *oldest.preferred_batch_size):
         yield "preferred_batch_size", size, 1, config.max_batch_size or MOST_ROWS
+    for sample in config.model_warmup:
+        yield "model_warmup.batch_size", sample.batch_size, 0, config.max_batch_size or MOST_ROWS
+    share = config.sequence_batching.direct.minimum_slot_utilization
+    yield "sequence_batching.direct.minimum_slot_utilization", share, 0, 1
+    yield "dynamic_batching.priority_levels", dynamic.priority_levels, 0, MOST_PRIORITIES
     if levels := dynamic.priority_levels:
         yield "dynamic_batching.default_priority_level", dynamic.default_priority_level, 0, levels
         for level in dynamic.priority_queue_policy:

@@ -97,7 +97,7 @@ class ModelManager:
         self._slots: dict[str, Slot] = {}
         self._overrides: dict[str, Override] = {}
         self._composition = Composition()
-        self._places = Places(most_models, lambda: {name for name, slot in self._slots.items() if slot.ready})
+        self._places = Places(most_models, lambda: {served.name for served in self.served()})
         self._promoted = promoted or {}
         self._reader = SettingsReader()
         self._closed = False

@@ -303,7 +303,9 @@ def sequences_of(plan: Plan, name: str, limits: Limits) -> Sequences:
 
 def threads_of(config: pb.ModelConfig, folder: Path) -> int:
     """Return the threads that a configuration of Triton's ONNX Runtime backend sets; 0 for none."""
-    text = config.parameters["intra_op_thread_count"].string_value if config.parameters else ""
+    # To ask the field itself for what it does not hold would add it.
+    given = {key: value.string_value for key, value in config.parameters.items()}
+    text = given.get("intra_op_thread_count", "")
     if text and not (text.isdecimal() and int(text) <= MOST_THREADS):
         raise ArtifactError(
             f"{folder}: intra_op_thread_count: expected a number up to {MOST_THREADS}, got {text!r}"

@@ -133,6 +133,8 @@ class Slot:
     def _warn(self, settings: Settings) -> None:
         """Say once which fields of the configuration are set in vain."""
         vain = without_effect(settings.config)
+        if settings.config.name not in ("", self.name):
+            vain.insert(0, f"name (it is {settings.config.name!r}, the folder's name counts)")
         if vain and vain != self._warned:
             log.warning(
                 "model %r: these fields of its configuration have no effect here: %s",
