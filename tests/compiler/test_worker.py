@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import keras
@@ -76,3 +77,17 @@ def test_an_architecture_with_code_is_refused_before_anything_is_loaded(tmp_path
         )
     assert heard == []
     assert not marker.exists()
+
+
+def test_an_architecture_without_an_end_is_refused(tmp_path: Path) -> None:
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    model.save_weights(tmp_path / "m.weights.h5")
+    os.mkfifo(tmp_path / "m.json")
+    for architecture in ("/dev/zero", str(tmp_path / "m.json")):
+        with pytest.raises(LoadError, match="is not a regular file"):
+            compile_model(
+                tmp_path / "m.weights.h5",
+                repository=tmp_path / "models",
+                name="m",
+                options=CompileOptions(architecture=architecture),
+            )

@@ -31,7 +31,7 @@ from kerve.compiler import errors
 from kerve.compiler import repository as repositories
 from kerve.compiler.imports import import_libraries
 from kerve.compiler.progress import Event, Listener
-from kerve.compiler.sources import architecture, limits
+from kerve.compiler.sources import architecture, failures, limits
 from kerve.compiler.sources.detect import recognise
 
 __all__ = ["main", "run"]
@@ -155,9 +155,10 @@ def main() -> None:
         limits.enforce()
         try:
             # What is no model need not wait for TensorFlow.
-            recognise(arguments["source"])
-            if (plan := arguments["options"].architecture) is not None:
-                architecture.read(Path(plan))
+            with failures.readable(arguments["source"]):
+                recognise(arguments["source"])
+                if (plan := arguments["options"].architecture) is not None:
+                    architecture.read(Path(plan))
             with _imported_for_good():
                 import_libraries()
                 work = getattr(import_module(module), function)

@@ -9,6 +9,7 @@ from pathlib import Path
 import h5py
 import pytest
 
+from kerve.compiler import compile_model, sources
 from kerve.compiler.errors import LoadError
 from kerve.compiler.sources.detect import Kind, recognise
 
@@ -76,6 +77,27 @@ def test_hdf5_without_anything_of_keras_is_told_by_what_it_holds(tmp_path: Path)
         file["images/train"] = file["labels"] = [1.0]
     with pytest.raises(LoadError, match="holds neither a Keras model nor weights of one, but images, labels"):
         recognise(path)
+
+
+@pytest.mark.parametrize("damaged", ["model_config", "training_config"])
+def test_a_damaged_configuration_is_told_by_its_name(tmp_path: Path, damaged: str) -> None:
+    path = tmp_path / "m.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs.update({"model_config": "{}", "training_config": "{}", damaged: "{"})
+    with pytest.raises(LoadError, match=f"the {damaged} of .* is not JSON"):
+        recognise(path)
+
+
+@pytest.mark.parametrize("name", ["m.keras", "folder/saved_model.pb", "folder/checkpoint"])
+def test_what_the_system_does_not_let_be_read_is_told(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.symlink_to("/proc/self/mem")  # opens, and fails when it is read
+    source = path if path.parent == tmp_path else path.parent
+    with pytest.raises(LoadError, match=rf"cannot load {source}: .*(cannot be read|Input/output) "):
+        sources.load(source)
+    with pytest.raises(LoadError, match=f"cannot load {source}"):
+        compile_model(source, repository=tmp_path / "models", name="m")
 
 
 def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:

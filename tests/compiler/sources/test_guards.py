@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +40,13 @@ def _bomb(archive: zipfile.ZipFile) -> None:
             member.write(bytes(1 << 20))
 
 
+def _long_text(archive: zipfile.ZipFile) -> None:
+    archive.filelist.clear()
+    archive.NameToInfo.clear()
+    archive.writestr("config.json", b"[" + b"[]," * (20 << 20))
+    archive.writestr("metadata.json", _METADATA)
+
+
 def _twice(archive: zipfile.ZipFile) -> None:
     archive.writestr("config.json", "{}")
 
@@ -56,6 +65,7 @@ def _twice(archive: zipfile.ZipFile) -> None:
         ),
         pytest.param(_link, "holds the link", id="a link"),
         pytest.param(_bomb, "decompression bomb", id="a bomb"),
+        pytest.param(_long_text, "decompression bomb", id="a bomb of JSON"),
         pytest.param(_twice, "two members of one name", id="two members of one name"),
     ],
 )
@@ -75,6 +85,19 @@ def test_an_encrypted_archive_is_refused(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(LoadError, match="is encrypted"):
         recognise(path)
+
+
+def test_no_more_of_a_text_is_unfolded_than_it_claims_to_hold(tmp_path: Path) -> None:
+    path, size = tmp_path / "model.keras", 64 << 20
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", bytes(size))
+        archive.writestr("metadata.json", _METADATA)
+    path.write_bytes(path.read_bytes().replace(struct.pack("<I", size), struct.pack("<I", 100)))
+    tracemalloc.start()
+    with pytest.raises(LoadError, match="Bad CRC"):
+        recognise(path)
+    assert tracemalloc.get_traced_memory()[1] < size // 8
+    tracemalloc.stop()
 
 
 def test_a_zip_file_of_something_else_is_no_model(tmp_path: Path) -> None:

@@ -121,6 +121,43 @@ def test_loops_of_tensorflow_1_are_loops(
         equal_to_original(sources.load(saved), {"x": asked})
 
 
+def test_a_loop_of_tensorflow_1_ends_with_the_longest_sequence(
+    session_saver: Callable[..., Path], equal_to_original: Callable[..., Any]
+) -> None:
+    """As in `dynamic_rnn`: what is asserted before has no part in the loop, what it did not write is zero."""
+
+    def function(x: Any, lengths: Any) -> dict[str, Any]:
+        with tf.control_dependencies(
+            [tf.debugging.Assert(tf.equal(tf.size(lengths), tf.shape(x)[0]), [lengths])]
+        ):
+            longest = tf.reduce_max(tf.identity(lengths))
+        _, rows = tf.while_loop(
+            lambda index, _: index < longest,
+            lambda index, rows: (index + 1, rows.write(index, x[:, index] * 2.0)),
+            (0, tf.TensorArray(tf.float32, tf.shape(x)[1], element_shape=[None, 2])),
+        )
+        return {"rows": rows.stack() + 1.0}
+
+    saved = session_saver(function, x=tf.TensorSpec([None, None, 2]), lengths=tf.TensorSpec([None], tf.int32))
+    x = np.random.default_rng(1).standard_normal((2, 5, 2)).astype(np.float32)
+    for longest in (1, 3, 5):
+        equal_to_original(sources.load(saved), {"x": x, "lengths": np.array([1, longest], np.int32)})
+
+
+def test_an_operator_that_this_tensorflow_lacks_is_named(tmp_path: Path) -> None:
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        x = tf.compat.v1.placeholder(tf.float32, [None], "x")
+        trees = tf.raw_ops.BoostedTreesEnsembleResourceHandleOp(shared_name="trees")
+        builder = tf.compat.v1.saved_model.Builder(str(tmp_path / "saved"))
+        signature = tf.compat.v1.saved_model.predict_signature_def({"x": x}, {"y": x + 1.0})
+        builder.add_meta_graph_and_variables(
+            session, ["serve"], {"serving_default": signature}, main_op=trees.op
+        )
+        builder.save()
+    with pytest.raises(LoadError, match=r"Op 'BoostedTreesEnsembleResourceHandleOp'.*an older one"):
+        sources.load(tmp_path / "saved")
+
+
 def test_what_onnx_has_no_input_for_is_refused(session_saver: Callable[..., Path], tmp_path: Path) -> None:
     saved = session_saver(lambda x: {"y": tf.abs(x)}, x=tf.TensorSpec(None))
     with pytest.raises(ConversionError, match="the input 'x' has no known rank"):

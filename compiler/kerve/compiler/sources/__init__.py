@@ -34,9 +34,10 @@ def load(
     `input_signature` says what a model object takes that was never called.
     Raises `LoadError` when there is no model to be had, and says what to do.
     """
-    from kerve.compiler.sources import reading  # Keras and TensorFlow come with it
+    from kerve.compiler.sources import failures, reading  # Keras and TensorFlow come with it
 
     chosen = options if options is not None else LoadOptions()
     if isinstance(source, str | Path):
-        return reading.from_path(Path(source), chosen, custom_objects)
+        with failures.readable(Path(source)):
+            return reading.from_path(Path(source), chosen, custom_objects)
     return reading.from_object(source, input_signature)

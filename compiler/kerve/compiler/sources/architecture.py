@@ -41,6 +41,8 @@ class Architecture:
 
 def read(path: Path) -> Architecture:
     """Read a file; raises `LoadError` when it is neither, or asks for more than data."""
+    if not path.is_file():  # a device or a pipe may have no end
+        raise LoadError(f"{path} is not a regular file; expected JSON or YAML of a Keras model")
     if path.stat().st_size > _MOST_BYTES:
         raise LoadError(f"{path} is too large for an architecture; expected JSON or YAML of a Keras model")
     try:

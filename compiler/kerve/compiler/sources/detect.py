@@ -137,8 +137,8 @@ def _archive(path: Path) -> Recognised:
             raise LoadError(
                 f"{path} is a zip file without config.json and metadata.json, so no Keras model; {_ACCEPTED}"
             )
-        config = _parsed(path / "config.json", archive.read("config.json"))
-        metadata = _parsed(path / "metadata.json", archive.read("metadata.json"))
+        config = _parsed(path / "config.json", guards.text(path, archive, "config.json"))
+        metadata = _parsed(path / "metadata.json", guards.text(path, archive, "metadata.json"))
     return _with_metadata(path, config, metadata)
 
 
@@ -151,28 +151,31 @@ def _with_metadata(path: Path, config: Any, metadata: Any) -> Recognised:
 
 
 def _parsed(name: Path, content: bytes) -> Any:
+    return _json(str(name), content, "archive")
+
+
+def _json(what: str, content: str | bytes, whole: str) -> Any:
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise LoadError(f"{name} is not JSON ({error}); the archive is damaged") from error
+        raise LoadError(f"{what} is not JSON ({error}); the {whole} is damaged") from error
 
 
 def _hdf5(path: Path) -> Recognised:
     with guards.hdf5(path) as file:
         version = _attribute(file, "keras_version") or _attribute(file, "model_weights", "keras_version")
-        texts = [_attribute(file, name) for name in ("model_config", "training_config")]
-        if not texts[0] and not _holds_weights(file):
+        texts = {name: _attribute(file, name) for name in ("model_config", "training_config")}
+        if not texts["model_config"] and not _holds_weights(file):
             held = ", ".join(sorted(file)[:_MOST_NAMES]) or "nothing"
             raise LoadError(
                 f"{path} is an HDF5 file that holds neither a Keras model nor weights of one, but {held}; "
                 f"{_ACCEPTED}"
             )
-        if not texts[0]:
+        if not texts["model_config"]:
             return Recognised(Kind.HDF5_WEIGHTS, path, version)
-    try:
-        config, training = (json.loads(text) if text else None for text in texts)
-    except (ValueError, RecursionError) as error:
-        raise LoadError(f"the model_config of {path} is not JSON ({error}); the file is damaged") from error
+    config, training = (
+        _json(f"the {name} of {path}", text, "file") if text else None for name, text in texts.items()
+    )
     return Recognised(Kind.HDF5, path, version, config, training)
 
 

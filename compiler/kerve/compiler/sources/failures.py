@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kerve.compiler.errors import CompileError, LoadError
 
-__all__ = ["explained", "one_line"]
+__all__ = ["explained", "one_line", "readable"]
 
 _LONGEST = 300
 
@@ -64,11 +64,36 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
         "LoRA, which Keras does not write down of those: compile the model object then",
     ),
     (
+        re.compile(r"No OpKernel was registered|Op type not registered"),
+        "it belongs to an extension of TensorFlow, or to an older one (as boosted trees do), and has no ONNX "
+        "form: save the model without it",
+    ),
+    (
         re.compile(r"Exception encountered: .*__init__\(\)"),
         "its __init__ must take **kwargs, and get_config() give its arguments; or compile the model object",
     ),
 )
+#: What libraries put below what they say first: a layer's own error, or an operator that TensorFlow lacks.
+_CAUSE = re.compile(r"(?:Exception encountered: |(?=No OpKernel was registered|Op type not registered))(.+)")
 _OTHERWISE = "check that the file is whole and was written by Keras"
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn what the system refuses while a source is read into a `LoadError`."""
+    try:
+        yield
+    except OSError as error:
+        raise LoadError(f"cannot load {path}: {_refusal(path, error)}") from error
+
+
+def _refusal(path: Path, error: OSError) -> str:
+    if error.errno in _NO_ROOM:
+        return (
+            f"the temporary folder {tempfile.gettempdir()} takes no more ({error.strerror}); "
+            "make room there, or name another one in TMPDIR"
+        )
+    return f"{error.filename or path} cannot be read ({error.strerror or error})"
 
 
 @contextmanager
@@ -80,10 +105,7 @@ def explained(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _NO_ROOM:
-            raise LoadError(
-                f"cannot load {path}: the temporary folder {tempfile.gettempdir()} takes no more "
-                f"({error.strerror}); make room there, or name another one in TMPDIR"
-            ) from error
+            raise LoadError(f"cannot load {path}: {_refusal(path, error)}") from error
         text = str(error)
         remedy = next((remedy for pattern, remedy in _REMEDIES if pattern.search(text)), _OTHERWISE)
         raise LoadError(f"cannot load {path}: {_inmost(error)}; {remedy}") from error
@@ -91,7 +113,7 @@ def explained(path: Path) -> Iterator[None]:
 
 def _inmost(error: Exception) -> str:
     """Return what went wrong below layers that Keras could not make, or what it says first."""
-    causes = re.findall(r"Exception encountered: (.+)", str(error))
+    causes = _CAUSE.findall(str(error))
     return one_line(ValueError(causes[-1])) if causes else one_line(error)
 
 

@@ -13,10 +13,12 @@ import h5py
 
 from kerve.compiler.errors import LoadError
 
-__all__ = ["archive", "hdf5"]
+__all__ = ["archive", "hdf5", "text"]
 
 #: Random weights do not compress, zeros do: what a file unfolds to may be large only when the file is.
 _FREE_BYTES = 1 << 28
+#: Less of JSON, of which a byte may become twenty in memory.
+_FREE_BYTES_OF_TEXT = 1 << 24
 _LARGEST_RATIO = 200
 _MOST_OBJECTS = 200_000
 _DEEPEST = 64
@@ -57,9 +59,17 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
     _check_size(path, sum(member.file_size for member in members))
 
 
-def _check_size(path: Path, unfolded: int) -> None:
+def text(path: Path, archive: zipfile.ZipFile, name: str) -> bytes:
+    """Read a member of text; never more of it than it claims to hold."""
+    member = archive.getinfo(name)
+    _check_size(path, member.file_size, _FREE_BYTES_OF_TEXT)
+    with archive.open(member) as stream:
+        return stream.read(member.file_size)  # without a size, all is unfolded before any is counted
+
+
+def _check_size(path: Path, unfolded: int, free: int = _FREE_BYTES) -> None:
     packed = path.stat().st_size
-    if unfolded > _FREE_BYTES and unfolded > packed * _LARGEST_RATIO:
+    if unfolded > free and unfolded > packed * _LARGEST_RATIO:
         raise LoadError(
             f"{path} of {packed:,} bytes claims to unfold to {unfolded:,} bytes, as a decompression bomb does"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ import tensorflow as tf
 from tensorflow.python.framework import convert_to_constants
 
 from kerve.compiler.errors import ConversionError, LoadError
+from kerve.compiler.sources.saved_model.arrays import filled_up
 from kerve.compiler.sources.saved_model.describe import Description
 
 __all__ = ["Frozen", "Function", "freeze_function", "freeze_session", "is_compiled"]
@@ -52,7 +54,7 @@ class Frozen:
 
     def function(self) -> tuple[dict[str, tf.TensorSpec], Function]:
         """Return what the graph takes, and the graph as a function of that."""
-        definition = _without_unused_defaults(self.definition, self.inputs)
+        definition = filled_up(_without_unused_defaults(self.definition, self.inputs))
         with tf.Graph().as_default() as graph:
             tf.import_graph_def(definition, name="")
         tensors = {key: graph.get_tensor_by_name(name) for key, name in self.inputs.items()}
@@ -70,12 +72,23 @@ class Frozen:
                 results[key].set_shape(shape)
             return results
 
-        run = tf.function(written, autograph=False)
+        specs = {key: tf.TensorSpec(tensor.shape, tensor.dtype, key) for key, tensor in tensors.items()}
+
+        @functools.cache
+        def run() -> Any:
+            # Not `tf.function`: it has all that is stateful (an Assert, a table) run before what merges, and
+            # so ties it to loops of TensorFlow 1 from outside, which no executor takes.
+            flat = list(specs.values())
+            return tf.compat.v1.wrap_function(
+                lambda *given: written(dict(zip(specs, given, strict=True))), flat
+            )
 
         def call(arguments: Mapping[str, Any]) -> dict[str, Any]:
-            return run(arguments) if tf.executing_eagerly() else written(arguments)
+            if not tf.executing_eagerly():
+                return written(arguments)
+            return dict(run()(*(arguments[key] for key in specs)))
 
-        return {key: tf.TensorSpec(tensor.shape, tensor.dtype, key) for key, tensor in tensors.items()}, call
+        return specs, call
 
 
 def is_compiled(definition: Any) -> bool:
