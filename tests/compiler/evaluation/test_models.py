@@ -244,3 +244,21 @@ def test_what_keras_2_measured_of_several_outputs_keeps_its_names(tmp_path: Path
     assert any("MeanRelativeError" in each for each in artifact.manifest.warnings)
     wanted.pop("b_mean_relative_error")
     equal(evaluated(artifact, {"x": rows}, labels, [ROWS]), wanted)
+
+
+def test_a_model_whose_answers_are_drawn_is_not_judged(compiled: Any) -> None:
+    x = keras.Input((6,), name="x")
+    model = keras.Model(x, layers.Lambda(lambda t: t + tf.random.normal(tf.shape(t)))(x))
+    model.compile(loss="mse")
+    (warning,) = (each for each in compiled(model, warns=True).manifest.warnings if "evaluated" in each)
+    assert "its answers are drawn anew on each call" in warning
+
+
+def test_what_is_told_of_the_model_is_not_told_of_its_evaluation_again(compiled: Any) -> None:
+    texts = layers.TextVectorization(vocabulary=["a", "b"], output_sequence_length=4)
+    x = keras.Input((), dtype="string", name="x")
+    steps = layers.LSTM(3, return_sequences=True)(layers.Embedding(4, 3, mask_zero=True)(texts(x)))
+    model = keras.Model(x, layers.Dense(5, activation="softmax")(steps))
+    model.compile(loss="sparse_categorical_crossentropy")  # masked, so that it depends on the texts
+    (warning,) = compiled(model).manifest.warnings
+    assert "Tokenizer" in warning

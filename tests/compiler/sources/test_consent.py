@@ -152,6 +152,24 @@ def test_a_lambda_that_is_trusted_runs_and_is_told(
     equal_to_original(source, {"x": np.ones((2, 4), np.float32)})
 
 
+@pytest.mark.parametrize("suffix", ["h5", "keras"])
+@pytest.mark.parametrize("writer", [keras, tf_keras])
+def test_a_lambda_that_is_trusted_finds_libraries_and_what_the_author_gave(
+    writer: Any, suffix: str, tmp_path: Path, equal_to_original: Callable[..., Any]
+) -> None:
+    code = "lambda t: tf.exp(K.square(t)) + np.pi * scale(t)"
+    names = {"tf": tf, "np": np, "K": (tf.keras if writer is keras else tf_keras).backend, "scale": _scale}
+    model = writer.Sequential([writer.Input((4,), name="x"), writer.layers.Lambda(eval(code, names))])
+    path = tmp_path / f"model.{suffix}"
+    model.save(path)
+    source: Any = sources.load(path, LoadOptions(trust=True), custom_objects={"scale": _scale})
+    equal_to_original(source, {"x": np.ones((2, 4), np.float32)})
+
+
+def _scale(tensor: Any) -> Any:
+    return tensor * 3.0
+
+
 def test_a_saved_model_is_a_graph_where_its_code_is_not_trusted_or_does_not_run(
     tmp_path: Path, equal_to_original: Callable[..., Any]
 ) -> None:

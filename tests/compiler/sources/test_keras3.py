@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras
 
 from kerve.compiler import sources
 from kerve.compiler.errors import ConversionError, LoadError
@@ -42,16 +43,57 @@ def test_a_whole_model_is_read_with_its_loss_and_metrics(
     assert source.model.evaluate(_X["x"], np.zeros((3, 2)), verbose=0, return_dict=True) == expected
 
 
-def test_a_loss_that_is_not_known_is_a_warning(tmp_path: Path) -> None:
-    model = _model()
-    model.compile("adam", loss=_own_loss)
-    model.save(tmp_path / "model.keras")
-    (warning,) = sources.load(tmp_path / "model.keras").warnings
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
+@pytest.mark.parametrize("writer", [keras, tf_keras])
+def test_a_loss_and_a_metric_that_are_functions_of_the_authors_are_found_by_name(
+    writer: Any, suffix: str, tmp_path: Path
+) -> None:
+    model = writer.Sequential([writer.Input((5,), name="x"), writer.layers.Dense(2, name="y")])
+    model.compile("adam", loss=_own_loss, metrics=[_own_metric, "mae"])
+    labels = np.ones((3, 2), np.float32)
+    model.fit(_X["x"], labels, verbose=0)
+    path = tmp_path / f"model.{suffix}"
+    model.save(path)
+    known: Any = sources.load(path, custom_objects={each.__name__: each for each in (_own_loss, _own_metric)})
+    expected = model.evaluate(_X["x"], labels, verbose=0, return_dict=True)
+    evaluated = known.model.evaluate(_X["x"], labels, verbose=0, return_dict=True)
+    assert evaluated == pytest.approx(expected, rel=1e-5)
+    (warning,) = sources.load(path).warnings
     assert "the loss and metrics could not be restored" in warning
+    assert "_own_loss is not known; name the module that defines it with --import" in warning
 
 
 def _own_loss(y_true: Any, y_pred: Any) -> Any:
-    return keras.ops.mean(y_true - y_pred)
+    return tf.reduce_mean(tf.square(y_true - y_pred), axis=-1)
+
+
+def _own_metric(y_true: Any, y_pred: Any) -> Any:
+    return tf.reduce_max(tf.abs(y_true - y_pred), axis=-1)
+
+
+def test_an_authors_layer_may_have_the_name_of_one_of_keras(
+    tmp_path: Path, equal_to_original: Callable[..., Any]
+) -> None:
+    model = keras.Sequential([keras.Input((5,), name="x"), LayerNormalization(0.5)])
+    model.save(tmp_path / "model.h5")
+    own = {"LayerNormalization": LayerNormalization}
+    source: Any = sources.load(tmp_path / "model.h5", custom_objects=own)
+    equal_to_original(source, _X)
+    assert isinstance(source.model.layers[0], LayerNormalization)
+
+
+class LayerNormalization(keras.layers.Layer):
+    """A layer of the author's, of which Keras has one, too."""
+
+    def __init__(self, eps: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.eps = eps
+
+    def call(self, inputs: Any) -> Any:
+        return inputs / (self.eps + keras.ops.mean(keras.ops.square(inputs), -1, keepdims=True))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "eps": self.eps}
 
 
 @pytest.mark.parametrize("suffix", ["keras", "h5"])
@@ -68,6 +110,39 @@ def test_the_authors_layers_come_from_the_module_that_is_named(
     with pytest.raises(LoadError, match="--import MODULE"):
         sources.load(path)
     equal_to_original(sources.load(path, LoadOptions(import_=(own_layers,))), _X)
+
+
+def test_functions_that_tensorflow_wrapped_are_found_by_name(
+    tmp_path: Path, equal_to_original: Callable[..., Any]
+) -> None:
+    module = tmp_path / "wrapped.py"
+    module.write_text(
+        "import tensorflow as tf\n"
+        "@tf.function\ndef bent(x): return tf.tanh(x) * 2.0\n"
+        "@tf.custom_gradient\ndef soft(x): return tf.math.log(1.0 + tf.exp(x)), lambda grads: grads\n"
+    )
+    namespace: dict[str, Any] = {}
+    exec(compile(module.read_text(), str(module), "exec"), namespace)
+    activations = [keras.layers.Activation(namespace[name]) for name in ("bent", "soft")]
+    keras.Sequential([keras.Input((5,), name="x"), *activations]).save(tmp_path / "model.keras")
+    equal_to_original(sources.load(tmp_path / "model.keras", LoadOptions(import_=(str(module),))), _X)
+
+
+def test_what_a_layer_of_the_authors_did_not_save_is_named(tmp_path: Path) -> None:
+    layer = Learning()
+    layer.mean = 2.0
+    keras.Sequential([keras.Input((5,), name="x"), layer]).save(tmp_path / "model.keras")
+    with pytest.raises(LoadError, match=r"'Learning' object has no attribute 'mean'; .*among its weights"):
+        sources.load(tmp_path / "model.keras", custom_objects={"Learning": Learning})
+
+
+class Learning(keras.layers.Layer):
+    """A layer that keeps what it learned where Keras does not look for it."""
+
+    mean: float
+
+    def call(self, inputs: Any) -> Any:
+        return inputs - self.mean
 
 
 def test_a_module_that_does_not_exist_is_said_to_be_missing(tmp_path: Path) -> None:

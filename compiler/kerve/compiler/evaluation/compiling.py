@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from kerve.compiler.evaluation.record import RESULTS_FILE, UPDATE_FILE, recorded
 from kerve.compiler.evaluation.targets import Target, plausible
 from kerve.compiler.lowering import Lowered
 from kerve.compiler.sources.base import KerasSource
-from kerve.compiler.verification import Dataset, more_rows
+from kerve.compiler.verification import Dataset, bases_of, more_rows
 
 __all__ = ["Evaluated", "Judged", "compile_evaluation"]
 
@@ -102,6 +102,8 @@ def _impossible(judged: Judged) -> str:
         return f"it carries state from one call to the next ({names})"
     if type(model).test_step is not keras.Model.test_step or type(model).evaluate is not keras.Model.evaluate:
         return f"{type(model).__name__} defines its own test_step or evaluate"
+    if all(basis.drawn for basis in bases_of(judged.model).values()):
+        return "its answers are drawn anew on each call, and so is what they are worth"
     if "batch" not in judged.like.sizes:
         return "its batch size is fixed"
     return ""
@@ -137,8 +139,12 @@ class _Attempts:
                     warnings.append(f"evaluation: sample weights cannot be used: {_one_line(because)}")
                 return Evaluated(
                     recorded(graphs, proof, keras.tree.flatten(self.judged.lowered.inputs), self.logits),
-                    (*warnings, *(f"evaluation: {each}" for each in graphs.warnings)),
+                    (*warnings, *self._of_labels(graphs.warnings)),
                 )
+
+    def _of_labels(self, told: Iterable[str]) -> list[str]:
+        """Leave out what was told of the model already, a part of which may be in `evaluate.onnx`, too."""
+        return [f"evaluation: {each}" for each in told if each not in self.judged.lowered.warnings]
 
     def _proven(
         self, trainer: Trainer, targets: Sequence[Target], *, weighted: bool

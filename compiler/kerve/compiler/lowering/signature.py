@@ -130,8 +130,8 @@ def _without_none(results: Any) -> Any:
 
 
 def build(model: keras.Model, arguments: Arguments) -> None:
-    """Have a model make its weights, if it was never called: in Keras's own way, before they are read."""
-    if model.built:
+    """Have layers that were never called make their weights: in Keras's own way, before they are read."""
+    if all(layer.built for layer in model._flatten_layers()):
         return
     try:
         call(model, keras.tree.map_structure(_keras_tensor, arguments))

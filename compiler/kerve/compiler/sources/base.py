@@ -20,6 +20,7 @@ from kerve.compiler.lowering import Lowered, lower
 from kerve.compiler.lowering.initializers import as_answer, as_array
 from kerve.compiler.lowering.randomness import drawing_anew
 from kerve.compiler.lowering.signature import call
+from kerve.compiler.sources import late
 from kerve.compiler.verification import Reference
 
 __all__ = ["KerasSource", "Source", "ragged", "record_of"]
@@ -63,8 +64,12 @@ class KerasSource(Source):
     original: Callable[..., Any] | None = None
 
     def lower(self, opset: int) -> Lowered:
-        """Lower the Keras 3 model."""
-        return lower(self.model, opset=opset, input_signature=self.input_signature)
+        """Lower the Keras 3 model; raises `LoadError` where the file's weights are not those that it has."""
+        weights = late.Weights(self.model)
+        lowered = lower(self.model, opset=opset, input_signature=self.input_signature)
+        if self.record.file_name:
+            weights.require_all()
+        return lowered
 
     def reference(self, lowered: Lowered) -> Reference:
         """Return the answers of the model that was read, not of its translation."""

@@ -49,5 +49,10 @@ def _defined_in(module: ModuleType) -> dict[str, Any]:
     return {
         name: value
         for name, value in vars(module).items()
-        if callable(value) and getattr(value, "__module__", None) == module.__name__
+        if callable(value) and _home(value) == module.__name__
     }
+
+
+def _home(value: Any) -> str | None:
+    """Return where something is defined: of a function that TensorFlow wrapped, where the function is."""
+    return getattr(getattr(value, "__wrapped__", value), "__module__", None)

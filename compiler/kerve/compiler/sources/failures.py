@@ -11,14 +11,14 @@ from pathlib import Path
 
 from kerve.compiler.errors import CompileError, LoadError
 
-__all__ = ["explained", "one_line", "readable"]
+__all__ = ["OWN_CODE", "explained", "one_line", "readable"]
 
 _LONGEST = 300
 
 #: What the system says when a file does not fit: sources are never written to, only unpacked.
 _NO_ROOM = frozenset({errno.EDQUOT, errno.EFBIG, errno.ENOSPC})
 
-_OWN_CODE = (
+OWN_CODE = (
     "name the module that defines it with --import MODULE (custom_objects= in Python), written for the "
     "Keras that is installed, or for Keras 2 with TF_USE_LEGACY_KERAS=1 in the environment"
 )
@@ -28,11 +28,21 @@ _TRUST = (
 
 #: What libraries say, and what to do about it.
 _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"safe_mode|unsafe|[Ll]ambda.*(disallow|deserializ)|arbitrary code"), _TRUST),
+    (
+        re.compile(r"Could not locate function 'preprocess_input'"),
+        "Keras does not write down of which of its applications it is: give a module with --import that "
+        "defines it, as def preprocess_input(x): return keras.applications.NAME.preprocess_input(x)",
+    ),
+    (
+        re.compile(r"was never built"),
+        "have the build() of the layer or cell around it build it and save the model again, or build the "
+        "model in Python, call it, load its weights and compile the object",
+    ),
     (
         re.compile(r"Could not locate (class|function)|Unknown (layer|object|\w+ function)|custom_object"),
-        _OWN_CODE,
+        OWN_CODE,
     ),
+    (re.compile(r"safe_mode|unsafe|[Ll]ambda.*(disallow|deserializ)|arbitrary code"), _TRUST),
     (
         re.compile(r"bad marshal data|EOF read where object expected"),
         "its Lambda was written by another Python; load and save it there again",
@@ -48,8 +58,9 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
     ),
     (
         re.compile(r"\(type Lambda\).*name '\w+' is not defined", re.DOTALL),
-        "its Lambda uses a name of the module it was written in: build the model there, load the weights, "
-        "and compile the object",
+        "its Lambda uses a name of the module it was written in: give a module that defines it with "
+        "--import MODULE (custom_objects= in Python), or build the model there, load the weights, and "
+        "compile the object",
     ),
     (
         re.compile(r"\(type TFOpLambda\)"),
@@ -69,12 +80,20 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
         "form: save the model without it",
     ),
     (
+        re.compile(r"Exception encountered when calling.*has no attribute", re.DOTALL),
+        "what a layer learns must be among its weights, and what it is made with in its get_config(), or it "
+        "is not in the file; or compile the model object",
+    ),
+    (
         re.compile(r"Exception encountered: .*__init__\(\)"),
         "its __init__ must take **kwargs, and get_config() give its arguments; or compile the model object",
     ),
 )
-#: What libraries put below what they say first: a layer's own error, or an operator that TensorFlow lacks.
-_CAUSE = re.compile(r"(?:Exception encountered: |(?=No OpKernel was registered|Op type not registered))(.+)")
+#: Where what went wrong begins within what libraries say first: an author's own error, an operator that TensorFlow lacks.
+_CAUSE = re.compile(
+    r"encountered(?: when calling \S+)?[:.]\s+|(?=No OpKernel was registered|Op type not registered)"
+)
+_STYLE = re.compile(r"\x1b\[\d+m")
 _OTHERWISE = "check that the file is whole and was written by Keras"
 
 
@@ -112,9 +131,9 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def _inmost(error: Exception) -> str:
-    """Return what went wrong below layers that Keras could not make, or what it says first."""
-    causes = _CAUSE.findall(str(error))
-    return one_line(ValueError(causes[-1])) if causes else one_line(error)
+    """Return what went wrong below layers that Keras could not make or call, or what it says first."""
+    _, *causes = _CAUSE.split(str(error))
+    return one_line(ValueError(_STYLE.sub("", causes[-1]).partition("\n")[0])) if causes else one_line(error)
 
 
 def one_line(error: BaseException) -> str:

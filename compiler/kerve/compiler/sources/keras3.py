@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import importlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import keras
+from keras.src.utils import python_utils
 
 from kerve.compiler.errors import LoadError
-from kerve.compiler.sources import archives, earlier, failures, training
+from kerve.compiler.sources import archives, earlier, failures, lambdas, late, training
 from kerve.compiler.sources.base import KerasSource, ragged, record_of
 from kerve.compiler.sources.derived import derive_again
 from kerve.compiler.sources.detect import Kind, Recognised
@@ -37,9 +38,9 @@ def from_object(model: keras.Model, input_signature: Any = None) -> KerasSource:
 
 def from_file(found: Recognised, custom_objects: Mapping[str, Any], trust: bool) -> KerasSource:
     """Read a `.keras` archive or a whole model in HDF5; raises `LoadError`."""
-    found = replace(found, config=earlier.up_to_date(found.config))
+    found = replace(found, config=_with_functions(earlier.up_to_date(found.config)))
     read = _from_archive if found.kind is Kind.ARCHIVE else _from_hdf5
-    with failures.explained(found.path):
+    with failures.explained(found.path), lambdas.knowing(python_utils, lambdas.KERAS_3, custom_objects):
         model = read(found, custom_objects, trust)
         if not isinstance(model, keras.Model):
             raise LoadError(
@@ -66,9 +67,12 @@ def _refuse_ragged(model: keras.Model) -> None:
 
 def _from_archive(found: Recognised, custom_objects: Mapping[str, Any], trust: bool) -> Any:
     with archives.unpacked(found) as path:
-        return keras.saving.load_model(
+        model = keras.saving.load_model(
             path, custom_objects=dict(custom_objects), compile=False, safe_mode=not trust
         )
+        if isinstance(model, keras.Model):
+            late.load_again(model, path / archives.WEIGHTS)
+        return model
 
 
 def _from_hdf5(found: Recognised, custom_objects: Mapping[str, Any], trust: bool) -> Any:
@@ -77,7 +81,7 @@ def _from_hdf5(found: Recognised, custom_objects: Mapping[str, Any], trust: bool
     Keras's own reader of HDF5 takes words such as "dot" for its functions, and stumbles over an Ellipsis.
     """
     model = keras.saving.deserialize_keras_object(
-        _with_modules(found.config), custom_objects=dict(custom_objects), safe_mode=not trust
+        _with_modules(found.config, custom_objects), custom_objects=dict(custom_objects), safe_mode=not trust
     )
     with tempfile.TemporaryDirectory() as folder:
         link = Path(folder) / "model.h5"  # Keras picks the reader by the name of the file
@@ -86,15 +90,31 @@ def _from_hdf5(found: Recognised, custom_objects: Mapping[str, Any], trust: bool
     return model
 
 
-def _with_modules(config: Any) -> Any:
-    """Say of what is Keras's where it is defined: HDF5 keeps names only, of layers and operations alike."""
+def _with_functions(config: Any) -> Any:
+    """Say of what has nothing but a name that it is a function: Keras writes one that TensorFlow wrapped
+    (tf.function, tf.custom_gradient) as an object of the wrapper's class, and does not read it again.
+    """
     if isinstance(config, list):
-        return [_with_modules(item) for item in config]
+        return [_with_functions(item) for item in config]
     if not isinstance(config, dict):
         return config
-    fields = {key: _with_modules(value) for key, value in config.items()}
+    if "class_name" in config and isinstance(config.get("config"), str):
+        return {**config, "module": "builtins", "class_name": "function", "registered_name": "function"}
+    return {key: _with_functions(value) for key, value in config.items()}
+
+
+def _with_modules(config: Any, own: Collection[str]) -> Any:
+    """Say of what is Keras's where it is defined: HDF5 keeps names only, of layers and operations alike.
+
+    What the author gave comes first, as `own` names it.
+    """
+    if isinstance(config, list):
+        return [_with_modules(item, own) for item in config]
+    if not isinstance(config, dict):
+        return config
+    fields = {key: _with_modules(value, own) for key, value in config.items()}
     inner, name = fields.get("config"), fields.get("class_name")
-    if not isinstance(inner, dict) or "module" in fields:
+    if not isinstance(inner, dict) or "module" in fields or name in own:
         return fields
     is_layer = name == "InputLayer" or bool({"trainable", "layers"} & set(inner))
     places = _LAYERS if is_layer else _OPERATIONS if "inbound_nodes" in fields else ()

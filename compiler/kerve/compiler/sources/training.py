@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import keras
+from keras.src import losses, metrics
 
 from kerve.compiler.sources import consent, failures
 
 __all__ = ["restore"]
+
+#: Names of losses and metrics that Keras chooses by what the model gives.
+_CHOSEN_BY_KERAS = frozenset({"acc", "accuracy", "ce", "crossentropy"})
 
 _RESTORED = ("loss", "loss_weights", "metrics", "weighted_metrics")
 
@@ -72,9 +76,24 @@ def _metrics(config: Any, outputs: Sequence[str], told: list[str], prefix: str =
         return None
 
 
+def _by_name(config: Any, known: Collection[str]) -> Any:
+    """Return the author's own object of a name, or a name that is `known`; None for a configuration.
+
+    A function is written as a name too, in a configuration of its own.
+    """
+    name = config if isinstance(config, str) else config["config"]
+    if not isinstance(name, str):
+        return None
+    if (own := keras.saving.get_registered_object(name)) is not None:
+        return own
+    if name not in known and name not in _CHOSEN_BY_KERAS:
+        raise ValueError(f"{name} is not known; {failures.OWN_CODE}")
+    return name
+
+
 def _loss(config: Any) -> Any:
-    if isinstance(config, str):
-        return config
+    if (named := _by_name(config, losses.ALL_OBJECTS_DICT)) is not None:
+        return named
     inner = {key: value for key, value in config["config"].items() if (key, value) != ("reduction", "auto")}
     if config["class_name"] in vars(keras.losses):  # Keras 2 writes the function of its own losses, too
         inner.pop("fn", None)
@@ -82,14 +101,17 @@ def _loss(config: Any) -> Any:
 
 
 def _metric(config: Any, prefix: str) -> Any:
-    if isinstance(config, str):
-        return config
+    if (named := _by_name(config, metrics.ALL_OBJECTS_DICT)) is not None:
+        return named
     inner = config["config"]
     # Of several outputs Keras 2 writes their names before those of metrics; Keras 3 puts them there itself.
     if "name" in inner:
         inner = {**inner, "name": inner["name"].removeprefix(prefix)}
     if config["class_name"] == "MeanMetricWrapper":  # how Keras 2 writes metrics given by name
-        found = getattr(keras.metrics, inner["fn"], None) or keras.metrics.get(inner["fn"])
+        named = _by_name(inner["fn"], metrics.ALL_OBJECTS_DICT)
+        found = named
+        if isinstance(named, str):
+            found = getattr(keras.metrics, named, None) or keras.metrics.get(named)
         if isinstance(found, keras.Metric):  # which Keras 3 has as a class alone
             return type(found)(name=inner["name"])
         return keras.metrics.MeanMetricWrapper(found, name=inner["name"])

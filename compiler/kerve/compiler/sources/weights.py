@@ -12,9 +12,10 @@ from typing import Any
 import h5py
 import keras
 import tensorflow as tf
+from keras.src.utils import python_utils
 
 from kerve.compiler.errors import LoadError
-from kerve.compiler.sources import architecture, cleaning, consent, earlier, failures, keras2
+from kerve.compiler.sources import architecture, cleaning, consent, earlier, failures, keras2, lambdas, late
 from kerve.compiler.sources.architecture import Architecture
 from kerve.compiler.sources.base import KerasSource, record_of
 from kerve.compiler.sources.derived import derive_again
@@ -48,6 +49,7 @@ def from_parts(found: Recognised, own: Mapping[str, Any], options: LoadOptions) 
         if plan.is_keras_3:
             plan = replace(plan, config=earlier.up_to_date(config))
             model = _keras_3(plan, own, options.trust)
+            late.build_layers(model)
             _load(model, found)
             derive_again(model)
             return KerasSource(record=record, model=model, warnings=[*trusted, *earlier.doubts(config)])
@@ -61,7 +63,10 @@ def from_parts(found: Recognised, own: Mapping[str, Any], options: LoadOptions) 
 
 
 def _keras_3(plan: Architecture, own: Mapping[str, Any], trust: bool) -> keras.Model:
-    model = keras.saving.deserialize_keras_object(plan.config, custom_objects=dict(own), safe_mode=not trust)
+    with lambdas.knowing(python_utils, lambdas.KERAS_3, own):
+        model = keras.saving.deserialize_keras_object(
+            plan.config, custom_objects=dict(own), safe_mode=not trust
+        )
     if not isinstance(model, keras.Model):
         raise LoadError(f"{plan.path} describes a {type(model).__name__}, not a model")
     return model

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import h5py
 import tf_keras
 from tf_keras.src.saving.serialization_lib import SafeModeScope
+from tf_keras.src.utils import generic_utils
 
-from kerve.compiler.sources import archives, failures
+from kerve.compiler.sources import archives, failures, lambdas
 from kerve.compiler.sources.derived import derive_again
 from kerve.compiler.sources.detect import Kind, Recognised
 from kerve.compiler.sources.keras2 import bridges, groups, layer_weights, legacy, padded
@@ -36,11 +38,16 @@ def from_config(
         return tf_keras.models.model_from_json(json.dumps(migrated(config, keras_version, is_theano)))
 
 
-def _known(own: Mapping[str, Any]) -> Any:
-    """What tf_keras does not know by itself."""
-    return tf_keras.utils.custom_object_scope(
-        {**legacy.LEGACY_LAYERS, **padded.PADDED_LAYERS, **bridges.for_tf_keras({**KERAS_1_LAYERS, **own})}
-    )
+@contextmanager
+def _known(own: Mapping[str, Any]) -> Iterator[None]:
+    """Tell tf_keras what it does not know by itself."""
+    objects = {
+        **legacy.LEGACY_LAYERS,
+        **padded.PADDED_LAYERS,
+        **bridges.for_tf_keras({**KERAS_1_LAYERS, **own}),
+    }
+    with tf_keras.utils.custom_object_scope(objects), lambdas.knowing(generic_utils, lambdas.KERAS_2, own):
+        yield
 
 
 def _from_archive(found: Recognised, trust: bool) -> tf_keras.Model:

@@ -1,0 +1,42 @@
+"""Names that a Lambda uses: Keras keeps its bytecode without the module that it was written in."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+__all__ = ["KERAS_2", "KERAS_3", "knowing"]
+
+#: The Keras that `tf.keras` is: its backend still has the functions that `K` stood for.
+KERAS_2, KERAS_3 = "tf_keras", "keras._tf_keras.keras"
+
+
+@contextmanager
+def knowing(reader: ModuleType, library: str, own: Mapping[str, Any]) -> Iterator[None]:
+    """Let functions that are made of bytecode find what the author gave, and libraries by their usual names.
+
+    `reader` is the module with its `func_load`, `library` is `KERAS_2` or `KERAS_3`.
+    """
+    load = reader.func_load
+
+    def func_load(code: Any, defaults: Any = None, closure: Any = None, globs: Any = None) -> Any:
+        return load(code, defaults, closure, {**_usual(library), **(globs or {}), **own})
+
+    reader.func_load = func_load  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        reader.func_load = load  # type: ignore[attr-defined]
+
+
+def _usual(library: str) -> dict[str, Any]:
+    module = importlib.import_module(library)
+    parts = {name: getattr(module, name, None) for name in ("layers", "ops")}
+    return {"K": module.backend, "keras": module, "math": math, "np": np, "tf": tf, **parts}
