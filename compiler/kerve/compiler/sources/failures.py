@@ -89,7 +89,7 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
         "its __init__ must take **kwargs, and get_config() give its arguments; or compile the model object",
     ),
 )
-#: Where what went wrong begins within what libraries say first: an author's own error, an operator that TensorFlow lacks.
+#: Where what went wrong begins in what libraries say: an author's own error, or an operator that is missing.
 _CAUSE = re.compile(
     r"encountered(?: when calling \S+)?[:.]\s+|(?=No OpKernel was registered|Op type not registered)"
 )
