@@ -195,6 +195,30 @@ def test_a_drain_ends_with_its_timeout(tmp_path: Path, publish: Publish, serve: 
         assert running.log.read_text().splitlines()[-1] == "error: not all work was finished within 0.1 s"
 
 
+@pytest.mark.parametrize("mode", ["poll", "explicit"])
+def test_a_model_that_is_being_loaded_keeps_no_server_from_its_end(
+    transport: str, mode: str, tmp_path: Path, publish: Publish, serve: Serve, until: Until
+) -> None:
+    publish(tmp_path, "counter")
+    control = ("--model-control-mode", mode, "--repository-poll-secs", "0.1")
+    with serve(tmp_path, "--transport", transport, *control) as running:
+        (tmp_path / "endless").mkdir()
+        (tmp_path / "endless" / "config.pbtxt").write_text(
+            "model_warmup { batch_size: 1 count: 2000000000 inputs { key: 'x' value "
+            "{ data_type: TYPE_FP32 dims: 2 zero_data: true } } }"
+        )
+        publish(tmp_path, "echo_fp32", name="endless")
+        with grpc.insecure_channel(running.address) as channel, Client(running.address) as client:
+            load: Any = channel.unary_unary("/inference.GRPCInferenceService/RepositoryModelLoad")
+            call = load.future(b"\x12\x07endless") if mode == "explicit" else None
+            until(
+                lambda: ("endless", "LOADING") in {(each.name, each.state) for each in client.index()},
+                "it is being loaded",
+            )
+            assert running.stop() == 0
+            assert call is None or call.code() is grpc.StatusCode.UNAVAILABLE
+
+
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_ends_at_once(counter: Any, second: int, until: Until) -> None:
     (endless,) = counting(counter, 1, ENDLESS)

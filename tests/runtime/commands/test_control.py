@@ -88,3 +88,12 @@ def test_a_bench_sends_the_token(publish: Publish, serve: Serve, tmp_path: Path)
         done = kerve("bench", running.address, *options, "--token", "secret")
         assert done.returncode == 0, done.stderr
         assert re.search(r"│ 0\s+│$", done.stdout, re.MULTILINE), "none has failed"
+
+
+def test_a_bench_that_may_not_ask_says_so(publish: Publish, serve: Serve, tmp_path: Path) -> None:
+    publish(tmp_path / "models", "echo_fp32")
+    (tmp_path / "tokens").write_text(hashlib.sha256(b"eye").hexdigest() + " read\n")
+    with serve(tmp_path / "models", "--tokens", str(tmp_path / "tokens")) as running:
+        done = kerve("bench", running.address, "echo_fp32", "--token", "eye")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: the token does not permit this call; it needs the permission infer\n"

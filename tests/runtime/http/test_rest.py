@@ -191,6 +191,16 @@ def test_half_of_a_surrogate_pair_is_no_text(running: Any) -> None:
     assert ask(running, "/v1/models/echo_bytes:predict", body)[0] == 400
 
 
+def test_a_path_is_decoded_once(transport: str, tmp_path: Path, publish: Publish, serve: Serve) -> None:
+    for name in ("a b", "a%20b"):
+        publish(tmp_path, "echo_fp32", name=name)
+    body = b'{"inputs":[{"name":"x","datatype":"FP32","shape":[1,1],"data":[1]}]}'
+    with serve(tmp_path, "--http-port", "-1", "--transport", transport) as running:
+        for path, name in (("a%20b", "a b"), ("a%2520b", "a%20b")):
+            assert json.loads(ask(running, f"/v2/models/{path}")[2])["name"] == name
+            assert json.loads(ask(running, f"/v2/models/{path}/infer", body)[2])["model_name"] == name
+
+
 def test_curl_gets_an_answer(running: Any) -> None:
     body = json.dumps(
         {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [[1, 2.5]]}], "id": "a"}

@@ -61,7 +61,9 @@ def command(options: Options) -> None:
     """
     with options.connect() as client:
         signature = client.metadata(options.name).signature
-        call = client.encoded(options.name, inputs_for(signature, options))
+        inputs = inputs_for(signature, options)
+        client.infer(options.name, inputs)  # one that is refused says why; of thousands there is a count
+        call = client.encoded(options.name, inputs)
         native = can_send(call, encrypted=options.root_cert is not None)
         makers = native_loads(options, call) if native else loads(options, client.sender(call))
 

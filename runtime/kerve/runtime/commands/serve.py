@@ -248,8 +248,10 @@ def command(options: Options) -> None:
         finished = server.drain(options.drain_timeout)
     if not finished:
         click.echo(f"error: not all work was finished within {options.drain_timeout} s", err=True)
-        # A model that is still computing would bring the interpreter down in the middle of its exit.
-        os._exit(1)
+    if not finished or server.manager.loading:
+        # A model that is still computing would bring the interpreter down in the middle of its exit, and one
+        # that is being loaded would have it wait.
+        os._exit(0 if finished else 1)
 
 
 def listeners(options: Options) -> list[Listener]:

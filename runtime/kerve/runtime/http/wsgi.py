@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import unquote
 
 from kerve.runtime.errors import Code, InvalidArgumentError
 
@@ -93,7 +92,7 @@ def find_route(routes: Iterable[Route], request: Request) -> tuple[Route, dict[s
         if (match := re.fullmatch(route.pattern, request.path)) is not None:
             taken = ("GET", "HEAD") if route.method == "GET" else (route.method,)
             if request.method in taken:
-                return route, {key: unquote(value or "") for key, value in match.groupdict().items()}
+                return route, {key: value or "" for key, value in match.groupdict().items()}
             others += taken
     if not others:
         return refusal(Code.NOT_FOUND, HTTPStatus.NOT_FOUND, "not found")

@@ -263,6 +263,11 @@ class ModelManager:
         for each in self.served():
             each.refuse_clients()
 
+    @property
+    def loading(self) -> bool:
+        """Whether a version is being loaded, perhaps: what is being computed for it cannot be stopped."""
+        return any(slot.updating for slot in list(self._slots.values()))
+
     def stop(self, end: float) -> bool:
         """Close, finish what was accepted until `end`, of `time.monotonic()`; return whether all was."""
         self.close()

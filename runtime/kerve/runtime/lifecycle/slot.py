@@ -78,6 +78,11 @@ class Slot:
             return tuple(served for _, served in sorted(self._ready.items()))
 
     @property
+    def updating(self) -> bool:
+        """Whether a version is being loaded, perhaps."""
+        return self._updating.locked()
+
+    @property
     def loads(self) -> tuple[ServedVersion, ...]:
         """Every load that computes: those that serve, and those where sequences come to their end."""
         with self._lock:
