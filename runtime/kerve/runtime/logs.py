@@ -115,7 +115,10 @@ class LogControl:
         if key == "log_format" and value not in FORMATS:
             raise InvalidArgumentError(f"log_format: expected one of {', '.join(FORMATS)}, got {value!r}")
         if key == "log_file" and value:
-            raise InvalidArgumentError("log_file: this server logs to standard error; redirect that instead")
+            raise InvalidArgumentError(
+                "log_file: log file location can not be updated through network protocol: "
+                "this server logs to standard error; redirect that instead"
+            )
 
     def _apply(self) -> None:
         json_lines = self._settings["log_format"] == "json"

@@ -173,6 +173,24 @@ def test_with_a_delay_requests_wait_for_company(serve: Any, oip: Any, rows: Any)
     assert served.batches == [3]
 
 
+def test_a_batch_that_is_complete_waits_for_none_of_another_shape(serve: Any, oip: Any) -> None:
+    shape = ("batch", "n")
+    narrow, wide = (np.ones((1, n), np.float32) for n in (2, 3))
+    options = Options(max_batch_size=3, max_queue_delay_microseconds=600_000_000)
+    with (
+        serve(inputs=(("x", "FP32", shape),), outputs=(("y", "FP32", shape),), options=options) as served,
+        served.channel() as channel,
+    ):
+        stub = oip.stub(channel)
+        (alone,) = send(served, stub, oip, [narrow])
+        for call in [stub.ModelInfer.future(oip.request(wide)) for _ in range(3)]:
+            call.result(60)
+        assert served.batches == [3]
+        for call in [alone, *(stub.ModelInfer.future(oip.request(narrow)) for _ in range(2))]:
+            call.result(60)
+    assert served.batches == [3, 3]
+
+
 def test_a_delay_ends(serve: Any, oip: Any, rows: Any) -> None:
     with (
         serve(options=Options(max_queue_delay_microseconds=20_000)) as served,

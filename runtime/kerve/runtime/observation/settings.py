@@ -77,7 +77,11 @@ CHECKS: Mapping[str, Callable[[Values], None]] = {
     "trace_count": at_least("trace_count", -1),
     "log_frequency": at_least("log_frequency", 0),
     # As in Triton: who may change settings may not choose where this process writes.
-    "trace_file": refuse("trace_file", "it is set at the start, by --trace-config triton,file=PATH"),
+    "trace_file": refuse(
+        "trace_file",
+        "trace file location can not be updated through network protocol: "
+        "it is set at the start, by --trace-config triton,file=PATH",
+    ),
     "trace_mode": refuse("trace_mode", "it cannot be changed; OpenTelemetry has options of its own"),
 }
 

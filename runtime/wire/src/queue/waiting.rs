@@ -157,17 +157,21 @@ impl Waiting {
         let levels = self.levels.iter_mut().flat_map(|level| [&mut level.queue, &mut level.delayed]);
         let mut queues: Vec<_> = levels.filter(|queue| !queue.is_empty()).collect();
         let Some(oldest) = queues.iter().map(|queue| queue[0].arrived).min() else { return Next::Nothing };
+        let mut first = Place::default();
         if !hurried && !options.max_queue_delay.is_zero() {
             let until = oldest + options.max_queue_delay;
-            let rows = matching_rows(&queues, options.max_batch_size);
             let enough = *options.preferred_batch_sizes.first().unwrap_or(&options.max_batch_size);
-            if until > now && rows < enough.min(options.max_batch_size) {
-                return Next::Wait(until);
+            if until > now {
+                let Some(complete) = complete(&queues, enough.min(options.max_batch_size)) else {
+                    return Next::Wait(until);
+                };
+                first = complete;
             }
         }
-        let limit = if options.alone { 0 } else { preferred(matching_rows_if(&queues, options), options) };
+        let limit =
+            if options.alone { 0 } else { preferred(matching_rows_if(&queues, first, options), options) };
         let before = dropped.len();
-        let batch = cut(&mut queues, limit, dropped);
+        let batch = cut(&mut queues, first, limit, dropped);
         self.left(&batch);
         self.left(&dropped[before..]);
         Next::Batch(batch)
@@ -200,12 +204,41 @@ fn earliest(left: Option<Instant>, right: Option<Instant>) -> Option<Instant> {
 /// Requests in the order in which they leave: no queue is empty.
 type Queues<'a> = [&'a mut VecDeque<Pending>];
 
-/// The rows of the requests that fit the first one, up to a limit.
-fn matching_rows(queues: &Queues, limit: usize) -> usize {
+/// Where a request waits: its queue, and its place there. By default it is the first of all.
+#[derive(Clone, Copy, Default)]
+struct Place {
+    queue: usize,
+    index: usize,
+}
+
+/// So many shapes are looked at for a batch that is complete: each costs a look at all that waits.
+const SHAPES: usize = 8;
+
+/// The first request of the first batch that need not wait for more rows: others wait for none of its shape.
+fn complete(queues: &Queues, enough: usize) -> Option<Place> {
+    let mut seen: Vec<&Pending> = Vec::new();
+    for (queue, requests) in queues.iter().enumerate() {
+        for (index, request) in requests.iter().enumerate() {
+            if seen.iter().any(|other| request.matches(other)) {
+                continue;
+            }
+            if matching_rows(queues, request, enough) >= enough {
+                return Some(Place { queue, index });
+            }
+            seen.push(request);
+            if seen.len() == SHAPES {
+                return None;
+            }
+        }
+    }
+    None
+}
+
+/// The rows of the requests that fit one, itself among them, up to a limit.
+fn matching_rows(queues: &Queues, first: &Pending, limit: usize) -> usize {
     let mut rows = 0;
-    for request in
-        queues.iter().flat_map(|queue| queue.iter()).filter(|request| request.matches(&queues[0][0]))
-    {
+    let waiting = queues.iter().flat_map(|queue| queue.iter());
+    for request in waiting.filter(|request| request.matches(first)) {
         rows += request.rows;
         if rows >= limit {
             break;
@@ -215,8 +248,11 @@ fn matching_rows(queues: &Queues, limit: usize) -> usize {
 }
 
 /// The same, where it matters: only preferred sizes need it.
-fn matching_rows_if(queues: &Queues, options: &Options) -> usize {
-    if options.preferred_batch_sizes.is_empty() { 0 } else { matching_rows(queues, options.max_batch_size) }
+fn matching_rows_if(queues: &Queues, first: Place, options: &Options) -> usize {
+    if options.preferred_batch_sizes.is_empty() {
+        return 0;
+    }
+    matching_rows(queues, &queues[first.queue][first.index], options.max_batch_size)
 }
 
 /// The largest preferred size that is there in full; the maximum when there is none.
@@ -225,10 +261,10 @@ fn preferred(rows: usize, options: &Options) -> usize {
     sizes.filter(|&size| size <= rows.min(options.max_batch_size)).max().unwrap_or(options.max_batch_size)
 }
 
-/// Takes the first request and all that fit it, of less urgent ones too, up to `limit` rows; the others keep
-/// their order.
-fn cut(queues: &mut Queues, limit: usize, dropped: &mut Vec<Pending>) -> Vec<Pending> {
-    let mut batch: Vec<Pending> = queues[0].pop_front().into_iter().collect();
+/// Takes one request and all that fit it, of less urgent ones too, up to `limit` rows; the others keep their
+/// order. `first`: no other request that fits it waits before it.
+fn cut(queues: &mut Queues, first: Place, limit: usize, dropped: &mut Vec<Pending>) -> Vec<Pending> {
+    let mut batch: Vec<Pending> = queues[first.queue].remove(first.index).into_iter().collect();
     let mut rows = batch.first().map_or(0, |request| request.rows);
     for queue in queues {
         let mut passed = VecDeque::new();
