@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import pytest
@@ -98,6 +100,18 @@ def test_what_the_system_does_not_let_be_read_is_told(tmp_path: Path, name: str)
         sources.load(source)
     with pytest.raises(LoadError, match=f"cannot load {source}"):
         compile_model(source, repository=tmp_path / "models", name="m")
+
+
+def test_a_configuration_nested_beyond_reason_is_refused(tmp_path: Path) -> None:
+    config: dict[str, Any] = {"class_name": "Dense", "config": {"units": 2}}
+    for _ in range(120):
+        config = {"class_name": "Sequential", "config": {"layers": [config]}}
+    with zipfile.ZipFile(tmp_path / "m.keras", "w") as archive:
+        archive.writestr("config.json", json.dumps(config))
+        archive.writestr("metadata.json", json.dumps({"keras_version": "3.15.1"}))
+        archive.writestr("model.weights.h5", b"")
+    with pytest.raises(LoadError, match="nested deeper than can be followed"):
+        sources.load(tmp_path / "m.keras")
 
 
 def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:

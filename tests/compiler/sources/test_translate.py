@@ -390,6 +390,60 @@ def test_an_old_file_is_read_with_layers_written_for_keras_3(
     equal_to_original(source, {"x": x})
 
 
+def _perceptron(of: Any, builds: bool) -> type:
+    """Return a class of either Keras: layers in attributes, in lists, and built by itself or by Keras."""
+
+    class Perceptron(of.Layer):
+        def __init__(self, **config: Any) -> None:
+            super().__init__(**config)
+            self.first = of.Dense(4, name="first")
+            self.blocks = [of.Dense(4, name="block")]
+            self._kept = {"norm": of.BatchNormalization(name="norm")}
+
+        def call(self, inputs: Any) -> Any:
+            return self._kept["norm"](self.blocks[0](self.first(inputs)))
+
+    def build(self: Any, shape: Any) -> None:
+        self.first.build(shape)
+        self.blocks[0].build((None, 4))
+        self._kept["norm"].build((None, 4))
+
+    if builds:
+        Perceptron.build = build
+    return Perceptron
+
+
+@pytest.mark.parametrize(
+    ("kind", "builds"),
+    [
+        pytest.param("saved", True, id="a SavedModel of a layer that builds"),
+        pytest.param("saved", False, id="a SavedModel of one that Keras builds"),
+        pytest.param("checkpoint", True, id="a checkpoint of a layer that builds"),
+        pytest.param("checkpoint", False, id="a checkpoint of one that Keras builds"),
+        pytest.param("h5", False, id="an HDF5 file of one that Keras builds"),
+    ],
+)
+def test_layers_written_for_keras_3_have_their_weights_from_every_kind_of_file(
+    tmp_path: Path, equal_to_original: Callable[..., Any], kind: str, builds: bool
+) -> None:
+    model = _model(_VECTOR, _perceptron(layers, builds)())
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.random(each.shape) + 0.5 for each in model.get_weights()])
+    (tmp_path / "model.json").write_text(model.to_json())
+    path, options = tmp_path / kind, sources.LoadOptions()
+    if kind == "checkpoint":
+        path.mkdir()
+        model.save_weights(path / "weights")
+        options = sources.LoadOptions(architecture=str(tmp_path / "model.json"))
+    else:
+        model.save(path, save_format="h5" if kind == "h5" else "tf")
+    source: Any = sources.load(path, options, {"Perceptron": _perceptron(keras.layers, builds)})
+    assert type(source.model.layers[-1]).__name__ == "Perceptron"
+    x = rng.random((3, 6), np.float32)
+    np.testing.assert_allclose(source.model(x), model(x), rtol=1e-5)
+    equal_to_original(source, {"x": x})
+
+
 def test_an_old_file_is_read_with_functions_registered_with_keras_3(
     tmp_path: Any, equal_to_original: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,9 +1,14 @@
 """Seeded inputs fit the model, differ in size, and are the same every time."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import onnx_ir as ir
+import pytest
 
-from kerve.compiler.verification.data import seeded
+from kerve.compiler.errors import LoadError
+from kerve.compiler.verification.data import arrays_in, seeded
 from kerve.compiler.verification.windows import leave_room
 
 
@@ -81,3 +86,9 @@ def test_windows_need_room() -> None:
     model = model_of(image, nodes=[convolve, pool, same], weights=[kernel])
     room = {size: leave_room(model, {"x": (2, 3, size, 9)}) for size in range(1, 7)}
     assert room == {1: False, 2: False, 3: False, 4: False, 5: True, 6: True}
+
+
+def test_data_that_has_no_end_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "data.npz")
+    with pytest.raises(LoadError, match=r"is not a \.npz file of plain arrays"):
+        arrays_in(tmp_path / "data.npz")

@@ -104,6 +104,10 @@ def readable(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise LoadError(f"cannot load {path}: {_refusal(path, error)}") from error
+    except RecursionError as error:
+        raise LoadError(
+            f"cannot load {path}: its configuration is nested deeper than can be followed"
+        ) from error
 
 
 def _refusal(path: Path, error: OSError) -> str:

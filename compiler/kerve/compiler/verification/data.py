@@ -95,7 +95,8 @@ def more_rows(model: ir.Model, like: Dataset, rows: int) -> Dataset:
 
 def arrays_in(path: Path) -> dict[str, NDArray[Any]]:
     """Return the arrays of a `.npz` file; raises `LoadError`."""
-    if not zipfile.is_zipfile(path):  # NumPy would take it for something else, and advise to unpickle it
+    # A pipe would be waited for; what is no zip file NumPy takes for something else, and advises to unpickle.
+    if not (path.is_file() and zipfile.is_zipfile(path)):
         raise LoadError(f"{path} is not a .npz file of plain arrays; write one with numpy.savez")
     try:
         with np.load(path, allow_pickle=False) as archive:

@@ -138,9 +138,11 @@ class NewLayer(tf_keras.layers.Layer):
         return self._new.content
 
     def build(self, input_shape: Any) -> None:
-        """Let the new layer make its variables, and own them."""
+        """Let the new layer make its variables, and own them, under the names that checkpoints know."""
         with tf.init_scope():
-            self.new.build(_plain(input_shape))
+            _build(self.new, _plain(input_shape))
+        for name, held in _as_tracked(self.new)._trackable_children().items():
+            self._track_trackable(held, name, overwrite=True)
         self._trainable_weights.extend(variable._value for variable in self.new.trainable_variables)
         self._non_trainable_weights.extend(variable._value for variable in self.new.non_trainable_variables)
         self.built = True
@@ -181,6 +183,53 @@ def _stand_in(name: str, value: Any) -> Any:
     if isinstance(value, type) and issubclass(value, keras.layers.Layer):
         return type(name.rpartition(">")[2], (NewLayer,), {"new_class": value})
     return value
+
+
+def _build(layer: keras.layers.Layer, shape: Any) -> None:
+    """Build a layer; one that leaves that to Keras has its layers built where its `call` calls them."""
+    if not keras.src.utils.python_utils.is_default(layer.build):
+        layer.build(shape)
+    else:
+        layer(_placeholders(shape))
+
+
+def _placeholders(shape: Any) -> Any:
+    """Return symbolic tensors in the structure of a structure of shapes."""
+    if isinstance(shape, dict):
+        return {key: _placeholders(each) for key, each in shape.items()}
+    return [_placeholders(each) for each in shape] if isinstance(shape, list) else keras.KerasTensor(shape)
+
+
+def _bookkeeping() -> frozenset[str]:
+    layer = keras.layers.Layer()
+    layer._maybe_initialize_trackable()
+    return frozenset(vars(layer))
+
+
+#: The attributes of a layer that are none of its author's.
+_BOOKKEEPING = _bookkeeping()
+
+
+def _as_tracked(value: Any) -> Any:
+    """Return what an attribute of a Keras 3 layer holds as TensorFlow tracks it; None if that is nothing.
+
+    Checkpoints and SavedModels go by attributes; Keras 3 tracks no lists, and has `_kernel` for `kernel`.
+    """
+    if isinstance(value, keras.Variable):
+        return value._value
+    if isinstance(value, list | tuple):
+        return [_as_tracked(each) for each in value]
+    if isinstance(value, dict):
+        return {str(key): _as_tracked(each) for key, each in value.items()}
+    if not isinstance(value, keras.layers.Layer):
+        return None
+    # Of a class of its own: where TensorFlow loads a SavedModel, it gives `__call__` to the class.
+    tracked = type("Tracked", (tf.__internal__.tracking.AutoTrackable,), {})()
+    for name, held in vars(value).items():
+        if name not in _BOOKKEEPING and (child := _as_tracked(held)) is not None:
+            setattr(tracked, name, child)
+            setattr(tracked, name.lstrip("_"), child)
+    return tracked
 
 
 def _plain(shape: Any) -> Any:
