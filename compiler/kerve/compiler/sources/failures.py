@@ -80,12 +80,12 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
         "is not in the file; or compile the model object",
     ),
     (
-        re.compile(r"Exception encountered: .*__init__\(\)"),
+        re.compile(r"(Exception|Error) encountered.*: .*__init__\(\)"),
         "its __init__ must take **kwargs, and get_config() give its arguments; or compile the model object",
     ),
 )
 #: How Keras begins to tell what an author's code said, within what it says itself.
-_CAUSE = re.compile(r"encountered(?: when calling \S+)?[:.]\s+")
+_CAUSE = re.compile(r"encountered(?: when calling \S+| during \w+)?[:.]\s+")
 _STYLE = re.compile(r"\x1b\[\d+m")
 
 _OTHERWISE = "check that the file is whole and was written by Keras"
