@@ -413,6 +413,22 @@ class _Scale(keras.layers.Layer):
         return keras.ops.multiply(inputs, self.scale)
 
 
+def test_an_old_file_with_a_model_class_of_keras_3_says_what_to_set(tmp_path: Path) -> None:
+    class Own(tf_keras.Model):
+        def call(self, inputs: Any) -> Any:
+            return inputs * 2.0
+
+        def get_config(self) -> dict[str, Any]:
+            return {}
+
+    model = Own(name="own")
+    model(np.ones((2, 3), np.float32))
+    model.save(tmp_path / "own.keras")
+    own = type("Own", (keras.Model,), {"call": lambda self, inputs: inputs * 2.0})
+    with pytest.raises(LoadError, match=r"the class Own that was given for it of Keras 3; set TF_USE_LEGACY"):
+        sources.load(tmp_path / "own.keras", custom_objects={"Own": own})
+
+
 def test_a_sparse_input_is_a_dense_one(equal_to_original: Callable[..., Any]) -> None:
     inputs = tf_keras.Input((6,), sparse=True, name="x")
     equal_to_original(
