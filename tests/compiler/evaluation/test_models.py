@@ -262,3 +262,31 @@ def test_what_is_told_of_the_model_is_not_told_of_its_evaluation_again(compiled:
     model.compile(loss="sparse_categorical_crossentropy")  # masked, so that it depends on the texts
     (warning,) = compiled(model).manifest.warnings
     assert "Tokenizer" in warning
+
+
+class RootMeanSquare(keras.metrics.Metric):
+    """A metric as textbooks write it: TensorFlow's functions on what it counts."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.squares = self.add_weight(name="squares", initializer="zeros")
+        self.rows = self.add_weight(name="rows", initializer="zeros", dtype="int32")
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        wanted = tf.one_hot(tf.cast(y_true, "int32"), depth=tf.shape(y_pred)[1])
+        self.squares.assign_add(tf.reduce_sum(tf.square(tf.reshape(wanted, tf.shape(y_pred)) - y_pred)))
+        self.rows.assign_add(tf.shape(y_pred)[0])
+
+    def result(self) -> Any:
+        return tf.sqrt(self.squares / tf.cast(self.rows, tf.float32))
+
+
+def test_functions_of_tensorflow_take_what_a_metric_counts(compiled: Any, evaluated: Any) -> None:
+    x = keras.Input((6,), name="x")
+    model = keras.Model(x, layers.Dense(5, activation="softmax", name="y")(x))
+    model.compile(loss="sparse_categorical_crossentropy", metrics=[RootMeanSquare(name="rms")])
+    rows = RNG.standard_normal((ROWS, 6)).astype(np.float32)
+    labels = RNG.integers(0, 5, ROWS)
+    wanted = model.evaluate(rows, labels, verbose=0, return_dict=True)
+    artifact = compiled(model)
+    equal(evaluated(artifact, {"x": rows}, {"y": labels}, [ROWS]), wanted)

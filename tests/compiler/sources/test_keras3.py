@@ -136,6 +136,27 @@ def test_what_a_layer_of_the_authors_did_not_save_is_named(tmp_path: Path) -> No
         sources.load(tmp_path / "model.keras", custom_objects={"Learning": Learning})
 
 
+def test_a_model_that_takes_no_options_of_keras_is_told_what_its_init_must_take(tmp_path: Path) -> None:
+    model = Bare()
+    model(_X["x"])
+    model.save(tmp_path / "model.keras")
+    with pytest.raises(
+        LoadError, match=r"unexpected keyword argument '\w+'; its __init__ must take \*\*kwargs"
+    ):
+        sources.load(tmp_path / "model.keras", custom_objects={"Bare": Bare})
+
+
+class Bare(keras.Model):
+    """A model as tutorials write them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = keras.layers.Dense(2)
+
+    def call(self, inputs: Any) -> Any:
+        return self.dense(inputs)
+
+
 class Learning(keras.layers.Layer):
     """A layer that keeps what it learned where Keras does not look for it."""
 

@@ -163,6 +163,26 @@ class _Insists(layers.Layer):
         return tf.reduce_sum(inputs * kept, 1) / tf.reduce_sum(kept, 1)
 
 
+class Encoder(layers.Layer):
+    """A layer of the author's, of which the attention finds the masks on the tensors that it is given."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.attention = layers.MultiHeadAttention(num_heads=2, key_dim=3)
+
+    def call(self, inputs: Any, others: Any = None, mask: Any = None) -> Any:
+        mask = None if mask is None else mask[:, tf.newaxis, :]
+        return self.attention(inputs, inputs if others is None else others, attention_mask=mask)
+
+
+def test_attention_within_a_layer_of_the_authors_is_masked(equal_to_original: Callable[..., Any]) -> None:
+    first, second = (tf_keras.Input((None,), dtype="int32", name=name) for name in ("first", "second"))
+    rows, others = (layers.Embedding(9, 4, mask_zero=True)(ids) for ids in (first, second))
+    model = tf_keras.Model([first, second], [Encoder()(rows), Encoder()(rows, others)])
+    ids = np.array([[1, 2, 0, 4, 0], [0, 3, 0, 0, 8]], np.int32)
+    equal_to_original(sources.load(model), {"first": ids, "second": ids[:, ::-1].copy()})
+
+
 def test_a_layer_may_insist_on_a_mask(equal_to_original: Callable[..., Any]) -> None:
     tokens = tf_keras.Input((5,), dtype="int32", name="tokens")
     old = tf_keras.Model(tokens, _Insists()(layers.Embedding(9, 3, mask_zero=True)(tokens)))
@@ -465,6 +485,22 @@ class _Scale(keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         return keras.ops.multiply(inputs, self.scale)
+
+
+def test_an_old_file_with_a_model_class_of_keras_3_says_what_to_set(tmp_path: Path) -> None:
+    class Own(tf_keras.Model):
+        def call(self, inputs: Any) -> Any:
+            return inputs * 2.0
+
+        def get_config(self) -> dict[str, Any]:
+            return {}
+
+    model = Own(name="own")
+    model(np.ones((2, 3), np.float32))
+    model.save(tmp_path / "own.keras")
+    own = type("Own", (keras.Model,), {"call": lambda self, inputs: inputs * 2.0})
+    with pytest.raises(LoadError, match=r"the class Own that was given for it of Keras 3; set TF_USE_LEGACY"):
+        sources.load(tmp_path / "own.keras", custom_objects={"Own": own})
 
 
 def test_a_sparse_input_is_a_dense_one(equal_to_original: Callable[..., Any]) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import keras
 import tensorflow as tf
 from keras.src.utils.backend_utils import in_tf_graph
 from tensorflow.python.ops.resource_variable_ops import ResourceVariable
@@ -18,7 +19,7 @@ from tensorflow.python.ops.resource_variable_ops import ResourceVariable
 from kerve.compiler.lowering import autograph, foreign, randomness, tensorflow_functions
 from kerve.compiler.lowering.layers.encoding import look_up
 from kerve.compiler.lowering.lowering import Lowering
-from kerve.compiler.lowering.symbol import symbols_in
+from kerve.compiler.lowering.symbol import is_symbol, symbols_in
 
 __all__ = ["replacements"]
 
@@ -30,7 +31,10 @@ class _Dispatcher(tf.__internal__.dispatch.GlobalOpDispatcher):
 
     def handle(self, op: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Lower one call."""
-        if self.lowering is None or not symbols_in((args, kwargs)) or in_tf_graph():
+        if self.lowering is None or in_tf_graph():
+            return self.NOT_SUPPORTED
+        args, kwargs = keras.tree.map_structure(_read, (args, kwargs))
+        if not symbols_in((args, kwargs)):
             return self.NOT_SUPPORTED
         result = tensorflow_functions.call(self.lowering, op, args, kwargs)
         if result is not NotImplemented:
@@ -60,6 +64,7 @@ def replacements(g: Lowering) -> Iterator[tuple[object, str, object]]:
     yield compiled, "__call__", _function(compiled.__call__)
     for name in ("assign", "assign_add", "assign_sub"):
         yield ResourceVariable, name, _assignment(getattr(ResourceVariable, name))
+    yield keras.Variable, "__tf_tensor__", _tensor(keras.Variable.__tf_tensor__)
     yield tf.lookup.StaticHashTable, "lookup", _lookup(g, tf.lookup.StaticHashTable.lookup)
 
 
@@ -105,6 +110,23 @@ def _assignment(original: Callable[..., Any]) -> Callable[..., Any]:
         raise foreign.TensorsOnlyError(f"it changes the TensorFlow variable '{variable.name}'")
 
     return assign
+
+
+def _read(argument: Any) -> Any:
+    """Return the symbol that a variable has for its value, anything else as it is."""
+    is_state = isinstance(argument, keras.Variable) and is_symbol(argument.value)
+    return argument.value if is_state else argument
+
+
+def _tensor(original: Callable[..., Any]) -> Callable[..., Any]:
+    """A variable with a symbol for its value is no tensor: what is called with it asks the dispatchers."""
+
+    def tensor(variable: keras.Variable, dtype: Any = None, name: str | None = None) -> Any:
+        if is_symbol(variable.value):
+            raise TypeError(f"the variable '{variable.path}' is state while its model is lowered")
+        return original(variable, dtype, name)
+
+    return tensor
 
 
 def _lookup(g: Lowering, original: Callable[..., Any]) -> Callable[..., Any]:

@@ -85,13 +85,14 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
         "is not in the file; or compile the model object",
     ),
     (
-        re.compile(r"Exception encountered: .*__init__\(\)"),
+        re.compile(r"(Exception|Error) encountered.*: .*__init__\(\)"),
         "its __init__ must take **kwargs, and get_config() give its arguments; or compile the model object",
     ),
 )
 #: Where what went wrong begins in what libraries say: an author's own error, or an operator that is missing.
 _CAUSE = re.compile(
-    r"encountered(?: when calling \S+)?[:.]\s+|(?=No OpKernel was registered|Op type not registered)"
+    r"encountered(?: when calling \S+| during \w+)?[:.]\s+"
+    r"|(?=No OpKernel was registered|Op type not registered)"
 )
 _STYLE = re.compile(r"\x1b\[\d+m")
 _OTHERWISE = "check that the file is whole and was written by Keras"

@@ -65,13 +65,12 @@ class OldLayer(keras.layers.Layer):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Pass masks as arguments, where TensorFlow's tracing sees them."""
-        if args and "mask" not in kwargs and self._old.content._expects_mask_arg:
-            masks = keras.tree.map_structure(keras.src.backend.get_keras_mask, args[0])
-            # While the model is built they stay out: a graph of layers has no edges for masks.
-            if any(
-                mask is not None and type(mask) is not keras.KerasTensor for mask in keras.tree.flatten(masks)
-            ):
-                kwargs["mask"] = masks
+        masks = keras.tree.map_structure(keras.src.backend.get_keras_mask, args)
+        # While the model is built they stay out: a graph of layers has no edges for masks.
+        if any(
+            mask is not None and type(mask) is not keras.KerasTensor for mask in keras.tree.flatten(masks)
+        ):
+            kwargs["masks"] = masks
         return super().__call__(*args, **kwargs)
 
     def returning(self, specs: Any, *args: Any, **kwargs: Any) -> Any:
@@ -85,10 +84,14 @@ class OldLayer(keras.layers.Layer):
         finally:
             self._returns = None
 
-    def call(self, *args: Any, **kwargs: Any) -> Any:
+    def call(self, *args: Any, masks: Any = None, **kwargs: Any) -> Any:
         """Call the old layer in inference mode."""
         old = self._old.content
-        _refuse_symbols(f"a {type(old).__name__} of Keras 2", (args, kwargs))
+        _refuse_symbols(f"a {type(old).__name__} of Keras 2", (args, masks, kwargs))
+        if masks is not None:
+            args = keras.tree.map_structure(_masked, args, masks)
+            if old._expects_mask_arg:
+                kwargs.setdefault("mask", masks[0])
         if old._expects_training_arg and not old._call_spec.arg_was_passed("training", args, kwargs):
             kwargs["training"] = False
         return old(*args, **kwargs)
@@ -115,6 +118,15 @@ class OldLayer(keras.layers.Layer):
             return function.call(inputs, previous_mask)
         spec = function.compute_output_spec(inputs, previous_mask)
         return function(inputs, previous_mask) if _symbols_in(spec) else spec
+
+
+def _masked(tensor: Any, mask: Any) -> Any:
+    """Return a tensor with its mask, where layers of Keras 2 (attention within another layer) look for it."""
+    if mask is None:
+        return tensor
+    copy = tf.identity(tensor)
+    copy._keras_mask = mask
+    return copy
 
 
 class NewLayer(tf_keras.layers.Layer):
