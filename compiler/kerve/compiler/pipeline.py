@@ -170,7 +170,7 @@ def _opened(
 ) -> Source:
     """Open a source; what its model cannot tell of its inputs, the data that comes with it may."""
     told = signature_of(source, options.data) if input_signature is None else input_signature
-    return sources.load(source, options, custom_objects, told)
+    return sources.load(source, options, custom_objects, told, options.data)
 
 
 def _require_same_names(model: ir.Model, of_source: ir.Model) -> None:

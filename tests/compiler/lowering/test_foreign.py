@@ -47,6 +47,12 @@ def _computed(x: Any, *numbers: int) -> Any:
     return tf.cast(x[0, 0, : len(numbers)] * 0.0, tf.int32) + list(numbers)
 
 
+def _normalized(x: Any) -> Any:
+    """Return the layer normalization of what has eight channels."""
+    mean, variance = tf.nn.moments(x, [-1], keepdims=True)
+    return (x - mean) * tf.math.rsqrt(variance + 1e-3) * tf.range(1.0, 9.0) + tf.range(8.0)
+
+
 def _model(function: Callable[..., Any], *inputs: keras.KerasTensor) -> keras.Model:
     given = list(inputs) or [keras.Input((4, 6))]
     return keras.Model(given, _OnlyTensorFlow(function)(given if len(given) > 1 else given[0]))
@@ -98,6 +104,31 @@ def _model(function: Callable[..., Any], *inputs: keras.KerasTensor) -> keras.Mo
     pytest.param(lambda s, x: tf.cast(tf.cast(tf.cast(x, tf.int32), tf.bool), tf.float32), id="rounded before it is judged"),
     pytest.param(lambda s, x: tf.reshape(y := tf.reshape(x, [-1, tf.shape(x)[2]]), [tf.shape(y)[0], 1, tf.shape(y)[1]]), id="reshaped twice"),
     pytest.param(lambda s, x: tf.where(x > 0, tf.math.log(x), 1.0 / tf.nn.relu(x + 9.0)), id="what is not chosen is not finite"),
+    pytest.param(lambda s, x: tf.stack([(i := tf.cast(x * 5, tf.int32)) // 3, i % 3, i // -3, i % -3]), id="integers divided"),
+    pytest.param(lambda s, x: tf.cast((i := tf.cast(tf.clip_by_value(x * 99, -128, 127), tf.int8)) // 100 + i % -100, tf.int32), id="small integers divided"),
+    pytest.param(lambda s, x: tf.stack([x % 0.7, tf.truncatemod(x, 0.7), tf.truncatediv(x, 0.7)]), id="fractions divided"),
+    pytest.param(lambda s, x: tf.where(x > 0, 2**24 + 1, 2**24) > 2**24, id="integers compared"),
+    pytest.param(lambda s, x: tuple(tf.math.top_k(tf.where(x > 0, 2**24 + 1, 2**24), 2)), id="greatest integers"),
+    pytest.param(lambda s, x: tf.math.unsorted_segment_sum(x[0], _computed(x, 0, -1, 3, 3), 5), id="segments"),
+    pytest.param(lambda s, x: tf.math.unsorted_segment_max(x[0], _computed(x, 0, -1, 3, 3), 5), id="greatest of segments"),
+    pytest.param(lambda s, x: tf.math.unsorted_segment_mean(x[0], tf.reshape(_computed(x, *range(6)) % 4 - 1, [1, 6]) + tf.zeros([4, 1], tf.int32), 3), id="segments of elements"),
+    pytest.param(lambda s, x: tf.math.segment_min(x[0], _computed(x, 0, 0, 2, 2)), id="a segment without rows"),
+    pytest.param(lambda s, x: tf.math.segment_mean(x[0], _computed(x, 0, 2, 2, 2)), id="means of segments"),
+    pytest.param(lambda s, x: tf.sparse.segment_sqrt_n(x[0], [3, 1, 3], _computed(x, 0, 2, 2), num_segments=4), id="segments of picked rows"),
+    pytest.param(lambda s, x: tf.scatter_nd(_computed(x, 1, 3, 1, 1)[:, None], x[0], [5, 6]), id="scattered to one place"),
+    pytest.param(lambda s, x: tf.linalg.band_part(1.0 / tf.nn.relu(x), _computed(x, 1)[0], 0), id="a band"),
+    pytest.param(lambda s, x: tf.linalg.diag(x[:1, 0]) + tf.linalg.diag(x[:1, 1, 1:], k=-1), id="the diagonal of one row"),
+    pytest.param(lambda s, x: tf.slice(x, [0, 1, 2], [tf.shape(x)[0], -1, 3]), id="all that is left"),
+    pytest.param(lambda s, x: tf.linalg.solve(x[:, :3, :3], x[:, :3], adjoint=True) + tf.linalg.inv(x[:, :3, 3:], adjoint=True) @ x[:, :3], id="adjoint"),
+    pytest.param(lambda s, x: tf.searchsorted(tf.sort(x[0]), x[1]) + tf.searchsorted(tf.sort(x[0]), x[0], side="right"), id="searched"),
+    pytest.param(lambda s, x: tf.math.invert_permutation(tf.argsort(x[0, 0])), id="a permutation inverted"),
+    pytest.param(lambda s, x: tf.nn.l2_loss(x) + tf.math.reduce_euclidean_norm(x, 1) + tf.math.multiply_no_nan(1.0 / tf.nn.relu(x), tf.nn.relu(x))[:, 0], id="norms"),
+    pytest.param(lambda s, x: tf.nn.sparse_softmax_cross_entropy_with_logits([0, 5, 2, 2], x[0] * 999), id="crossentropy of large logits"),
+    pytest.param(lambda s, x: tf.image.adjust_saturation(tf.abs(x[None, ..., :3]), 1.5), id="saturated"),
+    pytest.param(lambda s, x: tf.math.real(tf.complex(x, x + 1) * tf.complex(2.0, 3.0) / tf.complex(x, x * x)), id="complex products"),
+    pytest.param(lambda s, x: tf.signal.dct(x) + tf.signal.idct(x, norm="ortho"), id="cosines"),
+    pytest.param(lambda s, x: tf.abs(tf.signal.ifft(tf.signal.fft(tf.cast(x, tf.complex64)) * tf.constant([1 + 0j, 2 + 0j, 2j, 1 + 0j, 0j, 0j], tf.complex64))), id="filtered"),
+    pytest.param(lambda s, x: tf.transpose(_normalized(tf.nn.conv2d(x[..., None], np.ones((4, 6, 1, 8), "float32"), 4, "VALID")), [0, 3, 1, 2]), id="maps of one pixel"),
     pytest.param(lambda s, x: tf.where(x > 0, x > 1, x < -1), id="chosen truths"),
     pytest.param(lambda s, x: tf.zeros([tf.shape(x)[0], 2]), id="only the size of the input"),
     pytest.param(lambda s, x: tf.ones([2, 2]), id="nothing of the input"),
@@ -141,6 +172,13 @@ def test_open_sizes_and_half_precision(equal_to_keras: Check) -> None:
     )
     half = _X.astype(np.float16)
     equal_to_keras(model, half, half[:, :2], rtol=2e-3, atol=1e-3, traced=True)
+
+
+def test_holes_in_kernels_over_open_sizes(equal_to_keras: Check) -> None:
+    kernel = np.random.default_rng(1).normal(size=(3, 2, 6, 2)).astype(np.float32)
+    layer = _OnlyTensorFlow(lambda _, x: tf.nn.conv2d(x, kernel, 1, "SAME", dilations=(2, 3)))
+    inputs = keras.Input((None, None, 6))
+    equal_to_keras(keras.Model(inputs, layer(inputs)), _X[:, None].repeat(5, 1))
 
 
 def test_a_loop_in_bfloat16(equal_to_keras: Check) -> None:
@@ -204,6 +242,13 @@ def test_an_operator_without_any_form_is_named() -> None:
 def test_an_order_of_axes_that_depends_on_the_inputs_is_refused() -> None:
     with pytest.raises(ConversionError, match="reorders no axes in an order that is computed"):
         lower(_model(lambda s, x: tf.transpose(x, _computed(x, 0, 2, 1))))
+
+
+def test_a_namesake_of_an_operator_of_onnx_is_named() -> None:
+    layer = _OnlyTensorFlow(lambda _, texts: tf.strings.bytes_split(texts).to_tensor())
+    inputs = keras.Input((), dtype="string")
+    with pytest.raises(ConversionError, match="no ONNX operator stands for TensorFlow's StringSplit"):
+        lower(keras.Model(inputs, layer(inputs)))
 
 
 def test_of_operators_that_have_a_purpose_a_way_out_is_told() -> None:

@@ -160,7 +160,7 @@ def test_an_operator_that_this_tensorflow_lacks_is_named(tmp_path: Path) -> None
 
 def test_what_onnx_has_no_input_for_is_refused(session_saver: Callable[..., Path], tmp_path: Path) -> None:
     saved = session_saver(lambda x: {"y": tf.abs(x)}, x=tf.TensorSpec(None))
-    with pytest.raises(ConversionError, match="the input 'x' has no known rank"):
+    with pytest.raises(ConversionError, match=r"how many dimensions the input 'x' has.*--data FILE\.npz"):
         sources.load(saved)
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         x = tf.compat.v1.sparse_placeholder(tf.float32, [None, 3])
@@ -206,6 +206,31 @@ def _save(folder: Path, function: Callable[..., Any], *specs: tf.TensorSpec) -> 
 
 
 _AXIS = tf.TensorSpec([1], tf.int32, "axis")
+
+
+@pytest.mark.parametrize("name", ["x", "arr_0"])
+def test_a_rank_of_an_input_that_data_tells(
+    session_saver: Callable[..., Path], tmp_path: Path, equal_to_original: Callable[..., Any], name: str
+) -> None:
+    module, data, asked = tf.Module(), tmp_path / "data.npz", np.array([[1, 2], [3, 4], [5, 6]], np.float32)
+    half_plus_three = tf.function(
+        lambda x: {"y": x / 2.0 + 3.0}, input_signature=[tf.TensorSpec(None, name="x")]
+    )
+    tf.saved_model.save(module, str(tmp_path / "module"), signatures=half_plus_three)
+    np.savez(data, **{name: asked[:2]})  # type: ignore[arg-type]  # its stub takes them for a flag
+    for saved in (tmp_path / "module", session_saver(lambda x: {"y": x / 2.0 + 3.0}, x=tf.TensorSpec(None))):
+        model = equal_to_original(sources.load(saved, data=data), {"x": asked})
+        assert model.graph.inputs[0].shape == ir.Shape(["batch", 2])
+
+
+def test_a_rank_that_data_does_not_tell_is_asked_for(
+    session_saver: Callable[..., Path], tmp_path: Path
+) -> None:
+    saved = session_saver(lambda x, z: {"y": x + z}, x=tf.TensorSpec([2]), z=tf.TensorSpec(None))
+    data = tmp_path / "some.npz"
+    np.savez(data, x=np.ones(2))
+    with pytest.raises(ConversionError, match=f"the input 'z' has.*{data.name} holds x"):
+        sources.load(saved, data=data)
 
 
 @pytest.mark.parametrize("function", [

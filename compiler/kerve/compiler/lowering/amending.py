@@ -100,6 +100,23 @@ def _slice(g: Lowering, _: ir.Node, inputs: _Inputs, __: _Values) -> None:
     inputs[1:] = [g.constant(each, "traced") for each in (starts, stops, axes, steps)]
 
 
+def _conv(_: Lowering, node: ir.Node, *__: Any) -> None:
+    """ONNX Runtime pads by itself only where kernels have no holes; without strides it is always as much."""
+    attributes = node.attributes
+    holes = [size - 1 for size in attributes["dilations"].as_ints()] if "dilations" in attributes else [0]
+    if attributes.get_string("auto_pad", "NOTSET") != "SAME_UPPER" or not any(holes):
+        return
+    if any(stride > 1 for stride in attributes.get_ints("strides", [1])):
+        raise ConversionError("ONNX Runtime pads no convolution with both strides and dilations by itself")
+    reach = [
+        (size - 1) * (hole + 1)
+        for size, hole in zip(attributes["kernel_shape"].as_ints(), holes, strict=True)
+    ]
+    pads = [each // 2 for each in reach] + [each - each // 2 for each in reach]
+    attributes.pop("auto_pad")
+    attributes["pads"] = ir.AttrInt64s("pads", pads)
+
+
 def _conv_transpose(_: Lowering, node: ir.Node, *__: Any) -> None:
     """What TensorFlow adds to what the kernels reach comes behind it; tf2onnx takes it from the padding."""
     if "pads" not in node.attributes:
@@ -125,6 +142,7 @@ def _transpose(_: Lowering, node: ir.Node, inputs: _Inputs, __: _Values) -> None
 _AMENDMENTS: Mapping[str, Callable[[Lowering, ir.Node, _Inputs, _Values], None]] = {
     "BatchNormalization": _batch_normalization,
     "Bitcast": _bitcast,
+    "Conv": _conv,
     "ConvTranspose": _conv_transpose,
     **dict.fromkeys(("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"), _random),
     "Range": _range,

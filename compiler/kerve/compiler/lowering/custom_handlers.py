@@ -10,14 +10,20 @@ import onnx
 __all__ = ["TABLE"]
 
 #: Operators that tf2onnx would convert but whose handlers do better: it knows complex numbers, tables and
-#: strings in part, ragged tensors and hashes not at all, and of images it rounds sizes or loses them.
+#: strings in part, ragged tensors and hashes not at all, and of images it rounds sizes or loses them. It
+#: divides integers towards zero and compares them as float32, and takes segments for what all of them hold.
 _OURS = (
-    "Angle", "AsString", "Complex", "ComplexAbs", "Conj", "CropAndResize", "DenseBincount",
-    "ExtractImagePatches", "ExtractVolumePatches", "FFT", "IFFT", "IRFFT", "Imag", "LookupTableFindV2",
-    "LookupTableSizeV2", "RFFT", "RFFT2D", "RaggedTensorToTensor", "Real", "ResizeArea",
-    "ResizeBicubic", "ResizeBilinear", "ResizeNearestNeighbor", "StaticRegexReplace", "StringLower",
-    "StringSplitV2", "StringToHashBucketFast", "StringToNumber", "StringUpper", "UnicodeDecode",
-    "UnicodeEncode",
+    "AdjustSaturation", "Angle", "AsString", "Complex", "ComplexAbs", "Conj", "CropAndResize",
+    "DenseBincount", "ExtractImagePatches", "ExtractVolumePatches", "FFT", "FloorDiv", "FloorMod",
+    "Greater", "IFFT", "IRFFT", "Imag", "InvertPermutation", "Less", "LookupTableFindV2",
+    "LookupTableSizeV2", "MatrixBandPart", "RFFT", "RFFT2D", "RaggedTensorToTensor", "Real",
+    "ResizeArea", "ResizeBicubic", "ResizeBilinear", "ResizeNearestNeighbor", "ScatterNd", "SegmentMax",
+    "SegmentMean", "SegmentMin", "SegmentProd", "SegmentSum", "SparseSegmentMean",
+    "SparseSegmentMeanWithNumSegments", "SparseSegmentSqrtN", "SparseSegmentSqrtNWithNumSegments",
+    "SparseSegmentSum", "SparseSegmentSumWithNumSegments", "SparseSoftmaxCrossEntropyWithLogits",
+    "StaticRegexReplace", "StringLower", "StringSplitV2", "StringToHashBucketFast", "StringToNumber",
+    "StringUpper", "TopKV2", "TruncateDiv", "UnicodeDecode", "UnicodeEncode", "UnsortedSegmentMax",
+    "UnsortedSegmentMin", "UnsortedSegmentProd", "UnsortedSegmentSum",
 )  # fmt: skip
 
 
@@ -26,9 +32,44 @@ def _leave(_context: Any, node: Any, *_: Any, **__: Any) -> Any:
     return node
 
 
+def _keep_apart(_context: Any, node: Any, *_: Any, **__: Any) -> Any:
+    """Leave what ONNX has another operator of the same name for."""
+    node.domain = "tensorflow"
+    return node
+
+
 def _leave_one_hot(_context: Any, node: Any, *_: Any, **__: Any) -> Any:
     """Leave what ONNX has an operator of the same name for, in which -1 is the last class, not none."""
     node.type = "OneHotOrNone"
+    return node
+
+
+def _diagonal(context: Any, node: Any, *_: Any, **__: Any) -> Any:
+    """Leave one diagonal: tf2onnx takes a batch of one row for several of them."""
+    from tf2onnx.onnx_opset.tensor import MatrixDiag
+
+    if len(node.input) == 1 or context.get_rank(node.input[1]) == 0:
+        return node
+    return MatrixDiag.version_12(context, node)
+
+
+def _pad(context: Any, node: Any, *_: Any, **__: Any) -> Any:
+    """Leave complex numbers, of which tf2onnx makes real ones and complex ones again."""
+    from tf2onnx.onnx_opset.nn import Pad
+
+    if context.get_dtype(node.input[0]) not in (onnx.TensorProto.COMPLEX64, onnx.TensorProto.COMPLEX128):
+        return Pad.version_11(context, node)
+    node.type = "PadParts"
+    return node
+
+
+def _slice(context: Any, node: Any, *_: Any, **__: Any) -> Any:
+    """Leave sizes that are computed, of which tf2onnx takes -1 for a number."""
+    from tf2onnx.onnx_opset.tensor import Slice
+
+    if node.inputs[2].is_const():
+        return Slice.version_11(context, node)
+    node.type = "SliceOfSize"
     return node
 
 
@@ -52,12 +93,19 @@ def _select(context: Any, node: Any, *_: Any, **__: Any) -> None:
     del node.attr["handles_nan"]
 
 
+#: Operators of TensorFlow with the names of others in ONNX, which tf2onnx does not convert.
+_NAMESAKES = ("Conv", "Mod", "NonMaxSuppression", "RegexFullMatch", "StringSplit", "TopK")
+
 #: As tf2onnx takes them: a handler, and what it is given beside a node.
 TABLE: Mapping[str, tuple[Callable[..., Any], list[Any]]] = {
     **dict.fromkeys(_OURS, (_leave, [])),
+    **dict.fromkeys(_NAMESAKES, (_keep_apart, [])),
     "Equal": (_compare, []),
     "NotEqual": (_compare, []),
+    **dict.fromkeys(("MatrixDiag", "MatrixDiagV2", "MatrixDiagV3"), (_diagonal, [])),
     "OneHot": (_leave_one_hot, []),
+    "Pad": (_pad, []),
     "Select": (_select, []),
     "SelectV2": (_select, []),
+    "Slice": (_slice, []),
 }

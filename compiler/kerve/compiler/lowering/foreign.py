@@ -21,11 +21,10 @@ import onnx_ir as ir
 from onnxscript import version_converter
 
 from kerve.compiler.errors import ConversionError
-from kerve.compiler.lowering import custom_handlers, remedies, variables
+from kerve.compiler.lowering import custom_handlers, pairs, remedies, variables
 from kerve.compiler.lowering.amending import amend
 from kerve.compiler.lowering.compatibility import as_tf2onnx_likes
 from kerve.compiler.lowering.constants import taken
-from kerve.compiler.lowering.pairs import by_parts
 from kerve.compiler.lowering.symbol import Symbol, is_symbol, symbols_in
 
 if TYPE_CHECKING:
@@ -241,7 +240,7 @@ def forget(nodes: Iterable[ir.Node]) -> None:
 def _current(g: Lowering, value: ir.Value, values: _Values) -> Any:
     """Return what stands for a value of the converted model: a value, or a pair of them."""
     if value not in values and value.const_value is not None:
-        values[value] = g.constant(value.const_value.numpy(), "traced")
+        values[value] = pairs.constant(g, value.const_value.numpy())
     return values.get(value, value)
 
 
@@ -253,12 +252,13 @@ def _adopt_node(g: Lowering, node: ir.Node, values: _Values) -> None:
         return
     amend(g, node, inputs, values)
     known = _is_onnx(node)
-    if known and not all(value is None or isinstance(value, ir.Value) for value in inputs):
-        pairs = by_parts(g, node, inputs)
-        if pairs is None:
+    is_plain = all(value is None or isinstance(value, ir.Value) for value in inputs)
+    if known and (not is_plain or pairs.makes_complex(node)):
+        parts = pairs.by_parts(g, node, inputs)
+        if parts is None:
             what = "computes neither with complex numbers nor with tables"
             raise UntraceableError(f"ONNX's {node.op_type} {what}")
-        values.update(zip(node.outputs, pairs, strict=True))
+        values.update(zip(node.outputs, parts, strict=True))
         forget([node])
         return
     if (branch := taken(node, inputs)) is not None:

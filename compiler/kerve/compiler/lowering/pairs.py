@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from kerve.compiler.lowering.lowering import Lowering
 
-__all__ = ["by_parts"]
+__all__ = ["by_parts", "constant", "makes_complex"]
+
+_Pair = tuple[ir.Value, ir.Value]
+
+#: The types of the parts of complex numbers.
+_REAL = {ir.DataType.COMPLEX64: ir.DataType.FLOAT, ir.DataType.COMPLEX128: ir.DataType.DOUBLE}
 
 #: Operators of ONNX that move or add up numbers, whatever they are.
 _LINEAR = frozenset({
@@ -18,8 +26,46 @@ _LINEAR = frozenset({
 })  # fmt: skip
 
 
+def _times(g: Lowering, x: _Pair, y: _Pair) -> _Pair:
+    op, (a, b), (c, d) = g.op, x, y
+    return op.Sub(op.Mul(a, c), op.Mul(b, d)), op.Add(op.Mul(a, d), op.Mul(b, c))
+
+
+def _divided(g: Lowering, x: _Pair, y: _Pair) -> _Pair:
+    op, (c, d) = g.op, y
+    real, imaginary = _times(g, x, (c, op.Neg(d)))
+    square = op.Add(op.Mul(c, c), op.Mul(d, d))
+    return op.Div(real, square), op.Div(imaginary, square)
+
+
+_BINARY: Mapping[str, Callable[[Lowering, _Pair, _Pair], _Pair]] = {"Div": _divided, "Mul": _times}
+
+
+def makes_complex(node: ir.Node) -> bool:
+    """Whether real numbers become complex ones."""
+    return node.op_type == "Cast" and ir.DataType(node.attributes["to"].as_int()) in _REAL
+
+
+def constant(g: Lowering, array: NDArray[Any]) -> ir.Value | _Pair:
+    """Return a constant, of complex numbers their parts."""
+    if not np.iscomplexobj(array):
+        return g.constant(array, "traced")
+    return g.constant(array.real.copy(), "real"), g.constant(array.imag.copy(), "imaginary")
+
+
+def _as_complex(g: Lowering, node: ir.Node, x: Any) -> _Pair:
+    dtype = _REAL[ir.DataType(node.attributes["to"].as_int())]
+    real, imaginary = x if isinstance(x, tuple) else (x, g.op.Expand(g.constant(np.zeros(1)), g.op.Shape(x)))
+    imaginary.shape = real.shape
+    return g.cast(real, dtype), g.cast(imaginary, dtype)
+
+
 def by_parts(g: Lowering, node: ir.Node, inputs: list[Any]) -> list[tuple[ir.Value, ...]] | None:
-    """Write a node that does the same with both parts of complex numbers, once for each; None for another."""
+    """Write a node that computes with complex numbers, in their parts; None for one that does not."""
+    if makes_complex(node):
+        return [_as_complex(g, node, *inputs)]
+    if node.op_type in _BINARY and all(isinstance(x, tuple) for x in inputs):
+        return [_BINARY[node.op_type](g, *inputs)]
     if node.op_type not in _LINEAR or not all(x is None or isinstance(x, ir.Value | tuple) for x in inputs):
         return None
     written = []

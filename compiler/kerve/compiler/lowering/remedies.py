@@ -22,6 +22,7 @@ _INSTEAD = {
     "ImageProjectiveTransformV3": ("augmentation layers, which training alone needs", _FILE),
     "SparseCross": ("HashedCrossing layers", _FILE),
     "SparseCrossHashed": ("HashedCrossing layers", _FILE),
+    "_SwitchN": ("tf.switch_case", "write it with tf.case or tf.cond"),
     "StringNGrams": ("TextVectorization layers with ngrams", _FILE),
 }
 

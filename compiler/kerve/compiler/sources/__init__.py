@@ -26,12 +26,14 @@ def load(
     options: LoadOptions | None = None,
     custom_objects: Mapping[str, Any] | None = None,
     input_signature: Any = None,
+    data: Path | None = None,
 ) -> Source:
     """Read a model.
 
     `source` is the path of a file or folder, the prefix of a TensorFlow checkpoint, or a model object.
     Code in a file is not run unless `options.trust`; modules named in `options.import_` are.
-    `input_signature` says what a model object takes that was never called.
+    `input_signature` says what a model object takes that was never called; `data` (a `.npz` file of inputs),
+    what shape inputs have of which a SavedModel says nothing.
     Raises `LoadError` when there is no model to be had, and says what to do.
     """
     from kerve.compiler.sources import failures, reading  # Keras and TensorFlow come with it
@@ -39,5 +41,5 @@ def load(
     chosen = options if options is not None else LoadOptions()
     if isinstance(source, str | Path):
         with failures.readable(Path(source)):
-            return reading.from_path(Path(source), chosen, custom_objects)
+            return reading.from_path(Path(source), chosen, custom_objects, data)
     return reading.from_object(source, input_signature)

@@ -33,18 +33,20 @@ def from_object(model: Any, input_signature: Any = None) -> Source:
     )
 
 
-def from_path(path: Path, options: LoadOptions, custom_objects: Mapping[str, Any] | None) -> Source:
+def from_path(
+    path: Path, options: LoadOptions, custom_objects: Mapping[str, Any] | None, data: Path | None
+) -> Source:
     """Read a file or folder."""
     found = recognise(path)
     own = custom.objects(options.import_, custom_objects)
     names = [*own, *keras.saving.get_custom_objects()]
     config, missed = cleaning.cleaned(found.config, names)
     trusted = consent.check(str(path), config, names, options.trust)
-    source = _read(replace(found, config=config), own, options)
+    source = _read(replace(found, config=config), own, options, data)
     return replace(source, warnings=[*trusted, *missed, *source.warnings])
 
 
-def _read(found: Recognised, own: Mapping[str, Any], options: LoadOptions) -> Source:
+def _read(found: Recognised, own: Mapping[str, Any], options: LoadOptions, data: Path | None) -> Source:
     if found.kind in (Kind.ARCHIVE, Kind.HDF5) and options.architecture is not None:
         raise LoadError(f"{found.path} holds its own architecture; leave --architecture out")
     for option in ("signature", "tag"):
@@ -72,7 +74,7 @@ def _read(found: Recognised, own: Mapping[str, Any], options: LoadOptions) -> So
     if found.kind is Kind.SAVED_MODEL:
         from kerve.compiler.sources import saved_model
 
-        return saved_model.from_folder(found.path, own, options)
+        return saved_model.from_folder(found.path, own, options, data)
     from kerve.compiler.sources import weights  # in HDF5, or a checkpoint
 
     return weights.from_parts(found, own, options)

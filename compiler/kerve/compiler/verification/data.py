@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,18 @@ from numpy.typing import NDArray
 from kerve.compiler.errors import LoadError
 from kerve.compiler.verification.domains import Domain, domain_of
 
-__all__ = ["DRAWS", "SIZES", "Dataset", "Draw", "arrays_in", "first_rows", "from_file", "more_rows", "seeded"]
+__all__ = [
+    "DRAWS",
+    "SIZES",
+    "Dataset",
+    "Draw",
+    "arrays_in",
+    "by_name",
+    "first_rows",
+    "from_file",
+    "more_rows",
+    "seeded",
+]
 
 #: Pairs of sizes tried for open dimensions other than the batch, until the source accepts one pair:
 #: sequences are happy with the first, unless they have few positions; convolution stacks need the later ones.
@@ -123,21 +134,15 @@ def _is_batch(dim: int | ir.SymbolicDim) -> bool:
 
 
 def from_file(model: ir.Model, path: Path, prefix: str = "") -> Dataset:
-    """Read the user's inputs from a `.npz` file, named as the model's inputs, or `x` when there is one.
-
-    Arrays that `numpy.savez` was given without names (`arr_0`, `arr_1`, ...) are the inputs in their order.
+    """Read the user's inputs from a `.npz` file, named as `by_name` says.
 
     Where the names in the file begin with a `prefix`, only such arrays are read. Raises `LoadError`, naming
     the array, when they do not fit the model.
     """
     held = arrays_in(path).items()
-    arrays = {name.removeprefix(prefix): array for name, array in held if name.startswith(prefix)}
     values = model.graph.inputs
-    if len(values) == 1 and "x" in arrays:
-        arrays.setdefault(str(values[0].name), arrays["x"])
-    for index, value in enumerate(values):
-        if f"arr_{index}" in arrays:
-            arrays.setdefault(str(value.name), arrays[f"arr_{index}"])
+    plain = {name.removeprefix(prefix): array for name, array in held if name.startswith(prefix)}
+    arrays = by_name(plain, [str(value.name) for value in values])
     missing = [str(value.name) for value in values if value.name not in arrays]
     if missing:
         raise LoadError(
@@ -149,6 +154,18 @@ def from_file(model: ir.Model, path: Path, prefix: str = "") -> Dataset:
     if empty := [dim for dim, size in sizes.items() if size == 0]:
         raise LoadError(f"{path} holds no elements: '{empty[0]}' is 0 there; expected one or more")
     return Dataset("user", inputs, sizes)
+
+
+def by_name(arrays: Mapping[str, NDArray[Any]], names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Return arrays with those added that are meant by other names than their inputs'.
+
+    The only input may be called `x`; arrays that `numpy.savez` was given without names (`arr_0`, `arr_1`,
+    ...) are the inputs in their order.
+    """
+    meant = {name: arrays[f"arr_{index}"] for index, name in enumerate(names) if f"arr_{index}" in arrays}
+    if len(names) == 1 and "x" in arrays:
+        meant = {names[0]: arrays["x"]}
+    return meant | dict(arrays)
 
 
 def _fitting(path: Path, value: ir.Value, array: NDArray[Any], sizes: dict[str, int]) -> NDArray[Any]:

@@ -31,6 +31,8 @@ from kerve.compiler.lowering.ops import (
     spectral,
     tensorflow,
     tensorflow_images,
+    tensorflow_numbers,
+    tensorflow_segments,
     tensorflow_strings,
 )
 from kerve.compiler.lowering.registry import Handlers
@@ -67,6 +69,8 @@ HANDLERS = Handlers(
         spectral.HANDLERS,
         tensorflow.HANDLERS,
         tensorflow_images.HANDLERS,
+        tensorflow_numbers.HANDLERS,
+        tensorflow_segments.HANDLERS,
         tensorflow_strings.HANDLERS,
     ]
 )

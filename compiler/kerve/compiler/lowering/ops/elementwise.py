@@ -137,14 +137,20 @@ def power(g: Lowering, _: Any, x1: Any, x2: Any) -> ir.Value:
 
 @HANDLERS.register("numpy.FloorDivide")
 def floor_divide(g: Lowering, _: Any, x1: Any, x2: Any) -> ir.Value:
-    """Division rounded down; ONNX divides integers towards zero, but `Mod` follows the divisor's sign."""
-    dtype = g.output_dtype
-    x1, x2 = operand(g, x1, dtype), operand(g, x2, dtype)
-    if dtypes.is_float(dtype):
-        return g.op.Floor(g.op.Div(x1, x2))
-    if dtype.is_signed():
-        x1 = g.op.Sub(x1, g.op.Mod(x1, x2))
-    return g.op.Div(x1, x2)
+    """Division rounded down."""
+    return quotient(g, operand(g, x1, g.output_dtype), operand(g, x2, g.output_dtype))
+
+
+def quotient(g: Lowering, x1: ir.Value, x2: ir.Value) -> ir.Value:
+    """Divide and round down; ONNX divides integers towards zero, one too high where the remainders differ."""
+    assert x1.dtype is not None
+    divided = g.op.Div(x1, x2)
+    if dtypes.is_float(x1.dtype):
+        return g.op.Floor(divided)
+    if not x1.dtype.is_signed():
+        return divided
+    is_exact = g.op.Equal(g.op.Mod(x1, x2), g.op.Mod(x1, x2, fmod=1))
+    return g.op.Sub(divided, g.cast(g.op.Not(is_exact), x1.dtype))
 
 
 @HANDLERS.register("numpy.Mod", typed=True)
@@ -152,8 +158,13 @@ def mod(g: Lowering, _: Any, x1: Any, x2: Any) -> ir.Value:
     """The remainder with the sign of the divisor."""
     dtype = common_type(x1, x2)
     dtype = ir.DataType.INT32 if dtype == ir.DataType.BOOL else dtype
-    x1, x2 = operand(g, x1, dtype), operand(g, x2, dtype)
-    if not dtypes.is_float(dtype):
+    return remainder(g, operand(g, x1, dtype), operand(g, x2, dtype))
+
+
+def remainder(g: Lowering, x1: ir.Value, x2: ir.Value) -> ir.Value:
+    """Return what is left by `quotient`."""
+    assert x1.dtype is not None
+    if not dtypes.is_float(x1.dtype):
         return g.op.Mod(x1, x2)
     truncated = g.op.Mod(x1, x2, fmod=1)
     opposed = g.op.Less(g.op.Mul(g.op.Sign(truncated), g.op.Sign(x2)), 0.0)
@@ -218,8 +229,11 @@ def round_(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
 @HANDLERS.register("numpy.Trunc")
 def trunc(g: Lowering, _: Any, x: ir.Value) -> ir.Value:
     """Towards zero."""
-    if not dtypes.is_float(g.output_dtype):
-        return x
+    return truncated(g, x) if dtypes.is_float(g.output_dtype) else x
+
+
+def truncated(g: Lowering, x: ir.Value) -> ir.Value:
+    """Round towards zero."""
     return g.op.Where(g.op.Less(x, 0.0), g.op.Ceil(x), g.op.Floor(x))
 
 

@@ -320,29 +320,43 @@ for _keras_op, _fn in _COMPOSITES.items():
 
 
 def _segment(reduction: str, initial: Any) -> Handler:
-    """Scatter rows into segments; rows with negative ids go to one more segment, which is cut off."""
-
     def handler(g: Lowering, operation: Any, data: ir.Value, segment_ids: Any) -> ir.Value:
-        if g.opset < 18 and reduction in ("max", "min"):
-            raise g.refuse(f"a segment-wise {reduction} needs opset 18", "compile with --opset 18 or newer")
         ids = operand(g, segment_ids, ir.DataType.INT64)
         count: Any = operation.num_segments
-        if count is None:
-            count = g.op.Reshape(g.op.Add(reduce(g, "ReduceMax", ids, None, False), 1), [1])
-        else:
+        if count is not None:
             count = operand(g, [int(count)], ir.DataType.INT64)
-        ids = g.op.Where(g.op.Less(ids, 0), count, ids)
-        shape = g.op.Concat(g.op.Add(count, 1), g.op.Shape(data, start=rank(ids)), axis=0)
-        start = operand(g, initial(g.output_dtype), g.output_dtype)
-        segments = g.op.ScatterND(
-            g.op.Expand(start, shape), g.op.Unsqueeze(ids, [rank(ids)]), data, reduction=reduction
-        )
-        result = g.op.Slice(segments, [0], [-1], [0])
+        result = segments(g, data, ids, count, reduction, initial(g.output_dtype))
         if result.shape is None:
             result.shape = ir.Shape(list(g.output_shape))
         return result
 
     return handler
+
+
+def segments(
+    g: Lowering, data: ir.Value, ids: ir.Value, count: ir.Value | None, reduction: str, start: Any
+) -> ir.Value:
+    """Scatter rows into segments; rows with negative ids go to one more segment, which is cut off.
+
+    Without a `count` (INT64, of one element) there are as many segments as the ids tell.
+    """
+    if g.opset < 18 and reduction in ("max", "min"):
+        raise g.refuse(f"a segment-wise {reduction} needs opset 18", "compile with --opset 18 or newer")
+    assert data.dtype is not None
+    if count is None:
+        last = reduce(g, "ReduceMax", ids, None, False)
+        count = g.op.Reshape(
+            g.op.Max(g.op.Add(last, 1), 0), [1]
+        )  # of no ids the greatest is the smallest number
+    ids = g.op.Where(g.op.Less(ids, 0), count, ids)
+    shape = g.op.Concat(g.op.Add(count, 1), g.op.Shape(data, start=rank(ids)), axis=0)
+    filled = g.op.ScatterND(
+        g.op.Expand(operand(g, start, data.dtype), shape),
+        g.op.Unsqueeze(ids, [rank(ids)]),
+        data,
+        reduction=reduction,
+    )
+    return g.op.Slice(filled, [0], [-1], [0])
 
 
 HANDLERS.add("math.SegmentSum", _segment("add", lambda _: 0))

@@ -37,7 +37,7 @@ def _of_keras(function: Callable[..., Any]) -> Handler:
     return handler
 
 
-def _known(x: ir.Value) -> Any:
+def known_elements(x: ir.Value) -> Any:
     """Return the elements of a constant."""
     if x.const_value is None:
         raise UntraceableError("an argument that must be constant is computed")
@@ -81,8 +81,12 @@ def _lgamma(_: _Attributes, x: Any) -> Any:
     return ops.where(small, mirrored, above)
 
 
+def _adjoint(attributes: _Attributes, matrix: Any) -> Any:
+    return ops.swapaxes(matrix, -1, -2) if attributes.get("adjoint") else matrix
+
+
 def _in_top_k(g: Lowering, _: _Attributes, predictions: ir.Value, targets: ir.Value, k: ir.Value) -> Any:
-    return g.call(lambda t, p: ops.in_top_k(t, p, int(_known(k))), targets, predictions)
+    return g.call(lambda t, p: ops.in_top_k(t, p, int(known_elements(k))), targets, predictions)
 
 
 def _random(kind: str) -> Handler:
@@ -124,7 +128,7 @@ def _project(
     fill: ir.Value,
 ) -> Any:
     options = {name: attributes[name].lower() for name in ("interpolation", "fill_mode")}
-    sizes, fill_value = numbers_in(g, size), float(_known(fill))
+    sizes, fill_value = numbers_in(g, size), float(known_elements(fill))
     return g.call(lambda x, t: project(x, t, sizes, fill_value=fill_value, **options), images, transforms)
 
 
@@ -135,11 +139,15 @@ def _key(g: Lowering, _: _Attributes, seed: ir.Value) -> Any:
 
 
 def _rfft(g: Lowering, _: _Attributes, x: ir.Value, length: ir.Value) -> Any:
-    return g.call(lambda value: ops.rfft(value, int(_known(length)[0])), x)
+    return g.call(lambda value: ops.rfft(value, int(known_elements(length)[0])), x)
+
+
+def _pad_parts(g: Lowering, _: _Attributes, x: Any, paddings: ir.Value) -> Any:
+    return tuple(g.op.Pad(part, known_elements(paddings).T.reshape(-1).tolist()) for part in x)
 
 
 def _irfft(g: Lowering, _: _Attributes, x: Any, length: ir.Value) -> Any:
-    return g.call(lambda value: ops.irfft(value, int(_known(length)[0])), x)
+    return g.call(lambda value: ops.irfft(value, int(known_elements(length)[0])), x)
 
 
 def _ifft(_: _Attributes, x: Any) -> Any:
@@ -160,14 +168,14 @@ def _of_rows(x: Any, rows: int) -> Any:
 
 
 def _rfft2d(g: Lowering, _: _Attributes, x: ir.Value, lengths: ir.Value) -> Any:
-    rows, columns = (int(length) for length in _known(lengths))
+    rows, columns = (int(length) for length in known_elements(lengths))
     return g.call(
         lambda value: _rows_first(ops.fft(_rows_first(ops.rfft(_of_rows(value, rows), columns)))), x
     )
 
 
 def _irfft2d(g: Lowering, attributes: _Attributes, x: Any, lengths: ir.Value) -> Any:
-    rows, columns = (int(length) for length in _known(lengths))
+    rows, columns = (int(length) for length in known_elements(lengths))
 
     def fn(real: Any, imaginary: Any) -> Any:
         pair = _rows_first((_of_rows(real, rows), _of_rows(imaginary, rows)))
@@ -177,7 +185,7 @@ def _irfft2d(g: Lowering, attributes: _Attributes, x: Any, lengths: ir.Value) ->
 
 
 def _find(g: Lowering, _: _Attributes, table: Any, keys: ir.Value, default: ir.Value) -> Any:
-    missing = _known(default)
+    missing = known_elements(default)
     kinds = {"Tkeys": tf.as_dtype(_numpy(keys)), "Tvalues": tf.as_dtype(missing.dtype)}
     known, values = tf.raw_ops.LookupTableExportV2(table_handle=table, **kinds)
     return look_up(g, keys, known.numpy().reshape(-1), values.numpy().reshape(-1), missing)
@@ -218,8 +226,16 @@ def _one_hot(
 def _numbers(g: Lowering, count: ir.Value) -> ir.Value:
     """Return 0, 1, ... below a count."""
     if count.const_value is not None:
-        return g.constant(np.arange(int(_known(count)), dtype=np.int64), "classes")
+        return g.constant(np.arange(int(known_elements(count)), dtype=np.int64), "classes")
     return g.op.Range(0, g.op.Reshape(g.cast(count, "int64"), g.constant(np.zeros(0, np.int64), "scalar")), 1)
+
+
+def _adjust_saturation(_: _Attributes, images: Any, scale: Any) -> Any:
+    hue, saturation, value = ops.unstack(
+        ops.image.rgb_to_hsv(images, data_format="channels_last"), 3, axis=-1
+    )
+    hsv = ops.stack([hue, ops.clip(saturation * scale, 0.0, 1.0), value], axis=-1)
+    return ops.image.hsv_to_rgb(hsv, data_format="channels_last")
 
 
 def _fake_quant(attributes: _Attributes, x: Any, low: Any, high: Any) -> Any:
@@ -240,6 +256,7 @@ def _fake_quant_to(attributes: _Attributes, x: Any) -> Any:
 
 
 _HANDLERS: dict[str, Handler] = {
+    "AdjustSaturation": _of_keras(_adjust_saturation),
     "Angle": _of_keras(lambda _, x: ops.arctan2(x[1], x[0])),
     "BesselI0": _of_keras(lambda _, x: ops.i0(x)),
     "BroadcastArgs": _of_keras(_broadcast_args),
@@ -271,10 +288,11 @@ _HANDLERS: dict[str, Handler] = {
     "LookupTableExportV2": _export,
     "LookupTableFindV2": _find,
     "LookupTableSizeV2": _size,
-    "MatrixInverse": _of_keras(lambda _, x: ops.inv(x)),
-    "MatrixSolve": _of_keras(lambda _, a, b: ops.solve(a, b)),
+    "MatrixInverse": _of_keras(lambda attributes, x: ops.inv(_adjoint(attributes, x))),
+    "MatrixSolve": _of_keras(lambda attributes, a, b: ops.solve(_adjoint(attributes, a), b)),
     "NotEqualTexts": lambda g, _, x, y: g.op.Not(_equal(g, _, x, y)),
     "OneHotOrNone": _one_hot,
+    "PadParts": _pad_parts,
     "RFFT": _rfft,
     "RFFT2D": _rfft2d,
     "RGBToHSV": _of_keras(lambda _, x: ops.image.rgb_to_hsv(x, data_format="channels_last")),

@@ -1,7 +1,6 @@
-"""The ranks of results that TensorFlow does not know before it computes them.
+"""The ranks that a signature does not tell: of its inputs data may, of its results a call.
 
-An axis that is itself computed (`tf.expand_dims(x, axis)`) leaves a result without a rank in a graph; a
-call tells it.
+An axis that is itself computed (`tf.expand_dims(x, axis)`) leaves a result without a rank in a graph.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ import itertools
 import math
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,30 @@ import tensorflow as tf
 from kerve.compiler.errors import ConversionError
 from kerve.compiler.lowering import variables
 from kerve.compiler.sources.saved_model.graphs import Function
+from kerve.compiler.verification.data import arrays_in, by_name
 
-__all__ = ["with_ranks"]
+__all__ = ["with_ranks", "with_shapes"]
+
+
+def with_shapes(inputs: Mapping[str, tf.TensorSpec], data: Path | None) -> dict[str, tf.TensorSpec]:
+    """Return the inputs, those of unknown rank with the shape, but for the batch, of their array in `data`.
+
+    Raises `ConversionError` for one that is not there.
+    """
+    unknown = [key for key, spec in inputs.items() if spec.shape.rank is None]
+    arrays = by_name(arrays_in(data), sorted(inputs)) if unknown and data is not None else {}
+    if missing := [key for key in unknown if key not in arrays]:
+        held = f"; {data} holds {', '.join(sorted(arrays)) or 'no arrays'}" if data is not None else ""
+        raise ConversionError(
+            f"the signature does not say how many dimensions the input '{missing[0]}' has, which ONNX must "
+            "know; give inputs with --data FILE.npz, which tell it, or save the model with a shape, of None "
+            f"for what is open (tf.TensorSpec([None, 5]), tf.compat.v1.placeholder){held}"
+        )
+    told = {
+        key: tf.TensorSpec([None, *arrays[key].shape[1:]] if arrays[key].ndim else [], inputs[key].dtype, key)
+        for key in unknown
+    }
+    return dict(inputs) | told
 
 
 def with_ranks(call: Function, inputs: Mapping[str, tf.TensorSpec]) -> Function:
@@ -64,10 +86,6 @@ def _ranks(call: Function, inputs: Mapping[str, tf.TensorSpec], unknown: list[st
 
 def _filled(spec: tf.TensorSpec, first: int, step: int, size: int) -> Any:
     """Return a tensor that counts from a number in steps, its open axes of such a size."""
-    if spec.shape.rank is None:
-        raise ConversionError(
-            f"the input '{spec.name}' has no known rank; give its shape in the signature (tf.TensorSpec)"
-        )
     shape = [size if known is None else known for known in spec.shape]
     if spec.dtype == tf.string:
         return tf.fill(shape, "")

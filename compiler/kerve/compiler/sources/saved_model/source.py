@@ -20,7 +20,7 @@ from kerve.compiler.sources.options import LoadOptions
 from kerve.compiler.sources.saved_model import batches, examples, graphs
 from kerve.compiler.sources.saved_model.describe import Description, describe
 from kerve.compiler.sources.saved_model.graphs import Function
-from kerve.compiler.sources.saved_model.ranks import with_ranks
+from kerve.compiler.sources.saved_model.ranks import with_ranks, with_shapes
 
 __all__ = ["from_folder"]
 
@@ -28,8 +28,10 @@ __all__ = ["from_folder"]
 _MOVED_IN_TRAINING = ("moving_mean", "moving_variance")
 
 
-def from_folder(path: Path, own: Mapping[str, Any], options: LoadOptions) -> KerasSource:
-    """Read a SavedModel; raises `LoadError`."""
+def from_folder(
+    path: Path, own: Mapping[str, Any], options: LoadOptions, data: Path | None = None
+) -> KerasSource:
+    """Read a SavedModel; raises `LoadError`. `data` tells what a signature does not say of its inputs."""
     found = describe(path, options.tag)
     notes = consent.check_operators(str(path), found.file_operators, options.trust)
     source = None
@@ -45,7 +47,7 @@ def from_folder(path: Path, own: Mapping[str, Any], options: LoadOptions) -> Ker
                 source = _as_keras(found, own)
     if source is None:
         with failures.explained(path):
-            source = _as_graph(found, found.signature(options.signature))
+            source = _as_graph(found, found.signature(options.signature), data)
     return replace(source, warnings=[*notes, *source.warnings])
 
 
@@ -65,9 +67,9 @@ def _as_keras(found: Description, own: Mapping[str, Any]) -> KerasSource | None:
     return replace(source, warnings=[*source.warnings, *warnings])
 
 
-def _as_graph(found: Description, name: str) -> KerasSource:
+def _as_graph(found: Description, name: str, data: Path | None) -> KerasSource:
     """Take one signature for a function; the original is what TensorFlow itself makes of it."""
-    inputs, call, original, warnings = _function(found, name)
+    inputs, call, original, warnings = _function(found, name, data)
     specs = {key: tf.TensorSpec(spec.shape, spec.dtype, key) for key, spec in inputs.items()}
     call = with_ranks(call, specs)
     apart = batches.rows_apart(specs, call, original)
@@ -81,7 +83,7 @@ def _as_graph(found: Description, name: str) -> KerasSource:
 
 
 def _function(
-    found: Description, name: str
+    found: Description, name: str, data: Path | None
 ) -> tuple[Mapping[str, tf.TensorSpec], Function, Function, Sequence[str]]:
     if found.is_of_tensorflow_1:
         frozen = graphs.freeze_session(found, name)
@@ -94,12 +96,18 @@ def _function(
             def call(arguments: Mapping[str, Any], _alive: Any = loaded) -> dict[str, Any]:
                 return dict(signature(**arguments))
 
-            taken = batches.with_rows_of_state(signature, signature.structured_input_signature[1], call)
-            return taken, call, call, _of_training(signature.graph)
+            inputs = with_shapes(signature.structured_input_signature[1], data)
+            return (
+                batches.with_rows_of_state(signature, inputs, call),
+                call,
+                call,
+                _of_training(signature.graph),
+            )
         frozen = graphs.freeze_function(loaded, name)
     if examples.has_parser(frozen.definition):
         frozen = examples.cut(frozen)
-    return *frozen.function(), frozen.original, frozen.warnings
+    specs, function = frozen.function()
+    return with_shapes(specs, data), function, frozen.original, frozen.warnings
 
 
 def _of_training(graph: tf.Graph) -> Sequence[str]:
