@@ -31,6 +31,7 @@ from kerve.compiler.lowering.ops import (
     spectral,
     tensorflow,
     tensorflow_images,
+    tensorflow_lists,
     tensorflow_strings,
 )
 from kerve.compiler.lowering.registry import Handlers
@@ -67,6 +68,7 @@ HANDLERS = Handlers(
         spectral.HANDLERS,
         tensorflow.HANDLERS,
         tensorflow_images.HANDLERS,
+        tensorflow_lists.HANDLERS,
         tensorflow_strings.HANDLERS,
     ]
 )
