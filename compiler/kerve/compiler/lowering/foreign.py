@@ -41,6 +41,8 @@ DRAWS = (
     "so its outputs agree with Keras's in distribution only"
 )
 
+_KEPT = "a tensor that a loop or branch makes is kept, in a list of Python's perhaps, and used after it"
+
 _TF2ONNX_OPSET = 18  # the newest that tf2onnx writes
 _CONVERTER_OPSET = 25  # the newest that onnxscript converts to; later ones take what it writes
 _MACHINE_LEARNING = "ai.onnx.ml"
@@ -107,6 +109,7 @@ def _convert(
 ) -> onnx.ModelProto:
     import tensorflow as tf
     import tf2onnx
+    from tensorflow.python.framework import errors_impl
 
     def fill(tensors: tuple[Any, ...]) -> Any:
         waiting = iter(tensors)
@@ -139,6 +142,8 @@ def _convert(
             )
     except ConversionError:
         raise
+    except errors_impl.InaccessibleTensorError as error:
+        raise UntraceableError(_KEPT, remedies.COLLECT) from error
     except Exception as error:  # tf2onnx and traced code fail with anything
         raise UntraceableError(_gist(error)) from error
     return proto
