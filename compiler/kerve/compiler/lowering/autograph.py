@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
+from keras.src.utils.backend_utils import in_tf_graph
 from tensorflow.python.autograph.impl import api
 from tensorflow.python.autograph.operators import py_builtins
 
@@ -150,7 +151,7 @@ def _for_stmt(g: Lowering, original: _Operator) -> _Operator:
     def for_stmt(
         iter_: Any, extra_test: Any, body: Any, get_state: Any, set_state: Any, symbol_names: Any, opts: Any
     ) -> None:
-        if not (is_symbol(iter_) or keras.ops.is_tensor(iter_)):
+        if in_tf_graph() or not (is_symbol(iter_) or keras.ops.is_tensor(iter_)):
             original(iter_, extra_test, body, get_state, set_state, symbol_names, opts)
             return
         sequence = iter_ if is_symbol(iter_) else g.wrap(g.to_value(iter_))

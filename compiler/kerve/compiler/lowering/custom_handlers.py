@@ -73,6 +73,23 @@ def _slice(context: Any, node: Any, *_: Any, **__: Any) -> Any:
     return node
 
 
+def _leave_list(context: Any, node: Any, *arguments: Any, **options: Any) -> Any:
+    """Leave lists of tensors, under names that tf2onnx's loops do not look for: to these, whatever a loop
+    writes, it writes in order, and once in each round. Lists of ragged rows stay tf2onnx's.
+    """
+    from tf2onnx.onnx_opset import controlflow
+
+    if _is_ragged(node) and hasattr(controlflow, node.type):
+        return getattr(controlflow, node.type).version_7(context, node, *arguments, **options)
+    node.type = node.type.replace("TensorList", "List")
+    return node
+
+
+def _is_ragged(node: Any) -> bool:
+    """Whether the elements of a list are of TensorFlow's type for anything, as rows of ragged tensors are."""
+    return node.get_attr_value("element_dtype") == onnx.TensorProto.UNDEFINED
+
+
 def _compare(context: Any, node: Any, *_: Any, **__: Any) -> Any:
     """Leave comparisons of texts, which tf2onnx takes for numbers; convert others as it does."""
     from tf2onnx.onnx_opset.logical import Equal
@@ -96,10 +113,18 @@ def _select(context: Any, node: Any, *_: Any, **__: Any) -> None:
 #: Operators of TensorFlow with the names of others in ONNX, which tf2onnx does not convert.
 _NAMESAKES = ("Conv", "Mod", "NonMaxSuppression", "RegexFullMatch", "StringSplit", "TopK")
 
+_LISTS = (
+    "EmptyTensorList", "TensorListConcatLists", "TensorListConcatV2", "TensorListFromTensor",
+    "TensorListGather", "TensorListGetItem", "TensorListLength", "TensorListPopBack", "TensorListPushBack",
+    "TensorListReserve", "TensorListResize", "TensorListScatterIntoExistingList", "TensorListScatterV2",
+    "TensorListSetItem", "TensorListStack",
+)  # fmt: skip
+
 #: As tf2onnx takes them: a handler, and what it is given beside a node.
 TABLE: Mapping[str, tuple[Callable[..., Any], list[Any]]] = {
     **dict.fromkeys(_OURS, (_leave, [])),
     **dict.fromkeys(_NAMESAKES, (_keep_apart, [])),
+    **dict.fromkeys(_LISTS, (_leave_list, [])),
     "Equal": (_compare, []),
     "NotEqual": (_compare, []),
     **dict.fromkeys(("MatrixDiag", "MatrixDiagV2", "MatrixDiagV3"), (_diagonal, [])),

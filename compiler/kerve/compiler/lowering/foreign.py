@@ -4,7 +4,8 @@ tf2onnx writes whatever it does not know into the graph and returns as if all we
 says is believed: every operator of its result is looked up in ONNX's own schemas. Operators of TensorFlow
 that it left behind are lowered by handlers (`ops/tensorflow.py`), here and in the bodies of loops. Complex
 numbers, which ONNX Runtime does not compute with, exist between such handlers only, as pairs; so do tables,
-as TensorFlow's handles of them. Variables that the code changes are state of the graph (`variables.py`).
+as TensorFlow's handles of them, and lists of tensors (`lists.py`). Variables that the code changes are state
+of the graph (`variables.py`).
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ import onnx_ir as ir
 from onnxscript import version_converter
 
 from kerve.compiler.errors import ConversionError
-from kerve.compiler.lowering import custom_handlers, pairs, remedies, variables
+from kerve.compiler.lowering import custom_handlers, list_loops, list_shapes, pairs, remedies, variables
 from kerve.compiler.lowering.amending import amend
 from kerve.compiler.lowering.compatibility import as_tf2onnx_likes
 from kerve.compiler.lowering.constants import taken
+from kerve.compiler.lowering.lists import TensorList
 from kerve.compiler.lowering.symbol import Symbol, is_symbol, symbols_in
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ DRAWS = (
     "draws random numbers when it is called; the compiled model draws its own, "
     "so its outputs agree with Keras's in distribution only"
 )
+
+_KEPT = "a tensor that a loop or branch makes is kept, in a list of Python's perhaps, and used after it"
 
 _TF2ONNX_OPSET = 18  # the newest that tf2onnx writes
 _CONVERTER_OPSET = 25  # the newest that onnxscript converts to; later ones take what it writes
@@ -104,6 +108,7 @@ def _convert(
 ) -> onnx.ModelProto:
     import tensorflow as tf
     import tf2onnx
+    from tensorflow.python.framework import errors_impl
 
     def fill(tensors: tuple[Any, ...]) -> Any:
         waiting = iter(tensors)
@@ -136,6 +141,8 @@ def _convert(
             )
     except ConversionError:
         raise
+    except errors_impl.InaccessibleTensorError as error:
+        raise UntraceableError(_KEPT, remedies.COLLECT) from error
     except Exception as error:  # tf2onnx and traced code fail with anything
         raise UntraceableError(_gist(error)) from error
     return proto
@@ -166,6 +173,7 @@ def _adopt(
         for output, shape in itertools.zip_longest(graph.outputs, traced)
     ]
     values: _Values = dict(given)
+    list_shapes.note(graph)
     _adopt_nodes(g, graph, values)
     graph.outputs.clear()  # they are values like others from now on
     outputs = [_current(g, output, values) for output, _, _ in declared]
@@ -252,6 +260,10 @@ def _adopt_node(g: Lowering, node: ir.Node, values: _Values) -> None:
         return
     amend(g, node, inputs, values)
     known = _is_onnx(node)
+    if any(isinstance(value, TensorList) for value in inputs) and node.op_type in _OF_LISTS:
+        _OF_LISTS[node.op_type](g, node, inputs, values)
+        forget([node])
+        return
     is_plain = all(value is None or isinstance(value, ir.Value) for value in inputs)
     if known and (not is_plain or pairs.makes_complex(node)):
         parts = pairs.by_parts(g, node, inputs)
@@ -268,18 +280,7 @@ def _adopt_node(g: Lowering, node: ir.Node, values: _Values) -> None:
         values.update({have: _current(g, x, values) for have, x in zip(node.outputs, chosen, strict=True)})
         forget([node])
         return
-    for body in _bodies(node):
-        body.name = node.op_type
-        for formal, name in zip(body.inputs, g.names("input", len(body.inputs)), strict=True):
-            formal.name = name
-            if formal.shape is not None:
-                formal.shape = ir.Shape(dim if isinstance(dim, int) else None for dim in formal.shape)
-        with g.subgraph(body):
-            _adopt_nodes(g, body, values)
-            for index, output in enumerate(body.outputs):
-                current = _current(g, output, values)
-                is_own = current is output and output not in body.outputs[:index]
-                body.outputs[index] = output if is_own else g.copy(current)  # ONNX Runtime takes none twice
+    lists = [index for body in _bodies(node) for index in _adopt_body(g, node, body, values)]
     if not known:
         _lower_node(g, node, inputs, values)
         return
@@ -296,6 +297,47 @@ def _adopt_node(g: Lowering, node: ir.Node, values: _Values) -> None:
     if results is not node.outputs:
         values.update(zip(node.outputs, results, strict=True))
         forget([node])
+    for index in lists:  # of branches, which may fill them each to another width
+        like = _bodies(node)[0].outputs[index]
+        results[index].type, results[index].shape = like.type, like.shape
+        values[node.outputs[index]] = TensorList.of(results[index])
+
+
+def _hand_on_list(_: Lowering, node: ir.Node, inputs: list[Any], values: _Values) -> None:
+    values[node.outputs[0]] = inputs[0]
+
+
+def _repeat_with_lists(g: Lowering, node: ir.Node, inputs: list[Any], values: _Values) -> None:
+    loop = list_loops.Loop(g, node, inputs, values)
+    _adopt_body(g, node, loop.body, values)
+    loop.write()
+
+
+#: Operators of ONNX that may be given lists of tensors.
+_OF_LISTS: Mapping[str, Callable[[Lowering, ir.Node, list[Any], _Values], None]] = {
+    "Identity": _hand_on_list,
+    "Loop": _repeat_with_lists,
+}
+
+
+def _adopt_body(g: Lowering, node: ir.Node, body: ir.Graph, values: _Values) -> list[int]:
+    """Adopt the nodes of a loop's body, or of a branch; tell which of its outputs are lists."""
+    lists = []
+    body.name = node.op_type
+    for formal, name in zip(body.inputs, g.names("input", len(body.inputs)), strict=True):
+        formal.name = name
+        if formal.shape is not None:
+            formal.shape = ir.Shape(dim if isinstance(dim, int) else None for dim in formal.shape)
+    with g.subgraph(body):
+        _adopt_nodes(g, body, values)
+        for index, output in enumerate(body.outputs):
+            current = _current(g, output, values)
+            if isinstance(current, TensorList):
+                lists.append(index)
+                current = current.tensor(g)
+            is_own = current.graph is body and current not in body.outputs[:index]
+            body.outputs[index] = current if is_own else g.copy(current)  # ONNX Runtime takes none twice
+    return lists
 
 
 def _compares_strings(node: ir.Node, inputs: list[Any]) -> bool:

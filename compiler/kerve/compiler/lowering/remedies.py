@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["OTHERWISE", "of"]
+__all__ = ["COLLECT", "OTHERWISE", "of"]
 
 OTHERWISE = (
     "write it with operations of keras.ops that have an ONNX form, or leave it out of the served model"
 )
+
+COLLECT = "collect with keras.ops.scan or tf.TensorArray, or give the axis that it goes over a fixed size"
 
 _FILE = "compile the .keras or .h5 file of the model, or leave it out of the served model"
 _PIXELS = ("decoding images", "choose or save a signature that takes pixels")

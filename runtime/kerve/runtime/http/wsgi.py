@@ -87,7 +87,7 @@ def find_route(routes: Iterable[Route], request: Request) -> tuple[Route, dict[s
 
     What can be got answers HEAD, too (RFC 9110, section 9.1), as load balancers ask for health.
     """
-    others = []
+    others: list[str] = []
     for route in routes:
         if (match := re.fullmatch(route.pattern, request.path)) is not None:
             taken = ("GET", "HEAD") if route.method == "GET" else (route.method,)

@@ -1,0 +1,148 @@
+"""TensorFlow's lists of tensors, which `tf.TensorArray`, `tf.map_fn` and `tf.scan` fill.
+
+A list is one tensor with an axis more in front, since its elements have one shape (all that stacks them
+asks for that). ONNX's own sequences would take elements of several shapes, but few operators and hardly any
+pass know of them, and what reads a list stacks it in the end. The elements' shape may not be known before
+the first is written: until then a list that a loop carries is as long as it is, and nothing wide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from kerve.compiler.errors import ConversionError
+
+if TYPE_CHECKING:
+    from kerve.compiler.lowering.lowering import Lowering
+
+__all__ = ["Dims", "TensorList", "blank", "joined", "put", "resized", "scalar", "sized", "vector"]
+
+#: The sizes of an element, None where one is not known; None for an unknown rank.
+Dims = Sequence[int | None] | None
+
+_FIRST, _LAST = 0, np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True)
+class TensorList:
+    """A list: its elements, or how many there will be while none was written."""
+
+    dtype: ir.DataType
+    dims: Dims
+    #: INT64 [1].
+    size: ir.Value | None = None
+    #: [size, *dims].
+    items: ir.Value | None = None
+
+    @classmethod
+    def of(cls, items: ir.Value) -> TensorList:
+        """Return the list of the slices of a tensor along its first axis."""
+        assert items.dtype is not None
+        dims = None if items.shape is None else [d if isinstance(d, int) else None for d in items.shape[1:]]
+        return cls(items.dtype, dims, items=items)
+
+    def length(self, g: Lowering) -> ir.Value:
+        """Return the number of elements, INT64 [1]."""
+        if self.items is None:
+            assert self.size is not None
+            return self.size
+        return g.op.Shape(self.items, start=0, end=1)
+
+    def tensor(self, g: Lowering) -> ir.Value:
+        """Return the elements as a tensor: zeros where nothing was written, of size zero if unknown."""
+        if self.items is not None:
+            return self.items
+        if self.dims is None:
+            raise ConversionError(
+                "nothing says of which rank the elements of a list are; give tf.TensorArray the element_shape"
+            )
+        widths = g.constant(np.array([size or 0 for size in self.dims], np.int64), "shape")
+        return _zeros(g, self.dtype, g.op.Concat(self.length(g), widths, axis=0), self.dims)
+
+
+def sized(first: Dims, second: Dims) -> Dims:
+    """Return what two descriptions of the same shape say together."""
+    if first is None or second is None or len(first) != len(second):
+        return second if first is None else first
+    return [b if a is None else a for a, b in zip(first, second, strict=True)]
+
+
+def scalar(g: Lowering, x: ir.Value) -> ir.Value:
+    """Return a whole number as INT64 []."""
+    return g.op.Reshape(g.cast(x, "int64"), g.constant(np.zeros(0, np.int64), "scalar"))
+
+
+def vector(g: Lowering, x: ir.Value) -> ir.Value:
+    """Return a whole number as INT64 [1]."""
+    return g.op.Reshape(g.cast(x, "int64"), [1])
+
+
+def resized(g: Lowering, elements: TensorList, size: ir.Value) -> TensorList:
+    """Cut a list to a number of elements, or append zeros."""
+    if elements.items is None:
+        return TensorList(elements.dtype, elements.dims, size)
+    kept = g.op.Slice(elements.items, [_FIRST], size, [0])
+    kept.type, kept.shape = elements.items.type, _shape(None, elements.dims)
+    missing = g.op.Max(g.op.Sub(size, elements.length(g)), g.constant(np.zeros(1, np.int64), "none"))
+    return joined(g, [kept, blank(g, kept, missing)])
+
+
+def joined(g: Lowering, parts: Sequence[ir.Value]) -> TensorList:
+    """Return the list of the elements of several, one after the other."""
+    if len(parts) == 1:
+        return TensorList.of(parts[0])
+    whole = g.op.Concat(*parts, axis=0)
+    whole.type, whole.shape = parts[0].type, _shape(None, TensorList.of(parts[0]).dims)
+    return TensorList.of(whole)
+
+
+def put(g: Lowering, elements: TensorList, places: ir.Value, written: ir.Value) -> TensorList:
+    """Write slices of `written` at `places` (INT64 [n])."""
+    into = _as_wide(g, elements, written)
+    result = g.op.ScatterND(into, g.op.Unsqueeze(places, [1]), written)
+    result.type, result.shape = into.type, into.shape
+    return TensorList.of(result)
+
+
+def _as_wide(g: Lowering, elements: TensorList, written: ir.Value) -> ir.Value:
+    """Return the tensor of a list, with room for elements like those of another."""
+    dims = TensorList.of(written).dims
+    if dims is None:
+        raise TypeError("the rank of what is written into a list is not known")
+    if elements.items is None:
+        full = g.op.Concat(elements.length(g), g.op.Shape(written, start=1), axis=0)
+        return _zeros(g, elements.dtype, full, dims)
+    tensor, have = elements.items, TensorList.of(elements.items).dims
+    if have is not None and None not in have:
+        return tensor
+    # As wide as it is, or nothing wide still. An element of another shape is for ScatterND to refuse.
+    lacking = g.op.Sub(g.op.Shape(written, start=1), g.op.Shape(tensor, start=1))
+    none = g.constant(np.zeros(1 + len(dims), np.int64), "none")
+    lacking = g.op.Max(g.op.Concat(g.constant(np.zeros(1, np.int64), "none"), lacking, axis=0), none)
+    wide = g.op.Pad(tensor, g.op.Concat(none, lacking, axis=0))
+    wide.type, wide.shape = tensor.type, _shape(None, have or dims)
+    return wide
+
+
+def blank(g: Lowering, alike: ir.Value, count: ir.Value) -> ir.Value:
+    """Return zeros shaped like the slices of a tensor, as many as `count` (INT64 [1]) says."""
+    assert alike.dtype is not None
+    full = g.op.Concat(count, g.op.Shape(alike, start=1), axis=0)
+    return _zeros(g, alike.dtype, full, TensorList.of(alike).dims)
+
+
+def _zeros(g: Lowering, dtype: ir.DataType, shape: ir.Value, dims: Dims) -> ir.Value:
+    texts = dtype == ir.DataType.STRING
+    zero = g.constant(np.array([""], object) if texts else np.zeros(1, dtype.numpy()), "nothing")
+    zeros = g.op.Expand(zero, shape)
+    zeros.dtype, zeros.shape = dtype, _shape(None, dims)
+    return zeros
+
+
+def _shape(size: int | None, dims: Dims) -> ir.Shape | None:
+    return None if dims is None else ir.Shape([size, *dims])
