@@ -1,12 +1,11 @@
 """All models: what is loaded at the start, on request, and when folders change."""
 
 import logging
-import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 from kerve.inference import model_config_pb2 as pb
@@ -23,6 +22,7 @@ from kerve.runtime.errors import (
 )
 from kerve.runtime.lifecycle.composition import Composition, in_order
 from kerve.runtime.lifecycle.places import Places
+from kerve.runtime.lifecycle.sent import write_files
 from kerve.runtime.lifecycle.served import Limits, ServedVersion
 from kerve.runtime.lifecycle.slot import Slot
 from kerve.runtime.lifecycle.states import State, Status
@@ -35,9 +35,6 @@ __all__ = ["ControlMode", "ModelManager", "Wanted"]
 log = logging.getLogger(__name__)
 
 ControlMode = Literal["none", "poll", "explicit"]
-
-# A model's name where no folder vouches for it: that of a model whose files a client sends.
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 
 
 @dataclass(frozen=True)
@@ -375,30 +372,3 @@ class ModelManager:
                 f"models are not loaded on request with --model-control-mode {self.mode}; "
                 "start the server with --model-control-mode explicit"
             )
-
-
-def write_files(name: str, files: Mapping[str, bytes]) -> tuple[Source, Scratch]:
-    """Write a client's files to a folder of their own, which goes when nothing refers to it any more."""
-    if not NAME.fullmatch(name):
-        raise InvalidArgumentError(f"expected a model's name of letters, digits, '_', '-', '.', got {name!r}")
-    scratch = Scratch()
-    folder = scratch.path / name
-    for path, contents in files.items():
-        parts = PurePosixPath(path).parts
-        if len(parts) < 2 or ".." in parts or PurePosixPath(path).is_absolute() or "\0" in path:
-            raise InvalidArgumentError(f"parameter 'file:{path}': expected file:<version>/<path>")
-        file = folder.joinpath(*parts)
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(contents)
-        except OSError as error:  # a name that is too long, or that of a folder
-            raise InvalidArgumentError(
-                f"parameter 'file:{path}' cannot be written: {error.strerror}"
-            ) from error
-    (source,) = Repository(scratch.path).sources().values() or (Source(name, folder, {}),)
-    if not source.versions:
-        given = ", ".join(f"file:{path}" for path in files)
-        raise InvalidArgumentError(
-            f"expected file:<version>/<path> with a number as the version, got {given}"
-        )
-    return source, scratch
