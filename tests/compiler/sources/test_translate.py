@@ -183,6 +183,29 @@ def test_attention_within_a_layer_of_the_authors_is_masked(equal_to_original: Ca
     equal_to_original(sources.load(model), {"first": ids, "second": ids[:, ::-1].copy()})
 
 
+class Tokens(layers.Layer):
+    """Rows by their ids, of which 0 is masked (as in Deep Learning with Python)."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.table = layers.Embedding(9, 4)
+
+    def call(self, inputs: Any) -> Any:
+        return self.table(inputs)
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        return tf.math.not_equal(inputs, 0)
+
+
+def test_a_mask_of_the_authors_is_of_the_tensor_that_a_layer_is_given(
+    equal_to_original: Callable[..., Any],
+) -> None:
+    ids = tf_keras.Input((None,), dtype="int32", name="ids")
+    rows = Tokens()(ids)
+    model = tf_keras.Model(ids, [Encoder()(rows), layers.GRU(2)(rows)])
+    equal_to_original(sources.load(model), {"ids": np.array([[1, 2, 0, 4, 0], [0, 3, 0, 0, 8]], np.int32)})
+
+
 def test_a_layer_may_insist_on_a_mask(equal_to_original: Callable[..., Any]) -> None:
     tokens = tf_keras.Input((5,), dtype="int32", name="tokens")
     old = tf_keras.Model(tokens, _Insists()(layers.Embedding(9, 3, mask_zero=True)(tokens)))

@@ -106,9 +106,10 @@ class OldLayer(keras.layers.Layer):
                 raise
             return self._returns
 
-    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
-        """Return the mask that the old layer gives on."""
+    def compute_mask(self, args: Any, previous_masks: Any) -> Any:
+        """Return the mask that the old layer gives on; as in Keras 2, it is asked of the first argument."""
         old = self._old.content
+        inputs, previous_mask = args[0], previous_masks[0]
         if all(mask is None for mask in keras.tree.flatten(previous_mask)):
             previous_mask = None
         if type(old).compute_mask is tf_keras.layers.Layer.compute_mask:
