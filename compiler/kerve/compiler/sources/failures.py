@@ -91,7 +91,7 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
 )
 #: Where what went wrong begins in what libraries say: an author's own error, or an operator that is missing.
 _CAUSE = re.compile(
-    r"encountered(?: when calling \S+| during \w+)?[:.]\s+"
+    r"encountered(?: when calling .+?| during \w+)?[:.]\s+"
     r"|(?=No OpKernel was registered|Op type not registered)"
 )
 _STYLE = re.compile(r"\x1b\[\d+m")

@@ -1,0 +1,36 @@
+"""What libraries say of a model that they cannot read, in one line."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from kerve.compiler.errors import LoadError
+from kerve.compiler.sources.failures import explained
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("Exception encountered: bad thing: y", "bad thing: y"),
+        (
+            "Exception encountered when calling Mine.call().\n\n\x1b[1mno attribute 'z'\x1b[0m\n\nArguments: 1",
+            "no attribute 'z'",
+        ),
+        (
+            "Exception encountered when calling layer 'x' (type Mine).\n\nno attribute 'z'\n\nCall arguments: 1",
+            "no attribute 'z'",
+        ),
+        (
+            "cannot: \n  (0) no kernel\n  No OpKernel was registered to support Op 'Trees' used by x",
+            "No OpKernel was registered to support Op 'Trees' used by x",
+        ),
+        ("it is odd. So what?\n\nA second paragraph", "it is odd. So what?"),
+    ],
+)
+def test_what_went_wrong_first_is_told(said: str, told: str) -> None:
+    with (
+        pytest.raises(LoadError, match=re.escape(f"cannot load m.keras: {told};")),
+        explained(Path("m.keras")),
+    ):
+        raise ValueError(said)
