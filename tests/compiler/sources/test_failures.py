@@ -14,11 +14,11 @@ from kerve.compiler.sources.failures import explained
     [
         ("Exception encountered: bad thing: y", "bad thing: y"),
         (
-            "Exception encountered when calling Mine.call().\n\n\x1b[1mno attribute 'z'\x1b[0m\n\nArguments: 1",
+            "Exception encountered when calling Mine.call().\n\n\x1b[1mno attribute 'z'\x1b[0m\n\nAll: 1",
             "no attribute 'z'",
         ),
         (
-            "Exception encountered when calling layer 'x' (type Mine).\n\nno attribute 'z'\n\nCall arguments: 1",
+            "Exception encountered when calling layer 'x' (type Mine).\n\nno attribute 'z'\n\nAll: 1",
             "no attribute 'z'",
         ),
         (
