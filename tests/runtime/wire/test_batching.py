@@ -373,7 +373,9 @@ def test_less_urgent_requests_fill_the_batch_of_an_urgent_one(serve: Any, oip: A
         first, last = send(served, stub, oip, [rows(2), rows(1)])
         (urgent,) = send(served, stub, oip, [rows(2)], parameters={"priority": 1})
         served.go.set()
-        for call in (urgent, first, stub.ModelInfer.future(oip.request(rows(3))), last):
+        for call in (urgent, first):
+            call.result(60)
+        for call in (stub.ModelInfer.future(oip.request(rows(3))), last):
             call.result(60)
     assert served.batches == [4, 4]
 

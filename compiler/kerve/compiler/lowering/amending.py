@@ -25,6 +25,8 @@ _FROM_THE_END, _TO_THE_FRONT = np.iinfo(np.int64).max, np.iinfo(np.int64).min
 #: The mask of the bit that is the sign of a float.
 _SIGN = np.iinfo(np.int32).min
 
+_WHOLE = frozenset({ir.DataType.INT32, ir.DataType.INT64})
+
 
 def amend(g: Lowering, node: ir.Node, inputs: _Inputs, values: _Values) -> None:
     """Write a node as ONNX has it; `values` takes what is to stand for outputs that it loses."""
@@ -74,6 +76,12 @@ def _masks_all_but_the_sign(node: ir.Node) -> bool:
         value.const_value for value in node.inputs if value is not None and value.const_value is not None
     ]
     return node.op_type == "BitwiseAnd" and [each.numpy().tolist() for each in constants] == [_SIGN]
+
+
+def _order(g: Lowering, _: ir.Node, inputs: _Inputs, __: _Values) -> None:
+    """What a loop counts by itself has ONNX's type, INT64; TensorFlow's counter may have had another."""
+    if len({each.dtype for each in inputs}) > 1 and all(each.dtype in _WHOLE for each in inputs):
+        inputs[:] = [g.cast(each, "int64") for each in inputs]
 
 
 def _random(_: Lowering, node: ir.Node, *__: Any) -> None:
@@ -144,6 +152,7 @@ _AMENDMENTS: Mapping[str, Callable[[Lowering, ir.Node, _Inputs, _Values], None]]
     "Bitcast": _bitcast,
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
+    **dict.fromkeys(("Greater", "Less"), _order),
     **dict.fromkeys(("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"), _random),
     "Range": _range,
     "Resize": _resize,
