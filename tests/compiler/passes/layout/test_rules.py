@@ -127,6 +127,16 @@ def test_between_convolutions_no_transpose_is_left(
     assert optimized(_between_convolutions(emitter, make))["Transpose"] == 1
 
 
+def test_an_axis_whose_size_can_only_be_one_is_no_axis(emitter: Any, optimized: Callable[..., Any]) -> None:
+    """It is cut to a computed size, and all others hold everything that there is."""
+    e = emitter
+    x = e.conv(e.input(2, 4, 6, 2), 4)
+    rows = e.op.Shape(e.input("rows", name="rows"))
+    y = e.op.Reshape(x, e.op.Concat(e.ints(2, 4), e.op.Div(rows, rows), e.ints(6, 4), axis=0))
+    y.shape = ir.Shape([2, 4, None, 6, 4])
+    assert optimized(e.model(e.global_average(e.conv(y, 3))))["Transpose"] == 1
+
+
 ENDS: list[Any] = [
     pytest.param(lambda e, x: e.op.ArgMax(x, axis=3, keepdims=0), id="argmax of channels"),
     pytest.param(lambda e, x: e.op.ReduceMean(x, e.ints(1, 2), keepdims=0), id="mean of the image"),

@@ -12,7 +12,7 @@ from kerve.compiler.passes.layout.permutation import Perm, is_identity, restrict
 from kerve.compiler.passes.layout.placement import Placement, Rule, Slot
 from kerve.compiler.passes.layout.rules import absorption
 from kerve.compiler.passes.layout.rules.grouping import Group, group
-from kerve.compiler.passes.reading import Dim, array_of, axes_of, dims_of, rank_of, shape_dims
+from kerve.compiler.passes.reading import array_of, axes_of, dims_of, rank_of, shape_dims
 
 __all__ = ["RESHAPE", "SQUEEZE"]
 
@@ -27,9 +27,9 @@ def _place_reshape(node: ir.Node, slot: Slot, perm: Perm) -> Placement | None:
         return None
     before, after = shape_dims(value), shape_dims(other)
     if slot.side == "input":
-        carried = _carry(perm, groups, before, after)
+        carried = _carry(perm, groups, len(after))
     else:
-        carried = _carry(perm, [(outs, ins) for ins, outs in groups], after, before)
+        carried = _carry(perm, [(outs, ins) for ins, outs in groups], len(before))
     if carried is None:
         return absorption.place(node, slot, perm)
     inner, outer = (perm, carried) if slot.side == "input" else (carried, perm)
@@ -54,9 +54,13 @@ def _can_say_shape(node: ir.Node, inner: Perm, outer: Perm) -> bool:
     return is_identity(outer) and all(inner[axis] == axis for axis in copied)
 
 
-def _carry(perm: Perm, groups: Sequence[Group], near: Sequence[Dim], far: Sequence[Dim]) -> Perm | None:
-    """Return the order of the axes on the far side of a Reshape; None if it tears a group apart."""
-    stored = [axis for axis in perm if near[axis] != 1]
+def _carry(perm: Perm, groups: Sequence[Group], rank: int) -> Perm | None:
+    """Return the order of the axes on the far side of a Reshape, so many; None if it tears a group apart.
+
+    What belongs to no group is of size one, also where only the other sizes say so.
+    """
+    near, far = ({axis for group in groups for axis in group[side]} for side in (0, 1))
+    stored = [axis for axis in perm if axis in near]
     by_first = {ins[0]: (ins, outs) for ins, outs in groups}
     order: list[int] = []
     while stored:
@@ -65,8 +69,8 @@ def _carry(perm: Perm, groups: Sequence[Group], near: Sequence[Dim], far: Sequen
             return None
         del stored[: len(ins)]
         order.extend(outs)
-    for axis, dim in enumerate(far):
-        if dim == 1:
+    for axis in range(rank):
+        if axis not in far:
             order.insert(axis, axis)
     return tuple(order)
 
