@@ -47,6 +47,12 @@ def _computed(x: Any, *numbers: int) -> Any:
     return tf.cast(x[0, 0, : len(numbers)] * 0.0, tf.int32) + list(numbers)
 
 
+def _normalized(x: Any) -> Any:
+    """Return the layer normalization of what has eight channels."""
+    mean, variance = tf.nn.moments(x, [-1], keepdims=True)
+    return (x - mean) * tf.math.rsqrt(variance + 1e-3) * tf.range(1.0, 9.0) + tf.range(8.0)
+
+
 def _model(function: Callable[..., Any], *inputs: keras.KerasTensor) -> keras.Model:
     given = list(inputs) or [keras.Input((4, 6))]
     return keras.Model(given, _OnlyTensorFlow(function)(given if len(given) > 1 else given[0]))
@@ -122,6 +128,7 @@ def _model(function: Callable[..., Any], *inputs: keras.KerasTensor) -> keras.Mo
     pytest.param(lambda s, x: tf.math.real(tf.complex(x, x + 1) * tf.complex(2.0, 3.0) / tf.complex(x, x * x)), id="complex products"),
     pytest.param(lambda s, x: tf.signal.dct(x) + tf.signal.idct(x, norm="ortho"), id="cosines"),
     pytest.param(lambda s, x: tf.abs(tf.signal.ifft(tf.signal.fft(tf.cast(x, tf.complex64)) * tf.constant([1 + 0j, 2 + 0j, 2j, 1 + 0j, 0j, 0j], tf.complex64))), id="filtered"),
+    pytest.param(lambda s, x: tf.transpose(_normalized(tf.nn.conv2d(x[..., None], np.ones((4, 6, 1, 8), "float32"), 4, "VALID")), [0, 3, 1, 2]), id="maps of one pixel"),
     pytest.param(lambda s, x: tf.where(x > 0, x > 1, x < -1), id="chosen truths"),
     pytest.param(lambda s, x: tf.zeros([tf.shape(x)[0], 2]), id="only the size of the input"),
     pytest.param(lambda s, x: tf.ones([2, 2]), id="nothing of the input"),

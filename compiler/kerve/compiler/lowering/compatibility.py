@@ -17,8 +17,10 @@ from kerve.compiler.lowering.dtypes import FIRST_OPSET_FLOAT8
 __all__ = ["as_tf2onnx_likes"]
 
 #: Optimizers of tf2onnx that change what is computed: one takes the zeros of a Reshape for sizes of another
-#: tensor and leaves out casts that round, one makes two random draws the same. Passes of ours do the rest.
-_UNSOUND = frozenset({"merge_duplication", "remove_back_to_back"})
+#: tensor and leaves out casts that round, one makes two random draws the same, one moves Transposes over
+#: products and makes Reshapes of them, until maps of one pixel have the wrong axes. Passes of ours do what is
+#: left of their work.
+_UNSOUND = frozenset({"merge_duplication", "optimize_transpose", "remove_back_to_back"})
 
 
 @contextmanager
