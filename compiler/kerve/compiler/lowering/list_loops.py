@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from kerve.compiler.lowering.constants import known
-from kerve.compiler.lowering.lists import Dims, TensorList, blank, joined, resized, sized, vector
+from kerve.compiler.lowering.lists import TensorList, blank, joined, known_dims, resized, sized, vector
 from kerve.compiler.lowering.progressions import Counting, Progression, same, through
 
 if TYPE_CHECKING:
@@ -122,14 +122,10 @@ class Loop:
                 self._values[output] = result
         for written, result, item in zip(self._written, results[carried:], items, strict=True):
             result.type = ir.TensorType(written.elements.dtype)
-            dims = sized(_known_dims(item), written.elements.dims)
+            dims = sized(known_dims(item), written.elements.dims)
             if dims is not None:  # ONNX Runtime takes it from here for a loop without a round
                 item.shape, result.shape = ir.Shape(dims), ir.Shape([None, *dims])
             self._values[written.output] = _placed(self._g, written, result)
-
-
-def _known_dims(value: ir.Value) -> Dims:
-    return None if value.shape is None else [size if isinstance(size, int) else None for size in value.shape]
 
 
 def _is_seen_by(formal: ir.Value, writer: ir.Node) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 import onnx_ir as ir
 
 from kerve.compiler.lowering.constants import known
-from kerve.compiler.lowering.lists import Dims, sized
+from kerve.compiler.lowering.lists import Dims, known_dims, sized
 
 __all__ = ["DIMS", "note"]
 
@@ -119,5 +119,5 @@ def _said(node: ir.Node) -> Iterator[Dims]:
     if node.op_type in _TENSORS:
         is_input, place, more = _TENSORS[node.op_type]
         tensor = (node.inputs if is_input else node.outputs)[place]
-        if tensor is not None and tensor.shape is not None:
-            yield [size if isinstance(size, int) else None for size in tensor.shape[more:]]
+        if tensor is not None:
+            yield known_dims(tensor, more)

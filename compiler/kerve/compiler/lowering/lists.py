@@ -20,12 +20,21 @@ from kerve.compiler.errors import ConversionError
 if TYPE_CHECKING:
     from kerve.compiler.lowering.lowering import Lowering
 
-__all__ = ["Dims", "TensorList", "blank", "joined", "put", "resized", "scalar", "sized", "vector"]
+__all__ = [
+    "Dims",
+    "TensorList",
+    "blank",
+    "joined",
+    "known_dims",
+    "put",
+    "resized",
+    "scalar",
+    "sized",
+    "vector",
+]
 
 #: The sizes of an element, None where one is not known; None for an unknown rank.
 Dims = Sequence[int | None] | None
-
-_FIRST, _LAST = 0, np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
@@ -43,8 +52,7 @@ class TensorList:
     def of(cls, items: ir.Value) -> TensorList:
         """Return the list of the slices of a tensor along its first axis."""
         assert items.dtype is not None
-        dims = None if items.shape is None else [d if isinstance(d, int) else None for d in items.shape[1:]]
-        return cls(items.dtype, dims, items=items)
+        return cls(items.dtype, known_dims(items, 1), items=items)
 
     def length(self, g: Lowering) -> ir.Value:
         """Return the number of elements, INT64 [1]."""
@@ -63,6 +71,13 @@ class TensorList:
             )
         widths = g.constant(np.array([size or 0 for size in self.dims], np.int64), "shape")
         return _zeros(g, self.dtype, g.op.Concat(self.length(g), widths, axis=0), self.dims)
+
+
+def known_dims(value: ir.Value, first: int = 0) -> Dims:
+    """Return the sizes of a tensor, from an axis on."""
+    if value.shape is None:
+        return None
+    return [size if isinstance(size, int) else None for size in value.shape[first:]]
 
 
 def sized(first: Dims, second: Dims) -> Dims:
@@ -86,7 +101,7 @@ def resized(g: Lowering, elements: TensorList, size: ir.Value) -> TensorList:
     """Cut a list to a number of elements, or append zeros."""
     if elements.items is None:
         return TensorList(elements.dtype, elements.dims, size)
-    kept = g.op.Slice(elements.items, [_FIRST], size, [0])
+    kept = g.op.Slice(elements.items, [0], size, [0])
     kept.type, kept.shape = elements.items.type, _shape(None, elements.dims)
     missing = g.op.Max(g.op.Sub(size, elements.length(g)), g.constant(np.zeros(1, np.int64), "none"))
     return joined(g, [kept, blank(g, kept, missing)])

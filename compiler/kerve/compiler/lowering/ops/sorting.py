@@ -344,10 +344,8 @@ def segments(
         raise g.refuse(f"a segment-wise {reduction} needs opset 18", "compile with --opset 18 or newer")
     assert data.dtype is not None
     if count is None:
-        last = reduce(g, "ReduceMax", ids, None, False)
-        count = g.op.Reshape(
-            g.op.Max(g.op.Add(last, 1), 0), [1]
-        )  # of no ids the greatest is the smallest number
+        last = reduce(g, "ReduceMax", ids, None, False)  # of no ids, the smallest number
+        count = g.op.Reshape(g.op.Max(g.op.Add(last, 1), 0), [1])
     ids = g.op.Where(g.op.Less(ids, 0), count, ids)
     shape = g.op.Concat(g.op.Add(count, 1), g.op.Shape(data, start=rank(ids)), axis=0)
     filled = g.op.ScatterND(

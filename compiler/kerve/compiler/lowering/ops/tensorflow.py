@@ -19,6 +19,7 @@ from kerve.compiler.lowering import randomness
 from kerve.compiler.lowering.foreign import UntraceableError
 from kerve.compiler.lowering.layers.encoding import look_up
 from kerve.compiler.lowering.layers.hashing import bucket
+from kerve.compiler.lowering.lists import scalar
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.ops.image import project
 from kerve.compiler.lowering.registry import Handler, Handlers
@@ -227,7 +228,7 @@ def _numbers(g: Lowering, count: ir.Value) -> ir.Value:
     """Return 0, 1, ... below a count."""
     if count.const_value is not None:
         return g.constant(np.arange(int(known_elements(count)), dtype=np.int64), "classes")
-    return g.op.Range(0, g.op.Reshape(g.cast(count, "int64"), g.constant(np.zeros(0, np.int64), "scalar")), 1)
+    return g.op.Range(0, scalar(g, count), 1)
 
 
 def _adjust_saturation(_: _Attributes, images: Any, scale: Any) -> Any:
