@@ -286,7 +286,7 @@ class Server:
                 ),
                 RepositoryServicer(self.manager),
                 StatisticsServicer(self.manager),
-                SettingsServicer(self._logs, self._traces, self._observatory.refresh, self._catalog.find),
+                SettingsServicer(self._logs, self._traces, self._observatory, self._catalog.find),
                 SharedMemoryServicer(regions),
             ),
             evaluation.SERVICE: (self._evaluator(),),

@@ -95,6 +95,17 @@ def test_rate_and_count_say_which_and_how_many(traced: Any, until: Until) -> Non
     assert ids(traced.file) == ["2", "5", "14"]
 
 
+def test_what_ended_before_a_change_is_counted_as_the_settings_were(traced: Any) -> None:
+    traced.update_trace_settings(settings={"trace_level": "TIMESTAMPS"})
+    for number in range(6):
+        infer(traced, f"before {number}")
+    traced.update_trace_settings(settings={"trace_rate": "2"})
+    for number in range(4):
+        infer(traced, f"after {number}")
+    traced.update_trace_settings(settings={"trace_level": None})
+    assert ids(traced.file) == [*(f"before {number}" for number in range(6)), "after 1", "after 3"]
+
+
 def test_every_so_many_traces_have_a_file(traced: Any, until: Until) -> None:
     traced.update_trace_settings(settings={"trace_level": ["TIMESTAMPS"], "log_frequency": "2"})
     for number in range(5):

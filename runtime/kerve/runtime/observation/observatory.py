@@ -54,6 +54,8 @@ class Observatory:
         self._wanted = threading.Event()
         self._thread = threading.Thread(target=self._run, name="observe", daemon=True)
         self._lost = 0
+        # Held by whoever reads and tells: the thread, or who cannot wait for it.
+        self._looking = threading.Lock()
 
     def start(self) -> None:
         """Begin."""
@@ -70,6 +72,11 @@ class Observatory:
         else:
             self._wanted.clear()
 
+    def catch_up(self) -> None:
+        """Tell of what has ended so far, now: what the listeners want is about to change."""
+        with self._looking:
+            self._look()
+
     def close(self) -> None:
         """Tell what is left, and end."""
         self._ended.set()
@@ -81,8 +88,8 @@ class Observatory:
 
     def _run(self) -> None:
         while self._wanted.wait() and not self._ended.wait(INTERVAL):
-            self._look()
-        self._look()
+            self.catch_up()
+        self.catch_up()
 
     def _look(self) -> None:
         while True:

@@ -6,6 +6,7 @@ import grpc
 
 from kerve.inference import grpc_service_pb2 as pb
 from kerve.runtime.logs import LogControl
+from kerve.runtime.observation.observatory import Observatory
 from kerve.runtime.observation.settings import TraceSettings
 from kerve.runtime.servicers.edge import answers_errors
 
@@ -19,13 +20,12 @@ class SettingsServicer:
         self,
         logs: LogControl,
         traces: TraceSettings,
-        changed: Callable[[], None],
+        observatory: Observatory,
         check_model: Callable[[str, str], object],
     ) -> None:
-        """`changed` is called when other requests are to be traced than before."""
         self._logs = logs
         self._traces = traces
-        self._changed = changed
+        self._observatory = observatory
         self._check_model = check_model
 
     @answers_errors
@@ -36,9 +36,12 @@ class SettingsServicer:
         if request.model_name:
             self._check_model(request.model_name, "")
         changes = {key: list(setting.value) for key, setting in request.settings.items()}
-        found = self._traces.change(request.model_name, changes) if changes else None
+        found = None
         if changes:
-            self._changed()
+            # A request that ended before this one came is counted as the settings were then.
+            self._observatory.catch_up()
+            found = self._traces.change(request.model_name, changes)
+            self._observatory.refresh()
         response = pb.TraceSettingResponse()
         for key, values in (found or self._traces.read(request.model_name)).items():
             response.settings[key].value.extend(values)
