@@ -53,7 +53,7 @@ def build(
 
     with stage("lower", listener) as progress:
         lowered = origin.lower(options.opset)
-        progress.detail = f"{len(lowered.model.graph)} nodes"
+        progress.detail = _size(lowered)
 
     with stage("optimize", listener) as progress:
         model = optimize(lowered.model, observer(options, listener))
@@ -206,6 +206,13 @@ def _judged(
         user = (dataset, labels_in(model, options.data, dataset))
     like = verified.answered[0].dataset
     return Judged(origin, lowered, model, like, user), objective
+
+
+def _size(lowered: Lowered) -> str:
+    """Tell of layers without handlers, too: nothing is wrong with them, but operators of ours are faster."""
+    count = len([layer for layer in lowered.traced if layer])
+    traced = f", {count} layer{'s' * (count > 1)} traced by TensorFlow" if count else ""
+    return f"{len(lowered.model.graph)} nodes{traced}"
 
 
 def _metrics(evaluated: Evaluated) -> str:

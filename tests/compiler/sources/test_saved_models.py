@@ -56,6 +56,12 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_that_tensorflow_traced_a_saved_model_is_no_warning(tables: Path) -> None:
+    lowered = sources.load(tables, LoadOptions(signature="weigh")).lower(21)
+    assert lowered.traced == ("",)
+    assert lowered.warnings == ()
+
+
 @pytest.mark.parametrize("signature", ["weigh", "identify", "count", "decide"])
 def test_tables_are_part_of_the_graph(
     tables: Path, signature: str, equal_to_original: Callable[..., Any]

@@ -38,6 +38,8 @@ class Lowered:
     judged_by_inputs: bool
     #: Whether the graph draws anew with each call what Keras draws from a number, the same each time.
     reseeded: bool
+    #: Paths of the layers that are TensorFlow's trace, or have operations that are; "" is the model.
+    traced: tuple[str, ...]
     warnings: tuple[str, ...]
 
     @property
@@ -117,6 +119,7 @@ def _lower_with(state: State, model: keras.Model, opset: int, arguments: signatu
         state=tuple(g.state.variables),
         judged_by_inputs=bool(g.losses) or any(_is_masked(x) for x in keras.tree.flatten(results)),
         reseeded=g.reseeded,
+        traced=tuple(dict.fromkeys(g.traced)),
         warnings=tuple(g.warnings),
     )
 

@@ -54,6 +54,8 @@ class Lowering:
         self.graph = ir.Graph([], [], nodes=[], opset_imports={"": opset}, name="model")
         self.functions: dict[ir.OperatorIdentifier, ir.Function] = {}
         self.warnings: list[str] = []
+        #: What TensorFlow traced, by layer.
+        self.traced: list[str] = []
         #: Whether it draws anew with each call what Keras draws from a number, the same each time.
         self.reseeded = False
         #: What the call gave to `add_loss`, and its activity regularizers; each is computed when called,
@@ -313,10 +315,11 @@ class Lowering:
             if isinstance(error, foreign.ComplexResultError) and self._replayed:
                 raise  # the layer or model around this one is traced as a whole
             raise self.refuse(f"{what}{error}", error.remedy) from (cause or error)
-        why = (
-            "" if cause is None or isinstance(cause, foreign.TensorsOnlyError) else f" ({_first_line(cause)})"
-        )
-        self.warn(f"{what}converted from TensorFlow's trace of it{why}{plea}")
+        self.traced.append(self.layer_path)
+        if not (
+            cause is None or isinstance(cause, foreign.TensorsOnlyError)
+        ):  # else there is nothing to mend
+            self.warn(f"{what}converted from TensorFlow's trace of it ({_first_line(cause)}){plea}")
         return outputs
 
     # -- bookkeeping ---------------------------------------------------------------------------------
