@@ -193,6 +193,7 @@ def test_a_loop_in_bfloat16(equal_to_keras: Check) -> None:
 @pytest.mark.parametrize("draw", [
     pytest.param(lambda shape: tf.random.stateless_uniform(shape, [1, 2], 3, 9, tf.int32), id="integers"),
     pytest.param(lambda shape: tf.random.stateless_gamma(shape, [1, 2], 4.0), id="gamma"),
+    pytest.param(lambda shape: tf.random.truncated_normal(shape, 1.0, 2.0), id="truncated"),
 ])  # fmt: skip
 def test_what_traced_code_draws_is_drawn_anew(draw: Callable[..., Any]) -> None:
     model = _model(lambda s, x: tf.cast(draw(tf.shape(x)), tf.float32))
@@ -205,6 +206,21 @@ def test_what_traced_code_draws_is_drawn_anew(draw: Callable[..., Any]) -> None:
     expected = np.asarray(draw([120, 4, 6]), np.float64)
     assert abs(many.mean() - expected.mean()) < 0.2
     assert abs(many.std() - expected.std()) < 0.2
+
+
+@pytest.mark.parametrize("looped", [False, True])
+def test_one_of_several_branches_is_chosen(looped: bool, equal_to_keras: Check) -> None:
+    def choose(number: Any, x: Any) -> Any:
+        return tf.switch_case(number, [lambda: x + 1.0, lambda: x * 2.0, lambda: -x])
+
+    def function(_: Any, x: Any) -> Any:
+        number = tf.cast(tf.reduce_sum(x), tf.int32)  # often none of the three: the last one
+        if not looped:
+            return choose(number, x)
+        return tf.while_loop(lambda i, v: i < 4, lambda i, v: (i + 1, choose(i, v)), [tf.constant(0), x])[1]
+
+    calls = [np.full((2, 3), total / 6, np.float32) for total in (-1.5, 0.5, 1.5, 2.5, 9.5)]
+    equal_to_keras(_model(function, keras.Input((3,))), *calls, batched=False, traced=True)
 
 
 def test_a_branch_that_is_never_taken_is_not_written(equal_to_keras: Check, operators: Count) -> None:

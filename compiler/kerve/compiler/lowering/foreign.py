@@ -127,7 +127,7 @@ def _convert(
         with as_tf2onnx_likes(g.opset):
             graph = traced.get_concrete_function(*_signature(inputs)).graph
         state += _state_of(g, graph)
-        if state:
+        if state or variables.chooses(graph):
             traced = tf.function(variables.pure(graph, state), autograph=False)
         signature = _signature([*inputs, *state])
         with as_tf2onnx_likes(g.opset):

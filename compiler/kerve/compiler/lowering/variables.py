@@ -3,6 +3,7 @@
 TensorFlow's traces read and assign variables through handles, in an order that control edges keep. `pure`
 runs such a trace again, operation by operation in that order, with a tensor in the place of each variable:
 what is read is the tensor, and what is assigned replaces it, in called functions, branches and loops as well.
+A choice among several branches, which tf2onnx does not convert, becomes choices between two.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import tensorflow as tf
 from tensorflow.python.framework import function_def_to_graph
 from tensorflow.python.framework.func_graph import FuncGraph
 
-__all__ = ["ImpureError", "changed", "pure"]
+__all__ = ["ImpureError", "changed", "chooses", "pure"]
 
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 _CHOICES = frozenset({"Case", "StatelessCase"})  # which tf2onnx does not convert
@@ -88,6 +89,13 @@ def changed(graph: FuncGraph) -> list[Any]:
             )
         found.append(variables[id(external)])
     return found
+
+
+def chooses(graph: FuncGraph) -> bool:
+    """Whether a trace chooses among several branches somewhere."""
+    return any(
+        op.type in _CHOICES or any(chooses(body) for body in _bodies(op)) for op in graph.get_operations()
+    )
 
 
 def pure(graph: FuncGraph, state: Sequence[Any]) -> Callable[..., list[Any]]:
@@ -188,7 +196,7 @@ def _step(op: Any, inputs: list[Any]) -> Sequence[Any]:
         return []
     if not op.outputs:  # assertions and the like
         return []
-    if not cells:
+    if not cells and not (op.type in _CHOICES or any(chooses(body) for body in _bodies(op))):
         return _copy(op, inputs)
     if op.type in _PASSING:
         return inputs
@@ -238,16 +246,27 @@ def _branch(op: Any, inputs: list[Any]) -> Sequence[Any]:
         outputs = _run(body, arguments)
         return [*outputs, *(cell.value for cell in cells)]
 
+    branches = [functools.partial(run, _graph_of(op.graph, name)) for name in _names_of_branches(op)]
     if op.type in _CHOICES:
-        raise ImpureError(
-            f"it uses the variable '{cells[0].name}', which changes, in one of several branches"
-        )
-    then, other = (
-        functools.partial(run, _graph_of(op.graph, op.node_def.attr[key].func.name))
-        for key in ("then_branch", "else_branch")
-    )
-    results = tf.cond(tf.cast(choice, tf.bool), then, other)
+        results = _chosen(choice, branches)
+    else:
+        results = tf.cond(tf.cast(choice, tf.bool), *branches)
     return _settle(cells, tf.nest.flatten(results))
+
+
+def _names_of_branches(op: Any) -> list[str]:
+    attributes = op.node_def.attr
+    if op.type in _CHOICES:
+        return [function.name for function in attributes["branches"].list.func]
+    return [attributes[key].func.name for key in ("then_branch", "else_branch")]
+
+
+def _chosen(choice: Any, branches: Sequence[Callable[[], Any]], place: int = 0) -> Any:
+    """Take the branch of that number; the last one for every other number."""
+    if place == len(branches) - 1:
+        return branches[place]()
+    rest = functools.partial(_chosen, choice, branches, place + 1)
+    return tf.cond(tf.equal(choice, place), branches[place], rest)
 
 
 def _loop(op: Any, inputs: list[Any]) -> Sequence[Any]:

@@ -91,7 +91,10 @@ def _spread(g: Lowering, layer: Any, tokens: ir.Value) -> ir.Value:
 def _table(g: Lowering, layer: Any) -> dict[Any, Any]:
     """Return the vocabulary as Keras's hash table has it, in the order of its indices."""
     if layer.lookup_table is None or int(layer.lookup_table.size()) == 0:
-        raise g.refuse("it has no vocabulary", "call its adapt() or give vocabulary=")
+        raise g.refuse(
+            "it has no vocabulary",
+            "call its adapt() or give vocabulary=; what adapt() found is kept in a .keras file, not in .h5",
+        )
     keys, values = (_plain(tensor.numpy()) for tensor in layer.lookup_table.export())
     pairs = sorted(zip(keys, values, strict=True), key=lambda pair: pair[0] if layer.invert else pair[1])
     return dict(pairs)

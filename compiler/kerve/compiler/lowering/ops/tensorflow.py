@@ -91,7 +91,7 @@ def _in_top_k(g: Lowering, _: _Attributes, predictions: ir.Value, targets: ir.Va
 
 
 def _random(kind: str) -> Handler:
-    """Numbers drawn from a key, of which only the distribution is kept."""
+    """Numbers drawn from a key or a seed, of which only the distribution is kept."""
 
     def handler(g: Lowering, attributes: _Attributes, shape: ir.Value, *_: Any) -> Any:
         dtype = ir.DataType(attributes["dtype"]).numpy().name
@@ -306,6 +306,7 @@ _HANDLERS: dict[str, Handler] = {
     "StatelessRandomUniformV2": _random("uniform"),
     "StatelessTruncatedNormalV2": _random("truncated_normal"),
     "StringToHashBucketFast": lambda g, attributes, x: bucket(g, x, attributes["num_buckets"]),
+    "TruncatedNormal": _random("truncated_normal"),
     "Xdivy": _of_keras(_no_nan(ops.divide)),
     "Xlog1py": _of_keras(_no_nan(lambda x, y: x * ops.log1p(y))),
     "Xlogy": _of_keras(_no_nan(lambda x, y: x * ops.log(y))),
