@@ -63,6 +63,13 @@ class Strings(tf.Module):
             "padded": words.to_tensor("-"),
             "counts": words.row_lengths(),
             "spaced": tf.strings.regex_replace(text, "[-,a-c]", " "),
+            "letters": tf.strings.regex_replace(text, "[^a-zé ]+", ""),
+            "marked": tf.strings.regex_replace(text, r"\W", "#"),
+            "numbered": tf.strings.regex_replace(text, r"[^\W_]", "1"),
+            "others": tf.strings.regex_replace(text, "[^e]", "."),
+            "stripped": tf.strings.strip(tf.strings.join([" \t", text, "\n"])),
+            "joined": tf.strings.join(["[START]", tf.squeeze(text, 1), "[END]"], separator=" "),
+            "paired": tf.strings.reduce_join(tf.concat([text, text], 1), axis=-1, separator="+"),
         }
 
 
@@ -78,6 +85,14 @@ def test_strings_of_a_module_are_converted(tmp_path: Path) -> None:
         )
 
 
+def test_no_texts_at_all_are_none_after_it(tmp_path: Path) -> None:
+    save(Strings(), tmp_path / "saved")
+    artifact = compile_model(tmp_path / "saved", repository=tmp_path / "models", name="m", custom_objects={})
+    session = ort.InferenceSession(artifact.path / "model.onnx", providers=["CPUExecutionProvider"])
+    (upper,) = session.run(["upper"], {"text": np.zeros((0, 1), object)})
+    assert upper.shape == (0, 1)
+
+
 class Refused(tf.Module):
     def serve(self, text: Any) -> Any:
         return tf.strings.regex_replace(text, "(a+)b", r"\1")
@@ -86,6 +101,6 @@ class Refused(tf.Module):
 def test_a_pattern_that_onnx_cannot_match_is_named(tmp_path: Path) -> None:
     save(Refused(), tmp_path / "saved")
     with pytest.raises(
-        ConversionError, match=r"what matches '\(a\+\)b', only a text or each of a list of characters"
+        ConversionError, match=r"what matches '\(a\+\)b', only a text, or each of a list of characters"
     ):
         compile_model(tmp_path / "saved", repository=tmp_path / "models", name="m", custom_objects={})

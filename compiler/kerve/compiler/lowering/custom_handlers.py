@@ -17,13 +17,14 @@ _OURS = (
     "DenseBincount", "ExtractImagePatches", "ExtractVolumePatches", "FFT", "FloorDiv", "FloorMod",
     "Greater", "IFFT", "IRFFT", "Imag", "InvertPermutation", "Less", "LookupTableFindV2",
     "LookupTableSizeV2", "MatrixBandPart", "RFFT", "RFFT2D", "RaggedTensorToTensor", "Real",
-    "ResizeArea", "ResizeBicubic", "ResizeBilinear", "ResizeNearestNeighbor", "ScatterNd", "SegmentMax",
-    "SegmentMean", "SegmentMin", "SegmentProd", "SegmentSum", "SparseSegmentMean",
+    "ReduceJoin", "ResizeArea", "ResizeBicubic", "ResizeBilinear", "ResizeNearestNeighbor", "ScatterNd",
+    "SegmentMax", "SegmentMean", "SegmentMin", "SegmentProd", "SegmentSum", "SparseSegmentMean",
     "SparseSegmentMeanWithNumSegments", "SparseSegmentSqrtN", "SparseSegmentSqrtNWithNumSegments",
     "SparseSegmentSum", "SparseSegmentSumWithNumSegments", "SparseSoftmaxCrossEntropyWithLogits",
-    "StaticRegexReplace", "StringLower", "StringSplitV2", "StringToHashBucketFast", "StringToNumber",
-    "StringUpper", "TopKV2", "TruncateDiv", "UnicodeDecode", "UnicodeEncode", "UnsortedSegmentMax",
-    "UnsortedSegmentMin", "UnsortedSegmentProd", "UnsortedSegmentSum",
+    "StaticRegexReplace", "StringJoin", "StringLower", "StringSplitV2", "StringStrip",
+    "StringToHashBucketFast", "StringToNumber", "StringUpper", "TopKV2", "TruncateDiv", "UnicodeDecode",
+    "UnicodeEncode", "UnsortedSegmentMax", "UnsortedSegmentMin", "UnsortedSegmentProd",
+    "UnsortedSegmentSum",
 )  # fmt: skip
 
 

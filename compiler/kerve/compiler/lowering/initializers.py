@@ -52,7 +52,8 @@ class Initializers:
     def _enter(self, array: NDArray[Any], name: str) -> ir.Value:
         """Register an array under `name`, or `name_1`, `name_2`, ... where the name is taken."""
         unique, count = name, 0
-        while unique in self._graph.initializers:
+        inputs = {value.name for value in self._graph.inputs}
+        while unique in self._graph.initializers or unique in inputs:
             count += 1
             unique = f"{name}_{count}"
         if array.dtype.kind in "OUS":

@@ -25,7 +25,10 @@ def characters(g: Lowering, texts: ir.Value) -> ir.Value:
     g.graph.opset_imports.setdefault("com.microsoft", 1)
     g.warn("it cuts texts with an operator of ONNX Runtime's own, Tokenizer; no other runtime has it")
     options = {"separators": [""], "mark": 0, "mincharnum": 1, "pad_value": ""}
-    return strings(g.op.Tokenizer(texts, **options, _domain="com.microsoft", _version=1), texts)
+    blank = g.constant(np.array([""], object), "blank")  # of no text at all it makes no columns, either
+    filled = g.op.Concat(texts, blank, axis=0)
+    pieces = g.op.Tokenizer(filled, **options, _domain="com.microsoft", _version=1)
+    return strings(g.op.Slice(pieces, [0], [-1], [0]), texts)
 
 
 def strings(value: ir.Value, rows: ir.Value) -> ir.Value:

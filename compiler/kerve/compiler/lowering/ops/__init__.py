@@ -33,6 +33,7 @@ from kerve.compiler.lowering.ops import (
     tensorflow_images,
     tensorflow_lists,
     tensorflow_numbers,
+    tensorflow_patterns,
     tensorflow_segments,
     tensorflow_strings,
 )
@@ -72,6 +73,7 @@ HANDLERS = Handlers(
         tensorflow_images.HANDLERS,
         tensorflow_lists.HANDLERS,
         tensorflow_numbers.HANDLERS,
+        tensorflow_patterns.HANDLERS,
         tensorflow_segments.HANDLERS,
         tensorflow_strings.HANDLERS,
     ]

@@ -6,10 +6,8 @@ its rows begin; a handler takes these as the operator does.
 
 from __future__ import annotations
 
-import re
+import string
 from collections.abc import Iterator, Mapping, Sequence
-from re import _constants as constants  # type: ignore[attr-defined]  # what its own parser returns
-from re import _parser as parser  # type: ignore[attr-defined]
 from typing import Any
 
 import numpy as np
@@ -17,21 +15,18 @@ import onnx_ir as ir
 
 from kerve.compiler.lowering.foreign import UntraceableError
 from kerve.compiler.lowering.layers.characters import characters, code_points, strings
+from kerve.compiler.lowering.layers.encoding import label
 from kerve.compiler.lowering.layers.text import LOWER, SPACES, joined, standardized
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.registry import Handlers
 
-__all__ = ["HANDLERS"]
+__all__ = ["HANDLERS", "as_they_lay", "replaced", "row_of", "separated", "text_of"]
 
 HANDLERS = Handlers()
 
 _Attributes = Mapping[str, Any]
 
 _END = np.iinfo(np.int64).max
-_ASCII = range(1, 128)
-
-#: What stands for the match in a rewrite: RE2's name of all of it, and of a group around all of it.
-_BACKREFERENCE = re.compile(r"\\[01]")
 
 
 @HANDLERS.register("tensorflow.StringLower")
@@ -39,7 +34,7 @@ def lower(g: Lowering, attributes: _Attributes, texts: ir.Value) -> ir.Value:
     """Lower the letters of ASCII, as TensorFlow does without an encoding."""
     if attributes.get("encoding"):
         raise UntraceableError("StringLower of all of Unicode's letters has no ONNX form, of ASCII's it has")
-    return _replaced(g, texts, LOWER)
+    return replaced(g, texts, LOWER)
 
 
 @HANDLERS.register("tensorflow.StringUpper")
@@ -47,40 +42,62 @@ def upper(g: Lowering, attributes: _Attributes, texts: ir.Value) -> ir.Value:
     """Raise the letters of ASCII."""
     if attributes.get("encoding"):
         raise UntraceableError("StringUpper of all of Unicode's letters has no ONNX form, of ASCII's it has")
-    return _replaced(g, texts, {small: large for large, small in LOWER.items()})
+    return replaced(g, texts, {small: large for large, small in LOWER.items()})
 
 
-@HANDLERS.register("tensorflow.StaticRegexReplace")
-def regex_replace(g: Lowering, attributes: _Attributes, texts: ir.Value) -> ir.Value:
-    """Replace single characters that a pattern lists, or one text by another."""
-    pattern, rewrite = _text(attributes["pattern"]), _text(attributes["rewrite"])
-    parsed = _parsed(pattern)
-    listed, plain = _listed(pattern, parsed, removed=not rewrite), _BACKREFERENCE.sub("", rewrite)
-    if attributes.get("replace_global", 1) and "\\" not in plain:
-        if listed is not None:
-            return _replaced(g, texts, {each: _rewritten(rewrite, each) for each in listed})
-        if literal := _literal(pattern, parsed):
-            return _swapped(g, texts, literal, _rewritten(rewrite, literal))
-    raise UntraceableError(
-        f"ONNX cannot replace what matches {pattern!r}, only a text or each of a list of characters, as [,!?]"
-    )
+@HANDLERS.register("tensorflow.StringStrip")
+def strip(g: Lowering, _: _Attributes, texts: ir.Value) -> ir.Value:
+    """Take away the white space of ASCII at either end."""
+    row = row_of(g, texts)
+    pieces = characters(g, row)
+    solid = g.cast(g.op.Equal(label(g, pieces, dict.fromkeys(["", *string.whitespace], 1), 0), 0), "int64")
+    begun, continued = g.op.CumSum(solid, 1), g.op.CumSum(solid, 1, reverse=1)
+    inside = g.op.And(g.op.Greater(begun, 0), g.op.Greater(continued, 0))
+    kept = g.op.Where(inside, pieces, g.constant(np.array("", object), "empty"))
+    return as_they_lay(g, joined(g, strings(kept, row)), texts)
 
 
-def _rewritten(rewrite: str, match: str) -> str:
-    return _BACKREFERENCE.sub(lambda _: match, rewrite)
+@HANDLERS.register("tensorflow.StringJoin")
+def join(g: Lowering, attributes: _Attributes, *texts: ir.Value) -> ir.Value:
+    """Join texts element by element; a single one joins each of the others."""
+    separator = text_of(attributes.get("separator", ""))
+    whole, *others = texts
+    for other in others:
+        shapes = [each.shape for each in (whole, other) if each.shape is not None]
+        if separator:
+            whole = g.op.StringConcat(whole, g.constant(np.array(separator, object), "separator"))
+        whole = g.op.StringConcat(whole, other)
+        whole.dtype = ir.DataType.STRING
+        whole.shape = max(shapes, key=len) if len(shapes) == 2 else None
+    return whole
 
 
-def _swapped(g: Lowering, texts: ir.Value, old: str, new: str) -> ir.Value:
-    """Replace one text by another wherever it occurs: split at it, and join by the other."""
-    row = _row(g, texts)
-    pieces, counts = g.ops.StringSplit(row, delimiter=old, _outputs=2)
-    pieces = strings(pieces, row)
-    if new:
-        place = g.op.Range(0, g.op.Squeeze(g.op.Shape(pieces, start=1)), 1)
-        follows = g.op.And(g.op.Greater(place, 0), g.op.Less(place, g.op.Unsqueeze(counts, [1])))
-        between = g.op.Where(follows, *(g.constant(np.array(text, object), "text") for text in (new, "")))
-        pieces = strings(g.op.StringConcat(between, pieces), row)
-    return _as_they_lay(g, joined(g, pieces), texts)
+@HANDLERS.register("tensorflow.ReduceJoin")
+def reduce_join(g: Lowering, attributes: _Attributes, texts: ir.Value, axes: ir.Value) -> ir.Value:
+    """Join the texts that lie along the last axis."""
+    if texts.shape is None or axes.const_value is None:
+        raise UntraceableError("which texts ReduceJoin joins is not known")
+    rank = len(texts.shape)
+    if [int(axis) % rank for axis in axes.const_value.numpy().reshape(-1)] != [rank - 1]:
+        raise UntraceableError("ReduceJoin has an ONNX form over the last axis only")
+    table = g.op.Reshape(texts, g.op.Concat([-1], g.op.Shape(texts, start=-1), axis=0))
+    table.dtype, table.shape = ir.DataType.STRING, ir.Shape([None, texts.shape[-1]])
+    if separator := text_of(attributes.get("separator", "")):
+        table = separated(g, table, separator, g.op.Shape(table, start=1))
+    rest = ir.Shape(texts.shape[:-1])
+    whole = g.op.Reshape(joined(g, table), g.op.Shape(texts, end=-1))
+    if attributes.get("keep_dims"):
+        whole, rest = g.op.Unsqueeze(whole, [-1]), ir.Shape([*rest, 1])
+    whole.dtype, whole.shape = ir.DataType.STRING, rest
+    return whole
+
+
+def separated(g: Lowering, pieces: ir.Value, separator: str, counts: ir.Value) -> ir.Value:
+    """Put a text before all but the first of so many pieces [texts, pieces], in each row or in every one."""
+    place = g.op.Range(0, g.op.Squeeze(g.op.Shape(pieces, start=1)), 1)
+    follows = g.op.And(g.op.Greater(place, 0), g.op.Less(place, counts))
+    between = g.op.Where(follows, *(g.constant(np.array(text, object), "text") for text in (separator, "")))
+    return strings(g.op.StringConcat(between, pieces), pieces)
 
 
 @HANDLERS.register("tensorflow.AsString")
@@ -105,7 +122,7 @@ def split(g: Lowering, attributes: _Attributes, texts: ir.Value, separator: ir.V
         raise UntraceableError("StringSplitV2 with maxsplit has no ONNX form; split at every separator")
     if separator.const_value is None:
         raise UntraceableError("StringSplitV2 at a separator that is computed has no ONNX form")
-    delimiter, texts = _text(separator.const_value.numpy().item()), _row(g, texts)
+    delimiter, texts = text_of(separator.const_value.numpy().item()), row_of(g, texts)
     if not delimiter:
         texts = standardized(g, texts, SPACES)
     words, counts = g.ops.StringSplit(texts, delimiter=delimiter, _outputs=2)
@@ -122,7 +139,7 @@ def split(g: Lowering, attributes: _Attributes, texts: ir.Value, separator: ir.V
 @HANDLERS.register("tensorflow.UnicodeDecode")
 def unicode_decode(g: Lowering, _: _Attributes, texts: ir.Value) -> Any:
     """Return where the characters of each text begin, and the code points of all."""
-    pieces = characters(g, _row(g, texts))
+    pieces = characters(g, row_of(g, texts))
     there = g.op.Not(g.op.Equal(pieces, g.constant(np.array("", object), "empty")))
     places = g.op.Transpose(g.op.NonZero(there), perm=[1, 0])
     counts = g.op.ReduceSum(g.cast(there, "int64"), [1], keepdims=0)
@@ -200,7 +217,7 @@ def ragged_to_dense(
     assert values.dtype is not None
     if shape.const_value is None:
         raise UntraceableError("RaggedTensorToTensor to a shape that is computed has no ONNX form")
-    levels = list(_levels(g, [_text(kind) for kind in attributes["row_partition_types"]], rows))
+    levels = list(_levels(g, [text_of(kind) for kind in attributes["row_partition_types"]], rows))
     widths = [_longest(g, counts) for counts in levels]
     places = _places(g, levels[0], widths[0])
     for counts, width in zip(levels[1:], widths[1:], strict=True):
@@ -273,7 +290,7 @@ def _is_row(x: ir.Value) -> bool:
     return x.shape is None or len(x.shape) == 1
 
 
-def _row(g: Lowering, texts: ir.Value) -> ir.Value:
+def row_of(g: Lowering, texts: ir.Value) -> ir.Value:
     """Return texts as they follow each other, in one row."""
     if texts.shape is not None and len(texts.shape) == 1:
         return texts
@@ -282,12 +299,12 @@ def _row(g: Lowering, texts: ir.Value) -> ir.Value:
     return row
 
 
-def _replaced(g: Lowering, texts: ir.Value, table: Mapping[str, str]) -> ir.Value:
+def replaced(g: Lowering, texts: ir.Value, table: Mapping[str, str]) -> ir.Value:
     """Replace characters of texts, however they lie."""
-    return _as_they_lay(g, standardized(g, _row(g, texts), table), texts)
+    return as_they_lay(g, standardized(g, row_of(g, texts), table), texts)
 
 
-def _as_they_lay(g: Lowering, row: ir.Value, texts: ir.Value) -> ir.Value:
+def as_they_lay(g: Lowering, row: ir.Value, texts: ir.Value) -> ir.Value:
     """Arrange texts in one row as others lie."""
     result = (
         row if texts.shape is not None and len(texts.shape) == 1 else g.op.Reshape(row, g.op.Shape(texts))
@@ -313,44 +330,6 @@ def _taken(g: Lowering, texts: ir.Value, places: ir.Value) -> ir.Value:
     return values
 
 
-def _parsed(pattern: str) -> list[Any]:
-    """Return what a pattern consists of; a group around all of it changes nothing."""
-    try:
-        parsed = list(parser.parse(pattern, re.ASCII))
-    except re.error:
-        return []
-    if len(parsed) == 1 and parsed[0][0] is constants.SUBPATTERN and parsed[0][1][1:3] == (0, 0):
-        return list(parsed[0][1][3])
-    return parsed
-
-
-def _literal(pattern: str, parsed: list[Any]) -> str:
-    """Return the text that is all that a pattern matches, "" if there is none."""
-    plain = all(each[0] is constants.LITERAL for each in parsed) and "(?" not in pattern
-    return "".join(chr(each[1]) for each in parsed) if plain else ""
-
-
-def _listed(pattern: str, parsed: list[Any], *, removed: bool) -> list[str] | None:
-    """Return the characters that a pattern matches, if it matches one at a time.
-
-    Where they are `removed`, one or more at a time are the same.
-    """
-    if removed and len(parsed) == 1 and parsed[0][0] is constants.MAX_REPEAT and parsed[0][1][0] == 1:
-        parsed = list(parsed[0][1][2])
-    if len(parsed) != 1:
-        return None
-    kind, content = parsed[0]
-    if kind is constants.LITERAL:
-        return [chr(content)]
-    if kind is not constants.IN or content[0][0] is constants.NEGATE:
-        return None
-    if any(each[0] is constants.CATEGORY and "NOT" in str(each[1]) for each in content):
-        return None
-    literal = {chr(each[1]) for each in content if each[0] is constants.LITERAL}
-    known = {chr(code) for code in _ASCII if re.fullmatch(pattern, chr(code), re.ASCII)}
-    ranges = [each[1] for each in content if each[0] is constants.RANGE]
-    return sorted(literal | known | {chr(code) for low, high in ranges for code in range(low, high + 1)})
-
-
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """Return an attribute, or an element of a constant, as text."""
     return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,124 @@
+"""TensorFlow's replacement of what a pattern matches, where that is a text, or single characters.
+
+ONNX has no regular expressions. What an author's standardization looks for is nearly always a list of
+characters, all but those of a list, or one text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from re import _constants as constants  # type: ignore[attr-defined]  # what its own parser returns
+from re import _parser as parser  # type: ignore[attr-defined]
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from kerve.compiler.lowering.foreign import UntraceableError
+from kerve.compiler.lowering.layers.characters import characters, strings
+from kerve.compiler.lowering.layers.encoding import label
+from kerve.compiler.lowering.layers.text import joined
+from kerve.compiler.lowering.lowering import Lowering
+from kerve.compiler.lowering.ops.tensorflow_strings import (
+    as_they_lay,
+    replaced,
+    row_of,
+    separated,
+    text_of,
+)
+from kerve.compiler.lowering.registry import Handlers
+
+__all__ = ["HANDLERS"]
+
+HANDLERS = Handlers()
+
+_ASCII = range(1, 128)
+
+#: What stands for the match in a rewrite: RE2's name of all of it, and of a group around all of it.
+_BACKREFERENCE = re.compile(r"\\[01]")
+
+
+@HANDLERS.register("tensorflow.StaticRegexReplace")
+def regex_replace(g: Lowering, attributes: Mapping[str, Any], texts: ir.Value) -> ir.Value:
+    """Replace single characters that a pattern lists, or all others, or one text by another."""
+    pattern, rewrite = text_of(attributes["pattern"]), text_of(attributes["rewrite"])
+    parsed, plain = _parsed(pattern), _BACKREFERENCE.sub("", rewrite)
+    if attributes.get("replace_global", 1) and "\\" not in plain:
+        listed, others = _class(pattern, parsed, removed=not rewrite)
+        if listed and not others:
+            return replaced(g, texts, {each: _rewritten(rewrite, each) for each in listed})
+        if listed and plain == rewrite:
+            return _kept(g, texts, listed, rewrite)
+        if literal := _literal(pattern, parsed):
+            return _swapped(g, texts, literal, _rewritten(rewrite, literal))
+    raise UntraceableError(
+        f"ONNX cannot replace what matches {pattern!r}, only a text, or each of a list of characters, as "
+        "[,!?] or [^a-z]"
+    )
+
+
+def _rewritten(rewrite: str, match: str) -> str:
+    return _BACKREFERENCE.sub(lambda _: match, rewrite)
+
+
+def _kept(g: Lowering, texts: ir.Value, known: Iterable[str], other: str) -> ir.Value:
+    """Replace all characters but those that are known."""
+    row = row_of(g, texts)
+    pieces = characters(g, row)
+    is_known = g.op.Equal(label(g, pieces, dict.fromkeys(["", *known], 1), 0), 1)
+    chosen = g.op.Where(is_known, pieces, g.constant(np.array(other, object), "other"))
+    return as_they_lay(g, joined(g, strings(chosen, row)), texts)
+
+
+def _swapped(g: Lowering, texts: ir.Value, old: str, new: str) -> ir.Value:
+    """Replace one text by another wherever it occurs: split at it, and join by the other."""
+    row = row_of(g, texts)
+    pieces, counts = g.ops.StringSplit(row, delimiter=old, _outputs=2)
+    pieces = strings(pieces, row)
+    if new:
+        pieces = separated(g, pieces, new, g.op.Unsqueeze(counts, [1]))
+    return as_they_lay(g, joined(g, pieces), texts)
+
+
+def _parsed(pattern: str) -> list[Any]:
+    """Return what a pattern consists of; a group around all of it changes nothing."""
+    try:
+        parsed = list(parser.parse(pattern, re.ASCII))
+    except re.error:
+        return []
+    if len(parsed) == 1 and parsed[0][0] is constants.SUBPATTERN and parsed[0][1][1:3] == (0, 0):
+        return list(parsed[0][1][3])
+    return parsed
+
+
+def _literal(pattern: str, parsed: list[Any]) -> str:
+    """Return the text that is all that a pattern matches, "" if there is none."""
+    plain = all(each[0] is constants.LITERAL for each in parsed) and "(?" not in pattern
+    return "".join(chr(each[1]) for each in parsed) if plain else ""
+
+
+def _class(pattern: str, parsed: list[Any], *, removed: bool) -> tuple[list[str], bool]:
+    """Return the characters that a pattern matches, one at a time, or (and True) all that it does not match.
+
+    There are none if it matches other things. Where they are `removed`, one or more at a time are the same.
+    """
+    if removed and len(parsed) == 1 and parsed[0][0] is constants.MAX_REPEAT and parsed[0][1][0] == 1:
+        parsed = list(parsed[0][1][2])
+    if len(parsed) != 1:
+        return [], False
+    kind, content = parsed[0]
+    if kind in (constants.LITERAL, constants.NOT_LITERAL):
+        return [chr(content)], kind is constants.NOT_LITERAL
+    if kind is not constants.IN:
+        return [], False
+    inverse = any(each[0] is constants.CATEGORY and "NOT" in str(each[1]) for each in content)
+    others = (content[0][0] is constants.NEGATE) != inverse
+    literal = {each[1] for each in content if each[0] is constants.LITERAL}
+    ranges = [
+        range(low, high + 1) for low, high in (each[1] for each in content if each[0] is constants.RANGE)
+    ]
+    # Beyond ASCII, what is in no list is of no category.
+    beyond = set() if inverse else literal.union(*ranges).difference(_ASCII)
+    known = {code for code in _ASCII if bool(re.fullmatch(pattern, chr(code), re.ASCII)) != others}
+    return sorted(map(chr, known | beyond)), others
