@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 from keras import layers, ops
 
+from kerve.compiler.errors import ConversionError
 from kerve.compiler.lowering import HANDLERS, interception, lower
 
 Count = Callable[[ir.Model], Counter[str]]
@@ -62,3 +63,19 @@ def test_what_fails_in_an_authors_loop_is_no_defect() -> None:
     inputs = keras.Input((3,))
     (warning,) = lower(keras.Model(inputs, Looped()(inputs))).warnings
     assert warning.endswith("TensorFlow's trace of it (TypeError: give me a tensor of TensorFlow)")
+
+
+def test_what_fails_in_tensorflow_as_well_is_to_be_seen_there() -> None:
+    class Broken(layers.Layer):
+        def call(self, x: Any) -> Any:
+            if isinstance(x, keras.KerasTensor):
+                return keras.KerasTensor(x.shape, x.dtype)
+            raise ValueError("found shape=(None, 5)")
+
+        def compute_output_spec(self, x: Any) -> Any:
+            return keras.KerasTensor(x.shape, x.dtype)
+
+    inputs = keras.Input((3,))
+    told = r"ValueError: found shape=\(None, 5\); .*see that model.predict\(\) answers"
+    with pytest.raises(ConversionError, match=told):
+        lower(keras.Model(inputs, Broken(name="broken")(inputs)))

@@ -144,7 +144,7 @@ def _convert(
     except errors_impl.InaccessibleTensorError as error:
         raise UntraceableError(_KEPT, remedies.COLLECT) from error
     except Exception as error:  # tf2onnx and traced code fail with anything
-        raise UntraceableError(_gist(error)) from error
+        raise UntraceableError(_gist(error), remedies.of_failure(error)) from error
     return proto
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["COLLECT", "OTHERWISE", "of"]
+import traceback
+
+__all__ = ["COLLECT", "OTHERWISE", "of", "of_failure"]
 
 OTHERWISE = (
     "write it with operations of keras.ops that have an ONNX form, or leave it out of the served model"
 )
+
+_RUN = "it must run in TensorFlow's graphs: see that model.predict() answers, without run_eagerly"
 
 COLLECT = "collect with keras.ops.scan or tf.TensorArray, or give the axis that it goes over a fixed size"
 
@@ -38,3 +42,10 @@ def of(operator: str) -> tuple[str, str]:
     """Return an operator with what it is there for, and what to do instead of it."""
     purpose, remedy = _INSTEAD.get(operator, ("", OTHERWISE))
     return f"{operator} ({purpose})" if purpose else operator, remedy
+
+
+def of_failure(error: Exception) -> str:
+    """Return what to do where code fails while it is traced, or where its trace cannot be converted."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    packages = [str(frame.f_globals.get("__name__", "")).partition(".")[0] for frame in frames]
+    return OTHERWISE if "tf2onnx" in packages or packages[-1] == "kerve" else _RUN
