@@ -569,6 +569,15 @@ def test_an_authors_layer_called_like_one_of_keras_stays_itself(
     equal_to_original(sources.load(tmp_path / "saved"), {"x": np.ones((2, 4), np.float32)})
 
 
+def test_an_error_calls_an_old_layer_by_its_own_class() -> None:
+    layer = type("Gamma", (layers.Layer,), {"call": lambda _self, x: tf.math.igamma(x, x)})(name="own")
+    source = sources.load(tf_keras.Sequential([tf_keras.Input((4,)), layer]))
+    with pytest.raises(
+        ConversionError, match=r"layer 'own' \(Gamma\): no ONNX operator stands for .* Igamma"
+    ):
+        source.lower(21)
+
+
 def test_a_result_without_a_rank_is_converted_within_and_refused_at_the_end(
     equal_to_original: Callable[..., Any],
 ) -> None:

@@ -195,7 +195,8 @@ class Lowering:
     def refuse(self, what: str, remedy: str) -> ConversionError:
         """Return the error for something in the current layer that cannot be expressed."""
         inner = self._layers[-1] if self._layers else None
-        where = f"layer '{self.layer_path}' ({type(inner).__name__})" if self.layer_path else "the model"
+        kind = getattr(inner, "stands_for", type(inner).__name__)
+        where = f"layer '{self.layer_path}' ({kind})" if self.layer_path else "the model"
         return ConversionError(f"{where}: {what}; {remedy}")
 
     def warn(self, what: str) -> None:

@@ -63,6 +63,11 @@ class OldLayer(keras.layers.Layer):
         self.supports_masking = bool(old.supports_masking)
         self.built = True
 
+    @property
+    def stands_for(self) -> str:
+        """What errors call it: the old layer's class."""
+        return type(self._old.content).__name__
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Pass masks as arguments, where TensorFlow's tracing sees them."""
         masks = keras.tree.map_structure(keras.src.backend.get_keras_mask, args)
