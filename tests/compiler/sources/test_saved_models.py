@@ -56,6 +56,23 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("rows", [None, 1, 7])
+def test_a_batch_that_a_subclassed_model_remembers_is_told(rows: int | None, tmp_path: Path) -> None:
+    class Own(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense = keras.layers.Dense(2)
+
+        def call(self, x: Any) -> Any:
+            return self.dense(x)
+
+    model = Own()
+    model(keras.Input((3,)) if rows is None else np.ones((rows, 3), np.float32))
+    tf.saved_model.save(model, str(tmp_path / "saved"))
+    told = [each for each in sources.load(tmp_path / "saved", LoadOptions()).warnings if "rows" in each]
+    assert [each.partition(" rows")[0] for each in told] == (["its signature takes 7"] if rows == 7 else [])
+
+
 def test_that_tensorflow_traced_a_saved_model_is_no_warning(tables: Path) -> None:
     lowered = sources.load(tables, LoadOptions(signature="weigh")).lower(21)
     assert lowered.traced == ("",)

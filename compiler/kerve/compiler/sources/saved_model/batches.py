@@ -7,7 +7,7 @@ be searched) are no batch, though their first dimensions are open like a batch's
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -16,7 +16,7 @@ from kerve.compiler.lowering import variables
 from kerve.compiler.lowering.signature import InputSpec
 from kerve.compiler.sources.saved_model.graphs import Function
 
-__all__ = ["rows_apart", "with_rows_of_state"]
+__all__ = ["fixed", "rows_apart", "with_rows_of_state"]
 
 
 def with_rows_of_state(
@@ -37,6 +37,21 @@ def with_rows_of_state(
         for each, value in zip(state, values, strict=True):
             each.assign(value)
     return {key: _of_rows(spec, fitting[0]) for key, spec in inputs.items()} if fitting else inputs
+
+
+def fixed(inputs: Mapping[str, tf.TensorSpec], outputs: Mapping[str, Any]) -> Sequence[str]:
+    """Say of a signature that it takes so many rows only, often those that the model was built on.
+
+    A subclassed model of Keras 3 that `tf.saved_model.save` writes remembers that batch.
+    """
+    shapes = [each.shape for each in (*inputs.values(), *outputs.values())]
+    first = {shape[0] if (shape.rank or 0) > 1 else None for shape in shapes}
+    if len(first) != 1 or first <= {None, 1}:
+        return ()
+    return (
+        f"its signature takes {first.pop()} rows at a time, and no other number; if those are but the batch "
+        "that the model was built on, save it with model.export()",
+    )
 
 
 def rows_apart(

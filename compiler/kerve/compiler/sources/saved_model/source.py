@@ -101,7 +101,7 @@ def _function(
                 batches.with_rows_of_state(signature, inputs, call),
                 call,
                 call,
-                _of_training(signature.graph),
+                [*_of_training(signature.graph), *batches.fixed(inputs, signature.structured_outputs)],
             )
         frozen = graphs.freeze_function(loaded, name)
     if examples.has_parser(frozen.definition):
