@@ -68,6 +68,8 @@ def _model(function: Callable[..., Any], *inputs: keras.KerasTensor) -> keras.Mo
     pytest.param(lambda s, x: tf.while_loop(lambda i, v: i < 3, lambda i, v: (i + 1, v + s.dense(v)), [0, x])[1], id="loop"),
     pytest.param(lambda s, x: tf.cond(tf.reduce_sum(x) > 0, lambda: tf.math.erfc(x), lambda: x - 1), id="branch"),
     pytest.param(lambda s, x: ops.argmax(x, axis=-1), id="argmax"),
+    pytest.param(lambda s, x: tf.einsum("bhc, bHc -> bhH", x, x), id="capitals"),
+    pytest.param(lambda s, x: tf.einsum("...hc,cd->...hd", x, tf.ones([6, 2])), id="einsum of what lies before"),
     pytest.param(lambda s, x: tf.linalg.inv(x[:, :3, :3]), id="inverse"),
     pytest.param(lambda s, x: tf.linalg.solve(x[:, :3, :3], x[:, :3]), id="solve"),
     pytest.param(lambda s, x: tf.image.extract_patches(x[..., None], [1, 2, 2, 1], [1, 1, 2, 1], [1, 3, 2, 1], "SAME"), id="patches"),

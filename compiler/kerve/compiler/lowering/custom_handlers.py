@@ -111,8 +111,9 @@ def _select(context: Any, node: Any, *_: Any, **__: Any) -> None:
     del node.attr["handles_nan"]
 
 
-#: Operators of TensorFlow with the names of others in ONNX, which tf2onnx does not convert.
-_NAMESAKES = ("Conv", "Mod", "NonMaxSuppression", "RegexFullMatch", "StringSplit", "TopK")
+#: Operators of TensorFlow with the names of others in ONNX, which tf2onnx does not convert, or converts wrongly:
+#: it takes the capitals in an Einsum's equation for small letters.
+_NAMESAKES = ("Conv", "Einsum", "Mod", "NonMaxSuppression", "RegexFullMatch", "StringSplit", "TopK")
 
 _LISTS = (
     "EmptyTensorList", "TensorListConcatLists", "TensorListConcatV2", "TensorListFromTensor",

@@ -267,6 +267,7 @@ _HANDLERS: dict[str, Handler] = {
     "ComplexAbs": _of_keras(lambda _, x: ops.sqrt(ops.square(x[0]) + ops.square(x[1]))),
     "Conj": lambda g, _, x: (x[0], g.op.Neg(x[1])),
     "Cross": _of_keras(lambda _, a, b: ops.cross(a, b)),
+    "Einsum": _of_keras(lambda attributes, *xs: ops.einsum(attributes["equation"], *xs)),
     "EqualTexts": _equal,
     "Erfc": _of_keras(lambda _, x: ops.erfc(x)),
     "Erfinv": _of_keras(lambda _, x: ops.erfinv(x)),
