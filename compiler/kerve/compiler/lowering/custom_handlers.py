@@ -111,8 +111,8 @@ def _select(context: Any, node: Any, *_: Any, **__: Any) -> None:
     del node.attr["handles_nan"]
 
 
-#: Operators of TensorFlow with the names of others in ONNX, which tf2onnx does not convert, or converts wrongly:
-#: it takes the capitals in an Einsum's equation for small letters.
+#: Operators of TensorFlow with the names of others in ONNX, which tf2onnx does not convert, or not rightly
+#: (capitals in an equation of Einsum become small letters).
 _NAMESAKES = ("Conv", "Einsum", "Mod", "NonMaxSuppression", "RegexFullMatch", "StringSplit", "TopK")
 
 _LISTS = (
