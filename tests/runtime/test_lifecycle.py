@@ -216,8 +216,34 @@ def test_models_are_loaded_and_unloaded_on_request(explicit: Any, publish: Publi
     with pytest.raises(InferenceServerException, match="failed to load 'foo', failed to poll") as caught:
         explicit.load_model("foo")
     assert caught.value.status() == "StatusCode.NOT_FOUND"
-    with pytest.raises(InferenceServerException, match="'foo' is not loaded"):
+    with pytest.raises(InferenceServerException, match="'foo' is not loaded here, and is in no repository"):
         explicit.unload_model("foo")
+
+
+def test_unloading_what_does_not_serve_changes_nothing(explicit: Any, publish: Publish) -> None:
+    publish(explicit.repository, "echo_fp32", name="idle", version=1)
+    explicit.unload_model("idle")
+    explicit.load_model("idle")
+    for _ in range(2):
+        explicit.unload_model("idle")
+    assert not explicit.is_model_ready("idle")
+
+
+def test_a_sent_configuration_counts_until_the_folder_changes(explicit: Any, publish: Publish) -> None:
+    for version in (1, 2):
+        publish(explicit.repository, "echo_fp32", name="m2", version=version)
+    sent = json.dumps({"version_policy": {"specific": {"versions": [1]}}})
+    explicit.load_model("m2", config=sent)
+    explicit.load_model("m2")
+    assert number(explicit, "m2") == "1"
+    (explicit.repository / "m2" / "config.toml").write_text("max_batch_size = 7")
+    explicit.load_model("m2")
+    assert number(explicit, "m2") == "2"
+    assert explicit.get_model_config("m2").config.max_batch_size == 7
+    explicit.load_model("m2", config=sent)
+    explicit.unload_model("m2")
+    explicit.load_model("m2")
+    assert number(explicit, "m2") == "2"
 
 
 def test_a_version_without_a_folder_does_not_make_the_load_of_others_fail(

@@ -28,6 +28,21 @@ def test_versions_are_positive_numbers_in_order(tmp_path: Path) -> None:
     assert repository.folder("digits", 10) == tmp_path / "digits" / "10"
 
 
+def test_a_folder_that_is_no_model_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("digits/1", "late/01", ".git/1"):
+        (tmp_path / name).mkdir(parents=True)
+    repository = Repository(tmp_path)
+    for _ in range(2):
+        assert repository.models() == ["digits"]
+    (told,) = caplog.messages
+    assert "late is passed over: it holds no version; expected" in told
+    (tmp_path / "late" / "1").mkdir()
+    assert repository.models() == ["digits", "late"]
+    (tmp_path / "late" / "1").rmdir()
+    repository.models()
+    assert len(caplog.messages) == 2
+
+
 def test_a_repository_that_is_no_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="expected a repository"):
         Repository(tmp_path / "nowhere").models()

@@ -13,6 +13,10 @@ import pytest
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
+from kerve.inference import model_config_pb2 as pb
+from kerve.runtime.config.complete import complete
+from kerve.runtime.signature import Signature
+
 Serve = Callable[..., AbstractContextManager[Any]]
 
 # Model, configuration; what the index says, in part, of those that are refused.
@@ -212,6 +216,16 @@ def test_a_complete_configuration_is_served_as_it_says(running: Any) -> None:
     metadata = running.get_model_metadata("full")
     assert [list(each.shape) for each in metadata.inputs] == [[-1, 4]]
     assert [each.name for each in metadata.outputs] == ["probabilities"]
+
+
+def test_what_a_configuration_says_of_its_instances_is_kept() -> None:
+    group = pb.ModelInstanceGroup
+    limits = pb.ModelRateLimiter(priority=2)
+    open_ = group(name="mine", host_policy="h0", rate_limiter=limits)
+    place = group(name="m", kind=group.KIND_CPU, count=2)
+    signature = Signature((), (), batched=False)
+    (found,) = complete(pb.ModelConfig(instance_group=[open_]), "m", signature, [place]).instance_group
+    assert found == group(name="mine", host_policy="h0", rate_limiter=limits, kind=group.KIND_CPU, count=2)
 
 
 def test_class_labels_come_from_their_file(running: Any) -> None:

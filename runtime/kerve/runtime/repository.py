@@ -1,5 +1,6 @@
 """Finds models and their versions, `<repository>/<model>/<version>/`, in one or more repositories."""
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from kerve.runtime.config.settings import CONFIG_FILES
 from kerve.runtime.errors import ArtifactError
 
 __all__ = ["Repository", "Source", "fingerprint", "scan"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ class Repository:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        # The folders that were said to be no models.
+        self._strays: set[Path] = set()
 
     def models(self) -> list[str]:
         """Return the names of the models that have at least one version, sorted."""
@@ -47,7 +52,7 @@ class Repository:
             raise ArtifactError(
                 f"{self.path} is not a folder; expected a repository <model>/<version>/model.onnx"
             )
-        found = {}
+        found, strays = {}, set()
         for folder in sorted(self.path.iterdir()):
             if folder.name.startswith(".") or not folder.is_dir():
                 continue
@@ -58,7 +63,20 @@ class Repository:
                 continue
             if versions or any((folder / name).is_file() for name in CONFIG_FILES):
                 found[folder.name] = Source(folder.name, folder, versions)
+            else:
+                strays.add(folder)
+        self._tell(strays)
         return found
+
+    def _tell(self, strays: set[Path]) -> None:
+        """Say once of a folder that it is no model, since somebody may wait for it."""
+        for folder in sorted(strays - self._strays):
+            log.warning(
+                "%s is passed over: it holds no version; expected %s/1/model.onnx, with a number without "
+                "leading zeros as the version",
+                *(folder, folder),
+            )
+        self._strays = strays
 
 
 def scan(repositories: Sequence[Repository]) -> dict[str, Source]:

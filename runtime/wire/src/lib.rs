@@ -16,6 +16,7 @@ pub mod grpc;
 pub mod hosted;
 pub mod infer;
 pub mod load;
+pub mod log;
 pub mod metrics;
 pub mod models;
 pub mod observe;

@@ -174,6 +174,10 @@ impl Signature {
         let mut requested: SmallVec<[Requested; 4]> = SmallVec::new();
         for wanted in outputs {
             let wanted = find(wanted)?;
+            // Asked for a thousand times, an output is sent once: answers do not grow past what the model gives.
+            if requested.iter().any(|known| known.position == wanted.position) {
+                continue;
+            }
             let spec = &self.outputs[usize::from(wanted.position)];
             if wanted.classes > 0 && spec.datatype == Datatype::Bytes {
                 return Err(Status::invalid(format!(
@@ -181,10 +185,7 @@ impl Signature {
                     quote(&spec.name)
                 )));
             }
-            // Asked for a thousand times, an output is sent once: answers do not grow past what the model gives.
-            if !requested.iter().any(|known| known.position == wanted.position) {
-                requested.push(wanted);
-            }
+            requested.push(wanted);
         }
         Ok(requested)
     }
@@ -300,12 +301,26 @@ pub fn quote(name: &str) -> String {
             '\r' => quoted.push_str("\\r"),
             '\t' => quoted.push_str("\\t"),
             _ if character == mark => quoted.extend(['\\', mark]),
-            _ if character.is_ascii_control() => {
-                write!(quoted, "\\x{:02x}", character as u32).expect("a string takes everything");
+            _ if is_printable(character) => quoted.push(character),
+            _ => {
+                let code = character as u32;
+                let written = match code {
+                    ..=0xff => write!(quoted, "\\x{code:02x}"),
+                    0x100..=0xffff => write!(quoted, "\\u{code:04x}"),
+                    _ => write!(quoted, "\\U{code:08x}"),
+                };
+                written.expect("a string takes everything");
             }
-            _ => quoted.push(character),
         }
     }
     quoted.push(mark);
     quoted
+}
+
+/// Whether a character stands for itself: what turns a line around, or cannot be seen, is written as its number.
+fn is_printable(character: char) -> bool {
+    // behind a letter, since an accent that begins a text is escaped whatever it is
+    character.is_ascii_graphic()
+        || character == ' '
+        || ["a", character.encode_utf8(&mut [0; 4])].concat().escape_debug().count() == 2
 }

@@ -41,6 +41,12 @@ def test_models_are_listed_loaded_and_unloaded(tmp_path: Path, publish: Publish,
         assert kerve("unload", running.address, "foo").returncode == 1
 
 
+def test_an_address_that_is_empty_is_told_as_such() -> None:
+    done = kerve("models", "")
+    assert done.returncode == 2
+    assert "--address: expected the host and port of a server, got nothing" in done.stderr
+
+
 @pytest.fixture(scope="module")
 def classifier(publish: Publish, serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     repository = tmp_path_factory.mktemp("models")

@@ -125,6 +125,15 @@ def test_who_may_not_infer_is_told_so(connection: http.client.HTTPConnection) ->
     assert ask(connection, "GET", "/v2/health/live", None, token="")[0] == 200
 
 
+def test_who_does_not_ask_for_html_is_told_that_the_server_is_alive(
+    connection: http.client.HTTPConnection,
+) -> None:
+    # KServe's V1 client, which sends Accept: */*
+    assert ask(connection, "GET", "/", None, token="", Accept="*/*")[2] == {"status": "alive"}
+    connection.request("GET", "/", headers={"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+    assert b"<html" in connection.getresponse().read()
+
+
 @pytest.mark.parametrize(
     "path", ["/v2/health/ready", "/v2/models/echo_fp32", "/v2/models/nope", "/metrics", "/", PATH]
 )

@@ -117,6 +117,17 @@ def test_states_and_signatures_are_told(ask: Ask) -> None:
     both = {"model_version_status": [{"version": "2", **fine}, {"version": "1", **fine}]}
     ready = {"name": "classifier", "ready": True}  # for which KServe's client asks, with V1
     assert ask("classifier") == (200, both | ready)
+    names = {
+        "classifier",
+        "pair",
+        "scalar",
+        "echo_fp32",
+        "echo_int64",
+        "echo_bool",
+        "echo_bf16",
+        "echo_bytes",
+    }
+    assert ask("") == (200, {"models": sorted(names)})
     assert ask("classifier/labels/stable") == (200, {"model_version_status": [{"version": "1", **fine}]})
     status, metadata = ask("classifier/versions/1/metadata")
     assert status == 200

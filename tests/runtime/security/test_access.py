@@ -192,6 +192,29 @@ def test_a_stream_ends_when_its_token_is_taken_back(
         assert ask(client) is None
 
 
+def test_certificates_that_cannot_be_used_are_told_in_the_log(
+    tmp_path: Path, certificates: Path, publish: Publish, serve: Serve, until: Until
+) -> None:
+    pytest.importorskip("kerve_wire")
+    publish(tmp_path / "models", "echo_fp32")
+    chain = tmp_path / "server.pem"
+    chain.write_bytes((certificates / "server.pem").read_bytes())
+    given: tuple[str, ...] = ("--transport", "wire", "--grpc-use-ssl", "--grpc-server-cert", str(chain))
+    given += ("--grpc-server-key", f"{certificates}/server.key", "--log-format", "json")
+    root = f"{certificates}/root.pem"
+    with serve(tmp_path / "models", *given) as running:
+        chain.write_text("no certificate")
+
+        def is_told() -> bool:
+            with triton.InferenceServerClient(running.address, ssl=True, root_certificates=root) as client:
+                assert client.is_server_live()
+            return "the changed certificates are not used" in running.log.read_text()
+
+        until(is_told, "the file has been looked at again")
+        for line in running.log.read_text().splitlines():
+            json.loads(line)
+
+
 def test_tls_with_and_without_client_certificates(
     transport: str, tmp_path: Path, certificates: Path, publish: Publish, serve: Serve
 ) -> None:

@@ -35,4 +35,5 @@ def test_every_method_has_a_permission_and_only_probes_are_open() -> None:
     assert permission_of("/inference.GRPCInferenceService/RepositoryModelLoad") is Permission.CONTROL
     assert permission_of("/inference.GRPCInferenceService/RepositoryIndex") is Permission.READ
     assert permission_of("/tensorflow.serving.ModelService/HandleReloadConfigRequest") is Permission.CONTROL
+    assert permission_of("/kerve.evaluation.v1.EvaluationService/ListEvaluations") is Permission.READ
     assert permission_of("/what.is.this/Method") is Permission.CONTROL

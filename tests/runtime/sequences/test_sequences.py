@@ -1,5 +1,6 @@
 """Stateful sequences: what Triton's clients see of them, on both transports."""
 
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,6 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException, shared_memory
+
+from kerve.runtime.sequences.request import Asked
+from kerve.runtime.sequences.table import Sequences
 
 Until = Callable[[Callable[[], bool], str], None]
 
@@ -152,6 +156,24 @@ def test_who_waits_for_a_sequence_to_end_is_let_go_in_time(grpc_client: Any, unt
     until(lambda: bool(given), "the one that still waits is answered")
     assert total(given.pop()) == [[1, 1]]
     grpc_client.ask("one", [[0, 0]], 40, "e")
+
+
+def test_sequences_that_are_never_forgotten_can_be_waited_for(until: Until) -> None:
+    sequences = Sequences("m", most=1, most_waiting=1, idle=2**64 / 1e6)
+
+    def take() -> bool:
+        with sequences.turn(Asked(2, start=True, end=True), dict, None):
+            return True
+
+    with ThreadPoolExecutor(1) as pool:
+        with sequences.turn(Asked(1, start=True), dict, None) as turn:
+            turn.states = {}
+        waiting = pool.submit(take)
+        until(lambda: 2 in sequences, "the other has come")
+        time.sleep(0.1)  # and waits
+        with sequences.turn(Asked(1, end=True), dict, None):
+            assert not waiting.done()
+        assert waiting.result(60)
 
 
 def test_a_sequence_that_nobody_asks_is_forgotten(running: Any, client: Any, until: Until) -> None:

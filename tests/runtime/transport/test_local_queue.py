@@ -53,6 +53,15 @@ def test_requests_are_taken_in_order_and_answered() -> None:
     assert second.wait() is OUTPUTS
 
 
+def test_a_timeout_of_centuries_is_waited_for() -> None:
+    queue, work = queue_of(1), request()
+    queue.put(work, timeout=1e13)
+    thread = threading.Timer(0.1, lambda: work.reply(OUTPUTS))
+    thread.start()
+    assert work.wait() is OUTPUTS
+    thread.join()
+
+
 def test_taking_waits_for_work() -> None:
     queue, work = queue_of(1), request()
     taken: list[object] = []

@@ -28,6 +28,13 @@ def test_answers_come_in_the_order_of_the_requests_errors_among_them(serve: Any,
             np.testing.assert_array_equal(oip.answer(each.infer_response), rows(1, number) * 2)
 
 
+def test_an_error_has_an_empty_answer_beside_it_as_in_triton(serve: Any, oip: Any, rows: Any) -> None:
+    with serve() as served, served.channel() as channel:
+        (answer,) = oip.stub(channel).ModelStreamInfer(iter([oip.request(rows(1), model_name="n")]))
+    assert answer.error_message
+    assert answer.HasField("infer_response")
+
+
 def test_a_client_may_wait_for_each_answer(serve: Any, oip: Any, rows: Any) -> None:
     outgoing: queue.Queue[Any] = queue.Queue()
     with serve() as served, served.channel() as channel:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
 import grpc
 
 from kerve.cli import options as cli
@@ -25,6 +26,8 @@ class Connection:
 
     def connect(self) -> Client:
         """Return a client of the server."""
+        if not self.address:
+            raise click.UsageError("--address: expected the host and port of a server, got nothing")
         if self.root_cert is None:
             return Client(self.address, token=self.token)
         credentials = grpc.ssl_channel_credentials(

@@ -39,6 +39,9 @@ __all__ = ["command"]
 
 log = logging.getLogger(__name__)
 
+# As many as can be waited for.
+SECONDS = click.FloatRange(min=0, max=1e9)
+
 # What tells the server to end.
 ENDING = (signal.SIGTERM, signal.SIGINT)
 
@@ -56,7 +59,7 @@ class Options:
     repository_poll_secs: float = cli.option(
         15.0,
         help="Seconds between two looks at the folders, with poll; 0 looks only when SIGHUP says so.",
-        type=click.FloatRange(min=0),
+        type=SECONDS,
     )
     load_model: tuple[str, ...] = cli.option(
         (), help="With explicit: a model to load at the start, * for all; may be given several times."
@@ -97,7 +100,7 @@ class Options:
         type=click.IntRange(min=1),
     )
     drain_timeout: float = cli.option(
-        30.0, help="Seconds to finish accepted work after SIGTERM.", type=click.FloatRange(min=0)
+        30.0, help="Seconds to finish accepted work after SIGTERM.", type=SECONDS
     )
     status_codes: Literal["honest", "triton"] = cli.option(
         "honest", help="Codes of overload: RESOURCE_EXHAUSTED and DEADLINE_EXCEEDED, or Triton's UNAVAILABLE."

@@ -4,6 +4,7 @@ auto-complete).
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from kerve.inference import model_config_pb2 as pb
@@ -239,8 +240,9 @@ def complete(
     if full.HasField("sequence_batching"):
         complete_sequences(full.sequence_batching)
     if not ensemble and (not full.instance_group or any(map(leaves_open, full.instance_group))):
+        whole = [*map(partial(filled, full.instance_group), groups)]
         del full.instance_group[:]
-        full.instance_group.extend(groups)
+        full.instance_group.extend(whole)
     for specs, tensors in ((signature.inputs, full.input), (signature.outputs, full.output)):
         given = {tensor.name: tensor for tensor in tensors}
         for spec in specs:
@@ -249,6 +251,19 @@ def complete(
             shape = spec.shape[1:] if signature.batched else spec.shape
             tensor.dims[:] = [size if isinstance(size, int) else -1 for size in shape]
     return full
+
+
+def filled(own: Sequence[pb.ModelInstanceGroup], group: pb.ModelInstanceGroup) -> pb.ModelInstanceGroup:
+    """Return where a model computes, with what else the configuration says of it; of several that are open
+    it cannot be told which is meant.
+    """
+    if len(own) != 1:
+        return group
+    whole = pb.ModelInstanceGroup.FromString(own[0].SerializeToString())
+    whole.ClearField("gpus")
+    whole.MergeFrom(group)
+    whole.name = own[0].name or group.name
+    return whole
 
 
 def complete_sequences(batching: pb.ModelSequenceBatching) -> None:

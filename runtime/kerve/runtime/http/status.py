@@ -35,11 +35,15 @@ class StatusPage:
         """Return the routes; the page itself tells nothing and is open, so that it can ask for a token."""
         return [Route("GET", "/", self.page), Route("GET", "/status.json", self.status, Permission.READ)]
 
-    def page(self, _: Request) -> Response:
-        """The page."""
+    def page(self, request: Request) -> Response:
+        """The page, for browsers; clients of KServe's V1 protocol ask here whether the server lives."""
+        if "text/html" not in request.headers.get("accept", "text/html"):
+            return json_response({"status": "alive"}, Vary="Accept")
         text = files("kerve.runtime.http").joinpath("status.html").read_bytes()
         return Response(
-            text, content_type="text/html; charset=utf-8", headers={"Content-Security-Policy": POLICY}
+            text,
+            content_type="text/html; charset=utf-8",
+            headers={"Content-Security-Policy": POLICY, "Vary": "Accept"},
         )
 
     def status(self, _: Request) -> Response:

@@ -1,5 +1,6 @@
 """TensorFlow Serving's REST API (`/v1/models/...`), by the services that its gRPC API has here.
 
+GET  /v1/models                                        the models that serve, as KServe's V1 has it
 GET  /v1/models/NAME[/versions/N|/labels/L]             states of versions
 GET  /v1/models/NAME[/versions/N|/labels/L]/metadata    inputs and outputs
 POST /v1/models/NAME[/versions/N|/labels/L]:predict     and :classify, :regress
@@ -41,12 +42,17 @@ class TensorFlowRest:
     def routes(self) -> list[Route]:
         """Return the routes, all of them."""
         return [
+            Route("GET", "/v1/models/?", self.models, Permission.READ),
             Route("GET", MODEL, self.status, Permission.READ),
             Route("GET", MODEL + "/metadata", self.metadata, Permission.READ),
             Route("POST", MODEL + ":predict", self.predict, Permission.INFER),
             Route("POST", MODEL + ":classify", self.classify, Permission.INFER),
             Route("POST", MODEL + ":regress", self.regress, Permission.INFER),
         ]
+
+    def models(self, _: Request) -> Response:
+        """The names of the models that serve, in KServe's V1 protocol."""
+        return json_response({"models": sorted({each.name for each in self._manager.served()})})
 
     def status(self, _: Request, name: str, version: str, label: str) -> Response:
         """The states of one version, or of all, and of all also whether one serves, which is KServe's V1."""

@@ -26,7 +26,7 @@ from kerve.runtime.lifecycle.sent import write_files
 from kerve.runtime.lifecycle.served import Limits, ServedVersion
 from kerve.runtime.lifecycle.slot import Slot
 from kerve.runtime.lifecycle.states import State, Status
-from kerve.runtime.repository import Repository, Source, scan
+from kerve.runtime.repository import Repository, Source, fingerprint, scan
 from kerve.runtime.scratch import Scratch
 from kerve.runtime.transport.base import Transport
 
@@ -53,6 +53,8 @@ class Override:
     """What a client sent in place of a model's configuration, or of the whole of its folder."""
 
     config: str | None = None
+    # The state of the model's folder at the time; None where it has nothing to do with it.
+    found: str | None = None
     folder: Scratch | None = None
     wanted: Wanted | None = None
 
@@ -136,7 +138,8 @@ class ModelManager:
 
         `config`: JSON to use instead of the model's configuration; `files`: contents by `<version>/<path>`,
         to
-        use instead of the model's folder.
+        use instead of the model's folder. As in Triton, a configuration that was sent before counts until the
+        folder changes or the model is unloaded.
         """
         self._check_explicit()
         override = Override(config)
@@ -146,6 +149,10 @@ class ModelManager:
             source, override.folder = write_files(name, files)
         elif (found := scan(self._repositories).get(name)) is not None:
             source = found
+            override.found = fingerprint(source.folder)
+            sent = self._overrides.get(name)
+            if config is None and sent is not None and sent.found == override.found:
+                override = sent
         else:
             raise NotFoundError(
                 f"failed to load {name!r}, failed to poll from model repository: it is in none"
@@ -162,15 +169,16 @@ class ModelManager:
             raise ArtifactError(f"load failed for model {name!r}: {problem}")
 
     def unload(self, name: str, *, dependents: bool = False) -> None:
-        """Take a model out of service for a client; what it has accepted is finished.
+        """Take a model out of service for a client, if it serves; what it has accepted is finished.
 
         Ensembles that it is part of are not ready then. `dependents`: the members of an ensemble go with it,
         unless somebody has asked for them, or another ensemble needs them.
         """
         self._check_explicit()
         slot = self._slots.get(name)
-        if slot is None or not (slot.unload() or slot.statuses()):
-            raise NotFoundError(f"model {name!r} is not loaded here")
+        served = slot is not None and (slot.unload() or slot.statuses())
+        if not served and name not in scan(self._repositories):
+            raise NotFoundError(f"model {name!r} is not loaded here, and is in no repository")
         self._overrides.pop(name, None)
         for member in self._composition.forget(name):
             if dependents:

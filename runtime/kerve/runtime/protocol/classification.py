@@ -19,9 +19,9 @@ def classify(spec: TensorSpec, array: Array, count: int, *, batched: bool) -> Ar
     """
     values = bfloat16_to_float32(array) if spec.datatype == BF16.name else array
     scores = values.reshape(len(values), math.prod(values.shape[1:])) if batched else values.reshape(1, -1)
-    # Stable: of equal scores the first class stands first; a NaN is above all, as in the order of IEEE 754.
+    # Stable: of equal scores the first class stands first; a NaN is above all numbers.
     keys = scores.astype(np.float64)
-    order = np.argsort(np.where(np.isnan(keys), -np.inf, -keys), axis=1, kind="stable")[:, :count]
+    order = np.lexsort((-keys, ~np.isnan(keys)), axis=1)[:, :count]
     texts = [
         show(scores[row, index], index, spec.labels).encode()
         for row, indices in enumerate(order.tolist())

@@ -35,6 +35,7 @@ TABLE = (
     (PREDICTION, Permission.INFER),
     (MODELS + "GetModelStatus", Permission.READ),
     ("/kerve.evaluation.v1.EvaluationService/Promote", Permission.CONTROL),
+    ("/kerve.evaluation.v1.EvaluationService/ListEvaluations", Permission.READ),
     ("/kerve.evaluation.v1.EvaluationService/", Permission.INFER),
     ("/grpc.reflection.", Permission.READ),
 )

@@ -18,6 +18,7 @@ from kerve.runtime.errors import (
     UnavailableError,
     error_for,
 )
+from kerve.runtime.patience import until
 from kerve.runtime.sequences.plan import Value
 from kerve.runtime.sequences.request import Asked, Identity
 
@@ -133,9 +134,9 @@ class Sequences:
 
     def wait_until_over(self, end: float) -> None:
         """Wait until no sequence is open any more, or until `end`, in seconds of `time.monotonic()`."""
-        while len(self) and (left := end - time.monotonic()) > 0:
+        while len(self) and (now := time.monotonic()) < end:
             with self._changed:
-                self._changed.wait(min(self._idle, left))
+                self._changed.wait(until(min(now + self._idle, end)))
 
     def _enter(self, asked: Asked, ticket: Ticket) -> Sequence:
         with self._changed:
@@ -176,7 +177,7 @@ class Sequences:
                         "sequence to end"
                     )
                 moments = [each for each in (ticket.end, self._next_idle()) if each is not None]
-                self._changed.wait(max(0.0, min(moments) - now) if moments else None)
+                self._changed.wait(until(min(moments)) if moments else None)
                 self._make_room()
         # Whose turn came as well: a sequence that nobody knows to have begun would keep its room.
         if ticket.gone:

@@ -12,6 +12,7 @@ from typing import Any
 from kerve.runtime.datatypes import Array
 from kerve.runtime.errors import Code, ServingError, UnavailableError, error_for
 from kerve.runtime.observation.notes import Note
+from kerve.runtime.patience import until
 from kerve.runtime.transport.base import Batch, Errand, Inbox, ServedModel
 from kerve.runtime.transport.batching import QueuePolicy
 from kerve.runtime.transport.local_inbox import LocalAnswer, LocalInbox
@@ -136,7 +137,7 @@ class Request:
         while True:
             limit = self._limit()
             try:
-                return self._answer.result(None if limit is None else max(0.0, limit - time.monotonic()))
+                return self._answer.result(None if limit is None else until(limit))
             except TimeoutError:
                 self.expire()
 

@@ -1,5 +1,7 @@
 //! Triton's classification extension: the best classes of an output, each as `score:index` or `score:index:label`.
 
+use std::cmp::Ordering;
+
 use crate::datatype::Datatype;
 use crate::output::View;
 use crate::signature::{Shape, TensorSpec};
@@ -14,7 +16,7 @@ pub fn classify(view: &View<'_>, spec: &TensorSpec, batched: bool, count: usize)
     for row in scores.chunks(width.max(1)) {
         let mut order: Vec<usize> = (0..row.len()).collect();
         // stable: of equal scores the first class stands first
-        order.sort_by(|&left, &right| row[right].value.total_cmp(&row[left].value));
+        order.sort_by(|&left, &right| compare(row[right].value, row[left].value));
         classes.extend(order[..count].iter().map(|&index| match spec.labels.get(index) {
             Some(label) => format!("{}:{index}:{label}", row[index].text),
             None => format!("{}:{index}", row[index].text),
@@ -22,6 +24,11 @@ pub fn classify(view: &View<'_>, spec: &TensorSpec, batched: bool, count: usize)
     }
     let shape = if batched { Shape::from_slice(&[rows, count]) } else { Shape::from_slice(&[count]) };
     (shape, classes)
+}
+
+/// The order of scores; a NaN is above all numbers, and zeros are equal.
+fn compare(left: f64, right: f64) -> Ordering {
+    left.partial_cmp(&right).unwrap_or_else(|| left.is_nan().cmp(&right.is_nan()))
 }
 
 struct Score {
@@ -101,6 +108,22 @@ mod tests {
         let (shape, classes) = classify(&view, &spec, true, 2);
         assert_eq!(shape.as_slice(), [2, 2]);
         assert_eq!(classes, ["0.500000:1:dog", "0.250000:0:cat", "2.000000:2", "1.000000:0:cat"]);
+    }
+
+    #[test]
+    fn a_nan_is_above_all_and_zeros_are_equal() {
+        let spec = TensorSpec {
+            name: "scores".into(),
+            datatype: Datatype::Fp32,
+            shape: vec![],
+            labels: vec![],
+            optional: false,
+        };
+        let scores = [-0.0, f32::INFINITY, 0.0, -f32::NAN, f32::NAN];
+        let data: Vec<u8> = scores.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let view = View { position: 0, shape: Shape::from_slice(&[1, 5]), data: &data, owner: None };
+        let (_, classes) = classify(&view, &spec, true, 5);
+        assert_eq!(classes, ["nan:3", "nan:4", "inf:1", "-0.000000:0", "0.000000:2"]);
     }
 
     #[test]

@@ -142,8 +142,8 @@ pub fn stream_answer(message: &[u8]) -> Vec<u8> {
 pub fn stream_error(message: &str, id: &str) -> Vec<u8> {
     let mut target = frame::begin(message.len() + id.len() + 16);
     put_bytes(&mut target, 1, message.as_bytes());
+    put_length(&mut target, 2, if id.is_empty() { 0 } else { field_len(id.len()) });
     if !id.is_empty() {
-        put_length(&mut target, 2, field_len(id.len()));
         put_bytes(&mut target, 3, id.as_bytes());
     }
     target

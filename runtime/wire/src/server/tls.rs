@@ -12,6 +12,8 @@ use rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
+use crate::log::warn;
+
 /// Where keys and certificates come from.
 #[derive(Clone, Debug)]
 pub enum Source {
@@ -73,7 +75,7 @@ impl Acceptor {
                         *current = Current { config: Arc::new(config), modified, looked: Instant::now() }
                     }
                     // Half-written files are whole a moment later; until then the old ones serve.
-                    Err(error) => eprintln!("kerve-wire: the changed certificates are not used: {error}"),
+                    Err(error) => warn(&format!("the changed certificates are not used: {error}")),
                 }
             }
         }

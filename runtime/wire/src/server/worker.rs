@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 
 use crate::grpc::{frame, unary};
+use crate::log::warn;
 use crate::queue::Queue;
 use crate::queue::pending::{Letter, Mailbox, Pending, Route};
 use crate::server::connection::{self, Accepted};
@@ -165,7 +166,7 @@ async fn accept(desk: Arc<Desk>, listener: Listener, protocol: Protocol) {
     let mut phase = desk.shared.phase();
     let listener = match listener.into_async() {
         Ok(listener) => listener,
-        Err(error) => return eprintln!("kerve-wire: cannot accept connections: {error}"),
+        Err(error) => return warn(&format!("cannot accept connections: {error}")),
     };
     // HTTP is where others look whether the server lives, and UNIX sockets are its own.
     let most = match (&listener, &protocol) {
