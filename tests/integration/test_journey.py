@@ -127,7 +127,7 @@ def test_the_manifest_records_signature_source_and_proof(repository: Path) -> No
     assert [spec.name for spec in manifest.signature.outputs] == ["probabilities"]
     assert manifest.signature.batched
     assert manifest.source.file_name == "digits.keras"
-    assert len({check.batch_size for check in manifest.verification.checks}) == 2
+    assert len({check.batch_size for check in manifest.verification.checks}) == 3
     assert json.loads((repository / "digits" / "1" / "manifest.json").read_text())["opset"] == 21
 
 

@@ -215,6 +215,24 @@ def test_powers_that_have_no_room_are_cut_as_keras_cuts_them(check_op: CheckOp, 
     check_op(ops.power, np.arange(10, dtype=dtype), np.full(10, 9, dtype))
 
 
+@pytest.mark.parametrize("dtype", ["int32", "int64"])
+def test_powers_beyond_what_a_float_holds_are_exact(check_op: CheckOp, dtype: str) -> None:
+    x = np.array([[2**31 - 1, -(2**24) - 1, 3, 0]], dtype)
+    check_op(lambda x: [x**2, x**3, ops.power(x, 5)], x)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int32", "int64", "uint8"])
+@pytest.mark.parametrize("name", ["right_shift", "left_shift"])
+def test_shifts_by_more_bits_than_there_are_end_where_tensorflows_do(
+    check_op: CheckOp, name: str, dtype: str
+) -> None:
+    counts = np.array([[0, 1, 7, 8, 31, 64, 100]], dtype)
+    x = np.array([[100, 101, 102, 103, 104, 105, 106]], dtype)
+    check_op(getattr(ops, name), x, counts)
+    if dtype != "uint8":
+        check_op(getattr(ops, name), -x, counts - np.array(5, dtype))
+
+
 @pytest.mark.parametrize("name", ["logaddexp", "logaddexp2", "outer", "hypot"])
 @pytest.mark.parametrize(("left", "right"), [("uint8", "uint8"), ("bool", "int32"), ("int64", "float16")])
 def test_operands_of_other_types_meet_where_keras_has_them_meet(

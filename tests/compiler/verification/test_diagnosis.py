@@ -112,7 +112,7 @@ def test_an_artifact_that_is_equal_has_no_divergence(model: keras.Model, artifac
     result = check(model, artifact.path, VerifyOptions(), lambda _: None)
     assert result["divergence"] == ""
     assert all(each["passed"] for each in result["checks"])
-    assert len(result["checks"]) == 4  # two outputs at two sizes
+    assert len(result["checks"]) == 6  # two outputs at three sizes
 
 
 def test_nan_is_counted(model: keras.Model, artifact: Artifact, tmp_path: Path) -> None:

@@ -73,8 +73,8 @@ def _answered(model: ir.Model, data: Data, verified: Verified, reference: Refere
 
     Of the user's inputs, where there are some: random ones may lie outside the ranges that those have.
     """
-    if data.judged.origin != "user":
-        return verified.answered
+    if data.judged.origin != "user":  # what lies beyond the ordinary lies outside of the measured ranges
+        return [known for known in verified.answered if known.ordinary]
     inputs = next(batches(model, data.judged, _GOLDEN_ROWS))
     sizes = {**data.judged.sizes}
     if "batch" in sizes:

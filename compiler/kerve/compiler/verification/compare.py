@@ -96,10 +96,12 @@ def compare(
 
 
 def _largest_step(got: NDArray[Any], want: NDArray[Any], unequal: NDArray[np.bool_]) -> float:
-    """Return the largest difference of integers; what is no number differs by 1."""
+    """Return the largest difference of integers, 1 or more; what is no number differs by 1."""
+    least = float(unequal.any())
     if want.dtype.kind not in "iu":
-        return float(unequal.any())
-    return float(np.abs(got[unequal].astype(np.float64) - want[unequal].astype(np.float64)).max(initial=0.0))
+        return least
+    steps = np.abs(got[unequal].astype(np.float64) - want[unequal].astype(np.float64))
+    return float(steps.max(initial=least))
 
 
 def _compare_floats(

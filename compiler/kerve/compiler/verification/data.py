@@ -10,19 +10,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from kerve.compiler.errors import LoadError
-from kerve.compiler.verification.domains import Domain, domain_of
+from kerve.compiler.verification.domains import domain_of
+from kerve.compiler.verification.draws import DRAWS, Draw, draw_values
 
 __all__ = [
-    "DRAWS",
     "SIZES",
     "Dataset",
-    "Draw",
     "arrays_in",
     "by_name",
     "first_rows",
@@ -36,30 +34,7 @@ __all__ = [
 SIZES: tuple[tuple[int, int], ...] = ((7, 12), (3, 5), (1, 2), (32, 45), (64, 96), (224, 256))
 
 
-@dataclass(frozen=True)
-class Draw:
-    """Which integers and words are drawn."""
-
-    #: What integers are below that the graph does not limit.
-    ids: int
-    #: Whether keys may be drawn that the model's tables do not hold.
-    unknown: bool
-    #: Whether fractions are whole numbers too: some layers take ids as such.
-    whole: bool = False
-    #: The smallest integer: no divisor is 0.
-    least: int = 0
-
-
-#: Where the source refuses what one draws (a lookup without a place for others does), the next.
-DRAWS = (
-    Draw(ids=10, unknown=True),
-    Draw(ids=2, unknown=False),
-    Draw(ids=10, unknown=False, least=1),
-    Draw(ids=2, unknown=False, whole=True),
-)
-
 _SEED = 20_260_101
-_WORDS = ("", "the", "quick", "brown fox", "Kerve!", "0", "naïve", "unknown word")
 
 
 @dataclass(frozen=True)
@@ -97,11 +72,12 @@ def _fixed_sizes(model: ir.Model) -> set[int]:
     return {dim for value in values for dim in value.shape or () if isinstance(dim, int)}
 
 
-def more_rows(model: ir.Model, like: Dataset, rows: int) -> Dataset:
+def more_rows(model: ir.Model, like: Dataset, rows: int, draw: Draw | None = None) -> Dataset:
     """Return a seeded data set of `rows` rows whose other open dimensions are sized as in `like`."""
     sizes = {**like.sizes, "batch": rows} if "batch" in like.sizes else dict(like.sizes)
-    inputs = {str(value.name): _tensor(value, rows, rows, sizes, like.draw) for value in model.graph.inputs}
-    return Dataset("seeded", inputs, sizes, like.draw)
+    draw = like.draw if draw is None else draw
+    inputs = {str(value.name): _tensor(value, rows, rows, sizes, draw) for value in model.graph.inputs}
+    return Dataset("seeded", inputs, sizes, draw)
 
 
 def arrays_in(path: Path) -> dict[str, NDArray[Any]]:
@@ -207,25 +183,6 @@ def _tensor(value: ir.Value, batch: int, size: int, sizes: dict[str, int], draw:
         else:
             shape.append(sizes.setdefault(str(dim.value), batch if dim.value == "batch" else size))
     rng = np.random.default_rng([_SEED, zlib.crc32(str(value.name).encode()), batch])
-    pixels = value.dtype == ir.DataType.UINT8 and draw == DRAWS[0]
-    return _values(rng, value.dtype, shape, domain_of(value), replace(draw, ids=256) if pixels else draw)
-
-
-def _values(
-    rng: np.random.Generator, dtype: ir.DataType, shape: list[int], domain: Domain, draw: Draw
-) -> NDArray[Any]:
-    if dtype == ir.DataType.STRING:
-        others = _WORDS if draw.unknown or not domain.words else ()
-        return np.asarray(rng.choice(np.array([*domain.words, *others], dtype=object), shape), dtype=object)
-    if dtype == ir.DataType.BOOL:
-        return rng.random(shape) < 0.5
-    if domain.size is not None:
-        return rng.integers(0, domain.size, shape).astype(dtype.numpy())
-    if domain.numbers and dtype.is_integer():
-        numbers = [*domain.numbers, *(range(draw.ids) if draw.unknown else ())]
-        return rng.choice(numbers, shape).astype(dtype.numpy())
-    if dtype.is_integer() or draw.whole:
-        return rng.integers(draw.least, draw.ids, shape).astype(dtype.numpy())
-    if dtype == ir.DataType.BFLOAT16:
-        return rng.standard_normal(shape).astype(ml_dtypes.bfloat16)
-    return rng.standard_normal(shape).astype(dtype.numpy())
+    ordinary = replace(draw, beyond="") == DRAWS[0]
+    drawn = replace(draw, ids=256) if ordinary and value.dtype == ir.DataType.UINT8 else draw  # pixels
+    return draw_values(rng, value.dtype, shape, domain_of(value), drawn)

@@ -27,12 +27,47 @@ _TRANSPARENT = frozenset(
 )
 
 
+#: Inputs that are sizes and counts: what is large there takes all memory or time, in the source as well.
+_EXTENTS = frozenset(
+    {
+        ("ConstantOfShape", 0),
+        ("Expand", 1),
+        ("GRU", 4),
+        ("LSTM", 4),
+        ("OneHot", 1),
+        ("Pad", 1),
+        ("RNN", 4),
+        ("Range", 0),
+        ("Range", 1),
+        ("Range", 2),
+        ("Reshape", 1),
+        ("Resize", 3),
+        ("Slice", 1),
+        ("Slice", 2),
+        ("Split", 1),
+        ("Tile", 1),
+        ("TopK", 1),
+        ("Trilu", 1),
+    }
+)
+
+#: Operators whose answer depends on the shape of what they are given alone.
+_SIZING = frozenset({"Shape", "Size"})
+
+#: Operators that may go on for as long as something is not reached.
+_LOOPS = frozenset({"Loop", "Scan"})
+
+
 @dataclass(frozen=True)
 class Domain:
     """What is known of the values that an input may take."""
 
     #: Ids run from 0 to this number, exclusive.
     size: int | None = None
+    #: Whether some table has no row for other ids.
+    row: bool = False
+    #: Whether sizes, counts or loops depend on it.
+    extent: bool = False
     #: Words that the model knows.
     words: tuple[str, ...] = ()
     #: Numbers that the model looks up.
@@ -44,15 +79,17 @@ def domain_of(value: ir.Value) -> Domain:
     sizes: list[int] = []
     words: list[str] = []
     numbers: list[int] = []
+    row = False
     for node, index in _readers(value, set()):
         if node.op_type == "Gather" and index == 1:
+            row = True
             sizes += _rows(node)
         elif node.op_type == "OneHot" and index == 0:
             sizes += _depth(node)
         elif node.op_type == "LabelEncoder":
             words += _words(node)
             numbers += _numbers(node)
-    return Domain(min(sizes) if sizes else None, tuple(words), tuple(numbers))
+    return Domain(min(sizes) if sizes else None, row, _is_extent(value), tuple(words), tuple(numbers))
 
 
 def _readers(value: ir.Value, seen: set[ir.Value]) -> Iterator[tuple[ir.Node, int]]:
@@ -64,6 +101,24 @@ def _readers(value: ir.Value, seen: set[ir.Value]) -> Iterator[tuple[ir.Node, in
             for output in node.outputs:
                 if output not in seen:
                     yield from _readers(output, seen)
+
+
+def _is_extent(value: ir.Value) -> bool:
+    """Whether something as large as the value, or computed from it, takes memory or time.
+
+    What a body does with a value that it captures is not followed: it may be that.
+    """
+    seen, waiting = {value}, [value]
+    while waiting:
+        for node, index in waiting.pop().uses():
+            if (node.op_type, index) in _EXTENTS or node.op_type in _LOOPS or node.graph is not value.graph:
+                return True
+            if node.op_type in _SIZING:  # of a value, not from it
+                continue
+            reached = [output for output in node.outputs if output not in seen]
+            seen.update(reached)
+            waiting += reached
+    return False
 
 
 def _rows(gather: ir.Node) -> list[int]:

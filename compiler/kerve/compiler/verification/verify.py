@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,39 +11,27 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from kerve.compiler.errors import LoadError, VerificationError
+from kerve.compiler.errors import VerificationError
 from kerve.compiler.progress import steps
+from kerve.compiler.verification.answering import (
+    Answered,
+    RefusedError,
+    answers,
+    ask,
+    few_rows,
+    one_row,
+    reason,
+    single_row,
+    tamed,
+)
 from kerve.compiler.verification.basis import Basis, bases_of
 from kerve.compiler.verification.compare import Check, Tolerance, compare
-from kerve.compiler.verification.data import DRAWS, SIZES, Dataset, first_rows, seeded
+from kerve.compiler.verification.data import Dataset, first_rows
 from kerve.compiler.verification.distribution import compare_drawn
 from kerve.compiler.verification.rounding import LEEWAY, MOST, rounding
 from kerve.compiler.verification.runner import Reference, Runner
-from kerve.compiler.verification.windows import leave_room
 
 __all__ = ["Answered", "Verified", "ask", "recheck", "verify"]
-
-#: What libraries say before they say what is wrong.
-_ANNOUNCEMENT = re.compile(
-    r"Graph execution error|Detected at node|<stack traces|File \"|Exception encountered when calling"
-)
-
-#: How Keras sets an error in bold, for terminals.
-_EMPHASIS = re.compile(r"\x1b\[[0-9;]*m")
-
-_GOLDEN_ROWS = 4
-
-
-class _RefusedError(Exception):
-    """The source answers to no seeded inputs; the cause says why to the last."""
-
-
-@dataclass(frozen=True)
-class Answered:
-    """Inputs, and what the source answers to them."""
-
-    dataset: Dataset
-    answers: Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -102,29 +88,23 @@ class Verified:
 def verify(model: ir.Model, path: Path, reference: Reference, user_data: Iterable[Dataset] = ()) -> Verified:
     """Compare the ONNX file at `path` (described by `model`) with its source.
 
-    The inputs are seeded ones at two sizes of every open dimension, then the user's. Outputs that are drawn
-    anew on each call are compared by their distribution, on the first inputs. Raises `VerificationError` when
-    either side cannot answer, and `LoadError` when the source does not take the user's data; a difference is
-    for the caller to judge. Answers that differ by more than their type allows may do so by what rounding
-    alone does to them; a remark tells of it.
+    The inputs are seeded ones at two sizes of every open dimension and at one row, then the user's. Outputs
+    that are drawn anew on each call are compared by their distribution, on the first inputs. Raises
+    `VerificationError` when either side cannot answer, and `LoadError` when the source does not take the
+    user's data; a difference is for the caller to judge. Answers that differ by more than their type allows
+    may do so by what rounding alone does to them; a remark tells of it.
     """
     users = list(user_data)
-    remarks: list[str] = []
-    try:
-        answered = _answered(model, reference)
-    except _RefusedError as error:
-        said = f"the source model fails on random inputs ({_reason(error.__cause__)})"
-        if not users:
-            raise VerificationError(
-                f"{said}, so nothing can be proven; give inputs that it accepts with --data FILE.npz"
-            ) from error
-        answered = _few_rows(model, users[0], reference)
-        remarks.append(f"{said}; it is proven on your data alone")
+    answered, remarks = _seeded(model, reference, users)
     answered += [
         Answered(dataset, ask(reference, dataset.inputs))
         for dataset in steps(users, len(users), "your data, in the source")
     ]
     runner, bases = Runner(path), bases_of(model)
+    for index, each in enumerate(answered):
+        if not each.ordinary and (said := _undecided(path, runner, each, bases)):
+            answered[index] = tamed(model, reference, each)
+            remarks.append(said)
     checks = [check for each in answered for check in _compare(runner, each, bases, {})]
     if wider := _widened(path, answered, checks, remarks):
         checks = [check for each in answered for check in _compare(runner, each, bases, wider)]
@@ -148,56 +128,28 @@ def recheck(
     return Verified(tuple(checks), known)
 
 
-def ask(reference: Reference, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
-    """Return what the source answers to inputs of the user's; raises `LoadError` where it cannot."""
+def _seeded(
+    model: ir.Model, reference: Reference, users: Sequence[Dataset]
+) -> tuple[list[Answered], list[str]]:
+    """Return what the source answers to inputs that are not the user's, and what there is to say of it."""
+    inputs: tuple[Dataset | None, ...]
     try:
-        return reference(inputs)
-    except Exception as error:
-        raise LoadError(
-            f"the source model fails on your data ({_reason(error)}); give inputs that it accepts"
-        ) from error
-
-
-def _answered(model: ir.Model, reference: Reference) -> list[Answered]:
-    """Find sizes of open dimensions, ids and words, that the source accepts."""
-    open_dims = any(
-        not isinstance(dim, int) and dim.value != "batch"
-        for value in model.graph.inputs
-        for dim in (value.shape or ())
-    )
-    keys = any(_is_key(value) for value in model.graph.inputs)
-    draws = DRAWS if keys else (DRAWS[0], DRAWS[-1])
-    candidates = list(itertools.product(SIZES if open_dims else SIZES[:1], draws))
-    for sizes, draw in candidates:
-        try:
-            made = list(seeded(model, sizes, draw))
-            if open_dims and (sizes, draw) != candidates[-1] and not _leave_room(model, made):
-                continue
-            datasets = steps(made, 2, "seeded data sets, in the source")
-            return [Answered(dataset, reference(dataset.inputs)) for dataset in datasets]
-        except Exception as error:
-            if (sizes, draw) == candidates[-1]:
-                raise _RefusedError from error
-    raise AssertionError("candidates is never empty")
-
-
-def _few_rows(model: ir.Model, dataset: Dataset, reference: Reference) -> list[Answered]:
-    """Golden data of the user's: as few rows as a server needs, all where the source takes no fewer."""
-    try:
-        few = first_rows(model, dataset, _GOLDEN_ROWS)
-        return [Answered(few, reference(few.inputs))]
-    except Exception:  # noqa: BLE001  # whatever the source says to it: the whole set is answered next
-        return []
-
-
-def _is_key(value: ir.Value) -> bool:
-    """Whether a table or an embedding may look an input up."""
-    return value.dtype is not None and (value.dtype.is_integer() or value.dtype == ir.DataType.STRING)
-
-
-def _leave_room(model: ir.Model, datasets: Iterable[Dataset]) -> bool:
-    shapes = ({name: array.shape for name, array in each.inputs.items()} for each in datasets)
-    return all(leave_room(model, each) for each in shapes)
+        known = answers(model, reference)
+    except RefusedError as error:
+        said = f"the source model fails on random inputs ({reason(error.__cause__)})"
+        if not users:
+            raise VerificationError(
+                f"{said}, so nothing can be proven; give inputs that it accepts with --data FILE.npz"
+            ) from error
+        known, remarks = few_rows(model, users[0], reference), [f"{said}; it is proven on your data alone"]
+        inputs = (first_rows(model, users[0], 1),)
+    else:
+        remarks, inputs = [], single_row(model, known[0])
+    if known and "batch" in known[0].dataset.sizes:
+        single, said = one_row(reference, known, *inputs)
+        known += single
+        remarks += [said] if said else []
+    return known, remarks
 
 
 def _compare(
@@ -219,12 +171,37 @@ def _compare(
         )
 
 
+def _undecided(path: Path, runner: Runner, known: Answered, bases: Mapping[str, Basis]) -> str:
+    """Say where rounding explains what differs on inputs beyond the ordinary; "" where it does not."""
+    if not (differing := _differing(_compare(runner, known, bases, {}))):
+        return ""
+    moved = rounding(path, [known.dataset.inputs])
+    wider = {
+        name: Tolerance(check.rtol, max(check.atol, LEEWAY * moved.get(name, 0.0)))
+        for name, check in differing.items()
+    }
+    open_to_doubt = {name for name in differing if moved.get(name, 0.0) > MOST}
+    if any(
+        not check.passed and check.output not in open_to_doubt
+        for check in _compare(runner, known, bases, wider)
+    ):
+        return ""
+    name = max(differing, key=lambda each: moved.get(each, 0.0))
+    return (
+        f"output '{name}': where inputs are {known.dataset.draw.what}, rounding alone moves it by "
+        f"{moved.get(name, 0.0):.1g} of its range; it was compared on ordinary ones alone"
+    )
+
+
+def _differing(checks: Iterable[Check]) -> dict[str, Check]:
+    return {each.output: each for each in checks if each.unequal and each.atol and not each.problem}
+
+
 def _widened(
     path: Path, answered: Iterable[Answered], checks: Iterable[Check], remarks: list[str]
 ) -> dict[str, Tolerance]:
     """Return the tolerances of outputs that differ, where rounding explains more than their type's do."""
-    differing = {each.output: each for each in checks if each.unequal and each.atol and not each.problem}
-    if not differing:
+    if not (differing := _differing(checks)):
         return {}
     moved = rounding(path, [each.dataset.inputs for each in answered])
     wider = {}
@@ -246,9 +223,3 @@ def _as_onnxruntime_gives(array: NDArray[Any]) -> NDArray[Any]:
         return array
     texts = [item.decode() if isinstance(item, bytes) else str(item) for item in array.reshape(-1)]
     return np.array(texts, dtype=object).reshape(array.shape)
-
-
-def _reason(error: BaseException | None) -> str:
-    """Return the first line of an error that does not merely announce one."""
-    lines = [line.strip() for line in _EMPHASIS.sub("", str(error)).splitlines() if line.strip()]
-    return next((line for line in lines if not _ANNOUNCEMENT.match(line)), type(error).__name__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import keras
@@ -9,11 +10,16 @@ import numpy as np
 import onnx_ir as ir
 
 from kerve.compiler.lowering import dtypes
+from kerve.compiler.lowering.constants import known
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.ops.operands import operand, strong_type, write
 from kerve.compiler.lowering.registry import Handler, Handlers
+from kerve.compiler.lowering.symbol import is_symbol
 
 HANDLERS = Handlers()
+
+#: What ONNX Runtime shifts.
+_SHIFTED = (ir.DataType.UINT8, ir.DataType.UINT32, ir.DataType.UINT64)
 
 #: Operators of ONNX that compute one of Keras in the type that Keras infers for the result.
 _UNARY = {
@@ -132,7 +138,20 @@ def rsqrt(g: Lowering, _: Any, x: ir.Value) -> ir.Value:
 def power(g: Lowering, _: Any, x1: Any, x2: Any) -> ir.Value:
     """Of integers in 64 bits, of which the lower ones are what is left where the result has no room."""
     dtype = ir.DataType.INT64 if g.output_dtype.is_integer() else g.output_dtype
+    exponent = known(x2) if isinstance(x2, ir.Value) else None if is_symbol(x2) else x2
+    if dtype == ir.DataType.INT64 and exponent is not None and np.ndim(exponent) == 0 and exponent > 0:
+        return g.cast(_raised(g, operand(g, x1, dtype), int(exponent)), g.output_dtype)
     return g.cast(g.op.Pow(operand(g, x1, dtype), operand(g, x2, dtype)), g.output_dtype)
+
+
+def _raised(g: Lowering, x: ir.Value, exponent: int) -> ir.Value:
+    """Multiply, each factor the square of the one before: ONNX Runtime computes powers in float64."""
+    factors = []
+    while exponent:
+        factors += [x] if exponent % 2 else []
+        exponent //= 2
+        x = g.op.Mul(x, x) if exponent else x
+    return functools.reduce(g.op.Mul, factors)
 
 
 @HANDLERS.register("numpy.FloorDivide")
@@ -178,15 +197,27 @@ def fmod(g: Lowering, _: Any, x1: Any, x2: Any) -> ir.Value:
 
 
 def _shift(direction: str) -> Handler:
+    """By nothing at least and by all bits but one at most: so TensorFlow takes other counts."""
+
     def handler(g: Lowering, _: Any, x: ir.Value, y: Any) -> ir.Value:
         dtype = g.output_dtype
-        if direction == "RIGHT" and dtype.is_signed():  # ONNX shifts unsigned numbers only: divide instead
-            wide = ir.DataType.INT64
-            divisor = g.op.Pow(g.constant(np.int64(2), "two"), operand(g, y, wide))
-            x = operand(g, x, wide)
-            return g.op.Div(g.op.Sub(x, g.op.Mod(x, divisor)), divisor)
-        unsigned = dtype if not dtype.is_signed() else ir.DataType.UINT64
-        return g.op.BitShift(operand(g, x, unsigned), operand(g, y, unsigned), direction=direction)
+        x = operand(g, x, dtype)
+        none, most, minus_one = (
+            g.constant(np.int64(each), name)
+            for each, name in ((0, "none"), (dtype.bitwidth - 1, "most"), (-1, "minus_one"))
+        )
+        unsigned = dtype if dtype in _SHIFTED else ir.DataType.UINT64
+        count = g.cast(g.op.Clip(operand(g, y, ir.DataType.INT64), none, most), unsigned)
+        if direction == "LEFT" or not dtype.is_signed():
+            return g.cast(g.op.BitShift(g.cast(x, unsigned), count, direction=direction), dtype)
+        # Of a negative number ones come in from the left: it is shifted as its complement, -1 - x.
+        wide = g.cast(x, ir.DataType.INT64)
+        negative = g.op.Less(wide, none)
+        given = g.op.Where(negative, g.op.Sub(minus_one, wide), wide)
+        shifted = g.cast(
+            g.op.BitShift(g.cast(given, unsigned), count, direction=direction), ir.DataType.INT64
+        )
+        return g.op.Where(negative, g.op.Sub(minus_one, shifted), shifted)
 
     return handler
 

@@ -1,0 +1,204 @@
+"""What a source answers to seeded inputs: of sizes, and of values, that it accepts."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from kerve.compiler.errors import LoadError
+from kerve.compiler.progress import steps
+from kerve.compiler.verification.basis import bases_of
+from kerve.compiler.verification.data import SIZES, Dataset, first_rows, more_rows, seeded
+from kerve.compiler.verification.domains import domain_of
+from kerve.compiler.verification.draws import DRAWS, beyond_ordinary
+from kerve.compiler.verification.runner import Reference
+from kerve.compiler.verification.windows import leave_room
+
+__all__ = ["Answered", "RefusedError", "answers", "ask", "few_rows", "one_row", "single_row", "tamed"]
+
+#: What libraries say before they say what is wrong.
+_ANNOUNCEMENT = re.compile(
+    r"Graph execution error|Detected at node|<stack traces|File \"|Exception encountered when calling"
+)
+
+#: What is not for the reader: how Keras sets an error in bold, and which node TensorFlow ran.
+_CLUTTER = re.compile(r"\x1b\[[0-9;]*m|\{\{[^{}]*\}\} ?| \[Op:\w+\]")
+
+_GOLDEN_ROWS = 4
+
+
+class RefusedError(Exception):
+    """The source answers to no seeded inputs; the cause says why to the last."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Inputs, and what the source answers to them."""
+
+    dataset: Dataset
+    answers: Mapping[str, NDArray[Any]]
+
+    @property
+    def ordinary(self) -> bool:
+        """Whether the inputs are what is usual, and nothing beyond."""
+        return not self.dataset.draw.beyond
+
+
+def answers(model: ir.Model, reference: Reference) -> list[Answered]:
+    """Find sizes of open dimensions, ids and words, that the source accepts, and let it answer twice.
+
+    The first inputs are ordinary; among the second ones are corners of functions (`Draw.beyond`), where the
+    source accepts them. Raises `RefusedError`.
+    """
+    open_dims = any(
+        not isinstance(dim, int) and dim.value != "batch"
+        for value in model.graph.inputs
+        for dim in (value.shape or ())
+    )
+    keys = any(_is_key(value) for value in model.graph.inputs)
+    draws = DRAWS if keys else (DRAWS[0], DRAWS[-1])
+    candidates = list(itertools.product(SIZES if open_dims else SIZES[:1], draws))
+    for sizes, draw in candidates:
+        try:
+            made = list(seeded(model, sizes, draw))
+            if open_dims and (sizes, draw) != candidates[-1] and not _leave_room(model, made):
+                continue
+            return _both(model, reference, made)
+        except Exception as error:
+            if (sizes, draw) == candidates[-1]:
+                raise RefusedError from error
+    raise AssertionError("candidates is never empty")
+
+
+def _both(model: ir.Model, reference: Reference, made: Sequence[Dataset]) -> list[Answered]:
+    datasets = iter(steps(made, len(made), "seeded data sets, in the source"))
+    first = _answered(reference, next(datasets))
+    other = next(datasets)
+    near = _accepted(reference, _beyond(model, other, "near"), like=first)
+    return [first, near or _answered(reference, other)]
+
+
+def one_row(
+    reference: Reference, known: Sequence[Answered], single: Dataset, far: Dataset | None = None
+) -> tuple[list[Answered], str]:
+    """Let the source answer to one row, or else say what it makes of it: that is not ours to answer for.
+
+    `known` are its answers to several rows. Where the source accepts them, `far` takes the place of `single`.
+    """
+    try:
+        answered = _accepted(reference, far, like=known[0]) or _answered(reference, single)
+    except Exception as error:  # noqa: BLE001  # whatever the source says to it
+        return [], f"the source model fails on one row ({reason(error)}); nothing was compared there"
+    for name, answer in answered.answers.items():
+        usual = known[0].answers[name]
+        if not _alike(
+            answer, [each.answers[name] for each in known], [_rows(each.dataset) for each in known]
+        ):
+            return [], (
+                f"the source model answers one row with another shape: output '{name}' is "
+                f"{list(np.shape(answer))}, of {_rows(known[0].dataset)} rows {list(np.shape(usual))}; "
+                "nothing was compared there"
+            )
+    return [answered], ""
+
+
+def _alike(answer: NDArray[Any], known: Sequence[NDArray[Any]], rows: Sequence[int]) -> bool:
+    """Whether an answer to one row has the rank of those to several, and one row where they have all."""
+    if any(np.ndim(answer) != np.ndim(each) for each in known):
+        return False
+    by_rows = np.ndim(answer) > 0 and all(len(each) == count for each, count in zip(known, rows, strict=True))
+    return not by_rows or len(answer) == 1
+
+
+def single_row(model: ir.Model, known: Answered) -> tuple[Dataset, Dataset | None]:
+    """Return seeded inputs of one row: ordinary ones, and those with numbers that are far from 0."""
+    single = more_rows(model, known.dataset, 1)
+    return single, _beyond(model, single, "far")
+
+
+def tamed(model: ir.Model, reference: Reference, answered: Answered) -> Answered:
+    """Return the answers to ordinary inputs of the same sizes."""
+    dataset = answered.dataset
+    ordinary = more_rows(model, dataset, _rows(dataset), replace(dataset.draw, beyond=""))
+    return _answered(reference, ordinary)
+
+
+def _beyond(model: ir.Model, dataset: Dataset, beyond: Literal["near", "far"]) -> Dataset | None:
+    """Return other inputs of the same sizes; None where nothing lies beyond the ordinary ones.
+
+    Nor where fewer digits than float32 has decide what is a tie, or which of large numbers is the largest.
+    """
+    draw = replace(dataset.draw, beyond=beyond)
+    if any(basis.narrowest for basis in bases_of(model).values()):
+        return None
+    drawn = any(beyond_ordinary(value.dtype, domain_of(value), draw) for value in model.graph.inputs)
+    return more_rows(model, dataset, _rows(dataset), draw) if drawn else None
+
+
+def _rows(dataset: Dataset) -> int:
+    return dataset.sizes.get("batch", 1)
+
+
+def _answered(reference: Reference, dataset: Dataset) -> Answered:
+    return Answered(dataset, reference(dataset.inputs))
+
+
+def _accepted(reference: Reference, dataset: Dataset | None, like: Answered) -> Answered | None:
+    """Return what the source answers; None where it fails, or where its numbers are lost to overflow."""
+    if dataset is None:
+        return None
+    try:
+        answered = _answered(reference, dataset)
+    except Exception:  # noqa: BLE001  # whatever the source says to it: it need not accept such inputs
+        return None
+    lost = _finite(like) and not _finite(answered)
+    return None if lost else answered
+
+
+def _finite(answered: Answered) -> bool:
+    arrays = (np.asarray(answer) for answer in answered.answers.values())
+    return all(
+        bool(np.isfinite(array.astype(np.float64)).all()) for array in arrays if array.dtype.kind in "fV"
+    )
+
+
+def ask(reference: Reference, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+    """Return what the source answers to inputs of the user's; raises `LoadError` where it cannot."""
+    try:
+        return reference(inputs)
+    except Exception as error:
+        raise LoadError(
+            f"the source model fails on your data ({reason(error)}); give inputs that it accepts"
+        ) from error
+
+
+def few_rows(model: ir.Model, dataset: Dataset, reference: Reference) -> list[Answered]:
+    """Golden data of the user's: as few rows as a server needs, all where the source takes no fewer."""
+    try:
+        few = first_rows(model, dataset, _GOLDEN_ROWS)
+        return [Answered(few, reference(few.inputs))]
+    except Exception:  # noqa: BLE001  # whatever the source says to it: the whole set is answered next
+        return []
+
+
+def _is_key(value: ir.Value) -> bool:
+    """Whether a table or an embedding may look an input up."""
+    return value.dtype is not None and (value.dtype.is_integer() or value.dtype == ir.DataType.STRING)
+
+
+def _leave_room(model: ir.Model, datasets: Iterable[Dataset]) -> bool:
+    shapes = ({name: array.shape for name, array in each.inputs.items()} for each in datasets)
+    return all(leave_room(model, each) for each in shapes)
+
+
+def reason(error: BaseException | None) -> str:
+    """Return the first line of an error that does not merely announce one."""
+    lines = [line.strip() for line in _CLUTTER.sub("", str(error)).splitlines() if line.strip()]
+    return next((line for line in lines if not _ANNOUNCEMENT.match(line)), type(error).__name__)

@@ -1,0 +1,109 @@
+"""Which values are drawn for inputs: ordinary ones, and those at which errors show that others hide."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from kerve.compiler.verification.domains import Domain
+
+__all__ = ["DRAWS", "Draw", "beyond_ordinary", "draw_values"]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Which integers and words are drawn, and what is drawn besides."""
+
+    #: What integers are below that the graph does not limit.
+    ids: int
+    #: Whether keys may be drawn that the model's tables do not hold.
+    unknown: bool
+    #: Whether fractions are whole numbers too: some layers take ids as such.
+    whole: bool = False
+    #: The smallest integer: no divisor is 0.
+    least: int = 0
+    #: What is drawn besides: "near" are ties, zeros of both signs, halves, hundreds and negative integers,
+    #: "far" integers that a float cannot hold. A source need not accept them.
+    beyond: Literal["", "near", "far"] = ""
+
+    @property
+    def what(self) -> str:
+        """What is drawn, in words."""
+        return {"": "ordinary", "near": "ties, halves and hundreds", "far": "large integers"}[self.beyond]
+
+
+#: Where the source refuses what one draws (a lookup without a place for others does), the next.
+DRAWS = (
+    Draw(ids=10, unknown=True),
+    Draw(ids=2, unknown=False),
+    Draw(ids=10, unknown=False, least=1),
+    Draw(ids=2, unknown=False, whole=True),
+)
+
+_WORDS = ("", "the", "quick", "brown fox", "Kerve!", "0", "naïve", "unknown word")
+
+_NO_NUMBERS = (ir.DataType.STRING, ir.DataType.BOOL)
+
+#: How many of the values are drawn from beyond.
+_SHARE = 0.5
+
+#: Whatever is rounded, compared, sorted or divided by has its corner at one of these, and they are ties. Far
+#: from 0, where functions saturate or overflow, are few: what comes of them hides small errors of the rest.
+_FRACTIONS = (*np.repeat(np.arange(-2.0, 2.5, 0.5), 6), 0.0, -0.0, -100.0, 100.0)
+
+#: Beyond what float32 and int32 hold exactly, not beyond float64, in which ONNX Runtime adds up integers. The
+#: smallest number of a type is not among them: its quotient by -1 ends a process.
+_FAR = (127, 2**15 - 1, 2**24 + 1, 2**31 - 1, 2**31 + 7, 2**40 + 1)
+
+
+def draw_values(
+    rng: np.random.Generator, dtype: ir.DataType, shape: list[int], domain: Domain, draw: Draw
+) -> NDArray[Any]:
+    """Return what an input of some type is given, within its domain."""
+    if dtype == ir.DataType.STRING:
+        others = _WORDS if draw.unknown or not domain.words else ()
+        return np.asarray(rng.choice(np.array([*domain.words, *others], dtype=object), shape), dtype=object)
+    if dtype == ir.DataType.BOOL:
+        return rng.random(shape) < 0.5
+    wanted = np.dtype(ml_dtypes.bfloat16) if dtype == ir.DataType.BFLOAT16 else dtype.numpy()
+    ordinary = _ordinary(rng, dtype, shape, domain, draw).astype(wanted)
+    beyond = np.array(beyond_ordinary(dtype, domain, draw)).astype(wanted)
+    if len(beyond) and ordinary.size:
+        places = rng.permutation(ordinary.size)[: max(1, int(_SHARE * ordinary.size))]
+        ordinary.reshape(-1)[places] = np.resize(rng.permutation(beyond), len(places))
+    return ordinary
+
+
+def _ordinary(
+    rng: np.random.Generator, dtype: ir.DataType, shape: list[int], domain: Domain, draw: Draw
+) -> NDArray[Any]:
+    if domain.size is not None:
+        return rng.integers(0, domain.size, shape)
+    if domain.numbers and dtype.is_integer():
+        return rng.choice([*domain.numbers, *(range(draw.ids) if draw.unknown else ())], shape)
+    if dtype.is_integer() or draw.whole:
+        return rng.integers(draw.least, draw.ids, shape)
+    return rng.standard_normal(shape)
+
+
+def beyond_ordinary(dtype: ir.DataType | None, domain: Domain, draw: Draw) -> list[float]:
+    """Return what is drawn besides ordinary values: nothing for positions in tables, sizes and counts."""
+    if dtype is None or dtype in _NO_NUMBERS or domain.row or draw.whole or not draw.beyond:
+        return []
+    if not dtype.is_integer():
+        return list(_FRACTIONS) if draw.beyond == "near" and domain.size is None else []
+    if domain.extent:
+        return []
+    limits = np.iinfo(dtype.numpy())
+    if draw.beyond == "near":
+        numbers = [-number for number in range(max(1, draw.least), draw.ids)]
+        if domain.size is not None:
+            numbers = [-1, domain.size]
+    else:
+        numbers = [sign * number for number in _FAR for sign in (1, -1)]
+    return [number for number in numbers if limits.min <= number <= limits.max]
