@@ -67,6 +67,9 @@ def _model(function: Callable[..., Any], *inputs: keras.KerasTensor) -> keras.Mo
     pytest.param(lambda s, x: tf.math.xlogy(x, tf.abs(x)) + tf.math.bessel_i0(x), id="xlogy and bessel"),
     pytest.param(lambda s, x: tf.while_loop(lambda i, v: i < 3, lambda i, v: (i + 1, v + s.dense(v)), [0, x])[1], id="loop"),
     pytest.param(lambda s, x: tf.cond(tf.reduce_sum(x) > 0, lambda: tf.math.erfc(x), lambda: x - 1), id="branch"),
+    pytest.param(
+        lambda s, x: sum(tf.cond(tf.reduce_sum(x) > 0, lambda: (tf.math.erfc(x),) * 2, lambda: (x, x))), id="a branch that gives a value twice"
+    ),
     pytest.param(lambda s, x: ops.argmax(x, axis=-1), id="argmax"),
     pytest.param(lambda s, x: tf.linalg.inv(x[:, :3, :3]), id="inverse"),
     pytest.param(lambda s, x: tf.linalg.solve(x[:, :3, :3], x[:, :3]), id="solve"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 from unittest import mock
@@ -28,6 +28,7 @@ def as_tf2onnx_likes(opset: int) -> Iterator[None]:
     """Let Keras avoid what tf2onnx does not convert while a model is traced, and tf2onnx what is wrong."""
     import tensorflow as tf
     from tf2onnx import optimizer, tf_utils
+    from tf2onnx.onnx_opset import controlflow
 
     def signbit(x: Any) -> Any:  # for `argmax`, which else casts bits
         return tf.logical_or(x < 0, tf.math.reciprocal(x) < 0)
@@ -52,8 +53,24 @@ def as_tf2onnx_likes(opset: int) -> Iterator[None]:
         _plain_convolutions(),
         mock.patch.dict(tf_utils.TF_TO_ONNX_DTYPE, types),
         mock.patch.object(optimizer, "_optimizers", sound),
+        mock.patch.object(controlflow, "prefix_graph", _of_distinct(controlflow.prefix_graph)),
     ):
         yield
+
+
+def _of_distinct(rename: Callable[[Any, str], None]) -> Callable[[Any, str], None]:
+    """Have a branch give each of its outputs a name of its own: of a value that it gives twice, tf2onnx
+    renames the first, and loses the branch.
+    """
+
+    def distinct(graph: Any, scope: str) -> None:
+        for index, output in enumerate(graph.outputs):
+            if output in graph.outputs[:index]:
+                known = {"shapes": [graph.get_shape(output)], "dtypes": [graph.get_dtype(output)]}
+                graph.outputs[index] = graph.make_node("Identity", [output], **known).output[0]
+        rename(graph, scope)
+
+    return distinct
 
 
 def _plain_convolutions() -> AbstractContextManager[Any]:
