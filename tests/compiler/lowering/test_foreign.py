@@ -53,6 +53,12 @@ def _normalized(x: Any) -> Any:
     return (x - mean) * tf.math.rsqrt(variance + 1e-3) * tf.range(1.0, 9.0) + tf.range(8.0)
 
 
+def _pooled_in_a_branch(x: Any, y: Any) -> Any:
+    """Pool in a branch that alone needs the second of two tensors: Grappler moves it there, and loses ranks."""
+    pair = tf.cond(tf.shape(x)[1] > 2, lambda: (tf.nn.avg_pool1d(x, 2, 2, "SAME"), y), lambda: (x * 0, x))
+    return tf.concat(pair, axis=1)
+
+
 def _model(function: Callable[..., Any], *inputs: keras.KerasTensor) -> keras.Model:
     given = list(inputs) or [keras.Input((4, 6))]
     return keras.Model(given, _OnlyTensorFlow(function)(given if len(given) > 1 else given[0]))
@@ -70,6 +76,7 @@ def _model(function: Callable[..., Any], *inputs: keras.KerasTensor) -> keras.Mo
     pytest.param(
         lambda s, x: sum(tf.cond(tf.reduce_sum(x) > 0, lambda: (tf.math.erfc(x),) * 2, lambda: (x, x))), id="a branch that gives a value twice"
     ),
+    pytest.param(lambda s, x: _pooled_in_a_branch(tf.exp(x), tf.sin(x)), id="a branch that pools"),
     pytest.param(lambda s, x: ops.argmax(x, axis=-1), id="argmax"),
     pytest.param(lambda s, x: tf.linalg.inv(x[:, :3, :3]), id="inverse"),
     pytest.param(lambda s, x: tf.linalg.solve(x[:, :3, :3], x[:, :3]), id="solve"),
