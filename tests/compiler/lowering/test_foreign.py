@@ -53,6 +53,12 @@ def _normalized(x: Any) -> Any:
     return (x - mean) * tf.math.rsqrt(variance + 1e-3) * tf.range(1.0, 9.0) + tf.range(8.0)
 
 
+def _pooled_in_a_branch(x: Any, y: Any) -> Any:
+    """Pool in a branch that alone needs the second of two tensors: Grappler moves it there, and loses ranks."""
+    pair = tf.cond(tf.shape(x)[1] > 2, lambda: (tf.nn.avg_pool1d(x, 2, 2, "SAME"), y), lambda: (x * 0, x))
+    return tf.concat(pair, axis=1)
+
+
 def _model(function: Callable[..., Any], *inputs: keras.KerasTensor) -> keras.Model:
     given = list(inputs) or [keras.Input((4, 6))]
     return keras.Model(given, _OnlyTensorFlow(function)(given if len(given) > 1 else given[0]))
@@ -67,6 +73,10 @@ def _model(function: Callable[..., Any], *inputs: keras.KerasTensor) -> keras.Mo
     pytest.param(lambda s, x: tf.math.xlogy(x, tf.abs(x)) + tf.math.bessel_i0(x), id="xlogy and bessel"),
     pytest.param(lambda s, x: tf.while_loop(lambda i, v: i < 3, lambda i, v: (i + 1, v + s.dense(v)), [0, x])[1], id="loop"),
     pytest.param(lambda s, x: tf.cond(tf.reduce_sum(x) > 0, lambda: tf.math.erfc(x), lambda: x - 1), id="branch"),
+    pytest.param(
+        lambda s, x: sum(tf.cond(tf.reduce_sum(x) > 0, lambda: (tf.math.erfc(x),) * 2, lambda: (x, x))), id="a branch that gives a value twice"
+    ),
+    pytest.param(lambda s, x: _pooled_in_a_branch(tf.exp(x), tf.sin(x)), id="a branch that pools"),
     pytest.param(lambda s, x: ops.argmax(x, axis=-1), id="argmax"),
     pytest.param(lambda s, x: tf.einsum("bhc, bHc -> bhH", x, x), id="capitals"),
     pytest.param(lambda s, x: tf.einsum("...hc,cd->...hd", x, tf.ones([6, 2])), id="einsum of what lies before"),

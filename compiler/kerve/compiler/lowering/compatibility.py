@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 from unittest import mock
@@ -22,12 +22,16 @@ __all__ = ["as_tf2onnx_likes"]
 #: left of their work.
 _UNSOUND = frozenset({"merge_duplication", "optimize_transpose", "remove_back_to_back"})
 
+#: Operators of TensorFlow that are given a condition, and what their branches are given.
+_BRANCHING = frozenset({"If", "StatelessIf"})
+
 
 @contextmanager
 def as_tf2onnx_likes(opset: int) -> Iterator[None]:
     """Let Keras avoid what tf2onnx does not convert while a model is traced, and tf2onnx what is wrong."""
     import tensorflow as tf
-    from tf2onnx import optimizer, tf_utils
+    from tf2onnx import optimizer, tf_loader, tf_utils
+    from tf2onnx.onnx_opset import controlflow
 
     def signbit(x: Any) -> Any:  # for `argmax`, which else casts bits
         return tf.logical_or(x < 0, tf.math.reciprocal(x) < 0)
@@ -52,8 +56,58 @@ def as_tf2onnx_likes(opset: int) -> Iterator[None]:
         _plain_convolutions(),
         mock.patch.dict(tf_utils.TF_TO_ONNX_DTYPE, types),
         mock.patch.object(optimizer, "_optimizers", sound),
+        mock.patch.object(tf_loader, "function_def_to_graph", _as_called(tf_loader.function_def_to_graph)),
+        mock.patch.object(tf_loader, "tflist_to_onnx", _fitting_branches(tf_loader.tflist_to_onnx)),
+        mock.patch.object(controlflow, "prefix_graph", _of_distinct(controlflow.prefix_graph)),
     ):
         yield
+
+
+def _of_distinct(rename: Callable[[Any, str], None]) -> Callable[[Any, str], None]:
+    """Have a branch give each of its outputs a name of its own: of a value that it gives twice, tf2onnx
+    renames the first, and loses the branch.
+    """
+
+    def distinct(graph: Any, scope: str) -> None:
+        for index, output in enumerate(graph.outputs):
+            if output in graph.outputs[:index]:
+                known = {"shapes": [graph.get_shape(output)], "dtypes": [graph.get_dtype(output)]}
+                graph.outputs[index] = graph.make_node("Identity", [output], **known).output[0]
+        rename(graph, scope)
+
+    return distinct
+
+
+def _as_called(read: Callable[..., Any]) -> Callable[..., Any]:
+    """Have the arguments of a branch or of a loop be of the shapes that they are called with, where Grappler
+    wrote that it does not know the rank: of such, tf2onnx leaves half of its conversions undone.
+    """
+
+    def as_called(function: Any, input_shapes: Any = None) -> Any:
+        for argument in function.arg_attr.values() if input_shapes else ():
+            known = argument.attr.get("_output_shapes")
+            if known is not None and any(shape.unknown_rank for shape in known.list.shape):
+                del argument.attr["_output_shapes"]
+        return read(function, input_shapes=input_shapes)
+
+    return as_called
+
+
+def _fitting_branches(read: Callable[..., Any]) -> Callable[..., Any]:
+    """Have the arguments of branches be of the shapes of what they are given: tf2onnx takes the condition,
+    a scalar, for the first of them, and each of the others for the one before.
+    """
+
+    def fitting(graph: Any, *args: Any, **kwargs: Any) -> Any:
+        *others, functions = read(graph, *args, **kwargs)
+        for node in graph.get_operations():
+            if node.type in _BRANCHING:
+                shapes = [each.get_shape() for each in node.inputs[1:]]
+                branches = (node.get_attr(name).name for name in ("then_branch", "else_branch"))
+                functions.update(dict.fromkeys(branches, shapes))
+        return (*others, functions)
+
+    return fitting
 
 
 def _plain_convolutions() -> AbstractContextManager[Any]:
