@@ -43,10 +43,13 @@ struct Piece {
 /// What parts cost does not depend on what is in them, and a request may have ages of rows in a few bytes.
 const MOST_PARTS: usize = 1 << 16;
 
-/// Why a request cannot be cut into parts of at most `max` rows; rows of nothing are not worth it.
+/// Rows without elements that a request may have, or as many as make one batch.
+const MOST_EMPTY: usize = 1 << 12;
+
+/// Why a request cannot be cut into parts of at most `max` rows.
 pub fn unfit(request: &Pending, max: usize) -> Option<Status> {
     let empty = request.bytes() == 0;
-    let most = if empty { max.max(1) } else { max.max(1).saturating_mul(MOST_PARTS) };
+    let most = if empty { max.max(MOST_EMPTY) } else { max.max(1).saturating_mul(MOST_PARTS) };
     if !request.batched || request.rows <= most {
         return None;
     }
