@@ -5,6 +5,8 @@ broken.
 import functools
 import json
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -326,6 +328,26 @@ def test_sighup_looks_at_the_repository_again(
         publish(tmp_path, "echo_fp32", name="m", version=2)
         running.process.send_signal(signal.SIGHUP)
         until(lambda: number(client, "m") == "2", "2 serves")
+
+
+INTERRUPTED = """
+import signal
+from kerve.runtime.lifecycle.poller import Poller
+
+poller = Poller(lambda: None, None)
+poller.start()
+signal.signal(signal.SIGALRM, lambda *_: poller.wake(int))
+for number in range(20_000):  # one signal for each, at another moment of it
+    signal.setitimer(signal.ITIMER_REAL, 1e-6 * (1 + number % 30))
+    poller.wake(int)
+signal.setitimer(signal.ITIMER_REAL, 0)
+poller.stop()
+poller.join()
+"""
+
+
+def test_a_signal_may_come_while_another_is_heeded() -> None:
+    subprocess.run([sys.executable, "-c", INTERRUPTED], timeout=60, check=True)
 
 
 def test_looking_again_and_loading_on_request_get_along(

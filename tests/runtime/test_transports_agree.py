@@ -275,6 +275,19 @@ def test_a_nan_is_the_best_class_and_zeros_are_equal(over_grpc: Callable[[bytes]
     assert found == [b"nan:3", b"nan:4", b"inf:1", b"-0.000000:0", b"0.000000:2"]
 
 
+@pytest.mark.parametrize("rows", [2**16, 2**16 + 1, 2**32, 2**50])
+def test_rows_of_nothing_are_bounded(rows: int, over_grpc: Callable[[bytes], list[Any]]) -> None:
+    message = pb.ModelInferRequest(model_name="echo_fp16", raw_input_contents=[b""])
+    message.inputs.add(name="x", datatype="FP16", shape=[rows, 0])
+    wire, portable = over_grpc(message.SerializeToString())
+    assert wire == portable
+    if rows > 2**16:
+        assert wire[0] is grpc.StatusCode.INVALID_ARGUMENT
+        assert wire[1].startswith("expected at most 65536 rows without elements")
+    else:
+        assert [*wire.outputs[0].shape] == [rows, 0]
+
+
 def test_an_output_that_is_asked_for_twice_is_as_it_was_asked_for_first(
     over_grpc: Callable[[bytes], list[Any]],
 ) -> None:

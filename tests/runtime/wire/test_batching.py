@@ -77,6 +77,16 @@ def test_a_request_larger_than_a_batch_is_computed_in_parts(serve: Any, oip: Any
     assert max(served.batches) == 4
 
 
+def test_a_request_has_no_more_parts_than_can_be_kept(serve: Any, oip: Any, rows: Any) -> None:
+    with serve(options=Options(max_batch_size=1)) as served, served.channel() as channel:
+        found = oip.refusal(lambda: oip.stub(channel).ModelInfer(oip.request(rows(2**16 + 1))))
+    assert found == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "expected at most 65536 rows, got 65537; send fewer at a time",
+    )
+    assert served.batches == []
+
+
 def test_when_one_part_fails_the_request_fails(serve: Any, oip: Any, rows: Any) -> None:
     def compute(batch: Any) -> Any:
         if len(served.batches) == 2:

@@ -151,6 +151,7 @@ def test_tensors_of_every_datatype_come_back_in_their_field(
 def test_the_last_value_given_repeats(serve: Any, values: list[float], expected: Any) -> None:
     message = request(np.zeros((1, 3), np.float32), "FP32")
     message.inputs[0].value.float_val[:] = values
+    message.inputs[0].value.int_val.append(9)  # which is for other datatypes
     with (
         serve(echo, inputs=(("x", "FP32", ("b", 3)),), outputs=(("y", "FP32", ("b", 3)),)) as served,
         served.channel() as channel,

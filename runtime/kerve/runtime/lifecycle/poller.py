@@ -1,9 +1,10 @@
 """The thread that looks at the repositories again and again."""
 
 import logging
+import queue
 import threading
-from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 __all__ = ["Poller"]
 
@@ -20,19 +21,17 @@ class Poller(threading.Thread):
         self._refresh = refresh
         # None: only when it is told to.
         self._seconds = seconds
-        self._wanted = threading.Event()
-        # Who wants to know when the next refresh is over.
-        self._waiting: deque[Callable[[], None]] = deque()
+        # Who wants to know when the next refresh is over. A signal may come while another is heeded, in the
+        # middle of a put: this queue allows for that, where an event has a lock that it would wait for.
+        self._waiting: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._ended = False
 
     def run(self) -> None:
         """Wait, refresh, and again."""
-        while not self._ended:
-            self._wanted.wait(self._seconds)
-            self._wanted.clear()
+        while True:
+            waiting = self._wait()
             if self._ended:
                 return
-            waiting = [self._waiting.popleft() for _ in range(len(self._waiting))]
             try:
                 self._refresh()
             except Exception:  # a repository that cannot be read now may be read the next time
@@ -42,10 +41,18 @@ class Poller(threading.Thread):
 
     def wake(self, over: Callable[[], None]) -> None:
         """Refresh now, and call `over` when that is done; safe in a signal handler."""
-        self._waiting.append(over)
-        self._wanted.set()
+        self._waiting.put(over)
 
     def stop(self) -> None:
         """End after the refresh that is under way."""
         self._ended = True
-        self._wanted.set()
+        self._waiting.put(lambda: None)
+
+    def _wait(self) -> list[Callable[[], None]]:
+        """Return when it is time, or somebody wants it: who does."""
+        waiting: list[Callable[[], None]] = []
+        with suppress(queue.Empty):
+            waiting.append(self._waiting.get(timeout=self._seconds))
+            while True:
+                waiting.append(self._waiting.get_nowait())
+        return waiting

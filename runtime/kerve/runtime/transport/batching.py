@@ -20,6 +20,12 @@ class QueuePolicy:
     timeout_action: Literal["REJECT", "DELAY"] = "REJECT"
 
 
+# Batches that a request may be cut into, on the transport that cuts.
+MOST_PARTS = 1 << 16
+# Rows without elements that a request may have, or as many as make one batch.
+MOST_EMPTY = 1 << 12
+
+
 @dataclass(frozen=True, kw_only=True)
 class Batching:
     """The options of one queue."""
@@ -37,3 +43,9 @@ class Batching:
     triton_codes: bool = False
     # Whether each request is a batch of its own.
     alone: bool = False
+
+    def unfit(self, rows: int, *, empty: bool) -> str:
+        """Return why a request has too many rows, or ""; those without elements cost a client nothing."""
+        most = max(self.max_batch_size, MOST_EMPTY) if empty else self.max_batch_size * MOST_PARTS
+        what = "rows without elements" if empty else "rows"
+        return "" if rows <= most else f"expected at most {most} {what}, got {rows}; send fewer at a time"

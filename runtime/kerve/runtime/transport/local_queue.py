@@ -10,7 +10,7 @@ from itertools import chain
 from typing import Any
 
 from kerve.runtime.datatypes import Array
-from kerve.runtime.errors import Code, ServingError, UnavailableError, error_for
+from kerve.runtime.errors import Code, InvalidArgumentError, ServingError, UnavailableError, error_for
 from kerve.runtime.observation.notes import Note
 from kerve.runtime.patience import until
 from kerve.runtime.transport.base import Batch, Errand, Inbox, ServedModel
@@ -169,11 +169,16 @@ class LocalQueue:
         self._last_take = time.monotonic()
 
     def put(self, request: Request, *, priority: int = 0, timeout: float | None = None) -> None:
-        """Add a request; ResourceExhaustedError when the queue is full, UnavailableError when closed.
+        """Add a request; ResourceExhaustedError when the queue is full, UnavailableError when closed,
+        InvalidArgumentError for too many rows.
 
         `priority`: from 1, the most urgent; anything else is the queue's default. `timeout`: seconds that the
         request would wait at most, where the policy allows it to say so.
         """
+        if self.served.signature.batched:
+            empty = all(each.size == 0 for each in request.inputs.values())
+            if problem := self.served.batching.unfit(request.rows, empty=empty):
+                raise request.refused(InvalidArgumentError(problem))
         level = self._level(priority)
         policy, waiting = self._policies[level], self._levels[level]
         with self._changed:

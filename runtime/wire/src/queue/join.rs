@@ -29,6 +29,8 @@ struct State {
     responder: Option<Responder>,
     /// For each part, its outputs once they are there.
     parts: Vec<Option<Vec<Piece>>>,
+    /// How many are not.
+    missing: usize,
 }
 
 /// An output of one part.
@@ -36,6 +38,26 @@ struct Piece {
     position: usize,
     shape: Shape,
     data: Vec<u8>,
+}
+
+/// What parts cost does not depend on what is in them, and a request may have ages of rows in a few bytes.
+const MOST_PARTS: usize = 1 << 16;
+
+/// Rows without elements that a request may have, or as many as make one batch.
+const MOST_EMPTY: usize = 1 << 12;
+
+/// Why a request cannot be cut into parts of at most `max` rows.
+pub fn unfit(request: &Pending, max: usize) -> Option<Status> {
+    let empty = request.bytes() == 0;
+    let most = if empty { max.max(MOST_EMPTY) } else { max.max(1).saturating_mul(MOST_PARTS) };
+    if !request.batched || request.rows <= most {
+        return None;
+    }
+    let rows = if empty { "rows without elements" } else { "rows" };
+    Some(Status::invalid(format!(
+        "expected at most {most} {rows}, got {}; send fewer at a time",
+        request.rows
+    )))
 }
 
 /// Cuts a request into parts of at most `max` rows each; most requests are one.
@@ -52,7 +74,8 @@ pub fn split(request: Pending, signature: &Signature, max: usize) -> SmallVec<[P
     let Pending { batched, key, level, arrived, deadline, expires, parameters, responder, .. } = request;
     let (requested, encoding, format) = (responder.requested.clone(), responder.encoding, responder.format);
     let parts = sizes.iter().map(|_| None).collect();
-    let join = Arc::new(Join { state: Mutex::new(State { responder: Some(responder), parts }) });
+    let state = State { responder: Some(responder), parts, missing: sizes.len() };
+    let join = Arc::new(Join { state: Mutex::new(state) });
     let part = |(index, &rows): (usize, &usize)| Pending {
         tensors: columns.iter().map(|column| column[index].clone()).collect(),
         rows,
@@ -123,7 +146,8 @@ impl Share {
         let pieces = views.iter().map(own).collect();
         let mut state = self.join.lock();
         state.parts[self.index] = Some(pieces);
-        if state.parts.iter().any(Option::is_none) {
+        state.missing -= 1;
+        if state.missing > 0 {
             return;
         }
         let Some(responder) = state.responder.take() else { return };

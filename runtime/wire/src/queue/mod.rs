@@ -129,10 +129,15 @@ impl Queue {
 
     /// Adds a request; returns whether an executor sleeps that `wake` is to be called for.
     ///
-    /// Refused requests are answered: UNAVAILABLE when closed, RESOURCE_EXHAUSTED when full.
+    /// Refused requests are answered: UNAVAILABLE when closed, RESOURCE_EXHAUSTED when full, INVALID_ARGUMENT
+    /// for more rows than can be computed in parts.
     #[must_use]
     pub fn push(&self, mut request: Pending) -> bool {
         self.metrics.requests.add(1);
+        if let Some(status) = join::unfit(&request, self.options.max_batch_size) {
+            self.refuse(request, status);
+            return false;
+        }
         let (level, bytes, local) = (request.level, request.bytes(), request.responder.route.is_local());
         // Large tensors are copied before they wait, but not of a request that may not wait.
         if bytes >= WORTH_ALIGNING {

@@ -107,42 +107,72 @@ struct Tensor {
     dtype: u64,
     shape: SmallVec<[i64; 6]>,
     content: Rope,
-    /// Elements in typed fields: integers of up to 32 bits in four bytes each, all else as it will stay.
-    values: Vec<u8>,
+    /// Elements by the typed field they came in: integers of up to 32 bits in four bytes each, all else as it
+    /// will stay.
+    values: SmallVec<[(u32, Vec<u8>); 1]>,
 }
 
 impl Tensor {
     fn read(&mut self, mut reader: Reader<'_>) -> Result<(), Malformed> {
         while let Some((field, wire)) = reader.field()? {
-            let values = &mut self.values;
             match field {
                 1 => self.dtype = reader.integer(wire)?,
                 2 => shape(reader.message(wire)?, &mut self.shape)?,
                 4 => self.content = reader.bytes(wire)?,
-                5 => reader.fixeds::<4>(wire, values)?,
-                6 => reader.fixeds::<8>(wire, values)?,
-                8 => bytes_tensor::put(values, &reader.bytes(wire)?.into_bytes()),
+                5 => reader.fixeds::<4>(wire, self.values(field))?,
+                6 => reader.fixeds::<8>(wire, self.values(field))?,
+                8 => bytes_tensor::put(self.values(field), &reader.bytes(wire)?.into_bytes()),
                 // int_val, half_val, bool_val, uint32_val
                 7 | 13 | 11 | 16 => {
+                    let values = self.values(field);
                     reader.integers(wire, |value| values.extend_from_slice(&(value as u32).to_le_bytes()))?;
                 }
                 // int64_val, uint64_val
-                10 | 17 => reader.integers(wire, |value| values.extend_from_slice(&value.to_le_bytes()))?,
+                10 | 17 => {
+                    let values = self.values(field);
+                    reader.integers(wire, |value| values.extend_from_slice(&value.to_le_bytes()))?;
+                }
                 _ => reader.skip(field, wire)?,
             }
         }
         Ok(())
     }
 
-    /// The typed elements in the width of the datatype.
+    fn values(&mut self, field: u32) -> &mut Vec<u8> {
+        let known = self.values.iter().position(|(known, _)| *known == field);
+        let position = known.unwrap_or_else(|| {
+            self.values.push((field, Vec::new()));
+            self.values.len() - 1
+        });
+        &mut self.values[position].1
+    }
+
+    /// The elements in the field of the datatype, in its width; as in TensorFlow, other fields say nothing.
     fn narrowed(&mut self) -> Vec<u8> {
-        let values = std::mem::take(&mut self.values);
-        match Datatype::from_tensorflow(self.dtype).and_then(Datatype::size) {
+        let Some(datatype) = Datatype::from_tensorflow(self.dtype) else { return Vec::new() };
+        let own = self.values.iter_mut().find(|(field, _)| *field == field_of(datatype));
+        let values = own.map(|(_, values)| std::mem::take(values)).unwrap_or_default();
+        match datatype.size() {
             Some(size) if size < 4 => {
                 values.as_chunks::<4>().0.iter().flat_map(|wide| wide[..size].iter().copied()).collect()
             }
             _ => values,
         }
+    }
+}
+
+/// The number of the field that a datatype's elements stand in.
+fn field_of(datatype: Datatype) -> u32 {
+    match datatype {
+        Datatype::Fp32 => 5,
+        Datatype::Fp64 => 6,
+        Datatype::Int8 | Datatype::Int16 | Datatype::Int32 | Datatype::Uint8 | Datatype::Uint16 => 7,
+        Datatype::Bytes => 8,
+        Datatype::Int64 => 10,
+        Datatype::Bool => 11,
+        Datatype::Fp16 | Datatype::Bf16 => 13,
+        Datatype::Uint32 => 16,
+        Datatype::Uint64 => 17,
     }
 }
 
