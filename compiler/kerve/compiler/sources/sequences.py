@@ -23,7 +23,7 @@ def built_once() -> Iterator[None]:
     def from_config(cls: type[Any], config: Mapping[str, Any], custom_objects: Any = None) -> Any:
         count = len(config.get("layers", ()))
 
-        class Patient(cls):  # type: ignore[misc]
+        class Patient(cls):
             def add(self, layer: Any, rebuild: bool = True) -> None:
                 super().add(layer, rebuild=rebuild and len(self._layers) + 1 >= count)
 
