@@ -34,3 +34,18 @@ def test_what_went_wrong_first_is_told(said: str, told: str) -> None:
         explained(Path("m.keras")),
     ):
         raise ValueError(said)
+
+
+@pytest.mark.parametrize(
+    ("said", "remedy"),
+    [
+        (
+            "Unknown value for `standardize` argument of TextVectorization. Allowed",
+            "save the model as .keras",
+        ),
+        ("maximum recursion depth exceeded in comparison", "load the model in Python under a higher limit"),
+    ],
+)
+def test_what_to_do_is_told_by_what_went_wrong(said: str, remedy: str) -> None:
+    with pytest.raises(LoadError, match=re.escape(remedy)), explained(Path("m.keras")):
+        raise ValueError(said)

@@ -57,6 +57,15 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
         "Keras 3 leaves vocabularies out of HDF5: save the model as .keras",
     ),
     (
+        re.compile(r"Unknown value for `\w+` argument"),
+        "Keras 3 does not find a function of one's own again in HDF5: save the model as .keras",
+    ),
+    (
+        re.compile(r"maximum recursion depth exceeded"),
+        "Keras follows no more layers in a row than sys.getrecursionlimit() says: load the model in Python "
+        "under a higher limit, and compile the object",
+    ),
+    (
         re.compile(r"\(type Lambda\).*name '\w+' is not defined", re.DOTALL),
         "its Lambda uses a name of the module it was written in: give a module that defines it with "
         "--import MODULE (custom_objects= in Python), or build the model there, load the weights, and "

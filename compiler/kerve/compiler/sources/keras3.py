@@ -13,7 +13,7 @@ import keras
 from keras.src.utils import python_utils
 
 from kerve.compiler.errors import LoadError
-from kerve.compiler.sources import archives, earlier, failures, lambdas, late, training
+from kerve.compiler.sources import archives, earlier, failures, lambdas, late, sequences, training
 from kerve.compiler.sources.base import KerasSource, ragged, record_of
 from kerve.compiler.sources.derived import derive_again
 from kerve.compiler.sources.detect import Kind, Recognised
@@ -41,7 +41,8 @@ def from_file(found: Recognised, custom_objects: Mapping[str, Any], trust: bool)
     found = replace(found, config=_with_functions(earlier.up_to_date(found.config)))
     read = _from_archive if found.kind is Kind.ARCHIVE else _from_hdf5
     with failures.explained(found.path), lambdas.knowing(python_utils, lambdas.KERAS_3, custom_objects):
-        model = read(found, custom_objects, trust)
+        with sequences.built_once():
+            model = read(found, custom_objects, trust)
         if not isinstance(model, keras.Model):
             raise LoadError(
                 f"{found.path} holds a {type(model).__name__}, not a model; "

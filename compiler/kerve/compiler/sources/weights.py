@@ -15,7 +15,17 @@ import tensorflow as tf
 from keras.src.utils import python_utils
 
 from kerve.compiler.errors import LoadError
-from kerve.compiler.sources import architecture, cleaning, consent, earlier, failures, keras2, lambdas, late
+from kerve.compiler.sources import (
+    architecture,
+    cleaning,
+    consent,
+    earlier,
+    failures,
+    keras2,
+    lambdas,
+    late,
+    sequences,
+)
 from kerve.compiler.sources.architecture import Architecture
 from kerve.compiler.sources.base import KerasSource, record_of
 from kerve.compiler.sources.derived import derive_again
@@ -63,7 +73,7 @@ def from_parts(found: Recognised, own: Mapping[str, Any], options: LoadOptions) 
 
 
 def _keras_3(plan: Architecture, own: Mapping[str, Any], trust: bool) -> keras.Model:
-    with lambdas.knowing(python_utils, lambdas.KERAS_3, own):
+    with lambdas.knowing(python_utils, lambdas.KERAS_3, own), sequences.built_once():
         model = keras.saving.deserialize_keras_object(
             plan.config, custom_objects=dict(own), safe_mode=not trust
         )
