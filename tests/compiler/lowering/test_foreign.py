@@ -53,6 +53,12 @@ def _normalized(x: Any) -> Any:
     return (x - mean) * tf.math.rsqrt(variance + 1e-3) * tf.range(1.0, 9.0) + tf.range(8.0)
 
 
+def _halfway(x: Any, step: float) -> Any:
+    """Quantize what lies between two numbers that a tensor in eight bits holds."""
+    between = (tf.round(x * 50) + 0.5) * step
+    return tf.quantization.fake_quant_with_min_max_vars(between, -128 * step, 127 * step) / step
+
+
 def _pooled_in_a_branch(x: Any, y: Any) -> Any:
     """Pool in a branch that alone needs the second of two tensors: Grappler moves it there, and loses ranks."""
     pair = tf.cond(tf.shape(x)[1] > 2, lambda: (tf.nn.avg_pool1d(x, 2, 2, "SAME"), y), lambda: (x * 0, x))
@@ -73,9 +79,7 @@ def _model(function: Callable[..., Any], *inputs: keras.KerasTensor) -> keras.Mo
     pytest.param(lambda s, x: tf.math.xlogy(x, tf.abs(x)) + tf.math.bessel_i0(x), id="xlogy and bessel"),
     pytest.param(lambda s, x: tf.while_loop(lambda i, v: i < 3, lambda i, v: (i + 1, v + s.dense(v)), [0, x])[1], id="loop"),
     pytest.param(lambda s, x: tf.cond(tf.reduce_sum(x) > 0, lambda: tf.math.erfc(x), lambda: x - 1), id="branch"),
-    pytest.param(
-        lambda s, x: sum(tf.cond(tf.reduce_sum(x) > 0, lambda: (tf.math.erfc(x),) * 2, lambda: (x, x))), id="a branch that gives a value twice"
-    ),
+    pytest.param(lambda s, x: sum(tf.cond(tf.size(x) > 0, lambda: (s.dense(x),) * 2, lambda: (x, x))), id="a branch's value twice"),
     pytest.param(lambda s, x: _pooled_in_a_branch(tf.exp(x), tf.sin(x)), id="a branch that pools"),
     pytest.param(lambda s, x: ops.argmax(x, axis=-1), id="argmax"),
     pytest.param(lambda s, x: tf.einsum("bhc, bHc -> bhH", x, x), id="capitals"),
@@ -100,6 +104,7 @@ def _model(function: Callable[..., Any], *inputs: keras.KerasTensor) -> keras.Mo
     pytest.param(lambda s, x: tf.one_hot(tf.cast(x[0, 0] * 3, tf.int32), 5, axis=1), id="one hot of a row"),
     pytest.param(lambda s, x: tf.quantization.fake_quant_with_min_max_args(x, 0.5, 2.0, 4), id="quantized"),
     pytest.param(lambda s, x: tf.quantization.fake_quant_with_min_max_vars(x, -1.5, -0.2, 4, True), id="narrowly"),
+    pytest.param(lambda s, x: _halfway(x, 0.1) + _halfway(x, 0.0375), id="quantized halfway between numbers"),
     pytest.param(lambda s, x: tf.linalg.set_diag(x, x[:, :, 0], k=tf.cast(x[0, 0, :1] * 0, tf.int32)), id="diagonal"),
     pytest.param(lambda s, x: tf.compat.v1.nn.fused_batch_norm(x[None], *np.ones([4, 6], "float32"), is_training=False), id="normalized, with mean and variance"),
     pytest.param(lambda s, x: tf.raw_ops.FusedBatchNormV3(x=x[None], scale=x[0, 0], offset=x[0, 1], mean=x[0, 2], variance=x[0, 3] ** 2, is_training=False)[1] * 2, id="what it was normalized by"),

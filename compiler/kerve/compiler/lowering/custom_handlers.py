@@ -11,11 +11,13 @@ __all__ = ["TABLE"]
 
 #: Operators that tf2onnx would convert but whose handlers do better: it knows complex numbers, tables and
 #: strings in part, ragged tensors and hashes not at all, and of images it rounds sizes or loses them. It
-#: divides integers towards zero and compares them as float32, and takes segments for what all of them hold.
+#: divides integers towards zero and compares them as float32, takes segments for what all of them hold, and
+#: quantizes with ties to even.
 _OURS = (
     "AdjustSaturation", "Angle", "AsString", "Complex", "ComplexAbs", "Conj", "CropAndResize",
-    "DenseBincount", "ExtractImagePatches", "ExtractVolumePatches", "FFT", "FloorDiv", "FloorMod",
-    "Greater", "IFFT", "IRFFT", "Imag", "InvertPermutation", "Less", "LookupTableFindV2",
+    "DenseBincount", "ExtractImagePatches", "ExtractVolumePatches", "FFT", "FakeQuantWithMinMaxArgs",
+    "FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxVarsPerChannel", "FloorDiv", "FloorMod", "Greater",
+    "IFFT", "IRFFT", "Imag", "InvertPermutation", "Less", "LookupTableFindV2",
     "LookupTableSizeV2", "MatrixBandPart", "RFFT", "RFFT2D", "RaggedTensorToTensor", "Real",
     "ReduceJoin", "ResizeArea", "ResizeBicubic", "ResizeBilinear", "ResizeNearestNeighbor", "ScatterNd",
     "SegmentMax", "SegmentMean", "SegmentMin", "SegmentProd", "SegmentSum", "SparseSegmentMean",

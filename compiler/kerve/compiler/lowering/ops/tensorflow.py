@@ -242,13 +242,14 @@ def _adjust_saturation(_: _Attributes, images: Any, scale: Any) -> Any:
 def _fake_quant(attributes: _Attributes, x: Any, low: Any, high: Any) -> Any:
     """Round to the numbers that a quantized tensor holds, of which one is zero.
 
-    As TensorFlow's kernel does (`fake_quant_ops_functor.h`, `Nudge`).
+    As TensorFlow's kernel does (`fake_quant_ops_functor.h`, `Nudge`), operation by operation: it rounds ties.
     """
     least, most = float(attributes.get("narrow_range", 0)), float(2 ** attributes.get("num_bits", 8) - 1)
     scale = (high - low) / (most - least)
     zero = ops.clip(ops.floor(least - low / scale + 0.5), least, most)
     low, high = (least - zero) * scale, (most - zero) * scale
-    return ops.floor((ops.minimum(ops.maximum(x, low), high) - low) / scale + 0.5) * scale + low
+    clipped = ops.minimum(ops.maximum(x, low), high)
+    return ops.floor((clipped - low) / scale - (zero - least) + 0.5) * scale
 
 
 def _fake_quant_to(attributes: _Attributes, x: Any) -> Any:
