@@ -1,11 +1,14 @@
 """kerve's graph against tf2onnx's graph and the TensorFlow function, on the same weights, in one run.
 
     .venv/bin/python benchmarks/conversion.py [--models ResNet50,GRU | --everyday] [--threads 2] [--rounds 20]
+    .venv/bin/python benchmarks/conversion.py --precisions float16,int4-weights [--models ResNet50]
 
 Each model is compiled in a process of its own. kerve's time is that of the whole compile (load, lower,
 optimize, verify, package), tf2onnx's that of converting and writing. Extra memory is the peak resident set
 over that with the model loaded and called once, in sizes of the model's weights; kerve's also, in
 parentheses, with the verification, in which the source and ONNX Runtime run.
+
+With `--precisions`, extra memory and time alone are shown, of compiles of large models to each of them.
 
 Latencies are minima: what else runs on a machine only ever adds to them. The three take turns in an order
 that is drawn anew each round, and each begins its turn with a call that does not count, so that the threads
@@ -16,14 +19,15 @@ Erfc of TensorFlow is written as 1 - Erf, constants that became inputs are fed.
 """
 
 import argparse
+import gc
 import json
+import math
 import random
-import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,18 +52,22 @@ class Mark(NamedTuple):
 
 
 def mark() -> Mark:
-    return Mark(time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    return Mark(time.perf_counter(), memory("VmHWM"))
 
 
-def compile_ours(model: Any, file: Path) -> Mark:
+def memory(kind: str) -> int:
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines[kind].split()[0]) * 1024
+
+
+def compile_ours(model: Any, file: Path, precision: Any = "float32") -> Mark:
     from kerve.compiler.options import CompileOptions
     from kerve.compiler.pipeline import build
 
     marks: dict[str, Mark] = {}
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-        build(
-            model, Path(folder), "model", CompileOptions(), lambda event: marks.update({event.stage: mark()})
-        )
+        options = CompileOptions(precision=precision, max_drop=math.inf)
+        build(model, Path(folder), "model", options, lambda event: marks.update({event.stage: mark()}))
         (Path(folder) / "model.onnx").rename(file)
     return marks["optimize"]
 
@@ -78,11 +86,11 @@ def compile_tf2onnx(model: Any, file: Path) -> Mark:
     return mark()
 
 
-COMPILERS: dict[str, Callable[[Any, Path], Mark]] = {"kerve": compile_ours, "tf2onnx": compile_tf2onnx}
+COMPILERS: dict[str, Callable[..., Mark]] = {"kerve": compile_ours, "tf2onnx": compile_tf2onnx}
 
 
 def child(compiler: str, name: str, file: Path) -> None:
-    """Compile one model and print what it took, as JSON."""
+    """Compile one model and print what it took, as JSON; kerve may be followed by a precision."""
     import tf2onnx  # noqa: F401
     from conversion_models import build, inputs_for
 
@@ -91,8 +99,11 @@ def child(compiler: str, name: str, file: Path) -> None:
     model = build(name)
     model(as_tensors(inputs_for(model, 1)))
     weights = sum(variable.numpy().nbytes for variable in model.variables)
+    compiler, *precision = compiler.split()
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
     begin = mark()
-    converted = COMPILERS[compiler](model, file)
+    converted = COMPILERS[compiler](model, file, *precision)
     end = mark()
     cost = {
         "weights": weights,
@@ -269,12 +280,24 @@ def misses(row: dict[str, Any]) -> list[str]:
     return found
 
 
+def precisions_of(name: str, precisions: Sequence[str], folder: Path) -> str:
+    """Return one line: what compiling to each precision takes."""
+    cells = [name]
+    for precision in precisions:
+        cost = compiled(f"kerve {precision}", name, folder / "model.onnx")
+        cells.append("{verified:.2f}x, {seconds:.0f} s".format(**cost))
+    return "| " + " | ".join((f"{name}, {cost['weights'] / 1e6:.0f} MB", *cells[1:])) + " |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--models", help="comma-separated names; those of the bars by default")
     parser.add_argument("--everyday", action="store_true", help="the other everyday architectures")
+    parser.add_argument(
+        "--precisions", help="comma-separated; only extra memory and time of compiles to them"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--child", nargs=3, metavar=("COMPILER", "MODEL", "FILE"), help=argparse.SUPPRESS)
@@ -283,8 +306,15 @@ def main() -> None:
         compiler, name, file = arguments.child
         child(compiler, name, Path(file))
         return
-    from conversion_models import EVERYDAY, LISTED
+    from conversion_models import EVERYDAY, HEAVY, LISTED
 
+    if arguments.precisions:
+        precisions = arguments.precisions.split(",")
+        print("| model | " + " | ".join(precisions) + " |\n|" + "---|" * (1 + len(precisions)))
+        with tempfile.TemporaryDirectory() as folder:
+            for name in arguments.models.split(",") if arguments.models else HEAVY:
+                print(precisions_of(name, precisions, Path(folder)), flush=True)
+        return
     names = arguments.models.split(",") if arguments.models else EVERYDAY if arguments.everyday else LISTED
     missed = []
     print(header())

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import layers
 
-__all__ = ["EVERYDAY", "LISTED", "build", "inputs_for"]
+__all__ = ["EVERYDAY", "HEAVY", "LISTED", "build", "inputs_for"]
 
 #: name -> how it is built
 _MODELS: dict[str, Callable[[], keras.Model]] = {}
@@ -83,6 +83,27 @@ def vit() -> keras.Model:
 
 #: The models of the bars.
 LISTED = tuple(_MODELS)
+
+
+@model("large transformer")
+def large_transformer() -> keras.Model:
+    """Half a gigabyte in many matrices."""
+    ids = keras.Input((None,), dtype="int32")
+    x = layers.Embedding(30_000, 1024)(ids)
+    for _ in range(8):
+        x = encoder_block(x, 16, 1024, "gelu")
+    return keras.Model(ids, layers.Dense(10)(layers.GlobalAveragePooling1D()(x)))
+
+
+@model("two matrices")
+def two_matrices() -> keras.Model:
+    """Half a gigabyte in two matrices: what is done to one of them is done to half of the model."""
+    x = keras.Input((8192,))
+    return keras.Model(x, layers.Dense(8192)(layers.Dense(8192, activation="relu")(x)))
+
+
+#: Models so large that the memory of TensorFlow itself does not matter.
+HEAVY = ("ResNet50", "large transformer", "two matrices")
 
 
 application("DenseNet121", keras.applications.DenseNet121)
@@ -303,7 +324,7 @@ def wide() -> keras.Model:
     return keras.Model([numbers, ids], layers.Dense(1)(deep) + layers.Dense(1)(x))
 
 
-EVERYDAY = tuple(name for name in _MODELS if name not in LISTED)
+EVERYDAY = tuple(name for name in _MODELS if name not in (*LISTED, *HEAVY))
 
 
 def build(name: str) -> keras.Model:
@@ -333,7 +354,7 @@ def inputs_for(built: keras.Model, batch: int) -> list[np.ndarray]:
 
 
 def _input(tensor: keras.KerasTensor, batch: int, rng: np.random.Generator) -> np.ndarray:
-    shape = tensor.shape[1:]
+    shape = tuple(64 if size is None else size for size in tensor.shape[1:])
     if tensor.dtype == "string":
         lines = [" ".join(f"word{number}" for number in row) for row in rng.integers(0, 500, (batch, 40))]
         return np.array(lines, dtype=object).reshape(batch, *shape)

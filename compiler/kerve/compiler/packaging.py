@@ -37,6 +37,7 @@ __all__ = [
     "load_manifest",
     "load_model",
     "move_model",
+    "save_apart",
     "save_golden",
     "save_manifest",
     "save_model",
@@ -91,6 +92,14 @@ def save_model(model: ir.Model, folder: Path, name: str = MODEL_FILE) -> Path:
         ir.save(model, path, external_data=f"{name}.data", size_threshold_bytes=_EXTERNAL_TENSOR_BYTES)
     else:
         serialization.write(model, path)
+    return path
+
+
+def save_apart(model: ir.Model, folder: Path) -> Path:
+    """Write an ONNX file with the weights beside it, large or not: it is read without reading them."""
+    folder.mkdir()
+    path = folder / MODEL_FILE
+    ir.save(model, path, external_data=_DATA_FILE, size_threshold_bytes=_EXTERNAL_TENSOR_BYTES)
     return path
 
 

@@ -75,3 +75,15 @@ def test_clipping_the_largest_of_a_block_lowers_its_error(block: int) -> None:
     plain = np.rint(weight / np.repeat(largest, block, axis=0)) * np.repeat(largest, block, axis=0)
     clipped = stored.astype(np.float32) * np.repeat(scale, block, axis=0)
     assert np.square(clipped - weight).mean() < np.square(plain - weight).mean()
+
+
+@pytest.mark.parametrize("axes", [(0,), (1,), (0, 1)], ids=str)
+def test_what_is_quantized_in_parts_is_what_it_is_as_a_whole(
+    monkeypatch: pytest.MonkeyPatch, axes: tuple[int, ...]
+) -> None:
+    weight = np.random.default_rng(0).standard_normal((70, 30)).astype(np.float32)
+    whole = [*integers.per_channel(weight, axes), *integers.blockwise(weight, 32)]
+    monkeypatch.setattr(integers, "_SLAB", 100)
+    parts = [*integers.per_channel(weight, axes), *integers.blockwise(weight, 32)]
+    for one, other in zip(whole, parts, strict=True):
+        np.testing.assert_array_equal(one, other)

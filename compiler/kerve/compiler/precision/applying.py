@@ -54,11 +54,13 @@ def apply(
     what it was.
     """
     data = Data.of(model, verified.answered[0].dataset, options.data, options.calibration)
-    reduced = reduce(model, path, options.precision, data.measured)
-    answered = _answered(model, data, verified, reference)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        file = packaging.save_model(reduced, Path(folder))
-        assessment = assess(path, file, options.precision, data, answered, options.max_drop)
+        float32 = packaging.save_apart(model, Path(folder) / "float32")
+        reduced = reduce(model, float32, options.precision, data.measured)
+        apart = packaging.save_apart(reduced, Path(folder) / "reduced")
+        answered = _answered(model, data, verified, reference)
+        assessment = assess(float32, apart, options.precision, data, answered, options.max_drop)
+        packaging.save_model(reduced, Path(folder))
         packaging.move_model(Path(folder), path.parent)
     return Reduced(
         reduced,

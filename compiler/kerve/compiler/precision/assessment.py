@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from kerve.compiler.budgets import BUDGETS
 from kerve.compiler.errors import AccuracyBudgetError
 from kerve.compiler.precision.data import Data
 from kerve.compiler.precision.losses import Loss, Meter, meter_for
 from kerve.compiler.precision.precisions import PRECISIONS
-from kerve.compiler.precision.probing import batches, outwards
+from kerve.compiler.precision.probing import Arrays, Model, batches, in_turns, outwards
 from kerve.compiler.precision.sensitivity import LayerLoss, layer_losses
 from kerve.compiler.verification import Answered, Runner, Verified, bases_of, recheck
 
 __all__ = ["Assessment", "assess", "default_budget", "losses_of"]
 
-#: A model as a function: named inputs to named outputs.
-Model = Callable[[Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
-
-#: Rows on which layers are compared; the results of all layers are in memory for them.
+#: Rows on which layers are compared.
 _LAYER_ROWS = 8
 
 #: How many layers an error names, and what share of the worst they must add.
@@ -62,12 +58,11 @@ def assess(
     allows where `max_drop` is None.
     """
     model = ir.load(reduced)
-    losses = losses_of(Runner(float32), Runner(reduced), model, data)
+    losses = losses_of(lambda: Runner(float32), lambda: Runner(reduced), model, data)
     budget = default_budget(precision)
     if max_drop is not None:
         budget = dict.fromkeys(budget, max_drop)
-    few = next(batches(model, data.judged, _LAYER_ROWS))
-    layers = sorted(layer_losses(float32, reduced, few), key=lambda each: -each.added)
+    layers = sorted(layer_losses(float32, reduced, _few(model, data)), key=lambda each: -each.added)
     if any(loss.drop > budget[loss.measure] for loss in losses):
         raise AccuracyBudgetError(_excuse(precision, losses, budget, data.judged.origin, layers))
     return Assessment(losses, budget, layers, _verified(reduced, precision, answered))
@@ -85,19 +80,28 @@ def default_budget(precision: str) -> dict[str, float]:
     }
 
 
-def losses_of(baseline: Model, reduced: Runner, model: ir.Model, data: Data) -> list[Loss]:
-    """Measure what each output loses against a baseline that computes in float32."""
+def losses_of(
+    baseline: Callable[[], Model], reduced: Callable[[], Model], model: ir.Model, data: Data
+) -> list[Loss]:
+    """Measure what each output loses against a baseline that computes in float32.
+
+    `model` is the reduced one; each of the two is opened when it is its turn.
+    """
     meters: dict[str, Meter] = {}
     drawn = {name for name, basis in bases_of(model).items() if basis.drawn}
-    for inputs in batches(model, data.judged):
-        before = baseline(inputs)
-        for name, after in reduced(inputs).items():
+    for before, answers in in_turns(baseline, reduced, batches(model, data.judged)):
+        for name, after in answers.items():
             if name in drawn:  # what the precision changes cannot be told from chance
                 continue
             if name not in meters:
                 meters[name] = meter_for(name, before[name], data.labels.get(name))
             meters[name].add(before[name], after)
     return [meter.loss(name) for name, meter in meters.items()]
+
+
+def _few(model: ir.Model, data: Data) -> list[Arrays]:
+    """Return some rows one by one: the results of all layers are in memory for each."""
+    return list(itertools.islice(batches(model, data.judged, 1), _LAYER_ROWS))
 
 
 def _excuse(

@@ -123,8 +123,9 @@ def _fits(value: ir.Value) -> bool:
     array = array_of(value)
     if array is None or array.size == 0:
         return True
-    sizes = np.abs(array[np.isfinite(array)])
-    largest = sizes.max(initial=0.0)
+    largest = max(-array.min(), array.max())
+    if not np.isfinite(largest):
+        largest = np.abs(array[np.isfinite(array)]).max(initial=0.0)
     return bool(largest <= _LARGEST and (largest >= _SMALLEST or largest == 0.0))
 
 

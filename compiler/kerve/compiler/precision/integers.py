@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -19,6 +20,10 @@ _LEAST = np.finfo(np.float32).smallest_normal
 
 #: Shares of a block's largest element that are tried as the largest to be represented.
 _CLIPS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75)
+
+
+#: How many elements are quantized at once.
+_SLAB = 1 << 20
 
 
 class Affine(NamedTuple):
@@ -44,12 +49,21 @@ def per_channel(
 
     The scale keeps the axes, as 1s. No scale is below `least`, where it is given. Zero points are zero.
     """
-    largest = np.abs(weight).max(axis=axes, keepdims=True)
+    largest = np.maximum(weight.max(axes, keepdims=True), -weight.min(axes, keepdims=True))
     scale = _scale(largest, _INT8_LARGEST)
     if least is not None:
         scale = np.maximum(scale, least.reshape(scale.shape))
-    integers = np.clip(np.rint(weight / scale), -_INT8_LARGEST, _INT8_LARGEST)
-    return integers.astype(np.int8), scale
+    integers = np.empty(weight.shape, np.int8)
+    for rows in _slabs(len(weight), weight.size):
+        real = weight[rows] / (scale if len(scale) == 1 else scale[rows])
+        integers[rows] = np.clip(np.rint(real, out=real), -_INT8_LARGEST, _INT8_LARGEST, out=real)
+    return integers, scale
+
+
+def _slabs(length: int, elements: int) -> Iterator[slice]:
+    """Yield the parts of an axis of an array, so that what is computed of each stays small."""
+    step = max(1, _SLAB * length // max(elements, 1))
+    yield from (slice(start, start + step) for start in range(0, length, step))
 
 
 def blockwise(weight: NDArray[Any], block: int) -> tuple[NDArray[Any], NDArray[np.float32]]:
@@ -58,6 +72,15 @@ def blockwise(weight: NDArray[Any], block: int) -> tuple[NDArray[Any], NDArray[n
     Of each block of `block` rows in a column, the largest elements are clipped where that lowers the mean
     square error of the block.
     """
+    rows, columns = weight.shape
+    integers = np.empty(weight.shape, ml_dtypes.int4)
+    scales = np.empty((-(-rows // block), columns), np.float32)
+    for part in _slabs(columns, weight.size):
+        integers[:, part], scales[:, part] = _blocks(weight[:, part], block)
+    return integers, scales
+
+
+def _blocks(weight: NDArray[Any], block: int) -> tuple[NDArray[Any], NDArray[np.float32]]:
     rows, columns = weight.shape
     count = -(-rows // block)
     padded = np.zeros((count * block, columns), np.float32)

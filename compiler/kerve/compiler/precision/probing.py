@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
@@ -15,29 +17,69 @@ from kerve.compiler.errors import LoadError, VerificationError
 from kerve.compiler.progress import steps
 from kerve.compiler.verification import Dataset, Runner
 
-__all__ = ["ROUNDED", "Range", "batches", "outwards", "ranges", "watching"]
+__all__ = ["ROUNDED", "Arrays", "Model", "Range", "batches", "in_turns", "outwards", "ranges", "watching"]
 
 #: The smallest and the largest element that a value was seen to have.
 Range = tuple[float, float]
 
+Arrays = Mapping[str, NDArray[Any]]
+
+#: A model as a function: named inputs to named outputs.
+Model = Callable[[Arrays], Arrays]
+
 #: In a graph of integers: what the name of a value ends in where it was rounded, and real again.
 ROUNDED = ":rounded"
 
-#: Rows that run at once.
+#: Rows that run at once, and how many elements of inputs: what is computed of images takes many times that.
 _ROWS = 32
+_ELEMENTS = 1 << 20
+
+#: How much a model may answer before it is the other one's turn.
+_TURN_BYTES = 1 << 28
 
 _LOW, _HIGH = ":low", ":high"
 
 
-def batches(model: ir.Model, dataset: Dataset, rows: int = _ROWS) -> Iterator[Mapping[str, NDArray[Any]]]:
+def batches(
+    model: ir.Model, dataset: Dataset, rows: int | None = None
+) -> Iterator[Mapping[str, NDArray[Any]]]:
     """Yield the inputs of a data set, a few rows at a time where the model takes rows."""
     inputs = {str(value.name): dataset.inputs[str(value.name)] for value in model.graph.inputs}
     if "batch" not in dataset.sizes or not all(map(_takes_rows, model.graph.inputs)):
         yield inputs
         return
+    if rows is None:
+        elements = sum(array.size for array in inputs.values()) // max(dataset.sizes["batch"], 1)
+        rows = min(_ROWS, max(1, _ELEMENTS // max(elements, 1)))
     starts = range(0, dataset.sizes["batch"], rows)
     for start in steps(starts, len(starts), f"batches of {dataset.origin} data"):
         yield {name: array[start : start + rows] for name, array in inputs.items()}
+
+
+def in_turns(
+    one: Callable[[], Model], other: Callable[[], Model], waiting: Iterator[Arrays]
+) -> Iterator[tuple[Arrays, Arrays]]:
+    """Yield what two models answer to the same inputs.
+
+    They are not in memory at once: each is opened when it is its turn, again where there are many answers.
+    """
+    for inputs in waiting:
+        turn = _turn(one(), itertools.chain([inputs], waiting))
+        model = other()
+        for given, answers in turn:
+            yield answers, model(given)
+        del model
+
+
+def _turn(model: Model, waiting: Iterator[Arrays]) -> list[tuple[Arrays, Arrays]]:
+    """Return the next inputs with what a model answers, as many as there is room for."""
+    turn: list[tuple[Arrays, Arrays]] = []
+    size = 0
+    while size < _TURN_BYTES and (inputs := next(waiting, None)) is not None:
+        answers = model(inputs)
+        turn.append((inputs, answers))
+        size += sum(np.asarray(array).nbytes for array in answers.values())
+    return turn
 
 
 def watching(path: Path, names: Iterable[str]) -> Runner:
@@ -61,7 +103,7 @@ def ranges(path: Path, names: Sequence[str], data: Iterable[Dataset]) -> dict[st
     if not names:
         return {}
     model = ir.load(path)
-    inputs, values = ir.load(path), _values(model.graph)
+    values = _values(model.graph)
     model.graph.outputs.clear()
     for name in names:
         for suffix, operator in ((_LOW, "ReduceMin"), (_HIGH, "ReduceMax")):
@@ -73,7 +115,7 @@ def ranges(path: Path, names: Sequence[str], data: Iterable[Dataset]) -> dict[st
     runner = _runner(model, path)
     low, high = dict.fromkeys(names, math.inf), dict.fromkeys(names, -math.inf)
     for dataset in data:
-        for batch in batches(inputs, dataset):
+        for batch in batches(model, dataset):
             try:
                 bounds = runner(batch)
             except VerificationError as error:

@@ -45,7 +45,7 @@ def recheck_reduced(
     if user_data is None and any(loss.data != "seeded" for loss in record.losses):
         data = Data(golden, {}, golden)
     allowed = _allowed(manifest)
-    losses = losses_of(reference, Runner(path), model, data)
+    losses = losses_of(lambda: reference, lambda: Runner(path), model, data)
     return Rechecked(
         recheck(path, answered, tolerances), tuple((loss, allowed[loss.measure]) for loss in losses)
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from kerve.compiler.passes.reading import LAYER_KEY, is_constant
-from kerve.compiler.precision.probing import ROUNDED, watching
+from kerve.compiler.precision.probing import ROUNDED, Arrays, in_turns, watching
 
 __all__ = ["LayerLoss", "layer_losses"]
 
@@ -33,16 +34,22 @@ class LayerLoss:
         return self.given - self.taken
 
 
-def layer_losses(float32: Path, reduced: Path, inputs: Mapping[str, NDArray[Any]]) -> list[LayerLoss]:
+def layer_losses(float32: Path, reduced: Path, inputs: Iterable[Arrays]) -> list[LayerLoss]:
     """Run two models on the same inputs and compare what their layers give, in the order of the first."""
     layers = _layers(ir.load(float32).graph)
     wanted = dict.fromkeys(name for layer in layers.values() for name in (*layer.taken, layer.given))
     names = _renamed(ir.load(reduced).graph, wanted)
     if not names:  # no layers, or none that computes in float32
         return []
-    before = watching(float32, names)(inputs)
-    after = watching(reduced, names.values())(inputs)
-    errors = {name: _error(before[name], after[new]) for name, new in names.items()}
+    sizes, differences = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
+    turns = in_turns(
+        lambda: watching(float32, names), lambda: watching(reduced, names.values()), iter(inputs)
+    )
+    for before, after in turns:
+        for name, new in names.items():
+            sizes[name] += _squares(before[name])
+            differences[name] += _squares(before[name].astype(np.float64) - after[new])
+    errors = {name: _error(sizes[name], differences[name]) for name in names}
     return [
         LayerLoss(
             name, max((errors.get(each, 0.0) for each in layer.taken), default=0.0), errors[layer.given]
@@ -90,8 +97,10 @@ def _renamed(graph: ir.Graph, names: Iterable[str]) -> dict[str, str]:
     return {name: new for name, new in pairs.items() if new in known}
 
 
-def _error(before: NDArray[Any], after: NDArray[Any]) -> float:
-    want, got = before.astype(np.float64), after.astype(np.float64)
-    size = float(np.sqrt(np.square(want).mean())) if want.size else 0.0
-    difference = float(np.sqrt(np.square(got - want).mean())) if want.size else 0.0
-    return difference / size if size > 0.0 else difference
+def _squares(array: NDArray[Any]) -> float:
+    flat = array.reshape(-1).astype(np.float64, copy=False)
+    return float(flat @ flat)
+
+
+def _error(size: float, difference: float) -> float:
+    return math.sqrt(difference / size if size > 0.0 else difference)
