@@ -18,12 +18,12 @@ _OURS = (
     "Greater", "IFFT", "IRFFT", "Imag", "InvertPermutation", "Less", "LookupTableFindV2",
     "LookupTableSizeV2", "MatrixBandPart", "RFFT", "RFFT2D", "RaggedTensorToTensor", "Real",
     "ResizeArea", "ResizeBicubic", "ResizeBilinear", "ResizeNearestNeighbor", "ScatterNd", "SegmentMax",
-    "SegmentMean", "SegmentMin", "SegmentProd", "SegmentSum", "SparseSegmentMean",
+    "SegmentMean", "SegmentMin", "SegmentProd", "SegmentSum", "SparseCross", "SparseSegmentMean",
     "SparseSegmentMeanWithNumSegments", "SparseSegmentSqrtN", "SparseSegmentSqrtNWithNumSegments",
     "SparseSegmentSum", "SparseSegmentSumWithNumSegments", "SparseSoftmaxCrossEntropyWithLogits",
-    "StaticRegexReplace", "StringLower", "StringSplitV2", "StringToHashBucketFast", "StringToNumber",
-    "StringUpper", "TopKV2", "TruncateDiv", "UnicodeDecode", "UnicodeEncode", "UnsortedSegmentMax",
-    "UnsortedSegmentMin", "UnsortedSegmentProd", "UnsortedSegmentSum",
+    "SparseTensorDenseMatMul", "StaticRegexReplace", "StringLower", "StringSplitV2",
+    "StringToHashBucketFast", "StringToNumber", "StringUpper", "TopKV2", "TruncateDiv", "UnicodeDecode",
+    "UnicodeEncode", "UnsortedSegmentMax", "UnsortedSegmentMin", "UnsortedSegmentProd", "UnsortedSegmentSum",
 )  # fmt: skip
 
 
@@ -101,6 +101,15 @@ def _compare(context: Any, node: Any, *_: Any, **__: Any) -> Any:
     return node
 
 
+def _zeros(context: Any, node: Any, *_: Any, **__: Any) -> Any:
+    """Leave texts, of which tf2onnx would make numbers; convert others as it does."""
+    from tf2onnx.onnx_opset.generator import ZerosLike
+
+    if context.get_dtype(node.input[0]) != onnx.TensorProto.STRING:
+        ZerosLike.version_9(context, node)
+    return node
+
+
 def _select(context: Any, node: Any, *_: Any, **__: Any) -> None:
     """Choose numbers; tf2onnx multiplies what is not chosen by zero, which may be NaN."""
     from tf2onnx.onnx_opset.controlflow import Select
@@ -133,4 +142,5 @@ TABLE: Mapping[str, tuple[Callable[..., Any], list[Any]]] = {
     "Select": (_select, []),
     "SelectV2": (_select, []),
     "Slice": (_slice, []),
+    "ZerosLike": (_zeros, []),
 }

@@ -22,7 +22,6 @@ _INSTEAD = {
     "DecodeJpeg": _PIXELS,
     "DecodePng": _PIXELS,
     "ImageProjectiveTransformV3": ("augmentation layers, which training alone needs", _FILE),
-    "SparseCross": ("HashedCrossing layers", _FILE),
     "SparseCrossHashed": ("HashedCrossing layers", _FILE),
     "_SwitchN": ("tf.switch_case", "write it with tf.case or tf.cond"),
     "StringNGrams": ("TextVectorization layers with ngrams", _FILE),

@@ -83,6 +83,12 @@ def _swapped(g: Lowering, texts: ir.Value, old: str, new: str) -> ir.Value:
     return _as_they_lay(g, joined(g, pieces), texts)
 
 
+@HANDLERS.register("tensorflow.ZerosLike")
+def empty(g: Lowering, _: _Attributes, texts: ir.Value) -> ir.Value:
+    """Return a text without characters for each."""
+    return g.op.Expand(g.constant(np.array("", object), "empty"), g.op.Shape(texts))
+
+
 @HANDLERS.register("tensorflow.AsString")
 def as_string(g: Lowering, attributes: _Attributes, numbers: ir.Value) -> ir.Value:
     """Write whole numbers in decimal."""
