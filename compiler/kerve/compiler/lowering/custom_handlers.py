@@ -20,13 +20,13 @@ _OURS = (
     "IFFT", "IRFFT", "Imag", "InvertPermutation", "Less", "LookupTableFindV2",
     "LookupTableSizeV2", "MatrixBandPart", "RFFT", "RFFT2D", "RaggedTensorToTensor", "Real",
     "ReduceJoin", "ResizeArea", "ResizeBicubic", "ResizeBilinear", "ResizeNearestNeighbor", "ScatterNd",
-    "SegmentMax", "SegmentMean", "SegmentMin", "SegmentProd", "SegmentSum", "SparseSegmentMean",
-    "SparseSegmentMeanWithNumSegments", "SparseSegmentSqrtN", "SparseSegmentSqrtNWithNumSegments",
-    "SparseSegmentSum", "SparseSegmentSumWithNumSegments", "SparseSoftmaxCrossEntropyWithLogits",
-    "StaticRegexReplace", "StringJoin", "StringLower", "StringSplitV2", "StringStrip",
-    "StringToHashBucketFast", "StringToNumber", "StringUpper", "TopKV2", "TruncateDiv", "UnicodeDecode",
-    "UnicodeEncode", "UnsortedSegmentMax", "UnsortedSegmentMin", "UnsortedSegmentProd",
-    "UnsortedSegmentSum",
+    "SegmentMax", "SegmentMean", "SegmentMin", "SegmentProd", "SegmentSum", "SparseCross",
+    "SparseSegmentMean", "SparseSegmentMeanWithNumSegments", "SparseSegmentSqrtN",
+    "SparseSegmentSqrtNWithNumSegments", "SparseSegmentSum", "SparseSegmentSumWithNumSegments",
+    "SparseSoftmaxCrossEntropyWithLogits", "SparseTensorDenseMatMul", "StaticRegexReplace", "StringJoin",
+    "StringLower", "StringSplitV2", "StringStrip", "StringToHashBucketFast", "StringToNumber", "StringUpper",
+    "TopKV2", "TruncateDiv", "UnicodeDecode", "UnicodeEncode", "UnsortedSegmentMax", "UnsortedSegmentMin",
+    "UnsortedSegmentProd", "UnsortedSegmentSum",
 )  # fmt: skip
 
 
@@ -104,6 +104,15 @@ def _compare(context: Any, node: Any, *_: Any, **__: Any) -> Any:
     return node
 
 
+def _zeros(context: Any, node: Any, *_: Any, **__: Any) -> Any:
+    """Leave texts, of which tf2onnx would make numbers; convert others as it does."""
+    from tf2onnx.onnx_opset.generator import ZerosLike
+
+    if context.get_dtype(node.input[0]) != onnx.TensorProto.STRING:
+        ZerosLike.version_9(context, node)
+    return node
+
+
 def _select(context: Any, node: Any, *_: Any, **__: Any) -> None:
     """Choose numbers; tf2onnx multiplies what is not chosen by zero, which may be NaN."""
     from tf2onnx.onnx_opset.controlflow import Select
@@ -137,4 +146,5 @@ TABLE: Mapping[str, tuple[Callable[..., Any], list[Any]]] = {
     "Select": (_select, []),
     "SelectV2": (_select, []),
     "Slice": (_slice, []),
+    "ZerosLike": (_zeros, []),
 }

@@ -17,11 +17,6 @@ COLLECT = "collect with keras.ops.scan or tf.TensorArray, or give the axis that 
 _FILE = "compile the .keras or .h5 file of the model, or leave it out of the served model"
 _PIXELS = ("decoding images", "choose or save a signature that takes pixels")
 
-_CROSSING = (
-    "HashedCrossing layers and crossed columns",
-    "compile the .keras or .h5 file of a model with such layers; of feature columns, cross before the model",
-)
-
 #: What they are there for, and what to do instead.
 _INSTEAD = {
     "BoostedTreesBucketize": ("Discretization layers of TensorFlow 2.3 to 2.5", _FILE),
@@ -31,8 +26,8 @@ _INSTEAD = {
     "DecodeJpeg": _PIXELS,
     "DecodePng": _PIXELS,
     "ImageProjectiveTransformV3": ("augmentation layers, which training alone needs", _FILE),
-    "SparseCross": _CROSSING,
-    "SparseCrossHashed": _CROSSING,
+    "SparseCrossHashed": ("HashedCrossing layers", _FILE),
+    "_SwitchN": ("tf.switch_case", "write it with tf.case or tf.cond"),
     "StringNGrams": ("TextVectorization layers with ngrams", _FILE),
     "TensorListSplit": ("TensorArray.split", "cut the tensor with tf.split or tf.reshape"),
 }

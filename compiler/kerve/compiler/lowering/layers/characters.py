@@ -51,6 +51,8 @@ def utf8(g: Lowering, texts: ir.Value, padding: int) -> tuple[ir.Value, ir.Value
     the end of its table is the one way that ONNX has to fail.
     """
     op = g.op
+    texts = op.Concat(texts, g.constant(np.array([""], object), "empty"), axis=0)  # ONNX Runtime's Tokenizer
+    texts.dtype, texts.shape = ir.DataType.STRING, ir.Shape([None])  # has no columns where it has no rows
     codes = code_points(g, characters(g, texts))
     unknown = g.cast(op.Equal(codes, _UNKNOWN), "int64")
     codes = op.Add(codes, op.Gather(g.constant(np.zeros(1, np.int64)), unknown))
@@ -75,4 +77,5 @@ def utf8(g: Lowering, texts: ir.Value, padding: int) -> tuple[ir.Value, ir.Value
     flat = op.Concat(op.Shape(texts), [-1], axis=0)
     zeros = op.Expand(g.constant(np.int64(0)), op.Concat(op.Shape(texts), op.Add(width, 1), axis=0))
     filled = op.ScatterElements(zeros, op.Reshape(places, flat), op.Reshape(values, flat), axis=1)
-    return op.Slice(filled, [0], width, [1]), length
+    here = op.Slice(op.Slice(filled, [0], width, [1]), [0], [-1], [0])
+    return here, op.Slice(length, [0], [-1], [0])

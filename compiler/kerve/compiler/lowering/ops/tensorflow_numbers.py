@@ -48,6 +48,17 @@ def _multiply_no_nan(g: Lowering, _: _Attributes, x: ir.Value, y: ir.Value) -> i
     return g.op.Where(g.op.Equal(y, zero), zero, g.op.Mul(x, y))
 
 
+def _sparse_product(
+    g: Lowering, attributes: _Attributes, places: ir.Value, values: ir.Value, size: ir.Value, dense: ir.Value
+) -> ir.Value:
+    """Multiply a sparse matrix, of which there is where, which values, and its size, by a dense one."""
+    matrix = g.op.ScatterND(g.op.Expand(_zero(g, values), size), places, values)
+    factors = ((matrix, "adjoint_a"), (dense, "adjoint_b"))
+    return g.op.MatMul(
+        *(g.op.Transpose(x, perm=[1, 0]) if attributes.get(adjoint) else x for x, adjoint in factors)
+    )
+
+
 def _half_sum_of_squares(g: Lowering, _: _Attributes, x: ir.Value) -> ir.Value:
     return g.op.Div(reduce(g, "ReduceSumSquare", x, None, keepdims=False), 2.0)
 
@@ -146,6 +157,7 @@ _HANDLERS: dict[str, Handler] = {
     "ShapeN": _shapes,
     "SliceOfSize": _slice,
     "SparseSoftmaxCrossEntropyWithLogits": _cross_entropy,
+    "SparseTensorDenseMatMul": _sparse_product,
     "TopKV2": _top_k,
     "TruncateDiv": _truncate_divide,
     "TruncateMod": lambda g, _, x, y: g.op.Mod(x, y, fmod=1),

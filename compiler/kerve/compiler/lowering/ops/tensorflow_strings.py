@@ -100,6 +100,12 @@ def separated(g: Lowering, pieces: ir.Value, separator: str, counts: ir.Value) -
     return strings(g.op.StringConcat(between, pieces), pieces)
 
 
+@HANDLERS.register("tensorflow.ZerosLike")
+def empty(g: Lowering, _: _Attributes, texts: ir.Value) -> ir.Value:
+    """Return a text without characters for each."""
+    return g.op.Expand(g.constant(np.array("", object), "empty"), g.op.Shape(texts))
+
+
 @HANDLERS.register("tensorflow.AsString")
 def as_string(g: Lowering, attributes: _Attributes, numbers: ir.Value) -> ir.Value:
     """Write whole numbers in decimal."""

@@ -135,6 +135,10 @@ def _masked(tensor: Any, mask: Any) -> Any:
     return copy
 
 
+#: What a layer has that an RNN takes for its cell; an RNN of Keras 2 looks whether it is there.
+_OF_CELLS = ("output_size", "state_size")
+
+
 class NewLayer(tf_keras.layers.Layer):
     """A layer of Keras 3 as a layer of Keras 2."""
 
@@ -155,6 +159,16 @@ class NewLayer(tf_keras.layers.Layer):
         """The layer of Keras 3."""
         return self._new.content
 
+    def __getattr__(self, name: str) -> Any:
+        """Return what the new layer has as the cell of an RNN."""
+        if name in _OF_CELLS:
+            return getattr(self.new, name)
+        raise AttributeError(name)
+
+    def __dir__(self) -> list[str]:
+        """Name what the new layer has as a cell, too."""
+        return [*super().__dir__(), *(name for name in _OF_CELLS if hasattr(self.new, name))]
+
     def build(self, input_shape: Any) -> None:
         """Let the new layer make its variables, and own them, under the names that checkpoints know."""
         with tf.init_scope():
@@ -162,7 +176,8 @@ class NewLayer(tf_keras.layers.Layer):
         for name, held in _as_tracked(self.new)._trackable_children().items():
             self._track_trackable(held, name, overwrite=True)
         self._trainable_weights.extend(variable._value for variable in self.new.trainable_variables)
-        self._non_trainable_weights.extend(variable._value for variable in self.new.non_trainable_variables)
+        # without the states of random numbers, of which Keras 2 has none
+        self._non_trainable_weights.extend(variable._value for variable in self.new.non_trainable_weights)
         self.built = True
 
     def call(self, *args: Any, **kwargs: Any) -> Any:

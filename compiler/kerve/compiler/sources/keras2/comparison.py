@@ -1,4 +1,7 @@
-"""Is the translation equal to the original? Both are run, on the same random inputs."""
+"""Is a model equal to what it was made of? Both are run, on the same random inputs.
+
+A translation is compared with its original, and layers that Keras built again with the graph that was saved.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +16,20 @@ import tensorflow as tf
 import tf_keras
 from numpy.typing import NDArray
 
-__all__ = ["first_difference"]
+__all__ = ["first_difference", "unlike_saved"]
 
 _BATCH = 3
 #: Sizes for open dimensions, tried until the original accepts one.
 _SIZES = (7, 3, 32, 96, 224)
 _SEED = 7
+#: What random numbers are multiplied by, so that the bounds of buckets (of ages, say) lie among them.
+_SCALES = (1, 10, 100)
 _WORDS = ("", "the", "quick", "brown fox", "Kerve!", "0")
 _TOLERANCE_OF_FLOATS = 1e-4
 _TOLERANCE = {"float16": 2e-2, "bfloat16": 1e-1}
+#: A graph is rounded otherwise than its layers, and large numbers make more of that; what is built otherwise
+#: differs by more.
+_TOLERANCE_OF_BUILT = 1e-2
 _MOST_WATCHED_BYTES = 1 << 30
 
 
@@ -48,6 +56,38 @@ def first_difference(
         if not _agree(tf_keras.Model(old._nested_inputs, before), keras.Model(new_inputs, after), arguments):
             return name
     return tensors[-1][0] if tensors else old.name
+
+
+def unlike_saved(model: tf_keras.Model, saved: Any) -> str | None:
+    """Return the name of an output of which a signature that was saved of a model answers otherwise than it.
+
+    None if they agree, and where they cannot be compared: no random inputs are accepted, or two calls of the
+    model differ by themselves.
+    """
+    data = _accepted_inputs(model)
+    if data is None:
+        return None
+    for scale in _SCALES:
+        scaled = [x * tf.cast(scale, x.dtype) if x.dtype.is_floating else x for x in data]
+        if (output := _unlike(model, saved, scaled)) is not None:
+            return output
+    return None
+
+
+def _unlike(model: tf_keras.Model, saved: Any, data: list[Any]) -> str | None:
+    arguments = tf.nest.pack_sequence_as(model._nested_inputs, data)
+    built, again = _run(model, arguments), _run(model, arguments)
+    try:
+        results = saved(**dict(zip(model.input_names, data, strict=True)))
+    except (tf.errors.OpError, ValueError, TypeError):
+        return None
+    finally:
+        _reset(model)
+    compared = zip(model.output_names, built, again, strict=True)
+    for name, one, other in compared:
+        if _close(one, other) and not _close(one, results[name].numpy(), _TOLERANCE_OF_BUILT):
+            return name
+    return None
 
 
 def _bytes(tensor: Any) -> int:
@@ -116,20 +156,25 @@ class _Samples:
 
 def _run(model: Any, arguments: Any) -> list[NDArray[Any]]:
     results = tf.nest.flatten(model(arguments, training=False))
+    _reset(model)
+    return [np.asarray(result) for result in results]
+
+
+def _reset(model: Any) -> None:
+    """Forget what layers keep from one call to the next."""
     for layer in model._flatten_layers():
         if getattr(layer, "stateful", False) and isinstance(layer, keras.layers.RNN):
             layer.reset_state()
         elif getattr(layer, "stateful", False) and isinstance(layer, tf_keras.layers.RNN):
             layer.reset_states()
-    return [np.asarray(result) for result in results]
 
 
-def _close(before: NDArray[Any], after: NDArray[Any]) -> bool:
+def _close(before: NDArray[Any], after: NDArray[Any], least: float = _TOLERANCE_OF_FLOATS) -> bool:
     if before.shape != after.shape:
         return False
     if before.dtype.kind in "OSU":
         return bool(np.array_equal(before, after))
     expected, actual = before.astype(np.float64), after.astype(np.float64)
-    tolerance = _TOLERANCE.get(before.dtype.name, _TOLERANCE_OF_FLOATS)
+    tolerance = max(least, _TOLERANCE.get(before.dtype.name, least))
     scale = max(1.0, float(np.nanmax(np.abs(expected), initial=0.0, where=np.isfinite(expected))))
     return bool(np.allclose(actual, expected, rtol=tolerance, atol=tolerance * scale, equal_nan=True))

@@ -24,6 +24,8 @@ from kerve.compiler.sources.saved_model.ranks import with_ranks, with_shapes
 
 __all__ = ["from_folder"]
 
+_DEFAULT = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
+
 #: What BatchNormalization calls its averages.
 _MOVED_IN_TRAINING = ("moving_mean", "moving_variance")
 
@@ -32,6 +34,8 @@ def from_folder(
     path: Path, own: Mapping[str, Any], options: LoadOptions, data: Path | None = None
 ) -> KerasSource:
     """Read a SavedModel; raises `LoadError`. `data` tells what a signature does not say of its inputs."""
+    # Grappler makes a batch normalization of a LayerNormalization over several axes, and that then fails.
+    tf.config.optimizer.set_experimental_options({"remapping": False})
     found = describe(path, options.tag)
     notes = consent.check_operators(str(path), found.file_operators, options.trust)
     source = None
@@ -44,20 +48,32 @@ def from_folder(
             notes.append(f"taken as a graph, without its layers: {refusal}")
         else:
             with failures.explained(path):
-                source = _as_keras(found, own)
+                source = _as_keras(found, own, notes)
     if source is None:
         with failures.explained(path):
             source = _as_graph(found, found.signature(options.signature), data)
     return replace(source, warnings=[*notes, *source.warnings])
 
 
-def _as_keras(found: Description, own: Mapping[str, Any]) -> KerasSource | None:
+def _as_keras(found: Description, own: Mapping[str, Any], notes: list[str]) -> KerasSource | None:
     """Read the layers; None where Keras cannot bring them back, as of models without a configuration."""
     with tf_keras.utils.custom_object_scope(bridges.for_tf_keras(own)):
         try:
             model = tf_keras.models.load_model(str(found.path), compile=False)
         except Exception:  # noqa: BLE001  # what it raises where it cannot, and what the author's code does
             return None
+    saved = _served(model)
+    if saved is not None and not _is_of(saved, model):
+        notes.append(
+            f"its signature {_DEFAULT} is not of the model, whose inputs are {', '.join(model.input_names)} "
+            f"and outputs {', '.join(model.output_names)}; to compile that, give --signature {_DEFAULT}"
+        )
+    elif saved is not None and (output := keras2.unlike_saved(model, saved)) is not None:
+        notes.append(
+            "taken as a graph, without its layers: built again from their configuration, they answer "
+            f"otherwise than what was saved, in '{output}'"
+        )
+        return None
     record = record_of(Kind.SAVED_MODEL.value, found.path, keras_version=found.keras_version)
     try:
         source = keras2.translated(model, record)
@@ -65,6 +81,19 @@ def _as_keras(found: Description, own: Mapping[str, Any]) -> KerasSource | None:
         return None
     warnings = training.restore(source.model, found.configs[0].get("training_config"), own)
     return replace(source, warnings=[*source.warnings, *warnings])
+
+
+def _served(model: Any) -> Any:
+    """Return the signature that was saved of a graph of layers; None if there is none."""
+    if not (isinstance(model, tf_keras.Model) and model._is_graph_network):
+        return None
+    return getattr(model, "signatures", {}).get(_DEFAULT)
+
+
+def _is_of(saved: Any, model: tf_keras.Model) -> bool:
+    """Whether a signature takes and gives what the model does, as Keras's own does."""
+    inputs, outputs = saved.structured_input_signature[1], saved.structured_outputs
+    return set(inputs) == set(model.input_names) and set(outputs) == set(model.output_names)
 
 
 def _as_graph(found: Description, name: str, data: Path | None) -> KerasSource:

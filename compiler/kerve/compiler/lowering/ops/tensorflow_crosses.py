@@ -1,0 +1,94 @@
+"""TensorFlow's crosses of features: what crossed columns of estimators and HashedCrossing are exported as."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from kerve.compiler.lowering.foreign import UntraceableError
+from kerve.compiler.lowering.layers.fingerprints import concatenated, farm_hash
+from kerve.compiler.lowering.layers.words import Text, Words
+from kerve.compiler.lowering.lowering import Lowering
+from kerve.compiler.lowering.registry import Handlers
+
+__all__ = ["HANDLERS"]
+
+HANDLERS = Handlers()
+
+#: A feature: a word in each place of [rows, places], and which of them are there.
+_Feature = tuple[Words, ir.Value]
+
+#: What a hash is cut to where no number of buckets is given, so that it is no negative INT64.
+_POSITIVE = np.iinfo(np.int64).max
+
+
+@HANDLERS.register("tensorflow.SparseCross")
+def cross(g: Lowering, attributes: Mapping[str, Any], *inputs: ir.Value) -> Any:
+    """Return the bucket of each combination of a row's values, as a sparse tensor."""
+    if not attributes["hashed_output"]:
+        raise UntraceableError("ONNX has no form for crosses that are texts, only for hashed ones")
+    if g.opset < 18:
+        raise UntraceableError(
+            "SparseCross needs BitwiseXor, which came with opset 18", "compile with --opset 18"
+        )
+    features = [*_sparse(g, attributes["N"], inputs), *_dense(g, inputs[3 * attributes["N"] :])]
+    first, present = features[0]
+    words = concatenated(attributes["hash_key"], first)
+    for other, there in features[1:]:
+        words = concatenated(
+            Words(g, g.op.Unsqueeze(words.value, [2])), Words(g, g.op.Unsqueeze(other.value, [1]))
+        )
+        both = g.op.And(g.op.Unsqueeze(present, [2]), g.op.Unsqueeze(there, [1]))
+        words, present = Words(g, _joined(g, words.value)), _joined(g, both)
+    buckets = g.cast((words % (attributes["num_buckets"] or _POSITIVE)).value, "int64")
+    return _sparse_tensor(g, buckets, present)
+
+
+def _sparse(g: Lowering, count: int, inputs: Sequence[ir.Value]) -> Iterator[_Feature]:
+    """Lay out the features that are sparse tensors: where, of all, then which values, then the sizes."""
+    for places, values, size in zip(*(inputs[part * count :][:count] for part in range(3)), strict=True):
+        nothing = g.op.Expand(g.constant(np.uint64(0)), size)
+        absent = g.op.Expand(g.constant(np.bool_(False)), size)
+        yield (
+            Words(g, g.op.ScatterND(nothing, places, _hashed(g, values).value)),
+            g.op.ScatterND(absent, places, _true(g, values)),
+        )
+
+
+def _dense(g: Lowering, inputs: Sequence[ir.Value]) -> Iterator[_Feature]:
+    for values in inputs:
+        flat = _hashed(g, g.op.Reshape(values, [-1])).value
+        yield Words(g, g.op.Reshape(flat, g.op.Shape(values), allowzero=1)), _true(g, values)
+
+
+def _true(g: Lowering, like: ir.Value) -> ir.Value:
+    return g.op.Expand(g.constant(np.bool_(True)), g.op.Shape(like))
+
+
+def _hashed(g: Lowering, values: ir.Value) -> Words:
+    """Return the hashes of texts, and numbers as they are."""
+    if values.dtype == ir.DataType.STRING:
+        return farm_hash(Text.of(g, values))
+    return Words(g, g.cast(values, "uint64"))
+
+
+def _joined(g: Lowering, grid: ir.Value) -> ir.Value:
+    """Join the last two of three axes; either may be empty, which rules out a size of -1."""
+    width = g.op.Mul(g.op.Shape(grid, start=1, end=2), g.op.Shape(grid, start=2))
+    return g.op.Reshape(grid, g.op.Concat(g.op.Shape(grid, end=1), width, axis=0), allowzero=1)
+
+
+def _sparse_tensor(g: Lowering, values: ir.Value, present: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """Return the values of each row that are there, one behind the other."""
+    found = g.op.Transpose(g.op.NonZero(present), perm=[1, 0])
+    order = g.op.CumSum(g.cast(present, "int64"), 1)
+    column = g.op.Sub(g.op.Unsqueeze(g.op.GatherND(order, found), [1]), 1)
+    longest = g.op.ReduceMax(g.op.Concat(g.op.Reshape(order, [-1]), [0], axis=0), keepdims=1)
+    return (
+        g.op.Concat(g.op.Slice(found, [0], [1], [1]), column, axis=1),
+        g.op.GatherND(values, found),
+        g.op.Concat(g.op.Shape(values, end=1), longest, axis=0),
+    )
