@@ -57,12 +57,13 @@ def test_buckets_are_those_of_the_graph(tmp_path: Path) -> None:
     np.testing.assert_array_equal(answer, model(people))
 
 
-@pytest.mark.parametrize("name", ["stateful", "drawn", "usual"])
+@pytest.mark.parametrize("name", ["stateful", "drawn", "ids", "usual"])
 def test_layers_that_answer_as_saved_stay(name: str, tmp_path: Path) -> None:
     inputs = tf_keras.Input((5, 4), batch_size=3 if name == "stateful" else None, name="x")
     made = {
         "stateful": layers.LSTM(2, stateful=True),
         "drawn": layers.Lambda(lambda x: x + tf.random.normal(tf.shape(x))),
+        "ids": layers.Embedding(8, 2),
         "usual": layers.LayerNormalization(axis=[1, 2]),
     }
     model = tf_keras.Model(inputs, made[name](inputs))

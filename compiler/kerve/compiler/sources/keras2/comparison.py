@@ -76,8 +76,8 @@ def unlike_saved(model: tf_keras.Model, saved: Any) -> str | None:
 
 def _unlike(model: tf_keras.Model, saved: Any, data: list[Any]) -> str | None:
     arguments = tf.nest.pack_sequence_as(model._nested_inputs, data)
-    built, again = _run(model, arguments), _run(model, arguments)
-    try:
+    try:  # scaled numbers may be no ids any more
+        built, again = _run(model, arguments), _run(model, arguments)
         results = saved(**dict(zip(model.input_names, data, strict=True)))
     except (tf.errors.OpError, ValueError, TypeError):
         return None
