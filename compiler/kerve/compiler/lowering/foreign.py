@@ -177,8 +177,8 @@ def _adopt(
     _adopt_nodes(g, graph, values)
     graph.outputs.clear()  # they are values like others from now on
     outputs = [_current(g, output, values) for output, _, _ in declared]
-    pairs = zip(outputs, declared, strict=True)
-    return [_output(value, dtype, shape) for value, (_, dtype, shape) in pairs]
+    known = zip(outputs, declared, strict=True)
+    return [_output(value, dtype, shape) for value, (_, dtype, shape) in known]
 
 
 def _declared(output: ir.Value, traced: Any) -> ir.Shape | None:
@@ -189,8 +189,8 @@ def _declared(output: ir.Value, traced: Any) -> ir.Shape | None:
         return ir.Shape(sizes)
     if len(output.shape) != len(sizes):
         return output.shape
-    pairs = zip(output.shape, sizes, strict=True)
-    return ir.Shape(have if isinstance(have, int) or size is None else size for have, size in pairs)
+    both = zip(output.shape, sizes, strict=True)
+    return ir.Shape(have if isinstance(have, int) or size is None else size for have, size in both)
 
 
 def _adopt_nodes(g: Lowering, graph: ir.Graph, values: _Values) -> None:

@@ -93,9 +93,15 @@ def changed(graph: FuncGraph) -> list[Any]:
 
 def chooses(graph: FuncGraph) -> bool:
     """Whether a trace chooses among several branches somewhere."""
-    return any(
-        op.type in _CHOICES or any(chooses(body) for body in _bodies(op)) for op in graph.get_operations()
-    )
+    return any(_chooses(graph, op.node_def) for op in graph.get_operations())
+
+
+def _chooses(graph: FuncGraph, node: Any) -> bool:
+    """Whether an operator does, or one of what it calls; read as it is written: no graph is made of that."""
+    if node.op in _CHOICES or node.op not in _CALLS | _BRANCHES | _LOOPS:
+        return node.op in _CHOICES
+    called = (_function(graph, name).definition.node_def for name in _called(node))
+    return any(_chooses(graph, inner) for body in called for inner in body)
 
 
 def pure(graph: FuncGraph, state: Sequence[Any]) -> Callable[..., list[Any]]:
@@ -153,12 +159,17 @@ def _assigns(op: Any) -> bool:
 
 def _bodies(op: Any) -> Iterator[FuncGraph]:
     """The functions that an operator calls, as graphs."""
-    if op.type not in _CALLS | _BRANCHES | _LOOPS:
-        return
-    for attribute in op.node_def.attr.values():
+    if op.type in _CALLS | _BRANCHES | _LOOPS:
+        for name in _called(op.node_def):
+            yield _graph_of(op.graph, name)
+
+
+def _called(node: Any) -> Iterator[str]:
+    """The names of the functions that an operator calls."""
+    for attribute in node.attr.values():
         for function in (attribute.func, *attribute.list.func):
             if function.name:
-                yield _graph_of(op.graph, function.name)
+                yield function.name
 
 
 def _graph_of(graph: Any, name: str) -> FuncGraph:
@@ -196,7 +207,7 @@ def _step(op: Any, inputs: list[Any]) -> Sequence[Any]:
         return []
     if not op.outputs:  # assertions and the like
         return []
-    if not cells and not (op.type in _CHOICES or any(chooses(body) for body in _bodies(op))):
+    if not cells and not _chooses(op.graph, op.node_def):
         return _copy(op, inputs)
     if op.type in _PASSING:
         return inputs
@@ -217,7 +228,7 @@ def _step(op: Any, inputs: list[Any]) -> Sequence[Any]:
 
 def _copy(op: Any, inputs: list[Any]) -> Sequence[Any]:
     graph = tf.compat.v1.get_default_graph()
-    for body in _called(op):
+    for body in (_function(op.graph, name) for name in _called(op.node_def)):
         graph._add_function_recursive(body)
     kinds = [tensor.dtype for tensor in op.outputs]
     copy = graph._create_op_internal(
@@ -226,13 +237,6 @@ def _copy(op: Any, inputs: list[Any]) -> Sequence[Any]:
     for tensor, source in zip(copy.outputs, op.outputs, strict=True):
         tensor.set_shape(source.shape)
     return list(copy.outputs)
-
-
-def _called(op: Any) -> Iterator[Any]:
-    for attribute in op.node_def.attr.values():
-        for function in (attribute.func, *attribute.list.func):
-            if function.name:
-                yield _function(op.graph, function.name)
 
 
 def _branch(op: Any, inputs: list[Any]) -> Sequence[Any]:

@@ -137,9 +137,8 @@ class ModelManager:
         """Load a model for a client, or load it again; raises what keeps it from being served as asked.
 
         `config`: JSON to use instead of the model's configuration; `files`: contents by `<version>/<path>`,
-        to
-        use instead of the model's folder. As in Triton, a configuration that was sent before counts until the
-        folder changes or the model is unloaded.
+        to use instead of the model's folder. As in Triton, a configuration that was sent before counts until
+        the folder changes or the model is unloaded.
         """
         self._check_explicit()
         override = Override(config)

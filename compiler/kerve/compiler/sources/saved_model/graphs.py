@@ -244,10 +244,25 @@ def _require_constant(definition: Any, name: str, outputs: Mapping[str, str]) ->
 def _not_compiled(definition: Any) -> Any:
     """Leave nothing to XLA, in place: a function that it compiles is never inlined."""
     functions = definition.library.function
-    nodes = [*definition.node, *(node for function in functions for node in function.node_def)]
-    for each in (*functions, *nodes):
-        each.attr.pop(_COMPILED, None)
+    if not is_compiled(definition):
+        return definition
+    # By the names that they have TensorFlow knows functions that are compiled, and takes no others.
+    names = {each.signature.name: f"{each.signature.name}_not_compiled" for each in functions}
+    for function in functions:
+        function.signature.name = names[function.signature.name]
+        function.attr.pop(_COMPILED, None)
+    for node in [*definition.node, *(node for function in functions for node in function.node_def)]:
+        node.attr.pop(_COMPILED, None)
+        _rename_called(node, names)
     return definition
+
+
+def _rename_called(node: Any, names: Mapping[str, str]) -> None:
+    node.op = names.get(node.op, node.op)
+    for attribute in node.attr.values():
+        for called in (attribute.func, *attribute.list.func):
+            if called.name in names:
+                called.name = names[called.name]
 
 
 def _without_unused_defaults(definition: Any, inputs: Mapping[str, str]) -> Any:
