@@ -43,6 +43,15 @@ def test_a_folder_that_is_no_model_is_told_once(tmp_path: Path, caplog: pytest.L
     assert len(caplog.messages) == 2
 
 
+def test_a_first_version_that_is_being_written_is_no_stray(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("empty", "new/.incoming"):
+        (tmp_path / name).mkdir(parents=True)
+    assert Repository(tmp_path).models() == []
+    assert not caplog.messages
+
+
 def test_a_repository_that_is_no_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="expected a repository"):
         Repository(tmp_path / "nowhere").models()

@@ -58,12 +58,14 @@ class Repository:
                 continue
             try:
                 versions = {version: folder / str(version) for version in versions_in(folder)}
+                # A version that is being written has a hidden name.
+                visible = any(not each.name.startswith(".") for each in folder.iterdir())
             except OSError as error:
                 found[folder.name] = Source(folder.name, folder, {}, f"{folder} cannot be read: {error}")
                 continue
             if versions or any((folder / name).is_file() for name in CONFIG_FILES):
                 found[folder.name] = Source(folder.name, folder, versions)
-            else:
+            elif visible:
                 strays.add(folder)
         self._tell(strays)
         return found
