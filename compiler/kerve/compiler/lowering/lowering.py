@@ -317,9 +317,7 @@ class Lowering:
                 raise  # the layer or model around this one is traced as a whole
             raise self.refuse(f"{what}{error}", error.remedy) from (cause or error)
         self.traced.append(self.layer_path)
-        if not (
-            cause is None or isinstance(cause, foreign.TensorsOnlyError)
-        ):  # else there is nothing to mend
+        if cause is not None and not isinstance(cause, foreign.TensorsOnlyError):  # else nothing is to mend
             self.warn(f"{what}converted from TensorFlow's trace of it ({_first_line(cause)}){plea}")
         return outputs
 

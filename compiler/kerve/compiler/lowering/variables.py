@@ -22,6 +22,7 @@ _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 _CHOICES = frozenset({"Case", "StatelessCase"})  # which tf2onnx does not convert
 _BRANCHES = frozenset({"If", "StatelessIf"}) | _CHOICES
 _LOOPS = frozenset({"While", "StatelessWhile"})
+_WITH_BODIES = _CALLS | _BRANCHES | _LOOPS
 
 
 class ImpureError(Exception):
@@ -98,10 +99,11 @@ def chooses(graph: FuncGraph) -> bool:
 
 def _chooses(graph: FuncGraph, node: Any) -> bool:
     """Whether an operator does, or one of what it calls; read as it is written: no graph is made of that."""
-    if node.op in _CHOICES or node.op not in _CALLS | _BRANCHES | _LOOPS:
-        return node.op in _CHOICES
-    called = (_function(graph, name).definition.node_def for name in _called(node))
-    return any(_chooses(graph, inner) for body in called for inner in body)
+    if node.op in _CHOICES:
+        return True
+    names = _called(node) if node.op in _WITH_BODIES else ()
+    bodies = (_function(graph, name).definition.node_def for name in names)
+    return any(_chooses(graph, inner) for body in bodies for inner in body)
 
 
 def pure(graph: FuncGraph, state: Sequence[Any]) -> Callable[..., list[Any]]:
@@ -159,7 +161,7 @@ def _assigns(op: Any) -> bool:
 
 def _bodies(op: Any) -> Iterator[FuncGraph]:
     """The functions that an operator calls, as graphs."""
-    if op.type in _CALLS | _BRANCHES | _LOOPS:
+    if op.type in _WITH_BODIES:
         for name in _called(op.node_def):
             yield _graph_of(op.graph, name)
 

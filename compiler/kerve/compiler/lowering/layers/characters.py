@@ -51,8 +51,9 @@ def utf8(g: Lowering, texts: ir.Value, padding: int) -> tuple[ir.Value, ir.Value
     the end of its table is the one way that ONNX has to fail.
     """
     op = g.op
-    texts = op.Concat(texts, g.constant(np.array([""], object), "empty"), axis=0)  # ONNX Runtime's Tokenizer
-    texts.dtype, texts.shape = ir.DataType.STRING, ir.Shape([None])  # has no columns where it has no rows
+    # One more, until the end: of no text at all, no size of a Reshape below could be inferred.
+    texts = op.Concat(texts, g.constant(np.array([""], object), "empty"), axis=0)
+    texts.dtype, texts.shape = ir.DataType.STRING, ir.Shape([None])
     codes = code_points(g, characters(g, texts))
     unknown = g.cast(op.Equal(codes, _UNKNOWN), "int64")
     codes = op.Add(codes, op.Gather(g.constant(np.zeros(1, np.int64)), unknown))
