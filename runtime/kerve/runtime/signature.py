@@ -1,8 +1,9 @@
 """What a model takes and gives, and whether a request fits it."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from kerve.runtime.datatypes import Array
 from kerve.runtime.errors import InvalidArgumentError
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "check_known",
     "check_outputs",
     "check_tensor",
+    "rows_of",
     "show_shape",
 ]
 
@@ -123,3 +125,17 @@ def check_tensor(
             agreed, elsewhere = sizes.setdefault(expected, (size, spec.name))
             if size != agreed:
                 raise InvalidArgumentError(f"{mismatch}; {expected} is {agreed} in input {elsewhere!r}")
+
+
+def rows_of(signature: Signature, inputs: Mapping[str, Array]) -> int:
+    """Return the rows that all inputs have; InvalidArgumentError where they differ. 1 without a batch."""
+    given = [spec.name for spec in signature.inputs if spec.name in inputs]
+    if not (signature.batched and given):
+        return 1
+    rows = len(inputs[given[0]])
+    for name in given:
+        if len(inputs[name]) != rows:
+            raise InvalidArgumentError(
+                f"input {name!r}: expected {rows} rows, as in input {given[0]!r}, got {len(inputs[name])}"
+            )
+    return rows

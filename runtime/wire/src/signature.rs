@@ -129,11 +129,23 @@ impl Signature {
             let position = self.position(&input.name).expect("the names have been checked");
             tensors[position] = Some(check_tensor(&self.inputs[position], input, &mut sizes)?);
         }
-        let rows = match tensors.iter().flatten().next() {
-            Some(tensor) if self.batched => tensor.shape[0],
-            _ => 1,
-        };
+        let rows = if self.batched { self.rows(&tensors)? } else { 1 };
         Ok(Checked { tensors, rows, requested })
+    }
+
+    /// The rows that all tensors have: their memory is read as if there were so many in each.
+    pub fn rows(&self, tensors: &[Option<Tensor>]) -> Result<usize, Status> {
+        let given = self.inputs.iter().zip(tensors);
+        let mut rows = given.filter_map(|(spec, tensor)| Some((spec, tensor.as_ref()?.shape[0])));
+        let Some((first, expected)) = rows.next() else { return Ok(1) };
+        match rows.find(|&(_, got)| got != expected) {
+            None => Ok(expected),
+            Some((other, got)) => Err(Status::invalid(format!(
+                "input {}: expected {expected} rows, as in input {}, got {got}",
+                quote(&other.name),
+                quote(&first.name)
+            ))),
+        }
     }
 
     fn position(&self, name: &str) -> Option<usize> {

@@ -433,3 +433,30 @@ def test_every_request_gets_its_own_rows_back(
         served.go.set()
         for call, array in zip(calls, arrays, strict=True):
             np.testing.assert_array_equal(oip.answer(call.result(20)), array * 2)
+
+
+def test_inputs_of_a_batch_have_the_same_rows_whatever_their_dimensions_are_called(
+    serve: Any, oip: Any
+) -> None:
+    """Their memory is read as if they had: what lies behind the shorter one is somebody else's."""
+    free = (("a", "FP32", (None, 2)), ("b", "FP32", (None, 2)))
+    with (
+        serve(
+            lambda batch: {"y": batch.inputs["b"]}, inputs=free, outputs=(("y", "FP32", (None, 2)),)
+        ) as served,
+        served.channel() as channel,
+    ):
+        request = oip.pb.ModelInferRequest(model_name="m")
+        for name, rows in (("a", 3), ("b", 2)):
+            request.inputs.append(oip.tensor(name, "FP32", (rows, 2)))
+            request.raw_input_contents.append(bytes(rows * 8))
+        with pytest.raises(grpc.RpcError, match="input 'b': expected 3 rows, as in input 'a', got 2"):
+            oip.stub(channel).ModelInfer(request)
+
+
+def test_a_batched_model_without_an_axis_is_refused(serve: Any) -> None:
+    with (
+        pytest.raises(ValueError, match="x: has no axis, of which the first is the batch"),
+        serve(echo, inputs=(("x", "FP32", ()),)),
+    ):
+        pass

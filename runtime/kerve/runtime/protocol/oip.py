@@ -17,6 +17,7 @@ from kerve.runtime.signature import (
     check_inputs,
     check_outputs,
     check_tensor,
+    rows_of,
 )
 
 __all__ = ["SERVICE", "InferRequest", "decode_request", "encode_response", "model_metadata"]
@@ -103,7 +104,7 @@ def decode_request(message: pb.ModelInferRequest, signature: Signature) -> Infer
         inputs[tensor.name] = decode_tensor(tensor, raw[position] if raw else None)
     return InferRequest(
         inputs=inputs,
-        rows=len(next(iter(inputs.values()))) if signature.batched and inputs else 1,
+        rows=rows_of(signature, inputs),
         requested=frozenset(requested) or None,
         parameters={name: parameter_value(value) for name, value in message.parameters.items()},
     )

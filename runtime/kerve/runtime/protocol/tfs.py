@@ -10,7 +10,7 @@ from kerve.runtime.lifecycle.states import State, Status
 from kerve.runtime.protocol.oip import InferRequest
 from kerve.runtime.protocol.tensors import object_array
 from kerve.runtime.protocol.tfs_tensors import NUMBERS, datatype_of, decode_tensor, encode_tensor, shape_of
-from kerve.runtime.signature import Signature, TensorSpec, check_inputs, check_outputs, check_tensor
+from kerve.runtime.signature import Signature, TensorSpec, check_inputs, check_outputs, check_tensor, rows_of
 from kerve.tensorflow.core.example import example_pb2, feature_pb2
 from kerve.tensorflow.core.protobuf import meta_graph_pb2
 from kerve.tensorflow_serving.apis import (
@@ -85,7 +85,7 @@ def decode_predict(message: predict_pb2.PredictRequest, signature: Signature) ->
         inputs[name] = decode_tensor(f"input {name!r}", tensor)
     return InferRequest(
         inputs=inputs,
-        rows=len(next(iter(inputs.values()))) if signature.batched and inputs else 1,
+        rows=rows_of(signature, inputs),
         requested=frozenset(message.output_filter) or None,
         parameters={},
     )

@@ -51,18 +51,15 @@ impl PyQueue {
         };
         let tensors: SmallVec<[Option<Tensor>; 2]> =
             signature.inputs.iter().zip(&self.ports.inputs).map(given).collect::<PyResult<_>>()?;
-        let mut rows = tensors.iter().flatten().map(|tensor| tensor.shape.first().copied().unwrap_or(1));
-        let first = rows.next().unwrap_or(1);
-        if signature.batched && rows.any(|other| other != first) {
-            return Err(PyValueError::new_err("expected the same number of rows in every input"));
-        }
+        let rows = if signature.batched { signature.rows(&tensors) } else { Ok(1) };
+        let rows = rows.map_err(|status| PyValueError::new_err(status.message))?;
         let position = |name: String| {
             let position = signature.outputs.iter().position(|spec| spec.name == name);
             let position = position.ok_or_else(|| PyValueError::new_err(format!("no output {name:?}")))?;
             Ok(Requested { position: position as u16, ..Requested::default() })
         };
         let requested = requested.unwrap_or_default().into_iter().map(position).collect::<PyResult<_>>()?;
-        Ok(Checked { tensors, rows: if signature.batched { first } else { 1 }, requested })
+        Ok(Checked { tensors, rows, requested })
     }
 
     fn show(&self, py: Python<'_>, batch: Batch) -> PyResult<PyBatch> {

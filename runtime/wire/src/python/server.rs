@@ -59,6 +59,11 @@ impl PyServer {
             outputs: specs(outputs)?,
             batched,
         };
+        let mut specs = signature.inputs.iter().chain(&signature.outputs);
+        if let Some(spec) = specs.find(|spec| batched && spec.shape.is_empty()) {
+            let problem = "has no axis, of which the first is the batch in a batched model";
+            return Err(PyValueError::new_err(format!("{}: {problem}", spec.name)));
+        }
         let mut options = queue_options(&Fields(options))?;
         if !batched {
             options.max_batch_size = 1;
