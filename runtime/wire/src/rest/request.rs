@@ -2,6 +2,8 @@
 //!
 //! What does not stand here as the protocol has it is None: the application says what is wrong with it.
 
+use std::collections::HashSet;
+
 use compact_str::CompactString;
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess};
 use serde_json::value::RawValue;
@@ -78,9 +80,10 @@ impl Document<'_> {
         for tensor in self.inputs.unwrap_or_default() {
             infer.inputs.push(tensor.finish(behind, &mut used)?);
         }
+        let mut names = HashSet::new();
         for output in self.outputs.unwrap_or_default() {
             let wanted = output.finish(binary, infer)?;
-            if infer.outputs.iter().any(|other| other.name == wanted.name) {
+            if !names.insert(wanted.name.clone()) {
                 return None;
             }
             infer.outputs.push(wanted);
@@ -283,6 +286,14 @@ mod tests {
             infer.outputs.iter().map(|each| (&each.name[..], each.binary, each.classes)).collect();
         assert_eq!(found, [("a", true, 0), ("b", false, 0), ("c", true, 3)]);
         assert!(infer.unsupported.unwrap().message.contains("'priority'"));
+    }
+
+    /// A look at all others for each would take minutes.
+    #[test]
+    fn there_may_be_any_number_of_outputs() {
+        let names: Vec<String> = (0..300_000).map(|number| format!(r#"{{"name":"{number}"}}"#)).collect();
+        let (infer, _) = read(&format!(r#"{{"outputs":[{}]}}"#, names.join(",")), b"").unwrap();
+        assert_eq!(infer.outputs.len(), names.len());
     }
 
     #[test]
