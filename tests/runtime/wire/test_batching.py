@@ -87,6 +87,42 @@ def test_a_request_has_no_more_parts_than_can_be_kept(serve: Any, oip: Any, rows
     assert served.batches == []
 
 
+def test_a_request_in_parts_is_one_request_wherever_requests_are_counted(
+    serve: Any, oip: Any, rows: Any
+) -> None:
+    with serve(options=Options(max_batch_size=4)) as served, served.channel() as channel:
+        oip.stub(channel).ModelInfer(oip.request(rows(11)))
+        found = served.queue.statistics()
+    assert (found["requests"], found["codes"], found["batches"]) == (1, {0: 1}, 3)
+    assert [sum(found[name]["counts"]) for name in ("succeeded", "waited")] == [1, 1]
+
+
+def test_a_request_takes_what_it_came_with_until_its_parts_are_computed(
+    serve: Any, oip: Any, rows: Any, until: Any
+) -> None:
+    """Parts that wait would take a thousand times the bytes of the rows in them, outside every limit."""
+    with serve(go=False, options=Options(max_batch_size=1)) as served, served.channel() as channel:
+        call = oip.stub(channel).ModelInfer.future(oip.request(rows(2**14)))
+        until(lambda: served.queue.statistics()["requests"] == 1, "it waits")
+        assert served.queue.depth == 1
+        call.cancel()
+        waiting(served, 0)
+        served.go.set()
+
+
+def test_when_one_part_fails_the_others_are_not_computed(serve: Any, oip: Any, rows: Any) -> None:
+    def compute(batch: Any) -> Any:
+        return batch.fail(13, "the first part")
+
+    with serve(compute, options=Options(max_batch_size=4)) as served, served.channel() as channel:
+        found = oip.refusal(lambda: oip.stub(channel).ModelInfer(oip.request(rows(400))))
+        waiting(served, 0)
+        counted = served.queue.statistics()["codes"]
+    assert found == (grpc.StatusCode.INTERNAL, "the first part")
+    assert served.batches == [4]
+    assert counted == {13: 1}
+
+
 def test_when_one_part_fails_the_request_fails(serve: Any, oip: Any, rows: Any) -> None:
     def compute(batch: Any) -> Any:
         if len(served.batches) == 2:
@@ -249,7 +285,7 @@ def test_a_request_in_parts_takes_one_place_in_a_queue(serve: Any, oip: Any, row
         stub = oip.stub(channel)
         calls = send(served, stub, oip, [rows(1)])
         calls.append(stub.ModelInfer.future(oip.request(rows(9))))
-        waiting(served, 10)
+        waiting(served, 2)
         code, text = oip.refusal(lambda: stub.ModelInfer(oip.request(rows(1))))
         served.go.set()
         for call, size in zip(calls, (1, 9), strict=True):

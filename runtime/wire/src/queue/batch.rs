@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use compact_str::CompactString;
 
-use crate::grpc::status::{Code, Status};
+use crate::grpc::status::Status;
 use crate::infer::Parameter;
 use crate::output::Output;
 use crate::queue::Queue;
@@ -28,7 +28,7 @@ impl Batch {
     pub(crate) fn new(queue: Arc<Queue>, requests: Vec<Pending>, ordinal: u64) -> Batch {
         let rows = requests.iter().map(|request| request.rows).sum();
         let taken = Instant::now();
-        for request in &requests {
+        for request in requests.iter().filter(|request| request.responder.route.begins()) {
             queue.metrics.waited.record(taken.saturating_duration_since(request.arrived));
         }
         Batch { queue, requests, rows, taken, ordinal }
@@ -154,8 +154,7 @@ impl Batch {
             row += request.rows;
             let views: Vec<_> =
                 outputs.iter().map(|(position, output)| output.view(*position, rows.clone())).collect();
-            self.queue.metrics.ended(Code::Ok, request.arrived.elapsed());
-            request.responder.answer(&self.queue, &views, &mut mail);
+            request.responder.answer(&self.queue, request.arrived, &views, &mut mail);
         }
         self.queue.metrics.computed(self.rows, took);
         self.queue.keep_pace(self.rows, took);
@@ -172,8 +171,7 @@ impl Batch {
         let mut mail = Mail::default();
         for mut request in requests {
             request.responder.computed(self.taken, self.taken + took, self.rows);
-            self.queue.metrics.ended(status.code, request.arrived.elapsed());
-            request.responder.refuse(status.clone(), &mut mail);
+            request.responder.refuse(&self.queue, request.arrived, status.clone(), &mut mail);
         }
         self.queue.order.release(self.ordinal, mail);
     }

@@ -4,23 +4,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use compact_str::CompactString;
-use smallvec::SmallVec;
 
 use crate::bytes_tensor;
-use crate::datatype::Datatype;
 use crate::grpc::status::Status;
 use crate::output::View;
 use crate::queue::Queue;
 use crate::queue::pending::{Mail, Pending, Responder, Route};
-use crate::signature::{Shape, Signature, Tensor, TensorSpec};
+use crate::signature::{Shape, Signature, Tensor};
 
-/// One part's claim on the answer.
+/// The claim on the answer of one part, or of all that are not cut off yet.
 pub struct Share {
     join: Arc<Join>,
     index: usize,
 }
 
 struct Join {
+    /// Of each input, the bytes of each part; None: as many for each row.
+    sizes: Vec<Option<Vec<usize>>>,
     state: Mutex<State>,
 }
 
@@ -49,7 +49,7 @@ const MOST_EMPTY: usize = 1 << 12;
 /// Why a request cannot be cut into parts of at most `max` rows.
 pub fn unfit(request: &Pending, max: usize) -> Option<Status> {
     let empty = request.bytes() == 0;
-    let most = if empty { max.max(MOST_EMPTY) } else { max.max(1).saturating_mul(MOST_PARTS) };
+    let most = if empty { max.max(MOST_EMPTY) } else { max.saturating_mul(MOST_PARTS) };
     if !request.batched || request.rows <= most {
         return None;
     }
@@ -60,84 +60,86 @@ pub fn unfit(request: &Pending, max: usize) -> Option<Status> {
     )))
 }
 
-/// Cuts a request into parts of at most `max` rows each; most requests are one.
-pub fn split(request: Pending, signature: &Signature, max: usize) -> SmallVec<[Pending; 1]> {
-    if !request.batched || request.rows <= max.max(1) {
-        return SmallVec::from_buf([request]);
+/// Gives a request that `cut` will cut into parts of at most `max` rows what the parts have in common; most are whole.
+///
+/// The parts are made when they are computed: until then a request takes what it came with, however many they are.
+pub fn prepare(mut request: Pending, signature: &Signature, max: usize) -> Pending {
+    if !request.batched || request.rows <= max {
+        return request;
     }
-    let sizes: Vec<usize> = rows_of_parts(request.rows, max).collect();
-    let cut = |(tensor, spec): (&Option<Tensor>, &TensorSpec)| match tensor {
-        None => vec![None; sizes.len()],
-        Some(tensor) => cut_tensor(tensor, spec.datatype, &sizes),
+    let mut sizes = Vec::with_capacity(request.tensors.len());
+    for (tensor, spec) in request.tensors.iter_mut().zip(&signature.inputs) {
+        let Some(tensor) = tensor else {
+            sizes.push(None);
+            continue;
+        };
+        // In one piece it is cut at once.
+        tensor.data = std::mem::take(&mut tensor.data).into_bytes().into();
+        sizes.push(spec.datatype.size().is_none().then(|| part_sizes(tensor, max)));
+    }
+    let join = |whole: Responder| {
+        let state = State { missing: request.rows.div_ceil(max), responder: Some(whole), parts: Vec::new() };
+        Arc::new(Join { sizes, state: Mutex::new(state) })
     };
-    let columns: Vec<_> = request.tensors.iter().zip(&signature.inputs).map(cut).collect();
-    let Pending { batched, key, level, arrived, deadline, expires, parameters, responder, .. } = request;
-    let (requested, encoding, format) = (responder.requested.clone(), responder.encoding, responder.format);
-    let parts = sizes.iter().map(|_| None).collect();
-    let state = State { responder: Some(responder), parts, missing: sizes.len() };
-    let join = Arc::new(Join { state: Mutex::new(state) });
-    let part = |(index, &rows): (usize, &usize)| Pending {
-        tensors: columns.iter().map(|column| column[index].clone()).collect(),
-        rows,
-        batched,
-        key,
-        level,
-        counts: index + 1 == sizes.len(),
-        arrived,
-        deadline,
-        expires,
-        parameters: parameters.clone(),
-        responder: Responder {
-            format,
-            id: Default::default(),
-            requested: requested.clone(),
-            encoding,
-            route: Route::Share(Share { join: join.clone(), index }),
-            note: None,
-        },
-    };
-    sizes.iter().enumerate().map(part).collect()
+    let share = request.responder.share(|whole| Share { join: join(whole), index: 0 });
+    Pending { responder: share, ..request }
 }
 
-fn rows_of_parts(rows: usize, max: usize) -> impl Iterator<Item = usize> {
-    (0..rows.div_ceil(max)).map(move |part| max.min(rows - part * max))
-}
-
-fn cut_tensor(tensor: &Tensor, datatype: Datatype, sizes: &[usize]) -> Vec<Option<Tensor>> {
-    let row_elements: usize = tensor.shape[1..].iter().product();
-    let row_bytes = tensor.data.len() / tensor.shape[0];
-    let ends = datatype.size().is_none().then(|| element_ends(tensor));
-    let offset = |row: usize| match &ends {
-        None => row_bytes * row,
-        Some(ends) => (row * row_elements).checked_sub(1).map_or(0, |last| ends[last]),
-    };
-    let mut row = 0;
-    let part = |&size: &usize| {
-        let (start, end) = (offset(row), offset(row + size));
-        row += size;
-        let mut shape = tensor.shape.clone();
-        shape[0] = size;
-        Some(Tensor { shape, data: tensor.data.slice(start, end - start) })
-    };
-    sizes.iter().map(part).collect()
-}
-
-/// Where each byte string ends.
-fn element_ends(tensor: &Tensor) -> Vec<usize> {
-    let raw = tensor.data.clone().into_bytes();
-    let mut end = 0;
-    let elements = bytes_tensor::elements(&raw);
-    elements
-        .map(|element| {
-            end += 4 + element.expect("the signature has counted the elements").len();
-            end
+/// Cuts the first `max` rows off a request that has more; None where it has not.
+pub fn cut(rest: &mut Pending, max: usize) -> Option<Pending> {
+    if !rest.batched || rest.rows <= max {
+        return None;
+    }
+    let Route::Share(Share { join, index }) = &mut rest.responder.route else { return None };
+    let (join, index) = (join.clone(), std::mem::replace(index, *index + 1));
+    let tensors = rest.tensors.iter_mut().zip(&join.sizes);
+    let tensors = tensors
+        .map(|(tensor, sizes)| {
+            Some(cut_tensor(tensor.as_mut()?, sizes.as_ref().map(|sizes| sizes[index]), max))
         })
-        .collect()
+        .collect();
+    rest.rows -= max;
+    Some(Pending {
+        tensors,
+        rows: max,
+        counts: false,
+        parameters: rest.parameters.clone(),
+        responder: rest.responder.like(Route::Share(Share { join, index })),
+        ..*rest
+    })
+}
+
+/// Cuts the first rows off a tensor in one piece; `size`: their bytes, where they are not the same for each row.
+fn cut_tensor(rest: &mut Tensor, size: Option<usize>, rows: usize) -> Tensor {
+    let size = size.unwrap_or_else(|| rest.data.len() / rest.shape[0] * rows);
+    let mut shape = rest.shape.clone();
+    shape[0] = rows;
+    rest.shape[0] -= rows;
+    let data = rest.data.slice(0, size);
+    rest.data = rest.data.slice(size, rest.data.len() - size);
+    Tensor { shape, data }
+}
+
+/// The bytes of each part of a tensor of byte strings.
+fn part_sizes(tensor: &Tensor, max: usize) -> Vec<usize> {
+    let raw = tensor.data.clone().into_bytes();
+    let elements_of_part = max * tensor.shape[1..].iter().product::<usize>();
+    let mut sizes = vec![0; tensor.shape[0].div_ceil(max)];
+    for (index, element) in bytes_tensor::elements(&raw).enumerate() {
+        let element = element.expect("the signature has counted the elements");
+        sizes[index / elements_of_part] += 4 + element.len();
+    }
+    sizes
 }
 
 impl Share {
+    /// Whether the request begins with this part.
+    pub fn begins(&self) -> bool {
+        self.index == 0
+    }
+
     /// Adds the outputs of this part; the last part answers the request.
-    pub fn answer(self, queue: &Queue, views: &[View<'_>], mail: &mut Mail) {
+    pub fn answer(self, queue: &Queue, arrived: Instant, views: &[View<'_>], mail: &mut Mail) {
         let own = |view: &View<'_>| Piece {
             position: view.position,
             shape: view.shape.clone(),
@@ -145,6 +147,8 @@ impl Share {
         };
         let pieces = views.iter().map(own).collect();
         let mut state = self.join.lock();
+        let places = state.parts.len().max(self.index + 1);
+        state.parts.resize_with(places, || None);
         state.parts[self.index] = Some(pieces);
         state.missing -= 1;
         if state.missing > 0 {
@@ -163,7 +167,7 @@ impl Share {
                 owner: None,
             })
             .collect();
-        responder.answer(queue, &views, mail);
+        responder.answer(queue, arrived, &views, mail);
     }
 
     /// Whether the server itself asked.
@@ -184,10 +188,10 @@ impl Share {
     }
 
     /// Refuses the request; what other parts bring is for nobody.
-    pub fn refuse(self, status: Status, mail: &mut Mail) {
+    pub fn refuse(self, queue: &Queue, arrived: Instant, status: Status, mail: &mut Mail) {
         let responder = self.join.lock().responder.take();
         if let Some(responder) = responder {
-            responder.refuse(status, mail);
+            responder.refuse(queue, arrived, status, mail);
         }
     }
 
@@ -226,20 +230,16 @@ mod tests {
         Tensor { shape: Shape::from_slice(shape), data: data.into() }
     }
 
-    fn data(parts: Vec<Option<Tensor>>) -> Vec<Vec<u8>> {
-        parts.into_iter().flatten().map(|tensor| tensor.data.into_bytes().to_vec()).collect()
-    }
-
-    #[test]
-    fn rows_are_divided() {
-        assert_eq!(rows_of_parts(7, 3).collect::<Vec<_>>(), [3, 3, 1]);
-        assert_eq!(rows_of_parts(6, 3).collect::<Vec<_>>(), [3, 3]);
+    fn parts(mut rest: Tensor, sizes: &[Option<usize>], rows: usize) -> Vec<Vec<u8>> {
+        let mut parts: Vec<Tensor> = sizes.iter().map(|size| cut_tensor(&mut rest, *size, rows)).collect();
+        parts.push(rest);
+        parts.into_iter().map(|part| part.data.into_bytes().to_vec()).collect()
     }
 
     #[test]
     fn tensors_are_cut_between_rows() {
-        let parts = cut_tensor(&tensor(&[3, 2], vec![1, 2, 3, 4, 5, 6]), Datatype::Uint8, &[2, 1]);
-        assert_eq!(data(parts), [vec![1, 2, 3, 4], vec![5, 6]]);
+        let whole = tensor(&[3, 2], vec![1, 2, 3, 4, 5, 6]);
+        assert_eq!(parts(whole, &[None, None], 1), [[1, 2], [3, 4], [5, 6]]);
     }
 
     #[test]
@@ -248,7 +248,12 @@ mod tests {
         for element in [&b"a"[..], b"bcd", b"", b"e"] {
             bytes_tensor::put(&mut raw, element);
         }
-        let parts = cut_tensor(&tensor(&[2, 2], raw), Datatype::Bytes, &[1, 1]);
-        assert_eq!(data(parts), [b"\x01\0\0\0a\x03\0\0\0bcd".to_vec(), b"\0\0\0\0\x01\0\0\0e".to_vec()]);
+        let whole = tensor(&[2, 2], raw);
+        let sizes = part_sizes(&whole, 1);
+        assert_eq!(
+            parts(whole, &[Some(sizes[0])], 1),
+            [b"\x01\0\0\0a\x03\0\0\0bcd".to_vec(), b"\0\0\0\0\x01\0\0\0e".to_vec()]
+        );
+        assert_eq!(part_sizes(&tensor(&[3, 0], Vec::new()), 2), [0, 0]);
     }
 }

@@ -148,15 +148,15 @@ impl Queue {
             }
             self.align(&mut request);
         }
-        let parts = join::split(request, &self.signature, self.options.max_batch_size);
+        let request = join::prepare(request, &self.signature, self.options.max_batch_size);
         let mut state = self.gate.enter();
         let Some(status) = self.refusal(&state, level, bytes, local) else {
-            parts.into_iter().for_each(|part| state.waiting.push(part));
+            state.waiting.push(request);
             self.news.fetch_add(1, Ordering::Release);
             return state.has_sleepers();
         };
         drop(state);
-        parts.into_iter().for_each(|part| self.refuse(part, status.clone()));
+        self.refuse(request, status);
         false
     }
 
@@ -323,8 +323,7 @@ impl Queue {
 
     fn refuse(&self, request: Pending, status: Status) {
         let mut mail = Mail::default();
-        self.metrics.ended(status.code, request.arrived.elapsed());
-        request.responder.refuse(status, &mut mail);
+        request.responder.refuse(self, request.arrived, status, &mut mail);
         mail.post();
     }
 

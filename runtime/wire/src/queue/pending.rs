@@ -37,7 +37,7 @@ pub struct Pending {
     pub key: u64,
     /// Its priority, from 0, the most urgent.
     pub level: usize,
-    /// Whether it counts against the limit of requests; of the parts of a request the last one does.
+    /// Whether it counts against the limit of requests; of the parts of a request the last one does, or what is left.
     pub counts: bool,
     /// When it came.
     pub arrived: Instant,
@@ -229,12 +229,29 @@ impl Mail {
 }
 
 impl Responder {
-    /// Answers with the outputs of a run: one view for each output that was computed.
-    pub fn answer(self, queue: &Queue, views: &[View<'_>], mail: &mut Mail) {
-        match self.route {
-            Route::Share(share) => return share.answer(queue, views, mail),
-            Route::Local(local) => return local.answer(&self.requested, views),
-            Route::Unary(..) | Route::Stream(..) | Route::Http(..) => {}
+    /// One for a part of the request, that goes another way.
+    pub fn like(&self, route: Route) -> Responder {
+        let Responder { format, encoding, ref requested, .. } = *self;
+        let (id, requested) = (CompactString::default(), requested.clone());
+        Responder { format, id, requested, encoding, route, note: None }
+    }
+
+    /// One for the parts of the request, which share this one.
+    pub fn share(self, share: impl FnOnce(Responder) -> Share) -> Responder {
+        let Responder { format, encoding, ref requested, .. } = self;
+        let (id, requested) = (CompactString::default(), requested.clone());
+        Responder { format, id, requested, encoding, route: Route::Share(share(self)), note: None }
+    }
+
+    /// Answers with the outputs of a run, one view for each output that was computed, and counts the request's end.
+    pub fn answer(self, queue: &Queue, arrived: Instant, views: &[View<'_>], mail: &mut Mail) {
+        if let Route::Share(share) = self.route {
+            return share.answer(queue, arrived, views, mail);
+        }
+        // Before the answer, so that whoever has it finds it counted.
+        queue.metrics.ended(Code::Ok, arrived.elapsed());
+        if let Route::Local(local) = self.route {
+            return local.answer(&self.requested, views);
         }
         // Whatever is wrong with this answer is wrong with no other of the batch.
         let framed = catch_unwind(AssertUnwindSafe(|| self.encode(queue, views)));
@@ -275,10 +292,13 @@ impl Responder {
         }
     }
 
-    /// Answers with a status.
-    pub fn refuse(self, status: Status, mail: &mut Mail) {
+    /// Answers with a status, and counts the request's end.
+    pub fn refuse(self, queue: &Queue, arrived: Instant, status: Status, mail: &mut Mail) {
+        if let Route::Share(share) = self.route {
+            return share.refuse(queue, arrived, status, mail);
+        }
+        queue.metrics.ended(status.code, arrived.elapsed());
         match self.route {
-            Route::Share(share) => share.refuse(status, mail),
             Route::Local(local) => local.refuse(status),
             _ => self.send(Err(status), mail),
         }
@@ -332,6 +352,11 @@ impl Route {
         }
     }
 
+    /// Whether a request begins with what goes this way: with the first of its parts, if it has any.
+    pub fn begins(&self) -> bool {
+        !matches!(self, Route::Share(share) if !share.begins())
+    }
+
     /// Whether the server itself asked.
     pub fn is_local(&self) -> bool {
         match self {
@@ -375,7 +400,7 @@ mod tests {
                 route: Route::Stream(sender, 0, InFlight::new(&mailbox)),
                 note: None,
             };
-            responder.answer(&queue, &[view(0), view(9)], &mut mail);
+            responder.answer(&queue, Instant::now(), &[view(0), view(9)], &mut mail);
         }
         mail.post();
         let letters = std::mem::take(&mut *mailbox.letters.lock().unwrap());

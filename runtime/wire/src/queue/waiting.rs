@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use crate::queue::join::cut;
 use crate::queue::options::{Options, TimeoutAction};
 use crate::queue::pending::Pending;
 
@@ -27,8 +28,6 @@ pub enum Full {
 /// All requests of a queue.
 pub struct Waiting {
     levels: Vec<Level>,
-    /// Requests and parts of requests.
-    len: usize,
     bytes: usize,
     max_bytes: usize,
     /// The soonest time at which a request that waits may have to go; None: there is no such time.
@@ -40,7 +39,7 @@ struct Level {
     queue: VecDeque<Pending>,
     /// Those whose time in the queue was over, under the policy that lets them wait on.
     delayed: VecDeque<Pending>,
-    /// Requests; one that was split counts once.
+    /// Requests; one that is cut into parts until the last of them is taken.
     held: usize,
     limit: usize,
     on_timeout: TimeoutAction,
@@ -58,21 +57,20 @@ impl Waiting {
         };
         Waiting {
             levels: options.policies.iter().map(level).collect(),
-            len: 0,
             bytes: 0,
             max_bytes: options.max_queue_bytes,
             soonest: None,
         }
     }
 
-    /// The number of requests and parts of requests.
+    /// The number of requests.
     pub fn len(&self) -> usize {
-        self.len
+        self.levels.iter().map(|level| level.held).sum()
     }
 
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.levels.iter().all(|level| level.held == 0)
     }
 
     /// Whether one more request of so many bytes fits into a level.
@@ -80,7 +78,7 @@ impl Waiting {
         let Level { held, limit, .. } = self.levels[level];
         if limit > 0 && held >= limit {
             Err(Full::Requests(limit))
-        } else if self.len > 0 && self.bytes.saturating_add(bytes) > self.max_bytes {
+        } else if !self.is_empty() && self.bytes.saturating_add(bytes) > self.max_bytes {
             Err(Full::Bytes(self.bytes))
         } else {
             Ok(())
@@ -89,7 +87,6 @@ impl Waiting {
 
     /// Adds a request at the end of its level.
     pub fn push(&mut self, request: Pending) {
-        self.len += 1;
         self.bytes += request.bytes();
         self.soonest = earliest(self.soonest, request.ends());
         let level = &mut self.levels[request.level];
@@ -99,7 +96,6 @@ impl Waiting {
 
     /// Counts out what waits no more.
     fn left(&mut self, gone: &[Pending]) {
-        self.len -= gone.len();
         for request in gone {
             self.bytes -= request.bytes();
             self.levels[request.level].held -= usize::from(request.counts);
@@ -171,7 +167,7 @@ impl Waiting {
         let limit =
             if options.alone { 0 } else { preferred(matching_rows_if(&queues, first, options), options) };
         let before = dropped.len();
-        let batch = cut(&mut queues, first, limit, dropped);
+        let batch = take(&mut queues, first, limit, options.max_batch_size, dropped);
         self.left(&batch);
         self.left(&dropped[before..]);
         Next::Batch(batch)
@@ -261,10 +257,18 @@ fn preferred(rows: usize, options: &Options) -> usize {
     sizes.filter(|&size| size <= rows.min(options.max_batch_size)).max().unwrap_or(options.max_batch_size)
 }
 
-/// Takes one request and all that fit it, of less urgent ones too, up to `limit` rows; the others keep their
-/// order. `first`: no other request that fits it waits before it.
-fn cut(queues: &mut Queues, first: Place, limit: usize, dropped: &mut Vec<Pending>) -> Vec<Pending> {
-    let mut batch: Vec<Pending> = queues[first.queue].remove(first.index).into_iter().collect();
+/// Takes one request, or `max` rows of it, and all that fit it, of less urgent ones too, up to `limit` rows; the
+/// others keep their order. `first`: no other request that fits it waits before it.
+fn take(
+    queues: &mut Queues,
+    first: Place,
+    limit: usize,
+    max: usize,
+    dropped: &mut Vec<Pending>,
+) -> Vec<Pending> {
+    let waiting = &mut *queues[first.queue];
+    let part = cut(&mut waiting[first.index], max);
+    let mut batch: Vec<Pending> = part.or_else(|| waiting.remove(first.index)).into_iter().collect();
     let mut rows = batch.first().map_or(0, |request| request.rows);
     for queue in queues {
         let mut passed = VecDeque::new();
