@@ -18,6 +18,9 @@ import tritonclient.grpc as triton
 import tritonclient.http as triton_http
 from tritonclient.utils import InferenceServerException
 
+from kerve.runtime.observation.access import record
+from kerve.runtime.observation.notes import Note
+
 Publish = Callable[..., Path]
 Serve = Callable[..., AbstractContextManager[Any]]
 Until = Callable[[Callable[[], bool], str], None]
@@ -290,3 +293,10 @@ def test_who_is_not_let_in_has_a_line(transport: str, tmp_path: Path, publish: P
         (line,) = re.findall(r"request_id=stranger .*", running.log.read_text())
     assert "code=UNAUTHENTICATED" in line
     assert "good" not in running.log.read_text()
+
+
+def test_a_traced_request_whose_caller_sends_no_trace_context_has_its_line() -> None:
+    """Requests are traced by share, too; what a caller calls a traceparent may be anything."""
+    for given, trace in (("x", None), (f"00-{'a' * 32}-{'b' * 16}-01", "a" * 32)):
+        note = Note("/m", "ipv4:127.0.0.1:1", "one", given, "", sampled=True)
+        assert vars(record(note))["fields"].get("trace_id") == trace

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from kerve.runtime.errors import Code
-from kerve.runtime.observation.notes import Observation
+from kerve.runtime.observation.notes import TRACE_PARENT, Observation
 
 __all__ = ["AccessLog"]
 
@@ -48,8 +48,9 @@ def record(each: Observation) -> logging.LogRecord:
         "total_ms": milliseconds(each.total),
         "peer": each.peer,
     }
-    if each.sampled and each.trace_parent:
-        fields["trace_id"] = each.trace_parent.split("-")[1]
+    # A request may be traced whose caller has sent something else under that name.
+    if each.sampled and (parent := TRACE_PARENT.fullmatch(each.trace_parent)) is not None:
+        fields["trace_id"] = parent["trace"]
     shown = " ".join(f"{key}={plain(value)}" for key, value in fields.items() if value not in ("", None))
     ended = (each.arrived + each.total) / 1e9
     return logging.makeLogRecord(

@@ -10,14 +10,14 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-__all__ = ["Note", "Observation", "Observer", "current"]
+__all__ = ["TRACE_PARENT", "Note", "Observation", "Observer", "current"]
 
 # Notes that may wait for their reader; more are lost, and counted.
 ROOM = 1 << 15
 
 # W3C Trace Context, section 3.2; a version after 00 may have more behind the flags.
 TRACE_PARENT = re.compile(
-    r"(?P<version>(?!ff)[0-9a-f]{2})-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-(?P<flags>[0-9a-f]{2})"
+    r"(?P<version>(?!ff)[0-9a-f]{2})-(?P<trace>(?!0{32})[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-(?P<flags>[0-9a-f]{2})"
     r"(?P<more>-.*)?"
 )
 
