@@ -1,5 +1,6 @@
 """The file of tokens, and the table of permissions."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from kerve.runtime.errors import ArtifactError
 from kerve.runtime.protocol import oip, tfs
 from kerve.runtime.security.permissions import Permission, permission_of
-from kerve.runtime.security.tokens import read_tokens
+from kerve.runtime.security.tokens import Authority, Tokens, read_tokens
 
 
 @pytest.mark.parametrize(
@@ -37,3 +38,19 @@ def test_every_method_has_a_permission_and_only_probes_are_open() -> None:
     assert permission_of("/tensorflow.serving.ModelService/HandleReloadConfigRequest") is Permission.CONTROL
     assert permission_of("/kerve.evaluation.v1.EvaluationService/ListEvaluations") is Permission.READ
     assert permission_of("/what.is.this/Method") is Permission.CONTROL
+
+
+def test_a_token_that_is_taken_back_before_the_file_is_watched_is_not_let_in(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_text(f"{'ab' * 32}  infer  the shop\n")
+    authority, seen, stop = Authority(file), threading.Event(), threading.Event()
+
+    def changed(tokens: Tokens) -> None:
+        if not tokens:
+            seen.set()
+
+    file.write_text("# nobody\n")
+    authority.follow(changed)
+    authority.watch(stop)
+    assert seen.wait(30)
+    stop.set()

@@ -55,6 +55,8 @@ class Authority:
 
     def __init__(self, file: Path | None = None) -> None:
         self._file = file
+        # Before it is read: what changes meanwhile is read again.
+        self._seen = stamp(file) if file else None
         self._tokens: Tokens | None = read_tokens(file) if file else None
         self._changed: list[Callable[[Tokens], None]] = []
 
@@ -90,12 +92,11 @@ class Authority:
             )
 
     def _watch(self, file: Path, stop: threading.Event) -> None:
-        seen = stamp(file)
         while not stop.wait(INTERVAL):
             now = stamp(file)
-            if now == seen:
+            if now == self._seen:
                 continue
-            seen = now
+            self._seen = now
             try:
                 self._tokens = tokens = read_tokens(file)
             except ServingError as error:  # the tokens that are known stay so
