@@ -1,9 +1,10 @@
 """How much a server takes on: models and connections."""
 
 import socket
+import threading
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
@@ -144,3 +145,36 @@ def test_a_path_is_a_method_only_as_a_whole(
             with pytest.raises(grpc.RpcError) as caught:
                 call(b"", timeout=60)
             assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", id="reflection"),
+        pytest.param("/kerve.evaluation.v1.EvaluationService/Evaluate", id="evaluation"),
+    ],
+)
+def test_streams_of_which_nothing_comes_keep_nobody_from_health_and_descriptions(
+    tmp_path: Path, publish: Publish, serve: Serve, transport: str, method: str
+) -> None:
+    publish(tmp_path, "pair")
+    over = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        over.wait()
+        yield from ()
+
+    with (
+        serve(tmp_path, "--transport", transport) as running,
+        grpc.insecure_channel(running.address) as channel,
+    ):
+        call: Any = channel.stream_stream(method)
+        streams = [call(nothing()) for _ in range(100)]
+        try:
+            health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=60)
+            assert health.status == health_pb2.HealthCheckResponse.SERVING
+            with Client(running.address) as client:
+                assert client.ready("pair", timeout=60)
+            assert all(stream.is_active() for stream in streams)
+        finally:
+            over.set()

@@ -45,6 +45,7 @@ CALLS = {
 }
 
 REFLECTION = (reflection.SERVICE_NAME, "grpc.reflection.v1.ServerReflection")
+REFLECTION_THREADS = 16
 
 
 class Host(Protocol):
@@ -158,8 +159,10 @@ def add_reflection(server: Host, services: Sequence[str]) -> None:
     grpcio's package has only `grpc.reflection.v1alpha`; `grpc.reflection.v1` is the same messages and method.
     """
     servicer = reflection.ReflectionServicer([*services, *REFLECTION], pool=BothPools())
+    # A stream of which nothing comes keeps its thread.
+    pool = ThreadPoolExecutor(REFLECTION_THREADS, "reflection")
     handler = grpc.stream_stream_rpc_method_handler(
-        servicer.ServerReflectionInfo,
+        in_pool(servicer.ServerReflectionInfo, pool),
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
         response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
     )

@@ -5,6 +5,7 @@ import threading
 import time
 from collections import ChainMap
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -53,6 +54,14 @@ log = logging.getLogger(__name__)
 
 # Rows of an evaluation that are computed at once: a request waits for no more than these.
 MOST_EVALUATED = 256
+
+# Methods that wait: for what a client streams, for a model, for a load. Those of a line have so many threads, and
+# all else has others: health and descriptions answer meanwhile.
+WAITING = {
+    ("Evaluate", "Compare"): 64,
+    ("Classify", "Regress", "MultiInference"): 256,
+    ("RepositoryModelLoad", "RepositoryModelUnload", "HandleReloadConfigRequest"): 16,
+}
 
 # Seconds that answers have to reach their clients, however late it is.
 LAST_WORDS = 1.0
@@ -293,9 +302,16 @@ class Server:
             tfs.PREDICTION_SERVICE: (PredictionServicer(self._catalog, gateway),),
             tfs.MODEL_SERVICE: (ModelServicer(self.manager),),
         }
+        pools: dict[str, ThreadPoolExecutor] = {}
+        for names, threads in WAITING.items():
+            pools |= dict.fromkeys(names, ThreadPoolExecutor(threads, names[0]))
         for service, servicers in services.items():
-            methods = [rpc.methods_of(service, servicer) for servicer in servicers]
-            rpc.add_service(self._transport, service, dict(ChainMap(*methods)))
+            methods = ChainMap(*(rpc.methods_of(service, servicer) for servicer in servicers))
+            hosted = {
+                name: rpc.in_pool(method, pools[name]) if name in pools else method
+                for name, method in methods.items()
+            }
+            rpc.add_service(self._transport, service, hosted)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._transport)
         self._services = tuple(service.full_name for service in services)
         rpc.add_reflection(self._transport, [*self._services, health.SERVICE_NAME])

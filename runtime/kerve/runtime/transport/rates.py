@@ -2,6 +2,7 @@
 
 from __future__ import annotations  # grpc's classes take type arguments in the stubs only
 
+import functools
 import hashlib
 import threading
 import time
@@ -21,7 +22,8 @@ __all__ = ["CountingInterceptor", "RateLimit", "Rates"]
 # What is hosted and is inference all the same: a call counts as one request of its client.
 COUNTED = frozenset(f"/{evaluation.SERVICE.full_name}/{name}" for name in ("Evaluate", "Compare"))
 
-# Clients that are remembered before those are forgotten that could ask as if for the first time.
+# Clients that are remembered before those are forgotten that could ask as if for the first time. Twice those
+# that are left, if that is more: a look at all of them is not for every request.
 MANY = 10_000
 
 
@@ -41,6 +43,7 @@ class Rates:
         self._lock = threading.Lock()
         # When each client's bucket is full again.
         self._full: dict[str, float] = {}
+        self._room = MANY
         # Whether clients are known by their tokens; where none are asked for, anybody could make some up.
         self.by_token = False
 
@@ -67,8 +70,9 @@ class Rates:
                     "try again later",
                     retry_after=max(0.001, early),
                 )
-            if len(self._full) >= MANY:
+            if len(self._full) >= self._room:
                 self._full = {known: full for known, full in self._full.items() if full > now}
+                self._room = max(MANY, 2 * len(self._full))
             self._full[client] = since + interval
 
 
@@ -90,6 +94,7 @@ class CountingInterceptor(grpc.ServerInterceptor):
         behavior, rates = handler.stream_stream, self._rates
         assert behavior is not None  # both ways, as all that is counted here
 
+        @functools.wraps(behavior)  # and with it, in which threads it is served
         def counted(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
             try:
                 rates.check(context)

@@ -11,7 +11,8 @@ use crate::grpc::status::{Code, Status};
 use crate::server::connection::Peer;
 use crate::server::tokens::Hash;
 
-/// Clients that are remembered before those are forgotten that could ask as if for the first time.
+/// Clients that are remembered before those are forgotten that could ask as if for the first time. Twice those that are
+/// left, if that is more: a look at all of them is not for every request.
 const MANY: usize = 10_000;
 
 /// How often.
@@ -42,14 +43,21 @@ pub enum Client {
 /// What each client has asked.
 pub struct Rates {
     limit: Option<Limit>,
-    /// When each client's bucket is full again. Held for one look, and only where there is a limit.
-    full: Mutex<HashMap<Client, Instant>>,
+    /// Held for one look, and only where there is a limit.
+    known: Mutex<Known>,
+}
+
+struct Known {
+    /// When each client's bucket is full again.
+    full: HashMap<Client, Instant>,
+    /// How many may be there.
+    room: usize,
 }
 
 impl Rates {
     /// Holds clients to a limit, if there is one.
     pub fn new(limit: Option<Limit>) -> Rates {
-        Rates { limit, full: Mutex::default() }
+        Rates { limit, known: Mutex::new(Known { full: HashMap::new(), room: MANY }) }
     }
 
     /// Who is to be held to the limit for a call; None: nobody is.
@@ -71,7 +79,8 @@ impl Rates {
     }
 
     fn count(&self, limit: Limit, client: &Client, now: Instant) -> Result<(), Status> {
-        let mut full = self.full.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let Known { full, room } = &mut *known;
         let from = full.get(client).map_or(now, |&full| full.max(now));
         let early = (from - now).saturating_sub(limit.interval() * (limit.burst - 1));
         if !early.is_zero() {
@@ -82,8 +91,9 @@ impl Rates {
             let retry_after = Some(early.max(Duration::from_millis(1)));
             return Err(Status { retry_after, ..Status::new(Code::ResourceExhausted, message) });
         }
-        if full.len() >= MANY {
+        if full.len() >= *room {
             full.retain(|_, full| *full > now);
+            *room = MANY.max(2 * full.len());
         }
         full.insert(client.clone(), from + limit.interval());
         Ok(())
@@ -137,7 +147,18 @@ mod tests {
             rates.count(LIMIT, &client(&number.to_string()), start).unwrap();
         }
         rates.count(LIMIT, &client("later"), start + Duration::from_secs(1)).unwrap();
-        assert_eq!(rates.full.lock().unwrap().len(), 1);
+        assert_eq!(rates.known.lock().unwrap().full.len(), 1);
+    }
+
+    /// To look at all of them for each would take minutes.
+    #[test]
+    fn many_may_ask_whose_buckets_are_not_full() {
+        let rates = Rates::new(Some(LIMIT));
+        let start = Instant::now();
+        for number in 0..20 * MANY {
+            rates.count(LIMIT, &client(&number.to_string()), start).unwrap();
+        }
+        assert_eq!(rates.known.lock().unwrap().full.len(), 20 * MANY);
     }
 
     #[test]
