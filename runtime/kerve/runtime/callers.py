@@ -36,9 +36,14 @@ class Caller:
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """What its calls carry."""
-        taken = tuple((key, self.headers[key]) for key in TAKEN_ALONG if self.headers.get(key))
+        taken = tuple((key, self.headers[key]) for key in TAKEN_ALONG if is_text(self.headers.get(key)))
         served = ((SERVED, "1"),) if self.served_already else ()
         return (*taken, (PEER, self.peer), *served)
+
+
+def is_text(value: object) -> bool:
+    """Return whether a value can be that of metadata: HTTP allows headers to hold what gRPC does not."""
+    return isinstance(value, str) and value != "" and value.isascii() and value.isprintable()
 
 
 def metadata_of(context: grpc.ServicerContext) -> dict[str, Any]:

@@ -291,6 +291,23 @@ def test_headers_that_lie_are_refused(running: Any) -> None:
         assert (refused.value.code, refused.value.headers["Allow"]) == (405, allowed)
 
 
+def test_what_is_got_says_nothing_in_a_body(running: Any) -> None:
+    """A probe may come with anything, which is not unpacked: it could be a thousand times as large then."""
+    request = urllib.request.Request(
+        f"http://{running.http}/v2/health/live", b"no gzip", {"Content-Encoding": "gzip"}, method="GET"
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        assert answer.status == 200
+
+
+def test_headers_that_grpc_cannot_carry_do_not_matter(running: Any) -> None:
+    for name in ("x-request-id", "traceparent", "authorization"):
+        assert ask(running, "/v2", **{name: "Bearer \xe4"})[0] == 200
+    headers = {"Inference-Header-Content-Length": "9" * 5000}
+    status, _, answer = ask(running, "/v2/models/echo_fp32/infer", b"{}", **headers)
+    assert (status, "expected at most the 2 bytes" in json.loads(answer)["error"]) == (400, True)
+
+
 def test_metrics_tell_of_every_version(running: Any) -> None:
     body = json.dumps({"inputs": [GOOD]}).encode()
     assert ask(running, "/v2/models/echo_fp32/infer", body)[0] == 200

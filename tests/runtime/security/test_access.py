@@ -127,6 +127,26 @@ def test_http_asks_for_the_same_tokens(guarded: Any) -> None:
             infer(client, triton_http, {})
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "repository/index",
+        "repository/models/m/load",
+        "logging",
+        "trace/setting",
+        "systemsharedmemory/region/r/register",
+    ],
+)
+def test_http_unpacks_nothing_for_those_who_may_not_ask(path: str, guarded: Any) -> None:
+    headers = {"Content-Encoding": "gzip"}
+    request = urllib.request.Request(
+        f"http://{guarded[0].http}/v2/{path}", b"no gzip", headers, method="POST"
+    )
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=30)
+    assert refused.value.code == 401
+
+
 def test_the_file_is_read_again_and_a_damaged_one_is_not(guarded: Any, until: Until) -> None:
     running, tokens = guarded
     before = tokens.read_text()

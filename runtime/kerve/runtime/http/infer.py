@@ -25,7 +25,7 @@ def decode(request: Request, model: str, version: str) -> tuple[pb.ModelInferReq
     others).
     """
     length = request.headers.get(LENGTH.lower(), "")
-    if length and not (length.isdecimal() and int(length) <= len(request.body)):
+    if length and not (length.isdecimal() and len(length) < 20 and int(length) <= len(request.body)):
         raise InvalidArgumentError(f"{LENGTH}: expected at most the {len(request.body)} bytes of the body")
     end = int(length) if length else len(request.body)
     document, binary = parse_object(request.body[:end]), memoryview(request.body)[end:]

@@ -20,6 +20,8 @@ __all__ = ["Rest"]
 
 MODEL = r"/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?"
 REGION = r"(?:/region/(?P<region>[^/]+))?"
+SYSTEM, CUDA = f"/v2/systemsharedmemory{REGION}", f"/v2/cudasharedmemory{REGION}"
+TRACING = r"(?:/v2/models/(?P<name>[^/]+)|/v2)/trace/setting"
 
 
 class Rest:
@@ -40,21 +42,21 @@ class Rest:
             Route("GET", MODEL + "/config", self.config),
             Route("GET", MODEL + "/stats", self.statistics),
             Route("GET", MODEL + "/?", self.model),
-            # What a model takes is looked up before the gRPC services are asked.
+            # The gRPC services ask for permissions, too, but a body is read before that.
             Route("POST", MODEL + "/infer", self.infer, Permission.INFER),
-            Route("POST", "/v2/repository/index", self.index),
-            Route("POST", "/v2/repository/models/(?P<name>[^/]+)/load", self.load),
-            Route("POST", "/v2/repository/models/(?P<name>[^/]+)/unload", self.unload),
+            Route("POST", "/v2/repository/index", self.index, Permission.READ),
+            Route("POST", "/v2/repository/models/(?P<name>[^/]+)/load", self.load, Permission.CONTROL),
+            Route("POST", "/v2/repository/models/(?P<name>[^/]+)/unload", self.unload, Permission.CONTROL),
             Route("GET", "/v2/logging", self.logging),
-            Route("POST", "/v2/logging", self.logging),
-            Route("GET", "(?:/v2/models/(?P<name>[^/]+)|/v2)/trace/setting", self.tracing),
-            Route("POST", "(?:/v2/models/(?P<name>[^/]+)|/v2)/trace/setting", self.tracing),
-            Route("GET", f"/v2/systemsharedmemory{REGION}/status", self.system_status),
-            Route("POST", f"/v2/systemsharedmemory{REGION}/register", self.system_register),
-            Route("POST", f"/v2/systemsharedmemory{REGION}/unregister", self.system_unregister),
-            Route("GET", f"/v2/cudasharedmemory{REGION}/status", self.cuda_status),
-            Route("POST", f"/v2/cudasharedmemory{REGION}/register", self.cuda_register),
-            Route("POST", f"/v2/cudasharedmemory{REGION}/unregister", self.cuda_unregister),
+            Route("POST", "/v2/logging", self.logging, Permission.CONTROL),
+            Route("GET", TRACING, self.tracing),
+            Route("POST", TRACING, self.tracing, Permission.CONTROL),
+            Route("GET", SYSTEM + "/status", self.system_status),
+            Route("POST", SYSTEM + "/register", self.system_register, Permission.INFER),
+            Route("POST", SYSTEM + "/unregister", self.system_unregister, Permission.INFER),
+            Route("GET", CUDA + "/status", self.cuda_status),
+            Route("POST", CUDA + "/register", self.cuda_register, Permission.INFER),
+            Route("POST", CUDA + "/unregister", self.cuda_unregister, Permission.INFER),
         ]
 
     def live(self, request: Request) -> Response:

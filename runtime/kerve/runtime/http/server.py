@@ -75,6 +75,7 @@ class HttpServer:
         self._manager = manager
         self._authority = authority
         self._observer = transport.observer
+        self._max_body = max_body
         self._metrics: Any = None
         rest = [*Rest(catalog, gateway).routes(), *TensorFlowRest(manager, catalog, gateway).routes()]
         self._routes = [
@@ -153,7 +154,7 @@ class HttpServer:
                 note.version = arguments.get("version") or arguments.get("label", "")
             if route.permission is not None:
                 self._authority.check(Permission(route.permission), request.headers.get("authorization"))
-            return route.handler(request.plain(), **arguments)
+            return route.handler(request.plain(self._max_body), **arguments)
         except ServingError as error:
             return failure(error)
         except Exception:  # the edge of a request: the client learns that it failed, the log why

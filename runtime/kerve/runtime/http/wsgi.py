@@ -13,9 +13,8 @@ from kerve.runtime.errors import Code, InvalidArgumentError
 
 __all__ = ["Request", "Response", "Route", "compact", "find_route", "json_response", "refusal"]
 
-# What a compressed body may become: a bomb is refused.
-MOST_BYTES = 1 << 31
-
+# The methods of routes for GET.
+READING = ("GET", "HEAD")
 
 # A character beyond the first 65,536, or one half of it.
 SURROGATE = re.compile(rb"\\u[dD][89abABcdefCDEF]")
@@ -47,9 +46,14 @@ class Request:
         peer = f"{peer}:{environ.get('REMOTE_PORT', '')}"
         return cls(environ["REQUEST_METHOD"], path, headers, body, peer)
 
-    def plain(self) -> "Request":
-        """Return the request with its body decompressed; InvalidArgumentError where that cannot be done."""
-        return replace(self, body=decompress(self.body, self.headers.get("content-encoding", "identity")))
+    def plain(self, most: int) -> "Request":
+        """Return the request with its body decompressed; InvalidArgumentError where that cannot be done, or
+        gives more than `most` bytes. What is got says nothing in a body (RFC 9110, section 9.3.1).
+        """
+        if self.method in READING:
+            return replace(self, body=b"")
+        encoding = self.headers.get("content-encoding", "identity")
+        return replace(self, body=decompress(self.body, encoding, most))
 
     def json(self) -> dict[str, Any]:
         """Return the body as a JSON object; an empty body is an empty one."""
@@ -90,7 +94,7 @@ def find_route(routes: Iterable[Route], request: Request) -> tuple[Route, dict[s
     others: list[str] = []
     for route in routes:
         if (match := re.fullmatch(route.pattern, request.path)) is not None:
-            taken = ("GET", "HEAD") if route.method == "GET" else (route.method,)
+            taken = READING if route.method == "GET" else (route.method,)
             if request.method in taken:
                 return route, {key: value or "" for key, value in match.groupdict().items()}
             others += taken
@@ -132,19 +136,19 @@ def parse_object(text: bytes) -> dict[str, Any]:
     return value
 
 
-def decompress(body: bytes, encoding: str) -> bytes:
-    """Return what a body says without its compression."""
+def decompress(body: bytes, encoding: str, most: int) -> bytes:
+    """Return what a body says without its compression, `most` bytes at most: a bomb is refused."""
     if encoding in ("", "identity"):
         return body
     if encoding not in ("gzip", "deflate"):
         raise InvalidArgumentError(f"Content-Encoding: expected gzip, deflate or identity, got {encoding!r}")
     try:
         decoder = zlib.decompressobj(wbits=47)  # zlib's header or gzip's
-        plain = decoder.decompress(body, MOST_BYTES)
+        plain = decoder.decompress(body, most)
     except zlib.error as error:
         raise InvalidArgumentError(f"the body is not {encoding}: {error}") from error
     if decoder.unconsumed_tail or not decoder.eof:
-        raise InvalidArgumentError(f"the body is not complete, or more than {MOST_BYTES} bytes")
+        raise InvalidArgumentError(f"the body is not complete, or more than {most} bytes")
     return plain
 
 
