@@ -55,8 +55,8 @@ log = logging.getLogger(__name__)
 # Rows of an evaluation that are computed at once: a request waits for no more than these.
 MOST_EVALUATED = 256
 
-# Methods that wait: for what a client streams, for a model, for a load. Those of a line have so many threads, and
-# all else has others: health and descriptions answer meanwhile.
+# Methods that wait: for what a client streams, for a model, for a load. Those of a line have so many threads,
+# and all else has others: health and descriptions answer meanwhile.
 WAITING = {
     ("Evaluate", "Compare"): 64,
     ("Classify", "Regress", "MultiInference"): 256,

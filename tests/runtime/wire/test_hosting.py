@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -242,6 +243,42 @@ def test_callbacks_are_called_when_the_client_goes(serve: Any, until: Any) -> No
         echo.go.set()
         until(lambda: "after" in echo.notes, "the method is over")
     assert echo.notes == {"active": False, "after": False}
+
+
+def test_what_python_has_not_seen_to_is_bounded_by_what_it_unfolds_to(serve: Any, oip: Any) -> None:
+    """A message of a few bytes may be a thousand times as large."""
+    echo, size = Echo(), 700_000
+    options = kerve_wire.ServerOptions(max_buffered_bytes=1_000_000)
+    with (
+        serve(prepare=lambda server: host(server, echo), server_options=options) as served,
+        served.channel() as channel,
+    ):
+        folded = {"compression": grpc.Compression.Gzip}
+        first = call(channel, "wait").future(bytes(size), **folded)
+        assert echo.waiting.wait(20)
+        code, text = oip.refusal(lambda: call(channel, "unary")(bytes(size), **folded))
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "1000000 bytes of requests that are not complete or not taken up" in text
+        echo.go.set()
+        first.result(20)
+        assert len(call(channel, "unary")(bytes(size), **folded)) == 2 * size
+
+
+def test_threads_that_cannot_be_had_end_none_of_those_there_are(
+    serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container's limit of processes, say."""
+
+    def refuse(**_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with serve(prepare=lambda server: host(server, Echo())) as served, served.channel() as channel:
+        assert call(channel, "unary")(b"a") == b"aa"
+        with monkeypatch.context() as patched:
+            patched.setattr("kerve_wire._hosting.threading", SimpleNamespace(Thread=refuse))
+            answers = [call(channel, "unary").future(b"b", timeout=60) for _ in range(20)]
+            assert [each.result() for each in answers] == [b"bb"] * 20
+        assert call(channel, "unary")(b"a") == b"aa"
 
 
 def test_a_deadline_ends_a_call_that_is_served(serve: Any, oip: Any) -> None:

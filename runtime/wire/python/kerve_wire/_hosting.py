@@ -95,10 +95,14 @@ class Pool:
 
     def _keep_one_idle(self) -> None:
         if self._idle == 0 and self._threads < self._max_threads:
+            name = f"kerve-wire-call-{self._threads + 1}"
+            try:
+                threading.Thread(target=self._work, name=name, daemon=True).start()
+            except RuntimeError as error:  # the system has none left; those that are there go on
+                log.warning("calls wait for %d threads: %s", self._threads, error)
+                return
             self._threads += 1
             self._idle += 1
-            name = f"kerve-wire-call-{self._threads}"
-            threading.Thread(target=self._work, name=name, daemon=True).start()
 
     def _work(self) -> None:
         while (event := self._native.next_event()) is not None:

@@ -1,11 +1,11 @@
-//! How many bytes of requests that are not yet complete a server holds, over all connections.
+//! How many bytes of requests that are not yet complete, or not yet taken up, a server holds, over all connections.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::grpc::status::{Code, Status};
 
-/// What all unfinished messages together may take; one message alone may take all of it.
+/// What all messages that wait together may take; one message alone may take all of it.
 #[derive(Debug)]
 pub struct Budget {
     limit: usize,
@@ -21,6 +21,13 @@ impl Budget {
     /// The bytes that are held now.
     pub fn held(&self) -> usize {
         self.held.load(Ordering::Relaxed)
+    }
+
+    /// Holds so many bytes for as long as what is returned lives; RESOURCE_EXHAUSTED when that is too much.
+    pub fn hold(self: &Arc<Budget>, bytes: usize) -> Result<Hold, Status> {
+        let mut hold = Hold::new(self);
+        hold.take(bytes);
+        hold.check().map(|()| hold)
     }
 }
 
@@ -54,13 +61,13 @@ impl Hold {
         self.budget.held.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// RESOURCE_EXHAUSTED when all requests together hold too much to wait for the rest of this one.
+    /// RESOURCE_EXHAUSTED when all requests together hold too much for this one to wait.
     pub fn check(&self) -> Result<(), Status> {
         if self.budget.held() <= self.budget.limit {
             return Ok(());
         }
         let message = format!(
-            "the server holds more than {} bytes of requests that are not complete; try again later",
+            "the server holds more than {} bytes of requests that are not complete or not taken up; try again later",
             self.budget.limit
         );
         Err(Status::new(Code::ResourceExhausted, message))

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use http::HeaderMap;
 use tokio::sync::{Notify, mpsc};
 
-use super::{Call, Event, Host, Outgoing, State, WINDOW};
+use super::{Call, Event, Host, Message, Outgoing, State, WINDOW};
+use crate::grpc::budget::Hold;
 use crate::grpc::frame::PREFIX;
 use crate::grpc::head::Head;
 use crate::grpc::status::{Code, Status};
@@ -23,10 +24,11 @@ pub async fn ask(
     (method, metadata): (String, HeaderMap),
     deadline: Option<Instant>,
     peer: Arc<Peer>,
-    message: Rope,
+    (message, hold): (Rope, Hold),
 ) -> Result<Bytes, Status> {
     let (sender, mut outgoing) = mpsc::channel(WINDOW);
-    let state = State { incoming: VecDeque::from([message]), half_closed: true, ..State::default() };
+    let state =
+        State { incoming: VecDeque::from([Message(message, hold)]), half_closed: true, ..State::default() };
     let ending = Ending(Arc::new(Call {
         method,
         metadata,

@@ -19,6 +19,7 @@ use h2::{RecvStream, SendStream};
 use http::HeaderMap;
 use tokio::sync::{Notify, mpsc, watch};
 
+use crate::grpc::budget::{Budget, Hold};
 use crate::grpc::compression::Encoding;
 use crate::grpc::frame::Decoder;
 use crate::grpc::head::Head;
@@ -93,12 +94,24 @@ pub struct Call {
 
 #[derive(Default)]
 struct State {
-    incoming: VecDeque<Rope>,
+    incoming: VecDeque<Message>,
+    /// Of the message that Python has, until it asks for the next.
+    taken: Option<Hold>,
     half_closed: bool,
     ended: bool,
     watched: bool,
     /// Whether there is to be an `Event::Complete`.
     awaited: bool,
+}
+
+/// A message, and what it counts for in the server's budget: it may be many times what came.
+struct Message(Rope, Hold);
+
+impl Message {
+    fn new(message: Rope, budget: &Arc<Budget>) -> Result<Message, Status> {
+        let hold = budget.hold(message.len())?;
+        Ok(Message(message, hold))
+    }
 }
 
 impl State {
@@ -123,7 +136,8 @@ impl Call {
     pub fn receive(&self) -> Option<Rope> {
         let mut state = self.lock();
         loop {
-            if let Some(message) = state.incoming.pop_front() {
+            if let Some(Message(message, hold)) = state.incoming.pop_front() {
+                state.taken = Some(hold);
                 self.taken.notify_one();
                 return Some(message);
             }
@@ -180,7 +194,7 @@ impl Call {
     }
 
     fn end(self: &Arc<Self>) {
-        self.change(|state| state.ended = true);
+        self.change(|state| (state.ended, state.taken) = (true, None));
         if self.lock().watched {
             self.host.post(Event::Ended(self.clone()));
         }
@@ -197,6 +211,8 @@ pub struct Hosting {
     pub host: Arc<Host>,
     /// Takes the messages out of the request's body.
     pub decoder: Decoder,
+    /// What they count against until Python has seen to them.
+    pub budget: Arc<Budget>,
     /// Resolves when calls are to be ended.
     pub ending: watch::Receiver<Phase>,
 }
@@ -213,6 +229,11 @@ pub async fn serve(
 ) {
     let (sender, outgoing) = mpsc::channel(WINDOW);
     let deadline = head.timeout.map(|timeout| Instant::now() + timeout);
+    let mut answer = Answer { respond, stream: None };
+    let first = match first.map(|message| Message::new(message, &hosting.budget)).transpose() {
+        Ok(first) => first,
+        Err(status) => return answer.refuse(status),
+    };
     let call = Arc::new(Call {
         method,
         metadata,
@@ -225,8 +246,7 @@ pub async fn serve(
         outgoing: sender,
         host: hosting.host.clone(),
     });
-    let mut answer = Answer { respond, stream: None };
-    let mut receiving = pin!(receive(&call, body, hosting.decoder));
+    let mut receiving = pin!(receive(&call, body, hosting.decoder, &hosting.budget));
     // What is here already is read first: most calls are complete when Python hears of them.
     if let Poll::Ready(status) = poll_fn(|context| Poll::Ready(receiving.as_mut().poll(context))).await {
         return answer.refuse(status);
@@ -253,16 +273,24 @@ pub async fn serve(
 }
 
 /// Hands messages to Python, a few ahead; returns only with an error.
-async fn receive(call: &Arc<Call>, mut body: RecvStream, mut decoder: Decoder) -> Status {
+async fn receive(
+    call: &Arc<Call>,
+    mut body: RecvStream,
+    mut decoder: Decoder,
+    budget: &Arc<Budget>,
+) -> Status {
     loop {
         while call.lock().incoming.len() >= WINDOW {
             call.taken.notified().await;
         }
         match decoder.message() {
-            Ok(Some(message)) => {
-                call.change(|state| state.incoming.push_back(message));
-                continue;
-            }
+            Ok(Some(message)) => match Message::new(message, budget) {
+                Ok(message) => {
+                    call.change(|state| state.incoming.push_back(message));
+                    continue;
+                }
+                Err(status) => return status,
+            },
             Ok(None) => {}
             Err(status) => return status,
         }

@@ -187,6 +187,11 @@ impl Conversation<'_> {
     ) {
         while self.hosted.try_join_next().is_some() {}
         self.ids.push_back(infer.id.clone());
+        let hold = match self.desk.shared.budget.hold(message.len()) {
+            Ok(hold) => hold,
+            // The other end is this very conversation.
+            Err(status) => return drop(sender.send((sequence, Err(status)))),
+        };
         let (done, answered) = oneshot::channel::<()>();
         if self.lanes.len() > HOSTED {
             self.lanes.retain(|_, last| matches!(last.try_recv(), Err(TryRecvError::Empty)));
@@ -196,7 +201,7 @@ impl Conversation<'_> {
         let call = (MODEL_INFER.to_owned(), self.caller.headers.clone());
         let (deadline, peer) = (self.arrival.deadline(), self.caller.peer.clone());
         let in_flight = InFlight::new(&self.desk.mailbox);
-        let answer = hosted::ask(self.desk.shared.host.clone(), call, deadline, peer, message);
+        let answer = hosted::ask(self.desk.shared.host.clone(), call, deadline, peer, (message, hold));
         self.hosted.spawn(async move {
             if let Some(before) = before {
                 // An error: the one before has been answered, which is all that is asked.

@@ -28,8 +28,8 @@ pub enum Unfit {
     Gone(Error),
 }
 
-/// A request's body. Until it is complete it counts against the budget of the server.
-pub async fn receive(shared: &Shared, body: &mut Incoming) -> Result<Rope, Unfit> {
+/// A request's body. It counts against the budget of the server for as long as what comes with it lives.
+pub async fn receive(shared: &Shared, body: &mut Incoming) -> Result<(Rope, Hold), Unfit> {
     let limit = shared.config.max_receive_message_length;
     let too_large = || {
         let message = format!("the body is larger than {limit} bytes, the most that is taken here");
@@ -50,7 +50,7 @@ pub async fn receive(shared: &Shared, body: &mut Incoming) -> Result<Rope, Unfit
             hold.check().map_err(|status| Unfit::Refused(StatusCode::TOO_MANY_REQUESTS, status))?;
         }
     }
-    Ok(whole)
+    Ok((whole, hold))
 }
 
 /// Reads what nobody wants, up to a limit: clients listen to an answer only when they have said all. One that asks

@@ -44,8 +44,9 @@ pub async fn serve(
             return Ok(reply);
         }
     };
-    let whole = match body::receive(&desk.shared, &mut body).await {
-        Ok(whole) => whole,
+    // Whoever answers it in the end, it counts until then.
+    let (whole, hold) = match body::receive(&desk.shared, &mut body).await {
+        Ok(complete) => complete,
         Err(Unfit::Gone(error)) => return Err(error),
         Err(Unfit::Refused(code, status)) => {
             if let Some(call) = call {
@@ -64,8 +65,8 @@ pub async fn serve(
         return Ok(front.application.answer(parts, whole, &peer).await);
     };
     desk.shared.metrics.bytes_received.add(whole.len() as u64);
-    // Its text is not kept until it is answered.
-    drop(whole);
+    // Its text is not kept until it is answered, and queues have limits of their own.
+    drop((whole, hold));
     Ok(call.answer(&desk, &parts, infer, format).await)
 }
 

@@ -130,6 +130,7 @@ async fn host(
     let hosting = Hosting {
         host: desk.shared.host.clone(),
         decoder: desk.shared.decoder(&head),
+        budget: desk.shared.budget.clone(),
         ending: desk.shared.phase(),
     };
     let method = (method(&parts).to_owned(), parts.headers);

@@ -38,7 +38,7 @@ pub struct Config {
     pub workers: usize,
     /// Bytes of a request's message at most.
     pub max_receive_message_length: usize,
-    /// Bytes of requests at most that are not complete, over all connections.
+    /// Bytes of requests at most that are not complete, or that Python has not seen to, over all connections.
     pub max_buffered_bytes: usize,
     /// Calls that one connection may have open.
     pub max_concurrent_streams: u32,
@@ -136,7 +136,7 @@ pub struct Shared {
     pub metrics: Arc<ServerMetrics>,
     /// What becomes of each request.
     pub observer: Arc<Observer>,
-    /// What requests that are not complete hold.
+    /// What requests hold that are not complete, or that Python has not seen to.
     pub budget: Arc<Budget>,
     phase: watch::Sender<Phase>,
 }
