@@ -12,6 +12,9 @@ use crate::rope::Rope;
 /// The bytes before each message.
 pub const PREFIX: usize = 5;
 
+/// The most that protobuf carries, and that a client takes.
+const MOST: usize = i32::MAX as usize;
+
 /// Takes messages out of the pieces of a request's body.
 #[derive(Debug)]
 pub struct Decoder {
@@ -86,6 +89,19 @@ impl Decoder {
             1 => Err(Status::internal("a message is compressed, but the request has no grpc-encoding")),
             _ => Err(Status::internal(format!("a message begins with {flag}; expected 0 or 1 (compressed)"))),
         }
+    }
+}
+
+/// A message with room for its prefix, if it is not more than one can be.
+pub fn check(framed: Vec<u8>) -> Result<Vec<u8>, Status> {
+    match framed.len() - PREFIX {
+        ..=MOST => Ok(framed),
+        got => Err(Status::new(
+            Code::ResourceExhausted,
+            format!(
+                "the answer: expected at most {MOST} bytes, got {got}; ask for fewer rows or outputs at a time"
+            ),
+        )),
     }
 }
 
@@ -169,6 +185,14 @@ mod tests {
         let mut decoder = decoder(Some(Encoding::Gzip), message.len());
         decoder.push(body);
         assert_eq!(decoder.message().unwrap().unwrap().into_bytes(), message);
+    }
+
+    #[test]
+    fn what_no_prefix_can_tell_of_is_no_message() {
+        assert!(check(vec![0; PREFIX + MOST]).is_ok());
+        let refused = check(vec![0; PREFIX + MOST + 1]).unwrap_err();
+        assert_eq!(refused.code, Code::ResourceExhausted);
+        assert!(refused.message.contains("at most 2147483647 bytes, got 2147483648"), "{}", refused.message);
     }
 
     #[test]

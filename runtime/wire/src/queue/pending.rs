@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::grpc::compression::Encoding;
+use crate::grpc::frame;
 use crate::grpc::status::{Code, Status};
 use crate::infer::Parameter;
 use crate::metrics::ServerMetrics;
@@ -257,6 +258,9 @@ impl Responder {
         let framed = catch_unwind(AssertUnwindSafe(|| self.encode(queue, views)));
         let answer =
             framed.map_err(|_| Status::internal("the answer cannot be written; see the server's log"));
+        // HTTP has no such limit.
+        let answer =
+            if matches!(self.route, Route::Http(..)) { answer } else { answer.and_then(frame::check) };
         self.send(answer, mail);
     }
 
