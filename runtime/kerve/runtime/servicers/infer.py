@@ -127,14 +127,21 @@ class InferServicer:
         """
         self._in_flight.add(context)
         strict = ("triton_grpc_error", "true") in map(tuple, context.invocation_metadata())
-        begun: queue.Queue[Pending | Handed | tuple[str, ServingError] | ServingError | None] = queue.Queue(
-            WINDOW
-        )
+        begun: queue.SimpleQueue[Pending | Handed | tuple[str, ServingError] | ServingError | None]
+        begun = queue.SimpleQueue()
+        room, over = threading.Semaphore(WINDOW), threading.Event()
         lanes = Lanes(WINDOW, "stream")
+
+        def end() -> None:
+            over.set()
+            room.release()  # whoever reads may wait for it, and nobody answers any more
 
         def read() -> None:
             try:
                 for request in requests:
+                    room.acquire()
+                    if over.is_set():
+                        return
                     note = self._observer.begin(STREAM, peer_of(context), metadata_of(context))
                     try:
                         work = self._begin(request, context, note, wait=True)
@@ -150,8 +157,11 @@ class InferServicer:
                 begun.put(None)
                 lanes.close()
 
+        if not context.add_callback(end):  # the call is over already
+            end()
         threading.Thread(target=read, name="stream", daemon=True).start()
         while (item := begun.get()) is not None:
+            room.release()
             if isinstance(item, ServingError):
                 abort(context, item)
             try:
