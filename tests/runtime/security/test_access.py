@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import click
 import grpc
 import numpy as np
 import pytest
@@ -19,6 +20,9 @@ import tritonclient.grpc as triton
 import tritonclient.http as triton_http
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tritonclient.utils import InferenceServerException
+
+from kerve.runtime.commands.connection import Connection
+from kerve.runtime.commands.serve import Options
 
 Publish = Callable[..., Path]
 Serve = Callable[..., AbstractContextManager[Any]]
@@ -233,6 +237,36 @@ def test_certificates_that_cannot_be_used_are_told_in_the_log(
         until(is_told, "the file has been looked at again")
         for line in running.log.read_text().splitlines():
             json.loads(line)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        pytest.param(
+            {"grpc_server_cert": "c", "grpc_server_key": "k"}, "need --grpc-use-ssl", id="not encrypted"
+        ),
+        pytest.param(
+            {"grpc_use_ssl": True, "grpc_server_cert": "c", "grpc_server_key": "k", "grpc_root_cert": "r"},
+            "--grpc-root-cert needs --grpc-use-ssl-mutual",
+            id="not mutual",
+        ),
+    ],
+)
+def test_certificates_that_would_be_of_no_use_are_told(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Options(repository=(), **given)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        pytest.param({"client_cert": "c", "client_key": "k"}, "needs --root-cert", id="not encrypted"),
+        pytest.param({"root_cert": "r", "client_cert": "c"}, "need one another", id="no key"),
+    ],
+)
+def test_a_clients_certificate_is_never_left_out_in_silence(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(click.UsageError, match=message):
+        Connection(**given).connect()
 
 
 def test_tls_with_and_without_client_certificates(

@@ -28,6 +28,10 @@ class Connection:
         """Return a client of the server."""
         if not self.address:
             raise click.UsageError("--address: expected the host and port of a server, got nothing")
+        if (self.client_cert is None) != (self.client_key is None):
+            raise click.UsageError("--client-cert and --client-key need one another")
+        if self.client_cert is not None and self.root_cert is None:
+            raise click.UsageError("--client-cert needs --root-cert, which turns TLS on")
         if self.root_cert is None:
             return Client(self.address, token=self.token)
         credentials = grpc.ssl_channel_credentials(

@@ -166,6 +166,12 @@ class Options:
             raise ValueError("TLS needs --grpc-server-cert and --grpc-server-key")
         if self.grpc_use_ssl_mutual and not self.grpc_root_cert:
             raise ValueError("--grpc-use-ssl-mutual needs --grpc-root-cert")
+        if not encrypted and (self.grpc_server_cert or self.grpc_server_key):
+            raise ValueError(
+                "--grpc-server-cert and --grpc-server-key need --grpc-use-ssl: it is not encrypted"
+            )
+        if self.grpc_root_cert and not self.grpc_use_ssl_mutual:
+            raise ValueError("--grpc-root-cert needs --grpc-use-ssl-mutual: no client would be asked for one")
         if self.trace_endpoint is not None and self.trace_ratio is None:
             raise ValueError("--trace-endpoint needs --trace-ratio; 0 traces what callers trace")
         initial_settings(self.trace_config)
