@@ -1,5 +1,6 @@
 """A version appears whole, under the next number, or not at all."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,27 @@ def test_versions_count_up(tmp_path: Path) -> None:
             published = publish(folder, tmp_path / "models" / "digits")
         assert published == tmp_path / "models" / "digits" / expected
         assert (published / "model.onnx").read_text() == expected
+
+
+def test_files_are_on_the_disk_before_they_have_their_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loss of power must not leave a version whose files are empty."""
+    synced: list[tuple[str, bool]] = []
+
+    def sync(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        synced.append((path.name, (tmp_path / "digits" / "1").exists()))
+
+    with staging(tmp_path, "digits") as folder:
+        (folder / "model.onnx").write_text("weights")
+        (folder / "inner").mkdir()
+        (folder / "inner" / "more").write_text("more")
+        monkeypatch.setattr(os, "fsync", sync)
+        publish(folder, tmp_path / "digits")
+    before = {name for name, published in synced if not published}
+    assert before == {"model.onnx", "inner", "more", folder.name}
+    assert {name for name, published in synced if published} == {"digits", tmp_path.name}
 
 
 def test_the_next_version_follows_the_highest_number(tmp_path: Path) -> None:

@@ -81,8 +81,13 @@ def staging(repository: Path, name: str) -> Iterator[Path]:
 
 
 def publish(folder: Path, model: Path) -> Path:
-    """Rename a finished folder to the next version of a model and return its new path."""
+    """Rename a finished folder to the next version of a model and return its new path.
+
+    Its files are on the disk before it has a number: the name alone would survive a loss of power.
+    """
     folder.chmod(0o755)  # private until now
+    for path in (*folder.rglob("*"), folder):
+        _sync(path)
     while True:
         target = model / str(max(_versions(model), default=0) + 1)
         try:
@@ -91,7 +96,8 @@ def publish(folder: Path, model: Path) -> Path:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
             continue  # another compile published this number first
-        _sync(model)
+        for parent in (model, model.parent):  # the second, where the model is new
+            _sync(parent)
         return target
 
 
@@ -99,8 +105,8 @@ def _versions(model: Path) -> list[int]:
     return [int(entry.name) for entry in model.iterdir() if entry.name.isdecimal()]
 
 
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
