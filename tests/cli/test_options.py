@@ -20,6 +20,7 @@ class Options:
     mode: Literal["fast", "safe"] = cli.option("safe", help="How.")
     trust: bool = cli.option(False, help="Whether.")
     labels: tuple[str, ...] = cli.option((), help="Which ones.")
+    weights: tuple[float, ...] = cli.option((), help="How heavy.")
     ratio: float | None = cli.option(None, help="How much.", also="--share")
 
     def __post_init__(self) -> None:
@@ -108,6 +109,9 @@ def test_flag_beats_environment_beats_configuration(seen: list[Options], tmp_pat
         pytest.param(["--mode", "fast", "--trust"], "--trust needs --mode safe", id="do not fit together"),
         pytest.param(["--colour"], "No such option", id="unknown"),
         pytest.param(["--share", "inf"], "--ratio: expected a number, got inf", id="infinite"),
+        pytest.param(
+            ["--weights", "1", "--weights", "nan"], "--weights: expected a number, got nan", id="no number"
+        ),
         pytest.param(["--config", "nowhere.toml"], "'nowhere.toml' does not exist", id="no configuration"),
     ],
 )

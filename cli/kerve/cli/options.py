@@ -96,8 +96,9 @@ def command(*, example: str) -> Callable[[Callable[[T], None]], click.Command]:
 
         def callback(**values: Any) -> None:
             for name, value in values.items():
-                if isinstance(value, float) and not math.isfinite(value):
-                    raise click.UsageError(f"--{name.replace('_', '-')}: expected a number, got {value}")
+                for each in value if isinstance(value, tuple) else (value,):
+                    if isinstance(each, float) and not math.isfinite(each):
+                        raise click.UsageError(f"--{name.replace('_', '-')}: expected a number, got {each}")
             try:
                 options = options_class(**values)
             except (
