@@ -302,7 +302,7 @@ def test_what_is_got_says_nothing_in_a_body(running: Any) -> None:
 
 def test_headers_that_grpc_cannot_carry_do_not_matter(running: Any) -> None:
     for name in ("x-request-id", "traceparent", "authorization"):
-        assert ask(running, "/v2", **{name: "Bearer \xe4"})[0] == 200
+        assert ask(running, "/v2", None, **{name: "Bearer \xe4"})[0] == 200
     headers = {"Inference-Header-Content-Length": "9" * 5000}
     status, _, answer = ask(running, "/v2/models/echo_fp32/infer", b"{}", **headers)
     assert (status, "expected at most the 2 bytes" in json.loads(answer)["error"]) == (400, True)
