@@ -165,11 +165,12 @@ def queue_metrics(found: list[tuple[ServedVersion, dict[str, Any]]]) -> Iterator
 
 def triton_metrics(found: list[tuple[ServedVersion, dict[str, Any]]]) -> Iterator[Metric]:
     """Yield what dashboards made for Triton look for; its counters have no `_total`."""
+    moments = [(served, queue, served.statistics.read()) for served, queue in found]
     for name, text, value in TRITON:
         family = Metric(name, text, "unknown")
-        for served, queue in found:
+        for served, queue, now in moments:
             labels = {"model": served.name, "version": str(served.version)}
-            family.add_sample(name, labels, value(queue, served.statistics.read()))
+            family.add_sample(name, labels, value(queue, now))
         yield family
     failed = Metric("nv_inference_request_failure", "Failed requests, by the reason.", "unknown")
     for served, queue in found:

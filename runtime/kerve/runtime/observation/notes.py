@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-__all__ = ["TRACE_PARENT", "Note", "Observation", "Observer", "current"]
+__all__ = ["ROOM", "TRACE_PARENT", "Note", "Observation", "Observer", "current"]
 
 # Notes that may wait for their reader; more are lost, and counted.
 ROOM = 1 << 15

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Sequence
 from typing import Protocol
 
-from kerve.runtime.observation.notes import Observation
+from kerve.runtime.observation.notes import ROOM, Observation
 
 __all__ = ["Listener", "Observatory", "Source"]
 
@@ -13,6 +13,9 @@ log = logging.getLogger(__name__)
 
 # Seconds between two looks: how late an access line is at most, and how much must fit between two.
 INTERVAL = 0.05
+
+# As many wait for a look at most: the wire's notes, and Python's.
+MOST_WAITING = 2 * ROOM
 
 
 class Source(Protocol):
@@ -92,13 +95,17 @@ class Observatory:
         self.catch_up()
 
     def _look(self) -> None:
-        while True:
+        told = 0
+        while (
+            told < MOST_WAITING
+        ):  # what comes meanwhile, perhaps faster than it is told, is for the next look
             observations, lost = self._source.observations()
             if lost > self._lost:
                 log.warning("%d requests came too fast to tell of them", lost - self._lost)
                 self._lost = lost
             if not observations:
                 return
+            told += len(observations)
             for listener in self._listeners:
                 try:
                     listener.tell(observations)
