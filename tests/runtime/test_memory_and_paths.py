@@ -2,7 +2,9 @@
 models.
 """
 
+import json
 import re
+import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -13,10 +15,14 @@ import pytest
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
+from kerve.runtime.artifact import read_artifact
+from kerve.runtime.errors import ArtifactError
+
 Serve = Callable[..., AbstractContextManager[Any]]
 Until = Callable[[Callable[[], bool], str], None]
 
 MEGABYTES = 128
+EVALUATED = Path(__file__).parent / "evaluation" / "models" / "classifier" / "1"
 
 
 def write_dense(folder: Path, megabytes: int, location: str = "") -> None:
@@ -104,3 +110,23 @@ def test_weights_outside_the_folder_of_the_version_are_refused(
                 "escape",
                 [triton.InferInput("x", [0, 512], "FP32").set_data_from_numpy(np.ones((0, 512), np.float32))],
             )
+
+
+@pytest.mark.parametrize("kind", ["parent", "absolute", "link"])
+def test_graphs_of_an_evaluation_lie_in_the_folder_of_the_version(kind: str, tmp_path: Path) -> None:
+    folder = tmp_path / "classifier" / "1"
+    shutil.copytree(EVALUATED, folder)
+    elsewhere = tmp_path / "evaluate.onnx"
+    (folder / "evaluate.onnx").rename(elsewhere)
+    if kind == "link":
+        (folder / "evaluate.onnx").symlink_to(elsewhere)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["files"]["evaluate.onnx"]
+    manifest["evaluation"]["update"] = {
+        "parent": "../../evaluate.onnx",
+        "absolute": str(elsewhere),
+        "link": "evaluate.onnx",
+    }[kind]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ArtifactError, match="which lies outside its folder"):
+        read_artifact(folder).check_files()

@@ -62,16 +62,19 @@ class Artifact:
         """The signature that the manifest declares."""
         return signature_from(self.manifest.signature) if self.manifest else None
 
+    @property
+    def evaluating(self) -> tuple[str, ...]:
+        """The names of the files with the graphs of its evaluation, if it has any."""
+        if self.manifest is None or not self.manifest.HasField("evaluation"):
+            return ()
+        return self.manifest.evaluation.update, self.manifest.evaluation.results
+
     def check_files(self) -> None:
         """Raise ArtifactError unless every file is the one that was compiled, and none lies elsewhere."""
+        for relative in self.evaluating:
+            self._check_place(relative)
         for relative, expected in self.manifest.files.items() if self.manifest else ():
-            file = self.path / relative
-            if not is_name(relative):
-                raise ArtifactError(f"{self.path / MANIFEST} names {relative!r}, which is not a file's name")
-            if not file.resolve().is_relative_to(self.path.resolve()):
-                raise ArtifactError(
-                    f"{self.path / MANIFEST} names {relative!r}, which lies outside its folder"
-                )
+            file = self._check_place(relative)
             if not file.is_file():
                 raise ArtifactError(f"{file} is missing, but the manifest lists it; copy the whole artifact")
             if (found := sha256(file)) != expected.sha256:
@@ -80,11 +83,21 @@ class Artifact:
                     f"expected SHA-256 {expected.sha256}, got {found}; "
                     "copy the artifact again, or compile the model again"
                 )
-        for location in external_data(self.model_file):
-            if not (self.path / location).resolve().is_relative_to(self.path.resolve()):
-                raise ArtifactError(
-                    f"{self.model_file} keeps weights in {location!r}, which lies outside its folder"
-                )
+        for graph in (self.model_file, *(self.path / name for name in self.evaluating)):
+            for location in external_data(graph):
+                if not (self.path / location).resolve().is_relative_to(self.path.resolve()):
+                    raise ArtifactError(
+                        f"{graph} keeps weights in {location!r}, which lies outside its folder"
+                    )
+
+    def _check_place(self, relative: str) -> Path:
+        """Return the path of a file that the manifest names; ArtifactError where it lies elsewhere."""
+        file = self.path / relative
+        if not is_name(relative):
+            raise ArtifactError(f"{self.path / MANIFEST} names {relative!r}, which is not a file's name")
+        if not file.resolve().is_relative_to(self.path.resolve()):
+            raise ArtifactError(f"{self.path / MANIFEST} names {relative!r}, which lies outside its folder")
+        return file
 
     @property
     def random_outputs(self) -> frozenset[str]:
