@@ -460,3 +460,17 @@ def test_a_batched_model_without_an_axis_is_refused(serve: Any) -> None:
         serve(echo, inputs=(("x", "FP32", ()),)),
     ):
         pass
+
+
+def test_whoever_tells_of_an_answered_batch_does_not_fail_for_it(serve: Any, oip: Any) -> None:
+    """An ensemble's thread ended when it told the log of an answer that could not be sent."""
+    ids: list[Any] = []
+
+    def compute(batch: Any) -> None:
+        ids.append(batch.request_ids)
+        batch.reply({"y": batch.inputs["x"]})
+        ids.append(batch.request_ids)
+
+    with serve(compute) as served, served.channel() as channel:
+        oip.stub(channel).ModelInfer(oip.request(np.ones((1, 4), np.float32), id="one"))
+    assert ids == [["one"], []]

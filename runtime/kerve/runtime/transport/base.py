@@ -89,7 +89,7 @@ class Batch(Protocol):
 
     @property
     def request_ids(self) -> Sequence[str]:
-        """The ids of the requests, as far as they have any."""
+        """The ids of the requests, as far as they have any and are known: an answered batch may have none."""
 
     @property
     def wanted(self) -> bool:

@@ -28,7 +28,7 @@ class Batch:
 
     @property
     def request_ids(self) -> list[str]:
-        """The ids of the requests, as far as they have any."""
+        """The ids of the requests, as far as they have any; none once they are answered."""
 
     @property
     def wanted(self) -> bool:
