@@ -31,3 +31,19 @@ def test_cpus_are_the_smaller_of_affinity_and_quota(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     assert available_cpus(tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        pytest.param({"system.slice/kerve.service/cpu.max": "50000 100000"}, 1, id="its own"),
+        pytest.param({"system.slice/cpu.max": "50000 100000"}, 1, id="the slice's"),
+        pytest.param({"system.slice/other.service/cpu.max": "50000 100000"}, AFFINITY, id="a neighbour's"),
+    ],
+)
+def test_a_units_quota_counts(files: dict[str, str], expected: int, tmp_path: Path) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "own").write_text("1:cpu:/\n0::/system.slice/kerve.service\n")
+    assert available_cpus(tmp_path, tmp_path / "own") == expected

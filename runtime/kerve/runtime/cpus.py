@@ -12,6 +12,8 @@ __all__ = ["MOST_THREADS", "available_cpus", "cpu_name"]
 MOST_THREADS = 1024
 
 CGROUP = Path("/sys/fs/cgroup")
+# In which of them this process is: in a container at the top, in a unit of systemd some levels below.
+OWN = Path("/proc/self/cgroup")
 CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -24,13 +26,22 @@ def cpu_name(cpuinfo: Path = CPUINFO) -> str:
     return found[1] if found else f"{platform.machine()} CPU"
 
 
-def available_cpus(cgroup: Path = CGROUP) -> int:
+def available_cpus(cgroup: Path = CGROUP, own: Path = OWN) -> int:
     """Return the number of whole CPUs, at least 1; a quota of 1.5 CPUs counts as 2."""
-    limit = min(len(os.sched_getaffinity(0)), quota_v2(cgroup), quota_v1(cgroup))
+    limit = min(len(os.sched_getaffinity(0)), quota_v2(cgroup, own), quota_v1(cgroup))
     return max(1, math.ceil(limit))
 
 
-def quota_v2(cgroup: Path) -> float:
+def quota_v2(cgroup: Path, own: Path = OWN) -> float:
+    """Return the CPUs that this process's cgroup and those that it is part of allow; infinite without a
+    limit.
+    """
+    found = re.search(r"^0::/(.*)$", own.read_text(), re.MULTILINE) if own.exists() else None
+    inner = Path(found[1] if found and ".." not in found[1] else "")
+    return min(quota_of(cgroup / folder) for folder in (inner, *inner.parents))
+
+
+def quota_of(cgroup: Path) -> float:
     """Return the CPUs that `cpu.max` ("quota period" or "max period") allows; infinite without a limit."""
     try:
         quota, period = (cgroup / "cpu.max").read_text().split()
