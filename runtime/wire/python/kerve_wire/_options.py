@@ -1,6 +1,7 @@
 """What a server and its queues can be told; every option once, with its default."""
 
 import os
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,22 @@ def _workers() -> int:
     return max(1, len(os.sched_getaffinity(0)) // 2)
 
 
-def _memory() -> int:
-    """Bytes of memory that this process may use: the machine's, or the smaller limit of its cgroup."""
+CGROUP = Path("/sys/fs/cgroup")
+# In which of them this process is: in a container at the top, in a unit of systemd some levels below.
+OWN = Path("/proc/self/cgroup")
+
+
+def _memory(cgroup: Path = CGROUP, own: Path = OWN) -> int:
+    """Bytes of memory that this process may use: the machine's, or the smallest limit of its cgroup and
+    those that it is part of.
+    """
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+    found = re.search(r"^0::/(.*)$", own.read_text(), re.MULTILINE) if own.exists() else None
+    inner = Path(found[1] if found and ".." not in found[1] else "")
+    files = [cgroup / folder / "memory.max" for folder in (inner, *inner.parents)]
+    for file in (*files, cgroup / "memory" / "memory.limit_in_bytes"):
         with suppress(OSError, ValueError):  # no such cgroup, or no limit ("max")
-            limits.append(int(Path(file).read_text()))
+            limits.append(int(file.read_text()))
     return min(limits)
 
 
@@ -107,8 +118,9 @@ class QueueOptions:
     preserve_ordering: bool = False
     # Sizes to which batches are padded, with copies of the last row; the padding is cut off from the outputs.
     batch_buckets: tuple[int, ...] = ()
-    # Bytes of tensors that may wait, over all priorities; one request may always.
-    max_queue_bytes: int = 1 << 30
+    # Bytes of tensors that may wait, over all priorities; one request may always. 0: 1 GiB, or an eighth of
+    # this process's memory where that is less.
+    max_queue_bytes: int = 0
     # Whether a full queue and a request that waited for too long are UNAVAILABLE, as in Triton.
     triton_codes: bool = False
     # Whether a servicer of ModelInfer sees to unary requests first.
@@ -118,7 +130,9 @@ class QueueOptions:
 
     def fields(self) -> dict[str, object]:
         """Return the options by name, as the native half takes them."""
-        return {**vars(self), "policies": [tuple(vars(policy).values()) for policy in self.policies]}
+        queued = self.max_queue_bytes or min(1 << 30, _memory() // 8)
+        policies = [tuple(vars(policy).values()) for policy in self.policies]
+        return {**vars(self), "policies": policies, "max_queue_bytes": queued}
 
 
 @dataclass(frozen=True)
