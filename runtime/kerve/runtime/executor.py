@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any, Protocol
 
 from kerve.runtime.errors import Code, ServingError
@@ -83,7 +83,8 @@ class Executor(threading.Thread):
             Exception
         ):  # the edge of the executor: one bad batch must not end the thread that serves the others
             log.exception("%s: a batch failed", self.name, extra=told(batch))
-            batch.fail(Code.INTERNAL, "the model failed; see the server's log")
+            with suppress(RuntimeError):  # where what failed was the reply itself, it is answered
+                batch.fail(Code.INTERNAL, "the model failed; see the server's log")
 
 
 def told(batch: Batch) -> dict[str, Any]:
