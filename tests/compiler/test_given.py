@@ -73,6 +73,13 @@ def test_data_is_written_as_the_reader_of_files_expects_it(given: Callable[[], A
         np.testing.assert_array_equal(labels, _Y)
 
 
+@pytest.mark.parametrize("name", ["file", "allow_pickle"])
+def test_an_input_may_be_called_as_numpys_arguments_are(name: str) -> None:
+    with with_files(VerifyOptions(), data={name: _X}) as options:
+        assert options.data is not None
+        np.testing.assert_array_equal(np.load(options.data)[name], _X)
+
+
 @pytest.mark.parametrize(("given", "problem"), [
     pytest.param(lambda: _dataset().repeat(), r"data is a .* no end; give value.take\(COUNT\)", id="endless"),
     pytest.param(lambda: [[1, 2], [[1], [1, 2]]], "data is a list, .* inhomogeneous", id="ragged rows"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -56,8 +57,13 @@ def _file(name: str, value: Any, folder: Path) -> Path:
         raise LoadError(
             f"{name} is a {type(value).__name__}, but not as model.fit takes it: {error}"
         ) from error
-    np.savez(folder / f"{name}.npz", **arrays)  # type: ignore[arg-type]  # its stub takes them for a flag
-    return folder / f"{name}.npz"
+    path = folder / f"{name}.npz"
+    # Not numpy.savez: it takes the names as keywords, and an input may be called `file`.
+    with zipfile.ZipFile(path, "w") as archive:
+        for key, array in arrays.items():
+            with archive.open(f"{key}.npy", "w", force_zip64=True) as stream:
+                np.lib.format.write_array(stream, array, allow_pickle=False)
+    return path
 
 
 def _arrays(value: Any) -> _Arrays:
