@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -24,11 +24,16 @@ Ports = Callable[..., AbstractContextManager[tuple[Any, int]]]
 
 
 class Told(BaseHTTPRequestHandler):
-    """Answers with what it was told."""
+    """Answers with what it was told; to /wait, once it may."""
 
     protocol_version = "HTTP/1.1"
+    go = threading.Event()
+    waiting: ClassVar[list[str]] = []
 
     def do_GET(self) -> None:
+        if self.path == "/wait":
+            self.waiting.append(self.path)
+            self.go.wait()
         said = json.dumps({name.lower(): value for name, value in self.headers.items()}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(said)))
@@ -190,6 +195,25 @@ def test_the_application_learns_who_asks_and_only_that(fronted: Ports) -> None:
         with ThreadPoolExecutor(100) as pool:
             found = [pool.submit(ask, port, path="/metrics") for _ in range(300)]
             assert {each.result()[0] for each in found} == {200}
+
+
+def test_probes_wait_for_nobody_who_has_the_application_compute(fronted: Ports, until: Any) -> None:
+    """A pod whose requests take long would be ended by those who look whether it lives."""
+
+    def ask(path: str) -> int:
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as client:
+            client.request("GET", path)
+            return client.getresponse().status
+
+    with fronted(application=True) as (_, port), ThreadPoolExecutor(80) as pool:
+        try:
+            others = [pool.submit(ask, "/wait") for _ in range(80)]
+            until(lambda: len(Told.waiting) == 16, "as many are computed as may be")
+            assert [ask("/v2/health/live") for _ in range(3)] == [200] * 3
+            assert len(Told.waiting) == 16
+        finally:
+            Told.go.set()
+        assert [each.result() for each in others] == [200] * 80
 
 
 def test_without_its_application_the_wire_serves_on(fronted: Ports, rows: Any) -> None:

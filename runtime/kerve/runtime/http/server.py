@@ -26,8 +26,9 @@ __all__ = ["HttpServer"]
 
 log = logging.getLogger(__name__)
 
-# Requests that are served at the same time; inference over HTTP holds one for as long as it takes.
-THREADS = 16
+# Requests that are served at the same time; inference over HTTP holds one for as long as it takes. The wire
+# lets 16 in at a time, and probes besides.
+THREADS = 20
 # Bodies up to this size stay in memory.
 IN_MEMORY = 64 << 20
 

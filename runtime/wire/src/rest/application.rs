@@ -21,8 +21,11 @@ use crate::rest::{Reply, status};
 use crate::rope::Rope;
 use crate::server::connection::{Error, Peer};
 
-/// Connections to the application, which takes 100 at a time: more requests wait here, where they cost nothing.
-const CONNECTIONS: usize = 64;
+/// Requests that the application has at a time, which has a few threads more: others wait here, at no cost.
+const SEATS: usize = 16;
+
+/// What needs no seat: whoever asks whether the server lives is not to wait for those who have it compute.
+const PROBES: &str = "/v2/health/";
 
 /// A connection that was idle for so long is not used again; the application closes it after twice this time.
 const IDLE: Duration = Duration::from_secs(60);
@@ -54,7 +57,7 @@ struct Connection {
 impl Application {
     /// The application that listens on a socket.
     pub fn new(socket: PathBuf) -> Application {
-        Application { socket, seats: Semaphore::new(CONNECTIONS), idle: Mutex::default() }
+        Application { socket, seats: Semaphore::new(SEATS), idle: Mutex::default() }
     }
 
     /// Has it answer a request as it came, but for what is said of the connection: that is from one to the next.
@@ -72,7 +75,10 @@ impl Application {
 
     async fn ask(&self, request: Request<Full<Bytes>>) -> Result<Reply, Error> {
         let is_head = request.method() == Method::HEAD;
-        let _seat = self.seats.acquire().await?;
+        let _seat = match request.uri().path().starts_with(PROBES) {
+            true => None,
+            false => Some(self.seats.acquire().await?),
+        };
         let mut connection = self.connect().await?;
         let (mut parts, body) = connection.sender.send_request(request).await?.into_parts();
         let body = body.collect().await?.to_bytes();
