@@ -4,6 +4,7 @@ broken.
 
 import functools
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -412,6 +413,16 @@ def test_a_link_out_of_the_models_folder_is_not_followed(
     with serve(repository) as running, triton.InferenceServerClient(running.address) as client:
         for name in ("labels", "warm"):
             assert "outside" in states(client)[name, "1"][1]
+
+
+def test_files_that_cannot_be_read_are_told_without_a_traceback(
+    tmp_path: Path, publish: Publish, serve: Serve
+) -> None:
+    publish(tmp_path, "echo_fp32")
+    (publish(tmp_path, "classifier", name="odd") / "manifest.json").mkdir()
+    with serve(tmp_path) as running, triton.InferenceServerClient(running.address) as client:
+        assert re.search(r"odd/1 cannot be loaded: .*manifest\.json", states(client)["odd", "1"][1])
+        assert "Traceback" not in running.log.read_text()
 
 
 def test_several_repositories_are_one_and_a_model_in_two_of_them_is_refused(

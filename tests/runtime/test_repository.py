@@ -1,5 +1,6 @@
 """Which folders are models and versions."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,13 @@ def test_a_first_version_that_is_being_written_is_no_stray(
 def test_a_repository_that_is_no_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="expected a repository"):
         Repository(tmp_path / "nowhere").models()
+
+
+def test_a_name_that_is_not_text_keeps_no_other_model_from_being_found(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("digits/1", os.fsdecode(b"\xff/1")):
+        (tmp_path / name).mkdir(parents=True)
+    assert Repository(tmp_path).models() == ["digits"]
+    (told,) = caplog.messages
+    assert "is passed over: its name is not UTF-8" in told

@@ -3,7 +3,7 @@
 import http.client
 import json
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.utils import deserialize_bytes_tensor
+
+from kerve.runtime.protocol import tfs_tensors
+from kerve.tensorflow_serving.apis import predict_pb2
 
 pytest.importorskip("kerve_wire")
 
@@ -50,22 +53,34 @@ def servers(tmp_path_factory: pytest.TempPathFactory, publish: Publish, serve: S
         yield [stack.enter_context(serve(folder, *options, name)) for name in ("wire", "grpcio")]
 
 
-@pytest.fixture(scope="module")
-def over_grpc(servers: list[Any]) -> Iterator[Callable[[bytes], list[Any]]]:
-    """Sends the bytes of a ModelInferRequest to both, and returns what each says."""
+@contextmanager
+def both(servers: list[Any], method: str, answer: Any) -> Iterator[Callable[[bytes], list[Any]]]:
+    """Sends the bytes of a request to both, and returns what each says."""
     with ExitStack() as stack:
         channels = [stack.enter_context(grpc.insecure_channel(each.address)) for each in servers]
-        calls: list[Any] = [
-            each.unary_unary("/inference.GRPCInferenceService/ModelInfer") for each in channels
-        ]
+        calls: list[Any] = [each.unary_unary(method) for each in channels]
 
         def ask(call: Any, message: bytes) -> Any:
             try:
-                return pb.ModelInferResponse.FromString(call(message, timeout=60))
+                return answer.FromString(call(message, timeout=60))
             except grpc.RpcError as error:
                 return error.code(), error.details()
 
         yield lambda message: [ask(call, message) for call in calls]
+
+
+@pytest.fixture(scope="module")
+def over_grpc(servers: list[Any]) -> Iterator[Callable[[bytes], list[Any]]]:
+    """Sends the bytes of a ModelInferRequest to both, and returns what each says."""
+    with both(servers, "/inference.GRPCInferenceService/ModelInfer", pb.ModelInferResponse) as ask:
+        yield ask
+
+
+@pytest.fixture(scope="module")
+def over_predict(servers: list[Any]) -> Iterator[Callable[[bytes], list[Any]]]:
+    """Sends the bytes of a PredictRequest to both, and returns what each says."""
+    with both(servers, "/tensorflow.serving.PredictionService/Predict", predict_pb2.PredictResponse) as ask:
+        yield ask
 
 
 @pytest.fixture(scope="module")
@@ -298,3 +313,62 @@ def test_an_output_that_is_asked_for_twice_is_as_it_was_asked_for_first(
     wire, portable = over_grpc(message.SerializeToString())
     assert wire == portable
     assert wire.raw_output_contents == [b"\1\0\0\0a"]
+
+
+# A field of each wire type, as its bytes after the tag: a varint, eight bytes, a length of two, a group of
+# nothing but its end, four bytes.
+WIRE_TYPES = {0: b"\1", 1: bytes(8), 2: b"\2\x08\1", 3: b"", 5: bytes(4)}
+
+
+def of_type(number: int, wire: int) -> bytes:
+    """A field of a message."""
+    return bytes([number << 3 | wire]) + WIRE_TYPES[wire] + (bytes([number << 3 | 4]) if wire == 3 else b"")
+
+
+def inside(number: int, *fields: bytes) -> bytes:
+    """A message as a field of another."""
+    return bytes([number << 3 | 2, len(b"".join(fields))]) + b"".join(fields)
+
+
+@pytest.mark.parametrize("wire_type", [0, 1, 3, 5])
+def test_fields_of_another_wire_type_are_unknown(
+    wire_type: int, over_grpc: Callable[[bytes], list[Any]]
+) -> None:
+    def odd(*numbers: int) -> bytes:
+        return b"".join(of_type(number, wire_type) for number in numbers)
+
+    tensor = inside(
+        5, inside(1, b"x"), inside(2, b"FP32"), inside(3, b"\1\1"), odd(1, 2, 4, 5), inside(5, odd(8))
+    )
+    value = inside(2, odd(3) if wire_type else odd(3, 4))
+    output = inside(6, inside(1, b"y"), odd(1, 2), inside(2, odd(1)))
+    message = inside(1, b"echo_fp32") + tensor + inside(4, inside(1, b"a"), odd(1), value) + output
+    wire, portable = over_grpc(message + odd(1, 2, 3, 4, 5, 6, 7) + inside(7, bytes(4)))
+    assert wire == portable
+    assert [*wire.outputs[0].shape] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("datatype", "field", "value", "numpy"),
+    [
+        ("INT8", "int_val", 128, "int8"),
+        ("INT8", "int_val", -129, "int8"),
+        ("UINT16", "int_val", -1, "uint16"),
+        ("UINT16", "int_val", 65536, "uint16"),
+        ("FP16", "half_val", 65536, "uint16"),  # its bits
+    ],
+)
+def test_elements_of_tensorflow_beyond_their_datatype_are_refused(
+    datatype: str, field: str, value: int, numpy: str, over_predict: Callable[[bytes], list[Any]]
+) -> None:
+    message = predict_pb2.PredictRequest()
+    message.model_spec.name = f"echo_{datatype.lower()}"
+    tensor = message.inputs["x"]
+    tensor.dtype = tfs_tensors.NUMBERS[datatype]  # type: ignore[assignment]  # an enum's number
+    for size in (1, 1):
+        tensor.tensor_shape.dim.add(size=size)
+    getattr(tensor, field).append(value)
+    wire, portable = over_predict(message.SerializeToString())
+    assert wire == portable
+    what = f"a value does not fit {datatype}: Python integer {value} out of bounds for {numpy}"
+    assert wire == (grpc.StatusCode.INVALID_ARGUMENT, f"input 'x': {what}")

@@ -59,10 +59,14 @@ GOOD = {
             inputs { key: "x" value { data_type: TYPE_FP32 dims: 4 zero_data: true } } },
           { batch_size: 1
             inputs { key: "x" value { data_type: TYPE_FP32 dims: 2 random_data: true } } },
-          { batch_size: 1
+          { batch_size: 3
             inputs { key: "x" value { data_type: TYPE_FP32 dims: 2 input_data_file: "two" } } }
         ]
         """,
+    ),
+    "warm_whole": (
+        "scalar",
+        "model_warmup { batch_size: 1 inputs { key: 'x' value { data_type: TYPE_FP64 zero_data: false } } }",
     ),
     "spoken": (
         "echo_bytes",
@@ -92,7 +96,16 @@ BAD = {
         "unexpected input 'x'; model 'warm_size' takes: feat",
     ),
     "warm_rows": ("echo_fp32", "model_warmup { batch_size: 1 }", "model_warmup 1: input 'x' is missing"),
-    "warm_fails": ("triples", WARM % "zero_data: true", "model_warmup 'w' cannot be computed"),
+    "warm_rowless": (
+        "scalar",
+        "model_warmup { batch_size: 2 inputs { key: 'x' value { data_type: TYPE_FP64 zero_data: true } } }",
+        "batch_size: expected 1 in a model without a batch dimension, got 2",
+    ),
+    "warm_fails": (
+        "triples",
+        (WARM % "zero_data: true").replace("dims: 2", "dims: [1, 2]"),
+        "model_warmup 'w' cannot be computed",
+    ),
     "garbage": ("pair", "max_batch_size = 1", "is not a model configuration"),
     "python": ("pair", 'backend: "python"', "got 'python'; this server runs ONNX models"),
     "unknown_input": ("pair", "input { name: 'x' }", "declares input 'x'; the graph has: left, right"),
@@ -248,7 +261,6 @@ def test_what_is_absent_is_completed_from_the_graph(running: Any) -> None:
     assert [each.name for each in config.output] == ["probabilities", "logits"]
     assert config.version_policy.latest.num_versions == 1
     assert running.is_model_ready("named")
-    assert running.is_model_ready("warm")
 
 
 def test_declared_tensors_without_max_batch_size_are_a_model_without_a_batch(running: Any) -> None:
@@ -310,4 +322,5 @@ def test_fields_that_are_set_in_vain_are_named_once(running: Any) -> None:
 
 def test_what_is_to_be_computed_before_is(running: Any) -> None:
     assert running.is_model_ready("warm")
+    assert running.is_model_ready("warm_whole")
     assert running.is_model_ready("spoken")

@@ -52,9 +52,13 @@ class Repository:
             raise ArtifactError(
                 f"{self.path} is not a folder; expected a repository <model>/<version>/model.onnx"
             )
-        found, strays = {}, set()
+        found: dict[str, Source] = {}
+        strays: dict[Path, str] = {}
         for folder in sorted(self.path.iterdir()):
             if folder.name.startswith(".") or not folder.is_dir():
+                continue
+            if not is_text(folder.name):
+                strays[folder] = "its name is not UTF-8, so that no client can say it; rename it"
                 continue
             try:
                 versions = {version: folder / str(version) for version in versions_in(folder)}
@@ -66,19 +70,19 @@ class Repository:
             if versions or any((folder / name).is_file() for name in CONFIG_FILES):
                 found[folder.name] = Source(folder.name, folder, versions)
             elif visible:
-                strays.add(folder)
+                strays[folder] = (
+                    f"it holds no version; expected {folder}/1/model.onnx, with a number without leading "
+                    "zeros as the version"
+                )
         self._tell(strays)
         return found
 
-    def _tell(self, strays: set[Path]) -> None:
-        """Say once of a folder that it is no model, since somebody may wait for it."""
-        for folder in sorted(strays - self._strays):
-            log.warning(
-                "%s is passed over: it holds no version; expected %s/1/model.onnx, with a number without "
-                "leading zeros as the version",
-                *(folder, folder),
-            )
-        self._strays = strays
+    def _tell(self, strays: Mapping[Path, str]) -> None:
+        """Say once of a folder why it is no model, since somebody may wait for it."""
+        for folder, why in strays.items():
+            if folder not in self._strays:
+                log.warning("%s is passed over: %s", folder, why)
+        self._strays = {*strays}
 
 
 def scan(repositories: Sequence[Repository]) -> dict[str, Source]:
@@ -100,6 +104,15 @@ def versions_in(folder: Path) -> list[int]:
     Anything else, such as a half-written version under a temporary name, `01` or `latest`, is not a version.
     """
     return sorted(int(each.name) for each in folder.iterdir() if is_version(each.name) and each.is_dir())
+
+
+def is_text(name: str) -> bool:
+    """Return whether the bytes of a file's name are UTF-8; Python keeps others as lone surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_version(name: str) -> bool:

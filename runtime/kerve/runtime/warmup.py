@@ -1,5 +1,6 @@
 """The requests that a model computes before it serves, as its configuration wants it: `model_warmup`."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,18 +37,29 @@ def samples(config: pb.ModelConfig, signature: Signature, folder: Path) -> Itera
             check_inputs(signature, folder.name, sorted(each.inputs))
             sizes: dict[str, tuple[int, str]] = {}
             inputs = {}
+            batch = batch_of(each.batch_size, batched=signature.batched)
             for name, told in each.inputs.items():
-                shape = [each.batch_size, *told.dims] if each.batch_size else list(told.dims)
                 spec = signature.input(name)
-                check_tensor(spec, protocol_type(told.data_type), shape, sizes)
-                inputs[name] = array_of(told, spec, tuple(shape), folder)
+                check_tensor(spec, protocol_type(told.data_type), [*batch, *told.dims], sizes)
+                row = array_of(told, spec, tuple(told.dims), folder)
+                inputs[name] = np.tile(row, (*batch, *(1,) * row.ndim))
         except InvalidArgumentError as error:
             raise ArtifactError(f"{where}: {error}") from error
         yield Sample(each.name or str(number), inputs, max(1, each.count))
 
 
+def batch_of(rows: int, *, batched: bool) -> tuple[int, ...]:
+    """Return what stands before the dimensions of a sample: its rows, or nothing in a model without a batch.
+
+    Triton has a batch_size of 1 in both, and duplicates the one row that a sample describes.
+    """
+    if not batched and rows > 1:
+        raise InvalidArgumentError(f"batch_size: expected 1 in a model without a batch dimension, got {rows}")
+    return (max(1, rows),) if batched else ()
+
+
 def array_of(told: pb.ModelWarmup.Input, spec: TensorSpec, shape: tuple[int, ...], folder: Path) -> Array:
-    """Return one input of a sample."""
+    """Return one row of an input of a sample."""
     dtype = DATATYPES[spec.datatype].dtype
     match told.WhichOneof("input_data_type"):
         case "input_data_file":
@@ -75,4 +87,6 @@ def from_file(name: str, spec: TensorSpec, shape: tuple[int, ...], folder: Path)
         raise InvalidArgumentError(
             f"input {spec.name!r}: input_data_file {name!r} cannot be read from {FOLDER}/: {error}"
         ) from error
-    return from_raw(f"input {spec.name!r}", spec.datatype, shape, contents)
+    # As in Triton, a file may hold more than the row.
+    size = None if spec.datatype == BYTES.name else math.prod(shape) * DATATYPES[spec.datatype].dtype.itemsize
+    return from_raw(f"input {spec.name!r}", spec.datatype, shape, contents[:size])

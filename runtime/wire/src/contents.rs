@@ -2,6 +2,7 @@
 
 use crate::bytes_tensor;
 use crate::datatype::Datatype;
+use crate::protobuf::Wire::{Fixed32, Fixed64, Length, Varint};
 use crate::protobuf::{Malformed, Reader};
 use crate::rope::Rope;
 
@@ -80,20 +81,23 @@ impl Contents {
             };
             let Contents { count, data, .. } = self;
             let (count_before, bytes_before) = (*count, data.len());
-            match field {
-                Field::Bool => reader.integers(wire, |value| data.push(u8::from(value != 0)))?,
-                Field::Int | Field::Uint => {
-                    reader.integers(wire, |value| data.extend_from_slice(&(value as u32).to_le_bytes()))?;
+            match (field, wire) {
+                (Field::Bool, Varint | Length) => {
+                    reader.varints(wire, |value| data.push(u8::from(value != 0)))?;
                 }
-                Field::Int64 | Field::Uint64 => {
-                    reader.integers(wire, |value| data.extend_from_slice(&value.to_le_bytes()))?;
+                (Field::Int | Field::Uint, Varint | Length) => {
+                    reader.varints(wire, |value| data.extend_from_slice(&(value as u32).to_le_bytes()))?;
                 }
-                Field::Fp32 => reader.fixeds::<4>(wire, data)?,
-                Field::Fp64 => reader.fixeds::<8>(wire, data)?,
-                Field::Bytes => {
-                    bytes_tensor::put(data, &reader.bytes(wire)?.into_bytes());
+                (Field::Int64 | Field::Uint64, Varint | Length) => {
+                    reader.varints(wire, |value| data.extend_from_slice(&value.to_le_bytes()))?;
+                }
+                (Field::Fp32, Fixed32 | Length) => reader.fixeds::<4>(wire, data)?,
+                (Field::Fp64, Fixed64 | Length) => reader.fixeds::<8>(wire, data)?,
+                (Field::Bytes, Length) => {
+                    bytes_tensor::put(data, &reader.bytes()?.into_bytes());
                     *count += 1;
                 }
+                _ => reader.skip(number, wire)?,
             }
             if let Some(width) = width(*field) {
                 *count += (data.len() - bytes_before) / width;
@@ -116,19 +120,7 @@ impl Contents {
         if self.count as u128 != expected {
             return Err(format!("expected {expected} elements for {name} {shape}, got {}", self.count));
         }
-        match datatype {
-            Datatype::Int8 => {
-                narrow(&self.data, datatype, |wide| i8::try_from(wide as i32).map(i8::to_le_bytes))
-            }
-            Datatype::Int16 => {
-                narrow(&self.data, datatype, |wide| i16::try_from(wide as i32).map(i16::to_le_bytes))
-            }
-            Datatype::Uint8 => narrow(&self.data, datatype, |wide| u8::try_from(wide).map(u8::to_le_bytes)),
-            Datatype::Uint16 => {
-                narrow(&self.data, datatype, |wide| u16::try_from(wide).map(u16::to_le_bytes))
-            }
-            _ => Ok(self.data.into()),
-        }
+        fit(self.data, datatype, field == Field::Int)
     }
 }
 
@@ -142,23 +134,42 @@ fn width(field: Field) -> Option<usize> {
     }
 }
 
-/// Brings 32-bit elements to their datatype's width.
+/// Elements whose field is wider than their datatype, four bytes each, in the datatype's width; all others as they are.
+pub fn fit(data: Vec<u8>, datatype: Datatype, signed: bool) -> Result<Rope, String> {
+    match datatype {
+        Datatype::Int8 => {
+            narrow(&data, "int8", datatype, signed, |wide| i8::try_from(wide).map(i8::to_le_bytes))
+        }
+        Datatype::Int16 => {
+            narrow(&data, "int16", datatype, signed, |wide| i16::try_from(wide).map(i16::to_le_bytes))
+        }
+        Datatype::Uint8 => {
+            narrow(&data, "uint8", datatype, signed, |wide| u8::try_from(wide).map(u8::to_le_bytes))
+        }
+        // Small floats come as bits.
+        Datatype::Uint16 | Datatype::Fp16 | Datatype::Bf16 => {
+            narrow(&data, "uint16", datatype, signed, |wide| u16::try_from(wide).map(u16::to_le_bytes))
+        }
+        _ => Ok(data.into()),
+    }
+}
+
 fn narrow<const N: usize, E>(
     data: &[u8],
+    numpy: &str,
     datatype: Datatype,
-    each: impl Fn(u32) -> Result<[u8; N], E>,
+    signed: bool,
+    each: impl Fn(i64) -> Result<[u8; N], E>,
 ) -> Result<Rope, String> {
     let mut result = Vec::with_capacity(data.len() / 4 * N);
     for wide in data.as_chunks::<4>().0 {
-        let wide = u32::from_le_bytes(*wide);
-        let bytes = each(wide).map_err(|_| {
-            let signed = field_of(datatype) == Some(Field::Int);
-            let value = if signed { i64::from(wide as i32) } else { i64::from(wide) };
-            let name = datatype.name();
+        let value =
+            if signed { i64::from(i32::from_le_bytes(*wide)) } else { i64::from(u32::from_le_bytes(*wide)) };
+        let bytes = each(value).map_err(|_| {
             // the second half is NumPy's, which the portable transport passes on
             format!(
-                "a value does not fit {name}: Python integer {value} out of bounds for {}",
-                name.to_lowercase()
+                "a value does not fit {}: Python integer {value} out of bounds for {numpy}",
+                datatype.name()
             )
         })?;
         result.extend_from_slice(&bytes);

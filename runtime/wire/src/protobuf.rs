@@ -19,8 +19,6 @@ pub enum Malformed {
     Varint,
     /// A field number or wire type that does not exist, or an end of a group that did not begin.
     Tag,
-    /// A known field has another wire type than its definition.
-    WireType,
     /// A string is not UTF-8.
     Utf8,
     /// Groups nest too deep.
@@ -33,7 +31,6 @@ impl std::fmt::Display for Malformed {
             Malformed::Truncated => "a field reaches past the end of its message",
             Malformed::Varint => "a varint is longer than ten bytes",
             Malformed::Tag => "a field tag is not valid",
-            Malformed::WireType => "a field has the wrong wire type",
             Malformed::Utf8 => "a string is not UTF-8",
             Malformed::Depth => "groups nest too deep",
         })
@@ -81,7 +78,8 @@ impl<'a> Reader<'a> {
         self.remaining
     }
 
-    /// The next field and its wire type; None at the end of the message.
+    /// The next field and its wire type; None at the end of the message. A known field of another wire type than its
+    /// definition is unknown, as in protobuf's own parsers: to be skipped.
     pub fn field(&mut self) -> Result<Option<(u32, Wire)>, Malformed> {
         if self.remaining == 0 {
             return Ok(None);
@@ -118,8 +116,8 @@ impl<'a> Reader<'a> {
     }
 
     /// The message in a length-delimited field.
-    pub fn message(&mut self, wire: Wire) -> Result<Reader<'a>, Malformed> {
-        let len = self.length(wire)?;
+    pub fn message(&mut self) -> Result<Reader<'a>, Malformed> {
+        let len = self.length()?;
         let mut inner = self.clone();
         inner.remaining = len;
         self.advance(len)?;
@@ -127,8 +125,8 @@ impl<'a> Reader<'a> {
     }
 
     /// The bytes of a length-delimited field, shared with the message.
-    pub fn bytes(&mut self, wire: Wire) -> Result<Rope, Malformed> {
-        let mut wanted = self.length(wire)?;
+    pub fn bytes(&mut self) -> Result<Rope, Malformed> {
+        let mut wanted = self.length()?;
         let mut result = Rope::default();
         while wanted > 0 {
             self.refill();
@@ -143,8 +141,8 @@ impl<'a> Reader<'a> {
     }
 
     /// Appends the bytes of a length-delimited field to `target`.
-    pub fn copy(&mut self, wire: Wire, target: &mut Vec<u8>) -> Result<usize, Malformed> {
-        let len = self.length(wire)?;
+    pub fn copy(&mut self, target: &mut Vec<u8>) -> Result<usize, Malformed> {
+        let len = self.length()?;
         let mut wanted = len;
         while wanted > 0 {
             self.refill();
@@ -159,55 +157,48 @@ impl<'a> Reader<'a> {
     }
 
     /// A string.
-    pub fn text(&mut self, wire: Wire) -> Result<CompactString, Malformed> {
-        if wire == Wire::Length {
-            let mut ahead = self.clone();
-            let len = ahead.length(wire)?;
-            ahead.refill();
-            if len <= ahead.rest.len() {
-                let text = CompactString::from_utf8(&ahead.rest[..len]).map_err(|_| Malformed::Utf8)?;
-                ahead.rest = &ahead.rest[len..];
-                ahead.remaining -= len;
-                *self = ahead;
-                return Ok(text);
-            }
+    pub fn text(&mut self) -> Result<CompactString, Malformed> {
+        let mut ahead = self.clone();
+        let len = ahead.length()?;
+        ahead.refill();
+        if len <= ahead.rest.len() {
+            let text = CompactString::from_utf8(&ahead.rest[..len]).map_err(|_| Malformed::Utf8)?;
+            ahead.rest = &ahead.rest[len..];
+            ahead.remaining -= len;
+            *self = ahead;
+            return Ok(text);
         }
-        let bytes = self.bytes(wire)?.into_bytes();
+        let bytes = self.bytes()?.into_bytes();
         CompactString::from_utf8(bytes).map_err(|_| Malformed::Utf8)
     }
 
-    /// A varint field.
-    pub fn integer(&mut self, wire: Wire) -> Result<u64, Malformed> {
-        if wire == Wire::Varint { self.varint() } else { Err(Malformed::WireType) }
-    }
-
-    /// A repeated varint field, packed or not.
-    pub fn integers(&mut self, wire: Wire, mut each: impl FnMut(u64)) -> Result<(), Malformed> {
+    /// The varints of a repeated field: one, or all of a packed one.
+    pub fn varints(&mut self, wire: Wire, mut each: impl FnMut(u64)) -> Result<(), Malformed> {
         if wire == Wire::Varint {
             each(self.varint()?);
             return Ok(());
         }
-        let mut packed = self.message(wire)?;
+        let mut packed = self.message()?;
         while packed.remaining > 0 {
             each(packed.varint()?);
         }
         Ok(())
     }
 
-    /// A repeated field of `N` bytes each, packed or not, appended to `target` as it is on the wire.
+    /// What a repeated field holds as `N` bytes each, one or all of a packed one, appended to `target` as it is on
+    /// the wire.
     pub fn fixeds<const N: usize>(&mut self, wire: Wire, target: &mut Vec<u8>) -> Result<(), Malformed> {
-        let single = if N == 4 { Wire::Fixed32 } else { Wire::Fixed64 };
-        if wire == single {
+        if wire != Wire::Length {
             target.extend_from_slice(&self.fixed::<N>()?);
             return Ok(());
         }
-        if !self.copy(wire, target)?.is_multiple_of(N) {
+        if !self.copy(target)?.is_multiple_of(N) {
             return Err(Malformed::Truncated);
         }
         Ok(())
     }
 
-    /// Passes over a field that is not known here.
+    /// Passes over a field that is not known here, or not in this wire type.
     pub fn skip(&mut self, number: u32, wire: Wire) -> Result<(), Malformed> {
         self.skip_nested(number, wire, 0)
     }
@@ -221,7 +212,7 @@ impl<'a> Reader<'a> {
             Wire::Fixed64 => self.advance(8),
             Wire::Fixed32 => self.advance(4),
             Wire::Length => {
-                let len = self.length(wire)?;
+                let len = self.length()?;
                 self.advance(len)
             }
             Wire::Group => loop {
@@ -234,10 +225,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn length(&mut self, wire: Wire) -> Result<usize, Malformed> {
-        if wire != Wire::Length {
-            return Err(Malformed::WireType);
-        }
+    fn length(&mut self) -> Result<usize, Malformed> {
         let len = self.varint()?;
         match usize::try_from(len) {
             Ok(len) if len <= self.remaining => Ok(len),
@@ -350,13 +338,13 @@ mod tests {
         for size in 1..=bytes.len() {
             let rope = split(&bytes, size);
             let mut reader = Reader::new(&rope);
-            let (_, wire) = reader.field().unwrap().unwrap();
-            assert_eq!(reader.text(wire).unwrap(), "a name longer than any inline string is");
-            let (number, wire) = reader.field().unwrap().unwrap();
-            assert_eq!((number, reader.integer(wire)), (2, Ok(300)));
+            assert_eq!(reader.field(), Ok(Some((1, Wire::Length))));
+            assert_eq!(reader.text().unwrap(), "a name longer than any inline string is");
+            assert_eq!(reader.field(), Ok(Some((2, Wire::Varint))));
+            assert_eq!(reader.varint(), Ok(300));
             let (_, wire) = reader.field().unwrap().unwrap();
             let mut values = Vec::new();
-            reader.integers(wire, |value| values.push(value)).unwrap();
+            reader.varints(wire, |value| values.push(value)).unwrap();
             assert_eq!(values, [1, 300]);
             assert_eq!(reader.field(), Ok(None));
         }

@@ -5,6 +5,8 @@ transports.
 import hashlib
 import json
 import queue
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -24,6 +26,7 @@ from tritonclient.utils import InferenceServerException
 from kerve.runtime.commands.connection import Connection
 from kerve.runtime.commands.serve import Options
 
+KERVE = str(Path(sys.executable).with_name("kerve"))
 Publish = Callable[..., Path]
 Serve = Callable[..., AbstractContextManager[Any]]
 Until = Callable[[Callable[[], bool], str], None]
@@ -267,6 +270,30 @@ def test_certificates_that_would_be_of_no_use_are_told(given: dict[str, Any], me
 def test_a_clients_certificate_is_never_left_out_in_silence(given: dict[str, Any], message: str) -> None:
     with pytest.raises(click.UsageError, match=message):
         Connection(**given).connect()
+
+
+@pytest.mark.parametrize(
+    ("key", "chain", "said"),
+    [
+        pytest.param(
+            "client.key", "server.pem", "cannot be used for TLS: expected a chain", id="another's key"
+        ),
+        pytest.param("server.pem", "server.key", "as PEM and without a passphrase", id="exchanged"),
+        pytest.param("names", "server.pem", "OpenSSL says", id="no key"),
+        pytest.param("locked.key", "server.pem", "without a passphrase", id="passphrase"),
+    ],
+)
+def test_certificates_that_cannot_be_used_are_told_at_the_start(
+    key: str, chain: str, said: str, transport: str, tmp_path: Path, certificates: Path, publish: Publish
+) -> None:
+    publish(tmp_path, "echo_fp32")
+    command = [KERVE, "serve", "--repository", str(tmp_path), "--grpc-port", "0", "--http-port", "0"]
+    command += ["--transport", transport, "--grpc-use-ssl", "--grpc-server-key", f"{certificates}/{key}"]
+    command += ["--grpc-server-cert", f"{certificates}/{chain}"]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 3
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_tls_with_and_without_client_certificates(

@@ -17,7 +17,7 @@ from kerve.runtime.catalog import Catalog
 from kerve.runtime.config import Settings
 from kerve.runtime.config.effects import without_effect
 from kerve.runtime.config.policy import Choice, choose
-from kerve.runtime.errors import ServingError
+from kerve.runtime.errors import ArtifactError, ServingError
 from kerve.runtime.lifecycle.ensembles import members_print, start_ensemble
 from kerve.runtime.lifecycle.served import Limits, ServedVersion
 from kerve.runtime.lifecycle.states import State, Status
@@ -251,10 +251,13 @@ class Slot:
             return start_ensemble(
                 self.name, version, source.folder, settings, self._transport, self._limits, self._catalog
             )
-        return ServedVersion.start(
-            *(self.name, version, source.versions[version], settings, self._transport, self._limits),
-            aside=bool(self._catalog.names()),
-        )
+        try:
+            return ServedVersion.start(
+                *(self.name, version, source.versions[version], settings, self._transport, self._limits),
+                aside=bool(self._catalog.names()),
+            )
+        except OSError as error:  # files may go while they are read, or be others' alone
+            raise ArtifactError(f"{source.versions[version]} cannot be loaded: {error}") from error
 
     def _drop(self, served: ServedVersion, reason: str) -> None:
         """Take a version out of service that cannot go on."""

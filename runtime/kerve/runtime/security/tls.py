@@ -1,5 +1,6 @@
 """Certificates, as files that are read again when they change, for either transport."""
 
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +21,32 @@ class Certificates:
     client_roots: Path | None = None
 
     def read(self) -> tuple[bytes, bytes, bytes | None]:
-        """Return the contents of key, chain and client roots; ArtifactError when they cannot be read."""
+        """Return the contents of key, chain and client roots; ArtifactError when they cannot be used."""
         try:
+            self._check()
             roots = self.client_roots.read_bytes() if self.client_roots else None
             return self.key.read_bytes(), self.chain.read_bytes(), roots
         except OSError as error:
             raise ArtifactError(f"a certificate cannot be read: {error}") from error
+
+    def _check(self) -> None:
+        """Raise ArtifactError unless they can be used: transports say less of what is wrong, or nothing."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            context.load_cert_chain(self.chain, self.key, password="")
+        except ssl.SSLError as error:
+            raise ArtifactError(
+                f"{self.chain} and {self.key} cannot be used for TLS: expected a chain of certificates and "
+                f"its private key, as PEM and without a passphrase; OpenSSL says {error.reason}"
+            ) from error
+        try:
+            if self.client_roots is not None:
+                context.load_verify_locations(self.client_roots)
+        except ssl.SSLError as error:
+            raise ArtifactError(
+                f"{self.client_roots} cannot vouch for clients: expected certificates as PEM; "
+                f"OpenSSL says {error.reason}"
+            ) from error
 
 
 def grpcio_credentials(certificates: Certificates) -> grpc.ServerCredentials:

@@ -6,7 +6,8 @@ use smallvec::SmallVec;
 use crate::contents::Contents;
 use crate::grpc::status::{Code, Status};
 use crate::infer::{Data, Infer, Input, Parameter, Wanted};
-use crate::protobuf::{Malformed, Reader, Wire};
+use crate::protobuf::Wire::{Fixed64, Length, Varint};
+use crate::protobuf::{Malformed, Reader};
 use crate::rope::Rope;
 use crate::signature::quote;
 
@@ -16,26 +17,26 @@ pub fn decode(message: &Rope) -> Result<Infer, Malformed> {
     let mut raw: SmallVec<[Rope; 2]> = SmallVec::new();
     let mut reader = Reader::new(message);
     while let Some((field, wire)) = reader.field()? {
-        match field {
-            1 => infer.model = reader.text(wire)?,
-            2 => infer.version = reader.text(wire)?,
-            3 => infer.id = reader.text(wire)?,
-            4 => {
-                let (key, value) = entry(reader.message(wire)?)?;
+        match (field, wire) {
+            (1, Length) => infer.model = reader.text()?,
+            (2, Length) => infer.version = reader.text()?,
+            (3, Length) => infer.id = reader.text()?,
+            (4, Length) => {
+                let (key, value) = entry(reader.message()?)?;
                 if NUMBERS.contains(&key.as_str()) {
                     check_number(&key, &value, &mut infer);
                 }
                 infer.parameters.push((key, value));
             }
-            5 => {
-                let input = tensor(reader.message(wire)?, &mut infer)?;
+            (5, Length) => {
+                let input = tensor(reader.message()?, &mut infer)?;
                 infer.inputs.push(input);
             }
-            6 => {
-                let wanted = output(reader.message(wire)?, &mut infer)?;
+            (6, Length) => {
+                let wanted = output(reader.message()?, &mut infer)?;
                 infer.outputs.push(wanted);
             }
-            7 => raw.push(reader.bytes(wire)?),
+            (7, Length) => raw.push(reader.bytes()?),
             _ => reader.skip(field, wire)?,
         }
     }
@@ -66,12 +67,12 @@ fn tensor(mut reader: Reader<'_>, infer: &mut Infer) -> Result<Input, Malformed>
     let mut contents = Contents::default();
     let mut shared_memory = false;
     while let Some((field, wire)) = reader.field()? {
-        match field {
-            1 => name = reader.text(wire)?,
-            2 => datatype = reader.text(wire)?,
-            3 => reader.integers(wire, |size| shape.push(size as i64))?,
-            4 => shared_memory |= entry(reader.message(wire)?)?.0 == SHARED_MEMORY,
-            5 => contents.read(reader.message(wire)?)?,
+        match (field, wire) {
+            (1, Length) => name = reader.text()?,
+            (2, Length) => datatype = reader.text()?,
+            (3, Varint | Length) => reader.varints(wire, |size| shape.push(size as i64))?,
+            (4, Length) => shared_memory |= entry(reader.message()?)?.0 == SHARED_MEMORY,
+            (5, Length) => contents.read(reader.message()?)?,
             _ => reader.skip(field, wire)?,
         }
     }
@@ -87,9 +88,9 @@ fn output(mut reader: Reader<'_>, infer: &mut Infer) -> Result<Wanted, Malformed
     let mut wanted = Wanted::default();
     let mut shared_memory = false;
     while let Some((field, wire)) = reader.field()? {
-        match field {
-            1 => wanted.name = reader.text(wire)?,
-            2 => match entry(reader.message(wire)?)? {
+        match (field, wire) {
+            (1, Length) => wanted.name = reader.text()?,
+            (2, Length) => match entry(reader.message()?)? {
                 (key, _) if key == SHARED_MEMORY => shared_memory = true,
                 (key, value) if key == CLASSIFICATION => wanted.classes = classes(&value, infer),
                 _ => {}
@@ -137,9 +138,9 @@ fn entry(mut reader: Reader<'_>) -> Result<(CompactString, Parameter), Malformed
     let mut key = CompactString::default();
     let mut value = Parameter::Bool(false);
     while let Some((field, wire)) = reader.field()? {
-        match field {
-            1 => key = reader.text(wire)?,
-            2 => value = parameter(reader.message(wire)?)?,
+        match (field, wire) {
+            (1, Length) => key = reader.text()?,
+            (2, Length) => value = parameter(reader.message()?)?,
             _ => reader.skip(field, wire)?,
         }
     }
@@ -149,13 +150,12 @@ fn entry(mut reader: Reader<'_>) -> Result<(CompactString, Parameter), Malformed
 fn parameter(mut reader: Reader<'_>) -> Result<Parameter, Malformed> {
     let mut value = Parameter::Bool(false);
     while let Some((field, wire)) = reader.field()? {
-        value = match field {
-            1 => Parameter::Bool(reader.integer(wire)? != 0),
-            2 => Parameter::Int64(reader.integer(wire)? as i64),
-            3 => Parameter::String(reader.text(wire)?),
-            4 if wire == Wire::Fixed64 => Parameter::Double(f64::from_le_bytes(reader.fixed()?)),
-            4 => return Err(Malformed::WireType),
-            5 => Parameter::Uint64(reader.integer(wire)?),
+        value = match (field, wire) {
+            (1, Varint) => Parameter::Bool(reader.varint()? != 0),
+            (2, Varint) => Parameter::Int64(reader.varint()? as i64),
+            (3, Length) => Parameter::String(reader.text()?),
+            (4, Fixed64) => Parameter::Double(f64::from_le_bytes(reader.fixed()?)),
+            (5, Varint) => Parameter::Uint64(reader.varint()?),
             _ => {
                 reader.skip(field, wire)?;
                 continue;

@@ -159,11 +159,11 @@ mod tests {
     fn the_final_mark_is_a_parameter() {
         let rope = Rope::from(FINAL.to_vec());
         let mut reader = Reader::new(&rope);
-        let (field, wire) = reader.field().unwrap().unwrap();
+        let (field, _) = reader.field().unwrap().unwrap();
         assert_eq!(field, 4);
-        let mut entry = reader.message(wire).unwrap();
-        let (_, wire) = entry.field().unwrap().unwrap();
-        assert_eq!(entry.text(wire).unwrap(), "triton_final_response");
+        let mut entry = reader.message().unwrap();
+        entry.field().unwrap().unwrap();
+        assert_eq!(entry.text().unwrap(), "triton_final_response");
         assert_eq!(reader.field().unwrap(), None);
     }
 }

@@ -7,10 +7,12 @@ use compact_str::{CompactString, ToCompactString, format_compact};
 use smallvec::SmallVec;
 
 use crate::bytes_tensor;
+use crate::contents::fit;
 use crate::datatype::Datatype;
 use crate::grpc::status::Status;
 use crate::infer::{Data, Infer, Input, Wanted};
-use crate::protobuf::{Malformed, Reader, Wire};
+use crate::protobuf::Wire::{Fixed32, Fixed64, Length, Varint};
+use crate::protobuf::{Malformed, Reader};
 use crate::rope::Rope;
 use crate::signature::quote;
 
@@ -23,10 +25,13 @@ pub fn decode(message: &Rope) -> Result<Infer, Malformed> {
     let mut positions = HashMap::new();
     let mut reader = Reader::new(message);
     while let Some((field, wire)) = reader.field()? {
-        match field {
-            1 => model_spec(reader.message(wire)?, &mut infer)?,
-            2 => put_input(&mut infer.inputs, &mut positions, input(reader.message(wire)?)?),
-            3 => infer.outputs.push(Wanted { name: reader.text(wire)?, ..Wanted::default() }),
+        match (field, wire) {
+            (1, Length) => model_spec(reader.message()?, &mut infer)?,
+            (2, Length) => {
+                let input = input(reader.message()?, &mut infer)?;
+                put_input(&mut infer.inputs, &mut positions, input);
+            }
+            (3, Length) => infer.outputs.push(Wanted { name: reader.text()?, ..Wanted::default() }),
             _ => reader.skip(field, wire)?,
         }
     }
@@ -47,11 +52,11 @@ fn put_input(inputs: &mut Vec<Input>, positions: &mut HashMap<CompactString, usi
 /// `ModelSpec`: the name, and a version by number or label.
 fn model_spec(mut reader: Reader<'_>, infer: &mut Infer) -> Result<(), Malformed> {
     while let Some((field, wire)) = reader.field()? {
-        match field {
-            1 => infer.model = reader.text(wire)?,
-            2 => infer.version = wrapped_integer(reader.message(wire)?)?.to_compact_string(),
-            3 => {
-                let name = reader.text(wire)?;
+        match (field, wire) {
+            (1, Length) => infer.model = reader.text()?,
+            (2, Length) => infer.version = wrapped_integer(reader.message()?)?.to_compact_string(),
+            (3, Length) => {
+                let name = reader.text()?;
                 if !name.is_empty() && name != SIGNATURE {
                     infer.unsupported = Some(Status::invalid(format!(
                         "signature {} is not known; every model has one, {}",
@@ -60,7 +65,7 @@ fn model_spec(mut reader: Reader<'_>, infer: &mut Infer) -> Result<(), Malformed
                     )));
                 }
             }
-            4 => infer.version = reader.text(wire)?,
+            (4, Length) => infer.version = reader.text()?,
             _ => reader.skip(field, wire)?,
         }
     }
@@ -71,8 +76,8 @@ fn model_spec(mut reader: Reader<'_>, infer: &mut Infer) -> Result<(), Malformed
 fn wrapped_integer(mut reader: Reader<'_>) -> Result<i64, Malformed> {
     let mut value = 0;
     while let Some((field, wire)) = reader.field()? {
-        match field {
-            1 => value = reader.integer(wire)? as i64,
+        match (field, wire) {
+            (1, Varint) => value = reader.varint()? as i64,
             _ => reader.skip(field, wire)?,
         }
     }
@@ -80,13 +85,13 @@ fn wrapped_integer(mut reader: Reader<'_>) -> Result<i64, Malformed> {
 }
 
 /// An entry of `map<string, TensorProto>`.
-fn input(mut reader: Reader<'_>) -> Result<Input, Malformed> {
+fn input(mut reader: Reader<'_>, infer: &mut Infer) -> Result<Input, Malformed> {
     let mut name = CompactString::default();
     let mut tensor = Tensor::default();
     while let Some((field, wire)) = reader.field()? {
-        match field {
-            1 => name = reader.text(wire)?,
-            2 => tensor.read(reader.message(wire)?)?,
+        match (field, wire) {
+            (1, Length) => name = reader.text()?,
+            (2, Length) => tensor.read(reader.message()?)?,
             _ => reader.skip(field, wire)?,
         }
     }
@@ -95,7 +100,11 @@ fn input(mut reader: Reader<'_>) -> Result<Input, Malformed> {
         None => format_compact!("tensorflow.DataType {}", tensor.dtype),
     };
     let data = match tensor.content.is_empty() {
-        true => Data::Repeated(tensor.narrowed().into()),
+        true => Data::Repeated(tensor.elements().unwrap_or_else(|message| {
+            let message = format!("input {}: {message}", quote(&name));
+            infer.unsupported.get_or_insert_with(|| Status::invalid(message));
+            Rope::default()
+        })),
         false => Data::Whole(tensor.content),
     };
     Ok(Input { name, datatype, shape: tensor.shape, data })
@@ -107,30 +116,34 @@ struct Tensor {
     dtype: u64,
     shape: SmallVec<[i64; 6]>,
     content: Rope,
-    /// Elements by the typed field they came in: integers of up to 32 bits in four bytes each, all else as it
-    /// will stay.
+    /// Elements by the typed field they came in, in the width of the field.
     values: SmallVec<[(u32, Vec<u8>); 1]>,
 }
 
 impl Tensor {
     fn read(&mut self, mut reader: Reader<'_>) -> Result<(), Malformed> {
         while let Some((field, wire)) = reader.field()? {
-            match field {
-                1 => self.dtype = reader.integer(wire)?,
-                2 => shape(reader.message(wire)?, &mut self.shape)?,
-                4 => self.content = reader.bytes(wire)?,
-                5 => reader.fixeds::<4>(wire, self.values(field))?,
-                6 => reader.fixeds::<8>(wire, self.values(field))?,
-                8 => bytes_tensor::put(self.values(field), &reader.bytes(wire)?.into_bytes()),
-                // int_val, half_val, bool_val, uint32_val
-                7 | 13 | 11 | 16 => {
+            match (field, wire) {
+                (1, Varint) => self.dtype = reader.varint()?,
+                (2, Length) => shape(reader.message()?, &mut self.shape)?,
+                (4, Length) => self.content = reader.bytes()?,
+                (5, Fixed32 | Length) => reader.fixeds::<4>(wire, self.values(field))?,
+                (6, Fixed64 | Length) => reader.fixeds::<8>(wire, self.values(field))?,
+                (8, Length) => bytes_tensor::put(self.values(field), &reader.bytes()?.into_bytes()),
+                // bool_val
+                (11, Varint | Length) => {
                     let values = self.values(field);
-                    reader.integers(wire, |value| values.extend_from_slice(&(value as u32).to_le_bytes()))?;
+                    reader.varints(wire, |value| values.push(u8::from(value != 0)))?;
+                }
+                // int_val, half_val, uint32_val
+                (7 | 13 | 16, Varint | Length) => {
+                    let values = self.values(field);
+                    reader.varints(wire, |value| values.extend_from_slice(&(value as u32).to_le_bytes()))?;
                 }
                 // int64_val, uint64_val
-                10 | 17 => {
+                (10 | 17, Varint | Length) => {
                     let values = self.values(field);
-                    reader.integers(wire, |value| values.extend_from_slice(&value.to_le_bytes()))?;
+                    reader.varints(wire, |value| values.extend_from_slice(&value.to_le_bytes()))?;
                 }
                 _ => reader.skip(field, wire)?,
             }
@@ -148,16 +161,10 @@ impl Tensor {
     }
 
     /// The elements in the field of the datatype, in its width; as in TensorFlow, other fields say nothing.
-    fn narrowed(&mut self) -> Vec<u8> {
-        let Some(datatype) = Datatype::from_tensorflow(self.dtype) else { return Vec::new() };
+    fn elements(&mut self) -> Result<Rope, String> {
+        let Some(datatype) = Datatype::from_tensorflow(self.dtype) else { return Ok(Rope::default()) };
         let own = self.values.iter_mut().find(|(field, _)| *field == field_of(datatype));
-        let values = own.map(|(_, values)| std::mem::take(values)).unwrap_or_default();
-        match datatype.size() {
-            Some(size) if size < 4 => {
-                values.as_chunks::<4>().0.iter().flat_map(|wide| wide[..size].iter().copied()).collect()
-            }
-            _ => values,
-        }
+        fit(own.map(|(_, values)| std::mem::take(values)).unwrap_or_default(), datatype, true)
     }
 }
 
@@ -179,15 +186,15 @@ fn field_of(datatype: Datatype) -> u32 {
 /// `TensorShapeProto`: a repeated `Dim { size }`.
 fn shape(mut reader: Reader<'_>, shape: &mut SmallVec<[i64; 6]>) -> Result<(), Malformed> {
     while let Some((field, wire)) = reader.field()? {
-        if field != 2 {
+        if (field, wire) != (2, Length) {
             reader.skip(field, wire)?;
             continue;
         }
-        let mut dimension = reader.message(wire)?;
+        let mut dimension = reader.message()?;
         let mut size = 0;
         while let Some((field, wire)) = dimension.field()? {
             match (field, wire) {
-                (1, Wire::Varint) => size = dimension.varint()? as i64,
+                (1, Varint) => size = dimension.varint()? as i64,
                 _ => dimension.skip(field, wire)?,
             }
         }
