@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import onnx_ir as ir
 import pytest
 import tensorflow as tf
 import tf_keras
@@ -134,6 +135,20 @@ def test_a_kept_layer_without_a_mask_lowers(equal_to_original: Callable[..., Any
     shape, layer = _KEPT["time before batch"]
     x = np.random.default_rng(0).standard_normal((2, *shape)).astype(np.float32)
     equal_to_original(sources.load(_model(shape, layer())), {"x": x})
+
+
+@pytest.mark.parametrize(
+    "make", [tf_keras.Sequential, lambda layers: tf_keras.Model(layers[0], layers[1](layers[0]))]
+)
+def test_a_result_is_of_the_type_that_keras_2_gives_it(
+    make: Callable[[Any], Any], equal_to_original: Callable[..., Any]
+) -> None:
+    model = make([tf_keras.Input((3,), name="x"), layers.Discretization(bin_boundaries=[-1.0, 0.5])])
+    x = np.random.default_rng(0).standard_normal((2, 3)).astype(np.float32)
+    source: Any = sources.load(model)
+    assert not _kept(source.model)
+    graph = equal_to_original(source, {"x": x})
+    assert graph.graph.outputs[0].dtype == ir.DataType.INT64
 
 
 def test_masks_go_through_a_translated_model(equal_to_original: Callable[..., Any]) -> None:
