@@ -12,7 +12,7 @@ import tf_keras
 from tf_keras.src.saving.serialization_lib import SafeModeScope
 from tf_keras.src.utils import generic_utils
 
-from kerve.compiler.sources import archives, failures, lambdas
+from kerve.compiler.sources import archives, failures, functions, lambdas
 from kerve.compiler.sources.derived import derive_again
 from kerve.compiler.sources.detect import Kind, Recognised
 from kerve.compiler.sources.keras2 import bridges, groups, layer_weights, legacy, padded
@@ -24,6 +24,7 @@ __all__ = ["from_config", "read"]
 
 def read(found: Recognised, own: Mapping[str, Any], trust: bool) -> tf_keras.Model:
     """Read a whole model, from HDF5 or an archive; raises `LoadError`."""
+    own = {**functions.named(found.config, tf_keras.activations), **own}
     with failures.explained(found.path), _known(own):
         model = _from_archive(found, trust) if found.kind is Kind.ARCHIVE else _from_hdf5(found)
         derive_again(model)
@@ -34,6 +35,7 @@ def from_config(
     config: Any, own: Mapping[str, Any], keras_version: str, trust: bool, is_theano: bool = False
 ) -> tf_keras.Model:
     """Build a model from an architecture, as `to_json` and `to_yaml` write it."""
+    own = {**functions.named(config, tf_keras.activations), **own}
     with _known(own), SafeModeScope(safe_mode=not trust):
         return tf_keras.models.model_from_json(json.dumps(migrated(config, keras_version, is_theano)))
 
