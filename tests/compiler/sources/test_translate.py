@@ -161,6 +161,42 @@ def test_masks_go_through_a_translated_model(equal_to_original: Callable[..., An
     )
 
 
+@pytest.mark.parametrize("masked", [(True, False), (False, True), (True, True)])
+@pytest.mark.parametrize(
+    "layer", ["Add", "Average", "Concatenate", "Maximum", "Minimum", "Multiply", "Subtract"]
+)
+def test_merged_tensors_have_the_masks_and_values_of_keras_2(
+    layer: str, masked: tuple[bool, bool], equal_to_original: Callable[..., Any]
+) -> None:
+    inputs = [tf_keras.Input(_SEQUENCE, name=name) for name in "ab"]
+    tensors = [layers.Masking()(x) if each else x for x, each in zip(inputs, masked, strict=True)]
+    merged = getattr(layers, layer)()(tensors)
+    source: Any = sources.load(tf_keras.Model(inputs, [merged, layers.LSTM(2)(merged)]))
+    assert not _kept(source.model)
+    equal_to_original(source, _padded_in_various_places())
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [layers.Identity(), layers.Rescaling(2.0), layers.Normalization(mean=[0.0] * 4, variance=[1.0] * 4)],
+)
+def test_a_layer_that_ends_masks_in_keras_2_ends_them(
+    layer: Any, equal_to_original: Callable[..., Any]
+) -> None:
+    inputs = tf_keras.Input(_SEQUENCE, name="a")
+    model = tf_keras.Model(inputs, layers.LSTM(2)(layer(layers.Masking()(inputs))))
+    source: Any = sources.load(model)
+    assert not _kept(source.model)
+    equal_to_original(source, {"a": _padded_in_various_places()["a"]})
+
+
+def _padded_in_various_places() -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal((3, *_SEQUENCE)).astype(np.float32) for _ in range(2))
+    a[0, 4:] = a[1, :2] = b[0, 3:] = b[2, 2] = 0
+    return {"a": a, "b": b}
+
+
 class _PassesMask(layers.Layer):
     supports_masking = True
 
