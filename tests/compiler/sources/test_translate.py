@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 import onnx_ir as ir
@@ -482,6 +483,77 @@ def test_an_old_file_is_read_with_layers_written_for_keras_3(
     x = np.random.default_rng(0).random((3, 6), np.float32)
     np.testing.assert_allclose(source.model(x), model(x), rtol=1e-6)
     equal_to_original(source, {"x": x})
+
+
+class _Leaking(keras.layers.Layer):
+    """A cell, as one wrote it for Keras 2, which takes a constant."""
+
+    def __init__(self, units: int, **config: Any) -> None:
+        super().__init__(**config)
+        self.units = self.state_size = self.output_size = units
+
+    def build(self, shape: Any) -> None:
+        shape = shape[0] if isinstance(shape, list) else shape
+        self.kernel = self.add_weight(shape=(shape[-1], self.units), name="kernel")
+
+    def call(self, inputs: Any, states: Any, constants: Any = None) -> Any:
+        state = keras.ops.tanh(keras.ops.matmul(inputs, self.kernel) + states[0] * constants[0])
+        return state, [state]
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "units": self.units}
+
+
+def test_a_cell_written_for_keras_3_takes_the_constants_of_an_old_file(
+    tmp_path: Any, equal_to_original: Callable[..., Any]
+) -> None:
+    class Leaking(layers.Layer):
+        def __init__(self, units: int, **config: Any) -> None:
+            super().__init__(**config)
+            self.units = self.state_size = self.output_size = units
+
+        def build(self, shape: Any) -> None:
+            shape = shape[0] if isinstance(shape, list) else shape
+            self.kernel = self.add_weight("kernel", (shape[-1], self.units))
+
+        def call(self, inputs: Any, states: Any, constants: Any = None) -> Any:
+            state = tf.tanh(tf.linalg.matmul(inputs, self.kernel) + states[0] * constants[0])
+            return state, [state]
+
+        def get_config(self) -> dict[str, Any]:
+            return {**super().get_config(), "units": self.units}
+
+    steps, constant = tf_keras.Input(_SEQUENCE, name="steps"), tf_keras.Input((1,), name="constant")
+    model = tf_keras.Model([steps, constant], layers.RNN(Leaking(3))(steps, constants=constant))
+    model.save(tmp_path / "model.h5")
+    source: Any = sources.load(tmp_path / "model.h5", custom_objects={"Leaking": _Leaking})
+    rng = np.random.default_rng(0)
+    x = {
+        name: rng.random((2, *shape), np.float32)
+        for name, shape in (("steps", _SEQUENCE), ("constant", (1,)))
+    }
+    np.testing.assert_allclose(
+        source.original([x["steps"], x["constant"]]), model([x["steps"], x["constant"]])
+    )
+    equal_to_original(source, x)
+
+
+def test_two_directions_repeat_what_is_masked_as_keras_did_by_itself(
+    tmp_path: Any, equal_to_original: Callable[..., Any]
+) -> None:
+    inputs = tf_keras.Input(_SEQUENCE, name="a")
+    both = layers.Bidirectional(layers.LSTM(3, return_sequences=True))
+    model = tf_keras.Model(inputs, both(layers.Masking()(inputs)))
+    model.save(tmp_path / "model.h5")
+    with h5py.File(tmp_path / "model.h5", "a") as file:
+        file.attrs["keras_version"] = "2.3.1"
+    a = _padded_in_various_places()["a"]
+    source: Any = sources.load(tmp_path / "model.h5")
+    assert not _kept(source.model)
+    equal_to_original(source, {"a": a})
+    answer = np.asarray(source.original(a))
+    np.testing.assert_allclose(answer[0, 4:, :3], np.stack([answer[0, 3, :3]] * 2), rtol=1e-6)
+    assert not np.any(np.asarray(model(a))[0, 4:])
 
 
 def _perceptron(of: Any, builds: bool) -> type:

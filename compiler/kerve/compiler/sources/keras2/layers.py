@@ -71,6 +71,9 @@ def layer(old: tf_keras.layers.Layer, translate: Translate) -> keras.layers.Laye
     new = as_in_keras_2(new_class)(**_config(old, name, _parameters(new_class), translate))
     if type(old).compute_mask is tf_keras.layers.Layer.compute_mask:
         new.supports_masking = bool(old.supports_masking)
+    for part in ("forward_layer", "backward_layer") if name == "Bidirectional" else ():
+        masked = getattr(getattr(old, part), "zero_output_for_mask", None)
+        getattr(new, part).zero_output_for_mask = masked
     return new
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-__all__ = ["LEGACY_LAYERS", "class_name", "doubts"]
+__all__ = ["LEGACY_LAYERS", "as_written", "class_name", "doubts"]
 
 #: Keras by itself, up to its last version 2.3.1, and Keras 2.1 within TensorFlow: "2.2.4" is by itself, and
 #: "2.2.4-tf" and "2.4.0" are within TensorFlow.
-_RESIZES_FROM_CORNERS = re.compile(r"1\..*|2\.[01]\..*|2\.[23]\.\d+")
+_EARLY = re.compile(r"1\..*|2\.[01]\..*|2\.[23]\.\d+")
 
 
 #: What TensorFlow 1.13 to 2.1 call their Keras; the first two forget to write arguments down.
@@ -40,13 +40,27 @@ class CornerUpSampling2D(tf_keras.layers.UpSampling2D):
         return tf.transpose(resized, (0, 3, 1, 2)) if is_nchw else resized
 
 
+def as_written(model: tf_keras.Model, keras_version: str) -> None:
+    """Let a model compute what it did in the version that wrote it.
+
+    A Bidirectional repeated its last result at steps that are masked, as other RNNs do, where it gives zeros
+    today.
+    """
+    if not _EARLY.fullmatch(keras_version):
+        return
+    for layer in model._flatten_layers():
+        if isinstance(layer, tf_keras.layers.Bidirectional):
+            layer.forward_layer.zero_output_for_mask = False
+            layer.backward_layer.zero_output_for_mask = False
+
+
 LEGACY_LAYERS = {"CornerUpSampling2D": CornerUpSampling2D}
 
 
 def class_name(name: str, config: dict[str, Any], keras_version: str) -> str:
     """Return the class that computes today what a layer of class `name` computed in the given version."""
     is_bilinear = name == "UpSampling2D" and config.get("interpolation") == "bilinear"
-    return "CornerUpSampling2D" if is_bilinear and _RESIZES_FROM_CORNERS.fullmatch(keras_version) else name
+    return "CornerUpSampling2D" if is_bilinear and _EARLY.fullmatch(keras_version) else name
 
 
 def doubts(config: Any, keras_version: str) -> list[str]:

@@ -27,6 +27,7 @@ def read(found: Recognised, own: Mapping[str, Any], trust: bool) -> tf_keras.Mod
     own = {**functions.named(found.config, tf_keras.activations), **own}
     with failures.explained(found.path), _known(own):
         model = _from_archive(found, trust) if found.kind is Kind.ARCHIVE else _from_hdf5(found)
+        legacy.as_written(model, found.keras_version)
         derive_again(model)
         return model
 
@@ -37,7 +38,9 @@ def from_config(
     """Build a model from an architecture, as `to_json` and `to_yaml` write it."""
     own = {**functions.named(config, tf_keras.activations), **own}
     with _known(own), SafeModeScope(safe_mode=not trust):
-        return tf_keras.models.model_from_json(json.dumps(migrated(config, keras_version, is_theano)))
+        model = tf_keras.models.model_from_json(json.dumps(migrated(config, keras_version, is_theano)))
+        legacy.as_written(model, keras_version)
+        return model
 
 
 @contextmanager
