@@ -538,6 +538,14 @@ def test_a_cell_written_for_keras_3_takes_the_constants_of_an_old_file(
     equal_to_original(source, x)
 
 
+def test_a_layer_that_tf_keras_does_not_find_by_its_name_is_read(tmp_path: Any) -> None:
+    model = _model(_VECTOR, layers.experimental.RandomFourierFeatures(5, scale=2.0))
+    model.save(tmp_path / "model.h5")
+    x = np.random.default_rng(0).standard_normal((3, *_VECTOR)).astype(np.float32)
+    source: Any = sources.load(tmp_path / "model.h5")
+    np.testing.assert_allclose(source.model(x), model(x), rtol=1e-5)
+
+
 def test_two_directions_repeat_what_is_masked_as_keras_did_by_itself(
     tmp_path: Any, equal_to_original: Callable[..., Any]
 ) -> None:

@@ -21,6 +21,9 @@ from kerve.compiler.sources.keras2.migrate import migrated
 
 __all__ = ["from_config", "read"]
 
+#: A layer of Keras 2 that it does not find again by its name.
+_NOT_FOUND = {"RandomFourierFeatures": tf_keras.layers.experimental.RandomFourierFeatures}
+
 
 def read(found: Recognised, own: Mapping[str, Any], trust: bool) -> tf_keras.Model:
     """Read a whole model, from HDF5 or an archive; raises `LoadError`."""
@@ -47,6 +50,7 @@ def from_config(
 def _known(own: Mapping[str, Any]) -> Iterator[None]:
     """Tell tf_keras what it does not know by itself."""
     objects = {
+        **_NOT_FOUND,
         **legacy.LEGACY_LAYERS,
         **padded.PADDED_LAYERS,
         **bridges.for_tf_keras({**KERAS_1_LAYERS, **own}),
