@@ -11,6 +11,7 @@ from typing import Any
 
 import h5py
 import pytest
+import tf_keras
 
 from kerve.compiler import ConversionError, LoadError, sources
 from kerve.compiler.sources import LoadOptions
@@ -184,6 +185,17 @@ def test_an_interpolation_that_was_not_written_down_is_told(
     says = "do not write down that an UpSampling2D is bilinear"
     assert [says in warning for warning in sources.load(forgetful).warnings].count(True) == 1
     assert not [warning for warning in sources.load(original).warnings if says in warning]
+
+
+@pytest.mark.parametrize(("version", "times"), [("2.9.0", 0), ("2.10.0", 1), ("2.15.0", 1)])
+def test_an_attention_that_may_have_been_causal_is_told(version: str, times: int, tmp_path: Path) -> None:
+    x = tf_keras.Input((4, 3), name="x")
+    tf_keras.Model(x, tf_keras.layers.Attention(causal=True)([x, x])).save(tmp_path / "model.h5")
+    with h5py.File(tmp_path / "model.h5", "a") as file:
+        file.attrs["keras_version"] = version
+    says = "do not write down that an Attention is made with causal=True, so 'attention"
+    warnings = sources.load(tmp_path / "model.h5").warnings
+    assert [says in warning for warning in warnings].count(True) == times
 
 
 def test_what_a_saved_model_was_made_without_is_told(

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
+import onnx_ir as ir
 import pytest
 import tensorflow as tf
 import tf_keras
@@ -136,6 +138,20 @@ def test_a_kept_layer_without_a_mask_lowers(equal_to_original: Callable[..., Any
     equal_to_original(sources.load(_model(shape, layer())), {"x": x})
 
 
+@pytest.mark.parametrize(
+    "make", [tf_keras.Sequential, lambda layers: tf_keras.Model(layers[0], layers[1](layers[0]))]
+)
+def test_a_result_is_of_the_type_that_keras_2_gives_it(
+    make: Callable[[Any], Any], equal_to_original: Callable[..., Any]
+) -> None:
+    model = make([tf_keras.Input((3,), name="x"), layers.Discretization(bin_boundaries=[-1.0, 0.5])])
+    x = np.random.default_rng(0).standard_normal((2, 3)).astype(np.float32)
+    source: Any = sources.load(model)
+    assert not _kept(source.model)
+    graph = equal_to_original(source, {"x": x})
+    assert graph.graph.outputs[0].dtype == ir.DataType.INT64
+
+
 def test_masks_go_through_a_translated_model(equal_to_original: Callable[..., Any]) -> None:
     tokens = tf_keras.Input((None,), dtype="int32", name="tokens")
     x = layers.Embedding(9, 3, mask_zero=True)(tokens)
@@ -144,6 +160,42 @@ def test_masks_go_through_a_translated_model(equal_to_original: Callable[..., An
     equal_to_original(
         sources.load(old), {"tokens": np.array([[1, 2, 3, 0, 0], [4, 0, 0, 0, 0], [5, 6, 7, 8, 1]], np.int32)}
     )
+
+
+@pytest.mark.parametrize("masked", [(True, False), (False, True), (True, True)])
+@pytest.mark.parametrize(
+    "layer", ["Add", "Average", "Concatenate", "Maximum", "Minimum", "Multiply", "Subtract"]
+)
+def test_merged_tensors_have_the_masks_and_values_of_keras_2(
+    layer: str, masked: tuple[bool, bool], equal_to_original: Callable[..., Any]
+) -> None:
+    inputs = [tf_keras.Input(_SEQUENCE, name=name) for name in "ab"]
+    tensors = [layers.Masking()(x) if each else x for x, each in zip(inputs, masked, strict=True)]
+    merged = getattr(layers, layer)()(tensors)
+    source: Any = sources.load(tf_keras.Model(inputs, [merged, layers.LSTM(2)(merged)]))
+    assert not _kept(source.model)
+    equal_to_original(source, _padded_in_various_places())
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [layers.Identity(), layers.Rescaling(2.0), layers.Normalization(mean=[0.0] * 4, variance=[1.0] * 4)],
+)
+def test_a_layer_that_ends_masks_in_keras_2_ends_them(
+    layer: Any, equal_to_original: Callable[..., Any]
+) -> None:
+    inputs = tf_keras.Input(_SEQUENCE, name="a")
+    model = tf_keras.Model(inputs, layers.LSTM(2)(layer(layers.Masking()(inputs))))
+    source: Any = sources.load(model)
+    assert not _kept(source.model)
+    equal_to_original(source, {"a": _padded_in_various_places()["a"]})
+
+
+def _padded_in_various_places() -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal((3, *_SEQUENCE)).astype(np.float32) for _ in range(2))
+    a[0, 4:] = a[1, :2] = b[0, 3:] = b[2, 2] = 0
+    return {"a": a, "b": b}
 
 
 class _PassesMask(layers.Layer):
@@ -431,6 +483,85 @@ def test_an_old_file_is_read_with_layers_written_for_keras_3(
     x = np.random.default_rng(0).random((3, 6), np.float32)
     np.testing.assert_allclose(source.model(x), model(x), rtol=1e-6)
     equal_to_original(source, {"x": x})
+
+
+class _Leaking(keras.layers.Layer):
+    """A cell, as one wrote it for Keras 2, which takes a constant."""
+
+    def __init__(self, units: int, **config: Any) -> None:
+        super().__init__(**config)
+        self.units = self.state_size = self.output_size = units
+
+    def build(self, shape: Any) -> None:
+        shape = shape[0] if isinstance(shape, list) else shape
+        self.kernel = self.add_weight(shape=(shape[-1], self.units), name="kernel")
+
+    def call(self, inputs: Any, states: Any, constants: Any = None) -> Any:
+        state = keras.ops.tanh(keras.ops.matmul(inputs, self.kernel) + states[0] * constants[0])
+        return state, [state]
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "units": self.units}
+
+
+def test_a_cell_written_for_keras_3_takes_the_constants_of_an_old_file(
+    tmp_path: Any, equal_to_original: Callable[..., Any]
+) -> None:
+    class Leaking(layers.Layer):
+        def __init__(self, units: int, **config: Any) -> None:
+            super().__init__(**config)
+            self.units = self.state_size = self.output_size = units
+
+        def build(self, shape: Any) -> None:
+            shape = shape[0] if isinstance(shape, list) else shape
+            self.kernel = self.add_weight("kernel", (shape[-1], self.units))
+
+        def call(self, inputs: Any, states: Any, constants: Any = None) -> Any:
+            state = tf.tanh(tf.linalg.matmul(inputs, self.kernel) + states[0] * constants[0])
+            return state, [state]
+
+        def get_config(self) -> dict[str, Any]:
+            return {**super().get_config(), "units": self.units}
+
+    steps, constant = tf_keras.Input(_SEQUENCE, name="steps"), tf_keras.Input((1,), name="constant")
+    model = tf_keras.Model([steps, constant], layers.RNN(Leaking(3))(steps, constants=constant))
+    model.save(tmp_path / "model.h5")
+    source: Any = sources.load(tmp_path / "model.h5", custom_objects={"Leaking": _Leaking})
+    rng = np.random.default_rng(0)
+    x = {
+        name: rng.random((2, *shape), np.float32)
+        for name, shape in (("steps", _SEQUENCE), ("constant", (1,)))
+    }
+    np.testing.assert_allclose(
+        source.original([x["steps"], x["constant"]]), model([x["steps"], x["constant"]])
+    )
+    equal_to_original(source, x)
+
+
+def test_a_layer_that_tf_keras_does_not_find_by_its_name_is_read(tmp_path: Any) -> None:
+    model = _model(_VECTOR, layers.experimental.RandomFourierFeatures(5, scale=2.0))
+    model.save(tmp_path / "model.h5")
+    x = np.random.default_rng(0).standard_normal((3, *_VECTOR)).astype(np.float32)
+    source: Any = sources.load(tmp_path / "model.h5")
+    np.testing.assert_allclose(source.model(x), model(x), rtol=1e-5)
+
+
+def test_two_directions_repeat_what_is_masked_as_keras_did_by_itself(
+    tmp_path: Any, equal_to_original: Callable[..., Any]
+) -> None:
+    inputs = tf_keras.Input(_SEQUENCE, name="a")
+    both = layers.Bidirectional(layers.LSTM(3, return_sequences=True))
+    model = tf_keras.Model(inputs, both(layers.Masking()(inputs)))
+    model.save(tmp_path / "model.h5")
+    with h5py.File(tmp_path / "model.h5", "a") as file:
+        file.attrs["keras_version"] = "2.3.1"
+    a = _padded_in_various_places()["a"]
+    source: Any = sources.load(tmp_path / "model.h5")
+    assert not _kept(source.model)
+    equal_to_original(source, {"a": a})
+    answer = np.asarray(source.original(a))
+    np.testing.assert_allclose(answer[0, 4:, :3], np.stack([answer[0, 3, :3]] * 2), rtol=1e-6)
+    assert not np.any(np.asarray(model(a))[0, 4:])
 
 
 def _perceptron(of: Any, builds: bool) -> type:

@@ -196,3 +196,12 @@ def test_the_golden_inputs_are_ordinary(tmp_path: Path) -> None:
     verified = verify(doubled(), tmp_path / "model.onnx", reference)
     assert verified.answered[0].ordinary
     assert not verified.answered[1].ordinary
+
+
+@pytest.mark.parametrize("dtype", [ir.DataType.FLOAT, ir.DataType.INT32])
+def test_rows_are_padded_with_what_the_model_compares_them_with(dtype: ir.DataType, tmp_path: Path) -> None:
+    graph = Graph(dtype)
+    is_padding = graph.node("Equal", graph.x, graph.constant(dtype.numpy().type(-7)), dtype=ir.DataType.BOOL)
+    model = graph.model(graph.node("Cast", is_padding, dtype=dtype, to=dtype))
+    assert proof(model, tmp_path, lambda x: (x == -7).astype(x.dtype)).passed
+    assert not proof(model, tmp_path, np.zeros_like).passed

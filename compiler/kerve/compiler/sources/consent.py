@@ -40,8 +40,9 @@ _MODULE_OF_FUNCTIONS = re.compile(
     r"|tensorflow\.python\.ops\..*"
 )
 
-#: Keras writes its own functions down as builtins ("relu"); Python's ("exec") it never means.
-_PYTHONS_OWN = frozenset(dir(builtins))
+#: Keras writes its own functions down as builtins ("relu"); Python's ("exec") it never means. By these two
+#: names it means TensorFlow's (`functions`).
+_PYTHONS_OWN = frozenset(dir(builtins)) - {"abs", "round"}
 
 #: Operators that read or write files, speak to other machines, or call Python ...
 _TOUCHES = re.compile(

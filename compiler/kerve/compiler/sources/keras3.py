@@ -13,7 +13,7 @@ import keras
 from keras.src.utils import python_utils
 
 from kerve.compiler.errors import LoadError
-from kerve.compiler.sources import archives, earlier, failures, lambdas, late, sequences, training
+from kerve.compiler.sources import archives, earlier, failures, functions, lambdas, late, sequences, training
 from kerve.compiler.sources.base import KerasSource, ragged, record_of
 from kerve.compiler.sources.derived import derive_again
 from kerve.compiler.sources.detect import Kind, Recognised
@@ -39,6 +39,7 @@ def from_object(model: keras.Model, input_signature: Any = None) -> KerasSource:
 def from_file(found: Recognised, custom_objects: Mapping[str, Any], trust: bool) -> KerasSource:
     """Read a `.keras` archive or a whole model in HDF5; raises `LoadError`."""
     found = replace(found, config=_with_functions(earlier.up_to_date(found.config)))
+    custom_objects = {**functions.named(found.config, keras.activations), **custom_objects}
     read = _from_archive if found.kind is Kind.ARCHIVE else _from_hdf5
     with failures.explained(found.path), lambdas.knowing(python_utils, lambdas.KERAS_3, custom_objects):
         with sequences.built_once():

@@ -21,6 +21,7 @@ from kerve.compiler.sources import (
     consent,
     earlier,
     failures,
+    functions,
     keras2,
     lambdas,
     late,
@@ -73,6 +74,7 @@ def from_parts(found: Recognised, own: Mapping[str, Any], options: LoadOptions) 
 
 
 def _keras_3(plan: Architecture, own: Mapping[str, Any], trust: bool) -> keras.Model:
+    own = {**functions.named(plan.config, keras.activations), **own}
     with lambdas.knowing(python_utils, lambdas.KERAS_3, own), sequences.built_once():
         model = keras.saving.deserialize_keras_object(
             plan.config, custom_objects=dict(own), safe_mode=not trust

@@ -17,7 +17,7 @@ from kerve.compiler.progress import steps
 from kerve.compiler.verification.basis import bases_of
 from kerve.compiler.verification.data import SIZES, Dataset, first_rows, more_rows, seeded
 from kerve.compiler.verification.domains import domain_of
-from kerve.compiler.verification.draws import DRAWS, beyond_ordinary
+from kerve.compiler.verification.draws import DRAWS, beyond_ordinary, pads
 from kerve.compiler.verification.runner import Reference
 from kerve.compiler.verification.windows import leave_room
 
@@ -138,7 +138,8 @@ def _beyond(model: ir.Model, dataset: Dataset, beyond: Literal["near", "far"]) -
     draw = replace(dataset.draw, beyond=beyond)
     if any(basis.narrowest for basis in bases_of(model).values()):
         return None
-    drawn = any(beyond_ordinary(value.dtype, domain_of(value), draw) for value in model.graph.inputs)
+    domains = [(value.dtype, domain_of(value)) for value in model.graph.inputs]
+    drawn = any(pads(domain, draw) or beyond_ordinary(dtype, domain, draw) for dtype, domain in domains)
     return more_rows(model, dataset, _rows(dataset), draw) if drawn else None
 
 

@@ -72,6 +72,8 @@ class Domain:
     words: tuple[str, ...] = ()
     #: Numbers that the model looks up.
     numbers: tuple[int, ...] = ()
+    #: What the model compares it with: steps that are this are masked, as a rule.
+    padding: float | None = None
 
 
 def domain_of(value: ir.Value) -> Domain:
@@ -79,7 +81,7 @@ def domain_of(value: ir.Value) -> Domain:
     sizes: list[int] = []
     words: list[str] = []
     numbers: list[int] = []
-    row = False
+    row, padding = False, None
     for node, index in _readers(value, set()):
         if node.op_type == "Gather" and index == 1:
             row = True
@@ -89,7 +91,10 @@ def domain_of(value: ir.Value) -> Domain:
         elif node.op_type == "LabelEncoder":
             words += _words(node)
             numbers += _numbers(node)
-    return Domain(min(sizes) if sizes else None, row, _is_extent(value), tuple(words), tuple(numbers))
+        elif node.op_type == "Equal" and padding is None:
+            padding = _number(node.inputs[1 - index])
+    size = min(sizes) if sizes else None
+    return Domain(size, row, _is_extent(value), tuple(words), tuple(numbers), padding)
 
 
 def _readers(value: ir.Value, seen: set[ir.Value]) -> Iterator[tuple[ir.Node, int]]:
@@ -135,6 +140,14 @@ def _depth(one_hot: ir.Node) -> list[int]:
     if depth is None or depth.const_value is None:
         return []
     return [int(depth.const_value.numpy().reshape(-1)[0])]
+
+
+def _number(value: ir.Value | None) -> float | None:
+    """Return the number that a value is; None if it is none, or several."""
+    if value is None or value.const_value is None or value.const_value.size != 1:
+        return None
+    array = value.const_value.numpy()
+    return None if array.dtype.kind not in "iuf" else float(array.reshape(-1)[0])
 
 
 def _words(encoder: ir.Node) -> list[str]:

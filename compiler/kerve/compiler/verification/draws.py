@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from kerve.compiler.verification.domains import Domain
 
-__all__ = ["DRAWS", "Draw", "beyond_ordinary", "draw_values"]
+__all__ = ["DRAWS", "Draw", "beyond_ordinary", "draw_values", "pads"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Draw:
     #: The smallest integer: no divisor is 0.
     least: int = 0
     #: What is drawn besides: "near" are ties, zeros of both signs, halves, hundreds and negative integers,
-    #: "far" integers that a float cannot hold. A source need not accept them.
+    #: with rows that are padded, "far" integers that a float cannot hold. A source need not accept them.
     beyond: Literal["", "near", "far"] = ""
 
     @property
@@ -76,7 +76,21 @@ def draw_values(
     if len(beyond) and ordinary.size:
         places = rng.permutation(ordinary.size)[: max(1, int(_SHARE * ordinary.size))]
         ordinary.reshape(-1)[places] = np.resize(rng.permutation(beyond), len(places))
+    if pads(domain, draw) and ordinary.ndim > 1:
+        _pad(ordinary, domain.padding)
     return ordinary
+
+
+def pads(domain: Domain, draw: Draw) -> bool:
+    """Whether some of what is drawn is padding."""
+    return draw.beyond == "near" and domain.padding is not None
+
+
+def _pad(values: NDArray[Any], padding: Any) -> None:
+    """Let one row end early and one begin late: numbers at random hardly ever mask a whole step."""
+    half = values.shape[1] // 2
+    values[0, half:] = padding
+    values[-1, : values.shape[1] - half - 1] = padding
 
 
 def _ordinary(

@@ -7,6 +7,7 @@ Keras 2 model, so that an old file can be read with the author's layers of today
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -180,10 +181,6 @@ class NewLayer(tf_keras.layers.Layer):
         self._non_trainable_weights.extend(variable._value for variable in self.new.non_trainable_weights)
         self.built = True
 
-    def call(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the new layer."""
-        return self.new(*args, **kwargs)
-
     def get_config(self) -> dict[str, Any]:
         """Return the new layer's configuration."""
         return {**self.new.get_config(), **super().get_config()}
@@ -214,8 +211,21 @@ def _dense(structure: Any) -> Any:
 
 def _stand_in(name: str, value: Any) -> Any:
     if isinstance(value, type) and issubclass(value, keras.layers.Layer):
-        return type(name.rpartition(">")[2], (NewLayer,), {"new_class": value})
+        members = {"new_class": value, "call": _call_like(value)}
+        return type(name.rpartition(">")[2], (NewLayer,), members)
     return value
+
+
+def _call_like(new_class: type[keras.layers.Layer]) -> Callable[..., Any]:
+    """Return the call of a stand-in, with the arguments of the class that it stands for: Keras 2 looks there
+    whether a cell takes `constants`.
+    """
+
+    def call(self: NewLayer, *args: Any, **kwargs: Any) -> Any:
+        return self.new(*args, **kwargs)
+
+    call.__signature__ = inspect.signature(new_class.call)  # type: ignore[attr-defined]
+    return call
 
 
 def _build(layer: keras.layers.Layer, shape: Any) -> None:

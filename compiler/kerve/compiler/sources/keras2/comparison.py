@@ -107,7 +107,7 @@ def _agree(old: tf_keras.Model, new: keras.Model, arguments: Any) -> bool:
 def _accepted_inputs(old: tf_keras.Model) -> list[Any] | None:
     for size, whole_numbers in itertools.product(_SIZES, (False, True)):  # ids came as floats in Keras 2
         rng = np.random.default_rng(_SEED)
-        samples = _Samples(rng, size, _vocabulary(old), whole_numbers)
+        samples = _Samples(rng, size, _vocabulary(old), whole_numbers, _mask_value(old))
         data = [samples.draw(tensor) for tensor in tf.nest.flatten(old.inputs)]
         try:
             _run(old, tf.nest.pack_sequence_as(old._nested_inputs, data))
@@ -126,6 +126,14 @@ def _vocabulary(old: tf_keras.Model) -> int:
     return min((size for size in sizes if isinstance(size, int)), default=8)
 
 
+def _mask_value(old: tf_keras.Model) -> float:
+    """Return what a model takes for padding."""
+    values = (
+        layer.mask_value for layer in old._flatten_layers() if isinstance(layer, tf_keras.layers.Masking)
+    )
+    return float(next(values, 0.0))
+
+
 @dataclass(frozen=True)
 class _Samples:
     """A source of random inputs."""
@@ -134,6 +142,7 @@ class _Samples:
     open_size: int
     vocabulary: int
     whole_numbers: bool
+    mask_value: float
 
     def draw(self, tensor: Any) -> Any:
         """Return values for an input."""
@@ -145,13 +154,21 @@ class _Samples:
             return tf.constant(self.rng.random(shape) < 0.5)
         if self.whole_numbers or tensor.dtype.is_integer:
             return tf.cast(self._ids(shape), tensor.dtype)
-        return tf.cast(self.rng.standard_normal(shape), tensor.dtype)
+        values = self.rng.standard_normal(shape)
+        if len(shape) > 2:  # steps with features
+            self._pad(values, self.mask_value)
+        return tf.cast(values, tensor.dtype)
 
     def _ids(self, shape: list[int]) -> Any:
         values = self.rng.integers(0, self.vocabulary, shape)
         if len(shape) > 1:
-            values[0, shape[1] // 2 :] = 0  # padding, as sequences have it
+            self._pad(values, 0)
         return values
+
+    def _pad(self, values: NDArray[Any], padding: float) -> None:
+        """End a row early, in each input elsewhere, as sequences end."""
+        steps = values.shape[1]
+        values[0, self.rng.integers(steps // 2, steps) :] = padding
 
 
 def _run(model: Any, arguments: Any) -> list[NDArray[Any]]:

@@ -13,6 +13,7 @@ from tf_keras.src.saving.legacy.saved_model.load import RevivedLayer
 
 from kerve.compiler.activations import keras2_hard_sigmoid
 from kerve.compiler.sources.keras2.bridges import NewLayer, OldFunction
+from kerve.compiler.sources.keras2.merging import as_in_keras_2
 
 __all__ = ["UntranslatableError", "clean_name", "layer"]
 
@@ -67,7 +68,13 @@ def layer(old: tf_keras.layers.Layer, translate: Translate) -> keras.layers.Laye
         raise UntranslatableError(f"Keras 3 has no {name}")
     if name in _OTHER_LAYERS:
         return _OTHER_LAYERS[name](old)
-    return new_class(**_config(old, name, _parameters(new_class), translate))
+    new = as_in_keras_2(new_class)(**_config(old, name, _parameters(new_class), translate))
+    if type(old).compute_mask is tf_keras.layers.Layer.compute_mask:
+        new.supports_masking = bool(old.supports_masking)
+    for part in ("forward_layer", "backward_layer") if name == "Bidirectional" else ():
+        masked = getattr(getattr(old, part), "zero_output_for_mask", None)
+        getattr(new, part).zero_output_for_mask = masked
+    return new
 
 
 #: Layers that are not made of the same configuration.
@@ -75,6 +82,8 @@ _OTHER_LAYERS: dict[str, Callable[[Any], keras.layers.Layer]] = {
     "Lambda": lambda old: keras.layers.Lambda(
         old.function, arguments=old.arguments, mask=old.mask, name=clean_name(old.name)
     ),
+    # Keras 3 returns the tensor that it is given, with its mask.
+    "Identity": lambda old: keras.layers.Lambda(keras.ops.copy, name=clean_name(old.name)),
     # At inference Keras 2 resizes, where Keras 3 crops.
     "RandomCrop": lambda old: keras.layers.Resizing(
         old.height, old.width, crop_to_aspect_ratio=True, name=clean_name(old.name)

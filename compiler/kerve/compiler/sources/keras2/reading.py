@@ -12,7 +12,7 @@ import tf_keras
 from tf_keras.src.saving.serialization_lib import SafeModeScope
 from tf_keras.src.utils import generic_utils
 
-from kerve.compiler.sources import archives, failures, lambdas
+from kerve.compiler.sources import archives, failures, functions, lambdas
 from kerve.compiler.sources.derived import derive_again
 from kerve.compiler.sources.detect import Kind, Recognised
 from kerve.compiler.sources.keras2 import bridges, groups, layer_weights, legacy, padded
@@ -21,11 +21,16 @@ from kerve.compiler.sources.keras2.migrate import migrated
 
 __all__ = ["from_config", "read"]
 
+#: A layer of Keras 2 that it does not find again by its name.
+_NOT_FOUND = {"RandomFourierFeatures": tf_keras.layers.experimental.RandomFourierFeatures}
+
 
 def read(found: Recognised, own: Mapping[str, Any], trust: bool) -> tf_keras.Model:
     """Read a whole model, from HDF5 or an archive; raises `LoadError`."""
+    own = {**functions.named(found.config, tf_keras.activations), **own}
     with failures.explained(found.path), _known(own):
         model = _from_archive(found, trust) if found.kind is Kind.ARCHIVE else _from_hdf5(found)
+        legacy.as_written(model, found.keras_version)
         derive_again(model)
         return model
 
@@ -34,14 +39,18 @@ def from_config(
     config: Any, own: Mapping[str, Any], keras_version: str, trust: bool, is_theano: bool = False
 ) -> tf_keras.Model:
     """Build a model from an architecture, as `to_json` and `to_yaml` write it."""
+    own = {**functions.named(config, tf_keras.activations), **own}
     with _known(own), SafeModeScope(safe_mode=not trust):
-        return tf_keras.models.model_from_json(json.dumps(migrated(config, keras_version, is_theano)))
+        model = tf_keras.models.model_from_json(json.dumps(migrated(config, keras_version, is_theano)))
+        legacy.as_written(model, keras_version)
+        return model
 
 
 @contextmanager
 def _known(own: Mapping[str, Any]) -> Iterator[None]:
     """Tell tf_keras what it does not know by itself."""
     objects = {
+        **_NOT_FOUND,
         **legacy.LEGACY_LAYERS,
         **padded.PADDED_LAYERS,
         **bridges.for_tf_keras({**KERAS_1_LAYERS, **own}),

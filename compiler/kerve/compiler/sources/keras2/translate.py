@@ -86,15 +86,17 @@ class _Translation:
         for tensor, name in zip(tf.nest.flatten(old.inputs), old.input_names, strict=True):
             graph[tensor] = _input(tensor, name, any_batch=_is_built_by_call(old))
         tensors = []
+        is_sequence = isinstance(old, tf_keras.Sequential)
         for node in _nodes(old):
             _require_ranks(node, old)
             results = self._call(node, graph)
             for before, after in zip(tf.nest.flatten(node.outputs), keras.tree.flatten(results), strict=True):
-                graph[before] = after
-                tensors.append((node.layer.name, before, after))
+                graph[before] = _of_type(before.dtype.name, after)
+                tensors.append((node.layer.name, before, graph[before]))
+                is_sequence &= graph[before] is after
         inputs, outputs = graph.map(old._nested_inputs), graph.map(old._nested_outputs)
         self.inputs, self.tensors = inputs, tensors
-        if isinstance(old, tf_keras.Sequential) and len(tensors) == len(old.layers):
+        if is_sequence and len(tensors) == len(old.layers):
             return keras.Sequential(
                 [inputs, *(self._layer(layer) for layer in old.layers)], name=clean_name(old.name)
             )
@@ -142,6 +144,11 @@ class _Translation:
         return self._graph(old) if isinstance(old, tf_keras.Model) else layers.layer(old, self._part)
 
 
+def _of_type(dtype: str, tensor: Any) -> Any:
+    """Return a tensor of the type that the old layer gives: Keras 3 counts some things in fewer bits."""
+    return tensor if keras.backend.standardize_dtype(tensor.dtype) == dtype else keras.ops.cast(tensor, dtype)
+
+
 def _specs(tensors: Any) -> Any:
     return tf.nest.map_structure(lambda x: keras.KerasTensor(x.shape.as_list(), x.dtype.name), tensors)
 
@@ -163,6 +170,9 @@ class _Tensors(dict[int, Any]):
 
     def __setitem__(self, old: Any, new: Any) -> None:
         super().__setitem__(id(old), new)
+
+    def __getitem__(self, old: Any) -> Any:
+        return super().__getitem__(id(old))
 
     def map(self, structure: Any) -> Any:
         """Replace old tensors in a structure by new ones, and variables by their values."""
