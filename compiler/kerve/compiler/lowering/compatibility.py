@@ -33,7 +33,7 @@ _BRANCHING = frozenset({"If", "StatelessIf"})
 def as_tf2onnx_likes(opset: int) -> Iterator[None]:
     """Let Keras avoid what tf2onnx does not convert while a model is traced, and tf2onnx what is wrong."""
     import tensorflow as tf
-    from tf2onnx import optimizer, tf_loader, tf_utils, tfonnx
+    from tf2onnx import optimizer, shape_inference, tf_loader, tf_utils, tfonnx
     from tf2onnx.onnx_opset import controlflow
 
     def signbit(x: Any) -> Any:  # for `argmax`, which else casts bits
@@ -62,9 +62,26 @@ def as_tf2onnx_likes(opset: int) -> Iterator[None]:
         mock.patch.object(tf_loader, "function_def_to_graph", _as_called(tf_loader.function_def_to_graph)),
         mock.patch.object(tf_loader, "tflist_to_onnx", _fitting_branches(tf_loader.tflist_to_onnx)),
         mock.patch.object(controlflow, "prefix_graph", _of_distinct(controlflow.prefix_graph)),
+        mock.patch.multiple(
+            shape_inference,
+            infer_input_shapes=_but_broadcast(shape_inference.infer_input_shapes),
+            infer_output_shapes_with_partial_inputs=_but_broadcast(
+                shape_inference.infer_output_shapes_with_partial_inputs
+            ),
+        ),
         mock.patch.object(tfonnx, "tensorflow_onnx_mapping", _telling(tfonnx.tensorflow_onnx_mapping)),
     ):
         yield
+
+
+def _but_broadcast(infer: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Have nothing inferred of a choice among tensors of several ranks: to tf2onnx all are of one shape."""
+
+    def inferred(operation: Any) -> Any:
+        ranks = {each.shape.rank for each in operation.inputs[1:]} - {None}
+        return False if operation.type == "SelectV2" and len(ranks) > 1 else infer(operation)
+
+    return inferred
 
 
 def _telling(convert_all: Callable[..., Any]) -> Callable[..., Any]:
