@@ -24,7 +24,8 @@ _OURS = (
     "SparseSegmentMean", "SparseSegmentMeanWithNumSegments", "SparseSegmentSqrtN",
     "SparseSegmentSqrtNWithNumSegments", "SparseSegmentSum", "SparseSegmentSumWithNumSegments",
     "SparseSoftmaxCrossEntropyWithLogits", "SparseTensorDenseMatMul", "StaticRegexReplace", "StringJoin",
-    "StringLower", "StringSplitV2", "StringStrip", "StringToHashBucketFast", "StringToNumber", "StringUpper",
+    "StringLength", "StringLower", "StringNGrams", "StringSplitV2", "StringStrip", "StringToHashBucketFast",
+    "StringToNumber", "StringUpper", "Substr",
     "TopKV2", "TruncateDiv", "UnicodeDecode", "UnicodeEncode", "UnsortedSegmentMax", "UnsortedSegmentMin",
     "UnsortedSegmentProd", "UnsortedSegmentSum",
 )  # fmt: skip

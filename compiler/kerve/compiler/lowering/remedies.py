@@ -28,7 +28,6 @@ _INSTEAD = {
     "ImageProjectiveTransformV3": ("augmentation layers, which training alone needs", _FILE),
     "SparseCrossHashed": ("HashedCrossing layers", _FILE),
     "_SwitchN": ("tf.switch_case", "write it with tf.case or tf.cond"),
-    "StringNGrams": ("TextVectorization layers with ngrams", _FILE),
     "TensorListSplit": ("TensorArray.split", "cut the tensor with tf.split or tf.reshape"),
 }
 
