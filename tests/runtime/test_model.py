@@ -95,6 +95,13 @@ def test_the_tolerance_is_the_one_it_was_proven_with(
     loaded(publish(tmp_path / "loose", "classifier", **golden, checks=checks))
 
 
+def test_rounding_grows_with_the_range_of_an_output(tmp_path: Path, publish: Publish) -> None:
+    x, near, far = (np.array([[1000.0, last, np.inf]], np.float32) for last in (0.0, 0.005, 0.02))
+    loaded(publish(tmp_path, "echo_fp32", golden={"input/x": x, "output/y": near}))
+    with pytest.raises(ArtifactError, match=r"1 of 3 elements differ, the first at \[0, 1\]"):
+        loaded(publish(tmp_path, "echo_fp32", version=2, golden={"input/x": x, "output/y": far}))
+
+
 def test_a_golden_output_that_lacks_is_refused(
     tmp_path: Path, publish: Publish, answers: dict[str, Any]
 ) -> None:

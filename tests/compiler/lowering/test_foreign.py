@@ -24,6 +24,8 @@ Count = Callable[[ir.Model], Counter[str]]
 
 _X = np.random.default_rng(0).normal(size=(3, 4, 6)).astype(np.float32)
 
+_KERNEL = np.random.default_rng(1).normal(size=(1, 2, 1, 3, 4)).astype(np.float32)
+
 
 class _OnlyTensorFlow(keras.Layer):
     """A layer whose code refuses anything that is not a tensor of TensorFlow."""
@@ -92,6 +94,7 @@ def _model(function: Callable[..., Any], *inputs: keras.KerasTensor) -> keras.Mo
     pytest.param(lambda s, x: tf.raw_ops.Bucketize(input=x, boundaries=[-1.0, 0.0, 1.0]), id="buckets"),
     pytest.param(lambda s, x: tf.math.in_top_k([1, 2, 5], x[:, 0], 2), id="in top k"),
     pytest.param(lambda s, x: ops.conv(x, np.ones((3, 3, 2), "float32"), 1, "same"), id="grouped convolution"),
+    pytest.param(lambda s, x: tf.function(tf.nn.conv3d, jit_compile=True)(tf.reshape(x, [-1, 2, 2, 1, 6]), _KERNEL, [1] * 5, "SAME"), id="grouped convolution of volumes"),
     pytest.param(
         lambda s, x: tf.nn.conv2d_transpose(x[..., None], np.ones((2, 1, 2, 1), "float32"), [3, 12, 12, 2], (3, 2), "SAME"),
         id="kernels smaller than strides",
@@ -303,6 +306,15 @@ def test_what_a_handler_does_not_take_is_refused_by_name(monkeypatch: pytest.Mon
     layer = _OnlyTensorFlow(lambda s, x: tf.abs(tf.signal.fft2d(tf.complex(x, x))))
     with pytest.raises(ConversionError, match=r"TensorFlow's FFT2D: the sizes must be fully-defined"):
         lower(keras.Model(inputs, layer(inputs)))
+
+
+def test_what_tf2onnx_gives_up_halfway_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def give_up(*_: Any, **__: Any) -> None:
+        raise ValueError("no such kernel")
+
+    monkeypatch.setattr("tf2onnx.onnx_opset.nn.conv_convert_inputs", give_up)  # it is a Conv by then
+    with pytest.raises(ConversionError, match=r"fails to convert TensorFlow's Conv2D \(ValueError: no such"):
+        lower(_model(lambda _, x: tf.nn.conv2d(x[..., None], _KERNEL[0, ..., :1, :], 1, "SAME")))
 
 
 def test_a_complex_result_is_refused() -> None:

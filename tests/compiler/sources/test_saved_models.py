@@ -12,6 +12,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 import tensorflow as tf
+import tf_keras
 from tensorflow.python.ops import control_flow_util
 
 from kerve.compiler import sources
@@ -103,6 +104,15 @@ def test_tables_of_a_session_are_part_of_the_graph(
             legacy_init_op=tf.compat.v1.tables_initializer(),
         )
     equal_to_original(sources.load(saved), {"word": _ASKED})
+
+
+def test_a_table_may_pass_over_a_number_and_hash_others(
+    tmp_path: Path, equal_to_original: Callable[..., Any]
+) -> None:
+    lookup = tf_keras.layers.IntegerLookup(vocabulary=[10, 20, 30], mask_token=0, num_oov_indices=2)
+    x = tf_keras.Input((2,), dtype="int64", name="x")
+    tf_keras.Model(x, lookup(x)).export(str(tmp_path / "exported"))
+    equal_to_original(sources.load(tmp_path / "exported"), {"x": np.array([[0, 10], [30, 7], [8, -4]])})
 
 
 @pytest.fixture

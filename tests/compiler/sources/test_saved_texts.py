@@ -26,6 +26,9 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "whole": {"split": None},
     "multi_hot": {"output_mode": "multi_hot"},
     "counts": {"output_mode": "count"},
+    "pairs": {"ngrams": 2},
+    "several": {"ngrams": (1, 3), "output_sequence_length": 5},
+    "neighbours": {"ngrams": 2, "output_mode": "multi_hot"},
     "weighted": {"output_mode": "tf_idf", "idf_weights": [0.1 * place for place in range(1, 8)]},
 }
 
@@ -69,6 +72,11 @@ class Strings(tf.Module):
             "others": tf.strings.regex_replace(text, "[^e]", "."),
             "stripped": tf.strings.strip(tf.strings.join([" \t", text, "\n"])),
             "joined": tf.strings.join(["[START]", tf.squeeze(text, 1), "[END]"], separator=" "),
+            "bytes": tf.strings.length(text),
+            "length": tf.strings.length(text, unit="UTF8_CHAR"),
+            "beginning": tf.strings.substr(text, 0, 3, unit="UTF8_CHAR"),
+            "end": tf.strings.substr(tf.strings.join([text, "é--"]), -3, 2, unit="UTF8_CHAR"),
+            "triples": tf.strings.ngrams(words, [3, 1], separator="+").to_tensor(),
             "paired": tf.strings.reduce_join(tf.concat([text, text], 1), axis=-1, separator="+"),
         }
 
@@ -96,6 +104,17 @@ def test_no_texts_at_all_are_none_after_it(tmp_path: Path) -> None:
 class Refused(tf.Module):
     def serve(self, text: Any) -> Any:
         return tf.strings.regex_replace(text, "(a+)b", r"\1")
+
+
+def test_a_text_that_ends_before_what_is_cut_out_of_it_is_refused(tmp_path: Path) -> None:
+    module = tf.Module()
+    module.serve = lambda text: {"y": tf.strings.substr(tf.strings.join([text, "0123"]), 5, 2, "UTF8_CHAR")}
+    save(module, tmp_path / "saved")
+    artifact = compile_model(tmp_path / "saved", repository=tmp_path / "models", name="m", custom_objects={})
+    session = ort.InferenceSession(artifact.path / "model.onnx", providers=["CPUExecutionProvider"])
+    assert session.run(["y"], {"text": np.array([["ab"]], object)})[0].tolist() == [["3"]]
+    with pytest.raises(Exception, match="Gather"):  # onnxruntime raises its own classes
+        session.run(["y"], {"text": np.array([[""]], object)})
 
 
 def test_a_pattern_that_onnx_cannot_match_is_named(tmp_path: Path) -> None:

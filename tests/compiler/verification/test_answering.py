@@ -205,3 +205,20 @@ def test_rows_are_padded_with_what_the_model_compares_them_with(dtype: ir.DataTy
     model = graph.model(graph.node("Cast", is_padding, dtype=dtype, to=dtype))
     assert proof(model, tmp_path, lambda x: (x == -7).astype(x.dtype)).passed
     assert not proof(model, tmp_path, np.zeros_like).passed
+
+
+def test_a_condition_that_is_one_bool_is_asked_for_both(tmp_path: Path) -> None:
+    x, twice = ir.val("x", ir.DataType.FLOAT, ir.Shape(["batch", 5])), ir.val("twice", ir.DataType.BOOL)
+    twice.shape = ir.Shape([])
+    total, y = ir.val("total", ir.DataType.FLOAT, x.shape), ir.val("y", ir.DataType.FLOAT, x.shape)
+    nodes = [ir.node("Add", [x, x], outputs=[total]), ir.node("Where", [twice, total, x], outputs=[y])]
+    model = ir.Model(ir.Graph([x, twice], [y], nodes=nodes, opset_imports={"": 21}, name="g"), ir_version=10)
+    ir.save(model, tmp_path / "model.onnx")
+    asked = []
+
+    def reference(inputs: Any) -> dict[str, Any]:
+        asked.append(bool(inputs["twice"]))
+        return {"y": np.where(inputs["twice"], inputs["x"] * 2, inputs["x"])}
+
+    verify(model, tmp_path / "model.onnx", reference)
+    assert set(asked) == {False, True}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 from unittest import mock
@@ -14,7 +14,10 @@ import onnx
 
 from kerve.compiler.lowering.dtypes import FIRST_OPSET_FLOAT8
 
-__all__ = ["as_tf2onnx_likes"]
+__all__ = ["FAILURE", "as_tf2onnx_likes"]
+
+#: The attribute that says why tf2onnx failed to convert a node.
+FAILURE = "kerve_failure"
 
 #: Optimizers of tf2onnx that change what is computed: one takes the zeros of a Reshape for sizes of another
 #: tensor and leaves out casts that round, one makes two random draws the same, one moves Transposes over
@@ -30,7 +33,7 @@ _BRANCHING = frozenset({"If", "StatelessIf"})
 def as_tf2onnx_likes(opset: int) -> Iterator[None]:
     """Let Keras avoid what tf2onnx does not convert while a model is traced, and tf2onnx what is wrong."""
     import tensorflow as tf
-    from tf2onnx import optimizer, tf_loader, tf_utils
+    from tf2onnx import optimizer, shape_inference, tf_loader, tf_utils, tfonnx
     from tf2onnx.onnx_opset import controlflow
 
     def signbit(x: Any) -> Any:  # for `argmax`, which else casts bits
@@ -59,8 +62,51 @@ def as_tf2onnx_likes(opset: int) -> Iterator[None]:
         mock.patch.object(tf_loader, "function_def_to_graph", _as_called(tf_loader.function_def_to_graph)),
         mock.patch.object(tf_loader, "tflist_to_onnx", _fitting_branches(tf_loader.tflist_to_onnx)),
         mock.patch.object(controlflow, "prefix_graph", _of_distinct(controlflow.prefix_graph)),
+        mock.patch.multiple(
+            shape_inference,
+            infer_input_shapes=_but_broadcast(shape_inference.infer_input_shapes),
+            infer_output_shapes_with_partial_inputs=_but_broadcast(
+                shape_inference.infer_output_shapes_with_partial_inputs
+            ),
+        ),
+        mock.patch.object(tfonnx, "tensorflow_onnx_mapping", _telling(tfonnx.tensorflow_onnx_mapping)),
     ):
         yield
+
+
+def _but_broadcast(infer: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Have nothing inferred of a choice among tensors of several ranks: to tf2onnx all are of one shape."""
+
+    def inferred(operation: Any) -> Any:
+        ranks = {each.shape.rank for each in operation.inputs[1:]} - {None}
+        return False if operation.type == "SelectV2" and len(ranks) > 1 else infer(operation)
+
+    return inferred
+
+
+def _telling(convert_all: Callable[..., Any]) -> Callable[..., Any]:
+    """Have a node say of itself that its conversion failed: tf2onnx only logs that, and leaves the node as
+    far as it came, an operator of ONNX by its name perhaps.
+    """
+
+    def converting(graph: Any, conversions: Mapping[str, tuple[Any, Any]], *args: Any, **kwargs: Any) -> Any:
+        noted = {name: (_noting(convert), options) for name, (convert, options) in conversions.items()}
+        return convert_all(graph, noted, *args, **kwargs)
+
+    return converting
+
+
+def _noting(convert: Callable[..., Any]) -> Callable[..., Any]:
+    def noting(context: Any, node: Any, *args: Any, **kwargs: Any) -> Any:
+        operator = node.type
+        try:
+            return convert(context, node, *args, **kwargs)
+        except Exception as error:  # converters fail with anything
+            node.type, node.domain = operator, "tensorflow"
+            node.set_attr(FAILURE, f"{type(error).__name__}: {error}")
+            raise
+
+    return noting
 
 
 def _of_distinct(rename: Callable[[Any, str], None]) -> Callable[[Any, str], None]:

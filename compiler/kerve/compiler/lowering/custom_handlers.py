@@ -24,7 +24,8 @@ _OURS = (
     "SparseSegmentMean", "SparseSegmentMeanWithNumSegments", "SparseSegmentSqrtN",
     "SparseSegmentSqrtNWithNumSegments", "SparseSegmentSum", "SparseSegmentSumWithNumSegments",
     "SparseSoftmaxCrossEntropyWithLogits", "SparseTensorDenseMatMul", "StaticRegexReplace", "StringJoin",
-    "StringLower", "StringSplitV2", "StringStrip", "StringToHashBucketFast", "StringToNumber", "StringUpper",
+    "StringLength", "StringLower", "StringNGrams", "StringSplitV2", "StringStrip", "StringToHashBucketFast",
+    "StringToNumber", "StringUpper", "Substr",
     "TopKV2", "TruncateDiv", "UnicodeDecode", "UnicodeEncode", "UnsortedSegmentMax", "UnsortedSegmentMin",
     "UnsortedSegmentProd", "UnsortedSegmentSum",
 )  # fmt: skip
@@ -63,6 +64,18 @@ def _pad(context: Any, node: Any, *_: Any, **__: Any) -> Any:
     if context.get_dtype(node.input[0]) not in (onnx.TensorProto.COMPLEX64, onnx.TensorProto.COMPLEX128):
         return Pad.version_11(context, node)
     node.type = "PadParts"
+    return node
+
+
+def _convolve_volumes(context: Any, node: Any, *_: Any, **__: Any) -> Any:
+    """Convolve volumes in groups, which tf2onnx sees in images alone; convert others as it does."""
+    from tf2onnx.onnx_opset.nn import ConvOp
+
+    axis = 1 if node.get_attr_str("data_format") == "NCDHW" else -1
+    channels, of_each = context.get_shape(node.input[0])[axis], context.get_shape(node.input[1])[-2]
+    ConvOp.version_13(context, node)
+    if channels > 0 and of_each > 0:
+        node.set_attr("group", channels // of_each)
     return node
 
 
@@ -138,6 +151,7 @@ TABLE: Mapping[str, tuple[Callable[..., Any], list[Any]]] = {
     **dict.fromkeys(_OURS, (_leave, [])),
     **dict.fromkeys(_NAMESAKES, (_keep_apart, [])),
     **dict.fromkeys(_LISTS, (_leave_list, [])),
+    "Conv3D": (_convolve_volumes, []),
     "Equal": (_compare, []),
     "NotEqual": (_compare, []),
     **dict.fromkeys(("MatrixDiag", "MatrixDiagV2", "MatrixDiagV3"), (_diagonal, [])),

@@ -24,7 +24,7 @@ from onnxscript import version_converter
 from kerve.compiler.errors import ConversionError
 from kerve.compiler.lowering import custom_handlers, list_loops, list_shapes, pairs, remedies, variables
 from kerve.compiler.lowering.amending import amend
-from kerve.compiler.lowering.compatibility import as_tf2onnx_likes
+from kerve.compiler.lowering.compatibility import FAILURE, as_tf2onnx_likes
 from kerve.compiler.lowering.constants import taken
 from kerve.compiler.lowering.lists import TensorList
 from kerve.compiler.lowering.symbol import Symbol, is_symbol, symbols_in
@@ -354,10 +354,10 @@ def _compares_strings(node: ir.Node, inputs: list[Any]) -> bool:
 def _lower_node(g: Lowering, node: ir.Node, inputs: list[Any], values: _Values) -> None:
     """Write what an operator of TensorFlow does, and note its results for the nodes that follow."""
     handler = g.handler(f"tensorflow.{node.op_type}")
-    if handler is None:
-        what, remedy = remedies.of(node.op_type)
-        raise UntraceableError(f"no ONNX operator stands for TensorFlow's {what}", remedy)
     attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+    failure = attributes.pop(FAILURE, None)
+    if handler is None:
+        raise UntraceableError(*remedies.of(node.op_type, failure))
     try:
         results = handler(g, attributes, *inputs)
     except (TypeError, ValueError) as error:  # how Keras says that it does not take something

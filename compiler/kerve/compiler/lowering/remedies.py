@@ -28,15 +28,17 @@ _INSTEAD = {
     "ImageProjectiveTransformV3": ("augmentation layers, which training alone needs", _FILE),
     "SparseCrossHashed": ("HashedCrossing layers", _FILE),
     "_SwitchN": ("tf.switch_case", "write it with tf.case or tf.cond"),
-    "StringNGrams": ("TextVectorization layers with ngrams", _FILE),
     "TensorListSplit": ("TensorArray.split", "cut the tensor with tf.split or tf.reshape"),
 }
 
 
-def of(operator: str) -> tuple[str, str]:
-    """Return an operator with what it is there for, and what to do instead of it."""
+def of(operator: str, failure: str | None = None) -> tuple[str, str]:
+    """Return what is wrong with an operator, which tf2onnx may have failed to convert, and what to do."""
     purpose, remedy = _INSTEAD.get(operator, ("", OTHERWISE))
-    return f"{operator} ({purpose})" if purpose else operator, remedy
+    name = f"{operator} ({purpose})" if purpose else operator
+    if failure is not None:
+        return f"tf2onnx fails to convert TensorFlow's {name} ({failure})", remedy
+    return f"no ONNX operator stands for TensorFlow's {name}", remedy
 
 
 def of_failure(error: Exception) -> str:

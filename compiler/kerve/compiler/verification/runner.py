@@ -68,6 +68,7 @@ class Runner:
 
 
 def _given(array: NDArray[Any]) -> Any:
+    array = np.asarray(array)  # NumPy and Keras make a scalar of one bool, which ONNX Runtime does not take
     if array.dtype.name != "bfloat16":  # which ONNX Runtime does not take from NumPy
         return array
     bits = array.view(np.uint16)

@@ -35,6 +35,7 @@ from kerve.compiler.lowering.ops import (
     tensorflow_lists,
     tensorflow_numbers,
     tensorflow_patterns,
+    tensorflow_pieces,
     tensorflow_segments,
     tensorflow_strings,
 )
@@ -76,6 +77,7 @@ HANDLERS = Handlers(
         tensorflow_lists.HANDLERS,
         tensorflow_numbers.HANDLERS,
         tensorflow_patterns.HANDLERS,
+        tensorflow_pieces.HANDLERS,
         tensorflow_segments.HANDLERS,
         tensorflow_strings.HANDLERS,
     ]

@@ -20,7 +20,17 @@ from kerve.compiler.lowering.layers.text import LOWER, SPACES, joined, standardi
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.registry import Handlers
 
-__all__ = ["HANDLERS", "as_they_lay", "replaced", "row_of", "separated", "text_of"]
+__all__ = [
+    "HANDLERS",
+    "as_they_lay",
+    "between",
+    "laid_out",
+    "replaced",
+    "row_of",
+    "separated",
+    "taken",
+    "text_of",
+]
 
 HANDLERS = Handlers()
 
@@ -139,7 +149,7 @@ def split(g: Lowering, attributes: _Attributes, texts: ir.Value, separator: ir.V
     words, counts.shape = strings(words, texts), ir.Shape([None])
     width = _longest(g, counts)
     places = _places(g, counts, width)
-    return places, _taken(g, words, places), g.op.Concat(rows, width, axis=0)
+    return places, taken(g, words, places), g.op.Concat(rows, width, axis=0)
 
 
 @HANDLERS.register("tensorflow.UnicodeDecode")
@@ -149,7 +159,7 @@ def unicode_decode(g: Lowering, _: _Attributes, texts: ir.Value) -> Any:
     there = g.op.Not(g.op.Equal(pieces, g.constant(np.array("", object), "empty")))
     places = g.op.Transpose(g.op.NonZero(there), perm=[1, 0])
     counts = g.op.ReduceSum(g.cast(there, "int64"), [1], keepdims=0)
-    codes = g.cast(code_points(g, _taken(g, pieces, places)), "int32")
+    codes = g.cast(code_points(g, taken(g, pieces, places)), "int32")
     return g.op.Concat([0], g.op.CumSum(counts, 0), axis=0), codes
 
 
@@ -194,7 +204,7 @@ def ragged_bincount(
     if weights.shape is None or weights.shape[0] != 0 or not _is_row(numbers):
         raise UntraceableError("RaggedBincount with weights, or of rows in rows, has no ONNX form")
     assert weights.dtype is not None
-    counts, size = _between(g, splits), g.op.Reshape(g.cast(size, "int64"), [1])
+    counts, size = between(g, splits), g.op.Reshape(g.cast(size, "int64"), [1])
     numbers = g.cast(numbers, "int64")
     rows = g.op.Slice(_places(g, counts, _longest(g, counts)), [0], [1], [1])
     slots = g.op.Where(g.op.Less(numbers, size), numbers, size)  # one more, for what is dropped
@@ -258,12 +268,22 @@ def _levels(g: Lowering, kinds: Sequence[str], rows: Sequence[ir.Value]) -> Iter
         if kind == "FIRST_DIM_SIZE":
             size = row
             continue
-        counts = _between(g, row) if kind == "ROW_SPLITS" else _counted(g, g.cast(row, "int64"), size)
+        counts = between(g, row) if kind == "ROW_SPLITS" else _counted(g, g.cast(row, "int64"), size)
         size = g.op.ReduceSum(counts)
         yield counts
 
 
-def _between(g: Lowering, splits: ir.Value) -> ir.Value:
+def laid_out(g: Lowering, texts: ir.Value, counts: ir.Value) -> ir.Value:
+    """Lay rows of so many texts each beside each other, empty ones at the end."""
+    width = _longest(g, counts)
+    empty = g.op.Expand(
+        g.constant(np.array("", object), "empty"), g.op.Concat(g.op.Shape(counts), width, axis=0)
+    )
+    return strings(g.op.ScatterND(empty, _places(g, counts, width), texts), counts)
+
+
+def between(g: Lowering, splits: ir.Value) -> ir.Value:
+    """Return how many values each row has, of where rows begin and the last one ends."""
     splits = g.cast(splits, "int64")
     return g.op.Sub(g.op.Slice(splits, [1], [_END]), g.op.Slice(splits, [0], [-1]))
 
@@ -330,7 +350,8 @@ def _places(g: Lowering, counts: ir.Value, width: ir.Value) -> ir.Value:
     return g.op.Transpose(g.op.NonZero(g.op.Less(columns, g.op.Unsqueeze(counts, [1]))), perm=[1, 0])
 
 
-def _taken(g: Lowering, texts: ir.Value, places: ir.Value) -> ir.Value:
+def taken(g: Lowering, texts: ir.Value, places: ir.Value) -> ir.Value:
+    """Return the texts at places [texts, axes], in one row."""
     values = g.op.GatherND(texts, places)
     values.dtype, values.shape = ir.DataType.STRING, ir.Shape([None])
     return values
