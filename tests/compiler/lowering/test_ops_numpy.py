@@ -303,6 +303,11 @@ _TIES = np.array([[3, 1, 3, 2, 1], [0, 0, 0, 0, 0], [5, 4, 3, 2, 1]], np.int32)
     _case("bincount of a vector", lambda x: ops.bincount(x), np.abs(_TIES[0])),
     _case("weighted bincount", lambda x: ops.bincount(x, weights=_V, minlength=8), np.abs(_TIES[0])),
     _case("digitize", lambda x: ops.digitize(x, np.array([-0.5, 0.0, 0.7])), _X),
+    _case(
+        "digitize what is no number",
+        lambda x: ops.digitize(ops.where(x > 0.5, np.nan, x), np.array([-0.5, 0.0, 0.7])),
+        _X,
+    ),
     _case("digitize integers", lambda x: ops.digitize(x, np.array([0, 2])), _I),
     _case("isin", lambda x: ops.isin(x, np.array([1, 3], "int32")), _I),
     _case("isin not", lambda x, y: ops.isin(x, y, invert=True), _I, _TIES),

@@ -13,6 +13,7 @@ from keras import layers
 
 from kerve.compiler.errors import ConversionError
 from kerve.compiler.lowering import lower
+from kerve.compiler.passes import optimize
 
 Check = Callable[..., ir.Model]
 Count = Callable[[ir.Model], Counter[str]]
@@ -60,3 +61,47 @@ def test_a_dense_layer_of_int8_multiplies_integers(equal_to_keras: Check, operat
     model = quantized("int8", (8,), layers.Dense(16))
     graph = equal_to_keras(model, RNG.normal(size=(5, 8)).astype("float32"), rtol=1e-3, atol=1e-3)
     assert operators(graph)["MatMulInteger"] == 1
+
+
+def _bytes(graph: ir.Model) -> int:
+    arrays = (value.const_value for value in graph.graph.initializers.values())
+    return sum(array.nbytes for array in arrays if array is not None)
+
+
+def _own_bytes(layer: keras.Layer) -> int:
+    return sum(variable.value.numpy().nbytes for variable in layer.variables)
+
+
+@pytest.mark.parametrize("block_size", [-1, 32])
+def test_weights_of_four_bits_take_four_bits(equal_to_keras: Check, block_size: int) -> None:
+    model = keras.Sequential(
+        [
+            keras.Input((6,), dtype="int32"),
+            layers.Embedding(500, 128),
+            layers.Dense(201, activation="relu"),
+            layers.EinsumDense("abc,cde->abde", (None, 5, 40)),
+        ]
+    )
+    model.quantize("int4", config=keras.quantizers.Int4QuantizationConfig(block_size=block_size))
+    ids = RNG.integers(0, 500, (3, 6)).astype("int32")
+    graph = optimize(equal_to_keras(model, ids, rtol=1e-3, atol=1e-3))
+    assert _bytes(graph) < 1.05 * _own_bytes(model)
+
+
+@pytest.mark.parametrize("mode", ["gptq", "awq"])
+@pytest.mark.parametrize("kind", ["dense", "einsum"])
+def test_weights_that_were_calibrated_take_four_bits(equal_to_keras: Check, mode: str, kind: str) -> None:
+    policy = f"{mode}/4/32_from_float32"
+    layer = {
+        "dense": lambda: layers.Dense(151, dtype=policy),
+        "einsum": lambda: layers.EinsumDense("ab,bcd->acd", (3, 51), dtype=policy),
+    }[kind]()
+    model = keras.Sequential([keras.Input((128,)), layer])
+    ranges = {"quantized_kernel": 256, "kernel_zero": 16, "g_idx": 4}
+    for name, end in ranges.items():
+        getattr(layer, name).assign(RNG.integers(0, end, getattr(layer, name).shape))
+    layer.kernel_scale.assign(RNG.uniform(0.01, 0.1, layer.kernel_scale.shape))
+    setattr(layer, f"is_{mode}_calibrated", True)
+    graph = optimize(equal_to_keras(model, RNG.normal(size=(5, 128)).astype("float32"), atol=1e-3))
+    kept = [variable for variable in layer.variables if variable is not layer.__dict__.get("_kernel")]
+    assert _bytes(graph) < 1.05 * sum(variable.value.numpy().nbytes for variable in kept)

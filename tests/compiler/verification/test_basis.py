@@ -10,13 +10,20 @@ from kerve.compiler.verification import Basis, bases_of
 
 _GRAPH = """
 <ir_version: 10, opset_import: ["" : 21]>
-g (float[N, 3] x, bool c) => (float[N, 3] plain, float[N, 3] drawn, float[N, 3] narrow, float[N, 3] branch) {
+g (float[N, 3] x, bool c) => (float[N, 3] plain, float[N, 3] drawn, float[N, 3] narrow, float[N, 3] branch,
+   float[N, 3] rounded, float[N, 3] counted) {
    plain = Relu(x)
    noise = RandomNormalLike(x)
    drawn = Add(plain, noise)
    half = Cast<to = 10>(x)
    twice = Add(half, half)
    narrow = Cast<to = 1>(twice)
+   bytes = Cast<to = 3>(x)
+   rounded = Cast<to = 1>(bytes)
+   whole = Cast<to = 7>(c)
+   few = Cast<to = 3>(whole)
+   many = Cast<to = 1>(few)
+   counted = Mul(many, x)
    branch = If (c) <
       then_branch = a () => (float[N, 3] y) { z = RandomUniformLike(x) y = Mul(z, narrow) },
       else_branch = b () => (float[N, 3] y) { y = Identity(x) }
@@ -31,6 +38,8 @@ g (float[N, 3] x, bool c) => (float[N, 3] plain, float[N, 3] drawn, float[N, 3] 
         pytest.param("plain", Basis(), id="float32 throughout"),
         pytest.param("drawn", Basis(drawn=True), id="a random number upstream"),
         pytest.param("narrow", Basis(narrowest=ir.DataType.FLOAT16), id="float16 upstream"),
+        pytest.param("rounded", Basis(narrowest=ir.DataType.INT8), id="rounded to eight bits upstream"),
+        pytest.param("counted", Basis(), id="integers upstream"),
         pytest.param("branch", Basis(drawn=True, narrowest=ir.DataType.FLOAT16), id="within a branch"),
     ],
 )

@@ -66,3 +66,13 @@ def test_a_model_with_all_its_digits_hardly_moves(tmp_path: Path) -> None:
     artifact = compile_model(model, repository=tmp_path, name="model")
     data = Dataset("seeded", {"x": np.ones((3, 16), np.float32)}, {})
     assert LEEWAY * rounding(artifact.path / "model.onnx", [data.inputs])["y"] < 1e-5
+
+
+def test_what_is_rounded_to_eight_bits_may_take_another_step(tmp_path: Path) -> None:
+    layers = keras.layers.Dense(64, "gelu"), keras.layers.Dense(8, name="y")
+    model = keras.Sequential([keras.Input((4000, 64), name="x"), *layers])
+    layers[1].quantize("int8")
+    artifact = compile_model(model, repository=tmp_path, name="model")
+    worst = max(check.max_abs_error for check in artifact.manifest.verification.checks)
+    assert worst < 0.1
+    assert {check.atol for check in artifact.manifest.verification.checks} == {0.01}

@@ -30,6 +30,27 @@ mode. `make reference` writes this page; a test compares it.
 - **refused**: it has no ONNX form; the error names layer and operation, with this reason.
 """
 
+_FOOTER = """## Numbers at the edge
+
+What is compared with Keras is finite, and fits its type. Beyond that ONNX Runtime (measured on CPUs) answers
+otherwise than TensorFlow here, and to make it answer alike would slow down everybody:
+
+| what | ONNX Runtime | TensorFlow |
+|---|---|---|
+| NaN into LSTM and GRU | finite numbers | NaN from that step on |
+| NaN among what `max`, `min`, GlobalMaxPooling reduce | left out, unless it comes first | NaN |
+| NaN among what `argmax`, `argmin` compare | chosen if it comes first | left out |
+| NaN among what `sort`, `argsort`, `top_k` order | the largest of all | the smallest of all |
+| NaN or infinity in an image that is resized, but for `nearest` | NaN around it, too | where it shows |
+| `softmax` of a row with NaN or +infinity | NaN | NaN or 0 |
+| MaxPooling of nothing but -infinity | -infinity | the lowest float |
+| `arctan2` of two infinities | NaN | the angle |
+| `hypot` beyond 1e19 and below 1e-23 | infinity and 0 | the length |
+| subnormal numbers (below 1.2e-38) | numbers | 0 |
+| `sum` of int64 beyond 2^53 | rounded as float64 is | exact |
+| `sum`, `prod`, `power` of integers that leave their type | the ends of it, or 0 | wrap around |
+"""
+
 #: An operation is called on symbols in one of these forms in the functions of `keras.ops`.
 _CLASS = re.compile(r"\b([A-Z]\w*)\(")
 
@@ -42,6 +63,7 @@ def table() -> str:
             _HEADER.format(version=keras.__version__),
             *layers,
             *_section("Operations", "operation", _operations()),
+            _FOOTER,
         ]
     )
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnxscript import optimizer
 
+from kerve.compiler.passes.reading import elements, is_op, rank_of
+
 __all__ = ["FoldConstants"]
 
 #: Constants beyond this many elements are left to ONNX Runtime, which folds them as it loads the model.
@@ -33,4 +35,12 @@ class FoldConstants(ir.passes.InPlacePass):
 def _should_fold(node: ir.Node) -> bool | None:
     """Refuse what onnxscript must not fold, and leave the rest to its judgement."""
     text = any(value is not None and value.dtype == ir.DataType.STRING for value in node.inputs)
-    return False if text or node.op_type in _RANDOM else None
+    return False if text or node.op_type in _RANDOM or _repeats(node) else None
+
+
+def _repeats(node: ir.Node) -> bool:
+    """Whether it gathers large constants of small ones, as the scale of each weight of those of its group."""
+    given, made = node.inputs[0] if is_op(node, "Gather") else None, node.outputs[0]
+    if given is None or rank_of(given) is None or rank_of(made) is None:
+        return False
+    return elements(made) > max(elements(given), _LARGEST_INPUT)

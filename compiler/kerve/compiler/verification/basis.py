@@ -15,7 +15,7 @@ _DRAWING = frozenset(
 )
 
 #: Types that carry fewer digits than float32, the fewest first.
-_NARROW = (ir.DataType.BFLOAT16, ir.DataType.FLOAT16)
+_NARROW = (ir.DataType.FLOAT8E4M3FN, ir.DataType.INT8, ir.DataType.BFLOAT16, ir.DataType.FLOAT16)
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def bases_of(model: ir.Model) -> Mapping[str, Basis]:
         for value in _read(node):
             basis |= known.get(value, Basis())
         for output in node.outputs:
-            known[output] = basis | _of_type(output)
+            known[output] = basis | _of_result(node, output)
     return {str(value.name): known.get(value, Basis()) for value in model.graph.outputs}
 
 
@@ -50,12 +50,20 @@ def _own(node: ir.Node) -> Basis:
     for inner in _bodies(node):
         basis |= _own(inner)
         for output in inner.outputs:
-            basis |= _of_type(output)
+            basis |= _of_result(inner, output)
     return basis
 
 
-def _of_type(value: ir.Value) -> Basis:
-    return Basis(narrowest=value.dtype if value.dtype in _NARROW else None)
+def _of_result(node: ir.Node, value: ir.Value) -> Basis:
+    """Tell the digits of a result; integers have all of theirs, unless real numbers are rounded to them."""
+    given = node.inputs[0] if node.inputs else None
+    exact = value.dtype == ir.DataType.INT8 and not (
+        node.op_type == "Cast"
+        and given is not None
+        and given.dtype is not None
+        and given.dtype.is_floating_point()
+    )
+    return Basis(narrowest=value.dtype if value.dtype in _NARROW and not exact else None)
 
 
 def _read(node: ir.Node) -> Iterator[ir.Value]:

@@ -82,11 +82,11 @@ def in_top_k(g: Lowering, operation: Any, targets: ir.Value, predictions: ir.Val
     return g.op.And(g.op.And(g.op.Less(ahead, int(operation.k)), finite), valid)
 
 
-def _places_before(g: Lowering, edges: ir.Value, values: ir.Value, *, right: bool) -> ir.Value:
-    """Count the edges below each value, and equal ones on the right side."""
+def _edges(g: Lowering, comparison: str, values: ir.Value, edges: ir.Value) -> ir.Value:
+    """Count the edges that compare so with each value."""
     column = g.op.Unsqueeze(values, [rank(values)])
-    passed = g.op.GreaterOrEqual(column, edges) if right else g.op.Greater(column, edges)
-    return reduce(g, "ReduceSum", g.cast(passed, "int32"), -1, keepdims=False)
+    counted = getattr(g.op, comparison)(column, edges)
+    return reduce(g, "ReduceSum", g.cast(counted, "int32"), -1, keepdims=False)
 
 
 @HANDLERS.register("numpy.SearchSorted")
@@ -94,15 +94,17 @@ def searchsorted(g: Lowering, operation: Any, sorted_sequence: Any, values: Any)
     """Where values would be inserted."""
     dtype = common_type(sorted_sequence, values)
     edges, values = operand(g, sorted_sequence, dtype), operand(g, values, dtype)
-    return _places_before(g, edges, values, right=operation.side == "right")
+    return _edges(g, "GreaterOrEqual" if operation.side == "right" else "Greater", values, edges)
 
 
 @HANDLERS.register("numpy.Digitize")
 def digitize(g: Lowering, _: Any, x: ir.Value, bins: Any) -> ir.Value:
-    """The number of the bin, its left edge included."""
+    """The number of the bin, its left edge included; what is no number is in the last one."""
     assert x.dtype is not None
     dtype = ir.DataType.DOUBLE if x.dtype in (ir.DataType.DOUBLE, ir.DataType.INT64) else ir.DataType.FLOAT
-    return _places_before(g, operand(g, bins, dtype), g.cast(x, dtype), right=True)
+    edges = operand(g, bins, dtype)
+    above = _edges(g, "Less", g.cast(x, dtype), edges)
+    return g.op.Sub(g.cast(g.op.Size(edges), "int32"), above)
 
 
 @HANDLERS.register("numpy.IsIn", typed=True)  # Keras cannot say of a number on the left
