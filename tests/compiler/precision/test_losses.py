@@ -131,3 +131,17 @@ def test_an_output_that_is_spoilt_is_lost(bad: float, labels: np.ndarray | None)
 def test_labels_that_fit_nothing_are_refused() -> None:
     with pytest.raises(LoadError, match=r"labels of shape \[5, 3\].*'out' of shape \[5, 4\].*one class"):
         loss(probabilities([0, 1, 2, 3, 0]), probabilities([0, 1, 2, 3, 0]), np.zeros((5, 3)))
+
+
+def test_labels_that_are_no_numbers_are_refused() -> None:
+    scores = RNG.standard_normal((6, 1)).astype(np.float32)
+    with pytest.raises(LoadError, match="hold NaN or infinity"):
+        loss(scores, scores, np.array([0.5, np.nan, 2.0, 3.0, 4.0, 5.0]))
+
+
+def test_where_float32_has_no_number_the_others_count() -> None:
+    before = np.array([[1.0], [np.nan], [3.0], [4.0]], np.float32)
+    found = loss(before, before * 2, np.array([1.5, 2.5, 3.5, 4.5]))
+    assert found.measure == "rmse"
+    assert found.before == pytest.approx(0.5)
+    assert found.drop > 1.0

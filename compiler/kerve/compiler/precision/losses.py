@@ -170,7 +170,7 @@ class _Accuracy(Meter):
 class _LabelledError(Meter):
     measure = "rmse"
     _before = _after = 0.0
-    _all = 0
+    _all = _compared = 0
 
     def __init__(self, truth: Array) -> None:
         super().__init__()
@@ -179,21 +179,27 @@ class _LabelledError(Meter):
     def _add(self, before: Array, after: Array) -> None:
         truth = self._truth[self._all : self._all + len(before)]
         self._all += len(before)
-        self._before += float(np.square(before - truth).sum())
-        self._after += float(np.square(after - truth).sum())
+        finite = np.isfinite(before) & np.isfinite(after)  # what float32 has no number for is no loss
+        self._compared += int(np.count_nonzero(finite))
+        self._before += float(np.square(before[finite] - truth[finite]).sum())
+        self._after += float(np.square(after[finite] - truth[finite]).sum())
 
     def _drop(self) -> float:
         before, after = self._scores()
         return (after - before) / (float(self._truth.std()) or 1.0)
 
     def _scores(self) -> tuple[float, float]:
-        count = max(self._truth[: self._all].size, 1)
+        count = max(self._compared, 1)
         return math.sqrt(self._before / count), math.sqrt(self._after / count)
 
 
 def _labelled(output: str, scores: Array, labels: Array) -> Meter:
     rows, classes = len(labels), scores.shape[-1] if scores.ndim > 1 else 1
     each = math.prod(scores.shape[1:])  # elements of the output in a row
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        raise LoadError(
+            f"the labels of output '{output}' hold NaN or infinity; expected numbers: leave out those rows"
+        )
     if labels.dtype.kind in "biuf" and scores.dtype.kind == "f":
         if classes > 1 and labels.size * classes == rows * each and (labels == np.rint(labels)).all():
             if not 0 <= labels.max(initial=0) < classes:
