@@ -222,3 +222,14 @@ def test_a_condition_that_is_one_bool_is_asked_for_both(tmp_path: Path) -> None:
 
     verify(model, tmp_path / "model.onnx", reference)
     assert set(asked) == {False, True}
+
+
+def test_an_output_without_a_number_is_told_of(tmp_path: Path) -> None:
+    graph = Graph(ir.DataType.FLOAT)
+    below = graph.node("Neg", graph.node("Exp", graph.x, dtype=ir.DataType.FLOAT), dtype=ir.DataType.FLOAT)
+    model = graph.model(graph.node("Sqrt", below, dtype=ir.DataType.FLOAT))
+    with np.errstate(invalid="ignore"):
+        verified = proof(model, tmp_path, lambda x: np.sqrt(-np.exp(x)))
+    (remark,) = verified.remarks
+    assert remark.startswith("output 'y': the source answers it by NaN and infinity alone")
+    assert "--data FILE.npz" in remark

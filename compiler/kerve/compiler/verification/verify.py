@@ -33,6 +33,12 @@ from kerve.compiler.verification.runner import Reference, Runner
 
 __all__ = ["Answered", "Verified", "ask", "recheck", "verify"]
 
+#: NaN where the source has NaN is right, but says nothing of what is computed elsewhere.
+_NO_NUMBER = (
+    "output '{}': the source answers it by NaN and infinity alone, so that hardly anything is proven of it; "
+    "give inputs like those to come with --data FILE.npz"
+)
+
 
 @dataclass(frozen=True)
 class Verified:
@@ -110,6 +116,9 @@ def verify(model: ir.Model, path: Path, reference: Reference, user_data: Iterabl
         checks = [check for each in answered for check in _compare(runner, each, bases, wider)]
     if drawn := [name for name, basis in bases.items() if basis.drawn]:
         checks += compare_drawn(runner, reference, answered[0].dataset, drawn)
+    remarks += [
+        _NO_NUMBER.format(name) for name in bases if not any(_numbers(each, name) for each in answered)
+    ]
     return Verified(tuple(checks), tuple(answered), tuple(remarks))
 
 
@@ -169,6 +178,13 @@ def _compare(
             sizes=known.dataset.sizes,
             output=name,
         )
+
+
+def _numbers(known: Answered, output: str) -> bool:
+    """Whether an answer can be compared by more than where it has no numbers."""
+    answer = np.asarray(known.answers[output])
+    floats = answer.dtype.kind in "fV"
+    return not (floats and answer.size) or bool(np.isfinite(answer.astype(np.float64)).any())
 
 
 def _undecided(path: Path, runner: Runner, known: Answered, bases: Mapping[str, Basis]) -> str:
