@@ -105,6 +105,12 @@ def test_one_text_for_each_row_needs_no_axis_of_its_own(equal_to_keras: Check, s
     equal_to_keras(single(layer, (), dtype="string"), TEXTS[:, 0])
 
 
+@pytest.mark.parametrize("mode", ["int", "one_hot", "multi_hot"])
+def test_whole_texts_are_encoded(equal_to_keras: Check, single: Single, mode: str) -> None:
+    layer = layers.TextVectorization(vocabulary=VOCABULARY, split=None, output_mode=mode)
+    equal_to_keras(single(layer, (1,), dtype="string"), TEXTS)
+
+
 def test_texts_of_nothing_give_rows_of_nothing(equal_to_keras: Check, single: Single) -> None:
     layer = layers.TextVectorization(vocabulary=VOCABULARY)
     equal_to_keras(single(layer, (1,), dtype="string"), np.array([[""], ["!"]], object))

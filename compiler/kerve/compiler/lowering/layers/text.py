@@ -92,7 +92,10 @@ def _split(g: Lowering, layer: Any, texts: ir.Value) -> ir.Value:
     if layer._split is None:
         if not table or rank(texts) == 1:
             return standardized(g, texts, table)
-        return g.op.Reshape(standardized(g, g.op.Reshape(texts, [-1]), table), g.op.Shape(texts))
+        flat = standardized(g, g.op.Reshape(texts, [-1]), table)
+        whole = g.op.Reshape(flat, g.op.Shape(texts))
+        whole.shape = texts.shape  # by which a one-hot code is told from a row of them
+        return whole
     if rank(texts) > 1:
         texts = g.op.Squeeze(texts, [-1])
     if rank(texts) != 1:
