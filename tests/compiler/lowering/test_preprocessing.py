@@ -92,6 +92,15 @@ def test_images_are_resized_by_every_filter(
     equal_to_keras(single(layer, (*size, 2)), data, atol=1e-3)
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_of_two_pixels_as_near_tensorflows_is_taken(
+    equal_to_keras: Check, single: Single, known: bool
+) -> None:
+    size = (16, 52)
+    model = single(layers.Resizing(7, 7, interpolation="nearest"), (*(size if known else (None, None)), 2))
+    equal_to_keras(model, image(*size, 2).astype("float32"))
+
+
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 @pytest.mark.parametrize("size", [(8, 6), (4, 9), (None, None)], ids=str)
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Images at another size: an ONNX Resize where it computes what TensorFlow does, else two matrices.
+"""Images at another size: an ONNX Resize where it computes what TensorFlow does, else pixels or two matrices.
 
 Whatever a filter, resampling an axis is a product with a matrix of weights. The sizes are integers, and
 the matrices constants, wherever they are known; else the graph computes them.
@@ -50,9 +50,11 @@ def resize(  # the arguments of Keras's function
     known = tuple(each for each in size if not is_symbol(each))
     if tuple(images.shape[rows : rows + 2]) == known:
         return images
-    if interpolation == "nearest":
-        return native(g, images, rows, size, mode="nearest", nearest_mode="round_prefer_ceil")
     axes = ((rows, size[0]), (rows + 1, size[1]))
+    if interpolation == "nearest":
+        if all(_fits(images.shape[axis], target) for axis, target in axes):
+            return native(g, images, rows, size, mode="nearest", nearest_mode="round_prefer_ceil")
+        return _nearest(images, axes)
     if interpolation == "bilinear" and not antialias:
         if keras.backend.is_float_dtype(images.dtype):
             return native(g, images, rows, size, mode="linear")
@@ -93,6 +95,20 @@ def native(
 def _plain(size: Any) -> Any:
     """A size of NumPy as one of Python."""
     return int(size) if isinstance(size, np.integer) else size
+
+
+def _fits(source: int | None, target: Any) -> bool:
+    """Whether pixels are copied a known whole number of times: no rounding decides which is the nearest."""
+    return source is not None and not is_symbol(target) and target % source == 0
+
+
+def _nearest(images: Any, axes: Sequence[tuple[int, Any]]) -> Any:
+    """Take the nearest pixels by TensorFlow's very steps: a Resize rounds otherwise where two are as near."""
+    for axis, target in axes:
+        source = ops.shape(images)[axis]
+        place = ops.floor(_centers(target) * (_float(source) / _float(target)))
+        images = ops.take(images, ops.cast(ops.minimum(place, _float(source) - 1.0), "int32"), axis=axis)
+    return images
 
 
 def _blended(images: Any, axes: Sequence[tuple[int, Any]]) -> Any:
