@@ -68,6 +68,11 @@ def _layer(class_name: str, **config: Any) -> dict[str, Any]:
             id="a raw operator as TensorFlow 1 writes it",
         ),
         pytest.param(
+            _layer("TFSMLayer", name="t", filepath="/tmp/m", call_endpoint="serve"),
+            "layer 't' runs the SavedModel '/tmp/m'",
+            id="a layer that is a SavedModel",
+        ),
+        pytest.param(
             _layer("StringLookup", name="s", vocabulary="/etc/passwd"),
             "reads the file '/etc/passwd'",
             id="a vocabulary",

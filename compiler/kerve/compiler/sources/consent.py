@@ -141,6 +141,8 @@ def _runs(node: dict[str, Any]) -> Iterator[str]:
         yield f"{layer} calls tf.{fields.get('function')}"
     if name == "TensorFlowOpLayer" and touches(operator := _raw_operator(fields)):
         yield f"{layer} runs TensorFlow's {operator}"
+    if name == "TFSMLayer":  # which Keras 3.12 loads without being asked
+        yield f"{layer} runs the SavedModel {fields.get('filepath')!r}"
     if name == "ClassMethod":
         yield f"{layer} calls a method of {fields.get('cls_ref')}"
     if name in _READS_A_VOCABULARY and isinstance(fields.get("vocabulary"), str):
