@@ -33,7 +33,8 @@ def replacements(g: Lowering) -> Iterator[tuple[object, str, object]]:
         return
     yield quantizers, "unpack_int4", _unpacked(g, quantizers.unpack_int4)
     for module in (dense, einsum_dense, embedding, reversible_embedding):
-        yield module, "dequantize_with_sz_map", _real(g, module.dequantize_with_sz_map)
+        if hasattr(module, "dequantize_with_sz_map"):  # not in all of them before Keras 3.15
+            yield module, "dequantize_with_sz_map", _real(g, module.dequantize_with_sz_map)
 
 
 def _unpacked(g: Lowering, original: Callable[..., Any]) -> Callable[..., Any]:

@@ -8,6 +8,7 @@ import keras
 import onnx_ir as ir
 
 from kerve.compiler.lowering import dtypes
+from kerve.compiler.lowering.registry import name_of
 from kerve.compiler.lowering.symbol import Symbol, symbols_of
 
 if TYPE_CHECKING:
@@ -16,14 +17,10 @@ if TYPE_CHECKING:
 __all__ = ["conform", "guesses_dtype", "infer"]
 
 
-#: Operations that make tensors of Python's numbers, of whose types Keras infers nothing.
-_MISJUDGED = (
-    keras.src.ops.numpy.Arctan2,
-    keras.src.ops.numpy.Dot,
-    keras.src.ops.numpy.Fmod,
-    keras.src.ops.numpy.Logaddexp,
-    keras.src.ops.numpy.Logaddexp2,
-    keras.src.ops.numpy.Outer,
+#: Operations that make tensors of Python's numbers, of whose types Keras infers nothing. Their names, since
+#: not every Keras has them all.
+_MISJUDGED = frozenset(
+    f"numpy.{name}" for name in ("Arctan2", "Dot", "Fmod", "Logaddexp", "Logaddexp2", "Outer")
 )
 
 
@@ -34,7 +31,7 @@ def infer(operation: keras.Operation, args: tuple[Any, ...], kwargs: dict[str, A
     front): of those TensorFlow is asked, and of types where Keras infers others than it computes.
     """
     try:
-        if isinstance(operation, _MISJUDGED) and any(isinstance(each, int | float) for each in args):
+        if name_of(type(operation)) in _MISJUDGED and any(isinstance(each, int | float) for each in args):
             return keras.src.backend.compute_output_spec(operation.call, *args, **kwargs)
         return operation.compute_output_spec(*args, **kwargs)
     except (AttributeError, TypeError, ValueError) as error:

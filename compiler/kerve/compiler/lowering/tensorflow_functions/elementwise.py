@@ -45,7 +45,8 @@ FUNCTIONS: dict[str, Function] = {
     "math.cos": of_floats(_unary(ops.cos)),
     "math.divide_no_nan": of_floats(_binary(ops.divide_no_nan)),
     "math.erf": _unary(ops.erf),
-    "math.erfc": _unary(ops.erfc),
+    # Keras has it since 3.15; before that tf2onnx converts TensorFlow's own
+    **({"math.erfc": _unary(ops.erfc)} if hasattr(ops, "erfc") else {}),
     "math.erfinv": _unary(ops.erfinv),
     "math.expm1": of_floats(_unary(ops.expm1)),
     "math.floordiv": _binary(ops.floor_divide),
