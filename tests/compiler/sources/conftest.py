@@ -11,13 +11,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
+import tf_keras
 from numpy.typing import NDArray
 
 from kerve.compiler.sources.base import KerasSource, Source
+from kerve.compiler.sources.keras2.bridges import OldLayer
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 
@@ -111,3 +114,34 @@ def _compare(what: str, got: NDArray[Any], expected: NDArray[Any], tolerance: fl
 def _texts(array: NDArray[Any]) -> list[str]:
     items = np.asarray(array).reshape(-1)
     return [item.decode() if isinstance(item, bytes) else str(item) for item in items]
+
+
+@pytest.fixture(scope="session")
+def model_of() -> Callable[[tuple[int, ...], Any], tf_keras.Model]:
+    """Return a function that makes a model of Keras 2 of one layer, with weights that are not its first."""
+
+    def model_of(shape: tuple[int, ...], layer: Any) -> tf_keras.Model:
+        inputs = tf_keras.Input(shape, name="x")
+        model = tf_keras.Model(inputs, layer(inputs))
+        rng = np.random.default_rng(1)
+        model.set_weights(
+            [w + 0.1 * np.abs(rng.standard_normal(w.shape)) if w.shape else w for w in model.get_weights()]
+        )
+        return model
+
+    return model_of
+
+
+@pytest.fixture(scope="session")
+def kept() -> Callable[[keras.Model], list[str]]:
+    """Return a function that names the layers of Keras 2 that a translated model keeps behind a bridge."""
+    return lambda model: [layer.name for layer in model._flatten_layers() if isinstance(layer, OldLayer)]
+
+
+@pytest.fixture
+def padded() -> dict[str, Any]:
+    """Two inputs of three sequences of 6 steps and 4 features, which begin late, end early or have a gap."""
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal((3, 6, 4)).astype(np.float32) for _ in range(2))
+    a[0, 4:] = a[1, :2] = b[0, 3:] = b[2, 2] = 0
+    return {"a": a, "b": b}
