@@ -36,8 +36,8 @@ impl Decoder {
 
     /// Takes the next piece of the body.
     pub fn push(&mut self, piece: Bytes) {
-        self.hold.take(piece.len());
         self.waiting.push(piece);
+        self.hold.set(self.waiting.weight());
     }
 
     /// Whether part of a message is waiting for the rest.
@@ -58,7 +58,6 @@ impl Decoder {
             return Ok(None);
         }
         self.prefix = None;
-        self.hold.give(len);
         let message = if self.waiting.len() == len {
             std::mem::take(&mut self.waiting)
         } else {
@@ -66,6 +65,7 @@ impl Decoder {
             self.waiting = self.waiting.slice(len, self.waiting.len() - len);
             message
         };
+        self.hold.set(self.waiting.weight());
         match self.encoding {
             Some(encoding) if compressed => encoding.decompress(&message, self.limit).map(Some),
             _ => Ok(Some(message)),
@@ -76,7 +76,7 @@ impl Decoder {
         let mut prefix = [0; PREFIX];
         self.waiting.slice(0, PREFIX).copy_to(&mut prefix);
         self.waiting = self.waiting.slice(PREFIX, self.waiting.len() - PREFIX);
-        self.hold.give(PREFIX);
+        self.hold.set(self.waiting.weight());
         let [flag, length @ ..] = prefix;
         let len = u32::from_be_bytes(length) as usize;
         if len > self.limit {
@@ -134,23 +134,35 @@ mod tests {
 
     #[test]
     fn what_is_not_complete_is_held_against_the_budget() {
-        let budget = Arc::new(Budget::new(100));
-        let piece = |len: usize| Bytes::from([&[0, 0, 0, 0, 90][..], &vec![7; len]].concat());
+        let budget = Arc::new(Budget::new(200));
+        let piece = |len: usize| Bytes::from([&[0, 0, 0, 0, 190][..], &vec![7; len]].concat());
         let (mut first, mut second) = (Decoder::new(None, 1000, &budget), Decoder::new(None, 1000, &budget));
-        first.push(piece(60));
+        first.push(piece(120));
         assert!(first.message().unwrap().is_none());
-        second.push(piece(60));
+        second.push(piece(120));
         assert_eq!(second.message().unwrap_err().code, Code::ResourceExhausted);
         drop(second);
-        assert_eq!(budget.held(), 60);
-        first.push(Bytes::from(vec![7; 32]));
-        assert_eq!(first.message().unwrap().unwrap().len(), 90);
-        assert_eq!(budget.held(), 2);
+        assert_eq!(budget.held(), 120);
+        first.push(Bytes::from(vec![7; 140]));
+        assert_eq!(first.message().unwrap().unwrap().len(), 190);
+        assert_eq!(budget.held(), 70);
         drop(first);
         assert_eq!(budget.held(), 0);
         let mut large = Decoder::new(None, 1000, &budget);
-        large.push(Bytes::from_static(&[0, 0, 0, 0, 101]));
+        large.push(Bytes::from_static(&[0, 0, 0, 0, 201]));
         assert_eq!(large.message().unwrap_err().code, Code::ResourceExhausted);
+    }
+
+    #[test]
+    fn small_pieces_are_no_way_around_the_budget() {
+        let budget = Arc::new(Budget::new(100_000));
+        let mut decoder = Decoder::new(None, 1 << 20, &budget);
+        decoder.push(Bytes::from_static(&[0, 0, 1, 0, 0]));
+        let refused = (0..10_000).find_map(|_| {
+            decoder.push(Bytes::from_static(b"x"));
+            decoder.message().err()
+        });
+        assert_eq!(refused.unwrap().code, Code::ResourceExhausted);
     }
 
     #[test]

@@ -109,7 +109,7 @@ struct Message(Rope, Hold);
 
 impl Message {
     fn new(message: Rope, budget: &Arc<Budget>) -> Result<Message, Status> {
-        let hold = budget.hold(message.len())?;
+        let hold = budget.hold(message.weight())?;
         Ok(Message(message, hold))
     }
 }

@@ -187,7 +187,7 @@ impl Conversation<'_> {
     ) {
         while self.hosted.try_join_next().is_some() {}
         self.ids.push_back(infer.id.clone());
-        let hold = match self.desk.shared.budget.hold(message.len()) {
+        let hold = match self.desk.shared.budget.hold(message.weight()) {
             Ok(hold) => hold,
             // The other end is this very conversation.
             Err(status) => return drop(sender.send((sequence, Err(status)))),
