@@ -66,11 +66,11 @@ def checked(requests: Iterator[Any], check: Callable[[], None]) -> Iterator[Any]
 
 
 def refusal(error: ServingError, refused: Handler[Any, Any] | None) -> Handler[Any, Any]:
-    """Return a handler of the same kind that refuses its call."""
+    """Return a handler that refuses its call, and neither waits for its requests nor unpacks them."""
 
     def refuse(_: Any, context: grpc.ServicerContext) -> Any:
         abort(context, error)
 
     if refused is not None and (refused.request_streaming or refused.response_streaming):
         return grpc.stream_stream_rpc_method_handler(refuse)
-    return grpc.unary_unary_rpc_method_handler(refuse)
+    return grpc.stream_unary_rpc_method_handler(refuse)

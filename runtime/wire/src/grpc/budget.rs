@@ -44,6 +44,11 @@ impl Hold {
         Hold { budget: budget.clone(), bytes: 0 }
     }
 
+    /// Nothing yet, of the same budget.
+    pub fn another(&self) -> Hold {
+        Hold::new(&self.budget)
+    }
+
     /// The most that can be held.
     pub fn limit(&self) -> usize {
         self.budget.limit

@@ -129,7 +129,7 @@ impl Conversation<'_> {
             {
                 // A token may be taken back while its stream is open: what was accepted is answered, and no more is.
                 match self.desk.shared.tokens.check(self.caller.headers) {
-                    Ok(_) => self.begin(&message, &sender),
+                    Ok(_) => self.begin(&message.opened().await?.0, &sender),
                     Err(status) => (open, end) = (false, Err(status)),
                 }
             }
