@@ -1,5 +1,6 @@
 """Where a server listens, with which certificates, and how it ends."""
 
+import os
 import socket
 import ssl
 import subprocess
@@ -203,6 +204,29 @@ def test_certificates_are_read_again_when_they_change(
                 return call.code() is grpc.StatusCode.OK
 
         until(trusted, "the new certificate is shown")
+
+
+def test_certificates_that_take_long_to_read_keep_nobody_else_waiting(
+    serve: Any, oip: Any, rows: Any, certificates: Path, tmp_path: Path, until: Any
+) -> None:
+    key, chain = tmp_path / "key", tmp_path / "chain"
+    key.write_bytes((certificates / "server.key").read_bytes())
+    chain.write_bytes((certificates / "server.pem").read_bytes())
+    options = Options(workers=1)
+    with (
+        serve(credentials=kerve_wire.Credentials(key, chain), server_options=options) as served,
+        secure(served, certificates) as channel,
+    ):
+        ask(channel, oip, rows)
+        chain.unlink()
+        os.mkfifo(chain)  # whoever opens it waits for somebody who writes
+        time.sleep(1.1)
+        with secure(served, certificates) as waits:
+            call = oip.stub(waits).ModelInfer.future(oip.request(rows(1)), timeout=60)
+            until(lambda: served.server.statistics()["connections_now"] == 2, "the file is being read")
+            code = oip.stub(channel).ModelInfer.future(oip.request(rows(1)), timeout=10).code()
+            chain.write_bytes((certificates / "server.pem").read_bytes())
+            assert call.code() is code is grpc.StatusCode.OK
 
 
 @pytest.mark.parametrize(
