@@ -101,13 +101,23 @@ def test_a_call_that_is_refused_is_not_waited_for(guarded: Any) -> None:
         yield from ()
 
     with grpc.insecure_channel(guarded[0].address) as channel:
-        call = channel.stream_unary("/inference.GRPCInferenceService/RepositoryIndex").future(
-            never(), timeout=20
-        )
+        method: Any = channel.stream_unary("/inference.GRPCInferenceService/RepositoryIndex")
+        call = method.future(never(), timeout=20)
         try:
             assert call.code() is grpc.StatusCode.UNAUTHENTICATED
         finally:
             done.set()
+
+
+@pytest.mark.parametrize("method", ["ModelInfer", "RepositoryIndex"])
+def test_of_two_tokens_none_counts(method: str, guarded: Any) -> None:
+    """One reader would take the first, and another the last."""
+    with grpc.insecure_channel(guarded[0].address) as channel:
+        both = (("authorization", "Bearer bad"), ("authorization", "Bearer all"))
+        for metadata in (both, both[::-1], (both[1], both[1])):
+            call: Any = channel.unary_unary(f"/inference.GRPCInferenceService/{method}")
+            future = call.future(b"", metadata=metadata, timeout=20)
+            assert future.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 def test_probes_need_no_token(guarded: Any) -> None:

@@ -290,8 +290,7 @@ def test_a_message_that_unfolds_to_much_keeps_nobody_waiting(serve: Any, oip: An
         ask(oip.request(rows(1)), timeout=20)
         raw = Raw(served.address)
         raw.greet()
-        # Then there is room for all of it.
-        assert any(kind == WINDOW_UPDATE for kind, *_ in raw.frames())
+        assert any(kind == WINDOW_UPDATE for kind, *_ in raw.frames())  # then there is room for all of it
         raw.say(frame(SETTINGS, 1))
         packed = literal(b"grpc-encoding", b"gzip")
         raw.say(frame(HEADERS, END_HEADERS, 1, head(METHOD, b"application/grpc", packed)))

@@ -30,9 +30,9 @@ class AuthorityInterceptor(grpc.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler[Any, Any] | None:
         """Return what serves the call: the service, or a refusal."""
-        metadata = {entry[0]: entry[1] for entry in handler_call_details.invocation_metadata}
+        given = [each[1] for each in handler_call_details.invocation_metadata if each[0] == "authorization"]
         needed = permission_of(handler_call_details.method)
-        check = partial(self._authority.check, needed, metadata.get("authorization"))
+        check = partial(self._authority.check, needed, given[0] if len(given) == 1 else None)
         handler = continuation(handler_call_details)
         try:
             check()
