@@ -3,11 +3,15 @@
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+/// The least that a piece counts for in memory: it is more than its bytes, and many small ones are no way around a limit.
+const PIECE: usize = 64;
+
 /// A sequence of bytes in one or more pieces; cloning and slicing share the memory.
 #[derive(Clone, Debug, Default)]
 pub struct Rope {
     pieces: SmallVec<[Bytes; 1]>,
     len: usize,
+    weight: usize,
 }
 
 impl Rope {
@@ -15,6 +19,7 @@ impl Rope {
     pub fn push(&mut self, piece: Bytes) {
         if !piece.is_empty() {
             self.len += piece.len();
+            self.weight += piece.len().max(PIECE);
             self.pieces.push(piece);
         }
     }
@@ -22,6 +27,11 @@ impl Rope {
     /// The number of bytes.
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// What it counts for in memory.
+    pub fn weight(&self) -> usize {
+        self.weight
     }
 
     /// Whether there is nothing in it.

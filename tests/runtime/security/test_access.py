@@ -7,6 +7,7 @@ import json
 import queue
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -89,6 +90,34 @@ def test_a_call_needs_a_token_with_its_permission(token: str | None, call: str, 
     assert caught.value.status() == f"StatusCode.{'PERMISSION_DENIED' if known else 'UNAUTHENTICATED'}"
     expected = f"it needs the permission {permission}" if known else "expected the metadata authorization"
     assert expected in caught.value.message()
+
+
+def test_a_call_that_is_refused_is_not_waited_for(guarded: Any) -> None:
+    """Its messages, which may unfold to a thousand times as much, are not unpacked either."""
+    done = threading.Event()
+
+    def never() -> Iterator[bytes]:
+        done.wait()
+        yield from ()
+
+    with grpc.insecure_channel(guarded[0].address) as channel:
+        method: Any = channel.stream_unary("/inference.GRPCInferenceService/RepositoryIndex")
+        call = method.future(never(), timeout=20)
+        try:
+            assert call.code() is grpc.StatusCode.UNAUTHENTICATED
+        finally:
+            done.set()
+
+
+@pytest.mark.parametrize("method", ["ModelInfer", "RepositoryIndex"])
+def test_of_two_tokens_none_counts(method: str, guarded: Any) -> None:
+    """One reader would take the first, and another the last."""
+    with grpc.insecure_channel(guarded[0].address) as channel:
+        both = (("authorization", "Bearer bad"), ("authorization", "Bearer all"))
+        for metadata in (both, both[::-1], (both[1], both[1])):
+            call: Any = channel.unary_unary(f"/inference.GRPCInferenceService/{method}")
+            future = call.future(b"", metadata=metadata, timeout=20)
+            assert future.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 def test_probes_need_no_token(guarded: Any) -> None:

@@ -1,5 +1,6 @@
 """Clients that do not play by the rules; after each of them another client is served as if nothing was."""
 
+import gzip
 import os
 import socket
 import struct
@@ -15,6 +16,8 @@ import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+import kerve_wire
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = (
@@ -279,6 +282,29 @@ def test_requests_that_never_end_keep_no_servicer_from_others(serve: Any, messag
         raw.say(frame(DATA, END_STREAM, 201, message(b"")))
         assert raw.answer(201) == "trailers"
         raw.socket.close()
+
+
+def test_a_message_that_unfolds_to_much_keeps_nobody_waiting(serve: Any, oip: Any, rows: Any) -> None:
+    with serve(server_options=kerve_wire.ServerOptions(workers=1)) as served, served.channel() as channel:
+        ask = oip.stub(channel).ModelInfer
+        ask(oip.request(rows(1)), timeout=20)
+        raw = Raw(served.address)
+        raw.greet()
+        assert any(kind == WINDOW_UPDATE for kind, *_ in raw.frames())  # then there is room for all of it
+        raw.say(frame(SETTINGS, 1))
+        packed = literal(b"grpc-encoding", b"gzip")
+        raw.say(frame(HEADERS, END_HEADERS, 1, head(METHOD, b"application/grpc", packed)))
+        body = message(gzip.compress(bytes(16 << 20)) * 16, 1)
+        raw.say(*(frame(DATA, 0, 1, body[start : start + 16_384]) for start in range(0, len(body), 16_384)))
+        raw.say(frame(DATA, END_STREAM, 1))
+        # In one piece, it would be in hand before anything that is asked now.
+        for _ in range(3):
+            ask(oip.request(rows(1)), timeout=60)
+        raw.socket.setblocking(False)
+        with pytest.raises(BlockingIOError):  # there is no answer yet
+            raw.answer(1)
+        raw.socket.settimeout(60)
+        assert raw.answer(1) == "trailers"
 
 
 def test_a_timeout_of_ages_is_no_deadline(serve: Any, oip: Any, rows: Any) -> None:

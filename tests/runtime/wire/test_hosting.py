@@ -167,6 +167,38 @@ def test_messages_are_compressed_both_ways(channel: grpc.Channel) -> None:
     assert len(call(channel, "unary")(bytes(BIG), compression=grpc.Compression.Deflate)) == 2 * BIG
 
 
+def test_messages_are_unpacked_when_their_call_is_permitted(serve: Any, echo: Echo) -> None:
+    class Guard(grpc.ServerInterceptor):
+        def intercept_service(self, continuation: Any, details: Any) -> Any:
+            def refuse(_: Any, context: grpc.ServicerContext) -> None:
+                context.abort(grpc.StatusCode.PERMISSION_DENIED, "not you")
+
+            permitted = any(each[0] == "permitted" for each in details.invocation_metadata)
+            return continuation(details) if permitted else grpc.stream_unary_rpc_method_handler(refuse)
+
+    server = kerve_wire.Server(
+        kerve_wire.ServerOptions(max_receive_message_length=100_000), interceptors=(Guard(),)
+    )
+    host(server, echo)
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    try:
+        with grpc.insecure_channel(address) as channel:
+
+            def ask(*metadata: tuple[str, str]) -> tuple[grpc.StatusCode, str]:
+                future = call(channel, "unary").future(
+                    bytes(BIG), metadata=metadata, compression=grpc.Compression.Gzip, timeout=20
+                )
+                return future.code(), future.details()
+
+            assert ask() == (grpc.StatusCode.PERMISSION_DENIED, "not you")
+            code, details = ask(("permitted", "1"))
+            assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert "decompresses to more than 100000 bytes" in details
+    finally:
+        assert server.stop(5).wait(10)
+
+
 def test_asyncio_clients_are_served(serve: Any, echo: Echo) -> None:
     async def ask(address: str) -> Any:
         async with grpc.aio.insecure_channel(address) as channel:

@@ -64,6 +64,8 @@ def fronted(serve: Any, tmp_path: Path) -> Ports:
 
         behind = Application(str(tmp_path / "http"), Told) if application else None
         if behind is not None:
+            Told.go.clear()
+            Told.waiting.clear()
             threading.Thread(target=behind.serve_forever, daemon=True).start()
         try:
             with serve(prepare=prepare, **options) as served:
@@ -214,6 +216,30 @@ def test_probes_wait_for_nobody_who_has_the_application_compute(fronted: Ports, 
         finally:
             Told.go.set()
         assert [each.result() for each in others] == [200] * 80
+
+
+def test_who_leaves_keeps_the_seat_until_the_application_has_answered(fronted: Ports, until: Any) -> None:
+    """The application computes on; if others came in their place, it had no thread for probes in the end."""
+
+    def begin() -> socket.socket:
+        client = socket.create_connection(("127.0.0.1", port), timeout=60)
+        client.sendall(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
+        return client
+
+    with fronted(application=True) as (served, port):
+        try:
+            gone = [begin() for _ in range(16)]
+            until(lambda: len(Told.waiting) == 16, "as many are computed as may be")
+            for each in gone:
+                each.close()
+            until(lambda: served.server.statistics()["connections_now"] == 0, "the server knows")
+            with closing(begin()) as other:
+                assert [ask(port, path="/v2/health/live")[0] for _ in range(10)] == [200] * 10
+                assert len(Told.waiting) == 16
+                Told.go.set()
+                assert other.recv(1000).startswith(b"HTTP/1.1 200")
+        finally:
+            Told.go.set()
 
 
 def test_without_its_application_the_wire_serves_on(fronted: Ports, rows: Any) -> None:

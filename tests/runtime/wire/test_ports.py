@@ -1,8 +1,10 @@
 """Where a server listens, with which certificates, and how it ends."""
 
+import os
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -203,6 +205,61 @@ def test_certificates_are_read_again_when_they_change(
                 return call.code() is grpc.StatusCode.OK
 
         until(trusted, "the new certificate is shown")
+
+
+def test_certificates_that_take_long_to_read_keep_nobody_else_waiting(
+    serve: Any, oip: Any, rows: Any, certificates: Path, tmp_path: Path, until: Any
+) -> None:
+    key, chain = tmp_path / "key", tmp_path / "chain"
+    key.write_bytes((certificates / "server.key").read_bytes())
+    chain.write_bytes((certificates / "server.pem").read_bytes())
+    options = Options(workers=1)
+    with (
+        serve(credentials=kerve_wire.Credentials(key, chain), server_options=options) as served,
+        secure(served, certificates) as channel,
+    ):
+        ask(channel, oip, rows)
+        chain.unlink()
+        os.mkfifo(chain)  # whoever opens it waits for somebody who writes
+        time.sleep(1.1)
+        with secure(served, certificates) as waits:
+            call = oip.stub(waits).ModelInfer.future(oip.request(rows(1)), timeout=60)
+            until(lambda: served.server.statistics()["connections_now"] == 2, "the file is being read")
+            code = oip.stub(channel).ModelInfer.future(oip.request(rows(1)), timeout=10).code()
+            chain.write_bytes((certificates / "server.pem").read_bytes())
+            assert call.code() is code is grpc.StatusCode.OK
+
+
+DROPPED = """
+import subprocess, sys, time
+from pathlib import Path
+from kerve_wire import _native, ServerOptions
+key, chain = map(Path, sys.argv[1:])
+server = _native.Server(ServerOptions(workers=1).fields())
+port = server.listen("127.0.0.1:0", (key, chain, None, False))
+server.start()
+chain.write_text("no certificate")
+time.sleep(1.1)
+code = f"import socket, time; time.sleep(1); socket.create_connection(('127.0.0.1', {port})); time.sleep(3)"
+client = subprocess.Popen([sys.executable, "-c", code])
+sys.setswitchinterval(1000)  # the worker is to have something to say while this thread has Python
+end = time.monotonic() + 3
+while time.monotonic() < end:
+    pass
+del server
+client.wait()
+print("over")
+"""
+
+
+def test_a_server_that_nobody_stopped_ends_when_it_is_dropped(certificates: Path, tmp_path: Path) -> None:
+    key, chain = tmp_path / "key", tmp_path / "chain"
+    key.write_bytes((certificates / "server.key").read_bytes())
+    chain.write_bytes((certificates / "server.pem").read_bytes())
+    command = [sys.executable, "-c", DROPPED, str(key), str(chain)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "over\n"
+    assert "the changed certificates are not used" in done.stderr
 
 
 @pytest.mark.parametrize(

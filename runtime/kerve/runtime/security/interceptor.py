@@ -30,9 +30,9 @@ class AuthorityInterceptor(grpc.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler[Any, Any] | None:
         """Return what serves the call: the service, or a refusal."""
-        metadata = {entry[0]: entry[1] for entry in handler_call_details.invocation_metadata}
+        given = [each[1] for each in handler_call_details.invocation_metadata if each[0] == "authorization"]
         needed = permission_of(handler_call_details.method)
-        check = partial(self._authority.check, needed, metadata.get("authorization"))
+        check = partial(self._authority.check, needed, given[0] if len(given) == 1 else None)
         handler = continuation(handler_call_details)
         try:
             check()
@@ -66,11 +66,11 @@ def checked(requests: Iterator[Any], check: Callable[[], None]) -> Iterator[Any]
 
 
 def refusal(error: ServingError, refused: Handler[Any, Any] | None) -> Handler[Any, Any]:
-    """Return a handler of the same kind that refuses its call."""
+    """Return a handler that refuses its call, and neither waits for its requests nor unpacks them."""
 
     def refuse(_: Any, context: grpc.ServicerContext) -> Any:
         abort(context, error)
 
     if refused is not None and (refused.request_streaming or refused.response_streaming):
         return grpc.stream_stream_rpc_method_handler(refuse)
-    return grpc.unary_unary_rpc_method_handler(refuse)
+    return grpc.stream_unary_rpc_method_handler(refuse)

@@ -84,7 +84,7 @@ class Authority:
         permissions = self._tokens.get(hashlib.sha256(token.encode("utf-8", "replace")).digest())
         if scheme.lower() != "bearer" or permissions is None:
             raise UnauthenticatedError(
-                "expected the metadata authorization: Bearer TOKEN with a token that is known here"
+                "expected the metadata authorization: Bearer TOKEN, once, with a token that is known here"
             )
         if needed not in permissions:
             raise PermissionDeniedError(

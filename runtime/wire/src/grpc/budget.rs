@@ -26,7 +26,7 @@ impl Budget {
     /// Holds so many bytes for as long as what is returned lives; RESOURCE_EXHAUSTED when that is too much.
     pub fn hold(self: &Arc<Budget>, bytes: usize) -> Result<Hold, Status> {
         let mut hold = Hold::new(self);
-        hold.take(bytes);
+        hold.set(bytes);
         hold.check().map(|()| hold)
     }
 }
@@ -44,21 +44,28 @@ impl Hold {
         Hold { budget: budget.clone(), bytes: 0 }
     }
 
+    /// Nothing yet, of the same budget.
+    pub fn another(&self) -> Hold {
+        Hold::new(&self.budget)
+    }
+
     /// The most that can be held.
     pub fn limit(&self) -> usize {
         self.budget.limit
     }
 
-    /// Holds more bytes.
-    pub fn take(&mut self, bytes: usize) {
-        self.bytes += bytes;
-        self.budget.held.fetch_add(bytes, Ordering::Relaxed);
+    /// Holds so many bytes from now on.
+    pub fn set(&mut self, bytes: usize) {
+        let before = std::mem::replace(&mut self.bytes, bytes);
+        match bytes.checked_sub(before) {
+            Some(more) => self.budget.held.fetch_add(more, Ordering::Relaxed),
+            None => self.budget.held.fetch_sub(before - bytes, Ordering::Relaxed),
+        };
     }
 
-    /// Holds fewer bytes.
-    pub fn give(&mut self, bytes: usize) {
-        self.bytes -= bytes;
-        self.budget.held.fetch_sub(bytes, Ordering::Relaxed);
+    /// Holds so many bytes, if that is more than before.
+    pub fn raise(&mut self, bytes: usize) {
+        self.set(bytes.max(self.bytes));
     }
 
     /// RESOURCE_EXHAUSTED when all requests together hold too much for this one to wait.
@@ -76,6 +83,6 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.give(self.bytes);
+        self.set(0);
     }
 }

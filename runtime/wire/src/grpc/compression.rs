@@ -62,44 +62,78 @@ impl Encoding {
 
     /// Decompresses a message that may not grow past `limit` bytes.
     pub fn decompress(self, message: &Rope, limit: usize) -> Result<Rope, Status> {
-        let source = Pieces { pieces: message.pieces(), offset: 0 };
-        match self {
-            Encoding::Gzip => read(MultiGzDecoder::new(source), limit),
-            Encoding::Deflate => read(ZlibDecoder::new(source), limit),
-        }
+        let mut unpacking = Unpacking::new(self, message.clone(), limit);
+        while !unpacking.advance()? {}
+        Ok(unpacking.finish())
     }
 }
 
-fn read(decoder: impl Read, limit: usize) -> Result<Rope, Status> {
-    let mut target = Vec::new();
-    decoder
-        .take(limit as u64 + 1)
-        .read_to_end(&mut target)
-        .map_err(|error| Status::internal(format!("the message cannot be decompressed: {error}")))?;
-    if target.len() > limit {
-        return Err(Status::new(
-            Code::ResourceExhausted,
-            format!("Received message larger than max: it decompresses to more than {limit} bytes"),
-        ));
+/// The most that is decompressed at a time.
+const SLICE: usize = 256 << 10;
+
+/// A message on its way out of its compression, a slice at a time: somebody else may have a turn, or an objection.
+pub struct Unpacking {
+    source: Box<dyn Read + Send>,
+    whole: Vec<u8>,
+    limit: usize,
+}
+
+impl Unpacking {
+    /// Nothing of a message yet, which may not grow past `limit` bytes.
+    pub fn new(encoding: Encoding, message: Rope, limit: usize) -> Unpacking {
+        let source = Pieces { message, piece: 0, offset: 0 };
+        let source: Box<dyn Read + Send> = match encoding {
+            Encoding::Gzip => Box::new(MultiGzDecoder::new(source)),
+            Encoding::Deflate => Box::new(ZlibDecoder::new(source)),
+        };
+        Unpacking { source, whole: Vec::new(), limit }
     }
-    Ok(target.into())
+
+    /// How many bytes are there.
+    pub fn unpacked(&self) -> usize {
+        self.whole.len()
+    }
+
+    /// Decompresses some more; true when that was the last.
+    pub fn advance(&mut self) -> Result<bool, Status> {
+        let read = self
+            .source
+            .by_ref()
+            .take(SLICE as u64)
+            .read_to_end(&mut self.whole)
+            .map_err(|error| Status::internal(format!("the message cannot be decompressed: {error}")))?;
+        if self.whole.len() > self.limit {
+            let limit = self.limit;
+            return Err(Status::new(
+                Code::ResourceExhausted,
+                format!("Received message larger than max: it decompresses to more than {limit} bytes"),
+            ));
+        }
+        Ok(read < SLICE)
+    }
+
+    /// The whole message.
+    pub fn finish(self) -> Rope {
+        self.whole.into()
+    }
 }
 
 /// Reads a rope.
-struct Pieces<'a> {
-    pieces: &'a [bytes::Bytes],
+struct Pieces {
+    message: Rope,
+    piece: usize,
     offset: usize,
 }
 
-impl Read for Pieces<'_> {
+impl Read for Pieces {
     fn read(&mut self, target: &mut [u8]) -> std::io::Result<usize> {
-        let Some((piece, later)) = self.pieces.split_first() else { return Ok(0) };
+        let Some(piece) = self.message.pieces().get(self.piece) else { return Ok(0) };
         let rest = &piece[self.offset..];
         let taken = rest.len().min(target.len());
         target[..taken].copy_from_slice(&rest[..taken]);
         self.offset += taken;
         if self.offset == piece.len() {
-            self.pieces = later;
+            self.piece += 1;
             self.offset = 0;
         }
         Ok(taken)

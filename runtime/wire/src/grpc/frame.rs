@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::grpc::budget::{Budget, Hold};
 use crate::grpc::compression::Encoding;
+use crate::grpc::received::Received;
 use crate::grpc::status::{Code, Status};
 use crate::rope::Rope;
 
@@ -36,8 +37,8 @@ impl Decoder {
 
     /// Takes the next piece of the body.
     pub fn push(&mut self, piece: Bytes) {
-        self.hold.take(piece.len());
         self.waiting.push(piece);
+        self.hold.set(self.waiting.weight());
     }
 
     /// Whether part of a message is waiting for the rest.
@@ -45,8 +46,8 @@ impl Decoder {
         self.prefix.is_some() || !self.waiting.is_empty()
     }
 
-    /// The next message that is complete, decompressed; whoever takes it answers for its memory.
-    pub fn message(&mut self) -> Result<Option<Rope>, Status> {
+    /// The next message that is complete, as it came.
+    pub fn message(&mut self) -> Result<Option<Received>, Status> {
         let (compressed, len) = match self.prefix {
             Some(prefix) => prefix,
             None if self.waiting.len() < PREFIX => return Ok(None),
@@ -58,7 +59,6 @@ impl Decoder {
             return Ok(None);
         }
         self.prefix = None;
-        self.hold.give(len);
         let message = if self.waiting.len() == len {
             std::mem::take(&mut self.waiting)
         } else {
@@ -66,17 +66,16 @@ impl Decoder {
             self.waiting = self.waiting.slice(len, self.waiting.len() - len);
             message
         };
-        match self.encoding {
-            Some(encoding) if compressed => encoding.decompress(&message, self.limit).map(Some),
-            _ => Ok(Some(message)),
-        }
+        self.hold.set(self.waiting.weight());
+        let packed = self.encoding.filter(|_| compressed).map(|encoding| (encoding, self.limit));
+        Ok(Some(Received::new(message, packed, self.hold.another())))
     }
 
     fn read_prefix(&mut self) -> Result<(bool, usize), Status> {
         let mut prefix = [0; PREFIX];
         self.waiting.slice(0, PREFIX).copy_to(&mut prefix);
         self.waiting = self.waiting.slice(PREFIX, self.waiting.len() - PREFIX);
-        self.hold.give(PREFIX);
+        self.hold.set(self.waiting.weight());
         let [flag, length @ ..] = prefix;
         let len = u32::from_be_bytes(length) as usize;
         if len > self.limit {
@@ -128,29 +127,46 @@ pub fn begin(capacity: usize) -> Vec<u8> {
 mod tests {
     use super::*;
 
+    fn next(decoder: &mut Decoder) -> Result<Option<Rope>, Status> {
+        let opened = decoder.message()?.map(Received::open).transpose()?;
+        Ok(opened.map(|(message, _)| message))
+    }
+
     fn decoder(encoding: Option<Encoding>, limit: usize) -> Decoder {
         Decoder::new(encoding, limit, &Arc::new(Budget::new(1 << 20)))
     }
 
     #[test]
     fn what_is_not_complete_is_held_against_the_budget() {
-        let budget = Arc::new(Budget::new(100));
-        let piece = |len: usize| Bytes::from([&[0, 0, 0, 0, 90][..], &vec![7; len]].concat());
+        let budget = Arc::new(Budget::new(200));
+        let piece = |len: usize| Bytes::from([&[0, 0, 0, 0, 190][..], &vec![7; len]].concat());
         let (mut first, mut second) = (Decoder::new(None, 1000, &budget), Decoder::new(None, 1000, &budget));
-        first.push(piece(60));
-        assert!(first.message().unwrap().is_none());
-        second.push(piece(60));
-        assert_eq!(second.message().unwrap_err().code, Code::ResourceExhausted);
+        first.push(piece(120));
+        assert!(next(&mut first).unwrap().is_none());
+        second.push(piece(120));
+        assert_eq!(next(&mut second).unwrap_err().code, Code::ResourceExhausted);
         drop(second);
-        assert_eq!(budget.held(), 60);
-        first.push(Bytes::from(vec![7; 32]));
-        assert_eq!(first.message().unwrap().unwrap().len(), 90);
-        assert_eq!(budget.held(), 2);
+        assert_eq!(budget.held(), 120);
+        first.push(Bytes::from(vec![7; 140]));
+        assert_eq!(next(&mut first).unwrap().unwrap().len(), 190);
+        assert_eq!(budget.held(), 70);
         drop(first);
         assert_eq!(budget.held(), 0);
         let mut large = Decoder::new(None, 1000, &budget);
-        large.push(Bytes::from_static(&[0, 0, 0, 0, 101]));
-        assert_eq!(large.message().unwrap_err().code, Code::ResourceExhausted);
+        large.push(Bytes::from_static(&[0, 0, 0, 0, 201]));
+        assert_eq!(next(&mut large).unwrap_err().code, Code::ResourceExhausted);
+    }
+
+    #[test]
+    fn small_pieces_are_no_way_around_the_budget() {
+        let budget = Arc::new(Budget::new(100_000));
+        let mut decoder = Decoder::new(None, 1 << 20, &budget);
+        decoder.push(Bytes::from_static(&[0, 0, 1, 0, 0]));
+        let refused = (0..10_000).find_map(|_| {
+            decoder.push(Bytes::from_static(b"x"));
+            next(&mut decoder).err()
+        });
+        assert_eq!(refused.unwrap().code, Code::ResourceExhausted);
     }
 
     #[test]
@@ -166,7 +182,7 @@ mod tests {
             let mut messages = Vec::new();
             for chunk in body.chunks(size) {
                 decoder.push(Bytes::copy_from_slice(chunk));
-                while let Some(message) = decoder.message().unwrap() {
+                while let Some(message) = next(&mut decoder).unwrap() {
                     messages.push(message.into_bytes());
                 }
             }
@@ -184,7 +200,7 @@ mod tests {
         assert!(body.len() < 200);
         let mut decoder = decoder(Some(Encoding::Gzip), message.len());
         decoder.push(body);
-        assert_eq!(decoder.message().unwrap().unwrap().into_bytes(), message);
+        assert_eq!(next(&mut decoder).unwrap().unwrap().into_bytes(), message);
     }
 
     #[test]
@@ -200,7 +216,7 @@ mod tests {
         let refuse = |prefix: [u8; 5]| {
             let mut decoder = decoder(None, 100);
             decoder.push(Bytes::copy_from_slice(&prefix));
-            decoder.message().unwrap_err().code
+            next(&mut decoder).unwrap_err().code
         };
         assert_eq!(refuse([0, 0, 0, 0, 101]), Code::ResourceExhausted);
         assert_eq!(refuse([1, 0, 0, 0, 1]), Code::Internal);

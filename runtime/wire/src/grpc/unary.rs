@@ -42,7 +42,9 @@ pub async fn receive(body: &mut RecvStream, mut decoder: Decoder) -> Result<Rope
     if decoder.is_within_message() {
         return Err(Status::internal("the request ends within a message"));
     }
-    message.ok_or_else(|| cardinality("none"))
+    // Whoever takes it answers for its memory.
+    let (message, _) = message.ok_or_else(|| cardinality("none"))?.opened().await?;
+    Ok(message)
 }
 
 /// What gRPC's table of codes asks for when a call has not exactly one message.

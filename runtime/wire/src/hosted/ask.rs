@@ -8,10 +8,11 @@ use bytes::Bytes;
 use http::HeaderMap;
 use tokio::sync::{Notify, mpsc};
 
-use super::{Call, Event, Host, Message, Outgoing, State, WINDOW};
+use super::{Call, Event, Host, Outgoing, State, WINDOW};
 use crate::grpc::budget::Hold;
 use crate::grpc::frame::PREFIX;
 use crate::grpc::head::Head;
+use crate::grpc::received::Received;
 use crate::grpc::status::{Code, Status};
 use crate::rope::Rope;
 use crate::server::connection::Peer;
@@ -27,8 +28,11 @@ pub async fn ask(
     (message, hold): (Rope, Hold),
 ) -> Result<Bytes, Status> {
     let (sender, mut outgoing) = mpsc::channel(WINDOW);
-    let state =
-        State { incoming: VecDeque::from([Message(message, hold)]), half_closed: true, ..State::default() };
+    let state = State {
+        incoming: VecDeque::from([Received::new(message, None, hold)]),
+        half_closed: true,
+        ..State::default()
+    };
     let ending = Ending(Arc::new(Call {
         method,
         metadata,

@@ -23,6 +23,7 @@ use crate::grpc::budget::{Budget, Hold};
 use crate::grpc::compression::Encoding;
 use crate::grpc::frame::Decoder;
 use crate::grpc::head::Head;
+use crate::grpc::received::Received;
 use crate::grpc::status::{Code, Status, put_status};
 use crate::grpc::unary;
 use crate::rope::Rope;
@@ -94,7 +95,7 @@ pub struct Call {
 
 #[derive(Default)]
 struct State {
-    incoming: VecDeque<Message>,
+    incoming: VecDeque<Received>,
     /// Of the message that Python has, until it asks for the next.
     taken: Option<Hold>,
     half_closed: bool,
@@ -102,16 +103,6 @@ struct State {
     watched: bool,
     /// Whether there is to be an `Event::Complete`.
     awaited: bool,
-}
-
-/// A message, and what it counts for in the server's budget: it may be many times what came.
-struct Message(Rope, Hold);
-
-impl Message {
-    fn new(message: Rope, budget: &Arc<Budget>) -> Result<Message, Status> {
-        let hold = budget.hold(message.len())?;
-        Ok(Message(message, hold))
-    }
 }
 
 impl State {
@@ -133,11 +124,27 @@ pub enum Outgoing {
 
 impl Call {
     /// The next message; None when the client sends no more, or the call is over.
+    ///
+    /// Here it is decompressed: on a thread that may take long, and once a call is known to be permitted.
     pub fn receive(&self) -> Option<Rope> {
+        match self.next()?.open() {
+            Ok((message, hold)) => {
+                self.lock().taken = Some(hold);
+                Some(message)
+            }
+            Err(Status { code, message, .. }) => {
+                self.lock().ended = true;
+                self.send(Outgoing::Finish(code, message, HeaderMap::new()));
+                None
+            }
+        }
+    }
+
+    fn next(&self) -> Option<Received> {
         let mut state = self.lock();
         loop {
-            if let Some(Message(message, hold)) = state.incoming.pop_front() {
-                state.taken = Some(hold);
+            if let Some(message) = state.incoming.pop_front() {
+                state.taken = None;
                 self.taken.notify_one();
                 return Some(message);
             }
@@ -230,7 +237,7 @@ pub async fn serve(
     let (sender, outgoing) = mpsc::channel(WINDOW);
     let deadline = head.timeout.map(|timeout| Instant::now() + timeout);
     let mut answer = Answer { respond, stream: None };
-    let first = match first.map(|message| Message::new(message, &hosting.budget)).transpose() {
+    let first = match first.map(|message| Received::here(message, &hosting.budget)).transpose() {
         Ok(first) => first,
         Err(status) => return answer.refuse(status),
     };
@@ -246,7 +253,7 @@ pub async fn serve(
         outgoing: sender,
         host: hosting.host.clone(),
     });
-    let mut receiving = pin!(receive(&call, body, hosting.decoder, &hosting.budget));
+    let mut receiving = pin!(receive(&call, body, hosting.decoder));
     // What is here already is read first: most calls are complete when Python hears of them.
     if let Poll::Ready(status) = poll_fn(|context| Poll::Ready(receiving.as_mut().poll(context))).await {
         return answer.refuse(status);
@@ -273,24 +280,19 @@ pub async fn serve(
 }
 
 /// Hands messages to Python, a few ahead; returns only with an error.
-async fn receive(
-    call: &Arc<Call>,
-    mut body: RecvStream,
-    mut decoder: Decoder,
-    budget: &Arc<Budget>,
-) -> Status {
+async fn receive(call: &Arc<Call>, mut body: RecvStream, mut decoder: Decoder) -> Status {
     loop {
         while call.lock().incoming.len() >= WINDOW {
             call.taken.notified().await;
         }
         match decoder.message() {
-            Ok(Some(message)) => match Message::new(message, budget) {
-                Ok(message) => {
-                    call.change(|state| state.incoming.push_back(message));
-                    continue;
+            Ok(Some(message)) => {
+                if let Err(status) = message.check() {
+                    return status;
                 }
-                Err(status) => return status,
-            },
+                call.change(|state| state.incoming.push_back(message));
+                continue;
+            }
             Ok(None) => {}
             Err(status) => return status,
         }

@@ -129,7 +129,7 @@ impl Conversation<'_> {
             {
                 // A token may be taken back while its stream is open: what was accepted is answered, and no more is.
                 match self.desk.shared.tokens.check(self.caller.headers) {
-                    Ok(_) => self.begin(&message, &sender),
+                    Ok(_) => self.begin(&message.opened().await?.0, &sender),
                     Err(status) => (open, end) = (false, Err(status)),
                 }
             }
@@ -187,7 +187,7 @@ impl Conversation<'_> {
     ) {
         while self.hosted.try_join_next().is_some() {}
         self.ids.push_back(infer.id.clone());
-        let hold = match self.desk.shared.budget.hold(message.len()) {
+        let hold = match self.desk.shared.budget.hold(message.weight()) {
             Ok(hold) => hold,
             // The other end is this very conversation.
             Err(status) => return drop(sender.send((sequence, Err(status)))),

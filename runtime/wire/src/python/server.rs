@@ -171,6 +171,14 @@ impl PyServer {
     }
 }
 
+impl Drop for PyServer {
+    /// A server that nobody stopped: its workers may have something to say to Python before they end.
+    fn drop(&mut self) {
+        // Without an interpreter there is nobody to wait for us.
+        let _ = Python::try_attach(|py| py.detach(|| self.server.stop(Duration::ZERO)));
+    }
+}
+
 impl PyServer {
     fn bind(&self, py: Python<'_>, address: &str, protocol: Protocol) -> PyResult<u16> {
         py.detach(|| self.server.listen(address, protocol))

@@ -1,7 +1,7 @@
 //! The application behind a UNIX socket, and the connections to it.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,8 +14,9 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::grpc::budget::Hold;
 use crate::grpc::status::{Code, Status};
 use crate::rest::{Reply, status};
 use crate::rope::Rope;
@@ -42,11 +43,12 @@ const OWN: [HeaderName; 8] = [
     EXPECT,
 ];
 
-/// An application that speaks HTTP/1.1.
+/// An application that speaks HTTP/1.1; clones are the same one.
+#[derive(Clone)]
 pub struct Application {
     socket: PathBuf,
-    seats: Semaphore,
-    idle: Mutex<Vec<Connection>>,
+    seats: Arc<Semaphore>,
+    idle: Arc<Mutex<Vec<Connection>>>,
 }
 
 struct Connection {
@@ -57,14 +59,14 @@ struct Connection {
 impl Application {
     /// The application that listens on a socket.
     pub fn new(socket: PathBuf) -> Application {
-        Application { socket, seats: Semaphore::new(SEATS), idle: Mutex::default() }
+        Application { socket, seats: Arc::new(Semaphore::new(SEATS)), idle: Arc::default() }
     }
 
     /// Has it answer a request as it came, but for what is said of the connection: that is from one to the next.
     ///
     /// Both bodies are whole: a client that is slow keeps no connection to the application, and none of its threads.
-    pub async fn answer(&self, parts: Parts, body: Rope, peer: &Peer) -> Reply {
-        match self.ask(request(parts, body, peer)).await {
+    pub async fn answer(&self, parts: Parts, (body, hold): (Rope, Hold), peer: &Peer) -> Reply {
+        match self.ask(request(parts, body, peer), hold).await {
             Ok(reply) => reply,
             Err(_) => {
                 let message = "the server does not answer this now; try again later";
@@ -73,12 +75,28 @@ impl Application {
         }
     }
 
-    async fn ask(&self, request: Request<Full<Bytes>>) -> Result<Reply, Error> {
+    /// Until there is a seat, a client may go; from then on the application has the request, and computes for whoever
+    /// asked: its seat is free when it has answered, and not before.
+    async fn ask(&self, request: Request<Full<Bytes>>, hold: Hold) -> Result<Reply, Error> {
+        let seat = self.seat(&request).await?;
+        let application = self.clone();
+        let asked = tokio::spawn(async move {
+            let answer = application.exchange(request).await;
+            drop((seat, hold));
+            answer
+        });
+        asked.await?
+    }
+
+    async fn seat(&self, request: &Request<Full<Bytes>>) -> Result<Option<OwnedSemaphorePermit>, Error> {
+        if request.uri().path().starts_with(PROBES) {
+            return Ok(None);
+        }
+        Ok(Some(self.seats.clone().acquire_owned().await?))
+    }
+
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Reply, Error> {
         let is_head = request.method() == Method::HEAD;
-        let _seat = match request.uri().path().starts_with(PROBES) {
-            true => None,
-            false => Some(self.seats.acquire().await?),
-        };
         let mut connection = self.connect().await?;
         let (mut parts, body) = connection.sender.send_request(request).await?.into_parts();
         let body = body.collect().await?.to_bytes();

@@ -17,9 +17,6 @@ use crate::rope::Rope;
 use crate::server::Shared;
 use crate::server::connection::Error;
 
-/// What a piece of a body takes beside its bytes, give or take: many small ones are no way around the budget.
-const PIECE: usize = 64;
-
 /// Why there is no body.
 pub enum Unfit {
     /// It is not taken, and this is what HTTP calls it.
@@ -41,8 +38,8 @@ pub async fn receive(shared: &Shared, body: &mut Incoming) -> Result<(Rope, Hold
     let mut hold = Hold::new(&shared.budget);
     let mut whole = Rope::default();
     while let Some(piece) = next(body, shared.config.handshake_timeout).await.map_err(Unfit::Gone)? {
-        hold.take(piece.len() + PIECE);
         whole.push(piece);
+        hold.set(whole.weight());
         if whole.len() > limit {
             return Err(too_large());
         }

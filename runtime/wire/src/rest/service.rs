@@ -58,11 +58,11 @@ pub async fn serve(
             return Ok(reply);
         }
     };
-    let Some(call) = call else { return Ok(front.application.answer(parts, whole, &peer).await) };
+    let Some(call) = call else { return Ok(front.application.answer(parts, (whole, hold), &peer).await) };
     let asked = Asked { call, parts, whole };
     let (Asked { call, parts, whole }, decoded) = asked.decode(&desk).await?;
     let Some((infer, format)) = decoded else {
-        return Ok(front.application.answer(parts, whole, &peer).await);
+        return Ok(front.application.answer(parts, (whole, hold), &peer).await);
     };
     desk.shared.metrics.bytes_received.add(whole.len() as u64);
     // Its text is not kept until it is answered, and queues have limits of their own.

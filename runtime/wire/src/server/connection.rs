@@ -141,7 +141,7 @@ where
     let Some(acceptor) = acceptor else {
         return converse(desk, stream, Peer { name, identity: Vec::new() }).await;
     };
-    let handshake = acceptor.acceptor().accept(stream);
+    let handshake = async { acceptor.acceptor().await.accept(stream).await };
     let stream = timeout(desk.shared.config.handshake_timeout, handshake).await??;
     let mut known = vec![("transport_security_type", b"ssl".to_vec())];
     if let Some([certificate, ..]) = stream.get_ref().1.peer_certificates() {

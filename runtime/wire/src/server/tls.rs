@@ -2,13 +2,14 @@
 
 use std::io::{Error, ErrorKind, Result};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ServerSessionMemoryCache, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
+use tokio::task::spawn_blocking;
 use tokio_rustls::TlsAcceptor;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
@@ -63,23 +64,45 @@ impl Acceptor {
         Ok(Acceptor(Arc::new(Inner { credentials, current })))
     }
 
-    /// The acceptor for the next connection.
-    pub fn acceptor(&self) -> TlsAcceptor {
-        let mut current = self.0.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.looked.elapsed() >= LOOK_AGAIN {
-            current.looked = Instant::now();
-            let modified = self.0.credentials.modified();
-            if modified != current.modified {
-                match self.0.credentials.config() {
-                    Ok(config) => {
-                        *current = Current { config: Arc::new(config), modified, looked: Instant::now() }
-                    }
-                    // Half-written files are whole a moment later; until then the old ones serve.
-                    Err(error) => warn(&format!("the changed certificates are not used: {error}")),
-                }
-            }
+    /// The acceptor for the next connection. Now and then one of them waits for a look at the files, in a thread that
+    /// may take long; the others meanwhile are served with what was read last.
+    pub async fn acceptor(&self) -> TlsAcceptor {
+        if self.0.is_to_look() {
+            let inner = self.0.clone();
+            // An error is that the server ends, or a panic, which has been reported: what was read last serves on.
+            let _ = spawn_blocking(move || inner.look()).await;
         }
-        current.config.clone().into()
+        self.0.current().config.clone().into()
+    }
+}
+
+impl Inner {
+    /// Whether it is time for a look, which is then the caller's to take.
+    fn is_to_look(&self) -> bool {
+        let mut current = self.current();
+        let due = current.looked.elapsed() >= LOOK_AGAIN;
+        if due {
+            current.looked = Instant::now();
+        }
+        due
+    }
+
+    fn look(&self) {
+        let modified = self.credentials.modified();
+        if modified == self.current().modified {
+            return;
+        }
+        match self.credentials.config() {
+            Ok(config) => {
+                *self.current() = Current { config: Arc::new(config), modified, looked: Instant::now() }
+            }
+            // Half-written files are whole a moment later; until then the old ones serve.
+            Err(error) => warn(&format!("the changed certificates are not used: {error}")),
+        }
+    }
+
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

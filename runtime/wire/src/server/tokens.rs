@@ -31,9 +31,11 @@ impl Tokens {
     pub fn check(&self, headers: &HeaderMap) -> Result<Option<Hash>, Status> {
         let known = self.known.load();
         let Some(known) = known.as_ref() else { return Ok(None) };
-        let token = headers.get("authorization").map(|value| value.as_bytes());
-        let token = token.and_then(|value| {
-            let (scheme, token) = value.split_at_checked(7)?;
+        // Of several, one reader takes the first and another the last: none counts.
+        let mut given = headers.get_all("authorization").iter();
+        let given = given.next().filter(|_| given.next().is_none());
+        let token = given.and_then(|value| {
+            let (scheme, token) = value.as_bytes().split_at_checked(7)?;
             scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)
         });
         let permitted = token.and_then(|token| known.get_key_value(digest(&SHA256, token).as_ref()));
@@ -44,8 +46,7 @@ impl Tokens {
                 Err(Status::new(Code::PermissionDenied, message))
             }
             None => {
-                let message =
-                    "expected the metadata authorization: Bearer TOKEN with a token that is known here";
+                let message = "expected the metadata authorization: Bearer TOKEN, once, with a token that is known here";
                 Err(Status::new(Code::Unauthenticated, message))
             }
         }
@@ -75,5 +76,9 @@ mod tests {
             assert_eq!(check(&tokens, wrong), Some(Code::Unauthenticated), "{wrong}");
         }
         assert_eq!(tokens.check(&HeaderMap::new()).unwrap_err().code, Code::Unauthenticated);
+        let mut several = HeaderMap::new();
+        several.append("authorization", "Bearer good".parse().unwrap());
+        several.append("authorization", "Bearer good".parse().unwrap());
+        assert_eq!(tokens.check(&several).unwrap_err().code, Code::Unauthenticated);
     }
 }
