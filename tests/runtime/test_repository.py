@@ -65,4 +65,4 @@ def test_a_name_that_is_not_text_keeps_no_other_model_from_being_found(
         (tmp_path / name).mkdir(parents=True)
     assert Repository(tmp_path).models() == ["digits"]
     (told,) = caplog.messages
-    assert "is passed over: its name is not UTF-8" in told
+    assert rf"{tmp_path}/\xff is passed over: its name is not UTF-8" in told

@@ -81,7 +81,8 @@ class Repository:
         """Say once of a folder why it is no model, since somebody may wait for it."""
         for folder, why in strays.items():
             if folder not in self._strays:
-                log.warning("%s is passed over: %s", folder, why)
+                shown = os.fsencode(folder).decode(errors="backslashreplace")  # no text holds lone surrogates
+                log.warning("%s is passed over: %s", shown, why)
         self._strays = {*strays}
 
 
