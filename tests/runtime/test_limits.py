@@ -152,9 +152,11 @@ def test_a_path_is_a_method_only_as_a_whole(
     [
         pytest.param("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", id="reflection"),
         pytest.param("/kerve.evaluation.v1.EvaluationService/Evaluate", id="evaluation"),
+        pytest.param("/inference.GRPCInferenceService/ModelMetadata", id="a call without its message"),
+        pytest.param("/grpc.health.v1.Health/Watch", id="a watch without its message"),
     ],
 )
-def test_streams_of_which_nothing_comes_keep_nobody_from_health_and_descriptions(
+def test_calls_of_which_nothing_comes_keep_nobody_from_health(
     tmp_path: Path, publish: Publish, serve: Serve, transport: str, method: str
 ) -> None:
     publish(tmp_path, "pair")
