@@ -156,7 +156,7 @@ class Server:
         """Answer from now on, but serve no model yet; return the ports of gRPC and of HTTP."""
         self._authority.follow(self._tell_tokens)
         self._authority.watch(self.stopping)
-        self._gateway = Gateway(self._transport)
+        self._gateway = Gateway(self._transport, self.stopping)
         self._host_services(self._gateway)
         if self._options.mode != "explicit":
             self.manager.announce()
