@@ -65,9 +65,7 @@ def grpcio_credentials(certificates: Certificates) -> grpc.ServerCredentials:
         nonlocal seen, told
         try:
             now = certificates.read()
-        except (
-            ArtifactError
-        ) as error:  # or half-way through being replaced; what was is good
+        except ArtifactError as error:  # or half-way through being replaced; what was is good
             if str(error) != told:  # not at each handshake
                 told = str(error)
                 log.warning("the changed certificates are not used: %s", told)
