@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from kerve.runtime import Client
 from kerve.runtime.catalog import Catalog
 from kerve.runtime.errors import ResourceExhaustedError, UnavailableError, UnimplementedError
-from kerve.runtime.lifecycle.manager import ModelManager
+from kerve.runtime.lifecycle.manager import ModelManager, Override
 from kerve.runtime.lifecycle.slot import Slot
 from kerve.runtime.repository import Repository
 from kerve.runtime.transport.base import TransportOptions
@@ -73,6 +73,35 @@ def test_models_may_come_while_those_that_serve_are_counted(
         publish(tmp_path, "echo_fp32", name="b")
         monkeypatch.setattr(Slot, "ready", property(meanwhile))
         manager.load("a")
+    finally:
+        manager.stop(time.monotonic())
+
+
+def test_models_may_be_loaded_and_unloaded_while_folders_are_looked_at(
+    tmp_path: Path, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = ModelManager(
+        [Repository(tmp_path)], GrpcioTransport(TransportOptions()), Catalog(), mode="explicit"
+    )
+    others: list[Callable[[], None]] = []
+
+    def meanwhile(override: Any) -> Any:
+        if others:
+            others.pop()()
+        return vars(override).get("folder")
+
+    def keep(override: Any, folder: Any) -> None:
+        vars(override)["folder"] = folder
+
+    for name in ("a", "b", "c"):
+        publish(tmp_path, "echo_fp32", name=name)
+    try:
+        manager.load("a")
+        monkeypatch.setattr(Override, "folder", property(meanwhile, keep))
+        for work in (lambda: manager.load("b"), lambda: manager.load("c"), lambda: manager.unload("b")):
+            others.append(work)
+            manager.refresh()
+        assert [each.name for each in manager.served()] == ["a", "c"]
     finally:
         manager.stop(time.monotonic())
 
@@ -152,9 +181,11 @@ def test_a_path_is_a_method_only_as_a_whole(
     [
         pytest.param("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", id="reflection"),
         pytest.param("/kerve.evaluation.v1.EvaluationService/Evaluate", id="evaluation"),
+        pytest.param("/inference.GRPCInferenceService/ModelMetadata", id="a call without its message"),
+        pytest.param("/grpc.health.v1.Health/Watch", id="a watch without its message"),
     ],
 )
-def test_streams_of_which_nothing_comes_keep_nobody_from_health_and_descriptions(
+def test_calls_of_which_nothing_comes_keep_nobody_from_health(
     tmp_path: Path, publish: Publish, serve: Serve, transport: str, method: str
 ) -> None:
     publish(tmp_path, "pair")

@@ -242,6 +242,15 @@ def test_a_model_that_fails_tells_no_internals(tmp_path: Path, publish: Publish)
     assert "reshape" in str(caught.value.__cause__)
 
 
+def test_a_warm_up_that_fails_is_told_with_its_reason(
+    tmp_path: Path, publish: Publish, caplog: pytest.LogCaptureFixture
+) -> None:
+    loaded(publish(tmp_path, "triples"))
+    (told,) = (each.message for each in caplog.records if "warm-up" in each.message)
+    assert "reshape" in told
+    assert "see the server's log" not in told
+
+
 def test_a_closed_model_is_unavailable(tmp_path: Path, publish: Publish) -> None:
     model = loaded(publish(tmp_path, "classifier"))
     model.close()

@@ -6,14 +6,13 @@ import platform
 import re
 from pathlib import Path
 
+from kerve.cli.cgroups import CGROUP, OWN, groups
+
 __all__ = ["MOST_THREADS", "available_cpus", "cpu_name"]
 
 #: Threads that one model may be given: with more, nothing gets done.
 MOST_THREADS = 1024
 
-CGROUP = Path("/sys/fs/cgroup")
-# In which of them this process is: in a container at the top, in a unit of systemd some levels below.
-OWN = Path("/proc/self/cgroup")
 CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -36,9 +35,7 @@ def quota_v2(cgroup: Path, own: Path = OWN) -> float:
     """Return the CPUs that this process's cgroup and those that it is part of allow; infinite without a
     limit.
     """
-    found = re.search(r"^0::/(.*)$", own.read_text(), re.MULTILINE) if own.exists() else None
-    inner = Path(found[1] if found and ".." not in found[1] else "")
-    return min(quota_of(cgroup / folder) for folder in (inner, *inner.parents))
+    return min(map(quota_of, groups(cgroup, own)))
 
 
 def quota_of(cgroup: Path) -> float:

@@ -4,6 +4,7 @@ from enum import IntEnum
 from typing import ClassVar
 
 __all__ = [
+    "SHUTTING_DOWN",
     "AlreadyExistsError",
     "ArtifactError",
     "Code",
@@ -20,6 +21,9 @@ __all__ = [
     "UnimplementedError",
     "error_for",
 ]
+
+#: What is said of every request that comes too late.
+SHUTTING_DOWN = "the server is shutting down; try another server, or again later"
 
 
 class Code(IntEnum):

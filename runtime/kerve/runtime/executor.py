@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 class Worker(Protocol):
     """A thread that serves a queue until it is closed and empty."""
 
-    def start(self) -> None:
-        """Begin."""
+    def begin(self) -> None:
+        """Start, and wait until it can compute; ArtifactError when that cannot be."""
 
     def join(self, timeout: float | None = None) -> None:
         """Wait for its end."""

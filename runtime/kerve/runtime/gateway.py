@@ -8,7 +8,7 @@ import grpc
 
 from kerve.runtime import rpc
 from kerve.runtime.callers import Caller
-from kerve.runtime.errors import Code, error_for
+from kerve.runtime.errors import SHUTTING_DOWN, Code, UnavailableError, error_for
 from kerve.runtime.observation.notes import current
 from kerve.runtime.protocol import oip
 from kerve.runtime.protocol.status import decode_retry_after
@@ -20,13 +20,18 @@ __all__ = ["Gateway", "within"]
 # A client may wait as long as it likes: the limits are those of the gRPC server.
 OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
+# What becomes of a call whose server ends, in words of the channel's own, which tell of the socket.
+ENDED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
 
 class Gateway:
     """Calls the server's own gRPC services, so that everybody has their validation, batching, limits and
     permissions.
     """
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, stopping: threading.Event) -> None:
+        """`stopping`: set when the server ends, and calls fail wherever they are."""
+        self._stopping = stopping
         self._scratch = Scratch()
         self._address = f"unix:{self.folder / 'grpc'}"
         transport.add_insecure_port(self._address)
@@ -54,6 +59,8 @@ class Gateway:
             return self._calls[method](request, metadata=caller.metadata, timeout=within(timeout))
         except grpc.RpcError as error:
             call: Any = error  # an error of grpcio is a Call too
+            if self._stopping.is_set() and call.code() in ENDED:
+                raise UnavailableError(SHUTTING_DOWN) from error
             retry = decode_retry_after(call.trailing_metadata() or ())
             raise error_for(Code(call.code().value[0]), call.details() or "", retry_after=retry) from error
 

@@ -21,7 +21,7 @@ from kerve.runtime.devices.lanes import LaneSession
 from kerve.runtime.devices.placement import ON_CPU, Place
 from kerve.runtime.devices.sessions import open_session
 from kerve.runtime.devices.tensorrt import TensorRtSession
-from kerve.runtime.errors import ArtifactError, ResourceExhaustedError, ServingError
+from kerve.runtime.errors import ArtifactError, Code, ResourceExhaustedError, ServingError
 from kerve.runtime.operators import check_libraries
 from kerve.runtime.session import MemoryPolicy, Session
 from kerve.runtime.signature import Signature, TensorSpec, show_shape
@@ -204,7 +204,9 @@ class Model:
             except ServingError as error:
                 # It may need more than a 1 in a free dimension, or other values than 0.
                 rows = "" if count is None else f"{count} rows of "
-                log.warning("%s: warm-up with %szeros failed: %s", self.artifact.path, rows, error)
+                # Of a model that failed, what clients are told sends to this log.
+                why = error.__cause__ if error.code is Code.INTERNAL else error
+                log.warning("%s: warm-up with %szeros failed: %s", self.artifact.path, rows, why)
                 return
 
     def check_memory(self, executors: int) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from google.protobuf.descriptor import ServiceDescriptor
-from grpc_health.v1 import health, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 
 from kerve.runtime import rpc
@@ -52,15 +52,19 @@ __all__ = ["Ports", "Server", "ServerOptions"]
 
 log = logging.getLogger(__name__)
 
+HEALTH: ServiceDescriptor = health_pb2.DESCRIPTOR.services_by_name["Health"]
+
 # Rows of an evaluation that are computed at once: a request waits for no more than these.
 MOST_EVALUATED = 256
 
-# Methods that wait: for what a client streams, for a model, for a load. Those of a line have so many threads,
-# and all else has others: health and descriptions answer meanwhile.
-WAITING = {
+# Methods of a line have so many threads of their own, and all else has others. First those that wait: for
+# what a client streams, for a model, for a load. Last those that nobody may keep from answering: over grpcio
+# a call whose message does not come keeps its thread, whatever it calls.
+POOLS = {
     ("Evaluate", "Compare"): 64,
     ("Classify", "Regress", "MultiInference"): 256,
     ("RepositoryModelLoad", "RepositoryModelUnload", "HandleReloadConfigRequest"): 16,
+    ("Check", "ServerLive", "ServerReady", "ModelReady"): 64,
 }
 
 # Seconds that answers have to reach their clients, however late it is.
@@ -152,7 +156,7 @@ class Server:
         """Answer from now on, but serve no model yet; return the ports of gRPC and of HTTP."""
         self._authority.follow(self._tell_tokens)
         self._authority.watch(self.stopping)
-        self._gateway = Gateway(self._transport)
+        self._gateway = Gateway(self._transport, self.stopping)
         self._host_services(self._gateway)
         if self._options.mode != "explicit":
             self.manager.announce()
@@ -301,9 +305,10 @@ class Server:
             evaluation.SERVICE: (self._evaluator(),),
             tfs.PREDICTION_SERVICE: (PredictionServicer(self._catalog, gateway),),
             tfs.MODEL_SERVICE: (ModelServicer(self.manager),),
+            HEALTH: (self._health,),
         }
         pools: dict[str, ThreadPoolExecutor] = {}
-        for names, threads in WAITING.items():
+        for names, threads in POOLS.items():
             pools |= dict.fromkeys(names, ThreadPoolExecutor(threads, names[0]))
         for service, servicers in services.items():
             methods = ChainMap(*(rpc.methods_of(service, servicer) for servicer in servicers))
@@ -312,8 +317,7 @@ class Server:
                 for name, method in methods.items()
             }
             rpc.add_service(self._transport, service, hosted)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._transport)
-        self._services = tuple(service.full_name for service in services)
+        self._services = tuple(service.full_name for service in services if service is not HEALTH)
         rpc.add_reflection(self._transport, [*self._services, health.SERVICE_NAME])
         self._tell_health()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from kerve.compiler.sources import limits
 
 _LIMITED = (
@@ -37,3 +39,8 @@ def test_a_limit_is_never_raised() -> None:
 
 def test_the_machine_has_memory() -> None:
     assert limits.machine_memory() > 1 << 28
+
+
+def test_memory_is_no_more_than_the_cgroups_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "memory_limit", lambda: 1 << 30)
+    assert limits.machine_memory() == 1 << 30

@@ -1,11 +1,12 @@
 """A label moves only to a version whose numbers allow it."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from kerve.evaluation.v1 import evaluation_pb2 as pb
-from kerve.runtime.errors import InvalidArgumentError
+from kerve.runtime.errors import InvalidArgumentError, NotFoundError
 from kerve.runtime.evaluation.history import Finished, History
 from kerve.runtime.evaluation.promotion import promote
 from kerve.runtime.evaluation.requirements import parse
@@ -95,3 +96,18 @@ def test_a_decision_that_cannot_be_kept_moves_nothing(tmp_path: Path) -> None:
             "me",
         )
     assert shelf.stable == 1
+
+
+def test_a_version_that_serves_no_more_is_not_recorded_as_promoted(tmp_path: Path) -> None:
+    """Else the label would stand for it as soon as the server starts again."""
+
+    class Empty(Shelf):
+        def promote(self, name: str, label: str, version: int) -> None:
+            raise NotFoundError(f"model {name!r} has no version {version} that serves")
+
+    history = History(tmp_path / "history.sqlite")
+    for version, shelf in (("1", Shelf()), ("2", Empty())):
+        request = pb.PromoteRequest(model="m", version=version, label="stable")
+        with nullcontext() if version == "1" else pytest.raises(NotFoundError, match="no version 2"):
+            promote(request, shelf, history, "me")
+    assert history.promoted() == {"m": {"stable": 1}}

@@ -365,3 +365,24 @@ def test_a_drain_answers_what_http_has_accepted_and_refuses_the_rest(
             assert count(1)[0] == 503
             assert slow.result()[0] == 200
         assert running.process.wait(timeout=60) == 0
+
+
+def test_probes_wait_for_nobody_who_has_models_compute(
+    transport: str, tmp_path: Path, publish: Publish, serve: Serve
+) -> None:
+    """A pod whose requests take long would be ended by those who look whether it lives."""
+    publish(tmp_path, "counter")
+    with serve(tmp_path, "--http-port", "-1", "--transport", transport) as running:
+
+        def count(steps: int) -> int:
+            tensor = {"name": "steps", "shape": [], "datatype": "INT64", "data": [steps]}
+            return ask(running, "/v2/models/counter/infer", json.dumps({"inputs": [tensor]}).encode())[0]
+
+        with ThreadPoolExecutor(120) as pool:
+            others = [pool.submit(count, 3_000_000)]
+            running.wait_for("counter", begun=1)
+            others += [pool.submit(count, 1) for _ in range(119)]
+            live, ready = ask(running, "/v2/health/live")[0], ask(running, "/v2/health/ready")[0]
+            assert not others[0].done()
+            assert (live, ready) == (200, 200)
+            assert [each.result() for each in others] == [200] * 120

@@ -249,13 +249,12 @@ def test_a_stream_ends_when_its_token_is_taken_back(
 
 
 def test_certificates_that_cannot_be_used_are_told_in_the_log(
-    tmp_path: Path, certificates: Path, publish: Publish, serve: Serve, until: Until
+    tmp_path: Path, certificates: Path, publish: Publish, serve: Serve, transport: str, until: Until
 ) -> None:
-    pytest.importorskip("kerve_wire")
     publish(tmp_path / "models", "echo_fp32")
     chain = tmp_path / "server.pem"
     chain.write_bytes((certificates / "server.pem").read_bytes())
-    given: tuple[str, ...] = ("--transport", "wire", "--grpc-use-ssl", "--grpc-server-cert", str(chain))
+    given: tuple[str, ...] = ("--transport", transport, "--grpc-use-ssl", "--grpc-server-cert", str(chain))
     given += ("--grpc-server-key", f"{certificates}/server.key", "--log-format", "json")
     root = f"{certificates}/root.pem"
     with serve(tmp_path / "models", *given) as running:

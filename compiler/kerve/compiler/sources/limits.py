@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 import resource
-from pathlib import Path
+
+from kerve.cli.cgroups import memory_limit
 
 __all__ = ["enforce", "machine_memory"]
 
 _CPU_SECONDS_PER_CORE = 3600
-_CGROUP_LIMITS = (
-    Path("/sys/fs/cgroup/memory.max"),  # version 2
-    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),  # version 1
-)
 
 
 def enforce(memory: int | None = None, cpu_seconds: int | None = None) -> None:
@@ -28,11 +25,9 @@ def enforce(memory: int | None = None, cpu_seconds: int | None = None) -> None:
 
 
 def machine_memory() -> int:
-    """Return the bytes of memory that this process can have: the machine's, or its container's share."""
+    """Return the bytes of memory that this process can have: the machine's, or its control group's share."""
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    texts = [file.read_text().strip() for file in _CGROUP_LIMITS if file.is_file()]
-    shares = [int(text) for text in texts if text.isdecimal()]  # "max" is no limit
-    return min([physical, *shares])
+    return min(physical, memory_limit() or physical)
 
 
 def _lower(kind: int, value: int) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 import onnxruntime
 
-from kerve.runtime.cpus import CGROUP, available_cpus, quota_v1, quota_v2
+from kerve.cli.cgroups import CGROUP, memory_limit
+from kerve.runtime.cpus import available_cpus, quota_v1, quota_v2
 from kerve.runtime.devices.choice import choose_devices
 from kerve.runtime.devices.device import Asked, Kind
 from kerve.runtime.devices.driver import DriverError, driver
@@ -21,10 +22,6 @@ from kerve.runtime.transport import automatic
 __all__ = ["examine"]
 
 Facts = dict[str, Any]
-
-# cgroup v2's file, and v1's; what v1 has for "no limit" is beyond any machine.
-MEMORY_LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
-NO_LIMIT = 1 << 60
 
 
 def examine(asked: Asked) -> Facts:
@@ -62,17 +59,8 @@ def memory(_: Asked) -> Facts:
     return {
         "total": sizes["MemTotal"],
         "available": sizes["MemAvailable"],
-        "cgroup_limit": next(filter(None, map(memory_limit, MEMORY_LIMITS)), None),
+        "cgroup_limit": memory_limit(),
     }
-
-
-def memory_limit(name: str) -> int | None:
-    """Return the limit in a file of the cgroup, in bytes; None for none."""
-    try:
-        text = (CGROUP / name).read_text().strip()
-    except OSError:
-        return None
-    return int(text) if text.isdecimal() and int(text) < NO_LIMIT else None
 
 
 def gpu_driver(_: Asked) -> Facts:

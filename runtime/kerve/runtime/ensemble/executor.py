@@ -42,6 +42,10 @@ class EnsembleExecutor(threading.Thread):
         waiting = sum(step.stateful is not None for step in plan.steps)
         self._lanes = Lanes(plan.most * (1 + waiting), name) if waiting else None
 
+    def begin(self) -> None:
+        """Start: it can compute as soon as its members can."""
+        self.start()
+
     def run(self) -> None:
         """Take and begin requests while there is room; at the end, wait for those under way."""
         answers = threading.Thread(target=self._take_answers, name=f"{self.name} answers", daemon=True)
@@ -83,13 +87,13 @@ class EnsembleExecutor(threading.Thread):
             return
         sequence = batch.parameters.get("sequence_id") if self._lanes is not None else None
         if self._lanes is None or not sequence:
-            self._guard(run, run.advance)
+            self._guard(run, run.begin)
         else:
             self._lanes.begin(sequence, lambda: self._see_through(run))
 
     def _see_through(self, run: Run) -> None:
         """Begin a request and wait until it is over: the next one of its sequence comes behind it."""
-        self._guard(run, run.advance)
+        self._guard(run, run.begin)
         with self._changed:
             self._changed.wait_for(lambda: run not in self._runs)
 

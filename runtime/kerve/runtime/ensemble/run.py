@@ -82,13 +82,19 @@ class Run:
         self._over = over
         self._aside = aside
         self._lock = threading.Lock()
-        self._tensors: dict[str, Array] = dict(plan.reshapes.inward(batch.inputs))
+        self._tensors: dict[str, Array] = {}
         # What is there, or known to stay out.
-        self._known = set(self._tensors) | plan.optional
+        self._known: set[str] = set()
         self._left: Sequence[BoundStep] = plan.steps
         self._waiting = 0
         self._computed = 0
         self._ended = False
+
+    def begin(self) -> None:
+        """Take the request's tensors, and ask the members that need no more."""
+        self._tensors = dict(self._plan.reshapes.inward(self.batch.inputs))
+        self._known = set(self._tensors) | self._plan.optional
+        self.advance()
 
     def advance(self) -> None:
         """Ask the members whose inputs are there."""

@@ -88,8 +88,8 @@ class History:
                 rows,
             )
 
-    def decided(self, peer: str, request: pb.PromoteRequest, response: pb.PromoteResponse) -> None:
-        """Keep a decision about a promotion, and its reasons."""
+    def decided(self, peer: str, request: pb.PromoteRequest, response: pb.PromoteResponse) -> int:
+        """Keep a decision about a promotion, and its reasons; return its number."""
         reasons = json_format.MessageToDict(response, preserving_proto_field_name=True)
         row = (
             now(),
@@ -101,11 +101,17 @@ class History:
             json.dumps(reasons.get("requirements", [])),
         )
         with self._writing, self._open() as database:
-            database.execute(
+            added = database.execute(
                 "INSERT INTO decisions (time, peer, model, version, label, promoted, requirements) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?)",
                 row,
             )
+            return int(added.lastrowid or 0)
+
+    def not_moved(self, decision: int) -> None:
+        """Keep that a label was not moved, though that was decided: a server that starts would move it."""
+        with self._writing, self._open() as database:
+            database.execute("UPDATE decisions SET promoted = 0 WHERE id = ?", (decision,))
 
     def list(self, model: str = "", version: str = "", limit: int = 0) -> list[pb.Record]:
         """Return the newest evaluations, of one model and version where they are given."""

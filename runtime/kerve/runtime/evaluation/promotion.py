@@ -26,16 +26,21 @@ def promote(request: pb.PromoteRequest, labels: Labels, history: History, peer: 
     """Move the label if all requirements hold, and keep the decision with its reasons.
 
     The numbers are those of each version's newest evaluation. Raises InvalidArgumentError for a label or a
-    requirement that is none, and OSError, with nothing moved, when the decision cannot be kept.
+    requirement that is none, what `labels` raises for a version that serves no more, and OSError, with
+    nothing moved, when the decision cannot be kept.
     """
     if not is_label(request.label):
         raise InvalidArgumentError(f"label: expected a name, not a number, got {request.label!r}")
     requirements = [parse(text) for text in request.requirements]
     checked = check(requirements, request, labels, history)
     response = pb.PromoteResponse(promoted=all(each.holds for each in checked), requirements=checked)
-    history.decided(peer, request, response)
+    decision = history.decided(peer, request, response)
     if response.promoted:
-        labels.promote(request.model, request.label, int(request.version))
+        try:
+            labels.promote(request.model, request.label, int(request.version))
+        except Exception:
+            history.not_moved(decision)
+            raise
     return response
 
 

@@ -14,6 +14,7 @@ from kerve.runtime.gateway import Gateway
 from kerve.runtime.http.rest import Rest
 from kerve.runtime.http.status import StatusPage
 from kerve.runtime.http.tensorflow import TensorFlowRest
+from kerve.runtime.http.threads import Threads, most_connections
 from kerve.runtime.http.wsgi import Request, Response, Route, compress, find_route, refusal
 from kerve.runtime.lifecycle.manager import ModelManager
 from kerve.runtime.lifecycle.served import ServedVersion
@@ -26,9 +27,6 @@ __all__ = ["HttpServer"]
 
 log = logging.getLogger(__name__)
 
-# Requests that are served at the same time; inference over HTTP holds one for as long as it takes. The wire
-# lets 16 in at a time, and probes besides.
-THREADS = 20
 # Bodies up to this size stay in memory.
 IN_MEMORY = 64 << 20
 
@@ -94,7 +92,9 @@ class HttpServer:
             self._server: Any = create_server(
                 self._application,
                 **where,
-                threads=THREADS,
+                _dispatcher=Threads(),
+                connection_limit=most_connections(),
+                asyncore_use_poll=True,  # select() takes files up to the 1,024th
                 ident=None,
                 # It refuses what is as large as this, too.
                 max_request_body_size=max_body + 1,

@@ -20,7 +20,9 @@ class Ensemble:
 
 
 class Composition:
-    """The ensembles that are to serve, whether they do or not."""
+    """The ensembles that are to serve, whether they do or not. Every method may be called by any thread: who
+    goes through what others may change has a copy of it, which is made at once.
+    """
 
     def __init__(self) -> None:
         self._ensembles: dict[str, Ensemble] = {}
@@ -43,7 +45,7 @@ class Composition:
         """Forget a model; return the members that only it has brought."""
         self.brought.discard(name)
         gone = self._ensembles.pop(name, None)
-        needed = {member for ensemble in self._ensembles.values() for member in ensemble.members}
+        needed = {member for members in self._members().values() for member in members}
         return tuple(member for member in gone.members if member in self.brought - needed) if gone else ()
 
     def sources(self) -> list[Source]:

@@ -85,7 +85,7 @@ def start_ensemble(
     executor = EnsembleExecutor(plan, queue, transport.inbox(), statistics, name=f"{name}/{version}")
     for member in members:
         member.leases.take()
-    executor.start()
+    executor.begin()
     told = ", ".join(f"{member.name}/{member.version}" for member in members)
     log.info("ensemble %r version %d is ready with %s", name, version, told)
     return ServedVersion(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from kerve.inference import model_config_pb2 as pb
 from kerve.runtime.catalog import UNKNOWN, Catalog
@@ -30,9 +30,11 @@ from kerve.runtime.repository import Repository, Source, fingerprint, scan
 from kerve.runtime.scratch import Scratch
 from kerve.runtime.transport.base import Transport
 
-__all__ = ["ControlMode", "ModelManager", "Wanted"]
+__all__ = ["ControlMode", "ModelManager", "Override", "Wanted"]
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 ControlMode = Literal["none", "poll", "explicit"]
 
@@ -92,9 +94,11 @@ class ModelManager:
         self._catalog = catalog
         self._limits = limits or Limits()
         self._pool = ThreadPoolExecutor(load_threads, "load")
+        # These are replaced, never changed: who reads one has it as it was, without a lock. Who replaces one
+        # holds the lock.
         self._lock = threading.Lock()
-        self._slots: dict[str, Slot] = {}
-        self._overrides: dict[str, Override] = {}
+        self._slots: Mapping[str, Slot] = {}
+        self._overrides: Mapping[str, Override] = {}
         self._composition = Composition()
         self._places = Places(most_models, lambda: {served.name for served in self.served()})
         self._promoted = promoted or {}
@@ -124,7 +128,7 @@ class ModelManager:
         """
         sources = scan(self._repositories)
         self._reader.forget_others({source.folder for source in sources.values()})
-        known = dict(self._slots)
+        known = self._slots
         sent = {name for name, override in self._overrides.items() if override.folder is not None}
         for name in known.keys() - sources.keys() - sent:
             self._remove(name)
@@ -178,7 +182,7 @@ class ModelManager:
         served = slot is not None and (slot.unload() or slot.statuses())
         if not served and name not in scan(self._repositories):
             raise NotFoundError(f"model {name!r} is not loaded here, and is in no repository")
-        self._overrides.pop(name, None)
+        self._forget_override(name)
         for member in self._composition.forget(name):
             if dependents:
                 self.unload(member, dependents=True)
@@ -200,10 +204,10 @@ class ModelManager:
                     "models are served from the repositories that the server was started with"
                 )
         names = {model.name for model in models}
-        for name, slot in list(self._slots.items()):
+        for name, slot in self._slots.items():
             if name not in names:
                 slot.unload()
-                self._overrides.pop(name, None)
+                self._forget_override(name)
                 self._composition.forget(name)
         self._composition.brought.clear()
         overrides = {model.name: Override(wanted=model) for model in models}
@@ -245,7 +249,8 @@ class ModelManager:
             return [self._catalog.find(name, version)]
         if name:
             self._catalog.find(name, "")
-            return list(self._slots[name].ready)
+            slot = self._slots.get(name)
+            return list(slot.ready) if slot else []
         return [served for _, slot in sorted(self._slots.items()) for served in slot.ready]
 
     def labels(self, name: str) -> dict[str, int]:
@@ -270,7 +275,7 @@ class ModelManager:
     @property
     def loading(self) -> bool:
         """Whether a version is being loaded, perhaps: what is being computed for it cannot be stopped."""
-        return any(slot.updating for slot in list(self._slots.values()))
+        return any(slot.updating for slot in self._slots.values())
 
     def stop(self, end: float) -> bool:
         """Close, finish what was accepted until `end`, of `time.monotonic()`; return whether all was."""
@@ -282,11 +287,14 @@ class ModelManager:
 
     def _slot(self, name: str) -> Slot:
         with self._lock:
-            if name not in self._slots:
-                self._slots[name] = Slot(
-                    name, self._transport, self._catalog, self._limits, self._promoted.get(name)
-                )
-            return self._slots[name]
+            if (slot := self._slots.get(name)) is None:
+                slot = Slot(name, self._transport, self._catalog, self._limits, self._promoted.get(name))
+                self._slots = {**self._slots, name: slot}
+            return slot
+
+    def _forget_override(self, name: str) -> None:
+        with self._lock:
+            self._overrides = without(self._overrides, name)
 
     def _each(self, work: Callable[[str], object], names: Iterable[str]) -> None:
         """Do the same for several models at once; what one of them raises is logged, and stops no other."""
@@ -321,7 +329,8 @@ class ModelManager:
         except ResourceExhaustedError as error:
             problem = slot.update(source, error)
         if override is not None and not problem:
-            self._overrides[source.name] = override
+            with self._lock:
+                self._overrides = {**self._overrides, source.name: override}
         return problem
 
     def _follow_members(self) -> None:
@@ -371,7 +380,8 @@ class ModelManager:
         self._slots[name].unload()
         self._catalog.withdraw(name)
         self._transport.withdraw(name)
-        del self._slots[name]
+        with self._lock:
+            self._slots = without(self._slots, name)
 
     def _check_explicit(self) -> None:
         if self.mode != "explicit":
@@ -379,3 +389,8 @@ class ModelManager:
                 f"models are not loaded on request with --model-control-mode {self.mode}; "
                 "start the server with --model-control-mode explicit"
             )
+
+
+def without(known: Mapping[str, T], name: str) -> dict[str, T]:
+    """Return a mapping but for one name."""
+    return {each: value for each, value in known.items() if each != name}

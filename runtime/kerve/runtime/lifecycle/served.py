@@ -6,6 +6,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from kerve.runtime.config.batching import batching_of
 from kerve.runtime.config.complete import complete
 from kerve.runtime.cpus import MOST_THREADS
 from kerve.runtime.devices.choice import ON_CPU, Devices
-from kerve.runtime.devices.placement import complete_groups, place
+from kerve.runtime.devices.placement import Placement, complete_groups, place
 from kerve.runtime.errors import ArtifactError
 from kerve.runtime.executor import Executor, Worker
 from kerve.runtime.lifecycle.leases import Leases
@@ -128,17 +129,44 @@ class ServedVersion:
             or max(1, limits.threads // sum(placement.executors for placement in placements))
         )
         artifact = read_artifact(path, settings.config.default_model_filename or "model.onnx")
-        models = tuple(
-            load(
-                artifact,
-                threads=threads,
-                settings=settings,
-                place=placement.place,
-                executors=placement.executors,
-                aside=aside,
+        with ExitStack() as opened:
+            models = tuple(
+                opened.enter_context(
+                    closing(
+                        load(
+                            artifact,
+                            threads=threads,
+                            settings=settings,
+                            place=placement.place,
+                            executors=placement.executors,
+                            aside=aside,
+                        )
+                    )
+                )
+                for placement in placements
             )
-            for placement in placements
+            served = cls._of(name, version, models, placements, settings, transport, limits)
+            begin_all(served.executors, served.queue)
+            opened.pop_all()
+        where = ", ".join(dict.fromkeys(str(model.device) for model in models))
+        log.info(
+            "model %r version %d is ready after %.2f s, on %s",
+            *(name, version, time.monotonic() - begin, where),
         )
+        return served
+
+    @classmethod
+    def _of(
+        cls,
+        name: str,
+        version: int,
+        models: tuple[Model, ...],
+        placements: Sequence[Placement],
+        settings: Settings,
+        transport: Transport,
+        limits: Limits,
+    ) -> "ServedVersion":
+        """Put a version together of its models; nothing of it has begun."""
         signature = models[0].signature
         batching = batching_of(
             settings, max_queue_size=limits.max_queue_size, triton_codes=limits.triton_codes
@@ -149,23 +177,11 @@ class ServedVersion:
             for model, placement in zip(models, placements, strict=True)
             for _ in range(placement.executors)
         ]
-        plan = plan_of(settings.config, artifact, signature, len(computing))
+        plan = plan_of(settings.config, models[0].artifact, signature, len(computing))
+        public = plan.public if plan is not None else signature
         cold = cache is not None or plan is not None
         queue = transport.attach(ServedModel(name, version, signature, batching, cold=cold))
         statistics = ServedStatistics()
-        executors = tuple(
-            Executor(model, queue, statistics, name=f"{name}/{version}#{number}")
-            for number, model in enumerate(computing)
-        )
-        begin_all(executors, queue, models)
-        where = ", ".join(dict.fromkeys(str(model.device) for model in models))
-        log.info(
-            "model %r version %d is ready after %.2f s, on %s",
-            *(name, version, time.monotonic() - begin, where),
-        )
-        public = plan.public if plan is not None else signature
-        config = complete(settings.config, name, public, complete_groups(placements, name))
-        sequences = None if plan is None else sequences_of(plan, name, limits)
         return cls(
             name=name,
             version=version,
@@ -173,12 +189,15 @@ class ServedVersion:
             model=models[0],
             copies=models[1:],
             signature=public,
-            config=config,
+            config=complete(settings.config, name, public, complete_groups(placements, name)),
             queue=queue,
-            executors=executors,
+            executors=tuple(
+                Executor(model, queue, statistics, name=f"{name}/{version}#{number}")
+                for number, model in enumerate(computing)
+            ),
             cache=cache,
             plan=plan,
-            sequences=sequences,
+            sequences=None if plan is None else sequences_of(plan, name, limits),
             statistics=statistics,
         )
 
@@ -277,15 +296,16 @@ def cache_of(config: pb.ModelConfig, name: str, limits: Limits) -> CachePart | N
     return limits.cache.part()
 
 
-def begin_all(executors: Sequence[Executor], queue: Queue, models: Sequence[Model]) -> None:
+def begin_all(executors: Sequence[Worker], queue: Queue) -> None:
     """Start the executors; what one of them cannot prepare ends all, and is raised."""
     try:
         for executor in executors:
             executor.begin()
     except BaseException:
         queue.close()
-        for model in models:
-            model.close()
+        for executor in executors:
+            if executor.is_alive():
+                executor.join(LAST_WORDS)
         raise
 
 

@@ -1,5 +1,6 @@
 """Certificates, as files that are read again when they change, for either transport."""
 
+import logging
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ import grpc
 from kerve.runtime.errors import ArtifactError
 
 __all__ = ["Certificates", "grpcio_credentials"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,17 +55,22 @@ class Certificates:
 def grpcio_credentials(certificates: Certificates) -> grpc.ServerCredentials:
     """Return credentials of grpcio that follow the files; before each handshake they are looked at."""
     seen = certificates.read()
+    told = ""
 
     def configuration() -> grpc.ServerCertificateConfiguration:
         key, chain, roots = seen
         return grpc.ssl_server_certificate_configuration([(key, chain)], roots)
 
     def changed() -> grpc.ServerCertificateConfiguration | None:
-        nonlocal seen
+        nonlocal seen, told
         try:
             now = certificates.read()
-        except ArtifactError:  # half-way through being replaced: what was read before is good
+        except ArtifactError as error:  # or half-way through being replaced; what was is good
+            if str(error) != told:  # not at each handshake
+                told = str(error)
+                log.warning("the changed certificates are not used: %s", told)
             return None
+        told = ""
         if now == seen:
             return None
         seen = now

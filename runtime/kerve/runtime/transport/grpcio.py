@@ -12,7 +12,7 @@ import grpc
 
 from kerve.runtime import rpc
 from kerve.runtime.catalog import Catalog
-from kerve.runtime.errors import UnavailableError, UnimplementedError
+from kerve.runtime.errors import SHUTTING_DOWN, UnavailableError, UnimplementedError
 from kerve.runtime.observation.interceptor import ObservingInterceptor
 from kerve.runtime.observation.notes import Observation, Observer
 from kerve.runtime.protocol import oip, tfs
@@ -82,7 +82,7 @@ class GrpcioTransport:
 
     def _route(self, name: str, version: str) -> LocalQueue:
         if self._draining:
-            raise UnavailableError("the server is shutting down; try another server, or again later")
+            raise UnavailableError(SHUTTING_DOWN)
         return self._routes.find(name, version)
 
     def attach(self, served: ServedModel) -> LocalQueue:
