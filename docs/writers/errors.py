@@ -1,7 +1,9 @@
 """The page of what can go wrong: exit codes of the commands, status codes of the services."""
 
+import inspect
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import Any
 
 from kerve.compiler import errors as compiling
 from kerve.runtime import errors as serving
@@ -38,8 +40,9 @@ def page() -> str:
 def _exit_codes() -> Iterator[tuple[str, str, str]]:
     """Yield each exit code, with the exceptions that end a command with it."""
     raised: dict[int, list[type[Exception]]] = defaultdict(list)
-    public = [vars(module)[name] for module in (compiling, serving) for name in module.__all__]
-    for error in (*public, DataError):
+    public = (vars(module)[name] for module in (compiling, serving) for name in module.__all__)
+    errors: list[Any] = [*filter(inspect.isclass, public), DataError]
+    for error in errors:
         if "exit_code" in vars(error):  # others end a command as their parent does
             raised[error.exit_code].append(error)
     for number in sorted(_GENERAL.keys() | raised.keys()):
