@@ -96,9 +96,8 @@ class Observatory:
 
     def _look(self) -> None:
         told = 0
-        while (
-            told < MOST_WAITING
-        ):  # what comes meanwhile, perhaps faster than it is told, is for the next look
+        # What comes meanwhile, perhaps faster than it is told, is for the next look.
+        while told < MOST_WAITING:
             observations, lost = self._source.observations()
             if lost > self._lost:
                 log.warning("%d requests came too fast to tell of them", lost - self._lost)

@@ -2,6 +2,8 @@
 
 import logging
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,19 +26,17 @@ class Certificates:
     client_roots: Path | None = None
 
     def read(self) -> tuple[bytes, bytes, bytes | None]:
-        """Return the contents of key, chain and client roots; ArtifactError when they cannot be used."""
-        try:
-            self._check()
+        """Return the contents of key, chain and client roots; ArtifactError when they cannot be read."""
+        with reading():
             roots = self.client_roots.read_bytes() if self.client_roots else None
             return self.key.read_bytes(), self.chain.read_bytes(), roots
-        except OSError as error:
-            raise ArtifactError(f"a certificate cannot be read: {error}") from error
 
-    def _check(self) -> None:
+    def check(self) -> None:
         """Raise ArtifactError unless they can be used: transports say less of what is wrong, or nothing."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
-            context.load_cert_chain(self.chain, self.key, password="")
+            with reading():
+                context.load_cert_chain(self.chain, self.key, password="")
         except ssl.SSLError as error:
             raise ArtifactError(
                 f"{self.chain} and {self.key} cannot be used for TLS: expected a chain of certificates and "
@@ -44,7 +44,8 @@ class Certificates:
             ) from error
         try:
             if self.client_roots is not None:
-                context.load_verify_locations(self.client_roots)
+                with reading():
+                    context.load_verify_locations(self.client_roots)
         except ssl.SSLError as error:
             raise ArtifactError(
                 f"{self.client_roots} cannot vouch for clients: expected certificates as PEM; "
@@ -52,8 +53,20 @@ class Certificates:
             ) from error
 
 
+@contextmanager
+def reading() -> Iterator[None]:
+    """Raise ArtifactError for a file that cannot be read."""
+    try:
+        yield
+    except ssl.SSLError:  # of what was read: an OSError as well
+        raise
+    except OSError as error:
+        raise ArtifactError(f"a certificate cannot be read: {error}") from error
+
+
 def grpcio_credentials(certificates: Certificates) -> grpc.ServerCredentials:
     """Return credentials of grpcio that follow the files; before each handshake they are looked at."""
+    certificates.check()
     seen = certificates.read()
     told = ""
 
@@ -65,6 +78,8 @@ def grpcio_credentials(certificates: Certificates) -> grpc.ServerCredentials:
         nonlocal seen, told
         try:
             now = certificates.read()
+            if now != seen:
+                certificates.check()
         except ArtifactError as error:  # or half-way through being replaced; what was is good
             if str(error) != told:  # not at each handshake
                 told = str(error)

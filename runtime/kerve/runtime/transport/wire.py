@@ -95,7 +95,7 @@ class WireTransport:
 
     def add_secure_port(self, address: str, certificates: Certificates) -> int:
         """Listen with TLS; RuntimeError when the address cannot be had."""
-        certificates.read()  # says what is wrong with them better than the wire does
+        certificates.check()  # says what is wrong with them better than the wire does
         roots = certificates.client_roots
         credentials = kerve_wire.Credentials(
             certificates.key, certificates.chain, roots, require_client_auth=roots is not None

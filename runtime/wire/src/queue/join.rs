@@ -77,12 +77,11 @@ pub fn prepare(mut request: Pending, signature: &Signature, max: usize) -> Pendi
         tensor.data = std::mem::take(&mut tensor.data).into_bytes().into();
         sizes.push(spec.datatype.size().is_none().then(|| part_sizes(tensor, max)));
     }
-    let join = |whole: Responder| {
-        let state = State { missing: request.rows.div_ceil(max), responder: Some(whole), parts: Vec::new() };
-        Arc::new(Join { sizes, state: Mutex::new(state) })
-    };
-    let share = request.responder.share(|whole| Share { join: join(whole), index: 0 });
-    Pending { responder: share, ..request }
+    let rest = request.responder.part();
+    let missing = request.rows.div_ceil(max);
+    let state = State { missing, responder: Some(request.responder), parts: Vec::new() };
+    let join = Arc::new(Join { sizes, state: Mutex::new(state) });
+    Pending { responder: rest(Share { join, index: 0 }), ..request }
 }
 
 /// Cuts the first `max` rows off a request that has more; None where it has not.
@@ -104,7 +103,7 @@ pub fn cut(rest: &mut Pending, max: usize) -> Option<Pending> {
         rows: max,
         counts: false,
         parameters: rest.parameters.clone(),
-        responder: rest.responder.like(Route::Share(Share { join, index })),
+        responder: rest.responder.part()(Share { join, index }),
         ..*rest
     })
 }

@@ -230,18 +230,11 @@ impl Mail {
 }
 
 impl Responder {
-    /// One for a part of the request, that goes another way.
-    pub fn like(&self, route: Route) -> Responder {
+    /// Makes one for a part of the request, of the share that it has in this one.
+    pub fn part(&self) -> impl FnOnce(Share) -> Responder + use<> {
         let Responder { format, encoding, ref requested, .. } = *self;
         let (id, requested) = (CompactString::default(), requested.clone());
-        Responder { format, id, requested, encoding, route, note: None }
-    }
-
-    /// One for the parts of the request, which share this one.
-    pub fn share(self, share: impl FnOnce(Responder) -> Share) -> Responder {
-        let Responder { format, encoding, ref requested, .. } = self;
-        let (id, requested) = (CompactString::default(), requested.clone());
-        Responder { format, id, requested, encoding, route: Route::Share(share(self)), note: None }
+        move |share| Responder { format, id, requested, encoding, route: Route::Share(share), note: None }
     }
 
     /// Answers with the outputs of a run, one view for each output that was computed, and counts the request's end.

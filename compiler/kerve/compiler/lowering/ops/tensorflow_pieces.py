@@ -10,12 +10,12 @@ import onnx_ir as ir
 
 from kerve.compiler.lowering.foreign import UntraceableError
 from kerve.compiler.lowering.layers.characters import characters, strings, utf8
-from kerve.compiler.lowering.layers.text import joined
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.ops.tensorflow_strings import (
-    as_they_lay,
     between,
+    is_there,
     laid_out,
+    of_pieces,
     row_of,
     taken,
     text_of,
@@ -36,7 +36,7 @@ def length(g: Lowering, attributes: _Attributes, texts: ir.Value) -> ir.Value:
     """Count the bytes of texts, or their characters."""
     row = row_of(g, texts)
     if _counts_characters(attributes):
-        counts = g.op.ReduceSum(g.cast(_there(g, characters(g, row)), "int64"), [1], keepdims=0)
+        counts = g.op.ReduceSum(g.cast(is_there(g, characters(g, row)), "int64"), [1], keepdims=0)
     else:
         counts = g.op.Squeeze(utf8(g, row, 0)[1], [1])
     result = g.op.Reshape(g.cast(counts, "int32"), g.op.Shape(texts))
@@ -56,18 +56,16 @@ def substring(
         )
     if any(each.shape is None or len(each.shape) for each in (begin, size)):
         raise UntraceableError("Substr has an ONNX form where all texts are cut at one place")
-    row = row_of(g, texts)
-    pieces = characters(g, row)
+    pieces = characters(g, row_of(g, texts))
     begin, size = g.cast(begin, "int64"), g.cast(size, "int64")
-    counts = g.op.ReduceSum(g.cast(_there(g, pieces), "int64"), [1], keepdims=1)
+    counts = g.op.ReduceSum(g.cast(is_there(g, pieces), "int64"), [1], keepdims=1)
     first = g.op.Where(g.op.Less(begin, 0), g.op.Add(counts, begin), begin)
     # A place beyond the text stops the graph, as it does TensorFlow: a Gather beyond its table fails.
     beyond = g.op.Or(g.op.Less(first, 0), g.op.Greater(first, counts))
     first = g.op.Add(first, g.op.Gather(g.constant(np.zeros(1, np.int64)), g.cast(beyond, "int64")))
     place = g.op.Range(0, g.op.Squeeze(g.op.Shape(pieces, start=1)), 1)
     inside = g.op.And(g.op.GreaterOrEqual(place, first), g.op.Less(place, g.op.Add(first, size)))
-    kept = g.op.Where(inside, pieces, g.constant(np.array("", object), "empty"))
-    return as_they_lay(g, joined(g, strings(kept, row)), texts)
+    return of_pieces(g, pieces, inside, texts)
 
 
 @HANDLERS.register("tensorflow.StringNGrams")
@@ -100,7 +98,3 @@ def ngrams(g: Lowering, attributes: _Attributes, words: ir.Value, splits: ir.Val
 
 def _counts_characters(attributes: _Attributes) -> bool:
     return text_of(attributes.get("unit", "BYTE")) == "UTF8_CHAR"
-
-
-def _there(g: Lowering, pieces: ir.Value) -> ir.Value:
-    return g.op.Not(g.op.Equal(pieces, g.constant(np.array("", object), "empty")))

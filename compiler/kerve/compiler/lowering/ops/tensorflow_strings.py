@@ -24,7 +24,9 @@ __all__ = [
     "HANDLERS",
     "as_they_lay",
     "between",
+    "is_there",
     "laid_out",
+    "of_pieces",
     "replaced",
     "row_of",
     "separated",
@@ -63,8 +65,7 @@ def strip(g: Lowering, _: _Attributes, texts: ir.Value) -> ir.Value:
     solid = g.cast(g.op.Equal(label(g, pieces, dict.fromkeys(["", *string.whitespace], 1), 0), 0), "int64")
     begun, continued = g.op.CumSum(solid, 1), g.op.CumSum(solid, 1, reverse=1)
     inside = g.op.And(g.op.Greater(begun, 0), g.op.Greater(continued, 0))
-    kept = g.op.Where(inside, pieces, g.constant(np.array("", object), "empty"))
-    return as_they_lay(g, joined(g, strings(kept, row)), texts)
+    return of_pieces(g, pieces, inside, texts)
 
 
 @HANDLERS.register("tensorflow.StringJoin")
@@ -156,9 +157,9 @@ def split(g: Lowering, attributes: _Attributes, texts: ir.Value, separator: ir.V
 def unicode_decode(g: Lowering, _: _Attributes, texts: ir.Value) -> Any:
     """Return where the characters of each text begin, and the code points of all."""
     pieces = characters(g, row_of(g, texts))
-    there = g.op.Not(g.op.Equal(pieces, g.constant(np.array("", object), "empty")))
-    places = g.op.Transpose(g.op.NonZero(there), perm=[1, 0])
-    counts = g.op.ReduceSum(g.cast(there, "int64"), [1], keepdims=0)
+    present = is_there(g, pieces)
+    places = g.op.Transpose(g.op.NonZero(present), perm=[1, 0])
+    counts = g.op.ReduceSum(g.cast(present, "int64"), [1], keepdims=0)
     codes = g.cast(code_points(g, taken(g, pieces, places)), "int32")
     return g.op.Concat([0], g.op.CumSum(counts, 0), axis=0), codes
 
@@ -271,6 +272,17 @@ def _levels(g: Lowering, kinds: Sequence[str], rows: Sequence[ir.Value]) -> Iter
         counts = between(g, row) if kind == "ROW_SPLITS" else _counted(g, g.cast(row, "int64"), size)
         size = g.op.ReduceSum(counts)
         yield counts
+
+
+def is_there(g: Lowering, pieces: ir.Value) -> ir.Value:
+    """Tell which of the pieces of texts [texts, pieces] are there: empty ones fill the rows."""
+    return g.op.Not(g.op.Equal(pieces, g.constant(np.array("", object), "empty")))
+
+
+def of_pieces(g: Lowering, pieces: ir.Value, chosen: ir.Value, texts: ir.Value) -> ir.Value:
+    """Join those pieces [texts, pieces] again that are chosen, as the texts lay that were cut."""
+    kept = g.op.Where(chosen, pieces, g.constant(np.array("", object), "empty"))
+    return as_they_lay(g, joined(g, strings(kept, pieces)), texts)
 
 
 def laid_out(g: Lowering, texts: ir.Value, counts: ir.Value) -> ir.Value:
