@@ -224,7 +224,7 @@ def _call_like(new_class: type[keras.layers.Layer]) -> Callable[..., Any]:
     def call(self: NewLayer, *args: Any, **kwargs: Any) -> Any:
         return self.new(*args, **kwargs)
 
-    call.__signature__ = inspect.signature(new_class.call)  # type: ignore[attr-defined]
+    call.__signature__ = inspect.signature(new_class.call)  # type: ignore[attr-defined]  # what inspect asks
     return call
 
 

@@ -17,7 +17,7 @@ __all__ = ["as_in_keras_2"]
 
 
 class _Unmasking:
-    """Merges values whatever their masks."""
+    """Merges values whatever their masks. These stand before a layer's class, which has what mypy misses."""
 
     def call(self, inputs: Any) -> Any:
         """Merge copies, which have no masks."""
