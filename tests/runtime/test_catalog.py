@@ -49,7 +49,7 @@ def test_a_version_that_is_not_ready_is_not_unknown(catalog: Catalog[str]) -> No
 
 
 def test_a_withdrawn_model_is_gone(catalog: Catalog[str]) -> None:
-    catalog.withdraw("digits")
+    catalog.unpublish("digits")
     with pytest.raises(NotFoundError) as caught:
         catalog.find("digits", "")
     assert str(caught.value) == "Request for unknown model: 'digits' is not found; available: no model"

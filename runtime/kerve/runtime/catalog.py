@@ -43,7 +43,7 @@ class Catalog(Generic[T]):
         with self._writing:
             self._table = {**self._table, name: Routes(dict(routes), dict(unready or {}))}
 
-    def withdraw(self, name: str) -> None:
+    def unpublish(self, name: str) -> None:
         """Forget a model."""
         with self._writing:
             self._table = {known: routes for known, routes in self._table.items() if known != name}

@@ -9,7 +9,7 @@ use crate::rope::Rope;
 
 /// A request.
 #[derive(Debug, Default)]
-pub struct Infer {
+pub struct InferRequest {
     /// The name of the model.
     pub model: CompactString,
     /// A version number or a label; empty for the default version.
@@ -21,7 +21,7 @@ pub struct Infer {
     /// The inputs, in the client's order.
     pub inputs: Vec<Input>,
     /// The outputs wanted, in the client's order; empty for all.
-    pub outputs: Vec<Wanted>,
+    pub outputs: Vec<RequestedOutput>,
     /// The first thing asked for that is not offered; said before anything else.
     pub unsupported: Option<Status>,
     /// Whether a tensor of it is in shared memory.
@@ -32,7 +32,7 @@ pub struct Infer {
 
 /// An output that a client asks for.
 #[derive(Debug, Default)]
-pub struct Wanted {
+pub struct RequestedOutput {
     /// Its name.
     pub name: CompactString,
     /// Triton's classification extension: answer with this many of the best classes; 0: with the tensor itself.
@@ -58,13 +58,13 @@ pub struct Input {
 #[derive(Debug)]
 pub enum Data {
     /// All of them.
-    Whole(Rope),
+    Raw(Rope),
     /// All of them, in the typed fields of the Open Inference Protocol.
     Typed(Contents),
     /// They came in typed fields and raw, which is refused; the typed fields.
-    Twice(Contents),
+    Conflicting(Contents),
     /// The first of them; the last given repeats to the end, and no element at all stands for zeros.
-    Repeated(Rope),
+    Abbreviated(Rope),
 }
 
 /// The value of a request parameter.

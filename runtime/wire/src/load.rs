@@ -1,4 +1,4 @@
-//! Load for measurements: one and the same unary call of gRPC, so many under way or so many a second.
+//! A load generator for benchmarks: one unary call of gRPC, at a given concurrency or request rate.
 //!
 //! ```text
 //! arrivals -> call (one connection, one thread) -> Ended
@@ -22,10 +22,10 @@ const WINDOW: u32 = (1 << 31) - 1;
 /// When calls begin.
 #[derive(Clone, Copy)]
 pub enum Arrivals {
-    /// So many are under way at any time.
-    UnderWay(usize),
-    /// At random, so many a second in the mean, whether or not the last ones have been answered.
-    PerSecond(f64),
+    /// A closed loop: so many are in flight at any time.
+    Concurrency(usize),
+    /// An open loop: a Poisson process of so many a second, whether or not the last ones have been answered.
+    RequestRate(f64),
 }
 
 /// What is sent again and again.
@@ -66,15 +66,15 @@ impl Call {
     }
 }
 
-/// What has become of calls.
+/// The calls that have completed.
 #[derive(Default)]
-pub struct Ended {
+pub struct Completed {
     /// When each that succeeded ended, and how long it took since it was due.
     pub succeeded: Vec<(Instant, Duration)>,
     /// How many ended with another status.
     pub failed: u64,
-    /// Why no more can be sent.
-    pub broken: Option<String>,
+    /// Why the connection is broken, and no more can be sent.
+    pub error: Option<String>,
 }
 
 /// A load, from when it is made until it is stopped.
@@ -86,12 +86,12 @@ pub struct Load {
 struct Shared {
     call: Call,
     stopping: AtomicBool,
-    ended: Mutex<Ended>,
+    completed: Mutex<Completed>,
 }
 
 impl Shared {
-    fn ended(&self) -> MutexGuard<'_, Ended> {
-        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    fn completed(&self) -> MutexGuard<'_, Completed> {
+        self.completed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn stopping(&self) -> bool {
@@ -102,22 +102,22 @@ impl Shared {
 impl Load {
     /// Begins.
     pub fn start(call: Call, arrivals: Arrivals) -> Load {
-        let shared = Arc::new(Shared { call, stopping: AtomicBool::new(false), ended: Mutex::default() });
+        let shared = Arc::new(Shared { call, stopping: AtomicBool::new(false), completed: Mutex::default() });
         let own = shared.clone();
         let thread = std::thread::spawn(move || {
             if let Err(error) = run(&own, arrivals) {
-                own.ended().broken = Some(error.to_string());
+                own.completed().error = Some(error.to_string());
             }
         });
         Load { shared, thread }
     }
 
-    /// Takes what has ended since the last time.
-    pub fn take(&self) -> Ended {
-        std::mem::take(&mut *self.shared.ended())
+    /// Takes the calls that have completed since the last time.
+    pub fn take(&self) -> Completed {
+        std::mem::take(&mut *self.shared.completed())
     }
 
-    /// Begins no more calls, and waits for those under way.
+    /// Starts no more calls, and waits for those in flight.
     pub fn stop(self) {
         self.shared.stopping.store(true, Ordering::Relaxed);
         // Its panic has been printed.
@@ -137,13 +137,13 @@ fn run(shared: &Arc<Shared>, arrivals: Arrivals) -> Result<(), Error> {
         let (sender, connection) = builder.handshake::<_, Bytes>(socket).await?;
         tokio::spawn(connection);
         match arrivals {
-            Arrivals::UnderWay(count) => keep_under_way(shared, &sender, count).await,
-            Arrivals::PerSecond(rate) => send_when_due(shared, &sender, rate).await,
+            Arrivals::Concurrency(count) => run_closed_loop(shared, &sender, count).await,
+            Arrivals::RequestRate(rate) => run_open_loop(shared, &sender, rate).await,
         }
     })
 }
 
-async fn keep_under_way(
+async fn run_closed_loop(
     shared: &Arc<Shared>,
     sender: &SendRequest<Bytes>,
     count: usize,
@@ -158,21 +158,21 @@ async fn keep_under_way(
             Ok::<(), Error>(())
         });
     }
-    while let Some(ended) = calls.join_next().await {
-        ended??;
+    while let Some(completed) = calls.join_next().await {
+        completed??;
     }
     Ok(())
 }
 
-async fn send_when_due(shared: &Arc<Shared>, sender: &SendRequest<Bytes>, rate: f64) -> Result<(), Error> {
+async fn run_open_loop(shared: &Arc<Shared>, sender: &SendRequest<Bytes>, rate: f64) -> Result<(), Error> {
     let (arrivals, mut due) = unbounded_channel();
     let own = shared.clone();
     // Tokio's clock ticks in milliseconds.
-    std::thread::spawn(move || arrive(&own, &arrivals, rate));
+    std::thread::spawn(move || generate_arrivals(&own, &arrivals, rate));
     let mut calls = JoinSet::new();
     loop {
         tokio::select! {
-            Some(ended) = calls.join_next() => ended??,
+            Some(completed) = calls.join_next() => completed??,
             at = due.recv() => match at {
                 Some(at) => {
                     let (shared, sender) = (shared.clone(), sender.clone());
@@ -182,14 +182,14 @@ async fn send_when_due(shared: &Arc<Shared>, sender: &SendRequest<Bytes>, rate: 
             },
         }
     }
-    while let Some(ended) = calls.join_next().await {
-        ended??;
+    while let Some(completed) = calls.join_next().await {
+        completed??;
     }
     Ok(())
 }
 
-/// Tells when calls are due, in gaps that are distributed exponentially.
-fn arrive(shared: &Shared, due: &UnboundedSender<Instant>, rate: f64) {
+/// Sends the times at which calls are due, with exponentially distributed gaps.
+fn generate_arrivals(shared: &Shared, due: &UnboundedSender<Instant>, rate: f64) {
     let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
     let mut at = Instant::now();
     while !shared.stopping() {
@@ -206,7 +206,7 @@ fn arrive(shared: &Shared, due: &UnboundedSender<Instant>, rate: f64) {
     }
 }
 
-/// Makes a call and notes its end; an error when the connection cannot be used any more.
+/// Makes a call and records its completion; an error when the connection cannot be used any more.
 async fn send(shared: &Shared, sender: SendRequest<Bytes>, due: Instant) -> Result<(), Error> {
     let ok = match exchange(&shared.call, sender).await {
         Ok(ok) => ok,
@@ -214,11 +214,11 @@ async fn send(shared: &Shared, sender: SendRequest<Bytes>, due: Instant) -> Resu
         Err(error) => return Err(error),
     };
     let now = Instant::now();
-    let mut ended = shared.ended();
+    let mut completed = shared.completed();
     if ok {
-        ended.succeeded.push((now, now - due));
+        completed.succeeded.push((now, now - due));
     } else {
-        ended.failed += 1;
+        completed.failed += 1;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What nobody asked for and somebody should know: a line in the log of whoever runs the server.
+//! Warnings for the operator's log.
 
 use std::sync::OnceLock;
 
@@ -9,7 +9,7 @@ pub fn set_sink(sink: fn(&str)) {
     let _ = SINK.set(sink);
 }
 
-/// Tells the operator something.
+/// Logs a warning.
 pub fn warn(message: &str) {
     match SINK.get() {
         Some(sink) => sink(message),

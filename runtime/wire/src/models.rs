@@ -10,15 +10,15 @@ use crate::grpc::status::{Code, Status};
 use crate::queue::Queue;
 use crate::signature::quote;
 
-/// Triton's words: clients look for them.
+/// Triton's message, which clients match.
 const UNKNOWN: &str = "Request for unknown model";
 
-/// Where the requests of one model go.
+/// The routes of one model.
 #[derive(Default)]
 pub struct Routes {
     /// From a version ("" for the default one), or a label, to its queue.
     pub ready: HashMap<String, Arc<Queue>>,
-    /// Why others, which are known too, are not ready.
+    /// Why other versions and labels are not ready.
     pub unready: HashMap<String, String>,
 }
 
@@ -45,8 +45,8 @@ impl Models {
         });
     }
 
-    /// Forgets a model.
-    pub fn withdraw(&self, name: &str) {
+    /// Removes a model's routes.
+    pub fn unpublish(&self, name: &str) {
         self.table.rcu(|table| {
             let mut table = HashMap::clone(table);
             table.remove(name);

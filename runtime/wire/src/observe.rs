@@ -1,7 +1,7 @@
-//! What became of each request: noted where it ends, read by Python many at a time, for access lines and traces.
+//! One record for each request: sent to a channel where it ends, read by Python in batches, for access logs and traces.
 //!
-//! As long as nobody wants to know, a request pays for one look at a number. Then it pays for an allocation, and at
-//! its end for one step of a channel that never blocks: readers come and look, they do not wait in it.
+//! While nothing is observed, a request pays for one atomic load. Otherwise it pays for an allocation, and at its end
+//! for one send to a channel that never blocks; readers poll it.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -13,75 +13,75 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use http::HeaderMap;
 
 use crate::grpc::status::Code;
-use crate::infer::Infer;
+use crate::infer::InferRequest;
 use crate::metrics::Counter;
 use crate::server::connection::Peer;
 
-/// Notes that may wait for their reader; more are lost, and counted.
-const ROOM: usize = 1 << 15;
+/// Observations that may wait for their reader; more are dropped, and counted.
+const CAPACITY: usize = 1 << 15;
 
-/// Of `Observer::wanted`: every request is noted.
+/// Of `Observer::flags`: every request is observed.
 const EVERYTHING: u64 = 1 << 63;
 
-/// Of `Observer::wanted`: requests are traced, those of which no caller decides by the share in the low bits.
+/// Of `Observer::flags`: requests are traced; where the caller has not decided, at the sampling rate in the low bits.
 const TRACED: u64 = 1 << 62;
 
-/// The share of all requests.
-const WHOLE: u64 = 1 << 32;
+/// The sampling rate of all requests.
+const ALWAYS: u64 = 1 << 32;
 
-/// Decides which requests are noted, and keeps the notes until they are read.
+/// Decides which requests are observed, and holds the observations until they are read.
 pub struct Observer {
-    wanted: AtomicU64,
-    draws: AtomicU64,
+    flags: AtomicU64,
+    drawn: AtomicU64,
     seed: u64,
-    sender: Sender<Box<Note>>,
-    receiver: Receiver<Box<Note>>,
-    lost: Counter,
+    sender: Sender<Box<Observation>>,
+    receiver: Receiver<Box<Observation>>,
+    dropped: Counter,
 }
 
 impl Default for Observer {
     fn default() -> Observer {
-        let (sender, receiver) = bounded(ROOM);
+        let (sender, receiver) = bounded(CAPACITY);
         Observer {
-            wanted: AtomicU64::new(0),
-            draws: AtomicU64::new(0),
+            flags: AtomicU64::new(0),
+            drawn: AtomicU64::new(0),
             seed: std::hash::RandomState::new().hash_one(0_u8),
             sender,
             receiver,
-            lost: Counter::default(),
+            dropped: Counter::default(),
         }
     }
 }
 
 impl Observer {
-    /// Notes every request, or those that are traced: whose caller traces them, and without a word of the
-    /// caller this share of them. None: nothing is traced.
-    pub fn want(&self, everything: bool, traced: Option<f64>) {
-        let share = traced.map_or(0, |share| TRACED | (share.clamp(0.0, 1.0) * WHOLE as f64) as u64);
-        self.wanted.store(share | if everything { EVERYTHING } else { 0 }, Ordering::Relaxed);
+    /// Observes every request, or those that are traced: whose caller samples them, and where the caller has not
+    /// decided at this sampling rate. None: nothing is traced.
+    pub fn configure(&self, everything: bool, traced: Option<f64>) {
+        let share = traced.map_or(0, |share| TRACED | (share.clamp(0.0, 1.0) * ALWAYS as f64) as u64);
+        self.flags.store(share | if everything { EVERYTHING } else { 0 }, Ordering::Relaxed);
     }
 
-    /// Begins to note a request, if it is to be noted.
+    /// Begins the observation of a request, if it is to be observed.
     pub fn begin(
         self: &Arc<Self>,
         headers: &HeaderMap,
         peer: &Peer,
         method: &'static str,
-    ) -> Option<Box<Note>> {
-        let wanted = self.wanted.load(Ordering::Relaxed);
-        if wanted == 0 {
+    ) -> Option<Box<Observation>> {
+        let flags = self.flags.load(Ordering::Relaxed);
+        if flags == 0 {
             return None;
         }
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let parent = text("traceparent");
-        let draw = self.draw();
-        let sampled = wanted & TRACED != 0
-            && is_sampled(parent).unwrap_or(draw >> 32 < wanted & !(EVERYTHING | TRACED));
-        if !sampled && wanted & EVERYTHING == 0 {
+        let draw = self.next_random();
+        let sampled =
+            flags & TRACED != 0 && is_sampled(parent).unwrap_or(draw >> 32 < flags & !(EVERYTHING | TRACED));
+        if !sampled && flags & EVERYTHING == 0 {
             return None;
         }
         let given = text("x-request-id");
-        Some(Box::new(Note {
+        Some(Box::new(Observation {
             observer: self.clone(),
             method,
             peer: peer.caller(headers).into(),
@@ -102,19 +102,19 @@ impl Observer {
         }))
     }
 
-    /// The notes that are there, up to a limit.
-    pub fn read(&self, limit: usize) -> Vec<Box<Note>> {
+    /// Takes the finished observations, up to a limit.
+    pub fn read(&self, limit: usize) -> Vec<Box<Observation>> {
         self.receiver.try_iter().take(limit).collect()
     }
 
-    /// Notes that were lost because nobody read fast enough.
-    pub fn lost(&self) -> u64 {
-        self.lost.get()
+    /// Observations that were dropped because the channel was full.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.get()
     }
 
-    /// The next of a series of numbers that look random (splitmix64).
-    fn draw(&self) -> u64 {
-        let count = self.draws.fetch_add(1, Ordering::Relaxed);
+    /// The next pseudorandom number (splitmix64).
+    fn next_random(&self) -> u64 {
+        let count = self.drawn.fetch_add(1, Ordering::Relaxed);
         let mut number = self.seed.wrapping_add(count.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -138,8 +138,8 @@ fn is_sampled(parent: &str) -> Option<bool> {
     Some(u8::from_str_radix(flags, 16).ok()? & 1 == 1)
 }
 
-/// What is known of one request.
-pub struct Note {
+/// The record of one request.
+pub struct Observation {
     observer: Arc<Observer>,
     /// The path of its method.
     pub method: &'static str,
@@ -171,9 +171,9 @@ pub struct Note {
     pub code: Code,
 }
 
-impl Note {
-    /// What it asks for is known.
-    pub fn asks(&mut self, infer: &Infer) {
+impl Observation {
+    /// Sets what it asks for.
+    pub fn set_request(&mut self, infer: &InferRequest) {
         self.model = infer.model.clone();
         self.version = infer.version.clone();
         if !infer.id.is_empty() {
@@ -181,20 +181,20 @@ impl Note {
         }
     }
 
-    /// It, or a part of it, was computed in a batch of so many rows.
+    /// Records that it, or a part of it, was computed in a batch of so many rows.
     pub fn computed(&mut self, taken: Instant, computed: Instant, batch: usize) {
         self.taken = Some(self.taken.map_or(taken, |first| first.min(taken)));
         self.computed = Some(self.computed.map_or(computed, |last| last.max(computed)));
         self.batch = self.batch.max(batch);
     }
 
-    /// It is answered.
+    /// Ends it, and sends it to the reader.
     pub fn end(mut self: Box<Self>, code: Code) {
         self.code = code;
         self.ended = self.arrived.elapsed();
         let observer = self.observer.clone();
         if observer.sender.try_send(self).is_err() {
-            observer.lost.add(1);
+            observer.dropped.add(1);
         }
     }
 
@@ -218,10 +218,10 @@ impl Note {
 mod tests {
     use super::*;
 
-    fn noted(observer: &Arc<Observer>, parent: &'static str) -> Option<bool> {
+    fn sampled(observer: &Arc<Observer>, parent: &'static str) -> Option<bool> {
         let mut headers = HeaderMap::new();
         headers.insert("traceparent", parent.parse().unwrap());
-        observer.begin(&headers, &Peer::default(), "/m").map(|note| note.sampled)
+        observer.begin(&headers, &Peer::default(), "/m").map(|observation| observation.sampled)
     }
 
     const YES: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -230,24 +230,24 @@ mod tests {
     #[test]
     fn a_trace_is_continued_as_its_caller_decided() {
         let observer = Arc::new(Observer::default());
-        assert_eq!(noted(&observer, YES), None);
-        observer.want(false, Some(0.0));
+        assert_eq!(sampled(&observer, YES), None);
+        observer.configure(false, Some(0.0));
         assert_eq!(
-            (noted(&observer, YES), noted(&observer, NO), noted(&observer, "")),
+            (sampled(&observer, YES), sampled(&observer, NO), sampled(&observer, "")),
             (Some(true), None, None)
         );
-        observer.want(true, Some(1.0));
-        assert_eq!((noted(&observer, NO), noted(&observer, "")), (Some(false), Some(true)));
-        observer.want(true, None);
-        assert_eq!(noted(&observer, YES), Some(false));
+        observer.configure(true, Some(1.0));
+        assert_eq!((sampled(&observer, NO), sampled(&observer, "")), (Some(false), Some(true)));
+        observer.configure(true, None);
+        assert_eq!(sampled(&observer, YES), Some(false));
     }
 
     #[test]
     fn a_share_is_a_share() {
         let observer = Arc::new(Observer::default());
-        observer.want(false, Some(0.25));
-        let sampled = (0..10_000).filter(|_| noted(&observer, "").is_some()).count();
-        assert!((2000..3000).contains(&sampled), "{sampled}");
+        observer.configure(false, Some(0.25));
+        let count = (0..10_000).filter(|_| sampled(&observer, "").is_some()).count();
+        assert!((2000..3000).contains(&count), "{count}");
     }
 
     #[test]
@@ -262,12 +262,12 @@ mod tests {
     #[test]
     fn what_nobody_reads_is_lost_and_counted() {
         let observer = Arc::new(Observer::default());
-        observer.want(true, None);
-        for _ in 0..ROOM + 3 {
+        observer.configure(true, None);
+        for _ in 0..CAPACITY + 3 {
             observer.begin(&HeaderMap::new(), &Peer::default(), "/m").unwrap().end(Code::Internal);
         }
-        assert_eq!(observer.lost(), 3);
+        assert_eq!(observer.dropped(), 3);
         assert_eq!(observer.read(10).len(), 10);
-        assert_eq!(observer.read(usize::MAX).len(), ROOM - 10);
+        assert_eq!(observer.read(usize::MAX).len(), CAPACITY - 10);
     }
 }

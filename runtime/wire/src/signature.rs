@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use crate::bytes_tensor;
 use crate::datatype::Datatype;
 use crate::grpc::status::Status;
-use crate::infer::{Data, Infer, Input, Wanted};
+use crate::infer::{Data, InferRequest, Input, RequestedOutput};
 use crate::rope::Rope;
 
 /// A shape as it came.
@@ -78,18 +78,18 @@ pub struct Tensor {
 
 /// What a request means to a signature that it fits.
 #[derive(Debug)]
-pub struct Checked {
+pub struct ValidRequest {
     /// One for each input of the signature, in its order; None for an optional one left out.
     pub tensors: SmallVec<[Option<Tensor>; 2]>,
     /// The size of the batch dimension; 1 for a model without one.
     pub rows: usize,
     /// The outputs wanted, by position, in the client's order; empty for all.
-    pub requested: SmallVec<[Requested; 4]>,
+    pub requested: SmallVec<[SelectedOutput; 4]>,
 }
 
 /// An output that a request asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Requested {
+pub struct SelectedOutput {
     /// Its position in the signature.
     pub position: u16,
     /// How many of the best classes to answer with; 0: with the tensor itself.
@@ -98,7 +98,7 @@ pub struct Requested {
     pub binary: bool,
 }
 
-impl Checked {
+impl ValidRequest {
     /// A hash of everything that requests in one batch must have in common: the shapes but for the rows.
     pub fn key(&self, batched: bool) -> u64 {
         let mut hasher = std::hash::DefaultHasher::new();
@@ -111,7 +111,7 @@ impl Checked {
 
 impl Signature {
     /// Holds a request against the signature. INVALID_ARGUMENT says what does not fit.
-    pub fn check(&self, infer: Infer) -> Result<Checked, Status> {
+    pub fn check(&self, infer: InferRequest) -> Result<ValidRequest, Status> {
         if let Some(status) = infer.unsupported {
             return Err(status);
         }
@@ -130,7 +130,7 @@ impl Signature {
             tensors[position] = Some(check_tensor(&self.inputs[position], input, &mut sizes)?);
         }
         let rows = if self.batched { self.rows(&tensors)? } else { 1 };
-        Ok(Checked { tensors, rows, requested })
+        Ok(ValidRequest { tensors, rows, requested })
     }
 
     /// The rows that all tensors have: their memory is read as if there were so many in each.
@@ -170,34 +170,36 @@ impl Signature {
         Ok(())
     }
 
-    fn check_outputs(&self, outputs: &[Wanted]) -> Result<SmallVec<[Requested; 4]>, Status> {
+    fn check_outputs(&self, outputs: &[RequestedOutput]) -> Result<SmallVec<[SelectedOutput; 4]>, Status> {
         let position = |name: &str| self.outputs.iter().position(|spec| spec.name == name);
-        let find = |wanted: &Wanted| match position(&wanted.name) {
-            Some(position) => {
-                Ok(Requested { position: position as u16, classes: wanted.classes, binary: wanted.binary })
-            }
+        let find = |requested: &RequestedOutput| match position(&requested.name) {
+            Some(position) => Ok(SelectedOutput {
+                position: position as u16,
+                classes: requested.classes,
+                binary: requested.binary,
+            }),
             None => Err(Status::invalid(format!(
                 "unexpected inference output {} for model {}; it has: {}",
-                quote(&wanted.name),
+                quote(&requested.name),
                 quote(&self.model),
                 names(&self.outputs)
             ))),
         };
-        let mut requested: SmallVec<[Requested; 4]> = SmallVec::new();
-        for wanted in outputs {
-            let wanted = find(wanted)?;
+        let mut requested: SmallVec<[SelectedOutput; 4]> = SmallVec::new();
+        for output in outputs {
+            let output = find(output)?;
             // Asked for a thousand times, an output is sent once: answers do not grow past what the model gives.
-            if requested.iter().any(|known| known.position == wanted.position) {
+            if requested.iter().any(|known| known.position == output.position) {
                 continue;
             }
-            let spec = &self.outputs[usize::from(wanted.position)];
-            if wanted.classes > 0 && spec.datatype == Datatype::Bytes {
+            let spec = &self.outputs[usize::from(output.position)];
+            if output.classes > 0 && spec.datatype == Datatype::Bytes {
                 return Err(Status::invalid(format!(
                     "class result not available for output {} due to unsupported type 'BYTES'",
                     quote(&spec.name)
                 )));
             }
-            requested.push(wanted);
+            requested.push(output);
         }
         Ok(requested)
     }
@@ -249,10 +251,10 @@ fn check_data(spec: &TensorSpec, shape: &Shape, data: Data) -> Result<Rope, Stat
     let elements = elements.ok_or_else(too_large)?;
     let name = spec.datatype.name();
     let data = match data {
-        Data::Whole(data) => data,
+        Data::Raw(data) => data,
         Data::Typed(contents) => contents.into_raw(spec.datatype, elements, &show(shape)).map_err(invalid)?,
-        Data::Repeated(data) => bytes_tensor::repeat(data, spec.datatype, elements).map_err(invalid)?,
-        Data::Twice(contents) => {
+        Data::Abbreviated(data) => bytes_tensor::repeat(data, spec.datatype, elements).map_err(invalid)?,
+        Data::Conflicting(contents) => {
             let field = contents.given().next().unwrap_or_default();
             return Err(invalid(format!("expected either raw_input_contents or {field}, got both")));
         }

@@ -1,16 +1,16 @@
-//! The one hand-made piece of synchronisation, a queue's gate, in every interleaving that there is.
+//! The one hand-made piece of synchronisation, a queue's monitor, in every interleaving that there is.
 
-#[path = "../src/queue/gate.rs"]
-mod gate;
+#[path = "../src/queue/monitor.rs"]
+mod monitor;
 
-/// What `gate` is built on.
+/// What `monitor` is built on.
 mod sync {
     pub use loom::sync::{Condvar, Mutex, MutexGuard};
 }
 
-use gate::Gate;
 use loom::sync::Arc;
 use loom::thread::{self, JoinHandle};
+use monitor::Monitor;
 
 /// A queue of numbers as `Queue` has it: who pushes wakes later, once for several, and who takes passes it on.
 #[derive(Default)]
@@ -19,33 +19,33 @@ struct Numbers {
     closed: bool,
 }
 
-type Shared = Arc<Gate<Numbers>>;
+type Shared = Arc<Monitor<Numbers>>;
 
-fn push(gate: &Gate<Numbers>, number: u32) -> bool {
-    let mut numbers = gate.enter();
+fn push(monitor: &Monitor<Numbers>, number: u32) -> bool {
+    let mut numbers = monitor.lock();
     numbers.waiting.push(number);
-    numbers.has_sleepers()
+    numbers.has_waiters()
 }
 
-fn take(gate: &Gate<Numbers>) -> Option<u32> {
-    let mut numbers = gate.enter();
+fn take(monitor: &Monitor<Numbers>) -> Option<u32> {
+    let mut numbers = monitor.lock();
     let taken = loop {
         match numbers.waiting.pop() {
             Some(number) => break number,
             None if numbers.closed => return None,
-            None => numbers = gate.sleep(numbers, None),
+            None => numbers = monitor.wait(numbers, None),
         }
     };
-    let more = numbers.has_sleepers() && !numbers.waiting.is_empty();
+    let more = numbers.has_waiters() && !numbers.waiting.is_empty();
     drop(numbers);
     if more {
-        gate.wake_one();
+        monitor.notify_one();
     }
     Some(taken)
 }
 
-fn two_takers(gate: &Shared) -> [JoinHandle<Option<u32>>; 2] {
-    [gate.clone(), gate.clone()].map(|gate| thread::spawn(move || take(&gate)))
+fn two_takers(monitor: &Shared) -> [JoinHandle<Option<u32>>; 2] {
+    [monitor.clone(), monitor.clone()].map(|monitor| thread::spawn(move || take(&monitor)))
 }
 
 fn taken(takers: [JoinHandle<Option<u32>>; 2]) -> [Option<u32>; 2] {
@@ -57,10 +57,10 @@ fn taken(takers: [JoinHandle<Option<u32>>; 2]) -> [Option<u32>; 2] {
 #[test]
 fn two_that_are_pushed_with_one_wake_reach_two_takers() {
     loom::model(|| {
-        let gate = Shared::new(Gate::new(Numbers::default()));
-        let takers = two_takers(&gate);
-        if [1, 2].map(|number| push(&gate, number)).contains(&true) {
-            gate.wake_one();
+        let monitor = Shared::new(Monitor::new(Numbers::default()));
+        let takers = two_takers(&monitor);
+        if [1, 2].map(|number| push(&monitor, number)).contains(&true) {
+            monitor.notify_one();
         }
         assert_eq!(taken(takers), [Some(1), Some(2)]);
     });
@@ -69,16 +69,16 @@ fn two_that_are_pushed_with_one_wake_reach_two_takers() {
 #[test]
 fn what_two_workers_push_is_taken() {
     loom::model(|| {
-        let gate = Shared::new(Gate::new(Numbers::default()));
+        let monitor = Shared::new(Monitor::new(Numbers::default()));
         let workers = [1, 2].map(|number| {
-            let gate = gate.clone();
+            let monitor = monitor.clone();
             thread::spawn(move || {
-                if push(&gate, number) {
-                    gate.wake_one();
+                if push(&monitor, number) {
+                    monitor.notify_one();
                 }
             })
         });
-        assert_eq!(take(&gate).unwrap() + take(&gate).unwrap(), 3);
+        assert_eq!(take(&monitor).unwrap() + take(&monitor).unwrap(), 3);
         workers.into_iter().for_each(|worker| worker.join().unwrap());
     });
 }
@@ -86,13 +86,13 @@ fn what_two_workers_push_is_taken() {
 #[test]
 fn a_close_reaches_everybody_after_what_was_pushed() {
     loom::model(|| {
-        let gate = Shared::new(Gate::new(Numbers::default()));
-        let takers = two_takers(&gate);
-        if push(&gate, 1) {
-            gate.wake_one();
+        let monitor = Shared::new(Monitor::new(Numbers::default()));
+        let takers = two_takers(&monitor);
+        if push(&monitor, 1) {
+            monitor.notify_one();
         }
-        gate.enter().closed = true;
-        gate.wake_all();
+        monitor.lock().closed = true;
+        monitor.notify_all();
         assert_eq!(taken(takers), [None, Some(1)]);
     });
 }

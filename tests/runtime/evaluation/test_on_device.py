@@ -45,8 +45,8 @@ def model(request: pytest.FixtureRequest, device: Place) -> Iterator[Model]:
     loaded.close()
 
 
-def at_once(errand: Callable[[], None]) -> bool:
-    errand()
+def at_once(task: Callable[[], None]) -> bool:
+    task()
     return True
 
 

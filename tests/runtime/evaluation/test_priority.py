@@ -44,8 +44,8 @@ class Watched:
     deferred: int = 0
     taken: list[str] = field(default_factory=list)
 
-    def defer(self, errand: Callable[[], None]) -> bool:
-        kept: bool = self.queue.defer(errand)
+    def defer(self, task: Callable[[], None]) -> bool:
+        kept: bool = self.queue.defer(task)
         self.deferred += kept
         return kept
 

@@ -205,29 +205,29 @@ def test_statistics_count_every_request_once() -> None:
     ]
 
 
-def test_errands_are_taken_when_no_request_waits_and_count_against_no_limit() -> None:
+def test_deferred_tasks_are_taken_when_no_request_waits_and_count_against_no_limit() -> None:
     queue = queue_of(2)
-    errands = [lambda: None for _ in range(5)]
-    assert all(queue.defer(errand) for errand in errands)
+    tasks = [lambda: None for _ in range(5)]
+    assert all(queue.defer(task) for task in tasks)
     first, second = request(), request()
     queue.put(first)
     queue.put(second)
     assert queue.take() is first
     assert queue.take() is second
-    assert queue.take() is errands[0]
+    assert queue.take() is tasks[0]
     third = request()
     queue.put(third)
     assert queue.take() is third
     queue.close()
-    assert not queue.defer(errands[0])
-    assert [queue.take() for _ in errands] == [*errands[1:], None]
+    assert not queue.defer(tasks[0])
+    assert [queue.take() for _ in tasks] == [*tasks[1:], None]
 
 
-def test_taking_waits_for_an_errand() -> None:
+def test_taking_waits_for_a_deferred_task() -> None:
     queue = queue_of(1)
     taken: list[object] = []
     thread = threading.Thread(target=lambda: taken.append(queue.take()))
     thread.start()
-    assert queue.defer(errand := lambda: None)
+    assert queue.defer(task := lambda: None)
     thread.join(10)
-    assert taken == [errand]
+    assert taken == [task]

@@ -52,7 +52,7 @@ def channels() -> Iterator[Mapping[str, grpc.Channel]]:
         transport.publish("m", {DEFAULT: queue, "3": queue, "best": queue}, {"4": "it is loading"})
         transport.publish("loading", {})
         transport.publish("gone", {DEFAULT: queue})
-        transport.withdraw("gone")
+        transport.unpublish("gone")
         port = transport.add_insecure_port("127.0.0.1:0")
         transport.start()
         running.append((transport, queue, grpc.insecure_channel(f"127.0.0.1:{port}")))

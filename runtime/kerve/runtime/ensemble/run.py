@@ -156,7 +156,7 @@ class Run:
             raise
 
     def _ask(self, step: BoundStep) -> None:
-        if not self.batch.wanted:
+        if not self.batch.active:
             raise error_for(Code.CANCELLED, "the client cancelled the request")
         try:
             given = self._taken(step)

@@ -270,7 +270,7 @@ class ModelManager:
         self._closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)
         for each in self.served():
-            each.refuse_clients()
+            each.drain()
 
     @property
     def loading(self) -> bool:
@@ -378,8 +378,8 @@ class ModelManager:
         log.info("model %r is gone from the repository", name)
         self._composition.forget(name)
         self._slots[name].unload()
-        self._catalog.withdraw(name)
-        self._transport.withdraw(name)
+        self._catalog.unpublish(name)
+        self._transport.unpublish(name)
         with self._lock:
             self._slots = without(self._slots, name)
 

@@ -229,11 +229,11 @@ class ServedVersion:
     def _has(self, asked: Asked) -> bool:
         return self.sequences is not None and asked.identity in self.sequences
 
-    def refuse_clients(self) -> None:
+    def drain(self) -> None:
         """Begin nothing for clients any more; what was accepted goes on. Sequences end, now or with the
         ensembles that have accepted requests of them.
         """
-        self.queue.refuse_clients()
+        self.queue.drain()
         if self.sequences is not None and not self.leases.taken:
             self.sequences.close()
 

@@ -33,7 +33,7 @@ __all__ = [
     "Answer",
     "Batch",
     "Cold",
-    "Errand",
+    "Deferred",
     "Inbox",
     "Queue",
     "ServedModel",
@@ -92,7 +92,7 @@ class Batch(Protocol):
         """The ids of the requests, as far as they have any and are known: an answered batch may have none."""
 
     @property
-    def wanted(self) -> bool:
+    def active(self) -> bool:
         """Whether anybody waits for an answer."""
 
     @property
@@ -151,19 +151,19 @@ class Inbox(Protocol):
 
 
 # What an executor does when no request waits; it raises nothing.
-Errand = Callable[[], None]
+Deferred = Callable[[], None]
 
 
 class Queue(Protocol):
     """Where the requests of one model version wait for its executors."""
 
-    def defer(self, errand: Errand) -> bool:
+    def defer(self, task: Deferred) -> bool:
         """Let `take` return this when no request waits; it counts against no limit.
 
-        Errands are taken in order. False once the queue is closed, and the errand is not kept.
+        Tasks are taken in order. False once the queue is closed, and the task is not kept.
         """
 
-    def take(self) -> Batch | Errand | None:
+    def take(self) -> Batch | Deferred | None:
         """Wait for work without holding the GIL; None once the queue is closed and empty.
 
         Requests whose deadline is over or whose client is gone are answered or dropped here, not returned.
@@ -184,7 +184,7 @@ class Queue(Protocol):
         too: it comes to the inbox, which is of the same transport, with the token.
         """
 
-    def refuse_clients(self) -> None:
+    def drain(self) -> None:
         """Refuse what clients send with UNAVAILABLE; what waits and what `ask` adds is still taken."""
 
     def close(self) -> None:
@@ -238,7 +238,7 @@ class Transport(Protocol):
         so are those for a version or label of `unready`, which says why.
         """
 
-    def withdraw(self, name: str) -> None:
+    def unpublish(self, name: str) -> None:
         """Forget a model: its requests are refused with NOT_FOUND."""
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:

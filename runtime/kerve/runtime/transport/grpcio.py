@@ -102,9 +102,9 @@ class GrpcioTransport:
             raise TypeError("routes lead to queues that another transport attached")
         self._routes.publish(name, own, unready)
 
-    def withdraw(self, name: str) -> None:
+    def unpublish(self, name: str) -> None:
         """Forget a model."""
-        self._routes.withdraw(name)
+        self._routes.unpublish(name)
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """Host a service."""

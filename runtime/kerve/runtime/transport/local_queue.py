@@ -13,7 +13,7 @@ from kerve.runtime.datatypes import Array
 from kerve.runtime.errors import Code, InvalidArgumentError, ServingError, UnavailableError, error_for
 from kerve.runtime.observation.notes import Note
 from kerve.runtime.patience import until
-from kerve.runtime.transport.base import Batch, Errand, Inbox, ServedModel
+from kerve.runtime.transport.base import Batch, Deferred, Inbox, ServedModel
 from kerve.runtime.transport.batching import QueuePolicy
 from kerve.runtime.transport.local_inbox import LocalAnswer, LocalInbox
 from kerve.runtime.transport.local_metrics import LocalMetrics
@@ -106,9 +106,9 @@ class Request:
         return self._ending.locked()
 
     @property
-    def wanted(self) -> bool:
+    def active(self) -> bool:
         """Whether anybody waits for an answer."""
-        return not self.answered and (self.parent is None or self.parent.wanted)
+        return not self.answered and (self.parent is None or self.parent.active)
 
     def tell(self, inbox: LocalInbox, token: object) -> None:
         """Let the answer come to an inbox too."""
@@ -158,7 +158,7 @@ class LocalQueue:
         self._levels: list[deque[Request]] = [deque() for _ in self._policies]
         self._delayed: deque[Request] = deque()
         # Behind every request, and outside their limits.
-        self._errands: deque[Errand] = deque()
+        self._deferred: deque[Deferred] = deque()
         self._metrics = LocalMetrics()
         self._changed = threading.Condition()
         # Clients are refused; the server itself is not, to answer what it has accepted.
@@ -224,26 +224,26 @@ class LocalQueue:
         with suppress(ServingError):  # which is the answer
             self.put(request, priority=priority if isinstance(priority, int) else 0)
 
-    def defer(self, errand: Errand) -> bool:
+    def defer(self, task: Deferred) -> bool:
         """Let `take` return this when no request waits; False once the queue is closed."""
         with self._changed:
             if self._refusing or self._closed:
                 return False
-            self._errands.append(errand)
+            self._deferred.append(task)
             self._changed.notify()
         return True
 
-    def take(self) -> Request | Errand | None:
-        """Wait for a request that somebody still waits for, or an errand when there is none; None once the
+    def take(self) -> Request | Deferred | None:
+        """Wait for a request that somebody still waits for, or a task when there is none; None once the
         queue is closed and empty.
         """
         with self._changed:
             while True:
                 idle = not self.depth
-                while not (self.depth or self._errands or self._closed):
+                while not (self.depth or self._deferred or self._closed):
                     self._changed.wait()
                 if not self.depth:
-                    return self._errands.popleft() if self._errands else None
+                    return self._deferred.popleft() if self._deferred else None
                 request = self._next()
                 if request is not None:
                     self._keep_pace(idle=idle)
@@ -251,7 +251,7 @@ class LocalQueue:
                     self._metrics.waited(request.taken - request.arrived)
                     return request
 
-    def refuse_clients(self) -> None:
+    def drain(self) -> None:
         """Refuse what clients send; what waits and what `ask` adds is still taken."""
         with self._changed:
             self._refusing = True
@@ -297,7 +297,7 @@ class LocalQueue:
         request = waiting.popleft()
         if request.answered or request.expire():
             return None
-        if not request.wanted:
+        if not request.active:
             request.abandon()
             return None
         late = request.expires is not None and time.monotonic() >= request.expires

@@ -69,9 +69,9 @@ class WireTransport:
             raise TypeError("routes lead to queues that another transport attached")
         self._server.publish(name, own, unready)
 
-    def withdraw(self, name: str) -> None:
+    def unpublish(self, name: str) -> None:
         """Forget a model."""
-        self._server.withdraw(name)
+        self._server.unpublish(name)
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """Host a service."""

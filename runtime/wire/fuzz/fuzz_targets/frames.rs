@@ -21,12 +21,12 @@ fuzz_target!(|data: &[u8]| {
         loop {
             match decoder.message() {
                 Ok(Some(message)) => {
-                    if let Ok((message, _)) = message.open() {
+                    if let Ok((message, _)) = message.decode() {
                         assert!(message.len() <= LIMIT);
                     }
                 }
                 Ok(None) => {
-                    assert!(budget.held() <= 64 * body.len());
+                    assert!(budget.reserved() <= 64 * body.len());
                     break;
                 }
                 Err(_) => return,
@@ -34,5 +34,5 @@ fuzz_target!(|data: &[u8]| {
         }
     }
     drop(decoder);
-    assert_eq!(budget.held(), 0);
+    assert_eq!(budget.reserved(), 0);
 });

@@ -3,7 +3,7 @@
 
 use kerve_wire::bytes_tensor;
 use kerve_wire::datatype::Datatype;
-use kerve_wire::infer::Infer;
+use kerve_wire::infer::InferRequest;
 use kerve_wire::rest::{predict_request, raw, request};
 use kerve_wire::rope::Rope;
 use kerve_wire::signature::{Dimension, Signature, TensorSpec};
@@ -35,7 +35,7 @@ fuzz_target!(|data: &[u8]| {
     check(raw::decode(body, &single, "m", ""), &single);
 });
 
-fn check(infer: Option<Infer>, signature: &Signature) {
+fn check(infer: Option<InferRequest>, signature: &Signature) {
     let Some(checked) = infer.and_then(|infer| signature.check(infer).ok()) else { return };
     for (tensor, spec) in checked.tensors.iter().zip(&signature.inputs) {
         let Some(tensor) = tensor else { continue };

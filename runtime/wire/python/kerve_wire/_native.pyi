@@ -31,7 +31,7 @@ class Batch:
         """The ids of the requests, as far as they have any; none once they are answered."""
 
     @property
-    def wanted(self) -> bool:
+    def active(self) -> bool:
         """Whether anybody waits for an answer."""
 
     @property
@@ -128,10 +128,10 @@ class Queue:
         and empty.
         """
 
-    def defer(self, errand: Callable[[], None]) -> bool:
+    def defer(self, task: Callable[[], None]) -> bool:
         """Let `take` return this when no request waits, outside the limits of requests.
 
-        False once the queue is closed, and the errand is not kept.
+        False once the queue is closed, and the task is not kept.
         """
 
     def ask(
@@ -150,7 +150,7 @@ class Queue:
         token.
         """
 
-    def refuse_clients(self) -> None:
+    def drain(self) -> None:
         """Refuse what clients send with UNAVAILABLE; what the server itself asks still waits and is taken."""
 
     def close(self) -> None:
@@ -270,7 +270,7 @@ class Server:
         options: Mapping[str, object],
     ) -> Queue: ...
     def publish(self, name: str, routes: Mapping[str, Queue], unready: Mapping[str, str]) -> None: ...
-    def withdraw(self, name: str) -> None: ...
+    def unpublish(self, name: str) -> None: ...
     def set_tokens(self, known: Mapping[bytes, bool]) -> None: ...
     def listen(
         self,

@@ -81,9 +81,9 @@ class Server(grpc.Server):
         """
         self._native.publish(name, dict(routes), dict(unready or {}))
 
-    def withdraw(self, name: str) -> None:
+    def unpublish(self, name: str) -> None:
         """Forget a model: its requests are refused with NOT_FOUND."""
-        self._native.withdraw(name)
+        self._native.unpublish(name)
 
     def set_tokens(self, known: Mapping[bytes, bool]) -> None:
         """Let native calls in only with a bearer token from now on; by its SHA-256, whether it permits

@@ -1,76 +1,76 @@
-//! How many bytes of requests that are not yet complete, or not yet taken up, a server holds, over all connections.
+//! The memory budget of a server for requests that are incomplete or wait for Python, over all connections.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::grpc::status::{Code, Status};
 
-/// What all messages that wait together may take; one message alone may take all of it.
+/// The bytes that all such messages together may take; one message alone may take all of it.
 #[derive(Debug)]
 pub struct Budget {
     limit: usize,
-    held: AtomicUsize,
+    reserved: AtomicUsize,
 }
 
 impl Budget {
     /// A budget of so many bytes.
     pub fn new(limit: usize) -> Budget {
-        Budget { limit, held: AtomicUsize::new(0) }
+        Budget { limit, reserved: AtomicUsize::new(0) }
     }
 
-    /// The bytes that are held now.
-    pub fn held(&self) -> usize {
-        self.held.load(Ordering::Relaxed)
+    /// The bytes that are reserved now.
+    pub fn reserved(&self) -> usize {
+        self.reserved.load(Ordering::Relaxed)
     }
 
-    /// Holds so many bytes for as long as what is returned lives; RESOURCE_EXHAUSTED when that is too much.
-    pub fn hold(self: &Arc<Budget>, bytes: usize) -> Result<Hold, Status> {
-        let mut hold = Hold::new(self);
-        hold.set(bytes);
-        hold.check().map(|()| hold)
+    /// Reserves so many bytes; RESOURCE_EXHAUSTED when that exceeds the budget.
+    pub fn reserve(self: &Arc<Budget>, bytes: usize) -> Result<Reservation, Status> {
+        let mut reservation = Reservation::new(self);
+        reservation.resize(bytes);
+        reservation.check().map(|()| reservation)
     }
 }
 
-/// The part of a budget that one request holds; it goes back when the request is dropped.
+/// The part of a budget that one request has reserved; it is released when this is dropped.
 #[derive(Debug)]
-pub struct Hold {
+pub struct Reservation {
     budget: Arc<Budget>,
     bytes: usize,
 }
 
-impl Hold {
-    /// Nothing yet.
-    pub fn new(budget: &Arc<Budget>) -> Hold {
-        Hold { budget: budget.clone(), bytes: 0 }
+impl Reservation {
+    /// An empty reservation.
+    pub fn new(budget: &Arc<Budget>) -> Reservation {
+        Reservation { budget: budget.clone(), bytes: 0 }
     }
 
-    /// Nothing yet, of the same budget.
-    pub fn another(&self) -> Hold {
-        Hold::new(&self.budget)
+    /// An empty reservation of the same budget.
+    pub fn new_empty(&self) -> Reservation {
+        Reservation::new(&self.budget)
     }
 
-    /// The most that can be held.
+    /// The size of the budget.
     pub fn limit(&self) -> usize {
         self.budget.limit
     }
 
-    /// Holds so many bytes from now on.
-    pub fn set(&mut self, bytes: usize) {
+    /// Changes the reservation to so many bytes; does not check the budget.
+    pub fn resize(&mut self, bytes: usize) {
         let before = std::mem::replace(&mut self.bytes, bytes);
         match bytes.checked_sub(before) {
-            Some(more) => self.budget.held.fetch_add(more, Ordering::Relaxed),
-            None => self.budget.held.fetch_sub(before - bytes, Ordering::Relaxed),
+            Some(more) => self.budget.reserved.fetch_add(more, Ordering::Relaxed),
+            None => self.budget.reserved.fetch_sub(before - bytes, Ordering::Relaxed),
         };
     }
 
-    /// Holds so many bytes, if that is more than before.
-    pub fn raise(&mut self, bytes: usize) {
-        self.set(bytes.max(self.bytes));
+    /// Changes the reservation to so many bytes, if that is more than before.
+    pub fn grow_to(&mut self, bytes: usize) {
+        self.resize(bytes.max(self.bytes));
     }
 
-    /// RESOURCE_EXHAUSTED when all requests together hold too much for this one to wait.
+    /// RESOURCE_EXHAUSTED when all reservations together exceed the budget.
     pub fn check(&self) -> Result<(), Status> {
-        if self.budget.held() <= self.budget.limit {
+        if self.budget.reserved() <= self.budget.limit {
             return Ok(());
         }
         let message = format!(
@@ -81,8 +81,8 @@ impl Hold {
     }
 }
 
-impl Drop for Hold {
+impl Drop for Reservation {
     fn drop(&mut self) {
-        self.set(0);
+        self.resize(0);
     }
 }

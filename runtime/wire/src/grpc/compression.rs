@@ -21,7 +21,7 @@ pub enum Encoding {
 pub const ACCEPTED: &str = "identity,deflate,gzip";
 
 /// Smaller messages are cheaper to send as they are.
-const WORTHWHILE: usize = 1024;
+const MIN_LEN: usize = 1024;
 
 impl Encoding {
     /// The encoding of that name.
@@ -43,7 +43,7 @@ impl Encoding {
 
     /// Compresses a message; None when that does not make it smaller.
     pub fn compress(self, message: &[u8]) -> Option<Vec<u8>> {
-        if message.len() < WORTHWHILE {
+        if message.len() < MIN_LEN {
             return None;
         }
         let target = Vec::with_capacity(message.len() / 2);
@@ -62,35 +62,35 @@ impl Encoding {
 
     /// Decompresses a message that may not grow past `limit` bytes.
     pub fn decompress(self, message: &Rope, limit: usize) -> Result<Rope, Status> {
-        let mut unpacking = Unpacking::new(self, message.clone(), limit);
-        while !unpacking.advance()? {}
-        Ok(unpacking.finish())
+        let mut decompressor = Decompressor::new(self, message.clone(), limit);
+        while !decompressor.advance()? {}
+        Ok(decompressor.finish())
     }
 }
 
 /// The most that is decompressed at a time.
-const SLICE: usize = 256 << 10;
+const CHUNK: usize = 256 << 10;
 
-/// A message on its way out of its compression, a slice at a time: somebody else may have a turn, or an objection.
-pub struct Unpacking {
+/// Decompresses a message a chunk at a time, so that the caller can yield, or stop, in between.
+pub struct Decompressor {
     source: Box<dyn Read + Send>,
     whole: Vec<u8>,
     limit: usize,
 }
 
-impl Unpacking {
-    /// Nothing of a message yet, which may not grow past `limit` bytes.
-    pub fn new(encoding: Encoding, message: Rope, limit: usize) -> Unpacking {
-        let source = Pieces { message, piece: 0, offset: 0 };
+impl Decompressor {
+    /// A decompressor of a message that may not grow past `limit` bytes.
+    pub fn new(encoding: Encoding, message: Rope, limit: usize) -> Decompressor {
+        let source = RopeReader { message, piece: 0, offset: 0 };
         let source: Box<dyn Read + Send> = match encoding {
             Encoding::Gzip => Box::new(MultiGzDecoder::new(source)),
             Encoding::Deflate => Box::new(ZlibDecoder::new(source)),
         };
-        Unpacking { source, whole: Vec::new(), limit }
+        Decompressor { source, whole: Vec::new(), limit }
     }
 
-    /// How many bytes are there.
-    pub fn unpacked(&self) -> usize {
+    /// The bytes that have been decompressed.
+    pub fn decompressed_len(&self) -> usize {
         self.whole.len()
     }
 
@@ -99,7 +99,7 @@ impl Unpacking {
         let read = self
             .source
             .by_ref()
-            .take(SLICE as u64)
+            .take(CHUNK as u64)
             .read_to_end(&mut self.whole)
             .map_err(|error| Status::internal(format!("the message cannot be decompressed: {error}")))?;
         if self.whole.len() > self.limit {
@@ -109,7 +109,7 @@ impl Unpacking {
                 format!("Received message larger than max: it decompresses to more than {limit} bytes"),
             ));
         }
-        Ok(read < SLICE)
+        Ok(read < CHUNK)
     }
 
     /// The whole message.
@@ -118,14 +118,14 @@ impl Unpacking {
     }
 }
 
-/// Reads a rope.
-struct Pieces {
+/// Implements `Read` for a rope.
+struct RopeReader {
     message: Rope,
     piece: usize,
     offset: usize,
 }
 
-impl Read for Pieces {
+impl Read for RopeReader {
     fn read(&mut self, target: &mut [u8]) -> std::io::Result<usize> {
         let Some(piece) = self.message.pieces().get(self.piece) else { return Ok(0) };
         let rest = &piece[self.offset..];

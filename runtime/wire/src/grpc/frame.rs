@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::grpc::budget::{Budget, Hold};
+use crate::grpc::budget::{Budget, Reservation};
 use crate::grpc::compression::Encoding;
-use crate::grpc::received::Received;
+use crate::grpc::message::IncomingMessage;
 use crate::grpc::status::{Code, Status};
 use crate::rope::Rope;
 
@@ -14,68 +14,74 @@ use crate::rope::Rope;
 pub const PREFIX: usize = 5;
 
 /// The most that protobuf carries, and that a client takes.
-const MOST: usize = i32::MAX as usize;
+const MAX_MESSAGE_LEN: usize = i32::MAX as usize;
 
 /// Takes messages out of the pieces of a request's body.
 #[derive(Debug)]
 pub struct Decoder {
-    waiting: Rope,
+    buffered: Rope,
     /// Compressed or not, and the length of the message whose prefix has been read.
     prefix: Option<(bool, usize)>,
     encoding: Option<Encoding>,
     limit: usize,
-    /// What of `waiting` counts against the server's budget: all of it.
-    hold: Hold,
+    /// What of `buffered` counts against the server's budget: all of it.
+    reservation: Reservation,
 }
 
 impl Decoder {
     /// A decoder of messages in the request's encoding, each of `limit` bytes at most.
     pub fn new(encoding: Option<Encoding>, limit: usize, budget: &Arc<Budget>) -> Decoder {
-        let hold = Hold::new(budget);
-        Decoder { waiting: Rope::default(), prefix: None, encoding, limit: limit.min(hold.limit()), hold }
+        let reservation = Reservation::new(budget);
+        Decoder {
+            buffered: Rope::default(),
+            prefix: None,
+            encoding,
+            limit: limit.min(reservation.limit()),
+            reservation,
+        }
     }
 
     /// Takes the next piece of the body.
     pub fn push(&mut self, piece: Bytes) {
-        self.waiting.push(piece);
-        self.hold.set(self.waiting.weight());
+        self.buffered.push(piece);
+        self.reservation.resize(self.buffered.weight());
     }
 
     /// Whether part of a message is waiting for the rest.
     pub fn is_within_message(&self) -> bool {
-        self.prefix.is_some() || !self.waiting.is_empty()
+        self.prefix.is_some() || !self.buffered.is_empty()
     }
 
     /// The next message that is complete, as it came.
-    pub fn message(&mut self) -> Result<Option<Received>, Status> {
+    pub fn message(&mut self) -> Result<Option<IncomingMessage>, Status> {
         let (compressed, len) = match self.prefix {
             Some(prefix) => prefix,
-            None if self.waiting.len() < PREFIX => return Ok(None),
+            None if self.buffered.len() < PREFIX => return Ok(None),
             None => self.read_prefix()?,
         };
         self.prefix = Some((compressed, len));
-        if self.waiting.len() < len {
-            self.hold.check()?;
+        if self.buffered.len() < len {
+            self.reservation.check()?;
             return Ok(None);
         }
         self.prefix = None;
-        let message = if self.waiting.len() == len {
-            std::mem::take(&mut self.waiting)
+        let message = if self.buffered.len() == len {
+            std::mem::take(&mut self.buffered)
         } else {
-            let message = self.waiting.slice(0, len);
-            self.waiting = self.waiting.slice(len, self.waiting.len() - len);
+            let message = self.buffered.slice(0, len);
+            self.buffered = self.buffered.slice(len, self.buffered.len() - len);
             message
         };
-        self.hold.set(self.waiting.weight());
-        let packed = self.encoding.filter(|_| compressed).map(|encoding| (encoding, self.limit));
-        Ok(Some(Received::new(message, packed, self.hold.another())))
+        self.reservation.resize(self.buffered.weight());
+        let compression = self.encoding.filter(|_| compressed).map(|encoding| (encoding, self.limit));
+        Ok(Some(IncomingMessage::new(message, compression, self.reservation.new_empty())))
     }
 
     fn read_prefix(&mut self) -> Result<(bool, usize), Status> {
         let mut prefix = [0; PREFIX];
-        self.waiting.slice(0, PREFIX).copy_to(&mut prefix);
-        self.waiting = self.waiting.slice(PREFIX, self.waiting.len() - PREFIX);
-        self.hold.set(self.waiting.weight());
+        self.buffered.slice(0, PREFIX).copy_to(&mut prefix);
+        self.buffered = self.buffered.slice(PREFIX, self.buffered.len() - PREFIX);
+        self.reservation.resize(self.buffered.weight());
         let [flag, length @ ..] = prefix;
         let len = u32::from_be_bytes(length) as usize;
         if len > self.limit {
@@ -94,11 +100,11 @@ impl Decoder {
 /// A message with room for its prefix, if it is not more than one can be.
 pub fn check(framed: Vec<u8>) -> Result<Vec<u8>, Status> {
     match framed.len() - PREFIX {
-        ..=MOST => Ok(framed),
+        ..=MAX_MESSAGE_LEN => Ok(framed),
         got => Err(Status::new(
             Code::ResourceExhausted,
             format!(
-                "the answer: expected at most {MOST} bytes, got {got}; ask for fewer rows or outputs at a time"
+                "the answer: expected at most {MAX_MESSAGE_LEN} bytes, got {got}; ask for fewer rows or outputs at a time"
             ),
         )),
     }
@@ -128,8 +134,8 @@ mod tests {
     use super::*;
 
     fn next(decoder: &mut Decoder) -> Result<Option<Rope>, Status> {
-        let opened = decoder.message()?.map(Received::open).transpose()?;
-        Ok(opened.map(|(message, _)| message))
+        let decoded = decoder.message()?.map(IncomingMessage::decode).transpose()?;
+        Ok(decoded.map(|(message, _)| message))
     }
 
     fn decoder(encoding: Option<Encoding>, limit: usize) -> Decoder {
@@ -146,12 +152,12 @@ mod tests {
         second.push(piece(120));
         assert_eq!(next(&mut second).unwrap_err().code, Code::ResourceExhausted);
         drop(second);
-        assert_eq!(budget.held(), 120);
+        assert_eq!(budget.reserved(), 120);
         first.push(Bytes::from(vec![7; 140]));
         assert_eq!(next(&mut first).unwrap().unwrap().len(), 190);
-        assert_eq!(budget.held(), 70);
+        assert_eq!(budget.reserved(), 70);
         drop(first);
-        assert_eq!(budget.held(), 0);
+        assert_eq!(budget.reserved(), 0);
         let mut large = Decoder::new(None, 1000, &budget);
         large.push(Bytes::from_static(&[0, 0, 0, 0, 201]));
         assert_eq!(next(&mut large).unwrap_err().code, Code::ResourceExhausted);
@@ -205,8 +211,8 @@ mod tests {
 
     #[test]
     fn what_no_prefix_can_tell_of_is_no_message() {
-        assert!(check(vec![0; PREFIX + MOST]).is_ok());
-        let refused = check(vec![0; PREFIX + MOST + 1]).unwrap_err();
+        assert!(check(vec![0; PREFIX + MAX_MESSAGE_LEN]).is_ok());
+        let refused = check(vec![0; PREFIX + MAX_MESSAGE_LEN + 1]).unwrap_err();
         assert_eq!(refused.code, Code::ResourceExhausted);
         assert!(refused.message.contains("at most 2147483647 bytes, got 2147483648"), "{}", refused.message);
     }

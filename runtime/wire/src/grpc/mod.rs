@@ -6,6 +6,6 @@ pub mod budget;
 pub mod compression;
 pub mod frame;
 pub mod head;
-pub mod received;
+pub mod message;
 pub mod status;
 pub mod unary;

@@ -43,7 +43,7 @@ pub async fn receive(body: &mut RecvStream, mut decoder: Decoder) -> Result<Rope
         return Err(Status::internal("the request ends within a message"));
     }
     // Whoever takes it answers for its memory.
-    let (message, _) = message.ok_or_else(|| cardinality("none"))?.opened().await?;
+    let (message, _) = message.ok_or_else(|| cardinality("none"))?.decode_async().await?;
     Ok(message)
 }
 

@@ -3,7 +3,7 @@
 //! The worker moves bytes between the connection and a `Call`; a Python thread sees the call only through
 //! blocking methods that are called without the GIL.
 
-mod ask;
+mod unary_call;
 
 use std::collections::VecDeque;
 use std::future::{Future, pending, poll_fn};
@@ -19,47 +19,47 @@ use h2::{RecvStream, SendStream};
 use http::HeaderMap;
 use tokio::sync::{Notify, mpsc, watch};
 
-use crate::grpc::budget::{Budget, Hold};
+use crate::grpc::budget::{Budget, Reservation};
 use crate::grpc::compression::Encoding;
 use crate::grpc::frame::Decoder;
 use crate::grpc::head::Head;
-use crate::grpc::received::Received;
+use crate::grpc::message::IncomingMessage;
 use crate::grpc::status::{Code, Status, put_status};
 use crate::grpc::unary;
 use crate::rope::Rope;
 use crate::server::Phase;
 use crate::server::connection::Peer;
 
-pub use self::ask::ask;
+pub use self::unary_call::unary_call;
 
-/// Messages that may wait for Python, and that Python may have on their way.
+/// The capacity of a call's queues of messages, in each direction.
 const WINDOW: usize = 8;
 
-/// What a Python thread is to see to.
+/// What a Python thread handles.
 pub enum Event {
     /// A new call.
     Begun(Arc<Call>),
-    /// The client has said all, of a call that somebody asked this about.
+    /// The client has sent all of its request; after `Call::complete` has returned false.
     Complete(Arc<Call>),
-    /// A call is over that somebody watches.
+    /// A call has ended that `Call::watch` was called for.
     Ended(Arc<Call>),
 }
 
-/// Where workers leave calls and Python threads find them.
-pub struct Host {
+/// The queue of events from the workers to Python's threads.
+pub struct EventQueue {
     sender: Mutex<Option<Sender<Event>>>,
     receiver: Receiver<Event>,
 }
 
-impl Default for Host {
-    fn default() -> Host {
+impl Default for EventQueue {
+    fn default() -> EventQueue {
         let (sender, receiver) = unbounded();
-        Host { sender: Mutex::new(Some(sender)), receiver }
+        EventQueue { sender: Mutex::new(Some(sender)), receiver }
     }
 }
 
-impl Host {
-    /// Waits for an event; None once the host is closed.
+impl EventQueue {
+    /// Waits for an event; None once the queue is closed.
     pub fn next(&self) -> Option<Event> {
         self.receiver.recv().ok()
     }
@@ -69,7 +69,7 @@ impl Host {
         self.sender.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
-    fn post(&self, event: Event) -> bool {
+    fn push(&self, event: Event) -> bool {
         let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner);
         sender.as_ref().is_some_and(|sender| sender.send(event).is_ok())
     }
@@ -90,14 +90,14 @@ pub struct Call {
     changed: Condvar,
     taken: Notify,
     outgoing: mpsc::Sender<Outgoing>,
-    host: Arc<Host>,
+    events: Arc<EventQueue>,
 }
 
 #[derive(Default)]
 struct State {
-    incoming: VecDeque<Received>,
+    incoming: VecDeque<IncomingMessage>,
     /// Of the message that Python has, until it asks for the next.
-    taken: Option<Hold>,
+    taken: Option<Reservation>,
     half_closed: bool,
     ended: bool,
     watched: bool,
@@ -127,9 +127,9 @@ impl Call {
     ///
     /// Here it is decompressed: on a thread that may take long, and once a call is known to be permitted.
     pub fn receive(&self) -> Option<Rope> {
-        match self.next()?.open() {
-            Ok((message, hold)) => {
-                self.lock().taken = Some(hold);
+        match self.next()?.decode() {
+            Ok((message, reservation)) => {
+                self.lock().taken = Some(reservation);
                 Some(message)
             }
             Err(Status { code, message, .. }) => {
@@ -140,7 +140,7 @@ impl Call {
         }
     }
 
-    fn next(&self) -> Option<Received> {
+    fn next(&self) -> Option<IncomingMessage> {
         let mut state = self.lock();
         loop {
             if let Some(message) = state.incoming.pop_front() {
@@ -165,10 +165,10 @@ impl Call {
         !self.lock().ended
     }
 
-    /// Whether the client has said all that a call with one message needs, or the call is over; if not, an
+    /// Whether the client has sent all that a call with one message needs, or the call is over; if not, an
     /// `Event::Complete` will say when.
     ///
-    /// So nobody sits in a thread and waits for a client that does not finish its request.
+    /// So no thread blocks on a client that does not finish its request.
     pub fn complete(&self) -> bool {
         let mut state = self.lock();
         let complete = state.is_complete();
@@ -196,14 +196,14 @@ impl Call {
         drop(state);
         self.changed.notify_all();
         if complete {
-            self.host.post(Event::Complete(self.clone()));
+            self.events.push(Event::Complete(self.clone()));
         }
     }
 
     fn end(self: &Arc<Self>) {
         self.change(|state| (state.ended, state.taken) = (true, None));
         if self.lock().watched {
-            self.host.post(Event::Ended(self.clone()));
+            self.events.push(Event::Ended(self.clone()));
         }
     }
 
@@ -212,21 +212,21 @@ impl Call {
     }
 }
 
-/// What a call of a servicer needs of the server.
-pub struct Hosting {
-    /// Where calls go.
-    pub host: Arc<Host>,
+/// The server's resources that a call of a servicer needs.
+pub struct CallContext {
+    /// Where the call's events go.
+    pub events: Arc<EventQueue>,
     /// Takes the messages out of the request's body.
     pub decoder: Decoder,
-    /// What they count against until Python has seen to them.
+    /// What they count against until Python has handled them.
     pub budget: Arc<Budget>,
     /// Resolves when calls are to be ended.
-    pub ending: watch::Receiver<Phase>,
+    pub phase: watch::Receiver<Phase>,
 }
 
 /// Serves one call to its end; `first` is a message that has been read from its body already.
 pub async fn serve(
-    mut hosting: Hosting,
+    mut context: CallContext,
     (method, metadata): (String, HeaderMap),
     head: Head,
     peer: Arc<Peer>,
@@ -236,10 +236,11 @@ pub async fn serve(
 ) {
     let (sender, outgoing) = mpsc::channel(WINDOW);
     let deadline = head.timeout.map(|timeout| Instant::now() + timeout);
-    let mut answer = Answer { respond, stream: None };
-    let first = match first.map(|message| Received::here(message, &hosting.budget)).transpose() {
+    let mut response = ResponseWriter { respond, stream: None };
+    let first = match first.map(|message| IncomingMessage::uncompressed(message, &context.budget)).transpose()
+    {
         Ok(first) => first,
-        Err(status) => return answer.refuse(status),
+        Err(status) => return response.refuse(status),
     };
     let call = Arc::new(Call {
         method,
@@ -251,15 +252,15 @@ pub async fn serve(
         changed: Condvar::new(),
         taken: Notify::new(),
         outgoing: sender,
-        host: hosting.host.clone(),
+        events: context.events.clone(),
     });
-    let mut receiving = pin!(receive(&call, body, hosting.decoder));
+    let mut receiving = pin!(receive(&call, body, context.decoder));
     // What is here already is read first: most calls are complete when Python hears of them.
     if let Poll::Ready(status) = poll_fn(|context| Poll::Ready(receiving.as_mut().poll(context))).await {
-        return answer.refuse(status);
+        return response.refuse(status);
     }
-    if !hosting.host.post(Event::Begun(call.clone())) {
-        return answer.refuse(Status::shutting_down());
+    if !context.events.push(Event::Begun(call.clone())) {
+        return response.refuse(Status::shutting_down());
     }
     let expired = async {
         match deadline {
@@ -269,13 +270,13 @@ pub async fn serve(
     };
     let status = tokio::select! {
         status = receiving => Some(status),
-        () = answer.send_all(outgoing) => None,
+        () = response.send_all(outgoing) => None,
         () = expired => Some(Status::new(Code::DeadlineExceeded, "Deadline Exceeded")),
-        _ = hosting.ending.wait_for(Phase::ends_calls) => Some(Status::shutting_down()),
+        _ = context.phase.wait_for(Phase::ends_calls) => Some(Status::shutting_down()),
     };
     call.end();
     if let Some(status) = status {
-        answer.refuse(status);
+        response.refuse(status);
     }
 }
 
@@ -309,13 +310,13 @@ async fn receive(call: &Arc<Call>, mut body: RecvStream, mut decoder: Decoder) -
     pending().await
 }
 
-/// The way back to the client.
-struct Answer {
+/// The sending half of a call.
+struct ResponseWriter {
     respond: SendResponse<Bytes>,
     stream: Option<SendStream<Bytes>>,
 }
 
-impl Answer {
+impl ResponseWriter {
     /// Sends what Python sends, until the end of the call or of the client.
     async fn send_all(&mut self, mut outgoing: mpsc::Receiver<Outgoing>) {
         loop {
@@ -387,7 +388,7 @@ impl Answer {
 
     /// Waits until the client resets the stream.
     async fn reset(&mut self) {
-        let Answer { respond, stream } = self;
+        let ResponseWriter { respond, stream } = self;
         drop(match stream {
             Some(stream) => poll_fn(|context| stream.poll_reset(context)).await,
             None => poll_fn(|context| respond.poll_reset(context)).await,

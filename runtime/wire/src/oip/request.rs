@@ -5,15 +5,15 @@ use smallvec::SmallVec;
 
 use crate::contents::Contents;
 use crate::grpc::status::{Code, Status};
-use crate::infer::{Data, Infer, Input, Parameter, Wanted};
+use crate::infer::{Data, InferRequest, Input, Parameter, RequestedOutput};
 use crate::protobuf::Wire::{Fixed64, Length, Varint};
 use crate::protobuf::{Malformed, Reader};
 use crate::rope::Rope;
 use crate::signature::quote;
 
 /// Decodes a request. Tensors given raw share the message's memory.
-pub fn decode(message: &Rope) -> Result<Infer, Malformed> {
-    let mut infer = Infer::default();
+pub fn decode(message: &Rope) -> Result<InferRequest, Malformed> {
+    let mut infer = InferRequest::default();
     let mut raw: SmallVec<[Rope; 2]> = SmallVec::new();
     let mut reader = Reader::new(message);
     while let Some((field, wire)) = reader.field()? {
@@ -33,8 +33,8 @@ pub fn decode(message: &Rope) -> Result<Infer, Malformed> {
                 infer.inputs.push(input);
             }
             (6, Length) => {
-                let wanted = output(reader.message()?, &mut infer)?;
-                infer.outputs.push(wanted);
+                let requested = output(reader.message()?, &mut infer)?;
+                infer.outputs.push(requested);
             }
             (7, Length) => raw.push(reader.bytes()?),
             _ => reader.skip(field, wire)?,
@@ -46,22 +46,22 @@ pub fn decode(message: &Rope) -> Result<Infer, Malformed> {
     Ok(infer)
 }
 
-fn place_raw(infer: &mut Infer, raw: SmallVec<[Rope; 2]>) {
+fn place_raw(infer: &mut InferRequest, raw: SmallVec<[Rope; 2]>) {
     if raw.len() != infer.inputs.len() {
         infer.raw_mismatch = Some(raw.len());
     }
     for (input, raw) in infer.inputs.iter_mut().zip(raw) {
-        let typed = std::mem::replace(&mut input.data, Data::Whole(raw));
+        let typed = std::mem::replace(&mut input.data, Data::Raw(raw));
         if let Data::Typed(contents) = typed
             && !contents.is_empty()
         {
-            input.data = Data::Twice(contents);
+            input.data = Data::Conflicting(contents);
         }
     }
 }
 
 /// `ModelInferRequest.InferInputTensor`.
-fn tensor(mut reader: Reader<'_>, infer: &mut Infer) -> Result<Input, Malformed> {
+fn tensor(mut reader: Reader<'_>, infer: &mut InferRequest) -> Result<Input, Malformed> {
     let (mut name, mut datatype, mut shape) =
         (CompactString::default(), CompactString::default(), SmallVec::new());
     let mut contents = Contents::default();
@@ -84,15 +84,15 @@ fn tensor(mut reader: Reader<'_>, infer: &mut Infer) -> Result<Input, Malformed>
 }
 
 /// `ModelInferRequest.InferRequestedOutputTensor`.
-fn output(mut reader: Reader<'_>, infer: &mut Infer) -> Result<Wanted, Malformed> {
-    let mut wanted = Wanted::default();
+fn output(mut reader: Reader<'_>, infer: &mut InferRequest) -> Result<RequestedOutput, Malformed> {
+    let mut requested = RequestedOutput::default();
     let mut shared_memory = false;
     while let Some((field, wire)) = reader.field()? {
         match (field, wire) {
-            (1, Length) => wanted.name = reader.text()?,
+            (1, Length) => requested.name = reader.text()?,
             (2, Length) => match entry(reader.message()?)? {
                 (key, _) if key == SHARED_MEMORY => shared_memory = true,
-                (key, value) if key == CLASSIFICATION => wanted.classes = classes(&value, infer),
+                (key, value) if key == CLASSIFICATION => requested.classes = classes(&value, infer),
                 _ => {}
             },
             _ => reader.skip(field, wire)?,
@@ -100,16 +100,16 @@ fn output(mut reader: Reader<'_>, infer: &mut Infer) -> Result<Wanted, Malformed
     }
     if shared_memory {
         infer.shared_memory = true;
-        infer.unsupported.get_or_insert_with(|| no_shared_memory(&wanted.name));
+        infer.unsupported.get_or_insert_with(|| no_shared_memory(&requested.name));
     }
-    Ok(wanted)
+    Ok(requested)
 }
 
 /// The parameter of an output that asks for its best classes.
 pub const CLASSIFICATION: &str = "classification";
 
 /// How many classes it asks for.
-pub fn classes(value: &Parameter, infer: &mut Infer) -> u32 {
+pub fn classes(value: &Parameter, infer: &mut InferRequest) -> u32 {
     check_number(CLASSIFICATION, value, infer);
     value.unsigned().map_or(0, |classes| classes.min(u64::from(u32::MAX)) as u32)
 }
@@ -118,7 +118,7 @@ pub fn classes(value: &Parameter, infer: &mut Infer) -> u32 {
 pub const NUMBERS: [&str; 2] = ["priority", "timeout"];
 
 /// Refuses a parameter of another kind, which would be ignored otherwise.
-pub fn check_number(key: &str, value: &Parameter, infer: &mut Infer) {
+pub fn check_number(key: &str, value: &Parameter, infer: &mut InferRequest) {
     if !matches!(value, Parameter::Int64(_) | Parameter::Uint64(_)) {
         let message = format!("invalid value type for '{key}' parameter, expected int64_param");
         infer.unsupported.get_or_insert_with(|| Status::invalid(message));

@@ -8,7 +8,7 @@ use crate::grpc::frame;
 use crate::oip::classification::classify;
 use crate::output::View;
 use crate::protobuf::{field_len, put_bytes, put_length, put_varint, varint_len};
-use crate::signature::{Requested, Shape, Signature};
+use crate::signature::{SelectedOutput, Shape, Signature};
 
 /// The parts of the answers of one model that never change, encoded once.
 #[derive(Debug)]
@@ -104,7 +104,7 @@ pub struct Tensor<'a> {
 
 impl<'a> Tensor<'a> {
     /// An output as a request wants it: as it is, or as its best classes.
-    pub fn new(view: View<'a>, wanted: Requested, signature: &Signature) -> Tensor<'a> {
+    pub fn new(view: View<'a>, wanted: SelectedOutput, signature: &Signature) -> Tensor<'a> {
         let spec = &signature.outputs[view.position];
         let (position, datatype) = (view.position, spec.datatype);
         if wanted.classes == 0 {

@@ -18,99 +18,99 @@ use crate::grpc::head::Head;
 use crate::grpc::status::{Code, Status, put_status};
 use crate::grpc::unary;
 use crate::hosted;
-use crate::infer::{Infer, Parameter};
+use crate::infer::{InferRequest, Parameter};
 use crate::oip::request;
 use crate::oip::response::{stream_answer, stream_error};
 use crate::queue::pending::{Answer, Format, InFlight, Route};
 use crate::rope::Rope;
 use crate::server::Phase;
-use crate::server::infer::{Arrival, Caller, MODEL_INFER, STREAM, admit};
-use crate::server::worker::Desk;
+use crate::server::infer::{Caller, MODEL_INFER, RequestContext, STREAM, admit};
+use crate::server::worker::WorkerContext;
 
-/// Requests of one stream that may be under way; more are left with the client.
+/// Requests of one stream that may be in flight; HTTP/2's flow control holds back more.
 const WINDOW: u64 = 1024;
 
-/// Requests of one stream that Python may see to at a time.
-const HOSTED: usize = 64;
+/// Requests of one stream that Python may answer at a time.
+const MAX_HOSTED: usize = 64;
 
 /// Serves a stream to its end.
 pub async fn serve(
-    desk: &Arc<Desk>,
+    worker: &Arc<WorkerContext>,
     head: Head,
     caller: Caller<'_>,
     body: RecvStream,
     mut respond: SendResponse<Bytes>,
 ) {
-    // The requests in it are noted, each of them; the stream is not.
-    let arrival = Arrival::new(&head, None);
-    let encoding = desk.shared.config.compression.filter(|&encoding| head.accepts(encoding));
+    // Its requests are observed, one by one; the stream itself is not.
+    let context = RequestContext::new(&head, None);
+    let encoding = worker.shared.config.compression.filter(|&encoding| head.accepts(encoding));
     let Ok(stream) = respond.send_response(unary::response(encoding), false) else { return };
-    let mut conversation = Conversation {
-        desk,
-        arrival: &arrival,
+    let mut session = InferStream {
+        worker,
+        context: &context,
         encoding,
         strict: caller.headers.get("triton_grpc_error").is_some_and(|value| value == "true"),
         caller,
         stream,
-        early: BTreeMap::new(),
+        reorder_buffer: BTreeMap::new(),
         ids: VecDeque::new(),
-        begun: 0,
+        received: 0,
         answered: 0,
         hosted: JoinSet::new(),
-        seats: Arc::new(Semaphore::new(HOSTED)),
-        lanes: HashMap::new(),
+        permits: Arc::new(Semaphore::new(MAX_HOSTED)),
+        sequence_tails: HashMap::new(),
     };
-    let decoder = desk.shared.decoder(&head);
-    let mut phase = desk.shared.phase();
+    let decoder = worker.shared.decoder(&head);
+    let mut phase = worker.shared.phase();
     let result = tokio::select! {
         biased;
-        result = arrival.in_time(conversation.run(body, decoder)) => result,
+        result = context.within_deadline(session.run(body, decoder)) => result,
         _ = phase.wait_for(Phase::ends_calls) => Err(Status::shutting_down()),
     };
     let mut trailers = HeaderMap::new();
     match result {
         Ok(()) => put_status(&mut trailers, Code::Ok, ""),
         Err(status) => {
-            desk.shared.metrics.refused[status.code as usize].add(1);
+            worker.shared.metrics.refused[status.code as usize].add(1);
             status.put(&mut trailers);
         }
     }
     // A client that is gone does not get it, and that is no error.
-    let _ = conversation.stream.send_trailers(trailers);
+    let _ = session.stream.send_trailers(trailers);
 }
 
-struct Conversation<'a> {
-    desk: &'a Arc<Desk>,
-    arrival: &'a Arrival,
+struct InferStream<'a> {
+    worker: &'a Arc<WorkerContext>,
+    context: &'a RequestContext,
     encoding: Option<Encoding>,
     caller: Caller<'a>,
     /// Whether the first error ends the stream with its status, as the client's metadata may ask for.
     strict: bool,
     stream: SendStream<Bytes>,
-    /// Answers whose predecessors are not there yet.
-    early: BTreeMap<u64, Answer>,
+    /// Answers that wait for those before them.
+    reorder_buffer: BTreeMap<u64, Answer>,
     /// The ids of the requests that are not answered yet, in order.
     ids: VecDeque<CompactString>,
-    begun: u64,
+    received: u64,
     answered: u64,
-    /// Requests that Python sees to.
+    /// The tasks of requests that Python answers.
     hosted: JoinSet<()>,
-    /// Of which this many at a time.
-    seats: Arc<Semaphore>,
-    /// Of each sequence, what resolves when its last request is answered: they keep their order.
-    lanes: HashMap<Identity, oneshot::Receiver<()>>,
+    /// Limits how many of them are answered at a time.
+    permits: Arc<Semaphore>,
+    /// Of each sequence, what resolves when its last request is answered: the next one waits for it.
+    sequence_tails: HashMap<SequenceId, oneshot::Receiver<()>>,
 }
 
-impl Conversation<'_> {
+impl InferStream<'_> {
     async fn run(&mut self, mut body: RecvStream, mut decoder: Decoder) -> Result<(), Status> {
         let (sender, mut answers) = mpsc::unbounded_channel();
         let mut open = true;
         let mut end = Ok(());
-        while open || self.answered < self.begun {
+        while open || self.answered < self.received {
             tokio::select! {
                 Some((sequence, answer)) = answers.recv() => {
-                    self.early.insert(sequence, answer);
-                    while let Some(answer) = self.early.remove(&self.answered) {
+                    self.reorder_buffer.insert(sequence, answer);
+                    while let Some(answer) = self.reorder_buffer.remove(&self.answered) {
                         self.answered += 1;
                         self.send(answer).await?;
                     }
@@ -128,8 +128,8 @@ impl Conversation<'_> {
                 && let Some(message) = decoder.message()?
             {
                 // A token may be taken back while its stream is open: what was accepted is answered, and no more is.
-                match self.desk.shared.tokens.check(self.caller.headers) {
-                    Ok(_) => self.begin(&message.opened().await?.0, &sender),
+                match self.worker.shared.tokens.check(self.caller.headers) {
+                    Ok(_) => self.begin(&message.decode_async().await?.0, &sender),
                     Err(status) => (open, end) = (false, Err(status)),
                 }
             }
@@ -138,40 +138,40 @@ impl Conversation<'_> {
     }
 
     fn has_room(&self) -> bool {
-        self.begun - self.answered < WINDOW
+        self.received - self.answered < WINDOW
     }
 
     fn begin(&mut self, message: &Rope, sender: &mpsc::UnboundedSender<(u64, Answer)>) {
-        let sequence = self.begun;
-        self.begun += 1;
-        self.desk.shared.metrics.bytes_received.add(message.len() as u64);
+        let sequence = self.received;
+        self.received += 1;
+        self.worker.shared.metrics.bytes_received.add(message.len() as u64);
         let decoded = request::decode(message);
-        let allowed = self.desk.shared.rates.check(self.caller.client.as_ref());
+        let allowed = self.worker.shared.rate_limiter.check(self.caller.client.as_ref());
         if allowed.is_ok()
             && let Ok(infer) = &decoded
-            && self.desk.shared.hosts(infer)
+            && self.worker.shared.hosts(infer)
         {
             return self.host(infer, message.clone(), sequence, sender.clone());
         }
-        let note = self.desk.shared.observer.begin(self.caller.headers, self.caller.peer, STREAM);
-        let arrival = self.arrival.again(note);
+        let observation = self.worker.shared.observer.begin(self.caller.headers, self.caller.peer, STREAM);
+        let context = self.context.next_message(observation);
         let admitted = match allowed {
-            Ok(()) => admit(&self.desk.shared.models, decoded, arrival),
+            Ok(()) => admit(&self.worker.shared.models, decoded, context),
             Err(status) => {
-                arrival.end(&status);
+                context.end(&status);
                 Err((decoded.map(|infer| infer.id).unwrap_or_default(), status))
             }
         };
         match admitted {
             Ok(admitted) => {
                 self.ids.push_back(admitted.id().clone());
-                let route = Route::Stream(sender.clone(), sequence, InFlight::new(&self.desk.mailbox));
-                self.desk.push(admitted.pending(Format::OipStream, self.encoding, route));
+                let route = Route::Stream(sender.clone(), sequence, InFlight::new(&self.worker.mailbox));
+                self.worker.push(admitted.pending(Format::OipStream, self.encoding, route));
             }
             Err((id, status)) => {
                 self.ids.push_back(id);
-                self.desk.shared.metrics.refused[status.code as usize].add(1);
-                // The other end is this very conversation.
+                self.worker.shared.metrics.refused[status.code as usize].add(1);
+                // The receiver is this very session.
                 let _ = sender.send((sequence, Err(status)));
             }
         }
@@ -180,35 +180,42 @@ impl Conversation<'_> {
     /// Lets Python answer a request, once it has answered those of its sequence before it.
     fn host(
         &mut self,
-        infer: &Infer,
+        infer: &InferRequest,
         message: Rope,
         sequence: u64,
         sender: mpsc::UnboundedSender<(u64, Answer)>,
     ) {
         while self.hosted.try_join_next().is_some() {}
         self.ids.push_back(infer.id.clone());
-        let hold = match self.desk.shared.budget.hold(message.weight()) {
-            Ok(hold) => hold,
-            // The other end is this very conversation.
+        let reservation = match self.worker.shared.budget.reserve(message.weight()) {
+            Ok(reservation) => reservation,
+            // The receiver is this very session.
             Err(status) => return drop(sender.send((sequence, Err(status)))),
         };
         let (done, answered) = oneshot::channel::<()>();
-        if self.lanes.len() > HOSTED {
-            self.lanes.retain(|_, last| matches!(last.try_recv(), Err(TryRecvError::Empty)));
+        if self.sequence_tails.len() > MAX_HOSTED {
+            self.sequence_tails.retain(|_, last| matches!(last.try_recv(), Err(TryRecvError::Empty)));
         }
-        let before = identity(infer).and_then(|identity| self.lanes.insert(identity, answered));
-        let seats = self.seats.clone();
+        let before =
+            sequence_id(infer).and_then(|sequence_id| self.sequence_tails.insert(sequence_id, answered));
+        let permits = self.permits.clone();
         let call = (MODEL_INFER.to_owned(), self.caller.headers.clone());
-        let (deadline, peer) = (self.arrival.deadline(), self.caller.peer.clone());
-        let in_flight = InFlight::new(&self.desk.mailbox);
-        let answer = hosted::ask(self.desk.shared.host.clone(), call, deadline, peer, (message, hold));
+        let (deadline, peer) = (self.context.deadline(), self.caller.peer.clone());
+        let in_flight = InFlight::new(&self.worker.mailbox);
+        let answer = hosted::unary_call(
+            self.worker.shared.events.clone(),
+            call,
+            deadline,
+            peer,
+            (message, reservation),
+        );
         self.hosted.spawn(async move {
             if let Some(before) = before {
                 // An error: the one before has been answered, which is all that is asked.
                 let _ = before.await;
             }
-            // It is never closed, and while it is empty others are being answered.
-            let _seat = seats.acquire_owned().await;
+            // The semaphore is never closed.
+            let _permit = permits.acquire_owned().await;
             let answer = answer.await.map(|message| stream_answer(&message));
             // The other end may be gone, and with it whoever wants the answer.
             let _ = sender.send((sequence, answer));
@@ -223,7 +230,7 @@ impl Conversation<'_> {
             Err(status) if self.strict => return Err(status),
             Err(status) => frame::encode(stream_error(&status.message, &id), None),
         };
-        self.desk.shared.metrics.bytes_sent.add(frame.len() as u64);
+        self.worker.shared.metrics.bytes_sent.add(frame.len() as u64);
         let gone = || Status::new(Code::Cancelled, "the client ended the stream");
         while !frame.is_empty() {
             self.stream.reserve_capacity(frame.len());
@@ -235,19 +242,19 @@ impl Conversation<'_> {
     }
 }
 
-/// What a client calls a sequence. As Python has it, a number and a text are never the same.
+/// The id of a sequence; as in Python, a number and a string are never equal.
 #[derive(PartialEq, Eq, Hash)]
-enum Identity {
+enum SequenceId {
     Number(u64),
     Text(CompactString),
 }
 
 /// The sequence of a request; None for one that belongs to none.
-fn identity(infer: &Infer) -> Option<Identity> {
+fn sequence_id(infer: &InferRequest) -> Option<SequenceId> {
     match infer.parameters.iter().rev().find(|(name, _)| name == "sequence_id")? {
-        (_, Parameter::Int64(number)) => Some(Identity::Number(*number as u64)),
-        (_, Parameter::Uint64(number)) => Some(Identity::Number(*number)),
-        (_, Parameter::String(text)) => Some(Identity::Text(text.clone())),
+        (_, Parameter::Int64(number)) => Some(SequenceId::Number(*number as u64)),
+        (_, Parameter::Uint64(number)) => Some(SequenceId::Number(*number)),
+        (_, Parameter::String(text)) => Some(SequenceId::Text(text.clone())),
         _ => None,
     }
 }

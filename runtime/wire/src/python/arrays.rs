@@ -12,12 +12,12 @@ use pyo3::types::{PyBytes, PyList, PyString};
 use crate::bytes_tensor;
 use crate::datatype::Datatype;
 use crate::output::{Output, OutputData};
-use crate::python::local::kept;
+use crate::python::local::array_bytes;
 use crate::queue::batch::Batch;
 use crate::signature::{Shape, Tensor, TensorSpec, quote};
 
-/// An input or output, as Python needs it.
-pub struct Port {
+/// A tensor's spec in Python's objects.
+pub struct PyTensorSpec {
     /// Its name, made once.
     pub name: Py<PyString>,
     /// NumPy's dtype of its elements.
@@ -26,12 +26,12 @@ pub struct Port {
     pub datatype: Datatype,
 }
 
-impl Port {
-    /// The port of a spec.
-    pub fn new(py: Python<'_>, spec: &TensorSpec) -> PyResult<Port> {
+impl PyTensorSpec {
+    /// Converts a spec.
+    pub fn new(py: Python<'_>, spec: &TensorSpec) -> PyResult<PyTensorSpec> {
         let name = PyString::intern(py, &spec.name).unbind();
         let dtype = PyArrayDescr::new(py, spec.datatype.numpy())?.unbind();
-        Ok(Port { name, dtype, datatype: spec.datatype })
+        Ok(PyTensorSpec { name, dtype, datatype: spec.datatype })
     }
 }
 
@@ -44,29 +44,39 @@ pub fn input<'py>(
     py: Python<'py>,
     batch: &Batch,
     position: usize,
-    port: &Port,
+    spec: &PyTensorSpec,
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
     let Some(shape) = batch.shape(position) else { return Ok(None) };
-    if port.datatype == Datatype::Bytes {
-        return objects(py, &batch.contents(position), port, &shape).map(Some);
+    if spec.datatype == Datatype::Bytes {
+        return objects(py, &batch.contents(position), spec, &shape).map(Some);
     }
     let buffer = py.detach(|| batch.buffer(position));
-    numbers(py, buffer, port, &shape).map(Some)
+    numbers(py, buffer, spec, &shape).map(Some)
 }
 
 /// The array of an output of a request: of memory that is shared, or copied already.
-pub fn show<'py>(py: Python<'py>, port: &Port, shape: &Shape, data: Bytes) -> PyResult<Bound<'py, PyAny>> {
-    if port.datatype == Datatype::Bytes {
-        return objects(py, &[data], port, shape);
+pub fn show<'py>(
+    py: Python<'py>,
+    spec: &PyTensorSpec,
+    shape: &Shape,
+    data: Bytes,
+) -> PyResult<Bound<'py, PyAny>> {
+    if spec.datatype == Datatype::Bytes {
+        return objects(py, &[data], spec, shape);
     }
     if data.is_empty() {
-        return py.import("numpy")?.call_method1("empty", (shape.to_vec(), port.dtype.bind(py)));
+        return py.import("numpy")?.call_method1("empty", (shape.to_vec(), spec.dtype.bind(py)));
     }
-    numbers(py, data, port, shape)
+    numbers(py, data, spec, shape)
 }
 
 /// Elements of one size: an array that shows the buffer, which is aligned for them.
-fn numbers<'py>(py: Python<'py>, buffer: Bytes, port: &Port, shape: &Shape) -> PyResult<Bound<'py, PyAny>> {
+fn numbers<'py>(
+    py: Python<'py>,
+    buffer: Bytes,
+    spec: &PyTensorSpec,
+    shape: &Shape,
+) -> PyResult<Bound<'py, PyAny>> {
     let pointer = buffer.as_ptr().cast_mut();
     let owner = Bound::new(py, Owner(buffer))?;
     let mut dims: Vec<npy_intp> = shape.iter().map(|&size| size as npy_intp).collect();
@@ -76,7 +86,7 @@ fn numbers<'py>(py: Python<'py>, buffer: Bytes, port: &Port, shape: &Shape) -> P
         let array = PY_ARRAY_API.PyArray_NewFromDescr(
             py,
             npyffi::get_type_object(py, NpyTypes::PyArray_Type),
-            port.dtype.clone_ref(py).into_ptr().cast(),
+            spec.dtype.clone_ref(py).into_ptr().cast(),
             dims.len() as _,
             dims.as_mut_ptr(),
             null_mut(),
@@ -97,7 +107,7 @@ fn numbers<'py>(py: Python<'py>, buffer: Bytes, port: &Port, shape: &Shape) -> P
 fn objects<'py>(
     py: Python<'py>,
     pieces: &[Bytes],
-    port: &Port,
+    spec: &PyTensorSpec,
     shape: &Shape,
 ) -> PyResult<Bound<'py, PyAny>> {
     let list = PyList::empty(py);
@@ -108,15 +118,15 @@ fn objects<'py>(
     }
     let numpy = py.import("numpy")?;
     // np.array() would make it an array of fixed width.
-    let array = numpy.call_method1("empty", (list.len(), port.dtype.bind(py)))?;
+    let array = numpy.call_method1("empty", (list.len(), spec.dtype.bind(py)))?;
     array.set_item(pyo3::types::PySlice::full(py), list)?;
     array.call_method1("reshape", (shape.to_vec(),))
 }
 
 /// The tensor in an array that the server itself gives a model; it shares the array's memory.
-pub fn tensor(value: Bound<'_, PyAny>, spec: &TensorSpec, port: &Port) -> PyResult<Tensor> {
+pub fn tensor(value: Bound<'_, PyAny>, spec: &TensorSpec, py_spec: &PyTensorSpec) -> PyResult<Tensor> {
     let place = || format!("input {}", quote(&spec.name));
-    let array = contiguous(value, port, &place)?;
+    let array = contiguous(value, py_spec, &place)?;
     let shape = Shape::from_slice(array.shape());
     if shape.len() != spec.shape.len() {
         return Err(PyValueError::new_err(format!(
@@ -125,29 +135,29 @@ pub fn tensor(value: Bound<'_, PyAny>, spec: &TensorSpec, port: &Port) -> PyResu
             spec.shape.len()
         )));
     }
-    let data = if port.datatype == Datatype::Bytes {
+    let data = if py_spec.datatype == Datatype::Bytes {
         byte_strings(&array, &shape, &place)?.0.into()
     } else {
         let (data, len) = memory(&array);
-        kept(array.into_any().unbind(), data, len).into()
+        array_bytes(array.into_any().unbind(), data, len).into()
     };
     Ok(Tensor { shape, data })
 }
 
-/// The value as an array of the port's dtype, its elements one behind the other.
+/// The value as an array of the spec's dtype, its elements one behind the other.
 fn contiguous<'py>(
     value: Bound<'py, PyAny>,
-    port: &Port,
+    spec: &PyTensorSpec,
     place: &dyn Fn() -> String,
 ) -> PyResult<Bound<'py, PyUntypedArray>> {
     let py = value.py();
     let array = value
         .cast_into::<PyUntypedArray>()
         .map_err(|_| PyTypeError::new_err(format!("{} is not a NumPy array", place())))?;
-    if port.datatype == Datatype::Bytes {
+    if spec.datatype == Datatype::Bytes {
         return Ok(array);
     }
-    let (expected, got) = (port.dtype.bind(py), array.dtype());
+    let (expected, got) = (spec.dtype.bind(py), array.dtype());
     if !got.is_equiv_to(expected) {
         return Err(PyTypeError::new_err(format!("{}: expected dtype {expected}, got {got}", place())));
     }
@@ -166,28 +176,28 @@ fn memory(array: &Bound<'_, PyUntypedArray>) -> (*const u8, usize) {
 }
 
 /// An output array, kept alive while its bytes are read.
-pub struct Given<'py> {
+pub struct OutputArray<'py> {
     position: usize,
     shape: Shape,
     array: Bound<'py, PyUntypedArray>,
     varying: Option<(Vec<u8>, Vec<usize>)>,
 }
 
-impl<'py> Given<'py> {
+impl<'py> OutputArray<'py> {
     /// Takes the array of an output; says what is wrong when it is not what the signature says.
     pub fn new(
         outputs: &Bound<'py, PyAny>,
         batch: &Batch,
         position: usize,
-        port: &Port,
-    ) -> PyResult<Given<'py>> {
+        py_spec: &PyTensorSpec,
+    ) -> PyResult<OutputArray<'py>> {
         let signature = &batch.queue().signature;
         let spec = &signature.outputs[position];
         let place = || format!("output {} of model {}", quote(&spec.name), quote(&signature.model));
         let value = outputs
-            .get_item(&port.name)
+            .get_item(&py_spec.name)
             .map_err(|_| PyKeyError::new_err(format!("{} is missing", place())))?;
-        let array = contiguous(value, port, &place)?;
+        let array = contiguous(value, py_spec, &place)?;
         let shape = Shape::from_slice(array.shape());
         let rows = batch.padded_rows();
         if signature.batched && shape.first() != Some(&rows) {
@@ -196,11 +206,11 @@ impl<'py> Given<'py> {
                 place()
             )));
         }
-        if port.datatype == Datatype::Bytes {
+        if py_spec.datatype == Datatype::Bytes {
             let varying = Some(byte_strings(&array, &shape, &place)?);
-            return Ok(Given { position, shape, array, varying });
+            return Ok(OutputArray { position, shape, array, varying });
         }
-        Ok(Given { position, shape, array, varying: None })
+        Ok(OutputArray { position, shape, array, varying: None })
     }
 
     /// The output, as the transport takes it; `shared`: somebody may keep part of it.
@@ -210,7 +220,7 @@ impl<'py> Given<'py> {
             None => {
                 let (data, len) = memory(&self.array);
                 if shared {
-                    OutputData::Shared(kept(self.array.clone().into_any().unbind(), data, len))
+                    OutputData::Shared(array_bytes(self.array.clone().into_any().unbind(), data, len))
                 } else if len == 0 {
                     OutputData::Fixed(&[])
                 } else {

@@ -25,8 +25,8 @@ impl PyLoad {
         per_second: Option<f64>,
     ) -> PyResult<Self> {
         let arrivals = match (under_way, per_second) {
-            (Some(count), None) => Arrivals::UnderWay(count),
-            (None, Some(rate)) if rate > 0.0 => Arrivals::PerSecond(rate),
+            (Some(count), None) => Arrivals::Concurrency(count),
+            (None, Some(rate)) if rate > 0.0 => Arrivals::RequestRate(rate),
             _ => return Err(PyValueError::new_err("expected under_way, or per_second above 0")),
         };
         let call = Call::new(address, path, &metadata, message)
@@ -39,13 +39,13 @@ impl PyLoad {
     fn take(&self, now: f64) -> PyResult<(Vec<(f64, f64)>, u64)> {
         let guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(load) = guard.as_ref() else { return Ok((Vec::new(), 0)) };
-        let (ended, reference) = (load.take(), Instant::now());
-        if let Some(why) = ended.broken {
+        let (completed, reference) = (load.take(), Instant::now());
+        if let Some(why) = completed.error {
             return Err(PyRuntimeError::new_err(why));
         }
-        let calls = ended.succeeded.into_iter();
-        let told = calls.map(|(end, took)| (now - (reference - end).as_secs_f64(), took.as_secs_f64()));
-        Ok((told.collect(), ended.failed))
+        let calls = completed.succeeded.into_iter();
+        let succeeded = calls.map(|(end, took)| (now - (reference - end).as_secs_f64(), took.as_secs_f64()));
+        Ok((succeeded.collect(), completed.failed))
     }
 
     /// Begin no more calls, and wait for those under way.

@@ -1,4 +1,4 @@
-//! `Inbox` and `Answer`: what the server itself has asked of its models.
+//! `Inbox` and `Answer`: in-process requests.
 
 use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,27 +7,27 @@ use bytes::Bytes;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::python::arrays::{Port, show};
-use crate::python::queue::{Ports, answered};
+use crate::python::arrays::{PyTensorSpec, show};
+use crate::python::queue::{PySignature, already_answered};
 use crate::queue::batch::Batch;
-use crate::queue::local::{self, Inbox, Parent, Piece};
+use crate::queue::local::{self, Inbox, Parent, SharedOutput};
 
-/// A batch that Python has, until it is answered.
-pub type Held = Mutex<Option<Batch>>;
+/// A batch in Python's hands; None once it is answered.
+pub type SharedBatch = Mutex<Option<Batch>>;
 
-impl Parent for Held {
-    fn is_wanted(&self) -> bool {
-        self.lock().unwrap_or_else(PoisonError::into_inner).as_mut().is_some_and(Batch::is_wanted)
+impl Parent for SharedBatch {
+    fn is_active(&self) -> bool {
+        self.lock().unwrap_or_else(PoisonError::into_inner).as_mut().is_some_and(Batch::is_active)
     }
 }
 
-/// What Python asked with: its own token, and the names of the outputs.
+/// The token of a request from Python: its own object, and the signature that names the outputs.
 pub struct Token {
     pub token: Py<PyAny>,
-    pub ports: Arc<Ports>,
+    pub signature: Arc<PySignature>,
 }
 
-/// Where answers wait for whoever asked.
+/// A queue of answers for the one who asked.
 #[pyclass(frozen, name = "Inbox", module = "kerve_wire._native")]
 pub struct PyInbox {
     pub inbox: Arc<Inbox>,
@@ -55,7 +55,7 @@ impl PyInbox {
 /// The answer to one request.
 #[pyclass(frozen, get_all, name = "Answer", module = "kerve_wire._native")]
 pub struct PyAnswer {
-    /// What was asked with it.
+    /// The token of the request.
     token: Py<PyAny>,
     /// The outputs that were asked for; None when something went wrong.
     outputs: Option<Py<PyDict>>,
@@ -70,9 +70,9 @@ pub struct PyAnswer {
 impl PyAnswer {
     fn new(py: Python<'_>, answer: local::Answer) -> PyResult<PyAnswer> {
         let token: Box<dyn Any + Send + Sync> = answer.token;
-        let Token { token, ports } = *token.downcast::<Token>().map_err(|_| answered())?;
+        let Token { token, signature } = *token.downcast::<Token>().map_err(|_| already_answered())?;
         let nanoseconds = answer.computed.as_nanos() as u64;
-        Ok(match answer.outcome.map(|pieces| outputs(py, pieces, &ports)) {
+        Ok(match answer.outcome.map(|outputs| to_dict(py, outputs, &signature)) {
             Ok(Ok(outputs)) => {
                 let outputs = Some(outputs.unbind());
                 PyAnswer { token, outputs, code: 0, message: String::new(), nanoseconds }
@@ -92,32 +92,36 @@ impl PyAnswer {
     }
 }
 
-fn outputs<'py>(py: Python<'py>, pieces: Vec<Piece>, ports: &Ports) -> PyResult<Bound<'py, PyDict>> {
-    let outputs = PyDict::new(py);
-    for Piece { position, shape, data } in pieces {
-        let port: &Port = &ports.outputs[position];
-        outputs.set_item(&port.name, show(py, port, &shape, data)?)?;
+fn to_dict<'py>(
+    py: Python<'py>,
+    outputs: Vec<SharedOutput>,
+    signature: &PySignature,
+) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    for SharedOutput { position, shape, data } in outputs {
+        let spec: &PyTensorSpec = &signature.outputs[position];
+        dict.set_item(&spec.name, show(py, spec, &shape, data)?)?;
     }
-    Ok(outputs)
+    Ok(dict)
 }
 
 /// An array's memory as bytes that keep it alive.
-pub fn kept(array: Py<PyAny>, data: *const u8, len: usize) -> Bytes {
-    if len == 0 { Bytes::new() } else { Bytes::from_owner(Kept { _array: array, data, len }) }
+pub fn array_bytes(array: Py<PyAny>, data: *const u8, len: usize) -> Bytes {
+    if len == 0 { Bytes::new() } else { Bytes::from_owner(ArrayMemory { _array: array, data, len }) }
 }
 
-struct Kept {
+struct ArrayMemory {
     _array: Py<PyAny>,
     data: *const u8,
     len: usize,
 }
 
 // SAFETY: the memory belongs to the array, which is kept alive, and is only read.
-unsafe impl Send for Kept {}
+unsafe impl Send for ArrayMemory {}
 
-impl AsRef<[u8]> for Kept {
+impl AsRef<[u8]> for ArrayMemory {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: `kept` was given the memory of a contiguous array that `self` keeps alive.
+        // SAFETY: `array_bytes` was given the memory of a contiguous array that `self` keeps alive.
         unsafe { std::slice::from_raw_parts(self.data, self.len) }
     }
 }

@@ -5,7 +5,7 @@ mod call;
 mod load;
 mod local;
 mod metadata;
-mod note;
+mod observation;
 mod queue;
 mod server;
 
@@ -50,7 +50,7 @@ mod _native {
     #[pymodule_export]
     use super::local::{PyAnswer, PyInbox};
     #[pymodule_export]
-    use super::note::PyNote;
+    use super::observation::PyObservation;
     #[pymodule_export]
     use super::queue::{PyBatch, PyQueue};
     #[pymodule_export]

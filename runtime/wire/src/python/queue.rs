@@ -12,65 +12,65 @@ use smallvec::SmallVec;
 use crate::grpc::status::{CODES, Code, Status};
 use crate::infer::Parameter;
 use crate::metrics::{BOUNDS, Counter, Histogram};
-use crate::python::arrays::{Given, Port, input, tensor};
-use crate::python::local::{Held, PyInbox, Token};
+use crate::python::arrays::{OutputArray, PyTensorSpec, input, tensor};
+use crate::python::local::{PyInbox, SharedBatch, Token};
 use crate::queue::batch::Batch;
 use crate::queue::local::Local;
 use crate::queue::local::Parent;
 use crate::queue::pending::{Format, Pending, Responder, Route};
 use crate::queue::{Queue, Work};
-use crate::signature::{Checked, Requested, Tensor, TensorSpec};
+use crate::signature::{SelectedOutput, Tensor, TensorSpec, ValidRequest};
 
 /// The queue of one model version.
 #[pyclass(frozen, name = "Queue", module = "kerve_wire._native")]
 pub struct PyQueue {
     pub queue: Arc<Queue>,
-    ports: Arc<Ports>,
+    signature: Arc<PySignature>,
 }
 
-/// Python's names for the tensors of a model.
-pub struct Ports {
-    pub inputs: Vec<Port>,
-    pub outputs: Vec<Port>,
+/// A model's signature in Python's objects.
+pub struct PySignature {
+    pub inputs: Vec<PyTensorSpec>,
+    pub outputs: Vec<PyTensorSpec>,
 }
 
 impl PyQueue {
     /// Python's side of a queue.
     pub fn new(py: Python<'_>, queue: Queue) -> PyResult<PyQueue> {
-        let port = |spec| Port::new(py, spec);
-        let inputs = queue.signature.inputs.iter().map(port).collect::<PyResult<_>>()?;
-        let outputs = queue.signature.outputs.iter().map(port).collect::<PyResult<_>>()?;
-        Ok(PyQueue { queue: Arc::new(queue), ports: Arc::new(Ports { inputs, outputs }) })
+        let spec = |spec| PyTensorSpec::new(py, spec);
+        let inputs = queue.signature.inputs.iter().map(spec).collect::<PyResult<_>>()?;
+        let outputs = queue.signature.outputs.iter().map(spec).collect::<PyResult<_>>()?;
+        Ok(PyQueue { queue: Arc::new(queue), signature: Arc::new(PySignature { inputs, outputs }) })
     }
 
-    /// What the server itself asks, as far as memory depends on it: the caller has held it against the signature.
-    fn check(&self, inputs: &Bound<'_, PyDict>, requested: Option<Vec<String>>) -> PyResult<Checked> {
+    /// Validates an in-process request as far as memory safety depends on it; the caller has done the rest.
+    fn check(&self, inputs: &Bound<'_, PyDict>, requested: Option<Vec<String>>) -> PyResult<ValidRequest> {
         let signature = &self.queue.signature;
-        let given = |(spec, port): (&TensorSpec, &Port)| {
-            inputs.get_item(&port.name)?.map(|value| tensor(value, spec, port)).transpose()
+        let given = |(spec, py_spec): (&TensorSpec, &PyTensorSpec)| {
+            inputs.get_item(&py_spec.name)?.map(|value| tensor(value, spec, py_spec)).transpose()
         };
         let tensors: SmallVec<[Option<Tensor>; 2]> =
-            signature.inputs.iter().zip(&self.ports.inputs).map(given).collect::<PyResult<_>>()?;
+            signature.inputs.iter().zip(&self.signature.inputs).map(given).collect::<PyResult<_>>()?;
         let rows = if signature.batched { signature.rows(&tensors) } else { Ok(1) };
         let rows = rows.map_err(|status| PyValueError::new_err(status.message))?;
         let position = |name: String| {
             let position = signature.outputs.iter().position(|spec| spec.name == name);
             let position = position.ok_or_else(|| PyValueError::new_err(format!("no output {name:?}")))?;
-            Ok(Requested { position: position as u16, ..Requested::default() })
+            Ok(SelectedOutput { position: position as u16, ..SelectedOutput::default() })
         };
         let requested = requested.unwrap_or_default().into_iter().map(position).collect::<PyResult<_>>()?;
-        Ok(Checked { tensors, rows, requested })
+        Ok(ValidRequest { tensors, rows, requested })
     }
 
     fn show(&self, py: Python<'_>, batch: Batch) -> PyResult<PyBatch> {
         let inputs = PyDict::new(py);
-        for (position, port) in self.ports.inputs.iter().enumerate() {
-            if let Some(array) = input(py, &batch, position, port)? {
-                inputs.set_item(&port.name, array)?;
+        for (position, spec) in self.signature.inputs.iter().enumerate() {
+            if let Some(array) = input(py, &batch, position, spec)? {
+                inputs.set_item(&spec.name, array)?;
             }
         }
-        let (rows, ports) = (batch.rows(), self.ports.clone());
-        Ok(PyBatch { rows, inputs: inputs.unbind(), batch: Arc::new(Mutex::new(Some(batch))), ports })
+        let (rows, signature) = (batch.rows(), self.signature.clone());
+        Ok(PyBatch { rows, inputs: inputs.unbind(), batch: Arc::new(Mutex::new(Some(batch))), signature })
     }
 }
 
@@ -82,8 +82,8 @@ impl PyQueue {
     fn take(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         while let Some(work) = py.detach(|| self.queue.take()) {
             let shown = match work {
-                Work::Batch(batch) => guarded(|| Ok(Py::new(py, self.show(py, batch)?)?.into_any())),
-                Work::Errand(errand) => errand.downcast().map(|errand| *errand).map_err(|_| answered()),
+                Work::Batch(batch) => catch_panic(|| Ok(Py::new(py, self.show(py, batch)?)?.into_any())),
+                Work::Deferred(task) => task.downcast().map(|task| *task).map_err(|_| already_answered()),
             };
             match shown {
                 Ok(work) => return Some(work),
@@ -94,11 +94,11 @@ impl PyQueue {
     }
 
     /// Let `take` return this when no request waits, outside the limits of requests; False once the queue is closed.
-    fn defer(&self, errand: Py<PyAny>) -> bool {
-        self.queue.defer(Box::new(errand)).is_ok()
+    fn defer(&self, task: Py<PyAny>) -> bool {
+        self.queue.defer(Box::new(task)).is_ok()
     }
 
-    /// Let a request of the server itself wait, for as long as the batch that it helps to answer is wanted.
+    /// Add an in-process request, made for the requests of a batch; it is cancelled when they all are.
     ///
     /// `inputs` fit the signature. The answer comes to the inbox with the token.
     fn ask(
@@ -111,12 +111,12 @@ impl PyQueue {
         token: Py<PyAny>,
     ) -> PyResult<()> {
         let checked = self.check(inputs, requested)?;
-        let (deadline, id, priority) = parent.look(|batch| {
+        let (deadline, id, priority) = parent.with_batch(|batch| {
             let priority = batch.parameters().iter().rev().find(|(key, _)| key == "priority");
             let priority = priority.and_then(|(_, value)| value.unsigned()).unwrap_or(0);
             (batch.deadline(), batch.request_ids().into_iter().next().unwrap_or_default(), priority)
         })?;
-        let token = Box::new(Token { token, ports: self.ports.clone() });
+        let token = Box::new(Token { token, signature: self.signature.clone() });
         let queue = &self.queue;
         let (level, batched, arrived) =
             (queue.options.level(priority), queue.signature.batched, Instant::now());
@@ -127,7 +127,7 @@ impl PyQueue {
             rows: checked.rows,
             batched,
             level,
-            counts: true,
+            counts_toward_limit: true,
             arrived,
             deadline,
             expires,
@@ -138,7 +138,7 @@ impl PyQueue {
                 requested: checked.requested,
                 encoding: None,
                 route: Route::Local(Local::new(token, inbox.inbox.clone(), parent.batch.clone())),
-                note: None,
+                observation: None,
             },
         };
         py.detach(|| {
@@ -149,9 +149,9 @@ impl PyQueue {
         Ok(())
     }
 
-    /// Refuse what clients send with UNAVAILABLE; what the server itself asks still waits and is taken.
-    fn refuse_clients(&self) {
-        self.queue.refuse_clients();
+    /// Refuse clients' requests with UNAVAILABLE; what waits and in-process requests are still taken.
+    fn drain(&self) {
+        self.queue.drain();
     }
 
     /// Refuse new requests with UNAVAILABLE; what waits is still taken.
@@ -190,8 +190,8 @@ impl PyQueue {
 /// One or more requests that are computed together; answered exactly once, by `reply` or by `fail`.
 #[pyclass(frozen, name = "Batch", module = "kerve_wire._native")]
 pub struct PyBatch {
-    batch: Arc<Held>,
-    ports: Arc<Ports>,
+    batch: Arc<SharedBatch>,
+    signature: Arc<PySignature>,
     /// One contiguous array per input, the rows of all requests stacked on axis 0.
     #[pyo3(get)]
     inputs: Py<PyDict>,
@@ -205,7 +205,7 @@ impl PyBatch {
     /// How many requests, or parts of one that was split, are in it.
     #[getter]
     fn requests(&self) -> PyResult<usize> {
-        self.look(Batch::requests)
+        self.with_batch(Batch::requests)
     }
 
     /// The ids of the requests, as far as they have any; none once they are answered: whoever logs what went wrong
@@ -219,21 +219,21 @@ impl PyBatch {
     /// The outputs that anyone in the batch asked for; None: all.
     #[getter]
     fn requested<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyFrozenSet>>> {
-        let positions = self.look(|batch| batch.requested())?;
-        let name = |position: usize| self.ports.outputs[position].name.bind(py);
+        let positions = self.with_batch(|batch| batch.requested())?;
+        let name = |position: usize| self.signature.outputs[position].name.bind(py);
         positions.map(|positions| PyFrozenSet::new(py, positions.into_iter().map(name))).transpose()
     }
 
     /// Whether anybody waits for an answer.
     #[getter]
-    fn wanted(&self) -> bool {
-        self.batch.is_wanted()
+    fn active(&self) -> bool {
+        self.batch.is_active()
     }
 
     /// The earliest deadline, in seconds of `time.monotonic()`.
     #[getter]
     fn deadline(&self, py: Python<'_>) -> PyResult<Option<f64>> {
-        let Some(deadline) = self.look(|batch| batch.deadline())? else { return Ok(None) };
+        let Some(deadline) = self.with_batch(|batch| batch.deadline())? else { return Ok(None) };
         let now: f64 = py.import("time")?.call_method0("monotonic")?.extract()?;
         let late = Instant::now().saturating_duration_since(deadline).as_secs_f64();
         Ok(Some(now + deadline.saturating_duration_since(Instant::now()).as_secs_f64() - late))
@@ -243,7 +243,7 @@ impl PyBatch {
     #[getter]
     fn parameters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let result = PyDict::new(py);
-        for (name, value) in self.look(|batch| batch.parameters().to_vec())? {
+        for (name, value) in self.with_batch(|batch| batch.parameters().to_vec())? {
             match value {
                 Parameter::Bool(value) => result.set_item(&*name, value)?,
                 Parameter::Int64(value) => result.set_item(&*name, value)?,
@@ -257,12 +257,12 @@ impl PyBatch {
 
     /// Answer with at least the requested outputs, padded as the inputs are; returns at once.
     fn reply(&self, py: Python<'_>, outputs: &Bound<'_, PyAny>) -> PyResult<()> {
-        let batch = self.claim()?;
+        let batch = self.take_batch()?;
         match self.collect(&batch, outputs) {
-            Ok(mut given) => {
+            Ok(mut arrays) => {
                 let shared = batch.is_local();
-                let outputs: Vec<_> = given.iter_mut().map(|given| given.output(shared)).collect();
-                guarded(|| {
+                let outputs: Vec<_> = arrays.iter_mut().map(|array| array.output(shared)).collect();
+                catch_panic(|| {
                     py.detach(|| batch.reply(&outputs));
                     Ok(())
                 })
@@ -278,27 +278,28 @@ impl PyBatch {
     /// Answer every request of the batch with a gRPC status.
     fn fail(&self, py: Python<'_>, code: usize, message: String) -> PyResult<()> {
         let code = CODES.get(code).copied().filter(|&code| code != Code::Ok).unwrap_or(Code::Unknown);
-        let batch = self.claim()?;
+        let batch = self.take_batch()?;
         py.detach(|| batch.fail(&Status::new(code, message)));
         Ok(())
     }
 }
 
 impl PyBatch {
-    fn collect<'py>(&self, batch: &Batch, outputs: &Bound<'py, PyAny>) -> PyResult<Vec<Given<'py>>> {
-        let take = |position: usize| Given::new(outputs, batch, position, &self.ports.outputs[position]);
+    fn collect<'py>(&self, batch: &Batch, outputs: &Bound<'py, PyAny>) -> PyResult<Vec<OutputArray<'py>>> {
+        let take =
+            |position: usize| OutputArray::new(outputs, batch, position, &self.signature.outputs[position]);
         match batch.requested() {
             Some(positions) => positions.into_iter().map(take).collect(),
-            None => (0..self.ports.outputs.len()).map(take).collect(),
+            None => (0..self.signature.outputs.len()).map(take).collect(),
         }
     }
 
-    fn look<T>(&self, read: impl FnOnce(&Batch) -> T) -> PyResult<T> {
-        self.lock().as_ref().map(read).ok_or_else(answered)
+    fn with_batch<T>(&self, read: impl FnOnce(&Batch) -> T) -> PyResult<T> {
+        self.lock().as_ref().map(read).ok_or_else(already_answered)
     }
 
-    fn claim(&self) -> PyResult<Batch> {
-        self.lock().take().ok_or_else(answered)
+    fn take_batch(&self) -> PyResult<Batch> {
+        self.lock().take().ok_or_else(already_answered)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Batch>> {
@@ -307,13 +308,13 @@ impl PyBatch {
 }
 
 /// A panic as an exception that executors catch: it has answered its batch, and the next one is to be served.
-fn guarded<T>(work: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
+fn catch_panic<T>(work: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
         Err(PyRuntimeError::new_err("kerve-wire failed; its panic is in the server's log"))
     })
 }
 
-pub fn answered() -> PyErr {
+pub fn already_answered() -> PyErr {
     PyRuntimeError::new_err("the batch has been answered; a batch is answered exactly once")
 }
 

@@ -14,11 +14,11 @@ use crate::grpc::compression::Encoding;
 use crate::hosted::Event;
 use crate::models::Routes;
 use crate::python::call::PyCall;
-use crate::python::note::PyNote;
+use crate::python::observation::PyObservation;
 use crate::python::queue::{PyQueue, codes};
 use crate::queue::Queue;
 use crate::queue::options::{Options, Policy, TimeoutAction};
-use crate::rest::Front;
+use crate::rest::Frontend;
 use crate::server::rates::Limit;
 use crate::server::tls::{Acceptor, Credentials, Source};
 use crate::server::{Config, Protocol, Server};
@@ -38,7 +38,7 @@ impl PyServer {
     /// Make a server that does not listen yet; `options` are the fields of `ServerOptions`, durations in seconds.
     #[new]
     fn new(options: &Bound<'_, PyDict>) -> PyResult<PyServer> {
-        Ok(PyServer { server: Server::new(config(&Fields(options))?) })
+        Ok(PyServer { server: Server::new(config(&OptionsDict(options))?) })
     }
 
     /// Make the queue of a model version; `options` are the fields of `QueueOptions`.
@@ -64,7 +64,7 @@ impl PyServer {
             let problem = "has no axis, of which the first is the batch in a batched model";
             return Err(PyValueError::new_err(format!("{}: {problem}", spec.name)));
         }
-        let mut options = queue_options(&Fields(options))?;
+        let mut options = queue_options(&OptionsDict(options))?;
         if !batched {
             options.max_batch_size = 1;
             options.buckets.clear();
@@ -78,9 +78,9 @@ impl PyServer {
         self.server.shared().models.publish(name, Routes { ready, unready });
     }
 
-    /// Forget a model.
-    fn withdraw(&self, name: &str) {
-        self.server.shared().models.withdraw(name);
+    /// Remove a model's routes.
+    fn unpublish(&self, name: &str) {
+        self.server.shared().models.unpublish(name);
     }
 
     /// Ask for a bearer token from now on; by its SHA-256, whether it permits inference.
@@ -96,7 +96,7 @@ impl PyServer {
         &self,
         py: Python<'_>,
         address: &str,
-        credentials: Option<(Material, Material, Option<Material>, bool)>,
+        credentials: Option<(PySource, PySource, Option<PySource>, bool)>,
     ) -> PyResult<u16> {
         let acceptor = credentials.map(|(key, certificates, client_roots, require_client_auth)| {
             Acceptor::new(Credentials {
@@ -119,7 +119,7 @@ impl PyServer {
         application: PathBuf,
         inference: bool,
     ) -> PyResult<u16> {
-        self.bind(py, address, Protocol::Http(Arc::new(Front::new(application, inference))))
+        self.bind(py, address, Protocol::Http(Arc::new(Frontend::new(application, inference))))
     }
 
     /// Begin to accept connections.
@@ -135,7 +135,7 @@ impl PyServer {
 
     /// Wait for what happens to a call, as `hosted::Event` has it; None once the server has stopped.
     fn next_event(&self, py: Python<'_>) -> Option<(&'static str, PyCall)> {
-        let event = py.detach(|| self.server.shared().host.next())?;
+        let event = py.detach(|| self.server.shared().events.next())?;
         Some(match event {
             Event::Begun(call) => ("begun", PyCall::new(call)),
             Event::Complete(call) => ("complete", PyCall::new(call)),
@@ -143,16 +143,19 @@ impl PyServer {
         })
     }
 
-    /// Note every request from now on, or those that are traced: whose caller traces them, and without a word of
-    /// the caller this share of them.
+    /// Observe every request from now on, or those that are traced: whose caller samples them, and where the caller has
+    /// not decided at this sampling rate.
     fn observe(&self, everything: bool, traced: Option<f64>) {
-        self.server.shared().observer.want(everything, traced);
+        self.server.shared().observer.configure(everything, traced);
     }
 
-    /// What became of requests that have ended since the last look, up to a limit; and how many are lost so far.
-    fn observations(&self, limit: usize) -> (Vec<PyNote>, u64) {
+    /// The requests that have ended since the last call, up to a limit; and how many observations were dropped so far.
+    fn observations(&self, limit: usize) -> (Vec<PyObservation>, u64) {
         let observer = &self.server.shared().observer;
-        (observer.read(limit).into_iter().map(|note| PyNote { note }).collect(), observer.lost())
+        (
+            observer.read(limit).into_iter().map(|observation| PyObservation { observation }).collect(),
+            observer.dropped(),
+        )
     }
 
     /// What happens in the server: numbers since the beginning, but for those that say `now`.
@@ -163,7 +166,7 @@ impl PyServer {
         result.set_item("connections_now", metrics.connections_open.get())?;
         result.set_item("calls", metrics.calls.get())?;
         result.set_item("in_flight_now", metrics.in_flight.get())?;
-        result.set_item("bytes_buffered_now", self.server.shared().budget.held())?;
+        result.set_item("bytes_buffered_now", self.server.shared().budget.reserved())?;
         result.set_item("bytes_received", metrics.bytes_received.get())?;
         result.set_item("bytes_sent", metrics.bytes_sent.get())?;
         result.set_item("refused", codes(py, &metrics.refused)?)?;
@@ -187,24 +190,24 @@ impl PyServer {
 }
 
 #[derive(FromPyObject)]
-enum Material {
+enum PySource {
     Pem(Vec<u8>),
     File(PathBuf),
 }
 
-impl From<Material> for Source {
-    fn from(material: Material) -> Source {
-        match material {
-            Material::Pem(pem) => Source::Memory(pem),
-            Material::File(path) => Source::File(path),
+impl From<PySource> for Source {
+    fn from(source: PySource) -> Source {
+        match source {
+            PySource::Pem(pem) => Source::Memory(pem),
+            PySource::File(path) => Source::File(path),
         }
     }
 }
 
-/// The fields of an options object.
-struct Fields<'a, 'py>(&'a Bound<'py, PyDict>);
+/// Typed access to the fields of an options object.
+struct OptionsDict<'a, 'py>(&'a Bound<'py, PyDict>);
 
-impl<'py> Fields<'_, 'py> {
+impl<'py> OptionsDict<'_, 'py> {
     fn get<T>(&self, name: &str) -> PyResult<T>
     where
         T: for<'a> FromPyObject<'a, 'py, Error: Into<PyErr>>,
@@ -227,7 +230,7 @@ impl<'py> Fields<'_, 'py> {
     }
 }
 
-fn config(options: &Fields<'_, '_>) -> PyResult<Config> {
+fn config(options: &OptionsDict<'_, '_>) -> PyResult<Config> {
     let compression: Option<String> = options.get("compression")?;
     let encoding = |name: String| {
         Encoding::from_name(&name).ok_or_else(|| {
@@ -258,7 +261,7 @@ fn config(options: &Fields<'_, '_>) -> PyResult<Config> {
 type PolicyFields = (usize, u64, bool, String);
 
 /// How often each client may ask.
-fn rate(options: &Fields<'_, '_>) -> PyResult<Option<Limit>> {
+fn rate(options: &OptionsDict<'_, '_>) -> PyResult<Option<Limit>> {
     let rate: Option<f64> = options.get("rate_limit")?;
     let burst: u32 = options.get("rate_burst")?;
     let limit = |rate: f64| {
@@ -272,7 +275,7 @@ fn rate(options: &Fields<'_, '_>) -> PyResult<Option<Limit>> {
     rate.map(limit).transpose()
 }
 
-fn queue_options(options: &Fields<'_, '_>) -> PyResult<Options> {
+fn queue_options(options: &OptionsDict<'_, '_>) -> PyResult<Options> {
     let ascending = |name: &str| {
         let mut sizes: Vec<usize> = options.get(name)?;
         sizes.sort_unstable();

@@ -12,7 +12,7 @@ use crate::infer::Parameter;
 use crate::output::Output;
 use crate::queue::Queue;
 use crate::queue::buffer::{self, Buffer};
-use crate::queue::pending::{Mail, Pending};
+use crate::queue::pending::{Outbox, Pending};
 use crate::signature::{Shape, Tensor};
 
 /// A batch. It is answered exactly once, at the latest when it is dropped.
@@ -28,7 +28,7 @@ impl Batch {
     pub(crate) fn new(queue: Arc<Queue>, requests: Vec<Pending>, ordinal: u64) -> Batch {
         let rows = requests.iter().map(|request| request.rows).sum();
         let taken = Instant::now();
-        for request in requests.iter().filter(|request| request.responder.route.begins()) {
+        for request in requests.iter().filter(|request| request.responder.route.is_first()) {
             queue.metrics.waited.record(taken.saturating_duration_since(request.arrived));
         }
         Batch { queue, requests, rows, taken, ordinal }
@@ -56,8 +56,8 @@ impl Batch {
     }
 
     /// Whether anybody waits for an answer.
-    pub fn is_wanted(&mut self) -> bool {
-        self.requests.iter_mut().any(|request| !request.is_gone())
+    pub fn is_active(&mut self) -> bool {
+        self.requests.iter_mut().any(|request| !request.is_cancelled())
     }
 
     /// The rows of all requests.
@@ -146,7 +146,7 @@ impl Batch {
     /// Answers every request with its rows of the outputs, which are given with their position.
     pub fn reply(mut self, outputs: &[(usize, Output<'_>)]) {
         let (requests, took) = self.end();
-        let mut mail = Mail::default();
+        let mut outbox = Outbox::default();
         let mut row = 0;
         for mut request in requests {
             request.responder.computed(self.taken, self.taken + took, self.rows);
@@ -154,11 +154,11 @@ impl Batch {
             row += request.rows;
             let views: Vec<_> =
                 outputs.iter().map(|(position, output)| output.view(*position, rows.clone())).collect();
-            request.responder.answer(&self.queue, request.arrived, &views, &mut mail);
+            request.responder.answer(&self.queue, request.arrived, &views, &mut outbox);
         }
         self.queue.metrics.computed(self.rows, took);
-        self.queue.keep_pace(self.rows, took);
-        self.queue.order.release(self.ordinal, mail);
+        self.queue.record_row_time(self.rows, took);
+        self.queue.reorder_buffer.release(self.ordinal, outbox);
     }
 
     /// Answers every request with a status.
@@ -168,12 +168,12 @@ impl Batch {
 
     fn refuse(&mut self, status: &Status) {
         let (requests, took) = self.end();
-        let mut mail = Mail::default();
+        let mut outbox = Outbox::default();
         for mut request in requests {
             request.responder.computed(self.taken, self.taken + took, self.rows);
-            request.responder.refuse(&self.queue, request.arrived, status.clone(), &mut mail);
+            request.responder.refuse(&self.queue, request.arrived, status.clone(), &mut outbox);
         }
-        self.queue.order.release(self.ordinal, mail);
+        self.queue.reorder_buffer.release(self.ordinal, outbox);
     }
 
     fn end(&mut self) -> (Vec<Pending>, Duration) {
@@ -212,33 +212,33 @@ impl Drop for Batch {
     }
 }
 
-/// Lets answers out in the order in which batches were taken, where that is wanted.
-pub struct Order {
-    held: Option<Mutex<Held>>,
+/// Sends answers in the order in which batches were taken, if that is to be preserved.
+pub struct ReorderBuffer {
+    state: Option<Mutex<Reordering>>,
 }
 
 #[derive(Default)]
-struct Held {
+struct Reordering {
     next: u64,
-    mail: BTreeMap<u64, Mail>,
+    outboxes: BTreeMap<u64, Outbox>,
 }
 
-impl Order {
+impl ReorderBuffer {
     /// `preserve`: whether the order matters.
-    pub fn new(preserve: bool) -> Order {
-        Order { held: preserve.then(Mutex::default) }
+    pub fn new(preserve: bool) -> ReorderBuffer {
+        ReorderBuffer { state: preserve.then(Mutex::default) }
     }
 
-    fn release(&self, ordinal: u64, mail: Mail) {
-        let Some(held) = &self.held else { return mail.post() };
-        let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.mail.insert(ordinal, mail);
-        let mut ready = Mail::default();
-        while let next = held.next
-            && let Some(mail) = held.mail.remove(&next)
+    fn release(&self, ordinal: u64, outbox: Outbox) {
+        let Some(state) = &self.state else { return outbox.post() };
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.outboxes.insert(ordinal, outbox);
+        let mut ready = Outbox::default();
+        while let next = state.next
+            && let Some(outbox) = state.outboxes.remove(&next)
         {
-            ready.append(mail);
-            held.next += 1;
+            ready.append(outbox);
+            state.next += 1;
         }
         ready.post();
     }

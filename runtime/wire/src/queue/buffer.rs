@@ -1,4 +1,4 @@
-//! Aligned memory for the inputs of batches, used again and again: fresh pages would cost more than the copy.
+//! Aligned memory for the inputs of batches, from a pool: to fault in fresh pages would cost more than the copy.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::collections::VecDeque;
@@ -10,19 +10,19 @@ use bytes::Bytes;
 /// What SIMD code likes; ONNX Runtime's own tensors have the same.
 const ALIGNMENT: usize = 64;
 
-/// Blocks kept for later, and the bytes that they may have together.
-const KEPT: usize = 16;
-const KEPT_BYTES: usize = 64 << 20;
+/// The most free blocks in a pool, and the most bytes that they have together.
+const MAX_FREE_BLOCKS: usize = 16;
+const MAX_FREE_BYTES: usize = 64 << 20;
 
-/// Blocks that nobody uses now.
+/// A free list of blocks.
 #[derive(Default)]
 pub struct Pool {
-    free: Mutex<Free>,
+    free: Mutex<FreeList>,
 }
 
-/// From the one that was used last longest ago.
+/// In the order of their last use, the oldest first.
 #[derive(Default)]
-struct Free {
+struct FreeList {
     blocks: VecDeque<Block>,
     bytes: usize,
 }
@@ -52,7 +52,7 @@ pub struct Buffer {
 impl Buffer {
     /// `len` aligned bytes that `fill` writes from the first to the last.
     pub fn filled(pool: &Arc<Pool>, len: usize, fill: impl FnOnce(&mut [u8])) -> Bytes {
-        let block = pool.take(len).unwrap_or_else(|| Block::new(len));
+        let block = pool.acquire(len).unwrap_or_else(|| Block::new(len));
         // SAFETY: the block has at least `len` bytes, initialized since its birth, and no other owner.
         fill(unsafe { std::slice::from_raw_parts_mut(block.pointer.as_ptr(), len) });
         Bytes::from_owner(Buffer { block: Some(block), len, pool: pool.clone() })
@@ -76,7 +76,7 @@ pub fn is_aligned(bytes: &[u8]) -> bool {
 impl Drop for Buffer {
     fn drop(&mut self) {
         if let Some(block) = self.block.take() {
-            self.pool.give(block);
+            self.pool.release(block);
         }
     }
 }
@@ -95,7 +95,7 @@ impl Block {
 
 impl Pool {
     /// A free block that fits without waste.
-    fn take(&self, len: usize) -> Option<Block> {
+    fn acquire(&self, len: usize) -> Option<Block> {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         let size = len.next_power_of_two().max(ALIGNMENT);
         let position = free.blocks.iter().rposition(|block| block.layout.size() == size)?;
@@ -103,11 +103,11 @@ impl Pool {
         free.blocks.remove(position)
     }
 
-    fn give(&self, block: Block) {
+    fn release(&self, block: Block) {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         free.bytes += block.layout.size();
         free.blocks.push_back(block);
-        while free.blocks.len() > KEPT || free.bytes > KEPT_BYTES {
+        while free.blocks.len() > MAX_FREE_BLOCKS || free.bytes > MAX_FREE_BYTES {
             free.bytes -= free.blocks.pop_front().map_or(0, |block| block.layout.size());
         }
     }
@@ -134,11 +134,11 @@ mod tests {
     #[test]
     fn the_pool_stays_small() {
         let pool = Arc::<Pool>::default();
-        drop((0..2 * KEPT).map(|_| Buffer::filled(&pool, 8, |_| ())).collect::<Vec<_>>());
-        assert_eq!(pool.free.lock().unwrap().blocks.len(), KEPT);
-        drop(Buffer::filled(&pool, KEPT_BYTES, |_| ()));
+        drop((0..2 * MAX_FREE_BLOCKS).map(|_| Buffer::filled(&pool, 8, |_| ())).collect::<Vec<_>>());
+        assert_eq!(pool.free.lock().unwrap().blocks.len(), MAX_FREE_BLOCKS);
+        drop(Buffer::filled(&pool, MAX_FREE_BYTES, |_| ()));
         let free = pool.free.lock().unwrap();
-        assert_eq!((free.blocks.len(), free.bytes), (1, KEPT_BYTES));
+        assert_eq!((free.blocks.len(), free.bytes), (1, MAX_FREE_BYTES));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Requests that the server itself makes, to answer one that it has accepted: what a chain of models is made of.
+//! In-process requests: those that the server itself makes to answer one that it has accepted, as ensembles do.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -10,19 +10,19 @@ use smallvec::SmallVec;
 
 use crate::grpc::status::Status;
 use crate::output::View;
-use crate::signature::{Requested, Shape};
+use crate::signature::{SelectedOutput, Shape};
 
-/// How whoever asked knows an answer again: nothing that the queue looks at.
+/// Identifies an answer to the one who asked; opaque to the queue.
 pub type Token = Box<dyn Any + Send + Sync>;
 
-/// The request that another one helps to answer.
+/// The request that another one is made for.
 pub trait Parent: Send + Sync {
     /// Whether anybody waits for its answer.
-    fn is_wanted(&self) -> bool;
+    fn is_active(&self) -> bool;
 }
 
 /// An output, without a copy where its memory can be shared.
-pub struct Piece {
+pub struct SharedOutput {
     /// Its position in the signature.
     pub position: usize,
     /// Its shape.
@@ -33,15 +33,15 @@ pub struct Piece {
 
 /// The answer to a request, and what it took.
 pub struct Answer {
-    /// What was asked with it.
+    /// The token of the request.
     pub token: Token,
     /// The outputs that were asked for, or what went wrong.
-    pub outcome: Result<Vec<Piece>, Status>,
+    pub outcome: Result<Vec<SharedOutput>, Status>,
     /// How long its batches were computed.
     pub computed: Duration,
 }
 
-/// Where answers wait for whoever asked.
+/// A queue of answers for the one who asked.
 pub struct Inbox {
     sender: Sender<Option<Answer>>,
     receiver: Receiver<Option<Answer>>,
@@ -62,7 +62,7 @@ impl Inbox {
             match next {
                 Some(answer) => answers.push(answer),
                 None => {
-                    // For the next look.
+                    // For the next call.
                     self.close();
                     break;
                 }
@@ -81,7 +81,7 @@ impl Inbox {
     }
 }
 
-/// The way of an answer back to the server itself.
+/// The route of an answer to an in-process request.
 pub struct Local {
     token: Token,
     inbox: Arc<Inbox>,
@@ -95,27 +95,27 @@ impl Local {
         Local { token, inbox, parent, computed: Duration::ZERO }
     }
 
-    /// Whether nobody waits for the answer any more.
-    pub fn is_gone(&self) -> bool {
-        !self.parent.is_wanted()
+    /// Whether the parent request is cancelled or answered.
+    pub fn is_cancelled(&self) -> bool {
+        !self.parent.is_active()
     }
 
-    /// Notes that so much time went into it.
+    /// Adds to the time that its batches were computed.
     pub fn computed(&mut self, took: Duration) {
         self.computed += took;
     }
 
     /// Answers with the outputs of a run: those that were requested, or all of them.
-    pub fn answer(self, requested: &SmallVec<[Requested; 4]>, views: &[View<'_>]) {
+    pub fn answer(self, requested: &SmallVec<[SelectedOutput; 4]>, views: &[View<'_>]) {
         let wanted = |position: usize| {
             requested.is_empty() || requested.iter().any(|each| usize::from(each.position) == position)
         };
-        let pieces = views.iter().filter(|view| wanted(view.position)).map(|view| Piece {
+        let outputs = views.iter().filter(|view| wanted(view.position)).map(|view| SharedOutput {
             position: view.position,
             shape: view.shape.clone(),
             data: view.share(),
         });
-        let outcome = Ok(pieces.collect());
+        let outcome = Ok(outputs.collect());
         self.end(outcome);
     }
 
@@ -124,7 +124,7 @@ impl Local {
         self.end(Err(status));
     }
 
-    fn end(self, outcome: Result<Vec<Piece>, Status>) {
+    fn end(self, outcome: Result<Vec<SharedOutput>, Status>) {
         let Local { token, inbox, computed, .. } = self;
         inbox.put(Some(Answer { token, outcome, computed }));
     }

@@ -1,18 +1,18 @@
 //! Where the requests of one model version wait, and how they become batches.
 //!
 //! A worker pushes; an executor takes. What is pushed while the executor is busy waits, and leaves in as few
-//! batches as the options allow: batches form by themselves under load, and nobody waits for one without it.
+//! batches as the options allow: batches form by themselves under load, and without load nothing is delayed.
 
 pub mod batch;
 pub mod buffer;
-mod gate;
-pub mod join;
 pub mod local;
+mod monitor;
 pub mod options;
 pub mod pending;
-mod waiting;
+mod priority_queue;
+pub mod split;
 
-/// What `gate` is built on.
+/// What `monitor` is built on.
 mod sync {
     pub use std::sync::{Condvar, Mutex, MutexGuard};
 }
@@ -26,35 +26,35 @@ use std::time::{Duration, Instant};
 use crate::grpc::status::{Code, Status};
 use crate::metrics::QueueMetrics;
 use crate::oip::response::Template;
-use crate::queue::batch::{Batch, Order};
+use crate::queue::batch::{Batch, ReorderBuffer};
 use crate::queue::buffer::{Buffer, Pool};
-use crate::queue::gate::Gate;
+use crate::queue::monitor::Monitor;
 use crate::queue::options::Options;
-use crate::queue::pending::{Mail, Pending};
-use crate::queue::waiting::{Full, Waiting};
+use crate::queue::pending::{Outbox, Pending};
+use crate::queue::priority_queue::{Full, PriorityQueue};
 use crate::signature::{Signature, Tensor, quote};
 
 /// Tensors of this many bytes are copied while they are in the cache.
 const WORTH_ALIGNING: usize = 64 << 10;
 
-/// An executor watches for work this long before it sleeps, where work has lately come as fast: to be woken
+/// An executor spins for this long before it blocks, where work has lately come as fast: to be woken
 /// takes about as long on a virtual machine, and costs the waker a system call in place of a store to memory.
-const WATCH: Duration = Duration::from_micros(250);
+const SPIN_LIMIT: Duration = Duration::from_micros(250);
 
-/// Nobody watches for so long after a core was taken away meanwhile, at least and at most: a process that computes
-/// keeps it for milliseconds, while one that sleeps gets it back when it is woken. Twice as long where it is taken
-/// again soon.
-const CROWDED: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(200));
+/// How long executors don't spin after one was preempted, at least and at most: a process that computes
+/// keeps the core for milliseconds, while a thread that blocks gets one when it is woken. Doubled where that soon
+/// happens again.
+const SPIN_BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(200));
 
-/// What an executor is to do when no request waits: nothing that the queue knows of.
-pub type Errand = Box<dyn Any + Send>;
+/// A task that is run when no request waits; opaque to the queue.
+pub type Deferred = Box<dyn Any + Send>;
 
-/// What an executor takes.
+/// What an executor dequeues.
 pub enum Work {
     /// Requests to compute.
     Batch(Batch),
-    /// What was put off until none waits.
-    Errand(Errand),
+    /// A task that was deferred until no request waits.
+    Deferred(Deferred),
 }
 
 /// The queue of one model version.
@@ -67,36 +67,36 @@ pub struct Queue {
     pub metrics: QueueMetrics,
     pub(crate) template: Template,
     pub(crate) pool: Arc<Pool>,
-    pub(crate) order: Order,
-    /// Held for a few moves of pointers only: a lock-free queue would gain nothing and could not drop its dead.
-    gate: Gate<State>,
-    /// Nanoseconds that a row takes, smoothed: for how long to tell clients to stay away.
-    pace: AtomicU64,
-    /// Nanoseconds that an executor without work waits for some, smoothed.
-    lull: AtomicU64,
-    /// Changes, inside the gate, whenever an executor that waits has something to see.
-    news: AtomicU64,
+    pub(crate) reorder_buffer: ReorderBuffer,
+    /// Locked for a few instructions only: a lock-free queue would gain nothing, and could not remove expired requests.
+    state: Monitor<State>,
+    /// Nanoseconds that a row takes, a moving average: what `retry_after` is made of.
+    nanos_per_row: AtomicU64,
+    /// Nanoseconds that an executor waits for work, a moving average.
+    idle_nanos: AtomicU64,
+    /// Incremented under the lock whenever there is something new for a waiting executor.
+    event_count: AtomicU64,
 }
 
 struct State {
-    waiting: Waiting,
-    /// Behind every request, and outside their limits.
-    errands: VecDeque<Errand>,
-    /// Clients are refused; the server itself is not, which may have to ask more to answer what it has accepted.
-    refusing: bool,
+    requests: PriorityQueue,
+    /// Run when no request waits; not limited in number.
+    deferred: VecDeque<Deferred>,
+    /// Clients' requests are refused; the server's own are not, as accepted requests may depend on them.
+    draining: bool,
     closed: bool,
-    /// Executors without work sleep at once until then, and for how long that was said.
-    sleeps_until: Instant,
-    crowded: Duration,
+    /// Until then executors block without spinning; and the length of that interval.
+    no_spin_until: Instant,
+    spin_backoff: Duration,
     batches: u64,
 }
 
 impl State {
-    /// Lets executors sleep at once for a while: somebody else has kept a core.
-    fn stop_watching(&mut self, now: Instant) {
-        let soon = now.saturating_duration_since(self.sleeps_until) < 2 * self.crowded;
-        self.crowded = if soon { (2 * self.crowded).min(CROWDED.1) } else { CROWDED.0 };
-        self.sleeps_until = now + self.crowded;
+    /// Stops executors from spinning for a while, as one was preempted.
+    fn back_off_spinning(&mut self, now: Instant) {
+        let soon = now.saturating_duration_since(self.no_spin_until) < 2 * self.spin_backoff;
+        self.spin_backoff = if soon { (2 * self.spin_backoff).min(SPIN_BACKOFF.1) } else { SPIN_BACKOFF.0 };
+        self.no_spin_until = now + self.spin_backoff;
     }
 }
 
@@ -104,171 +104,173 @@ impl Queue {
     /// An open, empty queue.
     pub fn new(signature: Signature, options: Options) -> Queue {
         let template = Template::new(&signature);
-        let waiting = Waiting::new(&options);
+        let requests = PriorityQueue::new(&options);
         Queue {
             template,
-            order: Order::new(options.preserve_ordering),
+            reorder_buffer: ReorderBuffer::new(options.preserve_ordering),
             metrics: QueueMetrics::default(),
             pool: Arc::default(),
-            gate: Gate::new(State {
-                waiting,
-                errands: VecDeque::new(),
-                refusing: false,
+            state: Monitor::new(State {
+                requests,
+                deferred: VecDeque::new(),
+                draining: false,
                 closed: false,
-                sleeps_until: Instant::now(),
-                crowded: Duration::ZERO,
+                no_spin_until: Instant::now(),
+                spin_backoff: Duration::ZERO,
                 batches: 0,
             }),
-            pace: AtomicU64::new(0),
-            lull: AtomicU64::new(0),
-            news: AtomicU64::new(0),
+            nanos_per_row: AtomicU64::new(0),
+            idle_nanos: AtomicU64::new(0),
+            event_count: AtomicU64::new(0),
             signature,
             options,
         }
     }
 
-    /// Adds a request; returns whether an executor sleeps that `wake` is to be called for.
+    /// Adds a request; returns whether an executor is blocked, which `wake` is then to be called for.
     ///
     /// Refused requests are answered: UNAVAILABLE when closed, RESOURCE_EXHAUSTED when full, INVALID_ARGUMENT
     /// for more rows than can be computed in parts.
     #[must_use]
     pub fn push(&self, mut request: Pending) -> bool {
         self.metrics.requests.add(1);
-        if let Some(status) = join::unfit(&request, self.options.max_batch_size) {
+        if let Some(status) = split::oversized(&request, self.options.max_batch_size) {
             self.refuse(request, status);
             return false;
         }
         let (level, bytes, local) = (request.level, request.bytes(), request.responder.route.is_local());
         // Large tensors are copied before they wait, but not of a request that may not wait.
         if bytes >= WORTH_ALIGNING {
-            let refusal = self.refusal(&self.gate.enter(), level, bytes, local);
+            let refusal = self.refusal(&self.state.lock(), level, bytes, local);
             if let Some(status) = refusal {
                 self.refuse(request, status);
                 return false;
             }
             self.align(&mut request);
         }
-        let request = join::prepare(request, &self.signature, self.options.max_batch_size);
-        let mut state = self.gate.enter();
+        let request = split::prepare(request, &self.signature, self.options.max_batch_size);
+        let mut state = self.state.lock();
         let Some(status) = self.refusal(&state, level, bytes, local) else {
-            state.waiting.push(request);
-            self.news.fetch_add(1, Ordering::Release);
-            return state.has_sleepers();
+            state.requests.push(request);
+            self.event_count.fetch_add(1, Ordering::Release);
+            return state.has_waiters();
         };
         drop(state);
         self.refuse(request, status);
         false
     }
 
-    /// Adds what is to be done when no request waits; gives it back once the queue is closed.
-    pub fn defer(&self, errand: Errand) -> Result<(), Errand> {
-        let mut state = self.gate.enter();
-        if state.refusing {
-            return Err(errand);
+    /// Adds a task that is run when no request waits; gives it back once the queue is closed.
+    pub fn defer(&self, task: Deferred) -> Result<(), Deferred> {
+        let mut state = self.state.lock();
+        if state.draining {
+            return Err(task);
         }
-        state.errands.push_back(errand);
-        self.news.fetch_add(1, Ordering::Release);
-        let sleepers = state.has_sleepers();
+        state.deferred.push_back(task);
+        self.event_count.fetch_add(1, Ordering::Release);
+        let has_waiters = state.has_waiters();
         drop(state);
-        if sleepers {
-            self.gate.wake_one();
+        if has_waiters {
+            self.state.notify_one();
         }
         Ok(())
     }
 
-    /// Wakes an executor that sleeps, if there is one.
+    /// Wakes a blocked executor, if there is one.
     pub fn wake(&self) {
-        self.gate.wake_one();
+        self.state.notify_one();
     }
 
     /// Waits for work; None once the queue is closed and empty.
     ///
-    /// Requests whose time is over or whose client is gone are answered or dropped here, not returned.
+    /// Expired and cancelled requests are answered here, not returned.
     pub fn take(self: &Arc<Self>) -> Option<Work> {
         let mut dropped = Vec::new();
         let mut idle = None;
-        let mut state = self.gate.enter();
+        let mut state = self.state.lock();
         let taken = loop {
             let now = Instant::now();
-            state.waiting.drop_dead(now, &mut dropped);
+            state.requests.remove_expired(now, &mut dropped);
             if !dropped.is_empty() {
                 drop(state);
-                self.bury(&mut dropped);
-                state = self.gate.enter();
+                self.complete_dropped(&mut dropped);
+                state = self.state.lock();
                 continue;
             }
-            let (hurried, closed) = (state.refusing, state.closed);
-            match state.waiting.next(&self.options, now, hurried, &mut dropped) {
-                waiting::Next::Batch(parts) => break parts,
-                waiting::Next::Nothing if !state.errands.is_empty() => {
-                    let errand = state.errands.pop_front()?;
-                    let more = state.has_sleepers() && !state.errands.is_empty();
+            let (draining, closed) = (state.draining, state.closed);
+            match state.requests.next(&self.options, now, draining, &mut dropped) {
+                priority_queue::Next::Batch(parts) => break parts,
+                priority_queue::Next::Nothing if !state.deferred.is_empty() => {
+                    let task = state.deferred.pop_front()?;
+                    let more = state.has_waiters() && !state.deferred.is_empty();
                     drop(state);
                     if more {
-                        self.gate.wake_one();
+                        self.state.notify_one();
                     }
-                    self.bury(&mut dropped);
-                    return Some(Work::Errand(errand));
+                    self.complete_dropped(&mut dropped);
+                    return Some(Work::Deferred(task));
                 }
-                waiting::Next::Nothing if closed => return None,
-                waiting::Next::Nothing if idle.is_none() && now < state.sleeps_until => idle = Some(now),
-                waiting::Next::Nothing if idle.is_none() => {
+                priority_queue::Next::Nothing if closed => return None,
+                priority_queue::Next::Nothing if idle.is_none() && now < state.no_spin_until => {
+                    idle = Some(now)
+                }
+                priority_queue::Next::Nothing if idle.is_none() => {
                     idle = Some(now);
-                    let seen = self.news.load(Ordering::Acquire);
+                    let seen = self.event_count.load(Ordering::Acquire);
                     drop(state);
-                    let alone = self.watch(now, seen);
-                    state = self.gate.enter();
-                    if !alone {
-                        state.stop_watching(Instant::now());
+                    let undisturbed = self.spin(now, seen);
+                    state = self.state.lock();
+                    if !undisturbed {
+                        state.back_off_spinning(Instant::now());
                     }
                 }
-                waiting::Next::Nothing => state = self.gate.sleep(state, None),
-                waiting::Next::Wait(until) => state = self.gate.sleep(state, Some(until - now)),
+                priority_queue::Next::Nothing => state = self.state.wait(state, None),
+                priority_queue::Next::Wait(until) => state = self.state.wait(state, Some(until - now)),
             }
         };
         let ordinal = state.batches;
         state.batches += 1;
-        let more = state.has_sleepers() && !(state.waiting.is_empty() && state.errands.is_empty());
+        let more = state.has_waiters() && !(state.requests.is_empty() && state.deferred.is_empty());
         drop(state);
         if more {
-            self.gate.wake_one();
+            self.state.notify_one();
         }
-        self.bury(&mut dropped);
+        self.complete_dropped(&mut dropped);
         if let Some(since) = idle {
-            // A long rest says no more than a short one.
-            smooth(&self.lull, since.elapsed().min(4 * WATCH));
+            // Capped, so that one long wait does not outweigh many short ones.
+            update_ewma(&self.idle_nanos, since.elapsed().min(4 * SPIN_LIMIT));
         }
         Some(Work::Batch(Batch::new(self.clone(), taken, ordinal)))
     }
 
-    /// Refuses what clients send from now on with UNAVAILABLE; what the server itself asks is still taken, at once.
-    pub fn refuse_clients(&self) {
-        self.gate.enter().refusing = true;
-        self.gate.wake_all();
+    /// Refuses clients' requests from now on with UNAVAILABLE; the server's own are still accepted, and not delayed.
+    pub fn drain(&self) {
+        self.state.lock().draining = true;
+        self.state.notify_all();
     }
 
     /// Refuses every new request with UNAVAILABLE; what waits is still taken.
     pub fn close(&self) {
-        let mut state = self.gate.enter();
-        (state.refusing, state.closed) = (true, true);
-        self.news.fetch_add(1, Ordering::Release);
+        let mut state = self.state.lock();
+        (state.draining, state.closed) = (true, true);
+        self.event_count.fetch_add(1, Ordering::Release);
         drop(state);
-        self.gate.wake_all();
+        self.state.notify_all();
     }
 
-    /// Answers what waits in vain: called now and then, so that the dead do not keep their place and memory.
-    pub fn sweep(&self) {
+    /// Answers expired and cancelled requests; called periodically, so that they hold no slot and memory for long.
+    pub fn purge(&self) {
         let mut dropped = Vec::new();
-        let mut state = self.gate.enter();
-        state.waiting.drop_dead(Instant::now(), &mut dropped);
-        state.waiting.drop_gone(&mut dropped);
+        let mut state = self.state.lock();
+        state.requests.remove_expired(Instant::now(), &mut dropped);
+        state.requests.remove_cancelled(&mut dropped);
         drop(state);
-        self.bury(&mut dropped);
+        self.complete_dropped(&mut dropped);
     }
 
     /// The number of requests that wait.
     pub fn depth(&self) -> usize {
-        self.gate.enter().waiting.len()
+        self.state.lock().requests.len()
     }
 
     /// Copies large tensors to aligned memory, here and not where a batch is made: the worker has them in its
@@ -285,32 +287,33 @@ impl Queue {
         }
     }
 
-    /// Remembers how long a batch took.
-    pub(crate) fn keep_pace(&self, rows: usize, took: Duration) {
-        smooth(&self.pace, took / rows.max(1) as u32);
+    /// Records how long a batch took.
+    pub(crate) fn record_row_time(&self, rows: usize, took: Duration) {
+        update_ewma(&self.nanos_per_row, took / rows.max(1) as u32);
     }
 
-    /// Waits a little for news after those that were seen, where they have lately come fast; false where somebody
-    /// else has kept the core meanwhile.
-    fn watch(&self, since: Instant, seen: u64) -> bool {
-        if self.lull.load(Ordering::Relaxed) > WATCH.as_nanos() as u64 {
+    /// Spins until `event_count` is no longer `seen`, where work has lately come fast; false where the thread was
+    /// preempted meanwhile.
+    fn spin(&self, since: Instant, seen: u64) -> bool {
+        if self.idle_nanos.load(Ordering::Relaxed) > SPIN_LIMIT.as_nanos() as u64 {
             return true;
         }
         let mut now = since;
-        while self.news.load(Ordering::Acquire) == seen && now - since < WATCH {
-            // Whoever has work for this core goes first: it may be the one who brings the news.
+        while self.event_count.load(Ordering::Acquire) == seen && now - since < SPIN_LIMIT {
+            // A thread that waits for this core goes first: it may be the one that adds work.
             std::thread::yield_now();
             let before = std::mem::replace(&mut now, Instant::now());
-            if now - before > WATCH {
+            if now - before > SPIN_LIMIT {
                 return false;
             }
         }
         true
     }
 
-    fn bury(&self, dropped: &mut Vec<Pending>) {
+    /// Answers removed requests with CANCELLED or DEADLINE_EXCEEDED.
+    fn complete_dropped(&self, dropped: &mut Vec<Pending>) {
         for mut request in dropped.drain(..) {
-            let status = match request.is_gone() {
+            let status = match request.is_cancelled() {
                 true => Status::new(Code::Cancelled, "the client cancelled the request"),
                 false => {
                     let code = self.options.code(Code::DeadlineExceeded);
@@ -322,17 +325,17 @@ impl Queue {
     }
 
     fn refuse(&self, request: Pending, status: Status) {
-        let mut mail = Mail::default();
-        request.responder.refuse(self, request.arrived, status, &mut mail);
-        mail.post();
+        let mut outbox = Outbox::default();
+        request.responder.refuse(self, request.arrived, status, &mut outbox);
+        outbox.post();
     }
 
     /// Why a request may not wait.
     fn refusal(&self, state: &State, level: usize, bytes: usize, local: bool) -> Option<Status> {
-        if state.closed || (state.refusing && !local) {
+        if state.closed || (state.draining && !local) {
             return Some(self.closed());
         }
-        state.waiting.room(level, bytes).err().map(|full| self.full(&full))
+        state.requests.check_capacity(level, bytes).err().map(|full| self.full(&full))
     }
 
     fn closed(&self) -> Status {
@@ -348,14 +351,15 @@ impl Queue {
             Full::Bytes(bytes) => (format!("{bytes} bytes of requests waiting, and this one is too much"), 1),
         };
         let message = format!("model {model} has {message}; try again later");
-        let delay = Duration::from_nanos(self.pace.load(Ordering::Relaxed).saturating_mul(wait as u64));
+        let delay =
+            Duration::from_nanos(self.nanos_per_row.load(Ordering::Relaxed).saturating_mul(wait as u64));
         let retry_after = Some(delay.clamp(Duration::from_millis(10), Duration::from_secs(5)));
         Status { retry_after, ..Status::new(self.options.code(Code::ResourceExhausted), message) }
     }
 }
 
-/// Lets a value count for an eighth of an average, or for all of one that is new.
-fn smooth(average: &AtomicU64, value: Duration) {
+/// Adds a value to an exponentially weighted moving average, with a weight of 1/8.
+fn update_ewma(average: &AtomicU64, value: Duration) {
     let (old, new) = (average.load(Ordering::Relaxed), value.as_nanos() as u64);
     average.store(if old == 0 { new } else { old - old / 8 + new / 8 }, Ordering::Relaxed);
 }

@@ -11,7 +11,7 @@ pub struct Options {
     pub max_batch_size: usize,
     /// Sizes that are worth waiting for, ascending.
     pub preferred_batch_sizes: Vec<usize>,
-    /// How long a request may wait for company; zero: only while the executor is busy.
+    /// How long a batch may wait for more rows; zero: only while the executor is busy.
     pub max_queue_delay: Duration,
     /// One policy for each priority, the most urgent first; at least one.
     pub policies: Vec<Policy>,

@@ -1,4 +1,4 @@
-//! A request that waits, and the way its answer takes.
+//! A request that waits, and the route of its answer.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,14 +16,14 @@ use crate::grpc::frame;
 use crate::grpc::status::{Code, Status};
 use crate::infer::Parameter;
 use crate::metrics::ServerMetrics;
-use crate::observe::Note;
+use crate::observe::Observation;
 use crate::oip;
 use crate::output::View;
 use crate::queue::Queue;
-use crate::queue::join::Share;
 use crate::queue::local::Local;
+use crate::queue::split::Part;
 use crate::rest;
-use crate::signature::{Requested, Tensor};
+use crate::signature::{SelectedOutput, Tensor};
 use crate::tfs;
 
 /// A request, or part of one, that fits the signature and waits to be computed.
@@ -38,13 +38,13 @@ pub struct Pending {
     pub key: u64,
     /// Its priority, from 0, the most urgent.
     pub level: usize,
-    /// Whether it counts against the limit of requests; of the parts of a request the last one does, or what is left.
-    pub counts: bool,
-    /// When it came.
+    /// Whether it counts against the limit of requests; of a split request only the last part does.
+    pub counts_toward_limit: bool,
+    /// When it arrived.
     pub arrived: Instant,
-    /// When the client stops waiting.
+    /// The client's deadline.
     pub deadline: Option<Instant>,
-    /// When its time in the queue is over.
+    /// When its queue timeout passes.
     pub expires: Option<Instant>,
     /// What the client said besides.
     pub parameters: Vec<(CompactString, Parameter)>,
@@ -70,18 +70,18 @@ impl Pending {
         self.tensors.iter().flatten().map(|tensor| tensor.data.len()).sum()
     }
 
-    /// Whether the client's time is over.
-    pub fn is_late(&self, now: Instant) -> bool {
+    /// Whether the client's deadline has passed.
+    pub fn is_past_deadline(&self, now: Instant) -> bool {
         self.deadline.is_some_and(|deadline| deadline <= now)
     }
 
-    /// Whether nobody waits for the answer any more.
-    pub fn is_gone(&mut self) -> bool {
-        self.responder.route.is_gone()
+    /// Whether the client has cancelled it, or its connection is lost.
+    pub fn is_cancelled(&mut self) -> bool {
+        self.responder.route.is_cancelled()
     }
 
-    /// When it is to leave the queue at the latest.
-    pub fn ends(&self) -> Option<Instant> {
+    /// The earlier of its deadline and its queue timeout.
+    pub fn expiry(&self) -> Option<Instant> {
         self.deadline.into_iter().chain(self.expires).min()
     }
 }
@@ -93,13 +93,13 @@ pub struct Responder {
     /// The client's id of the request.
     pub id: CompactString,
     /// The outputs wanted, in order; empty for all.
-    pub requested: SmallVec<[Requested; 4]>,
+    pub requested: SmallVec<[SelectedOutput; 4]>,
     /// How the answer may be compressed.
     pub encoding: Option<Encoding>,
     /// Where it goes.
     pub route: Route,
-    /// What is known of the request, where that is noted.
-    pub note: Option<Box<Note>>,
+    /// The record of the request, if it is observed.
+    pub observation: Option<Box<Observation>>,
 }
 
 /// The protocol of an answer.
@@ -123,7 +123,7 @@ pub enum Format {
     },
 }
 
-/// The way an answer takes.
+/// Where an answer goes.
 pub enum Route {
     /// It ends a unary call.
     Unary(SendResponse<Bytes>, InFlight),
@@ -132,7 +132,7 @@ pub enum Route {
     /// It is the body of an answer over HTTP.
     Http(oneshot::Sender<Answer>, InFlight),
     /// It is part of the answer to a request that was split.
-    Share(Share),
+    Part(Part),
     /// The server itself wants it.
     Local(Local),
 }
@@ -158,14 +158,14 @@ impl Drop for InFlight {
 /// not the executor, compresses it.
 pub type Answer = Result<Vec<u8>, Status>;
 
-/// Answers on their way, to be posted together.
+/// Answers that are to be sent together, by the mailbox of the worker that sends them.
 #[derive(Default)]
-pub struct Mail {
-    boxes: SmallVec<[(Arc<Mailbox>, Vec<Letter>); 2]>,
+pub struct Outbox {
+    by_mailbox: SmallVec<[(Arc<Mailbox>, Vec<Envelope>); 2]>,
 }
 
-/// One answer and its way.
-pub struct Letter {
+/// An answer and its route.
+pub struct Envelope {
     /// Where it goes.
     pub route: Route,
     /// How its stream is compressed, for the response headers.
@@ -174,9 +174,9 @@ pub struct Letter {
     pub answer: Answer,
 }
 
-/// Where a worker finds the answers it is to send. Answers of one batch cost one wake.
+/// The answers that a worker is to send. Those of one batch cost one wake.
 pub struct Mailbox {
-    letters: Mutex<Vec<Letter>>,
+    envelopes: Mutex<Vec<Envelope>>,
     arrived: Notify,
     metrics: Arc<ServerMetrics>,
 }
@@ -184,7 +184,7 @@ pub struct Mailbox {
 impl Mailbox {
     /// An empty one.
     pub fn new(metrics: Arc<ServerMetrics>) -> Mailbox {
-        Mailbox { letters: Mutex::default(), arrived: Notify::new(), metrics }
+        Mailbox { envelopes: Mutex::default(), arrived: Notify::new(), metrics }
     }
 
     /// What happens in the server.
@@ -192,76 +192,76 @@ impl Mailbox {
         &self.metrics
     }
 
-    /// Waits for answers and takes them all, in place of what `letters` held.
-    pub async fn receive(&self, letters: &mut Vec<Letter>) {
+    /// Waits for answers and takes them all, in place of what `envelopes` held.
+    pub async fn receive(&self, envelopes: &mut Vec<Envelope>) {
         self.arrived.notified().await;
-        std::mem::swap(letters, &mut *self.letters.lock().unwrap_or_else(PoisonError::into_inner));
+        std::mem::swap(envelopes, &mut *self.envelopes.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
 
-impl Mail {
-    /// Sends everything on its way.
+impl Outbox {
+    /// Delivers everything to the mailboxes.
     pub fn post(self) {
-        for (mailbox, letters) in self.boxes {
-            let mut waiting = mailbox.letters.lock().unwrap_or_else(PoisonError::into_inner);
+        for (mailbox, envelopes) in self.by_mailbox {
+            let mut waiting = mailbox.envelopes.lock().unwrap_or_else(PoisonError::into_inner);
             if waiting.is_empty() {
-                *waiting = letters
+                *waiting = envelopes
             } else {
-                waiting.extend(letters)
+                waiting.extend(envelopes)
             }
             drop(waiting);
             mailbox.arrived.notify_one();
         }
     }
 
-    fn add(&mut self, mailbox: Arc<Mailbox>, letter: Letter) {
-        match self.boxes.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &mailbox)) {
-            Some((_, letters)) => letters.push(letter),
-            None => self.boxes.push((mailbox, vec![letter])),
+    fn add(&mut self, mailbox: Arc<Mailbox>, envelope: Envelope) {
+        match self.by_mailbox.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &mailbox)) {
+            Some((_, envelopes)) => envelopes.push(envelope),
+            None => self.by_mailbox.push((mailbox, vec![envelope])),
         }
     }
 
-    /// Appends other mail.
-    pub fn append(&mut self, other: Mail) {
-        for (mailbox, letters) in other.boxes {
-            letters.into_iter().for_each(|letter| self.add(mailbox.clone(), letter));
+    /// Appends another outbox.
+    pub fn append(&mut self, other: Outbox) {
+        for (mailbox, envelopes) in other.by_mailbox {
+            envelopes.into_iter().for_each(|envelope| self.add(mailbox.clone(), envelope));
         }
     }
 }
 
 impl Responder {
-    /// Makes one for a part of the request, of the share that it has in this one.
-    pub fn part(&self) -> impl FnOnce(Share) -> Responder + use<> {
+    /// Returns what makes the responder of one part of the request.
+    pub fn part(&self) -> impl FnOnce(Part) -> Responder + use<> {
         let Responder { format, encoding, ref requested, .. } = *self;
         let (id, requested) = (CompactString::default(), requested.clone());
-        move |share| Responder { format, id, requested, encoding, route: Route::Share(share), note: None }
+        move |part| Responder { format, id, requested, encoding, route: Route::Part(part), observation: None }
     }
 
     /// Answers with the outputs of a run, one view for each output that was computed, and counts the request's end.
-    pub fn answer(self, queue: &Queue, arrived: Instant, views: &[View<'_>], mail: &mut Mail) {
-        if let Route::Share(share) = self.route {
-            return share.answer(queue, arrived, views, mail);
+    pub fn answer(self, queue: &Queue, arrived: Instant, views: &[View<'_>], outbox: &mut Outbox) {
+        if let Route::Part(part) = self.route {
+            return part.answer(queue, arrived, views, outbox);
         }
-        // Before the answer, so that whoever has it finds it counted.
+        // Counted before it is sent: a client that has its answer finds it in the metrics.
         queue.metrics.ended(Code::Ok, arrived.elapsed());
         if let Route::Local(local) = self.route {
             return local.answer(&self.requested, views);
         }
-        // Whatever is wrong with this answer is wrong with no other of the batch.
+        // A panic fails this request, and none of the others in the batch.
         let framed = catch_unwind(AssertUnwindSafe(|| self.encode(queue, views)));
         let answer =
             framed.map_err(|_| Status::internal("the answer cannot be written; see the server's log"));
         // HTTP has no such limit.
         let answer =
             if matches!(self.route, Route::Http(..)) { answer } else { answer.and_then(frame::check) };
-        self.send(answer, mail);
+        self.send(answer, outbox);
     }
 
     /// The answer as `frame::encode` takes it.
     fn encode(&self, queue: &Queue, views: &[View<'_>]) -> Vec<u8> {
         let binary = self.format == Format::Rest { binary: true };
         let every = || {
-            (0..queue.signature.outputs.len() as u16).map(|position| Requested {
+            (0..queue.signature.outputs.len() as u16).map(|position| SelectedOutput {
                 position,
                 classes: 0,
                 binary,
@@ -269,7 +269,7 @@ impl Responder {
         };
         let requested = if self.requested.is_empty() { every().collect() } else { self.requested.clone() };
         let find =
-            |wanted: &Requested| views.iter().find(|view| view.position == usize::from(wanted.position));
+            |wanted: &SelectedOutput| views.iter().find(|view| view.position == usize::from(wanted.position));
         let chosen = requested.iter().filter_map(|wanted| find(wanted).map(|view| (view.clone(), *wanted)));
         match self.format {
             Format::Oip | Format::OipStream => {
@@ -290,53 +290,53 @@ impl Responder {
     }
 
     /// Answers with a status, and counts the request's end.
-    pub fn refuse(self, queue: &Queue, arrived: Instant, status: Status, mail: &mut Mail) {
-        if let Route::Share(share) = self.route {
-            return share.refuse(queue, arrived, status, mail);
+    pub fn refuse(self, queue: &Queue, arrived: Instant, status: Status, outbox: &mut Outbox) {
+        if let Route::Part(part) = self.route {
+            return part.refuse(queue, arrived, status, outbox);
         }
         queue.metrics.ended(status.code, arrived.elapsed());
         match self.route {
             Route::Local(local) => local.refuse(status),
-            _ => self.send(Err(status), mail),
+            _ => self.send(Err(status), outbox),
         }
     }
 
-    /// Notes that the request was computed in a batch of so many rows.
+    /// Records that the request was computed in a batch of so many rows.
     pub fn computed(&mut self, taken: Instant, computed: Instant, batch: usize) {
-        match (&mut self.route, &mut self.note) {
-            (Route::Share(share), _) => share.computed(taken, computed, batch),
+        match (&mut self.route, &mut self.observation) {
+            (Route::Part(part), _) => part.computed(taken, computed, batch),
             (Route::Local(local), _) => local.computed(computed.saturating_duration_since(taken)),
-            (_, Some(note)) => note.computed(taken, computed, batch),
+            (_, Some(observation)) => observation.computed(taken, computed, batch),
             _ => {}
         }
     }
 
     /// The id of the request: the client's, or the one that was made for it; empty where there is neither.
     pub fn request_id(&self) -> CompactString {
-        match (&self.route, &self.note) {
-            (Route::Share(share), _) => share.request_id(),
-            (_, Some(note)) => note.request.clone(),
+        match (&self.route, &self.observation) {
+            (Route::Part(part), _) => part.request_id(),
+            (_, Some(observation)) => observation.request.clone(),
             _ => self.id.clone(),
         }
     }
 
-    fn send(self, answer: Answer, mail: &mut Mail) {
-        if let Some(note) = self.note {
-            note.end(answer.as_ref().err().map_or(Code::Ok, |status| status.code));
+    fn send(self, answer: Answer, outbox: &mut Outbox) {
+        if let Some(observation) = self.observation {
+            observation.end(answer.as_ref().err().map_or(Code::Ok, |status| status.code));
         }
         let mailbox = match &self.route {
             Route::Unary(_, in_flight) | Route::Stream(_, _, in_flight) | Route::Http(_, in_flight) => {
                 in_flight.0.clone()
             }
-            Route::Share(_) | Route::Local(_) => unreachable!("they answer for themselves"),
+            Route::Part(_) | Route::Local(_) => unreachable!("they answer for themselves"),
         };
-        mail.add(mailbox, Letter { route: self.route, encoding: self.encoding, answer });
+        outbox.add(mailbox, Envelope { route: self.route, encoding: self.encoding, answer });
     }
 }
 
 impl Route {
-    /// Whether nobody is at its end any more.
-    pub fn is_gone(&mut self) -> bool {
+    /// Whether the receiver is gone.
+    pub fn is_cancelled(&mut self) -> bool {
         match self {
             // Ready: the client has reset the stream, or its connection is lost.
             Route::Unary(respond, _) => {
@@ -344,21 +344,21 @@ impl Route {
             }
             Route::Stream(sender, ..) => sender.is_closed(),
             Route::Http(sender, _) => sender.is_closed(),
-            Route::Share(share) => share.is_gone(),
-            Route::Local(local) => local.is_gone(),
+            Route::Part(part) => part.is_cancelled(),
+            Route::Local(local) => local.is_cancelled(),
         }
     }
 
-    /// Whether a request begins with what goes this way: with the first of its parts, if it has any.
-    pub fn begins(&self) -> bool {
-        !matches!(self, Route::Share(share) if !share.begins())
+    /// False for parts of a request but the first.
+    pub fn is_first(&self) -> bool {
+        !matches!(self, Route::Part(part) if !part.is_first())
     }
 
-    /// Whether the server itself asked.
+    /// Whether the server itself made the request.
     pub fn is_local(&self) -> bool {
         match self {
             Route::Unary(..) | Route::Stream(..) | Route::Http(..) => false,
-            Route::Share(share) => share.is_local(),
+            Route::Part(part) => part.is_local(),
             Route::Local(_) => true,
         }
     }
@@ -385,29 +385,32 @@ mod tests {
         let queue = Queue::new(signature, Options::default());
         let mailbox = Arc::new(Mailbox::new(Arc::default()));
         let view = |position| View { position, shape: Shape::from_slice(&[1]), data: &[7], owner: None };
-        let mut mail = Mail::default();
+        let mut outbox = Outbox::default();
         // The signature has no output at position 9.
         for position in [9, 0] {
             let (sender, _) = mpsc::unbounded_channel();
             let responder = Responder {
                 format: Format::Oip,
                 id: CompactString::default(),
-                requested: SmallVec::from_buf_and_len([Requested { position, ..Requested::default() }; 4], 1),
+                requested: SmallVec::from_buf_and_len(
+                    [SelectedOutput { position, ..SelectedOutput::default() }; 4],
+                    1,
+                ),
                 encoding: None,
                 route: Route::Stream(sender, 0, InFlight::new(&mailbox)),
-                note: None,
+                observation: None,
             };
-            responder.answer(&queue, Instant::now(), &[view(0), view(9)], &mut mail);
+            responder.answer(&queue, Instant::now(), &[view(0), view(9)], &mut outbox);
         }
-        mail.post();
-        let letters = std::mem::take(&mut *mailbox.letters.lock().unwrap());
-        let codes: Vec<Code> = letters
+        outbox.post();
+        let envelopes = std::mem::take(&mut *mailbox.envelopes.lock().unwrap());
+        let codes: Vec<Code> = envelopes
             .iter()
-            .map(|letter| letter.answer.as_ref().map_or_else(|status| status.code, |_| Code::Ok))
+            .map(|envelope| envelope.answer.as_ref().map_or_else(|status| status.code, |_| Code::Ok))
             .collect();
         assert_eq!(codes, [Code::Internal, Code::Ok]);
         assert_eq!(mailbox.metrics.in_flight.get(), 2);
-        drop(letters);
+        drop(envelopes);
         assert_eq!(mailbox.metrics.in_flight.get(), 0);
     }
 }

@@ -16,23 +16,23 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::grpc::budget::Hold;
+use crate::grpc::budget::Reservation;
 use crate::grpc::status::{Code, Status};
 use crate::rest::{Reply, status};
 use crate::rope::Rope;
 use crate::server::connection::{Error, Peer};
 
-/// Requests that the application has at a time, which has a few threads more: others wait here, at no cost.
-const SEATS: usize = 16;
+/// Requests in flight to the application, which has a few threads more; others wait here for a permit.
+const MAX_IN_FLIGHT: usize = 16;
 
-/// What needs no seat: whoever asks whether the server lives is not to wait for those who have it compute.
-const PROBES: &str = "/v2/health/";
+/// Health checks need no permit: they are not to wait for inference.
+const HEALTH_PATHS: &str = "/v2/health/";
 
 /// A connection that was idle for so long is not used again; the application closes it after twice this time.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What a proxy does not hand on (RFC 9110, section 7.6.1), or says itself.
-const OWN: [HeaderName; 8] = [
+/// Hop-by-hop headers (RFC 9110, section 7.6.1), and those that the proxy sets itself.
+const HOP_BY_HOP: [HeaderName; 8] = [
     CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
@@ -47,7 +47,7 @@ const OWN: [HeaderName; 8] = [
 #[derive(Clone)]
 pub struct Application {
     socket: PathBuf,
-    seats: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     idle: Arc<Mutex<Vec<Connection>>>,
 }
 
@@ -59,14 +59,14 @@ struct Connection {
 impl Application {
     /// The application that listens on a socket.
     pub fn new(socket: PathBuf) -> Application {
-        Application { socket, seats: Arc::new(Semaphore::new(SEATS)), idle: Arc::default() }
+        Application { socket, permits: Arc::new(Semaphore::new(MAX_IN_FLIGHT)), idle: Arc::default() }
     }
 
-    /// Has it answer a request as it came, but for what is said of the connection: that is from one to the next.
+    /// Forwards a request to it, without its hop-by-hop headers.
     ///
-    /// Both bodies are whole: a client that is slow keeps no connection to the application, and none of its threads.
-    pub async fn answer(&self, parts: Parts, (body, hold): (Rope, Hold), peer: &Peer) -> Reply {
-        match self.ask(request(parts, body, peer), hold).await {
+    /// Both bodies are buffered: a slow client holds no connection to the application, and none of its threads.
+    pub async fn answer(&self, parts: Parts, (body, reservation): (Rope, Reservation), peer: &Peer) -> Reply {
+        match self.forward(request(parts, body, peer), reservation).await {
             Ok(reply) => reply,
             Err(_) => {
                 let message = "the server does not answer this now; try again later";
@@ -75,24 +75,24 @@ impl Application {
         }
     }
 
-    /// Until there is a seat, a client may go; from then on the application has the request, and computes for whoever
-    /// asked: its seat is free when it has answered, and not before.
-    async fn ask(&self, request: Request<Full<Bytes>>, hold: Hold) -> Result<Reply, Error> {
-        let seat = self.seat(&request).await?;
+    /// While it waits for a permit, a request can be cancelled; once forwarded it cannot. The permit is released when
+    /// the application has answered.
+    async fn forward(&self, request: Request<Full<Bytes>>, reservation: Reservation) -> Result<Reply, Error> {
+        let permit = self.permit(&request).await?;
         let application = self.clone();
-        let asked = tokio::spawn(async move {
+        let answered = tokio::spawn(async move {
             let answer = application.exchange(request).await;
-            drop((seat, hold));
+            drop((permit, reservation));
             answer
         });
-        asked.await?
+        answered.await?
     }
 
-    async fn seat(&self, request: &Request<Full<Bytes>>) -> Result<Option<OwnedSemaphorePermit>, Error> {
-        if request.uri().path().starts_with(PROBES) {
+    async fn permit(&self, request: &Request<Full<Bytes>>) -> Result<Option<OwnedSemaphorePermit>, Error> {
+        if request.uri().path().starts_with(HEALTH_PATHS) {
             return Ok(None);
         }
-        Ok(Some(self.seats.clone().acquire_owned().await?))
+        Ok(Some(self.permits.clone().acquire_owned().await?))
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Reply, Error> {
@@ -102,7 +102,7 @@ impl Application {
         let body = body.collect().await?.to_bytes();
         connection.since = Instant::now();
         self.idle().push(connection);
-        remove_own(&mut parts.headers);
+        remove_hop_by_hop(&mut parts.headers);
         if !is_head {
             parts.headers.remove(CONTENT_LENGTH);
         }
@@ -111,7 +111,7 @@ impl Application {
 
     async fn connect(&self) -> Result<Connection, Error> {
         while let Some(mut connection) = self.take() {
-            if connection.since.elapsed() < IDLE && connection.sender.ready().await.is_ok() {
+            if connection.since.elapsed() < IDLE_TIMEOUT && connection.sender.ready().await.is_ok() {
                 return Ok(connection);
             }
         }
@@ -136,9 +136,9 @@ fn request(mut parts: Parts, body: Rope, peer: &Peer) -> Request<Full<Bytes>> {
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     parts.uri = path.parse().unwrap_or_else(|_| Uri::from_static("/"));
     parts.version = Version::HTTP_11;
-    remove_own(&mut parts.headers);
+    remove_hop_by_hop(&mut parts.headers);
     parts.headers.remove(CONTENT_LENGTH);
-    // Who it is for, is for us alone to say.
+    // Clients are not trusted to say whom they forward for.
     let from_proxies = |name: &HeaderName| *name == FORWARDED || name.as_str().starts_with("x-forwarded-");
     let said: Vec<HeaderName> = parts.headers.keys().filter(|name| from_proxies(name)).cloned().collect();
     said.iter().for_each(|name| drop(parts.headers.remove(name)));
@@ -147,8 +147,8 @@ fn request(mut parts: Parts, body: Rope, peer: &Peer) -> Request<Full<Bytes>> {
     Request::from_parts(parts, body.into_bytes().into())
 }
 
-/// Takes out what is said to the next neighbour only, which a header may name.
-fn remove_own(headers: &mut HeaderMap) {
+/// Removes the hop-by-hop headers, those named by `Connection` among them.
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
@@ -156,7 +156,7 @@ fn remove_own(headers: &mut HeaderMap) {
         .flat_map(|value| value.split(','))
         .filter_map(|name| name.trim().parse().ok())
         .collect();
-    OWN.iter().chain(&named).for_each(|name| drop(headers.remove(name)));
+    HOP_BY_HOP.iter().chain(&named).for_each(|name| drop(headers.remove(name)));
 }
 
 /// A peer, from gRPC's notation to that of RFC 7239, section 6.

@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use tokio::time::timeout;
 
-use crate::grpc::budget::Hold;
+use crate::grpc::budget::Reservation;
 use crate::grpc::compression::Encoding;
 use crate::grpc::status::{Code, Status};
 use crate::rope::Rope;
@@ -18,40 +18,44 @@ use crate::server::Shared;
 use crate::server::connection::Error;
 
 /// Why there is no body.
-pub enum Unfit {
-    /// It is not taken, and this is what HTTP calls it.
-    Refused(StatusCode, Status),
-    /// The client is gone, or as good as that.
-    Gone(Error),
+pub enum BodyError {
+    /// It is refused, with this status of HTTP.
+    Rejected(StatusCode, Status),
+    /// The client is disconnected, or too slow.
+    Disconnected(Error),
 }
 
-/// A request's body. It counts against the budget of the server for as long as what comes with it lives.
-pub async fn receive(shared: &Shared, body: &mut Incoming) -> Result<(Rope, Hold), Unfit> {
+/// Receives a request's body. It counts against the server's budget for as long as the reservation lives.
+pub async fn receive(shared: &Shared, body: &mut Incoming) -> Result<(Rope, Reservation), BodyError> {
     let limit = shared.config.max_receive_message_length;
     let too_large = || {
         let message = format!("the body is larger than {limit} bytes, the most that is taken here");
-        Unfit::Refused(StatusCode::PAYLOAD_TOO_LARGE, Status::new(Code::ResourceExhausted, message))
+        BodyError::Rejected(StatusCode::PAYLOAD_TOO_LARGE, Status::new(Code::ResourceExhausted, message))
     };
     if body.size_hint().lower() > limit as u64 {
         return Err(too_large());
     }
-    let mut hold = Hold::new(&shared.budget);
+    let mut reservation = Reservation::new(&shared.budget);
     let mut whole = Rope::default();
-    while let Some(piece) = next(body, shared.config.handshake_timeout).await.map_err(Unfit::Gone)? {
+    while let Some(piece) =
+        next(body, shared.config.handshake_timeout).await.map_err(BodyError::Disconnected)?
+    {
         whole.push(piece);
-        hold.set(whole.weight());
+        reservation.resize(whole.weight());
         if whole.len() > limit {
             return Err(too_large());
         }
         if !body.is_end_stream() {
-            hold.check().map_err(|status| Unfit::Refused(StatusCode::TOO_MANY_REQUESTS, status))?;
+            reservation
+                .check()
+                .map_err(|status| BodyError::Rejected(StatusCode::TOO_MANY_REQUESTS, status))?;
         }
     }
-    Ok((whole, hold))
+    Ok((whole, reservation))
 }
 
-/// Reads what nobody wants, up to a limit: clients listen to an answer only when they have said all. One that asks
-/// whether it is to go on (RFC 9110, section 10.1.1) is not kept.
+/// Reads and drops the rest of a body, up to a limit: many clients read an answer only after that. One that expects
+/// 100-continue (RFC 9110, section 10.1.1) has not sent any.
 pub async fn discard(shared: &Shared, parts: &Parts, body: &mut Incoming) {
     let mut left = shared.config.max_receive_message_length;
     while !parts.headers.contains_key(EXPECT)
@@ -73,15 +77,15 @@ async fn next(body: &mut Incoming, within: Duration) -> Result<Option<Bytes>, Er
 }
 
 /// What a body says without its compression; None: it is compressed in a way that is not known here, or not well.
-pub fn decompressed(parts: &Parts, body: &Rope, limit: usize) -> Option<Rope> {
-    match only(parts, &CONTENT_ENCODING)? {
+pub fn decompress(parts: &Parts, body: &Rope, limit: usize) -> Option<Rope> {
+    match single_header(parts, &CONTENT_ENCODING)? {
         "" | "identity" => Some(body.clone()),
         name => Encoding::from_name(name)?.decompress(body, limit).ok(),
     }
 }
 
 /// How an answer may be compressed, of what the client accepts without a weight.
-pub fn accepted(parts: &Parts) -> Option<Encoding> {
+pub fn accepted_encoding(parts: &Parts) -> Option<Encoding> {
     let values = || parts.headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     let accepts = |encoding: &Encoding| {
         values().any(|value| value.split([',', ' ']).any(|name| name == encoding.name()))
@@ -90,7 +94,7 @@ pub fn accepted(parts: &Parts) -> Option<Encoding> {
 }
 
 /// The value of a header; empty without one, None where there are several or it is no text.
-pub fn only<'a>(parts: &'a Parts, name: &HeaderName) -> Option<&'a str> {
+pub fn single_header<'a>(parts: &'a Parts, name: &HeaderName) -> Option<&'a str> {
     let mut values = parts.headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (None, _) => Some(""),

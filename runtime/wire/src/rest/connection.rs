@@ -8,27 +8,33 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::rest::{Front, service};
+use crate::rest::{Frontend, service};
 use crate::server::Phase;
 use crate::server::connection::{Error, Peer};
-use crate::server::worker::Desk;
+use crate::server::worker::WorkerContext;
 
-/// Answers one request after the other; once the server drains, the one that it has is the last.
-pub async fn converse<S>(desk: &Arc<Desk>, stream: S, peer: Peer, front: &Arc<Front>) -> Result<(), Error>
+/// Serves one request after the other; once the server drains, the one in flight is the last.
+pub async fn serve_http1<S>(
+    worker: &Arc<WorkerContext>,
+    stream: S,
+    peer: Peer,
+    frontend: &Arc<Frontend>,
+) -> Result<(), Error>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin,
 {
     let peer = Arc::new(peer);
-    let answer = service_fn(|request| service::serve(desk.clone(), front.clone(), peer.clone(), request));
+    let answer =
+        service_fn(|request| service::serve(worker.clone(), frontend.clone(), peer.clone(), request));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        // As the protocols' documents write them, for those who look with grep.
+        // As the protocols' documents write them.
         .title_case_headers(true)
-        // It is the time without a request, too.
-        .header_read_timeout(desk.shared.config.handshake_timeout)
+        // It also limits how long a connection may be idle.
+        .header_read_timeout(worker.shared.config.handshake_timeout)
         .serve_connection(TokioIo::new(stream), answer);
     let mut connection = pin!(connection);
-    let mut phase = desk.shared.phase();
+    let mut phase = worker.shared.phase();
     tokio::select! {
         served = connection.as_mut() => return Ok(served?),
         _ = phase.wait_for(|phase| *phase >= Phase::Draining) => {}

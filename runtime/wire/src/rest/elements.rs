@@ -12,10 +12,10 @@ use crate::datatype::Datatype;
 const EXACT: u64 = 1 << 53;
 
 /// Deeper lists are no tensor.
-const DEEPEST: usize = 32;
+const MAX_DEPTH: usize = 32;
 
-/// Where elements go; what does not fit is an error, and so are lists of unequal lengths.
-pub struct Elements {
+/// Builds raw contents from elements; those that do not fit the datatype are errors, and so are ragged lists.
+pub struct TensorBuilder {
     datatype: Datatype,
     data: Vec<u8>,
     /// Of each depth, how long the lists are there.
@@ -24,11 +24,11 @@ pub struct Elements {
     depth: Option<usize>,
 }
 
-impl Elements {
+impl TensorBuilder {
     /// Elements of a datatype, of which there are probably so many; None where it cannot be given in JSON.
-    pub fn new(datatype: Datatype, count: usize) -> Option<Elements> {
+    pub fn new(datatype: Datatype, count: usize) -> Option<TensorBuilder> {
         let data = Vec::with_capacity(count * datatype.size().unwrap_or(8));
-        let elements = Elements { datatype, data, lengths: SmallVec::new(), depth: None };
+        let elements = TensorBuilder { datatype, data, lengths: SmallVec::new(), depth: None };
         (datatype != Datatype::Bf16).then_some(elements)
     }
 
@@ -46,14 +46,14 @@ impl Elements {
         self.data.extend_from_slice(&bytes);
     }
 
-    /// An element at this depth, where no list may be.
-    fn arrive(&mut self, depth: usize) -> Option<()> {
+    /// Checks the depth of an element: it is the same for all, and no list has it.
+    fn check_element_depth(&mut self, depth: usize) -> Option<()> {
         let is_list = self.lengths.get(depth).is_some_and(Option::is_some);
         (*self.depth.get_or_insert(depth) == depth && !is_list).then_some(())
     }
 
-    /// A list of so many at this depth, where no element may be.
-    pub fn close(&mut self, depth: usize, length: usize) -> Option<()> {
+    /// Ends a list of so many at this depth: all lists there are as long, and no element has it.
+    pub fn end_list(&mut self, depth: usize, length: usize) -> Option<()> {
         if self.lengths.len() <= depth {
             self.lengths.resize(depth + 1, None);
         }
@@ -92,7 +92,7 @@ impl Elements {
         Some(())
     }
 
-    fn truth(&mut self, value: bool) -> Option<()> {
+    fn boolean(&mut self, value: bool) -> Option<()> {
         (self.datatype == Datatype::Bool).then(|| self.data.push(value.into()))
     }
 
@@ -102,13 +102,13 @@ impl Elements {
 }
 
 /// A value at some depth: a list of values, or an element.
-pub struct Value<'a>(pub &'a mut Elements, pub usize);
+pub struct Value<'a>(pub &'a mut TensorBuilder, pub usize);
 
 impl Value<'_> {
-    fn element<E: Error>(self, put: impl FnOnce(&mut Elements) -> Option<()>) -> Result<(), E> {
+    fn element<E: Error>(self, put: impl FnOnce(&mut TensorBuilder) -> Option<()>) -> Result<(), E> {
         let Value(elements, depth) = self;
         elements
-            .arrive(depth)
+            .check_element_depth(depth)
             .and_then(|()| put(elements))
             .ok_or_else(|| E::custom("another kind of element"))
     }
@@ -132,10 +132,10 @@ impl<'de> Visitor<'de> for Value<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
         let Value(elements, depth) = self;
         let mut length = 0;
-        while depth < DEEPEST && list.next_element_seed(Value(elements, depth + 1))?.is_some() {
+        while depth < MAX_DEPTH && list.next_element_seed(Value(elements, depth + 1))?.is_some() {
             length += 1;
         }
-        elements.close(depth, length).ok_or_else(|| A::Error::custom("lists of unequal lengths"))
+        elements.end_list(depth, length).ok_or_else(|| A::Error::custom("lists of unequal lengths"))
     }
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
@@ -151,7 +151,7 @@ impl<'de> Visitor<'de> for Value<'_> {
     }
 
     fn visit_bool<E: Error>(self, value: bool) -> Result<(), E> {
-        self.element(|elements| elements.truth(value))
+        self.element(|elements| elements.boolean(value))
     }
 
     fn visit_str<E: Error>(self, value: &str) -> Result<(), E> {
@@ -183,7 +183,7 @@ mod tests {
     use crate::oip::classification;
 
     fn read(datatype: Datatype, json: &str) -> Option<Vec<u8>> {
-        let mut elements = Elements::new(datatype, 0)?;
+        let mut elements = TensorBuilder::new(datatype, 0)?;
         let mut deserializer = serde_json::Deserializer::from_str(json);
         Value(&mut elements, 0).deserialize(&mut deserializer).ok()?;
         deserializer.end().ok()?;

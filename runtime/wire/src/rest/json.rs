@@ -1,17 +1,17 @@
-//! JSON as it comes: each part goes where it belongs as soon as it is read, and no tree is built.
+//! Streaming JSON, as with SAX: handlers take each value as it is parsed, and no tree is built.
 
 use std::fmt::{Formatter, Result as Written};
 
 use compact_str::CompactString;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-/// What takes the entries of an object.
+/// A handler of an object's entries.
 pub trait Entries<'de> {
     /// Takes one, whose value is still to be read.
     fn entry<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error>;
 }
 
-/// What takes the elements of a list.
+/// A handler of a list's elements.
 pub trait Items<'de> {
     /// Takes one; false when there is none left.
     fn item<A: SeqAccess<'de>>(&mut self, list: &mut A) -> Result<bool, A::Error>;
@@ -67,7 +67,7 @@ impl<'de, T: Items<'de>> Visitor<'de> for List<'_, T> {
     }
 }
 
-/// A value that nobody asks for. It is read all the same: what serde ignores need be neither UTF-8 nor text.
+/// A value that is parsed and ignored. Unlike serde's `IgnoredAny` it has to be valid, its UTF-8 included.
 pub struct Skipped;
 
 impl<'de> Deserialize<'de> for Skipped {

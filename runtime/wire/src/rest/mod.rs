@@ -5,7 +5,7 @@
 //!                                 -> application    response | predict_response (encode) <- executor in Python
 //! ```
 //!
-//! What is not understood here is handed on as it came, so that there is one place that says what is wrong with it.
+//! What cannot be decoded here is forwarded as it came, so that error messages are made in one place.
 
 pub mod application;
 pub mod body;
@@ -28,17 +28,17 @@ use std::path::PathBuf;
 
 use crate::rest::application::Application;
 
-/// What a port of HTTP stands in front of.
-pub struct Front {
+/// The HTTP frontend of an application: a reverse proxy that serves inference itself.
+pub struct Frontend {
     application: Application,
     /// Whether inference is served here.
     inference: bool,
 }
 
-impl Front {
-    /// The front of an application that listens on a UNIX socket.
-    pub fn new(socket: PathBuf, inference: bool) -> Front {
-        Front { application: Application::new(socket), inference }
+impl Frontend {
+    /// A frontend of the application that listens on a UNIX socket.
+    pub fn new(socket: PathBuf, inference: bool) -> Frontend {
+        Frontend { application: Application::new(socket), inference }
     }
 }
 

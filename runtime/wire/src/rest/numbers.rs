@@ -10,18 +10,18 @@ use crate::datatype::Datatype;
 use crate::oip::classification::half;
 use crate::rest::text;
 
-/// The elements of raw contents that the transport itself wrote, one after the other.
-pub struct Elements<'a> {
+/// Writes the elements of raw contents, one after the other, as JSON.
+pub struct ElementWriter<'a> {
     datatype: Datatype,
     rest: &'a [u8],
     /// Whether byte strings are no text: these stand in base64, as TensorFlow Serving has it.
-    coded: bool,
+    base64: bool,
 }
 
-impl<'a> Elements<'a> {
+impl<'a> ElementWriter<'a> {
     /// All elements.
-    pub fn new(datatype: Datatype, data: &'a [u8], coded: bool) -> Elements<'a> {
-        Elements { datatype, rest: data, coded }
+    pub fn new(datatype: Datatype, data: &'a [u8], base64: bool) -> ElementWriter<'a> {
+        ElementWriter { datatype, rest: data, base64 }
     }
 
     /// Appends those that are left, as nested lists of this shape.
@@ -59,7 +59,7 @@ impl<'a> Elements<'a> {
                 let length = u32::from_le_bytes(self.take()) as usize;
                 let (element, rest) = self.rest.split_at(length);
                 self.rest = rest;
-                put_bytes(target, element, self.coded);
+                put_bytes(target, element, self.base64);
             }
         }
     }
@@ -103,8 +103,8 @@ fn float(target: &mut Vec<u8>, value: f64) {
     });
 }
 
-fn put_bytes(target: &mut Vec<u8>, element: &[u8], coded: bool) {
-    if coded {
+fn put_bytes(target: &mut Vec<u8>, element: &[u8], base64: bool) {
+    if base64 {
         target.extend_from_slice(b"{\"b64\":\"");
         target.extend_from_slice(STANDARD.encode(element).as_bytes());
         target.extend_from_slice(b"\"}");
@@ -119,7 +119,7 @@ mod tests {
 
     fn written(datatype: Datatype, data: &[u8], shape: &[usize]) -> String {
         let mut target = Vec::new();
-        Elements::new(datatype, data, false).nest(&mut target, shape);
+        ElementWriter::new(datatype, data, false).nest(&mut target, shape);
         String::from_utf8(target).unwrap()
     }
 
@@ -148,7 +148,7 @@ mod tests {
         assert_eq!(text, "[\"\\\"\\n\u{fffd}\",\"\"]");
         assert_eq!(written(Datatype::Fp64, &[], &[2, 0]), "[[],[]]");
         let mut target = Vec::new();
-        Elements::new(Datatype::Bytes, b"\x01\0\0\0\xff", true).nest(&mut target, &[1]);
+        ElementWriter::new(Datatype::Bytes, b"\x01\0\0\0\xff", true).nest(&mut target, &[1]);
         assert_eq!(target, b"[{\"b64\":\"/w==\"}]");
     }
 }

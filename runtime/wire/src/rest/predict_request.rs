@@ -9,8 +9,8 @@ use compact_str::CompactString;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use smallvec::SmallVec;
 
-use crate::infer::{Data, Infer, Input};
-use crate::rest::elements::{Elements, Value};
+use crate::infer::{Data, InferRequest, Input};
+use crate::rest::elements::{TensorBuilder, Value};
 use crate::rest::json::{Entries, Items, List, Object, Skipped};
 use crate::rope::Rope;
 use crate::signature::Signature;
@@ -19,7 +19,12 @@ use crate::tfs::request::SIGNATURE;
 /// Decodes a request for a version of a model with this signature.
 ///
 /// Returns it, and whether it gives rows, which then are what is answered.
-pub fn decode(body: &Rope, signature: &Signature, model: &str, version: &str) -> Option<(Infer, bool)> {
+pub fn decode(
+    body: &Rope,
+    signature: &Signature,
+    model: &str,
+    version: &str,
+) -> Option<(InferRequest, bool)> {
     let text = body.clone().into_bytes();
     let mut document = Document::new(signature);
     let mut deserializer = serde_json::Deserializer::from_slice(&text);
@@ -34,7 +39,10 @@ pub fn decode(body: &Rope, signature: &Signature, model: &str, version: &str) ->
         return None;
     }
     let inputs = document.finish()?;
-    Some((Infer { model: model.into(), version: version.into(), inputs, ..Infer::default() }, rows))
+    Some((
+        InferRequest { model: model.into(), version: version.into(), inputs, ..InferRequest::default() },
+        rows,
+    ))
 }
 
 /// What a body holds.
@@ -52,7 +60,7 @@ struct Document<'a> {
 
 /// The values of one input.
 struct Column {
-    elements: Elements,
+    elements: TensorBuilder,
     /// How many values there are: one for each row so far.
     values: usize,
 }
@@ -63,7 +71,7 @@ impl<'a> Document<'a> {
     }
 
     /// Where the next value goes: to the input of that name, or to the only one. None where it has one already.
-    fn place(&mut self, name: Option<&str>) -> Option<&mut Elements> {
+    fn place(&mut self, name: Option<&str>) -> Option<&mut TensorBuilder> {
         if *self.named.get_or_insert(name.is_some()) != name.is_some() {
             return None;
         }
@@ -74,7 +82,7 @@ impl<'a> Document<'a> {
         let index = match self.columns.iter().position(|(known, _)| *known == position) {
             Some(index) => index,
             None => {
-                let elements = Elements::new(self.signature.inputs[position].datatype, 0)?;
+                let elements = TensorBuilder::new(self.signature.inputs[position].datatype, 0)?;
                 self.columns.push((position, Column { elements, values: 0 }));
                 self.columns.len() - 1
             }
@@ -105,14 +113,14 @@ impl<'a> Document<'a> {
     fn finish(self) -> Option<Vec<Input>> {
         let input = |(position, Column { mut elements, values }): (usize, Column)| {
             if let Some(rows) = self.rows {
-                elements.close(0, rows)?;
+                elements.end_list(0, rows)?;
             }
             let spec = &self.signature.inputs[position];
             (values == self.rows.unwrap_or(1)).then(|| Input {
                 name: spec.name.as_str().into(),
                 datatype: spec.datatype.name().into(),
                 shape: elements.shape(),
-                data: Data::Whole(elements.into_raw().into()),
+                data: Data::Raw(elements.into_raw().into()),
             })
         };
         self.columns.into_iter().map(input).collect()
@@ -234,7 +242,7 @@ mod tests {
         let signature = Signature { model, version: 1, inputs, outputs: Vec::new(), batched: true };
         let (infer, rows) = decode(&text.as_bytes().to_vec().into(), &signature, "m", "")?;
         let input = |input: Input| match input.data {
-            Data::Whole(data) => (input.name.into(), input.shape.to_vec(), data.into_bytes().to_vec()),
+            Data::Raw(data) => (input.name.into(), input.shape.to_vec(), data.into_bytes().to_vec()),
             other => panic!("{other:?}"),
         };
         Some((rows, infer.inputs.into_iter().map(input).collect()))

@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 use crate::datatype::Datatype;
 use crate::grpc::frame;
 use crate::output::View;
-use crate::rest::numbers::{Elements, list};
+use crate::rest::numbers::{ElementWriter, list};
 use crate::rest::text;
 use crate::signature::Signature;
 
@@ -51,14 +51,14 @@ fn object(target: &mut Vec<u8>, columns: &mut [Column<'_>], from: usize) {
 struct Column<'a> {
     name: &'a str,
     shape: &'a [usize],
-    elements: Elements<'a>,
+    elements: ElementWriter<'a>,
 }
 
 impl<'a> Column<'a> {
     fn new(signature: &'a Signature, view: &'a View<'_>) -> Column<'a> {
         let spec = &signature.outputs[view.position];
-        let coded = spec.datatype == Datatype::Bytes && spec.name.ends_with(BINARY);
-        let elements = Elements::new(spec.datatype, view.data, coded);
+        let base64 = spec.datatype == Datatype::Bytes && spec.name.ends_with(BINARY);
+        let elements = ElementWriter::new(spec.datatype, view.data, base64);
         Column { name: &spec.name, shape: &view.shape, elements }
     }
 

@@ -3,12 +3,12 @@
 //! "Raw Binary Request" in Triton's document on the binary tensor data extension. A model with a batch gets one row;
 //! text is one element, without its length.
 
-use crate::infer::{Data, Infer, Input};
+use crate::infer::{Data, InferRequest, Input};
 use crate::rope::Rope;
 use crate::signature::{Dimension, Signature};
 
 /// The request for a version of a model; None where its shape is not to be known.
-pub fn decode(body: Rope, signature: &Signature, model: &str, version: &str) -> Option<Infer> {
+pub fn decode(body: Rope, signature: &Signature, model: &str, version: &str) -> Option<InferRequest> {
     let [spec] = &signature.inputs[..] else { return None };
     let one_row = signature.batched.then_some(Dimension::Fixed(1));
     let shape = || one_row.iter().chain(&spec.shape[usize::from(signature.batched)..]);
@@ -25,9 +25,14 @@ pub fn decode(body: Rope, signature: &Signature, model: &str, version: &str) -> 
         name: spec.name.as_str().into(),
         datatype: spec.datatype.name().into(),
         shape: shape().map(size).collect(),
-        data: Data::Whole(data),
+        data: Data::Raw(data),
     };
-    Some(Infer { model: model.into(), version: version.into(), inputs: vec![input], ..Infer::default() })
+    Some(InferRequest {
+        model: model.into(),
+        version: version.into(),
+        inputs: vec![input],
+        ..InferRequest::default()
+    })
 }
 
 /// Raw contents with one element.

@@ -9,9 +9,9 @@ use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess};
 use serde_json::value::RawValue;
 
 use crate::datatype::Datatype;
-use crate::infer::{Data, Infer, Input, Parameter, Wanted};
+use crate::infer::{Data, InferRequest, Input, Parameter, RequestedOutput};
 use crate::oip::request::{CLASSIFICATION, NUMBERS, SHARED_MEMORY, check_number, classes};
-use crate::rest::elements::{Elements, Value};
+use crate::rest::elements::{TensorBuilder, Value};
 use crate::rest::json::{Entries, Items, List, Object, Skipped};
 use crate::rest::parameters::Parameters;
 use crate::rope::Rope;
@@ -19,13 +19,13 @@ use crate::rope::Rope;
 /// Decodes a request, whose JSON is the first `json` bytes, for a version of a model.
 ///
 /// Returns it, and whether outputs of which it says nothing are wanted as binary.
-pub fn decode(body: &Rope, json: usize, model: &str, version: &str) -> Option<(Infer, bool)> {
+pub fn decode(body: &Rope, json: usize, model: &str, version: &str) -> Option<(InferRequest, bool)> {
     let text = body.slice(0, json).into_bytes();
     let mut document = Document::default();
     let mut deserializer = serde_json::Deserializer::from_slice(&text);
     Object(&mut document).deserialize(&mut deserializer).ok()?;
     deserializer.end().ok()?;
-    let mut infer = Infer { model: model.into(), version: version.into(), ..Infer::default() };
+    let mut infer = InferRequest { model: model.into(), version: version.into(), ..InferRequest::default() };
     let binary = document.finish(&mut infer, &body.slice(json, body.len() - json))?;
     Some((infer, binary))
 }
@@ -68,7 +68,7 @@ impl<'de> Entries<'de> for Document<'de> {
 
 impl Document<'_> {
     /// Writes all of it into a request, given what stands behind the JSON.
-    fn finish(self, infer: &mut Infer, behind: &Rope) -> Option<bool> {
+    fn finish(self, infer: &mut InferRequest, behind: &Rope) -> Option<bool> {
         infer.id = self.id.unwrap_or_default();
         let mut parameters = self.parameters.unwrap_or_default();
         let binary = parameters.take("binary_data_output") == Some(Parameter::Bool(true));
@@ -82,11 +82,11 @@ impl Document<'_> {
         }
         let mut names = HashSet::new();
         for output in self.outputs.unwrap_or_default() {
-            let wanted = output.finish(binary, infer)?;
-            if !names.insert(wanted.name.clone()) {
+            let requested = output.finish(binary, infer)?;
+            if !names.insert(requested.name.clone()) {
                 return None;
             }
-            infer.outputs.push(wanted);
+            infer.outputs.push(requested);
         }
         (used == behind.len()).then_some(binary)
     }
@@ -141,12 +141,12 @@ impl<'de> Entries<'de> for Tensor<'de> {
 const EXPECTED: usize = 1 << 16;
 
 impl Tensor<'_> {
-    fn elements(&self) -> Option<Elements> {
+    fn elements(&self) -> Option<TensorBuilder> {
         let datatype = Datatype::from_name(self.datatype.as_ref()?)?;
         let size = |&size: &i64| usize::try_from(size).ok();
         let count =
             self.shape.iter().flatten().try_fold(1, |count: usize, each| count.checked_mul(size(each)?));
-        Elements::new(datatype, count.unwrap_or(0).min(EXPECTED))
+        TensorBuilder::new(datatype, count.unwrap_or(0).min(EXPECTED))
     }
 
     fn finish(mut self, behind: &Rope, used: &mut usize) -> Option<Input> {
@@ -169,7 +169,7 @@ impl Tensor<'_> {
             name: self.name.unwrap_or_default(),
             datatype: self.datatype.unwrap_or_default(),
             shape: self.shape.unwrap_or_default().into(),
-            data: Data::Whole(data),
+            data: Data::Raw(data),
         })
     }
 
@@ -215,14 +215,14 @@ impl<'de> Entries<'de> for Output {
 
 impl Output {
     /// `binary`: whether it comes so unless it says otherwise.
-    fn finish(self, binary: bool, infer: &mut Infer) -> Option<Wanted> {
+    fn finish(self, binary: bool, infer: &mut InferRequest) -> Option<RequestedOutput> {
         let mut parameters = self.parameters.unwrap_or_default();
         if parameters.take(SHARED_MEMORY).is_some() {
             return None;
         }
         let binary = parameters.take("binary_data").map_or(binary, |given| given == Parameter::Bool(true));
         let classes = parameters.take(CLASSIFICATION).map_or(0, |value| classes(&value, infer));
-        Some(Wanted { name: self.name.unwrap_or_default(), classes, binary })
+        Some(RequestedOutput { name: self.name.unwrap_or_default(), classes, binary })
     }
 }
 
@@ -230,7 +230,7 @@ impl Output {
 mod tests {
     use super::*;
 
-    fn read(text: &str, behind: &[u8]) -> Option<(Infer, bool)> {
+    fn read(text: &str, behind: &[u8]) -> Option<(InferRequest, bool)> {
         let mut body = Rope::from(text.as_bytes().to_vec());
         body.push(behind.to_vec().into());
         decode(&body, text.len(), "m", "1")
@@ -238,7 +238,7 @@ mod tests {
 
     fn raw(input: &Input) -> Vec<u8> {
         match &input.data {
-            Data::Whole(data) => data.clone().into_bytes().to_vec(),
+            Data::Raw(data) => data.clone().into_bytes().to_vec(),
             other => panic!("{other:?}"),
         }
     }

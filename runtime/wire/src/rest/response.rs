@@ -8,9 +8,9 @@ use crate::grpc::compression::Encoding;
 use crate::grpc::frame::{self, PREFIX};
 use crate::oip::response::Tensor;
 use crate::output::View;
-use crate::rest::numbers::{Elements, integer, list};
+use crate::rest::numbers::{ElementWriter, integer, list};
 use crate::rest::{Reply, status, text};
-use crate::signature::{Requested, Signature};
+use crate::signature::{SelectedOutput, Signature};
 
 /// How many bytes of a body are JSON, where others follow.
 pub const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
@@ -20,7 +20,7 @@ pub const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-co
 pub fn encode<'a>(
     id: &str,
     signature: &Signature,
-    outputs: impl Iterator<Item = (View<'a>, Requested)>,
+    outputs: impl Iterator<Item = (View<'a>, SelectedOutput)>,
 ) -> Vec<u8> {
     let mut target = frame::begin(512);
     let mut behind = Vec::new();
@@ -66,7 +66,7 @@ fn output(target: &mut Vec<u8>, tensor: &Tensor<'_>, name: &str, binary: bool) {
     } else {
         target.extend_from_slice(b",\"data\":");
         let elements: usize = tensor.shape.iter().product();
-        Elements::new(tensor.datatype(), &tensor.data, false).nest(target, &[elements]);
+        ElementWriter::new(tensor.datatype(), &tensor.data, false).nest(target, &[elements]);
         target.push(b'}');
     }
 }

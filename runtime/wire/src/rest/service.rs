@@ -1,4 +1,4 @@
-//! One request: inference is served, and what is not understood is the application's.
+//! One request: inference is served here; other requests, and those that cannot be decoded, are forwarded.
 
 use std::sync::Arc;
 
@@ -11,82 +11,89 @@ use tokio::task::spawn_blocking;
 
 use crate::grpc::head::Head;
 use crate::grpc::status::Status;
-use crate::infer::Infer;
+use crate::infer::InferRequest;
 use crate::queue::pending::{Format, InFlight, Route};
-use crate::rest::body::{self, Unfit};
+use crate::rest::body::{self, BodyError};
 use crate::rest::response::{self, JSON_LENGTH};
 use crate::rest::target::{Api, Target};
-use crate::rest::{Front, Reply, predict_request, raw, request, status};
+use crate::rest::{Frontend, Reply, predict_request, raw, request, status};
 use crate::rope::Rope;
 use crate::server::Shared;
 use crate::server::connection::{Error, Peer};
-use crate::server::infer::{Arrival, MODEL_INFER, admit};
-use crate::server::rates::Client;
-use crate::server::worker::Desk;
+use crate::server::infer::{MODEL_INFER, RequestContext, admit};
+use crate::server::rates::ClientKey;
+use crate::server::worker::WorkerContext;
 
 /// Answers a request; an error is that its client is gone.
 pub async fn serve(
-    desk: Arc<Desk>,
-    front: Arc<Front>,
+    worker: Arc<WorkerContext>,
+    frontend: Arc<Frontend>,
     peer: Arc<Peer>,
     request: Request<Incoming>,
 ) -> Result<Reply, Error> {
     let (parts, mut body) = request.into_parts();
     let call = match Target::of(&parts)
-        .filter(|_| front.inference)
-        .map(|target| target.call(&desk, &parts, &peer))
+        .filter(|_| frontend.inference)
+        .map(|target| target.call(&worker, &parts, &peer))
     {
         None => None,
         Some(Ok(call)) => Some(call),
         Some(Err(status)) => {
-            let reply = refuse(&desk, &status);
-            body::discard(&desk.shared, &parts, &mut body).await;
+            let reply = refuse(&worker, &status);
+            body::discard(&worker.shared, &parts, &mut body).await;
             return Ok(reply);
         }
     };
-    // Whoever answers it in the end, it counts until then.
-    let (whole, hold) = match body::receive(&desk.shared, &mut body).await {
+    // It counts against the budget until it is decoded, or answered by the application.
+    let (body, reservation) = match body::receive(&worker.shared, &mut body).await {
         Ok(complete) => complete,
-        Err(Unfit::Gone(error)) => return Err(error),
-        Err(Unfit::Refused(code, status)) => {
+        Err(BodyError::Disconnected(error)) => return Err(error),
+        Err(BodyError::Rejected(code, status)) => {
             if let Some(call) = call {
-                call.arrival.end(&status);
+                call.context.end(&status);
             }
-            let mut reply = refuse(&desk, &status);
+            let mut reply = refuse(&worker, &status);
             *reply.status_mut() = code;
-            body::discard(&desk.shared, &parts, &mut body).await;
+            body::discard(&worker.shared, &parts, &mut body).await;
             return Ok(reply);
         }
     };
-    let Some(call) = call else { return Ok(front.application.answer(parts, (whole, hold), &peer).await) };
-    let asked = Asked { call, parts, whole };
-    let (Asked { call, parts, whole }, decoded) = asked.decode(&desk).await?;
-    let Some((infer, format)) = decoded else {
-        return Ok(front.application.answer(parts, (whole, hold), &peer).await);
+    let Some(call) = call else {
+        return Ok(frontend.application.answer(parts, (body, reservation), &peer).await);
     };
-    desk.shared.metrics.bytes_received.add(whole.len() as u64);
-    // Its text is not kept until it is answered, and queues have limits of their own.
-    drop((whole, hold));
-    Ok(call.answer(&desk, &parts, infer, format).await)
+    let buffered = BufferedCall { call, parts, body };
+    let (BufferedCall { call, parts, body }, decoded) = buffered.decode(&worker).await?;
+    let Some((infer, format)) = decoded else {
+        return Ok(frontend.application.answer(parts, (body, reservation), &peer).await);
+    };
+    worker.shared.metrics.bytes_received.add(body.len() as u64);
+    // Released before it is answered: what is queued has limits of its own.
+    drop((body, reservation));
+    Ok(call.answer(&worker, &parts, infer, format).await)
 }
 
-/// JSON from this size on is read in a thread of its own: a worker has other connections meanwhile.
-const LARGE: usize = 256 << 10;
+/// JSON from this size on is decoded in a blocking thread, so that the worker's other connections go on.
+const BLOCKING_THRESHOLD: usize = 256 << 10;
 
-/// A call of inference, whole.
-struct Asked {
+/// A call of inference with its body.
+struct BufferedCall {
     call: Call,
     parts: Parts,
-    whole: Rope,
+    body: Rope,
 }
 
-impl Asked {
-    async fn decode(self, desk: &Arc<Desk>) -> Result<(Asked, Option<(Infer, Format)>), Error> {
-        let desk = desk.clone();
-        let length = body::only(&self.parts, &JSON_LENGTH).and_then(|length| json(length, self.whole.len()));
-        let is_large = length >= Some(LARGE) || self.parts.headers.contains_key(CONTENT_ENCODING);
+impl BufferedCall {
+    async fn decode(
+        self,
+        worker: &Arc<WorkerContext>,
+    ) -> Result<(BufferedCall, Option<(InferRequest, Format)>), Error> {
+        let worker = worker.clone();
+        let length = body::single_header(&self.parts, &JSON_LENGTH)
+            .and_then(|length| json_length(length, self.body.len()));
+        let is_large =
+            length >= Some(BLOCKING_THRESHOLD) || self.parts.headers.contains_key(CONTENT_ENCODING);
         let decode = move || {
-            let decoded = self.call.decode(&desk.shared, &self.parts, &self.whole);
+            let decoded = self.call.decode(&worker.shared, &self.parts, &self.body);
             (self, decoded)
         };
         Ok(if is_large { spawn_blocking(decode).await? } else { decode() })
@@ -94,23 +101,25 @@ impl Asked {
 }
 
 /// Answers a request that failed before it reached a queue.
-fn refuse(desk: &Desk, status: &Status) -> Reply {
-    desk.shared.metrics.refused[status.code as usize].add(1);
+fn refuse(worker: &WorkerContext, status: &Status) -> Reply {
+    worker.shared.metrics.refused[status.code as usize].add(1);
     status::refuse(status)
 }
 
 impl Target {
     /// A call of inference, if the caller may make one.
-    fn call(self, desk: &Desk, parts: &Parts, peer: &Arc<Peer>) -> Result<Call, Status> {
-        let shared = &desk.shared;
-        let arrival =
-            Arrival::new(&Head::default(), shared.observer.begin(&parts.headers, peer, MODEL_INFER));
+    fn call(self, worker: &WorkerContext, parts: &Parts, peer: &Arc<Peer>) -> Result<Call, Status> {
+        let shared = &worker.shared;
+        let context =
+            RequestContext::new(&Head::default(), shared.observer.begin(&parts.headers, peer, MODEL_INFER));
         match shared.tokens.check(&parts.headers) {
-            Ok(token) => {
-                Ok(Call { target: self, arrival, client: shared.rates.client(token, &parts.headers, peer) })
-            }
+            Ok(token) => Ok(Call {
+                target: self,
+                context,
+                client: shared.rate_limiter.client(token, &parts.headers, peer),
+            }),
             Err(status) => {
-                arrival.end(&status);
+                context.end(&status);
                 Err(status)
             }
         }
@@ -120,20 +129,20 @@ impl Target {
 /// A call of inference.
 struct Call {
     target: Target,
-    arrival: Arrival,
-    client: Option<Client>,
+    context: RequestContext,
+    client: Option<ClientKey>,
 }
 
 impl Call {
     /// What its body asks for, and how that is to be answered; None where that is for the application to do.
-    fn decode(&self, shared: &Shared, parts: &Parts, body: &Rope) -> Option<(Infer, Format)> {
+    fn decode(&self, shared: &Shared, parts: &Parts, body: &Rope) -> Option<(InferRequest, Format)> {
         let Target { api, model, version } = &self.target;
         if shared.models.is_hosted(model, version) {
             return None;
         }
-        let body = body::decompressed(parts, body, shared.config.max_receive_message_length)?;
+        let body = body::decompress(parts, body, shared.config.max_receive_message_length)?;
         let queue = || shared.models.find(model, version).ok();
-        match (api, body::only(parts, &JSON_LENGTH)?) {
+        match (api, body::single_header(parts, &JSON_LENGTH)?) {
             (Api::TensorflowServing, _) => {
                 let (infer, rows) = predict_request::decode(&body, &queue()?.signature, model, version)?;
                 Some((infer, Format::RestPredict { rows }))
@@ -143,33 +152,40 @@ impl Call {
                 Some((infer, Format::Rest { binary: true }))
             }
             (Api::OpenInference, length) => {
-                let (infer, binary) = request::decode(&body, json(length, body.len())?, model, version)?;
+                let (infer, binary) =
+                    request::decode(&body, json_length(length, body.len())?, model, version)?;
                 Some((infer, Format::Rest { binary }))
             }
         }
     }
 
     /// Answers it as gRPC's calls are.
-    async fn answer(self, desk: &Arc<Desk>, parts: &Parts, infer: Infer, format: Format) -> Reply {
-        let shared = &desk.shared;
+    async fn answer(
+        self,
+        worker: &Arc<WorkerContext>,
+        parts: &Parts,
+        infer: InferRequest,
+        format: Format,
+    ) -> Reply {
+        let shared = &worker.shared;
         shared.metrics.calls.add(1);
-        if let Err(status) = shared.rates.check(self.client.as_ref()) {
-            self.arrival.end(&status);
-            return refuse(desk, &status);
+        if let Err(status) = shared.rate_limiter.check(self.client.as_ref()) {
+            self.context.end(&status);
+            return refuse(worker, &status);
         }
-        let admitted = match admit(&shared.models, Ok(infer), self.arrival) {
+        let admitted = match admit(&shared.models, Ok(infer), self.context) {
             Ok(admitted) => admitted,
-            Err((_, status)) => return refuse(desk, &status),
+            Err((_, status)) => return refuse(worker, &status),
         };
         let (sender, answer) = oneshot::channel();
-        let route = Route::Http(sender, InFlight::new(&desk.mailbox));
-        desk.push(admitted.pending(format, None, route));
-        desk.ring_soon();
+        let route = Route::Http(sender, InFlight::new(&worker.mailbox));
+        worker.push(admitted.pending(format, None, route));
+        worker.flush_wakes_soon();
         let answer = answer.await.unwrap_or_else(|_| Err(Status::internal("the request was not answered")));
         match answer {
             Ok(answer) => {
                 shared.metrics.bytes_sent.add(answer.len() as u64);
-                response::reply(answer, body::accepted(parts))
+                response::reply(answer, body::accepted_encoding(parts))
             }
             Err(status) => status::refuse(&status),
         }
@@ -177,7 +193,7 @@ impl Call {
 }
 
 /// How many bytes of a body are JSON, given what a header says of that.
-fn json(length: &str, all: usize) -> Option<usize> {
+fn json_length(length: &str, all: usize) -> Option<usize> {
     if length.is_empty() {
         return Some(all);
     }

@@ -38,7 +38,8 @@ impl Target {
             None => (path, None),
             Some((model, version)) => (model, Some(api.version(version)?)),
         };
-        let is_plain = |name: &str| !name.is_empty() && name.is_ascii() && !name.contains(api.marks());
+        let is_plain =
+            |name: &str| !name.is_empty() && name.is_ascii() && !name.contains(api.reserved_characters());
         let fits = parts.method == Method::POST && is_plain(model) && version.is_none_or(is_plain);
         fits.then(|| Target { api, model: model.into(), version: version.unwrap_or_default().into() })
     }
@@ -46,7 +47,7 @@ impl Target {
 
 impl Api {
     /// What is part of no name.
-    fn marks(self) -> &'static [char] {
+    fn reserved_characters(self) -> &'static [char] {
         match self {
             Api::OpenInference => &['/', '%'],
             Api::TensorflowServing => &['/', '%', ':'],

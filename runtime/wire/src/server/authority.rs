@@ -10,20 +10,20 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A stream of HTTP/2 whose `:authority` is always one.
-pub struct Mended<S> {
+/// A stream of HTTP/2 in which every `:authority` that is read is a valid one.
+pub struct RewriteAuthority<S> {
     stream: S,
-    mender: Option<Mender>,
+    rewriter: Option<AuthorityRewriter>,
 }
 
-impl<S> Mended<S> {
-    /// Mends what is read from `stream`, if it is to be mended.
-    pub fn new(stream: S, mends: bool) -> Mended<S> {
-        Mended { stream, mender: mends.then(Mender::default) }
+impl<S> RewriteAuthority<S> {
+    /// Wraps a stream; `rewrites`: whether anything is rewritten.
+    pub fn new(stream: S, rewrites: bool) -> RewriteAuthority<S> {
+        RewriteAuthority { stream, rewriter: rewrites.then(AuthorityRewriter::default) }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Mended<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for RewriteAuthority<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -31,14 +31,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Mended<S> {
     ) -> Poll<Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-        if let Some(mender) = &mut self.mender {
-            mender.mend(&mut buffer.filled_mut()[before..]);
+        if let Some(rewriter) = &mut self.rewriter {
+            rewriter.rewrite(&mut buffer.filled_mut()[before..]);
         }
         Poll::Ready(Ok(()))
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Mended<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for RewriteAuthority<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
@@ -64,20 +64,20 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Mended<S> {
     }
 }
 
-/// What the client says first, before any frame.
+/// The length of the connection preface, before any frame.
 const PREFACE: usize = 24;
 
 /// The bytes before a frame's payload.
 const FRAME_HEADER: usize = 9;
 
-/// Follows HTTP/2's frames and HPACK's fields through a stream of bytes, however it is cut into pieces.
-struct Mender {
-    frames: Frames,
-    fields: Fields,
+/// An incremental parser of HTTP/2's frames and HPACK's fields, which replaces bytes of `:authority` in place.
+struct AuthorityRewriter {
+    frames: FrameState,
+    fields: FieldState,
 }
 
-/// Where in a frame the next byte is.
-enum Frames {
+/// The parser's state in the frame layer: where in a frame the next byte is.
+enum FrameState {
     /// Within what does not matter.
     Skip(usize),
     /// Within a frame's header.
@@ -88,33 +88,33 @@ enum Frames {
     Padding(usize, usize),
 }
 
-/// Where in a header block the next byte is.
-enum Fields {
+/// The parser's state in HPACK: where in a header block the next byte is.
+enum FieldState {
     /// At the first byte of a field.
     Start,
-    /// Within an integer, of which so many bits are known, that means something.
-    Integer(usize, u32, Meaning),
+    /// Within an integer: its value so far, the bits that are known, and what it is for.
+    Integer(usize, u32, IntegerKind),
     /// At the first byte of a string.
-    String(Role),
+    String(StringKind),
     /// Within the bytes of a string.
-    Bytes(usize, Role),
+    Bytes(usize, StringKind),
 }
 
-/// What an integer means.
+/// What an integer is for.
 #[derive(Clone, Copy)]
-enum Meaning {
-    /// Nothing that matters: an indexed field, or a new size of the table.
+enum IntegerKind {
+    /// Not needed here: an indexed field, or a new size of the table.
     Nothing,
     /// The index of a name, whose value follows.
     Name,
     /// The length of a string; whether it is Huffman-coded.
-    Length(Role, bool),
+    Length(StringKind, bool),
 }
 
 /// What a string is for.
 #[derive(Clone, Copy, PartialEq)]
-enum Role {
-    /// A name, which so far has this many bytes in common with `:authority`; None: it is another one.
+enum StringKind {
+    /// A name that so far matches this many bytes of `:authority`; None: another name.
     Name(Option<usize>),
     Value,
     Authority,
@@ -123,18 +123,18 @@ enum Role {
 /// The name that is looked for, and its place in HPACK's static table.
 const AUTHORITY: (&[u8], usize) = (b":authority", 1);
 
-impl Default for Mender {
-    fn default() -> Mender {
-        Mender { frames: Frames::Skip(PREFACE), fields: Fields::Start }
+impl Default for AuthorityRewriter {
+    fn default() -> AuthorityRewriter {
+        AuthorityRewriter { frames: FrameState::Skip(PREFACE), fields: FieldState::Start }
     }
 }
 
-impl Mender {
-    fn mend(&mut self, mut bytes: &mut [u8]) {
+impl AuthorityRewriter {
+    fn rewrite(&mut self, mut bytes: &mut [u8]) {
         while !bytes.is_empty() {
             let taken = match &mut self.frames {
-                Frames::Skip(left) | Frames::Block(left, _) => bytes.len().min(*left),
-                Frames::Header(..) | Frames::Padding(..) => 1,
+                FrameState::Skip(left) | FrameState::Block(left, _) => bytes.len().min(*left),
+                FrameState::Header(..) | FrameState::Padding(..) => 1,
             };
             let (now, later) = bytes.split_at_mut(taken);
             self.step(now);
@@ -143,44 +143,44 @@ impl Mender {
     }
 
     fn step(&mut self, bytes: &mut [u8]) {
-        self.frames = match std::mem::replace(&mut self.frames, Frames::Skip(0)) {
-            Frames::Skip(left) => Frames::skip(left - bytes.len()),
-            Frames::Header(mut header, filled) => {
+        self.frames = match std::mem::replace(&mut self.frames, FrameState::Skip(0)) {
+            FrameState::Skip(left) => FrameState::skip(left - bytes.len()),
+            FrameState::Header(mut header, filled) => {
                 header[filled] = bytes[0];
                 if filled + 1 < FRAME_HEADER {
-                    Frames::Header(header, filled + 1)
+                    FrameState::Header(header, filled + 1)
                 } else {
-                    Frames::begin(header)
+                    FrameState::begin(header)
                 }
             }
-            Frames::Padding(left, priority) => {
+            FrameState::Padding(left, priority) => {
                 let padding = usize::from(bytes[0]);
-                Frames::block((left - 1).saturating_sub(padding), priority, padding)
+                FrameState::block((left - 1).saturating_sub(padding), priority, padding)
             }
-            Frames::Block(left, after) => {
+            FrameState::Block(left, after) => {
                 bytes.iter_mut().for_each(|byte| self.fields.step(byte));
-                Frames::block(left - bytes.len(), 0, after)
+                FrameState::block(left - bytes.len(), 0, after)
             }
         };
     }
 }
 
-impl Frames {
-    fn skip(left: usize) -> Frames {
-        if left == 0 { Frames::Header([0; FRAME_HEADER], 0) } else { Frames::Skip(left) }
+impl FrameState {
+    fn skip(left: usize) -> FrameState {
+        if left == 0 { FrameState::Header([0; FRAME_HEADER], 0) } else { FrameState::Skip(left) }
     }
 
     /// A header block of so many bytes (priority first, padding after); the priority's bytes are no field.
-    fn block(left: usize, priority: usize, after: usize) -> Frames {
+    fn block(left: usize, priority: usize, after: usize) -> FrameState {
         match (left, priority) {
-            (0, _) => Frames::skip(after),
-            (_, 0) => Frames::Block(left, after),
+            (0, _) => FrameState::skip(after),
+            (_, 0) => FrameState::Block(left, after),
             // grpc's clients send no priorities; a block that has them is left as it is.
-            _ => Frames::skip(left + after),
+            _ => FrameState::skip(left + after),
         }
     }
 
-    fn begin(header: [u8; FRAME_HEADER]) -> Frames {
+    fn begin(header: [u8; FRAME_HEADER]) -> FrameState {
         const HEADERS: u8 = 1;
         const CONTINUATION: u8 = 9;
         const PADDED: u8 = 8;
@@ -189,82 +189,91 @@ impl Frames {
         let (kind, flags) = (header[3], header[4]);
         let priority = usize::from(kind == HEADERS && flags & PRIORITY != 0);
         match kind {
-            HEADERS if flags & PADDED != 0 && len > 0 => Frames::Padding(len, priority),
-            HEADERS | CONTINUATION => Frames::block(len, priority, 0),
-            _ => Frames::skip(len),
+            HEADERS if flags & PADDED != 0 && len > 0 => FrameState::Padding(len, priority),
+            HEADERS | CONTINUATION => FrameState::block(len, priority, 0),
+            _ => FrameState::skip(len),
         }
     }
 }
 
-impl Fields {
+impl FieldState {
     fn step(&mut self, byte: &mut u8) {
-        *self = match std::mem::replace(self, Fields::Start) {
-            Fields::Start => match *byte {
-                first @ 0x80.. => Fields::integer(first, 7, Meaning::Nothing),
-                first @ 0x40.. => Fields::integer(first, 6, Meaning::Name),
-                first @ 0x20.. => Fields::integer(first, 5, Meaning::Nothing),
-                first => Fields::integer(first, 4, Meaning::Name),
+        *self = match std::mem::replace(self, FieldState::Start) {
+            FieldState::Start => match *byte {
+                first @ 0x80.. => FieldState::integer(first, 7, IntegerKind::Nothing),
+                first @ 0x40.. => FieldState::integer(first, 6, IntegerKind::Name),
+                first @ 0x20.. => FieldState::integer(first, 5, IntegerKind::Nothing),
+                first => FieldState::integer(first, 4, IntegerKind::Name),
             },
-            Fields::Integer(value, shift, meaning) => {
+            FieldState::Integer(value, shift, kind) => {
                 let more = usize::from(*byte & 0x7f).checked_shl(shift).unwrap_or(0);
                 let value = value.saturating_add(more);
                 if *byte < 0x80 {
-                    meaning.follow(value)
+                    kind.next_field_state(value)
                 } else {
-                    Fields::Integer(value, shift.saturating_add(7), meaning)
+                    FieldState::Integer(value, shift.saturating_add(7), kind)
                 }
             }
-            Fields::String(role) => Fields::integer(*byte, 7, Meaning::Length(role, *byte & 0x80 != 0)),
-            Fields::Bytes(left, role) => {
-                if role == Role::Authority && !(byte.is_ascii_alphanumeric() || b".:-[]".contains(byte)) {
+            FieldState::String(kind) => {
+                FieldState::integer(*byte, 7, IntegerKind::Length(kind, *byte & 0x80 != 0))
+            }
+            FieldState::Bytes(left, kind) => {
+                if kind == StringKind::Authority && !(byte.is_ascii_alphanumeric() || b".:-[]".contains(byte))
+                {
                     *byte = b'-';
                 }
-                Fields::bytes(left - 1, role.and(*byte))
+                FieldState::bytes(left - 1, kind.advance(*byte))
             }
         };
     }
 
     /// An integer in the low bits of a byte, and in those after it when they are all ones.
-    fn integer(first: u8, bits: u32, meaning: Meaning) -> Fields {
+    fn integer(first: u8, bits: u32, kind: IntegerKind) -> FieldState {
         let most = (1 << bits) - 1;
         let value = usize::from(first) & most;
-        if value < most { meaning.follow(value) } else { Fields::Integer(value, 0, meaning) }
+        if value < most { kind.next_field_state(value) } else { FieldState::Integer(value, 0, kind) }
     }
 
-    fn bytes(left: usize, role: Role) -> Fields {
-        match (left, role) {
-            (0, Role::Name(Some(same))) if same == AUTHORITY.0.len() => Fields::String(Role::Authority),
-            (0, Role::Name(_)) => Fields::String(Role::Value),
-            (0, _) => Fields::Start,
-            _ => Fields::Bytes(left, role),
+    fn bytes(left: usize, kind: StringKind) -> FieldState {
+        match (left, kind) {
+            (0, StringKind::Name(Some(same))) if same == AUTHORITY.0.len() => {
+                FieldState::String(StringKind::Authority)
+            }
+            (0, StringKind::Name(_)) => FieldState::String(StringKind::Value),
+            (0, _) => FieldState::Start,
+            _ => FieldState::Bytes(left, kind),
         }
     }
 }
 
-impl Role {
-    /// What the string is for, now that this byte of it is known.
-    fn and(self, byte: u8) -> Role {
+impl StringKind {
+    /// The kind after one more byte of the string.
+    fn advance(self, byte: u8) -> StringKind {
         match self {
-            Role::Name(same) => {
-                Role::Name(same.filter(|&same| AUTHORITY.0.get(same) == Some(&byte)).map(|same| same + 1))
-            }
+            StringKind::Name(same) => StringKind::Name(
+                same.filter(|&same| AUTHORITY.0.get(same) == Some(&byte)).map(|same| same + 1),
+            ),
             other => other,
         }
     }
 }
 
-impl Meaning {
-    /// What comes after an integer.
-    fn follow(self, value: usize) -> Fields {
+impl IntegerKind {
+    /// The state after an integer.
+    fn next_field_state(self, value: usize) -> FieldState {
         match (self, value) {
-            (Meaning::Nothing, _) => Fields::Start,
-            (Meaning::Name, 0) => Fields::String(Role::Name(Some(0))),
-            (Meaning::Name, index) if index == AUTHORITY.1 => Fields::String(Role::Authority),
-            (Meaning::Name, _) => Fields::String(Role::Value),
-            // In Huffman's code a byte is not to be had; no client that needs mending uses it.
-            (Meaning::Length(Role::Authority, true), len) => Fields::bytes(len, Role::Value),
-            (Meaning::Length(Role::Name(_), true), len) => Fields::bytes(len, Role::Name(None)),
-            (Meaning::Length(role, _), len) => Fields::bytes(len, role),
+            (IntegerKind::Nothing, _) => FieldState::Start,
+            (IntegerKind::Name, 0) => FieldState::String(StringKind::Name(Some(0))),
+            (IntegerKind::Name, index) if index == AUTHORITY.1 => FieldState::String(StringKind::Authority),
+            (IntegerKind::Name, _) => FieldState::String(StringKind::Value),
+            // Huffman-coded strings cannot be rewritten in place; the clients concerned do not send them.
+            (IntegerKind::Length(StringKind::Authority, true), len) => {
+                FieldState::bytes(len, StringKind::Value)
+            }
+            (IntegerKind::Length(StringKind::Name(_), true), len) => {
+                FieldState::bytes(len, StringKind::Name(None))
+            }
+            (IntegerKind::Length(kind, _), len) => FieldState::bytes(len, kind),
         }
     }
 }
@@ -278,7 +287,7 @@ mod tests {
         [&len[1..], &[kind, flags, 0, 0, 0, 1], payload].concat()
     }
 
-    fn conversation(authority: &[u8]) -> Vec<u8> {
+    fn request_bytes(authority: &[u8]) -> Vec<u8> {
         let literal = |first: &[u8], value: &[u8]| [first, &[value.len() as u8], value].concat();
         let block = [
             vec![0x83, 0x86],
@@ -304,23 +313,23 @@ mod tests {
     }
 
     #[test]
-    fn only_the_authority_is_mended_however_the_bytes_are_cut() {
-        let expected = conversation(b"tmp-2Fa-2Fsocket");
+    fn only_the_authority_is_rewritten_however_the_bytes_are_cut() {
+        let expected = request_bytes(b"tmp-2Fa-2Fsocket");
         for size in 1..expected.len() {
-            let mut bytes = conversation(b"tmp%2Fa%2Fsocket");
-            let mut mender = Mender::default();
-            bytes.chunks_mut(size).for_each(|piece| mender.mend(piece));
+            let mut bytes = request_bytes(b"tmp%2Fa%2Fsocket");
+            let mut rewriter = AuthorityRewriter::default();
+            bytes.chunks_mut(size).for_each(|piece| rewriter.rewrite(piece));
             assert_eq!(bytes, expected, "in pieces of {size}");
         }
     }
 
     #[test]
     fn noise_does_not_matter() {
-        let mut mender = Mender::default();
+        let mut rewriter = AuthorityRewriter::default();
         let mut state = 1_u64;
         for _ in 0..100_000 {
             state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            mender.mend(&mut state.to_le_bytes());
+            rewriter.rewrite(&mut state.to_le_bytes());
         }
     }
 }

@@ -19,9 +19,9 @@ use crate::grpc::status::Status;
 use crate::grpc::unary;
 use crate::metrics::ServerMetrics;
 use crate::rest;
-use crate::server::authority::Mended;
+use crate::server::authority::RewriteAuthority;
 use crate::server::tls::{Acceptor, identity};
-use crate::server::worker::Desk;
+use crate::server::worker::WorkerContext;
 use crate::server::{Config, Phase, Protocol, infer};
 
 /// The window of one stream: a request of 600 KB needs no second permission.
@@ -37,8 +37,8 @@ const FRAME_SIZE: u32 = 1 << 20;
 /// gRPC's clients do not understand; beyond four times this it ends the connection, with all the other calls on it.
 const HEADERS_SIZE: u32 = 1 << 20;
 
-/// A connection before its first byte.
-pub struct Accepted {
+/// A connection that has been accepted, and not yet been read from.
+pub struct IncomingConnection {
     /// The socket.
     pub stream: Stream,
     /// Who calls, in gRPC's notation.
@@ -62,21 +62,21 @@ pub struct Peer {
     pub identity: Vec<(&'static str, Vec<u8>)>,
 }
 
-/// Metadata by which this process, through a UNIX socket, says for whom it asks;
+/// Metadata of calls that this process forwards to itself through a UNIX socket: the original caller,
 const FORWARDED: &str = "kerve-peer";
-/// and that it has seen to the request already, so that limits and caches have nothing to do with it.
+/// and that the request has passed rate limits and caches already.
 const SERVED: &str = "kerve-served";
 
 impl Peer {
-    /// Who asks: whoever is at the other end, or for whom this process does, in gRPC's notation.
+    /// The original caller, in gRPC's notation: of a forwarded call the one in its metadata, else the peer itself.
     pub fn caller<'a>(&'a self, headers: &'a HeaderMap) -> &'a str {
         let forwarded =
             headers.get(FORWARDED).filter(|_| self.is_local()).and_then(|peer| peer.to_str().ok());
         forwarded.unwrap_or(&self.name)
     }
 
-    /// Whether this process asks for somebody whose request it has seen to already.
-    pub fn is_served_already(&self, headers: &HeaderMap) -> bool {
+    /// Whether this process has forwarded the call, after rate limits and caches.
+    pub fn is_forwarded(&self, headers: &HeaderMap) -> bool {
         self.is_local() && headers.contains_key(SERVED)
     }
 
@@ -86,18 +86,20 @@ impl Peer {
 }
 
 /// Serves a connection to its end.
-pub async fn serve(desk: Arc<Desk>, accepted: Accepted, protocol: Protocol) {
-    let _open = Open::new(&desk.shared.metrics);
+pub async fn serve(worker: Arc<WorkerContext>, accepted: IncomingConnection, protocol: Protocol) {
+    let _guard = ConnectionGuard::new(&worker.shared.metrics);
     // Errors end this connection and nothing else, and its client has seen them.
     let served = async {
         match accepted.stream {
-            Stream::Tcp(stream) => speak(&desk, TcpStream::from_std(stream)?, accepted.peer, protocol).await,
+            Stream::Tcp(stream) => {
+                serve_protocol(&worker, TcpStream::from_std(stream)?, accepted.peer, protocol).await
+            }
             Stream::Unix(stream) => {
-                speak(&desk, UnixStream::from_std(stream)?, accepted.peer, protocol).await
+                serve_protocol(&worker, UnixStream::from_std(stream)?, accepted.peer, protocol).await
             }
         }
     };
-    let mut phase = desk.shared.phase();
+    let mut phase = worker.shared.phase();
     tokio::select! {
         _ = served => {}
         _ = phase.wait_for(|phase| *phase == Phase::Ended) => {}
@@ -105,110 +107,121 @@ pub async fn serve(desk: Arc<Desk>, accepted: Accepted, protocol: Protocol) {
 }
 
 /// Counts a connection as open for as long as it lives.
-struct Open(Arc<ServerMetrics>);
+struct ConnectionGuard(Arc<ServerMetrics>);
 
-impl Open {
-    fn new(metrics: &Arc<ServerMetrics>) -> Open {
+impl ConnectionGuard {
+    fn new(metrics: &Arc<ServerMetrics>) -> ConnectionGuard {
         metrics.connections.add(1);
         metrics.connections_open.add(1);
-        Open(metrics.clone())
+        ConnectionGuard(metrics.clone())
     }
 }
 
-impl Drop for Open {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         self.0.connections_open.subtract(1);
     }
 }
 
-async fn speak<S>(desk: &Arc<Desk>, stream: S, name: String, protocol: Protocol) -> Result<(), Error>
+async fn serve_protocol<S>(
+    worker: &Arc<WorkerContext>,
+    stream: S,
+    name: String,
+    protocol: Protocol,
+) -> Result<(), Error>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin,
 {
     match protocol {
-        Protocol::Grpc(acceptor) => secure(desk, stream, name, acceptor).await,
-        Protocol::Http(front) => {
+        Protocol::Grpc(acceptor) => serve_grpc(worker, stream, name, acceptor).await,
+        Protocol::Http(frontend) => {
             let peer = Peer { name, identity: Vec::new() };
-            rest::connection::converse(desk, stream, peer, &front).await
+            rest::connection::serve_http1(worker, stream, peer, &frontend).await
         }
     }
 }
 
-async fn secure<S>(desk: &Arc<Desk>, stream: S, name: String, acceptor: Option<Acceptor>) -> Result<(), Error>
+async fn serve_grpc<S>(
+    worker: &Arc<WorkerContext>,
+    stream: S,
+    name: String,
+    acceptor: Option<Acceptor>,
+) -> Result<(), Error>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin,
 {
     let Some(acceptor) = acceptor else {
-        return converse(desk, stream, Peer { name, identity: Vec::new() }).await;
+        return serve_http2(worker, stream, Peer { name, identity: Vec::new() }).await;
     };
     let handshake = async { acceptor.acceptor().await.accept(stream).await };
-    let stream = timeout(desk.shared.config.handshake_timeout, handshake).await??;
+    let stream = timeout(worker.shared.config.handshake_timeout, handshake).await??;
     let mut known = vec![("transport_security_type", b"ssl".to_vec())];
     if let Some([certificate, ..]) = stream.get_ref().1.peer_certificates() {
         known.extend(identity(certificate));
     }
-    converse(desk, stream, Peer { name, identity: known }).await
+    serve_http2(worker, stream, Peer { name, identity: known }).await
 }
 
 /// Whatever ends a connection.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 
-async fn converse<S>(desk: &Arc<Desk>, stream: S, peer: Peer) -> Result<(), Error>
+async fn serve_http2<S>(worker: &Arc<WorkerContext>, stream: S, peer: Peer) -> Result<(), Error>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin,
 {
-    let config = &desk.shared.config;
-    let stream = Mended::new(stream, peer.name.starts_with("unix:"));
+    let config = &worker.shared.config;
+    let stream = RewriteAuthority::new(stream, peer.name.starts_with("unix:"));
     let handshake = builder(config).handshake(stream);
     let mut connection = timeout(config.handshake_timeout, handshake).await??;
     let peer = Arc::new(peer);
-    let mut phase = desk.shared.phase();
-    let mut alive = pin!(keep_alive(connection.ping_pong(), config.keepalive_time, config.keepalive_timeout));
-    let mut old = pin!(after(config.max_connection_age.map(with_jitter)));
-    let mut too_old = pin!(after(None));
-    let mut idle = pin!(after(config.max_connection_idle));
+    let mut phase = worker.shared.phase();
+    let mut keepalive =
+        pin!(keep_alive(connection.ping_pong(), config.keepalive_time, config.keepalive_timeout));
+    let mut max_age = pin!(sleep_or_pending(config.max_connection_age.map(with_jitter)));
+    let mut max_age_grace = pin!(sleep_or_pending(None));
+    let mut idle = pin!(sleep_or_pending(config.max_connection_idle));
     let mut last_call = Instant::now();
-    let mut leaving = false;
+    let mut shutting_down = false;
     loop {
         tokio::select! {
-            biased;
-            call = accept(desk, &mut connection) => match call {
-                Some(Ok((request, respond))) => {
-                    begin(desk, &peer, request, respond);
-                    if config.max_connection_idle.is_some() {
-                        last_call = Instant::now();
+                    biased;
+                    call = accept(worker, &mut connection) => match call {
+                        Some(Ok((request, respond))) => {
+                            start_call(worker, &peer, request, respond);
+                            if config.max_connection_idle.is_some() {
+                                last_call = Instant::now();
+                            }
+                        }
+                        Some(Err(error)) => return Err(error.into()),
+                        None => return Ok(()),
+                    },
+                    _ = phase.wait_for(|phase| *phase >= Phase::Draining), if !shutting_down => {
+                        shutting_down = true;
+                        connection.graceful_shutdown();
                     }
+                    () = &mut max_age, if !shutting_down => {
+                        shutting_down = true;
+                        connection.graceful_shutdown();
+                        max_age_grace.set(sleep_or_pending(config.max_connection_age_grace));
+                    }
+        () = &mut idle, if !shutting_down => {
+                        let limit = config.max_connection_idle.unwrap_or_default();
+                        let left = limit.saturating_sub(last_call.elapsed());
+                        if left.is_zero() && !connection.has_streams() {
+                            shutting_down = true;
+                            connection.graceful_shutdown();
+                        }
+                        idle.set(sleep_or_pending(Some(if left.is_zero() { limit } else { left })));
+                    }
+                    () = &mut max_age_grace => return Ok(()),
+                    () = &mut keepalive => return Ok(()),
                 }
-                Some(Err(error)) => return Err(error.into()),
-                None => return Ok(()),
-            },
-            _ = phase.wait_for(|phase| *phase >= Phase::Draining), if !leaving => {
-                leaving = true;
-                connection.graceful_shutdown();
-            }
-            () = &mut old, if !leaving => {
-                leaving = true;
-                connection.graceful_shutdown();
-                too_old.set(after(config.max_connection_age_grace));
-            }
-            () = &mut idle, if !leaving => {
-                let limit = config.max_connection_idle.unwrap_or_default();
-                let left = limit.saturating_sub(last_call.elapsed());
-                if left.is_zero() && !connection.has_streams() {
-                    leaving = true;
-                    connection.graceful_shutdown();
-                }
-                idle.set(after(Some(if left.is_zero() { limit } else { left })));
-            }
-            () = &mut too_old => return Ok(()),
-            () = &mut alive => return Ok(()),
-        }
     }
 }
 
-/// The next call; when none is left of what has been read, executors get to know of those that were.
+/// The next call; executors are woken once all calls that have been read are queued.
 async fn accept<S>(
-    desk: &Desk,
+    worker: &WorkerContext,
     connection: &mut Connection<S, Bytes>,
 ) -> Option<Result<(Request<RecvStream>, SendResponse<Bytes>), h2::Error>>
 where
@@ -217,7 +230,7 @@ where
     poll_fn(|context| {
         let polled = pin!(connection.accept()).poll(context);
         if !matches!(polled, Poll::Ready(Some(Ok(_)))) {
-            desk.ring();
+            worker.flush_wakes();
         }
         polled
     })
@@ -238,9 +251,14 @@ fn builder(config: &Config) -> h2::server::Builder {
 }
 
 /// Begins a call. A panic ends this call, and no other.
-fn begin(desk: &Arc<Desk>, peer: &Arc<Peer>, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
-    desk.shared.metrics.calls.add(1);
-    let call = infer::serve(desk.clone(), peer.clone(), request, respond);
+fn start_call(
+    worker: &Arc<WorkerContext>,
+    peer: &Arc<Peer>,
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+) {
+    worker.shared.metrics.calls.add(1);
+    let call = infer::serve(worker.clone(), peer.clone(), request, respond);
     let mut call: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(call);
     // Small requests are here in full: they need no task of their own.
     let now = &mut Context::from_waker(Waker::noop());
@@ -248,18 +266,18 @@ fn begin(desk: &Arc<Desk>, peer: &Arc<Peer>, request: Request<RecvStream>, respo
     let pending = catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(now).is_pending())).unwrap_or(false);
     if pending {
         // The task polls again, and so is woken when there is more.
-        let desk = desk.clone();
+        let worker = worker.clone();
         tokio::spawn(poll_fn(move |context| {
             let polled = call.as_mut().poll(context);
-            desk.ring();
+            worker.flush_wakes();
             polled
         }));
     }
 }
 
 /// Answers a call that failed before it reached anybody.
-pub fn refuse(desk: &Desk, respond: &mut SendResponse<Bytes>, status: &Status) {
-    desk.shared.metrics.refused[status.code as usize].add(1);
+pub fn refuse(worker: &WorkerContext, respond: &mut SendResponse<Bytes>, status: &Status) {
+    worker.shared.metrics.refused[status.code as usize].add(1);
     unary::refuse(respond, status);
 }
 
@@ -275,8 +293,8 @@ async fn keep_alive(pings: Option<PingPong>, every: Option<Duration>, within: Du
     }
 }
 
-/// Resolves after a time; never without one.
-async fn after(time: Option<Duration>) {
+/// Sleeps; never resolves without a duration.
+async fn sleep_or_pending(time: Option<Duration>) {
     match time {
         Some(time) => sleep(time).await,
         None => pending().await,

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
-use crate::server::connection::{Accepted, Stream};
+use crate::server::connection::{IncomingConnection, Stream};
 
 /// Where a server listens, in gRPC's notation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,17 +136,17 @@ pub enum AsyncListener {
 
 impl AsyncListener {
     /// The next connection, not bound to this event loop.
-    pub async fn accept(&self) -> Result<Accepted> {
+    pub async fn accept(&self) -> Result<IncomingConnection> {
         Ok(match self {
             AsyncListener::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
                 // It fails for a client that is gone already, which its first read will tell.
                 let _ = stream.set_nodelay(true);
-                Accepted { stream: Stream::Tcp(stream.into_std()?), peer: name(address) }
+                IncomingConnection { stream: Stream::Tcp(stream.into_std()?), peer: name(address) }
             }
             AsyncListener::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;
-                Accepted { stream: Stream::Unix(stream.into_std()?), peer: "unix:".to_owned() }
+                IncomingConnection { stream: Stream::Unix(stream.into_std()?), peer: "unix:".to_owned() }
             }
         })
     }

@@ -19,14 +19,14 @@ use crate::grpc::compression::Encoding;
 use crate::grpc::frame::Decoder;
 use crate::grpc::head::Head;
 use crate::grpc::status::Status;
-use crate::hosted::Host;
-use crate::infer::Infer;
+use crate::hosted::EventQueue;
+use crate::infer::InferRequest;
 use crate::metrics::ServerMetrics;
 use crate::models::Models;
 use crate::observe::Observer;
-use crate::rest::Front;
+use crate::rest::Frontend;
 use crate::server::listener::{Address, Listener};
-use crate::server::rates::{Limit, Rates};
+use crate::server::rates::{Limit, RateLimiter};
 use crate::server::tls::Acceptor;
 use crate::server::tokens::Tokens;
 use crate::server::worker::Worker;
@@ -38,17 +38,17 @@ pub struct Config {
     pub workers: usize,
     /// Bytes of a request's message at most.
     pub max_receive_message_length: usize,
-    /// Bytes of requests at most that are not complete, or that Python has not seen to, over all connections.
+    /// The memory budget for requests that are incomplete or wait for Python, over all connections.
     pub max_buffered_bytes: usize,
     /// Calls that one connection may have open.
     pub max_concurrent_streams: u32,
     /// Bytes of a request's metadata at most.
     pub max_metadata_size: u32,
-    /// After this time without a sign of life a client is asked for one.
+    /// A client is pinged after this time.
     pub keepalive_time: Option<Duration>,
-    /// It has this long to answer.
+    /// The time that it has to acknowledge a ping.
     pub keepalive_timeout: Duration,
-    /// Connections that may be open; what comes beyond is closed. UNIX sockets, which are this machine's own, stay free.
+    /// Connections that may be open; more are closed at once. UNIX sockets are not limited.
     pub max_connections: usize,
     /// Connections without calls are closed after this time.
     pub max_connection_idle: Option<Duration>,
@@ -56,7 +56,7 @@ pub struct Config {
     pub max_connection_age: Option<Duration>,
     /// And ended this much later.
     pub max_connection_age_grace: Option<Duration>,
-    /// The time for TLS's and HTTP/2's first words.
+    /// The time for the handshakes of TLS and HTTP/2.
     pub handshake_timeout: Duration,
     /// How answers are compressed for clients that accept it.
     pub compression: Option<Encoding>,
@@ -91,7 +91,7 @@ impl Default for Config {
     }
 }
 
-/// How far the end of the server has come.
+/// The phases of a graceful shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// Everything is served.
@@ -117,7 +117,7 @@ pub enum Protocol {
     /// gRPC; with TLS where there is an acceptor.
     Grpc(Option<Acceptor>),
     /// HTTP/1, in front of an application.
-    Http(Arc<Front>),
+    Http(Arc<Frontend>),
 }
 
 /// What all workers share.
@@ -128,15 +128,15 @@ pub struct Shared {
     pub models: Models,
     /// Who may call.
     pub tokens: Tokens,
-    /// And how often.
-    pub rates: Rates,
+    /// How often each client may call.
+    pub rate_limiter: RateLimiter,
     /// Calls for Python.
-    pub host: Arc<Host>,
-    /// What happens.
+    pub events: Arc<EventQueue>,
+    /// The server's counters.
     pub metrics: Arc<ServerMetrics>,
     /// What becomes of each request.
     pub observer: Arc<Observer>,
-    /// What requests hold that are not complete, or that Python has not seen to.
+    /// The memory budget for requests that are incomplete or wait for Python.
     pub budget: Arc<Budget>,
     phase: watch::Sender<Phase>,
 }
@@ -145,18 +145,18 @@ impl Shared {
     /// Counts a call that Python serves; whether it is permitted is for Python to say.
     pub fn count(&self, headers: &http::HeaderMap, peer: &connection::Peer) -> Result<(), Status> {
         match self.tokens.check(headers) {
-            Ok(token) => self.rates.check(self.rates.client(token, headers, peer).as_ref()),
+            Ok(token) => self.rate_limiter.check(self.rate_limiter.client(token, headers, peer).as_ref()),
             Err(_) => Ok(()),
         }
     }
 
-    /// How far the end of the server has come.
+    /// The phases of a graceful shutdown.
     pub fn phase(&self) -> watch::Receiver<Phase> {
         self.phase.subscribe()
     }
 
-    /// Whether Python sees to a request first: its tensors are in shared memory, or its model is one of those.
-    pub fn hosts(&self, infer: &Infer) -> bool {
+    /// Whether a servicer in Python answers a request: its tensors are in shared memory, or its model is hosted.
+    pub fn hosts(&self, infer: &InferRequest) -> bool {
         self.config.host_shared_memory && infer.shared_memory
             || self.models.is_hosted(&infer.model, &infer.version)
     }
@@ -183,11 +183,11 @@ impl Server {
     pub fn new(config: Config) -> Server {
         let shared = Shared {
             budget: Arc::new(Budget::new(config.max_buffered_bytes)),
-            rates: Rates::new(config.rate),
+            rate_limiter: RateLimiter::new(config.rate),
             config,
             models: Models::default(),
             tokens: Tokens::default(),
-            host: Arc::default(),
+            events: Arc::default(),
             metrics: Arc::default(),
             observer: Arc::default(),
             phase: watch::Sender::new(Phase::Serving),
@@ -234,19 +234,19 @@ impl Server {
         self.shared.models.drain();
         self.enter(Phase::Draining);
         while self.shared.metrics.in_flight.get() > 0 && Instant::now() < end {
-            std::thread::sleep(POLL);
+            std::thread::sleep(POLL_INTERVAL);
         }
         self.enter(Phase::Ending);
-        // Answers that are written but not yet read are worth a moment.
-        let end = Instant::now() + LAST_WORDS;
+        // Answers may still be in the connections' buffers.
+        let end = Instant::now() + FLUSH_TIMEOUT;
         while self.shared.metrics.connections_open.get() > 0 && Instant::now() < end {
-            std::thread::sleep(POLL);
+            std::thread::sleep(POLL_INTERVAL);
         }
         self.enter(Phase::Ended);
         let workers = std::mem::take(&mut self.lock().workers);
         workers.into_iter().for_each(Worker::join);
         self.lock().listeners.clear();
-        self.shared.host.close();
+        self.shared.events.close();
     }
 
     fn enter(&self, phase: Phase) {
@@ -268,8 +268,8 @@ impl Drop for Server {
     }
 }
 
-/// How often a stop looks whether everything is over.
-const POLL: Duration = Duration::from_millis(2);
+/// How often `stop` polls the metrics.
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// How long a stop waits for clients to take their last answers.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long `stop` waits for answers to be flushed to their clients.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! How often each client may ask: a bucket of tokens per client, filled at a steady rate (GCRA).
+//! Rate limiting: a token bucket for each client, refilled at a steady rate (GCRA).
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -11,11 +11,11 @@ use crate::grpc::status::{Code, Status};
 use crate::server::connection::Peer;
 use crate::server::tokens::Hash;
 
-/// Clients that are remembered before those are forgotten that could ask as if for the first time. Twice those that are
-/// left, if that is more: a look at all of them is not for every request.
-const MANY: usize = 10_000;
+/// How many buckets there may be before full ones are removed, at least; twice those that are left, if that is more, so
+/// that the cost of a removal is amortized.
+const MIN_CAPACITY: usize = 10_000;
 
-/// How often.
+/// A rate limit.
 #[derive(Clone, Copy, Debug)]
 pub struct Limit {
     /// Requests per second.
@@ -33,55 +33,58 @@ impl Limit {
 
 /// Whose requests are counted together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Client {
+pub enum ClientKey {
     /// Who has this token.
     Token(Hash),
     /// Who calls from this address.
     Address(CompactString),
 }
 
-/// What each client has asked.
-pub struct Rates {
+/// Limits the rate of each client's requests.
+pub struct RateLimiter {
     limit: Option<Limit>,
-    /// Held for one look, and only where there is a limit.
-    known: Mutex<Known>,
+    /// Locked for one lookup, and only where there is a limit.
+    buckets: Mutex<Buckets>,
 }
 
-struct Known {
+struct Buckets {
     /// When each client's bucket is full again.
-    full: HashMap<Client, Instant>,
-    /// How many may be there.
-    room: usize,
+    full_at: HashMap<ClientKey, Instant>,
+    /// How many buckets there may be before full ones are removed.
+    capacity: usize,
 }
 
-impl Rates {
-    /// Holds clients to a limit, if there is one.
-    pub fn new(limit: Option<Limit>) -> Rates {
-        Rates { limit, known: Mutex::new(Known { full: HashMap::new(), room: MANY }) }
+impl RateLimiter {
+    /// A limiter with this limit, if there is one.
+    pub fn new(limit: Option<Limit>) -> RateLimiter {
+        RateLimiter {
+            limit,
+            buckets: Mutex::new(Buckets { full_at: HashMap::new(), capacity: MIN_CAPACITY }),
+        }
     }
 
-    /// Who is to be held to the limit for a call; None: nobody is.
-    pub fn client(&self, token: Option<Hash>, headers: &HeaderMap, peer: &Peer) -> Option<Client> {
+    /// Which bucket a call counts in; None: the limit does not apply.
+    pub fn client(&self, token: Option<Hash>, headers: &HeaderMap, peer: &Peer) -> Option<ClientKey> {
         self.limit?;
-        if peer.is_served_already(headers) {
+        if peer.is_forwarded(headers) {
             return None;
         }
-        let address = || Client::Address(address(peer.caller(headers)).into());
-        Some(token.map_or_else(address, Client::Token))
+        let address = || ClientKey::Address(address(peer.caller(headers)).into());
+        Some(token.map_or_else(address, ClientKey::Token))
     }
 
-    /// Counts a request, or refuses it and says when there is room for it.
-    pub fn check(&self, client: Option<&Client>) -> Result<(), Status> {
+    /// Counts a request; RESOURCE_EXHAUSTED, with the time to retry after, when the bucket is empty.
+    pub fn check(&self, client: Option<&ClientKey>) -> Result<(), Status> {
         match (self.limit, client) {
             (Some(limit), Some(client)) => self.count(limit, client, Instant::now()),
             _ => Ok(()),
         }
     }
 
-    fn count(&self, limit: Limit, client: &Client, now: Instant) -> Result<(), Status> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let Known { full, room } = &mut *known;
-        let from = full.get(client).map_or(now, |&full| full.max(now));
+    fn count(&self, limit: Limit, client: &ClientKey, now: Instant) -> Result<(), Status> {
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let Buckets { full_at, capacity } = &mut *buckets;
+        let from = full_at.get(client).map_or(now, |&full_at| full_at.max(now));
         let early = (from - now).saturating_sub(limit.interval() * (limit.burst - 1));
         if !early.is_zero() {
             let message = format!(
@@ -91,11 +94,11 @@ impl Rates {
             let retry_after = Some(early.max(Duration::from_millis(1)));
             return Err(Status { retry_after, ..Status::new(Code::ResourceExhausted, message) });
         }
-        if full.len() >= *room {
-            full.retain(|_, full| *full > now);
-            *room = MANY.max(2 * full.len());
+        if full_at.len() >= *capacity {
+            full_at.retain(|_, full_at| *full_at > now);
+            *capacity = MIN_CAPACITY.max(2 * full_at.len());
         }
-        full.insert(client.clone(), from + limit.interval());
+        full_at.insert(client.clone(), from + limit.interval());
         Ok(())
     }
 }
@@ -116,13 +119,13 @@ mod tests {
 
     const LIMIT: Limit = Limit { rate: 10.0, burst: 3 };
 
-    fn client(name: &str) -> Client {
-        Client::Address(name.into())
+    fn client(name: &str) -> ClientKey {
+        ClientKey::Address(name.into())
     }
 
     #[test]
     fn a_burst_passes_and_then_the_rate_counts() {
-        let rates = Rates::new(Some(LIMIT));
+        let rates = RateLimiter::new(Some(LIMIT));
         let start = Instant::now();
         let ask = |after: u64| rates.count(LIMIT, &client("a"), start + Duration::from_millis(after));
         assert!((0..3).all(|_| ask(0).is_ok()));
@@ -141,24 +144,24 @@ mod tests {
 
     #[test]
     fn those_who_could_ask_as_if_for_the_first_time_are_forgotten() {
-        let rates = Rates::new(Some(LIMIT));
+        let rates = RateLimiter::new(Some(LIMIT));
         let start = Instant::now();
-        for number in 0..MANY {
+        for number in 0..MIN_CAPACITY {
             rates.count(LIMIT, &client(&number.to_string()), start).unwrap();
         }
         rates.count(LIMIT, &client("later"), start + Duration::from_secs(1)).unwrap();
-        assert_eq!(rates.known.lock().unwrap().full.len(), 1);
+        assert_eq!(rates.buckets.lock().unwrap().full_at.len(), 1);
     }
 
     /// To look at all of them for each would take minutes.
     #[test]
     fn many_may_ask_whose_buckets_are_not_full() {
-        let rates = Rates::new(Some(LIMIT));
+        let rates = RateLimiter::new(Some(LIMIT));
         let start = Instant::now();
-        for number in 0..20 * MANY {
+        for number in 0..20 * MIN_CAPACITY {
             rates.count(LIMIT, &client(&number.to_string()), start).unwrap();
         }
-        assert_eq!(rates.known.lock().unwrap().full.len(), 20 * MANY);
+        assert_eq!(rates.buckets.lock().unwrap().full_at.len(), 20 * MIN_CAPACITY);
     }
 
     #[test]

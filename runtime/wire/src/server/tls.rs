@@ -20,7 +20,7 @@ use crate::log::warn;
 pub enum Source {
     /// PEM in memory.
     Memory(Vec<u8>),
-    /// A PEM file, looked at again now and then.
+    /// A PEM file, which is read again when it changes.
     File(PathBuf),
 }
 
@@ -37,8 +37,8 @@ pub struct Credentials {
     pub require_client_auth: bool,
 }
 
-/// How often the files are looked at.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How often the files' times of modification are checked.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Makes TLS out of connections.
 #[derive(Clone)]
@@ -52,7 +52,7 @@ struct Inner {
 struct Current {
     config: Arc<ServerConfig>,
     modified: Vec<Option<SystemTime>>,
-    looked: Instant,
+    checked: Instant,
 }
 
 impl Acceptor {
@@ -60,41 +60,41 @@ impl Acceptor {
     pub fn new(credentials: Credentials) -> Result<Acceptor> {
         let modified = credentials.modified();
         let config = Arc::new(credentials.config()?);
-        let current = Mutex::new(Current { config, modified, looked: Instant::now() });
+        let current = Mutex::new(Current { config, modified, checked: Instant::now() });
         Ok(Acceptor(Arc::new(Inner { credentials, current })))
     }
 
-    /// The acceptor for the next connection. Now and then one of them waits for a look at the files, in a thread that
-    /// may take long; the others meanwhile are served with what was read last.
+    /// The acceptor for the next connection. Once per interval one of them waits while a blocking thread checks the
+    /// files; the others meanwhile use the configuration that was read last.
     pub async fn acceptor(&self) -> TlsAcceptor {
-        if self.0.is_to_look() {
+        if self.0.is_reload_due() {
             let inner = self.0.clone();
-            // An error is that the server ends, or a panic, which has been reported: what was read last serves on.
-            let _ = spawn_blocking(move || inner.look()).await;
+            // An error: the server shuts down, or a panic, which has been reported. The last configuration is kept.
+            let _ = spawn_blocking(move || inner.reload_if_modified()).await;
         }
         self.0.current().config.clone().into()
     }
 }
 
 impl Inner {
-    /// Whether it is time for a look, which is then the caller's to take.
-    fn is_to_look(&self) -> bool {
+    /// Whether the files are to be checked now; the caller then has to.
+    fn is_reload_due(&self) -> bool {
         let mut current = self.current();
-        let due = current.looked.elapsed() >= LOOK_AGAIN;
+        let due = current.checked.elapsed() >= RELOAD_INTERVAL;
         if due {
-            current.looked = Instant::now();
+            current.checked = Instant::now();
         }
         due
     }
 
-    fn look(&self) {
+    fn reload_if_modified(&self) {
         let modified = self.credentials.modified();
         if modified == self.current().modified {
             return;
         }
         match self.credentials.config() {
             Ok(config) => {
-                *self.current() = Current { config: Arc::new(config), modified, looked: Instant::now() }
+                *self.current() = Current { config: Arc::new(config), modified, checked: Instant::now() }
             }
             // Half-written files are whole a moment later; until then the old ones serve.
             Err(error) => warn(&format!("the changed certificates are not used: {error}")),

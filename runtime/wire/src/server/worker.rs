@@ -12,70 +12,70 @@ use tokio::sync::{Notify, mpsc};
 use crate::grpc::{frame, unary};
 use crate::log::warn;
 use crate::queue::Queue;
-use crate::queue::pending::{Letter, Mailbox, Pending, Route};
-use crate::server::connection::{self, Accepted};
+use crate::queue::pending::{Envelope, Mailbox, Pending, Route};
+use crate::server::connection::{self, IncomingConnection};
 use crate::server::listener::{AsyncListener, Listener};
 use crate::server::{Phase, Protocol, Shared};
 
-/// How often queues are rid of requests that nobody waits for.
-const SWEEP: Duration = Duration::from_millis(10);
+/// How often cancelled and expired requests are removed from queues.
+const PURGE_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Threads that a worker may have for what takes long; there are none until then.
-const BLOCKING: usize = 4;
+/// Threads of a worker for blocking tasks; they are started when needed.
+const MAX_BLOCKING_THREADS: usize = 4;
 
 /// One worker thread.
 pub struct Worker {
     thread: JoinHandle<()>,
-    intake: mpsc::UnboundedSender<Work>,
+    commands: mpsc::UnboundedSender<Command>,
 }
 
-enum Work {
+enum Command {
     Listen(Listener, Protocol),
-    Serve(Accepted, Protocol, [Counted; 2]),
+    Serve(IncomingConnection, Protocol, [CountGuard; 2]),
 }
 
 /// What the tasks of one worker share.
-pub struct Desk {
+pub struct WorkerContext {
     /// What all workers share.
     pub shared: Arc<Shared>,
     /// Where answers for this worker's connections arrive.
     pub mailbox: Arc<Mailbox>,
     /// All workers, for new connections.
-    colleagues: Vec<Colleague>,
-    /// Queues whose executors are to be woken.
-    bells: Mutex<Vec<Arc<Queue>>>,
-    /// Somebody asked for that.
-    bell: Notify,
+    workers: Vec<WorkerHandle>,
+    /// Queues with a sleeping executor that is to be woken.
+    deferred_wakes: Mutex<Vec<Arc<Queue>>>,
+    /// Notified by `flush_wakes_soon`.
+    flush_requested: Notify,
 }
 
-impl Desk {
-    /// Puts a request into its queue; `ring` is to follow.
+impl WorkerContext {
+    /// Puts a request into its queue; `flush_wakes` is to follow.
     pub fn push(&self, (queue, request): (Arc<Queue>, Pending)) {
         if queue.push(request) {
-            let mut bells = self.bells.lock().unwrap_or_else(PoisonError::into_inner);
-            if !bells.iter().any(|bell| Arc::ptr_eq(bell, &queue)) {
-                bells.push(queue);
+            let mut deferred_wakes = self.deferred_wakes.lock().unwrap_or_else(PoisonError::into_inner);
+            if !deferred_wakes.iter().any(|known| Arc::ptr_eq(known, &queue)) {
+                deferred_wakes.push(queue);
             }
         }
     }
 
-    /// Wakes the executors that have work.
+    /// Wakes the executors of the queues that have got work since the last time.
     ///
-    /// Not at once for each request: what came together is to be taken together, with one wake.
-    pub fn ring(&self) {
-        let mut bells = self.bells.lock().unwrap_or_else(PoisonError::into_inner);
-        bells.drain(..).for_each(|queue| queue.wake());
+    /// Deferred, not done for each request: requests that arrive together are dequeued together, with one wake.
+    pub fn flush_wakes(&self) {
+        let mut deferred_wakes = self.deferred_wakes.lock().unwrap_or_else(PoisonError::into_inner);
+        deferred_wakes.drain(..).for_each(|queue| queue.wake());
     }
 
-    /// The same, once every task has run that can: connections that carry one request at a time each have theirs.
-    pub fn ring_soon(&self) {
-        self.bell.notify_one();
+    /// The same, once every runnable task has run: so requests of different connections share a wake, too.
+    pub fn flush_wakes_soon(&self) {
+        self.flush_requested.notify_one();
     }
 }
 
 #[derive(Clone)]
-struct Colleague {
-    intake: mpsc::UnboundedSender<Work>,
+struct WorkerHandle {
+    commands: mpsc::UnboundedSender<Command>,
     connections: Arc<AtomicUsize>,
 }
 
@@ -83,76 +83,76 @@ impl Worker {
     /// Starts as many workers as the configuration says.
     pub fn start_all(shared: &Arc<Shared>) -> std::io::Result<Vec<Worker>> {
         let count = shared.config.workers.max(1);
-        let (colleagues, intakes): (Vec<Colleague>, Vec<_>) = (0..count)
+        let (workers, receivers): (Vec<WorkerHandle>, Vec<_>) = (0..count)
             .map(|_| {
-                let (intake, receiver) = mpsc::unbounded_channel();
-                (Colleague { intake, connections: Arc::default() }, receiver)
+                let (commands, receiver) = mpsc::unbounded_channel();
+                (WorkerHandle { commands, connections: Arc::default() }, receiver)
             })
             .unzip();
-        intakes
+        receivers
             .into_iter()
             .enumerate()
-            .map(|(index, receiver)| Worker::start(index, shared, &colleagues, receiver))
+            .map(|(index, receiver)| Worker::start(index, shared, &workers, receiver))
             .collect()
     }
 
     /// Accepts connections of a listener, for all workers.
     pub fn listen(&self, listener: Listener, protocol: Protocol) {
         // It fails only when the worker has ended, and then nobody listens.
-        let _ = self.intake.send(Work::Listen(listener, protocol));
+        let _ = self.commands.send(Command::Listen(listener, protocol));
     }
 
     /// Waits for the thread's end.
     pub fn join(self) {
-        drop(self.intake);
+        drop(self.commands);
         let _ = self.thread.join();
     }
 
     fn start(
         index: usize,
         shared: &Arc<Shared>,
-        colleagues: &[Colleague],
-        receiver: mpsc::UnboundedReceiver<Work>,
+        workers: &[WorkerHandle],
+        receiver: mpsc::UnboundedReceiver<Command>,
     ) -> std::io::Result<Worker> {
         let runtime = tokio::runtime::Builder::new_current_thread()
-            .max_blocking_threads(BLOCKING)
+            .max_blocking_threads(MAX_BLOCKING_THREADS)
             .enable_all()
             .build()?;
-        let intake = colleagues[index].intake.clone();
-        let desk = Arc::new(Desk {
+        let commands = workers[index].commands.clone();
+        let worker = Arc::new(WorkerContext {
             shared: shared.clone(),
             mailbox: Arc::new(Mailbox::new(shared.metrics.clone())),
-            colleagues: colleagues.to_vec(),
-            bells: Mutex::default(),
-            bell: Notify::new(),
+            workers: workers.to_vec(),
+            deferred_wakes: Mutex::default(),
+            flush_requested: Notify::new(),
         });
         let thread = std::thread::Builder::new()
             .name(format!("kerve-wire-{index}"))
-            .spawn(move || runtime.block_on(run(index, desk, receiver)))?;
-        Ok(Worker { thread, intake })
+            .spawn(move || runtime.block_on(run(index, worker, receiver)))?;
+        Ok(Worker { thread, commands })
     }
 }
 
-async fn run(index: usize, desk: Arc<Desk>, mut intake: mpsc::UnboundedReceiver<Work>) {
-    tokio::spawn(send_answers(desk.mailbox.clone()));
-    tokio::spawn(ring(desk.clone()));
+async fn run(index: usize, worker: Arc<WorkerContext>, mut commands: mpsc::UnboundedReceiver<Command>) {
+    tokio::spawn(send_answers(worker.mailbox.clone()));
+    tokio::spawn(flush_wakes_when_requested(worker.clone()));
     if index == 0 {
-        tokio::spawn(sweep(desk.shared.clone()));
+        tokio::spawn(purge_queues(worker.shared.clone()));
     }
-    let mut phase = desk.shared.phase();
+    let mut phase = worker.shared.phase();
     loop {
-        let work = tokio::select! {
-            work = intake.recv() => work,
+        let command = tokio::select! {
+            command = commands.recv() => command,
             _ = phase.wait_for(|phase| *phase == Phase::Ended) => None,
         };
-        match work {
-            Some(Work::Listen(listener, protocol)) => {
-                drop(tokio::spawn(accept(desk.clone(), listener, protocol)))
+        match command {
+            Some(Command::Listen(listener, protocol)) => {
+                drop(tokio::spawn(accept(worker.clone(), listener, protocol)))
             }
-            Some(Work::Serve(accepted, protocol, counted)) => {
-                let desk = desk.clone();
+            Some(Command::Serve(accepted, protocol, counted)) => {
+                let worker = worker.clone();
                 tokio::spawn(async move {
-                    connection::serve(desk, accepted, protocol).await;
+                    connection::serve(worker, accepted, protocol).await;
                     drop(counted);
                 });
             }
@@ -162,15 +162,15 @@ async fn run(index: usize, desk: Arc<Desk>, mut intake: mpsc::UnboundedReceiver<
 }
 
 /// Hands connections to the worker that has the fewest.
-async fn accept(desk: Arc<Desk>, listener: Listener, protocol: Protocol) {
-    let mut phase = desk.shared.phase();
+async fn accept(worker: Arc<WorkerContext>, listener: Listener, protocol: Protocol) {
+    let mut phase = worker.shared.phase();
     let listener = match listener.into_async() {
         Ok(listener) => listener,
         Err(error) => return warn(&format!("cannot accept connections: {error}")),
     };
-    // HTTP is where others look whether the server lives, and UNIX sockets are its own.
+    // HTTP carries health checks, and UNIX sockets are the server's own: neither is limited.
     let most = match (&listener, &protocol) {
-        (AsyncListener::Tcp(_), Protocol::Grpc(_)) => desk.shared.config.max_connections,
+        (AsyncListener::Tcp(_), Protocol::Grpc(_)) => worker.shared.config.max_connections,
         _ => usize::MAX,
     };
     let open: Arc<AtomicUsize> = Arc::default();
@@ -184,11 +184,11 @@ async fn accept(desk: Arc<Desk>, listener: Listener, protocol: Protocol) {
                 if open.load(Ordering::Relaxed) >= most {
                     continue;
                 }
-                let idlest =
-                    desk.colleagues.iter().min_by_key(|each| each.connections.load(Ordering::Relaxed));
-                let Some(colleague) = idlest else { return };
-                let counted = [Counted::new(&colleague.connections), Counted::new(&open)];
-                if colleague.intake.send(Work::Serve(accepted, protocol.clone(), counted)).is_err() {
+                let chosen =
+                    worker.workers.iter().min_by_key(|each| each.connections.load(Ordering::Relaxed));
+                let Some(chosen) = chosen else { return };
+                let counted = [CountGuard::new(&chosen.connections), CountGuard::new(&open)];
+                if chosen.commands.send(Command::Serve(accepted, protocol.clone(), counted)).is_err() {
                     return;
                 }
             }
@@ -199,42 +199,42 @@ async fn accept(desk: Arc<Desk>, listener: Listener, protocol: Protocol) {
     }
 }
 
-/// Counts a connection in, and out however its task ends.
-struct Counted(Arc<AtomicUsize>);
+/// Counts a connection for as long as it lives.
+struct CountGuard(Arc<AtomicUsize>);
 
-impl Counted {
-    fn new(counter: &Arc<AtomicUsize>) -> Counted {
+impl CountGuard {
+    fn new(counter: &Arc<AtomicUsize>) -> CountGuard {
         counter.fetch_add(1, Ordering::Relaxed);
-        Counted(counter.clone())
+        CountGuard(counter.clone())
     }
 }
 
-impl Drop for Counted {
+impl Drop for CountGuard {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Wakes executors for whoever asked that it be done soon: by its turn, everybody who was to run before has.
-async fn ring(desk: Arc<Desk>) {
+/// The task behind `flush_wakes_soon`: by its turn every task that was runnable before it has run.
+async fn flush_wakes_when_requested(worker: Arc<WorkerContext>) {
     loop {
-        desk.bell.notified().await;
-        desk.ring();
+        worker.flush_requested.notified().await;
+        worker.flush_wakes();
     }
 }
 
 async fn send_answers(mailbox: Arc<Mailbox>) {
-    let mut letters = Vec::new();
+    let mut envelopes = Vec::new();
     loop {
-        mailbox.receive(&mut letters).await;
-        for letter in letters.drain(..) {
+        mailbox.receive(&mut envelopes).await;
+        for envelope in envelopes.drain(..) {
             // A panic has been reported by its hook; the other answers are sent all the same.
-            let _ = catch_unwind(AssertUnwindSafe(|| deliver(&mailbox, letter)));
+            let _ = catch_unwind(AssertUnwindSafe(|| deliver(&mailbox, envelope)));
         }
     }
 }
 
-fn deliver(mailbox: &Mailbox, Letter { route, encoding, answer }: Letter) {
+fn deliver(mailbox: &Mailbox, Envelope { route, encoding, answer }: Envelope) {
     match route {
         Route::Unary(mut respond, in_flight) => {
             let answer = answer.map(|framed| frame::encode(framed, encoding));
@@ -248,14 +248,14 @@ fn deliver(mailbox: &Mailbox, Letter { route, encoding, answer }: Letter) {
         Route::Stream(sender, sequence, in_flight) => drop((sender.send((sequence, answer)), in_flight)),
         // The connection's own task sends; when that has ended, the client is gone.
         Route::Http(sender, in_flight) => drop((sender.send(answer), in_flight)),
-        Route::Share(_) | Route::Local(_) => unreachable!("they answer for themselves"),
+        Route::Part(_) | Route::Local(_) => unreachable!("they answer for themselves"),
     }
 }
 
-async fn sweep(shared: Arc<Shared>) {
-    let mut ticks = tokio::time::interval(SWEEP);
+async fn purge_queues(shared: Arc<Shared>) {
+    let mut ticks = tokio::time::interval(PURGE_INTERVAL);
     loop {
         ticks.tick().await;
-        shared.models.queues().iter().for_each(|queue| queue.sweep());
+        shared.models.queues().iter().for_each(|queue| queue.purge());
     }
 }

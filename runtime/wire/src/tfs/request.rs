@@ -10,7 +10,7 @@ use crate::bytes_tensor;
 use crate::contents::fit;
 use crate::datatype::Datatype;
 use crate::grpc::status::Status;
-use crate::infer::{Data, Infer, Input, Wanted};
+use crate::infer::{Data, InferRequest, Input, RequestedOutput};
 use crate::protobuf::Wire::{Fixed32, Fixed64, Length, Varint};
 use crate::protobuf::{Malformed, Reader};
 use crate::rope::Rope;
@@ -20,8 +20,8 @@ use crate::signature::quote;
 pub const SIGNATURE: &str = "serving_default";
 
 /// Decodes a request; tensors in `tensor_content` share the message's memory.
-pub fn decode(message: &Rope) -> Result<Infer, Malformed> {
-    let mut infer = Infer::default();
+pub fn decode(message: &Rope) -> Result<InferRequest, Malformed> {
+    let mut infer = InferRequest::default();
     let mut positions = HashMap::new();
     let mut reader = Reader::new(message);
     while let Some((field, wire)) = reader.field()? {
@@ -31,7 +31,9 @@ pub fn decode(message: &Rope) -> Result<Infer, Malformed> {
                 let input = input(reader.message()?, &mut infer)?;
                 put_input(&mut infer.inputs, &mut positions, input);
             }
-            (3, Length) => infer.outputs.push(Wanted { name: reader.text()?, ..Wanted::default() }),
+            (3, Length) => {
+                infer.outputs.push(RequestedOutput { name: reader.text()?, ..RequestedOutput::default() })
+            }
             _ => reader.skip(field, wire)?,
         }
     }
@@ -50,7 +52,7 @@ fn put_input(inputs: &mut Vec<Input>, positions: &mut HashMap<CompactString, usi
 }
 
 /// `ModelSpec`: the name, and a version by number or label.
-fn model_spec(mut reader: Reader<'_>, infer: &mut Infer) -> Result<(), Malformed> {
+fn model_spec(mut reader: Reader<'_>, infer: &mut InferRequest) -> Result<(), Malformed> {
     while let Some((field, wire)) = reader.field()? {
         match (field, wire) {
             (1, Length) => infer.model = reader.text()?,
@@ -85,7 +87,7 @@ fn wrapped_integer(mut reader: Reader<'_>) -> Result<i64, Malformed> {
 }
 
 /// An entry of `map<string, TensorProto>`.
-fn input(mut reader: Reader<'_>, infer: &mut Infer) -> Result<Input, Malformed> {
+fn input(mut reader: Reader<'_>, infer: &mut InferRequest) -> Result<Input, Malformed> {
     let mut name = CompactString::default();
     let mut tensor = Tensor::default();
     while let Some((field, wire)) = reader.field()? {
@@ -100,12 +102,12 @@ fn input(mut reader: Reader<'_>, infer: &mut Infer) -> Result<Input, Malformed> 
         None => format_compact!("tensorflow.DataType {}", tensor.dtype),
     };
     let data = match tensor.content.is_empty() {
-        true => Data::Repeated(tensor.elements().unwrap_or_else(|message| {
+        true => Data::Abbreviated(tensor.elements().unwrap_or_else(|message| {
             let message = format!("input {}: {message}", quote(&name));
             infer.unsupported.get_or_insert_with(|| Status::invalid(message));
             Rope::default()
         })),
-        false => Data::Whole(tensor.content),
+        false => Data::Raw(tensor.content),
     };
     Ok(Input { name, datatype, shape: tensor.shape, data })
 }

@@ -9,16 +9,16 @@ use crate::bytes_tensor;
 use crate::grpc::status::Status;
 use crate::output::View;
 use crate::queue::Queue;
-use crate::queue::pending::{Mail, Pending, Responder, Route};
+use crate::queue::pending::{Outbox, Pending, Responder, Route};
 use crate::signature::{Shape, Signature, Tensor};
 
-/// The claim on the answer of one part, or of all that are not cut off yet.
-pub struct Share {
-    join: Arc<Join>,
+/// One part of a split request, or the rest that is not split yet.
+pub struct Part {
+    whole: Arc<SplitRequest>,
     index: usize,
 }
 
-struct Join {
+struct SplitRequest {
     /// Of each input, the bytes of each part; None: as many for each row.
     sizes: Vec<Option<Vec<usize>>>,
     state: Mutex<State>,
@@ -28,28 +28,28 @@ struct State {
     /// Gone once the request is answered.
     responder: Option<Responder>,
     /// For each part, its outputs once they are there.
-    parts: Vec<Option<Vec<Piece>>>,
+    parts: Vec<Option<Vec<PartOutput>>>,
     /// How many are not.
     missing: usize,
 }
 
 /// An output of one part.
-struct Piece {
+struct PartOutput {
     position: usize,
     shape: Shape,
     data: Vec<u8>,
 }
 
-/// What parts cost does not depend on what is in them, and a request may have ages of rows in a few bytes.
-const MOST_PARTS: usize = 1 << 16;
+/// The most parts of a request: each has a fixed cost, and many rows may take few bytes.
+const MAX_PARTS: usize = 1 << 16;
 
-/// Rows without elements that a request may have, or as many as make one batch.
-const MOST_EMPTY: usize = 1 << 12;
+/// The most rows without elements in a request; or as many as make one batch.
+const MAX_EMPTY_ROWS: usize = 1 << 12;
 
-/// Why a request cannot be cut into parts of at most `max` rows.
-pub fn unfit(request: &Pending, max: usize) -> Option<Status> {
+/// INVALID_ARGUMENT for a request that needs too many parts of `max` rows.
+pub fn oversized(request: &Pending, max: usize) -> Option<Status> {
     let empty = request.bytes() == 0;
-    let most = if empty { max.max(MOST_EMPTY) } else { max.saturating_mul(MOST_PARTS) };
+    let most = if empty { max.max(MAX_EMPTY_ROWS) } else { max.saturating_mul(MAX_PARTS) };
     if !request.batched || request.rows <= most {
         return None;
     }
@@ -60,9 +60,9 @@ pub fn unfit(request: &Pending, max: usize) -> Option<Status> {
     )))
 }
 
-/// Gives a request that `cut` will cut into parts of at most `max` rows what the parts have in common; most are whole.
+/// Prepares a request with more than `max` rows for `split_to`; others are returned as they are.
 ///
-/// The parts are made when they are computed: until then a request takes what it came with, however many they are.
+/// Parts are made lazily, when they are computed: until then a request takes no more memory than it came with.
 pub fn prepare(mut request: Pending, signature: &Signature, max: usize) -> Pending {
     if !request.batched || request.rows <= max {
         return request;
@@ -73,43 +73,43 @@ pub fn prepare(mut request: Pending, signature: &Signature, max: usize) -> Pendi
             sizes.push(None);
             continue;
         };
-        // In one piece it is cut at once.
+        // Contiguous, so that each split is a slice.
         tensor.data = std::mem::take(&mut tensor.data).into_bytes().into();
         sizes.push(spec.datatype.size().is_none().then(|| part_sizes(tensor, max)));
     }
     let rest = request.responder.part();
     let missing = request.rows.div_ceil(max);
     let state = State { missing, responder: Some(request.responder), parts: Vec::new() };
-    let join = Arc::new(Join { sizes, state: Mutex::new(state) });
-    Pending { responder: rest(Share { join, index: 0 }), ..request }
+    let whole = Arc::new(SplitRequest { sizes, state: Mutex::new(state) });
+    Pending { responder: rest(Part { whole, index: 0 }), ..request }
 }
 
-/// Cuts the first `max` rows off a request that has more; None where it has not.
-pub fn cut(rest: &mut Pending, max: usize) -> Option<Pending> {
+/// Splits the first `max` rows off a request that has more, as `Bytes::split_to` does; None for other requests.
+pub fn split_to(rest: &mut Pending, max: usize) -> Option<Pending> {
     if !rest.batched || rest.rows <= max {
         return None;
     }
-    let Route::Share(Share { join, index }) = &mut rest.responder.route else { return None };
-    let (join, index) = (join.clone(), std::mem::replace(index, *index + 1));
-    let tensors = rest.tensors.iter_mut().zip(&join.sizes);
+    let Route::Part(Part { whole, index }) = &mut rest.responder.route else { return None };
+    let (whole, index) = (whole.clone(), std::mem::replace(index, *index + 1));
+    let tensors = rest.tensors.iter_mut().zip(&whole.sizes);
     let tensors = tensors
         .map(|(tensor, sizes)| {
-            Some(cut_tensor(tensor.as_mut()?, sizes.as_ref().map(|sizes| sizes[index]), max))
+            Some(split_tensor_to(tensor.as_mut()?, sizes.as_ref().map(|sizes| sizes[index]), max))
         })
         .collect();
     rest.rows -= max;
     Some(Pending {
         tensors,
         rows: max,
-        counts: false,
+        counts_toward_limit: false,
         parameters: rest.parameters.clone(),
-        responder: rest.responder.part()(Share { join, index }),
+        responder: rest.responder.part()(Part { whole, index }),
         ..*rest
     })
 }
 
-/// Cuts the first rows off a tensor in one piece; `size`: their bytes, where they are not the same for each row.
-fn cut_tensor(rest: &mut Tensor, size: Option<usize>, rows: usize) -> Tensor {
+/// Splits the first rows off a contiguous tensor; `size`: their bytes, where rows differ in size.
+fn split_tensor_to(rest: &mut Tensor, size: Option<usize>, rows: usize) -> Tensor {
     let size = size.unwrap_or_else(|| rest.data.len() / rest.shape[0] * rows);
     let mut shape = rest.shape.clone();
     shape[0] = rows;
@@ -131,90 +131,90 @@ fn part_sizes(tensor: &Tensor, max: usize) -> Vec<usize> {
     sizes
 }
 
-impl Share {
-    /// Whether the request begins with this part.
-    pub fn begins(&self) -> bool {
+impl Part {
+    /// Whether it is the request's first part.
+    pub fn is_first(&self) -> bool {
         self.index == 0
     }
 
     /// Adds the outputs of this part; the last part answers the request.
-    pub fn answer(self, queue: &Queue, arrived: Instant, views: &[View<'_>], mail: &mut Mail) {
-        let own = |view: &View<'_>| Piece {
+    pub fn answer(self, queue: &Queue, arrived: Instant, views: &[View<'_>], outbox: &mut Outbox) {
+        let own = |view: &View<'_>| PartOutput {
             position: view.position,
             shape: view.shape.clone(),
             data: view.data.to_vec(),
         };
-        let pieces = views.iter().map(own).collect();
-        let mut state = self.join.lock();
+        let outputs = views.iter().map(own).collect();
+        let mut state = self.whole.lock();
         let places = state.parts.len().max(self.index + 1);
         state.parts.resize_with(places, || None);
-        state.parts[self.index] = Some(pieces);
+        state.parts[self.index] = Some(outputs);
         state.missing -= 1;
         if state.missing > 0 {
             return;
         }
         let Some(responder) = state.responder.take() else { return };
-        let parts: Vec<Vec<Piece>> = state.parts.iter_mut().filter_map(Option::take).collect();
+        let parts: Vec<Vec<PartOutput>> = state.parts.iter_mut().filter_map(Option::take).collect();
         drop(state);
         let whole = concatenate(parts);
         let views: Vec<View<'_>> = whole
             .iter()
-            .map(|Piece { position, shape, data }| View {
+            .map(|PartOutput { position, shape, data }| View {
                 position: *position,
                 shape: shape.clone(),
                 data,
                 owner: None,
             })
             .collect();
-        responder.answer(queue, arrived, &views, mail);
+        responder.answer(queue, arrived, &views, outbox);
     }
 
-    /// Whether the server itself asked.
+    /// Whether the server itself made the request.
     pub fn is_local(&self) -> bool {
-        self.join.lock().responder.as_ref().is_some_and(|responder| responder.route.is_local())
+        self.whole.lock().responder.as_ref().is_some_and(|responder| responder.route.is_local())
     }
 
-    /// Notes that this part was computed.
+    /// Records that this part was computed.
     pub fn computed(&self, taken: Instant, computed: Instant, batch: usize) {
-        if let Some(responder) = &mut self.join.lock().responder {
+        if let Some(responder) = &mut self.whole.lock().responder {
             responder.computed(taken, computed, batch);
         }
     }
 
     /// The id of the request.
     pub fn request_id(&self) -> CompactString {
-        self.join.lock().responder.as_ref().map(Responder::request_id).unwrap_or_default()
+        self.whole.lock().responder.as_ref().map(Responder::request_id).unwrap_or_default()
     }
 
-    /// Refuses the request; what other parts bring is for nobody.
-    pub fn refuse(self, queue: &Queue, arrived: Instant, status: Status, mail: &mut Mail) {
-        let responder = self.join.lock().responder.take();
+    /// Refuses the request; the outputs of its other parts are dropped.
+    pub fn refuse(self, queue: &Queue, arrived: Instant, status: Status, outbox: &mut Outbox) {
+        let responder = self.whole.lock().responder.take();
         if let Some(responder) = responder {
-            responder.refuse(queue, arrived, status, mail);
+            responder.refuse(queue, arrived, status, outbox);
         }
     }
 
-    /// Whether the request is answered already, or its client is gone.
-    pub fn is_gone(&self) -> bool {
-        self.join.lock().responder.as_mut().is_none_or(|responder| responder.route.is_gone())
+    /// Whether the request is answered already, or its client has cancelled it.
+    pub fn is_cancelled(&self) -> bool {
+        self.whole.lock().responder.as_mut().is_none_or(|responder| responder.route.is_cancelled())
     }
 }
 
-impl Join {
+impl SplitRequest {
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Joins the parts' outputs along axis 0; every part computed the same outputs.
-fn concatenate(parts: Vec<Vec<Piece>>) -> Vec<Piece> {
+fn concatenate(parts: Vec<Vec<PartOutput>>) -> Vec<PartOutput> {
     let mut parts = parts.into_iter();
     let mut whole = parts.next().unwrap_or_default();
     for part in parts {
-        for piece in part {
-            if let Some(target) = whole.iter_mut().find(|target| target.position == piece.position) {
-                target.shape[0] += piece.shape[0];
-                target.data.extend_from_slice(&piece.data);
+        for output in part {
+            if let Some(target) = whole.iter_mut().find(|target| target.position == output.position) {
+                target.shape[0] += output.shape[0];
+                target.data.extend_from_slice(&output.data);
             }
         }
     }
@@ -230,7 +230,8 @@ mod tests {
     }
 
     fn parts(mut rest: Tensor, sizes: &[Option<usize>], rows: usize) -> Vec<Vec<u8>> {
-        let mut parts: Vec<Tensor> = sizes.iter().map(|size| cut_tensor(&mut rest, *size, rows)).collect();
+        let mut parts: Vec<Tensor> =
+            sizes.iter().map(|size| split_tensor_to(&mut rest, *size, rows)).collect();
         parts.push(rest);
         parts.into_iter().map(|part| part.data.into_bytes().to_vec()).collect()
     }

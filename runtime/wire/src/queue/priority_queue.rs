@@ -1,23 +1,23 @@
-//! The requests that wait, by priority, and which of them leave together.
+//! The waiting requests of a queue by priority, as in Triton, and which of them form the next batch.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use crate::queue::join::cut;
 use crate::queue::options::{Options, TimeoutAction};
 use crate::queue::pending::Pending;
+use crate::queue::split::split_to;
 
-/// What an executor may do next.
+/// What an executor is to do next.
 pub enum Next {
     /// Compute this.
     Batch(Vec<Pending>),
     /// Wait until then: more may come.
     Wait(Instant),
-    /// There is nothing.
+    /// Nothing waits.
     Nothing,
 }
 
-/// Why one more request may not wait.
+/// Which limit one more request would exceed.
 pub enum Full {
     /// So many wait already, which is the limit.
     Requests(usize),
@@ -25,37 +25,37 @@ pub enum Full {
     Bytes(usize),
 }
 
-/// All requests of a queue.
-pub struct Waiting {
-    levels: Vec<Level>,
+/// The waiting requests of all priorities.
+pub struct PriorityQueue {
+    levels: Vec<PolicyQueue>,
     bytes: usize,
     max_bytes: usize,
-    /// The soonest time at which a request that waits may have to go; None: there is no such time.
+    /// The earliest expiry of a waiting request, or one before it; None: none expires.
     soonest: Option<Instant>,
 }
 
 /// The requests of one priority.
-struct Level {
+struct PolicyQueue {
     queue: VecDeque<Pending>,
-    /// Those whose time in the queue was over, under the policy that lets them wait on.
+    /// Requests whose queue timeout passed, under `TimeoutAction::Delay`.
     delayed: VecDeque<Pending>,
-    /// Requests; one that is cut into parts until the last of them is taken.
-    held: usize,
+    /// The number of requests; a split one counts until its last part is taken.
+    requests: usize,
     limit: usize,
     on_timeout: TimeoutAction,
 }
 
-impl Waiting {
+impl PriorityQueue {
     /// Nothing waits.
-    pub fn new(options: &Options) -> Waiting {
-        let level = |policy: &crate::queue::options::Policy| Level {
+    pub fn new(options: &Options) -> PriorityQueue {
+        let level = |policy: &crate::queue::options::Policy| PolicyQueue {
             queue: VecDeque::new(),
             delayed: VecDeque::new(),
-            held: 0,
+            requests: 0,
             limit: policy.max_queue_size,
             on_timeout: policy.timeout_action,
         };
-        Waiting {
+        PriorityQueue {
             levels: options.policies.iter().map(level).collect(),
             bytes: 0,
             max_bytes: options.max_queue_bytes,
@@ -65,18 +65,18 @@ impl Waiting {
 
     /// The number of requests.
     pub fn len(&self) -> usize {
-        self.levels.iter().map(|level| level.held).sum()
+        self.levels.iter().map(|level| level.requests).sum()
     }
 
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.levels.iter().all(|level| level.held == 0)
+        self.levels.iter().all(|level| level.requests == 0)
     }
 
     /// Whether one more request of so many bytes fits into a level.
-    pub fn room(&self, level: usize, bytes: usize) -> Result<(), Full> {
-        let Level { held, limit, .. } = self.levels[level];
-        if limit > 0 && held >= limit {
+    pub fn check_capacity(&self, level: usize, bytes: usize) -> Result<(), Full> {
+        let PolicyQueue { requests, limit, .. } = self.levels[level];
+        if limit > 0 && requests >= limit {
             Err(Full::Requests(limit))
         } else if !self.is_empty() && self.bytes.saturating_add(bytes) > self.max_bytes {
             Err(Full::Bytes(self.bytes))
@@ -88,24 +88,24 @@ impl Waiting {
     /// Adds a request at the end of its level.
     pub fn push(&mut self, request: Pending) {
         self.bytes += request.bytes();
-        self.soonest = earliest(self.soonest, request.ends());
+        self.soonest = earliest(self.soonest, request.expiry());
         let level = &mut self.levels[request.level];
-        level.held += usize::from(request.counts);
+        level.requests += usize::from(request.counts_toward_limit);
         level.queue.push_back(request);
     }
 
-    /// Counts out what waits no more.
-    fn left(&mut self, gone: &[Pending]) {
-        for request in gone {
+    /// Updates the counts after requests were removed.
+    fn count_out(&mut self, removed: &[Pending]) {
+        for request in removed {
             self.bytes -= request.bytes();
-            self.levels[request.level].held -= usize::from(request.counts);
+            self.levels[request.level].requests -= usize::from(request.counts_toward_limit);
         }
     }
 
-    /// Moves those whose time is over or whose client is gone to `dropped`.
+    /// Moves expired requests to `dropped`, and cancelled ones at the head of a queue.
     ///
-    /// Of the clients it looks at those only that are next: `next` and `drop_gone` see to the rest.
-    pub fn drop_dead(&mut self, now: Instant, dropped: &mut Vec<Pending>) {
+    /// Other cancelled requests are removed by `next` and `remove_cancelled`.
+    pub fn remove_expired(&mut self, now: Instant, dropped: &mut Vec<Pending>) {
         let before = dropped.len();
         let due = self.soonest.is_some_and(|soonest| soonest <= now);
         let mut soonest = None;
@@ -113,10 +113,10 @@ impl Waiting {
             if due {
                 level.expire(now, dropped);
                 let waiting = level.queue.iter().chain(&level.delayed);
-                soonest = waiting.fold(soonest, |soonest, request| earliest(soonest, request.ends()));
+                soonest = waiting.fold(soonest, |soonest, request| earliest(soonest, request.expiry()));
             }
             for queue in [&mut level.queue, &mut level.delayed] {
-                while queue.front_mut().is_some_and(Pending::is_gone) {
+                while queue.front_mut().is_some_and(Pending::is_cancelled) {
                     dropped.extend(queue.pop_front());
                 }
             }
@@ -124,61 +124,61 @@ impl Waiting {
         if due {
             self.soonest = soonest;
         }
-        self.left(&dropped[before..]);
+        self.count_out(&dropped[before..]);
     }
 
-    /// Moves every request whose client is gone to `dropped`.
-    pub fn drop_gone(&mut self, dropped: &mut Vec<Pending>) {
+    /// Moves every cancelled request to `dropped`.
+    pub fn remove_cancelled(&mut self, dropped: &mut Vec<Pending>) {
         let before = dropped.len();
         for level in &mut self.levels {
             for queue in [&mut level.queue, &mut level.delayed] {
                 for mut request in std::mem::take(queue) {
-                    if request.is_gone() { dropped.push(request) } else { queue.push_back(request) }
+                    if request.is_cancelled() { dropped.push(request) } else { queue.push_back(request) }
                 }
             }
         }
-        self.left(&dropped[before..]);
+        self.count_out(&dropped[before..]);
     }
 
-    /// What to do next. `hurried`: nothing is waited for, since clients send no more.
+    /// What to do next. `draining`: a batch does not wait for more rows, as clients send none.
     ///
-    /// Requests whose client is gone are moved to `dropped` on the way.
+    /// Cancelled requests that would be in the batch are moved to `dropped`.
     pub fn next(
         &mut self,
         options: &Options,
         now: Instant,
-        hurried: bool,
+        draining: bool,
         dropped: &mut Vec<Pending>,
     ) -> Next {
         let levels = self.levels.iter_mut().flat_map(|level| [&mut level.queue, &mut level.delayed]);
         let mut queues: Vec<_> = levels.filter(|queue| !queue.is_empty()).collect();
         let Some(oldest) = queues.iter().map(|queue| queue[0].arrived).min() else { return Next::Nothing };
-        let mut first = Place::default();
-        if !hurried && !options.max_queue_delay.is_zero() {
+        let mut first = Position::default();
+        if !draining && !options.max_queue_delay.is_zero() {
             let until = oldest + options.max_queue_delay;
             let enough = *options.preferred_batch_sizes.first().unwrap_or(&options.max_batch_size);
             if until > now {
-                let Some(complete) = complete(&queues, enough.min(options.max_batch_size)) else {
+                let Some(position) = first_full_batch(&queues, enough.min(options.max_batch_size)) else {
                     return Next::Wait(until);
                 };
-                first = complete;
+                first = position;
             }
         }
         let limit =
             if options.alone { 0 } else { preferred(matching_rows_if(&queues, first, options), options) };
         let before = dropped.len();
         let batch = take(&mut queues, first, limit, options.max_batch_size, dropped);
-        self.left(&batch);
-        self.left(&dropped[before..]);
+        self.count_out(&batch);
+        self.count_out(&dropped[before..]);
         Next::Batch(batch)
     }
 }
 
-impl Level {
+impl PolicyQueue {
     fn expire(&mut self, now: Instant, dropped: &mut Vec<Pending>) {
         for mut request in std::mem::take(&mut self.queue) {
             let overdue = request.expires.is_some_and(|expires| expires <= now);
-            if request.is_late(now) || (overdue && self.on_timeout == TimeoutAction::Reject) {
+            if request.is_past_deadline(now) || (overdue && self.on_timeout == TimeoutAction::Reject) {
                 dropped.push(request);
             } else if overdue {
                 request.expires = None;
@@ -188,7 +188,11 @@ impl Level {
             }
         }
         for request in std::mem::take(&mut self.delayed) {
-            if request.is_late(now) { dropped.push(request) } else { self.delayed.push_back(request) }
+            if request.is_past_deadline(now) {
+                dropped.push(request)
+            } else {
+                self.delayed.push_back(request)
+            }
         }
     }
 }
@@ -197,21 +201,21 @@ fn earliest(left: Option<Instant>, right: Option<Instant>) -> Option<Instant> {
     left.into_iter().chain(right).min()
 }
 
-/// Requests in the order in which they leave: no queue is empty.
+/// The queues in the order of their urgency; none is empty.
 type Queues<'a> = [&'a mut VecDeque<Pending>];
 
 /// Where a request waits: its queue, and its place there. By default it is the first of all.
 #[derive(Clone, Copy, Default)]
-struct Place {
+struct Position {
     queue: usize,
     index: usize,
 }
 
-/// So many shapes are looked at for a batch that is complete: each costs a look at all that waits.
-const SHAPES: usize = 8;
+/// How many shapes a full batch is looked for in: each takes a pass over all waiting requests.
+const MAX_SHAPES: usize = 8;
 
-/// The first request of the first batch that need not wait for more rows: others wait for none of its shape.
-fn complete(queues: &Queues, enough: usize) -> Option<Place> {
+/// The first request of the first batch that is full; none of its shape waits before it.
+fn first_full_batch(queues: &Queues, enough: usize) -> Option<Position> {
     let mut seen: Vec<&Pending> = Vec::new();
     for (queue, requests) in queues.iter().enumerate() {
         for (index, request) in requests.iter().enumerate() {
@@ -219,10 +223,10 @@ fn complete(queues: &Queues, enough: usize) -> Option<Place> {
                 continue;
             }
             if matching_rows(queues, request, enough) >= enough {
-                return Some(Place { queue, index });
+                return Some(Position { queue, index });
             }
             seen.push(request);
-            if seen.len() == SHAPES {
+            if seen.len() == MAX_SHAPES {
                 return None;
             }
         }
@@ -244,7 +248,7 @@ fn matching_rows(queues: &Queues, first: &Pending, limit: usize) -> usize {
 }
 
 /// The same, where it matters: only preferred sizes need it.
-fn matching_rows_if(queues: &Queues, first: Place, options: &Options) -> usize {
+fn matching_rows_if(queues: &Queues, first: Position, options: &Options) -> usize {
     if options.preferred_batch_sizes.is_empty() {
         return 0;
     }
@@ -261,13 +265,13 @@ fn preferred(rows: usize, options: &Options) -> usize {
 /// others keep their order. `first`: no other request that fits it waits before it.
 fn take(
     queues: &mut Queues,
-    first: Place,
+    first: Position,
     limit: usize,
     max: usize,
     dropped: &mut Vec<Pending>,
 ) -> Vec<Pending> {
     let waiting = &mut *queues[first.queue];
-    let part = cut(&mut waiting[first.index], max);
+    let part = split_to(&mut waiting[first.index], max);
     let mut batch: Vec<Pending> = part.or_else(|| waiting.remove(first.index)).into_iter().collect();
     let mut rows = batch.first().map_or(0, |request| request.rows);
     for queue in queues {
@@ -276,14 +280,14 @@ fn take(
         while !full && let Some(mut request) = queue.pop_front() {
             if !request.matches(&batch[0]) {
                 passed.push_back(request);
-            } else if request.is_gone() {
+            } else if request.is_cancelled() {
                 dropped.push(request);
             } else if rows + request.rows <= limit {
                 rows += request.rows;
                 full = rows >= limit;
                 batch.push(request);
             } else {
-                // Whoever comes first goes first: a smaller one behind it does not overtake.
+                // FIFO: a smaller request behind it does not overtake.
                 queue.push_front(request);
                 full = true;
             }

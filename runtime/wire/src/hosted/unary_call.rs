@@ -8,11 +8,11 @@ use bytes::Bytes;
 use http::HeaderMap;
 use tokio::sync::{Notify, mpsc};
 
-use super::{Call, Event, Host, Outgoing, State, WINDOW};
-use crate::grpc::budget::Hold;
+use super::{Call, Event, EventQueue, Outgoing, State, WINDOW};
+use crate::grpc::budget::Reservation;
 use crate::grpc::frame::PREFIX;
 use crate::grpc::head::Head;
-use crate::grpc::received::Received;
+use crate::grpc::message::IncomingMessage;
 use crate::grpc::status::{Code, Status};
 use crate::rope::Rope;
 use crate::server::connection::Peer;
@@ -20,20 +20,20 @@ use crate::server::connection::Peer;
 /// Has Python answer one message of a call that is served here, as if that were a call of its own.
 ///
 /// Dropped before its end, it ends that call.
-pub async fn ask(
-    host: Arc<Host>,
+pub async fn unary_call(
+    events: Arc<EventQueue>,
     (method, metadata): (String, HeaderMap),
     deadline: Option<Instant>,
     peer: Arc<Peer>,
-    (message, hold): (Rope, Hold),
+    (message, reservation): (Rope, Reservation),
 ) -> Result<Bytes, Status> {
     let (sender, mut outgoing) = mpsc::channel(WINDOW);
     let state = State {
-        incoming: VecDeque::from([Received::new(message, None, hold)]),
+        incoming: VecDeque::from([IncomingMessage::new(message, None, reservation)]),
         half_closed: true,
         ..State::default()
     };
-    let ending = Ending(Arc::new(Call {
+    let call = EndOnDrop(Arc::new(Call {
         method,
         metadata,
         peer,
@@ -44,9 +44,9 @@ pub async fn ask(
         changed: Condvar::new(),
         taken: Notify::new(),
         outgoing: sender,
-        host: host.clone(),
+        events: events.clone(),
     }));
-    if !host.post(Event::Begun(ending.0.clone())) {
+    if !events.push(Event::Begun(call.0.clone())) {
         return Err(Status::shutting_down());
     }
     let mut answer = None;
@@ -63,10 +63,10 @@ pub async fn ask(
     }
 }
 
-/// Ends a call, however whoever waits for its answer ends.
-struct Ending(Arc<Call>);
+/// Ends a call when the future that waits for its answer completes or is dropped.
+struct EndOnDrop(Arc<Call>);
 
-impl Drop for Ending {
+impl Drop for EndOnDrop {
     fn drop(&mut self) {
         self.0.end();
     }
