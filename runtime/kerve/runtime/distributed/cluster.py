@@ -94,7 +94,7 @@ def quiet() -> Iterator[None]:
 
     What Ray itself prints, of workers that died, goes to the errors: the output is for results.
     """
-    told = sys.stderr
+    stderr = sys.stderr
     with open(os.devnull, "w") as nothing, os.fdopen(os.dup(2), "w") as ours:  # noqa: PTH123  no path
         os.dup2(nothing.fileno(), 2)
         sys.stderr = ours
@@ -102,7 +102,7 @@ def quiet() -> Iterator[None]:
             with redirect_stdout(ours):
                 yield
         finally:
-            sys.stderr = told
+            sys.stderr = stderr
             os.dup2(ours.fileno(), 2)
 
 

@@ -50,8 +50,8 @@ Batch = Mapping[str, tuple[str, Array]]
 
 
 @dataclass(frozen=True)
-class Share:
-    """What a worker found of some rows; by version, in the order of the versions."""
+class PartialResult:
+    """The result of a worker for some rows; by version, in the order of the versions."""
 
     rows: int
     #: Seconds of each batch.
@@ -65,8 +65,8 @@ class Share:
 
 
 @dataclass
-class Evaluating:
-    """What workers do: evaluate some versions on the rows of a part."""
+class EvaluateTask:
+    """The task of a worker: evaluate some versions on the rows of a part."""
 
     versions: tuple[Located, ...]
     #: Whether states are merged; else rows are folded in their order, elsewhere.
@@ -78,36 +78,36 @@ class Evaluating:
         served = [computing(version) for version in self.versions]
         self._loaded = tuple((each, Metrics(each.model.artifact, threads=1)) for each in served)
 
-    def work(self, part: Part) -> Iterator[Share]:
-        """Yield what is found of a part: of all of it where states are merged, else of batch after batch."""
+    def work(self, part: Part) -> Iterator[PartialResult]:
+        """Yield the result of a part where states are merged, else one for each batch."""
         runs = self._runs(part)
-        share = Begun(runs)
+        result = PartialResultBuilder(runs)
         try:
             for batch in batches(part, runs[0].served.model.signature):
                 answers = ask(runs, batch, fold=self.merged)
                 if answers is None:
                     continue
-                share.add(answers, batch)
+                result.add(answers, batch)
                 if not self.merged:
-                    yield share.ended(
+                    yield result.finish(
                         [
                             all_at_host(run.metrics.feeds(each.labelled, each.computed))
                             for run, each in answers
                         ]
                     )
                     runs = self._runs(replace(part, first=runs[0].first + runs[0].rows))
-                    share = Begun(runs)
+                    result = PartialResultBuilder(runs)
         except InvalidArgumentError as error:
             raise InvalidArgumentError(f"{part.paths[0]}: {error}") from error
         if self.merged:
-            yield share.ended([run.state for run in runs])
+            yield result.finish([run.state for run in runs])
 
     def _runs(self, part: Part) -> list[Run]:
         return [Run(served, metrics, first=part.first) for served, metrics in self._loaded]
 
 
-class Begun:
-    """A share that grows."""
+class PartialResultBuilder:
+    """Builds the result of a part from batches."""
 
     def __init__(self, runs: Sequence[Run]) -> None:
         self._runs = runs
@@ -115,7 +115,7 @@ class Begun:
         self._fingerprint = hashlib.sha256()
 
     def add(self, answers: Sequence[tuple[Run, Answered]], batch: Batch) -> None:
-        """Take what the versions made of a batch."""
+        """Add the versions' answers to a batch."""
         if self._comparisons:
             first, *others = [
                 scores_of(run.metrics.description.targets, each.computed, each.labelled.labels)
@@ -129,9 +129,9 @@ class Begun:
                 pickle.dumps(array.tolist()) if array.dtype == object else array.tobytes()
             )
 
-    def ended(self, arrays: Sequence[Mapping[str, Array]]) -> Share:
-        """Return it."""
-        return Share(
+    def finish(self, arrays: Sequence[Mapping[str, Array]]) -> PartialResult:
+        """Return the result."""
+        return PartialResult(
             self._runs[0].rows,
             tuple(run.latencies for run in self._runs),
             tuple(arrays),
@@ -173,21 +173,21 @@ def evaluate(
 
     Raises DataError and the errors of `Client.evaluate`; nothing is kept then.
     """
-    merging = Merging(versions, wanted)
-    for share in spread(ray, Evaluating(tuple(versions), merging.merged), parts):
-        merging.add(share)
+    merger = Merger(versions, wanted)
+    for result in spread(ray, EvaluateTask(tuple(versions), merger.merged), parts):
+        merger.add(result)
         if wanted.progress is not None:
-            for so_far in merging.results(final=False):
+            for so_far in merger.results(final=False):
                 wanted.progress(decode(so_far))
-    if not merging.rows:
+    if not merger.rows:
         raise InvalidArgumentError(f"{parts[0].paths[0]}: there are no rows to evaluate")
-    results = merging.results(final=True)
-    merging.keep(History(repository / FILE), results)
-    return Compared(tuple(map(decode, results)), tuple(merging.differences()))
+    results = merger.results(final=True)
+    merger.keep(History(repository / FILE), results)
+    return Compared(tuple(map(decode, results)), tuple(merger.differences()))
 
 
-class Merging:
-    """What all workers found of the rows so far."""
+class Merger:
+    """Merges the results of all workers."""
 
     def __init__(self, versions: Sequence[Located], wanted: Wanted) -> None:
         """Raises InvalidArgumentError where a version has no metrics, or not those that are wanted."""
@@ -205,20 +205,20 @@ class Merging:
         self._began = time.monotonic()
         self.rows = 0
 
-    def add(self, share: Share) -> None:
-        """Take what a worker found, in the order of the rows."""
-        for folded, arrays in zip(self._folded, share.arrays, strict=True):
+    def add(self, result: PartialResult) -> None:
+        """Add a worker's result, in the order of the rows."""
+        for folded, arrays in zip(self._folded, result.arrays, strict=True):
             if self.merged:
                 folded.merge(arrays)
             else:
                 folded.add(arrays)
-        for latencies, more in zip(self._latencies, share.latencies, strict=True):
+        for latencies, more in zip(self._latencies, result.latencies, strict=True):
             latencies += more
-        for comparison, other in zip(self._comparisons, share.comparisons, strict=True):
+        for comparison, other in zip(self._comparisons, result.comparisons, strict=True):
             comparison.follow(other)
-        self._fingerprint.update(share.fingerprint)
-        self._hardware.add(share.hardware)
-        self.rows += share.rows
+        self._fingerprint.update(result.fingerprint)
+        self._hardware.add(result.hardware)
+        self.rows += result.rows
 
     def results(self, *, final: bool) -> list[pb.Results]:
         """Return what is known of each version."""

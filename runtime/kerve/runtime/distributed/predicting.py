@@ -23,14 +23,14 @@ from kerve.runtime.evaluation.turns import Evaluable, Turn
 from kerve.runtime.protocol.oip_client import to_tensor
 from kerve.runtime.signature import Signature, check_tensor
 
-__all__ = ["Written", "predict"]
+__all__ = ["OutputFile", "predict"]
 
 # Where files wait for each other; no reader of Parquet looks into a folder with a dot.
 WAITING = ".unfinished"
 
 
 @dataclass(frozen=True)
-class Written:
+class OutputFile:
     """A file of outputs: its rows, and by output the dtype and the shape of a row."""
 
     file: str
@@ -39,8 +39,8 @@ class Written:
 
 
 @dataclass
-class Predicting:
-    """What workers do: write the outputs of a part."""
+class PredictTask:
+    """The task of a worker: write the outputs of a part."""
 
     version: Located
     folder: Path
@@ -50,7 +50,7 @@ class Predicting:
         """Load the version."""
         self._served = computing(self.version)
 
-    def work(self, part: Part) -> Iterator[Written]:
+    def work(self, part: Part) -> Iterator[OutputFile]:
         """Write a file, under a name of its own until it is whole; one that is there already is the same."""
         source = part.open()
         if not isinstance(source, ParquetFile):
@@ -62,7 +62,7 @@ class Predicting:
             written = self._write(source, name, file)
         yield written
 
-    def _write(self, source: ParquetFile, name: str, file: Path) -> Written:
+    def _write(self, source: ParquetFile, name: str, file: Path) -> OutputFile:
         assert self._served is not None
         signature = self._served.model.signature
         rows = Rows(source, signature, labelled=False)
@@ -77,7 +77,7 @@ class Predicting:
                 count += len(next(iter(block.values())))
         finally:
             writer.close(complete=True)
-        return Written(name, count, seen)
+        return OutputFile(name, count, seen)
 
 
 def beside(source: ParquetFile, rows: Rows, signature: Signature) -> list[str]:
@@ -105,7 +105,7 @@ def computed(served: Evaluable, block: Mapping[str, Array], where: str) -> dict[
     }
 
 
-def predict(ray: Any, version: Located, parts: Sequence[Part], folder: Path) -> list[Written]:
+def predict(ray: Any, version: Located, parts: Sequence[Part], folder: Path) -> list[OutputFile]:
     """Fill a folder with the outputs of all parts, and return what was written, in the order of the rows.
 
     Raises DataError, and the errors of `Client.predict`; the folder is left as it was then.
@@ -114,7 +114,7 @@ def predict(ray: Any, version: Located, parts: Sequence[Part], folder: Path) -> 
     there, waiting = folder.exists(), folder / WAITING
     waiting.mkdir(parents=True)
     try:
-        written = list(spread(ray, Predicting(version, waiting.resolve()), parts))
+        written = list(spread(ray, PredictTask(version, waiting.resolve()), parts))
         if not written:
             raise DataError(f"{parts[0].paths[0]}: there are no rows to predict")
         for each in written:
