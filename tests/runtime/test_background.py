@@ -53,7 +53,7 @@ def unprivileged(monkeypatch: pytest.MonkeyPatch) -> None:
         lower(which, who, value)
 
     monkeypatch.setattr(os, "setpriority", refusing)
-    monkeypatch.setattr(background, "can_rise", background.can_rise.__wrapped__)
+    monkeypatch.setattr(background, "can_raise_priority", background.can_raise_priority.__wrapped__)
 
 
 def test_work_has_a_low_priority_and_its_caller_the_usual_one() -> None:
@@ -63,12 +63,12 @@ def test_work_has_a_low_priority_and_its_caller_the_usual_one() -> None:
 
 
 def test_threads_that_go_on_are_raised_at_the_end(helper: Helper) -> None:
-    if not background.can_rise():
+    if not background.can_raise_priority():
         pytest.skip("raising a priority takes privileges")
-    aside = Background()
-    task = aside.run_starting(helper.start)
+    background_work = Background()
+    task = background_work.run_starting(helper.start)
     assert priority(task) == NICE
-    aside.end()
+    background_work.end()
     assert priority(task) == priority()
     helper.end()
 
@@ -76,16 +76,16 @@ def test_threads_that_go_on_are_raised_at_the_end(helper: Helper) -> None:
 def test_threads_that_go_on_are_never_lowered_where_they_could_not_be_raised(
     unprivileged: None, helper: Helper
 ) -> None:
-    aside = Background()
-    assert aside.run(priority) == NICE
-    task = aside.run_starting(helper.start)
+    background_work = Background()
+    assert background_work.run(priority) == NICE
+    task = background_work.run_starting(helper.start)
     assert priority(task) == priority()
-    aside.end()
+    background_work.end()
     helper.end()
 
 
 def test_what_nobody_waits_for_is_done_at_once() -> None:
-    ahead = Background(aside=False)
+    ahead = Background(low_priority=False)
     assert ahead.run(threading.get_ident) == ahead.run_starting(threading.get_ident) == threading.get_ident()
     ahead.end()
 

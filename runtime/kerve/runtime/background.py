@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-__all__ = ["Background", "By", "at_once"]
+__all__ = ["Background", "Runner", "run_inline"]
 
 log = logging.getLogger(__name__)
 
@@ -21,46 +21,50 @@ T = TypeVar("T")
 NICE = 15
 
 
-class By(Protocol):
-    """Whoever does some work, at once or otherwise, and returns what it returns."""
+class Runner(Protocol):
+    """Runs some work, inline or otherwise, and returns what it returns."""
 
     def __call__(self, work: Callable[[], T]) -> T:
-        """Do it."""
+        """Run it."""
 
 
-def at_once(work: Callable[[], T]) -> T:
-    """Do work here and now."""
+def run_inline(work: Callable[[], T]) -> T:
+    """Run work in this thread."""
     return work()
 
 
 class Background:
-    """Runs work at low priority, and at last gives the usual one to the threads that it has started.
+    """Runs work at low priority, and in the end raises the threads that it has started to the usual one.
 
-    Only what takes long and does without the GIL belongs here: who holds it and does not get a CPU keeps
-    everybody waiting.
+    Only for what takes long and releases the GIL: a thread that holds it and gets no CPU blocks all others
+    (priority inversion).
     """
 
-    def __init__(self, *, aside: bool = True) -> None:
-        """Not `aside`: there is nobody who goes first, and priorities stay what they are."""
-        self._aside = aside
-        self._before = tasks() if aside else set()
+    def __init__(self, *, low_priority: bool = True) -> None:
+        """Without `low_priority` work runs at the priority of the caller."""
+        self._low_priority = low_priority
+        self._before = tasks() if low_priority else set()
 
     def run(self, work: Callable[[], T]) -> T:
         """Return what work returns, or raise what it raises."""
-        if not self._aside:
-            return at_once(work)
-        return between(work) if can_rise() else in_thread(functools.partial(lowered, work))
+        if not self._low_priority:
+            return run_inline(work)
+        return (
+            run_at_low_priority(work)
+            if can_raise_priority()
+            else run_in_thread(functools.partial(run_lowered, work))
+        )
 
     def run_starting(self, work: Callable[[], T]) -> T:
-        """Do likewise for work that starts threads which are to serve: they inherit the priority until `end`.
+        """The same for work that starts threads that stay: they inherit the priority until `end`.
 
         Where it cannot be raised again, it is not lowered.
         """
-        return self.run(work) if self._aside and can_rise() else at_once(work)
+        return self.run(work) if self._low_priority and can_raise_priority() else run_inline(work)
 
     def end(self) -> None:
         """Raise the threads that were started meanwhile to the priority of the caller."""
-        if not self._aside or not can_rise():
+        if not self._low_priority or not can_raise_priority():
             return
         usual = os.getpriority(os.PRIO_PROCESS, 0)
         for task in tasks() - self._before:
@@ -68,8 +72,8 @@ class Background:
                 os.setpriority(os.PRIO_PROCESS, task, usual)
 
 
-def between(work: Callable[[], T]) -> T:
-    """Do work in this thread, whose priority is lowered before and raised after."""
+def run_at_low_priority(work: Callable[[], T]) -> T:
+    """Run work in this thread, whose priority is lowered before and raised after."""
     usual = os.getpriority(os.PRIO_PROCESS, 0)
     os.setpriority(os.PRIO_PROCESS, 0, max(NICE, usual))
     try:
@@ -78,8 +82,8 @@ def between(work: Callable[[], T]) -> T:
         os.setpriority(os.PRIO_PROCESS, 0, usual)
 
 
-def lowered(work: Callable[[], T]) -> T:
-    """Do work in this thread, with a lower priority from now on."""
+def run_lowered(work: Callable[[], T]) -> T:
+    """Run work in this thread, whose priority stays low."""
     try:
         os.setpriority(os.PRIO_PROCESS, 0, NICE)
     except OSError as error:  # it is an advantage only
@@ -93,7 +97,7 @@ def tasks() -> set[int]:
 
 
 @functools.cache
-def can_rise() -> bool:
+def can_raise_priority() -> bool:
     """Return whether a priority that was lowered can be raised again, which takes CAP_SYS_NICE or
     RLIMIT_NICE.
     """
@@ -107,10 +111,10 @@ def can_rise() -> bool:
             return False
         return True
 
-    return in_thread(attempt)
+    return run_in_thread(attempt)
 
 
-def in_thread(work: Callable[[], T]) -> T:
+def run_in_thread(work: Callable[[], T]) -> T:
     """Return what work returns, or raise what it raises, in another thread."""
     result: Future[T] = Future()
 

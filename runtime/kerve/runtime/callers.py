@@ -8,25 +8,25 @@ from typing import Any
 
 import grpc
 
-__all__ = ["Caller", "is_served_already", "metadata_of", "peer_of"]
+__all__ = ["Caller", "is_forwarded", "metadata_of", "peer_of"]
 
 # What goes along of a caller's metadata or HTTP headers.
 TAKEN_ALONG = ("authorization", "x-request-id", "traceparent", "tracestate")
 
-# By this the server tells itself, through a UNIX socket of its own, for whom it asks.
+# Metadata of calls that the server forwards to itself through its UNIX socket: the original caller.
 PEER = "kerve-peer"
-# And by this, that it has seen to the request.
+# And that the request has passed rate limits and caches already.
 SERVED = "kerve-served"
 
 
 @dataclass(frozen=True)
 class Caller:
-    """For whom the server calls itself."""
+    """The original caller of a call that the server forwards to itself."""
 
     peer: str
     headers: Mapping[str, Any]
-    # Whether limits and caches have seen the request already, and have nothing to do with the call.
-    served_already: bool = False
+    # Whether the request has passed rate limits and caches already.
+    forwarded: bool = False
 
     @classmethod
     def of(cls, context: grpc.ServicerContext) -> Caller:
@@ -35,9 +35,9 @@ class Caller:
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """What its calls carry."""
+        """The metadata of the forwarded call."""
         taken = tuple((key, self.headers[key]) for key in TAKEN_ALONG if is_text(self.headers.get(key)))
-        served = ((SERVED, "1"),) if self.served_already else ()
+        served = ((SERVED, "1"),) if self.forwarded else ()
         return (*taken, (PEER, self.peer), *served)
 
 
@@ -51,13 +51,13 @@ def metadata_of(context: grpc.ServicerContext) -> dict[str, Any]:
     return {entry[0]: entry[1] for entry in context.invocation_metadata()}
 
 
-def is_served_already(context: grpc.ServicerContext) -> bool:
-    """Return whether the server makes this call for a request that it has seen to already."""
+def is_forwarded(context: grpc.ServicerContext) -> bool:
+    """Return whether the server has forwarded this call to itself, after rate limits and caches."""
     return context.peer().startswith("unix:") and SERVED in metadata_of(context)
 
 
 def peer_of(context: grpc.ServicerContext) -> str:
-    """Return who makes a call, in gRPC's notation; for calls that the server makes, for whom."""
+    """Return the caller, in gRPC's notation; of a forwarded call the original one."""
     peer: str = context.peer()
     if peer.startswith("unix:"):
         return str(metadata_of(context).get(PEER, peer))

@@ -77,16 +77,16 @@ class Executor(threading.Thread):
             batch.reply(outputs)
         except ServingError as error:
             if error.code is Code.INTERNAL:
-                log.error("%s: %s", self.name, error.__cause__, extra=told(batch))
+                log.error("%s: %s", self.name, error.__cause__, extra=log_extra(batch))
             batch.fail(error.code, str(error))
         except (
             Exception
         ):  # the edge of the executor: one bad batch must not end the thread that serves the others
-            log.exception("%s: a batch failed", self.name, extra=told(batch))
+            log.exception("%s: a batch failed", self.name, extra=log_extra(batch))
             with suppress(RuntimeError):  # where what failed was the reply itself, it is answered
                 batch.fail(Code.INTERNAL, "the model failed; see the server's log")
 
 
-def told(batch: Batch) -> dict[str, Any]:
-    """Return what a line of the log says of a batch beside its message."""
+def log_extra(batch: Batch) -> dict[str, Any]:
+    """Return the `extra` of a log record about a batch."""
     return {"fields": {"request_ids": list(batch.request_ids)}}

@@ -9,7 +9,7 @@ import grpc
 from kerve.runtime import rpc
 from kerve.runtime.callers import Caller
 from kerve.runtime.errors import SHUTTING_DOWN, Code, UnavailableError, error_for
-from kerve.runtime.observation.notes import current
+from kerve.runtime.observation.observer import current
 from kerve.runtime.protocol import oip
 from kerve.runtime.protocol.status import decode_retry_after
 from kerve.runtime.scratch import Scratch
@@ -49,8 +49,8 @@ class Gateway:
 
         This call is observed, not the one that it is made for.
         """
-        if (note := current()) is not None:
-            note.passed_on = True
+        if (observation := current()) is not None:
+            observation.delegated = True
         with self._lock:
             if self._channel is None:
                 self._channel = grpc.insecure_channel(self._address, OPTIONS)

@@ -10,7 +10,7 @@ import numpy as np
 
 from kerve.inference.model_config_pb2 import ModelConfig
 from kerve.runtime.artifact import USUAL_TOLERANCE, Artifact
-from kerve.runtime.background import Background, By, at_once
+from kerve.runtime.background import Background, Runner, run_inline
 from kerve.runtime.config import Settings
 from kerve.runtime.config.complete import refuse_unsupported, settle
 from kerve.runtime.config.reshaping import Reshapes, with_scalars
@@ -156,7 +156,7 @@ class Model:
         """Give the memory back; nothing can be run any more."""
         self._session.close()
 
-    def check_golden(self, by: By = at_once) -> bool:
+    def check_golden(self, by: Runner = run_inline) -> bool:
         """Compare with the golden data; return whether there is any. `by` does what is computed.
 
         Raises ArtifactError when an output is further from the source model's than it was proven to be.
@@ -181,7 +181,7 @@ class Model:
             )
         return True
 
-    def warm_up(self, by: By = at_once) -> None:
+    def warm_up(self, by: Runner = run_inline) -> None:
         """Run on zeros at each number of rows that batches will often have: no request pays for set-up.
 
         `by` does what is computed.
@@ -221,7 +221,7 @@ class Model:
         except ArtifactError as error:
             raise ArtifactError(f"{self.artifact.path}: {error}") from error
 
-    def compute(self, sample: Sample, by: By = at_once) -> None:
+    def compute(self, sample: Sample, by: Runner = run_inline) -> None:
         """Compute a sample of the configuration; ArtifactError when the model cannot. `by` does it."""
         try:
             for _ in range(sample.count):
@@ -239,18 +239,18 @@ def load(
     settings: Settings | None = None,
     place: Place = ON_CPU,
     executors: int = 1,
-    aside: bool = False,
+    low_priority: bool = False,
 ) -> Model:
     """Load a version, prove that it answers here as when it was compiled, and warm it; ArtifactError
     otherwise.
 
-    `executors`: threads that will compute with it; `aside`: others are serving meanwhile, and go first.
+    `executors`: threads that will compute with it; `low_priority`: others serve meanwhile, and go first.
     """
     settings = settings or Settings()
     refuse_unsupported(settings.config, artifact.path.parent)
     check_libraries(libraries_of(artifact, settings), artifact.path.parent)
     on_cpu = place.device == CPU
-    background = Background(aside=aside)
+    background = Background(low_priority=low_priority)
     background.run(artifact.check_files)
 
     def build() -> Session:

@@ -74,10 +74,10 @@ class Repository:
                     f"it holds no version; expected {folder}/1/model.onnx, with a number without leading "
                     "zeros as the version"
                 )
-        self._tell(strays)
+        self._warn_of_strays(strays)
         return found
 
-    def _tell(self, strays: Mapping[Path, str]) -> None:
+    def _warn_of_strays(self, strays: Mapping[Path, str]) -> None:
         """Say once of a folder why it is no model, since somebody may wait for it."""
         for folder, why in strays.items():
             if folder not in self._strays:

@@ -112,12 +112,12 @@ def message_class(descriptor: Descriptor) -> type[Message]:
     return message_factory.GetMessageClass(descriptor)
 
 
-class BothPools:
-    """Looks a name up among kerve's contracts first, then in protobuf's default pool (health, reflection)."""
+class MergedDescriptorPool:
+    """A descriptor pool of kerve's contracts and then protobuf's default pool (health, reflection)."""
 
     def FindFileByName(self, name: str) -> FileDescriptor:  # noqa: N802  DescriptorPool's interface
         """Return a file by its path."""
-        return either(lambda pool: pool.FindFileByName(name))
+        return find_in_either(lambda pool: pool.FindFileByName(name))
 
     def FindFileContainingSymbol(self, symbol: str) -> FileDescriptor:  # noqa: N802  DescriptorPool's interface
         """Return the file that declares a message, enum, service or method.
@@ -126,15 +126,15 @@ class BothPools:
         """
         service, _, method = symbol.rpartition(".")
         try:
-            return either(lambda pool: pool.FindFileContainingSymbol(symbol))
+            return find_in_either(lambda pool: pool.FindFileContainingSymbol(symbol))
         except KeyError:
-            return either(
+            return find_in_either(
                 lambda pool: pool.FindServiceByName(service).methods_by_name[method]
             ).containing_service.file
 
     def FindMessageTypeByName(self, name: str) -> Descriptor:  # noqa: N802  DescriptorPool's interface
         """Return a message by its full name."""
-        return either(lambda pool: pool.FindMessageTypeByName(name))
+        return find_in_either(lambda pool: pool.FindMessageTypeByName(name))
 
     def FindExtensionByNumber(self, message: Descriptor, number: int) -> FieldDescriptor:  # noqa: N802  its interface
         """Return an extension of a message."""
@@ -145,7 +145,7 @@ class BothPools:
         return message.file.pool.FindAllExtensions(message)
 
 
-def either(find: Callable[[DescriptorPool], T]) -> T:
+def find_in_either(find: Callable[[DescriptorPool], T]) -> T:
     """Return what is found among kerve's contracts, else in the default pool; KeyError when in neither."""
     try:
         return find(POOL)
@@ -158,7 +158,7 @@ def add_reflection(server: Host, services: Sequence[str]) -> None:
 
     grpcio's package has only `grpc.reflection.v1alpha`; `grpc.reflection.v1` is the same messages and method.
     """
-    servicer = reflection.ReflectionServicer([*services, *REFLECTION], pool=BothPools())
+    servicer = reflection.ReflectionServicer([*services, *REFLECTION], pool=MergedDescriptorPool())
     # A stream of which nothing comes keeps its thread.
     pool = ThreadPoolExecutor(REFLECTION_THREADS, "reflection")
     handler = grpc.stream_stream_rpc_method_handler(

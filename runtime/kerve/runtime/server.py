@@ -154,7 +154,7 @@ class Server:
 
     def listen(self, ports: Ports) -> tuple[int, int | None]:
         """Answer from now on, but serve no model yet; return the ports of gRPC and of HTTP."""
-        self._authority.follow(self._tell_tokens)
+        self._authority.follow(self._publish_tokens)
         self._authority.watch(self.stopping)
         self._gateway = Gateway(self._transport, self.stopping)
         self._host_services(self._gateway)
@@ -189,7 +189,7 @@ class Server:
         if not self.stopping.is_set():
             self._loaded = True
             self._poller.start()
-            self._tell_health()
+            self._update_health()
         return served
 
     def reload(self, over: Callable[[], None]) -> None:
@@ -260,7 +260,7 @@ class Server:
         )
         return self._http.port
 
-    def _tell_tokens(self, tokens: Tokens) -> None:
+    def _publish_tokens(self, tokens: Tokens) -> None:
         self._transport.set_tokens(
             {token: Permission.INFER in permissions for token, permissions in tokens.items()}
         )
@@ -279,7 +279,7 @@ class Server:
 
     def _refresh(self) -> None:
         self.manager.refresh()
-        self._tell_health()
+        self._update_health()
 
     def _evaluator(self) -> EvaluationServicer:
         threads = self._options.limits.threads
@@ -319,9 +319,9 @@ class Server:
             rpc.add_service(self._transport, service, hosted)
         self._services = tuple(service.full_name for service in services if service is not HEALTH)
         rpc.add_reflection(self._transport, [*self._services, health.SERVICE_NAME])
-        self._tell_health()
+        self._update_health()
 
-    def _tell_health(self) -> None:
+    def _update_health(self) -> None:
         status = HealthCheckResponse.SERVING if self.ready else HealthCheckResponse.NOT_SERVING
         for service in (health.OVERALL_HEALTH, *self._services):
             self._health.set(service, status)

@@ -167,7 +167,7 @@ class Session:
         try:
             return self._run_within(arena, inputs, outputs) if arena else self._run(inputs, outputs)
         except ORT_ERRORS as error:
-            raise self._told(error) from error
+            raise self._to_serving_error(error) from error
 
     def _refuse_empty(self, inputs: Mapping[str, Array]) -> None:
         if not self._need_elements:
@@ -179,8 +179,8 @@ class Session:
                     f"{self._need_elements[0]} cannot compute what has no elements"
                 )
 
-    def _told(self, error: Exception) -> ServingError:
-        """Return what is said of a run that failed."""
+    def _to_serving_error(self, error: Exception) -> ServingError:
+        """Return the error that a client gets for a run that failed."""
         if isinstance(error, ort_errors.InvalidArgument):
             return InvalidArgumentError(f"the model cannot compute this input: {reason(error)}")
         if self._options.terminate:

@@ -11,7 +11,7 @@ import pytest
 import tritonclient.grpc as triton
 
 from kerve.runtime.devices.choice import Devices, choose_devices
-from kerve.runtime.devices.device import CPU, Asked, Device, parse_device
+from kerve.runtime.devices.device import CPU, Device, DeviceRequest, parse_device
 from kerve.runtime.devices.libraries import LOADED_LATER, has_provider, libraries, packaged
 from kerve.runtime.errors import UnavailableError
 
@@ -34,14 +34,14 @@ def kerve(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[s
 @pytest.mark.parametrize(
     ("text", "asked"),
     [
-        ("auto", Asked("auto")),
-        ("cpu", Asked("cpu")),
-        ("cuda", Asked("cuda")),
-        ("cuda:1", Asked("cuda", 1)),
-        ("tensorrt:0", Asked("tensorrt", 0)),
+        ("auto", DeviceRequest("auto")),
+        ("cpu", DeviceRequest("cpu")),
+        ("cuda", DeviceRequest("cuda")),
+        ("cuda:1", DeviceRequest("cuda", 1)),
+        ("tensorrt:0", DeviceRequest("tensorrt", 0)),
     ],
 )
-def test_a_device_is_read(text: str, asked: Asked) -> None:
+def test_a_device_is_read(text: str, asked: DeviceRequest) -> None:
     assert parse_device(text) == asked
 
 
@@ -126,7 +126,7 @@ def test_a_package_is_found_in_whichever_folder_of_the_path_it_lies(
 @needs_gpu_build
 def test_auto_takes_the_cpu_where_no_device_answers() -> None:
     try:
-        chosen = choose_devices(Asked("auto"))
+        chosen = choose_devices(DeviceRequest("auto"))
     except UnavailableError:
         pytest.skip("a device answers, but libraries are missing")
     if chosen.devices != (CPU,):
@@ -135,7 +135,7 @@ def test_auto_takes_the_cpu_where_no_device_answers() -> None:
 
 
 def test_the_server_says_what_it_computes_on(server: Any) -> None:
-    devices = choose_devices(Asked("auto"))
+    devices = choose_devices(DeviceRequest("auto"))
     assert server.ready_line.endswith(f" on {devices}\n")
     log = server.log.read_text()
     assert f"models compute on {devices.show()}: {devices.why}" in log

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kerve.runtime.datatypes import BF16, BYTES, DATATYPES
-from kerve.runtime.devices.gate import GATE, LOADING, Gate, capturing
 from kerve.runtime.devices.lane import MOST_LOOSE, Lane
 from kerve.runtime.devices.lanes import LaneSession
+from kerve.runtime.devices.locks import DEVICE_LOCK, LOADING_LOCK, SharedLock, capturing
 from kerve.runtime.devices.memory import Buffer, HostMemory
 from kerve.runtime.errors import InternalError, InvalidArgumentError, UnavailableError
 from kerve.runtime.session import Provider, Session
@@ -300,25 +300,25 @@ def test_a_terminated_session_runs_nothing_more_in_a_lane(identity: Path) -> Non
 
 
 def test_who_passes_a_gate_alone_meets_nobody() -> None:
-    gate, inside, met = Gate(), [0], []
+    lock, inside, met = SharedLock(), [0], []
     guard = threading.Lock()
 
     def change(by: int) -> None:
         with guard:
             inside[0] += by
 
-    def together() -> None:
+    def shared() -> None:
         for _ in range(200):
-            with gate.together():
+            with lock.shared():
                 change(1)
                 change(-1)
 
-    def alone() -> None:
+    def exclusive() -> None:
         for _ in range(50):
-            with gate.alone():
+            with lock.exclusive():
                 met.append(inside[0])
 
-    threads = [threading.Thread(target=each) for each in (together, together, alone, alone)]
+    threads = [threading.Thread(target=each) for each in (shared, shared, exclusive, exclusive)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -333,11 +333,11 @@ def test_a_capture_that_waits_for_a_model_to_be_loaded_keeps_nobody_from_computi
         with capturing():
             captured.set()
 
-    with LOADING.together():
+    with LOADING_LOCK.shared():
         thread = threading.Thread(target=capture)
         thread.start()
-        until(lambda: LOADING._waiting == 1, "the capture waits")
-        with GATE.together():
+        until(lambda: LOADING_LOCK._waiting == 1, "the capture waits")
+        with DEVICE_LOCK.shared():
             assert not captured.is_set()
     thread.join(60)
     assert captured.is_set()

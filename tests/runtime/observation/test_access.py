@@ -19,7 +19,7 @@ import tritonclient.http as triton_http
 from tritonclient.utils import InferenceServerException
 
 from kerve.runtime.observation.access import record
-from kerve.runtime.observation.notes import Note
+from kerve.runtime.observation.observer import CallObservation
 
 Publish = Callable[..., Path]
 Serve = Callable[..., AbstractContextManager[Any]]
@@ -298,5 +298,5 @@ def test_who_is_not_let_in_has_a_line(transport: str, tmp_path: Path, publish: P
 def test_a_traced_request_whose_caller_sends_no_trace_context_has_its_line() -> None:
     """Requests are traced by share, too; what a caller calls a traceparent may be anything."""
     for given, trace in (("x", None), (f"00-{'a' * 32}-{'b' * 16}-01", "a" * 32)):
-        note = Note("/m", "ipv4:127.0.0.1:1", "one", given, "", sampled=True)
-        assert vars(record(note))["fields"].get("trace_id") == trace
+        observation = CallObservation("/m", "ipv4:127.0.0.1:1", "one", given, "", sampled=True)
+        assert vars(record(observation))["fields"].get("trace_id") == trace

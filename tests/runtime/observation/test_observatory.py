@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from kerve.runtime.observation.notes import Note, Observation
 from kerve.runtime.observation.observatory import Observatory
+from kerve.runtime.observation.observer import CallObservation, Observation
 
-NOTE = Note("/m", "ipv4:127.0.0.1:1", "one", "", "", sampled=False)
+NOTE = CallObservation("/m", "ipv4:127.0.0.1:1", "one", "", "", sampled=False)
 
 
 class Endless:
@@ -25,7 +25,7 @@ class Listener:
     def __init__(self) -> None:
         self.told = 0
 
-    def tell(self, observations: Sequence[Observation]) -> None:
+    def notify(self, observations: Sequence[Observation]) -> None:
         self.told += len(observations)
 
     def close(self) -> None:
@@ -35,5 +35,5 @@ class Listener:
 def test_a_look_ends_however_many_requests_end_meanwhile() -> None:
     """A call that changes what is traced waits for it."""
     listener = Listener()
-    Observatory(Endless(), (listener,)).catch_up()
+    Observatory(Endless(), (listener,)).flush()
     assert listener.told == 1 << 16

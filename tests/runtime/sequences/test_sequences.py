@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException, shared_memory
 
-from kerve.runtime.sequences.request import Asked
+from kerve.runtime.sequences.request import SequencePosition
 from kerve.runtime.sequences.table import Sequences
 
 Until = Callable[[Callable[[], bool], str], None]
@@ -162,16 +162,16 @@ def test_sequences_that_are_never_forgotten_can_be_waited_for(until: Until) -> N
     sequences = Sequences("m", most=1, most_waiting=1, idle=2**64 / 1e6)
 
     def take() -> bool:
-        with sequences.turn(Asked(2, start=True, end=True), dict, None):
+        with sequences.turn(SequencePosition(2, start=True, end=True), dict, None):
             return True
 
     with ThreadPoolExecutor(1) as pool:
-        with sequences.turn(Asked(1, start=True), dict, None) as turn:
+        with sequences.turn(SequencePosition(1, start=True), dict, None) as turn:
             turn.states = {}
         waiting = pool.submit(take)
         until(lambda: 2 in sequences, "the other has come")
         time.sleep(0.1)  # and waits
-        with sequences.turn(Asked(1, end=True), dict, None):
+        with sequences.turn(SequencePosition(1, end=True), dict, None):
             assert not waiting.done()
         assert waiting.result(60)
 
@@ -286,5 +286,5 @@ def test_sequences_at_the_same_time_are_what_each_is_alone(
         found = list(pool.map(run, enumerate(sequences)))
     for rows, totals in zip(sequences, found, strict=True):
         np.testing.assert_array_equal(totals, np.cumsum(rows, 0, np.float32))
-    asked = sum(map(len, sequences))
-    assert np.subtract(grpc_client.counted("sum"), before).tolist() == [asked, asked, 0]
+    count = sum(map(len, sequences))
+    assert np.subtract(grpc_client.counted("sum"), before).tolist() == [count, count, 0]

@@ -104,8 +104,8 @@ def effect_of(path: str) -> str:
 
 def paths(field: FieldDescriptor) -> Iterator[str]:
     """Yield the paths under which a field of ModelConfig is told: its own, or its parts'."""
-    told = {path.partition(".")[0] for path in (*HONOURED, *REFUSED) if "." in path}
-    if field.message_type is not None and field.name in told:
+    split_fields = {path.partition(".")[0] for path in (*HONOURED, *REFUSED) if "." in path}
+    if field.message_type is not None and field.name in split_fields:
         yield from (f"{field.name}.{part.name}" for part in field.message_type.fields)
     else:
         yield field.name

@@ -3,7 +3,7 @@
 import logging
 from dataclasses import dataclass
 
-from kerve.runtime.devices.device import CPU, Asked, Device, Kind
+from kerve.runtime.devices.device import CPU, Device, DeviceRequest, Kind
 from kerve.runtime.devices.driver import DriverError, driver
 from kerve.runtime.devices.libraries import Library, built_for, has_provider, libraries
 from kerve.runtime.errors import UnavailableError
@@ -38,17 +38,17 @@ class Devices:
 ON_CPU = Devices((CPU,), "asked for")
 
 
-def choose_devices(asked: Asked) -> Devices:
-    """Return the devices that are asked for; UnavailableError, with all that is missing, when they cannot be
+def choose_devices(requested: DeviceRequest) -> Devices:
+    """Return the devices that are requested; UnavailableError, with all that is missing, when they cannot be
     used.
 
     `auto` takes CUDA where ONNX Runtime was built for it and a device answers, and then it must work: what is
     missing is an error, as for `cuda`.
     """
-    if asked.kind == "cpu":
+    if requested.kind == "cpu":
         return ON_CPU
-    if asked.kind != "auto":
-        return on_gpus(asked.kind, asked.index)
+    if requested.kind != "auto":
+        return on_gpus(requested.kind, requested.index)
     if not has_provider("cuda"):
         return Devices((CPU,), f"the CUDA provider is not in {built_for()}")
     try:

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["CPU", "PROVIDERS", "Asked", "Device", "Kind", "parse_device"]
+__all__ = ["CPU", "PROVIDERS", "Device", "DeviceRequest", "Kind", "parse_device"]
 
 Kind = Literal["cpu", "cuda", "tensorrt"]
 
@@ -44,17 +44,17 @@ CPU = Device("cpu")
 
 
 @dataclass(frozen=True)
-class Asked:
+class DeviceRequest:
     """What `--device` says: `auto`, or a kind and one device of it; index None: all of them."""
 
     kind: Literal["auto"] | Kind
     index: int | None = None
 
 
-def parse_device(text: str) -> Asked:
+def parse_device(text: str) -> DeviceRequest:
     """Return what an option says; ValueError when it is none of the forms that it may have."""
     found = PATTERN.fullmatch(text)
     if found is None:
         raise ValueError(f"--device: expected auto, cpu, cuda[:N] or tensorrt[:N], got {text!r}")
     plain, kind, index = found.groups()
-    return Asked(plain or kind, None if index is None else int(index))  # type: ignore[arg-type]  # the pattern's
+    return DeviceRequest(plain or kind, None if index is None else int(index))  # type: ignore[arg-type]  # the pattern's

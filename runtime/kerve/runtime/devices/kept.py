@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from kerve.runtime.datatypes import Array
-from kerve.runtime.devices.gate import GATE
+from kerve.runtime.devices.locks import DEVICE_LOCK
 
 __all__ = ["Kept", "all_at_host", "at_host"]
 
@@ -25,7 +25,7 @@ class Kept:
     @cached_property
     def array(self) -> Array:
         """A copy at the host, made once."""
-        with GATE.together():
+        with DEVICE_LOCK.shared():
             copied: Array = self.value.numpy()
         return copied
 

@@ -19,9 +19,9 @@ import numpy as np
 import onnxruntime
 
 from kerve.runtime.datatypes import BF16, BYTES, Array
-from kerve.runtime.devices.gate import GATE, LOADING, capturing
 from kerve.runtime.devices.kept import Kept
 from kerve.runtime.devices.lane import Bound, Lane
+from kerve.runtime.devices.locks import DEVICE_LOCK, LOADING_LOCK, capturing
 from kerve.runtime.devices.memory import Memory
 from kerve.runtime.ort_errors import ORT_ERRORS
 from kerve.runtime.session import MemoryPolicy, Provider, Session
@@ -58,7 +58,7 @@ class LaneSession(Session):
         """`buffers` makes what a lane allocates from (None: there are no lanes); `graphs`: whether the
         providers capture CUDA graphs; `closed` is called once the session is gone.
         """
-        with LOADING.together():
+        with LOADING_LOCK.shared():
             super().__init__(model_file, threads=threads, hidden=hidden, memory=memory, providers=providers)
         #: Inputs that the graph reads at the host. What is bound to another place ONNX Runtime copies once,
         #: when it is bound, and never again.
@@ -89,14 +89,14 @@ class LaneSession(Session):
         if self._buffers is None or not self._bindable:
             yield None
             return
-        with GATE.together():
+        with DEVICE_LOCK.shared():
             memory = self._buffers()
         lane = self._local.lane = Lane(self, memory, batch_sizes)
         try:
             yield lane
         finally:
             self._local.lane = None
-            with GATE.together():
+            with DEVICE_LOCK.shared():
                 lane.close()
 
     @property
@@ -110,7 +110,7 @@ class LaneSession(Session):
         Raises as `run` does.
         """
         try:
-            with GATE.together():
+            with DEVICE_LOCK.shared():
                 binding = self.bind()
                 for name, each in inputs.items():
                     value = each.value if isinstance(each, Kept) else value_of(each)
@@ -120,7 +120,7 @@ class LaneSession(Session):
                 self._session.run_with_iobinding(binding, self._options)
                 return dict(zip(outputs, map(Kept, binding.get_outputs()), strict=True))
         except ORT_ERRORS as error:
-            raise self._told(error) from error
+            raise self._to_serving_error(error) from error
 
     def bind(self) -> Any:
         """Return a new binding of the graph, without tensors yet."""
@@ -149,13 +149,13 @@ class LaneSession(Session):
 
     def close(self) -> None:
         """Let ONNX Runtime's session go."""
-        with GATE.together():
+        with DEVICE_LOCK.shared():
             super().close()
             self._closed()
 
     def _run_in_lane(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         lane: Lane | None = getattr(self._local, "lane", None)
-        with capturing() if lane is not None and lane.captures else GATE.together():
+        with capturing() if lane is not None and lane.captures else DEVICE_LOCK.shared():
             if lane is None or inputs.keys() & self._replaceable:
                 return self._plain(inputs, outputs)
             if (found := lane.run(inputs, outputs)) is None:

@@ -114,7 +114,7 @@ def libraries(kind: Kind) -> tuple[Library, ...]:
         for name in needed(folder / FILES[provider]) or USUAL[provider]
     )
     names |= dict.fromkeys(LOADED_LATER)
-    return tuple(look(name, source) for name in names if (source := source_of(name)))
+    return tuple(inspect(name, source) for name in names if (source := source_of(name)))
 
 
 def needed(file: Path) -> tuple[str, ...]:
@@ -135,7 +135,7 @@ def source_of(name: str) -> str:
     return next((source for prefix, source in SOURCES.items() if name.startswith(prefix)), "")
 
 
-def look(name: str, source: str) -> Library:
+def inspect(name: str, source: str) -> Library:
     """Return what is known of a library, which is loaded for that."""
     if problem := load_problem(name):
         return Library(name, problem, source)
@@ -155,13 +155,13 @@ def version_of(name: str) -> str:
     """Return the number that a loaded library calls its version."""
     for prefix, (function, by_reference) in VERSIONS.items():
         if name.startswith(prefix):
-            if (tell := getattr(ctypes.CDLL(name), function, None)) is None:
+            if (version_function := getattr(ctypes.CDLL(name), function, None)) is None:
                 return ""  # it is worth showing, and no reason to refuse a device
             if not by_reference:
-                tell.restype = ctypes.c_size_t
-                return str(tell())
+                version_function.restype = ctypes.c_size_t
+                return str(version_function())
             number = ctypes.c_int()
-            tell(ctypes.byref(number))
+            version_function(ctypes.byref(number))
             return str(number.value)
     return ""
 

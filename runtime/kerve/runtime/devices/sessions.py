@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 from kerve.runtime.devices.device import Device, Kind
 from kerve.runtime.devices.driver import driver
-from kerve.runtime.devices.gate import GATE
 from kerve.runtime.devices.lanes import LaneSession
 from kerve.runtime.devices.libraries import load_packaged
+from kerve.runtime.devices.locks import DEVICE_LOCK
 from kerve.runtime.devices.memory import CudaMemory, CudaStream
 from kerve.runtime.devices.options import CudaOptions
 from kerve.runtime.devices.placement import Place
@@ -77,7 +77,7 @@ def open_cuda(
     if not place.cuda.buffers:
         providers = providers_for(place.device, place.cuda, enable_cuda_graph="0")
         return make(model_file, providers=providers, buffers=None, **given)
-    with GATE.together():
+    with DEVICE_LOCK.shared():
         stream = CudaStream(driver(), place.device.index)
 
     def attempt(graphs: bool) -> LaneSession:
@@ -105,7 +105,7 @@ def open_cuda(
             log.info("%s runs without CUDA graphs: %s", model_file, error)
             return attempt(graphs=False)
     except Exception:
-        with GATE.together():
+        with DEVICE_LOCK.shared():
             stream.close()
         raise
 

@@ -10,7 +10,7 @@ import ctypes
 from dataclasses import dataclass
 
 from kerve.runtime.devices.driver import Driver, DriverError, IpcHandle, driver
-from kerve.runtime.devices.gate import GATE
+from kerve.runtime.devices.locks import DEVICE_LOCK
 from kerve.runtime.devices.memory import CudaStream
 from kerve.runtime.errors import InvalidArgumentError, UnimplementedError
 
@@ -65,7 +65,7 @@ class CudaMapping:
 
     def __init__(self, found: Driver, region: CudaRegion) -> None:
         self._driver, self._region = found, region
-        with GATE.together():
+        with DEVICE_LOCK.shared():
             self._stream = CudaStream(found, region.device_id)
             try:
                 self._address = found.pointer(
@@ -95,7 +95,7 @@ class CudaMapping:
 
     def close(self) -> None:
         """Let it go."""
-        with GATE.together():
+        with DEVICE_LOCK.shared():
             self._stream.enter()
             self._driver.call("cuIpcCloseMemHandle", self._address)
             self._stream.close()
@@ -111,7 +111,7 @@ class CudaMapping:
         if not size:
             return
         try:
-            with GATE.together():
+            with DEVICE_LOCK.shared():
                 self._stream.enter()
                 self._driver.call(function, to, source, size, self._stream.handle)
                 self._stream.wait()

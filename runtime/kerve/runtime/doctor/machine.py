@@ -13,7 +13,7 @@ import onnxruntime
 from kerve.cli.cgroups import CGROUP, memory_limit
 from kerve.runtime.cpus import available_cpus, quota_v1, quota_v2
 from kerve.runtime.devices.choice import choose_devices
-from kerve.runtime.devices.device import Asked, Kind
+from kerve.runtime.devices.device import DeviceRequest, Kind
 from kerve.runtime.devices.driver import DriverError, driver
 from kerve.runtime.devices.libraries import built_for, has_provider, libraries
 from kerve.runtime.errors import UnavailableError
@@ -24,12 +24,12 @@ __all__ = ["examine"]
 Facts = dict[str, Any]
 
 
-def examine(asked: Asked) -> Facts:
+def examine(requested: DeviceRequest) -> Facts:
     """Return the facts, by section, as JSON can hold them."""
-    return {section: look(asked) for section, look in SECTIONS.items()}
+    return {section: look(requested) for section, look in SECTIONS.items()}
 
 
-def software(_: Asked) -> Facts:
+def software(_: DeviceRequest) -> Facts:
     """Versions, and what ONNX Runtime was built with."""
     return {
         "kerve": version("kerve"),
@@ -41,7 +41,7 @@ def software(_: Asked) -> Facts:
     }
 
 
-def cpus(_: Asked) -> Facts:
+def cpus(_: DeviceRequest) -> Facts:
     """The CPUs of the process: what a server divides among the instances of a model."""
     quota = min(quota_v2(CGROUP), quota_v1(CGROUP))
     return {
@@ -52,7 +52,7 @@ def cpus(_: Asked) -> Facts:
     }
 
 
-def memory(_: Asked) -> Facts:
+def memory(_: DeviceRequest) -> Facts:
     """Bytes of the machine, and what the cgroup leaves of them."""
     lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
     sizes = {name.rstrip(":"): int(number) * 1024 for name, number, *_ in lines}
@@ -63,7 +63,7 @@ def memory(_: Asked) -> Facts:
     }
 
 
-def gpu_driver(_: Asked) -> Facts:
+def gpu_driver(_: DeviceRequest) -> Facts:
     """NVIDIA's driver and its devices, or why there are none."""
     try:
         found = driver()
@@ -73,28 +73,28 @@ def gpu_driver(_: Asked) -> Facts:
     return {"cuda": found.version, "devices": [vars(gpu) for gpu in gpus]}
 
 
-def provider_libraries(_: Asked) -> Facts:
+def provider_libraries(_: DeviceRequest) -> Facts:
     """What the providers for GPUs need, where ONNX Runtime has them."""
     kinds: tuple[Kind, ...] = ("cuda", "tensorrt")
     return {kind: [vars(each) for each in libraries(kind)] for kind in kinds if has_provider(kind)}
 
 
-def transport(_: Asked) -> Facts:
+def transport(_: DeviceRequest) -> Facts:
     """What `--transport auto` takes."""
     taken, why = automatic()
     return {"taken": taken, "why": why}
 
 
-def device(asked: Asked) -> Facts:
+def device(requested: DeviceRequest) -> Facts:
     """What `--device` takes."""
     try:
-        chosen = choose_devices(asked)
+        chosen = choose_devices(requested)
     except UnavailableError as error:
         return {"taken": None, "problem": str(error)}
     return {"taken": list(map(str, chosen.devices)), "why": chosen.why}
 
 
-SECTIONS: Mapping[str, Callable[[Asked], Facts]] = {
+SECTIONS: Mapping[str, Callable[[DeviceRequest], Facts]] = {
     "software": software,
     "cpus": cpus,
     "memory": memory,

@@ -33,7 +33,7 @@ class EnsembleExecutor(threading.Thread):
         self._queue = queue
         self._inbox = inbox
         self._statistics = statistics
-        # Guards what is under way.
+        # Guards the requests in flight.
         self._changed = threading.Condition()
         self._runs: set[Run] = set()
         self._terminated = False
@@ -78,7 +78,7 @@ class EnsembleExecutor(threading.Thread):
             self._changed.wait_for(lambda: len(self._runs) <= most)
 
     def _begin(self, batch: Batch) -> None:
-        run = Run(self._plan, batch, self._inbox, self._statistics, self._over, self._aside)
+        run = Run(self._plan, batch, self._inbox, self._statistics, self._on_end, self._run_in_thread)
         with self._changed:
             self._runs.add(run)
             terminated = self._terminated
@@ -89,25 +89,25 @@ class EnsembleExecutor(threading.Thread):
         if self._lanes is None or not sequence:
             self._guard(run, run.begin)
         else:
-            self._lanes.begin(sequence, lambda: self._see_through(run))
+            self._lanes.begin(sequence, lambda: self._run_to_completion(run))
 
-    def _see_through(self, run: Run) -> None:
-        """Begin a request and wait until it is over: the next one of its sequence comes behind it."""
+    def _run_to_completion(self, run: Run) -> None:
+        """Begin a request and wait for its end, before which the next one of its sequence may not begin."""
         self._guard(run, run.begin)
         with self._changed:
             self._changed.wait_for(lambda: run not in self._runs)
 
-    def _aside(self, run: Run, work: Callable[[], None]) -> None:
-        """Do for a request what has to wait for its turn."""
+    def _run_in_thread(self, run: Run, work: Callable[[], None]) -> None:
+        """Run what blocks until it is the turn of a request in its sequence."""
         assert self._lanes is not None
         self._lanes.begin(None, lambda: self._guard(run, work))
 
     def _guard(self, run: Run, work: Callable[[], None]) -> None:
-        """Do a part of a request; what goes wrong must not end the thread that serves others."""
+        """Do a part of a request; an error fails this request, and not the thread that serves others."""
         try:
             work()
         except Exception:  # the edge of the executor: see `Executor`
-            log.exception("%s: a request failed", self.name, extra=told(run.batch))
+            log.exception("%s: a request failed", self.name, extra=log_extra(run.batch))
             run.fail(Code.INTERNAL, FAILED)
 
     def _take_answers(self) -> None:
@@ -116,12 +116,12 @@ class EnsembleExecutor(threading.Thread):
                 run: Run = answer.token.run
                 self._guard(run, partial(run.take, answer))
 
-    def _over(self, run: Run) -> None:
+    def _on_end(self, run: Run) -> None:
         with self._changed:
             self._runs.discard(run)
             self._changed.notify_all()
 
 
-def told(batch: Batch) -> dict[str, Any]:
-    """Return what a line of the log says of a request beside its message."""
+def log_extra(batch: Batch) -> dict[str, Any]:
+    """Return the `extra` of a log record about a request."""
     return {"fields": {"request_ids": list(batch.request_ids)}}

@@ -9,12 +9,12 @@ from kerve.runtime.config.reshaping import Reshapes
 from kerve.runtime.datatypes import Array
 from kerve.runtime.ensemble.stateful import Stateful, compute_in_sequence
 from kerve.runtime.errors import Code, InvalidArgumentError, ServingError, error_for
-from kerve.runtime.sequences.request import Asked
+from kerve.runtime.sequences.request import SequencePosition
 from kerve.runtime.signature import Signature, TensorSpec, check_tensor
 from kerve.runtime.statistics import ServedStatistics
 from kerve.runtime.transport.base import Answer, Batch, Inbox, Queue
 
-__all__ = ["Ask", "BoundStep", "Plan", "Run"]
+__all__ = ["BoundStep", "MemberRequest", "Plan", "Run"]
 
 
 @dataclass(frozen=True)
@@ -55,15 +55,15 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Ask:
-    """What an answer is an answer to."""
+class MemberRequest:
+    """The token of a request to a member: which run made it, for which step."""
 
     run: "Run"
     step: BoundStep
 
 
 class Run:
-    """Asks each member as soon as its inputs are there, with the tensors as the members before gave them."""
+    """One request of an ensemble: each member is asked as soon as its inputs are there."""
 
     def __init__(
         self,
@@ -71,19 +71,19 @@ class Run:
         batch: Batch,
         inbox: Inbox,
         statistics: ServedStatistics,
-        over: Callable[["Run"], None],
-        aside: "Callable[[Run, Callable[[], None]], object]",
+        on_end: Callable[["Run"], None],
+        run_in_thread: "Callable[[Run, Callable[[], None]], object]",
     ) -> None:
-        """`over` is called once, when nothing more is asked; `aside` does elsewhere what has to wait."""
+        """`on_end` is called once, at the run's end; `run_in_thread` runs what blocks."""
         self.batch = batch
         self._plan = plan
         self._inbox = inbox
         self._statistics = statistics
-        self._over = over
-        self._aside = aside
+        self._on_end = on_end
+        self._run_in_thread = run_in_thread
         self._lock = threading.Lock()
         self._tensors: dict[str, Array] = {}
-        # What is there, or known to stay out.
+        # The tensors that are there, and optional ones that are not given.
         self._known: set[str] = set()
         self._left: Sequence[BoundStep] = plan.steps
         self._waiting = 0
@@ -104,7 +104,7 @@ class Run:
             self._waiting += len(ready)
         for step in ready:
             try:
-                self._ask(step)
+                self._request_step(step)
             except ServingError as error:
                 self.fail(error.code, self._within(error))
                 return
@@ -114,9 +114,9 @@ class Run:
         if answer.outputs is None:
             self.fail(answer.code, self._within(answer.message))
             return
-        self._go_on(answer.token.step, answer.outputs, answer.nanoseconds)
+        self._complete_step(answer.token.step, answer.outputs, answer.nanoseconds)
 
-    def _go_on(self, step: BoundStep, outputs: Mapping[str, Array], nanoseconds: int) -> None:
+    def _complete_step(self, step: BoundStep, outputs: Mapping[str, Array], nanoseconds: int) -> None:
         with self._lock:
             for own, tensor in step.outputs.items():
                 self._tensors[tensor] = outputs[own]
@@ -130,14 +130,14 @@ class Run:
             # As in Triton, an ensemble has computed for as long as its members have. Before the answer, so
             # that a client who has it finds it counted.
             self._statistics.computed(self.batch.requests, self.batch.rows, self._computed)
-            self._over(self)
+            self._on_end(self)
             self._reply()
 
     def fail(self, code: int, message: str) -> None:
-        """Refuse the request; what members still have of it is wanted by nobody."""
+        """Refuse the request; the members' answers that are still to come are dropped."""
         if self._end():
             self.batch.fail(code, message)
-            self._over(self)
+            self._on_end(self)
 
     def _within(self, message: object) -> str:
         """Return what a member or a step says, in Triton's words for where."""
@@ -146,7 +146,8 @@ class Run:
     def _reply(self) -> None:
         try:
             outputs = {
-                spec.name: as_taken(self._tensors[spec.name], spec) for spec in self._plan.signature.outputs
+                spec.name: with_axes_of(self._tensors[spec.name], spec)
+                for spec in self._plan.signature.outputs
             }
             self.batch.reply(self._plan.reshapes.outward(outputs))
         except InvalidArgumentError as error:
@@ -155,24 +156,24 @@ class Run:
             self.batch.fail(Code.INTERNAL, "the ensemble's answer cannot be sent; see the server's log")
             raise
 
-    def _ask(self, step: BoundStep) -> None:
+    def _request_step(self, step: BoundStep) -> None:
         if not self.batch.active:
             raise error_for(Code.CANCELLED, "the client cancelled the request")
         try:
-            given = self._taken(step)
+            given = self._step_inputs(step)
         except InvalidArgumentError as error:
             raise InvalidArgumentError(f"step {step.model!r}: {error}") from error
         stateful = step.stateful
-        asked = None if stateful is None else stateful.plan.place(self.batch.parameters, step.model)
-        if stateful is None or asked is None:
-            step.queue.ask(given, list(step.outputs), self.batch, self._inbox, Ask(self, step))
+        position = None if stateful is None else stateful.plan.place(self.batch.parameters, step.model)
+        if stateful is None or position is None:
+            step.queue.ask(given, list(step.outputs), self.batch, self._inbox, MemberRequest(self, step))
         else:
-            self._aside(self, partial(self._compute_in_sequence, step, stateful, asked, given))
+            self._run_in_thread(self, partial(self._compute_in_sequence, step, stateful, position, given))
 
-    def _taken(self, step: BoundStep) -> dict[str, Array]:
+    def _step_inputs(self, step: BoundStep) -> dict[str, Array]:
         """Return the inputs of a step; InvalidArgumentError when they do not fit."""
         given = {
-            own: as_taken(self._tensors[tensor], step.signature.input(own))
+            own: with_axes_of(self._tensors[tensor], step.signature.input(own))
             for own, tensor in step.inputs.items()
             if tensor in self._tensors
         }
@@ -183,17 +184,17 @@ class Run:
         return given
 
     def _compute_in_sequence(
-        self, step: BoundStep, stateful: Stateful, asked: Asked, given: Mapping[str, Array]
+        self, step: BoundStep, stateful: Stateful, position: SequencePosition, given: Mapping[str, Array]
     ) -> None:
-        home, inbox = stateful.home(asked), stateful.inbox()
+        host, inbox = stateful.host(position), stateful.inbox()
         try:
             outputs, nanoseconds = compute_in_sequence(
-                home, asked, given, list(step.outputs), self.batch, inbox
+                host, position, given, list(step.outputs), self.batch, inbox
             )
         except ServingError as error:
             self.fail(error.code, self._within(error))
         else:
-            self._go_on(step, outputs, nanoseconds)
+            self._complete_step(step, outputs, nanoseconds)
 
     def _end(self) -> bool:
         """Whether this is the first end."""
@@ -202,7 +203,7 @@ class Run:
             return not ended
 
 
-def as_taken(array: Array, spec: TensorSpec) -> Array:
+def with_axes_of(array: Array, spec: TensorSpec) -> Array:
     """Return a tensor with the axes of a spec: what has no batch becomes a batch of one row, and the reverse.
 
     InvalidArgumentError for several rows where one is taken.

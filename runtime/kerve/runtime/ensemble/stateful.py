@@ -8,21 +8,21 @@ from kerve.runtime.datatypes import Array
 from kerve.runtime.errors import Code, error_for
 from kerve.runtime.protocol.tensors import from_raw, to_raw
 from kerve.runtime.sequences.plan import Plan, Value
-from kerve.runtime.sequences.request import Asked
+from kerve.runtime.sequences.request import SequencePosition
 from kerve.runtime.sequences.table import Sequences
 from kerve.runtime.signature import Signature
 from kerve.runtime.transport.base import Batch, Inbox, Queue
 
-__all__ = ["Home", "Stateful", "compute_in_sequence"]
+__all__ = ["SequenceHost", "Stateful", "compute_in_sequence"]
 
 
 @dataclass(frozen=True)
-class Home:
-    """The load of a member where a sequence is computed."""
+class SequenceHost:
+    """The loaded version of a member that has a sequence's states."""
 
     plan: Plan
     sequences: Sequences
-    # All that its graph takes and gives.
+    # That of its graph, states and controls included.
     signature: Signature
     queue: Queue
 
@@ -32,14 +32,19 @@ class Stateful:
     """How a step is computed whose member keeps states."""
 
     plan: Plan
-    # Where a sequence goes on: it stays where it began.
-    home: Callable[[Asked], Home]
-    # Makes a place for one answer.
+    # The version that a sequence is pinned to: the one where it began.
+    host: Callable[[SequencePosition], SequenceHost]
+    # Makes an inbox for one answer.
     inbox: Callable[[], Inbox]
 
 
 def compute_in_sequence(
-    home: Home, asked: Asked, given: Mapping[str, Array], wanted: list[str], batch: Batch, inbox: Inbox
+    host: SequenceHost,
+    position: SequencePosition,
+    given: Mapping[str, Array],
+    requested: list[str],
+    batch: Batch,
+    inbox: Inbox,
 ) -> tuple[Mapping[str, Array], int]:
     """Wait for the turn of a request in its sequence, and compute it with the states; return the outputs, and
     the nanoseconds that it took.
@@ -47,27 +52,27 @@ def compute_in_sequence(
     `given`: what comes of other steps and of the client; `inbox`: for this answer alone. Raises ServingError
     when its turn never comes, or it cannot be computed.
     """
-    plan, rows = home.plan, batch.rows
+    plan, rows = host.plan, batch.rows
     timeout = None if batch.deadline is None else max(0.0, batch.deadline - time.monotonic())
-    with home.sequences.turn(asked, lambda: plan.begin(rows), timeout) as turn:
+    with host.sequences.turn(position, lambda: plan.begin(rows), timeout) as turn:
         inputs = dict(given)
-        for name, value in plan.fed(asked, turn.states, rows).items():
+        for name, value in plan.fed(position, turn.states, rows).items():
             if name not in given:
-                plan.check_rows(asked, value, rows)
-                datatype = home.signature.input(name).datatype
+                plan.check_rows(position, value, rows)
+                datatype = host.signature.input(name).datatype
                 inputs[name] = from_raw(f"input {name!r}", datatype, value.shape, value.raw)
-        outputs = dict.fromkeys((*wanted, *(state.output for state in plan.states)))
-        home.queue.ask(inputs, list(outputs), batch, inbox, None)
+        outputs = dict.fromkeys((*requested, *(state.output for state in plan.states)))
+        host.queue.ask(inputs, list(outputs), batch, inbox, None)
         (answer,) = inbox.take() or ()
         if answer.outputs is None:
             raise error_for(Code(answer.code), answer.message)
         turn.states = {
-            state.input.name: kept(answer.outputs[state.output], state.input.datatype)
+            state.input.name: detached(answer.outputs[state.output], state.input.datatype)
             for state in plan.states
         }
     return answer.outputs, answer.nanoseconds
 
 
-def kept(array: Array, datatype: str) -> Value:
-    """Return a state as it is kept, which is no view of a batch."""
+def detached(array: Array, datatype: str) -> Value:
+    """Return a state as a copy: an array may be a view of a batch."""
     return Value(array.shape, to_raw(array, datatype))

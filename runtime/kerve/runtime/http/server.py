@@ -18,7 +18,7 @@ from kerve.runtime.http.threads import Threads, most_connections
 from kerve.runtime.http.wsgi import Request, Response, Route, compress, find_route, refusal
 from kerve.runtime.lifecycle.manager import ModelManager
 from kerve.runtime.lifecycle.served import ServedVersion
-from kerve.runtime.observation.notes import current
+from kerve.runtime.observation.observer import current
 from kerve.runtime.security.permissions import Permission
 from kerve.runtime.security.tokens import Authority
 from kerve.runtime.transport.base import Transport
@@ -136,12 +136,12 @@ class HttpServer:
         return [] if request.method == "HEAD" else [response.body]
 
     def _observed(self, request: Request) -> Response:
-        """Answer, and note what no gRPC service is asked for: that would be noted there."""
-        note = self._observer.begin(f"{request.method} {request.path}", request.peer, request.headers)
-        with self._observer.serving(note):
+        """Answer, and observe what is not forwarded to a gRPC service, where it is observed."""
+        observation = self._observer.begin(f"{request.method} {request.path}", request.peer, request.headers)
+        with self._observer.serving(observation):
             response = self._answer(request)
-        if note is not None and not note.passed_on:
-            self._observer.end(note, response.code)
+        if observation is not None and not observation.delegated:
+            self._observer.end(observation, response.code)
         return response
 
     def _answer(self, request: Request) -> Response:
@@ -150,9 +150,9 @@ class HttpServer:
             if isinstance(found, Response):
                 return found
             route, arguments = found
-            if (note := current()) is not None:
-                note.model = arguments.get("name", "")
-                note.version = arguments.get("version") or arguments.get("label", "")
+            if (observation := current()) is not None:
+                observation.model = arguments.get("name", "")
+                observation.version = arguments.get("version") or arguments.get("label", "")
             if route.permission is not None:
                 self._authority.check(Permission(route.permission), request.headers.get("authorization"))
             return route.handler(request.plain(self._max_body), **arguments)

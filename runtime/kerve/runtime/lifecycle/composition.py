@@ -29,7 +29,7 @@ class Composition:
         # Models that nobody has asked for but as members of an ensemble.
         self.brought: set[str] = set()
 
-    def note(self, source: Source, config: pb.ModelConfig) -> None:
+    def add(self, source: Source, config: pb.ModelConfig) -> None:
         """Remember a model if it is an ensemble; ArtifactError when it is part of itself."""
         if not (members := tuple(members_of(config))):
             self._ensembles.pop(source.name, None)

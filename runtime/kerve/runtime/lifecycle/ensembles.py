@@ -13,14 +13,14 @@ from kerve.runtime.ensemble.binding import Member, bind
 from kerve.runtime.ensemble.executor import EnsembleExecutor
 from kerve.runtime.ensemble.run import BoundStep, Plan
 from kerve.runtime.ensemble.scheme import Step, read_scheme
-from kerve.runtime.ensemble.stateful import Home, Stateful
+from kerve.runtime.ensemble.stateful import SequenceHost, Stateful
 from kerve.runtime.errors import ArtifactError, ServingError
 from kerve.runtime.lifecycle.served import Limits, ServedVersion, cache_of
-from kerve.runtime.sequences.request import Asked
+from kerve.runtime.sequences.request import SequencePosition
 from kerve.runtime.statistics import ServedStatistics
 from kerve.runtime.transport.base import ServedModel, Transport
 
-__all__ = ["members_print", "start_ensemble"]
+__all__ = ["members_fingerprint", "start_ensemble"]
 
 log = logging.getLogger(__name__)
 
@@ -84,10 +84,10 @@ def start_ensemble(
     full = complete(config, name, bound.signature, [])
     executor = EnsembleExecutor(plan, queue, transport.inbox(), statistics, name=f"{name}/{version}")
     for member in members:
-        member.leases.take()
+        member.leases.acquire()
     executor.begin()
-    told = ", ".join(f"{member.name}/{member.version}" for member in members)
-    log.info("ensemble %r version %d is ready with %s", name, version, told)
+    member_versions = ", ".join(f"{member.name}/{member.version}" for member in members)
+    log.info("ensemble %r version %d is ready with %s", name, version, member_versions)
     return ServedVersion(
         name=name,
         version=version,
@@ -117,17 +117,17 @@ def stateful(step: Step, member: ServedVersion, transport: Transport) -> Statefu
     if member.plan is None:
         return None
 
-    def home(asked: Asked) -> Home:
-        found = member.home_of(asked, step.route)
+    def host(position: SequencePosition) -> SequenceHost:
+        found = member.host_of(position, step.route)
         assert found.plan is not None
         assert found.sequences is not None
         assert found.model is not None
-        return Home(found.plan, found.sequences, found.model.signature, found.queue)
+        return SequenceHost(found.plan, found.sequences, found.model.signature, found.queue)
 
-    return Stateful(member.plan, home, transport.inbox)
+    return Stateful(member.plan, host, transport.inbox)
 
 
-def members_print(config: pb.ModelConfig, catalog: Catalog[ServedVersion]) -> str:
+def members_fingerprint(config: pb.ModelConfig, catalog: Catalog[ServedVersion]) -> str:
     """Return what changes when an ensemble is to be bound anew; empty for any other model."""
     found = []
     for step in config.ensemble_scheduling.step:

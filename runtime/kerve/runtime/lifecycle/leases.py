@@ -1,4 +1,4 @@
-"""Who else needs a version: it stays, out of service, until none of them does."""
+"""Leases on a version: while any is held, it stays in memory, even out of service."""
 
 import threading
 
@@ -6,30 +6,30 @@ __all__ = ["Leases"]
 
 
 class Leases:
-    """How many need something."""
+    """Counts the leases that are held."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._count = 0
 
-    def take(self) -> None:
-        """One more needs it."""
+    def acquire(self) -> None:
+        """Take a lease."""
         with self._changed:
             self._count += 1
 
-    def give(self) -> None:
-        """One needs it no more."""
+    def release(self) -> None:
+        """Give a lease back."""
         with self._changed:
             self._count -= 1
             self._changed.notify_all()
 
     @property
-    def taken(self) -> bool:
-        """Whether anybody needs it."""
+    def held(self) -> bool:
+        """Whether any lease is held."""
         with self._changed:
             return self._count > 0
 
     def wait_until_free(self, timeout: float) -> bool:
-        """Wait until nobody needs it; return whether that is so."""
+        """Wait until no lease is held; return whether that is so."""
         with self._changed:
             return self._changed.wait_for(lambda: self._count == 0, timeout)

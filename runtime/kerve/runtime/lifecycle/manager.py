@@ -21,16 +21,16 @@ from kerve.runtime.errors import (
     ServingError,
 )
 from kerve.runtime.lifecycle.composition import Composition, in_order
-from kerve.runtime.lifecycle.places import Places
-from kerve.runtime.lifecycle.sent import write_files
+from kerve.runtime.lifecycle.load_limit import LoadLimit
 from kerve.runtime.lifecycle.served import Limits, ServedVersion
 from kerve.runtime.lifecycle.slot import Slot
 from kerve.runtime.lifecycle.states import State, Status
+from kerve.runtime.lifecycle.upload import write_files
 from kerve.runtime.repository import Repository, Source, fingerprint, scan
 from kerve.runtime.scratch import Scratch
 from kerve.runtime.transport.base import Transport
 
-__all__ = ["ControlMode", "ModelManager", "Override", "Wanted"]
+__all__ = ["ControlMode", "DesiredModel", "ModelManager", "Override"]
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +40,8 @@ ControlMode = Literal["none", "poll", "explicit"]
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A model that a client lists, and which of its versions."""
+class DesiredModel:
+    """A model that a client's list asks to be served, and which of its versions."""
 
     name: str
     # Where it expects the model; None: wherever it is.
@@ -58,16 +58,16 @@ class Override:
     # The state of the model's folder at the time; None where it has nothing to do with it.
     found: str | None = None
     folder: Scratch | None = None
-    wanted: Wanted | None = None
+    desired: DesiredModel | None = None
 
     def settings(self, folder: Path, reader: SettingsReader) -> Settings:
         """Return the settings in a model's folder, as far as they are not replaced."""
         settings = reader.read(folder, self.config)
-        if self.wanted is None:
+        if self.desired is None:
             return settings
         config = pb.ModelConfig.FromString(settings.config.SerializeToString())
-        config.version_policy.CopyFrom(self.wanted.policy)
-        return replace(settings, config=config, labels=self.wanted.labels)
+        config.version_policy.CopyFrom(self.desired.policy)
+        return replace(settings, config=config, labels=self.desired.labels)
 
 
 class ModelManager:
@@ -100,7 +100,7 @@ class ModelManager:
         self._slots: Mapping[str, Slot] = {}
         self._overrides: Mapping[str, Override] = {}
         self._composition = Composition()
-        self._places = Places(most_models, lambda: {served.name for served in self.served()})
+        self._load_limit = LoadLimit(most_models, lambda: {served.name for served in self.served()})
         self._promoted = promoted or {}
         self._reader = SettingsReader()
         self._closed = False
@@ -163,7 +163,7 @@ class ModelManager:
         self._bring(source, scan(self._repositories), override)
         self._composition.brought.discard(name)
         try:
-            with self._places.take(name):
+            with self._load_limit.reserve(name):
                 problem = self._update(source, override, retry=True)
         except InvalidArgumentError as error:
             raise InvalidArgumentError(f"failed to load {name!r}: {error}") from error
@@ -188,7 +188,7 @@ class ModelManager:
                 self.unload(member, dependents=True)
         self._follow_members()
 
-    def replace(self, models: Sequence[Wanted]) -> None:
+    def replace(self, models: Sequence[DesiredModel]) -> None:
         """Serve the models of a client's list, and no others; raises what keeps any of them from being
         served.
         """
@@ -210,7 +210,7 @@ class ModelManager:
                 self._forget_override(name)
                 self._composition.forget(name)
         self._composition.brought.clear()
-        overrides = {model.name: Override(wanted=model) for model in models}
+        overrides = {model.name: Override(desired=model) for model in models}
         members = {name: self._members(sources[name], override) for name, override in overrides.items()}
         problems = {
             name: self._update(sources[name], overrides[name], retry=True) for name in in_order(members)
@@ -317,14 +317,14 @@ class ModelManager:
         settings: Settings | ServingError
         try:
             settings = own.settings(source.folder, self._reader)
-            self._composition.note(source, settings.config)
+            self._composition.add(source, settings.config)
         except InvalidArgumentError:
             raise
         except ServingError as error:
             settings = error
         slot = self._slot(source.name)
         try:
-            with self._places.take(source.name):
+            with self._load_limit.reserve(source.name):
                 problem = slot.update(source, settings, retry=retry)
         except ResourceExhaustedError as error:
             problem = slot.update(source, error)

@@ -25,7 +25,7 @@ from kerve.runtime.lifecycle.leases import Leases
 from kerve.runtime.model import Model, load
 from kerve.runtime.sequences.plan import Plan
 from kerve.runtime.sequences.reading import plan_of
-from kerve.runtime.sequences.request import Asked
+from kerve.runtime.sequences.request import SequencePosition
 from kerve.runtime.sequences.table import Sequences
 from kerve.runtime.signature import Signature
 from kerve.runtime.statistics import ServedStatistics
@@ -115,11 +115,11 @@ class ServedVersion:
         transport: Transport,
         limits: Limits,
         *,
-        aside: bool = False,
+        low_priority: bool = False,
     ) -> "ServedVersion":
         """Load, prove and warm a version, and start its executors; ArtifactError when that cannot be done.
 
-        `aside`: others are serving meanwhile, and go first.
+        `low_priority`: others are serving meanwhile, and go first.
         """
         begin = time.monotonic()
         placements = place(settings.config, limits.devices, settings.cuda, path.parent)
@@ -139,14 +139,14 @@ class ServedVersion:
                             settings=settings,
                             place=placement.place,
                             executors=placement.executors,
-                            aside=aside,
+                            low_priority=low_priority,
                         )
                     )
                 )
                 for placement in placements
             )
             served = cls._of(name, version, models, placements, settings, transport, limits)
-            begin_all(served.executors, served.queue)
+            start_all(served.executors, served.queue)
             opened.pop_all()
         where = ", ".join(dict.fromkeys(str(model.device) for model in models))
         log.info(
@@ -216,25 +216,25 @@ class ServedVersion:
         """Whether a version that computes for it is on its way out."""
         return any(member.retired for member in self.members)
 
-    def home_of(self, asked: Asked, version: str) -> "ServedVersion":
-        """Return where a sequence goes on: here, or at another load where it began before requests for
-        `version` came here.
+    def host_of(self, position: SequencePosition, version: str) -> "ServedVersion":
+        """Return the loaded version that has a sequence's states: this one, or another where it began before
+        requests for `version` were routed here.
         """
-        if asked.start or self._has(asked):
+        if position.start or self._has(position):
             return self
         named = version.isdecimal()
         others = (each for each in self.siblings() if not named or each.version == int(version))
-        return next((each for each in others if each._has(asked)), self)
+        return next((each for each in others if each._has(position)), self)
 
-    def _has(self, asked: Asked) -> bool:
-        return self.sequences is not None and asked.identity in self.sequences
+    def _has(self, position: SequencePosition) -> bool:
+        return self.sequences is not None and position.identity in self.sequences
 
     def drain(self) -> None:
-        """Begin nothing for clients any more; what was accepted goes on. Sequences end, now or with the
-        ensembles that have accepted requests of them.
+        """Accept no more requests of clients; accepted ones go on. Sequences end, now or with the ensembles
+        that have accepted requests of them.
         """
         self.queue.drain()
-        if self.sequences is not None and not self.leases.taken:
+        if self.sequences is not None and not self.leases.held:
             self.sequences.close()
 
     def stop(self, end: float) -> bool:
@@ -274,11 +274,11 @@ class ServedVersion:
             if self.cache is not None:
                 self.cache.close()
             for member in self.members:
-                member.leases.give()
+                member.leases.release()
             if self.model is not None:
                 for model in (self.model, *self.copies):
                     model.close()
-                give_memory_back()
+                trim_heap()
             gone()
 
         thread = threading.Thread(target=work, name=f"retire {self.name}/{self.version}", daemon=True)
@@ -296,7 +296,7 @@ def cache_of(config: pb.ModelConfig, name: str, limits: Limits) -> CachePart | N
     return limits.cache.part()
 
 
-def begin_all(executors: Sequence[Worker], queue: Queue) -> None:
+def start_all(executors: Sequence[Worker], queue: Queue) -> None:
     """Start the executors; what one of them cannot prepare ends all, and is raised."""
     try:
         for executor in executors:
@@ -333,7 +333,7 @@ def threads_of(config: pb.ModelConfig, folder: Path) -> int:
     return int(text or 0)
 
 
-def give_memory_back() -> None:
+def trim_heap() -> None:
     """Return what was freed to the system: glibc keeps it otherwise."""
     if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
         trim(0)

@@ -18,7 +18,7 @@ from kerve.runtime.config import Settings
 from kerve.runtime.config.effects import without_effect
 from kerve.runtime.config.policy import Choice, choose
 from kerve.runtime.errors import ArtifactError, ServingError
-from kerve.runtime.lifecycle.ensembles import members_print, start_ensemble
+from kerve.runtime.lifecycle.ensembles import members_fingerprint, start_ensemble
 from kerve.runtime.lifecycle.served import Limits, ServedVersion
 from kerve.runtime.lifecycle.states import State, Status
 from kerve.runtime.repository import Source, fingerprint
@@ -199,7 +199,7 @@ class Slot:
                 (
                     settings.fingerprint,
                     fingerprint(source.versions[version]),
-                    members_print(settings.config, self._catalog),
+                    members_fingerprint(settings.config, self._catalog),
                 )
             )
             current = self._ready.get(version)
@@ -254,7 +254,7 @@ class Slot:
         try:
             return ServedVersion.start(
                 *(self.name, version, source.versions[version], settings, self._transport, self._limits),
-                aside=bool(self._catalog.names()),
+                low_priority=bool(self._catalog.names()),
             )
         except OSError as error:  # files may go while they are read, or be others' alone
             raise ArtifactError(f"{source.versions[version]} cannot be loaded: {error}") from error

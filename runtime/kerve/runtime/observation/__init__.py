@@ -2,6 +2,6 @@
 
     end of a request -> observer (of the transport) -> observatory (a thread) -> listeners
 
-A request costs next to nothing on its way: it is noted where it ends, and everything else, spans included,
+A request costs next to nothing on its way: it is observed where it ends, and everything else, spans included,
 is made of these notes later, many at a time.
 """

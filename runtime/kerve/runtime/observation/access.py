@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from kerve.runtime.errors import Code
-from kerve.runtime.observation.notes import TRACE_PARENT, Observation
+from kerve.runtime.observation.observer import TRACE_PARENT, Observation
 
 __all__ = ["AccessLog"]
 
@@ -22,7 +22,7 @@ class AccessLog:
     everything = True
     traced = None
 
-    def tell(self, observations: Sequence[Observation]) -> None:
+    def notify(self, observations: Sequence[Observation]) -> None:
         """Write their lines."""
         if not log.isEnabledFor(logging.INFO):
             return

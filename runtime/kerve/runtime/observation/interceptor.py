@@ -10,7 +10,7 @@ import grpc
 
 from kerve.runtime.callers import metadata_of, peer_of
 from kerve.runtime.errors import Code
-from kerve.runtime.observation.notes import Note, Observer
+from kerve.runtime.observation.observer import CallObservation, Observer
 from kerve.runtime.protocol.oip import SERVICE
 
 __all__ = ["STREAM", "ObservingInterceptor"]
@@ -41,7 +41,7 @@ class ObservingInterceptor(grpc.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Handler[Any, Any] | None],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler[Any, Any] | None:
-        """Return what serves the call; it is noted if somebody wants to know now."""
+        """Return what serves the call; it is observed if a listener takes it now."""
         handler = continuation(handler_call_details)
         method = handler_call_details.method
         if not self._observer.active or method == STREAM:
@@ -53,9 +53,9 @@ class ObservingInterceptor(grpc.ServerInterceptor):
         behavior = getattr(handler, name)
         if getattr(behavior, "experimental_non_blocking", False):
             return handler
-        noted = self._stream if handler.response_streaming else self._single
+        observed = self._stream if handler.response_streaming else self._single
         made: Handler[Any, Any] = make(
-            noted(method, behavior),
+            observed(method, behavior),
             request_deserializer=self._reading(handler_call_details, handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
@@ -80,44 +80,44 @@ class ObservingInterceptor(grpc.ServerInterceptor):
     def _refused(self, details: grpc.HandlerCallDetails, code: Code) -> None:
         # Who called is known to no interceptor.
         metadata = {entry[0]: entry[1] for entry in details.invocation_metadata or ()}
-        if (note := self._observer.begin(details.method, "", metadata)) is not None:
-            self._observer.end(note, code)
+        if (observation := self._observer.begin(details.method, "", metadata)) is not None:
+            self._observer.end(observation, code)
 
     def _single(self, method: str, behavior: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(behavior)
-        def noted(request: Any, context: grpc.ServicerContext) -> Any:
-            note = self._begin(method, request, context)
-            if note is None:
+        def observed(request: Any, context: grpc.ServicerContext) -> Any:
+            observation = self._begin(method, request, context)
+            if observation is None:
                 return behavior(request, context)
             try:
-                with self._observer.serving(note):
+                with self._observer.serving(observation):
                     return behavior(request, context)
             finally:
-                self._end(note, context)
+                self._end(observation, context)
 
-        return noted
+        return observed
 
     def _stream(self, method: str, behavior: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(behavior)
-        def noted(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-            note = self._begin(method, request, context)
+        def observed(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            observation = self._begin(method, request, context)
             try:
                 yield from behavior(request, context)
             finally:
-                if note is not None:
-                    self._end(note, context)
+                if observation is not None:
+                    self._end(observation, context)
 
-        return noted
+        return observed
 
-    def _begin(self, method: str, request: Any, context: grpc.ServicerContext) -> Note | None:
-        note = self._observer.begin(method, peer_of(context), metadata_of(context))
-        if note is not None:
-            note.asks(request)
-        return note
+    def _begin(self, method: str, request: Any, context: grpc.ServicerContext) -> CallObservation | None:
+        observation = self._observer.begin(method, peer_of(context), metadata_of(context))
+        if observation is not None:
+            observation.set_request(request)
+        return observation
 
-    def _end(self, note: Note, context: Any) -> None:
-        if not note.passed_on:
+    def _end(self, observation: CallObservation, context: Any) -> None:
+        if not observation.delegated:
             code = context.code()
             if code is None:
                 code = Code.OK if context.is_active() else Code.CANCELLED
-            self._observer.end(note, code.value[0] if isinstance(code, grpc.StatusCode) else int(code))
+            self._observer.end(observation, code.value[0] if isinstance(code, grpc.StatusCode) else int(code))

@@ -1,64 +1,64 @@
-"""The thread that reads what became of requests, and tells it to whoever wants to know."""
+"""The thread that polls the observations of requests, and passes them to listeners (logs, traces)."""
 
 import logging
 import threading
 from collections.abc import Sequence
 from typing import Protocol
 
-from kerve.runtime.observation.notes import ROOM, Observation
+from kerve.runtime.observation.observer import CAPACITY, Observation
 
 __all__ = ["Listener", "Observatory", "Source"]
 
 log = logging.getLogger(__name__)
 
-# Seconds between two looks: how late an access line is at most, and how much must fit between two.
+# Seconds between two polls: how late a line of the access log is at most.
 INTERVAL = 0.05
 
-# As many wait for a look at most: the wire's notes, and Python's.
-MOST_WAITING = 2 * ROOM
+# The most that can wait for a poll: the capacities of the wire's channel and of Python's.
+MAX_POLL = 2 * CAPACITY
 
 
 class Source(Protocol):
     """Where observations come from: the transport."""
 
     def observe(self, *, everything: bool, traced: float | None) -> None:
-        """Note what becomes of requests; see `Transport.observe`."""
+        """Observe requests; see `Transport.observe`."""
 
     def observations(self) -> tuple[Sequence[Observation], int]:
-        """Return what has ended since the last look, and how much was lost so far."""
+        """Return the observations since the last poll, and how many were dropped so far."""
 
 
 class Listener(Protocol):
-    """Somebody who wants to know."""
+    """A consumer of observations."""
 
     @property
     def everything(self) -> bool:
-        """Whether of every request."""
+        """Whether it takes those of every request."""
 
     @property
     def traced(self) -> float | None:
-        """The share of requests that are traced where their caller does not decide; None: none is."""
+        """The sampling rate of requests whose caller has not decided; None: it traces none."""
 
-    def tell(self, observations: Sequence[Observation]) -> None:
-        """Here is what became of some requests."""
+    def notify(self, observations: Sequence[Observation]) -> None:
+        """Take some observations."""
 
     def close(self) -> None:
-        """No more will come."""
+        """End: no more will come."""
 
 
 class Observatory:
-    """Tells listeners from `start` to `close`. What they want may change; `refresh` asks them anew."""
+    """Passes observations to listeners from `start` to `close`; `refresh` asks again what they take."""
 
     def __init__(self, source: Source, listeners: Sequence[Listener]) -> None:
         self._source = source
         self._listeners = listeners
         self._ended = threading.Event()
-        # Set while somebody wants to know anything.
-        self._wanted = threading.Event()
+        # Set while any listener takes observations.
+        self._enabled = threading.Event()
         self._thread = threading.Thread(target=self._run, name="observe", daemon=True)
         self._lost = 0
-        # Held by whoever reads and tells: the thread, or who cannot wait for it.
-        self._looking = threading.Lock()
+        # Held by whoever polls: the thread, or a caller of `flush`.
+        self._polling = threading.Lock()
 
     def start(self) -> None:
         """Begin."""
@@ -66,48 +66,48 @@ class Observatory:
         self._thread.start()
 
     def refresh(self) -> None:
-        """Note what the listeners want to know now."""
+        """Configure the source for what the listeners take now."""
         shares = [each.traced for each in self._listeners if each.traced is not None]
         everything = any(each.everything for each in self._listeners)
         self._source.observe(everything=everything, traced=max(shares, default=None))
         if everything or shares:
-            self._wanted.set()
+            self._enabled.set()
         else:
-            self._wanted.clear()
+            self._enabled.clear()
 
-    def catch_up(self) -> None:
-        """Tell of what has ended so far, now: what the listeners want is about to change."""
-        with self._looking:
-            self._look()
+    def flush(self) -> None:
+        """Pass on what has ended so far, before what the listeners take changes."""
+        with self._polling:
+            self._poll()
 
     def close(self) -> None:
-        """Tell what is left, and end."""
+        """Pass on what is left, and end."""
         self._ended.set()
-        self._wanted.set()
+        self._enabled.set()
         if self._thread.is_alive():
             self._thread.join()
         for listener in self._listeners:
             listener.close()
 
     def _run(self) -> None:
-        while self._wanted.wait() and not self._ended.wait(INTERVAL):
-            self.catch_up()
-        self.catch_up()
+        while self._enabled.wait() and not self._ended.wait(INTERVAL):
+            self.flush()
+        self.flush()
 
-    def _look(self) -> None:
-        told = 0
-        # What comes meanwhile, perhaps faster than it is told, is for the next look.
-        while told < MOST_WAITING:
+    def _poll(self) -> None:
+        count = 0
+        # Bounded, as more may come meanwhile.
+        while count < MAX_POLL:
             observations, lost = self._source.observations()
             if lost > self._lost:
                 log.warning("%d requests came too fast to tell of them", lost - self._lost)
                 self._lost = lost
             if not observations:
                 return
-            told += len(observations)
+            count += len(observations)
             for listener in self._listeners:
                 try:
-                    listener.tell(observations)
+                    listener.notify(observations)
                 except Exception:  # one listener's trouble is not the others', and no request's
                     log.exception("%s failed", type(listener).__name__)
             self.refresh()  # some may know enough now

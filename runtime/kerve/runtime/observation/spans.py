@@ -12,12 +12,12 @@ from importlib.util import find_spec
 from typing import Any
 
 from kerve.runtime.errors import Code, UnavailableError
-from kerve.runtime.observation.notes import Observation
+from kerve.runtime.observation.observer import Observation
 
 __all__ = ["Spans"]
 
 # Spans that may wait for the collector, and seconds for which one export is tried.
-ROOM = 1 << 15
+CAPACITY = 1 << 15
 TIMEOUT = 5.0
 
 # Codes for which it is the server that failed (OpenTelemetry's conventions for gRPC).
@@ -46,7 +46,7 @@ class Spans:
         self.traced: float | None = share
         self._endpoint = endpoint
 
-    def tell(self, observations: Sequence[Observation]) -> None:
+    def notify(self, observations: Sequence[Observation]) -> None:
         """Make the spans of those that are traced."""
         for each in observations:
             if each.sampled:
@@ -72,7 +72,7 @@ class Spans:
             sampler=ALWAYS_ON, resource=Resource.create({"service.name": name}), shutdown_on_exit=False
         )
         exporter = OTLPSpanExporter(endpoint=self._endpoint, timeout=TIMEOUT)
-        provider.add_span_processor(BatchSpanProcessor(exporter, max_queue_size=ROOM))
+        provider.add_span_processor(BatchSpanProcessor(exporter, max_queue_size=CAPACITY))
         return provider
 
     @functools.cached_property

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from kerve.runtime.observation.notes import Observation
+from kerve.runtime.observation.observer import Observation
 from kerve.runtime.observation.settings import TraceSettings
 
 __all__ = ["TraceFiles"]
@@ -37,7 +37,7 @@ class TraceFiles:
         """Whether requests must be looked at, of which the settings then choose."""
         return self._settings.active
 
-    def tell(self, observations: Sequence[Observation]) -> None:
+    def notify(self, observations: Sequence[Observation]) -> None:
         """Write those that the settings choose."""
         found: dict[str, list[object]] = {}
         for each in observations:

@@ -85,7 +85,7 @@ def decode_request(message: pb.ModelInferRequest, signature: Signature) -> Infer
                 )
     check_inputs(signature, model, [tensor.name for tensor in message.inputs])
     check_outputs(signature, model, [tensor.name for tensor in message.outputs])
-    requested = wanted_of(message)
+    requested = requested_outputs(message)
     for name, count in requested.items():
         if count > 0 and signature.output(name).datatype == BYTES.name:
             raise InvalidArgumentError(
@@ -146,7 +146,7 @@ def encode_response(
 ) -> pb.ModelInferResponse:
     """Return the reply to a request: the outputs it asked for, in its order, or all of them, raw."""
     response = pb.ModelInferResponse(model_name=message.model_name, model_version=str(version), id=message.id)
-    for name, count in (wanted_of(message) or {spec.name: 0 for spec in signature.outputs}).items():
+    for name, count in (requested_outputs(message) or {spec.name: 0 for spec in signature.outputs}).items():
         spec = signature.output(name)
         datatype, array = spec.datatype, outputs[name]
         if count > 0:
@@ -156,15 +156,15 @@ def encode_response(
     return response
 
 
-def wanted_of(message: pb.ModelInferRequest) -> dict[str, int]:
+def requested_outputs(message: pb.ModelInferRequest) -> dict[str, int]:
     """Return the outputs that are asked for, in order, and how many of the best classes in place of each.
 
     Of an output that is asked for twice the first counts.
     """
-    wanted: dict[str, int] = {}
+    requested: dict[str, int] = {}
     for tensor in message.outputs:
-        wanted.setdefault(tensor.name, classes(tensor))
-    return wanted
+        requested.setdefault(tensor.name, classes(tensor))
+    return requested
 
 
 def classes(tensor: pb.ModelInferRequest.InferRequestedOutputTensor) -> int:

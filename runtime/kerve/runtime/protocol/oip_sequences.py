@@ -9,13 +9,13 @@ from kerve.runtime.errors import InvalidArgumentError
 from kerve.runtime.protocol import oip
 from kerve.runtime.protocol.tensors import to_raw
 from kerve.runtime.sequences.plan import Plan, Value
-from kerve.runtime.sequences.request import Asked
+from kerve.runtime.sequences.request import SequencePosition
 from kerve.runtime.signature import Signature
 
 __all__ = ["SequenceRequest", "place_in_sequence"]
 
 
-def place_in_sequence(message: pb.ModelInferRequest, plan: Plan | None) -> Asked | None:
+def place_in_sequence(message: pb.ModelInferRequest, plan: Plan | None) -> SequencePosition | None:
     """Return a request's place in its sequence; None when it belongs to none, InvalidArgumentError when it
     must.
     """
@@ -28,17 +28,19 @@ def place_in_sequence(message: pb.ModelInferRequest, plan: Plan | None) -> Asked
 class SequenceRequest:
     """One request of a sequence, validated against what clients see of the model."""
 
-    def __init__(self, message: pb.ModelInferRequest, asked: Asked, plan: Plan, signature: Signature) -> None:
+    def __init__(
+        self, message: pb.ModelInferRequest, position: SequencePosition, plan: Plan, signature: Signature
+    ) -> None:
         """`signature`: all that the graph takes and gives."""
         self._message = message
-        self._asked = asked
+        self._position = position
         self._plan = plan
         self._signature = signature
         self._request = oip.decode_request(message, plan.within)
         # What the client is answered; more is asked for.
-        self._wanted = oip.wanted_of(message) or dict.fromkeys(plan.answers, 0)
+        self._requested = oip.requested_outputs(message) or dict.fromkeys(plan.answers, 0)
         for state in plan.states:
-            if self._wanted.get(state.output):
+            if self._requested.get(state.output):
                 raise InvalidArgumentError(f"output {state.output!r} is a state, which cannot be classified")
 
     def begin(self) -> dict[str, Value]:
@@ -57,14 +59,14 @@ class SequenceRequest:
             datatype = self._signature.input(name).datatype
             add(message, name, datatype, Value(array.shape, to_raw(array, datatype)))
         rows = self._request.rows
-        for name, value in self._plan.fed(self._asked, states, rows).items():
+        for name, value in self._plan.fed(self._position, states, rows).items():
             if name not in self._request.inputs:
-                self._plan.check_rows(self._asked, value, rows)
+                self._plan.check_rows(self._position, value, rows)
                 add(message, name, self._signature.input(name).datatype, value)
-        for name, count in self._wanted.items():
+        for name, count in self._requested.items():
             message.outputs.add(name=name).parameters["classification"].int64_param = count
         for state in self._plan.states:
-            if state.output not in self._wanted:
+            if state.output not in self._requested:
                 message.outputs.add(name=state.output)
         return message
 
@@ -75,7 +77,7 @@ class SequenceRequest:
             for tensor, raw in zip(response.outputs, response.raw_output_contents, strict=True)
         }
         for position in reversed(range(len(response.outputs))):
-            if response.outputs[position].name not in self._wanted:
+            if response.outputs[position].name not in self._requested:
                 del response.outputs[position], response.raw_output_contents[position]
         return {state.input.name: found[state.output] for state in self._plan.states}
 

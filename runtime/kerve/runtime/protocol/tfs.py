@@ -151,7 +151,9 @@ def decode_examples(message: input_pb2.Input, signature: Signature) -> dict[str,
         raise InvalidArgumentError("expected at least one example, got none")
     if not signature.batched:
         raise InvalidArgumentError("the model has no batch dimension for examples; use Predict")
-    return {spec.name: feature_column(spec, examples) for spec in signature.inputs if wanted(spec, examples)}
+    return {
+        spec.name: feature_column(spec, examples) for spec in signature.inputs if is_given(spec, examples)
+    }
 
 
 def merged(context: example_pb2.Example, example: example_pb2.Example) -> example_pb2.Example:
@@ -162,7 +164,7 @@ def merged(context: example_pb2.Example, example: example_pb2.Example) -> exampl
     return whole
 
 
-def wanted(spec: TensorSpec, examples: Sequence[example_pb2.Example]) -> bool:
+def is_given(spec: TensorSpec, examples: Sequence[example_pb2.Example]) -> bool:
     """Return whether an input is given, or must be."""
     return not spec.optional or any(spec.name in each.features.feature for each in examples)
 

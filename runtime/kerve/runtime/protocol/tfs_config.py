@@ -4,19 +4,19 @@ from pathlib import Path
 
 from kerve.inference import model_config_pb2
 from kerve.runtime.errors import InvalidArgumentError
-from kerve.runtime.lifecycle.manager import Wanted
+from kerve.runtime.lifecycle.manager import DesiredModel
 from kerve.tensorflow_serving.apis import model_management_pb2
 from kerve.tensorflow_serving.config import model_server_config_pb2
 
 __all__ = ["decode_models"]
 
 
-def decode_models(message: model_management_pb2.ReloadConfigRequest) -> list[Wanted]:
+def decode_models(message: model_management_pb2.ReloadConfigRequest) -> list[DesiredModel]:
     """Return the models that a request lists; InvalidArgumentError when they cannot be such."""
     # An empty list is one, and unloads everything; no list is a mistake, as in TensorFlow Serving.
     if (given := message.config.WhichOneof("config")) != "model_config_list":
         raise InvalidArgumentError(f"config: expected model_config_list, got {given or 'nothing'}")
-    models = [wanted(each) for each in message.config.model_config_list.config]
+    models = [desired_model(each) for each in message.config.model_config_list.config]
     names = [model.name for model in models]
     for position, name in enumerate(names):
         if not name or name in names[:position]:
@@ -24,7 +24,7 @@ def decode_models(message: model_management_pb2.ReloadConfigRequest) -> list[Wan
     return models
 
 
-def wanted(message: model_server_config_pb2.ModelConfig) -> Wanted:
+def desired_model(message: model_server_config_pb2.ModelConfig) -> DesiredModel:
     """Return one model that a request lists."""
     policy = model_config_pb2.ModelVersionPolicy()
     given = message.model_version_policy
@@ -37,7 +37,7 @@ def wanted(message: model_server_config_pb2.ModelConfig) -> Wanted:
             policy.specific.versions.extend(given.specific.versions)
         case _:
             policy.latest.num_versions = 1
-    return Wanted(
+    return DesiredModel(
         message.name,
         Path(message.base_path) if message.base_path else None,
         policy,

@@ -68,24 +68,24 @@ def grpcio_credentials(certificates: Certificates) -> grpc.ServerCredentials:
     """Return credentials of grpcio that follow the files; before each handshake they are looked at."""
     certificates.check()
     seen = certificates.read()
-    told = ""
+    warned = ""
 
     def configuration() -> grpc.ServerCertificateConfiguration:
         key, chain, roots = seen
         return grpc.ssl_server_certificate_configuration([(key, chain)], roots)
 
     def changed() -> grpc.ServerCertificateConfiguration | None:
-        nonlocal seen, told
+        nonlocal seen, warned
         try:
             now = certificates.read()
             if now != seen:
                 certificates.check()
         except ArtifactError as error:  # or half-way through being replaced; what was is good
-            if str(error) != told:  # not at each handshake
-                told = str(error)
-                log.warning("the changed certificates are not used: %s", told)
+            if str(error) != warned:  # not at each handshake
+                warned = str(error)
+                log.warning("the changed certificates are not used: %s", warned)
             return None
-        told = ""
+        warned = ""
         if now == seen:
             return None
         seen = now

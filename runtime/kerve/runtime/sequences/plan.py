@@ -10,7 +10,7 @@ from kerve.inference import model_config_pb2 as pb
 from kerve.runtime.datatypes import BYTES, DATATYPES
 from kerve.runtime.errors import InvalidArgumentError
 from kerve.runtime.protocol.tensors import object_array, to_raw
-from kerve.runtime.sequences.request import Asked, Identity, asked_of
+from kerve.runtime.sequences.request import Identity, SequencePosition, position_of
 from kerve.runtime.signature import Signature, TensorSpec
 
 __all__ = ["Control", "Kind", "Plan", "State", "Value"]
@@ -51,23 +51,23 @@ class Control:
     # One element for false and one for true; of no use for CORRID.
     elements: tuple[bytes, bytes] = (b"", b"")
 
-    def value(self, asked: Asked, rows: int, *, batched: bool) -> Value:
+    def value(self, position: SequencePosition, rows: int, *, batched: bool) -> Value:
         """Return what the model is told; InvalidArgumentError for an id that the input cannot hold."""
-        element = self._element(asked)
+        element = self._element(position)
         if batched:
             return Value((rows, *(1 for _ in self.input.shape[1:])), element * rows)
         return Value(tuple(1 for _ in self.input.shape), element)
 
-    def _element(self, asked: Asked) -> bytes:
+    def _element(self, position: SequencePosition) -> bytes:
         match self.kind:
             case Kind.CONTROL_SEQUENCE_START:
-                return self.elements[asked.start]
+                return self.elements[position.start]
             case Kind.CONTROL_SEQUENCE_END:
-                return self.elements[asked.end]
+                return self.elements[position.end]
             case Kind.CONTROL_SEQUENCE_READY:
                 return self.elements[True]
             case _:
-                return identity_element(self.input, asked.identity)
+                return identity_element(self.input, position.identity)
 
 
 @dataclass(frozen=True)
@@ -94,35 +94,35 @@ class Plan:
         )
         return replace(self.public, inputs=inputs)
 
-    def place(self, parameters: Mapping[str, Any], model: str) -> Asked | None:
+    def place(self, parameters: Mapping[str, Any], model: str) -> SequencePosition | None:
         """Return a request's place in its sequence, if it has one; InvalidArgumentError when it must."""
-        asked = asked_of(parameters)
-        if asked is None and self.required:
+        position = position_of(parameters)
+        if position is None and self.required:
             raise InvalidArgumentError(
                 f"inference request to model '{model}' must specify a non-zero or non-empty "
                 "correlation ID (sequence_id)"
             )
-        return asked
+        return position
 
     def begin(self, rows: int) -> dict[str, Value]:
         """Return the states that a sequence starts with, by input."""
         batched = self.public.batched
         return {state.input.name: state.begin(rows, batched=batched) for state in self.states}
 
-    def fed(self, asked: Asked, states: Mapping[str, Value], rows: int) -> dict[str, Value]:
+    def fed(self, position: SequencePosition, states: Mapping[str, Value], rows: int) -> dict[str, Value]:
         """Return what a request is given beside what its client sends: states and controls, by input."""
         batched = self.public.batched
         controls = {
-            control.input.name: control.value(asked, rows, batched=batched) for control in self.controls
+            control.input.name: control.value(position, rows, batched=batched) for control in self.controls
         }
         return {**states, **controls}
 
-    def check_rows(self, asked: Asked, value: Value, rows: int) -> None:
+    def check_rows(self, position: SequencePosition, value: Value, rows: int) -> None:
         """Raise InvalidArgumentError unless a value has as many rows as the request."""
         if self.public.batched and value.shape[0] != rows:
             raise InvalidArgumentError(
                 f"expected {value.shape[0]} rows, as in the first request of sequence "
-                f"{asked.identity}, got {rows}"
+                f"{position.identity}, got {rows}"
             )
 
     @property

@@ -8,7 +8,7 @@ from typing import Any
 
 from kerve.runtime.errors import InvalidArgumentError
 
-__all__ = ["Asked", "Identity", "asked_of"]
+__all__ = ["Identity", "SequencePosition", "position_of"]
 
 # Numbers and texts are different ids, also where they read the same.
 Identity = int | str
@@ -18,7 +18,7 @@ LONGEST = 128
 
 
 @dataclass(frozen=True)
-class Asked:
+class SequencePosition:
     """A request's place in its sequence."""
 
     identity: Identity
@@ -26,7 +26,7 @@ class Asked:
     end: bool = False
 
 
-def asked_of(parameters: Mapping[str, Any]) -> Asked | None:
+def position_of(parameters: Mapping[str, Any]) -> SequencePosition | None:
     """Return a request's place in its sequence; None when it belongs to none, as with the id 0 or ""."""
     identity = parameters.get("sequence_id")
     if identity is not None and (isinstance(identity, bool) or not isinstance(identity, (int, str))):
@@ -44,4 +44,4 @@ def asked_of(parameters: Mapping[str, Any]) -> Asked | None:
         return None
     if isinstance(identity, str) and len(identity.encode()) > LONGEST:
         raise InvalidArgumentError(f"sequence_id: expected at most {LONGEST} bytes, got {identity[:20]!r}...")
-    return Asked(identity, flags["sequence_start"], flags["sequence_end"])
+    return SequencePosition(identity, flags["sequence_start"], flags["sequence_end"])

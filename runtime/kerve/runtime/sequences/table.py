@@ -18,9 +18,9 @@ from kerve.runtime.errors import (
     UnavailableError,
     error_for,
 )
-from kerve.runtime.patience import until
 from kerve.runtime.sequences.plan import Value
-from kerve.runtime.sequences.request import Asked, Identity
+from kerve.runtime.sequences.request import Identity, SequencePosition
+from kerve.runtime.timeouts import seconds_until
 
 __all__ = ["Sequences", "Turn"]
 
@@ -86,19 +86,19 @@ class Sequences:
     def __len__(self) -> int:
         """Return how many are open."""
         with self._changed:
-            self._make_room()
+            self._evict_and_admit()
             return len(self._open)
 
     def __contains__(self, identity: Identity) -> bool:
         """Return whether a sequence is open, or will be."""
         with self._changed:
-            self._make_room()
+            self._evict_and_admit()
             return identity in self._open or identity in self._waiting
 
     @contextmanager
     def turn(
         self,
-        asked: Asked,
+        position: SequencePosition,
         begin: Callable[[], Mapping[str, Value]],
         timeout: float | None,
         watch: Watch = lambda _: True,
@@ -111,18 +111,18 @@ class Sequences:
         `timeout`: seconds to wait; `watch`: tells when the client is gone.
         """
         ticket = Ticket(None if timeout is None else time.monotonic() + timeout)
-        sequence = self._enter(asked, ticket)
+        sequence = self._enter(position, ticket)
         try:
-            self._wait(asked.identity, sequence, ticket, watch)
-            if asked.start:
+            self._wait(position.identity, sequence, ticket, watch)
+            if position.start:
                 sequence.states = None
             elif sequence.states is None:
-                raise self._not_begun(asked)
+                raise self._not_begun(position)
             turn = Turn(begin() if sequence.states is None else sequence.states)
             yield turn
-            sequence.states = None if asked.end else turn.states
+            sequence.states = None if position.end else turn.states
         finally:
-            self._leave(asked.identity, sequence, ticket)
+            self._leave(position.identity, sequence, ticket)
 
     def close(self) -> None:
         """Forget all, and begin none any more; who waits is refused with UNAVAILABLE."""
@@ -136,17 +136,17 @@ class Sequences:
         """Wait until no sequence is open any more, or until `end`, in seconds of `time.monotonic()`."""
         while len(self) and (now := time.monotonic()) < end:
             with self._changed:
-                self._changed.wait(until(min(now + self._idle, end)))
+                self._changed.wait(seconds_until(min(now + self._idle, end)))
 
-    def _enter(self, asked: Asked, ticket: Ticket) -> Sequence:
+    def _enter(self, position: SequencePosition, ticket: Ticket) -> Sequence:
         with self._changed:
             self._check_open()
-            self._make_room()
-            identity = asked.identity
+            self._evict_and_admit()
+            identity = position.identity
             sequence = self._open.get(identity) or self._waiting.get(identity)
             if sequence is None:
-                if not asked.start:
-                    raise self._not_begun(asked)
+                if not position.start:
+                    raise self._not_begun(position)
                 sequence = Sequence()
                 room = len(self._open) < self._most and not self._waiting
                 (self._open if room else self._waiting)[identity] = sequence
@@ -167,7 +167,7 @@ class Sequences:
             return
         if not watch(leave):
             leave()
-        with self._room_to_wait(identity), self._changed:
+        with self._waiting_slot(identity), self._changed:
             while not (ticket.gone or self._is_next(identity, sequence, ticket)):
                 self._check_open()
                 now = time.monotonic()
@@ -177,8 +177,8 @@ class Sequences:
                         "sequence to end"
                     )
                 moments = [each for each in (ticket.end, self._next_idle()) if each is not None]
-                self._changed.wait(until(min(moments)) if moments else None)
-                self._make_room()
+                self._changed.wait(seconds_until(min(moments)) if moments else None)
+                self._evict_and_admit()
         # Whose turn came as well: a sequence that nobody knows to have begun would keep its room.
         if ticket.gone:
             raise error_for(Code.CANCELLED, "the client cancelled the request")
@@ -188,7 +188,7 @@ class Sequences:
             return self._open.get(identity) is sequence and sequence.present[0] is ticket
 
     @contextmanager
-    def _room_to_wait(self, identity: Identity) -> Iterator[None]:
+    def _waiting_slot(self, identity: Identity) -> Iterator[None]:
         """Count a request that waits for its sequence to be open; refuse one too many."""
         with self._changed:
             waits = identity in self._waiting
@@ -218,11 +218,11 @@ class Sequences:
                     del self._open[identity]
             elif self._waiting.get(identity) is sequence and not sequence.present:
                 del self._waiting[identity]
-            self._make_room()
+            self._evict_and_admit()
             self._changed.notify_all()
 
-    def _make_room(self) -> None:
-        """Forget sequences that nobody asks any more, and open those that have waited for it."""
+    def _evict_and_admit(self) -> None:
+        """Evict idle sequences, and admit those that wait for room."""
         latest = time.monotonic() - self._idle
         for identity, sequence in list(self._open.items()):
             if sequence.present:
@@ -245,8 +245,8 @@ class Sequences:
                 f"model {self._model!r} is shutting down here; try another server, or again later"
             )
 
-    def _not_begun(self, asked: Asked) -> InvalidArgumentError:
+    def _not_begun(self, position: SequencePosition) -> InvalidArgumentError:
         return InvalidArgumentError(
-            f"inference request for sequence {asked.identity} to model '{self._model}' must specify the "
+            f"inference request for sequence {position.identity} to model '{self._model}' must specify the "
             "START flag on the first request of the sequence"
         )

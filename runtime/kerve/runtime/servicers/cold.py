@@ -16,10 +16,10 @@ from kerve.runtime.callers import Caller
 from kerve.runtime.catalog import Catalog
 from kerve.runtime.gateway import Gateway, within
 from kerve.runtime.lifecycle.served import ServedVersion
-from kerve.runtime.observation.notes import current
+from kerve.runtime.observation.observer import current
 from kerve.runtime.protocol import oip_client, oip_shared, tfs
 from kerve.runtime.protocol.oip_sequences import SequenceRequest, place_in_sequence
-from kerve.runtime.sequences.request import Asked
+from kerve.runtime.sequences.request import SequencePosition
 from kerve.runtime.servicers.edge import answers_errors
 from kerve.runtime.shared_memory import Place, Regions
 from kerve.tensorflow_serving.apis import predict_pb2
@@ -73,13 +73,13 @@ class ColdInferServicer:
     ) -> predict_pb2.PredictResponse:
         """Compute outputs, or find them: what was asked in either protocol is found in both."""
         served = self._catalog.find(*tfs.route_of(request.model_spec))
-        asked = tfs.decode_predict(request, served.signature)
+        decoded = tfs.decode_predict(request, served.signature)
         whole = oip_client.encode_request(
             *(served.name, str(served.version), served.signature),
             {
-                spec.name: asked.inputs[spec.name]
+                spec.name: decoded.inputs[spec.name]
                 for spec in served.signature.inputs
-                if spec.name in asked.inputs
+                if spec.name in decoded.inputs
             },
             outputs=list(request.output_filter),
             parameters=None,
@@ -95,10 +95,10 @@ class ColdInferServicer:
         context: grpc.ServicerContext,
     ) -> pb.ModelInferResponse:
         """Answer a request that is whole; `places`: where its outputs are wanted."""
-        asked = place_in_sequence(request, served.plan)
-        if asked is not None:
-            home = served.home_of(asked, request.model_version)
-            return self._in_sequence(request, places, home, asked, context)
+        position = place_in_sequence(request, served.plan)
+        if position is not None:
+            host = served.host_of(position, request.model_version)
+            return self._in_sequence(request, places, host, position, context)
         if served.cache is not None and self._accepting():
             response = self._cached(request, served, context)
         else:
@@ -110,17 +110,17 @@ class ColdInferServicer:
         self,
         request: pb.ModelInferRequest,
         places: Mapping[str, Place],
-        home: ServedVersion,
-        asked: Asked,
+        host: ServedVersion,
+        position: SequencePosition,
         context: grpc.ServicerContext,
     ) -> pb.ModelInferResponse:
-        assert home.plan is not None
-        assert home.sequences is not None
-        assert home.model is not None
-        own = SequenceRequest(request, asked, home.plan, home.model.signature)
+        assert host.plan is not None
+        assert host.sequences is not None
+        assert host.model is not None
+        own = SequenceRequest(request, position, host.plan, host.model.signature)
         timeout = within(context.time_remaining())
-        with home.sequences.turn(asked, own.begin, timeout, context.add_callback) as turn:
-            response = self._compute(own.encode(turn.states, home.route), context)
+        with host.sequences.turn(position, own.begin, timeout, context.add_callback) as turn:
+            response = self._compute(own.encode(turn.states, host.route), context)
             states = own.take(response)
             oip_shared.place(response, places, self._regions)
             turn.states = states
@@ -136,8 +136,8 @@ class ColdInferServicer:
         if found is not None:
             response = pb.ModelInferResponse.FromString(found)
             response.id = request.id
-            if (note := current()) is not None:
-                note.version = str(served.version)
+            if (observation := current()) is not None:
+                observation.version = str(served.version)
             served.statistics.cache_hit(time.perf_counter_ns() - begin)
             return response
         looked = time.perf_counter_ns() - begin
@@ -151,7 +151,7 @@ class ColdInferServicer:
         return response
 
     def _compute(self, request: pb.ModelInferRequest, context: grpc.ServicerContext) -> pb.ModelInferResponse:
-        caller = replace(Caller.of(context), served_already=True)
+        caller = replace(Caller.of(context), forwarded=True)
         response: pb.ModelInferResponse = self._gateway.call(
             "ModelInfer", request, caller, timeout=context.time_remaining()
         )

@@ -9,7 +9,7 @@ import grpc
 
 from kerve.runtime.callers import metadata_of
 from kerve.runtime.errors import InternalError, ServingError
-from kerve.runtime.observation.notes import current
+from kerve.runtime.observation.observer import current
 from kerve.runtime.protocol.status import encode_details, message_of
 
 __all__ = ["answers_errors", "answers_stream_errors"]
@@ -34,7 +34,7 @@ def answers_errors(method: Method[Request, Response]) -> Method[Request, Respons
         except ServingError as error:
             abort(context, error)
         except Exception:  # the edge of the call: the client learns that it failed, the log why
-            log.exception("%s failed", method.__qualname__, extra=told(request, context))
+            log.exception("%s failed", method.__qualname__, extra=log_extra(request, context))
             abort(context, InternalError("internal error; see the server's log"))
 
     return answering
@@ -52,16 +52,16 @@ def answers_stream_errors(method: Stream[Request, Response]) -> Stream[Request, 
         except Exception:
             if not context.is_active():  # the client is gone, and reading from it failed
                 return
-            log.exception("%s failed", method.__qualname__, extra=told(None, context))
+            log.exception("%s failed", method.__qualname__, extra=log_extra(None, context))
             abort(context, InternalError("internal error; see the server's log"))
 
     return answering
 
 
-def told(request: Any, context: grpc.ServicerContext) -> dict[str, Any]:
-    """Return what a line of the log says of a call beside its message: which request it was."""
-    note = current()
-    own = note.request_id if note is not None else getattr(request, "id", "")
+def log_extra(request: Any, context: grpc.ServicerContext) -> dict[str, Any]:
+    """Return the `extra` of a log record about a call: the id of its request."""
+    observation = current()
+    own = observation.request_id if observation is not None else getattr(request, "id", "")
     request_id = own or metadata_of(context).get("x-request-id", "")
     return {"fields": {"request_ids": [request_id] if request_id else []}}
 

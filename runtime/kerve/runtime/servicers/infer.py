@@ -12,17 +12,17 @@ from functools import partial
 import grpc
 
 from kerve.inference import grpc_service_pb2 as pb
-from kerve.runtime.callers import is_served_already, metadata_of, peer_of
+from kerve.runtime.callers import is_forwarded, metadata_of, peer_of
 from kerve.runtime.errors import Code, ServingError
 from kerve.runtime.observation.interceptor import STREAM
-from kerve.runtime.observation.notes import Note, Observer, current
+from kerve.runtime.observation.observer import CallObservation, Observer, current
 from kerve.runtime.protocol import oip, oip_shared
 from kerve.runtime.sequences.lanes import Lanes
-from kerve.runtime.servicers.cold_calls import Room
+from kerve.runtime.servicers.concurrency import ConcurrencyLimit
 from kerve.runtime.servicers.edge import abort, answers_errors
-from kerve.runtime.transport.base import Cold, ServedModel
+from kerve.runtime.transport.base import ColdPath, ServedModel
 from kerve.runtime.transport.local_queue import LocalQueue, Request
-from kerve.runtime.transport.rates import Rates
+from kerve.runtime.transport.rates import RateLimiter
 
 __all__ = ["InFlight", "InferServicer", "deadline"]
 
@@ -62,7 +62,7 @@ class Pending:
     message: pb.ModelInferRequest
     served: ServedModel
     work: Request
-    note: Note | None
+    observation: CallObservation | None
 
     def answer(self) -> pb.ModelInferResponse:
         """Wait, and encode the answer."""
@@ -70,19 +70,19 @@ class Pending:
 
 
 @dataclass(frozen=True)
-class Handed:
-    """A request that a queue cannot answer, and what does."""
+class ColdRequest:
+    """A request that is answered on the cold path, and what answers it."""
 
     message: pb.ModelInferRequest
     work: Callable[[], pb.ModelInferResponse]
-    note: Note | None
+    observation: CallObservation | None
 
     def answer(self) -> pb.ModelInferResponse:
         """Compute the answer, and return it."""
         return self.work()
 
-    def begin(self, lanes: Lanes) -> "Handed":
-        """Compute it meanwhile; return what waits for it."""
+    def begin(self, lanes: Lanes) -> "ColdRequest":
+        """Start to compute it in a thread; return what waits for the result."""
         sequence = self.message.parameters.get("sequence_id")
         lane = None if sequence is None else oip.parameter_value(sequence)
         return replace(self, work=lanes.begin(lane, self.work).result)
@@ -96,16 +96,16 @@ class InferServicer:
         route: Callable[[str, str], LocalQueue],
         in_flight: InFlight,
         observer: Observer,
-        rates: Rates,
-        room: Room,
+        rate_limiter: RateLimiter,
+        cold_limit: ConcurrencyLimit,
     ) -> None:
         self._route = route
-        self._room = room
+        self._cold_limit = cold_limit
         self._in_flight = in_flight
         self._observer = observer
-        self._rates = rates
-        # What answers where a queue cannot; tensors in shared memory are refused without it.
-        self.cold: Cold | None = None
+        self._rate_limiter = rate_limiter
+        # The cold path; without it tensors in shared memory are refused.
+        self.cold: ColdPath | None = None
 
     def ModelInfer(  # noqa: N802  the protocol's name
         self, request: pb.ModelInferRequest, context: grpc.ServicerContext
@@ -127,113 +127,117 @@ class InferServicer:
         """
         self._in_flight.add(context)
         strict = ("triton_grpc_error", "true") in map(tuple, context.invocation_metadata())
-        begun: queue.SimpleQueue[Pending | Handed | tuple[str, ServingError] | ServingError | None]
-        begun = queue.SimpleQueue()
-        room, over = threading.Semaphore(WINDOW), threading.Event()
+        pending: queue.SimpleQueue[Pending | ColdRequest | tuple[str, ServingError] | ServingError | None]
+        pending = queue.SimpleQueue()
+        window, over = threading.Semaphore(WINDOW), threading.Event()
         lanes = Lanes(WINDOW, "stream")
 
         def end() -> None:
             over.set()
-            room.release()  # whoever reads may wait for it, and nobody answers any more
+            window.release()  # whoever reads may wait for it, and nobody answers any more
 
         def read() -> None:
             try:
                 for request in requests:
-                    room.acquire()
+                    window.acquire()
                     if over.is_set():
                         return
-                    note = self._observer.begin(STREAM, peer_of(context), metadata_of(context))
+                    observation = self._observer.begin(STREAM, peer_of(context), metadata_of(context))
                     try:
-                        work = self._begin(request, context, note, wait=True)
-                        begun.put(work.begin(lanes) if isinstance(work, Handed) else work)
+                        work = self._begin(request, context, observation, wait=True)
+                        pending.put(work.begin(lanes) if isinstance(work, ColdRequest) else work)
                     except ServingError as error:
-                        begun.put((request.id, error))
-                        self._end(note, error.code)
+                        pending.put((request.id, error))
+                        self._end(observation, error.code)
             except ServingError as error:  # it may ask no more
-                begun.put(error)
+                pending.put(error)
             except grpc.RpcError:  # the client is gone, and so is everybody who would wait for answers
                 pass
             finally:
-                begun.put(None)
+                pending.put(None)
                 lanes.close()
 
         if not context.add_callback(end):  # the call is over already
             end()
         threading.Thread(target=read, name="stream", daemon=True).start()
-        while (item := begun.get()) is not None:
-            room.release()
+        while (item := pending.get()) is not None:
+            window.release()
             if isinstance(item, ServingError):
                 abort(context, item)
             try:
                 if isinstance(item, tuple):
                     raise item[1]
                 answer = oip.stream_response(item.answer())
-                self._end(item.note, Code.OK)
+                self._end(item.observation, Code.OK)
                 yield answer
             except ServingError as error:
                 if not isinstance(item, tuple):
-                    self._end(item.note, error.code)
+                    self._end(item.observation, error.code)
                 if strict:
                     abort(context, error)
                 identity = item[0] if isinstance(item, tuple) else item.message.id
                 yield oip.stream_error(str(error), identity)
 
-    def _end(self, note: Note | None, code: Code) -> None:
-        if note is not None and not note.passed_on:
-            self._observer.end(note, code)
+    def _end(self, observation: CallObservation | None, code: Code) -> None:
+        if observation is not None and not observation.delegated:
+            self._observer.end(observation, code)
 
     def _begin(
         self,
         message: pb.ModelInferRequest,
         context: grpc.ServicerContext,
-        note: Note | None,
+        observation: CallObservation | None,
         *,
         wait: bool = False,
-    ) -> Pending | Handed:
-        """Count a request of its client, and put it into its queue, unless a queue cannot answer it.
+    ) -> Pending | ColdRequest:
+        """Check the client's rate, and put a request into its queue, or start it on the cold path.
 
-        `wait`: for room for those, instead of refusing the request.
+        `wait`: for a permit of the cold path, instead of refusing the request.
         """
-        self._rates.check(context)
-        if note is not None:
-            note.asks(message)
+        self._rate_limiter.check(context)
+        if observation is not None:
+            observation.set_request(message)
         waiting = self._route(message.model_name, message.model_version)
-        cold = None if is_served_already(context) else self.cold
+        cold = None if is_forwarded(context) else self.cold
         if cold is not None and (waiting.served.cold or oip_shared.regions_of(message)):
-            room = {"wait": wait, "triton_codes": waiting.served.batching.triton_codes}
-            return Handed(message, partial(self._hand_over, cold, message, context, note, room), note)
-        asked = oip.decode_request(message, waiting.served.signature)
+            limit_options = {"wait": wait, "triton_codes": waiting.served.batching.triton_codes}
+            return ColdRequest(
+                message,
+                partial(self._run_cold, cold, message, context, observation, limit_options),
+                observation,
+            )
+        decoded = oip.decode_request(message, waiting.served.signature)
         work = Request(
-            asked.inputs,
-            rows=asked.rows,
-            requested=asked.requested,
+            decoded.inputs,
+            rows=decoded.rows,
+            requested=decoded.requested,
             deadline=deadline(context.time_remaining()),
-            parameters=asked.parameters,
-            request_id=note.request_id if note is not None else message.id,
-            note=note,
+            parameters=decoded.parameters,
+            request_id=observation.request_id if observation is not None else message.id,
+            observation=observation,
         )
-        if note is not None:
-            note.version, note.rows = str(waiting.served.version), asked.rows
+        if observation is not None:
+            observation.version, observation.rows = str(waiting.served.version), decoded.rows
         context.add_callback(work.abandon)
-        waiting.put(work, priority=asked.priority, timeout=asked.timeout)
-        return Pending(message, waiting.served, work, note)
+        waiting.put(work, priority=decoded.priority, timeout=decoded.timeout)
+        return Pending(message, waiting.served, work, observation)
 
-    def _hand_over(
+    def _run_cold(
         self,
-        cold: Cold,
+        cold: ColdPath,
         message: pb.ModelInferRequest,
         context: grpc.ServicerContext,
-        note: Note | None,
-        room: Mapping[str, bool],
+        observation: CallObservation | None,
+        limit_options: Mapping[str, bool],
     ) -> pb.ModelInferResponse:
-        """Have a request answered where a queue cannot."""
-        self._room.enter(**room)
+        """Answer a request on the cold path, within its limit."""
+        self._cold_limit.acquire(**limit_options)
         try:
-            with self._observer.serving(note):
+            with self._observer.serving(observation):
                 response: pb.ModelInferResponse = cold.answer(message, context)
                 return response
         finally:
-            self._room.leave()
+            self._cold_limit.release()
 
 
 def deadline(seconds: float | None) -> float | None:

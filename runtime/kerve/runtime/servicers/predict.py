@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 import grpc
 
-from kerve.runtime.observation.notes import current
+from kerve.runtime.observation.observer import current
 from kerve.runtime.protocol import tfs
-from kerve.runtime.servicers.cold_calls import Room
+from kerve.runtime.servicers.concurrency import ConcurrencyLimit
 from kerve.runtime.servicers.edge import answers_errors
 from kerve.runtime.servicers.infer import InFlight, deadline
 from kerve.runtime.transport.local_queue import LocalQueue, Request
-from kerve.runtime.transport.rates import Rates
+from kerve.runtime.transport.rates import RateLimiter
 from kerve.tensorflow_serving.apis import predict_pb2
 
 __all__ = ["PredictServicer"]
@@ -20,11 +20,15 @@ class PredictServicer:
     """Decodes a request, puts it into the queue of its model version, waits, encodes the answer."""
 
     def __init__(
-        self, route: Callable[[str, str], LocalQueue], in_flight: InFlight, rates: Rates, room: Room
+        self,
+        route: Callable[[str, str], LocalQueue],
+        in_flight: InFlight,
+        rate_limiter: RateLimiter,
+        cold_limit: ConcurrencyLimit,
     ) -> None:
         self._route = route
-        self._room = room
-        self._rates = rates
+        self._cold_limit = cold_limit
+        self._rate_limiter = rate_limiter
         self._in_flight = in_flight
         # What answers where a queue cannot.
         self.cold: Callable[..., predict_pb2.PredictResponse] | None = None
@@ -39,7 +43,7 @@ class PredictServicer:
             try:
                 return self.cold(request, context)
             finally:
-                self._room.leave()
+                self._cold_limit.release()
         return self._predict(request, context)
 
     @answers_errors
@@ -47,31 +51,31 @@ class PredictServicer:
         """Count a request of its client; return whether it is one that a queue cannot answer, which then has
         entered the room for those.
         """
-        self._rates.check(context)
+        self._rate_limiter.check(context)
         served = self._route(*tfs.route_of(request.model_spec)).served
         if self.cold is None or not served.cold:
             return False
-        self._room.enter(triton_codes=served.batching.triton_codes)
+        self._cold_limit.acquire(triton_codes=served.batching.triton_codes)
         return True
 
     @answers_errors
     def _predict(
         self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext
     ) -> predict_pb2.PredictResponse:
-        note = current()
+        observation = current()
         waiting = self._route(*tfs.route_of(request.model_spec))
         served = waiting.served
-        asked = tfs.decode_predict(request, served.signature)
+        decoded = tfs.decode_predict(request, served.signature)
         work = Request(
-            asked.inputs,
-            rows=asked.rows,
-            requested=asked.requested,
+            decoded.inputs,
+            rows=decoded.rows,
+            requested=decoded.requested,
             deadline=deadline(context.time_remaining()),
-            parameters=asked.parameters,
-            note=note,
+            parameters=decoded.parameters,
+            observation=observation,
         )
-        if note is not None:
-            note.version, note.rows = str(served.version), asked.rows
+        if observation is not None:
+            observation.version, observation.rows = str(served.version), decoded.rows
         context.add_callback(work.abandon)
         waiting.put(work)
         return tfs.encode_predict(request, served.version, served.signature, work.wait())

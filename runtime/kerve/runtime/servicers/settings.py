@@ -39,7 +39,7 @@ class SettingsServicer:
         found = None
         if changes:
             # A request that ended before this one came is counted as the settings were then.
-            self._observatory.catch_up()
+            self._observatory.flush()
             found = self._traces.change(request.model_name, changes)
             self._observatory.refresh()
         response = pb.TraceSettingResponse()

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import grpc
 
 from kerve.runtime.datatypes import Array
-from kerve.runtime.observation.notes import Observation, Observer
+from kerve.runtime.observation.observer import Observation, Observer
 from kerve.runtime.security.tls import Certificates
 from kerve.runtime.signature import Signature
 from kerve.runtime.transport.batching import Batching
@@ -32,7 +32,7 @@ __all__ = [
     "DEFAULT",
     "Answer",
     "Batch",
-    "Cold",
+    "ColdPath",
     "Deferred",
     "Inbox",
     "Queue",
@@ -115,11 +115,11 @@ class Batch(Protocol):
 
 
 class Answer(Protocol):
-    """What a model answered to a request of the server itself."""
+    """The answer to an in-process request."""
 
     @property
     def token(self) -> Any:
-        """What was asked with it."""
+        """The token of the request."""
 
     @property
     def outputs(self) -> Mapping[str, Array] | None:
@@ -141,7 +141,7 @@ class Answer(Protocol):
 
 
 class Inbox(Protocol):
-    """Where the answers to requests of the server itself wait for whoever asked."""
+    """A queue of answers to in-process requests."""
 
     def take(self) -> Sequence[Answer] | None:
         """Wait for answers without holding the GIL, and take all that are there; None once closed."""
@@ -150,7 +150,7 @@ class Inbox(Protocol):
         """Let `take` return None behind what is there."""
 
 
-# What an executor does when no request waits; it raises nothing.
+# A task that an executor runs when no request waits; it raises nothing.
 Deferred = Callable[[], None]
 
 
@@ -166,7 +166,7 @@ class Queue(Protocol):
     def take(self) -> Batch | Deferred | None:
         """Wait for work without holding the GIL; None once the queue is closed and empty.
 
-        Requests whose deadline is over or whose client is gone are answered or dropped here, not returned.
+        Expired and cancelled requests are answered here, not returned.
         """
 
     def ask(
@@ -177,15 +177,15 @@ class Queue(Protocol):
         inbox: Inbox,
         token: object,
     ) -> None:
-        """Let a request of the server itself wait like those of clients, for as long as the batch is wanted
-        that it helps to answer, and with its deadline and priority.
+        """Add an in-process request, made for the requests of a batch, with their deadline and priority; it
+        is cancelled when they all are.
 
         `inputs` fit the signature and are not written to any more. Everything that can go wrong is an answer
         too: it comes to the inbox, which is of the same transport, with the token.
         """
 
     def drain(self) -> None:
-        """Refuse what clients send with UNAVAILABLE; what waits and what `ask` adds is still taken."""
+        """Refuse clients' requests with UNAVAILABLE; what waits and what `ask` adds is still taken."""
 
     def close(self) -> None:
         """Refuse new requests with UNAVAILABLE; what waits is still taken."""
@@ -199,8 +199,8 @@ class Queue(Protocol):
         """
 
 
-class Cold(Protocol):
-    """Answers requests of inference that queues know nothing of."""
+class ColdPath(Protocol):
+    """Answers requests that queues cannot: those of sequences, in shared memory, or with a cache."""
 
     def ModelInfer(self, request: Any, context: grpc.ServicerContext, /) -> Any:  # noqa: N802  the protocol's name
         """Answer a call of the Open Inference Protocol."""
@@ -249,7 +249,7 @@ class Transport(Protocol):
     ) -> None:
         """Host a service by its methods; called by grpcio's generated code."""
 
-    def add_cold(self, cold: Cold) -> None:
+    def add_cold(self, cold: ColdPath) -> None:
         """Let requests of inference, of a stream too, be answered where a queue cannot: for models that say
         so, and for tensors in shared memory, which are refused otherwise.
         """
@@ -275,15 +275,15 @@ class Transport(Protocol):
         """
 
     def observe(self, *, everything: bool, traced: float | None) -> None:
-        """Note what becomes of every request from now on, or of those that are traced.
+        """Observe every request from now on, or those that are traced.
 
         A request is traced when its caller traces it (W3C's `traceparent`); where the caller says nothing,
         `traced` is the share of requests that are. None: none is.
         """
 
     def observations(self) -> tuple[Sequence[Observation], int]:
-        """Return the requests that have ended since the last look, and how many were never told of because
-        nobody looked in time.
+        """Return the requests that have ended since the last call, and how many were dropped because
+        nobody read them in time.
         """
 
     def start(self) -> None:

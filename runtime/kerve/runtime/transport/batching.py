@@ -21,9 +21,9 @@ class QueuePolicy:
 
 
 # Batches that a request may be cut into, on the transport that cuts.
-MOST_PARTS = 1 << 16
+MAX_PARTS = 1 << 16
 # Rows without elements that a request may have, or as many as make one batch.
-MOST_EMPTY = 1 << 12
+MAX_EMPTY_ROWS = 1 << 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +44,8 @@ class Batching:
     # Whether each request is a batch of its own.
     alone: bool = False
 
-    def unfit(self, rows: int, *, empty: bool) -> str:
+    def oversized(self, rows: int, *, empty: bool) -> str:
         """Return why a request has too many rows, or ""; those without elements cost a client nothing."""
-        most = max(self.max_batch_size, MOST_EMPTY) if empty else self.max_batch_size * MOST_PARTS
+        most = max(self.max_batch_size, MAX_EMPTY_ROWS) if empty else self.max_batch_size * MAX_PARTS
         what = "rows without elements" if empty else "rows"
         return "" if rows <= most else f"expected at most {most} {what}, got {rows}; send fewer at a time"

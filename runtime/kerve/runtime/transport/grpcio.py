@@ -14,16 +14,16 @@ from kerve.runtime import rpc
 from kerve.runtime.catalog import Catalog
 from kerve.runtime.errors import SHUTTING_DOWN, UnavailableError, UnimplementedError
 from kerve.runtime.observation.interceptor import ObservingInterceptor
-from kerve.runtime.observation.notes import Observation, Observer
+from kerve.runtime.observation.observer import Observation, Observer
 from kerve.runtime.protocol import oip, tfs
 from kerve.runtime.security.tls import Certificates, grpcio_credentials
-from kerve.runtime.servicers.cold_calls import Room
+from kerve.runtime.servicers.concurrency import ConcurrencyLimit
 from kerve.runtime.servicers.infer import InferServicer, InFlight
 from kerve.runtime.servicers.predict import PredictServicer
-from kerve.runtime.transport.base import Cold, Queue, ServedModel, TransportOptions
+from kerve.runtime.transport.base import ColdPath, Queue, ServedModel, TransportOptions
 from kerve.runtime.transport.local_inbox import LocalInbox
 from kerve.runtime.transport.local_queue import LocalQueue
-from kerve.runtime.transport.rates import CountingInterceptor, Rates
+from kerve.runtime.transport.rates import RateLimiter, RateLimitInterceptor
 
 __all__ = ["GrpcioTransport"]
 
@@ -58,25 +58,27 @@ class GrpcioTransport:
         self._routes: Catalog[LocalQueue] = Catalog()
         self._draining = False
         self.observer = Observer()
-        self._rates = Rates(options.rate)
+        self._rate_limiter = RateLimiter(options.rate)
         self._server = grpc.server(
             ThreadPoolExecutor(OTHER_THREADS, "rpc"),
             interceptors=[
                 ObservingInterceptor(self.observer),
                 *options.interceptors,
-                CountingInterceptor(self._rates),
+                RateLimitInterceptor(self._rate_limiter),
             ],
             options=[*OPTIONS, ("grpc.max_receive_message_length", options.max_message_bytes)],
         )
         self._in_flight = InFlight()
-        room = Room(INFERENCE_THREADS // 2)
-        self._infer = infer = InferServicer(self._route, self._in_flight, self.observer, self._rates, room)
+        cold_limit = ConcurrencyLimit(INFERENCE_THREADS // 2)
+        self._infer = infer = InferServicer(
+            self._route, self._in_flight, self.observer, self._rate_limiter, cold_limit
+        )
         pool = ThreadPoolExecutor(INFERENCE_THREADS, "infer")
         methods = {
             name: rpc.in_pool(method, pool) for name, method in rpc.methods_of(oip.SERVICE, infer).items()
         }
         rpc.add_service(self, oip.SERVICE, methods)
-        self._predict = PredictServicer(self._route, self._in_flight, self._rates, room)
+        self._predict = PredictServicer(self._route, self._in_flight, self._rate_limiter, cold_limit)
         predict = rpc.in_pool(self._predict.Predict, pool)
         rpc.add_service(self, tfs.PREDICTION_SERVICE, {"Predict": predict})
 
@@ -116,7 +118,7 @@ class GrpcioTransport:
         """Host a service by its methods."""
         self._server.add_registered_method_handlers(service_name, dict(method_handlers))
 
-    def add_cold(self, cold: Cold) -> None:
+    def add_cold(self, cold: ColdPath) -> None:
         """Let requests be answered where a queue cannot; see `Transport.add_cold`."""
         self._infer.cold = cold
         self._predict.cold = cold.Predict
@@ -135,11 +137,11 @@ class GrpcioTransport:
 
     def set_tokens(self, infer: Mapping[bytes, bool]) -> None:
         """Every call goes through the interceptors here; but by their tokens clients are told apart."""
-        self._rates.by_token = bool(infer)
+        self._rate_limiter.by_token = bool(infer)
 
     def observe(self, *, everything: bool, traced: float | None) -> None:
-        """Note what becomes of requests; see `Transport.observe`."""
-        self.observer.want(everything=everything, traced=traced)
+        """Observe requests; see `Transport.observe`."""
+        self.observer.configure(everything=everything, traced=traced)
 
     def observations(self) -> tuple[Sequence[Observation], int]:
         """Return what has ended since the last look, and how much was lost so far."""

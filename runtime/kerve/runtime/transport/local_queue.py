@@ -11,8 +11,8 @@ from typing import Any
 
 from kerve.runtime.datatypes import Array
 from kerve.runtime.errors import Code, InvalidArgumentError, ServingError, UnavailableError, error_for
-from kerve.runtime.observation.notes import Note
-from kerve.runtime.patience import until
+from kerve.runtime.observation.observer import CallObservation
+from kerve.runtime.timeouts import seconds_until
 from kerve.runtime.transport.base import Batch, Deferred, Inbox, ServedModel
 from kerve.runtime.transport.batching import QueuePolicy
 from kerve.runtime.transport.local_inbox import LocalAnswer, LocalInbox
@@ -35,7 +35,7 @@ class Request:
         deadline: float | None,
         parameters: Mapping[str, Any],
         request_id: str = "",
-        note: Note | None = None,
+        observation: CallObservation | None = None,
         parent: Batch | None = None,
     ) -> None:
         self.inputs = inputs
@@ -45,7 +45,7 @@ class Request:
         self.parameters = parameters
         self.request_ids = (request_id,) if request_id else ()
         # What is known of it, where that is noted.
-        self._note = note
+        self._observation = observation
         # What it helps to answer, when the server itself asks.
         self.parent = parent
         # Until when it may wait, and whether it is refused then or waits on behind all others; set by the
@@ -95,9 +95,9 @@ class Request:
         self.nanoseconds = 0 if self.taken is None else now - self.taken
         if self.metrics:
             self.metrics.ended(code, now - self.arrived)
-        if self._note is not None and self.taken is not None:
-            self._note.queued, self._note.computed = self.taken - self.arrived, now - self.taken
-            self._note.batch = self.rows
+        if self._observation is not None and self.taken is not None:
+            self._observation.queued, self._observation.computed = self.taken - self.arrived, now - self.taken
+            self._observation.batch = self.rows
         return True
 
     @property
@@ -110,17 +110,17 @@ class Request:
         """Whether anybody waits for an answer."""
         return not self.answered and (self.parent is None or self.parent.active)
 
-    def tell(self, inbox: LocalInbox, token: object) -> None:
-        """Let the answer come to an inbox too."""
+    def deliver_to(self, inbox: LocalInbox, token: object) -> None:
+        """Deliver the answer to an inbox, too."""
 
         def put(answer: Future[Mapping[str, Array]]) -> None:
             error = answer.exception()
             if error is None:
-                told = LocalAnswer(token, answer.result(), Code.OK, "", self.nanoseconds)
+                local_answer = LocalAnswer(token, answer.result(), Code.OK, "", self.nanoseconds)
             else:
                 code = error.code if isinstance(error, ServingError) else Code.INTERNAL
-                told = LocalAnswer(token, None, code, str(error), self.nanoseconds)
-            inbox.put(told)
+                local_answer = LocalAnswer(token, None, code, str(error), self.nanoseconds)
+            inbox.put(local_answer)
 
         self._answer.add_done_callback(put)
 
@@ -137,12 +137,12 @@ class Request:
         while True:
             limit = self._limit()
             try:
-                return self._answer.result(None if limit is None else until(limit))
+                return self._answer.result(None if limit is None else seconds_until(limit))
             except TimeoutError:
                 self.expire()
 
     def _limit(self) -> float | None:
-        """The time after which the answer is of no use; how long it may wait counts until it is taken."""
+        """The earlier of the deadline and, until it is taken, the queue timeout."""
         waiting = self.expires if self.taken is None and not self.delayed else None
         limits = [limit for limit in (self.deadline, waiting) if limit is not None]
         return min(limits, default=None)
@@ -154,18 +154,18 @@ class LocalQueue:
     def __init__(self, served: ServedModel) -> None:
         self.served = served
         self._policies = served.batching.policies
-        # One queue per priority, and behind it what waits on after its time.
+        # One queue per priority; and requests whose queue timeout passed, where the policy delays them.
         self._levels: list[deque[Request]] = [deque() for _ in self._policies]
         self._delayed: deque[Request] = deque()
-        # Behind every request, and outside their limits.
+        # Taken when no request waits; not limited in number.
         self._deferred: deque[Deferred] = deque()
         self._metrics = LocalMetrics()
         self._changed = threading.Condition()
-        # Clients are refused; the server itself is not, to answer what it has accepted.
-        self._refusing = False
+        # Clients' requests are refused; the server's own are not, as accepted requests may depend on them.
+        self._draining = False
         self._closed = False
-        # Seconds between two takes, smoothed: how fast the executors are.
-        self._pace = 0.0
+        # Seconds between two takes while requests wait, a moving average.
+        self._mean_interval = 0.0
         self._last_take = time.monotonic()
 
     def put(self, request: Request, *, priority: int = 0, timeout: float | None = None) -> None:
@@ -177,14 +177,14 @@ class LocalQueue:
         """
         if self.served.signature.batched:
             empty = all(each.size == 0 for each in request.inputs.values())
-            if problem := self.served.batching.unfit(request.rows, empty=empty):
+            if problem := self.served.batching.oversized(request.rows, empty=empty):
                 raise request.refused(InvalidArgumentError(problem))
         level = self._level(priority)
         policy, waiting = self._policies[level], self._levels[level]
         with self._changed:
             request.metrics = self._metrics
             self._metrics.arrived()
-            if self._closed or (self._refusing and request.parent is None):
+            if self._closed or (self._draining and request.parent is None):
                 raise request.refused(self._shutting_down())
             if (
                 len(waiting) >= policy.max_queue_size
@@ -206,7 +206,7 @@ class LocalQueue:
         inbox: Inbox,
         token: object,
     ) -> None:
-        """Let a request of the server itself wait; see `Queue.ask`."""
+        """Add an in-process request; see `Queue.ask`."""
         if not isinstance(inbox, LocalInbox):
             raise TypeError("the inbox is of another transport")
         batched = self.served.signature.batched and inputs
@@ -219,7 +219,7 @@ class LocalQueue:
             request_id=next(iter(parent.request_ids), ""),
             parent=parent,
         )
-        request.tell(inbox, token)
+        request.deliver_to(inbox, token)
         priority = parent.parameters.get("priority", 0)
         with suppress(ServingError):  # which is the answer
             self.put(request, priority=priority if isinstance(priority, int) else 0)
@@ -227,14 +227,14 @@ class LocalQueue:
     def defer(self, task: Deferred) -> bool:
         """Let `take` return this when no request waits; False once the queue is closed."""
         with self._changed:
-            if self._refusing or self._closed:
+            if self._draining or self._closed:
                 return False
             self._deferred.append(task)
             self._changed.notify()
         return True
 
     def take(self) -> Request | Deferred | None:
-        """Wait for a request that somebody still waits for, or a task when there is none; None once the
+        """Wait for a request that is not cancelled, or a deferred task when there is none; None once the
         queue is closed and empty.
         """
         with self._changed:
@@ -246,15 +246,15 @@ class LocalQueue:
                     return self._deferred.popleft() if self._deferred else None
                 request = self._next()
                 if request is not None:
-                    self._keep_pace(idle=idle)
+                    self._record_interval(idle=idle)
                     request.taken = time.monotonic_ns()
                     self._metrics.waited(request.taken - request.arrived)
                     return request
 
     def drain(self) -> None:
-        """Refuse what clients send; what waits and what `ask` adds is still taken."""
+        """Refuse clients' requests; what waits and what `ask` adds is still taken."""
         with self._changed:
-            self._refusing = True
+            self._draining = True
 
     def close(self) -> None:
         """Refuse new requests; what waits is still taken."""
@@ -283,7 +283,7 @@ class LocalQueue:
         return error_for(
             code,
             f"model {self.served.name!r} has {limit} requests waiting, which is its limit; try again later",
-            retry_after=min(5.0, max(0.01, self._pace * limit)),
+            retry_after=min(5.0, max(0.01, self._mean_interval * limit)),
         )
 
     def _level(self, priority: int) -> int:
@@ -292,7 +292,7 @@ class LocalQueue:
         return min(max(chosen, 1), levels) - 1
 
     def _next(self) -> Request | None:
-        """Take the next request out; None when it has been answered, or has to wait on behind the others."""
+        """Take the next request; None when it is answered, cancelled or expired, or is delayed."""
         waiting = next((level for level in self._levels if level), self._delayed)
         request = waiting.popleft()
         if request.answered or request.expire():
@@ -306,10 +306,10 @@ class LocalQueue:
             return None
         return request
 
-    def _keep_pace(self, *, idle: bool) -> None:
+    def _record_interval(self, *, idle: bool) -> None:
         now = time.monotonic()
         if not idle:  # waiting for a client says nothing about the executors
-            self._pace += 0.1 * (now - self._last_take - self._pace)
+            self._mean_interval += 0.1 * (now - self._last_take - self._mean_interval)
         self._last_take = now
 
 

@@ -12,19 +12,19 @@ from typing import Any
 
 import grpc
 
-from kerve.runtime.callers import is_served_already, metadata_of, peer_of
+from kerve.runtime.callers import is_forwarded, metadata_of, peer_of
 from kerve.runtime.errors import ResourceExhaustedError
 from kerve.runtime.protocol import evaluation
 from kerve.runtime.servicers.edge import abort
 
-__all__ = ["CountingInterceptor", "RateLimit", "Rates"]
+__all__ = ["RateLimit", "RateLimitInterceptor", "RateLimiter"]
 
 # What is hosted and is inference all the same: a call counts as one request of its client.
-COUNTED = frozenset(f"/{evaluation.SERVICE.full_name}/{name}" for name in ("Evaluate", "Compare"))
+RATE_LIMITED = frozenset(f"/{evaluation.SERVICE.full_name}/{name}" for name in ("Evaluate", "Compare"))
 
 # Clients that are remembered before those are forgotten that could ask as if for the first time. Twice those
 # that are left, if that is more: a look at all of them is not for every request.
-MANY = 10_000
+MIN_CAPACITY = 10_000
 
 
 @dataclass(frozen=True)
@@ -35,21 +35,21 @@ class RateLimit:
     burst: int
 
 
-class Rates:
-    """What each client has asked."""
+class RateLimiter:
+    """Limits the rate of each client's requests, with a token bucket for each."""
 
     def __init__(self, limit: RateLimit | None) -> None:
         self._limit = limit
         self._lock = threading.Lock()
         # When each client's bucket is full again.
-        self._full: dict[str, float] = {}
-        self._room = MANY
-        # Whether clients are known by their tokens; where none are asked for, anybody could make some up.
+        self._full_at: dict[str, float] = {}
+        self._capacity = MIN_CAPACITY
+        # Whether clients are told apart by their tokens; where none are required, anybody could make some up.
         self.by_token = False
 
     def check(self, context: grpc.ServicerContext) -> None:
         """Count a request of a call; ResourceExhaustedError when its client has sent too many."""
-        if self._limit is not None and not is_served_already(context):
+        if self._limit is not None and not is_forwarded(context):
             self._count(self._limit, self._client(context), time.monotonic())
 
     def _client(self, context: grpc.ServicerContext) -> str:
@@ -62,7 +62,7 @@ class Rates:
     def _count(self, limit: RateLimit, client: str, now: float) -> None:
         interval = 1 / limit.rate
         with self._lock:
-            since = max(now, self._full.get(client, now))
+            since = max(now, self._full_at.get(client, now))
             early = since - now - interval * (limit.burst - 1)
             if early > 0:
                 raise ResourceExhaustedError(
@@ -70,17 +70,17 @@ class Rates:
                     "try again later",
                     retry_after=max(0.001, early),
                 )
-            if len(self._full) >= self._room:
-                self._full = {known: full for known, full in self._full.items() if full > now}
-                self._room = max(MANY, 2 * len(self._full))
-            self._full[client] = since + interval
+            if len(self._full_at) >= self._capacity:
+                self._full_at = {known: full for known, full in self._full_at.items() if full > now}
+                self._capacity = max(MIN_CAPACITY, 2 * len(self._full_at))
+            self._full_at[client] = since + interval
 
 
-class CountingInterceptor(grpc.ServerInterceptor):
-    """Counts the calls of inference that are hosted, and refuses those of a client that has sent too many."""
+class RateLimitInterceptor(grpc.ServerInterceptor):
+    """Applies the rate limit to the methods of inference that servicers serve."""
 
-    def __init__(self, rates: Rates) -> None:
-        self._rates = rates
+    def __init__(self, rate_limiter: RateLimiter) -> None:
+        self._rate_limiter = rate_limiter
 
     def intercept_service(
         self,
@@ -89,21 +89,21 @@ class CountingInterceptor(grpc.ServerInterceptor):
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Return what serves the call."""
         handler = continuation(handler_call_details)
-        if handler is None or handler_call_details.method not in COUNTED:
+        if handler is None or handler_call_details.method not in RATE_LIMITED:
             return handler
-        behavior, rates = handler.stream_stream, self._rates
+        behavior, rate_limiter = handler.stream_stream, self._rate_limiter
         assert behavior is not None  # both ways, as all that is counted here
 
         @functools.wraps(behavior)  # and with it, in which threads it is served
-        def counted(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+        def rate_limited(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
             try:
-                rates.check(context)
+                rate_limiter.check(context)
             except ResourceExhaustedError as error:
                 abort(context, error)
             yield from behavior(requests, context)
 
         made: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(
-            counted,
+            rate_limited,
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )

@@ -13,11 +13,11 @@ import grpc
 import kerve_wire
 from kerve.runtime import rpc
 from kerve.runtime.observation.interceptor import ObservingInterceptor
-from kerve.runtime.observation.notes import Observation, Observer
+from kerve.runtime.observation.observer import Observation, Observer
 from kerve.runtime.protocol import oip, tfs
 from kerve.runtime.security.tls import Certificates
 from kerve.runtime.signature import TensorSpec
-from kerve.runtime.transport.base import Cold, Queue, ServedModel, TransportOptions
+from kerve.runtime.transport.base import ColdPath, Queue, ServedModel, TransportOptions
 
 __all__ = ["WireTransport"]
 
@@ -83,7 +83,7 @@ class WireTransport:
         """Host a service by its methods."""
         self._server.add_registered_method_handlers(service_name, method_handlers)
 
-    def add_cold(self, cold: Cold) -> None:
+    def add_cold(self, cold: ColdPath) -> None:
         """Let requests be answered where a queue cannot; see `Transport.add_cold`."""
         pool = ThreadPoolExecutor(COLD_THREADS, "cold")
         rpc.add_service(self, oip.SERVICE, {"ModelInfer": rpc.in_pool(cold.ModelInfer, pool)})
@@ -111,8 +111,8 @@ class WireTransport:
         self._server.set_tokens(infer)
 
     def observe(self, *, everything: bool, traced: float | None) -> None:
-        """Note what becomes of requests; see `Transport.observe`."""
-        self.observer.want(everything=everything, traced=traced)
+        """Observe requests; see `Transport.observe`."""
+        self.observer.configure(everything=everything, traced=traced)
         self._server.observe(everything=everything, traced=traced)
 
     def observations(self) -> tuple[Sequence[Observation], int]:

@@ -1,4 +1,4 @@
-"""What a client sends in place of a model's folder."""
+"""Model files that a client uploads in place of a model's folder."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Notes of requests that Python serves; kerve-wire keeps its own of those that it serves itself."""
+"""Observations of requests that Python serves; those that kerve-wire serves it observes itself."""
 
 import random
 import re
@@ -10,10 +10,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-__all__ = ["ROOM", "TRACE_PARENT", "Note", "Observation", "Observer", "current"]
+__all__ = ["CAPACITY", "TRACE_PARENT", "CallObservation", "Observation", "Observer", "current"]
 
-# Notes that may wait for their reader; more are lost, and counted.
-ROOM = 1 << 15
+# Observations that may wait for their reader; more are dropped, and counted.
+CAPACITY = 1 << 15
 
 # W3C Trace Context, section 3.2; a version after 00 may have more behind the flags.
 TRACE_PARENT = re.compile(
@@ -23,7 +23,7 @@ TRACE_PARENT = re.compile(
 
 
 class Observation(Protocol):
-    """What became of one request; times and durations in nanoseconds."""
+    """The record of one request; times and durations in nanoseconds."""
 
     @property
     def method(self) -> str:
@@ -87,8 +87,8 @@ class Observation(Protocol):
 
 
 @dataclass
-class Note:
-    """An observation that is being made; see there."""
+class CallObservation:
+    """The observation of a call that Python serves, also while it is being made."""
 
     method: str
     peer: str
@@ -105,12 +105,12 @@ class Note:
     queued: int | None = None
     computed: int | None = None
     total: int = 0
-    # Whether the server calls itself for this request, and notes that call in place of this one.
-    passed_on: bool = False
+    # Whether the server calls itself for this request, and that call is observed in place of this one.
+    delegated: bool = False
     begun: int = field(default_factory=time.perf_counter_ns)
 
-    def asks(self, request: Any) -> None:
-        """Note the model, the version and the id in a message, as far as it has them."""
+    def set_request(self, request: Any) -> None:
+        """Set the model, the version and the id of the request, as far as a message has them."""
         spec = getattr(request, "model_spec", None)
         if spec is not None:
             self.model, self.version = spec.name, spec.version_label or str(spec.version.value or "")
@@ -120,35 +120,35 @@ class Note:
         self.request_id = str(getattr(request, "id", "") or self.request_id)
 
 
-# The note of the call that the thread serves.
-CURRENT: ContextVar[Note | None] = ContextVar("note", default=None)
+# The observation of the call that the thread serves.
+CURRENT: ContextVar[CallObservation | None] = ContextVar("observation", default=None)
 
 
-def current() -> Note | None:
-    """Return the note of the call that this thread serves, if it is noted."""
+def current() -> CallObservation | None:
+    """Return the observation of the call that this thread serves, if it is observed."""
     return CURRENT.get()
 
 
 class Observer:
-    """Decides which requests are noted, and keeps the notes until they are read."""
+    """Decides which requests are observed, and keeps the observations until they are read."""
 
     def __init__(self) -> None:
         self._everything = False
         self._traced: float | None = None
-        self._ended: deque[Note] = deque()
+        self._ended: deque[CallObservation] = deque()
         self._lost = 0
 
     @property
     def active(self) -> bool:
-        """Whether anything is noted at all."""
+        """Whether anything is observed at all."""
         return self._everything or self._traced is not None
 
-    def want(self, *, everything: bool, traced: float | None) -> None:
-        """Note every request, or those that are traced; see `Transport.observe`."""
+    def configure(self, *, everything: bool, traced: float | None) -> None:
+        """Observe every request, or those that are traced; see `Transport.observe`."""
         self._everything, self._traced = everything, traced
 
-    def begin(self, method: str, peer: str, metadata: Mapping[str, str | bytes]) -> Note | None:
-        """Begin to note a request, if it is to be noted."""
+    def begin(self, method: str, peer: str, metadata: Mapping[str, str | bytes]) -> CallObservation | None:
+        """Begin the observation of a request, if it is to be observed."""
         if not self.active:
             return None
         parent = str(metadata.get("traceparent", ""))
@@ -156,28 +156,28 @@ class Observer:
         if not (self._everything or sampled):
             return None
         request_id = str(metadata.get("x-request-id", "")) or f"{random.getrandbits(64):016x}"
-        return Note(method, peer, request_id, parent, str(metadata.get("tracestate", "")), sampled)
+        return CallObservation(method, peer, request_id, parent, str(metadata.get("tracestate", "")), sampled)
 
-    def end(self, note: Note, code: int) -> None:
-        """The request is answered."""
-        note.code = code
-        note.total = time.perf_counter_ns() - note.begun
-        if len(self._ended) < ROOM:
-            self._ended.append(note)
+    def end(self, observation: CallObservation, code: int) -> None:
+        """End an observation: the request is answered."""
+        observation.code = code
+        observation.total = time.perf_counter_ns() - observation.begun
+        if len(self._ended) < CAPACITY:
+            self._ended.append(observation)
         else:
             self._lost += 1
 
     @contextmanager
-    def serving(self, note: Note | None) -> Iterator[None]:
-        """Let a note be the current one of this thread; None: the thread's request is not noted."""
-        token = CURRENT.set(note)
+    def serving(self, observation: CallObservation | None) -> Iterator[None]:
+        """Make an observation the current one of this thread; None: its request is not observed."""
+        token = CURRENT.set(observation)
         try:
             yield
         finally:
             CURRENT.reset(token)
 
-    def read(self) -> tuple[list[Note], int]:
-        """Return the notes that are there, and how many have been lost so far."""
+    def read(self) -> tuple[list[CallObservation], int]:
+        """Return the observations that have ended, and how many have been dropped so far."""
         return [self._ended.popleft() for _ in range(len(self._ended))], self._lost
 
     def _sampled(self, parent: str, share: float) -> bool:

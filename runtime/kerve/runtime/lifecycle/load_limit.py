@@ -1,4 +1,4 @@
-"""How many models may be loaded at a time."""
+"""The limit of loaded models (`--max-models`)."""
 
 import threading
 from collections import Counter
@@ -7,33 +7,33 @@ from contextlib import contextmanager
 
 from kerve.runtime.errors import ResourceExhaustedError
 
-__all__ = ["Places"]
+__all__ = ["LoadLimit"]
 
 
-class Places:
-    """The places for models; a model has one for as long as it serves."""
+class LoadLimit:
+    """Limits the models that serve or are being loaded."""
 
     def __init__(self, most: int, serving: Callable[[], set[str]]) -> None:
         """`most`: 0 for any number; `serving`: the names of the models that serve."""
         self._most = most
         self._serving = serving
         self._lock = threading.Lock()
-        # Those that are being loaded.
-        self._coming: Counter[str] = Counter()
+        # The models that are being loaded.
+        self._loading: Counter[str] = Counter()
 
     @contextmanager
-    def take(self, name: str) -> Iterator[None]:
-        """Hold a place while a model is loaded; ResourceExhaustedError when none is left."""
+    def reserve(self, name: str) -> Iterator[None]:
+        """Count a model as loaded while it is being loaded; ResourceExhaustedError beyond the limit."""
         with self._lock:
-            taken = self._serving() | self._coming.keys()
+            taken = self._serving() | self._loading.keys()
             if self._most and name not in taken and len(taken) >= self._most:
                 raise ResourceExhaustedError(
                     f"{self._most} models are loaded, which is the limit (--max-models); "
                     "unload one of them first"
                 )
-            self._coming[name] += 1
+            self._loading[name] += 1
         try:
             yield
         finally:
             with self._lock:
-                self._coming -= Counter([name])
+                self._loading -= Counter([name])
