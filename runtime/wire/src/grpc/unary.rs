@@ -42,7 +42,7 @@ pub async fn receive(body: &mut RecvStream, mut decoder: Decoder) -> Result<Rope
     if decoder.is_within_message() {
         return Err(Status::internal("the request ends within a message"));
     }
-    // Whoever takes it answers for its memory.
+    // The caller accounts for its memory.
     let (message, _) = message.ok_or_else(|| cardinality("none"))?.decode_async().await?;
     Ok(message)
 }

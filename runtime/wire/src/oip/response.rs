@@ -104,10 +104,10 @@ pub struct Tensor<'a> {
 
 impl<'a> Tensor<'a> {
     /// An output as a request wants it: as it is, or as its best classes.
-    pub fn new(view: View<'a>, wanted: SelectedOutput, signature: &Signature) -> Tensor<'a> {
+    pub fn new(view: View<'a>, selected: SelectedOutput, signature: &Signature) -> Tensor<'a> {
         let spec = &signature.outputs[view.position];
         let (position, datatype) = (view.position, spec.datatype);
-        if wanted.classes == 0 {
+        if selected.classes == 0 {
             return Tensor {
                 position,
                 datatype,
@@ -116,7 +116,7 @@ impl<'a> Tensor<'a> {
                 data: view.data.into(),
             };
         }
-        let (shape, classes) = classify(&view, spec, signature.batched, wanted.classes as usize);
+        let (shape, classes) = classify(&view, spec, signature.batched, selected.classes as usize);
         let mut data = Vec::new();
         classes.iter().for_each(|class| bytes_tensor::put(&mut data, class.as_bytes()));
         Tensor { position, datatype, classified: true, shape, data: data.into() }

@@ -217,7 +217,7 @@ impl InferStream<'_> {
             // The semaphore is never closed.
             let _permit = permits.acquire_owned().await;
             let answer = answer.await.map(|message| stream_answer(&message));
-            // The other end may be gone, and with it whoever wants the answer.
+            // The session may have ended.
             let _ = sender.send((sequence, answer));
             drop((done, in_flight));
         });

@@ -213,7 +213,7 @@ impl<'py> OutputArray<'py> {
         Ok(OutputArray { position, shape, array, varying: None })
     }
 
-    /// The output, as the transport takes it; `shared`: somebody may keep part of it.
+    /// The output, as the transport takes it; `shared`: part of it may outlive the call.
     pub fn output(&mut self, shared: bool) -> (usize, Output<'_>) {
         let data = match self.varying.take() {
             Some((data, ends)) => OutputData::Varying(data, ends),

@@ -77,7 +77,7 @@ impl PyCall {
         self.call.is_active()
     }
 
-    /// Whether the client has said all; if not, there will be an event once it has.
+    /// Whether the request is complete; if not, there will be an event once it is.
     fn complete(&self) -> bool {
         self.call.complete()
     }

@@ -90,7 +90,7 @@ impl PyServer {
 
     /// Bind an address and return its port; `credentials`: key, certificates, client roots, whether these are required.
     ///
-    /// A path is a file that is looked at again now and then, bytes are PEM.
+    /// A path is that of a file, which is read again when it changes; bytes are PEM.
     #[pyo3(signature = (address, credentials = None))]
     fn listen(
         &self,

@@ -83,7 +83,7 @@ impl Batch {
             if requested.is_empty() {
                 return None;
             }
-            positions.extend(requested.iter().map(|wanted| usize::from(wanted.position)));
+            positions.extend(requested.iter().map(|selected| usize::from(selected.position)));
         }
         positions.sort_unstable();
         positions.dedup();

@@ -90,7 +90,7 @@ pub struct Local {
 }
 
 impl Local {
-    /// The answer goes to `inbox`, for as long as `parent` is wanted.
+    /// The answer goes to `inbox`; the request is cancelled when `parent` is no longer active.
     pub fn new(token: Token, inbox: Arc<Inbox>, parent: Arc<dyn Parent>) -> Local {
         Local { token, inbox, parent, computed: Duration::ZERO }
     }
@@ -107,10 +107,10 @@ impl Local {
 
     /// Answers with the outputs of a run: those that were requested, or all of them.
     pub fn answer(self, requested: &SmallVec<[SelectedOutput; 4]>, views: &[View<'_>]) {
-        let wanted = |position: usize| {
+        let is_selected = |position: usize| {
             requested.is_empty() || requested.iter().any(|each| usize::from(each.position) == position)
         };
-        let outputs = views.iter().filter(|view| wanted(view.position)).map(|view| SharedOutput {
+        let outputs = views.iter().filter(|view| is_selected(view.position)).map(|view| SharedOutput {
             position: view.position,
             shape: view.shape.clone(),
             data: view.share(),

@@ -97,9 +97,9 @@ impl Options {
         chosen.unwrap_or(self.default_priority.clamp(1, levels)) - 1
     }
 
-    /// An honest code, or the one of Triton where its codes are wanted.
-    pub fn code(&self, honest: Code) -> Code {
-        if self.triton_codes { Code::Unavailable } else { honest }
+    /// gRPC's code, or that of Triton where its codes are configured.
+    pub fn code(&self, standard: Code) -> Code {
+        if self.triton_codes { Code::Unavailable } else { standard }
     }
 
     /// The rows that a batch of `rows` is padded to; a batch without rows has none to repeat, and stays as it is.

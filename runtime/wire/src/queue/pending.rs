@@ -268,14 +268,16 @@ impl Responder {
             })
         };
         let requested = if self.requested.is_empty() { every().collect() } else { self.requested.clone() };
-        let find =
-            |wanted: &SelectedOutput| views.iter().find(|view| view.position == usize::from(wanted.position));
-        let chosen = requested.iter().filter_map(|wanted| find(wanted).map(|view| (view.clone(), *wanted)));
+        let find = |selected: &SelectedOutput| {
+            views.iter().find(|view| view.position == usize::from(selected.position))
+        };
+        let chosen =
+            requested.iter().filter_map(|selected| find(selected).map(|view| (view.clone(), *selected)));
         match self.format {
             Format::Oip | Format::OipStream => {
                 let stream = matches!(self.format, Format::OipStream);
                 let tensors: SmallVec<[_; 4]> = chosen
-                    .map(|(view, wanted)| oip::response::Tensor::new(view, wanted, &queue.signature))
+                    .map(|(view, selected)| oip::response::Tensor::new(view, selected, &queue.signature))
                     .collect();
                 queue.template.encode(&self.id, stream, stream, &tensors)
             }

@@ -34,13 +34,13 @@ pub fn encode<'a>(
         text::put(&mut target, id);
     }
     target.extend_from_slice(b",\"outputs\":[");
-    for (index, (view, wanted)) in outputs.enumerate() {
+    for (index, (view, selected)) in outputs.enumerate() {
         if index > 0 {
             target.push(b',');
         }
-        let tensor = Tensor::new(view, wanted, signature);
-        output(&mut target, &tensor, &signature.outputs[tensor.position].name, wanted.binary);
-        behind.extend(wanted.binary.then_some(tensor));
+        let tensor = Tensor::new(view, selected, signature);
+        output(&mut target, &tensor, &signature.outputs[tensor.position].name, selected.binary);
+        behind.extend(selected.binary.then_some(tensor));
     }
     target.extend_from_slice(b"]}");
     if !behind.is_empty() {

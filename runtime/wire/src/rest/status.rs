@@ -1,4 +1,4 @@
-//! Answers in HTTP: what they have in common, and how an RPC's failure is told.
+//! Answers in HTTP: what they have in common, and how the status of an RPC is mapped to HTTP.
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS};

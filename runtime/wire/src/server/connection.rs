@@ -244,7 +244,7 @@ fn builder(config: &Config) -> h2::server::Builder {
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME_SIZE)
         .max_concurrent_streams(config.max_concurrent_streams)
-        // Whoever may have so many calls may give them up at once; h2's 20 ends the connection of an honest client.
+        // A client with so many calls may cancel them all at once; h2's 20 ends the connection of an honest client.
         .max_pending_accept_reset_streams(config.max_concurrent_streams as usize)
         .max_header_list_size(HEADERS_SIZE.max(config.max_metadata_size));
     builder

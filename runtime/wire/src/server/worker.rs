@@ -244,7 +244,7 @@ fn deliver(mailbox: &Mailbox, Envelope { route, encoding, answer }: Envelope) {
             unary::send(&mut respond, encoding, answer);
             drop(in_flight);
         }
-        // The stream's own task sends; when that has ended, nobody wants the answer.
+        // The stream's own task sends; when that has ended, the answer is dropped.
         Route::Stream(sender, sequence, in_flight) => drop((sender.send((sequence, answer)), in_flight)),
         // The connection's own task sends; when that has ended, the client is gone.
         Route::Http(sender, in_flight) => drop((sender.send(answer), in_flight)),
