@@ -10,7 +10,7 @@ use crate::grpc::status::{Code, Status};
 
 /// The headers that the transport itself understands.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Head {
+pub struct RequestHead {
     /// How long the client waits.
     pub timeout: Option<Duration>,
     /// How the request's messages may be compressed.
@@ -30,17 +30,17 @@ pub enum Refusal {
     Grpc(Status),
 }
 
-impl Head {
+impl RequestHead {
     /// Reads the head of a request, whose headers take this many bytes at most.
-    pub fn read(parts: &Parts, most: usize) -> Result<Head, Refusal> {
+    pub fn read(parts: &Parts, max_size: usize) -> Result<RequestHead, Refusal> {
         if parts.method != Method::POST {
             return Err(Refusal::Http(StatusCode::METHOD_NOT_ALLOWED));
         }
-        let mut head = Head::default();
+        let mut head = RequestHead::default();
         let mut is_grpc = false;
         let mut size = 0;
         for (name, value) in &parts.headers {
-            size += name.as_str().len() + value.len() + OVERHEAD;
+            size += name.as_str().len() + value.len() + ENTRY_OVERHEAD;
             match name.as_str() {
                 "content-type" => is_grpc = is_grpc_type(value),
                 "grpc-timeout" => head.timeout = Some(timeout(value).map_err(Refusal::Grpc)?),
@@ -52,7 +52,7 @@ impl Head {
         if !is_grpc {
             return Err(Refusal::Http(StatusCode::UNSUPPORTED_MEDIA_TYPE));
         }
-        if size > most { Err(Refusal::Grpc(too_large(size, most))) } else { Ok(head) }
+        if size > max_size { Err(Refusal::Grpc(too_large(size, max_size))) } else { Ok(head) }
     }
 
     /// Whether the client lets answers be compressed this way.
@@ -75,10 +75,10 @@ impl Head {
 }
 
 /// What a header takes besides its name and its value (RFC 9113, section 6.5.2).
-const OVERHEAD: usize = 32;
+const ENTRY_OVERHEAD: usize = 32;
 
-fn too_large(size: usize, most: usize) -> Status {
-    let message = format!("metadata: expected at most {most} bytes, got {size}; send less of it");
+fn too_large(size: usize, max_size: usize) -> Status {
+    let message = format!("metadata: expected at most {max_size} bytes, got {size}; send less of it");
     Status::new(Code::ResourceExhausted, message)
 }
 

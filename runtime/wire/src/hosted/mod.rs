@@ -22,7 +22,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use crate::grpc::budget::{Budget, Reservation};
 use crate::grpc::compression::Encoding;
 use crate::grpc::frame::Decoder;
-use crate::grpc::head::Head;
+use crate::grpc::head::RequestHead;
 use crate::grpc::message::IncomingMessage;
 use crate::grpc::status::{Code, Status, put_status};
 use crate::grpc::unary;
@@ -85,7 +85,7 @@ pub struct Call {
     pub peer: Arc<Peer>,
     /// When the client stops waiting.
     pub deadline: Option<Instant>,
-    head: Head,
+    head: RequestHead,
     state: Mutex<State>,
     changed: Condvar,
     taken: Notify,
@@ -228,7 +228,7 @@ pub struct CallContext {
 pub async fn serve(
     mut context: CallContext,
     (method, metadata): (String, HeaderMap),
-    head: Head,
+    head: RequestHead,
     peer: Arc<Peer>,
     body: RecvStream,
     respond: SendResponse<Bytes>,

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, mpsc};
 use super::{Call, Event, EventQueue, Outgoing, State, WINDOW};
 use crate::grpc::budget::Reservation;
 use crate::grpc::frame::PREFIX;
-use crate::grpc::head::Head;
+use crate::grpc::head::RequestHead;
 use crate::grpc::message::IncomingMessage;
 use crate::grpc::status::{Code, Status};
 use crate::rope::Rope;
@@ -39,7 +39,7 @@ pub async fn unary_call(
         peer,
         deadline,
         // Nothing is accepted: the answer is not compressed twice.
-        head: Head::default(),
+        head: RequestHead::default(),
         state: Mutex::new(state),
         changed: Condvar::new(),
         taken: Notify::new(),

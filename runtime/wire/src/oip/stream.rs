@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::grpc::compression::Encoding;
 use crate::grpc::frame::{self, Decoder};
-use crate::grpc::head::Head;
+use crate::grpc::head::RequestHead;
 use crate::grpc::status::{Code, Status, put_status};
 use crate::grpc::unary;
 use crate::hosted;
@@ -36,7 +36,7 @@ const MAX_HOSTED: usize = 64;
 /// Serves a stream to its end.
 pub async fn serve(
     worker: &Arc<WorkerContext>,
-    head: Head,
+    head: RequestHead,
     caller: Caller<'_>,
     body: RecvStream,
     mut respond: SendResponse<Bytes>,

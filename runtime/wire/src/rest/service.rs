@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
-use crate::grpc::head::Head;
+use crate::grpc::head::RequestHead;
 use crate::grpc::status::Status;
 use crate::infer::InferRequest;
 use crate::queue::pending::{Format, InFlight, Route};
@@ -110,8 +110,10 @@ impl Target {
     /// A call of inference, if the caller may make one.
     fn call(self, worker: &WorkerContext, parts: &Parts, peer: &Arc<Peer>) -> Result<Call, Status> {
         let shared = &worker.shared;
-        let context =
-            RequestContext::new(&Head::default(), shared.observer.begin(&parts.headers, peer, MODEL_INFER));
+        let context = RequestContext::new(
+            &RequestHead::default(),
+            shared.observer.begin(&parts.headers, peer, MODEL_INFER),
+        );
         match shared.tokens.check(&parts.headers) {
             Ok(token) => Ok(Call {
                 target: self,

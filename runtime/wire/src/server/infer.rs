@@ -12,7 +12,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, Request};
 
 use crate::grpc::compression::Encoding;
-use crate::grpc::head::{Head, Refusal};
+use crate::grpc::head::{Refusal, RequestHead};
 use crate::grpc::status::{Code, Status};
 use crate::grpc::unary;
 use crate::hosted::{self, CallContext};
@@ -74,7 +74,7 @@ pub async fn serve(
     mut respond: SendResponse<Bytes>,
 ) {
     let (parts, body) = request.into_parts();
-    let head = match Head::read(&parts, worker.shared.config.max_metadata_size as usize) {
+    let head = match RequestHead::read(&parts, worker.shared.config.max_metadata_size as usize) {
         Ok(head) => head,
         Err(Refusal::Http(code)) => return unary::refuse_http(&mut respond, code),
         Err(Refusal::Grpc(status)) => return refuse(&worker, &mut respond, &status),
@@ -121,7 +121,7 @@ pub async fn serve(
 async fn host(
     worker: &Arc<WorkerContext>,
     parts: Parts,
-    head: Head,
+    head: RequestHead,
     peer: Arc<Peer>,
     body: RecvStream,
     respond: SendResponse<Bytes>,
@@ -145,7 +145,7 @@ fn method(parts: &Parts) -> &str {
 /// Serves a unary call; gives it back when it is to be answered by a servicer in Python.
 async fn unary_infer(
     worker: &Arc<WorkerContext>,
-    head: Head,
+    head: RequestHead,
     context: RequestContext,
     call: UnaryMethod,
     mut body: RecvStream,
@@ -190,7 +190,7 @@ pub struct RequestContext {
 
 impl RequestContext {
     /// The context of a request that arrives now.
-    pub fn new(head: &Head, observation: Option<Box<Observation>>) -> RequestContext {
+    pub fn new(head: &RequestHead, observation: Option<Box<Observation>>) -> RequestContext {
         let arrived = Instant::now();
         RequestContext {
             arrived,

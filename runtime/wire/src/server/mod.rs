@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use crate::grpc::budget::Budget;
 use crate::grpc::compression::Encoding;
 use crate::grpc::frame::Decoder;
-use crate::grpc::head::Head;
+use crate::grpc::head::RequestHead;
 use crate::grpc::status::Status;
 use crate::hosted::EventQueue;
 use crate::infer::InferRequest;
@@ -162,7 +162,7 @@ impl Shared {
     }
 
     /// A decoder of a request's messages.
-    pub fn decoder(&self, head: &Head) -> Decoder {
+    pub fn decoder(&self, head: &RequestHead) -> Decoder {
         Decoder::new(head.encoding, self.config.max_receive_message_length, &self.budget)
     }
 }
