@@ -92,4 +92,6 @@ def _session(artifact: Artifact, name: str, hidden: Sequence[str] = ()) -> ort.I
 
     model = onnx.load(artifact.path / name)
     model.graph.output.extend(onnx.ValueInfoProto(name=each) for each in hidden)
-    return ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

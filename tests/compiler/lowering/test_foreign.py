@@ -13,6 +13,8 @@ import onnxruntime as ort
 import pytest
 import tensorflow as tf
 from keras import ops
+from tf2onnx import optimizer
+from tf2onnx.optimizer import identity_optimizer
 
 from kerve.compiler.errors import ConversionError
 from kerve.compiler.lowering import lower
@@ -315,6 +317,18 @@ def test_what_tf2onnx_gives_up_halfway_is_refused_by_name(monkeypatch: pytest.Mo
     monkeypatch.setattr("tf2onnx.onnx_opset.nn.conv_convert_inputs", give_up)  # it is a Conv by then
     with pytest.raises(ConversionError, match=r"fails to convert TensorFlow's Conv2D \(ValueError: no such"):
         lower(_model(lambda _, x: tf.nn.conv2d(x[..., None], _KERNEL[0, ..., :1, :], 1, "SAME")))
+
+
+def test_an_optimizer_of_tf2onnx_that_fails_halfway_is_left_out(
+    equal_to_keras: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing(identity_optimizer.IdentityOptimizer):
+        def _optimize(self, graph: Any) -> Any:
+            graph.reset_nodes([])
+            raise ValueError("nothing is left of it")
+
+    monkeypatch.setitem(optimizer._optimizers, "failing", Failing)
+    equal_to_keras(_model(lambda _, x: tf.cumsum(tf.identity(x), axis=1)), _X, traced=True)
 
 
 def test_a_complex_result_is_refused() -> None:

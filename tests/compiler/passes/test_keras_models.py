@@ -201,6 +201,8 @@ def _array(random: np.random.Generator, shape: tuple[int | None, ...], dtype: st
 
 def _run(lowered: Lowered, inputs: list[Any]) -> list[Any]:
     graph = ir.serde.serialize_model(lowered.model).SerializeToString()
-    session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     feeds = dict(zip(keras.tree.flatten(lowered.inputs), inputs, strict=True))
     return list(session.run(keras.tree.flatten(lowered.outputs), feeds))

@@ -97,6 +97,7 @@ def _names(values: Any) -> list[str]:
 def _run(model: ir.Model, inputs: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = 1
     session = ort.InferenceSession(ir.to_proto(model).SerializeToString(), options)
     taken = {node.name for node in session.get_inputs()}
     names = _names(model.graph.outputs)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,30 @@ Until = Callable[[Callable[[], bool], str], None]
 @pytest.fixture
 def traced(transport: str, tmp_path: Path, publish: Publish, serve: Serve) -> Iterator[Any]:
     """A server with a file for traces, of which it is told nothing else yet."""
+    with served(tmp_path, transport, publish, serve) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def unchanged(
+    transport: str, tmp_path_factory: pytest.TempPathFactory, publish: Publish, serve: Serve
+) -> Iterator[Any]:
+    """The same server for all the tests that change nothing."""
+    with served(tmp_path_factory.mktemp("unchanged"), transport, publish, serve) as client:
+        yield client
+
+
+@contextmanager
+def served(folder: Path, transport: str, publish: Publish, serve: Serve) -> Iterator[Any]:
     for name in ("classifier", "pair"):
-        publish(tmp_path / "models", name)
+        publish(folder / "models", name)
     options = ("--transport", transport, "--http-port", "-1")
-    config = ("--trace-config", f"triton,file={tmp_path / 'trace.json'}", "--trace-config", "rate=1")
+    config = ("--trace-config", f"triton,file={folder / 'trace.json'}", "--trace-config", "rate=1")
     with (
-        serve(tmp_path / "models", *options, *config) as running,
+        serve(folder / "models", *options, *config) as running,
         triton.InferenceServerClient(running.address) as client,
     ):
-        client.running, client.file = running, tmp_path / "trace.json"
+        client.running, client.file = running, folder / "trace.json"
         yield client
 
 
@@ -151,13 +166,13 @@ def test_http_reads_and_changes_the_same(traced: Any) -> None:
     ],
 )
 def test_a_change_that_cannot_be_is_refused_with_all_that_came_with_it(
-    changes: dict[str, Any], told: str, code: str, traced: Any
+    changes: dict[str, Any], told: str, code: str, unchanged: Any
 ) -> None:
-    before = settings(traced.get_trace_settings())
+    before = settings(unchanged.get_trace_settings())
     with pytest.raises(InferenceServerException, match=told) as caught:
-        traced.update_trace_settings(settings={"log_frequency": "9", **changes})
+        unchanged.update_trace_settings(settings={"log_frequency": "9", **changes})
     assert caught.value.status() == f"StatusCode.{code}"
-    assert settings(traced.get_trace_settings()) == before
+    assert settings(unchanged.get_trace_settings()) == before
 
 
 def test_without_a_file_nothing_can_be_traced(server: Any) -> None:

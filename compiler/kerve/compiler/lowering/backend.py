@@ -147,14 +147,15 @@ def _tri(g: Lowering, N: Any, M: Any = None, k: Any = 0, dtype: Any = None) -> A
     return ops.cast(below, dtype or keras.config.floatx())
 
 
-#: Functions whose symbols are sizes, for which `keras.ops` would call the backend again; and one for which
-#: it does more than the backend.
+#: Functions whose symbols are sizes, for which `keras.ops` would call the backend again; one for which it
+#: does more than the backend; and one that is asked of every argument of every layer, and is long about it.
 _DIRECT: dict[str, Callable[..., Any]] = {
     "broadcast_to": lambda g, x, shape: g.lower(operations.BroadcastTo(shape), (x,), {}),
     "empty": lambda g, shape, dtype=None: _full(g, shape, 0, dtype),
     "eye": _eye,
     "full": _full,
     "identity": lambda g, n, dtype=None: _eye(g, n, dtype=dtype),
+    "is_tensor": lambda *_: False,
     "ones": lambda g, shape, dtype=None: _full(g, shape, 1, dtype),
     "repeat": lambda g, x, repeats, axis=None: g.lower(operations.Repeat(repeats, axis), (x,), {}),
     "resize": resampling.resize,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -59,6 +60,7 @@ def as_tf2onnx_likes(opset: int) -> Iterator[None]:
         _plain_convolutions(),
         mock.patch.dict(tf_utils.TF_TO_ONNX_DTYPE, types),
         mock.patch.object(optimizer, "_optimizers", sound),
+        mock.patch.object(optimizer, "optimize_graph", _copied_once(optimizer.optimize_graph)),
         mock.patch.object(tf_loader, "function_def_to_graph", _as_called(tf_loader.function_def_to_graph)),
         mock.patch.object(tf_loader, "tflist_to_onnx", _fitting_branches(tf_loader.tflist_to_onnx)),
         mock.patch.object(controlflow, "prefix_graph", _of_distinct(controlflow.prefix_graph)),
@@ -72,6 +74,23 @@ def as_tf2onnx_likes(opset: int) -> Iterator[None]:
         mock.patch.object(tfonnx, "tensorflow_onnx_mapping", _telling(tfonnx.tensorflow_onnx_mapping)),
     ):
         yield
+
+
+def _copied_once(optimize: Callable[..., Any]) -> Callable[..., Any]:
+    """Have a graph copied once, for the case that an optimizer fails, and not before each of them again:
+    copies took half of a conversion.
+    """
+
+    def optimizing(graph: Any, catch_errors: bool = True, **options: Any) -> Any:
+        untouched = copy.deepcopy(graph) if catch_errors else None
+        try:
+            return optimize(graph, catch_errors=False, **options)
+        except Exception:  # optimizers fail with anything
+            if untouched is None:
+                raise
+        return optimize(untouched, catch_errors=True, **options)
+
+    return optimizing
 
 
 def _but_broadcast(infer: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, cast
 
@@ -43,6 +45,29 @@ _TAKEN_APART = {"HardSwish": "HardSigmoid"}
 _Types = dict[str, ir.DataType]
 
 
+@dataclass(frozen=True)
+class _Operator:
+    """What a schema says, read from it once: to ask it for each node anew took a third of a lowering."""
+
+    #: Of each input the name and, where it is one of a tensor's, the type variable; else "".
+    inputs: tuple[tuple[str, str], ...]
+    #: As many inputs as the schema asks for, and takes.
+    fewest: int
+    most: int
+    attributes: Mapping[str, ir.AttributeType]
+    required: frozenset[str]
+
+    def parameters(self, args: Sequence[Any]) -> list[tuple[str, Any]]:
+        """Pair each argument with the type variable of its parameter; the last one may be variadic."""
+        last = len(self.inputs) - 1
+        return [(self.inputs[min(index, last)][1], arg) for index, arg in enumerate(args)]
+
+    def is_partitioned(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+        """Whether what is given by position are the inputs, and what is given by name the attributes."""
+        inputs_given = self.fewest <= len(args) <= self.most
+        return inputs_given and self.required <= kwargs.keys() <= self.attributes.keys()
+
+
 class KernelBuilder(onnxscript.GraphBuilder):
     """A graph builder whose nodes all have a kernel, and names that no body of a loop uses again."""
 
@@ -68,6 +93,31 @@ class KernelBuilder(onnxscript.GraphBuilder):
         given = _bind(schema, node.inputs)
         return computable(node.op_type, schema, given) == given
 
+    def _get_schema(self, op_type: str, domain: str, version: int | None) -> onnx.defs.OpSchema | None:
+        return _schema(op_type, domain, version)
+
+    def _partition_inputs_attributes(
+        self, schema: onnx.defs.OpSchema | None, args: Sequence[Any], kwargs: dict[str, Any]
+    ) -> tuple[Sequence[Any], dict[str, Any]]:
+        if schema is None or not _operator(schema).is_partitioned(args, kwargs):
+            separated: tuple[Sequence[Any], dict[str, Any]]
+            separated = super()._partition_inputs_attributes(schema, args, kwargs)
+            return separated
+        return args, {name: kwargs[name] for name in _operator(schema).attributes if name in kwargs}
+
+    def _cast_attributes(
+        self, schema: onnx.defs.OpSchema | None, attributes: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Give attributes the types that the schema names, which would be guessed from their values."""
+        if schema is None:
+            return attributes
+        types = _operator(schema).attributes
+        return {
+            name: ir.convenience.convert_attribute(name, value, types[name])
+            for name, value in attributes.items()
+            if value is not None
+        }
+
     def call_op(self, op_type: str, args: Sequence[Any], kwargs: dict[str, Any], /, **options: Any) -> Any:
         """Add a node, and casts around it where its types have no kernel."""
         while args and args[-1] is None:  # absent is one thing, present without a value another
@@ -85,7 +135,7 @@ class KernelBuilder(onnxscript.GraphBuilder):
             self._root.narrowed(op_type)
         wide = [
             self.op.Cast(arg, to=int(wanted[variable])) if variable in changed and arg is not None else arg
-            for variable, arg in _parameters(schema, args)
+            for variable, arg in _operator(schema).parameters(args)
         ]
         results = super().call_op(op_type, wide, kwargs, **options)
         outputs = [results] if isinstance(results, ir.Value) else list(results)
@@ -118,7 +168,7 @@ def _alternatives(given: _Types) -> Iterator[_Types]:
 
 
 def _accepts(schema: onnx.defs.OpSchema, kernel: Mapping[str, frozenset[str]], types: _Types) -> bool:
-    names = {formal.type_str: (formal.type_str, formal.name) for formal in schema.inputs}
+    names = {variable: (variable, name) for name, variable in _operator(schema).inputs}
     allowed = _allowed(schema.name, schema.since_version, schema.domain)
     return all(
         f"tensor({dtype.name.lower()})" in allowed[variable] for variable, dtype in types.items()
@@ -138,24 +188,38 @@ def _type_string(dtype: ir.DataType) -> str:
 def _bind(schema: onnx.defs.OpSchema, args: Sequence[Any]) -> _Types:
     """Return the types of the type variables that stand for tensors among the arguments."""
     bound: _Types = {}
-    for variable, arg in _parameters(schema, args):
+    for variable, arg in _operator(schema).parameters(args):
         if variable and isinstance(arg, ir.Value) and arg.dtype is not None:
             bound.setdefault(variable, arg.dtype)
     return bound
 
 
-def _parameters(schema: onnx.defs.OpSchema, args: Sequence[Any]) -> list[tuple[str, Any]]:
-    """Pair each argument with the type variable of its parameter, or "" if it has a type of its own."""
-    formals = _formals(schema.inputs, len(args))
-    return [
-        (formal.type_str if formal.is_homogeneous and "(" not in formal.type_str else "", arg)
-        for formal, arg in zip(formals, args, strict=True)
-    ]
-
-
 def _formals(formals: Sequence[Any], count: int) -> list[Any]:
     """Repeat the last, variadic, parameter as often as needed."""
     return [formals[min(index, len(formals) - 1)] for index in range(count)]
+
+
+@cache
+def _schema(op_type: str, domain: str, version: int | None) -> onnx.defs.OpSchema | None:
+    """Return the one object that stands for a schema here: ONNX makes another for each that asks."""
+    with suppress(onnx.defs.SchemaError):
+        return onnx.defs.get_schema(op_type, version, domain) if version is not None else None
+    return None
+
+
+@cache
+def _operator(schema: onnx.defs.OpSchema) -> _Operator:
+    attributes = schema.attributes
+    return _Operator(
+        tuple(
+            (each.name, each.type_str if each.is_homogeneous and "(" not in each.type_str else "")
+            for each in schema.inputs
+        ),
+        schema.min_input,
+        schema.max_input,
+        {name: ir.AttributeType(int(each.type)) for name, each in attributes.items()},
+        frozenset(name for name, each in attributes.items() if each.required),
+    )
 
 
 @cache

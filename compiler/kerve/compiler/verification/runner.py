@@ -33,6 +33,8 @@ class Runner:
         """
         options = ort.SessionOptions()
         options.log_severity_level = 3
+        # Its threads sleep between runs: they would wait busily, where the source computes its own answers.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if not optimized:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
