@@ -521,22 +521,21 @@ def test_deadlines_and_cancellations_reach_the_members(explicit: Any, until: Unt
         "StatusCode.DEADLINE_EXCEEDED",
         "StatusCode.CANCELLED",
     }
-    first.cancel()
-    explicit.running.stop()
+    first.cancel()  # what the member computes would take long yet: the server is killed
 
 
 def test_what_was_accepted_is_answered_before_the_server_ends(explicit: Any, until: Until) -> None:
     """The second step is asked for after the signal came."""
     explicit.load_model("count")
     answers: list[Any] = []
-    steps = inputs_of({"steps": np.array(3 * 10**6, np.int64)}, "INT64")
+    steps = inputs_of({"steps": np.array(10**6, np.int64)}, "INT64")
     explicit.async_infer("count", steps, callback=lambda result, error: answers.append((result, error)))
     explicit.running.wait_for("counter", begun=1)
     assert explicit.running.stop() == 0
     until(lambda: bool(answers), "the answer is there")
     ((result, error),) = answers
     assert error is None
-    assert result.as_numpy("total") == 3 * 10**6
+    assert result.as_numpy("total") == 10**6
 
 
 def test_members_wait_for_nobody_once_the_server_ends(explicit: Any, until: Until) -> None:

@@ -16,8 +16,9 @@ __all__ = ["import_libraries"]
 #: onnx_ir imports SymPy for arithmetic on names of dimensions, which few models have: both wait for that.
 _LATER = ("sympy", "onnx_ir._symbolic_shapes")
 
-#: Keras imports scikit-learn where it is installed, and with it SciPy, for wrappers that no file can name.
-_UNUSED = ("sklearn",)
+#: Keras imports scikit-learn where it is installed, and with it SciPy, for wrappers that no file can name,
+#: and pandas, to know its tables among the data: here these are arrays.
+_UNUSED = ("sklearn", "pandas")
 
 
 def import_libraries() -> None:
