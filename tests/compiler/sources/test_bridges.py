@@ -73,9 +73,11 @@ def test_a_cell_of_an_rnn_is_read(tmp_path: Path) -> None:
 def test_weights_are_read_whatever_is_random(tmp_path: Path) -> None:
     model = _model(_block(tf_keras)())
     model.save(tmp_path / "model.h5")
+    model.save(tmp_path / "model.keras")
     model.save_weights(tmp_path / "weights.h5")
     (tmp_path / "model.json").write_text(model.to_json())
     own = {"Block": _block(keras)}
-    _answers_alike(sources.load(tmp_path / "model.h5", custom_objects=own), model)
+    for name in ("model.h5", "model.keras"):
+        _answers_alike(sources.load(tmp_path / name, custom_objects=own), model)
     options = LoadOptions(architecture=str(tmp_path / "model.json"))
     _answers_alike(sources.load(tmp_path / "weights.h5", options, custom_objects=own), model)

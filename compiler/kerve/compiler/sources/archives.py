@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kerve.compiler.errors import LoadError
-from kerve.compiler.sources import guards
+from kerve.compiler.sources import guards, shared
 from kerve.compiler.sources.detect import Recognised
 
 __all__ = ["WEIGHTS", "packed", "unpacked"]
@@ -39,7 +39,7 @@ def unpacked(found: Recognised) -> Iterator[Path]:
         if weights.exists():
             with guards.hdf5(weights, found.path):
                 pass
-        (folder / _CONFIG).write_text(json.dumps(found.config), "utf-8")
+        (folder / _CONFIG).write_text(json.dumps(shared.separated(found.config)), "utf-8")
         yield folder
 
 

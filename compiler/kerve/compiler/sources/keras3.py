@@ -10,10 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import keras
+from keras.src.saving import saving_lib
 from keras.src.utils import python_utils
 
 from kerve.compiler.errors import LoadError
-from kerve.compiler.sources import archives, earlier, failures, functions, lambdas, late, sequences, training
+from kerve.compiler.sources import (
+    archives,
+    earlier,
+    failures,
+    functions,
+    lambdas,
+    late,
+    sequences,
+    shared,
+    training,
+)
 from kerve.compiler.sources.base import KerasSource, ragged, record_of
 from kerve.compiler.sources.derived import derive_again
 from kerve.compiler.sources.detect import Kind, Recognised
@@ -68,7 +79,7 @@ def _refuse_ragged(model: keras.Model) -> None:
 
 
 def _from_archive(found: Recognised, custom_objects: Mapping[str, Any], trust: bool) -> Any:
-    with archives.unpacked(found) as path:
+    with archives.unpacked(found) as path, shared.given_to_all(saving_lib):
         model = keras.saving.load_model(
             path, custom_objects=dict(custom_objects), compile=False, safe_mode=not trust
         )

@@ -12,6 +12,7 @@ from typing import Any
 import h5py
 import keras
 import tensorflow as tf
+from keras.src.saving import saving_lib
 from keras.src.utils import python_utils
 
 from kerve.compiler.errors import LoadError
@@ -26,6 +27,7 @@ from kerve.compiler.sources import (
     lambdas,
     late,
     sequences,
+    shared,
 )
 from kerve.compiler.sources.architecture import Architecture
 from kerve.compiler.sources.base import KerasSource, record_of
@@ -120,7 +122,8 @@ def _load(model: Any, found: Recognised, writer: Writer | None = None) -> None:
         link.symlink_to(found.path.absolute())
         if not by_layer_names:
             groups.rename(link)
-        model.load_weights(str(link))
+        with groups.reading() if writer else shared.given_to_all(saving_lib):
+            model.load_weights(str(link))
 
 
 def _restore(model: Any, prefix: Path) -> None:

@@ -1,19 +1,28 @@
-"""Where the weights of each layer are in a file of Keras 2.12 and 2.13.
+"""Weights that lie in groups as the layers do, in `.keras` and `.weights.h5` of Keras 2.12 and later.
 
-They call the layers of a model by an attribute that Keras renamed, and count those with weights twice: the
-second Dense is `dense_2`.
+2.12 and 2.13 call the layers of a model by an attribute that Keras renamed, and count those with weights
+twice: the second Dense is `dense_2`.
 """
 
 from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import h5py
+import keras.src.saving.saving_lib as new_reader
+import tf_keras.src.saving.saving_lib as old_reader
 
-__all__ = ["rename"]
+from kerve.compiler.sources import shared
+from kerve.compiler.sources.keras2.bridges import NewLayer
+
+__all__ = ["reading", "rename"]
 
 _OLD, _NEW = "_layer_checkpoint_dependencies", "layers"
 
@@ -47,3 +56,26 @@ def _rename_below(group: h5py.Group) -> None:
 def _numbered(name: str) -> tuple[str, int]:
     match = re.fullmatch(r"(.+)_(\d+)", name)
     return (match[1], int(match[2])) if match else (name, 0)
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Have tf_keras give weights to layers of Keras 3 with those within, and to every copy of a layer."""
+    load = old_reader._load_state
+
+    def load_state(layer: Any, store: Any, assets: Any, inner_path: str, **options: Any) -> None:
+        if isinstance(layer, NewLayer) and isinstance(store, old_reader.H5IOStore):
+            with shared.given_to_all(new_reader):
+                new_reader._load_state(layer.new, _Opened(store.h5_file), None, inner_path)
+        else:
+            load(layer, store, assets, inner_path, **options)
+
+    with mock.patch.object(old_reader, "_load_state", load_state), shared.given_to_all(old_reader):
+        yield
+
+
+class _Opened(new_reader.H5IOStore):
+    """A file that tf_keras has open, for Keras 3."""
+
+    def __init__(self, file: h5py.File) -> None:
+        self.h5_file, self.mode = file, "r"

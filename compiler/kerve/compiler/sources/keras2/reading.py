@@ -63,7 +63,10 @@ def _from_archive(found: Recognised, trust: bool) -> tf_keras.Model:
     with archives.unpacked(found) as folder:
         if (folder / archives.WEIGHTS).exists():
             groups.rename(folder / archives.WEIGHTS)
-        return tf_keras.models.load_model(str(archives.packed(folder)), compile=False, safe_mode=not trust)
+        with groups.reading():
+            return tf_keras.models.load_model(
+                str(archives.packed(folder)), compile=False, safe_mode=not trust
+            )
 
 
 def _from_hdf5(found: Recognised) -> tf_keras.Model:
