@@ -15,6 +15,7 @@ from tf_keras import layers
 
 from kerve.compiler import sources
 from kerve.compiler.errors import LoadError
+from kerve.compiler.sources.keras2 import legacy
 
 ModelOf = Callable[[tuple[int, ...], Any], tf_keras.Model]
 _VECTOR, _SEQUENCE = (6,), (6, 4)
@@ -92,8 +93,18 @@ def test_a_cell_written_for_keras_3_takes_the_constants_of_an_old_file(
     equal_to_original(source, x)
 
 
-def test_a_layer_that_tf_keras_does_not_find_by_its_name_is_read(tmp_path: Any, model_of: ModelOf) -> None:
-    model = model_of(_VECTOR, layers.experimental.RandomFourierFeatures(5, scale=2.0))
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.experimental.RandomFourierFeatures(5, scale=2.0),
+        legacy.SpectralNormalization(layers.Dense(5)),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_a_layer_that_tf_keras_does_not_find_by_its_name_is_read(
+    layer: Any, tmp_path: Any, model_of: ModelOf
+) -> None:
+    model = model_of(_VECTOR, layer)
     model.save(tmp_path / "model.h5")
     x = np.random.default_rng(0).standard_normal((3, *_VECTOR)).astype(np.float32)
     source: Any = sources.load(tmp_path / "model.h5")

@@ -21,8 +21,11 @@ from kerve.compiler.sources.keras2.migrate import migrated
 
 __all__ = ["from_config", "read"]
 
-#: A layer of Keras 2 that it does not find again by its name.
-_NOT_FOUND = {"RandomFourierFeatures": tf_keras.layers.experimental.RandomFourierFeatures}
+#: Layers of Keras 2 that it does not find again by their names.
+_NOT_FOUND = {
+    "RandomFourierFeatures": tf_keras.layers.experimental.RandomFourierFeatures,
+    "SpectralNormalization": legacy.SpectralNormalization,
+}
 
 
 def read(found: Recognised, own: Mapping[str, Any], trust: bool) -> tf_keras.Model:
