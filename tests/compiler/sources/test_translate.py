@@ -124,6 +124,15 @@ def test_a_kept_layer_without_a_mask_lowers(equal_to_original: Callable[..., Any
     equal_to_original(sources.load(model_of(shape, layer())), {"x": x})
 
 
+@pytest.mark.parametrize("implementation", [1, 2, 3])
+def test_a_locally_connected_layer_lowers_however_it_is_implemented(
+    implementation: int, equal_to_original: Callable[..., Any], model_of: ModelOf
+) -> None:
+    layer = layers.LocallyConnected2D(2, (3, 2), implementation=implementation)
+    source = sources.load(model_of(_IMAGE, layer))
+    equal_to_original(source, {"x": np.random.default_rng(0).random((2, *_IMAGE), np.float32)})
+
+
 @pytest.mark.parametrize(
     "make", [tf_keras.Sequential, lambda layers: tf_keras.Model(layers[0], layers[1](layers[0]))]
 )
