@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -202,3 +204,16 @@ def test_an_old_file_with_a_model_class_of_keras_3_says_what_to_set(tmp_path: Pa
     own = type("Own", (keras.Model,), {"call": lambda self, inputs: inputs * 2.0})
     with pytest.raises(LoadError, match=r"the class Own that was given for it of Keras 3; set TF_USE_LEGACY"):
         sources.load(tmp_path / "own.keras", custom_objects={"Own": own})
+
+
+def test_a_file_that_does_not_say_what_the_inputs_are_is_told_so(tmp_path: Path, model_of: ModelOf) -> None:
+    model_of(_VECTOR, layers.Dense(2)).save(tmp_path / "model.h5")
+    with h5py.File(tmp_path / "model.h5", "r+") as file:  # as Keras 2.3 writes [InputLayer(6), Dense(2)]
+        config = json.loads(file.attrs["model_config"])
+        dense = config["config"]["layers"][-1]
+        dense["config"].pop("batch_input_shape", None)
+        file.attrs["model_config"] = json.dumps(
+            {"class_name": "Sequential", "config": {"name": "model", "layers": [dense]}}
+        )
+    with pytest.raises(LoadError, match="does not say what the inputs are"):
+        sources.load(tmp_path / "model.h5")
