@@ -17,6 +17,7 @@ from tf_keras import layers
 
 from kerve.compiler import sources
 from kerve.compiler.errors import LoadError
+from kerve.compiler.sources import LoadOptions
 from kerve.compiler.sources.keras2 import legacy
 
 ModelOf = Callable[[tuple[int, ...], Any], tf_keras.Model]
@@ -204,6 +205,29 @@ def test_an_old_file_with_a_model_class_of_keras_3_says_what_to_set(tmp_path: Pa
     own = type("Own", (keras.Model,), {"call": lambda self, inputs: inputs * 2.0})
     with pytest.raises(LoadError, match=r"the class Own that was given for it of Keras 3; set TF_USE_LEGACY"):
         sources.load(tmp_path / "own.keras", custom_objects={"Own": own})
+
+
+@pytest.mark.parametrize("is_whole", [True, False], ids=["a model", "weights and an architecture"])
+def test_a_model_within_another_has_its_weights_whatever_was_frozen_when_it_was_saved(
+    is_whole: bool, tmp_path: Any, model_of: ModelOf
+) -> None:
+    inner = tf_keras.Sequential([layers.Dense(6, input_shape=_VECTOR, name="a"), layers.Dense(6, name="b")])
+    model = model_of(_VECTOR, inner)
+    inner.layers[0].trainable = False  # so that it comes last
+    file, options = tmp_path / "model.h5", LoadOptions()
+    if is_whole:
+        model.save(file)
+    else:
+        model.save_weights(file)
+        (tmp_path / "model.json").write_text(model.to_json())
+        options = LoadOptions(architecture=str(tmp_path / "model.json"))
+    with h5py.File(file, "r+") as saved:  # as Keras wrote it up to TensorFlow 1.15 while all of `inner` was
+        group = saved.get("model_weights", saved)[inner.name]
+        group.attrs["weight_names"] = np.roll(group.attrs["weight_names"], 2)
+    x = np.random.default_rng(0).random((3, *_VECTOR), np.float32)
+    source: Any = sources.load(file, options)
+    np.testing.assert_allclose(source.original(x), model(x), rtol=1e-5)
+    np.testing.assert_allclose(source.model(x), model(x), rtol=1e-5)
 
 
 def test_a_file_that_does_not_say_what_the_inputs_are_is_told_so(tmp_path: Path, model_of: ModelOf) -> None:
