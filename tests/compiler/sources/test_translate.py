@@ -310,3 +310,14 @@ def test_a_result_without_a_rank_is_converted_within_and_refused_at_the_end(
     equal_to_original(sources.load(within), {"x": np.ones((3, 4, 1), np.float32)})
     with pytest.raises(ConversionError, match=r"layer 'dropped' \(Lambda\): its result has no known rank"):
         sources.load(tf_keras.Model(inputs, squeezed))
+
+
+def test_stacked_cells_keep_their_states_from_call_to_call(kept: Kept) -> None:
+    cells = [layers.LSTMCell(3), layers.GRUCell(2)]
+    old = tf_keras.Sequential([tf_keras.Input(batch_shape=(2, 4, 3)), layers.RNN(cells, stateful=True)])
+    source: Any = sources.load(old)
+    assert not kept(source.model)
+    x = np.random.default_rng(0).standard_normal((2, 4, 3)).astype(np.float32)
+    old.reset_states()
+    for _ in range(2):
+        _assert_equal(old, source.model, x)
