@@ -230,6 +230,23 @@ def test_a_model_within_another_has_its_weights_whatever_was_frozen_when_it_was_
     np.testing.assert_allclose(source.model(x), model(x), rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["kullback_leibler_divergence", "logcosh"])
+def test_losses_and_metrics_are_restored_by_the_names_that_keras_2_has_for_them(
+    name: str, tmp_path: Any, model_of: ModelOf
+) -> None:
+    model = model_of(_VECTOR, layers.Dense(2, activation="softmax"))
+    model.compile("adam", loss=name)
+    model.save(tmp_path / "model.h5")
+    with h5py.File(tmp_path / "model.h5", "r+") as file:
+        training = json.loads(file.attrs["training_config"])
+        file.attrs["training_config"] = json.dumps({**training, "metrics": [name]})  # as Keras 2.2 writes it
+    source: Any = sources.load(tmp_path / "model.h5")
+    assert source.warnings == []
+    x, y = np.random.default_rng(0).random((2, 3, *_VECTOR), np.float32)
+    expected = model.evaluate(x, y[:, :2], verbose=0)
+    assert source.model.evaluate(x, y[:, :2], verbose=0) == pytest.approx([expected, expected], rel=1e-4)
+
+
 def test_a_file_that_does_not_say_what_the_inputs_are_is_told_so(tmp_path: Path, model_of: ModelOf) -> None:
     model_of(_VECTOR, layers.Dense(2)).save(tmp_path / "model.h5")
     with h5py.File(tmp_path / "model.h5", "r+") as file:  # as Keras 2.3 writes [InputLayer(6), Dense(2)]
