@@ -275,6 +275,33 @@ def test_a_function_that_is_named_like_tensorflows_own_is_looked_at_all_the_same
         sources.load(tmp_path)
 
 
+def _adapted(folder: Path) -> Path:
+    """Write a model with a layer that learned from data, by a function of Python."""
+    layer = tf_keras.layers.Discretization(num_bins=3)
+    layer.adapt(np.arange(12, dtype=np.float32)[:, None])
+    inputs = tf_keras.Input((2,), name="x")
+    tf_keras.Model(inputs, layer(inputs)).save(folder, save_format="tf")
+    return folder
+
+
+def test_a_function_that_adapts_a_layer_is_not_called(tmp_path: Path) -> None:
+    source: Any = sources.load(_adapted(tmp_path))
+    np.testing.assert_array_equal(source.original(np.float32([[1, 11]])), source.model(np.float32([[1, 11]])))
+
+
+def test_a_function_that_is_kept_like_one_that_adapts_is_looked_at_where_it_is_called(tmp_path: Path) -> None:
+    file = _adapted(tmp_path) / "saved_model.pb"
+    proto = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    nodes = proto.meta_graphs[0].object_graph_def.nodes
+    (adapting,) = (
+        child for node in nodes for child in node.children if child.local_name == "_adapt_function"
+    )
+    nodes[0].children.add(local_name="call", node_id=adapting.node_id)
+    file.write_bytes(proto.SerializeToString())
+    with pytest.raises(LoadError, match="a graph runs TensorFlow's PyFunc"):
+        sources.load(tmp_path)
+
+
 def test_an_asset_outside_a_saved_model_is_refused(tmp_path: Path) -> None:
     tf.saved_model.save(tf.Module(), str(tmp_path))
     file = tmp_path / "saved_model.pb"

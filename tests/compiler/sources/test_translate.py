@@ -124,6 +124,15 @@ def test_a_kept_layer_without_a_mask_lowers(equal_to_original: Callable[..., Any
     equal_to_original(sources.load(model_of(shape, layer())), {"x": x})
 
 
+@pytest.mark.parametrize("implementation", [1, 2, 3])
+def test_a_locally_connected_layer_lowers_however_it_is_implemented(
+    implementation: int, equal_to_original: Callable[..., Any], model_of: ModelOf
+) -> None:
+    layer = layers.LocallyConnected2D(2, (3, 2), implementation=implementation)
+    source = sources.load(model_of(_IMAGE, layer))
+    equal_to_original(source, {"x": np.random.default_rng(0).random((2, *_IMAGE), np.float32)})
+
+
 @pytest.mark.parametrize(
     "make", [tf_keras.Sequential, lambda layers: tf_keras.Model(layers[0], layers[1](layers[0]))]
 )
@@ -301,3 +310,14 @@ def test_a_result_without_a_rank_is_converted_within_and_refused_at_the_end(
     equal_to_original(sources.load(within), {"x": np.ones((3, 4, 1), np.float32)})
     with pytest.raises(ConversionError, match=r"layer 'dropped' \(Lambda\): its result has no known rank"):
         sources.load(tf_keras.Model(inputs, squeezed))
+
+
+def test_stacked_cells_keep_their_states_from_call_to_call(kept: Kept) -> None:
+    cells = [layers.LSTMCell(3), layers.GRUCell(2)]
+    old = tf_keras.Sequential([tf_keras.Input(batch_shape=(2, 4, 3)), layers.RNN(cells, stateful=True)])
+    source: Any = sources.load(old)
+    assert not kept(source.model)
+    x = np.random.default_rng(0).standard_normal((2, 4, 3)).astype(np.float32)
+    old.reset_states()
+    for _ in range(2):
+        _assert_equal(old, source.model, x)

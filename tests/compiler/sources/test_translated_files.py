@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -15,6 +17,8 @@ from tf_keras import layers
 
 from kerve.compiler import sources
 from kerve.compiler.errors import LoadError
+from kerve.compiler.sources import LoadOptions
+from kerve.compiler.sources.keras2 import legacy
 
 ModelOf = Callable[[tuple[int, ...], Any], tf_keras.Model]
 _VECTOR, _SEQUENCE = (6,), (6, 4)
@@ -92,8 +96,18 @@ def test_a_cell_written_for_keras_3_takes_the_constants_of_an_old_file(
     equal_to_original(source, x)
 
 
-def test_a_layer_that_tf_keras_does_not_find_by_its_name_is_read(tmp_path: Any, model_of: ModelOf) -> None:
-    model = model_of(_VECTOR, layers.experimental.RandomFourierFeatures(5, scale=2.0))
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.experimental.RandomFourierFeatures(5, scale=2.0),
+        legacy.SpectralNormalization(layers.Dense(5)),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_a_layer_that_tf_keras_does_not_find_by_its_name_is_read(
+    layer: Any, tmp_path: Any, model_of: ModelOf
+) -> None:
+    model = model_of(_VECTOR, layer)
     model.save(tmp_path / "model.h5")
     x = np.random.default_rng(0).standard_normal((3, *_VECTOR)).astype(np.float32)
     source: Any = sources.load(tmp_path / "model.h5")
@@ -191,3 +205,56 @@ def test_an_old_file_with_a_model_class_of_keras_3_says_what_to_set(tmp_path: Pa
     own = type("Own", (keras.Model,), {"call": lambda self, inputs: inputs * 2.0})
     with pytest.raises(LoadError, match=r"the class Own that was given for it of Keras 3; set TF_USE_LEGACY"):
         sources.load(tmp_path / "own.keras", custom_objects={"Own": own})
+
+
+@pytest.mark.parametrize("is_whole", [True, False], ids=["a model", "weights and an architecture"])
+def test_a_model_within_another_has_its_weights_whatever_was_frozen_when_it_was_saved(
+    is_whole: bool, tmp_path: Any, model_of: ModelOf
+) -> None:
+    inner = tf_keras.Sequential([layers.Dense(6, input_shape=_VECTOR, name="a"), layers.Dense(6, name="b")])
+    model = model_of(_VECTOR, inner)
+    inner.layers[0].trainable = False  # so that it comes last
+    file, options = tmp_path / "model.h5", LoadOptions()
+    if is_whole:
+        model.save(file)
+    else:
+        model.save_weights(file)
+        (tmp_path / "model.json").write_text(model.to_json())
+        options = LoadOptions(architecture=str(tmp_path / "model.json"))
+    with h5py.File(file, "r+") as saved:  # as Keras wrote it up to TensorFlow 1.15 while all of `inner` was
+        group = saved.get("model_weights", saved)[inner.name]
+        group.attrs["weight_names"] = np.roll(group.attrs["weight_names"], 2)
+    x = np.random.default_rng(0).random((3, *_VECTOR), np.float32)
+    source: Any = sources.load(file, options)
+    np.testing.assert_allclose(source.original(x), model(x), rtol=1e-5)
+    np.testing.assert_allclose(source.model(x), model(x), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["kullback_leibler_divergence", "logcosh"])
+def test_losses_and_metrics_are_restored_by_the_names_that_keras_2_has_for_them(
+    name: str, tmp_path: Any, model_of: ModelOf
+) -> None:
+    model = model_of(_VECTOR, layers.Dense(2, activation="softmax"))
+    model.compile("adam", loss=name)
+    model.save(tmp_path / "model.h5")
+    with h5py.File(tmp_path / "model.h5", "r+") as file:
+        training = json.loads(file.attrs["training_config"])
+        file.attrs["training_config"] = json.dumps({**training, "metrics": [name]})  # as Keras 2.2 writes it
+    source: Any = sources.load(tmp_path / "model.h5")
+    assert source.warnings == []
+    x, y = np.random.default_rng(0).random((2, 3, *_VECTOR), np.float32)
+    expected = model.evaluate(x, y[:, :2], verbose=0)
+    assert source.model.evaluate(x, y[:, :2], verbose=0) == pytest.approx([expected, expected], rel=1e-4)
+
+
+def test_a_file_that_does_not_say_what_the_inputs_are_is_told_so(tmp_path: Path, model_of: ModelOf) -> None:
+    model_of(_VECTOR, layers.Dense(2)).save(tmp_path / "model.h5")
+    with h5py.File(tmp_path / "model.h5", "r+") as file:  # as Keras 2.3 writes [InputLayer(6), Dense(2)]
+        config = json.loads(file.attrs["model_config"])
+        dense = config["config"]["layers"][-1]
+        dense["config"].pop("batch_input_shape", None)
+        file.attrs["model_config"] = json.dumps(
+            {"class_name": "Sequential", "config": {"name": "model", "layers": [dense]}}
+        )
+    with pytest.raises(LoadError, match="does not say what the inputs are"):
+        sources.load(tmp_path / "model.h5")

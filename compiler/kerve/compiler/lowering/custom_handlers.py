@@ -20,7 +20,7 @@ _OURS = (
     "IFFT", "IRFFT", "Imag", "InvertPermutation", "Less", "LookupTableFindV2",
     "LookupTableSizeV2", "MatrixBandPart", "RFFT", "RFFT2D", "RaggedTensorToTensor", "Real",
     "ReduceJoin", "ResizeArea", "ResizeBicubic", "ResizeBilinear", "ResizeNearestNeighbor", "ScatterNd",
-    "SegmentMax", "SegmentMean", "SegmentMin", "SegmentProd", "SegmentSum", "SparseCross",
+    "SegmentMax", "SegmentMean", "SegmentMin", "SegmentProd", "SegmentSum", "SparseCross", "SparseMatMul",
     "SparseSegmentMean", "SparseSegmentMeanWithNumSegments", "SparseSegmentSqrtN",
     "SparseSegmentSqrtNWithNumSegments", "SparseSegmentSum", "SparseSegmentSumWithNumSegments",
     "SparseSoftmaxCrossEntropyWithLogits", "SparseTensorDenseMatMul", "StaticRegexReplace", "StringJoin",

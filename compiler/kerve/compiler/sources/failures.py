@@ -77,6 +77,11 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
         "SavedModel, or build the model in Python, load its weights and compile the object",
     ),
     (
+        re.compile(r"expected 0 layers, found"),
+        "the file does not say what the inputs are, as Keras 2.3 forgets of a Sequential that begins with an "
+        "InputLayer: build the model in Python, load its weights from the file, and compile the object",
+    ),
+    (
         re.compile(
             r"expected \d+ variables|shape mismatch|(layer|weight) count|assigned value shape", re.IGNORECASE
         ),

@@ -15,6 +15,12 @@ __all__ = ["restore"]
 #: Names of losses and metrics that Keras chooses by what the model gives.
 _CHOSEN_BY_KERAS = frozenset({"acc", "accuracy", "ce", "crossentropy"})
 
+#: What Keras 3 calls functions that Keras 2 has other names for: as losses, and as metrics.
+_FORMER_NAMES = {
+    "kullback_leibler_divergence": ("kl_divergence",),
+    "logcosh": ("log_cosh", "log_cosh_error"),
+}
+
 _RESTORED = ("loss", "loss_weights", "metrics", "weighted_metrics")
 
 
@@ -86,6 +92,7 @@ def _by_name(config: Any, known: Collection[str]) -> Any:
         return None
     if (own := keras.saving.get_registered_object(name)) is not None:
         return own
+    name = next((today for today in _FORMER_NAMES.get(name, ()) if today in known), name)
     if name not in known and name not in _CHOSEN_BY_KERAS:
         raise ValueError(f"{name} is not known; {failures.OWN_CODE}")
     return name

@@ -113,7 +113,7 @@ def _load(model: Any, found: Recognised, writer: Writer | None = None) -> None:
         return
     with h5py.File(found.path, "r") as file:
         by_layer_names = _goes_by_layer_names(file)
-        if writer is not None and writer.is_old:
+        if writer is not None and by_layer_names:
             layer_weights.load(model, file.get("model_weights", file), writer)
             return
     with tempfile.TemporaryDirectory() as folder:

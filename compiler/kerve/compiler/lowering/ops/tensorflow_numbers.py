@@ -53,9 +53,18 @@ def _sparse_product(
 ) -> ir.Value:
     """Multiply a sparse matrix, of which there is where, which values, and its size, by a dense one."""
     matrix = g.op.ScatterND(g.op.Expand(_zero(g, values), size), places, values)
-    factors = ((matrix, "adjoint_a"), (dense, "adjoint_b"))
+    return _product(g, attributes, (matrix, "adjoint_a"), (dense, "adjoint_b"))
+
+
+def _product_of_many_zeros(g: Lowering, attributes: _Attributes, a: ir.Value, b: ir.Value) -> ir.Value:
+    """Multiply matrices, some of which are said to hold many zeros."""
+    return _product(g, attributes, (a, "transpose_a"), (b, "transpose_b"))
+
+
+def _product(g: Lowering, attributes: _Attributes, *factors: tuple[ir.Value, str]) -> ir.Value:
+    """Multiply two matrices, each turned where the attribute beside it says so."""
     return g.op.MatMul(
-        *(g.op.Transpose(x, perm=[1, 0]) if attributes.get(adjoint) else x for x, adjoint in factors)
+        *(g.op.Transpose(x, perm=[1, 0]) if attributes.get(turns) else x for x, turns in factors)
     )
 
 
@@ -156,6 +165,7 @@ _HANDLERS: dict[str, Handler] = {
     "MulNoNan": _multiply_no_nan,
     "ShapeN": _shapes,
     "SliceOfSize": _slice,
+    "SparseMatMul": _product_of_many_zeros,
     "SparseSoftmaxCrossEntropyWithLogits": _cross_entropy,
     "SparseTensorDenseMatMul": _sparse_product,
     "TopKV2": _top_k,

@@ -181,7 +181,8 @@ def _reset(model: Any) -> None:
     """Forget what layers keep from one call to the next."""
     for layer in model._flatten_layers():
         if getattr(layer, "stateful", False) and isinstance(layer, keras.layers.RNN):
-            layer.reset_state()
+            for state in keras.tree.flatten(layer.states):  # those of stacked cells Keras does not reach
+                state.assign(keras.ops.zeros_like(state))
         elif getattr(layer, "stateful", False) and isinstance(layer, tf_keras.layers.RNN):
             layer.reset_states()
 

@@ -16,7 +16,7 @@ import tf_keras
 from numpy.typing import NDArray
 from tf_keras.src.saving.legacy import hdf5_format
 
-from kerve.compiler.sources.keras2 import keras1, keras1_graphs, padded
+from kerve.compiler.sources.keras2 import keras1, keras1_graphs, ordered, padded
 
 __all__ = ["Writer", "load", "writer_of"]
 
@@ -51,16 +51,21 @@ def writer_of(group: h5py.Group, keras_version: str) -> Writer:
     is_keras_1 = keras1.is_writer(keras_version)
     backend = group.attrs.get("backend", b"")
     if is_keras_1 and not backend:
-        names = [name for layer in group.values() for name in _names(layer, "weight_names")]
+        names = [name for layer in group.values() for name in ordered.names(layer, "weight_names")]
         return Writer(is_keras_1, is_theano=bool(names) and not any(":" in name for name in names))
     return Writer(is_keras_1, (backend.decode() if isinstance(backend, bytes) else backend) == "theano")
 
 
 def load(model: tf_keras.Model, group: h5py.Group, writer: Writer) -> None:
-    """Give a model its weights: by the names of its layers, or in their order where those are others.
+    """Give a model its weights; raises `ValueError` where they do not fit."""
+    if writer.is_old:
+        _load_old(model, group, writer)
+    else:
+        ordered.load(model, group)
 
-    Raises `ValueError` where they do not fit.
-    """
+
+def _load_old(model: tf_keras.Model, group: h5py.Group, writer: Writer) -> None:
+    """Load by the names of layers, or in their order where those are others."""
     saved = {name: values for name, values in _saved(group) if values}
     layers = {layer.name: layer for layer in _flattened(model) if layer.weights}
     if len(layers) != len(saved):
@@ -81,13 +86,8 @@ def _flattened(model: tf_keras.Model) -> Iterator[Any]:
 
 
 def _saved(group: h5py.Group) -> Iterator[tuple[str, _Values]]:
-    for name in _names(group, "layer_names"):
-        yield name, [np.asarray(group[name][each]) for each in _names(group[name], "weight_names")]
-
-
-def _names(group: h5py.Group, attribute: str) -> list[str]:
-    """Read a list of names, which Keras cuts in pieces where it is too long for HDF5."""
-    return list(hdf5_format.load_attributes_from_hdf5_group(group, attribute))
+    for name in ordered.names(group, "layer_names"):
+        yield name, [np.asarray(group[name][each]) for each in ordered.names(group[name], "weight_names")]
 
 
 def _give(layer: Any, values: _Values, writer: Writer) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 import tf_keras
 
-__all__ = ["LEGACY_LAYERS", "as_written", "class_name", "doubts"]
+__all__ = ["LEGACY_LAYERS", "SpectralNormalization", "as_written", "class_name", "doubts"]
 
 #: Keras by itself, up to its last version 2.3.1, and Keras 2.1 within TensorFlow: "2.2.4" is by itself, and
 #: "2.2.4-tf" and "2.4.0" are within TensorFlow.
@@ -62,6 +62,20 @@ class CornerUpSampling2D(tf_keras.layers.UpSampling2D):
         size = [(known[axis] or actual[axis]) * factor for axis, factor in enumerate(self.size)]
         resized = tf.compat.v1.image.resize_bilinear(images, size)
         return tf.transpose(resized, (0, 3, 1, 2)) if is_nchw else resized
+
+
+class SpectralNormalization(tf_keras.layers.SpectralNormalization):
+    """The layer as it is in Keras 2; that of tf_keras takes a class of `tf.keras`, which is Keras 3 today."""
+
+    def build(self, input_shape: Any) -> None:
+        """Make the vector that training keeps; what is within is normalized already."""
+        tf_keras.layers.Wrapper.build(self, input_shape)
+        self.kernel = getattr(self.layer, "kernel", None)
+        if self.kernel is None:
+            self.kernel = self.layer.embeddings
+        self.vector_u = self.add_weight(
+            name="vector_u", shape=(1, self.kernel.shape[-1]), dtype=self.kernel.dtype, trainable=False
+        )
 
 
 def as_written(model: tf_keras.Model, keras_version: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import h5py
 import tf_keras
+from tf_keras.src.saving.legacy.saved_model import json_utils
 from tf_keras.src.saving.serialization_lib import SafeModeScope
 from tf_keras.src.utils import generic_utils
 
@@ -21,8 +22,11 @@ from kerve.compiler.sources.keras2.migrate import migrated
 
 __all__ = ["from_config", "read"]
 
-#: A layer of Keras 2 that it does not find again by its name.
-_NOT_FOUND = {"RandomFourierFeatures": tf_keras.layers.experimental.RandomFourierFeatures}
+#: Layers of Keras 2 that it does not find again by their names.
+_NOT_FOUND = {
+    "RandomFourierFeatures": tf_keras.layers.experimental.RandomFourierFeatures,
+    "SpectralNormalization": legacy.SpectralNormalization,
+}
 
 
 def read(found: Recognised, own: Mapping[str, Any], trust: bool) -> tf_keras.Model:
@@ -70,15 +74,11 @@ def _from_archive(found: Recognised, trust: bool) -> tf_keras.Model:
 
 
 def _from_hdf5(found: Recognised) -> tf_keras.Model:
-    """Read the weights from the file, and the architecture, brought up to date, from memory."""
-    with h5py.File(found.path, "r") as original:
-        writer = layer_weights.writer_of(original["model_weights"], found.keras_version)
-        config = migrated(found.config, found.keras_version, writer.is_theano)
-        if writer.is_old:
-            model = tf_keras.models.model_from_config(config)
-            layer_weights.load(model, original["model_weights"], writer)
-            return model
-    with h5py.File("up-to-date.h5", "w", driver="core", backing_store=False, libver="latest") as file:
-        file.attrs["model_config"] = json.dumps(config)
-        file["model_weights"] = h5py.ExternalLink(str(found.path.absolute()), "/model_weights")
-        return tf_keras.models.load_model(file, compile=False)
+    """Build the model of its architecture, brought up to date, and give it its weights."""
+    with h5py.File(found.path, "r") as file:
+        group = file["model_weights"]
+        writer = layer_weights.writer_of(group, found.keras_version)
+        config = json.dumps(migrated(found.config, found.keras_version, writer.is_theano))
+        model = tf_keras.models.model_from_config(json_utils.decode(config))
+        layer_weights.load(model, group, writer)
+        return model

@@ -28,6 +28,10 @@ _INTERNAL_SIGNATURES = frozenset({"__saved_model_init_op", "__saved_model_train_
 #: What TensorFlow 2 writes variables and reads them with: neither a model nor our loading calls it.
 _SAVERS = re.compile(r"__inference__traced_(save|restore)_\d+")
 
+#: What a layer calls a function by which it learns from data, as a Discretization where bounds are: training
+#: calls it, and only that.
+_ADAPTS = "_adapt_function"
+
 #: What TensorFlow 1 reads variables with, when a graph is loaded.
 _RESTORE = frozenset({"Restore", "RestoreSlice", "RestoreV2"})
 
@@ -67,9 +71,9 @@ class Description:
         """The operators in it that do more than compute, sorted."""
         operators = {node.op for node in _executed(self.graph, _fetched(self.graph))}
         operators |= {node.op for node in _restoring(self.graph)} - _RESTORE
-        savers = _savers(self.graph)
+        uncalled = _uncalled(self.graph)
         for function in self.graph.graph_def.library.function:
-            if function.signature.name not in savers:
+            if function.signature.name not in uncalled:
                 operators |= {node.op for node in function.node_def}
         return sorted(filter(touches, operators))
 
@@ -177,17 +181,35 @@ def _configs(path: Path, graph: meta_graph_pb2.MetaGraphDef) -> Iterator[dict[st
             yield config
 
 
-def _savers(graph: meta_graph_pb2.MetaGraphDef) -> set[str]:
-    """The functions that are called savers, and that nothing which may run refers to."""
-    functions = graph.graph_def.library.function
+def _uncalled(graph: meta_graph_pb2.MetaGraphDef) -> set[str]:
+    """The functions that save or adapt, and that nothing which may run refers to."""
+    functions, adapting = graph.graph_def.library.function, _adapting(graph)
     savers = {each.signature.name for each in functions if _SAVERS.fullmatch(each.signature.name)}
-    called = set(graph.object_graph_def.concrete_functions)
+    called = set(graph.object_graph_def.concrete_functions) - adapting
     for node in _executed(graph, _fetched(graph)):
         called |= _called(node)
     for function in functions:
-        if function.signature.name not in savers:
+        if function.signature.name not in savers | adapting:
             called |= {name for node in function.node_def for name in _called(node)}
-    return savers - called
+    return (savers | adapting) - called
+
+
+def _adapting(graph: meta_graph_pb2.MetaGraphDef) -> set[str]:
+    """The functions that are nothing in the object graph but what adapts a layer, or a trace of that."""
+    nodes = graph.object_graph_def.nodes
+    known_as: dict[int, set[str]] = {}
+    for node in nodes:
+        for child in node.children:
+            known_as.setdefault(child.node_id, set()).add(child.local_name)
+    adapting = {index for index, names in known_as.items() if names == {_ADAPTS}}
+    adapting |= {child.node_id for index in adapting for child in nodes[index].children}
+    by_use: dict[bool, set[str]] = {False: set(), True: set()}
+    for index, node in enumerate(nodes):
+        by_use[index in adapting] |= {
+            *node.function.concrete_functions,
+            node.bare_concrete_function.concrete_function_name,
+        }
+    return by_use[True] - by_use[False]
 
 
 def _called(node: Any) -> set[str]:

@@ -1,0 +1,67 @@
+"""Weights in HDF5 in the order in which a model has its variables.
+
+Keras 2 reads them in the order that the file has: of a model within another, what is trained before what is
+not. Whether such a model was frozen is not in its configuration, so that a model which is read again may have
+another order than the one which was saved; the variables' names tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import h5py
+import tf_keras
+from tf_keras.src.saving.legacy import hdf5_format
+
+__all__ = ["load", "names"]
+
+
+def load(model: tf_keras.Model, group: h5py.Group) -> None:
+    """Give a model its weights; raises what Keras does where they do not fit."""
+    hdf5_format.load_weights_from_hdf5_group(_as_in(model, group), model)
+
+
+def names(group: h5py.Group, attribute: str) -> list[str]:
+    """Read a list of names, which Keras cuts in pieces where it is too long for HDF5."""
+    return list(hdf5_format.load_attributes_from_hdf5_group(group, attribute))
+
+
+@dataclass(frozen=True)
+class _View:
+    """A group, with other lists of names, and other views of what is in it."""
+
+    group: h5py.Group
+    attrs: Mapping[str, Any]
+    parts: Mapping[str, _View] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.parts[name] if name in self.parts else self.group[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.group
+
+
+def _as_in(model: tf_keras.Model, group: h5py.Group) -> _View:
+    """Return the group with the layers and variables of it in the order of the model's."""
+    layers = [layer for layer in model.layers if hdf5_format._legacy_weights(layer)]
+    saved = {
+        name: found for name in names(group, "layer_names") if (found := names(group[name], "weight_names"))
+    }
+    order = _in_order(list(saved), [layer.name for layer in layers])
+    parts = {
+        name: _View(group[name], {"weight_names": _in_order(saved[name], _variables(layer))})
+        for name, layer in zip(order, layers, strict=False)  # of other numbers Keras says that they differ
+    }
+    return _View(group, {**group.attrs, "layer_names": order}, parts)
+
+
+def _variables(layer: Any) -> list[str]:
+    return [variable.name for variable in hdf5_format._legacy_weights(layer)]
+
+
+def _in_order(saved: list[str], wanted: Sequence[str]) -> list[str]:
+    """Return the names in the order in which they are wanted, if they are the same, each of one thing."""
+    is_same = len(set(saved)) == len(saved) and sorted(saved) == sorted(wanted)
+    return list(wanted) if is_same else saved
