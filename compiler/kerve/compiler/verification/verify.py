@@ -25,7 +25,7 @@ from kerve.compiler.verification.answering import (
     tamed,
 )
 from kerve.compiler.verification.basis import Basis, bases_of
-from kerve.compiler.verification.compare import Check, Tolerance, compare
+from kerve.compiler.verification.compare import SMALLEST, Check, Tolerance, compare
 from kerve.compiler.verification.data import Dataset, first_rows
 from kerve.compiler.verification.distribution import compare_drawn
 from kerve.compiler.verification.rounding import LEEWAY, MOST, rounding
@@ -167,17 +167,19 @@ def _compare(
     for name, got in runner(known.dataset.inputs).items():
         if bases[name].drawn:
             continue
-        narrowest = bases[name].narrowest
         want = _as_onnxruntime_gives(np.asarray(known.answers[name]))
         yield compare(
             _as_onnxruntime_gives(got),
             want,
-            tolerances.get(name)
-            or Tolerance.of(want.dtype, "" if narrowest is None else narrowest.name.lower()),
+            tolerances.get(name) or _tolerance(want, bases[name]),
             data=known.dataset.origin,
             sizes=known.dataset.sizes,
             output=name,
         )
+
+
+def _tolerance(want: NDArray[Any], basis: Basis) -> Tolerance:
+    return Tolerance.of(want.dtype, "" if basis.narrowest is None else basis.narrowest.name.lower())
 
 
 def _numbers(known: Answered, output: str) -> bool:
@@ -193,7 +195,7 @@ def _undecided(path: Path, runner: Runner, known: Answered, bases: Mapping[str, 
         return ""
     moved = rounding(path, [known.dataset.inputs])
     wider = {
-        name: Tolerance(check.rtol, max(check.atol, LEEWAY * moved.get(name, 0.0)))
+        name: Tolerance(check.rtol, max(check.atol, LEEWAY * moved.get(name, 0.0)), SMALLEST)
         for name, check in differing.items()
     }
     open_to_doubt = {name for name in differing if moved.get(name, 0.0) > MOST}
@@ -216,19 +218,26 @@ def _differing(checks: Iterable[Check]) -> dict[str, Check]:
 def _widened(
     path: Path, answered: Iterable[Answered], checks: Iterable[Check], remarks: list[str]
 ) -> dict[str, Tolerance]:
-    """Return the tolerances of outputs that differ, where rounding explains more than their type's do."""
+    """Return the tolerances of outputs that differ, where rounding explains more than their type's do.
+
+    Of small numbers it may leave nothing: they are held to what it leaves of numbers of the order of 1.
+    """
     if not (differing := _differing(checks)):
         return {}
-    moved = rounding(path, [each.dataset.inputs for each in answered])
+    inputs = [each.dataset.inputs for each in answered]
+    moved = rounding(path, inputs)
+    by_one = rounding(path, inputs, 1.0) if any(moved.get(name, 0.0) > MOST for name in differing) else {}
     wider = {}
     for name, check in differing.items():
         movement = moved.get(name, 0.0)
         said = f"output '{name}': rounding alone moves it by {movement:.1g} of its range"
         if movement > MOST:
+            if by_one[name] <= MOST:
+                wider[name] = Tolerance(check.rtol, max(check.atol, LEEWAY * by_one[name]))
             remarks.append(f"{said}, so that nothing can be proven on these inputs; try --data FILE.npz")
         elif LEEWAY * movement > check.atol:
             atol = float(f"{LEEWAY * movement:.0e}")
-            wider[name] = Tolerance(check.rtol, atol)
+            wider[name] = Tolerance(check.rtol, atol, SMALLEST)
             remarks.append(f"{said}; it was held to {atol:.1g}, not to {check.atol:.1g}")
     return wider
 
