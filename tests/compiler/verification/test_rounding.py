@@ -78,6 +78,16 @@ def test_what_is_rounded_to_eight_bits_may_take_another_step(tmp_path: Path) -> 
     assert {check.atol for check in artifact.manifest.verification.checks} == {0.01}
 
 
+def test_digits_that_a_small_output_has_lost_are_told_of(tmp_path: Path) -> None:
+    bias = keras.initializers.Constant(-13.0)
+    dense = keras.layers.Dense(1, "sigmoid", bias_initializer=bias, name="y")
+    model = keras.Sequential([keras.Input((8,), name="x"), dense])
+    (remark,) = compile_model(model, repository=tmp_path, name="rare").manifest.warnings
+    assert re.match(r"output 'y': it is [0-9.e-]+ at most, and differs by up to .* log_sigmoid", remark)
+    many = keras.Sequential([keras.Input((8,), name="x"), keras.layers.Dense(20_000, "softmax", name="y")])
+    assert not compile_model(many, repository=tmp_path, name="many").manifest.warnings
+
+
 def test_what_rounding_decides_among_small_numbers_is_told_of_and_not_refused(tmp_path: Path) -> None:
     x = keras.Input((4096,), name="x")
     plus, minus = keras.layers.Dense(8, use_bias=False), keras.layers.Dense(8, use_bias=False)
