@@ -248,6 +248,54 @@ def test_a_lambda_of_operations_is_replayed(equal_to_keras: Check, single: Singl
     equal_to_keras(single(layers.Lambda(lambda x: keras.ops.sin(x) * 2 + x[:, :1]), (4,)), batch(4))
 
 
+def _doubled(part: Any) -> None:
+    """Replace a method on the object, as users do who have no class of their own."""
+    original = part.call
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        return (result[0] * 2, *result[1:]) if isinstance(result, tuple) else result * 2
+
+    part.call = call
+
+
+@pytest.mark.parametrize(
+    ("layer", "part"),
+    [
+        pytest.param(lambda: layers.Dense(3), lambda layer: layer, id="dense"),
+        pytest.param(lambda: layers.BatchNormalization(), lambda layer: layer, id="normalization"),
+        pytest.param(lambda: layers.LSTM(3), lambda layer: layer, id="lstm"),
+        pytest.param(lambda: layers.GRU(3), lambda layer: layer.cell, id="cell"),
+        pytest.param(lambda: layers.ConvLSTM1D(2, 1), lambda layer: layer.cell, id="cell of convolutions"),
+        pytest.param(
+            lambda: layers.RNN([layers.LSTMCell(2), layers.GRUCell(2)]), lambda layer: layer.cell, id="stack"
+        ),
+        pytest.param(
+            lambda: layers.Bidirectional(layers.LSTM(3)), lambda layer: layer.backward_layer, id="direction"
+        ),
+        pytest.param(
+            lambda: layers.TimeDistributed(layers.Dense(3)), lambda layer: layer.layer, id="wrapped"
+        ),
+    ],
+)
+def test_a_method_that_was_replaced_on_a_layer_is_replayed(
+    equal_to_keras: Check, single: Single, layer: Any, part: Any
+) -> None:
+    made = layer()
+    shape = (3, 5, 4) if isinstance(made, layers.ConvLSTM1D) else (5, 4)
+    model = single(made, shape)
+    _doubled(part(made))
+    equal_to_keras(model, batch(*shape))
+
+
+def test_a_call_that_was_replaced_on_a_class_of_keras_is_replayed(
+    equal_to_keras: Check, single: Single, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = single(layers.Dense(3), (4,))
+    monkeypatch.setattr(layers.Dense, "call", lambda layer, x, training=None: x @ layer.kernel * 5.0)
+    equal_to_keras(model, batch(4))
+
+
 @pytest.mark.parametrize("name", ["TorchModuleWrapper", "JaxLayer", "FlaxLayer"])
 def test_a_layer_of_another_framework_is_refused_by_name(name: str) -> None:
     class Holding(keras.Model):

@@ -329,6 +329,8 @@ _TIES = np.array([[3, 1, 3, 2, 1], [0, 0, 0, 0, 0], [5, 4, 3, 2, 1]], np.int32)
     _case("top k", lambda x: ops.top_k(x, 2), _X),
     _case("top k with ties", lambda x: ops.top_k(x, 3), _TIES),
     _case("in top k", lambda t, p: ops.in_top_k(t, p, 2), np.array([1, 4, 0], np.int32), _X[:, 0]),
+    _case("in top k of what is not finite", lambda t, p: ops.in_top_k(t, p, 2), np.array([2, 2, 2, 2, 2], np.int32),
+          np.array([[1, 2, 3], [np.nan, 2, 3], [1, np.inf, 3], [-np.inf, 2, 3], [1, 2, np.nan]], np.float32)),
     _case("unique", lambda x: ops.unique(x), _TIES),
     _case("unique with everything", lambda x: ops.unique(x, return_index=True, return_inverse=True, return_counts=True), _TIES),
     _case("unique of a size", lambda x: ops.unique(x, size=3, return_index=True, return_counts=True), _TIES),

@@ -128,7 +128,7 @@ def test_halves_are_compared(tmp_path: Path, rounded: Any) -> None:
     assert proof(model, tmp_path, rounded).passed == (rounded is np.rint)
 
 
-def test_where_a_source_overflows_it_is_asked_ordinary_things(tmp_path: Path) -> None:
+def test_where_a_source_overflows_it_is_asked_smaller_things(tmp_path: Path) -> None:
     graph = Graph(ir.DataType.FLOAT)
     model = graph.model(graph.node("Exp", graph.x, dtype=ir.DataType.FLOAT))
     with np.errstate(over="ignore"):
@@ -222,6 +222,112 @@ def test_a_condition_that_is_one_bool_is_asked_for_both(tmp_path: Path) -> None:
 
     verify(model, tmp_path / "model.onnx", reference)
     assert set(asked) == {False, True}
+
+
+@pytest.mark.parametrize("emptied", [0, 1])
+def test_rows_of_nothing_but_padding_and_of_one_step_are_compared(tmp_path: Path, emptied: int) -> None:
+    """A graph that takes the length of each row for `emptied` more than it is, where it is `emptied`."""
+    graph = Graph(ir.DataType.FLOAT)
+    is_padding = graph.node("Equal", graph.x, graph.constant(np.float32(-7)), dtype=ir.DataType.BOOL)
+    is_step = graph.node("Not", is_padding, dtype=ir.DataType.BOOL)
+    steps = graph.node("Cast", is_step, dtype=ir.DataType.FLOAT, to=int(ir.DataType.FLOAT))
+    model = graph.model(steps)
+
+    def lengthened(x: Array) -> Any:
+        steps = (x != -7).astype(x.dtype)
+        steps[steps.sum(1) == emptied] = 1.0
+        return steps
+
+    assert proof(model, tmp_path, lambda x: (x != -7).astype(x.dtype)).passed
+    assert not proof(model, tmp_path, lengthened).passed
+
+
+def open_model(nodes: Any) -> ir.Model:
+    """Return a graph from images of open size to y, as a function of the input writes it."""
+    x = ir.val("x", ir.DataType.FLOAT, ir.Shape(["batch", "height", "width"]))
+    y, written = nodes(x)
+    y.name, y.dtype, y.shape = "y", ir.DataType.FLOAT, ir.Shape(["batch", None, None])
+    graph = ir.Graph([x], [y], nodes=written, opset_imports={"": 21}, name="g")
+    return ir.Model(graph, ir_version=10)
+
+
+def copied(x: ir.Value) -> Any:
+    node = ir.node("Identity", [x])
+    return node.outputs[0], [node]
+
+
+def test_a_size_that_is_neither_of_two_is_compared(tmp_path: Path) -> None:
+    asked = []
+
+    def reference(x: Array) -> Array:
+        asked.append(x.shape[1:])
+        return x if x.shape[1] in (7, 12) else 2 * x
+
+    assert not proof(open_model(copied), tmp_path, reference).passed
+    assert (11, 13) in asked
+
+
+def test_one_open_dimension_is_not_taken_for_the_other(tmp_path: Path) -> None:
+    def turned(x: ir.Value) -> Any:
+        node = ir.node("Transpose", [x], {"perm": [0, 2, 1]})
+        return node.outputs[0], [node]
+
+    symmetric = lambda x: np.transpose(x, (0, 2, 1)) if x.shape[1] == x.shape[2] else x  # noqa: E731
+    assert not proof(open_model(turned), tmp_path, symmetric).passed
+
+
+def test_a_source_that_takes_squares_alone_is_asked_for_another(tmp_path: Path) -> None:
+    asked = []
+
+    def square(x: Array) -> Array:
+        asked.append(x.shape[1:])
+        if x.shape[1] != x.shape[2]:
+            raise ValueError("a square, please")
+        return x
+
+    verified = proof(open_model(copied), tmp_path, square)
+    assert verified.passed
+    assert [each.dataset.inputs["x"].shape[1] for each in verified.answered] == [7, 12, 11, 7]
+
+
+@pytest.mark.parametrize(
+    ("operator", "function"), [("Log", np.log), ("Acos", np.arccos), ("Acosh", np.arccosh), ("Sqrt", np.sqrt)]
+)
+def test_numbers_are_found_that_a_function_has_values_of(
+    tmp_path: Path, operator: str, function: Any
+) -> None:
+    graph = Graph(ir.DataType.FLOAT)
+    model = graph.model(graph.node(operator, graph.x, dtype=ir.DataType.FLOAT))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        verified = proof(model, tmp_path, function)
+    assert verified.passed
+    assert verified.remarks == ()
+    assert np.isfinite(verified.outputs["y"]).all()
+    assert np.isnan(verified.answered[-2].answers["y"]).any()  # and what has none is compared, too
+    assert not verified.answered[1].ordinary
+
+
+def test_corners_without_numbers_are_left_out_and_others_are_not(tmp_path: Path) -> None:
+    graph = Graph(ir.DataType.FLOAT, columns=200)
+    rounded = graph.node(
+        "Round", graph.node("Exp", graph.x, dtype=ir.DataType.FLOAT), dtype=ir.DataType.FLOAT
+    )
+    with np.errstate(over="ignore"):
+        verified = proof(graph.model(rounded), tmp_path, lambda x: np.rint(np.exp(x)))
+    assert verified.passed
+    assert verified.answered[1].dataset.draw.beyond == "close"
+
+
+def test_what_has_no_number_here_and_there_is_told_of(tmp_path: Path) -> None:
+    graph = Graph(ir.DataType.FLOAT)
+    negative = graph.node("Neg", graph.x, dtype=ir.DataType.FLOAT)
+    roots = [graph.node("Sqrt", each, dtype=ir.DataType.FLOAT) for each in (graph.x, negative)]
+    y = graph.node("Concat", *roots, dtype=ir.DataType.FLOAT, axis=1)
+    y.shape = ir.Shape(["batch", 10])
+    with np.errstate(invalid="ignore"):
+        verified = proof(graph.model(y), tmp_path, lambda x: np.concatenate([np.sqrt(x), np.sqrt(-x)], 1))
+    (remark,) = verified.remarks
+    assert remark.startswith("output 'y': the source answers 50% of it by NaN and infinity")
 
 
 def test_an_output_without_a_number_is_told_of(tmp_path: Path) -> None:

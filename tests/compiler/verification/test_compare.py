@@ -83,3 +83,16 @@ def test_another_shape_or_dtype_is_named() -> None:
 def test_what_is_computed_in_a_narrower_type_has_its_tolerance() -> None:
     assert Tolerance.of(np.dtype(np.float32), "float16") == Tolerance.of(np.dtype(np.float16))
     assert Tolerance.of(np.dtype(np.int64), "float16") == Tolerance(0.0, 0.0)
+
+
+@pytest.mark.parametrize("size", [1e-5, 1e-3])
+def test_small_numbers_are_judged_by_their_own_range(size: float) -> None:
+    want = np.array([1.0, 0.5, 0.25], np.float32) * np.float32(size)
+    assert check(want * np.float32(1 + 5e-5), want).passed
+    assert not check(want * np.float32(1.1), want).passed
+    assert not check(np.zeros_like(want), want).passed
+
+
+def test_rounding_of_what_is_near_1_is_allowed_among_small_numbers() -> None:
+    want = np.array([1e-6, 3e-5], np.float32)
+    assert check(want + np.float32(1e-7), want).passed

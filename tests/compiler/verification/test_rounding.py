@@ -76,3 +76,24 @@ def test_what_is_rounded_to_eight_bits_may_take_another_step(tmp_path: Path) -> 
     worst = max(check.max_abs_error for check in artifact.manifest.verification.checks)
     assert worst < 0.1
     assert {check.atol for check in artifact.manifest.verification.checks} == {0.01}
+
+
+def test_digits_that_a_small_output_has_lost_are_told_of(tmp_path: Path) -> None:
+    bias = keras.initializers.Constant(-13.0)
+    dense = keras.layers.Dense(1, "sigmoid", bias_initializer=bias, name="y")
+    model = keras.Sequential([keras.Input((8,), name="x"), dense])
+    (remark,) = compile_model(model, repository=tmp_path, name="rare").manifest.warnings
+    assert re.match(r"output 'y': it is [0-9.e-]+ at most, and differs by up to .* log_sigmoid", remark)
+    many = keras.Sequential([keras.Input((8,), name="x"), keras.layers.Dense(20_000, "softmax", name="y")])
+    assert not compile_model(many, repository=tmp_path, name="many").manifest.warnings
+
+
+def test_what_rounding_decides_among_small_numbers_is_told_of_and_not_refused(tmp_path: Path) -> None:
+    x = keras.Input((4096,), name="x")
+    plus, minus = keras.layers.Dense(8, use_bias=False), keras.layers.Dense(8, use_bias=False)
+    model = keras.Model(x, keras.layers.Subtract(name="y")([plus(x), minus(keras.ops.roll(x, 1, axis=1))]))
+    kernel = np.random.default_rng(0).normal(0.0, 0.5, (4096, 8)).astype("float32")
+    plus.set_weights([kernel])
+    minus.set_weights([np.roll(kernel, 1, axis=0)])
+    artifact = compile_model(model, repository=tmp_path, name="model")
+    assert any("so that nothing can be proven" in warning for warning in artifact.manifest.warnings)

@@ -46,6 +46,8 @@ otherwise than TensorFlow here, and to make it answer alike would slow down ever
 | MaxPooling of nothing but -infinity | -infinity | the lowest float |
 | `arctan2` of two infinities | NaN | the angle |
 | `hypot` beyond 1e19 and below 1e-23 | infinity and 0 | the length |
+| `sigmoid`, `silu`, `glu` below -9, but before a `log` | right to 6e-8 | to the last digit |
+| `gelu` below -3 | right to 1e-6 | to the last digit, if not approximate |
 | subnormal numbers (below 1.2e-38) | numbers | 0 |
 | `sum` of int64 beyond 2^53 | rounded as float64 is | exact |
 | `sum`, `prod`, `power` of integers that leave their type | the ends of it, or 0 | wrap around |

@@ -18,10 +18,11 @@ results: Keras is not asked, because its inference fails on sizes that only the 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
-__all__ = ["Handler", "Handlers", "name_of"]
+__all__ = ["Handler", "Handlers", "is_amended", "name_of"]
 
 Handler = Callable[..., Any]
 
@@ -66,8 +67,10 @@ class Handlers:
         """Return the handler that is true for this operation, or None.
 
         A subclass of a known class is lowered like its parent only if it inherits `call` and whatever
-        `call` may use (`convolution_op` of a convolution, say).
+        `call` may use (`convolution_op` of a convolution, say); one that was amended is not.
         """
+        if is_amended(operation):
+            return None
         for cls in type(operation).__mro__:
             handler = self._table.get(name_of(cls))
             if handler is not None:
@@ -93,6 +96,7 @@ _HARMLESS = frozenset(
         "get_build_config",
         "get_config",
         "load_own_variables",
+        "loss",
         "quantize",
         "save_own_variables",
     }
@@ -108,6 +112,15 @@ def _computes_otherwise(cls: type, parent: type) -> bool:
         if derived not in inherited
         for name in vars(derived)
     )
+
+
+def is_amended(operation: object) -> bool:
+    """Whether a method was replaced on the object (`layer.call = ...`), or `call` on Keras's own class."""
+    cls = type(operation)
+    if any(inspect.isfunction(getattr(cls, name, None)) for name in vars(operation).keys() - _HARMLESS):
+        return True
+    call = getattr(cls, "call", None)
+    return bool(name_of(cls)) and not getattr(call, "__module__", "").startswith("keras.")
 
 
 _LAYERS = ("keras.src.layers.", "keras.src.utils.jax_layer", "keras.src.utils.torch_utils")

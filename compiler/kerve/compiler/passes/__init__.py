@@ -24,6 +24,7 @@ from kerve.compiler.passes.merge_casts import MergeCasts
 from kerve.compiler.passes.merge_views import MergeViews
 from kerve.compiler.passes.name import NameCanonically
 from kerve.compiler.passes.name_rows import NameRows
+from kerve.compiler.passes.precise_kernels import PreciseKernels
 from kerve.compiler.passes.reading import location
 from kerve.compiler.passes.share_constants import ShareConstants
 from kerve.compiler.passes.shield_kernels import ShieldKernels
@@ -55,7 +56,8 @@ def _pipeline() -> list[ir.passes.PassBase]:
         MergeViews(transposes=True),
         FoldAffine(),
         FusePads(),
-        # what the kernels on CPUs are slow at
+        # what the kernels on CPUs are bad at
+        PreciseKernels(),
         ConvolveAsImages(),
         AvoidSlowKernels(),
         ConvolveMeans(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -15,13 +15,32 @@ from numpy.typing import NDArray
 from kerve.compiler.errors import LoadError
 from kerve.compiler.progress import steps
 from kerve.compiler.verification.basis import bases_of
-from kerve.compiler.verification.data import SIZES, Dataset, first_rows, more_rows, seeded
+from kerve.compiler.verification.data import (
+    SIZES,
+    Dataset,
+    first_rows,
+    free_rows,
+    more_rows,
+    primes_from,
+    resized,
+    seeded,
+)
 from kerve.compiler.verification.domains import domain_of
-from kerve.compiler.verification.draws import DRAWS, beyond_ordinary, pads
+from kerve.compiler.verification.draws import DRAWS, INTERVALS, beyond_ordinary, pads
 from kerve.compiler.verification.runner import Reference
 from kerve.compiler.verification.windows import leave_room
 
-__all__ = ["Answered", "RefusedError", "answers", "ask", "few_rows", "one_row", "single_row", "tamed"]
+__all__ = [
+    "Answered",
+    "RefusedError",
+    "answers",
+    "ask",
+    "few_rows",
+    "one_row",
+    "single_row",
+    "tamed",
+    "without_number",
+]
 
 #: What libraries say before they say what is wrong.
 _ANNOUNCEMENT = re.compile(
@@ -32,6 +51,9 @@ _ANNOUNCEMENT = re.compile(
 _CLUTTER = re.compile(r"\x1b\[[0-9;]*m|\{\{[^{}]*\}\} ?| \[Op:\w+\]")
 
 _GOLDEN_ROWS = 4
+
+#: Enough for rows that are padded in each way.
+_PADDED_ROWS = 5
 
 
 class RefusedError(Exception):
@@ -55,7 +77,8 @@ def answers(model: ir.Model, reference: Reference) -> list[Answered]:
     """Find sizes of open dimensions, ids and words, that the source accepts, and let it answer twice.
 
     The first inputs are ordinary; among the second ones are corners of functions (`Draw.beyond`), where the
-    source accepts them. Raises `RefusedError`.
+    source accepts them. The third ones are of other sizes, where there are any to choose, and the last ones
+    are those to which the source answers no numbers, where others were found. Raises `RefusedError`.
     """
     open_dims = any(
         not isinstance(dim, int) and dim.value != "batch"
@@ -70,19 +93,67 @@ def answers(model: ir.Model, reference: Reference) -> list[Answered]:
             made = list(seeded(model, sizes, draw))
             if open_dims and (sizes, draw) != candidates[-1] and not _leave_room(model, made):
                 continue
-            return _both(model, reference, made)
+            return _all(model, reference, made, sizes, open_dims=open_dims)
         except Exception as error:
             if (sizes, draw) == candidates[-1]:
                 raise RefusedError from error
     raise AssertionError("candidates is never empty")
 
 
-def _both(model: ir.Model, reference: Reference, made: Sequence[Dataset]) -> list[Answered]:
+def _all(
+    model: ir.Model,
+    reference: Reference,
+    made: Sequence[Dataset],
+    sizes: tuple[int, int],
+    *,
+    open_dims: bool,
+) -> list[Answered]:
     datasets = iter(steps(made, len(made), "seeded data sets, in the source"))
-    first = _answered(reference, next(datasets))
+    given = _answered(reference, next(datasets))
     other = next(datasets)
-    near = _accepted(reference, _beyond(model, other, "near"), like=first)
-    return [first, near or _answered(reference, other)]
+    first = given if _finite(given) else _with_numbers(model, reference, given, sizes)
+    if first is not given:
+        _, other = seeded(model, sizes, first.dataset.draw)
+    corners = (_accepted(reference, each, like=first) for each in _corners(model, other))
+    second = next((each for each in corners if each is not None), None) or _answered(reference, other)
+    third = _third(model, reference, first, sizes) if open_dims else None
+    return [first, second, *([third] if third else []), *([] if first is given else [given])]
+
+
+def _third(model: ir.Model, reference: Reference, first: Answered, sizes: tuple[int, int]) -> Answered | None:
+    """Let the source answer at sizes that differ, so that none is taken for another.
+
+    They are odd if it takes such, and no smaller than those before, where windows have room.
+    """
+    open_dims = len(first.dataset.sizes.keys() - {"batch"})
+    odd = list(itertools.islice(primes_from(max(sizes) - 1), open_dims))
+    for tried in (odd, odd[:1], sizes[::-1]) if open_dims > 1 else (odd,):
+        if answered := _accepted(reference, resized(model, first.dataset, tried), like=first):
+            return answered
+    return None
+
+
+def _with_numbers(model: ir.Model, reference: Reference, given: Answered, sizes: tuple[int, int]) -> Answered:
+    """Return answers with more numbers than those given, to fractions of another interval, if there are some.
+
+    NaN where the source has NaN is right, but says nothing of what is computed.
+    """
+    best = given
+    if any(array.dtype.kind == "f" for array in given.dataset.inputs.values()):
+        for within in INTERVALS:
+            dataset, _ = seeded(model, sizes, replace(given.dataset.draw, within=within))
+            found = _accepted(reference, dataset, like=given)
+            if found is not None and without_number(found) < without_number(best):
+                best = found
+    return best
+
+
+def _corners(model: ir.Model, dataset: Dataset) -> Iterator[Dataset | None]:
+    """Yield corners, the most first: a source may overflow on some of them, or divide by nothing."""
+    padded = any(domain_of(value).padding is not None for value in model.graph.inputs)
+    for beyond in ("near", "close"):
+        for emptied in (True, False) if padded else (False,):
+            yield _beyond(model, dataset, beyond, emptied=emptied)
 
 
 def one_row(
@@ -126,21 +197,24 @@ def single_row(model: ir.Model, known: Answered) -> tuple[Dataset, Dataset | Non
 def tamed(model: ir.Model, reference: Reference, answered: Answered) -> Answered:
     """Return the answers to ordinary inputs of the same sizes."""
     dataset = answered.dataset
-    ordinary = more_rows(model, dataset, _rows(dataset), replace(dataset.draw, beyond=""))
+    ordinary = more_rows(model, dataset, _rows(dataset), dataset.draw.ordinary)
     return _answered(reference, ordinary)
 
 
-def _beyond(model: ir.Model, dataset: Dataset, beyond: Literal["near", "far"]) -> Dataset | None:
+def _beyond(
+    model: ir.Model, dataset: Dataset, beyond: Literal["near", "close", "far"], *, emptied: bool = False
+) -> Dataset | None:
     """Return other inputs of the same sizes; None where nothing lies beyond the ordinary ones.
 
     Nor where fewer digits than float32 has decide what is a tie, or which of large numbers is the largest.
     """
-    draw = replace(dataset.draw, beyond=beyond)
+    draw = replace(dataset.draw, beyond=beyond, emptied=emptied)
     if any(basis.narrowest for basis in bases_of(model).values()):
         return None
     domains = [(value.dtype, domain_of(value)) for value in model.graph.inputs]
     drawn = any(pads(domain, draw) or beyond_ordinary(dtype, domain, draw) for dtype, domain in domains)
-    return more_rows(model, dataset, _rows(dataset), draw) if drawn else None
+    rows = free_rows(model, _PADDED_ROWS) if emptied and "batch" in dataset.sizes else _rows(dataset)
+    return more_rows(model, dataset, rows, draw) if drawn else None
 
 
 def _rows(dataset: Dataset) -> int:
@@ -164,10 +238,14 @@ def _accepted(reference: Reference, dataset: Dataset | None, like: Answered) -> 
 
 
 def _finite(answered: Answered) -> bool:
-    arrays = (np.asarray(answer) for answer in answered.answers.values())
-    return all(
-        bool(np.isfinite(array.astype(np.float64)).all()) for array in arrays if array.dtype.kind in "fV"
-    )
+    return without_number(answered) == 0.0
+
+
+def without_number(answered: Answered, *outputs: str) -> float:
+    """Return which share of answers is NaN or infinite, of that output which has most of it."""
+    arrays = (np.asarray(answered.answers[name]) for name in outputs or answered.answers)
+    floats = (array.astype(np.float64) for array in arrays if array.dtype.kind in "fV" and array.size)
+    return max((1.0 - float(np.isfinite(array).mean()) for array in floats), default=0.0)
 
 
 def ask(reference: Reference, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,8 +25,11 @@ __all__ = [
     "arrays_in",
     "by_name",
     "first_rows",
+    "free_rows",
     "from_file",
     "more_rows",
+    "primes_from",
+    "resized",
     "seeded",
 ]
 
@@ -55,12 +59,17 @@ def seeded(model: ir.Model, open_sizes: tuple[int, int], draw: Draw = DRAWS[0]) 
     graph, or by the source (Keras adds a column to a square matrix as if it were a row). Values depend on
     the graph, and on the names, dtypes and sizes of the inputs alone.
     """
-    fixed = _fixed_sizes(model)
-    batches = itertools.islice((size for size in itertools.count(2) if size not in fixed), 2)
-    for batch, size in zip(batches, open_sizes, strict=True):
+    first = free_rows(model, 2)
+    for batch, size in zip((first, free_rows(model, first + 1)), open_sizes, strict=True):
         sizes: dict[str, int] = {}
         inputs = {str(value.name): _tensor(value, batch, size, sizes, draw) for value in model.graph.inputs}
         yield Dataset("seeded", inputs, sizes, draw)
+
+
+def free_rows(model: ir.Model, least: int) -> int:
+    """Return a number of rows, this or a little more, that is no fixed dimension of the model."""
+    fixed = _fixed_sizes(model)
+    return next(size for size in itertools.count(least) if size not in fixed)
 
 
 def _fixed_sizes(model: ir.Model) -> set[int]:
@@ -78,6 +87,19 @@ def more_rows(model: ir.Model, like: Dataset, rows: int, draw: Draw | None = Non
     draw = like.draw if draw is None else draw
     inputs = {str(value.name): _tensor(value, rows, rows, sizes, draw) for value in model.graph.inputs}
     return Dataset("seeded", inputs, sizes, draw)
+
+
+def resized(model: ir.Model, like: Dataset, sizes: Sequence[int]) -> Dataset:
+    """Return a seeded data set of as many rows, whose other open dimensions take these sizes in turn."""
+    turn = itertools.cycle(sizes)
+    taken = {dim: size if dim == "batch" else next(turn) for dim, size in like.sizes.items()}
+    return more_rows(model, replace(like, sizes=taken), like.sizes.get("batch", 1))
+
+
+def primes_from(least: int) -> Iterator[int]:
+    """Yield odd primes: sizes that nothing divides, so that whatever is rounded shows."""
+    odd = itertools.count(max(least | 1, 3), 2)
+    return (number for number in odd if all(number % divisor for divisor in range(3, math.isqrt(number) + 1)))
 
 
 def arrays_in(path: Path) -> dict[str, NDArray[Any]]:
@@ -183,6 +205,6 @@ def _tensor(value: ir.Value, batch: int, size: int, sizes: dict[str, int], draw:
         else:
             shape.append(sizes.setdefault(str(dim.value), batch if dim.value == "batch" else size))
     rng = np.random.default_rng([_SEED, zlib.crc32(str(value.name).encode()), batch])
-    ordinary = replace(draw, beyond="") == DRAWS[0]
+    ordinary = replace(draw.ordinary, within="") == DRAWS[0]
     drawn = replace(draw, ids=256) if ordinary and value.dtype == ir.DataType.UINT8 else draw  # pixels
     return draw_values(rng, value.dtype, shape, domain_of(value), drawn)

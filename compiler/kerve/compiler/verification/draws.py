@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import ml_dtypes
@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 
 from kerve.compiler.verification.domains import Domain
 
-__all__ = ["DRAWS", "Draw", "beyond_ordinary", "draw_values", "pads"]
+__all__ = ["DRAWS", "INTERVALS", "Draw", "beyond_ordinary", "draw_values", "pads"]
+
+#: Where fractions may have to lie for functions to have values there: logarithms and roots have them of
+#: positive numbers, arcsin of those that are 1 at most, arccosh of those that are more.
+INTERVALS: dict[str, tuple[float, float]] = {
+    "": (-np.inf, np.inf),
+    "positive": (0.0, np.inf),
+    "below one": (0.0, 1.0),
+    "above one": (1.0, np.inf),
+}
 
 
 @dataclass(frozen=True)
@@ -27,15 +36,32 @@ class Draw:
     whole: bool = False
     #: The smallest integer: no divisor is 0.
     least: int = 0
+    #: The interval that fractions lie in: one of `INTERVALS`.
+    within: str = ""
     #: What is drawn besides: "near" are ties, zeros of both signs, halves, hundreds and negative integers,
-    #: with rows that are padded, "far" integers that a float cannot hold. A source need not accept them.
-    beyond: Literal["", "near", "far"] = ""
+    #: with rows that are padded, "close" the same without hundreds, "far" integers that a float cannot hold.
+    #: A source need not accept them.
+    beyond: Literal["", "near", "close", "far"] = ""
+    #: Whether among the rows that are padded is one of nothing else, and one of a single step.
+    emptied: bool = False
 
     @property
     def what(self) -> str:
         """What is drawn, in words."""
-        return {"": "ordinary", "near": "ties, halves and hundreds", "far": "large integers"}[self.beyond]
+        return _WHAT[self.beyond]
 
+    @property
+    def ordinary(self) -> Draw:
+        """The same without what lies beyond."""
+        return replace(self, beyond="", emptied=False)
+
+
+_WHAT = {
+    "": "ordinary",
+    "near": "ties, halves and hundreds",
+    "close": "ties and halves",
+    "far": "large integers",
+}
 
 #: Where the source refuses what one draws (a lookup without a place for others does), the next.
 DRAWS = (
@@ -55,6 +81,9 @@ _SHARE = 0.5
 #: Whatever is rounded, compared, sorted or divided by has its corner at one of these, and they are ties. Far
 #: from 0, where functions saturate or overflow, are few: what comes of them hides small errors of the rest.
 _FRACTIONS = (*np.repeat(np.arange(-2.0, 2.5, 0.5), 6), 0.0, -0.0, -100.0, 100.0)
+
+#: What is no further than this from 0 overflows nothing.
+_CLOSE = 2.0
 
 #: Beyond what float32 and int32 hold exactly, not beyond float64, in which ONNX Runtime adds up integers. The
 #: smallest number of a type is not among them: its quotient by -1 ends a process.
@@ -77,20 +106,26 @@ def draw_values(
         places = rng.permutation(ordinary.size)[: max(1, int(_SHARE * ordinary.size))]
         ordinary.reshape(-1)[places] = np.resize(rng.permutation(beyond), len(places))
     if pads(domain, draw) and ordinary.ndim > 1:
-        _pad(ordinary, domain.padding)
+        _pad(ordinary, domain.padding, draw.emptied)
     return ordinary
 
 
 def pads(domain: Domain, draw: Draw) -> bool:
     """Whether some of what is drawn is padding."""
-    return draw.beyond == "near" and domain.padding is not None
+    return draw.beyond in ("near", "close") and domain.padding is not None
 
 
-def _pad(values: NDArray[Any], padding: Any) -> None:
-    """Let one row end early and one begin late: numbers at random hardly ever mask a whole step."""
+def _pad(values: NDArray[Any], padding: Any, emptied: bool) -> None:
+    """Let one row end early and one begin late: numbers at random hardly ever mask a whole step.
+
+    Of what lies between, one is masked throughout, and one but for its first step.
+    """
     half = values.shape[1] // 2
     values[0, half:] = padding
     values[-1, : values.shape[1] - half - 1] = padding
+    if emptied:
+        values[1:-1][:1] = padding
+        values[2:-1, 1:][:1] = padding
 
 
 def _ordinary(
@@ -102,7 +137,10 @@ def _ordinary(
         return rng.choice([*domain.numbers, *(range(draw.ids) if draw.unknown else ())], shape)
     if dtype.is_integer() or draw.whole:
         return rng.integers(draw.least, draw.ids, shape)
-    return rng.standard_normal(shape)
+    low, high = INTERVALS[draw.within]
+    if np.isfinite(high):
+        return rng.uniform(low, high, shape)
+    return rng.standard_normal(shape) if np.isinf(low) else low + np.abs(rng.standard_normal(shape))
 
 
 def beyond_ordinary(dtype: ir.DataType | None, domain: Domain, draw: Draw) -> list[float]:
@@ -110,11 +148,13 @@ def beyond_ordinary(dtype: ir.DataType | None, domain: Domain, draw: Draw) -> li
     if dtype is None or dtype in _NO_NUMBERS or domain.row or draw.whole or not draw.beyond:
         return []
     if not dtype.is_integer():
-        return list(_FRACTIONS) if draw.beyond == "near" and domain.size is None else []
+        low, high = INTERVALS[draw.within]
+        most = {"near": np.inf, "close": _CLOSE}.get(draw.beyond, -1.0) if domain.size is None else -1.0
+        return [number for number in _FRACTIONS if abs(number) <= most and low < number < high]
     if domain.extent:
         return []
     limits = np.iinfo(dtype.numpy())
-    if draw.beyond == "near":
+    if draw.beyond in ("near", "close"):
         numbers = [-number for number in range(max(1, draw.least), draw.ids)]
         if domain.size is not None:
             numbers = [-1, domain.size]

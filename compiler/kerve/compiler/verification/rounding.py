@@ -17,6 +17,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from kerve.compiler.verification.compare import SMALLEST
 from kerve.compiler.verification.runner import Runner
 
 __all__ = ["LEEWAY", "MOST", "rounding"]
@@ -36,8 +37,13 @@ _ARITHMETIC = frozenset(
 )
 
 
-def rounding(path: Path, data: Iterable[Mapping[str, NDArray[Any]]]) -> dict[str, float]:
-    """Return how far each float output of an ONNX file moves at most, in shares of its range or of 1."""
+def rounding(
+    path: Path, data: Iterable[Mapping[str, NDArray[Any]]], smallest: float = SMALLEST
+) -> dict[str, float]:
+    """Return how far each float output of an ONNX file moves at most, in shares of its range.
+
+    That is never taken for less than `smallest`.
+    """
     runner, known = Runner(path), list(data)
     answers = [runner(inputs) for inputs in known]
     moved: dict[str, float] = {}
@@ -47,7 +53,7 @@ def rounding(path: Path, data: Iterable[Mapping[str, NDArray[Any]]]) -> dict[str
             for inputs, before in zip(known, answers, strict=True):
                 for name, array in other(inputs).items():
                     if array.dtype.kind == "f":
-                        moved[name] = max(moved.get(name, 0.0), _movement(before[name], array))
+                        moved[name] = max(moved.get(name, 0.0), _movement(before[name], array, smallest))
     return moved
 
 
@@ -72,8 +78,8 @@ def _is_weight(value: ir.Value) -> bool:
     return floats and all(use.node.op_type in _ARITHMETIC for use in value.uses())
 
 
-def _movement(before: NDArray[Any], after: NDArray[Any]) -> float:
+def _movement(before: NDArray[Any], after: NDArray[Any], smallest: float) -> float:
     both = np.isfinite(before) & np.isfinite(after)
     step = np.abs(np.subtract(after, before, dtype=np.float64, where=both, out=np.zeros(before.shape)))
     size = np.abs(np.where(both, before, 0.0))
-    return float(step.max(initial=0.0) / max(1.0, float(size.max(initial=0.0))))
+    return float(step.max(initial=0.0) / float(size.max(initial=smallest)))

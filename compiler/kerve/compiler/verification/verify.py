@@ -23,9 +23,10 @@ from kerve.compiler.verification.answering import (
     reason,
     single_row,
     tamed,
+    without_number,
 )
 from kerve.compiler.verification.basis import Basis, bases_of
-from kerve.compiler.verification.compare import Check, Tolerance, compare
+from kerve.compiler.verification.compare import SMALLEST, Check, Tolerance, compare
 from kerve.compiler.verification.data import Dataset, first_rows
 from kerve.compiler.verification.distribution import compare_drawn
 from kerve.compiler.verification.rounding import LEEWAY, MOST, rounding
@@ -37,6 +38,14 @@ __all__ = ["Answered", "Verified", "ask", "recheck", "verify"]
 _NO_NUMBER = (
     "output '{}': the source answers it by NaN and infinity alone, so that hardly anything is proven of it; "
     "give inputs like those to come with --data FILE.npz"
+)
+_FEW_NUMBERS = (
+    "output '{}': the source answers {:.0%} of it by NaN and infinity, of which nothing else is proven; "
+    "give inputs like those to come with --data FILE.npz"
+)
+_FEW_DIGITS = (
+    "output '{}': it is {:.1g} at most, and differs by up to {:.1g}; where such small numbers count, let the "
+    "model give their logarithms, as log_sigmoid and log_softmax do"
 )
 
 
@@ -74,9 +83,7 @@ class Verified:
         """The first inputs to which an answer is wrong; the golden ones when none is."""
         wrong = [each for each in self.checks if not each.passed]
         for known in self.answered:
-            sizes = dict(known.dataset.sizes)
-            about = (known.dataset.origin, sizes.pop("batch", 0), sizes)
-            if any((each.data, each.batch_size, dict(each.dimensions)) == about for each in wrong):
+            if any(_is_of(each, known.dataset) for each in wrong):
                 return known.dataset.inputs
         return self.inputs
 
@@ -89,6 +96,12 @@ class Verified:
     def worst(self) -> float:
         """The largest error of all."""
         return max((check.max_abs_error for check in self.checks), default=0.0)
+
+
+def _is_of(check: Check, dataset: Dataset) -> bool:
+    sizes = dict(dataset.sizes)
+    about = (dataset.origin, sizes.pop("batch", 0), sizes)
+    return (check.data, check.batch_size, dict(check.dimensions)) == about
 
 
 def verify(model: ir.Model, path: Path, reference: Reference, user_data: Iterable[Dataset] = ()) -> Verified:
@@ -116,9 +129,8 @@ def verify(model: ir.Model, path: Path, reference: Reference, user_data: Iterabl
         checks = [check for each in answered for check in _compare(runner, each, bases, wider)]
     if drawn := [name for name, basis in bases.items() if basis.drawn]:
         checks += compare_drawn(runner, reference, answered[0].dataset, drawn)
-    remarks += [
-        _NO_NUMBER.format(name) for name in bases if not any(_numbers(each, name) for each in answered)
-    ]
+    remarks += [said for name in bases if (said := _without_number(answered, name))]
+    remarks += [said for name in bases if (said := _without_digits(answered, checks, name))]
     return Verified(tuple(checks), tuple(answered), tuple(remarks))
 
 
@@ -167,24 +179,46 @@ def _compare(
     for name, got in runner(known.dataset.inputs).items():
         if bases[name].drawn:
             continue
-        narrowest = bases[name].narrowest
         want = _as_onnxruntime_gives(np.asarray(known.answers[name]))
         yield compare(
             _as_onnxruntime_gives(got),
             want,
-            tolerances.get(name)
-            or Tolerance.of(want.dtype, "" if narrowest is None else narrowest.name.lower()),
+            tolerances.get(name) or _tolerance(want, bases[name]),
             data=known.dataset.origin,
             sizes=known.dataset.sizes,
             output=name,
         )
 
 
-def _numbers(known: Answered, output: str) -> bool:
-    """Whether an answer can be compared by more than where it has no numbers."""
-    answer = np.asarray(known.answers[output])
-    floats = answer.dtype.kind in "fV"
-    return not (floats and answer.size) or bool(np.isfinite(answer.astype(np.float64)).any())
+def _tolerance(want: NDArray[Any], basis: Basis) -> Tolerance:
+    return Tolerance.of(want.dtype, "" if basis.narrowest is None else basis.narrowest.name.lower())
+
+
+def _without_number(answered: Iterable[Answered], output: str) -> str:
+    """Say that an output has no numbers, or not everywhere, to any inputs; "" where it has."""
+    least = min(without_number(each, output) for each in answered)
+    return "" if least == 0.0 else (_NO_NUMBER if least == 1.0 else _FEW_NUMBERS).format(output, least)
+
+
+def _without_digits(answered: Iterable[Answered], checks: Iterable[Check], output: str) -> str:
+    """Say that small numbers of an output are equal by what is allowed of larger ones alone; "" if none are.
+
+    ONNX Runtime's Sigmoid, for one, is right to 6e-8.
+    """
+    passed = [each for each in checks if each.output == output and each.passed and not each.drawn]
+    for known in answered:
+        largest = _largest(np.asarray(known.answers[output]))
+        worst = max((each.max_abs_error for each in passed if _is_of(each, known.dataset)), default=0.0)
+        if 0.0 < largest < SMALLEST and any(worst > (each.rtol + each.atol) * largest for each in passed):
+            return _FEW_DIGITS.format(output, largest, worst)
+    return ""
+
+
+def _largest(answer: NDArray[Any]) -> float:
+    if answer.dtype.kind not in "fV":
+        return 0.0
+    sizes = np.abs(answer.astype(np.float64))
+    return float(sizes.max(initial=0.0, where=np.isfinite(sizes)))
 
 
 def _undecided(path: Path, runner: Runner, known: Answered, bases: Mapping[str, Basis]) -> str:
@@ -193,7 +227,7 @@ def _undecided(path: Path, runner: Runner, known: Answered, bases: Mapping[str, 
         return ""
     moved = rounding(path, [known.dataset.inputs])
     wider = {
-        name: Tolerance(check.rtol, max(check.atol, LEEWAY * moved.get(name, 0.0)))
+        name: Tolerance(check.rtol, max(check.atol, LEEWAY * moved.get(name, 0.0)), SMALLEST)
         for name, check in differing.items()
     }
     open_to_doubt = {name for name in differing if moved.get(name, 0.0) > MOST}
@@ -216,19 +250,26 @@ def _differing(checks: Iterable[Check]) -> dict[str, Check]:
 def _widened(
     path: Path, answered: Iterable[Answered], checks: Iterable[Check], remarks: list[str]
 ) -> dict[str, Tolerance]:
-    """Return the tolerances of outputs that differ, where rounding explains more than their type's do."""
+    """Return the tolerances of outputs that differ, where rounding explains more than their type's do.
+
+    Of small numbers it may leave nothing: they are held to what it leaves of numbers of the order of 1.
+    """
     if not (differing := _differing(checks)):
         return {}
-    moved = rounding(path, [each.dataset.inputs for each in answered])
+    inputs = [each.dataset.inputs for each in answered]
+    moved = rounding(path, inputs)
+    by_one = rounding(path, inputs, 1.0) if any(moved.get(name, 0.0) > MOST for name in differing) else {}
     wider = {}
     for name, check in differing.items():
         movement = moved.get(name, 0.0)
         said = f"output '{name}': rounding alone moves it by {movement:.1g} of its range"
         if movement > MOST:
+            if by_one[name] <= MOST:
+                wider[name] = Tolerance(check.rtol, max(check.atol, LEEWAY * by_one[name]))
             remarks.append(f"{said}, so that nothing can be proven on these inputs; try --data FILE.npz")
         elif LEEWAY * movement > check.atol:
             atol = float(f"{LEEWAY * movement:.0e}")
-            wider[name] = Tolerance(check.rtol, atol)
+            wider[name] = Tolerance(check.rtol, atol, SMALLEST)
             remarks.append(f"{said}; it was held to {atol:.1g}, not to {check.atol:.1g}")
     return wider
 

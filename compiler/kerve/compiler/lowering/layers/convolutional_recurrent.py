@@ -16,7 +16,7 @@ from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.ops.convolution import conv_form, convolve
 from kerve.compiler.lowering.ops.operands import reshape, sizes
 from kerve.compiler.lowering.recurrence import over_time
-from kerve.compiler.lowering.registry import Handlers
+from kerve.compiler.lowering.registry import Handlers, is_amended
 from kerve.compiler.lowering.windows import Windows, from_channels_first, to_channels_first
 
 __all__ = ["HANDLERS"]
@@ -54,6 +54,7 @@ def conv_lstm(
     if (
         training
         or type(cell) is not ConvLSTMCell
+        or is_amended(cell)
         or not {cell.activation, cell.recurrent_activation} <= _POINTWISE
     ):
         return NotImplemented

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from kerve.compiler.activations import keras2_hard_sigmoid
 from kerve.compiler.lowering.lowering import Lowering
+from kerve.compiler.lowering.registry import is_amended
 
 __all__ = ["Cells", "native_cells"]
 
@@ -58,7 +59,8 @@ _DEFAULTS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "R
 
 def native_cells(cell: Any) -> list[Any] | None:
     """Return the cells that are stacked in `cell`, or None if one of them has no operator of its own."""
-    cells = list(cell.cells) if type(cell) is keras.layers.StackedRNNCells else [cell]
+    stacked = type(cell) is keras.layers.StackedRNNCells and not is_amended(cell)
+    cells = list(cell.cells) if stacked else [cell]
     return cells if all(_is_native(one) for one in cells) else None
 
 
@@ -66,6 +68,7 @@ def _is_native(cell: Any) -> bool:
     operator = _OPERATORS.get(type(cell))
     return (
         operator is not None
+        and not is_amended(cell)
         and cell.compute_dtype != "float64"  # ONNX Runtime has no kernel for it
         and all(getattr(cell, name) in _ACTIVATIONS for name in operator.activations)
     )

@@ -13,7 +13,7 @@ from kerve.compiler.lowering.layers.recurrent_masks import KeptSteps
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.ops.operands import rank, reshape, sizes
 from kerve.compiler.lowering.recurrence import TimeLoop
-from kerve.compiler.lowering.registry import Handlers
+from kerve.compiler.lowering.registry import Handlers, is_amended
 
 HANDLERS = Handlers()
 
@@ -116,6 +116,7 @@ def _treats_rows_alike(layer: keras.Layer) -> bool:
     return all(
         isinstance(part, keras.Layer)
         and type(part).__module__.startswith("keras.src.")
+        and not is_amended(part)
         and not isinstance(part, keras.layers.Lambda)
         and not getattr(part, "stateful", False)
         for part in [*parts, *operations]

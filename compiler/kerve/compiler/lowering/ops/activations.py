@@ -53,7 +53,6 @@ def _soft_shrink(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
 
 
 _ACTIVATIONS: dict[str, _Write] = {
-    "Celu": lambda g, op, x: g.op.Celu(x, alpha=float(op.alpha)),
     "Elu": lambda g, op, x: g.op.Elu(x, alpha=float(op.alpha)),
     "Gelu": _gelu,
     "Glu": _glu,
@@ -163,6 +162,12 @@ def _sparsemax(operation: Any, x: Any) -> Any:
     return ops.relu(x - (chosen - 1) / size)
 
 
+def _celu(operation: Any, x: Any) -> Any:
+    """As Keras computes it: ONNX Runtime's Celu has no digits of what is near 0."""
+    return ops.maximum(x, 0.0) + operation.alpha * ops.expm1(ops.minimum(x, 0.0) / operation.alpha)
+
+
+HANDLERS.add("nn.Celu", composite(_celu))
 HANDLERS.add("nn.SparsePlus", composite(_sparse_plus))
 HANDLERS.add("nn.Sparsemax", composite(_sparsemax))
 HANDLERS.add(

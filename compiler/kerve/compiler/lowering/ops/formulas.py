@@ -167,14 +167,13 @@ def _divide_no_nan(_: Any, x1: Any, x2: Any) -> Any:
 
 
 _COMPOSITES = {
-    "math.Erfc": lambda _, x: 1.0 - ops.erf(x),
     "numpy.AllClose": _allclose,
     "numpy.Angle": lambda _, x: ops.where(_as_float(x) < 0, ops.full_like(_as_float(x), math.pi), 0.0),
     "numpy.Arctan2": _arctan2,
     "numpy.Cbrt": lambda _, x: ops.sign(x) * ops.power(ops.abs(_wide_float(x)[0]), 1.0 / 3.0),
     "numpy.Deg2rad": lambda _, x: _wide_float(x)[0] * (math.pi / 180.0),
     "numpy.DivideNoNan": _divide_no_nan,
-    "numpy.Exp2": lambda _, x: ops.exp(_as_float(x) * math.log(2.0)),
+    "numpy.Exp2": lambda _, x: ops.power(ops.full_like(_as_float(x), 2.0), _as_float(x)),
     "numpy.Expm1": _expm1,
     "numpy.Fmax": _skipping_nan(ops.maximum),
     "numpy.Fmin": _skipping_nan(ops.minimum),

@@ -71,14 +71,14 @@ def top_k(g: Lowering, operation: Any, x: ir.Value) -> tuple[ir.Value, ir.Value]
 
 @HANDLERS.register("math.InTopK")
 def in_top_k(g: Lowering, operation: Any, targets: ir.Value, predictions: ir.Value) -> ir.Value:
-    """Whether fewer than k predictions are greater than that of the target; never if that is not finite."""
+    """Whether fewer than k predictions are greater than that of the target; never if one is not finite."""
     size = g.op.Shape(predictions, start=1, end=2)
     valid = g.op.And(g.op.GreaterOrEqual(targets, 0), g.op.Less(g.cast(targets, "int64"), size))
     index = g.op.Unsqueeze(g.op.Where(valid, g.cast(targets, "int64"), g.constant(np.int64(0), "first")), [1])
     score = g.op.GatherElements(predictions, index, axis=1)
     ahead = reduce(g, "ReduceSum", g.cast(g.op.Greater(predictions, score), "int32"), 1, keepdims=False)
-    magnitude = g.op.Abs(g.op.Squeeze(score, [1]))
-    finite = g.op.Less(magnitude, float("inf"))
+    nothing = reduce(g, "ReduceSum", g.op.Mul(predictions, 0.0), 1, keepdims=False)
+    finite = g.op.Equal(nothing, 0.0)  # NaN, where one is not
     return g.op.And(g.op.And(g.op.Less(ahead, int(operation.k)), finite), valid)
 
 
