@@ -122,6 +122,11 @@ def test_text_stays_text(tmp_path: Path) -> None:
     assert found["y"].tolist() == [1, 0, 1]
 
 
+def test_a_value_may_be_a_book(tmp_path: Path) -> None:
+    write_csv(tmp_path / "a.csv", {"words": ["word " * 200_000], "y": [1]})
+    assert read(tmp_path / "a.csv", signature=TEXT)["words"].tolist() == [["word " * 200_000]]
+
+
 def test_arrays_of_several_files_stand_side_by_side_and_tables_follow_one_another(tmp_path: Path) -> None:
     x, y = np.arange(12.0).reshape(3, 4), np.array([2, 0, 1])
     np.save(tmp_path / "x.npy", np.asfortranarray(x))
