@@ -160,6 +160,11 @@ def parquet(**columns: Any) -> Callable[[Path], Path]:
     return write
 
 
+def twice(folder: Path) -> Path:
+    pq.write_table(pa.Table.from_arrays([pa.array([0.0])] * 2, ["y", "y"]), folder / "rows.parquet")
+    return folder / "rows.parquet"
+
+
 def npz(**arrays: Any) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
         np.savez(folder / "rows.npz", **arrays)
@@ -190,6 +195,7 @@ HEAD = "x_0,x_1,x_2,x_3,y\n"
         (parquet(x=[[1.0] * 4, None], y=[0, 1]), r"row 1, column 'x': expected a value, got null"),
         (parquet(x=[[1.0] * 4, [1.0, None, 2.0, 3.0]], y=[0, 1]), r"row 1, column 'x': .* got null"),
         (parquet(x=[{"a": 1}], y=[0]), r"column 'x': expected numbers, text or lists of them, got struct"),
+        (twice, r"the schema names y twice"),
         (npz(x=np.zeros((3, 4)), y=np.zeros(2)), r"array 'y' has 2 rows where 'x' has 3"),
         (npz(x=np.array([{}], object), y=np.zeros(1)), r"'x' holds Python objects, which are not opened"),
     ],
