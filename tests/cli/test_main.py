@@ -65,6 +65,20 @@ def test_wrong_usage_ends_with_2(arguments: list[str], message: str) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("name", RUNTIME)
+def test_streams_that_the_caller_closed_are_nobodys_fault(name: str) -> None:
+    """A file that is opened does not get the number of one, and with it what is printed."""
+    program = (
+        f"import os, sys; sys.argv[1:] = [{name!r}, '--help']; from kerve.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: code = end.code\n"
+        "code = code or int(os.open('/dev/zero', os.O_RDONLY) <= 2); sys.exit(code)"
+    )
+    shell = 'exec "$0" -c "$1" <&- >&- 2>&-'
+    done = subprocess.run(["sh", "-c", shell, sys.executable, program], timeout=60, check=False)
+    assert done.returncode == 0
+
+
 def fail_with(error: BaseException) -> Callable[..., None]:
     def fail(*_: object, **__: object) -> None:
         raise error
@@ -89,6 +103,12 @@ class OwnError(Exception):
             1,
             "error: models: Permission denied\n",
             id="a file",
+        ),
+        pytest.param(
+            OSError(28, "No space left on device"),
+            1,
+            "error: the output cannot be written: No space left on device\n",
+            id="a full disk",
         ),
         pytest.param(KeyboardInterrupt(), 130, "", id="interrupted"),
         pytest.param(click.UsageError("no"), 2, "Error: no\n", id="usage"),

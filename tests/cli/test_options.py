@@ -1,5 +1,8 @@
 """An option is written once: flag, environment variable and configuration key come from one field."""
 
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -164,3 +167,12 @@ def test_help_comes_from_the_docstring_and_the_fields_and_ends_with_an_example()
 def test_the_command_is_named_after_its_module_with_hyphens() -> None:
     assert isinstance(command, click.Command)
     assert command.name == "test-options"
+
+
+def test_a_configuration_is_utf_8_in_any_locale(tmp_path: Path) -> None:
+    config = tmp_path / "kerve.toml"
+    config.write_text('[predict]\nname = "größe"\n', "utf-8")
+    command = [str(Path(sys.executable).with_name("kerve")), "predict", "--config", str(config)]
+    plain = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(command, env=plain, capture_output=True, text=True, timeout=60, check=False)
+    assert "no option is called name" in done.stderr

@@ -1,6 +1,7 @@
 """Publishing from inside a training."""
 
 from pathlib import Path
+from unittest import mock
 
 import keras
 import numpy as np
@@ -47,9 +48,33 @@ def test_a_compile_that_fails_does_not_end_the_training(
     history = model_of(Spectrum(name="spectrum")).fit(X, Y, epochs=2, verbose=0, callbacks=[callback])
     assert len(history.history["loss"]) == 2
     assert callback.published == []
-    assert "layer 'spectrum'" in str(callback.failures[0])
+    failure: BaseException | None = callback.failures[0]
+    assert "layer 'spectrum'" in str(failure)
+    while failure is not None:  # a frame holds the weights of its compile, and the data of the training
+        assert failure.__traceback__ is None
+        failure = failure.__cause__ or failure.__context__
     assert "did not publish" in caplog.text
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_an_artifact_warns_of_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = model_of()
+    model.compile("sgd", "mse", metrics=[keras.metrics.MeanMetricWrapper(lambda y, _: np.asarray(y), "mine")])
+    model.run_eagerly = True
+    callback = CompileAndPublish(repository=tmp_path, name="m", monitor="loss", mode="min")
+    model.fit(X, Y, epochs=2, verbose=0, callbacks=[callback])
+    assert len(callback.published) == 2
+    assert len([each for each in caplog.messages if "metric 'mine'" in each]) == 1
+
+
+def test_of_several_workers_the_chief_publishes(tmp_path: Path) -> None:
+    callback = CompileAndPublish(repository=tmp_path, name="m")
+    strategy = tf.distribute.MirroredStrategy(["/cpu:0"])
+    with strategy.scope():
+        callback.set_model(model_of())
+    with mock.patch.object(type(strategy.extended), "should_checkpoint", new=False):
+        callback.on_train_end()
+    assert (callback.published, callback.failures, list(tmp_path.iterdir())) == ([], [], [])
 
 
 def test_an_unknown_value_to_monitor_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

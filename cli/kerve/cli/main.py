@@ -1,5 +1,6 @@
 """The entry point: finds the subcommand, runs it, turns its failure into one line and an exit code."""
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -120,6 +121,36 @@ GROUP = LazyGroup(
 )
 
 
+def fill_standard_streams() -> None:
+    """Open what the caller closed (`>&-`), for nothing to be written to or read from.
+
+    The next file, a model perhaps, would get the number of a closed one, and with it what is printed.
+    """
+    streams = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) < len(streams):
+        pass
+    os.close(descriptor)
+    for number, (name, mode) in enumerate(streams):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+
+
+#: What ends a command and is no defect of it, where the system names no file: a write that went no further.
+FULL = frozenset({errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC})
+
+
+def told(error: Exception) -> tuple[int, str] | None:
+    """Return the exit code and the line for an exception that speaks to the user; None for a defect."""
+    exit_code = getattr(error, "exit_code", None)
+    if isinstance(exit_code, int):
+        return exit_code, str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return 1, f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.errno in FULL:
+        return 1, f"the output cannot be written: {error.strerror}"
+    return None
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `kerve` and exit the process.
 
@@ -129,6 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     # ONNX Runtime sends telemetry unless it is told before it is imported; who wants that sets it to 0.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    fill_standard_streams()
     try:
         sys.exit(GROUP.main(arguments, prog_name="kerve", standalone_mode=False))
     except click.exceptions.Exit as stop:
@@ -139,10 +171,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except Exception as error:
-        exit_code, text = getattr(error, "exit_code", None), str(error)
-        if exit_code is None and isinstance(error, OSError) and error.filename is not None:
-            exit_code, text = 1, f"{error.filename}: {error.strerror}"
-        if not isinstance(exit_code, int):
+        line = told(error)
+        if line is None:
             raise
+        exit_code, text = line
         click.echo(f"error: {text}", err=True)
         sys.exit(exit_code)

@@ -190,7 +190,7 @@ def read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> No
     if path is None:
         return
     try:
-        table = tomllib.loads(path.read_text()).get(str(ctx.command.name), {})
+        table = tomllib.loads(path.read_text("utf-8")).get(str(ctx.command.name), {})
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise click.UsageError(f"{path} is not a TOML file: {error}") from error
     if not isinstance(table, dict):

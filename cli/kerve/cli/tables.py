@@ -1,4 +1,4 @@
-"""Tables for people: as wide as the terminal, and wide enough in a pipe that nothing is cut."""
+"""Tables for people: as wide as the terminal, or wide enough for a pipe; what is wider goes on below."""
 
 import sys
 from collections.abc import Iterable
@@ -16,7 +16,9 @@ console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 def print_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     """Print a table under its title; text stands as it is, without markup."""
-    table = Table(*columns)
+    table = Table()
+    for column in columns:
+        table.add_column(Text(column), overflow="fold")  # a path that is cut is no path
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     console.print(Text(title, style="bold"))

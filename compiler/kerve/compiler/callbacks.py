@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +32,10 @@ class CompileAndPublish(MonitorCallback):
     training waits for it.
 
     A compile that fails is logged and kept in `failures`; it never ends the training. The artifacts are in
-    `published`, oldest first. Raises `ValueError` for a name that cannot be served, before any training.
+    `published`, oldest first; what they warn of is logged. Of several workers that train one model the chief
+    publishes. Callbacks act in their order: one that restores the best weights at the end of training
+    (`EarlyStopping(restore_best_weights=True)`) stands before this one. Raises `ValueError` for a name that
+    cannot be served, before any training.
     """
 
     def __init__(
@@ -50,6 +56,7 @@ class CompileAndPublish(MonitorCallback):
         self._repository = Path(repository)
         self._name = name
         self._options = options
+        self._warned: set[str] = set()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Publish when the monitored value is better than at any earlier epoch."""
@@ -90,16 +97,47 @@ class CompileAndPublish(MonitorCallback):
 
     def _publish(self, occasion: str) -> None:
         try:
-            artifact = compile_model(
-                self.model,
-                repository=self._repository,
-                name=self._name,
-                options=self._options,
-                listener=ignore,  # Keras shows the progress of the training
-            )
+            with self._place() as repository:
+                artifact = compile_model(
+                    self.model,
+                    repository=repository,
+                    name=self._name,
+                    options=self._options,
+                    listener=ignore,  # Keras shows the progress of the training
+                )
         except Exception as error:  # noqa: BLE001  # hours of training are worth more than one version
             _LOG.error("kerve did not publish %s at %s: %s", self._name, occasion, error)
-            self.failures.append(error)
+            self.failures.append(_without_frames(error))
+            return
+        if repository != self._repository:
             return
         _LOG.info("kerve published %s version %d at %s", self._name, artifact.version, occasion)
         self.published.append(artifact)
+        for warning in artifact.manifest.warnings:
+            if warning not in self._warned:
+                self._warned.add(warning)
+                _LOG.warning("%s version %d: %s", self._name, artifact.version, warning)
+
+    @contextmanager
+    def _place(self) -> Iterator[Path]:
+        """Give the repository; to a worker that is not the chief one that nobody sees.
+
+        It has to compile as well: all workers read a variable together that each of them has a part of.
+        """
+        strategy = getattr(self.model, "distribute_strategy", None)
+        if getattr(getattr(strategy, "extended", None), "should_checkpoint", True):
+            yield self._repository
+            return
+        with tempfile.TemporaryDirectory(prefix="kerve-") as nobodys:
+            yield Path(nobodys)
+
+
+def _without_frames(error: Exception) -> Exception:
+    """Return an exception that lets go of the compile's frames, and with them of weights and data."""
+    waiting: list[BaseException] = [error]
+    while waiting:
+        each = waiting.pop()
+        if each.__traceback__ is not None:
+            each.__traceback__ = None
+            waiting += filter(None, (each.__cause__, each.__context__))
+    return error

@@ -122,6 +122,11 @@ def test_text_stays_text(tmp_path: Path) -> None:
     assert found["y"].tolist() == [1, 0, 1]
 
 
+def test_a_value_may_be_a_book(tmp_path: Path) -> None:
+    write_csv(tmp_path / "a.csv", {"words": ["word " * 200_000], "y": [1]})
+    assert read(tmp_path / "a.csv", signature=TEXT)["words"].tolist() == [["word " * 200_000]]
+
+
 def test_arrays_of_several_files_stand_side_by_side_and_tables_follow_one_another(tmp_path: Path) -> None:
     x, y = np.arange(12.0).reshape(3, 4), np.array([2, 0, 1])
     np.save(tmp_path / "x.npy", np.asfortranarray(x))
@@ -155,6 +160,11 @@ def parquet(**columns: Any) -> Callable[[Path], Path]:
     return write
 
 
+def twice(folder: Path) -> Path:
+    pq.write_table(pa.Table.from_arrays([pa.array([0.0])] * 2, ["y", "y"]), folder / "rows.parquet")
+    return folder / "rows.parquet"
+
+
 def npz(**arrays: Any) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
         np.savez(folder / "rows.npz", **arrays)
@@ -185,6 +195,7 @@ HEAD = "x_0,x_1,x_2,x_3,y\n"
         (parquet(x=[[1.0] * 4, None], y=[0, 1]), r"row 1, column 'x': expected a value, got null"),
         (parquet(x=[[1.0] * 4, [1.0, None, 2.0, 3.0]], y=[0, 1]), r"row 1, column 'x': .* got null"),
         (parquet(x=[{"a": 1}], y=[0]), r"column 'x': expected numbers, text or lists of them, got struct"),
+        (twice, r"the schema names y twice"),
         (npz(x=np.zeros((3, 4)), y=np.zeros(2)), r"array 'y' has 2 rows where 'x' has 3"),
         (npz(x=np.array([{}], object), y=np.zeros(1)), r"'x' holds Python objects, which are not opened"),
     ],

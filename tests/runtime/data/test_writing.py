@@ -97,6 +97,29 @@ def test_what_cannot_be_written_is_said(name: str, text: str, tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["out.npz", "out.csv", "out.parquet"])
+def test_a_folder_of_that_name_is_told_before_the_work(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(DataError, match="is a folder; expected the name of a file"), writing(tmp_path / name):
+        pytest.fail("the work has begun")
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.parquet"])
+def test_a_table_takes_outputs_of_the_same_rows(name: str, tmp_path: Path) -> None:
+    uneven = {"a": np.zeros(3), "b": np.zeros((5, 2)), "c": np.zeros(())}
+    with pytest.raises(DataError, match=r"a has 3, b has 5, c has 1; write \.npz"):
+        write(tmp_path / name, [uneven])
+    write(tmp_path / "out.npz", [uneven])
+
+
+def test_bytes_that_numpy_would_cut_are_not_written(tmp_path: Path) -> None:
+    parts = [{"a": np.array([b"ab", b"a\0"], object)}]
+    with pytest.raises(DataError, match=r"zeros at the end of bytes; write \.parquet"):
+        write(tmp_path / "out.npz", parts)
+    write(tmp_path / "out.parquet", parts)
+    assert pq.read_table(tmp_path / "out.parquet").to_pydict() == {"a": [b"ab", b"a\0"]}
+
+
 @pytest.mark.parametrize("kind", ["npz", "csv", "parquet"])
 def test_memory_holds_a_block_and_not_the_file(kind: str, tmp_path: Path) -> None:
     block = {"y": np.zeros((256, 500 if kind != "csv" else 20), np.float32)}

@@ -8,8 +8,9 @@ from kerve.runtime import InvalidArgumentError
 from kerve.runtime.evaluation.comparison import Comparison, Scores, scores
 
 
-def test_agreement_rows_and_intervals_of_classes() -> None:
-    target = Evaluation.Target(output="y", classes=3, ignored_class=-1)
+@pytest.mark.parametrize("classes", [3, 0])  # 0: the loss is the author's, and nothing says how many
+def test_agreement_rows_and_intervals_of_classes(classes: int) -> None:
+    target = Evaluation.Target(output="y", classes=classes, ignored_class=-1)
     labels = np.array([0, 1, 2, 2, -1])
     ours, theirs = np.eye(3)[[0, 1, 2, 1, 0]], np.eye(3)[[0, 1, 0, 2, 0]]
     comparison = Comparison()

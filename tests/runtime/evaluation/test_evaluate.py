@@ -1,5 +1,6 @@
 """A served model is evaluated over gRPC, on each transport; the numbers are Keras's."""
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -73,7 +74,8 @@ def test_it_does_not_matter_how_the_client_groups_the_rows(client: Client, size:
 
 
 def test_labels_come_in_every_form_that_keras_takes(client: Client) -> None:
-    for labels in (CLASSES[:, None], CLASSES.astype(np.uint8), CLASSES.astype(np.float64), {"y": CLASSES}):
+    kinds = (np.uint8, np.float64, np.dtype(">i8"))  # the last in another order of bytes
+    for labels in (CLASSES[:, None], {"y": CLASSES}, *(CLASSES.astype(kind) for kind in kinds)):
         result = client.evaluate("classifier", {"x": X}, labels)
         equal(result.results, KERAS["classifier/2/plain"])
 
@@ -128,6 +130,25 @@ def test_a_generator_that_fails_ends_the_evaluation_with_its_error(client: Clien
 
     with pytest.raises(OSError, match="the disk is gone"):
         client.evaluate("classifier", batches())
+
+
+def test_an_evaluation_that_its_caller_left_is_over(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, streams = client._channel.evaluation, []
+    call = calls["Evaluate"]
+
+    def watched(*args: Any, **given: Any) -> Any:
+        streams.append(call(*args, **given))
+        return streams[-1]
+
+    monkeypatch.setitem(calls, "Evaluate", watched)
+
+    def leave(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as left:  # which is kept, as a notebook does
+        client.evaluate("classifier", itertools.repeat((X, CLASSES)), interval=1e-9, progress=leave)
+    assert not streams[0].is_active()
+    assert left.value.__traceback__ is not None
 
 
 def test_a_stream_without_rows_gives_no_result(client: Client) -> None:

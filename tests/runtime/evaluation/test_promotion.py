@@ -1,7 +1,9 @@
 """A label moves only to a version whose numbers allow it."""
 
-from contextlib import nullcontext
+import sqlite3
+from contextlib import closing, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,8 +32,12 @@ def history(tmp_path: Path) -> History:
     for version, accuracy, loss in (("1", 0.9, 0.5), ("2", 0.5, 9.0), ("2", 0.95, 0.502)):
         metrics = [pb.Metric(name="accuracy", values=[accuracy]), pb.Metric(name="loss", values=[loss])]
         results = pb.Results(model="m", version=version, metrics=metrics, rows=9)
-        history.add(Finished("me", "00", "a CPU", results))
+        history.add(Finished("me", "00", "a CPU", results, f"artifact {version}"))
     return history
+
+
+def decide(request: pb.PromoteRequest, shelf: Shelf, history: History, of: str = "artifact") -> Any:
+    return promote(request, shelf, history, "me", lambda version: f"{of} {version}")
 
 
 @pytest.mark.parametrize(
@@ -49,18 +55,33 @@ def history(tmp_path: Path) -> History:
 def test_all_requirements_have_to_hold(history: History, requirements: list[str], promoted: bool) -> None:
     shelf = Shelf()
     request = pb.PromoteRequest(model="m", version="2", label="stable", requirements=requirements)
-    response = promote(request, shelf, history, "me")
+    response = decide(request, shelf, history)
     assert response.promoted == promoted
     assert shelf.stable == (2 if promoted else 1)
     assert [each.text for each in response.requirements] == requirements
     assert all(each.reason for each in response.requirements)
 
 
+def test_what_was_found_of_another_model_with_that_number_counts_for_nothing(history: History) -> None:
+    request = pb.PromoteRequest(model="m", version="2", label="stable", requirements=["accuracy >= 0.9"])
+    answer = decide(request, Shelf(), history, of="recompiled")
+    assert not answer.promoted
+    assert "version 2 was never evaluated" in answer.requirements[0].reason
+
+
+def test_a_database_of_before_is_taken_on(history: History, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "history.sqlite")) as database, database:
+        database.execute("ALTER TABLE evaluations DROP COLUMN artifact")
+    history.add(Finished("me", "00", "a CPU", pb.Results(model="m", version="2"), "artifact 2"))
+    assert [record.id for record in history.list("m", "2", artifact="artifact 2")] == [4]
+    assert [record.id for record in history.list("m", "2")] == [4, 3, 2]
+
+
 def test_a_refusal_says_what_was_found(history: History) -> None:
     request = pb.PromoteRequest(
         model="m", version="2", label="stable", requirements=["accuracy >= 0.97", "f1 > 0"]
     )
-    first, second = promote(request, Shelf(), history, "me").requirements
+    first, second = decide(request, Shelf(), history).requirements
     assert first.reason == "accuracy is 0.95; expected >= 0.97"
     assert second.reason == "version 2 was never evaluated for 'f1'; run kerve evaluate first"
 
@@ -82,18 +103,17 @@ def test_the_newest_evaluation_comes_first(history: History) -> None:
 def test_a_label_is_a_name(history: History) -> None:
     for label in ("", "2"):
         with pytest.raises(InvalidArgumentError, match="expected a name, not a number"):
-            promote(pb.PromoteRequest(model="m", version="2", label=label), Shelf(), history, "me")
+            decide(pb.PromoteRequest(model="m", version="2", label=label), Shelf(), history)
 
 
 def test_a_decision_that_cannot_be_kept_moves_nothing(tmp_path: Path) -> None:
     (tmp_path / "history.sqlite").write_text("no database")
     shelf = Shelf()
     with pytest.raises(OSError, match="not a database"):
-        promote(
+        decide(
             pb.PromoteRequest(model="m", version="2", label="stable"),
             shelf,
             History(tmp_path / "history.sqlite"),
-            "me",
         )
     assert shelf.stable == 1
 
@@ -109,5 +129,5 @@ def test_a_version_that_serves_no_more_is_not_recorded_as_promoted(tmp_path: Pat
     for version, shelf in (("1", Shelf()), ("2", Empty())):
         request = pb.PromoteRequest(model="m", version=version, label="stable")
         with nullcontext() if version == "1" else pytest.raises(NotFoundError, match="no version 2"):
-            promote(request, shelf, history, "me")
+            decide(request, shelf, history)
     assert history.promoted() == {"m": {"stable": 1}}

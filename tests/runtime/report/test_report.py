@@ -1,9 +1,9 @@
 """The page about an evaluation: what is shown depends on the task, and is what NumPy computes of all rows."""
 
 import re
+import tracemalloc
 import warnings
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import pytest
 
 from kerve.runtime.evaluation.client import Evaluated
 from kerve.runtime.report import Report
+from kerve.runtime.report.classes import Classes
 from kerve.runtime.report.curves import Calibration, ScoreCounts
 from kerve.runtime.report.regression import Regression
 from kerve.runtime.signature import Signature, TensorSpec
@@ -36,15 +37,13 @@ def signature(
     return Signature((TensorSpec("x", "FP32", x),), specs, True)
 
 
-def page(folder: Path, of: Signature, x: Any, labels: dict[str, Any], outputs: dict[str, Any]) -> str:
+def page(of: Signature, x: Any, labels: dict[str, Any], outputs: dict[str, Any]) -> str:
     report = Report(of)
-    for begin in range(0, ROWS, PART):
+    for begin in range(0, len(x), PART):
         part = slice(begin, begin + PART)
         sent = {"x": x[part], **{name: array[part] for name, array in labels.items()}}
         report.add("1", begin, sent, {name: array[part] for name, array in outputs.items()})
-    report.write(folder / "report.html", [RESULT])
-    assert [file.name for file in folder.iterdir()] == ["report.html"]
-    text = (folder / "report.html").read_text()
+    text = report.html([RESULT])
     HTMLParser().feed(text)
     assert "m&lt;b&gt;" in text
     assert "http" not in text
@@ -71,12 +70,11 @@ def softmax(logits: Any) -> Any:
 
 @pytest.mark.parametrize("logits", [False, True])
 @pytest.mark.parametrize("one_hot", [False, True])
-def test_classes(logits: bool, one_hot: bool, tmp_path: Path) -> None:
+def test_classes(logits: bool, one_hot: bool) -> None:
     scores = RANDOM.normal(size=(ROWS, 10)) * 2
     labels = np.where(RANDOM.random(ROWS) < 0.6, scores.argmax(axis=1), RANDOM.integers(0, 10, ROWS))
     x = RANDOM.random((ROWS, 8, 8, 1))
     text = page(
-        tmp_path,
         signature({"y": ("batch", 10)}, ("batch", 8, 8, 1)),
         x,
         {"y": np.eye(10)[labels] if one_hot else labels[:, None]},
@@ -94,12 +92,12 @@ def test_classes(logits: bool, one_hot: bool, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("logits", [False, True])
-def test_yes_or_no(logits: bool, tmp_path: Path) -> None:
+def test_yes_or_no(logits: bool) -> None:
     labels = RANDOM.integers(0, 2, ROWS)
     scores = RANDOM.normal(size=ROWS) + labels
     given = 1 / (1 + np.exp(-scores))
     outputs = {"y": (scores if logits else given)[:, None]}
-    text = page(tmp_path, signature({"y": ("batch", 1)}), np.zeros((ROWS, 3)), {"y": labels}, outputs)
+    text = page(signature({"y": ("batch", 1)}), np.zeros((ROWS, 3)), {"y": labels}, outputs)
     assert titles(text) == ["Confusion matrix", "ROC", "Precision and recall", "Calibration"]
     chosen = given > 0.5
     assert cells(text) == [f"{((labels == a) & (chosen == b)).sum():,}" for a in (0, 1) for b in (0, 1)]
@@ -108,10 +106,10 @@ def test_yes_or_no(logits: bool, tmp_path: Path) -> None:
     assert area == pytest.approx(((pairs > 0) + (pairs == 0) / 2).mean(), abs=1e-3)
 
 
-def test_numbers(tmp_path: Path) -> None:
+def test_numbers() -> None:
     labels = RANDOM.normal(size=(ROWS, 2)) * 50
     answers = labels + RANDOM.normal(size=(ROWS, 2)) * np.geomspace(0.01, 30, ROWS)[:, None]
-    text = page(tmp_path, signature({"y": ("batch", 2)}), np.zeros((ROWS, 3)), {"y": labels}, {"y": answers})
+    text = page(signature({"y": ("batch", 2)}), np.zeros((ROWS, 3)), {"y": labels}, {"y": answers})
     assert titles(text) == ["Errors", "Errors in numbers"]
     errors = answers - labels
     assert f"{np.abs(errors).mean():.4g}" in text
@@ -119,21 +117,18 @@ def test_numbers(tmp_path: Path) -> None:
     assert int(first_worst(text)[0]) == (errors**2).mean(axis=1).argmax()
 
 
-def test_each_output_is_shown_as_what_it_is(tmp_path: Path) -> None:
+def test_each_output_is_shown_as_what_it_is() -> None:
     labels = {"a": RANDOM.normal(size=ROWS), "b": RANDOM.integers(0, 3, ROWS)}
     outputs = {"a": np.zeros((ROWS, 1)), "b": softmax(RANDOM.normal(size=(ROWS, 3)))}
-    text = page(
-        tmp_path, signature({"a": ("batch", 1), "b": ("batch", 3)}), np.zeros((ROWS, 3)), labels, outputs
-    )
+    text = page(signature({"a": ("batch", 1), "b": ("batch", 3)}), np.zeros((ROWS, 3)), labels, outputs)
     assert titles(text)[:3] == ["Errors", "Errors in numbers", "Confusion matrix"]
     assert "Output a" in text
     assert "Output b" in text
 
 
-def test_counts_that_begin_with_0_and_1_are_numbers(tmp_path: Path) -> None:
+def test_counts_that_begin_with_0_and_1_are_numbers() -> None:
     labels = np.minimum(np.arange(ROWS) // 400, 5)
     text = page(
-        tmp_path,
         signature({"y": ("batch", 1)}),
         np.zeros((ROWS, 3)),
         {"y": labels},
@@ -142,11 +137,11 @@ def test_counts_that_begin_with_0_and_1_are_numbers(tmp_path: Path) -> None:
     assert titles(text) == ["Errors", "Errors in numbers"]
 
 
-def test_many_classes_are_told_by_their_confusions(tmp_path: Path) -> None:
+def test_many_classes_are_told_by_their_confusions() -> None:
     labels = RANDOM.integers(0, 100, ROWS)
     wrong = np.where(labels == 7, 8, labels)
     outputs = {"y": np.eye(100)[wrong]}
-    text = page(tmp_path, signature({"y": ("batch", 100)}), np.zeros((ROWS, 3)), {"y": labels}, outputs)
+    text = page(signature({"y": ("batch", 100)}), np.zeros((ROWS, 3)), {"y": labels}, outputs)
     assert titles(text)[0] == "Most frequent confusions"
     assert f"<th scope=row>7</th><td>8</td><td>{(labels == 7).sum()}</td>" in text
 
@@ -182,7 +177,7 @@ def test_average_precision_is_that_of_the_ranking() -> None:
 
 
 @pytest.mark.parametrize("logits", [False, True])
-def test_predictions_that_are_no_numbers_are_among_the_worst(logits: bool, tmp_path: Path) -> None:
+def test_predictions_that_are_no_numbers_are_among_the_worst(logits: bool) -> None:
     scores, labels = RANDOM.normal(size=(ROWS, 3)), RANDOM.integers(0, 3, ROWS)
     outputs = {
         "a": scores if logits else softmax(scores),
@@ -193,5 +188,24 @@ def test_predictions_that_are_no_numbers_are_among_the_worst(logits: bool, tmp_p
         output[78] = np.inf
     of = signature({"a": ("batch", 3), "b": ("batch", 1)})
     with warnings.catch_warnings(action="error"):
-        text = page(tmp_path, of, np.zeros((ROWS, 3)), {"a": labels, "b": labels > 0}, outputs)
+        text = page(of, np.zeros((ROWS, 3)), {"a": labels, "b": labels > 0}, outputs)
     assert "<td>77</td>" in text
+
+
+def test_a_first_row_that_is_no_number_does_not_say_what_scores_are() -> None:
+    task, labels = Classes(), np.zeros(2, int)
+    for first in (np.full((2, 3), np.nan), np.array([[np.nan] * 3, [0.9, 0.1, 0.0]])):
+        task.add(first, labels)
+        assert task.say(np.array([0.9, 0.1, 0.0])) == "0 (0.9)"
+
+
+def test_what_is_kept_grows_with_the_classes_and_not_with_their_square() -> None:
+    classes, rows = 20_000, 16
+    scores, labels = softmax(RANDOM.random((rows, classes))), RANDOM.integers(0, classes, rows)
+    tracemalloc.start()
+    try:
+        text = page(signature({"y": ("batch", classes)}), np.zeros((rows, 3)), {"y": labels}, {"y": scores})
+        assert tracemalloc.get_traced_memory()[1] < 50 * scores.nbytes  # a matrix takes 1250 times that
+    finally:
+        tracemalloc.stop()
+    assert f"<th scope=row>{labels[0]}</th><td>{scores[0].argmax()}</td><td>1</td>" in text

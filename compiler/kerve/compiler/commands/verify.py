@@ -9,6 +9,7 @@ from typing import Any
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from kerve.cli import options as cli
 from kerve.cli.tables import console
@@ -43,7 +44,7 @@ def command(options: Options) -> None:
     if comparison.losses:
         console.print(_loss_table(comparison.losses))
     for remark in comparison.remarks:
-        console.print(remark)
+        console.print(Text(remark))
     comparison.require_equal()
 
 
@@ -53,7 +54,7 @@ def _loss_table(losses: Sequence[Mapping[str, Any]]) -> Table:
     for column in ("rows", "drop", "allowed"):
         table.add_column(column, justify="right")
     for loss in losses:
-        cells = (loss["text"], str(loss["rows"]), f"{loss['drop']:.3g}", f"{loss['allowed']:g}")
+        cells = (Text(loss["text"]), str(loss["rows"]), f"{loss['drop']:.3g}", f"{loss['allowed']:g}")
         table.add_row(*cells, style=None if loss["passed"] else "red")
     return table
 
@@ -67,14 +68,14 @@ def _table(checks: Sequence[Mapping[str, Any]]) -> Table:
     for check in checks:
         sizes = {"batch": check["batch_size"], **check["dimensions"]}
         table.add_row(
-            check["output"],
-            check["data"],
-            ", ".join(f"{name} {size}" for name, size in sizes.items()),
+            Text(check["output"]),
+            Text(check["data"]),
+            Text(", ".join(f"{name} {size}" for name, size in sizes.items())),
             f"{check['max_abs_error']:.2e}",
             f"{check['mean_abs_error']:.2e}",
             f"{check['max_rel_error']:.2e}",
             str(check["nan_mismatches"]),
-            check["problem"] or str(check["unequal"]),
+            Text(check["problem"] or str(check["unequal"])),
             style=None if check["passed"] else "red",
         )
     return table

@@ -1,6 +1,7 @@
 """`kerve bench`."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from kerve.runtime.bench.plot import plot
 from kerve.runtime.client import Client, EncodedCall, ModelStatistics
 from kerve.runtime.commands.connection import Connection
 from kerve.runtime.data import Rows, open_files
+from kerve.runtime.data.writing import whole
 from kerve.runtime.datatypes import DATATYPES, Array
 from kerve.runtime.signature import Signature
 
@@ -59,6 +61,15 @@ def command(options: Options) -> None:
     TLS, Python does: some thousands of calls a second, and its time is in the latencies. Each load runs until
     three windows in a row agree; queue and compute are the server's means.
     """
+    with nullcontext() if options.plot is None else whole(options.plot) as page:
+        results = measured(options)
+        if page is not None:
+            title = f"{options.name}, {options.batch_size} rows a request"
+            page.write_text(plot(title, results), "utf-8")
+
+
+def measured(options: Options) -> list[Result]:
+    """Measure each load and print what it gave."""
     with options.connect() as client:
         signature = client.metadata(options.name).signature
         inputs = inputs_for(signature, options)
@@ -92,8 +103,7 @@ def command(options: Options) -> None:
             print_warning(
                 f"{result.load}: the windows never agreed; the machine is busy, or --window is short"
             )
-    if options.plot is not None:
-        options.plot.write_text(plot(f"{options.name}, {options.batch_size} rows a request", results))
+    return results
 
 
 def loads(options: Options, call: Send) -> Iterator[tuple[str, Load, Recorder]]:

@@ -32,7 +32,7 @@ def command(options: Options) -> None:
     taken over is named on standard error.
     """
     try:
-        converted = convert(options.file.read_text())
+        converted = convert(options.file.read_text("utf-8"))
     except UnicodeDecodeError as error:
         raise InvalidArgumentError(f"{options.file}: expected text, got something else: {error}") from error
     parts = []

@@ -4,6 +4,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from kerve.runtime.client import Client
 from kerve.runtime.commands.engine import Engine
 from kerve.runtime.data import Rows, open_files
 from kerve.runtime.data.parts import parts_of
+from kerve.runtime.data.writing import whole
 from kerve.runtime.datatypes import Array
 from kerve.runtime.evaluation.client import Compared, Difference, Evaluated
 from kerve.runtime.report import Report
@@ -66,9 +68,10 @@ class Options(Engine):
 @cli.command(example="kerve evaluate digits --data test.npz --version 3 --version 4")
 def command(options: Options) -> None:
     """Compute a served model's loss and metrics on labelled data, as model.evaluate() does."""
-    report, found = EVALUATIONS[options.engine](options)
-    if report is not None and options.report is not None:
-        report.write(options.report, found.results, found.differences)
+    with nullcontext() if options.report is None else whole(options.report) as page:
+        report, found = EVALUATIONS[options.engine](options)
+        if report is not None and page is not None:
+            page.write_text(report.html(found.results, found.differences), "utf-8")
     if options.json:
         click.echo(json.dumps(without_nan(as_json(found)), allow_nan=False))
         return

@@ -11,6 +11,10 @@ from kerve.runtime.data.source import BLOCK_ROWS, Block, DataError
 
 __all__ = ["CsvFile"]
 
+#: Letters of a value: a book has some millions. It ends what begins with a quote that is never closed.
+MOST_LETTERS = 2**26
+csv.field_size_limit(MOST_LETTERS)  # of the module: readers have none of their own
+
 
 class CsvFile:
     """Columns of text; what is a number is decided where it is known what is expected."""

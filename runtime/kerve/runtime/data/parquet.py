@@ -24,6 +24,8 @@ class ParquetFile:
         self._arrow = needs("pyarrow", path, "Parquet")
         with self._open() as file:
             self.columns = tuple(file.schema_arrow.names)
+            if twice := {name for name in self.columns if self.columns.count(name) > 1}:
+                raise DataError(f"{path}: the schema names {', '.join(sorted(twice))} twice")
             every = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
         self._groups = range(len(every)) if groups is None else groups
         #: Rows and bytes of each row group of the file.

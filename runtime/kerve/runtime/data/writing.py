@@ -56,11 +56,17 @@ def writing(path: Path) -> Iterator[Add]:
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Give where to write what appears under its own name at the end, if nothing failed."""
+    """Give where to write what appears under its own name at the end, if nothing failed.
+
+    DataError or OSError where that cannot be: better before the work than after it.
+    """
     if not path.parent.is_dir():
         raise DataError(f"{path}: there is no folder {path.parent}")
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; expected the name of a file")
     partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
     try:
+        partial.touch()
         yield partial
         partial.replace(path)
     finally:
@@ -79,7 +85,7 @@ class Spool:
 
     def add(self, name: str, array: Array) -> None:
         """Take a block; text in a fixed width, which needs no pickle."""
-        block = array.astype("S") if array.dtype == object else array
+        block = fixed(name, array) if array.dtype == object else array
         if self._blocks and block.shape[1:] != self._shape[1:]:
             raise DataError(
                 f"output {name!r}: rows of {list(block.shape[1:])} cannot follow rows of "
@@ -109,12 +115,18 @@ class Spool:
         self._file.close()
 
 
+def fixed(name: str, texts: Array) -> Array:
+    """Return texts in a fixed width, which is filled with zeros; DataError for one that ends in such."""
+    if any(text.endswith(b"\0") for text in texts.flat):
+        raise DataError(f"output {name!r}: NumPy keeps no zeros at the end of bytes; write .parquet")
+    return texts.astype("S")
+
+
 class NpzWriter:
     """An .npz file. Not numpy.savez: it takes the names as keywords, and an output may be called `file`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        path.touch()  # where that cannot be, it is better known before than after the work
         self._arrays: dict[str, Spool] = {}
 
     def add(self, outputs: Mapping[str, Array]) -> None:
@@ -162,7 +174,7 @@ class CsvWriter:
         self._header: list[str] = []
 
     def add(self, outputs: Mapping[str, Array]) -> None:
-        rows = {name: array if array.ndim else array.reshape(1) for name, array in outputs.items()}
+        rows = as_rows(outputs)
         header = [column for name, array in rows.items() for column in csv_names(name, array.shape[1:])]
         if not self._header:
             self._writer.writerow(header)
@@ -175,6 +187,15 @@ class CsvWriter:
 
     def close(self, *, complete: bool) -> None:  # noqa: ARG002  it is closed in either case
         self._stream.close()
+
+
+def as_rows(outputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Return outputs as columns of one table; DataError where they have not the same rows."""
+    rows = {name: array if array.ndim else array.reshape(1) for name, array in outputs.items()}
+    if len({len(array) for array in rows.values()}) > 1:
+        counts = ", ".join(f"{name} has {len(array)}" for name, array in rows.items())
+        raise DataError(f"a table has as many rows in each column, and of the outputs {counts}; write .npz")
+    return rows
 
 
 def csv_names(name: str, shape: tuple[int, ...]) -> list[str]:
@@ -192,12 +213,11 @@ class ParquetWriter:
 
     def __init__(self, path: Path) -> None:
         needs("pyarrow.parquet", path, "Parquet", "writing")
-        path.touch()
         self._path = path
         self._writer: Any = None
 
     def add(self, outputs: Mapping[str, Array]) -> None:
-        self.write({name: arrow_column(array) for name, array in outputs.items()})
+        self.write({name: arrow_column(array) for name, array in as_rows(outputs).items()})
 
     def write(self, columns: Mapping[str, Any]) -> None:
         """Take the next rows as Arrow has them."""
@@ -218,8 +238,6 @@ def arrow_column(array: Array) -> Any:
     """Return an array as a column of Arrow: further axes are lists, text is binary."""
     import pyarrow as pa
 
-    if array.ndim == 0:
-        return arrow_column(array.reshape(1))
     flat = np.ascontiguousarray(array).reshape(-1)
     column = pa.array(flat.tolist(), pa.binary()) if array.dtype == object else pa.array(flat)
     for axis in range(array.ndim - 1, 0, -1):

@@ -25,7 +25,7 @@ from kerve.runtime.devices.kept import all_at_host
 from kerve.runtime.distributed.cluster import spread
 from kerve.runtime.distributed.located import Located, computing
 from kerve.runtime.errors import InvalidArgumentError
-from kerve.runtime.evaluation.accumulator import Accumulator, Metrics, chosen
+from kerve.runtime.evaluation.accumulator import Accumulator, Metrics, chosen, identity
 from kerve.runtime.evaluation.client import (
     Compared,
     Difference,
@@ -244,8 +244,14 @@ class Merger:
     def keep(self, history: History, results: Sequence[pb.Results]) -> None:
         """Put the results on record, where `kerve promote` finds them."""
         who = f"ray:{getpass.getuser()}@{socket.gethostname()}"
+        hardware, fingerprint = "; ".join(sorted(self._hardware)), self._fingerprint.hexdigest()
+        artifacts = [identity(read_artifact(each.folder)) for each in self._versions]
         try:
-            hardware = "; ".join(sorted(self._hardware))
-            history.add(*(Finished(who, self._fingerprint.hexdigest(), hardware, each) for each in results))
+            history.add(
+                *(
+                    Finished(who, fingerprint, hardware, each, artifact)
+                    for each, artifact in zip(results, artifacts, strict=True)
+                )
+            )
         except OSError as error:  # a repository may be read-only
             log.warning("the evaluation is not kept: %s", error)

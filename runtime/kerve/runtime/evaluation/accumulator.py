@@ -1,5 +1,6 @@
 """Rows folded into the state of the metrics, and the state as numbers."""
 
+import hashlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ from kerve.runtime.errors import ArtifactError, InvalidArgumentError
 from kerve.runtime.evaluation.targets import Labelled
 from kerve.runtime.session import Session
 
-__all__ = ["Accumulator", "Metrics", "chosen"]
+__all__ = ["Accumulator", "Metrics", "chosen", "identity"]
 
 #: How two states become one; the third is the one before the first row.
 MERGES: Mapping[int, Callable[[Array, Array, Array], Array]] = {
@@ -125,10 +126,17 @@ class Metrics:
                 feeds[target.logits_input] = computed[target.logits]
             if target.weights_input:
                 weights = labelled.weights.get(target.output, np.ones((1,), np.float32))
-                shape = predictions.shape[: len(target.weights.shape)]
+                shape = weighed(target, predictions.shape)
                 feeds[target.weights_input] = broadcast(weights, shape, target.output)
         feeds.pop("", None)
         return feeds
+
+
+def identity(artifact: Artifact) -> str:
+    """Return what tells an artifact from any other with the same name and number: a digest of its files."""
+    files = artifact.manifest.files if artifact.manifest else {}
+    lines = (f"{info.sha256}  {name}\n" for name, info in sorted(files.items()))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def initial(state: StateSpec) -> Array:
@@ -136,6 +144,14 @@ def initial(state: StateSpec) -> Array:
     shape = [dim.size for dim in state.spec.shape]
     dtype = DATATYPES[state.spec.datatype].dtype
     return np.frombuffer(state.initial, dtype).reshape(shape) if state.initial else np.zeros(shape, dtype)
+
+
+def weighed(target: Evaluation.Target, predictions: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of what is weighed of predictions of a shape: of values that a loss makes of them."""
+    return tuple(
+        dim.size if dim.WhichOneof("kind") == "size" else predictions[axis]
+        for axis, dim in enumerate(target.weights.shape)
+    )
 
 
 def broadcast(weights: Array, shape: tuple[int, ...], output: str) -> Array:

@@ -1,7 +1,8 @@
 """What a client asks of kerve.evaluation.v1.EvaluationService."""
 
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from typing import Any, Self
 
 import grpc
@@ -100,8 +101,9 @@ class EvaluationCalls:
             model=name, versions=versions or [""], metrics=metrics, batch_size=batch_size, interval=interval
         )
         final: list[Evaluated] = []
-        for response in self._evaluate("Evaluate", begin, (x, y, sample_weight), watch, timeout):
-            final += [each for each in told([response.results], progress) if each.final]
+        with closing(self._evaluate("Evaluate", begin, (x, y, sample_weight), watch, timeout)) as responses:
+            for response in responses:
+                final += [each for each in told([response.results], progress) if each.final]
         return final
 
     def compare(
@@ -129,9 +131,10 @@ class EvaluationCalls:
         )
         final: list[Evaluated] = []
         differences: list[Difference] = []
-        for response in self._evaluate("Compare", begin, (x, y, sample_weight), watch, timeout):
-            final = told(response.results, progress)
-            differences += map(decode_difference, response.differences)
+        with closing(self._evaluate("Compare", begin, (x, y, sample_weight), watch, timeout)) as responses:
+            for response in responses:
+                final = told(response.results, progress)
+                differences += map(decode_difference, response.differences)
         return Compared(tuple(final), tuple(differences))
 
     def evaluations(self, name: str = "", *, limit: int = 0, timeout: float | None = None) -> list[Recorded]:
@@ -161,8 +164,11 @@ class EvaluationCalls:
 
     def _evaluate(
         self, method: str, begin: pb.Begin, data: Rows, watch: Watch | None, timeout: float | None
-    ) -> Iterator[Any]:
-        """Send rows and yield the responses that hold results; what else comes is for `watch`."""
+    ) -> Generator[Any, None, None]:
+        """Send rows and yield the responses that hold results; what else comes is for `watch`.
+
+        Closed, it asks the server to stop: whoever keeps what a caller raised would keep the call with it.
+        """
         channel = self._channel
         begin.outputs = watch is not None
         sent: deque[tuple[int, dict[str, Array]]] = deque()
@@ -196,6 +202,8 @@ class EvaluationCalls:
             if remembering.failure is not None:  # the data failed, and with it the stream
                 raise remembering.failure from error
             raise channel.failure(error) from error
+        finally:
+            stream.cancel()
 
 
 def told(results: Iterable[pb.Results], progress: Progress | None) -> list[Evaluated]:

@@ -265,6 +265,7 @@ def typed_tensor(signature: Signature, name: str, array: ArrayLike) -> tuple[str
     own = np.asarray(array)
     if own.dtype.name == "bfloat16" or own.dtype == np.longdouble:
         own = own.astype(np.float32)
+    own = own.astype(own.dtype.newbyteorder("="), copy=False)
     return datatype_of(own), own
 
 

@@ -43,7 +43,7 @@ def scores_of(
 def scores(target: Evaluation.Target, prediction: Array, labels: Array) -> Scores:
     """Score every row: the share of right choices for classes, the mean squared error for numbers."""
     values = prediction.astype(np.float64)
-    if target.classes and labels.ndim == values.ndim - 1:
+    if labels.ndim == values.ndim - 1:
         choices = values.argmax(axis=-1)
         counted = (
             labels != target.ignored_class

@@ -32,7 +32,8 @@ CREATE TABLE IF NOT EXISTS evaluations (
     hardware TEXT NOT NULL,
     model TEXT NOT NULL,
     version TEXT NOT NULL,
-    results TEXT NOT NULL
+    results TEXT NOT NULL,
+    artifact TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX IF NOT EXISTS by_model ON evaluations (model, version, id);
 CREATE TABLE IF NOT EXISTS decisions (
@@ -48,6 +49,10 @@ CREATE TABLE IF NOT EXISTS decisions (
 """
 
 
+#: What databases lack that were made before there was such a column.
+LATER = {"artifact": "TEXT NOT NULL DEFAULT ''"}
+
+
 @dataclass(frozen=True)
 class Finished:
     """An evaluation that ran to its end."""
@@ -58,6 +63,8 @@ class Finished:
     #: What computed.
     hardware: str
     results: pb.Results
+    #: What the version was: its number may be another model's by now.
+    artifact: str = ""
 
 
 class History:
@@ -78,13 +85,15 @@ class History:
                 each.results.model,
                 each.results.version,
                 json.dumps(json_format.MessageToDict(each.results, preserving_proto_field_name=True)),
+                each.artifact,
             )
             for each in finished
         ]
         with self._writing, self._open() as database:
             database.executemany(
-                "INSERT INTO evaluations (time, peer, fingerprint, hardware, model, version, results) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO evaluations "
+                "(time, peer, fingerprint, hardware, model, version, results, artifact) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 rows,
             )
 
@@ -113,15 +122,16 @@ class History:
         with self._writing, self._open() as database:
             database.execute("UPDATE decisions SET promoted = 0 WHERE id = ?", (decision,))
 
-    def list(self, model: str = "", version: str = "", limit: int = 0) -> list[pb.Record]:
-        """Return the newest evaluations, of one model and version where they are given."""
+    def list(self, model: str = "", version: str = "", limit: int = 0, artifact: str = "") -> list[pb.Record]:
+        """Return the newest evaluations, of one model, version and artifact where they are given."""
         if not self._file.exists():
             return []
         with self._open() as database:
             rows = database.execute(
                 "SELECT id, time, peer, fingerprint, hardware, results FROM evaluations "
-                "WHERE ? IN ('', model) AND ? IN ('', version) ORDER BY id DESC LIMIT ?",
-                (model, version, limit or USUAL_LIMIT),
+                "WHERE ? IN ('', model) AND ? IN ('', version) AND ? IN ('', artifact) "
+                "ORDER BY id DESC LIMIT ?",
+                (model, version, artifact, limit or USUAL_LIMIT),
             ).fetchall()
         return [
             pb.Record(
@@ -154,6 +164,9 @@ class History:
         try:
             with closing(sqlite3.connect(self._file, timeout=10.0)) as database, database:
                 database.executescript(SCHEMA)
+                known = {column for _, column, *_ in database.execute("PRAGMA table_info(evaluations)")}
+                for column in LATER.keys() - known:
+                    database.execute(f"ALTER TABLE evaluations ADD COLUMN {column} {LATER[column]}")
                 yield database
         except sqlite3.Error as error:
             raise OSError(f"{self._file}: {error}") from error

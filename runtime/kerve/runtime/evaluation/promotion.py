@@ -1,6 +1,6 @@
 """Moves a label to a version, if what is known of its quality allows it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from kerve.evaluation.v1 import evaluation_pb2 as pb
@@ -22,17 +22,23 @@ class Labels(Protocol):
         """Let a label stand for a version that serves."""
 
 
-def promote(request: pb.PromoteRequest, labels: Labels, history: History, peer: str) -> pb.PromoteResponse:
+#: Which artifact a version is, of a model's versions by number.
+Artifacts = Callable[[str], str]
+
+
+def promote(
+    request: pb.PromoteRequest, labels: Labels, history: History, peer: str, artifacts: Artifacts
+) -> pb.PromoteResponse:
     """Move the label if all requirements hold, and keep the decision with its reasons.
 
-    The numbers are those of each version's newest evaluation. Raises InvalidArgumentError for a label or a
-    requirement that is none, what `labels` raises for a version that serves no more, and OSError, with
-    nothing moved, when the decision cannot be kept.
+    The numbers are those of each version's newest evaluation, of what the version is now. Raises
+    InvalidArgumentError for a label or a requirement that is none, what `labels` raises for a version that
+    serves no more, and OSError, with nothing moved, when the decision cannot be kept.
     """
     if not is_label(request.label):
         raise InvalidArgumentError(f"label: expected a name, not a number, got {request.label!r}")
     requirements = [parse(text) for text in request.requirements]
-    checked = check(requirements, request, labels, history)
+    checked = check(requirements, request, labels, history, artifacts)
     response = pb.PromoteResponse(promoted=all(each.holds for each in checked), requirements=checked)
     decision = history.decided(peer, request, response)
     if response.promoted:
@@ -45,7 +51,11 @@ def promote(request: pb.PromoteRequest, labels: Labels, history: History, peer: 
 
 
 def check(
-    requirements: Sequence[Requirement], request: pb.PromoteRequest, labels: Labels, history: History
+    requirements: Sequence[Requirement],
+    request: pb.PromoteRequest,
+    labels: Labels,
+    history: History,
+    artifacts: Artifacts,
 ) -> list[pb.PromoteResponse.Requirement]:
     """Return whether each requirement holds, and why."""
 
@@ -58,7 +68,7 @@ def check(
                     f"label {label!r} stands for no version; known: {', '.join(known) or 'none'}"
                 )
             version = str(known[label])
-        for record in history.list(request.model, version):
+        for record in history.list(request.model, version, artifact=artifacts(version)):
             for each in record.results.metrics:
                 if each.name == metric and len(each.values) == 1:
                     return float(each.values[0])

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kerve.runtime.datatypes import Array
+from kerve.runtime.report.confusions import Confusions
 from kerve.runtime.report.curves import Calibration, ScoreCounts
 from kerve.runtime.report.plot import curves, figure, matrix, number, scrolled
 from kerve.runtime.report.worst import brief
@@ -14,6 +15,8 @@ __all__ = ["Classes"]
 #: Classes of which a whole matrix is shown, and which have a curve each.
 MOST_SHOWN, MOST_CURVES = 40, 10
 CONFUSIONS = 20
+#: Classes whose scores are counted one by one; of more, all together.
+MOST_COUNTED = 2000
 LEAST = 1e-7
 
 
@@ -25,7 +28,7 @@ class Classes:
     def __init__(self, names: Sequence[str] = ()) -> None:
         self._names = names
         self._logits: bool | None = None
-        self._confusion = np.zeros((0, 0), np.int64)
+        self._confusions = Confusions()
         self._counts = ScoreCounts(0)
         self._calibration = Calibration()
 
@@ -38,10 +41,11 @@ class Classes:
         truth = class_numbers(labels, answers.shape)
         if classes < 2 or truth is None:
             return None
-        if self._logits is None:
-            self._confusion = np.zeros((classes, classes), np.int64)
-            self._counts = ScoreCounts(classes)
-            self._logits = not is_distribution(answers)
+        if not len(self._confusions.labels):
+            self._confusions = Confusions(classes)
+            self._counts = ScoreCounts(classes if classes <= MOST_COUNTED else 1)
+        if self._logits is None and (known := answers[np.isfinite(answers).all(axis=-1)]).size:
+            self._logits = not is_distribution(known)
         flat, numbers = self._scores(answers).reshape(-1, classes), truth.reshape(-1)
         counted = (numbers >= 0) & (numbers < classes)
         given = np.ones(len(numbers))
@@ -56,15 +60,15 @@ class Classes:
         return np.nan_to_num(scores).clip(0, 1)
 
     def _name(self, number: int) -> str:
-        return self._names[number] if len(self._names) == len(self._confusion) else str(number)
+        return self._names[number] if len(self._names) == len(self._confusions.labels) else str(number)
 
     def _count(self, scores: Array, numbers: Array) -> None:
         classes = scores.shape[1]
         chosen = scores.argmax(axis=1)
-        self._confusion += np.bincount(numbers * classes + chosen, minlength=classes**2).reshape(
-            classes, classes
-        )
-        self._counts.add(scores, numbers[:, None] == np.arange(classes))
+        self._confusions.add(numbers, chosen)
+        of_each = len(self._counts.counts) == classes
+        truth = numbers[:, None] == np.arange(classes)
+        self._counts.add(*(each if of_each else each.reshape(-1, 1) for each in (scores, truth)))
         self._calibration.add(scores.max(axis=1), (chosen == numbers).astype(np.float64))
 
     def say(self, answer: Array) -> str:
@@ -76,13 +80,13 @@ class Classes:
 
     def html(self) -> str:
         """Return the figures."""
-        classes = len(self._confusion)
+        classes = len(self._confusions.labels)
         names = [self._name(each) for each in range(classes)]
         if classes <= MOST_SHOWN:
             parts = [
                 figure(
                     "Confusion matrix",
-                    matrix(self._confusion, names),
+                    matrix(self._confusions.matrix(), names),
                     "labels down, predictions across; shaded by the share of the label",
                 )
             ]
@@ -118,28 +122,28 @@ class Classes:
         return "".join(parts)
 
     def _confused(self, names: Sequence[str]) -> list[tuple[str, ...]]:
-        wrong = self._confusion * (1 - np.eye(len(self._confusion), dtype=np.int64))
-        order = np.argsort(-wrong, axis=None, kind="stable")[:CONFUSIONS]
-        places = zip(*np.unravel_index(order, wrong.shape), strict=True)
         return [
-            (names[row], names[column], f"{wrong[row, column]:,}")
-            for row, column in places
-            if wrong[row, column]
+            (names[label], names[chosen], f"{count:,}")
+            for label, chosen, count in self._confusions.most(CONFUSIONS)
         ]
 
     def _by_class(self, names: Sequence[str]) -> list[tuple[str, ...]]:
-        right = np.diag(self._confusion)
-        labels, chosen = self._confusion.sum(axis=1), self._confusion.sum(axis=0)
+        right, labels, chosen = self._confusions.right, self._confusions.labels, self._confusions.chosen
         rows: list[tuple[str, ...]] = []
         for each in (
             np.argsort(-labels, kind="stable")[:MOST_SHOWN] if len(names) > MOST_SHOWN else range(len(names))
         ):
-            curve = self._counts.curve(int(each))
             precision = number(right[each] / chosen[each]) if chosen[each] else ""
             recall = number(right[each] / labels[each]) if labels[each] else ""
-            area = number(curve.area()) if curve.defined else ""
-            rows.append((names[each], f"{labels[each]:,}", precision, recall, area))
+            rows.append((names[each], f"{labels[each]:,}", precision, recall, self._area(int(each))))
         return rows
+
+    def _area(self, each: int) -> str:
+        """Return the area under a class's curve, where it is known."""
+        if len(self._counts.counts) != len(self._confusions.labels):
+            return ""
+        curve = self._counts.curve(each)
+        return number(curve.area()) if curve.defined else ""
 
 
 def class_numbers(labels: Array, shape: tuple[int, ...]) -> Array | None:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
-from pathlib import Path
 
 from kerve.runtime.datatypes import Array
 from kerve.runtime.evaluation.client import Difference, Evaluated
@@ -33,17 +32,8 @@ class Report:
             if spec.name in outputs and labels is not None:
                 observed.setdefault(spec.name, Observed(spec)).add(first, outputs[spec.name], labels, inputs)
 
-    def write(self, file: Path, results: Sequence[Evaluated], differences: Sequence[Difference] = ()) -> None:
-        """Write the page, whole or not at all."""
-        whole = self._html(results, differences)
-        unfinished = file.with_name(f".{file.name}.unfinished")
-        try:
-            unfinished.write_text(whole, encoding="utf-8")
-            unfinished.replace(file)
-        finally:
-            unfinished.unlink(missing_ok=True)
-
-    def _html(self, results: Sequence[Evaluated], differences: Sequence[Difference]) -> str:
+    def html(self, results: Sequence[Evaluated], differences: Sequence[Difference] = ()) -> str:
+        """Return the page."""
         model = escape(results[0].model)
         style = (files("kerve.runtime.report") / "page.css").read_text(encoding="utf-8")
         versions = "".join(self._version(each) for each in results)

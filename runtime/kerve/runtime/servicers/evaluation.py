@@ -19,7 +19,7 @@ from kerve.runtime.errors import (
     UnimplementedError,
     error_for,
 )
-from kerve.runtime.evaluation.accumulator import Metrics
+from kerve.runtime.evaluation.accumulator import Metrics, identity
 from kerve.runtime.evaluation.comparison import Comparison, scores_of
 from kerve.runtime.evaluation.history import Finished, History
 from kerve.runtime.evaluation.promotion import Labels, promote
@@ -125,8 +125,12 @@ class EvaluationServicer:
         asked = pb.PromoteRequest(
             model=request.model, version=version, label=request.label, requirements=request.requirements
         )
+
+        def artifacts(number: str) -> str:
+            return identity(self._models.find(request.model, number).model.artifact)
+
         with recorded():
-            return promote(asked, self._labels, self._history, context.peer())
+            return promote(asked, self._labels, self._history, context.peer(), artifacts)
 
     def _begin(self, requests: Iterator[pb.EvaluateRequest]) -> "Stream":
         begin = opening(requests)
@@ -154,7 +158,11 @@ class EvaluationServicer:
             self._history.add(
                 *(
                     Finished(
-                        context.peer(), stream.fingerprint.hexdigest(), run.served.model.hardware, results
+                        context.peer(),
+                        stream.fingerprint.hexdigest(),
+                        run.served.model.hardware,
+                        results,
+                        identity(run.served.model.artifact),
                     )
                     for run, results in zip(stream.runs, final, strict=True)
                 )
