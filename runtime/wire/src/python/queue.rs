@@ -132,6 +132,7 @@ impl PyQueue {
             deadline,
             expires,
             parameters: Vec::new(),
+            reservation: None,
             responder: Responder {
                 format: Format::Oip,
                 id,
