@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import resource
 import signal
@@ -66,6 +67,27 @@ def test_a_compile_that_is_killed_takes_its_child_with_it(model: Path, tmp_path:
     (child,) = children
     while _runs(child):
         time.sleep(0.01)
+
+
+def test_what_a_compile_left_that_was_killed_with_its_child_goes_with_the_next(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As at the end of a container, or where the machine has no memory left."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    with _compile(model, tmp_path / "models", before=os.setpgrp) as process:
+        while not (left := list(temporary.glob("kerve.*"))) or not any(left[0].iterdir()):
+            assert process.poll() is None
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert left[0].is_dir()
+    os.utime(left[0], (0, 0))
+    (tmp_path / "none.keras").write_bytes(b"no model")
+    with _compile(tmp_path / "none.keras", tmp_path / "models") as process:
+        process.communicate()
+    assert process.returncode == 3
+    assert not list(temporary.iterdir())
 
 
 def _runs(pid: str) -> bool:

@@ -5,7 +5,8 @@ JSON object per line: events, then the result or an error. (The child may have o
 says is parsed, never unpickled.) Whatever libraries print goes to the
 child's standard error and is kept for the case that the child dies; TensorFlow's errors in it are notes.
 The standard input stays open: where it ends the parent is gone, and the child removes what it wrote and ends.
-Temporary files, the libraries' too, lie in a folder of the child's, which goes with it however it ends.
+Temporary files, the libraries' too, lie in a folder of the child's, which goes with it however it ends;
+where both are killed at once, the next child's parent removes it.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
+from kerve.cli.scratch import Scratch
 from kerve.compiler import errors
 from kerve.compiler import repository as repositories
 from kerve.compiler.imports import import_libraries
@@ -61,7 +63,7 @@ def run(task: str, listener: Listener, **arguments: Any) -> Any:
     """Do a task in a child process; returns its result, raises its error as if it had been raised here."""
     read_end, write_end = os.pipe()
     with (
-        tempfile.TemporaryDirectory(prefix="kerve-", ignore_cleanup_errors=True) as scratch,
+        closing(Scratch()) as scratch,
         tempfile.TemporaryFile() as noise,
         os.fdopen(read_end, encoding="utf-8") as messages,
     ):
@@ -71,13 +73,13 @@ def run(task: str, listener: Listener, **arguments: Any) -> Any:
             stdout=noise,
             stderr=noise,
             pass_fds=(write_end,),
-            env=os.environ | _QUIET | {"TMPDIR": scratch},
+            env=os.environ | _QUIET | {"TMPDIR": str(scratch.path)},
         )
         os.close(write_end)
         assert child.stdin is not None
         try:
             with suppress(BrokenPipeError):  # a child that is gone already: below it is asked why
-                child.stdin.write(pickle.dumps((task, arguments, scratch)))
+                child.stdin.write(pickle.dumps((task, arguments, str(scratch.path))))
                 child.stdin.flush()
             outcome = _listen(messages, listener)
         except BaseException:

@@ -73,7 +73,7 @@ class Executor(threading.Thread):
         try:
             outputs = self._model.run(batch.inputs, batch.requested)
             # Before the answer, so that a client who has it finds it counted.
-            self._statistics.computed(batch.requests, batch.rows, time.perf_counter_ns() - begin)
+            self._statistics.computed(batch, time.perf_counter_ns() - begin)
             batch.reply(outputs)
         except ServingError as error:
             if error.code is Code.INTERNAL:

@@ -6,13 +6,13 @@ from typing import Any
 
 import grpc
 
+from kerve.cli.scratch import Scratch
 from kerve.runtime import rpc
 from kerve.runtime.callers import Caller
 from kerve.runtime.errors import SHUTTING_DOWN, Code, UnavailableError, error_for
 from kerve.runtime.observation.observer import current
 from kerve.runtime.protocol import oip
 from kerve.runtime.protocol.status import decode_retry_after
-from kerve.runtime.scratch import Scratch
 from kerve.runtime.transport.base import Transport
 
 __all__ = ["Gateway", "within"]

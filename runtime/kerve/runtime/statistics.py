@@ -7,6 +7,8 @@ import threading
 import time
 from dataclasses import dataclass, field, replace
 
+from kerve.runtime.transport.base import Batch
+
 __all__ = ["Duration", "ServedStatistics", "Snapshot"]
 
 
@@ -53,14 +55,15 @@ class ServedStatistics:
         self._lock = threading.Lock()
         self._now = Snapshot()
 
-    def computed(self, requests: int, rows: int, nanoseconds: int) -> None:
-        """Count a batch."""
+    def computed(self, batch: Batch, nanoseconds: int) -> None:
+        """Count a batch. A request that was split is one request, which all of its parts took time for."""
         with self._lock:
             self._now.last_inference = time.time_ns() // 1_000_000
-            self._now.inference_count += rows
+            self._now.inference_count += batch.rows
             self._now.execution_count += 1
-            self._now.computed.add(requests, nanoseconds)
-            self._now.batches.setdefault(rows, Duration()).add(1, nanoseconds)
+            self._now.computed.count += batch.requests
+            self._now.computed.nanoseconds += batch.parts * nanoseconds
+            self._now.batches.setdefault(batch.rows, Duration()).add(1, nanoseconds)
 
     def cache_hit(self, nanoseconds: int) -> None:
         """Count a request that was answered from the cache."""

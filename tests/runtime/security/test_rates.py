@@ -16,6 +16,7 @@ import tritonclient.http as triton_http
 from tritonclient.utils import InferenceServerException
 
 from kerve.runtime import Client, InvalidArgumentError, ResourceExhaustedError
+from kerve.runtime.transport.rates import network
 
 Publish = Callable[..., Path]
 Serve = Callable[..., AbstractContextManager[Any]]
@@ -126,3 +127,21 @@ def test_a_token_has_a_bucket_wherever_it_comes_from(
             infer(client, triton, authorization="Bearer two")
         with pytest.raises(InferenceServerException, match="expected the metadata authorization"):
             infer(client, triton, authorization="Bearer three")
+
+
+@pytest.mark.parametrize(
+    ("peer", "expected"),
+    [
+        ("ipv4:10.0.0.1:443", "ipv4:10.0.0.1"),
+        ("unix:/a", "unix:/a"),
+        ("ipv6:%5B::1%5D:50", "ipv6:::/64"),
+        ("ipv6:[2001:db8:1:2:3:4:5:6]:50", "ipv6:2001:db8:1:2::/64"),
+        ("ipv6:[2001:db8:1:2::9]", "ipv6:2001:db8:1:2::/64"),
+        ("ipv6:%5Bfe80::1%25eth0%5D:50", "ipv6:fe80::/64"),
+        ("ipv6:[::ffff:10.0.0.1]:50", "ipv4:10.0.0.1"),
+        ("ipv6:[what]:50", "ipv6:[what]"),
+    ],
+)
+def test_an_ipv6_network_counts_as_one_client(peer: str, expected: str) -> None:
+    """As kerve-wire counts, whose own test has the same table."""
+    assert network(peer) == expected

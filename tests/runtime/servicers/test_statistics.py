@@ -67,6 +67,25 @@ def test_every_request_and_row_is_counted_once(client: Any) -> None:
     assert stats.fail.count == 0
 
 
+def test_a_request_that_is_larger_than_a_batch_is_counted_once(
+    transport: str, tmp_path: Path, publish: Publish, serve: Serve
+) -> None:
+    folder = publish(tmp_path, "echo_fp32")
+    (folder.parent / "config.toml").write_text("max_batch_size = 4\n")
+    with (
+        serve(tmp_path, "--transport", transport) as running,
+        triton.InferenceServerClient(running.address) as client,
+    ):
+        ask(client, "echo_fp32", 10)
+        found = statistics(client, "echo_fp32")
+    stats = found.inference_stats
+    assert found.inference_count == 10
+    assert found.execution_count == {"wire": 3, "grpcio": 1}[transport]
+    counted = (stats.success, stats.queue, stats.compute_input, stats.compute_infer, stats.compute_output)
+    assert [part.count for part in counted] == [1] * 5
+    assert stats.compute_infer.ns == sum(each.compute_infer.ns for each in found.batch_stats)
+
+
 def test_failures_are_counted_apart(client: Any) -> None:
     with pytest.raises(InferenceServerException):
         ask(client, "triples", 1, width=2)

@@ -98,13 +98,12 @@ def test_a_request_in_parts_is_one_request_wherever_requests_are_counted(
 
 
 def test_a_request_takes_what_it_came_with_until_its_parts_are_computed(
-    serve: Any, oip: Any, rows: Any, until: Any
+    serve: Any, oip: Any, rows: Any
 ) -> None:
     """Parts that wait would take a thousand times the bytes of the rows in them, outside every limit."""
     with serve(go=False, options=Options(max_batch_size=1)) as served, served.channel() as channel:
         call = oip.stub(channel).ModelInfer.future(oip.request(rows(2**14)))
-        until(lambda: served.queue.statistics()["requests"] == 1, "it waits")
-        assert served.queue.depth == 1
+        waiting(served, 1)
         call.cancel()
         waiting(served, 0)
         served.go.set()

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -107,6 +108,29 @@ def attacked(serve: Any, oip: Any, rows: Any) -> Iterator[Raw]:
 
 def good(oip: Any, rows: Any) -> bytes:
     return bytes(oip.request(rows(1)).SerializeToString())
+
+
+def test_answers_that_nobody_reads_are_bounded(serve: Any, oip: Any, rows: Any, until: Any) -> None:
+    options = kerve_wire.ServerOptions(max_buffered_bytes=1_000_000)
+    with serve(server_options=options) as served, served.channel() as channel:
+        raw, stub, large = Raw(served.address), oip.stub(channel), oip.request(rows(10_000))
+        raw.greet()
+        assert next(raw.frames())[0] == SETTINGS
+        raw.say(frame(SETTINGS, 1))  # acknowledged: the server's windows are larger than HTTP/2's own,
+        assert any(kind == WINDOW_UPDATE for kind, *_ in raw.frames())  # from here on
+        for number in range(1, 6):
+            stream, body = 2 * number - 1, message(large.SerializeToString())
+            raw.say(frame(HEADERS, END_HEADERS, stream, head()))
+            pieces = [body[at : at + 16_384] for at in range(0, len(body), 16_384)]
+            raw.say(*(frame(DATA, 0, stream, piece) for piece in pieces), frame(DATA, END_STREAM, stream))
+            until(lambda sent=number: served.queue.statistics()["codes"].get(0) == sent, "it is answered")
+        until(lambda: served.server.statistics()["bytes_buffered_now"] >= 800_000, "no answer is sent")
+        code, told = oip.refusal(lambda: stub.ModelInfer(oip.request(rows(20_000))))
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "answers that are not read" in told
+        raw.socket.close()
+        until(lambda: served.server.statistics()["bytes_buffered_now"] == 0, "nothing is held")
+        np.testing.assert_array_equal(oip.answer(stub.ModelInfer(large)), rows(10_000) * 2)
 
 
 @pytest.mark.parametrize(

@@ -290,7 +290,7 @@ def test_what_python_has_not_seen_to_is_bounded_by_what_it_unfolds_to(serve: Any
         assert echo.waiting.wait(20)
         code, text = oip.refusal(lambda: call(channel, "unary")(bytes(size), **folded))
         assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert "1000000 bytes of requests that are not complete or not taken up" in text
+        assert "1000000 bytes of requests that are not answered" in text
         echo.go.set()
         first.result(20)
         assert len(call(channel, "unary")(bytes(size), **folded)) == 2 * size

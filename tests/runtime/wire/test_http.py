@@ -142,7 +142,7 @@ def test_bodies_that_are_not_complete_are_bounded_together(fronted: Ports, rows:
         answer = http.client.HTTPResponse(second)
         answer.begin()
         assert answer.status == 429
-        assert "requests that are not complete" in json.loads(answer.read())["error"]
+        assert "requests that are not answered" in json.loads(answer.read())["error"]
         first.close()
         until(lambda: served.server.statistics()["bytes_buffered_now"] == 0, "nothing is held")
         assert ask(port, request(rows(1)))[0] == 200

@@ -358,6 +358,32 @@ def test_requests_that_are_not_complete_are_bounded_together(serve: Any, oip: An
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+def test_requests_that_wait_are_bounded_over_all_models(serve: Any, oip: Any, rows: Any, until: Any) -> None:
+    """Each queue has room for them, but the server has not."""
+
+    def attach_another(server: Any) -> None:
+        spec = [kerve_wire.TensorSpec("x", "FP32", ("batch", 4))]
+        server.publish("n", {"": server.attach("n", 1, spec, spec, batched=True)})
+
+    options = Options(max_buffered_bytes=1_000_000)
+    with (
+        serve(server_options=options, prepare=attach_another, go=False) as served,
+        served.channel() as channel,
+    ):
+        stub, large = oip.stub(channel), rows(20_000)
+        waiting = [stub.ModelInfer.future(oip.request(large, model_name=name)) for name in ("m", "n", "m")]
+        until(lambda: served.server.statistics()["bytes_buffered_now"] > 960_000, "three wait")
+        code, told = oip.refusal(lambda: stub.ModelInfer(oip.request(large, model_name="n")))
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "more than 1000000 bytes of requests that are not answered" in told
+        served.go.set()
+        waiting[0].result(20)
+        waiting[1].cancel()
+        waiting[2].result(20)
+        until(lambda: served.server.statistics()["bytes_buffered_now"] == 0, "nothing is held")
+        ask(channel, oip, rows)
+
+
 def test_messages_larger_than_allowed_are_refused(serve: Any, oip: Any, rows: Any) -> None:
     options = Options(max_receive_message_length=1000)
     with serve(server_options=options) as served, served.channel() as channel:

@@ -129,7 +129,7 @@ class Run:
         elif self._end():
             # As in Triton, an ensemble has computed for as long as its members have. Before the answer, so
             # that a client who has it finds it counted.
-            self._statistics.computed(self.batch.requests, self.batch.rows, self._computed)
+            self._statistics.computed(self.batch, self._computed)
             self._on_end(self)
             self._reply()
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from kerve.cli.scratch import Scratch
 from kerve.inference import model_config_pb2 as pb
 from kerve.runtime.catalog import UNKNOWN, Catalog
 from kerve.runtime.config import Settings, SettingsReader
@@ -27,7 +28,6 @@ from kerve.runtime.lifecycle.slot import Slot
 from kerve.runtime.lifecycle.states import State, Status
 from kerve.runtime.lifecycle.upload import write_files
 from kerve.runtime.repository import Repository, Source, fingerprint, scan
-from kerve.runtime.scratch import Scratch
 from kerve.runtime.transport.base import Transport
 
 __all__ = ["ControlMode", "DesiredModel", "ModelManager", "Override"]

@@ -4,9 +4,9 @@ import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
+from kerve.cli.scratch import Scratch
 from kerve.runtime.errors import InvalidArgumentError
 from kerve.runtime.repository import Repository, Source
-from kerve.runtime.scratch import Scratch
 
 __all__ = ["write_files"]
 

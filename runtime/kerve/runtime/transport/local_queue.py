@@ -24,7 +24,7 @@ __all__ = ["LocalQueue", "Request"]
 class Request:
     """A validated request, and a batch of one. The first answer counts; later ones are for nobody."""
 
-    requests = 1
+    requests = parts = 1
 
     def __init__(
         self,

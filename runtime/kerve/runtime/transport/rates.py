@@ -4,6 +4,8 @@ from __future__ import annotations  # grpc's classes take type arguments in the 
 
 import functools
 import hashlib
+import ipaddress
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +27,9 @@ RATE_LIMITED = frozenset(f"/{evaluation.SERVICE.full_name}/{name}" for name in (
 # Clients that are remembered before those are forgotten that could ask as if for the first time. Twice those
 # that are left, if that is more: a look at all of them is not for every request.
 MIN_CAPACITY = 10_000
+
+# A peer that calls over IPv6: its address without the zone; the brackets are percent-encoded or not.
+IPV6 = re.compile(r"ipv6:(?:%5B|\[)([0-9a-fA-F:.]+)")
 
 
 @dataclass(frozen=True)
@@ -56,8 +61,7 @@ class RateLimiter:
         if self.by_token:
             token = str(metadata_of(context).get("authorization", "")).partition(" ")[2]
             return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
-        address, _, port = peer_of(context).rpartition(":")
-        return address if port.isdecimal() else peer_of(context)
+        return network(peer_of(context))
 
     def _count(self, limit: RateLimit, client: str, now: float) -> None:
         interval = 1 / limit.rate
@@ -74,6 +78,24 @@ class RateLimiter:
                 self._full_at = {known: full for known, full in self._full_at.items() if full > now}
                 self._capacity = max(MIN_CAPACITY, 2 * len(self._full_at))
             self._full_at[client] = since + interval
+
+
+def network(peer: str) -> str:
+    """Return whose requests are counted together: an IPv4 address, or an IPv6 network of 64 bits.
+
+    A subscriber is given no less than such a network, and may call from each of its addresses.
+    """
+    address, _, port = peer.rpartition(":")
+    address = address if port.isdecimal() else peer
+    try:
+        ip = ipaddress.IPv6Address(found[1]) if (found := IPV6.match(address)) else None
+    except ValueError:
+        ip = None
+    if ip is None:
+        return address
+    if ip.ipv4_mapped is not None:
+        return f"ipv4:{ip.ipv4_mapped}"
+    return f"ipv6:{ipaddress.IPv6Network((ip, 64), strict=False)}"
 
 
 class RateLimitInterceptor(grpc.ServerInterceptor):

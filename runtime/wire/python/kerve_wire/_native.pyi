@@ -24,6 +24,10 @@ class Batch:
 
     @property
     def requests(self) -> int:
+        """How many requests are in it; one that was split is counted with its first part."""
+
+    @property
+    def parts(self) -> int:
         """How many requests, or parts of one that was split, are in it."""
 
     @property

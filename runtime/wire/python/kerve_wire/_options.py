@@ -42,8 +42,8 @@ class ServerOptions:
     workers: int = 0
     # Bytes of a request's message at most; the default is the most that protobuf carries.
     max_receive_message_length: int = 2**31 - 1
-    # Bytes of requests at most that are not complete, or that no servicer has taken up and answered, over all
-    # connections; 0: half of this process's memory.
+    # Bytes at most of requests until they are answered, and of answers until they are sent, over all
+    # connections and models; 0: half of this process's memory.
     max_buffered_bytes: int = 0
     # Calls that one connection may have open.
     max_concurrent_streams: int = 4096

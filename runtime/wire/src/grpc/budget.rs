@@ -1,11 +1,14 @@
-//! The memory budget of a server for requests that are incomplete or wait for Python, over all connections.
+//! The memory budget of a server, over all connections and models: for requests until they are answered, and for
+//! answers until they are sent.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bytes::Bytes;
+
 use crate::grpc::status::{Code, Status};
 
-/// The bytes that all such messages together may take; one message alone may take all of it.
+/// The bytes that all these messages together may take; one message alone may take all of it.
 #[derive(Debug)]
 pub struct Budget {
     limit: usize,
@@ -22,16 +25,9 @@ impl Budget {
     pub fn reserved(&self) -> usize {
         self.reserved.load(Ordering::Relaxed)
     }
-
-    /// Reserves so many bytes; RESOURCE_EXHAUSTED when that exceeds the budget.
-    pub fn reserve(self: &Arc<Budget>, bytes: usize) -> Result<Reservation, Status> {
-        let mut reservation = Reservation::new(self);
-        reservation.resize(bytes);
-        reservation.check().map(|()| reservation)
-    }
 }
 
-/// The part of a budget that one request has reserved; it is released when this is dropped.
+/// The part of a budget that one message has reserved; it is released when this is dropped.
 #[derive(Debug)]
 pub struct Reservation {
     budget: Arc<Budget>,
@@ -74,15 +70,60 @@ impl Reservation {
             return Ok(());
         }
         let message = format!(
-            "the server holds more than {} bytes of requests that are not complete or not taken up; try again later",
+            "the server holds more than {} bytes of requests that are not answered, and of answers that are not read; \
+             try again later",
             self.budget.limit
         );
         Err(Status::new(Code::ResourceExhausted, message))
     }
 }
 
+/// Bytes of an answer from which on they count: of fewer, what one connection may have open is little.
+const MIN_ANSWER_LEN: usize = 4 << 10;
+
+/// An answer that counts against the budget until it is written to its connection, or the connection is gone. It is
+/// accepted in any case: the request that it answers was.
+pub fn reserve_until_sent(answer: Bytes, budget: &Arc<Budget>) -> Bytes {
+    if answer.len() < MIN_ANSWER_LEN {
+        return answer;
+    }
+    let mut reservation = Reservation::new(budget);
+    reservation.resize(answer.len());
+    Bytes::from_owner(Unsent { answer, _reservation: reservation })
+}
+
+/// The owner of an answer's bytes.
+struct Unsent {
+    answer: Bytes,
+    _reservation: Reservation,
+}
+
+impl AsRef<[u8]> for Unsent {
+    fn as_ref(&self) -> &[u8] {
+        &self.answer
+    }
+}
+
 impl Drop for Reservation {
     fn drop(&mut self) {
         self.resize(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_counts_until_all_of_it_is_sent() {
+        let budget = Arc::new(Budget::new(MIN_ANSWER_LEN));
+        let mut answer = reserve_until_sent(Bytes::from(vec![7; MIN_ANSWER_LEN + 1]), &budget);
+        assert_eq!(budget.reserved(), MIN_ANSWER_LEN + 1);
+        assert_eq!(Reservation::new(&budget).check().unwrap_err().code, Code::ResourceExhausted);
+        let sent = answer.split_to(1000);
+        drop(answer);
+        assert_eq!((sent[999], budget.reserved()), (7, MIN_ANSWER_LEN + 1));
+        drop(sent);
+        assert_eq!(budget.reserved(), 0);
     }
 }

@@ -40,7 +40,7 @@ impl IncomingMessage {
         self.reservation.check()
     }
 
-    /// Decompresses the message, blocking; whoever drops the reservation accounts for its memory in another way.
+    /// Decompresses the message, blocking.
     pub fn decode(self) -> Result<(Rope, Reservation), Status> {
         let IncomingMessage { message, compression, mut reservation } = self;
         let Some((encoding, limit)) = compression else { return Ok((message, reservation)) };

@@ -7,6 +7,7 @@ use h2::RecvStream;
 use h2::server::SendResponse;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
+use crate::grpc::budget::Reservation;
 use crate::grpc::compression::{ACCEPTED, Encoding};
 use crate::grpc::frame::Decoder;
 use crate::grpc::head::response_headers;
@@ -28,8 +29,8 @@ pub async fn next_piece(body: &mut RecvStream) -> Result<Option<Bytes>, Status> 
     }
 }
 
-/// The single message of a unary call.
-pub async fn receive(body: &mut RecvStream, mut decoder: Decoder) -> Result<Rope, Status> {
+/// The single message of a unary call, if the server's memory budget has room for it.
+pub async fn receive(body: &mut RecvStream, mut decoder: Decoder) -> Result<(Rope, Reservation), Status> {
     let mut message = None;
     while let Some(piece) = next_piece(body).await? {
         decoder.push(piece);
@@ -42,9 +43,8 @@ pub async fn receive(body: &mut RecvStream, mut decoder: Decoder) -> Result<Rope
     if decoder.is_within_message() {
         return Err(Status::internal("the request ends within a message"));
     }
-    // The caller accounts for its memory.
-    let (message, _) = message.ok_or_else(|| cardinality("none"))?.decode_async().await?;
-    Ok(message)
+    let (message, reservation) = message.ok_or_else(|| cardinality("none"))?.decode_async().await?;
+    reservation.check().map(|()| (message, reservation))
 }
 
 /// What gRPC's table of codes asks for when a call has not exactly one message.

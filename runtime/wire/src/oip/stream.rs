@@ -12,6 +12,7 @@ use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use crate::grpc::budget::Reservation;
 use crate::grpc::compression::Encoding;
 use crate::grpc::frame::{self, Decoder};
 use crate::grpc::head::RequestHead;
@@ -129,7 +130,7 @@ impl InferStream<'_> {
             {
                 // A token may be taken back while its stream is open: what was accepted is answered, and no more is.
                 match self.worker.shared.tokens.check(self.caller.headers) {
-                    Ok(_) => self.begin(&message.decode_async().await?.0, &sender),
+                    Ok(_) => self.begin(message.decode_async().await?, &sender),
                     Err(status) => (open, end) = (false, Err(status)),
                 }
             }
@@ -141,17 +142,22 @@ impl InferStream<'_> {
         self.received - self.answered < WINDOW
     }
 
-    fn begin(&mut self, message: &Rope, sender: &mpsc::UnboundedSender<(u64, Answer)>) {
+    fn begin(
+        &mut self,
+        (message, reservation): (Rope, Reservation),
+        sender: &mpsc::UnboundedSender<(u64, Answer)>,
+    ) {
         let sequence = self.received;
         self.received += 1;
         self.worker.shared.metrics.bytes_received.add(message.len() as u64);
-        let decoded = request::decode(message);
-        let allowed = self.worker.shared.rate_limiter.check(self.caller.client.as_ref());
+        let decoded = request::decode(&message);
+        let rate_limiter = &self.worker.shared.rate_limiter;
+        let allowed = rate_limiter.check(self.caller.client.as_ref()).and_then(|()| reservation.check());
         if allowed.is_ok()
             && let Ok(infer) = &decoded
             && self.worker.shared.hosts(infer)
         {
-            return self.host(infer, message.clone(), sequence, sender.clone());
+            return self.host(infer, (message.clone(), reservation), sequence, sender.clone());
         }
         let observation = self.worker.shared.observer.begin(self.caller.headers, self.caller.peer, STREAM);
         let context = self.context.next_message(observation);
@@ -166,7 +172,7 @@ impl InferStream<'_> {
             Ok(admitted) => {
                 self.ids.push_back(admitted.id().clone());
                 let route = Route::Stream(sender.clone(), sequence, InFlight::new(&self.worker.mailbox));
-                self.worker.push(admitted.pending(Format::OipStream, self.encoding, route));
+                self.worker.push(admitted.pending(Format::OipStream, self.encoding, route, reservation));
             }
             Err((id, status)) => {
                 self.ids.push_back(id);
@@ -181,17 +187,12 @@ impl InferStream<'_> {
     fn host(
         &mut self,
         infer: &InferRequest,
-        message: Rope,
+        message: (Rope, Reservation),
         sequence: u64,
         sender: mpsc::UnboundedSender<(u64, Answer)>,
     ) {
         while self.hosted.try_join_next().is_some() {}
         self.ids.push_back(infer.id.clone());
-        let reservation = match self.worker.shared.budget.reserve(message.weight()) {
-            Ok(reservation) => reservation,
-            // The receiver is this very session.
-            Err(status) => return drop(sender.send((sequence, Err(status)))),
-        };
         let (done, answered) = oneshot::channel::<()>();
         if self.sequence_tails.len() > MAX_HOSTED {
             self.sequence_tails.retain(|_, last| matches!(last.try_recv(), Err(TryRecvError::Empty)));
@@ -202,13 +203,7 @@ impl InferStream<'_> {
         let call = (MODEL_INFER.to_owned(), self.caller.headers.clone());
         let (deadline, peer) = (self.context.deadline(), self.caller.peer.clone());
         let in_flight = InFlight::new(&self.worker.mailbox);
-        let answer = hosted::unary_call(
-            self.worker.shared.events.clone(),
-            call,
-            deadline,
-            peer,
-            (message, reservation),
-        );
+        let answer = hosted::unary_call(self.worker.shared.events.clone(), call, deadline, peer, message);
         self.hosted.spawn(async move {
             if let Some(before) = before {
                 // An error: the one before has been answered, which is all that is asked.

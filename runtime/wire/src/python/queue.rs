@@ -132,6 +132,7 @@ impl PyQueue {
             deadline,
             expires,
             parameters: Vec::new(),
+            reservation: None,
             responder: Responder {
                 format: Format::Oip,
                 id,
@@ -202,10 +203,16 @@ pub struct PyBatch {
 
 #[pymethods]
 impl PyBatch {
-    /// How many requests, or parts of one that was split, are in it.
+    /// How many requests are in it; one that was split is counted with its first part.
     #[getter]
     fn requests(&self) -> PyResult<usize> {
         self.with_batch(Batch::requests)
+    }
+
+    /// How many requests, or parts of one that was split, are in it.
+    #[getter]
+    fn parts(&self) -> PyResult<usize> {
+        self.with_batch(Batch::parts)
     }
 
     /// The ids of the requests, as far as they have any; none once they are answered: whoever logs what went wrong

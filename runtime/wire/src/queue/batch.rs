@@ -39,8 +39,13 @@ impl Batch {
         &self.queue
     }
 
-    /// The number of requests, parts of one that was split included.
+    /// The number of requests; one that was split is counted with its first part.
     pub fn requests(&self) -> usize {
+        self.requests.iter().filter(|request| request.responder.route.is_first()).count()
+    }
+
+    /// The number of requests, every part of one that was split included.
+    pub fn parts(&self) -> usize {
         self.requests.len()
     }
 

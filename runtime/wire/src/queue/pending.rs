@@ -11,6 +11,7 @@ use h2::server::SendResponse;
 use smallvec::SmallVec;
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use crate::grpc::budget::Reservation;
 use crate::grpc::compression::Encoding;
 use crate::grpc::frame;
 use crate::grpc::status::{Code, Status};
@@ -48,6 +49,9 @@ pub struct Pending {
     pub expires: Option<Instant>,
     /// What the client said besides.
     pub parameters: Vec<(CompactString, Parameter)>,
+    /// Its part of the server's memory budget, until it is answered; None where the server itself made the request, and
+    /// for parts of one but the last.
+    pub reservation: Option<Reservation>,
     /// Where its answer goes.
     pub responder: Responder,
 }
@@ -185,11 +189,6 @@ impl Mailbox {
     /// An empty one.
     pub fn new(metrics: Arc<ServerMetrics>) -> Mailbox {
         Mailbox { envelopes: Mutex::default(), arrived: Notify::new(), metrics }
-    }
-
-    /// What happens in the server.
-    pub fn metrics(&self) -> &ServerMetrics {
-        &self.metrics
     }
 
     /// Waits for answers and takes them all, in place of what `envelopes` held.

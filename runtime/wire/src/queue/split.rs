@@ -103,6 +103,7 @@ pub fn split_to(rest: &mut Pending, max: usize) -> Option<Pending> {
         rows: max,
         counts_toward_limit: false,
         parameters: rest.parameters.clone(),
+        reservation: None,
         responder: rest.responder.part()(Part { whole, index }),
         ..*rest
     })

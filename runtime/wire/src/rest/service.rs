@@ -9,6 +9,7 @@ use hyper::body::Incoming;
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
+use crate::grpc::budget::Reservation;
 use crate::grpc::head::RequestHead;
 use crate::grpc::status::Status;
 use crate::infer::InferRequest;
@@ -44,7 +45,6 @@ pub async fn serve(
             return Ok(reply);
         }
     };
-    // It counts against the budget until it is decoded, or answered by the application.
     let (body, reservation) = match body::receive(&worker.shared, &mut body).await {
         Ok(complete) => complete,
         Err(BodyError::Disconnected(error)) => return Err(error),
@@ -67,9 +67,8 @@ pub async fn serve(
         return Ok(frontend.application.answer(parts, (body, reservation), &peer).await);
     };
     worker.shared.metrics.bytes_received.add(body.len() as u64);
-    // Released before it is answered: what is queued has limits of its own.
-    drop((body, reservation));
-    Ok(call.answer(&worker, &parts, infer, format).await)
+    drop(body);
+    Ok(call.answer(&worker, &parts, (infer, reservation), format).await)
 }
 
 /// JSON from this size on is decoded in a blocking thread, so that the worker's other connections go on.
@@ -166,12 +165,13 @@ impl Call {
         self,
         worker: &Arc<WorkerContext>,
         parts: &Parts,
-        infer: InferRequest,
+        (infer, reservation): (InferRequest, Reservation),
         format: Format,
     ) -> Reply {
         let shared = &worker.shared;
         shared.metrics.calls.add(1);
-        if let Err(status) = shared.rate_limiter.check(self.client.as_ref()) {
+        let allowed = shared.rate_limiter.check(self.client.as_ref()).and_then(|()| reservation.check());
+        if let Err(status) = allowed {
             self.context.end(&status);
             return refuse(worker, &status);
         }
@@ -181,7 +181,7 @@ impl Call {
         };
         let (sender, answer) = oneshot::channel();
         let route = Route::Http(sender, InFlight::new(&worker.mailbox));
-        worker.push(admitted.pending(format, None, route));
+        worker.push(admitted.pending(format, None, route, reservation));
         worker.flush_wakes_soon();
         let answer = answer.await.unwrap_or_else(|_| Err(Status::internal("the request was not answered")));
         match answer {

@@ -11,6 +11,7 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Request};
 
+use crate::grpc::budget::Reservation;
 use crate::grpc::compression::Encoding;
 use crate::grpc::head::{Refusal, RequestHead};
 use crate::grpc::status::{Code, Status};
@@ -152,9 +153,9 @@ async fn unary_infer(
     mut respond: SendResponse<Bytes>,
 ) -> Option<(Rope, RecvStream, SendResponse<Bytes>)> {
     let config = &worker.shared.config;
-    let message = match context.within_deadline(unary::receive(&mut body, worker.shared.decoder(&head))).await
-    {
-        Ok(message) => message,
+    let received = context.within_deadline(unary::receive(&mut body, worker.shared.decoder(&head))).await;
+    let (message, reservation) = match received {
+        Ok(received) => received,
         Err(status) => {
             context.end(&status);
             refuse(worker, &mut respond, &status);
@@ -173,7 +174,7 @@ async fn unary_infer(
         Ok(admitted) => {
             let encoding = config.compression.filter(|&encoding| head.accepts(encoding));
             let route = Route::Unary(respond, InFlight::new(&worker.mailbox));
-            worker.push(admitted.pending(call.format, encoding, route));
+            worker.push(admitted.pending(call.format, encoding, route, reservation));
         }
         Err((_, status)) => refuse(worker, &mut respond, &status),
     }
@@ -282,8 +283,14 @@ impl Admitted {
         &self.id
     }
 
-    /// The request as its queue takes it, and that queue.
-    pub fn pending(self, format: Format, encoding: Option<Encoding>, route: Route) -> (Arc<Queue>, Pending) {
+    /// The request as its queue takes it, and that queue; `reservation`: of the message that it came in.
+    pub fn pending(
+        self,
+        format: Format,
+        encoding: Option<Encoding>,
+        route: Route,
+        mut reservation: Reservation,
+    ) -> (Arc<Queue>, Pending) {
         let Admitted { queue, checked, id, parameters, context } = self;
         // As in a protobuf map, the last of several entries counts.
         let number = |name: &str| {
@@ -302,6 +309,8 @@ impl Admitted {
         }
         let expires = timeout.and_then(|timeout| arrived.checked_add(timeout));
         let responder = Responder { format, id, requested, encoding, route, observation };
+        // JSON may have taken less than what it says.
+        reservation.grow_to(tensors.iter().flatten().map(|tensor| tensor.data.len()).sum());
         let pending = Pending {
             tensors,
             rows,
@@ -313,6 +322,7 @@ impl Admitted {
             deadline,
             expires,
             parameters,
+            reservation: Some(reservation),
             responder,
         };
         (queue, pending)

@@ -38,7 +38,7 @@ pub struct Config {
     pub workers: usize,
     /// Bytes of a request's message at most.
     pub max_receive_message_length: usize,
-    /// The memory budget for requests that are incomplete or wait for Python, over all connections.
+    /// The memory budget for requests until they are answered, and for answers until they are sent.
     pub max_buffered_bytes: usize,
     /// Calls that one connection may have open.
     pub max_concurrent_streams: u32,
@@ -136,7 +136,7 @@ pub struct Shared {
     pub metrics: Arc<ServerMetrics>,
     /// What becomes of each request.
     pub observer: Arc<Observer>,
-    /// The memory budget for requests that are incomplete or wait for Python.
+    /// The memory budget for requests until they are answered, and for answers until they are sent.
     pub budget: Arc<Budget>,
     phase: watch::Sender<Phase>,
 }

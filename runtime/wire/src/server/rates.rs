@@ -1,10 +1,11 @@
 //! Rate limiting: a token bucket for each client, refilled at a steady rate (GCRA).
 
 use std::collections::HashMap;
+use std::net::Ipv6Addr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use compact_str::CompactString;
+use compact_str::{CompactString, format_compact};
 use http::HeaderMap;
 
 use crate::grpc::status::{Code, Status};
@@ -36,7 +37,7 @@ impl Limit {
 pub enum ClientKey {
     /// Who has this token.
     Token(Hash),
-    /// Who calls from this address.
+    /// Who calls from this address, or network.
     Address(CompactString),
 }
 
@@ -69,7 +70,7 @@ impl RateLimiter {
         if peer.is_forwarded(headers) {
             return None;
         }
-        let address = || ClientKey::Address(address(peer.caller(headers)).into());
+        let address = || ClientKey::Address(network(peer.caller(headers)));
         Some(token.map_or_else(address, ClientKey::Token))
     }
 
@@ -101,6 +102,24 @@ impl RateLimiter {
         full_at.insert(client.clone(), from + limit.interval());
         Ok(())
     }
+}
+
+/// Whose requests are counted together: an IPv4 address, or an IPv6 network of 64 bits. A subscriber is given no less
+/// than that, and may call from each of its addresses.
+fn network(peer: &str) -> CompactString {
+    let address = address(peer);
+    let Some(ip) = ipv6(address) else { return address.into() };
+    match ip.to_ipv4_mapped() {
+        Some(ip) => format_compact!("ipv4:{ip}"),
+        None => format_compact!("ipv6:{}/64", Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64)),
+    }
+}
+
+/// The address of a peer that calls over IPv6, without its zone; the brackets are percent-encoded or not.
+fn ipv6(address: &str) -> Option<Ipv6Addr> {
+    let bracketed = address.strip_prefix("ipv6:")?;
+    let inner = bracketed.strip_prefix("%5B").or_else(|| bracketed.strip_prefix('['))?;
+    inner.split(['%', ']']).next()?.parse().ok()
 }
 
 /// A peer without its port.
@@ -165,11 +184,18 @@ mod tests {
     }
 
     #[test]
-    fn an_address_has_no_port() {
-        for (peer, expected) in
-            [("ipv4:10.0.0.1:443", "ipv4:10.0.0.1"), ("ipv6:[::1]:50", "ipv6:[::1]"), ("unix:/a", "unix:/a")]
-        {
-            assert_eq!(address(peer), expected);
+    fn an_address_counts_without_its_port_and_an_ipv6_network_as_one() {
+        for (peer, expected) in [
+            ("ipv4:10.0.0.1:443", "ipv4:10.0.0.1"),
+            ("unix:/a", "unix:/a"),
+            ("ipv6:%5B::1%5D:50", "ipv6:::/64"),
+            ("ipv6:[2001:db8:1:2:3:4:5:6]:50", "ipv6:2001:db8:1:2::/64"),
+            ("ipv6:[2001:db8:1:2::9]", "ipv6:2001:db8:1:2::/64"),
+            ("ipv6:%5Bfe80::1%25eth0%5D:50", "ipv6:fe80::/64"),
+            ("ipv6:[::ffff:10.0.0.1]:50", "ipv4:10.0.0.1"),
+            ("ipv6:[what]:50", "ipv6:[what]"),
+        ] {
+            assert_eq!(network(peer), expected);
         }
     }
 }

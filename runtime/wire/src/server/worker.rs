@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 
+use crate::grpc::budget::reserve_until_sent;
 use crate::grpc::{frame, unary};
 use crate::log::warn;
 use crate::queue::Queue;
@@ -134,7 +135,7 @@ impl Worker {
 }
 
 async fn run(index: usize, worker: Arc<WorkerContext>, mut commands: mpsc::UnboundedReceiver<Command>) {
-    tokio::spawn(send_answers(worker.mailbox.clone()));
+    tokio::spawn(send_answers(worker.clone()));
     tokio::spawn(flush_wakes_when_requested(worker.clone()));
     if index == 0 {
         tokio::spawn(purge_queues(worker.shared.clone()));
@@ -223,24 +224,25 @@ async fn flush_wakes_when_requested(worker: Arc<WorkerContext>) {
     }
 }
 
-async fn send_answers(mailbox: Arc<Mailbox>) {
+async fn send_answers(worker: Arc<WorkerContext>) {
     let mut envelopes = Vec::new();
     loop {
-        mailbox.receive(&mut envelopes).await;
+        worker.mailbox.receive(&mut envelopes).await;
         for envelope in envelopes.drain(..) {
             // A panic has been reported by its hook; the other answers are sent all the same.
-            let _ = catch_unwind(AssertUnwindSafe(|| deliver(&mailbox, envelope)));
+            let _ = catch_unwind(AssertUnwindSafe(|| deliver(&worker.shared, envelope)));
         }
     }
 }
 
-fn deliver(mailbox: &Mailbox, Envelope { route, encoding, answer }: Envelope) {
+fn deliver(shared: &Shared, Envelope { route, encoding, answer }: Envelope) {
     match route {
         Route::Unary(mut respond, in_flight) => {
             let answer = answer.map(|framed| frame::encode(framed, encoding));
             if let Ok(frame) = &answer {
-                mailbox.metrics().bytes_sent.add(frame.len() as u64);
+                shared.metrics.bytes_sent.add(frame.len() as u64);
             }
+            let answer = answer.map(|frame| reserve_until_sent(frame, &shared.budget));
             unary::send(&mut respond, encoding, answer);
             drop(in_flight);
         }
