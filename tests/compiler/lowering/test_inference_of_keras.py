@@ -127,3 +127,24 @@ print(len(lower(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])).mo
 def test_a_keras_that_lacks_the_newest_operations_will_do() -> None:
     run = subprocess.run([sys.executable, "-c", _WITHOUT_THE_NEWEST], capture_output=True, text=True)
     assert run.stdout == "2\n", run.stderr
+
+
+def test_a_reshape_of_whose_sizes_keras_infers_nothing_is_written(
+    equal_to_keras: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keras 3.12 infers no shape from a size that is a tensor; its Reshape layer gives the batch as one."""
+    inferred = keras.src.ops.numpy.Reshape.compute_output_spec
+
+    def of_numbers_alone(operation: Any, x: Any) -> Any:
+        if not all(isinstance(size, int) for size in operation.newshape):
+            raise TypeError("a size is a tensor")
+        return inferred(operation, x)
+
+    class Paired(keras.Layer):
+        def call(self, x: Any) -> Any:
+            return ops.reshape(x, (ops.shape(x)[0], -1, 2))
+
+    x = keras.Input((6,))
+    model = keras.Model(x, Paired()(x))
+    monkeypatch.setattr(keras.src.ops.numpy.Reshape, "compute_output_spec", of_numbers_alone)
+    equal_to_keras(model, np.arange(18, dtype=np.float32).reshape(3, 6))

@@ -77,6 +77,12 @@ def _layer(class_name: str, **config: Any) -> dict[str, Any]:
             "reads the file '/etc/passwd'",
             id="a vocabulary",
         ),
+        pytest.param(
+            _layer("TorchModuleWrapper", name="p", module="gASVIAAA"),
+            "layer 'p' runs code of PyTorch",
+            id="a pickled module",
+        ),
+        pytest.param(_layer("JaxLayer", name="j"), "layer 'j' runs code of JAX", id="a function of JAX"),
     ],
 )
 def test_what_would_run_needs_trust_and_is_named(config: dict[str, Any], says: str) -> None:
@@ -114,6 +120,80 @@ def test_what_does_not_compute_is_never_imported_because_a_file_says_so(
     node = {"module": module, **what, "registered_name": None}
     with pytest.raises(LoadError, match=rf"uses {name} \(of {module}\).*--import MODULE"):
         consent.check("model.keras", _layer("Dense", activation=node), (), trust)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("keras", "Variable"),
+        ("keras.callbacks", "CSVLogger"),
+        ("keras.callbacks", "ModelCheckpoint"),
+        ("keras.export", "ExportArchive"),
+        ("keras.src.saving.serialization_lib", "SafeModeScope"),
+        ("keras.src.utils.file_utils", "File"),
+        ("keras.utils", "CustomObjectScope"),
+        ("keras_hub.src.utils.preset_utils", "KerasPresetLoader"),
+        ("tensorflow", "Graph"),
+        ("tensorflow.compat.v1", "Session"),
+        ("tensorflow.data", "TextLineDataset"),
+        ("tensorflow.io", "TFRecordWriter"),
+        ("tensorflow.python.lib.io.file_io", "FileIO"),
+        ("tensorflow.python.ops.script_ops", "EagerFunc"),
+        ("tensorflow.train", "Checkpoint"),
+        ("tf_keras.src.utils.data_utils", "OrderedEnqueuer"),
+    ],
+)
+def test_a_class_that_models_are_not_made_of_is_refused_whatever_package_it_is_from(
+    module: str, name: str
+) -> None:
+    node: dict[str, Any] = {"module": module, "class_name": name, "config": {}, "registered_name": None}
+    with pytest.raises(LoadError, match=rf"uses {name} \(of {module}\)"):
+        consent.check("model.keras", node, (), trust=True)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("keras.src.backend.common.global_state", "clear_session"),
+        ("keras.backend", "set_floatx"),
+        ("tensorflow.python.ops.gen_dataset_ops", "text_line_dataset"),
+        ("tensorflow.python.ops.gen_io_ops", "ReadFile"),
+        ("tensorflow.python.ops.gen_rpc_ops", "rpc"),
+        ("tensorflow.python.ops.functional_ops", "map_fn"),
+        ("keras.applications", "ResNet50"),
+    ],
+)
+def test_a_function_that_is_not_known_to_compute_is_refused(module: str, name: str) -> None:
+    node = {"module": module, "class_name": "function", "config": name, "registered_name": name}
+    with pytest.raises(LoadError, match=rf"uses {name} \(of {module}\)"):
+        consent.check("model.keras", _layer("Dense", activation=node), (), trust=True)
+
+
+_PARTS = (
+    "constraints",
+    "initializers",
+    "layers",
+    "losses",
+    "metrics",
+    "models",
+    "optimizers",
+    "regularizers",
+)
+
+
+@pytest.mark.parametrize("package", [keras, tf_keras])
+def test_whatever_models_are_made_of_may_be_named(package: Any) -> None:
+    classes = {
+        (module, item.__name__)
+        for part in _PARTS
+        for item in vars(getattr(package, part)).values()
+        if hasattr(item, "from_config")
+        for module in (f"{package.__name__}.{part}", item.__module__)
+        if item.__name__ not in ("FlaxLayer", "JaxLayer", "TFSMLayer", "TorchModuleWrapper")
+    }
+    nodes = [{"module": module, "class_name": name, "config": {}} for module, name in classes]
+    assert len(nodes) > 200
+    assert consent.check("model.keras", nodes, (), trust=False) == []
 
 
 @pytest.mark.parametrize(

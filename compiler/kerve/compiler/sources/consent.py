@@ -1,7 +1,8 @@
 """What a configuration would run or read if it were loaded, found before it is.
 
 An architecture is data, but parts of it name code: Lambda layers carry Python bytecode, objects may name any
-module to import, raw TensorFlow operators may touch files. Without consent none of it is loaded.
+module to import, raw TensorFlow operators may touch files. Without consent none of it is loaded. Of names
+with a module, those pass that are listed here as what models are made of, and no other.
 """
 
 from __future__ import annotations
@@ -18,8 +19,27 @@ from kerve.compiler.errors import LoadError
 
 __all__ = ["check", "check_operators", "touches"]
 
-_TRUSTED_PACKAGES = frozenset(
-    {"builtins", "keras", "tf_keras", "tensorflow", "keras_hub", "keras_cv", "keras_nlp"}
+#: The parts of Keras whose classes are what models are made of, wherever its versions keep them ...
+_MODULE_OF_CLASSES = re.compile(
+    r"((tf_)?keras|tensorflow\.(python\.)?keras|keras_(hub|cv|nlp))(\.src|\.api)?(\._v[12])?"
+    r"\.(activations|constraints|dtype_policies|engine|experimental|feature_column|initializers|layers|legacy(_tf_layers)?"
+    r"|losses|metrics|mixed_precision|models|ops|optimizer_v2|optimizers|premade(_models)?|quantizers|regularizers"
+    r"|samplers)(\.\w+)*"
+)
+#: ... and those that it has at its top.
+_AT_THE_TOP = re.compile(r"(tf_)?keras|tensorflow\.(python\.)?keras")
+_TOP_CLASSES = frozenset(
+    {
+        "DTypePolicy",
+        "FloatDTypePolicy",
+        "Functional",
+        "Initializer",
+        "Input",
+        "InputSpec",
+        "KerasTensor",
+        "Layer",
+    }
+    | {"Loss", "Metric", "Model", "Optimizer", "Quantizer", "Regularizer", "Sequential"}
 )
 
 #: Symbols of TensorFlow that operate on tensors and nothing else ...
@@ -29,15 +49,19 @@ _TENSOR_SYMBOL = re.compile(
 )
 #: ... unless their name says otherwise.
 _EFFECT = re.compile(
-    r"assert|checkpoint|debug|dump|file|import|load|numpy_function|print|py_func|reader|restore|save|summary|write",
+    r"assert|checkpoint|debug|dump|file|import|load|numpy_function|print|py_func|reader|restore|save|summary|write"
+    r"|\b(clear|disable|enable|reset|set)_",
     re.IGNORECASE,
 )
 
-#: Modules whose functions compute.
+#: Modules whose functions compute, and nothing else.
 _MODULE_OF_FUNCTIONS = re.compile(
-    r"((tf_)?keras|tensorflow(\.python)?\.keras)(\.src|\.api)?"
-    r"\.(activations|backend|constraints|initializers|losses|metrics|nn|ops|regularizers)\b.*"
-    r"|tensorflow\.python\.ops\..*"
+    r"((tf_)?keras|tensorflow(\.python)?\.keras)(\.src|\.api)?(\._v[12])?"
+    r"\.((activations|constraints|initializers|losses|metrics|nn|ops|regularizers)(\.\w+)*"
+    r"|backend(\.tensorflow\.(core|image|linalg|math|nn|numpy|random))?)"
+    r"|tensorflow\.python\.ops\.(gen_)?(array|bitwise|clip|image|linalg|math|nn|random|sort|sparse|special_math"
+    r"|string)_(grad|impl|ops|ops_impl|ops_stack)"
+    r"|tensorflow\.python\.ops\.(linalg|numpy_ops|ragged|signal)\.\w+"
 )
 
 #: Keras writes its own functions down as builtins ("relu"); Python's ("exec") it never means. By these two
@@ -52,7 +76,19 @@ _TOUCHES = re.compile(
 #: ... and those of such a name that do not: a vocabulary is an asset of its SavedModel.
 _TOUCHES_NOT = frozenset({"InitializeTableFromTextFile", "InitializeTableFromTextFileV2"})
 
-_READS_A_VOCABULARY = frozenset({"IntegerLookup", "StringLookup", "TextVectorization"})
+#: Layers that Keras keeps elsewhere.
+_MODULE_OF_SOME = {
+    "FlaxLayer": "keras.src.utils.jax_layer",
+    "JaxLayer": "keras.src.utils.jax_layer",
+    "TFSMLayer": "keras.src.export.tfsm_layer",
+    "TorchModuleWrapper": "keras.src.utils.torch_utils",
+}
+
+#: Layers that are code of another framework: pickled modules, lambdas.
+_OTHER_FRAMEWORKS = {"FlaxLayer": "JAX", "JaxLayer": "JAX", "TorchModuleWrapper": "PyTorch"}
+
+#: What of a layer's configuration is a file that it reads, where it is a text.
+_FILES = ("asset", "merges", "proto", "vocabulary")
 
 
 def check(origin: str, config: Any, own: Collection[str], trust: bool) -> list[str]:
@@ -65,7 +101,7 @@ def check(origin: str, config: Any, own: Collection[str], trust: bool) -> list[s
     strange = sorted({name for node in nodes if (name := _strange(node, own))})
     if strange:
         raise LoadError(
-            f"{origin} uses {', '.join(strange)}, which Keras does not have; "
+            f"{origin} uses {', '.join(strange)}, which no model of Keras is made of; "
             "name the module that defines it with --import MODULE (custom_objects= in Python)"
         )
     of_lambdas = {
@@ -116,17 +152,26 @@ def _strange(node: dict[str, Any], own: Collection[str]) -> str:
     if set(names) & set(own):
         return ""
     name = str(node["config"] if node["class_name"] == "function" else node["class_name"])
-    if module.split(".")[0] not in _TRUSTED_PACKAGES or not _computes(module, name):
+    if not (_computes(module, name) if node["class_name"] == "function" else _is_part(module, name)):
         return f"{name} (of {module})"
     return ""
 
 
 def _computes(module: str, name: str) -> bool:
-    """Whether what a trusted package has under a name is a class of Keras or a function of tensors."""
+    """Whether a name is that of a function of tensors."""
     if module == "builtins":
         return name not in _PYTHONS_OWN
-    is_function_of_tensors = bool(_MODULE_OF_FUNCTIONS.fullmatch(module)) and not _EFFECT.search(name)
-    return name.isidentifier() and (name[0].isupper() or is_function_of_tensors)
+    return name.isidentifier() and bool(_MODULE_OF_FUNCTIONS.fullmatch(module)) and not _EFFECT.search(name)
+
+
+def _is_part(module: str, name: str) -> bool:
+    """Whether a name is that of a class that models are made of; such a class may still say what runs."""
+    if module == "builtins":
+        return name not in _PYTHONS_OWN
+    if _AT_THE_TOP.fullmatch(module):
+        return name in _TOP_CLASSES
+    is_class = name.isidentifier() and name[0].isupper()
+    return is_class and bool(_MODULE_OF_CLASSES.fullmatch(module) or _MODULE_OF_SOME.get(name) == module)
 
 
 def _runs(node: dict[str, Any]) -> Iterator[str]:
@@ -145,8 +190,10 @@ def _runs(node: dict[str, Any]) -> Iterator[str]:
         yield f"{layer} runs the SavedModel {fields.get('filepath')!r}"
     if name == "ClassMethod":
         yield f"{layer} calls a method of {fields.get('cls_ref')}"
-    if name in _READS_A_VOCABULARY and isinstance(fields.get("vocabulary"), str):
-        yield f"{layer} reads the file {fields['vocabulary']!r}"
+    if name in _OTHER_FRAMEWORKS:
+        yield f"{layer} runs code of {_OTHER_FRAMEWORKS[name]}"
+    for file in (fields[key] for key in _FILES if isinstance(fields.get(key), str)):
+        yield f"{layer} reads the file {file!r}"
 
 
 def _fields(node: dict[str, Any]) -> dict[str, Any]:

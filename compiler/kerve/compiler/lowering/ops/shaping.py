@@ -35,7 +35,7 @@ def reshape_(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
     target = operation.newshape
     if is_symbol(target) or isinstance(target, ir.Value):
         return g.op.Reshape(x, g.cast(g.unwrap(target), "int64"))
-    if None not in g.output_shape:
+    if g.spec is not None and None not in g.output_shape:  # else a size is known to the graph alone
         target = g.output_shape
     return reshape(g, x, [-1 if dim is None else dim for dim in target])
 
