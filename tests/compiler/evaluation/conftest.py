@@ -72,7 +72,8 @@ def _evaluated(
             feeds[target.labels_input] = labels[target.output][begin : begin + size].astype(
                 _DTYPES[target.labels.datatype]
             )
-            ones = np.ones(prediction.shape[: len(target.weights.shape)], np.float32)
+            sizes = zip(target.weights.shape, prediction.shape, strict=False)
+            ones = np.ones([dim.size or size for dim, size in sizes], np.float32)
             feeds[target.weights_input] = (
                 ones if weights is None else weights[target.output][begin : begin + size]
             )

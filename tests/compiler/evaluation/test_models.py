@@ -246,6 +246,14 @@ def test_what_keras_2_measured_of_several_outputs_keeps_its_names(tmp_path: Path
     equal(evaluated(artifact, {"x": rows}, labels, [ROWS]), wanted)
 
 
+def test_why_keras_cannot_evaluate_is_told_and_not_only_that(compiled: Any) -> None:
+    x = layers.Input((6,), name="x")
+    model = keras.Model(x, layers.Dense(3, name="a<b>")(x))  # which TensorFlow takes for no name in a graph
+    model.compile(loss="mse")
+    (warning,) = compiled(model, warns=True).manifest.warnings
+    assert "'a<b>' is not a valid" in warning
+
+
 def test_a_model_whose_answers_are_drawn_is_not_judged(compiled: Any) -> None:
     x = keras.Input((6,), name="x")
     model = keras.Model(x, layers.Lambda(lambda t: t + tf.random.normal(tf.shape(t)))(x))

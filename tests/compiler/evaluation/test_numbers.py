@@ -202,6 +202,64 @@ def test_a_crossentropy_takes_the_logits_behind_saturated_probabilities(
         check(evaluated, artifact, model, y)
 
 
+def images(*, axis: Any = None, reduction: str = "sum_over_batch_size") -> keras.Model:
+    x = layers.Input((4, 4, 2), name="x")
+    model = keras.Model(x, layers.Conv2D(3, 1, activation="sigmoid", name="y")(x))
+    model.compile(loss=losses.Dice(axis=axis, reduction=reduction))
+    return model
+
+
+def test_weights_are_of_what_a_loss_makes_of_the_values(compiled: Any, evaluated: Any) -> None:
+    """One for each channel of a row, where it is over the pixels; not one for each of the first axes."""
+    model = images(axis=(1, 2))
+    x = RNG.standard_normal((ROWS, 4, 4, 2)).astype(np.float32)
+    y = RNG.integers(0, 2, (ROWS, 4, 4, 3)).astype(np.float32)
+    weights = RNG.random((ROWS, 3)).astype(np.float32)
+    wanted = model.evaluate(x, y, sample_weight=weights, batch_size=ROWS, verbose=0, return_dict=True)
+    found = evaluated(compiled(model), {"x": x}, {"y": y}, [ROWS], {"y": weights})
+    np.testing.assert_allclose(found["loss"], wanted["loss"], rtol=1e-5)
+
+
+def test_weights_of_which_a_loss_tells_rows_from_values_are_not_taken(compiled: Any) -> None:
+    """Keras divides by the sum of the weights as it gets them, and a server would spread those of rows."""
+    model = images(axis=(1, 2), reduction="mean_with_sample_weight")
+    artifact = compiled(model, warns=True)
+    assert artifact.manifest.evaluation.metrics
+    assert not artifact.manifest.evaluation.targets[0].weights_input
+    assert any("sample weights cannot be used: loss is" in each for each in artifact.manifest.warnings)
+
+
+def test_large_predictions_get_labels_of_their_size(compiled: Any) -> None:
+    model = dense(3)
+    model.layers[-1].kernel.assign(model.layers[-1].kernel * 1e6)
+    model.compile(loss="mse", metrics=["mae", "mape", metrics.R2Score()])
+    assert len(compiled(model).manifest.evaluation.metrics) == 4
+
+
+def test_what_is_never_a_number_is_told(compiled: Any) -> None:
+    def logarithm(y_true: Any, y_pred: Any) -> Any:
+        return keras.ops.mean(keras.ops.log(-1 - keras.ops.abs(y_true - y_pred)), -1)
+
+    model = dense(3)
+    model.compile(loss="mse", metrics=["mae", logarithm])
+    artifact = compiled(model, warns=True)
+    assert [each.name for each in artifact.manifest.evaluation.metrics] == ["loss", "mae", "logarithm"]
+    (told,) = artifact.manifest.warnings
+    assert told.startswith("evaluation: logarithm is not a number on any of the rows that were tried")
+
+
+def test_functions_of_the_backend_are_taken_in_a_loss(compiled: Any, evaluated: Any) -> None:
+    backend = keras._tf_keras.keras.backend
+
+    def loss(y_true: Any, y_pred: Any) -> Any:
+        scale = backend.std(y_pred, axis=-1) + backend.cast(1, backend.dtype(y_pred))
+        return backend.mean(backend.square(y_pred - y_true), axis=-1) / scale
+
+    model = dense(3)
+    model.compile(loss=loss, metrics=[backend.categorical_crossentropy])
+    check(evaluated, compiled(model), model, REAL)
+
+
 class Extremes(keras.metrics.Metric):
     """A maximum, a count, and something that depends on the order."""
 
@@ -247,7 +305,9 @@ def test_a_metric_that_cannot_be_expressed_is_refused_by_name(compiled: Any, eva
     model.compile(loss="mse", metrics=["mae", python])
     artifact = compiled(model, warns=True)
     assert [each.name for each in artifact.manifest.evaluation.metrics] == ["loss", "mae"]
-    assert any("'python'" in each for each in artifact.manifest.warnings)
+    (told,) = artifact.manifest.warnings
+    assert "'python'" in told
+    assert "as far as it is written with keras.ops" in told
 
 
 def test_the_models_own_metrics_are_left_as_they_are(compiled: Any) -> None:

@@ -26,10 +26,15 @@ from kerve.compiler.evaluation.targets import Target, plausible
 from kerve.compiler.lowering import Lowered
 from kerve.compiler.sources.base import KerasSource
 from kerve.compiler.verification import Dataset, bases_of, more_rows
+from kerve.compiler.verification.answering import reason
 
 __all__ = ["Evaluated", "Judged", "compile_evaluation"]
 
 _LOG = logging.getLogger(__name__)
+
+#: What the author's code raises where it takes a symbol for an array, and what to do about it.
+_OF_PYTHON = (AttributeError, NotImplementedError, TypeError)
+_ADVICE = "a loss or metric is computed by a server as far as it is written with keras.ops"
 
 #: So many of the user's rows are part of the proof.
 _MOST_USER_ROWS = 1024
@@ -63,13 +68,13 @@ def compile_evaluation(judged: Judged, objective: Objective, folder: Path) -> Ev
     What cannot be expressed or proven is left out, and a warning says what and why: a metric, the sample
     weights, or everything.
     """
-    reason = _impossible(judged)
-    if not reason:
+    why = _impossible(judged)
+    if not why:
         try:
             return _compiled(judged, objective, folder)
         except Exception as error:  # noqa: BLE001  # losses and metrics are the author's code
-            reason = _one_line(error)
-    return Evaluated(None, (f"the model cannot be evaluated by the server: {reason}",))
+            why = _one_line(error)
+    return Evaluated(None, (f"the model cannot be evaluated by the server: {why}",))
 
 
 def _compiled(judged: Judged, objective: Objective, folder: Path) -> Evaluated:
@@ -139,7 +144,7 @@ class _Attempts:
                     warnings.append(f"evaluation: sample weights cannot be used: {_one_line(because)}")
                 return Evaluated(
                     recorded(graphs, proof, keras.tree.flatten(self.judged.lowered.inputs), self.logits),
-                    (*warnings, *self._of_labels(graphs.warnings)),
+                    (*warnings, *self._of_labels((*graphs.warnings, *proof.warnings))),
                 )
 
     def _of_labels(self, told: Iterable[str]) -> list[str]:
@@ -191,5 +196,7 @@ def _blamed(trainer: Trainer, error: proofs.DifferentError) -> Exception:
 
 
 def _one_line(error: Exception | None) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    text = reason(error)
+    cause = error.__cause__ if isinstance(error, MetricError) else error
+    symbolic = isinstance(cause, _OF_PYTHON) or "KerasTensor" in text
+    return f"{text} ({_ADVICE})" if symbolic else text

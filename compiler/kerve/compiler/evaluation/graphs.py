@@ -31,6 +31,7 @@ from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.state import Restart, State, distinct
 from kerve.compiler.lowering.symbol import Symbol
 from kerve.compiler.passes import optimize
+from kerve.compiler.verification.answering import reason
 
 __all__ = ["Graphs", "MetricError", "Reported", "lower"]
 
@@ -41,8 +42,8 @@ INPUTS, STATE = "inputs/", "state/"
 class MetricError(Exception):
     """One metric cannot be computed: the position in `Trainer.made` says which."""
 
-    def __init__(self, position: int, name: str, reason: Exception) -> None:
-        super().__init__(f"metric {name!r}: {reason}")
+    def __init__(self, position: int, name: str, error: Exception) -> None:
+        super().__init__(f"metric {name!r}: {reason(error)}")
         self.position = position
 
 
@@ -86,13 +87,13 @@ def lower(
     the rest.
     """
     step = _Step(trainer, lowered, targets, logits, opset)
-    ranks = step.ranks()
+    shapes = step.shapes()
     for metric in trainer.model.metrics:
         metric.reset_state()
     states = _declared(trainer)
     initial = [each.initial for each in states]
     try:
-        update, warnings = step.lower(states, ranks if weighted else None)
+        update, warnings = step.lower(states, shapes if weighted else None)
         results, reported = _results(trainer, states, opset)
     except Restart as found:
         raise _foreign(found) from None
@@ -127,10 +128,10 @@ class _Step:
     logits: Mapping[str, Logits]
     opset: int
     masked: bool = False
-    _loss_ranks: dict[int, int] = field(default_factory=dict)
+    _loss_shapes: dict[int, tuple[int | None, ...]] = field(default_factory=dict)
 
-    def ranks(self) -> dict[str, int]:
-        """Run once to build the metrics, and return the rank of the values that each output's loss weighs."""
+    def shapes(self) -> dict[str, tuple[int | None, ...]]:
+        """Run once to build the metrics, and return the shape of what the loss of each output weighs."""
         declared: list[StateVariable] | None = None
         while True:
             before, declared = declared, _declared(self.trainer)
@@ -141,21 +142,23 @@ class _Step:
                     raise _foreign(found) from None
                 continue
             return {
-                target.output: self._loss_ranks.get(index, 0) for index, target in enumerate(self.targets)
+                target.output: self._loss_shapes.get(index, ()) for index, target in enumerate(self.targets)
             }
 
     def lower(
-        self, states: Sequence[StateVariable], ranks: dict[str, int] | None
+        self, states: Sequence[StateVariable], shapes: Mapping[str, tuple[int | None, ...]] | None
     ) -> tuple[ir.Model, list[str]]:
-        """Lower once; `ranks` are those of the weights, None for no weights."""
+        """Lower once; `shapes` are those of what is weighed, None for no weights."""
         g = Lowering(self.opset, HANDLERS, State(states))
         g.graph.inputs.extend(g.state.inputs)
         labels = [self._enter(g, LABELS, each, each.labels_dtype, each.labels_shape) for each in self.targets]
         given = [self._enter(g, PREDICTIONS, each, each.dtype, each.shape) for each in self.targets]
         weights = None
-        if ranks is not None:
+        if shapes is not None:
             weights = [
-                self._enter(g, WEIGHTS, each, ir.DataType.FLOAT, ir.Shape(_weights_shape(each, ranks)))
+                self._enter(
+                    g, WEIGHTS, each, ir.DataType.FLOAT, ir.Shape(_weights_shape(each, shapes[each.output]))
+                )
                 for each in self.targets
             ]
         behind = {
@@ -224,7 +227,7 @@ class _Step:
 
     @contextmanager
     def _watched_losses(self, given: Sequence[Symbol]) -> Iterator[None]:
-        """Note what each loss is before it is weighted and reduced: its rank, and whether it is masked."""
+        """Note what each loss is before it is weighted and reduced: its shape, and whether it is masked."""
         places = {id(symbol): index for index, symbol in enumerate(given)}
         current: list[int | None] = []
         call, reduce = losses.Loss.__call__, losses.reduce_weighted_values
@@ -238,7 +241,7 @@ class _Step:
 
         def reduced(values: Any, *args: Any, **kwargs: Any) -> Any:
             if current and current[-1] is not None:
-                self._loss_ranks.setdefault(current[-1], len(values.shape))
+                self._loss_shapes.setdefault(current[-1], tuple(values.shape))
             self.masked |= kwargs.get("mask") is not None
             return reduce(values, *args, **kwargs)
 
@@ -255,10 +258,11 @@ def _foreign(found: Restart) -> ConversionError:
     )
 
 
-def _weights_shape(target: Target, ranks: dict[str, int]) -> list[Any]:
+def _weights_shape(target: Target, weighed: tuple[int | None, ...]) -> ir.Shape:
     """A weight for each value of the loss, where there are more than one in a row."""
-    rank = ranks[target.output] or len(target.shape) - 1
-    return list(target.shape[: max(1, rank)])
+    if not weighed:
+        return ir.Shape(target.shape[: max(1, len(target.shape) - 1)])
+    return ir.Shape(target.shape[axis] if size is None else size for axis, size in enumerate(weighed))
 
 
 def _enter_input(g: Lowering, spec: signature.InputSpec) -> Symbol:

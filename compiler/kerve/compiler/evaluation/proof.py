@@ -92,6 +92,7 @@ class Proof:
 
     checks: tuple[Check, ...]
     batch_dependent: bool
+    warnings: tuple[str, ...]
 
 
 Numbers = dict[str, NDArray[Any]]
@@ -107,11 +108,11 @@ class Evaluator:
             each.input: initial for each, initial in zip(graphs.state, graphs.initial, strict=True)
         }
 
-    def __call__(self, rows: Rows, groups: Sequence[int], *, weighted: bool) -> Numbers:
+    def __call__(self, rows: Rows, groups: Sequence[int], weights: Arrays | None) -> Numbers:
         """Fold the rows in, so many at a time, and return the numbers."""
         state, begin = dict(self._initial), 0
         for size in groups:
-            feeds = {name: array[begin : begin + size] for name, array in _feeds(rows, weighted).items()}
+            feeds = {name: array[begin : begin + size] for name, array in _feeds(rows, weights).items()}
             after = self._update({**feeds, **state})
             state = {before: after[name] for before, name in self._names}
             begin += size
@@ -130,19 +131,42 @@ def prove(
     """Compare with Keras; raises `DifferentError`, naming a number that differs."""
     checks: list[Check] = []
     dependent = graphs.masked  # whatever these rows show: they may have nothing that a mask leaves out
+    numbers: dict[str, bool] = {}
     for rows in sets:
-        for with_weights in (False, True) if weighted else (False,):
-            wanted = _keras(trainer, lowered, rows, weighted=with_weights)
-            ours = evaluator(rows, _steps(rows.count), weighted=with_weights)
-            checks += _compared(ours, wanted, rows, weighted=with_weights)
+        for weights in _weightings(rows) if weighted else (None,):
+            wanted = _keras(trainer, lowered, rows, weights)
+            ours = evaluator(rows, _steps(rows.count), weights)
+            checks += _compared(ours, wanted, rows, weighted=weights is not None)
+            for key, number in ours.items():
+                numbers[key] = numbers.get(key, False) or not np.isnan(number).all()
             dependent = dependent or any(
                 not _equal(other[key], ours[key])
                 for groups in _GROUPS
                 if sum(groups) == rows.count
-                for other in [evaluator(rows, groups, weighted=with_weights)]
+                for other in [evaluator(rows, groups, weights)]
                 for key in ours
             )
-    return Proof(tuple(checks), dependent)
+    warnings = tuple(
+        f"{key} is not a number on any of the rows that were tried, in Keras and here alike, which proves "
+        "nothing; give rows with labels (--data)"
+        for key, known in numbers.items()
+        if not known
+    )
+    return Proof(tuple(checks), dependent, warnings)
+
+
+def _weightings(rows: Rows) -> Iterator[Arrays | None]:
+    """Yield what rows are weighed by: nothing, each value by its own, and all values of a row by one.
+
+    The last is no case of the second: Keras may divide by the sum of the weights as they are given.
+    """
+    yield None
+    yield rows.weights
+    if any(array.ndim > 1 for array in rows.weights.values()):
+        yield {
+            name: array.reshape(len(array), -1)[:, :1].reshape(len(array), *[1] * (array.ndim - 1))
+            for name, array in rows.weights.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -198,7 +222,9 @@ def label(
     weights = {}
     for each in targets:
         value = inputs.get(f"{WEIGHTS}{each.output}")
-        shape = predictions[each.output].shape[: 1 if value is None else len(value.shape or ())]
+        taken = predictions[each.output].shape
+        sizes = [None] if value is None or value.shape is None else list(value.shape)
+        shape = [size if isinstance(size, int) else taken[axis] for axis, size in enumerate(sizes)]
         weights[each.output] = np.round(rng.uniform(0, 2, shape), 1).astype(np.float32) * (
             rng.random(shape) < 0.8
         ).astype(np.float32)
@@ -222,7 +248,9 @@ def _labels(rng: np.random.Generator, prediction: NDArray[Any], target: Target) 
             )
             return np.eye(values.shape[-1], dtype=np.float32)[chosen]
         return (rng.random(values.shape) < 0.5).astype(np.float32)
-    return (values + rng.normal(0, 0.5, values.shape)).astype(np.float32)
+    # As large as the values, where these are: errors of a half would be lost in the digits of a million.
+    size = max(1.0, float(np.abs(values[np.isfinite(values)]).max(initial=0.0)))
+    return (values + rng.normal(0, 0.5 * size, values.shape)).astype(np.float32)
 
 
 def _user_labels(array: NDArray[Any], target: Target) -> NDArray[Any]:
@@ -231,13 +259,14 @@ def _user_labels(array: NDArray[Any], target: Target) -> NDArray[Any]:
     return expanded.astype(target.labels_dtype.numpy())
 
 
-def _feeds(rows: Rows, weighted: bool) -> dict[str, NDArray[Any]]:
+def _feeds(rows: Rows, weights: Arrays | None) -> dict[str, NDArray[Any]]:
     feeds = {f"{INPUTS}{name}": array for name, array in rows.inputs.items()}
     feeds |= {f"{PREDICTIONS}{name}": array for name, array in rows.predictions.items()}
     feeds |= {f"{LOGITS}{name}": array for name, array in rows.logits.items()}
     feeds |= {f"{LABELS}{name}": array for name, array in rows.labels.items()}
     for name, array in rows.weights.items():
-        feeds[f"{WEIGHTS}{name}"] = array if weighted else np.ones_like(array)
+        given = np.float32(1) if weights is None else weights[name]
+        feeds[f"{WEIGHTS}{name}"] = np.broadcast_to(given, array.shape)
     return feeds
 
 
@@ -245,20 +274,20 @@ def _steps(count: int) -> list[int]:
     return [min(BATCH_SIZE, count - begin) for begin in range(0, count, BATCH_SIZE)]
 
 
-def _keras(trainer: Trainer, lowered: Lowered, rows: Rows, *, weighted: bool) -> Numbers:
+def _keras(trainer: Trainer, lowered: Lowered, rows: Rows, weights: Arrays | None) -> Numbers:
     """Return what `evaluate` itself reports."""
     arguments, _ = keras.tree.map_structure(lambda name: _tensor(rows.inputs[name]), lowered.inputs)
     x = arguments[0] if len(arguments) == 1 else arguments
-    y, weights = (
-        keras.tree.map_structure(lambda name, source=source: source[name], lowered.outputs)
-        for source in (rows.labels, rows.weights)
+    y, sample_weight = (
+        source and keras.tree.map_structure(lambda name, source=source: source[name], lowered.outputs)
+        for source in (rows.labels, weights)
     )
     trainer.model.test_function = None
     with _without_advice():
         numbers = trainer.model.evaluate(
             x,
             y,
-            sample_weight=weights if weighted else None,
+            sample_weight=sample_weight,
             batch_size=BATCH_SIZE,
             verbose=0,
             return_dict=True,

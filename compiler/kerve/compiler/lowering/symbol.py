@@ -8,6 +8,7 @@ from typing import Any, TypeGuard
 
 import keras
 import onnx_ir as ir
+import tensorflow as tf
 
 from kerve.compiler.lowering import dtypes
 from kerve.compiler.lowering.operators import Operators
@@ -42,6 +43,19 @@ class _Shape(tuple[int | None, ...]):
         """Return the number of elements, None if it is not known."""
         return None if None in self else math.prod(size for size in self if size is not None)
 
+    def assert_is_compatible_with(self, other: Any) -> None:
+        """Raise ValueError where no tensor can have both shapes."""
+        tf.TensorShape(self).assert_is_compatible_with(other)
+
+
+class _DType(str):
+    """The name of a symbol's type, which also answers what TensorFlow's types are asked."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(tf.as_dtype(str(self)), name)
+
 
 class Symbol(Operators, keras.KerasTensor):
     """A Keras tensor that stands for an ONNX value.
@@ -53,7 +67,9 @@ class Symbol(Operators, keras.KerasTensor):
 
     def __init__(self, value: ir.Value) -> None:
         assert value.dtype is not None
-        super().__init__(static_shape(value), dtype=dtypes.from_onnx(value.dtype), record_history=False)
+        dtype = _DType(dtypes.from_onnx(value.dtype))
+        super().__init__(static_shape(value), dtype=dtype, record_history=False)
+        self._dtype = dtype
         self.value = value
 
     @property
