@@ -366,7 +366,9 @@ def _adapted(folder: Path) -> Path:
 
 def test_a_function_that_adapts_a_layer_is_not_called(tmp_path: Path) -> None:
     source: Any = sources.load(_adapted(tmp_path))
-    np.testing.assert_array_equal(source.original(np.array([[1, 11]], np.float32)), source.model(np.array([[1, 11]], np.float32)))
+    np.testing.assert_array_equal(
+        source.original(np.array([[1, 11]], np.float32)), source.model(np.array([[1, 11]], np.float32))
+    )
 
 
 def test_a_function_that_is_kept_like_one_that_adapts_is_looked_at_where_it_is_called(tmp_path: Path) -> None:
