@@ -107,9 +107,15 @@ def _keys(parser: Any, kind: str) -> list[str]:
 
 
 def _serialized(features: Mapping[str, Any], sparse: Collection[str]) -> Iterator[bytes]:
-    """One tf.Example for each row, without what is absent from its sparse features."""
+    """One tf.Example for each row, without what is absent from its sparse features.
+
+    Raises `ValueError` where features have other numbers of rows: an example has all of them.
+    """
     columns = {key: np.asarray(value) for key, value in features.items()}
-    for row in range(min(len(column) for column in columns.values())):
+    rows = {len(column) for column in columns.values()}
+    if len(rows) > 1:
+        raise ValueError(f"features of {' and '.join(map(str, sorted(rows)))} rows make no examples")
+    for row in range(rows.pop()):
         example = tf.train.Example()
         for key, column in columns.items():
             values = column[row].reshape(-1)
