@@ -21,14 +21,41 @@ from kerve.tensorflow_serving.apis import predict_pb2
 Publish = Callable[..., Path]
 Serve = Callable[..., AbstractContextManager[Any]]
 
+# Ensembles whose members have a cache, and they have none.
+CLASSIFIED = """
+[[ensemble_scheduling.step]]
+model_name = "echo_fp32"
+input_map = { x = "x" }
+output_map = { y = "between" }
+[[ensemble_scheduling.step]]
+model_name = "classifier"
+input_map = { features = "between" }
+output_map = { %s }
+"""
+ALL = 'logits = "logits", probabilities = "probabilities"'
+WORDS = """
+[[ensemble_scheduling.step]]
+model_name = "echo_bytes"
+input_map = { x = "words" }
+output_map = { y = "between" }
+[[ensemble_scheduling.step]]
+model_name = "echo_bytes"
+input_map = { x = "between" }
+output_map = { y = "same" }
+"""
+ENSEMBLES = {"classified": CLASSIFIED % ALL, "best": CLASSIFIED % 'logits = "logits"', "words": WORDS}
+
 
 @pytest.fixture
 def client(transport: str, tmp_path: Path, publish: Publish, serve: Serve) -> Iterator[Any]:
-    """Triton's client of a server with a cache, which two of its three models use."""
+    """Triton's client of a server with a cache, which two of its models use."""
     for model in ("classifier", "echo_fp32", "echo_bytes"):
         publish(tmp_path, model)
     (tmp_path / "classifier" / "config.pbtxt").write_text("response_cache { enable: true }\n")
     (tmp_path / "echo_bytes" / "config.toml").write_text("[response_cache]\nenable = true\n")
+    for ensemble, config in ENSEMBLES.items():
+        (tmp_path / ensemble / "1").mkdir(parents=True)
+        (tmp_path / ensemble / "config.toml").write_text(config)
     options = ("--transport", transport, "--http-port", "-1", "--model-control-mode", "explicit")
     with (
         serve(tmp_path, *options, "--load-model", "*", "--cache-size", "100000") as running,
@@ -138,6 +165,22 @@ def test_strings_are_cached_and_models_that_do_not_ask_are_not(client: Any) -> N
     for _ in range(2):
         client.infer("echo_fp32", [numbers])
     assert counts(client, "echo_fp32") == (0, 0, 2, 2)
+
+
+def test_the_steps_of_an_ensemble_use_the_cache_of_their_members(client: Any) -> None:
+    expected = ask(client, 1).as_numpy("logits")
+    x = triton.InferInput("x", [2, 4], "FP32")
+    x.set_data_from_numpy(np.ones((2, 4), np.float32))
+    for hits, misses, ensemble in ((1, 1, "classified"), (1, 2, "best"), (2, 2, "best")):
+        np.testing.assert_array_equal(client.infer(ensemble, [x]).as_numpy("logits"), expected)
+        # The second member computes when it was asked for other outputs only.
+        assert counts(client) == (hits, misses, hits + misses, misses)
+    assert counts(client, "best") == (0, 0, 2, 2)
+    words = triton.InferInput("words", [1, 2], "BYTES")
+    words.set_data_from_numpy(np.array([[b"a", b"\0b"]], object))
+    for hits in (1, 3):
+        assert client.infer("words", [words]).as_numpy("same").tolist() == [[b"a", b"\0b"]]
+        assert counts(client, "echo_bytes") == (hits, 1, hits + 1, 1)
 
 
 def test_a_load_begins_with_nothing(client: Any) -> None:

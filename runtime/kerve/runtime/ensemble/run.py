@@ -7,6 +7,7 @@ from functools import partial
 
 from kerve.runtime.config.reshaping import Reshapes
 from kerve.runtime.datatypes import Array
+from kerve.runtime.ensemble.cached import MemberCache, MemberLookup
 from kerve.runtime.ensemble.stateful import Stateful, compute_in_sequence
 from kerve.runtime.errors import Code, InvalidArgumentError, ServingError, error_for
 from kerve.runtime.sequences.request import SequencePosition
@@ -26,6 +27,8 @@ class BoundStep:
     queue: Queue
     # Of a member that keeps the states of sequences.
     stateful: Stateful | None
+    # Of a member that keeps its answers.
+    cache: MemberCache | None
     # The ensemble's names of tensors, by the member's.
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
@@ -60,6 +63,8 @@ class MemberRequest:
 
     run: "Run"
     step: BoundStep
+    # Keeps the answer.
+    lookup: MemberLookup | None
 
 
 class Run:
@@ -114,7 +119,10 @@ class Run:
         if answer.outputs is None:
             self.fail(answer.code, self._within(answer.message))
             return
-        self._complete_step(answer.token.step, answer.outputs, answer.nanoseconds)
+        request: MemberRequest = answer.token
+        if request.lookup is not None:
+            request.lookup.keep(answer.outputs)
+        self._complete_step(request.step, answer.outputs, answer.nanoseconds)
 
     def _complete_step(self, step: BoundStep, outputs: Mapping[str, Array], nanoseconds: int) -> None:
         with self._lock:
@@ -166,9 +174,18 @@ class Run:
         stateful = step.stateful
         position = None if stateful is None else stateful.plan.place(self.batch.parameters, step.model)
         if stateful is None or position is None:
-            step.queue.ask(given, list(step.outputs), self.batch, self._inbox, MemberRequest(self, step))
+            self._ask(step, given)
         else:
             self._run_in_thread(self, partial(self._compute_in_sequence, step, stateful, position, given))
+
+    def _ask(self, step: BoundStep, given: Mapping[str, Array]) -> None:
+        """Take the outputs of a step from the member's cache, or ask the member for them."""
+        requested = list(step.outputs)
+        lookup = None if step.cache is None else step.cache.look_up(given, requested)
+        if lookup is not None and (outputs := lookup.outputs) is not None:
+            self._complete_step(step, outputs, 0)
+        else:
+            step.queue.ask(given, requested, self.batch, self._inbox, MemberRequest(self, step, lookup))
 
     def _step_inputs(self, step: BoundStep) -> dict[str, Array]:
         """Return the inputs of a step; InvalidArgumentError when they do not fit."""

@@ -10,6 +10,7 @@ from kerve.runtime.config import Settings
 from kerve.runtime.config.batching import batching_of
 from kerve.runtime.config.complete import complete, refuse_unsupported
 from kerve.runtime.ensemble.binding import Member, bind
+from kerve.runtime.ensemble.cached import MemberCache
 from kerve.runtime.ensemble.executor import EnsembleExecutor
 from kerve.runtime.ensemble.run import BoundStep, Plan
 from kerve.runtime.ensemble.scheme import Step, read_scheme
@@ -73,7 +74,8 @@ def start_ensemble(
     queue = transport.attach(ServedModel(name, version, bound.signature, batching, cold=cache is not None))
     steps = tuple(
         BoundStep(
-            *(step.model, member.signature, member.queue, stateful(step, member, transport)),
+            *(step.model, member.signature, member.queue),
+            *(stateful(step, member, transport), member_cache(member)),
             *(step.inputs, step.outputs),
         )
         for step, member in zip(scheme.steps, members, strict=True)
@@ -125,6 +127,13 @@ def stateful(step: Step, member: ServedVersion, transport: Transport) -> Statefu
         return SequenceHost(found.plan, found.sequences, found.model.signature, found.queue)
 
     return Stateful(member.plan, host, transport.inbox)
+
+
+def member_cache(member: ServedVersion) -> MemberCache | None:
+    """Return where the answers of a step's member are kept, if they are."""
+    if member.cache is None:
+        return None
+    return MemberCache(member.version, member.signature, member.cache, member.statistics)
 
 
 def members_fingerprint(config: pb.ModelConfig, catalog: Catalog[ServedVersion]) -> str:

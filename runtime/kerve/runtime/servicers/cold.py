@@ -4,14 +4,13 @@ tensors in shared memory -> state of a sequence, or cached answers -> the server
 request
 """
 
-import hashlib
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import grpc
 
 from kerve.inference import grpc_service_pb2 as pb
+from kerve.runtime.cache_lookup import CacheLookup
 from kerve.runtime.callers import Caller
 from kerve.runtime.catalog import Catalog
 from kerve.runtime.gateway import Gateway, within
@@ -25,9 +24,6 @@ from kerve.runtime.shared_memory import Place, Regions
 from kerve.tensorflow_serving.apis import predict_pb2
 
 __all__ = ["ColdInferServicer"]
-
-# What a request says of itself and not of its answer.
-OF_THE_REQUEST = ("priority", "timeout")
 
 
 class ColdInferServicer:
@@ -130,24 +126,14 @@ class ColdInferServicer:
         self, request: pb.ModelInferRequest, served: ServedVersion, context: grpc.ServicerContext
     ) -> pb.ModelInferResponse:
         assert served.cache is not None
-        begin = time.perf_counter_ns()
-        digest = digest_of(request)
-        found = served.cache.get(digest)
-        if found is not None:
-            response = pb.ModelInferResponse.FromString(found)
-            response.id = request.id
-            if (observation := current()) is not None:
-                observation.version = str(served.version)
-            served.statistics.cache_hit(time.perf_counter_ns() - begin)
+        lookup = CacheLookup(served.cache, served.statistics, request)
+        if (response := lookup.found) is None:
+            response = self._compute(request, context)
+            lookup.keep(response)
             return response
-        looked = time.perf_counter_ns() - begin
-        response = self._compute(request, context)
-        begin = time.perf_counter_ns()
-        kept = pb.ModelInferResponse()
-        kept.CopyFrom(response)
-        kept.ClearField("id")
-        served.cache.put(digest, kept.SerializeToString())
-        served.statistics.cache_miss(looked + time.perf_counter_ns() - begin)
+        response.id = request.id
+        if (observation := current()) is not None:
+            observation.version = str(served.version)
         return response
 
     def _compute(self, request: pb.ModelInferRequest, context: grpc.ServicerContext) -> pb.ModelInferResponse:
@@ -156,14 +142,3 @@ class ColdInferServicer:
             "ModelInfer", request, caller, timeout=context.time_remaining()
         )
         return response
-
-
-def digest_of(request: pb.ModelInferRequest) -> bytes:
-    """Return what is equal for requests that ask a model for the same outputs of the same inputs."""
-    content = pb.ModelInferRequest()
-    content.CopyFrom(request)
-    for field in ("model_name", "model_version", "id"):
-        content.ClearField(field)
-    for name in OF_THE_REQUEST:
-        content.parameters.pop(name, None)
-    return hashlib.sha256(content.SerializeToString(deterministic=True)).digest()
