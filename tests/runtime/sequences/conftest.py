@@ -55,6 +55,14 @@ ensemble_scheduling { step [
     input_map { key: "x" value: "sums" } output_map { key: "total" value: "total" } }
 ] }
 """
+# An ensemble of that ensemble, and one that must not keep its answers.
+OUTER = """
+[[ensemble_scheduling.step]]
+model_name = "chain"
+input_map = { x = "x" }
+output_map = { total = "total" }
+"""
+OUTER_CACHED = f"response_cache.enable = true\n{OUTER}"
 INITIAL = 'initial_state { name: "ten" data_type: TYPE_FP32 dims: [2] data_file: "ten" }'
 
 STEPPER = {
@@ -118,6 +126,9 @@ def running(
     publish(repository, "stepper", name="plain")
     (repository / "plain" / "config.pbtxt").write_text(PLAIN)
     add_chain(publish, repository)
+    for name, config in {"outer": OUTER, "outer_cached": OUTER_CACHED}.items():
+        (repository / name / "1").mkdir(parents=True)
+        (repository / name / "config.toml").write_text(config)
     add_accumulator(publish, repository, "one", LONG, "oldest { max_candidate_sequences: 1 }", "")
     explicit = ("--model-control-mode", "explicit", "--load-model", "*")
     options = ("--transport", transport, "--http-port", "-1", "--max-queue-size", "32")

@@ -48,8 +48,24 @@ def test_a_sequence_is_the_members_own_and_survives_its_reload(grpc_client: Any)
     assert total(grpc_client.ask("chain", [[0, 0]], 901, "e")) == [[12, 12]]
 
 
+def test_an_ensemble_of_an_ensemble_keeps_states_too(client: Any) -> None:
+    assert total(client.ask("outer", [[1, 2]], 930, "s")) == [[1, 2]]
+    assert total(client.ask("outer", [[1, 2]], 930)) == [[3, 6]]
+    assert total(client.ask("chain", [[1, 2]], 930, "e")) == [[6, 12]]
+    with pytest.raises(InferenceServerException, match="in ensemble 'chain', .* must specify a non-zero"):
+        client.ask("outer", [[1, 2]], 0)
+
+
+def test_an_ensemble_has_no_response_cache_where_any_of_its_models_keeps_states(grpc_client: Any) -> None:
+    (reason,) = (
+        each.reason for each in grpc_client.get_model_repository_index().models if each.name == "outer_cached"
+    )
+    assert "the answers of an ensemble whose models keep states depend on what was asked before" in reason
+
+
+@pytest.mark.parametrize("ensemble", ["chain", "outer"])
 def test_on_a_stream_the_requests_of_a_sequence_go_through_one_after_another(
-    running: Any, grpc_client: Any
+    running: Any, grpc_client: Any, ensemble: str
 ) -> None:
     rounds, identities = 5, [*range(920, 926)]
     found: queue.Queue[Any] = queue.Queue()
@@ -58,7 +74,7 @@ def test_on_a_stream_the_requests_of_a_sequence_go_through_one_after_another(
         for step in range(rounds):
             for identity in identities:
                 client.async_stream_infer(
-                    "chain",
+                    ensemble,
                     [grpc_client.x([[identity, 1]])],
                     request_id=f"{identity}/{step}",
                     sequence_id=identity,

@@ -39,7 +39,7 @@ class EnsembleExecutor(threading.Thread):
         self._terminated = False
         # Of sequences: a thread for each request, which keeps them in order, and one for each step that waits
         # for its turn.
-        waiting = sum(step.stateful is not None for step in plan.steps)
+        waiting = sum(step.keeps_states for step in plan.steps)
         self._lanes = Lanes(plan.most * (1 + waiting), name) if waiting else None
 
     def begin(self) -> None:

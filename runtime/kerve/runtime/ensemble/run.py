@@ -25,7 +25,9 @@ class BoundStep:
     model: str
     signature: Signature
     queue: Queue
-    # Of a member that keeps the states of sequences.
+    # Whether the member, or one of its own members, keeps the states of sequences.
+    keeps_states: bool
+    # Of a member that keeps them itself.
     stateful: Stateful | None
     # Of a member that keeps its answers.
     cache: MemberCache | None
@@ -45,11 +47,6 @@ class Plan:
     steps: tuple[BoundStep, ...]
     # Requests that may be under way; more wait in the ensemble's own queue.
     most: int
-
-    @property
-    def stateful(self) -> bool:
-        """Whether its answer depends on the requests of the same sequence before it."""
-        return any(step.stateful is not None for step in self.steps)
 
     @property
     def optional(self) -> frozenset[str]:

@@ -61,7 +61,7 @@ def start_ensemble(
         max_queue_size=limits.max_queue_size,
         triton_codes=limits.triton_codes,
     )
-    keeps_states = any(member.plan is not None for member in members)
+    keeps_states = any(member.keeps_states for member in members)
     if config.response_cache.enable and keeps_states:
         raise ArtifactError(
             f"{folder}: response_cache: the answers of an ensemble whose models keep states depend on what "
@@ -75,7 +75,7 @@ def start_ensemble(
     steps = tuple(
         BoundStep(
             *(step.model, member.signature, member.queue),
-            *(stateful(step, member, transport), member_cache(member)),
+            *(member.keeps_states, stateful(step, member, transport), member_cache(member)),
             *(step.inputs, step.outputs),
         )
         for step, member in zip(scheme.steps, members, strict=True)

@@ -105,6 +105,11 @@ class ServedVersion:
     # Whether it is on its way out.
     retired: bool = False
 
+    @property
+    def keeps_states(self) -> bool:
+        """Whether an answer depends on the requests of the same sequence before it."""
+        return self.plan is not None or any(member.keeps_states for member in self.members)
+
     @classmethod
     def start(
         cls,

@@ -181,8 +181,8 @@ class Queue(Protocol):
         inbox: Inbox,
         token: object,
     ) -> None:
-        """Add an in-process request, made for the requests of a batch, with their deadline and priority; it
-        is cancelled when they all are.
+        """Add an in-process request, made for the requests of a batch, with their deadline, priority and
+        parameters; it is cancelled when they all are.
 
         `inputs` fit the signature and are not written to any more. Everything that can go wrong is an answer
         too: it comes to the inbox, which is of the same transport, with the token.

@@ -215,12 +215,12 @@ class LocalQueue:
             rows=len(next(iter(inputs.values()))) if batched else 1,
             requested=None if requested is None else frozenset(requested),
             deadline=parent.deadline,
-            parameters={},
+            parameters=parent.parameters,
             request_id=next(iter(parent.request_ids), ""),
             parent=parent,
         )
         request.deliver_to(inbox, token)
-        priority = parent.parameters.get("priority", 0)
+        priority = request.parameters.get("priority", 0)
         with suppress(ServingError):  # which is the answer
             self.put(request, priority=priority if isinstance(priority, int) else 0)
 

@@ -111,11 +111,12 @@ impl PyQueue {
         token: Py<PyAny>,
     ) -> PyResult<()> {
         let checked = self.check(inputs, requested)?;
-        let (deadline, id, priority) = parent.with_batch(|batch| {
-            let priority = batch.parameters().iter().rev().find(|(key, _)| key == "priority");
-            let priority = priority.and_then(|(_, value)| value.unsigned()).unwrap_or(0);
-            (batch.deadline(), batch.request_ids().into_iter().next().unwrap_or_default(), priority)
+        let (deadline, id, parameters) = parent.with_batch(|batch| {
+            let id = batch.request_ids().into_iter().next().unwrap_or_default();
+            (batch.deadline(), id, batch.parameters().to_vec())
         })?;
+        let priority = parameters.iter().rev().find(|(key, _)| key == "priority");
+        let priority = priority.and_then(|(_, value)| value.unsigned()).unwrap_or(0);
         let token = Box::new(Token { token, signature: self.signature.clone() });
         let queue = &self.queue;
         let (level, batched, arrived) =
@@ -131,7 +132,7 @@ impl PyQueue {
             arrived,
             deadline,
             expires,
-            parameters: Vec::new(),
+            parameters,
             reservation: None,
             responder: Responder {
                 format: Format::Oip,
