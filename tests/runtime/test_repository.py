@@ -66,3 +66,15 @@ def test_a_name_that_is_not_text_keeps_no_other_model_from_being_found(
     assert Repository(tmp_path).models() == ["digits"]
     (told,) = caplog.messages
     assert rf"{tmp_path}/\xff is passed over: its name is not UTF-8" in told
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "red\x1b[31m", "line\u2028end"])
+def test_a_name_that_controls_a_terminal_is_not_that_of_a_model(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for each in ("digits", name):
+        (tmp_path / each / "1").mkdir(parents=True)
+    assert Repository(tmp_path).models() == ["digits"]
+    (told,) = caplog.messages
+    assert told.isprintable()
+    assert "is passed over: its name has control characters" in told

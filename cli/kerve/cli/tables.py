@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from kerve.cli.text import printable
+
 __all__ = ["console", "print_table", "print_warning"]
 
 PIPE_WIDTH = 200
@@ -15,12 +17,12 @@ console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
 def print_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    """Print a table under its title; text stands as it is, without markup."""
+    """Print a table under its title; text stands as it is, without markup and control characters."""
     table = Table()
     for column in columns:
         table.add_column(Text(column), overflow="fold")  # a path that is cut is no path
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text("\n".join(map(printable, cell.split("\n")))) for cell in row))
     console.print(Text(title, style="bold"))
     console.print(table)
 

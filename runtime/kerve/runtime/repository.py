@@ -2,10 +2,12 @@
 
 import logging
 import os
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kerve.cli.text import printable
 from kerve.runtime.config.reader import stamp
 from kerve.runtime.config.settings import CONFIG_FILES
 from kerve.runtime.errors import ArtifactError
@@ -13,6 +15,9 @@ from kerve.runtime.errors import ArtifactError
 __all__ = ["Repository", "Source", "fingerprint", "scan"]
 
 log = logging.getLogger(__name__)
+
+# Unicode's categories of characters that control a terminal, or begin a new line.
+CONTROLS = ("Cc", "Zl", "Zp")
 
 
 @dataclass(frozen=True)
@@ -57,8 +62,8 @@ class Repository:
         for folder in sorted(self.path.iterdir()):
             if folder.name.startswith(".") or not folder.is_dir():
                 continue
-            if not is_text(folder.name):
-                strays[folder] = "its name is not UTF-8, so that no client can say it; rename it"
+            if problem := problem_of_name(folder.name):
+                strays[folder] = problem
                 continue
             try:
                 versions = {version: folder / str(version) for version in versions_in(folder)}
@@ -81,7 +86,8 @@ class Repository:
         """Say once of a folder why it is no model, since somebody may wait for it."""
         for folder, why in strays.items():
             if folder not in self._strays:
-                shown = os.fsencode(folder).decode(errors="backslashreplace")  # no text holds lone surrogates
+                text = os.fsencode(folder).decode(errors="backslashreplace")  # no text holds lone surrogates
+                shown = printable(text)
                 log.warning("%s is passed over: %s", shown, why)
         self._strays = {*strays}
 
@@ -107,13 +113,15 @@ def versions_in(folder: Path) -> list[int]:
     return sorted(int(each.name) for each in folder.iterdir() if is_version(each.name) and each.is_dir())
 
 
-def is_text(name: str) -> bool:
-    """Return whether the bytes of a file's name are UTF-8; Python keeps others as lone surrogates."""
+def problem_of_name(name: str) -> str:
+    """Return why a folder's name cannot be that of a model; empty if it can."""
     try:
         name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    except UnicodeEncodeError:  # Python keeps bytes that are not UTF-8 as lone surrogates
+        return "its name is not UTF-8, so that no client can say it; rename it"
+    if any(unicodedata.category(character) in CONTROLS for character in name):
+        return "its name has control characters, which logs and terminals would obey; rename it"
+    return ""
 
 
 def is_version(name: str) -> bool:
