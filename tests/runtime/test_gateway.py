@@ -21,3 +21,6 @@ def test_what_reaches_a_server_that_ends_is_told_so_and_nothing_of_the_socket() 
         gateway.call("ServerLive", pb.ServerLiveRequest(), Caller("", {}))
     assert str(caught.value) == SHUTTING_DOWN
     gateway.close()
+    with pytest.raises(UnavailableError) as caught:
+        gateway.call("ServerLive", pb.ServerLiveRequest(), Caller("", {}))
+    assert str(caught.value) == SHUTTING_DOWN

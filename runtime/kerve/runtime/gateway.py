@@ -57,6 +57,10 @@ class Gateway:
                 self._calls = rpc.calls(self._channel, oip.SERVICE)
         try:
             return self._calls[method](request, metadata=caller.metadata, timeout=within(timeout))
+        except ValueError as error:  # the channel is closed
+            if self._stopping.is_set():
+                raise UnavailableError(SHUTTING_DOWN) from error
+            raise
         except grpc.RpcError as error:
             call: Any = error  # an error of grpcio is a Call too
             if self._stopping.is_set() and call.code() in ENDED:
