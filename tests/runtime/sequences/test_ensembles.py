@@ -52,7 +52,7 @@ def test_an_ensemble_of_an_ensemble_keeps_states_too(client: Any) -> None:
     assert total(client.ask("outer", [[1, 2]], 930, "s")) == [[1, 2]]
     assert total(client.ask("outer", [[1, 2]], 930)) == [[3, 6]]
     assert total(client.ask("chain", [[1, 2]], 930, "e")) == [[6, 12]]
-    with pytest.raises(InferenceServerException, match="in ensemble 'chain', .* must specify a non-zero"):
+    with pytest.raises(InferenceServerException, match=r"in ensemble 'chain', .* must specify a non-zero"):
         client.ask("outer", [[1, 2]], 0)
 
 

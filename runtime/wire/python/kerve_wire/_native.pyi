@@ -147,8 +147,8 @@ class Queue:
         token: object,
     ) -> None:
         """Let a request of the server itself wait, for as long as the batch that it helps to answer is
-        wanted; it has that batch's deadline, priority and parameters. TypeError for a batch or an `Inbox` of another
-        transport.
+        wanted; it has that batch's deadline, priority and parameters. TypeError for a batch or an
+        `Inbox` of another transport.
 
         `inputs` fit the signature, and are not written to any more. The answer comes to the inbox, with the
         token.
