@@ -224,11 +224,15 @@ class Sequences:
     def _evict_and_admit(self) -> None:
         """Evict idle sequences, and admit those that wait for room."""
         latest = time.monotonic() - self._idle
-        for identity, sequence in list(self._open.items()):
+        idle = []
+        # No copy: this is done several times for every request.
+        for identity, sequence in self._open.items():
             if sequence.present:
                 continue
             if sequence.touched > latest:
                 break
+            idle.append(identity)
+        for identity in idle:
             del self._open[identity]
         while self._waiting and len(self._open) < self._most:
             identity, sequence = self._waiting.popitem(last=False)
