@@ -15,6 +15,7 @@ from keras import layers
 
 from kerve.compiler import CompileOptions, compile_model, opsets
 from kerve.compiler.commands.compile import command
+from kerve.compiler.errors import ConversionError
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +66,24 @@ def test_what_cannot_be_written_is_refused_with_both_ends(opset: str, tmp_path: 
 def test_so_it_is_from_python(opset: Any) -> None:
     with pytest.raises(ValueError, match="expected an operator set from 17 to"):
         CompileOptions(opset=opset)
+
+
+def test_an_operator_that_is_missing_in_newer_sets_is_told_with_the_newest_that_has_it(
+    tmp_path: Path,
+) -> None:
+    """ONNX Runtime reads operator set 22, but has no kernel for the random operators of it."""
+    model = keras.Sequential([keras.Input((4,)), _Noise(), layers.Dense(2)])
+    compile_model(model, repository=tmp_path, name="m", options=CompileOptions(opset=21))
+    with pytest.raises(
+        ConversionError, match="no RandomNormalLike of operator set 22; compile with --opset 21"
+    ):
+        compile_model(model, repository=tmp_path, name="m", options=CompileOptions(opset=22))
+
+
+class _Noise(layers.Layer):
+    def __init__(self) -> None:
+        super().__init__()
+        self._seeds = keras.random.SeedGenerator(1)
+
+    def call(self, x: Any) -> Any:
+        return x + keras.random.normal(keras.ops.shape(x), seed=self._seeds)

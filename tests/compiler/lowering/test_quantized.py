@@ -105,3 +105,15 @@ def test_weights_that_were_calibrated_take_four_bits(equal_to_keras: Check, mode
     graph = optimize(equal_to_keras(model, RNG.normal(size=(5, 128)).astype("float32"), atol=1e-3))
     kept = [variable for variable in layer.variables if variable is not layer.__dict__.get("_kernel")]
     assert _bytes(graph) < 1.05 * sum(variable.value.numpy().nbytes for variable in kept)
+
+
+def test_so_it_is_where_keras_knows_no_axis_of_groups(
+    equal_to_keras: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Keras 3.12, which gives the function four arguments and takes no more."""
+    dense = keras.src.layers.core.dense
+    original = dense.dequantize_with_sz_map
+    monkeypatch.setattr(
+        dense, "dequantize_with_sz_map", lambda w, scale, zero, of: original(w, scale, zero, of)
+    )
+    test_weights_that_were_calibrated_take_four_bits(equal_to_keras, "gptq", "dense")

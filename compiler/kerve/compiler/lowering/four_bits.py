@@ -52,9 +52,9 @@ def _real(g: Lowering, original: Callable[..., Any]) -> Callable[..., Any]:
     """Let the scale of each group stay one number, instead of one for each weight of the group."""
 
     def dequantize_with_sz_map(
-        weights_matrix: Any, scale: Any, zero: Any, g_idx: Any, group_axis: int = -1
-    ) -> Any:
+        weights_matrix: Any, scale: Any, zero: Any, g_idx: Any, **axis: int
+    ) -> Any:  # which Keras 3.12 does not know
         weights, scale, zero = (Symbol(g.to_value(each)) for each in (weights_matrix, scale, zero))
-        return original(weights, scale, zero, keras.ops.convert_to_tensor(g_idx), group_axis)
+        return original(weights, scale, zero, keras.ops.convert_to_tensor(g_idx), **axis)
 
     return dequantize_with_sz_map

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,17 @@ import onnx_ir as ir
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from kerve.compiler.errors import VerificationError
+from kerve.compiler.errors import CompileError, ConversionError, VerificationError
+from kerve.compiler.opsets import DEFAULT_OPSET
 
 __all__ = ["Reference", "Runner"]
 
 _BFLOAT16 = "tensor(bfloat16)"
+
+#: What ONNX Runtime says of an operator without a kernel; the number is the operator set that it changed in.
+_NO_KERNEL = re.compile(
+    r"Could not find an implementation for (?P<operator>\w+)\((?P<opset>\d+)\) node with name '(?P<node>.*?)'"
+)
 
 #: The source model as a function: named inputs to named outputs.
 Reference = Callable[[Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
@@ -29,6 +36,7 @@ class Runner:
     def __init__(self, path: Path, *, optimized: bool = True) -> None:
         """Raise `VerificationError` when ONNX Runtime cannot load the file.
 
+        Where it lacks an operator only in the file's operator set, that is a `ConversionError`.
         Without `optimized`, every value is computed as the file says.
         """
         options = ort.SessionOptions()
@@ -40,7 +48,7 @@ class Runner:
         try:
             self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises its own classes, which share no public base
-            raise VerificationError(f"ONNX Runtime cannot load the compiled model: {error}") from error
+            raise _refusal(error) from error
         self.inputs = tuple(str(value.name) for value in self._session.get_inputs())
         self._types = {str(value.name): value.type for value in self._session.get_outputs()}
         self.outputs = tuple(self._types)
@@ -67,6 +75,18 @@ class Runner:
             name: _bfloat16(value) if self._types[name] == _BFLOAT16 else value.numpy()
             for name, value in zip(self.outputs, results, strict=True)
         }
+
+
+def _refusal(error: Exception) -> CompileError:
+    """Return the error for a file that ONNX Runtime does not load."""
+    missing = _NO_KERNEL.search(str(error))
+    if missing is None or int(missing["opset"]) <= DEFAULT_OPSET:
+        return VerificationError(f"ONNX Runtime cannot load the compiled model: {error}")
+    # It reads operator sets before it has kernels for all that changed in them.
+    return ConversionError(
+        f"node '{missing['node']}': the installed ONNX Runtime has no {missing['operator']} of operator set "
+        f"{missing['opset']}; compile with --opset {int(missing['opset']) - 1}"
+    )
 
 
 def _given(array: NDArray[Any]) -> Any:

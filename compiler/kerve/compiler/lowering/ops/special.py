@@ -55,7 +55,7 @@ def _erfinv(_: Any, x: Any) -> Any:
     return ops.cast(ops.where(ops.equal(ops.abs(wide), 1.0), wide * math.inf, inside), x.dtype)
 
 
-def _erfc(_: Any, x: Any) -> Any:
+def erfc(_: Any, x: Any) -> Any:
     """Exact in the tail too: of the square in exp(-x²) the part that single precision holds goes apart."""
     wide = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
     distance = ops.minimum(ops.abs(wide), 30.0)
@@ -110,7 +110,7 @@ def _select(_: Any, condlist: Any, choicelist: Any, default: Any = 0) -> Any:
 
 
 _COMPOSITES = {
-    "math.Erfc": _erfc,
+    "math.Erfc": erfc,
     "math.Erfinv": _erfinv,
     "numpy.Gcd": _gcd,
     "numpy.I0": _i0,

@@ -22,6 +22,7 @@ from kerve.compiler.lowering.layers.hashing import bucket
 from kerve.compiler.lowering.lists import scalar
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.ops.image import project
+from kerve.compiler.lowering.ops.special import erfc
 from kerve.compiler.lowering.registry import Handler, Handlers
 
 HANDLERS = Handlers()
@@ -270,7 +271,7 @@ _HANDLERS: dict[str, Handler] = {
     "Cross": _of_keras(lambda _, a, b: ops.cross(a, b)),
     "Einsum": _of_keras(lambda attributes, *xs: ops.einsum(attributes["equation"], *xs)),
     "EqualTexts": _equal,
-    "Erfc": _of_keras(lambda _, x: ops.erfc(x)),
+    "Erfc": _of_keras(erfc),
     "Erfinv": _of_keras(lambda _, x: ops.erfinv(x)),
     "Expm1": _of_keras(lambda _, x: ops.expm1(x)),
     "FFT": _of_keras(lambda _, x: ops.fft(x)),
