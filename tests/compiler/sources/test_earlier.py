@@ -111,6 +111,36 @@ def test_an_alpha_that_was_not_written_down_is_told(rewritten: Callable[..., Pat
     assert not sources.load(rewritten(model, lambda _: None)).warnings
 
 
+def _without_padding(node: dict[str, Any]) -> None:
+    if node["class_name"].endswith("Transpose"):
+        del node["config"]["output_padding"]
+
+
+@pytest.mark.parametrize("padding", [None, 0, (1, 2)])
+@pytest.mark.parametrize("style", ["functional", "sequential", "channels_first"])
+def test_an_output_padding_shows_in_what_the_next_layer_takes(
+    rewritten: Callable[..., Path], style: str, padding: Any
+) -> None:
+    options: dict[str, Any] = {"data_format": "channels_first"} if style == "channels_first" else {}
+    deconv = keras.layers.Conv2DTranspose(2, 3, strides=(2, 3), output_padding=padding, **options)
+    inputs = keras.Input((4, 4, 4))
+    if style == "sequential":
+        model: keras.Model = keras.Sequential([inputs, deconv, keras.layers.ReLU(), keras.layers.Flatten()])
+    else:
+        model = keras.Model(inputs, keras.layers.ReLU()(deconv(inputs)))
+    source = sources.load(rewritten(model, _without_padding))
+    assert source.model.output_shape == model.output_shape  # type: ignore[attr-defined]
+    assert not source.warnings
+
+
+def test_an_output_padding_that_nothing_shows_is_told(rewritten: Callable[..., Path]) -> None:
+    last = keras.layers.Conv2DTranspose(2, 3, strides=2, name="last")
+    even = keras.layers.Conv2DTranspose(2, 3, name="even")
+    model = keras.Sequential([keras.Input((None, None, 3)), even, last])
+    (warning,) = sources.load(rewritten(model, _without_padding)).warnings
+    assert "nothing else in the file tells that of 'last', so it is taken for none" in warning
+
+
 def test_a_checkpoint_may_know_a_kernel_by_its_former_name(tmp_path: Path) -> None:
     layer = keras.layers.Conv1D(2, 3, name="convolution")
     inputs = keras.Input((5, 3))

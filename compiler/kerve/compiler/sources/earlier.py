@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kerve.compiler.errors import LoadError
+from kerve.compiler.sources import output_padding
 
 __all__ = ["doubts", "up_to_date"]
 
@@ -32,17 +33,34 @@ def up_to_date(config: Any) -> Any:
         gone = _GONE.get(str(fields.get("class_name")), frozenset())
         fields["config"] = {key: value for key, value in _bare(fields, inner).items() if key not in gone}
         _check_calls(fields["config"])
+        if isinstance(layers := fields["config"].get("layers"), list):
+            fields["config"]["layers"] = output_padding.completed(layers)
     return fields
 
 
 def doubts(config: Any) -> list[str]:
     """Return what a configuration does not say though it may matter, in sentences."""
+    return [*_lost_alphas(config), *_lost_paddings(config)]
+
+
+def _lost_alphas(config: Any) -> list[str]:
     return [
         "Keras 3.0 to 3.11 do not write down the alpha of an ELU, so that of "
         f"'{layer['config'].get('name')}' is taken for 1.0, as Keras reads it; compare with the model's own "
         "answers, or compile the model object"
         for layer in _layers(config, "ELU")
         if "alpha" not in layer["config"]
+    ]
+
+
+def _lost_paddings(config: Any) -> list[str]:
+    return [
+        "Keras 3.0 to 3.14 do not write down the output_padding of a transposed convolution, and nothing "
+        f"else in the file tells that of '{layer['config'].get('name')}', so it is taken for none; compare "
+        "the sizes of what the model gives, or compile the model object"
+        for name in output_padding.LAYERS
+        for layer in _layers(config, name)
+        if "output_padding" not in layer["config"] and set(layer["config"].get("strides", ())) != {1}
     ]
 
 

@@ -21,6 +21,7 @@ from kerve.compiler.sources import (
     functions,
     lambdas,
     late,
+    packing,
     sequences,
     shared,
     training,
@@ -53,7 +54,7 @@ def from_file(found: Recognised, custom_objects: Mapping[str, Any], trust: bool)
     custom_objects = {**functions.named(found.config, keras.activations), **custom_objects}
     read = _from_archive if found.kind is Kind.ARCHIVE else _from_hdf5
     with failures.explained(found.path), lambdas.knowing(python_utils, lambdas.KERAS_3, custom_objects):
-        with sequences.built_once():
+        with sequences.built_once(), packing.as_written(found.keras_version):
             model = read(found, custom_objects, trust)
         if not isinstance(model, keras.Model):
             raise LoadError(

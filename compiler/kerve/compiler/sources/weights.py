@@ -26,6 +26,7 @@ from kerve.compiler.sources import (
     keras2,
     lambdas,
     late,
+    packing,
     sequences,
     shared,
 )
@@ -61,11 +62,13 @@ def from_parts(found: Recognised, own: Mapping[str, Any], options: LoadOptions) 
     with failures.explained(found.path):
         if plan.is_keras_3:
             plan = replace(plan, config=earlier.up_to_date(config))
-            model = _keras_3(plan, own, options.trust)
-            late.build_layers(model)
-            _load(model, found)
+            with packing.as_written(record.keras_version):
+                model = _keras_3(plan, own, options.trust)
+                late.build_layers(model)
+                _load(model, found)
             derive_again(model)
-            return KerasSource(record=record, model=model, warnings=[*trusted, *earlier.doubts(config)])
+            doubts = earlier.doubts(plan.config)
+            return KerasSource(record=record, model=model, warnings=[*trusted, *doubts])
         writer = _writer(found)
         old = keras2.from_config(plan.config, own, plan.keras_version, options.trust, writer.is_theano)
         _load(old, found, writer)
