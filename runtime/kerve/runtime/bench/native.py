@@ -27,12 +27,12 @@ class Native(Recorder):
     """So many calls under way at any time, or so many a second; it keeps its own times."""
 
     def __init__(
-        self, call: EncodedCall, *, under_way: int | None = None, per_second: float | None = None
+        self, call: EncodedCall, *, concurrency: int | None = None, request_rate: float | None = None
     ) -> None:
         super().__init__()
         self._call = call
-        self._under_way = under_way
-        self._per_second = per_second
+        self._concurrency = concurrency
+        self._request_rate = request_rate
         self._load: kerve_wire.Load | None = None
 
     def start(self) -> None:
@@ -42,8 +42,8 @@ class Native(Recorder):
         call = self._call
         self._load = Load(
             *(call.address, call.path, call.metadata, call.message),
-            under_way=self._under_way,
-            per_second=self._per_second,
+            concurrency=self._concurrency,
+            request_rate=self._request_rate,
         )
 
     def stop(self) -> None:

@@ -121,10 +121,10 @@ def loads(options: Options, call: Send) -> Iterator[tuple[str, Load, Recorder]]:
 def native_loads(options: Options, call: EncodedCall) -> Iterator[tuple[str, Load, Recorder]]:
     """Yield the same loads, made by kerve-wire."""
     for rate in options.rate:
-        native = Native(call, per_second=rate)
+        native = Native(call, request_rate=rate)
         yield f"{rate:g}/s", native, native
     for number in () if options.rate else options.concurrency:
-        native = Native(call, under_way=number)
+        native = Native(call, concurrency=number)
         yield f"{number} under way", native, native
 
 

@@ -70,7 +70,7 @@ def start_ensemble(
     cache = cache_of(config, name, limits)
     # A request is one turn in its sequence, whatever its rows: the members split it, not the ensemble.
     rows = WHOLE if keeps_states else batching.max_batch_size
-    batching = replace(batching, alone=True, max_batch_size=rows)
+    batching = replace(batching, single_request_batches=True, max_batch_size=rows)
     queue = transport.attach(ServedModel(name, version, bound.signature, batching, cold=cache is not None))
     steps = tuple(
         BoundStep(

@@ -42,7 +42,7 @@ class Batching:
     # Whether a full queue and a request that waited for too long are UNAVAILABLE, as in Triton.
     triton_codes: bool = False
     # Whether each request is a batch of its own.
-    alone: bool = False
+    single_request_batches: bool = False
 
     def oversized(self, rows: int, *, empty: bool) -> str:
         """Return why a request has too many rows, or ""; those without elements cost a client nothing."""

@@ -106,10 +106,10 @@ class Load:
         metadata: Sequence[tuple[str, str]],
         message: bytes,
         *,
-        under_way: int | None = None,
-        per_second: float | None = None,
+        concurrency: int | None = None,
+        request_rate: float | None = None,
     ) -> None:
-        """`under_way`: calls at a time; or `per_second`: calls that come at random, whose time runs from when
+        """`concurrency`: calls at a time; or `request_rate`: calls that come at random, whose time runs from when
         they were due.
         """
 

@@ -126,7 +126,7 @@ class QueueOptions:
     # Whether a servicer of ModelInfer sees to unary requests first.
     hosted: bool = False
     # Whether each request is a batch of its own.
-    alone: bool = False
+    single_request_batches: bool = False
 
     def fields(self) -> dict[str, object]:
         """Return the options by name, as the native half takes them."""

@@ -15,19 +15,19 @@ pub struct PyLoad(Mutex<Option<Load>>);
 #[pymethods]
 impl PyLoad {
     #[new]
-    #[pyo3(signature = (address, path, metadata, message, *, under_way = None, per_second = None))]
+    #[pyo3(signature = (address, path, metadata, message, *, concurrency = None, request_rate = None))]
     fn new(
         address: String,
         path: String,
         metadata: Vec<(String, String)>,
         message: &[u8],
-        under_way: Option<usize>,
-        per_second: Option<f64>,
+        concurrency: Option<usize>,
+        request_rate: Option<f64>,
     ) -> PyResult<Self> {
-        let arrivals = match (under_way, per_second) {
+        let arrivals = match (concurrency, request_rate) {
             (Some(count), None) => Arrivals::Concurrency(count),
             (None, Some(rate)) if rate > 0.0 => Arrivals::RequestRate(rate),
-            _ => return Err(PyValueError::new_err("expected under_way, or per_second above 0")),
+            _ => return Err(PyValueError::new_err("expected concurrency, or request_rate above 0")),
         };
         let call = Call::new(address, path, &metadata, message)
             .map_err(|error| PyValueError::new_err(error.to_string()))?;

@@ -298,7 +298,7 @@ fn queue_options(options: &OptionsDict<'_, '_>) -> PyResult<Options> {
         max_queue_bytes: options.get("max_queue_bytes")?,
         triton_codes: options.get("triton_codes")?,
         hosted: options.get("hosted")?,
-        alone: options.get("alone")?,
+        single_request_batches: options.get("single_request_batches")?,
     })
 }
 

@@ -28,7 +28,7 @@ pub struct Options {
     /// Whether unary requests go to a servicer first.
     pub hosted: bool,
     /// Whether each request is a batch of its own.
-    pub alone: bool,
+    pub single_request_batches: bool,
 }
 
 /// What holds for the requests of one priority.
@@ -84,7 +84,7 @@ impl Default for Options {
             max_queue_bytes: usize::MAX,
             triton_codes: false,
             hosted: false,
-            alone: false,
+            single_request_batches: false,
         }
     }
 }

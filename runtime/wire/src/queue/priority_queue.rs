@@ -164,8 +164,11 @@ impl PriorityQueue {
                 first = position;
             }
         }
-        let limit =
-            if options.alone { 0 } else { preferred(matching_rows_if(&queues, first, options), options) };
+        let limit = if options.single_request_batches {
+            0
+        } else {
+            preferred(matching_rows_if(&queues, first, options), options)
+        };
         let before = dropped.len();
         let batch = take(&mut queues, first, limit, options.max_batch_size, dropped);
         self.count_out(&batch);
