@@ -35,10 +35,17 @@ def _averaged(model: Any, x: Any) -> Any:
     return ops.sum(model.embedding(x) * known, axis=1)
 
 
+def _rolled(model: Any, x: Any) -> Any:
+    for _ in range(50):
+        x = ops.concatenate([x[:, 1:], x[:, :1]], axis=1)
+    return model.embedding(x)
+
+
 _IDENTIFIERS: dict[str, Callable[[Any, Any], Any]] = {
     "masked": lambda model, x: model.recurrent(model.embedding(x)),
     "compared": _averaged,
     "moved": lambda model, x: model.embedding(ops.concatenate([x[:, :1], ops.clip(x, 1, 7)], axis=1)),
+    "rolled": _rolled,
     "codes": lambda model, x: ops.one_hot(x, 9),
     "bits": lambda model, x: model.embedding(ops.bitwise_and(x, 3)),
 }

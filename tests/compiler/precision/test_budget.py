@@ -124,6 +124,13 @@ def test_a_model_without_layers_in_float32_has_none_to_name(precision: Any, tmp_
     assert f"{precision} changes nothing" in " ".join(manifest.warnings)
 
 
+def test_weights_that_shrink_without_other_operators_are_a_change(tmp_path: Path) -> None:
+    layers = [keras.layers.Dense(8, dtype="mixed_bfloat16") for _ in range(2)]
+    model = keras.Sequential([keras.layers.Input((4,), name="x"), *layers])
+    warnings = compiled(model, tmp_path, precision="float16").manifest.warnings
+    assert "changes nothing" not in " ".join(warnings)
+
+
 def test_each_output_has_its_labels(tmp_path: Path) -> None:
     inputs = keras.Input((6,), name="x")
     hidden = keras.layers.Dense(8, activation="relu")(inputs)

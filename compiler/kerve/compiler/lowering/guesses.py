@@ -53,7 +53,7 @@ def _with_integers(arguments: Arguments, names: Collection[str]) -> Arguments:
 
 def _identifies(value: ir.Value) -> bool:
     """Whether every path from an input leads to a cast to integers or to a question, one to a cast."""
-    casts, behind = 0, [value]
+    casts, behind, seen = 0, [value], {value}
     for each in behind:
         if each.is_graph_output():
             return False
@@ -61,7 +61,8 @@ def _identifies(value: ir.Value) -> bool:
             if node.op_type == "Cast" and ir.DataType(node.attributes["to"].as_int()).is_integer():
                 casts += 1
             elif node.op_type in _MOVES and position in (_MOVES[node.op_type] or (position,)):
-                behind += node.outputs
+                behind += [output for output in node.outputs if output not in seen]
+                seen.update(node.outputs)
             elif node.op_type not in _ASKS:
                 return False
     return casts > 0

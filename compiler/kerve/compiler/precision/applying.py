@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,7 +136,7 @@ def _warnings(model: ir.Model, reduced: ir.Model, precision: str, data: Data) ->
     if share > _UNTOLD:
         by = ", ".join(f"{count} {operator}" for operator, count in sorted(readers.items()))
         yield f"{precision} has no form for {share:.0%} of the weights, which stay in float32 (read by {by})"
-    elif _operators(model) == _operators(reduced):
+    elif _operators(model) == _operators(reduced) and _weight_types(model) == _weight_types(reduced):
         yield f"{precision} changes nothing: the model holds no weights in float32"
     operators = set(_operators(reduced))
     if "ConvInteger" in operators:
@@ -146,3 +147,7 @@ def _warnings(model: ir.Model, reduced: ir.Model, precision: str, data: Data) ->
 
 def _operators(model: ir.Model) -> list[str]:
     return [node.op_type for node in model.graph]
+
+
+def _weight_types(model: ir.Model) -> Counter[ir.DataType | None]:
+    return Counter(value.dtype for value in model.graph.initializers.values())
