@@ -31,12 +31,16 @@ __all__ = ["LOOPS", "replacements"]
 _MODULES = ("core", "image", "linalg", "math", "nn", "numpy")
 
 
+class _Current:
+    """The lowering that the redirected functions serve: they are made once, since there are hundreds."""
+
+    lowering: Lowering | None = None
+
+
 def replacements(g: Lowering) -> Iterator[tuple[object, str, object]]:
     """Return (owner, attribute, replacement) for every function of the backend that may meet a symbol."""
-    for public, name, function, owners in _functions():
-        replacement = _redirected(g, public, name, function)
-        for owner in owners:
-            yield owner, name, replacement
+    yield _Current, "lowering", g
+    yield from _redirections()
     for name, make in LOOPS.items():
         for owner in (backend.core, backend, backend.tensorflow):
             if hasattr(owner, name):
@@ -47,17 +51,18 @@ def replacements(g: Lowering) -> Iterator[tuple[object, str, object]]:
 
 
 @functools.cache
-def _functions() -> list[tuple[ModuleType, str, Callable[..., Any], list[ModuleType]]]:
-    """Return the functions of the backend that `keras.ops` has too: where, and which modules show them."""
-    found: list[tuple[ModuleType, str, Callable[..., Any], list[ModuleType]]] = []
+def _redirections() -> list[tuple[object, str, object]]:
+    """Return (owner, attribute, replacement) for the functions of the backend that `keras.ops` has too."""
+    found: list[tuple[object, str, object]] = []
     for module in (getattr(backend, name) for name in _MODULES):
         public = _public(module)
         for name, function in vars(module).items():
             known = hasattr(public, name) and name not in LOOPS
             if inspect.isfunction(function) and not name.startswith("_") and known:
                 owners = (module, backend, backend.tensorflow)
+                replacement = _redirected(public, name, function)
                 shown = [owner for owner in owners if getattr(owner, name, None) is function]
-                found.append((public, name, function, shown))
+                found += [(owner, name, replacement) for owner in shown]
     return found
 
 
@@ -67,13 +72,14 @@ def _public(module: ModuleType) -> ModuleType:
     return part if part in (keras.ops.image, keras.ops.linalg) else keras.ops
 
 
-def _redirected(
-    g: Lowering, public: ModuleType, name: str, function: Callable[..., Any]
-) -> Callable[..., Any]:
+def _redirected(public: ModuleType, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     make = _DIRECT.get(name)
     calls: list[tuple[int, ...]] = []
 
     def redirected(*args: Any, **kwargs: Any) -> Any:
+        g = _Current.lowering
+        if g is None:  # kept by the author's code beyond the lowering
+            return function(*args, **kwargs)
         args, kwargs = _read(g, (args, kwargs))
         symbols = symbols_in((args, kwargs))
         if not symbols:

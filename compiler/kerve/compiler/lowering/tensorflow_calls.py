@@ -45,6 +45,9 @@ class _Dispatcher(tf.__internal__.dispatch.GlobalOpDispatcher):
 _DISPATCHER = _Dispatcher()
 _DISPATCHER.register()
 
+#: The class of what `tf.function` returns; TensorFlow does not export it.
+_COMPILED: Any = type(tf.function(lambda: None))
+
 #: Functions that draw random numbers, with the names that Keras's samplers have for their arguments.
 _RANDOM = {
     "normal": randomness.SAMPLERS["normal"],
@@ -60,8 +63,7 @@ def replacements(g: Lowering) -> Iterator[tuple[object, str, object]]:
         yield tf.random, name, _drawn(g, sample, getattr(tf.random, name))
     for name, function in tensorflow_functions.BLOCKS.items():
         yield tf, name, _always(g, function, getattr(tf, name))
-    compiled = type(tf.function(_drawn))
-    yield compiled, "__call__", _function(compiled.__call__)
+    yield _COMPILED, "__call__", _function(_COMPILED.__call__)
     for name in ("assign", "assign_add", "assign_sub"):
         yield ResourceVariable, name, _assignment(getattr(ResourceVariable, name))
     yield keras.Variable, "__tf_tensor__", _tensor(keras.Variable.__tf_tensor__)
