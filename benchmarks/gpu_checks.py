@@ -32,7 +32,7 @@ from kerve.runtime.devices.device import Device
 from kerve.runtime.devices.lane import Lane
 from kerve.runtime.devices.libraries import libraries
 from kerve.runtime.devices.options import CudaOptions
-from kerve.runtime.devices.placement import Place
+from kerve.runtime.devices.placement import DeviceConfig
 from kerve.runtime.devices.sessions import open_session, providers_for
 from kerve.runtime.devices.tensorrt import TensorRtSession
 from kerve.runtime.errors import ArtifactError, ServingError
@@ -266,7 +266,7 @@ def tensorrt(setting: Setting) -> str:
     if missing := [each.name for each in libraries("tensorrt") if each.problem]:
         raise Skip(f"needs {', '.join(missing)}")
     chosen = setting.chosen
-    place = Place(Device("tensorrt", chosen.index, chosen.name))
+    place = DeviceConfig(Device("tensorrt", chosen.index, chosen.name))
     begin = time.perf_counter()
     inputs = rows(4)
 

@@ -13,7 +13,7 @@ from kerve.runtime.devices.device import Device, parse_device
 from kerve.runtime.devices.lanes import LaneSession
 from kerve.runtime.devices.memory import HostMemory
 from kerve.runtime.devices.options import CudaOptions
-from kerve.runtime.devices.placement import Place
+from kerve.runtime.devices.placement import DeviceConfig
 from kerve.runtime.devices.sessions import open_session
 from kerve.runtime.session import Provider, Session
 
@@ -61,9 +61,9 @@ class Setting:
         """Whether this is no rehearsal."""
         return self.chosen.kind != "cpu"
 
-    def place(self, **options: Any) -> Place:
+    def place(self, **options: Any) -> DeviceConfig:
         """Return the device with options of [cuda]."""
-        return Place(self.chosen, CudaOptions(**options))
+        return DeviceConfig(self.chosen, CudaOptions(**options))
 
     def lanes(self, file: Path, **options: Any) -> LaneSession:
         """Open a model with buffers; in a rehearsal they are the host's."""

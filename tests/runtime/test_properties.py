@@ -18,7 +18,7 @@ from kerve.runtime.errors import ServingError
 from kerve.runtime.http import infer
 from kerve.runtime.http.wsgi import Request
 from kerve.runtime.protocol import oip, oip_shared, tfs
-from kerve.runtime.shared_memory import Place, Region, Regions
+from kerve.runtime.shared_memory import Region, Regions, RegionSlice
 from kerve.runtime.signature import Signature, TensorSpec
 from kerve.tensorflow_serving.apis import input_pb2, predict_pb2
 
@@ -182,7 +182,7 @@ def test_no_offset_leads_out_of_a_region(offset: int, size: int, region: Region)
     regions = Regions()
     regions.register(region)
     try:
-        found = regions.read("x", Place("r", offset, size))
+        found = regions.read("x", RegionSlice("r", offset, size))
     except ServingError:
         assert not (offset >= 0 and size >= 0 and offset + size <= 32)
     else:

@@ -9,8 +9,8 @@ from typing import Any
 from kerve.compiler import repository as repositories
 from kerve.compiler import worker
 from kerve.compiler.artifact import Artifact
-from kerve.compiler.given import with_files
-from kerve.compiler.notebook import listening
+from kerve.compiler.input_data import with_files
+from kerve.compiler.notebook import progress_listener
 from kerve.compiler.options import CompileOptions
 from kerve.compiler.progress import Listener
 
@@ -48,10 +48,10 @@ def compile_model(
     """
     repositories.check_name(name)
     plain = options if options is not None else CompileOptions()
-    hear = listening(listener)
+    hear = progress_listener(listener)
     with (
         with_files(plain, data=data, calibration=calibration) as chosen,
-        repositories.writing(Path(repository)),
+        repositories.reporting_write_errors(Path(repository)),
         repositories.staging(Path(repository), name) as folder,
     ):
         if isinstance(source, str | Path) and custom_objects is None:

@@ -6,10 +6,10 @@ from kerve.cli.html import table
 from kerve.cli.notebook import bar, cell
 from kerve.compiler.progress import Event, Listener, ignore
 
-__all__ = ["listening"]
+__all__ = ["progress_listener"]
 
 
-def listening(listener: Listener | None) -> Listener:
+def progress_listener(listener: Listener | None) -> Listener:
     """Return the listener; where there is none, one that shows the stages in a notebook's cell."""
     if listener is not None:
         return listener

@@ -29,7 +29,7 @@ from kerve.artifact.v1.manifest_pb2 import (
 from kerve.compiler import serialization
 from kerve.compiler.errors import LoadError
 from kerve.compiler.lowering import StateVariable
-from kerve.compiler.verification import Check, Dataset, Verified, bases_of, from_file
+from kerve.compiler.verification import Check, Dataset, VerificationResult, from_file, output_traits
 
 __all__ = [
     "MODEL_FILE",
@@ -139,7 +139,7 @@ def load_golden(model: ir.Model, folder: Path) -> Dataset:
     return replace(from_file(model, folder / _GOLDEN_FILE, prefix="input/"), origin="golden")
 
 
-def save_golden(verified: Verified, signature: Signature, folder: Path) -> None:
+def save_golden(verified: VerificationResult, signature: Signature, folder: Path) -> None:
     """Write the inputs and the source's answers that a server checks itself against."""
     random = {spec.name for spec in signature.outputs if spec.random}
     arrays = {f"input/{name}": array for name, array in verified.inputs.items()}
@@ -167,7 +167,7 @@ def signature_of(model: ir.Model) -> Signature:
     """Describe what the graph takes and gives."""
     inputs = [tensor_spec(value) for value in model.graph.inputs]
     outputs = [tensor_spec(value) for value in model.graph.outputs]
-    bases = bases_of(model)
+    bases = output_traits(model)
     for spec in outputs:
         spec.random = bases[spec.name].drawn
     batched = bool(inputs) and all(

@@ -13,22 +13,30 @@ import onnx_ir as ir
 
 from kerve.artifact.v1 import manifest_pb2
 from kerve.compiler import packaging, precision, sources, targets
+from kerve.compiler.data_signature import signature_of
 from kerve.compiler.errors import VerificationError
-from kerve.compiler.evaluation.chosen import chosen
-from kerve.compiler.evaluation.compiling import Evaluated, Judged, compile_evaluation
+from kerve.compiler.evaluation.compiling import CompiledEvaluation, EvaluationContext, compile_evaluation
 from kerve.compiler.evaluation.objective import Objective
+from kerve.compiler.evaluation.overrides import apply_overrides
 from kerve.compiler.lowering import Lowered
 from kerve.compiler.options import CompileOptions, VerifyOptions
+from kerve.compiler.pass_reports import observer
 from kerve.compiler.passes import optimize
 from kerve.compiler.passes.name_rows import name_apart
 from kerve.compiler.precision.data import labels_in
 from kerve.compiler.progress import Listener, stage
 from kerve.compiler.report import save_report
-from kerve.compiler.sampled import signature_of
 from kerve.compiler.sources import custom
 from kerve.compiler.sources.base import KerasSource, Source
-from kerve.compiler.verification import Divergence, Reference, Verified, diagnose, failures, from_file, verify
-from kerve.compiler.watching import observer
+from kerve.compiler.verification import (
+    Divergence,
+    Reference,
+    VerificationResult,
+    diagnose,
+    failures,
+    from_file,
+    verify,
+)
 
 __all__ = ["build", "check"]
 
@@ -76,9 +84,11 @@ def build(
             model, verified = reduced.model, reduced.verified
             progress.detail = f"{options.precision}, largest drop {reduced.worst:.2g}"
 
-    evaluated = Evaluated(None, ())
+    evaluated = CompiledEvaluation(None, ())
     if not isinstance(origin, KerasSource) and (options.loss or options.metric):
-        evaluated = Evaluated(None, ("--loss and --metric are of no use: the source is no Keras model",))
+        evaluated = CompiledEvaluation(
+            None, ("--loss and --metric are of no use: the source is no Keras model",)
+        )
     judged, objective = _judged(origin, lowered, model, verified, options, custom_objects)
     if judged is not None and objective is not None:
         with stage("evaluate", listener) as progress:
@@ -188,10 +198,10 @@ def _judged(
     origin: Source,
     lowered: Lowered,
     model: ir.Model,
-    verified: Verified,
+    verified: VerificationResult,
     options: CompileOptions,
     custom_objects: Mapping[str, Any] | None,
-) -> tuple[Judged | None, Objective | None]:
+) -> tuple[EvaluationContext | None, Objective | None]:
     """Return what an evaluation is compiled from, as far as there is one."""
     if not isinstance(origin, KerasSource):
         return None, None
@@ -199,13 +209,13 @@ def _judged(
     compiled = Objective.of(origin.model, adds_losses=lowered.judged_by_inputs)
     own = custom.objects(options.import_, custom_objects) if named else {}
     outputs = keras.tree.flatten(lowered.outputs)
-    objective = chosen(compiled, options.loss, options.metric, own, outputs)
+    objective = apply_overrides(compiled, options.loss, options.metric, own, outputs)
     user = None
     if options.data is not None:
         dataset = from_file(model, options.data)
         user = (dataset, labels_in(model, options.data, dataset))
     like = verified.answered[0].dataset
-    return Judged(origin, lowered, model, like, user), objective
+    return EvaluationContext(origin, lowered, model, like, user), objective
 
 
 def _size(lowered: Lowered) -> str:
@@ -215,17 +225,17 @@ def _size(lowered: Lowered) -> str:
     return f"{len(lowered.model.graph)} nodes{traced}"
 
 
-def _metrics(evaluated: Evaluated) -> str:
+def _metrics(evaluated: CompiledEvaluation) -> str:
     if evaluated.record is None:
         return "none; see the warnings"
     return ", ".join(metric.name for metric in evaluated.record.metrics)
 
 
-def _verify(model: ir.Model, path: Path, reference: Reference, data: Path | None) -> Verified:
+def _verify(model: ir.Model, path: Path, reference: Reference, data: Path | None) -> VerificationResult:
     return verify(model, path, reference, [] if data is None else [from_file(model, data)])
 
 
-def _require_equal(verified: Verified, path: Path, origin: Source, opset: int) -> None:
+def _require_equal(verified: VerificationResult, path: Path, origin: Source, opset: int) -> None:
     if verified.passed:
         return
     divergence = _divergence(verified, path, origin, opset)
@@ -237,7 +247,7 @@ def _require_equal(verified: Verified, path: Path, origin: Source, opset: int) -
     raise VerificationError("the compiled model differs from its source: " + "; ".join(clauses))
 
 
-def _divergence(verified: Verified, path: Path, origin: Source, opset: int) -> Divergence | None:
+def _divergence(verified: VerificationResult, path: Path, origin: Source, opset: int) -> Divergence | None:
     """Find the first layer that differs: before optimization, each layer in nodes of its own, or after."""
     lowered = origin.lower(opset)
     layered = origin.layered(lowered)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kerve.compiler.errors import CompileError
 
-__all__ = ["check_name", "publish", "staging", "writing"]
+__all__ = ["check_name", "publish", "reporting_write_errors", "staging"]
 
 #: What the system says of a folder that cannot be written.
 _REFUSALS = frozenset(
@@ -42,7 +42,7 @@ def check_name(name: str) -> None:
 
 
 @contextmanager
-def writing(repository: Path) -> Iterator[None]:
+def reporting_write_errors(repository: Path) -> Iterator[None]:
     """Say in words of ours that the system does not let us write: `CompileError`."""
     try:
         yield

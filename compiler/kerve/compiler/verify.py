@@ -10,8 +10,8 @@ from typing import Any
 from kerve.cli.html import captioned, table
 from kerve.compiler import worker
 from kerve.compiler.errors import AccuracyBudgetError, VerificationError
-from kerve.compiler.given import with_files
-from kerve.compiler.notebook import listening
+from kerve.compiler.input_data import with_files
+from kerve.compiler.notebook import progress_listener
 from kerve.compiler.options import VerifyOptions
 from kerve.compiler.progress import Listener
 
@@ -70,7 +70,7 @@ def verify_model(
     `ConversionError` where there is nothing to compare, and `VerificationError` for the artifact of some
     other model.
     """
-    hear = listening(listener)
+    hear = progress_listener(listener)
     with with_files(options if options is not None else VerifyOptions(), data=data) as chosen:
         if isinstance(source, str | Path) and custom_objects is None:
             found = worker.run("verify", hear, source=Path(source), artifact=Path(artifact), options=chosen)

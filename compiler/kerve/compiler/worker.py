@@ -31,10 +31,10 @@ from typing import IO, Any
 from kerve.cli.scratch import Scratch
 from kerve.compiler import errors
 from kerve.compiler import repository as repositories
-from kerve.compiler.imports import import_libraries
+from kerve.compiler.lazy_imports import import_libraries
 from kerve.compiler.progress import Event, Listener
-from kerve.compiler.sources import architecture, failures, limits
-from kerve.compiler.sources.detect import recognise
+from kerve.compiler.sources import architecture, load_errors, resource_limits
+from kerve.compiler.sources.detect import detect_source
 
 __all__ = ["main", "run"]
 
@@ -154,22 +154,22 @@ def main() -> None:
         written = [arguments.get("folder"), scratch]
         threading.Thread(target=_end_with_parent, args=written, daemon=True).start()
         module, _, function = _TASKS[task].partition(":")
-        limits.enforce()
+        resource_limits.enforce()
         try:
             # What is no model need not wait for TensorFlow.
-            with failures.readable(arguments["source"]):
-                recognise(arguments["source"])
+            with load_errors.reporting_read_errors(arguments["source"]):
+                detect_source(arguments["source"])
                 if (plan := arguments["options"].architecture) is not None:
                     architecture.read(Path(plan))
             with _imported_for_good():
                 import_libraries()
                 work = getattr(import_module(module), function)
-            with repositories.writing(arguments.get("folder", Path()).parent.parent):
+            with repositories.reporting_write_errors(arguments.get("folder", Path()).parent.parent):
                 result = work(**arguments, listener=lambda event: say(dataclasses.asdict(event)))
         except errors.CompileError as error:
             say({"error": type(error).__name__, "text": str(error)})
         except MemoryError:
-            gigabytes = limits.machine_memory() / 1e9
+            gigabytes = resource_limits.machine_memory() / 1e9
             say(
                 {
                     "error": "LoadError",

@@ -25,7 +25,7 @@ __all__ = ["Client", "ModelInfo", "ModelState", "ModelStatistics"]
 
 # A batch larger than this goes in several requests, of which so many are under way at a time.
 REQUEST_BYTES = 16 * 2**20
-REQUESTS_UNDER_WAY = 4
+MAX_IN_FLIGHT = 4
 
 Inputs = ArrayLike | Mapping[str, ArrayLike]
 Parameters = Mapping[str, bool | int | float | str]
@@ -268,7 +268,7 @@ class Client(EvaluationCalls):
             for message in messages:
                 left = None if end is None else max(0.0, end - time.monotonic())
                 under_way.append(call.future(message, timeout=left, metadata=channel.metadata))
-                if len(under_way) == REQUESTS_UNDER_WAY:
+                if len(under_way) == MAX_IN_FLIGHT:
                     yield oip_client.decode_response(channel.answer(under_way.popleft().result))
             while under_way:
                 yield oip_client.decode_response(channel.answer(under_way.popleft().result))

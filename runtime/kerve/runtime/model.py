@@ -16,9 +16,9 @@ from kerve.runtime.config.complete import refuse_unsupported, settle
 from kerve.runtime.config.reshaping import Reshapes, with_scalars
 from kerve.runtime.datatypes import BF16, DATATYPES, Array, bfloat16_to_float32
 from kerve.runtime.devices.device import CPU, Device
-from kerve.runtime.devices.kept import Kept
+from kerve.runtime.devices.device_array import DeviceArray
 from kerve.runtime.devices.lanes import LaneSession
-from kerve.runtime.devices.placement import ON_CPU, Place
+from kerve.runtime.devices.placement import ON_CPU, DeviceConfig
 from kerve.runtime.devices.sessions import open_session
 from kerve.runtime.devices.tensorrt import TensorRtSession
 from kerve.runtime.errors import ArtifactError, Code, ResourceExhaustedError, ServingError
@@ -48,7 +48,7 @@ class Model:
         session: Session,
         config: ModelConfig | None = None,
         *,
-        place: Place = ON_CPU,
+        place: DeviceConfig = ON_CPU,
         warm_rows: Collection[int] = (),
     ) -> None:
         """`warm_rows`: the numbers of rows that batches will often have."""
@@ -66,7 +66,7 @@ class Model:
         self._outputs = tuple(spec.name for spec in self.signature.outputs)
 
     @property
-    def place(self) -> Place:
+    def place(self) -> DeviceConfig:
         """Where it computes, and how."""
         return self._place
 
@@ -114,7 +114,7 @@ class Model:
 
     def keep(
         self, inputs: Mapping[str, Array], requested: Collection[str] | None = None
-    ) -> Mapping[str, Array | Kept]:
+    ) -> Mapping[str, Array | DeviceArray]:
         """Return what `run` returns, with the graph's own shapes; where the device can, leave it there."""
         session = self._session
         inputs = self._reshapes.inward(inputs)
@@ -237,7 +237,7 @@ def load(
     *,
     threads: int,
     settings: Settings | None = None,
-    place: Place = ON_CPU,
+    place: DeviceConfig = ON_CPU,
     executors: int = 1,
     low_priority: bool = False,
 ) -> Model:

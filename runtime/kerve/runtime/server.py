@@ -16,16 +16,16 @@ from grpc_health.v1.health_pb2 import HealthCheckResponse
 from kerve.runtime import rpc
 from kerve.runtime.catalog import Catalog
 from kerve.runtime.errors import ArtifactError, InvalidArgumentError, UnavailableError
+from kerve.runtime.evaluation.deferred import Evaluable
 from kerve.runtime.evaluation.history import FILE as HISTORY_FILE
 from kerve.runtime.evaluation.history import History
-from kerve.runtime.evaluation.turns import Evaluable
 from kerve.runtime.gateway import Gateway
 from kerve.runtime.lifecycle.manager import ControlMode, ModelManager
 from kerve.runtime.lifecycle.poller import Poller
 from kerve.runtime.lifecycle.served import Limits, ServedVersion
 from kerve.runtime.lifecycle.states import UNASKED, State
 from kerve.runtime.logs import LogControl
-from kerve.runtime.observation.observatory import Listener, Observatory
+from kerve.runtime.observation.export import Exporter, ExporterPipeline
 from kerve.runtime.observation.settings import TraceSettings
 from kerve.runtime.observation.trace_file import TraceFiles
 from kerve.runtime.protocol import evaluation, oip, tfs
@@ -84,7 +84,7 @@ class ServerOptions:
     strict_readiness: bool = False
     load_threads: int = 4
     # Models that may be loaded at a time; 0: any number.
-    most_models: int = 0
+    max_models: int = 0
     # Bytes of a request over HTTP at most.
     max_message_bytes: int = 2**31 - 1
     limits: Limits = field(default_factory=Limits)
@@ -118,7 +118,7 @@ class Server:
         authority: Authority | None = None,
         logs: LogControl | None = None,
         traces: TraceSettings | None = None,
-        listeners: Sequence[Listener] = (),
+        exporters: Sequence[Exporter] = (),
     ) -> None:
         """`listeners`: whoever wants to know what becomes of each request; `traces`: what is written of
         them.
@@ -135,13 +135,13 @@ class Server:
             mode=options.mode,
             limits=options.limits,
             load_threads=options.load_threads,
-            most_models=options.most_models,
+            max_models=options.max_models,
             promoted=promoted_before(self._history),
         )
         self._authority = authority or Authority()
         self._logs = logs or LogControl()
         self._traces = traces or TraceSettings()
-        self._observatory = Observatory(transport, (*listeners, TraceFiles(self._traces)))
+        self._observatory = ExporterPipeline(transport, (*exporters, TraceFiles(self._traces)))
         self._http: HttpServer | None = None
         self._gateway: Gateway | None = None
         seconds = options.poll_seconds if options.mode == "poll" else 0.0

@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar
 from kerve.runtime.devices.shared import CudaRegion
 from kerve.runtime.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError
 
-__all__ = ["CudaRegion", "Place", "Region", "Regions"]
+__all__ = ["CudaRegion", "Region", "RegionSlice", "Regions"]
 
 # Where Linux keeps what shm_open makes.
 FOLDER = Path("/dev/shm")  # noqa: S108  not a temporary file of ours
@@ -53,7 +53,7 @@ Kind = TypeVar("Kind", Region, CudaRegion)
 
 
 @dataclass(frozen=True)
-class Place:
+class RegionSlice:
     """Where a tensor lies in a region."""
 
     region: str
@@ -137,12 +137,12 @@ class Regions:
         regions = (found.region for _, found in sorted(self._regions.items()))
         return [region for region in regions if isinstance(region, kind) and name in ("", region.name)]
 
-    def read(self, tensor: str, place: Place) -> bytes:
+    def read(self, tensor: str, place: RegionSlice) -> bytes:
         """Return the bytes of a tensor; InvalidArgumentError when they are not in a region."""
         with self._lock:
             return self._find(tensor, place).read(place.offset, place.byte_size)
 
-    def write(self, tensor: str, place: Place, contents: bytes) -> None:
+    def write(self, tensor: str, place: RegionSlice, contents: bytes) -> None:
         """Put the bytes of a tensor into its place; InvalidArgumentError when there is not enough room."""
         if len(contents) > place.byte_size:
             raise InvalidArgumentError(
@@ -152,7 +152,7 @@ class Regions:
         with self._lock:
             self._find(tensor, place).write(place.offset, contents)
 
-    def _find(self, tensor: str, place: Place) -> Mapped:
+    def _find(self, tensor: str, place: RegionSlice) -> Mapped:
         if place.region not in self._regions:
             raise InvalidArgumentError(
                 f"tensor {tensor!r}: shared memory region {place.region!r} is not registered here"

@@ -7,8 +7,8 @@ import onnx_ir as ir
 import pytest
 from onnx import parser
 
-from kerve.compiler.lowering.amending import amend
-from kerve.compiler.lowering.constants import known
+from kerve.compiler.lowering.constants import constant_value
+from kerve.compiler.lowering.legalization import legalize
 
 _ROLLED = """
 <ir_version: 9, opset_import: ["":21]> g (float[1,2,3,4] x) => (float[4,1,2,3] y)
@@ -29,13 +29,13 @@ def _value(graph: ir.Graph, name: str) -> ir.Value:
 
 
 def test_what_depends_on_constants_alone_is_known(graph: ir.Graph) -> None:
-    np.testing.assert_array_equal(known(_value(graph, "order")), [3, 0, 1, 2])
-    assert known(_value(graph, "other")) is None
+    np.testing.assert_array_equal(constant_value(_value(graph, "order")), [3, 0, 1, 2])
+    assert constant_value(_value(graph, "other")) is None
 
 
 def test_an_order_of_axes_that_is_an_input_becomes_an_attribute(graph: ir.Graph) -> None:
     node = ir.Node("", "Transpose", [graph.inputs[0], _value(graph, "order")])
     inputs = list(node.inputs)
-    amend(None, node, inputs, {})  # type: ignore[arg-type]  # nothing is written
+    legalize(None, node, inputs, {})  # type: ignore[arg-type]  # nothing is written
     assert list(node.attributes["perm"].as_ints()) == [3, 0, 1, 2]
     assert inputs == list(node.inputs) == [graph.inputs[0]]

@@ -15,7 +15,7 @@ from keras import ops
 
 from kerve.compiler.errors import ConversionError
 from kerve.compiler.lowering import HANDLERS, lower
-from kerve.compiler.lowering.ops.refusals import REFUSED
+from kerve.compiler.lowering.ops.unsupported_ops import REFUSED
 
 #: Operations without a handler, whose `call` is written with other operations.
 _REPLAYED = {

@@ -15,7 +15,7 @@ from keras import layers
 
 from kerve.artifact.v1 import manifest_pb2
 from kerve.compiler import Artifact, CompileOptions, compile_model
-from kerve.compiler.passes.reading import LAYER_KEY
+from kerve.compiler.passes.queries import LAYER_KEY
 from kerve.compiler.report.page import render
 from kerve.runtime.onnx_file import count_operators
 

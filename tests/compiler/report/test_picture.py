@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kerve.compiler.passes.reading import LAYER_KEY
+from kerve.compiler.passes.queries import LAYER_KEY
 from kerve.compiler.report.blocks import Box, Diagram, Frame, diagram
 from kerve.compiler.report.placement import Picture, Rectangle, place
 

@@ -132,9 +132,9 @@ def _in_a_child(source: Path, architecture: Path | None) -> str:
 def _outcome(source: Path, architecture: Path | None) -> str:
     from kerve.compiler import sources
     from kerve.compiler.errors import CompileError
-    from kerve.compiler.sources import LoadOptions, limits
+    from kerve.compiler.sources import LoadOptions, resource_limits
 
-    limits.enforce(memory=_MEMORY)
+    resource_limits.enforce(memory=_MEMORY)
     try:
         sources.load(source, LoadOptions(architecture=None if architecture is None else str(architecture)))
     except CompileError as error:

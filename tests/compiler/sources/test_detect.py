@@ -13,7 +13,7 @@ import pytest
 
 from kerve.compiler import compile_model, sources
 from kerve.compiler.errors import LoadError
-from kerve.compiler.sources.detect import Kind, recognise
+from kerve.compiler.sources.detect import Kind, detect_source
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ from kerve.compiler.sources.detect import Kind, recognise
 def test_a_source_is_recognised(
     writer: str, name: str, kind: Kind, version: str, written_by: Callable[[str], Path]
 ) -> None:
-    found = recognise(written_by(writer) / name)
+    found = detect_source(written_by(writer) / name)
     assert found.kind is kind
     assert found.keras_version == version
     assert not found.is_keras_3
@@ -48,7 +48,7 @@ def test_a_source_is_recognised(
 def test_the_name_of_a_file_does_not_matter(tmp_path: Path, written_by: Callable[[str], Path]) -> None:
     misnamed = tmp_path / "model.json"
     misnamed.write_bytes((written_by("tf2.15") / "cnn.keras").read_bytes())
-    assert recognise(misnamed).kind is Kind.ARCHIVE
+    assert detect_source(misnamed).kind is Kind.ARCHIVE
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_what_is_no_model_is_refused_in_one_sentence(tmp_path: Path, content: by
     path = tmp_path / "model.keras"
     path.write_bytes(content)
     with pytest.raises(LoadError, match=says):
-        recognise(path)
+        detect_source(path)
 
 
 def test_hdf5_without_anything_of_keras_is_told_by_what_it_holds(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_hdf5_without_anything_of_keras_is_told_by_what_it_holds(tmp_path: Path)
     with h5py.File(path, "w") as file:
         file["images/train"] = file["labels"] = [1.0]
     with pytest.raises(LoadError, match="holds neither a Keras model nor weights of one, but images, labels"):
-        recognise(path)
+        detect_source(path)
 
 
 @pytest.mark.parametrize("damaged", ["model_config", "training_config"])
@@ -87,7 +87,7 @@ def test_a_damaged_configuration_is_told_by_its_name(tmp_path: Path, damaged: st
     with h5py.File(path, "w") as file:
         file.attrs.update({"model_config": "{}", "training_config": "{}", damaged: "{"})
     with pytest.raises(LoadError, match=f"the {damaged} of .* is not JSON"):
-        recognise(path)
+        detect_source(path)
 
 
 @pytest.mark.parametrize("name", ["m.keras", "folder/saved_model.pb", "folder/checkpoint"])
@@ -116,12 +116,12 @@ def test_a_configuration_nested_beyond_reason_is_refused(tmp_path: Path) -> None
 
 def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match=r"does not exist; expected a \.keras"):
-        recognise(tmp_path / "model.keras")
+        detect_source(tmp_path / "model.keras")
 
 
 def test_a_folder_with_one_checkpoint_needs_no_file_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "epoch-3.index").touch()
-    found = recognise(tmp_path)
+    found = detect_source(tmp_path)
     assert (found.kind, found.path) == (Kind.CHECKPOINT, tmp_path / "epoch-3")
 
 
@@ -137,7 +137,7 @@ def test_a_folder_with_one_checkpoint_needs_no_file_that_names_it(tmp_path: Path
 def test_what_only_a_name_tells_is_refused_by_its_name(tmp_path: Path, name: str, says: str) -> None:
     (tmp_path / name).write_bytes(b"\n\x0b\n\x01x\x12")
     with pytest.raises(LoadError, match=says):
-        recognise(tmp_path / name)
+        detect_source(tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_a_zip_file_is_told_by_what_it_holds(tmp_path: Path, member: str, says: 
     with zipfile.ZipFile(tmp_path / "model.zip", "w") as archive:
         archive.writestr(member, b"")
     with pytest.raises(LoadError, match=says):
-        recognise(tmp_path / "model.zip")
+        detect_source(tmp_path / "model.zip")
 
 
 def _touched(*paths: Path) -> None:
@@ -164,7 +164,7 @@ def _touched(*paths: Path) -> None:
 
 def test_a_folder_with_one_version_of_a_saved_model_is_that_version(tmp_path: Path) -> None:
     _touched(tmp_path / "7" / "saved_model.pb")
-    found = recognise(tmp_path)
+    found = detect_source(tmp_path)
     assert (found.kind, found.path) == (Kind.SAVED_MODEL, tmp_path / "7")
 
 
@@ -182,12 +182,12 @@ def test_a_folder_around_models_is_told_by_what_it_holds(
 ) -> None:
     _touched(*(tmp_path / name for name in names))
     with pytest.raises(LoadError, match=says):
-        recognise(tmp_path)
+        detect_source(tmp_path)
 
 
 def test_an_empty_folder_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match=r"holds neither saved_model\.pb nor a checkpoint"):
-        recognise(tmp_path)
+        detect_source(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["cnn.keras", "cnn.h5"])
@@ -199,4 +199,4 @@ def test_a_truncated_file_is_refused(
     path = tmp_path / name
     path.write_bytes(whole[: int(len(whole) * part)])
     with pytest.raises(LoadError, match="damaged"):
-        recognise(path)
+        detect_source(path)

@@ -15,7 +15,7 @@ import pytest
 
 from kerve.compiler import sources
 from kerve.compiler.errors import LoadError
-from kerve.compiler.sources.detect import recognise
+from kerve.compiler.sources.detect import detect_source
 
 _METADATA = json.dumps({"keras_version": "3.15.1"})
 
@@ -74,7 +74,7 @@ def test_an_archive_made_to_harm_is_refused(
     tmp_path: Path, add: Callable[[zipfile.ZipFile], None], says: str
 ) -> None:
     with pytest.raises(LoadError, match=says):
-        recognise(_archive(tmp_path / "model.keras", add))
+        detect_source(_archive(tmp_path / "model.keras", add))
 
 
 def test_an_encrypted_archive_is_refused(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_an_encrypted_archive_is_refused(tmp_path: Path) -> None:
     content[entry + 8] |= 1
     path.write_bytes(content)
     with pytest.raises(LoadError, match="is encrypted"):
-        recognise(path)
+        detect_source(path)
 
 
 def test_no_more_of_a_text_is_unfolded_than_it_claims_to_hold(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_no_more_of_a_text_is_unfolded_than_it_claims_to_hold(tmp_path: Path) ->
     path.write_bytes(path.read_bytes().replace(struct.pack("<I", size), struct.pack("<I", 100)))
     tracemalloc.start()
     with pytest.raises(LoadError, match="Bad CRC"):
-        recognise(path)
+        detect_source(path)
     assert tracemalloc.get_traced_memory()[1] < size // 8
     tracemalloc.stop()
 
@@ -105,7 +105,7 @@ def test_a_zip_file_of_something_else_is_no_model(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("word/document.xml", "<xml/>")
     with pytest.raises(LoadError, match=r"without config\.json and metadata\.json"):
-        recognise(path)
+        detect_source(path)
 
 
 def _outside(file: h5py.File) -> None:
@@ -155,7 +155,7 @@ def test_an_hdf5_file_made_to_harm_is_refused(
         file.attrs["model_config"] = "{}"
         add(file)
     with pytest.raises(LoadError, match=says):
-        recognise(path)
+        detect_source(path)
 
 
 @pytest.mark.parametrize("version", ["3.15.1", "2.15.0"])
@@ -188,4 +188,4 @@ def test_groups_that_contain_one_another_are_looked_at_once(tmp_path: Path) -> N
         group["itself"] = group
         group["w"] = np.zeros(3)
         file.attrs["layer_names"] = [b"a"]
-    assert recognise(path).path == path
+    assert detect_source(path).path == path

@@ -9,7 +9,7 @@ import pytest
 
 from kerve.compiler.errors import LoadError
 from kerve.compiler.verification.data import arrays_in, seeded
-from kerve.compiler.verification.windows import leave_room
+from kerve.compiler.verification.windows import windows_fit
 
 
 def model_of(
@@ -84,7 +84,7 @@ def test_windows_need_room() -> None:
     pool = ir.node("MaxPool", convolve.outputs, {"kernel_shape": [2, 2], "strides": [2, 2]})
     same = ir.node("MaxPool", pool.outputs, {"kernel_shape": [3, 3], "auto_pad": "SAME_UPPER"})
     model = model_of(image, nodes=[convolve, pool, same], weights=[kernel])
-    room = {size: leave_room(model, {"x": (2, 3, size, 9)}) for size in range(1, 7)}
+    room = {size: windows_fit(model, {"x": (2, 3, size, 9)}) for size in range(1, 7)}
     assert room == {1: False, 2: False, 3: False, 4: False, 5: True, 6: True}
 
 

@@ -20,7 +20,7 @@ from kerve.runtime.errors import ServingError
 from kerve.runtime.http import infer
 from kerve.runtime.http.wsgi import Request
 from kerve.runtime.onnx_file import count_operators, external_data
-from kerve.runtime.shared_memory import Place, Region, Regions
+from kerve.runtime.shared_memory import Region, Regions, RegionSlice
 from kerve.runtime.signature import Signature, TensorSpec
 from kerve.runtime.warmup import samples
 
@@ -102,10 +102,10 @@ def shared_memory(data: bytes) -> None:
     for key in (name, "/kerve-decoders"):
         with suppress(ServingError):
             regions.register(Region("r", key, numbers[0], numbers[1]))
-    place = Place("r", numbers[2], min(numbers[3], 1 << 20))
+    place = RegionSlice("r", numbers[2], min(numbers[3], 1 << 20))
     with suppress(ServingError):
         regions.read("x", place)
-    regions.write("x", Place("r", numbers[4], numbers[5]), data)
+    regions.write("x", RegionSlice("r", numbers[4], numbers[5]), data)
 
 
 def conversion(data: bytes) -> None:

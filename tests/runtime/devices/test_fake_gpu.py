@@ -28,7 +28,7 @@ import numpy as np
 from kerve.runtime.devices.choice import choose_devices
 from kerve.runtime.devices.device import parse_device
 from kerve.runtime.devices.options import CudaOptions
-from kerve.runtime.devices.placement import Place
+from kerve.runtime.devices.placement import DeviceConfig
 from kerve.runtime.devices.sessions import open_session
 
 file = Path(sys.argv[1])
@@ -36,7 +36,7 @@ file = Path(sys.argv[1])
 runtime = ctypes.CDLL("libcudart.so.13")
 
 def opened(**options):
-    return open_session(file, Place(device, CudaOptions(**options)), threads=1)
+    return open_session(file, DeviceConfig(device, CudaOptions(**options)), threads=1)
 
 def number(name, kind=ctypes.c_int):
     return kind.in_dll(runtime, name).value

@@ -18,7 +18,7 @@ from kerve.runtime.devices import sessions
 from kerve.runtime.devices.device import Device, Kind
 from kerve.runtime.devices.lanes import LaneSession
 from kerve.runtime.devices.memory import HostMemory
-from kerve.runtime.devices.placement import Place
+from kerve.runtime.devices.placement import DeviceConfig
 from kerve.runtime.devices.tensorrt import Profile, TensorRtSession, profile_of, provider_options
 from kerve.runtime.errors import ArtifactError
 from kerve.runtime.model import Model, load
@@ -59,7 +59,7 @@ def builder(monkeypatch: pytest.MonkeyPatch) -> Builder:
     """What builds the engines of models that are loaded on `tensorrt`."""
     made = Builder(EVALUATED / "classifier" / "2" / "model.onnx")
 
-    def opened(model_file: Path, _: Place, precision: str, **given: Any) -> TensorRtSession:
+    def opened(model_file: Path, _: DeviceConfig, precision: str, **given: Any) -> TensorRtSession:
         assert precision == "float32"
         return TensorRtSession(model_file, builder=made, providers=CPU, buffers=HostMemory, **given)
 
@@ -71,7 +71,7 @@ def builder(monkeypatch: pytest.MonkeyPatch) -> Builder:
 @pytest.fixture
 def model(builder: Builder) -> Iterator[Model]:
     artifact = read_artifact(EVALUATED / "classifier" / "2")
-    loaded = load(artifact, threads=1, place=Place(Device("tensorrt")))
+    loaded = load(artifact, threads=1, place=DeviceConfig(Device("tensorrt")))
     yield loaded
     loaded.close()
 

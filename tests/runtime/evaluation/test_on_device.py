@@ -11,13 +11,13 @@ import pytest
 from kerve.runtime.artifact import read_artifact
 from kerve.runtime.devices import sessions
 from kerve.runtime.devices.device import Device
-from kerve.runtime.devices.kept import Kept
+from kerve.runtime.devices.device_array import DeviceArray
 from kerve.runtime.devices.lanes import LaneSession
 from kerve.runtime.devices.memory import HostMemory
-from kerve.runtime.devices.placement import Place
+from kerve.runtime.devices.placement import DeviceConfig
 from kerve.runtime.evaluation.accumulator import Metrics
-from kerve.runtime.evaluation.runs import Answered, Run
-from kerve.runtime.evaluation.turns import Evaluable
+from kerve.runtime.evaluation.deferred import Evaluable
+from kerve.runtime.evaluation.runs import BatchOutput, Run
 from kerve.runtime.model import Model, load
 
 HERE = Path(__file__).parent
@@ -27,19 +27,19 @@ with np.load(HERE / "rows.npz") as arrays:
 
 
 @pytest.fixture
-def device(monkeypatch: pytest.MonkeyPatch) -> Place:
+def device(monkeypatch: pytest.MonkeyPatch) -> DeviceConfig:
     """A place whose sessions keep what they compute, on the CPU's provider."""
 
-    def opened(model_file: Path, place: Place, **given: Any) -> LaneSession:
+    def opened(model_file: Path, place: DeviceConfig, **given: Any) -> LaneSession:
         buffers = HostMemory if place.cuda.buffers else None
         return LaneSession(model_file, providers=(("CPUExecutionProvider", {}),), buffers=buffers, **given)
 
     monkeypatch.setattr(sessions, "OPENERS", {**sessions.OPENERS, "cuda": opened})
-    return Place(Device("cuda"))
+    return DeviceConfig(Device("cuda"))
 
 
 @pytest.fixture(params=["classifier", "summed"])
-def model(request: pytest.FixtureRequest, device: Place) -> Iterator[Model]:
+def model(request: pytest.FixtureRequest, device: DeviceConfig) -> Iterator[Model]:
     loaded = load(read_artifact(HERE / "models" / request.param / "2"), threads=1, place=device)
     yield loaded
     loaded.close()
@@ -50,12 +50,12 @@ def at_once(task: Callable[[], None]) -> bool:
     return True
 
 
-def evaluated(model: Model, step: int, most_rows: int) -> tuple[Run, list[Answered]]:
+def evaluated(model: Model, step: int, max_rows: int) -> tuple[Run, list[BatchOutput]]:
     """Evaluate all rows, so many at a time."""
     name = model.artifact.path.parent.name
     labels = {"classifier": CLASSES, "summed": NUMBERS}[name]
     metrics = Metrics(model.artifact, threads=1, place=model.place)
-    run, answers = Run(Evaluable(model, at_once, most_rows), metrics), []
+    run, answers = Run(Evaluable(model, at_once, max_rows), metrics), []
     for begin in range(0, len(X), step):
         rows = {"x": X[begin : begin + step], "y": labels[begin : begin + step]}
         asked = run.ask(rows, {"x": "FP32", "y": "FP32"})
@@ -68,9 +68,9 @@ def evaluated(model: Model, step: int, most_rows: int) -> tuple[Run, list[Answer
 
 def test_predictions_and_state_stay_on_the_device(model: Model) -> None:
     run, answers = evaluated(model, 100, 1000)
-    assert all(isinstance(value, Kept) for each in answers for value in each.computed.values())
+    assert all(isinstance(value, DeviceArray) for each in answers for value in each.computed.values())
     if not run.metrics.description.batch_dependent:  # otherwise rows are regrouped at the host
-        assert all(isinstance(value, Kept) for value in run._accumulator._state.values())
+        assert all(isinstance(value, DeviceArray) for value in run._accumulator._state.values())
     outputs = run.outputs(answers[0])
     expected = model.run({"x": X[:100]})
     assert outputs

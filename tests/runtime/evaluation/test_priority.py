@@ -16,8 +16,8 @@ import pytest
 from kerve.evaluation.v1 import evaluation_pb2 as pb
 from kerve.runtime import Client, ResourceExhaustedError, UnavailableError, rpc
 from kerve.runtime.artifact import read_artifact
+from kerve.runtime.evaluation.deferred import DeferredComputation, Evaluable
 from kerve.runtime.evaluation.history import History
-from kerve.runtime.evaluation.turns import Evaluable, Turn
 from kerve.runtime.executor import Executor
 from kerve.runtime.model import Model, load
 from kerve.runtime.protocol.evaluation import SERVICE, encode_batch
@@ -56,7 +56,7 @@ class Watched:
         return work
 
     def find(self, *_: str) -> Evaluable:
-        return Evaluable(self.model, self.defer, most_rows=64)
+        return Evaluable(self.model, self.defer, max_rows=64)
 
 
 @contextmanager
@@ -133,14 +133,14 @@ def test_what_nobody_waits_for_any_more_is_not_computed(
     transport: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     computed: list[int] = []
-    cancelled: list[Turn] = []
-    cancel = Turn.cancel
+    cancelled: list[DeferredComputation] = []
+    cancel = DeferredComputation.cancel
 
-    def note_cancel(turn: Turn) -> None:
+    def note_cancel(turn: DeferredComputation) -> None:
         cancel(turn)
         cancelled.append(turn)
 
-    monkeypatch.setattr(Turn, "cancel", note_cancel)
+    monkeypatch.setattr(DeferredComputation, "cancel", note_cancel)
     with ThreadPoolExecutor(8) as pool, serving(transport, tmp_path) as (watched, executor, client):
         keep = watched.model.keep
 

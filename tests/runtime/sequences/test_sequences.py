@@ -159,7 +159,7 @@ def test_who_waits_for_a_sequence_to_end_is_let_go_in_time(grpc_client: Any, unt
 
 
 def test_sequences_that_are_never_forgotten_can_be_waited_for(until: Until) -> None:
-    sequences = Sequences("m", most=1, most_waiting=1, idle=2**64 / 1e6)
+    sequences = Sequences("m", most=1, max_waiting=1, idle=2**64 / 1e6)
 
     def take() -> bool:
         with sequences.turn(SequencePosition(2, start=True, end=True), dict, None):

@@ -15,14 +15,14 @@ import onnx_ir as ir
 
 from kerve.artifact.v1.manifest_pb2 import StateSpec
 
-__all__ = ["Accumulated", "accumulate", "widened"]
+__all__ = ["StateAccumulator", "accumulate", "widened"]
 
 _OPERATORS = {"Add": StateSpec.SUM, "Max": StateSpec.MAXIMUM, "Min": StateSpec.MINIMUM}
 _TRANSPARENT = ("Identity", "Cast")
 
 
 @dataclass(frozen=True)
-class Accumulated:
+class StateAccumulator:
     """How one state variable grows."""
 
     name: str
@@ -30,7 +30,7 @@ class Accumulated:
     dtype: ir.DataType
 
 
-def accumulate(graph: ir.Graph, states: Sequence[tuple[str, str]]) -> list[Accumulated]:
+def accumulate(graph: ir.Graph, states: Sequence[tuple[str, str]]) -> list[StateAccumulator]:
     """Widen the sums among the states (names of input and output) of an update graph, in place."""
     inputs = {str(value.name): value for value in graph.inputs}
     outputs = {str(value.name): value for value in graph.outputs}
@@ -43,7 +43,9 @@ def widened(dtype: ir.DataType) -> ir.DataType:
     return ir.DataType.DOUBLE if dtype.is_floating_point() else ir.DataType.INT64
 
 
-def _accumulate(graph: ir.Graph, before: ir.Value, after: ir.Value, states: Collection[int]) -> Accumulated:
+def _accumulate(
+    graph: ir.Graph, before: ir.Value, after: ir.Value, states: Collection[int]
+) -> StateAccumulator:
     name, dtype = str(before.name), before.dtype
     assert dtype is not None
     for operator, merge in _OPERATORS.items():
@@ -53,8 +55,8 @@ def _accumulate(graph: ir.Graph, before: ir.Value, after: ir.Value, states: Coll
         if merge == StateSpec.SUM:
             _widen(graph, before, after, parts)
             dtype = widened(dtype)
-        return Accumulated(name, merge, dtype)
-    return Accumulated(name, StateSpec.MERGE_UNSPECIFIED, dtype)
+        return StateAccumulator(name, merge, dtype)
+    return StateAccumulator(name, StateSpec.MERGE_UNSPECIFIED, dtype)
 
 
 def _parts(value: ir.Value, state: ir.Value, operator: str) -> list[ir.Value] | None:

@@ -19,16 +19,16 @@ from kerve.compiler.errors import ConversionError
 from kerve.compiler.evaluation import graphs as graphs_module
 from kerve.compiler.evaluation import proof as proofs
 from kerve.compiler.evaluation.graphs import Graphs, MetricError
-from kerve.compiler.evaluation.logits import Logits, behind
-from kerve.compiler.evaluation.objective import Objective, Trainer, judging
+from kerve.compiler.evaluation.logits import Logits, find_logits
+from kerve.compiler.evaluation.objective import Objective, Trainer, compiled_for_evaluation
 from kerve.compiler.evaluation.record import RESULTS_FILE, UPDATE_FILE, recorded
-from kerve.compiler.evaluation.targets import Target, plausible
+from kerve.compiler.evaluation.targets import Target, candidate_targets
 from kerve.compiler.lowering import Lowered
 from kerve.compiler.sources.base import KerasSource
-from kerve.compiler.verification import Dataset, bases_of, more_rows
-from kerve.compiler.verification.answering import reason
+from kerve.compiler.verification import Dataset, more_rows, output_traits
+from kerve.compiler.verification.reference_runs import first_error_line
 
-__all__ = ["Evaluated", "Judged", "compile_evaluation"]
+__all__ = ["CompiledEvaluation", "EvaluationContext", "compile_evaluation"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ _MOST_USER_ROWS = 1024
 
 
 @dataclass(frozen=True)
-class Judged:
+class EvaluationContext:
     """A compiled model, as an evaluation needs it."""
 
     source: KerasSource
@@ -55,14 +55,14 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class CompiledEvaluation:
     """The evaluation's entry in the manifest, if there is one, and what could not be had."""
 
     record: manifest_pb2.Evaluation | None
     warnings: tuple[str, ...]
 
 
-def compile_evaluation(judged: Judged, objective: Objective, folder: Path) -> Evaluated:
+def compile_evaluation(judged: EvaluationContext, objective: Objective, folder: Path) -> CompiledEvaluation:
     """Write `evaluate.onnx` and `results.onnx` into a folder, proven equal to `model.evaluate()`.
 
     What cannot be expressed or proven is left out, and a warning says what and why: a metric, the sample
@@ -74,10 +74,10 @@ def compile_evaluation(judged: Judged, objective: Objective, folder: Path) -> Ev
             return _compiled(judged, objective, folder)
         except Exception as error:  # noqa: BLE001  # losses and metrics are the author's code
             why = _one_line(error)
-    return Evaluated(None, (f"the model cannot be evaluated by the server: {why}",))
+    return CompiledEvaluation(None, (f"the model cannot be evaluated by the server: {why}",))
 
 
-def _compiled(judged: Judged, objective: Objective, folder: Path) -> Evaluated:
+def _compiled(judged: EvaluationContext, objective: Objective, folder: Path) -> CompiledEvaluation:
     """Try what the labels may look like; raises the error of the likeliest guess when none can be proven."""
     outputs = list(judged.model.graph.outputs)[: len(keras.tree.flatten(judged.lowered.outputs))]
     labels = {} if judged.user is None else judged.user[1]
@@ -86,9 +86,9 @@ def _compiled(judged: Judged, objective: Objective, folder: Path) -> Evaluated:
     data = [proofs.predict(judged.source.model, judged.lowered, seeded, results)]
     if judged.user is not None and labels:
         data.append(proofs.predict(judged.source.model, judged.lowered, _few(judged.user[0])))
-    attempts = _Attempts(judged, objective, behind(outputs, results), data, folder)
+    attempts = _Attempts(judged, objective, find_logits(outputs, results), data, folder)
     first: Exception | None = None
-    for targets in plausible(outputs, objective, labels):
+    for targets in candidate_targets(outputs, objective, labels):
         for weighted in (True, False):
             try:
                 return attempts.attempt(targets, weighted=weighted, because=first)
@@ -100,14 +100,14 @@ def _compiled(judged: Judged, objective: Objective, folder: Path) -> Evaluated:
     raise first
 
 
-def _impossible(judged: Judged) -> str:
+def _impossible(judged: EvaluationContext) -> str:
     model = judged.source.model
     if judged.lowered.state:
         names = ", ".join(each.input for each in judged.lowered.state)
         return f"it carries state from one call to the next ({names})"
     if type(model).test_step is not keras.Model.test_step or type(model).evaluate is not keras.Model.evaluate:
         return f"{type(model).__name__} defines its own test_step or evaluate"
-    if all(basis.drawn for basis in bases_of(judged.model).values()):
+    if all(basis.drawn for basis in output_traits(judged.model).values()):
         return "its answers are drawn anew on each call, and so is what they are worth"
     if "batch" not in judged.like.sizes:
         return "its batch size is fixed"
@@ -118,18 +118,20 @@ def _impossible(judged: Judged) -> str:
 class _Attempts:
     """What all guesses of the labels have in common."""
 
-    judged: Judged
+    judged: EvaluationContext
     objective: Objective
     logits: Mapping[str, Logits]
     data: Sequence[proofs.Predicted]
     folder: Path
 
-    def attempt(self, targets: Sequence[Target], *, weighted: bool, because: Exception | None) -> Evaluated:
+    def attempt(
+        self, targets: Sequence[Target], *, weighted: bool, because: Exception | None
+    ) -> CompiledEvaluation:
         """Compile and prove for one guess, without the metrics that turn out to be impossible."""
         refused: set[int] = set()
         warnings: list[str] = []
         while True:
-            with judging(self.judged.source.model, self.objective, refused) as trainer:
+            with compiled_for_evaluation(self.judged.source.model, self.objective, refused) as trainer:
                 try:
                     graphs, proof = self._proven(trainer, targets, weighted=weighted)
                 except MetricError as error:
@@ -139,10 +141,10 @@ class _Attempts:
                     warnings.append(f"evaluation: {_one_line(error)}")
                     continue
                 if not graphs.reported:
-                    return Evaluated(None, tuple(warnings))
+                    return CompiledEvaluation(None, tuple(warnings))
                 if not weighted:
                     warnings.append(f"evaluation: sample weights cannot be used: {_one_line(because)}")
-                return Evaluated(
+                return CompiledEvaluation(
                     recorded(graphs, proof, keras.tree.flatten(self.judged.lowered.inputs), self.logits),
                     (*warnings, *self._of_labels((*graphs.warnings, *proof.warnings))),
                 )
@@ -196,7 +198,7 @@ def _blamed(trainer: Trainer, error: proofs.DifferentError) -> Exception:
 
 
 def _one_line(error: Exception | None) -> str:
-    text = reason(error)
+    text = first_error_line(error)
     cause = error.__cause__ if isinstance(error, MetricError) else error
     symbolic = isinstance(cause, _OF_PYTHON) or "KerasTensor" in text
     return f"{text} ({_ADVICE})" if symbolic else text

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from onnx_ir.passes import common
 
 from kerve.compiler.errors import ConversionError
-from kerve.compiler.evaluation.accumulation import Accumulated, accumulate
-from kerve.compiler.evaluation.logits import Logits, offered, restored
+from kerve.compiler.evaluation.accumulation import StateAccumulator, accumulate
+from kerve.compiler.evaluation.logits import Logits, logits_from_prediction, provide_logits
 from kerve.compiler.evaluation.objective import Trainer
 from kerve.compiler.evaluation.targets import Target
 from kerve.compiler.lowering import HANDLERS, Lowered, StateVariable, signature
@@ -31,9 +31,9 @@ from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.state import Restart, State, distinct
 from kerve.compiler.lowering.symbol import Symbol
 from kerve.compiler.passes import optimize
-from kerve.compiler.verification.answering import reason
+from kerve.compiler.verification.reference_runs import first_error_line
 
-__all__ = ["Graphs", "MetricError", "Reported", "lower"]
+__all__ = ["Graphs", "MetricError", "ReportedMetric", "lower"]
 
 LABELS, PREDICTIONS, LOGITS, WEIGHTS = "labels/", "predictions/", "logits/", "weights/"
 INPUTS, STATE = "inputs/", "state/"
@@ -43,12 +43,12 @@ class MetricError(Exception):
     """One metric cannot be computed: the position in `Trainer.made` says which."""
 
     def __init__(self, position: int, name: str, error: Exception) -> None:
-        super().__init__(f"metric {name!r}: {reason(error)}")
+        super().__init__(f"metric {name!r}: {first_error_line(error)}")
         self.position = position
 
 
 @dataclass(frozen=True)
-class Reported:
+class ReportedMetric:
     """One number of `evaluate`, and what computes it."""
 
     key: str
@@ -65,8 +65,8 @@ class Graphs:
     state: tuple[StateVariable, ...]
     #: The state before the first rows, in the types in which it is kept.
     initial: tuple[NDArray[Any], ...]
-    accumulated: tuple[Accumulated, ...]
-    reported: tuple[Reported, ...]
+    accumulated: tuple[StateAccumulator, ...]
+    reported: tuple[ReportedMetric, ...]
     #: Whether a loss leaves out elements (a mask, an ignored class): its mean is over what is left.
     masked: bool
     warnings: tuple[str, ...]
@@ -167,7 +167,7 @@ class _Step:
             if each.output in self.logits and self.logits[each.output].value
         }
         with intercept(g), self._watched_losses(given), _named_failures(self.trainer), ExitStack() as stack:
-            stack.enter_context(offered(self._logits(given, behind)))
+            stack.enter_context(provide_logits(self._logits(given, behind)))
             arguments = keras.tree.map_structure(lambda spec: _enter_input(g, spec), self.lowered.arguments)
             self._run(g, arguments, labels, given, weights)
         for name, value in g.state.last:
@@ -213,7 +213,7 @@ class _Step:
             logits = self.logits.get(target.output)
             if logits is not None:
                 symbol = behind.get(target.output)
-                restoring = restored(prediction, logits) if symbol is None else symbol
+                restoring = logits_from_prediction(prediction, logits) if symbol is None else symbol
                 found[id(prediction.value)] = restoring, logits
         return found
 
@@ -314,7 +314,7 @@ def _declared(trainer: Trainer) -> list[StateVariable]:
 
 def _results(
     trainer: Trainer, states: Sequence[StateVariable], opset: int
-) -> tuple[ir.Model, list[Reported]]:
+) -> tuple[ir.Model, list[ReportedMetric]]:
     g = Lowering(opset, HANDLERS, State(states))
     g.graph.inputs.extend(g.state.inputs)
     metrics = trainer.metrics_by_key
@@ -332,7 +332,7 @@ def _results(
             value = g.copy(g.cast(value, ir.DataType.FLOAT))
             value.name = key
             g.graph.outputs.append(value)
-    reported = [Reported(key, metrics.get(key)) for key in order]
+    reported = [ReportedMetric(key, metrics.get(key)) for key in order]
     return ir.Model(g.graph, ir_version=10, producer_name="kerve"), reported
 
 
@@ -358,7 +358,7 @@ def _drop_unused(model: ir.Model, keep: str) -> None:
             model.graph.inputs.remove(value)
 
 
-def _take_wide(results: ir.Model, accumulated: Sequence[Accumulated]) -> None:
+def _take_wide(results: ir.Model, accumulated: Sequence[StateAccumulator]) -> None:
     """Let the results begin from the sums as they are kept."""
     inputs = {str(value.name): value for value in results.graph.inputs}
     for each in accumulated:

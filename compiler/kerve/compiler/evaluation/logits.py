@@ -19,7 +19,7 @@ import onnx_ir as ir
 
 from kerve.compiler.lowering.symbol import Symbol, is_symbol
 
-__all__ = ["Logits", "behind", "offered", "restored"]
+__all__ = ["Logits", "find_logits", "logits_from_prediction", "provide_logits"]
 
 _ACTIVATIONS = ("Softmax", "Sigmoid")
 
@@ -44,7 +44,7 @@ class Logits:
     kept: bool
 
 
-def behind(outputs: Sequence[ir.Value], results: Sequence[Any]) -> dict[str, Logits]:
+def find_logits(outputs: Sequence[ir.Value], results: Sequence[Any]) -> dict[str, Logits]:
     """Return the logits of the outputs that have them; `results` are Keras's own."""
     found = {}
     for output, result in zip(outputs, results, strict=True):
@@ -62,7 +62,7 @@ def behind(outputs: Sequence[ir.Value], results: Sequence[Any]) -> dict[str, Log
     return found
 
 
-def restored(prediction: Any, logits: Logits) -> Any:
+def logits_from_prediction(prediction: Any, logits: Logits) -> Any:
     """Return logits that give a prediction: exactly, as far as its rounding allows."""
     likely = keras.ops.log(keras.ops.maximum(prediction, _TINY))
     if logits.activation == "Softmax":
@@ -71,7 +71,7 @@ def restored(prediction: Any, logits: Logits) -> Any:
 
 
 @contextmanager
-def offered(given: Mapping[int, tuple[Symbol, Logits]]) -> Iterator[None]:
+def provide_logits(given: Mapping[int, tuple[Symbol, Logits]]) -> Iterator[None]:
     """Let crossentropies take the logits of predictions, which are known by the identity of their values."""
     with ExitStack() as stack:
         for name, recognised in _RECOGNISED.items():

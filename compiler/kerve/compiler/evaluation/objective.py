@@ -13,7 +13,7 @@ import keras
 from keras.src.trainers import compile_utils
 from tensorflow.python.framework import ops as tf_ops
 
-__all__ = ["Objective", "Trainer", "judging"]
+__all__ = ["Objective", "Trainer", "compiled_for_evaluation"]
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -83,7 +83,9 @@ class _Refused(keras.Metric):
 
 
 @contextmanager
-def judging(model: keras.Model, objective: Objective, refused: Collection[int] = ()) -> Iterator[Trainer]:
+def compiled_for_evaluation(
+    model: keras.Model, objective: Objective, refused: Collection[int] = ()
+) -> Iterator[Trainer]:
     """Compile a model for the time of the context, with copies that have seen no data; nothing of it stays.
 
     `refused` are positions of metrics to be left out.

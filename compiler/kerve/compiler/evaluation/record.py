@@ -17,7 +17,7 @@ from kerve.compiler.evaluation.graphs import (
     PREDICTIONS,
     WEIGHTS,
     Graphs,
-    Reported,
+    ReportedMetric,
 )
 from kerve.compiler.evaluation.logits import Logits
 from kerve.compiler.evaluation.proof import ATOL, BATCH_SIZE, RTOL, Proof
@@ -93,7 +93,9 @@ def _state(graphs: Graphs, index: int) -> StateSpec:
     )
 
 
-def _metric(reported: Reported, results: dict[str, ir.Value], targets: Sequence[Target]) -> Evaluation.Metric:
+def _metric(
+    reported: ReportedMetric, results: dict[str, ir.Value], targets: Sequence[Target]
+) -> Evaluation.Metric:
     metric = reported.metric
     return Evaluation.Metric(
         name=reported.key,
@@ -104,14 +106,14 @@ def _metric(reported: Reported, results: dict[str, ir.Value], targets: Sequence[
     )
 
 
-def _output(reported: Reported, targets: Sequence[Target]) -> str:
+def _output(reported: ReportedMetric, targets: Sequence[Target]) -> str:
     if len(targets) == 1:
         return "" if reported.metric is None else targets[0].output
     matches = [each.output for each in targets if reported.key.startswith(f"{each.output}_")]
     return max(matches, key=len, default="")
 
 
-def _direction(reported: Reported) -> Evaluation.Direction.ValueType:
+def _direction(reported: ReportedMetric) -> Evaluation.Direction.ValueType:
     if reported.key == "loss" or reported.key.endswith("_loss"):
         return Evaluation.LOWER_IS_BETTER
     direction = (

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kerve.compiler.evaluation.objective import Objective
 
-__all__ = ["Target", "plausible"]
+__all__ = ["Target", "candidate_targets"]
 
 #: How many guesses are tried for models with many outputs.
 _MOST_GUESSES = 16
@@ -63,7 +63,7 @@ class Target:
         return last if isinstance(last, int) else 0
 
 
-def plausible(
+def candidate_targets(
     outputs: Sequence[ir.Value], objective: Objective, labels: Mapping[str, NDArray[Any]]
 ) -> Iterator[list[Target]]:
     """Yield guesses of the labels' form, the likeliest first; the user's labels leave none to guess."""

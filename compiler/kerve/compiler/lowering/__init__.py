@@ -11,11 +11,11 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from kerve.compiler.errors import ConversionError
-from kerve.compiler.lowering import guesses, layers, ops, signature
+from kerve.compiler.lowering import guessed_dtypes, layers, ops, signature
 from kerve.compiler.lowering.interception import intercept
 from kerve.compiler.lowering.lowering import LAYER_KEY, Lowering
 from kerve.compiler.lowering.registry import Handlers
-from kerve.compiler.lowering.state import Restart, Settled, State, StateVariable, named_by_path
+from kerve.compiler.lowering.state import Restart, State, StateVariable, VariableOverrides, named_by_path
 from kerve.compiler.lowering.symbol import symbols_in
 
 __all__ = ["HANDLERS", "LAYER_KEY", "Lowered", "StateVariable", "lower"]
@@ -62,13 +62,13 @@ def lower(model: keras.Model, *, opset: int = 21, input_signature: Any = None) -
     arguments = signature.inputs_of(model, input_signature)
     signature.build(model, arguments)
     lowered = (_opened if input_signature is None else _typed)(model, opset, arguments)
-    unasked = signature.unasked(model) if input_signature is None else []
+    unasked = signature.other_call_forms(model) if input_signature is None else []
     return replace(lowered, warnings=(*unasked, *lowered.warnings))
 
 
 def _opened(model: keras.Model, opset: int, arguments: signature.Arguments) -> Lowered:
     """Lower the model with an open batch where Keras takes any, though it remembers one."""
-    opened = signature.opened(model, arguments)
+    opened = signature.with_open_batch(model, arguments)
     if opened != arguments:
         with suppress(ConversionError):  # code of the author's may count on the number of rows
             return _typed(model, opset, opened)
@@ -80,19 +80,19 @@ def _typed(model: keras.Model, opset: int, arguments: signature.Arguments) -> Lo
     try:
         lowered = _lower(model, opset, arguments)
     except ConversionError:
-        integers = guesses.all_identified(arguments)
+        integers = guessed_dtypes.with_all_integers(arguments)
         if integers == arguments:
             raise
         with suppress(ConversionError):
             return _lower(model, opset, integers)
         raise
-    identified = guesses.identified(arguments, lowered.model.graph)
+    identified = guessed_dtypes.with_integer_ids(arguments, lowered.model.graph)
     return lowered if identified == arguments else _lower(model, opset, identified)
 
 
 def _lower(model: keras.Model, opset: int, arguments: signature.Arguments) -> Lowered:
     state: list[Any] = []
-    with Settled() as settled:
+    with VariableOverrides() as settled:
         while True:
             try:
                 return _lower_with(State(named_by_path(state, model.name), settled), model, opset, arguments)

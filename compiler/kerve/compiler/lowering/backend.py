@@ -47,7 +47,7 @@ def replacements(g: Lowering) -> Iterator[tuple[object, str, object]]:
                 yield owner, name, _always(g, make, getattr(owner, name))
     for name, sample in randomness.SAMPLERS.items():
         original = getattr(backend.random, name)
-        yield backend.random, name, _always(g, randomness.sampled(sample, original), original)
+        yield backend.random, name, _always(g, randomness.random_replacement(sample, original), original)
 
 
 @functools.cache

@@ -15,7 +15,7 @@ import onnx
 
 from kerve.compiler.lowering.dtypes import FIRST_OPSET_FLOAT8
 
-__all__ = ["FAILURE", "as_tf2onnx_likes"]
+__all__ = ["FAILURE", "tf2onnx_compatibility"]
 
 #: The attribute that says why tf2onnx failed to convert a node.
 FAILURE = "kerve_failure"
@@ -31,7 +31,7 @@ _BRANCHING = frozenset({"If", "StatelessIf"})
 
 
 @contextmanager
-def as_tf2onnx_likes(opset: int) -> Iterator[None]:
+def tf2onnx_compatibility(opset: int) -> Iterator[None]:
     """Let Keras avoid what tf2onnx does not convert while a model is traced, and tf2onnx what is wrong."""
     import tensorflow as tf
     from tf2onnx import optimizer, shape_inference, tf_loader, tf_utils, tfonnx

@@ -7,7 +7,7 @@ from typing import Any
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
-__all__ = ["known", "taken"]
+__all__ = ["constant_value", "taken_branch"]
 
 #: What traced code asks of ranks and axes.
 _LOGIC = frozenset({
@@ -17,7 +17,7 @@ _LOGIC = frozenset({
 })  # fmt: skip
 
 
-def known(value: ir.Value | None) -> Any:
+def constant_value(value: ir.Value | None) -> Any:
     """Return what a value is that depends on small constants alone, None where it is not known."""
     if value is None:
         return None
@@ -26,16 +26,16 @@ def known(value: ir.Value | None) -> Any:
     node = value.producer()
     if node is None or node.domain or node.op_type not in _LOGIC:
         return None
-    arguments = [known(each) for each in node.inputs]
+    arguments = [constant_value(each) for each in node.inputs]
     if any(each is None for each in arguments):
         return None
     feeds = {str(each.name): array for each, array in zip(node.inputs, arguments, strict=True) if each}
     return ReferenceEvaluator(ir.to_proto(node)).run([str(value.name)], feeds)[0]
 
 
-def taken(node: ir.Node, inputs: list[Any]) -> ir.Graph | None:
+def taken_branch(node: ir.Node, inputs: list[Any]) -> ir.Graph | None:
     """Return the branch of an If whose condition is known; the other may not even fit the tensors' ranks."""
-    choice = known(inputs[0]) if node.op_type == "If" else None
+    choice = constant_value(inputs[0]) if node.op_type == "If" else None
     if choice is None:
         return None
     return node.attributes["then_branch" if choice else "else_branch"].as_graph()

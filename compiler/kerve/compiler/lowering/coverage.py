@@ -12,7 +12,7 @@ import keras
 
 from kerve.compiler.lowering import HANDLERS
 from kerve.compiler.lowering.layers.core import OTHER_FRAMEWORKS
-from kerve.compiler.lowering.ops.refusals import REFUSED
+from kerve.compiler.lowering.ops.unsupported_ops import REFUSED
 from kerve.compiler.lowering.registry import name_of
 
 __all__ = ["table"]

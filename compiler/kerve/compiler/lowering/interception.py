@@ -17,7 +17,7 @@ import keras
 from keras.src.layers import layer as layer_module
 from keras.src.utils.backend_utils import in_tf_graph
 
-from kerve.compiler.lowering import autograph, backend, dropout, four_bits, recurrence, tensorflow_calls
+from kerve.compiler.lowering import autograph, backend, dropout, packed_int4, recurrence, tensorflow_calls
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.symbol import Symbol, is_symbol, symbols_in, symbols_of
 
@@ -115,7 +115,7 @@ def _replacements(g: Lowering) -> Iterator[tuple[object, str, object]]:
     yield from autograph.replacements(g)
     yield from recurrence.replacements(g)
     yield from dropout.replacements()
-    yield from four_bits.replacements(g)
+    yield from packed_int4.replacements(g)
 
 
 def _forward(function: Callable[..., Any]) -> Callable[..., Any]:

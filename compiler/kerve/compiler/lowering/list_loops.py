@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import onnx_ir as ir
 
-from kerve.compiler.lowering.constants import known
+from kerve.compiler.lowering.constants import constant_value
+from kerve.compiler.lowering.induction import InductionAnalysis, InductionVariable, origin, provably_equal
 from kerve.compiler.lowering.lists import TensorList, blank, joined, known_dims, resized, sized, vector
-from kerve.compiler.lowering.progressions import Counting, Progression, same, through
 
 if TYPE_CHECKING:
     from kerve.compiler.lowering.lowering import Lowering
@@ -33,7 +33,7 @@ class _Written:
     """A list whose elements a loop writes one after the other."""
 
     elements: TensorList
-    progression: Progression
+    progression: InductionVariable
     item: ir.Value
     output: ir.Value
     resizes: bool
@@ -54,7 +54,7 @@ class Loop:
         self._limits, self._initial = inputs[:2], list(inputs[2:])
         self._outputs = list(node.outputs)
         self._written: list[_Written] = []
-        counting = Counting(g, self.body, tuple(self._initial), self._outside)
+        counting = InductionAnalysis(g, self.body, tuple(self._initial), self._outside)
         lists = [index for index, each in enumerate(self._initial) if isinstance(each, TensorList)]
         plans = {index: self._plan(counting, index) for index in lists}
         for index in reversed(lists):
@@ -66,10 +66,10 @@ class Loop:
             return self._g.constant(value.const_value.numpy(), "traced")
         return self._values.get(value, value)
 
-    def _plan(self, counting: Counting, index: int) -> TensorList | _Written | None:
+    def _plan(self, counting: InductionAnalysis, index: int) -> TensorList | _Written | None:
         """Return what a list is that is not changed, or what is written into it; None if it is carried."""
         elements, formal = self._initial[index], self.body.inputs[2 + index]
-        output = through(self.body.outputs[1 + index])
+        output = origin(self.body.outputs[1 + index])
         if output is formal:
             return cast("TensorList", elements)
         node = output.producer()
@@ -143,19 +143,21 @@ def _is_seen_by(formal: ir.Value, writer: ir.Node) -> bool:
     return True
 
 
-def _grows_from_nothing(elements: TensorList, progression: Progression) -> bool:
-    size = known(elements.size) if elements.items is None else None
+def _grows_from_nothing(elements: TensorList, progression: InductionVariable) -> bool:
+    size = constant_value(elements.size) if elements.items is None else None
     return size is not None and not size.any() and progression.start == 0
 
 
-def _fills(counting: Counting, progression: Progression, length: ir.Value, trips: ir.Value | None) -> bool:
+def _fills(
+    counting: InductionAnalysis, progression: InductionVariable, length: ir.Value, trips: ir.Value | None
+) -> bool:
     """Whether a loop goes on exactly until the last element is written."""
     if progression.step != 1 or isinstance(progression.start, ir.Value):
         return False
-    if trips is not None and not same(trips, length):
+    if trips is not None and not provably_equal(trips, length):
         return False
     bounds = counting.bounds()
-    if not bounds or any(each.step != 1 or not same(bound, length) for each, bound in bounds):
+    if not bounds or any(each.step != 1 or not provably_equal(bound, length) for each, bound in bounds):
         return False
     return max(int(each.start) for each, _ in bounds if isinstance(each.start, int)) == progression.start
 

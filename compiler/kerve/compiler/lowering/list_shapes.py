@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 
 import onnx_ir as ir
 
-from kerve.compiler.lowering.constants import known
+from kerve.compiler.lowering.constants import constant_value
 from kerve.compiler.lowering.lists import Dims, known_dims, sized
 
 __all__ = ["DIMS", "note"]
@@ -113,7 +113,7 @@ def _alike(node: ir.Node) -> Iterator[tuple[ir.Value, ir.Value]]:
 def _said(node: ir.Node) -> Iterator[Dims]:
     """Return what an operator shows of the elements of its list."""
     if (place := _SHAPES.get(node.op_type)) is not None:
-        sizes = known(node.inputs[place])
+        sizes = constant_value(node.inputs[place])
         if sizes is not None and sizes.ndim == 1:
             yield [int(size) if size >= 0 else None for size in sizes]
     if node.op_type in _TENSORS:

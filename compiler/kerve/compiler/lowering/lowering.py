@@ -4,7 +4,7 @@ model(symbols)                        Keras's own code runs
   -> layer(symbols) / ops.f(symbols)  interception.py sends each call here
        -> a handler                   lowering/layers, lowering/ops: nodes written directly
        -> or the layer's own `call`   replayed on symbols, down to operations that have handlers
-       -> or tf2onnx                  foreign.py: that one layer or operation traced by TensorFlow
+       -> or tf2onnx                  tracing.py: that one layer or operation traced by TensorFlow
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import onnx_ir as ir
 from numpy.typing import ArrayLike, NDArray
 
 from kerve.compiler.errors import ConversionError
-from kerve.compiler.lowering import autograph, dtypes, faults, foreign
+from kerve.compiler.lowering import autograph, dtypes, error_attribution, tracing
 from kerve.compiler.lowering.inference import conform, guesses_dtype, infer
 from kerve.compiler.lowering.initializers import Initializers, as_array
 from kerve.compiler.lowering.kernels import KernelBuilder
@@ -236,7 +236,7 @@ class Lowering:
 
     def _in_sight(self, value: ir.Value) -> ir.Value:
         if value.graph in self._closed:
-            raise foreign.TensorsOnlyError("a tensor that a loop or branch makes is kept and used after it")
+            raise tracing.TensorsOnlyError("a tensor that a loop or branch makes is kept and used after it")
         return value
 
     # -- operations ----------------------------------------------------------------------------------
@@ -266,10 +266,12 @@ class Lowering:
         try:
             values = handler(self, operation, *values_of_args, **values_of_kwargs)
         except Exception as error:
-            if not faults.is_ours(error):
+            if not error_attribution.is_kerve_defect(error):
                 raise
             self._rollback(mark)
-            return self._trace(operation, operation.call, args, kwargs, error, faults.PLEA)
+            return self._trace(
+                operation, operation.call, args, kwargs, error, error_attribution.BUG_REPORT_REQUEST
+            )
         finally:
             self._specs.pop()
         if values is NotImplemented:
@@ -294,7 +296,9 @@ class Lowering:
                     failures.append(error)
         finally:
             self._replayed.pop()
-        return self._trace(operation, call, args, kwargs, failures[0], faults.plea(failures[0]))
+        return self._trace(
+            operation, call, args, kwargs, failures[0], error_attribution.bug_report_request(failures[0])
+        )
 
     def _as_symbol(self, x: Any) -> Any:
         return x if x is None or is_symbol(x) else Symbol(self._leaf(x))
@@ -311,13 +315,13 @@ class Lowering:
         """Let TensorFlow trace one layer or operation, and take tf2onnx's nodes for it."""
         what = "" if isinstance(operation, keras.Layer) else f"operation {_called(operation)}: "
         try:
-            outputs = foreign.trace(self, call, args, kwargs)
-        except (foreign.ComplexResultError, foreign.UntraceableError) as error:
-            if isinstance(error, foreign.ComplexResultError) and self._replayed:
+            outputs = tracing.trace(self, call, args, kwargs)
+        except (tracing.ComplexResultError, tracing.UntraceableError) as error:
+            if isinstance(error, tracing.ComplexResultError) and self._replayed:
                 raise  # the layer or model around this one is traced as a whole
             raise self.refuse(f"{what}{error}", error.remedy) from (cause or error)
         self.traced.append(self.layer_path)
-        if cause is not None and not isinstance(cause, foreign.TensorsOnlyError):  # else nothing is to mend
+        if cause is not None and not isinstance(cause, tracing.TensorsOnlyError):  # else nothing is to mend
             self.warn(f"{what}converted from TensorFlow's trace of it ({_first_line(cause)}){plea}")
         return outputs
 
@@ -359,7 +363,7 @@ class Lowering:
     def _rollback(self, mark: tuple[ir.Graph, int, dict[int, ir.Value], list[Callable[[], Any]]]) -> None:
         graph, length, self.state.values, self.losses = mark
         extra = list(graph)[length:]
-        foreign.forget(extra)
+        tracing.detach_inputs(extra)
         graph.remove(extra)
 
     def _shape_constant(self, dims: Sequence[Any]) -> ir.Value:

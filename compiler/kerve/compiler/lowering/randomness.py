@@ -19,12 +19,12 @@ import onnx_ir as ir
 from keras import ops
 from keras.src import backend
 
-from kerve.compiler.lowering.foreign import DRAWS
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.ops.operands import size
 from kerve.compiler.lowering.symbol import Symbol, symbols_in
+from kerve.compiler.lowering.tracing import DRAWS
 
-__all__ = ["SAMPLERS", "drawing_anew", "sampled"]
+__all__ = ["SAMPLERS", "fresh_random_seeds", "random_replacement"]
 
 #: How often a gamma variate is proposed; the chance that all proposals are rejected is below 1e-12.
 _PROPOSALS = 10
@@ -162,7 +162,7 @@ SAMPLERS: dict[str, Callable[..., Any]] = {
 }
 
 
-def sampled(sample: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
+def random_replacement(sample: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
     """Return what takes the place of one of these functions while a model is lowered.
 
     From a seed that is a number Keras draws the same numbers with each call: constants, where it is known
@@ -181,7 +181,7 @@ def sampled(sample: Callable[..., Any], original: Callable[..., Any]) -> Callabl
     return drawn
 
 
-def drawing_anew() -> AbstractContextManager[Any]:
+def fresh_random_seeds() -> AbstractContextManager[Any]:
     """Have Keras, too, draw anew with each call from seeds that are numbers."""
     original, fresh = backend.random.draw_seed, itertools.count()
 

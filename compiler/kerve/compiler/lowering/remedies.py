@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 
-__all__ = ["COLLECT", "OTHERWISE", "of", "of_failure"]
+__all__ = ["COLLECT", "OTHERWISE", "remedy_for", "remedy_for_failure"]
 
 OTHERWISE = (
     "write it with operations of keras.ops that have an ONNX form, or leave it out of the served model"
@@ -32,7 +32,7 @@ _INSTEAD = {
 }
 
 
-def of(operator: str, failure: str | None = None) -> tuple[str, str]:
+def remedy_for(operator: str, failure: str | None = None) -> tuple[str, str]:
     """Return what is wrong with an operator, which tf2onnx may have failed to convert, and what to do."""
     purpose, remedy = _INSTEAD.get(operator, ("", OTHERWISE))
     name = f"{operator} ({purpose})" if purpose else operator
@@ -41,7 +41,7 @@ def of(operator: str, failure: str | None = None) -> tuple[str, str]:
     return f"no ONNX operator stands for TensorFlow's {name}", remedy
 
 
-def of_failure(error: Exception) -> str:
+def remedy_for_failure(error: Exception) -> str:
     """Return what to do where code fails while it is traced, or where its trace cannot be converted."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     packages = [str(frame.f_globals.get("__name__", "")).partition(".")[0] for frame in frames]

@@ -19,8 +19,17 @@ from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.symbol import Symbol
 
 __all__ = [
-    "BATCH", "Arguments", "InputSpec", "build", "call", "enter", "finish", "inputs_of", "knows_inputs",
-    "opened", "unasked",
+    "BATCH",
+    "Arguments",
+    "InputSpec",
+    "build",
+    "call",
+    "enter",
+    "finish",
+    "inputs_of",
+    "knows_inputs",
+    "other_call_forms",
+    "with_open_batch",
 ]  # fmt: skip
 
 #: The symbolic dimension that Keras leaves open on axis 0 of every input and output.
@@ -75,11 +84,11 @@ def inputs_of(model: keras.Model, given: Any = None) -> Arguments:
 def knows_inputs(model: keras.Model) -> bool:
     """Whether a model can tell all that it takes: one that is no graph of layers, by its first call."""
     remembered = len(model._build_shapes_dict or ())
-    enough = remembered >= max(1, len(_required(model))) and not unasked(model)
+    enough = remembered >= max(1, len(_required(model))) and not other_call_forms(model)
     return _graph(model) is not None or enough
 
 
-def unasked(model: keras.Model) -> list[str]:
+def other_call_forms(model: keras.Model) -> list[str]:
     """Return, in sentences, what a model may have been called with besides what it is lowered with."""
     if _graph(model) is not None or len(model._build_shapes_dict or ()) > 1:
         return []
@@ -94,7 +103,7 @@ def unasked(model: keras.Model) -> list[str]:
     ]
 
 
-def opened(model: keras.Model, arguments: Arguments) -> Arguments:
+def with_open_batch(model: keras.Model, arguments: Arguments) -> Arguments:
     """Return what a model takes, with an open batch where only data that it was once called on closed it.
 
     A Sequential without an Input takes the shape of its first data for its own, rows and all.

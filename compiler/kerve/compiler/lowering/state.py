@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from kerve.compiler.lowering import dtypes
 from kerve.compiler.lowering.symbol import symbols_in
 
-__all__ = ["Restart", "Settled", "State", "StateVariable", "distinct", "named_by_path"]
+__all__ = ["Restart", "State", "StateVariable", "VariableOverrides", "distinct", "named_by_path"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Restart(BaseException):
         self.value = value
 
 
-class Settled:
+class VariableOverrides:
     """Variables that the model's call gives a value of its own: they have it until the context ends."""
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ class Settled:
 class State:
     """The state variables of one lowering, and the values they have at this point of the call."""
 
-    def __init__(self, declared: Sequence[StateVariable], settled: Settled | None = None) -> None:
+    def __init__(self, declared: Sequence[StateVariable], settled: VariableOverrides | None = None) -> None:
         self._settled = settled
         self.variables = list(declared)
         self.inputs = [_input(each) for each in self.variables]

@@ -16,7 +16,7 @@ import tensorflow as tf
 from keras.src.utils.backend_utils import in_tf_graph
 from tensorflow.python.ops.resource_variable_ops import ResourceVariable
 
-from kerve.compiler.lowering import autograph, foreign, randomness, tensorflow_functions
+from kerve.compiler.lowering import autograph, randomness, tensorflow_functions, tracing
 from kerve.compiler.lowering.layers.encoding import look_up
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.symbol import is_symbol, symbols_in
@@ -39,7 +39,7 @@ class _Dispatcher(tf.__internal__.dispatch.GlobalOpDispatcher):
         result = tensorflow_functions.call(self.lowering, op, args, kwargs)
         if result is not NotImplemented:
             return result
-        return foreign.trace(self.lowering, op, tuple(args), dict(kwargs))
+        return tracing.trace(self.lowering, op, tuple(args), dict(kwargs))
 
 
 _DISPATCHER = _Dispatcher()
@@ -109,7 +109,7 @@ def _assignment(original: Callable[..., Any]) -> Callable[..., Any]:
     def assign(variable: Any, *args: Any, **kwargs: Any) -> Any:
         if in_tf_graph():
             return original(variable, *args, **kwargs)
-        raise foreign.TensorsOnlyError(f"it changes the TensorFlow variable '{variable.name}'")
+        raise tracing.TensorsOnlyError(f"it changes the TensorFlow variable '{variable.name}'")
 
     return assign
 

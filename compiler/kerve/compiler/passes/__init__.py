@@ -25,7 +25,7 @@ from kerve.compiler.passes.merge_views import MergeViews
 from kerve.compiler.passes.name import NameCanonically
 from kerve.compiler.passes.name_rows import NameRows
 from kerve.compiler.passes.precise_kernels import PreciseKernels
-from kerve.compiler.passes.reading import location
+from kerve.compiler.passes.queries import location
 from kerve.compiler.passes.share_constants import ShareConstants
 from kerve.compiler.passes.shield_kernels import ShieldKernels
 from kerve.compiler.passes.strip_metadata import StripMetadata

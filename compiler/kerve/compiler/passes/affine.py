@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from kerve.compiler.passes.reading import array_of, attribute_int, dims_of, is_op, rank_of
+from kerve.compiler.passes.queries import array_of, attribute_int, dims_of, is_op, rank_of
 
 __all__ = ["Affine", "affine_of", "batch_normalization"]
 

@@ -25,7 +25,7 @@ import onnx_ir as ir
 
 from kerve.compiler.passes.editing import Editor
 from kerve.compiler.passes.explaining import ExplainedPass
-from kerve.compiler.passes.reading import (
+from kerve.compiler.passes.queries import (
     array_of,
     attribute_int,
     attribute_ints,

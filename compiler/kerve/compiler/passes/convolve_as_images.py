@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from kerve.compiler.passes.editing import Editor
 from kerve.compiler.passes.explaining import ExplainedPass
 from kerve.compiler.passes.layout.rules.elementwise import ELEMENTWISE_OPS
-from kerve.compiler.passes.reading import (
+from kerve.compiler.passes.queries import (
     attribute_int,
     attribute_ints,
     dims_of,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from kerve.compiler.passes.editing import Editor
 from kerve.compiler.passes.explaining import ExplainedPass
-from kerve.compiler.passes.reading import attribute_int, attribute_ints, dims_of, is_op, rank_of
+from kerve.compiler.passes.queries import attribute_int, attribute_ints, dims_of, is_op, rank_of
 
 __all__ = ["ConvolveMeans"]
 

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import ArrayLike, NDArray
 
-from kerve.compiler.passes.reading import LAYER_KEY, array_of
+from kerve.compiler.passes.queries import LAYER_KEY, array_of
 
 __all__ = ["Editor"]
 

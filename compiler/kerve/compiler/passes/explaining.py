@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from kerve.compiler.passes.reading import location
+from kerve.compiler.passes.queries import location
 
 __all__ = ["ExplainedPass"]
 

@@ -26,7 +26,7 @@ from kerve.compiler.passes.explaining import ExplainedPass
 from kerve.compiler.passes.layout.nets import is_transpose
 from kerve.compiler.passes.layout.permutation import perm_of
 from kerve.compiler.passes.linear import Linear, linear_of
-from kerve.compiler.passes.reading import array_of, is_constant, is_op, only_user, shape_dims
+from kerve.compiler.passes.queries import array_of, is_constant, is_op, only_user, shape_dims
 
 __all__ = ["FoldAffine"]
 

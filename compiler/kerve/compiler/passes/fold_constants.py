@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnxscript import optimizer
 
-from kerve.compiler.passes.reading import elements, is_op, rank_of
+from kerve.compiler.passes.queries import elements, is_op, rank_of
 
 __all__ = ["FoldConstants"]
 

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from kerve.compiler.passes.explaining import ExplainedPass
-from kerve.compiler.passes.reading import (
+from kerve.compiler.passes.queries import (
     array_of,
     attribute_int,
     attribute_ints,

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from kerve.compiler.passes.reading import (
+from kerve.compiler.passes.queries import (
     array_of,
     attribute_int,
     attribute_ints,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from kerve.compiler.passes.editing import Editor
-from kerve.compiler.passes.reading import is_op
+from kerve.compiler.passes.queries import is_op
 
 __all__ = ["MergeCasts"]
 

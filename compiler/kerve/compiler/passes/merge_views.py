@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from kerve.compiler.passes.editing import Editor
 from kerve.compiler.passes.layout.permutation import keeps_order, perm_of
-from kerve.compiler.passes.reading import Dim, input_of, is_constant, is_op, rank_of, same_dim, shape_dims
+from kerve.compiler.passes.queries import Dim, input_of, is_constant, is_op, rank_of, same_dim, shape_dims
 
 __all__ = ["MergeViews"]
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 import onnx_ir as ir
 
-from kerve.compiler.passes.reading import LAYER_KEY
+from kerve.compiler.passes.queries import LAYER_KEY
 
 __all__ = ["NameCanonically"]
 

@@ -9,7 +9,7 @@ from collections.abc import Collection
 
 import onnx_ir as ir
 
-from kerve.compiler.passes.reading import BATCH
+from kerve.compiler.passes.queries import BATCH
 
 __all__ = ["NameRows", "name_apart"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from kerve.compiler.passes.reading import is_constant
+from kerve.compiler.passes.queries import is_constant
 
 __all__ = ["ShareConstants"]
 

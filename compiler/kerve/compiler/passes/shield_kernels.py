@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from kerve.compiler.passes.editing import Editor
 from kerve.compiler.passes.layout.permutation import perm_of
-from kerve.compiler.passes.reading import BATCH, Dim, array_of, input_of, is_op, rank_of, shape_dims
+from kerve.compiler.passes.queries import BATCH, Dim, array_of, input_of, is_op, rank_of, shape_dims
 
 __all__ = ["ShieldKernels"]
 

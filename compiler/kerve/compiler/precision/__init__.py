@@ -8,9 +8,9 @@ rechecking.py     the same for an artifact, later
 
 from __future__ import annotations
 
-from kerve.compiler.precision.applying import Reduced, apply
+from kerve.compiler.precision.applying import ReducedModel, apply
 from kerve.compiler.precision.losses import Loss
 from kerve.compiler.precision.precisions import PRECISIONS
-from kerve.compiler.precision.rechecking import Rechecked, recheck_reduced
+from kerve.compiler.precision.rechecking import RecheckResult, recheck_reduced
 
-__all__ = ["PRECISIONS", "Loss", "Rechecked", "Reduced", "apply", "recheck_reduced"]
+__all__ = ["PRECISIONS", "Loss", "RecheckResult", "ReducedModel", "apply", "recheck_reduced"]

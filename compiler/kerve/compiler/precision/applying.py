@@ -18,9 +18,16 @@ from kerve.compiler.precision.data import Data
 from kerve.compiler.precision.precisions import PRECISIONS
 from kerve.compiler.precision.probing import batches
 from kerve.compiler.precision.reduction import reduce, remaining
-from kerve.compiler.verification import Answered, Dataset, Reference, Verified, ask, bases_of
+from kerve.compiler.verification import (
+    Dataset,
+    Reference,
+    ReferenceRun,
+    VerificationResult,
+    output_traits,
+    run_reference,
+)
 
-__all__ = ["Reduced", "apply"]
+__all__ = ["ReducedModel", "apply"]
 
 #: Rows of the user's inputs that are kept in the artifact.
 _GOLDEN_ROWS = 8
@@ -30,12 +37,12 @@ _UNTOLD = 0.1
 
 
 @dataclass(frozen=True)
-class Reduced:
+class ReducedModel:
     """A model in a reduced precision, within its budget."""
 
     model: ir.Model
     #: The model against its source.
-    verified: Verified
+    verified: VerificationResult
     record: manifest_pb2.Reduction
     #: What a person should know about it, in sentences.
     warnings: tuple[str, ...]
@@ -47,8 +54,8 @@ class Reduced:
 
 
 def apply(
-    model: ir.Model, path: Path, verified: Verified, reference: Reference, options: CompileOptions
-) -> Reduced:
+    model: ir.Model, path: Path, verified: VerificationResult, reference: Reference, options: CompileOptions
+) -> ReducedModel:
     """Put the model in the chosen precision in the place of the file at `path`, which holds it in float32.
 
     `reference` is the source. Raises `AccuracyBudgetError` when it costs more than allowed; the file is then
@@ -63,7 +70,7 @@ def apply(
         assessment = assess(float32, apart, options.precision, data, answered, options.max_drop)
         packaging.save_model(reduced, Path(folder))
         packaging.move_model(Path(folder), path.parent)
-    return Reduced(
+    return ReducedModel(
         reduced,
         assessment.verified,
         _record(assessment, data, PRECISIONS[options.precision].calibrated),
@@ -71,7 +78,9 @@ def apply(
     )
 
 
-def _answered(model: ir.Model, data: Data, verified: Verified, reference: Reference) -> Sequence[Answered]:
+def _answered(
+    model: ir.Model, data: Data, verified: VerificationResult, reference: Reference
+) -> Sequence[ReferenceRun]:
     """Return what the model is compared with its source on, and will be where it is served.
 
     Of the user's inputs, where there are some: random ones may lie outside the ranges that those have.
@@ -84,7 +93,7 @@ def _answered(model: ir.Model, data: Data, verified: Verified, reference: Refere
         sizes["batch"] = min(sizes["batch"], _GOLDEN_ROWS)
     few = Dataset("user", inputs, sizes)
     return [
-        Answered(few, ask(reference, inputs)),
+        ReferenceRun(few, run_reference(reference, inputs)),
         *(known for known in verified.answered if known.dataset.origin == "user"),
     ]
 
@@ -129,7 +138,7 @@ def _warnings(model: ir.Model, reduced: ir.Model, precision: str, data: Data) ->
             f"what {precision} loses was measured on random inputs; "
             "give inputs, best with labels, with --data FILE.npz"
         )
-    for name, basis in bases_of(model).items():
+    for name, basis in output_traits(model).items():
         if basis.drawn:
             yield f"what {precision} loses was not measured on output '{name}', which is drawn on each call"
     share, readers = remaining(model, reduced)

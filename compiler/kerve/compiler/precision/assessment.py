@@ -15,9 +15,9 @@ from kerve.compiler.errors import AccuracyBudgetError
 from kerve.compiler.precision.data import Data
 from kerve.compiler.precision.losses import Loss, Meter, meter_for
 from kerve.compiler.precision.precisions import PRECISIONS
-from kerve.compiler.precision.probing import Arrays, Model, batches, in_turns, outwards
+from kerve.compiler.precision.probing import Arrays, Model, batches, paired_outputs, round_up
 from kerve.compiler.precision.sensitivity import LayerLoss, layer_losses
-from kerve.compiler.verification import Answered, Runner, Verified, bases_of, recheck
+from kerve.compiler.verification import ReferenceRun, Runner, VerificationResult, output_traits, recheck
 
 __all__ = ["Assessment", "assess", "default_budget", "losses_of"]
 
@@ -41,7 +41,7 @@ class Assessment:
     #: What each layer adds to the error, the worst first.
     layers: Sequence[LayerLoss]
     #: The reduced model against the source, with tolerances that hold on other hardware as well.
-    verified: Verified
+    verified: VerificationResult
 
 
 def assess(
@@ -49,7 +49,7 @@ def assess(
     reduced: Path,
     precision: str,
     data: Data,
-    answered: Sequence[Answered],
+    answered: Sequence[ReferenceRun],
     max_drop: float | None,
 ) -> Assessment:
     """Compare a reduced model with the float32 one, on `data`, and with the source, on `answered`.
@@ -88,8 +88,8 @@ def losses_of(
     `model` is the reduced one; each of the two is opened when it is its turn.
     """
     meters: dict[str, Meter] = {}
-    drawn = {name for name, basis in bases_of(model).items() if basis.drawn}
-    for before, answers in in_turns(baseline, reduced, batches(model, data.judged)):
+    drawn = {name for name, basis in output_traits(model).items() if basis.drawn}
+    for before, answers in paired_outputs(baseline, reduced, batches(model, data.judged)):
         for name, after in answers.items():
             if name in drawn:  # what the precision changes cannot be told from chance
                 continue
@@ -126,7 +126,7 @@ def _excuse(
     )
 
 
-def _verified(path: Path, precision: str, answered: Sequence[Answered]) -> Verified:
+def _verified(path: Path, precision: str, answered: Sequence[ReferenceRun]) -> VerificationResult:
     """Measure the errors against the source; what is measured, with some leeway, becomes the tolerance."""
     measured = recheck(path, answered)
     step = PRECISIONS[precision].step
@@ -134,13 +134,13 @@ def _verified(path: Path, precision: str, answered: Sequence[Answered]) -> Verif
     for check in measured.checks:
         worst[check.output] = max(worst.get(check.output, 0.0), check.max_abs_error)
     allowed = {
-        name: outwards(_LEEWAY * error + step * _largest(name, answered)) for name, error in worst.items()
+        name: round_up(_LEEWAY * error + step * _largest(name, answered)) for name, error in worst.items()
     }
     checks = [replace(check, rtol=0.0, atol=allowed[check.output], unequal=0) for check in measured.checks]
     return replace(measured, checks=tuple(checks))
 
 
-def _largest(output: str, answered: Sequence[Answered]) -> float:
+def _largest(output: str, answered: Sequence[ReferenceRun]) -> float:
     """Return the size of the largest finite number that the source answered in floating point."""
     arrays = [known.answers[output] for known in answered]
     return max(

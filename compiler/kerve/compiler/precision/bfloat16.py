@@ -11,7 +11,7 @@ import ml_dtypes
 import onnx_ir as ir
 
 from kerve.compiler.passes.editing import Editor
-from kerve.compiler.passes.reading import dims_of, is_constant
+from kerve.compiler.passes.queries import dims_of, is_constant
 
 __all__ = ["narrow"]
 

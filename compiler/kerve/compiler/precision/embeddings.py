@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from kerve.compiler.passes.reading import attribute_int, is_constant, is_op, rank_of
+from kerve.compiler.passes.queries import attribute_int, is_constant, is_op, rank_of
 from kerve.compiler.precision.writing import Writer
 
 __all__ = ["quantize_tables"]

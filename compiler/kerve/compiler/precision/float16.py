@@ -24,7 +24,7 @@ import onnx
 import onnx_ir as ir
 
 from kerve.compiler.passes.editing import Editor
-from kerve.compiler.passes.reading import array_of, is_constant, is_op
+from kerve.compiler.passes.queries import array_of, is_constant, is_op
 from kerve.compiler.precision.probing import Range
 
 __all__ = ["narrow"]

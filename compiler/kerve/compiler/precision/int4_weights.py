@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from kerve.compiler.passes.reading import array_of, is_op, only_user, rank_of
+from kerve.compiler.passes.queries import array_of, is_op, only_user, rank_of
 from kerve.compiler.precision import integers
 from kerve.compiler.precision.embeddings import quantize_tables
-from kerve.compiler.precision.products import Product, is_clamped, products
+from kerve.compiler.precision.weighted_ops import WeightedOp, is_clamped, weighted_ops
 from kerve.compiler.precision.writing import Writer
 
 __all__ = ["OLDEST_OPSET", "quantize"]
@@ -32,7 +32,7 @@ _BLOCK = 32
 def quantize(model: ir.Model) -> None:
     """Quantize a model in place."""
     writer = Writer(model)
-    for product in list(products(model.graph)):
+    for product in list(weighted_ops(model.graph)):
         weight = array_of(product.weight)
         if product.convolves or weight is None:
             continue
@@ -51,7 +51,7 @@ def quantize(model: ir.Model) -> None:
     quantize_tables(model.graph, writer)
 
 
-def _set_bias_apart(product: Product, writer: Writer) -> None:
+def _set_bias_apart(product: WeightedOp, writer: Writer) -> None:
     """Add the bias by a Sum.
 
     Of a MatMul or Gemm, an Add and an activation in a row ONNX Runtime makes one operator on float32, before

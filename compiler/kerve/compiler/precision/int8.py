@@ -20,12 +20,12 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from kerve.compiler.passes.reading import array_of, is_constant, is_op, only_user, rank_of
+from kerve.compiler.passes.queries import array_of, is_constant, is_op, only_user, rank_of
 from kerve.compiler.precision import integers
 from kerve.compiler.precision.embeddings import quantize_tables
 from kerve.compiler.precision.int8_plan import Plan, involved, origin
 from kerve.compiler.precision.probing import ROUNDED, Range
-from kerve.compiler.precision.products import Product, is_clamped, past_clamps, products
+from kerve.compiler.precision.weighted_ops import WeightedOp, is_clamped, past_clamps, weighted_ops
 from kerve.compiler.precision.writing import Writer
 
 __all__ = ["quantize"]
@@ -37,7 +37,7 @@ _MOST_STEPS = float(1 << 30)
 def quantize(model: ir.Model, measure: Callable[[Sequence[str]], Mapping[str, Range]]) -> None:
     """Quantize a model in place; `measure` tells the ranges of values by their names."""
     writer = Writer(model)
-    for product in list(products(model.graph)):
+    for product in list(weighted_ops(model.graph)):
         _take_bias(product, writer)
     values = list(dict.fromkeys(involved(model.graph)))
     ranges = measure([str(value.name) for value in values])
@@ -58,7 +58,7 @@ def quantize(model: ir.Model, measure: Callable[[Sequence[str]], Mapping[str, Ra
     quantize_tables(model.graph, writer)
 
 
-def _take_bias(product: Product, writer: Writer) -> None:
+def _take_bias(product: WeightedOp, writer: Writer) -> None:
     """Make MatMul -> Add of matrices a Gemm."""
     add = only_user(product.output)
     if not is_op(product.node, "MatMul") or rank_of(product.input) != 2 or not is_op(add, "Add"):
@@ -74,7 +74,7 @@ def _take_bias(product: Product, writer: Writer) -> None:
     writer.supersede(result, gemm)
 
 
-def _quantize_weight(product: Product, given: integers.Affine, writer: Writer) -> None:
+def _quantize_weight(product: WeightedOp, given: integers.Affine, writer: Writer) -> None:
     bias = array_of(product.bias)
     least = None if bias is None else np.abs(bias) / (np.float32(_MOST_STEPS) * given.scale)
     weights = writer.bytes_of(product.weight, product.summed, least)

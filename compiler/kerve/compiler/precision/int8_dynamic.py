@@ -15,9 +15,9 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from kerve.compiler.passes.reading import array_of, attribute_int, dims_of, input_of, is_constant, is_op
+from kerve.compiler.passes.queries import array_of, attribute_int, dims_of, input_of, is_constant, is_op
 from kerve.compiler.precision.embeddings import quantize_tables
-from kerve.compiler.precision.products import Product, products
+from kerve.compiler.precision.weighted_ops import WeightedOp, weighted_ops
 from kerve.compiler.precision.writing import Writer
 
 __all__ = ["quantize"]
@@ -32,7 +32,7 @@ def quantize(model: ir.Model) -> None:
     """Quantize a model in place."""
     writer = Writer(model)
     rounded: dict[ir.Value, Sequence[ir.Value]] = {}
-    for product in list(products(model.graph)):
+    for product in list(weighted_ops(model.graph)):
         given = product.input
         if given not in rounded:
             at = given.producer() or product.node
@@ -45,7 +45,7 @@ def quantize(model: ir.Model) -> None:
     quantize_tables(model.graph, writer)
 
 
-def _quantize_product(product: Product, rounded: Sequence[ir.Value], writer: Writer) -> None:
+def _quantize_product(product: WeightedOp, rounded: Sequence[ir.Value], writer: Writer) -> None:
     node, result = product.node, product.output
     weights = writer.bytes_of(product.weight, product.summed)
     integers, scale, zero_point = rounded

@@ -6,8 +6,8 @@ from collections.abc import Container, Iterator
 
 import onnx_ir as ir
 
-from kerve.compiler.passes.reading import is_constant, is_op
-from kerve.compiler.precision.products import Product, past_clamps, product_of
+from kerve.compiler.passes.queries import is_constant, is_op
+from kerve.compiler.precision.weighted_ops import WeightedOp, past_clamps, weighted_op_of
 
 __all__ = ["Plan", "involved", "origin"]
 
@@ -22,12 +22,12 @@ class Plan:
     """The plan for one graph; values that are not in `measured` cannot be rounded."""
 
     def __init__(self, graph: ir.Graph, measured: Container[ir.Value]) -> None:
-        self.products: list[Product] = []
+        self.products: list[WeightedOp] = []
         self.following: list[ir.Node] = []
         #: Values that operators on integers give: every reader takes the rounded form.
         self.given: set[ir.Value] = set()
         for node in graph:
-            product = product_of(node)
+            product = weighted_op_of(node)
             if product is not None and self._is_possible(product, measured):
                 self.products.append(product)
                 if product.convolves:
@@ -52,7 +52,7 @@ class Plan:
         yield from (past_clamps(product.output) for product in self.products if product.convolves)
         yield from (past_clamps(node.outputs[0]) for node in self.following)
 
-    def _is_possible(self, product: Product, measured: Container[ir.Value]) -> bool:
+    def _is_possible(self, product: WeightedOp, measured: Container[ir.Value]) -> bool:
         if origin(product.input) not in measured:
             return False
         return not product.convolves or past_clamps(product.output) in measured
@@ -78,7 +78,7 @@ class Plan:
 def involved(graph: ir.Graph) -> Iterator[ir.Value]:
     """Yield the values whose ranges a plan may ask for."""
     for node in graph:
-        product = product_of(node)
+        product = weighted_op_of(node)
         if product is not None:
             yield origin(product.input)
             yield past_clamps(product.output)

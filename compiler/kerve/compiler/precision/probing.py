@@ -17,7 +17,17 @@ from kerve.compiler.errors import LoadError, VerificationError
 from kerve.compiler.progress import steps
 from kerve.compiler.verification import Dataset, Runner
 
-__all__ = ["ROUNDED", "Arrays", "Model", "Range", "batches", "in_turns", "outwards", "ranges", "watching"]
+__all__ = [
+    "ROUNDED",
+    "Arrays",
+    "Model",
+    "Range",
+    "batches",
+    "expose_values",
+    "paired_outputs",
+    "ranges",
+    "round_up",
+]
 
 #: The smallest and the largest element that a value was seen to have.
 Range = tuple[float, float]
@@ -56,7 +66,7 @@ def batches(
         yield {name: array[start : start + rows] for name, array in inputs.items()}
 
 
-def in_turns(
+def paired_outputs(
     one: Callable[[], Model], other: Callable[[], Model], waiting: Iterator[Arrays]
 ) -> Iterator[tuple[Arrays, Arrays]]:
     """Yield what two models answer to the same inputs.
@@ -82,7 +92,7 @@ def _turn(model: Model, waiting: Iterator[Arrays]) -> list[tuple[Arrays, Arrays]
     return turn
 
 
-def watching(path: Path, names: Iterable[str]) -> Runner:
+def expose_values(path: Path, names: Iterable[str]) -> Runner:
     """Return the model at `path` with the named values, instead of its own, as outputs.
 
     Values come as the runtime computes them, with what it fuses and leaves out.
@@ -125,7 +135,7 @@ def ranges(path: Path, names: Sequence[str], data: Iterable[Dataset]) -> dict[st
                 ) from error
             low = {name: min(low[name], float(bounds[name + _LOW])) for name in names}
             high = {name: max(high[name], float(bounds[name + _HIGH])) for name in names}
-    return {name: (-outwards(-low[name]), outwards(high[name])) for name in names}
+    return {name: (-round_up(-low[name]), round_up(high[name])) for name in names}
 
 
 def _runner(model: ir.Model, path: Path) -> Runner:
@@ -148,7 +158,7 @@ def _takes_rows(value: ir.Value) -> bool:
     return isinstance(first, ir.SymbolicDim) and first.value == "batch"
 
 
-def outwards(bound: float) -> float:
+def round_up(bound: float) -> float:
     """Round up to three significant digits."""
     if bound == 0.0 or not math.isfinite(bound):
         return bound

@@ -12,17 +12,25 @@ from kerve.artifact.v1 import manifest_pb2
 from kerve.compiler.precision.assessment import default_budget, losses_of
 from kerve.compiler.precision.data import Data
 from kerve.compiler.precision.losses import Loss
-from kerve.compiler.verification import Answered, Dataset, Reference, Runner, Tolerance, Verified, recheck
+from kerve.compiler.verification import (
+    Dataset,
+    Reference,
+    ReferenceRun,
+    Runner,
+    Tolerance,
+    VerificationResult,
+    recheck,
+)
 
-__all__ = ["Rechecked", "recheck_reduced"]
+__all__ = ["RecheckResult", "recheck_reduced"]
 
 
 @dataclass(frozen=True)
-class Rechecked:
+class RecheckResult:
     """A reduced model against its source."""
 
     #: On the inputs in the artifact, with the tolerances on record.
-    verified: Verified
+    verified: VerificationResult
     #: On the user's inputs, or on those it was judged by, or on those in the artifact; with what each may be.
     losses: tuple[tuple[Loss, float], ...]
 
@@ -33,20 +41,20 @@ def recheck_reduced(
     golden: Dataset,
     reference: Reference,
     user_data: Path | None,
-) -> Rechecked:
+) -> RecheckResult:
     """Compare the reduced model at `path` with its source.
 
     Random inputs are of use only where it was made for them: the ranges of others do not hold.
     """
     record, model = manifest.reduction, ir.load(path)
-    answered = [Answered(golden, reference(golden.inputs))]
+    answered = [ReferenceRun(golden, reference(golden.inputs))]
     tolerances = {each.output: Tolerance(each.rtol, each.atol) for each in manifest.verification.checks}
     data = Data.of(model, golden, user_data, None)
     if user_data is None and any(loss.data != "seeded" for loss in record.losses):
         data = Data(golden, {}, golden)
     allowed = _allowed(manifest)
     losses = losses_of(lambda: reference, lambda: Runner(path), model, data)
-    return Rechecked(
+    return RecheckResult(
         recheck(path, answered, tolerances), tuple((loss, allowed[loss.measure]) for loss in losses)
     )
 

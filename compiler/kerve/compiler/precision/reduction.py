@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from kerve.compiler.passes.merge_casts import MergeCasts
-from kerve.compiler.passes.reading import dims_of, is_constant, location
+from kerve.compiler.passes.queries import dims_of, is_constant, location
 from kerve.compiler.passes.shield_kernels import ShieldKernels
 from kerve.compiler.precision.precisions import PRECISIONS
 from kerve.compiler.precision.probing import ROUNDED, ranges

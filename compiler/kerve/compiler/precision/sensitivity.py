@@ -12,8 +12,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from kerve.compiler.passes.reading import LAYER_KEY, is_constant
-from kerve.compiler.precision.probing import ROUNDED, Arrays, in_turns, watching
+from kerve.compiler.passes.queries import LAYER_KEY, is_constant
+from kerve.compiler.precision.probing import ROUNDED, Arrays, expose_values, paired_outputs
 
 __all__ = ["LayerLoss", "layer_losses"]
 
@@ -42,8 +42,8 @@ def layer_losses(float32: Path, reduced: Path, inputs: Iterable[Arrays]) -> list
     if not names:  # no layers, or none that computes in float32
         return []
     sizes, differences = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
-    turns = in_turns(
-        lambda: watching(float32, names), lambda: watching(reduced, names.values()), iter(inputs)
+    turns = paired_outputs(
+        lambda: expose_values(float32, names), lambda: expose_values(reduced, names.values()), iter(inputs)
     )
     for before, after in turns:
         for name, new in names.items():

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from kerve.compiler.passes.editing import Editor
-from kerve.compiler.passes.reading import LAYER_KEY, array_of
+from kerve.compiler.passes.queries import LAYER_KEY, array_of
 from kerve.compiler.precision import integers
 
 __all__ = ["Bytes", "Writer"]

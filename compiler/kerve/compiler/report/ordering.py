@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-__all__ = ["connected", "in_order", "without_circles"]
+__all__ = ["condense_cycles", "connected_components", "topological_order"]
 
 
-def connected(count: int, links: Iterable[tuple[int, int]]) -> list[int]:
+def connected_components(count: int, links: Iterable[tuple[int, int]]) -> list[int]:
     """Return for each of `count` things the smallest that links connect it with: its group."""
     parent = list(range(count))
 
@@ -22,7 +22,7 @@ def connected(count: int, links: Iterable[tuple[int, int]]) -> list[int]:
     return [root(index) for index in range(count)]
 
 
-def without_circles(group: Sequence[int], links: Iterable[tuple[int, int]]) -> list[int]:
+def condense_cycles(group: Sequence[int], links: Iterable[tuple[int, int]]) -> list[int]:
     """Merge the groups on a circle of links (strongly connected components: Tarjan, 1972)."""
     follow: dict[int, list[int]] = {root: [] for root in group}
     for a, b in links:
@@ -57,7 +57,7 @@ def without_circles(group: Sequence[int], links: Iterable[tuple[int, int]]) -> l
     return [merged[root] for root in group]
 
 
-def in_order(groups: Iterable[int], edges: Iterable[tuple[int, int]]) -> list[int]:
+def topological_order(groups: Iterable[int], edges: Iterable[tuple[int, int]]) -> list[int]:
     """Sort groups topologically, depth first: what follows one another stays together."""
     follow: dict[int, list[int]] = {root: [] for root in groups}
     missing = dict.fromkeys(follow, 0)

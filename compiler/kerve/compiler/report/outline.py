@@ -14,8 +14,8 @@ from functools import cached_property
 
 import onnx_ir as ir
 
-from kerve.compiler.passes.reading import LAYER_KEY, is_constant
-from kerve.compiler.report.ordering import connected, in_order, without_circles
+from kerve.compiler.passes.queries import LAYER_KEY, is_constant
+from kerve.compiler.report.ordering import condense_cycles, connected_components, topological_order
 from kerve.compiler.report.sizes import bodies_of, count_operators, show_shape, weights_of, with_bodies
 
 __all__ = ["Level", "Part", "inside", "whole"]
@@ -175,10 +175,12 @@ def _below(nodes: Sequence[ir.Node], path: str) -> Level:
         for value in _read([node])
         if value in home and home[value] != index
     ]
-    group = connected(len(nodes), ((a, b) for a, b in links if keys[a] is not None and keys[a] == keys[b]))
-    group = without_circles(group, links)
+    group = connected_components(
+        len(nodes), ((a, b) for a, b in links if keys[a] is not None and keys[a] == keys[b])
+    )
+    group = condense_cycles(group, links)
     edges = {(group[a], group[b]) for a, b in links if group[a] != group[b]}
-    members: dict[int, list[int]] = {root: [] for root in in_order(group, edges)}
+    members: dict[int, list[int]] = {root: [] for root in topological_order(group, edges)}
     for index, root in enumerate(group):
         members[root].append(index)
     number = {root: position for position, root in enumerate(members)}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from kerve.compiler.passes.reading import LAYER_KEY, is_constant
+from kerve.compiler.passes.queries import LAYER_KEY, is_constant
 
 __all__ = [
     "LayerSize",

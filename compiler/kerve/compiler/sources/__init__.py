@@ -36,10 +36,10 @@ def load(
     what shape inputs have of which a SavedModel says nothing.
     Raises `LoadError` when there is no model to be had, and says what to do.
     """
-    from kerve.compiler.sources import failures, reading  # Keras and TensorFlow come with it
+    from kerve.compiler.sources import load_errors, reading  # Keras and TensorFlow come with it
 
     chosen = options if options is not None else LoadOptions()
     if isinstance(source, str | Path):
-        with failures.readable(Path(source)):
+        with load_errors.reporting_read_errors(Path(source)):
             return reading.from_path(Path(source), chosen, custom_objects, data)
     return reading.from_object(source, input_signature)

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from kerve.compiler.errors import LoadError
-from kerve.compiler.sources import failures
+from kerve.compiler.sources import load_errors
 
 __all__ = ["Architecture", "read"]
 
@@ -60,7 +60,8 @@ def read(path: Path) -> Architecture:
 
 def _unreadable(path: Path, error: Exception) -> LoadError:
     return LoadError(
-        f"{path} is neither JSON nor YAML ({failures.one_line(error)}); expected what model.to_json() writes"
+        f"{path} is neither JSON nor YAML ({load_errors.one_line(error)}); "
+        "expected what model.to_json() writes"
     )
 
 

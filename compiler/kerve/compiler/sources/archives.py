@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kerve.compiler.errors import LoadError
-from kerve.compiler.sources import guards, shared
-from kerve.compiler.sources.detect import Recognised
+from kerve.compiler.sources import guards, shared_weights
+from kerve.compiler.sources.detect import DetectedSource
 
 __all__ = ["WEIGHTS", "packed", "unpacked"]
 
@@ -23,7 +23,7 @@ _ASSETS = "assets"
 
 
 @contextmanager
-def unpacked(found: Recognised) -> Iterator[Path]:
+def unpacked(found: DetectedSource) -> Iterator[Path]:
     """Give a folder with the archive's members and `found.config`; raises `LoadError`."""
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "model"
@@ -39,7 +39,7 @@ def unpacked(found: Recognised) -> Iterator[Path]:
         if weights.exists():
             with guards.hdf5(weights, found.path):
                 pass
-        (folder / _CONFIG).write_text(json.dumps(shared.separated(found.config)), "utf-8")
+        (folder / _CONFIG).write_text(json.dumps(shared_weights.with_separate_copies(found.config)), "utf-8")
         yield folder
 
 

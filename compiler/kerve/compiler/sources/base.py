@@ -18,9 +18,9 @@ from kerve.artifact.v1 import manifest_pb2
 from kerve.compiler.errors import ConversionError
 from kerve.compiler.lowering import Lowered, lower
 from kerve.compiler.lowering.initializers import as_answer, as_array
-from kerve.compiler.lowering.randomness import drawing_anew
+from kerve.compiler.lowering.randomness import fresh_random_seeds
 from kerve.compiler.lowering.signature import call
-from kerve.compiler.sources import late
+from kerve.compiler.sources import deferred_weights
 from kerve.compiler.verification import Reference
 
 __all__ = ["KerasSource", "Source", "ragged", "record_of"]
@@ -65,7 +65,7 @@ class KerasSource(Source):
 
     def lower(self, opset: int) -> Lowered:
         """Lower the Keras 3 model; raises `LoadError` where the file's weights are not those that it has."""
-        weights = late.Weights(self.model)
+        weights = deferred_weights.Weights(self.model)
         lowered = lower(self.model, opset=opset, input_signature=self.input_signature)
         if self.record.file_name:
             weights.require_all()
@@ -84,7 +84,7 @@ class KerasSource(Source):
 
 def _named(model: Callable[..., Any], lowered: Lowered) -> Reference:
     """Give a Keras model the names that its lowering gave."""
-    drawing = drawing_anew() if lowered.reseeded else nullcontext()
+    drawing = fresh_random_seeds() if lowered.reseeded else nullcontext()
 
     def reference(inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         arguments = keras.tree.map_structure(lambda name: _tensor(inputs[name]), lowered.inputs)

@@ -17,7 +17,7 @@ from tensorflow.core.framework import node_def_pb2
 
 from kerve.compiler.errors import LoadError
 
-__all__ = ["check", "check_operators", "touches"]
+__all__ = ["check", "check_operators", "has_side_effects"]
 
 #: The parts of Keras whose classes are what models are made of, wherever its versions keep them ...
 _MODULE_OF_CLASSES = re.compile(
@@ -116,7 +116,7 @@ def check_operators(origin: str, operators: Collection[str], trust: bool) -> lis
     return _consented(origin, [f"a graph runs TensorFlow's {operator}" for operator in operators], trust)
 
 
-def touches(operator: str) -> bool:
+def has_side_effects(operator: str) -> bool:
     """Whether an operator of TensorFlow does more than compute."""
     return operator not in _TOUCHES_NOT and bool(_TOUCHES.search(operator))
 
@@ -184,7 +184,7 @@ def _runs(node: dict[str, Any]) -> Iterator[str]:
         yield f"{layer} is a Lambda that keeps Python bytecode"
     if name in ("TFOpLambda", "SlicingOpLambda") and not _is_tensor_symbol(fields.get("function")):
         yield f"{layer} calls tf.{fields.get('function')}"
-    if name == "TensorFlowOpLayer" and touches(operator := _raw_operator(fields)):
+    if name == "TensorFlowOpLayer" and has_side_effects(operator := _raw_operator(fields)):
         yield f"{layer} runs TensorFlow's {operator}"
     if name == "TFSMLayer":  # which Keras 3.12 loads without being asked
         yield f"{layer} runs the SavedModel {fields.get('filepath')!r}"

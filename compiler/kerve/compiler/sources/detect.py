@@ -11,9 +11,9 @@ from typing import Any
 import h5py
 
 from kerve.compiler.errors import LoadError
-from kerve.compiler.sources import guards, strangers
+from kerve.compiler.sources import guards, unsupported_formats
 
-__all__ = ["Kind", "Recognised", "recognise"]
+__all__ = ["DetectedSource", "Kind", "detect_source"]
 
 _ACCEPTED = "expected a .keras or .h5 file, a SavedModel folder, or weights together with --architecture FILE"
 _ZIP_MAGIC = b"PK\x03\x04"
@@ -37,7 +37,7 @@ class Kind(Enum):
 
 
 @dataclass(frozen=True)
-class Recognised:
+class DetectedSource:
     """A source on disk."""
 
     kind: Kind
@@ -54,33 +54,33 @@ class Recognised:
         return self.keras_version.split(".")[0].isdigit() and int(self.keras_version.split(".")[0]) >= 3
 
 
-def recognise(path: Path) -> Recognised:
+def detect_source(path: Path) -> DetectedSource:
     """Tell what is at `path`; raises `LoadError` when it is no model, or damaged, or hostile."""
     if path.is_dir():
         return _folder(path)
     if not path.exists():
         if _index_of(path).exists():
-            return Recognised(Kind.CHECKPOINT, path)
+            return DetectedSource(Kind.CHECKPOINT, path)
         raise LoadError(f"{path} does not exist; {_ACCEPTED}")
     if not path.is_file():
         raise LoadError(f"{path} is not a regular file; {_ACCEPTED}")
     return _file(path)
 
 
-def _folder(path: Path) -> Recognised:
+def _folder(path: Path) -> DetectedSource:
     if any((path / name).is_file() for name in _SAVED_MODEL_FILES):
-        return Recognised(Kind.SAVED_MODEL, path)
+        return DetectedSource(Kind.SAVED_MODEL, path)
     if (path / "config.json").is_file() and (path / "metadata.json").is_file():
         return _unpacked_archive(path)
     if (path / "checkpoint").is_file():
-        return Recognised(Kind.CHECKPOINT, _latest_checkpoint(path))
+        return DetectedSource(Kind.CHECKPOINT, _latest_checkpoint(path))
     indices = list(path.glob("*.index"))
     if len(indices) == 1:  # `tf.train.Checkpoint.write` leaves out the file that names the latest
-        return Recognised(Kind.CHECKPOINT, indices[0].with_suffix(""))
+        return DetectedSource(Kind.CHECKPOINT, indices[0].with_suffix(""))
     versions = [each for each in path.iterdir() if each.name.isdecimal() and each.is_dir()]
     if len(versions) == 1:  # as TensorFlow Serving keeps a model
         return _folder(versions[0])
-    _refuse(path, strangers.folder(path))
+    _refuse(path, unsupported_formats.folder(path))
     raise LoadError(f"the folder {path} holds neither saved_model.pb nor a checkpoint; {_ACCEPTED}")
 
 
@@ -89,7 +89,7 @@ def _refuse(path: Path, what: str | None) -> None:
         raise LoadError(f"{path} is {what}")
 
 
-def _unpacked_archive(path: Path) -> Recognised:
+def _unpacked_archive(path: Path) -> DetectedSource:
     """A `.keras` archive may be kept as a folder, as on model hubs."""
     with guards.hdf5(path / "model.weights.h5"):
         config = _parsed(path / "config.json", (path / "config.json").read_bytes())
@@ -110,7 +110,7 @@ def _latest_checkpoint(folder: Path) -> Path:
     )
 
 
-def _file(path: Path) -> Recognised:
+def _file(path: Path) -> DetectedSource:
     with path.open("rb") as stream:
         head = stream.read(_HEAD)
     if not head:
@@ -120,20 +120,20 @@ def _file(path: Path) -> Recognised:
     if head.startswith(_HDF5_MAGIC):
         return _hdf5(path)
     if path.suffix == ".index":
-        return Recognised(Kind.CHECKPOINT, path.with_suffix(""))
+        return DetectedSource(Kind.CHECKPOINT, path.with_suffix(""))
     if path.name in _SAVED_MODEL_FILES:
-        return Recognised(Kind.SAVED_MODEL, path.parent)
-    _refuse(path, strangers.file(path, head))
+        return DetectedSource(Kind.SAVED_MODEL, path.parent)
+    _refuse(path, unsupported_formats.file(path, head))
     if head.lstrip()[:1] == b"{" or path.suffix in (".json", ".yaml", ".yml"):
-        return Recognised(Kind.ARCHITECTURE, path)
+        return DetectedSource(Kind.ARCHITECTURE, path)
     raise LoadError(f"{path} begins with {head[:8]!r}, which no kind of Keras model does; {_ACCEPTED}")
 
 
-def _archive(path: Path) -> Recognised:
+def _archive(path: Path) -> DetectedSource:
     with guards.archive(path) as archive:
         members = set(archive.namelist())
         if not {"config.json", "metadata.json"} <= members:
-            _refuse(path, strangers.archive(members))
+            _refuse(path, unsupported_formats.archive(members))
             raise LoadError(
                 f"{path} is a zip file without config.json and metadata.json, so no Keras model; {_ACCEPTED}"
             )
@@ -142,12 +142,12 @@ def _archive(path: Path) -> Recognised:
     return _with_metadata(path, config, metadata)
 
 
-def _with_metadata(path: Path, config: Any, metadata: Any) -> Recognised:
+def _with_metadata(path: Path, config: Any, metadata: Any) -> DetectedSource:
     if not isinstance(config, dict) or "class_name" not in config:
         raise LoadError(f"{path / 'config.json'} has no class_name, so it describes no model of Keras")
     version = str(metadata.get("keras_version", "")) if isinstance(metadata, dict) else ""
     training = config.get("compile_config")
-    return Recognised(Kind.ARCHIVE, path, version, config, training)
+    return DetectedSource(Kind.ARCHIVE, path, version, config, training)
 
 
 def _parsed(name: Path, content: bytes) -> Any:
@@ -161,7 +161,7 @@ def _json(what: str, content: str | bytes, whole: str) -> Any:
         raise LoadError(f"{what} is not JSON ({error}); the {whole} is damaged") from error
 
 
-def _hdf5(path: Path) -> Recognised:
+def _hdf5(path: Path) -> DetectedSource:
     with guards.hdf5(path) as file:
         version = _attribute(file, "keras_version") or _attribute(file, "model_weights", "keras_version")
         texts = {name: _attribute(file, name) for name in ("model_config", "training_config")}
@@ -172,11 +172,11 @@ def _hdf5(path: Path) -> Recognised:
                 f"{_ACCEPTED}"
             )
         if not texts["model_config"]:
-            return Recognised(Kind.HDF5_WEIGHTS, path, version)
+            return DetectedSource(Kind.HDF5_WEIGHTS, path, version)
     config, training = (
         _json(f"the {name} of {path}", text, "file") if text else None for name, text in texts.items()
     )
-    return Recognised(Kind.HDF5, path, version, config, training)
+    return DetectedSource(Kind.HDF5, path, version, config, training)
 
 
 def _holds_weights(file: h5py.File) -> bool:

@@ -16,19 +16,19 @@ from keras.src.utils import python_utils
 from kerve.compiler.errors import LoadError
 from kerve.compiler.sources import (
     archives,
-    earlier,
-    failures,
+    deferred_weights,
     functions,
+    keras3_migrations,
     lambdas,
-    late,
+    load_errors,
     packing,
-    sequences,
-    shared,
+    sequential_models,
+    shared_weights,
     training,
 )
 from kerve.compiler.sources.base import KerasSource, ragged, record_of
-from kerve.compiler.sources.derived import derive_again
-from kerve.compiler.sources.detect import Kind, Recognised
+from kerve.compiler.sources.derived_state import derive_again
+from kerve.compiler.sources.detect import DetectedSource, Kind
 
 __all__ = ["from_file", "from_object"]
 
@@ -48,13 +48,16 @@ def from_object(model: keras.Model, input_signature: Any = None) -> KerasSource:
     return KerasSource(record=record, model=model, input_signature=input_signature)
 
 
-def from_file(found: Recognised, custom_objects: Mapping[str, Any], trust: bool) -> KerasSource:
+def from_file(found: DetectedSource, custom_objects: Mapping[str, Any], trust: bool) -> KerasSource:
     """Read a `.keras` archive or a whole model in HDF5; raises `LoadError`."""
-    found = replace(found, config=_with_functions(earlier.up_to_date(found.config)))
+    found = replace(found, config=_with_functions(keras3_migrations.migrate(found.config)))
     custom_objects = {**functions.named(found.config, keras.activations), **custom_objects}
     read = _from_archive if found.kind is Kind.ARCHIVE else _from_hdf5
-    with failures.explained(found.path), lambdas.knowing(python_utils, lambdas.KERAS_3, custom_objects):
-        with sequences.built_once(), packing.as_written(found.keras_version):
+    with (
+        load_errors.reporting_load_errors(found.path),
+        lambdas.with_lambda_globals(python_utils, lambdas.KERAS_3, custom_objects),
+    ):
+        with sequential_models.built_once(), packing.as_written(found.keras_version):
             model = read(found, custom_objects, trust)
         if not isinstance(model, keras.Model):
             raise LoadError(
@@ -67,7 +70,7 @@ def from_file(found: Recognised, custom_objects: Mapping[str, Any], trust: bool)
         record=record_of(found.kind.value, found.path, keras_version=found.keras_version),
         model=model,
         warnings=[
-            *earlier.doubts(found.config),
+            *keras3_migrations.ambiguities(found.config),
             *training.restore(model, found.training, custom_objects),
         ],
     )
@@ -79,17 +82,17 @@ def _refuse_ragged(model: keras.Model) -> None:
             raise ragged(tensor.name)
 
 
-def _from_archive(found: Recognised, custom_objects: Mapping[str, Any], trust: bool) -> Any:
-    with archives.unpacked(found) as path, shared.given_to_all(saving_lib):
+def _from_archive(found: DetectedSource, custom_objects: Mapping[str, Any], trust: bool) -> Any:
+    with archives.unpacked(found) as path, shared_weights.checked_weight_loading(saving_lib):
         model = keras.saving.load_model(
             path, custom_objects=dict(custom_objects), compile=False, safe_mode=not trust
         )
         if isinstance(model, keras.Model):
-            late.load_again(model, path / archives.WEIGHTS)
+            deferred_weights.load_deferred_weights(model, path / archives.WEIGHTS)
         return model
 
 
-def _from_hdf5(found: Recognised, custom_objects: Mapping[str, Any], trust: bool) -> Any:
+def _from_hdf5(found: DetectedSource, custom_objects: Mapping[str, Any], trust: bool) -> Any:
     """Build the model as Keras builds those of archives, and give it the weights in the file.
 
     Keras's own reader of HDF5 takes words such as "dot" for its functions, and stumbles over an Ellipsis.

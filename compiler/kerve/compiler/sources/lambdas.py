@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["KERAS_2", "KERAS_3", "knowing"]
+__all__ = ["KERAS_2", "KERAS_3", "with_lambda_globals"]
 
 #: The Keras that `tf.keras` is: its backend still has the functions that `K` stood for.
 KERAS_2, KERAS_3 = "tf_keras", "keras._tf_keras.keras"
 
 
 @contextmanager
-def knowing(reader: ModuleType, library: str, own: Mapping[str, Any]) -> Iterator[None]:
+def with_lambda_globals(reader: ModuleType, library: str, own: Mapping[str, Any]) -> Iterator[None]:
     """Let functions that are made of bytecode find what the author gave, and libraries by their usual names.
 
     `reader` is the module with its `func_load`, `library` is `KERAS_2` or `KERAS_3`.

@@ -13,7 +13,7 @@ import keras
 from kerve.compiler.errors import LoadError
 from kerve.compiler.sources import cleaning, consent, custom, keras3
 from kerve.compiler.sources.base import Source
-from kerve.compiler.sources.detect import Kind, Recognised, recognise
+from kerve.compiler.sources.detect import DetectedSource, Kind, detect_source
 from kerve.compiler.sources.options import LoadOptions
 
 __all__ = ["from_object", "from_path"]
@@ -37,7 +37,7 @@ def from_path(
     path: Path, options: LoadOptions, custom_objects: Mapping[str, Any] | None, data: Path | None
 ) -> Source:
     """Read a file or folder."""
-    found = recognise(path)
+    found = detect_source(path)
     own = custom.objects(options.import_, custom_objects)
     names = [*own, *keras.saving.get_custom_objects()]
     config, missed = cleaning.cleaned(found.config, names)
@@ -46,7 +46,7 @@ def from_path(
     return replace(source, warnings=[*trusted, *missed, *source.warnings])
 
 
-def _read(found: Recognised, own: Mapping[str, Any], options: LoadOptions, data: Path | None) -> Source:
+def _read(found: DetectedSource, own: Mapping[str, Any], options: LoadOptions, data: Path | None) -> Source:
     if found.kind in (Kind.ARCHIVE, Kind.HDF5) and options.architecture is not None:
         raise LoadError(f"{found.path} holds its own architecture; leave --architecture out")
     for option in ("signature", "tag"):

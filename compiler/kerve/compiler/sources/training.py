@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras.src import losses, metrics
 
-from kerve.compiler.sources import consent, failures
+from kerve.compiler.sources import consent, load_errors
 
 __all__ = ["restore"]
 
@@ -46,7 +46,7 @@ def restore(model: keras.Model, config: Any, custom_objects: Mapping[str, Any]) 
                 weighted_metrics=_metrics(_unnested(config.get("weighted_metrics"), single), outputs, told),
             )
     except Exception as error:  # noqa: BLE001  # a loss that cannot be restored must not keep the model from serving
-        return [f"the loss and metrics could not be restored ({failures.one_line(error)})"]
+        return [f"the loss and metrics could not be restored ({load_errors.one_line(error)})"]
     return told
 
 
@@ -78,7 +78,7 @@ def _metrics(config: Any, outputs: Sequence[str], told: list[str], prefix: str =
     try:
         return None if config is None else _metric(config, prefix)
     except Exception as error:  # noqa: BLE001  # one metric must not take the others with it
-        told.append(f"evaluation: a metric could not be restored ({failures.one_line(error)})")
+        told.append(f"evaluation: a metric could not be restored ({load_errors.one_line(error)})")
         return None
 
 
@@ -94,7 +94,7 @@ def _by_name(config: Any, known: Collection[str]) -> Any:
         return own
     name = next((today for today in _FORMER_NAMES.get(name, ()) if today in known), name)
     if name not in known and name not in _CHOSEN_BY_KERAS:
-        raise ValueError(f"{name} is not known; {failures.OWN_CODE}")
+        raise ValueError(f"{name} is not known; {load_errors.OWN_CODE}")
     return name
 
 

@@ -20,28 +20,28 @@ from kerve.compiler.sources import (
     architecture,
     cleaning,
     consent,
-    earlier,
-    failures,
+    deferred_weights,
     functions,
     keras2,
+    keras3_migrations,
     lambdas,
-    late,
+    load_errors,
     packing,
-    sequences,
-    shared,
+    sequential_models,
+    shared_weights,
 )
 from kerve.compiler.sources.architecture import Architecture
 from kerve.compiler.sources.base import KerasSource, record_of
-from kerve.compiler.sources.derived import derive_again
-from kerve.compiler.sources.detect import Kind, Recognised
-from kerve.compiler.sources.keras2 import groups, keras1, layer_weights, legacy
+from kerve.compiler.sources.derived_state import derive_again
+from kerve.compiler.sources.detect import DetectedSource, Kind
+from kerve.compiler.sources.keras2 import keras1, layer_weights, legacy, weight_groups
 from kerve.compiler.sources.keras2.layer_weights import Writer
 from kerve.compiler.sources.options import LoadOptions
 
 __all__ = ["from_parts"]
 
 
-def from_parts(found: Recognised, own: Mapping[str, Any], options: LoadOptions) -> KerasSource:
+def from_parts(found: DetectedSource, own: Mapping[str, Any], options: LoadOptions) -> KerasSource:
     """Build the model from its architecture, and give it its weights; raises `LoadError`."""
     if options.architecture is None:
         raise LoadError(
@@ -59,28 +59,28 @@ def from_parts(found: Recognised, own: Mapping[str, Any], options: LoadOptions) 
         plan.path,
         keras_version=found.keras_version or plan.keras_version,
     )
-    with failures.explained(found.path):
+    with load_errors.reporting_load_errors(found.path):
         if plan.is_keras_3:
-            plan = replace(plan, config=earlier.up_to_date(config))
+            plan = replace(plan, config=keras3_migrations.migrate(config))
             with packing.as_written(record.keras_version):
                 model = _keras_3(plan, own, options.trust)
-                late.build_layers(model)
+                deferred_weights.build_layers(model)
                 _load(model, found)
             derive_again(model)
-            doubts = earlier.doubts(plan.config)
+            doubts = keras3_migrations.ambiguities(plan.config)
             return KerasSource(record=record, model=model, warnings=[*trusted, *doubts])
         writer = _writer(found)
         old = keras2.from_config(plan.config, own, plan.keras_version, options.trust, writer.is_theano)
         _load(old, found, writer)
         derive_again(old)
         source = keras2.from_model(old, record)
-    doubts = legacy.doubts(plan.config, plan.keras_version)
+    doubts = legacy.ambiguities(plan.config, plan.keras_version)
     return replace(source, warnings=[*trusted, *doubts, *source.warnings])
 
 
 def _keras_3(plan: Architecture, own: Mapping[str, Any], trust: bool) -> keras.Model:
     own = {**functions.named(plan.config, keras.activations), **own}
-    with lambdas.knowing(python_utils, lambdas.KERAS_3, own), sequences.built_once():
+    with lambdas.with_lambda_globals(python_utils, lambdas.KERAS_3, own), sequential_models.built_once():
         model = keras.saving.deserialize_keras_object(
             plan.config, custom_objects=dict(own), safe_mode=not trust
         )
@@ -89,7 +89,7 @@ def _keras_3(plan: Architecture, own: Mapping[str, Any], trust: bool) -> keras.M
     return model
 
 
-def _writer(found: Recognised) -> Writer:
+def _writer(found: DetectedSource) -> Writer:
     if found.kind is Kind.CHECKPOINT:
         return Writer(is_keras_1=False, is_theano=False)
     with h5py.File(found.path, "r") as file:
@@ -105,7 +105,7 @@ def _goes_by_layer_names(file: h5py.File) -> bool:
     return "model_weights" in file or any(key.startswith("layer_names") for key in file.attrs)
 
 
-def _load(model: Any, found: Recognised, writer: Writer | None = None) -> None:
+def _load(model: Any, found: DetectedSource, writer: Writer | None = None) -> None:
     """Load the weights into a model of either Keras; `writer` is of those for Keras 2."""
     if not model.built:
         raise LoadError(
@@ -124,8 +124,8 @@ def _load(model: Any, found: Recognised, writer: Writer | None = None) -> None:
         link = Path(folder) / ("model.h5" if by_layer_names else "model.weights.h5")
         link.symlink_to(found.path.absolute())
         if not by_layer_names:
-            groups.rename(link)
-        with groups.reading() if writer else shared.given_to_all(saving_lib):
+            weight_groups.rename(link)
+        with weight_groups.reading() if writer else shared_weights.checked_weight_loading(saving_lib):
             model.load_weights(str(link))
 
 
@@ -158,7 +158,7 @@ def _know_by_former_names(model: keras.Model) -> None:
                 layer._track_trackable(child, name.lstrip("_"))
 
 
-def _files(found: Recognised) -> Iterable[Path]:
+def _files(found: DetectedSource) -> Iterable[Path]:
     if found.kind is Kind.CHECKPOINT:
         return sorted(found.path.parent.glob(f"{glob.escape(found.path.name)}.*"))
     return [found.path]

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from kerve.compiler.verification.answering import Answered, ask
-from kerve.compiler.verification.basis import Basis, bases_of
 from kerve.compiler.verification.compare import Check, Tolerance, failures
 from kerve.compiler.verification.data import Dataset, from_file, more_rows, seeded
 from kerve.compiler.verification.diagnosis import Divergence, diagnose
+from kerve.compiler.verification.reference_runs import ReferenceRun, run_reference
 from kerve.compiler.verification.runner import Reference, Runner
-from kerve.compiler.verification.verify import Verified, recheck, verify
+from kerve.compiler.verification.traits import OutputTraits, output_traits
+from kerve.compiler.verification.verify import VerificationResult, recheck, verify
 
 __all__ = [
-    "Answered",
-    "Basis",
     "Check",
     "Dataset",
     "Divergence",
+    "OutputTraits",
     "Reference",
+    "ReferenceRun",
     "Runner",
     "Tolerance",
-    "Verified",
-    "ask",
-    "bases_of",
+    "VerificationResult",
     "diagnose",
     "failures",
     "from_file",
     "more_rows",
+    "output_traits",
     "recheck",
+    "run_reference",
     "seeded",
     "verify",
 ]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from kerve.compiler.errors import LoadError
 from kerve.compiler.verification.domains import domain_of
-from kerve.compiler.verification.draws import DRAWS, Draw, draw_values
+from kerve.compiler.verification.sampling import SAMPLING_CONFIGS, SamplingConfig, sample_values
 
 __all__ = [
     "SIZES",
@@ -49,10 +49,12 @@ class Dataset:
     inputs: Mapping[str, NDArray[Any]]
     #: The size given to each open dimension.
     sizes: Mapping[str, int]
-    draw: Draw = DRAWS[0]
+    draw: SamplingConfig = SAMPLING_CONFIGS[0]
 
 
-def seeded(model: ir.Model, open_sizes: tuple[int, int], draw: Draw = DRAWS[0]) -> Iterator[Dataset]:
+def seeded(
+    model: ir.Model, open_sizes: tuple[int, int], draw: SamplingConfig = SAMPLING_CONFIGS[0]
+) -> Iterator[Dataset]:
     """Yield two data sets, which differ in the size of every open dimension.
 
     No batch is as large as a fixed dimension of the model, so that one is never taken for the other: by the
@@ -81,7 +83,7 @@ def _fixed_sizes(model: ir.Model) -> set[int]:
     return {dim for value in values for dim in value.shape or () if isinstance(dim, int)}
 
 
-def more_rows(model: ir.Model, like: Dataset, rows: int, draw: Draw | None = None) -> Dataset:
+def more_rows(model: ir.Model, like: Dataset, rows: int, draw: SamplingConfig | None = None) -> Dataset:
     """Return a seeded data set of `rows` rows whose other open dimensions are sized as in `like`."""
     sizes = {**like.sizes, "batch": rows} if "batch" in like.sizes else dict(like.sizes)
     draw = like.draw if draw is None else draw
@@ -195,7 +197,9 @@ def _fitting(path: Path, value: ir.Value, array: NDArray[Any], sizes: dict[str, 
     return taken
 
 
-def _tensor(value: ir.Value, batch: int, size: int, sizes: dict[str, int], draw: Draw) -> NDArray[Any]:
+def _tensor(
+    value: ir.Value, batch: int, size: int, sizes: dict[str, int], draw: SamplingConfig
+) -> NDArray[Any]:
     assert value.shape is not None
     assert value.dtype is not None
     shape = []
@@ -205,6 +209,6 @@ def _tensor(value: ir.Value, batch: int, size: int, sizes: dict[str, int], draw:
         else:
             shape.append(sizes.setdefault(str(dim.value), batch if dim.value == "batch" else size))
     rng = np.random.default_rng([_SEED, zlib.crc32(str(value.name).encode()), batch])
-    ordinary = replace(draw.ordinary, within="") == DRAWS[0]
+    ordinary = replace(draw.ordinary, within="") == SAMPLING_CONFIGS[0]
     drawn = replace(draw, ids=256) if ordinary and value.dtype == ir.DataType.UINT8 else draw  # pixels
-    return draw_values(rng, value.dtype, shape, domain_of(value), drawn)
+    return sample_values(rng, value.dtype, shape, domain_of(value), drawn)

@@ -13,26 +13,26 @@ from numpy.typing import NDArray
 
 from kerve.compiler.errors import VerificationError
 from kerve.compiler.progress import steps
-from kerve.compiler.verification.answering import (
-    Answered,
-    RefusedError,
-    answers,
-    ask,
-    few_rows,
-    one_row,
-    reason,
-    single_row,
-    tamed,
-    without_number,
-)
-from kerve.compiler.verification.basis import Basis, bases_of
 from kerve.compiler.verification.compare import SMALLEST, Check, Tolerance, compare
 from kerve.compiler.verification.data import Dataset, first_rows
 from kerve.compiler.verification.distribution import compare_drawn
+from kerve.compiler.verification.reference_runs import (
+    ReferenceRun,
+    RejectedInputsError,
+    compute_reference_runs,
+    first_error_line,
+    golden_runs,
+    non_finite_share,
+    ordinary_run,
+    run_reference,
+    single_row_inputs,
+    single_row_run,
+)
 from kerve.compiler.verification.rounding import LEEWAY, MOST, rounding
 from kerve.compiler.verification.runner import Reference, Runner
+from kerve.compiler.verification.traits import OutputTraits, output_traits
 
-__all__ = ["Answered", "Verified", "ask", "recheck", "verify"]
+__all__ = ["ReferenceRun", "VerificationResult", "recheck", "run_reference", "verify"]
 
 #: NaN where the source has NaN is right, but says nothing of what is computed elsewhere.
 _NO_NUMBER = (
@@ -50,11 +50,11 @@ _FEW_DIGITS = (
 
 
 @dataclass(frozen=True)
-class Verified:
+class VerificationResult:
     """The record of a verification, and the data it rests on; the first set is kept as golden."""
 
     checks: tuple[Check, ...]
-    answered: tuple[Answered, ...]
+    answered: tuple[ReferenceRun, ...]
     #: What there is to say of how the comparison was made.
     remarks: tuple[str, ...] = ()
 
@@ -104,7 +104,9 @@ def _is_of(check: Check, dataset: Dataset) -> bool:
     return (check.data, check.batch_size, dict(check.dimensions)) == about
 
 
-def verify(model: ir.Model, path: Path, reference: Reference, user_data: Iterable[Dataset] = ()) -> Verified:
+def verify(
+    model: ir.Model, path: Path, reference: Reference, user_data: Iterable[Dataset] = ()
+) -> VerificationResult:
     """Compare the ONNX file at `path` (described by `model`) with its source.
 
     The inputs are seeded ones at two sizes of every open dimension and at one row, then the user's. Outputs
@@ -116,13 +118,13 @@ def verify(model: ir.Model, path: Path, reference: Reference, user_data: Iterabl
     users = list(user_data)
     answered, remarks = _seeded(model, reference, users)
     answered += [
-        Answered(dataset, ask(reference, dataset.inputs))
+        ReferenceRun(dataset, run_reference(reference, dataset.inputs))
         for dataset in steps(users, len(users), "your data, in the source")
     ]
-    runner, bases = Runner(path), bases_of(model)
+    runner, bases = Runner(path), output_traits(model)
     for index, each in enumerate(answered):
         if not each.ordinary and (said := _undecided(path, runner, each, bases)):
-            answered[index] = tamed(model, reference, each)
+            answered[index] = ordinary_run(model, reference, each)
             remarks.append(said)
     checks = [check for each in answered for check in _compare(runner, each, bases, {})]
     if wider := _widened(path, answered, checks, remarks):
@@ -131,50 +133,53 @@ def verify(model: ir.Model, path: Path, reference: Reference, user_data: Iterabl
         checks += compare_drawn(runner, reference, answered[0].dataset, drawn)
     remarks += [said for name in bases if (said := _without_number(answered, name))]
     remarks += [said for name in bases if (said := _without_digits(answered, checks, name))]
-    return Verified(tuple(checks), tuple(answered), tuple(remarks))
+    return VerificationResult(tuple(checks), tuple(answered), tuple(remarks))
 
 
 def recheck(
-    path: Path, answered: Iterable[Answered], tolerances: Mapping[str, Tolerance] | None = None
-) -> Verified:
+    path: Path, answered: Iterable[ReferenceRun], tolerances: Mapping[str, Tolerance] | None = None
+) -> VerificationResult:
     """Compare an ONNX file with answers that are known.
 
     An output's tolerance is that of the types it is computed in, unless `tolerances` names the output. No
     answer is known to an output that is drawn anew on each call.
     """
     runner, known = Runner(path), tuple(answered)
-    bases = bases_of(ir.load(path))
+    bases = output_traits(ir.load(path))
     each_known = steps(known, len(known), "data sets, compiled")
     checks = [check for each in each_known for check in _compare(runner, each, bases, tolerances or {})]
-    return Verified(tuple(checks), known)
+    return VerificationResult(tuple(checks), known)
 
 
 def _seeded(
     model: ir.Model, reference: Reference, users: Sequence[Dataset]
-) -> tuple[list[Answered], list[str]]:
+) -> tuple[list[ReferenceRun], list[str]]:
     """Return what the source answers to inputs that are not the user's, and what there is to say of it."""
     inputs: tuple[Dataset | None, ...]
     try:
-        known = answers(model, reference)
-    except RefusedError as error:
-        said = f"the source model fails on random inputs ({reason(error.__cause__)})"
+        known = compute_reference_runs(model, reference)
+    except RejectedInputsError as error:
+        said = f"the source model fails on random inputs ({first_error_line(error.__cause__)})"
         if not users:
             raise VerificationError(
                 f"{said}, so nothing can be proven; give inputs that it accepts with --data FILE.npz"
             ) from error
-        known, remarks = few_rows(model, users[0], reference), [f"{said}; it is proven on your data alone"]
+        known, remarks = golden_runs(model, users[0], reference), [f"{said}; it is proven on your data alone"]
         inputs = (first_rows(model, users[0], 1),)
     else:
-        remarks, inputs = [], single_row(model, known[0])
+        remarks, inputs = [], single_row_inputs(model, known[0])
     if known and "batch" in known[0].dataset.sizes:
-        single, said = one_row(reference, known, *inputs)
+        single, said = single_row_run(reference, known, *inputs)
         known += single
         remarks += [said] if said else []
     return known, remarks
 
 
 def _compare(
-    runner: Runner, known: Answered, bases: Mapping[str, Basis], tolerances: Mapping[str, Tolerance]
+    runner: Runner,
+    known: ReferenceRun,
+    bases: Mapping[str, OutputTraits],
+    tolerances: Mapping[str, Tolerance],
 ) -> Iterable[Check]:
     for name, got in runner(known.dataset.inputs).items():
         if bases[name].drawn:
@@ -190,17 +195,17 @@ def _compare(
         )
 
 
-def _tolerance(want: NDArray[Any], basis: Basis) -> Tolerance:
+def _tolerance(want: NDArray[Any], basis: OutputTraits) -> Tolerance:
     return Tolerance.of(want.dtype, "" if basis.narrowest is None else basis.narrowest.name.lower())
 
 
-def _without_number(answered: Iterable[Answered], output: str) -> str:
+def _without_number(answered: Iterable[ReferenceRun], output: str) -> str:
     """Say that an output has no numbers, or not everywhere, to any inputs; "" where it has."""
-    least = min(without_number(each, output) for each in answered)
+    least = min(non_finite_share(each, output) for each in answered)
     return "" if least == 0.0 else (_NO_NUMBER if least == 1.0 else _FEW_NUMBERS).format(output, least)
 
 
-def _without_digits(answered: Iterable[Answered], checks: Iterable[Check], output: str) -> str:
+def _without_digits(answered: Iterable[ReferenceRun], checks: Iterable[Check], output: str) -> str:
     """Say that small numbers of an output are equal by what is allowed of larger ones alone; "" if none are.
 
     ONNX Runtime's Sigmoid, for one, is right to 6e-8.
@@ -221,7 +226,7 @@ def _largest(answer: NDArray[Any]) -> float:
     return float(sizes.max(initial=0.0, where=np.isfinite(sizes)))
 
 
-def _undecided(path: Path, runner: Runner, known: Answered, bases: Mapping[str, Basis]) -> str:
+def _undecided(path: Path, runner: Runner, known: ReferenceRun, bases: Mapping[str, OutputTraits]) -> str:
     """Say where rounding explains what differs on inputs beyond the ordinary; "" where it does not."""
     if not (differing := _differing(_compare(runner, known, bases, {}))):
         return ""
@@ -248,7 +253,7 @@ def _differing(checks: Iterable[Check]) -> dict[str, Check]:
 
 
 def _widened(
-    path: Path, answered: Iterable[Answered], checks: Iterable[Check], remarks: list[str]
+    path: Path, answered: Iterable[ReferenceRun], checks: Iterable[Check], remarks: list[str]
 ) -> dict[str, Tolerance]:
     """Return the tolerances of outputs that differ, where rounding explains more than their type's do.
 

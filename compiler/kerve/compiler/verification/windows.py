@@ -11,14 +11,14 @@ from collections.abc import Mapping
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from kerve.compiler.passes.reading import attribute_ints
+from kerve.compiler.passes.queries import attribute_ints
 
-__all__ = ["leave_room"]
+__all__ = ["windows_fit"]
 
 _WINDOWS = frozenset({"AveragePool", "Conv", "LpPool", "MaxPool"})
 
 
-def leave_room(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+def windows_fit(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> bool:
     """Whether all windows have room when the inputs have these shapes, as far as the graph tells."""
     if not any(node.op_type in _WINDOWS for node in model.graph):
         return True

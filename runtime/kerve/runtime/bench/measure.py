@@ -62,7 +62,7 @@ def measure(
     *,
     seconds: float,
     stability: float,
-    most_windows: int,
+    max_windows: int,
 ) -> Result:
     """Run a load, first one window that does not count, then until it is stable or the windows are used
     up.
@@ -71,7 +71,7 @@ def measure(
     time.sleep(seconds)
     windows: list[Window] = []
     readings = [statistics()]
-    while len(windows) < most_windows and not stable(windows, stability):
+    while len(windows) < max_windows and not stable(windows, stability):
         start = time.perf_counter()
         time.sleep(seconds)
         end = time.perf_counter()

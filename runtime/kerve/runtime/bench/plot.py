@@ -14,13 +14,13 @@ LINES = (("p50", "#2f6fde"), ("p90", "#7a52c7"), ("p99", "#d9822b"))
 def plot(title: str, results: Sequence[Result]) -> str:
     """Return the text of an SVG file: a point for each load, a line for each percentile."""
     points = sorted(results, key=lambda result: result.requests_per_second)
-    most_x = max((result.requests_per_second for result in points), default=1) or 1
-    most_y = max((result.p99 for result in points), default=1) or 1
+    max_x = max((result.requests_per_second for result in points), default=1) or 1
+    max_y = max((result.p99 for result in points), default=1) or 1
 
     def place(x: float, y: float) -> tuple[float, float]:
         return (
-            MARGIN + x / most_x * (WIDTH - 2 * MARGIN),
-            HEIGHT - MARGIN - y / most_y * (HEIGHT - 2 * MARGIN),
+            MARGIN + x / max_x * (WIDTH - 2 * MARGIN),
+            HEIGHT - MARGIN - y / max_y * (HEIGHT - 2 * MARGIN),
         )
 
     left, bottom = place(0, 0)
@@ -33,10 +33,10 @@ def plot(title: str, results: Sequence[Result]) -> str:
         f'<path d="M{left} {MARGIN}V{bottom}H{WIDTH - MARGIN}" fill="none" stroke="#888"/>',
     ]
     for part in (0.5, 1.0):
-        x, y = place(part * most_x, part * most_y)
+        x, y = place(part * max_x, part * max_y)
         parts += [
-            text(x, bottom + 18, f"{part * most_x:,.0f}", anchor="middle"),
-            text(left - 6, y + 4, f"{part * most_y:.3g}", anchor="end"),
+            text(x, bottom + 18, f"{part * max_x:,.0f}", anchor="middle"),
+            text(left - 6, y + 4, f"{part * max_y:.3g}", anchor="end"),
         ]
     for position, (name, colour) in enumerate(LINES):
         places = [place(each.requests_per_second, getattr(each, name)) for each in points]

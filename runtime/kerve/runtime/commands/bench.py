@@ -89,7 +89,7 @@ def measured(options: Options) -> list[Result]:
                 statistics,
                 seconds=options.window,
                 stability=options.stability,
-                most_windows=options.max_windows,
+                max_windows=options.max_windows,
             )
             for label, load, recorder in makers
         ]

@@ -111,7 +111,7 @@ def by_ray(options: Options) -> tuple[None, Compared]:
     """Have the workers of a Ray cluster evaluate, which read the rows."""
     # What loads models, which a client of a server does not.
     from kerve.runtime.distributed.cluster import cluster
-    from kerve.runtime.distributed.evaluating import Wanted, evaluate
+    from kerve.runtime.distributed.evaluating import EvaluationOptions, evaluate
     from kerve.runtime.distributed.located import locate
 
     assert options.repository is not None
@@ -120,7 +120,7 @@ def by_ray(options: Options) -> tuple[None, Compared]:
     parts = parts_of([path.resolve() for path in options.data])
     with Bar(sum(part.rows or 0 for part in parts)) as bar, cluster(options.ray_address) as ray:
         progress = bar.show if bar.shown else None
-        wanted = Wanted(metrics=options.metric, batch_size=options.batch_size, progress=progress)
+        wanted = EvaluationOptions(metrics=options.metric, batch_size=options.batch_size, progress=progress)
         return None, evaluate(ray, repository, versions, parts, wanted)
 
 

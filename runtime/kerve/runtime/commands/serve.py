@@ -22,7 +22,7 @@ from kerve.runtime.lifecycle.manager import ControlMode
 from kerve.runtime.lifecycle.served import Limits
 from kerve.runtime.logs import LogControl, LogFormat
 from kerve.runtime.observation.access import AccessLog
-from kerve.runtime.observation.observatory import Listener
+from kerve.runtime.observation.export import Exporter
 from kerve.runtime.observation.settings import TraceSettings, initial_settings
 from kerve.runtime.observation.spans import Spans
 from kerve.runtime.operators import load_libraries
@@ -228,7 +228,7 @@ def command(options: Options) -> None:
         authority=authority,
         logs=logs,
         traces=TraceSettings(initial_settings(options.trace_config)),
-        listeners=listeners(options),
+        exporters=exporters(options),
     )
     signals = handle_signals(server)
     http_port = {0: None, -1: 0}.get(options.http_port, options.http_port)
@@ -263,9 +263,9 @@ def command(options: Options) -> None:
         os._exit(0 if finished else 1)
 
 
-def listeners(options: Options) -> list[Listener]:
+def exporters(options: Options) -> list[Exporter]:
     """Return who wants to know what becomes of each request."""
-    found: list[Listener] = []
+    found: list[Exporter] = []
     if options.access_log:
         found.append(AccessLog())
     if options.trace_ratio is not None:
@@ -281,7 +281,7 @@ def server_options(options: Options, devices: Devices) -> ServerOptions:
         poll_seconds=options.repository_poll_secs,
         strict_readiness=options.strict_readiness,
         load_threads=options.model_load_thread_count,
-        most_models=options.max_models,
+        max_models=options.max_models,
         max_message_bytes=options.max_message_bytes,
         limits=Limits(
             threads=options.threads or available_cpus(),

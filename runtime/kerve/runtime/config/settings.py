@@ -165,7 +165,7 @@ def is_label(text: str) -> bool:
     return bool(text) and not text.isdecimal()
 
 
-def checked(file: Path, own: Mapping[str, Any], most_rows: int) -> dict[str, Any]:
+def checked(file: Path, own: Mapping[str, Any], max_rows: int) -> dict[str, Any]:
     """Return kerve's own keys as `Settings` has them; `most_rows`: of a batch."""
     for key, value in own.items():
         if type(value) is not OWN_KEYS[key].kind:  # True is an int too
@@ -179,9 +179,9 @@ def checked(file: Path, own: Mapping[str, Any], most_rows: int) -> dict[str, Any
     buckets = own.get("batch_buckets", [])
     if not all(type(size) is int and size > 0 for size in buckets):
         raise ArtifactError(f"{file}: batch_buckets: expected sizes above 0, got {buckets}")
-    if max(buckets, default=0) > most_rows:
+    if max(buckets, default=0) > max_rows:
         raise ArtifactError(
-            f"{file}: batch_buckets: expected sizes up to {most_rows}, the largest batch (max_batch_size), "
+            f"{file}: batch_buckets: expected sizes up to {max_rows}, the largest batch (max_batch_size), "
             f"got {max(buckets)}; no batch would be padded to it"
         )
     if own.get("memory_limit", 0) < 0:

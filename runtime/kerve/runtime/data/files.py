@@ -43,8 +43,8 @@ def open_files(paths: Sequence[Path]) -> Source:
     if len(sources) == 1:
         return sources[0]
     if all(isinstance(source, NpyFile) for source in sources):
-        return SideBySide([NpyFile(path, path.stem) for path in files])
-    return OneAfterTheOther(sources)
+        return ColumnConcatenation([NpyFile(path, path.stem) for path in files])
+    return RowConcatenation(sources)
 
 
 def files_in(paths: Sequence[Path]) -> list[Path]:
@@ -95,7 +95,7 @@ def is_binary(start: bytes) -> bool:
     return False
 
 
-class SideBySide:
+class ColumnConcatenation:
     """The columns of files that have the same rows."""
 
     def __init__(self, sources: Sequence[NpyFile]) -> None:
@@ -118,7 +118,7 @@ class SideBySide:
             yield {column: array for part in parts for column, array in part.items()}
 
 
-class OneAfterTheOther:
+class RowConcatenation:
     """The rows of files that have the same columns."""
 
     def __init__(self, sources: Sequence[Source]) -> None:

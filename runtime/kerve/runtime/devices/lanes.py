@@ -19,7 +19,7 @@ import numpy as np
 import onnxruntime
 
 from kerve.runtime.datatypes import BF16, BYTES, Array
-from kerve.runtime.devices.kept import Kept
+from kerve.runtime.devices.device_array import DeviceArray
 from kerve.runtime.devices.lane import Bound, Lane
 from kerve.runtime.devices.locks import DEVICE_LOCK, LOADING_LOCK, capturing
 from kerve.runtime.devices.memory import Memory
@@ -104,7 +104,9 @@ class LaneSession(Session):
         """Whether what is computed can stay where it is: neither strings nor bfloat16 can be bound."""
         return self._bindable
 
-    def keep(self, inputs: Mapping[str, Array | Kept], outputs: Sequence[str]) -> dict[str, Kept]:
+    def keep(
+        self, inputs: Mapping[str, Array | DeviceArray], outputs: Sequence[str]
+    ) -> dict[str, DeviceArray]:
         """Compute the named outputs and leave them on the device; inputs may lie there, too.
 
         Raises as `run` does.
@@ -113,12 +115,12 @@ class LaneSession(Session):
             with DEVICE_LOCK.shared():
                 binding = self.bind()
                 for name, each in inputs.items():
-                    value = each.value if isinstance(each, Kept) else value_of(each)
+                    value = each.value if isinstance(each, DeviceArray) else value_of(each)
                     binding.bind_ortvalue_input(name, value)
                 for name in outputs:
                     binding.bind_output(name, *self._place)
                 self._session.run_with_iobinding(binding, self._options)
-                return dict(zip(outputs, map(Kept, binding.get_outputs()), strict=True))
+                return dict(zip(outputs, map(DeviceArray, binding.get_outputs()), strict=True))
         except ORT_ERRORS as error:
             raise self._to_serving_error(error) from error
 

@@ -17,14 +17,14 @@ from kerve.runtime.devices.device import CPU, Device
 from kerve.runtime.devices.options import CudaOptions
 from kerve.runtime.errors import ArtifactError
 
-__all__ = ["ON_CPU", "Place", "Placement", "complete_groups", "place"]
+__all__ = ["ON_CPU", "DeviceConfig", "Placement", "complete_groups", "place"]
 
 GROUP = pb.ModelInstanceGroup
 AUTO = pb.ModelInstanceGroup()
 
 
 @dataclass(frozen=True)
-class Place:
+class DeviceConfig:
     """A device, and how a model uses it."""
 
     device: Device = CPU
@@ -36,7 +36,7 @@ class Place:
         return self.device.kind == "tensorrt" or (self.device.kind == "cuda" and self.cuda.use_tf32)
 
 
-ON_CPU = Place()
+ON_CPU = DeviceConfig()
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Placement:
     On the CPU instances share one; on a GPU each has its own, with a thread for each batch in flight.
     """
 
-    place: Place
+    place: DeviceConfig
     executors: int
 
 
@@ -57,10 +57,10 @@ def place(config: pb.ModelConfig, devices: Devices, cuda: CudaOptions, folder: P
         (device, max(1, group.count)) for group in groups for device in devices_of(group, devices, folder)
     ]
     on_cpu = sum(count for device, count in wanted if device == CPU)
-    found = [Placement(Place(CPU), on_cpu)] if on_cpu else []
+    found = [Placement(DeviceConfig(CPU), on_cpu)] if on_cpu else []
     for device, count in wanted:
         if device != CPU:
-            found += [Placement(Place(device, cuda), max(1, cuda.buffers))] * count
+            found += [Placement(DeviceConfig(device, cuda), max(1, cuda.buffers))] * count
     return tuple(found)
 
 

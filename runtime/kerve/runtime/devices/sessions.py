@@ -14,7 +14,7 @@ from kerve.runtime.devices.libraries import load_packaged
 from kerve.runtime.devices.locks import DEVICE_LOCK
 from kerve.runtime.devices.memory import CudaMemory, CudaStream
 from kerve.runtime.devices.options import CudaOptions
-from kerve.runtime.devices.placement import Place
+from kerve.runtime.devices.placement import DeviceConfig
 from kerve.runtime.devices.tensorrt import Engine, TensorRtSession
 from kerve.runtime.errors import ArtifactError
 from kerve.runtime.session import MemoryPolicy, Provider, Session
@@ -30,13 +30,13 @@ NOT_CAPTURABLE = "cannot use the graph capture feature"
 class Opener(Protocol):
     """Opens a model on one kind of device."""
 
-    def __call__(self, model_file: Path, place: Place, **given: Any) -> Session:
+    def __call__(self, model_file: Path, place: DeviceConfig, **given: Any) -> Session:
         """`given`: what `Session` takes for any device."""
 
 
 def open_session(
     model_file: Path,
-    place: Place,
+    place: DeviceConfig,
     *,
     threads: int,
     hidden: Sequence[str] = (),
@@ -64,13 +64,13 @@ def providers_for(device: Device, options: CudaOptions, **more: str) -> tuple[Pr
     return tuple((name, table[name]()) for name in device.providers)
 
 
-def open_cpu(model_file: Path, place: Place, **given: Any) -> Session:  # noqa: ARG001  an opener's
+def open_cpu(model_file: Path, place: DeviceConfig, **given: Any) -> Session:  # noqa: ARG001  an opener's
     """Open a model on the CPU."""
     return Session(model_file, **given)
 
 
 def open_cuda(
-    model_file: Path, place: Place, make: Callable[..., LaneSession] = LaneSession, **given: Any
+    model_file: Path, place: DeviceConfig, make: Callable[..., LaneSession] = LaneSession, **given: Any
 ) -> Session:
     """Open a model on a GPU: with graphs if it allows them, with lanes if it wants buffers."""
     load_packaged()
@@ -110,7 +110,7 @@ def open_cuda(
         raise
 
 
-def open_tensorrt(model_file: Path, place: Place, precision: str = "float32", **given: Any) -> Session:
+def open_tensorrt(model_file: Path, place: DeviceConfig, precision: str = "float32", **given: Any) -> Session:
     """Open a model on a GPU's CUDA provider, which TensorRT takes over from once its engine is built."""
 
     def providers(device: Device, options: Mapping[str, str]) -> tuple[Provider, ...]:

@@ -23,7 +23,7 @@ from typing import Any, Literal, Protocol
 
 from kerve.runtime.datatypes import Array
 from kerve.runtime.devices.device import Device
-from kerve.runtime.devices.kept import Kept
+from kerve.runtime.devices.device_array import DeviceArray
 from kerve.runtime.devices.lanes import LaneSession
 from kerve.runtime.errors import ArtifactError
 from kerve.runtime.session import Session
@@ -217,7 +217,9 @@ class TensorRtSession(LaneSession):
         self._thread = threading.Thread(target=work, name=f"engine {self._file}", daemon=True)
         self._thread.start()
 
-    def keep(self, inputs: Mapping[str, Array | Kept], outputs: Sequence[str]) -> dict[str, Kept]:
+    def keep(
+        self, inputs: Mapping[str, Array | DeviceArray], outputs: Sequence[str]
+    ) -> dict[str, DeviceArray]:
         """Compute the named outputs and leave them on the device."""
         engine = self._engine
         return super().keep(inputs, outputs) if engine is None else engine.keep(inputs, outputs)

@@ -20,7 +20,7 @@ from kerve.runtime.errors import InternalError, ServingError
 __all__ = ["ClusterError", "Task", "cluster", "spread"]
 
 # Seconds for a cluster to be there.
-PATIENCE = 10.0
+CONNECT_TIMEOUT = 10.0
 
 #: What a worker may say of data and models, beside what it found.
 TOLD = (ServingError, DataError, OSError)
@@ -66,7 +66,7 @@ def reach(address: str) -> None:
     if not port.isdecimal():  # "auto", which Ray looks up
         return
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT).close()
     except (OSError, OverflowError) as error:
         raise ClusterError(f"no Ray cluster answers at {address}: {error}") from error
 

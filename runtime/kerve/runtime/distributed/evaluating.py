@@ -21,7 +21,7 @@ from kerve.runtime.artifact import read_artifact
 from kerve.runtime.data import Rows
 from kerve.runtime.data.parts import Part
 from kerve.runtime.datatypes import Array
-from kerve.runtime.devices.kept import all_at_host
+from kerve.runtime.devices.device_array import all_at_host
 from kerve.runtime.distributed.cluster import spread
 from kerve.runtime.distributed.located import Located, computing
 from kerve.runtime.errors import InvalidArgumentError
@@ -35,13 +35,13 @@ from kerve.runtime.evaluation.client import (
     messages,
 )
 from kerve.runtime.evaluation.comparison import Comparison, scores_of
+from kerve.runtime.evaluation.deferred import Evaluable
 from kerve.runtime.evaluation.history import FILE, Finished, History
-from kerve.runtime.evaluation.runs import Answered, Run
-from kerve.runtime.evaluation.turns import Evaluable
+from kerve.runtime.evaluation.runs import BatchOutput, Run
 from kerve.runtime.protocol.evaluation import encode_difference, encode_results
 from kerve.runtime.signature import Signature
 
-__all__ = ["Wanted", "evaluate"]
+__all__ = ["EvaluationOptions", "evaluate"]
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ class PartialResultBuilder:
         self._comparisons = tuple(Comparison() for _ in runs[1:])
         self._fingerprint = hashlib.sha256()
 
-    def add(self, answers: Sequence[tuple[Run, Answered]], batch: Batch) -> None:
+    def add(self, answers: Sequence[tuple[Run, BatchOutput]], batch: Batch) -> None:
         """Add the versions' answers to a batch."""
         if self._comparisons:
             first, *others = [
@@ -147,7 +147,7 @@ def batches(part: Part, signature: Signature) -> Iterator[Batch]:
         yield from messages(signature, block, None, None)
 
 
-def ask(runs: Sequence[Run], batch: Batch, *, fold: bool) -> list[tuple[Run, Answered]] | None:
+def ask(runs: Sequence[Run], batch: Batch, *, fold: bool) -> list[tuple[Run, BatchOutput]] | None:
     """Return what the versions make of a batch; None of one without rows."""
     arrays = {name: array for name, (_, array) in batch.items()}
     datatypes = {name: datatype for name, (datatype, _) in batch.items()}
@@ -158,7 +158,7 @@ def ask(runs: Sequence[Run], batch: Batch, *, fold: bool) -> list[tuple[Run, Ans
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class EvaluationOptions:
     """What is to be evaluated, and how."""
 
     metrics: Sequence[str] = ()
@@ -167,7 +167,7 @@ class Wanted:
 
 
 def evaluate(
-    ray: Any, repository: Path, versions: Sequence[Located], parts: Sequence[Part], wanted: Wanted
+    ray: Any, repository: Path, versions: Sequence[Located], parts: Sequence[Part], wanted: EvaluationOptions
 ) -> Compared:
     """Return the results of the versions, and what tells each from the first; they are kept in the history.
 
@@ -189,7 +189,7 @@ def evaluate(
 class Merger:
     """Merges the results of all workers."""
 
-    def __init__(self, versions: Sequence[Located], wanted: Wanted) -> None:
+    def __init__(self, versions: Sequence[Located], wanted: EvaluationOptions) -> None:
         """Raises InvalidArgumentError where a version has no metrics, or not those that are wanted."""
         self._versions = versions
         self._wanted = wanted

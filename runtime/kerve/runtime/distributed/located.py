@@ -8,7 +8,7 @@ from kerve.runtime.artifact import read_artifact
 from kerve.runtime.config import Settings, read_settings
 from kerve.runtime.config.policy import choose
 from kerve.runtime.errors import ArtifactError, InvalidArgumentError, NotFoundError
-from kerve.runtime.evaluation.turns import Evaluable
+from kerve.runtime.evaluation.deferred import Evaluable
 from kerve.runtime.model import load
 from kerve.runtime.repository import Repository
 

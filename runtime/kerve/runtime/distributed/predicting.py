@@ -15,11 +15,11 @@ from kerve.runtime.data.parquet import ParquetFile
 from kerve.runtime.data.parts import Part
 from kerve.runtime.data.writing import ParquetWriter, arrow_column, whole
 from kerve.runtime.datatypes import BF16, Array, bfloat16_to_float32
-from kerve.runtime.devices.kept import all_at_host
+from kerve.runtime.devices.device_array import all_at_host
 from kerve.runtime.distributed.cluster import spread
 from kerve.runtime.distributed.located import Located, computing
 from kerve.runtime.errors import InvalidArgumentError
-from kerve.runtime.evaluation.turns import Evaluable, Turn
+from kerve.runtime.evaluation.deferred import DeferredComputation, Evaluable
 from kerve.runtime.protocol.oip_client import to_tensor
 from kerve.runtime.signature import Signature, check_tensor
 
@@ -95,7 +95,7 @@ def computed(served: Evaluable, block: Mapping[str, Array], where: str) -> dict[
             spec = signature.input(name)
             inputs[name] = to_tensor(spec, array)
             check_tensor(spec, spec.datatype, inputs[name].shape, sizes)
-        answered, _ = Turn(served, inputs, [spec.name for spec in signature.outputs]).wait()
+        answered, _ = DeferredComputation(served, inputs, [spec.name for spec in signature.outputs]).wait()
     except InvalidArgumentError as error:
         raise InvalidArgumentError(f"{where}, or after it: {error}") from error
     found = all_at_host(answered)

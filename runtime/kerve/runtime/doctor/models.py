@@ -10,7 +10,7 @@ from kerve.runtime.config import read_settings
 from kerve.runtime.config.policy import choose
 from kerve.runtime.devices.choice import Devices
 from kerve.runtime.devices.libraries import load_packaged
-from kerve.runtime.devices.placement import Place, place
+from kerve.runtime.devices.placement import DeviceConfig, place
 from kerve.runtime.devices.sessions import providers_for
 from kerve.runtime.errors import ServingError
 from kerve.runtime.repository import Repository, Source, scan
@@ -63,7 +63,9 @@ def examine_model(source: Source, devices: Devices) -> list[Finding]:
         return [Finding(source.name, 0, problem=str(error))]
 
 
-def examine_version(source: Source, version: int, file_name: str, where: Place, instances: int) -> Finding:
+def examine_version(
+    source: Source, version: int, file_name: str, where: DeviceConfig, instances: int
+) -> Finding:
     """Load a version on a device and return who runs its nodes."""
     device = where.device
     try:
@@ -78,7 +80,7 @@ def examine_version(source: Source, version: int, file_name: str, where: Place, 
     return Finding(source.name, version, str(device), instances, dict(counts), fallen)
 
 
-def assignments(file: Path, where: Place) -> list[Assignment]:
+def assignments(file: Path, where: DeviceConfig) -> list[Assignment]:
     """Return who runs each node of a model; ArtifactError when it cannot be loaded."""
     if where.device.kind != "cpu":
         load_packaged()

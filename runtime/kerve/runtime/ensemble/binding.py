@@ -37,7 +37,7 @@ class Bound:
 
 
 @dataclass(frozen=True)
-class Place:
+class TensorPort:
     """Where a tensor is given or taken."""
 
     spec: TensorSpec
@@ -53,12 +53,12 @@ def bind(scheme: Scheme, config: pb.ModelConfig, members: Sequence[Member], wher
     """
     steps = list(zip(scheme.steps, members, strict=True))
     rows = batch_size(config, steps, where)
-    sources: dict[str, Place] = {}
+    sources: dict[str, TensorPort] = {}
     for step, member in steps:
         known = {spec.name: spec for spec in member.signature.outputs}
         for own, tensor in step.outputs.items():
             check_name(own, known, "output", step, where)
-            sources[tensor] = Place(
+            sources[tensor] = TensorPort(
                 known[own], f"output {own!r} of step {step.model!r}", member.signature.batched
             )
     sources |= declared_inputs(config, batched=rows > 0, where=where)
@@ -67,9 +67,11 @@ def bind(scheme: Scheme, config: pb.ModelConfig, members: Sequence[Member], wher
         for own, tensor in step.inputs.items():
             check_name(own, known, "input", step, where)
             batched = member.signature.batched
-            taker = Place(known[own], f"input {own!r} of step {step.model!r}", batched)
+            taker = TensorPort(known[own], f"input {own!r} of step {step.model!r}", batched)
             # Of an ensemble that declares nothing, the first step that takes an input says what it is.
-            source = sources.setdefault(tensor, Place(replace(known[own], name=tensor), taker.what, batched))
+            source = sources.setdefault(
+                tensor, TensorPort(replace(known[own], name=tensor), taker.what, batched)
+            )
             check_fit(tensor, source, taker, where)
         for spec in member.signature.inputs:
             if not spec.optional and spec.name not in step.inputs:
@@ -125,7 +127,7 @@ def batch_size(config: pb.ModelConfig, steps: Sequence[tuple[Step, Member]], whe
     return max(0, config.max_batch_size)
 
 
-def declared_inputs(config: pb.ModelConfig, *, batched: bool, where: Path) -> dict[str, Place]:
+def declared_inputs(config: pb.ModelConfig, *, batched: bool, where: Path) -> dict[str, TensorPort]:
     """Return the inputs that the configuration declares."""
     found = {}
     for tensor in config.input:
@@ -137,12 +139,12 @@ def declared_inputs(config: pb.ModelConfig, *, batched: bool, where: Path) -> di
             shape_of(own_dims(tensor), batched),
             optional=tensor.optional,
         )
-        found[tensor.name] = Place(spec, "the ensemble's input", batched)
+        found[tensor.name] = TensorPort(spec, "the ensemble's input", batched)
     return found
 
 
 def declared_outputs(
-    config: pb.ModelConfig, sources: Mapping[str, Place], *, batched: bool, where: Path
+    config: pb.ModelConfig, sources: Mapping[str, TensorPort], *, batched: bool, where: Path
 ) -> list[TensorSpec]:
     """Return the outputs that the configuration declares, held against the steps that give them."""
     found = []
@@ -153,7 +155,7 @@ def declared_outputs(
             datatype = protocol_type(tensor.data_type)
         shape = shape_of(own_dims(tensor), batched)
         wanted = replace(source.spec, name=tensor.name, datatype=datatype, shape=shape)
-        check_fit(tensor.name, source, Place(wanted, "the ensemble's output", batched), where)
+        check_fit(tensor.name, source, TensorPort(wanted, "the ensemble's output", batched), where)
         labels = read_labels(where, tensor.label_filename) or source.spec.labels
         found.append(replace(wanted, labels=labels, optional=False))
     return found
@@ -180,7 +182,7 @@ def check_name(name: str, known: Mapping[str, TensorSpec], kind: str, step: Step
         )
 
 
-def check_fit(tensor: str, source: Place, taker: Place, where: Path) -> None:
+def check_fit(tensor: str, source: TensorPort, taker: TensorPort, where: Path) -> None:
     """Raise ArtifactError unless what is given can be what is taken."""
     for given, taken, kind in (
         (source.spec.datatype, taker.spec.datatype, "datatype"),
@@ -195,7 +197,7 @@ def check_fit(tensor: str, source: Place, taker: Place, where: Path) -> None:
         raise ArtifactError(f"{where}: input {tensor!r} is optional, but {taker.what} is not")
 
 
-def may_become(source: Place, taker: Place) -> bool:
+def may_become(source: TensorPort, taker: TensorPort) -> bool:
     """Return whether a tensor can be taken as it was given, or with one row more or less as an axis.
 
     As in Triton: where one side counts rows and the other does not, a tensor is the one row of a batch.

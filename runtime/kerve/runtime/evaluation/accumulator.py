@@ -9,9 +9,9 @@ import numpy as np
 from kerve.artifact.v1.manifest_pb2 import Evaluation, StateSpec
 from kerve.runtime.artifact import Artifact
 from kerve.runtime.datatypes import DATATYPES, Array
-from kerve.runtime.devices.kept import Kept, all_at_host, at_host
+from kerve.runtime.devices.device_array import DeviceArray, all_at_host, at_host
 from kerve.runtime.devices.lanes import LaneSession
-from kerve.runtime.devices.placement import ON_CPU, Place
+from kerve.runtime.devices.placement import ON_CPU, DeviceConfig
 from kerve.runtime.devices.sessions import open_session
 from kerve.runtime.errors import ArtifactError, InvalidArgumentError
 from kerve.runtime.evaluation.targets import Labelled
@@ -27,7 +27,7 @@ MERGES: Mapping[int, Callable[[Array, Array, Array], Array]] = {
 }
 
 #: Arrays by name, at the host or where they were computed.
-Values = Mapping[str, Array | Kept]
+Values = Mapping[str, Array | DeviceArray]
 
 #: What Keras evaluates at a time unless it is told otherwise.
 USUAL_BATCH_SIZE = 32
@@ -36,7 +36,7 @@ USUAL_BATCH_SIZE = 32
 class Metrics:
     """The losses and metrics of one version, loaded."""
 
-    def __init__(self, artifact: Artifact, *, threads: int, place: Place = ON_CPU) -> None:
+    def __init__(self, artifact: Artifact, *, threads: int, place: DeviceConfig = ON_CPU) -> None:
         """`place`: where the model computes; what it leaves there is folded there."""
         manifest = artifact.manifest
         if manifest is None or not manifest.HasField("evaluation"):
@@ -84,7 +84,7 @@ class Metrics:
         """Return the state before the first row."""
         return {each.input: initial(each) for each in self.description.state}
 
-    def fold(self, feeds: Values, state: Values) -> dict[str, Array | Kept]:
+    def fold(self, feeds: Values, state: Values) -> dict[str, Array | DeviceArray]:
         """Return the state after a step, where it was computed."""
         specs, given = self.description.state, {**feeds, **state}
         outputs = [each.output for each in specs]
@@ -112,9 +112,9 @@ class Metrics:
             for each in self.description.state
         }
 
-    def feeds(self, labelled: Labelled, computed: Values) -> dict[str, Array | Kept]:
+    def feeds(self, labelled: Labelled, computed: Values) -> dict[str, Array | DeviceArray]:
         """Return what a step takes, for rows and what the model computed of them."""
-        feeds: dict[str, Array | Kept] = {
+        feeds: dict[str, Array | DeviceArray] = {
             name: labelled.inputs[source] for name, source in self.description.inputs.items()
         }
         for target in self.description.targets:

@@ -183,7 +183,7 @@ class EvaluationCalls:
                     first += rows
                 yield pb.EvaluateRequest(batch=encode_batch(typed))
 
-        remembering = Remembering(requests())
+        remembering = ErrorCapturingIterator(requests())
         stream = channel.evaluation[method](remembering, timeout=timeout, metadata=channel.metadata)
         told_of = 0
         try:
@@ -215,7 +215,7 @@ def told(results: Iterable[pb.Results], progress: Progress | None) -> list[Evalu
     return decoded
 
 
-class Remembering:
+class ErrorCapturingIterator:
     """An iterator that keeps what it failed with: gRPC says only that it did."""
 
     def __init__(self, inner: Iterator[Any]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from kerve.artifact.v1.manifest_pb2 import Evaluation
 from kerve.runtime.datatypes import Array
-from kerve.runtime.devices.kept import Kept, at_host
+from kerve.runtime.devices.device_array import DeviceArray, at_host
 from kerve.runtime.errors import InvalidArgumentError
 
 __all__ = ["Comparison", "Interval", "Scores", "scores", "scores_of"]
@@ -32,7 +32,9 @@ class Scores:
 
 
 def scores_of(
-    targets: Sequence[Evaluation.Target], computed: Mapping[str, Array | Kept], labels: Mapping[str, Array]
+    targets: Sequence[Evaluation.Target],
+    computed: Mapping[str, Array | DeviceArray],
+    labels: Mapping[str, Array],
 ) -> dict[str, Scores]:
     """Return how good each row is, by output."""
     return {

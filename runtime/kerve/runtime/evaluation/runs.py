@@ -4,29 +4,29 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from kerve.runtime.datatypes import Array
-from kerve.runtime.devices.kept import Kept, at_host
+from kerve.runtime.devices.device_array import DeviceArray, at_host
 from kerve.runtime.evaluation.accumulator import Accumulator, Metrics, chosen
+from kerve.runtime.evaluation.deferred import DeferredComputation, Evaluable
 from kerve.runtime.evaluation.targets import Labelled, split
-from kerve.runtime.evaluation.turns import Evaluable, Turn
 from kerve.runtime.signature import check_tensor
 
-__all__ = ["Answered", "Asked", "Run"]
+__all__ = ["BatchOutput", "PendingBatch", "Run"]
 
 
 @dataclass(frozen=True)
-class Asked:
+class PendingBatch:
     """A batch that the model is to answer."""
 
     labelled: Labelled
-    turn: Turn
+    turn: DeferredComputation
 
 
 @dataclass(frozen=True)
-class Answered:
+class BatchOutput:
     """A batch, and what the model made of it."""
 
     labelled: Labelled
-    computed: Mapping[str, Array | Kept]
+    computed: Mapping[str, Array | DeviceArray]
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Run:
         """The version, by its folder."""
         return self.served.model.artifact.path.name
 
-    def ask(self, arrays: Mapping[str, Array], datatypes: Mapping[str, str]) -> Asked | None:
+    def ask(self, arrays: Mapping[str, Array], datatypes: Mapping[str, str]) -> PendingBatch | None:
         """Let a batch wait for the model; InvalidArgumentError if it does not fit.
 
         None to a batch without rows.
@@ -65,22 +65,22 @@ class Run:
         if not labelled.rows:
             return None
         self._asked += labelled.rows
-        return Asked(labelled, Turn(self.served, labelled.inputs, self.metrics.wanted))
+        return PendingBatch(labelled, DeferredComputation(self.served, labelled.inputs, self.metrics.wanted))
 
-    def answer(self, asked: Asked) -> Answered:
+    def answer(self, asked: PendingBatch) -> BatchOutput:
         """Wait for the model's answers, and measure them."""
         answered = self.wait(asked)
         self._accumulator.add(self.metrics.feeds(answered.labelled, answered.computed))
         return answered
 
-    def wait(self, asked: Asked) -> Answered:
+    def wait(self, asked: PendingBatch) -> BatchOutput:
         """Wait for the model's answers; who takes them measures them."""
         computed, seconds = asked.turn.wait()
         self.latencies.append(seconds)
         self.rows += asked.labelled.rows
-        return Answered(asked.labelled, computed)
+        return BatchOutput(asked.labelled, computed)
 
-    def outputs(self, answered: Answered) -> dict[str, tuple[str, Array]]:
+    def outputs(self, answered: BatchOutput) -> dict[str, tuple[str, Array]]:
         """Return the outputs that are measured, with their datatypes."""
         measured = {target.output for target in self.metrics.description.targets}
         return {

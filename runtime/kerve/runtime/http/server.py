@@ -14,7 +14,7 @@ from kerve.runtime.gateway import Gateway
 from kerve.runtime.http.rest import Rest
 from kerve.runtime.http.status import StatusPage
 from kerve.runtime.http.tensorflow import TensorFlowRest
-from kerve.runtime.http.threads import Threads, most_connections
+from kerve.runtime.http.threads import Threads, max_connections
 from kerve.runtime.http.wsgi import Request, Response, Route, compress, find_route, refusal
 from kerve.runtime.lifecycle.manager import ModelManager
 from kerve.runtime.lifecycle.served import ServedVersion
@@ -93,7 +93,7 @@ class HttpServer:
                 self._application,
                 **where,
                 _dispatcher=Threads(),
-                connection_limit=most_connections(),
+                connection_limit=max_connections(),
                 asyncore_use_poll=True,  # select() takes files up to the 1,024th
                 ident=None,
                 # It refuses what is as large as this, too.

@@ -5,7 +5,7 @@ from typing import Any
 
 from waitress.task import ThreadedTaskDispatcher
 
-__all__ = ["Threads", "most_connections"]
+__all__ = ["Threads", "max_connections"]
 
 # Requests that are served at the same time; inference over HTTP holds one for as long as it takes. The wire
 # lets so many in at a time, and probes besides.
@@ -41,7 +41,7 @@ class Threads(ThreadedTaskDispatcher):
         super().shutdown(cancel_pending, timeout)
 
 
-def most_connections() -> int:
+def max_connections() -> int:
     """Return how many connections may be open: half of the files that this process may have open."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return MOST_CONNECTIONS if files == resource.RLIM_INFINITY else min(MOST_CONNECTIONS, max(1, files // 2))

@@ -82,7 +82,7 @@ class ModelManager:
         mode: ControlMode = "none",
         limits: Limits | None = None,
         load_threads: int = 4,
-        most_models: int = 0,
+        max_models: int = 0,
         promoted: Mapping[str, Mapping[str, int]] | None = None,
     ) -> None:
         """`most_models`: that may be loaded at a time; 0: any number. `promoted`: the versions that labels
@@ -100,7 +100,7 @@ class ModelManager:
         self._slots: Mapping[str, Slot] = {}
         self._overrides: Mapping[str, Override] = {}
         self._composition = Composition()
-        self._load_limit = LoadLimit(most_models, lambda: {served.name for served in self.served()})
+        self._load_limit = LoadLimit(max_models, lambda: {served.name for served in self.served()})
         self._promoted = promoted or {}
         self._reader = SettingsReader()
         self._closed = False

@@ -320,7 +320,7 @@ def sequences_of(plan: Plan, name: str, limits: Limits) -> Sequences:
     return Sequences(
         name,
         most=most,
-        most_waiting=limits.max_queue_size,
+        max_waiting=limits.max_queue_size,
         idle=plan.idle,
         triton_codes=limits.triton_codes,
     )

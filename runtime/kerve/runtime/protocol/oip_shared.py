@@ -6,7 +6,7 @@ from typing import Any
 from kerve.inference import grpc_service_pb2 as pb
 from kerve.runtime.errors import InvalidArgumentError
 from kerve.runtime.protocol.oip import SHARED_MEMORY
-from kerve.runtime.shared_memory import CudaRegion, Place, Region, Regions
+from kerve.runtime.shared_memory import CudaRegion, Region, Regions, RegionSlice
 
 __all__ = [
     "decode_cuda_region",
@@ -31,7 +31,9 @@ def regions_of(message: pb.ModelInferRequest) -> set[str]:
     }
 
 
-def expand(message: pb.ModelInferRequest, regions: Regions) -> tuple[pb.ModelInferRequest, dict[str, Place]]:
+def expand(
+    message: pb.ModelInferRequest, regions: Regions
+) -> tuple[pb.ModelInferRequest, dict[str, RegionSlice]]:
     """Return the request with the contents of its inputs, and where each output is to be put."""
     whole = pb.ModelInferRequest.FromString(message.SerializeToString())
     given = list(whole.raw_input_contents)
@@ -49,7 +51,7 @@ def expand(message: pb.ModelInferRequest, regions: Regions) -> tuple[pb.ModelInf
     return whole, places
 
 
-def place(response: pb.ModelInferResponse, places: Mapping[str, Place], regions: Regions) -> None:
+def place(response: pb.ModelInferResponse, places: Mapping[str, RegionSlice], regions: Regions) -> None:
     """Move outputs from a response to where they are wanted."""
     for position, tensor in enumerate(response.outputs):
         where = places.get(tensor.name)
@@ -63,14 +65,14 @@ def place(response: pb.ModelInferResponse, places: Mapping[str, Place], regions:
         tensor.parameters["shared_memory_offset"].int64_param = where.offset
 
 
-def take_place(tensor: Any) -> Place | None:
+def take_place(tensor: Any) -> RegionSlice | None:
     """Remove from a tensor where it lies in shared memory, and return it; None when it lies in the
     request.
     """
     if SHARED_MEMORY not in tensor.parameters:
         return None
     region, size, offset = (tensor.parameters[name] for name in PARAMETERS)
-    where = Place(region.string_param, number(offset), number(size))
+    where = RegionSlice(region.string_param, number(offset), number(size))
     for name in PARAMETERS:
         del tensor.parameters[name]
     if not where.region or not where.byte_size:

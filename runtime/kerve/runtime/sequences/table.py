@@ -66,14 +66,14 @@ class Sequences:
     """The open sequences; every method may be called by any thread."""
 
     def __init__(
-        self, model: str, *, most: int, idle: float, most_waiting: int = 0, triton_codes: bool = False
+        self, model: str, *, most: int, idle: float, max_waiting: int = 0, triton_codes: bool = False
     ) -> None:
         """`most`: sequences that may be open; `most_waiting`: requests that may wait for one to end; `idle`:
         seconds without a request that end one.
         """
         self._model = model
         self._most = most
-        self._most_waiting = most_waiting
+        self._most_waiting = max_waiting
         self._idle = idle
         self._full = Code.UNAVAILABLE if triton_codes else Code.RESOURCE_EXHAUSTED
         # The one that was used the longest time ago stands first.

@@ -20,7 +20,7 @@ from kerve.runtime.protocol import oip_client, oip_shared, tfs
 from kerve.runtime.protocol.oip_sequences import SequenceRequest, place_in_sequence
 from kerve.runtime.sequences.request import SequencePosition
 from kerve.runtime.servicers.edge import answers_errors
-from kerve.runtime.shared_memory import Place, Regions
+from kerve.runtime.shared_memory import Regions, RegionSlice
 from kerve.tensorflow_serving.apis import predict_pb2
 
 __all__ = ["ColdInferServicer"]
@@ -87,7 +87,7 @@ class ColdInferServicer:
         self,
         request: pb.ModelInferRequest,
         served: ServedVersion,
-        places: Mapping[str, Place],
+        places: Mapping[str, RegionSlice],
         context: grpc.ServicerContext,
     ) -> pb.ModelInferResponse:
         """Answer a request that is whole; `places`: where its outputs are wanted."""
@@ -105,7 +105,7 @@ class ColdInferServicer:
     def _in_sequence(
         self,
         request: pb.ModelInferRequest,
-        places: Mapping[str, Place],
+        places: Mapping[str, RegionSlice],
         host: ServedVersion,
         position: SequencePosition,
         context: grpc.ServicerContext,

@@ -21,10 +21,10 @@ from kerve.runtime.errors import (
 )
 from kerve.runtime.evaluation.accumulator import Metrics, identity
 from kerve.runtime.evaluation.comparison import Comparison, scores_of
+from kerve.runtime.evaluation.deferred import Evaluable
 from kerve.runtime.evaluation.history import Finished, History
 from kerve.runtime.evaluation.promotion import Labels, promote
-from kerve.runtime.evaluation.runs import Answered, Asked, Run
-from kerve.runtime.evaluation.turns import Evaluable
+from kerve.runtime.evaluation.runs import BatchOutput, PendingBatch, Run
 from kerve.runtime.model import Model
 from kerve.runtime.protocol.evaluation import decode_batch, encode_answers, encode_difference, encode_results
 from kerve.runtime.servicers.edge import answers_errors, answers_stream_errors
@@ -181,11 +181,11 @@ class Stream:
         self._clock = clock
         self._started = self._told = clock()
         # What the versions have been asked, and not yet answered.
-        self._under_way: deque[list[Asked]] = deque()
+        self._under_way: deque[list[PendingBatch]] = deque()
 
     def batches(
         self, requests: Iterator[pb.EvaluateRequest], context: grpc.ServicerContext
-    ) -> Iterator[list[Answered]]:
+    ) -> Iterator[list[BatchOutput]]:
         """Yield each batch as every version answered it; InvalidArgumentError when no row came."""
         try:
             context.add_callback(self._cancel)
@@ -213,7 +213,7 @@ class Stream:
             self.fingerprint.update(f"{tensor.name} {tensor.datatype} {list(tensor.shape)}\n".encode())
             self.fingerprint.update(tensor.contents)
 
-    def _answer(self) -> list[Answered]:
+    def _answer(self) -> list[BatchOutput]:
         asked = self._under_way[0]
         answers = [run.answer(each) for run, each in zip(self.runs, asked, strict=True)]
         self._under_way.popleft()
@@ -224,7 +224,7 @@ class Stream:
             for each in asked:
                 each.turn.cancel()
 
-    def outputs(self, answers: list[Answered]) -> list[pb.Answers]:
+    def outputs(self, answers: list[BatchOutput]) -> list[pb.Answers]:
         """Return what each version made of a batch, where it was asked for."""
         if not self.begin.outputs:
             return []

@@ -6,7 +6,7 @@ import grpc
 
 from kerve.inference import grpc_service_pb2 as pb
 from kerve.runtime.logs import LogControl
-from kerve.runtime.observation.observatory import Observatory
+from kerve.runtime.observation.export import ExporterPipeline
 from kerve.runtime.observation.settings import TraceSettings
 from kerve.runtime.servicers.edge import answers_errors
 
@@ -20,7 +20,7 @@ class SettingsServicer:
         self,
         logs: LogControl,
         traces: TraceSettings,
-        observatory: Observatory,
+        observatory: ExporterPipeline,
         check_model: Callable[[str, str], object],
     ) -> None:
         self._logs = logs

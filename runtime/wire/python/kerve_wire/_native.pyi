@@ -109,8 +109,8 @@ class Load:
         concurrency: int | None = None,
         request_rate: float | None = None,
     ) -> None:
-        """`concurrency`: calls at a time; or `request_rate`: calls that come at random, whose time runs from when
-        they were due.
+        """`concurrency`: calls in flight at any time; or `request_rate`: Poisson arrivals per second, whose
+        latency is measured from when they were due.
         """
 
     def take(self, now: float) -> tuple[list[tuple[float, float]], int]:

@@ -11,7 +11,7 @@ import pytest
 from kerve.compiler.passes.layout.assignment import assign
 from kerve.compiler.passes.layout.cost import total
 from kerve.compiler.passes.layout.nets import nets_of
-from kerve.compiler.passes.layout.proposal import ideas, propose
+from kerve.compiler.passes.layout.proposal import layout_candidates, propose
 
 
 def _squeeze_excite(e: Any) -> Any:
@@ -55,8 +55,8 @@ def _opposed(e: Any) -> Any:
 def test_no_assignment_is_cheaper(emitter: Any, network: Any) -> None:
     graph = network(emitter).graph
     nets = nets_of(graph)
-    for idea in ideas(graph):
-        placements = propose(graph, idea)
+    for candidate in layout_candidates(graph):
+        placements = propose(graph, candidate)
         every = [
             {node: placements[node] for node in chosen}
             for size in range(len(placements) + 1)
@@ -68,14 +68,14 @@ def test_no_assignment_is_cheaper(emitter: Any, network: Any) -> None:
 def test_where_layouts_contradict_the_assignment_is_still_no_worse_than_what_was_there(emitter: Any) -> None:
     graph = _opposed(emitter).graph
     nets = nets_of(graph)
-    for idea in ideas(graph):
-        assert total(nets, assign(nets, propose(graph, idea))) <= total(nets, {})
+    for candidate in layout_candidates(graph):
+        assert total(nets, assign(nets, propose(graph, candidate))) <= total(nets, {})
 
 
 def test_nothing_is_proposed_where_no_rule_applies(emitter: Any) -> None:
     e = emitter
     graph = e.model(e.op.Transpose(e.input("batch", 4, 4), perm=[0, 2, 1])).graph
-    assert [propose(graph, idea) for idea in ideas(graph)] == [{}, {}]
+    assert [propose(graph, candidate) for candidate in layout_candidates(graph)] == [{}, {}]
 
 
 def test_constants_cost_nothing_in_any_order(emitter: Any) -> None:

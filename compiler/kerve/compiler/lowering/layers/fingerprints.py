@@ -7,7 +7,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from kerve.compiler.lowering.layers.words import Text, Words
+from kerve.compiler.lowering.layers.uint64 import ByteStrings, UInt64Tensor
 from kerve.compiler.lowering.ops.control import loop
 
 __all__ = ["concatenated", "farm_hash", "sip_hash"]
@@ -18,14 +18,14 @@ _SIP_INITIAL = (0x736F6D6570736575, 0x646F72616E646F6D, 0x6C7967656E657261, 0x74
 _CONCATENATION = 0xC6A4A7935BD1E995
 
 
-def concatenated(fingerprint: Words | int, other: Words) -> Words:
+def concatenated(fingerprint: UInt64Tensor | int, other: UInt64Tensor) -> UInt64Tensor:
     """Return the fingerprint of two things from theirs."""
     mixed = _shift_mix(other * _CONCATENATION) * _CONCATENATION ^ fingerprint ^ _CONCATENATION
     mixed = _shift_mix(mixed * _CONCATENATION) * _CONCATENATION
     return _shift_mix(mixed)
 
 
-def farm_hash(text: Text) -> Words:
+def farm_hash(text: ByteStrings) -> UInt64Tensor:
     """Return the 64-bit FarmHash of each text."""
     hashed = _up_to_3(text)
     hashed = _up_to_7(text).where(text.longer_than(3), hashed)
@@ -37,7 +37,7 @@ def farm_hash(text: Text) -> Words:
     return hashed
 
 
-def sip_hash(text: Text, salt: Sequence[int]) -> Words:
+def sip_hash(text: ByteStrings, salt: Sequence[int]) -> UInt64Tensor:
     """Return the SipHash of each text under a key of two 64-bit numbers."""
     g = text.g
     zero = text.size() * 0
@@ -46,7 +46,7 @@ def sip_hash(text: Text, salt: Sequence[int]) -> Words:
     whole = g.op.Div(text.length, 8)
     blocks = g.op.Squeeze(whole, [1])
 
-    def absorb(index: ir.Value, before: Sequence[Words]) -> tuple[Words, ...]:
+    def absorb(index: ir.Value, before: Sequence[UInt64Tensor]) -> tuple[UInt64Tensor, ...]:
         return _sip_absorb(before, text.word(g.op.Mul(g.op.Expand(index, g.op.Shape(whole)), 8)))
 
     state = _for_each_block(text, blocks, state, absorb)
@@ -58,22 +58,24 @@ def sip_hash(text: Text, salt: Sequence[int]) -> Words:
     return v0 ^ v1 ^ v2 ^ v3
 
 
-def _for_each_block(text: Text, blocks: ir.Value, state: Sequence[Words], step: Any) -> tuple[Words, ...]:
+def _for_each_block(
+    text: ByteStrings, blocks: ir.Value, state: Sequence[UInt64Tensor], step: Any
+) -> tuple[UInt64Tensor, ...]:
     """Run `step` on each text's state as often as it has blocks."""
     g = text.g
 
     def repeat(index: ir.Value, symbols: Any) -> tuple[list[ir.Value], bool]:
-        before = [Words(g, symbol.value) for symbol in symbols]
+        before = [UInt64Tensor(g, symbol.value) for symbol in symbols]
         present = g.op.Less(index, blocks)
         after = step(index, before)
         return [new.where(present, old).value for new, old in zip(after, before, strict=True)], True
 
     most = g.op.ReduceMax(g.op.Concat(blocks, [0], axis=0), [0], keepdims=0)
     results = loop(g, [word.value for word in state], repeat, trips=most)
-    return tuple(Words(g, value) for value in results)
+    return tuple(UInt64Tensor(g, value) for value in results)
 
 
-def _up_to_3(text: Text) -> Words:
+def _up_to_3(text: ByteStrings) -> UInt64Tensor:
     size, middle = text.size(), text.word(text.g.op.Div(text.length, 2), 1)
     y = text.word(0, 1) + (middle << 8)
     z = size + (text.word(-1, 1) << 2)
@@ -81,24 +83,24 @@ def _up_to_3(text: Text) -> Words:
     return hashed.where(text.longer_than(0), size * 0 + _K2)
 
 
-def _up_to_7(text: Text) -> Words:
+def _up_to_7(text: ByteStrings) -> UInt64Tensor:
     size = text.size()
     return _mix(size + (text.word(0, 4) << 3), text.word(-4, 4), size * 2 + _K2)
 
 
-def _up_to_16(text: Text) -> Words:
+def _up_to_16(text: ByteStrings) -> UInt64Tensor:
     factor = text.size() * 2 + _K2
     a, b = text.word(0) + _K2, text.word(-8)
     return _mix(b.rotated(37) * factor + a, (a.rotated(25) + b) * factor, factor)
 
 
-def _up_to_32(text: Text) -> Words:
+def _up_to_32(text: ByteStrings) -> UInt64Tensor:
     factor = text.size() * 2 + _K2
     a, b, c, d = text.word(0) * _K1, text.word(8), text.word(-8) * factor, text.word(-16) * _K2
     return _mix((a + b).rotated(43) + c.rotated(30) + d, a + (b + _K2).rotated(18) + c, factor)
 
 
-def _up_to_64(text: Text) -> Words:
+def _up_to_64(text: ByteStrings) -> UInt64Tensor:
     factor = text.size() * 2 + _K2
     a, b, c, d = text.word(0) * _K2, text.word(8), text.word(-8) * factor, text.word(-16) * _K2
     y = (a + b).rotated(43) + c.rotated(30) + d
@@ -108,7 +110,7 @@ def _up_to_64(text: Text) -> Words:
     return _mix((e + f).rotated(43) + g.rotated(30) + h, e + (f + a).rotated(18) + g, factor)
 
 
-def _long(text: Text) -> Words:
+def _long(text: ByteStrings) -> UInt64Tensor:
     """Mix blocks of 64 bytes into x, y, z, v and w; the last 64 bytes once more at the end."""
     op = text.g.op
     size, zero = text.size(), text.size() * 0
@@ -118,7 +120,7 @@ def _long(text: Text) -> Words:
     state = (x, zero + y0, zero + (z0 ^ z0 >> 47) * _K2, zero, zero, zero, zero)
     blocks = op.Squeeze(op.Div(op.Sub(text.length, 1), 64), [1])
 
-    def absorb(index: ir.Value, before: Sequence[Words]) -> tuple[Words, ...]:
+    def absorb(index: ir.Value, before: Sequence[UInt64Tensor]) -> tuple[UInt64Tensor, ...]:
         op = text.g.op  # that of the loop's body
         start = op.Mul(op.Expand(index, op.Shape(text.length)), 64)
         return _farm_block(text, start, _K1, before)
@@ -138,8 +140,12 @@ def _long(text: Text) -> Words:
 
 
 def _farm_block(
-    text: Text, start: ir.Value, factor: Words | int, state: Sequence[Words], again: int = 1
-) -> tuple[Words, ...]:
+    text: ByteStrings,
+    start: ir.Value,
+    factor: UInt64Tensor | int,
+    state: Sequence[UInt64Tensor],
+    again: int = 1,
+) -> tuple[UInt64Tensor, ...]:
     """Mix the 64 bytes from an offset on; returns the state in its order, x and z exchanged."""
     x, y, z, v0, v1, w0, w1 = state
     f = [text.word(text.g.op.Add(start, 8 * index)) for index in range(8)]
@@ -153,7 +159,7 @@ def _farm_block(
     return z, y, x, v0, v1, w0, w1
 
 
-def _weak(f: Sequence[Words], a: Words, b: Words) -> tuple[Words, Words]:
+def _weak(f: Sequence[UInt64Tensor], a: UInt64Tensor, b: UInt64Tensor) -> tuple[UInt64Tensor, UInt64Tensor]:
     a = a + f[0]
     b = (b + a + f[3]).rotated(21)
     c = a
@@ -162,16 +168,16 @@ def _weak(f: Sequence[Words], a: Words, b: Words) -> tuple[Words, Words]:
     return a + f[3], b + c
 
 
-def _mix(u: Words, v: Words, factor: Words) -> Words:
+def _mix(u: UInt64Tensor, v: UInt64Tensor, factor: UInt64Tensor) -> UInt64Tensor:
     a = _shift_mix((u ^ v) * factor)
     return _shift_mix((v ^ a) * factor) * factor
 
 
-def _shift_mix(value: Words) -> Words:
+def _shift_mix(value: UInt64Tensor) -> UInt64Tensor:
     return value ^ (value >> 47)
 
 
-def _sip_absorb(state: Sequence[Words], word: Words) -> tuple[Words, ...]:
+def _sip_absorb(state: Sequence[UInt64Tensor], word: UInt64Tensor) -> tuple[UInt64Tensor, ...]:
     v0, v1, v2, v3 = state
     v3 = v3 ^ word
     for _ in range(2):
@@ -179,7 +185,9 @@ def _sip_absorb(state: Sequence[Words], word: Words) -> tuple[Words, ...]:
     return v0 ^ word, v1, v2, v3
 
 
-def _sip_round(v0: Words, v1: Words, v2: Words, v3: Words) -> tuple[Words, Words, Words, Words]:
+def _sip_round(
+    v0: UInt64Tensor, v1: UInt64Tensor, v2: UInt64Tensor, v3: UInt64Tensor
+) -> tuple[UInt64Tensor, UInt64Tensor, UInt64Tensor, UInt64Tensor]:
     v0, v2 = v0 + v1, v2 + v3
     v1, v3 = v1.rotated(51) ^ v0, v3.rotated(48) ^ v2
     v0, v2 = v0.rotated(32) + v3, v2 + v1

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from kerve.compiler.lowering import dtypes
 from kerve.compiler.lowering.layers.encoding import encode, label, refuse_sparse
 from kerve.compiler.lowering.layers.fingerprints import concatenated, farm_hash, sip_hash
-from kerve.compiler.lowering.layers.words import Text, Words
+from kerve.compiler.lowering.layers.uint64 import ByteStrings, UInt64Tensor
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.ops.operands import rank
 from kerve.compiler.lowering.registry import Handlers
@@ -48,14 +48,15 @@ def hashed_crossing(g: Lowering, layer: Any, inputs: Sequence[ir.Value]) -> ir.V
     """The bucket of each combination of values, encoded."""
     refuse_sparse(g, layer)
     _require_bits(g)
-    crossed: Words | int = _CROSS_KEY
+    crossed: UInt64Tensor | int = _CROSS_KEY
     for feature in inputs:
         flat = _flat(g, feature)
         is_text = feature.dtype == ir.DataType.STRING
         crossed = concatenated(
-            crossed, farm_hash(Text.of(g, flat)) if is_text else Words(g, g.cast(flat, "uint64"))
+            crossed,
+            farm_hash(ByteStrings.of(g, flat)) if is_text else UInt64Tensor(g, g.cast(flat, "uint64")),
         )
-    assert isinstance(crossed, Words)
+    assert isinstance(crossed, UInt64Tensor)
     buckets = _in_place(g, crossed % layer.num_bins, inputs[0])
     return encode(g, buckets, layer.output_mode, layer.num_bins, dtypes.to_onnx(layer.dtype))
 
@@ -65,7 +66,7 @@ def bucket(g: Lowering, x: ir.Value, buckets: int, salt: Sequence[int] | None = 
     if buckets == 1:
         return g.op.Expand(g.constant(np.int64(0)), g.op.Shape(x))
     _require_bits(g)
-    text = Text.of(g, _flat(g, x))
+    text = ByteStrings.of(g, _flat(g, x))
     hashed = farm_hash(text) if salt is None else sip_hash(text, salt)
     return _in_place(g, hashed % buckets, x)
 
@@ -74,7 +75,7 @@ def _flat(g: Lowering, x: ir.Value) -> ir.Value:
     return x if rank(x) == 1 else g.op.Reshape(x, [-1])
 
 
-def _in_place(g: Lowering, flat: Words, x: ir.Value) -> ir.Value:
+def _in_place(g: Lowering, flat: UInt64Tensor, x: ir.Value) -> ir.Value:
     """Return words as integers in the shape of what they come from."""
     found = g.cast(flat.value, "int64")
     if rank(x) != 1:

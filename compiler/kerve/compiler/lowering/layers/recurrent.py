@@ -12,7 +12,7 @@ import keras
 import onnx_ir as ir
 
 from kerve.compiler.lowering.layers.recurrent_cells import Cells, native_cells
-from kerve.compiler.lowering.layers.recurrent_masks import KeptSteps
+from kerve.compiler.lowering.layers.recurrent_masks import SequenceMask
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.recurrence import unrolled_backwards
 from kerve.compiler.lowering.registry import Handlers
@@ -37,7 +37,7 @@ def recurrent(
     cells = native_cells(layer.cell)
     if cells is None or training:
         return NotImplemented
-    kept = None if mask is None else KeptSteps(g, keras.tree.flatten(mask)[0])
+    kept = None if mask is None else SequenceMask(g, keras.tree.flatten(mask)[0])
     if initial_state is None:
         initial_state = g.unwrap(layer.states) if layer.stateful else []
     given = iter(keras.tree.flatten(initial_state))
@@ -62,7 +62,7 @@ def recurrent(
     return output, *(states if len(cells) > 1 else states[0])
 
 
-def time_first(g: Lowering, sequences: ir.Value, kept: KeptSteps | None) -> ir.Value:
+def time_first(g: Lowering, sequences: ir.Value, kept: SequenceMask | None) -> ir.Value:
     """Return [time, batch, features] as ONNX's operators take them, the steps that a mask keeps first."""
     return g.op.Transpose(sequences, perm=[1, 0, 2]) if kept is None else kept.pack(sequences)
 
@@ -72,7 +72,7 @@ def run(
     cells: Cells,
     steps: ir.Value,
     initial: list[ir.Value],
-    kept: KeptSteps | None,
+    kept: SequenceMask | None,
     direction: str,
 ) -> tuple[ir.Value, ir.Value, list[ir.Value]]:
     """Run an operator over `steps`, [time, batch, features], from `initial`, each [directions, batch, units].
@@ -90,7 +90,9 @@ def run(
     return outputs, last, finals
 
 
-def _sequences(g: Lowering, layer: keras.layers.RNN, outputs: ir.Value, kept: KeptSteps | None) -> ir.Value:
+def _sequences(
+    g: Lowering, layer: keras.layers.RNN, outputs: ir.Value, kept: SequenceMask | None
+) -> ir.Value:
     """Return the outputs of one direction as Keras does: batch first, in the order of processing."""
     if kept is None:
         outputs = g.op.Squeeze(outputs, [1])
@@ -107,7 +109,7 @@ def _sequences(g: Lowering, layer: keras.layers.RNN, outputs: ir.Value, kept: Ke
     return g.op.Where(kept.column, rows, 0) if skewed else rows
 
 
-def _last(g: Lowering, layer: keras.layers.RNN, output: ir.Value, kept: KeptSteps | None) -> ir.Value:
+def _last(g: Lowering, layer: keras.layers.RNN, output: ir.Value, kept: SequenceMask | None) -> ir.Value:
     """Return the last output, or what stands in its place where the mask drops the last step."""
     if kept is None or not layer.zero_output_for_mask:
         return output

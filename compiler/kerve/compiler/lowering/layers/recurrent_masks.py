@@ -15,10 +15,10 @@ import onnx_ir as ir
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.symbol import static_shape
 
-__all__ = ["KeptSteps"]
+__all__ = ["SequenceMask"]
 
 
-class KeptSteps:
+class SequenceMask:
     """The steps that a mask [batch, time] keeps of each row."""
 
     def __init__(self, g: Lowering, mask: ir.Value) -> None:

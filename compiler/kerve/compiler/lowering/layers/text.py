@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from kerve.compiler.lowering import foreign
+from kerve.compiler.lowering import tracing
 from kerve.compiler.lowering.layers.categorical import look_up
 from kerve.compiler.lowering.layers.characters import characters, strings
 from kerve.compiler.lowering.layers.encoding import label
@@ -75,8 +75,8 @@ def _refuse_what_has_no_form(g: Lowering, layer: Any) -> None:
 def _by_function(g: Lowering, function: Callable[..., Any], texts: ir.Value) -> ir.Value:
     """Standardize by an author's own function of TensorFlow's strings."""
     try:
-        result = foreign.trace(g, function, (Symbol(texts),), {})
-    except foreign.UntraceableError as error:
+        result = tracing.trace(g, function, (Symbol(texts),), {})
+    except tracing.UntraceableError as error:
         raise g.refuse(
             f"its standardize: {error}",
             "use one of the named rules of Keras, or prepare texts before the model",

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from kerve.compiler.lowering.layers import recurrent
 from kerve.compiler.lowering.layers.recurrent_cells import Cells, native_cells
-from kerve.compiler.lowering.layers.recurrent_masks import KeptSteps
+from kerve.compiler.lowering.layers.recurrent_masks import SequenceMask
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.ops.operands import rank, reshape, sizes
 from kerve.compiler.lowering.recurrence import TimeLoop
@@ -33,7 +33,7 @@ def bidirectional(
     cells = _both(layer)
     if cells is None or training or (mask is not None and layer.backward_layer.unroll):
         return NotImplemented
-    kept = None if mask is None else KeptSteps(g, keras.tree.flatten(mask)[0])
+    kept = None if mask is None else SequenceMask(g, keras.tree.flatten(mask)[0])
     states = [] if initial_state is None else keras.tree.flatten(initial_state)
     initial = [
         g.op.Concat(*(g.op.Unsqueeze(state, [0]) for state in pair), axis=0)

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from kerve.compiler.lowering import dtypes
-from kerve.compiler.lowering.constants import known
+from kerve.compiler.lowering.constants import constant_value
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.ops.operands import operand, strong_type, write
 from kerve.compiler.lowering.registry import Handler, Handlers
@@ -138,7 +138,7 @@ def rsqrt(g: Lowering, _: Any, x: ir.Value) -> ir.Value:
 def power(g: Lowering, _: Any, x1: Any, x2: Any) -> ir.Value:
     """Of integers in 64 bits, of which the lower ones are what is left where the result has no room."""
     dtype = ir.DataType.INT64 if g.output_dtype.is_integer() else g.output_dtype
-    exponent = known(x2) if isinstance(x2, ir.Value) else None if is_symbol(x2) else x2
+    exponent = constant_value(x2) if isinstance(x2, ir.Value) else None if is_symbol(x2) else x2
     if dtype == ir.DataType.INT64 and exponent is not None and np.ndim(exponent) == 0 and exponent > 0:
         return g.cast(_raised(g, operand(g, x1, dtype), int(exponent)), g.output_dtype)
     return g.cast(g.op.Pow(operand(g, x1, dtype), operand(g, x2, dtype)), g.output_dtype)

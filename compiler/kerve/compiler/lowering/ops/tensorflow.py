@@ -16,7 +16,6 @@ import tensorflow as tf
 from keras import ops
 
 from kerve.compiler.lowering import randomness
-from kerve.compiler.lowering.foreign import UntraceableError
 from kerve.compiler.lowering.layers.encoding import look_up
 from kerve.compiler.lowering.layers.hashing import bucket
 from kerve.compiler.lowering.lists import scalar
@@ -24,6 +23,7 @@ from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.ops.image import project
 from kerve.compiler.lowering.ops.special import erfc
 from kerve.compiler.lowering.registry import Handler, Handlers
+from kerve.compiler.lowering.tracing import UntraceableError
 
 HANDLERS = Handlers()
 

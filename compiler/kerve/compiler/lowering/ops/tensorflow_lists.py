@@ -9,10 +9,10 @@ import numpy as np
 import onnx_ir as ir
 
 from kerve.compiler.lowering import list_shapes
-from kerve.compiler.lowering.foreign import UntraceableError
 from kerve.compiler.lowering.lists import TensorList, joined, put, resized, scalar, vector
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.registry import Handler, Handlers
+from kerve.compiler.lowering.tracing import UntraceableError
 
 HANDLERS = Handlers()
 

@@ -13,12 +13,12 @@ import numpy as np
 import onnx_ir as ir
 
 from kerve.compiler.lowering import dtypes
-from kerve.compiler.lowering.foreign import UntraceableError
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.ops.elementwise import quotient, remainder, truncated
 from kerve.compiler.lowering.ops.operands import operand, rank, reduce
 from kerve.compiler.lowering.ops.tensorflow import known_elements
 from kerve.compiler.lowering.registry import Handler, Handlers
+from kerve.compiler.lowering.tracing import UntraceableError
 
 HANDLERS = Handlers()
 

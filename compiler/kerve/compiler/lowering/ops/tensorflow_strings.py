@@ -13,22 +13,22 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from kerve.compiler.lowering.foreign import UntraceableError
 from kerve.compiler.lowering.layers.characters import characters, code_points, strings
 from kerve.compiler.lowering.layers.encoding import label
 from kerve.compiler.lowering.layers.text import LOWER, SPACES, joined, standardized
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.registry import Handlers
+from kerve.compiler.lowering.tracing import UntraceableError
 
 __all__ = [
     "HANDLERS",
-    "as_they_lay",
-    "between",
-    "is_there",
-    "laid_out",
+    "flatten_texts",
+    "is_present",
     "of_pieces",
+    "pad_rows",
     "replaced",
-    "row_of",
+    "restore_layout",
+    "row_lengths",
     "separated",
     "taken",
     "text_of",
@@ -60,7 +60,7 @@ def upper(g: Lowering, attributes: _Attributes, texts: ir.Value) -> ir.Value:
 @HANDLERS.register("tensorflow.StringStrip")
 def strip(g: Lowering, _: _Attributes, texts: ir.Value) -> ir.Value:
     """Take away the white space of ASCII at either end."""
-    row = row_of(g, texts)
+    row = flatten_texts(g, texts)
     pieces = characters(g, row)
     solid = g.cast(g.op.Equal(label(g, pieces, dict.fromkeys(["", *string.whitespace], 1), 0), 0), "int64")
     begun, continued = g.op.CumSum(solid, 1), g.op.CumSum(solid, 1, reverse=1)
@@ -139,7 +139,7 @@ def split(g: Lowering, attributes: _Attributes, texts: ir.Value, separator: ir.V
         raise UntraceableError("StringSplitV2 with maxsplit has no ONNX form; split at every separator")
     if separator.const_value is None:
         raise UntraceableError("StringSplitV2 at a separator that is computed has no ONNX form")
-    delimiter, texts = text_of(separator.const_value.numpy().item()), row_of(g, texts)
+    delimiter, texts = text_of(separator.const_value.numpy().item()), flatten_texts(g, texts)
     if not delimiter:
         texts = standardized(g, texts, SPACES)
     words, counts = g.ops.StringSplit(texts, delimiter=delimiter, _outputs=2)
@@ -156,8 +156,8 @@ def split(g: Lowering, attributes: _Attributes, texts: ir.Value, separator: ir.V
 @HANDLERS.register("tensorflow.UnicodeDecode")
 def unicode_decode(g: Lowering, _: _Attributes, texts: ir.Value) -> Any:
     """Return where the characters of each text begin, and the code points of all."""
-    pieces = characters(g, row_of(g, texts))
-    present = is_there(g, pieces)
+    pieces = characters(g, flatten_texts(g, texts))
+    present = is_present(g, pieces)
     places = g.op.Transpose(g.op.NonZero(present), perm=[1, 0])
     counts = g.op.ReduceSum(g.cast(present, "int64"), [1], keepdims=0)
     codes = g.cast(code_points(g, taken(g, pieces, places)), "int32")
@@ -205,7 +205,7 @@ def ragged_bincount(
     if weights.shape is None or weights.shape[0] != 0 or not _is_row(numbers):
         raise UntraceableError("RaggedBincount with weights, or of rows in rows, has no ONNX form")
     assert weights.dtype is not None
-    counts, size = between(g, splits), g.op.Reshape(g.cast(size, "int64"), [1])
+    counts, size = row_lengths(g, splits), g.op.Reshape(g.cast(size, "int64"), [1])
     numbers = g.cast(numbers, "int64")
     rows = g.op.Slice(_places(g, counts, _longest(g, counts)), [0], [1], [1])
     slots = g.op.Where(g.op.Less(numbers, size), numbers, size)  # one more, for what is dropped
@@ -269,12 +269,12 @@ def _levels(g: Lowering, kinds: Sequence[str], rows: Sequence[ir.Value]) -> Iter
         if kind == "FIRST_DIM_SIZE":
             size = row
             continue
-        counts = between(g, row) if kind == "ROW_SPLITS" else _counted(g, g.cast(row, "int64"), size)
+        counts = row_lengths(g, row) if kind == "ROW_SPLITS" else _counted(g, g.cast(row, "int64"), size)
         size = g.op.ReduceSum(counts)
         yield counts
 
 
-def is_there(g: Lowering, pieces: ir.Value) -> ir.Value:
+def is_present(g: Lowering, pieces: ir.Value) -> ir.Value:
     """Tell which of the pieces of texts [texts, pieces] are there: empty ones fill the rows."""
     return g.op.Not(g.op.Equal(pieces, g.constant(np.array("", object), "empty")))
 
@@ -282,10 +282,10 @@ def is_there(g: Lowering, pieces: ir.Value) -> ir.Value:
 def of_pieces(g: Lowering, pieces: ir.Value, chosen: ir.Value, texts: ir.Value) -> ir.Value:
     """Join those pieces [texts, pieces] again that are chosen, as the texts lay that were cut."""
     kept = g.op.Where(chosen, pieces, g.constant(np.array("", object), "empty"))
-    return as_they_lay(g, joined(g, strings(kept, pieces)), texts)
+    return restore_layout(g, joined(g, strings(kept, pieces)), texts)
 
 
-def laid_out(g: Lowering, texts: ir.Value, counts: ir.Value) -> ir.Value:
+def pad_rows(g: Lowering, texts: ir.Value, counts: ir.Value) -> ir.Value:
     """Lay rows of so many texts each beside each other, empty ones at the end."""
     width = _longest(g, counts)
     empty = g.op.Expand(
@@ -294,7 +294,7 @@ def laid_out(g: Lowering, texts: ir.Value, counts: ir.Value) -> ir.Value:
     return strings(g.op.ScatterND(empty, _places(g, counts, width), texts), counts)
 
 
-def between(g: Lowering, splits: ir.Value) -> ir.Value:
+def row_lengths(g: Lowering, splits: ir.Value) -> ir.Value:
     """Return how many values each row has, of where rows begin and the last one ends."""
     splits = g.cast(splits, "int64")
     return g.op.Sub(g.op.Slice(splits, [1], [_END]), g.op.Slice(splits, [0], [-1]))
@@ -328,7 +328,7 @@ def _is_row(x: ir.Value) -> bool:
     return x.shape is None or len(x.shape) == 1
 
 
-def row_of(g: Lowering, texts: ir.Value) -> ir.Value:
+def flatten_texts(g: Lowering, texts: ir.Value) -> ir.Value:
     """Return texts as they follow each other, in one row."""
     if texts.shape is not None and len(texts.shape) == 1:
         return texts
@@ -339,10 +339,10 @@ def row_of(g: Lowering, texts: ir.Value) -> ir.Value:
 
 def replaced(g: Lowering, texts: ir.Value, table: Mapping[str, str]) -> ir.Value:
     """Replace characters of texts, however they lie."""
-    return as_they_lay(g, standardized(g, row_of(g, texts), table), texts)
+    return restore_layout(g, standardized(g, flatten_texts(g, texts), table), texts)
 
 
-def as_they_lay(g: Lowering, row: ir.Value, texts: ir.Value) -> ir.Value:
+def restore_layout(g: Lowering, row: ir.Value, texts: ir.Value) -> ir.Value:
     """Arrange texts in one row as others lie."""
     result = (
         row if texts.shape is not None and len(texts.shape) == 1 else g.op.Reshape(row, g.op.Shape(texts))

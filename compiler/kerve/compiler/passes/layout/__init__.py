@@ -22,7 +22,7 @@ from kerve.compiler.passes.layout.assignment import assign
 from kerve.compiler.passes.layout.cost import total
 from kerve.compiler.passes.layout.nets import Net, is_transpose, nets_of
 from kerve.compiler.passes.layout.placement import Placement
-from kerve.compiler.passes.layout.proposal import ideas, propose
+from kerve.compiler.passes.layout.proposal import layout_candidates, propose
 from kerve.compiler.passes.layout.remarks import remark
 from kerve.compiler.passes.layout.rewriting import rewrite
 
@@ -68,8 +68,8 @@ def _best(graph: ir.Graph, nets: list[Net]) -> dict[ir.Node, Placement]:
     """Return the change that gains most; nothing if none gains anything."""
     best: dict[ir.Node, Placement] = {}
     lowest = total(nets, best)
-    for idea in ideas(graph):
-        moved = assign(nets, propose(graph, idea))
+    for candidate in layout_candidates(graph):
+        moved = assign(nets, propose(graph, candidate))
         cost = total(nets, moved)
         if cost < lowest:
             best, lowest = moved, cost

@@ -16,7 +16,7 @@ from kerve.compiler.passes.layout.permutation import (
     keeps_order,
 )
 from kerve.compiler.passes.layout.placement import Placement
-from kerve.compiler.passes.reading import elements, is_constant, shape_dims
+from kerve.compiler.passes.queries import elements, is_constant, shape_dims
 
 __all__ = ["TRANSPOSE", "conversion", "stored", "total", "wanted"]
 

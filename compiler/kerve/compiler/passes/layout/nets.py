@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from kerve.compiler.passes.layout.permutation import Perm, compose, identity, perm_of
-from kerve.compiler.passes.reading import is_constant, is_op, rank_of
+from kerve.compiler.passes.queries import is_constant, is_op, rank_of
 
 __all__ = ["Net", "Reader", "is_transpose", "nets_of"]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import onnx_ir as ir
 
-from kerve.compiler.passes.reading import attribute_ints, shape_dims
+from kerve.compiler.passes.queries import attribute_ints, shape_dims
 
 __all__ = ["Perm", "compose", "identity", "inverse", "is_identity", "keeps_order", "perm_of", "restrict"]
 

@@ -11,13 +11,13 @@ from kerve.compiler.passes.layout.nets import is_transpose
 from kerve.compiler.passes.layout.permutation import Perm, compose, inverse, is_identity, perm_of
 from kerve.compiler.passes.layout.placement import Placement, Slot
 from kerve.compiler.passes.layout.rules import place
-from kerve.compiler.passes.reading import is_constant
+from kerve.compiler.passes.queries import is_constant
 
-__all__ = ["Idea", "ideas", "propose"]
+__all__ = ["LayoutCandidate", "layout_candidates", "propose"]
 
 
 @dataclass(frozen=True)
-class Idea:
+class LayoutCandidate:
     """Store tensors under `perm` wherever a Transpose now offers them so.
 
     A permutation that undoes itself leads to the other layout and back alike; `side` tells the two apart.
@@ -27,7 +27,7 @@ class Idea:
     side: int | None
 
 
-def ideas(graph: ir.Graph) -> list[Idea]:
+def layout_candidates(graph: ir.Graph) -> list[LayoutCandidate]:
     """Return what is worth trying, the most common first: the permutations that occur, and their inverses."""
     occurring: Counter[Perm] = Counter()
     for node in graph:
@@ -35,28 +35,28 @@ def ideas(graph: ir.Graph) -> list[Idea]:
             perm = perm_of(node)
             occurring.update({perm, inverse(perm)})
     return [
-        Idea(perm, side)
+        LayoutCandidate(perm, side)
         for perm in sorted(occurring, key=lambda perm: (-occurring[perm], perm))
         for side in ((0, 1) if perm == inverse(perm) else (None,))
     ]
 
 
-def propose(graph: ir.Graph, idea: Idea) -> dict[ir.Node, Placement]:
+def propose(graph: ir.Graph, candidate: LayoutCandidate) -> dict[ir.Node, Placement]:
     """Find what could change under an idea, and how.
 
     From the Transposes the other layout spreads through every node that has a rule for it; beyond a node
     that changes the number of axes it is another permutation, and Transposes it passes through unseen.
     """
-    spread = _Spread(graph)
-    sides = _sides(graph) if idea.side is not None else {}
+    spread = _LayoutPropagation(graph)
+    sides = _sides(graph) if candidate.side is not None else {}
     for node in graph:
         source, result = (node.inputs[0], node.outputs[0]) if is_transpose(node) else (None, None)
         if source is None or result is None:
             continue
-        if perm_of(node) == idea.perm and sides.get(source) == idea.side:
-            spread.to(source, idea.perm)
-        if inverse(perm_of(node)) == idea.perm and sides.get(result) == idea.side:
-            spread.to(result, idea.perm)
+        if perm_of(node) == candidate.perm and sides.get(source) == candidate.side:
+            spread.to(source, candidate.perm)
+        if inverse(perm_of(node)) == candidate.perm and sides.get(result) == candidate.side:
+            spread.to(result, candidate.perm)
     spread.run()
     return spread.placements
 
@@ -75,7 +75,7 @@ def _sides(graph: ir.Graph) -> dict[ir.Value, int]:
     return sides
 
 
-class _Spread:
+class _LayoutPropagation:
     """The other layout, on its way through a graph."""
 
     def __init__(self, graph: ir.Graph) -> None:

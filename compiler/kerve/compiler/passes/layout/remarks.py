@@ -8,7 +8,7 @@ from kerve.compiler.passes.layout.nets import is_transpose
 from kerve.compiler.passes.layout.permutation import Perm, inverse, perm_of
 from kerve.compiler.passes.layout.placement import Slot
 from kerve.compiler.passes.layout.rules import place, rule_of
-from kerve.compiler.passes.reading import location
+from kerve.compiler.passes.queries import location
 
 __all__ = ["remark"]
 

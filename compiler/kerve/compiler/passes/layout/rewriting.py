@@ -13,7 +13,7 @@ from kerve.compiler.passes.layout.nets import Net, Reader, is_transpose
 from kerve.compiler.passes.layout.permutation import Perm, compose, inverse, is_identity
 from kerve.compiler.passes.layout.placement import Placement
 from kerve.compiler.passes.layout.rules import rule_of
-from kerve.compiler.passes.reading import LAYER_KEY, is_constant, shape_dims
+from kerve.compiler.passes.queries import LAYER_KEY, is_constant, shape_dims
 
 __all__ = ["rewrite"]
 

@@ -7,17 +7,17 @@ read (reading.py, after migrate.py brought the configuration up to date)
        -> bridges.py   what Keras 3 does not have: a Keras 3 layer that calls the old one
 """
 
-from kerve.compiler.sources.keras2.comparison import unlike_saved
+from kerve.compiler.sources.keras2.comparison import first_mismatched_output
 from kerve.compiler.sources.keras2.layers import UntranslatableError
 from kerve.compiler.sources.keras2.reading import from_config
 from kerve.compiler.sources.keras2.source import from_file, from_model, from_object, translated
 
 __all__ = [
     "UntranslatableError",
+    "first_mismatched_output",
     "from_config",
     "from_file",
     "from_model",
     "from_object",
     "translated",
-    "unlike_saved",
 ]

@@ -15,7 +15,7 @@ import keras
 import tensorflow as tf
 import tf_keras
 
-from kerve.compiler.lowering import foreign
+from kerve.compiler.lowering import tracing
 
 __all__ = ["NewLayer", "OldFunction", "OldLayer", "for_tf_keras"]
 
@@ -195,7 +195,7 @@ def for_tf_keras(own: Mapping[str, Any]) -> dict[str, Any]:
 def _refuse_symbols(what: str, structure: Any) -> None:
     """Say what TensorFlow would say at length: the lowering then lets it trace on tensors of its own."""
     if _symbols_in(structure):
-        raise foreign.TensorsOnlyError(f"{what} takes tensors of TensorFlow only")
+        raise tracing.TensorsOnlyError(f"{what} takes tensors of TensorFlow only")
 
 
 def _symbols_in(structure: Any) -> bool:

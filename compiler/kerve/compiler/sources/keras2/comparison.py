@@ -16,7 +16,7 @@ import tensorflow as tf
 import tf_keras
 from numpy.typing import NDArray
 
-__all__ = ["first_difference", "unlike_saved"]
+__all__ = ["first_difference", "first_mismatched_output"]
 
 _BATCH = 3
 #: Sizes for open dimensions, tried until the original accepts one.
@@ -58,7 +58,7 @@ def first_difference(
     return tensors[-1][0] if tensors else old.name
 
 
-def unlike_saved(model: tf_keras.Model, saved: Any) -> str | None:
+def first_mismatched_output(model: tf_keras.Model, saved: Any) -> str | None:
     """Return the name of an output of which a signature that was saved of a model answers otherwise than it.
 
     None if they agree, and where they cannot be compared: no random inputs are accepted, or two calls of the

@@ -16,7 +16,7 @@ import tf_keras
 from numpy.typing import NDArray
 from tf_keras.src.saving.legacy import hdf5_format
 
-from kerve.compiler.sources.keras2 import keras1, keras1_graphs, ordered, padded
+from kerve.compiler.sources.keras2 import explicit_padding, keras1, keras1_graphs, weight_order
 
 __all__ = ["Writer", "load", "writer_of"]
 
@@ -51,7 +51,7 @@ def writer_of(group: h5py.Group, keras_version: str) -> Writer:
     is_keras_1 = keras1.is_writer(keras_version)
     backend = group.attrs.get("backend", b"")
     if is_keras_1 and not backend:
-        names = [name for layer in group.values() for name in ordered.names(layer, "weight_names")]
+        names = [name for layer in group.values() for name in weight_order.names(layer, "weight_names")]
         return Writer(is_keras_1, is_theano=bool(names) and not any(":" in name for name in names))
     return Writer(is_keras_1, (backend.decode() if isinstance(backend, bytes) else backend) == "theano")
 
@@ -61,7 +61,7 @@ def load(model: tf_keras.Model, group: h5py.Group, writer: Writer) -> None:
     if writer.is_old:
         _load_old(model, group, writer)
     else:
-        ordered.load(model, group)
+        weight_order.load(model, group)
 
 
 def _load_old(model: tf_keras.Model, group: h5py.Group, writer: Writer) -> None:
@@ -86,8 +86,11 @@ def _flattened(model: tf_keras.Model) -> Iterator[Any]:
 
 
 def _saved(group: h5py.Group) -> Iterator[tuple[str, _Values]]:
-    for name in ordered.names(group, "layer_names"):
-        yield name, [np.asarray(group[name][each]) for each in ordered.names(group[name], "weight_names")]
+    for name in weight_order.names(group, "layer_names"):
+        yield (
+            name,
+            [np.asarray(group[name][each]) for each in weight_order.names(group[name], "weight_names")],
+        )
 
 
 def _give(layer: Any, values: _Values, writer: Writer) -> None:
@@ -95,7 +98,7 @@ def _give(layer: Any, values: _Values, writer: Writer) -> None:
         middle = len(values) // 2
         _give(layer.forward_layer, values[:middle], writer)
         _give(layer.backward_layer, values[middle:], writer)
-    elif isinstance(layer, tf_keras.layers.TimeDistributed | padded.Padded):
+    elif isinstance(layer, tf_keras.layers.TimeDistributed | explicit_padding.Padded):
         _give(layer.layer, values, writer)
     elif isinstance(layer, tf_keras.Model):
         _give_parts(layer, values, writer)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 import tf_keras
 
-__all__ = ["LEGACY_LAYERS", "SpectralNormalization", "as_written", "class_name", "doubts"]
+__all__ = ["LEGACY_LAYERS", "SpectralNormalization", "ambiguities", "class_name", "legacy_behavior"]
 
 #: Keras by itself, up to its last version 2.3.1, and Keras 2.1 within TensorFlow: "2.2.4" is by itself, and
 #: "2.2.4-tf" and "2.4.0" are within TensorFlow.
@@ -78,7 +78,7 @@ class SpectralNormalization(tf_keras.layers.SpectralNormalization):
         )
 
 
-def as_written(model: tf_keras.Model, keras_version: str) -> None:
+def legacy_behavior(model: tf_keras.Model, keras_version: str) -> None:
     """Let a model compute what it did in the version that wrote it.
 
     A Bidirectional repeated its last result at steps that are masked, as other RNNs do, where it gives zeros
@@ -101,7 +101,7 @@ def class_name(name: str, config: dict[str, Any], keras_version: str) -> str:
     return "CornerUpSampling2D" if is_bilinear and _EARLY.fullmatch(keras_version) else name
 
 
-def doubts(config: Any, keras_version: str) -> list[str]:
+def ambiguities(config: Any, keras_version: str) -> list[str]:
     """Return what a configuration does not say though it may matter, in sentences."""
     return [
         f"TensorFlow {lost.writers} do not write down that {lost.what}, so '{name}' is taken for "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kerve.compiler.sources.keras2 import keras1, keras1_graphs, legacy, padded
+from kerve.compiler.sources.keras2 import explicit_padding, keras1, keras1_graphs, legacy
 
 __all__ = ["migrated"]
 
@@ -29,7 +29,7 @@ def migrated(config: Any, keras_version: str, is_theano: bool = False) -> Any:
     """Return the configuration of a model or layer, with everything in it brought up to date.
 
     `keras_version` is that of the writer, `is_theano` tells what it computed with. Layers may come out as
-    ones of `legacy.LEGACY_LAYERS` and `padded.PADDED_LAYERS`.
+    ones of `legacy.LEGACY_LAYERS` and `explicit_padding.PADDED_LAYERS`.
     """
     if keras1.is_writer(keras_version):
         config = keras1_graphs.with_dim_orderings(config)
@@ -62,7 +62,7 @@ def _layer(fields: dict[str, Any], keras_version: str, is_theano: bool) -> dict[
     if name in _CUDNN:
         name, same = _CUDNN[name]
         inner = inner | same
-    name, inner = padded.padded(name, inner, is_theano)
+    name, inner = explicit_padding.padded(name, inner, is_theano)
     return {**fields, "class_name": legacy.class_name(name, inner, keras_version), "config": inner}
 
 

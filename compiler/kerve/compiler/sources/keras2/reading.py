@@ -13,10 +13,10 @@ from tf_keras.src.saving.legacy.saved_model import json_utils
 from tf_keras.src.saving.serialization_lib import SafeModeScope
 from tf_keras.src.utils import generic_utils
 
-from kerve.compiler.sources import archives, failures, functions, lambdas
-from kerve.compiler.sources.derived import derive_again
-from kerve.compiler.sources.detect import Kind, Recognised
-from kerve.compiler.sources.keras2 import bridges, groups, layer_weights, legacy, padded
+from kerve.compiler.sources import archives, functions, lambdas, load_errors
+from kerve.compiler.sources.derived_state import derive_again
+from kerve.compiler.sources.detect import DetectedSource, Kind
+from kerve.compiler.sources.keras2 import bridges, explicit_padding, layer_weights, legacy, weight_groups
 from kerve.compiler.sources.keras2.keras1_layers import KERAS_1_LAYERS
 from kerve.compiler.sources.keras2.migrate import migrated
 
@@ -29,12 +29,12 @@ _NOT_FOUND = {
 }
 
 
-def read(found: Recognised, own: Mapping[str, Any], trust: bool) -> tf_keras.Model:
+def read(found: DetectedSource, own: Mapping[str, Any], trust: bool) -> tf_keras.Model:
     """Read a whole model, from HDF5 or an archive; raises `LoadError`."""
     own = {**functions.named(found.config, tf_keras.activations), **own}
-    with failures.explained(found.path), _known(own):
+    with load_errors.reporting_load_errors(found.path), _known(own):
         model = _from_archive(found, trust) if found.kind is Kind.ARCHIVE else _from_hdf5(found)
-        legacy.as_written(model, found.keras_version)
+        legacy.legacy_behavior(model, found.keras_version)
         derive_again(model)
         return model
 
@@ -46,7 +46,7 @@ def from_config(
     own = {**functions.named(config, tf_keras.activations), **own}
     with _known(own), SafeModeScope(safe_mode=not trust):
         model = tf_keras.models.model_from_json(json.dumps(migrated(config, keras_version, is_theano)))
-        legacy.as_written(model, keras_version)
+        legacy.legacy_behavior(model, keras_version)
         return model
 
 
@@ -56,24 +56,27 @@ def _known(own: Mapping[str, Any]) -> Iterator[None]:
     objects = {
         **_NOT_FOUND,
         **legacy.LEGACY_LAYERS,
-        **padded.PADDED_LAYERS,
+        **explicit_padding.PADDED_LAYERS,
         **bridges.for_tf_keras({**KERAS_1_LAYERS, **own}),
     }
-    with tf_keras.utils.custom_object_scope(objects), lambdas.knowing(generic_utils, lambdas.KERAS_2, own):
+    with (
+        tf_keras.utils.custom_object_scope(objects),
+        lambdas.with_lambda_globals(generic_utils, lambdas.KERAS_2, own),
+    ):
         yield
 
 
-def _from_archive(found: Recognised, trust: bool) -> tf_keras.Model:
+def _from_archive(found: DetectedSource, trust: bool) -> tf_keras.Model:
     with archives.unpacked(found) as folder:
         if (folder / archives.WEIGHTS).exists():
-            groups.rename(folder / archives.WEIGHTS)
-        with groups.reading():
+            weight_groups.rename(folder / archives.WEIGHTS)
+        with weight_groups.reading():
             return tf_keras.models.load_model(
                 str(archives.packed(folder)), compile=False, safe_mode=not trust
             )
 
 
-def _from_hdf5(found: Recognised) -> tf_keras.Model:
+def _from_hdf5(found: DetectedSource) -> tf_keras.Model:
     """Build the model of its architecture, brought up to date, and give it its weights."""
     with h5py.File(found.path, "r") as file:
         group = file["model_weights"]

@@ -11,9 +11,9 @@ import tf_keras
 
 from kerve.artifact.v1 import manifest_pb2
 from kerve.compiler.errors import LoadError
-from kerve.compiler.sources import failures, training, whole
+from kerve.compiler.sources import function_model, load_errors, training
 from kerve.compiler.sources.base import KerasSource, ragged, record_of
-from kerve.compiler.sources.detect import Recognised
+from kerve.compiler.sources.detect import DetectedSource
 from kerve.compiler.sources.keras2 import legacy, reading
 from kerve.compiler.sources.keras2.layers import UntranslatableError
 from kerve.compiler.sources.keras2.translate import translate
@@ -32,11 +32,11 @@ def from_object(model: tf_keras.Model) -> KerasSource:
     return replace(source, warnings=[*source.warnings, *warnings])
 
 
-def from_file(found: Recognised, own: Mapping[str, Any], trust: bool) -> KerasSource:
+def from_file(found: DetectedSource, own: Mapping[str, Any], trust: bool) -> KerasSource:
     """Read a whole model; raises `LoadError`."""
     model = reading.read(found, own, trust)
     source = from_model(model, record_of(found.kind.value, found.path, keras_version=found.keras_version))
-    doubts = legacy.doubts(found.config, found.keras_version)
+    doubts = legacy.ambiguities(found.config, found.keras_version)
     warnings = training.restore(source.model, found.training, own)
     return replace(source, warnings=[*doubts, *source.warnings, *warnings])
 
@@ -54,9 +54,9 @@ def from_model(old: tf_keras.Model, record: manifest_pb2.Source) -> KerasSource:
 
         return KerasSource(
             record=record,
-            model=whole.as_model(answer, inputs, old.name, names),
+            model=function_model.as_model(answer, inputs, old.name, names),
             original=answer,
-            warnings=[f"converted by TensorFlow as a whole: {failures.one_line(error)}"],
+            warnings=[f"converted by TensorFlow as a whole: {load_errors.one_line(error)}"],
         )
 
 

@@ -16,7 +16,7 @@ from kerve.compiler.lowering import variables
 from kerve.compiler.lowering.signature import InputSpec
 from kerve.compiler.sources.saved_model.graphs import Function
 
-__all__ = ["fixed", "rows_apart", "with_rows_of_state"]
+__all__ = ["fixed_batch_warning", "rows_apart", "with_rows_of_state"]
 
 
 def with_rows_of_state(
@@ -39,7 +39,7 @@ def with_rows_of_state(
     return {key: _of_rows(spec, fitting[0]) for key, spec in inputs.items()} if fitting else inputs
 
 
-def fixed(inputs: Mapping[str, tf.TensorSpec], outputs: Mapping[str, Any]) -> Sequence[str]:
+def fixed_batch_warning(inputs: Mapping[str, tf.TensorSpec], outputs: Mapping[str, Any]) -> Sequence[str]:
     """Say of a signature that it takes so many rows only, often those that the model was built on.
 
     A subclassed model of Keras 3 that `tf.saved_model.save` writes remembers that batch.

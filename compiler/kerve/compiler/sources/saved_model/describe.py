@@ -13,10 +13,10 @@ from google.protobuf import message, text_format
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 from kerve.compiler.errors import LoadError
-from kerve.compiler.sources.consent import touches
+from kerve.compiler.sources.consent import has_side_effects
 from kerve.compiler.sources.keras2 import legacy
 
-__all__ = ["Description", "describe"]
+__all__ = ["SavedModelInfo", "describe"]
 
 _KERAS = "_tf_keras_"
 _KERAS_MODELS = frozenset({"_tf_keras_model", "_tf_keras_network", "_tf_keras_sequential"})
@@ -37,7 +37,7 @@ _RESTORE = frozenset({"Restore", "RestoreSlice", "RestoreV2"})
 
 
 @dataclass(frozen=True)
-class Description:
+class SavedModelInfo:
     """One graph of a SavedModel."""
 
     path: Path
@@ -64,7 +64,9 @@ class Description:
             config = json.loads((self.path / _CONFIG_OF_TENSORFLOW_1).read_text("utf-8"))
         except (OSError, ValueError, RecursionError):  # it is there for people; the graph is what counts
             return []
-        return legacy.doubts(config, str(config.get("keras_version"))) if isinstance(config, dict) else []
+        return (
+            legacy.ambiguities(config, str(config.get("keras_version"))) if isinstance(config, dict) else []
+        )
 
     @property
     def file_operators(self) -> list[str]:
@@ -75,7 +77,7 @@ class Description:
         for function in self.graph.graph_def.library.function:
             if function.signature.name not in uncalled:
                 operators |= {node.op for node in function.node_def}
-        return sorted(filter(touches, operators))
+        return sorted(filter(has_side_effects, operators))
 
     @property
     def signatures(self) -> list[str]:
@@ -103,14 +105,14 @@ class Description:
         )
 
 
-def describe(path: Path, tag: str | None) -> Description:
+def describe(path: Path, tag: str | None) -> SavedModelInfo:
     """Read the graph with the given tag (or the serving graph); raises `LoadError`."""
     proto = _proto(path)
     graph = _graph(path, proto, tag)
     _check_assets(path, graph)
     nodes = graph.object_graph_def.nodes
     identifier = nodes[0].user_object.identifier if len(nodes) else ""
-    return Description(
+    return SavedModelInfo(
         path=path,
         tags=tuple(graph.meta_info_def.tags),
         graph=graph,

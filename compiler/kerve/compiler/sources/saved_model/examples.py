@@ -15,9 +15,9 @@ import numpy as np
 import tensorflow as tf
 
 from kerve.compiler.errors import ConversionError
-from kerve.compiler.sources.saved_model.graphs import Frozen
+from kerve.compiler.sources.saved_model.graphs import FrozenGraph
 
-__all__ = ["cut", "has_parser"]
+__all__ = ["has_parser", "remove_parser"]
 
 _PARSERS = frozenset({"ParseExample", "ParseExampleV2"})
 
@@ -32,7 +32,7 @@ def has_parser(definition: Any) -> bool:
     return any(node.op in _PARSERS for node in nodes)
 
 
-def cut(frozen: Frozen) -> Frozen:
+def remove_parser(frozen: FrozenGraph) -> FrozenGraph:
     """Return the graph without its parser; raises `ConversionError` where that cannot be done."""
     if len(frozen.inputs) != 1:
         raise ConversionError(

@@ -13,9 +13,9 @@ from tensorflow.python.framework import convert_to_constants
 
 from kerve.compiler.errors import ConversionError, LoadError
 from kerve.compiler.sources.saved_model.arrays import filled_up
-from kerve.compiler.sources.saved_model.describe import Description
+from kerve.compiler.sources.saved_model.describe import SavedModelInfo
 
-__all__ = ["Frozen", "Function", "freeze_function", "freeze_session", "is_compiled"]
+__all__ = ["FrozenGraph", "Function", "freeze_function", "freeze_session", "is_compiled"]
 
 #: The operators that change a variable of TensorFlow 1.
 _CHANGES = re.compile(r"(Resource)?(Assign|Scatter|Apply|StridedSliceAssign|SparseApply|CountUpTo)")
@@ -34,7 +34,7 @@ Function = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Frozen:
+class FrozenGraph:
     """A graph with its variables as constants."""
 
     definition: Any
@@ -96,7 +96,7 @@ def is_compiled(definition: Any) -> bool:
     return any(_COMPILED in function.attr for function in definition.library.function)
 
 
-def freeze_function(loaded: Any, name: str) -> Frozen:
+def freeze_function(loaded: Any, name: str) -> FrozenGraph:
     """Freeze a signature of TensorFlow 2."""
     signature = loaded.signatures[name]
     frozen = convert_to_constants.convert_variables_to_constants_v2(signature)
@@ -104,7 +104,7 @@ def freeze_function(loaded: Any, name: str) -> Frozen:
     captured = {inner.name: outer for outer, inner in signature.graph.captures if inner.name in left}
     tensors = [tensor for tensor in frozen.inputs if tensor.name not in captured]
     _, arguments = signature.structured_input_signature
-    return Frozen(
+    return FrozenGraph(
         definition=_not_compiled(frozen.graph.as_graph_def()),
         inputs={key: tensor.name for key, tensor in zip(sorted(arguments), tensors, strict=True)},
         outputs={
@@ -118,7 +118,7 @@ def freeze_function(loaded: Any, name: str) -> Frozen:
     )
 
 
-def freeze_session(found: Description, name: str) -> Frozen:
+def freeze_session(found: SavedModelInfo, name: str) -> FrozenGraph:
     """Freeze a signature of TensorFlow 1, whose variables live in a session."""
     graph = tf.Graph()
     session = tf.compat.v1.Session(graph=graph)
@@ -142,7 +142,7 @@ def freeze_session(found: Description, name: str) -> Frozen:
         )
         return results
 
-    return Frozen(
+    return FrozenGraph(
         _with_placeholders(definition, tables),
         inputs,
         outputs,
@@ -163,7 +163,7 @@ def _tensor(key: str, info: Any) -> str:
     return str(info.name)
 
 
-def _without_variables(found: Description, session: Any, whole: Any, tensors: Iterable[str]) -> Any:
+def _without_variables(found: SavedModelInfo, session: Any, whole: Any, tensors: Iterable[str]) -> Any:
     """Return what some tensors need of a graph, with the session's variables as constants."""
     with session.graph.as_default():
         try:

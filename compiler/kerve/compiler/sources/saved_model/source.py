@@ -12,13 +12,13 @@ import tf_keras
 
 from kerve.compiler.errors import LoadError
 from kerve.compiler.lowering import variables
-from kerve.compiler.sources import consent, failures, keras2, training, whole
+from kerve.compiler.sources import consent, function_model, keras2, load_errors, training
 from kerve.compiler.sources.base import KerasSource, record_of
 from kerve.compiler.sources.detect import Kind
 from kerve.compiler.sources.keras2 import bridges
 from kerve.compiler.sources.options import LoadOptions
 from kerve.compiler.sources.saved_model import batches, examples, graphs
-from kerve.compiler.sources.saved_model.describe import Description, describe
+from kerve.compiler.sources.saved_model.describe import SavedModelInfo, describe
 from kerve.compiler.sources.saved_model.graphs import Function
 from kerve.compiler.sources.saved_model.ranks import with_ranks, with_shapes
 
@@ -47,15 +47,15 @@ def from_folder(
                 raise
             notes.append(f"taken as a graph, without its layers: {refusal}")
         else:
-            with failures.explained(path):
+            with load_errors.reporting_load_errors(path):
                 source = _as_keras(found, own, notes)
     if source is None:
-        with failures.explained(path):
+        with load_errors.reporting_load_errors(path):
             source = _as_graph(found, found.signature(options.signature), data)
     return replace(source, warnings=[*notes, *source.warnings])
 
 
-def _as_keras(found: Description, own: Mapping[str, Any], notes: list[str]) -> KerasSource | None:
+def _as_keras(found: SavedModelInfo, own: Mapping[str, Any], notes: list[str]) -> KerasSource | None:
     """Read the layers; None where Keras cannot bring them back, as of models without a configuration."""
     with tf_keras.utils.custom_object_scope(bridges.for_tf_keras(own)):
         try:
@@ -68,7 +68,7 @@ def _as_keras(found: Description, own: Mapping[str, Any], notes: list[str]) -> K
             f"its signature {_DEFAULT} is not of the model, whose inputs are {', '.join(model.input_names)} "
             f"and outputs {', '.join(model.output_names)}; to compile that, give --signature {_DEFAULT}"
         )
-    elif saved is not None and (output := keras2.unlike_saved(model, saved)) is not None:
+    elif saved is not None and (output := keras2.first_mismatched_output(model, saved)) is not None:
         notes.append(
             "taken as a graph, without its layers: built again from their configuration, they answer "
             f"otherwise than what was saved, in '{output}'"
@@ -96,7 +96,7 @@ def _is_of(saved: Any, model: tf_keras.Model) -> bool:
     return set(inputs) == set(model.input_names) and set(outputs) == set(model.output_names)
 
 
-def _as_graph(found: Description, name: str, data: Path | None) -> KerasSource:
+def _as_graph(found: SavedModelInfo, name: str, data: Path | None) -> KerasSource:
     """Take one signature for a function; the original is what TensorFlow itself makes of it."""
     inputs, call, original, warnings = _function(found, name, data)
     specs = {key: tf.TensorSpec(spec.shape, spec.dtype, key) for key, spec in inputs.items()}
@@ -104,7 +104,7 @@ def _as_graph(found: Description, name: str, data: Path | None) -> KerasSource:
     apart = batches.rows_apart(specs, call, original)
     return KerasSource(
         record=record_of(Kind.SAVED_MODEL.value, found.path, keras_version=found.keras_version),
-        model=whole.as_model(call, specs, name),
+        model=function_model.as_model(call, specs, name),
         input_signature={} if not specs else None if apart is None else (apart,),
         original=lambda arguments, **_: original(arguments),
         warnings=[*found.doubts, *warnings],
@@ -112,7 +112,7 @@ def _as_graph(found: Description, name: str, data: Path | None) -> KerasSource:
 
 
 def _function(
-    found: Description, name: str, data: Path | None
+    found: SavedModelInfo, name: str, data: Path | None
 ) -> tuple[Mapping[str, tf.TensorSpec], Function, Function, Sequence[str]]:
     if found.is_of_tensorflow_1:
         frozen = graphs.freeze_session(found, name)
@@ -130,11 +130,14 @@ def _function(
                 batches.with_rows_of_state(signature, inputs, call),
                 call,
                 call,
-                [*_of_training(signature.graph), *batches.fixed(inputs, signature.structured_outputs)],
+                [
+                    *_of_training(signature.graph),
+                    *batches.fixed_batch_warning(inputs, signature.structured_outputs),
+                ],
             )
         frozen = graphs.freeze_function(loaded, name)
     if examples.has_parser(frozen.definition):
-        frozen = examples.cut(frozen)
+        frozen = examples.remove_parser(frozen)
     specs, function = frozen.function()
     return with_shapes(specs, data), function, frozen.original, frozen.warnings
 

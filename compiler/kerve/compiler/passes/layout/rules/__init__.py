@@ -19,7 +19,7 @@ from kerve.compiler.passes.layout.rules.channels import BATCH_NORMALIZATION, CON
 from kerve.compiler.passes.layout.rules.elementwise import ELEMENTWISE, ELEMENTWISE_OPS
 from kerve.compiler.passes.layout.rules.indexing import EXPAND, GATHER, PAD, SHAPE, SIZE, SLICE, TILE
 from kerve.compiler.passes.layout.rules.shaping import RESHAPE, SQUEEZE
-from kerve.compiler.passes.reading import is_op
+from kerve.compiler.passes.queries import is_op
 
 __all__ = ["RULES", "place", "rule_of"]
 

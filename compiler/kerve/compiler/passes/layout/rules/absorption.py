@@ -19,7 +19,7 @@ from kerve.compiler.passes.editing import Editor
 from kerve.compiler.passes.layout.permutation import Perm
 from kerve.compiler.passes.layout.placement import Placement, Slot
 from kerve.compiler.passes.layout.rules.elementwise import ELEMENTWISE_OPS
-from kerve.compiler.passes.reading import (
+from kerve.compiler.passes.queries import (
     attribute_int,
     dims_of,
     input_of,

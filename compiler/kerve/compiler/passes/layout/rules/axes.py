@@ -11,7 +11,7 @@ from kerve.compiler.passes.editing import Editor
 from kerve.compiler.passes.layout.permutation import Perm, identity, restrict
 from kerve.compiler.passes.layout.placement import Placement, Rule, Slot, stay
 from kerve.compiler.passes.layout.rules import elementwise
-from kerve.compiler.passes.reading import attribute_int, axes_of, elements, input_of, is_constant, rank_of
+from kerve.compiler.passes.queries import attribute_int, axes_of, elements, input_of, is_constant, rank_of
 
 __all__ = ["ARG_REDUCTION", "NORMALIZATION", "REDUCTION", "SINGLE_AXIS", "SOFTMAX"]
 

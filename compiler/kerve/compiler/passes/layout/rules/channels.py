@@ -20,7 +20,7 @@ from kerve.compiler.passes.editing import Editor
 from kerve.compiler.passes.layout.cost import TRANSPOSE
 from kerve.compiler.passes.layout.permutation import Perm
 from kerve.compiler.passes.layout.placement import Placement, Rule, Slot
-from kerve.compiler.passes.reading import (
+from kerve.compiler.passes.queries import (
     attribute_int,
     attribute_ints,
     dims_of,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from kerve.compiler.passes.editing import Editor
 from kerve.compiler.passes.layout.permutation import Perm, is_identity, restrict
 from kerve.compiler.passes.layout.placement import Placement, Rule, Slot
-from kerve.compiler.passes.reading import is_constant, is_scalar, rank_of
+from kerve.compiler.passes.queries import is_constant, is_scalar, rank_of
 
 __all__ = ["ELEMENTWISE", "ELEMENTWISE_OPS", "move", "operand", "spread"]
 

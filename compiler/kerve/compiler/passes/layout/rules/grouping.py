@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from kerve.compiler.passes.reading import Dim
+from kerve.compiler.passes.queries import Dim
 
 __all__ = ["Group", "group"]
 

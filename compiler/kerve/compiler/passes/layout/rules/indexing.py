@@ -9,7 +9,7 @@ from kerve.compiler.passes.editing import Editor
 from kerve.compiler.passes.layout.permutation import Perm, identity
 from kerve.compiler.passes.layout.placement import Placement, Rule, Slot, stay
 from kerve.compiler.passes.layout.rules.elementwise import operand, spread
-from kerve.compiler.passes.reading import (
+from kerve.compiler.passes.queries import (
     array_of,
     attribute_int,
     axes_of,

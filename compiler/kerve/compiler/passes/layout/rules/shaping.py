@@ -12,7 +12,7 @@ from kerve.compiler.passes.layout.permutation import Perm, is_identity, restrict
 from kerve.compiler.passes.layout.placement import Placement, Rule, Slot
 from kerve.compiler.passes.layout.rules import absorption
 from kerve.compiler.passes.layout.rules.grouping import Group, group
-from kerve.compiler.passes.reading import array_of, axes_of, dims_of, rank_of, shape_dims
+from kerve.compiler.passes.queries import array_of, axes_of, dims_of, rank_of, shape_dims
 
 __all__ = ["RESHAPE", "SQUEEZE"]
 

@@ -19,7 +19,7 @@ from kerve.compiler import (
     compile_model,
     verify_model,
 )
-from kerve.compiler.given import with_files
+from kerve.compiler.input_data import with_files
 
 _X = np.arange(20, dtype=np.float32).reshape(5, 4) / 20
 _IDS = np.array([[0], [1], [2], [1], [0]])

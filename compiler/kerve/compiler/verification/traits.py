@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-__all__ = ["Basis", "bases_of"]
+__all__ = ["OutputTraits", "output_traits"]
 
 #: Operators that draw anew each time they run.
 _DRAWING = frozenset(
@@ -19,7 +19,7 @@ _NARROW = (ir.DataType.FLOAT8E4M3FN, ir.DataType.INT8, ir.DataType.BFLOAT16, ir.
 
 
 @dataclass(frozen=True)
-class Basis:
+class OutputTraits:
     """What an output rests on."""
 
     #: Whether a random number is among what it is computed from.
@@ -27,26 +27,26 @@ class Basis:
     #: The type of fewest digits among what it is computed from; None where none is below float32.
     narrowest: ir.DataType | None = None
 
-    def __or__(self, other: Basis) -> Basis:
+    def __or__(self, other: OutputTraits) -> OutputTraits:
         """Return what rests on both."""
         narrow = [each for each in _NARROW if each in (self.narrowest, other.narrowest)]
-        return Basis(self.drawn or other.drawn, narrow[0] if narrow else None)
+        return OutputTraits(self.drawn or other.drawn, narrow[0] if narrow else None)
 
 
-def bases_of(model: ir.Model) -> Mapping[str, Basis]:
+def output_traits(model: ir.Model) -> Mapping[str, OutputTraits]:
     """Return the basis of each output of a graph whose nodes are in order."""
-    known: dict[ir.Value, Basis] = {}
+    known: dict[ir.Value, OutputTraits] = {}
     for node in model.graph:
         basis = _own(node)
         for value in _read(node):
-            basis |= known.get(value, Basis())
+            basis |= known.get(value, OutputTraits())
         for output in node.outputs:
             known[output] = basis | _of_result(node, output)
-    return {str(value.name): known.get(value, Basis()) for value in model.graph.outputs}
+    return {str(value.name): known.get(value, OutputTraits()) for value in model.graph.outputs}
 
 
-def _own(node: ir.Node) -> Basis:
-    basis = Basis(drawn=node.op_type in _DRAWING)
+def _own(node: ir.Node) -> OutputTraits:
+    basis = OutputTraits(drawn=node.op_type in _DRAWING)
     for inner in _bodies(node):
         basis |= _own(inner)
         for output in inner.outputs:
@@ -54,7 +54,7 @@ def _own(node: ir.Node) -> Basis:
     return basis
 
 
-def _of_result(node: ir.Node, value: ir.Value) -> Basis:
+def _of_result(node: ir.Node, value: ir.Value) -> OutputTraits:
     """Tell the digits of a result; integers have all of theirs, unless real numbers are rounded to them."""
     given = node.inputs[0] if node.inputs else None
     exact = value.dtype == ir.DataType.INT8 and not (
@@ -63,7 +63,7 @@ def _of_result(node: ir.Node, value: ir.Value) -> Basis:
         and given.dtype is not None
         and given.dtype.is_floating_point()
     )
-    return Basis(narrowest=value.dtype if value.dtype in _NARROW and not exact else None)
+    return OutputTraits(narrowest=value.dtype if value.dtype in _NARROW and not exact else None)
 
 
 def _read(node: ir.Node) -> Iterator[ir.Value]:

@@ -14,7 +14,7 @@ from kerve.compiler.verification.data import arrays_in
 
 __all__ = ["signature_of"]
 
-_LABELS = "y"  # as `given.py` and `fit` call them
+_LABELS = "y"  # as `input_data.py` and `fit` call them
 
 
 def signature_of(source: Any, data: Path | None) -> Any:

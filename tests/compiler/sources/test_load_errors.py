@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kerve.compiler.errors import LoadError
-from kerve.compiler.sources.failures import explained
+from kerve.compiler.sources.load_errors import reporting_load_errors
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ from kerve.compiler.sources.failures import explained
 def test_what_went_wrong_first_is_told(said: str, told: str) -> None:
     with (
         pytest.raises(LoadError, match=re.escape(f"cannot load m.keras: {told};")),
-        explained(Path("m.keras")),
+        reporting_load_errors(Path("m.keras")),
     ):
         raise ValueError(said)
 
@@ -47,5 +47,5 @@ def test_what_went_wrong_first_is_told(said: str, told: str) -> None:
     ],
 )
 def test_what_to_do_is_told_by_what_went_wrong(said: str, remedy: str) -> None:
-    with pytest.raises(LoadError, match=re.escape(remedy)), explained(Path("m.keras")):
+    with pytest.raises(LoadError, match=re.escape(remedy)), reporting_load_errors(Path("m.keras")):
         raise ValueError(said)

@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
 
-from kerve.compiler.verification import Reference, Verified, seeded, verify
+from kerve.compiler.verification import Reference, VerificationResult, seeded, verify
 
 Array = NDArray[Any]
 
@@ -41,7 +41,7 @@ class Graph:
         return ir.Model(graph, ir_version=10)
 
 
-def proof(model: ir.Model, folder: Path, function: Any) -> Verified:
+def proof(model: ir.Model, folder: Path, function: Any) -> VerificationResult:
     def reference(inputs: Any) -> dict[str, Any]:
         return {"y": function(inputs["x"])}
 
@@ -54,7 +54,7 @@ def doubled(dtype: ir.DataType = ir.DataType.FLOAT) -> ir.Model:
     return graph.model(graph.node("Add", graph.x, graph.x, dtype=dtype))
 
 
-def batches(verified: Verified) -> list[int]:
+def batches(verified: VerificationResult) -> list[int]:
     return [check.batch_size for check in verified.checks]
 
 

@@ -19,7 +19,7 @@ import h5py
 import keras.src.saving.saving_lib as new_reader
 import tf_keras.src.saving.saving_lib as old_reader
 
-from kerve.compiler.sources import shared
+from kerve.compiler.sources import shared_weights
 from kerve.compiler.sources.keras2.bridges import NewLayer
 
 __all__ = ["reading", "rename"]
@@ -65,12 +65,15 @@ def reading() -> Iterator[None]:
 
     def load_state(layer: Any, store: Any, assets: Any, inner_path: str, **options: Any) -> None:
         if isinstance(layer, NewLayer) and isinstance(store, old_reader.H5IOStore):
-            with shared.given_to_all(new_reader):
+            with shared_weights.checked_weight_loading(new_reader):
                 new_reader._load_state(layer.new, _Opened(store.h5_file), None, inner_path)
         else:
             load(layer, store, assets, inner_path, **options)
 
-    with mock.patch.object(old_reader, "_load_state", load_state), shared.given_to_all(old_reader):
+    with (
+        mock.patch.object(old_reader, "_load_state", load_state),
+        shared_weights.checked_weight_loading(old_reader),
+    ):
         yield
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kerve.compiler.errors import CompileError, LoadError
 
-__all__ = ["OWN_CODE", "explained", "one_line", "readable"]
+__all__ = ["OWN_CODE", "one_line", "reporting_load_errors", "reporting_read_errors"]
 
 _LONGEST = 300
 
@@ -113,7 +113,7 @@ _OTHERWISE = "check that the file is whole and was written by Keras"
 
 
 @contextmanager
-def readable(path: Path) -> Iterator[None]:
+def reporting_read_errors(path: Path) -> Iterator[None]:
     """Turn what the system refuses while a source is read into a `LoadError`."""
     try:
         yield
@@ -135,7 +135,7 @@ def _refusal(path: Path, error: OSError) -> str:
 
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
+def reporting_load_errors(path: Path) -> Iterator[None]:
     """Turn whatever is raised inside into a `LoadError` of one sentence."""
     try:
         yield

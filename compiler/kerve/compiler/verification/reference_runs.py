@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from kerve.compiler.errors import LoadError
 from kerve.compiler.progress import steps
-from kerve.compiler.verification.basis import bases_of
 from kerve.compiler.verification.data import (
     SIZES,
     Dataset,
@@ -26,20 +25,21 @@ from kerve.compiler.verification.data import (
     seeded,
 )
 from kerve.compiler.verification.domains import domain_of
-from kerve.compiler.verification.draws import DRAWS, INTERVALS, beyond_ordinary, pads
 from kerve.compiler.verification.runner import Reference
-from kerve.compiler.verification.windows import leave_room
+from kerve.compiler.verification.sampling import INTERVALS, SAMPLING_CONFIGS, samples_padding, special_values
+from kerve.compiler.verification.traits import output_traits
+from kerve.compiler.verification.windows import windows_fit
 
 __all__ = [
-    "Answered",
-    "RefusedError",
-    "answers",
-    "ask",
-    "few_rows",
-    "one_row",
-    "single_row",
-    "tamed",
-    "without_number",
+    "ReferenceRun",
+    "RejectedInputsError",
+    "compute_reference_runs",
+    "golden_runs",
+    "non_finite_share",
+    "ordinary_run",
+    "run_reference",
+    "single_row_inputs",
+    "single_row_run",
 ]
 
 #: What libraries say before they say what is wrong.
@@ -56,12 +56,12 @@ _GOLDEN_ROWS = 4
 _PADDED_ROWS = 5
 
 
-class RefusedError(Exception):
+class RejectedInputsError(Exception):
     """The source answers to no seeded inputs; the cause says why to the last."""
 
 
 @dataclass(frozen=True)
-class Answered:
+class ReferenceRun:
     """Inputs, and what the source answers to them."""
 
     dataset: Dataset
@@ -73,12 +73,12 @@ class Answered:
         return not self.dataset.draw.beyond
 
 
-def answers(model: ir.Model, reference: Reference) -> list[Answered]:
+def compute_reference_runs(model: ir.Model, reference: Reference) -> list[ReferenceRun]:
     """Find sizes of open dimensions, ids and words, that the source accepts, and let it answer twice.
 
     The first inputs are ordinary; among the second ones are corners of functions (`Draw.beyond`), where the
     source accepts them. The third ones are of other sizes, where there are any to choose, and the last ones
-    are those to which the source answers no numbers, where others were found. Raises `RefusedError`.
+    are those to which the source answers no numbers, where others were found. Raises `RejectedInputsError`.
     """
     open_dims = any(
         not isinstance(dim, int) and dim.value != "batch"
@@ -86,7 +86,7 @@ def answers(model: ir.Model, reference: Reference) -> list[Answered]:
         for dim in (value.shape or ())
     )
     keys = any(_is_key(value) for value in model.graph.inputs)
-    draws = DRAWS if keys else (DRAWS[0], DRAWS[-1])
+    draws = SAMPLING_CONFIGS if keys else (SAMPLING_CONFIGS[0], SAMPLING_CONFIGS[-1])
     candidates = list(itertools.product(SIZES if open_dims else SIZES[:1], draws))
     for sizes, draw in candidates:
         try:
@@ -96,7 +96,7 @@ def answers(model: ir.Model, reference: Reference) -> list[Answered]:
             return _all(model, reference, made, sizes, open_dims=open_dims)
         except Exception as error:
             if (sizes, draw) == candidates[-1]:
-                raise RefusedError from error
+                raise RejectedInputsError from error
     raise AssertionError("candidates is never empty")
 
 
@@ -107,7 +107,7 @@ def _all(
     sizes: tuple[int, int],
     *,
     open_dims: bool,
-) -> list[Answered]:
+) -> list[ReferenceRun]:
     datasets = iter(steps(made, len(made), "seeded data sets, in the source"))
     given = _answered(reference, next(datasets))
     other = next(datasets)
@@ -120,7 +120,9 @@ def _all(
     return [first, second, *([third] if third else []), *([] if first is given else [given])]
 
 
-def _third(model: ir.Model, reference: Reference, first: Answered, sizes: tuple[int, int]) -> Answered | None:
+def _third(
+    model: ir.Model, reference: Reference, first: ReferenceRun, sizes: tuple[int, int]
+) -> ReferenceRun | None:
     """Let the source answer at sizes that differ, so that none is taken for another.
 
     They are odd if it takes such, and no smaller than those before, where windows have room.
@@ -133,7 +135,9 @@ def _third(model: ir.Model, reference: Reference, first: Answered, sizes: tuple[
     return None
 
 
-def _with_numbers(model: ir.Model, reference: Reference, given: Answered, sizes: tuple[int, int]) -> Answered:
+def _with_numbers(
+    model: ir.Model, reference: Reference, given: ReferenceRun, sizes: tuple[int, int]
+) -> ReferenceRun:
     """Return answers with more numbers than those given, to fractions of another interval, if there are some.
 
     NaN where the source has NaN is right, but says nothing of what is computed.
@@ -143,7 +147,7 @@ def _with_numbers(model: ir.Model, reference: Reference, given: Answered, sizes:
         for within in INTERVALS:
             dataset, _ = seeded(model, sizes, replace(given.dataset.draw, within=within))
             found = _accepted(reference, dataset, like=given)
-            if found is not None and without_number(found) < without_number(best):
+            if found is not None and non_finite_share(found) < non_finite_share(best):
                 best = found
     return best
 
@@ -156,9 +160,9 @@ def _corners(model: ir.Model, dataset: Dataset) -> Iterator[Dataset | None]:
             yield _beyond(model, dataset, beyond, emptied=emptied)
 
 
-def one_row(
-    reference: Reference, known: Sequence[Answered], single: Dataset, far: Dataset | None = None
-) -> tuple[list[Answered], str]:
+def single_row_run(
+    reference: Reference, known: Sequence[ReferenceRun], single: Dataset, far: Dataset | None = None
+) -> tuple[list[ReferenceRun], str]:
     """Let the source answer to one row, or else say what it makes of it: that is not ours to answer for.
 
     `known` are its answers to several rows. Where the source accepts them, `far` takes the place of `single`.
@@ -166,7 +170,10 @@ def one_row(
     try:
         answered = _accepted(reference, far, like=known[0]) or _answered(reference, single)
     except Exception as error:  # noqa: BLE001  # whatever the source says to it
-        return [], f"the source model fails on one row ({reason(error)}); nothing was compared there"
+        return (
+            [],
+            f"the source model fails on one row ({first_error_line(error)}); nothing was compared there",
+        )
     for name, answer in answered.answers.items():
         usual = known[0].answers[name]
         if not _alike(
@@ -188,13 +195,13 @@ def _alike(answer: NDArray[Any], known: Sequence[NDArray[Any]], rows: Sequence[i
     return not by_rows or len(answer) == 1
 
 
-def single_row(model: ir.Model, known: Answered) -> tuple[Dataset, Dataset | None]:
+def single_row_inputs(model: ir.Model, known: ReferenceRun) -> tuple[Dataset, Dataset | None]:
     """Return seeded inputs of one row: ordinary ones, and those with numbers that are far from 0."""
     single = more_rows(model, known.dataset, 1)
     return single, _beyond(model, single, "far")
 
 
-def tamed(model: ir.Model, reference: Reference, answered: Answered) -> Answered:
+def ordinary_run(model: ir.Model, reference: Reference, answered: ReferenceRun) -> ReferenceRun:
     """Return the answers to ordinary inputs of the same sizes."""
     dataset = answered.dataset
     ordinary = more_rows(model, dataset, _rows(dataset), dataset.draw.ordinary)
@@ -209,10 +216,12 @@ def _beyond(
     Nor where fewer digits than float32 has decide what is a tie, or which of large numbers is the largest.
     """
     draw = replace(dataset.draw, beyond=beyond, emptied=emptied)
-    if any(basis.narrowest for basis in bases_of(model).values()):
+    if any(basis.narrowest for basis in output_traits(model).values()):
         return None
     domains = [(value.dtype, domain_of(value)) for value in model.graph.inputs]
-    drawn = any(pads(domain, draw) or beyond_ordinary(dtype, domain, draw) for dtype, domain in domains)
+    drawn = any(
+        samples_padding(domain, draw) or special_values(dtype, domain, draw) for dtype, domain in domains
+    )
     rows = free_rows(model, _PADDED_ROWS) if emptied and "batch" in dataset.sizes else _rows(dataset)
     return more_rows(model, dataset, rows, draw) if drawn else None
 
@@ -221,11 +230,11 @@ def _rows(dataset: Dataset) -> int:
     return dataset.sizes.get("batch", 1)
 
 
-def _answered(reference: Reference, dataset: Dataset) -> Answered:
-    return Answered(dataset, reference(dataset.inputs))
+def _answered(reference: Reference, dataset: Dataset) -> ReferenceRun:
+    return ReferenceRun(dataset, reference(dataset.inputs))
 
 
-def _accepted(reference: Reference, dataset: Dataset | None, like: Answered) -> Answered | None:
+def _accepted(reference: Reference, dataset: Dataset | None, like: ReferenceRun) -> ReferenceRun | None:
     """Return what the source answers; None where it fails, or where its numbers are lost to overflow."""
     if dataset is None:
         return None
@@ -237,32 +246,32 @@ def _accepted(reference: Reference, dataset: Dataset | None, like: Answered) -> 
     return None if lost else answered
 
 
-def _finite(answered: Answered) -> bool:
-    return without_number(answered) == 0.0
+def _finite(answered: ReferenceRun) -> bool:
+    return non_finite_share(answered) == 0.0
 
 
-def without_number(answered: Answered, *outputs: str) -> float:
+def non_finite_share(answered: ReferenceRun, *outputs: str) -> float:
     """Return which share of answers is NaN or infinite, of that output which has most of it."""
     arrays = (np.asarray(answered.answers[name]) for name in outputs or answered.answers)
     floats = (array.astype(np.float64) for array in arrays if array.dtype.kind in "fV" and array.size)
     return max((1.0 - float(np.isfinite(array).mean()) for array in floats), default=0.0)
 
 
-def ask(reference: Reference, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+def run_reference(reference: Reference, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
     """Return what the source answers to inputs of the user's; raises `LoadError` where it cannot."""
     try:
         return reference(inputs)
     except Exception as error:
         raise LoadError(
-            f"the source model fails on your data ({reason(error)}); give inputs that it accepts"
+            f"the source model fails on your data ({first_error_line(error)}); give inputs that it accepts"
         ) from error
 
 
-def few_rows(model: ir.Model, dataset: Dataset, reference: Reference) -> list[Answered]:
+def golden_runs(model: ir.Model, dataset: Dataset, reference: Reference) -> list[ReferenceRun]:
     """Golden data of the user's: as few rows as a server needs, all where the source takes no fewer."""
     try:
         few = first_rows(model, dataset, _GOLDEN_ROWS)
-        return [Answered(few, reference(few.inputs))]
+        return [ReferenceRun(few, reference(few.inputs))]
     except Exception:  # noqa: BLE001  # whatever the source says to it: the whole set is answered next
         return []
 
@@ -274,10 +283,10 @@ def _is_key(value: ir.Value) -> bool:
 
 def _leave_room(model: ir.Model, datasets: Iterable[Dataset]) -> bool:
     shapes = ({name: array.shape for name, array in each.inputs.items()} for each in datasets)
-    return all(leave_room(model, each) for each in shapes)
+    return all(windows_fit(model, each) for each in shapes)
 
 
-def reason(error: BaseException | None) -> str:
+def first_error_line(error: BaseException | None) -> str:
     """Return the first line of an error that does not merely announce one."""
     lines = [line.strip() for line in _CLUTTER.sub("", str(error)).splitlines() if line.strip()]
     return next((line for line in lines if not _ANNOUNCEMENT.match(line)), type(error).__name__)

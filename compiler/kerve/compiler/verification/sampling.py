@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 
 from kerve.compiler.verification.domains import Domain
 
-__all__ = ["DRAWS", "INTERVALS", "Draw", "beyond_ordinary", "draw_values", "pads"]
+__all__ = [
+    "INTERVALS",
+    "SAMPLING_CONFIGS",
+    "SamplingConfig",
+    "sample_values",
+    "samples_padding",
+    "special_values",
+]
 
 #: Where fractions may have to lie for functions to have values there: logarithms and roots have them of
 #: positive numbers, arcsin of those that are 1 at most, arccosh of those that are more.
@@ -25,7 +32,7 @@ INTERVALS: dict[str, tuple[float, float]] = {
 
 
 @dataclass(frozen=True)
-class Draw:
+class SamplingConfig:
     """Which integers and words are drawn, and what is drawn besides."""
 
     #: What integers are below that the graph does not limit.
@@ -51,7 +58,7 @@ class Draw:
         return _WHAT[self.beyond]
 
     @property
-    def ordinary(self) -> Draw:
+    def ordinary(self) -> SamplingConfig:
         """The same without what lies beyond."""
         return replace(self, beyond="", emptied=False)
 
@@ -64,11 +71,11 @@ _WHAT = {
 }
 
 #: Where the source refuses what one draws (a lookup without a place for others does), the next.
-DRAWS = (
-    Draw(ids=10, unknown=True),
-    Draw(ids=2, unknown=False),
-    Draw(ids=10, unknown=False, least=1),
-    Draw(ids=2, unknown=False, whole=True),
+SAMPLING_CONFIGS = (
+    SamplingConfig(ids=10, unknown=True),
+    SamplingConfig(ids=2, unknown=False),
+    SamplingConfig(ids=10, unknown=False, least=1),
+    SamplingConfig(ids=2, unknown=False, whole=True),
 )
 
 _WORDS = ("", "the", "quick", "brown fox", "Kerve!", "0", "naïve", "unknown word")
@@ -90,8 +97,8 @@ _CLOSE = 2.0
 _FAR = (127, 2**15 - 1, 2**24 + 1, 2**31 - 1, 2**31 + 7, 2**40 + 1)
 
 
-def draw_values(
-    rng: np.random.Generator, dtype: ir.DataType, shape: list[int], domain: Domain, draw: Draw
+def sample_values(
+    rng: np.random.Generator, dtype: ir.DataType, shape: list[int], domain: Domain, draw: SamplingConfig
 ) -> NDArray[Any]:
     """Return what an input of some type is given, within its domain."""
     if dtype == ir.DataType.STRING:
@@ -101,16 +108,16 @@ def draw_values(
         return rng.random(shape) < 0.5
     wanted = np.dtype(ml_dtypes.bfloat16) if dtype == ir.DataType.BFLOAT16 else dtype.numpy()
     ordinary = _ordinary(rng, dtype, shape, domain, draw).astype(wanted)
-    beyond = np.array(beyond_ordinary(dtype, domain, draw)).astype(wanted)
+    beyond = np.array(special_values(dtype, domain, draw)).astype(wanted)
     if len(beyond) and ordinary.size:
         places = rng.permutation(ordinary.size)[: max(1, int(_SHARE * ordinary.size))]
         ordinary.reshape(-1)[places] = np.resize(rng.permutation(beyond), len(places))
-    if pads(domain, draw) and ordinary.ndim > 1:
+    if samples_padding(domain, draw) and ordinary.ndim > 1:
         _pad(ordinary, domain.padding, draw.emptied)
     return ordinary
 
 
-def pads(domain: Domain, draw: Draw) -> bool:
+def samples_padding(domain: Domain, draw: SamplingConfig) -> bool:
     """Whether some of what is drawn is padding."""
     return draw.beyond in ("near", "close") and domain.padding is not None
 
@@ -129,7 +136,7 @@ def _pad(values: NDArray[Any], padding: Any, emptied: bool) -> None:
 
 
 def _ordinary(
-    rng: np.random.Generator, dtype: ir.DataType, shape: list[int], domain: Domain, draw: Draw
+    rng: np.random.Generator, dtype: ir.DataType, shape: list[int], domain: Domain, draw: SamplingConfig
 ) -> NDArray[Any]:
     if domain.size is not None:
         return rng.integers(0, domain.size, shape)
@@ -143,7 +150,7 @@ def _ordinary(
     return rng.standard_normal(shape) if np.isinf(low) else low + np.abs(rng.standard_normal(shape))
 
 
-def beyond_ordinary(dtype: ir.DataType | None, domain: Domain, draw: Draw) -> list[float]:
+def special_values(dtype: ir.DataType | None, domain: Domain, draw: SamplingConfig) -> list[float]:
     """Return what is drawn besides ordinary values: nothing for positions in tables, sizes and counts."""
     if dtype is None or dtype in _NO_NUMBERS or domain.row or draw.whole or not draw.beyond:
         return []

@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from kerve.compiler.lowering.foreign import UntraceableError
 from kerve.compiler.lowering.layers.fingerprints import concatenated, farm_hash
-from kerve.compiler.lowering.layers.words import Text, Words
+from kerve.compiler.lowering.layers.uint64 import ByteStrings, UInt64Tensor
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.registry import Handlers
+from kerve.compiler.lowering.tracing import UntraceableError
 
 __all__ = ["HANDLERS"]
 
 HANDLERS = Handlers()
 
 #: A feature: a word in each place of [rows, places], and which of them are there.
-_Feature = tuple[Words, ir.Value]
+_Feature = tuple[UInt64Tensor, ir.Value]
 
 #: What a hash is cut to where no number of buckets is given, so that it is no negative INT64.
 _POSITIVE = np.iinfo(np.int64).max
@@ -39,10 +39,11 @@ def cross(g: Lowering, attributes: Mapping[str, Any], *inputs: ir.Value) -> Any:
     words = concatenated(attributes["hash_key"], first)
     for other, there in features[1:]:
         words = concatenated(
-            Words(g, g.op.Unsqueeze(words.value, [2])), Words(g, g.op.Unsqueeze(other.value, [1]))
+            UInt64Tensor(g, g.op.Unsqueeze(words.value, [2])),
+            UInt64Tensor(g, g.op.Unsqueeze(other.value, [1])),
         )
         both = g.op.And(g.op.Unsqueeze(present, [2]), g.op.Unsqueeze(there, [1]))
-        words, present = Words(g, _joined(g, words.value)), _joined(g, both)
+        words, present = UInt64Tensor(g, _joined(g, words.value)), _joined(g, both)
     buckets = g.cast((words % (attributes["num_buckets"] or _POSITIVE)).value, "int64")
     return _sparse_tensor(g, buckets, present)
 
@@ -53,7 +54,7 @@ def _sparse(g: Lowering, count: int, inputs: Sequence[ir.Value]) -> Iterator[_Fe
         nothing = g.op.Expand(g.constant(np.uint64(0)), size)
         absent = g.op.Expand(g.constant(np.bool_(False)), size)
         yield (
-            Words(g, g.op.ScatterND(nothing, places, _hashed(g, values).value)),
+            UInt64Tensor(g, g.op.ScatterND(nothing, places, _hashed(g, values).value)),
             g.op.ScatterND(absent, places, _true(g, values)),
         )
 
@@ -61,18 +62,18 @@ def _sparse(g: Lowering, count: int, inputs: Sequence[ir.Value]) -> Iterator[_Fe
 def _dense(g: Lowering, inputs: Sequence[ir.Value]) -> Iterator[_Feature]:
     for values in inputs:
         flat = _hashed(g, g.op.Reshape(values, [-1])).value
-        yield Words(g, g.op.Reshape(flat, g.op.Shape(values), allowzero=1)), _true(g, values)
+        yield UInt64Tensor(g, g.op.Reshape(flat, g.op.Shape(values), allowzero=1)), _true(g, values)
 
 
 def _true(g: Lowering, like: ir.Value) -> ir.Value:
     return g.op.Expand(g.constant(np.bool_(True)), g.op.Shape(like))
 
 
-def _hashed(g: Lowering, values: ir.Value) -> Words:
+def _hashed(g: Lowering, values: ir.Value) -> UInt64Tensor:
     """Return the hashes of texts, and numbers as they are."""
     if values.dtype == ir.DataType.STRING:
-        return farm_hash(Text.of(g, values))
-    return Words(g, g.cast(values, "uint64"))
+        return farm_hash(ByteStrings.of(g, values))
+    return UInt64Tensor(g, g.cast(values, "uint64"))
 
 
 def _joined(g: Lowering, grid: ir.Value) -> ir.Value:

@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from kerve.compiler.lowering.signature import Arguments, InputSpec
 
-__all__ = ["all_identified", "identified"]
+__all__ = ["with_all_integers", "with_integer_ids"]
 
 #: The type of identifiers, which is what Keras casts them to.
 _DTYPE = "int32"
@@ -33,12 +33,12 @@ _MOVES: dict[str, tuple[int, ...] | None] = {
 _ASKS = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Shape", "Size"})
 
 
-def identified(arguments: Arguments, graph: ir.Graph) -> Arguments:
+def with_integer_ids(arguments: Arguments, graph: ir.Graph) -> Arguments:
     """Return what a model takes, with integers for floats where the graph shows that they were meant."""
     return _with_integers(arguments, {str(value.name) for value in graph.inputs if _identifies(value)})
 
 
-def all_identified(arguments: Arguments) -> Arguments:
+def with_all_integers(arguments: Arguments) -> Arguments:
     """Return what a model takes, with integers for floats wherever they are guessed."""
     return _with_integers(arguments, {spec.name for spec in keras.tree.flatten(arguments)})
 

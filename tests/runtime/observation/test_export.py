@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from kerve.runtime.observation.observatory import Observatory
+from kerve.runtime.observation.export import ExporterPipeline
 from kerve.runtime.observation.observer import CallObservation, Observation
 
 NOTE = CallObservation("/m", "ipv4:127.0.0.1:1", "one", "", "", sampled=False)
@@ -35,5 +35,5 @@ class Listener:
 def test_a_look_ends_however_many_requests_end_meanwhile() -> None:
     """A call that changes what is traced waits for it."""
     listener = Listener()
-    Observatory(Endless(), (listener,)).flush()
+    ExporterPipeline(Endless(), (listener,)).flush()
     assert listener.told == 1 << 16

@@ -13,10 +13,10 @@ from kerve.compiler.errors import LoadError
 from kerve.compiler.evaluation.identifiers import Identifier, parse
 from kerve.compiler.evaluation.objective import Objective
 
-__all__ = ["chosen"]
+__all__ = ["apply_overrides"]
 
 
-def chosen(
+def apply_overrides(
     compiled: Objective | None,
     losses: Sequence[str],
     metrics: Sequence[str],

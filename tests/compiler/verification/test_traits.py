@@ -6,7 +6,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from kerve.compiler.verification import Basis, bases_of
+from kerve.compiler.verification import OutputTraits, output_traits
 
 _GRAPH = """
 <ir_version: 10, opset_import: ["" : 21]>
@@ -35,14 +35,16 @@ g (float[N, 3] x, bool c) => (float[N, 3] plain, float[N, 3] drawn, float[N, 3] 
 @pytest.mark.parametrize(
     ("output", "basis"),
     [
-        pytest.param("plain", Basis(), id="float32 throughout"),
-        pytest.param("drawn", Basis(drawn=True), id="a random number upstream"),
-        pytest.param("narrow", Basis(narrowest=ir.DataType.FLOAT16), id="float16 upstream"),
-        pytest.param("rounded", Basis(narrowest=ir.DataType.INT8), id="rounded to eight bits upstream"),
-        pytest.param("counted", Basis(), id="integers upstream"),
-        pytest.param("branch", Basis(drawn=True, narrowest=ir.DataType.FLOAT16), id="within a branch"),
+        pytest.param("plain", OutputTraits(), id="float32 throughout"),
+        pytest.param("drawn", OutputTraits(drawn=True), id="a random number upstream"),
+        pytest.param("narrow", OutputTraits(narrowest=ir.DataType.FLOAT16), id="float16 upstream"),
+        pytest.param(
+            "rounded", OutputTraits(narrowest=ir.DataType.INT8), id="rounded to eight bits upstream"
+        ),
+        pytest.param("counted", OutputTraits(), id="integers upstream"),
+        pytest.param("branch", OutputTraits(drawn=True, narrowest=ir.DataType.FLOAT16), id="within a branch"),
     ],
 )
-def test_an_output_rests_on_all_that_is_upstream(output: str, basis: Basis) -> None:
+def test_an_output_rests_on_all_that_is_upstream(output: str, basis: OutputTraits) -> None:
     model = onnx.shape_inference.infer_shapes(onnx.parser.parse_model(_GRAPH))
-    assert bases_of(ir.from_proto(model))[output] == basis
+    assert output_traits(ir.from_proto(model))[output] == basis

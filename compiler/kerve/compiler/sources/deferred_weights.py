@@ -14,7 +14,7 @@ import keras
 from kerve.compiler.errors import LoadError
 from kerve.compiler.lowering.signature import build, inputs_of
 
-__all__ = ["Weights", "build_layers", "load_again"]
+__all__ = ["Weights", "build_layers", "load_deferred_weights"]
 
 
 def build_layers(model: keras.Model) -> bool:
@@ -25,7 +25,7 @@ def build_layers(model: keras.Model) -> bool:
     return len(model.weights) > count
 
 
-def load_again(model: keras.Model, weights: Path) -> None:
+def load_deferred_weights(model: keras.Model, weights: Path) -> None:
     """Give a model that was read the weights of those layers which were not built then."""
     if build_layers(model):
         model.load_weights(weights)

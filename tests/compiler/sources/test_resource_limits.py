@@ -7,10 +7,11 @@ import sys
 
 import pytest
 
-from kerve.compiler.sources import limits
+from kerve.compiler.sources import resource_limits
 
 _LIMITED = (
-    "from kerve.compiler.sources import limits; limits.enforce(memory=1 << 28, cpu_seconds={seconds}); {code}"
+    "from kerve.compiler.sources import resource_limits; "
+    "resource_limits.enforce(memory=1 << 28, cpu_seconds={seconds}); {code}"
 )
 
 
@@ -34,13 +35,13 @@ def test_a_loop_without_end_is_ended() -> None:
 
 
 def test_a_limit_is_never_raised() -> None:
-    assert _run("limits.enforce(memory=1 << 40); x = bytearray(1 << 29)").returncode == 1
+    assert _run("resource_limits.enforce(memory=1 << 40); x = bytearray(1 << 29)").returncode == 1
 
 
 def test_the_machine_has_memory() -> None:
-    assert limits.machine_memory() > 1 << 28
+    assert resource_limits.machine_memory() > 1 << 28
 
 
 def test_memory_is_no_more_than_the_cgroups_leave(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "memory_limit", lambda: 1 << 30)
-    assert limits.machine_memory() == 1 << 30
+    monkeypatch.setattr(resource_limits, "memory_limit", lambda: 1 << 30)
+    assert resource_limits.machine_memory() == 1 << 30

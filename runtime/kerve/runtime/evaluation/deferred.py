@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from kerve.runtime.datatypes import Array
-from kerve.runtime.devices.kept import Kept, at_host
+from kerve.runtime.devices.device_array import DeviceArray, at_host
 from kerve.runtime.errors import Code, UnavailableError, error_for
 from kerve.runtime.model import Model
 
-__all__ = ["Evaluable", "Turn"]
+__all__ = ["DeferredComputation", "Evaluable"]
 
 #: Outputs by name, and seconds.
-Computed = tuple[Mapping[str, Array | Kept], float]
+Computed = tuple[Mapping[str, Array | DeviceArray], float]
 
 
 @dataclass(frozen=True)
@@ -26,16 +26,16 @@ class Evaluable:
     #: Puts work off until no request waits; False when nothing more is computed here.
     defer: Callable[[Callable[[], None]], bool]
     #: Rows that are computed at once at most: how long a request may have to wait for an evaluation.
-    most_rows: int
+    max_rows: int
 
 
-class Turn:
+class DeferredComputation:
     """What a model makes of some rows, when it is their turn."""
 
     def __init__(self, version: Evaluable, inputs: Mapping[str, Array], wanted: Collection[str]) -> None:
         """Wait in line; UnavailableError when the version is on its way out."""
         self._parts: list[Future[Computed]] = []
-        for part in parts(inputs, version.most_rows if version.model.signature.batched else 0):
+        for part in parts(inputs, version.max_rows if version.model.signature.batched else 0):
             self._parts.append(self._put(version, part, wanted))
 
     def cancel(self) -> None:

@@ -9,13 +9,13 @@ import numpy as np
 import onnx_ir as ir
 
 from kerve.compiler.errors import ConversionError
-from kerve.compiler.lowering.constants import known
+from kerve.compiler.lowering.constants import constant_value
 from kerve.compiler.lowering.slices import may_begin_before, span
 
 if TYPE_CHECKING:
     from kerve.compiler.lowering.lowering import Lowering
 
-__all__ = ["amend"]
+__all__ = ["legalize"]
 
 _Inputs = list[Any]
 _Values = dict[ir.Value, Any]
@@ -28,7 +28,7 @@ _SIGN = np.iinfo(np.int32).min
 _WHOLE = frozenset({ir.DataType.INT32, ir.DataType.INT64})
 
 
-def amend(g: Lowering, node: ir.Node, inputs: _Inputs, values: _Values) -> None:
+def legalize(g: Lowering, node: ir.Node, inputs: _Inputs, values: _Values) -> None:
     """Write a node as ONNX has it; `values` takes what is to stand for outputs that it loses."""
     if node.op_type in _AMENDMENTS:
         _AMENDMENTS[node.op_type](g, node, inputs, values)
@@ -139,7 +139,7 @@ def _conv_transpose(_: Lowering, node: ir.Node, *__: Any) -> None:
 def _transpose(_: Lowering, node: ir.Node, inputs: _Inputs, __: _Values) -> None:
     """The order of axes is an attribute; tf2onnx leaves one that it does not know a second input."""
     if len(inputs) > 1:
-        order = known(inputs[1])
+        order = constant_value(inputs[1])
         if order is None:
             raise ConversionError("ONNX reorders no axes in an order that is computed from the inputs")
         node.attributes["perm"] = ir.AttrInt64s("perm", order.tolist())

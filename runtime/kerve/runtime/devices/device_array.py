@@ -8,11 +8,11 @@ from typing import Any
 from kerve.runtime.datatypes import Array
 from kerve.runtime.devices.locks import DEVICE_LOCK
 
-__all__ = ["Kept", "all_at_host", "at_host"]
+__all__ = ["DeviceArray", "all_at_host", "at_host"]
 
 
 @dataclass(frozen=True, eq=False)
-class Kept:
+class DeviceArray:
     """An array in ONNX Runtime's own memory (an OrtValue), on whichever device."""
 
     value: Any
@@ -30,11 +30,11 @@ class Kept:
         return copied
 
 
-def at_host(array: Array | Kept) -> Array:
+def at_host(array: Array | DeviceArray) -> Array:
     """Return an array at the host, copied there if it lies elsewhere."""
-    return array.array if isinstance(array, Kept) else array
+    return array.array if isinstance(array, DeviceArray) else array
 
 
-def all_at_host(arrays: Mapping[str, Array | Kept]) -> dict[str, Array]:
+def all_at_host(arrays: Mapping[str, Array | DeviceArray]) -> dict[str, Array]:
     """Return arrays by their names at the host."""
     return {name: at_host(each) for name, each in arrays.items()}

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from kerve.compiler.lowering.layers.characters import utf8
 from kerve.compiler.lowering.lowering import Lowering
 
-__all__ = ["Text", "Words"]
+__all__ = ["ByteStrings", "UInt64Tensor"]
 
 #: The longest decimal text of a 64-bit integer: a sign and 19 digits.
 _LONGEST_INTEGER = 20
@@ -18,47 +18,47 @@ _LONGEST_INTEGER = 20
 _BEHIND_INTEGER, _BEHIND_STRING = 4, 64
 
 
-class Words:
+class UInt64Tensor:
     """A tensor of 64-bit words, which are added, multiplied and shifted as unsigned numbers are in C."""
 
     def __init__(self, g: Lowering, value: ir.Value) -> None:
         self.g, self.value = g, value
 
-    def __add__(self, other: Words | int) -> Words:
-        return Words(self.g, self.g.op.Add(self.value, self._operand(other)))
+    def __add__(self, other: UInt64Tensor | int) -> UInt64Tensor:
+        return UInt64Tensor(self.g, self.g.op.Add(self.value, self._operand(other)))
 
-    def __mul__(self, other: Words | int) -> Words:
-        return Words(self.g, self.g.op.Mul(self.value, self._operand(other)))
+    def __mul__(self, other: UInt64Tensor | int) -> UInt64Tensor:
+        return UInt64Tensor(self.g, self.g.op.Mul(self.value, self._operand(other)))
 
-    def __mod__(self, other: Words | int) -> Words:
-        return Words(self.g, self.g.op.Mod(self.value, self._operand(other)))
+    def __mod__(self, other: UInt64Tensor | int) -> UInt64Tensor:
+        return UInt64Tensor(self.g, self.g.op.Mod(self.value, self._operand(other)))
 
-    def __xor__(self, other: Words | int) -> Words:
-        return Words(self.g, self.g.op.BitwiseXor(self.value, self._operand(other)))
+    def __xor__(self, other: UInt64Tensor | int) -> UInt64Tensor:
+        return UInt64Tensor(self.g, self.g.op.BitwiseXor(self.value, self._operand(other)))
 
-    def __and__(self, other: Words | int) -> Words:
-        return Words(self.g, self.g.op.BitwiseAnd(self.value, self._operand(other)))
+    def __and__(self, other: UInt64Tensor | int) -> UInt64Tensor:
+        return UInt64Tensor(self.g, self.g.op.BitwiseAnd(self.value, self._operand(other)))
 
-    def __rshift__(self, count: int) -> Words:
-        return Words(self.g, self.g.op.BitShift(self.value, self._operand(count), direction="RIGHT"))
+    def __rshift__(self, count: int) -> UInt64Tensor:
+        return UInt64Tensor(self.g, self.g.op.BitShift(self.value, self._operand(count), direction="RIGHT"))
 
-    def __lshift__(self, count: int) -> Words:
-        return Words(self.g, self.g.op.BitShift(self.value, self._operand(count), direction="LEFT"))
+    def __lshift__(self, count: int) -> UInt64Tensor:
+        return UInt64Tensor(self.g, self.g.op.BitShift(self.value, self._operand(count), direction="LEFT"))
 
-    def rotated(self, right: int) -> Words:
+    def rotated(self, right: int) -> UInt64Tensor:
         """Return the words with their bits moved around to the right."""
         return (self >> right) ^ (self << (64 - right))
 
-    def where(self, condition: ir.Value, other: Words) -> Words:
+    def where(self, condition: ir.Value, other: UInt64Tensor) -> UInt64Tensor:
         """Return these words where the condition holds, and others elsewhere."""
-        return Words(self.g, self.g.op.Where(condition, self.value, other.value))
+        return UInt64Tensor(self.g, self.g.op.Where(condition, self.value, other.value))
 
-    def _operand(self, other: Words | int) -> ir.Value | int:
-        return other.value if isinstance(other, Words) else other % 2**64
+    def _operand(self, other: UInt64Tensor | int) -> ir.Value | int:
+        return other.value if isinstance(other, UInt64Tensor) else other % 2**64
 
 
 @dataclass(frozen=True)
-class Text:
+class ByteStrings:
     """Texts as bytes: INT64 [texts, bytes] with zeros behind them, and their lengths [texts, 1]."""
 
     g: Lowering
@@ -68,13 +68,13 @@ class Text:
     longest: int | None
 
     @staticmethod
-    def of(g: Lowering, x: ir.Value) -> Text:
+    def of(g: Lowering, x: ir.Value) -> ByteStrings:
         """Return the texts of strings [texts], or the decimal texts of integers."""
         if x.dtype != ir.DataType.STRING:
             return _decimal(g, g.cast(x, "int64"))
-        return Text(g, *utf8(g, x, _BEHIND_STRING), longest=None)
+        return ByteStrings(g, *utf8(g, x, _BEHIND_STRING), longest=None)
 
-    def word(self, offset: int | ir.Value, count: int = 8) -> Words:
+    def word(self, offset: int | ir.Value, count: int = 8) -> UInt64Tensor:
         """Return `count` bytes from an offset on (from the end if negative), the first byte lowest."""
         op, steps = self.g.op, np.arange(count)
         if isinstance(offset, int) and offset >= 0:
@@ -84,11 +84,13 @@ class Text:
             places = op.Max(op.Add(start, self.g.constant(steps)), 0)
             chosen = op.GatherElements(self.bytes, places, axis=1)
         weights = self.g.constant((np.uint64(256) ** steps.astype(np.uint64)).view(np.int64))
-        return Words(self.g, self.g.cast(op.MatMul(chosen, weights), "uint64"))  # ReduceSum uses doubles
+        return UInt64Tensor(
+            self.g, self.g.cast(op.MatMul(chosen, weights), "uint64")
+        )  # ReduceSum uses doubles
 
-    def size(self) -> Words:
+    def size(self) -> UInt64Tensor:
         """Return the lengths as words [texts]."""
-        return Words(self.g, self.g.cast(self._flat_length(), "uint64"))
+        return UInt64Tensor(self.g, self.g.cast(self._flat_length(), "uint64"))
 
     def longer_than(self, count: int) -> ir.Value:
         """Return which texts have more than `count` bytes."""
@@ -98,7 +100,7 @@ class Text:
         return self.g.op.Squeeze(self.length, [1])
 
 
-def _decimal(g: Lowering, x: ir.Value) -> Text:
+def _decimal(g: Lowering, x: ir.Value) -> ByteStrings:
     op = g.op
     negative = op.Less(op.Unsqueeze(x, [1]), 0)
     unsigned = op.Unsqueeze(g.cast(x, "uint64"), [1])
@@ -113,4 +115,4 @@ def _decimal(g: Lowering, x: ir.Value) -> Text:
     signed = op.Where(
         op.Equal(places, digits), ord("-"), op.GatherElements(figures, op.Max(places, 0), axis=1)
     )
-    return Text(g, op.Where(op.Less(places, 0), 0, signed), length, _LONGEST_INTEGER)
+    return ByteStrings(g, op.Where(op.Less(places, 0), 0, signed), length, _LONGEST_INTEGER)

@@ -8,7 +8,7 @@ from typing import Any
 from kerve.compiler.errors import LoadError
 from kerve.compiler.sources import output_padding
 
-__all__ = ["doubts", "up_to_date"]
+__all__ = ["ambiguities", "migrate"]
 
 _Fields = dict[str, Any]
 
@@ -18,16 +18,16 @@ _GONE = {"RandomRotation": frozenset({"value_range"})}
 _FUNCTIONAL = frozenset({"Functional", "Model"})
 
 
-def up_to_date(config: Any) -> Any:
+def migrate(config: Any) -> Any:
     """Return the configuration of a model as the installed Keras reads it.
 
     Raises `LoadError` where it does not say what the model computes.
     """
     if isinstance(config, list):
-        return [up_to_date(item) for item in config]
+        return [migrate(item) for item in config]
     if not isinstance(config, dict):
         return config
-    fields = {key: up_to_date(value) for key, value in config.items()}
+    fields = {key: migrate(value) for key, value in config.items()}
     inner = fields.get("config")
     if isinstance(inner, dict):
         gone = _GONE.get(str(fields.get("class_name")), frozenset())
@@ -38,7 +38,7 @@ def up_to_date(config: Any) -> Any:
     return fields
 
 
-def doubts(config: Any) -> list[str]:
+def ambiguities(config: Any) -> list[str]:
     """Return what a configuration does not say though it may matter, in sentences."""
     return [*_lost_alphas(config), *_lost_paddings(config)]
 

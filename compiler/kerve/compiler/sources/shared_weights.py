@@ -15,7 +15,7 @@ from unittest import mock
 
 from kerve.compiler.errors import LoadError
 
-__all__ = ["given_to_all", "separated"]
+__all__ = ["checked_weight_loading", "with_separate_copies"]
 
 #: Where layers of either Keras keep the weights that are their own.
 _OWN = ("_trainable_variables", "_non_trainable_variables", "_trainable_weights", "_non_trainable_weights")
@@ -24,7 +24,7 @@ _OWN = ("_trainable_variables", "_non_trainable_variables", "_trainable_weights"
 _Failures = dict[int, tuple[Any, Exception]]
 
 
-def separated(config: Any) -> Any:
+def with_separate_copies(config: Any) -> Any:
     """Return the configuration of a model in which each model within builds its own copy of a layer.
 
     Where Keras finds what was built for another one, it takes the calls there for calls here.
@@ -55,7 +55,7 @@ def _without(config: Any, identities: Collection[str]) -> Any:
 
 
 @contextmanager
-def given_to_all(reader: ModuleType) -> Iterator[None]:
+def checked_weight_loading(reader: ModuleType) -> Iterator[None]:
     """Have `reader`, the `saving_lib` of either Keras, give each layer its weights, or raise `LoadError`."""
     with mock.patch.object(reader, "_load_state", _Loading(reader._load_state)):
         yield

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from kerve.compiler.passes.reading import (
+from kerve.compiler.passes.queries import (
     attribute_int,
     dims_of,
     input_of,
@@ -17,7 +17,7 @@ from kerve.compiler.passes.reading import (
     rank_of,
 )
 
-__all__ = ["Product", "is_clamped", "past_clamps", "product_of", "products"]
+__all__ = ["WeightedOp", "is_clamped", "past_clamps", "weighted_op_of", "weighted_ops"]
 
 
 #: Operators that keep values within bounds, as rounding to integers does.
@@ -25,7 +25,7 @@ _CLAMPS = ("Clip", "Relu")
 
 
 @dataclass(frozen=True)
-class Product:
+class WeightedOp:
     """A Conv, Gemm or MatMul whose second input is a float32 constant, with what it adds."""
 
     node: ir.Node
@@ -61,15 +61,15 @@ class Product:
         return tuple(axis for axis in range(rank) if axis != self.channels)
 
 
-def products(graph: ir.Graph) -> Iterator[Product]:
+def weighted_ops(graph: ir.Graph) -> Iterator[WeightedOp]:
     """Yield the products of a graph, in order; those inside loops are not among them."""
     for node in graph:
-        product = product_of(node)
+        product = weighted_op_of(node)
         if product is not None:
             yield product
 
 
-def product_of(node: ir.Node) -> Product | None:
+def weighted_op_of(node: ir.Node) -> WeightedOp | None:
     """Return the node as a product, if it is one."""
     if not is_op(node, "Conv", "Gemm", "MatMul") or not _is_plain(node):
         return None
@@ -80,7 +80,7 @@ def product_of(node: ir.Node) -> Product | None:
         return None
     if not is_op(node, "Conv") and rank_of(weight) != 2:
         return None
-    return Product(node, weight, bias)
+    return WeightedOp(node, weight, bias)
 
 
 def _is_plain(node: ir.Node) -> bool:

@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from kerve.compiler.lowering.foreign import UntraceableError
 from kerve.compiler.lowering.layers.characters import characters, strings, utf8
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.ops.tensorflow_strings import (
-    between,
-    is_there,
-    laid_out,
+    flatten_texts,
+    is_present,
     of_pieces,
-    row_of,
+    pad_rows,
+    row_lengths,
     taken,
     text_of,
 )
 from kerve.compiler.lowering.registry import Handlers
+from kerve.compiler.lowering.tracing import UntraceableError
 
 __all__ = ["HANDLERS"]
 
@@ -34,9 +34,9 @@ _END = np.iinfo(np.int64).max
 @HANDLERS.register("tensorflow.StringLength")
 def length(g: Lowering, attributes: _Attributes, texts: ir.Value) -> ir.Value:
     """Count the bytes of texts, or their characters."""
-    row = row_of(g, texts)
+    row = flatten_texts(g, texts)
     if _counts_characters(attributes):
-        counts = g.op.ReduceSum(g.cast(is_there(g, characters(g, row)), "int64"), [1], keepdims=0)
+        counts = g.op.ReduceSum(g.cast(is_present(g, characters(g, row)), "int64"), [1], keepdims=0)
     else:
         counts = g.op.Squeeze(utf8(g, row, 0)[1], [1])
     result = g.op.Reshape(g.cast(counts, "int32"), g.op.Shape(texts))
@@ -56,9 +56,9 @@ def substring(
         )
     if any(each.shape is None or len(each.shape) for each in (begin, size)):
         raise UntraceableError("Substr has an ONNX form where all texts are cut at one place")
-    pieces = characters(g, row_of(g, texts))
+    pieces = characters(g, flatten_texts(g, texts))
     begin, size = g.cast(begin, "int64"), g.cast(size, "int64")
-    counts = g.op.ReduceSum(g.cast(is_there(g, pieces), "int64"), [1], keepdims=1)
+    counts = g.op.ReduceSum(g.cast(is_present(g, pieces), "int64"), [1], keepdims=1)
     first = g.op.Where(g.op.Less(begin, 0), g.op.Add(counts, begin), begin)
     # A place beyond the text stops the graph, as it does TensorFlow: a Gather beyond its table fails.
     beyond = g.op.Or(g.op.Less(first, 0), g.op.Greater(first, counts))
@@ -74,8 +74,8 @@ def ngrams(g: Lowering, attributes: _Attributes, words: ir.Value, splits: ir.Val
     if attributes.get("pad_width", 0) or attributes.get("preserve_short_sequences", 0):
         raise UntraceableError("StringNGrams has an ONNX form without padding and preserve_short_sequences")
     separator = g.constant(np.array(text_of(attributes["separator"]), object), "separator")
-    counts = between(g, splits)
-    rows = laid_out(g, words, counts)
+    counts = row_lengths(g, splits)
+    rows = pad_rows(g, words, counts)
     column = g.op.Range(0, g.op.Squeeze(g.op.Shape(rows, start=1)), 1)
     grams, whole = [], []
     for width in attributes["ngram_widths"]:

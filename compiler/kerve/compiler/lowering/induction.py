@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from kerve.compiler.lowering.constants import known
+from kerve.compiler.lowering.constants import constant_value
 from kerve.compiler.lowering.lists import scalar
 
 if TYPE_CHECKING:
     from kerve.compiler.lowering.lowering import Lowering
 
-__all__ = ["Counting", "Progression", "same", "through"]
+__all__ = ["InductionAnalysis", "InductionVariable", "origin", "provably_equal"]
 
 _PASSING = frozenset({"Cast", "Identity"})
 #: What computes how many there are of something.
@@ -24,19 +24,19 @@ _SIZES = frozenset({"Add", "Concat", "Gather", "Mul", "Shape", "Slice", "Squeeze
 _CONDITIONS = frozenset({"And", "Less"})
 
 
-def through(value: ir.Value) -> ir.Value:
+def origin(value: ir.Value) -> ir.Value:
     """Return where a value comes from that is only handed on, or has another type."""
     return _back(value, _PASSING)
 
 
-def same(first: ir.Value | None, second: ir.Value | None) -> bool:
+def provably_equal(first: ir.Value | None, second: ir.Value | None) -> bool:
     """Whether two numbers are surely the same, or computed in the same way from what is the same."""
     if first is None or second is None:
         return first is second
     first, second = (_back(each, {*_PASSING, "Reshape"}) for each in (first, second))
     if first is second:
         return True
-    a, b = known(first), known(second)
+    a, b = constant_value(first), constant_value(second)
     if a is not None or b is not None:
         return a is not None and b is not None and np.array_equal(np.ravel(a), np.ravel(b))
     one, other = first.producer(), second.producer()
@@ -48,7 +48,7 @@ def same(first: ir.Value | None, second: ir.Value | None) -> bool:
         and first.index() == second.index()
         and _attributes(one) == _attributes(other)
         and len(one.inputs) == len(other.inputs)
-        and all(map(same, one.inputs, other.inputs))
+        and all(map(provably_equal, one.inputs, other.inputs))
     )
 
 
@@ -63,7 +63,7 @@ def _back(value: ir.Value, over: Collection[str]) -> ir.Value:
 
 
 @dataclass(frozen=True)
-class Progression:
+class InductionVariable:
     """`start + step * iteration`; the start is INT64 [] where it is not known."""
 
     start: int | ir.Value
@@ -71,7 +71,7 @@ class Progression:
 
 
 @dataclass(frozen=True)
-class Counting:
+class InductionAnalysis:
     """The body of a loop that is not adopted yet, and what its variables are at first."""
 
     g: Lowering
@@ -80,13 +80,13 @@ class Counting:
     #: What stands for values of the graph around the loop.
     current: Callable[[ir.Value], Any]
 
-    def progression(self, value: ir.Value) -> Progression | None:
+    def progression(self, value: ir.Value) -> InductionVariable | None:
         """Return how a number in the body proceeds; None if that cannot be told."""
-        value = through(value)
+        value = origin(value)
         if value.const_value is not None:
             return _constant(value)
         if value is self.body.inputs[0]:
-            return Progression(0, 1)
+            return InductionVariable(0, 1)
         if (outer := self._kept(value)) is not None:
             return _started(self.g, outer) if _is_whole(outer) else None
         if value in self._variables:
@@ -97,21 +97,21 @@ class Counting:
 
     def _kept(self, value: ir.Value) -> ir.Value | None:
         """Return what a value in the body is outside, if all rounds see the same."""
-        value = through(value)
+        value = origin(value)
         if value in self._variables:
             index = self._variables[value]
-            outer = self.initial[index] if through(self.body.outputs[1 + index]) is value else None
+            outer = self.initial[index] if origin(self.body.outputs[1 + index]) is value else None
         else:
             node = value.producer()
             inside = value in self.body.inputs or (node is not None and node.graph is self.body)
             outer = None if inside else self.current(value)
         return outer if isinstance(outer, ir.Value) else None
 
-    def bounds(self) -> list[tuple[Progression, ir.Value]] | None:
+    def bounds(self) -> list[tuple[InductionVariable, ir.Value]] | None:
         """Return what must be below what for the loop to go on; None where that cannot be told."""
         waiting, found = [self.body.outputs[0]], []
         while waiting:
-            node = through(waiting.pop()).producer()
+            node = origin(waiting.pop()).producer()
             if node is None or node.op_type not in _CONDITIONS:
                 return None
             first, second = node.inputs
@@ -124,36 +124,38 @@ class Counting:
             if later is None or bound is None or isinstance(later.start, ir.Value):
                 return None
             # The condition for the next round is told with the variables as this round leaves them.
-            found.append((Progression(later.start - later.step, later.step), bound))
+            found.append((InductionVariable(later.start - later.step, later.step), bound))
         return found
 
     @property
     def _variables(self) -> Mapping[ir.Value, int]:
         return {formal: index for index, formal in enumerate(self.body.inputs[2:])}
 
-    def _of_variable(self, formal: ir.Value) -> Progression | None:
+    def _of_variable(self, formal: ir.Value) -> InductionVariable | None:
         index = self._variables[formal]
-        initial, after = self.initial[index], through(self.body.outputs[1 + index])
+        initial, after = self.initial[index], origin(self.body.outputs[1 + index])
         if after is formal or not isinstance(initial, ir.Value) or not _is_whole(initial):
             return None
         node = after.producer()
         if node is None or node.op_type not in ("Add", "Sub") or node.graph is not self.body:
             return None
-        left, right = (through(each) for each in node.inputs if each is not None)
+        left, right = (origin(each) for each in node.inputs if each is not None)
         if right is formal and node.op_type == "Add":
             left, right = right, left
-        step = known(right)
+        step = constant_value(right)
         if left is not formal or step is None or np.size(step) != 1:
             return None
         number = int(np.ravel(step)[0])
         started = _started(self.g, initial)
-        return Progression(started.start, number if node.op_type == "Add" else -number)
+        return InductionVariable(started.start, number if node.op_type == "Add" else -number)
 
-    def _sum(self, terms: Sequence[ir.Value | None], sign: int) -> Progression | None:
+    def _sum(self, terms: Sequence[ir.Value | None], sign: int) -> InductionVariable | None:
         first, second = (None if each is None else self.progression(each) for each in terms)
         if first is None or second is None:
             return None
-        return Progression(self._added(first.start, second.start, sign), first.step + sign * second.step)
+        return InductionVariable(
+            self._added(first.start, second.start, sign), first.step + sign * second.step
+        )
 
     def _added(self, x: int | ir.Value, y: int | ir.Value, sign: int) -> int | ir.Value:
         if isinstance(x, int) and isinstance(y, int):
@@ -164,15 +166,17 @@ class Counting:
         return self.g.op.Add(a, b) if sign > 0 else self.g.op.Sub(a, b)
 
 
-def _constant(value: ir.Value) -> Progression | None:
+def _constant(value: ir.Value) -> InductionVariable | None:
     assert value.const_value is not None
     array = value.const_value.numpy()
-    return Progression(int(array.ravel()[0]), 0) if array.size == 1 and array.dtype.kind in "iu" else None
+    return (
+        InductionVariable(int(array.ravel()[0]), 0) if array.size == 1 and array.dtype.kind in "iu" else None
+    )
 
 
-def _started(g: Lowering, value: ir.Value) -> Progression:
-    number = known(value)
-    return Progression(scalar(g, value) if number is None else int(np.ravel(number)[0]), 0)
+def _started(g: Lowering, value: ir.Value) -> InductionVariable:
+    number = constant_value(value)
+    return InductionVariable(scalar(g, value) if number is None else int(np.ravel(number)[0]), 0)
 
 
 def _is_whole(value: ir.Value) -> bool:

@@ -11,8 +11,8 @@ import pytest
 
 from kerve.compiler.errors import CompileError
 from kerve.compiler.options import CompileOptions
+from kerve.compiler.pass_reports import explain, observer
 from kerve.compiler.passes import Step, optimize
-from kerve.compiler.watching import explain, observer
 
 
 def step(**said: Any) -> Step:

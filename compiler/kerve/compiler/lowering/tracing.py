@@ -22,17 +22,24 @@ import onnx_ir as ir
 from onnxscript import version_converter
 
 from kerve.compiler.errors import ConversionError
-from kerve.compiler.lowering import custom_handlers, list_loops, list_shapes, pairs, remedies, variables
-from kerve.compiler.lowering.amending import amend
-from kerve.compiler.lowering.compatibility import FAILURE, as_tf2onnx_likes
-from kerve.compiler.lowering.constants import taken
+from kerve.compiler.lowering import (
+    complex_numbers,
+    custom_handlers,
+    list_loops,
+    list_shapes,
+    remedies,
+    variables,
+)
+from kerve.compiler.lowering.compatibility import FAILURE, tf2onnx_compatibility
+from kerve.compiler.lowering.constants import taken_branch
+from kerve.compiler.lowering.legalization import legalize
 from kerve.compiler.lowering.lists import TensorList
 from kerve.compiler.lowering.symbol import Symbol, is_symbol, symbols_in
 
 if TYPE_CHECKING:
     from kerve.compiler.lowering.lowering import Lowering
 
-__all__ = ["DRAWS", "ComplexResultError", "TensorsOnlyError", "UntraceableError", "forget", "trace"]
+__all__ = ["DRAWS", "ComplexResultError", "TensorsOnlyError", "UntraceableError", "detach_inputs", "trace"]
 
 #: What a warning says of random numbers.
 DRAWS = (
@@ -124,13 +131,13 @@ def _convert(
     logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # what it logs, _adopt looks up
     try:
         traced = tf.function(function, autograph=True)
-        with as_tf2onnx_likes(g.opset):
+        with tf2onnx_compatibility(g.opset):
             graph = traced.get_concrete_function(*_signature(inputs)).graph
         state += _state_of(g, graph)
         if state or variables.chooses(graph):
             traced = tf.function(variables.pure(graph, state), autograph=False)
         signature = _signature([*inputs, *state])
-        with as_tf2onnx_likes(g.opset):
+        with tf2onnx_compatibility(g.opset):
             captures = traced.get_concrete_function(*signature).graph.captures
             captured |= {internal.name: external for external, internal in captures}
             proto, _ = tf2onnx.convert.from_function(
@@ -144,7 +151,7 @@ def _convert(
     except errors_impl.InaccessibleTensorError as error:
         raise UntraceableError(_KEPT, remedies.COLLECT) from error
     except Exception as error:  # tf2onnx and traced code fail with anything
-        raise UntraceableError(_gist(error), remedies.of_failure(error)) from error
+        raise UntraceableError(_gist(error), remedies.remedy_for_failure(error)) from error
     return proto
 
 
@@ -201,7 +208,7 @@ def _adopt_nodes(g: Lowering, graph: ir.Graph, values: _Values) -> None:
         for node in nodes:
             _adopt_node(g, node, values)
     except BaseException:
-        forget(nodes)
+        detach_inputs(nodes)
         raise
 
 
@@ -236,19 +243,19 @@ def _bodies(node: ir.Node) -> list[ir.Graph]:
     return [each.as_graph() for each in graphs]
 
 
-def forget(nodes: Iterable[ir.Node]) -> None:
+def detach_inputs(nodes: Iterable[ir.Node]) -> None:
     """Let nodes that will not be written after all use nothing."""
     for node in nodes:
         for index in range(len(node.inputs)):
             node.replace_input_with(index, None)
         for body in _bodies(node):
-            forget(body)
+            detach_inputs(body)
 
 
 def _current(g: Lowering, value: ir.Value, values: _Values) -> Any:
     """Return what stands for a value of the converted model: a value, or a pair of them."""
     if value not in values and value.const_value is not None:
-        values[value] = pairs.constant(g, value.const_value.numpy())
+        values[value] = complex_numbers.constant(g, value.const_value.numpy())
     return values.get(value, value)
 
 
@@ -256,29 +263,29 @@ def _adopt_node(g: Lowering, node: ir.Node, values: _Values) -> None:
     inputs = [None if value is None else _current(g, value, values) for value in node.inputs]
     if _compares_strings(node, inputs):
         values[node.outputs[0]] = inputs[0]
-        forget([node])
+        detach_inputs([node])
         return
-    amend(g, node, inputs, values)
+    legalize(g, node, inputs, values)
     known = _is_onnx(node)
     if any(isinstance(value, TensorList) for value in inputs) and node.op_type in _OF_LISTS:
         _OF_LISTS[node.op_type](g, node, inputs, values)
-        forget([node])
+        detach_inputs([node])
         return
     is_plain = all(value is None or isinstance(value, ir.Value) for value in inputs)
-    if known and (not is_plain or pairs.makes_complex(node)):
-        parts = pairs.by_parts(g, node, inputs)
+    if known and (not is_plain or complex_numbers.makes_complex(node)):
+        parts = complex_numbers.by_parts(g, node, inputs)
         if parts is None:
             what = "computes neither with complex numbers nor with tables"
             raise UntraceableError(f"ONNX's {node.op_type} {what}")
         values.update(zip(node.outputs, parts, strict=True))
-        forget([node])
+        detach_inputs([node])
         return
-    if (branch := taken(node, inputs)) is not None:
+    if (branch := taken_branch(node, inputs)) is not None:
         _adopt_nodes(g, branch, values)
         chosen = list(branch.outputs)
         branch.outputs.clear()  # they are values like others from now on
         values.update({have: _current(g, x, values) for have, x in zip(node.outputs, chosen, strict=True)})
-        forget([node])
+        detach_inputs([node])
         return
     lists = [index for body in _bodies(node) for index in _adopt_body(g, node, body, values)]
     if not known:
@@ -296,7 +303,7 @@ def _adopt_node(g: Lowering, node: ir.Node, values: _Values) -> None:
     results = g.append(node)
     if results is not node.outputs:
         values.update(zip(node.outputs, results, strict=True))
-        forget([node])
+        detach_inputs([node])
     for index in lists:  # of branches, which may fill them each to another width
         like = _bodies(node)[0].outputs[index]
         results[index].type, results[index].shape = like.type, like.shape
@@ -357,12 +364,12 @@ def _lower_node(g: Lowering, node: ir.Node, inputs: list[Any], values: _Values) 
     attributes = {name: attribute.value for name, attribute in node.attributes.items()}
     failure = attributes.pop(FAILURE, None)
     if handler is None:
-        raise UntraceableError(*remedies.of(node.op_type, failure))
+        raise UntraceableError(*remedies.remedy_for(node.op_type, failure))
     try:
         results = handler(g, attributes, *inputs)
     except (TypeError, ValueError) as error:  # how Keras says that it does not take something
         raise UntraceableError(f"TensorFlow's {node.op_type}: {_gist(error)}") from error
-    forget([node])
+    detach_inputs([node])
     results = [results] if len(node.outputs) == 1 else results
     values.update(zip(node.outputs, results, strict=True))
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import traceback
 
 from kerve.compiler.errors import ConversionError
-from kerve.compiler.lowering import foreign
+from kerve.compiler.lowering import tracing
 
-__all__ = ["PLEA", "is_ours", "plea"]
+__all__ = ["BUG_REPORT_REQUEST", "bug_report_request", "is_kerve_defect"]
 
 #: What a warning says after a defect of ours that was got round.
-PLEA = ": this is a defect of kerve, please report the model"
+BUG_REPORT_REQUEST = ": this is a defect of kerve, please report the model"
 
 #: What both the author's code and ours call.
 _LIBRARIES = frozenset(
@@ -18,13 +18,13 @@ _LIBRARIES = frozenset(
 )
 
 #: What our code raises to say that it has no form for something.
-_ANSWERS = (ConversionError, foreign.TensorsOnlyError, foreign.UntraceableError)
+_ANSWERS = (ConversionError, tracing.TensorsOnlyError, tracing.UntraceableError)
 
 #: What nobody raises to say something.
 _SLIPS = (AssertionError, AttributeError, LookupError, NameError)
 
 
-def is_ours(error: Exception) -> bool:
+def is_kerve_defect(error: Exception) -> bool:
     """Whether an error that went through a handler of ours is a defect of it.
 
     It is, unless what was called last, apart from libraries, is the author's (the body of a loop, say).
@@ -37,6 +37,6 @@ def is_ours(error: Exception) -> bool:
     return last.startswith("kerve.")
 
 
-def plea(error: Exception) -> str:
+def bug_report_request(error: Exception) -> str:
     """Return what to say of an error that met an author's code: nothing, unless code of ours slipped."""
-    return PLEA if isinstance(error, _SLIPS) and is_ours(error) else ""
+    return BUG_REPORT_REQUEST if isinstance(error, _SLIPS) and is_kerve_defect(error) else ""

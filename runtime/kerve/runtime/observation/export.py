@@ -7,7 +7,7 @@ from typing import Protocol
 
 from kerve.runtime.observation.observer import CAPACITY, Observation
 
-__all__ = ["Listener", "Observatory", "Source"]
+__all__ = ["Exporter", "ExporterPipeline", "Source"]
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class Source(Protocol):
         """Return the observations since the last poll, and how many were dropped so far."""
 
 
-class Listener(Protocol):
+class Exporter(Protocol):
     """A consumer of observations."""
 
     @property
@@ -46,12 +46,12 @@ class Listener(Protocol):
         """End: no more will come."""
 
 
-class Observatory:
+class ExporterPipeline:
     """Passes observations to listeners from `start` to `close`; `refresh` asks again what they take."""
 
-    def __init__(self, source: Source, listeners: Sequence[Listener]) -> None:
+    def __init__(self, source: Source, exporters: Sequence[Exporter]) -> None:
         self._source = source
-        self._listeners = listeners
+        self._exporters = exporters
         self._ended = threading.Event()
         # Set while any listener takes observations.
         self._enabled = threading.Event()
@@ -67,8 +67,8 @@ class Observatory:
 
     def refresh(self) -> None:
         """Configure the source for what the listeners take now."""
-        shares = [each.traced for each in self._listeners if each.traced is not None]
-        everything = any(each.everything for each in self._listeners)
+        shares = [each.traced for each in self._exporters if each.traced is not None]
+        everything = any(each.everything for each in self._exporters)
         self._source.observe(everything=everything, traced=max(shares, default=None))
         if everything or shares:
             self._enabled.set()
@@ -86,7 +86,7 @@ class Observatory:
         self._enabled.set()
         if self._thread.is_alive():
             self._thread.join()
-        for listener in self._listeners:
+        for listener in self._exporters:
             listener.close()
 
     def _run(self) -> None:
@@ -105,7 +105,7 @@ class Observatory:
             if not observations:
                 return
             count += len(observations)
-            for listener in self._listeners:
+            for listener in self._exporters:
                 try:
                     listener.notify(observations)
                 except Exception:  # one listener's trouble is not the others', and no request's

@@ -15,19 +15,19 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from kerve.compiler.lowering.foreign import UntraceableError
 from kerve.compiler.lowering.layers.characters import characters, strings
 from kerve.compiler.lowering.layers.encoding import label
 from kerve.compiler.lowering.layers.text import joined
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.ops.tensorflow_strings import (
-    as_they_lay,
+    flatten_texts,
     replaced,
-    row_of,
+    restore_layout,
     separated,
     text_of,
 )
 from kerve.compiler.lowering.registry import Handlers
+from kerve.compiler.lowering.tracing import UntraceableError
 
 __all__ = ["HANDLERS"]
 
@@ -64,21 +64,21 @@ def _rewritten(rewrite: str, match: str) -> str:
 
 def _kept(g: Lowering, texts: ir.Value, known: Iterable[str], other: str) -> ir.Value:
     """Replace all characters but those that are known."""
-    row = row_of(g, texts)
+    row = flatten_texts(g, texts)
     pieces = characters(g, row)
     is_known = g.op.Equal(label(g, pieces, dict.fromkeys(["", *known], 1), 0), 1)
     chosen = g.op.Where(is_known, pieces, g.constant(np.array(other, object), "other"))
-    return as_they_lay(g, joined(g, strings(chosen, row)), texts)
+    return restore_layout(g, joined(g, strings(chosen, row)), texts)
 
 
 def _swapped(g: Lowering, texts: ir.Value, old: str, new: str) -> ir.Value:
     """Replace one text by another wherever it occurs: split at it, and join by the other."""
-    row = row_of(g, texts)
+    row = flatten_texts(g, texts)
     pieces, counts = g.ops.StringSplit(row, delimiter=old, _outputs=2)
     pieces = strings(pieces, row)
     if new:
         pieces = separated(g, pieces, new, g.op.Unsqueeze(counts, [1]))
-    return as_they_lay(g, joined(g, pieces), texts)
+    return restore_layout(g, joined(g, pieces), texts)
 
 
 def _parsed(pattern: str) -> list[Any]:
