@@ -1,4 +1,4 @@
-"""What a compile and a verification can be told, each option written once."""
+"""Options of compile and verify, each written once."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ class VerifyOptions(LoadOptions):
     data: Path | None = option(
         None,
         type=EXISTING_FILE,
-        help="Inputs (.npz, arrays named as the inputs) to verify on, beside the seeded ones. A reduced "
-        "precision is judged by them, and by labels if there are: an array y, or named as an output.",
+        help="Inputs (.npz, arrays named like the model's inputs) to verify on, in addition to seeded data. "
+        "A reduced precision is evaluated on them, and on labels if present: an array y, or one named like "
+        "an output.",
     )
 
     @classmethod
@@ -49,43 +50,44 @@ class CompileOptions(VerifyOptions):
     )
     precision: Precision = option(
         "float32",
-        help="Of weights and computation; inputs and outputs keep their types. float16: between products; "
-        "bfloat16: weights only; int8: weights and activations, in ranges measured on --calibration; "
-        "int8-dynamic: the same, in ranges found in each batch; int4-weights: matrices, in blocks of 32.",
+        help="Precision of weights and computation; inputs and outputs keep their types. float16: between "
+        "products; bfloat16: weights only; int8: weights and activations, with ranges measured on "
+        "--calibration; int8-dynamic: the same, with ranges measured in each batch; int4-weights: matrices, "
+        "in blocks of 32.",
     )
     calibration: Path | None = option(
         None,
         type=EXISTING_FILE,
-        help="Inputs like those to come (.npz, a few hundred rows) to measure the ranges of int8 on; without "
-        "it --data, without that random inputs.",
+        help="Representative inputs (.npz, a few hundred rows) to measure the ranges of int8 on; by default "
+        "--data, or else random inputs.",
     )
     max_drop: float | None = option(
         None,
         type=click.FloatRange(min=0.0),
-        help="What a reduced precision may lose. With labels: accuracy (0.01 is one row in a hundred), or "
-        "growth of the RMS error in standard deviations of the labels. Without: the share of rows in which "
-        "another class is chosen, or the relative RMS error of other outputs. Defaults for accuracy, choices "
-        f"and error: {budgets.describe()}.",
+        help="Largest loss allowed for a reduced precision. With labels: of accuracy (0.01 is one row in a "
+        "hundred), or growth of the RMS error in standard deviations of the labels. Without: the share of "
+        "rows whose predicted class changes, or the relative RMS error of other outputs. Defaults for "
+        f"accuracy, class changes and error: {budgets.describe()}.",
     )
     target: Target = option(
         "portable",
-        help="tensorrt adds TensorRT's engine for this machine's GPU, ready to serve; other machines build "
-        "their own. It needs onnxruntime-gpu and TensorRT, and is not the same bytes each time.",
+        help="tensorrt adds a TensorRT engine for this machine's GPU, ready to serve; other machines build "
+        "their own. It needs onnxruntime-gpu and TensorRT, and isn't reproducible byte by byte.",
     )
     loss: tuple[str, ...] = option(
         (),
-        help="Loss to evaluate by, in the place of what the source was compiled with: a name of keras.losses "
-        "or of --import, with arguments, as 'SparseCategoricalCrossentropy(from_logits=True)'; behind "
-        "OUTPUT= where there are several outputs.",
+        help="Loss for evaluation, instead of the one the source was compiled with: a name from keras.losses "
+        "or --import, with arguments, as 'SparseCategoricalCrossentropy(from_logits=True)'; prefixed with "
+        "OUTPUT= if there are several outputs.",
     )
     metric: tuple[str, ...] = option(
-        (), help="Metric to evaluate by, given as --loss is: 'accuracy', 'AUC(curve=\"PR\")'."
+        (), help="Metric for evaluation, in the form of --loss: 'accuracy', 'AUC(curve=\"PR\")'."
     )
     explain: bool = option(
-        False, help="Say what each optimization pass did, and why it left alone what it did not rewrite."
+        False, help="Print what each optimization pass did, and why it left other nodes unchanged."
     )
     dump: Path | None = option(
-        None, type=FOLDER, help="Folder in which the graph is kept after each optimization pass."
+        None, type=FOLDER, help="Folder for the graph as it is after each optimization pass."
     )
 
     def __post_init__(self) -> None:

@@ -33,23 +33,27 @@ class Options(Connection):
     name: str = cli.argument(help="Name of the served model.")
     concurrency: tuple[int, ...] = cli.option(
         (1, 4, 16, 64),
-        help="Calls under way at a time; may be given several times.",
+        help="Concurrent calls; may be given several times.",
         type=click.IntRange(min=1),
     )
     rate: tuple[float, ...] = cli.option(
-        (), help="Calls a second, at random times, instead of --concurrency.", type=click.FloatRange(min=0.1)
+        (),
+        help="Calls per second, with Poisson arrivals, instead of --concurrency.",
+        type=click.FloatRange(min=0.1),
     )
-    batch_size: int = cli.option(1, help="Rows of a request.", type=click.IntRange(min=1))
+    batch_size: int = cli.option(1, help="Rows per request.", type=click.IntRange(min=1))
     data: tuple[Path, ...] = cli.option(
         (),
         help="Files with the inputs, as `kerve predict` takes; without any they are random.",
         type=cli.EXISTING_FILE,
     )
-    window: float = cli.option(1.0, help="Seconds of a measurement.", type=click.FloatRange(min=0.1))
+    window: float = cli.option(1.0, help="Seconds per measurement window.", type=click.FloatRange(min=0.1))
     stability: float = cli.option(
-        0.1, help="Part by which three windows in a row may differ.", type=click.FloatRange(min=0)
+        0.1,
+        help="Largest relative difference among three consecutive windows.",
+        type=click.FloatRange(min=0),
     )
-    max_windows: int = cli.option(10, help="Windows after which it is enough.", type=click.IntRange(min=1))
+    max_windows: int = cli.option(10, help="Largest number of windows.", type=click.IntRange(min=1))
     plot: Path | None = cli.option(None, help="SVG file for latency over throughput.")
 
 

@@ -17,12 +17,14 @@ class Connection:
     """The options of a command that talks to a server."""
 
     address: str = cli.option("127.0.0.1:8001", help="Host and port of the server.")
-    token: str | None = cli.option(None, help="Bearer token, where the server asks for one.")
+    token: str | None = cli.option(None, help="Bearer token, if the server requires one.")
     root_cert: Path | None = cli.option(
-        None, help="PEM certificates that vouch for the server; turns TLS on.", type=cli.EXISTING_FILE
+        None, help="PEM root certificates for the server's; enables TLS.", type=cli.EXISTING_FILE
     )
     client_cert: Path | None = cli.option(None, help="PEM certificate of the client.", type=cli.EXISTING_FILE)
-    client_key: Path | None = cli.option(None, help="PEM private key of it.", type=cli.EXISTING_FILE)
+    client_key: Path | None = cli.option(
+        None, help="PEM private key of the client certificate.", type=cli.EXISTING_FILE
+    )
 
     def connect(self) -> Client:
         """Return a client of the server."""

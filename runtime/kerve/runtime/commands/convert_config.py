@@ -28,8 +28,8 @@ class Options:
 def command(options: Options) -> None:
     """Turn a configuration of Triton or TensorFlow Serving into kerve's.
 
-    Prints what belongs into config.toml, and what kerve serve is to be told as comments. What cannot be
-    taken over is named on standard error.
+    Prints config.toml, with options for kerve serve as comments. What has no counterpart is reported on
+    standard error.
     """
     try:
         converted = convert(options.file.read_text("utf-8"))

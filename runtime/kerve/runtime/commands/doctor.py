@@ -31,7 +31,7 @@ class Options:
 
     repository: tuple[Path, ...] = cli.option(
         (),
-        help="Folder of models whose nodes are looked at; may be given several times.",
+        help="Folder of models to inspect; may be given several times.",
         type=cli.EXISTING_FOLDER,
     )
     device: str = cli.option("auto", help="As kerve serve takes it.")

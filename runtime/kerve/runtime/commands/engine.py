@@ -16,15 +16,15 @@ class Engine(Connection):
 
     engine: Literal["server", "ray"] = cli.option(
         "server",
-        help="What computes: a server, which is sent the rows; or the workers of a Ray cluster, which read "
-        "the rows and --repository from folders that every node sees.",
+        help="Where to compute: on a server, to which the rows are sent; or on the workers of a Ray cluster, "
+        "which read the rows and --repository from folders shared by all nodes.",
     )
     # Not looked at for a server: in an image KERVE_REPOSITORY is set for every command.
     repository: Path | None = cli.option(None, help="With --engine ray: the repository that holds the model.")
     ray_address: str | None = cli.option(
         None,
-        help="With --engine ray: address of the cluster, as ray.init() takes it; by default what RAY_ADDRESS "
-        "says, or else a cluster that is started here for the while.",
+        help="With --engine ray: address of the cluster, as ray.init() takes it; defaults to "
+        "RAY_ADDRESS, or else to a temporary local cluster.",
     )
 
     def check_engine(self, **only_server: object) -> None:

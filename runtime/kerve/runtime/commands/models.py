@@ -13,7 +13,7 @@ __all__ = ["command"]
 class Options(Connection):
     """What `kerve models` takes."""
 
-    ready: bool = cli.option(False, help="Only what is ready.")
+    ready: bool = cli.option(False, help="List only ready models.")
 
 
 @cli.command(example="kerve models --address 127.0.0.1:8001")

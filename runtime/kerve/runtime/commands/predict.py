@@ -38,7 +38,7 @@ class Options(Engine):
         help="File to write the outputs to: .npz, .npy, .csv or .parquet, as its name says. With "
         "--engine ray a folder for Parquet files, that is empty or not there yet.",
     )
-    model_version: str = cli.option("", help="Version to ask; by default the one the server chooses.")
+    model_version: str = cli.option("", help="Version to use; by default the server chooses.")
     timeout: float | None = cli.option(None, help="Seconds to wait for the answer.")
 
     def __post_init__(self) -> None:
@@ -49,7 +49,7 @@ class Options(Engine):
 
 @cli.command(example="kerve predict digits --data test.npz --output predictions.npz")
 def command(options: Options) -> None:
-    """Have a model predict rows and show its outputs: name, dtype, shape, classes if any."""
+    """Run a model on rows and show its outputs: name, dtype, shape, classes if any."""
     PREDICTIONS[options.engine](options)
 
 

@@ -16,7 +16,7 @@ class Options(Connection):
     """What `kerve promote` takes."""
 
     name: str = cli.argument(help="Name of the served model.")
-    version: str = cli.argument(help="Version that the label is to name.")
+    version: str = cli.argument(help="Version to give the label to.")
     label: str = cli.option("stable", help="The label; clients ask for it as they ask for a version.")
     require: tuple[str, ...] = cli.option(
         (),

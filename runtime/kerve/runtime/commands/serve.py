@@ -58,19 +58,21 @@ class Options:
     )
     repository_poll_secs: float = cli.option(
         15.0,
-        help="Seconds between two looks at the folders, with poll; 0 looks only when SIGHUP says so.",
+        help="Seconds between scans of the folders with poll; 0 scans only on SIGHUP.",
         type=SECONDS,
     )
     load_model: tuple[str, ...] = cli.option(
-        (), help="With explicit: a model to load at the start, * for all; may be given several times."
+        (), help="With explicit: a model to load at startup, * for all; may be given several times."
     )
     model_load_thread_count: int = cli.option(
-        4, help="Models that are loaded at the same time.", type=click.IntRange(min=1)
+        4, help="Models loaded concurrently.", type=click.IntRange(min=1)
     )
     max_models: int = cli.option(
-        0, help="Models that may be loaded at a time; 0 for any number.", type=click.IntRange(min=0)
+        0, help="Largest number of loaded models; 0 for no limit.", type=click.IntRange(min=0)
     )
-    strict_readiness: bool = cli.option(False, help="Be ready only while every model that is to serve does.")
+    strict_readiness: bool = cli.option(
+        False, help="Report ready only while every configured model is ready."
+    )
     host: str = cli.option("127.0.0.1", help="Address to listen on; 0.0.0.0 or :: for every network.")
     grpc_port: int = cli.option(8001, help="Port for gRPC; 0 takes a free one.", type=cli.PORT)
     http_port: int = cli.option(
@@ -79,12 +81,12 @@ class Options:
         type=click.IntRange(-1, 65535),
     )
     transport: Literal["auto", "wire", "grpcio"] = cli.option(
-        "auto", help="What carries requests; auto takes the wire where kerve-wire is installed."
+        "auto", help="Implementation of gRPC; auto uses the wire if kerve-wire is installed."
     )
     device: str = cli.option(
         "auto",
-        help="What models compute on: auto, cpu, cuda[:N] or tensorrt[:N]; without N, every GPU. "
-        "auto takes CUDA where ONNX Runtime has it and a device answers, else the CPU.",
+        help="Device for inference: auto, cpu, cuda[:N] or tensorrt[:N]; without N, every GPU. "
+        "auto uses CUDA if ONNX Runtime supports it and a GPU is available, else the CPU.",
     )
     threads: int = cli.option(
         0,
@@ -92,39 +94,42 @@ class Options:
         type=click.IntRange(0, MOST_THREADS),
     )
     max_queue_size: int = cli.option(
-        256, help="Requests that may wait for a model; more are refused.", type=click.IntRange(min=1)
+        256, help="Largest number of requests queued per model; more are refused.", type=click.IntRange(min=1)
     )
     max_sequences: int = cli.option(
         1024,
-        help="Sequences of a model that may be open where it sets no limit; more wait for one to end.",
+        help="Open sequences per model, unless the model sets a limit; more wait for one to end.",
         type=click.IntRange(min=1),
     )
     drain_timeout: float = cli.option(
-        30.0, help="Seconds to finish accepted work after SIGTERM.", type=SECONDS
+        30.0, help="Seconds to finish accepted requests after SIGTERM.", type=SECONDS
     )
     status_codes: Literal["honest", "triton"] = cli.option(
-        "honest", help="Codes of overload: RESOURCE_EXHAUSTED and DEADLINE_EXCEEDED, or Triton's UNAVAILABLE."
+        "honest",
+        help="Status codes for overload: RESOURCE_EXHAUSTED and DEADLINE_EXCEEDED, or Triton's UNAVAILABLE.",
     )
     max_message_bytes: int = cli.option(
-        2**31 - 1, help="Bytes of a request at most.", type=click.IntRange(1, 2**31 - 1)
+        2**31 - 1, help="Largest size of a request, in bytes.", type=click.IntRange(1, 2**31 - 1)
     )
     max_connections: int = cli.option(
         0,
-        help="Connections for gRPC that may be open; more are closed, 0 for any number. Needs the wire.",
+        help="Largest number of open gRPC connections; more are closed; 0 for no limit. Needs the wire.",
         type=click.IntRange(min=0),
     )
     rate_limit: float | None = cli.option(
         None,
-        help="Requests for inference per second that each client may send, by its token or its address.",
+        help="Inference requests per second allowed per client, identified by its token or address.",
         type=click.FloatRange(min=0.001),
     )
     rate_burst: int = cli.option(
         0,
-        help="Requests of a client that may come at once; 0 for those of one second.",
+        help="Requests of a client allowed in a burst; 0 for one second's worth.",
         type=click.IntRange(min=0),
     )
     cache_size: int = cli.option(
-        0, help="Bytes for answers of models with a response_cache; 0 for none.", type=click.IntRange(min=0)
+        0,
+        help="Size in bytes of the response cache, for models that enable it; 0 for none.",
+        type=click.IntRange(min=0),
     )
     custom_op_library: tuple[Path, ...] = cli.option(
         (),
@@ -132,32 +137,34 @@ class Options:
         type=cli.EXISTING_FILE,
     )
     tokens: Path | None = cli.option(
-        None, help="File of the bearer tokens that are let in, by their SHA-256.", type=cli.EXISTING_FILE
+        None, help="File of accepted bearer tokens, as SHA-256 hashes.", type=cli.EXISTING_FILE
     )
     grpc_use_ssl: bool = cli.option(False, help="Encrypt gRPC; needs certificate and key.")
     grpc_use_ssl_mutual: bool = cli.option(
         False,
-        help="Encrypt gRPC, and let in only clients with a certificate; needs the root certificate too.",
+        help="Encrypt gRPC and require client certificates; needs the root certificate too.",
     )
     grpc_server_cert: Path | None = cli.option(None, help="PEM certificate chain.", type=cli.EXISTING_FILE)
     grpc_server_key: Path | None = cli.option(None, help="PEM private key.", type=cli.EXISTING_FILE)
     grpc_root_cert: Path | None = cli.option(
-        None, help="PEM certificates that vouch for clients.", type=cli.EXISTING_FILE
+        None,
+        help="PEM root certificates that client certificates are checked against.",
+        type=cli.EXISTING_FILE,
     )
-    log_format: LogFormat = cli.option("human", help="How the log is written, to standard error.")
+    log_format: LogFormat = cli.option("human", help="Format of the log on standard error.")
     trace_ratio: float | None = cli.option(
         None,
-        help="Trace with OpenTelemetry what callers trace, and this share of the other requests.",
+        help="Export OpenTelemetry traces of requests that callers trace, and of this share of the others.",
         type=click.FloatRange(0, 1),
     )
     trace_endpoint: str | None = cli.option(
-        None, help="OTLP collector, http://HOST:4317; by default OTEL_EXPORTER_OTLP_ENDPOINT says which."
+        None, help="OTLP collector, http://HOST:4317; defaults to OTEL_EXPORTER_OTLP_ENDPOINT."
     )
     trace_config: tuple[str, ...] = cli.option(
         (),
         help="Triton's traces: triton,file=PATH, level=TIMESTAMPS, rate=N; may be given several times.",
     )
-    access_log: bool = cli.option(False, help="Log a line for every request, with its id and its times.")
+    access_log: bool = cli.option(False, help="Log one line per request, with its id and times.")
 
     def __post_init__(self) -> None:
         """Raise ValueError when options do not fit together."""
@@ -201,7 +208,7 @@ def command(options: Options) -> None:
 
     Prints one line when it is ready, with the address and the models. SIGTERM and SIGINT refuse new work,
     finish what was accepted and end with exit code 0, or 1 when --drain-timeout was too short for it; a
-    second signal ends at once. SIGHUP looks at the repositories again. A model that cannot be loaded is
+    second signal ends at once. SIGHUP scans the repositories again. A model that cannot be loaded is
     logged and left out; exit code 3 when that leaves none, and none can come later.
     """
     logs = LogControl(options.log_format)
