@@ -27,6 +27,17 @@ def test_a_convolutional_net_runs_on_integers_from_end_to_end(float32: Lower) ->
     assert not {"Conv", "FusedConv", "Relu", "Clip", "Gemm", "MatMul", "Add"} & set(run)
 
 
+def test_sums_are_integers_before_more_poolings_than_calls_can_be_nested(float32: Lower) -> None:
+    inputs = layers.Input((4, 4, 3), name="image")
+    x = layers.Conv2D(4, 1)(inputs)
+    x = layers.Add()([x, layers.Conv2D(4, 1)(x)])
+    for _ in range(600):
+        x = layers.MaxPooling2D(2, 1, padding="same")(x)
+    outputs = layers.Conv2D(2, 1)(x)
+    run = float32(keras.Model(inputs, outputs)).reduced("int8", image=IMAGES[:, :4, :4]).run_operators
+    assert run["QLinearAdd"] == 1
+
+
 def test_swish_and_its_gates_run_on_integers(float32: Lower) -> None:
     inputs = layers.Input((16, 16, 3), name="image")
     x = layers.Conv2D(8, 3, activation="swish")(inputs)

@@ -56,6 +56,17 @@ def test_ids_stay_below_the_rows_of_the_table_they_index() -> None:
     assert first.inputs["ids"].max() == 10
 
 
+def test_tables_are_found_behind_more_operators_than_calls_can_be_nested() -> None:
+    ids = value("ids", ir.DataType.INT32, "batch", 500)
+    table = ir.val("table", const_value=ir.tensor(np.zeros((11, 3), np.float32)))
+    nodes = [ir.node("Identity", [ids])]
+    while len(nodes) < 2000:
+        nodes.append(ir.node("Identity", [nodes[-1].outputs[0]]))
+    gather = ir.node("Gather", [table, nodes[-1].outputs[0]])
+    (first, _) = seeded(model_of(ids, nodes=[*nodes, gather], weights=[table]), (7, 12))
+    assert first.inputs["ids"].max() == 10
+
+
 def test_words_come_from_the_models_tables_and_beyond() -> None:
     words = value("words", ir.DataType.STRING, "batch", 200)
     encode = ir.node(

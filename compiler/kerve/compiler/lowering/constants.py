@@ -21,16 +21,33 @@ def constant_value(value: ir.Value | None) -> Any:
     """Return what a value is that depends on small constants alone, None where it is not known."""
     if value is None:
         return None
-    if value.const_value is not None:
-        return value.const_value.numpy()
-    node = value.producer()
-    if node is None or node.domain or node.op_type not in _LOGIC:
-        return None
-    arguments = [constant_value(each) for each in node.inputs]
-    if any(each is None for each in arguments):
-        return None
+    known: dict[ir.Value, Any] = {}
+    waiting = [value]
+    while (
+        waiting
+    ):  # each value once: operands that are used twice at each of many steps would double the work
+        each = waiting.pop()
+        if each in known:
+            continue
+        if each.const_value is not None:
+            known[each] = each.const_value.numpy()
+            continue
+        node = each.producer()
+        if node is None or node.domain or node.op_type not in _LOGIC:
+            return None
+        operands = [operand for operand in node.inputs if operand is not None]
+        if len(operands) < len(node.inputs):
+            return None
+        if missing := [operand for operand in operands if operand not in known]:
+            waiting += [each, *missing]
+        else:
+            known[each] = _evaluated(node, each, [known[operand] for operand in operands])
+    return known[value]
+
+
+def _evaluated(node: ir.Node, result: ir.Value, arguments: list[Any]) -> Any:
     feeds = {str(each.name): array for each, array in zip(node.inputs, arguments, strict=True) if each}
-    return ReferenceEvaluator(ir.to_proto(node)).run([str(value.name)], feeds)[0]
+    return ReferenceEvaluator(ir.to_proto(node)).run([str(result.name)], feeds)[0]
 
 
 def taken_branch(node: ir.Node, inputs: list[Any]) -> ir.Graph | None:

@@ -23,6 +23,8 @@ _SIZES = frozenset({"Add", "Concat", "Gather", "Mul", "Shape", "Slice", "Squeeze
 
 _CONDITIONS = frozenset({"And", "Less"})
 
+_Pair = tuple[ir.Value | None, ir.Value | None]
+
 
 def origin(value: ir.Value) -> ir.Value:
     """Return where a value comes from that is only handed on, or has another type."""
@@ -31,16 +33,28 @@ def origin(value: ir.Value) -> ir.Value:
 
 def provably_equal(first: ir.Value | None, second: ir.Value | None) -> bool:
     """Whether two numbers are surely the same, or computed in the same way from what is the same."""
+    waiting, seen = [(first, second)], {(first, second)}
+    while waiting:
+        operands = _equal_if(*waiting.pop())
+        if operands is None:
+            return False
+        waiting += [pair for pair in operands if pair not in seen]
+        seen.update(operands)
+    return True
+
+
+def _equal_if(first: ir.Value | None, second: ir.Value | None) -> list[_Pair] | None:
+    """Return the pairs of operands that make two numbers equal by being so; None if nothing is known to."""
     if first is None or second is None:
-        return first is second
+        return [] if first is second else None
     first, second = (_back(each, {*_PASSING, "Reshape"}) for each in (first, second))
     if first is second:
-        return True
+        return []
     a, b = constant_value(first), constant_value(second)
     if a is not None or b is not None:
-        return a is not None and b is not None and np.array_equal(np.ravel(a), np.ravel(b))
+        return [] if a is not None and b is not None and np.array_equal(np.ravel(a), np.ravel(b)) else None
     one, other = first.producer(), second.producer()
-    return (
+    alike = (
         one is not None
         and other is not None
         and one.op_type == other.op_type
@@ -48,8 +62,8 @@ def provably_equal(first: ir.Value | None, second: ir.Value | None) -> bool:
         and first.index() == second.index()
         and _attributes(one) == _attributes(other)
         and len(one.inputs) == len(other.inputs)
-        and all(map(provably_equal, one.inputs, other.inputs))
     )
+    return list(zip(one.inputs, other.inputs, strict=True)) if one and other and alike else None
 
 
 def _attributes(node: ir.Node) -> dict[str, Any]:

@@ -96,7 +96,11 @@ def origin(value: ir.Value) -> ir.Value:
 
 
 def _leads_to(value: ir.Value, nodes: Container[ir.Node]) -> bool:
-    return any(
-        node in nodes or (is_op(node, *_MOVING) and index == 0 and _leads_to(node.outputs[0], nodes))
-        for node, index in value.uses()
-    )
+    waiting = [value]
+    while waiting:
+        for node, index in waiting.pop().uses():
+            if node in nodes:
+                return True
+            if is_op(node, *_MOVING) and index == 0:
+                waiting.append(node.outputs[0])
+    return False

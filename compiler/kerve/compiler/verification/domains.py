@@ -82,7 +82,7 @@ def domain_of(value: ir.Value) -> Domain:
     words: list[str] = []
     numbers: list[int] = []
     row, padding = False, None
-    for node, index in _readers(value, set()):
+    for node, index in _readers(value):
         if node.op_type == "Gather" and index == 1:
             row = True
             sizes += _rows(node)
@@ -97,15 +97,20 @@ def domain_of(value: ir.Value) -> Domain:
     return Domain(size, row, _is_extent(value), tuple(words), tuple(numbers), padding)
 
 
-def _readers(value: ir.Value, seen: set[ir.Value]) -> Iterator[tuple[ir.Node, int]]:
+def _readers(value: ir.Value) -> Iterator[tuple[ir.Node, int]]:
     """Every use of a value, also behind operators that leave values as they are."""
-    seen.add(value)
-    for node, index in value.uses():
-        yield node, index
+    seen, waiting = {value}, [iter(value.uses())]
+    while waiting:
+        use = next(waiting[-1], None)
+        if use is None:
+            waiting.pop()
+            continue
+        yield use
+        node, index = use
         if node.op_type in _TRANSPARENT and not (node.op_type == "Gather" and index == 1):
-            for output in node.outputs:
-                if output not in seen:
-                    yield from _readers(output, seen)
+            reached = [output for output in node.outputs if output not in seen]
+            seen.update(reached)
+            waiting += [iter(output.uses()) for output in reversed(reached)]
 
 
 def _is_extent(value: ir.Value) -> bool:
