@@ -33,6 +33,7 @@ from kerve.compiler.verification import Check, Dataset, VerificationResult, from
 
 __all__ = [
     "MODEL_FILE",
+    "altered_files",
     "load_golden",
     "load_manifest",
     "load_model",
@@ -132,6 +133,16 @@ def load_manifest(folder: Path) -> Manifest | None:
         return json_format.Parse(file.read_text("utf-8"), Manifest(), ignore_unknown_fields=True)
     except (json_format.ParseError, UnicodeDecodeError) as error:
         raise LoadError(f"{file} is not a manifest: {error}") from error
+
+
+def altered_files(manifest: Manifest, folder: Path) -> list[str]:
+    """Return the names of the files that are missing, or are not those that the manifest lists."""
+    listed = manifest.files.items()
+    return sorted(
+        name
+        for name, info in listed
+        if not (folder / name).is_file() or _file_info(folder / name).sha256 != info.sha256
+    )
 
 
 def load_golden(model: ir.Model, folder: Path) -> Dataset:

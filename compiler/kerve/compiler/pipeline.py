@@ -168,6 +168,7 @@ def check(
             for loss, allowed in losses
         ],
         "divergence": "" if divergence is None else str(divergence),
+        "altered": [] if manifest is None else packaging.altered_files(manifest, artifact),
         "remarks": list(verified.remarks),
     }
 

@@ -28,6 +28,8 @@ class Comparison:
     losses: Sequence[Mapping[str, Any]] = ()
     #: The first Keras layer that differs, in words; "" where none does.
     divergence: str = ""
+    #: Files that are not those that the manifest lists; a server refuses such an artifact.
+    altered: Sequence[str] = ()
     #: How the comparison was made, where that needs saying: of outputs that rounding alone moves far.
     remarks: Sequence[str] = ()
 
@@ -49,6 +51,11 @@ class Comparison:
         if failed:
             where = f"; {self.divergence}" if self.divergence else ""
             raise VerificationError(f"{failed} of {len(self.checks)} comparisons are beyond tolerance{where}")
+        if self.altered:
+            raise VerificationError(
+                f"{', '.join(self.altered)}: missing, or not the file that was compiled (its SHA-256 is not "
+                "the manifest's); copy the artifact again, or compile the model again"
+            )
         over = [loss["text"] for loss in self.losses if not loss["passed"]]
         if over:
             raise AccuracyBudgetError(f"the artifact loses more than its budget: {'; '.join(over)}")

@@ -61,21 +61,21 @@ def _accumulate(
 
 def _parts(value: ir.Value, state: ir.Value, operator: str) -> list[ir.Value] | None:
     """Return what is combined with a state to give a value; None if that is not all that happens."""
-    if value is state:
-        return []
-    node = value.producer()
-    if node is None:
-        return None
-    operands = [each for each in node.inputs if each is not None]
-    if node.op_type in _TRANSPARENT and value.dtype == operands[0].dtype:
-        return _parts(operands[0], state, operator)
-    if node.op_type != operator or len(operands) != 2:
-        return None
-    for one, other in (operands, operands[::-1]):
-        parts = _parts(one, state, operator)
-        if parts is not None:
-            return [*parts, other]
-    return None
+    parts: list[ir.Value] = []
+    while value is not state:
+        node = value.producer()
+        if node is None:
+            return None
+        operands = [each for each in node.inputs if each is not None]
+        if node.op_type in _TRANSPARENT and value.dtype == operands[0].dtype:
+            value = operands[0]
+            continue
+        leading = [_reaches(each, lambda found: found is state) for each in operands]
+        if node.op_type != operator or len(operands) != 2 or leading.count(True) != 1:
+            return None
+        value, part = operands if leading[0] else operands[::-1]
+        parts.append(part)
+    return parts[::-1]
 
 
 def _depends(value: ir.Value, states: Collection[int]) -> bool:
