@@ -83,6 +83,14 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
     ),
     (
         re.compile(
+            r"received 1 variables during loading\. Expected: \['gamma', 'beta'\]"
+            r"|named layer_norm.*expects 2 weight\(s\)\. Received 1 saved"
+        ),
+        "Keras 3.0 to 3.3 do not write down the rms_scaling of a LayerNormalization: if the model has it, "
+        "build the model in Python, load its weights, and compile the object",
+    ),
+    (
+        re.compile(
             r"expected \d+ variables|shape mismatch|(layer|weight) count|assigned value shape", re.IGNORECASE
         ),
         "the weights do not belong to it; or layers within others (MultiHeadAttention) are quantized or have "
