@@ -44,8 +44,10 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
     ),
     (re.compile(r"safe_mode|unsafe|[Ll]ambda.*(disallow|deserializ)|arbitrary code"), _TRUST),
     (
-        re.compile(r"bad marshal data|EOF read where object expected"),
-        "its Lambda was written by another Python; load and save it there again",
+        re.compile(r"bad marshal data|marshal data too short|EOF read where object expected"),
+        "its Lambda holds bytecode of another version of Python: load the model with that version and save "
+        "it as a SavedModel, or give its Lambda a function with a name, save it, and name the module that "
+        "defines the function with --import MODULE (custom_objects= in Python)",
     ),
     (
         re.compile(r"deserializing class '\w+Cell'"),
