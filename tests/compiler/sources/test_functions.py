@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
 
-from kerve.compiler import sources
+from kerve.compiler import LoadError, sources
 from kerve.compiler.sources.options import LoadOptions
 
 _OF_TENSORFLOW = (tf.sin, tf.identity, tf.abs, tf.nn.log_softmax, tf.nn.leaky_relu, tf.nn.swish)
@@ -62,3 +64,26 @@ def test_what_the_author_gave_comes_first(tmp_path: Path) -> None:
         tmp_path / "model.keras", LoadOptions(), custom_objects={"sin": lambda x: 0.0 * x}
     )
     assert not np.any(source.model(np.ones((1, 3), np.float32))[0])
+
+
+def _with_lambda(path: Path) -> Path:
+    inputs = tf_keras.Input((4,), name="x")
+    tf_keras.Model(inputs, tf_keras.layers.Lambda(lambda t: t * 2.0, name="double")(inputs)).save(path)
+    return path
+
+
+def test_a_trusted_lambda_of_a_functional_model_in_hdf5_runs(
+    tmp_path: Path, equal_to_original: Callable[..., Any]
+) -> None:
+    source = sources.load(_with_lambda(tmp_path / "model.h5"), LoadOptions(trust=True))
+    equal_to_original(source, {"x": np.ones((2, 4), np.float32)})
+
+
+def test_bytecode_of_another_python_is_refused_as_such(tmp_path: Path) -> None:
+    path = _with_lambda(tmp_path / "model.h5")
+    with h5py.File(path, "r+") as file:
+        config = json.loads(file.attrs["model_config"])
+        config["config"]["layers"][1]["config"]["function"] = ["4w==\n", None, None]
+        file.attrs["model_config"] = json.dumps(config)
+    with pytest.raises(LoadError, match="bytecode of another version of Python"):
+        sources.load(path, LoadOptions(trust=True))

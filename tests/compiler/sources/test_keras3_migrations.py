@@ -111,6 +111,39 @@ def test_an_alpha_that_was_not_written_down_is_told(rewritten: Callable[..., Pat
     assert not sources.load(rewritten(model, lambda _: None)).warnings
 
 
+def _without_rms_scaling(node: dict[str, Any]) -> None:
+    if node["class_name"] == "LayerNormalization":
+        del node["config"]["rms_scaling"]
+
+
+@pytest.mark.filterwarnings("ignore:You passed `rms_scaling=True`")
+@pytest.mark.parametrize("rms_scaling", [False, True])
+@pytest.mark.parametrize("center", [False, True])
+def test_a_scaling_that_nothing_shows_is_told(
+    rewritten: Callable[..., Path], center: bool, rms_scaling: bool
+) -> None:
+    layer = keras.layers.LayerNormalization(
+        center=center, scale=not center, rms_scaling=rms_scaling, name="norm"
+    )
+    model = keras.Sequential([keras.Input((4,)), layer])
+    (warning,) = sources.load(rewritten(model, _without_rms_scaling)).warnings
+    assert "rms_scaling" in warning
+    assert "the LayerNormalization 'norm', so it is taken for False" in warning
+    assert not sources.load(rewritten(model, lambda _: None)).warnings
+
+
+def test_a_normalization_with_two_weights_is_not_scaled_by_rms(rewritten: Callable[..., Path]) -> None:
+    model = keras.Sequential([keras.Input((4,)), keras.layers.LayerNormalization()])
+    assert not sources.load(rewritten(model, _without_rms_scaling)).warnings
+
+
+@pytest.mark.filterwarnings("ignore:You passed `rms_scaling=True`")
+def test_a_scaling_that_the_weights_show_is_refused_by_name(rewritten: Callable[..., Path]) -> None:
+    model = keras.Sequential([keras.Input((4,)), keras.layers.LayerNormalization(rms_scaling=True)])
+    with pytest.raises(LoadError, match=r"do not write down the rms_scaling of a LayerNormalization"):
+        sources.load(rewritten(model, _without_rms_scaling))
+
+
 def _without_padding(node: dict[str, Any]) -> None:
     if node["class_name"].endswith("Transpose"):
         del node["config"]["output_padding"]

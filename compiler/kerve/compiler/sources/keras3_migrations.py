@@ -40,7 +40,7 @@ def migrate(config: Any) -> Any:
 
 def ambiguities(config: Any) -> list[str]:
     """Return what a configuration does not say though it may matter, in sentences."""
-    return [*_lost_alphas(config), *_lost_paddings(config)]
+    return [*_lost_alphas(config), *_lost_paddings(config), *_lost_scalings(config)]
 
 
 def _lost_alphas(config: Any) -> list[str]:
@@ -61,6 +61,18 @@ def _lost_paddings(config: Any) -> list[str]:
         for name in output_padding.LAYERS
         for layer in _layers(config, name)
         if "output_padding" not in layer["config"] and set(layer["config"].get("strides", ())) != {1}
+    ]
+
+
+def _lost_scalings(config: Any) -> list[str]:
+    """Layers that have one weight with rms_scaling and without; of others the number of weights tells."""
+    return [
+        "Keras 3.0 to 3.3 do not write down rms_scaling, and nothing else in the file tells that of the "
+        f"LayerNormalization '{layer['config'].get('name')}', so it is taken for False; compare with the "
+        "model's own answers, or compile the model object"
+        for layer in _layers(config, "LayerNormalization")
+        if "rms_scaling" not in layer["config"]
+        and layer["config"].get("center", True) != layer["config"].get("scale", True)
     ]
 
 

@@ -44,8 +44,10 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
     ),
     (re.compile(r"safe_mode|unsafe|[Ll]ambda.*(disallow|deserializ)|arbitrary code"), _TRUST),
     (
-        re.compile(r"bad marshal data|EOF read where object expected"),
-        "its Lambda was written by another Python; load and save it there again",
+        re.compile(r"bad marshal data|marshal data too short|EOF read where object expected"),
+        "its Lambda holds bytecode of another version of Python: load the model with that version and save "
+        "it as a SavedModel, or give its Lambda a function with a name, save it, and name the module that "
+        "defines the function with --import MODULE (custom_objects= in Python)",
     ),
     (
         re.compile(r"deserializing class '\w+Cell'"),
@@ -80,6 +82,14 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
         re.compile(r"expected 0 layers, found"),
         "the file does not say what the inputs are, as Keras 2.3 forgets of a Sequential that begins with an "
         "InputLayer: build the model in Python, load its weights from the file, and compile the object",
+    ),
+    (
+        re.compile(
+            r"received 1 variables during loading\. Expected: \['gamma', 'beta'\]"
+            r"|named layer_norm.*expects 2 weight\(s\)\. Received 1 saved"
+        ),
+        "Keras 3.0 to 3.3 do not write down the rms_scaling of a LayerNormalization: if the model has it, "
+        "build the model in Python, load its weights, and compile the object",
     ),
     (
         re.compile(

@@ -33,7 +33,7 @@ def read(found: DetectedSource, own: Mapping[str, Any], trust: bool) -> tf_keras
     """Read a whole model, from HDF5 or an archive; raises `LoadError`."""
     own = {**functions.named(found.config, tf_keras.activations), **own}
     with load_errors.reporting_load_errors(found.path), _known(own):
-        model = _from_archive(found, trust) if found.kind is Kind.ARCHIVE else _from_hdf5(found)
+        model = _from_archive(found, trust) if found.kind is Kind.ARCHIVE else _from_hdf5(found, trust)
         legacy.legacy_behavior(model, found.keras_version)
         derive_again(model)
         return model
@@ -76,9 +76,9 @@ def _from_archive(found: DetectedSource, trust: bool) -> tf_keras.Model:
             )
 
 
-def _from_hdf5(found: DetectedSource) -> tf_keras.Model:
+def _from_hdf5(found: DetectedSource, trust: bool) -> tf_keras.Model:
     """Build the model of its architecture, brought up to date, and give it its weights."""
-    with h5py.File(found.path, "r") as file:
+    with h5py.File(found.path, "r") as file, SafeModeScope(safe_mode=not trust):
         group = file["model_weights"]
         writer = layer_weights.writer_of(group, found.keras_version)
         config = json.dumps(migrated(found.config, found.keras_version, writer.is_theano))
