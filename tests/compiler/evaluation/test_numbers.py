@@ -283,30 +283,6 @@ class Extremes(keras.metrics.Metric):
         }
 
 
-class Doubled(keras.metrics.Metric):
-    """A sum of what is doubled fifty times, each time as the sum of itself and itself."""
-
-    def __init__(self, name: str = "doubled", **kwargs: Any) -> None:
-        super().__init__(name=name, **kwargs)
-        self.total = self.add_variable((), "zeros", name="total")
-
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        part = keras.ops.mean(keras.ops.abs(y_true - y_pred)) * 2.0**-50
-        for _ in range(50):
-            part = part + part
-        self.total.assign(part + self.total)
-
-    def result(self) -> Any:
-        return self.total
-
-
-def test_a_sum_is_known_behind_what_joins_itself_many_times(compiled: Any) -> None:
-    model = dense(3)
-    model.compile(loss="mse", metrics=[Doubled()])
-    (state,) = [each for each in compiled(model).manifest.evaluation.state if "doubled" in each.input]
-    assert state.merge == StateSpec.SUM
-
-
 def test_the_authors_own_metrics_and_losses(compiled: Any, evaluated: Any) -> None:
     def squares(y_true: Any, y_pred: Any) -> Any:
         return keras.ops.square(y_true - y_pred)
