@@ -137,10 +137,9 @@ def load_manifest(folder: Path) -> Manifest | None:
 
 def altered_files(manifest: Manifest, folder: Path) -> list[str]:
     """Return the names of the files that are missing, or are not those that the manifest lists."""
-    listed = manifest.files.items()
     return sorted(
         name
-        for name, info in listed
+        for name, info in manifest.files.items()
         if not (folder / name).is_file() or _file_info(folder / name).sha256 != info.sha256
     )
 

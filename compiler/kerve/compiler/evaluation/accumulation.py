@@ -8,7 +8,7 @@ a minimum. Anything else is carried as it is, and cannot be merged.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -70,7 +70,7 @@ def _parts(value: ir.Value, state: ir.Value, operator: str) -> list[ir.Value] | 
         if node.op_type in _TRANSPARENT and value.dtype == operands[0].dtype:
             value = operands[0]
             continue
-        leading = [_reaches(each, lambda found: found is state) for each in operands]
+        leading = [_depends(each, {id(state)}) for each in operands]
         if node.op_type != operator or len(operands) != 2 or leading.count(True) != 1:
             return None
         value, part = operands if leading[0] else operands[::-1]
@@ -80,10 +80,6 @@ def _parts(value: ir.Value, state: ir.Value, operator: str) -> list[ir.Value] | 
 
 def _depends(value: ir.Value, states: Collection[int]) -> bool:
     """Whether a value is computed from any state."""
-    return _reaches(value, lambda each: id(each) in states)
-
-
-def _reaches(value: ir.Value, found: Callable[[ir.Value], bool]) -> bool:
     seen: set[int] = set()
     waiting = [value]
     while waiting:
@@ -91,7 +87,7 @@ def _reaches(value: ir.Value, found: Callable[[ir.Value], bool]) -> bool:
         if id(each) in seen:
             continue
         seen.add(id(each))
-        if found(each):
+        if id(each) in states:
             return True
         node = each.producer()
         if node is not None:

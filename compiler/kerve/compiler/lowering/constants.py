@@ -23,9 +23,8 @@ def constant_value(value: ir.Value | None) -> Any:
         return None
     known: dict[ir.Value, Any] = {}
     waiting = [value]
-    while (
-        waiting
-    ):  # each value once: operands that are used twice at each of many steps would double the work
+    # Each value once: operands that are used twice at each of many steps would double the work.
+    while waiting:
         each = waiting.pop()
         if each in known:
             continue

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from kerve.compiler.errors import LoadError
@@ -16,6 +17,49 @@ _Fields = dict[str, Any]
 _GONE = {"RandomRotation": frozenset({"value_range"})}
 
 _FUNCTIONAL = frozenset({"Functional", "Model"})
+
+
+@dataclass(frozen=True)
+class _Unwritten:
+    """A key that layers lacked in files until a version of Keras 3, so that its default is assumed."""
+
+    key: str
+    layers: tuple[str, ...]
+    until: str
+    #: What is assumed of a layer, whose name is filled in.
+    assumption: str
+    #: Whether a configuration without the key leaves anything open.
+    matters: Callable[[_Fields], bool] = lambda _: True
+
+
+_UNWRITTEN = (
+    _Unwritten(
+        key="alpha",
+        layers=("ELU",),
+        until="3.11",
+        assumption="do not write down the alpha of an ELU, so that of '{}' is taken for 1.0, as Keras reads "
+        "it; compare with the model's own answers, or compile the model object",
+    ),
+    _Unwritten(
+        key="output_padding",
+        layers=output_padding.LAYERS,
+        until="3.14",
+        assumption="do not write down the output_padding of a transposed convolution, and nothing else in "
+        "the file tells that of '{}', so it is taken for none; compare the sizes of what the model gives, or "
+        "compile the model object",
+        matters=lambda config: set(config.get("strides", ())) != {1},
+    ),
+    _Unwritten(
+        key="rms_scaling",
+        layers=("LayerNormalization",),
+        until="3.3",
+        assumption="do not write down rms_scaling, and nothing else in the file tells that of the "
+        "LayerNormalization '{}', so it is taken for False; compare with the model's own answers, or "
+        "compile the model object",
+        # one weight with rms_scaling and without; of others the number of weights tells
+        matters=lambda config: config.get("center", True) != config.get("scale", True),
+    ),
+)
 
 
 def migrate(config: Any) -> Any:
@@ -40,39 +84,12 @@ def migrate(config: Any) -> Any:
 
 def ambiguities(config: Any) -> list[str]:
     """Return what a configuration does not say though it may matter, in sentences."""
-    return [*_lost_alphas(config), *_lost_paddings(config), *_lost_scalings(config)]
-
-
-def _lost_alphas(config: Any) -> list[str]:
     return [
-        "Keras 3.0 to 3.11 do not write down the alpha of an ELU, so that of "
-        f"'{layer['config'].get('name')}' is taken for 1.0, as Keras reads it; compare with the model's own "
-        "answers, or compile the model object"
-        for layer in _layers(config, "ELU")
-        if "alpha" not in layer["config"]
-    ]
-
-
-def _lost_paddings(config: Any) -> list[str]:
-    return [
-        "Keras 3.0 to 3.14 do not write down the output_padding of a transposed convolution, and nothing "
-        f"else in the file tells that of '{layer['config'].get('name')}', so it is taken for none; compare "
-        "the sizes of what the model gives, or compile the model object"
-        for name in output_padding.LAYERS
+        f"Keras 3.0 to {each.until} {each.assumption.format(layer['config'].get('name'))}"
+        for each in _UNWRITTEN
+        for name in each.layers
         for layer in _layers(config, name)
-        if "output_padding" not in layer["config"] and set(layer["config"].get("strides", ())) != {1}
-    ]
-
-
-def _lost_scalings(config: Any) -> list[str]:
-    """Layers that have one weight with rms_scaling and without; of others the number of weights tells."""
-    return [
-        "Keras 3.0 to 3.3 do not write down rms_scaling, and nothing else in the file tells that of the "
-        f"LayerNormalization '{layer['config'].get('name')}', so it is taken for False; compare with the "
-        "model's own answers, or compile the model object"
-        for layer in _layers(config, "LayerNormalization")
-        if "rms_scaling" not in layer["config"]
-        and layer["config"].get("center", True) != layer["config"].get("scale", True)
+        if each.key not in layer["config"] and each.matters(layer["config"])
     ]
 
 
