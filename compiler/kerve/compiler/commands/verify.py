@@ -33,8 +33,9 @@ def command(options: Options) -> None:
     """Compare an artifact's answers with its source's, on seeded data and on yours.
 
     Prints the errors of every output; ends with exit code 5, naming the first Keras layer that differs,
-    when the artifact is not equal to the source. One in a reduced precision is compared on the inputs kept
-    in it, and ends with exit code 6 when it loses more than its budget on your data.
+    when the artifact is not equal to the source, or when its files were changed since. One in a reduced
+    precision is compared on the inputs kept in it, and ends with exit code 6 when it loses more than its
+    budget on your data.
     """
     with terminal() as listener:
         comparison = verify_model(
