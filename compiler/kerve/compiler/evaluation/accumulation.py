@@ -8,12 +8,13 @@ a minimum. Anything else is carried as it is, and cannot be merged.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from kerve.artifact.v1.manifest_pb2 import StateSpec
+from kerve.compiler.traversal import reachable
 
 __all__ = ["StateAccumulator", "accumulate", "widened"]
 
@@ -80,22 +81,18 @@ def _parts(value: ir.Value, state: ir.Value, operator: str) -> list[ir.Value] | 
 
 def _depends(value: ir.Value, states: Collection[int]) -> bool:
     """Whether a value is computed from any state."""
-    seen: set[int] = set()
-    waiting = [value]
-    while waiting:
-        each = waiting.pop()
-        if id(each) in seen:
-            continue
-        seen.add(id(each))
-        if id(each) in states:
-            return True
-        node = each.producer()
-        if node is not None:
-            waiting += [operand for operand in node.inputs if operand is not None]
-            for attribute in node.attributes.values():
-                if attribute.type == ir.AttributeType.GRAPH:
-                    waiting += _taken_from_outside(attribute.as_graph())
-    return False
+    return any(id(each) in states for each in reachable([value], _operands))
+
+
+def _operands(value: ir.Value) -> Iterator[ir.Value]:
+    """Yield what a value is computed from, in the bodies of its node too."""
+    node = value.producer()
+    if node is None:
+        return
+    yield from filter(None, node.inputs)
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield from _taken_from_outside(attribute.as_graph())
 
 
 def _taken_from_outside(graph: ir.Graph) -> list[ir.Value]:

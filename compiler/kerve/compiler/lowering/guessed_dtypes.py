@@ -7,13 +7,14 @@ integers of it (and to compare it, as `mask_zero` does), the input was meant to 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 import keras
 import onnx_ir as ir
 
 from kerve.compiler.lowering.signature import Arguments, InputSpec
+from kerve.compiler.traversal import reachable
 
 __all__ = ["with_all_integers", "with_integer_ids"]
 
@@ -53,16 +54,27 @@ def _with_integers(arguments: Arguments, names: Collection[str]) -> Arguments:
 
 def _identifies(value: ir.Value) -> bool:
     """Whether every path from an input leads to a cast to integers or to a question, one to a cast."""
-    casts, behind, seen = 0, [value], {value}
-    for each in behind:
+    casts = 0
+    for each in reachable([value], _moved):
         if each.is_graph_output():
             return False
-        for node, position in each.uses():
-            if node.op_type == "Cast" and ir.DataType(node.attributes["to"].as_int()).is_integer():
+        for use in each.uses():
+            if _casts_to_integer(use.node):
                 casts += 1
-            elif node.op_type in _MOVES and position in (_MOVES[node.op_type] or (position,)):
-                behind += [output for output in node.outputs if output not in seen]
-                seen.update(node.outputs)
-            elif node.op_type not in _ASKS:
+            elif not _moves(*use) and use.node.op_type not in _ASKS:
                 return False
     return casts > 0
+
+
+def _casts_to_integer(node: ir.Node) -> bool:
+    return node.op_type == "Cast" and ir.DataType(node.attributes["to"].as_int()).is_integer()
+
+
+def _moves(node: ir.Node, position: int) -> bool:
+    return node.op_type in _MOVES and position in (_MOVES[node.op_type] or (position,))
+
+
+def _moved(value: ir.Value) -> Iterator[ir.Value]:
+    for use in value.uses():
+        if _moves(*use):
+            yield from use.node.outputs

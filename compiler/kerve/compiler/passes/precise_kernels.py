@@ -8,11 +8,14 @@ that in a gate; a logarithm behind it makes -inf of -20, where TensorFlow has -2
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import onnx_ir as ir
 
 from kerve.compiler.passes.editing import Editor
 from kerve.compiler.passes.queries import is_op
+from kerve.compiler.traversal import reachable
 
 __all__ = ["PreciseKernels"]
 
@@ -39,16 +42,15 @@ class PreciseKernels(ir.passes.InPlacePass):
 
 
 def _behind_logarithms(graph: ir.Graph) -> list[ir.Node]:
-    waiting, seen = [node for node in graph if is_op(node, "Log")], dict[ir.Node, None]()
-    while waiting:
-        for value in waiting.pop().inputs:
-            node = None if value is None else value.producer()
-            if node is None or node in seen or node.graph is not graph:
-                continue
-            seen[node] = None
-            if is_op(node, *_BETWEEN):
-                waiting.append(node)
-    return [node for node in seen if is_op(node, "Sigmoid") and node.outputs[0].dtype == ir.DataType.FLOAT]
+    logarithms = [node for node in graph if is_op(node, "Log")]
+    behind = [node for node in reachable(logarithms, _logarithm_of) if node.graph is graph]
+    return [node for node in behind if is_op(node, "Sigmoid") and node.outputs[0].dtype == ir.DataType.FLOAT]
+
+
+def _logarithm_of(node: ir.Node) -> Iterator[ir.Node]:
+    """Yield what computes the number whose logarithm a node takes, or hands on to one."""
+    if is_op(node, "Log", *_BETWEEN):
+        yield from filter(None, (value.producer() for value in node.inputs if value is not None))
 
 
 def _sigmoid(node: ir.Node, editor: Editor) -> ir.Value:

@@ -26,6 +26,7 @@ import onnx_ir as ir
 from kerve.compiler.passes.editing import Editor
 from kerve.compiler.passes.queries import array_of, is_constant, is_op
 from kerve.compiler.precision.probing import Range
+from kerve.compiler.traversal import reachable
 
 __all__ = ["narrow"]
 
@@ -196,15 +197,13 @@ def _before(graph: ir.Graph, products: set[ir.Node]) -> set[ir.Node]:
 
 def _joined(products: set[ir.Node], chosen: set[ir.Node]) -> set[ir.Node]:
     """Return the chosen nodes that hang together with a product; for others, converting costs more."""
-    found, waiting = set(products), list(products)
-    while waiting:
-        node = waiting.pop()
+
+    def chosen_neighbours(node: ir.Node) -> set[ir.Node]:
         producers = {value.producer() for value in node.inputs if value is not None}
         readers = {reader for output in node.outputs for reader, _ in output.uses()}
-        fresh = (chosen & (producers | readers)) - found
-        found |= fresh
-        waiting.extend(fresh)
-    return found
+        return chosen & (producers | readers)
+
+    return set(reachable(products, chosen_neighbours))
 
 
 class _Conversion:

@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from kerve.compiler.passes.queries import is_constant, is_op
 from kerve.compiler.precision.weighted_ops import WeightedOp, past_clamps, weighted_op_of
+from kerve.compiler.traversal import reachable
 
 __all__ = ["Plan", "involved", "origin"]
 
@@ -96,11 +97,10 @@ def origin(value: ir.Value) -> ir.Value:
 
 
 def _leads_to(value: ir.Value, nodes: Container[ir.Node]) -> bool:
-    waiting = [value]
-    while waiting:
-        for node, index in waiting.pop().uses():
-            if node in nodes:
-                return True
-            if is_op(node, *_MOVING) and index == 0:
-                waiting.append(node.outputs[0])
-    return False
+    return any(node in nodes for each in reachable([value], _handed_on) for node, _ in each.uses())
+
+
+def _handed_on(value: ir.Value) -> Iterator[ir.Value]:
+    for node, index in value.uses():
+        if is_op(node, *_MOVING) and index == 0:
+            yield node.outputs[0]

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from kerve.compiler.traversal import reachable
+
 __all__ = ["Domain", "domain_of"]
 
 #: Operators that hand values on to input 0's consumers unchanged, or among others.
@@ -118,17 +120,17 @@ def _is_extent(value: ir.Value) -> bool:
 
     What a body does with a value that it captures is not followed: it may be that.
     """
-    seen, waiting = {value}, [value]
-    while waiting:
-        for node, index in waiting.pop().uses():
-            if (node.op_type, index) in _EXTENTS or node.op_type in _LOOPS or node.graph is not value.graph:
-                return True
-            if node.op_type in _SIZING:  # of a value, not from it
-                continue
-            reached = [output for output in node.outputs if output not in seen]
-            seen.update(reached)
-            waiting += reached
-    return False
+    return any(
+        (node.op_type, index) in _EXTENTS or node.op_type in _LOOPS or node.graph is not value.graph
+        for each in reachable([value], _computed_from)
+        for node, index in each.uses()
+    )
+
+
+def _computed_from(value: ir.Value) -> Iterator[ir.Value]:
+    for node, _ in value.uses():
+        if node.op_type not in _SIZING:  # of a value, not from it
+            yield from node.outputs
 
 
 def _rows(gather: ir.Node) -> list[int]:

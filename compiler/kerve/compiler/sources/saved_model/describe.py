@@ -15,6 +15,7 @@ from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from kerve.compiler.errors import LoadError
 from kerve.compiler.sources.consent import has_side_effects
 from kerve.compiler.sources.keras2 import legacy
+from kerve.compiler.traversal import reachable
 
 __all__ = ["SavedModelInfo", "describe"]
 
@@ -227,15 +228,13 @@ def _called(node: Any) -> set[str]:
 def _executed(graph: meta_graph_pb2.MetaGraphDef, fetched: Iterable[str]) -> Iterator[Any]:
     """The nodes outside functions that are needed for those in `fetched`."""
     nodes: Mapping[str, Any] = {node.name: node for node in graph.graph_def.node}
-    waiting = list(fetched)
-    seen: set[str] = set()
-    while waiting:
-        name = waiting.pop().lstrip("^").partition(":")[0]
-        if name in seen or name not in nodes:
-            continue
-        seen.add(name)
-        yield nodes[name]
-        waiting.extend(nodes[name].input)
+
+    def existing(names: Iterable[str]) -> list[str]:
+        return [name for each in names if (name := each.lstrip("^").partition(":")[0]) in nodes]
+
+    yield from (
+        nodes[name] for name in reachable(existing(fetched), lambda name: existing(nodes[name].input))
+    )
 
 
 def _restoring(graph: meta_graph_pb2.MetaGraphDef) -> Iterator[Any]:
