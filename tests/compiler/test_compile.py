@@ -150,6 +150,16 @@ def test_the_source_model_is_left_as_it_was(tmp_path: Path) -> None:
         np.testing.assert_array_equal(one, other)
 
 
+def test_training_goes_on_after_a_scope_that_could_not_be_opened(tmp_path: Path) -> None:
+    x = keras.Input((6,), name="x")
+    model = keras.Model(x, layers.Dense(3, name="a<b>")(x))  # which TensorFlow takes for no name in a graph
+    model.compile(loss="mse")
+    compile_model(model, repository=tmp_path, name="m")
+    head = layers.Dense(1, name="head")
+    head.build((None, 2))
+    assert head.kernel.path == "head/kernel"
+
+
 def test_the_users_data_is_part_of_the_proof(tmp_path: Path) -> None:
     model = keras.Sequential([layers.Input((4,), name="x"), layers.Dense(2)])
     np.savez(tmp_path / "data.npz", x=rows(9, 4))

@@ -19,6 +19,7 @@ from kerve.compiler.evaluation.compiling import CompiledEvaluation, EvaluationCo
 from kerve.compiler.evaluation.objective import Objective
 from kerve.compiler.evaluation.overrides import apply_overrides
 from kerve.compiler.lowering import Lowered
+from kerve.compiler.name_scopes import name_scopes_restored
 from kerve.compiler.options import CompileOptions, VerifyOptions
 from kerve.compiler.pass_reports import observer
 from kerve.compiler.passes import optimize
@@ -41,6 +42,7 @@ from kerve.compiler.verification import (
 __all__ = ["build", "check"]
 
 
+@name_scopes_restored()
 def build(
     source: Any,
     folder: Path,
@@ -127,6 +129,7 @@ def build(
         progress.detail = f"{sum(file.stat().st_size for file in folder.iterdir()) / 1e6:.1f} MB"
 
 
+@name_scopes_restored()
 def check(
     source: Any,
     artifact: Path,
