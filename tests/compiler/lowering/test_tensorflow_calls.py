@@ -14,6 +14,7 @@ import onnx_ir as ir
 import pytest
 import tensorflow as tf
 
+from kerve.compiler import ConversionError
 from kerve.compiler.lowering import lower, tensorflow_functions
 
 Check = Callable[..., ir.Model]
@@ -100,6 +101,29 @@ def test_common_functions_become_operations_of_keras(equal_to_keras: Check, func
 ])  # fmt: skip
 def test_any_other_function_is_traced_alone(equal_to_keras: Check, function: Any) -> None:
     equal_to_keras(_model(function), _X, traced=False, batched=False)
+
+
+def _with_computed_one(function: Callable[..., Any]) -> keras.Model:
+    return _model(lambda _, x: function(x, tf.cast(tf.reduce_max(tf.abs(x)) > -1, tf.int32)))
+
+
+@pytest.mark.parametrize("function", [
+    pytest.param(lambda x, one: tf.cumsum(x, one), id="cumsum"),
+    pytest.param(lambda x, one: tf.ensure_shape(tf.reduce_sum(x, [one, one + 1]), [None]), id="sum over two"),
+    pytest.param(lambda x, one: tf.math.top_k(x, one + 1).values, id="top k"),
+])  # fmt: skip
+def test_a_computed_axis_is_not_taken_for_none(equal_to_keras: Check, function: Any) -> None:
+    equal_to_keras(_with_computed_one(function), _X)
+
+
+@pytest.mark.parametrize("function", [
+    pytest.param(lambda x, one: tf.ensure_shape(tf.argmax(x, one), [None, 6]), id="argmax"),
+    pytest.param(lambda x, one: tf.ensure_shape(tf.gather(x, [0], axis=one), [None, 1, 6]), id="gather"),
+    pytest.param(lambda x, one: tf.ensure_shape(tf.transpose(x, [0, one + 1, one]), [None, 6, 4]), id="transpose"),
+])  # fmt: skip
+def test_a_computed_axis_that_is_an_attribute_in_onnx_is_refused(function: Any) -> None:
+    with pytest.raises(ConversionError, match=r"onstant|must be Const|computed from"):
+        lower(_with_computed_one(function))
 
 
 def test_layers_beside_raw_tensorflow_keep_their_operators(equal_to_keras: Check, operators: Count) -> None:

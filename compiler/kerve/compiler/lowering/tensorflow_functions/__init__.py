@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.tensorflow_functions import algebra, control, elementwise, neural, shaping
-from kerve.compiler.lowering.tensorflow_functions.arguments import Function
+from kerve.compiler.lowering.tensorflow_functions.arguments import ComputedArgumentError, Function
 from kerve.compiler.lowering.tensorflow_functions.control import BLOCKS
 
 __all__ = ["BLOCKS", "FUNCTIONS", "call"]
@@ -43,7 +43,10 @@ def call(g: Lowering, op: Callable[..., Any], args: Sequence[Any], kwargs: Mappi
     several = [name for name, each in signature.parameters.items() if each.kind is each.VAR_POSITIONAL]
     positional = [value for name in several for value in bound.arguments.pop(name, ())]
     named = {name: value for name, value in bound.arguments.items() if value is not None and name != "name"}
-    return function(g, *positional, **named)
+    try:
+        return function(g, *positional, **named)
+    except ComputedArgumentError:
+        return NotImplemented
 
 
 def _identity(op: Callable[..., Any]) -> Any:

@@ -24,8 +24,6 @@ __all__ = ["FUNCTIONS"]
 
 def _reduction(function: Function) -> Function:
     def reduce(g: Lowering, input_tensor: Any, axis: Any = None, keepdims: bool = False) -> Any:
-        if is_symbol(axis):
-            return NotImplemented
         return function(input_tensor, axis=known_axes(axis), keepdims=bool(keepdims))
 
     return reduce
@@ -55,7 +53,7 @@ _TopK = namedtuple("_TopK", ["values", "indices"])  # as TensorFlow returns them
 
 
 def _top_k(g: Lowering, input: Any, k: Any = 1, sorted: bool = True, **_: Any) -> Any:
-    return _TopK(*ops.top_k(input, known_value(k) or k, sorted=sorted))
+    return _TopK(*ops.top_k(input, k if is_symbol(k) else known_value(k), sorted=sorted))
 
 
 def _sort(g: Lowering, values: Any, axis: int = -1, direction: str = "ASCENDING") -> Any:

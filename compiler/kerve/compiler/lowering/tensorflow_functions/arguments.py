@@ -14,9 +14,23 @@ from keras import ops
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.symbol import Symbol, is_symbol
 
-__all__ = ["Function", "Sizes", "as_shape", "dtype_of", "is_float", "known_axes", "known_value", "of_floats"]
+__all__ = [
+    "ComputedArgumentError",
+    "Function",
+    "Sizes",
+    "as_shape",
+    "dtype_of",
+    "is_float",
+    "known_axes",
+    "known_value",
+    "of_floats",
+]
 
 Function = Callable[..., Any]
+
+
+class ComputedArgumentError(Exception):
+    """An axis or a size that Keras takes as a number is computed by the model."""
 
 
 def is_float(x: Any) -> bool:
@@ -40,17 +54,22 @@ def dtype_of(dtype: Any) -> str:
 
 
 def known_value(x: Any) -> Any:
-    """Return an argument that says how (an axis, sizes) as plain Python; None if it is computed."""
+    """Return an argument such as an axis or sizes as plain Python; None if it is not given.
+
+    Raises `ComputedArgumentError` if it depends on the model's inputs.
+    """
     if x is None or isinstance(x, int):
         return x
     if isinstance(x, list | tuple):
         return [known_value(part) for part in x]
     static = None if is_symbol(x) else tf.get_static_value(x)
-    return None if static is None else np.asarray(static).tolist()
+    if static is None:
+        raise ComputedArgumentError
+    return np.asarray(static).tolist()
 
 
 def known_axes(axis: Any) -> Any:
-    """Return axes as Keras takes them; None if they are computed."""
+    """Return axes as Keras takes them, otherwise as `known_value`."""
     known = known_value(axis)
     return tuple(known) if isinstance(known, list) else known
 

@@ -33,7 +33,7 @@ def _split(g: Lowering, value: Any, num_or_size_splits: Any, axis: Any = 0, num:
     sizes = known_value(num_or_size_splits)
     if isinstance(sizes, int):
         return ops.split(value, sizes, axis=known_value(axis))
-    if sizes is None or None in sizes or -1 in sizes:
+    if -1 in sizes:
         return NotImplemented
     return ops.split(value, np.cumsum(sizes)[:-1].tolist(), axis=known_value(axis))
 
@@ -63,8 +63,6 @@ def _gather(
 
 def _pad(g: Lowering, tensor: Any, paddings: Any, mode: str = "CONSTANT", constant_values: Any = 0) -> Any:
     widths = paddings if isinstance(paddings, list | tuple) else known_value(paddings)
-    if widths is None:
-        return NotImplemented
     if mode.upper() != "CONSTANT":
         return ops.pad(tensor, widths, mode=mode.lower())
     return ops.pad(tensor, widths, constant_values=constant_values)
@@ -98,7 +96,7 @@ def _one_hot(
     g: Lowering, indices: Any, depth: Any, on_value: Any = None, off_value: Any = None, axis: Any = None,
     dtype: Any = None,
 ) -> Any:  # fmt: skip
-    if on_value is not None or off_value is not None or known_value(depth) is None:
+    if on_value is not None or off_value is not None:
         return NotImplemented
     axis = -1 if axis is None else axis
     return ops.one_hot(indices, known_value(depth), axis=axis, dtype=dtype_of(dtype or tf.float32))
