@@ -13,7 +13,7 @@ __all__ = ["TABLE"]
 
 #: Operators that our handlers convert better than tf2onnx: it supports complex numbers, tables and strings
 #: only in part, ragged tensors and hashes not at all, and rounds or loses the sizes of images. It divides
-#: integers towards zero and compares them as float32, assumes that segments are never empty, and quantizes
+#: integers towards zero and compares them as float32, mishandles negative and empty segments, and quantizes
 #: with ties to even.
 _OURS = (
     "AdjustSaturation", "Angle", "AsString", "Complex", "ComplexAbs", "Conj", "CropAndResize",

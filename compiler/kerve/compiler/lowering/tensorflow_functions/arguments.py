@@ -1,4 +1,4 @@
-"""The arguments of TensorFlow's functions, as Keras takes them."""
+"""Conversion of the arguments of TensorFlow functions to those of Keras."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Function = Callable[..., Any]
 
 
 def is_float(x: Any) -> bool:
-    """Whether a tensor, or a number, is of a floating type."""
+    """Whether a tensor or a number has a floating-point type."""
     return bool(keras.backend.is_float_dtype(keras.backend.standardize_dtype(getattr(x, "dtype", "float32"))))
 
 
 def of_floats(function: Function) -> Function:
-    """Functions that treat integers otherwise than Keras's."""
+    """Restrict a function to floats: for integers, TensorFlow and Keras differ."""
 
     @functools.wraps(function)
     def checked(g: Lowering, **named: Any) -> Any:
@@ -35,12 +35,12 @@ def of_floats(function: Function) -> Function:
 
 
 def dtype_of(dtype: Any) -> str:
-    """Return the name of a type of TensorFlow."""
+    """Return the name of a TensorFlow dtype."""
     return str(tf.as_dtype(dtype).name)
 
 
 def known_value(x: Any) -> Any:
-    """Return an argument that says how (an axis, sizes) as plain Python; None if it is computed."""
+    """Return a static argument (an axis, sizes) as plain Python; None if it is computed."""
     if x is None or isinstance(x, int):
         return x
     if isinstance(x, list | tuple):
@@ -50,13 +50,13 @@ def known_value(x: Any) -> Any:
 
 
 def known_axes(axis: Any) -> Any:
-    """Return axes as Keras takes them; None if they are computed."""
+    """Return axes for Keras; None if they are computed."""
     known = known_value(axis)
     return tuple(known) if isinstance(known, list) else known
 
 
 def as_shape(x: Any) -> Any:
-    """Return a shape as Keras takes it: a tuple, or a symbol."""
+    """Return a shape for Keras: a tuple, or a symbol."""
     if isinstance(x, Sizes):
         return tuple(x)
     if isinstance(x, tf.TensorShape):
@@ -69,7 +69,7 @@ def as_shape(x: Any) -> Any:
 
 
 class Sizes(Symbol):
-    """What `tf.shape` returns: a vector, of which single elements may be known."""
+    """The result of `tf.shape`: a vector, of which single elements may be static."""
 
     def __init__(self, g: Lowering, x: Symbol, dtype: str) -> None:
         super().__init__(g.cast(g.op.Shape(x.value), dtype))
