@@ -54,9 +54,7 @@ def replacements(g: Lowering) -> Iterator[tuple[object, str, object]]:
 
 
 class _Variables:
-    """The variables that a statement may assign; tensors and numbers among them can be loop or
-    branch results.
-    """
+    """The variables that a statement may assign; of these, only tensors and numbers can be carried."""
 
     def __init__(
         self, get_state: Callable[[], Any], set_state: Callable[[Any], None], count: int | None

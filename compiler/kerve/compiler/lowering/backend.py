@@ -33,9 +33,7 @@ _MODULES = ("core", "image", "linalg", "math", "nn", "numpy")
 
 
 class _Current:
-    """The lowering that the redirected functions use: there are hundreds of them, so they
-    are created once.
-    """
+    """The lowering that the redirected functions use: these are hundreds, so they are created once."""
 
     lowering: Lowering | None = None
 

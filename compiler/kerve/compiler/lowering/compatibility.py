@@ -43,7 +43,7 @@ def tf2onnx_compatibility(opset: int) -> Iterator[None]:
     def draw_seed(_: Any) -> Any:  # draws from it become random operators without a seed
         return tf.zeros([2], tf.int32)
 
-    def function(fn: Any = None, **_: Any) -> Any:  # else XLA hides grouped convolutions
+    def function(fn: Any = None, **_: Any) -> Any:  # XLA would hide grouped convolutions
         return fn if fn is not None else function
 
     backend = keras.src.backend
@@ -77,8 +77,8 @@ def tf2onnx_compatibility(opset: int) -> Iterator[None]:
 
 
 def _copied_once(optimize: Callable[..., Any]) -> Callable[..., Any]:
-    """Copy a graph once, in case an optimizer fails, instead of before each optimizer: the copies took half
-    of the conversion time.
+    """Copy a graph once, in case an optimizer fails, instead of before each optimizer, which took half of the
+    conversion time.
     """
 
     def optimizing(graph: Any, catch_errors: bool = True, **options: Any) -> Any:
@@ -94,9 +94,7 @@ def _copied_once(optimize: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _but_broadcast(infer: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Skip shape inference of a SelectV2 whose inputs differ in rank: tf2onnx assumes that they share one
-    shape.
-    """
+    """Skip shape inference of a SelectV2 whose inputs differ in rank: tf2onnx assumes equal shapes."""
 
     def inferred(operation: Any) -> Any:
         ranks = {each.shape.rank for each in operation.inputs[1:]} - {None}

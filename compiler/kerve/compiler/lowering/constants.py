@@ -50,9 +50,7 @@ def _evaluated(node: ir.Node, result: ir.Value, arguments: list[Any]) -> Any:
 
 
 def taken_branch(node: ir.Node, inputs: list[Any]) -> ir.Graph | None:
-    """Return the taken branch of an If with a constant condition; the other may not fit
-    the tensors' ranks.
-    """
+    """Return the taken branch of an If with a constant condition; the other may not fit the ranks."""
     choice = constant_value(inputs[0]) if node.op_type == "If" else None
     if choice is None:
         return None

@@ -1,6 +1,4 @@
-"""Custom handlers for tf2onnx: operators of TensorFlow that are left to our handlers or
-converted differently.
-"""
+"""Custom handlers for tf2onnx, for operators that are left to our handlers or converted differently."""
 
 from __future__ import annotations
 
@@ -129,9 +127,7 @@ def _zeros(context: Any, node: Any, *_: Any, **__: Any) -> Any:
 
 
 def _select(context: Any, node: Any, *_: Any, **__: Any) -> None:
-    """Convert with `handles_nan`: otherwise tf2onnx multiplies the rejected values by zero, which
-    fails for NaN.
-    """
+    """Convert with `handles_nan`: otherwise tf2onnx multiplies rejected values by zero, which keeps NaN."""
     from tf2onnx.onnx_opset.controlflow import Select
 
     node.set_attr("handles_nan", 1)

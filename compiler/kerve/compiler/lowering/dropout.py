@@ -16,9 +16,7 @@ _ATTENTION = {keras.layers.GroupQueryAttention: "dropout", keras.layers.MultiHea
 
 
 def replacements() -> Iterator[tuple[object, str, object]]:
-    """Return (owner, attribute, replacement) for code in Keras layers that depends on
-    dropout at inference.
-    """
+    """Return (owner, attribute, replacement) for layer code that depends on dropout at inference."""
     for layer, rate in _ATTENTION.items():
         yield layer, "_compute_attention", _without(rate, layer._compute_attention)
     yield keras.layers.RNN, "_maybe_config_dropout_masks", lambda *_: None

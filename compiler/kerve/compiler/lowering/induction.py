@@ -27,7 +27,7 @@ _Pair = tuple[ir.Value | None, ir.Value | None]
 
 
 def origin(value: ir.Value) -> ir.Value:
-    """Return the source of a value behind casts and identities."""
+    """Return the value from which a chain of casts and identities starts."""
     return _back(value, _PASSING)
 
 
@@ -122,9 +122,7 @@ class InductionAnalysis:
         return outer if isinstance(outer, ir.Value) else None
 
     def bounds(self) -> list[tuple[InductionVariable, ir.Value]] | None:
-        """Return the pairs (variable, bound) with variable < bound that make the loop continue;
-        None if not known.
-        """
+        """Return pairs (variable, bound): the loop continues while variable < bound; None if not known."""
         waiting, found = [self.body.outputs[0]], []
         while waiting:
             node = origin(waiting.pop()).producer()

@@ -25,8 +25,7 @@ _MISJUDGED = frozenset(
 
 
 def infer(operation: keras.Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Return Keras's specification of an operation's results; None if it depends on a size known
-    only at run time.
+    """Return Keras's specification of an operation's results; None if it depends on a dynamic size.
 
     Some operations can compute what they fail to infer (`one_hot` at a last axis that is counted from the
     front), or infer other types than they compute: those are inferred by TensorFlow.

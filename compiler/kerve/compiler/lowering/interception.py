@@ -145,9 +145,7 @@ def _stacked(operation: keras.Operation, args: tuple[Any, ...]) -> tuple[Any, ..
 
 
 def _regularized(g: Lowering, symbolic_call: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a layer's call that also records its activity regularizer's loss; Keras does so
-    only for tensors.
-    """
+    """Return a layer's call that records its activity regularizer's loss, as Keras does only for tensors."""
 
     def regularized(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
         outputs = symbolic_call(layer, *args, **kwargs)
@@ -231,9 +229,7 @@ def _size(g: Lowering, x: Symbol, axis: int) -> Symbol:
 
 
 def _assign(g: Lowering, original: Callable[..., Any]) -> Callable[..., Any]:
-    """Return an `assign` that sets the next value of the graph's state; the variable
-    itself keeps its value.
-    """
+    """Return an `assign` that sets the next value of the graph's state; the variable is unchanged."""
 
     def assign(variable: keras.Variable, value: Any) -> Any:
         if in_tf_graph():

@@ -60,9 +60,7 @@ def _batch_normalization(g: Lowering, node: ir.Node, inputs: _Inputs, values: _V
 
 
 def _bitcast(_: Lowering, node: ir.Node, *__: Any) -> None:
-    """Replace a bitcast, which is not in ONNX, where only the sign bit is used (Keras: in `argmax`,
-    for instance).
-    """
+    """Replace a bitcast, which ONNX lacks, if only the sign bit is used (as in Keras's `argmax`)."""
     users = [user for user, _ in node.outputs[0].uses()]
     if not users or not all(map(_masks_all_but_the_sign, users)):
         return
@@ -81,9 +79,7 @@ def _masks_all_but_the_sign(node: ir.Node) -> bool:
 
 
 def _order(g: Lowering, _: ir.Node, inputs: _Inputs, __: _Values) -> None:
-    """Cast both operands to INT64 if their types differ: ONNX's loop counter is INT64,
-    TensorFlow's may not be.
-    """
+    """Cast operands of different types to INT64: ONNX's loop counter is INT64, TensorFlow's may not be."""
     if len({each.dtype for each in inputs}) > 1 and all(each.dtype in _WHOLE for each in inputs):
         inputs[:] = [g.cast(each, "int64") for each in inputs]
 
@@ -113,9 +109,7 @@ def _slice(g: Lowering, _: ir.Node, inputs: _Inputs, __: _Values) -> None:
 
 
 def _conv(_: Lowering, node: ir.Node, *__: Any) -> None:
-    """Replace `auto_pad`, which ONNX Runtime does not support with dilations, by the fixed
-    padding of stride 1.
-    """
+    """Replace `auto_pad`, which ONNX Runtime rejects with dilations, by the fixed padding of stride 1."""
     attributes = node.attributes
     holes = [size - 1 for size in attributes["dilations"].as_ints()] if "dilations" in attributes else [0]
     if attributes.get_string("auto_pad", "NOTSET") != "SAME_UPPER" or not any(holes):

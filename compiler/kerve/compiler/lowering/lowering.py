@@ -56,10 +56,10 @@ class Lowering:
         self.warnings: list[str] = []
         #: Paths of the layers in which something was traced by TensorFlow.
         self.traced: list[str] = []
-        #: Whether the graph draws new random numbers in each call where Keras repeats those of
-        #: an integer seed.
+        #: Whether the graph draws new random numbers in each call where Keras repeats
+        #: those of a fixed seed.
         self.reseeded = False
-        #: Losses of `add_loss` and activity regularizers, as functions that compute them: only
+        #: Losses of `add_loss` and activity regularizers, computed when called: only
         #: evaluation needs them.
         self.losses: list[Callable[[], Any]] = []
         self.state = state
@@ -322,7 +322,7 @@ class Lowering:
                 raise  # the layer or model around this one is traced as a whole
             raise self.refuse(f"{what}{error}", error.remedy) from (cause or error)
         self.traced.append(self.layer_path)
-        if cause is not None and not isinstance(cause, tracing.TensorsOnlyError):  # not a failure
+        if cause is not None and not isinstance(cause, tracing.TensorsOnlyError):  # which is no failure
             self.warn(f"{what}converted from TensorFlow's trace of it ({_first_line(cause)}){plea}")
         return outputs
 
@@ -372,9 +372,7 @@ class Lowering:
 
 
 def _called(operation: keras.Operation) -> str:
-    """Return the name of an operation for messages: the class for Keras's own, which
-    Keras names by numbers.
-    """
+    """Return the name of an operation for messages: the class for Keras's own, whose names are numbered."""
     of_keras = type(operation).__module__.startswith("keras.")
     return type(operation).__name__ if of_keras else str(operation.name)
 

@@ -17,9 +17,7 @@ __all__ = ["TimeLoop", "over_time", "replacements", "unrolled_backwards"]
 
 
 def replacements(g: Lowering) -> Iterator[tuple[object, str, object]]:
-    """Return (owner, attribute, replacement) for the functions that recurrent layers of Keras call
-    besides `keras.ops`.
-    """
+    """Return (owner, attribute, replacement) for functions that recurrent layers call besides `keras.ops`."""
     yield backend, "rnn", _rnn(g, backend.rnn)
     for name in ("gru", "lstm"):
         yield backend, name, _for_gpus

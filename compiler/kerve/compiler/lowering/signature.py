@@ -60,8 +60,7 @@ class InputSpec:
     guessed: bool = False
 
 
-#: Positional and keyword arguments of a model's call: structures of `InputSpec`, or of values that stand for
-#: one each.
+#: Positional and keyword arguments of a model's call: structures of `InputSpec`, or of values for these.
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
@@ -82,16 +81,14 @@ def inputs_of(model: keras.Model, given: Any = None) -> Arguments:
 
 
 def knows_inputs(model: keras.Model) -> bool:
-    """Whether all inputs of a model are known: from its graph of layers, or else from its first call."""
+    """Whether all inputs of a model are known: from its graph of layers, otherwise from its first call."""
     remembered = len(model._build_shapes_dict or ())
     enough = remembered >= max(1, len(_required(model))) and not other_call_forms(model)
     return _graph(model) is not None or enough
 
 
 def other_call_forms(model: keras.Model) -> list[str]:
-    """Return messages about optional arguments that the model may have been called with but is lowered
-    without.
-    """
+    """Return messages about optional arguments that the model is lowered without."""
     if _graph(model) is not None or len(model._build_shapes_dict or ()) > 1:
         return []
     parameters = list(inspect.signature(model.call).parameters.values())[1:]
@@ -257,9 +254,7 @@ def _named(model: keras.Model | None, positional: tuple[Any, ...], keywords: dic
 
 
 def _input_name(path: Sequence[Any], leaf: Any) -> str:
-    """Name an input by its dictionary keys; a more deeply nested one by the author's own name, if there is
-    one.
-    """
+    """Name an input by its dictionary keys; a more deeply nested one by its own name, if it has one."""
     name = str(getattr(leaf, "name", None) or "")
     if len(path) > 1 and name and not _AUTOMATIC_NAME.fullmatch(name):
         return name
@@ -375,9 +370,7 @@ def _argument_names(model: keras.Model, count: int) -> list[str]:
 
 
 def _unique(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
-    """Make names unique by appending numbers; `taken` are names in use, as inputs' are when outputs are
-    named.
-    """
+    """Make names unique by appending numbers; `taken` are names in use, such as inputs' for outputs."""
     seen = set(taken)
     result = []
     for name in names:

@@ -111,8 +111,8 @@ class State:
         self._values[_key(variable)] = value
 
     def settles(self, variable: keras.Variable, value: Any) -> bool:
-        """Whether an assigned value is input-independent and the current one; raise
-        `Restart` the first time.
+        """Whether an assigned value is input-independent and the current one; raise `Restart`
+        with it at first.
 
         Only floats are considered: integers are counters and seeds, which change in each call.
         """
@@ -158,9 +158,7 @@ def named_by_path(variables: Sequence[Any], model: str) -> list[StateVariable]:
 
 
 def _key(variable: Any) -> int:
-    """Return the identity of a variable: TensorFlow traces see the TensorFlow variable of
-    a Keras variable.
-    """
+    """Return the identity of a variable: TensorFlow traces contain the TensorFlow variable of Keras's."""
     return id(variable._value if isinstance(variable, keras.Variable) else variable)
 
 

@@ -71,9 +71,7 @@ def replacements(g: Lowering) -> Iterator[tuple[object, str, object]]:
 
 
 def _drawn(g: Lowering, sample: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a replacement that lowers draws even if no symbol is among the arguments:
-    they are not constant.
-    """
+    """Return a replacement that lowers draws even without symbols as arguments: they are not constant."""
 
     def drawn(*args: Any, **kwargs: Any) -> Any:
         if in_tf_graph():
@@ -106,8 +104,8 @@ def _function(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _assignment(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a replacement that raises: TensorFlow variables are read without a symbol, so code that assigns
-    them is traced as a whole.
+    """Return a replacement that raises, so that code that assigns TensorFlow variables is traced as a whole:
+    reading them involves no symbol.
     """
 
     def assign(variable: Any, *args: Any, **kwargs: Any) -> Any:
@@ -125,9 +123,7 @@ def _read(argument: Any) -> Any:
 
 
 def _tensor(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a replacement that raises for a variable whose value is a symbol, so that TensorFlow tries
-    its dispatchers.
-    """
+    """Return a replacement that raises for state variables, so that TensorFlow tries its dispatchers."""
 
     def tensor(variable: keras.Variable, dtype: Any = None, name: str | None = None) -> Any:
         if is_symbol(variable.value):

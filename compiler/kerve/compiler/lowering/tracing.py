@@ -61,9 +61,7 @@ class TensorsOnlyError(TypeError):
 
 
 class ComplexResultError(TensorsOnlyError):
-    """Raised if traced code returns complex numbers, which exist only within a trace: trace their consumer
-    too.
-    """
+    """Raised if traced code returns complex numbers, which exist only in traces: trace the caller, too."""
 
     remedy = remedies.OTHERWISE
 
@@ -163,9 +161,7 @@ def _signature(arguments: Iterable[Any]) -> list[Any]:
 
 
 def _state_of(g: Lowering, graph: Any) -> list[Any]:
-    """Return the variables that a trace assigns, or reads while they are state; restart lowering for new
-    ones.
-    """
+    """Return the variables that a trace assigns, or reads if they are state; raise `Restart` for new ones."""
     for variable in variables.changed(graph):
         g.state.read(variable)
     return [variable for variable in graph.variables if g.state.holds(variable)]
@@ -389,7 +385,7 @@ def _output(value: Any, dtype: ir.DataType | None, shape: ir.Shape | None) -> Sy
         value.dtype = dtype
     if shape is None and value.shape is None:
         raise UntraceableError("the rank of its result is not known")
-    # tf2onnx turns an unknown rank into a scalar's rank of 0.
+    # tf2onnx gives tensors of unknown rank the rank 0.
     agrees = shape is not None and (value.shape is None or len(value.shape) == len(shape))
     if value.producer() is not None and shape is not None and agrees:
         known = value.shape if value.shape is not None else [None] * len(shape)

@@ -44,9 +44,7 @@ def affine_of(node: ir.Node) -> Affine | None:
 
 
 def batch_normalization(node: ir.Node) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Return scale and shift per channel of BatchNormalization at inference; None if they
-    are not constant.
-    """
+    """Return scale and shift per channel of BatchNormalization at inference; None if not constant."""
     if len(node.inputs) != 5 or attribute_int(node, "training_mode", 0):
         return None
     arrays = [array_of(value) for value in node.inputs[1:]]

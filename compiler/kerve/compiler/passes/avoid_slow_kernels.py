@@ -128,9 +128,7 @@ def _of_many(rule: _Rule) -> _Rule:
 
 
 def _flatten_behind(write: _Writer) -> ir.Value | str | None:
-    """Flatten the axes after `axis`: the kernel swaps it with the last one, which is fast only
-    for neighbours.
-    """
+    """Flatten the axes after `axis`: swapping it with the last one is fast only for neighbours."""
     dims = shape_dims(write.result)
     axis = attribute_int(write.node, "axis", -1) % len(dims)
     if axis >= len(dims) - 2:

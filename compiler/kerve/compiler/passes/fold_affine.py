@@ -137,9 +137,7 @@ class FoldAffine(ExplainedPass):
 
 
 def _weights_behind(last: _Step) -> Linear | None:
-    """Return the product that is the only reader of a chain, if its weights run along the
-    chain's channels.
-    """
+    """Return the product that is a chain's only reader, if its weights run along the chain's channels."""
     value, axis = last.node.outputs[0], last.axis
     while (node := only_user(value)) is not None and is_transpose(node):
         axis = None if axis is None else perm_of(node).index(axis)

@@ -39,9 +39,7 @@ def _should_fold(node: ir.Node) -> bool | None:
 
 
 def _repeats(node: ir.Node) -> bool:
-    """Whether it gathers a large constant from a small one, such as a scale per weight
-    from those per group.
-    """
+    """Whether it gathers a large constant from a small one, such as a scale per weight from one per group."""
     given, made = node.inputs[0] if is_op(node, "Gather") else None, node.outputs[0]
     if given is None or rank_of(given) is None or rank_of(made) is None:
         return False

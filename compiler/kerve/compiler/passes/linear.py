@@ -94,9 +94,7 @@ class Linear:
         return self._times(weights, factor, (self.form.groups, 1, -1, 1))
 
     def response(self, weights: Array, shift: Vector) -> Vector:
-        """Return the contribution of a constant in each channel of the input to each
-        channel of the output.
-        """
+        """Return the contribution of a constant per input channel to each output channel."""
         canonical = self.form.canonical(weights)
         per_input = canonical.sum(axis=3, dtype=np.float64)
         grouped = shift.reshape(self.form.groups, -1)

@@ -15,7 +15,7 @@ HANDLERS = Handlers()
 
 @HANDLERS.register("layers.PReLU")
 def prelu(g: Lowering, layer: Any, inputs: ir.Value) -> ir.Value:
-    """max(x, slope * x) if all slopes are within (0, 1], otherwise Keras's own formula.
+    """max(x, slope * x) if all slopes are at most 1 and not 0, otherwise Keras's own formula.
 
     PRelu is not used: ONNX Runtime has no vectorized CPU kernel for it (docs/performance.md).
     """

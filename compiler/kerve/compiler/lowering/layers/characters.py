@@ -39,9 +39,7 @@ def strings(value: ir.Value, rows: ir.Value) -> ir.Value:
 
 
 def code_points(g: Lowering, pieces: ir.Value) -> ir.Value:
-    """Return the INT64 code points of single characters, and negative numbers for padding
-    and unknown ones.
-    """
+    """Return the INT64 code points of single characters, and negative numbers for padding and others."""
     table = {"": _PADDING} | {chr(code): code for codes in _KNOWN for code in codes}
     return label(g, pieces, table, _UNKNOWN)
 
@@ -66,8 +64,7 @@ def utf8(g: Lowering, texts: ir.Value, padding: int) -> tuple[ir.Value, ir.Value
     )
     length = op.ReduceSum(sizes, [1], keepdims=1)
     width = op.Add(op.ReduceMax(op.Concat(op.Reshape(length, [-1]), [0], axis=0), [0], keepdims=1), padding)
-    # byte j of n of a character holds the six bits from 6 (n - 1 - j) on; the first byte holds the
-    # remaining ones
+    # byte j of n of a character holds the six bits from 6 (n - 1 - j) on; the first byte holds the rest
     order = g.constant(np.arange(4))
     behind = op.Sub(op.Sub(op.Unsqueeze(sizes, [2]), 1), order)
     powers = g.constant(np.array([1, 64, 64**2, 64**3]), "powers")

@@ -51,9 +51,7 @@ def einsum_dense(g: Lowering, layer: keras.layers.EinsumDense, inputs: ir.Value)
 
 
 def _summed(equation: str) -> int | None:
-    """Return the number of summed axes of `outer summed, summed free -> outer free`; None for
-    other equations.
-    """
+    """Return the number of summed axes of `outer summed, summed free -> outer free`, otherwise None."""
     inputs, output = equation.replace(" ", "").split("->")
     left, kernel = inputs.split(",")
     summed = "".join(name for name in left if name not in output)

@@ -63,9 +63,7 @@ def recurrent(
 
 
 def time_first(g: Lowering, sequences: ir.Value, kept: SequenceMask | None) -> ir.Value:
-    """Return sequences as [time, batch, features], for ONNX's operators, with the kept
-    steps of a mask first.
-    """
+    """Return sequences as [time, batch, features] for ONNX's operators, steps kept by a mask first."""
     return g.op.Transpose(sequences, perm=[1, 0, 2]) if kept is None else kept.pack(sequences)
 
 
@@ -113,9 +111,7 @@ def _sequences(
 
 
 def _last(g: Lowering, layer: keras.layers.RNN, output: ir.Value, kept: SequenceMask | None) -> ir.Value:
-    """Return the last output, or zero where the mask drops the last step and the layer
-    zeroes such outputs.
-    """
+    """Return the last output, or zero where the mask drops the last step and the layer zeroes it."""
     if kept is None or not layer.zero_output_for_mask:
         return output
     return g.op.Where(kept.step(0 if layer.go_backwards else -1), output, 0)

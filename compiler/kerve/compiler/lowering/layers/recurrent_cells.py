@@ -36,8 +36,7 @@ _OPERATORS: dict[type, _Operator] = {
     keras.layers.SimpleRNNCell: _Operator("RNN", (0,), ("activation",), states=1),
 }
 
-#: ONNX's names of activations, with their alpha and beta. Softplus is omitted: in ONNX Runtime's
-#: cells it overflows.
+#: ONNX's names of activations, with their alpha and beta. Not Softplus: ONNX Runtime's overflows in cells.
 _ACTIVATIONS: dict[Callable[..., Any], tuple[str, float | None, float | None]] = {
     function: form
     for name, form in {

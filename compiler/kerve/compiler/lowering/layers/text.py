@@ -87,9 +87,7 @@ def _by_function(g: Lowering, function: Callable[..., Any], texts: ir.Value) -> 
 
 
 def _split(g: Lowering, layer: Any, texts: ir.Value) -> ir.Value:
-    """Return the words of each text [texts, words], padded with empty strings; or whole
-    texts in their shape.
-    """
+    """Return the words of each text [texts, words], padded with empty strings; or the whole texts."""
     table = {} if callable(layer._standardize) else _STANDARDS[layer._standardize]
     if layer._split is None:
         if not table or rank(texts) == 1:

@@ -82,9 +82,7 @@ def _vector(x1: _Shape, x2: _Shape) -> tuple[int, int] | None:
 
 
 def _others(x1: _Shape, size: int, own: int) -> list[int]:
-    """Return the axes, in order, along which Keras prefers to add a vector, if the size
-    matches, to its own.
-    """
+    """Return the axes, in order, that Keras prefers to a vector's own if the size matches."""
     found = []
     for axis in (len(x1) - 1, 1):
         if x1[axis] not in (size, None):

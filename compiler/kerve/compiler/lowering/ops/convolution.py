@@ -36,9 +36,7 @@ HANDLERS = Handlers()
 
 
 def conv_form(kernel: NDArray[Any]) -> NDArray[Any]:
-    """Reorder [*sizes, a, b] to [b, a, *sizes]; a, b are in, out of a convolution, out, in of a
-    transposed one.
-    """
+    """Reorder [*sizes, a, b] to [b, a, *sizes]; a, b are in, out, or out, in if transposed."""
     return np.moveaxis(kernel, (-1, -2), (0, 1))
 
 

@@ -161,9 +161,7 @@ def floor_divide(g: Lowering, _: Any, x1: Any, x2: Any) -> ir.Value:
 
 
 def quotient(g: Lowering, x1: ir.Value, x2: ir.Value) -> ir.Value:
-    """Divide and round down. ONNX's integer division truncates, which is one too high where
-    remainders differ.
-    """
+    """Divide and round down. ONNX's integer division truncates: one too high where remainders differ."""
     assert x1.dtype is not None
     divided = g.op.Div(x1, x2)
     if dtypes.is_float(x1.dtype):

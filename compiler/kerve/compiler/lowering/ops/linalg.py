@@ -124,7 +124,7 @@ def _slogdet(_: Any, x: Any) -> tuple[Any, Any]:
 
 
 def _logdet(_: Any, x: Any) -> Any:
-    """Return it for positive definite matrices, whose determinants are positive."""
+    """Return the log-determinant of positive definite matrices, whose determinants are positive."""
     return _eliminate(x, ops.shape(x)[-1], singular=1.0)[2]
 
 

@@ -103,9 +103,7 @@ def layer_norm(
     gamma: ir.Value | None = None,
     beta: ir.Value | None = None,
 ) -> ir.Value:
-    """LayerNormalization, in float32 at least; `rms_scaling` divides by the standard deviation without
-    subtracting the mean.
-    """
+    """LayerNormalization, in float32 at least; `rms_scaling` does not subtract the mean."""
     axes, epsilon = axes_of(operation.axis, rank(x)), _epsilon(operation)
     x, wide = _widened(g, x)
     gamma, beta = _parameters(g, x, axes, wide, gamma, beta)

@@ -170,7 +170,7 @@ def split_evenly(g: Lowering, x: ir.Value, count: int, axis: int) -> list[ir.Val
     """Split an axis into equal parts."""
     if count == 1:
         return [x]
-    sizes = {"num_outputs": count} if g.opset >= 18 else {}  # by default the number of the node's outputs
+    sizes = {"num_outputs": count} if g.opset >= 18 else {}  # before opset 18, it is the number of outputs
     return list(g.ops.Split(x, axis=axis, _outputs=count, **sizes))
 
 

@@ -122,9 +122,7 @@ def _rows_first(term: str, output: str) -> list[str]:
 
 
 def _is_matrix_times_stack(matrix: Sequence[str], stack: str, output: str) -> bool:
-    """Whether the product is `[row, summed] @ [..., summed, column]`, which needs no
-    Transpose of the stack.
-    """
+    """Whether the product is `[row, summed] @ [..., summed, column]`, which needs no Transpose."""
     if len(matrix) != 2 or len(stack) < 2:
         return False
     row, summed = matrix

@@ -1,5 +1,5 @@
-"""Resizing of images: ONNX's Resize where it computes what TensorFlow does, otherwise gathers
-or two matrices.
+"""Resizing of images: ONNX's Resize if it computes what TensorFlow does, otherwise
+gathers or two matrices.
 
 For any filter, resampling an axis is a product with a matrix of weights. Static sizes are integers, and their
 matrices constants; otherwise the graph computes them.
@@ -113,9 +113,7 @@ def _nearest(images: Any, axes: Sequence[tuple[int, Any]]) -> Any:
 
 
 def _blended(images: Any, axes: Sequence[tuple[int, Any]]) -> Any:
-    """Interpolate linearly with TensorFlow's exact steps: integers are rounded later, and
-    ties are frequent.
-    """
+    """Interpolate linearly with TensorFlow's exact steps: integers are rounded later, often from ties."""
     for axis, target in reversed(axes):
         source = ops.shape(images)[axis]
         place = _centers(target) * (_float(source) / _float(target)) - 0.5

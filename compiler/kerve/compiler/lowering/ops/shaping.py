@@ -298,9 +298,7 @@ def _roll(operation: Any, x: Any) -> Any:
 
 
 def _rot90(operation: Any, x: Any) -> Any:
-    """Rotate with the steps of Keras, which reshapes between quarter turns and so scrambles
-    non-square images.
-    """
+    """Rotate with Keras's steps, whose reshapes between quarter turns scramble non-square images."""
     turns = operation.k % 4
     if turns == 0:
         return x

@@ -56,9 +56,7 @@ def _erfinv(_: Any, x: Any) -> Any:
 
 
 def erfc(_: Any, x: Any) -> Any:
-    """Compute erfc accurately in the tail, too: it factors exp(-x²) so that one square is exact in
-    single precision.
-    """
+    """Compute erfc, accurate in the tail: it factors exp(-x²) so that one square is exact in float32."""
     wide = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
     distance = ops.minimum(ops.abs(wide), 30.0)
     coarse = ops.round(distance * 16.0) / 16.0

@@ -1,6 +1,4 @@
-"""Fourier transforms. Keras represents complex numbers as pairs of tensors, ONNX as a
-last axis of size two.
-"""
+"""Fourier transforms. Keras represents complex numbers as pairs of tensors, ONNX by a last axis of two."""
 
 from __future__ import annotations
 

@@ -49,9 +49,7 @@ def cross(g: Lowering, attributes: Mapping[str, Any], *inputs: ir.Value) -> Any:
 
 
 def _sparse(g: Lowering, count: int, inputs: Sequence[ir.Value]) -> Iterator[_Feature]:
-    """Yield dense forms of the sparse features. Inputs are the indices of all, then the values,
-    then the shapes.
-    """
+    """Yield the sparse features in dense form. Inputs are all indices, then all values, then all shapes."""
     for places, values, size in zip(*(inputs[part * count :][:count] for part in range(3)), strict=True):
         nothing = g.op.Expand(g.constant(np.uint64(0)), size)
         absent = g.op.Expand(g.constant(np.bool_(False)), size)

@@ -103,9 +103,7 @@ def _within(g: Lowering, distance: ir.Value, count: ir.Value) -> ir.Value:
 
 
 def _diagonal(g: Lowering, _: _Attributes, x: ir.Value, *given: ir.Value) -> ir.Value:
-    """Build a diagonal matrix from a vector; `given` are the diagonal, the matrix's size, and the
-    padding value.
-    """
+    """Build a diagonal matrix from a vector; `given` are the diagonal, the size, and the padding value."""
     number, *size = (int(known_elements(each)) for each in given[:3])
     if any(each != -1 for each in size):
         raise UntraceableError("a diagonal in a matrix of another size than its own")

@@ -104,9 +104,7 @@ def reduce_join(g: Lowering, attributes: _Attributes, texts: ir.Value, axes: ir.
 
 
 def separated(g: Lowering, pieces: ir.Value, separator: str, counts: ir.Value) -> ir.Value:
-    """Prepend a separator to pieces [texts, pieces], except the first and those from
-    `counts` on in each row.
-    """
+    """Prepend a separator to all but the first of the `counts` pieces of each row [texts, pieces]."""
     place = g.op.Range(0, g.op.Squeeze(g.op.Shape(pieces, start=1)), 1)
     follows = g.op.And(g.op.Greater(place, 0), g.op.Less(place, counts))
     between = g.op.Where(follows, *(g.constant(np.array(text, object), "text") for text in (separator, "")))
@@ -185,9 +183,7 @@ def unicode_encode(_g: Lowering, _: _Attributes, codes: ir.Value, _splits: ir.Va
 def bincount(
     g: Lowering, attributes: _Attributes, numbers: ir.Value, size: ir.Value, weights: ir.Value
 ) -> ir.Value:
-    """Return the count of each number below a size (in each row), its weighted count, or
-    whether it occurs.
-    """
+    """Return the (weighted) count of each number below a size, in each row, or whether it occurs."""
     if weights.shape is None:
         raise UntraceableError("whether DenseBincount has weights is not known")
     assert weights.dtype is not None

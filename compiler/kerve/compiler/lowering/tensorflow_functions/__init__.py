@@ -31,9 +31,7 @@ FUNCTIONS: dict[str, Function] = {
 
 
 def call(g: Lowering, op: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """Call our implementation of a TensorFlow function; `NotImplemented` if there is none for
-    these arguments.
-    """
+    """Call our implementation of a TensorFlow function; return `NotImplemented` if there is none."""
     function = _by_identity().get(_identity(op))
     if function is None:
         return NotImplemented

@@ -15,9 +15,7 @@ __all__ = ["Net", "Reader", "is_transpose", "nets_of"]
 
 @dataclass(frozen=True)
 class Reader:
-    """A reader of `Transpose(tensor, perm)`: an input of a node or, if `node` is None, an
-    output of the graph.
-    """
+    """A reader of `Transpose(tensor, perm)`: an input of a node or, if that is None, a graph output."""
 
     node: ir.Node | None
     index: int

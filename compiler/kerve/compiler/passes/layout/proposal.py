@@ -18,7 +18,7 @@ __all__ = ["LayoutCandidate", "layout_candidates", "propose"]
 
 @dataclass(frozen=True)
 class LayoutCandidate:
-    """The idea of storing tensors under `perm` wherever a Transpose now provides them so.
+    """A proposal to store tensors under `perm` wherever a Transpose now provides them so.
 
     A permutation that is its own inverse leads both to the other layout and back; `side`
     tells the two apart.
