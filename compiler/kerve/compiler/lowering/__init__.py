@@ -25,26 +25,27 @@ HANDLERS = Handlers([layers.HANDLERS, ops.HANDLERS])
 
 @dataclass(frozen=True)
 class Lowered:
-    """A Keras model as ONNX, with how its inputs and outputs are arranged in Keras."""
+    """A Keras model as ONNX, with the Keras structures of its inputs and outputs."""
 
     model: ir.Model
-    #: What Keras's model is called with, as structures of `signature.InputSpec`.
+    #: Arguments of the Keras model's call, as structures of `signature.InputSpec`.
     arguments: signature.Arguments
-    #: Names of the graph's outputs, in the structure in which Keras's model returns its outputs.
+    #: Names of the graph's outputs, in the structure that the Keras model returns.
     outputs: Any
-    #: Variables that the call changes, with the inputs and outputs that carry them.
+    #: Variables that the call assigns, with the inputs and outputs that carry them.
     state: tuple[StateVariable, ...]
-    #: Whether the call added losses, or its results carry masks: what `evaluate` needs to know of the call.
+    #: Whether the call adds losses or its results carry masks, so that `evaluate` depends on the inputs.
     judged_by_inputs: bool
-    #: Whether the graph draws anew with each call what Keras draws from a number, the same each time.
+    #: Whether the graph draws new random numbers in each call where Keras repeats those
+    #: of an integer seed.
     reseeded: bool
-    #: Paths of the layers that are TensorFlow's trace, or have operations that are; "" is the model.
+    #: Paths of the layers that were traced by TensorFlow, or contain traced operations; "" is the model.
     traced: tuple[str, ...]
     warnings: tuple[str, ...]
 
     @property
     def inputs(self) -> signature.Arguments:
-        """Names of the graph's inputs, in the structure in which Keras's model takes its inputs."""
+        """Names of the graph's inputs, in the structure that the Keras model takes."""
         names: signature.Arguments = keras.tree.map_structure(lambda spec: spec.name, self.arguments)
         return names
 
@@ -52,10 +53,10 @@ class Lowered:
 def lower(model: keras.Model, *, opset: int = 21, input_signature: Any = None) -> Lowered:
     """Lower a built Keras model, in inference mode, to an ONNX model.
 
-    `input_signature` (a structure of `keras.KerasTensor`, `keras.InputSpec` or `tf.TensorSpec`) is needed
-    for models that do not know their inputs: subclassed ones that were never called, or that take several
-    arguments. It is the first argument, a tuple of them, or a dictionary by the names of `call`'s. Variables
-    that the call changes become inputs and outputs, after the model's own.
+    `input_signature` (a structure of `keras.KerasTensor`, `keras.InputSpec` or `tf.TensorSpec`) is needed for
+    models whose inputs are unknown: subclassed models that were never called, or that take several arguments.
+    It is the first argument, a tuple of positional arguments, or a dictionary keyed by parameter names of
+    `call`. Variables that the call assigns become inputs and outputs, after the model's own.
 
     Raises `ConversionError`, naming layer and operation, when something has no ONNX form.
     """
@@ -67,16 +68,16 @@ def lower(model: keras.Model, *, opset: int = 21, input_signature: Any = None) -
 
 
 def _opened(model: keras.Model, opset: int, arguments: signature.Arguments) -> Lowered:
-    """Lower the model with an open batch where Keras takes any, though it remembers one."""
+    """Lower the model with a dynamic batch size where Keras recorded one size but accepts any."""
     opened = signature.with_open_batch(model, arguments)
     if opened != arguments:
-        with suppress(ConversionError):  # code of the author's may count on the number of rows
+        with suppress(ConversionError):  # the model's own code may depend on the batch size
             return _typed(model, opset, opened)
     return _typed(model, opset, arguments)
 
 
 def _typed(model: keras.Model, opset: int, arguments: signature.Arguments) -> Lowered:
-    """Lower the model, with its inputs as integers where the graph only makes integers of them."""
+    """Lower the model, typing inputs of guessed dtype as integers if the graph only casts them to such."""
     try:
         lowered = _lower(model, opset, arguments)
     except ConversionError:
@@ -110,8 +111,8 @@ def _lower_with(state: State, model: keras.Model, opset: int, arguments: signatu
         results = signature.call(model, symbols) if symbols_in(symbols) else g.trace(model, *symbols)
     outputs = signature.finish(g, model, results)
     lowered = ir.Model(g.graph, ir_version=10, producer_name="kerve")
-    common.RemoveUnusedNodesPass()(lowered)  # what led to the next seeds
-    common.NameFixPass()(lowered)  # what tf2onnx traced brings names of its own
+    common.RemoveUnusedNodesPass()(lowered)  # the computation of the next seeds
+    common.NameFixPass()(lowered)  # nodes converted by tf2onnx bring names of their own
     return Lowered(
         model=lowered,
         arguments=arguments,

@@ -1,8 +1,8 @@
-"""Python's own control flow over symbols: `if`, `while` and `for` as TensorFlow's AutoGraph allows them.
+"""Python control flow over symbols: `if`, `while` and `for` as supported by TensorFlow's AutoGraph.
 
-AutoGraph rewrites the author's code so that each statement becomes a call of an operator. Those operators
-decide by the type of the condition, and know nothing of symbols; here they learn. Layers that are called
-inside a branch or a loop are lowered by their handlers.
+AutoGraph rewrites user code so that each statement becomes a call of an operator. Those operators dispatch on
+the type of the condition and do not support symbols; the replacements here do. Layers that are called inside
+a branch or a loop are lowered by their handlers.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ def converted(call: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def original(error: ConversionError) -> ConversionError:
-    """Return the error as it was raised: AutoGraph raises it anew, with the way through its code."""
+    """Return the original error: AutoGraph raises a new one, with a traceback through its own code."""
     while isinstance(error.__context__, ConversionError):
         error = error.__context__
     return error
 
 
 def replacements(g: Lowering) -> Iterator[tuple[object, str, object]]:
-    """Return (owner, attribute, replacement) for the operators that decide what a statement does."""
+    """Return (owner, attribute, replacement) for the operators that implement statements."""
     operators = api._TRANSPILER.get_extra_locals()["ag__"]
     for name, make in _STATEMENTS.items():
         yield operators, name, make(g, getattr(operators, name))
@@ -54,7 +54,7 @@ def replacements(g: Lowering) -> Iterator[tuple[object, str, object]]:
 
 
 class _Variables:
-    """The variables that a statement may change, of which tensors and numbers can be carried."""
+    """The variables that a statement may assign; of these, only tensors and numbers can be carried."""
 
     def __init__(
         self, get_state: Callable[[], Any], set_state: Callable[[Any], None], count: int | None
@@ -64,11 +64,11 @@ class _Variables:
         self._others: list[Any] | None = None
 
     def restore(self) -> None:
-        """Give all variables the values they had before the statement."""
+        """Restore the values of all variables from before the statement."""
         self._set(self._before)
 
     def read(self) -> list[Any]:
-        """Return the tensors among the variables; the others must be the same whichever way was taken."""
+        """Return the tensors among the variables; the others must be the same in all branches."""
         leaves = self._leaves()
         others = [None if _is_tensor(leaf) else leaf for leaf in leaves]
         if self._others is not None and not _same(others, self._others):
@@ -77,7 +77,7 @@ class _Variables:
         return [leaf for leaf in leaves if _is_tensor(leaf)]
 
     def write(self, tensors: Sequence[Any]) -> None:
-        """Give the tensors among the variables new values."""
+        """Assign new values to the tensors among the variables."""
         waiting = iter(tensors)
         leaves = [next(waiting) if _is_tensor(leaf) else leaf for leaf in self._leaves()]
         state = tuple(self._get())

@@ -1,9 +1,10 @@
-"""What layers ask of Keras's backend, below `keras.ops`.
+"""Replacements of the functions of Keras's backend, which layers may call below `keras.ops`.
 
-A layer may call `backend.nn.relu(x)` or `self.backend.image.resize(x)`, which compute at once and cannot
-take a symbol. Nearly all of these functions exist under the same name in `keras.ops`: a call with a symbol
-goes there. Those that make tensors from sizes alone are lowered here. So are random ones and loops, even
-where no symbol is among their arguments: the result is no constant, or the loop's body may see symbols.
+A layer may call `backend.nn.relu(x)` or `self.backend.image.resize(x)`, which compute eagerly and cannot take
+a symbol. Nearly all of these functions exist under the same name in `keras.ops`: a call with a symbol is
+redirected there. Functions that create tensors from sizes alone are lowered here. So are random functions and
+loops, even without a symbol among their arguments: their result is not constant, or the loop's body may
+capture symbols.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _MODULES = ("core", "image", "linalg", "math", "nn", "numpy")
 
 
 class _Current:
-    """The lowering that the redirected functions serve: they are made once, since there are hundreds."""
+    """The lowering that the redirected functions use: these are hundreds, so they are created once."""
 
     lowering: Lowering | None = None
 
@@ -67,7 +68,7 @@ def _redirections() -> list[tuple[object, str, object]]:
 
 
 def _public(module: ModuleType) -> ModuleType:
-    """Return the part of `keras.ops` where the functions of a module of the backend are."""
+    """Return the module of `keras.ops` that corresponds to a module of the backend."""
     part: ModuleType = getattr(keras.ops, module.__name__.rpartition(".")[2], keras.ops)
     return part if part in (keras.ops.image, keras.ops.linalg) else keras.ops
 
@@ -78,7 +79,7 @@ def _redirected(public: ModuleType, name: str, function: Callable[..., Any]) -> 
 
     def redirected(*args: Any, **kwargs: Any) -> Any:
         g = _Current.lowering
-        if g is None:  # kept by the author's code beyond the lowering
+        if g is None:  # user code kept a reference after lowering
             return function(*args, **kwargs)
         args, kwargs = _read(g, (args, kwargs))
         symbols = symbols_in((args, kwargs))
@@ -87,7 +88,7 @@ def _redirected(public: ModuleType, name: str, function: Callable[..., Any]) -> 
         if make is not None:
             return make(g, *args, **kwargs)
         call = tuple(map(id, symbols))
-        if call in calls:  # `keras.ops` came back here: it does not see these symbols
+        if call in calls:  # `keras.ops` called the backend again: it does not detect these symbols
             return function(*args, **kwargs)
         calls.append(call)
         try:
@@ -99,7 +100,7 @@ def _redirected(public: ModuleType, name: str, function: Callable[..., Any]) -> 
 
 
 def _read(g: Lowering, arguments: Any) -> Any:
-    """Put symbols in the place of variables that are state."""
+    """Replace variables that are state by their symbols."""
     if not g.state.variables:
         return arguments
     return keras.tree.map_structure(lambda x: Symbol(g.state.read(x)) if g.state.holds(x) else x, arguments)
@@ -133,7 +134,7 @@ def _scan(
     return g.lower(core.Scan(length, reverse, unroll), (f, init, xs), {})
 
 
-#: Loops, whose bodies may have symbols in sight that are not among the arguments.
+#: Loops, whose bodies may capture symbols that are not among the arguments.
 LOOPS: dict[str, Callable[..., Any]] = {
     "fori_loop": lambda g, lower, upper, body_fun, init_val: g.lower(
         core.ForiLoop(lower, upper, body_fun), (init_val,), {}
@@ -153,8 +154,8 @@ def _tri(g: Lowering, N: Any, M: Any = None, k: Any = 0, dtype: Any = None) -> A
     return ops.cast(below, dtype or keras.config.floatx())
 
 
-#: Functions whose symbols are sizes, for which `keras.ops` would call the backend again; one for which it
-#: does more than the backend; and one that is asked of every argument of every layer, and is long about it.
+#: Functions whose symbols are sizes, for which `keras.ops` would call the backend again; `resize`, for which
+#: it does more than the backend; and `is_tensor`, which is slow and called for every argument of every layer.
 _DIRECT: dict[str, Callable[..., Any]] = {
     "broadcast_to": lambda g, x, shape: g.lower(operations.BroadcastTo(shape), (x,), {}),
     "empty": lambda g, shape, dtype=None: _full(g, shape, 0, dtype),

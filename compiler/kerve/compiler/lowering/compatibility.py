@@ -1,4 +1,4 @@
-"""What Keras and tf2onnx do otherwise while a model is traced, so that it can be converted, and is right."""
+"""Patches of Keras and tf2onnx that are active while a model is traced, so that it converts correctly."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ from kerve.compiler.lowering.dtypes import FIRST_OPSET_FLOAT8
 
 __all__ = ["FAILURE", "tf2onnx_compatibility"]
 
-#: The attribute that says why tf2onnx failed to convert a node.
+#: Attribute with the reason why tf2onnx failed to convert a node.
 FAILURE = "kerve_failure"
 
-#: Optimizers of tf2onnx that change what is computed: one takes the zeros of a Reshape for sizes of another
-#: tensor and leaves out casts that round, one makes two random draws the same, one moves Transposes over
-#: products and makes Reshapes of them, until maps of one pixel have the wrong axes. Passes of ours do what is
-#: left of their work.
+#: Optimizers of tf2onnx that change results: remove_back_to_back takes the zeros in a Reshape for sizes of
+#: another tensor and drops casts that round; merge_duplication merges two random draws into one;
+#: optimize_transpose moves Transposes across products and turns them into Reshapes, which mixes up the axes
+#: of 1x1 feature maps. Passes of ours do the rest of their work.
 _UNSOUND = frozenset({"merge_duplication", "optimize_transpose", "remove_back_to_back"})
 
-#: Operators of TensorFlow that are given a condition, and what their branches are given.
+#: Operators of TensorFlow whose inputs are a condition and the arguments of their branches.
 _BRANCHING = frozenset({"If", "StatelessIf"})
 
 
 @contextmanager
 def tf2onnx_compatibility(opset: int) -> Iterator[None]:
-    """Let Keras avoid what tf2onnx does not convert while a model is traced, and tf2onnx what is wrong."""
+    """Patch Keras to avoid operators that tf2onnx does not convert, and tf2onnx not to convert wrongly."""
     import tensorflow as tf
     from tf2onnx import optimizer, shape_inference, tf_loader, tf_utils, tfonnx
     from tf2onnx.onnx_opset import controlflow
 
-    def signbit(x: Any) -> Any:  # for `argmax`, which else casts bits
+    def signbit(x: Any) -> Any:  # for `argmax`, which otherwise uses a bitcast
         return tf.logical_or(x < 0, tf.math.reciprocal(x) < 0)
 
-    def draw_seed(_: Any) -> Any:  # what is drawn from it becomes a random operator without a seed
+    def draw_seed(_: Any) -> Any:  # draws from it become random operators without a seed
         return tf.zeros([2], tf.int32)
 
-    def function(fn: Any = None, **_: Any) -> Any:  # grouped convolutions are compiled by XLA, out of sight
+    def function(fn: Any = None, **_: Any) -> Any:  # XLA would hide grouped convolutions
         return fn if fn is not None else function
 
     backend = keras.src.backend
-    types = {tf.bfloat16.as_datatype_enum: onnx.TensorProto.BFLOAT16}  # it is float16 to tf2onnx
+    types = {tf.bfloat16.as_datatype_enum: onnx.TensorProto.BFLOAT16}  # tf2onnx maps it to float16
     if opset >= FIRST_OPSET_FLOAT8:
         types[tf.dtypes.experimental.float8_e4m3fn.as_datatype_enum] = onnx.TensorProto.FLOAT8E4M3FN
         types[tf.dtypes.experimental.float8_e5m2.as_datatype_enum] = onnx.TensorProto.FLOAT8E5M2
@@ -77,8 +77,8 @@ def tf2onnx_compatibility(opset: int) -> Iterator[None]:
 
 
 def _copied_once(optimize: Callable[..., Any]) -> Callable[..., Any]:
-    """Have a graph copied once, for the case that an optimizer fails, and not before each of them again:
-    copies took half of a conversion.
+    """Copy a graph once, in case an optimizer fails, instead of before each optimizer, which took half of the
+    conversion time.
     """
 
     def optimizing(graph: Any, catch_errors: bool = True, **options: Any) -> Any:
@@ -94,7 +94,7 @@ def _copied_once(optimize: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _but_broadcast(infer: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Have nothing inferred of a choice among tensors of several ranks: to tf2onnx all are of one shape."""
+    """Skip shape inference of a SelectV2 whose inputs differ in rank: tf2onnx assumes equal shapes."""
 
     def inferred(operation: Any) -> Any:
         ranks = {each.shape.rank for each in operation.inputs[1:]} - {None}
@@ -104,8 +104,8 @@ def _but_broadcast(infer: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def _telling(convert_all: Callable[..., Any]) -> Callable[..., Any]:
-    """Have a node say of itself that its conversion failed: tf2onnx only logs that, and leaves the node as
-    far as it came, an operator of ONNX by its name perhaps.
+    """Mark nodes whose conversion failed: tf2onnx only logs the failure and leaves the node half converted,
+    possibly under the name of an ONNX operator.
     """
 
     def converting(graph: Any, conversions: Mapping[str, tuple[Any, Any]], *args: Any, **kwargs: Any) -> Any:
@@ -129,8 +129,8 @@ def _noting(convert: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _of_distinct(rename: Callable[[Any, str], None]) -> Callable[[Any, str], None]:
-    """Have a branch give each of its outputs a name of its own: of a value that it gives twice, tf2onnx
-    renames the first, and loses the branch.
+    """Give each output of a branch its own name: if a branch returns a value twice, tf2onnx renames only the
+    first and loses the branch.
     """
 
     def distinct(graph: Any, scope: str) -> None:
@@ -144,8 +144,8 @@ def _of_distinct(rename: Callable[[Any, str], None]) -> Callable[[Any, str], Non
 
 
 def _as_called(read: Callable[..., Any]) -> Callable[..., Any]:
-    """Have the arguments of a branch or of a loop be of the shapes that they are called with, where Grappler
-    wrote that it does not know the rank: of such, tf2onnx leaves half of its conversions undone.
+    """Give arguments of a branch or loop the shapes that they are called with where Grappler recorded an
+    unknown rank, with which half of tf2onnx's conversions fail.
     """
 
     def as_called(function: Any, input_shapes: Any = None) -> Any:
@@ -159,8 +159,8 @@ def _as_called(read: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _fitting_branches(read: Callable[..., Any]) -> Callable[..., Any]:
-    """Have the arguments of branches be of the shapes of what they are given: tf2onnx takes the condition,
-    a scalar, for the first of them, and each of the others for the one before.
+    """Give arguments of branches the shapes of their inputs: tf2onnx counts the condition, a scalar, as the
+    first argument, so all shapes are off by one.
     """
 
     def fitting(graph: Any, *args: Any, **kwargs: Any) -> Any:
@@ -176,7 +176,7 @@ def _fitting_branches(read: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _plain_convolutions() -> AbstractContextManager[Any]:
-    """Keep Keras 2, where it is in use, from compiling convolutions in groups by XLA, out of sight."""
+    """Keep Keras 2, if it is in use, from compiling grouped convolutions with XLA, which hides them."""
     module = sys.modules.get("tf_keras.src.layers.convolutional.base_conv")
     if module is None:
         return nullcontext()

@@ -1,4 +1,4 @@
-"""Complex numbers in what tf2onnx writes: pairs of real tensors, of which ONNX knows nothing."""
+"""Complex numbers in graphs of tf2onnx, represented as pairs of real tensors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _Pair = tuple[ir.Value, ir.Value]
 #: The types of the parts of complex numbers.
 _REAL = {ir.DataType.COMPLEX64: ir.DataType.FLOAT, ir.DataType.COMPLEX128: ir.DataType.DOUBLE}
 
-#: Operators of ONNX that move or add up numbers, whatever they are.
+#: ONNX operators that are linear, so that they apply to each part separately.
 _LINEAR = frozenset({
     "Add", "Concat", "Expand", "Flatten", "Gather", "GatherND", "Identity", "Neg", "ReduceMean", "ReduceSum",
     "Reshape", "Slice", "Split", "Squeeze", "Sub", "Sum", "Tile", "Transpose", "Unsqueeze",
@@ -42,12 +42,12 @@ _BINARY: Mapping[str, Callable[[Lowering, _Pair, _Pair], _Pair]] = {"Div": _divi
 
 
 def makes_complex(node: ir.Node) -> bool:
-    """Whether real numbers become complex ones."""
+    """Whether a node casts to complex numbers."""
     return node.op_type == "Cast" and ir.DataType(node.attributes["to"].as_int()) in _REAL
 
 
 def constant(g: Lowering, array: NDArray[Any]) -> ir.Value | _Pair:
-    """Return a constant, of complex numbers their parts."""
+    """Return a constant; for complex numbers, a pair of their parts."""
     if not np.iscomplexobj(array):
         return g.constant(array, "traced")
     return g.constant(array.real.copy(), "real"), g.constant(array.imag.copy(), "imaginary")
@@ -61,7 +61,7 @@ def _as_complex(g: Lowering, node: ir.Node, x: Any) -> _Pair:
 
 
 def by_parts(g: Lowering, node: ir.Node, inputs: list[Any]) -> list[tuple[ir.Value, ...]] | None:
-    """Write a node that computes with complex numbers, in their parts; None for one that does not."""
+    """Lower a node on complex numbers to nodes on their parts; return None if it is not supported."""
     if makes_complex(node):
         return [_as_complex(g, node, *inputs)]
     if node.op_type in _BINARY and all(isinstance(x, tuple) for x in inputs):

@@ -1,4 +1,4 @@
-"""What traced code computes from constants alone: of ranks and axes, for the most part."""
+"""Constant evaluation of traced code, mostly of computations on ranks and axes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from onnx.reference import ReferenceEvaluator
 
 __all__ = ["constant_value", "taken_branch"]
 
-#: What traced code asks of ranks and axes.
+#: Operators in computations on ranks and axes.
 _LOGIC = frozenset({
     "Add", "And", "Cast", "Concat", "Equal", "Gather", "Greater", "GreaterOrEqual", "Identity", "Less",
     "LessOrEqual", "Mod", "Mul", "Neg", "Not", "Or", "Range", "Reshape", "Shape", "Size", "Slice", "Squeeze",
@@ -18,12 +18,12 @@ _LOGIC = frozenset({
 
 
 def constant_value(value: ir.Value | None) -> Any:
-    """Return what a value is that depends on small constants alone, None where it is not known."""
+    """Return the array of a value that depends only on constants, None if it is not known."""
     if value is None:
         return None
     known: dict[ir.Value, Any] = {}
     waiting = [value]
-    # Each value once: operands that are used twice at each of many steps would double the work.
+    # Evaluate each value once: operands used twice at each of many steps would double the work every time.
     while waiting:
         each = waiting.pop()
         if each in known:
@@ -50,7 +50,7 @@ def _evaluated(node: ir.Node, result: ir.Value, arguments: list[Any]) -> Any:
 
 
 def taken_branch(node: ir.Node, inputs: list[Any]) -> ir.Graph | None:
-    """Return the branch of an If whose condition is known; the other may not even fit the tensors' ranks."""
+    """Return the taken branch of an If with a constant condition; the other may not fit the ranks."""
     choice = constant_value(inputs[0]) if node.op_type == "If" else None
     if choice is None:
         return None

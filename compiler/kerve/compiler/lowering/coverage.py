@@ -53,7 +53,7 @@ otherwise than TensorFlow here, and to make it answer alike would slow down ever
 | `sum`, `prod`, `power` of integers that leave their type | the ends of it, or 0 | wrap around |
 """
 
-#: An operation is called on symbols in one of these forms in the functions of `keras.ops`.
+#: The functions of `keras.ops` call an operation on symbols as `ClassName(...)`.
 _CLASS = re.compile(r"\b([A-Z]\w*)\(")
 
 
@@ -78,7 +78,7 @@ def _section(title: str, column: str, rows: dict[str, str]) -> Iterator[str]:
 
 
 def _layers() -> dict[str, str]:
-    """Return how each layer is converted; names of one class share a row."""
+    """Return how each layer is converted; aliases of one class share a row."""
     names: dict[type, list[str]] = defaultdict(list)
     for name, item in vars(keras.layers).items():
         if inspect.isclass(item) and issubclass(item, keras.Layer):
@@ -95,7 +95,7 @@ def _operations() -> dict[str, str]:
 
 
 def _operation(function: Any) -> str:
-    """Return the name of the class of operations that a function makes, "" if it makes none."""
+    """Return the name of the operation class that a function instantiates, "" if it instantiates none."""
     for name in _CLASS.findall(inspect.getsource(function)):
         made = function.__globals__.get(name)
         if inspect.isclass(made) and issubclass(made, keras.Operation):

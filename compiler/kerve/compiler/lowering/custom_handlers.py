@@ -1,4 +1,4 @@
-"""Operators of TensorFlow that tf2onnx leaves to handlers of ours, or converts otherwise than by itself."""
+"""Custom handlers for tf2onnx, for operators that are left to our handlers or converted differently."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import onnx
 
 __all__ = ["TABLE"]
 
-#: Operators that tf2onnx would convert but whose handlers do better: it knows complex numbers, tables and
-#: strings in part, ragged tensors and hashes not at all, and of images it rounds sizes or loses them. It
-#: divides integers towards zero and compares them as float32, takes segments for what all of them hold, and
-#: quantizes with ties to even.
+#: Operators that our handlers convert better than tf2onnx: it supports complex numbers, tables and strings
+#: only in part, ragged tensors and hashes not at all, and rounds or loses the sizes of images. It divides
+#: integers towards zero and compares them as float32, mishandles negative and empty segments, and quantizes
+#: with ties to even.
 _OURS = (
     "AdjustSaturation", "Angle", "AsString", "Complex", "ComplexAbs", "Conj", "CropAndResize",
     "DenseBincount", "ExtractImagePatches", "ExtractVolumePatches", "FFT", "FakeQuantWithMinMaxArgs",
@@ -32,24 +32,24 @@ _OURS = (
 
 
 def _leave(_context: Any, node: Any, *_: Any, **__: Any) -> Any:
-    """Tell tf2onnx that all is done about a node."""
+    """Leave a node unchanged for a handler of ours."""
     return node
 
 
 def _keep_apart(_context: Any, node: Any, *_: Any, **__: Any) -> Any:
-    """Leave what ONNX has another operator of the same name for."""
+    """Leave a node whose type is also the name of another ONNX operator."""
     node.domain = "tensorflow"
     return node
 
 
 def _leave_one_hot(_context: Any, node: Any, *_: Any, **__: Any) -> Any:
-    """Leave what ONNX has an operator of the same name for, in which -1 is the last class, not none."""
+    """Rename OneHot: in ONNX's operator of this name, -1 is the last class instead of none."""
     node.type = "OneHotOrNone"
     return node
 
 
 def _diagonal(context: Any, node: Any, *_: Any, **__: Any) -> Any:
-    """Leave one diagonal: tf2onnx takes a batch of one row for several of them."""
+    """Leave single diagonals: tf2onnx takes a batch of one row for several diagonals."""
     from tf2onnx.onnx_opset.tensor import MatrixDiag
 
     if len(node.input) == 1 or context.get_rank(node.input[1]) == 0:
@@ -58,7 +58,7 @@ def _diagonal(context: Any, node: Any, *_: Any, **__: Any) -> Any:
 
 
 def _pad(context: Any, node: Any, *_: Any, **__: Any) -> Any:
-    """Leave complex numbers, of which tf2onnx makes real ones and complex ones again."""
+    """Leave padding of complex numbers, which tf2onnx converts to real numbers and back."""
     from tf2onnx.onnx_opset.nn import Pad
 
     if context.get_dtype(node.input[0]) not in (onnx.TensorProto.COMPLEX64, onnx.TensorProto.COMPLEX128):
@@ -68,7 +68,7 @@ def _pad(context: Any, node: Any, *_: Any, **__: Any) -> Any:
 
 
 def _convolve_volumes(context: Any, node: Any, *_: Any, **__: Any) -> Any:
-    """Convolve volumes in groups, which tf2onnx sees in images alone; convert others as it does."""
+    """Convert Conv3D as tf2onnx does, and set the groups, which it detects only in 2D."""
     from tf2onnx.onnx_opset.nn import ConvOp
 
     axis = 1 if node.get_attr_str("data_format") == "NCDHW" else -1
@@ -80,7 +80,7 @@ def _convolve_volumes(context: Any, node: Any, *_: Any, **__: Any) -> Any:
 
 
 def _slice(context: Any, node: Any, *_: Any, **__: Any) -> Any:
-    """Leave sizes that are computed, of which tf2onnx takes -1 for a number."""
+    """Leave slices with computed sizes, among which tf2onnx takes -1 literally."""
     from tf2onnx.onnx_opset.tensor import Slice
 
     if node.inputs[2].is_const():
@@ -90,8 +90,8 @@ def _slice(context: Any, node: Any, *_: Any, **__: Any) -> Any:
 
 
 def _leave_list(context: Any, node: Any, *arguments: Any, **options: Any) -> Any:
-    """Leave lists of tensors, under names that tf2onnx's loops do not look for: to these, whatever a loop
-    writes, it writes in order, and once in each round. Lists of ragged rows stay tf2onnx's.
+    """Leave lists of tensors, under names that tf2onnx's loops do not look for: those assume that a loop
+    writes elements in order and one in each iteration. Lists of ragged rows are left to tf2onnx.
     """
     from tf2onnx.onnx_opset import controlflow
 
@@ -102,12 +102,12 @@ def _leave_list(context: Any, node: Any, *arguments: Any, **options: Any) -> Any
 
 
 def _is_ragged(node: Any) -> bool:
-    """Whether the elements of a list are of TensorFlow's type for anything, as rows of ragged tensors are."""
+    """Whether the elements of a list have TensorFlow's variant type, as rows of ragged tensors do."""
     return node.get_attr_value("element_dtype") == onnx.TensorProto.UNDEFINED
 
 
 def _compare(context: Any, node: Any, *_: Any, **__: Any) -> Any:
-    """Leave comparisons of texts, which tf2onnx takes for numbers; convert others as it does."""
+    """Leave comparisons of strings, which tf2onnx treats as numbers; convert others as it does."""
     from tf2onnx.onnx_opset.logical import Equal
 
     if context.get_dtype(node.input[0]) == onnx.TensorProto.STRING:
@@ -118,7 +118,7 @@ def _compare(context: Any, node: Any, *_: Any, **__: Any) -> Any:
 
 
 def _zeros(context: Any, node: Any, *_: Any, **__: Any) -> Any:
-    """Leave texts, of which tf2onnx would make numbers; convert others as it does."""
+    """Leave strings, which tf2onnx would turn into numbers; convert other types as it does."""
     from tf2onnx.onnx_opset.generator import ZerosLike
 
     if context.get_dtype(node.input[0]) != onnx.TensorProto.STRING:
@@ -127,7 +127,7 @@ def _zeros(context: Any, node: Any, *_: Any, **__: Any) -> Any:
 
 
 def _select(context: Any, node: Any, *_: Any, **__: Any) -> None:
-    """Choose numbers; tf2onnx multiplies what is not chosen by zero, which may be NaN."""
+    """Convert with `handles_nan`: otherwise tf2onnx multiplies rejected values by zero, which keeps NaN."""
     from tf2onnx.onnx_opset.controlflow import Select
 
     node.set_attr("handles_nan", 1)
@@ -135,8 +135,8 @@ def _select(context: Any, node: Any, *_: Any, **__: Any) -> None:
     del node.attr["handles_nan"]
 
 
-#: Operators of TensorFlow with the names of others in ONNX, which tf2onnx does not convert, or not rightly
-#: (capitals in an equation of Einsum become small letters).
+#: Operators of TensorFlow with names of different ONNX operators, which tf2onnx does not convert or converts
+#: wrongly (it lowercases the equation of Einsum).
 _NAMESAKES = ("Conv", "Einsum", "Mod", "NonMaxSuppression", "RegexFullMatch", "StringSplit", "TopK")
 
 _LISTS = (
@@ -146,7 +146,7 @@ _LISTS = (
     "TensorListSetItem", "TensorListStack",
 )  # fmt: skip
 
-#: As tf2onnx takes them: a handler, and what it is given beside a node.
+#: The format of tf2onnx: a handler and its extra arguments.
 TABLE: Mapping[str, tuple[Callable[..., Any], list[Any]]] = {
     **dict.fromkeys(_OURS, (_leave, [])),
     **dict.fromkeys(_NAMESAKES, (_keep_apart, [])),

@@ -1,4 +1,4 @@
-"""Dropout: nothing at inference, and still some layers of Keras take another way because of it."""
+"""Dropout, which does nothing at inference but makes some layers of Keras choose other implementations."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from keras.src.layers.rnn.dropout_rnn_cell import DropoutRNNCell
 
 __all__ = ["replacements"]
 
-#: Layers that compute attention in one operation unless they have dropout, and where its rate stands.
+#: Layers that compute attention in one operation unless they have dropout, and the attribute of its rate.
 _ATTENTION = {keras.layers.GroupQueryAttention: "dropout", keras.layers.MultiHeadAttention: "_dropout"}
 
 
 def replacements() -> Iterator[tuple[object, str, object]]:
-    """Return (owner, attribute, replacement) for what layers of Keras do about dropout at inference."""
+    """Return (owner, attribute, replacement) for layer code that depends on dropout at inference."""
     for layer, rate in _ATTENTION.items():
         yield layer, "_compute_attention", _without(rate, layer._compute_attention)
     yield keras.layers.RNN, "_maybe_config_dropout_masks", lambda *_: None
     for name in ("get_dropout_mask", "get_recurrent_dropout_mask"):
-        yield DropoutRNNCell, name, lambda *_: None  # cells take one even when they do not apply it
+        yield DropoutRNNCell, name, lambda *_: None  # cells get one even if they do not apply it
 
 
 def _without(rate: str, original: Callable[..., Any]) -> Callable[..., Any]:
-    """Compute attention as if the rate of dropout were zero, to the same result."""
+    """Return a replacement that computes attention as if the dropout rate were zero, with the same result."""
 
     def compute_attention(
         layer: keras.Layer,
@@ -49,6 +49,6 @@ def _without(rate: str, original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _attends(mask: Any) -> Any:
-    """Return which rows may attend to anything, as [batch, time, heads, 1]: the others get zeros here."""
+    """Return which rows may attend to anything, as [batch, time, heads, 1]; the others get zeros."""
     rows = keras.ops.any(mask, axis=-1, keepdims=True)
     return keras.ops.expand_dims(rows, 2) if len(mask.shape) == 3 else keras.ops.swapaxes(rows, 1, 2)

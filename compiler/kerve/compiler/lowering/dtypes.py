@@ -1,4 +1,4 @@
-"""Keras's names for data types, and ONNX's."""
+"""Conversion between Keras's dtype names and ONNX's data types."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ONNX: dict[str, ir.DataType] = {
     "complex128": ir.DataType.COMPLEX128,
     "string": ir.DataType.STRING,
 }
-#: The first operator set with types of eight bits.
+#: The first operator set with 8-bit floats.
 FIRST_OPSET_FLOAT8 = 19
 _KERAS = {onnx: keras for keras, onnx in _ONNX.items()}
 
@@ -48,7 +48,7 @@ def from_onnx(onnx_dtype: ir.DataType) -> str:
 
 
 def require(dtype: ir.DataType, opset: int) -> None:
-    """Raise `ConversionError` for a type that came to ONNX after an operator set."""
+    """Raise `ConversionError` for a type that an operator set does not have."""
     if dtype in (ir.DataType.FLOAT8E4M3FN, ir.DataType.FLOAT8E5M2) and opset < FIRST_OPSET_FLOAT8:
         raise ConversionError(
             f"ONNX has {from_onnx(dtype)} from operator set {FIRST_OPSET_FLOAT8} on, got --opset {opset}; "

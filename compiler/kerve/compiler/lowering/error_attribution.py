@@ -1,4 +1,4 @@
-"""Whose fault an error is: an author's code may fail on symbols in any way, ours must not."""
+"""Attribution of errors: user code may fail on symbols in any way, kerve's own code must not."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from kerve.compiler.lowering import tracing
 
 __all__ = ["BUG_REPORT_REQUEST", "bug_report_request", "is_kerve_defect"]
 
-#: What a warning says after a defect of ours that was got round.
+#: Suffix of the warning after a defect of kerve that was worked around.
 BUG_REPORT_REQUEST = ": this is a defect of kerve, please report the model"
 
-#: What both the author's code and ours call.
+#: Libraries that both user code and kerve call.
 _LIBRARIES = frozenset(
     {"keras", "ml_dtypes", "numpy", "onnx", "onnx_ir", "onnxscript", "optree", "tensorflow", "tf2onnx"}
 )
 
-#: What our code raises to say that it has no form for something.
+#: Exceptions that kerve raises for what has no ONNX form.
 _ANSWERS = (ConversionError, tracing.TensorsOnlyError, tracing.UntraceableError)
 
-#: What nobody raises to say something.
+#: Exceptions that are never raised on purpose.
 _SLIPS = (AssertionError, AttributeError, LookupError, NameError)
 
 
 def is_kerve_defect(error: Exception) -> bool:
-    """Whether an error that went through a handler of ours is a defect of it.
+    """Whether an error raised through one of kerve's handlers is a defect of kerve.
 
-    It is, unless what was called last, apart from libraries, is the author's (the body of a loop, say).
+    It is, unless the innermost frame outside libraries is user code, such as the body of a loop.
     """
     if isinstance(error, _ANSWERS):
         return False
@@ -38,5 +38,5 @@ def is_kerve_defect(error: Exception) -> bool:
 
 
 def bug_report_request(error: Exception) -> str:
-    """Return what to say of an error that met an author's code: nothing, unless code of ours slipped."""
+    """Return the bug report request if an error in user code is a defect of kerve, otherwise ""."""
     return BUG_REPORT_REQUEST if isinstance(error, _SLIPS) and is_kerve_defect(error) else ""

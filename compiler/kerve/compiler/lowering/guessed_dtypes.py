@@ -1,8 +1,8 @@
-"""Which inputs of guessed type are identifiers: integers that the model looks something up by.
+"""Find the inputs of guessed type that are identifiers: integers used for lookups.
 
-Of a call of a subclassed model Keras keeps shapes, not types, so its inputs are first taken for floats. An
-Embedding makes integers of whatever it is given; where all that a graph does with an input is to make
-integers of it (and to compare it, as `mask_zero` does), the input was meant to be integers.
+Of a call of a subclassed model Keras records shapes, not types, so its inputs are first assumed to be floats.
+An Embedding casts its input to integers; if a graph only casts an input to integers (and compares it, as
+`mask_zero` does), the input is meant to be integers.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from kerve.compiler.traversal import reachable
 
 __all__ = ["with_all_integers", "with_integer_ids"]
 
-#: The type of identifiers, which is what Keras casts them to.
+#: The type to which Keras casts identifiers.
 _DTYPE = "int32"
 
-#: Operators whose result holds elements of these operands (None: of any), as they were.
+#: Operators whose result holds unchanged elements of these operands (None: of any).
 _MOVES: dict[str, tuple[int, ...] | None] = {
     **dict.fromkeys(("Clip", "Concat", "Max", "Min"), None),
     **dict.fromkeys(("Expand", "Flatten", "Identity", "Reshape", "Slice", "Split", "Squeeze"), (0,)),
@@ -30,17 +30,17 @@ _MOVES: dict[str, tuple[int, ...] | None] = {
     "Where": (1, 2),
 }
 
-#: Operators that say the same of an integer and of the float equal to it.
+#: Operators whose result is the same for an integer and for the float equal to it.
 _ASKS = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Shape", "Size"})
 
 
 def with_integer_ids(arguments: Arguments, graph: ir.Graph) -> Arguments:
-    """Return what a model takes, with integers for floats where the graph shows that they were meant."""
+    """Return the arguments, with guessed floats replaced by integers where the graph uses them as such."""
     return _with_integers(arguments, {str(value.name) for value in graph.inputs if _identifies(value)})
 
 
 def with_all_integers(arguments: Arguments) -> Arguments:
-    """Return what a model takes, with integers for floats wherever they are guessed."""
+    """Return the arguments, with all guessed floats replaced by integers."""
     return _with_integers(arguments, {spec.name for spec in keras.tree.flatten(arguments)})
 
 

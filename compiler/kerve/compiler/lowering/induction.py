@@ -1,4 +1,4 @@
-"""Whole numbers that a loop counts up or down: what they are at first, and by how much they change."""
+"""Induction variables of a loop: integers with an initial value and a constant step."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["InductionAnalysis", "InductionVariable", "origin", "provably_equal"]
 
 _PASSING = frozenset({"Cast", "Identity"})
-#: What computes how many there are of something.
+#: Operators that compute sizes.
 _SIZES = frozenset({"Add", "Concat", "Gather", "Mul", "Shape", "Slice", "Squeeze", "Sub", "Unsqueeze"})
 
 _CONDITIONS = frozenset({"And", "Less"})
@@ -27,12 +27,12 @@ _Pair = tuple[ir.Value | None, ir.Value | None]
 
 
 def origin(value: ir.Value) -> ir.Value:
-    """Return where a value comes from that is only handed on, or has another type."""
+    """Return the value from which a chain of casts and identities starts."""
     return _back(value, _PASSING)
 
 
 def provably_equal(first: ir.Value | None, second: ir.Value | None) -> bool:
-    """Whether two numbers are surely the same, or computed in the same way from what is the same."""
+    """Whether two numbers are the same value, or are computed in the same way from equal operands."""
     waiting, seen = [(first, second)], {(first, second)}
     while waiting:
         operands = _equal_if(*waiting.pop())
@@ -44,7 +44,7 @@ def provably_equal(first: ir.Value | None, second: ir.Value | None) -> bool:
 
 
 def _equal_if(first: ir.Value | None, second: ir.Value | None) -> list[_Pair] | None:
-    """Return the pairs of operands that make two numbers equal by being so; None if nothing is known to."""
+    """Return the pairs of operands whose equality implies that of two numbers; None if nothing does."""
     if first is None or second is None:
         return [] if first is second else None
     first, second = (_back(each, {*_PASSING, "Reshape"}) for each in (first, second))
@@ -78,7 +78,7 @@ def _back(value: ir.Value, over: Collection[str]) -> ir.Value:
 
 @dataclass(frozen=True)
 class InductionVariable:
-    """`start + step * iteration`; the start is INT64 [] where it is not known."""
+    """`start + step * iteration`; the start is an INT64 [] value if it is not constant."""
 
     start: int | ir.Value
     step: int
@@ -86,16 +86,16 @@ class InductionVariable:
 
 @dataclass(frozen=True)
 class InductionAnalysis:
-    """The body of a loop that is not adopted yet, and what its variables are at first."""
+    """The body of a loop that is not adopted yet, and the initial values of its variables."""
 
     g: Lowering
     body: ir.Graph
     initial: Sequence[Any]
-    #: What stands for values of the graph around the loop.
+    #: Maps a value of the enclosing graph to its replacement.
     current: Callable[[ir.Value], Any]
 
     def progression(self, value: ir.Value) -> InductionVariable | None:
-        """Return how a number in the body proceeds; None if that cannot be told."""
+        """Return a number in the body as an induction variable; None if it is not known to be one."""
         value = origin(value)
         if value.const_value is not None:
             return _constant(value)
@@ -110,7 +110,7 @@ class InductionAnalysis:
         return None if node is None or sign is None else self._sum(node.inputs, sign)
 
     def _kept(self, value: ir.Value) -> ir.Value | None:
-        """Return what a value in the body is outside, if all rounds see the same."""
+        """Return the outer value of a loop-invariant value in the body, None if it is not invariant."""
         value = origin(value)
         if value in self._variables:
             index = self._variables[value]
@@ -122,7 +122,7 @@ class InductionAnalysis:
         return outer if isinstance(outer, ir.Value) else None
 
     def bounds(self) -> list[tuple[InductionVariable, ir.Value]] | None:
-        """Return what must be below what for the loop to go on; None where that cannot be told."""
+        """Return pairs (variable, bound): the loop continues while variable < bound; None if not known."""
         waiting, found = [self.body.outputs[0]], []
         while waiting:
             node = origin(waiting.pop()).producer()
@@ -137,7 +137,7 @@ class InductionAnalysis:
             later, bound = self.progression(first), self._kept(second)
             if later is None or bound is None or isinstance(later.start, ir.Value):
                 return None
-            # The condition for the next round is told with the variables as this round leaves them.
+            # The condition for the next iteration is computed from the variables at the end of this one.
             found.append((InductionVariable(later.start - later.step, later.step), bound))
         return found
 

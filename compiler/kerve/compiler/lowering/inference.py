@@ -1,4 +1,4 @@
-"""What Keras says of the results of an operation before they are computed, and that they come so."""
+"""Inference of the types and shapes of an operation's results with Keras, and conversion to them."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 __all__ = ["conform", "guesses_dtype", "infer"]
 
 
-#: Operations that make tensors of Python's numbers, of whose types Keras infers nothing. Their names, since
-#: not every Keras has them all.
+#: Operations that convert Python numbers to tensors, for which Keras infers no types. They are given by name
+#: because some versions of Keras lack some of them.
 _MISJUDGED = frozenset(
     f"numpy.{name}" for name in ("Arctan2", "Dot", "Fmod", "Logaddexp", "Logaddexp2", "Outer")
 )
 
 
 def infer(operation: keras.Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Ask Keras what an operation returns; None if a size known only to the graph keeps it from saying.
+    """Return Keras's specification of an operation's results; None if it depends on a dynamic size.
 
-    Some operations compute what they refuse to infer (`one_hot` at a last axis that is counted from the
-    front): of those TensorFlow is asked, and of types where Keras infers others than it computes.
+    Some operations can compute what they fail to infer (`one_hot` at a last axis that is counted from the
+    front), or infer other types than they compute: those are inferred by TensorFlow.
     """
     try:
         if name_of(type(operation)) in _MISJUDGED and any(isinstance(each, int | float) for each in args):
@@ -39,12 +39,12 @@ def infer(operation: keras.Operation, args: tuple[Any, ...], kwargs: dict[str, A
             return None
         try:
             return keras.src.backend.compute_output_spec(operation.call, *args, **kwargs)
-        except Exception:  # noqa: BLE001  # TensorFlow's own word for what Keras has said already
+        except Exception:  # noqa: BLE001  # TensorFlow's wording of the same error
             raise error from None
 
 
 def guesses_dtype(operation: keras.Operation) -> bool:
-    """Whether Keras, asked for this operation's output, looks no further than the layer's compute dtype."""
+    """Whether Keras takes the layer's compute dtype for the type of this operation's output."""
     return (
         isinstance(operation, keras.Layer)
         and type(operation).compute_output_spec is keras.Layer.compute_output_spec
@@ -53,9 +53,9 @@ def guesses_dtype(operation: keras.Operation) -> bool:
 
 
 def conform(g: Lowering, values: Any, spec: Any, *, guessed: bool) -> Any:
-    """Return symbols of the type, and the static dimensions, that Keras says the values have.
+    """Return symbols with the types and the static dimensions that Keras specifies for the values.
 
-    A guessed type is the layer's compute dtype, which says nothing about integers that pass through.
+    A guessed type is the layer's compute dtype, which does not apply to integers that pass through.
     """
     if spec is None:
         return g.wrap(values)
@@ -79,7 +79,7 @@ def _conform_one(g: Lowering, value: ir.Value, want: keras.KerasTensor, *, guess
     if value.shape is None:
         value.shape = ir.Shape(want.shape)
     elif len(value.shape) == len(want.shape) and not (value.is_initializer() or value.is_graph_input()):
-        # Where both know a size, ONNX's is that of this graph; some operations of Keras misjudge theirs.
+        # Where both sizes are known, ONNX's is right; some operations of Keras infer wrong sizes.
         value.shape = ir.Shape(
             have if isinstance(have, int) or size is None else size
             for have, size in zip(value.shape, want.shape, strict=True)

@@ -1,4 +1,4 @@
-"""The arrays of a graph: weights, entered once however many layers share them, and constants."""
+"""The initializers of a graph: weights, added once even if several layers share them, and constants."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 __all__ = ["Initializers", "as_answer", "as_array"]
 
-#: How many elements a constant may have that is entered only once.
+#: The largest number of elements of a constant that is deduplicated.
 _SHARED_SIZE = 16
 
 
 class Initializers:
-    """Enters arrays into a graph, under names of their own."""
+    """Adds arrays to a graph as initializers with unique names."""
 
     def __init__(self, graph: ir.Graph) -> None:
         self._graph = graph
@@ -27,7 +27,7 @@ class Initializers:
         self._pinned: list[object] = []
 
     def constant(self, array: NDArray[Any], name: str, path: str) -> ir.Value:
-        """Enter an array for the layer at `path`; small ones are shared by all that need them."""
+        """Add an array for the layer at `path`; small ones are shared by all their users."""
         if array.size > _SHARED_SIZE or array.dtype.kind == "O":
             return self._enter(array, f"{path}/{name}" if path else name)
         key = (str(array.dtype), array.shape, array.tobytes())
@@ -38,7 +38,7 @@ class Initializers:
     def weight(
         self, variable: keras.Variable, transform: Callable[[NDArray[Any]], NDArray[Any]] | None, role: str
     ) -> ir.Value:
-        """Enter what a variable stores, reordered by `transform`, once for each `role`."""
+        """Add the value of a variable, reordered by `transform`, once for each `role`."""
         key = (id(variable), role)
         if key not in self._weights:
             array = as_array(variable.value)
@@ -69,18 +69,18 @@ class Initializers:
 
 
 def as_array(tensor: Any) -> NDArray[Any]:
-    """Return an eager tensor, or what a variable holds, as an array of the same memory, where NumPy takes it.
+    """Return an eager tensor or a variable's value as an array, sharing memory if NumPy supports its type.
 
-    TensorFlow changes the elements of a variable in new memory while anybody looks at the old.
+    TensorFlow copies a variable before it changes elements while its old memory is referenced.
     """
     held = tensor.value() if isinstance(tensor, tf.Variable) else tensor
     if getattr(held, "ndim", 0):
         return np.asarray(held)
-    # NumPy alone cannot take a scalar of bfloat16.
+    # NumPy alone cannot convert a bfloat16 scalar.
     return np.asarray(held.numpy() if hasattr(held, "numpy") else keras.ops.convert_to_numpy(held))
 
 
 def as_answer(tensor: Any) -> NDArray[Any]:
-    """Return a copy of what a model answered, in the type in which its graph gives it: never bfloat16."""
+    """Return a copy of a model's output, in the type of the graph's output: float32 instead of bfloat16."""
     array = as_array(tensor)
     return array.astype(np.float32 if array.dtype.name == "bfloat16" else array.dtype)

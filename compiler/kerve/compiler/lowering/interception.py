@@ -1,8 +1,8 @@
-"""While a model is lowered, Keras's symbolic calls come to us.
+"""Interception of Keras's symbolic calls while a model is lowered.
 
-Keras decides in three places what a call on a symbolic tensor does: `Operation.symbolic_call` and
-`Layer.symbolic_call` infer its shape, and `Node` records it on the model. For the time of a lowering,
-calls on our symbols are lowered instead and nothing is recorded: the source model stays as it was.
+Keras handles calls on symbolic tensors in three places: `Operation.symbolic_call` and `Layer.symbolic_call`
+infer the shape, and `Node` records the call on the model. During lowering, calls on our symbols are lowered
+instead and nothing is recorded: the source model is not changed.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from kerve.compiler.lowering.symbol import Symbol, is_symbol, symbols_in, symbol
 
 __all__ = ["intercept"]
 
-#: Python's operators on a Keras variable whose right side may be a symbol: Keras would hand the symbol
-#: to the backend. (`symbol * variable` and `tensor * symbol` already arrive as Keras operations.)
+#: Python's operators on a Keras variable whose right operand may be a symbol: Keras would pass the symbol to
+#: the backend. (`symbol * variable` and `tensor * symbol` already arrive as Keras operations.)
 _VARIABLE_OPERATORS: dict[str, Callable[..., Any]] = {
     "__add__": keras.ops.add,
     "__sub__": keras.ops.subtract,
@@ -54,7 +54,7 @@ _REFLECTED_OPERATORS: dict[str, Callable[..., Any]] = {
     "__rmatmul__": keras.ops.matmul,
 }
 
-#: Operations that authors give a list of tensors, as `ops.sum([loss, penalty])`.
+#: Operations that are called with a list of tensors, as `ops.sum([loss, penalty])`.
 _REDUCTIONS = frozenset({"Max", "Mean", "Min", "Prod", "Sum"})
 
 _ONE_AT_A_TIME = threading.RLock()
@@ -64,7 +64,7 @@ _INHERITED = object()
 
 @contextmanager
 def intercept(g: Lowering) -> Iterator[None]:
-    """Send every call of Keras on a symbol to `g.lower` while the context lasts."""
+    """Redirect every Keras call on a symbol to `g.lower` while the context lasts."""
     filtering = keras.config.is_traceback_filtering_enabled()
     with _ONE_AT_A_TIME, _replaced(_replacements(g)):
         keras.config.disable_traceback_filtering()  # it would rewrite our errors
@@ -77,7 +77,7 @@ def intercept(g: Lowering) -> Iterator[None]:
 
 @contextmanager
 def _replaced(replacements: Iterator[tuple[object, str, object]]) -> Iterator[None]:
-    """Give attributes other values while the context lasts: there are hundreds, for each model anew."""
+    """Replace attributes while the context lasts; there are hundreds for each model."""
     before: list[tuple[object, str, object]] = []
     try:
         for owner, attribute, replacement in replacements:
@@ -119,7 +119,7 @@ def _replacements(g: Lowering) -> Iterator[tuple[object, str, object]]:
 
 
 def _forward(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that comes with its own gradient, without it."""
+    """Return a function with a custom gradient without the gradient."""
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         outputs, _ = function(*args, **kwargs)
@@ -138,14 +138,14 @@ def _symbolic_call(g: Lowering, original: Callable[..., Any]) -> Callable[..., A
 
 
 def _stacked(operation: keras.Operation, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A list of tensors that is reduced is one tensor to TensorFlow."""
+    """Stack a list of tensors to be reduced into one tensor, as TensorFlow does."""
     if type(operation).__name__ in _REDUCTIONS and args and isinstance(args[0], list | tuple):
         return (keras.ops.stack(list(args[0])), *args[1:])
     return args
 
 
 def _regularized(g: Lowering, symbolic_call: Callable[..., Any]) -> Callable[..., Any]:
-    """A layer's call that notes what its activity regularizer adds; Keras adds it for tensors only."""
+    """Return a layer's call that records its activity regularizer's loss, as Keras does only for tensors."""
 
     def regularized(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
         outputs = symbolic_call(layer, *args, **kwargs)
@@ -204,7 +204,7 @@ def _value(g: Lowering, original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _shape(g: Lowering, original: Callable[..., Any]) -> Callable[..., Any]:
-    """`ops.shape` of a symbol: sizes known only when the graph runs are symbols themselves."""
+    """Return `ops.shape` for symbols: sizes known only at run time are symbols themselves."""
 
     def shape(x: Any) -> Any:
         if not is_symbol(x):
@@ -215,7 +215,7 @@ def _shape(g: Lowering, original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _rank(original: Callable[..., Any]) -> Callable[..., Any]:
-    """`ops.ndim` of a symbol is known: a number to decide by."""
+    """Return `ops.ndim` for symbols: a Python integer."""
 
     def ndim(x: Any) -> Any:
         return len(x.shape) if is_symbol(x) else original(x)
@@ -229,7 +229,7 @@ def _size(g: Lowering, x: Symbol, axis: int) -> Symbol:
 
 
 def _assign(g: Lowering, original: Callable[..., Any]) -> Callable[..., Any]:
-    """An assignment gives the graph's state its next value; the source's variable keeps its own."""
+    """Return an `assign` that sets the next value of the graph's state; the variable is unchanged."""
 
     def assign(variable: keras.Variable, value: Any) -> Any:
         if in_tf_graph():

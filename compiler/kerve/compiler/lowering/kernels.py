@@ -1,7 +1,7 @@
-"""What ONNX Runtime computes on a CPU, by its own account.
+"""Selection of types for which ONNX Runtime has a CPU kernel, from its own kernel registry.
 
 ONNX allows more types than ONNX Runtime has kernels for (no integer `Tan`, no boolean `Where`, no double
-`Conv`). The builder here writes such a node in the nearest type that has a kernel, between two casts.
+`Conv`). For such a node, the builder here uses the nearest type that has a kernel, between two casts.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from onnxruntime.capi import onnxruntime_pybind11_state as onnxruntime
 
 __all__ = ["KernelBuilder", "computable"]
 
-#: For each type, those that hold (nearly) all of its values, the nearest first. Missing are the types that
-#: nothing can stand for. ONNX Runtime widens float16 by itself, where ONNX allows it at all.
+#: For each type, those that represent (nearly) all of its values, the nearest first. Types without a
+#: substitute are omitted. ONNX Runtime widens float16 by itself, where ONNX allows it at all.
 _WIDER: dict[ir.DataType, tuple[ir.DataType, ...]] = {
     ir.DataType.BOOL: (ir.DataType.UINT8, ir.DataType.INT32, ir.DataType.FLOAT),
     ir.DataType.INT8: (ir.DataType.INT32, ir.DataType.INT64, ir.DataType.FLOAT),
@@ -39,7 +39,7 @@ _WIDER: dict[ir.DataType, tuple[ir.DataType, ...]] = {
     ir.DataType.FLOAT8E5M2: (ir.DataType.FLOAT,),
 }
 
-#: Functions of ONNX that ONNX Runtime takes apart, by the operator in them that has the fewest kernels.
+#: ONNX functions that ONNX Runtime inlines, with the operator in their body that has the fewest kernels.
 _TAKEN_APART = {"HardSwish": "HardSigmoid"}
 
 _Types = dict[str, ir.DataType]
@@ -47,11 +47,11 @@ _Types = dict[str, ir.DataType]
 
 @dataclass(frozen=True)
 class _Operator:
-    """What a schema says, read from it once: to ask it for each node anew took a third of a lowering."""
+    """The contents of a schema, cached: reading them for each node took a third of the lowering time."""
 
-    #: Of each input the name and, where it is one of a tensor's, the type variable; else "".
+    #: Name of each input and its type variable, "" if that does not stand for a tensor type.
     inputs: tuple[tuple[str, str], ...]
-    #: As many inputs as the schema asks for, and takes.
+    #: Minimum and maximum number of inputs.
     fewest: int
     most: int
     attributes: Mapping[str, ir.AttributeType]
@@ -63,15 +63,15 @@ class _Operator:
         return [(self.inputs[min(index, last)][1], arg) for index, arg in enumerate(args)]
 
     def is_partitioned(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-        """Whether what is given by position are the inputs, and what is given by name the attributes."""
+        """Whether the positional arguments are the inputs and the keyword arguments the attributes."""
         inputs_given = self.fewest <= len(args) <= self.most
         return inputs_given and self.required <= kwargs.keys() <= self.attributes.keys()
 
 
 class KernelBuilder(onnxscript.GraphBuilder):
-    """A graph builder whose nodes all have a kernel, and names that no body of a loop uses again."""
+    """A graph builder whose nodes all have a kernel, and names that are unique across subgraphs."""
 
-    #: Told the operators that compute in float32 for want of a float64 kernel.
+    #: Called with the operators that compute in float32 because they have no float64 kernel.
     narrowed: Callable[[str], None] = staticmethod(lambda _: None)
 
     def _adapt_outputs(self, outputs: Any, op_type: str) -> Sequence[ir.Value]:
@@ -80,13 +80,13 @@ class KernelBuilder(onnxscript.GraphBuilder):
         return [ir.Value(name=name) for name in self.names(op_type, outputs)]
 
     def names(self, base: str, count: int) -> list[str]:
-        """Return names that nothing else in the whole model has."""
+        """Return names that are unique in the whole model."""
         self._root.written = number = getattr(self._root, "written", -1) + 1
         suffixes = [""] if count == 1 else [f"_{index}" for index in range(count)]
         return [f"{base}_{number}{suffix}" for suffix in suffixes]
 
     def has_kernel(self, node: ir.Node) -> bool:
-        """Whether a node that was made elsewhere can run on inputs of its types."""
+        """Whether a node that was created elsewhere has a kernel for the types of its inputs."""
         schema = self._get_schema(node.op_type, node.domain, node.version)
         if schema is None or node.domain or node.op_type == "Cast":
             return True
@@ -108,7 +108,7 @@ class KernelBuilder(onnxscript.GraphBuilder):
     def _cast_attributes(
         self, schema: onnx.defs.OpSchema | None, attributes: dict[str, Any]
     ) -> dict[str, Any]:
-        """Give attributes the types that the schema names, which would be guessed from their values."""
+        """Convert attributes to the types in the schema; the base class would guess them from the values."""
         if schema is None:
             return attributes
         types = _operator(schema).attributes
@@ -120,7 +120,7 @@ class KernelBuilder(onnxscript.GraphBuilder):
 
     def call_op(self, op_type: str, args: Sequence[Any], kwargs: dict[str, Any], /, **options: Any) -> Any:
         """Add a node, and casts around it where its types have no kernel."""
-        while args and args[-1] is None:  # absent is one thing, present without a value another
+        while args and args[-1] is None:  # an omitted input differs from a present one without a value
             args = args[:-1]
         schema = self._get_schema(op_type, options.get("domain", ""), options.get("version"))
         if schema is None or op_type == "Cast":
@@ -153,7 +153,7 @@ def computable(op_type: str, schema: onnx.defs.OpSchema, given: Mapping[str, ir.
     for types in _alternatives(dict(given)):
         if any(_accepts(schema, kernel, types) for kernel in kernels):
             return types
-    return dict(given)  # expanded when it is loaded, or for ONNX Runtime to refuse
+    return dict(given)  # a function that is expanded on loading, or rejected by ONNX Runtime
 
 
 def _alternatives(given: _Types) -> Iterator[_Types]:
@@ -181,12 +181,12 @@ def _accepts(schema: onnx.defs.OpSchema, kernel: Mapping[str, frozenset[str]], t
 
 
 def _type_string(dtype: ir.DataType) -> str:
-    same = ir.DataType.FLOAT if dtype == ir.DataType.FLOAT16 else dtype  # widened when the model is loaded
+    same = ir.DataType.FLOAT if dtype == ir.DataType.FLOAT16 else dtype  # ONNX Runtime widens it on loading
     return f"tensor({same.name.lower()})"
 
 
 def _bind(schema: onnx.defs.OpSchema, args: Sequence[Any]) -> _Types:
-    """Return the types of the type variables that stand for tensors among the arguments."""
+    """Return the types that the arguments bind to the schema's type variables."""
     bound: _Types = {}
     for variable, arg in _operator(schema).parameters(args):
         if variable and isinstance(arg, ir.Value) and arg.dtype is not None:
@@ -195,13 +195,13 @@ def _bind(schema: onnx.defs.OpSchema, args: Sequence[Any]) -> _Types:
 
 
 def _formals(formals: Sequence[Any], count: int) -> list[Any]:
-    """Repeat the last, variadic, parameter as often as needed."""
+    """Return `count` parameters, repeating the last, variadic one as needed."""
     return [formals[min(index, len(formals) - 1)] for index in range(count)]
 
 
 @cache
 def _schema(op_type: str, domain: str, version: int | None) -> onnx.defs.OpSchema | None:
-    """Return the one object that stands for a schema here: ONNX makes another for each that asks."""
+    """Return a schema, cached: ONNX creates a new object for each call."""
     with suppress(onnx.defs.SchemaError):
         return onnx.defs.get_schema(op_type, version, domain) if version is not None else None
     return None
@@ -224,7 +224,7 @@ def _operator(schema: onnx.defs.OpSchema) -> _Operator:
 
 @cache
 def _allowed(op_type: str, version: int, domain: str) -> Mapping[str, frozenset[str]]:
-    """Return what ONNX lets the type variables of an operator stand for."""
+    """Return the types that ONNX allows for the type variables of an operator."""
     constraints = onnx.defs.get_schema(op_type, version, domain).type_constraints
     return {each.type_param_str: frozenset(each.allowed_type_strs) for each in constraints}
 

@@ -1,4 +1,4 @@
-"""What tf2onnx writes, and ONNX Runtime may take, though ONNX has it otherwise."""
+"""Correction of nodes that tf2onnx writes and ONNX Runtime may accept, but that are not valid ONNX."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ _Values = dict[ir.Value, Any]
 
 _FROM_THE_END, _TO_THE_FRONT = np.iinfo(np.int64).max, np.iinfo(np.int64).min
 
-#: The mask of the bit that is the sign of a float.
+#: The mask of a float's sign bit.
 _SIGN = np.iinfo(np.int32).min
 
 _WHOLE = frozenset({ir.DataType.INT32, ir.DataType.INT64})
 
 
 def legalize(g: Lowering, node: ir.Node, inputs: _Inputs, values: _Values) -> None:
-    """Write a node as ONNX has it; `values` takes what is to stand for outputs that it loses."""
+    """Make a node valid ONNX; replacements of outputs that it loses are added to `values`."""
     if node.op_type in _AMENDMENTS:
         _AMENDMENTS[node.op_type](g, node, inputs, values)
 
 
 def _range(_: Lowering, node: ir.Node, *__: Any) -> None:
-    """ONNX has it, too, since opset 11."""
+    """Move it to ONNX's own domain, which has it since opset 11."""
     node.domain = ""
 
 
 def _resize(_: Lowering, __: ir.Node, inputs: _Inputs, ___: _Values) -> None:
-    """Scales are left out where there are sizes; tf2onnx makes them empty."""
+    """Omit the scales where sizes are given; tf2onnx passes an empty tensor."""
     if len(inputs) == 4:  # the tensor, its region, scales and sizes
         inputs[2] = None
 
 
 def _batch_normalization(g: Lowering, node: ir.Node, inputs: _Inputs, values: _Values) -> None:
-    """There is one output; the mean and variance of TensorFlow's are, at inference, what it was given."""
+    """Keep one output; at inference, TensorFlow's mean and variance outputs equal the inputs."""
     if "training_mode" in node.attributes and node.attributes["training_mode"].as_int():
         return
     mean, variance = inputs[3:5]
@@ -60,7 +60,7 @@ def _batch_normalization(g: Lowering, node: ir.Node, inputs: _Inputs, values: _V
 
 
 def _bitcast(_: Lowering, node: ir.Node, *__: Any) -> None:
-    """ONNX shows no bits, but of those of a float Keras wants the sign alone (for `argmax`, for instance)."""
+    """Replace a bitcast, which ONNX lacks, if only the sign bit is used (as in Keras's `argmax`)."""
     users = [user for user, _ in node.outputs[0].uses()]
     if not users or not all(map(_masks_all_but_the_sign, users)):
         return
@@ -79,19 +79,19 @@ def _masks_all_but_the_sign(node: ir.Node) -> bool:
 
 
 def _order(g: Lowering, _: ir.Node, inputs: _Inputs, __: _Values) -> None:
-    """What a loop counts by itself has ONNX's type, INT64; TensorFlow's counter may have had another."""
+    """Cast operands of different types to INT64: ONNX's loop counter is INT64, TensorFlow's may not be."""
     if len({each.dtype for each in inputs}) > 1 and all(each.dtype in _WHOLE for each in inputs):
         inputs[:] = [g.cast(each, "int64") for each in inputs]
 
 
 def _random(_: Lowering, node: ir.Node, *__: Any) -> None:
-    """TensorFlow's seed 0 means none; in ONNX all operators with it draw the same numbers."""
+    """Remove the seed 0: in TensorFlow it means none, in ONNX all operators with it draw the same numbers."""
     if "seed" in node.attributes and not node.attributes["seed"].as_float():
         del node.attributes["seed"]
 
 
 def _slice(g: Lowering, _: ir.Node, inputs: _Inputs, __: _Values) -> None:
-    """A slice backwards that begins before the first element is empty to TensorFlow."""
+    """Make a backward slice that begins before the first element empty, as in TensorFlow."""
     given = [x.const_value.numpy() for x in inputs[1:] if x is not None and x.const_value is not None]
     if len(given) < 4:
         return
@@ -109,7 +109,7 @@ def _slice(g: Lowering, _: ir.Node, inputs: _Inputs, __: _Values) -> None:
 
 
 def _conv(_: Lowering, node: ir.Node, *__: Any) -> None:
-    """ONNX Runtime pads by itself only where kernels have no holes; without strides it is always as much."""
+    """Replace `auto_pad`, which ONNX Runtime rejects with dilations, by the fixed padding of stride 1."""
     attributes = node.attributes
     holes = [size - 1 for size in attributes["dilations"].as_ints()] if "dilations" in attributes else [0]
     if attributes.get_string("auto_pad", "NOTSET") != "SAME_UPPER" or not any(holes):
@@ -126,7 +126,7 @@ def _conv(_: Lowering, node: ir.Node, *__: Any) -> None:
 
 
 def _conv_transpose(_: Lowering, node: ir.Node, *__: Any) -> None:
-    """What TensorFlow adds to what the kernels reach comes behind it; tf2onnx takes it from the padding."""
+    """Turn negative padding, as tf2onnx writes for extra output rows of TensorFlow, into `output_padding`."""
     if "pads" not in node.attributes:
         return
     pads = np.reshape(node.attributes["pads"].as_ints(), (2, -1))
@@ -137,7 +137,7 @@ def _conv_transpose(_: Lowering, node: ir.Node, *__: Any) -> None:
 
 
 def _transpose(_: Lowering, node: ir.Node, inputs: _Inputs, __: _Values) -> None:
-    """The order of axes is an attribute; tf2onnx leaves one that it does not know a second input."""
+    """Make the permutation an attribute; tf2onnx leaves one that it cannot evaluate as a second input."""
     if len(inputs) > 1:
         order = constant_value(inputs[1])
         if order is None:

@@ -1,9 +1,9 @@
-"""Loops that fill lists of tensors, and branches that write into them.
+"""Loops that fill lists of tensors.
 
-Where each round of a Loop writes the element that its number says, and nothing else sees the list, what it
-writes is a scan output: ONNX Runtime keeps those apart and joins them once, where a list that is carried
-is copied in each round. A list that no round changes is read from outside. All others are carried as
-tensors, into which ScatterND writes.
+If each iteration of a Loop writes the element with its own index, and the list has no other use, the
+elements become a scan output: ONNX Runtime concatenates those once, while a carried list is copied in each
+iteration. A loop-invariant list is read from the outer graph. All others are carried as tensors and written
+with ScatterND.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ _TO_THE_FRONT, _TO_THE_END = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 
 @dataclass(frozen=True)
 class _Written:
-    """A list whose elements a loop writes one after the other."""
+    """A list whose elements a loop writes in sequence."""
 
     elements: TensorList
     progression: InductionVariable
     item: ir.Value
     output: ir.Value
     resizes: bool
-    #: Whether the loop ends exactly where the list does.
+    #: Whether the loop ends exactly at the end of the list.
     fills: bool
 
 
 class Loop:
-    """A Loop of tf2onnx's that carries lists, in the making.
+    """Conversion of a Loop written by tf2onnx that carries lists.
 
-    First it takes from the body what need not be carried; then the body is adopted; then `write` makes the
-    node.
+    The constructor removes lists that need not be carried from the body; then the body is adopted; then
+    `write` creates the node.
     """
 
     def __init__(self, g: Lowering, node: ir.Node, inputs: list[Any], values: _Values) -> None:
@@ -67,7 +67,7 @@ class Loop:
         return self._values.get(value, value)
 
     def _plan(self, counting: InductionAnalysis, index: int) -> TensorList | _Written | None:
-        """Return what a list is that is not changed, or what is written into it; None if it is carried."""
+        """Return a list that is not changed, or the writes to one; None if it is carried."""
         elements, formal = self._initial[index], self.body.inputs[2 + index]
         output = origin(self.body.outputs[1 + index])
         if output is formal:
@@ -107,7 +107,7 @@ class Loop:
             self._values[output] = plan
 
     def write(self) -> None:
-        """Write the node, when its body is adopted, and note its results."""
+        """Create the node after its body is adopted, and record its results."""
         carried = len(self._initial)
         self._node.attributes.pop("body")
         count = carried + len(self._written)
@@ -123,13 +123,13 @@ class Loop:
         for written, result, item in zip(self._written, results[carried:], items, strict=True):
             result.type = ir.TensorType(written.elements.dtype)
             dims = sized(known_dims(item), written.elements.dims)
-            if dims is not None:  # ONNX Runtime takes it from here for a loop without a round
+            if dims is not None:  # ONNX Runtime takes it from here if the loop has no iteration
                 item.shape, result.shape = ir.Shape(dims), ir.Shape([None, *dims])
             self._values[written.output] = _placed(self._g, written, result)
 
 
 def _is_seen_by(formal: ir.Value, writer: ir.Node) -> bool:
-    """Whether a list is nothing but written in the body, by one node, and given to the next round."""
+    """Whether the only use of a list in the body is one write, whose result goes to the next iteration."""
     names = [formal, *writer.outputs]
     seen = False
     while names:
@@ -151,7 +151,7 @@ def _grows_from_nothing(elements: TensorList, progression: InductionVariable) ->
 def _fills(
     counting: InductionAnalysis, progression: InductionVariable, length: ir.Value, trips: ir.Value | None
 ) -> bool:
-    """Whether a loop goes on exactly until the last element is written."""
+    """Whether a loop runs exactly until the last element is written."""
     if progression.step != 1 or isinstance(progression.start, ir.Value):
         return False
     if trips is not None and not provably_equal(trips, length):
@@ -163,7 +163,7 @@ def _fills(
 
 
 def _placed(g: Lowering, written: _Written, result: ir.Value) -> TensorList:
-    """Return a list with the elements that a loop wrote where it wrote them."""
+    """Return a list with the elements that a loop wrote at their indices."""
     before, start, step = written.elements, written.progression.start, written.progression.step
     trips = g.op.Shape(result, start=0, end=1)
     none, one = (g.constant(np.array([each], np.int64), "number") for each in (0, 1))
@@ -175,24 +175,24 @@ def _placed(g: Lowering, written: _Written, result: ir.Value) -> TensorList:
     first = g.op.Add(g.op.Sub(first, trips), one) if step < 0 else first
     head: tuple[ir.Value, ...] = ()
     if written.resizes:
-        begun = g.op.Min(trips, one)  # a loop without a round makes nothing longer
+        begun = g.op.Min(trips, one)  # a loop without an iteration does not resize
         before = resized(g, before, g.op.Max(before.length(g), g.op.Mul(g.op.Add(first, trips), begun)))
     if start != 0 or step < 0:
-        first = g.op.Max(g.op.Min(first, before.length(g)), none)  # it may be anywhere, without a round
+        first = g.op.Max(g.op.Min(first, before.length(g)), none)  # without an iteration it may be any number
         head = (_head(g, before, result, first),)
     tail = () if written.fills else (_tail(g, before, result, g.op.Add(first, trips)),)
     return joined(g, [*head, result, *tail])
 
 
 def _head(g: Lowering, elements: TensorList, alike: ir.Value, end: ir.Value) -> ir.Value:
-    """Return the elements of a list up to a place, zeros where nothing was written."""
+    """Return the elements of a list up to an index, zeros where none was written."""
     if elements.items is None:
         return blank(g, alike, end)
     return _slice(g, elements.items, g.constant(np.zeros(1, np.int64), "none"), end)
 
 
 def _tail(g: Lowering, elements: TensorList, alike: ir.Value, begin: ir.Value) -> ir.Value:
-    """Return the elements of a list from a place on, zeros where nothing was written."""
+    """Return the elements of a list from an index on, zeros where none was written."""
     if elements.items is None:
         none = g.constant(np.zeros(1, np.int64), "none")
         return blank(g, alike, g.op.Max(g.op.Sub(elements.length(g), begin), none))

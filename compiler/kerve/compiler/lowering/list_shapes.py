@@ -1,7 +1,7 @@
-"""What a graph says of the shapes of the elements of its lists, wherever it says it.
+"""Inference of the element shapes of a graph's lists.
 
-A list is mostly made without a word about its elements. What is written into it has a shape, and what is
-read from it, perhaps in the body of a loop within a loop: all names of one list are brought together first.
+A list is mostly created without an element shape. The tensors that are written to it and read from it have
+shapes, possibly in the body of a nested loop: so all values that are the same list are unified first.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ DIMS = "dims"
 
 _MAKERS = frozenset({"EmptyList", "ListReserve"})
 
-#: Operators whose first output is the list that is their first input.
+#: Operators whose first output is the list in their first input.
 _HANDING_ON = frozenset({
     "Identity", "ListPopBack", "ListPushBack", "ListResize", "ListScatterIntoExistingList", "ListSetItem",
 })  # fmt: skip
 
-#: For operators on lists: which of their inputs (True) and outputs is like an element, and by how many axes
-#: it has more.
+#: For operators on lists: whether the tensor shaped like an element is an input (True) or an output, its
+#: index, and its number of additional leading axes.
 _TENSORS: Mapping[str, tuple[bool, int, int]] = {
     "ListGather": (False, 0, 1),
     "ListGetItem": (False, 0, 0),
@@ -37,7 +37,7 @@ _TENSORS: Mapping[str, tuple[bool, int, int]] = {
     "ListStack": (False, 0, 1),
 }
 
-#: The place of the input `element_shape`.
+#: The index of the input `element_shape`.
 _SHAPES: Mapping[str, int] = {
     "EmptyList": 0, "ListConcatV2": 1, "ListGather": 2, "ListGetItem": 2, "ListPopBack": 1, "ListReserve": 0,
     "ListStack": 1,
@@ -45,7 +45,7 @@ _SHAPES: Mapping[str, int] = {
 
 
 def note(graph: ir.Graph) -> None:
-    """Tell the operators that make lists what the elements will be."""
+    """Annotate the operators that create lists with the shape of the elements."""
     nodes = list(_nodes(graph))
     if not any(node.op_type in _MAKERS for node in nodes):
         return
@@ -67,7 +67,7 @@ def note(graph: ir.Graph) -> None:
 
 
 class _Names:
-    """Which values are names of the same list."""
+    """Union-find structure of the values that are the same list."""
 
     def __init__(self) -> None:
         self._parents: dict[ir.Value, ir.Value] = {}
@@ -96,7 +96,7 @@ def _bodies(node: ir.Node) -> list[ir.Graph]:
 
 
 def _alike(node: ir.Node) -> Iterator[tuple[ir.Value, ir.Value]]:
-    """Return pairs of values that are the same list, if they are lists."""
+    """Yield pairs of values that are the same list, if they are lists."""
     if node.op_type in _HANDING_ON and node.inputs[0] is not None:
         yield node.outputs[0], node.inputs[0]
     for body in _bodies(node):
@@ -111,7 +111,7 @@ def _alike(node: ir.Node) -> Iterator[tuple[ir.Value, ir.Value]]:
 
 
 def _said(node: ir.Node) -> Iterator[Dims]:
-    """Return what an operator shows of the elements of its list."""
+    """Yield the element shapes that an operator implies for its list."""
     if (place := _SHAPES.get(node.op_type)) is not None:
         sizes = constant_value(node.inputs[place])
         if sizes is not None and sizes.ndim == 1:

@@ -1,9 +1,9 @@
-"""TensorFlow's lists of tensors, which `tf.TensorArray`, `tf.map_fn` and `tf.scan` fill.
+"""TensorFlow's lists of tensors, as used by `tf.TensorArray`, `tf.map_fn` and `tf.scan`.
 
-A list is one tensor with an axis more in front, since its elements have one shape (all that stacks them
-asks for that). ONNX's own sequences would take elements of several shapes, but few operators and hardly any
-pass know of them, and what reads a list stacks it in the end. The elements' shape may not be known before
-the first is written: until then a list that a loop carries is as long as it is, and nothing wide.
+A list is represented as one tensor with an additional first axis, since its elements have one shape (as
+stacking requires). ONNX's own sequences would allow elements of several shapes, but few operators and hardly
+any pass support them, and lists are stacked in the end. The shape of the elements may be unknown until the
+first is written: until then, a list that a loop carries has its length and elements of size zero.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Dims = Sequence[int | None] | None
 
 @dataclass(frozen=True)
 class TensorList:
-    """A list: its elements, or how many there will be while none was written."""
+    """A list: its elements, or only their number before the first is written."""
 
     dtype: ir.DataType
     dims: Dims
@@ -62,7 +62,7 @@ class TensorList:
         return g.op.Shape(self.items, start=0, end=1)
 
     def tensor(self, g: Lowering) -> ir.Value:
-        """Return the elements as a tensor: zeros where nothing was written, of size zero if unknown."""
+        """Return the elements as a tensor: zeros if none was written; unknown dimensions are 0."""
         if self.items is not None:
             return self.items
         if self.dims is None:
@@ -74,31 +74,31 @@ class TensorList:
 
 
 def known_dims(value: ir.Value, first: int = 0) -> Dims:
-    """Return the sizes of a tensor, from an axis on."""
+    """Return the sizes of a tensor from axis `first` on."""
     if value.shape is None:
         return None
     return [size if isinstance(size, int) else None for size in value.shape[first:]]
 
 
 def sized(first: Dims, second: Dims) -> Dims:
-    """Return what two descriptions of the same shape say together."""
+    """Merge two partially known descriptions of the same shape."""
     if first is None or second is None or len(first) != len(second):
         return second if first is None else first
     return [b if a is None else a for a, b in zip(first, second, strict=True)]
 
 
 def scalar(g: Lowering, x: ir.Value) -> ir.Value:
-    """Return a whole number as INT64 []."""
+    """Return an integer as INT64 []."""
     return g.op.Reshape(g.cast(x, "int64"), g.constant(np.zeros(0, np.int64), "scalar"))
 
 
 def vector(g: Lowering, x: ir.Value) -> ir.Value:
-    """Return a whole number as INT64 [1]."""
+    """Return an integer as INT64 [1]."""
     return g.op.Reshape(g.cast(x, "int64"), [1])
 
 
 def resized(g: Lowering, elements: TensorList, size: ir.Value) -> TensorList:
-    """Cut a list to a number of elements, or append zeros."""
+    """Truncate a list to `size` elements, or append zeros."""
     if elements.items is None:
         return TensorList(elements.dtype, elements.dims, size)
     kept = g.op.Slice(elements.items, [0], size, [0])
@@ -108,7 +108,7 @@ def resized(g: Lowering, elements: TensorList, size: ir.Value) -> TensorList:
 
 
 def joined(g: Lowering, parts: Sequence[ir.Value]) -> TensorList:
-    """Return the list of the elements of several, one after the other."""
+    """Concatenate lists."""
     if len(parts) == 1:
         return TensorList.of(parts[0])
     whole = g.op.Concat(*parts, axis=0)
@@ -125,7 +125,7 @@ def put(g: Lowering, elements: TensorList, places: ir.Value, written: ir.Value) 
 
 
 def _as_wide(g: Lowering, elements: TensorList, written: ir.Value) -> ir.Value:
-    """Return the tensor of a list, with room for elements like those of another."""
+    """Return the tensor of a list, padded to the width of the elements to be written."""
     dims = TensorList.of(written).dims
     if dims is None:
         raise TypeError("the rank of what is written into a list is not known")
@@ -135,7 +135,7 @@ def _as_wide(g: Lowering, elements: TensorList, written: ir.Value) -> ir.Value:
     tensor, have = elements.items, TensorList.of(elements.items).dims
     if have is not None and None not in have:
         return tensor
-    # As wide as it is, or nothing wide still. An element of another shape is for ScatterND to refuse.
+    # The list has its full width or still width 0. ScatterND rejects elements of another shape.
     lacking = g.op.Sub(g.op.Shape(written, start=1), g.op.Shape(tensor, start=1))
     none = g.constant(np.zeros(1 + len(dims), np.int64), "none")
     lacking = g.op.Max(g.op.Concat(g.constant(np.zeros(1, np.int64), "none"), lacking, axis=0), none)
@@ -145,7 +145,7 @@ def _as_wide(g: Lowering, elements: TensorList, written: ir.Value) -> ir.Value:
 
 
 def blank(g: Lowering, alike: ir.Value, count: ir.Value) -> ir.Value:
-    """Return zeros shaped like the slices of a tensor, as many as `count` (INT64 [1]) says."""
+    """Return `count` (INT64 [1]) zeros shaped like the slices of a tensor."""
     assert alike.dtype is not None
     full = g.op.Concat(count, g.op.Shape(alike, start=1), axis=0)
     return _zeros(g, alike.dtype, full, TensorList.of(alike).dims)

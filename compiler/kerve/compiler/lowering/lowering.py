@@ -29,7 +29,7 @@ from kerve.compiler.lowering.symbol import Symbol, is_symbol
 
 __all__ = ["LAYER_KEY", "Lowering"]
 
-#: Key of a node's metadata that names the Keras layer it came from.
+#: Metadata key of a node for the path of the Keras layer that it came from.
 LAYER_KEY = "kerve.layer"
 
 
@@ -54,12 +54,13 @@ class Lowering:
         self.graph = ir.Graph([], [], nodes=[], opset_imports={"": opset}, name="model")
         self.functions: dict[ir.OperatorIdentifier, ir.Function] = {}
         self.warnings: list[str] = []
-        #: What TensorFlow traced, by layer.
+        #: Paths of the layers in which something was traced by TensorFlow.
         self.traced: list[str] = []
-        #: Whether it draws anew with each call what Keras draws from a number, the same each time.
+        #: Whether the graph draws new random numbers in each call where Keras repeats
+        #: those of a fixed seed.
         self.reseeded = False
-        #: What the call gave to `add_loss`, and its activity regularizers; each is computed when called,
-        #: for only an evaluation needs it.
+        #: Losses of `add_loss` and activity regularizers, computed when called: only
+        #: evaluation needs them.
         self.losses: list[Callable[[], Any]] = []
         self.state = state
         self._handlers = handlers
@@ -71,7 +72,7 @@ class Lowering:
         self._specs: list[Any] = []
         self._initializers = Initializers(self.graph)
         self._replayed: list[type] = []
-        #: Bodies of loops and branches that are written: what is made in them is out of sight.
+        #: Finished bodies of loops and branches: their values cannot be used outside.
         self._closed: set[ir.Graph] = set()
 
     # -- what handlers use ---------------------------------------------------------------------------
@@ -88,7 +89,7 @@ class Lowering:
 
     @property
     def spec(self) -> Any:
-        """What Keras says the operation being lowered returns: a structure of `keras.KerasTensor`."""
+        """Keras's specification of the current operation's results: a structure of `keras.KerasTensor`."""
         return self._specs[-1]
 
     @property
@@ -107,7 +108,7 @@ class Lowering:
         return "/".join(layer.name for layer in self._layers[1:])
 
     def constant(self, array: ArrayLike, name: str = "constant") -> ir.Value:
-        """Enter an array as an initializer; small ones are shared by all that need them."""
+        """Add an array as an initializer; small ones are shared by all their users."""
         return self._initializers.constant(np.asarray(array), name, self.layer_path)
 
     def weight(
@@ -118,23 +119,23 @@ class Lowering:
         role: str = "",
         dtype: str | None = None,
     ) -> ir.Value:
-        """Enter a Keras variable as an initializer, once for every layer that shares it.
+        """Add a Keras variable as an initializer, once even if several layers share it.
 
-        `transform` reorders its elements (its result must depend on the variable and `role` alone);
-        `role` names the reordered form. The value comes in `dtype`, or in the type that the variable
-        has under the current autocast scope.
+        `transform` reorders its elements (its result must depend on the variable and `role` alone); `role`
+        names the reordered form. The value is cast to `dtype`, by default the type that the variable has
+        under the current autocast scope.
         """
         wanted = dtypes.to_onnx(dtype or keras.backend.standardize_dtype(variable.dtype))
-        if not isinstance(variable, keras.Variable):  # computed from variables, as LoRA's kernels are
+        if not isinstance(variable, keras.Variable):  # computed from variables, like LoRA kernels
             computed = as_array(variable)
             array = transform(computed) if transform else computed
             return self.cast(self.constant(array, role or "computed"), wanted)
         return self.cast(self._initializers.weight(variable, transform, role), wanted)
 
     def append(self, node: ir.Node) -> Sequence[ir.Value]:
-        """Take a node that was made elsewhere, infer the types of its results, and return these.
+        """Add a node that was created elsewhere, infer the types of its results, and return these.
 
-        For types that have no kernel it is written anew, between casts.
+        If its types have no kernel, a new node is created between casts.
         """
         node.version = self.graph.opset_imports[node.domain]
         if not self._builder.has_kernel(node):
@@ -148,11 +149,11 @@ class Lowering:
         return node.outputs
 
     def names(self, base: str, count: int) -> list[str]:
-        """Return names that nothing else in the whole model has."""
+        """Return names that are unique in the whole model."""
         return self._builder.names(base, count)
 
     def copy(self, value: ir.Value) -> ir.Value:
-        """Return the same tensor as another value."""
+        """Return a copy of a value (Identity)."""
         copy = self.op.Identity(value)
         copy.type, copy.shape = value.type, value.shape
         return copy
@@ -173,7 +174,7 @@ class Lowering:
         return self.cast(x, other.dtype)
 
     def dim(self, x: ir.Value, axis: int) -> int | ir.Value:
-        """Return one dimension of `x`: an int where it is known, else an INT64 tensor of shape [1]."""
+        """Return one dimension of `x`: an int where it is known, otherwise an INT64 tensor of shape [1]."""
         assert x.shape is not None
         size: int | ir.SymbolicDim = x.shape[axis]
         if isinstance(size, int):
@@ -189,18 +190,18 @@ class Lowering:
         return parts[0] if len(parts) == 1 else self.op.Concat(*parts, axis=0)
 
     def call(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Run a function of Keras (an activation, say) on ONNX values and return ONNX values."""
+        """Run a Keras function, such as an activation, on ONNX values and return ONNX values."""
         return self.unwrap(fn(*self.wrap(args), **self.wrap(kwargs)))
 
     def refuse(self, what: str, remedy: str) -> ConversionError:
-        """Return the error for something in the current layer that cannot be expressed."""
+        """Return the error for something in the current layer that has no ONNX form."""
         inner = self._layers[-1] if self._layers else None
         kind = getattr(inner, "stands_for", type(inner).__name__)
         where = f"layer '{self.layer_path}' ({kind})" if self.layer_path else "the model"
         return ConversionError(f"{where}: {what}; {remedy}")
 
     def warn(self, what: str) -> None:
-        """Note something about the current layer that the author may want to know."""
+        """Add a warning about the current layer."""
         where = f"layer '{self.layer_path}'" if self.layer_path else "the model"
         warning = f"{where}: {what}"
         if warning not in self.warnings:
@@ -242,7 +243,7 @@ class Lowering:
     # -- operations ----------------------------------------------------------------------------------
 
     def lower(self, operation: keras.Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Lower one call of a layer or of a `keras.ops` operation; returns symbols."""
+        """Lower one call of a layer or of a `keras.ops` operation; return symbols."""
         with self._inside(operation):
             handler = self._handlers.find(operation)
             if handler is not None and getattr(operation, "quantization_mode", None) is None:
@@ -254,7 +255,7 @@ class Lowering:
             return self._trace(operation, operation.call, args, kwargs)
 
     def trace(self, operation: keras.Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Let TensorFlow trace one call of a layer or operation; returns symbols."""
+        """Trace one call of a layer or operation with TensorFlow; return symbols."""
         with self._inside(operation):
             return self._trace(operation, operation.call, args, kwargs)
 
@@ -279,7 +280,7 @@ class Lowering:
         return conform(self, values, spec, guessed=guesses_dtype(operation))
 
     def _replay(self, operation: keras.Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run the operation's own `call` on symbols; trace it where the author's code fails on them."""
+        """Run the operation's own `call` on symbols; trace it if that fails."""
         call = operation.quantized_call if getattr(operation, "quantization_mode", None) else operation.call
         failures = []
         self._replayed.append(type(operation))
@@ -291,7 +292,7 @@ class Lowering:
                     return keras.tree.map_structure(self._as_symbol, outputs)
                 except ConversionError as error:
                     raise autograph.original(error) from error.__cause__
-                except Exception as error:  # noqa: BLE001  # the author's code may fail in any way on symbols
+                except Exception as error:  # noqa: BLE001  # user code may fail in any way on symbols
                     self._rollback(mark)
                     failures.append(error)
         finally:
@@ -312,7 +313,7 @@ class Lowering:
         cause: Exception | None = None,
         plea: str = "",
     ) -> Any:
-        """Let TensorFlow trace one layer or operation, and take tf2onnx's nodes for it."""
+        """Trace one layer or operation with TensorFlow, and add the nodes that tf2onnx converts it to."""
         what = "" if isinstance(operation, keras.Layer) else f"operation {_called(operation)}: "
         try:
             outputs = tracing.trace(self, call, args, kwargs)
@@ -321,7 +322,7 @@ class Lowering:
                 raise  # the layer or model around this one is traced as a whole
             raise self.refuse(f"{what}{error}", error.remedy) from (cause or error)
         self.traced.append(self.layer_path)
-        if cause is not None and not isinstance(cause, tracing.TensorsOnlyError):  # else nothing is to mend
+        if cause is not None and not isinstance(cause, tracing.TensorsOnlyError):  # which is no failure
             self.warn(f"{what}converted from TensorFlow's trace of it ({_first_line(cause)}){plea}")
         return outputs
 
@@ -329,7 +330,7 @@ class Lowering:
 
     @contextmanager
     def subgraph(self, graph: ir.Graph) -> Iterator[ir.Graph]:
-        """Write nodes into the body of a Loop, If or Scan instead."""
+        """Add nodes to the body of a Loop, If or Scan while the context lasts."""
         outer = self._builder
         graph.opset_imports.setdefault("", self.opset)
         self._builder = KernelBuilder(graph, parent=outer)
@@ -371,7 +372,7 @@ class Lowering:
 
 
 def _called(operation: keras.Operation) -> str:
-    """What an operation is called: Keras numbers those of its own classes."""
+    """Return the name of an operation for messages: the class for Keras's own, whose names are numbered."""
     of_keras = type(operation).__module__.startswith("keras.")
     return type(operation).__name__ if of_keras else str(operation.name)
 
@@ -382,7 +383,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _given(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what says nothing: None, and that this is not training."""
+    """Drop arguments that are None, and `training=False`."""
     given = {name: value for name, value in kwargs.items() if value is not None}
     if not given.get("training", True):
         del given["training"]

@@ -1,7 +1,7 @@
-"""Python's operators on tensors, where TensorFlow's are not the functions of `keras.ops`.
+"""Python operators on tensors, where TensorFlow differs from the functions of `keras.ops`.
 
-TensorFlow takes what is no tensor in the type of the tensor beside it, wrapping what that cannot hold,
-divides integers of 32 bits and more in float64, multiplies truths by anything to truths, and applies `&`,
+TensorFlow converts a non-tensor operand to the type of the tensor operand, wrapping values out of range,
+divides integers of 32 bits and more in float64, returns booleans for products with booleans, and applies `&`,
 `|`, `^` and `~` to the bits of integers.
 """
 
@@ -19,7 +19,7 @@ from kerve.compiler.lowering import dtypes
 
 __all__ = ["Operators", "Plus", "plus"]
 
-#: In which type TensorFlow divides integers (`_TRUEDIV_TABLE` of its `math_ops`); others in their own.
+#: Type in which TensorFlow divides integers (`_TRUEDIV_TABLE` of its `math_ops`); others keep theirs.
 _QUOTIENTS = {
     **dict.fromkeys(("int8", "int16", "uint8", "uint16"), "float32"),
     **dict.fromkeys(("int32", "int64", "uint32", "uint64"), "float64"),
@@ -27,7 +27,7 @@ _QUOTIENTS = {
 
 
 class Operators:
-    """What a symbol has before the operators of Keras's tensors: those of the tables below, and these."""
+    """Operators of a symbol that override those of Keras's tensors: these, and those of the tables below."""
 
     dtype: str
 
@@ -44,7 +44,7 @@ class Operators:
 
 
 class Plus(operations.Add):
-    """`x + y` of tensors: addition by TensorFlow itself, which `ops.add` is not always (ops/addition.py)."""
+    """`x + y` of tensors: TensorFlow's own addition, from which `ops.add` may differ (ops/addition.py)."""
 
 
 def plus(x: Any, y: Any) -> Any:
@@ -64,7 +64,7 @@ def _divide(x: Any, y: Any) -> Any:
     common = _type(x)
     if common == _type(y) and common in _QUOTIENTS and (x.shape or y.shape):
         x, y = (keras.ops.cast(each, _QUOTIENTS[common]) for each in (x, y))
-    # Two scalars are most often sizes, Python numbers to Keras, whose quotient must not widen what it meets.
+    # Two scalars are mostly sizes, which are Python numbers in Keras: their quotient must not widen types.
     return keras.ops.true_divide(x, y)
 
 
@@ -117,20 +117,20 @@ def _type(x: Any) -> str:
 
 
 def _compares(x: object) -> bool:
-    """Whether TensorFlow compares a tensor with `x` by the elements."""
+    """Whether TensorFlow compares a tensor with `x` elementwise."""
     tensor = isinstance(x, keras.KerasTensor | keras.Variable | np.ndarray | np.generic)
     return tensor or isinstance(x, int | float | list | tuple) or keras.ops.is_tensor(x)
 
 
 def _like(x: Operators, other: Any) -> Any:
-    """Return what is no tensor in the type of the tensor beside it, if that can hold its kind."""
+    """Convert a non-tensor operand to the type of the tensor operand, if that type can hold its kind."""
     arrays = isinstance(other, np.ndarray | np.generic)  # np.float64 is a float of Python, too
     if not (arrays or _is_plain(other)):
         return other
     array, dtype = np.asarray(other), dtypes.to_onnx(x.dtype)
     if dtypes.is_float(dtype) or (arrays and dtype != ir.DataType.STRING):
         kinds = "iubfV"  # bfloat16 is of kind V
-    else:  # of NumPy TensorFlow makes integers and truths of fractions, of Python it does not
+    else:  # TensorFlow casts fractions to integers and booleans for NumPy, not for Python
         kinds = "iub" if dtypes.is_integer(dtype) else "b"
     if array.dtype.kind in kinds:
         with np.errstate(over="ignore", invalid="ignore"):
@@ -139,7 +139,7 @@ def _like(x: Operators, other: Any) -> Any:
 
 
 def _is_plain(x: Any) -> bool:
-    """Whether something is a number of Python, or a list of them."""
+    """Whether something is a Python number or a list of numbers."""
     if isinstance(x, list | tuple):
         return all(map(_is_plain, x))
     return isinstance(x, bool | int | float)

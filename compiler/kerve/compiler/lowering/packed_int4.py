@@ -1,8 +1,8 @@
-"""Weights that Keras packs two to a byte (int4, GPTQ, AWQ) are four-bit numbers of ONNX.
+"""Lower weights that Keras packs two to a byte (int4, GPTQ, AWQ) to ONNX's 4-bit integers.
 
-Keras unpacks such weights, and makes real numbers of them, in every call. Left to itself its code would do so
-while the model is lowered, and the file would hold weights of eight times the size. What depends on constants
-alone ONNX Runtime computes when it loads a model: so the file is as small as Keras's, and computes as fast.
+Keras unpacks and dequantizes such weights in every call. Unchanged, its code would do so while the model is
+lowered, and the file would hold weights of eight times the size. ONNX Runtime evaluates subgraphs of
+constants when it loads a model: so the file is as small as Keras's, and computes as fast.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from kerve.compiler.lowering.symbol import Symbol, is_symbol
 
 __all__ = ["replacements"]
 
-#: The first operator set with numbers of four bits.
+#: The first operator set with 4-bit types.
 _FIRST_OPSET = 21
 
 _TYPES = {"int8": ml_dtypes.int4, "uint8": ml_dtypes.uint4}
 
 
 def replacements(g: Lowering) -> Iterator[tuple[object, str, object]]:
-    """Return (owner, attribute, replacement) for the functions that make real numbers of packed weights."""
+    """Return (owner, attribute, replacement) for the functions that unpack and dequantize weights."""
     if g.graph.opset_imports[""] < _FIRST_OPSET:
         return
     yield quantizers, "unpack_int4", _unpacked(g, quantizers.unpack_int4)
@@ -49,11 +49,11 @@ def _unpacked(g: Lowering, original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _real(g: Lowering, original: Callable[..., Any]) -> Callable[..., Any]:
-    """Let the scale of each group stay one number, instead of one for each weight of the group."""
+    """Keep one scale per group, instead of expanding it to one per weight."""
 
     def dequantize_with_sz_map(
         weights_matrix: Any, scale: Any, zero: Any, g_idx: Any, **axis: int
-    ) -> Any:  # which Keras 3.12 does not know
+    ) -> Any:  # not an argument in Keras 3.12
         weights, scale, zero = (Symbol(g.to_value(each)) for each in (weights_matrix, scale, zero))
         return original(weights, scale, zero, keras.ops.convert_to_tensor(g_idx), **axis)
 

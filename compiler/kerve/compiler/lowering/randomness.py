@@ -1,7 +1,7 @@
-"""Random numbers that a model draws when it is called: operators that draw anew each time, never constants.
+"""Random numbers that a model draws when it is called: lowered to random operators, never to constants.
 
-Only uniform and normal numbers have operators; the other distributions are made of these. The samples
-agree with Keras's in distribution, so a warning says which layer draws.
+Only uniform and normal distributions have operators; the others are derived from these. The samples agree
+with Keras's in distribution, so a warning says which layer draws.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from kerve.compiler.lowering.tracing import DRAWS
 
 __all__ = ["SAMPLERS", "fresh_random_seeds", "random_replacement"]
 
-#: How often a gamma variate is proposed; the chance that all proposals are rejected is below 1e-12.
+#: Number of proposals for a gamma variate; the probability that all are rejected is below 1e-12.
 _PROPOSALS = 10
 
 
@@ -68,7 +68,7 @@ def _scaled(sample: Any, mean: Any, stddev: Any) -> Any:
 def _truncated_normal(
     g: Lowering, shape: Any, mean: Any = 0.0, stddev: Any = 1.0, dtype: Any = None, seed: Any = None
 ) -> Any:
-    """Within two standard deviations, by the inverse of the distribution function."""
+    """Sample within two standard deviations, by inverting the distribution function."""
     del seed
     edge = math.erf(2.0 / math.sqrt(2.0))
     sample = math.sqrt(2.0) * ops.erfinv((_noise(g, "Uniform", shape) * 2.0 - 1.0) * edge)
@@ -85,7 +85,7 @@ def _randint(
 
 
 def _categorical(g: Lowering, logits: Any, num_samples: int, dtype: Any = "int64", seed: Any = None) -> Any:
-    """The greatest of logits with Gumbel noise (E. J. Gumbel, 1954)."""
+    """Sample by the Gumbel-max trick: the argmax of logits plus Gumbel noise (E. J. Gumbel, 1954)."""
     del seed
     rows, classes = ops.shape(logits)
     unit = ops.maximum(_noise(g, "Uniform", (rows, num_samples, classes)), np.finfo(np.float32).tiny)
@@ -112,7 +112,7 @@ def _shuffle(g: Lowering, x: Any, axis: int = 0, seed: Any = None) -> Any:
 
 
 def _gamma(g: Lowering, shape: Any, alpha: Any, dtype: Any = None, seed: Any = None) -> Any:
-    """By rejection (G. Marsaglia and W. W. Tsang, 2000), with a fixed number of proposals."""
+    """Sample by rejection (G. Marsaglia and W. W. Tsang, 2000), with a fixed number of proposals."""
     del seed
     alpha = ops.cast(ops.broadcast_to(ops.convert_to_tensor(alpha, "float32"), shape), "float32")
     boosted = alpha < 1.0
@@ -137,7 +137,7 @@ def _beta(g: Lowering, shape: Any, alpha: Any, beta: Any, dtype: Any = None, see
 def _binomial(
     g: Lowering, shape: Any, counts: Any, probabilities: Any, dtype: Any = None, seed: Any = None
 ) -> Any:
-    """Trials one by one, as many for every element as the largest count asks for."""
+    """Simulate single trials; each element gets as many as the largest count."""
     del seed
     counts = ops.broadcast_to(ops.cast(counts, "int32"), shape)
     trial = ops.arange(ops.max(counts), dtype="int32")
@@ -147,7 +147,8 @@ def _binomial(
     return ops.sum(ops.cast(counted, dtype or keras.config.floatx()), axis=-1)
 
 
-#: The functions of Keras's random backend, each with the lowering before its own arguments.
+#: Replacements of the functions of Keras's random backend, with the lowering as an
+#: additional first argument.
 SAMPLERS: dict[str, Callable[..., Any]] = {
     "beta": _beta,
     "binomial": _binomial,
@@ -163,10 +164,10 @@ SAMPLERS: dict[str, Callable[..., Any]] = {
 
 
 def random_replacement(sample: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
-    """Return what takes the place of one of these functions while a model is lowered.
+    """Return the replacement of a random function while a model is lowered.
 
-    From a seed that is a number Keras draws the same numbers with each call: constants, where it is known
-    how many. Where the batch decides how many, no ONNX operator draws those.
+    Given an integer seed, Keras draws the same numbers in each call: constants, if their shape is static. If
+    it depends on the batch, no ONNX operator reproduces them.
     """
 
     def drawn(g: Lowering, *args: Any, seed: Any = None, **kwargs: Any) -> Any:
@@ -182,7 +183,7 @@ def random_replacement(sample: Callable[..., Any], original: Callable[..., Any])
 
 
 def fresh_random_seeds() -> AbstractContextManager[Any]:
-    """Have Keras, too, draw anew with each call from seeds that are numbers."""
+    """Make Keras draw new numbers in each call even from integer seeds."""
     original, fresh = backend.random.draw_seed, itertools.count()
 
     def draw_seed(seed: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Loops over time steps: what `keras.backend.rnn` runs becomes one Scan."""
+"""Loops over time steps: `keras.backend.rnn` becomes one Scan."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["TimeLoop", "over_time", "replacements", "unrolled_backwards"]
 
 
 def replacements(g: Lowering) -> Iterator[tuple[object, str, object]]:
-    """Return (owner, attribute, replacement) for what recurrent layers of Keras call beside `keras.ops`."""
+    """Return (owner, attribute, replacement) for functions that recurrent layers call besides `keras.ops`."""
     yield backend, "rnn", _rnn(g, backend.rnn)
     for name in ("gru", "lstm"):
         yield backend, name, _for_gpus
 
 
 class TimeLoop:
-    """A Scan along axis 1 of `sequences`, [batch, time, ...], while its body is written."""
+    """A builder of a Scan along axis 1 of `sequences`, [batch, time, ...]."""
 
     def __init__(self, g: Lowering, sequences: Sequence[ir.Value]) -> None:
         self._g = g
@@ -35,11 +35,11 @@ class TimeLoop:
         self._body = ir.Graph([], [], nodes=[], opset_imports={"": g.opset}, name="step")
 
     def body(self) -> AbstractContextManager[ir.Graph]:
-        """Write nodes into the body while the context lasts."""
+        """Add nodes to the body while the context lasts."""
         return self._g.subgraph(self._body)
 
     def carry(self, like: ir.Value) -> ir.Value:
-        """Return the state, of the type and shape of `like`, that the body finds."""
+        """Add a state with the type and shape of `like`; return its value in the body."""
         self._carried.append(ir.val(f"state_{len(self._carried)}", like.dtype, like.shape))
         return self._carried[-1]
 
@@ -51,7 +51,7 @@ class TimeLoop:
         *,
         backwards: bool = False,
     ) -> tuple[list[ir.Value], list[ir.Value]]:
-        """Write the Scan, for what the body leaves: the states and the outputs.
+        """Create the Scan from the body's next states and outputs.
 
         Returns the final states, and the outputs of all steps in the order of processing.
         """
@@ -80,13 +80,13 @@ class TimeLoop:
         return finals, stacked
 
     def _may_leave(self, value: ir.Value) -> bool:
-        """An output of the body must be made there, and leave it once."""
+        """Whether a value can be an output of the body: it is computed there and not yet an output."""
         producer = value.producer()
         return producer is not None and producer.graph is self._body and value not in self._body.outputs
 
 
 def _rnn(g: Lowering, original: Callable[..., Any]) -> Callable[..., Any]:
-    """Return what stands in for `keras.backend.rnn`, with its arguments."""
+    """Return the replacement of `keras.backend.rnn`, with the same arguments."""
 
     def rnn(step_function: Callable[..., Any], inputs: Any, initial_states: Any, **options: Any) -> Any:
         if symbols_in((inputs, initial_states, options.get("mask"))):
@@ -110,7 +110,7 @@ def over_time(
 ) -> tuple[ir.Value, ir.Value, Any]:
     """Return the last output, all outputs and the final states.
 
-    Where the mask drops a step, the states stay, and the output is zero or that of the step before.
+    Where the mask drops a step, the states are kept, and the output is zero or that of the previous step.
     """
     if mask is not None and zero_output_for_mask and unrolled_backwards(unroll, go_backwards):
         options = {"go_backwards": go_backwards, "mask": mask, "return_all_outputs": return_all_outputs}
@@ -147,9 +147,9 @@ def over_time(
 
 
 def unrolled_backwards(unroll: bool, go_backwards: bool) -> bool:
-    """Whether Keras zeroes the outputs of dropped steps by a mask that it did not turn around.
+    """Whether Keras zeroes the outputs of dropped steps with a mask that it did not reverse.
 
-    Its unrolled loop reverses the steps and the mask by which they are held, but not the mask by which the
+    Its unrolled loop reverses the steps and the mask that keeps states, but not the mask with which the
     outputs, which are in the order of processing, are zeroed in the end.
     """
     return unroll and go_backwards
@@ -165,7 +165,7 @@ def _choose(g: Lowering, kept: ir.Value, new: ir.Value, old: ir.Value | int) -> 
 
 
 def _zeros(g: Lowering, like: ir.Value, sequence: ir.Value) -> ir.Value:
-    """Return zeros in the shape of a value that is known only inside the body, for the rows of `sequence`."""
+    """Return zeros in the shape of a value of the body, with the batch size of `sequence`."""
     dims = [dim for dim in static_shape(like)[1:] if dim is not None]
     if len(dims) < len(static_shape(like)) - 1:
         raise g.refuse(
@@ -177,7 +177,7 @@ def _zeros(g: Lowering, like: ir.Value, sequence: ir.Value) -> ir.Value:
 
 
 def _for_gpus(*_: Any, **__: Any) -> Any:
-    raise NotImplementedError  # Keras then takes its general form
+    raise NotImplementedError  # Keras then uses its generic implementation
 
 
 def _dtype(x: ir.Value) -> ir.DataType:

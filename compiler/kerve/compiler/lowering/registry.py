@@ -1,19 +1,19 @@
-"""Which function lowers which Keras operation.
+"""The table of handlers: functions that lower Keras operations.
 
 A handler is a free function that mirrors the `call` method of the class it stands for::
 
     @HANDLERS.register("layers.Dense")
     def dense(g: Lowering, layer: keras.layers.Dense, inputs: ir.Value) -> ir.Value: ...
 
-It receives ONNX values where `call` receives tensors, under the same argument names, and returns ONNX
-values in the structure that `call` returns; or `NotImplemented`, before it writes anything, for what the
-layer's own `call` should be replayed for. Arguments that are None, and `training=False`, are not passed.
-Names are `layers.<Class>` for layers of Keras, `<module>.<Class>` for operations of `keras.ops`
-(`numpy.Add`, `nn.Softmax`, `core.Cond`), `activations.<Class>` for `keras.activations`, and
-`tensorflow.<Operator>` for operators of TensorFlow that tf2onnx does not convert (`ops/tensorflow.py`).
+It receives ONNX values where `call` receives tensors, under the same argument names, and returns ONNX values
+in the structure that `call` returns; or `NotImplemented`, before it adds any node, if the layer's own `call`
+should be replayed. Arguments that are None, and `training=False`, are not passed. Names are `layers.<Class>`
+for layers of Keras, `<module>.<Class>` for operations of `keras.ops` (`numpy.Add`, `nn.Softmax`,
+`core.Cond`), `activations.<Class>` for `keras.activations`, and `tensorflow.<Operator>` for operators of
+TensorFlow that tf2onnx does not convert (`ops/tensorflow.py`).
 
-What Keras infers for the results (`g.spec`) types them. A handler registered as `typed` types its own
-results: Keras is not asked, because its inference fails on sizes that only the graph knows, or is wrong.
+The results are cast to the types that Keras infers (`g.spec`). A handler registered as `typed` determines the
+types of its own results: Keras's inference is skipped, because it fails on dynamic sizes, or is wrong.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Handler = Callable[..., Any]
 
 
 class Handlers:
-    """A table from operation names to handlers; naming one operation twice is an error."""
+    """A table from operation names to handlers; registering a name twice is an error."""
 
     def __init__(self, parts: Iterable[Handlers] = ()) -> None:
         self._table: dict[str, Handler] = {}
@@ -48,7 +48,7 @@ class Handlers:
         return decorate
 
     def add(self, name: str, handler: Handler, *, typed: bool = False) -> None:
-        """Enter one handler."""
+        """Add one handler."""
         if name in self._table:
             raise ValueError(f"{name} has two handlers: {self._table[name]} and {handler}")
         self._table[name] = handler
@@ -56,7 +56,7 @@ class Handlers:
             self._typed.add(handler)
 
     def is_typed(self, handler: Handler) -> bool:
-        """Whether the handler types its own results."""
+        """Whether the handler determines the types of its own results."""
         return handler in self._typed
 
     def named(self, name: str) -> Handler | None:
@@ -64,10 +64,10 @@ class Handlers:
         return self._table.get(name)
 
     def find(self, operation: object) -> Handler | None:
-        """Return the handler that is true for this operation, or None.
+        """Return the handler that applies to this operation, or None.
 
-        A subclass of a known class is lowered like its parent only if it inherits `call` and whatever
-        `call` may use (`convolution_op` of a convolution, say); one that was amended is not.
+        A subclass of a known class is lowered like its parent only if it inherits `call` and whatever `call`
+        may use, such as a convolution's `convolution_op`; patched objects and classes have no handler.
         """
         if is_amended(operation):
             return None
@@ -83,7 +83,7 @@ class Handlers:
         return sorted(self._table)
 
 
-#: What a subclass may define anew and still compute what its parent computes.
+#: Attributes that a subclass may override without changing the computation.
 _HARMLESS = frozenset(
     {
         "add_weight",
@@ -104,7 +104,7 @@ _HARMLESS = frozenset(
 
 
 def _computes_otherwise(cls: type, parent: type) -> bool:
-    """Whether `cls` replaces something of `parent` that the computation may depend on."""
+    """Whether `cls` overrides an attribute of `parent` that the computation may depend on."""
     inherited = parent.__mro__
     return any(
         hasattr(parent, name) and name not in _HARMLESS and not name.startswith("__")

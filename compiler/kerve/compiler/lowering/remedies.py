@@ -1,4 +1,4 @@
-"""What to do about operators of TensorFlow that have no ONNX form."""
+"""Remedies, in error messages, for operators of TensorFlow that have no ONNX form."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COLLECT = "collect with keras.ops.scan or tf.TensorArray, or give the axis that 
 _FILE = "compile the .keras or .h5 file of the model, or leave it out of the served model"
 _PIXELS = ("decoding images", "choose or save a signature that takes pixels")
 
-#: What they are there for, and what to do instead.
+#: Purpose of operators, and what to do instead.
 _INSTEAD = {
     "BoostedTreesBucketize": ("Discretization layers of TensorFlow 2.3 to 2.5", _FILE),
     "DecodeBmp": _PIXELS,
@@ -33,7 +33,7 @@ _INSTEAD = {
 
 
 def remedy_for(operator: str, failure: str | None = None) -> tuple[str, str]:
-    """Return what is wrong with an operator, which tf2onnx may have failed to convert, and what to do."""
+    """Return the reason why an operator has no ONNX form (`failure`: tf2onnx's error), and a remedy."""
     purpose, remedy = _INSTEAD.get(operator, ("", OTHERWISE))
     name = f"{operator} ({purpose})" if purpose else operator
     if failure is not None:
@@ -42,7 +42,7 @@ def remedy_for(operator: str, failure: str | None = None) -> tuple[str, str]:
 
 
 def remedy_for_failure(error: Exception) -> str:
-    """Return what to do where code fails while it is traced, or where its trace cannot be converted."""
+    """Return the remedy if code fails while it is traced, or if its trace cannot be converted."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     packages = [str(frame.f_globals.get("__name__", "")).partition(".")[0] for frame in frames]
     return OTHERWISE if "tf2onnx" in packages or packages[-1] == "kerve" else _RUN

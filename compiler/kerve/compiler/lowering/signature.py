@@ -1,4 +1,4 @@
-"""What a Keras model takes and returns: names, types and shapes, as its author wrote them."""
+"""The inputs and outputs of a Keras model: names, types and shapes, as its author wrote them."""
 
 from __future__ import annotations
 
@@ -51,25 +51,24 @@ _AUTOMATIC_NAME = re.compile(r"keras_tensor(_\d+)?")
 
 @dataclass(frozen=True)
 class InputSpec:
-    """One input of a model; open dimensions carry names."""
+    """One input of a model; dynamic dimensions are named."""
 
     name: str
     dtype: str
     shape: tuple[int | str, ...]
-    #: Whether Keras forgot the type: of a call of a subclassed model it keeps the shapes alone.
+    #: Whether the type is a guess: of calls of a subclassed model, Keras records only the shapes.
     guessed: bool = False
 
 
-#: What a model is called with: positional arguments, and those given by name; structures of `InputSpec`, or
-#: of what stands for one each.
+#: Positional and keyword arguments of a model's call: structures of `InputSpec`, or of values for these.
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def inputs_of(model: keras.Model, given: Any = None) -> Arguments:
     """Return the arguments that the model is called with, as structures of `InputSpec`.
 
-    `given` is the first argument; a tuple of the positional ones; or, where `call` takes its keys for
-    arguments, a dictionary of all of them.
+    `given` is the first argument, a tuple of the positional arguments, or a dictionary of all arguments if
+    its keys are parameters of `call`.
     """
     _refuse_without_call(model)
     if given is not None:
@@ -82,14 +81,14 @@ def inputs_of(model: keras.Model, given: Any = None) -> Arguments:
 
 
 def knows_inputs(model: keras.Model) -> bool:
-    """Whether a model can tell all that it takes: one that is no graph of layers, by its first call."""
+    """Whether all inputs of a model are known: from its graph of layers, otherwise from its first call."""
     remembered = len(model._build_shapes_dict or ())
     enough = remembered >= max(1, len(_required(model))) and not other_call_forms(model)
     return _graph(model) is not None or enough
 
 
 def other_call_forms(model: keras.Model) -> list[str]:
-    """Return, in sentences, what a model may have been called with besides what it is lowered with."""
+    """Return messages about optional arguments that the model is lowered without."""
     if _graph(model) is not None or len(model._build_shapes_dict or ()) > 1:
         return []
     parameters = list(inspect.signature(model.call).parameters.values())[1:]
@@ -104,9 +103,9 @@ def other_call_forms(model: keras.Model) -> list[str]:
 
 
 def with_open_batch(model: keras.Model, arguments: Arguments) -> Arguments:
-    """Return what a model takes, with an open batch where only data that it was once called on closed it.
+    """Return the arguments with a dynamic batch size where a fixed one merely came from the first call.
 
-    A Sequential without an Input takes the shape of its first data for its own, rows and all.
+    A Sequential without an Input adopts the shape of its first data, batch size included.
     """
     if not isinstance(model, keras.Sequential) or any(
         getattr(layer, "stateful", False) for layer in model._flatten_layers()
@@ -121,7 +120,7 @@ def with_open_batch(model: keras.Model, arguments: Arguments) -> Arguments:
 def call(model: Callable[..., Any], arguments: Arguments) -> Any:
     """Call a model, in inference mode, with arguments as `inputs_of` arranges them.
 
-    What it leaves out of its results, by None in a tensor's place, is left out of what is returned.
+    Results that are None are left out.
     """
     positional, keywords = arguments
     results = model(*positional, **keywords, training=False)
@@ -139,17 +138,17 @@ def _without_none(results: Any) -> Any:
 
 
 def build(model: keras.Model, arguments: Arguments) -> None:
-    """Have layers that were never called make their weights: in Keras's own way, before they are read."""
+    """Call the model symbolically if some layers are not built, so that Keras creates their weights."""
     if all(layer.built for layer in model._flatten_layers()):
         return
     try:
         call(model, keras.tree.map_structure(_keras_tensor, arguments))
-    except Exception:  # noqa: BLE001  # what Keras cannot infer the lowering may know, or refuse by name
+    except Exception:  # noqa: BLE001  # lowering may succeed, or raise a clearer error
         return
 
 
 def _graph(model: keras.Model) -> keras.Model | None:
-    """Return the graph of layers that a model is, None if it is none."""
+    """Return the model's graph of layers, None if it has none."""
     graph = model._functional if isinstance(model, keras.Sequential) else model
     return graph if isinstance(graph, keras.Model) and hasattr(graph, "_inputs_struct") else None
 
@@ -168,7 +167,7 @@ def enter(g: Lowering, spec: InputSpec) -> Symbol:
 
 
 def finish(g: Lowering, model: keras.Model, results: Any) -> Any:
-    """Make the results of the model the outputs of the graph; returns their names in its structure."""
+    """Make the results of the model the outputs of the graph; return their names in the same structure."""
     g.graph.inputs.extend(g.state.inputs)
     leaves = keras.tree.flatten_with_path(results)
     if results is None or not leaves:
@@ -189,7 +188,7 @@ def finish(g: Lowering, model: keras.Model, results: Any) -> Any:
 
 
 def _require_served(what: str, dtype: ir.DataType) -> None:
-    """Raise for a type of which tensors can neither be given to ONNX Runtime nor taken from it."""
+    """Raise for a type whose tensors ONNX Runtime can neither take as inputs nor return as outputs."""
     remedy = _NOT_SERVED.get(dtype)
     if remedy is not None:
         raise ConversionError(
@@ -198,7 +197,7 @@ def _require_served(what: str, dtype: ir.DataType) -> None:
 
 
 def _make_way(g: Lowering, name: str) -> None:
-    """Number a weight or constant that has the name of an output."""
+    """Rename a weight or constant that has the name of an output, by appending a number."""
     taken = g.graph.initializers
     if name in taken:
         count = next(n for n in itertools.count(1) if f"{name}_{n}" not in taken)
@@ -206,7 +205,7 @@ def _make_way(g: Lowering, name: str) -> None:
 
 
 def _own(g: Lowering, value: ir.Value) -> ir.Value:
-    """Return a value that is nothing but an output, for it takes the output's name."""
+    """Return a value that serves only as this output, so that it can be renamed."""
     if not (value.is_graph_input() or value.is_initializer() or value.is_graph_output()):
         return value
     copy = g.op.Identity(value)
@@ -215,7 +214,7 @@ def _own(g: Lowering, value: ir.Value) -> ir.Value:
 
 
 def _readable(g: Lowering, value: ir.Value) -> ir.Value:
-    """Return a bfloat16, which NumPy does not know, as the float32 that is the same number."""
+    """Cast a bfloat16 value, a type that NumPy lacks, to float32, which represents it exactly."""
     if value.dtype != ir.DataType.BFLOAT16:
         return value
     wide = g.cast(value, ir.DataType.FLOAT)
@@ -234,7 +233,7 @@ def _output_names(model: keras.Model, leaves: Sequence[tuple[tuple[Any, ...], An
 
 
 def _path_name(path: Sequence[Any]) -> str:
-    """Join a path in a nested structure from its first key on; positions in lists are no names."""
+    """Join a path in a nested structure from its first string key on; leading list indices are dropped."""
     return "_".join(str(key) for key in itertools.dropwhile(lambda key: not isinstance(key, str), path))
 
 
@@ -255,7 +254,7 @@ def _named(model: keras.Model | None, positional: tuple[Any, ...], keywords: dic
 
 
 def _input_name(path: Sequence[Any], leaf: Any) -> str:
-    """A dictionary's keys are names; what lies deeper has the name that its author gave it, if any."""
+    """Name an input by its dictionary keys; a more deeply nested one by its own name, if it has one."""
     name = str(getattr(leaf, "name", None) or "")
     if len(path) > 1 and name and not _AUTOMATIC_NAME.fullmatch(name):
         return name
@@ -290,7 +289,7 @@ def _dim(size: Any, name: str) -> int | str:
 
 
 def _refuse_without_call(model: keras.Model) -> None:
-    """Tell the author of a model that only trains others (a GAN, a VAE by train_step) which those are."""
+    """Raise for a model without call() that only trains others (GAN, VAE with train_step), naming those."""
     if _graph(model) is not None or type(model).call is not keras.Model.call:
         return
     parts = [name for name, part in vars(model).items() if isinstance(part, keras.Model)]
@@ -301,7 +300,7 @@ def _refuse_without_call(model: keras.Model) -> None:
 
 
 def _recorded(model: keras.Model) -> Arguments:
-    """What a subclassed model saw when it was built."""
+    """Return the arguments that a subclassed model was built with."""
     what = f"model '{model.name}' ({type(model).__name__})"
     shapes, required = model._build_shapes_dict or {}, _required(model)
     if not shapes or None in shapes.values():
@@ -325,7 +324,7 @@ def _recorded(model: keras.Model) -> Arguments:
 
 
 def _required(model: keras.Model) -> list[str]:
-    """The arguments that `call` does not do without."""
+    """Return the names of the required arguments of `call`."""
     return [
         p.name
         for p in inspect.signature(model.call).parameters.values()
@@ -334,7 +333,7 @@ def _required(model: keras.Model) -> list[str]:
 
 
 def _arranged(model: keras.Model, given: Any) -> Arguments:
-    """Return what is given as positional and keyword arguments of `call`."""
+    """Return `given` as positional and keyword arguments of `call`."""
     if isinstance(given, tuple):
         return given, {}
     if isinstance(given, dict):
@@ -371,7 +370,7 @@ def _argument_names(model: keras.Model, count: int) -> list[str]:
 
 
 def _unique(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
-    """Number names that come again; an output may not be called what an input is called."""
+    """Make names unique by appending numbers; `taken` are names in use, such as inputs' for outputs."""
     seen = set(taken)
     result = []
     for name in names:

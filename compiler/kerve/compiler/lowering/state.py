@@ -1,11 +1,11 @@
-"""Variables that a model changes when it is called: inputs and outputs of the graph, never constants.
+"""Variables that a model assigns when it is called: inputs and outputs of the graph, never constants.
 
-Which variables these are is known only when the model's code assigns to them, and by then it may have read
-them. So a lowering that meets a new one starts again, with that variable declared: from then on reading it
-gives a symbol (at first the graph's input), and assigning to it replaces the symbol.
+Such a variable is known only when the model's code assigns it, and may have been read before. So lowering
+restarts at each new one, with that variable declared: from then on reading it returns a symbol (at first the
+graph's input), and assigning it replaces the symbol.
 
-A weight that the call itself masks (`kernel.assign(kernel * mask)`) is no state: it gets a value that no
-input decides, and the next call gives it the same. It has that value while the lowering lasts.
+A weight that the call itself masks (`kernel.assign(kernel * mask)`) is not state: the assigned value does not
+depend on the inputs and is the same in each call. It has that value during lowering.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ __all__ = ["Restart", "State", "StateVariable", "VariableOverrides", "distinct",
 
 @dataclass(frozen=True)
 class StateVariable:
-    """One variable of the model that its call changes, of Keras or of TensorFlow."""
+    """One variable, of Keras or TensorFlow, that the model's call assigns."""
 
     variable: Any
-    #: Name of the graph's input that takes its value, and of the output that gives its next one.
+    #: Name of the graph's input for its value, and of the output for its next value.
     input: str
     output: str
 
     @property
     def initial(self) -> NDArray[Any]:
-        """The value it has in the source model now."""
+        """Its current value in the source model."""
         return np.array(keras.ops.convert_to_numpy(self.variable))
 
 
 class Restart(BaseException):
-    """A variable turned out to be state; no handler of the author's code may take this for an error.
+    """Raised if a variable turns out to be state; a BaseException, so that user code does not catch it.
 
-    With a `value` it turned out to be given that value, whatever the inputs are.
+    With a `value`: the variable is assigned that value, independently of the inputs.
     """
 
     def __init__(self, variable: Any, value: NDArray[Any] | None = None) -> None:
@@ -53,7 +53,7 @@ class Restart(BaseException):
 
 
 class VariableOverrides:
-    """Variables that the model's call gives a value of its own: they have it until the context ends."""
+    """Variables that the call assigns input-independent values, which they keep until the context ends."""
 
     def __init__(self) -> None:
         self._before: dict[int, tuple[keras.Variable, Any]] = {}
@@ -69,13 +69,13 @@ class VariableOverrides:
         return id(variable) in self._before
 
     def give(self, variable: keras.Variable, value: NDArray[Any]) -> None:
-        """Give a variable its value."""
+        """Set the value of a variable."""
         self._before[id(variable)] = variable, keras.ops.convert_to_numpy(variable)
         variable.assign(value)
 
 
 class State:
-    """The state variables of one lowering, and the values they have at this point of the call."""
+    """The state variables of one lowering, and their values at this point of the call."""
 
     def __init__(self, declared: Sequence[StateVariable], settled: VariableOverrides | None = None) -> None:
         self._settled = settled
@@ -86,7 +86,7 @@ class State:
         }
 
     def draw(self, seed: ir.Value) -> None:
-        """Take out the variables behind a seed: ONNX's operators draw without one."""
+        """Remove the variables that a seed is computed from: ONNX's random operators use no seed."""
         behind = [seed]
         for value in behind:
             node = value.producer()
@@ -100,20 +100,21 @@ class State:
         return _key(variable) in self._values
 
     def read(self, variable: Any) -> ir.Value:
-        """Return the value that a variable has at this point; starts over if it is not declared."""
+        """Return the value of a variable at this point; raise `Restart` if it is not declared."""
         if not self.holds(variable):
             raise Restart(variable)
         return self._values[_key(variable)]
 
     def write(self, variable: Any, value: ir.Value) -> None:
-        """Give a variable its next value; starts over if it is not declared."""
+        """Assign a variable its next value; raise `Restart` if it is not declared."""
         self.read(variable)
         self._values[_key(variable)] = value
 
     def settles(self, variable: keras.Variable, value: Any) -> bool:
-        """Whether a variable is given what it has, and by no input; starts over with it the first time.
+        """Whether an assigned value is input-independent and the current one; raise `Restart`
+        with it at first.
 
-        Counters and seeds are integers, and never the same twice.
+        Only floats are considered: integers are counters and seeds, which change in each call.
         """
         concrete = self._settled is not None and not (self.holds(variable) or symbols_in(value))
         if not concrete or not keras.backend.is_float_dtype(variable.dtype):
@@ -127,7 +128,7 @@ class State:
 
     @property
     def values(self) -> dict[int, ir.Value]:
-        """The values at this point, by the identity of the variables; assign to come back to it."""
+        """The values at this point, by the identity of the variables; assign it to restore them."""
         return dict(self._values)
 
     @values.setter
@@ -141,7 +142,7 @@ class State:
 
 
 def distinct(paths: Sequence[str]) -> list[str]:
-    """Number paths that come again: both states of an LSTM layer are its `rnn_state` to Keras."""
+    """Make paths unique by appending numbers: Keras names both states of an LSTM layer `rnn_state`."""
     return [
         path if path not in paths[:index] else f"{path}_{paths[:index].count(path)}"
         for index, path in enumerate(paths)
@@ -149,7 +150,7 @@ def distinct(paths: Sequence[str]) -> list[str]:
 
 
 def named_by_path(variables: Sequence[Any], model: str) -> list[StateVariable]:
-    """Declare variables under the names that they have in a model."""
+    """Declare variables under their paths in a model."""
     paths = distinct([_path(variable).removeprefix(f"{model}/") for variable in variables])
     return [
         StateVariable(variable, path, f"{path}/next") for variable, path in zip(variables, paths, strict=True)
@@ -157,7 +158,7 @@ def named_by_path(variables: Sequence[Any], model: str) -> list[StateVariable]:
 
 
 def _key(variable: Any) -> int:
-    """What tells variables apart: Keras's are TensorFlow's to code that TensorFlow traces."""
+    """Return the identity of a variable: TensorFlow traces contain the TensorFlow variable of Keras's."""
     return id(variable._value if isinstance(variable, keras.Variable) else variable)
 
 

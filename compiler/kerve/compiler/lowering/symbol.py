@@ -17,7 +17,7 @@ __all__ = ["Symbol", "is_symbol", "static_shape", "symbols_in", "symbols_of"]
 
 
 class _Shape(tuple[int | None, ...]):
-    """The shape of a symbol, which also answers what TensorFlow's shapes are asked."""
+    """The shape of a symbol, with the methods of TensorFlow's shapes."""
 
     __slots__ = ()
 
@@ -44,12 +44,12 @@ class _Shape(tuple[int | None, ...]):
         return None if None in self else math.prod(size for size in self if size is not None)
 
     def assert_is_compatible_with(self, other: Any) -> None:
-        """Raise ValueError where no tensor can have both shapes."""
+        """Raise ValueError if no tensor can have both shapes."""
         tf.TensorShape(self).assert_is_compatible_with(other)
 
 
 class _DType(str):
-    """The name of a symbol's type, which also answers what TensorFlow's types are asked."""
+    """The name of a symbol's type, with the attributes of TensorFlow's types."""
 
     __slots__ = ()
 
@@ -60,9 +60,9 @@ class _DType(str):
 class Symbol(Operators, keras.KerasTensor):
     """A Keras tensor that stands for an ONNX value.
 
-    Keras's own code computes with it as with any symbolic tensor: masks travel on it, policies cast it,
-    operators of Python apply to it. Each operation on it adds nodes to the ONNX graph. Where authors may
-    treat a tensor as a Python object (`x == 0`, `a, b = x`, `x.shape.rank`), it behaves as TensorFlow's do.
+    Keras's own code handles it like any symbolic tensor: it carries masks, policies cast it, Python operators
+    apply to it. Each operation on it adds nodes to the ONNX graph. Where user code treats a tensor as a
+    Python object (`x == 0`, `a, b = x`, `x.shape.rank`), it behaves like a TensorFlow tensor.
     """
 
     def __init__(self, value: ir.Value) -> None:
@@ -81,7 +81,7 @@ class Symbol(Operators, keras.KerasTensor):
         """Return the dimensions."""
         return self.shape
 
-    #: An array of NumPy on the left of an operator leaves it to the symbol.
+    #: A NumPy array on the left of an operator defers to the symbol.
     __array_priority__ = 100
 
     def __iter__(self) -> Iterator[Any]:
@@ -107,7 +107,7 @@ def symbols_in(structure: Any) -> list[Symbol]:
 
 
 def symbols_of(operation: keras.Operation) -> list[Symbol]:
-    """Return the symbols that an operation of `keras.ops` keeps: sizes, bounds; a layer keeps none."""
+    """Return the symbols among an operation's attributes, such as sizes and bounds; a layer has none."""
     if isinstance(operation, keras.Layer):
         return []
     return symbols_in(

@@ -1,9 +1,9 @@
-"""Functions of TensorFlow called on symbols, as authors do in layers of their own.
+"""TensorFlow functions called on symbols, as custom layers do.
 
-When a function of TensorFlow cannot take an argument, it asks its dispatchers; ours knows symbols. Common
-functions are written with those of Keras (`tensorflow_functions`), all others are traced and converted
-one by one. So a layer that mixes Keras and TensorFlow is replayed like any other, and whatever it holds
-keeps its handler.
+When a function of TensorFlow does not support an argument, it tries its dispatchers; ours handles symbols.
+Common functions are implemented with those of Keras (`tensorflow_functions`), all others are traced and
+converted one by one. So a layer that mixes Keras and TensorFlow is replayed like any other, and its sublayers
+keep their handlers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["replacements"]
 
 
 class _Dispatcher(tf.__internal__.dispatch.GlobalOpDispatcher):
-    """Takes the calls on symbols while a model is lowered."""
+    """Handles calls on symbols while a model is lowered."""
 
     lowering: Lowering | None = None
 
@@ -45,10 +45,10 @@ class _Dispatcher(tf.__internal__.dispatch.GlobalOpDispatcher):
 _DISPATCHER = _Dispatcher()
 _DISPATCHER.register()
 
-#: The class of what `tf.function` returns; TensorFlow does not export it.
+#: The class of the result of `tf.function`; TensorFlow does not export it.
 _COMPILED: Any = type(tf.function(lambda: None))
 
-#: Functions that draw random numbers, with the names that Keras's samplers have for their arguments.
+#: Functions that draw random numbers and whose parameters have the names of those of Keras's samplers.
 _RANDOM = {
     "normal": randomness.SAMPLERS["normal"],
     "truncated_normal": randomness.SAMPLERS["truncated_normal"],
@@ -57,7 +57,7 @@ _RANDOM = {
 
 
 def replacements(g: Lowering) -> Iterator[tuple[object, str, object]]:
-    """Return (owner, attribute, replacement) for what must know that a model is being lowered."""
+    """Return (owner, attribute, replacement) for everything that is patched while a model is lowered."""
     yield _DISPATCHER, "lowering", g
     for name, sample in _RANDOM.items():
         yield tf.random, name, _drawn(g, sample, getattr(tf.random, name))
@@ -71,7 +71,7 @@ def replacements(g: Lowering) -> Iterator[tuple[object, str, object]]:
 
 
 def _drawn(g: Lowering, sample: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
-    """Random numbers are no constants, even where no symbol is among the arguments."""
+    """Return a replacement that lowers draws even without symbols as arguments: they are not constant."""
 
     def drawn(*args: Any, **kwargs: Any) -> Any:
         if in_tf_graph():
@@ -92,11 +92,11 @@ def _always(g: Lowering, function: Callable[..., Any], original: Callable[..., A
 
 
 def _function(original: Callable[..., Any]) -> Callable[..., Any]:
-    """A compiled function of TensorFlow runs as plain Python on symbols."""
+    """Return a replacement that runs the Python code of a compiled TensorFlow function on symbols."""
 
     def call(function: Any, *args: Any, **kwargs: Any) -> Any:
         if symbols_in((args, kwargs)):
-            python = function._python_function  # bound, where it is a method
+            python = function._python_function  # bound, if it is a method
             return autograph.converted(python)(*args, **kwargs)
         return original(function, *args, **kwargs)
 
@@ -104,7 +104,9 @@ def _function(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _assignment(original: Callable[..., Any]) -> Callable[..., Any]:
-    """A variable of TensorFlow is read where no symbol is seen: what changes it is traced, as a whole."""
+    """Return a replacement that raises, so that code that assigns TensorFlow variables is traced as a whole:
+    reading them involves no symbol.
+    """
 
     def assign(variable: Any, *args: Any, **kwargs: Any) -> Any:
         if in_tf_graph():
@@ -115,13 +117,13 @@ def _assignment(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _read(argument: Any) -> Any:
-    """Return the symbol that a variable has for its value, anything else as it is."""
+    """Return the symbol of a variable whose value is one, any other argument unchanged."""
     is_state = isinstance(argument, keras.Variable) and is_symbol(argument.value)
     return argument.value if is_state else argument
 
 
 def _tensor(original: Callable[..., Any]) -> Callable[..., Any]:
-    """A variable with a symbol for its value is no tensor: what is called with it asks the dispatchers."""
+    """Return a replacement that raises for state variables, so that TensorFlow tries its dispatchers."""
 
     def tensor(variable: keras.Variable, dtype: Any = None, name: str | None = None) -> Any:
         if is_symbol(variable.value):
@@ -132,7 +134,7 @@ def _tensor(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _lookup(g: Lowering, original: Callable[..., Any]) -> Callable[..., Any]:
-    """A table that no longer changes is part of the graph."""
+    """Return a replacement that lowers lookups in a static table, whose contents become part of the graph."""
 
     def lookup(table: Any, keys: Any, name: str | None = None) -> Any:
         if not symbols_in(keys):

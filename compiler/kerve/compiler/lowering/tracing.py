@@ -1,11 +1,10 @@
-"""One layer or operation that only TensorFlow understands, traced and converted by tf2onnx.
+"""Trace one layer or operation that cannot run on symbols with TensorFlow, and convert it with tf2onnx.
 
-tf2onnx writes whatever it does not know into the graph and returns as if all were well, so nothing it
-says is believed: every operator of its result is looked up in ONNX's own schemas. Operators of TensorFlow
-that it left behind are lowered by handlers (`ops/tensorflow.py`), here and in the bodies of loops. Complex
-numbers, which ONNX Runtime does not compute with, exist between such handlers only, as pairs; so do tables,
-as TensorFlow's handles of them, and lists of tensors (`lists.py`). Variables that the code changes are state
-of the graph (`variables.py`).
+tf2onnx copies operators that it does not know into the graph without an error, so its result is checked:
+every operator is looked up in ONNX's own schemas. Remaining operators of TensorFlow are lowered by handlers
+(`ops/tensorflow.py`), here and in the bodies of loops. Complex numbers, which ONNX Runtime does not support,
+exist only between such handlers, as pairs; so do tables, as TensorFlow's resource handles, and lists of
+tensors (`lists.py`). Variables that the code assigns are state of the graph (`variables.py`).
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DRAWS", "ComplexResultError", "TensorsOnlyError", "UntraceableError", "detach_inputs", "trace"]
 
-#: What a warning says of random numbers.
+#: The warning about random numbers.
 DRAWS = (
     "draws random numbers when it is called; the compiled model draws its own, "
     "so its outputs agree with Keras's in distribution only"
@@ -50,7 +49,7 @@ DRAWS = (
 _KEPT = "a tensor that a loop or branch makes is kept, in a list of Python's perhaps, and used after it"
 
 _TF2ONNX_OPSET = 18  # the newest that tf2onnx writes
-_CONVERTER_OPSET = 25  # the newest that onnxscript converts to; later ones take what it writes
+_CONVERTER_OPSET = 25  # the newest that onnxscript converts to; later opsets accept its output
 _MACHINE_LEARNING = "ai.onnx.ml"
 _KNOWN_DOMAINS = frozenset({"", _MACHINE_LEARNING})
 
@@ -58,17 +57,17 @@ _Values = dict[ir.Value, Any]
 
 
 class TensorsOnlyError(TypeError):
-    """Raised by code that is to be traced: it takes no symbols, and that is nothing to tell anybody."""
+    """Raised by code that takes no symbols and is to be traced instead; not an error for the user."""
 
 
 class ComplexResultError(TensorsOnlyError):
-    """What was traced results in complex numbers, which exist within a trace only: trace what takes them."""
+    """Raised if traced code returns complex numbers, which exist only in traces: trace the caller, too."""
 
     remedy = remedies.OTHERWISE
 
 
 class UntraceableError(Exception):
-    """TensorFlow or tf2onnx has no ONNX form for this; says why, and `remedy` what to do."""
+    """Raised if TensorFlow or tf2onnx has no ONNX form for something; `remedy` says what to do."""
 
     def __init__(self, why: str, remedy: str = remedies.OTHERWISE) -> None:
         super().__init__(why)
@@ -76,7 +75,7 @@ class UntraceableError(Exception):
 
 
 def trace(g: Lowering, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Trace `call` with TensorFlow and adopt the converted nodes into the graph; returns symbols.
+    """Trace `call` with TensorFlow and move the converted nodes into the graph; return symbols.
 
     Raises `UntraceableError` when TensorFlow cannot trace it, or when something has no ONNX form.
     """
@@ -90,9 +89,9 @@ def trace(g: Lowering, call: Callable[..., Any], args: tuple[Any, ...], kwargs: 
         version_converter.convert_version(model, min(g.opset, _CONVERTER_OPSET))
     given: _Values = {}
     for formal in model.graph.inputs:
-        if formal.name in captured:  # tf2onnx makes inputs of tensors that traced code has in sight
+        if formal.name in captured:  # tf2onnx makes inputs of captured tensors
             seen = captured[formal.name]
-            is_plain = seen.dtype.is_numpy_compatible  # else a table, which handlers read
+            is_plain = seen.dtype.is_numpy_compatible  # otherwise a table, which handlers read
             given[formal] = g.constant(seen.numpy(), "traced") if is_plain else seen
         else:
             given[formal] = inputs[int(str(formal.name).partition(":")[0].removeprefix("x"))].value
@@ -123,12 +122,12 @@ def _convert(
 
     def function(*tensors: Any) -> list[Any]:
         filled_args, filled_kwargs = fill(tensors)
-        with tf.name_scope("traced"):  # only scopes below another may begin with an underscore
+        with tf.name_scope("traced"):  # only nested scopes may begin with an underscore
             outputs = call(*filled_args, **filled_kwargs)
         structure[:] = [outputs]
         return [tf.identity(leaf) for leaf in keras.tree.flatten(outputs)]
 
-    logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # what it logs, _adopt looks up
+    logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # _adopt checks for the failures that it logs
     try:
         traced = tf.function(function, autograph=True)
         with tf2onnx_compatibility(g.opset):
@@ -162,7 +161,7 @@ def _signature(arguments: Iterable[Any]) -> list[Any]:
 
 
 def _state_of(g: Lowering, graph: Any) -> list[Any]:
-    """Return the variables that a trace changes, or uses while they are state; starts over for new ones."""
+    """Return the variables that a trace assigns, or reads if they are state; raise `Restart` for new ones."""
     for variable in variables.changed(graph):
         g.state.read(variable)
     return [variable for variable in graph.variables if g.state.holds(variable)]
@@ -173,7 +172,7 @@ def _adopt(
 ) -> list[Symbol]:
     """Move the nodes and initializers of a converted model into the graph under construction.
 
-    `traced` are the shapes of the first outputs as TensorFlow has them, which tf2onnx may lose in part.
+    `traced` are TensorFlow's shapes of the first outputs, which tf2onnx may lose in part.
     """
     declared = [
         (output, output.dtype, _declared(output, shape))
@@ -213,9 +212,9 @@ def _adopt_nodes(g: Lowering, graph: ir.Graph, values: _Values) -> None:
 
 
 def _in_order(graph: ir.Graph) -> list[ir.Node]:
-    """Return the nodes that the outputs need, producers first.
+    """Return the nodes that the outputs depend on, in topological order.
 
-    tf2onnx's own order is that of Python sets, so it differs from one process to the next.
+    tf2onnx's own order is that of Python sets, so it differs between processes.
     """
     ordered: dict[ir.Node, None] = {}
     waiting = [(output.producer(), False) for output in reversed(graph.outputs)]
@@ -232,7 +231,7 @@ def _in_order(graph: ir.Graph) -> list[ir.Node]:
 
 
 def _read(node: ir.Node) -> list[ir.Value | None]:
-    """Return what a node reads, in its bodies too."""
+    """Return the values that a node reads, in its subgraphs too."""
     inner = [value for body in _bodies(node) for each in body for value in _read(each)]
     outputs = [output for body in _bodies(node) for output in body.outputs]
     return [*node.inputs, *inner, *outputs]
@@ -244,7 +243,7 @@ def _bodies(node: ir.Node) -> list[ir.Graph]:
 
 
 def detach_inputs(nodes: Iterable[ir.Node]) -> None:
-    """Let nodes that will not be written after all use nothing."""
+    """Remove the inputs of nodes that will not be added to the graph."""
     for node in nodes:
         for index in range(len(node.inputs)):
             node.replace_input_with(index, None)
@@ -253,7 +252,7 @@ def detach_inputs(nodes: Iterable[ir.Node]) -> None:
 
 
 def _current(g: Lowering, value: ir.Value, values: _Values) -> Any:
-    """Return what stands for a value of the converted model: a value, or a pair of them."""
+    """Return the replacement of a value of the converted model: a value, or a pair of them."""
     if value not in values and value.const_value is not None:
         values[value] = complex_numbers.constant(g, value.const_value.numpy())
     return values.get(value, value)
@@ -294,17 +293,17 @@ def _adopt_node(g: Lowering, node: ir.Node, values: _Values) -> None:
     for index, value in enumerate(inputs):
         node.replace_input_with(index, value)
     if node.domain == _MACHINE_LEARNING:
-        g.graph.opset_imports.setdefault(node.domain, 4)  # as the handlers; what tf2onnx writes is part of it
+        g.graph.opset_imports.setdefault(node.domain, 4)  # the handlers' version, a superset of tf2onnx's
     if node.op_type.startswith("Random"):
         g.warn(DRAWS)
-    node.name = None  # here as above: tf2onnx's names count what it did before, and differ the next time
+    node.name = None  # tf2onnx's names contain a global counter, and would differ between runs
     for output in node.outputs:
         output.shape = None
     results = g.append(node)
     if results is not node.outputs:
         values.update(zip(node.outputs, results, strict=True))
         detach_inputs([node])
-    for index in lists:  # of branches, which may fill them each to another width
+    for index in lists:  # of branches, each of which may fill them to another width
         like = _bodies(node)[0].outputs[index]
         results[index].type, results[index].shape = like.type, like.shape
         values[node.outputs[index]] = TensorList.of(results[index])
@@ -328,7 +327,7 @@ _OF_LISTS: Mapping[str, Callable[[Lowering, ir.Node, list[Any], _Values], None]]
 
 
 def _adopt_body(g: Lowering, node: ir.Node, body: ir.Graph, values: _Values) -> list[int]:
-    """Adopt the nodes of a loop's body, or of a branch; tell which of its outputs are lists."""
+    """Adopt the nodes of a loop's body or of a branch; return the indices of outputs that are lists."""
     lists = []
     body.name = node.op_type
     for formal, name in zip(body.inputs, g.names("input", len(body.inputs)), strict=True):
@@ -343,12 +342,12 @@ def _adopt_body(g: Lowering, node: ir.Node, body: ir.Graph, values: _Values) -> 
                 lists.append(index)
                 current = current.tensor(g)
             is_own = current.graph is body and current not in body.outputs[:index]
-            body.outputs[index] = current if is_own else g.copy(current)  # ONNX Runtime takes none twice
+            body.outputs[index] = current if is_own else g.copy(current)  # each output may occur once
     return lists
 
 
 def _compares_strings(node: ir.Node, inputs: list[Any]) -> bool:
-    """Whether tf2onnx makes numbers of strings, only to compare them, which ONNX does since opset 19."""
+    """Whether tf2onnx casts strings to numbers only to compare them; ONNX compares strings since opset 19."""
     users = [user for user, _ in node.outputs[0].uses()]
     return (
         node.op_type == "Cast"
@@ -359,7 +358,7 @@ def _compares_strings(node: ir.Node, inputs: list[Any]) -> bool:
 
 
 def _lower_node(g: Lowering, node: ir.Node, inputs: list[Any], values: _Values) -> None:
-    """Write what an operator of TensorFlow does, and note its results for the nodes that follow."""
+    """Lower an operator of TensorFlow with its handler, and record its results for the following nodes."""
     handler = g.handler(f"tensorflow.{node.op_type}")
     attributes = {name: attribute.value for name, attribute in node.attributes.items()}
     failure = attributes.pop(FAILURE, None)
@@ -367,7 +366,7 @@ def _lower_node(g: Lowering, node: ir.Node, inputs: list[Any], values: _Values) 
         raise UntraceableError(*remedies.remedy_for(node.op_type, failure))
     try:
         results = handler(g, attributes, *inputs)
-    except (TypeError, ValueError) as error:  # how Keras says that it does not take something
+    except (TypeError, ValueError) as error:  # what Keras raises for unsupported arguments
         raise UntraceableError(f"TensorFlow's {node.op_type}: {_gist(error)}") from error
     detach_inputs([node])
     results = [results] if len(node.outputs) == 1 else results
@@ -379,14 +378,14 @@ def _is_onnx(node: ir.Node) -> bool:
 
 
 def _output(value: Any, dtype: ir.DataType | None, shape: ir.Shape | None) -> Symbol:
-    """Return a result with what TensorFlow knew of its shape."""
+    """Return a result with what TensorFlow knows of its shape."""
     if not isinstance(value, ir.Value):
         raise ComplexResultError("its result is complex")
     if value.dtype is None and dtype is not None:
         value.dtype = dtype
     if shape is None and value.shape is None:
         raise UntraceableError("the rank of its result is not known")
-    # Of a rank that TensorFlow does not know tf2onnx makes none at all.
+    # tf2onnx gives tensors of unknown rank the rank 0.
     agrees = shape is not None and (value.shape is None or len(value.shape) == len(shape))
     if value.producer() is not None and shape is not None and agrees:
         known = value.shape if value.shape is not None else [None] * len(shape)
@@ -398,7 +397,7 @@ def _output(value: Any, dtype: ir.DataType | None, shape: ir.Shape | None) -> Sy
 
 
 def _gist(error: BaseException) -> str:
-    """Return the line of an error that says what is wrong; traced code's come with a whole traceback."""
+    """Return the line of an error that states the cause; errors of traced code include a whole traceback."""
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
     if not lines:
         return type(error).__name__

@@ -1,9 +1,9 @@
-"""Traced code that changes variables, as a function of their values that returns the next ones.
+"""Traced code that assigns variables, as a pure function from their values to the next ones.
 
-TensorFlow's traces read and assign variables through handles, in an order that control edges keep. `pure`
-runs such a trace again, operation by operation in that order, with a tensor in the place of each variable:
-what is read is the tensor, and what is assigned replaces it, in called functions, branches and loops as well.
-A choice among several branches, which tf2onnx does not convert, becomes choices between two.
+TensorFlow's traces read and assign variables through handles, in the order of control edges. `pure` runs such
+a trace again, operation by operation in that order, with a tensor in the place of each variable: reads return
+the tensor and assignments replace it, in called functions, branches and loops as well. A choice among several
+branches, which tf2onnx does not convert, becomes nested two-way choices.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _WITH_BODIES = _CALLS | _BRANCHES | _LOOPS
 
 
 class ImpureError(Exception):
-    """A variable is used in a way that no function of its value expresses; says which."""
+    """Raised if a variable is used in a way that cannot be expressed as a function of its value."""
 
 
 def _rows(indices: Any) -> Any:
     return tf.expand_dims(indices, -1)
 
 
-#: What the operators that change a variable make of its value, of their other inputs.
+#: The next value of a variable, from its value and the other inputs of the operators that assign it.
 _WRITERS: Mapping[str, Callable[..., Any]] = {
     "AssignVariableOp": lambda _, value: value,
     "AssignAddVariableOp": lambda old, value: old + value,
@@ -46,18 +46,18 @@ _WRITERS: Mapping[str, Callable[..., Any]] = {
     "ResourceScatterNdSub": tf.tensor_scatter_nd_sub,
 }
 
-#: Operators that draw random numbers from a generator of TensorFlow.
+#: Operators that draw random numbers from a TensorFlow generator.
 _DRAWS = frozenset({
     "RngReadAndSkip", "RngSkip", "StatefulRandomBinomial", "StatefulStandardNormalV2",
     "StatefulTruncatedNormal", "StatefulUniform", "StatefulUniformFullInt", "StatefulUniformInt",
 })  # fmt: skip
 
-#: Operators that change what they take first, in ways that are refused.
+#: Operators that modify their first input in unsupported ways.
 _OTHER_WRITERS = frozenset({
     "LookupTableImportV2", "LookupTableInsertV2", "LookupTableRemoveV2",
 }) | _DRAWS  # fmt: skip
 
-#: What those that read it make of it.
+#: The results of operators that read a variable, from its value.
 _READERS: Mapping[str, Callable[..., Any]] = {
     "ReadVariableOp": lambda _, value: value,
     "VariableShape": lambda op, value: tf.shape(value, op.get_attr("out_type")),
@@ -71,7 +71,7 @@ _PASSING = frozenset({"Identity"})
 
 
 class _Cell:
-    """Stands for the handle of a variable while a trace is run again."""
+    """Replaces the handle of a variable while a trace is run again."""
 
     def __init__(self, name: str, value: Any) -> None:
         self.name = name
@@ -79,7 +79,7 @@ class _Cell:
 
 
 def changed(graph: FuncGraph) -> list[Any]:
-    """Return the variables that a trace assigns to; raises `ImpureError` where one is not known."""
+    """Return the variables that a trace assigns; raise `ImpureError` if one is not known."""
     variables = {id(variable.handle): variable for variable in graph.variables}
     found = []
     for index in sorted(_written(graph)):
@@ -93,12 +93,12 @@ def changed(graph: FuncGraph) -> list[Any]:
 
 
 def chooses(graph: FuncGraph) -> bool:
-    """Whether a trace chooses among several branches somewhere."""
+    """Whether a trace contains a choice among several branches."""
     return any(_chooses(graph, op.node_def) for op in graph.get_operations())
 
 
 def _chooses(graph: FuncGraph, node: Any) -> bool:
-    """Whether an operator does, or one of what it calls; read as it is written: no graph is made of that."""
+    """Whether an operator or its functions contain such a choice; reads their definitions, not graphs."""
     if node.op in _CHOICES:
         return True
     names = _called(node) if node.op in _WITH_BODIES else ()
@@ -127,7 +127,7 @@ def pure(graph: FuncGraph, state: Sequence[Any]) -> Callable[..., list[Any]]:
 
 
 def _written(graph: FuncGraph) -> set[int]:
-    """The positions of a graph's inputs that are handles of variables which it changes."""
+    """Return the indices of a graph's inputs that are handles of variables that it assigns."""
     resources = [(index, tensor) for index, tensor in enumerate(graph.inputs) if tensor.dtype == tf.resource]
     origin = {id(tensor): index for index, tensor in resources}
     written: set[int] = set()
@@ -147,7 +147,7 @@ def _written(graph: FuncGraph) -> set[int]:
 
 
 def _assigns(op: Any) -> bool:
-    """Whether an operator changes the variable that it takes first."""
+    """Whether an operator assigns the variable in its first input."""
     return (
         bool(op.inputs)
         and op.inputs[0].dtype == tf.resource
@@ -160,14 +160,14 @@ def _assigns(op: Any) -> bool:
 
 
 def _bodies(op: Any) -> Iterator[FuncGraph]:
-    """The functions that an operator calls, as graphs."""
+    """Yield the functions that an operator calls, as graphs."""
     if op.type in _WITH_BODIES:
         for name in _called(op.node_def):
             yield _graph_of(op.graph, name)
 
 
 def _called(node: Any) -> Iterator[str]:
-    """The names of the functions that an operator calls."""
+    """Yield the names of the functions that an operator calls."""
     for attribute in node.attr.values():
         for function in (attribute.func, *attribute.list.func):
             if function.name:
@@ -176,14 +176,14 @@ def _called(node: Any) -> Iterator[str]:
 
 def _graph_of(graph: Any, name: str) -> FuncGraph:
     definition = _function(graph, name).definition
-    with graph.as_default():  # what it calls in turn is known there
+    with graph.as_default():  # the functions that it calls are registered there
         inner = function_def_to_graph.function_def_to_graph(definition)
     inner.outer_graph = graph
     return inner
 
 
 def _function(graph: Any, name: str) -> Any:
-    """Find a function where it is called, or in what surrounds that."""
+    """Find a function in a graph or in its outer graphs."""
     found = graph._get_function(name)
     return found if found is not None else _function(graph.outer_graph, name)
 
@@ -268,7 +268,7 @@ def _names_of_branches(op: Any) -> list[str]:
 
 
 def _chosen(choice: Any, branches: Sequence[Callable[[], Any]], place: int = 0) -> Any:
-    """Take the branch of that number; the last one for every other number."""
+    """Run the branch with index `choice`; the last one for any other index."""
     if place == len(branches) - 1:
         return branches[place]()
     rest = functools.partial(_chosen, choice, branches, place + 1)
@@ -308,7 +308,7 @@ def _distinct(arguments: Iterable[Any]) -> list[_Cell]:
 
 
 def _settle(cells: Sequence[_Cell], results: Sequence[Any]) -> Sequence[Any]:
-    """Give variables the values that come last among the results; returns the others."""
+    """Assign the last results to the variables; return the others."""
     count = len(results) - len(cells)
     for cell, value in zip(cells, results[count:], strict=True):
         cell.value = value

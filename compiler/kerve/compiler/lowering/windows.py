@@ -1,4 +1,4 @@
-"""How a kernel or a pool slides over the spatial axes: Keras's terms, and ONNX's."""
+"""Sliding windows of convolutions and pooling over the spatial axes, in the terms of Keras and of ONNX."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Windows:
-    """The windows of a convolution or pooling; one number per spatial axis."""
+    """The windows of a convolution or pooling, with one number per spatial axis."""
 
     sizes: tuple[int, ...]
     strides: tuple[int, ...]
     dilations: tuple[int, ...]
-    #: "valid", "same" (as much after as before, one more after) or "causal" (all before).
+    #: "valid", "same" (evenly before and after, an odd one after) or "causal" (all before).
     padding: str
 
     @staticmethod
@@ -43,11 +43,11 @@ class Windows:
 
     @property
     def extents(self) -> tuple[int, ...]:
-        """How far a window reaches, dilation included."""
+        """The extents of a window, dilation included."""
         return tuple((size - 1) * step + 1 for size, step in zip(self.sizes, self.dilations, strict=True))
 
     def pads(self, sizes: Sequence[int | None]) -> list[int] | None:
-        """Return ONNX's `pads` for an input of these spatial sizes; None if they depend on an open one."""
+        """Return ONNX's `pads` for an input of these spatial sizes; None if they depend on a dynamic one."""
         pairs = [
             _pad(self.padding, size, extent, stride)
             for size, extent, stride in zip(sizes, self.extents, self.strides, strict=True)
@@ -60,7 +60,8 @@ class Windows:
     def attributes(self, sizes: Sequence[int | None]) -> dict[str, Any]:
         """Return the attributes of ONNX's Conv and pools for an input of these spatial sizes.
 
-        Where they cannot say how much to pad (see `pads_in_graph`) the input must have been `padded`.
+        Where attributes cannot express the padding (see `pads_in_graph`), the input must
+        have been `padded`.
         """
         pads = self.pads(sizes)
         dilations = {"dilations": self.dilations} if max(self.dilations) > 1 else {}
@@ -68,9 +69,9 @@ class Windows:
         return {"kernel_shape": self.sizes, "strides": self.strides, **dilations, **padding}
 
     def pads_in_graph(self, sizes: Sequence[int | None]) -> bool:
-        """Whether the padding depends on an open size in a way that `auto_pad` does not cover.
+        """Whether the padding depends on a dynamic size in a way that `auto_pad` does not support.
 
-        It knows no dilation, and crops the input where windows are smaller than strides.
+        `auto_pad` ignores dilations, and crops the input if windows are smaller than strides.
         """
         dilated = max(self.dilations) > 1
         sparse = any(size < stride for size, stride in zip(self.sizes, self.strides, strict=True))
@@ -78,7 +79,7 @@ class Windows:
 
 
 def padded(g: Lowering, x: ir.Value, windows: Windows, value: ir.Value | None = None) -> ir.Value:
-    """Pad `x` (channels first) by as much as its sizes ask for when the graph runs."""
+    """Pad `x` (channels first) by amounts that are computed from its sizes at run time."""
     strides, extents = (np.array(numbers, np.int64) for numbers in (windows.strides, windows.extents))
     sizes = g.op.Shape(x, start=2)
     steps = g.op.Div(g.op.Sub(sizes, 1), g.constant(strides))
@@ -90,7 +91,7 @@ def padded(g: Lowering, x: ir.Value, windows: Windows, value: ir.Value | None = 
 
 
 def spatial_sizes(x: ir.Value) -> tuple[int | None, ...]:
-    """Return the spatial sizes of a value in channels first; None where they are open."""
+    """Return the spatial sizes of a value in channels first; None where they are dynamic."""
     return static_shape(x)[2:]
 
 
@@ -103,7 +104,7 @@ def to_channels_first(g: Lowering, x: ir.Value, data_format: str) -> ir.Value:
 
 
 def from_channels_first(g: Lowering, x: ir.Value, data_format: str) -> ir.Value:
-    """Return what an ONNX operator computed in the layout of the Keras layer."""
+    """Return the result of an ONNX operator in the layout of the Keras layer."""
     if data_format == "channels_first":
         return x
     rank = len(static_shape(x))
@@ -116,12 +117,12 @@ def transposed(g: Lowering, x: ir.Value, order: Sequence[int]) -> ir.Value:
 
 
 def each(value: Any, count: int) -> tuple[int, ...]:
-    """Return one number per axis, given as such or as one for all."""
+    """Return one number per axis; a single number applies to all axes."""
     return (int(value),) * count if isinstance(value, int) else tuple(int(item) for item in value)
 
 
 def _pad(padding: str, size: int | None, extent: int, stride: int) -> tuple[int, int] | None:
-    """Return what is added before and after one axis, None if that depends on its open size."""
+    """Return the padding before and after one axis, None if it depends on a dynamic size."""
     if padding == "valid" or extent == 1:
         return 0, 0
     if padding == "causal":

@@ -36,32 +36,32 @@ __all__ = ["Observer", "Step", "optimize"]
 def _pipeline() -> list[ir.passes.PassBase]:
     """Return all passes, in order."""
     return [
-        # one flat graph whose constants are initializers and whose shapes are known
+        # normalize: one flat graph, constants as initializers, inferred shapes
         common.InlinePass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         common.LiftSubgraphInitializersToMainGraphPass(),
         common.ShapeInferencePass(check_type=False, strict_mode=False),
         FoldConstants(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-        # what does nothing, or is done twice
+        # remove redundant nodes
         DropIdentities(),
         MergeCasts(),
         MergeViews(),
         common.RemoveUnusedNodesPass(),
         ShareConstants(),
         common.CommonSubexpressionEliminationPass(),
-        # weights, layout, and what only meets once the Transposes are gone
+        # fold weights, arrange layouts, then fold what Transposes separated before
         FoldAffine(),
         Layout(),
         MergeViews(transposes=True),
         FoldAffine(),
         FusePads(),
-        # what the kernels on CPUs are bad at
+        # replace operators whose CPU kernels are slow or imprecise
         PreciseKernels(),
         ConvolveAsImages(),
         AvoidSlowKernels(),
         ConvolveMeans(),
-        # tidy up
+        # clean up
         common.RemoveUnusedNodesPass(),
         common.RemoveUnusedOpsetsPass(),
         ShieldKernels(),
@@ -76,35 +76,35 @@ def _pipeline() -> list[ir.passes.PassBase]:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One pass that has run."""
+    """The result of one pass."""
 
     name: str
     model: ir.Model
     nodes_before: int
     nodes_after: int
-    #: Nodes that are no more, and new ones, by layer and operator.
+    #: Removed and added nodes, by layer and operator.
     removed: Counter[str]
     added: Counter[str]
-    #: What the pass says itself: whether anything is different, if only a constant.
+    #: Whether the pass reports a change, even only of a constant.
     modified: bool
     seconds: float
-    #: What the pass says about nodes that it left as they were.
+    #: Remarks of the pass, on nodes that it left unchanged.
     notes: tuple[str, ...]
 
 
-#: Whoever wants to see the model after each pass, to report on it or to write it down.
+#: Called with the model after each pass, to report on it or to dump it.
 Observer = Callable[[Step], None]
 
 
 def optimize(model: ir.Model, observer: Observer | None = None) -> ir.Model:
-    """Rewrite a model in place into one that computes the same with less, and return it.
+    """Optimize a model in place, without changing what it computes, and return it.
 
-    Inputs and outputs keep their names, types and shapes (of which an open number of rows is called `batch`);
-    weights keep their names. `observer` is called after each pass. The result depends on the model alone: the
-    same model gives the same bytes.
+    Inputs and outputs keep their names, types and shapes (a dynamic batch size is named `batch`); weights
+    keep their names. `observer` is called after each pass. The result depends on the model alone: the same
+    model gives the same bytes.
 
     Raises `onnx_ir.passes.PassError` naming the pass when one fails, which is a defect of kerve, and the
-    observer's `CompileError` as it is.
+    observer's `CompileError` unchanged.
     """
     passes = [_Observed(one, observer) for one in _pipeline()] if observer else _pipeline()
     try:
@@ -119,7 +119,7 @@ def optimize(model: ir.Model, observer: Observer | None = None) -> ir.Model:
 
 
 class _Observed(ir.passes.InPlacePass):
-    """A pass that reports when it is done."""
+    """A pass that calls an observer after it has run."""
 
     def __init__(self, inner: ir.passes.PassBase, observer: Observer) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ class _Observed(ir.passes.InPlacePass):
         self._observer = observer
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Run the pass and tell the observer."""
+        """Run the pass and call the observer."""
         before, begin = _places(model), time.perf_counter()
         result = self._inner(model)
         seconds = time.perf_counter() - begin

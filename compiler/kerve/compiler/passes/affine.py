@@ -1,4 +1,4 @@
-"""Nodes that scale and shift each channel by constants: BatchNormalization, and arithmetic with constants."""
+"""Affine nodes, which scale and shift channels: BatchNormalization and arithmetic with constants."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kerve.compiler.passes.queries import array_of, attribute_int, dims_of, is_o
 
 __all__ = ["Affine", "affine_of", "batch_normalization"]
 
-#: Types in which regrouping the arithmetic keeps the precision.
+#: Types in which reassociating the arithmetic keeps sufficient precision.
 _EXACT_ENOUGH = (ir.DataType.FLOAT, ir.DataType.DOUBLE)
 
 _EPSILON = 1e-5  # the operator's default
@@ -30,12 +30,12 @@ class Affine:
 
     @property
     def scales(self) -> bool:
-        """Whether it does more than shift."""
+        """Whether any scale differs from 1."""
         return bool(np.any(self.scale != 1.0))
 
 
 def affine_of(node: ir.Node) -> Affine | None:
-    """Read a node as a scale and a shift of its one variable input; None if it is not that."""
+    """Return a node as scale and shift of its one variable input; None if it is not affine."""
     if len(node.outputs) != 1 or node.outputs[0].dtype not in _EXACT_ENOUGH:
         return None
     if is_op(node, "BatchNormalization"):
@@ -44,7 +44,7 @@ def affine_of(node: ir.Node) -> Affine | None:
 
 
 def batch_normalization(node: ir.Node) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Return what BatchNormalization at inference multiplies and adds per channel; None if not constant."""
+    """Return scale and shift per channel of BatchNormalization at inference; None if not constant."""
     if len(node.inputs) != 5 or attribute_int(node, "training_mode", 0):
         return None
     arrays = [array_of(value) for value in node.inputs[1:]]
@@ -64,7 +64,7 @@ def _of_batch_normalization(node: ir.Node) -> Affine | None:
     return Affine(data, *terms, axis=1)
 
 
-#: Scale and shift of an operator with a constant c, by the place of the constant.
+#: Scale and shift of an operator with a constant c, by the index of the constant.
 _TERMS: dict[str, dict[int, Any]] = {
     "Add": {0: lambda c: (np.ones_like(c), c), 1: lambda c: (np.ones_like(c), c)},
     "Sub": {0: lambda c: (-np.ones_like(c), c), 1: lambda c: (np.ones_like(c), -c)},
@@ -88,7 +88,7 @@ def _of_arithmetic(node: ir.Node) -> Affine | None:
 
 
 def _channel_axis(constant: NDArray[Any], data: ir.Value) -> int | None:
-    """Return the one axis of the data that the constant runs along; None if it is not like that."""
+    """Return the one axis of the data along which the constant varies; None if there are several."""
     rank = rank_of(data)
     if rank is None or rank == 0 or constant.ndim > rank:
         return None

@@ -1,18 +1,18 @@
-"""What ONNX Runtime computes slowly on CPUs, written so that it computes it fast.
+"""Replacement of operators whose ONNX Runtime CPU kernels are slow.
 
-Some of its kernels go element by element through functions of the C library, or rearrange the data by a loop
-over all axes; the same answers come from operators that it has vectorized (`benchmarks/kernels.py`).
+Some kernels call functions of the C library for each element, or rearrange data in a loop over all axes;
+vectorized operators compute the same results (`benchmarks/kernels.py`).
 
-    Softmax(axis with several behind it)  =>  Reshape -> Softmax -> Reshape
+    Softmax(axis before several others)   =>  Reshape -> Softmax -> Reshape
     Pow(x, 0.5), Pow(x, -1), Pow(x, 4)    =>  Sqrt, Reciprocal, two Mul
     Add -> LayerNormalization             =>  Add -> Unsqueeze -> LayerNormalization -> Squeeze
-    ReduceLogSumExp                       =>  the logarithm of a sum, beside the largest element
-    Resize(nearest, by a whole factor)    =>  the same in coordinates that a table of copies answers
-    AveragePool of volumes                =>  of their layers as images, then of the layers as rows
-    Resize(nearest) of volumes            =>  of their layers as images, then of the layers as rows
+    ReduceLogSumExp                       =>  ReduceMax, Clip, Exp, ReduceSum and Log
+    Resize(nearest, by integer factors)   =>  the same with the coordinate mode that has a fast kernel
+    AveragePool of volumes                =>  of their slices as images, then of the slices as rows
+    Resize(nearest) of volumes            =>  of their slices as images, then of the slices as rows
 
-Several operators in the place of one pay only where there are many elements. Of what a kernel computes slowly
-but in parallel (Elu, Selu, Softplus) the parts are no faster on two cores, and stay one operator.
+Replacing one operator by several pays only for many elements. Operators with slow but parallel kernels (Elu,
+Selu, Softplus) are kept: on two cores their decompositions are no faster.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ from kerve.compiler.passes.queries import (
 
 __all__ = ["AvoidSlowKernels"]
 
-#: Elements from which on several operators are faster than a slow one.
+#: Number of elements from which on several operators are faster than a slow one.
 _MANY = 1 << 15
 
 _LOWEST, _HIGHEST = float(np.finfo(np.float32).min), float(np.finfo(np.float32).max)
 
 
 class AvoidSlowKernels(ExplainedPass):
-    """Write operators whose kernels are slow on CPUs by others that compute the same."""
+    """Replace operators whose CPU kernels are slow by others that compute the same."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Rewrite in every graph of the model."""
@@ -75,7 +75,7 @@ class AvoidSlowKernels(ExplainedPass):
 
 
 class _Writer:
-    """Writes nodes in the place of one; their results are like its first input unless said otherwise."""
+    """Adds nodes that replace one; by default, results have the type and shape of its first input."""
 
     def __init__(self, node: ir.Node, editor: Editor) -> None:
         assert node.inputs[0] is not None
@@ -90,7 +90,7 @@ class _Writer:
         shape: ir.Shape | None = None,
         **attributes: Any,
     ) -> ir.Value:
-        """Write a node, of which numbers are constants."""
+        """Add a node; numbers among the inputs become constants."""
         values = [self.constant(np.float32(x)) if isinstance(x, float) else x for x in inputs]
         like = like or (self.x if shape is None else None)
         return self._editor.node(
@@ -98,25 +98,26 @@ class _Writer:
         )
 
     def viewed(self, x: ir.Value, *sizes: int) -> ir.Value:
-        """Write a Reshape that keeps the batch, and has these sizes behind it."""
+        """Add a Reshape to the batch followed by these sizes."""
         shape = ir.Shape([shape_dims(x)[0], *sizes])
         return self("Reshape", x, self.constant(np.array([0, *sizes])), shape=shape)
 
     def opset_at_least(self, version: int) -> bool:
-        """Whether the model speaks this version of the operator set, or a later one."""
+        """Whether the model uses this version of the operator set or a later one."""
         return self._editor.opset >= version
 
     def constant(self, array: Any) -> ir.Value:
-        """Enter an array, or a number."""
+        """Add an array or a number as a constant."""
         return self._editor.constant(array, f"{self.result.name}:constant")
 
 
-#: Returns what takes the place of a node's result; else why the node stays, None where that is plain.
+#: Returns the replacement of a node's result, or the reason why the node is kept, or None
+#: if it is obvious.
 _Rule = Callable[[_Writer], ir.Value | str | None]
 
 
 def _of_many(rule: _Rule) -> _Rule:
-    """Apply a rule that writes several operators only where they pay."""
+    """Apply a rule that adds several operators only for many elements."""
 
     def checked(write: _Writer) -> ir.Value | str | None:
         if rank_of(write.x) is None or elements(write.x) < _MANY:
@@ -127,12 +128,12 @@ def _of_many(rule: _Rule) -> _Rule:
 
 
 def _flatten_behind(write: _Writer) -> ir.Value | str | None:
-    """The kernel exchanges its axis with the last one, which is fast only if those two are neighbours."""
+    """Flatten the axes after `axis`: swapping it with the last one is fast only for neighbours."""
     dims = shape_dims(write.result)
     axis = attribute_int(write.node, "axis", -1) % len(dims)
     if axis >= len(dims) - 2:
         return None
-    # what is open up to the axis is there in either shape, of the rest one size follows
+    # dynamic sizes up to the axis are copied (0), one of the others may be inferred (-1)
     sizes = [dim if isinstance(dim, int) else 0 if at <= axis else -1 for at, dim in enumerate(dims)]
     if sizes.count(-1) > 1 or 0 in dims:
         return "several sizes behind its axis are open"
@@ -152,8 +153,8 @@ def _power(write: _Writer) -> ir.Value | str | None:
     return None if rule is None else rule(write, write.x)
 
 
-#: As TensorFlow itself computes these powers in a graph. (Squares and cubes have fast kernels, and stand in
-#: patterns that ONNX Runtime knows.)
+#: These powers as TensorFlow computes them in a graph. (Squares and cubes have fast kernels, and occur in
+#: patterns that ONNX Runtime fuses.)
 _POWERS: Mapping[float, Callable[[_Writer, ir.Value], ir.Value]] = {
     0.5: lambda write, x: write("Sqrt", x),
     -0.5: lambda write, x: write("Reciprocal", write("Sqrt", x)),
@@ -168,9 +169,10 @@ def _squared(write: _Writer, x: ir.Value) -> ir.Value:
 
 
 def _apart_from_sum(write: _Writer) -> ir.Value | str | None:
-    """ONNX Runtime joins the two to a SkipLayerNormalization, which takes five times as long as both.
+    """Prevent fusion to SkipLayerNormalization, which takes five times as long as Add and
+    LayerNormalization.
 
-    It looks for sums that the normalization reads directly.
+    ONNX Runtime fuses only sums that the normalization reads directly.
     """
     x, node = write.x, write.node
     if rank_of(x) != 3 or not is_op(x.producer(), "Add") or only_user(x) is not node or len(node.outputs) > 1:
@@ -184,7 +186,7 @@ def _apart_from_sum(write: _Writer) -> ir.Value | str | None:
 
 
 def _log_sum_exp(write: _Writer) -> ir.Value | str | None:
-    """As the kernel does: below the largest element, or below a finite one where that is infinite."""
+    """Compute as the kernel does: relative to the largest element, clipped to finite values."""
     dims = shape_dims(write.x)
     axes, chosen = input_of(write.node, 1), axes_of(write.node, len(dims), 1)
     if axes is None or not chosen:
@@ -200,9 +202,9 @@ def _log_sum_exp(write: _Writer) -> ir.Value | str | None:
 
 
 def _resize(write: _Writer) -> ir.Value | str | None:
-    """By whole factors the nearest element is the same by every rule, and along every axis by itself.
+    """Resize by integer factors: all rounding modes choose the same element, and axes are independent.
 
-    The kernel is fast by one rule, and of images.
+    The kernel is fast only in one mode, and only for images.
     """
     attributes = {name: each.value for name, each in write.node.attributes.items()}
     copies = attributes == _BY_COPY
@@ -216,7 +218,7 @@ def _resize(write: _Writer) -> ir.Value | str | None:
     return None if copies else write("Resize", *write.node.inputs, like=write.result, **_BY_COPY)
 
 
-#: What a Resize may say that is then written otherwise, and how.
+#: Attributes of a Resize that is rewritten, and those of its replacement.
 _BY_ROUNDING = {
     "coordinate_transformation_mode": ("half_pixel",),
     "mode": ("nearest",),
@@ -230,7 +232,7 @@ _BY_COPY: Mapping[str, Any] = {
 
 
 def _resize_volumes(write: _Writer, factors: list[int]) -> ir.Value | str | None:
-    """Resize each layer of the volumes as an image, then the layers, each of which is a row."""
+    """Resize each slice of the volumes as an image, then the slices, each as a row."""
     sizes = [size or 0 for size in dims_of(write.x)]
     if 0 in sizes[1:] or factors[:2] != [1, 1]:
         return "sizes of its volumes are open"
@@ -252,7 +254,7 @@ def _resize_volumes(write: _Writer, factors: list[int]) -> ir.Value | str | None
 
 
 def _average_volumes(write: _Writer) -> ir.Value | str | None:
-    """Average layers as images, then the layers as rows: volumes have no fast kernel since version 19."""
+    """Average slices as images, then the slices as rows: since opset 19, volumes have no fast kernel."""
     node = write.node
     window = attribute_ints(node, "kernel_shape") or []
     if len(window) != 3 or not write.opset_at_least(19):
@@ -290,7 +292,7 @@ def _average_volumes(write: _Writer) -> ir.Value | str | None:
 
 
 def _factors(write: _Writer) -> list[int] | None:
-    """Return by what a Resize multiplies each size, None if not by a known whole number."""
+    """Return the factor of each size in a Resize, None if one is not a static integer."""
     if rank_of(write.x) is None:
         return None
     scales = array_of(input_of(write.node, 2))

@@ -1,10 +1,10 @@
-"""Convolutions and pools of sequences become those of images of height one.
+"""Convert convolutions and pooling of sequences to those of images of height one.
 
     x -> Conv -> Relu -> Conv -> y   =>   x -> Unsqueeze -> Conv -> Relu -> Conv -> Squeeze -> y
 
-ONNX Runtime's kernels on CPUs for data in blocks of channels take images only: a sequence is convolved by
-copying each window out and multiplying, channel by channel where each has a filter of its own
-(`benchmarks/sequences.py`). What stands between two convolutions goes along: the data stays in blocks.
+ONNX Runtime's CPU kernels for blocked (NCHWc) layouts support only images: sequences are convolved by im2col
+and matrix products, channel by channel for depthwise filters (`benchmarks/sequences.py`). Operators between
+two convolutions are converted, too, so that the data stays in blocks.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from kerve.compiler.passes.queries import (
 
 __all__ = ["ConvolveAsImages"]
 
-#: What computes the same of images of height one.
+#: Operators that compute the same for images of height one.
 _LIFTABLE = frozenset(
     {
         *ELEMENTWISE_OPS,
@@ -49,19 +49,20 @@ _LIFTABLE = frozenset(
 
 _POOLS = ("AveragePool", "MaxPool")
 
-#: Channels below which ONNX Runtime has no kernel in blocks, or none that pays for the blocks.
+#: Number of channels below which ONNX Runtime has no blocked kernel, or reordering costs
+#: more than it gains.
 _FEWEST_CHANNELS = 12
 
-#: Products of the window's size with the elements of the result, below which the views cost more than is won.
+#: Window size times elements of the result below which the added views cost more than is gained.
 _LEAST_WORK = 1 << 16
 
-#: Where the axis of size one lies in an image, and what attributes have for it.
+#: The axis of size one in an image, and the values of attributes for it.
 _HEIGHT = 2
 _ALONG_HEIGHT = {"dilations": [1], "kernel_shape": [1], "strides": [1]}
 
 
 class ConvolveAsImages(ExplainedPass):
-    """Give sequences an axis of height where they are convolved."""
+    """Add a height axis to sequences that are convolved."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Rewrite in every graph of the model."""
@@ -84,7 +85,7 @@ class ConvolveAsImages(ExplainedPass):
 
 
 def _parts(graph: ir.Graph | ir.Function) -> Iterator[list[ir.Node]]:
-    """Return the nodes on sequences that could be on images, those together that hand values on."""
+    """Yield the connected groups of nodes on sequences that could work on images."""
     part_of: dict[ir.Node, list[ir.Node]] = {}
     for node in graph:
         if not _is_liftable(node):
@@ -104,7 +105,7 @@ def _parts(graph: ir.Graph | ir.Function) -> Iterator[list[ir.Node]]:
 
 
 def _is_liftable(node: ir.Node) -> bool:
-    """Whether all that the node reads and writes are sequences of channels, and constants along them."""
+    """Whether the node reads and writes only sequences of channels, and constants that broadcast to them."""
     if not is_op(node, *_LIFTABLE) or len(node.outputs) != 1 or rank_of(node.outputs[0]) != 3:
         return False
     given = [value for value in node.inputs if value is not None]
@@ -131,13 +132,13 @@ def _gains(node: ir.Node) -> bool:
 
 
 def _works(node: ir.Node, window: list[int] | None) -> bool:
-    """Whether a window's node has so much to do that two views do not count; an open length is a long one."""
+    """Whether a node computes so much that two views are negligible; a dynamic length counts as long."""
     result = node.outputs[0]
     return window is not None and (dims_of(result)[2] is None or elements(result) * window[0] >= _LEAST_WORK)
 
 
 def _lift(part: Iterable[ir.Node], editor: Editor) -> None:
-    lifted: dict[ir.Value, ir.Value] = {}  # images by the sequences that they are
+    lifted: dict[ir.Value, ir.Value] = {}  # images by their sequences
     for node in part:
         inputs = [None if value is None else _image(value, node, lifted, editor) for value in node.inputs]
         old = node.outputs[0]
@@ -151,7 +152,7 @@ def _lift(part: Iterable[ir.Node], editor: Editor) -> None:
 
 
 def _image(value: ir.Value, at: ir.Node, lifted: dict[ir.Value, ir.Value], editor: Editor) -> ir.Value:
-    """Return what a node reads instead; constants of lower rank follow the axes that they run along."""
+    """Return the new input of a node; constants of rank 0 and 1 need no change."""
     rank = rank_of(value)
     if is_constant(value):
         return value if rank in (0, 1) else editor.derive(value, "image", _with_height)

@@ -1,10 +1,10 @@
-"""Means over small windows become convolutions.
+"""Convert average pooling over small windows to convolutions.
 
 AveragePool                    =>  Conv(equal weights)
 AveragePool(pads, not counted) =>  Conv(equal weights, pads) -> Mul(window / elements of it inside the image)
 
-Since version 19 of the operator ONNX Runtime has no fast kernel for it on CPUs, neither in blocks of channels
-nor otherwise: measured in NASNetMobile, its 40 pools take 3.5 times as long as those of version 11.
+Since version 19 of the operator, ONNX Runtime has no fast CPU kernel for it, blocked or not: in NASNetMobile,
+its 40 pools take 3.5 times as long as those of version 11.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ __all__ = ["ConvolveMeans"]
 #: The first version of the operator set whose AveragePool is slow.
 _SLOW = 19
 
-#: Elements of a window beyond which a pool, which has no weights, is left alone.
+#: Number of elements of a window above which a pool, which reads no weights, is kept.
 _LARGEST_WINDOW = 25
 
 
 class ConvolveMeans(ExplainedPass):
-    """Write pools of means over small windows of images as convolutions channel by channel."""
+    """Replace average pooling over small windows of images by depthwise convolutions."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Rewrite in every graph of the model."""
@@ -86,7 +86,7 @@ def _convolve(pool: ir.Node, editor: Editor) -> None:
 
 
 def _share_outside(pool: ir.Node) -> NDArray[np.float32]:
-    """Return, for each place of the result, the window by what of it lies inside the image."""
+    """Return, for each element of the result, the window size divided by its elements inside the image."""
     assert pool.inputs[0] is not None
     sizes, results = dims_of(pool.inputs[0])[2:], dims_of(pool.outputs[0])[2:]
     inside = [
@@ -100,7 +100,7 @@ def _share_outside(pool: ir.Node) -> NDArray[np.float32]:
 
 
 def _inside(size: int, result: int, window: int, stride: int, begin: int) -> NDArray[np.int64]:
-    """Return how many elements of each window along one axis lie inside the image."""
+    """Return the number of elements of each window along one axis that are inside the image."""
     first = np.arange(result) * stride - begin
     count: NDArray[np.int64] = np.minimum(first + window, size) - np.maximum(first, 0)
     return count

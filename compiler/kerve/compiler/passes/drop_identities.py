@@ -1,4 +1,4 @@
-"""Identity nodes go, except where an output of a graph needs a node of its own."""
+"""Remove Identity nodes, except where an output of a graph needs a node of its own."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ __all__ = ["DropIdentities"]
 
 
 class DropIdentities(ir.passes.InPlacePass):
-    """Let the readers of an Identity read what it reads.
+    """Replace the output of an Identity by its input.
 
     onnx-ir's own pass renames a value that already is an output, and lists it twice: ONNX Runtime then
-    computes nonsense.
+    returns wrong results.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Drop them in every graph of the model."""
+        """Remove them in every graph of the model."""
         editor = Editor(model)
         modified = False
         for graph in list(model.graphs()):

@@ -1,4 +1,4 @@
-"""Changing a graph: constants derived from constants, nodes in place of nodes."""
+"""Editing of graphs: constants derived from constants, replacement of nodes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Transform = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 class Editor:
-    """Edits one model; `close` gives derived weights the names of the weights they replace."""
+    """An editor of one model; `close` gives derived weights the names of the weights that they replace."""
 
     def __init__(self, model: ir.Model) -> None:
         self.opset = model.opset_imports.get("", 0)
@@ -28,7 +28,7 @@ class Editor:
         self._taken: Counter[str] = Counter()
 
     def constant(self, array: ArrayLike, name: str) -> ir.Value:
-        """Enter an array as an initializer, under a name like the one given."""
+        """Add an array as an initializer, under `name` or, if it is taken, `name_1`, `name_2`, ..."""
         unique = name
         while unique in self._graph.initializers:
             self._taken[name] += 1
@@ -46,7 +46,7 @@ class Editor:
         return value
 
     def derive(self, source: ir.Value, key: str, transform: Transform) -> ir.Value:
-        """Enter a constant made from another; the same source and key give the same constant."""
+        """Add a constant computed from another; the same source and key give the same constant."""
         known = self._derived.get((source, key))
         if known is not None:
             return known
@@ -66,7 +66,7 @@ class Editor:
         shape: ir.Shape | None = None,
         attributes: dict[str, Any] | None = None,
     ) -> ir.Value:
-        """Write a node of one output before `at`, as part of the same layer.
+        """Insert a node with one output before `at`, as part of the same layer.
 
         The output has the type and the shape of `like`, or those given.
         """
@@ -80,7 +80,7 @@ class Editor:
         return output
 
     def replace(self, old: ir.Value, new: ir.Value) -> None:
-        """Let `new` take the place of `old` everywhere, and its name where that is an output's."""
+        """Replace `old` by `new` everywhere; if it is an output, `new` takes its name."""
         graph = old.graph
         assert graph is not None
         for index, output in enumerate(graph.outputs):
@@ -102,13 +102,13 @@ class Editor:
             graph.append(identity)
             value = identity.outputs[0]
         name = str(old.name)
-        old.name = _free_name(graph, name)  # it may go on inside the graph
+        old.name = _free_name(graph, name)  # it may still be used inside the graph
         value.name = name
         value.shape = value.shape if shape is None else shape
         graph.outputs[index] = value
 
     def close(self) -> None:
-        """Drop the constants that nothing reads any more; the derived ones inherit their names."""
+        """Remove unused source constants; the derived ones inherit their names."""
         initializers = self._graph.initializers
         for (source, _), derived in self._derived.items():
             if source.uses() or source.is_graph_output() or initializers.get(str(source.name)) is not source:

@@ -1,4 +1,4 @@
-"""Passes that can say why they left a node as it was."""
+"""Passes that explain why they left a node unchanged."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ __all__ = ["ExplainedPass"]
 
 
 class ExplainedPass(ir.passes.InPlacePass):
-    """A pass that keeps, from its last run, what it did and why it did no more."""
+    """A pass that records remarks on nodes in its last run."""
 
     def __init__(self) -> None:
         super().__init__()
         self.notes: list[str] = []
 
     def note(self, node: ir.Node, remark: str) -> None:
-        """Remark on a node."""
+        """Record a remark on a node."""
         self.notes.append(f"{location(node)}: {remark}")

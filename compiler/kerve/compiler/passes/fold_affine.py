@@ -1,4 +1,4 @@
-"""Scales and shifts of channels disappear into the weights before them, or behind them.
+"""Fold scales and shifts of channels into the weights before or after them.
 
     Conv -> BatchNormalization                  =>  Conv          (ConvTranspose, Gemm alike)
     Conv -> Mul(c) -> Add(c)                    =>  Conv
@@ -6,8 +6,8 @@
     BatchNormalization -> MatMul                =>  MatMul -> Add (Conv without padding, Gemm alike)
     x -> Mul(c) -> Add(c) -> Sub(c) -> Div(c)   =>  x -> Mul -> Add
 
-Transposes between weights and scales are looked through. The factors are computed in double precision; the
-result differs from the original by rounding only.
+Transposes between weights and scales are skipped over. The factors are computed in double precision; results
+differ from the original only by rounding.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from kerve.compiler.passes.queries import array_of, is_constant, is_op, only_use
 
 __all__ = ["FoldAffine"]
 
-#: Beyond this, `x * scale + shift` cancels away digits that `(x - mean) / deviation` keeps.
+#: Above this, `x * scale + shift` loses precision by cancellation that `(x - mean) / deviation` keeps.
 _LARGEST_SHIFT = 64.0
 
-#: Weights that several nodes share are copied to take a scale only up to this size.
+#: Weights that several nodes share are copied for a scale only up to this size.
 _COPY_BYTES = 1 << 20
 
 Vector = NDArray[np.float64]
 
 
 class _Step(NamedTuple):
-    """One affine node of a chain, and the axis along which the channels of the chain lie there."""
+    """One affine node of a chain, and the axis of the chain's channels at this node."""
 
     node: ir.Node
     affine: Affine
@@ -48,7 +48,7 @@ class _Step(NamedTuple):
 
     @property
     def constant(self) -> ir.Value:
-        """The constant of the node that says most about its shift."""
+        """The constant from which derived constants of this node get their names."""
         value = self.node.inputs[2] if is_op(self.node, "BatchNormalization") else _constant_input(self.node)
         assert value is not None
         return value
@@ -64,7 +64,7 @@ class FoldAffine(ExplainedPass):
         modified = False
         for graph in list(model.graphs()):
             for node in list(graph):
-                if node.graph is graph:  # not folded away yet
+                if node.graph is graph:  # not removed by an earlier fold
                     modified |= self._fold(node, editor)
         editor.close()
         return ir.passes.PassResult(model, modified)
@@ -90,7 +90,7 @@ class FoldAffine(ExplainedPass):
         scale, shift = _product(chain)
         scales = bool(np.any(scale != 1.0))
         if not scales and len(chain) == 1 and not linear.takes_bias:
-            return False  # a MatMul and its bias: as short as it gets
+            return False  # a MatMul and its bias cannot be shortened
         if scales and not _may_copy(linear.weights):
             self.note(
                 chain[0].node, f"stays: the weights '{linear.weights.name}' before it are shared and large"
@@ -137,7 +137,7 @@ class FoldAffine(ExplainedPass):
 
 
 def _weights_behind(last: _Step) -> Linear | None:
-    """Return the product that alone reads a chain, if its weights run along the chain's channels."""
+    """Return the product that is a chain's only reader, if its weights run along the chain's channels."""
     value, axis = last.node.outputs[0], last.axis
     while (node := only_user(value)) is not None and is_transpose(node):
         axis = None if axis is None else perm_of(node).index(axis)
@@ -157,7 +157,7 @@ def _without_transposes(chain: Sequence[_Step]) -> list[_Step]:
 
 
 def _chain(value: ir.Value, axis: int | None) -> Iterator[_Step]:
-    """Follow a value through the affine nodes that it alone feeds, and that act along its channels."""
+    """Yield the affine nodes along the channels of a value that are its only readers, in sequence."""
     while (node := only_user(value)) is not None:
         if is_transpose(node):
             axis = None if axis is None else perm_of(node).index(axis)
@@ -173,7 +173,7 @@ def _chain(value: ir.Value, axis: int | None) -> Iterator[_Step]:
 
 
 def _product(chain: Sequence[_Step]) -> tuple[Vector, Vector]:
-    """Return the scale and the shift of all nodes of a chain together."""
+    """Return the combined scale and shift of all nodes of a chain."""
     scale, shift = np.ones(1), np.zeros(1)
     for step in chain:
         scale = scale * step.affine.scale
@@ -190,7 +190,7 @@ def _bias(linear: Linear, chain: Sequence[_Step], bias: Vector, editor: Editor) 
 
 
 def _into_one(chain: Sequence[_Step], editor: Editor) -> bool:
-    """Replace a chain by the Mul and the Add that it needs, if that is fewer nodes."""
+    """Replace a chain by one Mul and one Add, as needed, if that is fewer nodes."""
     scale, shift = _product(chain)
     terms = [
         (op, term) for op, term, none in (("Mul", scale, 1.0), ("Add", shift, 0.0)) if np.any(term != none)
@@ -213,7 +213,7 @@ def _into_one(chain: Sequence[_Step], editor: Editor) -> bool:
 
 
 def _become_add(step: _Step, shift: Vector, editor: Editor) -> None:
-    """Put an Add of the whole shift in the place of one node of the chain."""
+    """Replace one node of the chain by an Add of the whole shift."""
     output = step.node.outputs[0]
     digest = _digest(shift)
     constant = editor.derive(step.constant, f"add-{digest}", lambda _: _aligned(shift, output, step.axis))
@@ -222,7 +222,7 @@ def _become_add(step: _Step, shift: Vector, editor: Editor) -> None:
 
 
 def _add_behind(linear: Linear, term: Vector, source: ir.Value, editor: Editor) -> None:
-    """Let an Add follow a product that takes no bias."""
+    """Insert an Add after a product that takes no bias."""
     output = linear.node.outputs[0]
     constant = editor.derive(source, f"add-{_digest(term)}", lambda _: _aligned(term, output, linear.axis))
     product = editor.node("MatMul", linear.node.inputs, at=linear.node, like=output)

@@ -1,4 +1,4 @@
-"""What depends on constants alone, or on shapes that are known, is computed now."""
+"""Fold what depends only on constants or static shapes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from kerve.compiler.passes.queries import elements, is_op, rank_of
 
 __all__ = ["FoldConstants"]
 
-#: Constants beyond this many elements are left to ONNX Runtime, which folds them as it loads the model.
+#: Constants with more elements are left to ONNX Runtime, which folds them when it loads the model.
 _LARGEST_INPUT = 1 << 13
 _LARGEST_OUTPUT = 1 << 18
 
-#: Deterministic in form only: onnxscript's own list of random operators lacks it.
+#: Random operators that are missing in onnxscript's own list.
 _RANDOM = ("Bernoulli",)
 
 
@@ -33,13 +33,13 @@ class FoldConstants(ir.passes.InPlacePass):
 
 
 def _should_fold(node: ir.Node) -> bool | None:
-    """Refuse what onnxscript must not fold, and leave the rest to its judgement."""
+    """Return False for what onnxscript must not fold, None to leave the decision to it."""
     text = any(value is not None and value.dtype == ir.DataType.STRING for value in node.inputs)
     return False if text or node.op_type in _RANDOM or _repeats(node) else None
 
 
 def _repeats(node: ir.Node) -> bool:
-    """Whether it gathers large constants of small ones, as the scale of each weight of those of its group."""
+    """Whether it gathers a large constant from a small one, such as a scale per weight from one per group."""
     given, made = node.inputs[0] if is_op(node, "Gather") else None, node.outputs[0]
     if given is None or rank_of(given) is None or rank_of(made) is None:
         return False

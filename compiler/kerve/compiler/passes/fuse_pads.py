@@ -1,4 +1,4 @@
-"""Pads of zeros become the padding of the convolution or pool behind them.
+"""Fuse Pads of zeros into the padding of the following convolution or pooling.
 
 Pad(0) -> Conv                              =>  Conv(pads)
 Pad(0) -> AveragePool                       =>  AveragePool(pads, count_include_pad)
@@ -31,7 +31,7 @@ _NEVER_NEGATIVE = ("Abs", "Exp", "HardSigmoid", "Relu", "Sigmoid", "Softplus", "
 
 
 class FusePads(ExplainedPass):
-    """Let convolutions and pools pad their input themselves."""
+    """Fuse Pads into convolutions and pooling."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Fuse in every graph of the model."""
@@ -54,7 +54,7 @@ class FusePads(ExplainedPass):
 
 
 def _fuse(pad: ir.Node, node: ir.Node) -> str | None:
-    """Let `node` pad its own input; returns why not, where that would change the result."""
+    """Make `node` pad its own input; return the reason if that would change the result."""
     source = pad.inputs[0]
     rank = rank_of(source)
     if source is None or rank is None:
@@ -125,7 +125,7 @@ def _refuse_max(node: ir.Node, source: ir.Value, value: float, pads: Pads) -> st
 
 
 def _refuse_window(node: ir.Node, pads: Pads) -> str | None:
-    """A pool's window must reach beyond the padding, and its last one must not depend on rounding up."""
+    """Refuse a pool if a window could contain only padding, or if its size is rounded up."""
     kernel = np.array(attribute_ints(node, "kernel_shape"))
     if np.any(pads >= kernel):
         return "the padding is as wide as the window"

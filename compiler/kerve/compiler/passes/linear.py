@@ -1,4 +1,4 @@
-"""Products with constant weights, and how these take scales and shifts of the channels on either side."""
+"""Products with constant weights, and how scales and shifts of input or output channels fold into them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Vector = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class _Form:
-    """Where an operator keeps its weights; in canonical form they are [group, output, input, place]."""
+    """The layout of an operator's weights; in canonical form they are [group, output, input, position]."""
 
     canonical: Callable[[Array], Array]
     restored: Callable[[Array, tuple[int, ...]], Array]
@@ -49,52 +49,52 @@ class Linear:
 
     @property
     def weights(self) -> ir.Value:
-        """The constant it multiplies by."""
+        """The constant weights."""
         weights = self.node.inputs[1]
         assert weights is not None
         return weights
 
     @property
     def takes_bias(self) -> bool:
-        """Whether the operator adds a bias by itself."""
+        """Whether the operator has a bias input."""
         return not is_op(self.node, "MatMul")
 
     @property
     def bias_constant(self) -> ir.Value | None:
-        """The constant it adds, if any."""
+        """The constant bias, if any."""
         return input_of(self.node, 2)
 
     @property
     def sees_zeros(self) -> bool:
-        """Whether some results mix in zeros from outside the input."""
+        """Whether some outputs depend on zeros from outside the input."""
         if is_op(self.node, "ConvTranspose"):
             return True
         padded = any(attribute_ints(self.node, "pads") or [])
         return padded or self.node.attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
 
     def bias(self) -> Vector:
-        """Return what it adds to each channel: one number, or one per channel."""
+        """Return the bias: one number, or one per channel."""
         array = array_of(self.bias_constant)
         if array is None:
             return np.zeros(1)
         return np.asarray(array, dtype=np.float64).reshape(-1) * self._factor("beta")
 
     def set_bias(self, value: ir.Value) -> None:
-        """Let it add another constant."""
+        """Set the bias to another constant."""
         self.node.resize_inputs(3)
         self.node.replace_input_with(2, value)
         self.node.attributes.pop("beta", None)
 
     def scaled(self, weights: Array, factor: Vector) -> Array:
-        """Return weights that multiply each channel of the output by its factor as well."""
+        """Return weights that also multiply each channel of the output by its factor."""
         return self._times(weights, factor, (self.form.groups, -1, 1, 1))
 
     def scaled_in(self, weights: Array, factor: Vector) -> Array:
-        """Return weights that multiply each channel of the input by its factor first."""
+        """Return weights that also multiply each channel of the input by its factor."""
         return self._times(weights, factor, (self.form.groups, 1, -1, 1))
 
     def response(self, weights: Array, shift: Vector) -> Vector:
-        """Return what a constant in each channel of the input adds to each channel of the output."""
+        """Return the contribution of a constant per input channel to each output channel."""
         canonical = self.form.canonical(weights)
         per_input = canonical.sum(axis=3, dtype=np.float64)
         grouped = shift.reshape(self.form.groups, -1)
@@ -111,7 +111,7 @@ class Linear:
 
 
 def linear_of(node: ir.Node) -> Linear | None:
-    """Read a node as a product with constant weights; None if it is not that."""
+    """Return a node as a product with constant weights; None if it is not one."""
     weights, bias = input_of(node, 1), input_of(node, 2)
     if not is_op(node, *_READERS) or not is_constant(weights) or rank_of(node.outputs[0]) is None:
         return None

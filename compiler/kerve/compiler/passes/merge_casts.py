@@ -1,4 +1,4 @@
-"""Casts through a wider type, which changes nothing."""
+"""Merge Casts through a wider type, which has no effect."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FLOATS = (ir.DataType.FLOAT, ir.DataType.DOUBLE)
 _SHORT_FLOATS = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 _WIDE_INTS = (ir.DataType.INT32, ir.DataType.INT64)
 
-#: The types that hold every value of a type.
+#: The types that represent every value of a type.
 _HOLDERS: Mapping[ir.DataType, tuple[ir.DataType, ...]] = {
     ir.DataType.BOOL: (
         ir.DataType.INT8,
@@ -49,7 +49,7 @@ _HOLDERS: Mapping[ir.DataType, tuple[ir.DataType, ...]] = {
 
 
 class MergeCasts(ir.passes.InPlacePass):
-    """Drop Casts to the same type, and the first of two where the second forgets it."""
+    """Remove Casts to the same type, and the first of two Casts if it is lossless."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Merge in every graph of the model."""
@@ -78,6 +78,6 @@ def _merge(cast: ir.Node, editor: Editor) -> bool:
         editor.replace(result, source)
         return True
     if target not in _HOLDERS.get(source.dtype, ()) and not target.is_floating_point():
-        return False  # out of range, integers and floats wrap around in different ways
+        return False  # integers and floats out of range are converted differently
     cast.replace_input_with(0, source)
     return True

@@ -1,4 +1,4 @@
-"""Operators that leave every element where it is in memory: a row of them becomes one Reshape, or nothing."""
+"""Merge sequences of views, which do not move elements in memory, to one Reshape or nothing."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _VIEWS = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
 
 
 class MergeViews(ir.passes.InPlacePass):
-    """Merge Reshape, Flatten, Squeeze and Unsqueeze; a single Squeeze or Unsqueeze stays: it says more.
+    """Merge Reshape, Flatten, Squeeze and Unsqueeze; a single Squeeze or Unsqueeze is kept.
 
-    With `transposes`, Transposes that move only axes of size one count too: at the end, because before
-    that the layout pass may do without them altogether.
+    With `transposes`, Transposes that move only axes of size one count, too: only after the layout pass,
+    which may remove them altogether.
     """
 
     def __init__(self, *, transposes: bool = False) -> None:
@@ -46,7 +46,7 @@ class MergeViews(ir.passes.InPlacePass):
         return is_op(node, *_VIEWS)
 
     def _is_only_a_step(self, node: ir.Node) -> bool:
-        """Whether all that reads the result are views themselves, which will look through this one."""
+        """Whether all readers of the result are views themselves, which will skip over this one."""
         result = node.outputs[0]
         users = result.consumers()
         return bool(users) and not result.is_graph_output() and all(map(self._is_view, users))
@@ -71,7 +71,7 @@ class MergeViews(ir.passes.InPlacePass):
         return True
 
     def _origin(self, node: ir.Node) -> list[ir.Value]:
-        """Return what a view shows, what that shows if it is a view too, and so on."""
+        """Return the output of a view, its input, and the inputs of the views before it."""
         chain: list[ir.Value] = []
         current: ir.Node | None = node
         while current is not None and current.graph is node.graph and self._is_view(current):
@@ -83,7 +83,7 @@ class MergeViews(ir.passes.InPlacePass):
 
 
 def _is_same(before: Sequence[Dim], after: Sequence[Dim]) -> bool:
-    """Whether two shapes of the same elements are equal: one size that is not sure follows from the rest."""
+    """Whether two shapes of the same elements are equal; one unknown size follows from the others."""
     unsure = [pair for pair in zip(before, after, strict=False) if not same_dim(*pair)]
     return (
         len(before) == len(after)
@@ -94,7 +94,7 @@ def _is_same(before: Sequence[Dim], after: Sequence[Dim]) -> bool:
 
 
 def _shape(before: Sequence[Dim], after: Sequence[Dim]) -> list[int] | None:
-    """Write down a Reshape's target: numbers, 0 where a size is kept in its place, at most one -1."""
+    """Return a Reshape's target: numbers, 0 where a size is copied, at most one -1; None if impossible."""
     shape = []
     for axis, dim in enumerate(after):
         if isinstance(dim, int):

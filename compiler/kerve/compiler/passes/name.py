@@ -1,4 +1,4 @@
-"""Names that say where a node comes from: `conv2d/Conv`, `conv2d/Relu`, `conv2d/Conv_1`."""
+"""Naming of nodes by layer and operator: `conv2d/Conv`, `conv2d/Relu`, `conv2d/Conv_1`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["NameCanonically"]
 
 
 class NameCanonically(ir.passes.InPlacePass):
-    """Name nodes by layer and operator, and their outputs after them, each name once in the whole model.
+    """Name nodes by layer and operator, and their outputs after them, uniquely in the whole model.
 
-    Inputs, outputs and constants keep their names. The names depend on the graph alone.
+    Inputs, outputs and constants keep their names. The names depend only on the graph.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -46,7 +46,7 @@ class _Names:
 
 
 def _given(model: ir.Model) -> Iterable[str]:
-    """Names that stay: the model's inputs and outputs and its constants."""
+    """Yield the names that are kept: those of the model's inputs, outputs and constants."""
     yield from (str(value.name) for value in (*model.graph.inputs, *model.graph.outputs))
     yield from model.graph.initializers
 

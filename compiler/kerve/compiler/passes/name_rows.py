@@ -1,6 +1,6 @@
-"""Keras's first dimension is the batch, also where inference did not find out.
+"""Name the first dimension of outputs as the batch, as in Keras, where shape inference did not find it.
 
-It is said when all else is done: no pass may take for equal what is only said to be.
+This pass runs last: no other pass may treat dimensions as equal that are only assumed to be.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["NameRows", "name_apart"]
 
 
 class NameRows(ir.passes.InPlacePass):
-    """Call the open first axis of outputs the batch, unless an input has another number of rows."""
+    """Name the dynamic first axis of outputs as the batch, unless an input has another number of rows."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Name the first axes of the outputs."""
@@ -32,7 +32,7 @@ class NameRows(ir.passes.InPlacePass):
 
 
 def name_apart(model: ir.Model, outputs: Collection[str]) -> bool:
-    """Give those outputs a number of rows of their own that turned out not to have the batch's."""
+    """Rename the first axis of outputs whose number of rows turned out not to be the batch size."""
     apart = [value for value in model.graph.outputs if value.name in outputs and _rows(value) == BATCH]
     for value in apart:
         _name(value, f"{value.name}_0")
@@ -44,7 +44,7 @@ def _is_open(value: ir.Value) -> bool:
 
 
 def _rows(value: ir.Value) -> str | None:
-    """Return the name of an open first axis."""
+    """Return the name of a dynamic first axis."""
     first = value.shape[0] if value.shape else None
     return None if first is None or isinstance(first, int) else first.value
 

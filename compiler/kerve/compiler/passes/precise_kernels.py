@@ -1,9 +1,9 @@
-"""What ONNX Runtime computes with few digits, written so that they are kept where somebody may see them.
+"""Replacement of imprecise ONNX Runtime kernels where the precision matters.
 
     Sigmoid -> (Add, Clip, ...) -> Log    =>  1 / (1 + exp(-x)) -> (Add, Clip, ...) -> Log
 
-Its Sigmoid is a polynomial, and 0 below -18: right to 6e-8, which is all of a small probability. Nobody sees
-that in a gate; a logarithm behind it makes -inf of -20, where TensorFlow has -20.
+Its Sigmoid is a polynomial approximation, and 0 below -18: the error of 6e-8 exceeds small probabilities. It
+is negligible in a gate, but a logarithm after it returns -inf at -20, where TensorFlow returns -20.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kerve.compiler.traversal import reachable
 
 __all__ = ["PreciseKernels"]
 
-#: What may stand between a probability and its logarithm, and leaves small numbers small.
+#: Operators that may occur between a probability and its logarithm, and keep small numbers small.
 _BETWEEN = (
     *("Add", "Cast", "Clip", "Concat", "Expand", "Flatten", "Gather", "Identity", "Max", "Mul", "Reshape"),
     *("Slice", "Squeeze", "Transpose", "Unsqueeze", "Where"),
@@ -27,10 +27,10 @@ _BETWEEN = (
 
 
 class PreciseKernels(ir.passes.InPlacePass):
-    """Write operators whose kernels lose digits by others that keep them, where it matters."""
+    """Replace operators with imprecise kernels by precise ones where it matters."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Rewrite in every graph of the model; an output that is a Sigmoid stays one."""
+        """Rewrite in every graph of the model; a Sigmoid that is an output stays one."""
         editor, modified = Editor(model), False
         for graph in list(model.graphs()):
             for node in _behind_logarithms(graph):

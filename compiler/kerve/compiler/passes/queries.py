@@ -1,4 +1,4 @@
-"""What passes ask of nodes and values."""
+"""Queries of nodes and values."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ __all__ = [
     "shape_dims",
 ]
 
-#: What the open number of rows is called, which a server keeps from being zero.
+#: The name of the dynamic batch size, which servers never let be zero.
 BATCH = "batch"
 
-#: Key of a node's metadata that names the Keras layer it came from.
+#: Metadata key of a node for the path of the Keras layer that it came from.
 LAYER_KEY = "kerve.layer"
 
-#: What is assumed where a size is open; the same on every axis, or a cost would depend on their order.
+#: Assumed value of a dynamic size; the same on every axis, so that costs do not depend on their order.
 _OPEN = 8
 
 Dim = int | ir.SymbolicDim
 
 
 def is_op(node: ir.Node | None, *op_types: str) -> bool:
-    """Whether the node is one of these operators of ONNX itself."""
+    """Whether the node is one of these operators of ONNX's own domain."""
     return node is not None and node.domain in ("", "ai.onnx") and node.op_type in op_types
 
 
@@ -53,7 +53,7 @@ def input_of(node: ir.Node, index: int) -> ir.Value | None:
 
 
 def is_constant(value: ir.Value | None) -> bool:
-    """Whether the elements of the value are known and no caller can replace them."""
+    """Whether the value is an initializer that callers cannot override."""
     return value is not None and value.is_initializer() and not value.is_graph_input()
 
 
@@ -86,17 +86,17 @@ def shape_dims(value: ir.Value) -> tuple[Dim, ...]:
 
 
 def dims_of(value: ir.Value) -> tuple[int | None, ...]:
-    """Return the dimensions of a value of known rank, None for each that is not a known number."""
+    """Return the dimensions of a value of known rank, None for each dynamic one."""
     return tuple(dim if isinstance(dim, int) else None for dim in shape_dims(value))
 
 
 def elements(value: ir.Value) -> int:
-    """Return how many elements a value of known rank has, or might have where sizes are open."""
+    """Return the number of elements of a value of known rank; an estimate if sizes are dynamic."""
     return prod(_OPEN if size is None else size for size in dims_of(value))
 
 
 def same_dim(a: Dim, b: Dim) -> bool:
-    """Whether two dimensions are surely equal: the same number, or the same name."""
+    """Whether two dimensions are known to be equal: the same number, or the same name."""
     if isinstance(a, int) or isinstance(b, int):
         return isinstance(a, int) and isinstance(b, int) and a == b
     return a.value is not None and a.value == b.value
@@ -115,9 +115,9 @@ def attribute_ints(node: ir.Node, name: str) -> list[int] | None:
 
 
 def axes_of(node: ir.Node, rank: int, index: int, *, default: Sequence[int] = ()) -> tuple[int, ...] | None:
-    """Return the axes that a node names by attribute `axes` or by input `index`, counted from the front.
+    """Return the axes that a node has as attribute `axes` or as input `index`, as non-negative numbers.
 
-    `default` stands for axes that are not given; None means that they are known only when the graph runs.
+    `default` is used if none are given; the result is None if they are known only at run time.
     """
     axes = attribute_ints(node, "axes")
     if axes is None and (value := input_of(node, index)) is not None:
@@ -137,6 +137,6 @@ def only_user(value: ir.Value) -> ir.Node | None:
 
 
 def location(node: ir.Node) -> str:
-    """Name a node for people: its layer in Keras and its operator."""
+    """Return a name of a node for messages: its Keras layer and its operator."""
     layer = node.metadata_props.get(LAYER_KEY)
     return f"{layer}/{node.op_type}" if layer else f"{node.op_type}"

@@ -1,4 +1,4 @@
-"""Shapes, axes and numbers that occur more than once are kept once."""
+"""Deduplicate shapes, axes and scalar constants."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from kerve.compiler.passes.queries import is_constant
 
 __all__ = ["ShareConstants"]
 
-#: Types of sizes and axes. Equal weights stay apart: each has the name of a Keras variable.
+#: Types of sizes and axes. Equal weights are not shared: each has the name of a Keras variable.
 _COUNTING = (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL)
 
 _LARGEST = 1 << 10
 
 
 class ShareConstants(ir.passes.InPlacePass):
-    """Let all nodes of the main graph that use equal small constants use the same one."""
+    """Replace equal small constants of the main graph by one."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Share the constants of the model."""

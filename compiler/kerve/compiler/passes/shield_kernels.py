@@ -1,9 +1,9 @@
-"""Views that change nothing stand before kernels of ONNX Runtime (1.32) that would end the whole process.
+"""Insert no-op Reshapes before kernels of ONNX Runtime (1.32) that would crash the process.
 
-GRU, LSTM, InstanceNormalization    of no elements: abort, or read what is not theirs. A Reshape whose -1
-                                    follows from sizes of which one is zero is an error for the caller.
+GRU, LSTM, InstanceNormalization    on empty tensors: abort, or read out of bounds. A Reshape with -1 raises
+                                    an error for the caller instead if another size is zero.
 Transpose -> MatMul (float16)       with the first axis moved: the Transpose is fused into the MatMul, whose
-                                    float16 constant then crashes the loading. Through a Reshape it is not.
+                                    float16 constant then crashes on loading. A Reshape prevents the fusion.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _NEED_ELEMENTS = ("GRU", "InstanceNormalization", "LSTM")
 
 
 class ShieldKernels(ir.passes.InPlacePass):
-    """Write a Reshape to the same shape where an input, or a fusion, would end the process."""
+    """Insert a Reshape to the same shape where an input, or a fusion, would crash the process."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Shield the kernels in every graph of the model; those that are shielded stay as they are."""
+        """Shield the kernels in every graph of the model, unless they already are."""
         editor = Editor(model)
         modified = False
         for graph in list(model.graphs()):
@@ -55,7 +55,7 @@ def _is_shield(node: ir.Node | None, target: Sequence[int]) -> bool:
 
 
 def _refusing_none(value: ir.Value | None) -> list[int]:
-    """Return the target of a Reshape that changes no shape and refuses an empty one; [] if none can be."""
+    """Return the target of a no-op Reshape that fails for empty tensors; [] if there is none."""
     if value is None or rank_of(value) is None:
         return []
     dims = shape_dims(value)

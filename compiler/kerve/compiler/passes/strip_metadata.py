@@ -1,4 +1,4 @@
-"""Remarks that the tools on the way left in the model are dropped; ours, under `kerve.`, stay."""
+"""Remove metadata of other tools from the model; kerve's own, under `kerve.`, is kept."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _OURS = "kerve."
 
 
 class StripMetadata(ir.passes.InPlacePass):
-    """Drop the metadata and the documentation of nodes, values and graphs that are not kerve's."""
+    """Remove metadata and documentation of nodes, values and graphs that are not kerve's."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Strip the whole model."""

@@ -1,4 +1,4 @@
-"""Activation layers with weights; the others arrive as operations of `keras.ops`."""
+"""Activation layers with weights; the others are lowered as operations of `keras.ops`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ HANDLERS = Handlers()
 
 @HANDLERS.register("layers.PReLU")
 def prelu(g: Lowering, layer: Any, inputs: ir.Value) -> ir.Value:
-    """The larger of x and its part below, where that is what it comes to; else as Keras computes it.
+    """max(x, slope * x) if all slopes are at most 1 and not 0, otherwise Keras's own formula.
 
-    Not PRelu: ONNX Runtime has no vectorized kernel of it on CPUs (docs/performance.md).
+    PRelu is not used: ONNX Runtime has no vectorized CPU kernel for it (docs/performance.md).
     """
     slope, array = g.weight(layer.alpha), as_array(layer.alpha)
-    if ((array != 0) & (array <= 1)).all():  # 0 would make NaN of infinity
+    if ((array != 0) & (array <= 1)).all():  # infinity * 0 is NaN
         return g.op.Max(inputs, g.op.Mul(inputs, slope))
     return g.op.Sub(g.op.Relu(inputs), g.op.Mul(g.op.Relu(g.op.Neg(inputs)), slope))

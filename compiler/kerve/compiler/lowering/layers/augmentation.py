@@ -1,4 +1,4 @@
-"""Augmentation layers, which leave images as they are once a model is trained."""
+"""Augmentation layers, which do not change images at inference."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ _AUGMENTATIONS = (
 
 @HANDLERS.register(*(f"layers.{name}" for name in _AUGMENTATIONS), typed=True)
 def augmentation(g: Lowering, layer: Any, data: Any, training: bool = False) -> Any:
-    """What the layer does without a random transformation: at most a cast.
+    """Lower the layer without a random transformation: to a cast at most.
 
-    Its `call` would draw one all the same. Images with labels or boxes, and calls that ask for training,
-    are replayed.
+    Its `call` would draw one even at inference. Images with labels or boxes, and calls with
+    training=True, are replayed.
     """
     if training or not isinstance(data, ir.Value) or rank(data) != 4:
         return NotImplemented

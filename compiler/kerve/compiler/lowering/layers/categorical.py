@@ -1,4 +1,4 @@
-"""Layers that number categories: lookups in a vocabulary, bins, and the encodings of what they find."""
+"""Layers that map categories to indices: vocabulary lookups, bins, and the encodings of the indices."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["HANDLERS", "look_up"]
 
 HANDLERS = Handlers()
 
-#: What Keras maps a masked token to where tokens are counted: no encoding is that deep.
+#: Index of a masked token where tokens are counted: it is beyond any depth, so encodings drop it.
 _DROPPED = np.iinfo(np.int64).max
 
 
@@ -32,7 +32,7 @@ def lookup(g: Lowering, layer: Any, inputs: ir.Value) -> ir.Value:
 def category_encoding(
     g: Lowering, layer: Any, inputs: ir.Value, count_weights: ir.Value | None = None
 ) -> ir.Value:
-    """The encoding of integers as they are."""
+    """Encode the input integers."""
     refuse_sparse(g, layer)
     dtype = dtypes.to_onnx(layer.dtype)
     return encode(g, inputs, layer.output_mode, layer.num_tokens, dtype, count_weights)
@@ -40,7 +40,7 @@ def category_encoding(
 
 @HANDLERS.register("layers.Discretization", typed=True)
 def discretization(g: Lowering, layer: Any, inputs: ir.Value) -> ir.Value:
-    """How many boundaries each number reaches, encoded."""
+    """Encode the number of boundaries that each number reaches."""
     refuse_sparse(g, layer)
     if layer.bin_boundaries is None:
         raise g.refuse("it has no bin boundaries", "call its adapt() or give bin_boundaries=")
@@ -73,14 +73,14 @@ def _indices(g: Lowering, layer: Any, inputs: ir.Value) -> ir.Value:
     if layer.invert or layer.num_oov_indices == 1:
         return found
     unknown = g.op.Equal(found, layer._default_value)
-    if layer.num_oov_indices == 0:  # Keras stops there, and so does a Gather beyond the end
+    if layer.num_oov_indices == 0:  # Keras raises an error here, and so does an out-of-range Gather
         beyond = g.op.Gather(g.constant(np.zeros(1, np.int64)), g.cast(unknown, "int64"))
         return g.op.Add(found, beyond)
     return g.op.Where(unknown, _spread(g, layer, tokens), found)
 
 
 def _spread(g: Lowering, layer: Any, tokens: ir.Value) -> ir.Value:
-    """Return an index for each token as if it were unknown, among those kept for unknown ones."""
+    """Return, for each token, the out-of-vocabulary index that it has if it is unknown."""
     if tokens.dtype != ir.DataType.STRING and layer.oov_method == "floormod":
         places = g.op.Mod(tokens, layer.num_oov_indices)
     else:
@@ -89,7 +89,7 @@ def _spread(g: Lowering, layer: Any, tokens: ir.Value) -> ir.Value:
 
 
 def _table(g: Lowering, layer: Any) -> dict[Any, Any]:
-    """Return the vocabulary as Keras's hash table has it, in the order of its indices."""
+    """Return the vocabulary from Keras's hash table, in the order of its indices."""
     if layer.lookup_table is None or int(layer.lookup_table.size()) == 0:
         raise g.refuse(
             "it has no vocabulary",

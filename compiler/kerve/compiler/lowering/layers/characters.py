@@ -1,4 +1,4 @@
-"""What strings are made of: ONNX Runtime's own Tokenizer cuts them, tables name the pieces."""
+"""Characters and bytes of strings: ONNX Runtime's own Tokenizer splits them, tables map the characters."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from kerve.compiler.lowering.symbol import static_shape
 
 __all__ = ["characters", "code_points", "strings", "utf8"]
 
-#: The characters that `utf8` knows: the Basic Multilingual Plane, and the pictures above it.
+#: The characters that `utf8` supports: the Basic Multilingual Plane, and the pictographs above it.
 _KNOWN = (range(1, 0xD800), range(0xE000, 0x10000), range(0x1F000, 0x1FB00))
 _PADDING, _UNKNOWN = -1, -2
 
 
 def characters(g: Lowering, texts: ir.Value) -> ir.Value:
-    """Cut texts [texts] into characters [texts, characters], empty ones at the end."""
+    """Split texts [texts] into characters [texts, characters], padded with empty strings."""
     if g.opset < 20:
         raise g.refuse(
             "its strings need operators that came with opset 20", "compile with --opset 20 or newer"
@@ -25,33 +25,34 @@ def characters(g: Lowering, texts: ir.Value) -> ir.Value:
     g.graph.opset_imports.setdefault("com.microsoft", 1)
     g.warn("it cuts texts with an operator of ONNX Runtime's own, Tokenizer; no other runtime has it")
     options = {"separators": [""], "mark": 0, "mincharnum": 1, "pad_value": ""}
-    blank = g.constant(np.array([""], object), "blank")  # of no text at all it makes no columns, either
+    blank = g.constant(np.array([""], object), "blank")  # without a text, Tokenizer returns no columns either
     filled = g.op.Concat(texts, blank, axis=0)
     pieces = g.op.Tokenizer(filled, **options, _domain="com.microsoft", _version=1)
     return strings(g.op.Slice(pieces, [0], [-1], [0]), texts)
 
 
 def strings(value: ir.Value, rows: ir.Value) -> ir.Value:
-    """Give strings in rows and columns their type; ONNX's inference does not know all of the operators."""
+    """Set the type and shape of 2-D strings; ONNX's inference does not support all of the operators."""
     value.dtype = ir.DataType.STRING
     value.shape = ir.Shape([static_shape(rows)[0], None])
     return value
 
 
 def code_points(g: Lowering, pieces: ir.Value) -> ir.Value:
-    """Return the INT64 code points of single characters, and negative numbers for what is none."""
+    """Return the INT64 code points of single characters, and negative numbers for padding and others."""
     table = {"": _PADDING} | {chr(code): code for codes in _KNOWN for code in codes}
     return label(g, pieces, table, _UNKNOWN)
 
 
 def utf8(g: Lowering, texts: ir.Value, padding: int) -> tuple[ir.Value, ir.Value]:
-    """Return the bytes of texts [texts] as INT64 [texts, bytes], zeros at the end, and lengths [texts, 1].
+    """Return the bytes of texts [texts] as INT64 [texts, bytes], padded with zeros, and
+    lengths [texts, 1].
 
-    There are at least `padding` zeros. A character that is not known stops the graph: a Gather beyond
-    the end of its table is the one way that ONNX has to fail.
+    There are at least `padding` zeros. An unsupported character makes the graph fail: an out-of-range Gather
+    is the only way to raise an error in ONNX.
     """
     op = g.op
-    # One more, until the end: of no text at all, no size of a Reshape below could be inferred.
+    # Add a text, which is removed at the end: without any, the Reshapes below could not infer their sizes.
     texts = op.Concat(texts, g.constant(np.array([""], object), "empty"), axis=0)
     texts.dtype, texts.shape = ir.DataType.STRING, ir.Shape([None])
     codes = code_points(g, characters(g, texts))
@@ -63,7 +64,7 @@ def utf8(g: Lowering, texts: ir.Value, padding: int) -> tuple[ir.Value, ir.Value
     )
     length = op.ReduceSum(sizes, [1], keepdims=1)
     width = op.Add(op.ReduceMax(op.Concat(op.Reshape(length, [-1]), [0], axis=0), [0], keepdims=1), padding)
-    # byte j of a character of n holds six bits from 6 (n - 1 - j) on, the first one as many as there are
+    # byte j of n of a character holds the six bits from 6 (n - 1 - j) on; the first byte holds the rest
     order = g.constant(np.arange(4))
     behind = op.Sub(op.Sub(op.Unsqueeze(sizes, [2]), 1), order)
     powers = g.constant(np.array([1, 64, 64**2, 64**3]), "powers")
@@ -74,7 +75,7 @@ def utf8(g: Lowering, texts: ir.Value, padding: int) -> tuple[ir.Value, ir.Value
     starts = op.Unsqueeze(op.CumSum(sizes, 1, exclusive=1), [2])
     places = op.Where(
         op.GreaterOrEqual(behind, 0), op.Add(starts, order), width
-    )  # one place more for the rest
+    )  # the rest go to an extra column
     flat = op.Concat(op.Shape(texts), [-1], axis=0)
     zeros = op.Expand(g.constant(np.int64(0)), op.Concat(op.Shape(texts), op.Add(width, 1), axis=0))
     filled = op.ScatterElements(zeros, op.Reshape(places, flat), op.Reshape(values, flat), axis=1)

@@ -1,4 +1,4 @@
-"""Convolution layers: one Conv (two where separable), the bias in it, then the activation."""
+"""Convolution layers: one Conv (two if separable) with the bias, then the activation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HANDLERS = Handlers()
 
 @HANDLERS.register("layers.Conv1D", "layers.Conv2D", "layers.Conv3D")
 def conv(g: Lowering, layer: Any, inputs: ir.Value) -> ir.Value:
-    """Conv, grouped or not; causal padding is padding before."""
+    """Conv, grouped or not; causal padding is added before."""
     kernel = g.weight(layer.kernel, conv_form, role="conv")
     bias = _bias_within(g, layer, inputs)
     outputs = convolve(g, inputs, kernel, bias, _windows(layer), layer.data_format)
@@ -33,7 +33,7 @@ def conv(g: Lowering, layer: Any, inputs: ir.Value) -> ir.Value:
 
 @HANDLERS.register("layers.DepthwiseConv1D", "layers.DepthwiseConv2D")
 def depthwise_conv(g: Lowering, layer: Any, inputs: ir.Value) -> ir.Value:
-    """Conv with one group for each channel."""
+    """Conv with one group per channel."""
     kernel = g.weight(layer.kernel, depthwise_form, role="depthwise")
     bias = _bias_within(g, layer, inputs)
     outputs = convolve(g, inputs, kernel, bias, _windows(layer), layer.data_format)
@@ -42,7 +42,7 @@ def depthwise_conv(g: Lowering, layer: Any, inputs: ir.Value) -> ir.Value:
 
 @HANDLERS.register("layers.SeparableConv1D", "layers.SeparableConv2D")
 def separable_conv(g: Lowering, layer: Any, inputs: ir.Value) -> ir.Value:
-    """A depthwise Conv and a pointwise one, with nothing between."""
+    """A depthwise Conv followed by a pointwise one."""
     depthwise = g.weight(layer.depthwise_kernel, depthwise_form, role="depthwise")
     pointwise = g.weight(layer.pointwise_kernel, conv_form, role="conv")
     bias = _bias_within(g, layer, inputs)
@@ -66,7 +66,7 @@ def _windows(layer: Any) -> Windows:
 
 
 def _bias_within(g: Lowering, layer: Any, inputs: ir.Value) -> ir.Value | None:
-    """Return the bias if Conv can add it: if Keras adds it along the channels, whatever the image's size."""
+    """Return the bias if Conv can add it, that is, if Keras adds it along the channels for any image size."""
     if not layer.use_bias:
         return None
     outputs = layer.compute_output_shape(static_shape(inputs))

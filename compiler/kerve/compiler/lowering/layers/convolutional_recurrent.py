@@ -1,6 +1,6 @@
-"""ConvLSTM: the inputs of all steps in one convolution, and a loop with one more for the state.
+"""ConvLSTM: one convolution of the inputs of all steps, and a loop with one convolution of the state.
 
-Keras convolves each gate by itself, and the inputs step by step.
+Keras convolves each gate separately, and the inputs step by step.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HANDLERS = Handlers()
 
 _GATES = 4  # input, forget, carry, output: Keras's order in the kernels
 
-#: Activations that do not care where the channels are; a softmax does.
+#: Activations that do not depend on the channel axis, as a softmax does.
 _POINTWISE = {
     keras2_hard_sigmoid,
     *(
@@ -49,7 +49,7 @@ def conv_lstm(
     mask: Any = None,
     training: bool = False,
 ) -> Any:
-    """Write a Scan over the gates of the inputs, whose states are channels first throughout."""
+    """Lower to a Scan over the gates of the inputs, with states in channels-first layout."""
     cell = layer.cell
     if (
         training
@@ -89,7 +89,7 @@ def conv_lstm(
 
 
 def _of_inputs(g: Lowering, cell: ConvLSTMCell, sequences: ir.Value) -> ir.Value:
-    """Return what the inputs give to the gates of all steps, [batch, time, 4 filters, *spatial]."""
+    """Return the input contributions to the gates of all steps, [batch, time, 4 filters, *spatial]."""
     frames = reshape(g, sequences, [-1, *sizes(g, sequences)[2:]])
     kernel = g.weight(cell.kernel, conv_form, role="conv")
     bias = g.weight(cell.bias) if cell.use_bias else None

@@ -26,13 +26,13 @@ def dense(g: Lowering, layer: keras.layers.Dense, inputs: ir.Value) -> ir.Value:
 
 @HANDLERS.register("layers.Activation")
 def activation(g: Lowering, layer: keras.layers.Activation, inputs: ir.Value) -> ir.Value:
-    """Whatever function of Keras the layer holds."""
+    """Lower the layer's activation function."""
     return g.call(layer.activation, inputs)
 
 
 @HANDLERS.register("layers.Identity")
 def identity(g: Lowering, layer: Any, inputs: Any) -> Any:  # a handler's signature
-    """The input itself."""
+    """Return the input unchanged."""
     return inputs
 
 
@@ -48,5 +48,5 @@ OTHER_FRAMEWORKS = {
 
 @HANDLERS.register(*OTHER_FRAMEWORKS, typed=True)
 def other_framework(g: Lowering, layer: Any, *_: Any, **__: Any) -> Any:
-    """Nothing: what runs inside is not Keras's."""
+    """Refuse the layer: its code is not Keras's."""
     raise g.refuse(*OTHER_FRAMEWORKS[name_of(type(layer))])

@@ -1,4 +1,4 @@
-"""CenterCrop of images whose size only the graph knows."""
+"""CenterCrop of images of dynamic size."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HANDLERS = Handlers()
 
 @HANDLERS.register("layers.CenterCrop", typed=True)
 def center_crop(g: Lowering, layer: Any, data: Any, **_: Any) -> ir.Value:
-    """Cut from the middle; a smaller image is resized, as its own `call` does where it knows the size."""
+    """Crop the center; resize smaller images, as the layer's own `call` does for static sizes."""
     if not isinstance(data, ir.Value):
         return NotImplemented
     rows = rank(data) - (3 if layer.data_format == "channels_last" else 2)

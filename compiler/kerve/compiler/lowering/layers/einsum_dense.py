@@ -1,4 +1,4 @@
-"""EinsumDense: one MatMul where its equation is a product of matrices, as those of attention are."""
+"""EinsumDense: one MatMul if the equation is a matrix product, as in attention."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HANDLERS = Handlers()
 
 @HANDLERS.register("layers.EinsumDense")
 def einsum_dense(g: Lowering, layer: keras.layers.EinsumDense, inputs: ir.Value) -> ir.Value:
-    """Join the axes that are summed and those that the kernel adds, multiply matrices, add the bias."""
+    """Merge the summed axes and the kernel's free axes, multiply matrices, add the bias."""
     count = _summed(layer.equation)
     if count is None:
         return NotImplemented
@@ -51,7 +51,7 @@ def einsum_dense(g: Lowering, layer: keras.layers.EinsumDense, inputs: ir.Value)
 
 
 def _summed(equation: str) -> int | None:
-    """Return over how many axes `outer summed, summed free -> outer free` sums; None for other equations."""
+    """Return the number of summed axes of `outer summed, summed free -> outer free`, otherwise None."""
     inputs, output = equation.replace(" ", "").split("->")
     left, kernel = inputs.split(",")
     summed = "".join(name for name in left if name not in output)

@@ -1,4 +1,4 @@
-"""How categories become numbers: a table of them, and the encodings of its indices."""
+"""Lookup tables of categories, and the encodings of their indices."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def encode(
     dtype: ir.DataType,
     weights: ir.Value | None = None,
 ) -> ir.Value:
-    """Encode indices: "int", "one_hot", "multi_hot" or "count"; those that are no index are dropped."""
+    """Encode indices: "int", "one_hot", "multi_hot" or "count"; out-of-range ones are dropped."""
     if mode == "int":
         return g.cast(indices, dtype)
     indices = g.cast(indices, "int64")
@@ -36,11 +36,11 @@ def encode(
         if rank(indices) > 1 and static_shape(indices)[-1] == 1:
             indices = g.op.Squeeze(indices, [-1])
         return g.cast(g.op.Equal(g.op.Unsqueeze(indices, [-1]), g.constant(np.arange(depth))), dtype)
-    tokens = min(1, rank(indices) - 1)  # the axis along which the tokens of one sample lie
+    tokens = min(1, rank(indices) - 1)  # the axis of the tokens of one sample
     order = [axis for axis in range(rank(indices)) if axis != tokens] + [tokens]
     indices = transposed(g, indices, order)
     known = g.op.And(g.op.GreaterOrEqual(indices, 0), g.op.Less(indices, depth))
-    slots = g.op.Where(known, indices, depth)  # one more slot, for what is dropped
+    slots = g.op.Where(known, indices, depth)  # an extra slot for dropped indices
     one, zero = (g.constant(np.full((), fill, dtype.numpy())) for fill in (1, 0))
     entries = g.op.Expand(one, g.op.Shape(indices)) if weights is None else transposed(g, weights, order)
     shape = g.op.Concat(g.op.Shape(indices, end=-1), [depth + 1], axis=0)
@@ -52,7 +52,7 @@ def encode(
 
 
 def label(g: Lowering, tokens: ir.Value, table: Mapping[Any, Any], default: Any) -> ir.Value:
-    """Look keys (strings, INT64 or FLOAT) up in a table; its attributes are named after their types."""
+    """Look up keys (strings, INT64 or FLOAT) in a table; LabelEncoder has attributes for each type."""
     kinds = {str: "string", int: "int64", float: "float"}
     key, value = kinds[type(next(iter(table)))], kinds[type(default)]
     attributes = {
@@ -68,11 +68,11 @@ def label(g: Lowering, tokens: ir.Value, table: Mapping[Any, Any], default: Any)
 
 
 def look_up(g: Lowering, keys: ir.Value, known: Any, values: Any, default: Any) -> ir.Value:
-    """Look keys up in a table of TensorFlow, given by arrays; what is not `known` has the `default`."""
+    """Look up keys in a TensorFlow table, given by arrays; keys that are not `known` get the `default`."""
     kind = ir.DataType.STRING if values.dtype.kind in "OSU" else ir.DataType.from_numpy(values.dtype)
     if not len(known):
         return g.op.Expand(g.constant(default), g.op.Shape(keys))
-    order = np.argsort(known, kind="stable")  # TensorFlow's changes with each process
+    order = np.argsort(known, kind="stable")  # TensorFlow's order differs between processes
     known, values = known[order], values[order]
     wide = keys if keys.dtype in (ir.DataType.STRING, ir.DataType.FLOAT) else g.cast(keys, "int64")
     table = dict(zip(_plain(known), _plain(values), strict=True))
@@ -80,7 +80,7 @@ def look_up(g: Lowering, keys: ir.Value, known: Any, values: Any, default: Any) 
 
 
 def _plain(array: Any) -> Any:
-    """Return what an array holds as strings and numbers of Python."""
+    """Return the elements of an array as Python strings and numbers."""
     listed = np.asarray(array).tolist()
     return keras.tree.map_structure(lambda x: x.decode() if isinstance(x, bytes) else x, listed)
 

@@ -1,4 +1,4 @@
-"""The hashes of TensorFlow: FarmHash's `farmhashna::Hash64`, SipHash-2-4, and `FingerprintCat64`."""
+"""Hash functions of TensorFlow: FarmHash's `farmhashna::Hash64`, SipHash-2-4, and `FingerprintCat64`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CONCATENATION = 0xC6A4A7935BD1E995
 
 
 def concatenated(fingerprint: UInt64Tensor | int, other: UInt64Tensor) -> UInt64Tensor:
-    """Return the fingerprint of two things from theirs."""
+    """Combine two fingerprints into one."""
     mixed = _shift_mix(other * _CONCATENATION) * _CONCATENATION ^ fingerprint ^ _CONCATENATION
     mixed = _shift_mix(mixed * _CONCATENATION) * _CONCATENATION
     return _shift_mix(mixed)
@@ -38,7 +38,7 @@ def farm_hash(text: ByteStrings) -> UInt64Tensor:
 
 
 def sip_hash(text: ByteStrings, salt: Sequence[int]) -> UInt64Tensor:
-    """Return the SipHash of each text under a key of two 64-bit numbers."""
+    """Return the SipHash of each text for a key of two 64-bit numbers."""
     g = text.g
     zero = text.size() * 0
     keys = (salt[0], salt[1], salt[0], salt[1])
@@ -61,7 +61,7 @@ def sip_hash(text: ByteStrings, salt: Sequence[int]) -> UInt64Tensor:
 def _for_each_block(
     text: ByteStrings, blocks: ir.Value, state: Sequence[UInt64Tensor], step: Any
 ) -> tuple[UInt64Tensor, ...]:
-    """Run `step` on each text's state as often as it has blocks."""
+    """Run `step` on each text's state once per block."""
     g = text.g
 
     def repeat(index: ir.Value, symbols: Any) -> tuple[list[ir.Value], bool]:
@@ -111,7 +111,7 @@ def _up_to_64(text: ByteStrings) -> UInt64Tensor:
 
 
 def _long(text: ByteStrings) -> UInt64Tensor:
-    """Mix blocks of 64 bytes into x, y, z, v and w; the last 64 bytes once more at the end."""
+    """Mix blocks of 64 bytes into x, y, z, v and w, then the last 64 bytes once more."""
     op = text.g.op
     size, zero = text.size(), text.size() * 0
     y0 = (_SEED * _K1 + 113) % 2**64
@@ -146,7 +146,7 @@ def _farm_block(
     state: Sequence[UInt64Tensor],
     again: int = 1,
 ) -> tuple[UInt64Tensor, ...]:
-    """Mix the 64 bytes from an offset on; returns the state in its order, x and z exchanged."""
+    """Mix the 64 bytes from an offset on; return the state with x and z exchanged."""
     x, y, z, v0, v1, w0, w1 = state
     f = [text.word(text.g.op.Add(start, 8 * index)) for index in range(8)]
     x = (x + y + v0 + f[1]).rotated(37) * factor

@@ -1,6 +1,6 @@
-"""Hashing and HashedCrossing: the buckets of TensorFlow, from 64-bit arithmetic in the graph.
+"""Hashing and HashedCrossing: TensorFlow's buckets, computed with 64-bit arithmetic in the graph.
 
-Keras hashes a number by the decimal text that stands for it, and a string by its bytes.
+Keras hashes a number by its decimal representation, and a string by its bytes.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ __all__ = ["HANDLERS", "bucket"]
 
 HANDLERS = Handlers()
 
-#: What TensorFlow's `cross_hashed` starts from.
+#: The initial fingerprint of TensorFlow's `cross_hashed`.
 _CROSS_KEY = 0xDECAFCAFFE
 
 
 @HANDLERS.register("layers.Hashing", typed=True)
 def hashing(g: Lowering, layer: Any, inputs: ir.Value) -> ir.Value:
-    """The bucket of each value, encoded."""
+    """Encode the bucket of each value."""
     refuse_sparse(g, layer)
     if layer.output_mode == "one_hot" and static_shape(inputs)[-1] == 1:
         inputs = g.op.Squeeze(inputs, [-1])
@@ -45,7 +45,7 @@ def hashing(g: Lowering, layer: Any, inputs: ir.Value) -> ir.Value:
 
 @HANDLERS.register("layers.HashedCrossing", typed=True)
 def hashed_crossing(g: Lowering, layer: Any, inputs: Sequence[ir.Value]) -> ir.Value:
-    """The bucket of each combination of values, encoded."""
+    """Encode the bucket of each combination of values."""
     refuse_sparse(g, layer)
     _require_bits(g)
     crossed: UInt64Tensor | int = _CROSS_KEY
@@ -62,7 +62,7 @@ def hashed_crossing(g: Lowering, layer: Any, inputs: Sequence[ir.Value]) -> ir.V
 
 
 def bucket(g: Lowering, x: ir.Value, buckets: int, salt: Sequence[int] | None = None) -> ir.Value:
-    """Return the bucket of each value (INT64): FarmHash, or SipHash where Keras is given a salt."""
+    """Return the bucket of each value (INT64): FarmHash, or SipHash if the layer has a salt."""
     if buckets == 1:
         return g.op.Expand(g.constant(np.int64(0)), g.op.Shape(x))
     _require_bits(g)
@@ -76,7 +76,7 @@ def _flat(g: Lowering, x: ir.Value) -> ir.Value:
 
 
 def _in_place(g: Lowering, flat: UInt64Tensor, x: ir.Value) -> ir.Value:
-    """Return words as integers in the shape of what they come from."""
+    """Return words as INT64 in the shape of `x`."""
     found = g.cast(flat.value, "int64")
     if rank(x) != 1:
         found = g.op.Reshape(found, g.op.Shape(x))

@@ -1,4 +1,4 @@
-"""Normalization layers whose one ONNX operator their `call` does not show."""
+"""Normalization layers for which ONNX has one operator."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HANDLERS = Handlers()
 def batch_normalization(
     g: Lowering, layer: Any, inputs: ir.Value, mask: ir.Value | None = None, training: bool = False
 ) -> ir.Value:
-    """BatchNormalization by the moving statistics, or by the batch's own where called with training."""
+    """BatchNormalization with the moving statistics, or with the batch's own if called with training=True."""
     wide = _wide(inputs)
     x = g.cast(inputs, wide)
     gamma = g.weight(layer.gamma, dtype=wide) if layer.scale else None
@@ -72,7 +72,7 @@ def _normalize_groups(g: Lowering, x: ir.Value, groups: int, epsilon: float) -> 
 def _statistics_of_batch(
     g: Lowering, layer: Any, x: ir.Value, mask: ir.Value | None
 ) -> tuple[ir.Value, ir.Value]:
-    """Return mean and variance of the batch; that Keras also stores them changes no answer."""
+    """Return mean and variance of the batch; that Keras also stores them does not affect outputs."""
     if layer.renorm:
         raise g.refuse(
             "it is called with training=True and renorm, and its answers depend on statistics it keeps",
@@ -87,6 +87,6 @@ def _statistics_of_batch(
 
 
 def _wide(inputs: ir.Value) -> str:
-    """Return the type that Keras normalizes in: float32, or that of wider input."""
+    """Return the type in which Keras normalizes: float32, or the input's if wider."""
     assert inputs.dtype is not None
     return str(keras.backend.result_type(dtypes.from_onnx(inputs.dtype), "float32"))

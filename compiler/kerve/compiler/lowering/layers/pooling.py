@@ -1,4 +1,4 @@
-"""Global pooling of images and volumes; the other pools arrive as operations of `keras.ops`."""
+"""Global pooling of images and volumes; other pooling layers are lowered as operations of `keras.ops`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def global_average_pooling(g: Lowering, layer: Any, inputs: ir.Value) -> ir.Valu
 
 @HANDLERS.register("layers.GlobalMaxPooling2D", "layers.GlobalMaxPooling3D")
 def global_max_pooling(g: Lowering, layer: Any, inputs: ir.Value) -> ir.Value:
-    """GlobalMaxPool; a ReduceMax of integers, which ONNX does not pool."""
+    """GlobalMaxPool; ReduceMax for integers, which ONNX does not pool."""
     assert inputs.dtype is not None
     if dtypes.is_float(inputs.dtype):
         return _global_pool(g, layer, inputs, "GlobalMaxPool")

@@ -1,6 +1,6 @@
-"""LSTM, GRU, SimpleRNN, and RNN of their cells: one operator of ONNX for each cell.
+"""LSTM, GRU, SimpleRNN, and RNN of their cells: one ONNX operator per cell.
 
-Other cells, and activations that ONNX's operators do not know, are replayed: lowering/recurrence.py.
+Other cells, and activations that ONNX's operators do not support, are replayed (lowering/recurrence.py).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["HANDLERS", "run", "time_first"]
 
 HANDLERS = Handlers()
 
-_BEFORE_THE_FIRST = -(2**63)  # where ONNX's Slice ends that steps back over a whole axis
+_BEFORE_THE_FIRST = -(2**63)  # end of a backward ONNX Slice over a whole axis
 
 
 @HANDLERS.register("layers.GRU", "layers.LSTM", "layers.RNN", "layers.SimpleRNN")
@@ -33,7 +33,7 @@ def recurrent(
     mask: Any = None,
     training: bool = False,
 ) -> Any:
-    """Run one operator for each of the stacked cells; they hand on their outputs time first."""
+    """Lower to one operator per stacked cell; outputs are passed between them time first."""
     cells = native_cells(layer.cell)
     if cells is None or training:
         return NotImplemented
@@ -63,7 +63,7 @@ def recurrent(
 
 
 def time_first(g: Lowering, sequences: ir.Value, kept: SequenceMask | None) -> ir.Value:
-    """Return [time, batch, features] as ONNX's operators take them, the steps that a mask keeps first."""
+    """Return sequences as [time, batch, features] for ONNX's operators, steps kept by a mask first."""
     return g.op.Transpose(sequences, perm=[1, 0, 2]) if kept is None else kept.pack(sequences)
 
 
@@ -75,10 +75,11 @@ def run(
     kept: SequenceMask | None,
     direction: str,
 ) -> tuple[ir.Value, ir.Value, list[ir.Value]]:
-    """Run an operator over `steps`, [time, batch, features], from `initial`, each [directions, batch, units].
+    """Add an operator over `steps`, [time, batch, features], and `initial`, each
+    [directions, batch, units].
 
-    Returns all outputs [time, directions, batch, units]; the last output of each row, zero where a mask
-    keeps no step; and the final states, which are the initial ones there.
+    Returns all outputs [time, directions, batch, units]; the last output of each row, zero in rows without a
+    kept step; and the final states, which are the initial ones in such rows.
     """
     lengths = None if kept is None else kept.lengths
     steps = g.cast(steps, cells.dtype)
@@ -93,7 +94,7 @@ def run(
 def _sequences(
     g: Lowering, layer: keras.layers.RNN, outputs: ir.Value, kept: SequenceMask | None
 ) -> ir.Value:
-    """Return the outputs of one direction as Keras does: batch first, in the order of processing."""
+    """Return the outputs of one direction in Keras's layout: batch first, in the order of processing."""
     if kept is None:
         outputs = g.op.Squeeze(outputs, [1])
         return g.op.Transpose(_reversed(g, outputs, 0) if layer.go_backwards else outputs, perm=[1, 0, 2])
@@ -110,7 +111,7 @@ def _sequences(
 
 
 def _last(g: Lowering, layer: keras.layers.RNN, output: ir.Value, kept: SequenceMask | None) -> ir.Value:
-    """Return the last output, or what stands in its place where the mask drops the last step."""
+    """Return the last output, or zero where the mask drops the last step and the layer zeroes it."""
     if kept is None or not layer.zero_output_for_mask:
         return output
     return g.op.Where(kept.step(0 if layer.go_backwards else -1), output, 0)

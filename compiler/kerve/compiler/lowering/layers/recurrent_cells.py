@@ -1,4 +1,4 @@
-"""Cells of Keras that ONNX has as one operator: LSTM, GRU and RNN."""
+"""Keras cells for which ONNX has one operator: LSTM, GRU and RNN."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ __all__ = ["Cells", "native_cells"]
 @dataclass(frozen=True)
 class _Operator:
     op_type: str
-    #: For each gate of ONNX, which of Keras's gates it is.
+    #: For each gate of ONNX, the index of Keras's gate.
     gates: tuple[int, ...]
-    #: For each activation of ONNX, the attribute of Keras's cell that holds it.
+    #: For each activation of ONNX, the attribute of Keras's cell.
     activations: tuple[str, ...]
     states: int
 
@@ -53,12 +53,12 @@ _ACTIVATIONS: dict[Callable[..., Any], tuple[str, float | None, float | None]] =
     if (function := getattr(module, name, None)) is not None
 } | {keras2_hard_sigmoid: ("HardSigmoid", 0.2, 0.5)}
 
-#: What the operators do by themselves, for the activations in each direction.
+#: The default activations of the operators, for each direction.
 _DEFAULTS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}
 
 
 def native_cells(cell: Any) -> list[Any] | None:
-    """Return the cells that are stacked in `cell`, or None if one of them has no operator of its own."""
+    """Return the cells that are stacked in `cell`, or None if one of them has no ONNX operator."""
     stacked = type(cell) is keras.layers.StackedRNNCells and not is_amended(cell)
     cells = list(cell.cells) if stacked else [cell]
     return cells if all(_is_native(one) for one in cells) else None
@@ -69,20 +69,20 @@ def _is_native(cell: Any) -> bool:
     return (
         operator is not None
         and not is_amended(cell)
-        and cell.compute_dtype != "float64"  # ONNX Runtime has no kernel for it
+        and cell.compute_dtype != "float64"  # for which ONNX Runtime has no kernel
         and all(getattr(cell, name) in _ACTIVATIONS for name in operator.activations)
     )
 
 
 @dataclass(frozen=True)
 class Cells:
-    """One native cell for each direction that an operator runs in."""
+    """The native cells of one operator, one for each direction."""
 
     cells: Sequence[Any]
 
     @property
     def states(self) -> int:
-        """How many states a cell carries from step to step."""
+        """Number of states of a cell."""
         return self._operator.states
 
     @property
@@ -92,7 +92,7 @@ class Cells:
 
     @property
     def dtype(self) -> str:
-        """The type that the cells compute in."""
+        """The compute dtype of the cells."""
         return str(self.cells[0].compute_dtype)
 
     @property
@@ -108,11 +108,11 @@ class Cells:
         states: Sequence[ir.Value | None],
         direction: str,
     ) -> Sequence[ir.Value]:
-        """Write the operator.
+        """Add the operator.
 
         `inputs` are [time, batch, features], `lengths` [batch] counts the steps of each row, `states` are
-        [directions, batch, units]. Returns the outputs [time, directions, batch, units], zero from a
-        row's length on, and the last of each state, zero in rows of length zero.
+        [directions, batch, units]. Returns the outputs [time, directions, batch, units], zero from a row's
+        length on, and the final states, zero in rows of length zero.
         """
         write: Callable[..., Sequence[ir.Value]] = getattr(g.ops, self._operator.op_type)
         return write(
@@ -137,7 +137,7 @@ class Cells:
         return _OPERATORS[type(self.cells[0])]
 
     def _weight(self, g: Lowering, name: str, transform: Callable[[NDArray[Any]], NDArray[Any]]) -> ir.Value:
-        """Stack what `transform` makes of a variable of each cell."""
+        """Stack the transformed variables of all cells."""
         first, *others = (getattr(cell, name) for cell in self.cells)
         role = self._operator.op_type + ("" if not others else f" with {others[0].path}")
 
@@ -153,7 +153,7 @@ class Cells:
         return np.concatenate([parts[gate] for gate in self._operator.gates], axis=-1)
 
     def _bias(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Return the bias of the inputs, then that of the state, which only GRU has in Keras."""
+        """Return the input bias followed by the recurrent bias, which only GRU has in Keras."""
         rows = self._gates(np.atleast_2d(array))
         return np.concatenate([rows, np.zeros_like(rows)])[:2].reshape(-1)
 

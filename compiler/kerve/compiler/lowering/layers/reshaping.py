@@ -1,4 +1,4 @@
-"""Reshaping layers that ONNX has one operator for, where their `call` repeats elements."""
+"""Upsampling layers, for which ONNX has one operator; their `call` repeats elements."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def up_sampling_1d(g: Lowering, layer: Any, inputs: ir.Value) -> ir.Value:
 
 @HANDLERS.register("layers.UpSampling2D")
 def up_sampling_2d(g: Lowering, layer: Any, inputs: ir.Value) -> Any:
-    """Resize, or the product with a filter that ONNX and TensorFlow weigh differently."""
+    """Resize, or a matrix product for filters whose weights differ between ONNX and TensorFlow."""
     assert inputs.dtype is not None
     if layer.interpolation == "nearest":
         return _resize(g, inputs, layer.size, layer.data_format, _NEAREST)

@@ -1,8 +1,8 @@
 """TextVectorization: sentences to words to indices, with the string operators of ONNX Runtime.
 
-ONNX splits and joins strings but replaces nothing inside them. So a text that must be standardized is cut
-into characters (ONNX Runtime's own Tokenizer), each is looked up, and they are joined again by halves.
-TensorFlow's rules apply: only ASCII letters have a lower case, only ASCII spaces part words.
+ONNX can split and join strings but not replace characters in them. So a text to be standardized is split into
+characters (by ONNX Runtime's own Tokenizer), each is looked up, and they are joined again pairwise.
+TensorFlow's rules apply: only ASCII letters are lowercased, only ASCII whitespace separates words.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["HANDLERS", "LOWER", "SPACES", "joined", "standardized"]
 
 HANDLERS = Handlers()
 
-#: What characters become: capitals of ASCII, and what separates words, where a space does.
+#: Replacements of characters: ASCII capitals, punctuation, and whitespace.
 LOWER = dict(zip(string.ascii_uppercase, string.ascii_lowercase, strict=True))
 _UNPUNCTUATED = dict.fromkeys(string.punctuation, "")
 SPACES = dict.fromkeys("\t\n\v\f\r", " ")
@@ -43,7 +43,7 @@ _END = np.iinfo(np.int64).max
 
 @HANDLERS.register("layers.TextVectorization", typed=True)
 def text_vectorization(g: Lowering, layer: Any, inputs: ir.Value) -> ir.Value:
-    """Standardize, split, join neighbours to n-grams, look up, and encode or pad."""
+    """Standardize, split, form n-grams, look up, and encode or pad."""
     _refuse_what_has_no_form(g, layer)
     if callable(layer._standardize):
         inputs = _by_function(g, layer._standardize, inputs)
@@ -73,7 +73,7 @@ def _refuse_what_has_no_form(g: Lowering, layer: Any) -> None:
 
 
 def _by_function(g: Lowering, function: Callable[..., Any], texts: ir.Value) -> ir.Value:
-    """Standardize by an author's own function of TensorFlow's strings."""
+    """Standardize with a custom TensorFlow function, which is traced."""
     try:
         result = tracing.trace(g, function, (Symbol(texts),), {})
     except tracing.UntraceableError as error:
@@ -87,14 +87,14 @@ def _by_function(g: Lowering, function: Callable[..., Any], texts: ir.Value) -> 
 
 
 def _split(g: Lowering, layer: Any, texts: ir.Value) -> ir.Value:
-    """Return the words of each text [texts, words], empty ones at the end; or whole texts as they lie."""
+    """Return the words of each text [texts, words], padded with empty strings; or the whole texts."""
     table = {} if callable(layer._standardize) else _STANDARDS[layer._standardize]
     if layer._split is None:
         if not table or rank(texts) == 1:
             return standardized(g, texts, table)
         flat = standardized(g, g.op.Reshape(texts, [-1]), table)
         whole = g.op.Reshape(flat, g.op.Shape(texts))
-        whole.shape = texts.shape  # by which a one-hot code is told from a row of them
+        whole.shape = texts.shape  # which decides how a one-hot encoding is shaped
         return whole
     if rank(texts) > 1:
         texts = g.op.Squeeze(texts, [-1])
@@ -117,7 +117,7 @@ def standardized(g: Lowering, texts: ir.Value, table: Mapping[str, str]) -> ir.V
 
 
 def joined(g: Lowering, pieces: ir.Value) -> ir.Value:
-    """Join the pieces of each text [texts, pieces], neighbours to pairs until one is left."""
+    """Join the pieces of each text [texts, pieces], pairwise until one is left."""
     empty = g.constant(np.array([[""]], object), "empty")
     rows = g.op.Shape(pieces, end=1)
 
@@ -135,7 +135,7 @@ def joined(g: Lowering, pieces: ir.Value) -> ir.Value:
 
 
 def _ngrams(g: Lowering, layer: Any, words: ir.Value) -> ir.Value:
-    """Join neighbouring words to n-grams of each width, those of one width after those of another."""
+    """Join neighbouring words to n-grams of each width; the groups of each width are concatenated."""
     if layer._ngrams is None:
         return words
     if layer._split is None:
@@ -144,11 +144,11 @@ def _ngrams(g: Lowering, layer: Any, words: ir.Value) -> ir.Value:
     groups = [_neighbours(g, words, width, empty) for width in layer._ngrams]
     grams = g.op.Concat(*groups, axis=1) if len(groups) > 1 else groups[0]
     if layer._output_mode != "int" or len(groups) == 1:
-        return strings(grams, words)  # in order, or in one that does not matter
+        return strings(grams, words)  # in order, or the order does not matter
     places = g.op.Range(0, g.op.Squeeze(g.op.Shape(grams, start=1)), 1)
     present = g.cast(g.op.Not(g.op.Equal(grams, empty)), "int64")
     count = g.op.Shape(grams, start=1)
-    first = g.op.Sub(g.op.Mul(present, count), places)  # words before gaps, each in its order
+    first = g.op.Sub(g.op.Mul(present, count), places)  # n-grams before padding, in their order
     _, order = g.ops.TopK(first, count, axis=1, _outputs=2)
     return strings(g.op.GatherElements(grams, order, axis=1), words)
 

@@ -1,4 +1,4 @@
-"""64-bit arithmetic that wraps around, and the texts whose bytes it mixes."""
+"""Unsigned 64-bit arithmetic with wraparound, and texts as bytes, for hash functions."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["ByteStrings", "UInt64Tensor"]
 
 #: The longest decimal text of a 64-bit integer: a sign and 19 digits.
 _LONGEST_INTEGER = 20
-#: Zeros behind a text, so that bytes can be read beyond its end.
+#: Number of zeros after a text, so that bytes can be read beyond its end.
 _BEHIND_INTEGER, _BEHIND_STRING = 4, 64
 
 
 class UInt64Tensor:
-    """A tensor of 64-bit words, which are added, multiplied and shifted as unsigned numbers are in C."""
+    """A tensor of 64-bit words, with the arithmetic of unsigned integers in C."""
 
     def __init__(self, g: Lowering, value: ir.Value) -> None:
         self.g, self.value = g, value
@@ -46,11 +46,11 @@ class UInt64Tensor:
         return UInt64Tensor(self.g, self.g.op.BitShift(self.value, self._operand(count), direction="LEFT"))
 
     def rotated(self, right: int) -> UInt64Tensor:
-        """Return the words with their bits moved around to the right."""
+        """Return the words rotated to the right."""
         return (self >> right) ^ (self << (64 - right))
 
     def where(self, condition: ir.Value, other: UInt64Tensor) -> UInt64Tensor:
-        """Return these words where the condition holds, and others elsewhere."""
+        """Return these words where the condition holds, `other` elsewhere."""
         return UInt64Tensor(self.g, self.g.op.Where(condition, self.value, other.value))
 
     def _operand(self, other: UInt64Tensor | int) -> ir.Value | int:
@@ -59,12 +59,12 @@ class UInt64Tensor:
 
 @dataclass(frozen=True)
 class ByteStrings:
-    """Texts as bytes: INT64 [texts, bytes] with zeros behind them, and their lengths [texts, 1]."""
+    """Texts as bytes: INT64 [texts, bytes], padded with zeros, and their lengths [texts, 1]."""
 
     g: Lowering
     bytes: ir.Value
     length: ir.Value
-    #: No text is longer; None if any may be.
+    #: Upper bound of the lengths; None if there is none.
     longest: int | None
 
     @staticmethod
@@ -75,7 +75,7 @@ class ByteStrings:
         return ByteStrings(g, *utf8(g, x, _BEHIND_STRING), longest=None)
 
     def word(self, offset: int | ir.Value, count: int = 8) -> UInt64Tensor:
-        """Return `count` bytes from an offset on (from the end if negative), the first byte lowest."""
+        """Return `count` bytes from an offset on (from the end if negative) as little-endian words."""
         op, steps = self.g.op, np.arange(count)
         if isinstance(offset, int) and offset >= 0:
             chosen = op.Gather(self.bytes, self.g.constant(offset + steps), axis=1)

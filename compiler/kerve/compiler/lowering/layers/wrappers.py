@@ -29,7 +29,7 @@ def bidirectional(
     mask: Any = None,
     training: bool = False,
 ) -> Any:
-    """Run both directions in one operator where ONNX has one for both cells."""
+    """Run both directions in one operator if ONNX has one for both cells."""
     cells = _both(layer)
     if cells is None or training or (mask is not None and layer.backward_layer.unroll):
         return NotImplemented
@@ -55,14 +55,14 @@ def bidirectional(
 
 
 def _both(layer: keras.layers.Bidirectional) -> Cells | None:
-    """Return the cells of the two layers if one operator can stand for both."""
+    """Return the cells of the two layers if one operator can run both."""
     forward, backward = layers = layer.forward_layer, layer.backward_layer
     if any(recurrent.HANDLERS.find(each) is not recurrent.recurrent or each.stateful for each in layers):
         return None
     if forward.go_backwards or not backward.go_backwards:
         return None
     if any(each.zero_output_for_mask != layer.return_sequences for each in layers):
-        return None  # Keras sets it so
+        return None  # Keras always sets it this way
     cells = [native_cells(each.cell) for each in layers]
     if any(stack is None or len(stack) > 1 for stack in cells):
         return None
@@ -71,7 +71,7 @@ def _both(layer: keras.layers.Bidirectional) -> Cells | None:
 
 
 def _merge(g: Lowering, mode: str | None, pairs: ir.Value) -> Any:
-    """Merge what the directions give, [..., 2, units]."""
+    """Merge the outputs of the directions, [..., 2, units]."""
     if mode is None:
         return tuple(g.op.Squeeze(one, [-2]) for one in g.ops.Split(pairs, [1, 1], axis=-2, _outputs=2))
     if mode == "concat":
@@ -87,9 +87,9 @@ def time_distributed(
     mask: Any = None,
     training: bool = False,
 ) -> ir.Value:
-    """Run the layer once on all steps, as more rows of its batch, where it treats rows one by one.
+    """Run the layer once on all steps, merged into the batch, if it treats rows independently.
 
-    Keras's own layers do. What others do nobody knows: they run in a Scan, step by step as in Keras.
+    Keras's own layers do. Others are not known to: they run in a Scan, step by step as in Keras.
     """
     masked = mask is not None and layer.layer._call_has_mask_arg
     options = {"training": training} if layer.layer._call_has_training_arg else {}
@@ -110,7 +110,7 @@ def time_distributed(
 
 
 def _treats_rows_alike(layer: keras.Layer) -> bool:
-    """Whether a row of the layer's output depends on nothing but that row of its input."""
+    """Whether a row of the layer's output depends only on that row of its input."""
     parts = list(layer._flatten_layers())
     operations = [op for part in parts for op in getattr(part, "operations", ())]
     return all(

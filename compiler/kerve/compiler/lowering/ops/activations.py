@@ -1,7 +1,7 @@
-"""Activations: one operator of ONNX, unless ONNX Runtime computes that one element by element on CPUs.
+"""Activations: one ONNX operator, unless ONNX Runtime has no vectorized CPU kernel for it.
 
-Of Shrink, Mish, PRelu and Where it has no vectorized kernels there; they take ten times as long as the few
-operators that say the same (`benchmarks/kernels.py`).
+For Shrink, Mish, PRelu and Where it has none; they take ten times as long as the few operators that compute
+the same (`benchmarks/kernels.py`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HANDLERS = Handlers()
 
 _Write = Callable[[Lowering, Any, ir.Value], ir.Value]
 
-_GELU_IN_ONNX = 20  # the opset that brought Gelu
+_GELU_IN_ONNX = 20  # the first opset with Gelu
 
 
 def _gelu(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
@@ -43,7 +43,7 @@ def _glu(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
 
 
 def _hard_shrink(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
-    threshold = max(0.0, float(operation.threshold))  # below 0 nothing is left out, as at 0
+    threshold = max(0.0, float(operation.threshold))  # a negative threshold acts like 0
     above, below = (g.op.ThresholdedRelu(each, alpha=threshold) for each in (x, g.op.Neg(x)))
     return g.op.Sub(above, below)
 
@@ -90,7 +90,7 @@ for _keras_op, _write in _ACTIVATIONS.items():
 
 @HANDLERS.register("nn.LeakyRelu", typed=True)
 def leaky_relu(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
-    """Of integers, too, it returns floats, whatever Keras says."""
+    """LeakyRelu, which returns floats for integers, too, contrary to Keras's inference."""
     assert x.dtype is not None
     x = x if dtypes.is_float(x.dtype) else g.cast(x, "float32")
     return g.op.LeakyRelu(x, alpha=float(operation.negative_slope))
@@ -107,7 +107,7 @@ def mish(g: Lowering, _: Any, x: ir.Value) -> ir.Value:
 
 @HANDLERS.register("activations.ReLU")
 def relu(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
-    """`keras.activations.relu`: leaky below a threshold, limited from above."""
+    """`keras.activations.relu`, with negative slope, upper limit and threshold."""
     slope, limit, threshold = operation.negative_slope, operation.max_value, float(operation.threshold)
     if threshold == 0 and slope != 0 and limit is None:
         return g.op.LeakyRelu(x, alpha=float(slope))
@@ -133,7 +133,7 @@ def _soft(onnx_op: str) -> Handler:
 
 
 def _over_axes(g: Lowering, onnx_op: str, x: ir.Value, axes: list[int] | None) -> ir.Value:
-    """Softmax over several axes: move them to the end and flatten them."""
+    """Apply a softmax over several axes: move them to the end and flatten them."""
     kept = [] if axes is None else [axis for axis in range(rank(x)) if axis not in axes]
     order = kept + [axis for axis in range(rank(x)) if axis not in kept]
     moved = g.op.Transpose(x, perm=order)
@@ -151,7 +151,7 @@ def _sparse_plus(_: Any, x: Any) -> Any:
 
 
 def _sparsemax(operation: Any, x: Any) -> Any:
-    """As Keras computes it: the threshold comes from the sum of the supported cumulative sums."""
+    """Compute as Keras does, with the threshold from the sum of the supported cumulative sums."""
     axis = operation.axis
     ordered = ops.flip(ops.sort(x, axis=axis), axis=axis)
     total = ops.cumsum(ordered, axis=axis)
@@ -163,7 +163,7 @@ def _sparsemax(operation: Any, x: Any) -> Any:
 
 
 def _celu(operation: Any, x: Any) -> Any:
-    """As Keras computes it: ONNX Runtime's Celu has no digits of what is near 0."""
+    """Compute as Keras does: ONNX Runtime's Celu has no precision near 0."""
     return ops.maximum(x, 0.0) + operation.alpha * ops.expm1(ops.minimum(x, 0.0) / operation.alpha)
 
 

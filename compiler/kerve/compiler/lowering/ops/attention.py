@@ -1,7 +1,7 @@
-"""Scaled dot-product attention: the Attention operator from opset 23 on, before that what it stands for.
+"""Scaled dot-product attention: the Attention operator from opset 23 on, before that its decomposition.
 
-On a fully masked row Keras attends to all positions alike; ONNX's boolean masks would make it NaN. So a
-mask is a large negative number that is added to the scores, as it is in Keras.
+In a fully masked row, Keras attends to all positions equally; ONNX's boolean masks would return NaN. So a
+mask becomes a large negative number that is added to the scores, as in Keras.
 """
 
 from __future__ import annotations
@@ -51,16 +51,17 @@ def dot_product_attention(
         scale = 1.0 / math.sqrt(size)
     causal = bool(operation.is_causal)
     if g.opset >= _ATTENTION and _has_operator(query, adds=bias is not None or mask is not None):
-        implied = causal and mask is None  # with a mask, which rows are empty depends on both
+        implied = causal and mask is None  # with a mask, both determine which rows are empty
         added = _added(g, query, key, bias, mask, causal and not implied)
         return _operator(g, (query, key, value), added, scale, causal=implied)
     return _primitives(g, (query, key, value), _added(g, query, key, bias, mask, causal), scale)
 
 
 def _has_operator(query: ir.Value, *, adds: bool) -> bool:
-    """Whether the Attention operator computes this: in float32, and what is added in the query's type.
+    """Whether the Attention operator is usable: it computes in float32, but adds masks in
+    the query's type.
 
-    A large negative number is infinite in float16, and a fully masked row then attends to nothing.
+    A large negative number is infinite in float16, so that a fully masked row would attend to nothing.
     """
     return _score_type(query) == ir.DataType.FLOAT and not (adds and query.dtype == ir.DataType.FLOAT16)
 
@@ -68,7 +69,7 @@ def _has_operator(query: ir.Value, *, adds: bool) -> bool:
 def _primitives(
     g: Lowering, inputs: tuple[ir.Value, ir.Value, ir.Value], added: ir.Value | None, scale: float
 ) -> ir.Value:
-    """Write the form that ONNX Runtime fuses: the scale directly after the product of query and key."""
+    """Add the nodes that ONNX Runtime fuses: the scale directly after the product of query and key."""
     query, key, value = inputs
     dtype = query.dtype
     groups = _groups(query, key)
@@ -92,10 +93,10 @@ def _operator(
     *,
     causal: bool,
 ) -> ir.Value:
-    """Write one Attention node on [batch, time, heads * size]."""
+    """Add one Attention node on [batch, time, heads * size]."""
     query, key, _ = inputs
     heads, others = static_shape(query)[2], static_shape(key)[2]
-    if added is not None:  # ONNX Runtime takes a mask with both sequences' lengths, and in the query's type
+    if added is not None:  # ONNX Runtime requires the full lengths and the query's type
         assert query.dtype is not None
         added = g.op.Expand(g.cast(added, query.dtype), g.shape([1, 1, g.dim(query, 1), g.dim(key, 1)]))
     attended = g.op.Attention(
@@ -111,7 +112,7 @@ def _operator(
 
 
 def _groups(query: ir.Value, key: ir.Value) -> int:
-    """Return how many heads of the query share one of the key; MatMul itself shares a single one."""
+    """Return how many query heads share a key head; 1 for a single key head, which MatMul broadcasts."""
     heads, others = static_shape(query)[2], static_shape(key)[2]
     return heads // others if heads and others and others > 1 else 1
 
@@ -124,14 +125,14 @@ def _added(
     mask: ir.Value | None,
     causal: bool,
 ) -> ir.Value | None:
-    """Return what to add to the scores for bias and masks, None if nothing."""
+    """Return the sum of bias and masks to add to the scores, None if there is none."""
     dtype = _score_type(query)
     kept = mask if not causal else _lower_triangle(g, query, key)
     if causal and mask is not None:
         kept = g.op.And(kept, mask)
     if kept is None:
         return None if bias is None else g.cast(bias, dtype)
-    lowest = float(np.finfo(dtype.numpy()).max) * -0.7  # Keras's number
+    lowest = float(np.finfo(dtype.numpy()).max) * -0.7  # as in Keras
     masked = _where(g, kept, lowest, dtype)
     return masked if bias is None else g.op.Add(g.cast(bias, dtype), masked)
 
@@ -143,7 +144,7 @@ def _where(g: Lowering, kept: ir.Value, lowest: float, dtype: ir.DataType) -> ir
 
 
 def _lower_triangle(g: Lowering, query: ir.Value, key: ir.Value) -> ir.Value:
-    """Return which steps [time, steps] do not lie ahead."""
+    """Return the causal mask [time, steps]: which steps are not in the future."""
     time, steps = g.dim(query, 1), g.dim(key, 1)
     if isinstance(time, int) and isinstance(steps, int):
         return g.constant(np.tri(time, steps, dtype=bool), "causal")

@@ -1,7 +1,7 @@
 """Control flow of `keras.ops`: branches become If, loops Loop, and functions mapped over an axis Scan.
 
-The functions given to these operations are run once, on symbols, while nodes go to the body of the
-operator. They may use whatever is in sight: ONNX lets a body read values of the graph around it.
+The functions given to these operations are run once, on symbols, while nodes are added to the body of the
+operator. They may capture outer values: ONNX lets a body read values of the enclosing graph.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ HANDLERS = Handlers()
 
 
 def _value(g: Lowering, x: Any) -> ir.Value:
-    """Return a result of the author's function as a value; Python numbers have TensorFlow's types."""
+    """Return a result of a user function as a value; Python numbers have TensorFlow's types."""
     if isinstance(x, bool | int | float):
         return operand(g, x, ir.DataType.from_numpy(np.dtype(strong_type(x))))
     return g.to_value(x)
@@ -34,7 +34,7 @@ def _formal(name: str, dtype: ir.DataType | None, shape: Sequence[Any]) -> ir.Va
 
 
 def _body(g: Lowering, inputs: Sequence[ir.Value], run: Callable[[], Sequence[ir.Value]]) -> ir.Graph:
-    """Write what `run` computes into a new graph, whose outputs are what it returns."""
+    """Run `run` with a new graph as the target of nodes; its results become the graph's outputs."""
     body = ir.Graph(inputs, [], nodes=[], opset_imports={"": g.opset}, name="body")
     before = g.state.values
     with g.subgraph(body):
@@ -60,7 +60,7 @@ def _typed(value: ir.Value, dtype: ir.DataType | None, shape: Sequence[Any]) -> 
 
 @HANDLERS.register("core.Cond", typed=True)
 def cond(g: Lowering, _: Any, pred: ir.Value, true_fn: Callable[[], Any], false_fn: Callable[[], Any]) -> Any:
-    """What one of two functions returns."""
+    """If, with the results of one of two functions."""
     structures: list[Any] = []
 
     def branch(fn: Callable[[], Any]) -> ir.Graph:
@@ -96,7 +96,7 @@ def _packed(structure: Any, values: Sequence[Any]) -> Any:
 
 
 def _common(g: Lowering, first: ir.Value, second: ir.Value) -> list[Any]:
-    """Return the dimensions that both results have."""
+    """Return the common dimensions of both results, None where they differ."""
     assert first.shape is not None
     assert second.shape is not None
     if first.dtype != second.dtype or len(first.shape) != len(second.shape):
@@ -115,9 +115,9 @@ def loop(
     trips: ir.Value | None = None,
     start: ir.Value | None = None,
 ) -> Any:
-    """Repeat `step(iteration, variables)`, which returns the next variables and whether to go on.
+    """Repeat `step(iteration, variables)`, which returns the next variables and whether to continue.
 
-    `start` says whether to begin, `trips` (INT64 []) how often to repeat at most.
+    `start` is the initial condition, `trips` (INT64 []) the maximum number of iterations.
     """
     initial = [_value(g, leaf) for leaf in keras.tree.flatten(variables)]
     formals = [_formal(f"variable_{n}", x.dtype, _dims(x)) for n, x in enumerate(initial)]
@@ -188,7 +188,7 @@ def scan_axis(
     *,
     reverse: bool = False,
 ) -> tuple[Any, Any]:
-    """Call `fn(carry, x)` for each slice `x` of `xs` along the first axis; stack what it returns second."""
+    """Call `fn(carry, x)` for each slice `x` of `xs` along the first axis; stack its second results."""
     states = [_value(g, leaf) for leaf in keras.tree.flatten(carry)]
     sequences = [_value(g, leaf) for leaf in keras.tree.flatten(xs)]
     formal_states = [_formal(f"state_{n}", x.dtype, _dims(x)) for n, x in enumerate(states)]
@@ -233,7 +233,7 @@ def scan_axis(
 @HANDLERS.register("core.Scan", typed=True)
 def scan(g: Lowering, operation: Any, f: Callable[..., Any], init: Any, xs: Any = None) -> tuple[Any, Any]:
     """Carry a value along the first axis; `jax.lax.scan`."""
-    if xs is None:  # nothing to slice: count the steps by slices of an empty tensor
+    if xs is None:  # nothing to slice: scan over an empty tensor with that many rows
         counter = g.constant(np.zeros((int(operation.length), 0), np.float32), "steps")
         return scan_axis(g, lambda carry, _: f(carry, None), init, counter, reverse=operation.reverse)
     if operation.length is not None:
@@ -243,19 +243,19 @@ def scan(g: Lowering, operation: Any, f: Callable[..., Any], init: Any, xs: Any 
 
 @HANDLERS.register("core.Map", typed=True)
 def map_(g: Lowering, _: Any, f: Callable[[Any], Any], xs: Any) -> Any:
-    """What a function returns for each slice of the first axis, stacked."""
+    """Stack the results of a function for each slice of the first axis."""
     return scan_axis(g, lambda _carry, x: ((), f(x)), (), xs)[1]
 
 
 @HANDLERS.register("core.VectorizedMap", typed=True)
 def vectorized_map(g: Lowering, operation: Any, elements: Any) -> Any:
-    """The same as a map: what it saves is up to ONNX Runtime."""
+    """The same as Map: vectorization is left to ONNX Runtime."""
     return map_(g, None, operation.function, elements)
 
 
 @HANDLERS.register("core.AssociativeScan", typed=True)
 def associative_scan(g: Lowering, operation: Any, f: Callable[..., Any], elems: Any) -> Any:
-    """Combine each element with all before it, one after the other."""
+    """Combine each element with all previous ones, sequentially."""
 
     def along(x: ir.Value) -> int:
         return int(operation.axis) % rank(x)

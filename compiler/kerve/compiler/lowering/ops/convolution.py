@@ -1,4 +1,4 @@
-"""The convolutions of `keras.ops.nn`, and the forms their kernels take in ONNX."""
+"""The convolutions of `keras.ops.nn`, and the layouts of their kernels in ONNX."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ HANDLERS = Handlers()
 
 
 def conv_form(kernel: NDArray[Any]) -> NDArray[Any]:
-    """[*sizes, a, b] becomes [b, a, *sizes]: (in, out) of a convolution, (out, in) of a transposed one."""
+    """Reorder [*sizes, a, b] to [b, a, *sizes]; a, b are in, out, or out, in if transposed."""
     return np.moveaxis(kernel, (-1, -2), (0, 1))
 
 
 def depthwise_form(kernel: NDArray[Any]) -> NDArray[Any]:
-    """[*sizes, channels, multiplier] becomes [channels * multiplier, 1, *sizes]."""
+    """Reorder [*sizes, channels, multiplier] to [channels * multiplier, 1, *sizes]."""
     *sizes, channels, multiplier = kernel.shape
     return np.moveaxis(kernel, (-2, -1), (0, 1)).reshape(channels * multiplier, 1, *sizes)
 
@@ -54,7 +54,7 @@ def convolve(
     windows: Windows,
     data_format: str,
 ) -> ir.Value:
-    """Convolve; `kernel` is [out, in / groups, *sizes], and its shape tells the number of groups."""
+    """Convolve; `kernel` is [out, in / groups, *sizes], from which the number of groups follows."""
     x = to_channels_first(g, x, data_format)
     return from_channels_first(g, _convolve(g, x, kernel, bias, windows), data_format)
 
@@ -68,7 +68,7 @@ def convolve_separably(
     windows: Windows,
     data_format: str,
 ) -> ir.Value:
-    """Convolve each channel by itself, then mix the channels."""
+    """Convolve each channel separately, then mix the channels."""
     x = _convolve(g, to_channels_first(g, x, data_format), depthwise, None, windows)
     points = Windows.of((1,) * len(windows.sizes), 1, "valid")
     return from_channels_first(g, _convolve(g, x, pointwise, bias, points), data_format)
@@ -83,7 +83,7 @@ def convolve_transposed(
     output_padding: Any,
     data_format: str,
 ) -> ir.Value:
-    """Convolve transposed, the gradient of a convolution; `kernel` is [in, out, *sizes]."""
+    """Apply a transposed convolution, the gradient of a convolution; `kernel` is [in, out, *sizes]."""
     pads, added = transposed_padding(windows, output_padding)
     y = g.op.ConvTranspose(
         to_channels_first(g, x, data_format),
@@ -101,8 +101,8 @@ def convolve_transposed(
 def transposed_padding(windows: Windows, output_padding: Any) -> tuple[list[int], list[int]]:
     """Return ONNX's `pads` and `output_padding` of a transposed convolution.
 
-    Keras names the size of the output and TensorFlow crops the full result to it, the larger half at
-    the end. Neither depends on the size of the input.
+    Keras specifies the size of the output and TensorFlow crops the full result to it, the larger half at the
+    end. The amount does not depend on the size of the input.
     """
     count = len(windows.sizes)
     wanted = (
@@ -124,14 +124,14 @@ def transposed_padding(windows: Windows, output_padding: Any) -> tuple[list[int]
 
 @HANDLERS.register("nn.Conv")
 def conv(g: Lowering, operation: Any, inputs: ir.Value, kernel: ir.Value) -> ir.Value:
-    """Conv; the kernel's input channels tell the groups."""
+    """Conv; the groups follow from the kernel's input channels."""
     kernel, windows = _operands(g, operation, kernel, conv_form)
     return convolve(g, inputs, kernel, None, windows, _data_format(operation))
 
 
 @HANDLERS.register("nn.DepthwiseConv")
 def depthwise_conv(g: Lowering, operation: Any, inputs: ir.Value, kernel: ir.Value) -> ir.Value:
-    """Conv with one group for each channel."""
+    """Conv with one group per channel."""
     kernel, windows = _operands(g, operation, kernel, depthwise_form)
     return convolve(g, inputs, kernel, None, windows, _data_format(operation))
 
@@ -148,7 +148,7 @@ def separable_conv(
 
 @HANDLERS.register("nn.ConvTranspose")
 def conv_transpose(g: Lowering, operation: Any, inputs: ir.Value, kernel: ir.Value) -> ir.Value:
-    """ConvTranspose with the padding that gives TensorFlow's output size."""
+    """ConvTranspose with the padding for TensorFlow's output size."""
     kernel, windows = _operands(g, operation, kernel, conv_form)
     return convolve_transposed(
         g, inputs, kernel, None, windows, operation.output_padding, _data_format(operation)
@@ -158,7 +158,7 @@ def conv_transpose(g: Lowering, operation: Any, inputs: ir.Value, kernel: ir.Val
 def _convolve(
     g: Lowering, x: ir.Value, kernel: ir.Value, bias: ir.Value | None, windows: Windows
 ) -> ir.Value:
-    """Write one Conv of a value in channels first."""
+    """Add one Conv of a value in channels first."""
     channels, kernel_channels = static_shape(x)[1], static_shape(kernel)[1]
     groups = channels // kernel_channels if channels and kernel_channels else 1
     if windows.pads_in_graph(spatial_sizes(x)):
@@ -170,7 +170,7 @@ def _operands(
     g: Lowering, operation: Any, kernel: ir.Value, form: Callable[[NDArray[Any]], NDArray[Any]]
 ) -> tuple[ir.Value, Windows]:
     sizes = static_shape(kernel)[:-2]
-    if None in sizes and operation.padding != "valid":  # of which tf2onnx makes outputs that are too small
+    if None in sizes and operation.padding != "valid":  # for which tf2onnx computes too small outputs
         raise g.refuse(
             f"a convolution with padding '{operation.padding}' by a kernel of open size",
             "give the kernel a fixed size, or pad with `ops.pad` and convolve with padding 'valid'",
@@ -180,7 +180,7 @@ def _operands(
 
 
 def _reordered(g: Lowering, kernel: ir.Value, form: Callable[[NDArray[Any]], NDArray[Any]]) -> ir.Value:
-    """Bring a kernel into ONNX's form: here if it is a constant, in the graph if it is computed there."""
+    """Convert a kernel to ONNX's layout: directly if it is constant, with nodes if it is computed."""
     if kernel.const_value is not None:
         return g.constant(form(kernel.const_value.numpy()), "kernel")
     sizes, rank = static_shape(kernel)[:-2], len(static_shape(kernel))

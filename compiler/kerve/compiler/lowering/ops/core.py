@@ -17,13 +17,13 @@ HANDLERS = Handlers()
 
 @HANDLERS.register("core.Cast")
 def cast(g: Lowering, _: Any, x: ir.Value) -> ir.Value:
-    """The same elements in the type that Keras infers."""
+    """Cast to the type that Keras infers."""
     return g.cast(x, g.output_dtype)
 
 
 @HANDLERS.register("core.ConvertToTensor", typed=True)
 def convert_to_tensor(g: Lowering, operation: Any, x: Any) -> ir.Value:
-    """A tensor in another type; or numbers, some of which only the graph knows, as a tensor."""
+    """Cast a tensor to another type, or stack numbers, some of which are dynamic, to a tensor."""
     first = next(leaf for leaf in keras.tree.flatten(x) if isinstance(leaf, ir.Value))
     assert first.dtype is not None
     dtype = first.dtype if operation.dtype is None else dtypes.to_onnx(operation.dtype)

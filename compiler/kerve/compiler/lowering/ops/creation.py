@@ -1,4 +1,4 @@
-"""Operations that make new tensors: filled, counted, spaced."""
+"""Operations that create tensors: filled, ranges, spaced."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def full(g: Lowering, operation: Any, fill_value: Any) -> ir.Value:
 
 @HANDLERS.register("numpy.Arange", typed=True)
 def arange(g: Lowering, operation: Any, start: Any, stop: Any = None, step: Any = None) -> ir.Value:
-    """Numbers from, to and by tensors."""
+    """Range, whose bounds and step may be tensors."""
     given = [bound for bound in (start, stop, step) if bound is not None]
     wanted = operation.dtype or keras.backend.result_type(*map(strong_type, given))
     dtype = dtypes.to_onnx(wanted)
@@ -121,4 +121,4 @@ _COMPOSITES = {
 for _keras_op, _fn in _COMPOSITES.items():
     HANDLERS.add(_keras_op, composite(_fn))
 
-HANDLERS.add("numpy.Geomspace", composite(_geomspace), typed=True)  # Keras forgets that it computes in floatx
+HANDLERS.add("numpy.Geomspace", composite(_geomspace), typed=True)  # Keras infers a wrong type

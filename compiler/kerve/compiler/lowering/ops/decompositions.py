@@ -1,6 +1,7 @@
-"""Decompositions of matrices, in loops that turn or reflect the columns of all matrices of a batch at once.
+"""Matrix decompositions, as loops that rotate or reflect the columns of all matrices of a batch at once.
 
-What the signs of singular vectors and eigenvectors decide stays refused: each library chooses its own.
+Results that depend on the signs of singular vectors or eigenvectors are refused: each library
+chooses its own.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ __all__ = ["HANDLERS", "norm_by_singular_values"]
 
 HANDLERS = Handlers()
 
-#: How often each two columns are turned against each other; float64 converges in fewer than ten sweeps.
+#: Number of sweeps over all pairs of columns; float64 converges in fewer than ten.
 _SWEEPS = 12
 
 
 def _of_known_size(fn: Callable[..., Any]) -> Handler:
-    """Make a handler of a function of an operation and symbols, of which the first is a matrix."""
+    """Make a handler from a function of an operation and symbols; the first is matrices of static size."""
 
     def handler(g: Lowering, operation: Any, x: ir.Value, *others: ir.Value) -> Any:
         if x.shape is None or not all(isinstance(size, int) for size in x.shape[-2:]):
@@ -44,9 +45,9 @@ def _epsilon(x: Any) -> float:
 
 
 def _tournament(half: int) -> list[int]:
-    """Return where columns go after a round, so that in `2 * half - 1` of them each meets each other one.
+    """Return the permutation of columns after a round, such that `2 * half - 1` rounds pair all columns.
 
-    Column `i` meets `i + half`; the first stays and the others move round (Brent and Luk 1985).
+    Column `i` is paired with `i + half`; the first stays and the others rotate (Brent and Luk 1985).
     """
     if half == 1:
         return [0, 1]
@@ -56,7 +57,7 @@ def _tournament(half: int) -> list[int]:
 def _turned(x: Any) -> tuple[Any, Any]:
     """Return `x V` with orthogonal columns, and the orthogonal `V` (Hestenes' one-sided Jacobi method).
 
-    With an odd number of columns one of zeros comes among both.
+    If the number of columns is odd, both results contain an additional column of zeros.
     """
     rows, columns = x.shape[-2:]
     identity = ops.zeros_like(x[..., :1, :]) + ops.cast(np.eye(columns), x.dtype)
@@ -90,14 +91,14 @@ def _lengths(x: Any) -> Any:
 
 
 def _singular_values(x: Any) -> Any:
-    """Return them in descending order."""
+    """Return the singular values in descending order."""
     rows, columns = x.shape[-2:]
     turned, _ = _turned(x if columns <= rows else _transposed(x))
     return ops.flip(ops.sort(_lengths(turned), axis=-1), axis=-1)[..., : min(rows, columns)]
 
 
 def _pseudo_inverse(x: Any, rcond: Any) -> Any:
-    """Invert what of the singular values is above `rcond` times the largest."""
+    """Return the pseudo-inverse from the singular values above `rcond` times the largest."""
     if x.shape[-1] > x.shape[-2]:
         return _transposed(_pseudo_inverse(_transposed(x), rcond))
     turned, orthogonal = _turned(x)
@@ -113,7 +114,7 @@ def _pinv(operation: Any, x: Any) -> Any:
 
 
 def _lstsq(operation: Any, a: Any, b: Any) -> Any:
-    """The shortest of the best solutions."""
+    """Return the least-squares solution of minimum norm."""
     rcond = operation.rcond
     if rcond is None:
         rcond = _epsilon(a) * max(a.shape)
@@ -139,7 +140,7 @@ def norm_by_singular_values(x: Any, order: Any, axes: tuple[int, int], *, keepdi
 
 
 def _qr(operation: Any, x: Any) -> tuple[Any, Any]:
-    """By Householder's reflections, with the signs of LAPACK."""
+    """Compute by Householder reflections, with the signs of LAPACK."""
     rows, columns = x.shape[-2:]
     places = np.arange(rows, dtype="int32")[:, None]
     orthogonal = ops.zeros_like(x[..., :1]) + ops.cast(np.eye(rows), x.dtype)
@@ -171,7 +172,7 @@ def _svd(operation: Any, x: Any) -> Any:
 
 @HANDLERS.register("linalg.SVD")
 def svd(g: Lowering, operation: Any, x: ir.Value) -> Any:
-    """Singular values alone."""
+    """Singular values only."""
     if operation.compute_uv:
         raise g.refuse(
             "operation SVD: the signs of singular vectors are each library's own choice",

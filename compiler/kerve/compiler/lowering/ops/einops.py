@@ -1,4 +1,4 @@
-"""Axes taken apart, reordered and joined by their names, as einops's patterns say."""
+"""Axes split, reordered and merged by einops patterns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HANDLERS = Handlers()
 
 @HANDLERS.register("einops.Rearrange")
 def rearrange(g: Lowering, _: Any, tensor: ir.Value, pattern: str, **sizes: int) -> ir.Value:
-    """Axes named, taken apart, reordered and joined, as in `b (h d) -> b h d`."""
+    """Split, reorder and merge axes by name, as in `b (h d) -> b h d`."""
     left, right = (_groups(side) for side in pattern.split("->"))
     if len(left) != rank(tensor):
         raise g.refuse(

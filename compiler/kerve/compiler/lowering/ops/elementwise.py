@@ -1,4 +1,4 @@
-"""Operations on each element: arithmetic, comparison, logic, bits, rounding, transcendental functions."""
+"""Elementwise operations: arithmetic, comparison, logic, bits, rounding, transcendental functions."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from kerve.compiler.lowering.symbol import is_symbol
 
 HANDLERS = Handlers()
 
-#: What ONNX Runtime shifts.
+#: Types for which ONNX Runtime has a BitShift kernel.
 _SHIFTED = (ir.DataType.UINT8, ir.DataType.UINT32, ir.DataType.UINT64)
 
-#: Operators of ONNX that compute one of Keras in the type that Keras infers for the result.
+#: Keras operations that one ONNX operator computes, in the type that Keras infers for the result.
 _UNARY = {
     "math.Erf": "Erf",
     "numpy.Abs": "Abs",
@@ -66,7 +66,7 @@ _BINARY = {
     "numpy.TrueDivide": "Div",
 }
 
-#: Operators whose result is boolean and whose operands meet in their common type.
+#: Operators with a boolean result, whose operands are cast to their common type.
 _COMPARISON = {
     "numpy.Equal": "Equal",
     "numpy.Greater": "Greater",
@@ -91,7 +91,7 @@ def _binary(onnx_op: str) -> Handler:
 
 
 def common_type(*operands: Any) -> ir.DataType:
-    """Return the type in which Keras compares operands, Python numbers having a type of their own."""
+    """Return the type in which Keras compares operands; Python numbers are not weakly typed."""
     return dtypes.to_onnx(keras.backend.result_type(*map(strong_type, operands)))
 
 
@@ -122,7 +122,7 @@ def square(g: Lowering, _: Any, x: ir.Value) -> ir.Value:
     return g.op.Mul(x, x)
 
 
-@HANDLERS.register("numpy.Reciprocal", typed=True)  # Keras takes its result for float32
+@HANDLERS.register("numpy.Reciprocal", typed=True)  # Keras infers float32
 def reciprocal(g: Lowering, _: Any, x: ir.Value) -> ir.Value:
     """One over `x`."""
     return g.op.Reciprocal(x)
@@ -136,7 +136,7 @@ def rsqrt(g: Lowering, _: Any, x: ir.Value) -> ir.Value:
 
 @HANDLERS.register("numpy.Power")
 def power(g: Lowering, _: Any, x1: Any, x2: Any) -> ir.Value:
-    """Of integers in 64 bits, of which the lower ones are what is left where the result has no room."""
+    """Compute integer powers in 64 bits and truncate, so that overflow wraps around."""
     dtype = ir.DataType.INT64 if g.output_dtype.is_integer() else g.output_dtype
     exponent = constant_value(x2) if isinstance(x2, ir.Value) else None if is_symbol(x2) else x2
     if dtype == ir.DataType.INT64 and exponent is not None and np.ndim(exponent) == 0 and exponent > 0:
@@ -145,7 +145,7 @@ def power(g: Lowering, _: Any, x1: Any, x2: Any) -> ir.Value:
 
 
 def _raised(g: Lowering, x: ir.Value, exponent: int) -> ir.Value:
-    """Multiply, each factor the square of the one before: ONNX Runtime computes powers in float64."""
+    """Exponentiate by squaring: ONNX Runtime computes powers in float64."""
     factors = []
     while exponent:
         factors += [x] if exponent % 2 else []
@@ -161,7 +161,7 @@ def floor_divide(g: Lowering, _: Any, x1: Any, x2: Any) -> ir.Value:
 
 
 def quotient(g: Lowering, x1: ir.Value, x2: ir.Value) -> ir.Value:
-    """Divide and round down; ONNX divides integers towards zero, one too high where the remainders differ."""
+    """Divide and round down. ONNX's integer division truncates: one too high where remainders differ."""
     assert x1.dtype is not None
     divided = g.op.Div(x1, x2)
     if dtypes.is_float(x1.dtype):
@@ -181,7 +181,7 @@ def mod(g: Lowering, _: Any, x1: Any, x2: Any) -> ir.Value:
 
 
 def remainder(g: Lowering, x1: ir.Value, x2: ir.Value) -> ir.Value:
-    """Return what is left by `quotient`."""
+    """Return the remainder of `quotient`."""
     assert x1.dtype is not None
     if not dtypes.is_float(x1.dtype):
         return g.op.Mod(x1, x2)
@@ -197,7 +197,7 @@ def fmod(g: Lowering, _: Any, x1: Any, x2: Any) -> ir.Value:
 
 
 def _shift(direction: str) -> Handler:
-    """By nothing at least and by all bits but one at most: so TensorFlow takes other counts."""
+    """Clip the count to 0 ... bits - 1, as TensorFlow does."""
 
     def handler(g: Lowering, _: Any, x: ir.Value, y: Any) -> ir.Value:
         dtype = g.output_dtype
@@ -210,7 +210,7 @@ def _shift(direction: str) -> Handler:
         count = g.cast(g.op.Clip(operand(g, y, ir.DataType.INT64), none, most), unsigned)
         if direction == "LEFT" or not dtype.is_signed():
             return g.cast(g.op.BitShift(g.cast(x, unsigned), count, direction=direction), dtype)
-        # Of a negative number ones come in from the left: it is shifted as its complement, -1 - x.
+        # A negative number is shifted as its complement, -1 - x, since ones are shifted in from the left.
         wide = g.cast(x, ir.DataType.INT64)
         negative = g.op.Less(wide, none)
         given = g.op.Where(negative, g.op.Sub(minus_one, wide), wide)
@@ -229,7 +229,7 @@ for _name, _direction in (("Left", "LEFT"), ("Right", "RIGHT")):
 
 @HANDLERS.register("numpy.Clip")
 def clip(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
-    """Bounds that are numbers become one Clip; of those that cross, TensorFlow lets the lower one win."""
+    """One Clip for constant bounds; if bounds cross, the lower one wins in TensorFlow."""
     dtype = g.output_dtype
     bounds = [g.unwrap(bound) for bound in (operation.x_min, operation.x_max)]
     low, high = (None if bound is None else operand(g, bound, dtype) for bound in bounds)
@@ -244,7 +244,7 @@ def clip(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
 
 @HANDLERS.register("numpy.Round")
 def round_(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
-    """To the nearest even number, at a decimal place."""
+    """Round half to even, at a decimal place."""
     assert x.dtype is not None
     if dtypes.is_float(x.dtype):
         if operation.decimals == 0:
@@ -269,7 +269,7 @@ def truncated(g: Lowering, x: ir.Value) -> ir.Value:
 
 
 def _float_test(write: Any) -> Handler:
-    """Tests that are false of every integer."""
+    """Make a handler of a test of floats; integers are cast to float32."""
 
     def handler(g: Lowering, _: Any, x: ir.Value) -> ir.Value:
         assert x.dtype is not None
@@ -289,7 +289,7 @@ HANDLERS.add("numpy.Isfinite", _float_test(lambda g, x: g.op.Not(g.op.Or(g.op.Is
 
 @HANDLERS.register("numpy.Signbit")
 def signbit(g: Lowering, _: Any, x: ir.Value) -> ir.Value:
-    """Whether the sign is negative, that of -0.0 included: its reciprocal is -inf."""
+    """Whether the sign bit is set, also for -0.0, whose reciprocal is -inf."""
     assert x.dtype is not None
     if not dtypes.is_float(x.dtype):
         return g.op.Less(g.cast(x, "int64"), 0)
@@ -298,7 +298,7 @@ def signbit(g: Lowering, _: Any, x: ir.Value) -> ir.Value:
 
 @HANDLERS.register("numpy.Where", typed=True)
 def where(g: Lowering, _: Any, condition: Any, x1: Any = None, x2: Any = None) -> Any:
-    """Element by element from one or the other; with one argument, the places that are true."""
+    """Choose elementwise; with one argument, return the indices of true elements."""
     condition = operand(g, condition, ir.DataType.BOOL)
     if x1 is None:
         return nonzero(g, None, condition)
@@ -309,7 +309,7 @@ def where(g: Lowering, _: Any, condition: Any, x1: Any = None, x2: Any = None) -
 
 @HANDLERS.register("numpy.Nonzero", typed=True)
 def nonzero(g: Lowering, _: Any, x: ir.Value) -> tuple[ir.Value, ...]:
-    """The places that are not zero, one vector for each dimension."""
+    """The indices of nonzero elements, one vector for each dimension."""
     assert x.shape is not None
     places = g.op.NonZero(g.cast(x, "bool"))
     rows = (g.op.Gather(places, g.constant(np.int64(axis), "axis"), axis=0) for axis in range(len(x.shape)))

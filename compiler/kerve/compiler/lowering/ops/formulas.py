@@ -1,4 +1,4 @@
-"""Operations on each element of which ONNX has no operator: written by formula, in `keras.ops`."""
+"""Elementwise operations without an ONNX operator, as formulas in `keras.ops`."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _heaviside(_: Any, x1: Any, x2: Any) -> Any:
 
 
 def _typed(*xs: Any) -> list[Any]:
-    """Return numbers as arrays of the type that they have for TensorFlow."""
+    """Return numbers as arrays of the type that they have in TensorFlow."""
     return [x if hasattr(x, "dtype") else np.asarray(x, strong_type(x)) for x in xs]
 
 
@@ -130,7 +130,7 @@ def _nan_to_num(operation: Any, x: Any) -> Any:
 
 
 def ir_limits(dtype: str) -> tuple[float, float]:
-    """Return the least and the greatest finite number of a Keras dtype."""
+    """Return the smallest and the largest finite number of a Keras dtype."""
     onnx_dtype = dtypes.to_onnx(dtype)
     return float(onnx_dtype.min), float(onnx_dtype.max)
 

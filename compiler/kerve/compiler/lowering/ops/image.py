@@ -1,4 +1,4 @@
-"""Operations of `keras.ops.image`: colours, blurs and edges, and images sampled at other places."""
+"""Operations of `keras.ops.image`: colours, blurs, edges, and geometric transforms."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _hsv_to_rgb(operation: Any, images: Any) -> Any:
 
 
 def _batched(operation: Any, images: Any, run: Any) -> Any:
-    """Run on a batch with the channels last."""
+    """Run a function on images as a batch with channels last."""
     single, first = len(images.shape) == 3, operation.data_format == "channels_first"
     images = ops.expand_dims(images, 0) if single else images
     images = ops.moveaxis(images, 1, -1) if first else images
@@ -101,7 +101,7 @@ def _sobel_edges(operation: Any, images: Any) -> Any:
 
 
 def _reflected(place: Any, size: Any) -> Any:
-    """As TensorFlow's projective transform reflects a coordinate about the edges of the image."""
+    """Reflect a coordinate at the edges of the image as TensorFlow's projective transform does."""
     below = place + 2 * size * ops.floor(-place / (2 * size))
     below = ops.where(below < -size, below + 2 * size, -below - 1.0)
     above = place - 2 * size * ops.floor(place / (2 * size))
@@ -116,7 +116,7 @@ def _wrapped(place: Any, size: Any) -> Any:
     return ops.where(place < 0, below, ops.where(place > size - 1.0, above, place))
 
 
-#: How coordinates outside the image are brought inside; then they are cut off at its edges.
+#: Mappings of coordinates outside the image to the inside; the results are then clipped to its edges.
 _OUTSIDE = {"nearest": lambda place, _: place, "reflect": _reflected, "wrap": _wrapped}
 
 
@@ -145,12 +145,12 @@ def _sampled(
 
 
 def _half_away(x: Any) -> Any:
-    """Round halves away from zero, as C does."""
+    """Round half away from zero, as C does."""
     return ops.sign(x) * ops.floor(ops.abs(x) + 0.5)
 
 
 def _picked(images: Any, x: Any, y: Any, fill_value: float) -> Any:
-    """Take pixels at whole coordinates; a fill value outside."""
+    """Return pixels at integer coordinates, and a fill value outside of the image."""
     count, height, width, channels = ops.shape(images)
     inside = ops.logical_and(
         ops.logical_and(x >= 0, x < ops.cast(width, x.dtype)),
@@ -167,7 +167,7 @@ def _picked(images: Any, x: Any, y: Any, fill_value: float) -> Any:
 def project(
     images: Any, transform: Any, size: Any, *, interpolation: str, fill_mode: str, fill_value: float
 ) -> Any:
-    """Sample images `[n, h, w, c]` where a projective transform takes each pixel of an image of some size."""
+    """Sample images `[n, h, w, c]` where a projective transform maps each pixel of an image of some size."""
     rows, columns = (ops.cast(ops.arange(n, dtype="int32"), "float32") for n in size)
     x, y = ops.reshape(columns, (1, 1, -1)), ops.reshape(rows, (1, -1, 1))
     a = [ops.reshape(part, (-1, 1, 1)) for part in ops.unstack(ops.cast(transform, "float32"), 8, axis=-1)]
@@ -206,7 +206,7 @@ def _perspective_transform(operation: Any, images: Any, start_points: Any, end_p
 
 
 def _homography(start: Any, end: Any) -> Any:
-    """Solve for the eight numbers of the transform that takes each end point to its start point."""
+    """Solve for the eight parameters of the transform that maps each end point to its start point."""
     x, y = end[..., 0], end[..., 1]
     one, zero = ops.ones_like(x), ops.zeros_like(x)
     u, v = start[..., 0], start[..., 1]
@@ -217,7 +217,7 @@ def _homography(start: Any, end: Any) -> Any:
 
 
 def _fixed(index: Any, size: Any, fill_mode: str) -> tuple[Any, Any]:
-    """Bring whole coordinates inside; returns them and whether they were, where that matters."""
+    """Map integer coordinates inside; return them, and for the mode "constant" whether they were inside."""
     if fill_mode in ("constant", "nearest"):
         inside = ops.logical_and(index >= 0, index < size) if fill_mode == "constant" else None
         return ops.clip(index, 0, size - 1), inside
@@ -230,7 +230,7 @@ def _fixed(index: Any, size: Any, fill_mode: str) -> tuple[Any, Any]:
 
 @HANDLERS.register("image.MapCoordinates")
 def map_coordinates(g: Lowering, operation: Any, inputs: ir.Value, coordinates: ir.Value) -> Any:
-    """Elements at fractional coordinates, the nearest or a mean of its neighbours."""
+    """Sample at fractional coordinates: the nearest element, or linear interpolation."""
     if operation.order > 1:
         raise g.refuse(f"`map_coordinates` of order {operation.order}", "use the order 0 or 1")
     return g.call(lambda x, places: _map_coordinates(operation, x, places), inputs, coordinates)
@@ -264,7 +264,7 @@ def _map_coordinates(operation: Any, inputs: Any, coordinates: Any) -> Any:
 
 
 def _corner(flat: Any, corner: Sequence[Any], sizes: Sequence[Any], operation: Any, dtype: str) -> Any:
-    """Return one neighbour's share of the mean."""
+    """Return one neighbour's weighted contribution."""
     index: Any = 0
     for (place, _, _), size in zip(corner, sizes, strict=True):
         index = index * size + place
@@ -299,7 +299,7 @@ def crop_and_resize(
     box_images: ir.Value,
     size: ir.Value,
 ) -> Any:
-    """Sample boxes [n, (y, x, y, x)] of images, in shares of them, at the points of a grid."""
+    """Sample boxes [n, (y, x, y, x)] of images, in relative coordinates, at the points of a grid."""
     nearest = attributes.get("method", "bilinear") in ("nearest", b"nearest")
     fill = float(attributes.get("extrapolation_value", 0.0))
 
@@ -320,7 +320,7 @@ def crop_and_resize(
 
 
 def _grid(boxes: Any, images: Any, axis: int, count: Any) -> Any:
-    """Where the points of boxes lie along an axis of images, by TensorFlow's own steps."""
+    """Return the coordinates of grid points along an axis of images, computed in TensorFlow's order."""
     last = ops.cast(ops.shape(images)[1 + axis] - 1, "float32")
     first, end = boxes[:, axis, None], boxes[:, axis + 2, None]
     between = ops.cast(count, "float32") - 1.0

@@ -1,4 +1,4 @@
-"""Operations that pick or place elements: slices, gathers, scatters, diagonals, triangles, one-hot codes."""
+"""Indexing operations: slices, gathers, scatters, diagonals, triangles, one-hot codes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def get_item(g: Lowering, _: Any, x: ir.Value, key: Any) -> ir.Value:
 
 
 def _full_key(key: Sequence[Any], ndim: int) -> list[Any]:
-    """Replace `...` by as many full slices as the other parts leave axes."""
+    """Replace `...` by full slices of all axes that no other part indexes."""
     parts = list(key)
     places = [place for place, part in enumerate(parts) if part is Ellipsis] or [len(parts)]
     consumed = sum(1 for part in parts if part is not None and part is not Ellipsis)
@@ -81,7 +81,7 @@ def _sliced(g: Lowering, x: ir.Value, slices: dict[int, slice]) -> ir.Value:
 
 @HANDLERS.register("core.Slice")
 def slice_(g: Lowering, operation: Any, inputs: ir.Value, start_indices: Any) -> ir.Value:
-    """A box of a given shape from a given corner."""
+    """A slice of a given shape from given start indices."""
     starts = _vector(g, start_indices)
     lengths = _vector(g, operation.shape)
     stops = g.op.Add(starts, lengths)
@@ -99,7 +99,7 @@ def _vector(g: Lowering, x: Any) -> ir.Value:
 
 @HANDLERS.register("core.SliceUpdate")
 def slice_update(g: Lowering, _: Any, inputs: ir.Value, start_indices: Any, updates: Any) -> ir.Value:
-    """Another tensor in place of a box, which is moved to lie within."""
+    """Replace a slice by another tensor; start indices are clamped so that it lies inside."""
     updates = operand(g, updates, g.output_dtype)
     whole, box = g.op.Shape(inputs), g.op.Shape(updates)
     room = g.op.Sub(whole, box)
@@ -111,7 +111,7 @@ def slice_update(g: Lowering, _: Any, inputs: ir.Value, start_indices: Any, upda
 
 @HANDLERS.register("core.Scatter")
 def scatter(g: Lowering, operation: Any, indices: Any, values: Any) -> ir.Value:
-    """Values added up at indices of a tensor of zeros."""
+    """Add values at indices of a tensor of zeros."""
     values = operand(g, values, g.output_dtype)
     zeros = expand(g, operand(g, 0, g.output_dtype), operation.shape)
     return _scatter_nd(g, zeros, g.unwrap(indices), values, "add")
@@ -119,7 +119,7 @@ def scatter(g: Lowering, operation: Any, indices: Any, values: Any) -> ir.Value:
 
 @HANDLERS.register("core.ScatterUpdate")
 def scatter_update(g: Lowering, operation: Any, inputs: ir.Value, indices: Any, updates: Any) -> ir.Value:
-    """Values put, added, multiplied or compared at indices."""
+    """Set, add, multiply, or take the minimum or maximum of, values at indices."""
     return _scatter_nd(g, inputs, indices, updates, operation.reduction or "none")
 
 
@@ -141,7 +141,7 @@ def take(g: Lowering, operation: Any, x: Any, indices: Any) -> ir.Value:
 
 
 def _index(g: Lowering, indices: Any) -> ir.Value:
-    """Return indices in a type that Gather takes."""
+    """Return indices in a type that Gather accepts."""
     given = isinstance(indices, ir.Value) and indices.dtype in (ir.DataType.INT32, ir.DataType.INT64)
     return indices if given else operand(g, indices, ir.DataType.INT64)
 
@@ -169,7 +169,7 @@ def _broadcast_but(g: Lowering, x: ir.Value, other: ir.Value, axis: int) -> ir.V
 
 @HANDLERS.register("nn.OneHot")
 def one_hot(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
-    """Ones where the new axis counts to the element; none for elements out of range."""
+    """One where the index on the new axis equals the element; all zeros for elements out of range."""
     axis = operation.axis % (rank(x) + 1)
     places = np.arange(operation.num_classes).reshape([-1] + [1] * (rank(x) - axis))
     number = g.op.Unsqueeze(operand(g, x, ir.DataType.INT64), [axis])
@@ -200,7 +200,7 @@ def diagonal(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
 
 
 def _diagonal(g: Lowering, x: ir.Value, offset: int, axis1: int, axis2: int) -> ir.Value:
-    """Flatten the two axes and step over a row and one element at a time."""
+    """Flatten the two axes and gather elements in steps of a row and one element."""
     others = [axis for axis in range(rank(x)) if axis not in (axis1, axis2)]
     x = transposed(g, x, [*others, axis1, axis2])
     assert x.shape is not None

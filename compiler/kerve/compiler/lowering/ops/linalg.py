@@ -1,6 +1,6 @@
-"""Linear algebra by elimination: ONNX has the determinant and nothing else.
+"""Linear algebra by elimination: ONNX has only the determinant.
 
-The loops run over the columns of all matrices of a batch at once, whatever their number.
+The loops process one column of all matrices of a batch at once; sizes may be dynamic.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ def _row(matrix: Any, k: Any) -> Any:
 
 
 def _rows(matrix: Any) -> Any:
-    """The numbers of the rows as a column vector."""
+    """Return the row indices as a column vector."""
     return ops.expand_dims(ops.arange(ops.shape(matrix)[-2], dtype="int32"), 1)
 
 
 def _eliminate(augmented: Any, size: Any, *, singular: float = math.nan) -> tuple[Any, Any, Any]:
     """Reduce `[A | B]` to `[1 | A^-1 B]` (Gauss-Jordan, pivoting by rows).
 
-    Returns it with the sign and the logarithm of the magnitude of the determinant of A. Where a column has
-    no pivot but zero, `singular` is divided by.
+    Returns it with the sign and the logarithm of the magnitude of the determinant of A. If the pivot of a
+    column is zero, `singular` is the divisor instead.
     """
     rows = _rows(augmented)
 
@@ -68,7 +68,7 @@ def _eliminate(augmented: Any, size: Any, *, singular: float = math.nan) -> tupl
 
 
 def _identity_like(matrix: Any) -> Any:
-    """An identity matrix for each matrix of a batch."""
+    """Return an identity matrix for each matrix of a batch."""
     numbers = ops.arange(ops.shape(matrix)[-1], dtype="int32")
     unit = ops.cast(ops.equal(ops.expand_dims(numbers, 1), numbers), matrix.dtype)
     return ops.zeros_like(matrix) + unit
@@ -98,7 +98,7 @@ def _transposed(x: Any) -> Any:
 
 
 def _cholesky(operation: Any, x: Any) -> Any:
-    """Column by column (Cholesky-Banachiewicz)."""
+    """Compute column by column (Cholesky-Banachiewicz)."""
     rows = _rows(x)
     columns = _transposed(rows)
 
@@ -124,7 +124,7 @@ def _slogdet(_: Any, x: Any) -> tuple[Any, Any]:
 
 
 def _logdet(_: Any, x: Any) -> Any:
-    """Of a positive definite matrix, whose determinant has no sign."""
+    """Return the log-determinant of positive definite matrices, whose determinants are positive."""
     return _eliminate(x, ops.shape(x)[-1], singular=1.0)[2]
 
 

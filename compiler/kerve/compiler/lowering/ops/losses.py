@@ -1,4 +1,4 @@
-"""Losses and measures that `keras.ops.nn` offers."""
+"""Losses and metrics of `keras.ops.nn`."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ _COMPOSITES = {
 for _keras_op, _fn in _COMPOSITES.items():
     HANDLERS.add(_keras_op, composite(_fn))
 
-HANDLERS.add("nn.PSNR", composite(_psnr), typed=True)  # Keras takes all of it for float32
+HANDLERS.add("nn.PSNR", composite(_psnr), typed=True)  # Keras infers float32
 
 
 @HANDLERS.register("nn.CTCDecode")
@@ -85,7 +85,7 @@ def _ctc_greedy(operation: Any) -> Any:
         if operation.merge_repeated:
             before = ops.pad(best[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
             kept = ops.logical_and(kept, ops.not_equal(best, before))
-        # Kept labels move to the front: sort by place, with the dropped ones behind all others.
+        # Move kept labels to the front: sort by position, with dropped ones after all others.
         order = ops.argsort(ops.where(kept, place, place + steps), axis=-1)
         moved = ops.take_along_axis(ops.where(kept, best, ops.full_like(best, -1)), order, axis=1)
         highest = ops.cast(ops.max(inputs, axis=-1), keras.backend.result_type(inputs.dtype, "float32"))

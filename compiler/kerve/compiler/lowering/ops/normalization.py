@@ -32,7 +32,7 @@ def batch_normalize(
     axis: int,
     epsilon: float,
 ) -> ir.Value:
-    """Normalize along `axis` with given statistics: one BatchNormalization, whose channels are axis 1."""
+    """Normalize along `axis` with given statistics: one BatchNormalization, which has channels on axis 1."""
     assert mean.dtype is not None
     count = static_shape(mean)[0]
     scale = scale if scale is not None else g.constant(np.ones(count, mean.dtype.numpy()), "scale")
@@ -53,7 +53,7 @@ def layer_normalize(
     axes: Sequence[int],
     epsilon: float,
 ) -> ir.Value:
-    """Normalize over `axes`: one LayerNormalization, which knows the last axes only."""
+    """Normalize over `axes`: one LayerNormalization, which supports only the last axes."""
 
     def normalize(x: ir.Value, first: int) -> ir.Value:
         weight = scale if scale is not None else _ones(g, x, first)
@@ -65,13 +65,13 @@ def layer_normalize(
 def root_mean_square_normalize(
     g: Lowering, x: ir.Value, scale: ir.Value | None, *, axes: Sequence[int], epsilon: float
 ) -> ir.Value:
-    """Divide by the root of the mean square over `axes`: RMSNormalization where the opset has it."""
+    """Divide by the root of the mean square over `axes`: RMSNormalization if the opset has it."""
 
     def normalize(x: ir.Value, first: int) -> ir.Value:
         if g.opset >= 23:
             weight = scale if scale is not None else _ones(g, x, first)
             return g.op.RMSNormalization(x, weight, axis=first, epsilon=epsilon)
-        # as ONNX Runtime recognises it and puts its own SimplifiedLayerNormalization in its place
+        # the pattern that ONNX Runtime replaces by its own SimplifiedLayerNormalization
         mean = reduce(g, "ReduceMean", g.op.Pow(x, 2.0), range(first, rank(x)), keepdims=True)
         normalized = g.op.Div(x, g.op.Sqrt(g.op.Add(mean, epsilon)))
         return normalized if scale is None else g.op.Mul(normalized, scale)
@@ -103,7 +103,7 @@ def layer_norm(
     gamma: ir.Value | None = None,
     beta: ir.Value | None = None,
 ) -> ir.Value:
-    """LayerNormalization, in float32 at least; `rms_scaling` divides by the deviation and leaves the mean."""
+    """LayerNormalization, in float32 at least; `rms_scaling` does not subtract the mean."""
     axes, epsilon = axes_of(operation.axis, rank(x)), _epsilon(operation)
     x, wide = _widened(g, x)
     gamma, beta = _parameters(g, x, axes, wide, gamma, beta)
@@ -129,12 +129,12 @@ def rms_norm(g: Lowering, operation: Any, x: ir.Value, scale: ir.Value | None = 
     if axes[0] == rank(x) - len(axes):
         return root_mean_square_normalize(g, x, scale, axes=axes, epsilon=epsilon)
     y = root_mean_square_normalize(g, x, None, axes=axes, epsilon=epsilon)
-    return y if scale is None else g.op.Mul(y, scale)  # on the last axes: Keras lets it broadcast
+    return y if scale is None else g.op.Mul(y, scale)  # Keras broadcasts it to the last axes
 
 
-@HANDLERS.register("nn.Normalize", typed=True)  # Keras takes its result for float32
+@HANDLERS.register("nn.Normalize", typed=True)  # Keras infers float32
 def normalize(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
-    """Divide by the norm of some order over axes, or by epsilon where the norm is smaller."""
+    """Divide by the norm over axes, or by epsilon if that is larger."""
     if rank(x) == 0:
         x = g.op.Reshape(x, [1])
     if operation.order == 2:
@@ -147,7 +147,7 @@ def normalize(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
 def _over_last_axes(
     g: Lowering, x: ir.Value, axes: Sequence[int], normalize: Callable[[ir.Value, int], ir.Value]
 ) -> ir.Value:
-    """Normalize over axes by moving them behind all others and back; the function gets their first."""
+    """Normalize over axes by moving them to the end and back; `normalize` gets the first of them."""
     order = [axis for axis in range(rank(x)) if axis not in axes] + list(axes)
     y = normalize(transposed(g, x, order), rank(x) - len(axes))
     return transposed(g, y, np.argsort(order).tolist())
@@ -166,7 +166,7 @@ def _epsilon(operation: Any) -> float:
 
 
 def _widened(g: Lowering, x: ir.Value) -> tuple[ir.Value, str]:
-    """Return `x` in the type that Keras normalizes in (float32, or that of wider input), and that type."""
+    """Return `x` in the type in which Keras normalizes (float32, or the input's if wider), and that type."""
     assert x.dtype is not None
     wide = str(keras.backend.result_type(dtypes.from_onnx(x.dtype), "float32"))
     return g.cast(x, wide), wide
@@ -175,7 +175,7 @@ def _widened(g: Lowering, x: ir.Value) -> tuple[ir.Value, str]:
 def _parameters(
     g: Lowering, x: ir.Value, axes: Sequence[int], wide: str, *parameters: ir.Value | None
 ) -> list[ir.Value | None]:
-    """Bring scales and offsets to the type of `x` and the shape of its axes; Keras reshapes them likewise."""
+    """Cast scales and offsets to the type of `x` and reshape them to its axes, as Keras does."""
     sizes = [static_shape(x)[axis] for axis in axes]
 
     def fit(parameter: ir.Value) -> ir.Value:

@@ -1,4 +1,4 @@
-"""What the handlers of operations share: typed operands, axes, reductions, composition."""
+"""Helpers for handlers of operations: typed operands, axes, reductions, composition."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ __all__ = [
 
 
 def composite(fn: Any) -> Handler:
-    """Make a handler of a function that computes the operation with other operations of Keras.
+    """Make a handler from a function that computes the operation with other Keras operations.
 
-    `fn` receives the operation, then what its `call` receives.
+    `fn` receives the operation, then the arguments of its `call`.
     """
 
     def handler(g: Lowering, operation: keras.Operation, *args: Any, **kwargs: Any) -> Any:
@@ -93,13 +93,13 @@ def reduce(g: Lowering, onnx_op: str, x: ir.Value, axis: Any, keepdims: bool) ->
     if not axes:
         return x
     write = getattr(g.op, onnx_op)
-    if g.opset < 18 and onnx_op != "ReduceSum":  # until then the axes are an attribute
+    if g.opset < 18 and onnx_op != "ReduceSum":  # before opset 18 the axes are an attribute
         return write(x, axes=axes, keepdims=int(keepdims))
     return write(x, axes, keepdims=int(keepdims))
 
 
 def size(g: Lowering, dim: Any) -> int | ir.Value:
-    """Return a dimension as `g.dim` does (an int, or INT64 of shape [1]) from whatever Keras was given."""
+    """Return a dimension as `g.dim` does (an int, or INT64 of shape [1]) from a number, value or symbol."""
     if isinstance(dim, int | np.integer):
         return int(dim)
     value = dim.value if is_symbol(dim) else dim
@@ -110,7 +110,7 @@ def size(g: Lowering, dim: Any) -> int | ir.Value:
 
 
 def _extent(value: ir.Value) -> tuple[ir.Value, int] | None:
-    """Return the tensor and axis of which this scalar is the size, as `ops.shape` writes it."""
+    """Return the tensor and axis of which this scalar is the size, if `ops.shape` computes it."""
     for op_type in ("Cast", "Squeeze", "Shape"):
         node = value.producer()
         if node is None or node.op_type != op_type or node.inputs[0] is None:
@@ -124,8 +124,8 @@ def _extent(value: ir.Value) -> tuple[ir.Value, int] | None:
 def reshape(g: Lowering, x: ir.Value, dims: Sequence[Any]) -> ir.Value:
     """Reshape to dimensions given as ints (one may be -1), symbols, or tensors as `g.dim` returns them.
 
-    A dimension that `x` has on the same axis is copied from it, and one that is not known becomes -1,
-    so that the shape is a constant in all but odd cases.
+    A dimension that `x` has on the same axis is copied from it, and a single dynamic one becomes -1, so that
+    the shape is nearly always a constant.
     """
     target: list[Any] = [int(dim) if isinstance(dim, int | np.integer) else dim for dim in dims]
     known = [dim for dim in target if isinstance(dim, int)]
@@ -147,7 +147,7 @@ def reshape(g: Lowering, x: ir.Value, dims: Sequence[Any]) -> ir.Value:
 
 
 def _copies(x: ir.Value, axis: int, dim: Any) -> bool:
-    """Whether `dim` is the size of `x` on this axis, though nobody knows the number."""
+    """Whether the dynamic size `dim` is the size of `x` on this axis."""
     if isinstance(dim, int) or x.shape is None or axis >= len(x.shape):
         return False
     value = dim.value if is_symbol(dim) else dim
@@ -167,15 +167,15 @@ def _slice_of_shape(value: ir.Value) -> tuple[ir.Value, int] | None:
 
 
 def split_evenly(g: Lowering, x: ir.Value, count: int, axis: int) -> list[ir.Value]:
-    """Cut an axis into equal parts."""
+    """Split an axis into equal parts."""
     if count == 1:
         return [x]
-    sizes = {"num_outputs": count} if g.opset >= 18 else {}  # which then is the number of the node's outputs
+    sizes = {"num_outputs": count} if g.opset >= 18 else {}  # before opset 18, it is the number of outputs
     return list(g.ops.Split(x, axis=axis, _outputs=count, **sizes))
 
 
 def write(g: Lowering, op_type: str, *args: Any, **attributes: Any) -> ir.Value:
-    """Write a node of one output whose operator comes from a table."""
+    """Add a node with one output whose operator is given by name."""
     node: ir.Value = getattr(g.op, op_type)(*args, **attributes)
     return node
 

@@ -1,4 +1,4 @@
-"""Operations that trade space for depth: blocks of pixels as channels, sliding windows as columns."""
+"""Operations that move space to depth: blocks of pixels as channels, sliding windows as columns."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ HANDLERS.add("nn.SpaceToDepth", _blocks("SpaceToDepth"))
 def windows(
     images: Any, size: Sequence[int], strides: Sequence[int], rates: Sequence[int], padding: str
 ) -> Any | None:
-    """Return the windows of `[n, *spatial, channels]`, each as the channels of one place.
+    """Return the windows of `[n, *spatial, channels]`, each as the channels of one position.
 
-    TensorFlow and Keras convolve with an identity matrix; here pixels are copied only. None where the padding
-    depends on a size that is not known.
+    TensorFlow and Keras convolve with an identity matrix; here pixels are only copied. Returns None if the
+    padding depends on a dynamic size.
     """
     spatial = list(images.shape[1:-1])
     extents = [(window - 1) * rate + 1 for window, rate in zip(size, rates, strict=True)]
@@ -55,13 +55,13 @@ def windows(
 
 
 def _margin(full: int | None, extent: int, stride: int) -> tuple[int, int]:
-    """Return the zeros before and behind an axis that TensorFlow adds for `SAME`."""
+    """Return the numbers of zeros that TensorFlow adds before and after an axis for `SAME`."""
     total = extent - 1 if full is None else max((-(-full // stride) - 1) * stride + extent - full, 0)
     return total // 2, total - total // 2
 
 
 def _tiles(images: Any, size: Sequence[int], counts: Sequence[int]) -> Any:
-    """Windows that neither overlap nor leave gaps are a matter of the order of axes."""
+    """Return windows that neither overlap nor leave gaps, by reordering axes."""
     count = len(size)
     whole = tuple(slice(0, window * many) for window, many in zip(size, counts, strict=True))
     images = images[(slice(None), *whole)]
@@ -73,7 +73,7 @@ def _tiles(images: Any, size: Sequence[int], counts: Sequence[int]) -> Any:
 
 
 def _along(images: Any, axis: int, window: int, stride: int, rate: int) -> Any:
-    """Windows along one axis: for each of their elements, a slice of the images, side by side as channels."""
+    """Return windows along one axis: for each of their elements a slice of the images, joined as channels."""
     behind = [(window - 1 - element) * rate for element in range(window)]
     before = (slice(None),) * axis
     parts = [
@@ -103,7 +103,7 @@ HANDLERS.add("image.ExtractPatches", composite(_extract_patches))
 @HANDLERS.register("tensorflow.ExtractImagePatches")
 @HANDLERS.register("tensorflow.ExtractVolumePatches")
 def extract_patches(g: Lowering, attributes: Mapping[str, Any], images: ir.Value) -> Any:
-    """Windows of images or volumes; sizes, strides and rates are given for all axes."""
+    """Extract windows of images or volumes; sizes, strides and rates are given for all axes."""
     size = attributes["ksizes"][1:-1]
     rates = attributes.get("rates", [1] * (len(size) + 2))[1:-1]
     padding = attributes["padding"].lower()
@@ -119,7 +119,7 @@ def _each(x: int | Sequence[int], count: int) -> list[int]:
 
 @HANDLERS.register("nn.Unfold")
 def unfold(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
-    """Sliding windows of `[n, c, h, w]` as columns: a convolution with an identity matrix."""
+    """Extract sliding windows of `[n, c, h, w]` as columns, by a convolution with an identity matrix."""
     assert x.shape is not None
     channels = x.shape[1]
     if not isinstance(channels, int):
@@ -140,7 +140,7 @@ def unfold(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
 
 @HANDLERS.register("nn.Fold")
 def fold(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
-    """Columns added up as sliding windows of an image."""
+    """Add up columns as sliding windows of an image."""
     assert rank(x) == 3
     return g.op.Col2Im(
         x,

@@ -1,4 +1,4 @@
-"""The pools of `keras.ops.nn`."""
+"""The pooling operations of `keras.ops.nn`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def max_pool(g: Lowering, operation: Any, inputs: ir.Value) -> ir.Value:
 
 @HANDLERS.register("nn.AveragePool")
 def average_pool(g: Lowering, operation: Any, inputs: ir.Value) -> ir.Value:
-    """AveragePool; what was padded does not count, in Keras as by default in ONNX."""
+    """AveragePool; padding is not counted, in Keras as by default in ONNX."""
 
     def pad(x: ir.Value, windows: Windows, pool: Callable[[ir.Value], ir.Value]) -> ir.Value:
         assert x.dtype is not None
@@ -56,7 +56,7 @@ def average_pool(g: Lowering, operation: Any, inputs: ir.Value) -> ir.Value:
 
 @HANDLERS.register("nn.AdaptiveMaxPool")
 def adaptive_max_pool(g: Lowering, operation: Any, inputs: ir.Value) -> ir.Value:
-    """The largest of each window, one axis after the other."""
+    """The maximum of each window, one axis after the other."""
 
     def reduce(windows: ir.Value, _shares: Callable[[], ir.Value], axis: int) -> ir.Value:
         return g.op.ReduceMax(windows, [axis], keepdims=0)
@@ -85,7 +85,7 @@ def _pool(
     write: Callable[..., ir.Value],
     pad: Callable[[ir.Value, Windows, Callable[[ir.Value], ir.Value]], ir.Value],
 ) -> ir.Value:
-    """Pool; `pad` pools what must be padded in the graph."""
+    """Apply a pooling operator; `pad` applies it if the input must be padded in the graph."""
     sizes = each(operation.pool_size, rank(inputs) - 2)
     windows = Windows.of(sizes, operation.strides or sizes, operation.padding)
     data_format = operation.data_format or keras.config.image_data_format()
@@ -105,7 +105,7 @@ def _adaptive_pool(
     pool: Callable[..., ir.Value],
     reduce: Callable[[ir.Value, Callable[[], ir.Value], int], ir.Value],
 ) -> ir.Value:
-    """Pool to a given size: with one pool where it divides the input's, else window by window.
+    """Pool to a given size: with one operator if it divides the input's, otherwise with gathered windows.
 
     Along one axis, window i of n reaches from floor(i * size / n) to ceil((i + 1) * size / n).
     """
@@ -133,7 +133,7 @@ def _adaptive_pool(
 
 
 def _known_windows(g: Lowering, size: int, count: int) -> tuple[ir.Value, Callable[[], ir.Value]]:
-    """Return the places in each window, short ones with their end repeated, and the share that each has."""
+    """Return the indices in each window, padded by repeating the last one, and the weight of each."""
     starts = np.arange(count) * size // count
     lengths = -(-np.arange(1, count + 1) * size // count) - starts
     reach = np.arange(lengths.max())
@@ -143,7 +143,7 @@ def _known_windows(g: Lowering, size: int, count: int) -> tuple[ir.Value, Callab
 
 
 def _open_windows(g: Lowering, x: ir.Value, axis: int, count: int) -> tuple[ir.Value, Callable[[], ir.Value]]:
-    """Return the same for a size that is known when the graph runs."""
+    """Return the same for a dynamic size."""
     size = g.op.Shape(x, start=axis, end=axis + 1)
     number = np.arange(count, dtype=np.int64)
     starts = g.op.Div(g.op.Mul(g.constant(number, "window"), size), count)

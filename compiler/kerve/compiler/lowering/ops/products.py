@@ -1,4 +1,4 @@
-"""Products of tensors: matmul, dot, einsum and their kin, as MatMul wherever the shapes allow."""
+"""Products of tensors: matmul, dot, einsum and others, as MatMul wherever the shapes allow."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HANDLERS = Handlers()
 
 @HANDLERS.register("numpy.Matmul")
 def matmul(g: Lowering, _: Any, x1: Any, x2: Any) -> ir.Value:
-    """The matrix product, of integers in floating point as Keras computes it, of int8 in int32."""
+    """The matrix product; as in Keras, of int8 in int32 and of other integers in floating point."""
     small = [x for x in (x1, x2) if isinstance(x, ir.Value) and x.dtype == ir.DataType.INT8 and rank(x) > 1]
     if len(small) == 2:
         return g.op.MatMulInteger(x1, x2)
@@ -31,9 +31,9 @@ def matmul(g: Lowering, _: Any, x1: Any, x2: Any) -> ir.Value:
 
 
 def _multiplied(g: Lowering, a: ir.Value, b: ir.Value) -> ir.Value:
-    """Multiply matrices and vectors, these as matrices of one row or column.
+    """Multiply matrices and vectors, the latter as matrices of one row or column.
 
-    ONNX Runtime 1.32 leaves a Transpose of the matrix out where the other factor is a vector.
+    ONNX Runtime 1.32 drops a Transpose of the matrix if the other factor is a vector.
     """
     if rank(a) > 1 and rank(b) == 1:
         return g.op.Squeeze(g.op.MatMul(a, g.op.Unsqueeze(b, [1])), [-1])
@@ -63,7 +63,7 @@ def einsum(g: Lowering, operation: Any, *operands: Any) -> ir.Value:
 
 
 def _same_ellipses(g: Lowering, values: Sequence[ir.Value], terms: Sequence[str]) -> list[ir.Value]:
-    """Give each tensor as many axes under its ellipsis as any has, of size one: ONNX requires it."""
+    """Add axes of size one so that all ellipses cover the same number of axes, as ONNX requires."""
     spans = [rank(x) - len(term) + 3 for x, term in zip(values, terms, strict=True)]
     widest = max([span for span, term in zip(spans, terms, strict=True) if "..." in term], default=0)
     aligned = []
@@ -82,8 +82,8 @@ def _implied_output(equation: str) -> str:
 def contract(g: Lowering, xs: tuple[ir.Value, ir.Value], terms: tuple[str, str], output: str) -> ir.Value:
     """Multiply two tensors whose axes are named by letters and sum over those not in `output`.
 
-    Axes fall into four groups: batch (in both and in the output), summed (in both, not in the output),
-    and those of the left and of the right alone. `[batch, left, summed] @ [batch, summed, right]`.
+    Axes form four groups: batch (in both and in the output), summed (in both, not in the output), and those
+    only in the left or only in the right tensor. `[batch, left, summed] @ [batch, summed, right]`.
     """
     terms, xs = _drop_summed_alone(g, xs, terms, output)
     for matrix, stack in ((0, 1), (1, 0)):
@@ -92,7 +92,7 @@ def contract(g: Lowering, xs: tuple[ir.Value, ir.Value], terms: tuple[str, str],
             rows = transposed(g, xs[matrix], [terms[matrix].index(name) for name in order])
             return g.op.MatMul(rows, xs[stack])
     alone = [name for name in output if (name in terms[0]) != (name in terms[1])]
-    if alone and alone[0] in terms[1]:  # the product then has its axes in order, and needs no Transpose
+    if alone and alone[0] in terms[1]:  # then the axes of the product are in order, without a Transpose
         xs, terms = xs[::-1], terms[::-1]
     left_term, right_term = terms
     batch = [name for name in output if name in left_term and name in right_term]
@@ -102,7 +102,7 @@ def contract(g: Lowering, xs: tuple[ir.Value, ir.Value], terms: tuple[str, str],
     sizes = _sizes(g, xs, terms)
     a = transposed(g, xs[0], [left_term.index(name) for name in [*batch, *left, *summed]])
     b = transposed(g, xs[1], [right_term.index(name) for name in [*batch, *summed, *right]])
-    if batch or len(left) == 0:  # without a batch, MatMul takes any number of leading axes on the left
+    if batch or len(left) == 0:  # without batch axes, MatMul takes any leading axes on the left
         a = _grouped(g, a, sizes, [*([name] for name in batch), left, summed])
         left_axes = [left]
     else:
@@ -122,7 +122,7 @@ def _rows_first(term: str, output: str) -> list[str]:
 
 
 def _is_matrix_times_stack(matrix: Sequence[str], stack: str, output: str) -> bool:
-    """Whether the product is `[row, summed] @ [..., summed, column]`, which needs no other order of axes."""
+    """Whether the product is `[row, summed] @ [..., summed, column]`, which needs no Transpose."""
     if len(matrix) != 2 or len(stack) < 2:
         return False
     row, summed = matrix
@@ -145,7 +145,7 @@ def _drop_summed_alone(
 
 
 def _sizes(g: Lowering, xs: tuple[ir.Value, ir.Value], terms: tuple[str, str]) -> dict[str, int | ir.Value]:
-    """Return the size of each named axis; where one tensor does not know it, the other may."""
+    """Return the size of each named axis; a size that is dynamic in one tensor may be static in the other."""
     sizes: dict[str, int | ir.Value] = {}
     for x, term in zip(xs, terms, strict=True):
         for axis, name in enumerate(term):
@@ -157,7 +157,7 @@ def _sizes(g: Lowering, xs: tuple[ir.Value, ir.Value], terms: tuple[str, str]) -
 def _grouped(
     g: Lowering, x: ir.Value, sizes: dict[str, int | ir.Value], groups: Sequence[Sequence[str]]
 ) -> ir.Value:
-    """Join the axes of each group into one."""
+    """Merge the axes of each group into one."""
     if all(len(group) == 1 for group in groups):
         return x
     return reshape(g, x, [_joined(g, [sizes[name] for name in group]) for group in groups])
@@ -199,7 +199,7 @@ def _tensordot(
 
 @HANDLERS.register("numpy.Dot", "numpy.Inner", "numpy.Vdot")
 def dot(g: Lowering, operation: Any, x1: Any, x2: Any) -> ir.Value:
-    """Products over the last axis of the first, and the last, or last but one, of the second."""
+    """Sum products over the last axis of the first and the last or second to last axis of the second."""
     dtype = _product_type(g)
     x1, x2 = operand(g, x1, dtype), operand(g, x2, dtype)
     kind = type(operation).__name__

@@ -1,4 +1,4 @@
-"""Operations that reduce axes: sums, means, extremes, norms, and running sums."""
+"""Reductions: sums, means, extremes, norms, and cumulative sums."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _REDUCTIONS = {
     "numpy.Sum": "ReduceSum",
 }
 
-#: Extremes; of booleans too, for which "any" is the greatest and "all" the least.
+#: Extremes, also of booleans, of which "any" is the maximum and "all" the minimum.
 _EXTREMES = {
     "numpy.All": "ReduceMin",
     "numpy.Amax": "ReduceMax",
@@ -42,7 +42,7 @@ def _reduction(onnx_op: str) -> Handler:
 
 @HANDLERS.register("math.Logsumexp", typed=True)
 def logsumexp(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
-    """In the type of `x`, of which Keras says nothing."""
+    """ReduceLogSumExp in the type of `x`, which Keras does not infer."""
     return reduce(g, "ReduceLogSumExp", x, operation.axis, operation.keepdims)
 
 
@@ -65,7 +65,7 @@ for _table, _form in ((_REDUCTIONS, _reduction), (_EXTREMES, _extreme)):
 
 @HANDLERS.register("numpy.Mean")
 def mean(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
-    """The mean, at least in float32 as Keras computes it."""
+    """The mean, computed at least in float32, as in Keras."""
     return reduce(g, "ReduceMean", _at_least_float32(g, x), operation.axis, operation.keepdims)
 
 
@@ -75,7 +75,7 @@ def _at_least_float32(g: Lowering, x: ir.Value) -> ir.Value:
 
 
 def variance(g: Lowering, x: ir.Value, axis: Any, keepdims: bool) -> ir.Value:
-    """Return the mean of the squared distance to the mean."""
+    """Return the mean squared distance to the mean."""
     centered = g.op.Sub(x, reduce(g, "ReduceMean", x, axis, keepdims=True))
     return reduce(g, "ReduceMean", g.op.Mul(centered, centered), axis, keepdims)
 
@@ -94,7 +94,7 @@ def std(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
 
 @HANDLERS.register("nn.Moments")
 def moments(g: Lowering, operation: Any, x: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """Mean and variance; those of 16 bits are kept within what float16 holds, as TensorFlow does."""
+    """Mean and variance; those of 16-bit types are clipped to float16's range, as in TensorFlow."""
     wide = _at_least_float32(g, x)
     statistics = (
         reduce(g, "ReduceMean", wide, operation.axes, operation.keepdims),
@@ -109,13 +109,13 @@ def moments(g: Lowering, operation: Any, x: ir.Value) -> tuple[ir.Value, ir.Valu
 
 @HANDLERS.register("numpy.CountNonzero")
 def count_nonzero(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
-    """How many elements are not zero."""
+    """The number of elements that are not zero."""
     return reduce(g, "ReduceSum", g.cast(g.cast(x, "bool"), "int32"), operation.axis, keepdims=False)
 
 
 @HANDLERS.register("numpy.Cumsum")
 def cumsum(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
-    """Running sums."""
+    """Cumulative sums."""
     x = g.cast(x, g.output_dtype)
     axis = operation.axis
     if axis is None:
@@ -125,7 +125,7 @@ def cumsum(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
 
 @HANDLERS.register("numpy.Cumprod")
 def cumprod(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
-    """Running products, by a Scan: ONNX has no such operator before opset 26."""
+    """Cumulative products, by a Scan: ONNX has no operator for it before opset 26."""
     x = g.cast(x, g.output_dtype)
     axis = operation.axis
     if axis is None:
@@ -160,7 +160,7 @@ def _average(operation: Any, x: Any, weights: Any = None) -> Any:
 
 
 def _nan_as(value: float, reduction: Any) -> Any:
-    """Reduce with every NaN replaced by a value that does not count."""
+    """Reduce with every NaN replaced by the reduction's neutral value."""
 
     def fn(operation: Any, x: Any, **kwargs: Any) -> Any:
         if keras.backend.is_float_dtype(x.dtype):
@@ -174,7 +174,7 @@ def _nan_as(value: float, reduction: Any) -> Any:
 
 
 def _nan_extreme(value: float, reduction: Any) -> Any:
-    """As `_nan_as`, but NaN where there is nothing else."""
+    """Like `_nan_as`, but NaN where all elements are NaN."""
     replaced = _nan_as(value, reduction)
 
     def fn(operation: Any, x: Any) -> Any:
@@ -188,7 +188,7 @@ def _nan_extreme(value: float, reduction: Any) -> Any:
 
 
 def _nan_arg(value: float, reduction: Any) -> Any:
-    """As `_nan_as`, but -1 where there is nothing else."""
+    """Like `_nan_as`, but -1 where all elements are NaN."""
     replaced = _nan_as(value, reduction)
 
     def fn(operation: Any, x: Any) -> Any:

@@ -1,7 +1,8 @@
-"""Images at another size: an ONNX Resize where it computes what TensorFlow does, else pixels or two matrices.
+"""Resizing of images: ONNX's Resize if it computes what TensorFlow does, otherwise
+gathers or two matrices.
 
-Whatever a filter, resampling an axis is a product with a matrix of weights. The sizes are integers, and
-the matrices constants, wherever they are known; else the graph computes them.
+For any filter, resampling an axis is a product with a matrix of weights. Static sizes are integers, and their
+matrices constants; otherwise the graph computes them.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ __all__ = ["CUBIC_STEPS", "HANDLERS", "along", "cubic", "native", "resize"]
 
 HANDLERS = Handlers()
 
-#: TensorFlow looks the weights of its bicubic filter up in a table with this many steps.
+#: TensorFlow looks up the weights of its bicubic filter in a table with this many steps.
 CUBIC_STEPS = 1024
 
 
@@ -41,7 +42,7 @@ def resize(  # the arguments of Keras's function
     data_format: str | None = None,
 ) -> Any:
     """Lower `keras.src.backend.image.resize`, whose results are not yet cast to the images' type."""
-    del fill_mode  # Keras allows but one
+    del fill_mode  # Keras allows only one
     rows = len(images.shape) - (3 if _channels_last(data_format) else 2)
     if crop_to_aspect_ratio:
         images = _cropped(images, rows, size)
@@ -63,7 +64,7 @@ def resize(  # the arguments of Keras's function
     for axis, length in reversed(axes):
         weights = _weights(ops.shape(images)[axis], length, interpolation, antialias)
         resampled = along(resampled, ops.cast(weights, resampled.dtype), axis)
-    if interpolation == "area":  # the weights are areas: the mean divides by the whole
+    if interpolation == "area":  # the weights are areas: the mean divides by the total
         areas = [_float(ops.shape(images)[axis]) / _float(length) for axis, length in axes]
         resampled = resampled * (1.0 / (areas[0] * areas[1]))
     return resampled
@@ -76,7 +77,7 @@ def _channels_last(data_format: str | None) -> bool:
 def native(
     g: Lowering, images: Any, rows: int, target: Any, places: str = "half_pixel", **attributes: Any
 ) -> Any:
-    """Write a Resize, on images with the channels first; `places` is its `coordinate_transformation_mode`."""
+    """Add a Resize, on images with channels first; `places` is its `coordinate_transformation_mode`."""
     last = rows == len(images.shape) - 3
     if last:
         images = ops.moveaxis(images, -1, -3)
@@ -84,7 +85,7 @@ def native(
     sizes = g.shape([g.dim(x, axis) for axis in range(len(images.shape) - 2)] + [size(g, n) for n in target])
     result = g.op.Resize(x, None, None, sizes, coordinate_transformation_mode=places, **attributes)
     assert x.shape is not None
-    # Inference sees no sizes through those of the batch.
+    # ONNX's inference finds no sizes if those of the batch are dynamic.
     result.shape = ir.Shape(
         [*x.shape[:-2], *(n if isinstance(n, int) else None for n in map(_plain, target))]
     )
@@ -93,17 +94,17 @@ def native(
 
 
 def _plain(size: Any) -> Any:
-    """A size of NumPy as one of Python."""
+    """Convert a NumPy size to a Python integer."""
     return int(size) if isinstance(size, np.integer) else size
 
 
 def _fits(source: int | None, target: Any) -> bool:
-    """Whether pixels are copied a known whole number of times: no rounding decides which is the nearest."""
+    """Whether each pixel is copied a static integer number of times, so that rounding is not involved."""
     return source is not None and not is_symbol(target) and target % source == 0
 
 
 def _nearest(images: Any, axes: Sequence[tuple[int, Any]]) -> Any:
-    """Take the nearest pixels by TensorFlow's very steps: a Resize rounds otherwise where two are as near."""
+    """Gather the nearest pixels with TensorFlow's exact steps: Resize breaks ties differently."""
     for axis, target in axes:
         source = ops.shape(images)[axis]
         place = ops.floor(_centers(target) * (_float(source) / _float(target)))
@@ -112,7 +113,7 @@ def _nearest(images: Any, axes: Sequence[tuple[int, Any]]) -> Any:
 
 
 def _blended(images: Any, axes: Sequence[tuple[int, Any]]) -> Any:
-    """Interpolate linearly by TensorFlow's very steps: integers will be rounded, and halves are frequent."""
+    """Interpolate linearly with TensorFlow's exact steps: integers are rounded later, often from ties."""
     for axis, target in reversed(axes):
         source = ops.shape(images)[axis]
         place = _centers(target) * (_float(source) / _float(target)) - 0.5
@@ -125,7 +126,7 @@ def _blended(images: Any, axes: Sequence[tuple[int, Any]]) -> Any:
 
 
 def along(x: Any, weights: Any, axis: int) -> Any:
-    """Multiply one axis by a matrix whose rows are its new elements."""
+    """Multiply one axis by a matrix of weights, with a row for each new element."""
     if axis == len(x.shape) - 2:
         return ops.matmul(weights, x)
     if axis == len(x.shape) - 1:
@@ -168,7 +169,7 @@ def _triangle(x: Any) -> Any:
 
 
 def cubic(x: Any, a: float = -0.5) -> Any:
-    """Keys's kernel, by its slope at 1."""
+    """Keys's cubic convolution kernel; `a` is its slope at 1."""
     near = (((a + 2.0) * x - (a + 3.0)) * x) * x + 1.0
     far = ((a * x - 5.0 * a) * x + 8.0 * a) * x - 4.0 * a
     return ops.where(x >= 2.0, 0.0, ops.where(x >= 1.0, far, near))
@@ -221,7 +222,7 @@ def _greatest(first: Any, second: Any) -> Any:
 
 
 def _cropped(images: Any, rows: int, target: Any) -> Any:
-    """Cut from the middle the largest window of the target's aspect ratio."""
+    """Crop the largest centered window of the target's aspect ratio."""
     height, width = ops.shape(images)[rows : rows + 2]
     window = (
         _greatest(_least(height, _share(width, target[0], target[1])), 1),

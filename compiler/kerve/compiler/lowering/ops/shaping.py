@@ -1,4 +1,4 @@
-"""Operations that rearrange elements without computing: reshaping, joining, splitting, repeating, padding."""
+"""Operations that only rearrange elements: reshaping, joining, splitting, repeating, padding."""
 
 from __future__ import annotations
 
@@ -31,42 +31,42 @@ HANDLERS = Handlers()
 
 @HANDLERS.register("numpy.Reshape")
 def reshape_(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
-    """To a shape that may contain -1 and sizes known only when the graph runs."""
+    """Reshape to a shape that may contain -1 and dynamic sizes."""
     target = operation.newshape
     if is_symbol(target) or isinstance(target, ir.Value):
         return g.op.Reshape(x, g.cast(g.unwrap(target), "int64"))
-    if g.spec is not None and None not in g.output_shape:  # else a size is known to the graph alone
+    if g.spec is not None and None not in g.output_shape:  # otherwise a size is dynamic
         target = g.output_shape
     return reshape(g, x, [-1 if dim is None else dim for dim in target])
 
 
 @HANDLERS.register("numpy.Ravel")
 def ravel(g: Lowering, _: Any, x: ir.Value) -> ir.Value:
-    """All elements in one dimension."""
+    """Flatten to one dimension."""
     return g.op.Reshape(x, [-1])
 
 
 def transposed(g: Lowering, x: ir.Value, order: Sequence[int]) -> ir.Value:
-    """Transpose, unless the order is the present one."""
+    """Transpose, unless the order is unchanged."""
     return x if list(order) == list(range(rank(x))) else g.op.Transpose(x, perm=list(order))
 
 
 @HANDLERS.register("numpy.Transpose")
 def transpose(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
-    """In the given order of axes, or reversed."""
+    """Permute axes, by default reverse them."""
     axes = operation.axes or range(rank(x))[::-1]
     return transposed(g, x, [axis % rank(x) for axis in axes])
 
 
 @HANDLERS.register("numpy.Moveaxis")
 def moveaxis(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
-    """Axes moved to other places."""
+    """Move axes to other positions."""
     return transposed(g, x, moved(rank(x), _listed(operation.source), _listed(operation.destination)))
 
 
 @HANDLERS.register("numpy.Swapaxes")
 def swapaxes(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
-    """Two axes exchanged."""
+    """Exchange two axes."""
     order = list(range(rank(x)))
     first, second = operation.axis1 % rank(x), operation.axis2 % rank(x)
     order[first], order[second] = order[second], order[first]
@@ -79,14 +79,14 @@ def _listed(axis: Any) -> list[int]:
 
 @HANDLERS.register("numpy.ExpandDims")
 def expand_dims(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
-    """New axes of size one."""
+    """Insert axes of size one."""
     axes = _listed(operation.axis)
     return g.op.Unsqueeze(x, axes_of(axes, rank(x) + len(axes)))
 
 
 @HANDLERS.register("numpy.Squeeze")
 def squeeze(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
-    """Without the given axes of size one, or all that are known to be."""
+    """Remove the given axes of size one, or all that are statically of size one."""
     assert x.shape is not None
     if operation.axis is None:
         axes = [axis for axis, dim in enumerate(x.shape) if dim == 1]
@@ -97,14 +97,14 @@ def squeeze(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
 
 @HANDLERS.register("numpy.Concatenate")
 def concatenate(g: Lowering, operation: Any, xs: Sequence[Any]) -> ir.Value:
-    """Joined along an axis, in their common type."""
+    """Concatenate along an axis, in the common type."""
     parts = [operand(g, x, g.output_dtype) for x in xs]
     return parts[0] if len(parts) == 1 else g.op.Concat(*parts, axis=operation.axis)
 
 
 @HANDLERS.register("numpy.Append")
 def append(g: Lowering, operation: Any, x1: Any, x2: Any) -> ir.Value:
-    """One after the other, flat where no axis is given."""
+    """Concatenate along an axis; without an axis, flattened."""
     parts = [operand(g, x, g.output_dtype) for x in (x1, x2)]
     if operation.axis is None:
         parts = [g.op.Reshape(part, [-1]) for part in parts]
@@ -113,14 +113,14 @@ def append(g: Lowering, operation: Any, x1: Any, x2: Any) -> ir.Value:
 
 @HANDLERS.register("numpy.Stack")
 def stack(g: Lowering, operation: Any, xs: Sequence[Any]) -> ir.Value:
-    """Joined along a new axis."""
+    """Stack along a new axis."""
     parts = [g.op.Unsqueeze(operand(g, x, g.output_dtype), [operation.axis]) for x in xs]
     return parts[0] if len(parts) == 1 else g.op.Concat(*parts, axis=operation.axis)
 
 
 @HANDLERS.register("core.Unstack")
 def unstack(g: Lowering, operation: Any, x: ir.Value) -> list[ir.Value]:
-    """Taken apart along an axis, which disappears."""
+    """Split along an axis, which is removed."""
     assert x.shape is not None
     axis = operation.axis % rank(x)
     count = operation.num if operation.num is not None else x.shape[axis]
@@ -132,7 +132,7 @@ def unstack(g: Lowering, operation: Any, x: ir.Value) -> list[ir.Value]:
 
 
 def split(g: Lowering, x: ir.Value, sizes: Sequence[int], axis: int) -> list[ir.Value]:
-    """Cut `x` into parts of the given sizes."""
+    """Split `x` into parts of the given sizes."""
     if len(sizes) == 1:
         return [x]
     return list(g.ops.Split(x, list(sizes), axis=axis, _outputs=len(sizes)))
@@ -140,7 +140,7 @@ def split(g: Lowering, x: ir.Value, sizes: Sequence[int], axis: int) -> list[ir.
 
 @HANDLERS.register("numpy.Split", "numpy.ArraySplit", "numpy.Hsplit", "numpy.Vsplit", "numpy.Dsplit")
 def split_(g: Lowering, operation: Any, x: ir.Value) -> list[ir.Value]:
-    """Into equal parts, or at given places."""
+    """Split into equal parts, or at given indices."""
     assert x.shape is not None
     axis = min(_axis_of(operation), rank(x) - 1) % rank(x)
     length, where = x.shape[axis], operation.indices_or_sections
@@ -159,7 +159,7 @@ def split_(g: Lowering, operation: Any, x: ir.Value) -> list[ir.Value]:
     ]
 
 
-#: The axis of operations that have it in their name.
+#: The axis of operations whose name implies it.
 _NAMED_AXIS = {"Vsplit": 0, "Hsplit": 1, "Dsplit": 2, "Flipud": 0, "Fliplr": 1}
 
 
@@ -169,7 +169,7 @@ def _axis_of(operation: keras.Operation) -> Any:
 
 @HANDLERS.register("numpy.BroadcastTo")
 def broadcast_to(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
-    """To a larger shape."""
+    """Broadcast to a shape."""
     return expand(g, x, operation.shape)
 
 
@@ -190,7 +190,7 @@ def expand(g: Lowering, x: ir.Value, dims: Any) -> ir.Value:
 
 @HANDLERS.register("numpy.Tile")
 def tile(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
-    """The whole, several times over along each axis."""
+    """Repeat the whole tensor along each axis."""
     repeats = operation.repeats
     counts: list[int | ir.Value]
     if is_symbol(repeats) and len(repeats.shape) == 1:
@@ -205,7 +205,7 @@ def tile(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
 
 @HANDLERS.register("numpy.Repeat")
 def repeat(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
-    """Each element several times in a row."""
+    """Repeat each element along an axis."""
     axis = operation.axis
     if axis is None:
         x, axis = g.op.Reshape(x, [-1]), 0
@@ -228,7 +228,7 @@ def repeat(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
 
 
 def _repeat_by_tensor(g: Lowering, x: ir.Value, repeats: ir.Value, axis: int) -> ir.Value:
-    """Element i comes at every place that is not before the end of i - 1 and is before the end of i."""
+    """Put element i at all positions from the end of element i - 1 to before its own end."""
     length = g.op.Shape(x, start=axis, end=axis + 1)
     repeats = g.op.Expand(g.op.Reshape(g.cast(repeats, "int64"), [-1]), length)
     ends = g.op.CumSum(repeats, g.constant(np.int64(0), "axis"))
@@ -242,12 +242,12 @@ def _repeat_by_tensor(g: Lowering, x: ir.Value, repeats: ir.Value, axis: int) ->
 
 @HANDLERS.register("numpy.Flip", "numpy.Fliplr", "numpy.Flipud")
 def flip(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
-    """Backwards along some axes."""
+    """Reverse along axes."""
     return flipped(g, x, axes_of(_axis_of(operation), rank(x)))
 
 
 def flipped(g: Lowering, x: ir.Value, axes: Sequence[int]) -> ir.Value:
-    """Slice backwards."""
+    """Reverse axes with a Slice."""
     if not axes:
         return x
     last, before_first = [-1] * len(axes), [np.iinfo(np.int64).min] * len(axes)
@@ -258,7 +258,7 @@ def flipped(g: Lowering, x: ir.Value, axes: Sequence[int]) -> ir.Value:
 
 @HANDLERS.register("numpy.Pad")
 def pad(g: Lowering, operation: Any, x: ir.Value, constant_values: Any = None) -> ir.Value:
-    """Constant, reflected or symmetric margins."""
+    """Pad with constant, reflected or symmetric margins."""
     widths = [tuple(width) for width in operation.pad_width]
     widths = widths * rank(x) if len(widths) == 1 else widths
     if operation.mode == "symmetric":
@@ -274,7 +274,7 @@ def pad(g: Lowering, operation: Any, x: ir.Value, constant_values: Any = None) -
 
 
 def _pad_symmetric(g: Lowering, x: ir.Value, axis: int, before: int, after: int) -> ir.Value:
-    """Margins that repeat the edge, which no operator of ONNX has: pieces of the input backwards."""
+    """Pad with reversed pieces of the input, edge included; ONNX's Pad has no such mode."""
     parts = [x]
     if before:
         parts.insert(0, g.op.Slice(x, [before - 1], [np.iinfo(np.int64).min], [axis], [-1]))
@@ -298,7 +298,7 @@ def _roll(operation: Any, x: Any) -> Any:
 
 
 def _rot90(operation: Any, x: Any) -> Any:
-    """Quarter turns, by the steps of Keras: it reshapes between them, which shuffles what is not square."""
+    """Rotate with Keras's steps, whose reshapes between quarter turns scramble non-square images."""
     turns = operation.k % 4
     if turns == 0:
         return x
@@ -328,7 +328,7 @@ def _stacked(rank_of_part: int, axis: int) -> Any:
 
 
 def _at_least(x: Any, ndim: int) -> Any:
-    """As NumPy's `atleast_1d`, `atleast_3d`."""
+    """Add axes as NumPy's `atleast_1d` and `atleast_3d` do."""
     if len(x.shape) == 0:
         x = ops.reshape(x, (1,))
     if ndim == 3 and len(x.shape) == 1:
@@ -374,4 +374,4 @@ _COMPOSITES = {
 for _keras_op, _fn in _COMPOSITES.items():
     HANDLERS.add(_keras_op, composite(_fn))
 
-HANDLERS.add("numpy.Meshgrid", composite(_meshgrid), typed=True)  # Keras takes its results for float32
+HANDLERS.add("numpy.Meshgrid", composite(_meshgrid), typed=True)  # Keras infers float32

@@ -35,7 +35,7 @@ HANDLERS.add("numpy.Argmin", _arg("ArgMin"))
 
 
 def ordered(g: Lowering, x: ir.Value, axis: int, *, largest: bool = False) -> tuple[ir.Value, ir.Value]:
-    """Sort along an axis, equal elements in their order; returns elements and their places."""
+    """Sort along an axis, stably; return the elements and their indices."""
     axis %= rank(x)
     assert x.shape is not None
     values, places = g.ops.TopK(
@@ -51,19 +51,19 @@ def _flat_if(g: Lowering, x: ir.Value, axis: int | None) -> tuple[ir.Value, int]
 
 @HANDLERS.register("numpy.Sort")
 def sort(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
-    """In ascending order."""
+    """Sort in ascending order."""
     return ordered(g, *_flat_if(g, x, operation.axis))[0]
 
 
 @HANDLERS.register("numpy.Argsort")
 def argsort(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
-    """The places of the elements in ascending order."""
+    """The indices that sort in ascending order."""
     return ordered(g, *_flat_if(g, x, operation.axis))[1]
 
 
 @HANDLERS.register("math.TopK")
 def top_k(g: Lowering, operation: Any, x: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """The largest elements of the last axis and their places."""
+    """The largest elements of the last axis and their indices."""
     k = g.op.Reshape(operand(g, g.unwrap(operation.k), ir.DataType.INT64), [1])
     values, places = g.ops.TopK(x, k, axis=-1, sorted=int(operation.sorted), _outputs=2)
     return values, places
@@ -71,19 +71,19 @@ def top_k(g: Lowering, operation: Any, x: ir.Value) -> tuple[ir.Value, ir.Value]
 
 @HANDLERS.register("math.InTopK")
 def in_top_k(g: Lowering, operation: Any, targets: ir.Value, predictions: ir.Value) -> ir.Value:
-    """Whether fewer than k predictions are greater than that of the target; never if one is not finite."""
+    """Whether fewer than k predictions are greater than the target's; False if one is not finite."""
     size = g.op.Shape(predictions, start=1, end=2)
     valid = g.op.And(g.op.GreaterOrEqual(targets, 0), g.op.Less(g.cast(targets, "int64"), size))
     index = g.op.Unsqueeze(g.op.Where(valid, g.cast(targets, "int64"), g.constant(np.int64(0), "first")), [1])
     score = g.op.GatherElements(predictions, index, axis=1)
     ahead = reduce(g, "ReduceSum", g.cast(g.op.Greater(predictions, score), "int32"), 1, keepdims=False)
     nothing = reduce(g, "ReduceSum", g.op.Mul(predictions, 0.0), 1, keepdims=False)
-    finite = g.op.Equal(nothing, 0.0)  # NaN, where one is not
+    finite = g.op.Equal(nothing, 0.0)  # NaN if any is not finite
     return g.op.And(g.op.And(g.op.Less(ahead, int(operation.k)), finite), valid)
 
 
 def _edges(g: Lowering, comparison: str, values: ir.Value, edges: ir.Value) -> ir.Value:
-    """Count the edges that compare so with each value."""
+    """Count the edges for which the comparison with each value is true."""
     column = g.op.Unsqueeze(values, [rank(values)])
     counted = getattr(g.op, comparison)(column, edges)
     return reduce(g, "ReduceSum", g.cast(counted, "int32"), -1, keepdims=False)
@@ -91,7 +91,7 @@ def _edges(g: Lowering, comparison: str, values: ir.Value, edges: ir.Value) -> i
 
 @HANDLERS.register("numpy.SearchSorted")
 def searchsorted(g: Lowering, operation: Any, sorted_sequence: Any, values: Any) -> ir.Value:
-    """Where values would be inserted."""
+    """The indices at which values would be inserted."""
     dtype = common_type(sorted_sequence, values)
     edges, values = operand(g, sorted_sequence, dtype), operand(g, values, dtype)
     return _edges(g, "GreaterOrEqual" if operation.side == "right" else "Greater", values, edges)
@@ -99,7 +99,7 @@ def searchsorted(g: Lowering, operation: Any, sorted_sequence: Any, values: Any)
 
 @HANDLERS.register("numpy.Digitize")
 def digitize(g: Lowering, _: Any, x: ir.Value, bins: Any) -> ir.Value:
-    """The number of the bin, its left edge included; what is no number is in the last one."""
+    """The index of the bin, whose left edge is included; NaN is in the last one."""
     assert x.dtype is not None
     dtype = ir.DataType.DOUBLE if x.dtype in (ir.DataType.DOUBLE, ir.DataType.INT64) else ir.DataType.FLOAT
     edges = operand(g, bins, dtype)
@@ -107,7 +107,7 @@ def digitize(g: Lowering, _: Any, x: ir.Value, bins: Any) -> ir.Value:
     return g.op.Sub(g.cast(g.op.Size(edges), "int32"), above)
 
 
-@HANDLERS.register("numpy.IsIn", typed=True)  # Keras cannot say of a number on the left
+@HANDLERS.register("numpy.IsIn", typed=True)  # Keras infers nothing for a number on the left
 def isin(g: Lowering, operation: Any, x1: Any, x2: Any) -> ir.Value:
     """Whether each element is one of the others."""
     dtype = common_type(x1, x2)
@@ -119,7 +119,7 @@ def isin(g: Lowering, operation: Any, x1: Any, x2: Any) -> ir.Value:
 
 @HANDLERS.register("numpy.Bincount")
 def bincount(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
-    """How often each number occurs, or the sum of its weights."""
+    """The count of each number, or the sum of its weights."""
     x = g.cast(x, "int64")
     highest = g.op.ReduceMax(x, keepdims=0) if g.opset >= 18 else reduce(g, "ReduceMax", x, None, False)
     count = g.op.Max(g.op.Add(highest, 1), g.constant(np.int64(operation.minlength), "minlength"))
@@ -133,7 +133,7 @@ def bincount(g: Lowering, operation: Any, x: ir.Value) -> ir.Value:
 
 @HANDLERS.register("numpy.Unique")
 def unique(g: Lowering, operation: Any, x: ir.Value) -> Any:
-    """Each element once, with places, back-references and counts where they are asked for."""
+    """Unique elements, with first indices, inverse indices and counts if requested."""
     attributes = {} if operation.axis is None else {"axis": operation.axis}
     values, index, inverse, counts = g.ops.Unique(x, sorted=int(operation.sorted), **attributes, _outputs=4)
     for result in (values, index, inverse, counts):
@@ -158,7 +158,7 @@ def unique(g: Lowering, operation: Any, x: ir.Value) -> Any:
 
 
 def _resized(g: Lowering, x: ir.Value, axis: int, size: int, fill: float) -> ir.Value:
-    """Cut an axis to a size, or fill it up."""
+    """Truncate or pad an axis to a size."""
     assert x.dtype is not None
     assert x.shape is not None
     axis %= rank(x)
@@ -174,7 +174,7 @@ def _resized(g: Lowering, x: ir.Value, axis: int, size: int, fill: float) -> ir.
 
 
 def _argpartition(operation: Any, x: Any) -> Any:
-    """As Keras orders them: the k + 1 least elements ascending, then the others, from the greatest."""
+    """Order as Keras does: the k + 1 smallest elements ascending, then the others descending."""
     x = ops.cast(x, "int32")
     x = ops.ravel(x) if operation.axis is None else ops.swapaxes(x, operation.axis, -1)
     length = x.shape[-1]
@@ -208,7 +208,7 @@ def _quantile(scale: float) -> Handler:
 
 
 def _quantiles(g: Lowering, operation: Any, x: ir.Value, q: Any, scale: float) -> ir.Value:
-    """Sort the reduced axes and interpolate between neighbours; NaN where there is one."""
+    """Sort the reduced axes and interpolate between neighbours; NaN if any element is NaN."""
     x = g.cast(x, g.output_dtype)
     axes = axes_of(operation.axis, rank(x))
     kept = [axis for axis in range(rank(x)) if axis not in axes]
@@ -233,7 +233,7 @@ def _quantiles(g: Lowering, operation: Any, x: ir.Value, q: Any, scale: float) -
 
 
 def _method(operation: Any) -> str:
-    """How to choose between two neighbours; a `quantile` in a functional model of Keras has forgotten it."""
+    """Return the interpolation method; Keras loses that of a `quantile` in a functional model."""
     recorded = type(operation).__name__ == "Quantile" and operation._inbound_nodes
     return "linear" if recorded else getattr(operation, "method", "linear")
 
@@ -251,7 +251,7 @@ def _interpolated(g: Lowering, values: ir.Value, exact: ir.Value, last: ir.Value
     if method == "midpoint":
         return g.op.Mul(g.op.Add(at(low), at(high)), 0.5)
     assert values.dtype is not None
-    # The neighbours as Keras takes them: which they are shows beside infinity.
+    # Choose neighbours as Keras does: next to infinity the choice matters.
     low = g.op.Max(g.op.Sub(high, 1.0), g.constant(np.float64(0), "first"))
     high = g.op.Min(g.op.Add(low, 1.0), g.cast(last, "float64"))
     share = g.cast(g.op.Sub(high, exact), values.dtype)
@@ -338,15 +338,15 @@ def _segment(reduction: str, initial: Any) -> Handler:
 def segments(
     g: Lowering, data: ir.Value, ids: ir.Value, count: ir.Value | None, reduction: str, start: Any
 ) -> ir.Value:
-    """Scatter rows into segments; rows with negative ids go to one more segment, which is cut off.
+    """Scatter rows into segments; rows with negative ids go to an extra segment, which is cut off.
 
-    Without a `count` (INT64, of one element) there are as many segments as the ids tell.
+    Without a `count` (INT64, one element), the number of segments is the largest id + 1.
     """
     if g.opset < 18 and reduction in ("max", "min"):
         raise g.refuse(f"a segment-wise {reduction} needs opset 18", "compile with --opset 18 or newer")
     assert data.dtype is not None
     if count is None:
-        last = reduce(g, "ReduceMax", ids, None, False)  # of no ids, the smallest number
+        last = reduce(g, "ReduceMax", ids, None, False)  # without ids, the smallest integer
         count = g.op.Reshape(g.op.Max(g.op.Add(last, 1), 0), [1])
     ids = g.op.Where(g.op.Less(ids, 0), count, ids)
     shape = g.op.Concat(g.op.Add(count, 1), g.op.Shape(data, start=rank(ids)), axis=0)

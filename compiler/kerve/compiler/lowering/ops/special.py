@@ -1,4 +1,4 @@
-"""Functions that no operator of ONNX computes: approximations, and algorithms on integers."""
+"""Functions without an ONNX operator: approximations, and algorithms on integers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kerve.compiler.lowering.registry import Handlers
 
 HANDLERS = Handlers()
 
-#: erfinv in single precision (M. Giles, GPU Computing Gems, 2012), in the middle and towards the ends.
+#: erfinv in single precision (M. Giles, GPU Computing Gems, 2012): the central region and the tails.
 _ERFINV_MIDDLE = (
     2.81022636e-08, 3.43273939e-07, -3.5233877e-06, -4.39150654e-06, 0.00021858087,
     -0.00125372503, -0.00417768164, 0.246640727, 1.50140941,
@@ -25,7 +25,7 @@ _ERFINV_ENDS = (
     -0.0076224613, 0.00943887047, 1.00167406, 2.83297682,
 )  # fmt: skip
 
-#: exp(x²) erfc(x) / t from 0.5 on, where t = 2 / (2 + x): a fit of our own, off by 1e-8 at most.
+#: exp(x²) erfc(x) / t from 0.5 on, where t = 2 / (2 + x): our own fit, with an error of at most 1e-8.
 _ERFC_TAIL = (
     -0.0629627249, 0.302805107, -0.522536283, 0.31515408, -0.0496670195,
     0.211351689, 0.241181124, 0.282605107, 0.282075097,
@@ -40,7 +40,7 @@ _I0_LARGE = (
 
 
 def _polynomial(coefficients: Sequence[float], x: Any) -> Any:
-    """Horner's rule, the highest power first."""
+    """Evaluate by Horner's rule; the highest power comes first."""
     return functools.reduce(
         lambda total, c: total * x + c, coefficients[1:], ops.full_like(x, coefficients[0])
     )
@@ -56,7 +56,7 @@ def _erfinv(_: Any, x: Any) -> Any:
 
 
 def erfc(_: Any, x: Any) -> Any:
-    """Exact in the tail too: of the square in exp(-x²) the part that single precision holds goes apart."""
+    """Compute erfc, accurate in the tail: it factors exp(-x²) so that one square is exact in float32."""
     wide = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
     distance = ops.minimum(ops.abs(wide), 30.0)
     coarse = ops.round(distance * 16.0) / 16.0
@@ -82,7 +82,7 @@ def _float_of(x: Any) -> str:
 
 
 def _gcd(_: Any, x1: Any, x2: Any) -> Any:
-    """Euclid's algorithm on all elements, until none goes on."""
+    """Run Euclid's algorithm on all elements until all are done."""
     dtype = keras.backend.result_type(x1.dtype, x2.dtype)
     a, b = ops.abs(ops.cast(x1, dtype)), ops.abs(ops.cast(x2, dtype))
     a, b = a + ops.zeros_like(b), b + ops.zeros_like(a)

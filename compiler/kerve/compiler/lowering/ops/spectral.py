@@ -1,4 +1,4 @@
-"""Fourier transforms. Keras writes complex numbers as pairs of tensors, ONNX as a last axis of two."""
+"""Fourier transforms. Keras represents complex numbers as pairs of tensors, ONNX by a last axis of two."""
 
 from __future__ import annotations
 
@@ -40,25 +40,25 @@ def _pair(g: Lowering, x: ir.Value) -> _Pair:
 
 @HANDLERS.register("math.FFT")
 def fft(g: Lowering, _: Any, x: Any) -> _Pair:
-    """Along the last axis."""
+    """Transform along the last axis."""
     return _pair(g, _dft(g, _complex(g, x), -2))
 
 
 @HANDLERS.register("math.FFT2")
 def fft2(g: Lowering, _: Any, x: Any) -> _Pair:
-    """Along the last two axes."""
+    """Transform along the last two axes."""
     return _pair(g, _dft(g, _dft(g, _complex(g, x), -2), -3))
 
 
 @HANDLERS.register("math.IFFT2")
 def ifft2(g: Lowering, _: Any, x: Any) -> _Pair:
-    """Back along the last two axes."""
+    """Inverse transform along the last two axes."""
     return _pair(g, _dft(g, _dft(g, _complex(g, x), -2, inverse=1), -3, inverse=1))
 
 
 @HANDLERS.register("math.RFFT")
 def rfft(g: Lowering, operation: Any, x: ir.Value) -> _Pair:
-    """The first half of the transform of real numbers, cut or padded to a length."""
+    """The first half of the transform of real numbers, truncated or padded to a length."""
     if operation.fft_length is not None:
         x = _fit(g, x, int(operation.fft_length))
     real, imaginary = _pair(g, _dft(g, g.op.Unsqueeze(x, [rank(x)]), -2, onesided=1))
@@ -67,9 +67,9 @@ def rfft(g: Lowering, operation: Any, x: ir.Value) -> _Pair:
 
 
 def _real_at_the_ends(g: Lowering, imaginary: ir.Value, length: Any) -> ir.Value:
-    """Give the mean, and the half of an even length, the zero that they have but for rounding.
+    """Set the imaginary part of the mean and, for even lengths, of the middle frequency to exact zero.
 
-    It decides of their angles whether they are pi or -pi.
+    Rounding errors there would decide whether their angles are pi or -pi.
     """
     if not isinstance(length, int) or length < 3:
         return imaginary
@@ -79,7 +79,7 @@ def _real_at_the_ends(g: Lowering, imaginary: ir.Value, length: Any) -> ir.Value
 
 
 def _fit(g: Lowering, x: ir.Value, length: int) -> ir.Value:
-    """Cut or pad the last axis with zeros."""
+    """Truncate the last axis, or pad it with zeros."""
     assert x.shape is not None
     size = x.shape[-1]
     if not isinstance(size, int) or size < length:
@@ -90,7 +90,7 @@ def _fit(g: Lowering, x: ir.Value, length: int) -> ir.Value:
 
 @HANDLERS.register("math.IRFFT")
 def irfft(g: Lowering, operation: Any, x: Any) -> ir.Value:
-    """Back from the first half: the other half is its mirror image, conjugated."""
+    """Inverse transform from the first half; the other half is its mirrored complex conjugate."""
     real, imaginary = x
     assert real.shape is not None
     half = real.shape[-1]
@@ -108,7 +108,7 @@ def irfft(g: Lowering, operation: Any, x: Any) -> ir.Value:
 
 
 def _window(operation: Any) -> NDArray[Any] | None:
-    """Return the window, padded to the length of the transform, as Keras makes it."""
+    """Return the window of Keras, padded to the length of the transform."""
     length, transform = operation.sequence_length, operation.fft_length
     if operation.window is None:
         return None
@@ -123,7 +123,7 @@ def _window(operation: Any) -> NDArray[Any] | None:
 
 @HANDLERS.register("math.STFT")
 def stft(g: Lowering, operation: Any, x: ir.Value) -> _Pair:
-    """Transforms of windows that slide along the last axis."""
+    """Transforms of sliding windows along the last axis."""
     length = int(operation.fft_length)
     if operation.center:
         margin = [0] * (rank(x) - 1) + [length // 2]
@@ -151,7 +151,7 @@ def stft(g: Lowering, operation: Any, x: ir.Value) -> _Pair:
 
 @HANDLERS.register("math.ISTFT")
 def istft(g: Lowering, operation: Any, x: Any) -> ir.Value:
-    """Transforms back, windowed and added where they overlap: a transposed convolution with identity."""
+    """Inverse transforms, windowed and overlap-added by a transposed convolution with an identity matrix."""
     length, stride = int(operation.fft_length), int(operation.sequence_stride)
     halves = [g.op.Reshape(part, g.shape([-1, g.dim(part, -2), g.dim(part, -1)])) for part in x]
     mirrored = np.arange((length - 1) // 2, 0, -1)
@@ -179,13 +179,13 @@ def istft(g: Lowering, operation: Any, x: Any) -> ir.Value:
 
 
 def _synthesis(window: NDArray[Any] | None, length: int, stride: int) -> NDArray[Any]:
-    """Return the window for the way back: overlapping products with the first one add up to one."""
+    """Return the synthesis window: overlapping products with the analysis window add up to one."""
     if window is None:
         return np.ones(length)
     steps = -(-length // stride)
     energy = np.pad(window**2, (0, steps * stride - length)).reshape(steps, stride).sum(0)
     energy = np.tile(energy, steps)[:length]
-    return np.divide(window, energy, out=np.zeros(length), where=energy != 0)  # no frame reaches there
+    return np.divide(window, energy, out=np.zeros(length), where=energy != 0)  # no frame covers these
 
 
 def _extract_sequences(operation: Any, x: Any) -> Any:

@@ -1,7 +1,7 @@
-"""Operators of TensorFlow that tf2onnx does not convert, written with operations of Keras.
+"""Operators of TensorFlow that tf2onnx does not convert, implemented with operations of Keras.
 
 A handler takes the operator's attributes, then its inputs. Complex tensors are pairs of real ones, tables are
-TensorFlow's handles of them.
+TensorFlow's resource handles.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def known_elements(x: ir.Value) -> Any:
 
 
 def _no_nan(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Zero wherever the first factor is, whatever the second."""
+    """Make a function that returns zero where the first factor is zero, for any second factor."""
 
     def fn(_: _Attributes, x: Any, y: Any) -> Any:
         zero = ops.equal(x, 0)
@@ -58,7 +58,7 @@ def _no_nan(function: Callable[..., Any]) -> Callable[..., Any]:
 
 _OPSET_OF_EQUAL_TEXTS = 19
 
-#: Lanczos's approximation of the logarithm of the gamma function (g = 7, n = 9).
+#: Lanczos approximation of the logarithm of the gamma function (g = 7, n = 9).
 _LANCZOS = (
     676.5203681218851, -1259.1392167224028, 771.32342877765313, -176.61502916214059,
     12.507343278686905, -0.13857109526572012, 9.9843695780195716e-6, 1.5056327351493116e-7,
@@ -92,7 +92,7 @@ def _in_top_k(g: Lowering, _: _Attributes, predictions: ir.Value, targets: ir.Va
 
 
 def _random(kind: str) -> Handler:
-    """Numbers drawn from a key or a seed, of which only the distribution is kept."""
+    """Make a handler for draws from a key or a seed; only the distribution is the same."""
 
     def handler(g: Lowering, attributes: _Attributes, shape: ir.Value, *_: Any) -> Any:
         dtype = ir.DataType(attributes["dtype"]).numpy().name
@@ -112,7 +112,7 @@ def _random_gamma(g: Lowering, _: _Attributes, shape: ir.Value, *inputs: ir.Valu
 
 
 def numbers_in(g: Lowering, shape: ir.Value) -> list[Any]:
-    """Return the numbers in a vector, known ones or symbols."""
+    """Return the elements of a vector, as numbers or symbols."""
     if shape.const_value is not None:
         known: list[Any] = shape.const_value.numpy().tolist()
         return known
@@ -135,7 +135,7 @@ def _project(
 
 
 def _key(g: Lowering, _: _Attributes, seed: ir.Value) -> Any:
-    """What numbers are drawn from; `_random` looks at neither."""
+    """Return a key and a counter for draws; `_random` ignores both."""
     g.state.draw(seed)
     return g.constant(np.zeros(1, np.int64), "key"), g.constant(np.zeros(2, np.int64), "counter")
 
@@ -163,7 +163,7 @@ def _rows_first(pair: Any) -> Any:
 
 
 def _of_rows(x: Any, rows: int) -> Any:
-    """Cut or fill up with zeros to so many rows."""
+    """Truncate, or pad with zeros, to a number of rows."""
     if x.shape[-2] == rows:
         return x
     return ops.pad(x, [(0, 0)] * (len(x.shape) - 2) + [(0, rows), (0, 0)])[..., :rows, :]
@@ -241,9 +241,10 @@ def _adjust_saturation(_: _Attributes, images: Any, scale: Any) -> Any:
 
 
 def _fake_quant(attributes: _Attributes, x: Any, low: Any, high: Any) -> Any:
-    """Round to the numbers that a quantized tensor holds, of which one is zero.
+    """Round to the values that a quantized tensor can represent, of which one is zero.
 
-    As TensorFlow's kernel does (`fake_quant_ops_functor.h`, `Nudge`), operation by operation: it rounds ties.
+    Follows TensorFlow's kernel (`fake_quant_ops_functor.h`, `Nudge`) operation by operation, for equal
+    rounding of ties.
     """
     least, most = float(attributes.get("narrow_range", 0)), float(2 ** attributes.get("num_bits", 8) - 1)
     scale = (high - low) / (most - least)

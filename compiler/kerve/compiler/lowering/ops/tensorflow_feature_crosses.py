@@ -1,4 +1,4 @@
-"""TensorFlow's crosses of features: what crossed columns of estimators and HashedCrossing are exported as."""
+"""TensorFlow's feature crosses, as which crossed columns of estimators and HashedCrossing are exported."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["HANDLERS"]
 
 HANDLERS = Handlers()
 
-#: A feature: a word in each place of [rows, places], and which of them are there.
+#: A feature: words [rows, columns], and a mask of those that are present.
 _Feature = tuple[UInt64Tensor, ir.Value]
 
-#: What a hash is cut to where no number of buckets is given, so that it is no negative INT64.
+#: Modulus of hashes if no number of buckets is given, so that they are not negative as INT64.
 _POSITIVE = np.iinfo(np.int64).max
 
 
@@ -49,7 +49,7 @@ def cross(g: Lowering, attributes: Mapping[str, Any], *inputs: ir.Value) -> Any:
 
 
 def _sparse(g: Lowering, count: int, inputs: Sequence[ir.Value]) -> Iterator[_Feature]:
-    """Lay out the features that are sparse tensors: where, of all, then which values, then the sizes."""
+    """Yield the sparse features in dense form. Inputs are all indices, then all values, then all shapes."""
     for places, values, size in zip(*(inputs[part * count :][:count] for part in range(3)), strict=True):
         nothing = g.op.Expand(g.constant(np.uint64(0)), size)
         absent = g.op.Expand(g.constant(np.bool_(False)), size)
@@ -70,20 +70,20 @@ def _true(g: Lowering, like: ir.Value) -> ir.Value:
 
 
 def _hashed(g: Lowering, values: ir.Value) -> UInt64Tensor:
-    """Return the hashes of texts, and numbers as they are."""
+    """Return the hashes of texts, and numbers unchanged."""
     if values.dtype == ir.DataType.STRING:
         return farm_hash(ByteStrings.of(g, values))
     return UInt64Tensor(g, g.cast(values, "uint64"))
 
 
 def _joined(g: Lowering, grid: ir.Value) -> ir.Value:
-    """Join the last two of three axes; either may be empty, which rules out a size of -1."""
+    """Merge the last two of three axes; either may be of size 0, which rules out a size of -1."""
     width = g.op.Mul(g.op.Shape(grid, start=1, end=2), g.op.Shape(grid, start=2))
     return g.op.Reshape(grid, g.op.Concat(g.op.Shape(grid, end=1), width, axis=0), allowzero=1)
 
 
 def _sparse_tensor(g: Lowering, values: ir.Value, present: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
-    """Return the values of each row that are there, one behind the other."""
+    """Return the present values of each row as a sparse tensor, without gaps."""
     found = g.op.Transpose(g.op.NonZero(present), perm=[1, 0])
     order = g.op.CumSum(g.cast(present, "int64"), 1)
     column = g.op.Sub(g.op.Unsqueeze(g.op.GatherND(order, found), [1]), 1)

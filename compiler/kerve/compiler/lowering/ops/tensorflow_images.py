@@ -1,6 +1,6 @@
-"""TensorFlow's operators that resize images, in each of the three ways in which it has placed pixels.
+"""TensorFlow's operators that resize images, in each of its three coordinate modes.
 
-tf2onnx gives a Resize the ratio of sizes, which rounding may take below the size that is meant.
+tf2onnx passes a ratio of sizes to Resize, so that rounding may yield less than the target size.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _Attributes = Mapping[str, Any]
 
 
 def _places(attributes: _Attributes) -> str:
-    """Return how pixels of the new images lie on the old ones, in ONNX's words."""
+    """Return the coordinate transformation mode, in ONNX's terms."""
     if attributes.get("half_pixel_centers"):
         return "half_pixel"
     return "align_corners" if attributes.get("align_corners") else "asymmetric"
 
 
 def _place(old: Any, target: Any, places: str) -> Any:
-    """Return where new pixels lie among `old` ones along an axis, by TensorFlow's own steps."""
+    """Return the coordinates of new pixels among `old` ones along an axis, with TensorFlow's exact steps."""
     index = ops.cast(ops.arange(target, dtype="int32"), "float32")
     new = ops.cast(target, "float32")
     if places == "align_corners":
@@ -63,7 +63,7 @@ def _bicubic(g: Lowering, images: Any, size: list[Any], places: str) -> Any:
 
 
 def _cubic_weights(source: Any, target: Any, places: str) -> Any:
-    """Return the weights of old pixels (columns) in new ones (rows): beyond an edge is the pixel at it."""
+    """Return the weights of old pixels (columns) in new ones (rows); edge pixels are repeated outside."""
     old = ops.cast(source, "float32")
     place = _place(old, target, places)
     before = ops.floor(place)

@@ -34,7 +34,7 @@ def _set(g: Lowering, attributes: _Attributes, x: TensorList, index: ir.Value, i
 
 
 def _filled(g: Lowering, x: TensorList) -> ir.Value:
-    """Return what is read of a list: zeros, where nothing was written and the shape says of which size."""
+    """Return the tensor of a list for reading: zeros if none was written and the element shape is known."""
     if x.items is None and (x.dims is None or None in x.dims):
         raise UntraceableError("an element of a list is read into which nothing was written")
     return x.tensor(g)
@@ -53,7 +53,7 @@ def _stack(g: Lowering, _: _Attributes, x: TensorList, *_shape: ir.Value) -> ir.
 
 
 def _concat(g: Lowering, _: _Attributes, x: TensorList, *_shapes: ir.Value) -> Any:
-    """Join the elements along their own first axis; tell how long each was, too."""
+    """Concatenate the elements along their own first axis; return their lengths, too."""
     items = _filled(g, x)
     if items.shape is None or len(items.shape) < 2:
         raise UntraceableError("elements of a list are concatenated that have no axis, or an unknown rank")
@@ -109,6 +109,6 @@ _HANDLERS: dict[str, Handler] = {
     "TensorListStack": _stack,
 }
 
-#: As `custom_handlers` calls them.
+#: Under the names that `custom_handlers` gives them.
 for _name, _handler in _HANDLERS.items():
     HANDLERS.add(f"tensorflow.{_name.replace('TensorList', 'List')}", _handler)

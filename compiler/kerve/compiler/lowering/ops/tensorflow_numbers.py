@@ -1,7 +1,7 @@
-"""TensorFlow's operators on numbers that tf2onnx computes otherwise, or not at all.
+"""TensorFlow's operators on numbers that tf2onnx converts wrongly or not at all.
 
-It divides integers towards zero, takes their greatest in float32, and multiplies what is not wanted of a
-matrix by zero, which leaves NaN where it was.
+It divides integers towards zero, finds their maximum in float32, and multiplies masked elements of a matrix
+by zero, which keeps NaN.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _zero(g: Lowering, x: ir.Value) -> ir.Value:
 
 
 def _multiply_no_nan(g: Lowering, _: _Attributes, x: ir.Value, y: ir.Value) -> ir.Value:
-    """Zero wherever the second factor is, whatever the first."""
+    """Multiply, with zero where the second factor is zero, for any first factor."""
     zero = _zero(g, y)
     return g.op.Where(g.op.Equal(y, zero), zero, g.op.Mul(x, y))
 
@@ -51,18 +51,18 @@ def _multiply_no_nan(g: Lowering, _: _Attributes, x: ir.Value, y: ir.Value) -> i
 def _sparse_product(
     g: Lowering, attributes: _Attributes, places: ir.Value, values: ir.Value, size: ir.Value, dense: ir.Value
 ) -> ir.Value:
-    """Multiply a sparse matrix, of which there is where, which values, and its size, by a dense one."""
+    """Multiply a sparse matrix, given by indices, values and shape, by a dense one."""
     matrix = g.op.ScatterND(g.op.Expand(_zero(g, values), size), places, values)
     return _product(g, attributes, (matrix, "adjoint_a"), (dense, "adjoint_b"))
 
 
 def _product_of_many_zeros(g: Lowering, attributes: _Attributes, a: ir.Value, b: ir.Value) -> ir.Value:
-    """Multiply matrices, some of which are said to hold many zeros."""
+    """Multiply dense matrices that are marked as mostly zero."""
     return _product(g, attributes, (a, "transpose_a"), (b, "transpose_b"))
 
 
 def _product(g: Lowering, attributes: _Attributes, *factors: tuple[ir.Value, str]) -> ir.Value:
-    """Multiply two matrices, each turned where the attribute beside it says so."""
+    """Multiply two matrices, each transposed if its attribute is set."""
     return g.op.MatMul(
         *(g.op.Transpose(x, perm=[1, 0]) if attributes.get(turns) else x for x, turns in factors)
     )
@@ -81,7 +81,7 @@ def _euclidean_norm(g: Lowering, attributes: _Attributes, x: ir.Value, axes: ir.
 
 
 def _places(g: Lowering, x: ir.Value, axis: int) -> ir.Value:
-    """Return 0, 1, ... along an axis, counted from the end, of a matrix."""
+    """Return 0, 1, ... along the axis -2 or -1 of a matrix, as a column or a row."""
     size = g.op.Gather(g.op.Shape(x), g.constant(np.int64(axis), "axis"))
     return g.op.Unsqueeze(_counted(g, size), [1 if axis == -2 else 0])
 
@@ -91,7 +91,7 @@ def _counted(g: Lowering, size: ir.Value) -> ir.Value:
 
 
 def _band_part(g: Lowering, _: _Attributes, x: ir.Value, below: ir.Value, above: ir.Value) -> ir.Value:
-    """Zero what lies further from the diagonal; of a negative number of diagonals, all stay."""
+    """Set elements outside a band around the diagonal to zero; a negative number keeps all diagonals."""
     distance = g.op.Sub(_places(g, x, -2), _places(g, x, -1))
     stays = g.op.And(_within(g, distance, below), _within(g, g.op.Neg(distance), above))
     return g.op.Where(stays, x, _zero(g, x))
@@ -103,7 +103,7 @@ def _within(g: Lowering, distance: ir.Value, count: ir.Value) -> ir.Value:
 
 
 def _diagonal(g: Lowering, _: _Attributes, x: ir.Value, *given: ir.Value) -> ir.Value:
-    """A vector as a diagonal of a matrix; `given` are which, the matrix's size, and what is beside it."""
+    """Build a diagonal matrix from a vector; `given` are the diagonal, the size, and the padding value."""
     number, *size = (int(known_elements(each)) for each in given[:3])
     if any(each != -1 for each in size):
         raise UntraceableError("a diagonal in a matrix of another size than its own")
@@ -118,7 +118,7 @@ def _diagonal(g: Lowering, _: _Attributes, x: ir.Value, *given: ir.Value) -> ir.
 
 
 def _slice(g: Lowering, _: _Attributes, x: ir.Value, begin: ir.Value, size: ir.Value) -> ir.Value:
-    """A box of a size of which -1 is all that is left."""
+    """Slice by begin and size; a size of -1 means the rest."""
     begin, size = g.cast(begin, "int64"), g.cast(size, "int64")
     return g.op.Slice(x, begin, g.op.Where(g.op.Less(size, 0), g.op.Shape(x), g.op.Add(begin, size)))
 
@@ -129,7 +129,7 @@ def _invert_permutation(g: Lowering, _: _Attributes, x: ir.Value) -> ir.Value:
 
 
 def _bound(is_before: Callable[[Lowering, ir.Value, ir.Value], ir.Value]) -> Handler:
-    """How many of a row's sorted numbers are before each value."""
+    """Make a handler that counts the sorted numbers of a row before each value."""
 
     def handler(g: Lowering, attributes: _Attributes, numbers: ir.Value, values: ir.Value) -> ir.Value:
         before = is_before(g, g.op.Unsqueeze(numbers, [1]), g.op.Unsqueeze(values, [2]))
@@ -145,7 +145,7 @@ def _shapes(g: Lowering, attributes: _Attributes, *tensors: ir.Value) -> list[ir
 
 
 def _cross_entropy(g: Lowering, _: _Attributes, logits: ir.Value, labels: ir.Value) -> Any:
-    """Of a row's class, and how the loss grows with each logit, which nothing but a training asks for."""
+    """Return the cross-entropy of each row's label, and None for the gradient, which only training uses."""
     log = g.op.LogSoftmax(logits, axis=-1)
     chosen = g.op.GatherElements(log, g.op.Unsqueeze(labels, [1]), axis=1)
     return g.op.Neg(g.op.Squeeze(chosen, [1])), None

@@ -1,14 +1,14 @@
-"""TensorFlow's replacement of what a pattern matches, where that is a text, or single characters.
+"""TensorFlow's regex replacement, for patterns that match a literal text or single characters.
 
-ONNX has no regular expressions. What an author's standardization looks for is nearly always a list of
-characters, all but those of a list, or one text.
+ONNX has no regex replacement. Custom standardization nearly always replaces a list of characters, all
+characters not in a list, or one text.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from re import _constants as constants  # type: ignore[attr-defined]  # what its own parser returns
+from re import _constants as constants  # type: ignore[attr-defined]  # node types of re's parser
 from re import _parser as parser  # type: ignore[attr-defined]
 from typing import Any
 
@@ -35,13 +35,13 @@ HANDLERS = Handlers()
 
 _ASCII = range(1, 128)
 
-#: What stands for the match in a rewrite: RE2's name of all of it, and of a group around all of it.
+#: RE2's references to the match in a rewrite: to all of it, and to a group around all of it.
 _BACKREFERENCE = re.compile(r"\\[01]")
 
 
 @HANDLERS.register("tensorflow.StaticRegexReplace")
 def regex_replace(g: Lowering, attributes: Mapping[str, Any], texts: ir.Value) -> ir.Value:
-    """Replace single characters that a pattern lists, or all others, or one text by another."""
+    """Replace the characters that a pattern lists, or all others, or one text."""
     pattern, rewrite = text_of(attributes["pattern"]), text_of(attributes["rewrite"])
     parsed, plain = _parsed(pattern), _BACKREFERENCE.sub("", rewrite)
     if attributes.get("replace_global", 1) and "\\" not in plain:
@@ -63,7 +63,7 @@ def _rewritten(rewrite: str, match: str) -> str:
 
 
 def _kept(g: Lowering, texts: ir.Value, known: Iterable[str], other: str) -> ir.Value:
-    """Replace all characters but those that are known."""
+    """Replace all characters except `known`."""
     row = flatten_texts(g, texts)
     pieces = characters(g, row)
     is_known = g.op.Equal(label(g, pieces, dict.fromkeys(["", *known], 1), 0), 1)
@@ -72,7 +72,7 @@ def _kept(g: Lowering, texts: ir.Value, known: Iterable[str], other: str) -> ir.
 
 
 def _swapped(g: Lowering, texts: ir.Value, old: str, new: str) -> ir.Value:
-    """Replace one text by another wherever it occurs: split at it, and join by the other."""
+    """Replace all occurrences of a text by another: split at the one, join with the other."""
     row = flatten_texts(g, texts)
     pieces, counts = g.ops.StringSplit(row, delimiter=old, _outputs=2)
     pieces = strings(pieces, row)
@@ -82,7 +82,7 @@ def _swapped(g: Lowering, texts: ir.Value, old: str, new: str) -> ir.Value:
 
 
 def _parsed(pattern: str) -> list[Any]:
-    """Return what a pattern consists of; a group around all of it changes nothing."""
+    """Return the parsed parts of a pattern, without a group around all of it; [] if it is invalid."""
     try:
         parsed = list(parser.parse(pattern, re.ASCII))
     except re.error:
@@ -93,15 +93,16 @@ def _parsed(pattern: str) -> list[Any]:
 
 
 def _literal(pattern: str, parsed: list[Any]) -> str:
-    """Return the text that is all that a pattern matches, "" if there is none."""
+    """Return the literal text that a pattern matches, "" if it is no literal."""
     plain = all(each[0] is constants.LITERAL for each in parsed) and "(?" not in pattern
     return "".join(chr(each[1]) for each in parsed) if plain else ""
 
 
 def _class(pattern: str, parsed: list[Any], *, removed: bool) -> tuple[list[str], bool]:
-    """Return the characters that a pattern matches, one at a time, or (and True) all that it does not match.
+    """Return the single characters that a pattern matches, or (with True) those that it does not match.
 
-    There are none if it matches other things. Where they are `removed`, one or more at a time are the same.
+    The list is empty if it matches anything else. If matches are `removed`, a trailing +
+    makes no difference.
     """
     if removed and len(parsed) == 1 and parsed[0][0] is constants.MAX_REPEAT and parsed[0][1][0] == 1:
         parsed = list(parsed[0][1][2])
@@ -118,7 +119,7 @@ def _class(pattern: str, parsed: list[Any], *, removed: bool) -> tuple[list[str]
     ranges = [
         range(low, high + 1) for low, high in (each[1] for each in content if each[0] is constants.RANGE)
     ]
-    # Beyond ASCII, what is in no list is of no category.
+    # Beyond ASCII, only listed characters match, since categories are limited to ASCII.
     beyond = set() if inverse else literal.union(*ranges).difference(_ASCII)
     known = {code for code in _ASCII if bool(re.fullmatch(pattern, chr(code), re.ASCII)) != others}
     return sorted(map(chr, known | beyond)), others

@@ -1,7 +1,7 @@
-"""TensorFlow's operators that gather rows in segments, or scatter them.
+"""TensorFlow's operators that reduce segments of rows, or scatter rows.
 
-tf2onnx puts rows of negative segments, which are nowhere, into the last ones, and puts an infinity where
-nothing is; of rows that are scattered to one place it keeps one, of which TensorFlow has the sum.
+tf2onnx adds rows with negative segment ids, which TensorFlow drops, to the last segments, and fills empty
+segments with infinity; of rows scattered to the same index it keeps one, where TensorFlow adds them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ HANDLERS = Handlers()
 _Attributes = Mapping[str, Any]
 
 
-#: How rows are put together, and what a segment without rows is, as far as its type tells.
+#: ScatterND's reduction, and the value of empty segments for a type.
 _REDUCTIONS: dict[str, tuple[str, Any]] = {
     "Max": ("max", lambda dtype: dtype.min),
     "Min": ("min", lambda dtype: dtype.max),
@@ -39,7 +39,7 @@ def _reduced(g: Lowering, kind: str, data: ir.Value, ids: ir.Value, count: ir.Va
 
 
 def _rows(g: Lowering, data: ir.Value, ids: ir.Value, count: ir.Value | None) -> ir.Value:
-    """Return of how many rows each segment is, to be broadcast to the segments."""
+    """Return the number of rows of each segment, in a shape that broadcasts to the segments."""
     assert data.dtype is not None
     ones = g.op.Expand(operand(g, 1, data.dtype), g.op.Shape(ids))
     rows = _reduced(g, "Sum", ones, ids, count)
@@ -51,7 +51,7 @@ def _unsorted(kind: str) -> Handler:
 
 
 def _sorted(kind: str) -> Handler:
-    """Segments without rows are zero, but for a product."""
+    """Make a handler for sorted ids; empty segments are zero, except for products."""
 
     def handler(g: Lowering, _: _Attributes, data: ir.Value, ids: ir.Value) -> ir.Value:
         reduced = _reduced(g, kind, data, ids, None)
@@ -65,7 +65,7 @@ def _sorted(kind: str) -> Handler:
 
 
 def _averaged(weigh: Callable[[Lowering, ir.Value], ir.Value]) -> Handler:
-    """Sums divided by what becomes of the number of their rows."""
+    """Make a handler that divides sums by a function of the number of rows."""
 
     def handler(g: Lowering, _: _Attributes, data: ir.Value, ids: ir.Value, *count: ir.Value) -> ir.Value:
         assert data.dtype is not None
@@ -77,7 +77,7 @@ def _averaged(weigh: Callable[[Lowering, ir.Value], ir.Value]) -> Handler:
 
 
 def _sparse(handler: Handler) -> Handler:
-    """The same of rows that are picked first."""
+    """Make a handler that gathers rows first."""
 
     def picked(
         g: Lowering, attributes: _Attributes, data: ir.Value, places: ir.Value, *rest: ir.Value
@@ -93,7 +93,7 @@ def _sum(g: Lowering, _: _Attributes, data: ir.Value, ids: ir.Value, *count: ir.
 
 
 def _scatter(g: Lowering, _: _Attributes, places: ir.Value, rows: ir.Value, shape: ir.Value) -> ir.Value:
-    """Add up rows at places of a tensor of zeros."""
+    """Add rows at indices of a tensor of zeros."""
     assert rows.dtype is not None
     is_number = rows.dtype not in (ir.DataType.BOOL, ir.DataType.STRING)
     nothing = (

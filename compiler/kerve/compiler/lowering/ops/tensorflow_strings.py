@@ -1,7 +1,7 @@
-"""TensorFlow's operators on strings, and on the ragged tensors that splitting them gives.
+"""TensorFlow's operators on strings, and on the ragged tensors that result from splitting them.
 
-What exported preprocessing (TextVectorization, above all) is made of. A ragged tensor is its values and where
-its rows begin; a handler takes these as the operator does.
+They occur in exported preprocessing (mostly TextVectorization). A ragged tensor consists of its values and
+the splits of its rows; handlers take these as the operators do.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _END = np.iinfo(np.int64).max
 
 @HANDLERS.register("tensorflow.StringLower")
 def lower(g: Lowering, attributes: _Attributes, texts: ir.Value) -> ir.Value:
-    """Lower the letters of ASCII, as TensorFlow does without an encoding."""
+    """Convert ASCII letters to lower case, as TensorFlow does without an encoding."""
     if attributes.get("encoding"):
         raise UntraceableError("StringLower of all of Unicode's letters has no ONNX form, of ASCII's it has")
     return replaced(g, texts, LOWER)
@@ -51,7 +51,7 @@ def lower(g: Lowering, attributes: _Attributes, texts: ir.Value) -> ir.Value:
 
 @HANDLERS.register("tensorflow.StringUpper")
 def upper(g: Lowering, attributes: _Attributes, texts: ir.Value) -> ir.Value:
-    """Raise the letters of ASCII."""
+    """Convert ASCII letters to upper case."""
     if attributes.get("encoding"):
         raise UntraceableError("StringUpper of all of Unicode's letters has no ONNX form, of ASCII's it has")
     return replaced(g, texts, {small: large for large, small in LOWER.items()})
@@ -59,7 +59,7 @@ def upper(g: Lowering, attributes: _Attributes, texts: ir.Value) -> ir.Value:
 
 @HANDLERS.register("tensorflow.StringStrip")
 def strip(g: Lowering, _: _Attributes, texts: ir.Value) -> ir.Value:
-    """Take away the white space of ASCII at either end."""
+    """Strip ASCII whitespace at both ends."""
     row = flatten_texts(g, texts)
     pieces = characters(g, row)
     solid = g.cast(g.op.Equal(label(g, pieces, dict.fromkeys(["", *string.whitespace], 1), 0), 0), "int64")
@@ -70,7 +70,7 @@ def strip(g: Lowering, _: _Attributes, texts: ir.Value) -> ir.Value:
 
 @HANDLERS.register("tensorflow.StringJoin")
 def join(g: Lowering, attributes: _Attributes, *texts: ir.Value) -> ir.Value:
-    """Join texts element by element; a single one joins each of the others."""
+    """Join texts elementwise; scalars are broadcast."""
     separator = text_of(attributes.get("separator", ""))
     whole, *others = texts
     for other in others:
@@ -85,7 +85,7 @@ def join(g: Lowering, attributes: _Attributes, *texts: ir.Value) -> ir.Value:
 
 @HANDLERS.register("tensorflow.ReduceJoin")
 def reduce_join(g: Lowering, attributes: _Attributes, texts: ir.Value, axes: ir.Value) -> ir.Value:
-    """Join the texts that lie along the last axis."""
+    """Join texts along the last axis."""
     if texts.shape is None or axes.const_value is None:
         raise UntraceableError("which texts ReduceJoin joins is not known")
     rank = len(texts.shape)
@@ -104,7 +104,7 @@ def reduce_join(g: Lowering, attributes: _Attributes, texts: ir.Value, axes: ir.
 
 
 def separated(g: Lowering, pieces: ir.Value, separator: str, counts: ir.Value) -> ir.Value:
-    """Put a text before all but the first of so many pieces [texts, pieces], in each row or in every one."""
+    """Prepend a separator to all but the first of the `counts` pieces of each row [texts, pieces]."""
     place = g.op.Range(0, g.op.Squeeze(g.op.Shape(pieces, start=1)), 1)
     follows = g.op.And(g.op.Greater(place, 0), g.op.Less(place, counts))
     between = g.op.Where(follows, *(g.constant(np.array(text, object), "text") for text in (separator, "")))
@@ -113,13 +113,13 @@ def separated(g: Lowering, pieces: ir.Value, separator: str, counts: ir.Value) -
 
 @HANDLERS.register("tensorflow.ZerosLike")
 def empty(g: Lowering, _: _Attributes, texts: ir.Value) -> ir.Value:
-    """Return a text without characters for each."""
+    """Return empty strings in the shape of `texts`."""
     return g.op.Expand(g.constant(np.array("", object), "empty"), g.op.Shape(texts))
 
 
 @HANDLERS.register("tensorflow.AsString")
 def as_string(g: Lowering, attributes: _Attributes, numbers: ir.Value) -> ir.Value:
-    """Write whole numbers in decimal."""
+    """Format integers in decimal."""
     plain = int(attributes.get("width", -1)) < 0 and not attributes.get("fill")
     if numbers.dtype is None or not numbers.dtype.is_integer() or not plain:
         raise UntraceableError("ONNX writes only whole numbers as AsString does, and without width or fill")
@@ -128,13 +128,13 @@ def as_string(g: Lowering, attributes: _Attributes, numbers: ir.Value) -> ir.Val
 
 @HANDLERS.register("tensorflow.StringToNumber")
 def to_number(g: Lowering, attributes: _Attributes, texts: ir.Value) -> ir.Value:
-    """Read numbers; the graph fails where a text is none, as TensorFlow does."""
+    """Parse numbers; the graph fails if a text is not a number, as in TensorFlow."""
     return g.cast(texts, ir.DataType(attributes.get("out_type", ir.DataType.FLOAT)))
 
 
 @HANDLERS.register("tensorflow.StringSplitV2")
 def split(g: Lowering, attributes: _Attributes, texts: ir.Value, separator: ir.Value) -> Any:
-    """Split texts [texts]: the words one after the other, in which text each is and where, and the counts."""
+    """Split texts [texts] into a sparse tensor: the text and position of each word, the words, the shape."""
     if int(attributes.get("maxsplit", -1)) > 0:
         raise UntraceableError("StringSplitV2 with maxsplit has no ONNX form; split at every separator")
     if separator.const_value is None:
@@ -144,7 +144,7 @@ def split(g: Lowering, attributes: _Attributes, texts: ir.Value, separator: ir.V
         texts = standardized(g, texts, SPACES)
     words, counts = g.ops.StringSplit(texts, delimiter=delimiter, _outputs=2)
     rows = g.op.Shape(words, end=1)
-    if delimiter:  # of no text, too, TensorFlow makes a word; ONNX Runtime makes none
+    if delimiter:  # TensorFlow splits an empty text into one word, ONNX Runtime into none
         blank = g.op.Expand(g.constant(np.array([[""]], object), "blank"), g.op.Concat(rows, [1], axis=0))
         words, counts = g.op.Concat(words, blank, axis=1), g.op.Max(counts, 1)
     words, counts.shape = strings(words, texts), ir.Shape([None])
@@ -155,7 +155,7 @@ def split(g: Lowering, attributes: _Attributes, texts: ir.Value, separator: ir.V
 
 @HANDLERS.register("tensorflow.UnicodeDecode")
 def unicode_decode(g: Lowering, _: _Attributes, texts: ir.Value) -> Any:
-    """Return where the characters of each text begin, and the code points of all."""
+    """Return the row splits of the characters of all texts, and their code points."""
     pieces = characters(g, flatten_texts(g, texts))
     present = is_present(g, pieces)
     places = g.op.Transpose(g.op.NonZero(present), perm=[1, 0])
@@ -183,7 +183,7 @@ def unicode_encode(_g: Lowering, _: _Attributes, codes: ir.Value, _splits: ir.Va
 def bincount(
     g: Lowering, attributes: _Attributes, numbers: ir.Value, size: ir.Value, weights: ir.Value
 ) -> ir.Value:
-    """Count how often each number below a size occurs (in each row), weigh it, or tell whether it does."""
+    """Return the (weighted) count of each number below a size, in each row, or whether it occurs."""
     if weights.shape is None:
         raise UntraceableError("whether DenseBincount has weights is not known")
     assert weights.dtype is not None
@@ -201,14 +201,14 @@ def ragged_bincount(
     size: ir.Value,
     weights: ir.Value,
 ) -> ir.Value:
-    """Count how often each number below a size occurs in each row, or only whether it does."""
+    """Return the count of each number below a size in each row, or only whether it occurs."""
     if weights.shape is None or weights.shape[0] != 0 or not _is_row(numbers):
         raise UntraceableError("RaggedBincount with weights, or of rows in rows, has no ONNX form")
     assert weights.dtype is not None
     counts, size = row_lengths(g, splits), g.op.Reshape(g.cast(size, "int64"), [1])
     numbers = g.cast(numbers, "int64")
     rows = g.op.Slice(_places(g, counts, _longest(g, counts)), [0], [1], [1])
-    slots = g.op.Where(g.op.Less(numbers, size), numbers, size)  # one more, for what is dropped
+    slots = g.op.Where(g.op.Less(numbers, size), numbers, size)  # an extra slot for dropped numbers
     zeros = g.op.Expand(g.constant(np.int64(0)), g.op.Concat(g.op.Shape(counts), g.op.Add(size, 1), axis=0))
     filled = g.op.ScatterND(
         zeros,
@@ -230,7 +230,7 @@ def ragged_to_dense(
     default: ir.Value,
     *rows: ir.Value,
 ) -> ir.Value:
-    """Lay rows of various lengths, and rows within rows, beside each other, filled up to the longest."""
+    """Convert ragged rows, also nested ones, to a dense tensor, padded to the longest."""
     assert values.dtype is not None
     if shape.const_value is None:
         raise UntraceableError("RaggedTensorToTensor to a shape that is computed has no ONNX form")
@@ -256,15 +256,15 @@ def ragged_to_dense(
 
 
 def _lengths(shape: ir.Value, count: int) -> list[int | None]:
-    """Return what each of so many first axes is cut or filled up to; None for the longest row."""
+    """Return the sizes to which the first `count` axes are truncated or padded; None for the longest row."""
     assert shape.const_value is not None
     told = [*shape.const_value.numpy().reshape(-1).tolist(), *[-1] * count][:count]
     return [length if length >= 0 else None for length in told]
 
 
 def _levels(g: Lowering, kinds: Sequence[str], rows: Sequence[ir.Value]) -> Iterator[ir.Value]:
-    """Return how many values each row has, from the outermost rows to the innermost."""
-    size: Any = None  # of how many rows the next level is
+    """Yield the number of values of each row, from the outermost level to the innermost."""
+    size: Any = None  # the number of rows of the next level
     for kind, row in zip(kinds, rows, strict=True):
         if kind == "FIRST_DIM_SIZE":
             size = row
@@ -275,18 +275,18 @@ def _levels(g: Lowering, kinds: Sequence[str], rows: Sequence[ir.Value]) -> Iter
 
 
 def is_present(g: Lowering, pieces: ir.Value) -> ir.Value:
-    """Tell which of the pieces of texts [texts, pieces] are there: empty ones fill the rows."""
+    """Return which pieces of texts [texts, pieces] are present; rows are padded with empty ones."""
     return g.op.Not(g.op.Equal(pieces, g.constant(np.array("", object), "empty")))
 
 
 def of_pieces(g: Lowering, pieces: ir.Value, chosen: ir.Value, texts: ir.Value) -> ir.Value:
-    """Join those pieces [texts, pieces] again that are chosen, as the texts lay that were cut."""
+    """Join the chosen pieces [texts, pieces], in the shape of the texts that were split."""
     kept = g.op.Where(chosen, pieces, g.constant(np.array("", object), "empty"))
     return restore_layout(g, joined(g, strings(kept, pieces)), texts)
 
 
 def pad_rows(g: Lowering, texts: ir.Value, counts: ir.Value) -> ir.Value:
-    """Lay rows of so many texts each beside each other, empty ones at the end."""
+    """Arrange texts in rows of `counts` texts each, padded with empty ones."""
     width = _longest(g, counts)
     empty = g.op.Expand(
         g.constant(np.array("", object), "empty"), g.op.Concat(g.op.Shape(counts), width, axis=0)
@@ -295,7 +295,7 @@ def pad_rows(g: Lowering, texts: ir.Value, counts: ir.Value) -> ir.Value:
 
 
 def row_lengths(g: Lowering, splits: ir.Value) -> ir.Value:
-    """Return how many values each row has, of where rows begin and the last one ends."""
+    """Return the number of values of each row from row splits."""
     splits = g.cast(splits, "int64")
     return g.op.Sub(g.op.Slice(splits, [1], [_END]), g.op.Slice(splits, [0], [-1]))
 
@@ -308,9 +308,9 @@ def _counted(
     *,
     is_binary: bool = False,
 ) -> ir.Value:
-    """Return how often each INT64 number below a size occurs in a row of them, or in each of several."""
+    """Return the count of each INT64 number below a size, in a vector or in each row of a matrix."""
     size = g.op.Reshape(g.cast(size, "int64"), [1])
-    slots = g.op.Where(g.op.Less(numbers, size), numbers, size)  # one more, for what is dropped
+    slots = g.op.Where(g.op.Less(numbers, size), numbers, size)  # an extra slot for dropped numbers
     added = g.op.Expand(g.constant(np.int64(1)), g.op.Shape(numbers)) if weights is None else weights
     rows = g.op.Shape(numbers, end=-1)
     zero = g.cast_like(g.constant(np.int64(0)), added)
@@ -324,12 +324,12 @@ def _counted(
 
 
 def _is_row(x: ir.Value) -> bool:
-    """Whether elements lie in one row; those of which inference lost the shape may."""
+    """Whether a value is a vector; assumed if inference lost its shape."""
     return x.shape is None or len(x.shape) == 1
 
 
 def flatten_texts(g: Lowering, texts: ir.Value) -> ir.Value:
-    """Return texts as they follow each other, in one row."""
+    """Flatten texts to a vector."""
     if texts.shape is not None and len(texts.shape) == 1:
         return texts
     row = g.op.Reshape(texts, [-1])
@@ -338,12 +338,12 @@ def flatten_texts(g: Lowering, texts: ir.Value) -> ir.Value:
 
 
 def replaced(g: Lowering, texts: ir.Value, table: Mapping[str, str]) -> ir.Value:
-    """Replace characters of texts, however they lie."""
+    """Replace characters of texts of any shape."""
     return restore_layout(g, standardized(g, flatten_texts(g, texts), table), texts)
 
 
 def restore_layout(g: Lowering, row: ir.Value, texts: ir.Value) -> ir.Value:
-    """Arrange texts in one row as others lie."""
+    """Reshape a vector of texts to the shape of others."""
     result = (
         row if texts.shape is not None and len(texts.shape) == 1 else g.op.Reshape(row, g.op.Shape(texts))
     )
@@ -352,18 +352,18 @@ def restore_layout(g: Lowering, row: ir.Value, texts: ir.Value) -> ir.Value:
 
 
 def _longest(g: Lowering, counts: ir.Value) -> ir.Value:
-    """Return the greatest count [1], 0 if there is none."""
+    """Return the largest count [1], 0 if there is none."""
     return g.op.ReduceMax(g.op.Concat([0], counts, axis=0), keepdims=1)
 
 
 def _places(g: Lowering, counts: ir.Value, width: ir.Value) -> ir.Value:
-    """Return row and column [elements, 2] of what fills so many columns of each row, row by row."""
+    """Return row and column [elements, 2] of the first `counts` elements of each row, row by row."""
     columns = g.op.Range(0, g.op.Squeeze(width), 1)
     return g.op.Transpose(g.op.NonZero(g.op.Less(columns, g.op.Unsqueeze(counts, [1]))), perm=[1, 0])
 
 
 def taken(g: Lowering, texts: ir.Value, places: ir.Value) -> ir.Value:
-    """Return the texts at places [texts, axes], in one row."""
+    """Return the texts at indices [texts, axes], as a vector."""
     values = g.op.GatherND(texts, places)
     values.dtype, values.shape = ir.DataType.STRING, ir.Shape([None])
     return values

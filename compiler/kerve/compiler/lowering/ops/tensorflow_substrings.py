@@ -1,4 +1,4 @@
-"""TensorFlow's operators on parts of texts: their lengths, what is cut out of them, neighbouring words."""
+"""TensorFlow's operators on parts of texts: lengths, substrings, n-grams."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def length(g: Lowering, attributes: _Attributes, texts: ir.Value) -> ir.Value:
 def substring(
     g: Lowering, attributes: _Attributes, texts: ir.Value, begin: ir.Value, size: ir.Value
 ) -> ir.Value:
-    """Cut as many characters out of each text, from one on; from the end, if that is negative."""
+    """Return `size` characters of each text from `begin` on, which counts from the end if negative."""
     if not _counts_characters(attributes):
         raise UntraceableError(
             "Substr counts bytes, of which ONNX's texts do not consist",
@@ -60,7 +60,7 @@ def substring(
     begin, size = g.cast(begin, "int64"), g.cast(size, "int64")
     counts = g.op.ReduceSum(g.cast(is_present(g, pieces), "int64"), [1], keepdims=1)
     first = g.op.Where(g.op.Less(begin, 0), g.op.Add(counts, begin), begin)
-    # A place beyond the text stops the graph, as it does TensorFlow: a Gather beyond its table fails.
+    # A begin outside of the text makes the graph fail, as in TensorFlow, by an out-of-range Gather.
     beyond = g.op.Or(g.op.Less(first, 0), g.op.Greater(first, counts))
     first = g.op.Add(first, g.op.Gather(g.constant(np.zeros(1, np.int64)), g.cast(beyond, "int64")))
     place = g.op.Range(0, g.op.Squeeze(g.op.Shape(pieces, start=1)), 1)
@@ -70,7 +70,7 @@ def substring(
 
 @HANDLERS.register("tensorflow.StringNGrams")
 def ngrams(g: Lowering, attributes: _Attributes, words: ir.Value, splits: ir.Value) -> Any:
-    """Join the words of each row with those that follow, by each width; return all, and where rows begin."""
+    """Form the n-grams of each row for each width; return them and their row splits."""
     if attributes.get("pad_width", 0) or attributes.get("preserve_short_sequences", 0):
         raise UntraceableError("StringNGrams has an ONNX form without padding and preserve_short_sequences")
     separator = g.constant(np.array(text_of(attributes["separator"]), object), "separator")

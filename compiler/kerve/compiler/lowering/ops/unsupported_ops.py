@@ -1,4 +1,4 @@
-"""Operations of `keras.ops` that have no ONNX form, each with the reason and a way out."""
+"""Operations of `keras.ops` that have no ONNX form, each with the reason and a remedy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _COMPLEX = (
 )
 _BITS = ("ONNX cannot look at the bits of a number", "compute it outside the served model")
 
-#: What is refused: (the reason, what to do).
+#: Unsupported operations: (the reason, what to do).
 REFUSED: dict[str, tuple[str, str]] = {
     "image.ElasticTransform": (
         "it distorts images at random, which is for training",

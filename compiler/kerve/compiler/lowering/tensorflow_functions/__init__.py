@@ -1,7 +1,7 @@
-"""Common functions of TensorFlow, written with those of Keras, one file per family.
+"""Common TensorFlow functions, implemented with those of Keras, one file per family.
 
 Each takes the lowering, then the arguments of the TensorFlow function under their names there, and returns
-`NotImplemented` for what Keras cannot say: it is traced then.
+`NotImplemented` for what Keras cannot express, which is then traced.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from kerve.compiler.lowering.tensorflow_functions.control import BLOCKS
 
 __all__ = ["BLOCKS", "FUNCTIONS", "call"]
 
-#: Every function, by its name in TensorFlow.
+#: All functions, by their names in TensorFlow.
 FUNCTIONS: dict[str, Function] = {
     **algebra.FUNCTIONS,
     **control.FUNCTIONS,
@@ -31,7 +31,7 @@ FUNCTIONS: dict[str, Function] = {
 
 
 def call(g: Lowering, op: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """Call our form of a function of TensorFlow; `NotImplemented` if there is none for these arguments."""
+    """Call our implementation of a TensorFlow function; return `NotImplemented` if there is none."""
     function = _by_identity().get(_identity(op))
     if function is None:
         return NotImplemented
@@ -50,13 +50,13 @@ def call(g: Lowering, op: Callable[..., Any], args: Sequence[Any], kwargs: Mappi
 
 
 def _identity(op: Callable[..., Any]) -> Any:
-    """TensorFlow wraps its functions, some more than once."""
+    """Unwrap a function; TensorFlow wraps some more than once."""
     return tf.__internal__.decorator.unwrap(op)[1]
 
 
 @functools.cache
 def _by_identity() -> dict[Any, Function]:
-    """Find the functions, in the forms of TensorFlow 2 and of TensorFlow 1, which the former call."""
+    """Return the table by function, for both TensorFlow 2 and TensorFlow 1, which the former calls."""
     table = {}
     for name, function in FUNCTIONS.items():
         for namespace in (tf.compat.v1, tf):

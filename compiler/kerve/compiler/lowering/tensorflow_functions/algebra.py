@@ -1,4 +1,4 @@
-"""Functions of TensorFlow that bring elements together: reductions, products, orders."""
+"""TensorFlow functions that combine elements: reductions, products, sorting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The arguments of TensorFlow's functions, as Keras takes them."""
+"""Conversion of the arguments of TensorFlow functions to those of Keras."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class ComputedArgumentError(Exception):
 
 
 def is_float(x: Any) -> bool:
-    """Whether a tensor, or a number, is of a floating type."""
+    """Whether a tensor or a number has a floating-point type."""
     return bool(keras.backend.is_float_dtype(keras.backend.standardize_dtype(getattr(x, "dtype", "float32"))))
 
 
 def of_floats(function: Function) -> Function:
-    """Functions that treat integers otherwise than Keras's."""
+    """Restrict a function to floats: for integers, TensorFlow and Keras differ."""
 
     @functools.wraps(function)
     def checked(g: Lowering, **named: Any) -> Any:
@@ -49,7 +49,7 @@ def of_floats(function: Function) -> Function:
 
 
 def dtype_of(dtype: Any) -> str:
-    """Return the name of a type of TensorFlow."""
+    """Return the name of a TensorFlow dtype."""
     return str(tf.as_dtype(dtype).name)
 
 
@@ -75,7 +75,7 @@ def known_axes(axis: Any) -> Any:
 
 
 def as_shape(x: Any) -> Any:
-    """Return a shape as Keras takes it: a tuple, or a symbol."""
+    """Return a shape for Keras: a tuple, or a symbol."""
     if isinstance(x, Sizes):
         return tuple(x)
     if isinstance(x, tf.TensorShape):
@@ -88,7 +88,7 @@ def as_shape(x: Any) -> Any:
 
 
 class Sizes(Symbol):
-    """What `tf.shape` returns: a vector, of which single elements may be known."""
+    """The result of `tf.shape`: a vector, of which single elements may be static."""
 
     def __init__(self, g: Lowering, x: Symbol, dtype: str) -> None:
         super().__init__(g.cast(g.op.Shape(x.value), dtype))

@@ -1,4 +1,4 @@
-"""Functions of TensorFlow that say what is computed, how often, or nothing at all."""
+"""TensorFlow functions for control flow, and those that do nothing in a graph, such as assertions."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def _map(g: Lowering, fn: Any, elems: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _nothing(g: Lowering, *args: Any, **kwargs: Any) -> None:
-    """What is only said or checked while a model runs."""
+    """Drop assertions and prints."""
 
 
-#: Functions that do not ask the dispatchers, or of which only the functions given to them hold symbols.
+#: Functions that do not use the dispatchers, or whose symbols may occur only in their function arguments.
 BLOCKS: dict[str, Function] = {
     "map_fn": _map,
     "vectorized_map": lambda g, fn, elems, *_, **__: _map(g, fn, elems),

@@ -1,4 +1,4 @@
-"""Functions of TensorFlow on each element: arithmetic, comparison, logic."""
+"""Elementwise TensorFlow functions: arithmetic, comparison, logic."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ FUNCTIONS: dict[str, Function] = {
     "math.cos": of_floats(_unary(ops.cos)),
     "math.divide_no_nan": of_floats(_binary(ops.divide_no_nan)),
     "math.erf": _unary(ops.erf),
-    # Keras has it since 3.15; before that tf2onnx converts TensorFlow's own
+    # in Keras since 3.15; for older versions, tf2onnx converts TensorFlow's own
     **({"math.erfc": _unary(ops.erfc)} if hasattr(ops, "erfc") else {}),
     "math.erfinv": _unary(ops.erfinv),
     "math.expm1": of_floats(_unary(ops.expm1)),

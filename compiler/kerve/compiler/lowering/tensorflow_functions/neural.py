@@ -1,4 +1,4 @@
-"""TensorFlow's `tf.nn`, and what it does to images."""
+"""Functions of `tf.nn` and `tf.image`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["FUNCTIONS"]
 
 
 def _per_channel(value: Any, numbers: Any, data_format: str | None) -> Any:
-    """Arrange numbers of channels so that they are spread over what lies behind the channels."""
+    """Reshape per-channel numbers so that they broadcast over the axes after the channels."""
     behind = len(value.shape) - 2 if (data_format or "").startswith("NC") else 0
     return ops.reshape(numbers, [-1, *[1] * behind])
 
@@ -69,7 +69,7 @@ def _pooling(function: Function) -> Function:
 
 
 def _spatial(sizes: Any, count: int) -> list[int]:
-    """Return as many sizes as there are spatial axes, from one, from so many, or from two more."""
+    """Return one size per spatial axis, from a single size, one per spatial axis, or one per axis."""
     known = known_value(sizes)
     listed: Sequence[int] = [known] if isinstance(known, int) else known
     if len(listed) == 1:

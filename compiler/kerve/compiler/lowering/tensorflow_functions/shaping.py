@@ -1,4 +1,4 @@
-"""Functions of TensorFlow that make tensors, and rearrange their elements."""
+"""TensorFlow functions that create tensors or rearrange their elements."""
 
 from __future__ import annotations
 

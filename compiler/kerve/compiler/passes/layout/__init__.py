@@ -1,13 +1,13 @@
-"""The layout pass: Keras's channels last, without the Transposes.
+"""The layout pass, which removes the Transposes between channels-last and channels-first operators.
 
-Keras computes with the channels last, ONNX's convolutions and pools with the channels first, so a lowered
-network is full of pairs of Transposes. This pass decides for every node in which order of axes it works,
-such that the fewest Transposes are left, in four steps that repeat until nothing is gained:
+Keras computes with channels last, ONNX's convolutions and pools with channels first, so a lowered network is
+full of pairs of Transposes. This pass chooses an order of axes for every node, such that the fewest
+Transposes are left, in four steps that repeat until nothing is gained:
 
-    proposal.py     from the Transposes, the other layout spreads over all nodes that could take part
-    rules/          what each operator can do in another layout, and how it is then written
-    assignment.py   who does take part: a minimum cut, exact (mincut.py, with the costs of cost.py)
-    rewriting.py    nodes, constants and Transposes as decided
+    proposal.py     propagates the other layout from the Transposes to all nodes that could change
+    rules/          how each operator works in another layout, and how it is then rewritten
+    assignment.py   chooses the nodes that change: an exact minimum cut (mincut.py, costs in cost.py)
+    rewriting.py    rewrites nodes, constants and Transposes as chosen
 
 The number of Transposes never grows.
 """
@@ -30,13 +30,13 @@ __all__ = ["Layout"]
 
 
 class Layout(ExplainedPass):
-    """Arrange all graphs of a model so that the fewest Transposes are left.
+    """Choose layouts in all graphs of a model so that the fewest Transposes are left.
 
-    The shapes of its values must have been inferred; where a rank is not known, nothing moves.
+    The shapes of its values must have been inferred; values of unknown rank keep their layout.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Arrange the main graph and the bodies of its loops and branches."""
+        """Rewrite the main graph and the bodies of its loops and branches."""
         self.notes.clear()
         editor = Editor(model)
         modified = False
@@ -59,13 +59,13 @@ def _arrange(graph: ir.Graph, editor: Editor) -> bool:
         rewrite(graph, nets, moved, editor)
         nets, before = nets_of(graph), cost
         cost = total(nets, {})
-        if cost >= before:  # that the pass comes to an end must not rest on every rule being right
+        if cost >= before:  # termination must not depend on the correctness of every rule
             break
     return True
 
 
 def _best(graph: ir.Graph, nets: list[Net]) -> dict[ir.Node, Placement]:
-    """Return the change that gains most; nothing if none gains anything."""
+    """Return the change that gains most; empty if none gains anything."""
     best: dict[ir.Node, Placement] = {}
     lowest = total(nets, best)
     for candidate in layout_candidates(graph):

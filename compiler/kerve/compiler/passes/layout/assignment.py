@@ -1,10 +1,10 @@
 """Which nodes change their layout: the assignment with the fewest Transposes, as a minimum cut.
 
-Every node that could work in another layout (`proposal.py`) does so, yes or no. A tensor costs a Transpose
-for each order of axes in which somebody wants it and in which it is not stored. Where both layouts of
-neighbours fit together, as they do in all but odd graphs, that is "pay if one is yes and the other is no",
-and the cut is exact. The odd terms are replaced by bounds that are true and, for the present assignment,
-exact; so what comes out is never worse than what was there.
+The decision for every node that could work in another layout (`proposal.py`) is yes or no. A tensor costs a
+Transpose for each order of axes that a reader requires and in which it is not stored. If both layouts of
+neighbours match, as they do in nearly all graphs, this cost has the form "pay if one is yes and the other is
+no", and the cut is exact. Other terms are replaced by upper bounds that are exact for the current assignment,
+so the result is never worse than the current one.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from kerve.compiler.passes.layout.placement import Placement
 
 __all__ = ["assign"]
 
-#: More than any assignment costs.
+#: A cost above that of any assignment.
 _NEVER = 1 << 80
 
 Placements = Mapping[ir.Node, Placement]
 
 
 def assign(nets: list[Net], placements: Placements) -> dict[ir.Node, Placement]:
-    """Return the nodes that should work in their other layout, and how."""
+    """Return the nodes that should change to their other layout, with their placements."""
     choice = Choice()
     things = {node: choice.thing() for node in placements}
     for node, thing in things.items():
@@ -43,13 +43,13 @@ def assign(nets: list[Net], placements: Placements) -> dict[ir.Node, Placement]:
 
 @dataclass
 class _Demand:
-    """Who wants a tensor in one order of axes."""
+    """The readers that require a tensor in one order of axes."""
 
-    #: Readers that want it in either layout of theirs, or have only one.
+    #: Whether readers require it in both of their layouts, or have only one.
     always: bool = False
-    #: Nodes that want it if they change.
+    #: Nodes that require it if they change.
     if_yes: list[int] = field(default_factory=list)
-    #: Nodes that want it unless they change.
+    #: Nodes that require it unless they change.
     if_no: list[int] = field(default_factory=list)
 
 
@@ -74,15 +74,15 @@ def _demands(net: Net, placements: Placements, things: Mapping[ir.Node, int]) ->
 
 
 def _charge_copy(choice: Choice, maker: int, cost_yes: int, cost_no: int, demand: _Demand) -> None:
-    """Charge a copy of a tensor in one order, which costs this if its maker is yes, and that if it is no."""
-    if demand.always or (demand.if_yes and demand.if_no):  # somebody wants it, or may be assumed to
+    """Charge for a copy of a tensor in one order: `cost_yes` if its producer is yes, otherwise `cost_no`."""
+    if demand.always or (demand.if_yes and demand.if_no):  # it is required, or assumed to be
         choice.pay(cost_yes, if_yes=maker, and_no=Choice.NO)
         choice.pay(cost_no, if_yes=Choice.YES, and_no=maker)
         return
     if not cost_yes and not cost_no:
         return
     common = min(cost_yes, cost_no)
-    somebody = choice.thing()  # whether there is any demand (of `if_no`: whether there is none)
+    somebody = choice.thing()  # whether there is any demand (for `if_no`: none)
     if demand.if_yes:
         for reader in demand.if_yes:
             choice.pay(_NEVER, if_yes=reader, and_no=somebody)

@@ -1,4 +1,4 @@
-"""What an assignment of layouts costs."""
+"""The cost of an assignment of layouts."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from kerve.compiler.passes.queries import elements, is_constant, shape_dims
 
 __all__ = ["TRANSPOSE", "conversion", "stored", "total", "wanted"]
 
-#: One Transpose more outweighs any number of elements: the number of Transposes never grows.
+#: One Transpose outweighs any number of elements, so that the number of Transposes never grows.
 TRANSPOSE = 1 << 48
 
-#: Only axes of size one move: a Reshape, which copies nothing.
+#: Cost if only axes of size one move: this is a Reshape, which copies nothing.
 _RESHAPE = 1
 
-#: The nodes that work in their other layout.
+#: The nodes in their other layout, with their placements.
 Moved = Mapping[ir.Node, Placement]
 
 
@@ -39,14 +39,14 @@ def stored(net: Net, moved: Moved) -> Perm:
 
 
 def wanted(reader: Reader, moved: Moved) -> Perm:
-    """Return the permutation under which a reader takes the tensor."""
+    """Return the permutation under which a reader requires the tensor."""
     placement = None if reader.node is None else moved.get(reader.node)
     own = None if placement is None else placement.inputs[reader.index]
     return reader.perm if own is None else compose(reader.perm, own)
 
 
 def conversion(net: Net, have: Perm, want: Perm) -> int:
-    """Return what it costs to offer the tensor under `want` when it is stored under `have`."""
+    """Return the cost of providing the tensor under `want` if it is stored under `have`."""
     change = compose(inverse(have), want)
     if is_identity(change) or is_constant(net.tensor):
         return 0
@@ -57,7 +57,7 @@ def conversion(net: Net, have: Perm, want: Perm) -> int:
 
 
 def total(nets: Collection[Net], moved: Moved) -> int:
-    """Return the whole cost of an assignment."""
+    """Return the total cost of an assignment."""
     cost = sum(placement.cost for placement in moved.values())
     for net in nets:
         have = stored(net, moved)

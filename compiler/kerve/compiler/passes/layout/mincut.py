@@ -1,4 +1,4 @@
-"""The cheapest way to split things in two: a minimum cut, by Dinic's algorithm."""
+"""Minimum cut by Dinic's algorithm, as a cheapest choice of yes or no for several things."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ __all__ = ["Choice"]
 
 
 class Choice:
-    """A yes or no for each of several things, at the least cost in all.
+    """A choice of yes or no for each of several things, of minimum total cost.
 
-    Costs are of the form "pay this if a is yes and b is no", which is a cut of a graph: `yes` are the
-    things on the source's side. Among equally cheap answers it gives the one with the fewest yes.
+    Costs are of the form "pay this if a is yes and b is no", which is a cut of a graph: `yes` are the things
+    on the source's side. Among equally cheap choices, the one with the fewest yes is returned.
 
     Reference: E. A. Dinic, "Algorithm for solution of a problem of maximum flow in networks with power
     estimation", 1970.
     """
 
-    #: Things that are decided beforehand.
+    #: Things with a fixed choice.
     YES = 0
     NO = 1
 
     def __init__(self) -> None:
-        self._arcs: list[list[int]] = [[], []]  # of each thing: the numbers of the arcs that leave it
+        self._arcs: list[list[int]] = [[], []]  # for each thing, the indices of its outgoing arcs
         self._heads: list[int] = []
         self._room: list[int] = []
 
     def thing(self) -> int:
-        """Add something to decide on."""
+        """Add a thing to decide on; return its number."""
         self._arcs.append([])
         return len(self._arcs) - 1
 
@@ -35,13 +35,13 @@ class Choice:
         """Charge `cost` when one thing is yes while the other is no."""
         if cost <= 0 or if_yes == and_no:
             return
-        for tail, head, room in ((if_yes, and_no, cost), (and_no, if_yes, 0)):  # an arc, and its way back
+        for tail, head, room in ((if_yes, and_no, cost), (and_no, if_yes, 0)):  # an arc and its reverse
             self._arcs[tail].append(len(self._heads))
             self._heads.append(head)
             self._room.append(room)
 
     def yes(self) -> set[int]:
-        """Decide; returns the things that are yes."""
+        """Solve; return the things that are yes."""
         while (levels := self._levels())[self.NO] is not None:
             self._saturate(levels)
         return {thing for thing, level in enumerate(levels) if level is not None}
@@ -60,7 +60,7 @@ class Choice:
         return levels
 
     def _saturate(self, levels: list[int | None]) -> None:
-        """Fill every shortest path: walk towards NO, stepping back from dead ends."""
+        """Find a blocking flow by depth-first search towards NO, with backtracking from dead ends."""
         tried = [0] * len(self._arcs)
         path: list[int] = []
         tail = self.YES
@@ -82,7 +82,7 @@ class Choice:
                 return
 
     def _fill(self, path: list[int]) -> int:
-        """Send through a path what it can take; returns the place of its first full arc."""
+        """Send as much flow through a path as possible; return the index of its first saturated arc."""
         flow = min(self._room[arc] for arc in path)
         for arc in path:
             self._room[arc] -= flow

@@ -1,4 +1,4 @@
-"""The tensors of a graph, with everything that reads each of them, directly or through Transposes."""
+"""The tensors of a graph with their readers, directly or through Transposes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Net", "Reader", "is_transpose", "nets_of"]
 
 @dataclass(frozen=True)
 class Reader:
-    """What reads `Transpose(tensor, perm)`: an input of a node or, without one, an output of the graph."""
+    """A reader of `Transpose(tensor, perm)`: an input of a node or, if that is None, a graph output."""
 
     node: ir.Node | None
     index: int
@@ -24,7 +24,7 @@ class Reader:
 
 @dataclass
 class Net:
-    """A tensor that no Transpose of the graph makes, and its readers."""
+    """A tensor that is not the result of a Transpose of the graph, and its readers."""
 
     tensor: ir.Value
     readers: list[Reader] = field(default_factory=list)
@@ -36,7 +36,7 @@ def is_transpose(node: ir.Node | None) -> bool:
 
 
 def nets_of(graph: ir.Graph) -> list[Net]:
-    """Return the nets of all tensors of known rank that this graph makes or borrows, in its order."""
+    """Return the nets of all tensors of known rank that this graph computes or borrows, in its order."""
     return [_net(graph, tensor) for tensor in _tensors(graph)]
 
 
@@ -49,7 +49,7 @@ def _tensors(graph: ir.Graph) -> Iterator[ir.Value]:
 
 
 def _borrowed(graph: ir.Graph) -> Iterator[ir.Value]:
-    """Constants that this graph transposes, and values of outer graphs that it reads."""
+    """Yield constants that this graph transposes, and values of outer graphs that it reads."""
     for node in graph:
         for value in node.inputs:
             if value is None:

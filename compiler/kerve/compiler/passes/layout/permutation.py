@@ -1,4 +1,4 @@
-"""Permutations of axes: `Transpose(x, perm=p)` puts axis `p[i]` of x at place i."""
+"""Permutations of axes: `Transpose(x, perm=p)` puts axis `p[i]` of x at position i."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ def is_identity(perm: Perm) -> bool:
 
 
 def compose(first: Perm, then: Perm) -> Perm:
-    """Return the one permutation that does what two do in turn."""
+    """Return the composition of two permutations, applied in this order."""
     return tuple(first[axis] for axis in then)
 
 
 def inverse(perm: Perm) -> Perm:
-    """Return the permutation that undoes another."""
+    """Return the inverse of a permutation."""
     return tuple(perm.index(axis) for axis in range(len(perm)))
 
 
 def restrict(perm: Perm, kept: Iterable[int]) -> Perm:
-    """Return the order in which the kept axes, numbered anew, come under `perm`."""
+    """Return the order of the kept axes, renumbered, under `perm`."""
     number = {axis: index for index, axis in enumerate(sorted(kept))}
     return tuple(number[axis] for axis in perm if axis in number)
 
 
 def keeps_order(perm: Perm, dims: Sequence[int | ir.SymbolicDim | None]) -> bool:
-    """Whether the elements stay where they are in memory: only axes of size one move."""
+    """Whether elements do not move in memory, because only axes of size one move."""
     order = [axis for axis in perm if dims[axis] != 1]
     return order == sorted(order)
 

@@ -1,4 +1,4 @@
-"""How a node can work on tensors that are stored in another order of axes."""
+"""Placements of nodes: how they work on tensors that are stored in another order of axes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = ["Placement", "Rule", "Slot", "stay"]
 
 @dataclass(frozen=True)
 class Slot:
-    """One of the tensors that a node reads or writes."""
+    """The position of a tensor among the inputs or outputs of a node."""
 
     side: Literal["input", "output"]
     index: int
 
     def value(self, node: ir.Node) -> ir.Value | None:
-        """Return the tensor in the given node."""
+        """Return the tensor at this position of a node."""
         return (node.inputs if self.side == "input" else node.outputs)[self.index]
 
 
@@ -30,23 +30,23 @@ class Slot:
 class Placement:
     """The other layout of a node: a permutation for each tensor that it reads or writes.
 
-    In the other layout the node reads `Transpose(x, perm)` where it read x. None stands for a tensor that
-    comes as it did; constants are None too, because the node's rule rearranges them itself.
+    In the other layout the node reads `Transpose(x, perm)` instead of x. None stands for an unchanged tensor;
+    constants are None, too, because the node's rule rearranges them itself.
     """
 
     inputs: tuple[Perm | None, ...]
     outputs: tuple[Perm | None, ...]
-    #: What the node itself loses in the other layout, in the terms of cost.py.
+    #: Additional cost of the node itself in the other layout, in the units of cost.py.
     cost: int = 0
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What is known about an operator.
+    """The layout rule of an operator.
 
-    `place(node, slot, perm)` answers: if the tensor in that slot were stored under `perm`, how would the
-    node work? None if it cannot. `move(node, placement, editor)` makes it so: it is called when the node's
-    inputs already come in their new layout, and adapts attributes and constants, or replaces the node.
+    `place(node, slot, perm)` returns how the node works if the tensor in that slot is stored under `perm`,
+    None if it cannot. `move(node, placement, editor)` applies a placement: it is called when the node's
+    inputs are already in their new layout, and adapts attributes and constants, or replaces the node.
     """
 
     place: Callable[[ir.Node, Slot, Perm], Placement | None]
@@ -54,4 +54,4 @@ class Rule:
 
 
 def stay(node: ir.Node, placement: Placement, editor: Editor) -> None:
-    """Move a node in which nothing depends on the order of axes."""
+    """Do nothing: nothing in the node depends on the order of axes."""

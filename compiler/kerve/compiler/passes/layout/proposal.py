@@ -1,4 +1,4 @@
-"""Which nodes could work in another layout, starting from the Transposes that there are."""
+"""Which nodes could work in another layout, starting from the existing Transposes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ __all__ = ["LayoutCandidate", "layout_candidates", "propose"]
 
 @dataclass(frozen=True)
 class LayoutCandidate:
-    """Store tensors under `perm` wherever a Transpose now offers them so.
+    """A proposal to store tensors under `perm` wherever a Transpose now provides them so.
 
-    A permutation that undoes itself leads to the other layout and back alike; `side` tells the two apart.
+    A permutation that is its own inverse leads both to the other layout and back; `side`
+    tells the two apart.
     """
 
     perm: Perm
@@ -28,7 +29,7 @@ class LayoutCandidate:
 
 
 def layout_candidates(graph: ir.Graph) -> list[LayoutCandidate]:
-    """Return what is worth trying, the most common first: the permutations that occur, and their inverses."""
+    """Return candidates, the most common first: the permutations that occur, and their inverses."""
     occurring: Counter[Perm] = Counter()
     for node in graph:
         if is_transpose(node):
@@ -42,10 +43,10 @@ def layout_candidates(graph: ir.Graph) -> list[LayoutCandidate]:
 
 
 def propose(graph: ir.Graph, candidate: LayoutCandidate) -> dict[ir.Node, Placement]:
-    """Find what could change under an idea, and how.
+    """Return the placements of the nodes that could change for a candidate.
 
-    From the Transposes the other layout spreads through every node that has a rule for it; beyond a node
-    that changes the number of axes it is another permutation, and Transposes it passes through unseen.
+    From the Transposes the other layout spreads through every node that has a rule for it; a node that
+    changes the number of axes changes the permutation, and Transposes are skipped over.
     """
     spread = _LayoutPropagation(graph)
     sides = _sides(graph) if candidate.side is not None else {}
@@ -62,7 +63,7 @@ def propose(graph: ir.Graph, candidate: LayoutCandidate) -> dict[ir.Node, Placem
 
 
 def _sides(graph: ir.Graph) -> dict[ir.Value, int]:
-    """Put the tensors of a node on one side, and those of a Transpose on two."""
+    """Assign the tensors of a node to the same side, those of a Transpose to different sides."""
     sides: dict[ir.Value, int] = {}
     for node in graph:
         tensors = [value for value in node.inputs if value is not None and not is_constant(value)]
@@ -76,7 +77,7 @@ def _sides(graph: ir.Graph) -> dict[ir.Value, int]:
 
 
 class _LayoutPropagation:
-    """The other layout, on its way through a graph."""
+    """Propagation of the other layout through a graph."""
 
     def __init__(self, graph: ir.Graph) -> None:
         self.placements: dict[ir.Node, Placement] = {}
@@ -85,13 +86,13 @@ class _LayoutPropagation:
         self._seen: set[ir.Value] = set()
 
     def to(self, value: ir.Value, perm: Perm) -> None:
-        """Say that `value` might be stored under `perm`; the first to say so is heard."""
+        """Propose that `value` is stored under `perm`; the first proposal counts."""
         if value not in self._seen and not is_identity(perm):
             self._seen.add(value)
             self._pending.append((value, perm))
 
     def run(self) -> None:
-        """Go on until nothing new is reached."""
+        """Propagate until nothing new is reached."""
         while self._pending:
             value, perm = self._pending.pop()
             producer = value.producer()

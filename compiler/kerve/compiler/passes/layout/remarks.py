@@ -1,4 +1,4 @@
-"""Why a Transpose is still there."""
+"""Remarks on why a Transpose remains."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["remark"]
 
 
 def remark(transpose: ir.Node) -> str:
-    """Say what stands in the way on both sides of a Transpose."""
+    """Return why a Transpose cannot be moved beyond its neighbours on either side."""
     perm = perm_of(transpose)
     source, result = transpose.inputs[0], transpose.outputs[0]
     producer = None if source is None else source.producer()

@@ -1,4 +1,4 @@
-"""Writing an assignment of layouts into the graph."""
+"""Rewriting of a graph to an assignment of layouts."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ["rewrite"]
 
 
 def rewrite(graph: ir.Graph, nets: list[Net], moved: Mapping[ir.Node, Placement], editor: Editor) -> None:
-    """Let the nodes in `moved` work as their placements say.
+    """Rewrite the nodes in `moved` to their placements.
 
-    Every tensor is offered once in each order in which somebody wants it. With nothing moved, this merges
-    Transposes in a row and Transposes that do the same, and folds those of constants.
+    Every tensor is provided once in each order that a reader requires. With nothing moved, this merges
+    consecutive and equal Transposes, and folds those of constants.
     """
     for net in nets:
         _Offer(graph, net, moved, editor).serve()
@@ -37,7 +37,7 @@ def rewrite(graph: ir.Graph, nets: list[Net], moved: Mapping[ir.Node, Placement]
 
 
 class _Offer:
-    """One tensor in its new layout, and the copies of it in other orders."""
+    """A tensor in its new layout, and its copies in other orders."""
 
     def __init__(self, graph: ir.Graph, net: Net, moved: Mapping[ir.Node, Placement], editor: Editor) -> None:
         self._graph = graph
@@ -51,7 +51,7 @@ class _Offer:
             net.tensor.shape = ir.Shape([dims[axis] for axis in self._have])
 
     def serve(self) -> None:
-        """Give every reader the copy that it wants."""
+        """Connect every reader to the copy that it requires."""
         for reader in self._net.readers:
             change = compose(inverse(self._have), wanted(reader, self._moved))
             value = self._copy(change, reader)

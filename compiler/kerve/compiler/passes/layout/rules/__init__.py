@@ -1,4 +1,4 @@
-"""What is known about each operator: one rule per operator, the table of all of them here."""
+"""The layout rules of operators, and the table of them."""
 
 from __future__ import annotations
 

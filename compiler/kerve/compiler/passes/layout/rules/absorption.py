@@ -1,8 +1,8 @@
-"""Reshapes that join a whole image into one axis, or cut one axis into an image.
+"""Reshapes that flatten an image into one axis of features, or split such an axis into an image.
 
-In another layout they give, or need, the elements of that axis in another order. Where only constants
-stand between such a Reshape and the weights of a matrix product (Flatten -> Dense, Dense -> Reshape), the
-rows or columns of the weights, and the constants, take that order instead.
+In another layout they change the order of the features. If only operators with constants are between such a
+Reshape and the weights of a matrix product (Flatten -> Dense, Dense -> Reshape), the rows or columns of the
+weights, and the constants, are reordered instead.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ["move", "place"]
 
 
 class _Weights(NamedTuple):
-    """An axis of a constant that runs along the features."""
+    """An axis of a constant along the features."""
 
     node: ir.Node
     input: int
@@ -42,7 +42,7 @@ class _Weights(NamedTuple):
 
 
 def place(reshape: ir.Node, slot: Slot, perm: Perm) -> Placement | None:
-    """Let the image side be stored under `perm`; the features' side stays as it is, in another order."""
+    """Return the placement with the image under `perm`; the flat side keeps its shape, in another order."""
     image = slot.value(reshape)
     if perm[0] != 0 or image is None or _weights(reshape, slot, dims_of(image)[1:]) is None:
         return None
@@ -52,7 +52,7 @@ def place(reshape: ir.Node, slot: Slot, perm: Perm) -> Placement | None:
 
 
 def move(reshape: ir.Node, placement: Placement, editor: Editor) -> None:
-    """Reorder the constants that absorb the change, if the placement is one of absorption."""
+    """Reorder the constants that absorb the change, if this placement is an absorption."""
     inner, outer = placement.inputs[0], placement.outputs[0]
     if (perm := inner or outer) is None or (inner and outer):
         return
@@ -73,14 +73,14 @@ def move(reshape: ir.Node, placement: Placement, editor: Editor) -> None:
 
 
 def _reordered(array: NDArray[Any], axis: int, sizes: Sequence[Any], order: Sequence[int]) -> NDArray[Any]:
-    """Take one axis apart into the axes of the image, reorder those, and join them again."""
+    """Split one axis into the axes of the image, reorder those, and merge them again."""
     apart = array.reshape(array.shape[:axis] + tuple(sizes) + array.shape[axis + 1 :])
     places = [*range(axis), *(axis + place for place in order), *range(axis + len(sizes), apart.ndim)]
     return apart.transpose(places).reshape(array.shape)
 
 
 def _weights(reshape: ir.Node, slot: Slot, sizes: Sequence[int | None]) -> list[_Weights] | None:
-    """Find the constants that run along the features; None if something else depends on their order."""
+    """Return the constants along the features; None if something else depends on their order."""
     flat = reshape.outputs[0] if slot.side == "input" else reshape.inputs[0]
     if flat is None or rank_of(flat) != 2 or None in sizes:
         return None
@@ -91,7 +91,7 @@ def _weights(reshape: ir.Node, slot: Slot, sizes: Sequence[int | None]) -> list[
 
 
 def _below(flat: ir.Value, features: int) -> list[_Weights] | None:
-    """Follow the features down to the products that use them up."""
+    """Return the constants along the features down to the products that sum over them."""
     found: list[_Weights] = []
     pending = [flat]
     while pending:
@@ -113,7 +113,7 @@ def _below(flat: ir.Value, features: int) -> list[_Weights] | None:
 
 
 def _above(flat: ir.Value, features: int) -> list[_Weights] | None:
-    """Follow the features up to the one product that makes them."""
+    """Return the constants along the features up to the product that computes them."""
     found: list[_Weights] = []
     while True:
         node = flat.producer()
@@ -145,7 +145,7 @@ def _multiplies_constant(node: ir.Node) -> bool:
 
 
 def _through(node: ir.Node, data: int, features: int) -> list[_Weights] | None:
-    """Return the constants of an operator that treats the features one by one; None if it is another."""
+    """Return the constants of an operator that treats features independently; None for other operators."""
     if not is_op(node, *ELEMENTWISE_OPS, "BatchNormalization"):
         return None
     if len(node.outputs) != 1 or rank_of(node.outputs[0]) != 2 or dims_of(node.outputs[0])[1] != features:
@@ -160,7 +160,7 @@ def _through(node: ir.Node, data: int, features: int) -> list[_Weights] | None:
 
 
 def _along_features(node: ir.Node, index: int, features: int) -> list[_Weights] | None:
-    """Return the constant in one input if it has an axis of features; None if it is no constant."""
+    """Return the constant in one input if it has an axis of features; None if it is not constant."""
     value = input_of(node, index)
     if value is None or is_scalar(value):
         return []

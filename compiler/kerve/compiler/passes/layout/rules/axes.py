@@ -1,4 +1,4 @@
-"""Operators that name one axis or several."""
+"""Layout rules of operators with an axis or axes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kerve.compiler.passes.queries import attribute_int, axes_of, elements, inpu
 
 __all__ = ["ARG_REDUCTION", "NORMALIZATION", "REDUCTION", "SINGLE_AXIS", "SOFTMAX"]
 
-#: What `axis` is where a node does not say.
+#: Default values of `axis`.
 _DEFAULT_AXIS: Mapping[str, int] = {"Concat": 0, "Split": 0, "TopK": -1, "Softmax": -1, "LogSoftmax": -1}
 
 
@@ -24,7 +24,7 @@ def _axis(node: ir.Node, rank: int) -> int:
 
 
 def _place_single(node: ir.Node, slot: Slot, perm: Perm) -> Placement | None:
-    """Every tensor that has the rank of the result is stored alike (the others are sizes and counts)."""
+    """Store all tensors with the rank of the result alike (the others are sizes and counts)."""
     rank = rank_of(node.outputs[0])
     if rank != len(perm) or rank_of(slot.value(node)) != rank:
         return None
@@ -45,7 +45,7 @@ def _move_single(node: ir.Node, placement: Placement, editor: Editor) -> None:
 
 
 def _place_softmax(node: ir.Node, slot: Slot, perm: Perm) -> Placement | None:
-    """As any single axis; ONNX Runtime is at its best on the last one, and moves the data otherwise."""
+    """Place as any single axis, with a cost unless it is last: otherwise ONNX Runtime moves the data."""
     placement = _place_single(node, slot, perm)
     if placement is None or perm.index(_axis(node, len(perm))) == len(perm) - 1:
         return placement
@@ -53,7 +53,7 @@ def _place_softmax(node: ir.Node, slot: Slot, perm: Perm) -> Placement | None:
 
 
 def _reduced(node: ir.Node, rank: int) -> tuple[int, ...] | None:
-    """Return the axes that a reduction takes away; None if it does not say so statically."""
+    """Return the axes of a reduction; None if they are not static."""
     if "axis" in node.attributes or node.op_type in ("ArgMax", "ArgMin"):
         return (attribute_int(node, "axis", 0) % rank,)
     axes = axes_of(node, rank, 1)
@@ -63,7 +63,7 @@ def _reduced(node: ir.Node, rank: int) -> tuple[int, ...] | None:
 
 
 def _place_reduction(node: ir.Node, slot: Slot, perm: Perm) -> Placement | None:
-    """The result has the axes that are left, in the order in which they come."""
+    """Store the result with the remaining axes in their order."""
     rank = rank_of(node.inputs[0])
     axes = None if rank != len(perm) else _reduced(node, rank)
     if axes is None:
@@ -95,7 +95,7 @@ def _move_arg_reduction(node: ir.Node, placement: Placement, editor: Editor) -> 
 
 
 def _place_normalization(node: ir.Node, slot: Slot, perm: Perm) -> Placement | None:
-    """The trailing axes that are normalised together must stay where they are."""
+    """Keep the trailing axes that are normalized together in place."""
     rank = rank_of(node.inputs[0])
     if rank != len(perm) or len(node.outputs) != 1 or rank_of(slot.value(node)) != rank:
         return None

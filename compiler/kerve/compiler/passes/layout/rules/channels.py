@@ -1,8 +1,8 @@
-"""Operators that are tied to a place of the channels, and what does the same for channels elsewhere.
+"""Layout rules of operators that fix the channel axis, and their equivalents for the other layout.
 
 | channels first          | channels last                |
 |-------------------------|------------------------------|
-| Conv of one point       | MatMul, Add                  |
+| pointwise Conv          | MatMul, Add                  |
 | BatchNormalization      | Mul, Add                     |
 | GlobalAveragePool       | ReduceMean                   |
 | GlobalMaxPool           | ReduceMax                    |
@@ -34,15 +34,16 @@ __all__ = ["BATCH_NORMALIZATION", "CONV", "GLOBAL_POOL", "MATMUL"]
 #: First version of the operator set in which ReduceMean and ReduceMax take their axes as an input.
 _AXES_INPUT = 18
 
-#: A product of matrices runs faster, and what is around it is known to runtimes (attention, normalization).
-#: So it becomes a convolution between convolutions, but a whole transformer does not for a Transpose or two.
+#: Cost of a MatMul as a convolution: a MatMul runs faster, and runtimes fuse patterns around it
+#: (attention, normalization). So it is converted between convolutions, but a whole transformer is not for
+#: a Transpose or two.
 _AS_CONVOLUTION = TRANSPOSE // 2
 
 _REDUCTIONS = {"GlobalAveragePool": "ReduceMean", "GlobalMaxPool": "ReduceMax"}
 
 
 def _through(node: ir.Node, slot: Slot, perm: Perm) -> Placement | None:
-    """Read the first input and write the output alike; the rest are constants."""
+    """Store the first input and the output alike; the other inputs must be constants."""
     if slot.index != 0 or len(node.outputs) != 1:
         return None
     if {rank_of(node.inputs[0]), rank_of(node.outputs[0])} != {len(perm)}:
@@ -53,7 +54,7 @@ def _through(node: ir.Node, slot: Slot, perm: Perm) -> Placement | None:
 
 
 def _moved(node: ir.Node, placement: Placement) -> tuple[ir.Value, ir.Value, Perm]:
-    """Return what the node reads, what it writes, and the order in which both are stored now."""
+    """Return the node's input and output, and the order in which both are now stored."""
     value, perm = node.inputs[0], placement.inputs[0]
     assert value is not None
     assert perm is not None
@@ -64,7 +65,7 @@ def _moved(node: ir.Node, placement: Placement) -> tuple[ir.Value, ir.Value, Per
 
 
 def _place_matmul(node: ir.Node, slot: Slot, perm: Perm) -> Placement | None:
-    """The channels stay last, or become the second axis of a convolution, which is slower."""
+    """Keep the channels last, or make them the second axis of a convolution, which is slower."""
     rank = len(perm)
     if rank < 3 or rank_of(node.inputs[1]) != 2:
         return None
@@ -89,11 +90,11 @@ def _move_matmul(node: ir.Node, placement: Placement, editor: Editor) -> None:
     editor.replace(output, conv)
 
 
-# -- Conv of one point -------------------------------------------------------------------------------
+# -- Pointwise Conv ----------------------------------------------------------------------------------
 
 
 def _place_conv(node: ir.Node, slot: Slot, perm: Perm) -> Placement | None:
-    """A convolution that looks at one point at a time is a product with the channels last."""
+    """Place a pointwise convolution as a matrix product with channels last."""
     if perm[-1] != 1 or not _looks_at_one_point(node):
         return None
     return _through(node, slot, perm)
@@ -126,7 +127,7 @@ def _move_conv(node: ir.Node, placement: Placement, editor: Editor) -> None:
 
 
 def _place_batch_normalization(node: ir.Node, slot: Slot, perm: Perm) -> Placement | None:
-    """At inference it is a scale and a shift of each channel, wherever the channels are."""
+    """Place it as a scale and a shift of each channel, for any channel axis."""
     if batch_normalization(node) is None:
         return None
     if any(value is None or value.dtype != node.outputs[0].dtype for value in node.inputs[1:]):

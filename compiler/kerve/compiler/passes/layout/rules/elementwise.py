@@ -1,4 +1,4 @@
-"""Operators that treat every element alike, with the broadcasting of NumPy."""
+"""Layout rule of elementwise operators with NumPy broadcasting."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ ELEMENTWISE_OPS = (
 
 
 def place(node: ir.Node, slot: Slot, perm: Perm) -> Placement | None:
-    """All tensors of full rank are stored alike; those of lower rank follow their own axes."""
+    """Store all tensors of full rank alike; those of lower rank follow their own axes."""
     if any(rank_of(output) != len(perm) for output in node.outputs):
         return None
     if rank_of(slot.value(node)) != len(perm):
@@ -107,7 +107,7 @@ def place(node: ir.Node, slot: Slot, perm: Perm) -> Placement | None:
 
 
 def operand(value: ir.Value, perm: Perm) -> Perm | None:
-    """Return the order of the axes of an operand, which broadcasting aligns at the end."""
+    """Return the order of the axes of an operand, which broadcasting aligns with the last axes."""
     rank = rank_of(value)
     if rank is None or rank > len(perm):
         return None
@@ -115,7 +115,7 @@ def operand(value: ir.Value, perm: Perm) -> Perm | None:
 
 
 def move(node: ir.Node, placement: Placement, editor: Editor) -> None:
-    """Give operands of lower rank the axes of size one that they now need in the middle."""
+    """Insert the axes of size one that operands of lower rank now need in the middle."""
     perm = placement.outputs[0]
     assert perm is not None
     for index, value in enumerate(node.inputs):
@@ -124,7 +124,7 @@ def move(node: ir.Node, placement: Placement, editor: Editor) -> None:
 
 
 def spread(value: ir.Value, perm: Perm, own: Perm | None, node: ir.Node, editor: Editor) -> ir.Value:
-    """Return an operand in the form that broadcasts in the order `perm`; `own` is what it comes in."""
+    """Return an operand reshaped to broadcast in the order `perm`; `own` is its current order."""
     rank = rank_of(value)
     assert rank is not None
     missing = len(perm) - rank
@@ -146,7 +146,7 @@ def _spread_constant(value: ir.Value, perm: Perm, missing: int, editor: Editor) 
 
     def transform(array: NDArray[Any]) -> NDArray[Any]:
         stored = array.reshape((1,) * missing + array.shape).transpose(perm)
-        # another operand is of full rank, so the leading axes of this one can stay away
+        # another operand has full rank, so leading axes of size one can be omitted
         leading = next(place for place, size in enumerate(stored.shape) if size != 1) if missing else 0
         return stored.reshape(stored.shape[leading:])
 

@@ -1,4 +1,4 @@
-"""Which axes before a Reshape hold the same elements as which axes after it."""
+"""Groups of axes before and after a Reshape that hold the same elements."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ __all__ = ["Group", "group"]
 #: Axes before a Reshape, and the axes after it that hold the same elements.
 Group = tuple[tuple[int, ...], tuple[int, ...]]
 
-#: A size: a number times some named sizes. `(6, ("batch",))` is 6 * batch.
+#: A size: a number times named sizes. `(6, ("batch",))` is 6 * batch.
 Size = tuple[int, tuple[str, ...]]
 
 _ONE: Size = (1, ())
 
 
 def group(before: Sequence[Dim], after: Sequence[Dim]) -> list[Group] | None:
-    """Pair the axes before and after, as finely as their sizes tell; axes of size one belong nowhere.
+    """Return the finest groups of axes that the sizes imply; axes of size one belong to none.
 
-    None if the sizes do not say enough, or contradict each other.
+    None if the sizes are not sufficient, or contradict each other.
     """
     sizes = _solve(before, after)
     if sizes is None:
         return None
-    # A cut is possible wherever as many elements lie before it on both sides.
+    # Groups end wherever the cumulative numbers of elements on both sides are equal.
     left, right = (_ends(side) for side in sizes)
     if list(left)[-1:] != list(right)[-1:]:
         return None
@@ -47,7 +47,7 @@ def group(before: Sequence[Dim], after: Sequence[Dim]) -> list[Group] | None:
 
 
 def _ends(sizes: Sequence[Size]) -> dict[Size, int]:
-    """Return the axes larger than one by the number of elements that lie up to and with them."""
+    """Return the axes larger than one by the cumulative number of elements up to and including them."""
     ends, elements = {}, _ONE
     for axis, size in enumerate(sizes):
         if size != _ONE:
@@ -57,9 +57,9 @@ def _ends(sizes: Sequence[Size]) -> dict[Size, int]:
 
 
 def _solve(before: Sequence[Dim], after: Sequence[Dim]) -> tuple[list[Size], list[Size]] | None:
-    """Put a size for each dimension, such that both sides hold the same number of elements.
+    """Return a size for each dimension, such that both sides hold the same number of elements.
 
-    An open size that only one side knows follows from all others.
+    A dynamic size that occurs on one side only follows from all others.
     """
     left, right = _sizes(before, "before"), _sizes(after, "after")
     if (0, ()) in left or (0, ()) in right:
@@ -72,7 +72,7 @@ def _solve(before: Sequence[Dim], after: Sequence[Dim]) -> tuple[list[Size], lis
 
 
 def _fill(side: list[Size], other: list[Size]) -> list[Size] | None:
-    """Express the one open size of a side that the other side lacks by what the other side has."""
+    """Express the one dynamic size of a side that does not occur on the other by the sizes there."""
     names = {name for size in other for name in size[1]}
     lacking = [index for index, size in enumerate(side) if not names.issuperset(size[1])]
     if len(lacking) != 1:
@@ -85,7 +85,7 @@ def _fill(side: list[Size], other: list[Size]) -> list[Size] | None:
 
 
 def _sizes(dims: Sequence[Dim], side: str) -> list[Size]:
-    """Return sizes; a dimension without a name gets one of its own."""
+    """Return sizes; a dimension without a name gets a unique one."""
     sizes: list[Size] = []
     for axis, dim in enumerate(dims):
         if isinstance(dim, int):
@@ -107,7 +107,7 @@ def _times(a: Size, b: Size) -> Size:
 
 
 def _over(a: Size, b: Size) -> Size | None:
-    """Return a / b, None if it does not come out even."""
+    """Return a / b, None if it is not exact."""
     names = Counter(a[1])
     names.subtract(b[1])
     if a[0] % b[0] or any(count < 0 for count in names.values()):

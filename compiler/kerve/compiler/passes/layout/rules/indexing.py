@@ -1,4 +1,4 @@
-"""Operators that cut, pad, repeat or pick along axes that they name; Shape and Size."""
+"""Layout rules of Slice, Pad, Tile, Expand, Gather, Shape and Size."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _move_slice(node: ir.Node, placement: Placement, editor: Editor) -> None:
     starts = node.inputs[1]
     assert axes is not None
     assert starts is not None
-    kind = np.int64 if starts.dtype is None else starts.dtype.numpy()  # axes have the type of what they bound
+    kind = np.int64 if starts.dtype is None else starts.dtype.numpy()  # axes have the type of the starts
     node.resize_inputs(max(len(node.inputs), 4))
     node.replace_input_with(3, editor.constant(np.array([perm.index(a) for a in axes], dtype=kind), "axes"))
 
@@ -100,7 +100,7 @@ def _move_tile(node: ir.Node, placement: Placement, editor: Editor) -> None:
 
 
 def _place_expand(node: ir.Node, slot: Slot, perm: Perm) -> Placement | None:
-    """The operand broadcasts as that of any elementwise operator; a shape of full length moves along."""
+    """Place the operand as that of an elementwise operator; a shape of full length is permuted."""
     value, shape = node.inputs
     if (
         value is None
@@ -138,7 +138,7 @@ def _move_expand(node: ir.Node, placement: Placement, editor: Editor) -> None:
 
 
 def _place_gather(node: ir.Node, slot: Slot, perm: Perm) -> Placement | None:
-    """The axes of the indices come in the place of the one that they pick along."""
+    """Put the axes of the indices in the place of the gathered axis."""
     rank, index_rank = rank_of(node.inputs[0]), rank_of(node.inputs[1])
     if slot.index != 0 or rank is None or index_rank is None or is_constant(node.inputs[0]):
         return None
@@ -165,7 +165,7 @@ def _move_gather(node: ir.Node, placement: Placement, editor: Editor) -> None:  
 
 
 def _place_shape(node: ir.Node, slot: Slot, perm: Perm) -> Placement | None:  # noqa: ARG001  # a rule's signature
-    """To know a size, nothing needs to move."""
+    """Place the input in any layout: sizes do not require moving data."""
     return Placement((perm,), (None,)) if slot.side == "input" else None
 
 

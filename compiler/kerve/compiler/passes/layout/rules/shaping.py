@@ -1,4 +1,4 @@
-"""Reshape, Squeeze and Unsqueeze: operators that cut the same elements into other axes."""
+"""Layout rules of Reshape, Squeeze and Unsqueeze."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["RESHAPE", "SQUEEZE"]
 
 
 def _place_reshape(node: ir.Node, slot: Slot, perm: Perm) -> Placement | None:
-    """Axes that are cut or joined must come one after the other, or else the weights beyond absorb it."""
+    """Keep axes that are split or merged consecutive; otherwise weights must absorb the change."""
     value, other = node.inputs[0], node.outputs[0]
     if slot.index != 0 or value is None or rank_of(value) is None or rank_of(other) is None:
         return None
@@ -38,7 +38,7 @@ def _place_reshape(node: ir.Node, slot: Slot, perm: Perm) -> Placement | None:
 
 def _move_reshape(node: ir.Node, placement: Placement, editor: Editor) -> None:
     absorption.move(node, placement, editor)
-    dims = dims_of(node.outputs[0])  # those of the new layout by now
+    dims = dims_of(node.outputs[0])  # already those of the new layout
     if dims.count(None) <= 1:
         shape = np.array([-1 if size is None else size for size in dims], dtype=np.int64)
         node.replace_input_with(1, editor.constant(shape, "shape"))
@@ -46,18 +46,18 @@ def _move_reshape(node: ir.Node, placement: Placement, editor: Editor) -> None:
 
 
 def _can_say_shape(node: ir.Node, inner: Perm, outer: Perm) -> bool:
-    """Whether the shape after the Reshape can be written down in the other layout."""
+    """Whether the shape after the Reshape can be expressed in the other layout."""
     if dims_of(node.outputs[0]).count(None) <= 1:
         return True
     shape = array_of(node.inputs[1])
-    copied = [] if shape is None else np.flatnonzero(shape == 0).tolist()  # sizes taken from the input
+    copied = [] if shape is None else np.flatnonzero(shape == 0).tolist()  # sizes copied from the input
     return is_identity(outer) and all(inner[axis] == axis for axis in copied)
 
 
 def _carry(perm: Perm, groups: Sequence[Group], rank: int) -> Perm | None:
-    """Return the order of the axes on the far side of a Reshape, so many; None if it tears a group apart.
+    """Return the order of the `rank` axes on the far side of a Reshape; None if it splits a group.
 
-    What belongs to no group is of size one, also where only the other sizes say so.
+    Axes in no group are of size one, possibly only by implication.
     """
     near, far = ({axis for group in groups for axis in group[side]} for side in (0, 1))
     stored = [axis for axis in perm if axis in near]
@@ -79,7 +79,7 @@ def _carry(perm: Perm, groups: Sequence[Group], rank: int) -> Perm | None:
 
 
 def _place_squeeze(node: ir.Node, slot: Slot, perm: Perm) -> Placement | None:
-    """The axes that stay keep their order; the axis of size one comes or goes wherever it is."""
+    """Keep the order of the remaining axes; axes of size one are inserted or removed anywhere."""
     if slot.index != 0:
         return None
     wide = Slot("input" if node.op_type == "Squeeze" else "output", 0)
