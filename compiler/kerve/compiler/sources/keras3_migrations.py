@@ -116,7 +116,7 @@ def _returning_a_tensor(layer: Any) -> Any:
 
 
 def _check_calls(inner: _Fields) -> None:
-    """Raise `LoadError` for files of Keras 3.2 with a layer called twice: all uses refer to the first call."""
+    """Raise `LoadError` for a layer called twice in a file of Keras 3.2: all uses refer to its first call."""
     layers = inner.get("layers")
     if not isinstance(layers, list) or "output_layers" not in inner:
         return
