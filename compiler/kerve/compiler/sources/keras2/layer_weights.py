@@ -77,7 +77,7 @@ def _load_old(model: tf_keras.Model, group: h5py.Group, writer: Writer) -> None:
 
 
 def _flattened(model: tf_keras.Model) -> Iterator[Any]:
-    """Yield the layers with their own entries in the file; of nested models, only branches' layers have any."""
+    """Yield the layers with their own entries in the file: of nested models, only those of branches."""
     for layer in model.layers:
         if layer.name.startswith(keras1_graphs.BRANCH) and isinstance(layer, tf_keras.Model):
             yield from _flattened(layer)
