@@ -14,9 +14,9 @@ class Budget:
 
     #: With labels: accuracy, or root mean square error.
     accuracy: float
-    #: Without labels: share of changed classes of a classifier, or of changed non-numeric values.
+    #: Without labels: share of changed classes of a classifier, or of changed elements that are not floats.
     choices: float
-    #: Without labels: relative error of numeric outputs.
+    #: Without labels: relative error of other floats.
     error: float
 
 

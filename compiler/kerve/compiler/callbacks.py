@@ -89,7 +89,7 @@ class CompileAndPublish(MonitorCallback):
             self._publish("the end of training")
 
     def _implements_no_batch_hooks(self) -> bool:
-        """Return False: no hooks per batch. tf_keras asks its callbacks for them, by kind of loop."""
+        """Return False: there are no batch hooks. Called by tf_keras, once for each kind of loop."""
         return False
 
     _implements_train_batch_hooks = _implements_test_batch_hooks = _implements_no_batch_hooks

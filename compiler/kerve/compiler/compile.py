@@ -38,8 +38,8 @@ def compile_model(
     the first argument, a tuple of specs, or a dictionary by argument name of `call`. Without it, the
     signature is inferred from `data`. `data` and `calibration` replace the files named in `options`: inputs
     as `model.fit` takes them (arrays, lists or dictionaries of arrays, a tuple of these and labels, or a
-    `tf.data.Dataset` of batches), or the path of a `.npz` file.
-    `listener` is called for each stage; by default, stages are shown in a notebook only.
+    `tf.data.Dataset` of batches), or the path of a `.npz` file. `listener` is called for each stage; by
+    default, stages are shown in a notebook only.
 
     Returns the artifact; `artifact.path` is `<repository>/<name>/<version>/`. Raises `LoadError`,
     `ConversionError` or `VerificationError` (all `CompileError`, which is also raised for a repository that

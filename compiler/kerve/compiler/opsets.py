@@ -17,7 +17,7 @@ _OLDEST = 17  # the first with LayerNormalization
 @cache
 def newest() -> int:
     """Return the newest version that onnx knows and the installed ONNX Runtime loads."""
-    import onnx  # imported only if a version other than the default is requested, like onnxruntime
+    import onnx  # like onnxruntime, needed only for versions newer than the default
 
     candidates = range(onnx.defs.onnx_opset_version(), DEFAULT_OPSET, -1)
     return next((version for version in candidates if _loads(version)), DEFAULT_OPSET)

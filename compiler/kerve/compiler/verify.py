@@ -24,13 +24,13 @@ class Comparison:
 
     #: One for each output and set of inputs: the fields of `kerve.compiler.verification.Check`, and `passed`.
     checks: Sequence[Mapping[str, Any]]
-    #: The losses of a reduced precision on the user's data; empty if there is neither.
+    #: The losses of a reduced precision; empty for float32.
     losses: Sequence[Mapping[str, Any]] = ()
     #: A description of the first Keras layer that differs; "" if none does.
     divergence: str = ""
     #: Files that are missing or differ from the manifest's hashes; a server refuses such an artifact.
     altered: Sequence[str] = ()
-    #: Notes on how outputs were compared that rounding alone changes far.
+    #: Remarks on the comparison, for example of outputs that are sensitive to rounding.
     remarks: Sequence[str] = ()
 
     def _repr_html_(self) -> str:

@@ -4,9 +4,8 @@ The parent writes one request to the child's standard input and reads messages f
 object per line: events, then the result or an error. (The child may have opened a hostile file, so its
 messages are parsed, never unpickled.) The output of libraries is captured and used if the child dies;
 TensorFlow's errors in it are reported as notes. The standard input stays open: at its end of file the parent
-is gone, and the child removes what it wrote and exits. Temporary files, including those of libraries, are in
-a folder of the child that is removed however it ends; if both processes are killed, the next parent removes
-it.
+is gone, and the child removes its files and exits. Temporary files, including those of libraries, are in the
+child's folder, which is removed however it ends, or by the next parent if both processes are killed.
 """
 
 from __future__ import annotations

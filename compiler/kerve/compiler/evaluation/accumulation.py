@@ -3,7 +3,7 @@
 Keras adds the contribution of a batch to a 32-bit variable, in which counts stop at 16 million. A variable
 whose new value is its old one plus values that do not depend on any state is a sum: its input becomes FP64
 (INT64 for integers), and the contribution of the batch is computed as in Keras. Maxima and minima are
-recognized by the same structure. Any other state is not changed and cannot be merged.
+recognized by the same structure. Any other state keeps its type and cannot be merged.
 """
 
 from __future__ import annotations

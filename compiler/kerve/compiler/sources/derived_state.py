@@ -1,6 +1,6 @@
 """State that layers derive from their weights, such as the mean of a Normalization.
 
-Keras recomputes it after loading weights, but not in nested models; TensorFlow does not when it restores a
+Keras recomputes it after loading weights, but not in nested models; TensorFlow does not after restoring a
 checkpoint.
 """
 

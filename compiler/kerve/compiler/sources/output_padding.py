@@ -1,7 +1,6 @@
 """The `output_padding` of transposed convolutions, which Keras 3.0 to 3.14 do not save.
 
-It is inferred from the size of the layer's output, which the file contains as the input shape of the next
-layer.
+It is inferred from the size of the layer's output, which the file contains as another layer's input shape.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Layer outputs have no fixed names in the graph, since passes fuse layers and change layouts. Each layer's
 output is therefore searched among the values of the layer's nodes (among all values if it has no nodes left),
-in any axis order. A layer that is not found is still correct if a value that is found depends on all of its
-nodes; the first layer that is neither is where the models diverge.
+in any axis order. A layer that is not found is still correct if outputs of others that are found depend on
+all of its nodes; the first layer that is neither found nor correct is where the models diverge.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class SamplingConfig:
     unknown: bool
     #: Whether floats are integers too: some layers take ids as floats.
     whole: bool = False
-    #: The smallest integer; 1 if an input is a divisor.
+    #: The smallest integer; 1 for models that divide by it.
     least: int = 0
     #: The interval of floats, a key of `INTERVALS`.
     within: str = ""

@@ -38,8 +38,8 @@ def first_difference(
 ) -> str | None:
     """Return the name of the first layer whose outputs differ; None if the models are equal.
 
-    `tensors` are (layer, old tensor, new tensor) in topological order. All of them are compared if they fit
-    in memory, since a saturating last layer hides earlier differences. Also returns None for a model that
+    `tensors` are (layer, old tensor, new tensor) in topological order. All of them are compared if they are
+    small enough, since a saturating last layer hides earlier differences. Also returns None for a model that
     accepts no random inputs: the compile then verifies it on the user's data.
     """
     data = _accepted_inputs(old)

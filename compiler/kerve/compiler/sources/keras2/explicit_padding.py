@@ -3,8 +3,7 @@
 For "same", TensorFlow splits the padding between both sides, depending on the size of the inputs. Theano's
 depends on the window's size: a convolution begins half a kernel before its inputs, a pooling its window's
 size less one (less two if the size is odd). They differ if strides are not 1 or sizes are even. The layers
-here wrap a layer of tf_keras with padding "valid", pad its inputs, and return as many of its outputs as Keras
-kept.
+here wrap a layer of tf_keras with padding "valid", pad its inputs, and crop its outputs as Keras did.
 """
 
 from __future__ import annotations
