@@ -1,14 +1,14 @@
-"""What attention is in our files, what ONNX Runtime makes of it when it loads them, and what the forms cost.
+"""Attention in compiled models: the operators in the file and after ONNX Runtime loads it, and their times.
 
     .venv/bin/python benchmarks/attention.py [--threads 1]
 
-The first table counts operators of the models with attention of `conversion_models.py`, at the default
-opset and at 23, the first with an Attention operator; "loaded" is what ONNX Runtime writes as
-`SessionOptions.optimized_model_filepath`, with all optimizations. Times of the two take turns, least of many.
-The tables after it are parts of one encoder block (width 256, 4 heads, 128 positions) in the forms that they
-could have, ours first. The last says how fast a graph of these models could be: the time of all nodes of
-tf2onnx's graph and of ours, and of the products of matrices in ours alone, which no form avoids. Each is the
-sum over the nodes of the least time that ONNX Runtime's profiler reports.
+The first table counts the operators of the models with attention in `conversion_models.py`, at the default
+opset and at 23, the first with an Attention operator; "loaded" is the graph that ONNX Runtime writes as
+`SessionOptions.optimized_model_filepath`, with all optimizations. Times are minima of alternating runs. The
+next tables are parts of one encoder block (width 256, 4 heads, 128 positions) in alternative forms, ours
+first. The last table shows how fast graphs of these models could be: the time of all nodes of tf2onnx's graph
+and of ours, and of the matrix products in ours, which no form avoids. Each is the sum over the nodes of the
+minimum times reported by ONNX Runtime's profiler.
 """
 
 import argparse
@@ -33,14 +33,14 @@ from kerve.compiler.pipeline import build as compile_model
 MODELS = ("transformer encoder", "BERT-like", "transformer decoder")
 OPSETS = (21, 23)
 BATCHES = (1, 8)
-#: What else a model consists of, alike in every form.
+#: Operators not counted, the same in every form.
 PLAIN = {"Add", "Gather", "Gemm", "Reshape", "ReduceMean", "Relu", "Constant", "Cast", "Unsqueeze", "Shape"}
 
 PRODUCTS = ("FusedGemm", "FusedMatMul", "Gemm", "MatMul")
 
 WIDTH, HEADS, LENGTH = 256, 4, 128
 SPLIT = "Transpose<perm=[0,2,1,3]>"
-#: What a block does, in several ways: of x, or of queries, keys and values; the answers are y, y0, y1 and y2.
+#: Parts of a block in alternative forms: of x, or of queries, keys and values; outputs are y, y0, y1 and y2.
 PARTS = {
     "projections": {
         "three products": " ".join(
@@ -158,7 +158,7 @@ def times(forms: Mapping[str, str], threads: int) -> Iterable[str]:
 
 
 def node_times(file: Path, inputs: Iterable[np.ndarray], threads: int) -> tuple[float, float]:
-    """Return the milliseconds of all nodes, and of products of matrices."""
+    """Return the milliseconds of all nodes, and of matrix products."""
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3
     options.enable_profiling, options.profile_file_prefix = True, str(file)

@@ -3,19 +3,19 @@
     .venv/bin/python benchmarks/conversion.py [--models ResNet50,GRU | --everyday] [--threads 2] [--rounds 20]
     .venv/bin/python benchmarks/conversion.py --precisions float16,int4-weights [--models ResNet50]
 
-Each model is compiled in a process of its own. kerve's time is that of the whole compile (load, lower,
+Each model is compiled in a separate process. kerve's time is that of the whole compile (load, lower,
 optimize, verify, package), tf2onnx's that of converting and writing. Extra memory is the peak resident set
-over that with the model loaded and called once, in sizes of the model's weights; kerve's also, in
-parentheses, with the verification, in which the source and ONNX Runtime run.
+above that with the model loaded and called once, as a multiple of the weights' size; kerve's also, in
+parentheses, including verification, in which the source and ONNX Runtime run.
 
-With `--precisions`, extra memory and time alone are shown, of compiles of large models to each of them.
+With `--precisions`, only extra memory and time of compiling large models to each precision are shown.
 
-Latencies are minima: what else runs on a machine only ever adds to them. The three take turns in an order
-that is drawn anew each round, and each begins its turn with a call that does not count, so that the threads
-of the one before hit all alike. Prints one table, and the bars that do not hold.
+Latencies are minima, since other processes can only increase them. The three sides run alternately, in random
+order in each round, and each turn begins with a call that is not measured, so that threads left running by
+the previous side affect all alike. Prints one table and the targets that were missed.
 
-Files of tf2onnx that ONNX Runtime cannot run as they are get repaired, and a star in the table: the operator
-Erfc of TensorFlow is written as 1 - Erf, constants that became inputs are fed.
+Files of tf2onnx that ONNX Runtime cannot run are repaired and marked with a star: TensorFlow's operator Erfc
+is replaced by 1 - Erf, and constants that became inputs are fed.
 """
 
 import argparse
@@ -37,15 +37,15 @@ import numpy as np
 BATCHES = (1, 8)
 TF2ONNX_OPSET = 18
 RIVALS = ("tf2onnx", "TensorFlow")
-#: Recurrent, normalization and attention models, of which ours must be 1.4x as fast as tf2onnx's. (The plain
-#: LSTM is one operator in both.)
+#: Recurrent, normalization and attention models that must be 1.4x as fast as tf2onnx's. (The plain LSTM is
+#: one operator in both.)
 FAST = ("masked LSTM", "GRU", "transformer encoder", "ViT-like", "ConvNeXtTiny")
-#: Below this the memory of TensorFlow itself hides that of the model.
+#: For smaller models, TensorFlow's own memory hides that of the model.
 LARGE = 50e6
 
 
 class Mark(NamedTuple):
-    """A moment of a compile: when the graph was there, before it was verified."""
+    """The time and the peak memory at a moment of a compile."""
 
     time: float
     peak: int
@@ -90,7 +90,7 @@ COMPILERS: dict[str, Callable[..., Mark]] = {"kerve": compile_ours, "tf2onnx": c
 
 
 def child(compiler: str, name: str, file: Path) -> None:
-    """Compile one model and print what it took, as JSON; kerve may be followed by a precision."""
+    """Compile one model and print its time and memory as JSON; `compiler` may be "kerve PRECISION"."""
     import tf2onnx  # noqa: F401
     from conversion_models import build, inputs_for
 
@@ -101,7 +101,7 @@ def child(compiler: str, name: str, file: Path) -> None:
     weights = sum(variable.numpy().nbytes for variable in model.variables)
     compiler, *precision = compiler.split()
     gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     begin = mark()
     converted = COMPILERS[compiler](model, file, *precision)
     end = mark()
@@ -115,7 +115,7 @@ def child(compiler: str, name: str, file: Path) -> None:
 
 
 def as_tensors(inputs: list[Any]) -> Any:
-    """Return inputs as Keras takes them: a list only where there are several."""
+    """Return inputs in the form of Keras: a list only if there are several."""
     import tensorflow as tf
 
     tensors = [tf.constant(array) for array in inputs]
@@ -133,7 +133,7 @@ def compiled(compiler: str, name: str, file: Path) -> dict[str, float]:
 
 
 def repair(file: Path) -> bool:
-    """Write `Erfc(x)`, which is no operator of ONNX, as `1 - Erf(x)`; says whether there was any."""
+    """Replace `Erfc(x)`, which is not an ONNX operator, by `1 - Erf(x)`; returns whether there was any."""
     import onnx_ir as ir
 
     model = ir.load(file)
@@ -151,7 +151,7 @@ def repair(file: Path) -> bool:
 
 
 def runner(file: Path, inputs: list[Any], threads: int) -> tuple[Callable[[], Any], bool]:
-    """Return a call of the model on these inputs, and whether it takes constants as inputs too."""
+    """Return a call of the model on these inputs, and whether it has constants as additional inputs."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -172,7 +172,7 @@ def counts(file: Path) -> str:
 
 
 def latencies(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Milliseconds that each takes at best, taking turns."""
+    """Return the minimum milliseconds of each, measured alternately."""
     order = list(runs)
     shuffle = random.Random(0).shuffle
     repeats = {}
@@ -215,7 +215,7 @@ def measure(name: str, threads: int, rounds: int, folder: Path) -> dict[str, Any
             try:
                 runs[compiler], lost = runner(file, inputs, threads)
                 row["star"] |= lost
-            except Exception as error:  # noqa: BLE001  # tf2onnx writes files that cannot be loaded: that is the finding
+            except Exception as error:  # noqa: BLE001  # tf2onnx may write files that cannot be loaded; this is reported
                 print(f"  {file.name}: {str(error).splitlines()[0]}", file=sys.stderr)
         want = runs["TensorFlow"]()
         row[f"error {batch}"] = float(np.abs(runs["kerve"]()[0] - want).max() / np.abs(want).max())
@@ -224,12 +224,12 @@ def measure(name: str, threads: int, rounds: int, folder: Path) -> dict[str, Any
 
 
 def answered(function: Callable[[Any], Any], tensors: Any) -> Any:
-    """Return what a TensorFlow function computes, once it is there."""
+    """Return the result of a TensorFlow function, waiting until it is computed."""
     return function(tensors).numpy()
 
 
 def gain(row: dict[str, Any], batch: int, rival: str) -> float:
-    """Return how many times as fast as a rival ours is; infinite if the rival does not run."""
+    """Return the speedup over a rival; infinite if the rival does not run."""
     times = row[str(batch)]
     return float(times.get(rival, float("inf")) / times["kerve"])
 
@@ -281,7 +281,7 @@ def misses(row: dict[str, Any]) -> list[str]:
 
 
 def precisions_of(name: str, precisions: Sequence[str], folder: Path) -> str:
-    """Return one line: what compiling to each precision takes."""
+    """Return one table row with the memory and time of compiling to each precision."""
     cells = [name]
     for precision in precisions:
         cost = compiled(f"kerve {precision}", name, folder / "model.onnx")

@@ -1,9 +1,9 @@
-"""The models that `evaluation.py` evaluates, and their rows.
+"""The models evaluated by `evaluation.py`, and their rows.
 
     python evaluation_models.py compile NAME FOLDER
     python evaluation_models.py evaluate NAME
 
-The second evaluates once for each line that it reads, and answers with one line of JSON.
+The second evaluates once for each line of standard input, and prints one line of JSON.
 """
 
 import json

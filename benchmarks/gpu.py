@@ -1,17 +1,17 @@
-"""How well models compute on a GPU: bare ONNX Runtime, kerve's executor, kerve's server, PyTorch; one table.
+"""Performance on a GPU: plain ONNX Runtime, kerve's executor, kerve's server and PyTorch, in one table.
 
 On a machine with TensorFlow, once:
 
     python benchmarks/gpu_artifacts.py build/gpu --add dist/*.whl
 
-On the machine with the GPU (Python 3.12, CUDA 13, cuDNN 9; onnxruntime-gpu and what else `kerve[serve-gpu]`
-needs from what was carried there, kerve itself from there or from this source tree), first whether everything
-works, then, under eight minutes, how well:
+On the machine with the GPU (Python 3.12, CUDA 13, cuDNN 9; onnxruntime-gpu and the other dependencies of
+`kerve[serve-gpu]` copied there, kerve itself copied or from this source tree), first check that everything
+works, then measure (less than eight minutes):
 
     python benchmarks/gpu.py --check build/gpu
     python benchmarks/gpu.py build/gpu
 
-What no longer fits into `--budget` seconds is left out and said to be. `--device cpu` rehearses.
+Measurements beyond `--budget` seconds are skipped and reported. `--device cpu` is a dry run.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from kerve.runtime.devices.choice import Devices, choose_devices
 from kerve.runtime.devices.device import parse_device
 
 PRECISIONS = ("float32", "tf32", "float16")
-# (model, precision) in the order of what is most wanted, where time runs out.
+# (model, precision) to measure first, in case time runs out.
 FIRST = (("resnet50", "float16"), ("mlp", "float32"), ("mobilenetv2", "float16"))
 
 
@@ -45,40 +45,40 @@ Key = tuple[str, str, str, int]
 
 
 class Bar(NamedTuple):
-    """What is to hold."""
+    """A performance target."""
 
     name: str
     # None: not measured.
     figure: float | None
     bar: float
     holds: Callable[[float, float], bool]
-    # Whose time it is about, where a batch's time says what bounds it.
+    # The cell whose batch time is compared with its bounds if the target is missed.
     of: Key | None = None
 
 
 @dataclass
 class Table:
-    """What was measured, by model, precision, way and load."""
+    """The measurements, by model, precision, way and load."""
 
     end: float
     cells: dict[Key, Measured] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    # Seconds from a server's start to its first answer.
+    # Seconds from a server's start to its first response.
     starts: dict[str, float] = field(default_factory=dict)
 
     def add(self, model: str, precision: str, way: str, loads: list[int], found: Iterator[Measured]) -> None:
-        """Measure one way at each load, while there is time; what fails is noted, and the rest goes on."""
+        """Measure one way at each load, if there is time; failures are recorded as notes."""
         if time.monotonic() > self.end:
             self.notes.append(f"{model} {precision} {way}: left out, the time was over")
             return
         try:
             for load, measured in zip(loads, found, strict=False):
                 self.cells[model, precision, way, load] = measured
-        except Exception as error:  # noqa: BLE001  whatever it is, the table is worth having
+        except Exception as error:  # noqa: BLE001  other measurements continue after any error
             self.notes.append(f"{model} {precision} {way}: {str(error).strip()[:300]}")
 
     def show(self) -> None:
-        """Print everything, each beside what it is held against."""
+        """Print all measurements with their ratios to the baselines."""
         columns = (
             "model",
             "precision",
@@ -105,7 +105,7 @@ class Table:
             print(note)
 
     def ratio(self, one: Key, other: Key) -> float | None:
-        """Return how many rows the one computes for each of the other's; None where one was not measured."""
+        """Return the ratio of two throughputs; None if one was not measured."""
         if one not in self.cells or other not in self.cells:
             return None
         return self.cells[one].rows / self.cells[other].rows
@@ -119,7 +119,7 @@ class Table:
 
 
 def bars(table: Table, batches: list[int]) -> Iterator[Bar]:
-    """Yield what is to hold."""
+    """Yield the performance targets with their measured figures."""
     at_least, below = (lambda found, bar: found >= bar), (lambda found, bar: found < bar)
     for model in MODELS:
         for precision in PRECISIONS:
@@ -145,7 +145,7 @@ def bars(table: Table, batches: list[int]) -> Iterator[Bar]:
 
 
 def show_bars(arguments: argparse.Namespace, devices: Devices, table: Table) -> None:
-    """Print whether each bar holds, and of each that does not what bounds it."""
+    """Print whether each target is met; for missed ones, also what bounds the time."""
     found = list(bars(table, arguments.batches))
     missed = [each for each in found if each.figure is not None and not each.holds(each.figure, each.bar)]
     most = peaks() if any(each.of for each in missed) and devices.devices[0].kind != "cpu" else {}
@@ -158,7 +158,7 @@ def show_bars(arguments: argparse.Namespace, devices: Devices, table: Table) -> 
         print(f"{verdict:14}{each.name}: {shown} (bar: {each.bar:g})")
         if each in missed and each.of is not None:
             model, precision, _, load = each.of
-            # TF32 is float32's artifact, and PyTorch's way has none.
+            # TF32 uses float32's artifact.
             artifact = f"{model}_{precision.replace('tf32', 'float32')}"
             if artifact in counts:
                 file = arguments.folder / "unpacked" / "models" / artifact / "1" / "model.onnx"
@@ -168,14 +168,14 @@ def show_bars(arguments: argparse.Namespace, devices: Devices, table: Table) -> 
 
 
 def repository_of(folder: Path, batches: list[int]) -> Path:
-    """Return the repository with each model once for each precision; TF32 is float32's, with the option."""
+    """Return the repository with each model in each precision; TF32 is float32 with the option set."""
     models = folder / "unpacked" / "models"
     for source in models.glob("*_float32"):
         target = models / source.name.replace("_float32", "_tf32")
         if not target.exists():
             shutil.copytree(source, target)
     for model in models.iterdir():
-        # What is not measured need not be captured.
+        # Only measured batch sizes are captured as CUDA graphs.
         text = f"max_batch_size = {max(batches)}\nbatch_buckets = {batches}\n"
         tf32 = "[cuda]\nuse_tf32 = true\n" if model.name.endswith("_tf32") else ""
         (model / "config.toml").write_text(text + tf32)
@@ -183,7 +183,7 @@ def repository_of(folder: Path, batches: list[int]) -> Path:
 
 
 def measure(arguments: argparse.Namespace, devices: Devices, table: Table) -> None:
-    """Fill the table, what is most wanted first."""
+    """Fill the table, the most important measurements first."""
     folder: Path = arguments.folder
     unpack(folder / "parts", folder / "unpacked")
     models, program = repository_of(folder, arguments.batches), folder / "unpacked" / "files" / "load"
@@ -228,12 +228,12 @@ def through_server(
             with shared_row(running.address, artifact) as region:
                 shared = request(name, artifact, region)
                 table.add(*pair, "shared memory", loads, each(running.address, shared))
-    except Exception as error:  # noqa: BLE001  a server that does not start is a finding, too
+    except Exception as error:  # noqa: BLE001  a server that does not start is reported, too
         table.notes.append(f"{name} served: {str(error).strip()[:500]}")
 
 
 def numbers(text: str) -> list[int]:
-    """Return the numbers of a list with commas."""
+    """Parse a comma-separated list of numbers."""
     return [int(part) for part in text.split(",")]
 
 

@@ -1,11 +1,11 @@
-"""Does everything that kerve does on a GPU work on this one? Each step on its own, in a table.
+"""Check that all of kerve's GPU functions work on this machine; prints a table of the steps.
 
     python benchmarks/gpu_check.py --device cuda:0 [FOLDER]
 
-FOLDER holds the parts that gpu_artifacts.py wrote (`--only mlp,mobilenetv2` is enough); steps that need them
-are skipped without. Needs onnxruntime-gpu and what `kerve[serve-gpu]` installs; kerve itself is taken from
-this source tree. Every step is a process of its own with a time limit, so that none hides the others; what no
-longer fits into `--budget` seconds is left out and said to be. `--device cpu` rehearses.
+FOLDER contains the parts written by gpu_artifacts.py (`--only mlp,mobilenetv2` is enough); without it, steps
+that need them are skipped. Needs onnxruntime-gpu and the packages of `kerve[serve-gpu]`; kerve itself is
+imported from this source tree. Every step runs in a separate process with a time limit, so that one failure
+does not hide others; steps beyond `--budget` seconds are skipped and reported. `--device cpu` is a dry run.
 """
 
 import argparse
@@ -22,9 +22,9 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 ROOTS = ("cli", "runtime", "proto")
 sys.path[:0] = [str(ROOT / each) for each in ROOTS]
-# Seconds for one step, and lines that are shown of what it printed.
+# The time limit of a step in seconds, and the lines of its output that are shown.
 LIMIT, SHOWN = 60, 40
-# What kerve needs to serve, by the names of modules.
+# The modules that kerve needs to serve.
 MODULES = (
     *("numpy", "onnxruntime", "grpc", "google", "grpc_health", "grpc_reflection"),
     *("prometheus_client", "waitress", "click", "rich"),
@@ -32,7 +32,7 @@ MODULES = (
 
 
 def environment(folder: Path) -> Mapping[str, str]:
-    """Return variables with which kerve is found in the source tree, though it may not be installed."""
+    """Return environment variables to import kerve from the source tree, even if it is not installed."""
     paths = [str(ROOT / each) for each in ROOTS]
     try:
         importlib.metadata.version("kerve")
@@ -46,7 +46,7 @@ def environment(folder: Path) -> Mapping[str, str]:
 
 
 def take(name: str, arguments: argparse.Namespace) -> None:
-    """Take one step in this process; its last line says what was seen."""
+    """Run one step in this process; the last line of output is its result."""
     from gpu_artifacts import unpack
     from gpu_checks import STEPS
     from gpu_setting import Setting, Skip
@@ -65,7 +65,7 @@ def take(name: str, arguments: argparse.Namespace) -> None:
 
 
 def run(name: str, arguments: argparse.Namespace, variables: Mapping[str, str]) -> tuple[str, str]:
-    """Take a step in a process of its own; return the verdict, and what was seen."""
+    """Run a step in a separate process; returns the verdict and the result."""
     folder = [str(arguments.folder)] if arguments.folder else []
     command = [sys.executable, __file__, *folder, "--device", arguments.device, "--step", name]
     try:
@@ -125,7 +125,7 @@ def main(given: Sequence[str] | None = None) -> int:
     return int(any(verdict == "FAILED" for _, verdict, _, _ in table))
 
 
-# Set for the process that takes a single step.
+# The environment variable set for the process of a single step.
 STEP_ALONE = "KERVE_CHECK_STEP"
 
 if __name__ == "__main__":

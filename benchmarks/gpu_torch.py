@@ -1,4 +1,4 @@
-"""PyTorch on the GPU: its ResNet50 as an outside reference, and what the device can do at most."""
+"""PyTorch on the GPU: its ResNet50 as an external baseline, and the device's peak performance."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +16,7 @@ EXPANSION, CLASSES = 4, 100
 
 
 def resnet50() -> Any:
-    """Return ResNet50 as Keras has it (version 1: the stride is in the first 1x1 convolution of a stage)."""
+    """Return ResNet50 as in Keras (version 1: the stride is in the first 1x1 convolution of a stage)."""
     from torch import nn
 
     def convolution(inputs: int, outputs: int, size: int, stride: int = 1) -> Any:
@@ -59,7 +59,7 @@ def resnet50() -> Any:
 
 
 def torch_resnet50(batches: list[int], seconds: float) -> Iterator[Measured]:
-    """channels_last, float16, compiled with CUDA graphs; from the host's memory and back to it, as kerve."""
+    """Measure channels_last, float16, compiled with CUDA graphs, including copies from and to the host."""
     torch = usable()
     if torch is None:
         raise RuntimeError("PyTorch, or a GPU that it can use, is not here")
@@ -78,7 +78,7 @@ def torch_resnet50(batches: list[int], seconds: float) -> Iterator[Measured]:
 
 
 def usable() -> Any:
-    """Return PyTorch, where it is and sees a GPU; None otherwise."""
+    """Return PyTorch if it is installed and has a GPU, or None."""
     if find_spec("torch") is None:
         return None
     import torch
@@ -87,8 +87,8 @@ def usable() -> Any:
 
 
 def peaks() -> Mapping[str, float]:
-    """Return what the device does at most, measured: operations per second at each precision, and bytes per
-    second within it and from the host; empty without PyTorch.
+    """Measure the device's peak rates: operations per second in each precision, and bytes per second of its
+    memory and from the host; empty without PyTorch.
     """
     torch = usable()
     if torch is None:

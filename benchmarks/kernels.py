@@ -1,9 +1,9 @@
-"""Operators of ONNX whose kernels are slow on CPUs, and the operators that kerve writes in their place.
+"""Operators of ONNX whose kernels are slow on CPUs, and the operators by which kerve replaces them.
 
     .venv/bin/python benchmarks/kernels.py
 
-Of numbers around zero, half of them negative, in no order: least times of a hundred turns, on one thread and
-on two.
+Inputs are random numbers around zero, half of them negative; times are minima of a hundred runs, on one
+thread and on two.
 """
 
 import time

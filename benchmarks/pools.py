@@ -1,8 +1,8 @@
-"""A mean over small windows between two convolutions: as AveragePool of two kinds, and as convolutions.
+"""Average pooling with small windows between two convolutions: as AveragePool of two opsets and as Conv.
 
     .venv/bin/python benchmarks/pools.py
 
-Windows of three along each axis that overlap. Least times of forty turns, on one thread.
+Overlapping windows of size three along each axis. Times are minima of forty runs, on one thread.
 """
 
 import time

@@ -1,8 +1,8 @@
-"""Convolutions of sequences, and the same of images of height one, as kerve writes them.
+"""1-D convolutions, compared with the 2-D convolutions of images of height one that kerve writes instead.
 
     .venv/bin/python benchmarks/sequences.py
 
-Alone between two views and in a chain of three; least times of a hundred turns, on one thread and on two.
+A single one between two reshapes, and a chain of three; minimum of a hundred runs, on one thread and on two.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ import onnxruntime as ort
 from kernels import least
 from onnx import numpy_helper, parser
 
-#: batch, channels, length, window, dilation, and whether each channel has a filter of its own
+#: batch, channels, length, window, dilation, and whether it is depthwise
 SHAPES = (
     (1, 64, 100, 3, 1, False),
     (8, 64, 100, 3, 1, False),

@@ -1,9 +1,9 @@
-"""The servers that `serving.py` measures, each in a process of its own.
+"""The servers measured by `serving.py`, each in a separate process.
 
     python serving_servers.py wire|constant MODEL PORT_FILE [--workers N] [--queue N]
 
-`wire` answers with ONNX Runtime behind kerve_wire; `constant` is a grpc.aio server that does nothing but
-return the same bytes: the most that a Python server can do.
+`wire` is ONNX Runtime behind kerve_wire; `constant` is a grpc.aio server that only returns the same bytes:
+the upper limit of a Python server.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def serve_wire(arguments: argparse.Namespace) -> None:
 
     def execute() -> None:
         while (batch := queue.take()) is not None:
-            assert not callable(batch)  # nothing is deferred here
+            assert not callable(batch)  # there are no deferred tasks here
             batch.reply(dict(zip(names, model.run(names, batch.inputs), strict=True)))
 
     threading.Thread(target=execute, name="executor", daemon=True).start()

@@ -1,11 +1,11 @@
-"""`kerve serve` against Triton Inference Server: the same repository, ONNX Runtime and machine.
+"""`kerve serve` compared with Triton Inference Server: the same repository, ONNX Runtime and machine.
 
     python benchmarks/triton.py TRITON [--rounds 3] [--seconds 2] [--only throughput,rest,start]
 
-TRITON is the folder that `triton_server.sh` made. `throughput`: two models in three configurations
-(config.pbtxt), with so many calls in flight; the servers take turns. `rest`: the same over REST, with tensors
-in JSON and in binary; perf_analyzer's default is the latter. `start`: from the command to the first
-answer, and what is resident then. The load generator shares the cores with the servers.
+TRITON is the folder created by `triton_server.sh`. `throughput`: two models in three configurations
+(config.pbtxt), with several numbers of calls in flight; the servers run alternately. `rest`: the same over
+REST, with tensors in JSON and in binary, which is perf_analyzer's default. `start`: the time from the command
+to the first response, and the resident memory then. The load generator shares the cores with the servers.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import serving_models
 from lifecycle import ask
 from serving import Parts, Run, Running, in_turn, kerve, load, run_parts
 
-#: Models, the shape of a request to each, and how many of these are in flight.
+#: Models, the shape of a request to each, and the numbers of calls in flight.
 MODELS = {"mlp": ((1, 32), (1, 8, 64)), "mobilenet": ((1, 224, 224, 3), (1, 4, 8))}
 BATCHED = 'name: "model" backend: "onnxruntime" max_batch_size: 64 dynamic_batching {}'
 ONE_THREAD = 'parameters [{key: "intra_op_thread_count" value: {string_value: "1"}}]'
@@ -37,7 +37,7 @@ PORTS = iter(range(19100, 19900, 2))
 
 @contextmanager
 def triton(folder: Path, repository: Path) -> Iterator[Running]:
-    """A real Triton, yielded when it is ready."""
+    """Run a Triton server; yields when it is ready."""
     grpc, http = next(PORTS), next(PORTS) + 1
     options = {
         "model-repository": repository,
@@ -68,7 +68,7 @@ def answers(url: str) -> bool:
 
 
 def repository_of(name: str, configuration: str, folder: Path) -> Path:
-    """A repository that Triton would take, with one model."""
+    """Return a repository in Triton's layout with one model."""
     repository = folder / "triton" / name
     shutil.rmtree(repository, ignore_errors=True)
     version = repository / "model" / "1"
@@ -80,7 +80,7 @@ def repository_of(name: str, configuration: str, folder: Path) -> Path:
 
 
 def head(what: str) -> None:
-    """The names of the columns."""
+    """Print the names of the columns."""
     print(f"\n{'model':12}{what:30}{'in flight':>10}{'kerve/s':>10}{'Triton/s':>10}{'ratio':>8}", end="")
     print(f"{'p50 us':>10}{'Triton':>10}{'p99 us':>10}{'Triton':>10}{'CPU us':>10}{'Triton':>10}")
 
@@ -88,7 +88,7 @@ def head(what: str) -> None:
 def compare(
     rounds: int, labels: str, measure: Callable[[Running], Run], ours: Running, theirs: Running
 ) -> None:
-    """Let both serve in turn, and print a row: requests per second, and the latencies that were seen."""
+    """Measure both servers alternately and print a row: requests per second, latencies and CPU times."""
     sides: dict[str, Callable[[], Run]] = {
         side: partial(measure, running) for side, running in (("ours", ours), ("theirs", theirs))
     }
@@ -103,7 +103,7 @@ def compare(
 
 
 def throughput(options: argparse.Namespace, folder: Path) -> None:
-    """Requests per second of both over gRPC."""
+    """Compare throughput over gRPC."""
     head("configuration")
     for name, (shape, counts) in MODELS.items():
         body = serving_models.request(shape, folder / "body")
@@ -116,7 +116,7 @@ def throughput(options: argparse.Namespace, folder: Path) -> None:
 
 
 def rest(options: argparse.Namespace, folder: Path) -> None:
-    """The same over REST, with one instance that batches."""
+    """Compare throughput over REST, with one batching instance."""
     head("tensors")
     for name, (shape, counts) in MODELS.items():
         repository = repository_of(name, CONFIGURATIONS["one instance"], folder)
@@ -133,7 +133,7 @@ def rest(options: argparse.Namespace, folder: Path) -> None:
 
 
 def start(options: argparse.Namespace, folder: Path) -> None:
-    """From the command to the first answer."""
+    """Measure the time from the command to the first response."""
     repository = repository_of("mlp", "", folder)
     body = serving_models.request((1, 32), folder / "body").read_bytes()
 

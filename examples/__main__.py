@@ -1,8 +1,7 @@
 """Run every example, two at a time: `python examples`.
 
-TensorFlow takes longer to import than most examples take to run. It is imported once, and each example is a
-copy of this process (a fork), in which the script runs as it does by itself. What it printed is shown when
-it ends.
+Importing TensorFlow takes longer than running most examples. It is imported once, and each example runs in a
+fork of this process, in the same way as on its own. Its output is printed when it ends.
 """
 
 import multiprocessing
@@ -15,18 +14,18 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import IO, NamedTuple
 
-import data  # noqa: F401  # before TensorFlow, whose log it quietens
+import data  # noqa: F401  # before TensorFlow, to reduce its logging
 import keras  # noqa: F401
 
 import kerve.compiler.pipeline  # noqa: F401
 
 HERE = Path(__file__).parent
-# Half of the time, an example waits for a process that it started.
+# An example spends half of its time waiting for a process that it started.
 AT_ONCE = 2
 
 
 class Example(NamedTuple):
-    """A script that runs, and what it prints."""
+    """A running script and its output."""
 
     script: Path
     output: IO[bytes]
@@ -40,7 +39,7 @@ class Example(NamedTuple):
         return cls(script, output, process)
 
     def end(self) -> int | None:
-        """Show what it printed; returns its exit code."""
+        """Print its output; returns its exit code."""
         self.process.join()
         with self.output:
             self.output.seek(0)

@@ -1,4 +1,4 @@
-"""Configuration only: JSON and the YAML of old compile with weights; code in YAML is refused."""
+"""Configuration only: JSON, and YAML of Keras 2, compile with weights; YAML that contains code is refused."""
 
 from pathlib import Path
 
@@ -20,13 +20,13 @@ def main(folder: Path) -> None:
             keras.layers.Dense(3, activation="softmax", name="species"),
         ]
     )
-    model = keras.models.model_from_json(designed.to_json())  # the same layers, with weights of its own
+    model = keras.models.model_from_json(designed.to_json())  # the same layers, with new weights
     model.compile("adam", "sparse_categorical_crossentropy")
     model.fit(x_train, y_train, epochs=5, verbose=0)
     models = folder / "models"
     compile_model(model, repository=models, name="from-json")
 
-    # Keras 2.3: to_yaml() and save_weights(), both gone from Keras 3.
+    # Written by to_yaml() and save_weights() of Keras 2.3; Keras 3 no longer has this format or to_yaml().
     old = written_by("keras2.3", folder)
     asked, answered = recorded(old / "mlp_weights.h5.npz")
     target = ("--repository", models, "--name", "from-yaml")

@@ -15,7 +15,7 @@ OWN_LAYERS = Path(__file__).with_name("own_layers.py")
 
 
 def main(folder: Path) -> None:
-    logging.getLogger("absl").setLevel(logging.ERROR)  # of .h5 it says that a newer format is there
+    logging.getLogger("absl").setLevel(logging.ERROR)  # suppress the warning that .h5 is a legacy format
     keras.utils.set_random_seed(0)
     x_train, x_test, y_train, _ = data.breast_cancer()
     model = keras.Sequential(

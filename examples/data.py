@@ -1,9 +1,9 @@
 """The data sets that ship with scikit-learn, split and scaled: x_train, x_test, y_train, y_test.
 
-Features are float32 with mean 0 and deviation 1, images float32 of 8 x 8 x 1 in [0, 1].
+Features are float32 with mean 0 and standard deviation 1, images float32 of 8 x 8 x 1 in [0, 1].
 
-The examples import this module before Keras. That keeps out of their output what TensorFlow says of every
-machine: level 1 leaves its warnings and errors, and that oneDNN is on it says at any level, unless it is off.
+The examples import this module before Keras, to suppress TensorFlow's informational messages: log level 1
+keeps warnings and errors only, and the message on oneDNN disappears only if oneDNN is off.
 """
 
 import os
@@ -20,7 +20,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 
 class Split(NamedTuple):
-    """A data set of which a fifth is held back."""
+    """A data set, split into 80 % for training and 20 % for testing."""
 
     x_train: NDArray[np.float32]
     x_test: NDArray[np.float32]
@@ -35,17 +35,17 @@ def digits() -> Split:
 
 
 def iris() -> Split:
-    """150 flowers by four measures; the label is one of three species."""
+    """150 flowers with four features; the label is one of three species."""
     return _table(datasets.load_iris)
 
 
 def breast_cancer() -> Split:
-    """569 tumours by thirty measures; the label is 1 for benign."""
+    """569 tumours with thirty features; the label is 1 for benign."""
     return _table(datasets.load_breast_cancer)
 
 
 def diabetes() -> Split:
-    """442 patients by ten measures; the label is how far the disease went in a year."""
+    """442 patients with ten features; the label is the progression of the disease in a year."""
     return _table(datasets.load_diabetes)
 
 

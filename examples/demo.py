@@ -1,9 +1,9 @@
-"""The whole journey on real data: train, compile, serve, predict, evaluate, compare.
+"""The whole workflow on real data: train, compile, serve, predict, evaluate, compare.
 
     python examples/demo.py [FOLDER]
 
-Every step is the command a person would type. Ends with one table, and with an error when a served answer
-differs from Keras's by more than 1e-4 relative.
+Training, compiling, serving and evaluating run as commands. Prints a table of the results; fails if a served
+prediction differs from Keras's by more than 1e-4 relative.
 """
 
 import statistics
@@ -46,7 +46,7 @@ def by_triton(client: Any, model: str) -> Predict:
 
 
 def latency(predict: Predict, image: Floats) -> float:
-    """Median milliseconds of one request with one image."""
+    """Return the median latency of a request with one image, in milliseconds."""
     times = []
     for _ in range(300):
         begin = time.perf_counter()
@@ -65,7 +65,7 @@ def main(folder: Path) -> None:
     test, keras = np.load(folder / "test.npz"), dict(np.load(folder / "keras.npz"))
     images, labels, wanted = test["image"], test["y"], keras.pop("probabilities")
     title = f"digits: {len(images)} images held back from training"
-    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)  # 80 columns are enough for it
+    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)  # fits into 80 columns
     for column in ("answers by", "accuracy", "max diff", "relative", "artifact", "latency"):
         table.add_column(column, justify="left" if column == "answers by" else "right", no_wrap=True)
     table.add_row("Keras predict", f"{accuracy(wanted, labels):.2%}", "", "", "", "")
@@ -92,7 +92,7 @@ def main(folder: Path) -> None:
                 )
             compare(f"{model} evaluate", keras=keras, served=evaluate(model, folder / "test.npz", address))
     Console().print(table)
-    worst = max(relatives, key=lambda each: (each != each, each))  # NaN is the worst
+    worst = max(relatives, key=lambda each: (each != each, each))  # NaN counts as the largest
     if not worst <= TOLERANCE:
         raise SystemExit(f"served answers differ from Keras by {worst:.1e} relative, allowed {TOLERANCE:.0e}")
 

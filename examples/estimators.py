@@ -1,6 +1,6 @@
-"""Estimators, gone since TensorFlow 2.16: their exports compile, with raw and with tf.Example receivers.
+"""Estimators, removed in TensorFlow 2.16: their exports compile, with raw and with tf.Example receivers.
 
-The modern form is the Keras model itself: one named input for each feature.
+The modern equivalent is a Keras model with one named input for each feature.
 """
 
 import shutil
@@ -13,7 +13,7 @@ from workflow import compare, kerve, recorded, serving, start
 from kerve.compiler import compile_model
 from kerve.runtime import Client
 
-# model_to_estimator and export_saved_model of TensorFlow 2.15; write_estimators.py wrote it
+# Written by write_estimators.py with model_to_estimator and export_saved_model of TensorFlow 2.15.
 EXPORTS = Path(__file__).parent / "fixtures" / "estimators.zip"
 
 

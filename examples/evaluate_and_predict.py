@@ -1,4 +1,4 @@
-"""evaluate() and predict(), of arrays and of tf.data: the server's numbers beside Keras's."""
+"""evaluate() and predict() on arrays and on tf.data: the server's results compared with Keras's."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""NumPy arrays and tf.data pipelines: both train, validate, calibrate int8, evaluate and are compared on."""
+"""NumPy arrays and tf.data pipelines, each used to train, validate, calibrate int8, evaluate and compare."""
 
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def main(folder: Path) -> None:
         verbose=0,
     )
 
-    # int8: its ranges are measured on some of the training data, its loss of accuracy on the rows held back.
+    # int8: activation ranges are measured on training data, the loss of accuracy on the test data.
     int8 = CompileOptions(precision="int8", max_drop=0.01)
     models = folder / "models"
     compile_model(from_arrays, repository=models, name="from-arrays")

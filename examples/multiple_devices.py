@@ -1,4 +1,4 @@
-"""MirroredStrategy: trained on two devices (here logical CPUs, else your GPUs), saved, compiled."""
+"""MirroredStrategy: train on two devices (logical CPUs here, usually GPUs), save and compile."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def main(folder: Path) -> None:
             [
                 keras.Input((8, 8, 1), name="image"),
                 keras.layers.Conv2D(8, 3, activation="relu"),
-                # unless synchronized, each device has its own moving averages, and a file holds the first's
+                # Without synchronization each device has its own moving averages; only the first's are saved.
                 keras.layers.BatchNormalization(synchronized=True),
                 keras.layers.Flatten(),
                 keras.layers.Dense(10, activation="softmax", name="digit"),
@@ -39,7 +39,7 @@ def main(folder: Path) -> None:
 
     models = folder / "models"
     compile_model(model, repository=models, name="from-object")
-    alone = keras.models.load_model(folder / "digits.keras")  # on one device, as it will be served
+    alone = keras.models.load_model(folder / "digits.keras")  # on one device, like the server
     compile_model(alone, repository=models, name="from-file")
     with serving(models) as address, Client(address) as client:
         for name in ("from-object", "from-file"):

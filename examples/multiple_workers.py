@@ -1,6 +1,6 @@
-"""MultiWorkerMirroredStrategy: trained by two processes with the same weights, saved, compiled.
+"""MultiWorkerMirroredStrategy: train in two processes with synchronized weights, save and compile.
 
-Each worker is this script with TF_CONFIG in its environment, as on a cluster; here both run on this machine.
+Each worker is this script with TF_CONFIG in its environment, as on a cluster; here both run on one machine.
 """
 
 import json
@@ -20,11 +20,11 @@ from workflow import compare, serving, start
 from kerve.compiler import compile_model
 from kerve.runtime import Client
 
-BATCH = 64  # of all workers together
+BATCH = 64  # in total, over all workers
 
 
 def train(file: Path) -> None:
-    """Be one of the workers. The loop is written out: fit() of Keras 3 does not take this strategy."""
+    """Train as one of the workers, in a custom loop: fit() of Keras 3 does not support this strategy."""
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     worker = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
     keras.utils.set_random_seed(0)
@@ -46,7 +46,7 @@ def train(file: Path) -> None:
             losses = keras.losses.sparse_categorical_crossentropy(labels, model(images, training=True))
             loss = tf.reduce_sum(losses) / BATCH
         gradients = tape.gradient(loss, model.trainable_variables)
-        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))  # of all workers
+        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))  # sums over workers
         return loss
 
     @tf.function  # type: ignore[untyped-decorator]  # TensorFlow has no types
@@ -72,7 +72,7 @@ def cluster(size: int) -> list[str]:
 
 
 def wait_for(workers: list["subprocess.Popen[bytes]"]) -> None:
-    """Wait until all have ended. Where one fails, the others, which would wait for it, are ended too."""
+    """Wait until all have ended; if one fails, end the others, which would wait for it."""
     try:
         while None in (codes := [worker.poll() for worker in workers]) and not any(codes):
             time.sleep(0.1)

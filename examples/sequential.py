@@ -1,4 +1,4 @@
-"""Sequential model; layers configured by activation, initializer and regularizer, whose loss counts."""
+"""Sequential model: layers configured by activation, initializer and regularizer, with its loss term."""
 
 from pathlib import Path
 

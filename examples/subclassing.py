@@ -13,7 +13,7 @@ from kerve.runtime import Client
 
 
 class Classifier(keras.Model):
-    """Keras finds the shape of the answers by tracing call()."""
+    """Keras infers the output shape by tracing call()."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Classifier(keras.Model):
 
 
 class SizedClassifier(Classifier):
-    """The author says what shape the answers have."""
+    """Defines its output shape explicitly."""
 
     def __init__(self, classes: int) -> None:
         super().__init__(classes)
@@ -37,7 +37,7 @@ class SizedClassifier(Classifier):
 
 
 class PetalsAndSepals(keras.Model):
-    """Takes and gives dictionaries; their keys are the names that a client uses."""
+    """Has dictionaries as input and output; their keys are the tensor names for clients."""
 
     def __init__(self) -> None:
         super().__init__()

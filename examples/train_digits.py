@@ -2,8 +2,8 @@
 
     python examples/train_digits.py FOLDER
 
-writes digits.keras, digits.h5, test.npz (the images held back from training, and their labels) and keras.npz
-(Keras's own answers for them, and its loss and accuracy).
+writes digits.keras, digits.h5, test.npz (the test images and labels) and keras.npz (Keras's predictions for
+them, its loss and accuracy).
 """
 
 import logging
@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-# Before Keras: what TensorFlow says of every machine is not said here.
+# Set before importing Keras, to suppress TensorFlow's informational messages.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
@@ -44,7 +44,7 @@ def main(folder: Path) -> None:
     model.compile("adam", loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     model.fit(x_train, y_train, epochs=12, batch_size=64, validation_data=(x_test, y_test), verbose=2)
 
-    logging.getLogger("absl").setLevel(logging.ERROR)  # of .h5 it says that a newer format is there
+    logging.getLogger("absl").setLevel(logging.ERROR)  # suppress the warning that .h5 is a legacy format
     model.save(folder / "digits.keras")
     model.save(folder / "digits.h5")
     np.savez(folder / "test.npz", image=x_test, y=y_test)

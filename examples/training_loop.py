@@ -1,4 +1,4 @@
-"""Eager execution and an own training loop with GradientTape: the trained model compiles as any."""
+"""Eager execution and a custom training loop with GradientTape; the model compiles like any other."""
 
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ def main(folder: Path) -> None:
 
     compile_model(model, repository=folder, name="digits")
     with serving(folder) as address, Client(address) as client:
-        # Keras's answer is computed eagerly, operation by operation
+        # Keras computes the expected outputs eagerly.
         compare("digits", keras=model(x_test, training=False), served=client.predict("digits", x_test))
 
 

@@ -24,7 +24,7 @@ def main(folder: Path) -> None:
     (folder / "iris.json").write_text(model.to_json())
     model.save_weights(folder / "iris.weights.h5")
 
-    # tf.keras of TensorFlow 2.4: save_weights("mlp_checkpoint/my_model"), which Keras 3 no longer reads.
+    # Written by save_weights("mlp_checkpoint/my_model") of TensorFlow 2.4; Keras 3 cannot load it.
     old = written_by("tf2.4", folder)
     asked, answered = recorded(old / "mlp_checkpoint.npz")
 

@@ -1,4 +1,4 @@
-"""The entire model in HDF5, optimizer included: training goes on where it stopped; it compiles."""
+"""The entire model in HDF5, including the optimizer: resume training from the file, then compile it."""
 
 import json
 import logging
@@ -13,7 +13,7 @@ from kerve.runtime import Client
 
 
 def resume(file: Path) -> keras.Model:
-    """Load the model with its optimizer's state, which Keras 3's own load_model gives to no variables."""
+    """Load the model with the optimizer's state, which load_model of Keras 3 does not restore from HDF5."""
     model = keras.models.load_model(file, compile=False)
     with h5py.File(file) as opened:
         training = json.loads(opened.attrs["training_config"])
@@ -27,7 +27,7 @@ def resume(file: Path) -> keras.Model:
 
 
 def main(folder: Path) -> None:
-    logging.getLogger("absl").setLevel(logging.ERROR)  # of .h5 it says that a newer format is there
+    logging.getLogger("absl").setLevel(logging.ERROR)  # suppress the warning that .h5 is a legacy format
     keras.utils.set_random_seed(0)
     x_train, x_test, y_train, _ = data.digits()
     model = keras.Sequential(
@@ -43,7 +43,7 @@ def main(folder: Path) -> None:
     model.save(folder / "interrupted.h5")
 
     resumed = resume(folder / "interrupted.h5")
-    for each in (model, resumed):  # the one that never stopped, and the one from the file
+    for each in (model, resumed):  # the original model and the one from the file
         each.fit(x_train, y_train, epochs=2, shuffle=False, verbose=0)
     uninterrupted = model.predict(x_test, verbose=0)
     compare("resumed training", keras=uninterrupted, served=resumed.predict(x_test, verbose=0))

@@ -1,4 +1,4 @@
-"""What every example does beside its own subject: run `kerve`, serve a repository, compare with Keras."""
+"""Common functions of the examples: run `kerve`, serve a repository, compare with Keras."""
 
 import json
 import os
@@ -24,7 +24,7 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def start(main: Callable[[Path], None]) -> None:
-    """Call `main` with the folder named on the command line, or with one that is removed afterwards."""
+    """Call `main` with the folder given on the command line, or with a temporary folder."""
     if len(sys.argv) > 1:
         folder = Path(sys.argv[1])
         folder.mkdir(parents=True, exist_ok=True)
@@ -37,23 +37,23 @@ def start(main: Callable[[Path], None]) -> None:
 
 
 def kerve(*words: str | Path, exit_code: int = 0) -> None:
-    """Run the command that a person would type; another exit code than expected ends the example."""
+    """Run a `kerve` command; exits if it does not end with the expected exit code."""
     done = subprocess.run(shown(*words), check=False)
     if done.returncode != exit_code:
         raise SystemExit(f"kerve {words[0]} ended with exit code {done.returncode}, expected {exit_code}")
 
 
 def shown(*words: str | Path) -> list[str]:
-    """Return a command of kerve's, once it is printed as a person would type it."""
+    """Print a `kerve` command as it would be typed, and return it."""
     print("$ kerve", *words, flush=True)
     return [KERVE, *map(str, words)]
 
 
 @contextmanager
 def serving(repository: Path, *flags: str) -> Iterator[str]:
-    """Run `kerve serve` as a process; yields its gRPC address once it says that it is ready."""
+    """Run `kerve serve` as a process; yields its gRPC address when it is ready."""
     command = shown("serve", "--repository", repository, *flags)
-    ports = {"KERVE_GRPC_PORT": "0", "KERVE_HTTP_PORT": "0"}  # a free one, and none
+    ports = {"KERVE_GRPC_PORT": "0", "KERVE_HTTP_PORT": "0"}  # gRPC on any free port, HTTP off
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **ports})
     try:
         assert server.stdout is not None
@@ -71,7 +71,7 @@ def serving(repository: Path, *flags: str) -> Iterator[str]:
 
 
 def evaluate(name: str, data: Path, address: str) -> Arrays:
-    """Return what `kerve evaluate` computes of a file of labelled rows, by Keras's names."""
+    """Return the results of `kerve evaluate` on a file of labelled rows, by Keras's names."""
     command = shown("evaluate", name, "--data", data, "--address", address, "--json")
     done = subprocess.run(command, check=False, stdout=subprocess.PIPE)
     if done.returncode != 0:
@@ -80,7 +80,7 @@ def evaluate(name: str, data: Path, address: str) -> Arrays:
 
 
 def compare_evaluation(name: str, model: Any, x: Any, y: Any, *, folder: Path, address: str) -> None:
-    """Write rows to a file, and compare `kerve evaluate` of it with `model.evaluate()`; see `compare`."""
+    """Write rows to a file and compare `kerve evaluate` on it with `model.evaluate()`; see `compare`."""
     data = folder / f"{name}.npz"
     np.savez(data, **named(x, "x"), **named(y, "y"))  # type: ignore[arg-type]  # its stub takes them for a flag
     expected = model.evaluate(x, y, verbose=0, return_dict=True)
@@ -90,7 +90,7 @@ def compare_evaluation(name: str, model: Any, x: Any, y: Any, *, folder: Path, a
 def compare(
     what: str, *, keras: Mapping[str, ArrayLike] | ArrayLike, served: Mapping[str, ArrayLike] | ArrayLike
 ) -> None:
-    """Print, for each output, how far the served answers are from Keras's; too far ends the example."""
+    """Print the difference between the served and Keras's outputs; exits if one is too large."""
     expected, got = named(keras), named(served)
     if expected.keys() != got.keys():
         raise SystemExit(f"{what}: Keras answers {sorted(expected)}, the server {sorted(got)}")
@@ -100,7 +100,7 @@ def compare(
             raise SystemExit(f"{what} {name}: Keras answers {wanted.shape}, the server {answer.shape}")
         difference = np.abs(answer.astype(float) - wanted.astype(float))
         allowed = RTOL * np.abs(wanted) + ATOL * max(1.0, float(np.abs(wanted).max()))
-        equal = bool((difference <= allowed).all())  # false for what is not a number
+        equal = bool((difference <= allowed).all())  # false for NaN
         shown = f"{float(wanted):.6g} and {float(answer):.6g}" if wanted.ndim == 0 else f"{wanted.shape}"
         print(
             f"  {what} {name}: Keras and served {shown}, largest difference {difference.max():.1e}",
@@ -113,19 +113,19 @@ def compare(
 
 
 def named(arrays: Mapping[str, ArrayLike] | ArrayLike, alone: str = "answers") -> Arrays:
-    """Return arrays by name; `alone` is the name of one that has none."""
+    """Return arrays by name; a single array gets the name `alone`."""
     by_name = arrays if isinstance(arrays, Mapping) else {alone: arrays}
     return {name: np.asarray(array) for name, array in by_name.items()}
 
 
 def written_by(writer: str, folder: Path) -> Path:
-    """Unpack what an old TensorFlow wrote, such as "tf2.4"; the scripts that wrote it lie beside it."""
+    """Unpack the files written by an old TensorFlow, such as "tf2.4"; its script is in the same folder."""
     shutil.unpack_archive(FIXTURES / f"{writer}.zip", folder / writer)
     return folder / writer
 
 
 def recorded(file: Path) -> tuple[Arrays, Arrays]:
-    """Return what the old TensorFlow was asked, and what it answered, each by name."""
+    """Return the inputs and the outputs recorded with an old TensorFlow, each by name."""
     with np.load(file) as arrays:
         return tuple(
             {key.removeprefix(f"{kind}/"): arrays[key] for key in arrays.files if key.startswith(f"{kind}/")}

@@ -6,7 +6,7 @@ artifact = compile_model("digits.keras", repository="models", name="digits")
 
 import os
 
-# ONNX Runtime sends telemetry unless it is told before it is imported; who wants that sets it to 0.
+# Must be set before ONNX Runtime is imported, which otherwise sends telemetry; set it to 0 to allow that.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 from kerve.compiler.artifact import Artifact

@@ -1,4 +1,4 @@
-"""Activations that Keras 3 has no more."""
+"""Activations that Keras 3 no longer has."""
 
 from __future__ import annotations
 

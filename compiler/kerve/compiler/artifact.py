@@ -32,7 +32,7 @@ class Artifact:
 
     @cached_property
     def manifest(self) -> Manifest:
-        """What the compiler recorded: signature, source, toolchain, verification."""
+        """The manifest, written by the compiler: signature, source, toolchain, verification."""
         return json_format.Parse((self.path / "manifest.json").read_text("utf-8"), Manifest())
 
     def _repr_html_(self) -> str:
@@ -59,6 +59,6 @@ class Artifact:
 
 
 def shape(spec: TensorSpec) -> str:
-    """Return a shape as messages have it; "?" for a size that is free."""
+    """Format a shape for messages; "?" stands for an unnamed dynamic dimension."""
     sizes = (str(dim.size) if dim.WhichOneof("kind") == "size" else dim.symbol or "?" for dim in spec.shape)
     return f"[{', '.join(sizes)}]"

@@ -1,4 +1,4 @@
-"""What each reduced precision may lose, unless the user says otherwise."""
+"""Default accuracy budgets of the reduced precisions."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ __all__ = ["BUDGETS", "Budget", "describe"]
 
 @dataclass(frozen=True)
 class Budget:
-    """The largest drop of an output, by what is measured; `kerve.compiler.precision.losses` says how."""
+    """The largest drop allowed for an output, by metric; see `kerve.compiler.precision.losses`."""
 
-    #: With labels: right answers, or root mean square error.
+    #: With labels: accuracy, or root mean square error.
     accuracy: float
-    #: Without labels, of an output that chooses a class, or that is no number.
+    #: Without labels: share of changed classes of a classifier, or of changed elements that are not floats.
     choices: float
-    #: Without labels, of numbers.
+    #: Without labels: relative error of other floats.
     error: float
 
 
@@ -30,5 +30,5 @@ BUDGETS: Mapping[str, Budget] = {
 
 
 def describe() -> str:
-    """Return the table in a line."""
+    """Return the budgets as one line of text."""
     return "; ".join(f"{name} {', '.join(map(str, astuple(budget)))}" for name, budget in BUDGETS.items())

@@ -31,11 +31,11 @@ class CompileAndPublish(MonitorCallback):
     as in Keras's own callbacks. The model, of Keras or tf_keras, is compiled in the training process, so
     training waits for it.
 
-    A compile that fails is logged and kept in `failures`; it never ends the training. The artifacts are in
-    `published`, oldest first; what they warn of is logged. Of several workers that train one model the chief
-    publishes. Callbacks act in their order: one that restores the best weights at the end of training
-    (`EarlyStopping(restore_best_weights=True)`) stands before this one. Raises `ValueError` for a name that
-    cannot be served, before any training.
+    A failed compile is logged and appended to `failures`; it never stops the training. `published` holds the
+    artifacts, oldest first; their warnings are logged. In distributed training only the chief publishes.
+    Callbacks run in order: one that restores the best weights at the end of training
+    (`EarlyStopping(restore_best_weights=True)`) must come before this one. The constructor raises
+    `ValueError` for a name that cannot be served.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class CompileAndPublish(MonitorCallback):
             self._publish("the end of training")
 
     def _implements_no_batch_hooks(self) -> bool:
-        """What tf_keras asks of a callback for each kind of its loops, where it is given this one."""
+        """Return False: there are no batch hooks. Called by tf_keras, once for each kind of loop."""
         return False
 
     _implements_train_batch_hooks = _implements_test_batch_hooks = _implements_no_batch_hooks
@@ -120,9 +120,9 @@ class CompileAndPublish(MonitorCallback):
 
     @contextmanager
     def _place(self) -> Iterator[Path]:
-        """Give the repository; to a worker that is not the chief one that nobody sees.
+        """Yield the repository; on a worker that is not the chief, a temporary folder instead.
 
-        It has to compile as well: all workers read a variable together that each of them has a part of.
+        Every worker has to compile: reading a variable that is sharded over them is a collective operation.
         """
         strategy = getattr(self.model, "distribute_strategy", None)
         if getattr(getattr(strategy, "extended", None), "should_checkpoint", True):
@@ -133,7 +133,7 @@ class CompileAndPublish(MonitorCallback):
 
 
 def _without_frames(error: Exception) -> Exception:
-    """Return an exception that lets go of the compile's frames, and with them of weights and data."""
+    """Clear the tracebacks of an exception and its causes, whose frames keep weights and data alive."""
     waiting: list[BaseException] = [error]
     while waiting:
         each = waiting.pop()

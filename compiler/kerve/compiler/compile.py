@@ -1,4 +1,4 @@
-"""`compile_model`: from a source to a published artifact."""
+"""`compile_model`: compile a source and publish the artifact."""
 
 from __future__ import annotations
 
@@ -32,19 +32,18 @@ def compile_model(
     """Compile a Keras model, prove the result equal to it, and publish it as the next version of `name`.
 
     `source` is the path of a model file or folder, or a model object. A file is opened in a child process
-    with limits, because it may be hostile; a model object, and a file together with `custom_objects`,
-    is compiled in this process. `input_signature`, a structure of `keras.InputSpec` or `tf.TensorSpec`, says
-    what a subclassed model takes that was never called, or that takes several arguments: the first, a tuple
-    of them, or a dictionary by the names of its `call`. Without it, `data` says so. `data` and `calibration`
-    take the place of the files that `options` names: inputs as `model.fit` takes them (arrays, lists or
-    dictionaries of arrays, with labels in a tuple behind them, or a `tf.data.Dataset` of batches), or a path
-    of a `.npz` file.
-    `listener` hears of each stage; without one, a notebook shows them.
+    with resource limits, because it may be hostile; a model object, or a file given with `custom_objects`,
+    is compiled in this process. `input_signature`, a structure of `keras.InputSpec` or `tf.TensorSpec`, is
+    the signature of a subclassed model that was never called or that takes several arguments: the spec of
+    the first argument, a tuple of specs, or a dictionary by argument name of `call`. Without it, the
+    signature is inferred from `data`. `data` and `calibration` replace the files named in `options`: inputs
+    as `model.fit` takes them (arrays, lists or dictionaries of arrays, a tuple of these and labels, or a
+    `tf.data.Dataset` of batches), or the path of a `.npz` file. `listener` is called for each stage; by
+    default, stages are shown in a notebook only.
 
     Returns the artifact; `artifact.path` is `<repository>/<name>/<version>/`. Raises `LoadError`,
     `ConversionError` or `VerificationError` (all `CompileError`, which is also raised for a repository that
-    cannot be written), and then nothing is written; raises
-    `ValueError` for a name that cannot be served.
+    cannot be written); nothing is written then. Raises `ValueError` for a name that cannot be served.
     """
     repositories.check_name(name)
     plain = options if options is not None else CompileOptions()
@@ -57,7 +56,7 @@ def compile_model(
         if isinstance(source, str | Path) and custom_objects is None:
             worker.run("compile", hear, source=Path(source), folder=folder, name=name, options=chosen)
         else:
-            from kerve.compiler.pipeline import build  # TensorFlow is here already, with the model
+            from kerve.compiler.pipeline import build  # imports TensorFlow, as the caller's model already did
 
             build(source, folder, name, chosen, hear, custom_objects, input_signature)
         return Artifact(repositories.publish(folder, Path(repository) / name))

@@ -1,4 +1,4 @@
-"""What a model takes, told by the data that comes with it, where the model itself cannot tell."""
+"""Input signatures of models that do not know their inputs, inferred from the given data."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _LABELS = "y"  # as `input_data.py` and `fit` call them
 
 
 def signature_of(source: Any, data: Path | None) -> Any:
-    """Return the input signature of a subclassed model after the arrays in `data`; None if none is needed.
+    """Infer the input signature of a subclassed model from the arrays in `data`; None if not needed.
 
-    Arrays that were saved without names are its arguments, in order. Others are arguments of those names, or
-    the items of the one argument that it takes.
+    Arrays saved without names are its positional arguments. Named arrays are arguments of those names, or
+    the items of its only argument.
     """
     if data is None or not isinstance(source, keras.Model) or knows_inputs(source):
         return None
@@ -37,7 +37,7 @@ def signature_of(source: Any, data: Path | None) -> Any:
 
 
 def _spec(model: keras.Model, array: NDArray[Any]) -> keras.InputSpec:
-    """Keras takes fractions in the type of the model's inputs, and everything else as it is."""
+    """Return the spec of an array; Keras casts only floating-point inputs, to the model's input dtype."""
     kinds = {"f": str(model.input_dtype), "U": "string", "S": "string", "O": "string"}
     dtype = kinds.get(array.dtype.kind, array.dtype.name)
     return keras.InputSpec(shape=(None, *array.shape[1:]), dtype=dtype)

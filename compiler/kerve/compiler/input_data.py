@@ -1,4 +1,4 @@
-"""Data that a program has at hand, as the `.npz` files that a compile reads."""
+"""In-memory data, written to the `.npz` files that a compile reads."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ T = TypeVar("T", bound=VerifyOptions)
 
 _Arrays = dict[str, NDArray[Any]]
 
-_ENDLESS = -1  # what `tf.data.Dataset.cardinality()` says then
+_ENDLESS = -1  # `tf.data.INFINITE_CARDINALITY`
 
 
 @contextmanager
 def with_files(options: T, **given: Any) -> Iterator[T]:
-    """Give the options with a file for each of `given` ("data", "calibration") that is not None.
+    """Yield the options with a file for each of `given` ("data", "calibration") that is not None.
 
-    Each is a path, or the data itself as `keras.Model.fit` takes it: an array, a list or a dictionary of
-    arrays, a tuple of those and labels, or batches of such (a `tf.data.Dataset`, a `PyDataset`, a generator
-    that ends). Errors call the data by its name. Raises `LoadError` for anything else.
+    Each value is a path, or data as `keras.Model.fit` takes it: an array, a list or a dictionary of arrays,
+    a tuple of those and labels, or batches of such (a `tf.data.Dataset`, a `PyDataset`, a finite generator).
+    Raises `LoadError` for anything else. Error messages refer to data by its name, not its temporary file.
     """
     given = {name: value for name, value in given.items() if value is not None}
     if not given:
@@ -53,7 +53,7 @@ def _file(name: str, value: Any, folder: Path) -> Path:
         return Path(value)
     try:
         arrays = _arrays(value)
-    except (ValueError, TypeError) as error:  # what NumPy says of rows that differ in length, and the like
+    except (ValueError, TypeError) as error:  # raised by NumPy for rows of different lengths, for example
         raise LoadError(
             f"{name} is a {type(value).__name__}, but not as model.fit takes it: {error}"
         ) from error
@@ -67,7 +67,7 @@ def _file(name: str, value: Any, folder: Path) -> Path:
 
 
 def _arrays(value: Any) -> _Arrays:
-    """Name the arrays as the reader of files expects them."""
+    """Return the arrays under the names that the reader of `.npz` files expects."""
     if isinstance(value, tuple):
         return _row(value)
     if isinstance(value, Mapping | list) or hasattr(value, "__array__"):
@@ -76,7 +76,7 @@ def _arrays(value: Any) -> _Arrays:
 
 
 def _row(value: tuple[Any, ...]) -> _Arrays:
-    """Take (inputs, labels), and the weights of samples, which nothing here has a use for."""
+    """Return the arrays of (inputs, labels, sample weights); sample weights are ignored."""
     if not 1 <= len(value) <= 3:
         raise ValueError(f"expected (inputs, labels), got {len(value)} things")
     return (_labels(value[1]) if len(value) > 1 else {}) | _inputs(value[0])

@@ -1,4 +1,4 @@
-"""What a compiling child need not import: a quarter of the processor time that a small compile takes."""
+"""Avoid imports that a compile does not need: a quarter of the CPU time of a small one."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ from typing import Any
 
 __all__ = ["import_libraries"]
 
-#: onnx_ir imports SymPy for arithmetic on names of dimensions, which few models have: both wait for that.
+#: Imported on first use: onnx_ir needs SymPy only for arithmetic on symbolic dimensions, which is rare.
 _LATER = ("sympy", "onnx_ir._symbolic_shapes")
 
-#: Keras imports scikit-learn where it is installed, and with it SciPy, for wrappers that no file can name,
-#: and pandas, to know its tables among the data: here these are arrays.
+#: Keras imports scikit-learn if it is installed, and with it SciPy, for wrappers that no model file can
+#: refer to, and pandas to recognize data frames, while data here is always arrays.
 _UNUSED = ("sklearn", "pandas")
 
 
 def import_libraries() -> None:
-    """Import Keras and onnx_ir with what a compile needs of them; later imports are as they always are."""
+    """Import Keras and onnx_ir without the modules that a compile does not need.
+
+    Later imports are not affected.
+    """
     with _withheld(_UNUSED):
         importlib.import_module("keras")
     with _postponed(_LATER):
@@ -31,10 +34,10 @@ def import_libraries() -> None:
 
 @contextmanager
 def _withheld(names: Sequence[str]) -> Iterator[None]:
-    """Let modules seem not to be installed."""
+    """Make modules appear not to be installed."""
     absent = [name for name in names if name not in sys.modules]
     for name in absent:
-        sys.modules[name] = None  # type: ignore[assignment]  # the import system's word for "not there"
+        sys.modules[name] = None  # type: ignore[assignment]  # makes an import raise ModuleNotFoundError
     try:
         yield
     finally:
@@ -44,7 +47,7 @@ def _withheld(names: Sequence[str]) -> Iterator[None]:
 
 @contextmanager
 def _postponed(names: Sequence[str]) -> Iterator[None]:
-    """Let modules be executed when something of theirs is used first."""
+    """Defer the execution of modules until one of their attributes is used."""
     finder = _Finder(names)
     sys.meta_path.insert(0, finder)
     try:
@@ -60,7 +63,7 @@ class _Finder:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Return the module's spec with a loader that waits; None leaves it to the other finders."""
+        """Return the module's spec with a deferring loader; None for modules left to the other finders."""
         spec = PathFinder.find_spec(name, path, target) if name in self._names else None
         if spec is not None and spec.loader is not None:
             spec.loader = _Loader(spec.loader)
@@ -72,17 +75,17 @@ class _Loader(Loader):
         self._inner = inner
 
     def exec_module(self, module: ModuleType) -> None:
-        """Leave the work to the first who wants something."""
+        """Defer the execution to the first access of a missing attribute."""
         assert module.__spec__ is not None
         module.__spec__.loader = module.__loader__ = self._inner
         module.__class__ = _Postponed
 
 
 class _Postponed(ModuleType):
-    """A module that is executed when something is missing in it.
+    """A module that is executed when a missing attribute is accessed.
 
-    (importlib's own LazyLoader executes it when anything is looked at, as TensorFlow's autograph does with
-    the `__file__` of every module.)
+    (importlib's own LazyLoader executes it on any attribute access, and TensorFlow's autograph reads the
+    `__file__` of every module.)
     """
 
     def __getattr__(self, name: str) -> Any:

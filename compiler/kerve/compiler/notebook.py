@@ -1,4 +1,4 @@
-"""Progress in a notebook, for whoever calls the compiler there and does not listen."""
+"""Progress of a compile in a notebook cell."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["progress_listener"]
 
 
 def progress_listener(listener: Listener | None) -> Listener:
-    """Return the listener; where there is none, one that shows the stages in a notebook's cell."""
+    """Return the listener; without one, a listener that shows the stages in a notebook's cell."""
     if listener is not None:
         return listener
     show = cell()

@@ -17,19 +17,19 @@ _OLDEST = 17  # the first with LayerNormalization
 @cache
 def newest() -> int:
     """Return the newest version that onnx knows and the installed ONNX Runtime loads."""
-    import onnx  # neither is imported by who asks for no other version
+    import onnx  # like onnxruntime, needed only for versions newer than the default
 
     candidates = range(onnx.defs.onnx_opset_version(), DEFAULT_OPSET, -1)
     return next((version for version in candidates if _loads(version)), DEFAULT_OPSET)
 
 
 def check(opset: Any) -> int:
-    """Return the version that a number or its text stands for; raises `ValueError` for one out of range."""
+    """Return the version given as a number or as text; raises `ValueError` if it is out of range."""
     try:
         version = int(opset)
     except ValueError:
         version = 0
-    # ONNX Runtime is asked only where the answer depends on it.
+    # `newest` is evaluated last: it loads ONNX Runtime.
     if _OLDEST <= version <= DEFAULT_OPSET or DEFAULT_OPSET < version <= newest():
         return version
     raise ValueError(
@@ -42,19 +42,19 @@ class _Opset(click.ParamType[int]):
     name = "integer"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Check what was given."""
+        """Convert the text of an option."""
         try:
             return check(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
 
-#: How the text of an option is read.
+#: The option type of `--opset`.
 OPSET = _Opset()
 
 
 def _loads(version: int) -> bool:
-    """Whether ONNX Runtime opens a model of this operator set."""
+    """Return whether ONNX Runtime loads a model of this operator set."""
     import onnxruntime
     from onnx import TensorProto, helper
 
@@ -65,6 +65,6 @@ def _loads(version: int) -> bool:
     quiet.log_severity_level = 4
     try:
         onnxruntime.InferenceSession(model.SerializeToString(), quiet, providers=["CPUExecutionProvider"])
-    except Exception:  # noqa: BLE001  # its errors are RuntimeErrors of a class for each code
+    except Exception:  # noqa: BLE001  # ONNX Runtime has an exception class for each error code
         return False
     return True

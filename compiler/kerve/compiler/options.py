@@ -16,14 +16,14 @@ from kerve.compiler.targets import Target
 
 __all__ = ["CompileOptions", "Precision", "VerifyOptions"]
 
-_OLDEST_OPSET_INT4 = 21  # the first whose DequantizeLinear knows four bits and blocks
+_OLDEST_OPSET_INT4 = 21  # the first whose DequantizeLinear supports INT4 and blocked quantization
 
 Precision = Literal["float32", "float16", "bfloat16", "int8", "int8-dynamic", "int4-weights"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyOptions(LoadOptions):
-    """How a source is read, and what it is compared on."""
+    """How a source is loaded, and what data it is compared on."""
 
     data: Path | None = option(
         None,
@@ -35,13 +35,13 @@ class VerifyOptions(LoadOptions):
 
     @classmethod
     def of(cls, options: VerifyOptions) -> Self:
-        """Take these options out of a command's larger set."""
+        """Return these options from a command's larger set."""
         return cls(**{field.name: getattr(options, field.name) for field in fields(cls)})
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompileOptions(VerifyOptions):
-    """How a source becomes an artifact; the same source and options give the same bytes."""
+    """How a source is compiled; the same source and options produce the same bytes."""
 
     opset: int = option(
         opsets.DEFAULT_OPSET,

@@ -1,4 +1,4 @@
-"""The files of an artifact, byte for byte the same for the same model."""
+"""Reading and writing the files of an artifact; the same model produces the same bytes."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ _GOLDEN_FILE = "golden.npz"
 _MANIFEST_FILE = "manifest.json"
 _SCHEMA = 1
 
-#: Weights beyond this go into a file of their own: protobuf holds no message above 2 GiB, and a file
-#: of weights can be mapped instead of parsed.
+#: Weights larger than this in total are stored in a separate file: protobuf messages are limited to 2 GiB,
+#: and a file of weights can be memory-mapped instead of parsed.
 _EXTERNAL_ABOVE_BYTES = 1 << 30
 _EXTERNAL_TENSOR_BYTES = 1 << 10
 
@@ -82,7 +82,7 @@ _TENSORFLOWS = ("tensorflow", "tensorflow-cpu")
 
 
 def save_model(model: ir.Model, folder: Path, name: str = MODEL_FILE) -> Path:
-    """Write an ONNX file, with the weights beside it when they are large; returns its path."""
+    """Write an ONNX file, with large weights in a separate file; returns its path."""
     path = folder / name
     weights = sum(
         value.const_value.nbytes
@@ -97,7 +97,7 @@ def save_model(model: ir.Model, folder: Path, name: str = MODEL_FILE) -> Path:
 
 
 def save_apart(model: ir.Model, folder: Path) -> Path:
-    """Write an ONNX file with the weights beside it, large or not: it is read without reading them."""
+    """Write an ONNX file with its weights always in a separate file, so it can be read without them."""
     folder.mkdir()
     path = folder / MODEL_FILE
     ir.save(model, path, external_data=_DATA_FILE, size_threshold_bytes=_EXTERNAL_TENSOR_BYTES)
@@ -105,7 +105,7 @@ def save_apart(model: ir.Model, folder: Path) -> Path:
 
 
 def move_model(source: Path, folder: Path) -> None:
-    """Move what `save_model` wrote in one folder into another, in the place of what is there."""
+    """Move the files written by `save_model` to another folder, replacing those there."""
     for name in (_DATA_FILE, MODEL_FILE):
         (folder / name).unlink(missing_ok=True)
         if (source / name).exists():
@@ -113,19 +113,19 @@ def move_model(source: Path, folder: Path) -> None:
 
 
 def load_model(path: Path) -> ir.Model:
-    """Read what `save_model` wrote; raises `LoadError` for a file that is no ONNX model, or is not there."""
+    """Read a model written by `save_model`; raises `LoadError` if it is missing or not an ONNX model."""
     if not path.exists():
         raise LoadError(
             f"{path.parent} holds no {path.name}; expected the folder of one version, as REPOSITORY/NAME/1"
         )
     try:
         return ir.load(path)
-    except Exception as error:  # onnx_ir lets protobuf's and the file system's errors through
+    except Exception as error:  # onnx_ir propagates errors of protobuf and of the file system
         raise LoadError(f"{path} is not an ONNX model that can be read: {error}") from error
 
 
 def load_manifest(folder: Path) -> Manifest | None:
-    """Read the manifest of an artifact; None when there is none, as in a repository of bare ONNX files."""
+    """Read the manifest of an artifact; None if there is none, as in a repository of plain ONNX files."""
     file = folder / _MANIFEST_FILE
     if not file.exists():
         return None
@@ -136,7 +136,7 @@ def load_manifest(folder: Path) -> Manifest | None:
 
 
 def altered_files(manifest: Manifest, folder: Path) -> list[str]:
-    """Return the names of the files that are missing, or are not those that the manifest lists."""
+    """Return the names of the files that are missing or whose hashes differ from the manifest's."""
     return sorted(
         name
         for name, info in manifest.files.items()
@@ -145,25 +145,25 @@ def altered_files(manifest: Manifest, folder: Path) -> list[str]:
 
 
 def load_golden(model: ir.Model, folder: Path) -> Dataset:
-    """Read the inputs that `save_golden` wrote; raises `LoadError` when they are not there."""
+    """Read the inputs written by `save_golden`; raises `LoadError` if they are missing."""
     return replace(from_file(model, folder / _GOLDEN_FILE, prefix="input/"), origin="golden")
 
 
 def save_golden(verified: VerificationResult, signature: Signature, folder: Path) -> None:
-    """Write the inputs and the source's answers that a server checks itself against."""
+    """Write the inputs and the source's outputs that a server checks itself against."""
     random = {spec.name for spec in signature.outputs if spec.random}
     arrays = {f"input/{name}": array for name, array in verified.inputs.items()}
     arrays |= {f"output/{name}": array for name, array in verified.outputs.items() if name not in random}
     with zipfile.ZipFile(folder / _GOLDEN_FILE, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, array in sorted(arrays.items()):
-            entry = zipfile.ZipInfo(f"{name}.npy")  # its date is 1980, whenever it is written
+            entry = zipfile.ZipInfo(f"{name}.npy")  # its default date is constant: reproducible bytes
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.external_attr = 0o644 << 16
             archive.writestr(entry, _npy(array))
 
 
 def save_manifest(manifest: Manifest, folder: Path) -> None:
-    """Add the hashes of the files, and write `manifest.json`."""
+    """Add the hashes of the folder's files to the manifest and write `manifest.json`."""
     manifest.schema = _SCHEMA
     for file in sorted(folder.rglob("*")):
         if file.is_file():
@@ -174,7 +174,7 @@ def save_manifest(manifest: Manifest, folder: Path) -> None:
 
 
 def signature_of(model: ir.Model) -> Signature:
-    """Describe what the graph takes and gives."""
+    """Describe the inputs and outputs of a graph."""
     inputs = [tensor_spec(value) for value in model.graph.inputs]
     outputs = [tensor_spec(value) for value in model.graph.outputs]
     bases = output_traits(model)
@@ -187,7 +187,7 @@ def signature_of(model: ir.Model) -> Signature:
 
 
 def state_of(model: ir.Model, state: Iterable[StateVariable]) -> list[StateSpec]:
-    """Describe the variables that a caller must carry from one request to the next."""
+    """Describe the state variables that a caller must pass from one request to the next."""
     inputs = {value.name: value for value in model.graph.inputs}
     return [
         StateSpec(
@@ -201,7 +201,7 @@ def state_of(model: ir.Model, state: Iterable[StateVariable]) -> list[StateSpec]
 
 
 def verification_of(checks: Iterable[Check]) -> Verification:
-    """Put the checks on record."""
+    """Convert the checks for the manifest."""
     recorded = [
         Verification.Check(
             data=check.data,
@@ -249,7 +249,7 @@ def _dimension(dim: int | ir.SymbolicDim) -> Dimension:
 
 
 def toolchain() -> dict[str, str]:
-    """Return the versions of what makes an artifact, by distribution name."""
+    """Return the versions of the packages that a compile depends on, by distribution name."""
     versions = {}
     for tool in (*_TOOLS, *_TENSORFLOWS):
         try:

@@ -1,4 +1,4 @@
-"""The optimization at work: what each pass did, and why no more, and the graph after it."""
+"""Reports of the optimization passes (`--explain`) and the graph after each (`--dump`)."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from kerve.compiler.progress import Event, Listener
 
 __all__ = ["explain", "observer"]
 
-#: Names that are told of many.
+#: The most names listed in a message.
 _TOLD = 3
 
-#: Weights of a kept graph that are larger lie in a file beside it.
+#: Larger weights of a dumped graph are stored in a separate file.
 _LARGE_BYTES = 1 << 20
 
 
 def observer(options: CompileOptions, listener: Listener) -> Observer | None:
-    """Return what `--explain` and `--dump` ask for; None where neither does."""
+    """Return the observer for `--explain` and `--dump`; None if neither is given."""
     if not options.explain and options.dump is None:
         return None
     count = 0
@@ -42,7 +42,7 @@ def observer(options: CompileOptions, listener: Listener) -> Observer | None:
 
 
 def explain(step: Step) -> Iterator[str]:
-    """Say what a pass did to which layers' operators, and why it left others as they were."""
+    """Yield which layers' operators a pass changed, and why it left others unchanged."""
     changes = [
         f"{verb} {_listed(places)}"
         for verb, places in (("without", step.removed), ("with", step.added))
@@ -63,7 +63,7 @@ def explain(step: Step) -> Iterator[str]:
 
 
 def _listed(places: Counter[str]) -> str:
-    """Return `2 Mul, 1 Add (norm_1, norm_2)` of places that are called `layer/operator`."""
+    """Return `2 Mul, 1 Add (norm_1, norm_2)` for places named `layer/operator`."""
     operators, layers = Counter[str](), Counter[str]()
     for place, count in places.items():
         layer, _, operator = place.rpartition("/")
@@ -81,7 +81,7 @@ def _named(places: Counter[str]) -> str:
 
 
 def _dump(step: Step, path: Path) -> None:
-    """Keep a graph; raises `CompileError` where that cannot be written, and leaves no part of it."""
+    """Write a graph; if that fails, removes partial files and raises `CompileError`."""
     data = path.with_name(f"{path.name}.data")
     weights = (value.const_value for value in step.model.graph.initializers.values())
     large = any(weight is not None and weight.nbytes > _LARGE_BYTES for weight in weights)

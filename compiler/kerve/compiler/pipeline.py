@@ -1,4 +1,4 @@
-"""The stages of a compile, in order, and of a later verification."""
+"""The stages of a compile and of a later verification."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def build(
     custom_objects: Mapping[str, Any] | None = None,
     input_signature: Any = None,
 ) -> None:
-    """Fill an empty folder with the artifact of `source`.
+    """Write the artifact of `source` to an empty folder.
 
-    Raises the errors of `kerve.compiler.errors`; what is in the folder then is of no use.
+    Raises the errors of `kerve.compiler.errors`; the folder's contents are then incomplete.
     """
     targets.require(options.target)
     with stage("load", listener) as progress:
@@ -138,7 +138,7 @@ def check(
     custom_objects: Mapping[str, Any] | None = None,
     input_signature: Any = None,
 ) -> dict[str, Any]:
-    """Verify an artifact against a source: the checks, and the first layer that differs, as plain data."""
+    """Verify an artifact against a source; returns the fields of `Comparison` as plain data."""
     with stage("load", listener) as progress:
         origin = _opened(source, options, custom_objects, input_signature)
         progress.detail = origin.description
@@ -182,13 +182,13 @@ def _opened(
     custom_objects: Mapping[str, Any] | None,
     input_signature: Any,
 ) -> Source:
-    """Open a source; what its model cannot tell of its inputs, the data that comes with it may."""
+    """Load a source; without `input_signature`, it is inferred from the data if the model needs one."""
     told = signature_of(source, options.data) if input_signature is None else input_signature
     return sources.load(source, options, custom_objects, told, options.data)
 
 
 def _require_same_names(model: ir.Model, of_source: ir.Model) -> None:
-    """Raise `VerificationError` for an artifact that some other model was compiled to."""
+    """Raise `VerificationError` if the artifact was compiled from another model."""
     for what in ("inputs", "outputs"):
         got, want = ([str(each.name) for each in getattr(m.graph, what)] for m in (model, of_source))
         if sorted(got) != sorted(want):
@@ -206,7 +206,7 @@ def _judged(
     options: CompileOptions,
     custom_objects: Mapping[str, Any] | None,
 ) -> tuple[EvaluationContext | None, Objective | None]:
-    """Return what an evaluation is compiled from, as far as there is one."""
+    """Return what an evaluation is compiled from, or None where the source has none."""
     if not isinstance(origin, KerasSource):
         return None, None
     named = options.loss or options.metric
@@ -223,7 +223,7 @@ def _judged(
 
 
 def _size(lowered: Lowered) -> str:
-    """Tell of layers without handlers, too: nothing is wrong with them, but operators of ours are faster."""
+    """Return the number of nodes, and of layers traced by TensorFlow: those run slower than handled ones."""
     count = len([layer for layer in lowered.traced if layer])
     traced = f", {count} layer{'s' * (count > 1)} traced by TensorFlow" if count else ""
     return f"{len(lowered.model.graph)} nodes{traced}"
@@ -252,7 +252,9 @@ def _require_equal(verified: VerificationResult, path: Path, origin: Source, ops
 
 
 def _divergence(verified: VerificationResult, path: Path, origin: Source, opset: int) -> Divergence | None:
-    """Find the first layer that differs: before optimization, each layer in nodes of its own, or after."""
+    """Find the first layer that differs: in the unoptimized graph, whose nodes each belong to one layer,
+    or else in the optimized one.
+    """
     lowered = origin.lower(opset)
     layered = origin.layered(lowered)
     if layered is None:

@@ -1,4 +1,4 @@
-"""How a compile tells what it is doing."""
+"""Progress events of a compile."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ __all__ = ["Event", "Listener", "ignore", "stage", "steps"]
 
 T = TypeVar("T")
 
-#: Steps that follow one another faster are not told.
+#: The minimum time between two reported steps.
 _PAUSE_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
 class Event:
-    """A stage began or ended, came a step further, or has something to say."""
+    """A stage began, advanced by a step, ended or failed, or reports a note."""
 
     stage: str
     state: Literal["begin", "step", "note", "end", "failed"]
     seconds: float = 0.0
     detail: str = ""
-    #: Of a step: how many are done, of how many.
+    #: For a step: the number of steps done, and the total.
     done: int = 0
     total: int = 0
 
 
-#: Whoever wants to know. It is called in the order of events, in the compiling process or its parent.
+#: Called for each event in order, in the compiling process or its parent.
 Listener = Callable[[Event], None]
 
 
 def ignore(_: Event) -> None:
-    """Listen to nothing."""
+    """Ignore an event."""
 
 
 class Stage:
-    """A stage that is under way; set `detail` to what it found."""
+    """A stage in progress; set `detail` to its result."""
 
     def __init__(self, name: str, listener: Listener) -> None:
         self.detail = ""
@@ -48,7 +48,7 @@ class Stage:
         self._told = 0.0
 
     def step(self, done: int, total: int, detail: str) -> None:
-        """Tell how far the stage is, at most ten times a second."""
+        """Report a step, at most ten times a second."""
         now = time.perf_counter()
         if now - self._told >= _PAUSE_SECONDS:
             self._told = now
@@ -60,7 +60,7 @@ _current: ContextVar[Stage | None] = ContextVar("stage", default=None)
 
 @contextmanager
 def stage(name: str, listener: Listener) -> Iterator[Stage]:
-    """Report the begin and the end of a stage, with its time."""
+    """Report the beginning and the end of a stage, with its duration."""
     listener(Event(name, "begin"))
     begin = time.perf_counter()
     current = Stage(name, listener)
@@ -76,7 +76,7 @@ def stage(name: str, listener: Listener) -> Iterator[Stage]:
 
 
 def steps(items: Iterable[T], total: int, detail: str) -> Iterator[T]:
-    """Yield the items, of which there are `total`; each is a step of the stage under way, if there is one."""
+    """Yield the `total` items; each is reported as a step of the current stage, if there is one."""
     current = _current.get()
     for done, item in enumerate(items):
         if current is not None:

@@ -1,4 +1,4 @@
-"""Where artifacts appear: whole, under the next free version number, or not at all."""
+"""Publishing artifacts atomically, under the next free version number."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kerve.compiler.errors import CompileError
 
 __all__ = ["check_name", "publish", "reporting_write_errors", "staging"]
 
-#: What the system says of a folder that cannot be written.
+#: Error numbers that mean the repository cannot be written.
 _REFUSALS = frozenset(
     {
         errno.EACCES,
@@ -34,7 +34,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def check_name(name: str) -> None:
-    """Raise ValueError for a name that could not be a folder and part of a request."""
+    """Raise ValueError for a name that is not valid as a folder name and in request URLs."""
     if not _NAME.fullmatch(name):
         raise ValueError(
             f"model name '{name}': expected letters, digits, '.', '_' and '-', the first a letter or digit"
@@ -43,7 +43,7 @@ def check_name(name: str) -> None:
 
 @contextmanager
 def reporting_write_errors(repository: Path) -> Iterator[None]:
-    """Say in words of ours that the system does not let us write: `CompileError`."""
+    """Raise `CompileError` for system errors that mean the repository cannot be written."""
     try:
         yield
     except OSError as error:
@@ -61,13 +61,13 @@ def _lies_in(repository: Path, name: object) -> bool:
 
 @contextmanager
 def staging(repository: Path, name: str) -> Iterator[Path]:
-    """Give an empty folder inside the repository, on the same file system, and remove it at the end.
+    """Yield an empty folder inside the repository, on the same file system; it is removed at the end.
 
-    Its name begins with a dot, so no server takes it for a version.
+    Its name begins with a dot, so servers do not take it for a version.
     """
     model = repository / name
     made = [folder for folder in (model, *model.parents) if not folder.exists()]
-    # Named before it is made: whatever ends the compile from then on, it goes.
+    # Named before the `try`, so that it is removed however the compile ends.
     folder = model / f".compiling-{secrets.token_hex(8)}"
     try:
         model.mkdir(parents=True, exist_ok=True)
@@ -76,14 +76,14 @@ def staging(repository: Path, name: str) -> Iterator[Path]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         for empty in made:
-            with suppress(OSError):  # something is in it by now, or it was not made
+            with suppress(OSError):  # not empty by now, or was never created
                 empty.rmdir()
 
 
 def publish(folder: Path, model: Path) -> Path:
     """Rename a finished folder to the next version of a model and return its new path.
 
-    Its files are on the disk before it has a number: the name alone would survive a loss of power.
+    Its files are synced to disk before the rename: after a power loss, only the name might have survived.
     """
     folder.chmod(0o755)  # private until now
     for path in (*folder.rglob("*"), folder):
@@ -96,7 +96,7 @@ def publish(folder: Path, model: Path) -> Path:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
             continue  # another compile published this number first
-        for parent in (model, model.parent):  # the second, where the model is new
+        for parent in (model, model.parent):  # the parent has a new entry if the model is new
             _sync(parent)
         return target
 

@@ -1,8 +1,8 @@
-"""ONNX files, written without a copy of the weights: `write`.
+"""Write ONNX files without copying the weights: `write`.
 
-protobuf makes a message of a graph, and bytes of the message: two more copies of the weights. Here they go
-from their arrays into the file, between what protobuf made of the rest: the same bytes, fields in the order
-of their numbers (https://protobuf.dev/programming-guides/encoding).
+protobuf builds a message from the graph and bytes from the message: two more copies of the weights. Here the
+arrays are written to the file directly, between the bytes that protobuf serializes for the rest. The result
+is identical: fields in the order of their numbers (https://protobuf.dev/programming-guides/encoding).
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ import onnx_ir as ir
 
 __all__ = ["write"]
 
-#: A tensor of fewer bytes may be copied.
+#: Tensors of fewer bytes are serialized by protobuf, with a copy.
 _LARGE_BYTES = 1 << 12
 
-#: The wire type of what says its length in front.
+#: The wire type of length-delimited fields.
 _LENGTH_DELIMITED = 2
 
-#: What holds its elements itself, and can put them into a file.
+#: Tensors that hold their elements in memory.
 _Weights = ir.Tensor[Any] | ir.serde.TensorProtoTensor
 
-#: A piece of a file: bytes, or the tensor whose bytes come there.
+#: A piece of a file: bytes, or a tensor whose bytes are written there.
 _Piece = bytes | _Weights
 
 
 def write(model: ir.Model, path: Path) -> None:
     """Write a model to a file as `onnx_ir.save` does, byte for byte.
 
-    Weights outside the file stay there. protobuf reads no file of more than 2 GiB.
+    External weights stay external. protobuf cannot read files of more than 2 GiB.
     """
     large = _large(model.graph)
     with _without(model.graph, large):
@@ -50,7 +50,7 @@ def write(model: ir.Model, path: Path) -> None:
 
 
 def _raw(tensor: _Weights) -> Any:
-    """Return the bytes of a tensor as ONNX wants them: where they lie, unless they must be packed."""
+    """Return a tensor's bytes in ONNX's `raw_data` layout, without a copy unless they must be packed."""
     if tensor.dtype.bitwidth < 8 or sys.byteorder != "little":
         return tensor.tobytes()
     return np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8)
@@ -69,7 +69,7 @@ def _large(graph: ir.Graph) -> dict[str, _Weights]:
 
 @contextmanager
 def _without(graph: ir.Graph, large: Mapping[str, _Weights]) -> Iterator[None]:
-    """Keep the contents of some initializers out of the graph for a while."""
+    """Temporarily replace the contents of some initializers with empty tensors."""
     nothing = ir.tensor(np.empty(0, np.uint8))
     try:
         for name, tensor in large.items():
@@ -94,7 +94,7 @@ def _tensor(proto: Any, content: _Weights | None) -> list[_Piece]:
 
 
 def _between(message: Any, field: str, pieces: Sequence[_Piece]) -> list[_Piece]:
-    """Return a message in which one field is what the pieces are."""
+    """Serialize a message, with the given pieces in the place of one field."""
     number = message.DESCRIPTOR.fields_by_name[field].number
     before, behind = copy.deepcopy(message), copy.deepcopy(message)
     for each, _ in message.ListFields():
@@ -106,13 +106,13 @@ def _between(message: Any, field: str, pieces: Sequence[_Piece]) -> list[_Piece]
 
 
 def _field(message: Any, name: str, content: Sequence[_Piece]) -> list[_Piece]:
-    """Put in front of a field's content what it is and how long it is."""
+    """Prepend the tag and the length to a field's content."""
     number = message.DESCRIPTOR.fields_by_name[name].number
     length = sum(len(piece) if isinstance(piece, bytes) else piece.nbytes for piece in content)
     return [_varint(number << 3 | _LENGTH_DELIMITED) + _varint(length), *content]
 
 
 def _varint(number: int) -> bytes:
-    """Seven bits in each byte, the lowest first; the eighth says that more follow."""
+    """Encode a number as a varint: 7 bits per byte, lowest first; the 8th bit marks that more follow."""
     low, more = number & 0x7F, number >> 7
     return bytes([low | 0x80]) + _varint(more) if more else bytes([low])

@@ -1,8 +1,8 @@
-"""Hardware that an artifact is compiled for, beside the portable graph: `--target tensorrt`.
+"""Hardware-specific compilation in addition to the portable graph: `--target tensorrt`.
 
-TensorRT's engine becomes a second file, an ONNX model of one EPContext node that holds it
-(https://onnxruntime.ai/docs/execution-providers/EP-Context-Design.html). It serves the device and the version
-of TensorRT that it was made with; others build their own from `model.onnx`, which stays what it is.
+The TensorRT engine is a second file, an ONNX model with one EPContext node that holds it
+(https://onnxruntime.ai/docs/execution-providers/EP-Context-Design.html). It works only on the device and with
+the version of TensorRT that it was built with; others build their own from `model.onnx`, which is unchanged.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ Target = Literal["portable", "tensorrt"]
 #: The file beside `model.onnx`; the runtime looks for it.
 COMPILED = "model.tensorrt.onnx"
 PROVIDER = "TensorrtExecutionProvider"
-# What must be there, and who brings it.
+# Required shared libraries, and where they come from.
 LIBRARIES = {
     "libcuda.so.1": "NVIDIA's driver",
     "libnvinfer.so.10": "TensorRT 10 (the package tensorrt)",
     "libnvonnxparser.so.10": "TensorRT 10 (the package tensorrt)",
 }
-# Rows of the largest batch that an engine takes, which is also the one that it is made for.
+# The largest batch size that an engine accepts, which is also the size that it is optimized for.
 MOST_ROWS = 128
-# TensorRT computes in a reduced precision where it is let to.
+# TensorRT computes in a reduced precision only if these are enabled.
 SWITCHES = {"float16": "trt_fp16_enable", "bfloat16": "trt_bf16_enable"}
 
 
 def require(target: Target) -> None:
-    """Raise TargetError, naming what is missing, unless a target can be compiled for on this machine."""
+    """Raise TargetError if this machine lacks what a target needs, naming what is missing."""
     if target == "portable":
         return
-    import onnxruntime  # the options' help needs none
+    import onnxruntime  # not imported for the options' help
 
     missing = [f"{name} ({source})" for name, source in LIBRARIES.items() if not loadable(name)]
     if PROVIDER not in onnxruntime.get_available_providers():
@@ -53,7 +53,7 @@ def require(target: Target) -> None:
 
 
 def compile_for(target: Target, model: Path, precision: str) -> None:
-    """Write what a target needs beside a model; TargetError when the target cannot compute it."""
+    """Write a target's file next to a model; raises TargetError if the target cannot compute the model."""
     if target == "portable":
         return
     import onnxruntime
@@ -67,7 +67,7 @@ def compile_for(target: Target, model: Path, precision: str) -> None:
         ("ep.context_embed_mode", "1"),
     ):
         options.add_session_config_entry(key, value)
-    # ONNX Runtime's Python module takes the switches of this provider as `True` and `False` only.
+    # ONNX Runtime's Python module accepts only `True` and `False` for the flags of this provider.
     switch = {SWITCHES[precision]: "True"} if precision in SWITCHES else {}
     providers = [(PROVIDER, {"device_id": "0", **switch, **profile(model)}), "CUDAExecutionProvider"]
     try:
@@ -83,9 +83,9 @@ def compile_for(target: Target, model: Path, precision: str) -> None:
 
 
 def profile(model: Path) -> Mapping[str, str]:
-    """Return the shapes of the smallest, the usual and the largest batch, as the provider takes them.
+    """Return the provider options with the minimum, optimal and maximum input shapes.
 
-    TargetError where another dimension than the batch is open: an engine has to know how far it reaches.
+    Raises TargetError if another dimension than the batch is dynamic: an engine needs bounds for each.
     """
     import onnxruntime
 

@@ -1,6 +1,6 @@
-"""Progress for people: live on a terminal, lines on a dumb one; a pipe gets only what it must know.
+"""Progress display on standard error.
 
-All of it goes to standard error.
+It is live on a terminal, plain lines on a dumb terminal, and only the notes on a pipe.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["terminal"]
 
 @contextmanager
 def terminal() -> Iterator[Listener]:
-    """Show stages as they pass, and end on SIGTERM as on Ctrl-C: with nothing half-written left behind."""
+    """Show the stages, and exit on SIGTERM and SIGHUP as on Ctrl-C, so that partial output is removed."""
     before = {number: signal.signal(number, _end) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         with _shown() as listener:
@@ -31,7 +31,7 @@ def terminal() -> Iterator[Listener]:
 
 
 def _end(number: int, _: object) -> None:
-    sys.exit(128 + number)  # what a shell says of a process that a signal ended
+    sys.exit(128 + number)  # the shell's convention for a process ended by a signal
 
 
 @contextmanager
@@ -47,7 +47,7 @@ def _shown() -> Iterator[Listener]:
 
 @contextmanager
 def _live() -> Iterator[Listener]:
-    """A line for each stage that has ended, below them one for the stage that is under way."""
+    """Print a line for each finished stage, with a live line for the current stage below them."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
     from rich.text import Text

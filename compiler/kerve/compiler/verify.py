@@ -1,4 +1,4 @@
-"""`verify_model`: an artifact against the source that it was compiled from."""
+"""`verify_model`: compare an artifact with the source that it was compiled from."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ __all__ = ["Comparison", "verify_model"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """How an artifact compares with its source."""
+    """The result of comparing an artifact with its source."""
 
     #: One for each output and set of inputs: the fields of `kerve.compiler.verification.Check`, and `passed`.
     checks: Sequence[Mapping[str, Any]]
-    #: What a reduced precision costs on the user's data; empty where there is neither.
+    #: The losses of a reduced precision; empty for float32.
     losses: Sequence[Mapping[str, Any]] = ()
-    #: The first Keras layer that differs, in words; "" where none does.
+    #: A description of the first Keras layer that differs; "" if none does.
     divergence: str = ""
-    #: Files that are not those that the manifest lists; a server refuses such an artifact.
+    #: Files that are missing or differ from the manifest's hashes; a server refuses such an artifact.
     altered: Sequence[str] = ()
-    #: How the comparison was made, where that needs saying: of outputs that rounding alone moves far.
+    #: Remarks on the comparison, for example of outputs that are sensitive to rounding.
     remarks: Sequence[str] = ()
 
     def _repr_html_(self) -> str:
@@ -46,7 +46,7 @@ class Comparison:
         )
 
     def require_equal(self) -> None:
-        """Raise `VerificationError`, or `AccuracyBudgetError` for a precision that loses too much."""
+        """Raise `VerificationError` if they differ, `AccuracyBudgetError` if a precision loses too much."""
         failed = sum(not check["passed"] for check in self.checks)
         if failed:
             where = f"; {self.divergence}" if self.divergence else ""
@@ -71,18 +71,18 @@ def verify_model(
     data: Any = None,
     listener: Listener | None = None,
 ) -> Comparison:
-    """Compare an artifact's answers with its source's, on seeded inputs and on `data`.
+    """Compare an artifact's outputs with its source's, on seeded inputs and on `data`.
 
     The arguments are those of `compile_model`; `artifact` is the folder of a version. Raises `LoadError` or
-    `ConversionError` where there is nothing to compare, and `VerificationError` for the artifact of some
-    other model.
+    `ConversionError` if the source or artifact cannot be loaded or converted, and `VerificationError` if the
+    artifact was compiled from another model.
     """
     hear = progress_listener(listener)
     with with_files(options if options is not None else VerifyOptions(), data=data) as chosen:
         if isinstance(source, str | Path) and custom_objects is None:
             found = worker.run("verify", hear, source=Path(source), artifact=Path(artifact), options=chosen)
         else:
-            from kerve.compiler.pipeline import check  # TensorFlow is here already, with the model
+            from kerve.compiler.pipeline import check  # imports TensorFlow, as the caller's model already did
 
             found = check(source, Path(artifact), chosen, hear, custom_objects, input_signature)
     return Comparison(**found)

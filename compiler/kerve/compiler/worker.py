@@ -1,12 +1,11 @@
 """The child process in which a file is opened.
 
-The parent writes one request to the child's standard input and reads messages from a pipe of its own, one
-JSON object per line: events, then the result or an error. (The child may have opened a hostile file: what it
-says is parsed, never unpickled.) Whatever libraries print goes to the
-child's standard error and is kept for the case that the child dies; TensorFlow's errors in it are notes.
-The standard input stays open: where it ends the parent is gone, and the child removes what it wrote and ends.
-Temporary files, the libraries' too, lie in a folder of the child's, which goes with it however it ends;
-where both are killed at once, the next child's parent removes it.
+The parent writes one request to the child's standard input and reads messages from a separate pipe, one JSON
+object per line: events, then the result or an error. (The child may have opened a hostile file, so its
+messages are parsed, never unpickled.) The output of libraries is captured and used if the child dies;
+TensorFlow's errors in it are reported as notes. The standard input stays open: at its end of file the parent
+is gone, and the child removes its files and exits. Temporary files, including those of libraries, are in the
+child's folder, which is removed however it ends, or by the next parent if both processes are killed.
 """
 
 from __future__ import annotations
@@ -38,18 +37,18 @@ from kerve.compiler.sources.detect import detect_source
 
 __all__ = ["main", "run"]
 
-#: What a child can be asked to do: "module:function", called with the request's arguments and a listener.
+#: The tasks of a child: "module:function", called with the request's arguments and a listener.
 _TASKS = {
     "compile": "kerve.compiler.pipeline:build",
     "verify": "kerve.compiler.pipeline:check",
 }
 
-#: Errors of TensorFlow, without its information and warnings.
+#: Log TensorFlow's errors, but not its information and warnings.
 _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2", "KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": ""}
 
 _TENSORFLOW_ERROR = re.compile(r"^[EF]\d{4} [^\]]*\] (.*)$", re.MULTILINE)
 
-#: What TensorFlow calls an error where it has no GPU, or no instruction, to make use of; it goes on without.
+#: TensorFlow logs these as errors if it finds no GPU or CPU feature to use, and continues without.
 _OF_THE_MACHINE = (
     "cuInit",
     "Unable to register cu",
@@ -60,7 +59,7 @@ _OF_THE_MACHINE = (
 
 
 def run(task: str, listener: Listener, **arguments: Any) -> Any:
-    """Do a task in a child process; returns its result, raises its error as if it had been raised here."""
+    """Run a task in a child process; returns its result or raises its error."""
     read_end, write_end = os.pipe()
     with (
         closing(Scratch()) as scratch,
@@ -78,7 +77,7 @@ def run(task: str, listener: Listener, **arguments: Any) -> Any:
         os.close(write_end)
         assert child.stdin is not None
         try:
-            with suppress(BrokenPipeError):  # a child that is gone already: below it is asked why
+            with suppress(BrokenPipeError):  # the child died already; handled below
                 child.stdin.write(pickle.dumps((task, arguments, str(scratch.path))))
                 child.stdin.flush()
             outcome = _listen(messages, listener)
@@ -110,7 +109,7 @@ def _listen(messages: IO[str], listener: Listener) -> dict[str, Any] | None:
 
 
 def _death(code: int, noise: IO[bytes]) -> errors.CompileError:
-    """The child went without a word: an exception of ours, or a signal for what the file made it do."""
+    """Return the error for a child that ended without a result: by an uncaught exception, or by a signal."""
     noise.seek(0)
     last_words = noise.read().decode(errors="replace").strip()
     if code > 0:
@@ -121,7 +120,7 @@ def _death(code: int, noise: IO[bytes]) -> errors.CompileError:
 
 
 def _end_with_parent(*written: Path | str | None) -> None:
-    """Wait for the end of the parent, which cannot end its child where it is killed itself."""
+    """Exit when the parent ends, which cannot end its child if it is killed itself."""
     while os.read(sys.stdin.fileno(), 1):
         pass
     for folder in written:
@@ -132,9 +131,7 @@ def _end_with_parent(*written: Path | str | None) -> None:
 
 @contextmanager
 def _imported_for_good() -> Iterator[None]:
-    """Keep what is imported out of the garbage collector's sight: looking through it takes a tenth of the
-    time of a compile.
-    """
+    """Exclude imported objects from garbage collection, where traversing them takes a tenth of a compile."""
     gc.disable()
     try:
         yield
@@ -144,7 +141,7 @@ def _imported_for_good() -> Iterator[None]:
 
 
 def main() -> None:
-    """Serve one request, as the child."""
+    """Handle one request in the child."""
     with os.fdopen(int(sys.argv[1]), "w", encoding="utf-8", buffering=1) as pipe:
 
         def say(message: dict[str, Any]) -> None:
@@ -156,7 +153,7 @@ def main() -> None:
         module, _, function = _TASKS[task].partition(":")
         resource_limits.enforce()
         try:
-            # What is no model need not wait for TensorFlow.
+            # Files that are not models are rejected before TensorFlow is imported.
             with load_errors.reporting_read_errors(arguments["source"]):
                 detect_source(arguments["source"])
                 if (plan := arguments["options"].architecture) is not None:
@@ -182,4 +179,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-    os._exit(0)  # everything is said and written; to take TensorFlow down in order takes seconds
+    os._exit(0)  # everything is written; an orderly shutdown of TensorFlow takes seconds

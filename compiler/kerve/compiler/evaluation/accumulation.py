@@ -1,9 +1,9 @@
-"""What becomes of the state of metrics in a graph: sums are kept in double precision and can be merged.
+"""The state of metrics in a graph: sums are accumulated in double precision and can be merged.
 
-Keras adds what a batch contributes to a variable of 32 bits, in which a count ends at 16 million. A variable
-whose new value is its old one plus what does not depend on any state is a sum: its input becomes FP64 (INT64
-for integers), and what the batch contributes is computed as in Keras. The same structure proves a maximum or
-a minimum. Anything else is carried as it is, and cannot be merged.
+Keras adds the contribution of a batch to a 32-bit variable, in which counts stop at 16 million. A variable
+whose new value is its old one plus values that do not depend on any state is a sum: its input becomes FP64
+(INT64 for integers), and the contribution of the batch is computed as in Keras. Maxima and minima are
+recognized by the same structure. Any other state keeps its type and cannot be merged.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _TRANSPARENT = ("Identity", "Cast")
 
 @dataclass(frozen=True)
 class StateAccumulator:
-    """How one state variable grows."""
+    """How one state variable is accumulated."""
 
     name: str
     merge: StateSpec.Merge.ValueType
@@ -40,7 +40,7 @@ def accumulate(graph: ir.Graph, states: Sequence[tuple[str, str]]) -> list[State
 
 
 def widened(dtype: ir.DataType) -> ir.DataType:
-    """Return the type in which sums of a type are kept."""
+    """Return the type in which sums of a type are accumulated."""
     return ir.DataType.DOUBLE if dtype.is_floating_point() else ir.DataType.INT64
 
 
@@ -61,7 +61,7 @@ def _accumulate(
 
 
 def _parts(value: ir.Value, state: ir.Value, operator: str) -> list[ir.Value] | None:
-    """Return what is combined with a state to give a value; None if that is not all that happens."""
+    """Return the values combined with a state to compute `value`; None if it is computed in another way."""
     parts: list[ir.Value] = []
     while value is not state:
         node = value.producer()
@@ -125,7 +125,7 @@ def _widen(graph: ir.Graph, before: ir.Value, after: ir.Value, parts: Sequence[i
     after.name, total.name = None, name
     others = [use for use in before.uses() if use.node not in nodes]
     before.type = ir.TensorType(wide)
-    if others:  # what reads the state beside adding to it, as Keras wrote it
+    if others:  # other readers of the state need the original type
         back = ir.node("Cast", [before], attributes={"to": ir.AttrInt64("to", int(narrow))})
         back.outputs[0].type, back.outputs[0].shape = ir.TensorType(narrow), before.shape
         graph.insert_before(graph[0], back)

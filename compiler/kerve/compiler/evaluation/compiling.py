@@ -1,4 +1,4 @@
-"""From a model and its objective to two files and their description in the manifest."""
+"""Compilation of a model's objective to two files and their description in the manifest."""
 
 from __future__ import annotations
 
@@ -32,53 +32,53 @@ __all__ = ["CompiledEvaluation", "EvaluationContext", "compile_evaluation"]
 
 _LOG = logging.getLogger(__name__)
 
-#: What the author's code raises where it takes a symbol for an array, and what to do about it.
+#: Errors of custom code that uses a symbol as an array, and advice for them.
 _OF_PYTHON = (AttributeError, NotImplementedError, TypeError)
 _ADVICE = "a loss or metric is computed by a server as far as it is written with keras.ops"
 
-#: So many of the user's rows are part of the proof.
+#: The most rows of the user's data used in the proof.
 _MOST_USER_ROWS = 1024
 
 
 @dataclass(frozen=True)
 class EvaluationContext:
-    """A compiled model, as an evaluation needs it."""
+    """A compiled model, for compiling its evaluation."""
 
     source: KerasSource
     lowered: Lowered
-    #: The graph as it was written.
+    #: The graph in the artifact.
     model: ir.Model
-    #: A data set on which the model was verified: what sizes the source accepts.
+    #: A data set on which the model was verified, with sizes that the source accepts.
     like: Dataset
-    #: The user's inputs and labels (by output), where there are.
+    #: The user's inputs and labels (by output), if given.
     user: tuple[Dataset, Mapping[str, NDArray[Any]]] | None
 
 
 @dataclass(frozen=True)
 class CompiledEvaluation:
-    """The evaluation's entry in the manifest, if there is one, and what could not be had."""
+    """The evaluation's entry in the manifest, if there is one, and warnings on what was left out."""
 
     record: manifest_pb2.Evaluation | None
     warnings: tuple[str, ...]
 
 
 def compile_evaluation(judged: EvaluationContext, objective: Objective, folder: Path) -> CompiledEvaluation:
-    """Write `evaluate.onnx` and `results.onnx` into a folder, proven equal to `model.evaluate()`.
+    """Write `evaluate.onnx` and `results.onnx` to a folder, proven equal to `model.evaluate()`.
 
-    What cannot be expressed or proven is left out, and a warning says what and why: a metric, the sample
-    weights, or everything.
+    Parts that cannot be expressed or proven are left out with a warning: a metric, the sample weights, or
+    everything.
     """
     why = _impossible(judged)
     if not why:
         try:
             return _compiled(judged, objective, folder)
-        except Exception as error:  # noqa: BLE001  # losses and metrics are the author's code
+        except Exception as error:  # noqa: BLE001  # custom losses and metrics may raise anything
             why = _one_line(error)
     return CompiledEvaluation(None, (f"the model cannot be evaluated by the server: {why}",))
 
 
 def _compiled(judged: EvaluationContext, objective: Objective, folder: Path) -> CompiledEvaluation:
-    """Try what the labels may look like; raises the error of the likeliest guess when none can be proven."""
+    """Try the possible forms of the labels; if none can be proven, raises the error of the likeliest."""
     outputs = list(judged.model.graph.outputs)[: len(keras.tree.flatten(judged.lowered.outputs))]
     labels = {} if judged.user is None else judged.user[1]
     results: list[Any] = []
@@ -92,7 +92,7 @@ def _compiled(judged: EvaluationContext, objective: Objective, folder: Path) -> 
         for weighted in (True, False):
             try:
                 return attempts.attempt(targets, weighted=weighted, because=first)
-            except Exception as error:  # noqa: BLE001  # losses and metrics are the author's code
+            except Exception as error:  # noqa: BLE001  # custom losses and metrics may raise anything
                 _LOG.debug("evaluation with %s", targets, exc_info=True)
                 told = isinstance(error, ConversionError) and not isinstance(first, ConversionError)
                 first = error if first is None or told else first
@@ -116,7 +116,7 @@ def _impossible(judged: EvaluationContext) -> str:
 
 @dataclass(frozen=True)
 class _Attempts:
-    """What all guesses of the labels have in common."""
+    """What all guesses of the label forms share."""
 
     judged: EvaluationContext
     objective: Objective
@@ -127,7 +127,7 @@ class _Attempts:
     def attempt(
         self, targets: Sequence[Target], *, weighted: bool, because: Exception | None
     ) -> CompiledEvaluation:
-        """Compile and prove for one guess, without the metrics that turn out to be impossible."""
+        """Compile and prove for one guess, without the metrics that fail."""
         refused: set[int] = set()
         warnings: list[str] = []
         while True:
@@ -150,7 +150,7 @@ class _Attempts:
                 )
 
     def _of_labels(self, told: Iterable[str]) -> list[str]:
-        """Leave out what was told of the model already, a part of which may be in `evaluate.onnx`, too."""
+        """Filter out warnings already given for the model, parts of which may be in `evaluate.onnx` too."""
         return [f"evaluation: {each}" for each in told if each not in self.judged.lowered.warnings]
 
     def _proven(
@@ -191,7 +191,7 @@ def _few(dataset: Dataset) -> Dataset:
 
 
 def _blamed(trainer: Trainer, error: proofs.DifferentError) -> Exception:
-    """A number that differs is one metric's fault, unless it is the loss."""
+    """Return the error of the metric that computes a differing number; the loss has none."""
     metric = trainer.metrics_by_key.get(error.key)
     position = next((i for i, each in enumerate(trainer.made) if each is metric), None)
     return error if metric is None or position is None else MetricError(position, metric.name, error)

@@ -1,4 +1,4 @@
-"""The two graphs: Keras's own losses and metrics, run on symbols.
+"""The two graphs of an evaluation: Keras's own losses and metrics, run on symbols.
 
 update    model inputs, predictions, labels, weights, state -> new state      (the trainer's test step)
 results   state -> the numbers of `evaluate`
@@ -40,7 +40,7 @@ INPUTS, STATE = "inputs/", "state/"
 
 
 class MetricError(Exception):
-    """One metric cannot be computed: the position in `Trainer.made` says which."""
+    """One metric, at a position in `Trainer.made`, cannot be computed."""
 
     def __init__(self, position: int, name: str, error: Exception) -> None:
         super().__init__(f"metric {name!r}: {first_error_line(error)}")
@@ -49,7 +49,7 @@ class MetricError(Exception):
 
 @dataclass(frozen=True)
 class ReportedMetric:
-    """One number of `evaluate`, and what computes it."""
+    """One number of `evaluate`, and the metric that computes it."""
 
     key: str
     metric: keras.Metric | None
@@ -63,11 +63,11 @@ class Graphs:
     results: ir.Model
     targets: tuple[Target, ...]
     state: tuple[StateVariable, ...]
-    #: The state before the first rows, in the types in which it is kept.
+    #: The initial state, in the types in which it is accumulated.
     initial: tuple[NDArray[Any], ...]
     accumulated: tuple[StateAccumulator, ...]
     reported: tuple[ReportedMetric, ...]
-    #: Whether a loss leaves out elements (a mask, an ignored class): its mean is over what is left.
+    #: Whether a loss ignores elements (a mask, an ignored class) and is a mean over the others.
     masked: bool
     warnings: tuple[str, ...]
 
@@ -83,7 +83,7 @@ def lower(
 ) -> Graphs:
     """Lower the trainer's test step and its results.
 
-    Raises `MetricError` for a metric that cannot be computed, `ConversionError` or whatever Keras raises for
+    Raises `MetricError` for a metric that cannot be computed, and `ConversionError` or any error of Keras for
     the rest.
     """
     step = _Step(trainer, lowered, targets, logits, opset)
@@ -131,13 +131,13 @@ class _Step:
     _loss_shapes: dict[int, tuple[int | None, ...]] = field(default_factory=dict)
 
     def shapes(self) -> dict[str, tuple[int | None, ...]]:
-        """Run once to build the metrics, and return the shape of what the loss of each output weighs."""
+        """Run once to build the metrics; returns the shape of the loss of each output before weighting."""
         declared: list[StateVariable] | None = None
         while True:
             before, declared = declared, _declared(self.trainer)
             try:
                 self.lower(declared, None)
-            except Restart as found:  # metrics that make their variables when they see the first rows
+            except Restart as found:  # metrics that create their variables in the first update
                 if before is not None and len(declared) == len(before):
                     raise _foreign(found) from None
                 continue
@@ -148,7 +148,7 @@ class _Step:
     def lower(
         self, states: Sequence[StateVariable], shapes: Mapping[str, tuple[int | None, ...]] | None
     ) -> tuple[ir.Model, list[str]]:
-        """Lower once; `shapes` are those of what is weighed, None for no weights."""
+        """Lower once; `shapes` are those of the losses to weight, None for no weights."""
         g = Lowering(self.opset, HANDLERS, State(states))
         g.graph.inputs.extend(g.state.inputs)
         labels = [self._enter(g, LABELS, each, each.labels_dtype, each.labels_shape) for each in self.targets]
@@ -184,7 +184,7 @@ class _Step:
         given: Sequence[Symbol],
         weights: Sequence[Symbol] | None,
     ) -> None:
-        """What `Trainer.test_step` does, on predictions that were computed before."""
+        """Do the same as Keras's `Trainer.test_step`, on given predictions."""
         model = self.trainer.model
         if self.lowered.judged_by_inputs:
             outputs = keras.tree.flatten(signature.call(model, arguments))
@@ -227,7 +227,7 @@ class _Step:
 
     @contextmanager
     def _watched_losses(self, given: Sequence[Symbol]) -> Iterator[None]:
-        """Note what each loss is before it is weighted and reduced: its shape, and whether it is masked."""
+        """Record the shape of each loss before it is weighted and reduced, and whether one is masked."""
         places = {id(symbol): index for index, symbol in enumerate(given)}
         current: list[int | None] = []
         call, reduce = losses.Loss.__call__, losses.reduce_weighted_values
@@ -259,7 +259,7 @@ def _foreign(found: Restart) -> ConversionError:
 
 
 def _weights_shape(target: Target, weighed: tuple[int | None, ...]) -> ir.Shape:
-    """A weight for each value of the loss, where there are more than one in a row."""
+    """Return the shape of weights: one for each value of the loss."""
     if not weighed:
         return ir.Shape(target.shape[: max(1, len(target.shape) - 1)])
     return ir.Shape(target.shape[axis] if size is None else size for axis, size in enumerate(weighed))
@@ -271,7 +271,7 @@ def _enter_input(g: Lowering, spec: signature.InputSpec) -> Symbol:
 
 @contextmanager
 def _named_failures(trainer: Trainer) -> Iterator[None]:
-    """Let a metric that fails say which one it is."""
+    """Raise `MetricError` when a metric fails."""
 
     def update_state(self: Any, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         for metric in self.metrics:
@@ -297,7 +297,7 @@ def _variables(trainer: Trainer) -> list[keras.Variable]:
 
 
 def _declared(trainer: Trainer) -> list[StateVariable]:
-    """Declare the variables of all metrics, under names that do not depend on what Keras made before."""
+    """Declare the variables of all metrics, under names that do not depend on Keras's name counters."""
     keys = {id(metric): key for key, metric in trainer.metrics_by_key.items()}
     found: list[tuple[str, keras.Variable]] = []
     for each in trainer.model.metrics:
@@ -337,7 +337,7 @@ def _results(
 
 
 def _flat(numbers: dict[str, Any]) -> dict[str, Any]:
-    """Metrics that report several numbers in a dictionary are reported as if each were one's own."""
+    """Flatten the dictionaries of metrics that report several numbers."""
     flat: dict[str, Any] = {}
     for key, value in numbers.items():
         flat |= _flat(value) if isinstance(value, dict) else {key: value}
@@ -350,7 +350,7 @@ def _in_order(model: keras.Model, numbers: dict[str, Any]) -> list[str]:
 
 
 def _drop_unused(model: ir.Model, keep: str) -> None:
-    """Remove what nothing depends on: inputs too, but for those of the state."""
+    """Remove unused nodes and inputs, except inputs for state."""
     common.NameFixPass()(model)
     common.RemoveUnusedNodesPass()(model)
     for value in list(model.graph.inputs):
@@ -359,7 +359,7 @@ def _drop_unused(model: ir.Model, keep: str) -> None:
 
 
 def _take_wide(results: ir.Model, accumulated: Sequence[StateAccumulator]) -> None:
-    """Let the results begin from the sums as they are kept."""
+    """Change the inputs of the results to the types of the accumulated sums."""
     inputs = {str(value.name): value for value in results.graph.inputs}
     for each in accumulated:
         value = inputs[each.name]

@@ -1,4 +1,4 @@
-"""How a loss or a metric is named on a command line: `[OUTPUT=]NAME[(argument, key=value, ...)]`."""
+"""Parsing of losses and metrics given as options: `[OUTPUT=]NAME[(argument, key=value, ...)]`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _PREFIX = re.compile(r"\s*([^()=\s]+)\s*=\s*(?=[A-Za-z_])(.+)", re.DOTALL)
 
 @dataclass(frozen=True)
 class Identifier:
-    """A loss or metric of Keras, or of the author, by its name."""
+    """A built-in or custom loss or metric, by name."""
 
     text: str
     name: str
-    #: Empty: every output, or the only one.
+    #: Empty for every output, or the only one.
     output: str
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
@@ -30,7 +30,7 @@ class Identifier:
 
 
 def parse(text: str) -> Identifier:
-    """Read one; arguments are Python literals. Raises `ValueError`; nothing is evaluated."""
+    """Parse one; arguments are Python literals, and nothing is evaluated. Raises `ValueError`."""
     match = _PREFIX.fullmatch(text)
     output, call = (match[1], match[2]) if match else ("", text)
     try:
@@ -38,7 +38,7 @@ def parse(text: str) -> Identifier:
         if isinstance(tree, ast.Name):
             return Identifier(text, tree.id, output, (), {})
         if not isinstance(tree, ast.Call) or not isinstance(tree.func, ast.Name):
-            raise ValueError("neither a name nor a call of one")  # one message for all
+            raise ValueError("neither a name nor a call of one")  # reported with the same message
         args = tuple(ast.literal_eval(each) for each in tree.args)
         kwargs = {str(each.arg): ast.literal_eval(each.value) for each in tree.keywords if each.arg}
     except (SyntaxError, ValueError) as error:

@@ -1,9 +1,9 @@
-"""The logits behind predictions, from which Keras computes a crossentropy where it can.
+"""The logits of predictions, from which Keras computes crossentropies if they are available.
 
-Keras keeps with the result of a softmax or sigmoid what it was computed from, and its crossentropies take
-that instead: a probability of 1 - 1e-9 is 1 in 32 bits, and one below 1e-7 is clipped. So the update graph
-takes the logits too, under the name of a value within the model's graph; or restores them, as well as that
-can be done, where the graph has no such value.
+Keras attaches the logits to the result of a softmax or sigmoid, and its crossentropies use them instead: a
+probability of 1 - 1e-9 is 1 in float32, and those below 1e-7 are clipped. The update graph therefore takes
+the logits as input too, from a named value of the model's graph; if the graph has no such value, it
+approximates them from the predictions.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["Logits", "find_logits", "logits_from_prediction", "provide_logits"]
 
 _ACTIVATIONS = ("Softmax", "Sigmoid")
 
-#: Which activation a crossentropy of the TensorFlow backend recognises by the operator alone.
+#: The activation that a crossentropy of the TensorFlow backend recognizes by the operator.
 _RECOGNISED = {
     "binary_crossentropy": "Sigmoid",
     "categorical_crossentropy": "Softmax",
@@ -35,12 +35,12 @@ _TINY = 1e-37
 
 @dataclass(frozen=True)
 class Logits:
-    """What an output was computed from."""
+    """The logits of an output."""
 
     activation: str
-    #: The value's name in the model's graph; empty where there is no value of the output's type.
+    #: The value's name in the model's graph; empty if there is no value of the output's type.
     value: str
-    #: Whether Keras keeps them with the result, for any crossentropy.
+    #: Whether Keras attaches them to the result, for any crossentropy.
     kept: bool
 
 
@@ -63,7 +63,7 @@ def find_logits(outputs: Sequence[ir.Value], results: Sequence[Any]) -> dict[str
 
 
 def logits_from_prediction(prediction: Any, logits: Logits) -> Any:
-    """Return logits that give a prediction: exactly, as far as its rounding allows."""
+    """Return logits that result in a prediction, as accurately as its rounding allows."""
     likely = keras.ops.log(keras.ops.maximum(prediction, _TINY))
     if logits.activation == "Softmax":
         return likely
@@ -72,7 +72,7 @@ def logits_from_prediction(prediction: Any, logits: Logits) -> Any:
 
 @contextmanager
 def provide_logits(given: Mapping[int, tuple[Symbol, Logits]]) -> Iterator[None]:
-    """Let crossentropies take the logits of predictions, which are known by the identity of their values."""
+    """Make crossentropies use the logits of predictions, given by the `id` of the prediction's value."""
     with ExitStack() as stack:
         for name, recognised in _RECOGNISED.items():
             for module in (keras.ops, keras.ops.nn, keras.src.ops, keras.src.ops.nn):

@@ -1,4 +1,4 @@
-"""The loss and the metrics of a model, as `compile` takes them, and Keras's trainer with fresh ones."""
+"""The loss and the metrics of a model, as given to `compile`, and Keras's trainer with fresh copies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONL
 
 @dataclass(frozen=True)
 class Objective:
-    """What `compile` was given; instances of metrics in it are copied, or left as they were."""
+    """The arguments of `compile`; instances of metrics are copied before use, or restored after it."""
 
     loss: Any = None
     loss_weights: Any = None
@@ -29,7 +29,7 @@ class Objective:
 
     @classmethod
     def of(cls, model: keras.Model, *, adds_losses: bool) -> Objective | None:
-        """Return what a model was compiled with; None if it was not, or with nothing to measure.
+        """Return a model's objective; None if it was not compiled, or without loss and metrics.
 
         `adds_losses`: whether the model's own code may add losses.
         """
@@ -51,17 +51,17 @@ class Objective:
 
 @dataclass
 class Trainer:
-    """A model that is being judged."""
+    """A model compiled for evaluation."""
 
     model: keras.Model
-    #: Of the metrics made so far, in the order in which Keras makes them: a position names one.
+    #: The metrics created so far, in the order of creation; a position identifies a metric.
     made: list[keras.Metric] = field(default_factory=list)
-    #: Whether there turned out to be no loss; Keras evaluates nothing then, not even metrics.
+    #: Whether there is no loss; Keras itself then evaluates nothing, not even metrics.
     lossless: bool = False
 
     @property
     def metrics_by_key(self) -> dict[str, keras.Metric]:
-        """The compiled metrics under the keys of `evaluate`; those that report several are not among them."""
+        """The compiled metrics by their keys in `evaluate`, except those that report several numbers."""
         compiled = self.model._compile_metrics
         if compiled is None or not compiled.built:
             return {}
@@ -72,7 +72,7 @@ class Trainer:
 
 
 class _Refused(keras.Metric):
-    """In the place of a metric that cannot be computed."""
+    """A placeholder for a metric that cannot be computed."""
 
     def update_state(self, *_: Any, **__: Any) -> None:
         """Do nothing."""
@@ -86,9 +86,9 @@ class _Refused(keras.Metric):
 def compiled_for_evaluation(
     model: keras.Model, objective: Objective, refused: Collection[int] = ()
 ) -> Iterator[Trainer]:
-    """Compile a model for the time of the context, with copies that have seen no data; nothing of it stays.
+    """Compile a model within the context, with copies of metrics without state; restores it at the end.
 
-    `refused` are positions of metrics to be left out.
+    `refused` are the positions of metrics to leave out.
     """
     with _on_one_device():
         yield from _judging(model, objective, refused)
@@ -114,8 +114,8 @@ def _judging(model: keras.Model, objective: Objective, refused: Collection[int])
         "stop_evaluating": False,
         "_jit_compile": False,
         "_run_eagerly": False,
-        # one device, as a server is: under its author's strategy, Keras adds the devices' shares of a batch
-        # to each other before it evaluates, which fails where they have not the same number of rows
+        # one device, like a server: under a distribution strategy, Keras sums over the devices' shares of a
+        # batch before it evaluates, which fails if they have different numbers of rows
         "_distribute_strategy": None,
     }
     before = {name: fields[name] for name in ours if name in fields}
@@ -137,9 +137,9 @@ def _judging(model: keras.Model, objective: Objective, refused: Collection[int])
 
 @contextmanager
 def _on_one_device() -> Iterator[None]:
-    """Leave the scope of a strategy, in which variables and losses are made for all of its devices.
+    """Leave the scope of a strategy, in which variables and losses are created for all of its devices.
 
-    TensorFlow keeps both stacks on its default graph, and has no way out of a scope but its end.
+    TensorFlow keeps both stacks on its default graph, and has no API to leave a scope before its end.
     """
     graph = tf_ops.get_default_graph()
     strategies, creators = graph._distribution_strategy_stack, graph._variable_creator_stack
@@ -151,7 +151,7 @@ def _on_one_device() -> Iterator[None]:
 
 
 def _lenient(trainer: Trainer) -> Any:
-    """`compute_loss`, which is zero where there is no loss."""
+    """Return a `compute_loss` that returns zero if there is no loss."""
     original = trainer.model.compute_loss
 
     def compute_loss(*args: Any, **kwargs: Any) -> Any:
@@ -179,16 +179,14 @@ def _noting(made: list[keras.Metric], refused: Collection[int]) -> Any:
 
 
 def _own_variables(model: keras.Model, used: Iterable[keras.Metric]) -> list[keras.Variable]:
-    """Return the variables of the metrics that the author's code keeps on the model and its layers, and of
-    those that are used.
-    """
+    """Return the variables of metrics that are attributes of the model and its layers, and of those used."""
     owners = [model, *model._flatten_layers(include_self=False)]
     metrics = {id(each): each for each in (*(each for owner in owners for each in owner._metrics), *used)}
     return [variable for metric in metrics.values() for variable in metric.variables]
 
 
 def _copied(structure: Any) -> Any:
-    """Return the structure with metrics that have seen no data; one that cannot be copied is used itself."""
+    """Return the structure with fresh copies of metrics; those that cannot be copied are used themselves."""
     if isinstance(structure, Mapping):
         return {key: _copied(value) for key, value in structure.items()}
     if isinstance(structure, list | tuple):
@@ -199,7 +197,7 @@ def _copied(structure: Any) -> Any:
         config = structure.get_config()
         wanted = inspect.signature(type(structure).__init__).parameters.values()
         if any(each.name not in config for each in wanted if each.kind in _NAMED and each.name != "self"):
-            return structure  # its configuration does not say all that it was made with
+            return structure  # its configuration does not contain all of its arguments
         return type(structure).from_config(config)
-    except Exception:  # noqa: BLE001  # the author's code, or functions that only he has
+    except Exception:  # noqa: BLE001  # custom code may raise anything, as may unregistered functions
         return structure

@@ -1,4 +1,4 @@
-"""The loss and the metrics that the options name, in the place of what the model was compiled with."""
+"""The loss and the metrics given as options, which override those of the model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def apply_overrides(
     own: Mapping[str, Any],
     outputs: Sequence[str],
 ) -> Objective | None:
-    """Return the objective to evaluate by, None for none; raises `LoadError` for an unknown name.
+    """Return the objective for evaluation, or None; raises `LoadError` for an unknown name.
 
     `outputs` are those of the model.
     """
@@ -82,7 +82,7 @@ def _object(identifier: Identifier, module: ModuleType, own: Mapping[str, Any]) 
 
 
 def _bare(found: type, identifier: Identifier, own: Mapping[str, Any]) -> Any:
-    """A class without arguments: Keras's by its name, as in `compile`; the author's as an instance."""
+    """Return a class without arguments: Keras's by name, as in `compile`; a custom one as an instance."""
     return found() if identifier.name in own else identifier.name
 
 

@@ -1,4 +1,4 @@
-"""Proof that the graphs report what `model.evaluate()` reports: both on the same rows."""
+"""Proof that the graphs report the same as `model.evaluate()`, on the same rows."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ __all__ = [
 ROWS, BATCH_SIZE = 23, 9
 RTOL, ATOL = 1e-5, 1e-6
 
-#: Other ways to group the rows; numbers that they change depend on the grouping.
+#: Other groupings of the rows; numbers that change with them are batch-dependent.
 _GROUPS = ((ROWS,), (1, 5, 17), (13, 10))
 _SEED = 20_260_102
 
@@ -50,7 +50,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 class DifferentError(CompileError):
-    """A number is not what Keras reports."""
+    """A number differs from that of Keras."""
 
     def __init__(self, key: str, text: str) -> None:
         super().__init__(text)
@@ -59,7 +59,7 @@ class DifferentError(CompileError):
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows to evaluate on: what the model takes and gives, and labels and weights, by names of outputs."""
+    """Rows to evaluate on: inputs, by name, and predictions, labels and weights, by output."""
 
     origin: str
     inputs: Arrays
@@ -88,7 +88,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Proof:
-    """What was compared, and what it showed."""
+    """The comparisons and their findings."""
 
     checks: tuple[Check, ...]
     batch_dependent: bool
@@ -109,7 +109,7 @@ class Evaluator:
         }
 
     def __call__(self, rows: Rows, groups: Sequence[int], weights: Arrays | None) -> Numbers:
-        """Fold the rows in, so many at a time, and return the numbers."""
+        """Update with the rows in groups of these sizes, and return the numbers."""
         state, begin = dict(self._initial), 0
         for size in groups:
             feeds = {name: array[begin : begin + size] for name, array in _feeds(rows, weights).items()}
@@ -130,7 +130,7 @@ def prove(
 ) -> Proof:
     """Compare with Keras; raises `DifferentError`, naming a number that differs."""
     checks: list[Check] = []
-    dependent = graphs.masked  # whatever these rows show: they may have nothing that a mask leaves out
+    dependent = graphs.masked  # regardless of these rows, in which nothing may be masked
     numbers: dict[str, bool] = {}
     for rows in sets:
         for weights in _weightings(rows) if weighted else (None,):
@@ -156,9 +156,9 @@ def prove(
 
 
 def _weightings(rows: Rows) -> Iterator[Arrays | None]:
-    """Yield what rows are weighed by: nothing, each value by its own, and all values of a row by one.
+    """Yield the weights to compare with: none, one for each value, and one for each row.
 
-    The last is no case of the second: Keras may divide by the sum of the weights as they are given.
+    The last is not a case of the second: Keras may divide by the sum of the weights as given.
     """
     yield None
     yield rows.weights
@@ -171,7 +171,7 @@ def _weightings(rows: Rows) -> Iterator[Arrays | None]:
 
 @dataclass(frozen=True)
 class Predicted:
-    """Inputs, and what the source makes of them; arrays by names of outputs."""
+    """Inputs and the source's predictions and logits, by output."""
 
     dataset: Dataset
     predictions: Arrays
@@ -181,7 +181,7 @@ class Predicted:
 def predict(
     model: keras.Model, lowered: Lowered, dataset: Dataset, seen: list[Any] | None = None
 ) -> Predicted:
-    """Let Keras compute the predictions, and what it keeps of their logits; `seen` gets its own tensors."""
+    """Compute the predictions and logits with Keras; its result tensors are appended to `seen`."""
     arguments = keras.tree.map_structure(lambda name: _tensor(dataset.inputs[name]), lowered.inputs)
     results = keras.tree.flatten(signature.call(model, arguments))
     if seen is not None:
@@ -196,7 +196,7 @@ def predict(
 
 
 def _restored(prediction: NDArray[Any]) -> NDArray[Any]:
-    """Logits of a softmax that Keras did not keep; any shift of them is as good."""
+    """Return logits for predictions for which Keras has none; those of a softmax are up to a constant."""
     if prediction.dtype.kind != "f":
         return prediction
     rest = np.maximum(1 - prediction, 1e-30) if prediction.shape[-1:] == (1,) else np.float32(1)
@@ -210,7 +210,7 @@ def label(
     graphs: Graphs,
     given: Arrays | None = None,
 ) -> Rows:
-    """Put labels that fit the predictions half of the time, and weights, to rows; or the user's labels."""
+    """Add weights and labels to rows: the user's, or random ones of which half match the predictions."""
     rng, predictions = np.random.default_rng(_SEED), predicted.predictions
     labels = {
         each.output: _user_labels(given[each.output], each)
@@ -248,7 +248,7 @@ def _labels(rng: np.random.Generator, prediction: NDArray[Any], target: Target) 
             )
             return np.eye(values.shape[-1], dtype=np.float32)[chosen]
         return (rng.random(values.shape) < 0.5).astype(np.float32)
-    # As large as the values, where these are: errors of a half would be lost in the digits of a million.
+    # Scaled with large values: errors of a half would be lost to rounding in values of a million.
     size = max(1.0, float(np.abs(values[np.isfinite(values)]).max(initial=0.0)))
     return (values + rng.normal(0, 0.5 * size, values.shape)).astype(np.float32)
 
@@ -275,7 +275,7 @@ def _steps(count: int) -> list[int]:
 
 
 def _keras(trainer: Trainer, lowered: Lowered, rows: Rows, weights: Arrays | None) -> Numbers:
-    """Return what `evaluate` itself reports."""
+    """Return the numbers of Keras's `evaluate`."""
     arguments, _ = keras.tree.map_structure(lambda name: _tensor(rows.inputs[name]), lowered.inputs)
     x = arguments[0] if len(arguments) == 1 else arguments
     y, sample_weight = (
@@ -297,7 +297,7 @@ def _keras(trainer: Trainer, lowered: Lowered, rows: Rows, weights: Arrays | Non
 
 @contextmanager
 def _without_advice() -> Iterator[None]:
-    """Keep from the author TensorFlow's advice to trace functions less often: these are ours."""
+    """Suppress TensorFlow's warnings on retracing functions, which are caused here, not by the user."""
 
     def other(record: logging.LogRecord) -> bool:
         return "tf.function retracing" not in record.getMessage()

@@ -1,4 +1,4 @@
-"""An evaluation as the manifest describes it."""
+"""The description of an evaluation in the manifest."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _DIRECTIONS = {"up": Evaluation.HIGHER_IS_BETTER, "down": Evaluation.LOWER_IS_BE
 
 
 def recorded(graphs: Graphs, proof: Proof, inputs: Sequence[str], logits: Mapping[str, Logits]) -> Evaluation:
-    """Describe the graphs and what was proven of them."""
+    """Describe the graphs and the checks of their proof."""
     taken = {str(value.name): value for value in graphs.update.graph.inputs}
     reported = {str(value.name): value for value in graphs.results.graph.outputs}
     return Evaluation(

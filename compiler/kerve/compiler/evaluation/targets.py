@@ -1,4 +1,4 @@
-"""What the labels of each output look like, which Keras learns only from the data."""
+"""The form of the labels of each output, which Keras learns only from the data."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from kerve.compiler.evaluation.objective import Objective
 
 __all__ = ["Target", "candidate_targets"]
 
-#: How many guesses are tried for models with many outputs.
+#: The most guesses tried for models with many outputs.
 _MOST_GUESSES = 16
 
 
-#: In the names of losses and metrics that index the predictions by the labels.
+#: Parts of the names of losses and metrics that index the predictions by the labels.
 _BOUNDED = (
     "sparsecategorical",
     "sparse_categorical",
@@ -37,13 +37,13 @@ class Target:
 
     output: str
     dtype: ir.DataType
-    #: Of the predictions, as the graph has it.
+    #: The shape of the predictions in the graph.
     shape: ir.Shape
-    #: Whether a label is the number of a class, where predictions have a number for each class.
+    #: Whether a label is a class index, while predictions have a value for each class.
     sparse: bool
-    #: Whether labels have to be below the number of classes.
+    #: Whether labels must be less than the number of classes.
     bounded: bool
-    #: The class number that is no class, as a loss with `ignore_class` has it.
+    #: The label to ignore, the `ignore_class` of a loss.
     ignored_class: int | None = None
 
     @property
@@ -58,7 +58,7 @@ class Target:
 
     @property
     def classes(self) -> int:
-        """The number of classes of sparse labels; 0 where it is not known."""
+        """The number of classes of sparse labels; 0 if unknown."""
         last = self.shape[-1] if self.sparse and self.bounded else 0
         return last if isinstance(last, int) else 0
 
@@ -66,7 +66,7 @@ class Target:
 def candidate_targets(
     outputs: Sequence[ir.Value], objective: Objective, labels: Mapping[str, NDArray[Any]]
 ) -> Iterator[list[Target]]:
-    """Yield guesses of the labels' form, the likeliest first; the user's labels leave none to guess."""
+    """Yield guesses of the labels' form, the likeliest first; the user's labels determine it."""
     choices = []
     for index, output in enumerate(outputs):
         name = str(output.name)
@@ -91,7 +91,7 @@ def candidate_targets(
 
 
 def _accepts(losses: Sequence[Any], output: ir.Value, *, sparse: bool) -> bool:
-    """Whether losses take labels of this form, on a few rows of zeros."""
+    """Return whether losses accept labels of this form, tried on a few rows."""
     assert output.shape is not None
     sizes = [size if isinstance(size, int) else 3 + axis for axis, size in enumerate(output.shape)]
     predictions = keras.ops.full(sizes, 0.5)
@@ -101,7 +101,7 @@ def _accepts(losses: Sequence[Any], output: ir.Value, *, sparse: bool) -> bool:
             loss = compile_utils.get_loss(each, labels, predictions)
             if loss is not None:
                 loss(labels, predictions)
-    except Exception:  # noqa: BLE001  # losses are the author's code
+    except Exception:  # noqa: BLE001  # custom losses may raise anything
         return False
     return True
 
@@ -126,7 +126,7 @@ def _ignored_class(loss: Any) -> int | None:
 
 
 def _words(objective: Objective, name: str, index: int, count: int) -> str:
-    """Return the names of all that measures an output, in lower case."""
+    """Return the names of all losses and metrics of an output, in lower case."""
     structures = (objective.loss, objective.metrics, objective.weighted_metrics)
     leaves = [
         leaf for each in structures for leaf in keras.tree.flatten(_of_output(each, name, index, count))
@@ -141,7 +141,7 @@ def _name(leaf: Any) -> str:
 
 
 def _of_output(structure: Any, name: str, index: int, count: int) -> Any:
-    """Return the part that is given for one output, all of it where outputs are not told apart."""
+    """Return the part for one output, or everything if the structure does not distinguish outputs."""
     if isinstance(structure, Mapping):
         return structure.get(name)
     if count > 1 and isinstance(structure, list | tuple) and len(structure) == count:

@@ -1,9 +1,9 @@
-"""Reduced precisions, each within an accuracy budget: `apply(model, path, verified, options)`.
+"""Reduced precisions, each within an accuracy budget: `apply(model, path, verified, reference, options)`.
 
-reduction.py      float32 graph -> graph of fewer bits, by the table in precisions.py:
+reduction.py      converts a float32 graph, by the table in precisions.py:
                   float16, bfloat16, int8 (planned in int8_plan), int8_dynamic, int4_weights
-assessment.py     what that costs, output by output (losses.py) and layer by layer (sensitivity.py)
-rechecking.py     the same for an artifact, later
+assessment.py     measures the loss per output (losses.py) and per layer (sensitivity.py)
+rechecking.py     does the same for an existing artifact
 """
 
 from __future__ import annotations

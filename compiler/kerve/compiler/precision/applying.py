@@ -1,4 +1,4 @@
-"""The stage of a compile that reduces the precision: `apply`."""
+"""The compile stage that reduces the precision: `apply`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = ["ReducedModel", "apply"]
 #: Rows of the user's inputs that are kept in the artifact.
 _GOLDEN_ROWS = 8
 
-#: A smaller share of the weights may stay in float32 without a word.
+#: The share of weights in float32 above which there is a warning.
 _UNTOLD = 0.1
 
 
@@ -41,10 +41,10 @@ class ReducedModel:
     """A model in a reduced precision, within its budget."""
 
     model: ir.Model
-    #: The model against its source.
+    #: The comparison with the source.
     verified: VerificationResult
     record: manifest_pb2.Reduction
-    #: What a person should know about it, in sentences.
+    #: Warnings, as sentences for the user.
     warnings: tuple[str, ...]
 
     @property
@@ -56,10 +56,10 @@ class ReducedModel:
 def apply(
     model: ir.Model, path: Path, verified: VerificationResult, reference: Reference, options: CompileOptions
 ) -> ReducedModel:
-    """Put the model in the chosen precision in the place of the file at `path`, which holds it in float32.
+    """Replace the float32 model in the file at `path` by one in the chosen precision.
 
-    `reference` is the source. Raises `AccuracyBudgetError` when it costs more than allowed; the file is then
-    what it was.
+    `reference` is the source. Raises `AccuracyBudgetError` if it loses more than allowed; the file is then
+    unchanged.
     """
     data = Data.of(model, verified.answered[0].dataset, options.data, options.calibration)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
@@ -81,11 +81,11 @@ def apply(
 def _answered(
     model: ir.Model, data: Data, verified: VerificationResult, reference: Reference
 ) -> Sequence[ReferenceRun]:
-    """Return what the model is compared with its source on, and will be where it is served.
+    """Return the runs that the model is compared with its source on, now and when it is served.
 
-    Of the user's inputs, where there are some: random ones may lie outside the ranges that those have.
+    Only those on the user's inputs, if there are any: random ones may be outside the measured ranges.
     """
-    if data.judged.origin != "user":  # what lies beyond the ordinary lies outside of the measured ranges
+    if data.judged.origin != "user":  # corner cases are outside the measured ranges
         return [known for known in verified.answered if known.ordinary]
     inputs = next(batches(model, data.judged, _GOLDEN_ROWS))
     sizes = {**data.judged.sizes}

@@ -1,4 +1,4 @@
-"""Whether a reduced precision stays within its accuracy budget."""
+"""Checks that a reduced precision stays within its accuracy budget."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from kerve.compiler.verification import ReferenceRun, Runner, VerificationResult
 
 __all__ = ["Assessment", "assess", "default_budget", "losses_of"]
 
-#: Rows on which layers are compared.
+#: The number of rows on which layers are compared.
 _LAYER_ROWS = 8
 
-#: How many layers an error names, and what share of the worst they must add.
+#: The most layers named in an error, and the share of the worst layer's error that they must add.
 _NAMED = 3
 _WORTH_NAMING = 0.05
 
-#: Other hardware rounds in other places: what answers may be off there, in errors measured here.
+#: The tolerance for other hardware, which rounds differently, as a multiple of the errors measured here.
 _LEEWAY = 2.0
 
 
 @dataclass(frozen=True)
 class Assessment:
-    """What a reduced precision costs."""
+    """The measured losses of a reduced precision."""
 
     losses: Sequence[Loss]
     budget: Mapping[str, float]
-    #: What each layer adds to the error, the worst first.
+    #: The error of each layer, those that add most first.
     layers: Sequence[LayerLoss]
-    #: The reduced model against the source, with tolerances that hold on other hardware as well.
+    #: The comparison with the source, with tolerances that are valid on other hardware as well.
     verified: VerificationResult
 
 
@@ -54,8 +54,8 @@ def assess(
 ) -> Assessment:
     """Compare a reduced model with the float32 one, on `data`, and with the source, on `answered`.
 
-    Raises `AccuracyBudgetError` when an output loses more than `max_drop`, or than the table of precisions
-    allows where `max_drop` is None.
+    Raises `AccuracyBudgetError` if an output loses more than `max_drop`, or, if that is None, than the budget
+    of the precision.
     """
     model = ir.load(reduced)
     losses = losses_of(lambda: Runner(float32), lambda: Runner(reduced), model, data)
@@ -69,7 +69,7 @@ def assess(
 
 
 def default_budget(precision: str) -> dict[str, float]:
-    """Return what each measure of a loss may be."""
+    """Return the largest loss allowed for each measure."""
     budget = BUDGETS[precision]
     return {
         "accuracy": budget.accuracy,
@@ -83,15 +83,15 @@ def default_budget(precision: str) -> dict[str, float]:
 def losses_of(
     baseline: Callable[[], Model], reduced: Callable[[], Model], model: ir.Model, data: Data
 ) -> list[Loss]:
-    """Measure what each output loses against a baseline that computes in float32.
+    """Measure the loss of each output relative to a float32 baseline.
 
-    `model` is the reduced one; each of the two is opened when it is its turn.
+    `model` is the reduced one; the two are loaded one after the other.
     """
     meters: dict[str, Meter] = {}
     drawn = {name for name, basis in output_traits(model).items() if basis.drawn}
     for before, answers in paired_outputs(baseline, reduced, batches(model, data.judged)):
         for name, after in answers.items():
-            if name in drawn:  # what the precision changes cannot be told from chance
+            if name in drawn:  # effects of the precision cannot be distinguished from chance
                 continue
             if name not in meters:
                 meters[name] = meter_for(name, before[name], data.labels.get(name))
@@ -100,7 +100,7 @@ def losses_of(
 
 
 def _few(model: ir.Model, data: Data) -> list[Arrays]:
-    """Return some rows one by one: the results of all layers are in memory for each."""
+    """Return some rows one by one: the outputs of all layers are held in memory for each."""
     return list(itertools.islice(batches(model, data.judged, 1), _LAYER_ROWS))
 
 
@@ -127,7 +127,7 @@ def _excuse(
 
 
 def _verified(path: Path, precision: str, answered: Sequence[ReferenceRun]) -> VerificationResult:
-    """Measure the errors against the source; what is measured, with some leeway, becomes the tolerance."""
+    """Measure the errors against the source; these, with some leeway, become the tolerances."""
     measured = recheck(path, answered)
     step = PRECISIONS[precision].step
     worst: dict[str, float] = {}
@@ -141,7 +141,7 @@ def _verified(path: Path, precision: str, answered: Sequence[ReferenceRun]) -> V
 
 
 def _largest(output: str, answered: Sequence[ReferenceRun]) -> float:
-    """Return the size of the largest finite number that the source answered in floating point."""
+    """Return the largest absolute value among the source's finite floating-point outputs."""
     arrays = [known.answers[output] for known in answered]
     return max(
         (

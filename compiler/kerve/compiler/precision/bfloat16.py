@@ -1,8 +1,8 @@
 """Weights in bfloat16; the arithmetic stays in float32.
 
 ONNX Runtime has no bfloat16 kernels for convolutions, matrices or recurrence on a CPU, and few elsewhere.
-So the file holds the weights in bfloat16, half as large, each behind a Cast that is folded away when the
-model is loaded: it runs wherever the float32 model does, and as fast.
+So the file has the weights in bfloat16, half the size, each followed by a Cast that is folded when the model
+is loaded: it runs wherever the float32 model does, and as fast.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["narrow"]
 
 
 def narrow(model: ir.Model) -> None:
-    """Convert the weights of a model in place: its float32 constants of two dimensions and more."""
+    """Convert the weights of a model in place: its float32 constants with two or more dimensions."""
     editor = Editor(model)
     for value in list(model.graph.initializers.values()):
         if value.dtype != ir.DataType.FLOAT or not is_constant(value) or len(dims_of(value)) < 2:

@@ -1,4 +1,4 @@
-"""What a reduced precision is measured on and judged by."""
+"""The data on which a reduced precision is calibrated and evaluated."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from kerve.compiler.verification import Dataset, from_file, more_rows
 
 __all__ = ["Data", "labels_in"]
 
-#: Rows of seeded inputs, where the user gives none.
+#: Rows of seeded inputs, if the user gives no data.
 _SEEDED_ROWS = 64
 
 
 @dataclass(frozen=True)
 class Data:
-    """Inputs to judge by, with labels of some outputs, and inputs to measure the ranges of activations on."""
+    """Inputs for evaluation, with labels of some outputs, and inputs for measuring activation ranges."""
 
     judged: Dataset
     labels: Mapping[str, NDArray[Any]]
@@ -30,10 +30,10 @@ class Data:
 
     @classmethod
     def of(cls, model: ir.Model, like: Dataset, data: Path | None, calibration: Path | None) -> Data:
-        """Take each from the file given for it, else from the other file, else seeded (sized as `like`).
+        """Take each from its own file, else from the other file, else seeded (with the sizes of `like`).
 
-        Labels are arrays of `data` that are named as an output, or `y` when there is one output. Raises
-        `LoadError` when a file does not fit the model.
+        Labels are arrays of `data` named like an output, or `y` if there is one output. Raises `LoadError` if
+        a file does not fit the model.
         """
         judged = None if data is None else from_file(model, data)
         measured = None if calibration is None else _measurable(from_file(model, calibration), calibration)
@@ -53,7 +53,7 @@ def _measurable(dataset: Dataset, path: Path) -> Dataset:
 
 
 def labels_in(model: ir.Model, path: Path, dataset: Dataset) -> dict[str, NDArray[Any]]:
-    """Return the labels in a file, by output; raises `LoadError` when they do not fit."""
+    """Return the labels in a file, by output; raises `LoadError` if they do not fit."""
     inputs = [str(value.name) for value in model.graph.inputs]
     outputs = [str(value.name) for value in model.graph.outputs]
     with np.load(path, allow_pickle=False) as archive:

@@ -1,4 +1,4 @@
-"""Embedding tables in eight bits: rows are looked up as integers and made real again."""
+"""Embedding tables in int8: rows are looked up as integers and dequantized."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["quantize_tables"]
 
 
 def quantize_tables(graph: ir.Graph, writer: Writer) -> None:
-    """Quantize every float32 table that is only looked up, with a scale for each of its columns."""
+    """Quantize every float32 table that is only read by lookups, with a scale per column."""
     for table in list(graph.initializers.values()):
         if not _is_table(table):
             continue

@@ -1,17 +1,16 @@
 """Weights and activations in float16 between the products; everything else stays in float32.
 
-A float16 has three digits and ends at 65504, so it is used only where that is enough:
+A float16 has three digits and a maximum of 65504, so it is used only where that is enough:
 
-- *Products* (matrices, convolutions, recurrence, attention) gain from it: their weights take half the space,
-  and a GPU's tensor cores multiply float16 several times faster. Kernels add up in float32.
-- What stands *between* two products and neither adds up nor decides (activations, sums of branches, pooling,
-  views) follows, so that values are not converted to and fro.
-- All else stays in float32: what comes before the first product (a caller's values may have any size), what
-  comes after the last one (the answers keep their digits), operators that add up many elements, divide,
-  exponentiate, compare or count, loops, and whatever holds a constant or was seen to reach a value that
-  float16 cannot.
+- *Products* (matrices, convolutions, recurrence, attention) benefit from it: their weights take half the
+  space, and a GPU's tensor cores multiply float16 several times faster. Kernels accumulate in float32.
+- Operators *between* two products that neither accumulate nor decide (activations, sums of branches, pooling,
+  views) are converted too, to avoid conversions in between.
+- Everything else stays in float32: operators before the first product (inputs may be of any size) and after
+  the last one (outputs keep their precision), operators that sum many elements, divide, exponentiate, compare
+  or count, loops, and operators whose constants or measured values exceed the range of float16.
 
-A CPU computes float16 in float32: ONNX Runtime converts such models back when it loads them.
+CPUs compute float16 in float32: ONNX Runtime converts such models back when it loads them.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ __all__ = ["narrow"]
 
 _PRODUCTS = ("Attention", "Conv", "ConvTranspose", "Einsum", "GRU", "Gemm", "LSTM", "MatMul", "RNN")
 
-#: What may run in float16 between products.
+#: Operators that may run in float16 between products.
 _BETWEEN = frozenset(
     {
         # elementwise, bounded by their inputs or nearly so
@@ -63,12 +62,12 @@ _BETWEEN = frozenset(
             "ThresholdedRelu",
             "Where",
         ),
-        # normalizations, whose statistics kernels take in float32
+        # normalizations, whose kernels compute statistics in float32
         *("BatchNormalization", "GroupNormalization", "InstanceNormalization", "LayerNormalization"),
         *("RMSNormalization", "Softmax"),
         # pooling
         *("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "ReduceMax", "ReduceMin"),
-        # elements handed on
+        # data movement
         *("Concat", "DepthToSpace", "Dropout", "Expand", "Flatten", "Gather", "GatherElements", "GatherND"),
         *(
             "Identity",
@@ -88,12 +87,12 @@ _BETWEEN = frozenset(
 _LARGEST = float(np.finfo(np.float16).max)
 _SMALLEST = float(np.finfo(np.float16).smallest_normal)
 
-#: Activations are left half of the range for inputs that were not measured.
+#: Half of the range is kept in reserve for activations of other inputs than the measured ones.
 _LARGEST_ACTIVATION = _LARGEST / 2
 
 
 def narrow(model: ir.Model, measure: Callable[[Sequence[str]], Mapping[str, Range]]) -> None:
-    """Convert a model in place; `measure` tells the ranges of values by their names."""
+    """Convert a model in place; `measure` returns the ranges of values by name."""
     opset = model.opset_imports[""]
     able = [node for node in model.graph if _is_able(node, opset)]
     values = list(dict.fromkeys(value for node in able for value in _activations(node)))
@@ -111,7 +110,7 @@ def narrow(model: ir.Model, measure: Callable[[Sequence[str]], Mapping[str, Rang
 
 
 def _is_able(node: ir.Node, opset: int) -> bool:
-    """Whether the operator exists in float16, is one that gains or follows, and has constants that fit."""
+    """Return whether a node's operator is convertible to float16 and its constants fit."""
     if not is_op(node, *_PRODUCTS, *_BETWEEN) or node.outputs[0].dtype != ir.DataType.FLOAT:
         return False
     return _Types(node, opset).are_known and all(
@@ -120,7 +119,7 @@ def _is_able(node: ir.Node, opset: int) -> bool:
 
 
 def _fits(value: ir.Value) -> bool:
-    """Whether float16 can hold a constant: no element overflows, and not all of them vanish."""
+    """Return whether float16 can represent a constant: no element overflows, and not all underflow."""
     array = array_of(value)
     if array is None or array.size == 0:
         return True
@@ -131,7 +130,7 @@ def _fits(value: ir.Value) -> bool:
 
 
 class _Types:
-    """Which inputs and outputs of a node change their type with the node's."""
+    """The inputs and outputs of a node whose type changes when the node is converted."""
 
     def __init__(self, node: ir.Node, opset: int) -> None:
         schema = onnx.defs.get_schema(node.op_type, opset)
@@ -140,7 +139,7 @@ class _Types:
             for constraint in schema.type_constraints
             if "tensor(float16)" in constraint.allowed_type_strs
         }
-        #: Names of the type variables that stand for float32 in this node.
+        #: Names of the type variables bound to float32 in this node.
         bound = {
             formal.type_str
             for formal, value in _paired(schema.inputs, node.inputs)
@@ -164,20 +163,20 @@ def _positions(
 def _paired(
     formals: Sequence[Any], values: Sequence[ir.Value | None]
 ) -> Iterator[tuple[Any, ir.Value | None]]:
-    """Pair values with the schema's parameters, the last of which may stand for many."""
+    """Pair values with the schema's parameters, the last of which may be variadic."""
     for index, value in enumerate(values):
         yield formals[min(index, len(formals) - 1)], value
 
 
 def _activations(node: ir.Node) -> Iterator[ir.Value]:
-    """Yield what float32 values a node takes and gives, its constants aside."""
+    """Yield the float32 inputs and outputs of a node, without constants."""
     for value in (*node.inputs, *node.outputs):
         if value is not None and value.name and value.dtype == ir.DataType.FLOAT and not is_constant(value):
             yield value
 
 
 def _after(graph: ir.Graph, products: set[ir.Node]) -> set[ir.Node]:
-    """Return the nodes that read a product's result, or nothing but constants, however far behind it."""
+    """Return the products and the nodes that depend on one, or on constants only."""
     found = set(products)
     for node in graph:
         given = [value for value in node.inputs if value is not None and value.dtype == ir.DataType.FLOAT]
@@ -187,7 +186,7 @@ def _after(graph: ir.Graph, products: set[ir.Node]) -> set[ir.Node]:
 
 
 def _before(graph: ir.Graph, products: set[ir.Node]) -> set[ir.Node]:
-    """Return the nodes whose result a product reads, however far behind them."""
+    """Return the products and the nodes that one depends on."""
     found = set(products)
     for node in reversed(graph):
         if any(reader in found for output in node.outputs for reader, _ in output.uses()):
@@ -207,7 +206,7 @@ def _joined(products: set[ir.Node], chosen: set[ir.Node]) -> set[ir.Node]:
 
 
 class _Conversion:
-    """Gives the chosen nodes float16, with one Cast for each value that is wanted both ways."""
+    """Converts the chosen nodes to float16, with one Cast for each value that is needed in both types."""
 
     def __init__(self, model: ir.Model, chosen: set[ir.Node]) -> None:
         self._graph = model.graph
@@ -217,7 +216,7 @@ class _Conversion:
         self._narrowed: dict[ir.Value, ir.Value] = {}
 
     def run(self) -> None:
-        """Convert inputs first: only then is it known which values still have to be float32."""
+        """Convert inputs first: only then is it known which values are still needed in float32."""
         nodes = [node for node in self._graph if node in self._chosen]
         given = {node.outputs[index] for node in nodes for index in self._types[node].outputs}
         for node in nodes:
@@ -240,7 +239,7 @@ class _Conversion:
         return self._narrowed[value]
 
     def _give(self, value: ir.Value, node: ir.Node) -> None:
-        """Let a node give a value in float16, and those that want float32 read it converted back."""
+        """Make a node's output float16, with a Cast back to float32 for the readers that need it."""
         value.type = ir.TensorType(ir.DataType.FLOAT16)
         readers = [
             (reader, index)

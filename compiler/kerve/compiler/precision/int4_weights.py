@@ -1,13 +1,12 @@
-"""Weights of matrices in four bits, in blocks with a scale each; activations stay in float32.
+"""Weights of matrices in int4, in blocks with a scale each; activations stay in float32.
 
     x -> MatMul(w)      =>      x -> MatMul(DequantizeLinear(w in int4, scales))
 
-This is ONNX's own blocked DequantizeLinear (operator set 21), which any runtime of that version computes.
-ONNX Runtime makes `MatMulNBits` of it when it loads the model, an operator that multiplies by the four bits
-directly: an eighth of the memory traffic, which is what bounds a Dense layer at small batches. (Written
-into the file, that operator would run nowhere else and gain nothing.) Embedding tables take eight bits.
-Convolutions and recurrent layers stay in float32: they have no kernel for four bits, and each call would
-unpack their weights anew.
+This is ONNX's standard blocked DequantizeLinear (operator set 21), supported by any runtime of that version.
+ONNX Runtime converts it to `MatMulNBits` when it loads the model, which multiplies by int4 directly: an
+eighth of the memory traffic, which limits a Dense layer at small batches. (Written into the file, that
+operator would run nowhere else and gain nothing.) Embedding tables are int8. Convolutions and recurrent
+layers stay in float32: they have no int4 kernels, and their weights would be unpacked on each call.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ from kerve.compiler.precision.writing import Writer
 
 __all__ = ["OLDEST_OPSET", "quantize"]
 
-#: The first operator set whose DequantizeLinear knows int4 and blocks.
+#: The first operator set whose DequantizeLinear supports int4 and blocks.
 OLDEST_OPSET = 21
 
-#: Rows of a matrix that share a scale, as most kernels and formats have it.
+#: The number of rows that share a scale, the usual one in kernels and formats.
 _BLOCK = 32
 
 
@@ -54,8 +53,8 @@ def quantize(model: ir.Model) -> None:
 def _set_bias_apart(product: WeightedOp, writer: Writer) -> None:
     """Add the bias by a Sum.
 
-    Of a MatMul or Gemm, an Add and an activation in a row ONNX Runtime makes one operator on float32, before
-    it looks for weights in four bits; a Sum it leaves alone.
+    ONNX Runtime fuses a MatMul or Gemm with a following Add and activation to one float32 operator before it
+    looks for int4 weights; it does not fuse a Sum.
     """
     node, result = product.node, product.output
     if product.bias is not None:

@@ -1,16 +1,17 @@
-"""Weights and activations in eight bits, with ranges measured beforehand.
+"""Weights and activations in 8 bits, with ranges measured beforehand (static quantization).
 
     x -> Conv -> Relu -> Conv       =>      x -> Q -> DQ -> Conv -> Relu -> Q -> DQ -> Conv
 
-Q and DQ are ONNX's QuantizeLinear and DequantizeLinear. A runtime with integer kernels runs what lies between
-them on integers; others compute the same in float32. ONNX Runtime takes this form and no other:
+Q and DQ are ONNX's QuantizeLinear and DequantizeLinear. A runtime with integer kernels runs the operators
+between them on integers; others compute the same in float32. ONNX Runtime requires this form:
 
-- the output of a Conv is rounded as well, and whatever reads it reads the rounded form;
+- the output of a Conv is quantized as well, and all its readers read the quantized form;
 - weights are signed, with a scale per output channel and explicit zero points; activations are unsigned;
-- a Gemm has a bias in 32 bits. (It would make a Gemm with a bias in float32 of MatMul and Add, and then not
-  take it; so they become the right Gemm here.)
+- a Gemm has an int32 bias. (ONNX Runtime would fuse MatMul and Add to a Gemm with a float32 bias, which it
+  then cannot quantize; so they are converted to the right Gemm here.)
 
-What has no integer kernel (normalization, softmax, recurrence, attention's own products) stays in float32.
+Operators without integer kernels (normalization, softmax, recurrence, attention's own products) stay in
+float32.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ from kerve.compiler.precision.writing import Writer
 
 __all__ = ["quantize"]
 
-#: A bias counts in steps of its product's scale; the scale is raised where it would need more of them.
+#: The limit on a bias in steps of its product's scale; the scale is raised if it would need more.
 _MOST_STEPS = float(1 << 30)
 
 
 def quantize(model: ir.Model, measure: Callable[[Sequence[str]], Mapping[str, Range]]) -> None:
-    """Quantize a model in place; `measure` tells the ranges of values by their names."""
+    """Quantize a model in place; `measure` returns the ranges of values by name."""
     writer = Writer(model)
     for product in list(weighted_ops(model.graph)):
         _take_bias(product, writer)
@@ -59,7 +60,7 @@ def quantize(model: ir.Model, measure: Callable[[Sequence[str]], Mapping[str, Ra
 
 
 def _take_bias(product: WeightedOp, writer: Writer) -> None:
-    """Make MatMul -> Add of matrices a Gemm."""
+    """Convert MatMul -> Add of matrices to a Gemm."""
     add = only_user(product.output)
     if not is_op(product.node, "MatMul") or rank_of(product.input) != 2 or not is_op(add, "Add"):
         return
@@ -109,7 +110,7 @@ def _quantize_weight(product: WeightedOp, given: integers.Affine, writer: Writer
 
 
 def _round(value: ir.Value, affine: integers.Affine, plan: Plan, writer: Writer) -> None:
-    """Let readers on integers, or all where the value comes from such a node, read it rounded."""
+    """Quantize a value for its integer readers, or for all readers if an integer operator computes it."""
     given = value in plan.given
     readers = [(node, index) for node, index in value.uses() if given or node in plan.nodes]
     name, at = str(value.name), value.producer() or readers[0][0]

@@ -1,11 +1,11 @@
-"""Weights in eight bits; activations are rounded as they come, in the range that each batch has.
+"""Weights in 8 bits; activations are quantized at run time, in the range of each batch.
 
     x -> MatMul  =>  x -> DynamicQuantizeLinear -> MatMulInteger -> Cast -> Mul(scale of x * weights' scales)
 
-No calibration is needed. But the range is found anew in every batch and is one for all its rows, so an
-answer depends a little on the rows it is computed with. Convolutions are treated alike, with a scale per
-channel; they become smaller, but slower on CPUs. Of the recurrent operators LSTM has an integer form
-(`DynamicQuantizeLSTM`, which ONNX Runtime brings along).
+No calibration is needed. But the range is computed for each batch and shared by its rows, so a row's outputs
+depend slightly on the other rows. Convolutions are treated alike, with a scale per channel; they become
+smaller, but slower on CPUs. Of the recurrent operators only LSTM has an integer form (`DynamicQuantizeLSTM`,
+an operator of ONNX Runtime).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["quantize"]
 
 _ONNX_RUNTIME = "com.microsoft"
 
-#: What a node of several outputs gives: the bytes, their scale and their zero point.
+#: The outputs of DynamicQuantizeLinear: the integers, their scale and their zero point.
 _ROUNDED = (ir.DataType.UINT8, ir.DataType.FLOAT, ir.DataType.UINT8)
 
 
@@ -86,7 +86,7 @@ def _is_quantizable_lstm(node: ir.Node) -> bool:
 
 
 def _quantize_lstm(node: ir.Node, writer: Writer) -> None:
-    """Give an LSTM the form that takes weights [directions, inputs, 4 * units] in bytes."""
+    """Convert an LSTM to the operator with int8 weights [directions, inputs, 4 * units]."""
     weights, tail = [], []
     for value in node.inputs[1:3]:
         array = array_of(value)

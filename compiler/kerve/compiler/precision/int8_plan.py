@@ -1,4 +1,4 @@
-"""Which operators are to run on eight-bit integers, and which values are rounded for them."""
+"""Planning of which operators run on 8-bit integers, and which values are quantized for them."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from kerve.compiler.traversal import reachable
 
 __all__ = ["Plan", "involved", "origin"]
 
-#: Operators with integer kernels that are worth it where their inputs come as integers anyway.
+#: Operators with integer kernels that are worthwhile only if their inputs are integers anyway.
 _FOLLOWING = ("Add", "AveragePool", "Concat", "GlobalAveragePool", "LeakyRelu", "Mul", "Sigmoid")
 
-#: Operators that hand elements on, integers as well as real numbers.
+#: Operators that only move elements, whether integers or floats.
 _MOVING = ("Flatten", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 
 
 class Plan:
-    """The plan for one graph; values that are not in `measured` cannot be rounded."""
+    """The plan for one graph; values that are not in `measured` cannot be quantized."""
 
     def __init__(self, graph: ir.Graph, measured: Container[ir.Value]) -> None:
         self.products: list[WeightedOp] = []
         self.following: list[ir.Node] = []
-        #: Values that operators on integers give: every reader takes the rounded form.
+        #: Outputs of integer operators: all readers read the quantized form.
         self.given: set[ir.Value] = set()
         for node in graph:
             product = weighted_op_of(node)
@@ -40,11 +40,11 @@ class Plan:
 
     @property
     def nodes(self) -> set[ir.Node]:
-        """All operators that are to run on integers."""
+        """All operators that run on integers."""
         return {product.node for product in self.products} | set(self.following)
 
     def rounded(self) -> Iterator[ir.Value]:
-        """Yield every value that has to be rounded, once."""
+        """Yield every value to quantize, once."""
         taken = [product.input for product in self.products]
         taken += [value for node in self.following for value in node.inputs if value is not None]
         yield from dict.fromkeys((*taken, *self._given_in_order()))
@@ -65,7 +65,7 @@ class Plan:
         )
 
     def _drop_dead_ends(self) -> None:
-        """Keep only what leads to another operator on integers: the rest would be rounded for nothing."""
+        """Keep only nodes whose results reach another integer operator; others need not be quantized."""
         kept = {product.node for product in self.products}
         for node in reversed(self.following):
             result = past_clamps(node.outputs[0])
@@ -77,7 +77,7 @@ class Plan:
 
 
 def involved(graph: ir.Graph) -> Iterator[ir.Value]:
-    """Yield the values whose ranges a plan may ask for."""
+    """Yield the values whose ranges a plan may need."""
     for node in graph:
         product = weighted_op_of(node)
         if product is not None:
@@ -88,7 +88,7 @@ def involved(graph: ir.Graph) -> Iterator[ir.Value]:
 
 
 def origin(value: ir.Value) -> ir.Value:
-    """Return the value from which the elements of this one were handed on."""
+    """Return the value whose elements this one has, before operators that only move elements."""
     producer = value.producer()
     while producer is not None and is_op(producer, *_MOVING) and producer.inputs[0] is not None:
         value = producer.inputs[0]

@@ -1,4 +1,4 @@
-"""Real numbers as integers: `real = scale * (integer - zero_point)`."""
+"""Quantization of floats to integers: `real = scale * (integer - zero_point)`."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ _INT8_LARGEST = 127
 _UINT8_LARGEST = 255
 _INT4_LARGEST = 7
 
-#: Smaller scales have too few digits to divide by.
+#: Smaller scales are subnormal, with too few digits to divide by.
 _LEAST = np.finfo(np.float32).smallest_normal
 
-#: Shares of a block's largest element that are tried as the largest to be represented.
+#: Clipping limits to try, as shares of a block's largest element.
 _CLIPS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75)
 
 
-#: How many elements are quantized at once.
+#: The number of elements quantized at once.
 _SLAB = 1 << 20
 
 
 class Affine(NamedTuple):
-    """How the values of an activation become unsigned bytes."""
+    """The quantization parameters of an activation in uint8."""
 
     scale: np.float32
     zero_point: np.uint8
 
 
 def affine(low: float, high: float) -> Affine:
-    """Return the scale that spreads [low, high], widened to hold 0, over all bytes; 0 stays exact."""
+    """Return parameters that map [low, high], widened to include 0, to all of uint8; 0 is exact."""
     low, high = min(low, 0.0), max(high, 0.0)
     scale = np.float32((high - low) / _UINT8_LARGEST)
     if scale < _LEAST:
@@ -45,9 +45,9 @@ def affine(low: float, high: float) -> Affine:
 def per_channel(
     weight: NDArray[Any], axes: tuple[int, ...], least: NDArray[np.float32] | None = None
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Return signed bytes and one scale for each channel; `axes` are those that a channel spans.
+    """Return int8 elements and one scale for each channel; `axes` are those within a channel.
 
-    The scale keeps the axes, as 1s. No scale is below `least`, where it is given. Zero points are zero.
+    The scale keeps these axes with size 1. No scale is below `least`, if given. Zero points are zero.
     """
     largest = np.maximum(weight.max(axes, keepdims=True), -weight.min(axes, keepdims=True))
     scale = _scale(largest, _INT8_LARGEST)
@@ -61,16 +61,16 @@ def per_channel(
 
 
 def _slabs(length: int, elements: int) -> Iterator[slice]:
-    """Yield the parts of an axis of an array, so that what is computed of each stays small."""
+    """Yield slices of an array's axis, to limit the size of temporary arrays."""
     step = max(1, _SLAB * length // max(elements, 1))
     yield from (slice(start, start + step) for start in range(0, length, step))
 
 
 def blockwise(weight: NDArray[Any], block: int) -> tuple[NDArray[Any], NDArray[np.float32]]:
-    """Return the elements of a matrix [k, n] in four bits, and scales [ceil(k / block), n].
+    """Return the elements of a matrix [k, n] in int4, and scales [ceil(k / block), n].
 
-    Of each block of `block` rows in a column, the largest elements are clipped where that lowers the mean
-    square error of the block.
+    In each block of `block` rows of a column, the largest elements are clipped if that reduces the block's
+    mean square error.
     """
     rows, columns = weight.shape
     integers = np.empty(weight.shape, ml_dtypes.int4)
@@ -98,7 +98,7 @@ def _blocks(weight: NDArray[Any], block: int) -> tuple[NDArray[Any], NDArray[np.
 
 
 def _scale(largest: NDArray[Any], steps: int) -> NDArray[np.float32]:
-    """Return scales that spread the largest elements over all steps; what has no size vanishes."""
+    """Return scales that map the largest elements to `steps`, or 1 for elements too small to represent."""
     scale = (largest / steps).astype(np.float32)
     return np.where(scale < _LEAST, np.float32(1.0), scale)
 

@@ -1,14 +1,14 @@
-"""What a reduced precision costs, output by output.
+"""The loss of a reduced precision, per output.
 
-    with labels     classes        accuracy: the share of right answers that is lost
-                    numbers        rmse: growth of the root mean square error, by the deviation of the labels
-    without         probabilities  choices: the share of rows in which another class is chosen
-                    numbers        error: root mean square difference, by the root mean square of float32
-                    all else       elements: the share of elements that differ
+    with labels     classes        accuracy: the decrease of the share of correct predictions
+                    numbers        rmse: growth of the root mean square error / deviation of the labels
+    without         probabilities  choices: the share of rows whose predicted class changes
+                    numbers        error: root mean square difference / root mean square of float32
+                    others         elements: the share of elements that differ
 
-Rows are all positions before the last axis; the steps of a sequence count each. A choice between classes that
-float32 holds to be equally probable within 1 % is no loss, whichever way it falls. An output that becomes
-infinite or NaN where it was not is lost altogether.
+Rows are all positions before the last axis; each step of a sequence counts. Choosing another class is no loss
+if its probability in float32 is within 1 % of the largest. The loss of an output with new infinities or NaN
+is infinite.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ __all__ = ["Loss", "Meter", "meter_for"]
 
 Array = NDArray[Any]
 
-#: Two classes whose probabilities differ by less, relative to the larger one, are equally good.
+#: Two classes whose probabilities differ by less, relative to the larger one, count as equal.
 _EQUALLY_PROBABLE = 0.01
 
 
 @dataclass(frozen=True)
 class Loss:
-    """What one output loses."""
+    """The loss of one output."""
 
     output: str
     #: One of the names above.
     measure: str
     drop: float
     rows: int
-    #: What float32 and the reduced precision score, where there are labels.
+    #: The scores of float32 and of the reduced precision, if there are labels.
     before: float | None = None
     after: float | None = None
 
@@ -61,7 +61,7 @@ _PHRASES = {
 
 
 class Meter(ABC):
-    """Adds up the loss of one output over batches, which are given in the order of the rows."""
+    """Accumulates the loss of one output over batches, which are added in the order of the rows."""
 
     measure: ClassVar[str]
 
@@ -70,7 +70,7 @@ class Meter(ABC):
         self._spoilt = False
 
     def add(self, before: Array, after: Array) -> None:
-        """Take the answers of float32 (`before`) and of the reduced precision to the same inputs."""
+        """Add the outputs of float32 (`before`) and of the reduced precision for the same inputs."""
         if before.dtype.kind == "f":
             before, after = before.astype(np.float64), after.astype(np.float64)
             self._spoilt |= bool((np.isfinite(before) & ~np.isfinite(after)).any())
@@ -78,7 +78,7 @@ class Meter(ABC):
         self.rows += math.prod(before.shape[:-1]) if before.ndim > 1 else before.size
 
     def loss(self, output: str) -> Loss:
-        """Return the loss over all that was added."""
+        """Return the loss over all batches added."""
         before, after = self._scores()
         drop = math.inf if self._spoilt else self._drop()
         return Loss(output, self.measure, drop, self.rows, before, after)
@@ -94,9 +94,9 @@ class Meter(ABC):
 
 
 def meter_for(output: str, scores: Array, labels: Array | None) -> Meter:
-    """Return the meter that suits an output, told by its answers to the first rows and the labels of all.
+    """Return the meter for an output, chosen by its values in the first rows and the labels of all rows.
 
-    Raises `LoadError` when the labels do not fit the output.
+    Raises `LoadError` if the labels do not fit the output.
     """
     if labels is not None:
         return _labelled(output, scores, labels)
@@ -179,7 +179,7 @@ class _LabelledError(Meter):
     def _add(self, before: Array, after: Array) -> None:
         truth = self._truth[self._all : self._all + len(before)]
         self._all += len(before)
-        finite = np.isfinite(before) & np.isfinite(after)  # what float32 has no number for is no loss
+        finite = np.isfinite(before) & np.isfinite(after)  # elements not finite in float32 are no loss
         self._compared += int(np.count_nonzero(finite))
         self._before += float(np.square(before[finite] - truth[finite]).sum())
         self._after += float(np.square(after[finite] - truth[finite]).sum())
@@ -228,7 +228,7 @@ def _most_probable(scores: Array) -> Array:
 
 
 def _are_probabilities(scores: Array) -> bool:
-    """Whether each row is a distribution over classes, or one probability."""
+    """Return whether each row is a distribution over classes, or one probability."""
     if scores.ndim < 2 or scores.size == 0 or not ((scores >= 0.0) & (scores <= 1.0)).all():
         return False
     if scores.shape[-1] == 1:

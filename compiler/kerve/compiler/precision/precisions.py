@@ -1,4 +1,4 @@
-"""The precisions, in one table."""
+"""The table of precisions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kerve.compiler.precision.probing import Range
 
 __all__ = ["PRECISIONS", "Measure", "Precision"]
 
-#: Tells the ranges of values of the float32 graph, by their names.
+#: Returns the ranges of values of the float32 graph, by name.
 Measure = Callable[[Sequence[str]], Mapping[str, Range]]
 
 
@@ -22,11 +22,11 @@ class Precision:
 
     #: Rewrites a model in place.
     reduce: Callable[[ir.Model, Measure], None]
-    #: Relative size of one rounding.
+    #: Relative size of one rounding step.
     step: float
-    #: What to try where it costs too much.
+    #: What to try if the loss is too large.
     remedy: str
-    #: Whether activations are rounded in ranges that were measured beforehand.
+    #: Whether activations are quantized in ranges that were measured beforehand.
     calibrated: bool = False
 
 

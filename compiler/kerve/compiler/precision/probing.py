@@ -1,4 +1,4 @@
-"""Looking at values inside a graph while it runs."""
+"""Access to intermediate values of a graph."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
     "round_up",
 ]
 
-#: The smallest and the largest element that a value was seen to have.
+#: The smallest and the largest element observed in a value.
 Range = tuple[float, float]
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -37,14 +37,14 @@ Arrays = Mapping[str, NDArray[Any]]
 #: A model as a function: named inputs to named outputs.
 Model = Callable[[Arrays], Arrays]
 
-#: In a graph of integers: what the name of a value ends in where it was rounded, and real again.
+#: The suffix of a value's name in a quantized graph after quantization and dequantization.
 ROUNDED = ":rounded"
 
-#: Rows that run at once, and how many elements of inputs: what is computed of images takes many times that.
+#: The most rows and input elements per batch: activations of images take many times the memory of inputs.
 _ROWS = 32
 _ELEMENTS = 1 << 20
 
-#: How much a model may answer before it is the other one's turn.
+#: The size of outputs after which the other model is run.
 _TURN_BYTES = 1 << 28
 
 _LOW, _HIGH = ":low", ":high"
@@ -53,7 +53,7 @@ _LOW, _HIGH = ":low", ":high"
 def batches(
     model: ir.Model, dataset: Dataset, rows: int | None = None
 ) -> Iterator[Mapping[str, NDArray[Any]]]:
-    """Yield the inputs of a data set, a few rows at a time where the model takes rows."""
+    """Yield the inputs of a data set, in batches of a few rows if the model has a batch dimension."""
     inputs = {str(value.name): dataset.inputs[str(value.name)] for value in model.graph.inputs}
     if "batch" not in dataset.sizes or not all(map(_takes_rows, model.graph.inputs)):
         yield inputs
@@ -69,9 +69,9 @@ def batches(
 def paired_outputs(
     one: Callable[[], Model], other: Callable[[], Model], waiting: Iterator[Arrays]
 ) -> Iterator[tuple[Arrays, Arrays]]:
-    """Yield what two models answer to the same inputs.
+    """Yield the outputs of two models for the same inputs.
 
-    They are not in memory at once: each is opened when it is its turn, again where there are many answers.
+    They are never in memory together: they are loaded alternately, repeatedly if there are many outputs.
     """
     for inputs in waiting:
         turn = _turn(one(), itertools.chain([inputs], waiting))
@@ -82,7 +82,7 @@ def paired_outputs(
 
 
 def _turn(model: Model, waiting: Iterator[Arrays]) -> list[tuple[Arrays, Arrays]]:
-    """Return the next inputs with what a model answers, as many as there is room for."""
+    """Return the next inputs and a model's outputs, up to the size limit."""
     turn: list[tuple[Arrays, Arrays]] = []
     size = 0
     while size < _TURN_BYTES and (inputs := next(waiting, None)) is not None:
@@ -93,9 +93,9 @@ def _turn(model: Model, waiting: Iterator[Arrays]) -> list[tuple[Arrays, Arrays]
 
 
 def expose_values(path: Path, names: Iterable[str]) -> Runner:
-    """Return the model at `path` with the named values, instead of its own, as outputs.
+    """Return the model at `path` with the named values as outputs, instead of its own.
 
-    Values come as the runtime computes them, with what it fuses and leaves out.
+    Values are those that the runtime computes after its fusions and other optimizations.
     """
     model = ir.load(path)
     values = _values(model.graph)
@@ -106,9 +106,9 @@ def expose_values(path: Path, names: Iterable[str]) -> Runner:
 def ranges(path: Path, names: Sequence[str], data: Iterable[Dataset]) -> dict[str, Range]:
     """Return the range of each named value of the model at `path` over all data.
 
-    Bounds are rounded outwards to three digits, so that they do not depend on the last bits of one machine's
-    arithmetic. They are infinite for a value that is, or that was always empty. Raises `LoadError` for data
-    that the model does not take.
+    Bounds are rounded outwards to three digits, so that they do not depend on the last bits of a machine's
+    arithmetic. They are infinite for values with infinities and for values that were always empty. Raises
+    `LoadError` for data that the model does not accept.
     """
     if not names:
         return {}
@@ -139,7 +139,7 @@ def ranges(path: Path, names: Sequence[str], data: Iterable[Dataset]) -> dict[st
 
 
 def _runner(model: ir.Model, path: Path) -> Runner:
-    """Load a variant of the model at `path`, from beside it: its weights may be in a file there."""
+    """Load a variant of the model at `path`, from the same folder, which may contain its external weights."""
     file = path.with_suffix(".variant.onnx")
     try:
         serialization.write(model, file)

@@ -1,4 +1,4 @@
-"""Whether a reduced model that lies in a repository still is what was recorded of it."""
+"""Verification of an existing artifact in a reduced precision against its record."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ __all__ = ["RecheckResult", "recheck_reduced"]
 
 @dataclass(frozen=True)
 class RecheckResult:
-    """A reduced model against its source."""
+    """The comparison of a reduced model with its source."""
 
-    #: On the inputs in the artifact, with the tolerances on record.
+    #: On the inputs in the artifact, with the recorded tolerances.
     verified: VerificationResult
-    #: On the user's inputs, or on those it was judged by, or on those in the artifact; with what each may be.
+    #: On the user's inputs, or on seeded inputs if it was evaluated on such, or else on those in the
+    #: artifact; each with the largest drop allowed.
     losses: tuple[tuple[Loss, float], ...]
 
 
@@ -44,7 +45,7 @@ def recheck_reduced(
 ) -> RecheckResult:
     """Compare the reduced model at `path` with its source.
 
-    Random inputs are of use only where it was made for them: the ranges of others do not hold.
+    Seeded inputs are used only if it was evaluated on such: they may be outside the ranges of user data.
     """
     record, model = manifest.reduction, ir.load(path)
     answered = [ReferenceRun(golden, reference(golden.inputs))]

@@ -1,4 +1,4 @@
-"""From a float32 graph to one of fewer bits: `reduce(model, ...)`."""
+"""Conversion of a float32 graph to a reduced precision: `reduce(model, ...)`."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ __all__ = ["reduce", "remaining"]
 def reduce(model: ir.Model, path: Path, precision: str, dataset: Dataset) -> ir.Model:
     """Return a copy of a model (the one at `path`) in a reduced precision.
 
-    Ranges of activations are measured on `dataset` where they are needed. Inputs and outputs keep names,
-    types and shapes; values that are still computed keep their names, new nodes are called after their
-    layers. The same model and data give the same bytes.
+    Ranges of activations are measured on `dataset` if they are needed. Inputs and outputs keep names, types
+    and shapes; values that are still computed keep their names, new nodes are named after their layers. The
+    same model and data give the same bytes.
     """
     reduced = model.clone()
     before = {node for graph in reduced.graphs() for node in graph}
@@ -37,7 +37,7 @@ def reduce(model: ir.Model, path: Path, precision: str, dataset: Dataset) -> ir.
 
 
 def remaining(model: ir.Model, reduced: ir.Model) -> tuple[float, Counter[str]]:
-    """Return which share of a model's float32 weights is still float32, and how many operators read them."""
+    """Return the share of a model's weights that is still float32, and counts of the operators reading it."""
     before = {str(value.name): _size(value) for value in _weights(model)}
     kept = [value for value in _weights(reduced) if value.name in before]
     readers = {reader for value in kept for reader, _ in value.uses()}
@@ -57,7 +57,7 @@ def _weights(model: ir.Model) -> Iterator[ir.Value]:
 
 
 def _name(model: ir.Model, known: Collection[ir.Node], kept: Collection[str]) -> None:
-    """Name new nodes, and their outputs, as the passes do."""
+    """Name new nodes and their outputs as the passes do."""
     given = (*model.graph.inputs, *model.graph.initializers.values())
     taken = {str(value.name) for value in given} | {
         str(output.name) for graph in model.graphs() for node in graph for output in node.outputs

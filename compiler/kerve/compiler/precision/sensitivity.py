@@ -1,4 +1,4 @@
-"""Where a reduced precision loses its accuracy, layer by layer."""
+"""The error that a reduced precision adds in each layer."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ __all__ = ["LayerLoss", "layer_losses"]
 
 @dataclass(frozen=True)
 class LayerLoss:
-    """How far a layer's result is off: root mean square error by root mean square."""
+    """The relative error of a layer: root mean square error / root mean square."""
 
     layer: str
-    #: The largest error among what the layer takes from other layers.
+    #: The largest error among its inputs from other layers.
     taken: float
-    #: The error of what it gives.
+    #: The error of its output.
     given: float
 
     @property
     def added(self) -> float:
-        """What the layer itself adds."""
+        """The error that the layer itself adds."""
         return self.given - self.taken
 
 
 def layer_losses(float32: Path, reduced: Path, inputs: Iterable[Arrays]) -> list[LayerLoss]:
-    """Run two models on the same inputs and compare what their layers give, in the order of the first."""
+    """Run two models on the same inputs and compare their layers' outputs, in the order of the first."""
     layers = _layers(ir.load(float32).graph)
     wanted = dict.fromkeys(name for layer in layers.values() for name in (*layer.taken, layer.given))
     names = _renamed(ir.load(reduced).graph, wanted)
@@ -66,7 +66,7 @@ class _Layer:
 
 
 def _layers(graph: ir.Graph) -> dict[str, _Layer]:
-    """Return what each Keras layer takes from others, and the last real value it gives, by its path."""
+    """Return each Keras layer's inputs from other layers and its last float output, by the layer's path."""
     nodes: dict[str, list[ir.Node]] = {}
     for node in graph:
         if node.metadata_props.get(LAYER_KEY):
@@ -91,7 +91,7 @@ def _is_real(value: ir.Value) -> bool:
 
 
 def _renamed(graph: ir.Graph, names: Iterable[str]) -> dict[str, str]:
-    """Return the names that are in the reduced graph as well, with what they are called where rounded."""
+    """Return the names that are also in the reduced graph, with their names after quantization."""
     known = {str(output.name) for node in graph for output in node.outputs}
     pairs = {name: name + ROUNDED if name + ROUNDED in known else name for name in names}
     return {name: new for name, new in pairs.items() if new in known}

@@ -1,4 +1,4 @@
-"""The operators that multiply by weights, where nearly all of a model's size and time are."""
+"""The operators that multiply by weights, which account for nearly all of a model's size and time."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from kerve.compiler.passes.queries import (
 __all__ = ["WeightedOp", "is_clamped", "past_clamps", "weighted_op_of", "weighted_ops"]
 
 
-#: Operators that keep values within bounds, as rounding to integers does.
+#: Operators that clamp values, as quantization does.
 _CLAMPS = ("Clip", "Relu")
 
 
 @dataclass(frozen=True)
 class WeightedOp:
-    """A Conv, Gemm or MatMul whose second input is a float32 constant, with what it adds."""
+    """A Conv, Gemm or MatMul whose second input is a float32 constant, with its bias."""
 
     node: ir.Node
     weight: ir.Value
@@ -34,24 +34,24 @@ class WeightedOp:
 
     @property
     def input(self) -> ir.Value:
-        """What is multiplied."""
+        """The input that is multiplied by the weight."""
         value = self.node.inputs[0]
         assert value is not None
         return value
 
     @property
     def output(self) -> ir.Value:
-        """The result."""
+        """The output."""
         return self.node.outputs[0]
 
     @property
     def convolves(self) -> bool:
-        """Whether it is a convolution, not a product of matrices."""
+        """Whether it is a convolution, not a matrix product."""
         return is_op(self.node, "Conv")
 
     @property
     def channels(self) -> int:
-        """The axis of the weight along which the channels of the output lie."""
+        """The axis of the weight for the channels of the output."""
         return 0 if self.convolves else 1
 
     @property
@@ -62,7 +62,7 @@ class WeightedOp:
 
 
 def weighted_ops(graph: ir.Graph) -> Iterator[WeightedOp]:
-    """Yield the products of a graph, in order; those inside loops are not among them."""
+    """Yield the products of a graph in order, except those in subgraphs."""
     for node in graph:
         product = weighted_op_of(node)
         if product is not None:
@@ -70,7 +70,7 @@ def weighted_ops(graph: ir.Graph) -> Iterator[WeightedOp]:
 
 
 def weighted_op_of(node: ir.Node) -> WeightedOp | None:
-    """Return the node as a product, if it is one."""
+    """Return the node as a product, or None if it is not one."""
     if not is_op(node, "Conv", "Gemm", "MatMul") or not _is_plain(node):
         return None
     weight, bias = node.inputs[1], input_of(node, 2)
@@ -84,7 +84,7 @@ def weighted_op_of(node: ir.Node) -> WeightedOp | None:
 
 
 def _is_plain(node: ir.Node) -> bool:
-    """Whether it computes input times weight plus bias, nothing scaled or transposed in between."""
+    """Return whether it computes input times weight plus bias, without scaling or transposing."""
     if not is_op(node, "Gemm"):
         return True
     factors = [node.attributes[name].as_float() for name in ("alpha", "beta") if name in node.attributes]
@@ -94,13 +94,13 @@ def _is_plain(node: ir.Node) -> bool:
 
 
 def is_clamped(value: ir.Value) -> bool:
-    """Whether a clamp alone reads the value."""
+    """Return whether the value's only reader is a clamp."""
     node = only_user(value)
     return node is not None and is_op(node, *_CLAMPS) and node.inputs[0] is value
 
 
 def past_clamps(value: ir.Value) -> ir.Value:
-    """Return the value after the clamps, if any, that alone read this one."""
+    """Return the value after the clamps, if any, that are the only readers of this one."""
     while is_clamped(value):
         node = only_user(value)
         assert node is not None

@@ -1,4 +1,4 @@
-"""Writing quantized graphs: on top of what passes do to a graph."""
+"""An editor for quantized graphs, based on that of the passes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Bytes", "Writer"]
 
 
 class Bytes(NamedTuple):
-    """A constant in signed bytes: `real = integers * scale`, the scales along one axis."""
+    """A constant in int8: `real = integers * scale`, with scales along one axis."""
 
     integers: ir.Value
     scale: ir.Value
@@ -27,12 +27,12 @@ class Bytes(NamedTuple):
 
 
 class Writer(Editor):
-    """An editor that quantizes constants and writes nodes of several outputs."""
+    """An editor that quantizes constants and creates nodes with several outputs."""
 
     def bytes_of(
         self, constant: ir.Value, axes: tuple[int, ...], least: NDArray[np.float32] | None = None
     ) -> Bytes:
-        """Enter a float32 constant as signed bytes; `axes` are those that one scale is for."""
+        """Add a float32 constant as int8; `axes` are those that share a scale."""
         array = array_of(constant)
         assert array is not None
         quantized, scale = integers.per_channel(array, axes, least)
@@ -54,7 +54,7 @@ class Writer(Editor):
         domain: str = "",
         attributes: Mapping[str, Any] | None = None,
     ) -> Sequence[ir.Value]:
-        """Write a node of several outputs before `at`, as part of the same layer."""
+        """Insert a node with several outputs before `at`, as part of the same layer."""
         outputs = [ir.Value(type=ir.TensorType(dtype)) for dtype in dtypes]
         node = ir.node(op_type, inputs, attributes=attributes, domain=domain, outputs=outputs)
         if LAYER_KEY in at.metadata_props:
@@ -63,10 +63,10 @@ class Writer(Editor):
         return outputs
 
     def set_apart(self, value: ir.Value) -> None:
-        """Let all readers of a value read a Sum of it alone, which is the value.
+        """Insert a Sum with one input, an identity, between a value and its readers.
 
-        ONNX Runtime takes a clamp that follows a product for a part of it, and leaves the product in float32
-        unless the clamp's result is rounded in turn. A Sum it takes for what it is.
+        ONNX Runtime fuses a clamp with the preceding product, and leaves the product in float32 unless the
+        clamp's result is quantized. It does not fuse a Sum.
         """
         readers, at = value.uses(), value.producer()
         assert at is not None
@@ -75,7 +75,7 @@ class Writer(Editor):
             node.replace_input_with(index, total)
 
     def supersede(self, old: ir.Value, new: ir.Value) -> None:
-        """Let `new` take the place of `old`, and its name."""
+        """Replace `old` by `new`, which takes its name."""
         name = old.name
         self.replace(old, new)
         if not new.is_graph_output():

@@ -1,10 +1,10 @@
-"""The page of an artifact for people, `report.html`: `save_report(model, manifest, folder)`.
+"""The report page of an artifact, `report.html`: `save_report(model, manifest, folder)`.
 
-sizes.py                    what the graph holds, layer by layer
+sizes.py                    operators and weights per layer
 outline.py, ordering.py     ONNX nodes -> a graph of Keras layers
 repetition.py, blocks.py    -> few boxes and frames
 placement.py                -> coordinates
-page.py, page.html.j2       -> one file, without anything from elsewhere
+page.py, page.html.j2       -> one self-contained file
 """
 
 from __future__ import annotations
@@ -22,6 +22,6 @@ _FILE = "report.html"
 
 
 def save_report(model: ir.Model, manifest: Manifest, folder: Path) -> None:
-    """Write `report.html` beside the model's files; the same model and manifest give the same bytes."""
+    """Write `report.html` next to the model's files; the same model and manifest give the same bytes."""
     size = sum(file.stat().st_size for file in folder.glob("model.onnx*"))
     (folder / _FILE).write_text(render(model, manifest, size), encoding="utf-8")

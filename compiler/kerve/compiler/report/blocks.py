@@ -1,10 +1,10 @@
-"""A level of layers, made readable: `diagram(graph)`.
+"""Reduction of a level of layers to a readable diagram: `diagram(graph)`.
 
-merged      a layer without weights joins the one that it alone follows: convolution and activation
-repeated    what stands several times in a row is drawn once, in a frame that says how often; on a level of
-            very many parts also what only has other sizes
-summed up   a level that still has very many parts is cut where little passes, and each piece is one box
-opened      what has layers below it becomes a frame, the largest first, as long as there is room
+merged      a layer without weights is merged into its only predecessor: convolution and activation
+repeated    consecutive repetitions are drawn once, in a frame with their number; on a level with very many
+            parts, parts that differ only in sizes count as repetitions
+summed up   a level that still has very many parts is cut where few edges cross, and each piece is one box
+opened      parts with sublayers become frames, the largest first, as long as there is room
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ from kerve.compiler.report.repetition import Run, runs
 
 __all__ = ["Box", "Diagram", "Element", "Frame", "diagram"]
 
-#: What a picture holds at most when frames are opened for detail.
+#: The most boxes in a picture when frames are opened for detail.
 _ROOM = 90
 
-#: Parts of one level before it is summed up, and in how many pieces.
+#: The most parts of a level before it is summed up, and the number of pieces then.
 _MANY = 48
 _PIECES = 20
 
 
-#: Bytes of the constants that a layer without weights may have: bounds, shapes, axes.
+#: The most bytes of constants in a layer considered without weights: bounds, shapes, axes.
 _SCALARS = 128
 
 
 @dataclass
 class Box:
-    """One part, as drawn."""
+    """A part to draw."""
 
     part: Part
-    #: How many times it stands in a row.
+    #: The number of consecutive repetitions.
     times: int = 1
-    #: Whether it sums up layers that are not drawn.
+    #: Whether it stands for several layers that are not drawn.
     summed: bool = False
 
 
 @dataclass
 class Frame:
-    """A part with what is in it, or parts that repeat."""
+    """A part with its contents, or a repetition of parts."""
 
     title: str
     times: int
@@ -67,7 +67,7 @@ class Diagram:
 
 
 def diagram(graph: ir.Graph) -> Diagram:
-    """Draw up the picture of a model."""
+    """Return the diagram of a model."""
     order = count()
     picture = _drawn(whole(graph))
     room = _ROOM - _boxes(picture)
@@ -117,7 +117,7 @@ def _roughly(part: Part) -> object:
 
 
 def _groups(level: Level, look: Callable[[Part], object]) -> Iterator[tuple[Element, range]]:
-    """Yield what is drawn once, with the parts that it stands for."""
+    """Yield the elements to draw, with the parts that each stands for."""
     for run in runs(level, look):
         if run.times == 1:
             yield from ((Box(level.parts[index]), range(index, index + 1)) for index in run.indexes)
@@ -128,7 +128,7 @@ def _groups(level: Level, look: Callable[[Part], object]) -> Iterator[tuple[Elem
 
 
 def _title(level: Level, run: Run) -> str:
-    """Say in which names a repetition begins and ends."""
+    """Return the common names of the first and of the last repetition."""
     names = [_common([name for i in each for name in level.parts[i].names]) for each in (run.first, run.last)]
     return " … ".join(dict.fromkeys(name for name in names if name))
 
@@ -175,7 +175,7 @@ def _sum(level: Level, piece: range) -> Part:
 
 
 def _pieces(level: Level) -> list[range]:
-    """Cut a level into runs of parts, near equal sizes, where the least passes from one to the next."""
+    """Cut a level into pieces of nearly equal size, where the fewest edges cross."""
     parts = len(level.parts)
     passing = Counter[int]()
     reach: dict[int, int] = {}

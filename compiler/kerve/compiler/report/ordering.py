@@ -1,4 +1,4 @@
-"""Groups of numbered things, and an order of the groups."""
+"""Connected components, condensation and topological order of numbered nodes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["condense_cycles", "connected_components", "topological_order"]
 
 
 def connected_components(count: int, links: Iterable[tuple[int, int]]) -> list[int]:
-    """Return for each of `count` things the smallest that links connect it with: its group."""
+    """Return for each of `count` nodes its component, identified by its smallest node."""
     parent = list(range(count))
 
     def root(index: int) -> int:
@@ -23,7 +23,7 @@ def connected_components(count: int, links: Iterable[tuple[int, int]]) -> list[i
 
 
 def condense_cycles(group: Sequence[int], links: Iterable[tuple[int, int]]) -> list[int]:
-    """Merge the groups on a circle of links (strongly connected components: Tarjan, 1972)."""
+    """Merge the groups on cycles of links (strongly connected components: Tarjan, 1972)."""
     follow: dict[int, list[int]] = {root: [] for root in group}
     for a, b in links:
         if group[a] != group[b]:
@@ -58,7 +58,7 @@ def condense_cycles(group: Sequence[int], links: Iterable[tuple[int, int]]) -> l
 
 
 def topological_order(groups: Iterable[int], edges: Iterable[tuple[int, int]]) -> list[int]:
-    """Sort groups topologically, depth first: what follows one another stays together."""
+    """Sort groups topologically, depth first: chains stay together."""
     follow: dict[int, list[int]] = {root: [] for root in groups}
     missing = dict.fromkeys(follow, 0)
     for a, b in sorted(edges):

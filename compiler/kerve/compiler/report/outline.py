@@ -1,8 +1,8 @@
-"""A graph of ONNX nodes as a graph of Keras layers.
+"""Conversion of a graph of ONNX nodes to a graph of Keras layers.
 
-Nodes carry the path of their layer. Below a path, the nodes of one layer that touch one another are one part:
-a layer that is called twice is two. What would make a circle (a pass may have merged nodes of two layers) is
-one part again, so that the parts have an order.
+Nodes have the path of their layer. Below a path, connected nodes of one layer form one part: a layer that is
+called twice forms two. Parts that would form a cycle (a pass may have merged nodes of two layers) are merged,
+so that the parts have a topological order.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ from kerve.compiler.report.sizes import bodies_of, count_operators, show_shape, 
 
 __all__ = ["Level", "Part", "inside", "whole"]
 
-#: More ways into a part are drawn as one.
+#: The most entries of a part; if there are more, they are drawn as one.
 _ENTRIES = 4
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """A layer, several that belong together, or an end of the graph."""
+    """A layer, several merged layers, or an input or output."""
 
     name: str
     nodes: tuple[ir.Node, ...] = ()
     #: "layer"; "input" or "output" of the model; "entry" or "exit" of a level below it.
     role: str = "layer"
-    #: Shape of what an input or an output holds.
+    #: The shape of an input or an output.
     shape: str = ""
-    #: Names of all layers in it.
+    #: The names of all its layers.
     names: tuple[str, ...] = ()
-    #: Its path when it is one layer; there may be others below.
+    #: Its path if it is one layer, which may have sublayers.
     path: str | None = None
 
     @cached_property
     def operators(self) -> Counter[str]:
-        """How often each operator stands in it, in order of appearance."""
+        """The number of nodes by operator, in order of appearance."""
         return count_operators(self.nodes)
 
     @cached_property
     def opens(self) -> bool:
-        """Whether there are layers below it."""
+        """Whether it has sublayers."""
         below = f"{self.path}/"
         return self.path is not None and any(
             node.metadata_props.get(LAYER_KEY, "").startswith(below) for node in self.nodes
@@ -54,22 +54,22 @@ class Part:
 
     @cached_property
     def weights(self) -> int:
-        """Bytes of the constants that it reads."""
+        """The bytes of the constants that it reads."""
         return sum(weights_of(self.nodes).values())
 
     @cached_property
     def result(self) -> str:
-        """The shape of the last thing that it gives."""
+        """The shape of its last node's output."""
         return show_shape(self.nodes[-1].outputs[0].shape) if self.nodes else self.shape
 
     @cached_property
     def given(self) -> frozenset[ir.Value]:
-        """Everything that its nodes give."""
+        """All outputs of its nodes."""
         return frozenset(value for node in self.nodes for value in node.outputs)
 
     @cached_property
     def taken(self) -> dict[ir.Value, None]:
-        """What its nodes read and do not give, subgraphs included, without constants; a set in order."""
+        """The values, except constants, that its nodes and their subgraphs read from outside; ordered."""
         inner: set[ir.Value] = set()
         for node in with_bodies(self.nodes):
             inner.update(node.outputs, *(body.inputs for body in bodies_of(node)))
@@ -78,33 +78,33 @@ class Part:
 
 @dataclass
 class Level:
-    """Parts in topological order, and who reads whom, by index."""
+    """Parts in topological order, and edges from a part to its readers, by index."""
 
     parts: list[Part]
     edges: set[tuple[int, int]] = field(default_factory=set)
 
     def predecessors(self) -> list[list[int]]:
-        """For each part, the parts that it reads, in order."""
+        """Return for each part the parts that it reads, in order."""
         found: list[list[int]] = [[] for _ in self.parts]
         for source, target in sorted(self.edges):
             found[target].append(source)
         return found
 
     def successors(self) -> list[list[int]]:
-        """For each part, the parts that read it, in order."""
+        """Return for each part the parts that read it, in order."""
         found: list[list[int]] = [[] for _ in self.parts]
         for source, target in sorted(self.edges):
             found[source].append(target)
         return found
 
     def grouped(self, groups: Sequence[tuple[Part, Sequence[int]]]) -> Level:
-        """Return a level of other parts, each with the indexes of those in its place."""
+        """Return a level of new parts, each given with the indexes of the parts that it replaces."""
         home = {index: number for number, (_, group) in enumerate(groups) for index in group}
         edges = {(home[a], home[b]) for a, b in self.edges if home[a] != home[b]}
         return Level([part for part, _ in groups], edges)
 
     def segment(self, indexes: range) -> Level:
-        """Return some parts as a level of its own, with its entries and its exit."""
+        """Return some parts as a separate level, with entries and an exit."""
         number = {index: position for position, index in enumerate(indexes)}
         sources = dict.fromkeys(a for a, b in sorted(self.edges) if b in number and a not in number)
         entries = [[number[b] for a, b in self.edges if a == source and b in number] for source in sources]
@@ -113,7 +113,7 @@ class Level:
         return Level([self.parts[index] for index in indexes], inner).between(entries, exits)
 
     def between(self, entries: Sequence[Iterable[int]], exits: Iterable[int]) -> Level:
-        """Add entries (each with the parts that read it) and one exit (of the parts read outside)."""
+        """Add entries, each read by the given parts, and one exit, which reads the given parts."""
         if len(entries) > _ENTRIES:
             entries = [[index for entry in entries for index in entry]]
         shift, last = len(entries), len(entries) + len(self.parts)
@@ -149,7 +149,7 @@ def whole(graph: ir.Graph) -> Level:
 
 
 def inside(part: Part) -> Level:
-    """Return the layers below a part, and where they are entered and left."""
+    """Return the layers below a part, with its entries and its exit."""
     level, own = _below(part.nodes, part.path or ""), set(with_bodies(part.nodes))
     entries = [
         [index for index, each in enumerate(level.parts) if value in each.taken] for value in part.taken
@@ -166,7 +166,7 @@ def inside(part: Part) -> Level:
 
 
 def _below(nodes: Sequence[ir.Node], path: str) -> Level:
-    """Return the layers just below a path; a node that belongs to none of them is a part alone."""
+    """Return the layers directly below a path; a node that belongs to none of them is a separate part."""
     keys = [_key(node, path) for node in nodes]
     home = {output: index for index, node in enumerate(nodes) for output in node.outputs}
     links = [
@@ -203,7 +203,7 @@ def _part(nodes: list[ir.Node], keys: list[str | None], path: str) -> Part:
 
 
 def _key(node: ir.Node, path: str) -> str | None:
-    """Return the name of the layer just below a path that the node belongs to."""
+    """Return the name of a node's layer directly below a path, or None."""
     layer = node.metadata_props.get(LAYER_KEY, "")
     rest = layer.removeprefix(f"{path}/") if path else layer
     return None if not rest or layer == path else rest.partition("/")[0]

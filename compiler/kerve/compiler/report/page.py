@@ -1,4 +1,4 @@
-"""The page itself: what the manifest and the graph say, given to the template."""
+"""Rendering of the page from the manifest, the graph and the template."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from kerve.compiler.report.sizes import count_operators, layer_sizes, show_bytes
 
 __all__ = ["render"]
 
-#: Rows that a long table shows before the rest is folded up.
+#: The rows of a long table that are shown before it is collapsed.
 _SHOWN = 20
 
-#: Letters that a box has room for, in its name and in the line below.
+#: The most letters of a box's name and of the line below it.
 _NAME_LETTERS, _DETAIL_LETTERS = 25, 31
 
-#: Bytes of weights that a box tells.
+#: The fewest bytes of weights that a box shows.
 _WORTH_SAYING = 1000
 
-#: Operators that say little of what a layer computes; they are named last.
+#: Operators that are not characteristic of a layer's computation; they are listed last.
 _SURROUNDINGS = {
     "Cast",
     "DequantizeLinear",
@@ -46,12 +46,12 @@ _MEASURES = {
     "rmse": "growth of the error, by the labels' deviation",
 }
 
-#: What HTML cannot hold.
+#: Characters that HTML does not allow.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 
 
 def render(model: ir.Model, manifest: Manifest, model_bytes: int) -> str:
-    """Return the page, in HTML that is XML as well; `model_bytes` is the size of the model's files."""
+    """Return the page as HTML that is also valid XML; `model_bytes` is the size of the model's files."""
     sizes = layer_sizes(model.graph)
     layer_count = sum(bool(each.layer) for each in sizes)
     operators = count_operators(model.graph)
@@ -98,7 +98,7 @@ def render(model: ir.Model, manifest: Manifest, model_bytes: int) -> str:
 
 
 class _Text:
-    """What is written in a box and beside it."""
+    """The texts of a box and of its tooltip."""
 
     def __init__(self, box: Element) -> None:
         assert isinstance(box, Box)
@@ -123,7 +123,7 @@ class _Text:
 
 
 def _few(listed: Sequence[str], beside: str) -> str:
-    """Return as many operators as there is room for."""
+    """Return as many operators as fit into a box."""
     room = _DETAIL_LETTERS - len(beside) - 3 * bool(beside)
     for count in range(len(listed), 0, -1):
         rest = len(listed) - count
@@ -134,7 +134,7 @@ def _few(listed: Sequence[str], beside: str) -> str:
 
 
 def _shorten(text: str, letters: int) -> str:
-    """Leave out the middle of a long text."""
+    """Replace the middle of a long text by an ellipsis."""
     if len(text) <= letters:
         return text
     half = (letters - 1) // 2
@@ -142,7 +142,7 @@ def _shorten(text: str, letters: int) -> str:
 
 
 def _number(value: float) -> str:
-    """Return an error as people read it."""
+    """Format an error."""
     return "0" if value == 0 else f"{value:.2e}" if value < 0.001 else f"{value:.3g}"
 
 
@@ -151,7 +151,7 @@ def _measure(loss: Reduction.Loss) -> str:
 
 
 def _path(points: Sequence[Point]) -> str:
-    """Return an edge in SVG's language: curves between rows, straight lines through lanes."""
+    """Return an edge as an SVG path: curves between rows, straight lines through lanes."""
     (x, y), *_ = points
     steps = [f"M{x:g} {y:g}"]
     for (x1, y1), (x2, y2) in pairwise(points):
@@ -168,7 +168,7 @@ def _shape(spec: TensorSpec) -> str:
 
 
 def _clean(value: Any) -> Any:
-    """Replace what HTML cannot hold in text that is still to be escaped."""
+    """Replace characters that HTML does not allow, in text that is not escaped yet."""
     plain = isinstance(value, str) and not isinstance(value, markupsafe.Markup)
     return _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", value) if plain else value
 

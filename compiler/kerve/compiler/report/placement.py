@@ -1,7 +1,7 @@
-"""Where the boxes and edges of a picture go: a layered drawing, from top to bottom (Sugiyama et al., 1981).
+"""Placement of boxes and edges: a layered drawing, from top to bottom (Sugiyama et al., 1981).
 
-Elements lie in rows, each below what it reads; within its row an element lies near its neighbours. An edge
-that passes rows keeps a lane free in each.
+Elements are placed in rows, each below those that it reads, and near its neighbours in adjacent rows. An edge
+across several rows has a lane in each.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Rectangle:
-    """An element in its place; x and y are its left upper corner."""
+    """A placed element; x and y are its upper left corner."""
 
     element: Element
     x: float
@@ -40,17 +40,17 @@ class Rectangle:
 
 @dataclass
 class Picture:
-    """Everything to draw, in pixels; frames before what is in them."""
+    """Everything to draw, in pixels; frames precede their contents."""
 
     width: float = 0.0
     height: float = 0.0
     frames: list[Rectangle] = field(default_factory=list)
     boxes: list[Rectangle] = field(default_factory=list)
-    #: The points that an edge passes, downwards.
+    #: The points of each edge, downwards.
     edges: list[tuple[Point, ...]] = field(default_factory=list)
 
     def add(self, inner: Picture, x: float, y: float) -> None:
-        """Draw another picture into this one."""
+        """Add another picture at a position."""
         for mine, its in ((self.frames, inner.frames), (self.boxes, inner.boxes)):
             mine.extend(Rectangle(r.element, r.x + x, r.y + y, r.width, r.height) for r in its)
         self.edges.extend(tuple((a + x, b + y) for a, b in edge) for edge in inner.edges)
@@ -58,7 +58,7 @@ class Picture:
 
 @dataclass(eq=False)
 class _Item:
-    """An element, or the lane of an edge, in a row; x is its middle, y its upper side."""
+    """An element, or the lane of an edge, in a row; x is its center, y its top."""
 
     width: float
     height: float
@@ -119,16 +119,16 @@ def _points(chain: Sequence[_Item]) -> Iterator[Point]:
 
 
 def _rows(items: list[_Item], edges: list[tuple[int, int]]) -> tuple[list[list[_Item]], list[list[_Item]]]:
-    """Assign rows, and make each edge a chain of items in neighbouring rows."""
+    """Assign rows, and convert each edge to a chain of items in adjacent rows."""
     level = [0] * len(items)
     first: dict[int, int] = {}
-    for a, b in edges:  # sorted by the source, and sources come before what reads them
+    for a, b in edges:  # sorted by source, and elements are in topological order
         level[b] = max(level[b], level[a] + 1)
     entered = {b for _, b in edges}
     for a, b in edges:
         first[a] = min(first.get(a, level[b]), level[b])
     for a, below in first.items():
-        if a not in entered:  # an input lies just above its first reader
+        if a not in entered:  # an input is placed directly above its first reader
             level[a] = below - 1
     rows: list[list[_Item]] = [[] for _ in range(max(level, default=-1) + 1)]
     for item, row in zip(items, level, strict=True):
@@ -147,7 +147,7 @@ def _rows(items: list[_Item], edges: list[tuple[int, int]]) -> tuple[list[list[_
 
 
 def _order(rows: list[list[_Item]]) -> None:
-    """Sort each row by where its neighbours lie in the row before, downwards and upwards in turn."""
+    """Sort each row by the positions of its neighbours in the previous row, alternating directions."""
     for row in rows:
         _number(row)
     for sweep in range(_SWEEPS):
@@ -163,7 +163,7 @@ def _number(row: list[_Item]) -> None:
 
 
 def _spread(rows: list[list[_Item]]) -> None:
-    """Move the items of each row towards their neighbours, as far as those beside them allow."""
+    """Move the items of each row towards their neighbours in adjacent rows, without overlap."""
     for row in rows:
         _pack(row, [0.0] * len(row))
     for sweep in range(_SWEEPS):
@@ -178,15 +178,15 @@ def _wish(item: _Item, down: bool) -> float:
 
 
 def _pack(row: list[_Item], wishes: list[float]) -> None:
-    """Place items in their order, without overlap, with the least squares of distances to their wishes.
+    """Place items in order, without overlap, minimizing the squared distances to their wishes.
 
-    Isotonic regression by pooling adjacent violators (Barlow et al., 1972): with the room that each needs
-    taken off, positions must only not fall.
+    Isotonic regression by pooling adjacent violators (Barlow et al., 1972): after subtracting the space that
+    items need, positions must only be non-decreasing.
     """
     offsets = [0.0]
     for one, two in pairwise(row):
         offsets.append(offsets[-1] + (one.width + two.width) / 2 + _GAP_X)
-    pools: list[tuple[float, int]] = []  # mean and number of those in it
+    pools: list[tuple[float, int]] = []  # mean and number of items
     for wish, offset in zip(wishes, offsets, strict=True):
         mean, size = wish - offset, 1
         while pools and pools[-1][0] > mean:

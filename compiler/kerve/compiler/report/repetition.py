@@ -1,7 +1,7 @@
-"""What stands several times in a row in a level of layers.
+"""Detection of consecutive repetitions in a level of layers.
 
-The level is cut at the parts that everything passes through. Between them lie single parts or branches that
-run beside one another; a run is a sequence of such pieces that is followed by itself.
+The level is cut at the parts that lie on every path. Between them are single parts or parallel branches; a
+run is a sequence of such pieces that is repeated.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from kerve.compiler.report.outline import Level, Part
 
 __all__ = ["Run", "runs"]
 
-#: A repetition has at most this many pieces.
+#: The most pieces in a repetition.
 _LONGEST = 40
 
-#: A part that so many others read (a mask, say) hides no cut.
+#: Edges of a part with at least this many readers (a mask, say) do not prevent cuts.
 _HUB = 4
 
 
 @dataclass(frozen=True)
 class Run:
-    """Parts that follow one another, `times` times the same."""
+    """Consecutive parts, the same sequence `times` times."""
 
     indexes: range
     times: int = 1
 
     @property
     def length(self) -> int:
-        """Parts in one repetition."""
+        """The number of parts in one repetition."""
         return len(self.indexes) // self.times
 
     @property
@@ -47,9 +47,9 @@ class Run:
 
 
 def runs(level: Level, look: Callable[[Part], object]) -> list[Run]:
-    """Return the whole level, in order, as runs; parts that `look` the same are alike.
+    """Return the whole level, in order, as runs; parts with the same `look` are considered equal.
 
-    Short repetitions are found first, and may then repeat as a whole.
+    Short repetitions are found first, and may be part of longer ones.
     """
     edges = _local(level)
     marks: dict[object, int] = {}
@@ -63,7 +63,7 @@ def runs(level: Level, look: Callable[[Part], object]) -> list[Run]:
 
 
 class _Marked(NamedTuple):
-    """A run, and a number that it shares with those like it."""
+    """A run and a number that is the same for equal runs."""
 
     mark: int
     run: Run
@@ -72,7 +72,7 @@ class _Marked(NamedTuple):
 def _joined(
     level: Level, found: Sequence[_Marked], length: int, known: dict[object, int]
 ) -> Iterator[_Marked]:
-    """Make one run of each repetition of `length` runs."""
+    """Join each repetition of `length` runs into one run."""
     marks = [each.mark for each in found]
     at = 0
     while at < len(found):
@@ -92,17 +92,17 @@ def _joined(
 
 
 def _local(level: Level) -> set[tuple[int, int]]:
-    """Return the edges without those of hubs to parts that read something else as well."""
+    """Return the edges without those from hubs to parts that also read other parts."""
     hubs = {index for index, after in enumerate(level.successors()) if len(after) >= _HUB}
     before = level.predecessors()
     return {(a, b) for a, b in level.edges if a not in hubs or hubs.issuperset(before[b])}
 
 
 def _pieces(level: Level, edges: set[tuple[int, int]]) -> list[range]:
-    """Cut a level before and after each part that every path from its beginning to its end passes."""
+    """Cut a level before and after each part that lies on every path from its beginning to its end."""
     parts = len(level.parts)
     read, reads = {a for a, _ in level.edges}, {b for _, b in level.edges}
-    passing = [0] * (parts + 2)  # how many edges begin before a part and end after it, as differences
+    passing = [0] * (parts + 2)  # the number of edges that span each part, as differences
     begin = [(-1, index) for index in range(parts) if index not in reads]
     end = [(index, parts) for index in range(parts) if index not in read]
     for a, b in (*edges, *begin, *end):
@@ -123,7 +123,7 @@ def _marked(
     look: Callable[[Part], object],
     known: dict[object, int],
 ) -> Iterator[_Marked]:
-    """Number the pieces: the same for those that look the same and are connected in the same way."""
+    """Number the pieces: equal for pieces with the same look and the same connections."""
     reads: dict[int, set[int]] = {}
     for a, b in edges:
         reads.setdefault(b, set()).add(b - a)
@@ -137,7 +137,7 @@ def _marked(
 
 
 def _times(marks: Sequence[int], at: int, length: int) -> int:
-    """Return how often the runs that begin somewhere stand there in a row."""
+    """Return how often the `length` runs at a position are repeated there."""
     times = 1
     while marks[at : at + length] == marks[at + times * length : at + (times + 1) * length]:
         times += 1
@@ -147,7 +147,7 @@ def _times(marks: Sequence[int], at: int, length: int) -> int:
 def _phase(
     level: Level, found: Sequence[_Marked], marks: Sequence[int], at: int, length: int, times: int
 ) -> int:
-    """Return by how much a repetition may begin later to begin where a person would say.
+    """Return by how many runs to shift a repetition, so that it begins where a reader expects it.
 
     That is where branches begin, or else where the numbers in the names change.
     """

@@ -1,4 +1,4 @@
-"""What a graph holds: bytes by Keras layer, operators, shapes as people write them."""
+"""Sizes of a graph: bytes by Keras layer, counts of operators, and formatting of shapes and sizes."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class LayerSize:
-    """A Keras layer as it stands in the graph."""
+    """The operators and the size of a Keras layer in the graph."""
 
-    #: Its path; empty for what belongs to none.
+    #: Its path; empty for nodes without a layer.
     layer: str
     operators: Counter[str]
-    #: Elements and bytes of its constants; one that several layers read is counted at the first.
+    #: Elements and bytes of its constants; a shared constant is counted for its first layer.
     elements: int
     bytes: int
 
@@ -50,7 +50,7 @@ def layer_sizes(graph: ir.Graph) -> list[LayerSize]:
 
 
 def weights_of(nodes: Iterable[ir.Node]) -> dict[ir.Value, int]:
-    """Return the constants that nodes read, also in their subgraphs, with their bytes."""
+    """Return the constants that nodes and their subgraphs read, with their sizes in bytes."""
     return {
         value: value.const_value.nbytes
         for node in with_bodies(nodes)
@@ -60,7 +60,7 @@ def weights_of(nodes: Iterable[ir.Node]) -> dict[ir.Value, int]:
 
 
 def count_operators(nodes: Iterable[ir.Node]) -> Counter[str]:
-    """Return how often each operator stands there, subgraphs included, as `Conv` or `com.example.Op`."""
+    """Return the number of nodes by operator, as `Conv` or `com.example.Op`, including subgraphs."""
     return Counter(
         node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
         for node in with_bodies(nodes)
@@ -68,7 +68,7 @@ def count_operators(nodes: Iterable[ir.Node]) -> Counter[str]:
 
 
 def with_bodies(nodes: Iterable[ir.Node]) -> Iterator[ir.Node]:
-    """Each node, followed by those of its subgraphs."""
+    """Yield each node, followed by those of its subgraphs."""
     for node in nodes:
         yield node
         for body in bodies_of(node):
@@ -76,7 +76,7 @@ def with_bodies(nodes: Iterable[ir.Node]) -> Iterator[ir.Node]:
 
 
 def bodies_of(node: ir.Node) -> Iterator[ir.Graph]:
-    """The subgraphs of a node."""
+    """Yield the subgraphs of a node."""
     for attribute in node.attributes.values():
         if attribute.type == ir.AttributeType.GRAPH:
             yield attribute.as_graph()
@@ -85,14 +85,14 @@ def bodies_of(node: ir.Node) -> Iterator[ir.Graph]:
 
 
 def show_shape(shape: ir.Shape | None) -> str:
-    """Return a shape as `batch × 8 × 8 × 1`."""
+    """Format a shape as `batch × 8 × 8 × 1`."""
     if shape is None:
         return "any shape"
     return " × ".join(str(dim) if isinstance(dim, int) else dim.value or "?" for dim in shape) or "scalar"
 
 
 def show_bytes(size: float) -> str:
-    """Return a number of bytes with a unit that suits it."""
+    """Format a number of bytes with a suitable unit."""
     for unit in ("bytes", "KB", "MB"):
         if size < 1000:
             return f"{size:.3g} {unit}"

@@ -1,8 +1,8 @@
-"""Reading every kind of Keras artifact: `load(source)`.
+"""Loading every kind of Keras artifact: `load(source)`.
 
-recognise (detect.py, after guards.py looked at the file)
-  -> keras3.py       what Keras 3 wrote, and its models in memory
-  -> keras2/         what Keras 1 and 2 wrote, read with tf-keras and translated into a Keras 3 model
+detect the format (detect.py, after the checks of guards.py)
+  -> keras3.py       files of Keras 3, and its models in memory
+  -> keras2/         files of Keras 1 and 2, loaded with tf-keras and translated into a Keras 3 model
   -> saved_model/    SavedModels: Keras's own are translated, others are converted as a whole
   -> weights.py      an architecture and its weights, in any of these formats
 """
@@ -28,15 +28,15 @@ def load(
     input_signature: Any = None,
     data: Path | None = None,
 ) -> Source:
-    """Read a model.
+    """Load a model.
 
     `source` is the path of a file or folder, the prefix of a TensorFlow checkpoint, or a model object.
-    Code in a file is not run unless `options.trust`; modules named in `options.import_` are.
-    `input_signature` says what a model object takes that was never called; `data` (a `.npz` file of inputs),
-    what shape inputs have of which a SavedModel says nothing.
-    Raises `LoadError` when there is no model to be had, and says what to do.
+    Code in a file is run only with `options.trust`; modules named in `options.import_` are always run.
+    `input_signature` is the signature of a model object that was never called; `data` (a `.npz` file of
+    inputs) supplies input shapes that a SavedModel does not specify.
+    Raises `LoadError` if no model can be loaded; the message says what to do.
     """
-    from kerve.compiler.sources import load_errors, reading  # Keras and TensorFlow come with it
+    from kerve.compiler.sources import load_errors, reading  # imports Keras and TensorFlow
 
     chosen = options if options is not None else LoadOptions()
     if isinstance(source, str | Path):

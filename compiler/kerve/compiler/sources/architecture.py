@@ -1,4 +1,4 @@
-"""Architectures in files of their own: JSON as `to_json` writes it, and YAML as `to_yaml` once did."""
+"""Architecture files: JSON written by `to_json`, and YAML written by `to_yaml` of old versions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kerve.compiler.sources import load_errors
 
 __all__ = ["Architecture", "read"]
 
-#: YAML's aliases let a small file stand for a huge one.
+#: Limit on the values after expanding YAML aliases, with which a small file can represent a huge structure.
 _MOST_NODES = 1_000_000
 _MOST_BYTES = 1 << 28
 
@@ -30,18 +30,18 @@ class Architecture:
 
     @property
     def keras_version(self) -> str:
-        """The version of Keras that wrote it, as far as it says."""
+        """The version of Keras that wrote it; empty if unknown."""
         return str(self.config.get("keras_version", ""))
 
     @property
     def is_keras_3(self) -> bool:
-        """Whether Keras 3 wrote it (which leaves its version out, and puts modules in)."""
+        """Whether Keras 3 wrote it, which omits its version and writes the modules of classes."""
         return self.keras_version.startswith("3") or ("module" in self.config and not self.keras_version)
 
 
 def read(path: Path) -> Architecture:
-    """Read a file; raises `LoadError` when it is neither, or asks for more than data."""
-    if not path.is_file():  # a device or a pipe may have no end
+    """Read a file; raises `LoadError` if it is neither JSON nor YAML, or contains more than data."""
+    if not path.is_file():  # reading a device or a pipe may never end
         raise LoadError(f"{path} is not a regular file; expected JSON or YAML of a Keras model")
     if path.stat().st_size > _MOST_BYTES:
         raise LoadError(f"{path} is too large for an architecture; expected JSON or YAML of a Keras model")
@@ -66,7 +66,7 @@ def _unreadable(path: Path, error: Exception) -> LoadError:
 
 
 class _Loader(yaml.SafeLoader):
-    """Data only, with the tags for data that old versions of Keras wrote."""
+    """A loader for data only, including the data tags that old versions of Keras wrote."""
 
 
 def _list(loader: _Loader, node: yaml.SequenceNode) -> Any:
@@ -74,7 +74,7 @@ def _list(loader: _Loader, node: yaml.SequenceNode) -> Any:
 
 
 def _wrapped_list(loader: _Loader, node: yaml.Node) -> Any:
-    """Return a list that TensorFlow had wrapped to track it: the wrapper's one argument, or its items."""
+    """Return a list that TensorFlow wrapped for tracking: the wrapper's only argument, or its items."""
     if isinstance(node, yaml.MappingNode):
         return loader.construct_mapping(node, deep=True).get("listitems", [])
     assert isinstance(node, yaml.SequenceNode)
@@ -107,7 +107,7 @@ def _from_yaml(path: Path, text: str) -> Any:
 
 
 def _nodes(config: Any) -> Iterator[Any]:
-    """Every value, as often as it is referred to, up to one more than is allowed."""
+    """Yield every value, once per reference, up to one more than the limit."""
     waiting, count = [config], 0
     while waiting and count <= _MOST_NODES:
         node = waiting.pop()

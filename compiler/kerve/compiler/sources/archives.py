@@ -1,4 +1,4 @@
-"""`.keras` archives, unpacked: the weights are checked before Keras reads them, the configuration is ours."""
+"""Unpacking `.keras` archives: with checked weights, and with our version of the configuration."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ASSETS = "assets"
 
 @contextmanager
 def unpacked(found: DetectedSource) -> Iterator[Path]:
-    """Give a folder with the archive's members and `found.config`; raises `LoadError`."""
+    """Yield a folder with the archive's members and `found.config`; raises `LoadError`."""
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "model"
         folder.mkdir()
@@ -44,7 +44,7 @@ def unpacked(found: DetectedSource) -> Iterator[Path]:
 
 
 def packed(folder: Path) -> Path:
-    """Make an archive of an unpacked one, beside it, for a reader that takes no folders."""
+    """Pack an unpacked archive into a file next to it, for readers that do not accept folders."""
     path = folder.with_suffix(".keras")
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for file in sorted(folder.rglob("*")):

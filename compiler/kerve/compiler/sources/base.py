@@ -1,4 +1,4 @@
-"""A model that was read: what it is, how it becomes a graph, and what it answers."""
+"""A loaded model: its provenance, its lowering to a graph, and its reference outputs."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ __all__ = ["KerasSource", "Source", "ragged", "record_of"]
 
 @dataclass(frozen=True, kw_only=True)
 class Source(ABC):
-    """A model that was read."""
+    """A loaded model."""
 
     record: manifest_pb2.Source
-    #: What a person should know about the reading, in sentences.
+    #: Warnings from loading, as sentences for the user.
     warnings: Sequence[str] = ()
 
     @property
     def description(self) -> str:
-        """The source in a few words, for the progress of a compile."""
+        """A short description of the source, for progress reports."""
         version = f", Keras {self.record.keras_version}" if self.record.keras_version else ""
         return f"{self.record.kind}{version}"
 
@@ -46,11 +46,11 @@ class Source(ABC):
 
     @abstractmethod
     def reference(self, lowered: Lowered) -> Reference:
-        """Return what the *original* computes in inference mode, under the names in `lowered`."""
+        """Return the *original* model in inference mode, with the input and output names of `lowered`."""
 
     @abstractmethod
     def layered(self, lowered: Lowered) -> Reference | None:
-        """Return the Keras 3 model that was lowered, to be watched; None when there is none."""
+        """Return the lowered Keras 3 model, whose layers can be observed; None if there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +60,11 @@ class KerasSource(Source):
     model: keras.Model
     #: The arguments of a subclassed model that was never called, as `lower` takes them.
     input_signature: Any = None
-    #: Called as `model` is: the model that `model` was translated from.
+    #: The model that `model` was translated from, called with the same arguments.
     original: Callable[..., Any] | None = None
 
     def lower(self, opset: int) -> Lowered:
-        """Lower the Keras 3 model; raises `LoadError` where the file's weights are not those that it has."""
+        """Lower the Keras 3 model; raises `LoadError` if it created weights that were not loaded."""
         weights = deferred_weights.Weights(self.model)
         lowered = lower(self.model, opset=opset, input_signature=self.input_signature)
         if self.record.file_name:
@@ -72,8 +72,8 @@ class KerasSource(Source):
         return lowered
 
     def reference(self, lowered: Lowered) -> Reference:
-        """Return the answers of the model that was read, not of its translation."""
-        if self.original is None or lowered.state:  # the state to be set is in the variables of `model`
+        """Return the model that was loaded, not its translation."""
+        if self.original is None or lowered.state:  # the state is assigned to the variables of `model`
             return self.layered(lowered)
         return _named(self.original, lowered)
 
@@ -83,7 +83,7 @@ class KerasSource(Source):
 
 
 def _named(model: Callable[..., Any], lowered: Lowered) -> Reference:
-    """Give a Keras model the names that its lowering gave."""
+    """Wrap a Keras model as a function of named arrays, with the names of its lowering."""
     drawing = fresh_random_seeds() if lowered.reseeded else nullcontext()
 
     def reference(inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -101,7 +101,7 @@ def _named(model: Callable[..., Any], lowered: Lowered) -> Reference:
 def _state(
     lowered: Lowered, inputs: Mapping[str, NDArray[Any]]
 ) -> Iterator[Callable[[], dict[str, keras.Variable]]]:
-    """Give the model's state variables the values among the inputs, and their own ones back at the end."""
+    """Temporarily assign the inputs' state values to the model's state variables."""
     own = [each.initial for each in lowered.state]
     for each in lowered.state:
         each.variable.assign(inputs[each.input])
@@ -113,7 +113,7 @@ def _state(
 
 
 def ragged(name: str) -> ConversionError:
-    """Return the refusal of rows of various lengths."""
+    """Return the error for a ragged input."""
     return ConversionError(
         f"the input '{name}' is a ragged tensor, which ONNX does not have; "
         "give the model a dense Input, of padded rows with a mask, and its weights"
@@ -121,7 +121,7 @@ def ragged(name: str) -> ConversionError:
 
 
 def record_of(kind: str, *paths: Path, keras_version: str = "") -> manifest_pb2.Source:
-    """Put on record where a model came from; several files have the hash of their list of hashes."""
+    """Return the provenance of a model; for several files, the hash is that of the list of their hashes."""
     if not paths:
         return manifest_pb2.Source(kind=kind, keras_version=keras_version)
     first, *others = paths

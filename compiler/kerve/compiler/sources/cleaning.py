@@ -1,7 +1,7 @@
-"""A configuration without what only training needs.
+"""Removing from a configuration what only training needs.
 
-Losses, optimizers, initializers and constraints do not change what a trained model answers, so the author's
-own ones need not be at hand. A regularizer is part of what `evaluate` computes: leaving one out is told.
+Losses, optimizers, initializers and constraints do not change the outputs of a trained model, so custom ones
+need not be available. Regularizers are part of what `evaluate` computes: dropping one is reported.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _PACKAGES_OF_KERAS = frozenset({"builtins", "keras", "tensorflow", "tf_keras"})
 
 
 def _plain(name: str) -> str:
-    """One spelling for all that one object has had: he_normal, HeNormal, HeNormalV2."""
+    """Normalize the spellings of one name: he_normal, HeNormal, HeNormalV2."""
     short = name.rpartition(">")[2].rpartition(".")[2]
     return short.removesuffix("V1").removesuffix("V2").replace("_", "").lower()
 
@@ -28,7 +28,7 @@ def _names_in(module: Any, *former: str) -> frozenset[str]:
     return frozenset({_plain(name) for name in dir(module)} | set(former))
 
 
-#: For each kind of object, all that Keras has or had, by their plain names.
+#: For each kind of object, the normalized names of all that Keras has or had.
 _KNOWN = {
     "initializer": _names_in(keras.initializers, "initializer", "normal", "one", "uniform", "zero"),
     "regularizer": _names_in(keras.regularizers, "activityregularizer", "weightregularizer"),
@@ -37,9 +37,9 @@ _KNOWN = {
 
 
 def cleaned(config: Any, own: Collection[str]) -> tuple[Any, list[str]]:
-    """Return a configuration of any version of Keras, and in sentences what `evaluate` will miss in it.
+    """Return the cleaned configuration, of any version of Keras, and warnings of what `evaluate` will miss.
 
-    `own` are the names of the classes and functions that the user gave: those stay.
+    `own` are the names of the user's classes and functions, which are kept.
     """
     missed: dict[str, None] = {}
     return _cleaned(config, frozenset(own), missed), [
@@ -56,7 +56,7 @@ def _cleaned(node: Any, own: frozenset[str], missed: dict[str, None]) -> Any:
         return node
     fields = {key: value for key, value in node.items() if key not in _OF_TRAINING}
     if _names(node) & own:
-        return fields  # what the author's classes keep in their configurations is theirs to read
+        return fields  # the configurations of custom classes are left to those classes
     return {key: _field(key, value, own, missed) for key, value in fields.items()}
 
 
@@ -81,7 +81,7 @@ def _is_strange(value: str | dict[str, Any], kind: str, own: frozenset[str]) -> 
 
 
 def _names(value: Any) -> set[str]:
-    """What a serialized object, or a name, may be called among the user's objects."""
+    """Return the names under which a serialized object, or a name, may be among the user's objects."""
     if isinstance(value, str):
         return {value, value.rpartition(">")[2]}
     target = value.get("config" if value.get("class_name") == "function" else "class_name")

@@ -1,8 +1,8 @@
-"""What a configuration would run or read if it were loaded, found before it is.
+"""Detect what a configuration would run or read, before it is loaded.
 
-An architecture is data, but parts of it name code: Lambda layers carry Python bytecode, objects may name any
-module to import, raw TensorFlow operators may touch files. Without consent none of it is loaded. Of names
-with a module, those pass that are listed here as what models are made of, and no other.
+An architecture is data, but parts of it refer to code: Lambda layers contain Python bytecode, objects may
+name any module to import, raw TensorFlow operators may access files. Without consent none of it is loaded.
+Names with a module are accepted only if they are on the allow lists of this module.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from kerve.compiler.errors import LoadError
 
 __all__ = ["check", "check_operators", "has_side_effects"]
 
-#: The parts of Keras whose classes are what models are made of, wherever its versions keep them ...
+#: The modules of Keras, in any version, whose classes models are made of ...
 _MODULE_OF_CLASSES = re.compile(
     r"((tf_)?keras|tensorflow\.(python\.)?keras|keras_(hub|cv|nlp))(\.src|\.api)?(\._v[12])?"
     r"\.(activations|constraints|dtype_policies|engine|experimental|feature_column|initializers|layers|legacy(_tf_layers)?"
     r"|losses|metrics|mixed_precision|models|ops|optimizer_v2|optimizers|premade(_models)?|quantizers|regularizers"
     r"|samplers)(\.\w+)*"
 )
-#: ... and those that it has at its top.
+#: ... and the top-level classes.
 _AT_THE_TOP = re.compile(r"(tf_)?keras|tensorflow\.(python\.)?keras")
 _TOP_CLASSES = frozenset(
     {
@@ -42,19 +42,19 @@ _TOP_CLASSES = frozenset(
     | {"Loss", "Metric", "Model", "Optimizer", "Quantizer", "Regularizer", "Sequential"}
 )
 
-#: Symbols of TensorFlow that operate on tensors and nothing else ...
+#: Symbols of TensorFlow that only operate on tensors ...
 _TENSOR_SYMBOL = re.compile(
     r"(compat\.v[12]\.)?((audio|bitwise|dtypes|image|linalg|math|nn|quantization|ragged|random|sets|signal|sparse"
     r"|strings|experimental\.numpy|keras\.activations|keras\.backend|__operators__)\.)?\w+"
 )
-#: ... unless their name says otherwise.
+#: ... unless their name suggests a side effect.
 _EFFECT = re.compile(
     r"assert|checkpoint|debug|dump|file|import|load|numpy_function|print|py_func|reader|restore|save|summary|write"
     r"|\b(clear|disable|enable|reset|set)_",
     re.IGNORECASE,
 )
 
-#: Modules whose functions compute, and nothing else.
+#: Modules whose functions have no side effects.
 _MODULE_OF_FUNCTIONS = re.compile(
     r"((tf_)?keras|tensorflow(\.python)?\.keras)(\.src|\.api)?(\._v[12])?"
     r"\.((activations|constraints|initializers|losses|metrics|nn|ops|regularizers)(\.\w+)*"
@@ -64,19 +64,19 @@ _MODULE_OF_FUNCTIONS = re.compile(
     r"|tensorflow\.python\.ops\.(linalg|numpy_ops|ragged|signal)\.\w+"
 )
 
-#: Keras writes its own functions down as builtins ("relu"); Python's ("exec") it never means. By these two
-#: names it means TensorFlow's (`functions`).
+#: Keras serializes its own functions with the module "builtins" ("relu"), but never Python's ("exec"). These
+#: two names refer to TensorFlow's functions (see `functions`).
 _PYTHONS_OWN = frozenset(dir(builtins)) - {"abs", "round"}
 
-#: Operators that read or write files, speak to other machines, or call Python ...
+#: Operators that read or write files, use the network, or call Python ...
 _TOUCHES = re.compile(
     r"Dataset|Reader|File|Save|Restore|Checkpoint|PyFunc|PrintV2|Debug|DumpTensor|Summary(Db)?Writer|^Write"
     r"|^(Rpc|Remote|_?Send|_?Recv)|ImportEvent|Remap|^ImmutableConst$"
 )
-#: ... and those of such a name that do not: a vocabulary is an asset of its SavedModel.
+#: ... and those that only match by name: a vocabulary file is an asset of its SavedModel.
 _TOUCHES_NOT = frozenset({"InitializeTableFromTextFile", "InitializeTableFromTextFileV2"})
 
-#: Layers that Keras keeps elsewhere.
+#: Layers that Keras defines in other modules.
 _MODULE_OF_SOME = {
     "FlaxLayer": "keras.src.utils.jax_layer",
     "JaxLayer": "keras.src.utils.jax_layer",
@@ -84,18 +84,18 @@ _MODULE_OF_SOME = {
     "TorchModuleWrapper": "keras.src.utils.torch_utils",
 }
 
-#: Layers that are code of another framework: pickled modules, lambdas.
+#: Layers that contain code of another framework: pickled modules, lambdas.
 _OTHER_FRAMEWORKS = {"FlaxLayer": "JAX", "JaxLayer": "JAX", "TorchModuleWrapper": "PyTorch"}
 
-#: What of a layer's configuration is a file that it reads, where it is a text.
+#: Keys of a layer's configuration that name a file to read if their value is a string.
 _FILES = ("asset", "merges", "proto", "vocabulary")
 
 
 def check(origin: str, config: Any, own: Collection[str], trust: bool) -> list[str]:
-    """Return what will run, in sentences; without `trust`, raise `LoadError` if that is anything.
+    """Return sentences on what will run; without `trust`, raises `LoadError` if there is anything.
 
-    `own` are the names of the classes and functions that the user gave. What else lies outside Keras is
-    not imported from wherever the file says, trust or not: that too is a `LoadError`.
+    `own` are the names of the user's classes and functions. Other names from outside Keras are not imported,
+    with or without `trust`: they raise `LoadError` too.
     """
     nodes = list(_nodes(config))
     strange = sorted({name for node in nodes if (name := _strange(node, own))})
@@ -112,12 +112,12 @@ def check(origin: str, config: Any, own: Collection[str], trust: bool) -> list[s
 
 
 def check_operators(origin: str, operators: Collection[str], trust: bool) -> list[str]:
-    """The same for a graph: `operators` are those in it that `touches` says need consent."""
+    """Like `check`, for a graph: `operators` are those in it for which `has_side_effects` is true."""
     return _consented(origin, [f"a graph runs TensorFlow's {operator}" for operator in operators], trust)
 
 
 def has_side_effects(operator: str) -> bool:
-    """Whether an operator of TensorFlow does more than compute."""
+    """Return whether an operator of TensorFlow has side effects or reads files."""
     return operator not in _TOUCHES_NOT and bool(_TOUCHES.search(operator))
 
 
@@ -131,7 +131,7 @@ def _consented(origin: str, runs: list[str], trust: bool) -> list[str]:
 
 
 def _nodes(config: Any) -> Iterator[dict[str, Any]]:
-    """Every serialized object in a configuration."""
+    """Yield every serialized object in a configuration."""
     waiting = [config]
     while waiting:
         node = waiting.pop()
@@ -144,7 +144,7 @@ def _nodes(config: Any) -> Iterator[dict[str, Any]]:
 
 
 def _strange(node: dict[str, Any], own: Collection[str]) -> str:
-    """The name of an object from outside Keras, or from a part of it that does more than compute."""
+    """Return the name of an object that is not on the allow lists, or ""."""
     module = node.get("module")
     if not isinstance(module, str):
         return ""
@@ -158,14 +158,14 @@ def _strange(node: dict[str, Any], own: Collection[str]) -> str:
 
 
 def _computes(module: str, name: str) -> bool:
-    """Whether a name is that of a function of tensors."""
+    """Return whether a name refers to a function without side effects."""
     if module == "builtins":
         return name not in _PYTHONS_OWN
     return name.isidentifier() and bool(_MODULE_OF_FUNCTIONS.fullmatch(module)) and not _EFFECT.search(name)
 
 
 def _is_part(module: str, name: str) -> bool:
-    """Whether a name is that of a class that models are made of; such a class may still say what runs."""
+    """Return whether a name refers to an allowed class; its configuration may still name code to run."""
     if module == "builtins":
         return name not in _PYTHONS_OWN
     if _AT_THE_TOP.fullmatch(module):
@@ -186,7 +186,7 @@ def _runs(node: dict[str, Any]) -> Iterator[str]:
         yield f"{layer} calls tf.{fields.get('function')}"
     if name == "TensorFlowOpLayer" and has_side_effects(operator := _raw_operator(fields)):
         yield f"{layer} runs TensorFlow's {operator}"
-    if name == "TFSMLayer":  # which Keras 3.12 loads without being asked
+    if name == "TFSMLayer":  # Keras 3.12 loads it even in safe mode
         yield f"{layer} runs the SavedModel {fields.get('filepath')!r}"
     if name == "ClassMethod":
         yield f"{layer} calls a method of {fields.get('cls_ref')}"
@@ -213,7 +213,7 @@ def _is_tensor_symbol(symbol: Any) -> bool:
 
 
 def _raw_operator(fields: dict[str, Any]) -> str:
-    """The operator of a TensorFlowOpLayer, decoded as tf_keras decodes it."""
+    """Return the operator of a TensorFlowOpLayer, decoded as in tf_keras."""
     definition, node = fields.get("node_def"), node_def_pb2.NodeDef()
     try:
         if isinstance(definition, dict):

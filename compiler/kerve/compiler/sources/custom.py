@@ -1,4 +1,4 @@
-"""The author's own layers and functions: from modules to import, and from the caller."""
+"""Custom layers and functions, from imported modules and from the caller."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["objects"]
 
 
 def objects(imports: Iterable[str], given: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Import the modules, and return what they define, under its own names, and what was given.
+    """Import the modules; returns the objects that they define, by name, updated with `given`.
 
     Classes registered with `register_keras_serializable` are found by Keras itself once imported.
     Raises `LoadError` for a module that cannot be imported.
@@ -37,7 +37,7 @@ def _module(name: str) -> ModuleType:
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # a script may end itself
+    except (Exception, SystemExit) as error:  # a script may call sys.exit
         raise LoadError(
             f"cannot import {name!r} ({type(error).__name__}: {error}); "
             "give a module that Python finds from here, or the path of a .py file"
@@ -54,5 +54,5 @@ def _defined_in(module: ModuleType) -> dict[str, Any]:
 
 
 def _home(value: Any) -> str | None:
-    """Return where something is defined: of a function that TensorFlow wrapped, where the function is."""
+    """Return the module that defines an object, or the function in a wrapper of TensorFlow."""
     return getattr(getattr(value, "__wrapped__", value), "__module__", None)

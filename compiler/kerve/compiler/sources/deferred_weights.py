@@ -1,7 +1,7 @@
-"""Layers that make their weights when their model is called, and not before.
+"""Layers that create their weights only when their model is called.
 
-Keras gives a subclassed model its weights after its build(). One of the author's own need not build the
-layers of the model: to those Keras gives nothing, and says nothing. Called first, they take what is there.
+Keras loads the weights of a subclassed model after its build(). A custom build() need not build the layers of
+the model: Keras skips those silently. They load their weights if the model is called first.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ __all__ = ["Weights", "build_layers", "load_deferred_weights"]
 
 
 def build_layers(model: keras.Model) -> bool:
-    """Have layers that are not built make their weights; returns whether there were any."""
+    """Build the layers that are not built yet; returns whether that created weights."""
     count = len(model.weights)
-    with suppress(Exception):  # what cannot be called is refused by `Weights`, or by the lowering, by name
+    with suppress(Exception):  # models that cannot be called are reported by `Weights` or by the lowering
         build(model, inputs_of(model))
     return len(model.weights) > count
 
 
 def load_deferred_weights(model: keras.Model, weights: Path) -> None:
-    """Give a model that was read the weights of those layers which were not built then."""
+    """Load the weights of layers that were not built when the model was loaded."""
     if build_layers(model):
         model.load_weights(weights)
 
 
 class Weights:
-    """The weights that a model was given, before something calls it."""
+    """The weights of a model that exist before it is called."""
 
     def __init__(self, model: keras.Model) -> None:
         self._model = model
         self._given = {id(weight) for weight in model.weights}
 
     def require_all(self) -> None:
-        """Raise `LoadError` if there are weights now that the file cannot have given."""
+        """Raise `LoadError` if there are new weights, which cannot have been loaded."""
         late = [weight.path for weight in self._model.weights if id(weight) not in self._given]
         if late:
             shown = ", ".join(late[:3]) + (", ..." if len(late) > 3 else "")

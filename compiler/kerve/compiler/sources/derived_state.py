@@ -1,7 +1,7 @@
-"""What layers derive from their weights: a Normalization its mean, say.
+"""State that layers derive from their weights, such as the mean of a Normalization.
 
-Keras lets them do it again after weights were loaded, but forgets those in nested models, and TensorFlow,
-which restores checkpoints, does not know of it.
+Keras recomputes it after loading weights, but not in nested models; TensorFlow does not after restoring a
+checkpoint.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ def derive_again(model: Any) -> None:
 
 
 def _is_forgotten(layer: Any) -> bool:
-    """Whether what a layer derives from was not saved: a Discretization of Keras 3 writes down its
-    boundaries, and not the summary of data that it had them from; without it, it would derive none.
+    """Return whether the data to derive the state from was not saved.
+
+    A Discretization of Keras 3 saves its boundaries, but not the data summary that they were computed from,
+    and would recompute no boundaries from an empty summary.
     """
     return 0 in getattr(getattr(layer, "summary", None), "shape", ())

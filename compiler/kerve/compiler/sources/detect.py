@@ -1,4 +1,4 @@
-"""What a file or folder is, told from its content; its name is not believed."""
+"""Detection of a source's format from its content; file names are not relied on."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ __all__ = ["DetectedSource", "Kind", "detect_source"]
 _ACCEPTED = "expected a .keras or .h5 file, a SavedModel folder, or weights together with --architecture FILE"
 _ZIP_MAGIC = b"PK\x03\x04"
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
-#: Enough for what comes first in any kind of file.
+#: The bytes read from the start of a file, enough for every signature.
 _HEAD = 1024
-#: How much of a stranger's content an error tells.
+#: The most names of an unknown file's contents in an error.
 _MOST_NAMES = 3
 _SAVED_MODEL_FILES = ("saved_model.pb", "saved_model.pbtxt")
 
 
 class Kind(Enum):
-    """The kinds of source; the value is the word that goes on record."""
+    """The kinds of source; the value is recorded in the manifest."""
 
     ARCHIVE = "keras"
     HDF5 = "h5"
@@ -43,9 +43,9 @@ class DetectedSource:
     kind: Kind
     path: Path
     keras_version: str = ""
-    #: The architecture that the file itself holds.
+    #: The architecture, if the file contains one.
     config: Any = None
-    #: The loss and the metrics that it names.
+    #: The training configuration: loss and metrics.
     training: Any = None
 
     @property
@@ -55,7 +55,7 @@ class DetectedSource:
 
 
 def detect_source(path: Path) -> DetectedSource:
-    """Tell what is at `path`; raises `LoadError` when it is no model, or damaged, or hostile."""
+    """Detect what is at `path`; raises `LoadError` if it is not a model, or damaged, or hostile."""
     if path.is_dir():
         return _folder(path)
     if not path.exists():
@@ -75,10 +75,10 @@ def _folder(path: Path) -> DetectedSource:
     if (path / "checkpoint").is_file():
         return DetectedSource(Kind.CHECKPOINT, _latest_checkpoint(path))
     indices = list(path.glob("*.index"))
-    if len(indices) == 1:  # `tf.train.Checkpoint.write` leaves out the file that names the latest
+    if len(indices) == 1:  # `tf.train.Checkpoint.write` does not write the `checkpoint` file
         return DetectedSource(Kind.CHECKPOINT, indices[0].with_suffix(""))
     versions = [each for each in path.iterdir() if each.name.isdecimal() and each.is_dir()]
-    if len(versions) == 1:  # as TensorFlow Serving keeps a model
+    if len(versions) == 1:  # the layout of TensorFlow Serving
         return _folder(versions[0])
     _refuse(path, unsupported_formats.folder(path))
     raise LoadError(f"the folder {path} holds neither saved_model.pb nor a checkpoint; {_ACCEPTED}")
@@ -90,7 +90,7 @@ def _refuse(path: Path, what: str | None) -> None:
 
 
 def _unpacked_archive(path: Path) -> DetectedSource:
-    """A `.keras` archive may be kept as a folder, as on model hubs."""
+    """Detect a `.keras` archive stored as a folder, as on model hubs."""
     with guards.hdf5(path / "model.weights.h5"):
         config = _parsed(path / "config.json", (path / "config.json").read_bytes())
         metadata = _parsed(path / "metadata.json", (path / "metadata.json").read_bytes())
@@ -98,7 +98,7 @@ def _unpacked_archive(path: Path) -> DetectedSource:
 
 
 def _latest_checkpoint(folder: Path) -> Path:
-    """Return the prefix that the file `checkpoint` points to, which must lie beside it."""
+    """Return the prefix that the file `checkpoint` points to, which must be in the same folder."""
     for line in (folder / "checkpoint").read_text("utf-8", errors="replace").splitlines():
         key, _, value = line.partition(":")
         if key.strip() == "model_checkpoint_path":
@@ -180,7 +180,7 @@ def _hdf5(path: Path) -> DetectedSource:
 
 
 def _holds_weights(file: h5py.File) -> bool:
-    """Whether there is what Keras 1 and 2 list layers in, or a group of variables, as Keras 3 has them."""
+    """Return whether there is a list of layers, as in Keras 1 and 2, or a `vars` group, as in Keras 3."""
     if "model_weights" in file or any(key.startswith("layer_names") for key in file.attrs):
         return True
     return bool(file.visit(lambda name: True if name.rpartition("/")[2] == "vars" else None))

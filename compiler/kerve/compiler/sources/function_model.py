@@ -1,4 +1,4 @@
-"""A function of TensorFlow as a Keras 3 model of one operation, which tf2onnx converts as a whole."""
+"""Wrap a TensorFlow function as a Keras 3 model with one operation, which tf2onnx converts as a whole."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def as_model(
 ) -> keras.Model:
     """Return a model that calls `function(inputs)`.
 
-    `inputs` is a structure of `tf.TensorSpec`, each with a name. `output_names` name what the function
-    returns; a dictionary has names of its own.
+    `inputs` is a structure of `tf.TensorSpec`, each with a name. `output_names` are the names of the
+    function's results, unless it returns a dictionary, whose keys are the names.
     """
     if not inputs:
         return _Unasked(function, name=clean_name(name))
@@ -37,7 +37,7 @@ def as_model(
 
 
 class _Unasked(keras.Model):
-    """A function of no tensors, which no graph of layers can hold."""
+    """A function without tensor arguments, which cannot be a functional model."""
 
     def __init__(self, function: Callable[..., Any], name: str) -> None:
         super().__init__(name=name)

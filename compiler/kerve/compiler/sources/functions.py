@@ -1,6 +1,6 @@
-"""Activations that a configuration names and its Keras does not have: those of TensorFlow and `keras.ops`.
+"""Activations that are functions of TensorFlow or `keras.ops`.
 
-Keras writes `Dense(4, tf.sin)` down as "sin", and does not find it again.
+Keras serializes `Dense(4, tf.sin)` with the name "sin", which it cannot resolve when loading.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _Function = Callable[..., Any]
 
 
 def named(config: Any, activations: ModuleType) -> dict[str, _Function]:
-    """Return the functions that a configuration names, by their names; its Keras's `activations` go first."""
+    """Return the functions named in a configuration, by name; those in `activations` take precedence."""
     known = {**_table(), **vars(activations)}
     return {name: known[name] for name in _names(config) if callable(known.get(name))}
 
 
 def _names(node: Any) -> Iterator[str]:
-    """What stands where a function does: behind the key of an activation, or said to be one."""
+    """Yield the names of functions: values of `...activation` keys, and configurations of functions."""
     if isinstance(node, list):
         for item in node:
             yield from _names(item)
@@ -41,7 +41,7 @@ def _names(node: Any) -> Iterator[str]:
 
 @functools.cache
 def _table() -> dict[str, _Function]:
-    """Every function by the name that it has itself: `tf.nn.log_softmax` is called log_softmax_v2."""
+    """Return every function by its `__name__`: that of `tf.nn.log_softmax` is log_softmax_v2."""
     table: dict[str, _Function] = {}
     for namespace in (ops, tf.compat.v1.nn, tf.nn, tf.math):
         for value in vars(namespace).values():

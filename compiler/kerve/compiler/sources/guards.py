@@ -1,4 +1,4 @@
-"""Checks on a file before any library reads what is in it."""
+"""Checks of a file before any library reads its contents."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from kerve.compiler.errors import LoadError
 
 __all__ = ["archive", "hdf5", "text"]
 
-#: Random weights do not compress, zeros do: what a file unfolds to may be large only when the file is.
+#: Decompressed sizes up to this are always allowed; larger ones only up to `_LARGEST_RATIO` times the size of
+#: the file. Random weights do not compress, zeros do.
 _FREE_BYTES = 1 << 28
-#: Less of JSON, of which a byte may become twenty in memory.
+#: The same for JSON, which can take twenty times its size in memory.
 _FREE_BYTES_OF_TEXT = 1 << 24
 _LARGEST_RATIO = 200
 _MOST_OBJECTS = 200_000
@@ -27,7 +28,7 @@ _ENCRYPTED = 0x1
 
 @contextmanager
 def archive(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Open a zip file whose members are plain files that lie inside it and unfold to a sane size."""
+    """Open a zip file, checking that its members are regular files inside it of a plausible total size."""
     try:
         opened = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError, ValueError) as error:
@@ -60,11 +61,11 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
 
 
 def text(path: Path, archive: zipfile.ZipFile, name: str) -> bytes:
-    """Read a member of text; never more of it than it claims to hold."""
+    """Read a text member, at most its declared size."""
     member = archive.getinfo(name)
     _check_size(path, member.file_size, _FREE_BYTES_OF_TEXT)
     with archive.open(member) as stream:
-        return stream.read(member.file_size)  # without a size, all is unfolded before any is counted
+        return stream.read(member.file_size)  # without a size, everything would be decompressed first
 
 
 def _check_size(path: Path, unfolded: int, free: int = _FREE_BYTES) -> None:
@@ -77,9 +78,9 @@ def _check_size(path: Path, unfolded: int, free: int = _FREE_BYTES) -> None:
 
 @contextmanager
 def hdf5(path: Path, shown: Path | None = None) -> Iterator[h5py.File]:
-    """Open an HDF5 file whose data lie all in the file itself and unfold to a sane size.
+    """Open an HDF5 file, checking that all data is in the file itself and of a plausible total size.
 
-    Errors speak of `shown`, the file that the user gave, where that is another.
+    Errors name `shown`, the file given by the user, if it is not `path`.
     """
     origin = shown if shown is not None else path
     try:
@@ -95,7 +96,7 @@ def hdf5(path: Path, shown: Path | None = None) -> Iterator[h5py.File]:
             RuntimeError,
             KeyError,
             ValueError,
-        ) as error:  # what h5py raises for damaged contents
+        ) as error:  # raised by h5py for damaged contents
             raise LoadError(f"{origin} is a damaged HDF5 file ({error}); copy or save it again") from error
 
 

@@ -1,4 +1,4 @@
-"""Models that Keras 3 wrote, and Keras 3 models in memory."""
+"""Loading models saved by Keras 3, and Keras 3 models in memory."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ _OPERATIONS = tuple(
 
 
 def from_object(model: keras.Model, input_signature: Any = None) -> KerasSource:
-    """Take a model as it is."""
+    """Return the source for a model in memory."""
     _refuse_ragged(model)
     record = record_of("object", keras_version=keras.__version__)
     return KerasSource(record=record, model=model, input_signature=input_signature)
 
 
 def from_file(found: DetectedSource, custom_objects: Mapping[str, Any], trust: bool) -> KerasSource:
-    """Read a `.keras` archive or a whole model in HDF5; raises `LoadError`."""
+    """Load a `.keras` archive or a whole model in HDF5; raises `LoadError`."""
     found = replace(found, config=_with_functions(keras3_migrations.migrate(found.config)))
     custom_objects = {**functions.named(found.config, keras.activations), **custom_objects}
     read = _from_archive if found.kind is Kind.ARCHIVE else _from_hdf5
@@ -93,23 +93,25 @@ def _from_archive(found: DetectedSource, custom_objects: Mapping[str, Any], trus
 
 
 def _from_hdf5(found: DetectedSource, custom_objects: Mapping[str, Any], trust: bool) -> Any:
-    """Build the model as Keras builds those of archives, and give it the weights in the file.
+    """Build the model as Keras does for archives, and load the weights from the file.
 
-    Keras's own reader of HDF5 takes words such as "dot" for its functions, and stumbles over an Ellipsis.
+    Keras's own HDF5 loader mistakes strings such as "dot" for its functions and fails on an Ellipsis.
     """
     model = keras.saving.deserialize_keras_object(
         _with_modules(found.config, custom_objects), custom_objects=dict(custom_objects), safe_mode=not trust
     )
     with tempfile.TemporaryDirectory() as folder:
-        link = Path(folder) / "model.h5"  # Keras picks the reader by the name of the file
+        link = Path(folder) / "model.h5"  # Keras chooses the reader by the file name
         link.symlink_to(found.path.absolute())
         model.load_weights(link)
     return model
 
 
 def _with_functions(config: Any) -> Any:
-    """Say of what has nothing but a name that it is a function: Keras writes one that TensorFlow wrapped
-    (tf.function, tf.custom_gradient) as an object of the wrapper's class, and does not read it again.
+    """Mark objects whose configuration is only a name as functions.
+
+    Keras serializes a function wrapped by TensorFlow (tf.function, tf.custom_gradient) as an object of the
+    wrapper's class, which it cannot load.
     """
     if isinstance(config, list):
         return [_with_functions(item) for item in config]
@@ -121,9 +123,9 @@ def _with_functions(config: Any) -> Any:
 
 
 def _with_modules(config: Any, own: Collection[str]) -> Any:
-    """Say of what is Keras's where it is defined: HDF5 keeps names only, of layers and operations alike.
+    """Add the modules of Keras's layers and operations, of which HDF5 files contain only the names.
 
-    What the author gave comes first, as `own` names it.
+    Names in `own`, those of the user's objects, take precedence.
     """
     if isinstance(config, list):
         return [_with_modules(item, own) for item in config]

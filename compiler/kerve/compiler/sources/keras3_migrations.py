@@ -1,4 +1,4 @@
-"""What earlier versions of Keras 3 wrote otherwise than the installed one reads it."""
+"""Configurations of earlier versions of Keras 3 that the installed version reads differently."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["ambiguities", "migrate"]
 
 _Fields = dict[str, Any]
 
-#: Keys without effect on what a layer answers, which their layer takes no more; Keras 3.0 to 3.5 wrote them.
+#: Keys that their layer no longer accepts, written by Keras 3.0 to 3.5; they do not affect outputs.
 _GONE = {"RandomRotation": frozenset({"value_range"})}
 
 _FUNCTIONAL = frozenset({"Functional", "Model"})
@@ -21,14 +21,14 @@ _FUNCTIONAL = frozenset({"Functional", "Model"})
 
 @dataclass(frozen=True)
 class _Unwritten:
-    """A key that layers lacked in files until a version of Keras 3, so that its default is assumed."""
+    """A key that Keras 3 did not write for some layers before a version, so that its default is assumed."""
 
     key: str
     layers: tuple[str, ...]
     until: str
-    #: What is assumed of a layer, whose name is filled in.
+    #: The warning on what is assumed, with a placeholder for the layer's name.
     assumption: str
-    #: Whether a configuration without the key leaves anything open.
+    #: Whether the key matters for a configuration that lacks it.
     matters: Callable[[_Fields], bool] = lambda _: True
 
 
@@ -56,16 +56,16 @@ _UNWRITTEN = (
         assumption="do not write down rms_scaling, and nothing else in the file tells that of the "
         "LayerNormalization '{}', so it is taken for False; compare with the model's own answers, or "
         "compile the model object",
-        # one weight with rms_scaling and without; of others the number of weights tells
+        # One weight with or without rms_scaling. Otherwise the number of weights shows which.
         matters=lambda config: config.get("center", True) != config.get("scale", True),
     ),
 )
 
 
 def migrate(config: Any) -> Any:
-    """Return the configuration of a model as the installed Keras reads it.
+    """Return the configuration of a model in the form of the installed Keras.
 
-    Raises `LoadError` where it does not say what the model computes.
+    Raises `LoadError` if it does not determine what the model computes.
     """
     if isinstance(config, list):
         return [migrate(item) for item in config]
@@ -83,7 +83,7 @@ def migrate(config: Any) -> Any:
 
 
 def ambiguities(config: Any) -> list[str]:
-    """Return what a configuration does not say though it may matter, in sentences."""
+    """Return warnings on keys that a configuration lacks though they may matter."""
     return [
         f"Keras 3.0 to {each.until} {each.assumption.format(layer['config'].get('name'))}"
         for each in _UNWRITTEN
@@ -94,9 +94,9 @@ def ambiguities(config: Any) -> list[str]:
 
 
 def _bare(fields: _Fields, inner: _Fields) -> _Fields:
-    """Let models that are called by Sequential and by wrappers return a tensor, as they did before Keras 3.4.
+    """Make models within a Sequential or a wrapper return a tensor, as they did before Keras 3.4.
 
-    Since then a list of one output is a list, which neither passes on.
+    Since then a list of one output stays a list, which neither can pass on.
     """
     if fields.get("class_name") == "Sequential" and isinstance(inner.get("layers"), list):
         return {**inner, "layers": [_returning_a_tensor(layer) for layer in inner["layers"]]}
@@ -116,7 +116,7 @@ def _returning_a_tensor(layer: Any) -> Any:
 
 
 def _check_calls(inner: _Fields) -> None:
-    """Keras 3.2 writes of a layer that is called twice that its first result is used twice."""
+    """Raise `LoadError` for a layer called twice in a file of Keras 3.2: all uses refer to its first call."""
     layers = inner.get("layers")
     if not isinstance(layers, list) or "output_layers" not in inner:
         return
@@ -139,7 +139,7 @@ def _calls(layers: list[Any]) -> Iterator[Any]:
 
 
 def _references(node: Any) -> Iterator[tuple[str, int]]:
-    """The results that are used: layers by name, and which of their calls."""
+    """Yield the results that are used, as the layer's name and the index of its call."""
     if isinstance(node, dict):
         node = [node["keras_history"]] if "keras_history" in node else list(node.values())
     if not isinstance(node, list):

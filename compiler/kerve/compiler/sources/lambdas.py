@@ -1,4 +1,4 @@
-"""Names that a Lambda uses: Keras keeps its bytecode without the module that it was written in."""
+"""Globals for Lambda functions: Keras saves their bytecode without the module that defined them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import tensorflow as tf
 
 __all__ = ["KERAS_2", "KERAS_3", "with_lambda_globals"]
 
-#: The Keras that `tf.keras` is: its backend still has the functions that `K` stood for.
+#: The modules behind `tf.keras`, whose backend still has the functions commonly used as `K`.
 KERAS_2, KERAS_3 = "tf_keras", "keras._tf_keras.keras"
 
 
 @contextmanager
 def with_lambda_globals(reader: ModuleType, library: str, own: Mapping[str, Any]) -> Iterator[None]:
-    """Let functions that are made of bytecode find what the author gave, and libraries by their usual names.
+    """Provide the user's objects, and libraries by their usual names, as globals of functions in bytecode.
 
-    `reader` is the module with its `func_load`, `library` is `KERAS_2` or `KERAS_3`.
+    `reader` is the module that calls `func_load`; `library` is `KERAS_2` or `KERAS_3`.
     """
     load = reader.func_load
 

@@ -1,4 +1,4 @@
-"""What goes wrong in a library that reads a model, in words that help."""
+"""Translation of errors raised while loading a model into messages that say what to do."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["OWN_CODE", "one_line", "reporting_load_errors", "reporting_read_erro
 
 _LONGEST = 300
 
-#: What the system says when a file does not fit: sources are never written to, only unpacked.
+#: Error numbers for a full disk. It is the temporary folder's: sources are unpacked, never written to.
 _NO_ROOM = frozenset({errno.EDQUOT, errno.EFBIG, errno.ENOSPC})
 
 OWN_CODE = (
@@ -26,7 +26,7 @@ _TRUST = (
     "if you know where the file comes from, allow the code in it to run with --trust (trust=True in Python)"
 )
 
-#: What libraries say, and what to do about it.
+#: Patterns of libraries' error messages, and what to do.
 _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(r"Could not locate function 'preprocess_input'"),
@@ -113,7 +113,7 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
         "its __init__ must take **kwargs, and get_config() give its arguments; or compile the model object",
     ),
 )
-#: Where what went wrong begins in what libraries say: an author's own error, or an operator that is missing.
+#: Where the cause begins in a library's message: an error in custom code, or a missing operator.
 _CAUSE = re.compile(
     r"encountered(?: when calling .+?| during \w+)?[:.]\s+"
     r"|(?=No OpKernel was registered|Op type not registered)"
@@ -124,7 +124,7 @@ _OTHERWISE = "check that the file is whole and was written by Keras"
 
 @contextmanager
 def reporting_read_errors(path: Path) -> Iterator[None]:
-    """Turn what the system refuses while a source is read into a `LoadError`."""
+    """Convert system errors raised while a source is read into `LoadError`."""
     try:
         yield
     except OSError as error:
@@ -146,7 +146,7 @@ def _refusal(path: Path, error: OSError) -> str:
 
 @contextmanager
 def reporting_load_errors(path: Path) -> Iterator[None]:
-    """Turn whatever is raised inside into a `LoadError` of one sentence."""
+    """Convert any exception raised inside into a `LoadError` of one sentence."""
     try:
         yield
     except CompileError:
@@ -160,13 +160,13 @@ def reporting_load_errors(path: Path) -> Iterator[None]:
 
 
 def _inmost(error: Exception) -> str:
-    """Return what went wrong below layers that Keras could not make or call, or what it says first."""
+    """Return the innermost cause within Keras's messages on a failed layer, or the message's first line."""
     _, *causes = _CAUSE.split(str(error))
     return one_line(ValueError(_STYLE.sub("", causes[-1]).partition("\n")[0])) if causes else one_line(error)
 
 
 def one_line(error: BaseException) -> str:
-    """Return what an error says first, in one line that is not too long."""
+    """Return the first paragraph of an error's message as one line of limited length."""
     paragraph = str(error).strip().partition("\n\n")[0]
     text = " ".join(paragraph.split()).rstrip(".;:") or type(error).__name__
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."

@@ -1,4 +1,4 @@
-"""What reading a source can be told, each option written once."""
+"""Options for loading a source, each defined once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["LoadOptions"]
 
 @dataclass(frozen=True, kw_only=True)
 class LoadOptions:
-    """How a source is read."""
+    """How a source is loaded."""
 
     architecture: str | None = option(
         None,

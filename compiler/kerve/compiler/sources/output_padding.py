@@ -1,6 +1,6 @@
-"""The `output_padding` of transposed convolutions, which Keras 3.0 to 3.14 do not write down.
+"""The `output_padding` of transposed convolutions, which Keras 3.0 to 3.14 do not save.
 
-It shows in the size of what a layer gives, and that stands in the file where another layer takes it.
+It is inferred from the size of the layer's output, which the file contains as another layer's input shape.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from keras.src.backend.common import backend_utils
 __all__ = ["LAYERS", "completed"]
 
 _Fields = dict[str, Any]
-_Shape = list[Any]  # None where a side is open
+_Shape = list[Any]  # None for a dynamic dimension
 
-#: Layers that give what they take; Keras does not write down of all of them what that is.
+#: Layers that do not change the shape; Keras does not save the input shape of all of them.
 _KEEP_SHAPE = frozenset(
     {
         "Activation",
@@ -37,7 +37,7 @@ LAYERS = ("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose")
 
 
 def completed(layers: list[Any]) -> list[Any]:
-    """Return the layers of a model, with an `output_padding` where the others say what it is."""
+    """Return the layers of a model, with `output_padding` added where other layers determine it."""
     layers_only = [layer for layer in layers if isinstance(layer, dict)]
     calls = [layer.get("inbound_nodes") for layer in layers_only]
     given = {**_in_sequence(layers_only), **dict(_referred_to(calls))}
@@ -54,7 +54,7 @@ def _lacks(layer: Any) -> bool:
 
 
 def _in_sequence(layers: list[Any]) -> dict[Any, Any]:
-    """What the layers of a Sequential give, by their names: each gives it to the next one."""
+    """Return the output shapes of a Sequential's layers, by name: each is the next layer's input shape."""
     if any("inbound_nodes" in layer or not isinstance(layer.get("config"), dict) for layer in layers):
         return {}
     given: dict[Any, Any] = {}
@@ -72,7 +72,7 @@ def _taken(layer: _Fields) -> Any:
 
 
 def _referred_to(node: Any) -> Iterator[tuple[Any, Any]]:
-    """The layers of which other layers take a tensor in their first call, with its shape."""
+    """Yield the layers whose first call's output is used by other layers, with its shape."""
     if isinstance(node, dict):
         history = node.get("keras_history")
         if isinstance(history, list) and history[1:] == [0, 0]:
@@ -84,7 +84,7 @@ def _referred_to(node: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _completed(layer: _Fields, given: dict[Any, Any]) -> _Fields:
-    with suppress(KeyError, TypeError, ValueError, IndexError):  # what is no such layer Keras tells of
+    with suppress(KeyError, TypeError, ValueError, IndexError):  # Keras reports invalid configurations
         return _with_padding(layer, given)
     return layer
 

@@ -1,7 +1,7 @@
-"""Weights of four bits as Keras wrote them before 3.14: packed along an axis that is summed over.
+"""Int4 weights as Keras saved them before 3.14: packed along a contracted axis.
 
-Keras packs those of Dense and EinsumDense along the last axis now, and quantizes the inputs of such layers
-only when it is told to. Read here, they keep their layout and compute as they did: as int8, once unpacked.
+Keras now packs those of Dense and EinsumDense along the last axis, and quantizes the inputs of such layers
+only on request. Loaded here, they keep their layout and compute as before: as int8, after unpacking.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["as_written"]
 
 _LAYERS = (keras.layers.Dense, keras.layers.EinsumDense)
 
-#: The policy of int4 layers since Keras 3.14; nothing is to be done where the installed Keras is older.
+#: The policy of int4 layers since Keras 3.14; None if the installed Keras is older and needs no patch.
 _POLICY: Any = getattr(dtype_policy, "Int4DTypePolicy", None)
 
 _EARLIER = re.compile(r"3\.(1[0-3]|\d)(\.|$)|$")
@@ -29,7 +29,7 @@ _EARLIER = re.compile(r"3\.(1[0-3]|\d)(\.|$)|$")
 
 @contextmanager
 def as_written(keras_version: str) -> Iterator[None]:
-    """Build int4 layers as the Keras that wrote them did; its version is empty where the file has none."""
+    """Build int4 layers as in the Keras that saved them; the version is empty if the file has none."""
     patched = _LAYERS if _POLICY is not None and _EARLIER.match(keras_version) else ()
     with ExitStack() as stack:
         for layer in patched:

@@ -1,4 +1,4 @@
-"""Which reader takes which source."""
+"""Dispatch of a source to the loader for its kind."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ["from_object", "from_path"]
 
 
 def from_object(model: Any, input_signature: Any = None) -> Source:
-    """Take a model that is in memory."""
+    """Load a model that is in memory."""
     if isinstance(model, keras.Model):
         return keras3.from_object(model, input_signature)
     if any(base.__module__.startswith("tf_keras.") for base in type(model).__mro__):
-        from kerve.compiler.sources import keras2  # tf_keras comes with it
+        from kerve.compiler.sources import keras2  # imports tf_keras
 
         return keras2.from_object(model)
     raise LoadError(
@@ -36,7 +36,7 @@ def from_object(model: Any, input_signature: Any = None) -> Source:
 def from_path(
     path: Path, options: LoadOptions, custom_objects: Mapping[str, Any] | None, data: Path | None
 ) -> Source:
-    """Read a file or folder."""
+    """Load a file or folder."""
     found = detect_source(path)
     own = custom.objects(options.import_, custom_objects)
     names = [*own, *keras.saving.get_custom_objects()]
@@ -61,7 +61,7 @@ def _read(found: DetectedSource, own: Mapping[str, Any], options: LoadOptions, d
             f"{found.path} is an architecture without weights; "
             f"give the weights as the source, and this with --architecture {found.path}"
         )
-    # What follows needs tf_keras, whose import takes seconds; `kerve[compile-cpu]` does not bring it.
+    # The rest needs tf_keras, whose import takes seconds and which `kerve[compile-cpu]` does not include.
     if importlib.util.find_spec("tf_keras") is None:
         raise LoadError(
             f"{found.path} is read with tf-keras, which is not installed; "

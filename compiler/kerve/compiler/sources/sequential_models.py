@@ -1,6 +1,6 @@
-"""Sequential models of Keras 3, built once when they are read.
+"""Build Sequential models of Keras 3 only once when loading them.
 
-Keras builds one anew with each layer that it adds, so that reading a few hundred layers takes minutes.
+Keras rebuilds the model for each added layer, so that loading a few hundred layers takes minutes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["built_once"]
 
 @contextmanager
 def built_once() -> Iterator[None]:
-    """Have Keras build the Sequential models that it reads when their last layer is there."""
+    """Make Keras build the Sequential models that it loads only after adding their last layer."""
     read = keras.Sequential.from_config.__func__
 
     def from_config(cls: type[Any], config: Mapping[str, Any], custom_objects: Any = None) -> Any:

@@ -1,7 +1,7 @@
-"""Weights that lie in groups, as the layers do: what each layer is given, and what nobody is.
+"""Loading weights stored in a group for each layer, with a check that every layer gets its own.
 
-Keras writes the weights of a layer once, where it meets it first. One that a model has in common with a model
-within it is built once for each when the file is read, and all but the first find nothing there.
+Keras saves the weights of a layer once, in the group where it first encounters it. A layer shared by a model
+and a model nested in it is created once for each when loading, and all but the first find no weights.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from kerve.compiler.errors import LoadError
 
 __all__ = ["checked_weight_loading", "with_separate_copies"]
 
-#: Where layers of either Keras keep the weights that are their own.
+#: The attributes with the weights owned by a layer, in both versions of Keras.
 _OWN = ("_trainable_variables", "_non_trainable_variables", "_trainable_weights", "_non_trainable_weights")
 
-#: What Keras says of those that got no weights, by their identity.
+#: Objects for which loading failed and Keras's error, by the object's `id`.
 _Failures = dict[int, tuple[Any, Exception]]
 
 
 def with_separate_copies(config: Any) -> Any:
-    """Return the configuration of a model in which each model within builds its own copy of a layer.
+    """Return the configuration of a model such that each nested model creates its own copy of a shared layer.
 
-    Where Keras finds what was built for another one, it takes the calls there for calls here.
+    If Keras reuses a layer created for another model, it takes the calls there for calls of this model.
     """
     counts = Counter(_shared_among_models(config))
     return _without(config, {name for name, count in counts.items() if count > 1})
@@ -56,13 +56,13 @@ def _without(config: Any, identities: Collection[str]) -> Any:
 
 @contextmanager
 def checked_weight_loading(reader: ModuleType) -> Iterator[None]:
-    """Have `reader`, the `saving_lib` of either Keras, give each layer its weights, or raise `LoadError`."""
+    """Make `reader`, the `saving_lib` of either Keras, load weights for every layer or raise `LoadError`."""
     with mock.patch.object(reader, "_load_state", _Loading(reader._load_state)):
         yield
 
 
 class _Loading:
-    """Keras's `_load_state`, which calls itself by its name, with an eye on what each layer finds."""
+    """A wrapper of Keras's `_load_state`, which calls it recursively; records what each layer finds."""
 
     def __init__(self, load: Any) -> None:
         self._load = load
@@ -74,7 +74,7 @@ class _Loading:
     def __call__(
         self, saveable: Any, weights_store: Any, assets_store: Any, inner_path: str, **options: Any
     ) -> None:
-        # Keras 3 collects failures, since it may meet a layer again under another name; Keras 2 raises them.
+        # Keras 3 collects failures, since a layer may occur again under another name; Keras 2 raises them.
         failed = options.get("failed_saveables")
         told = self._failures if failed is None else options["error_msgs"]
         self._depth += 1
@@ -104,7 +104,7 @@ class _Loading:
             self._require_all(model)
 
     def _require_all(self, model: Any) -> None:
-        """Raise `LoadError` for layers that Keras did not come by: it did not when the file was written."""
+        """Raise `LoadError` for layers that Keras did not visit: it did not when saving the file either."""
         left = [
             f"'{layer.name}'" for _, layer in _named(model) if _owns(layer) and id(layer) not in self._given
         ]
@@ -122,12 +122,12 @@ def _lacks(weights: Any, inner_path: str) -> bool:
 
 
 def _owns(layer: Any) -> bool:
-    """Whether a layer has weights that are not those of a layer within it."""
+    """Return whether a layer has weights of its own, not only those of its sublayers."""
     return any(getattr(layer, name, None) for name in _OWN)
 
 
 def _completed(model: Any, copies: set[int]) -> Iterator[Any]:
-    """Give layers the weights of the one that they are a copy of; yields those that have them now."""
+    """Copy the weights of the original layers to their copies; yields the copies that were set."""
     named = list(_named(model)) if copies else []
     for name, copy in named:
         if id(copy) not in copies:
@@ -146,7 +146,7 @@ def _completed(model: Any, copies: set[int]) -> Iterator[Any]:
 
 
 def _named(layer: Any, within: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """The layers below one, each by the names that lead to it from the model that has it."""
+    """Yield all sublayers, each with its path of names from the model that contains it."""
     for child in layer._flatten_layers(recursive=False, include_self=False):
         name = (*within, child.name)
         yield name, child

@@ -1,4 +1,4 @@
-"""The loss and the metrics that a model was compiled with, for `evaluate`; the optimizer stays behind."""
+"""Restoring the loss and the metrics that a model was compiled with, for `evaluate`; not the optimizer."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from kerve.compiler.sources import consent, load_errors
 
 __all__ = ["restore"]
 
-#: Names of losses and metrics that Keras chooses by what the model gives.
+#: Names that Keras resolves to a loss or metric by the shapes of the model's outputs.
 _CHOSEN_BY_KERAS = frozenset({"acc", "accuracy", "ce", "crossentropy"})
 
-#: What Keras 3 calls functions that Keras 2 has other names for: as losses, and as metrics.
+#: Names of Keras 2 and their names in Keras 3, as losses and as metrics.
 _FORMER_NAMES = {
     "kullback_leibler_divergence": ("kl_divergence",),
     "logcosh": ("log_cosh", "log_cosh_error"),
@@ -25,9 +25,9 @@ _RESTORED = ("loss", "loss_weights", "metrics", "weighted_metrics")
 
 
 def restore(model: keras.Model, config: Any, custom_objects: Mapping[str, Any]) -> list[str]:
-    """Compile the model; returns a warning when that cannot be done.
+    """Compile the model; returns warnings for what cannot be restored.
 
-    Code in the configuration is not run, trusted or not: it is not worth it.
+    Code in the configuration is never run, with or without `trust`: the risk is not worth it.
     """
     if not isinstance(config, dict) or not config:
         return []
@@ -39,7 +39,7 @@ def restore(model: keras.Model, config: Any, custom_objects: Mapping[str, Any]) 
         consent.check("its training", {key: config.get(key) for key in _RESTORED}, own, trust=False)
         with keras.saving.custom_object_scope(dict(custom_objects)):
             model.compile(
-                optimizer="sgd",  # the one without state; nobody trains here
+                optimizer="sgd",  # has no state, and is never used
                 loss=_each(config.get("loss"), _loss),
                 loss_weights=config.get("loss_weights"),
                 metrics=_metrics(_unnested(config.get("metrics"), single), outputs, told),
@@ -60,13 +60,13 @@ def _each(config: Any, restored: Callable[[Any], Any]) -> Any:
 
 
 def _unnested(config: Any, single: bool) -> Any:
-    """Keras 2 writes a list for each output; for one output Keras 3 expects its list alone."""
+    """Unwrap the list of a single output: Keras 2 writes a list for each output, Keras 3 expects one list."""
     is_nested = isinstance(config, list) and len(config) == 1 and isinstance(config[0], list)
     return config[0] if single and is_nested else config
 
 
 def _metrics(config: Any, outputs: Sequence[str], told: list[str], prefix: str = "") -> Any:
-    """Restore metrics, but for those that cannot be, of which it tells; `prefix`: of their names."""
+    """Restore metrics, adding errors to `told`; `prefix` is removed from their names."""
     if isinstance(config, dict) and "class_name" not in config:
         return {key: _metrics(value, outputs, told) for key, value in config.items()}
     if isinstance(config, list) and any(isinstance(each, list) for each in config):  # one for each output
@@ -77,15 +77,15 @@ def _metrics(config: Any, outputs: Sequence[str], told: list[str], prefix: str =
         return [each for each in found if each is not None]
     try:
         return None if config is None else _metric(config, prefix)
-    except Exception as error:  # noqa: BLE001  # one metric must not take the others with it
+    except Exception as error:  # noqa: BLE001  # one metric must not affect the others
         told.append(f"evaluation: a metric could not be restored ({load_errors.one_line(error)})")
         return None
 
 
 def _by_name(config: Any, known: Collection[str]) -> Any:
-    """Return the author's own object of a name, or a name that is `known`; None for a configuration.
+    """Return the custom object of a name, or a name that is `known`; None for a configuration.
 
-    A function is written as a name too, in a configuration of its own.
+    A function's configuration is its name.
     """
     name = config if isinstance(config, str) else config["config"]
     if not isinstance(name, str):
@@ -102,7 +102,7 @@ def _loss(config: Any) -> Any:
     if (named := _by_name(config, losses.ALL_OBJECTS_DICT)) is not None:
         return named
     inner = {key: value for key, value in config["config"].items() if (key, value) != ("reduction", "auto")}
-    if config["class_name"] in vars(keras.losses):  # Keras 2 writes the function of its own losses, too
+    if config["class_name"] in vars(keras.losses):  # Keras 2 also saves the function of built-in losses
         inner.pop("fn", None)
     return _found(keras.losses.deserialize({**config, "config": inner}), "loss")
 
@@ -111,21 +111,21 @@ def _metric(config: Any, prefix: str) -> Any:
     if (named := _by_name(config, metrics.ALL_OBJECTS_DICT)) is not None:
         return named
     inner = config["config"]
-    # Of several outputs Keras 2 writes their names before those of metrics; Keras 3 puts them there itself.
+    # With several outputs Keras 2 prefixes metric names with the output's; Keras 3 adds the prefix itself.
     if "name" in inner:
         inner = {**inner, "name": inner["name"].removeprefix(prefix)}
-    if config["class_name"] == "MeanMetricWrapper":  # how Keras 2 writes metrics given by name
+    if config["class_name"] == "MeanMetricWrapper":  # the form in Keras 2 of metrics given by name
         named = _by_name(inner["fn"], metrics.ALL_OBJECTS_DICT)
         found = named
         if isinstance(named, str):
             found = getattr(keras.metrics, named, None) or keras.metrics.get(named)
-        if isinstance(found, keras.Metric):  # which Keras 3 has as a class alone
+        if isinstance(found, keras.Metric):  # not available as a function in Keras 3
             return type(found)(name=inner["name"])
         return keras.metrics.MeanMetricWrapper(found, name=inner["name"])
     return _found(keras.metrics.deserialize({**config, "config": inner}), "metric")
 
 
 def _found(restored: Any, what: str) -> Any:
-    if not callable(restored):  # of a name that it does not know Keras returns the name
+    if not callable(restored):  # Keras returns unknown names unchanged
         raise ValueError(f"{restored} is no {what} of Keras 3")
     return restored

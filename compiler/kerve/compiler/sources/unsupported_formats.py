@@ -1,4 +1,4 @@
-"""What lies beside Keras models on people's disks, is taken for one, and what to do about it."""
+"""File formats that are mistaken for Keras models, and what to do with them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _OF_JAVASCRIPT = (
     "--output_format=keras"
 )
 
-#: How files begin, what they are then, and what to do.
+#: Patterns of the first bytes, what such files are, and what to do.
 _BY_CONTENT: tuple[tuple[re.Pattern[bytes], str], ...] = (
     (
         re.compile(rb"....TFL3", re.DOTALL),
@@ -43,7 +43,7 @@ _BY_CONTENT: tuple[tuple[re.Pattern[bytes], str], ...] = (
     (re.compile(rb"\s*\{.*\"(modelTopology|weightsManifest)\"", re.DOTALL), _OF_JAVASCRIPT),
 )
 
-#: The same by the ends of names, where the content does not tell.
+#: The same by file name, for formats not recognizable by content.
 _BY_NAME: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\.pb(txt)?$"), f"a graph of TensorFlow, no SavedModel; {_FROM_TENSORFLOW_1}"),
     (re.compile(r"\.meta$"), f"the graph beside a checkpoint of TensorFlow 1; {_FROM_TENSORFLOW_1}"),
@@ -57,7 +57,7 @@ _BY_NAME: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\.py$"), "Python code; build the model there, and give it to kerve.compiler.compile_model"),
 )  # fmt: skip
 
-#: What zip files hold.
+#: The same by the names of members of a zip file.
 _BY_MEMBER: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(^|/)saved_model\.pb(txt)?$"), "a packed SavedModel; unpack it, and give the folder"),
     (re.compile(r"\.(keras|h5|hdf5)$"), "a zip file around a model; unpack it, and give the file in it"),
@@ -67,13 +67,13 @@ _BY_MEMBER: tuple[tuple[re.Pattern[str], str], ...] = (
 
 
 def file(path: Path, head: bytes) -> str | None:
-    """Return what a file is, and what to do, or None; `head` is how it begins."""
+    """Return what a file is and what to do, or None if unknown; `head` is the start of its content."""
     by_content = next((says for pattern, says in _BY_CONTENT if pattern.match(head)), None)
     return by_content or next((says for pattern, says in _BY_NAME if pattern.search(path.name)), None)
 
 
 def archive(members: Iterable[str]) -> str | None:
-    """Return what a zip file is, and what to do, or None."""
+    """Return what a zip file is and what to do, or None if unknown."""
     names = list(members)
     return next(
         (says for pattern, says in _BY_MEMBER if any(pattern.search(name) for name in names)),
@@ -82,7 +82,7 @@ def archive(members: Iterable[str]) -> str | None:
 
 
 def folder(path: Path) -> str | None:
-    """Return what a folder is, and what to do, or None."""
+    """Return what a folder is and what to do, or None if unknown."""
     if (path / "oracle.json").is_file():
         return (
             "a project of Keras Tuner, whose trials have no architecture; give what "

@@ -1,4 +1,4 @@
-"""Weights in one file, the architecture in another."""
+"""Loading models whose weights and architecture are in separate files."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ __all__ = ["from_parts"]
 
 
 def from_parts(found: DetectedSource, own: Mapping[str, Any], options: LoadOptions) -> KerasSource:
-    """Build the model from its architecture, and give it its weights; raises `LoadError`."""
+    """Build the model from its architecture and load its weights; raises `LoadError`."""
     if options.architecture is None:
         raise LoadError(
             f"{found.path} holds weights only; give the architecture (what model.to_json() writes) "
@@ -95,18 +95,18 @@ def _writer(found: DetectedSource) -> Writer:
     with h5py.File(found.path, "r") as file:
         if not _goes_by_layer_names(file):
             return Writer(is_keras_1=False, is_theano=False)
-        # Keras 1 is the one that puts no version on weights.
+        # Only Keras 1 saves weights without a version.
         version = found.keras_version or keras1.VERSION_OF_WEIGHTS
         return layer_weights.writer_of(file.get("model_weights", file), version)
 
 
 def _goes_by_layer_names(file: h5py.File) -> bool:
-    # Long lists are cut in pieces: layer_names0, layer_names1.
+    # Long lists are split into chunks: layer_names0, layer_names1.
     return "model_weights" in file or any(key.startswith("layer_names") for key in file.attrs)
 
 
 def _load(model: Any, found: DetectedSource, writer: Writer | None = None) -> None:
-    """Load the weights into a model of either Keras; `writer` is of those for Keras 2."""
+    """Load the weights into a model of either Keras; `writer` is given for Keras 2."""
     if not model.built:
         raise LoadError(
             f"the architecture of {found.path} does not say what the inputs are; add an Input layer"
@@ -120,7 +120,7 @@ def _load(model: Any, found: DetectedSource, writer: Writer | None = None) -> No
             layer_weights.load(model, file.get("model_weights", file), writer)
             return
     with tempfile.TemporaryDirectory() as folder:
-        # Both versions of Keras tell the two layouts of HDF5 apart by the name of the file.
+        # Both versions of Keras distinguish the two HDF5 layouts by the file name.
         link = Path(folder) / ("model.h5" if by_layer_names else "model.weights.h5")
         link.symlink_to(found.path.absolute())
         if not by_layer_names:
@@ -130,7 +130,7 @@ def _load(model: Any, found: DetectedSource, writer: Writer | None = None) -> No
 
 
 def _restore(model: Any, prefix: Path) -> None:
-    """Read a checkpoint of the model, or of an object that has the model as an attribute."""
+    """Restore a checkpoint of the model, or of an object that has the model as an attribute."""
     keys = tf.train.load_checkpoint(str(prefix)).get_variable_to_shape_map()
     if isinstance(model, keras.Model):
         _know_by_former_names(model)
@@ -140,7 +140,7 @@ def _restore(model: Any, prefix: Path) -> None:
     for candidate in candidates:
         try:
             candidate.read(str(prefix)).assert_existing_objects_matched()
-        except AssertionError as error:  # how TensorFlow says that variables were not in the checkpoint
+        except AssertionError as error:  # raised by TensorFlow for variables missing in the checkpoint
             mismatch = error
         else:
             return
@@ -151,7 +151,7 @@ def _restore(model: Any, prefix: Path) -> None:
 
 
 def _know_by_former_names(model: keras.Model) -> None:
-    """A checkpoint goes by attributes: where Keras 3 has a layer's `_kernel` today, it once had `kernel`."""
+    """Track variables by their former attribute names too, as in checkpoints: `kernel` for `_kernel`."""
     for layer in model._flatten_layers():
         for name, child in list(layer._trackable_children().items()):
             if name.startswith("_") and isinstance(child, keras.Variable):

@@ -1,4 +1,4 @@
-"""Proof that an ONNX model computes what its source computes."""
+"""Verification that an ONNX model computes the same as its source."""
 
 from __future__ import annotations
 

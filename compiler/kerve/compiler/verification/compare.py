@@ -1,4 +1,4 @@
-"""How far two tensors are apart, and how far they may be."""
+"""Comparison of two tensors, and the tolerances for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 __all__ = ["SMALLEST", "Check", "Tolerance", "compare", "failures"]
 
-#: Relative and absolute tolerance for outputs of each dtype; a dtype that is not here must be equal.
+#: Relative and absolute tolerance for outputs of each dtype; outputs of other dtypes must be equal.
 _TOLERANCES: dict[str, tuple[float, float]] = {
     "float64": (1e-4, 1e-5),
     "float32": (1e-4, 1e-5),
@@ -20,20 +20,21 @@ _TOLERANCES: dict[str, tuple[float, float]] = {
     "bfloat16": (5e-2, 1e-2),
 }
 
-#: The same for what is computed in a type on the way. Rounded to so few digits, a number takes another step
-#: where two ways to compute it differ by their last bit.
+#: The same for outputs with intermediate results of a type. When rounded to so few digits, a difference in
+#: the last bit may change a number by a whole step.
 _ON_THE_WAY = _TOLERANCES | {"int8": (5e-2, 1e-2), "float8e4m3fn": (1e-1, 5e-2)}
 
-#: The smallest range that an output of all its digits is judged by. Smaller ones, as of probabilities of many
-#: classes, may come from numbers of the order of 1, or from kernels that are right to 1e-7.
+#: The smallest range by which the tolerance of a full-precision output is scaled. Outputs of a smaller range,
+#: such as probabilities of many classes, may result from numbers of the order of 1, or from kernels that are
+#: accurate to 1e-7.
 SMALLEST = 0.02
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What |compiled - source| may be: `rtol |source| + atol max(smallest, largest |source|)`, per element.
+    """The limit on |compiled - source|: `rtol |source| + atol max(smallest, largest |source|)`, per element.
 
-    The absolute part grows with the output's range, because rounding does: a value near zero among
+    The absolute part grows with the output's range, because rounding errors do: a value near zero among
     values near a thousand is itself a difference of thousands.
     """
 
@@ -43,7 +44,7 @@ class Tolerance:
 
     @classmethod
     def of(cls, dtype: np.dtype[Any], computed_in: str = "") -> Tolerance:
-        """Return the tolerance for outputs of one dtype, which are computed in a narrower one at times."""
+        """Return the tolerance for outputs of one dtype, with intermediate results of type `computed_in`."""
         if dtype.name in _TOLERANCES and computed_in in _ON_THE_WAY:
             return max(cls(*_TOLERANCES[dtype.name]), cls(*_ON_THE_WAY[computed_in]), key=lambda it: it.rtol)
         smallest = SMALLEST if dtype.name in ("float32", "float64") else 1.0
@@ -66,7 +67,7 @@ class Check:
     nan_mismatches: int = 0
     unequal: int = 0
     problem: str = ""
-    #: Whether the output is drawn anew on each call; the errors are then those of its mean.
+    #: Whether the output is random; the errors are then those of its mean.
     drawn: bool = False
 
     @property
@@ -106,7 +107,7 @@ def compare(
 
 
 def _largest_step(got: NDArray[Any], want: NDArray[Any], unequal: NDArray[np.bool_]) -> float:
-    """Return the largest difference of integers, 1 or more; what is no number differs by 1."""
+    """Return the largest difference of integers; other values that are unequal differ by 1."""
     least = float(unequal.any())
     if want.dtype.kind not in "iu":
         return least

@@ -1,4 +1,4 @@
-"""Inputs to verify a model on: seeded ones of any size, and the user's own."""
+"""Inputs to verify a model on: seeded inputs of any size, and the user's data."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ __all__ = [
     "seeded",
 ]
 
-#: Pairs of sizes tried for open dimensions other than the batch, until the source accepts one pair:
-#: sequences are happy with the first, unless they have few positions; convolution stacks need the later ones.
+#: Pairs of sizes for dynamic dimensions other than the batch, tried until the source accepts one pair:
+#: sequence models accept the first, unless they have few positions; convolution stacks need the later ones.
 SIZES: tuple[tuple[int, int], ...] = ((7, 12), (3, 5), (1, 2), (32, 45), (64, 96), (224, 256))
 
 
@@ -47,7 +47,7 @@ class Dataset:
 
     origin: str
     inputs: Mapping[str, NDArray[Any]]
-    #: The size given to each open dimension.
+    #: The size of each dynamic dimension.
     sizes: Mapping[str, int]
     draw: SamplingConfig = SAMPLING_CONFIGS[0]
 
@@ -55,11 +55,11 @@ class Dataset:
 def seeded(
     model: ir.Model, open_sizes: tuple[int, int], draw: SamplingConfig = SAMPLING_CONFIGS[0]
 ) -> Iterator[Dataset]:
-    """Yield two data sets, which differ in the size of every open dimension.
+    """Yield two data sets, which differ in the size of every dynamic dimension.
 
-    No batch is as large as a fixed dimension of the model, so that one is never taken for the other: by the
-    graph, or by the source (Keras adds a column to a square matrix as if it were a row). Values depend on
-    the graph, and on the names, dtypes and sizes of the inputs alone.
+    No batch has the size of a static dimension of the model, so that neither the graph nor the source
+    confuses them (Keras adds a column to a square matrix as if it were a row). Values depend only on the
+    graph and on the names, dtypes and sizes of the inputs.
     """
     first = free_rows(model, 2)
     for batch, size in zip((first, free_rows(model, first + 1)), open_sizes, strict=True):
@@ -69,7 +69,7 @@ def seeded(
 
 
 def free_rows(model: ir.Model, least: int) -> int:
-    """Return a number of rows, this or a little more, that is no fixed dimension of the model."""
+    """Return the first number of rows from `least` that is not a static dimension of the model."""
     fixed = _fixed_sizes(model)
     return next(size for size in itertools.count(least) if size not in fixed)
 
@@ -84,7 +84,7 @@ def _fixed_sizes(model: ir.Model) -> set[int]:
 
 
 def more_rows(model: ir.Model, like: Dataset, rows: int, draw: SamplingConfig | None = None) -> Dataset:
-    """Return a seeded data set of `rows` rows whose other open dimensions are sized as in `like`."""
+    """Return a seeded data set of `rows` rows whose other dynamic dimensions have the sizes of `like`."""
     sizes = {**like.sizes, "batch": rows} if "batch" in like.sizes else dict(like.sizes)
     draw = like.draw if draw is None else draw
     inputs = {str(value.name): _tensor(value, rows, rows, sizes, draw) for value in model.graph.inputs}
@@ -92,21 +92,21 @@ def more_rows(model: ir.Model, like: Dataset, rows: int, draw: SamplingConfig | 
 
 
 def resized(model: ir.Model, like: Dataset, sizes: Sequence[int]) -> Dataset:
-    """Return a seeded data set of as many rows, whose other open dimensions take these sizes in turn."""
+    """Return a seeded data set of as many rows, whose other dynamic dimensions have these sizes in turn."""
     turn = itertools.cycle(sizes)
     taken = {dim: size if dim == "batch" else next(turn) for dim, size in like.sizes.items()}
     return more_rows(model, replace(like, sizes=taken), like.sizes.get("batch", 1))
 
 
 def primes_from(least: int) -> Iterator[int]:
-    """Yield odd primes: sizes that nothing divides, so that whatever is rounded shows."""
+    """Yield odd primes: sizes that no stride or factor divides, so that wrong rounding of sizes shows."""
     odd = itertools.count(max(least | 1, 3), 2)
     return (number for number in odd if all(number % divisor for divisor in range(3, math.isqrt(number) + 1)))
 
 
 def arrays_in(path: Path) -> dict[str, NDArray[Any]]:
     """Return the arrays of a `.npz` file; raises `LoadError`."""
-    # A pipe would be waited for; what is no zip file NumPy takes for something else, and advises to unpickle.
+    # Reading a pipe would block; for other formats NumPy's error advises to allow unpickling.
     if not (path.is_file() and zipfile.is_zipfile(path)):
         raise LoadError(f"{path} is not a .npz file of plain arrays; write one with numpy.savez")
     try:
@@ -121,7 +121,7 @@ def arrays_in(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def first_rows(model: ir.Model, dataset: Dataset, rows: int) -> Dataset:
-    """Return the first rows of a data set, whole where the model has no batch."""
+    """Return the first rows of a data set; inputs without a batch dimension are unchanged."""
     batched = {str(value.name) for value in model.graph.inputs if value.shape and _is_batch(value.shape[0])}
     cut = {name: array[:rows] if name in batched else array for name, array in dataset.inputs.items()}
     few = min(rows, dataset.sizes.get("batch", rows))
@@ -134,10 +134,10 @@ def _is_batch(dim: int | ir.SymbolicDim) -> bool:
 
 
 def from_file(model: ir.Model, path: Path, prefix: str = "") -> Dataset:
-    """Read the user's inputs from a `.npz` file, named as `by_name` says.
+    """Read the user's inputs from a `.npz` file, named as for `by_name`.
 
-    Where the names in the file begin with a `prefix`, only such arrays are read. Raises `LoadError`, naming
-    the array, when they do not fit the model.
+    Only arrays whose names begin with `prefix` are used, with the prefix removed. Raises `LoadError`, naming
+    the array, if they do not fit the model.
     """
     held = arrays_in(path).items()
     values = model.graph.inputs
@@ -157,10 +157,10 @@ def from_file(model: ir.Model, path: Path, prefix: str = "") -> Dataset:
 
 
 def by_name(arrays: Mapping[str, NDArray[Any]], names: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """Return arrays with those added that are meant by other names than their inputs'.
+    """Return arrays with the inputs' names added for arrays that have default names.
 
-    The only input may be called `x`; arrays that `numpy.savez` was given without names (`arr_0`, `arr_1`,
-    ...) are the inputs in their order.
+    The only input may be named `x`; arrays that `numpy.savez` was given without names (`arr_0`, `arr_1`, ...)
+    are the inputs in order.
     """
     meant = {name: arrays[f"arr_{index}"] for index, name in enumerate(names) if f"arr_{index}" in arrays}
     if len(names) == 1 and "x" in arrays:

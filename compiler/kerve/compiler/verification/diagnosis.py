@@ -1,9 +1,9 @@
-"""Which Keras layer is the first whose output the compiled graph does not compute.
+"""Find the first Keras layer whose output the compiled graph does not compute.
 
-The graph's values carry no layer's output under a fixed name: passes fuse layers, and change layouts. So
-each layer's output is looked for among the values of the layer's own nodes (all values, where no node is
-left of the layer), in any order of its axes. A layer that is not found is right all the same where what its
-nodes compute leads to something that is found; the first other one is where the models part.
+Layer outputs have no fixed names in the graph, since passes fuse layers and change layouts. Each layer's
+output is therefore searched among the values of the layer's nodes (among all values if it has no nodes left),
+in any axis order. A layer that is not found is still correct if outputs of others that are found depend on
+all of its nodes; the first layer that is neither found nor correct is where the models diverge.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from kerve.compiler.verification.runner import Reference, Runner
 
 __all__ = ["Divergence", "diagnose"]
 
-_MOST_AXES = 5  # orders of more axes than an image sequence has are not tried
+_MOST_AXES = 5  # the axes of an image sequence; for more, axis orders are not tried
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class _LayerOutput:
 
 @dataclass(frozen=True)
 class Divergence:
-    """The first layer whose output is nowhere in the graph, and how near the nearest value comes."""
+    """The first layer whose output is not in the graph, and the error of the nearest value."""
 
     path: str
     kind: str
@@ -56,10 +56,10 @@ class Divergence:
 def diagnose(
     layered: Reference, path: Path, inputs: Mapping[str, NDArray[Any]], *, fused: bool
 ) -> Divergence | None:
-    """Run the source and the graph at `path` on the same inputs; None when all layers are found there.
+    """Run the source and the graph at `path` on the same inputs; returns None if all layers are found.
 
-    In a graph whose layers are `fused`, one that has no nodes of its own left may be part of another. Layers
-    that return something else when they are called again draw random numbers, and prove nothing.
+    In a graph with `fused` layers, a layer without nodes may be part of another. Layers whose outputs change
+    between two calls use random numbers and are ignored.
     """
     with _recorded_layers() as layers:
         layered(inputs)
@@ -68,14 +68,14 @@ def diagnose(
     drawn = {
         first.path
         for first, second in zip(layers, again, strict=True)
-        if not _compared(second.array, first.array).passed  # bit by bit not even a product of matrices is
+        if not _compared(second.array, first.array).passed  # not even matrix products are bitwise equal
     }
     return _first_divergence([layer for layer in layers if layer.path not in drawn], path, inputs, fused)
 
 
 @contextmanager
 def _recorded_layers() -> Iterator[list[_LayerOutput]]:
-    """Collect the output of every Keras layer that is called while the context lasts, in order."""
+    """Collect the outputs of all Keras layers called within the context, in order."""
     outputs: list[_LayerOutput] = []
     stack: list[str] = []
     original = keras.Layer.__call__
@@ -84,7 +84,7 @@ def _recorded_layers() -> Iterator[list[_LayerOutput]]:
         stack.append(layer.name)
         try:
             result = original(layer, *args, **kwargs)
-            if len(stack) > 1:  # the model itself is no layer of its own
+            if len(stack) > 1:  # the outermost is the model itself
                 path, kind = "/".join(stack[1:]), type(layer).__name__
                 tensors = filter(keras.ops.is_tensor, keras.tree.flatten(result))
                 arrays = (np.asarray(keras.ops.convert_to_numpy(tensor)) for tensor in tensors)
@@ -131,7 +131,7 @@ def _leading_to(model: ir.Model, names: set[str]) -> set[str]:
 
 
 def _every_value(model: ir.Model, inputs: Mapping[str, NDArray[Any]]) -> list[_Value]:
-    """Return every value that the graph computes; the graph gives them all as outputs from then on."""
+    """Return every value that the graph computes; makes all of them outputs of the graph."""
     layer_of = {
         str(output.name): node.metadata_props.get(LAYER_KEY, "")
         for node in model.graph
@@ -164,7 +164,7 @@ def _candidates(path: str, values: list[_Value]) -> list[_Value]:
 def _found(want: NDArray[Any], values: list[_Value]) -> tuple[set[str], float | None]:
     """Return the names of the values that are equal, and the error of the nearest one."""
     names, errors = set(), []
-    want = want.squeeze()  # the graph may have an axis of size one more, or less
+    want = want.squeeze()  # the graph may have added or removed axes of size one
     for value in values:
         array = value.array.squeeze()
         if array.dtype != want.dtype or sorted(array.shape) != sorted(want.shape):

@@ -1,4 +1,4 @@
-"""Outputs that are drawn anew on each call: equal when samples of both sides have one distribution."""
+"""Comparison of random outputs: samples of both sides must have the same distribution."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from kerve.compiler.verification.runner import Reference, Runner
 
 __all__ = ["compare_drawn"]
 
-#: How often each side is called, and for how many seconds at most (but never less than the fewest).
+#: Each side is called this often, but after the minimum number of calls for at most this many seconds.
 _DRAWS, _FEWEST_DRAWS, _SECONDS = 400, 100, 20.0
 
-#: How many elements of an output are looked at, evenly spaced.
+#: The most elements of an output that are compared, evenly spaced.
 _MOST_ELEMENTS = 4096
 
-#: How many standard errors the means of equal distributions may be apart, and the chance that one element
-#: of equal distributions is taken for different by their shapes.
+#: The most standard errors between the means of equal distributions, and the probability that one element of
+#: equal distributions fails the test of their shapes.
 _STANDARD_ERRORS = 7.0
 _CHANCE = 1e-10
 
@@ -34,10 +34,10 @@ _Samples = dict[str, _Array]
 def compare_drawn(
     runner: Runner, reference: Reference, dataset: Dataset, outputs: Collection[str]
 ) -> list[Check]:
-    """Call both sides again and again on the same inputs and compare, element by element.
+    """Call both sides repeatedly on the same inputs and compare the distributions of each element.
 
-    Means and variances may differ by their standard errors, distribution functions by what the test of
-    Kolmogorov and Smirnov allows (N. Smirnov, 1948), both so wide that equal models pass.
+    Means and variances may differ by a multiple of their standard errors, distribution functions by the limit
+    of the Kolmogorov-Smirnov test (N. Smirnov, 1948); both limits are wide enough for equal models to pass.
     """
     want, got = _draw(reference, dataset, outputs), _draw(runner, dataset, outputs)
     return [_check(got[name], want[name], dataset, name) for name in outputs]
@@ -101,7 +101,7 @@ def _squared_deviation(samples: _Array) -> _Array:
 def _distance(got: _Array, want: _Array, rounding: _Array) -> _Array:
     """Return the largest difference of the two distribution functions, for each element.
 
-    Both sides are rounded first, so that what differs by rounding alone does not fall on two sides.
+    Both sides are rounded first, so that values that differ by rounding errors only become equal.
     """
     distances = np.zeros(want.shape[1])
     for index, step in enumerate(2 * rounding):

@@ -1,4 +1,4 @@
-"""What values an input may take: ids below a vocabulary's size, keys of a table."""
+"""The values that an input may take: ids below a vocabulary's size, keys of a table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kerve.compiler.traversal import reachable
 
 __all__ = ["Domain", "domain_of"]
 
-#: Operators that hand values on to input 0's consumers unchanged, or among others.
+#: Operators whose outputs contain values of their inputs, unchanged or among others.
 _TRANSPARENT = frozenset(
     {
         "Cast",
@@ -29,7 +29,7 @@ _TRANSPARENT = frozenset(
 )
 
 
-#: Inputs that are sizes and counts: what is large there takes all memory or time, in the source as well.
+#: Inputs that are sizes and counts: large numbers there exhaust memory or time, in the source as well.
 _EXTENTS = frozenset(
     {
         ("ConstantOfShape", 0),
@@ -53,33 +53,33 @@ _EXTENTS = frozenset(
     }
 )
 
-#: Operators whose answer depends on the shape of what they are given alone.
+#: Operators whose output depends only on the shape of their input.
 _SIZING = frozenset({"Shape", "Size"})
 
-#: Operators that may go on for as long as something is not reached.
+#: Operators whose number of iterations may depend on values.
 _LOOPS = frozenset({"Loop", "Scan"})
 
 
 @dataclass(frozen=True)
 class Domain:
-    """What is known of the values that an input may take."""
+    """What is known about the values that an input may take."""
 
-    #: Ids run from 0 to this number, exclusive.
+    #: Ids range from 0 to this number, exclusive.
     size: int | None = None
-    #: Whether some table has no row for other ids.
+    #: Whether ids are row numbers of a table, which must exist.
     row: bool = False
     #: Whether sizes, counts or loops depend on it.
     extent: bool = False
-    #: Words that the model knows.
+    #: Words in the model's vocabulary.
     words: tuple[str, ...] = ()
     #: Numbers that the model looks up.
     numbers: tuple[int, ...] = ()
-    #: What the model compares it with: steps that are this are masked, as a rule.
+    #: The number that the model compares it with: usually the padding of masked steps.
     padding: float | None = None
 
 
 def domain_of(value: ir.Value) -> Domain:
-    """Return what the graph says about the values that `value` may take."""
+    """Infer from the graph what values `value` may take."""
     sizes: list[int] = []
     words: list[str] = []
     numbers: list[int] = []
@@ -100,7 +100,7 @@ def domain_of(value: ir.Value) -> Domain:
 
 
 def _readers(value: ir.Value) -> Iterator[tuple[ir.Node, int]]:
-    """Every use of a value, also behind operators that leave values as they are."""
+    """Yield every use of a value, including those after operators that pass values through."""
     seen, waiting = {value}, [iter(value.uses())]
     while waiting:
         use = next(waiting[-1], None)
@@ -116,9 +116,9 @@ def _readers(value: ir.Value) -> Iterator[tuple[ir.Node, int]]:
 
 
 def _is_extent(value: ir.Value) -> bool:
-    """Whether something as large as the value, or computed from it, takes memory or time.
+    """Return whether memory or time depends on the value itself or on a value computed from it.
 
-    What a body does with a value that it captures is not followed: it may be that.
+    Uses of a captured value in a subgraph are not followed, but assumed to be such.
     """
     return any(
         (node.op_type, index) in _EXTENTS or node.op_type in _LOOPS or node.graph is not value.graph
@@ -150,7 +150,7 @@ def _depth(one_hot: ir.Node) -> list[int]:
 
 
 def _number(value: ir.Value | None) -> float | None:
-    """Return the number that a value is; None if it is none, or several."""
+    """Return the number of a scalar constant; None for other values."""
     if value is None or value.const_value is None or value.const_value.size != 1:
         return None
     array = value.const_value.numpy()

@@ -1,4 +1,4 @@
-"""What a source answers to seeded inputs: of sizes, and of values, that it accepts."""
+"""Runs of a source on seeded inputs, of sizes and values that it accepts."""
 
 from __future__ import annotations
 
@@ -42,43 +42,44 @@ __all__ = [
     "single_row_run",
 ]
 
-#: What libraries say before they say what is wrong.
+#: The introductory lines of libraries' error messages, before the cause.
 _ANNOUNCEMENT = re.compile(
     r"Graph execution error|Detected at node|<stack traces|File \"|Exception encountered when calling"
 )
 
-#: What is not for the reader: how Keras sets an error in bold, and which node TensorFlow ran.
+#: Parts of messages to remove: Keras's escape sequences for bold, and TensorFlow's node names.
 _CLUTTER = re.compile(r"\x1b\[[0-9;]*m|\{\{[^{}]*\}\} ?| \[Op:\w+\]")
 
 _GOLDEN_ROWS = 4
 
-#: Enough for rows that are padded in each way.
+#: Enough rows for each kind of padding.
 _PADDED_ROWS = 5
 
 
 class RejectedInputsError(Exception):
-    """The source answers to no seeded inputs; the cause says why to the last."""
+    """The source accepts no seeded inputs; the cause is its error for the last ones tried."""
 
 
 @dataclass(frozen=True)
 class ReferenceRun:
-    """Inputs, and what the source answers to them."""
+    """Inputs and the source's outputs for them."""
 
     dataset: Dataset
     answers: Mapping[str, NDArray[Any]]
 
     @property
     def ordinary(self) -> bool:
-        """Whether the inputs are what is usual, and nothing beyond."""
+        """Whether the inputs contain only ordinary values."""
         return not self.dataset.draw.beyond
 
 
 def compute_reference_runs(model: ir.Model, reference: Reference) -> list[ReferenceRun]:
-    """Find sizes of open dimensions, ids and words, that the source accepts, and let it answer twice.
+    """Find sizes of dynamic dimensions, ids and words that the source accepts, and run it.
 
-    The first inputs are ordinary; among the second ones are corners of functions (`Draw.beyond`), where the
-    source accepts them. The third ones are of other sizes, where there are any to choose, and the last ones
-    are those to which the source answers no numbers, where others were found. Raises `RejectedInputsError`.
+    The first inputs are ordinary; the second include corner cases (`SamplingConfig.beyond`) if the source
+    accepts them. The third have other sizes, if there are dynamic dimensions other than the batch. The last
+    are those with NaN or infinity in the outputs, if inputs with more finite outputs were found for the first
+    ones. Raises `RejectedInputsError`.
     """
     open_dims = any(
         not isinstance(dim, int) and dim.value != "batch"
@@ -123,9 +124,9 @@ def _all(
 def _third(
     model: ir.Model, reference: Reference, first: ReferenceRun, sizes: tuple[int, int]
 ) -> ReferenceRun | None:
-    """Let the source answer at sizes that differ, so that none is taken for another.
+    """Run the source with a different size for each dynamic dimension, so that they cannot be confused.
 
-    They are odd if it takes such, and no smaller than those before, where windows have room.
+    They are odd primes if it accepts them, and no smaller than the sizes before, at which windows fit.
     """
     open_dims = len(first.dataset.sizes.keys() - {"batch"})
     odd = list(itertools.islice(primes_from(max(sizes) - 1), open_dims))
@@ -138,9 +139,9 @@ def _third(
 def _with_numbers(
     model: ir.Model, reference: Reference, given: ReferenceRun, sizes: tuple[int, int]
 ) -> ReferenceRun:
-    """Return answers with more numbers than those given, to fractions of another interval, if there are some.
+    """Return a run with more finite outputs than `given`, on floats from another interval, if there is one.
 
-    NaN where the source has NaN is right, but says nothing of what is computed.
+    NaN where the source has NaN is correct, but verifies little of the computation.
     """
     best = given
     if any(array.dtype.kind == "f" for array in given.dataset.inputs.values()):
@@ -153,7 +154,7 @@ def _with_numbers(
 
 
 def _corners(model: ir.Model, dataset: Dataset) -> Iterator[Dataset | None]:
-    """Yield corners, the most first: a source may overflow on some of them, or divide by nothing."""
+    """Yield inputs with corner cases, the most first: some may overflow or divide by zero in the source."""
     padded = any(domain_of(value).padding is not None for value in model.graph.inputs)
     for beyond in ("near", "close"):
         for emptied in (True, False) if padded else (False,):
@@ -163,13 +164,13 @@ def _corners(model: ir.Model, dataset: Dataset) -> Iterator[Dataset | None]:
 def single_row_run(
     reference: Reference, known: Sequence[ReferenceRun], single: Dataset, far: Dataset | None = None
 ) -> tuple[list[ReferenceRun], str]:
-    """Let the source answer to one row, or else say what it makes of it: that is not ours to answer for.
+    """Run the source on one row; returns the run, or none and a remark if the source itself fails there.
 
-    `known` are its answers to several rows. Where the source accepts them, `far` takes the place of `single`.
+    `known` are its runs on several rows. `far` is used instead of `single` if the source accepts it.
     """
     try:
         answered = _accepted(reference, far, like=known[0]) or _answered(reference, single)
-    except Exception as error:  # noqa: BLE001  # whatever the source says to it
+    except Exception as error:  # noqa: BLE001  # the source may raise anything
         return (
             [],
             f"the source model fails on one row ({first_error_line(error)}); nothing was compared there",
@@ -188,7 +189,7 @@ def single_row_run(
 
 
 def _alike(answer: NDArray[Any], known: Sequence[NDArray[Any]], rows: Sequence[int]) -> bool:
-    """Whether an answer to one row has the rank of those to several, and one row where they have all."""
+    """Return whether an output for one row matches `known` ones: same rank, and one row if those have all."""
     if any(np.ndim(answer) != np.ndim(each) for each in known):
         return False
     by_rows = np.ndim(answer) > 0 and all(len(each) == count for each, count in zip(known, rows, strict=True))
@@ -196,13 +197,13 @@ def _alike(answer: NDArray[Any], known: Sequence[NDArray[Any]], rows: Sequence[i
 
 
 def single_row_inputs(model: ir.Model, known: ReferenceRun) -> tuple[Dataset, Dataset | None]:
-    """Return seeded inputs of one row: ordinary ones, and those with numbers that are far from 0."""
+    """Return seeded inputs of one row: ordinary ones, and ones with numbers far from 0."""
     single = more_rows(model, known.dataset, 1)
     return single, _beyond(model, single, "far")
 
 
 def ordinary_run(model: ir.Model, reference: Reference, answered: ReferenceRun) -> ReferenceRun:
-    """Return the answers to ordinary inputs of the same sizes."""
+    """Run the source on ordinary inputs of the same sizes."""
     dataset = answered.dataset
     ordinary = more_rows(model, dataset, _rows(dataset), dataset.draw.ordinary)
     return _answered(reference, ordinary)
@@ -211,9 +212,10 @@ def ordinary_run(model: ir.Model, reference: Reference, answered: ReferenceRun) 
 def _beyond(
     model: ir.Model, dataset: Dataset, beyond: Literal["near", "close", "far"], *, emptied: bool = False
 ) -> Dataset | None:
-    """Return other inputs of the same sizes; None where nothing lies beyond the ordinary ones.
+    """Return inputs of the same sizes with corner cases; None if the inputs have none.
 
-    Nor where fewer digits than float32 has decide what is a tie, or which of large numbers is the largest.
+    Also None if outputs are computed in less than float32: ties and the order of large numbers would then
+    depend on rounding.
     """
     draw = replace(dataset.draw, beyond=beyond, emptied=emptied)
     if any(basis.narrowest for basis in output_traits(model).values()):
@@ -235,12 +237,12 @@ def _answered(reference: Reference, dataset: Dataset) -> ReferenceRun:
 
 
 def _accepted(reference: Reference, dataset: Dataset | None, like: ReferenceRun) -> ReferenceRun | None:
-    """Return what the source answers; None where it fails, or where its numbers are lost to overflow."""
+    """Run the source; returns None if it fails, or if outputs overflow that are finite in `like`."""
     if dataset is None:
         return None
     try:
         answered = _answered(reference, dataset)
-    except Exception:  # noqa: BLE001  # whatever the source says to it: it need not accept such inputs
+    except Exception:  # noqa: BLE001  # the source may raise anything: it need not accept such inputs
         return None
     lost = _finite(like) and not _finite(answered)
     return None if lost else answered
@@ -251,14 +253,14 @@ def _finite(answered: ReferenceRun) -> bool:
 
 
 def non_finite_share(answered: ReferenceRun, *outputs: str) -> float:
-    """Return which share of answers is NaN or infinite, of that output which has most of it."""
+    """Return the share of NaN and infinity in the output that has the largest share."""
     arrays = (np.asarray(answered.answers[name]) for name in outputs or answered.answers)
     floats = (array.astype(np.float64) for array in arrays if array.dtype.kind in "fV" and array.size)
     return max((1.0 - float(np.isfinite(array).mean()) for array in floats), default=0.0)
 
 
 def run_reference(reference: Reference, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
-    """Return what the source answers to inputs of the user's; raises `LoadError` where it cannot."""
+    """Run the source on the user's inputs; raises `LoadError` if it fails."""
     try:
         return reference(inputs)
     except Exception as error:
@@ -268,16 +270,16 @@ def run_reference(reference: Reference, inputs: Mapping[str, NDArray[Any]]) -> M
 
 
 def golden_runs(model: ir.Model, dataset: Dataset, reference: Reference) -> list[ReferenceRun]:
-    """Golden data of the user's: as few rows as a server needs, all where the source takes no fewer."""
+    """Run the source on the first rows of the user's data, for golden data; empty if it fails on so few."""
     try:
         few = first_rows(model, dataset, _GOLDEN_ROWS)
         return [ReferenceRun(few, reference(few.inputs))]
-    except Exception:  # noqa: BLE001  # whatever the source says to it: the whole set is answered next
+    except Exception:  # noqa: BLE001  # the source may raise anything: the whole data set is run next
         return []
 
 
 def _is_key(value: ir.Value) -> bool:
-    """Whether a table or an embedding may look an input up."""
+    """Return whether an input may be looked up in a table or an embedding."""
     return value.dtype is not None and (value.dtype.is_integer() or value.dtype == ir.DataType.STRING)
 
 
@@ -287,6 +289,6 @@ def _leave_room(model: ir.Model, datasets: Iterable[Dataset]) -> bool:
 
 
 def first_error_line(error: BaseException | None) -> str:
-    """Return the first line of an error that does not merely announce one."""
+    """Return the first line of an error message that is not introductory."""
     lines = [line.strip() for line in _CLUTTER.sub("", str(error)).splitlines() if line.strip()]
     return next((line for line in lines if not _ANNOUNCEMENT.match(line)), type(error).__name__)

@@ -1,9 +1,9 @@
-"""How much of a difference is rounding: how far a model's answers move when its weights do by their last bit.
+"""Estimation of rounding errors: how far a model's outputs move if its weights change in their last bit.
 
-A deep network, or one whose outputs are small differences of large sums, computes fewer digits than its type
-has, in the source as much as in the compiled model. To perturb what is computed at random, in the last bit,
-and to look at what becomes of the result is Monte Carlo arithmetic (Parker, 1997); here the weights are
-perturbed, since each of them is a factor of what is rounded.
+The outputs of a deep network, or small differences of large sums, have fewer significant digits than their
+type, in the source as well as in the compiled model. Randomly perturbing the last bit of what is computed and
+observing the result is Monte Carlo arithmetic (Parker, 1997); here the weights are perturbed, since each of
+them is a factor of rounded results.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from kerve.compiler.verification.runner import Runner
 
 __all__ = ["LEEWAY", "MOST", "rounding"]
 
-#: What two ways to round may differ by, in movements of the answers.
+#: The difference allowed between two ways to round, as a multiple of the outputs' movement.
 LEEWAY = 8.0
 
-#: Movements of the answers, in shares of their range, beyond which agreement would prove nothing.
+#: The largest movement of an output, as a share of its range; beyond it, agreement would prove nothing.
 MOST = 1e-4
 
 _ROUNDS = 3
 
-#: Operators whose constants are factors and summands of what is computed, and never sizes or thresholds.
+#: Operators whose constants are factors and summands, never sizes or thresholds.
 _ARITHMETIC = frozenset(
     {"Add", "Div", "Mul", "Sub", "Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul", "Gather", "PRelu"}
     | {"Attention", "BatchNormalization", "LayerNormalization", "RMSNormalization", "GRU", "LSTM", "RNN"}
@@ -40,9 +40,9 @@ _ARITHMETIC = frozenset(
 def rounding(
     path: Path, data: Iterable[Mapping[str, NDArray[Any]]], smallest: float = SMALLEST
 ) -> dict[str, float]:
-    """Return how far each float output of an ONNX file moves at most, in shares of its range.
+    """Return the largest movement of each float output of an ONNX file, as a share of its range.
 
-    That is never taken for less than `smallest`.
+    A range is taken as at least `smallest`.
     """
     runner, known = Runner(path), list(data)
     answers = [runner(inputs) for inputs in known]
@@ -58,7 +58,7 @@ def rounding(
 
 
 def _perturbed(path: Path, folder: Path, seed: int) -> Path:
-    """Write the model with every weight moved by at most a unit in its last place."""
+    """Write the model with every weight changed by at most a unit in its last place."""
     folder.mkdir()
     model, rng = ir.load(path), np.random.default_rng(seed)
     for value in model.graph.initializers.values():

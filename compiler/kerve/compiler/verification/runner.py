@@ -1,4 +1,4 @@
-"""Models that answer: the compiled one, and what its source looks like to the verification."""
+"""Running the compiled model, and the interface of its source for the verification."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Reference", "Runner"]
 
 _BFLOAT16 = "tensor(bfloat16)"
 
-#: What ONNX Runtime says of an operator without a kernel; the number is the operator set that it changed in.
+#: ONNX Runtime's error for an operator without a kernel; the number is the operator set of its last change.
 _NO_KERNEL = re.compile(
     r"Could not find an implementation for (?P<operator>\w+)\((?P<opset>\d+)\) node with name '(?P<node>.*?)'"
 )
@@ -34,14 +34,14 @@ class Runner:
     """An ONNX file in ONNX Runtime on the CPU, called with named arrays."""
 
     def __init__(self, path: Path, *, optimized: bool = True) -> None:
-        """Raise `VerificationError` when ONNX Runtime cannot load the file.
+        """Load the file; raises `VerificationError` if ONNX Runtime cannot.
 
-        Where it lacks an operator only in the file's operator set, that is a `ConversionError`.
-        Without `optimized`, every value is computed as the file says.
+        Raises `ConversionError` if it lacks an operator only in the file's operator set. Without `optimized`,
+        ONNX Runtime's graph optimizations are disabled.
         """
         options = ort.SessionOptions()
         options.log_severity_level = 3
-        # Its threads sleep between runs: they would wait busily, where the source computes its own answers.
+        # Its threads sleep between runs; spinning, they would slow down the source.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if not optimized:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -54,7 +54,7 @@ class Runner:
         self.outputs = tuple(self._types)
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Return all outputs; arrays that the model does not take are ignored."""
+        """Return all outputs; arrays that are not inputs of the model are ignored."""
         try:
             if _BFLOAT16 in self._types.values():
                 return self._run_values(inputs)
@@ -82,7 +82,7 @@ def _refusal(error: Exception) -> CompileError:
     missing = _NO_KERNEL.search(str(error))
     if missing is None or int(missing["opset"]) <= DEFAULT_OPSET:
         return VerificationError(f"ONNX Runtime cannot load the compiled model: {error}")
-    # It reads operator sets before it has kernels for all that changed in them.
+    # It accepts an operator set before it has kernels for everything that changed in it.
     return ConversionError(
         f"node '{missing['node']}': the installed ONNX Runtime has no {missing['operator']} of operator set "
         f"{missing['opset']}; compile with --opset {int(missing['opset']) - 1}"
@@ -90,14 +90,14 @@ def _refusal(error: Exception) -> CompileError:
 
 
 def _given(array: NDArray[Any]) -> Any:
-    array = np.asarray(array)  # NumPy and Keras make a scalar of one bool, which ONNX Runtime does not take
-    if array.dtype.name != "bfloat16":  # which ONNX Runtime does not take from NumPy
+    array = np.asarray(array)  # NumPy and Keras return a single bool as a scalar, which is not accepted
+    if array.dtype.name != "bfloat16":  # not accepted as a NumPy array
         return array
     bits = array.view(np.uint16)
     return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, ir.DataType.BFLOAT16)
 
 
 def _bfloat16(value: Any) -> NDArray[Any]:
-    """Copy what ONNX Runtime does not give to NumPy."""
+    """Copy a bfloat16 value, which ONNX Runtime cannot convert to NumPy."""
     bits = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
     return np.frombuffer(bits, ml_dtypes.bfloat16).reshape(value.shape())

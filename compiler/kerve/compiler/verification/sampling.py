@@ -1,4 +1,4 @@
-"""Which values are drawn for inputs: ordinary ones, and those at which errors show that others hide."""
+"""Sampling of input values: ordinary ones, and corner cases that reveal more errors."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ __all__ = [
     "special_values",
 ]
 
-#: Where fractions may have to lie for functions to have values there: logarithms and roots have them of
-#: positive numbers, arcsin of those that are 1 at most, arccosh of those that are more.
+#: Intervals of floats on which functions are defined: logarithms and roots on positive numbers, arcsin up to
+#: 1, arccosh from 1.
 INTERVALS: dict[str, tuple[float, float]] = {
     "": (-np.inf, np.inf),
     "positive": (0.0, np.inf),
@@ -33,33 +33,33 @@ INTERVALS: dict[str, tuple[float, float]] = {
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """Which integers and words are drawn, and what is drawn besides."""
+    """Which values are drawn."""
 
-    #: What integers are below that the graph does not limit.
+    #: The upper bound, exclusive, of integers without a limit in the graph.
     ids: int
-    #: Whether keys may be drawn that the model's tables do not hold.
+    #: Whether to draw keys that are not in the model's tables.
     unknown: bool
-    #: Whether fractions are whole numbers too: some layers take ids as such.
+    #: Whether floats are integers too: some layers take ids as floats.
     whole: bool = False
-    #: The smallest integer: no divisor is 0.
+    #: The smallest integer; 1 for models that divide by it.
     least: int = 0
-    #: The interval that fractions lie in: one of `INTERVALS`.
+    #: The interval of floats, a key of `INTERVALS`.
     within: str = ""
-    #: What is drawn besides: "near" are ties, zeros of both signs, halves, hundreds and negative integers,
-    #: with rows that are padded, "close" the same without hundreds, "far" integers that a float cannot hold.
-    #: A source need not accept them.
+    #: Corner cases to include: "near" are ties, zeros of both signs, halves, hundreds and negative integers,
+    #: with padded rows; "close" the same without hundreds; "far" integers that a float cannot represent. A
+    #: source need not accept them.
     beyond: Literal["", "near", "close", "far"] = ""
-    #: Whether among the rows that are padded is one of nothing else, and one of a single step.
+    #: Whether the padded rows include one with padding only and one with a single step.
     emptied: bool = False
 
     @property
     def what(self) -> str:
-        """What is drawn, in words."""
+        """A description of the values drawn."""
         return _WHAT[self.beyond]
 
     @property
     def ordinary(self) -> SamplingConfig:
-        """The same without what lies beyond."""
+        """The same without corner cases."""
         return replace(self, beyond="", emptied=False)
 
 
@@ -70,7 +70,7 @@ _WHAT = {
     "far": "large integers",
 }
 
-#: Where the source refuses what one draws (a lookup without a place for others does), the next.
+#: Tried in order until the source accepts the values (a lookup may reject unknown keys).
 SAMPLING_CONFIGS = (
     SamplingConfig(ids=10, unknown=True),
     SamplingConfig(ids=2, unknown=False),
@@ -82,25 +82,25 @@ _WORDS = ("", "the", "quick", "brown fox", "Kerve!", "0", "naïve", "unknown wor
 
 _NO_NUMBERS = (ir.DataType.STRING, ir.DataType.BOOL)
 
-#: How many of the values are drawn from beyond.
+#: The share of corner cases among the values.
 _SHARE = 0.5
 
-#: Whatever is rounded, compared, sorted or divided by has its corner at one of these, and they are ties. Far
-#: from 0, where functions saturate or overflow, are few: what comes of them hides small errors of the rest.
+#: Corner cases of rounding, comparison, sorting and division; repeated, so that there are ties. Few are far
+#: from 0, where functions saturate or overflow, since their results hide small errors of the others.
 _FRACTIONS = (*np.repeat(np.arange(-2.0, 2.5, 0.5), 6), 0.0, -0.0, -100.0, 100.0)
 
-#: What is no further than this from 0 overflows nothing.
+#: The largest magnitude that does not cause overflow.
 _CLOSE = 2.0
 
-#: Beyond what float32 and int32 hold exactly, not beyond float64, in which ONNX Runtime adds up integers. The
-#: smallest number of a type is not among them: its quotient by -1 ends a process.
+#: Integers that float32 and int32 cannot represent exactly, but float64 can, in which ONNX Runtime sums
+#: integers. The smallest number of a type is left out: dividing it by -1 crashes the process.
 _FAR = (127, 2**15 - 1, 2**24 + 1, 2**31 - 1, 2**31 + 7, 2**40 + 1)
 
 
 def sample_values(
     rng: np.random.Generator, dtype: ir.DataType, shape: list[int], domain: Domain, draw: SamplingConfig
 ) -> NDArray[Any]:
-    """Return what an input of some type is given, within its domain."""
+    """Return values for an input of a type, within its domain."""
     if dtype == ir.DataType.STRING:
         others = _WORDS if draw.unknown or not domain.words else ()
         return np.asarray(rng.choice(np.array([*domain.words, *others], dtype=object), shape), dtype=object)
@@ -118,14 +118,14 @@ def sample_values(
 
 
 def samples_padding(domain: Domain, draw: SamplingConfig) -> bool:
-    """Whether some of what is drawn is padding."""
+    """Return whether some of the values drawn are padding."""
     return draw.beyond in ("near", "close") and domain.padding is not None
 
 
 def _pad(values: NDArray[Any], padding: Any, emptied: bool) -> None:
-    """Let one row end early and one begin late: numbers at random hardly ever mask a whole step.
+    """Pad the end of the first row and the beginning of the last: random values rarely mask a whole step.
 
-    Of what lies between, one is masked throughout, and one but for its first step.
+    With `emptied`, one row between is padded entirely, and one except for its first step.
     """
     half = values.shape[1] // 2
     values[0, half:] = padding
@@ -151,7 +151,7 @@ def _ordinary(
 
 
 def special_values(dtype: ir.DataType | None, domain: Domain, draw: SamplingConfig) -> list[float]:
-    """Return what is drawn besides ordinary values: nothing for positions in tables, sizes and counts."""
+    """Return the corner cases of an input: none for row numbers of tables, sizes and counts."""
     if dtype is None or dtype in _NO_NUMBERS or domain.row or draw.whole or not draw.beyond:
         return []
     if not dtype.is_integer():

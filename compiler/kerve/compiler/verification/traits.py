@@ -1,4 +1,4 @@
-"""What the outputs of a graph rest on: how precisely they are computed, and whether they are drawn."""
+"""Traits of a graph's outputs: the precision they are computed in, and whether they are random."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ import onnx_ir as ir
 
 __all__ = ["OutputTraits", "output_traits"]
 
-#: Operators that draw anew each time they run.
+#: Operators that return random numbers.
 _DRAWING = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 )
 
-#: Types that carry fewer digits than float32, the fewest first.
+#: Types of lower precision than float32, the lowest first.
 _NARROW = (ir.DataType.FLOAT8E4M3FN, ir.DataType.INT8, ir.DataType.BFLOAT16, ir.DataType.FLOAT16)
 
 
 @dataclass(frozen=True)
 class OutputTraits:
-    """What an output rests on."""
+    """Traits of an output."""
 
-    #: Whether a random number is among what it is computed from.
+    #: Whether it depends on random numbers.
     drawn: bool = False
-    #: The type of fewest digits among what it is computed from; None where none is below float32.
+    #: The type of lowest precision that it is computed from; None if none is below float32.
     narrowest: ir.DataType | None = None
 
     def __or__(self, other: OutputTraits) -> OutputTraits:
-        """Return what rests on both."""
+        """Return the traits of a value computed from both."""
         narrow = [each for each in _NARROW if each in (self.narrowest, other.narrowest)]
         return OutputTraits(self.drawn or other.drawn, narrow[0] if narrow else None)
 
 
 def output_traits(model: ir.Model) -> Mapping[str, OutputTraits]:
-    """Return the basis of each output of a graph whose nodes are in order."""
+    """Return the traits of each output of a graph whose nodes are in topological order."""
     known: dict[ir.Value, OutputTraits] = {}
     for node in model.graph:
         basis = _own(node)
@@ -55,7 +55,7 @@ def _own(node: ir.Node) -> OutputTraits:
 
 
 def _of_result(node: ir.Node, value: ir.Value) -> OutputTraits:
-    """Tell the digits of a result; integers have all of theirs, unless real numbers are rounded to them."""
+    """Return the precision of a result; integers are exact unless rounded from floats."""
     given = node.inputs[0] if node.inputs else None
     exact = value.dtype == ir.DataType.INT8 and not (
         node.op_type == "Cast"
@@ -67,7 +67,7 @@ def _of_result(node: ir.Node, value: ir.Value) -> OutputTraits:
 
 
 def _read(node: ir.Node) -> Iterator[ir.Value]:
-    """Every value that a node or a node in its bodies reads."""
+    """Yield every value that a node or a node in its subgraphs reads."""
     yield from (value for value in node.inputs if value is not None)
     for inner in _bodies(node):
         yield from (value for value in inner.inputs if value is not None)

@@ -1,4 +1,4 @@
-"""Run the compiled model and its source on the same inputs."""
+"""Comparison of the compiled model with its source on the same inputs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from kerve.compiler.verification.traits import OutputTraits, output_traits
 
 __all__ = ["ReferenceRun", "VerificationResult", "recheck", "run_reference", "verify"]
 
-#: NaN where the source has NaN is right, but says nothing of what is computed elsewhere.
+#: NaN where the source has NaN is correct, but verifies little of the computation.
 _NO_NUMBER = (
     "output '{}': the source answers it by NaN and infinity alone, so that hardly anything is proven of it; "
     "give inputs like those to come with --data FILE.npz"
@@ -51,11 +51,11 @@ _FEW_DIGITS = (
 
 @dataclass(frozen=True)
 class VerificationResult:
-    """The record of a verification, and the data it rests on; the first set is kept as golden."""
+    """The checks of a verification and the runs they are based on; the first run is the golden data."""
 
     checks: tuple[Check, ...]
     answered: tuple[ReferenceRun, ...]
-    #: What there is to say of how the comparison was made.
+    #: Remarks on how the comparison was made.
     remarks: tuple[str, ...] = ()
 
     @property
@@ -65,12 +65,12 @@ class VerificationResult:
 
     @property
     def outputs(self) -> Mapping[str, NDArray[Any]]:
-        """The source's answers to the golden inputs."""
+        """The source's outputs for the golden inputs."""
         return self.answered[0].answers
 
     @property
     def apart(self) -> set[str]:
-        """The outputs whose number of rows is not the batch's."""
+        """The outputs whose number of rows is not the batch size."""
         return {
             name
             for known in self.answered
@@ -80,7 +80,7 @@ class VerificationResult:
 
     @property
     def differing(self) -> Mapping[str, NDArray[Any]]:
-        """The first inputs to which an answer is wrong; the golden ones when none is."""
+        """The first inputs with a failed check; the golden inputs if there are none."""
         wrong = [each for each in self.checks if not each.passed]
         for known in self.answered:
             if any(_is_of(each, known.dataset) for each in wrong):
@@ -89,12 +89,12 @@ class VerificationResult:
 
     @property
     def passed(self) -> bool:
-        """Whether every answer is within its dtype's tolerance."""
+        """Whether every check passed."""
         return all(check.passed for check in self.checks)
 
     @property
     def worst(self) -> float:
-        """The largest error of all."""
+        """The largest absolute error of all checks."""
         return max((check.max_abs_error for check in self.checks), default=0.0)
 
 
@@ -109,11 +109,11 @@ def verify(
 ) -> VerificationResult:
     """Compare the ONNX file at `path` (described by `model`) with its source.
 
-    The inputs are seeded ones at two sizes of every open dimension and at one row, then the user's. Outputs
-    that are drawn anew on each call are compared by their distribution, on the first inputs. Raises
-    `VerificationError` when either side cannot answer, and `LoadError` when the source does not take the
-    user's data; a difference is for the caller to judge. Answers that differ by more than their type allows
-    may do so by what rounding alone does to them; a remark tells of it.
+    The inputs are seeded ones, with several sizes of every dynamic dimension and with one row, then the
+    user's. Random outputs are compared by their distribution, on the first inputs. Raises `VerificationError`
+    if either side fails, and `LoadError` if the source does not accept the user's data; differences are left
+    to the caller. The tolerance of an output is widened if rounding alone changes it by more than its type's
+    tolerance; a remark reports this.
     """
     users = list(user_data)
     answered, remarks = _seeded(model, reference, users)
@@ -139,10 +139,10 @@ def verify(
 def recheck(
     path: Path, answered: Iterable[ReferenceRun], tolerances: Mapping[str, Tolerance] | None = None
 ) -> VerificationResult:
-    """Compare an ONNX file with answers that are known.
+    """Compare an ONNX file with known outputs of its source.
 
-    An output's tolerance is that of the types it is computed in, unless `tolerances` names the output. No
-    answer is known to an output that is drawn anew on each call.
+    An output's tolerance is that of the types it is computed in, unless `tolerances` contains it. Random
+    outputs are not compared.
     """
     runner, known = Runner(path), tuple(answered)
     bases = output_traits(ir.load(path))
@@ -154,7 +154,7 @@ def recheck(
 def _seeded(
     model: ir.Model, reference: Reference, users: Sequence[Dataset]
 ) -> tuple[list[ReferenceRun], list[str]]:
-    """Return what the source answers to inputs that are not the user's, and what there is to say of it."""
+    """Return the source's runs on seeded inputs, or else on the user's first rows, and remarks."""
     inputs: tuple[Dataset | None, ...]
     try:
         known = compute_reference_runs(model, reference)
@@ -200,15 +200,15 @@ def _tolerance(want: NDArray[Any], basis: OutputTraits) -> Tolerance:
 
 
 def _without_number(answered: Iterable[ReferenceRun], output: str) -> str:
-    """Say that an output has no numbers, or not everywhere, to any inputs; "" where it has."""
+    """Return a remark if an output contains NaN or infinity for all inputs, or ""."""
     least = min(non_finite_share(each, output) for each in answered)
     return "" if least == 0.0 else (_NO_NUMBER if least == 1.0 else _FEW_NUMBERS).format(output, least)
 
 
 def _without_digits(answered: Iterable[ReferenceRun], checks: Iterable[Check], output: str) -> str:
-    """Say that small numbers of an output are equal by what is allowed of larger ones alone; "" if none are.
+    """Return a remark if an output of small numbers passed only by the tolerance for larger ones, or "".
 
-    ONNX Runtime's Sigmoid, for one, is right to 6e-8.
+    ONNX Runtime's Sigmoid, for example, is accurate to 6e-8.
     """
     passed = [each for each in checks if each.output == output and each.passed and not each.drawn]
     for known in answered:
@@ -227,7 +227,7 @@ def _largest(answer: NDArray[Any]) -> float:
 
 
 def _undecided(path: Path, runner: Runner, known: ReferenceRun, bases: Mapping[str, OutputTraits]) -> str:
-    """Say where rounding explains what differs on inputs beyond the ordinary; "" where it does not."""
+    """Return a remark if rounding explains the differences on inputs with corner cases, or ""."""
     if not (differing := _differing(_compare(runner, known, bases, {}))):
         return ""
     moved = rounding(path, [known.dataset.inputs])
@@ -255,9 +255,9 @@ def _differing(checks: Iterable[Check]) -> dict[str, Check]:
 def _widened(
     path: Path, answered: Iterable[ReferenceRun], checks: Iterable[Check], remarks: list[str]
 ) -> dict[str, Tolerance]:
-    """Return the tolerances of outputs that differ, where rounding explains more than their type's do.
+    """Return wider tolerances for outputs that differ, where rounding exceeds the tolerance of their type.
 
-    Of small numbers it may leave nothing: they are held to what it leaves of numbers of the order of 1.
+    Small numbers may consist of rounding errors only: they get the tolerance of numbers of the order of 1.
     """
     if not (differing := _differing(checks)):
         return {}
@@ -280,7 +280,7 @@ def _widened(
 
 
 def _as_onnxruntime_gives(array: NDArray[Any]) -> NDArray[Any]:
-    """Strings as str objects, whether they came as bytes or as str."""
+    """Convert strings, as bytes or str, to str objects; other arrays are unchanged."""
     if array.dtype.kind not in "OSU":
         return array
     texts = [item.decode() if isinstance(item, bytes) else str(item) for item in array.reshape(-1)]

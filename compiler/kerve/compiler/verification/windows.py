@@ -1,7 +1,7 @@
-"""Sizes at which no window of a model is larger than what it slides over.
+"""Check that no window of a model is larger than its input at given sizes.
 
-TensorFlow kills the process (SIGFPE) where a pooling window has no place to lie, so such a size is never
-tried on the source: fully convolutional models need a certain size, which only the graph tells.
+TensorFlow crashes (SIGFPE) if a pooling window is larger than its input, so such sizes are never tried on the
+source: fully convolutional models need a minimum size, which only the graph shows.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _WINDOWS = frozenset({"AveragePool", "Conv", "LpPool", "MaxPool"})
 
 
 def windows_fit(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Whether all windows have room when the inputs have these shapes, as far as the graph tells."""
+    """Return whether all windows fit for inputs of these shapes, as far as sizes can be inferred."""
     if not any(node.op_type in _WINDOWS for node in model.graph):
         return True
     sized = model.clone()
     for node in sized.graph.all_nodes():
         for value in node.outputs:
-            value.shape = None  # inference keeps to what it finds
+            value.shape = None  # inference would keep existing shapes
     for value in sized.graph.inputs:
         value.shape = ir.Shape(shapes[str(value.name)])
     common.ShapeInferencePass(check_type=False, strict_mode=False)(sized)
@@ -47,6 +47,6 @@ def _has_room(node: ir.Node) -> bool:
 
 
 def _sizes(value: ir.Value | None) -> list[int]:
-    """Return the spatial sizes of a value; none where one is not known."""
+    """Return the known spatial sizes of a value."""
     shape = () if value is None or value.shape is None else tuple(value.shape)[2:]
     return [size for size in shape if isinstance(size, int)]

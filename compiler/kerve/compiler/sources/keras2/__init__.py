@@ -1,7 +1,7 @@
-"""Models that Keras 1 and 2 wrote, and tf_keras models in memory: `tf_keras` reads them, Keras 3 takes over.
+"""Models of Keras 1 and 2, and tf_keras models in memory: loaded with tf_keras and translated to Keras 3.
 
-read (reading.py, after migrate.py brought the configuration up to date)
-  -> translate.py      the graph of layers, walked and built again in Keras 3, checked by comparison.py
+load (reading.py, after migrate.py has updated the configuration)
+  -> translate.py      rebuilds the graph of layers in Keras 3, checked by comparison.py
        -> layers.py    one layer: the Keras 3 layer of the same class
        -> operations.py   a function of TensorFlow that was called on a tensor
        -> bridges.py   what Keras 3 does not have: a Keras 3 layer that calls the old one

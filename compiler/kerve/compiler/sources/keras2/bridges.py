@@ -1,8 +1,8 @@
-"""Layers of one Keras inside a model of the other.
+"""Layers of one version of Keras inside a model of the other.
 
-`OldLayer` and `OldFunction` put into a Keras 3 model what only Keras 2 has; the lowering lets tf2onnx
-convert the one layer. `for_tf_keras` goes the other way: a class that was written for Keras 3 stands in a
-Keras 2 model, so that an old file can be read with the author's layers of today.
+`OldLayer` and `OldFunction` wrap what only Keras 2 has for use in a Keras 3 model; the lowering has tf2onnx
+convert that layer. `for_tf_keras` is the reverse: it wraps classes written for Keras 3 for a Keras 2 model,
+so that an old file can be loaded with the current versions of its custom layers.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ __all__ = ["NewLayer", "OldFunction", "OldLayer", "for_tf_keras"]
 
 
 class _Hidden:
-    """Keeps either Keras from tracking the other's objects."""
+    """Prevents each Keras from tracking objects of the other."""
 
     def __init__(self, content: Any) -> None:
         self.content = content
 
 
 class OldFunction(keras.Operation):
-    """A function of TensorFlow as an operation of Keras 3."""
+    """A TensorFlow function as an operation of Keras 3."""
 
     def __init__(
         self, function: Callable[..., Any], name: str | None = None, *, takes_symbols: bool = False
     ) -> None:
-        """`takes_symbols`: it is TensorFlow's own, which the lowering may know."""
+        """`takes_symbols`: whether it is a built-in TensorFlow function, which the lowering may support."""
         super().__init__(name=name)
         self._function = _Hidden(function)
         self._takes_symbols = takes_symbols
@@ -44,18 +44,18 @@ class OldFunction(keras.Operation):
             _refuse_symbols("a function of TensorFlow", (args, kwargs))
         try:
             return self._function.content(*args, **kwargs)
-        except Exception:  # where the lowering does not know it, it is traced
+        except Exception:  # not supported by the lowering: traced instead
             _refuse_symbols("a function of TensorFlow", (args, kwargs))
             raise
 
     def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
-        """Infer what the function returns by calling it on placeholders."""
+        """Infer the function's outputs by calling it on placeholders."""
         dense_args, dense_kwargs = _dense((args, kwargs))
         return super().compute_output_spec(*dense_args, **dense_kwargs)
 
 
 class OldLayer(keras.layers.Layer):
-    """A layer, or a whole model, of Keras 2 as a layer of Keras 3."""
+    """A layer or a whole model of Keras 2 as a layer of Keras 3."""
 
     def __init__(self, old: tf_keras.layers.Layer, name: str) -> None:
         super().__init__(name=name, autocast=False, trainable=False)
@@ -66,13 +66,13 @@ class OldLayer(keras.layers.Layer):
 
     @property
     def stands_for(self) -> str:
-        """What errors call it: the old layer's class."""
+        """The old layer's class name, for errors."""
         return type(self._old.content).__name__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Pass masks as arguments, where TensorFlow's tracing sees them."""
+        """Pass masks as arguments, so that TensorFlow's tracing sees them."""
         masks = keras.tree.map_structure(keras.src.backend.get_keras_mask, args)
-        # While the model is built they stay out: a graph of layers has no edges for masks.
+        # Not while the model is being built: a graph of layers has no edges for masks.
         if any(
             mask is not None and type(mask) is not keras.KerasTensor for mask in keras.tree.flatten(masks)
         ):
@@ -80,9 +80,9 @@ class OldLayer(keras.layers.Layer):
         return super().__call__(*args, **kwargs)
 
     def returning(self, specs: Any, *args: Any, **kwargs: Any) -> Any:
-        """Call the layer on symbolic tensors, where it is known what it returns, as `KerasTensor`s.
+        """Call the layer on symbolic tensors; `specs` are its known outputs, as `KerasTensor`s.
 
-        That cannot be inferred of a layer that insists on a mask, which stays out.
+        They are used if inference fails, as for a layer that requires a mask, which is not passed.
         """
         self._returns = specs
         try:
@@ -103,17 +103,17 @@ class OldLayer(keras.layers.Layer):
         return old(*args, **kwargs)
 
     def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
-        """Infer what the old layer returns by calling it on placeholders."""
+        """Infer the old layer's outputs by calling it on placeholders."""
         dense_args, dense_kwargs = _dense((args, kwargs))
         try:
             return super().compute_output_spec(*dense_args, **dense_kwargs)
-        except Exception:  # the author's code may fail in any way
+        except Exception:  # custom code may raise anything
             if self._returns is None:
                 raise
             return self._returns
 
     def compute_mask(self, args: Any, previous_masks: Any) -> Any:
-        """Return the mask that the old layer gives on; as in Keras 2, it is asked of the first argument."""
+        """Return the mask that the old layer propagates; as in Keras 2, that of the first argument."""
         old = self._old.content
         inputs, previous_mask = args[0], previous_masks[0]
         if all(mask is None for mask in keras.tree.flatten(previous_mask)):
@@ -128,7 +128,7 @@ class OldLayer(keras.layers.Layer):
 
 
 def _masked(tensor: Any, mask: Any) -> Any:
-    """Return a tensor with its mask, where layers of Keras 2 (attention within another layer) look for it."""
+    """Attach a mask to a tensor, where layers of Keras 2 (nested attention layers, say) look for it."""
     if mask is None:
         return tensor
     copy = tf.identity(tensor)
@@ -136,7 +136,7 @@ def _masked(tensor: Any, mask: Any) -> Any:
     return copy
 
 
-#: What a layer has that an RNN takes for its cell; an RNN of Keras 2 looks whether it is there.
+#: The attributes that an RNN of Keras 2 requires of its cell.
 _OF_CELLS = ("output_size", "state_size")
 
 
@@ -161,23 +161,23 @@ class NewLayer(tf_keras.layers.Layer):
         return self._new.content
 
     def __getattr__(self, name: str) -> Any:
-        """Return what the new layer has as the cell of an RNN."""
+        """Return attributes of the new layer that an RNN needs of its cell."""
         if name in _OF_CELLS:
             return getattr(self.new, name)
         raise AttributeError(name)
 
     def __dir__(self) -> list[str]:
-        """Name what the new layer has as a cell, too."""
+        """Include the attributes of the new layer that an RNN needs of its cell."""
         return [*super().__dir__(), *(name for name in _OF_CELLS if hasattr(self.new, name))]
 
     def build(self, input_shape: Any) -> None:
-        """Let the new layer make its variables, and own them, under the names that checkpoints know."""
+        """Build the new layer and track its variables, under the names used in checkpoints."""
         with tf.init_scope():
             _build(self.new, _plain(input_shape))
         for name, held in _as_tracked(self.new)._trackable_children().items():
             self._track_trackable(held, name, overwrite=True)
         self._trainable_weights.extend(variable._value for variable in self.new.trainable_variables)
-        # without the states of random numbers, of which Keras 2 has none
+        # without the states of random generators, which Keras 2 does not have
         self._non_trainable_weights.extend(variable._value for variable in self.new.non_trainable_weights)
         self.built = True
 
@@ -187,13 +187,13 @@ class NewLayer(tf_keras.layers.Layer):
 
 
 def for_tf_keras(own: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the author's objects, and those registered with Keras 3, with stand-ins for layers of it."""
+    """Return the custom objects and those registered with Keras 3, with layers of Keras 3 wrapped."""
     known = {**keras.saving.get_custom_objects(), **own}
     return {name: _stand_in(name, value) for name, value in known.items()}
 
 
 def _refuse_symbols(what: str, structure: Any) -> None:
-    """Say what TensorFlow would say at length: the lowering then lets it trace on tensors of its own."""
+    """Raise for symbolic tensors, with a shorter message than TensorFlow's; the lowering then traces."""
     if _symbols_in(structure):
         raise tracing.TensorsOnlyError(f"{what} takes tensors of TensorFlow only")
 
@@ -203,7 +203,7 @@ def _symbols_in(structure: Any) -> bool:
 
 
 def _dense(structure: Any) -> Any:
-    """Replace symbolic tensors by dense ones: Keras takes `x * 2.0` for a sparse tensor."""
+    """Replace symbolic tensors by dense ones: Keras considers `x * 2.0` sparse."""
     return keras.tree.map_structure(
         lambda x: keras.KerasTensor(x.shape, x.dtype) if isinstance(x, keras.KerasTensor) else x, structure
     )
@@ -217,19 +217,20 @@ def _stand_in(name: str, value: Any) -> Any:
 
 
 def _call_like(new_class: type[keras.layers.Layer]) -> Callable[..., Any]:
-    """Return the call of a stand-in, with the arguments of the class that it stands for: Keras 2 looks there
-    whether a cell takes `constants`.
+    """Return the `call` of a wrapper class, with the signature of the wrapped class.
+
+    Keras 2 inspects it to see whether a cell accepts `constants`.
     """
 
     def call(self: NewLayer, *args: Any, **kwargs: Any) -> Any:
         return self.new(*args, **kwargs)
 
-    call.__signature__ = inspect.signature(new_class.call)  # type: ignore[attr-defined]  # what inspect asks
+    call.__signature__ = inspect.signature(new_class.call)  # type: ignore[attr-defined]  # read by inspect
     return call
 
 
 def _build(layer: keras.layers.Layer, shape: Any) -> None:
-    """Build a layer; one that leaves that to Keras has its layers built where its `call` calls them."""
+    """Build a layer; without a `build` of its own, by calling it, which builds its sublayers."""
     if not keras.src.utils.python_utils.is_default(layer.build):
         layer.build(shape)
     else:
@@ -237,7 +238,7 @@ def _build(layer: keras.layers.Layer, shape: Any) -> None:
 
 
 def _placeholders(shape: Any) -> Any:
-    """Return symbolic tensors in the structure of a structure of shapes."""
+    """Return symbolic tensors for a structure of shapes."""
     if isinstance(shape, dict):
         return {key: _placeholders(each) for key, each in shape.items()}
     return [_placeholders(each) for each in shape] if isinstance(shape, list) else keras.KerasTensor(shape)
@@ -249,14 +250,14 @@ def _bookkeeping() -> frozenset[str]:
     return frozenset(vars(layer))
 
 
-#: The attributes of a layer that are none of its author's.
+#: The attributes that Keras itself sets on a layer.
 _BOOKKEEPING = _bookkeeping()
 
 
 def _as_tracked(value: Any) -> Any:
-    """Return what an attribute of a Keras 3 layer holds as TensorFlow tracks it; None if that is nothing.
+    """Convert an attribute of a Keras 3 layer for TensorFlow's tracking; None if there is nothing to track.
 
-    Checkpoints and SavedModels go by attributes; Keras 3 tracks no lists, and has `_kernel` for `kernel`.
+    Checkpoints and SavedModels use attribute names; Keras 3 tracks no lists, and has `_kernel` for `kernel`.
     """
     if isinstance(value, keras.Variable):
         return value._value
@@ -266,7 +267,7 @@ def _as_tracked(value: Any) -> Any:
         return {str(key): _as_tracked(each) for key, each in value.items()}
     if not isinstance(value, keras.layers.Layer):
         return None
-    # Of a class of its own: where TensorFlow loads a SavedModel, it gives `__call__` to the class.
+    # A new class for each: when TensorFlow loads a SavedModel, it sets `__call__` on the class.
     tracked = type("Tracked", (tf.__internal__.tracking.AutoTrackable,), {})()
     for name, held in vars(value).items():
         if name not in _BOOKKEEPING and (child := _as_tracked(held)) is not None:

@@ -1,6 +1,6 @@
-"""Is a model equal to what it was made of? Both are run, on the same random inputs.
+"""Comparison of a model with its original, by running both on the same random inputs.
 
-A translation is compared with its original, and layers that Keras built again with the graph that was saved.
+A translation is compared with its original, and a model rebuilt from its configuration with the saved graph.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from numpy.typing import NDArray
 __all__ = ["first_difference", "first_mismatched_output"]
 
 _BATCH = 3
-#: Sizes for open dimensions, tried until the original accepts one.
+#: Sizes for dynamic dimensions, tried until the original accepts one.
 _SIZES = (7, 3, 32, 96, 224)
 _SEED = 7
-#: What random numbers are multiplied by, so that the bounds of buckets (of ages, say) lie among them.
+#: Scales of the random numbers, so that they span bucket boundaries (of ages, say).
 _SCALES = (1, 10, 100)
 _WORDS = ("", "the", "quick", "brown fox", "Kerve!", "0")
 _TOLERANCE_OF_FLOATS = 1e-4
 _TOLERANCE = {"float16": 2e-2, "bfloat16": 1e-1}
-#: A graph is rounded otherwise than its layers, and large numbers make more of that; what is built otherwise
-#: differs by more.
+#: For rebuilt models: a graph and its layers round differently, the more so for large numbers; models with
+#: another configuration differ by more.
 _TOLERANCE_OF_BUILT = 1e-2
 _MOST_WATCHED_BYTES = 1 << 30
 
@@ -36,11 +36,11 @@ _MOST_WATCHED_BYTES = 1 << 30
 def first_difference(
     old: tf_keras.Model, new: keras.Model, new_inputs: Any, tensors: Sequence[tuple[str, Any, Any]]
 ) -> str | None:
-    """Return the name of the first layer that answers differently; None if the models are equal.
+    """Return the name of the first layer whose outputs differ; None if the models are equal.
 
-    `tensors` are (layer, old tensor, new tensor) in topological order. All of them are compared where that
-    takes little memory: a last layer that saturates hides what is before it. None, too, for a model that
-    takes no random inputs: the compile verifies on the user's then.
+    `tensors` are (layer, old tensor, new tensor) in topological order. All of them are compared if they are
+    small enough, since a saturating last layer hides earlier differences. Also returns None for a model that
+    accepts no random inputs: the compile then verifies it on the user's data.
     """
     data = _accepted_inputs(old)
     if data is None:
@@ -59,10 +59,10 @@ def first_difference(
 
 
 def first_mismatched_output(model: tf_keras.Model, saved: Any) -> str | None:
-    """Return the name of an output of which a signature that was saved of a model answers otherwise than it.
+    """Return the name of an output that differs between a model and a signature saved with it.
 
-    None if they agree, and where they cannot be compared: no random inputs are accepted, or two calls of the
-    model differ by themselves.
+    None if they agree or cannot be compared: because no random inputs are accepted, or because two calls of
+    the model differ.
     """
     data = _accepted_inputs(model)
     if data is None:
@@ -76,7 +76,7 @@ def first_mismatched_output(model: tf_keras.Model, saved: Any) -> str | None:
 
 def _unlike(model: tf_keras.Model, saved: Any, data: list[Any]) -> str | None:
     arguments = tf.nest.pack_sequence_as(model._nested_inputs, data)
-    try:  # scaled numbers may be no ids any more
+    try:  # scaled numbers may be out of range as ids
         built, again = _run(model, arguments), _run(model, arguments)
         results = saved(**dict(zip(model.input_names, data, strict=True)))
     except (tf.errors.OpError, ValueError, TypeError):
@@ -99,13 +99,13 @@ def _agree(old: tf_keras.Model, new: keras.Model, arguments: Any) -> bool:
     expected = _run(old, arguments)
     try:
         actual = _run(new, arguments)
-    except (tf.errors.OpError, ValueError, TypeError):  # what Keras 3 does not compute
+    except (tf.errors.OpError, ValueError, TypeError):  # not supported by Keras 3
         return False
     return all(_close(before, after) for before, after in zip(expected, actual, strict=True))
 
 
 def _accepted_inputs(old: tf_keras.Model) -> list[Any] | None:
-    for size, whole_numbers in itertools.product(_SIZES, (False, True)):  # ids came as floats in Keras 2
+    for size, whole_numbers in itertools.product(_SIZES, (False, True)):  # ids may be floats in Keras 2
         rng = np.random.default_rng(_SEED)
         samples = _Samples(rng, size, _vocabulary(old), whole_numbers, _mask_value(old))
         data = [samples.draw(tensor) for tensor in tf.nest.flatten(old.inputs)]
@@ -118,7 +118,7 @@ def _accepted_inputs(old: tf_keras.Model) -> list[Any] | None:
 
 
 def _vocabulary(old: tf_keras.Model) -> int:
-    """The number of values that an integer input may take."""
+    """Return the number of values that an integer input may take."""
     sizes = [
         getattr(layer, "input_dim", None) or getattr(layer, "num_tokens", None)
         for layer in old._flatten_layers()
@@ -127,7 +127,7 @@ def _vocabulary(old: tf_keras.Model) -> int:
 
 
 def _mask_value(old: tf_keras.Model) -> float:
-    """Return what a model takes for padding."""
+    """Return the padding value of a model."""
     values = (
         layer.mask_value for layer in old._flatten_layers() if isinstance(layer, tf_keras.layers.Masking)
     )
@@ -166,7 +166,7 @@ class _Samples:
         return values
 
     def _pad(self, values: NDArray[Any], padding: float) -> None:
-        """End a row early, in each input elsewhere, as sequences end."""
+        """Pad the end of a row, from a random step, like a shorter sequence."""
         steps = values.shape[1]
         values[0, self.rng.integers(steps // 2, steps) :] = padding
 
@@ -178,10 +178,10 @@ def _run(model: Any, arguments: Any) -> list[NDArray[Any]]:
 
 
 def _reset(model: Any) -> None:
-    """Forget what layers keep from one call to the next."""
+    """Reset the states of stateful layers."""
     for layer in model._flatten_layers():
         if getattr(layer, "stateful", False) and isinstance(layer, keras.layers.RNN):
-            for state in keras.tree.flatten(layer.states):  # those of stacked cells Keras does not reach
+            for state in keras.tree.flatten(layer.states):  # Keras does not reset those of stacked cells
                 state.assign(keras.ops.zeros_like(state))
         elif getattr(layer, "stateful", False) and isinstance(layer, tf_keras.layers.RNN):
             layer.reset_states()

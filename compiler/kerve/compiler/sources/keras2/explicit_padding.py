@@ -1,10 +1,9 @@
-"""Convolutions and pooling of Keras on Theano, and `Deconvolution2D` of Keras 1, which pad otherwise.
+"""Convolutions and pooling of Keras on Theano, and `Deconvolution2D` of Keras 1, which pad differently.
 
-TensorFlow divides what "same" needs between both sides, by the size of the inputs. Theano goes by the size
-of the window: it begins half a kernel before a convolution's inputs, and a window's size less one (less two
-where that is odd) before a pooling's. That differs where strides are not 1, or sizes are even. A layer here
-has a layer of tf_keras with padding "valid", gives it padded inputs, and returns as many of its outputs as
-Keras kept.
+For "same", TensorFlow splits the padding between both sides, depending on the size of the inputs. Theano's
+depends on the window's size: a convolution begins half a kernel before its inputs, a pooling its window's
+size less one (less two if the size is odd). They differ if strides are not 1 or sizes are even. The layers
+here wrap a layer of tf_keras with padding "valid", pad its inputs, and crop its outputs as Keras did.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ _Fields = dict[str, Any]
 
 
 class Padded(tf_keras.layers.Wrapper):
-    """What such layers have in common; `pads` is the padding that was written down."""
+    """Base class of such layers; `pads` is the padding in the configuration."""
 
     def __init__(self, layer: Any, pads: str, **config: Any) -> None:
         super().__init__(layer, **config)
         self._pads = pads
 
     def build(self, input_shape: Any) -> None:  # noqa: ARG002
-        """Leave it to the first call, since the layer within has other inputs."""
+        """Defer building to the first call, since the wrapped layer has other inputs."""
         self.built = True
 
     def compute_output_shape(self, input_shape: Any) -> Any:
@@ -38,12 +37,12 @@ class Padded(tf_keras.layers.Wrapper):
         return tf_keras.layers.Layer.compute_output_shape(self, input_shape)
 
     def _axes(self, sizes: Sequence[int]) -> list[int]:
-        """The axes in space."""
+        """Return the spatial axes."""
         first = 2 if self.layer.data_format == "channels_first" else 1
         return list(range(first, first + len(sizes)))
 
     def _kept(self, outputs: Any, inputs: Any, axes: Sequence[int]) -> Any:
-        """Return one output for each stride that begins within the inputs."""
+        """Keep one output for each stride that begins within the inputs."""
         strides = self.layer.strides
         counts = [-(-_size(inputs, axis) // stride) for axis, stride in zip(axes, strides, strict=True)]
         return _part(outputs, axes, [0] * len(axes), counts)
@@ -62,13 +61,13 @@ class PaddedConvolution(Padded):
         is_full = self._pads == "full"
         around = [(size - 1,) * 2 if is_full else (size // 2,) * 2 for size in sizes]
         outputs = layer(_pad(inputs, axes, around))
-        # Of separable convolutions Keras kept what Theano gave.
+        # Keras did not crop the results of separable convolutions.
         keeps_all = is_full or type(layer).__name__.startswith("Separable")
         return outputs if keeps_all else self._kept(outputs, inputs, axes)
 
 
 class PaddedPooling(Padded):
-    """A pooling on Theano, whose averages are over what is there."""
+    """A pooling on Theano, whose averages exclude the padding."""
 
     def call(self, inputs: Any) -> Any:
         """Pool."""
@@ -94,22 +93,22 @@ class PaddedTransposed(Padded):
         self._is_theano, self._sizes = is_theano, sizes
 
     def call(self, inputs: Any) -> Any:
-        """Return a part of all that the kernels reach."""
+        """Return a part of the full output."""
         axes = self._axes(self.layer.kernel_size)
-        # With one more row of zeros there are outputs enough.
+        # One more row of zeros makes the output long enough.
         outputs = self.layer(_pad(inputs, axes, [(0, 1)] * len(axes)))
         parts = [self._extent(_size(inputs, axis), index) for index, axis in enumerate(axes)]
         return _part(outputs, axes, *zip(*parts, strict=True))
 
     def _extent(self, rows: Any, index: int) -> tuple[Any, Any]:
-        """Where the part begins, and how long it is."""
+        """Return the beginning and the length of the part along an axis."""
         kernel, stride = self.layer.kernel_size[index], self.layer.strides[index]
         count = rows * stride if self._sizes is None else self._sizes[index]
         if self._pads == "valid":
             return 0, count
         if not self._is_theano:
             return max((rows - 1) * stride + kernel - count, 0) // 2, count
-        # Keras took it for a convolution where a kernel is even, and cut off what that would not have.
+        # For even kernels Keras cropped the result as if it were a convolution.
         return kernel // 2, -(-rows // stride) if kernel % 2 == 0 else count
 
 
@@ -127,9 +126,9 @@ _ON_THEANO = {
 
 
 def padded(name: str, config: _Fields, is_theano: bool) -> tuple[str, _Fields]:
-    """Return the class and the configuration of a layer of Keras 2, or of one here where that is wanted.
+    """Return the class and the configuration of a layer of Keras 2, wrapped by one of these where needed.
 
-    `output_shape` in a configuration is that of a `Deconvolution2D`. Raises `ConversionError` for what
+    `output_shape` in a configuration is that of a `Deconvolution2D`. Raises `ConversionError` for layers that
     computed something else on Theano.
     """
     config = dict(config)

@@ -1,4 +1,4 @@
-"""Layers of Keras 1 in the words of Keras 2: other names, sizes in several arguments, `Merge`."""
+"""Conversion of Keras 1 layer configurations to Keras 2: names, sizes in several arguments, `Merge`."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from kerve.compiler.errors import ConversionError
 
 __all__ = ["ONLY_IN_KERAS_1", "VERSION_OF_WEIGHTS", "is_writer", "modernized"]
 
-#: Where weights are marked with it, tf_keras brings the order of their axes and gates up to date.
+#: For weights of this version, tf_keras converts the order of axes and gates.
 VERSION_OF_WEIGHTS = "1"
 
-#: Keras 2.0 and 2.1 still had them, as Keras 1 wrote them.
+#: Keras 2.0 and 2.1 still had these layers, with the configurations of Keras 1.
 ONLY_IN_KERAS_1 = frozenset({"Highway", "MaxoutDense", "Merge"})
 
 _Fields = dict[str, Any]
 
-#: Arguments by the name that they have today.
+#: Arguments and their names in Keras 2.
 _ARGUMENTS = {
     "b_regularizer": "bias_regularizer",
     "bias": "use_bias",
@@ -32,7 +32,7 @@ _ARGUMENTS = {
     "dropout_U": "recurrent_dropout",
 }
 
-#: The same for single layers.
+#: The same for individual layers.
 _ARGUMENTS_OF = {
     "AveragePooling1D": {"pool_length": "pool_size", "stride": "strides"},
     "Convolution1D": {"filter_length": "kernel_size", "subsample_length": "strides"},
@@ -67,8 +67,8 @@ _NAMES = {
     "TimeDistributedDense": "Dense",
 }
 
-#: Arguments without effect on what a layer with given weights answers, or that follow from others, where no
-#: layer has a word for them above.
+#: Arguments that do not affect the outputs of a layer with given weights, or that follow from others; except
+#: for layers that have an entry for them above.
 _GONE = frozenset(
     {"consume_less", "init", "input_dim", "input_dtype", "input_length", "output_shape", "weights"}
 )
@@ -81,7 +81,7 @@ _MERGES = {"sum": "Add", "mul": "Multiply", "ave": "Average", "max": "Maximum", 
 
 
 def is_writer(keras_version: str) -> bool:
-    """Whether a version is one of Keras 1."""
+    """Return whether a version is one of Keras 1."""
     return keras_version.partition(".")[0] == "1"
 
 
@@ -89,7 +89,7 @@ def modernized(name: str, config: _Fields) -> tuple[str, _Fields]:
     """Return the class and the configuration of Keras 2 for a layer of Keras 1."""
     if name == "Merge":
         return _merge(config)
-    if name == "Lambda":  # is written as it is today
+    if name == "Lambda":  # has the same configuration
         return name, config
     own = _ARGUMENTS_OF.get(name, {})
     fields: _Fields = {}
@@ -140,7 +140,7 @@ _CHANGES: dict[str, Callable[[_Fields], tuple[str, _Fields]]] = {
 
 def _merge(config: _Fields) -> tuple[str, _Fields]:
     same: _Fields = {"name": config["name"]} if "name" in config else {}
-    if "layers" in config:  # as the first of a Sequential, it has its inputs within
+    if "layers" in config:  # as the first layer of a Sequential, it contains its input branches
         same["branches"] = config["layers"]
     mode = config.get("mode")
     if mode in ("dot", "cos"):

@@ -1,4 +1,4 @@
-"""What layers of Keras 1 do not tell by themselves, and Sequential models, which may begin with a Merge."""
+"""Axis orders that layers of Keras 1 do not save, and Sequential models, which may begin with a Merge."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import Any
 
 __all__ = ["BRANCH", "sequential", "with_dim_orderings"]
 
-#: What the models that a Sequential begins with are called; they have no names in its configuration.
+#: The name prefix of the models that a Sequential begins with, which have no names in its configuration.
 BRANCH = "branch_of_merge_"
 
 _Fields = dict[str, Any]
 
-#: Layers that keep the order of their axes to themselves: it was a setting of the whole program.
+#: Layers whose axis order is not in their configuration: it was a global setting.
 _SILENT = frozenset(
     {"Cropping2D", "Cropping3D", "UpSampling2D", "UpSampling3D", "ZeroPadding2D", "ZeroPadding3D"}
 )
 
-#: What a layer may say of its inputs, under either version's names.
+#: The keys for a layer's input type, in either version.
 _TYPES = ("dtype", "input_dtype")
 
 
 def with_dim_orderings(config: Any) -> Any:
-    """Return the configuration of a model in which each such layer has the order that the others have."""
+    """Return a model's configuration with the axis order of the other layers added to those that lack it."""
     stated = {node["dim_ordering"] for node in _dictionaries(config) if "dim_ordering" in node}
     return _stating(config, stated.pop()) if len(stated) == 1 else config
 
@@ -47,18 +47,18 @@ def _stating(config: Any, order: str) -> Any:
 
 
 def sequential(fields: _Fields) -> _Fields:
-    """Return a serialized Sequential, whose layers are up to date already, as Keras 2 reads it."""
+    """Return a serialized Sequential, whose layers are already converted, in the form of Keras 2."""
     first, *rest = fields["config"]
     name = {"name": fields["name"]} if fields.get("name") else {}
     if "branches" in first["config"]:
         config = {"name": "merged", **name, **_merging(first, rest)}
         return {**fields, "class_name": "Functional", "config": config}
-    # A list alone is a Sequential without a name.
+    # A Sequential without a name is a plain list.
     return {**fields, "config": {**name, "layers": fields["config"]} if name else fields["config"]}
 
 
 def _merging(merge: _Fields, rest: list[_Fields]) -> _Fields:
-    """A graph: inputs, a model for each branch, what merges them, and the other layers one after another."""
+    """Return a graph: inputs, a model for each branch, the merging layer, the other layers in sequence."""
     branches = merge["config"].pop("branches")
     inputs: list[_Fields] = []
     merged: list[_Fields] = []
@@ -90,7 +90,7 @@ def _called(layer: _Fields, name: str, on: list[_Fields]) -> _Fields:
 
 
 def _tensor(layer: _Fields) -> list[Any]:
-    """What a layer returns when it is called once; of a model that is the second time, after its making."""
+    """Return the reference to a layer's output: node 1 for a model, whose node 0 is its construction."""
     return [layer["name"], int(_is_model(layer)), 0, {}]
 
 
@@ -100,7 +100,7 @@ def _name(layer: _Fields) -> str:
 
 
 def _inputs(branch: _Fields, default: str) -> Iterator[_Fields]:
-    """The inputs of a branch, which is a model or a layer, under the names that Keras 1 gave them."""
+    """Yield the inputs of a branch, a model or a layer, under the names that Keras 1 gave them."""
     config = branch["config"]
     if isinstance(config, list):
         yield from _inputs(config[0], default)

@@ -1,4 +1,4 @@
-"""Layers that only Keras 1 had, with its names of arguments, written for Keras 3."""
+"""Layers that only Keras 1 had, implemented in Keras 3, with the argument names of Keras 1."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["KERAS_1_LAYERS"]
 
 
 class _Dense(keras.layers.Layer):
-    """What dense layers are configured with."""
+    """The configuration common to dense layers."""
 
     def __init__(
         self,
@@ -26,14 +26,14 @@ class _Dense(keras.layers.Layer):
 
 
 class Highway(_Dense):
-    """A dense layer, of which a gate lets through as much as it keeps out of the inputs themselves."""
+    """A dense layer whose gate g mixes its output and its inputs: g * dense + (1 - g) * inputs."""
 
     def __init__(self, activation: Any = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._activation = keras.activations.get(activation)
 
     def build(self, input_shape: Any) -> None:
-        """Make the weights in the order in which Keras 1 saved them."""
+        """Create the weights in the order in which Keras 1 saved them."""
         size = input_shape[-1]
         self._kernel = self.add_weight((size, size), name="W", regularizer=self._kernel_regularizer)
         self._gate_kernel = self.add_weight((size, size), name="W_carry")
@@ -42,7 +42,7 @@ class Highway(_Dense):
             self._gate_offset = self.add_weight((size,), name="b_carry")
 
     def call(self, inputs: Any) -> Any:
-        """Return what the gate mixes."""
+        """Return the gated sum."""
         gate, dense = ops.matmul(inputs, self._gate_kernel), ops.matmul(inputs, self._kernel)
         if self._use_bias:
             gate, dense = gate + self._gate_offset, dense + self._offset
@@ -51,14 +51,14 @@ class Highway(_Dense):
 
 
 class MaxoutDense(_Dense):
-    """The largest of the results of several dense layers."""
+    """The maximum of several dense layers."""
 
     def __init__(self, units: int, nb_feature: int = 4, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._units, self._count = units, nb_feature
 
     def build(self, input_shape: Any) -> None:
-        """Make the weights of all of them."""
+        """Create the weights of all of them."""
         shape = (self._count, input_shape[-1], self._units)
         self._kernels = self.add_weight(shape, name="W", regularizer=self._kernel_regularizer)
         if self._use_bias:
@@ -66,20 +66,20 @@ class MaxoutDense(_Dense):
             self._offsets = self.add_weight(shape_of_offsets, name="b", regularizer=self._bias_regularizer)
 
     def call(self, inputs: Any) -> Any:
-        """Return the largest for each unit."""
+        """Return the maximum for each unit."""
         dense = ops.einsum("bi,fio->bfo", inputs, self._kernels)
         return ops.max(dense + self._offsets if self._use_bias else dense, axis=1)
 
 
 class Cosine(keras.layers.Layer):
-    """Merge in the mode of that name: a product of two tensors over those of each with itself."""
+    """Merge in mode "cos": the dot product of two tensors, divided by those of each with itself."""
 
     def __init__(self, axes: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._dot = keras.layers.Dot(axes)
 
     def call(self, inputs: Any) -> Any:
-        """Return the quotient, with an axis more after the first."""
+        """Return the quotient, with an additional axis after the first."""
         first, second = inputs
         square = self._dot([first, first]) * self._dot([second, second])
         norm = ops.maximum(ops.sqrt(square), keras.config.epsilon())
@@ -94,7 +94,7 @@ class ParametricSoftplus(keras.layers.Layer):
         self.supports_masking = True
 
     def build(self, input_shape: Any) -> None:
-        """Make a pair of weights for each element."""
+        """Create a pair of weights for each element."""
         self._alphas = self.add_weight(input_shape[1:], name="alphas")
         self._betas = self.add_weight(input_shape[1:], name="betas")
 
@@ -104,19 +104,19 @@ class ParametricSoftplus(keras.layers.Layer):
 
 
 class SReLU(keras.layers.Layer):
-    """The identity between two thresholds, of other slopes outside (arXiv:1512.07030)."""
+    """The identity between two thresholds, linear with other slopes outside (arXiv:1512.07030)."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
 
     def build(self, input_shape: Any) -> None:
-        """Make four weights for each element; the right threshold is kept as its distance from the left."""
+        """Create four weights for each element; the right threshold is stored relative to the left."""
         names = ("t_left", "a_left", "t_right", "a_right")
         self._parameters = [self.add_weight(input_shape[1:], name=name) for name in names]
 
     def call(self, inputs: Any) -> Any:
-        """Apply the function; both parts as Keras 1 adds them."""
+        """Apply the function, adding the parts as Keras 1 does."""
         left, left_slope, distance, right_slope = self._parameters
         right = left + ops.abs(distance)
         above = ops.clip(inputs - left, 0.0, ops.abs(distance))
@@ -125,7 +125,7 @@ class SReLU(keras.layers.Layer):
 
 
 class SampleNormalization(keras.layers.Layer):
-    """BatchNormalization of Keras 1 in mode 1: each sample over its last axis, on its own."""
+    """BatchNormalization of Keras 1 in mode 1: normalizes each sample over its last axis."""
 
     def __init__(
         self, epsilon: float, gamma_regularizer: Any = None, beta_regularizer: Any = None, **kwargs: Any
@@ -136,7 +136,7 @@ class SampleNormalization(keras.layers.Layer):
         self._gamma_regularizer, self._beta_regularizer = gamma_regularizer, beta_regularizer
 
     def build(self, input_shape: Any) -> None:
-        """Make the weights; those of batches are saved too, and not used."""
+        """Create the weights; the batch statistics are saved too, but not used."""
         shape = input_shape[-1:]
         self._gamma = self.add_weight(shape, name="gamma", regularizer=self._gamma_regularizer)
         self._beta = self.add_weight(shape, name="beta", regularizer=self._beta_regularizer)

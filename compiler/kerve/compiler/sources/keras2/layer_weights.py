@@ -1,7 +1,7 @@
-"""Weights of Keras 1, and of models that computed with Theano, as today's layers hold them.
+"""Conversion of weights of Keras 1 and of models trained with Theano to the layouts of current layers.
 
-tf_keras knows the order of the axes and gates of Keras 1, but brings what is in a TimeDistributed up to date
-twice. It does not know Theano: its convolutions turn the kernels around, TensorFlow's do not.
+tf_keras converts the order of the axes and gates of Keras 1, but does so twice within a TimeDistributed. It
+does not support Theano, whose convolutions flip their kernels, unlike TensorFlow's.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["Writer", "load", "writer_of"]
 
 _Values = list[NDArray[Any]]
 
-#: How many of a layer's weights are kernels of convolutions.
+#: The number of a layer's weights that are kernels of convolutions.
 _KERNELS = {
     "Conv1D": 1,
     "Conv2D": 1,
@@ -35,19 +35,19 @@ _KERNELS = {
 
 @dataclass(frozen=True)
 class Writer:
-    """What the layout of weights depends on."""
+    """The properties of the writer that determine the layout of weights."""
 
     is_keras_1: bool
     is_theano: bool
 
     @property
     def is_old(self) -> bool:
-        """Whether tf_keras cannot read its weights by itself."""
+        """Whether tf_keras alone cannot load its weights."""
         return self.is_keras_1 or self.is_theano
 
 
 def writer_of(group: h5py.Group, keras_version: str) -> Writer:
-    """Tell who wrote weights; in Keras 1 only the names of TensorFlow's variables tell the backends apart."""
+    """Determine the writer of weights; for Keras 1, variable names with ":" identify TensorFlow."""
     is_keras_1 = keras1.is_writer(keras_version)
     backend = group.attrs.get("backend", b"")
     if is_keras_1 and not backend:
@@ -57,7 +57,7 @@ def writer_of(group: h5py.Group, keras_version: str) -> Writer:
 
 
 def load(model: tf_keras.Model, group: h5py.Group, writer: Writer) -> None:
-    """Give a model its weights; raises `ValueError` where they do not fit."""
+    """Load weights into a model; raises `ValueError` if they do not fit."""
     if writer.is_old:
         _load_old(model, group, writer)
     else:
@@ -65,7 +65,7 @@ def load(model: tf_keras.Model, group: h5py.Group, writer: Writer) -> None:
 
 
 def _load_old(model: tf_keras.Model, group: h5py.Group, writer: Writer) -> None:
-    """Load by the names of layers, or in their order where those are others."""
+    """Load by layer names, or by order if the names differ."""
     saved = {name: values for name, values in _saved(group) if values}
     layers = {layer.name: layer for layer in _flattened(model) if layer.weights}
     if len(layers) != len(saved):
@@ -77,7 +77,7 @@ def _load_old(model: tf_keras.Model, group: h5py.Group, writer: Writer) -> None:
 
 
 def _flattened(model: tf_keras.Model) -> Iterator[Any]:
-    """The layers that have a place of their own in the file: those of branches have, of other models not."""
+    """Yield the layers with their own entries in the file: of nested models, only those of branches."""
     for layer in model.layers:
         if layer.name.startswith(keras1_graphs.BRANCH) and isinstance(layer, tf_keras.Model):
             yield from _flattened(layer)
@@ -107,7 +107,7 @@ def _give(layer: Any, values: _Values, writer: Writer) -> None:
 
 
 def _give_parts(model: tf_keras.Model, values: _Values, writer: Writer) -> None:
-    """A model within another has all that is trained before all that is not."""
+    """Load a nested model's weights, of which all trainable ones precede all others."""
     trained, others = values[: len(model.trainable_weights)], values[len(model.trainable_weights) :]
     for layer in model.layers:
         first, second = len(layer.trainable_weights), len(layer.non_trainable_weights)
@@ -129,9 +129,9 @@ def _converted(layer: Any, values: _Values, writer: Writer) -> _Values:
 
 
 def _joined_gates(layer: Any, values: _Values) -> _Values:
-    """Join what Keras 1 has for each gate (i, c, f, o) to what there is for all (i, f, c, o).
+    """Concatenate the weights that Keras 1 has for each gate (i, c, f, o), in the order (i, f, c, o).
 
-    tf_keras does it too, but along the wrong axis where channels come first.
+    tf_keras does this too, but along the wrong axis for channels_first.
     """
     if layer.data_format == "channels_first":
         values = [value.transpose(2, 3, 1, 0) if value.ndim == 4 else value for value in values]
@@ -139,7 +139,7 @@ def _joined_gates(layer: Any, values: _Values) -> _Values:
 
 
 def _turned(kernel: NDArray[Any]) -> NDArray[Any]:
-    """Turn a kernel around along its dimensions in space, which come before the two of channels."""
+    """Flip a kernel along its spatial dimensions, which precede the two of channels."""
     return np.flip(kernel, tuple(range(kernel.ndim - 2)))
 
 

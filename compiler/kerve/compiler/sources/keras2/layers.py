@@ -1,4 +1,4 @@
-"""One layer of Keras 2 as the layer of Keras 3 that computes the same."""
+"""Translation of one layer of Keras 2 to an equivalent layer of Keras 3."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ __all__ = ["UntranslatableError", "clean_name", "layer"]
 
 
 class UntranslatableError(Exception):
-    """Keras 3 has no equal of this layer, or of how it is configured."""
+    """Keras 3 has no equivalent of this layer or of its configuration."""
 
 
 _OTHER_NAMES = {"SyncBatchNormalization": "BatchNormalization"}
 
 _OTHER_KEYS = {("LeakyReLU", "alpha"): "negative_slope"}
 
-#: Keys without effect on what a layer with given weights computes.
+#: Keys that do not affect the outputs of a layer with given weights.
 _WITHOUT_EFFECT = frozenset(
     {
         "batch_input_shape", "dynamic", "force_generator", "implementation", "input_length", "key_shape",
@@ -35,7 +35,7 @@ _WITHOUT_EFFECT = frozenset(
     }
 )  # fmt: skip
 
-#: Keys that Keras 3 lacks, with the value that means what Keras 3 does.
+#: Keys that Keras 3 lacks, with the value that corresponds to its behavior.
 _NEUTRAL: dict[str, Any] = {
     "groups": 1,
     "time_major": False,
@@ -47,14 +47,14 @@ _NEUTRAL: dict[str, Any] = {
 _LOOKUPS = ("IntegerLookup", "StringLookup", "TextVectorization")
 
 
-#: From a layer of Keras 2 that is part of another to its equal.
+#: Translates a layer of Keras 2 that is part of another.
 Translate = Callable[[Any], Any]
 
 
 def layer(old: tf_keras.layers.Layer, translate: Translate) -> keras.layers.Layer:
-    """Return a Keras 3 layer of the same configuration, not yet built; raises `UntranslatableError`.
+    """Return an unbuilt Keras 3 layer of the same configuration; raises `UntranslatableError`.
 
-    `translate` is called for the layers in it.
+    `translate` is called for nested layers.
     """
     if isinstance(old, NewLayer):
         return old.new
@@ -77,14 +77,14 @@ def layer(old: tf_keras.layers.Layer, translate: Translate) -> keras.layers.Laye
     return new
 
 
-#: Layers that are not made of the same configuration.
+#: Layers that are created from other arguments.
 _OTHER_LAYERS: dict[str, Callable[[Any], keras.layers.Layer]] = {
     "Lambda": lambda old: keras.layers.Lambda(
         old.function, arguments=old.arguments, mask=old.mask, name=clean_name(old.name)
     ),
-    # Keras 3 returns the tensor that it is given, with its mask.
+    # Keras 3's Identity returns its input tensor itself, with its mask.
     "Identity": lambda old: keras.layers.Lambda(keras.ops.copy, name=clean_name(old.name)),
-    # At inference Keras 2 resizes, where Keras 3 crops.
+    # At inference Keras 2 resizes, but Keras 3 crops.
     "RandomCrop": lambda old: keras.layers.Resizing(
         old.height, old.width, crop_to_aspect_ratio=True, name=clean_name(old.name)
     ),
@@ -92,7 +92,7 @@ _OTHER_LAYERS: dict[str, Callable[[Any], keras.layers.Layer]] = {
 
 
 def clean_name(name: str) -> str:
-    """Return a name that Keras 3 takes."""
+    """Return a name that Keras 3 accepts."""
     return name.replace("/", "_")
 
 
@@ -114,7 +114,7 @@ def _config(old: Any, name: str, parameters: frozenset[str], translate: Translat
 
 
 def _is_of_parent(old: Any, key: str) -> bool:
-    """Whether a key is inherited and means nothing here, as `filters` of a depthwise convolution."""
+    """Return whether a key is inherited and unused, such as `filters` of a depthwise convolution."""
     return key in ("filters", "kernel_regularizer", "pool_function") and type(old).__name__.startswith(
         ("Depthwise", "Separable", "Max", "Average")
     )
@@ -146,7 +146,7 @@ def _inner(old: Any, key: str) -> Any:
 
 
 def _activation(function: Any, translate: Translate) -> Any:
-    """Return the function of Keras 3 that computes the same."""
+    """Return the equivalent function of Keras 3."""
     if function is None:
         return None
     if isinstance(function, tf_keras.layers.Layer):
@@ -162,10 +162,10 @@ def _activation(function: Any, translate: Translate) -> Any:
 
 
 def _takes_symbols(function: Callable[..., Any]) -> bool:
-    """Whether a function of the author's works with operations of Keras 3."""
+    """Return whether a custom function works with operations of Keras 3."""
     try:
         return isinstance(function(keras.KerasTensor((2, 3))), keras.KerasTensor)
-    except Exception:  # noqa: BLE001  # the author's code may fail in any way on a symbol
+    except Exception:  # noqa: BLE001  # custom code may raise anything on a symbolic tensor
         return False
 
 
@@ -179,7 +179,7 @@ def _regularizer(old: Any) -> Any:
 
 @cache
 def _parameters(new_class: type) -> frozenset[str]:
-    """The keyword arguments that a class of Keras 3 takes, its parents' included where it passes them on."""
+    """Return the keyword arguments of a class of Keras 3, including its parents' if it passes them on."""
     names: set[str] = set()
     for cls in new_class.__mro__:
         if "__init__" not in vars(cls):

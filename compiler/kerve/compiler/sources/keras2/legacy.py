@@ -1,4 +1,4 @@
-"""What old versions computed otherwise than the last Keras 2, under the same names."""
+"""Layers that old versions computed differently from the last Keras 2, under the same names."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ import tf_keras
 
 __all__ = ["LEGACY_LAYERS", "SpectralNormalization", "ambiguities", "class_name", "legacy_behavior"]
 
-#: Keras by itself, up to its last version 2.3.1, and Keras 2.1 within TensorFlow: "2.2.4" is by itself, and
+#: Standalone Keras, up to its last version 2.3.1, and Keras 2.1 within TensorFlow: "2.2.4" is standalone,
 #: "2.2.4-tf" and "2.4.0" are within TensorFlow.
 _EARLY = re.compile(r"1\..*|2\.[01]\..*|2\.[23]\.\d+")
 
 
 class _Lost(NamedTuple):
-    """What some versions forget to write of a class."""
+    """An argument of a class that some versions do not save."""
 
-    #: The argument, and what the layer is without it.
+    #: The argument, what the layer is taken for without it, and what it would be with it.
     argument: str
     otherwise: str
     what: str
-    #: What such versions call their Keras, who they are, and what they write that knows of it.
+    #: The Keras versions in question, the versions of TensorFlow, and the function that does save it.
     versions: re.Pattern[str]
     writers: str
     instead: str
 
 
-#: What TensorFlow 1.13 to 2.1 call their Keras; the first two forget.
+#: The Keras version of TensorFlow 1.13 to 2.1, of which 1.13 and 1.14 do not save the argument.
 _OF_1_13 = (re.compile(r"2\.2\.4-tf"), "1.13 and 1.14", "tf.saved_model.simple_save")
 
 _OF_2_10 = (re.compile(r"2\.[12]\d\..*"), "2.10 and later", "tf.saved_model.save")
@@ -52,7 +52,7 @@ _LOST = {
 
 
 class CornerUpSampling2D(tf_keras.layers.UpSampling2D):
-    """Bilinear upsampling with samples in the corners of pixels, where it is in their centers today."""
+    """Bilinear upsampling with samples at the corners of pixels, now at their centers."""
 
     def call(self, inputs: Any) -> Any:
         """Resize by the layer's factors."""
@@ -65,10 +65,10 @@ class CornerUpSampling2D(tf_keras.layers.UpSampling2D):
 
 
 class SpectralNormalization(tf_keras.layers.SpectralNormalization):
-    """The layer as it is in Keras 2; that of tf_keras takes a class of `tf.keras`, which is Keras 3 today."""
+    """The layer of Keras 2; that of tf_keras uses a class of `tf.keras`, which is now Keras 3."""
 
     def build(self, input_shape: Any) -> None:
-        """Make the vector that training keeps; what is within is normalized already."""
+        """Create the vector used in training; the saved kernel is already normalized."""
         tf_keras.layers.Wrapper.build(self, input_shape)
         self.kernel = getattr(self.layer, "kernel", None)
         if self.kernel is None:
@@ -79,10 +79,9 @@ class SpectralNormalization(tf_keras.layers.SpectralNormalization):
 
 
 def legacy_behavior(model: tf_keras.Model, keras_version: str) -> None:
-    """Let a model compute what it did in the version that wrote it.
+    """Restore the behavior of a model in the version that saved it.
 
-    A Bidirectional repeated its last result at steps that are masked, as other RNNs do, where it gives zeros
-    today.
+    A Bidirectional repeated its last result at masked steps, as other RNNs do; now it returns zeros there.
     """
     if not _EARLY.fullmatch(keras_version):
         return
@@ -96,13 +95,13 @@ LEGACY_LAYERS = {"CornerUpSampling2D": CornerUpSampling2D}
 
 
 def class_name(name: str, config: dict[str, Any], keras_version: str) -> str:
-    """Return the class that computes today what a layer of class `name` computed in the given version."""
+    """Return the current class that computes what a layer of class `name` computed in the given version."""
     is_bilinear = name == "UpSampling2D" and config.get("interpolation") == "bilinear"
     return "CornerUpSampling2D" if is_bilinear and _EARLY.fullmatch(keras_version) else name
 
 
 def ambiguities(config: Any, keras_version: str) -> list[str]:
-    """Return what a configuration does not say though it may matter, in sentences."""
+    """Return warnings on arguments that a configuration lacks though they may matter."""
     return [
         f"TensorFlow {lost.writers} do not write down that {lost.what}, so '{name}' is taken for "
         f"{lost.otherwise}, as Keras reads it; compare with the model's own answers, or compile the "

@@ -1,7 +1,7 @@
-"""Layers that merge tensors, with the masks of Keras 2.
+"""Merging layers with the mask semantics of Keras 2.
 
-There a step is masked in the result where it is masked in any tensor, and its value is what comes of the
-values; in Keras 3 where it is masked in all of them, and values that are masked are left out.
+In Keras 2 a step of the result is masked if it is masked in any tensor, and masked values are merged like
+others; in Keras 3 it is masked only if it is masked in all tensors, and masked values are left out.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["as_in_keras_2"]
 
 
 class _Unmasking:
-    """Merges values whatever their masks. These stand before a layer's class, which has what mypy misses."""
+    """Merges values regardless of masks. A mixin of a layer's class, hence the `type: ignore`s."""
 
     def call(self, inputs: Any) -> Any:
         """Merge copies, which have no masks."""
@@ -25,19 +25,19 @@ class _Unmasking:
 
 
 class _Elementwise(_Unmasking):
-    """What merges tensors of one shape."""
+    """A mixin for layers that merge tensors of one shape."""
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:  # noqa: ARG002  # a method of Keras's
-        """Mask what any tensor masks; one without a mask says nothing."""
+        """Mask what any tensor masks; tensors without a mask are ignored."""
         known = _known(mask)
         return functools.reduce(ops.logical_and, known) if known else None
 
 
 class _Joining(_Unmasking):
-    """What puts tensors one behind the other."""
+    """A mixin for layers that concatenate tensors."""
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
-        """Mask a step where some part of it is masked; a tensor without a mask is of no such part."""
+        """Mask a step if any part of it is masked; a tensor without a mask is not masked."""
         if not _known(mask):
             return None
         whole = [_of_elements(*each) for each in zip(inputs, mask, strict=True)]
@@ -69,6 +69,6 @@ _KINDS = {
 
 @functools.cache
 def as_in_keras_2(new_class: type[keras.layers.Layer]) -> type[keras.layers.Layer]:
-    """Return the class that merges as the one of its name does in Keras 2; any other class as it is."""
+    """Return a merging class with the semantics of Keras 2; other classes unchanged."""
     kind = _KINDS.get(new_class.__name__)
     return new_class if kind is None else type(new_class.__name__, (kind, new_class), {})

@@ -1,4 +1,4 @@
-"""Configurations of Keras 1 and 2 as the last Keras 2 reads them."""
+"""Conversion of configurations of Keras 1 and 2 to the form of the last Keras 2."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from kerve.compiler.sources.keras2 import explicit_padding, keras1, keras1_graph
 
 __all__ = ["migrated"]
 
-#: cuDNN's layers compute on GPUs only; these compute the same, and Keras converts the weights when it
-#: loads them.
+#: cuDNN layers run on GPUs only; these are equivalent, and Keras converts the weights when loading.
 _CUDNN: dict[str, tuple[str, dict[str, Any]]] = {
     "CuDNNGRU": ("GRU", {"activation": "tanh", "recurrent_activation": "sigmoid", "reset_after": True}),
     "CuDNNLSTM": ("LSTM", {"activation": "tanh", "recurrent_activation": "sigmoid"}),
 }
 
-#: What a key meant where it is missing, because the writer was older than the key.
+#: Values of keys that are missing because the writer is older than the key.
 _BEFORE_THE_KEY: dict[str, dict[str, Any]] = {
     "GRU": {"reset_after": False},
     "GRUCell": {"reset_after": False},
@@ -26,10 +25,10 @@ _OLD_NAMES = {"BatchNormalizationV1": "BatchNormalization", "BatchNormalizationV
 
 
 def migrated(config: Any, keras_version: str, is_theano: bool = False) -> Any:
-    """Return the configuration of a model or layer, with everything in it brought up to date.
+    """Return the converted configuration of a model or layer.
 
-    `keras_version` is that of the writer, `is_theano` tells what it computed with. Layers may come out as
-    ones of `legacy.LEGACY_LAYERS` and `explicit_padding.PADDED_LAYERS`.
+    `keras_version` is that of the writer, `is_theano` whether it used Theano. Layers may be replaced by those
+    of `legacy.LEGACY_LAYERS` and `explicit_padding.PADDED_LAYERS`.
     """
     if keras1.is_writer(keras_version):
         config = keras1_graphs.with_dim_orderings(config)
@@ -42,7 +41,7 @@ def _migrated(config: Any, keras_version: str, is_theano: bool) -> Any:
     if not isinstance(config, dict):
         return config
     fields = {key: _migrated(value, keras_version, is_theano) for key, value in config.items()}
-    if fields.get("class_name") == "function":  # Keras 2.13 and later write it so, and read only its name
+    if fields.get("class_name") == "function":  # Keras 2.13 and later write this but can load only the name
         return fields["config"]
     if isinstance(fields.get("class_name"), str) and isinstance(fields.get("config"), dict):
         return _layer(fields, keras_version, is_theano)
@@ -56,7 +55,7 @@ def _layer(fields: dict[str, Any], keras_version: str, is_theano: bool) -> dict[
     if keras1.is_writer(keras_version) or name in keras1.ONLY_IN_KERAS_1:
         name, config = keras1.modernized(name, config)
     name = _OLD_NAMES.get(name, name)
-    if name != "Lambda":  # which reads its arguments so itself
+    if name != "Lambda":  # decodes such arguments itself
         config = {key: _number(value) for key, value in config.items()}
     inner = _BEFORE_THE_KEY.get(name, {}) | config
     if name in _CUDNN:
@@ -67,6 +66,6 @@ def _layer(fields: dict[str, Any], keras_version: str, is_theano: bool) -> dict[
 
 
 def _number(value: Any) -> Any:
-    """Return what TensorFlow 1.11 wrote as an array of NumPy: the 6.0 of a ReLU."""
+    """Return the number that TensorFlow 1.11 wrote as a NumPy array, such as the 6.0 of a ReLU."""
     is_array = isinstance(value, dict) and set(value) == {"type", "value"} and value["type"] == "ndarray"
     return value["value"] if is_array else value

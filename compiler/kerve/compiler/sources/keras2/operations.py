@@ -1,8 +1,8 @@
 """Functions of TensorFlow that were called on tensors of a functional model of Keras 2.
 
 Keras 2 records `x * 2.0` or `tf.concat([x, y], -1)` as a layer (TFOpLambda) that calls a function of
-TensorFlow. Where `keras.ops` has the same function it takes its place; any other is called as it is, behind
-an `OldFunction`, and converted by tf2onnx.
+TensorFlow. It is replaced by the same function of `keras.ops` if there is one; any other is called through an
+`OldFunction` and converted by tf2onnx.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _X, _X_Y = ("x",), ("x", "y")
 _REDUCTION = ("input_tensor", "axis", "keepdims")
 
 #: For a symbol of TensorFlow's API, the same function of Keras, and which of TensorFlow's arguments it takes.
-#: Keras promotes types where TensorFlow refuses to: they are equal on floating-point tensors of one type.
+#: Keras promotes types, TensorFlow does not: they are equivalent on floating-point tensors of one type.
 _SAME: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
     "__operators__.add": (ops.add, _X_Y),
     "concat": (ops.concatenate, ("values", "axis")),
@@ -71,7 +71,7 @@ def operation(layer: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _constant(argument: Any, name: str, dtype: str) -> Any:
-    """Make one tensor of a list: files of Keras 2 keep constant ones as lists of numbers."""
+    """Convert a list to one tensor: files of Keras 2 contain constant tensors as lists of numbers."""
     if name == "values":
         return [_constant(each, "", dtype) for each in argument]
     if not isinstance(argument, list | tuple) or name == "axis":
@@ -82,7 +82,7 @@ def _constant(argument: Any, name: str, dtype: str) -> Any:
 
 
 def _one_float_type(structure: Any) -> str | None:
-    """The type of the tensors in a structure, if it is one, of floating-point numbers."""
+    """Return the type of the tensors in a structure if all have the same floating-point type, or None."""
     tensors = [leaf for leaf in keras.tree.flatten(structure) if isinstance(leaf, keras.KerasTensor)]
     types = {tensor.dtype for tensor in tensors}
     dtype = types.pop() if len(types) == 1 else None
@@ -90,7 +90,7 @@ def _one_float_type(structure: Any) -> str | None:
 
 
 def _slice(layer: Any, args: Any, kwargs: Any) -> Any:
-    """`x[1:, ::2]`, which Keras 2 records with each slice as a dictionary."""
+    """Call a slice such as `x[1:, ::2]`, whose parts Keras 2 records as dictionaries."""
     if layer.symbol == "__operators__.getitem" and not kwargs:
         tensor, where = args
         spec = tuple(map(_to_slice, where if isinstance(where, list | tuple) else [where]))

@@ -1,4 +1,4 @@
-"""Reading what Keras 1 and 2 wrote, with tf_keras."""
+"""Loading models of Keras 1 and 2 with tf_keras."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from kerve.compiler.sources.keras2.migrate import migrated
 
 __all__ = ["from_config", "read"]
 
-#: Layers of Keras 2 that it does not find again by their names.
+#: Layers of Keras 2 that it cannot resolve by name.
 _NOT_FOUND = {
     "RandomFourierFeatures": tf_keras.layers.experimental.RandomFourierFeatures,
     "SpectralNormalization": legacy.SpectralNormalization,
@@ -30,7 +30,7 @@ _NOT_FOUND = {
 
 
 def read(found: DetectedSource, own: Mapping[str, Any], trust: bool) -> tf_keras.Model:
-    """Read a whole model, from HDF5 or an archive; raises `LoadError`."""
+    """Load a whole model from HDF5 or an archive; raises `LoadError`."""
     own = {**functions.named(found.config, tf_keras.activations), **own}
     with load_errors.reporting_load_errors(found.path), _known(own):
         model = _from_archive(found, trust) if found.kind is Kind.ARCHIVE else _from_hdf5(found, trust)
@@ -42,7 +42,7 @@ def read(found: DetectedSource, own: Mapping[str, Any], trust: bool) -> tf_keras
 def from_config(
     config: Any, own: Mapping[str, Any], keras_version: str, trust: bool, is_theano: bool = False
 ) -> tf_keras.Model:
-    """Build a model from an architecture, as `to_json` and `to_yaml` write it."""
+    """Build a model from an architecture written by `to_json` or `to_yaml`."""
     own = {**functions.named(config, tf_keras.activations), **own}
     with _known(own), SafeModeScope(safe_mode=not trust):
         model = tf_keras.models.model_from_json(json.dumps(migrated(config, keras_version, is_theano)))
@@ -52,7 +52,7 @@ def from_config(
 
 @contextmanager
 def _known(own: Mapping[str, Any]) -> Iterator[None]:
-    """Tell tf_keras what it does not know by itself."""
+    """Register the objects that tf_keras does not have."""
     objects = {
         **_NOT_FOUND,
         **legacy.LEGACY_LAYERS,
@@ -77,7 +77,7 @@ def _from_archive(found: DetectedSource, trust: bool) -> tf_keras.Model:
 
 
 def _from_hdf5(found: DetectedSource, trust: bool) -> tf_keras.Model:
-    """Build the model of its architecture, brought up to date, and give it its weights."""
+    """Build the model from its migrated architecture and load its weights."""
     with h5py.File(found.path, "r") as file, SafeModeScope(safe_mode=not trust):
         group = file["model_weights"]
         writer = layer_weights.writer_of(group, found.keras_version)

@@ -1,4 +1,4 @@
-"""A model of Keras 2 as a source: lowered by way of its translation, proven against itself."""
+"""A model of Keras 2 as a source: its translation is lowered and verified against the original."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["from_file", "from_model", "from_object", "translated"]
 
 
 def from_object(model: tf_keras.Model) -> KerasSource:
-    """Take a model that is in memory."""
+    """Load a model that is in memory."""
     if not isinstance(model, tf_keras.Model):
         raise LoadError(
             f"a {type(model).__name__} of tf_keras is not a model; put the layer into a Sequential"
@@ -33,7 +33,7 @@ def from_object(model: tf_keras.Model) -> KerasSource:
 
 
 def from_file(found: DetectedSource, own: Mapping[str, Any], trust: bool) -> KerasSource:
-    """Read a whole model; raises `LoadError`."""
+    """Load a whole model; raises `LoadError`."""
     model = reading.read(found, own, trust)
     source = from_model(model, record_of(found.kind.value, found.path, keras_version=found.keras_version))
     doubts = legacy.ambiguities(found.config, found.keras_version)
@@ -42,7 +42,7 @@ def from_file(found: DetectedSource, own: Mapping[str, Any], trust: bool) -> Ker
 
 
 def from_model(old: tf_keras.Model, record: manifest_pb2.Source) -> KerasSource:
-    """Translate a model; where that fails it is one operation of TensorFlow, converted as a whole."""
+    """Translate a model; if that fails, it becomes one operation of TensorFlow, converted as a whole."""
     try:
         return translated(old, record)
     except UntranslatableError as error:
@@ -61,10 +61,10 @@ def from_model(old: tf_keras.Model, record: manifest_pb2.Source) -> KerasSource:
 
 
 def _plain(results: Any) -> Any:
-    """Return tensors in dictionaries and tuples, which Keras 3 knows, without what was not computed.
+    """Return tensors in plain dictionaries and tuples, as Keras 3 requires, without None.
 
-    A mapping may be of a class of the author's; a distribution stands for its mean or a sample, as its layer
-    says.
+    A mapping may be of a custom class; a distribution is converted to its mean or a sample, as its layer
+    specifies.
     """
     if isinstance(results, Mapping):
         return {name: _plain(result) for name, result in results.items() if result is not None}
@@ -80,7 +80,7 @@ def translated(old: tf_keras.Model, record: manifest_pb2.Source) -> KerasSource:
 
 
 def _entry(old: tf_keras.Model) -> tuple[Callable[..., Any], Any]:
-    """Return the model as a function of one argument, and what that argument is."""
+    """Return the model as a function of one argument, and the argument's specs."""
     if not isinstance(old, tf_keras.Model):
         raise LoadError(
             f"the file is of Keras 2, and the class {type(old).__name__} that was given for it of Keras 3; "
@@ -96,7 +96,7 @@ def _entry(old: tf_keras.Model) -> tuple[Callable[..., Any], Any]:
             "call it once on data before it is saved or compiled"
         )
     arguments = list(spec[0])
-    while arguments and arguments[-1] is None:  # `training`, which a loaded model has among them
+    while arguments and arguments[-1] is None:  # `training`, which a loaded model includes
         del arguments[-1]
     inputs = arguments[0] if len(arguments) == 1 else list(arguments)
     leaves = tf.nest.flatten(inputs)
@@ -109,7 +109,7 @@ def _entry(old: tf_keras.Model) -> tuple[Callable[..., Any], Any]:
 
 
 def _refuse_ragged(old: tf_keras.Model) -> None:
-    """Raise `ConversionError` for rows of various lengths; a sparse tensor has a dense one that is equal."""
+    """Raise `ConversionError` for ragged inputs; sparse ones are replaced by dense ones."""
     for tensor, name in zip(tf.nest.flatten(old.inputs), old.input_names, strict=True):
         if isinstance(tensor.type_spec, tf.RaggedTensorSpec):
             raise ragged(name)
@@ -124,7 +124,7 @@ def _named_specs(tensors: Any, names: Sequence[str]) -> Any:
 
 
 def _graph(old: tf_keras.Model, call: Any, inputs: Any) -> tf_keras.Model:
-    """Return the model with its graph of layers; a subclassed model's is recorded by running its code."""
+    """Return the model as a graph of layers; that of a subclassed model is recorded by running its code."""
     if old._is_graph_network:
         return old
     tensors = tf.nest.map_structure(lambda spec: tf_keras.Input(type_spec=spec, name=spec.name), inputs)
@@ -132,5 +132,5 @@ def _graph(old: tf_keras.Model, call: Any, inputs: Any) -> tf_keras.Model:
     inference = {"training": False} if old._expects_training_arg else {}
     try:
         return tf_keras.Model(tensors, old.call(*arguments, **inference), name=old.name)
-    except Exception as error:  # the author's code may fail in any way on symbolic tensors
+    except Exception as error:  # custom code may raise anything on symbolic tensors
         raise UntranslatableError(f"the code of {type(old).__name__} is not a graph of layers") from error

@@ -1,8 +1,8 @@
-"""A model of Keras 2 as an equal model of Keras 3.
+"""Translation of a model of Keras 2 to an equivalent model of Keras 3.
 
-The graph of layers is walked in topological order and every layer's equal is called on the new tensors. The
-result is run beside the original: a layer that turns out not to be equal after all is kept as it is, behind
-an `OldLayer`, and the translation begins anew.
+The graph of layers is traversed in topological order, and the translation of every layer is called on the new
+tensors. The result is compared with the original: a layer that turns out to differ is kept in an `OldLayer`
+instead, and the translation starts again.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def translate(old: tf_keras.Model) -> keras.Model:
 
 
 def _reserve(names: Iterable[str]) -> None:
-    """Keep Keras from giving operations of its own (on masks) the names that layers have."""
+    """Prevent Keras from using the names of layers for its own operations (on masks)."""
     for name in names:
         prefix, _, number = name.rpartition("_")
         if not number.isdecimal():
@@ -55,7 +55,7 @@ def _reserve(names: Iterable[str]) -> None:
 
 
 class _NotEqualError(Exception):
-    """What was thought to be a layer's equal does not fit in its place."""
+    """The translation of a layer does not fit in its place."""
 
     def __init__(self, layer: str) -> None:
         super().__init__(layer)
@@ -63,7 +63,7 @@ class _NotEqualError(Exception):
 
 
 class _Translation:
-    """One attempt; the layers named in `kept` stay as they are."""
+    """One attempt; the layers named in `kept` are not translated."""
 
     def __init__(self, kept: set[str]) -> None:
         self.inputs: Any = None
@@ -81,7 +81,7 @@ class _Translation:
         return new
 
     def _graph(self, old: tf_keras.Model) -> keras.Model:
-        """Walk the graph of layers, and build it again."""
+        """Traverse the graph of layers and rebuild it."""
         graph = _Tensors()
         for tensor, name in zip(tf.nest.flatten(old.inputs), old.input_names, strict=True):
             graph[tensor] = _input(tensor, name, any_batch=_is_built_by_call(old))
@@ -115,7 +115,7 @@ class _Translation:
             if isinstance(layer, OldLayer):
                 return layer.returning(_specs(node.outputs), *args, **kwargs)
             return layer(*args, **kwargs)
-        except (TypeError, ValueError) as error:  # how Keras refuses arguments
+        except (TypeError, ValueError) as error:  # raised by Keras for invalid arguments
             if is_function or isinstance(self._layers.get(id(node.layer)), OldLayer):
                 raise UntranslatableError(f"layer '{node.layer.name}': {error}") from error
             raise _NotEqualError(node.layer.name) from error
@@ -134,18 +134,18 @@ class _Translation:
             return self._graph(old)
         try:
             new = layers.layer(old, self._part)
-        except (UntranslatableError, TypeError, ValueError):  # the latter two are how Keras refuses arguments
+        except (UntranslatableError, TypeError, ValueError):  # the latter two: Keras rejects the arguments
             return OldLayer(old, clean_name(old.name))
         self._pairs.append((old, new))
         return new
 
     def _part(self, old: Any) -> Any:
-        """Translate what a layer wraps; its weights are copied with those of the wrapper."""
+        """Translate a wrapped layer; its weights are copied with those of the wrapper."""
         return self._graph(old) if isinstance(old, tf_keras.Model) else layers.layer(old, self._part)
 
 
 def _of_type(dtype: str, tensor: Any) -> Any:
-    """Return a tensor of the type that the old layer gives: Keras 3 counts some things in fewer bits."""
+    """Cast a tensor to the old layer's output type: Keras 3 uses smaller integer types for some results."""
     return tensor if keras.backend.standardize_dtype(tensor.dtype) == dtype else keras.ops.cast(tensor, dtype)
 
 
@@ -154,7 +154,7 @@ def _specs(tensors: Any) -> Any:
 
 
 def _require_ranks(node: Any, old: tf_keras.Model) -> None:
-    """Raise for a result of unknown rank: `ConversionError` where it is one of the model's."""
+    """Raise for a result of unknown rank; raises `ConversionError` if it is an output of the model."""
     unknown = [x for x in tf.nest.flatten(node.outputs) if x.shape.rank is None]
     if any(x is output for x in unknown for output in tf.nest.flatten(old.outputs)):
         raise ConversionError(
@@ -185,7 +185,7 @@ class _Tensors(dict[int, Any]):
 
 
 def _is_built_by_call(old: tf_keras.Model) -> bool:
-    """Whether the batch size in the graph is merely that of the first batch that came."""
+    """Return whether the batch size in the graph is only that of the first batch."""
     return isinstance(old, tf_keras.Sequential) and not old._has_explicit_input_shape
 
 
@@ -196,7 +196,7 @@ def _input(tensor: Any, name: str, *, any_batch: bool) -> Any:
 
 
 def _nodes(old: tf_keras.Model) -> Iterator[Any]:
-    """The calls of layers in a graph, each after those whose results it takes."""
+    """Yield the calls of layers in a graph in topological order."""
     for _, nodes in sorted(old._nodes_by_depth.items(), reverse=True):
         for node in nodes:
             if not node.is_input:

@@ -1,7 +1,7 @@
-"""Weights that lie in groups as the layers do, in `.keras` and `.weights.h5` of Keras 2.12 and later.
+"""Loading weights stored in a group for each layer, as in `.keras` and `.weights.h5` of Keras 2.12 and later.
 
-2.12 and 2.13 call the layers of a model by an attribute that Keras renamed, and count those with weights
-twice: the second Dense is `dense_2`.
+2.12 and 2.13 name the group of a model's layers after an attribute that was renamed later, and count layers
+with weights twice: the second Dense is `dense_2`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _OLD, _NEW = "_layer_checkpoint_dependencies", "layers"
 
 
 def rename(weights: Path) -> None:
-    """Give the groups of a `.weights.h5` today's names; what a link leads to stays as it is."""
+    """Rename the groups of a `.weights.h5` to the current names; the target of a link is not changed."""
     with h5py.File(weights, "r") as file:
         if _OLD not in file:
             return
@@ -60,7 +60,7 @@ def _numbered(name: str) -> tuple[str, int]:
 
 @contextmanager
 def reading() -> Iterator[None]:
-    """Have tf_keras give weights to layers of Keras 3 with those within, and to every copy of a layer."""
+    """Make tf_keras load weights into Keras 3 layers, including sublayers, and into every copy of a layer."""
     load = old_reader._load_state
 
     def load_state(layer: Any, store: Any, assets: Any, inner_path: str, **options: Any) -> None:
@@ -78,7 +78,7 @@ def reading() -> Iterator[None]:
 
 
 class _Opened(new_reader.H5IOStore):
-    """A file that tf_keras has open, for Keras 3."""
+    """A file opened by tf_keras, for Keras 3."""
 
     def __init__(self, file: h5py.File) -> None:
         self.h5_file, self.mode = file, "r"

@@ -1,8 +1,8 @@
-"""Weights in HDF5 in the order in which a model has its variables.
+"""Loading weights in HDF5 in the order of a model's variables.
 
-Keras 2 reads them in the order that the file has: of a model within another, what is trained before what is
-not. Whether such a model was frozen is not in its configuration, so that a model which is read again may have
-another order than the one which was saved; the variables' names tell.
+Keras 2 loads them in the order of the file: for a nested model, trainable weights before others. Whether the
+nested model was frozen is not in its configuration, so the order may differ when the model is loaded; it is
+determined by the variables' names.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ __all__ = ["load", "names"]
 
 
 def load(model: tf_keras.Model, group: h5py.Group) -> None:
-    """Give a model its weights; raises what Keras does where they do not fit."""
+    """Load weights into a model; raises Keras's errors if they do not fit."""
     hdf5_format.load_weights_from_hdf5_group(_as_in(model, group), model)
 
 
 def names(group: h5py.Group, attribute: str) -> list[str]:
-    """Read a list of names, which Keras cuts in pieces where it is too long for HDF5."""
+    """Read a list of names, which Keras splits if it is too long for HDF5."""
     return list(hdf5_format.load_attributes_from_hdf5_group(group, attribute))
 
 
 @dataclass(frozen=True)
 class _View:
-    """A group, with other lists of names, and other views of what is in it."""
+    """A view of a group with other lists of names and other views of its members."""
 
     group: h5py.Group
     attrs: Mapping[str, Any]
@@ -44,7 +44,7 @@ class _View:
 
 
 def _as_in(model: tf_keras.Model, group: h5py.Group) -> _View:
-    """Return the group with the layers and variables of it in the order of the model's."""
+    """Return a view of the group with its layers and variables in the model's order."""
     layers = [layer for layer in model.layers if hdf5_format._legacy_weights(layer)]
     saved = {
         name: found for name in names(group, "layer_names") if (found := names(group[name], "weight_names"))
@@ -52,7 +52,7 @@ def _as_in(model: tf_keras.Model, group: h5py.Group) -> _View:
     order = _in_order(list(saved), [layer.name for layer in layers])
     parts = {
         name: _View(group[name], {"weight_names": _in_order(saved[name], _variables(layer))})
-        for name, layer in zip(order, layers, strict=False)  # of other numbers Keras says that they differ
+        for name, layer in zip(order, layers, strict=False)  # Keras reports a different number of layers
     }
     return _View(group, {**group.attrs, "layer_names": order}, parts)
 
@@ -62,6 +62,6 @@ def _variables(layer: Any) -> list[str]:
 
 
 def _in_order(saved: list[str], wanted: Sequence[str]) -> list[str]:
-    """Return the names in the order in which they are wanted, if they are the same, each of one thing."""
+    """Return the names in the wanted order if they are the same and unique, or else unchanged."""
     is_same = len(set(saved)) == len(saved) and sorted(saved) == sorted(wanted)
     return list(wanted) if is_same else saved

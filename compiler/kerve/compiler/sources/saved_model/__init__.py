@@ -1,8 +1,8 @@
-"""SavedModels of every kind.
+"""Loading SavedModels of every kind.
 
-describe.py reads what is in the folder without loading it, and whether it may be loaded
-  -> source.py      Keras's own go the way of a Keras 2 model; of others one signature is converted
-       -> batches.py    how many rows a signature with state takes
+describe.py inspects the folder's contents without loading it, and what would need consent
+  -> source.py      Keras's own are loaded like a Keras 2 model; of others one signature is converted
+       -> batches.py    the batch size of a signature with state
        -> examples.py   a signature that takes serialized tf.Examples is cut after their parser
 """
 

@@ -1,4 +1,4 @@
-"""Arrays of TensorFlow 1 that a loop fills, in the graph before it is converted."""
+"""TensorArrays of TensorFlow 1 that a loop writes, adapted in the graph before its conversion."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ __all__ = ["filled_up"]
 
 
 def filled_up(definition: Any) -> Any:
-    """Fill stacked arrays up with zeros, in place.
+    """Pad stacked arrays with zeros, in place.
 
-    An array has as many rows as it was made with, and zeros where a loop ended before it came there, as
-    `dynamic_rnn` does behind the longest sequence. The results of ONNX's loops have the rows that were
-    written.
+    An array has the number of rows that it was created with, and zeros in rows after the end of the loop, as
+    those of `dynamic_rnn` after the longest sequence. The results of ONNX's loops have only the rows that
+    were written.
     """
     nodes = {node.name: node for node in definition.node}
     for stack in [node for node in definition.node if node.op == "TensorArrayGatherV3"]:
@@ -27,7 +27,7 @@ def filled_up(definition: Any) -> Any:
 
 
 def _fill_up(definition: Any, stack: Any, size: str) -> None:
-    """Put what fills up the rows of a node between it and all that reads it."""
+    """Insert nodes that pad the rows of a node's output between it and its consumers."""
     element = tf.TensorShape(stack.attr["element_shape"].shape)
     with tf.Graph().as_default() as graph:
         rows = tf.compat.v1.placeholder(stack.attr["dtype"].type, [None, *element], "rows")

@@ -1,8 +1,8 @@
-"""The numbers of rows that a signature takes, which nothing but a call tells.
+"""The batch sizes that a signature accepts, which can be determined only by calling it.
 
-Keras exports a stateful layer with an open batch, but the state has rows of its own: the signature can be
-called with so many rows only. And inputs that may have different numbers of rows (questions, and documents to
-be searched) are no batch, though their first dimensions are open like a batch's.
+Keras exports a stateful layer with a dynamic batch, but the state has a fixed number of rows: the signature
+accepts no other. And inputs that may have different numbers of rows (questions, and documents to be searched)
+are not a batch, though their first dimensions are dynamic like a batch's.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ __all__ = ["fixed_batch_warning", "rows_apart", "with_rows_of_state"]
 def with_rows_of_state(
     signature: Any, inputs: Mapping[str, tf.TensorSpec], call: Function
 ) -> Mapping[str, tf.TensorSpec]:
-    """Return the inputs, with the state's number of rows where the signature takes no other."""
+    """Return the inputs, with the state's number of rows if the signature accepts no other."""
     try:
         state = variables.changed(signature.graph)
-    except variables.ImpureError:  # the lowering will refuse it
+    except variables.ImpureError:  # rejected by the lowering
         return inputs
     sizes = sorted({each.shape[0] for each in state if each.shape.rank})
     values = [each.numpy() for each in state]
@@ -40,9 +40,9 @@ def with_rows_of_state(
 
 
 def fixed_batch_warning(inputs: Mapping[str, tf.TensorSpec], outputs: Mapping[str, Any]) -> Sequence[str]:
-    """Say of a signature that it takes so many rows only, often those that the model was built on.
+    """Return a warning if a signature accepts only one batch size, often that which the model was built on.
 
-    A subclassed model of Keras 3 that `tf.saved_model.save` writes remembers that batch.
+    `tf.saved_model.save` keeps that batch size for a subclassed model of Keras 3.
     """
     shapes = [each.shape for each in (*inputs.values(), *outputs.values())]
     first = {shape[0] if (shape.rank or 0) > 1 else None for shape in shapes}
@@ -57,7 +57,7 @@ def fixed_batch_warning(inputs: Mapping[str, tf.TensorSpec], outputs: Mapping[st
 def rows_apart(
     inputs: Mapping[str, tf.TensorSpec], call: Function, original: Function
 ) -> dict[str, InputSpec] | None:
-    """Return the inputs with a name for the rows of each, if there are several that need not have as many."""
+    """Return the inputs with separate names for their rows if their numbers of rows may differ, or None."""
     is_open = [key for key, spec in inputs.items() if spec.shape.rank and spec.shape[0] is None]
     if len(is_open) < 2 or _changes_state(call, inputs):
         return None
@@ -84,7 +84,7 @@ def _accepts(call: Function, inputs: Mapping[str, tf.TensorSpec], rows: int) -> 
 
 
 def _takes(call: Function, inputs: Mapping[str, tf.TensorSpec]) -> bool:
-    """Whether a function can be called with such inputs, of size 1 where they are open."""
+    """Return whether a function can be called with such inputs, dynamic dimensions having size 1."""
     shapes = {key: [size or 1 for size in spec.shape] for key, spec in inputs.items()}
     try:
         call({key: tf.zeros(shapes[key], spec.dtype) for key, spec in inputs.items()})

@@ -1,4 +1,4 @@
-"""What a SavedModel holds, read from its files without loading it."""
+"""Description of a SavedModel, read from its files without loading it."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _DEFAULT_SIGNATURE = "serving_default"
 _CONFIG_OF_TENSORFLOW_1 = "assets/saved_model.json"
 _INTERNAL_SIGNATURES = frozenset({"__saved_model_init_op", "__saved_model_train_op"})
 
-#: What TensorFlow 2 writes variables and reads them with: neither a model nor our loading calls it.
+#: The functions by which TensorFlow 2 saves and restores variables; neither models nor our loading call them.
 _SAVERS = re.compile(r"__inference__traced_(save|restore)_\d+")
 
-#: What a layer calls a function by which it learns from data, as a Discretization where bounds are: training
-#: calls it, and only that.
+#: The attribute of a layer with the function that adapts it to data, such as the boundaries of a
+#: Discretization; it is called only in training.
 _ADAPTS = "_adapt_function"
 
-#: What TensorFlow 1 reads variables with, when a graph is loaded.
+#: The operators by which TensorFlow 1 restores variables when a graph is loaded.
 _RESTORE = frozenset({"Restore", "RestoreSlice", "RestoreV2"})
 
 
@@ -44,26 +44,26 @@ class SavedModelInfo:
     path: Path
     tags: tuple[str, ...]
     graph: meta_graph_pb2.MetaGraphDef
-    #: The configurations of Keras's objects, by their place in the object graph; empty without Keras.
+    #: The configurations of Keras's objects, in the order of the object graph; empty without Keras.
     configs: tuple[Any, ...]
     is_keras_model: bool
 
     @property
     def is_of_tensorflow_1(self) -> bool:
-        """Whether it is a graph with variables, as sessions save it, rather than an object with functions."""
+        """Whether it is a graph with variables, saved from a session, and not an object with functions."""
         return not self.graph.object_graph_def.nodes
 
     @property
     def keras_version(self) -> str:
-        """The version of Keras that wrote it, else "" (a graph does not tell what made it)."""
+        """The version of Keras that wrote it, or "" if unknown (a graph does not contain it)."""
         return next((str(each["keras_version"]) for each in self.configs if "keras_version" in each), "")
 
     @property
     def doubts(self) -> list[str]:
-        """What the Keras of TensorFlow 1 may have lost when it made a graph of a configuration."""
+        """Warnings on what the Keras of TensorFlow 1 may have lost from the configuration."""
         try:
             config = json.loads((self.path / _CONFIG_OF_TENSORFLOW_1).read_text("utf-8"))
-        except (OSError, ValueError, RecursionError):  # it is there for people; the graph is what counts
+        except (OSError, ValueError, RecursionError):  # optional: only the graph is converted
             return []
         return (
             legacy.ambiguities(config, str(config.get("keras_version"))) if isinstance(config, dict) else []
@@ -71,7 +71,7 @@ class SavedModelInfo:
 
     @property
     def file_operators(self) -> list[str]:
-        """The operators in it that do more than compute, sorted."""
+        """The operators in it that have side effects or read files, sorted."""
         operators = {node.op for node in _executed(self.graph, _fetched(self.graph))}
         operators |= {node.op for node in _restoring(self.graph)} - _RESTORE
         uncalled = _uncalled(self.graph)
@@ -82,7 +82,7 @@ class SavedModelInfo:
 
     @property
     def signatures(self) -> list[str]:
-        """The names of what can be called, sorted."""
+        """The names of the signatures that can be called, sorted."""
         return sorted(set(self.graph.signature_def) - _INTERNAL_SIGNATURES)
 
     def signature(self, wanted: str | None) -> str:
@@ -160,7 +160,7 @@ def _check_assets(path: Path, graph: meta_graph_pb2.MetaGraphDef) -> None:
 
 
 def _configs(path: Path, graph: meta_graph_pb2.MetaGraphDef) -> Iterator[dict[str, Any]]:
-    """Keras keeps them in the object graph, and since 2.5 in a file of their own."""
+    """Yield Keras's configurations, from the object graph and, since 2.5, from `keras_metadata.pb`."""
     texts = [
         node.user_object.metadata
         for node in graph.object_graph_def.nodes
@@ -185,7 +185,7 @@ def _configs(path: Path, graph: meta_graph_pb2.MetaGraphDef) -> Iterator[dict[st
 
 
 def _uncalled(graph: meta_graph_pb2.MetaGraphDef) -> set[str]:
-    """The functions that save or adapt, and that nothing which may run refers to."""
+    """Return the functions that save or adapt and that are not referenced by anything that may run."""
     functions, adapting = graph.graph_def.library.function, _adapting(graph)
     savers = {each.signature.name for each in functions if _SAVERS.fullmatch(each.signature.name)}
     called = set(graph.object_graph_def.concrete_functions) - adapting
@@ -198,7 +198,7 @@ def _uncalled(graph: meta_graph_pb2.MetaGraphDef) -> set[str]:
 
 
 def _adapting(graph: meta_graph_pb2.MetaGraphDef) -> set[str]:
-    """The functions that are nothing in the object graph but what adapts a layer, or a trace of that."""
+    """Return the functions whose only use in the object graph is to adapt a layer, and their traces."""
     nodes = graph.object_graph_def.nodes
     known_as: dict[int, set[str]] = {}
     for node in nodes:
@@ -216,7 +216,7 @@ def _adapting(graph: meta_graph_pb2.MetaGraphDef) -> set[str]:
 
 
 def _called(node: Any) -> set[str]:
-    """The functions that a node may call: those in its attributes, and the one it may be named after."""
+    """Return the functions that a node may call: those in its attributes, and its operator."""
     values = node.attr.values()
     return {
         node.op,
@@ -226,7 +226,7 @@ def _called(node: Any) -> set[str]:
 
 
 def _executed(graph: meta_graph_pb2.MetaGraphDef, fetched: Iterable[str]) -> Iterator[Any]:
-    """The nodes outside functions that are needed for those in `fetched`."""
+    """Yield the nodes outside functions that are needed for those in `fetched`."""
     nodes: Mapping[str, Any] = {node.name: node for node in graph.graph_def.node}
 
     def existing(names: Iterable[str]) -> list[str]:
@@ -238,13 +238,13 @@ def _executed(graph: meta_graph_pb2.MetaGraphDef, fetched: Iterable[str]) -> Ite
 
 
 def _restoring(graph: meta_graph_pb2.MetaGraphDef) -> Iterator[Any]:
-    """The nodes that run when a graph of TensorFlow 1 gets its variables."""
+    """Yield the nodes that run when the variables of a TensorFlow 1 graph are restored."""
     is_of_tensorflow_1 = not graph.object_graph_def.nodes
     return _executed(graph, [graph.saver_def.restore_op_name] if is_of_tensorflow_1 else [])
 
 
 def _fetched(graph: meta_graph_pb2.MetaGraphDef) -> Iterable[str]:
-    """What a signature, or the initialization, asks for."""
+    """Yield the names of the tensors and nodes that signatures and the initialization fetch."""
     for signature in graph.signature_def.values():
         for output in signature.outputs.values():
             yield output.name

@@ -1,8 +1,8 @@
 """Signatures that take serialized tf.Examples, as Estimators export them.
 
-Their graphs begin with a parser. It is cut off: the features that it takes out of the examples become the
-inputs. Those of which an example holds any number are sparse tensors behind the parser; as inputs they are
-rows of one length, filled up with what TensorFlow's feature columns take for no value.
+Their graphs begin with a parser. It is removed: the features that it extracts become the inputs. Features of
+variable length are sparse tensors after the parser; as inputs they are rows of one length, padded with the
+values that TensorFlow's feature columns treat as missing.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ __all__ = ["has_parser", "remove_parser"]
 
 _PARSERS = frozenset({"ParseExample", "ParseExampleV2"})
 
-#: What stands where an example has no value.
+#: The values that represent a missing value.
 _ABSENT: dict[Any, Any] = {tf.string: "", tf.int64: -1, tf.float32: float("nan")}
 
 
 def has_parser(definition: Any) -> bool:
-    """Whether a graph parses examples."""
+    """Return whether a graph parses examples."""
     functions = definition.library.function
     nodes = [*definition.node, *(node for function in functions for node in function.node_def)]
     return any(node.op in _PARSERS for node in nodes)
 
 
 def remove_parser(frozen: FrozenGraph) -> FrozenGraph:
-    """Return the graph without its parser; raises `ConversionError` where that cannot be done."""
+    """Return the graph without its parser; raises `ConversionError` if that is not possible."""
     if len(frozen.inputs) != 1:
         raise ConversionError(
             f"the signature parses examples and takes {', '.join(frozen.inputs)}; "
@@ -83,7 +83,7 @@ def _is_present(values: Any) -> Any:
 
 
 def _features(parser: Any) -> tuple[dict[str, Any], dict[str, tuple[Any, Any, Any]]]:
-    """What a parser returns for each key: a tensor, or the three of a sparse one."""
+    """Return a parser's outputs by key: dense tensors, and triples of sparse ones."""
     if parser.type == "ParseExampleV2" and parser.get_attr("ragged_value_types"):
         raise ConversionError(
             "the signature parses features into ragged tensors, which ONNX does not have; "
@@ -97,7 +97,7 @@ def _features(parser: Any) -> tuple[dict[str, Any], dict[str, tuple[Any, Any, An
 
 
 def _keys(parser: Any, kind: str) -> list[str]:
-    """The names of the parser's features, which are constants among its inputs."""
+    """Return the names of the parser's features, which are constant inputs."""
     if parser.type == "ParseExampleV2":
         constant = parser.inputs[2 if kind == "sparse" else 3]
         return [key.decode() for key in tf.get_static_value(constant)]
@@ -107,9 +107,9 @@ def _keys(parser: Any, kind: str) -> list[str]:
 
 
 def _serialized(features: Mapping[str, Any], sparse: Collection[str]) -> Iterator[bytes]:
-    """One tf.Example for each row, without what is absent from its sparse features.
+    """Yield a serialized tf.Example for each row, without missing values of sparse features.
 
-    Raises `ValueError` where features have other numbers of rows: an example has all of them.
+    Raises `ValueError` if features have different numbers of rows: an example has all of them.
     """
     columns = {key: np.asarray(value) for key, value in features.items()}
     rows = {len(column) for column in columns.values()}

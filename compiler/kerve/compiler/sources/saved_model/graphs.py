@@ -1,4 +1,4 @@
-"""A signature as a graph without variables, and a graph as a function."""
+"""Freezing a signature to a graph without variables, and calling a graph as a function."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ __all__ = ["FrozenGraph", "Function", "freeze_function", "freeze_session", "is_c
 #: The operators that change a variable of TensorFlow 1.
 _CHANGES = re.compile(r"(Resource)?(Assign|Scatter|Apply|StridedSliceAssign|SparseApply|CountUpTo)")
 
-#: What TensorFlow says of a variable that has no value.
+#: TensorFlow's error messages for a variable without a value.
 _NOT_THERE = re.compile(r"Could not find variable (\S+?)\. |uninitialized value (\S+)")
 
-#: The operators that make a table of TensorFlow 1, whose content lives in a session.
+#: The operators that create a table in TensorFlow 1, whose contents are held by a session.
 _TABLES = frozenset({"HashTableV2", "MutableHashTableV2"})
 
-#: What marks a function that XLA compiles, as Keras 3 does with grouped convolutions: it stays a call.
+#: The attribute of functions compiled by XLA, as Keras 3 does for grouped convolutions; they are not inlined.
 _COMPILED = "_XlaMustCompile"
 
 #: From named tensors to named tensors.
@@ -38,22 +38,22 @@ class FrozenGraph:
     """A graph with its variables as constants."""
 
     definition: Any
-    #: The names of its tensors, by the author's names.
+    #: The names of its tensors, by their names in the signature.
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
-    #: What the SavedModel itself computes.
+    #: Calls the SavedModel itself.
     original: Function
-    #: The resources (tables) behind placeholders of the graph, by their tensors' names.
+    #: The resources (tables) to feed to placeholders of the graph, by tensor name.
     captured: Mapping[str, Any] = field(default_factory=dict)
-    #: What is known of the outputs' shapes; the graph may not tell.
+    #: The known shapes of outputs, which the graph may lack.
     shapes: Mapping[str, Any] = field(default_factory=dict)
-    #: What must live for as long as these do.
+    #: Objects to keep alive as long as this graph.
     owned: Sequence[Any] = ()
-    #: What a person should know about its inputs, in sentences.
+    #: Warnings on its inputs, as sentences for the user.
     warnings: Sequence[str] = ()
 
     def function(self) -> tuple[dict[str, tf.TensorSpec], Function]:
-        """Return what the graph takes, and the graph as a function of that."""
+        """Return the specs of the graph's inputs, and the graph as a function of them."""
         definition = filled_up(_without_unused_defaults(self.definition, self.inputs))
         with tf.Graph().as_default() as graph:
             tf.import_graph_def(definition, name="")
@@ -61,7 +61,7 @@ class FrozenGraph:
         names = sorted(self.outputs)
 
         def written(arguments: Mapping[str, Any], _alive: Any = self.owned) -> dict[str, Any]:
-            """Write the graph's own nodes: behind a call, loops of TensorFlow 1 cannot be converted."""
+            """Import the nodes themselves: within a function call, TensorFlow 1 loops cannot be converted."""
             graph = tf.compat.v1.get_default_graph()
             given = {name: graph.capture(resource) for name, resource in self.captured.items()}
             given |= {self.inputs[key]: arguments[key] for key in tensors}
@@ -76,8 +76,8 @@ class FrozenGraph:
 
         @functools.cache
         def run() -> Any:
-            # Not `tf.function`: it has all that is stateful (an Assert, a table) run before what merges, and
-            # so ties it to loops of TensorFlow 1 from outside, which no executor takes.
+            # Not `tf.function`: its automatic control dependencies run stateful nodes (an Assert, a table)
+            # before merges, and so add edges into TensorFlow 1 loops that no executor accepts.
             flat = list(specs.values())
             return tf.compat.v1.wrap_function(
                 lambda *given: written(dict(zip(specs, given, strict=True))), flat
@@ -92,7 +92,7 @@ class FrozenGraph:
 
 
 def is_compiled(definition: Any) -> bool:
-    """Whether XLA compiles a part of a graph, which hides it from a converter."""
+    """Return whether a part of a graph is compiled by XLA, which hides it from a converter."""
     return any(_COMPILED in function.attr for function in definition.library.function)
 
 
@@ -119,7 +119,7 @@ def freeze_function(loaded: Any, name: str) -> FrozenGraph:
 
 
 def freeze_session(found: SavedModelInfo, name: str) -> FrozenGraph:
-    """Freeze a signature of TensorFlow 1, whose variables live in a session."""
+    """Freeze a signature of TensorFlow 1, whose variables are held by a session."""
     graph = tf.Graph()
     session = tf.compat.v1.Session(graph=graph)
     with graph.as_default():
@@ -132,7 +132,7 @@ def freeze_session(found: SavedModelInfo, name: str) -> FrozenGraph:
     begins = {fed[key]: tensor for key, tensor in inputs.items()}
     outputs = {key: begins.get(tensor, tensor) for key, tensor in fetched.items()}
     _require_constant(whole, name, outputs)
-    # An input stays, though the outputs may not need it.
+    # Inputs are kept even if the outputs do not need them.
     definition = _without_variables(found, session, whole, [*outputs.values(), *inputs.values()])
     tables = {node.name: _table(session, node.name) for node in definition.node if node.op in _TABLES}
 
@@ -154,7 +154,7 @@ def freeze_session(found: SavedModelInfo, name: str) -> FrozenGraph:
 
 
 def _tensor(key: str, info: Any) -> str:
-    """Return the tensor that a signature calls `key`; raises `ConversionError` where it is several."""
+    """Return the tensor name for a signature's `key`; raises `ConversionError` if it is not one tensor."""
     if info.WhichOneof("encoding") != "name":
         raise ConversionError(
             f"the signature takes or returns '{key}' as a sparse tensor, which ONNX does not have; "
@@ -164,7 +164,7 @@ def _tensor(key: str, info: Any) -> str:
 
 
 def _without_variables(found: SavedModelInfo, session: Any, whole: Any, tensors: Iterable[str]) -> Any:
-    """Return what some tensors need of a graph, with the session's variables as constants."""
+    """Return the subgraph for some tensors, with the session's variables as constants."""
     with session.graph.as_default():
         try:
             return tf.compat.v1.graph_util.convert_variables_to_constants(session, whole, _nodes(tensors))
@@ -180,7 +180,7 @@ def _without_variables(found: SavedModelInfo, session: Any, whole: Any, tensors:
 
 
 def _table(session: Any, name: str) -> tf.lookup.StaticHashTable:
-    """Return a table of a session as one of TensorFlow 2; what an absent key means, its uses say."""
+    """Return a table of a session as one of TensorFlow 2; its lookups supply the default value."""
     node = session.graph.get_operation_by_name(name)
     kinds = (node.get_attr("key_dtype"), node.get_attr("value_dtype"))
     with session.graph.as_default():
@@ -193,7 +193,7 @@ def _table(session: Any, name: str) -> tf.lookup.StaticHashTable:
 
 
 def _with_placeholders(definition: Any, names: Collection[str]) -> Any:
-    """Put a placeholder for a resource in the place of each node of such a name."""
+    """Replace the nodes with these names by placeholders for resources."""
     copy = type(definition)()
     copy.CopyFrom(definition)
     for node in copy.node:
@@ -206,14 +206,14 @@ def _with_placeholders(definition: Any, names: Collection[str]) -> Any:
 
 
 def _nodes(tensors: Iterable[str]) -> list[str]:
-    """Return the names of the nodes that give tensors."""
+    """Return the names of the nodes that produce the tensors."""
     return sorted({tensor.partition(":")[0] for tensor in tensors})
 
 
 def _cut(definition: Any, info: Any) -> str:
-    """Begin a graph at an input of a signature, in place; return the tensor that takes the input then.
+    """Cut a graph at an input of a signature, in place; returns the tensor of the new placeholder.
 
-    An input may lie within the graph, behind a parser of examples for instance, which other signatures use.
+    An input may be inside the graph, for instance after a parser of examples that other signatures use.
     """
     name, _, port = info.name.partition(":")
     nodes = {node.name: node for node in definition.node}
@@ -230,7 +230,7 @@ def _cut(definition: Any, info: Any) -> str:
 
 
 def _require_constant(definition: Any, name: str, outputs: Mapping[str, str]) -> None:
-    """Raise `ConversionError` where the outputs need a variable to be changed."""
+    """Raise `ConversionError` if the outputs depend on an operator that changes a variable."""
     needed = tf.compat.v1.graph_util.extract_sub_graph(definition, _nodes(outputs.values()))
     changed = sorted({node.input[0] for node in needed.node if _CHANGES.match(node.op)})
     if changed:
@@ -242,11 +242,11 @@ def _require_constant(definition: Any, name: str, outputs: Mapping[str, str]) ->
 
 
 def _not_compiled(definition: Any) -> Any:
-    """Leave nothing to XLA, in place: a function that it compiles is never inlined."""
+    """Disable compilation by XLA, in place: functions that it compiles are never inlined."""
     functions = definition.library.function
     if not is_compiled(definition):
         return definition
-    # By the names that they have TensorFlow knows functions that are compiled, and takes no others.
+    # TensorFlow keeps the compiled functions registered under their names and ignores new definitions.
     names = {each.signature.name: f"{each.signature.name}_not_compiled" for each in functions}
     for function in functions:
         function.signature.name = names[function.signature.name]
@@ -266,7 +266,7 @@ def _rename_called(node: Any, names: Mapping[str, str]) -> None:
 
 
 def _without_unused_defaults(definition: Any, inputs: Mapping[str, str]) -> Any:
-    """Put the default in the place of each placeholder that is no input, such as Keras's learning phase."""
+    """Replace placeholders that are not inputs, such as Keras's learning phase, by their defaults."""
     fed = {tensor.partition(":")[0] for tensor in inputs.values()}
     copy = type(definition)()
     copy.CopyFrom(definition)

@@ -1,6 +1,6 @@
-"""The ranks that a signature does not tell: of its inputs data may, of its results a call.
+"""Ranks that a signature does not specify: of inputs from the given data, of outputs from calls.
 
-An axis that is itself computed (`tf.expand_dims(x, axis)`) leaves a result without a rank in a graph.
+A computed axis (`tf.expand_dims(x, axis)`) leaves a result of unknown rank in the graph.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ __all__ = ["with_ranks", "with_shapes"]
 
 
 def with_shapes(inputs: Mapping[str, tf.TensorSpec], data: Path | None) -> dict[str, tf.TensorSpec]:
-    """Return the inputs, those of unknown rank with the shape, but for the batch, of their array in `data`.
+    """Return the inputs; those of unknown rank get the shape of their array in `data`, except for the batch.
 
-    Raises `ConversionError` for one that is not there.
+    Raises `ConversionError` for an input without an array.
     """
     unknown = [key for key, spec in inputs.items() if spec.shape.rank is None]
     arrays = by_name(arrays_in(data), sorted(inputs)) if unknown and data is not None else {}
@@ -45,7 +45,7 @@ def with_shapes(inputs: Mapping[str, tf.TensorSpec], data: Path | None) -> dict[
 
 
 def with_ranks(call: Function, inputs: Mapping[str, tf.TensorSpec]) -> Function:
-    """Return the function, every result with a rank; raises `ConversionError` if none is found."""
+    """Return the function with known ranks for every result; raises `ConversionError` if one is not found."""
     graph = tf.function(call, autograph=False).get_concrete_function(dict(inputs)).graph
     outputs = graph.structured_outputs
     unknown = [name for name, result in outputs.items() if result.shape.rank is None]
@@ -63,7 +63,7 @@ def with_ranks(call: Function, inputs: Mapping[str, tf.TensorSpec]) -> Function:
 
 
 def _ranks(call: Function, inputs: Mapping[str, tf.TensorSpec], unknown: list[str]) -> dict[str, int]:
-    """Return the ranks that all calls agree upon which the function takes."""
+    """Return the ranks on which all successful calls agree."""
     found: dict[str, set[int]] = {name: set() for name in unknown}
     for first, step, size in itertools.product((0, 1, -1), (0, 1), (2, 1)):  # an axis, a size, ... that fits
         with suppress(tf.errors.OpError, ValueError):
@@ -85,7 +85,7 @@ def _ranks(call: Function, inputs: Mapping[str, tf.TensorSpec], unknown: list[st
 
 
 def _filled(spec: tf.TensorSpec, first: int, step: int, size: int) -> Any:
-    """Return a tensor that counts from a number in steps, its open axes of such a size."""
+    """Return a tensor of numbers from `first` in steps of `step`; dynamic axes have the given size."""
     shape = [size if known is None else known for known in spec.shape]
     if spec.dtype == tf.string:
         return tf.fill(shape, "")

@@ -26,15 +26,15 @@ __all__ = ["from_folder"]
 
 _DEFAULT = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
 
-#: What BatchNormalization calls its averages.
+#: The names of BatchNormalization's moving averages.
 _MOVED_IN_TRAINING = ("moving_mean", "moving_variance")
 
 
 def from_folder(
     path: Path, own: Mapping[str, Any], options: LoadOptions, data: Path | None = None
 ) -> KerasSource:
-    """Read a SavedModel; raises `LoadError`. `data` tells what a signature does not say of its inputs."""
-    # Grappler makes a batch normalization of a LayerNormalization over several axes, and that then fails.
+    """Load a SavedModel; raises `LoadError`. `data` supplies input shapes that a signature lacks."""
+    # Grappler rewrites a LayerNormalization over several axes to a batch normalization, which then fails.
     tf.config.optimizer.set_experimental_options({"remapping": False})
     found = describe(path, options.tag)
     notes = consent.check_operators(str(path), found.file_operators, options.trust)
@@ -56,11 +56,11 @@ def from_folder(
 
 
 def _as_keras(found: SavedModelInfo, own: Mapping[str, Any], notes: list[str]) -> KerasSource | None:
-    """Read the layers; None where Keras cannot bring them back, as of models without a configuration."""
+    """Load the layers; None if Keras cannot restore them, as for models without a configuration."""
     with tf_keras.utils.custom_object_scope(bridges.for_tf_keras(own)):
         try:
             model = tf_keras.models.load_model(str(found.path), compile=False)
-        except Exception:  # noqa: BLE001  # what it raises where it cannot, and what the author's code does
+        except Exception:  # noqa: BLE001  # Keras and custom code may raise anything
             return None
     saved = _served(model)
     if saved is not None and not _is_of(saved, model):
@@ -77,27 +77,27 @@ def _as_keras(found: SavedModelInfo, own: Mapping[str, Any], notes: list[str]) -
     record = record_of(Kind.SAVED_MODEL.value, found.path, keras_version=found.keras_version)
     try:
         source = keras2.translated(model, record)
-    except (LoadError, keras2.UntranslatableError):  # a subclassed model: its signatures know more of it
+    except (LoadError, keras2.UntranslatableError):  # a subclassed model: its signatures are used instead
         return None
     warnings = training.restore(source.model, found.configs[0].get("training_config"), own)
     return replace(source, warnings=[*source.warnings, *warnings])
 
 
 def _served(model: Any) -> Any:
-    """Return the signature that was saved of a graph of layers; None if there is none."""
+    """Return the signature saved with a graph of layers; None if there is none."""
     if not (isinstance(model, tf_keras.Model) and model._is_graph_network):
         return None
     return getattr(model, "signatures", {}).get(_DEFAULT)
 
 
 def _is_of(saved: Any, model: tf_keras.Model) -> bool:
-    """Whether a signature takes and gives what the model does, as Keras's own does."""
+    """Return whether a signature has the model's inputs and outputs, as Keras's own does."""
     inputs, outputs = saved.structured_input_signature[1], saved.structured_outputs
     return set(inputs) == set(model.input_names) and set(outputs) == set(model.output_names)
 
 
 def _as_graph(found: SavedModelInfo, name: str, data: Path | None) -> KerasSource:
-    """Take one signature for a function; the original is what TensorFlow itself makes of it."""
+    """Load one signature as a function; the original is its execution by TensorFlow."""
     inputs, call, original, warnings = _function(found, name, data)
     specs = {key: tf.TensorSpec(spec.shape, spec.dtype, key) for key, spec in inputs.items()}
     call = with_ranks(call, specs)
@@ -143,10 +143,10 @@ def _function(
 
 
 def _of_training(graph: tf.Graph) -> Sequence[str]:
-    """Say of a signature that it was exported in training mode, where averages that it moves give it away."""
+    """Return a warning if a signature updates moving averages: it was exported in training mode."""
     try:
         names = [each.name.partition(":")[0] for each in variables.changed(graph)]
-    except variables.ImpureError:  # the lowering will refuse it
+    except variables.ImpureError:  # rejected by the lowering
         return ()
     moved = [name for name in names if name.endswith(_MOVED_IN_TRAINING)]
     if not moved:
