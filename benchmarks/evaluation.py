@@ -164,7 +164,7 @@ def compare(name: str, repository: Path, client: Client, server: int, rounds: in
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser()
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--only", default=",".join(evaluation_models.MODELS))
     chosen: Any = arguments.parse_args()

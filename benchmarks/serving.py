@@ -62,18 +62,15 @@ class Running:
 
 @contextmanager
 def server(kind: str, model: Path, *options: str) -> Iterator[Running]:
-    port_file = Path(tempfile.mkdtemp()) / "port"
-    command = [sys.executable, str(HERE / "serving_servers.py"), kind, str(model), str(port_file), *options]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE)
-    try:
-        while not port_file.exists():
-            assert process.poll() is None, "the server did not start"
-            time.sleep(0.02)
-        yield Running(f"127.0.0.1:{port_file.read_text()}", process)
-    finally:
-        assert process.stdin is not None
-        process.stdin.close()
-        process.wait(30)
+    with tempfile.TemporaryDirectory() as folder:
+        port_file = Path(folder) / "port"
+        program = str(HERE / "serving_servers.py")
+        command = [sys.executable, program, kind, str(model), str(port_file), *options]
+        with subprocess.Popen(command, stdin=subprocess.PIPE) as process:  # ends when its input does
+            while not port_file.exists():
+                assert process.poll() is None, "the server did not start"
+                time.sleep(0.02)
+            yield Running(f"127.0.0.1:{port_file.read_text()}", process)
 
 
 def build_generator() -> None:
