@@ -2,7 +2,7 @@
 
     @dataclass(frozen=True, kw_only=True)
     class Options:
-        '''What `kerve greet` takes.'''
+        '''The options of `kerve greet`.'''
 
         name: str = argument(help="Whom to greet.")
         times: int = option(1, help="How often.")

@@ -130,7 +130,7 @@ def in_arena(limit: int, make: Callable[[], T]) -> tuple[T, Arena]:
 
 @contextmanager
 def registered(limit: int) -> Iterator[Arena]:
-    """Give sessions that are created within the block an arena of their own."""
+    """Give sessions that are created within the block their own arena."""
     with REGISTERING:
         register(limit)
         try:

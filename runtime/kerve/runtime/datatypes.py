@@ -18,7 +18,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Datatype:
-    """One element type, by the names that the protocol, NumPy and ONNX Runtime give it."""
+    """An element type, with its names in the protocol, NumPy and ONNX Runtime."""
 
     name: str
     dtype: np.dtype[Any]

@@ -77,7 +77,7 @@ class Model:
 
     @contextmanager
     def prepared(self) -> Iterator[None]:
-        """Give the calling thread its own buffers within the block, if the device uses such.
+        """Give the calling thread its own buffers within the block, on devices that use them.
 
         The model is then verified and warmed up again with them; raises ArtifactError as `check_golden` does.
         """

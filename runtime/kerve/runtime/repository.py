@@ -22,7 +22,7 @@ CONTROLS = ("Cc", "Zl", "Zp")
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model is found: its folder, and the folders of its versions."""
+    """The location of a model: its folder, and the folders of its versions."""
 
     name: str
     folder: Path
@@ -52,7 +52,7 @@ class Repository:
         return self.path / model / str(version)
 
     def sources(self) -> dict[str, Source]:
-        """Return every folder that is a model, which means that it has a version or a configuration."""
+        """Return the models by name: folders with at least one version or a configuration."""
         if not self.path.is_dir():
             raise ArtifactError(
                 f"{self.path} is not a folder; expected a repository <model>/<version>/model.onnx"

@@ -187,7 +187,7 @@ class Session:
         return InternalError("the model failed; see the server's log")
 
     def lane(self, batch_sizes: Collection[int] = ()) -> AbstractContextManager["Lane | None"]:  # noqa: ARG002
-        """Give the calling thread its own buffers within the block, if the device uses such: not on the CPU.
+        """Give the calling thread its own buffers within the block, on devices that use them: not on the CPU.
 
         `batch_sizes`: the sizes to which batches may be padded.
         """

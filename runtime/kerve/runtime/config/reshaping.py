@@ -17,7 +17,7 @@ class Reshapes:
     """Reshapes tensors from clients' shapes to the model's and back; elements keep their order."""
 
     def __init__(self, config: pb.ModelConfig, folder: Path, *, batched: bool) -> None:
-        """Raise ArtifactError if `dims` and `reshape` of a tensor have different numbers of elements."""
+        """Raise ArtifactError if `dims` and `reshape` of a tensor do not hold the same elements."""
         self._lead = 1 if batched else 0
         self._axes: dict[str, tuple[Sequence[int], Sequence[int]]] = {}
         tensors: list[pb.ModelInput | pb.ModelOutput] = [*config.input, *config.output]

@@ -6,8 +6,8 @@
     batch_buckets = [1, 8, 32]              # kerve's: sizes to which batches are padded
     labels = { stable = 3, canary = 4 }     # kerve's: names for versions
     threads = 4                             # kerve's: CPU threads of each instance
-    shrink_memory = true                    # kerve's: give memory back after each run
-    memory_limit = 500_000_000              # kerve's: bytes that the model may take on the CPU
+    shrink_memory = true                    # kerve's: release memory after each run
+    memory_limit = 500_000_000              # kerve's: maximum bytes of memory on the CPU
     cuda = { use_tf32 = true }              # kerve's: how the model uses a GPU
 
     [version_policy.specific]

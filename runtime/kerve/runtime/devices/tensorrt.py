@@ -79,7 +79,7 @@ def profile_of(inputs: Sequence[TensorSpec], sizes: Collection[int]) -> Profile:
         return {}
     largest = max(sizes)
     return {
-        spec.name: tuple((rows, *map(int, spec.shape[1:])) for rows in (1, largest, largest))  # type: ignore[arg-type]  # as asked above
+        spec.name: tuple((rows, *map(int, spec.shape[1:])) for rows in (1, largest, largest))  # type: ignore[arg-type]  # checked above
         for spec in inputs
     }
 

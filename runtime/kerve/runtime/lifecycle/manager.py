@@ -310,7 +310,7 @@ class ModelManager:
         """Update one model to match its folder; return the problems as text."""
         own = override or self._overrides.get(source.name, Override())
         if own.folder is not None and override is None:
-            return ""  # a client's files stand in for the folder
+            return ""  # a client's files replace the folder
         settings: Settings | ServingError
         try:
             settings = own.settings(source.folder, self._reader)

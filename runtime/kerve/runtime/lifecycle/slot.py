@@ -45,7 +45,7 @@ class Slot:
         self._catalog = catalog
         self._limits = limits
         self._updating = threading.Lock()
-        # Guards what follows.
+        # Guards the attributes below.
         self._lock = threading.Lock()
         self._ready: dict[int, ServedVersion] = {}
         self._statuses: dict[int, Status] = {}
@@ -112,7 +112,7 @@ class Slot:
             choice = choose(settings.config.version_policy, source.versions)
             chosen, problems = self._load_chosen(source, settings, choice, retry=retry)
             missing = [self._missing(version) for version in choice.missing]
-            if not chosen:  # else what is there serves, as in Triton
+            if not chosen:  # otherwise the existing versions serve, as in Triton
                 problems += missing
             if not choice.candidates and not choice.missing:
                 problems.append(self._refuse(f"{source.folder} holds no version; expected {source.folder}/1"))

@@ -10,7 +10,7 @@ from kerve.runtime.repository import Repository, Source
 
 __all__ = ["write_files"]
 
-# Allowed names of models whose files a client sends: there is no folder that shows the name to be valid.
+# Allowed names of models whose files a client sends.
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 
 

@@ -46,7 +46,7 @@ def encoded(element: object) -> bytes:
 
 
 def as_array(data: object, dtype: np.dtype[Any]) -> Array:
-    """Return JSON values as an array; integers beyond int64 are converted to `dtype`, without rounding."""
+    """Return JSON values as an array; integers beyond int64 are converted directly to `dtype`."""
     array = np.array(data)
     if dtype.kind not in "iuf" or array.dtype.kind not in "Of":
         return array

@@ -1,4 +1,4 @@
-"""Tensors in shared memory: replaces their locations in a request by their contents, and vice versa."""
+"""Tensors in shared memory: reads the inputs of requests from regions, writes outputs to regions."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -171,7 +171,7 @@ def configured_control(
 
 
 def find(specs: Iterable[TensorSpec], name: str, what: str, folder: Path) -> TensorSpec:
-    """Return a tensor of the graph; raises ArtifactError if there is none of that name."""
+    """Return a tensor of the graph by name; raises ArtifactError if there is none."""
     known = {spec.name: spec for spec in specs}
     if name not in known:
         raise ArtifactError(f"{folder}: {what} {name!r} is not in the graph; it has: {', '.join(known)}")

@@ -178,7 +178,7 @@ class Sequences:
                 moments = [each for each in (ticket.end, self._next_idle()) if each is not None]
                 self._changed.wait(seconds_until(min(moments)) if moments else None)
                 self._evict_and_admit()
-        # Even if its turn has come: nobody would know of the sequence, which would stay open.
+        # Even if its turn has come: its client would not know of the sequence, which would stay open.
         if ticket.gone:
             raise error_for(Code.CANCELLED, "the client cancelled the request")
 

@@ -147,7 +147,7 @@ class InferServicer:
                     except ServingError as error:
                         pending.put((request.id, error))
                         self._end(observation, error.code)
-            except ServingError as error:  # the caller's permission has ended
+            except ServingError as error:  # the token was revoked; see `AuthorityInterceptor`
                 pending.put(error)
             except grpc.RpcError:  # the client disconnected: nobody waits for the responses
                 pass

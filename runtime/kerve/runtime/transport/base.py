@@ -284,8 +284,8 @@ class Transport(Protocol):
         """
 
     def observations(self) -> tuple[Sequence[Observation], int]:
-        """Return the requests that have ended since the last call, and how many were dropped because
-        nobody read them in time.
+        """Return the requests that ended since the last call, and the total number of observations that were
+        dropped because they were not read in time.
         """
 
     def start(self) -> None:
