@@ -1,4 +1,4 @@
-"""The `kerve` command: one table of subcommands, each imported only when it is called."""
+"""The `kerve` command: one table of subcommands, each imported only when called."""
 
 from kerve.cli.main import main
 

@@ -1,4 +1,4 @@
-"""The control groups that this process is part of, and what they leave it of the machine."""
+"""The control groups of this process, and their memory limits."""
 
 import re
 from collections.abc import Iterator
@@ -8,22 +8,22 @@ from pathlib import Path
 __all__ = ["CGROUP", "OWN", "groups", "memory_limit"]
 
 CGROUP = Path("/sys/fs/cgroup")
-# In which of them this process is: in a container at the top, in a unit of systemd some levels below.
+# The cgroup of this process: the root in a container, some levels below it in a systemd unit.
 OWN = Path("/proc/self/cgroup")
 
-# What version 1 has for "no limit" is beyond any machine.
+# Version 1 represents "no limit" by a number larger than any machine's memory.
 NO_LIMIT = 1 << 60
 
 
 def groups(cgroup: Path = CGROUP, own: Path = OWN) -> list[Path]:
-    """Return the folders of version 2's groups that this process is part of, the innermost first."""
+    """Return the folders of this process' version 2 cgroup and its ancestors, innermost first."""
     found = re.search(r"^0::/(.*)$", own.read_text(), re.MULTILINE) if own.exists() else None
     inner = Path(found[1] if found and ".." not in found[1] else "")
     return [cgroup / folder for folder in (inner, *inner.parents)]
 
 
 def memory_limit(cgroup: Path = CGROUP, own: Path = OWN) -> int | None:
-    """Return the bytes of memory that all of them allow, of either version; None for no limit."""
+    """Return the lowest memory limit of the cgroups of either version, in bytes; None for no limit."""
     return min((limit for limit in memory_limits(cgroup, own) if limit < NO_LIMIT), default=None)
 
 

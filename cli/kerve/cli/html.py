@@ -1,4 +1,4 @@
-"""Tables as HTML, for pages and for notebooks; what is given as text is escaped."""
+"""HTML tables for pages and notebooks; text arguments are escaped."""
 
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -17,6 +17,6 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def captioned(title: str, *tables: str, note: str = "") -> str:
-    """Return tables under a title, as a notebook shows an object."""
+    """Return tables under a title, for the display of an object in a notebook."""
     said = f"<div>{escape(note)}</div>" if note else ""
     return f"<div><b>{escape(title)}</b>{said}{''.join(tables)}</div>"

@@ -1,4 +1,4 @@
-"""The entry point: finds the subcommand, runs it, turns its failure into one line and an exit code."""
+"""The entry point: finds and runs the subcommand, and turns errors into one line and an exit code."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ import click
 
 
 class Subcommand(NamedTuple):
-    """Where a subcommand lives ("module:attribute") and what it does, in one line."""
+    """The location of a subcommand ("module:attribute"), and its description in one line."""
 
     target: str
     help: str
@@ -54,7 +54,7 @@ SUBCOMMANDS = {
     ),
 }
 
-# What brings each half's dependencies.
+# The extra with each half's dependencies.
 EXTRAS = {"kerve.compiler": "kerve[compile]", "kerve.runtime": "kerve[serve]"}
 
 EXAMPLE = """\b
@@ -66,14 +66,14 @@ Example:
 
 
 class LazyGroup(click.Group):
-    """A group that lists its subcommands without importing them: `kerve serve` never pays for TensorFlow."""
+    """A group that lists its subcommands without importing them: `kerve serve` never imports TensorFlow."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
-        """Return the names in the order of the table, which is the order of use."""
+        """Return the names in the order of the table, which is the usual order of use."""
         return list(SUBCOMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  click's
-        """Import one subcommand; an installation without its half says what to install."""
+        """Import one subcommand; if its half is not installed, the error says what to install."""
         if cmd_name not in SUBCOMMANDS:
             return None
         module, _, attribute = SUBCOMMANDS[cmd_name].target.partition(":")
@@ -97,7 +97,7 @@ class LazyGroup(click.Group):
 def show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     """Print the installed version and stop."""
     if wanted:
-        from importlib.metadata import version  # costs 20 ms that other commands need not pay
+        from importlib.metadata import version  # takes 20 ms, which other commands avoid
 
         click.echo(f"kerve {version('kerve')}")
         ctx.exit()
@@ -122,9 +122,9 @@ GROUP = LazyGroup(
 
 
 def fill_standard_streams() -> None:
-    """Open what the caller closed (`>&-`), for nothing to be written to or read from.
+    """Open standard streams that the caller has closed (`>&-`) on /dev/null.
 
-    The next file, a model perhaps, would get the number of a closed one, and with it what is printed.
+    Otherwise the next file opened, a model perhaps, would get the descriptor and receive what is printed.
     """
     streams = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
     while (descriptor := os.open(os.devnull, os.O_RDWR)) < len(streams):
@@ -135,12 +135,12 @@ def fill_standard_streams() -> None:
             setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
-#: What ends a command and is no defect of it, where the system names no file: a write that went no further.
+#: Errors without a file name that are not defects of the command: failed writes.
 FULL = frozenset({errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC})
 
 
 def told(error: Exception) -> tuple[int, str] | None:
-    """Return the exit code and the line for an exception that speaks to the user; None for a defect."""
+    """Return the exit code and the message for an exception meant for the user; None for a defect."""
     exit_code = getattr(error, "exit_code", None)
     if isinstance(exit_code, int):
         return exit_code, str(error)
@@ -154,11 +154,11 @@ def told(error: Exception) -> tuple[int, str] | None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `kerve` and exit the process.
 
-    Exit codes: 0 done; 1 a file cannot be read or written; 2 wrong usage; 130 interrupted; otherwise
-    the `exit_code` of the exception that ended the command. An exception that has an `exit_code` speaks to
-    the user: it is printed as one line. Any other is a defect of kerve and keeps its traceback.
+    Exit codes: 0 done; 1 a file cannot be read or written; 2 wrong usage; 130 interrupted; otherwise the
+    `exit_code` of the exception that ended the command. An exception with an `exit_code` is meant for the
+    user and printed as one line. Any other is a defect of kerve and keeps its traceback.
     """
-    # ONNX Runtime sends telemetry unless it is told before it is imported; who wants that sets it to 0.
+    # ONNX Runtime sends telemetry unless this is set before its import; users can set it to 0 to allow it.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     fill_standard_streams()
     try:

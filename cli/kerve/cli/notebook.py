@@ -1,4 +1,4 @@
-"""A place in a notebook's cell whose contents change: for the progress of long work."""
+"""Progress display in a notebook's cell."""
 
 import sys
 from collections.abc import Callable
@@ -8,9 +8,9 @@ __all__ = ["bar", "cell"]
 
 
 def cell() -> Callable[[str], None] | None:
-    """Return a function that shows HTML below the running cell, each call in the place of the one before.
+    """Return a function that displays HTML below the running cell, replacing that of the previous call.
 
-    None where nobody could see it, outside of a notebook's kernel; within one, IPython is imported already.
+    Returns None outside of a notebook's kernel; within one, IPython is already imported.
     """
     interactive = sys.modules.get("IPython")
     shell = interactive.get_ipython() if interactive is not None else None
@@ -26,6 +26,6 @@ def cell() -> Callable[[str], None] | None:
 
 
 def bar(title: str, done: float, total: float | None, detail: str = "") -> str:
-    """Return a line with a bar; one that only moves where `total` is not known."""
+    """Return a line with a progress bar, which is indeterminate if `total` is not known."""
     value = f' value="{done:g}" max="{total:g}"' if total else ""
     return f"<div><b>{escape(title)}</b> <progress{value}></progress> {escape(detail)}</div>"

@@ -1,8 +1,8 @@
-"""Options written once: a dataclass field is a flag, an environment variable and a configuration key.
+"""Declarative options: a dataclass field is a flag, an environment variable and a configuration key.
 
     @dataclass(frozen=True, kw_only=True)
     class Options:
-        '''What `kerve greet` takes.'''
+        '''The options of `kerve greet`.'''
 
         name: str = argument(help="Whom to greet.")
         times: int = option(1, help="How often.")
@@ -12,8 +12,9 @@
         '''Greet somebody.'''
 
 gives `kerve greet NAME [--times N]`, reads KERVE_TIMES, and reads `times` of the table [greet] in the TOML
-file named by `--config` or KERVE_CONFIG. The command line wins over the environment, the environment over the
-file, the file over the default. The type of the field decides how the text is read; see `parameter_type`.
+file named by `--config` or KERVE_CONFIG. The command line takes precedence over the environment, the
+environment over the file, the file over the default. The type of the field determines how the text is parsed;
+see `parameter_type`.
 """
 
 import dataclasses
@@ -68,8 +69,8 @@ def option(
 ) -> Any:
     """Declare a field that is given as `--name`; without a default it is required.
 
-    `type` narrows what the field's annotation says, for example `PORT` or `EXISTING_FOLDER`; `also` is
-    another flag for the same.
+    `type`: narrows the type of the field's annotation, for example `PORT` or `EXISTING_FOLDER`; `also`: an
+    alternative flag.
     """
     return dataclasses.field(default=default, metadata={METADATA: (click.Option, help, type), ALSO: also})
 
@@ -80,14 +81,14 @@ def argument(
     help: str,  # noqa: A002  click's word
     type: click.ParamType[Any] | None = None,  # noqa: A002  click's word
 ) -> Any:
-    """Declare a field that is given by its position; it has no environment variable and no key."""
+    """Declare a positional argument; it has no environment variable and no configuration key."""
     return dataclasses.field(default=default, metadata={METADATA: (click.Argument, help, type)})
 
 
 def command(*, example: str) -> Callable[[Callable[[T], None]], click.Command]:
-    """Make a click command of a function whose one parameter is a dataclass of options.
+    """Create a click command from a function whose only parameter is a dataclass of options.
 
-    The function's docstring is the help; `example` (one line or several) ends it.
+    The function's docstring is the help; `example` (one or more lines) is appended to it.
     """
 
     def decorate(function: Callable[[T], None]) -> click.Command:
@@ -101,9 +102,7 @@ def command(*, example: str) -> Callable[[Callable[[T], None]], click.Command]:
                         raise click.UsageError(f"--{name.replace('_', '-')}: expected a number, got {each}")
             try:
                 options = options_class(**values)
-            except (
-                ValueError
-            ) as error:  # from __post_init__: the values are well formed but do not fit together
+            except ValueError as error:  # from __post_init__: the values are valid but contradict each other
                 raise click.UsageError(str(error)) from error
             function(options)
 
@@ -120,10 +119,10 @@ def command(*, example: str) -> Callable[[Callable[[T], None]], click.Command]:
 
 
 class Command(click.Command):
-    """Takes a switch as `--switch=true` and `--switch=false`, too: the way to write Triton's."""
+    """Also accepts switches as `--switch=true` and `--switch=false`, like Triton."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the command line."""
+        """Parse the command line."""
         switches = {
             each.opts[0]: each
             for each in self.params
@@ -140,7 +139,7 @@ class Command(click.Command):
 
 
 def parameters(options_class: type) -> list[click.Parameter]:
-    """Return a click parameter for each field of a dataclass of options, in order."""
+    """Return the click parameters for the fields of a dataclass of options, in order."""
     hints = typing.get_type_hints(options_class)
     return [parameter(field, hints[field.name]) for field in dataclasses.fields(options_class)]
 
@@ -155,7 +154,7 @@ def parameter(field: "dataclasses.Field[Any]", annotation: Any) -> click.Paramet
         common["default"] = field.default
     if kind is click.Argument:
         return click.Argument([field.name], nargs=-1 if multiple else 1, **common)
-    word = field.name.rstrip("_")  # `import_` is how Python writes a field named --import
+    word = field.name.rstrip("_")  # the field of --import is `import_`, as `import` is a keyword
     flag = "--" + word.replace("_", "-")
     also = [field.metadata[ALSO]] if field.metadata[ALSO] else []
     return click.Option(
@@ -169,7 +168,7 @@ def parameter(field: "dataclasses.Field[Any]", annotation: Any) -> click.Paramet
 
 
 def parameter_type(annotation: Any) -> tuple[click.ParamType[Any], bool]:
-    """Return how the text of an option is read, and whether it may be given several times.
+    """Return how the text of an option is parsed, and whether it may be given several times.
 
     str, int, float, Path; bool (`--x/--no-x`); Literal["a", "b"] (a choice); `T | None` (T, usually absent);
     tuple[T, ...] (several).
@@ -186,7 +185,7 @@ def parameter_type(annotation: Any) -> tuple[click.ParamType[Any], bool]:
 
 
 def read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
-    """Take the defaults of this command from its table in a TOML file."""
+    """Set the defaults of this command from its table in a TOML file."""
     if path is None:
         return
     try:
@@ -213,8 +212,9 @@ def read_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> No
 
 
 def as_given(what: str, value: Any, *, several: bool) -> Any:
-    """Return a value of TOML as one would give it on the command line: so it is read and checked, where click
-    would take it for a default that is right. UsageError for what nobody can give there.
+    """Convert a TOML value to its command line form, so that click parses and checks it, unlike defaults.
+
+    Raises UsageError for a value that has no such form.
     """
     if several:
         return [

@@ -1,4 +1,4 @@
-"""A folder for this process alone; what a killed one left goes when the next one starts."""
+"""A temporary folder of this process; those of killed processes are removed when the next one starts."""
 
 import fcntl
 import os
@@ -12,13 +12,13 @@ __all__ = ["Scratch"]
 
 PREFIX = "kerve."
 
-# Seconds in which whoever made a folder may not have locked it yet.
+# Seconds after its creation in which a folder may not be locked yet.
 YOUNG = 60
 
 
 class Scratch:
-    """From construction until `close`, or until nobody refers to it. The lock on it ends with the process,
-    however that ends.
+    """A folder that exists until `close`, or until the object is garbage collected. Its lock is released when
+    the process ends, however it ends.
     """
 
     def __init__(self) -> None:
@@ -30,21 +30,21 @@ class Scratch:
         self._removal = weakref.finalize(self, remove, self.path, lock)
 
     def close(self) -> None:
-        """Remove it."""
+        """Remove the folder."""
         self._removal()
 
 
 def remove(folder: Path, lock: int) -> None:
-    """Remove a folder of this process, and let its lock go."""
+    """Remove a folder of this process, and release its lock."""
     shutil.rmtree(folder, ignore_errors=True)
     os.close(lock)
 
 
 def remove_if_abandoned(folder: Path) -> None:
-    """Remove a folder of ours that nobody holds."""
+    """Remove a folder of this user that no process has locked."""
     try:
         descriptor = os.open(folder, os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError:  # another user's, or gone meanwhile
+    except OSError:  # another user's, or removed meanwhile
         return
     try:
         status = os.fstat(descriptor)

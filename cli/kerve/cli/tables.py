@@ -1,4 +1,4 @@
-"""Tables for people: as wide as the terminal, or wide enough for a pipe; what is wider goes on below."""
+"""Tables on standard output: as wide as the terminal, or PIPE_WIDTH in a pipe; wider cells are wrapped."""
 
 import sys
 from collections.abc import Iterable
@@ -17,10 +17,10 @@ console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
 def print_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    """Print a table under its title; text stands as it is, without markup and control characters."""
+    """Print a table under its title; text is not parsed as markup, and control characters are escaped."""
     table = Table()
     for column in columns:
-        table.add_column(Text(column), overflow="fold")  # a path that is cut is no path
+        table.add_column(Text(column), overflow="fold")  # a truncated path is useless
     for row in rows:
         table.add_row(*(Text("\n".join(map(printable, cell.split("\n")))) for cell in row))
     console.print(Text(title, style="bold"))

@@ -4,5 +4,5 @@ __all__ = ["printable"]
 
 
 def printable(text: str) -> str:
-    """Return a text of one line that controls no terminal: what cannot be printed is escaped as in Python."""
+    """Return a text as one line, with unprintable characters escaped as in Python, for terminals and logs."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

@@ -1,4 +1,4 @@
-"""ONNX artifact in, gRPC service out; and the client that calls it."""
+"""Serves ONNX artifacts over gRPC; and the client."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import the client when it is asked for: a server starts without it."""
+    """Import the client on first access, so that a server starts without it."""
     if name in __all__:
         from kerve.runtime import client
 

@@ -1,7 +1,7 @@
-"""Memory of one session on the CPU: with a limit that ONNX Runtime keeps, and known to the byte.
+"""Memory arena of one session on the CPU: limited by ONNX Runtime, with its exact size in bytes.
 
-A session has no limit of its own there. An arena registered for the whole process has one, and sessions that
-ask for it take the one that is registered while they are made: so each gets an arena that no other shares.
+ONNX Runtime has no limit per session on the CPU, but an arena registered for the whole process has one.
+Sessions with USE_ARENA take the arena that is registered while they are created: each gets its own.
 """
 
 import re
@@ -20,43 +20,43 @@ __all__ = ["SHRINK", "USE_ARENA", "Arena", "in_arena"]
 
 T = TypeVar("T")
 
-# The entry of a session's configuration that has it use the registered arena.
+# Session configuration entry: use the registered arena.
 USE_ARENA = "session.use_env_allocators"
 
-# The entry of a run's configuration that has it give back, at its end, what is free.
+# Run configuration entry: release free memory at the end of the run.
 SHRINK = "memory.enable_memory_arena_shrinkage"
 
-# One is registered at a time.
+# Only one arena is registered at a time.
 REGISTERING = threading.Lock()
 
-# What ONNX Runtime says when an arena is full: bytes that were left, and bytes that were asked for.
+# ONNX Runtime's error message when an arena is full: bytes available, and bytes requested.
 FULL = re.compile(r"Available memory of (\d+) is smaller than requested bytes of (\d+)")
 
-# An ONNX model that asks its arena for as much as it is told: ConstantOfShape(n) -> y, in opset 17.
+# An ONNX model that allocates as much as its input says: ConstantOfShape(n) -> y, in opset 17.
 PROBE = (
     b'\x08\x08:@\n\x17\n\x01n\x12\x01y"\x0fConstantOfShape\x12\x05probe'
     b"Z\x0f\n\x01n\x12\n\n\x08\x08\x07\x12\x04\n\x02\x08\x01"
     b"b\r\n\x01y\x12\x08\n\x06\x08\x01\x12\x02\n\x00"
     b"B\x04\n\x00\x10\x11"
 )
-# Elements that no machine has room for.
+# More elements than fit into the memory of any machine.
 TOO_MANY = np.array([2**59])
 
-# More than any machine has.
+# More bytes than any machine has.
 NO_LIMIT = 2**60
 
-# What the arena of nobody in particular may grow to: it stands where a session's stood, so that this one goes
+# Limit of the arena that replaces a session's arena in the registry, so that the latter is freed together
 # with its session.
 PLACEHOLDER = 2**20
 
 
 class Arena:
-    """What a session allocates from: weights, what they are packed into, and what runs need."""
+    """The arena of a session: holds weights, prepacked weights, and the memory of runs."""
 
     def __init__(self, limit: int) -> None:
-        """Take the arena that is registered; ArtifactError unless it keeps its limit, in bytes."""
+        """Use the registered arena; raises ArtifactError unless it enforces `limit`, in bytes."""
         self.limit = limit
-        #: What it held before the first run.
+        #: Bytes held before the first run.
         self.weights = 0
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
@@ -72,12 +72,12 @@ class Arena:
 
     @property
     def held(self) -> int | None:
-        """Bytes taken from the system; None where the weights, which are always let in, exceed the limit."""
+        """Bytes allocated from the system; None if the weights, which are not limited, exceed the limit."""
         found = self._ask_too_much()
         return None if found is None else self.limit - int(found[1])
 
     def check(self, executors: int) -> None:
-        """Raise ArtifactError unless each executor can take what runs have taken until now."""
+        """Raise ArtifactError unless each executor can allocate as much as runs have needed so far."""
         each = (self.held or self.limit) - self.weights
         needed = self.weights + executors * each
         if needed > self.limit:
@@ -87,27 +87,27 @@ class Arena:
             )
 
     def shrink(self) -> None:
-        """Give back what is free: pieces too small for what is asked for may add up to the limit."""
+        """Release free memory: fragments too small for a request may add up to the limit."""
         self._ask_too_much(self._shrinking)
 
     def lacks(self, error: Exception) -> int | None:
-        """Return the limit that a run would have needed at least; None when it failed for another reason."""
+        """Return the minimum limit that a run would have needed; None if it failed for another reason."""
         found = FULL.search(str(error))
         return None if found is None else self.limit - int(found[1]) + int(found[2])
 
     def _ask_too_much(self, how: "onnxruntime.RunOptions | None" = None) -> "re.Match[str] | None":
-        """Return what the arena says to that."""
+        """Request more memory than exists; return the match of the arena's error message, if it has one."""
         try:
             self._probe.run(None, {"n": TOO_MANY}, how)
-        except Exception as error:  # noqa: BLE001  what it says is what is asked for
+        except Exception as error:  # noqa: BLE001  the error message is the result
             return FULL.search(str(error))
         return None
 
 
 def in_arena(limit: int, make: Callable[[], T]) -> tuple[T, Arena]:
-    """Return what `make` makes of sessions with USE_ARENA, and the arena of `limit` bytes that they have.
+    """Return the result of `make`, which creates sessions with USE_ARENA, and their arena of `limit` bytes.
 
-    ArtifactError when their weights alone take more.
+    Raises ArtifactError if their weights alone take more.
     """
     with registered(limit) as arena:
         try:
@@ -130,7 +130,7 @@ def in_arena(limit: int, make: Callable[[], T]) -> tuple[T, Arena]:
 
 @contextmanager
 def registered(limit: int) -> Iterator[Arena]:
-    """Let sessions that are made within the block have an arena to themselves."""
+    """Give sessions that are created within the block their own arena."""
     with REGISTERING:
         register(limit)
         try:
@@ -140,11 +140,11 @@ def registered(limit: int) -> Iterator[Arena]:
 
 
 def register(limit: int) -> None:
-    """Have an arena in the place of the one that was registered before."""
+    """Register a new arena, replacing the current one."""
     where = onnxruntime.OrtMemoryInfo(
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
     )
-    # It grows by what is asked for: by powers of two it would take up to twice of that.
+    # Extend by the requested size: extending by powers of two could take up to twice as much.
     how = onnxruntime.OrtArenaCfg({"max_mem": limit, "arena_extend_strategy": 1})
     try:
         onnxruntime.create_and_register_allocator(where, how)

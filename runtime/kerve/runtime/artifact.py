@@ -1,4 +1,4 @@
-"""Reads a version's folder: an artifact of kerve, or a bare ONNX file as Triton lays it out."""
+"""Reads a version's folder: an artifact of kerve, or a plain ONNX file in Triton's layout."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -26,7 +26,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Golden:
-    """Inputs and the source model's outputs, taken when the artifact was compiled."""
+    """Inputs and the source model's outputs, recorded when the artifact was compiled."""
 
     inputs: Mapping[str, Array]
     outputs: Mapping[str, Array]
@@ -34,7 +34,7 @@ class Golden:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A model version on disk; without a manifest only the ONNX file speaks for it."""
+    """A model version on disk; without a manifest it is a plain ONNX file."""
 
     path: Path
     manifest: manifest_pb2.Manifest | None
@@ -48,12 +48,12 @@ class Artifact:
 
     @property
     def name(self) -> str:
-        """What the manifest calls the model, else the folder it stands in."""
+        """The model's name in the manifest, else the name of its folder."""
         return self.manifest.name if self.manifest else self.path.resolve().parent.name
 
     @cached_property
     def hidden(self) -> tuple[str, ...]:
-        """Values within the prediction graph, no outputs of it, that an evaluation asks for."""
+        """Intermediate values of the prediction graph that an evaluation requests."""
         targets = self.manifest.evaluation.targets if self.manifest else ()
         return tuple(dict.fromkeys(target.logits for target in targets if target.logits))
 
@@ -64,13 +64,13 @@ class Artifact:
 
     @property
     def evaluating(self) -> tuple[str, ...]:
-        """The names of the files with the graphs of its evaluation, if it has any."""
+        """The file names of its evaluation graphs, if it has any."""
         if self.manifest is None or not self.manifest.HasField("evaluation"):
             return ()
         return self.manifest.evaluation.update, self.manifest.evaluation.results
 
     def check_files(self) -> None:
-        """Raise ArtifactError unless every file is the one that was compiled, and none lies elsewhere."""
+        """Raise ArtifactError unless every file is the one that was compiled and is within the folder."""
         for relative in self.evaluating:
             self._check_place(relative)
         for relative, expected in self.manifest.files.items() if self.manifest else ():
@@ -91,7 +91,7 @@ class Artifact:
                     )
 
     def _check_place(self, relative: str) -> Path:
-        """Return the path of a file that the manifest names; ArtifactError where it lies elsewhere."""
+        """Return the path of a file in the manifest; raises ArtifactError if it is outside the folder."""
         file = self.path / relative
         if not is_name(relative):
             raise ArtifactError(f"{self.path / MANIFEST} names {relative!r}, which is not a file's name")
@@ -101,12 +101,12 @@ class Artifact:
 
     @property
     def random_outputs(self) -> frozenset[str]:
-        """The outputs that are drawn anew on each call, which golden data says nothing of."""
+        """The outputs that are random on each call, which cannot be compared with golden data."""
         outputs = self.manifest.signature.outputs if self.manifest else ()
         return frozenset(spec.name for spec in outputs if spec.random)
 
     def golden(self) -> Golden | None:
-        """Return the golden data; None when the artifact carries none."""
+        """Return the golden data; None if the artifact has none."""
         file = self.path / GOLDEN
         if not file.exists():
             return None
@@ -118,7 +118,7 @@ class Artifact:
         return Golden(with_prefix("input/", found), with_prefix("output/", found))
 
     def tolerance(self, output: TensorSpec) -> tuple[float, float]:
-        """Return rtol and atol within which an output was proven, or usual ones for its datatype."""
+        """Return the rtol and atol with which an output was verified, or the defaults for its datatype."""
         checks = self.manifest.verification.checks if self.manifest else ()
         proven = [(check.rtol, check.atol) for check in checks if check.output == output.name]
         if not proven:
@@ -131,7 +131,7 @@ USUAL_TOLERANCE = {"FP64": (1e-4, 1e-5), "FP32": (1e-4, 1e-5), "FP16": (1e-2, 1e
 
 
 def read_artifact(path: Path, model: str = MODEL) -> Artifact:
-    """Return the artifact in a version's folder; ArtifactError when there is no model in it."""
+    """Return the artifact in a version's folder; raises ArtifactError if it contains no model."""
     if not (path / model).is_file():
         raise ArtifactError(f"{path} holds no {model}; expected a folder <repository>/<model>/<version>")
     file = path / MANIFEST
@@ -190,9 +190,9 @@ def with_prefix(prefix: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def plain(array: Array) -> Array:
-    """Return an array as the protocol's datatypes have it, from how .npz keeps it.
+    """Convert an array from its .npz representation to that of the protocol's datatypes.
 
-    Strings have a fixed width there, and bfloat16 is two bytes of no known type.
+    In .npz, strings have a fixed width, and bfloat16 is two bytes of unknown type.
     """
     if array.dtype == np.dtype("V2"):
         return array.view(BF16.dtype)
@@ -203,7 +203,7 @@ def plain(array: Array) -> Array:
 
 
 def is_name(relative: str) -> bool:
-    """Return whether the system takes a path."""
+    """Return whether the file system accepts a path."""
     return "\0" not in relative and all(
         len(part.encode("utf-8", "surrogatepass")) < 256 for part in relative.split("/")
     )

@@ -1,4 +1,4 @@
-"""Work that must not take the CPU from requests: the kernel runs its threads when others leave some."""
+"""Low-priority work, which must not take the CPU from requests."""
 
 import contextlib
 import functools
@@ -16,27 +16,27 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# Against a thread of nice 0 on the same CPU, one of 15 gets 3.5 %; what nobody else wants it gets, too. Linux
-# knows a priority for each thread; 0 is the one that calls.
+# Next to a thread of nice 0 on the same CPU, one of nice 15 gets 3.5 % of it, plus all idle time. Linux has a
+# priority per thread; in setpriority, 0 is the calling thread.
 NICE = 15
 
 
 class Runner(Protocol):
-    """Runs some work, inline or otherwise, and returns what it returns."""
+    """Runs a function, inline or otherwise, and returns its result."""
 
     def __call__(self, work: Callable[[], T]) -> T:
         """Run it."""
 
 
 def run_inline(work: Callable[[], T]) -> T:
-    """Run work in this thread."""
+    """Run work in the calling thread."""
     return work()
 
 
 class Background:
-    """Runs work at low priority, and in the end raises the threads that it has started to the usual one.
+    """Runs work at low priority; `end` raises the threads started meanwhile to the caller's priority.
 
-    Only for what takes long and releases the GIL: a thread that holds it and gets no CPU blocks all others
+    Only for long work that releases the GIL: a thread that holds it and gets no CPU blocks all others
     (priority inversion).
     """
 
@@ -46,7 +46,7 @@ class Background:
         self._before = tasks() if low_priority else set()
 
     def run(self, work: Callable[[], T]) -> T:
-        """Return what work returns, or raise what it raises."""
+        """Return the result of `work`, or raise its exception."""
         if not self._low_priority:
             return run_inline(work)
         return (
@@ -56,14 +56,14 @@ class Background:
         )
 
     def run_starting(self, work: Callable[[], T]) -> T:
-        """The same for work that starts threads that stay: they inherit the priority until `end`.
+        """Like `run`, for work that starts threads that persist: they inherit the priority until `end`.
 
-        Where it cannot be raised again, it is not lowered.
+        The priority is not lowered if it cannot be raised again.
         """
         return self.run(work) if self._low_priority and can_raise_priority() else run_inline(work)
 
     def end(self) -> None:
-        """Raise the threads that were started meanwhile to the priority of the caller."""
+        """Raise the threads started meanwhile to the priority of the caller."""
         if not self._low_priority or not can_raise_priority():
             return
         usual = os.getpriority(os.PRIO_PROCESS, 0)
@@ -73,7 +73,7 @@ class Background:
 
 
 def run_at_low_priority(work: Callable[[], T]) -> T:
-    """Run work in this thread, whose priority is lowered before and raised after."""
+    """Run work in the calling thread, whose priority is lowered before and restored afterwards."""
     usual = os.getpriority(os.PRIO_PROCESS, 0)
     os.setpriority(os.PRIO_PROCESS, 0, max(NICE, usual))
     try:
@@ -83,24 +83,22 @@ def run_at_low_priority(work: Callable[[], T]) -> T:
 
 
 def run_lowered(work: Callable[[], T]) -> T:
-    """Run work in this thread, whose priority stays low."""
+    """Run work in the calling thread, whose priority stays low."""
     try:
         os.setpriority(os.PRIO_PROCESS, 0, NICE)
-    except OSError as error:  # it is an advantage only
+    except OSError as error:  # the lower priority is optional
         log.debug("the priority of loading cannot be lowered: %s", error)
     return work()
 
 
 def tasks() -> set[int]:
-    """Return the threads of this process, each of which has a priority of its own in Linux."""
+    """Return the ids of the threads of this process; Linux has a priority per thread."""
     return {int(each.name) for each in Path("/proc/self/task").iterdir()}
 
 
 @functools.cache
 def can_raise_priority() -> bool:
-    """Return whether a priority that was lowered can be raised again, which takes CAP_SYS_NICE or
-    RLIMIT_NICE.
-    """
+    """Return whether a lowered priority can be raised again, which requires CAP_SYS_NICE or RLIMIT_NICE."""
 
     def attempt() -> bool:
         usual = os.getpriority(os.PRIO_PROCESS, 0)
@@ -115,13 +113,13 @@ def can_raise_priority() -> bool:
 
 
 def run_in_thread(work: Callable[[], T]) -> T:
-    """Return what work returns, or raise what it raises, in another thread."""
+    """Run work in another thread; return its result or raise its exception."""
     result: Future[T] = Future()
 
     def run() -> None:
         try:
             result.set_result(work())
-        except BaseException as error:  # noqa: BLE001  raised again by who waits
+        except BaseException as error:  # noqa: BLE001  raised again in the waiting thread
             result.set_exception(error)
 
     name = f"{threading.current_thread().name} background"

@@ -1,4 +1,4 @@
-"""Answers that were given before, bounded in bytes; what was not asked for the longest time goes first."""
+"""LRU cache of responses, limited in bytes."""
 
 import itertools
 import threading
@@ -6,17 +6,17 @@ from collections import OrderedDict
 
 __all__ = ["CachePart", "ResponseCache"]
 
-# Bytes that an entry takes beside its answer, about.
+# Approximate bytes of an entry in addition to its response.
 OVERHEAD = 300
 
 Key = tuple[int, bytes]
 
 
 class ResponseCache:
-    """The answers of all models, in parts that can be emptied."""
+    """The responses of all models, in parts that can be emptied."""
 
     def __init__(self, limit: int) -> None:
-        """`limit`: bytes at most."""
+        """`limit`: maximum size in bytes."""
         self._limit = limit
         self._lock = threading.Lock()
         self._answers: OrderedDict[Key, bytes] = OrderedDict()
@@ -28,14 +28,14 @@ class ResponseCache:
         return CachePart(self, next(self._numbers))
 
     def get(self, key: Key) -> bytes | None:
-        """Return an answer, if it is there."""
+        """Return a response, if it is cached."""
         with self._lock:
             if key in self._answers:
                 self._answers.move_to_end(key)
             return self._answers.get(key)
 
     def put(self, key: Key, answer: bytes) -> None:
-        """Keep an answer, in place of others if there is no room."""
+        """Store a response, evicting others if there is no room."""
         size = len(answer) + OVERHEAD
         if size > self._limit:
             return
@@ -47,7 +47,7 @@ class ResponseCache:
             self._size += size
 
     def empty(self, part: int) -> None:
-        """Forget the answers of a part."""
+        """Remove the responses of a part."""
         with self._lock:
             for key in [key for key in self._answers if key[0] == part]:
                 self._drop(key)
@@ -58,7 +58,7 @@ class ResponseCache:
 
 
 class CachePart:
-    """The answers of one load of a version; they say nothing of any other."""
+    """The responses of one load of a version, which are not valid for any other."""
 
     def __init__(self, cache: ResponseCache, number: int) -> None:
         self._cache = cache
@@ -66,15 +66,15 @@ class CachePart:
         self._closed = False
 
     def get(self, digest: bytes) -> bytes | None:
-        """Return the answer to a request, if it is there."""
+        """Return the response to a request, if it is cached."""
         return self._cache.get((self._number, digest))
 
     def put(self, digest: bytes, answer: bytes) -> None:
-        """Keep the answer to a request."""
+        """Store the response to a request."""
         if not self._closed:
             self._cache.put((self._number, digest), answer)
 
     def close(self) -> None:
-        """Forget everything, and keep nothing any more."""
+        """Remove all responses, and store no more."""
         self._closed = True
         self._cache.empty(self._number)

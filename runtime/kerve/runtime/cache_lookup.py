@@ -1,4 +1,4 @@
-"""One look at the response cache of a version, for a request of the Open Inference Protocol."""
+"""One lookup in the response cache of a version, for a request of the Open Inference Protocol."""
 
 import hashlib
 import time
@@ -9,15 +9,15 @@ from kerve.runtime.statistics import ServedStatistics
 
 __all__ = ["CacheLookup"]
 
-# What a request says of itself and not of its answer.
+# Parameters that do not influence the response.
 OF_THE_REQUEST = ("priority", "timeout")
 
 
 class CacheLookup:
-    """Looks for the answer to a request, and keeps it once it is computed; both are counted."""
+    """Looks up the response to a request, and stores it once computed; both are counted."""
 
     def __init__(self, cache: CachePart, statistics: ServedStatistics, request: pb.ModelInferRequest) -> None:
-        """Look; `found` is the response without an id, or None."""
+        """Look up the request; `found` is the response without an id, or None."""
         begin = time.perf_counter_ns()
         self._cache = cache
         self._statistics = statistics
@@ -29,7 +29,7 @@ class CacheLookup:
             statistics.cache_hit(self._looked)
 
     def keep(self, response: pb.ModelInferResponse) -> None:
-        """Keep what was computed because nothing was found."""
+        """Store the response that was computed after a cache miss."""
         begin = time.perf_counter_ns()
         kept = pb.ModelInferResponse()
         kept.CopyFrom(response)
@@ -39,7 +39,7 @@ class CacheLookup:
 
 
 def digest_of(request: pb.ModelInferRequest) -> bytes:
-    """Return what is equal for requests that ask a model for the same outputs of the same inputs."""
+    """Return a digest that is equal for requests with the same inputs and requested outputs."""
     content = pb.ModelInferRequest()
     content.CopyFrom(request)
     for field in ("model_name", "model_version", "id"):

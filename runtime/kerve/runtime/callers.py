@@ -1,4 +1,4 @@
-"""Who calls, and what a call that the server makes for it takes along."""
+"""The caller of a request, and the metadata of calls that the server forwards to itself."""
 
 from __future__ import annotations  # grpc's classes take type arguments in the stubs only
 
@@ -10,12 +10,12 @@ import grpc
 
 __all__ = ["Caller", "is_forwarded", "metadata_of", "peer_of"]
 
-# What goes along of a caller's metadata or HTTP headers.
+# Metadata or HTTP headers of the caller that are forwarded.
 TAKEN_ALONG = ("authorization", "x-request-id", "traceparent", "tracestate")
 
-# Metadata of calls that the server forwards to itself through its UNIX socket: the original caller.
+# Metadata key of calls that the server forwards to itself through its UNIX socket: the original caller.
 PEER = "kerve-peer"
-# And that the request has passed rate limits and caches already.
+# Metadata key: the request has already passed rate limits and caches.
 SERVED = "kerve-served"
 
 
@@ -25,12 +25,12 @@ class Caller:
 
     peer: str
     headers: Mapping[str, Any]
-    # Whether the request has passed rate limits and caches already.
+    # Whether the request has already passed rate limits and caches.
     forwarded: bool = False
 
     @classmethod
     def of(cls, context: grpc.ServicerContext) -> Caller:
-        """Return who makes the call of a context."""
+        """Return the caller of a context."""
         return cls(peer_of(context), metadata_of(context))
 
     @property
@@ -42,12 +42,12 @@ class Caller:
 
 
 def is_text(value: object) -> bool:
-    """Return whether a value can be that of metadata: HTTP allows headers to hold what gRPC does not."""
+    """Return whether a value is valid in gRPC metadata: HTTP headers allow more."""
     return isinstance(value, str) and value != "" and value.isascii() and value.isprintable()
 
 
 def metadata_of(context: grpc.ServicerContext) -> dict[str, Any]:
-    """Return the metadata of a call; of several entries with one key the last."""
+    """Return the metadata of a call; of several entries with the same key, the last."""
     return {entry[0]: entry[1] for entry in context.invocation_metadata()}
 
 
@@ -57,7 +57,7 @@ def is_forwarded(context: grpc.ServicerContext) -> bool:
 
 
 def peer_of(context: grpc.ServicerContext) -> str:
-    """Return the caller, in gRPC's notation; of a forwarded call the original one."""
+    """Return the caller, in gRPC's notation; for a forwarded call, the original one."""
     peer: str = context.peer()
     if peer.startswith("unix:"):
         return str(metadata_of(context).get(PEER, peer))

@@ -1,4 +1,4 @@
-"""What is served now: models, their versions, and which version answers when none is named."""
+"""The routing table of served models: versions, labels, and the default version."""
 
 import threading
 from collections.abc import Mapping
@@ -11,25 +11,24 @@ __all__ = ["UNKNOWN", "Catalog"]
 
 T = TypeVar("T")
 
-# Triton's words: clients look for them.
+# Triton's wording, which clients match.
 UNKNOWN = "Request for unknown model"
 
 
 @dataclass(frozen=True)
 class Routes(Generic[T]):
-    """Where the requests of one model go."""
+    """The routes of one model's requests."""
 
-    # What answers, by version, "" for the default one, or label.
+    # Route targets by version, label, or "" for the default version.
     ready: Mapping[str, T]
-    # Why others, which are known too, are not ready.
+    # Reasons why other known versions and labels are not ready.
     unready: Mapping[str, str]
 
 
 class Catalog(Generic[T]):
-    """A table from a model's name and a version ("" for the default one) to what answers for it.
+    """A table from a model's name and a version ("" for the default one) to the route target.
 
-    Written by one thread at a time and read by any, without a lock: a write puts a new table in place of
-    the old.
+    Written by one thread at a time and read by any without a lock: a write replaces the table.
     """
 
     def __init__(self) -> None:
@@ -37,14 +36,15 @@ class Catalog(Generic[T]):
         self._writing = threading.Lock()
 
     def publish(self, name: str, routes: Mapping[str, T], unready: Mapping[str, str] | None = None) -> None:
-        """Route a model, all its versions at once; without routes it is known but not ready, and so are the
-        versions of `unready`, which says why.
+        """Set the routes of all versions of a model at once; without routes it is known but not ready.
+
+        `unready`: reasons why further versions are not ready.
         """
         with self._writing:
             self._table = {**self._table, name: Routes(dict(routes), dict(unready or {}))}
 
     def unpublish(self, name: str) -> None:
-        """Forget a model."""
+        """Remove a model."""
         with self._writing:
             self._table = {known: routes for known, routes in self._table.items() if known != name}
 
@@ -58,7 +58,7 @@ class Catalog(Generic[T]):
         return sorted(int(version) for version in (routes.ready if routes else ()) if version.isdecimal())
 
     def find(self, name: str, version: str) -> T:
-        """Return what answers; NotFoundError when nothing does, UnavailableError while it is not ready."""
+        """Return the route target; raises NotFoundError if it is unknown, UnavailableError if not ready."""
         if name not in self._table:
             available = ", ".join(self.names()) or "no model"
             raise NotFoundError(f"{UNKNOWN}: {name!r} is not found; available: {available}")

@@ -1,4 +1,4 @@
-"""What all calls of a client share: connection, token, the models' signatures, errors as exceptions."""
+"""State shared by all calls of a client: connection, token, model signatures, mapping of errors."""
 
 from __future__ import annotations  # grpc's classes take type arguments in the stubs only
 
@@ -20,7 +20,7 @@ OPTIONS = [("grpc.max_receive_message_length", 2**31 - 1), ("grpc.max_send_messa
 
 
 class Channel:
-    """A connection to a server, made when the first call is; threads may share it."""
+    """A connection to a server, opened on the first call; thread-safe."""
 
     def __init__(
         self, address: str, credentials: grpc.ChannelCredentials | None = None, token: str | None = None
@@ -36,15 +36,15 @@ class Channel:
         self._signatures: dict[tuple[str, str], Signature] = {}
 
     def close(self) -> None:
-        """End the connection."""
+        """Close the connection."""
         self.grpc.close()
 
     def call(self, method: Any, request: Any, timeout: float | None) -> Any:
-        """Return the answer to a unary call; raises the ServingError that fits the server's status."""
+        """Return the response of a unary call; raises the ServingError for the server's status."""
         return self.answer(lambda: method(request, timeout=timeout, metadata=self.metadata))
 
     def answer(self, wait: Callable[[], Any]) -> Any:
-        """Return what is waited for; raises as `call` does."""
+        """Return the result of `wait`; raises as `call` does."""
         try:
             return wait()
         except grpc.RpcError as error:
@@ -52,7 +52,7 @@ class Channel:
 
     def failure(self, error: Any) -> ServingError:
         """Return the exception for a call that failed."""
-        # Whatever went wrong may be that a new version has another signature.
+        # The cause may be a new version with another signature.
         self._signatures.clear()
         code, details = Code(error.code().value[0]), error.details() or ""
         if code is Code.UNAVAILABLE and "connect" in details.lower():
@@ -60,13 +60,13 @@ class Channel:
         return error_for(code, details, retry_after=decode_retry_after(error.trailing_metadata() or ()))
 
     def model(self, name: str, version: str, timeout: float | None) -> pb.ModelMetadataResponse:
-        """Return what the server says of a model."""
+        """Return a model's metadata."""
         request = pb.ModelMetadataRequest(name=name, version=version)
         message: pb.ModelMetadataResponse = self.call(self.inference["ModelMetadata"], request, timeout)
         return message
 
     def signature(self, name: str, version: str, timeout: float | None) -> Signature:
-        """Return a model's signature; the server is asked once."""
+        """Return a model's signature; it is requested once and cached."""
         signature = self._signatures.get((name, version))
         if signature is None:
             signature = oip_client.decode_metadata(self.model(name, version, timeout))

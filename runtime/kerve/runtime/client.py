@@ -1,4 +1,4 @@
-"""The client: NumPy in, NumPy out, from any server of the Open Inference Protocol."""
+"""The client for any server of the Open Inference Protocol; takes and returns NumPy arrays."""
 
 import time
 from collections import deque
@@ -23,7 +23,7 @@ from kerve.runtime.signature import Signature, check_known, check_outputs, show_
 
 __all__ = ["Client", "ModelInfo", "ModelState", "ModelStatistics"]
 
-# A batch larger than this goes in several requests, of which so many are under way at a time.
+# A larger batch is split into several requests, of which at most this many are in flight at a time.
 REQUEST_BYTES = 16 * 2**20
 MAX_IN_FLIGHT = 4
 
@@ -33,7 +33,7 @@ Parameters = Mapping[str, bool | int | float | str]
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a server says of a model."""
+    """A model's metadata, as reported by the server."""
 
     name: str
     versions: tuple[str, ...]
@@ -52,7 +52,7 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class ModelState:
-    """One line of a server's index."""
+    """One entry of a server's model index."""
 
     name: str
     version: str
@@ -62,7 +62,7 @@ class ModelState:
 
 @dataclass(frozen=True)
 class ModelStatistics:
-    """What a version has done; times are sums over the requests that succeeded."""
+    """Statistics of a version; times are sums over the requests that succeeded."""
 
     name: str
     version: str
@@ -77,7 +77,7 @@ class ModelStatistics:
 
 @dataclass(frozen=True)
 class EncodedCall:
-    """A unary call, ready to be sent."""
+    """A serialized unary call."""
 
     address: str
     path: str
@@ -86,11 +86,11 @@ class EncodedCall:
 
 
 class Client(EvaluationCalls):
-    """A connection to a server; threads may share it.
+    """A connection to a server; thread-safe.
 
-    Every method raises a `kerve.runtime.errors.ServingError` of the class that fits the server's status.
-    `timeout` is in seconds; None waits for as long as it takes. Arrays that come back are read-only views
-    of the reply where that saves a copy.
+    Every method raises the subclass of `kerve.runtime.errors.ServingError` for the server's status.
+    `timeout` is in seconds; None waits without limit. Returned arrays are read-only views of the response
+    where that saves a copy.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Client(EvaluationCalls):
         credentials: grpc.ChannelCredentials | None = None,
         token: str | None = None,
     ) -> None:
-        """Connect when the first call is made; `token` is a bearer token, where the server asks for one."""
+        """Connect on the first call; `token` is a bearer token, if the server requires one."""
         self.address = address
         self._channel = Channel(address, credentials, token)
 
@@ -113,7 +113,7 @@ class Client(EvaluationCalls):
         self.close()
 
     def close(self) -> None:
-        """End the connection."""
+        """Close the connection."""
         self._channel.close()
 
     def live(self, *, timeout: float | None = None) -> bool:
@@ -121,52 +121,53 @@ class Client(EvaluationCalls):
         return bool(self._call("ServerLive", pb.ServerLiveRequest(), timeout).live)
 
     def ready(self, name: str = "", *, version: str = "", timeout: float | None = None) -> bool:
-        """Return whether the server is ready or, with a name, whether it would answer for that model."""
+        """Return whether the server is ready or, with a name, whether that model is."""
         if not name:
             return bool(self._call("ServerReady", pb.ServerReadyRequest(), timeout).ready)
         request = pb.ModelReadyRequest(name=name, version=version)
         return bool(self._call("ModelReady", request, timeout).ready)
 
     def metadata(self, name: str, *, version: str = "", timeout: float | None = None) -> ModelInfo:
-        """Return what the server says of a model."""
+        """Return a model's metadata."""
         message = self._channel.model(name, version, timeout)
         signature = oip_client.decode_metadata(message)
         return ModelInfo(message.name, tuple(message.versions), message.platform, signature)
 
     def index(self, *, ready: bool = False, timeout: float | None = None) -> list[ModelState]:
-        """Return the state of every version of every model; `ready`: only of what is."""
+        """Return the state of every version of every model; `ready`: only of ready ones."""
         message = self._call("RepositoryIndex", pb.RepositoryIndexRequest(ready=ready), timeout)
         return [ModelState(each.name, each.version, each.state, each.reason) for each in message.models]
 
     def load(self, name: str, *, config: str | None = None, timeout: float | None = None) -> None:
-        """Load a model, or load it again; `config`: JSON to use instead of its own configuration."""
+        """Load or reload a model; `config`: JSON to use instead of its own configuration."""
         request = pb.RepositoryModelLoadRequest(model_name=name)
         if config is not None:
             request.parameters["config"].string_param = config
         self._call("RepositoryModelLoad", request, timeout)
 
     def unload(self, name: str, *, timeout: float | None = None) -> None:
-        """Take a model out of service."""
+        """Unload a model."""
         self._call("RepositoryModelUnload", pb.RepositoryModelUnloadRequest(model_name=name), timeout)
 
     def statistics(
         self, name: str = "", *, version: str = "", timeout: float | None = None
     ) -> list[ModelStatistics]:
-        """Return what the versions of a model, or of all models, have done since they were loaded."""
+        """Return the statistics of the versions of a model, or of all models, since they were loaded."""
         request = pb.ModelStatisticsRequest(name=name, version=version)
         message = self._call("ModelStatistics", request, timeout)
         return [statistics_from(each) for each in message.model_stats]
 
     def encoded(self, name: str, inputs: Inputs, *, version: str = "") -> EncodedCall:
-        """Return a call of `infer` as it is sent: for measurements, which send it again and again."""
+        """Return a call of `infer` in serialized form, for benchmarks that send it repeatedly."""
         signature, tensors = self._prepare(name, version, inputs, None, None)
         request = oip_client.encode_request(name, version, signature, tensors, outputs=None, parameters=None)
         path = f"/{SERVICE.full_name}/ModelInfer"
         return EncodedCall(self.address, path, self._channel.metadata, request.SerializeToString())
 
     def sender(self, call: EncodedCall) -> Callable[[Callable[[bool], None]], None]:
-        """Return what sends a call and, when it is answered, calls back with whether it succeeded; the answer
-        is not decoded.
+        """Return a function that sends a call and, on its completion, calls back with whether it succeeded.
+
+        The response is not decoded.
         """
         method: Any = self._channel.grpc.unary_unary(call.path)
 
@@ -188,9 +189,8 @@ class Client(EvaluationCalls):
     ) -> dict[str, Array]:
         """Send one request and return the outputs by name.
 
-        `inputs` are arrays by name, or the array itself where the model has one input; they are converted
-        to the model's datatypes where that changes no meaning. `outputs` are the names wanted, None for
-        all.
+        `inputs` are arrays by name, or a single array if the model has one input; they are converted to the
+        model's datatypes where that loses no information. `outputs` are the requested names; None: all.
         """
         signature, tensors = self._prepare(name, version, inputs, outputs, timeout)
         request = oip_client.encode_request(
@@ -209,11 +209,11 @@ class Client(EvaluationCalls):
         parameters: Parameters | None = None,
         batch_size: int | None = None,
     ) -> Any:
-        """Predict any number of rows and answer in kind: outputs by name for inputs by name.
+        """Predict any number of rows; returns outputs by name for inputs by name.
 
-        For an array the answer is an array too, where there is one output; a dict where there are several.
-        A large batch goes in several requests, of `batch_size` rows each or of as many as make a request of
-        some 16 MB; the parts are joined in order. `timeout` is for all of it. Otherwise as `infer`.
+        For a single array it returns an array if there is one output, and a dict if there are several.
+        A large batch is split into several requests, of `batch_size` rows each or of about 16 MB; the
+        parts are joined in order. `timeout` is for the whole call. Otherwise like `infer`.
         """
         end = None if timeout is None else time.monotonic() + timeout
         signature, tensors = self._prepare(name, version, inputs, outputs, timeout)
@@ -229,7 +229,7 @@ class Client(EvaluationCalls):
     def predict_batches(
         self, name: str, batches: Iterable[Inputs], *, version: str = "", timeout: float | None = None
     ) -> Iterator[dict[str, Array]]:
-        """Yield the outputs of batches in order, several of which are under way at a time.
+        """Yield the outputs of batches in order, with several requests in flight at a time.
 
         A batch is what `infer` takes; `timeout` is for all of them.
         """
@@ -251,7 +251,7 @@ class Client(EvaluationCalls):
                 takes = ", ".join(spec.name for spec in signature.inputs)
                 raise InvalidArgumentError(f"model {name!r} takes several inputs, give a dict of: {takes}")
             inputs = {signature.inputs[0].name: inputs}
-        # What is missing the server says: it may be an optional input, or the state of a sequence.
+        # Missing inputs are left to the server: they may be optional, or the state of a sequence.
         check_known(signature, name, list(inputs))
         check_outputs(signature, name, outputs or ())
         return signature, {
@@ -261,7 +261,7 @@ class Client(EvaluationCalls):
     def _stream(
         self, messages: Iterator[pb.ModelInferRequest], end: float | None
     ) -> Iterator[dict[str, Array]]:
-        """Send requests, several at a time, and yield their answers in order."""
+        """Send requests, several at a time, and yield their responses in order."""
         channel, call = self._channel, self._channel.inference["ModelInfer"]
         under_way: deque[Any] = deque()
         try:
@@ -299,13 +299,13 @@ def statistics_from(message: pb.ModelStatistics) -> ModelStatistics:
 def parts(
     signature: Signature, tensors: dict[str, Array], batch_size: int | None
 ) -> Iterator[dict[str, Array]]:
-    """Yield a batch in parts of some rows each; a model that is not batched gets its inputs whole."""
+    """Yield a batch in parts of several rows each; inputs of a model that is not batched are not split."""
     lengths = {len(array) if array.ndim else 0 for array in tensors.values()}
     rows = max(lengths, default=0)
     step = batch_size or max(1, REQUEST_BYTES // oip_client.row_bytes(tensors))
     if (
         not signature.batched or rows <= step or len(lengths) > 1
-    ):  # the server says what is wrong with the last
+    ):  # in the last case the server reports the error
         yield tensors
         return
     for start in range(0, rows, step):
@@ -313,5 +313,5 @@ def parts(
 
 
 def join(arrays: list[Array]) -> Array:
-    """Return the rows of all arrays in one."""
+    """Concatenate the rows of all arrays."""
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)

@@ -10,14 +10,14 @@ from kerve.cli.cgroups import CGROUP, OWN, groups
 
 __all__ = ["MOST_THREADS", "available_cpus", "cpu_name"]
 
-#: Threads that one model may be given: with more, nothing gets done.
+#: Maximum number of threads of one model: more would only contend.
 MOST_THREADS = 1024
 
 CPUINFO = Path("/proc/cpuinfo")
 
 
 def cpu_name(cpuinfo: Path = CPUINFO) -> str:
-    """Return what the CPU's maker calls it; its architecture where the system does not tell."""
+    """Return the CPU's model name, or its architecture if the system does not report one."""
     try:
         found = re.search(r"^model name\s*:\s*(.+?)\s*$", cpuinfo.read_text(), re.MULTILINE)
     except OSError:
@@ -32,14 +32,12 @@ def available_cpus(cgroup: Path = CGROUP, own: Path = OWN) -> int:
 
 
 def quota_v2(cgroup: Path, own: Path = OWN) -> float:
-    """Return the CPUs that this process's cgroup and those that it is part of allow; infinite without a
-    limit.
-    """
+    """Return the CPU quota of this process's cgroup and its ancestors; infinite if unlimited."""
     return min(map(quota_of, groups(cgroup, own)))
 
 
 def quota_of(cgroup: Path) -> float:
-    """Return the CPUs that `cpu.max` ("quota period" or "max period") allows; infinite without a limit."""
+    """Return the CPU quota of `cpu.max` ("quota period" or "max period"); infinite if unlimited."""
     try:
         quota, period = (cgroup / "cpu.max").read_text().split()
     except FileNotFoundError:
@@ -48,7 +46,7 @@ def quota_of(cgroup: Path) -> float:
 
 
 def quota_v1(cgroup: Path) -> float:
-    """Return the CPUs that the older `cpu.cfs_*` files allow; infinite without a limit."""
+    """Return the CPU quota of the cgroup v1 files `cpu.cfs_*`; infinite if unlimited."""
     try:
         quota = int((cgroup / "cpu" / "cpu.cfs_quota_us").read_text())
         period = int((cgroup / "cpu" / "cpu.cfs_period_us").read_text())

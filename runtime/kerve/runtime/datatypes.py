@@ -18,14 +18,14 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Datatype:
-    """One element type, by the names that the protocol, NumPy and ONNX Runtime give it."""
+    """An element type, with its names in the protocol, NumPy and ONNX Runtime."""
 
     name: str
     dtype: np.dtype[Any]
-    # ONNX Runtime's name of a tensor of it, and ONNX's number of it (TensorProto.DataType)
+    # ONNX Runtime's name of the tensor type, and ONNX's number of the datatype (TensorProto.DataType)
     onnx: str
     onnx_number: int
-    # field of InferTensorContents; None: travels raw only
+    # field of InferTensorContents; None: raw contents only
     contents: str | None
 
 
@@ -72,7 +72,7 @@ def float32_to_bfloat16(values: Array) -> Array:
 
 
 def bfloat16_to_float32(bits: Array) -> Array:
-    """Return the float32 that equals each bfloat16, given by its bits."""
+    """Return the float32 value of each bfloat16, given by its bits."""
     wide = np.asarray(bits, np.uint16).astype(np.uint32)
     result: Array = np.asarray(wide << np.uint32(16)).view(np.float32)
     return result

@@ -1,4 +1,4 @@
-"""What can go wrong in serving, one class per gRPC status: the server sends them, the client raises them."""
+"""Errors of serving, one class per gRPC status: the server sends them, the client raises them."""
 
 from enum import IntEnum
 from typing import ClassVar
@@ -22,7 +22,7 @@ __all__ = [
     "error_for",
 ]
 
-#: What is said of every request that comes too late.
+#: Message for every request that arrives during shutdown.
 SHUTTING_DOWN = "the server is shutting down; try another server, or again later"
 
 
@@ -49,9 +49,9 @@ class Code(IntEnum):
 
 
 class ServingError(Exception):
-    """A request or a model failed; `code` is the gRPC status it stands for.
+    """A request or a model failed; `code` is the corresponding gRPC status.
 
-    `retry_after`: seconds after which the same request may succeed, where the server knows it.
+    `retry_after`: seconds after which the same request may succeed, if known.
     """
 
     code: Code = Code.UNKNOWN
@@ -87,25 +87,25 @@ class ResourceExhaustedError(ServingError):
 
 
 class DeadlineExceededError(ServingError):
-    """The request's time was over before its answer was there."""
+    """The request's deadline expired before its response was ready."""
 
     code = Code.DEADLINE_EXCEEDED
 
 
 class UnimplementedError(ServingError):
-    """The server does not offer what was asked for."""
+    """The server does not support the requested operation."""
 
     code = Code.UNIMPLEMENTED
 
 
 class AlreadyExistsError(ServingError):
-    """What is to be made is there already."""
+    """The resource to be created already exists."""
 
     code = Code.ALREADY_EXISTS
 
 
 class FailedPreconditionError(ServingError):
-    """The server is not set up for what was asked."""
+    """The server is not configured for the requested operation."""
 
     code = Code.FAILED_PRECONDITION
 
@@ -123,13 +123,13 @@ class PermissionDeniedError(ServingError):
 
 
 class InternalError(ServingError):
-    """The model failed on a request that was well formed; the server's log says why."""
+    """The model failed on a valid request; the server's log has the cause."""
 
     code = Code.INTERNAL
 
 
 class ArtifactError(ServingError):
-    """A model's folder is damaged, incomplete, or does not answer as it did when it was compiled."""
+    """A model's files are damaged or incomplete, or do not compute what they did when compiled."""
 
     code = Code.FAILED_PRECONDITION
     exit_code = 3
@@ -154,7 +154,7 @@ BY_CODE: dict[Code, type[ServingError]] = {
 
 
 def error_for(code: Code, message: str, *, retry_after: float | None = None) -> ServingError:
-    """Return the exception that stands for a gRPC status."""
+    """Return the exception for a gRPC status."""
     error = BY_CODE.get(code, ServingError)(message, retry_after=retry_after)
     error.code = code
     return error

@@ -1,4 +1,4 @@
-"""The thread that computes: takes batches from a queue, runs the model, replies."""
+"""The executor thread: takes batches from a queue, runs the model, replies."""
 
 import logging
 import threading
@@ -21,16 +21,16 @@ class Worker(Protocol):
     """A thread that serves a queue until it is closed and empty."""
 
     def begin(self) -> None:
-        """Start, and wait until it can compute; ArtifactError when that cannot be."""
+        """Start, and wait until it can compute; raises ArtifactError if it cannot."""
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait for its end."""
+        """Wait for the thread to end."""
 
     def is_alive(self) -> bool:
-        """Whether it has not ended."""
+        """Return whether the thread is running."""
 
     def terminate(self) -> None:
-        """End what is being computed and refuse what waits, as soon as that can be interrupted."""
+        """Interrupt the current computation as soon as possible, and refuse waiting requests."""
 
 
 class Executor(threading.Thread):
@@ -45,16 +45,16 @@ class Executor(threading.Thread):
         self._prepared: Future[None] = Future()
 
     def begin(self) -> None:
-        """Start, and wait until this thread can compute; ArtifactError when the model cannot be prepared."""
+        """Start, and wait until the model is prepared; raises ArtifactError if that fails."""
         self.start()
         self._prepared.result()
 
     def run(self) -> None:
-        """Prepare, then take, compute, reply."""
+        """Prepare the model, then take batches, compute and reply."""
         with ExitStack() as resources:
             try:
                 resources.enter_context(self._model.prepared())
-            except Exception as error:  # noqa: BLE001  raised where it is waited for
+            except Exception as error:  # noqa: BLE001  raised in `begin`
                 self._prepared.set_exception(error)
                 return
             self._prepared.set_result(None)
@@ -65,25 +65,23 @@ class Executor(threading.Thread):
                     self._answer(work)
 
     def terminate(self) -> None:
-        """End what is being computed and refuse what waits, as soon as the model can be interrupted."""
+        """Interrupt the current computation as soon as the model allows, and refuse waiting requests."""
         self._model.terminate()
 
     def _answer(self, batch: Batch) -> None:
         begin = time.perf_counter_ns()
         try:
             outputs = self._model.run(batch.inputs, batch.requested)
-            # Before the answer, so that a client who has it finds it counted.
+            # Before the reply, so that a client that has it finds it counted.
             self._statistics.computed(batch, time.perf_counter_ns() - begin)
             batch.reply(outputs)
         except ServingError as error:
             if error.code is Code.INTERNAL:
                 log.error("%s: %s", self.name, error.__cause__, extra=log_extra(batch))
             batch.fail(error.code, str(error))
-        except (
-            Exception
-        ):  # the edge of the executor: one bad batch must not end the thread that serves the others
+        except Exception:  # one failed batch must not end the thread that serves the others
             log.exception("%s: a batch failed", self.name, extra=log_extra(batch))
-            with suppress(RuntimeError):  # where what failed was the reply itself, it is answered
+            with suppress(RuntimeError):  # if the reply itself failed, the batch is already answered
                 batch.fail(Code.INTERNAL, "the model failed; see the server's log")
 
 

@@ -1,4 +1,4 @@
-"""The gRPC services as HTTP and Classify ask them: through a UNIX socket that only this process knows."""
+"""Internal calls of the gRPC services, made by HTTP and Classify through a private UNIX socket."""
 
 import threading
 from pathlib import Path
@@ -17,20 +17,20 @@ from kerve.runtime.transport.base import Transport
 
 __all__ = ["Gateway", "within"]
 
-# A client may wait as long as it likes: the limits are those of the gRPC server.
+# No limits here: those of the gRPC server apply.
 OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
-# What becomes of a call whose server ends, in words of the channel's own, which tell of the socket.
+# Statuses of calls whose server stops; the channel's own message would mention the socket.
 ENDED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 
 class Gateway:
-    """Calls the server's own gRPC services, so that everybody has their validation, batching, limits and
-    permissions.
+    """Calls the server's own gRPC services, so that their validation, batching, limits and permissions apply
+    to every protocol.
     """
 
     def __init__(self, transport: Transport, stopping: threading.Event) -> None:
-        """`stopping`: set when the server ends, and calls fail wherever they are."""
+        """`stopping`: set when the server stops and pending calls fail."""
         self._stopping = stopping
         self._scratch = Scratch()
         self._address = f"unix:{self.folder / 'grpc'}"
@@ -41,13 +41,13 @@ class Gateway:
 
     @property
     def folder(self) -> Path:
-        """Where sockets are that are for this process alone."""
+        """The folder of sockets that only this process uses."""
         return self._scratch.path
 
     def call(self, method: str, request: Any, caller: Caller, *, timeout: float | None = None) -> Any:
-        """Call a method of GRPCInferenceService; raises ServingError with the status it answers.
+        """Call a method of GRPCInferenceService; raises the ServingError for its status.
 
-        This call is observed, not the one that it is made for.
+        The forwarded call is observed instead of the original one.
         """
         if (observation := current()) is not None:
             observation.delegated = True
@@ -76,5 +76,5 @@ class Gateway:
 
 
 def within(seconds: float | None) -> float | None:
-    """Return a timeout; None for one that is longer than a lock can wait, as grpcio has it for no timeout."""
+    """Return a timeout for grpcio; None (no timeout) if it exceeds `threading.TIMEOUT_MAX`."""
     return None if seconds is None or seconds >= threading.TIMEOUT_MAX else seconds

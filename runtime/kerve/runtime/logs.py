@@ -1,4 +1,4 @@
-"""What the server logs, and how: for people or as JSON lines; changed while it runs, under Triton's names."""
+"""Logging as text or JSON lines, with settings that can be changed at run time under Triton's names."""
 
 import json
 import logging
@@ -15,7 +15,7 @@ __all__ = ["LogControl", "LogFormat"]
 LogFormat = Literal["human", "json"]
 LogValue = bool | int | str
 
-# Triton's switches, and the levels below or at which they let records through.
+# Triton's switches, and the highest level of the records that they enable.
 SWITCHES = {"log_info": logging.INFO, "log_warning": logging.WARNING, "log_error": logging.ERROR}
 TYPES: Mapping[str, type] = {
     "log_file": str,
@@ -25,12 +25,12 @@ TYPES: Mapping[str, type] = {
     "log_verbose_level": int,
     "log_format": str,
 }
-# "default" is Triton's name for what people read.
+# "default" is Triton's name for the text format.
 FORMATS = ("default", "ISO8601", "json")
 
 
-# A record is one line, whatever clients call their models and requests: what would begin another, or move a
-# terminal's cursor, is spelled out.
+# A record is one line, whatever the names of models and requests contain: characters that start a new line or
+# control a terminal are escaped.
 CONTROLS = {
     code: repr(chr(code))[1:-1]
     for code in (*range(32), *range(127, 160), 0x2028, 0x2029)
@@ -39,7 +39,7 @@ CONTROLS = {
 
 
 class HumanFormatter(logging.Formatter):
-    """One line for people; times in ISO 8601, UTC."""
+    """One line of text per record; times in ISO 8601, UTC."""
 
     converter = staticmethod(time.gmtime)
     default_time_format = "%Y-%m-%dT%H:%M:%S"
@@ -49,7 +49,7 @@ class HumanFormatter(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)s %(message)s%(of_requests)s", defaults={"of_requests": ""})
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record's line; behind its message, the requests that it is about."""
+        """Return the record's line, with the ids of its requests after the message."""
         if ids := getattr(record, "fields", {}).get("request_ids"):
             record.of_requests = f" (request {', '.join(ids)})"
         return super().format(record)
@@ -60,7 +60,7 @@ class HumanFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line; what is logged with `extra={"fields": ...}` stands beside the message."""
+    """One JSON object per line; the fields of `extra={"fields": ...}` are added to it."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record's line."""
@@ -78,7 +78,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class LogControl:
-    """The one handler of the process's log."""
+    """The log handler of the process."""
 
     def __init__(self, log_format: LogFormat = "human", *, stream: TextIO | None = None) -> None:
         self._settings: dict[str, LogValue] = {
@@ -94,11 +94,11 @@ class LogControl:
         self._apply()
 
     def install(self) -> None:
-        """Let the process log through this."""
+        """Install the handler on the root logger."""
         logging.root.addHandler(self._handler)
 
     def change(self, changes: Mapping[str, Any]) -> dict[str, LogValue]:
-        """Change settings, all or, with InvalidArgumentError, none; return how they are now."""
+        """Change settings and return all of them; raises InvalidArgumentError if one is invalid."""
         for key, value in changes.items():
             self._check(key, value)
         self._settings.update(changes)

@@ -1,4 +1,4 @@
-"""One version of a model in memory: loaded, checked against its golden data, warmed, ready to run."""
+"""One version of a model in memory: loaded, checked against its golden data, warmed up, ready to run."""
 
 import functools
 import logging
@@ -32,15 +32,15 @@ __all__ = ["Model", "load", "signature_of_session"]
 log = logging.getLogger(__name__)
 
 
-# Larger batches are not worth the memory that warming with them takes.
+# Warming up with larger batches is not worth the memory.
 MOST_WARM_ROWS = 1024
 
-# Sizes to which batches are padded on a GPU where a model names none: padding at most doubles the work.
+# Default sizes to which batches are padded on a GPU: padding at most doubles the work.
 USUAL_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class Model:
-    """A model that runs: NumPy in, NumPy out."""
+    """A loaded model: takes and returns NumPy arrays."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Model:
         place: DeviceConfig = ON_CPU,
         warm_rows: Collection[int] = (),
     ) -> None:
-        """`warm_rows`: the numbers of rows that batches will often have."""
+        """`warm_rows`: common batch sizes, in rows."""
         self.artifact = artifact
         self._place = place
         self._warm_rows = warm_rows
@@ -67,19 +67,19 @@ class Model:
 
     @property
     def place(self) -> DeviceConfig:
-        """Where it computes, and how."""
+        """The device that it runs on, with its configuration."""
         return self._place
 
     @property
     def device(self) -> Device:
-        """Where it computes."""
+        """The device that it runs on."""
         return self._place.device
 
     @contextmanager
     def prepared(self) -> Iterator[None]:
-        """Let the calling thread compute within the block with buffers of its own, where the device has such.
+        """Give the calling thread its own buffers within the block, on devices that use them.
 
-        With them the model is proven and warmed once more; ArtifactError as `check_golden` raises it.
+        The model is then verified and warmed up again with them; raises ArtifactError as `check_golden` does.
         """
         with self._session.lane(self._warm_rows if self.signature.batched else ()) as lane:
             if lane is not None:
@@ -90,24 +90,23 @@ class Model:
 
     @property
     def hardware(self) -> str:
-        """What computes, in a few words."""
+        """Short description of the hardware that it runs on."""
         return self._session.hardware
 
     def run(
         self, inputs: Mapping[str, Array], requested: Collection[str] | None = None
     ) -> Mapping[str, Array]:
-        """Return the requested outputs (None: all), in the signature's order, and hidden values behind them.
+        """Return the requested outputs (None: all), in the signature's order, followed by hidden values.
 
-        `inputs` fit the signature; this is not checked again. A batch without rows gives outputs without
-        rows.
+        `inputs` must fit the signature; this is not checked again. An empty batch gives empty outputs.
         """
         return self._reshapes.outward(self._run(self._reshapes.inward(inputs), requested))
 
     def _run(self, inputs: Mapping[str, Array], requested: Collection[str] | None = None) -> dict[str, Array]:
-        """Do what `run` does, with the graph's own shapes."""
+        """Like `run`, with the graph's own shapes."""
         outputs = self._wanted(requested)
         if self._is_empty(inputs):
-            # Many operators refuse an empty batch: the shapes are those of one row of zeros.
+            # Many operators reject an empty batch: take the output shapes from a run on one row of zeros.
             one_row = {name: zeros(array, (1, *array.shape[1:])) for name, array in inputs.items()}
             return {name: array[:0] for name, array in self._session.run(one_row, outputs).items()}
         return self._session.run(inputs, outputs)
@@ -115,7 +114,7 @@ class Model:
     def keep(
         self, inputs: Mapping[str, Array], requested: Collection[str] | None = None
     ) -> Mapping[str, Array | DeviceArray]:
-        """Return what `run` returns, with the graph's own shapes; where the device can, leave it there."""
+        """Like `run`, with the graph's own shapes; outputs stay on the device if it supports that."""
         session = self._session
         inputs = self._reshapes.inward(inputs)
         if isinstance(session, LaneSession) and session.keeps and not self._is_empty(inputs):
@@ -132,11 +131,11 @@ class Model:
 
     @property
     def engine(self) -> str | None:
-        """How far TensorRT's engine is: "building", "ready" or "failed"; None where none is asked for."""
+        """State of TensorRT's engine: "building", "ready" or "failed"; None if TensorRT is not used."""
         return self._session.engine if isinstance(self._session, TensorRtSession) else None
 
     def improve(self) -> None:
-        """Begin to build what computes faster, where the device has such; it is proven before it answers."""
+        """Start building TensorRT's engine, if the model uses one; it is verified before it is used."""
         if not isinstance(self._session, TensorRtSession):
             return
 
@@ -149,17 +148,17 @@ class Model:
         self._session.improve(self._warm_rows if self.signature.batched else (), prove)
 
     def terminate(self) -> None:
-        """End what is being computed; nothing can be run any more."""
+        """Interrupt running computations; the model cannot be run any more."""
         self._session.terminate()
 
     def close(self) -> None:
-        """Give the memory back; nothing can be run any more."""
+        """Free the memory; the model cannot be run any more."""
         self._session.close()
 
     def check_golden(self, by: Runner = run_inline) -> bool:
-        """Compare with the golden data; return whether there is any. `by` does what is computed.
+        """Compare with the golden data; return whether there is any. `by` runs the computation.
 
-        Raises ArtifactError when an output is further from the source model's than it was proven to be.
+        Raises ArtifactError if an output differs from the source model's by more than the proven tolerance.
         """
         golden = self.artifact.golden()
         if golden is None:
@@ -182,15 +181,14 @@ class Model:
         return True
 
     def warm_up(self, by: Runner = run_inline) -> None:
-        """Run on zeros at each number of rows that batches will often have: no request pays for set-up.
+        """Run on zeros with each common batch size, so that no request pays for initialization.
 
-        `by` does what is computed.
-
-        Other free dimensions, and the rows of a model without a batch, are those of the golden data, or 1.
+        `by` runs the computation. Other dynamic dimensions, and the rows of a model that is not batched, are
+        those of the golden data, or 1.
         """
         golden = self.artifact.golden()
         like = self._reshapes.outward(golden.inputs) if golden else {}
-        # The largest first: the smaller ones fit into the memory that it leaves.
+        # The largest first: the smaller ones reuse its memory.
         for count in sorted(self._warm_rows, reverse=True) if self.signature.batched else (None,):
             inputs = {
                 spec.name: zeros_like(like[spec.name], count) if spec.name in like else zeros_for(spec, count)
@@ -202,17 +200,17 @@ class Model:
             except ResourceExhaustedError:
                 raise
             except ServingError as error:
-                # It may need more than a 1 in a free dimension, or other values than 0.
+                # It may need sizes greater than 1 in dynamic dimensions, or values other than 0.
                 rows = "" if count is None else f"{count} rows of "
-                # Of a model that failed, what clients are told sends to this log.
+                # The message for clients of an INTERNAL error refers to this log: log the cause.
                 why = error.__cause__ if error.code is Code.INTERNAL else error
                 log.warning("%s: warm-up with %szeros failed: %s", self.artifact.path, rows, why)
                 return
 
     def check_memory(self, executors: int) -> None:
-        """Raise ArtifactError unless a run of each executor fits into the limit of memory at the same time.
+        """Raise ArtifactError unless concurrent runs of all executors fit into the memory limit.
 
-        To be called when it is proven and warmed: a run is taken to need what those before have needed.
+        Call it after verification and warm-up: a run is assumed to need as much as the runs before it.
         """
         if self._session.arena is None:
             return
@@ -222,7 +220,7 @@ class Model:
             raise ArtifactError(f"{self.artifact.path}: {error}") from error
 
     def compute(self, sample: Sample, by: Runner = run_inline) -> None:
-        """Compute a sample of the configuration; ArtifactError when the model cannot. `by` does it."""
+        """Run a warm-up sample of the configuration with `by`; raises ArtifactError if it fails."""
         try:
             for _ in range(sample.count):
                 by(functools.partial(self.run, sample.inputs))
@@ -241,10 +239,10 @@ def load(
     executors: int = 1,
     low_priority: bool = False,
 ) -> Model:
-    """Load a version, prove that it answers here as when it was compiled, and warm it; ArtifactError
-    otherwise.
+    """Load a version, verify that it computes here what it did when compiled, and warm it up.
 
-    `executors`: threads that will compute with it; `low_priority`: others serve meanwhile, and go first.
+    `executors`: threads that will run it; `low_priority`: load at low priority, because other models are
+    serving meanwhile. Raises ArtifactError on failure.
     """
     settings = settings or Settings()
     refuse_unsupported(settings.config, artifact.path.parent)
@@ -263,7 +261,7 @@ def load(
             precision=artifact.manifest.precision if artifact.manifest else "float32",
         )
 
-    # One of a single thread computes in the caller's, and starts none.
+    # A session with a single thread computes in the calling thread and starts none.
     run = background.run if threads == 1 else background.run_starting
     session = run(build) if on_cpu else build()
     sizes = warm_sizes(settings) if on_cpu else graph_sizes(settings)
@@ -271,7 +269,7 @@ def load(
 
     try:
         model.check_golden(background.run)
-        if on_cpu:  # elsewhere each thread that computes is warmed with its own buffers
+        if on_cpu:  # on other devices each executor warms up with its own buffers
             model.warm_up(background.run)
         for sample in samples(settings.config, model.signature, artifact.path.parent):
             model.compute(sample, background.run)
@@ -290,7 +288,7 @@ def libraries_of(artifact: Artifact, settings: Settings) -> list[str]:
 
 
 def memory_policy(settings: Settings, *, on_cpu: bool) -> MemoryPolicy:
-    """Return what `config.toml`, or the parameters of Triton's ONNX Runtime backend, say of memory."""
+    """Return the memory settings of `config.toml` or of the parameters of Triton's ONNX Runtime backend."""
     given = {key: value.string_value for key, value in settings.config.parameters.items()}
     shrink = settings.shrink_memory or "cpu:0" in given.get("memory.enable_memory_arena_shrinkage", "").split(
         ";"
@@ -302,28 +300,28 @@ def memory_policy(settings: Settings, *, on_cpu: bool) -> MemoryPolicy:
 
 
 def warm_sizes(settings: Settings) -> set[int]:
-    """Return the numbers of rows that batches will often have."""
+    """Return the common batch sizes, in rows."""
     config = settings.config
     sizes = {1, *settings.batch_buckets, *config.dynamic_batching.preferred_batch_size, config.max_batch_size}
     return {size for size in sizes if 0 < size <= MOST_WARM_ROWS}
 
 
 def graph_sizes(settings: Settings) -> set[int]:
-    """Return the numbers of rows to which batches are padded on a GPU: what is captured there is replayed."""
+    """Return the sizes to which batches are padded on a GPU, where graphs captured for them are replayed."""
     most = settings.config.max_batch_size or MOST_WARM_ROWS
     usual = {size for size in USUAL_BUCKETS if size <= most}
     return warm_sizes(settings) | (set() if settings.batch_buckets else usual)
 
 
 def widest(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
-    """Return the larger of two tolerances, rtol and atol each."""
+    """Return the larger rtol and the larger atol of two tolerances."""
     return max(one[0], other[0]), max(one[1], other[1])
 
 
 def signature_of_session(session: Session) -> Signature:
-    """Return the signature of a bare ONNX file; it is batched when all share the symbol on axis 0."""
+    """Return the signature of a plain ONNX file; batched if axis 0 of all tensors has the same symbol."""
     first = {spec.shape[0] if spec.shape else None for spec in (*session.inputs, *session.outputs)}
-    # Without inputs nobody can say how many rows are wanted.
+    # Without inputs the number of rows is undefined.
     batched = bool(session.inputs) and len(first) == 1 and isinstance(next(iter(first)), str)
     return Signature(session.inputs, session.outputs, batched)
 
@@ -344,7 +342,7 @@ def check_names(artifact: Artifact, declared: Signature, session: Session) -> No
 
 
 def zeros_for(spec: TensorSpec, rows: int | None) -> Array:
-    """Return zeros that fit a spec, with 1 in free dimensions but `rows` (None: 1) in the first."""
+    """Return zeros that fit a spec, with `rows` (None: 1) in axis 0 and 1 in other dynamic dimensions."""
     shape = [size if isinstance(size, int) else 1 for size in spec.shape]
     if rows is not None and spec.shape and not isinstance(spec.shape[0], int):
         shape[0] = rows
@@ -352,7 +350,7 @@ def zeros_for(spec: TensorSpec, rows: int | None) -> Array:
 
 
 def zeros_like(array: Array, rows: int | None) -> Array:
-    """Return zeros like an array, but with so many rows (None: as many)."""
+    """Return zeros like an array, but with `rows` rows (None: as many as the array)."""
     return zeros(array, array.shape if rows is None or not array.ndim else (rows, *array.shape[1:]))
 
 
@@ -366,7 +364,7 @@ def compare(
 ) -> None:
     """Raise ArtifactError unless every element is within the tolerance of its output.
 
-    Its absolute part grows with the output's range, as it did when the model was compiled: rounding does.
+    The absolute tolerance scales with the output's range, as at compile time, because rounding errors do.
     """
     where = f"{artifact.path}: output {spec.name!r}"
     if expected.shape != found.shape:

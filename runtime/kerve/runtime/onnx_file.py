@@ -1,8 +1,7 @@
-"""Counts the operators of an ONNX file, and finds the files it keeps weights in, by walking its protobuf
-encoding.
+"""Counts the operators of an ONNX file and finds its external weight files, by walking its protobuf encoding.
 
-The `onnx` package is no dependency of the runtime, and to parse a model of gigabytes for the names in it
-would copy its weights. The walk reads the headers of what it passes over and little else
+The `onnx` package is not a dependency of the runtime, and parsing a model of gigabytes for its names would
+copy its weights. The walk reads little more than the headers of the fields that it skips
 (https://onnx.ai/onnx/repo-docs/IR.html, https://protobuf.dev/programming-guides/encoding).
 """
 
@@ -24,8 +23,7 @@ NODE_OP_TYPE, NODE_ATTRIBUTE, NODE_DOMAIN = 4, 5, 7
 ATTRIBUTE_GRAPH, ATTRIBUTE_GRAPHS = 6, 11
 TENSOR_EXTERNAL_DATA = 13
 ENTRY_KEY, ENTRY_VALUE = 1, 2
-# Where tensors are found below a message of each kind, as (field, kind below); what is not here is not
-# entered.
+# Fields that lead to tensors, by kind of message, with the kind of the submessage; other fields are skipped.
 MODEL, FUNCTION, GRAPH, NODE, ATTRIBUTE, SPARSE, TENSOR = range(7)
 BELOW = {
     MODEL: {7: GRAPH, 25: FUNCTION},
@@ -37,13 +35,13 @@ BELOW = {
 }
 
 
-# Bytes that are read at a time: the names of many nodes, and little of a weight that is passed over.
+# Bytes that are read at a time: enough for many nodes, and little of a weight that is skipped.
 WINDOW = 1 << 15
 
 
 class Contents:
-    """The bytes of a file, read where they are looked at. One that is cut off meanwhile, as by a copy over
-    it, raises IndexError; a mapping would end the process (SIGBUS).
+    """The bytes of a file, read on access. If it is truncated meanwhile, as by a copy over it, access raises
+    IndexError; with a memory map it would kill the process (SIGBUS).
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -67,7 +65,7 @@ class Contents:
 
 
 class Span(NamedTuple):
-    """A length-delimited field: its number and where its contents lie."""
+    """A length-delimited field: its number and the position of its contents."""
 
     number: int
     start: int
@@ -75,7 +73,7 @@ class Span(NamedTuple):
 
 
 def count_operators(file: Path) -> Counter[str]:
-    """Return how often each operator stands in a model, subgraphs included, as `Conv` or `com.example.Op`."""
+    """Return the count of each operator in a model, subgraphs included, as `Conv` or `com.example.Op`."""
     counts: Counter[str] = Counter()
     with opened(file) as data:
         for span in spans(data, 0, data.size):
@@ -85,7 +83,7 @@ def count_operators(file: Path) -> Counter[str]:
 
 
 def external_data(file: Path) -> set[str]:
-    """Return the locations of the files in which a model keeps tensors, as they stand in it."""
+    """Return the locations of a model's external data files, as written in the model."""
     found: set[str] = set()
     with opened(file) as data:
         collect_locations(data, MODEL, Span(0, 0, data.size), found)
@@ -94,7 +92,7 @@ def external_data(file: Path) -> set[str]:
 
 @contextmanager
 def opened(file: Path) -> Iterator[Contents]:
-    """Give the contents of a model's file; ArtifactError for what is wrong with them."""
+    """Open a model's file for reading; errors in its contents are raised as ArtifactError."""
     try:
         with file.open("rb", buffering=0) as stream:
             contents = Contents(stream.fileno())

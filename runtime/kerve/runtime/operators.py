@@ -1,7 +1,7 @@
-"""Libraries of custom operators: native code, which only the command line may bring.
+"""Libraries of custom operators: native code, which is only loaded from the command line.
 
-A model's files and what clients send are data, and run nothing. A library is named by whoever starts the
-process, and every session of the process knows its operators.
+Model files and client requests are data and cannot load code. Libraries are named when the process is
+started, and their operators are available to all its sessions.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,13 +14,14 @@ from kerve.runtime.ort_errors import ORT_ERRORS
 
 __all__ = ["check_libraries", "load_libraries", "register"]
 
-# Those of this process.
+# The libraries of this process.
 _libraries: list[Path] = []
 
 
 def load_libraries(files: Sequence[Path]) -> None:
-    """Let the sessions that are made from now on know the operators of libraries with the entry point
-    `RegisterCustomOps`; ArtifactError when one cannot be loaded.
+    """Make the operators of libraries (entry point `RegisterCustomOps`) available to later sessions.
+
+    Raises ArtifactError if one cannot be loaded.
     """
     for file in files:
         try:
@@ -31,15 +32,13 @@ def load_libraries(files: Sequence[Path]) -> None:
 
 
 def register(options: onnxruntime.SessionOptions) -> None:
-    """Tell a session of the operators."""
+    """Register the operators with a session's options."""
     for file in _libraries:
         options.register_custom_ops_library(str(file.resolve()))
 
 
 def check_libraries(needed: Iterable[str], where: Path) -> None:
-    """Raise ArtifactError unless the libraries that a model names are there; it is by their files' names that
-    they are known.
-    """
+    """Raise ArtifactError unless the libraries that a model names are loaded, compared by file name."""
     known = {file.name for file in _libraries}
     for library in needed:
         if (name := Path(library).name) not in known:

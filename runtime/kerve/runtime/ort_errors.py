@@ -1,4 +1,4 @@
-"""What ONNX Runtime raises: classes of its own without a common one, and RuntimeError."""
+"""The exceptions of ONNX Runtime: its own classes, which have no common base, and RuntimeError."""
 
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 

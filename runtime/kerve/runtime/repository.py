@@ -16,18 +16,18 @@ __all__ = ["Repository", "Source", "fingerprint", "scan"]
 
 log = logging.getLogger(__name__)
 
-# Unicode's categories of characters that control a terminal, or begin a new line.
+# Unicode categories of characters that control a terminal or start a new line.
 CONTROLS = ("Cc", "Zl", "Zp")
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model is found: its folder, and the folders of its versions."""
+    """The location of a model: its folder, and the folders of its versions."""
 
     name: str
     folder: Path
     versions: Mapping[int, Path]
-    # Why the model cannot be served, whatever its versions are.
+    # Why the model cannot be served at all; empty if it can.
     problem: str = ""
 
 
@@ -36,7 +36,7 @@ class Repository:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # The folders that were said to be no models.
+        # The folders that were already reported not to be models.
         self._strays: set[Path] = set()
 
     def models(self) -> list[str]:
@@ -48,11 +48,11 @@ class Repository:
         return versions_in(self.path / model)
 
     def folder(self, model: str, version: int) -> Path:
-        """Return where a version stands."""
+        """Return the folder of a version."""
         return self.path / model / str(version)
 
     def sources(self) -> dict[str, Source]:
-        """Return every folder that is a model: it has a version or a configuration."""
+        """Return the models by name: folders with at least one version or a configuration."""
         if not self.path.is_dir():
             raise ArtifactError(
                 f"{self.path} is not a folder; expected a repository <model>/<version>/model.onnx"
@@ -67,7 +67,7 @@ class Repository:
                 continue
             try:
                 versions = {version: folder / str(version) for version in versions_in(folder)}
-                # A version that is being written has a hidden name.
+                # A version that is still being written has a hidden name.
                 visible = any(not each.name.startswith(".") for each in folder.iterdir())
             except OSError as error:
                 found[folder.name] = Source(folder.name, folder, {}, f"{folder} cannot be read: {error}")
@@ -83,17 +83,17 @@ class Repository:
         return found
 
     def _warn_of_strays(self, strays: Mapping[Path, str]) -> None:
-        """Say once of a folder why it is no model, since somebody may wait for it."""
+        """Log once why a folder is not a model, since a user may expect it to be one."""
         for folder, why in strays.items():
             if folder not in self._strays:
-                text = os.fsencode(folder).decode(errors="backslashreplace")  # no text holds lone surrogates
+                text = os.fsencode(folder).decode(errors="backslashreplace")  # may contain lone surrogates
                 shown = printable(text)
                 log.warning("%s is passed over: %s", shown, why)
         self._strays = {*strays}
 
 
 def scan(repositories: Sequence[Repository]) -> dict[str, Source]:
-    """Return the models of all repositories; one that stands in two of them has a problem."""
+    """Return the models of all repositories; a model that is in two of them gets a `problem`."""
     found: dict[str, Source] = {}
     for repository in repositories:
         for name, source in repository.sources().items():
@@ -106,9 +106,9 @@ def scan(repositories: Sequence[Repository]) -> dict[str, Source]:
 
 
 def versions_in(folder: Path) -> list[int]:
-    """Return the numbers that name a folder of their own, ascending.
+    """Return the version numbers that are names of subfolders, ascending.
 
-    Anything else, such as a half-written version under a temporary name, `01` or `latest`, is not a version.
+    Anything else, such as a partially written version under a temporary name, `01` or `latest`, is ignored.
     """
     return sorted(int(each.name) for each in folder.iterdir() if is_version(each.name) and each.is_dir())
 
@@ -117,7 +117,7 @@ def problem_of_name(name: str) -> str:
     """Return why a folder's name cannot be that of a model; empty if it can."""
     try:
         name.encode()
-    except UnicodeEncodeError:  # Python keeps bytes that are not UTF-8 as lone surrogates
+    except UnicodeEncodeError:  # Python decodes bytes that are not UTF-8 to lone surrogates
         return "its name is not UTF-8, so that no client can say it; rename it"
     if any(unicodedata.category(character) in CONTROLS for character in name):
         return "its name has control characters, which logs and terminals would obey; rename it"
@@ -130,10 +130,10 @@ def is_version(name: str) -> bool:
 
 
 def fingerprint(folder: Path) -> str:
-    """Return what changes when a file of a folder does: names, sizes and times, without reading the files."""
+    """Return a fingerprint of a folder's files: names, sizes and times, without reading their contents."""
     entries = []
     for parent, _, files in os.walk(folder):
         for name in files:
-            file = os.path.join(parent, name)  # noqa: PTH118  this is done at every look, and Path is slow
+            file = os.path.join(parent, name)  # noqa: PTH118  this runs at every poll, and Path is slow
             entries.append(f"{file} {stamp(file)}")
     return "\n".join(sorted(entries))

@@ -1,7 +1,6 @@
 """gRPC services from their descriptors: handlers for a server, calls for a client, reflection.
 
-grpcio's generator would bind the stubs to protobuf's default descriptor pool; kerve's live in a pool of
-their own.
+grpcio's generated stubs use protobuf's default descriptor pool; kerve's descriptors are in a separate pool.
 """
 
 from __future__ import annotations  # grpc's classes take type arguments in the stubs only
@@ -30,7 +29,7 @@ __all__ = ["add_reflection", "add_service", "calls", "in_pool", "methods_of"]
 
 T = TypeVar("T")
 
-# By (the client streams, the server streams).
+# By (client streaming, server streaming).
 HANDLERS = {
     (False, False): grpc.unary_unary_rpc_method_handler,
     (False, True): grpc.unary_stream_rpc_method_handler,
@@ -49,7 +48,7 @@ REFLECTION_THREADS = 16
 
 
 class Host(Protocol):
-    """The part of grpc.Server that hosting a service needs."""
+    """The part of grpc.Server that is needed to host a service."""
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler], /) -> None:
         """Host a service."""
@@ -61,7 +60,7 @@ class Host(Protocol):
 
 
 def add_service(server: Host, service: ServiceDescriptor, methods: Mapping[str, Callable[..., Any]]) -> None:
-    """Host the named methods of a service; its other methods stay UNIMPLEMENTED."""
+    """Host the given methods of a service; its other methods stay UNIMPLEMENTED."""
     handlers = {
         name: HANDLERS[streaming(service.methods_by_name[name])](
             method,
@@ -75,7 +74,7 @@ def add_service(server: Host, service: ServiceDescriptor, methods: Mapping[str, 
 
 
 def methods_of(service: ServiceDescriptor, servicer: object) -> dict[str, Callable[..., Any]]:
-    """Return the methods of a service that a servicer has."""
+    """Return the methods of a service that a servicer implements."""
     return {
         method.name: getattr(servicer, method.name)
         for method in service.methods
@@ -84,14 +83,14 @@ def methods_of(service: ServiceDescriptor, servicer: object) -> dict[str, Callab
 
 
 def in_pool(method: Callable[..., Any], pool: ThreadPoolExecutor) -> Callable[..., Any]:
-    """Return a method that a server runs in a pool of its own, so that others need not wait for a thread."""
+    """Return a method that a server runs in a separate pool, so that it takes no threads from others."""
     separate = functools.partial(method)
     separate.experimental_thread_pool = pool  # type: ignore[attr-defined]  # partial takes any, grpcio reads it
     return separate
 
 
 def calls(channel: grpc.Channel, service: ServiceDescriptor) -> dict[str, Any]:
-    """Return grpcio's multi-callables of a service's methods, by the methods' names."""
+    """Return grpcio's multi-callables of a service's methods, by method name."""
     return {
         method.name: getattr(channel, CALLS[streaming(method)])(
             f"/{service.full_name}/{method.name}",
@@ -103,7 +102,7 @@ def calls(channel: grpc.Channel, service: ServiceDescriptor) -> dict[str, Any]:
 
 
 def streaming(method: MethodDescriptor) -> tuple[bool, bool]:
-    """Return whether the client and whether the server sends a stream."""
+    """Return whether the client streams, and whether the server streams."""
     return method.client_streaming, method.server_streaming
 
 
@@ -122,7 +121,7 @@ class MergedDescriptorPool:
     def FindFileContainingSymbol(self, symbol: str) -> FileDescriptor:  # noqa: N802  DescriptorPool's interface
         """Return the file that declares a message, enum, service or method.
 
-        DescriptorPool knows of methods by their services only.
+        DescriptorPool finds methods only through their services.
         """
         service, _, method = symbol.rpartition(".")
         try:
@@ -146,7 +145,7 @@ class MergedDescriptorPool:
 
 
 def find_in_either(find: Callable[[DescriptorPool], T]) -> T:
-    """Return what is found among kerve's contracts, else in the default pool; KeyError when in neither."""
+    """Return what is found in kerve's pool, else in the default pool; raises KeyError if in neither."""
     try:
         return find(POOL)
     except KeyError:
@@ -154,12 +153,12 @@ def find_in_either(find: Callable[[DescriptorPool], T]) -> T:
 
 
 def add_reflection(server: Host, services: Sequence[str]) -> None:
-    """Let clients list and describe the named services, under reflection's old name and its new one.
+    """Let clients list and describe the named services, through reflection v1alpha and v1.
 
-    grpcio's package has only `grpc.reflection.v1alpha`; `grpc.reflection.v1` is the same messages and method.
+    grpcio's package has only `grpc.reflection.v1alpha`; `grpc.reflection.v1` has the same messages.
     """
     servicer = reflection.ReflectionServicer([*services, *REFLECTION], pool=MergedDescriptorPool())
-    # A stream of which nothing comes keeps its thread.
+    # An idle stream occupies a thread.
     pool = ThreadPoolExecutor(REFLECTION_THREADS, "reflection")
     handler = grpc.stream_stream_rpc_method_handler(
         in_pool(servicer.ServerReflectionInfo, pool),

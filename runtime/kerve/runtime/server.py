@@ -1,4 +1,4 @@
-"""The life of a server: listen, load, serve, drain."""
+"""The server: listen, load, serve, drain."""
 
 import logging
 import threading
@@ -54,12 +54,12 @@ log = logging.getLogger(__name__)
 
 HEALTH: ServiceDescriptor = health_pb2.DESCRIPTOR.services_by_name["Health"]
 
-# Rows of an evaluation that are computed at once: a request waits for no more than these.
+# Rows of an evaluation that are computed at a time: a request waits for no more than these.
 MOST_EVALUATED = 256
 
-# Methods of a line have so many threads of their own, and all else has others. First those that wait: for
-# what a client streams, for a model, for a load. Last those that nobody may keep from answering: over grpcio
-# a call whose message does not come keeps its thread, whatever it calls.
+# Size of the separate thread pool of each group of methods; all others share the default pool. The first
+# groups may block: on the client's stream, on a model, on a load. The last one must always answer: over
+# grpcio, a call whose message does not arrive occupies a thread, whatever its method.
 POOLS = {
     ("Evaluate", "Compare"): 64,
     ("Classify", "Regress", "MultiInference"): 256,
@@ -67,7 +67,7 @@ POOLS = {
     ("Check", "ServerLive", "ServerReady", "ModelReady"): 64,
 }
 
-# Seconds that answers have to reach their clients, however late it is.
+# Minimum time in seconds for responses to reach their clients.
 LAST_WORDS = 1.0
 
 
@@ -76,37 +76,36 @@ class ServerOptions:
     """How a server treats its models."""
 
     mode: ControlMode = "none"
-    # With explicit control, the models to load at the start; "*": all.
+    # With explicit control, the models to load at startup; "*": all.
     load_models: tuple[str, ...] = ()
-    # Seconds between two looks at the repositories, with `poll`; 0: only when it is told to.
+    # With `poll`, seconds between two scans of the repositories; 0: only on reload.
     poll_seconds: float = 15.0
-    # Whether the server is ready only while every model that is to serve does.
+    # Whether the server is ready only while every model that should serve is ready.
     strict_readiness: bool = False
     load_threads: int = 4
-    # Models that may be loaded at a time; 0: any number.
+    # Maximum number of loaded models; 0: unlimited.
     max_models: int = 0
-    # Bytes of a request over HTTP at most.
+    # Maximum bytes of an HTTP request.
     max_message_bytes: int = 2**31 - 1
     limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ports:
-    """Where a server answers, and how it is protected there."""
+    """The addresses that a server listens on, and their TLS certificates."""
 
     host: str = "127.0.0.1"
-    # 0: a free one.
+    # 0: any free port.
     grpc_port: int = 8001
-    # None: no HTTP. 0: a free one.
+    # None: no HTTP. 0: any free port.
     http_port: int | None = None
     certificates: Certificates | None = None
 
 
 class Server:
-    """Serves the models of some repositories.
+    """Serves the models of the given repositories.
 
-    A model that cannot be loaded is logged and known as not ready; it does not keep the others from being
-    served.
+    A model that cannot be loaded is logged and reported as not ready; it does not affect other models.
     """
 
     def __init__(
@@ -120,9 +119,7 @@ class Server:
         traces: TraceSettings | None = None,
         exporters: Sequence[Exporter] = (),
     ) -> None:
-        """`listeners`: whoever wants to know what becomes of each request; `traces`: what is written of
-        them.
-        """
+        """`exporters`: receive the outcome of each request; `traces`: settings of the request traces."""
         self._repositories = repositories
         self._transport = transport
         self._options = options = options or ServerOptions()
@@ -147,13 +144,13 @@ class Server:
         seconds = options.poll_seconds if options.mode == "poll" else 0.0
         self._poller = Poller(self._refresh, seconds or None)
         self._health = health.HealthServicer()
-        # The names of the services that it tells of; none before they are added.
+        # The services whose health is reported; empty until they are added.
         self._services: tuple[str, ...] = ()
         self._loaded = False
         self.stopping = threading.Event()
 
     def listen(self, ports: Ports) -> tuple[int, int | None]:
-        """Answer from now on, but serve no model yet; return the ports of gRPC and of HTTP."""
+        """Start listening, without any model yet; return the ports of gRPC and of HTTP."""
         self._authority.follow(self._publish_tokens)
         self._authority.watch(self.stopping)
         self._gateway = Gateway(self._transport, self.stopping)
@@ -171,10 +168,10 @@ class Server:
         return grpc_port, http_port
 
     def load(self) -> dict[str, list[int]]:
-        """Load what is to be loaded at the start and serve it; return the versions that serve, by model.
+        """Load and serve the initial models; return the ready versions by model.
 
-        Ends early once `stopping` is set. ArtifactError when not one model can be served and none can come
-        later.
+        Returns early once `stopping` is set. Raises ArtifactError if no model can be served and none can be
+        loaded later.
         """
         self._load_at_start()
         served: dict[str, list[int]] = {}
@@ -193,20 +190,18 @@ class Server:
         return served
 
     def reload(self, over: Callable[[], None]) -> None:
-        """Look at the repositories again, soon and in another thread, which calls `over` when that is done;
-        safe in a signal handler.
-        """
+        """Rescan the repositories in another thread, which then calls `over`; safe in a signal handler."""
         self._poller.wake(over)
 
     def drain(self, timeout: float) -> bool:
-        """Refuse new work, finish what was accepted within `timeout` seconds, then close every connection.
+        """Refuse new requests, finish accepted ones within `timeout` seconds, then close every connection.
 
-        Returns whether all of it was finished; the rest is answered with UNAVAILABLE, if it can be stopped.
+        Returns whether all were finished; the rest is answered with UNAVAILABLE, if it can be interrupted.
         """
         end = time.monotonic() + timeout
         self.stopping.set()
         self._poller.stop()
-        self.manager.close()  # before it is announced: who has heard that this server drains is refused
+        self.manager.close()  # before it is announced: clients that see the drain must already be refused
         self._health.enter_graceful_shutdown()
         finished = self.manager.stop(end)
         self._transport.stop(max(LAST_WORDS, end - time.monotonic())).wait()
@@ -243,7 +238,7 @@ class Server:
             ) from error
 
     def _listen_http(self, ports: Ports, port: int, gateway: Gateway) -> int:
-        # Only servers with this port pay for what it is made of.
+        # Imported only if needed: it takes time and memory.
         from kerve.runtime.http.server import HttpServer
 
         self._http = HttpServer(
@@ -255,7 +250,7 @@ class Server:
             host=ports.host,
             port=port,
             max_body=self._options.max_message_bytes,
-            # There is no TLS on this port: what clients need a certificate for must not be had without one.
+            # There is no TLS on this port: what requires a client certificate must not be available here.
             inference=ports.certificates is None or ports.certificates.client_roots is None,
         )
         return self._http.port
@@ -328,7 +323,7 @@ class Server:
 
 
 def promoted_before(history: History) -> dict[str, dict[str, int]]:
-    """Return where labels were moved to; a record that cannot be read keeps no server from starting."""
+    """Return the versions that labels were moved to; an unreadable history does not prevent the start."""
     try:
         return history.promoted()
     except OSError as error:
@@ -337,13 +332,13 @@ def promoted_before(history: History) -> dict[str, dict[str, int]]:
 
 
 class Served:
-    """The versions that serve, to those who evaluate them."""
+    """The served versions, as evaluations access them."""
 
     def __init__(self, catalog: Catalog[ServedVersion]) -> None:
         self._catalog = catalog
 
     def find(self, name: str, version: str) -> Evaluable:
-        """Return a version; NotFoundError or UnavailableError without it."""
+        """Return a version; raises NotFoundError or UnavailableError if it is not ready."""
         served = self._catalog.find(name, version)
         if served.model is None:
             raise InvalidArgumentError(

@@ -1,4 +1,4 @@
-"""ONNX Runtime behind NumPy: arrays in, arrays out, for every datatype of the protocol."""
+"""NumPy interface to ONNX Runtime sessions, for every datatype of the protocol."""
 
 import ctypes
 from collections.abc import Collection, Mapping, Sequence
@@ -38,32 +38,32 @@ Provider: TypeAlias = tuple[str, Mapping[str, str]]
 
 @dataclass(frozen=True)
 class MemoryPolicy:
-    """What a session does with the memory that its runs have needed."""
+    """How a session manages the memory of its runs."""
 
-    # Whether it keeps it for the next run. Without that each run asks the system anew.
+    # Whether memory is kept for the next run. Otherwise each run allocates from the system.
     arena: bool = True
-    # Whether it gives back what is free after each run, and keeps what the smallest runs need.
+    # Whether free memory is released after each run, except for what the smallest runs need.
     shrink: bool = False
-    # Bytes that it may hold, weights included; 0: no limit. It takes an arena.
+    # Maximum bytes including weights; 0: no limit. Requires the arena.
     limit: int = 0
 
 
-# Why a request that was accepted is not computed.
+# Message for accepted requests that are not computed.
 GONE = "the model is shutting down here; try another server, or again later"
 
-# Whether a session notes which provider runs which node.
+# Whether a session records which provider runs which node.
 RECORD = "session.record_ep_graph_assignment_info"
-# How many microseconds a worker of a session waits busily for its next share of a run: to wake it takes
-# longer than most operators that are not shared. Any longer, and idle ones take the CPU from the transport
-# and from other models (docs/performance.md, Memory and threads). Before 1.26 one can only say whether.
+# Microseconds that a worker thread of a session spins for its next part of a run: waking it takes longer than
+# most operators that are not parallelized. With a longer time, idle threads take the CPU from the transport
+# and from other models (docs/performance.md, Memory and threads). Before 1.26, it can only be on or off.
 SPINNING = (
     ("session.intra_op.spin_duration_us", "10")
     if tuple(map(int, onnxruntime.__version__.split(".")[:2])) >= (1, 26)
     else ("session.intra_op.allow_spinning", "0")
 )
-# Operators whose kernels end the process, or read what is not theirs, where a tensor has no elements (1.32).
+# Operators whose kernels crash or read out of bounds if a tensor has no elements (ONNX Runtime 1.32).
 NEED_ELEMENTS = {"GRU", "GroupNormalization", "InstanceNormalization", "LSTM"}
-# Where the weights of a model that is loaded from memory lie.
+# Folder of the external weights of a model that is loaded from memory.
 EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
@@ -88,11 +88,10 @@ class Session:
         providers: Sequence[Provider] = (("CPUExecutionProvider", {}),),
         entries: Mapping[str, str] | None = None,
     ) -> None:
-        """Load a file; `hidden` names values within its graph that can be asked for as outputs can.
+        """Load a file; `hidden` names intermediate values of its graph that can be requested like outputs.
 
-        `providers`: ONNX Runtime's execution providers and their options, the preferred one first; it is an
-        ArtifactError when one of them cannot be had. `entries`: further entries of the session's
-        configuration.
+        `providers`: ONNX Runtime's execution providers and their options, the preferred one first. `entries`:
+        further session configuration entries. Raises ArtifactError if a provider is not available.
         """
         memory = memory or MemoryPolicy()
         options = onnxruntime.SessionOptions()
@@ -101,7 +100,7 @@ class Session:
         options.enable_cpu_mem_arena = memory.arena
         options.add_session_config_entry(*SPINNING)
         operators.register(options)
-        # Fatal only: what fails is raised here, and logged where it is known whose fault it was.
+        # Fatal only: errors are raised here, and logged where their cause is known.
         options.log_severity_level = 4
         for key, value in (entries or {}).items():
             options.add_session_config_entry(key, value)
@@ -115,7 +114,7 @@ class Session:
                 model, options, providers=list(providers), enable_fallback=False
             )
 
-        #: Where its memory is limited: what it allocates from.
+        #: The arena that it allocates from if its memory is limited.
         self.arena: Arena | None = None
         try:
             if memory.limit:
@@ -127,20 +126,20 @@ class Session:
             raise ArtifactError(f"{model_file}: {error}") from error
         except ORT_ERRORS as error:
             raise ArtifactError(f"{model_file} cannot be loaded by ONNX Runtime: {error}") from error
-        # A provider that cannot be loaded is left out of a session without an error.
+        # ONNX Runtime silently drops a provider that cannot be loaded.
         if lost := {name for name, _ in providers} - set(self._session.get_providers()):
             raise ArtifactError(
                 f"{model_file}: ONNX Runtime cannot use {', '.join(sorted(lost))} here; what it printed, and "
                 "`kerve doctor`, say why"
             )
-        #: What computes: the CPU by its maker's name, or the execution provider with its device.
+        #: The hardware: the CPU's model name, or the execution provider with its device.
         self.hardware = hardware(self._session)
-        # Shared by all runs: the flag in it ends those under way and every later one.
+        # Shared by all runs: its `terminate` flag ends current and later runs.
         self._options = onnxruntime.RunOptions()
         if memory.shrink and memory.arena:
             self._options.add_run_config_entry(SHRINK, "cpu:0")
         self.inputs = tuple(spec(each, model_file) for each in self._session.get_inputs())
-        #: Constants of the graph that a request may replace: initializers that are inputs, too.
+        #: Constants of the graph that a request may override: initializers that are also inputs.
         self.replaceable = tuple(
             replace(spec(each, model_file), optional=True)
             for each in self._session.get_overridable_initializers()
@@ -150,17 +149,17 @@ class Session:
         self.outputs = tuple(each for each in every if each.name not in hidden)
         self._datatypes = {each.name: each.datatype for each in (*self.inputs, *self.replaceable, *every)}
         self._need_elements = sorted(NEED_ELEMENTS & count_operators(model_file).keys())
-        # ONNX Runtime gives NumPy no bfloat16: such models are run on its own values.
+        # ONNX Runtime does not convert bfloat16 to NumPy: such models are run on OrtValues.
         self._run = self._run_values if BF16.name in self._datatypes.values() else self._run_arrays
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Compute the named outputs.
 
-        Raises InvalidArgumentError when an input is outside what the model can compute (an index beyond a
-        table, say, or a sequence of no steps), ResourceExhaustedError when it takes more than the limit of
-        memory, UnavailableError once terminated, InternalError when the model fails otherwise.
+        Raises InvalidArgumentError if the model cannot compute an input (such as an index out of range or a
+        sequence without steps), ResourceExhaustedError if the run exceeds the memory limit,
+        UnavailableError once terminated, and InternalError if the model fails otherwise.
         """
-        if self._options.terminate:  # what waited longer than its model was given to finish
+        if self._options.terminate:  # the request waited until after the drain timeout
             raise UnavailableError(GONE)
         self._refuse_empty(inputs)
         arena = self.arena
@@ -180,7 +179,7 @@ class Session:
                 )
 
     def _to_serving_error(self, error: Exception) -> ServingError:
-        """Return the error that a client gets for a run that failed."""
+        """Return the error that is sent to the client for a failed run."""
         if isinstance(error, ort_errors.InvalidArgument):
             return InvalidArgumentError(f"the model cannot compute this input: {reason(error)}")
         if self._options.terminate:
@@ -188,14 +187,14 @@ class Session:
         return InternalError("the model failed; see the server's log")
 
     def lane(self, batch_sizes: Collection[int] = ()) -> AbstractContextManager["Lane | None"]:  # noqa: ARG002
-        """Give the calling thread buffers of its own within the block, where that helps: not on the CPU.
+        """Give the calling thread its own buffers within the block, on devices that use them: not on the CPU.
 
-        `batch_sizes`: those to which batches may be padded.
+        `batch_sizes`: the sizes to which batches may be padded.
         """
         return nullcontext()
 
     def assignments(self) -> list[Assignment]:
-        """Return which provider runs which node, in no order; needs the entry RECORD to be "1"."""
+        """Return which provider runs which node, in no order; requires the entry RECORD to be "1"."""
         return [
             Assignment(part.ep_name, f"{node.domain}.{node.op_type}".lstrip("."), node.name)
             for part in self._session.get_provider_graph_assignment_info()
@@ -203,18 +202,18 @@ class Session:
         ]
 
     def terminate(self) -> None:
-        """End the runs under way before their next operator; nothing can be run any more."""
+        """Interrupt current runs before their next operator; the session cannot be run any more."""
         self._options.terminate = True
 
     def close(self) -> None:
-        """Let ONNX Runtime's session go, which frees its memory once no run is under way."""
+        """Release ONNX Runtime's session, which frees its memory once no run is in progress."""
         self.terminate()
         self._session = self.arena = None
 
     def _run_within(
         self, arena: Arena, inputs: Mapping[str, Array], outputs: Sequence[str]
     ) -> dict[str, Array]:
-        """Run within a limit; once more where only what runs of other sizes have left was in the way."""
+        """Run within a memory limit; retry once after releasing memory that runs of other sizes have left."""
         try:
             return self._run(inputs, outputs)
         except ORT_ERRORS as error:
@@ -264,7 +263,7 @@ class Session:
 
 
 def hardware(session: Any) -> str:
-    """Return what a session computes on, in a few words."""
+    """Describe the hardware of a session."""
     provider = session.get_providers()[0]
     if provider == "CPUExecutionProvider":
         return cpu_name()
@@ -273,9 +272,9 @@ def hardware(session: Any) -> str:
 
 
 def more_outputs(names: Sequence[str]) -> bytes:
-    """Return what makes values of an ONNX model's graph its outputs, when it is put behind the model.
+    """Return bytes that, appended to an ONNX model, make values of its graph outputs.
 
-    A message that comes twice in protobuf is merged: ModelProto.graph (7) . GraphProto.output (12) .
+    Protobuf merges repeated occurrences of a message: ModelProto.graph (7) . GraphProto.output (12) .
     ValueInfoProto.name (1). ONNX Runtime infers the types.
     """
     return b"".join(field(7, field(12, field(1, name.encode()))) for name in names)
@@ -301,12 +300,12 @@ def spec(node: Any, model_file: Path) -> TensorSpec:
 
 
 def reason(error: Exception) -> str:
-    """Return the part of ONNX Runtime's message that tells what was wrong, without its own prefixes."""
+    """Return ONNX Runtime's message without its prefixes."""
     return str(error).rpartition("Status Message: ")[2].rpartition("INVALID_ARGUMENT : ")[2].strip()
 
 
 def decoded(name: str, array: Array) -> Array:
-    """Return an object array of str, which is what ONNX Runtime takes for strings."""
+    """Return an object array of str, as ONNX Runtime expects for strings."""
     texts = np.empty(array.size, BYTES.dtype)
     for position, element in enumerate(array.ravel()):
         try:
@@ -327,6 +326,6 @@ def encoded(array: Array) -> Array:
 
 
 def bits(value: Any) -> Array:
-    """Return the bits of a bfloat16 OrtValue in CPU memory, copied out of it."""
+    """Return a copy of the bits of a bfloat16 OrtValue in CPU memory."""
     contents = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
     return np.frombuffer(contents, BF16.dtype).reshape(value.shape())

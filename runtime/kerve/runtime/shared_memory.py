@@ -1,8 +1,8 @@
-"""Regions of memory that clients share with the server, by Triton's rules: the system's, and GPUs'.
+"""Shared memory regions of clients, in system and GPU memory, with Triton's semantics.
 
-A client makes a region (`shm_open`, `cudaMalloc`), registers it under a name, and requests then say where in
-it a tensor lies instead of carrying it. Inputs are copied out when the request comes, outputs are copied in
-before it is answered.
+A client creates a region (`shm_open`, `cudaMalloc`) and registers it under a name; requests then give the
+location of a tensor in it instead of its contents. Inputs are copied out when the request arrives, outputs
+are copied in before it is answered.
 """
 
 import os
@@ -18,12 +18,12 @@ from kerve.runtime.errors import AlreadyExistsError, InvalidArgumentError, NotFo
 
 __all__ = ["CudaRegion", "Region", "RegionSlice", "Regions"]
 
-# Where Linux keeps what shm_open makes.
+# Folder of the objects that shm_open creates on Linux.
 FOLDER = Path("/dev/shm")  # noqa: S108  not a temporary file of ours
 
 
 class Mapped(Protocol):
-    """A region that this process can reach."""
+    """A region that this process can access."""
 
     def read(self, begin: int, size: int) -> bytes:
         """Return a copy of bytes of the region."""
@@ -32,12 +32,12 @@ class Mapped(Protocol):
         """Replace bytes of the region."""
 
     def close(self) -> None:
-        """Let it go."""
+        """Release it."""
 
 
 @dataclass(frozen=True)
 class Region:
-    """A region of the system's memory: `byte_size` bytes at `offset` of what has the name `key`."""
+    """A region of system memory: `byte_size` bytes at `offset` of the shared memory object `key`."""
 
     name: str
     key: str
@@ -45,7 +45,7 @@ class Region:
     byte_size: int
 
     def open(self) -> "SystemMemory":
-        """Open it; InvalidArgumentError when there is none or it is smaller."""
+        """Open it; raises InvalidArgumentError if it does not exist or is smaller."""
         return SystemMemory(self)
 
 
@@ -54,7 +54,7 @@ Kind = TypeVar("Kind", Region, CudaRegion)
 
 @dataclass(frozen=True)
 class RegionSlice:
-    """Where a tensor lies in a region."""
+    """The location of a tensor in a region."""
 
     region: str
     offset: int
@@ -63,20 +63,20 @@ class RegionSlice:
 
 @dataclass(eq=False)
 class Registered:
-    """A region that is there."""
+    """A registered region."""
 
     region: Region | CudaRegion
     mapped: Mapped
-    # Requests under way whose tensors may lie in it.
+    # Current requests whose tensors may be in it.
     users: int = 0
-    # Whether it is forgotten as soon as there are none.
+    # Whether it is removed as soon as there are none.
     leaving: bool = False
 
 
 class Regions:
-    """The registered regions; every method may be called by any thread.
+    """The registered regions; thread-safe.
 
-    Names are one space for both kinds; status and unregistering see one kind.
+    Both kinds share one namespace; `status` and `unregister` see one kind.
     """
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ class Regions:
         self._regions: dict[str, Registered] = {}
 
     def register(self, region: Region | CudaRegion) -> None:
-        """Open a region. AlreadyExistsError for its name; raises what opening it raises."""
+        """Open a region; raises AlreadyExistsError if its name is taken, and what opening it raises."""
         if not region.name:
             raise InvalidArgumentError("expected a name for the shared memory region, got none")
         mapped: Mapped = region.open()
@@ -98,7 +98,7 @@ class Regions:
 
     @contextmanager
     def hold(self, names: Collection[str]) -> Iterator[None]:
-        """Keep regions for a request: what is unregistered goes with the last that holds it, as in Triton."""
+        """Keep regions for a request: an unregistered region is removed with its last user, as in Triton."""
         with self._lock:
             held = [self._regions[name] for name in names if name in self._regions]
             for each in held:
@@ -113,7 +113,7 @@ class Regions:
                         self._forget(each)
 
     def unregister(self, kind: type[Kind], name: str) -> None:
-        """Forget a region, or all of them without a name; one that is unknown is no error, as in Triton."""
+        """Remove a region, or all if `name` is empty; an unknown name is not an error, as in Triton."""
         with self._lock:
             for region in self._of(kind, name):
                 found = self._regions[region.name]
@@ -126,7 +126,7 @@ class Regions:
             found.mapped.close()
 
     def status(self, kind: type[Kind], name: str = "") -> list[Kind]:
-        """Return the region of that name, or all; NotFoundError for one that is unknown."""
+        """Return the region of that name, or all; raises NotFoundError for an unknown name."""
         with self._lock:
             found = self._of(kind, name)
         if name and not found:
@@ -138,12 +138,12 @@ class Regions:
         return [region for region in regions if isinstance(region, kind) and name in ("", region.name)]
 
     def read(self, tensor: str, place: RegionSlice) -> bytes:
-        """Return the bytes of a tensor; InvalidArgumentError when they are not in a region."""
+        """Return the bytes of a tensor; raises InvalidArgumentError if they are not within a region."""
         with self._lock:
             return self._find(tensor, place).read(place.offset, place.byte_size)
 
     def write(self, tensor: str, place: RegionSlice, contents: bytes) -> None:
-        """Put the bytes of a tensor into its place; InvalidArgumentError when there is not enough room."""
+        """Write the bytes of a tensor to its location; raises InvalidArgumentError if it is too small."""
         if len(contents) > place.byte_size:
             raise InvalidArgumentError(
                 f"tensor {tensor!r}: expected shared_memory_byte_size of at least {len(contents)}, "
@@ -168,15 +168,15 @@ class Regions:
 
 
 class SystemMemory:
-    """POSIX shared memory, read and written as the file that it is: whoever made it may cut it off at any
-    time, which would end a process that has mapped it (SIGBUS).
+    """POSIX shared memory, accessed as a file: the client may truncate it at any time, which would kill a
+    process that has mapped it (SIGBUS).
     """
 
     def __init__(self, region: Region) -> None:
         self._region = region
         self._descriptor = open_region(region)
 
-    # Linux moves 2 GiB at a time at most.
+    # Linux transfers at most 2 GiB per call.
 
     def read(self, begin: int, size: int) -> bytes:
         """Return a copy of bytes of the region."""
@@ -193,7 +193,7 @@ class SystemMemory:
         """Replace bytes of the region."""
         left, position = memoryview(contents), self._region.offset + begin
         if os.fstat(self._descriptor).st_size < position + len(left):
-            raise self._cut_off()  # to write behind its end would make it longer
+            raise self._cut_off()  # writing past its end would extend it
         while left:
             written = os.pwrite(self._descriptor, left, position)
             left, position = left[written:], position + written
@@ -210,7 +210,7 @@ class SystemMemory:
 
 
 def open_region(region: Region) -> int:
-    """Return a descriptor of the memory that a region names; InvalidArgumentError when it is smaller."""
+    """Return a descriptor of a region's memory; raises InvalidArgumentError if it is too small."""
     key = region.key.removeprefix("/")
     if not key or "/" in key or "\0" in key or key in (".", ".."):
         raise InvalidArgumentError(f"shared memory key: expected the name of a region, got {region.key!r}")

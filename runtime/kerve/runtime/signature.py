@@ -1,4 +1,4 @@
-"""What a model takes and gives, and whether a request fits it."""
+"""The inputs and outputs of a model, and checks of requests against them."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ __all__ = [
     "show_shape",
 ]
 
-# A size; the name of a size that is free but the same throughout a request; or any size.
+# A fixed size; the name of a dynamic size that is the same throughout a request; or None: any size.
 Dimension = int | str | None
 
 
@@ -37,7 +37,7 @@ class TensorSpec:
 class Signature:
     """The inputs and outputs of a model, in its own order.
 
-    `batched`: axis 0 of all of them is the same symbolic dimension, and rows do not influence one another.
+    `batched`: axis 0 of all of them is the same symbolic dimension, and rows are independent.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -45,16 +45,16 @@ class Signature:
     batched: bool
 
     def input(self, name: str) -> TensorSpec:
-        """Return an input by its name; KeyError when there is none."""
+        """Return an input by name; raises KeyError if there is none."""
         return find(self.inputs, name)
 
     def output(self, name: str) -> TensorSpec:
-        """Return an output by its name; KeyError when there is none."""
+        """Return an output by name; raises KeyError if there is none."""
         return find(self.outputs, name)
 
 
 def find(specs: Iterable[TensorSpec], name: str) -> TensorSpec:
-    """Return the spec of that name; KeyError when there is none."""
+    """Return the spec of that name; raises KeyError if there is none."""
     for spec in specs:
         if spec.name == name:
             return spec
@@ -62,17 +62,17 @@ def find(specs: Iterable[TensorSpec], name: str) -> TensorSpec:
 
 
 def show_shape(shape: Iterable[Dimension]) -> str:
-    """Return a shape as it stands in messages: `[batch, 28, ?]`."""
+    """Format a shape for messages: `[batch, 28, ?]`."""
     return "[" + ", ".join("?" if size is None else str(size) for size in shape) + "]"
 
 
 def names(specs: Iterable[TensorSpec]) -> str:
-    """Return the names as they stand in messages."""
+    """Format the names for messages."""
     return ", ".join(spec.name for spec in specs)
 
 
 def check_inputs(signature: Signature, model: str, given: Sequence[str]) -> None:
-    """Raise InvalidArgumentError unless exactly the model's inputs are given, optional ones aside."""
+    """Raise InvalidArgumentError unless exactly the model's inputs are given, except for optional ones."""
     check_known(signature, model, given)
     for spec in signature.inputs:
         if not spec.optional and spec.name not in given:
@@ -80,7 +80,7 @@ def check_inputs(signature: Signature, model: str, given: Sequence[str]) -> None
 
 
 def check_known(signature: Signature, model: str, given: Sequence[str]) -> None:
-    """Raise InvalidArgumentError unless all that is given are inputs of the model, each once."""
+    """Raise InvalidArgumentError unless all given names are inputs of the model, each given once."""
     known = {spec.name for spec in signature.inputs}
     for position, name in enumerate(given):
         if name not in known:
@@ -90,7 +90,7 @@ def check_known(signature: Signature, model: str, given: Sequence[str]) -> None:
 
 
 def takes(signature: Signature, model: str) -> str:
-    """Return what a model takes, as it stands in messages."""
+    """Describe a model's inputs for messages."""
     return f"model {model!r} takes: {names(signature.inputs)}"
 
 
@@ -110,7 +110,7 @@ def check_tensor(
 ) -> None:
     """Raise InvalidArgumentError unless datatype and shape fit.
 
-    `sizes` keeps, over the inputs of one request, the size of each symbolic dimension and the input that
+    `sizes` holds, across the inputs of one request, the size of each symbolic dimension and the input that
     set it.
     """
     if datatype != spec.datatype:
@@ -128,7 +128,7 @@ def check_tensor(
 
 
 def rows_of(signature: Signature, inputs: Mapping[str, Array]) -> int:
-    """Return the rows that all inputs have; InvalidArgumentError where they differ. 1 without a batch."""
+    """Return the number of rows, 1 if not batched; raises InvalidArgumentError if the inputs differ."""
     given = [spec.name for spec in signature.inputs if spec.name in inputs]
     if not (signature.batched and given):
         return 1

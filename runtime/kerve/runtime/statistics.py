@@ -1,6 +1,6 @@
-"""What the executors of one model version have computed, as Triton's ModelStatistics counts it.
+"""Statistics of the executors of one model version, counted like Triton's ModelStatistics.
 
-Times of a batch count once for each request in it: the mean over requests is what a request saw.
+The time of a batch counts once for each request in it: the mean over requests is what a request experienced.
 """
 
 import threading
@@ -14,49 +14,48 @@ __all__ = ["Duration", "ServedStatistics", "Snapshot"]
 
 @dataclass
 class Duration:
-    """How often, and how long in all."""
+    """A count and the total time."""
 
     count: int = 0
     nanoseconds: int = 0
 
     def add(self, count: int, nanoseconds: int) -> None:
-        """Count so many that took as long each."""
+        """Add `count` events of the same duration."""
         self.count += count
         self.nanoseconds += count * nanoseconds
 
     def plus(self, other: "Duration") -> "Duration":
-        """Return both together."""
+        """Return the sum of both."""
         return Duration(self.count + other.count, self.nanoseconds + other.nanoseconds)
 
 
 @dataclass
 class Snapshot:
-    """The numbers at one moment."""
+    """The statistics at one point in time."""
 
     # Milliseconds since the epoch; 0: never.
     last_inference: int = 0
-    # Rows, and batches that were computed.
+    # Computed rows, and computed batches.
     inference_count: int = 0
     execution_count: int = 0
-    # Of requests.
+    # Computed requests.
     computed: Duration = field(default_factory=Duration)
-    # Of requests that were answered from the cache, and of those that it was asked for in vain: the time of
-    # the look, and of keeping the answer.
+    # Requests answered from the cache, and cache misses: the time of the lookup and of storing the response.
     cache_hits: Duration = field(default_factory=Duration)
     cache_misses: Duration = field(default_factory=Duration)
-    # Of batches, by their rows.
+    # Computed batches, by number of rows.
     batches: dict[int, Duration] = field(default_factory=dict)
 
 
 class ServedStatistics:
-    """Written by the executors of a version, read by any thread."""
+    """Statistics updated by the executors of a version and read by any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._now = Snapshot()
 
     def computed(self, batch: Batch, nanoseconds: int) -> None:
-        """Count a batch. A request that was split is one request, which all of its parts took time for."""
+        """Count a batch. A split request counts once, with the time of all its parts."""
         with self._lock:
             self._now.last_inference = time.time_ns() // 1_000_000
             self._now.inference_count += batch.rows
@@ -66,7 +65,7 @@ class ServedStatistics:
             self._now.batches.setdefault(batch.rows, Duration()).add(1, nanoseconds)
 
     def cache_hit(self, nanoseconds: int) -> None:
-        """Count a request that was answered from the cache."""
+        """Count a request answered from the cache."""
         with self._lock:
             self._now.cache_hits.add(1, nanoseconds)
 
@@ -76,7 +75,7 @@ class ServedStatistics:
             self._now.cache_misses.add(1, nanoseconds)
 
     def read(self) -> Snapshot:
-        """Return a copy of the numbers."""
+        """Return a copy of the statistics."""
         with self._lock:
             now = self._now
             return replace(

@@ -1,4 +1,4 @@
-"""Timeouts that Python's waits accept: those of requests and configurations may be centuries."""
+"""Timeouts limited to what Python's waits accept: those of requests and configurations may be larger."""
 
 import threading
 import time
@@ -7,5 +7,5 @@ __all__ = ["seconds_until"]
 
 
 def seconds_until(deadline: float) -> float:
-    """Return the seconds until a moment of `time.monotonic()`, or as many of them as can be waited for."""
+    """Return the seconds until a `time.monotonic()` deadline, at most `threading.TIMEOUT_MAX`."""
     return min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX)

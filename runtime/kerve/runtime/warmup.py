@@ -1,4 +1,4 @@
-"""The requests that a model computes before it serves, as its configuration wants it: `model_warmup`."""
+"""The warm-up requests of a model's configuration (`model_warmup`), run before it serves."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -16,13 +16,13 @@ from kerve.runtime.signature import Signature, TensorSpec, check_inputs, check_t
 
 __all__ = ["Sample", "samples"]
 
-# Where the files of samples lie, in a model's folder.
+# Subfolder of a model's folder that holds the samples' files.
 FOLDER = "warmup"
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One request, and how often it is computed."""
+    """One warm-up request, and how often it is run."""
 
     name: str
     inputs: Mapping[str, Array]
@@ -30,7 +30,7 @@ class Sample:
 
 
 def samples(config: pb.ModelConfig, signature: Signature, folder: Path) -> Iterator[Sample]:
-    """Yield the samples of a model's configuration; ArtifactError for one that does not fit the model."""
+    """Yield the samples of a model's configuration; raises ArtifactError if one does not fit the model."""
     for number, each in enumerate(config.model_warmup, 1):
         where = f"{folder}: model_warmup {each.name or number!r}"
         try:
@@ -49,9 +49,9 @@ def samples(config: pb.ModelConfig, signature: Signature, folder: Path) -> Itera
 
 
 def batch_of(rows: int, *, batched: bool) -> tuple[int, ...]:
-    """Return what stands before the dimensions of a sample: its rows, or nothing in a model without a batch.
+    """Return the leading dimensions of a sample: its rows, or none for a model without a batch dimension.
 
-    Triton has a batch_size of 1 in both, and duplicates the one row that a sample describes.
+    Triton has a batch_size of 1 in both cases, and repeats the single row that a sample describes.
     """
     if not batched and rows > 1:
         raise InvalidArgumentError(f"batch_size: expected 1 in a model without a batch dimension, got {rows}")
@@ -65,10 +65,10 @@ def array_of(told: pb.ModelWarmup.Input, spec: TensorSpec, shape: tuple[int, ...
         case "input_data_file":
             return from_file(told.input_data_file, spec, shape, folder)
         case "random_data" if spec.datatype != BYTES.name:
-            # Small numbers, which are indices of most tables too; the same ones each time.
+            # Small numbers, which are valid indices into most tables too; deterministic.
             random = np.random.default_rng(0)
             return (random.random(shape) if dtype.kind == "f" else random.integers(0, 2, shape)).astype(dtype)
-        case "zero_data" | "random_data":  # random text would be none: it is empty, as in Triton
+        case "zero_data" | "random_data":  # random BYTES are empty strings, as in Triton
             return np.full(shape, b"", dtype) if spec.datatype == BYTES.name else np.zeros(shape, dtype)
         case _:
             raise InvalidArgumentError(
@@ -87,6 +87,6 @@ def from_file(name: str, spec: TensorSpec, shape: tuple[int, ...], folder: Path)
         raise InvalidArgumentError(
             f"input {spec.name!r}: input_data_file {name!r} cannot be read from {FOLDER}/: {error}"
         ) from error
-    # As in Triton, a file may hold more than the row.
+    # As in Triton, a file may be longer than the row.
     size = None if spec.datatype == BYTES.name else math.prod(shape) * DATATYPES[spec.datatype].dtype.itemsize
     return from_raw(f"input {spec.name!r}", spec.datatype, shape, contents[:size])

@@ -1,1 +1,1 @@
-"""Load for `kerve bench`: how it is made, when it is stable, what is told of it."""
+"""`kerve bench`: load generation, measurement and plots."""

@@ -1,4 +1,4 @@
-"""Sends requests at a concurrency or a rate, and keeps how long each took."""
+"""Sends requests at a concurrency or a rate, and records their latencies."""
 
 import random
 import threading
@@ -9,20 +9,20 @@ from typing import Any
 
 __all__ = ["Concurrency", "Poisson", "Recorder", "Send"]
 
-# A call that is sent and, when it ends, calls back with whether it succeeded.
+# Sends a call and, when it ends, calls back with whether it succeeded.
 Send = Callable[[Callable[[bool], None]], None]
 
 
 @dataclass
 class Recorder:
-    """The calls that ended, with their end and how long they took, in seconds."""
+    """The completed calls, with their end times and latencies in seconds."""
 
     calls: list[tuple[float, float]] = field(default_factory=list)
     failures: int = 0
     _lock: Any = field(default_factory=threading.Lock)
 
     def end(self, begin: float, *, ok: bool) -> None:
-        """Keep one."""
+        """Record a completed call."""
         now = time.perf_counter()
         with self._lock:
             if ok:
@@ -31,13 +31,13 @@ class Recorder:
                 self.failures += 1
 
     def window(self, start: float, end: float) -> list[float]:
-        """Return how long the calls took that ended within a time, ascending."""
+        """Return the latencies of the calls that ended within an interval, ascending."""
         with self._lock:
             return sorted(took for when, took in self.calls if start <= when < end)
 
 
 class Concurrency:
-    """So many calls under way at any time."""
+    """Keeps a fixed number of calls in flight."""
 
     def __init__(self, send: Send, concurrency: int, recorder: Recorder) -> None:
         self._send = send
@@ -47,12 +47,12 @@ class Concurrency:
         self._under_way = threading.Semaphore(0)
 
     def start(self) -> None:
-        """Begin."""
+        """Start sending."""
         for _ in range(self._concurrency):
             self._next()
 
     def stop(self) -> None:
-        """Begin no more calls, and wait for those under way."""
+        """Send no more calls, and wait for those in flight."""
         self._stopped = True
         for _ in range(self._concurrency):
             self._under_way.acquire()
@@ -71,10 +71,9 @@ class Concurrency:
 
 
 class Poisson:
-    """Calls that come at random, so many a second in the mean, whether or not the last ones have been
-    answered.
+    """Sends calls with Poisson arrivals at a mean rate, whether or not earlier ones have been answered.
 
-    What a call waits for this client counts: its time runs from the moment it was due.
+    Delays of this client count: the latency of a call is measured from the time at which it was due.
     """
 
     def __init__(self, send: Send, rate: float, recorder: Recorder) -> None:
@@ -85,11 +84,11 @@ class Poisson:
         self._thread = threading.Thread(target=self._run, name="arrivals", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start sending."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Begin no more calls."""
+        """Send no more calls."""
         self._stopped.set()
         self._thread.join()
 

@@ -1,4 +1,4 @@
-"""Measures one load until three windows in a row agree, as perf_analyzer does."""
+"""Measures one load until three consecutive windows agree, as perf_analyzer does."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -10,30 +10,30 @@ from kerve.runtime.client import ModelStatistics
 
 __all__ = ["Load", "Result", "measure", "percentile"]
 
-# Windows that have to agree.
+# Number of consecutive windows that must agree.
 AGREEING = 3
 
 
 class Load(Protocol):
-    """What sends requests, from the one to the other."""
+    """Sends requests from `start` to `stop`."""
 
     def start(self) -> None:
-        """Begin."""
+        """Start sending."""
 
     def stop(self) -> None:
-        """Begin no more calls."""
+        """Send no more calls."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one load gave; times in milliseconds."""
+    """The result of one load; times in milliseconds."""
 
     load: str
     requests_per_second: float
     p50: float
     p90: float
     p99: float
-    # Means per request, as the server counted them.
+    # Means per request, from the server's statistics.
     queue: float
     compute: float
     rows_per_batch: float
@@ -43,7 +43,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Window:
-    """One stretch of a measurement."""
+    """One interval of a measurement."""
 
     rate: float
     latencies: Sequence[float]
@@ -64,9 +64,7 @@ def measure(
     stability: float,
     max_windows: int,
 ) -> Result:
-    """Run a load, first one window that does not count, then until it is stable or the windows are used
-    up.
-    """
+    """Run a load: one warm-up window, then until it is stable or `max_windows` are used."""
     load.start()
     time.sleep(seconds)
     windows: list[Window] = []
@@ -98,7 +96,7 @@ def measure(
 
 
 def stable(windows: Sequence[Window], stability: float) -> bool:
-    """Return whether the last windows agree in throughput and mean latency, up to a part of their mean."""
+    """Return whether the last windows agree in throughput and mean latency, within a fraction of the mean."""
     last = windows[-AGREEING:]
     if len(last) < AGREEING or not all(window.latencies for window in last):
         return False
@@ -110,7 +108,7 @@ def stable(windows: Sequence[Window], stability: float) -> bool:
 
 
 def percentile(ascending: Sequence[float], percent: float) -> float:
-    """Return, in milliseconds, what so many percent of times in seconds do not exceed."""
+    """Return a percentile, in milliseconds, of times in seconds."""
     if not ascending:
         return float("nan")
     position = max(0, -(-len(ascending) * percent // 100) - 1)

@@ -1,4 +1,4 @@
-"""A plot of what was measured: latency over throughput, as one SVG file."""
+"""Plots latency over throughput as an SVG file."""
 
 from collections.abc import Sequence
 from xml.sax.saxutils import escape
@@ -48,6 +48,6 @@ def plot(title: str, results: Sequence[Result]) -> str:
 
 
 def text(x: float, y: float, words: str, *, anchor: str = "start", size: int = 13, fill: str = "#333") -> str:
-    """Return words at a place."""
+    """Return an SVG text element."""
     style = f'text-anchor="{anchor}" font-size="{size}" fill="{fill}"'
     return f'<text x="{x:.1f}" y="{y:.1f}" {style}>{escape(words)}</text>'

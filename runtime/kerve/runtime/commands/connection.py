@@ -1,4 +1,4 @@
-"""How the commands that talk to a server reach it."""
+"""Connection options of the commands that call a server."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ __all__ = ["Connection"]
 
 @dataclass(frozen=True, kw_only=True)
 class Connection:
-    """The options of a command that talks to a server."""
+    """The options of a command that calls a server."""
 
     address: str = cli.option("127.0.0.1:8001", help="Host and port of the server.")
     token: str | None = cli.option(None, help="Bearer token, if the server requires one.")
@@ -27,7 +27,7 @@ class Connection:
     )
 
     def connect(self) -> Client:
-        """Return a client of the server."""
+        """Return a client for the server."""
         if not self.address:
             raise click.UsageError("--address: expected the host and port of a server, got nothing")
         if (self.client_cert is None) != (self.client_key is None):

@@ -16,7 +16,7 @@ __all__ = ["command"]
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What `kerve convert-config` takes."""
+    """The options of `kerve convert-config`."""
 
     file: Path = cli.argument(
         help="Triton's config.pbtxt; or TensorFlow Serving's models.config, batching parameters, monitoring.",

@@ -27,7 +27,7 @@ SIZES = {"total", "available", "cgroup_limit", "memory"}
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What `kerve doctor` takes."""
+    """The options of `kerve doctor`."""
 
     repository: tuple[Path, ...] = cli.option(
         (),
@@ -38,7 +38,7 @@ class Options:
     json: bool = cli.option(False, help="Print one JSON object in place of tables.")
 
     def __post_init__(self) -> None:
-        """Raise ValueError when the device is none."""
+        """Raise ValueError for an invalid device."""
         parse_device(self.device)
 
 
@@ -69,7 +69,7 @@ def command(options: Options) -> None:
 
 
 def print_facts(facts: dict[str, Any]) -> None:
-    """Print what was found of the machine: short facts in one table, devices and libraries in theirs."""
+    """Print facts about the machine: simple ones in one table, devices and libraries in their own."""
     devices = facts["driver"].pop("devices")
     needed = facts.pop("libraries")
     facts["device"].pop("problem", None)  # it ends the command
@@ -96,7 +96,7 @@ def print_facts(facts: dict[str, Any]) -> None:
 
 
 def print_models(findings: Iterable[Finding]) -> None:
-    """Print where models would compute, and then, operator by operator, what falls to the CPU."""
+    """Print where models would run, and then, by operator, the nodes that fall back to the CPU."""
     findings = list(findings)
     columns = ("model", "version", "device", "instances", "nodes", "on the CPU instead")
     print_table("models", columns, map(model_row, findings))
@@ -109,7 +109,7 @@ def print_models(findings: Iterable[Finding]) -> None:
 
 
 def model_row(finding: Finding) -> tuple[str, ...]:
-    """Return a line of the table of models."""
+    """Return a row of the table of models."""
     counts = (f"{name.removesuffix('ExecutionProvider')} {count}" for name, count in finding.nodes.items())
     return (
         *(finding.model, str(finding.version or ""), finding.device, str(finding.instances or "")),
@@ -119,14 +119,14 @@ def model_row(finding: Finding) -> tuple[str, ...]:
 
 
 def fallen_rows(finding: Finding) -> Iterator[tuple[str, str, str]]:
-    """Yield the operators, how often each falls, and the names of its nodes."""
+    """Yield the operators that fall back, with their counts and the names of their nodes."""
     for operator, count in Counter(each.operator for each in finding.fallen).most_common():
         names = [each.node for each in finding.fallen if each.operator == operator]
         yield operator, str(count), ", ".join(names)
 
 
 def show(name: str, value: Any) -> str:
-    """Return a fact as people read it."""
+    """Format a fact for display."""
     if value is None:
         return "none"
     if name in SIZES:

@@ -1,4 +1,4 @@
-"""Where the commands that take data compute: at a server, or on the nodes of a Ray cluster."""
+"""Engine options of the commands that take data: a server, or the nodes of a Ray cluster."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +12,14 @@ __all__ = ["Engine"]
 
 @dataclass(frozen=True, kw_only=True)
 class Engine(Connection):
-    """The options of a command that computes at a server or on a cluster."""
+    """The options of a command that computes on a server or a cluster."""
 
     engine: Literal["server", "ray"] = cli.option(
         "server",
         help="Where to compute: on a server, to which the rows are sent; or on the workers of a Ray cluster, "
         "which read the rows and --repository from folders shared by all nodes.",
     )
-    # Not looked at for a server: in an image KERVE_REPOSITORY is set for every command.
+    # Ignored with a server: container images set KERVE_REPOSITORY for every command.
     repository: Path | None = cli.option(None, help="With --engine ray: the repository that holds the model.")
     ray_address: str | None = cli.option(
         None,
@@ -28,7 +28,7 @@ class Engine(Connection):
     )
 
     def check_engine(self, **only_server: object) -> None:
-        """Raise ValueError for options that do not go with the engine."""
+        """Raise ValueError for options that the engine does not support."""
         if self.engine == "server":
             return
         if self.repository is None:

@@ -28,15 +28,15 @@ from kerve.runtime.report import Report
 
 __all__ = ["command"]
 
-# Seconds between running results on a terminal.
+# Seconds between intermediate results on a terminal.
 INTERVAL = 0.5
-# Of the rows in which versions differ.
+# Maximum number of rows shown in which versions differ.
 SHOWN_ROWS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Engine):
-    """What `kerve evaluate` takes."""
+    """The options of `kerve evaluate`."""
 
     name: str = cli.argument(help="Name of the served model.")
     data: tuple[Path, ...] = cli.option(
@@ -81,7 +81,7 @@ def command(options: Options) -> None:
 
 
 def by_server(options: Options) -> tuple[Report | None, Compared]:
-    """Have the server evaluate, which is sent the rows."""
+    """Send the rows to the server, which evaluates them."""
     source = open_files(options.data)
     with options.connect() as client:
         info = client.metadata(options.name, version=next(iter(options.version), ""), timeout=options.timeout)
@@ -92,7 +92,7 @@ def by_server(options: Options) -> tuple[Report | None, Compared]:
 
 
 def ask(client: Client, options: Options, rows: Rows, bar: "Bar", report: Report | None) -> Compared:
-    """Return the results of the versions that are asked for; several are compared."""
+    """Return the results of the requested versions; several are compared."""
     arguments: dict[str, Any] = {
         "metrics": options.metric,
         "batch_size": options.batch_size,
@@ -108,8 +108,8 @@ def ask(client: Client, options: Options, rows: Rows, bar: "Bar", report: Report
 
 
 def by_ray(options: Options) -> tuple[None, Compared]:
-    """Have the workers of a Ray cluster evaluate, which read the rows."""
-    # What loads models, which a client of a server does not.
+    """Evaluate on the workers of a Ray cluster, which read the rows."""
+    # Imported only here: a client of a server does not load models.
     from kerve.runtime.distributed.cluster import cluster
     from kerve.runtime.distributed.evaluating import EvaluationOptions, evaluate
     from kerve.runtime.distributed.located import locate
@@ -131,10 +131,10 @@ EVALUATIONS: Mapping[str, Callable[[Options], tuple[Report | None, Compared]]] =
 
 
 class Bar:
-    """Progress on a terminal, a line for each version with its numbers so far; nothing in a pipe."""
+    """Progress on a terminal, with a line for each version and its results so far; nothing in a pipe."""
 
     def __init__(self, rows: int) -> None:
-        """`rows`: 0 where only the end of the data tells."""
+        """`rows`: 0 if the number is not known in advance."""
         self.shown = sys.stderr.isatty()
         self._rows = rows or None
         self._tasks: dict[str, TaskID] = {}
@@ -156,7 +156,7 @@ class Bar:
         self._progress.stop()
 
     def show(self, so_far: Evaluated) -> None:
-        """Advance."""
+        """Update the progress with intermediate results."""
         if not self.shown:
             return
         if so_far.version not in self._tasks:
@@ -172,7 +172,7 @@ class Bar:
 
 
 def print_results(results: Sequence[Evaluated]) -> None:
-    """Print the numbers, a column for each version, and how long it took."""
+    """Print results and latencies, with a column for each version."""
     names = list(dict.fromkeys(name for each in results for name in each.results))
     rows = [
         (name, *(show(each.results[name]) if name in each.results else "" for each in results))
@@ -189,14 +189,14 @@ def print_results(results: Sequence[Evaluated]) -> None:
 
 
 def show(value: float | Array) -> str:
-    """Return a number as Keras prints it; an array in brackets."""
+    """Format a number as Keras does, or an array."""
     if isinstance(value, float):
         return f"{value:.4f}" if abs(value) > 1e-3 or value == 0 else f"{value:.4e}"
     return np.array2string(value, precision=4, separator=", ", threshold=6)
 
 
 def print_difference(difference: Difference) -> None:
-    """Print what tells a version from the first one."""
+    """Print the differences between a version and the first one."""
     rows = [(f"agreement of {name}", f"{share:.2%}", "") for name, share in difference.agreement.items()]
     rows += [
         (each.metric, f"{each.difference:+.4f}", f"{each.low:+.4f} to {each.high:+.4f}")
@@ -210,7 +210,7 @@ def print_difference(difference: Difference) -> None:
 
 
 def as_json(found: Compared) -> dict[str, Any]:
-    """Return one version as plain data; of several, their list and what tells them from the first."""
+    """Return the results as JSON values; of several versions, a list with the differences from the first."""
     first = found.results[0]
     if len(found.results) == 1:
         return result_as_json(first)
@@ -223,7 +223,7 @@ def as_json(found: Compared) -> dict[str, Any]:
 
 
 def result_as_json(each: Evaluated) -> dict[str, Any]:
-    """Return an evaluation as plain data."""
+    """Return an evaluation as JSON values."""
     return {
         "model": each.model,
         "version": each.version,
@@ -237,7 +237,7 @@ def result_as_json(each: Evaluated) -> dict[str, Any]:
 
 
 def without_nan(value: Any) -> Any:
-    """Return plain data as JSON can have it: null where a number is not finite."""
+    """Replace numbers that are not finite, which JSON does not have, by None."""
     match value:
         case float():
             return value if math.isfinite(value) else None

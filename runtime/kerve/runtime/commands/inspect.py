@@ -14,13 +14,13 @@ from kerve.runtime.signature import Signature, show_shape
 
 __all__ = ["command"]
 
-# Layers whose loss of precision is shown.
+# Maximum number of layers whose loss of precision is shown.
 WORST = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What `kerve inspect` takes."""
+    """The options of `kerve inspect`."""
 
     artifact: Path = cli.argument(
         help="Folder of a version, or of a model for its newest version.", type=cli.EXISTING_FOLDER
@@ -47,23 +47,23 @@ def command(options: Options) -> None:
 
 
 def newest(folder: Path) -> Path:
-    """Return the folder of the newest version where a model's folder is given."""
+    """Return the folder of the newest version, if a model's folder is given."""
     versions = versions_in(folder)
     return folder / str(versions[-1]) if versions else folder
 
 
 def signature_of(artifact: Artifact) -> Signature:
-    """Return the manifest's signature, or ask ONNX Runtime for that of a bare file."""
+    """Return the manifest's signature, or ONNX Runtime's for a plain ONNX file."""
     if artifact.signature is not None:
         return artifact.signature
-    from kerve.runtime.model import signature_of_session  # costs the import of ONNX Runtime
+    from kerve.runtime.model import signature_of_session  # imports ONNX Runtime
     from kerve.runtime.session import Session
 
     return signature_of_session(Session(artifact.model_file, threads=1))
 
 
 def print_facts(artifact: Artifact) -> None:
-    """Print what is known of the artifact as a whole."""
+    """Print general facts about the artifact."""
     files = [file for file in artifact.path.rglob("*") if file.is_file()]
     facts = {
         "path": str(artifact.path),
@@ -108,13 +108,13 @@ def print_signature(signature: Signature) -> None:
 
 
 def print_operators(counts: Counter[str]) -> None:
-    """Print how often each operator stands in the graph."""
+    """Print the count of each operator in the graph."""
     rows = [(operator, str(count)) for operator, count in counts.most_common()]
     print_table(f"{counts.total()} operators", ("operator", "count"), rows)
 
 
 def print_verification(verification: manifest_pb2.Verification) -> None:
-    """Print the errors that were measured against the source model."""
+    """Print the errors measured against the source model."""
     rows = [
         (
             check.output,
@@ -131,7 +131,7 @@ def print_verification(verification: manifest_pb2.Verification) -> None:
 
 
 def show_errors(check: manifest_pb2.Verification.Check) -> tuple[str, ...]:
-    """Return what was measured, and what was allowed."""
+    """Format the measured errors and the tolerance."""
     return (
         f"{check.max_abs_error:.2e}",
         f"{check.mean_abs_error:.2e}",
@@ -142,7 +142,7 @@ def show_errors(check: manifest_pb2.Verification.Check) -> tuple[str, ...]:
 
 
 def print_reduction(reduction: manifest_pb2.Reduction) -> None:
-    """Print what the precision costs, and the layers that it costs most."""
+    """Print the loss due to the reduced precision, and the layers with the greatest errors."""
     rows = [
         (loss.output, loss.measure, loss.data, str(loss.rows), f"{loss.drop:.3g}", f"{loss.allowed:g}")
         for loss in reduction.losses
@@ -159,7 +159,7 @@ def print_reduction(reduction: manifest_pb2.Reduction) -> None:
 
 
 def show_size(size: float) -> str:
-    """Return a number of bytes with a unit that suits it."""
+    """Format a number of bytes with a suitable unit."""
     for unit in ("bytes", "KB", "MB"):
         if size < 1000:
             return f"{size:.3g} {unit}"

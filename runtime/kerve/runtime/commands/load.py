@@ -13,7 +13,7 @@ __all__ = ["command"]
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Connection):
-    """What `kerve load` takes."""
+    """The options of `kerve load`."""
 
     name: str = cli.argument(help="Name of the model.")
     model_config: Path | None = cli.option(

@@ -11,7 +11,7 @@ __all__ = ["command"]
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Connection):
-    """What `kerve models` takes."""
+    """The options of `kerve models`."""
 
     ready: bool = cli.option(False, help="List only ready models.")
 

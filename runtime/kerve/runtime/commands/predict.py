@@ -17,13 +17,13 @@ from kerve.runtime.signature import TensorSpec
 
 __all__ = ["command"]
 
-# Rows whose class is shown.
+# Maximum number of rows whose class is shown.
 SHOWN = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Engine):
-    """What `kerve predict` takes."""
+    """The options of `kerve predict`."""
 
     name: str = cli.argument(help="Name of the served model.")
     data: tuple[Path, ...] = cli.option(
@@ -77,8 +77,8 @@ def by_server(options: Options) -> None:
 
 
 def by_ray(options: Options) -> None:
-    """Have the workers of a Ray cluster read the rows, and write the outputs."""
-    # What loads models, which a client of a server does not.
+    """Predict on the workers of a Ray cluster, which read the rows and write the outputs."""
+    # Imported only here: a client of a server does not load models.
     from kerve.runtime.distributed.cluster import cluster
     from kerve.runtime.distributed.located import locate
     from kerve.runtime.distributed.predicting import check_folder, predict
@@ -99,13 +99,13 @@ PREDICTIONS: Mapping[str, Callable[[Options], None]] = {"server": by_server, "ra
 
 
 def print_outputs(model: str, outputs: Iterable[tuple[str, str, tuple[int, ...]]]) -> None:
-    """Print what the outputs are."""
+    """Print the names, dtypes and shapes of the outputs."""
     rows = [(name, dtype, str(shape)) for name, dtype, shape in outputs]
     print_table(f"outputs of {model}", ("output", "dtype", "shape"), rows)
 
 
 class Seen:
-    """What is shown of an output, whose rows are not kept."""
+    """Summary of an output, without its rows."""
 
     def __init__(self, spec: TensorSpec) -> None:
         self.spec = spec
@@ -114,11 +114,11 @@ class Seen:
         self.shape: tuple[int, ...] = ()
         #: The first rows.
         self.first: Array = np.empty(0)
-        #: Whether rows are over classes: these have names, or each row is positive and adds up to 1.
+        #: Whether rows are class scores: there are class names, or each row is a distribution.
         self.is_distribution = True
 
     def add(self, array: Array) -> None:
-        """Take the next rows."""
+        """Add the next rows."""
         if not self.blocks:
             self.dtype, self.shape = str(array.dtype), array.shape
             self.first = array[:SHOWN] if array.ndim else array
@@ -131,7 +131,7 @@ class Seen:
 
 
 def is_distribution(spec: TensorSpec, array: Array) -> bool:
-    """Return whether each of these rows is over classes."""
+    """Return whether each row is class scores."""
     if array.ndim != 2 or array.shape[1] < 2 or array.dtype.kind != "f":
         return False
     sums = array.sum(axis=1, dtype=np.float64)
@@ -139,7 +139,7 @@ def is_distribution(spec: TensorSpec, array: Array) -> bool:
 
 
 def print_classes(output: Seen) -> None:
-    """Print the likeliest class of the first rows."""
+    """Print the most likely class of the first rows."""
     spec, array = output.spec, output.first
     best = array.argmax(axis=1).tolist()
     print_table(

@@ -13,7 +13,7 @@ __all__ = ["command"]
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Connection):
-    """What `kerve promote` takes."""
+    """The options of `kerve promote`."""
 
     name: str = cli.argument(help="Name of the served model.")
     version: str = cli.argument(help="Version to give the label to.")

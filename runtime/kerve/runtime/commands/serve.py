@@ -39,16 +39,16 @@ __all__ = ["command"]
 
 log = logging.getLogger(__name__)
 
-# As many as can be waited for.
+# The upper limit keeps timeouts within what can be waited for.
 SECONDS = click.FloatRange(min=0, max=1e9)
 
-# What tells the server to end.
+# Signals that stop the server.
 ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What `kerve serve` takes; what Triton has too has its name there."""
+    """The options of `kerve serve`; those that Triton also has have the same names."""
 
     repository: tuple[Path, ...] = cli.option(
         help="Folder of <model>/<version>/model.onnx; may be given several times.", type=cli.EXISTING_FOLDER
@@ -167,7 +167,7 @@ class Options:
     access_log: bool = cli.option(False, help="Log one line per request, with its id and times.")
 
     def __post_init__(self) -> None:
-        """Raise ValueError when options do not fit together."""
+        """Raise ValueError if options contradict each other."""
         encrypted = self.grpc_use_ssl or self.grpc_use_ssl_mutual
         if encrypted and not (self.grpc_server_cert and self.grpc_server_key):
             raise ValueError("TLS needs --grpc-server-cert and --grpc-server-key")
@@ -186,7 +186,7 @@ class Options:
 
     @property
     def rate(self) -> RateLimit | None:
-        """How often each client may ask."""
+        """The rate limit of each client."""
         if self.rate_limit is None:
             return None
         return RateLimit(self.rate_limit, self.rate_burst or max(1, math.ceil(self.rate_limit)))
@@ -265,13 +265,13 @@ def command(options: Options) -> None:
     if not finished:
         click.echo(f"error: not all work was finished within {options.drain_timeout} s", err=True)
     if not finished or server.manager.loading:
-        # A model that is still computing would bring the interpreter down in the middle of its exit, and one
-        # that is being loaded would have it wait.
+        # A model that is still computing could crash the interpreter during its exit, and one that is still
+        # loading would delay it.
         os._exit(0 if finished else 1)
 
 
 def exporters(options: Options) -> list[Exporter]:
-    """Return who wants to know what becomes of each request."""
+    """Return the exporters of request observations."""
     found: list[Exporter] = []
     if options.access_log:
         found.append(AccessLog())
@@ -281,7 +281,7 @@ def exporters(options: Options) -> list[Exporter]:
 
 
 def server_options(options: Options, devices: Devices) -> ServerOptions:
-    """Return what the server is told of its models."""
+    """Return the options of the server."""
     return ServerOptions(
         mode=options.model_control_mode,
         load_models=options.load_model,
@@ -303,7 +303,7 @@ def server_options(options: Options, devices: Devices) -> ServerOptions:
 
 
 def show_models(models: Mapping[str, Sequence[int]]) -> str:
-    """Return models and versions as they stand in the ready line."""
+    """Format models and versions for the ready line."""
     parts = [
         f"{name} (version{'s' if len(versions) > 1 else ''} {', '.join(map(str, versions))})"
         for name, versions in models.items()
@@ -312,10 +312,10 @@ def show_models(models: Mapping[str, Sequence[int]]) -> str:
 
 
 def handle_signals(server: Server) -> socket.socket:
-    """Stop on the first SIGTERM or SIGINT, leave the second of either to end the process; reload on SIGHUP.
+    """Stop on the first SIGTERM or SIGINT, let the second one end the process; reload on SIGHUP.
 
-    Returns a socket that has something to read after each. To wait for an event instead would be to sleep
-    through a signal that another thread gets, or that comes just before the sleep.
+    Returns a socket that becomes readable after each signal. Waiting for an event instead could miss a signal
+    that is delivered to another thread or just before the wait.
     """
     reader, writer = socket.socketpair()
     writer.setblocking(False)

@@ -25,7 +25,7 @@ COLUMNS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Connection):
-    """What `kerve stats` takes."""
+    """The options of `kerve stats`."""
 
     name: str = cli.argument("", help="Name of the model; all models without one.")
 
@@ -39,7 +39,7 @@ def command(options: Options) -> None:
 
 
 def row(stats: ModelStatistics) -> tuple[str, ...]:
-    """Return the line of one version."""
+    """Return the table row of one version."""
     counts = (stats.requests, stats.failed, stats.rows, stats.batches)
     means = (stats.request_ns, stats.queue_ns, stats.compute_ns)
     return (

@@ -12,7 +12,7 @@ __all__ = ["command"]
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Connection):
-    """What `kerve unload` takes."""
+    """The options of `kerve unload`."""
 
     name: str = cli.argument(help="Name of the model.")
 

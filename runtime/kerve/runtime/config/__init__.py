@@ -1,4 +1,4 @@
-"""How a model is served: `config.toml` and Triton's `config.pbtxt`, read, checked and completed."""
+"""Model configuration: reads, checks and completes `config.toml` and Triton's `config.pbtxt`."""
 
 from kerve.runtime.config.reader import SettingsReader
 from kerve.runtime.config.settings import Settings, is_label, read_settings

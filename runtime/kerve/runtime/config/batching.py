@@ -1,4 +1,4 @@
-"""From Triton's `dynamic_batching`, or `sequence_batching`, to what a queue is told."""
+"""Converts Triton's `dynamic_batching` or `sequence_batching` to the options of a queue."""
 
 import math
 
@@ -10,9 +10,7 @@ __all__ = ["batching_of"]
 
 
 def batching_of(settings: Settings, *, max_queue_size: int, triton_codes: bool = False) -> Batching:
-    """Return the options of a model's queue; `max_queue_size` is the server's limit, where the model sets
-    none.
-    """
+    """Return the options of a model's queue; `max_queue_size`: the server's limit, for models without one."""
     config = settings.config
     dynamic = batcher_of(config)
     default = queue_policy(
@@ -37,7 +35,7 @@ def batching_of(settings: Settings, *, max_queue_size: int, triton_codes: bool =
 
 
 def batcher_of(config: pb.ModelConfig) -> pb.ModelDynamicBatching:
-    """Return how batches are made; those of sequences are made as all are, of what waits."""
+    """Return the batching options; batches of sequences are formed like others, from waiting requests."""
     sequences = config.sequence_batching
     match sequences.WhichOneof("strategy_choice"):
         case "oldest":
@@ -56,7 +54,7 @@ def batcher_of(config: pb.ModelConfig) -> pb.ModelDynamicBatching:
 
 
 def queue_policy(policy: pb.ModelQueuePolicy, given: bool, max_queue_size: int) -> QueuePolicy:
-    """Return one priority's policy; a size of 0 is the server's limit, since no queue here is without one."""
+    """Return one priority's policy; a size of 0 means the server's limit, since all queues are limited."""
     if not given:
         return QueuePolicy(max_queue_size=max_queue_size)
     return QueuePolicy(

@@ -1,6 +1,4 @@
-"""Holds a model's configuration against its graph, and fills in what it leaves open (Triton's
-auto-complete).
-"""
+"""Checks a model's configuration against its graph, and completes it (Triton's auto-complete)."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
@@ -26,13 +24,13 @@ __all__ = [
     "settle",
 ]
 
-# Triton's name for an ONNX model; clients choose their defaults by it.
+# Triton's name for an ONNX model, on which clients' defaults depend.
 PLATFORM = "onnxruntime_onnx"
 BACKEND = "onnxruntime"
-# Triton's name for a chain of models; it has no backend.
+# Triton's name for an ensemble, which has no backend.
 ENSEMBLE = "ensemble"
 
-# Microseconds without a request after which Triton forgets a sequence.
+# Triton's default of the microseconds without a request after which a sequence is dropped.
 DEFAULT_IDLE = 1_000_000
 
 DATA_TYPES = {"BYTES": pb.TYPE_STRING}
@@ -49,7 +47,7 @@ def protocol_type(number: pb.DataType.ValueType) -> str:
 
 
 def refuse_unsupported(config: pb.ModelConfig, where: Path) -> None:
-    """Raise ArtifactError when a configuration asks for what is not offered."""
+    """Raise ArtifactError if a configuration uses an unsupported feature."""
     for path in set_paths(config):
         if path in REFUSED:
             raise ArtifactError(f"{where}: {path}: this server does not offer {REFUSED[path]}; remove it")
@@ -69,7 +67,7 @@ def refuse_unsupported(config: pb.ModelConfig, where: Path) -> None:
 
 
 def refuse_of_ensemble(config: pb.ModelConfig, where: Path) -> None:
-    """Raise ArtifactError for what an ensemble cannot have, since it computes nothing itself."""
+    """Raise ArtifactError for settings that an ensemble cannot have, since it computes nothing itself."""
     if config.platform not in ("", ENSEMBLE) or config.backend:
         raise ArtifactError(
             f"{where}: ensemble_scheduling: expected platform {ENSEMBLE!r} and no backend, "
@@ -84,14 +82,11 @@ def refuse_of_ensemble(config: pb.ModelConfig, where: Path) -> None:
 def settle(
     signature: Signature, config: pb.ModelConfig, folder: Path, replaceable: Sequence[TensorSpec] = ()
 ) -> Signature:
-    """Return the signature as the configuration has it, with the graph's shapes.
+    """Return the signature that the configuration declares, with the graph's shapes.
 
-    ArtifactError when the two do not belong together.
-
-    A configuration that declares tensors also says, by `max_batch_size`, whether axis 0 is the batch; one
-    that
-    declares none leaves that to the graph, as Triton's auto-complete does. `replaceable`: constants of the
-    graph, which are inputs where the configuration declares them.
+    If the configuration declares tensors, `max_batch_size` decides whether axis 0 is the batch; otherwise the
+    graph does, as in Triton's auto-complete. `replaceable`: constants of the graph, which are inputs if the
+    configuration declares them. Raises ArtifactError if the configuration does not fit the graph.
     """
     batched = signature.batched
     if config.max_batch_size > 0 and not batched:
@@ -126,7 +121,7 @@ def states_of(config: pb.ModelConfig) -> Sequence[pb.ModelSequenceBatching.State
 
 
 def fed(config: pb.ModelConfig) -> set[str]:
-    """Return the inputs that the server feeds to sequences, and that a configuration need not declare."""
+    """Return the inputs that the server feeds in sequences, which a configuration need not declare."""
     controls = {control.name for control in config.sequence_batching.control_input}
     return controls | {state.input_name for state in states_of(config)}
 
@@ -140,13 +135,13 @@ def undeclared(
 
 
 def may_batch(signature: Signature) -> bool:
-    """Return whether axis 0 of every tensor is free."""
+    """Return whether axis 0 of every tensor is dynamic."""
     specs = (*signature.inputs, *signature.outputs)
     return bool(signature.inputs) and all(spec.shape and not isinstance(spec.shape[0], int) for spec in specs)
 
 
 def with_batch(spec: TensorSpec) -> TensorSpec:
-    """Return a spec whose axis 0 is the batch."""
+    """Return a spec with axis 0 as the batch dimension."""
     return replace(spec, shape=("batch", *spec.shape[1:]))
 
 
@@ -191,7 +186,7 @@ def declared(
 
 
 def fits(shape: Sequence[Dimension], own: Sequence[Dimension]) -> bool:
-    """Return whether a declared shape is one that the graph takes or gives."""
+    """Return whether a declared shape fits the graph's."""
     return len(shape) == len(own) and all(
         wanted is None or not isinstance(have, int) or wanted == have
         for wanted, have in zip(shape, own, strict=True)
@@ -199,7 +194,7 @@ def fits(shape: Sequence[Dimension], own: Sequence[Dimension]) -> bool:
 
 
 def read_labels(folder: Path, name: str) -> tuple[str, ...]:
-    """Return the class labels in a file of the model's folder, one a line; none for no file."""
+    """Return the class labels in a file of the model's folder, one per line; empty without a file."""
     if not name:
         return ()
     file = folder / name
@@ -212,7 +207,7 @@ def read_labels(folder: Path, name: str) -> tuple[str, ...]:
 
 
 def leaves_open(group: pb.ModelInstanceGroup) -> bool:
-    """Return whether the server decided where a group computes, or how many instances it has."""
+    """Return whether a group leaves its devices or number of instances to the server."""
     on_gpu = group.kind == group.KIND_GPU
     return not group.passive and (
         group.kind in (group.KIND_AUTO, group.KIND_MODEL) or group.count < 1 or (on_gpu and not group.gpus)
@@ -222,7 +217,7 @@ def leaves_open(group: pb.ModelInstanceGroup) -> bool:
 def complete(
     config: pb.ModelConfig, name: str, signature: Signature, groups: Sequence[pb.ModelInstanceGroup]
 ) -> pb.ModelConfig:
-    """Return the configuration as the model is served: everything that was left open is filled in."""
+    """Return the configuration in effect, with all defaults filled in."""
     full = pb.ModelConfig.FromString(config.SerializeToString())
     full.name = name
     ensemble = full.HasField("ensemble_scheduling")
@@ -254,8 +249,8 @@ def complete(
 
 
 def filled(own: Sequence[pb.ModelInstanceGroup], group: pb.ModelInstanceGroup) -> pb.ModelInstanceGroup:
-    """Return where a model computes, with what else the configuration says of it; of several that are open
-    it cannot be told which is meant.
+    """Return a group of the placement, with the other fields of the configured group if there is only one;
+    with several it is ambiguous which one applies.
     """
     if len(own) != 1:
         return group

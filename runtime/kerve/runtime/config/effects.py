@@ -1,4 +1,4 @@
-"""What becomes of each field of Triton's ModelConfig: one table for the code, its warnings and the docs."""
+"""The effect of each field of Triton's ModelConfig: one table for the code, its warnings and the docs."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -22,7 +22,7 @@ __all__ = [
 
 NO_EFFECT = "no effect"
 
-#: What would change the meaning of a request if it were ignored, by the field's path.
+#: Unsupported fields that would change the meaning of a request if ignored, by path.
 REFUSED = {
     "batch_input": "inputs made by the server",
     "batch_output": "outputs scattered by the server",
@@ -36,7 +36,7 @@ REFUSED = {
     "output.is_non_linear_format_io": "TensorRT's formats of tensors",
 }
 
-#: What the others do. A message stands for all of its fields, unless some of them stand here.
+#: The effects of supported fields. A message stands for all of its fields, unless some of them are listed.
 HONOURED = {
     "name": "nothing: the name is that of the folder; another one is named in a warning",
     "platform": "`onnxruntime_onnx`, or `ensemble`; others are refused",
@@ -81,19 +81,19 @@ HONOURED = {
     "response_cache.enable": "equal requests are answered from memory, where `kerve serve` has a `--cache-size`",
 }
 
-#: Keys of `parameters`, as Triton's ONNX Runtime backend knows them, that have an effect.
+#: Keys of `parameters` that have an effect, named as in Triton's ONNX Runtime backend.
 PARAMETERS = {
     "intra_op_thread_count": "`threads`",
     "memory.enable_memory_arena_shrinkage": "`shrink_memory`, for a value that names `cpu:0`",
     "enable_mem_arena": "0: memory is not kept from one run to the next",
 }
 
-#: What an ensemble leaves to its members.
+#: Fields without effect in an ensemble: they belong to its members.
 OF_MEMBERS = ("model_warmup", "default_model_filename", "parameters")
 
 
 def effect_of(path: str) -> str:
-    """Return what becomes of a field, for people."""
+    """Return the effect of a field, as text."""
     if path in REFUSED:
         return f"refused: this server does not offer {REFUSED[path]}"
     if path == "parameters":
@@ -103,7 +103,7 @@ def effect_of(path: str) -> str:
 
 
 def paths(field: FieldDescriptor) -> Iterator[str]:
-    """Yield the paths under which a field of ModelConfig is told: its own, or its parts'."""
+    """Yield the paths of a field of ModelConfig in the tables: its own, or those of its parts."""
     split_fields = {path.partition(".")[0] for path in (*HONOURED, *REFUSED) if "." in path}
     if field.message_type is not None and field.name in split_fields:
         yield from (f"{field.name}.{part.name}" for part in field.message_type.fields)
@@ -112,7 +112,7 @@ def paths(field: FieldDescriptor) -> Iterator[str]:
 
 
 def without_effect(config: pb.ModelConfig) -> list[str]:
-    """Return the fields that a configuration sets in vain, each once, by their paths."""
+    """Return the paths of the fields that a configuration sets without effect, each once."""
     found: dict[str, None] = {}
     ensemble = config.HasField("ensemble_scheduling")
     for field, value in config.ListFields():
@@ -132,7 +132,7 @@ def set_paths(config: pb.ModelConfig) -> Iterator[str]:
 
 
 def clear(config: pb.ModelConfig, path: str) -> None:
-    """Take a field out of a configuration."""
+    """Clear a field of a configuration."""
     name, _, part = path.partition(".")
     if not part:
         config.ClearField(name)  # type: ignore[arg-type]  # the stub takes literals only
@@ -151,5 +151,5 @@ def given(field: FieldDescriptor, value: Any) -> Iterator[str]:
 
 
 def messages(value: Any) -> Iterable[Message]:
-    """Return the messages of a field, be it one or several."""
+    """Return the messages of a singular or repeated field."""
     return [value] if isinstance(value, Message) else value

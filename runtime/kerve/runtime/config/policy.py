@@ -1,4 +1,4 @@
-"""Which versions are wanted of those that are there."""
+"""Selects versions by a version policy."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ __all__ = ["Choice", "choose"]
 
 @dataclass(frozen=True)
 class Choice:
-    """The versions to try, in order, until `enough` of them are served; and those asked for in vain."""
+    """The versions to try in order, until `enough` of them are served; and requested but missing ones."""
 
     candidates: tuple[int, ...]
     enough: int
@@ -18,7 +18,7 @@ class Choice:
 
 
 def choose(policy: pb.ModelVersionPolicy, available: Collection[int]) -> Choice:
-    """Apply a version policy; the newest version alone where there is none, as in Triton."""
+    """Apply a version policy; without one, select only the newest version, as in Triton."""
     newest_first = tuple(sorted(available, reverse=True))
     match policy.WhichOneof("policy_choice"):
         case "all":

@@ -1,4 +1,4 @@
-"""The numbers that a configuration may hold, mostly by Triton's own rules."""
+"""Ranges of the numbers in a configuration, mostly Triton's."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -10,17 +10,17 @@ from kerve.runtime.errors import ArtifactError
 
 __all__ = ["check_ranges"]
 
-# What the field can hold.
+# The maximum of the field's type.
 MOST_ROWS = 2**31 - 1
-# Each priority has a queue of its own, which is there before the first request.
+# Each priority has its own queue, created before the first request.
 MOST_PRIORITIES = 1024
 
-# The name of a number, the number, and what it may be: from and to.
+# Name, value, minimum and maximum of a number.
 Bounded = tuple[str, float, int, int]
 
 
 def check_ranges(config: pb.ModelConfig, where: Path) -> None:
-    """Raise ArtifactError for a number that is out of its range, and for a tensor that is declared twice."""
+    """Raise ArtifactError for a number out of its range, and for a tensor that is declared twice."""
     for name, value, least, most in bounded(config):
         if not least <= value <= most:
             raise ArtifactError(f"{where}: {name}: expected {least} to {most}, got {value}")

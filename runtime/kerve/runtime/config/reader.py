@@ -1,4 +1,4 @@
-"""Settings that are read again only when their files have changed: whoever polls looks all the time."""
+"""Cached settings, which are read again only if their files have changed, for frequent polling."""
 
 import os
 import time
@@ -9,21 +9,21 @@ from kerve.runtime.config.settings import CONFIG_FILES, Settings, read_settings
 
 __all__ = ["SettingsReader", "stamp"]
 
-# What tells one state of a file from another; None: there is no file.
+# Identifies the state of a file: mtime, size and inode; None: there is no file.
 Stamp = tuple[int, int, int] | None
 
-# Nanoseconds within which a file may be written again without another time in its stamp.
+# Nanoseconds within which a file may be modified again without a change of its mtime.
 FRESH = 2_000_000_000
 
 
 class SettingsReader:
-    """Reads the settings in models' folders. Every method may be called by any thread."""
+    """Reads the settings in models' folders; thread-safe."""
 
     def __init__(self) -> None:
         self._known: dict[Path, tuple[tuple[Stamp, ...], Settings]] = {}
 
     def read(self, folder: Path, override: str | None = None) -> Settings:
-        """Return what `read_settings` returns, or raise what it raises."""
+        """Return the settings of a folder; see `read_settings`."""
         if override is not None:
             return read_settings(folder, override)
         stamps = tuple(stamp(f"{folder}/{name}") for name in CONFIG_FILES)
@@ -37,15 +37,15 @@ class SettingsReader:
         return settings
 
     def forget_others(self, folders: Collection[Path]) -> None:
-        """Keep nothing of folders that are gone."""
+        """Drop the settings of all other folders."""
         for folder in self._known.keys() - folders:
             self._known.pop(folder, None)
 
 
 def stamp(file: str) -> Stamp:
-    """Return the state of a file; None too for one that is gone meanwhile, or a link that leads nowhere."""
+    """Return the state of a file; None if it does not exist, or is a dangling link."""
     try:
-        status = os.stat(file)  # noqa: PTH116  this is done at every look, and Path is slow
+        status = os.stat(file)  # noqa: PTH116  this runs at every poll, and Path is slow
     except OSError:
         return None
     return status.st_mtime_ns, status.st_size, status.st_ino

@@ -1,4 +1,4 @@
-"""`reshape` of a configuration: clients see other axes of a tensor than the model has."""
+"""`reshape` of a configuration: clients see a tensor with a shape other than the model's."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -14,10 +14,10 @@ __all__ = ["Reshapes", "own_dims", "with_scalars"]
 
 
 class Reshapes:
-    """Turns tensors from what clients see into what the model has, and back; elements stay in their order."""
+    """Reshapes tensors from clients' shapes to the model's and back; elements keep their order."""
 
     def __init__(self, config: pb.ModelConfig, folder: Path, *, batched: bool) -> None:
-        """ArtifactError when `dims` and `reshape` of a tensor cannot hold the same elements."""
+        """Raise ArtifactError if `dims` and `reshape` of a tensor do not hold the same elements."""
         self._lead = 1 if batched else 0
         self._axes: dict[str, tuple[Sequence[int], Sequence[int]]] = {}
         tensors: list[pb.ModelInput | pb.ModelOutput] = [*config.input, *config.output]
@@ -33,7 +33,7 @@ class Reshapes:
             self._axes[tensor.name] = (seen, own)
 
     def seen(self, signature: Signature) -> Signature:
-        """Return a signature as clients see it."""
+        """Return a signature with the shapes that clients see."""
         inputs, outputs = (tuple(map(self._seen, specs)) for specs in (signature.inputs, signature.outputs))
         return replace(signature, inputs=inputs, outputs=outputs)
 
@@ -44,11 +44,11 @@ class Reshapes:
         return replace(spec, shape=(*spec.shape[: self._lead], *dims))
 
     def inward(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Return the arrays as the model has them."""
+        """Return the arrays in the model's shapes."""
         return self._turned(arrays, 0) if self._axes else arrays
 
     def outward(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Return the arrays as clients see them."""
+        """Return the arrays in the shapes that clients see."""
         return self._turned(arrays, 1) if self._axes else arrays
 
     def _turned(self, arrays: Mapping[str, Array], source: int) -> Mapping[str, Array]:
@@ -57,7 +57,7 @@ class Reshapes:
             if name in turned:
                 array = turned[name]
                 have, want = axes[source], axes[1 - source]
-                # Free dimensions stand in the same order on both sides.
+                # Dynamic dimensions are in the same order on both sides.
                 free = [size for size, dim in zip(array.shape[self._lead :], have, strict=True) if dim < 0]
                 sizes = iter(free)
                 shape = [size if size >= 0 else next(sizes) for size in want]
@@ -66,9 +66,8 @@ class Reshapes:
 
 
 def with_scalars(config: pb.ModelConfig, signature: Signature) -> pb.ModelConfig:
-    """Return a configuration in which what it declares as one element, and the graph has as a scalar, is
-    reshaped: `dims` of a configuration cannot say that there are none (Triton's ONNX Runtime backend,
-    `ValidateInputs`).
+    """Return a configuration in which tensors declared with one element are reshaped to the graph's scalars:
+    `dims` of a configuration cannot be empty (Triton's ONNX Runtime backend, `ValidateInputs`).
     """
     full = pb.ModelConfig.FromString(config.SerializeToString())
     for specs, tensors in ((signature.inputs, full.input), (signature.outputs, full.output)):
@@ -80,12 +79,12 @@ def with_scalars(config: pb.ModelConfig, signature: Signature) -> pb.ModelConfig
 
 
 def own_dims(tensor: pb.ModelInput | pb.ModelOutput) -> Sequence[int]:
-    """Return the dimensions of a declared tensor as the model has them, -1 for free ones."""
+    """Return the dimensions of a declared tensor in the model, -1 for dynamic ones."""
     return tensor.reshape.shape if tensor.HasField("reshape") else tensor.dims
 
 
 def counts(dims: Sequence[int]) -> Iterator[int]:
-    """Yield the elements of what lies before, between and after the free dimensions."""
+    """Yield the numbers of elements before, between and after the dynamic dimensions."""
     begin = 0
     for position, size in enumerate(dims):
         if size < 0:

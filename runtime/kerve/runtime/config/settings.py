@@ -1,13 +1,13 @@
-"""Reads how a model wants to be served: `config.pbtxt`, refined by `config.toml`, or a client's JSON instead.
+"""Reads a model's settings: `config.pbtxt`, merged with `config.toml`, or a client's JSON instead.
 
-`config.toml` holds the fields of Triton's ModelConfig under their own names, and kerve's beside them:
+`config.toml` contains the fields of Triton's ModelConfig under their own names, and kerve's own:
 
     max_batch_size = 32
     batch_buckets = [1, 8, 32]              # kerve's: sizes to which batches are padded
     labels = { stable = 3, canary = 4 }     # kerve's: names for versions
     threads = 4                             # kerve's: CPU threads of each instance
-    shrink_memory = true                    # kerve's: give memory back after each run
-    memory_limit = 500_000_000              # kerve's: bytes that the model may take on the CPU
+    shrink_memory = true                    # kerve's: release memory after each run
+    memory_limit = 500_000_000              # kerve's: maximum bytes of memory on the CPU
     cuda = { use_tf32 = true }              # kerve's: how the model uses a GPU
 
     [version_policy.specific]
@@ -39,17 +39,17 @@ PBTXT = "config.pbtxt"
 TOML = "config.toml"
 CONFIG_FILES = (PBTXT, TOML)
 
-#: Rows of a batch where no limit is set. The queue's limit, in requests, bounds what a batch can hold before
-#: this does; a request of more rows is split and each piece counts as one, so that a small number here would
-#: refuse a client's one large batch.
+#: Maximum rows of a batch if no limit is set. In practice the queue's limit, in requests, bounds a batch
+#: first. A request of more rows is split, and each part counts as a request, so a small number here would
+#: refuse a client's single large batch.
 MOST_ROWS = 1 << 16
 
-# What protobuf raises for JSON: it trusts what it is given to be objects where it expects them.
+# What protobuf raises for JSON: it does not check that values are objects where it expects them.
 NOT_A_CONFIG = (json_format.ParseError, ValueError, TypeError, AttributeError, RecursionError)
 
 
 class OwnKey(NamedTuple):
-    """A key of config.toml that Triton does not have: the type of its value, and what it is."""
+    """A key of config.toml that Triton does not have: the type of its value, and its description."""
 
     kind: type
     help: str
@@ -75,24 +75,22 @@ OWN_KEYS: Mapping[str, OwnKey] = {
 
 @dataclass(frozen=True)
 class Settings:
-    """How a model wants to be served, as far as it says so."""
+    """The settings of a model."""
 
     config: pb.ModelConfig = field(default_factory=pb.ModelConfig)
     batch_buckets: tuple[int, ...] = ()
     labels: Mapping[str, int] = field(default_factory=dict)
-    # CPU threads of each instance; 0: as the server decides.
+    # CPU threads of each instance; 0: the server decides.
     threads: int = 0
-    # Whether memory that a run needed is given back after it.
+    # Whether memory is released after each run.
     shrink_memory: bool = False
-    # Bytes that it may take on the CPU; 0: no limit.
+    # Maximum bytes of memory on the CPU; 0: no limit.
     memory_limit: int = 0
     cuda: CudaOptions = field(default_factory=CudaOptions)
 
     @cached_property
     def fingerprint(self) -> str:
-        """Equal for equal settings, labels and version policy aside: a model need not be loaded again for
-        these.
-        """
+        """Fingerprint of the settings without labels and version policy, which do not require a reload."""
         config = pb.ModelConfig.FromString(self.config.SerializeToString())
         config.ClearField("version_policy")
         own = (self.batch_buckets, self.threads, self.shrink_memory, self.memory_limit, self.cuda)
@@ -102,8 +100,8 @@ class Settings:
 def read_settings(folder: Path, override: str | None = None) -> Settings:
     """Return the settings in a model's folder.
 
-    `override`, a client's JSON, stands in for `config.pbtxt` and for the ModelConfig fields of `config.toml`.
-    Raises ArtifactError, for the override InvalidArgumentError.
+    `override`: a client's JSON, which replaces `config.pbtxt` and the ModelConfig fields of `config.toml`.
+    Raises ArtifactError, or InvalidArgumentError for an invalid override.
     """
     try:
         table = read_toml(folder / TOML)
@@ -118,7 +116,7 @@ def read_settings(folder: Path, override: str | None = None) -> Settings:
 
 
 def read_toml(file: Path) -> dict[str, Any]:
-    """Return the table in a TOML file; empty when there is none."""
+    """Return the table in a TOML file; empty if there is none."""
     if not file.is_file():
         return {}
     try:
@@ -128,7 +126,7 @@ def read_toml(file: Path) -> dict[str, Any]:
 
 
 def read_pbtxt(file: Path) -> pb.ModelConfig:
-    """Return Triton's configuration in text form; empty when there is none."""
+    """Return Triton's configuration in text form; empty if there is none."""
     if not file.is_file():
         return pb.ModelConfig()
     try:
@@ -161,14 +159,14 @@ def parse_json(override: str) -> pb.ModelConfig:
 
 
 def is_label(text: str) -> bool:
-    """Return whether a version may be called so: numbers are versions, and no name is the newest."""
+    """Return whether a text is a valid label: numbers are versions, and an empty name means the default."""
     return bool(text) and not text.isdecimal()
 
 
 def checked(file: Path, own: Mapping[str, Any], max_rows: int) -> dict[str, Any]:
-    """Return kerve's own keys as `Settings` has them; `most_rows`: of a batch."""
+    """Check kerve's own keys and convert them for `Settings`; `max_rows`: maximum rows of a batch."""
     for key, value in own.items():
-        if type(value) is not OWN_KEYS[key].kind:  # True is an int too
+        if type(value) is not OWN_KEYS[key].kind:  # isinstance would accept True as an int
             raise ArtifactError(f"{file}: {key}: expected {OWN_KEYS[key].kind.__name__}, got {value!r}")
     for label, version in own.get("labels", {}).items():
         if not is_label(label) or not isinstance(version, int):

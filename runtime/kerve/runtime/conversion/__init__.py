@@ -1,4 +1,4 @@
-"""Other servers' configurations to ours: `kerve convert-config`."""
+"""Converts the configurations of other servers: `kerve convert-config`."""
 
 from kerve.runtime.conversion.convert import Converted, convert
 

@@ -1,4 +1,4 @@
-"""What a file is, by what it says; and what becomes of it."""
+"""Detects the kind of a configuration file by its contents, and converts it."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,19 +10,19 @@ __all__ = ["Converted", "convert"]
 
 @dataclass
 class Converted:
-    """What a configuration is here."""
+    """A converted configuration."""
 
-    # What `config.toml` says, by the model's name; "" where the file names none.
+    # The contents of `config.toml`, by the model's name; "" if the file names none.
     models: dict[str, dict[str, Any]] = field(default_factory=dict)
-    # What `kerve serve` is told.
+    # Options of `kerve serve`.
     flags: list[tuple[str, str]] = field(default_factory=list)
-    # Fields that could not be taken over, and why not.
+    # Fields that could not be converted, with the reasons.
     left_out: list[str] = field(default_factory=list)
 
 
 def convert(contents: str) -> Converted:
     """Convert Triton's config.pbtxt, or a models.config, batching parameters or monitoring configuration of
-    TensorFlow Serving; InvalidArgumentError when it is none of them.
+    TensorFlow Serving; raises InvalidArgumentError if it is none of them.
     """
     message = text.read(contents)
     if message.keys() & {"model_config_list", "custom_model_config"}:
@@ -39,8 +39,8 @@ def convert(contents: str) -> Converted:
 
 
 def is_batching(message: text.Message) -> bool:
-    """Return whether a message is of batching parameters: the one field that Triton has too is a number
-    there.
+    """Return whether a message contains batching parameters: the only field in common with Triton is a plain
+    number there.
     """
     own = tensorflow_serving.BATCHING.keys() - {"max_batch_size"}
     wrapped = any(isinstance(each, dict) for each in message.get("max_batch_size", []))

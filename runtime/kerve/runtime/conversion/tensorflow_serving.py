@@ -1,4 +1,4 @@
-"""TensorFlow Serving's files: the list of models, batching parameters, the monitoring configuration."""
+"""Converts TensorFlow Serving's files: list of models, batching parameters, monitoring configuration."""
 
 from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
@@ -9,8 +9,8 @@ from kerve.runtime.errors import InvalidArgumentError
 
 __all__ = ["convert_batching", "convert_models", "convert_monitoring"]
 
-# Fields of batching parameters, whose values may stand in a wrapper (`{ value: 8 }`), and where they go in
-# config.toml; None and a reason where they go nowhere.
+# Fields of batching parameters, whose values may be wrapped (`{ value: 8 }`), with their paths in
+# config.toml; None and a reason if there is no equivalent.
 BATCHING: Mapping[str, tuple[tuple[str, ...] | None, str]] = {
     "max_batch_size": (("max_batch_size",), ""),
     "batch_timeout_micros": (("dynamic_batching", "max_queue_delay_microseconds"), ""),
@@ -25,7 +25,7 @@ BATCHING: Mapping[str, tuple[tuple[str, ...] | None, str]] = {
 
 
 def convert_batching(message: Message) -> tuple[dict[str, Any], list[str]]:
-    """Return the table of a `config.toml`, and what could not be taken over."""
+    """Return the table of a `config.toml`, and the fields that could not be converted."""
     table: dict[str, Any] = {}
     left_out = []
     for name, given in message.items():
@@ -42,8 +42,8 @@ def convert_batching(message: Message) -> tuple[dict[str, Any], list[str]]:
 
 
 def convert_models(message: Message) -> tuple[dict[str, dict[str, Any]], list[str], list[str]]:
-    """Return the table of each model's `config.toml` by its name, the repositories, what could not be taken
-    over.
+    """Return the table of each model's `config.toml` by name, the repositories, and the fields that could not
+    be converted.
     """
     tables: dict[str, dict[str, Any]] = {}
     repositories: list[str] = []
@@ -70,7 +70,7 @@ def convert_models(message: Message) -> tuple[dict[str, dict[str, Any]], list[st
 
 
 def convert_monitoring(message: Message) -> list[str]:
-    """Return what cannot be taken over; the rest is so by itself: metrics are at /metrics, always."""
+    """Return the fields that cannot be converted; others need no setting: metrics are always at /metrics."""
     left_out = [f"{name}: this field is not known here" for name in message if name != "prometheus_config"]
     for prometheus in submessages(message, "prometheus_config"):
         for name in prometheus:
@@ -85,7 +85,7 @@ def convert_monitoring(message: Message) -> list[str]:
 
 
 def platform(given: list[Value], name: str, left_out: list[str]) -> dict[str, Any]:
-    """A model's platform: compiled models are ONNX."""
+    """Check a model's platform: compiled models are ONNX."""
     if given[-1] == "tensorflow":
         left_out.append(f"{name}: model_platform: compile it: kerve compile BASE_PATH/VERSION --name {name}")
     elif given[-1] != "onnx":
@@ -94,7 +94,7 @@ def platform(given: list[Value], name: str, left_out: list[str]) -> dict[str, An
 
 
 def version_policy(given: list[Value], name: str, left_out: list[str]) -> dict[str, Any]:
-    """A model's version policy: the same as Triton's."""
+    """Convert a model's version policy, which equals Triton's."""
     policy: dict[str, Any] = {}
     fields = {"latest": "num_versions", "specific": "versions"}
     for choice, inner in message_of("model_version_policy", given[-1]).items():
@@ -114,7 +114,7 @@ def version_policy(given: list[Value], name: str, left_out: list[str]) -> dict[s
 
 
 def labels(given: list[Value], _: str, __: list[str]) -> dict[str, Any]:
-    """Names for versions."""
+    """Convert the labels of versions."""
     entries = [message_of("version_labels", each) for each in given]
     return {"labels": {str(last(each, "key", "")): last(each, "value", 0) for each in entries}}
 
@@ -127,7 +127,7 @@ MODEL: Mapping[str, Callable[[list[Value], str, list[str]], dict[str, Any]]] = {
 
 
 def unwrapped(name: str, value: Value) -> Value:
-    """Return a number, which may stand in a wrapper."""
+    """Return a number, which may be wrapped."""
     found = last(value, "value", 0) if isinstance(value, dict) else value
     if not isinstance(found, int) or isinstance(found, bool):
         raise InvalidArgumentError(f"{name}: expected a whole number, got {found!r}")
@@ -135,7 +135,7 @@ def unwrapped(name: str, value: Value) -> Value:
 
 
 def last(message: Message, name: str, default: Any) -> Any:
-    """Return a field's value; of several, the last."""
+    """Return a field's last value."""
     return message[name][-1] if name in message else default
 
 

@@ -1,4 +1,4 @@
-"""Protobuf's text format without its schema: what a file says, by the names in it."""
+"""Parses protobuf's text format without a schema: values by field name."""
 
 from typing import TypeAlias
 
@@ -9,7 +9,7 @@ from kerve.runtime.errors import InvalidArgumentError
 __all__ = ["Message", "Value", "read"]
 
 Value: TypeAlias = "str | int | float | bool | Message"
-# By a field's name its values, in order.
+# The values of each field in order, by field name.
 Message = dict[str, list[Value]]
 
 WORDS = {"true": True, "True": True, "t": True, "false": False, "False": False, "f": False}
@@ -17,7 +17,7 @@ CLOSING = {"{": "}", "<": ">"}
 
 
 def read(text: str) -> Message:
-    """Return the message in a text; InvalidArgumentError when it is not in text format."""
+    """Return the message in a text; raises InvalidArgumentError if it is not in text format."""
     tokenizer = text_format.Tokenizer(text.splitlines())
     try:
         found = fields(tokenizer, "")
@@ -27,7 +27,7 @@ def read(text: str) -> Message:
 
 
 def fields(tokenizer: text_format.Tokenizer, closing: str) -> Message:
-    """Return the fields up to a closing bracket, or to the end."""
+    """Return the fields up to a closing bracket, or to the end of the text."""
     found: Message = {}
     while not (tokenizer.TryConsume(closing) if closing else tokenizer.AtEnd()):
         values = found.setdefault(tokenizer.ConsumeIdentifier(), [])
@@ -44,7 +44,7 @@ def fields(tokenizer: text_format.Tokenizer, closing: str) -> Message:
 
 
 def value(tokenizer: text_format.Tokenizer, *, bare: bool) -> Value:
-    """Return one value; `bare`: it may be something else than a message."""
+    """Return one value; `bare`: it may be a scalar."""
     for opening, closing in CLOSING.items():
         if tokenizer.TryConsume(opening):
             return fields(tokenizer, closing)

@@ -1,4 +1,4 @@
-"""Writes TOML: tables of tables, lists, text, numbers and truth values."""
+"""Writes TOML: tables, lists, strings, numbers and booleans."""
 
 import json
 import re
@@ -9,7 +9,7 @@ __all__ = ["write"]
 
 
 def write(table: Mapping[str, Any], path: tuple[str, ...] = ()) -> str:
-    """Return a table as TOML: its values first, then the tables in it under their headers."""
+    """Return a table as TOML: values first, then subtables under their headers."""
     values = {name: each for name, each in table.items() if not isinstance(each, Mapping)}
     lines = [f"{key(name)} = {inline(each)}" for name, each in values.items()]
     parts = ["\n".join(lines)] if lines else []
@@ -18,7 +18,7 @@ def write(table: Mapping[str, Any], path: tuple[str, ...] = ()) -> str:
             inner = (*path, name)
             body = write(each, inner)
             header = f"[{'.'.join(map(key, inner))}]"
-            # A table that holds nothing but tables needs no header of its own.
+            # A table that contains only tables needs no header.
             alone = bool(each) and all(isinstance(value, Mapping) for value in each.values())
             parts.append(body if alone else f"{header}\n{body}".rstrip())
     return "\n\n".join(parts)
@@ -41,5 +41,5 @@ def key(name: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """Return text in quotes: as in JSON, but for one character."""
+    """Return a quoted string: as in JSON, except for one character."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

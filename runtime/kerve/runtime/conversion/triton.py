@@ -1,4 +1,4 @@
-"""Triton's `config.pbtxt` to kerve's `config.toml`, which has its fields under their own names."""
+"""Converts Triton's `config.pbtxt` to kerve's `config.toml`, which has the same field names."""
 
 from typing import Any
 
@@ -14,9 +14,9 @@ __all__ = ["convert_model"]
 
 
 def convert_model(text: str) -> tuple[dict[str, Any], list[str]]:
-    """Return the table of a `config.toml`, and what could not be taken over.
+    """Return the table of a `config.toml`, and the fields that could not be converted.
 
-    InvalidArgumentError names a field that Triton does not have.
+    Raises InvalidArgumentError for a field that Triton does not have.
     """
     try:
         config = text_format.Parse(text, pb.ModelConfig())
@@ -50,7 +50,7 @@ def table(message: Message) -> dict[str, Any]:
 
 
 def plain(field: Any, value: Any) -> Any:
-    """Return one value of a field as TOML has it."""
+    """Return one value of a field in its TOML form."""
     if field.message_type is not None:
         return table(value)
     if field.enum_type is not None:

@@ -1,11 +1,11 @@
-"""Files of rows, read in bounded memory: what `kerve evaluate` and `kerve predict` take.
+"""Data files of `kerve evaluate` and `kerve predict`, read in bounded memory.
 
-files.py      the table of formats; several files, or a folder, as one
-parts.py      the same divided among workers
-columns.py    columns become a model's inputs, labels and weights, by their names
+files.py      the table of formats; concatenation of several files, or a folder
+parts.py      division of files among workers
+columns.py    maps columns to a model's inputs, labels and weights, by name
 numpy_file.py csv_file.py parquet.py tfrecord.py    one format each
-images.py     encoded images become pixels
-writing.py    the same formats, written
+images.py     decodes images to pixels
+writing.py    writes the same formats, except TFRecord
 """
 
 from kerve.runtime.data.columns import Rows

@@ -1,8 +1,8 @@
-"""Columns become a model's inputs, labels and weights, by their names.
+"""Maps columns to a model's inputs, labels and weights, by name.
 
-A tensor is the column of its name, or the columns of its name with `_0`, `_1`, ... behind it. Where rows are
-flat and the model takes more axes, they get them: 784 values become 28 x 28. Encoded images are decoded where
-the model takes their pixels.
+A tensor is the column of its name, or the columns of its name with the suffixes `_0`, `_1`, ... Flat rows are
+reshaped if the model takes more axes: 784 values become 28 x 28. Encoded images are decoded if the model
+takes their pixels.
 """
 
 import math
@@ -27,24 +27,24 @@ ONLY_INPUT = "x"
 
 @dataclass(frozen=True)
 class Tensor:
-    """What some columns are to the model."""
+    """A tensor of the model, and its columns."""
 
     name: str
     columns: tuple[str, ...]
     text: bool = False
-    #: Whether the model takes it without any axis.
+    #: Whether it is a scalar in the model.
     scalar: bool = False
-    #: The shapes that a row may have; None: any size.
+    #: The possible shapes of a row; None: any size.
     shapes: tuple[tuple[int | None, ...], ...] = ()
 
 
 class Rows:
-    """The rows of a source, as named arrays that a client takes; may be gone through again and again."""
+    """The rows of a source, as named arrays for a client; can be iterated repeatedly."""
 
     def __init__(self, source: Source, signature: Signature, *, labelled: bool) -> None:
-        """`labelled`: the columns are inputs, labels and weights; else inputs, and others are left out.
+        """`labelled`: the columns are inputs, labels and weights; otherwise inputs, and others are ignored.
 
-        Raises DataError where columns are missing, or unknown.
+        Raises DataError if columns are missing or unknown.
         """
         self._source = source
         self._batched = signature.batched
@@ -53,11 +53,11 @@ class Rows:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns of the source that are looked at."""
+        """The columns of the source that are read."""
         return tuple(self._columns)
 
     def __len__(self) -> int:
-        """The number of rows; 0 where only reading all of them tells."""
+        """Return the number of rows; 0 if it is unknown without reading all of them."""
         return self._source.rows or 0
 
     def __iter__(self) -> Iterator[dict[str, Array]]:
@@ -70,7 +70,7 @@ class Rows:
             first += len(next(iter(block.values())))
 
     def first(self, count: int) -> dict[str, Array]:
-        """Return the first rows; all of them where there are fewer."""
+        """Return the first `count` rows, or all if there are fewer."""
         blocks, rows = [], 0
         for block in self:
             blocks.append(block)
@@ -82,7 +82,7 @@ class Rows:
         return {name: array[:count] for name, array in joined(blocks).items()}
 
     def _whole(self, tensor: Tensor) -> Array:
-        """Return a tensor of a model that is not batched, and so takes no part of it."""
+        """Return the whole tensor, for a model that is not batched."""
         block: Block = {}
         for column in tensor.columns:
             block |= joined(list(self._source.blocks([column])))
@@ -95,7 +95,7 @@ class Rows:
         return shaped(array, tensor.shapes)
 
     def _plain(self, tensor: Tensor, column: str, values: Array, first: int) -> Array:
-        """Return the values of a column: text as it is where that is wanted, else numbers."""
+        """Return the values of a column: text unchanged if the tensor is text, else numbers."""
         if tensor.text or values.dtype != object:
             return values
         if is_encoded(values) and (picture := picture_in(tensor.shapes)) is not None:
@@ -113,7 +113,7 @@ class Rows:
 
 
 def tensors_of(source: Source, signature: Signature, *, labelled: bool) -> list[Tensor]:
-    """Return what the columns of a source are; DataError where some are missing or unknown."""
+    """Return the tensors in the columns of a source; raises DataError if some are missing or unknown."""
     find = partial(columns_of, source)
     tensors = inputs_of(source, signature, find)
     if not labelled:
@@ -154,13 +154,13 @@ def inputs_of(source: Source, signature: Signature, find: Callable[[str], tuple[
 
 
 def alone(signature: Signature) -> str:
-    """Return what may be said for the name of the only input; "" where there are several."""
+    """Return the alternative name of the only input, for messages; "" if there are several inputs."""
     needed = [spec for spec in signature.inputs if not spec.optional]
     return f" or `{ONLY_INPUT}`" if len(needed) == 1 else ""
 
 
 def columns_of(source: Source, name: str) -> tuple[str, ...]:
-    """Return the columns that make up a tensor: one of its name, or numbered ones."""
+    """Return the columns of a tensor: the one of its name, or numbered ones."""
     if name in source.columns:
         return (name,)
     matches = (NUMBERED.fullmatch(column) for column in source.columns)
@@ -175,7 +175,7 @@ def columns_of(source: Source, name: str) -> tuple[str, ...]:
 def row_shapes(
     signature: Signature, shape: Sequence[int | str | None], *, labels: bool = False
 ) -> tuple[tuple[int | None, ...], ...]:
-    """Return the shapes that a row may have, None for a size that is free; labels may be classes as well."""
+    """Return the possible shapes of a row, None for dynamic sizes; labels may also be class indices."""
     if not signature.batched:
         return ()
     row = tuple(size if isinstance(size, int) else None for size in shape[1:])
@@ -183,7 +183,7 @@ def row_shapes(
 
 
 def joined(blocks: Sequence[Block]) -> Block:
-    """Return the rows of several blocks."""
+    """Concatenate the rows of several blocks."""
     if len(blocks) == 1:
         return blocks[0]
     names = blocks[0] if blocks else ()
@@ -191,7 +191,7 @@ def joined(blocks: Sequence[Block]) -> Block:
 
 
 def shaped(array: Array, shapes: Sequence[tuple[int | None, ...]]) -> Array:
-    """Return flat rows in the first shape that takes as many values; else the array as it is."""
+    """Reshape flat rows to the first shape with as many values; otherwise return the array unchanged."""
     if array.ndim > 2 or any(fits(array.shape[1:], shape) for shape in shapes):
         return array
     count = math.prod(array.shape[1:])
@@ -205,27 +205,27 @@ def shaped(array: Array, shapes: Sequence[tuple[int | None, ...]]) -> Array:
 
 
 def fits(found: Sequence[int], shape: Sequence[int | None]) -> bool:
-    """Return whether a row has a shape."""
+    """Return whether the shape of a row fits an expected one."""
     return len(found) == len(shape) and all(
         want in (None, size) for want, size in zip(shape, found, strict=True)
     )
 
 
 def picture_in(shapes: Sequence[tuple[int | None, ...]]) -> Picture | None:
-    """Return the images that rows are in the first of some shapes that is one of images."""
+    """Return the image format of the first shape that can be an image; None if there is none."""
     return next((found for shape in shapes if (found := picture_of(shape)) is not None), None)
 
 
 def is_number(value: object) -> bool:
-    """Return whether text stands for a number."""
+    """Return whether a text is a number."""
     try:
-        float(value)  # type: ignore[arg-type]  # that is the question
+        float(value)  # type: ignore[arg-type]  # TypeError is handled
     except (ValueError, TypeError):
         return False
     return True
 
 
 def shown(value: object) -> str:
-    """Return a value, not too long."""
+    """Return a value for messages, truncated."""
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:37]}..."

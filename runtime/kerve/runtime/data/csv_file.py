@@ -1,4 +1,4 @@
-"""CSV with a header: RFC 4180, as UTF-8."""
+"""CSV with a header: RFC 4180 in UTF-8."""
 
 import csv
 from collections.abc import Collection, Iterator
@@ -11,13 +11,13 @@ from kerve.runtime.data.source import BLOCK_ROWS, Block, DataError
 
 __all__ = ["CsvFile"]
 
-#: Letters of a value: a book has some millions. It ends what begins with a quote that is never closed.
+#: Maximum characters of a value: a book has a few millions. It stops at a quote that is never closed.
 MOST_LETTERS = 2**26
-csv.field_size_limit(MOST_LETTERS)  # of the module: readers have none of their own
+csv.field_size_limit(MOST_LETTERS)  # global in the csv module: there is no limit per reader
 
 
 class CsvFile:
-    """Columns of text; what is a number is decided where it is known what is expected."""
+    """Columns of text; numbers are converted where the expected type is known."""
 
     rows = None
 
@@ -48,7 +48,7 @@ class CsvFile:
             first += len(block)
 
     def _lines(self) -> Iterator[list[str]]:
-        """Yield the lines that are not empty."""
+        """Yield the non-empty lines."""
         with self.path.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.reader(stream, strict=True)
             try:

@@ -1,4 +1,4 @@
-"""Which format a file has, and several files, or a folder of them, as one."""
+"""Detects the format of a file, and concatenates several files, or a folder of them."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ __all__ = ["files_in", "open_files"]
 
 Reader = Callable[[Path], Source]
 
-#: What a name promises.
+#: Readers by the suffix of the file's name.
 NAMES: Mapping[str, Reader] = {
     ".npz": NpzFile,
     ".npy": NpyFile,
@@ -22,7 +22,7 @@ NAMES: Mapping[str, Reader] = {
     ".tfrecord": TfRecordFile,
     ".tfrecords": TfRecordFile,
 }
-#: What the first bytes tell of a file with any other name.
+#: Readers by the first bytes of a file with any other suffix.
 MAGIC: Mapping[bytes, Reader] = {
     b"PK": NpzFile,
     b"\x93NUMPY": NpyFile,
@@ -33,9 +33,9 @@ SNIFFED = 1024
 
 
 def open_files(paths: Sequence[Path]) -> Source:
-    """Return the rows of files: of .npy files side by side, named by the files; of others one after another.
+    """Return the rows of files: .npy files are columns, named after the files; other files are concatenated.
 
-    One .npy file alone is called `x`, unless its dtype has fields. A folder stands for the files in it.
+    The column of a single .npy file is `x`, unless its dtype has fields. A folder means the files in it.
     Raises DataError.
     """
     files = files_in(paths)
@@ -48,9 +48,9 @@ def open_files(paths: Sequence[Path]) -> Source:
 
 
 def files_in(paths: Sequence[Path]) -> list[Path]:
-    """Return the files that are meant: of a folder all that a name promises, at any depth, by their names.
+    """Return the files of the paths: of a folder, those with a known suffix, at any depth, sorted by name.
 
-    What begins with a dot or an underscore is what others have put beside the data.
+    Names that begin with a dot or an underscore are skipped: they are not data.
     """
     files: list[Path] = []
     for path in paths:
@@ -85,8 +85,8 @@ def open_file(path: Path) -> Source:
 
 
 def is_binary(start: bytes) -> bool:
-    """Return whether the beginning of a file is no text."""
-    if b"\0" in start:  # as the length of a record has, which is eight bytes
+    """Return whether the beginning of a file is binary."""
+    if b"\0" in start:  # a TFRecord starts with its length in eight bytes
         return True
     try:
         start[: SNIFFED - 4].decode()
@@ -96,7 +96,7 @@ def is_binary(start: bytes) -> bool:
 
 
 class ColumnConcatenation:
-    """The columns of files that have the same rows."""
+    """The columns of files with the same rows."""
 
     def __init__(self, sources: Sequence[NpyFile]) -> None:
         first = sources[0]
@@ -119,7 +119,7 @@ class ColumnConcatenation:
 
 
 class RowConcatenation:
-    """The rows of files that have the same columns."""
+    """The rows of files with the same columns."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
         first = sources[0]

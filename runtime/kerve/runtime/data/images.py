@@ -1,7 +1,7 @@
-"""Encoded images (JPEG, PNG, GIF, BMP, WebP) in a column become the pixels that a model takes, by Pillow.
+"""Decodes images (JPEG, PNG, GIF, BMP, WebP) in a column to the pixels that a model takes, with Pillow.
 
-Pixels are whole numbers from 0 to 255, as keras.utils.load_img gives them: a model that wants others scales
-them itself. Nothing is resized: how that is done changes what a model answers.
+Pixels are integers from 0 to 255, as with keras.utils.load_img: a model that expects another range scales
+them itself. Images are not resized, since the method influences a model's outputs.
 """
 
 import io
@@ -24,23 +24,23 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 @dataclass(frozen=True)
 class Picture:
-    """The images that a tensor holds; None: any size."""
+    """The format of the images in a tensor; None: any size."""
 
     height: int | None
     width: int | None
     channels: int
-    #: Where the channels stand among the axes of a row; None: there is no axis for the only one.
+    #: The axis of the channels in a row; None: there is one channel and no axis for it.
     axis: int | None
 
 
 def is_encoded(values: Array) -> bool:
-    """Return whether the first of some values is an encoded image, and so all are to be."""
+    """Return whether the first value is an encoded image, in which case all must be."""
     first = values.reshape(-1)[0] if values.size else None
     return isinstance(first, bytes) and first.startswith(STARTS)
 
 
 def picture_of(shape: Sequence[int | None]) -> Picture | None:
-    """Return what images rows of a shape are; None where they are none."""
+    """Return the image format of rows of a shape; None if they cannot be images."""
     match tuple(shape):
         case (height, width, (1 | 3 | 4) as channels):
             return Picture(height, width, channels, -1)
@@ -55,7 +55,7 @@ def picture_of(shape: Sequence[int | None]) -> Picture | None:
 
 
 def pixels(path: Path, values: Array, picture: Picture, where: Callable[[int], str]) -> Array:
-    """Return the pixels of encoded images, uint8; `where` says of a row what an error begins with."""
+    """Return the pixels of encoded images as uint8; `where` returns the prefix of errors for a row."""
     pillow = needs("PIL.Image", path, "encoded images")
     images = [
         one_image(pillow, encoded, picture, where(row)) for row, encoded in enumerate(values.reshape(-1))
@@ -94,5 +94,5 @@ def one_image(pillow: Any, encoded: object, picture: Picture, where: str) -> Arr
 
 
 def size(sides: Sequence[int]) -> str:
-    """Return width and height as people write them."""
+    """Format width and height for messages."""
     return f"{sides[0]} × {sides[1]} pixels"

@@ -1,4 +1,4 @@
-"""NumPy's .npz and .npy, streamed: only the rows that are looked at are in memory."""
+"""NumPy's .npz and .npy, streamed: only the current rows are in memory."""
 
 import math
 import zipfile
@@ -22,7 +22,7 @@ HEADERS: dict[tuple[int, int], Callable[[IO[bytes]], Any]] = {
 
 
 class Stored:
-    """An array in a file, read from its beginning, rows at a time."""
+    """An array in a file, read sequentially by rows."""
 
     def __init__(self, path: Path, name: str, stream: IO[bytes]) -> None:
         self._where = f"{path}: array {name!r}"
@@ -40,12 +40,12 @@ class Stored:
 
     @property
     def row_bytes(self) -> int:
-        """The bytes of a row."""
+        """The size of a row in bytes."""
         size: int = math.prod(self.shape[1:]) * self.dtype.itemsize
         return size
 
     def read(self, rows: int) -> Array:
-        """Return the next rows."""
+        """Return the next `rows` rows."""
         contents, wanted = bytearray(), rows * self.row_bytes
         while len(contents) < wanted:
             part = self._some(min(wanted - len(contents), BLOCK_BYTES))
@@ -58,12 +58,12 @@ class Stored:
         return array.astype(self.dtype.newbyteorder("="), copy=False)
 
     def whole(self) -> Array:
-        """Return all rows of an array that lies in memory by columns, and so cannot be read by rows."""
+        """Return all rows of an array in column-major order, which cannot be read by rows."""
         array = self.read(self.shape[0])
         return array.reshape(self.shape[::-1]).transpose()
 
     def blocks(self, rows: int) -> Iterator[Array]:
-        """Yield the rows, so many at a time."""
+        """Yield the rows in blocks of `rows`."""
         whole = self.whole() if self._column_major and len(self.shape) > 1 else None
         for begin in range(0, self.shape[0], rows):
             count = min(rows, self.shape[0] - begin)
@@ -77,7 +77,7 @@ class Stored:
 
 
 class NpzFile:
-    """Arrays by name; each is a column."""
+    """An .npz file; each array is a column."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -124,7 +124,7 @@ class NpzFile:
 
 
 class NpyFile:
-    """One array, under a name; one of a structured dtype has a column for each field."""
+    """An .npy file: one named column, or one for each field of a structured dtype."""
 
     def __init__(self, path: Path, name: str = "x") -> None:
         self.path = path
@@ -141,7 +141,7 @@ class NpyFile:
         return self.parts(columns, rows_of_block(self.row_bytes))
 
     def parts(self, columns: Collection[str], rows: int) -> Iterator[Block]:
-        """Yield them so many at a time."""
+        """Yield the rows of some columns in blocks of `rows`."""
         with self.path.open("rb") as stream:
             for part in Stored(self.path, self._name, stream).blocks(rows):
                 yield {

@@ -1,4 +1,4 @@
-"""Parquet, by pyarrow: numbers, text, and lists of them."""
+"""Parquet, read with pyarrow: numbers, text, and lists of them."""
 
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ from kerve.runtime.datatypes import Array
 
 __all__ = ["ParquetFile"]
 
-# Read at a time: without it, a column of a whole row group is.
+# Bytes read at a time: otherwise, the column of a whole row group is read.
 BUFFER = 2**20
 
 
@@ -19,7 +19,7 @@ class ParquetFile:
     """A column for each field of the schema."""
 
     def __init__(self, path: Path, groups: range | None = None) -> None:
-        """`groups`: only these row groups; rows are still counted from the beginning of the file."""
+        """`groups`: read only these row groups; row numbers still count from the beginning of the file."""
         self.path = path
         self._arrow = needs("pyarrow", path, "Parquet")
         with self._open() as file:
@@ -47,10 +47,10 @@ class ParquetFile:
             first += batch.num_rows
 
     def batches(self, columns: Collection[str]) -> Iterator[Any]:
-        """Yield the rows of some columns as Arrow has them; as many at a time, whichever columns they are."""
+        """Yield the rows of some columns as Arrow batches, whose size does not depend on the columns."""
         with self._open() as file:
             try:
-                # Without threads: these would read ahead, and hold what they have read.
+                # Without threads, which would read ahead and use more memory.
                 yield from file.iter_batches(
                     rows_of_block(self._row_bytes),
                     row_groups=list(self._groups),
@@ -68,7 +68,7 @@ class ParquetFile:
             raise DataError(f"{self.path} is not a Parquet file that can be read: {error}") from error
 
     def _array(self, column: str, values: Any, first: int) -> Array:
-        """Return a column, lists as further axes."""
+        """Convert a column to an array, with lists as further axes."""
         types = self._arrow.types
         kind = values.type
         if values.null_count:
@@ -78,7 +78,7 @@ class ParquetFile:
             shape = getattr(kind, "shape", None)
             array = self._array(column, values.storage, first)
             return array if shape is None else array.reshape(len(array), *shape)
-        if types.is_struct(kind) and kind.get_field_index("bytes") >= 0:  # an image, as Hugging Face keeps it
+        if types.is_struct(kind) and kind.get_field_index("bytes") >= 0:  # an image in Hugging Face's format
             return self._array(column, values.field("bytes"), first)
         if types.is_dictionary(kind):
             return self._array(column, values.dictionary_decode(), first)

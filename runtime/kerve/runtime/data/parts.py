@@ -1,4 +1,4 @@
-"""Files of rows in parts, each of which one worker reads."""
+"""Divides data files into parts, each of which is read by one worker."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from kerve.runtime.data.source import Source
 
 __all__ = ["Part", "parts_of"]
 
-# What a worker does anew when another was lost; row groups are not divided.
+# Approximate bytes of a part, which is repeated if its worker is lost; row groups are not divided.
 PART_BYTES = 64 * 2**20
 
 
@@ -19,26 +19,26 @@ PART_BYTES = 64 * 2**20
 class Part:
     """Some rows of the data."""
 
-    #: Its place among all parts, whose order is that of the rows.
+    #: Its position among all parts, which are in the order of the rows.
     number: int
-    #: A file; .npy files that are columns of the same rows.
+    #: One file, or .npy files that are columns of the same rows.
     paths: tuple[Path, ...]
     #: Row groups of a Parquet file; None: all of the file.
     groups: range | None = None
     #: The position of the first row within the file.
     first: int = 0
-    #: None where only reading all of them tells.
+    #: The number of rows; None if it is unknown without reading all of them.
     rows: int | None = None
 
     def open(self) -> Source:
-        """Return the rows; DataError where they cannot be read."""
+        """Return the rows; raises DataError if they cannot be read."""
         if self.groups is not None:
             return ParquetFile(self.paths[0], self.groups)
         return open_files(self.paths)
 
 
 def parts_of(paths: Sequence[Path]) -> list[Part]:
-    """Return the parts of files and folders: row groups of Parquet, other files whole; DataError."""
+    """Divide files and folders: Parquet by row groups, other files are one part each; raises DataError."""
     files = files_in(paths)
     sources = [open_file(path) for path in files]
     if all(isinstance(source, NpyFile) for source in sources):
@@ -56,7 +56,7 @@ def parts_of(paths: Sequence[Path]) -> list[Part]:
 
 
 def runs_of(file: ParquetFile) -> Iterator[range]:
-    """Yield row groups that follow one another, as many at a time as are read together."""
+    """Yield ranges of consecutive row groups, each for one part."""
     begin, size = 0, 0
     for number, (_, group) in enumerate(file.sizes):
         if number > begin and size + group > PART_BYTES:

@@ -1,4 +1,4 @@
-"""What a file of rows is to those who read it."""
+"""The interface of data files."""
 
 from collections.abc import Collection, Iterator
 from importlib import import_module
@@ -9,10 +9,10 @@ from kerve.runtime.datatypes import Array
 
 __all__ = ["BLOCK_BYTES", "BLOCK_ROWS", "Block", "DataError", "Source", "needs", "rows_of_block"]
 
-#: What is installed, where it is not what is imported.
+#: Package names that differ from the imported module.
 LIBRARIES = {"PIL.Image": "pillow"}
 
-#: Rows that are in memory together, and the bytes that they may take.
+#: Maximum rows and bytes of a block in memory.
 BLOCK_ROWS = 256
 BLOCK_BYTES = 8 * 2**20
 
@@ -21,13 +21,13 @@ Block = dict[str, Array]
 
 
 class DataError(Exception):
-    """A file is not what was expected: says where, what was expected and what is there."""
+    """A data file is not as expected; the message says where, what was expected and what was found."""
 
     exit_code = 2
 
 
 class Source(Protocol):
-    """A file of rows, with named columns."""
+    """A data file with named columns."""
 
     @property
     def path(self) -> Path:
@@ -39,19 +39,19 @@ class Source(Protocol):
 
     @property
     def rows(self) -> int | None:
-        """The number of rows; None where only reading all of them tells."""
+        """The number of rows; None if it is unknown without reading all of them."""
 
     def blocks(self, columns: Collection[str]) -> Iterator[Block]:
-        """Yield the rows of some columns, in order, a few at a time; DataError where they cannot be read."""
+        """Yield the rows of some columns in order, in blocks; raises DataError if they cannot be read."""
 
 
 def rows_of_block(bytes_per_row: int) -> int:
-    """Return how many rows of a size make a block."""
+    """Return the number of rows in a block, given their size."""
     return max(1, min(BLOCK_ROWS, BLOCK_BYTES // max(1, bytes_per_row)))
 
 
 def needs(module: str, path: Path, kind: str, doing: str = "reading") -> Any:
-    """Return an optional module; DataError that says how to get it."""
+    """Import an optional module; raises DataError with the package to install if it is missing."""
     try:
         return import_module(module)
     except ImportError as error:

@@ -1,7 +1,7 @@
-"""TFRecord files of tf.train.Example, without TensorFlow; compressed with GZIP or ZLIB as well.
+"""TFRecord files of tf.train.Example, without TensorFlow; optionally compressed with GZIP or ZLIB.
 
-A record is its length (uint64), the masked CRC-32C of that, the contents, and the masked CRC-32C of these;
-all little-endian (tensorflow/core/lib/io/record_writer.h).
+A record is its length (uint64), the masked CRC-32C of the length, the contents, and the masked CRC-32C of the
+contents; all little-endian (tensorflow/core/lib/io/record_writer.h).
 """
 
 import gzip
@@ -41,7 +41,7 @@ class TfRecordFile:
         self.columns = tuple(sorted(first.features.feature))
 
     def blocks(self, columns: Collection[str]) -> Iterator[Block]:
-        """Yield the rows of some columns, each an axis of values behind the rows."""
+        """Yield the rows of some columns; axis 1 has the values of a feature."""
         begin, held, size = 0, [], 0
         for example in self._examples():
             held.append(example)
@@ -109,12 +109,12 @@ class TfRecordFile:
 
 
 def plain(file: IO[bytes]) -> Any:
-    """Return the stream behind a compression, which the first bytes tell; a record begins with its length."""
+    """Return the decompressed stream; compression is detected by the first bytes of the file."""
     start = file.read(12)
     file.seek(0)
     if start[:2] == b"\x1f\x8b":
         return gzip.open(file)
-    # ZLIB's head is a multiple of 31; a record of that many bytes has zeros behind its length.
+    # A ZLIB header is a multiple of 31; the upper bytes of the length of an uncompressed record are zeros.
     if (
         len(start) >= 2
         and start[0] == 0x78
@@ -126,18 +126,18 @@ def plain(file: IO[bytes]) -> Any:
 
 
 class Inflated(io.RawIOBase):
-    """What a stream of ZLIB holds."""
+    """A decompressed ZLIB stream."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self._inflate = zlib.decompressobj()
 
     def readable(self) -> bool:
-        """True."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill a buffer; 0 at the end."""
+        """Read into a buffer; return the number of bytes, 0 at the end."""
         view = memoryview(buffer).cast("B")
         while not self._inflate.eof:
             given = self._inflate.unconsumed_tail or self._file.read(io.DEFAULT_BUFFER_SIZE)

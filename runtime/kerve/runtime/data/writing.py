@@ -1,4 +1,4 @@
-"""Files of rows, written a block at a time: each appears whole or not at all.
+"""Writes data files in blocks and atomically: a file appears complete or not at all.
 
 .npz      an array for each output
 .npy      the array of the only output
@@ -28,20 +28,20 @@ Add = Callable[[Mapping[str, Array]], None]
 
 
 class Writer(Protocol):
-    """A file that is being written."""
+    """Writes a data file."""
 
     def __init__(self, path: Path) -> None: ...
 
     def add(self, outputs: Mapping[str, Array]) -> None:
-        """Take the next rows."""
+        """Write the next rows."""
 
     def close(self, *, complete: bool) -> None:
-        """End the file; what is not complete need not be readable."""
+        """Close the file; if it is not complete, it need not be readable."""
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[Add]:
-    """Give what writes rows to a file, whose name says the format; DataError where it says none."""
+    """Yield a function that writes rows to a file; raises DataError if its suffix is not a known format."""
     kind = WRITERS.get(path.suffix.lower())
     if kind is None:
         raise DataError(f"{path}: expected a name that ends in one of {', '.join(WRITERS)}")
@@ -56,9 +56,9 @@ def writing(path: Path) -> Iterator[Add]:
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Give where to write what appears under its own name at the end, if nothing failed.
+    """Yield a temporary path that is renamed to `path` at the end, if nothing failed.
 
-    DataError or OSError where that cannot be: better before the work than after it.
+    Raises DataError or OSError at the start if the file cannot be written, before any work is done.
     """
     if not path.parent.is_dir():
         raise DataError(f"{path}: there is no folder {path.parent}")
@@ -74,7 +74,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 class Spool:
-    """Blocks of one array on disk, until their number is known, and the width of text."""
+    """Blocks of one array on disk, until the number of rows and the width of text are known."""
 
     def __init__(self, folder: Path) -> None:
         self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  closed by `close`
@@ -84,7 +84,7 @@ class Spool:
         self._shape: tuple[int, ...] = ()
 
     def add(self, name: str, array: Array) -> None:
-        """Take a block; text in a fixed width, which needs no pickle."""
+        """Add a block; text is converted to a fixed width, which needs no pickle."""
         block = fixed(name, array) if array.dtype == object else array
         if self._blocks and block.shape[1:] != self._shape[1:]:
             raise DataError(
@@ -100,7 +100,7 @@ class Spool:
         )
 
     def write(self, file: IO[bytes]) -> None:
-        """Write the array as .npy has it."""
+        """Write the array in .npy format."""
         shape = (self._rows, *self._shape[1:]) if self._shape else ()
         descr = np.lib.format.dtype_to_descr(self._dtype)
         header = {"descr": descr, "fortran_order": False, "shape": shape}
@@ -111,19 +111,19 @@ class Spool:
             file.write(block.astype(self._dtype, copy=False).tobytes())
 
     def close(self) -> None:
-        """Give the disk back."""
+        """Delete the temporary file."""
         self._file.close()
 
 
 def fixed(name: str, texts: Array) -> Array:
-    """Return texts in a fixed width, which is filled with zeros; DataError for one that ends in such."""
+    """Return texts of fixed width, padded with zeros; raises DataError for one that ends with a zero."""
     if any(text.endswith(b"\0") for text in texts.flat):
         raise DataError(f"output {name!r}: NumPy keeps no zeros at the end of bytes; write .parquet")
     return texts.astype("S")
 
 
 class NpzWriter:
-    """An .npz file. Not numpy.savez: it takes the names as keywords, and an output may be called `file`."""
+    """An .npz file. Not with numpy.savez, which takes names as keywords: an output may be called `file`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -190,7 +190,7 @@ class CsvWriter:
 
 
 def as_rows(outputs: Mapping[str, Array]) -> dict[str, Array]:
-    """Return outputs as columns of one table; DataError where they have not the same rows."""
+    """Return outputs as columns of one table; raises DataError if their numbers of rows differ."""
     rows = {name: array if array.ndim else array.reshape(1) for name, array in outputs.items()}
     if len({len(array) for array in rows.values()}) > 1:
         counts = ", ".join(f"{name} has {len(array)}" for name, array in rows.items())
@@ -199,12 +199,12 @@ def as_rows(outputs: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def csv_names(name: str, shape: tuple[int, ...]) -> list[str]:
-    """Return the columns of an output, as the files of rows that kerve reads have them."""
+    """Return the column names of an output, in the form that kerve reads."""
     return [f"{name}_{number}" for number in range(math.prod(shape))] if shape else [name]
 
 
 def csv_value(value: object) -> object:
-    """Return text as text."""
+    """Decode bytes; return other values unchanged."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
@@ -220,7 +220,7 @@ class ParquetWriter:
         self.write({name: arrow_column(array) for name, array in as_rows(outputs).items()})
 
     def write(self, columns: Mapping[str, Any]) -> None:
-        """Take the next rows as Arrow has them."""
+        """Write the next rows, given as Arrow columns."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -235,7 +235,7 @@ class ParquetWriter:
 
 
 def arrow_column(array: Array) -> Any:
-    """Return an array as a column of Arrow: further axes are lists, text is binary."""
+    """Convert an array to an Arrow column: further axes become lists, text becomes binary."""
     import pyarrow as pa
 
     flat = np.ascontiguousarray(array).reshape(-1)

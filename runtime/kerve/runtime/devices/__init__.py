@@ -1,6 +1,6 @@
-"""What a model computes on: which devices there are, which of them a server takes, and how it uses them.
+"""Devices: detection, selection by the server, placement of models, and sessions on them.
 
     --device, instance_group  ->  choice, placement  ->  DeviceConfig  ->  Session (CPU) | LaneSession (CUDA)
 
-`driver` and `libraries` ask the machine; nothing here needs a GPU to be imported.
+`driver` and `libraries` query the machine; no module needs a GPU to be imported.
 """

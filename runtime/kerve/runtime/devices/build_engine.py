@@ -1,6 +1,6 @@
-"""Builds TensorRT's engine of one model into the cache: a process that `tensorrt.Engine` runs.
+"""The process that builds the TensorRT engine of one model into the cache, started by `tensorrt.Engine`.
 
-It reads its order from standard input, and what goes wrong is the end of what it prints.
+It reads its parameters from standard input; an error is the last thing that it prints.
 """
 
 import json
@@ -19,7 +19,7 @@ from kerve.runtime.session import Session
 
 
 def build(order: Any) -> None:
-    """Open a model, which builds what its profile says, and run it at the shapes of it."""
+    """Open a model, which builds the engine, and run it at the shapes of the profile."""
     load_packaged()
     providers = [(name, options) for name, options in order["providers"]]
     session = Session(Path(order["model"]), threads=1, providers=providers, hidden=order["hidden"])
@@ -31,7 +31,7 @@ def build(order: Any) -> None:
 
 
 if __name__ == "__main__":
-    os.nice(NICE)  # those who are served go first
+    os.nice(NICE)  # requests take precedence
     try:
         build(json.load(sys.stdin))
     except ServingError as error:

@@ -1,4 +1,4 @@
-"""Which devices a server takes: what `--device` asks for, held against what there is."""
+"""Selects the devices of a server: checks `--device` against the available ones."""
 
 import logging
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ ACCEPT = "--device cpu serves on the CPU"
 
 @dataclass(frozen=True)
 class Devices:
-    """The devices of a server, and why these, for people."""
+    """The devices of a server, with the reason for the choice."""
 
     devices: tuple[Device, ...]
     why: str
@@ -31,7 +31,7 @@ class Devices:
         return ", ".join(map(str, self.devices))
 
     def show(self) -> str:
-        """Return the devices with their products."""
+        """Return the devices with their product names."""
         return ", ".join(each.show() for each in self.devices)
 
 
@@ -39,11 +39,10 @@ ON_CPU = Devices((CPU,), "asked for")
 
 
 def choose_devices(requested: DeviceRequest) -> Devices:
-    """Return the devices that are requested; UnavailableError, with all that is missing, when they cannot be
-    used.
+    """Return the requested devices; raises UnavailableError, with all that is missing, if they are unusable.
 
-    `auto` takes CUDA where ONNX Runtime was built for it and a device answers, and then it must work: what is
-    missing is an error, as for `cuda`.
+    `auto` selects CUDA if ONNX Runtime was built for it and there is a device; a missing library is then an
+    error, as for `cuda`.
     """
     if requested.kind == "cpu":
         return ON_CPU
@@ -61,7 +60,7 @@ def choose_devices(requested: DeviceRequest) -> Devices:
 
 
 def on_gpus(kind: Kind, index: int | None) -> Devices:
-    """Return GPUs that can be used; UnavailableError otherwise."""
+    """Return usable GPUs; raises UnavailableError if there are none."""
     option = f"--device {kind}" + ("" if index is None else f":{index}")
     if not has_provider(kind):
         raise UnavailableError(f"{option}: {built_for()} has no provider for it; {INSTALL[kind]}; {ACCEPT}")
@@ -81,5 +80,5 @@ def on_gpus(kind: Kind, index: int | None) -> Devices:
 
 
 def show_missing(missing: list[Library]) -> str:
-    """Return a line for each library: what is wrong, and who brings it."""
+    """Return a line for each library: the problem, and where the library comes from."""
     return "\n".join(f"  {each.name}: {each.problem}; it comes with {each.source}" for each in missing)

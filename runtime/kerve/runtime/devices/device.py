@@ -1,4 +1,4 @@
-"""The names of devices, as `--device` takes them and as the server tells them."""
+"""The names of devices, as used by `--device` and reported by the server."""
 
 import re
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ __all__ = ["CPU", "PROVIDERS", "Device", "DeviceRequest", "Kind", "parse_device"
 
 Kind = Literal["cpu", "cuda", "tensorrt"]
 
-#: The execution providers of ONNX Runtime, in the order in which they are asked whether they take a node.
+#: The execution providers of ONNX Runtime, in order of preference.
 PROVIDERS: dict[Kind, tuple[str, ...]] = {
     "cpu": ("CPUExecutionProvider",),
     "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
@@ -24,11 +24,11 @@ class Device:
 
     kind: Kind
     index: int = 0
-    # The product, as the driver tells it.
+    # The product name, from the driver.
     name: str = field(default="", compare=False)
 
     def show(self) -> str:
-        """Return it with its product: `cuda:0 (NVIDIA H100 80GB HBM3)`."""
+        """Return it with its product name: `cuda:0 (NVIDIA H100 80GB HBM3)`."""
         return f"{self} ({self.name})" if self.name else str(self)
 
     def __str__(self) -> str:
@@ -45,14 +45,14 @@ CPU = Device("cpu")
 
 @dataclass(frozen=True)
 class DeviceRequest:
-    """What `--device` says: `auto`, or a kind and one device of it; index None: all of them."""
+    """The value of `--device`: `auto`, or a kind and one device of it; index None: all devices."""
 
     kind: Literal["auto"] | Kind
     index: int | None = None
 
 
 def parse_device(text: str) -> DeviceRequest:
-    """Return what an option says; ValueError when it is none of the forms that it may have."""
+    """Parse `--device`; raises ValueError if the syntax is wrong."""
     found = PATTERN.fullmatch(text)
     if found is None:
         raise ValueError(f"--device: expected auto, cpu, cuda[:N] or tensorrt[:N], got {text!r}")

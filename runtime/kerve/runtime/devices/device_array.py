@@ -1,4 +1,4 @@
-"""Arrays that stay where they were computed, for what is computed of them there."""
+"""Arrays that stay on the device where they were computed, for further computations there."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ __all__ = ["DeviceArray", "all_at_host", "at_host"]
 
 @dataclass(frozen=True, eq=False)
 class DeviceArray:
-    """An array in ONNX Runtime's own memory (an OrtValue), on whichever device."""
+    """An array in ONNX Runtime's memory (an OrtValue), on any device."""
 
     value: Any
 
@@ -24,17 +24,17 @@ class DeviceArray:
 
     @cached_property
     def array(self) -> Array:
-        """A copy at the host, made once."""
+        """A copy on the host, made once."""
         with DEVICE_LOCK.shared():
             copied: Array = self.value.numpy()
         return copied
 
 
 def at_host(array: Array | DeviceArray) -> Array:
-    """Return an array at the host, copied there if it lies elsewhere."""
+    """Return an array on the host, copied if it is on another device."""
     return array.array if isinstance(array, DeviceArray) else array
 
 
 def all_at_host(arrays: Mapping[str, Array | DeviceArray]) -> dict[str, Array]:
-    """Return arrays by their names at the host."""
+    """Return arrays on the host, by name."""
     return {name: at_host(each) for name, each in arrays.items()}

@@ -1,7 +1,7 @@
-"""NVIDIA's driver, asked through its own library: which devices answer, and memory that is page-locked.
+"""NVIDIA's driver, called through its own library: devices, memory, streams and events.
 
-The functions are those of the CUDA driver API (https://docs.nvidia.com/cuda/cuda-driver-api); the driver
-brings the library, so that it is there wherever a device can be used, whatever else is installed.
+The functions are those of the CUDA driver API (https://docs.nvidia.com/cuda/cuda-driver-api). The library is
+part of the driver, so it exists wherever a device can be used, whatever else is installed.
 """
 
 import ctypes
@@ -16,8 +16,8 @@ LIBRARY = "libcuda.so.1"
 
 # CUdevice_attribute
 CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76
-# cuMemHostAlloc: page-locked for every context. cuEventCreate: without times. cuStreamCreate: does not wait
-# for the default stream.
+# cuMemHostAlloc: page-locked for every context. cuEventCreate: without timing. cuStreamCreate: no
+# synchronization with the default stream.
 PORTABLE, NO_TIMING, NON_BLOCKING = 0x01, 0x02, 0x01
 
 Pointer, Size, Number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
@@ -25,12 +25,12 @@ Reference = ctypes.POINTER
 
 
 class IpcHandle(ctypes.Structure):
-    """CUipcMemHandle, which is cudaIpcMemHandle_t: what another process knows an allocation by."""
+    """CUipcMemHandle, equal to cudaIpcMemHandle_t: identifies an allocation of another process."""
 
     _fields_ = (("reserved", ctypes.c_uint8 * 64),)
 
 
-# The functions and the types of their parameters.
+# The functions, with the types of their parameters.
 FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "cuInit": (ctypes.c_uint,),
     "cuDriverGetVersion": (Reference(Number),),
@@ -61,12 +61,12 @@ FUNCTIONS: dict[str, tuple[Any, ...]] = {
 
 
 class DriverError(RuntimeError):
-    """The driver is not installed, or refuses; the text says which call and why."""
+    """The driver is not installed, or a call failed; the message has the call and the reason."""
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """A device that answers; memory in bytes."""
+    """An available device; memory in bytes."""
 
     index: int
     name: str
@@ -76,7 +76,7 @@ class Gpu:
 
 
 class Driver:
-    """The driver's library, initialized; DriverError when there is none or no device answers."""
+    """The driver's library, initialized; raises DriverError if that fails."""
 
     def __init__(self) -> None:
         try:
@@ -93,14 +93,14 @@ class Driver:
         self.call("cuInit", 0)
 
     def call(self, name: str, *arguments: Any) -> None:
-        """Call a function; DriverError with the driver's own words when it fails."""
+        """Call a function; raises DriverError with the driver's message if it fails."""
         if (status := self._functions[name](*arguments)) != 0:
             text = ctypes.c_char_p()
             self._explain(status, ctypes.byref(text))
             raise DriverError(f"{name}: {(text.value or b'unknown error').decode()} (error {status})")
 
     def number(self, name: str, *arguments: Any) -> int:
-        """Return the number that a function writes to its first parameter."""
+        """Return the integer that a function writes to its first parameter."""
         found = (Size if name == "cuDeviceTotalMem_v2" else Number)()
         self.call(name, ctypes.byref(found), *arguments)
         return int(found.value)
@@ -113,12 +113,12 @@ class Driver:
 
     @property
     def version(self) -> str:
-        """The newest CUDA that the driver can run, as `13.0`."""
+        """The newest CUDA version that the driver supports, as `13.0`."""
         number = self.number("cuDriverGetVersion")
         return f"{number // 1000}.{number % 1000 // 10}"
 
     def gpus(self) -> tuple[Gpu, ...]:
-        """Return the devices that answer."""
+        """Return the available devices."""
         return tuple(self._gpu(index) for index in range(self.number("cuDeviceGetCount")))
 
     def _gpu(self, index: int) -> Gpu:
@@ -135,5 +135,5 @@ class Driver:
 
 @cache
 def driver() -> Driver:
-    """Return the process's driver; DriverError as `Driver` raises it, each time anew."""
+    """Return the process' driver; raises DriverError, which is not cached, as `Driver` does."""
     return Driver()

@@ -1,8 +1,8 @@
 """The buffers of one thread that computes on a device.
 
-A lane keeps, for each shape of batch it has met, memory that the host writes, memory of the device, and the
-binding of both to the graph's inputs and outputs. Batches are padded to given sizes, for which CUDA graphs
-can be captured: such a graph is replayed at its own addresses and sizes.
+A lane keeps, for each batch shape that it has seen, host memory, device memory, and the binding of both to
+the graph's inputs and outputs. Batches are padded to given sizes, for which CUDA graphs can be captured: a
+captured graph is replayed with fixed addresses and sizes.
 """
 
 import logging
@@ -23,7 +23,8 @@ __all__ = ["Bound", "Lane", "Launcher"]
 
 log = logging.getLogger(__name__)
 
-# For how many shapes without a graph a lane keeps buffers, and how many shapes it knows to be unbindable.
+# Maximum number of shapes without a captured graph whose buffers a lane keeps, and of shapes that it
+# remembers as unbindable.
 MOST_LOOSE, MOST_REFUSED = 8, 256
 
 Shape = tuple[int, ...]
@@ -33,7 +34,7 @@ Key = tuple[tuple[str, Shape], ...]
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor in a lane: its buffer, and the host's side of it as an array."""
+    """A tensor in a lane: its buffer, and the host side of it as an array."""
 
     name: str
     buffer: Buffer
@@ -42,22 +43,22 @@ class Tensor:
 
 @dataclass
 class Bound:
-    """Buffers for one shape of batch, bound to the graph."""
+    """Buffers for one batch shape, bound to the graph."""
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     binding: Any
     options: Any
-    # Whether running it replays a graph.
+    # Whether a run replays a captured graph.
     captured: bool
-    # Whether it has been run with success.
+    # Whether it has run successfully.
     proven: bool = False
-    # Rows in which something was written.
+    # Rows written by the last batch.
     written: int = 0
 
 
 class Launcher(Protocol):
-    """What computes for a lane; see `LaneSession`."""
+    """The session that computes for a lane; see `LaneSession`."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -66,23 +67,23 @@ class Launcher(Protocol):
 
     @property
     def at_host(self) -> Collection[str]:
-        """Inputs that are read at the host, wherever the rest is computed."""
+        """Inputs that are read on the host, wherever the graph is computed."""
 
     def bind(self) -> Any:
         """Return a new binding of the graph, without tensors yet."""
 
     def run_options(self, *, graph: bool) -> Any:
-        """Return options for a run; with `graph`, for the capture of one of its own and its replay."""
+        """Return options for a run; with `graph`, for the capture and replay of a new graph."""
 
     def launch(self, bound: Bound, memory: Memory) -> None:
-        """Compute what was pushed; what is pulled afterwards waits for that."""
+        """Compute the pushed inputs; later pulls wait for the computation."""
 
 
 class Lane:
-    """The buffers of one thread, which alone may use it."""
+    """The buffers of one thread; not thread-safe."""
 
     def __init__(self, launcher: Launcher, memory: Memory, batch_sizes: Collection[int] = ()) -> None:
-        """`batch_sizes`: those to which batches are padded along axis 0 of all tensors; none: not at all."""
+        """`batch_sizes`: sizes to which batches are padded along axis 0 of all tensors; none: no padding."""
         self.captures = False
         self._launcher, self._memory = launcher, memory
         self._batch_sizes = sorted(batch_sizes)
@@ -94,7 +95,7 @@ class Lane:
 
     @contextmanager
     def capturing(self) -> Iterator[None]:
-        """Capture a graph for each shape that is met within the block, where graphs can be captured."""
+        """Capture a graph for each new shape within the block, if graphs can be captured."""
         self.captures = self._launcher.graphs
         try:
             yield
@@ -102,9 +103,10 @@ class Lane:
             self.captures = False
 
     def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array] | None:
-        """Compute by way of the buffers; None where that cannot be done, or failed.
+        """Compute with the buffers; return None if that is not possible or fails.
 
-        Of a run on a binding ONNX Runtime does not say whose fault its failure is; of `Session.run` it does.
+        ONNX Runtime does not report whether the input caused the failure of a run on a binding; with
+        `Session.run` it does.
         """
         rows, key = self._padded(inputs)
         if key in self._refused or not self._outputs.keys() >= set(outputs):
@@ -127,7 +129,7 @@ class Lane:
         return None
 
     def refuse(self, inputs: Mapping[str, Array]) -> None:
-        """Answer None for batches of this shape from now on, unless their buffers were run with success."""
+        """Return None for batches of this shape from now on, unless a run of their buffers succeeded."""
         _, key = self._padded(inputs)
         if key in self._bound:
             return
@@ -136,14 +138,14 @@ class Lane:
         self._refused.add(key)
 
     def close(self) -> None:
-        """Give everything back."""
+        """Free all buffers."""
         self._memory.wait()
         for key in list(self._bound):
             self._drop(key)
         self._memory.close()
 
     def _padded(self, inputs: Mapping[str, Array]) -> tuple[int | None, Key]:
-        """Return the number of rows, where batches are padded, and the shapes that they are padded to."""
+        """Return the number of rows (None without padding), and the padded shapes."""
         shapes = {name: array.shape for name, array in inputs.items()}
         if not self._batch_sizes:
             return None, tuple(shapes.items())
@@ -153,7 +155,7 @@ class Lane:
         return rows, tuple((name, (padded, *shape[1:])) for name, shape in shapes.items())
 
     def _compute(self, bound: Bound, inputs: Mapping[str, Array], rows: int | None) -> None:
-        """Write, push, compute, pull, and wait for that."""
+        """Write, push, compute, pull, and wait."""
         for tensor in bound.inputs:
             if rows is None:
                 tensor.array[...] = inputs[tensor.name]
@@ -168,7 +170,7 @@ class Lane:
         self._memory.wait()
 
     def _bind(self, key: Key, *, graph: bool) -> Bound | None:
-        """Make buffers for a shape; None where the inputs do not tell the size of an output."""
+        """Create buffers for a shape; return None if the inputs do not determine the size of an output."""
         shapes = output_shapes(key, self._inputs, self._outputs, batched=bool(self._batch_sizes))
         if shapes is None:
             return None
@@ -193,13 +195,13 @@ class Lane:
         return bound
 
     def _address(self, tensor: Tensor) -> tuple[str, int, int]:
-        """Return the place of the side of a tensor that the graph is given."""
+        """Return device type, device id and address of the side of a tensor that is bound to the graph."""
         if self._memory.device_type != "cpu" and tensor.name in self._launcher.at_host:
             return "cpu", 0, tensor.buffer.host.ctypes.data
         return self._memory.device_type, self._memory.device_id, tensor.buffer.address
 
     def _tensors(self, wanted: Iterable[tuple[TensorSpec, Shape]]) -> tuple[Tensor, ...]:
-        """Return room for all of them; where there is not enough, nothing is kept."""
+        """Allocate all tensors; if memory does not suffice, free those already allocated."""
         made: list[Tensor] = []
         try:
             for spec, shape in wanted:
@@ -216,7 +218,7 @@ class Lane:
         return Tensor(spec.name, buffer, buffer.host.view(dtype).reshape(shape))
 
     def _keep(self, key: Key, bound: Bound) -> None:
-        """Keep what was just used, and of the rest without graphs the few that were used last."""
+        """Keep the buffers just used; of those without captured graphs, only the most recent ones."""
         bound.proven = True
         self._bound.move_to_end(key)
         loose = [key for key, each in self._bound.items() if not each.captured]
@@ -232,7 +234,7 @@ class Lane:
 def output_shapes(
     key: Key, inputs: Mapping[str, TensorSpec], outputs: Mapping[str, TensorSpec], *, batched: bool
 ) -> dict[str, Shape] | None:
-    """Return the shapes of the outputs as those of the inputs tell them; None where they do not."""
+    """Derive the shapes of the outputs from those of the inputs; return None if they are not determined."""
     sizes: dict[object, int] = {}
     for name, shape in key:
         sizes.update(zip(inputs[name].shape, shape, strict=True))

@@ -1,10 +1,10 @@
-"""Sessions on a GPU: each thread that computes has a lane of its own, so that copies and computation overlap.
+"""Sessions on a GPU: each executor thread has its own lane, so that copies and computation overlap.
 
     thread 1   write, push | compute | pull, read
     thread 2                 write, push | compute | pull, read
 
-What cannot be bound (strings, bfloat16, outputs whose sizes the inputs do not tell) and whoever has no lane
-is served by `Session.run` as on the CPU.
+Tensors that cannot be bound (strings, bfloat16, outputs whose sizes the inputs do not determine) and threads
+without a lane use `Session.run` as on the CPU.
 """
 
 import itertools
@@ -30,18 +30,18 @@ __all__ = ["LaneSession"]
 
 log = logging.getLogger(__name__)
 
-# The run option that chooses among captured graphs, and the value of it that captures none.
+# The run option that selects a captured graph, and its value for none.
 GRAPH_ID, NO_GRAPH = "gpu_graph_id", "-1"
-# The run option that leaves the wait for the device to whoever reads the outputs.
+# The run option that leaves synchronization with the device to the caller.
 LAUNCH_ONLY = "disable_synchronize_execution_providers"
 
 CPU_PROVIDER = "CPUExecutionProvider"
-# What ONNX Runtime calls memory that the host reads.
+# ONNX Runtime's names of memory that the host can read.
 HOST = {"Cpu", "CudaPinned"}
 
 
 class LaneSession(Session):
-    """A session whose `run` goes through the calling thread's lane, where it has one."""
+    """A session whose `run` uses the calling thread's lane, if it has one."""
 
     def __init__(
         self,
@@ -55,27 +55,27 @@ class LaneSession(Session):
         graphs: bool = False,
         closed: Callable[[], None] = lambda: None,
     ) -> None:
-        """`buffers` makes what a lane allocates from (None: there are no lanes); `graphs`: whether the
-        providers capture CUDA graphs; `closed` is called once the session is gone.
+        """`buffers` creates the memory of a lane (None: no lanes); `graphs`: whether the providers capture
+        CUDA graphs; `closed` is called after the session is closed.
         """
         with LOADING_LOCK.shared():
             super().__init__(model_file, threads=threads, hidden=hidden, memory=memory, providers=providers)
-        #: Inputs that the graph reads at the host. What is bound to another place ONNX Runtime copies once,
-        #: when it is bound, and never again.
+        #: Inputs that the graph reads on the host. If they were bound to another device, ONNX Runtime would
+        #: copy them only once, on binding.
         self.at_host = frozenset(
             spec.name
             for spec, place in zip(self.inputs, self._session.get_input_memory_infos(), strict=True)
             if place.name in HOST
         )
-        # Lanes have buffers for what is always given.
+        # Lanes have no buffers for these inputs, which are not always given.
         self._replaceable = frozenset(spec.name for spec in self.replaceable)
-        # A value that the host reads while a graph is captured is part of the graph from then on.
+        # A value that the host reads during capture would become a constant of the captured graph.
         self.graphs = graphs and (not self.at_host or providers[0][0] == CPU_PROVIDER)
         self._buffers, self._closed = buffers, closed
         name, options = providers[0]
         self._place = ("cpu", 0) if name == CPU_PROVIDER else ("cuda", int(options["device_id"]))
         self._graph_ids = itertools.count(1)
-        # One computation is launched at a time, since there is one stream for them.
+        # One computation is launched at a time, since all share one stream.
         self._launching = threading.Lock()
         self._local = threading.local()
         self._options.add_run_config_entry(GRAPH_ID, NO_GRAPH)
@@ -85,7 +85,7 @@ class LaneSession(Session):
 
     @contextmanager
     def lane(self, batch_sizes: Collection[int] = ()) -> Iterator[Lane | None]:
-        """Give the calling thread buffers of its own within the block; None where they cannot be used."""
+        """Give the calling thread its own buffers within the block; yields None if they cannot be used."""
         if self._buffers is None or not self._bindable:
             yield None
             return
@@ -101,13 +101,13 @@ class LaneSession(Session):
 
     @property
     def keeps(self) -> bool:
-        """Whether what is computed can stay where it is: neither strings nor bfloat16 can be bound."""
+        """Whether outputs can stay on the device: strings and bfloat16 cannot be bound."""
         return self._bindable
 
     def keep(
         self, inputs: Mapping[str, Array | DeviceArray], outputs: Sequence[str]
     ) -> dict[str, DeviceArray]:
-        """Compute the named outputs and leave them on the device; inputs may lie there, too.
+        """Compute the named outputs and leave them on the device; inputs may be there too.
 
         Raises as `run` does.
         """
@@ -129,7 +129,7 @@ class LaneSession(Session):
         return self._session.io_binding()
 
     def run_options(self, *, graph: bool) -> Any:
-        """Return options for runs that end once they are launched; with a graph of their own, or none."""
+        """Return options for runs that return once launched; with `graph`, for a new captured graph."""
         options = onnxruntime.RunOptions()
         options.add_run_config_entry(GRAPH_ID, str(next(self._graph_ids)) if graph else NO_GRAPH)
         options.add_run_config_entry(LAUNCH_ONLY, "1")
@@ -138,19 +138,19 @@ class LaneSession(Session):
         return options
 
     def launch(self, bound: Bound, memory: Memory) -> None:
-        """Compute what was pushed, behind what other threads launched; what is pulled later waits for it."""
+        """Compute the pushed inputs, after other threads' computations; later pulls wait for it."""
         with self._launching:
             memory.before_compute()
             self._session.run_with_iobinding(bound.binding, bound.options)
             memory.after_compute()
 
     def terminate(self) -> None:
-        """End the runs under way before their next operator; nothing can be run any more."""
+        """Interrupt current runs before their next operator; the session cannot be run any more."""
         for options in list(self._terminable):
             options.terminate = True
 
     def close(self) -> None:
-        """Let ONNX Runtime's session go."""
+        """Release ONNX Runtime's session."""
         with DEVICE_LOCK.shared():
             super().close()
             self._closed()
@@ -162,10 +162,10 @@ class LaneSession(Session):
                 return self._plain(inputs, outputs)
             if (found := lane.run(inputs, outputs)) is None:
                 found = self._plain(inputs, outputs)
-                lane.refuse(inputs)  # now that it is known that the inputs were not at fault
+                lane.refuse(inputs)  # the inputs are valid, so the binding was the cause
             return found
 
 
 def value_of(array: Array) -> Any:
-    """Return an array as ONNX Runtime's value, at the host."""
+    """Return an array as an OrtValue on the host."""
     return onnxruntime.OrtValue.ortvalue_from_numpy(np.asarray(array, order="C"))

@@ -1,4 +1,4 @@
-"""The shared libraries that ONNX Runtime's providers need, as their ELF headers say, and which are here."""
+"""The shared libraries that ONNX Runtime's providers need, by their ELF headers, and their availability."""
 
 import contextlib
 import ctypes
@@ -14,28 +14,28 @@ from kerve.runtime.devices.device import PROVIDERS, Kind
 
 __all__ = ["Library", "built_for", "has_provider", "libraries", "load_packaged", "packaged"]
 
-# Providers of ONNX Runtime that are libraries of their own, beside its Python module.
+# Providers of ONNX Runtime that are separate libraries, next to its Python module.
 FILES: dict[Kind, str] = {
     "cuda": "libonnxruntime_providers_cuda.so",
     "tensorrt": "libonnxruntime_providers_tensorrt.so",
 }
-# What they name as needed, for where their headers cannot be read; `{}` is the major version of CUDA.
+# Their usual dependencies, if their headers cannot be read; `{}` is the major version of CUDA.
 USUAL: dict[Kind, tuple[str, ...]] = {
     "cuda": ("libcuda.so.1", "libcudart.so.{}", "libcublasLt.so.{}", "libcublas.so.{}", "libcurand.so.10"),
     "tensorrt": ("libnvinfer.so.10", "libnvonnxparser.so.10"),
 }
-# What the CUDA provider loads when a convolution first runs, and so does not name in its header.
+# Loaded by the CUDA provider when a convolution first runs, so not in its header.
 LOADED_LATER = ("libcudnn.so.9",)
-# What packages bring: each behind those it needs itself; `{}` is the major version of CUDA.
+# Libraries in Python packages, each after its dependencies; `{}` is the major version of CUDA.
 PACKAGED = (
     *("libcudart.so.{}", "libcublasLt.so.{}", "libcublas.so.{}", "libnvrtc.so.{}", "libcurand.so.10"),
     *("libcudnn.so.9", "libnvinfer.so.10", "libnvinfer_plugin.so.10", "libnvonnxparser.so.10"),
 )
-# The packages, which may lie in several folders of the path, and where they have their libraries.
+# The packages, which may be in several folders of the path, and the locations of their libraries.
 PACKAGES = {"nvidia": "*/lib", "tensorrt_libs": "."}
 
 CUDA_PACKAGES = "kerve[serve-gpu], or CUDA's own installation"
-# Who brings a library, by the beginning of its name.
+# The source of a library, by the prefix of its name.
 SOURCES = {
     "libcuda.": "the NVIDIA driver of the machine; a container is given it by the NVIDIA Container Toolkit",
     "libcu": CUDA_PACKAGES,
@@ -43,7 +43,7 @@ SOURCES = {
     "libnvinfer": "NVIDIA TensorRT 10",
     "libnvonnxparser": "NVIDIA TensorRT 10",
 }
-# Functions that tell a library's version: no parameter, or a reference to a number.
+# Functions that return a library's version, and whether they write it to a reference parameter.
 VERSIONS = {
     "libcudnn.": ("cudnnGetVersion", False),
     "libcublasLt.": ("cublasLtGetVersion", False),
@@ -53,19 +53,19 @@ VERSIONS = {
 
 @dataclass(frozen=True)
 class Library:
-    """A library that a provider needs: what the dynamic linker says of it, and who brings it."""
+    """A library that a provider needs: whether it can be loaded, and where it comes from."""
 
     name: str
-    # Empty where it can be loaded.
+    # The dynamic linker's error; empty if it can be loaded.
     problem: str
     source: str
-    # Where it was loaded from, and its version as it tells it; empty where that is not known.
+    # The file it was loaded from, and its version; empty if unknown.
     path: str = ""
     version: str = ""
 
 
 def built_for() -> str:
-    """Return what ONNX Runtime is and was built for, as `onnxruntime-gpu 1.31.1 for CUDA 13.0`."""
+    """Return ONNX Runtime's package, version and CUDA version: `onnxruntime-gpu 1.31.1 for CUDA 13.0`."""
     cuda = getattr(onnxruntime, "cuda_version", "")
     name = getattr(onnxruntime, "package_name", "onnxruntime")
     return f"{name} {onnxruntime.__version__}" + (f" for CUDA {cuda}" if cuda else ", without CUDA")
@@ -78,22 +78,22 @@ def has_provider(kind: Kind) -> bool:
 
 @cache
 def load_packaged() -> None:
-    """Load CUDA and cuDNN from where packages put them, so that ONNX Runtime finds them."""
-    # ONNX Runtime's `preload_dlls` looks beside itself only, and prints what it misses.
+    """Load CUDA, cuDNN and TensorRT from Python packages, so that ONNX Runtime finds them."""
+    # ONNX Runtime's `preload_dlls` only looks next to itself, and prints missing libraries.
     for name in PACKAGED:
         for file in packaged(name.format(cuda_major())):
-            with contextlib.suppress(OSError):  # what is missing is told by `libraries`
+            with contextlib.suppress(OSError):  # missing libraries are reported by `libraries`
                 ctypes.CDLL(str(file))
                 break
 
 
 def cuda_major() -> str:
-    """Return the major version of the CUDA that ONNX Runtime was built for; empty for none."""
+    """Return the major version of CUDA that ONNX Runtime was built for; empty if none."""
     return str(getattr(onnxruntime, "cuda_version", "")).partition(".")[0]
 
 
 def packaged(name: str) -> Iterator[Path]:
-    """Yield the files of a library in packages, those for one version of CUDA alone (`nvidia/cu13`) first."""
+    """Yield the files of a library in packages, those for one CUDA version only (`nvidia/cu13`) first."""
     for package, pattern in PACKAGES.items():
         spec = find_spec(package)
         for folder in dict.fromkeys(spec.submodule_search_locations or ()) if spec else ():
@@ -101,9 +101,9 @@ def packaged(name: str) -> Iterator[Path]:
 
 
 def libraries(kind: Kind) -> tuple[Library, ...]:
-    """Return what a device's providers need beside the system's own libraries.
+    """Return the libraries that a device's providers need, except for the system's own.
 
-    The providers themselves only ONNX Runtime may load: they look for it as they are loaded.
+    The providers themselves can only be loaded by ONNX Runtime, which they look up on loading.
     """
     load_packaged()
     folder = Path(onnxruntime.__file__).parent / "capi"
@@ -118,12 +118,12 @@ def libraries(kind: Kind) -> tuple[Library, ...]:
 
 
 def needed(file: Path) -> tuple[str, ...]:
-    """Return the libraries that a shared library names as needed (DT_NEEDED); none where it cannot be read:
-    pyelftools is in `kerve[serve-gpu]`.
+    """Return the dependencies of a shared library (DT_NEEDED); none if it cannot be read: pyelftools is part
+    of `kerve[serve-gpu]`.
     """
     if find_spec("elftools") is None or not file.is_file():
         return ()
-    from elftools.elf.elffile import ELFFile  # only who looks for a GPU pays for it
+    from elftools.elf.elffile import ELFFile  # imported only if a GPU is looked for
 
     with file.open("rb") as stream:
         section = ELFFile(stream).get_section_by_name(".dynamic")
@@ -131,19 +131,19 @@ def needed(file: Path) -> tuple[str, ...]:
 
 
 def source_of(name: str) -> str:
-    """Return who brings a library; empty for the system's own."""
+    """Return the source of a library; empty for the system's own."""
     return next((source for prefix, source in SOURCES.items() if name.startswith(prefix)), "")
 
 
 def inspect(name: str, source: str) -> Library:
-    """Return what is known of a library, which is loaded for that."""
+    """Load a library and return information on it."""
     if problem := load_problem(name):
         return Library(name, problem, source)
     return Library(name, "", source, next(paths_of(name), ""), version_of(name))
 
 
 def load_problem(name: str) -> str:
-    """Return why the dynamic linker cannot load a library; empty where it can."""
+    """Return why the dynamic linker cannot load a library; empty if it can."""
     try:
         ctypes.CDLL(name)
     except OSError as error:
@@ -152,11 +152,11 @@ def load_problem(name: str) -> str:
 
 
 def version_of(name: str) -> str:
-    """Return the number that a loaded library calls its version."""
+    """Return the version number of a loaded library; empty if unknown."""
     for prefix, (function, by_reference) in VERSIONS.items():
         if name.startswith(prefix):
             if (version_function := getattr(ctypes.CDLL(name), function, None)) is None:
-                return ""  # it is worth showing, and no reason to refuse a device
+                return ""  # the version is informative only
             if not by_reference:
                 version_function.restype = ctypes.c_size_t
                 return str(version_function())

@@ -1,7 +1,7 @@
-"""While a CUDA graph is captured, no other thread of the process may allocate device memory or load a model.
+"""Locks that exclude device operations of other threads while a CUDA graph is captured.
 
-ONNX Runtime captures in CUDA's global mode (`cudaStreamCaptureModeGlobal`), which makes such calls fail in
-every thread, and the capture with them.
+ONNX Runtime captures in CUDA's global mode (`cudaStreamCaptureModeGlobal`): if any thread of the process
+allocates device memory or loads a model meanwhile, that call and the capture fail.
 """
 
 import threading
@@ -22,7 +22,7 @@ class SharedLock:
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """Hold it shared; wait while it is held exclusively, or a thread waits for that."""
+        """Hold it shared; wait while a thread holds it exclusively or waits to do so."""
         with self._changed:
             self._changed.wait_for(lambda: not self._exclusive and not self._waiting)
             self._holders += 1
@@ -49,9 +49,9 @@ class SharedLock:
                 self._changed.notify_all()
 
 
-#: For short operations that a capture excludes: runs, copies, freeing memory.
+#: For short operations that must not overlap with a capture: runs, copies, freeing memory.
 DEVICE_LOCK = SharedLock()
-#: For long ones: a capture that waits until a model is loaded must not block others that compute.
+#: For loading models: a capture that waits for it must not block running computations.
 LOADING_LOCK = SharedLock()
 
 

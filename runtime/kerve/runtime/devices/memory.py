@@ -1,7 +1,7 @@
-"""Memory that a batch goes through: where the host writes, where the device computes, and the copies between.
+"""Memory of batches: host buffers, device buffers, and the copies between them.
 
-`HostMemory` is the CPU's, where both are the same; `CudaMemory` copies on a stream of its own, which
-overlaps with the computation of another batch on the stream that ONNX Runtime was given.
+With `HostMemory` (CPU) both are the same; `CudaMemory` copies on its own stream, which overlaps with the
+computation of another batch on the stream of ONNX Runtime.
 """
 
 import ctypes
@@ -15,61 +15,61 @@ from kerve.runtime.devices.driver import NO_TIMING, NON_BLOCKING, PORTABLE, Driv
 
 __all__ = ["Buffer", "CudaMemory", "CudaStream", "HostMemory", "Memory"]
 
-# Of a buffer's beginning, in bytes: a cache line's, and that of AVX-512.
+# Alignment of buffers in bytes: a cache line, and AVX-512.
 ALIGNMENT = 64
 
 
 @dataclass(frozen=True)
 class Buffer:
-    """Room for one tensor: bytes that the host writes and reads, and the address that a session is given."""
+    """Memory of one tensor: bytes that the host accesses, and the address that the session uses."""
 
     host: Array
     address: int
 
 
 class Memory(Protocol):
-    """The memory that one thread uses for its batches; used by that thread only."""
+    """The memory of one thread's batches; not thread-safe."""
 
     @property
     def device_type(self) -> str:
-        """What ONNX Runtime calls the place of the addresses."""
+        """ONNX Runtime's name of the device type of the addresses."""
 
     @property
     def device_id(self) -> int:
-        """Which device of that type."""
+        """The number of the device of that type."""
 
     def allocate(self, size: int) -> Buffer:
-        """Return room for so many bytes, until `free`."""
+        """Allocate a buffer of `size` bytes."""
 
     def free(self, buffer: Buffer) -> None:
-        """Give a buffer back."""
+        """Free a buffer."""
 
     def push(self, buffer: Buffer, size: int) -> None:
-        """Begin to copy what the host wrote to the device."""
+        """Start copying from the host to the device."""
 
     def pull(self, buffer: Buffer, size: int) -> None:
-        """Begin to copy what the device computed to the host."""
+        """Start copying from the device to the host."""
 
     def before_compute(self) -> None:
-        """Let computation that is launched from now on wait for what was pushed."""
+        """Let computations launched from now on wait for the pushes so far."""
 
     def after_compute(self) -> None:
-        """Let what is pulled from now on wait for the computation that was launched."""
+        """Let pulls from now on wait for the computations launched so far."""
 
     def wait(self) -> None:
-        """Wait until what was pulled is there."""
+        """Wait for the pulls."""
 
     def close(self) -> None:
-        """Give back what is not a buffer."""
+        """Free everything except for buffers."""
 
 
 class HostMemory:
-    """Memory of the CPU: nothing is copied, nothing runs later."""
+    """CPU memory: nothing is copied, and nothing is asynchronous."""
 
     device_type, device_id = "cpu", 0
 
     def allocate(self, size: int) -> Buffer:
-        """Return aligned bytes, zeros at first."""
+        """Allocate aligned bytes, filled with zeros."""
         room = np.zeros(size + ALIGNMENT, np.uint8)
         begin = -room.ctypes.data % ALIGNMENT
         host = room[begin : begin + size]
@@ -79,26 +79,26 @@ class HostMemory:
         """Leave it to the garbage collector."""
 
     def push(self, buffer: Buffer, size: int) -> None:
-        """Nothing: it is there."""
+        """Do nothing."""
 
     def pull(self, buffer: Buffer, size: int) -> None:
-        """Nothing: it is there."""
+        """Do nothing."""
 
     def before_compute(self) -> None:
-        """Nothing runs later."""
+        """Do nothing."""
 
     def after_compute(self) -> None:
-        """Nothing runs later."""
+        """Do nothing."""
 
     def wait(self) -> None:
-        """Nothing runs later."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing."""
 
 
 class CudaStream:
-    """The stream on which a session computes, in the context that the CUDA runtime uses too."""
+    """The stream on which a session computes, in the context that the CUDA runtime also uses."""
 
     def __init__(self, driver: Driver, index: int) -> None:
         self.driver, self.index = driver, index
@@ -107,15 +107,15 @@ class CudaStream:
         self.handle = driver.pointer("cuStreamCreate", NON_BLOCKING)
 
     def enter(self) -> None:
-        """Let the calling thread use the device."""
+        """Make the device's context current in the calling thread."""
         self.driver.call("cuCtxSetCurrent", self.context)
 
     def wait(self) -> None:
-        """Wait for all that was launched."""
+        """Wait for all launched work."""
         self.driver.call("cuStreamSynchronize", self.handle)
 
     def close(self) -> None:
-        """Give the stream back."""
+        """Destroy the stream."""
         self.enter()
         self.driver.call("cuStreamDestroy_v2", self.handle)
 
@@ -133,7 +133,7 @@ class CudaMemory:
         self._pushed, self._computed = (self._driver.pointer("cuEventCreate", NO_TIMING) for _ in range(2))
 
     def allocate(self, size: int) -> Buffer:
-        """Return zeros at the host, and room for them on the device."""
+        """Allocate zeros on the host, and memory of the same size on the device."""
         host = self._driver.pointer("cuMemHostAlloc", max(1, size), PORTABLE)
         ctypes.memset(host, 0, size)
         try:
@@ -145,34 +145,34 @@ class CudaMemory:
         return Buffer(np.frombuffer(view, np.uint8), address)
 
     def free(self, buffer: Buffer) -> None:
-        """Give both halves back."""
+        """Free both sides of a buffer."""
         self._driver.call("cuMemFree_v2", buffer.address)
         self._driver.call("cuMemFreeHost", buffer.host.ctypes.data)
 
     def push(self, buffer: Buffer, size: int) -> None:
-        """Begin to copy to the device."""
+        """Start copying to the device."""
         self._driver.call("cuMemcpyHtoDAsync_v2", buffer.address, buffer.host.ctypes.data, size, self._copies)
 
     def pull(self, buffer: Buffer, size: int) -> None:
-        """Begin to copy to the host."""
+        """Start copying to the host."""
         self._driver.call("cuMemcpyDtoHAsync_v2", buffer.host.ctypes.data, buffer.address, size, self._copies)
 
     def before_compute(self) -> None:
-        """Order the stream of computation behind the copies so far."""
+        """Let the compute stream wait for the copies so far."""
         self._driver.call("cuEventRecord", self._pushed, self._copies)
         self._driver.call("cuStreamWaitEvent", self._compute.handle, self._pushed, 0)
 
     def after_compute(self) -> None:
-        """Order later copies behind the computation so far."""
+        """Let later copies wait for the computations so far."""
         self._driver.call("cuEventRecord", self._computed, self._compute.handle)
         self._driver.call("cuStreamWaitEvent", self._copies, self._computed, 0)
 
     def wait(self) -> None:
-        """Wait for the copies; ctypes lets other threads run meanwhile."""
+        """Wait for the copies; ctypes releases the GIL meanwhile."""
         self._driver.call("cuStreamSynchronize", self._copies)
 
     def close(self) -> None:
-        """Give stream and events back."""
+        """Destroy the stream and the events."""
         self._driver.call("cuStreamDestroy_v2", self._copies)
         for event in (self._pushed, self._computed):
             self._driver.call("cuEventDestroy_v2", event)

@@ -1,4 +1,4 @@
-"""How a model uses a GPU: the table [cuda] of `config.toml`, its defaults, and ONNX Runtime's options for it.
+"""GPU options of a model: the table [cuda] of `config.toml`, its defaults, and ONNX Runtime's options for it.
 
 [cuda]
 use_tf32 = true
@@ -18,30 +18,30 @@ KERVE = "kerve"
 
 
 def option(default: Any, text: str, *choices: str, own: bool = False) -> Any:
-    """Declare an option of ONNX Runtime's CUDA provider, or of kerve's `own`."""
+    """Declare an option of ONNX Runtime's CUDA provider, or, with `own`, of kerve."""
     return field(default=default, metadata={"help": text, "choices": choices, KERVE: own})
 
 
 @dataclass(frozen=True, kw_only=True)
 class CudaOptions:
-    """What a model asks of a GPU; the defaults hold where it says nothing.
+    """GPU options of a model, with their defaults.
 
     Names and values are those of the CUDA provider
     (https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html), except kerve's own.
     """
 
-    # A Keras model's convolutions are channels_last, and so are tensor cores.
+    # Convolutions of Keras models are channels_last, which tensor cores prefer.
     prefer_nhwc: bool = option(True, "Compute convolutions in the order NHWC.")
-    # A float32 model was proven at float32: TF32 has ten bits of mantissa, float16's.
+    # A float32 model was verified in float32: TF32 only has ten bits of mantissa, like float16.
     use_tf32: bool = option(
         False, "Round the operands of float32 products to TF32; golden data is then compared as float16's is."
     )
-    # EXHAUSTIVE times every algorithm for every shape, which takes longer than a start should.
+    # EXHAUSTIVE benchmarks every algorithm for every shape, which slows down startup too much.
     cudnn_conv_algo_search: str = option(
         "HEURISTIC", "How cuDNN chooses an algorithm.", "HEURISTIC", "EXHAUSTIVE", "DEFAULT"
     )
     gpu_mem_limit: int = option(0, "Bytes of each instance's arena at most; 0: none but the device's.")
-    # Powers of two would reserve up to twice what is used, beside other models.
+    # Powers of two would reserve up to twice the memory used, which other models need.
     arena_extend_strategy: str = option(
         "kSameAsRequested", "How the arena grows.", "kSameAsRequested", "kNextPowerOfTwo"
     )
@@ -56,7 +56,7 @@ class CudaOptions:
     )
 
     def provider_options(self, index: int) -> dict[str, str]:
-        """Return the CUDA provider's options for a device, as ONNX Runtime takes them."""
+        """Return the CUDA provider's options for a device, in ONNX Runtime's format."""
         given = {each.name: getattr(self, each.name) for each in fields(self) if not each.metadata[KERVE]}
         if not self.gpu_mem_limit:
             del given["gpu_mem_limit"]
@@ -66,7 +66,7 @@ class CudaOptions:
 
 
 def cuda_options(file: Path, table: Mapping[str, Any]) -> CudaOptions:
-    """Return the options in a table of a file; ArtifactError for a key or value that is none."""
+    """Return the options in a table of a file; raises ArtifactError for an invalid key or value."""
     known = {each.name: each for each in fields(CudaOptions)}
     for key, value in table.items():
         if key not in known:

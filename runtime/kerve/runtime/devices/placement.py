@@ -1,4 +1,4 @@
-"""Where the instances of a model compute: Triton's `instance_group`, on the devices that the server took.
+"""Placement of a model's instances: Triton's `instance_group` on the devices of the server.
 
 | kind | without `gpus` | with `gpus` |
 |---|---|---|
@@ -25,7 +25,7 @@ AUTO = pb.ModelInstanceGroup()
 
 @dataclass(frozen=True)
 class DeviceConfig:
-    """A device, and how a model uses it."""
+    """A device and its options for a model."""
 
     device: Device = CPU
     cuda: CudaOptions = field(default_factory=CudaOptions)
@@ -41,9 +41,9 @@ ON_CPU = DeviceConfig()
 
 @dataclass(frozen=True)
 class Placement:
-    """A model in the memory of a device, and how many threads compute with it.
+    """A copy of a model in the memory of a device, and the number of threads that compute with it.
 
-    On the CPU instances share one; on a GPU each has its own, with a thread for each batch in flight.
+    On the CPU, instances share one copy; on a GPU each has its own, with a thread for each batch in flight.
     """
 
     place: DeviceConfig
@@ -51,7 +51,7 @@ class Placement:
 
 
 def place(config: pb.ModelConfig, devices: Devices, cuda: CudaOptions, folder: Path) -> tuple[Placement, ...]:
-    """Return where a model is to be loaded; ArtifactError when the server has no such device."""
+    """Return where to load a model; raises ArtifactError if the server has no such device."""
     groups = [group for group in config.instance_group if not group.passive] or [AUTO]
     wanted = [
         (device, max(1, group.count)) for group in groups for device in devices_of(group, devices, folder)
@@ -65,7 +65,7 @@ def place(config: pb.ModelConfig, devices: Devices, cuda: CudaOptions, folder: P
 
 
 def devices_of(group: pb.ModelInstanceGroup, devices: Devices, folder: Path) -> Sequence[Device]:
-    """Return the devices on each of which a group has its instances."""
+    """Return the devices of a group, each of which has all its instances."""
     where = f"{folder}: instance_group: {GROUP.Kind.Name(group.kind)}"
     if group.kind == GROUP.KIND_CPU:
         if group.gpus:
@@ -85,7 +85,7 @@ def devices_of(group: pb.ModelInstanceGroup, devices: Devices, folder: Path) -> 
 
 
 def complete_groups(placements: Sequence[Placement], name: str) -> list[pb.ModelInstanceGroup]:
-    """Return the groups that tell, in a model's configuration, where it is."""
+    """Return the instance groups that describe the placements in a model's configuration."""
     groups: dict[Device, pb.ModelInstanceGroup] = {}
     for placement in placements:
         device = placement.place.device

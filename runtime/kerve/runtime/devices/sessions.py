@@ -1,4 +1,4 @@
-"""Opens a model where it is to compute."""
+"""Opens a model on its device."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,7 @@ __all__ = ["open_session", "providers_for"]
 
 log = logging.getLogger(__name__)
 
-# What ONNX Runtime says of a graph that it cannot capture.
+# ONNX Runtime's message for a graph that it cannot capture.
 NOT_CAPTURABLE = "cannot use the graph capture feature"
 
 
@@ -31,7 +31,7 @@ class Opener(Protocol):
     """Opens a model on one kind of device."""
 
     def __call__(self, model_file: Path, place: DeviceConfig, **given: Any) -> Session:
-        """`given`: what `Session` takes for any device."""
+        """`given`: the arguments of `Session` for any device."""
 
 
 def open_session(
@@ -43,10 +43,10 @@ def open_session(
     memory: MemoryPolicy | None = None,
     precision: str = "float32",
 ) -> Session:
-    """Load a model on a device; ArtifactError when it cannot be loaded there.
+    """Load a model on a device; raises ArtifactError if that fails.
 
-    `threads`: on the CPU, also for what falls to it from elsewhere. `precision`: the artifact's, which
-    TensorRT has to be told.
+    `threads`: CPU threads, also for nodes that a GPU's providers leave to the CPU. `precision`: the
+    artifact's, which TensorRT needs to know.
     """
     given: dict[str, Any] = {"threads": threads, "hidden": hidden, "memory": memory}
     if place.device.kind == "tensorrt":
@@ -55,7 +55,7 @@ def open_session(
 
 
 def providers_for(device: Device, options: CudaOptions, **more: str) -> tuple[Provider, ...]:
-    """Return ONNX Runtime's providers for a device and their options; `more` is for the CUDA provider."""
+    """Return ONNX Runtime's providers for a device with their options; `more`: for the CUDA provider."""
     table: Mapping[str, Callable[[], dict[str, str]]] = {
         "CPUExecutionProvider": dict,
         "CUDAExecutionProvider": lambda: options.provider_options(device.index) | more,
@@ -72,7 +72,7 @@ def open_cpu(model_file: Path, place: DeviceConfig, **given: Any) -> Session:  #
 def open_cuda(
     model_file: Path, place: DeviceConfig, make: Callable[..., LaneSession] = LaneSession, **given: Any
 ) -> Session:
-    """Open a model on a GPU: with graphs if it allows them, with lanes if it wants buffers."""
+    """Open a model on a GPU: with CUDA graphs if possible, with lanes if `buffers` is set."""
     load_packaged()
     if not place.cuda.buffers:
         providers = providers_for(place.device, place.cuda, enable_cuda_graph="0")
@@ -111,7 +111,7 @@ def open_cuda(
 
 
 def open_tensorrt(model_file: Path, place: DeviceConfig, precision: str = "float32", **given: Any) -> Session:
-    """Open a model on a GPU's CUDA provider, which TensorRT takes over from once its engine is built."""
+    """Open a model with the CUDA provider, which TensorRT replaces once its engine is built."""
 
     def providers(device: Device, options: Mapping[str, str]) -> tuple[Provider, ...]:
         cuda = providers_for(Device("cuda", device.index), place.cuda, enable_cuda_graph="0")

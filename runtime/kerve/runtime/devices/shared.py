@@ -1,9 +1,9 @@
-"""CUDA shared memory: an allocation of another process on this machine, reached by its IPC handle.
+"""CUDA shared memory: an allocation of another process on this machine, opened by its IPC handle.
 
-The handle is the 64 bytes of `cudaIpcGetMemHandle`, which are those of the driver's `cuIpcGetMemHandle`
-(https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEM.html). It is copied from and to, never
-computed on: a client that frees it too early, or says that it is larger than it is, can then at worst get an
-error for its own request.
+The handle is the 64 bytes of `cudaIpcGetMemHandle`, equal to the driver's `cuIpcGetMemHandle`
+(https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__MEM.html). The memory is only copied, never
+computed on: a client that frees it too early, or declares too large a size, can at worst get an error for its
+own request.
 """
 
 import ctypes
@@ -16,13 +16,13 @@ from kerve.runtime.errors import InvalidArgumentError, UnimplementedError
 
 __all__ = ["CudaMapping", "CudaRegion"]
 
-# cuIpcOpenMemHandle: also from a device that reaches this one through a peer.
+# cuIpcOpenMemHandle: enable access from peer devices when needed.
 LAZY_PEER_ACCESS = 1
 
 
 @dataclass(frozen=True)
 class CudaRegion:
-    """A region of a device's memory: the first `byte_size` bytes of what a handle stands for."""
+    """A region of a device's memory: the first `byte_size` bytes of a handle's allocation."""
 
     name: str
     raw_handle: bytes
@@ -30,8 +30,8 @@ class CudaRegion:
     byte_size: int
 
     def open(self) -> "CudaMapping":
-        """Reach it. UnimplementedError where no device answers; InvalidArgumentError for a handle or device
-        that is none, or that has less memory.
+        """Open it; raises UnimplementedError without a CUDA device, InvalidArgumentError for an invalid
+        handle or device, or a region larger than the allocation.
         """
         try:
             found = driver()
@@ -56,12 +56,12 @@ class CudaRegion:
             ) from error
 
     def wrong(self, what: str) -> InvalidArgumentError:
-        """Return the error that says what is wrong with it."""
+        """Return the error for a problem with the region."""
         return InvalidArgumentError(f"CUDA shared memory region {self.name!r}: {what}")
 
 
 class CudaMapping:
-    """The memory behind a handle, with a stream for copies; for any thread, one at a time."""
+    """The memory of a handle, with a stream for copies; usable by any thread, but only one at a time."""
 
     def __init__(self, found: Driver, region: CudaRegion) -> None:
         self._driver, self._region = found, region
@@ -94,20 +94,20 @@ class CudaMapping:
         self._copy("cuMemcpyHtoDAsync_v2", self._address + begin, source, len(contents))
 
     def close(self) -> None:
-        """Let it go."""
+        """Close the handle."""
         with DEVICE_LOCK.shared():
             self._stream.enter()
             self._driver.call("cuIpcCloseMemHandle", self._address)
             self._stream.close()
 
     def _room(self) -> int:
-        """Return the bytes from its beginning to the end of the allocation."""
+        """Return the number of bytes from the region's start to the end of the allocation."""
         base, size = ctypes.c_void_p(), ctypes.c_size_t()
         self._driver.call("cuMemGetAddressRange_v2", ctypes.byref(base), ctypes.byref(size), self._address)
         return (base.value or 0) + size.value - self._address
 
     def _copy(self, function: str, to: int, source: int | None, size: int) -> None:
-        """Copy and wait for it."""
+        """Copy and wait for completion."""
         if not size:
             return
         try:

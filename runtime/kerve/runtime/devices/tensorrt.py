@@ -1,10 +1,10 @@
-"""TensorRT: the CUDA provider answers at once, and TensorRT from when its engine is there and proven.
+"""TensorRT: the CUDA provider serves immediately, TensorRT once its engine is built and verified.
 
-    CUDA session answers | a process of its own builds the engine -> cache | opened, proven -> answers
+    CUDA session serves | a separate process builds the engine -> cache | opened, verified -> serves
 
-An engine takes seconds to minutes. A process of its own builds it, so that neither Python's lock nor a
-capture of CUDA graphs nor a crash of the builder concerns who is served; this process then reads the cache.
-Engines are kept by the model's contents, the device's product and TensorRT's version.
+Building an engine takes seconds to minutes. It happens in a separate process, so that the GIL, a capture of
+CUDA graphs or a crash of the builder does not affect serving; this process then reads the cache. Engines are
+cached by the model's contents, the device's product name and TensorRT's version.
 """
 
 import ctypes
@@ -34,12 +34,12 @@ __all__ = ["Builder", "Engine", "Profile", "TensorRtSession", "provider_options"
 log = logging.getLogger(__name__)
 
 LIBRARY = "libnvinfer.so.10"
-# What `kerve compile --target tensorrt` puts beside the model.
+# The file that `kerve compile --target tensorrt` adds to the artifact.
 COMPILED = "model.tensorrt.onnx"
-# Bytes of the builder's last words that an error quotes.
+# Bytes at the end of the builder's output that an error message quotes.
 LAST_WORDS = 800
 
-# For each input the smallest, the usual and the largest shape; none: as they come.
+# For each input the minimum, optimum and maximum shape; empty: no profile.
 Profile = Mapping[str, tuple[tuple[int, ...], ...]]
 
 
@@ -49,7 +49,7 @@ def provider_options(
     """Return the TensorRT provider's options
     (https://onnxruntime.ai/docs/execution-providers/TensorRT-ExecutionProvider.html).
 
-    ONNX Runtime's Python module takes its switches as `True` and `False` only.
+    ONNX Runtime's Python module accepts boolean options only as `True` and `False`.
     """
     shapes = {
         f"trt_profile_{which}_shapes": ",".join(
@@ -64,7 +64,7 @@ def provider_options(
         "trt_engine_cache_path": str(cache),
         "trt_timing_cache_enable": "True",
         "trt_timing_cache_path": str(cache.parent),
-        # Lets TensorRT compute in what the artifact is in already.
+        # Allows TensorRT to compute in the artifact's own precision.
         **({"trt_fp16_enable": "True"} if precision == "float16" else {}),
         **({"trt_bf16_enable": "True"} if precision == "bfloat16" else {}),
         **shapes,
@@ -72,20 +72,20 @@ def provider_options(
 
 
 def profile_of(inputs: Sequence[TensorSpec], sizes: Collection[int]) -> Profile:
-    """Return the shapes of batches of these sizes; none where another dimension than the batch is open."""
+    """Return the profile for batches of these sizes; empty if a dimension other than the batch is dynamic."""
     if not sizes or not all(
         spec.shape and all(isinstance(size, int) for size in spec.shape[1:]) for spec in inputs
     ):
         return {}
     largest = max(sizes)
     return {
-        spec.name: tuple((rows, *map(int, spec.shape[1:])) for rows in (1, largest, largest))  # type: ignore[arg-type]  # as asked above
+        spec.name: tuple((rows, *map(int, spec.shape[1:])) for rows in (1, largest, largest))  # type: ignore[arg-type]  # checked above
         for spec in inputs
     }
 
 
 def engine_folder(model_file: Path, device: Device) -> Path:
-    """Return where the engine of a model on a device is kept."""
+    """Return the cache folder of a model's engine for a device."""
     digest = hashlib.sha256()
     for file in sorted(model_file.parent.glob(f"{model_file.name}*")):
         with file.open("rb") as stream:
@@ -97,16 +97,16 @@ def engine_folder(model_file: Path, device: Device) -> Path:
 
 
 class Builder(Protocol):
-    """Makes an engine, in two steps."""
+    """Builds and opens an engine."""
 
     def build(self, profile: Profile) -> None:
-        """Fill the cache; ArtifactError when that fails."""
+        """Build the engine into the cache; raises ArtifactError on failure."""
 
     def open(self, profile: Profile) -> LaneSession:
-        """Return a session on the engine in the cache."""
+        """Return a session with the engine in the cache."""
 
     def cancel(self) -> None:
-        """End `build`, from another thread."""
+        """Abort `build`, from another thread."""
 
 
 @dataclass
@@ -116,14 +116,14 @@ class Engine:
     model_file: Path
     device: Device
     precision: str
-    # What else `Session` is given.
+    # Further arguments of `Session`.
     given: Mapping[str, Any]
     providers: Callable[[Device, Mapping[str, str]], Any]
     _process: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
 
     def build(self, profile: Profile) -> None:
-        """Run a process that opens the model on TensorRT, which builds, and ends; what is compiled already
-        needs none.
+        """Run a process that opens the model with TensorRT, which builds the engine; not needed if the
+        artifact contains one.
         """
         if not self._compiled.exists():
             self._run_builder(profile)
@@ -150,17 +150,17 @@ class Engine:
             )
 
     def open(self, profile: Profile) -> LaneSession:
-        """Return a session on the engine that was compiled, or else on the one in the cache."""
+        """Return a session with the artifact's engine, or else with the one in the cache."""
         if self._compiled.exists():
             try:
                 return self._session(self._compiled, {})
-            except ArtifactError as error:  # it is of another device or version of TensorRT
+            except ArtifactError as error:  # it is for another device or TensorRT version
                 log.info("%s is of no use here, another engine is built: %s", self._compiled, error)
                 self._run_builder(profile)
         return self._session(self.model_file, profile)
 
     def cancel(self) -> None:
-        """End the process."""
+        """Kill the process."""
         if self._process is not None:
             self._process.kill()
 
@@ -178,19 +178,19 @@ class Engine:
 
 
 class TensorRtSession(LaneSession):
-    """A session of the CUDA provider that an engine takes over from, between two batches."""
+    """A session with the CUDA provider, which is replaced by an engine between two batches."""
 
     def __init__(self, model_file: Path, *, builder: Builder, **given: Any) -> None:
         super().__init__(model_file, **given)
         self._file, self._builder = model_file, builder
-        #: Who answers: CUDA while the engine is being built or when that failed, then the engine.
+        #: State of the engine: CUDA serves while it is being built or if that failed.
         self.engine: Literal["building", "ready", "failed"] = "building"
         self._engine: LaneSession | None = None
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
     def improve(self, sizes: Collection[int], prove: Callable[[Session], None]) -> None:
-        """Begin to build an engine for batches of these sizes; it answers once `prove` does not object."""
+        """Start building an engine for batches of these sizes; it is used if `prove` does not raise."""
 
         def work() -> None:
             engine = None
@@ -201,7 +201,7 @@ class TensorRtSession(LaneSession):
                     return
                 engine = self._builder.open(profile)
                 prove(engine)
-            except Exception as error:  # noqa: BLE001  whatever it is, CUDA goes on
+            except Exception as error:  # noqa: BLE001  CUDA continues to serve
                 if engine is not None:
                     engine.close()
                 if not self._closing.is_set():
@@ -225,7 +225,7 @@ class TensorRtSession(LaneSession):
         return super().keep(inputs, outputs) if engine is None else engine.keep(inputs, outputs)
 
     def terminate(self) -> None:
-        """End the runs under way, and a build."""
+        """Interrupt current runs and the build."""
         super().terminate()
         self._closing.set()
         self._builder.cancel()
@@ -233,7 +233,7 @@ class TensorRtSession(LaneSession):
             self._engine.terminate()
 
     def close(self) -> None:
-        """Let both sessions go."""
+        """Release both sessions."""
         super().close()
         if self._engine is not None:
             self._engine.close()

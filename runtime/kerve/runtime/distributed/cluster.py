@@ -1,7 +1,7 @@
-"""Ray Data: parts of the data go to workers, and what these find comes back in the order of the rows.
+"""Ray Data: distributes parts of the data to workers, and returns their results in the order of the rows.
 
-A part is a task of Ray Data. When a worker or its node is lost, its part is done anew by another, and what
-counts is the result of the one that ended: nothing is lost, and nothing counts twice.
+A part is a task of Ray Data. If a worker or its node is lost, another worker repeats the part, and only the
+completed result counts: nothing is lost, and nothing counts twice.
 """
 
 import logging
@@ -19,33 +19,33 @@ from kerve.runtime.errors import InternalError, ServingError
 
 __all__ = ["ClusterError", "Task", "cluster", "spread"]
 
-# Seconds for a cluster to be there.
+# Timeout for connecting to a cluster, in seconds.
 CONNECT_TIMEOUT = 10.0
 
-#: What a worker may say of data and models, beside what it found.
+#: Exceptions about data and models that a worker returns.
 TOLD = (ServingError, DataError, OSError)
 
 
 class ClusterError(Exception):
-    """There is no cluster, or it cannot do the work: says what to do."""
+    """There is no cluster, or it failed; the message says what to do."""
 
     exit_code = 1
 
 
 class Task(Protocol):
-    """What workers do; it travels to them before they begin."""
+    """The task of the workers, to which it is sent at the start."""
 
     def prepare(self) -> None:
-        """Load what every part needs; once in each worker."""
+        """Load what every part needs; called once in each worker."""
 
     def work(self, part: Part) -> Iterator[Any]:
-        """Yield what is found of a part; the same whenever it is done anew."""
+        """Yield the results of a part; they must be the same if it is repeated."""
 
 
 @contextmanager
 def cluster(address: str | None) -> Iterator[Any]:
-    """Be connected to a cluster: at an address, at RAY_ADDRESS, or started here for the while."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports to its makers otherwise
+    """Connect to a cluster within the block: at an address, at RAY_ADDRESS, or a temporary local one."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray sends usage statistics otherwise
     try:
         import ray
         import ray.data
@@ -61,7 +61,7 @@ def cluster(address: str | None) -> Iterator[Any]:
 
 
 def reach(address: str) -> None:
-    """Raise ClusterError where nothing listens at an address: Ray itself would go on trying for minutes."""
+    """Raise ClusterError if nothing listens at an address: Ray itself would retry for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not port.isdecimal():  # "auto", which Ray looks up
         return
@@ -72,7 +72,7 @@ def reach(address: str) -> None:
 
 
 def connected(ray: Any, where: str | None) -> Iterator[Any]:
-    """Give Ray, connected; what it raises becomes one sentence."""
+    """Yield Ray, connected; its exceptions become a ClusterError."""
     try:
         ray.init(
             where, include_dashboard=None if where else False, log_to_driver=False, logging_level="ERROR"
@@ -90,9 +90,10 @@ def connected(ray: Any, where: str | None) -> Iterator[Any]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep off the terminal what Ray's core, which is no Python, writes to descriptor 2 of its inner life.
+    """Suppress the messages that Ray's native core writes to file descriptor 2.
 
-    What Ray itself prints, of workers that died, goes to the errors: the output is for results.
+    Messages that Ray prints in Python, such as on workers that died, go to standard error, since standard
+    output is for results.
     """
     stderr = sys.stderr
     with open(os.devnull, "w") as nothing, os.fdopen(os.dup(2), "w") as ours:  # noqa: PTH123  no path
@@ -107,10 +108,10 @@ def quiet() -> Iterator[None]:
 
 
 def spread(ray: Any, task: Task, parts: Sequence[Part]) -> Iterator[Any]:
-    """Yield what workers find of all parts, part by part in their order.
+    """Yield the workers' results of all parts, in the order of the parts.
 
-    There is a worker for each CPU of the cluster, as long as there are parts. Raises what a worker raised of
-    the data or the model: of the first part in which something is wrong.
+    There is a worker for each CPU of the cluster, at most one per part. Raises the exception of a worker
+    about the data or the model, of the first part that has one.
     """
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -142,14 +143,14 @@ def spread(ray: Any, task: Task, parts: Sequence[Part]) -> Iterator[Any]:
 
 
 class Worker:
-    """A process of a node, that does one part after another."""
+    """A worker process, which computes one part after another."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
         self._prepared = False
 
     def __call__(self, batch: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """Yield rows of what is found, or of what is wrong."""
+        """Yield rows with results or an exception."""
         for pickled in batch["part"]:
             part: Part = pickle.loads(pickled)  # noqa: S301  `spread` wrote it
             try:

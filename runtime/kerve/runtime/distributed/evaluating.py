@@ -1,8 +1,8 @@
-"""The states of metrics, part by part, become one; the numbers are those of model.evaluate().
+"""Evaluation on a cluster: merges the metric states of the parts; the results equal model.evaluate()'s.
 
-Where every state is a sum, a maximum or a minimum, workers fold their rows and send states of a few bytes.
-Where it is not, or Keras's numbers depend on how rows are grouped, workers send what the graphs take of their
-rows (predictions, labels, weights), and one process folds it in the order of the rows.
+If every state is a sum, a maximum or a minimum, workers accumulate their rows and send states of a few bytes.
+If not, or if Keras' results depend on the grouping of rows, workers send the inputs of the evaluation graphs
+(predictions, labels, weights), and one process accumulates them in the order of the rows.
 """
 
 import getpass
@@ -51,14 +51,14 @@ Batch = Mapping[str, tuple[str, Array]]
 
 @dataclass(frozen=True)
 class PartialResult:
-    """The result of a worker for some rows; by version, in the order of the versions."""
+    """A worker's result for some rows; sequences are in the order of the versions."""
 
     rows: int
-    #: Seconds of each batch.
+    #: Compute time of each batch in seconds.
     latencies: tuple[list[float], ...]
-    #: States that are to be merged, or what is to be folded here.
+    #: States to be merged, or inputs of the evaluation graphs to be accumulated.
     arrays: tuple[Mapping[str, Array], ...]
-    #: Of each version after the first with it.
+    #: Comparisons of each other version with the first.
     comparisons: tuple[Comparison, ...]
     fingerprint: bytes
     hardware: str
@@ -66,10 +66,10 @@ class PartialResult:
 
 @dataclass
 class EvaluateTask:
-    """The task of a worker: evaluate some versions on the rows of a part."""
+    """The task of a worker: evaluate versions on the rows of a part."""
 
     versions: tuple[Located, ...]
-    #: Whether states are merged; else rows are folded in their order, elsewhere.
+    #: Whether states are merged; otherwise rows are accumulated in order by the caller.
     merged: bool
     _loaded: tuple[tuple[Evaluable, Metrics], ...] = ()
 
@@ -79,7 +79,7 @@ class EvaluateTask:
         self._loaded = tuple((each, Metrics(each.model.artifact, threads=1)) for each in served)
 
     def work(self, part: Part) -> Iterator[PartialResult]:
-        """Yield the result of a part where states are merged, else one for each batch."""
+        """Yield one result for the part if states are merged, else one for each batch."""
         runs = self._runs(part)
         result = PartialResultBuilder(runs)
         try:
@@ -115,7 +115,7 @@ class PartialResultBuilder:
         self._fingerprint = hashlib.sha256()
 
     def add(self, answers: Sequence[tuple[Run, BatchOutput]], batch: Batch) -> None:
-        """Add the versions' answers to a batch."""
+        """Add the versions' outputs for a batch."""
         if self._comparisons:
             first, *others = [
                 scores_of(run.metrics.description.targets, each.computed, each.labelled.labels)
@@ -142,13 +142,13 @@ class PartialResultBuilder:
 
 
 def batches(part: Part, signature: Signature) -> Iterator[Batch]:
-    """Yield the rows of a part as a client sends them."""
+    """Yield the rows of a part in the batches that a client sends."""
     for block in Rows(part.open(), signature, labelled=True):
         yield from messages(signature, block, None, None)
 
 
 def ask(runs: Sequence[Run], batch: Batch, *, fold: bool) -> list[tuple[Run, BatchOutput]] | None:
-    """Return what the versions make of a batch; None of one without rows."""
+    """Return the versions' outputs for a batch; None if it is empty."""
     arrays = {name: array for name, (_, array) in batch.items()}
     datatypes = {name: datatype for name, (datatype, _) in batch.items()}
     asked = [(run, run.ask(arrays, datatypes)) for run in runs]
@@ -159,7 +159,7 @@ def ask(runs: Sequence[Run], batch: Batch, *, fold: bool) -> list[tuple[Run, Bat
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationOptions:
-    """What is to be evaluated, and how."""
+    """Options of an evaluation."""
 
     metrics: Sequence[str] = ()
     batch_size: int = 0
@@ -169,9 +169,9 @@ class EvaluationOptions:
 def evaluate(
     ray: Any, repository: Path, versions: Sequence[Located], parts: Sequence[Part], wanted: EvaluationOptions
 ) -> Compared:
-    """Return the results of the versions, and what tells each from the first; they are kept in the history.
+    """Return the results of the versions and the differences from the first; record them in the history.
 
-    Raises DataError and the errors of `Client.evaluate`; nothing is kept then.
+    Raises DataError and the errors of `Client.evaluate`, in which case nothing is recorded.
     """
     merger = Merger(versions, wanted)
     for result in spread(ray, EvaluateTask(tuple(versions), merger.merged), parts):
@@ -190,7 +190,7 @@ class Merger:
     """Merges the results of all workers."""
 
     def __init__(self, versions: Sequence[Located], wanted: EvaluationOptions) -> None:
-        """Raises InvalidArgumentError where a version has no metrics, or not those that are wanted."""
+        """Raise InvalidArgumentError if a version has no metrics, or lacks a requested one."""
         self._versions = versions
         self._wanted = wanted
         self._metrics = [Metrics(read_artifact(each.folder), threads=1) for each in versions]
@@ -221,7 +221,7 @@ class Merger:
         self.rows += result.rows
 
     def results(self, *, final: bool) -> list[pb.Results]:
-        """Return what is known of each version."""
+        """Return the current results of each version."""
         seconds = time.monotonic() - self._began
         return [
             encode_results(
@@ -237,12 +237,12 @@ class Merger:
         ]
 
     def differences(self) -> Iterator[Difference]:
-        """Yield what tells each version from the first."""
+        """Yield the differences between each version and the first."""
         for comparison, version in zip(self._comparisons, self._versions[1:], strict=True):
             yield decode_difference(encode_difference(comparison, version.version, self._versions[0].version))
 
     def keep(self, history: History, results: Sequence[pb.Results]) -> None:
-        """Put the results on record, where `kerve promote` finds them."""
+        """Record the results, for `kerve promote`."""
         who = f"ray:{getpass.getuser()}@{socket.gethostname()}"
         hardware, fingerprint = "; ".join(sorted(self._hardware)), self._fingerprint.hexdigest()
         artifacts = [identity(read_artifact(each.folder)) for each in self._versions]

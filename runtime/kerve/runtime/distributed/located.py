@@ -1,4 +1,4 @@
-"""A version of a model within a repository, for those who read it without a server."""
+"""A version of a model within a repository, accessed without a server."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from kerve.runtime.repository import Repository
 
 __all__ = ["Located", "computing", "locate"]
 
-# Rows that a worker computes at once, where the model sets no limit.
+# Rows that a worker computes at a time, if the model sets no limit.
 COMPUTED_ROWS = 32
 
 
 @dataclass(frozen=True)
 class Located:
-    """The folder of a version, and how its model wants to be served."""
+    """The folder of a version, and its model's settings."""
 
     name: str
     folder: Path
@@ -28,14 +28,14 @@ class Located:
 
     @property
     def version(self) -> str:
-        """The version, by its folder."""
+        """The version: the name of its folder."""
         return self.folder.name
 
 
 def computing(located: Located) -> Evaluable:
-    """Return a version, loaded and proven to answer here as when it was compiled; ArtifactError otherwise.
+    """Load and verify a version; raises ArtifactError on failure.
 
-    It computes at once, since no request waits, and on one thread: the workers of a node share its CPUs.
+    It computes immediately, since there are no requests, and on one thread, since workers share the CPUs.
     """
     settings = located.settings
     artifact = read_artifact(located.folder, settings.config.default_model_filename or "model.onnx")
@@ -49,13 +49,13 @@ def computing(located: Located) -> Evaluable:
 
 
 def at_once(compute: Callable[[], None]) -> bool:
-    """Compute."""
+    """Run the computation immediately."""
     compute()
     return True
 
 
 def locate(repository: Path, name: str, version: str) -> Located:
-    """Return a version, by number or label; "": the one that a server would choose. NotFoundError."""
+    """Return a version by number or label; "": the server's default. Raises NotFoundError if not found."""
     sources = Repository(repository).sources()
     if name not in sources:
         raise NotFoundError(

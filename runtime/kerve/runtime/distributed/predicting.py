@@ -1,7 +1,7 @@
-"""A Parquet file of outputs for each part of a folder of Parquet files.
+"""Prediction on a cluster: writes a Parquet file of outputs for each part of a folder of Parquet files.
 
-A file holds the rows of its part, in their order: the columns that are no input of the model, an id, say, and
-the outputs. The folder is filled at the end, when all parts are done.
+A file has the rows of its part in order: the columns that are not inputs of the model, such as an id, and the
+outputs. The files are moved to the folder at the end, when all parts are done.
 """
 
 import shutil
@@ -25,13 +25,13 @@ from kerve.runtime.signature import Signature, check_tensor
 
 __all__ = ["OutputFile", "predict"]
 
-# Where files wait for each other; no reader of Parquet looks into a folder with a dot.
+# Subfolder of files until all are complete; readers of Parquet ignore folders whose name begins with a dot.
 WAITING = ".unfinished"
 
 
 @dataclass(frozen=True)
 class OutputFile:
-    """A file of outputs: its rows, and by output the dtype and the shape of a row."""
+    """A file of outputs: its number of rows, and the dtype and row shape of each output."""
 
     file: str
     rows: int
@@ -51,7 +51,7 @@ class PredictTask:
         self._served = computing(self.version)
 
     def work(self, part: Part) -> Iterator[OutputFile]:
-        """Write a file, under a name of its own until it is whole; one that is there already is the same."""
+        """Write a file atomically; it may replace an equal file of a repeated part."""
         source = part.open()
         if not isinstance(source, ParquetFile):
             raise DataError(f"{source.path}: kerve predict --engine ray reads and writes Parquet")
@@ -81,7 +81,7 @@ class PredictTask:
 
 
 def beside(source: ParquetFile, rows: Rows, signature: Signature) -> list[str]:
-    """Return the columns that go with the outputs: no inputs, and none that an output is called."""
+    """Return the columns to copy next to the outputs: neither inputs nor names of outputs."""
     taken = {*rows.columns, *(spec.name for spec in signature.outputs)}
     return [each for each in source.columns if each not in taken]
 
@@ -106,9 +106,9 @@ def computed(served: Evaluable, block: Mapping[str, Array], where: str) -> dict[
 
 
 def predict(ray: Any, version: Located, parts: Sequence[Part], folder: Path) -> list[OutputFile]:
-    """Fill a folder with the outputs of all parts, and return what was written, in the order of the rows.
+    """Write the outputs of all parts to a folder; return the files in the order of the rows.
 
-    Raises DataError, and the errors of `Client.predict`; the folder is left as it was then.
+    Raises DataError and the errors of `Client.predict`, in which case the folder is unchanged.
     """
     check_folder(folder)
     there, waiting = folder.exists(), folder / WAITING
@@ -120,7 +120,7 @@ def predict(ray: Any, version: Located, parts: Sequence[Part], folder: Path) -> 
         for each in written:
             (waiting / each.file).rename(folder / each.file)
     except BaseException:
-        for file in folder.glob("part-*"):  # there was nothing before
+        for file in folder.glob("part-*"):  # the folder was empty before
             file.unlink()
         shutil.rmtree(waiting, ignore_errors=True)
         if not there:

@@ -1,1 +1,1 @@
-"""What `kerve doctor` finds: facts of the machine (`machine`), and where models would compute (`models`)."""
+"""`kerve doctor`: facts about the machine (`machine`), and where models would run (`models`)."""

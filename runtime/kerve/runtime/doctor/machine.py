@@ -1,4 +1,4 @@
-"""What a machine offers a server: facts that are looked up when they are asked for."""
+"""Facts about the machine that matter to a server."""
 
 import math
 import os
@@ -25,12 +25,12 @@ Facts = dict[str, Any]
 
 
 def examine(requested: DeviceRequest) -> Facts:
-    """Return the facts, by section, as JSON can hold them."""
+    """Return the facts by section, as JSON values."""
     return {section: look(requested) for section, look in SECTIONS.items()}
 
 
 def software(_: DeviceRequest) -> Facts:
-    """Versions, and what ONNX Runtime was built with."""
+    """Return versions, and ONNX Runtime's build."""
     return {
         "kerve": version("kerve"),
         "python": platform.python_version(),
@@ -42,7 +42,7 @@ def software(_: DeviceRequest) -> Facts:
 
 
 def cpus(_: DeviceRequest) -> Facts:
-    """The CPUs of the process: what a server divides among the instances of a model."""
+    """Return the CPUs of the process, which a server divides among the instances of a model."""
     quota = min(quota_v2(CGROUP), quota_v1(CGROUP))
     return {
         "usable": available_cpus(),
@@ -53,7 +53,7 @@ def cpus(_: DeviceRequest) -> Facts:
 
 
 def memory(_: DeviceRequest) -> Facts:
-    """Bytes of the machine, and what the cgroup leaves of them."""
+    """Return the memory of the machine and the cgroup's limit, in bytes."""
     lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
     sizes = {name.rstrip(":"): int(number) * 1024 for name, number, *_ in lines}
     return {
@@ -64,7 +64,7 @@ def memory(_: DeviceRequest) -> Facts:
 
 
 def gpu_driver(_: DeviceRequest) -> Facts:
-    """NVIDIA's driver and its devices, or why there are none."""
+    """Return NVIDIA's driver and its devices, or why there are none."""
     try:
         found = driver()
         gpus = found.gpus()
@@ -74,19 +74,19 @@ def gpu_driver(_: DeviceRequest) -> Facts:
 
 
 def provider_libraries(_: DeviceRequest) -> Facts:
-    """What the providers for GPUs need, where ONNX Runtime has them."""
+    """Return the libraries that the GPU providers of ONNX Runtime need."""
     kinds: tuple[Kind, ...] = ("cuda", "tensorrt")
     return {kind: [vars(each) for each in libraries(kind)] for kind in kinds if has_provider(kind)}
 
 
 def transport(_: DeviceRequest) -> Facts:
-    """What `--transport auto` takes."""
+    """Return the transport that `--transport auto` selects."""
     taken, why = automatic()
     return {"taken": taken, "why": why}
 
 
 def device(requested: DeviceRequest) -> Facts:
-    """What `--device` takes."""
+    """Return the devices that `--device` selects."""
     try:
         chosen = choose_devices(requested)
     except UnavailableError as error:

@@ -1,4 +1,4 @@
-"""Where the models of a repository would compute: the provider of every node, as ONNX Runtime assigns it."""
+"""Where the models of a repository would run: the provider of every node, as assigned by ONNX Runtime."""
 
 from collections import Counter
 from dataclasses import asdict, dataclass, field
@@ -21,30 +21,30 @@ __all__ = ["Finding", "examine_models"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One version of a model on one device; or, without a device, why it cannot be served."""
+    """One version of a model on one device; without a device, why it cannot be served."""
 
     model: str
     version: int
     device: str = ""
     instances: int = 0
-    # Nodes by the provider that runs them.
+    # Numbers of nodes by provider.
     nodes: dict[str, int] = field(default_factory=dict)
-    # Those that fall from the device to the CPU.
+    # Nodes that fall back from the device to the CPU.
     fallen: list[Assignment] = field(default_factory=list)
     problem: str = ""
 
     def json(self) -> dict[str, Any]:
-        """Return it as JSON can hold it."""
+        """Return it as JSON values."""
         return {**asdict(self), "fallen": [each._asdict() for each in self.fallen]}
 
 
 def examine_models(repositories: list[Repository], devices: Devices) -> list[Finding]:
-    """Return what is found for the versions that would be served."""
+    """Return the findings for the versions that would be served."""
     return [finding for source in scan(repositories).values() for finding in examine_model(source, devices)]
 
 
 def examine_model(source: Source, devices: Devices) -> list[Finding]:
-    """Return what is found for one model."""
+    """Return the findings for one model."""
     if source.problem:
         return [Finding(source.name, 0, problem=source.problem)]
     try:
@@ -66,7 +66,7 @@ def examine_model(source: Source, devices: Devices) -> list[Finding]:
 def examine_version(
     source: Source, version: int, file_name: str, where: DeviceConfig, instances: int
 ) -> Finding:
-    """Load a version on a device and return who runs its nodes."""
+    """Load a version on a device, and return the providers of its nodes."""
     device = where.device
     try:
         artifact = read_artifact(source.versions[version], file_name)
@@ -81,7 +81,7 @@ def examine_version(
 
 
 def assignments(file: Path, where: DeviceConfig) -> list[Assignment]:
-    """Return who runs each node of a model; ArtifactError when it cannot be loaded."""
+    """Return the provider of each node of a model; raises ArtifactError if it cannot be loaded."""
     if where.device.kind != "cpu":
         load_packaged()
     providers = providers_for(where.device, where.cuda, enable_cuda_graph="0")

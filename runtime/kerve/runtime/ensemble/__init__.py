@@ -1,4 +1,4 @@
 """Chains of models that are served as one: Triton's `ensemble_scheduling`.
 
-configuration -> scheme (what the steps give one another) -> binding (held against the members) -> executor
+configuration -> scheme (tensors between the steps) -> binding (checked against the members) -> executor
 """

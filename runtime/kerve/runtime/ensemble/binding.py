@@ -1,4 +1,4 @@
-"""Holds an ensemble's steps against the models that they name."""
+"""Binds an ensemble's steps to the models that they name, and checks that they fit."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,19 +17,19 @@ __all__ = ["Bound", "Member", "bind"]
 
 @dataclass(frozen=True)
 class Member:
-    """What an ensemble must know of a model that is part of it."""
+    """The properties of a member that its ensemble needs."""
 
     signature: Signature
-    # Rows of a request at most; 0 for a model without a batch dimension.
+    # Maximum rows of a request; 0 for a model without a batch dimension.
     max_batch_size: int
 
 
 @dataclass(frozen=True)
 class Bound:
-    """What the ensemble is to its clients."""
+    """The signature of a bound ensemble, as its clients see it."""
 
     signature: Signature
-    # What it is to its members, where a tensor is reshaped.
+    # The signature with the shapes that the members see, if tensors are reshaped.
     inside: Signature
     reshapes: Reshapes
     # 0: without a batch dimension.
@@ -38,18 +38,19 @@ class Bound:
 
 @dataclass(frozen=True)
 class TensorPort:
-    """Where a tensor is given or taken."""
+    """The producer or a consumer of a tensor."""
 
     spec: TensorSpec
     what: str
-    # Whether axis 0 of the spec counts rows.
+    # Whether axis 0 of the spec is the batch dimension.
     batched: bool
 
 
 def bind(scheme: Scheme, config: pb.ModelConfig, members: Sequence[Member], where: Path) -> Bound:
-    """Return the signature of an ensemble; ArtifactError when its steps do not fit their models.
+    """Return the signature of an ensemble; raises ArtifactError if its steps do not fit their models.
 
-    A configuration that declares no tensors takes what no step gives, and gives what no step takes.
+    If the configuration declares no tensors, the inputs are those that no step produces, and the outputs
+    those that no step consumes.
     """
     steps = list(zip(scheme.steps, members, strict=True))
     rows = batch_size(config, steps, where)
@@ -68,7 +69,7 @@ def bind(scheme: Scheme, config: pb.ModelConfig, members: Sequence[Member], wher
             check_name(own, known, "input", step, where)
             batched = member.signature.batched
             taker = TensorPort(known[own], f"input {own!r} of step {step.model!r}", batched)
-            # Of an ensemble that declares nothing, the first step that takes an input says what it is.
+            # If the ensemble declares no inputs, the first step that consumes an input defines it.
             source = sources.setdefault(
                 tensor, TensorPort(replace(known[own], name=tensor), taker.what, batched)
             )
@@ -96,8 +97,8 @@ def bind(scheme: Scheme, config: pb.ModelConfig, members: Sequence[Member], wher
 
 
 def in_order(steps: Sequence[tuple[Step, Member]], kind: Literal["inputs", "outputs"]) -> list[str]:
-    """Return what the steps take or give, in the order of the steps and of their models' own tensors: maps in
-    protobuf have none.
+    """Return the inputs or outputs of the steps, in the order of the steps and of their models' tensors:
+    protobuf maps are unordered.
     """
     names: dict[str, None] = {}
     for step, member in steps:
@@ -109,9 +110,9 @@ def in_order(steps: Sequence[tuple[Step, Member]], kind: Literal["inputs", "outp
 
 
 def batch_size(config: pb.ModelConfig, steps: Sequence[tuple[Step, Member]], where: Path) -> int:
-    """Return the rows of a request at most; 0 without a batch dimension.
+    """Return the maximum rows of a request; 0 without a batch dimension.
 
-    A member that takes no batches sets no limit to an ensemble that says what its tensors are.
+    A member that is not batched does not limit an ensemble that declares its tensors.
     """
     limits = [(member.max_batch_size, step.model) for step, member in steps]
     if not config.input and not config.max_batch_size:
@@ -146,7 +147,7 @@ def declared_inputs(config: pb.ModelConfig, *, batched: bool, where: Path) -> di
 def declared_outputs(
     config: pb.ModelConfig, sources: Mapping[str, TensorPort], *, batched: bool, where: Path
 ) -> list[TensorSpec]:
-    """Return the outputs that the configuration declares, held against the steps that give them."""
+    """Return the outputs that the configuration declares, checked against the steps that produce them."""
     found = []
     for tensor in config.output:
         source = sources[tensor.name]
@@ -162,19 +163,19 @@ def declared_outputs(
 
 
 def shape_of(declared: Sequence[int], batched: bool) -> tuple[Dimension, ...]:
-    """Return a declared shape, the batch dimension included."""
+    """Return a declared shape, including the batch dimension."""
     dims = tuple(size if size >= 0 else None for size in declared)
     return ("batch", *dims) if batched else dims
 
 
 def as_own(spec: TensorSpec, name: str, *, batched: bool) -> TensorSpec:
-    """Return a member's spec as the ensemble's: names of sizes mean nothing in another model."""
+    """Return a member's spec as the ensemble's, without its symbolic sizes, which are local to the member."""
     sizes = tuple(size if isinstance(size, int) else None for size in spec.shape)
     return replace(spec, name=name, shape=("batch", *sizes[1:]) if batched else sizes)
 
 
 def check_name(name: str, known: Mapping[str, TensorSpec], kind: str, step: Step, where: Path) -> None:
-    """Raise ArtifactError when a model has no such tensor."""
+    """Raise ArtifactError if the model has no such tensor."""
     if name not in known:
         raise ArtifactError(
             f"{where}: step {step.model!r}: {kind}_map names {kind} {name!r}, which the model has not; "
@@ -183,7 +184,7 @@ def check_name(name: str, known: Mapping[str, TensorSpec], kind: str, step: Step
 
 
 def check_fit(tensor: str, source: TensorPort, taker: TensorPort, where: Path) -> None:
-    """Raise ArtifactError unless what is given can be what is taken."""
+    """Raise ArtifactError unless a produced tensor fits its consumer."""
     for given, taken, kind in (
         (source.spec.datatype, taker.spec.datatype, "datatype"),
         (show_shape(source.spec.shape), show_shape(taker.spec.shape), "shape"),
@@ -198,9 +199,9 @@ def check_fit(tensor: str, source: TensorPort, taker: TensorPort, where: Path) -
 
 
 def may_become(source: TensorPort, taker: TensorPort) -> bool:
-    """Return whether a tensor can be taken as it was given, or with one row more or less as an axis.
+    """Return whether a tensor fits its consumer, possibly with a batch axis of one row added or removed.
 
-    As in Triton: where one side counts rows and the other does not, a tensor is the one row of a batch.
+    As in Triton: if only one side is batched, the tensor is the single row of a batch.
     """
     given, taken = source.spec.shape, taker.spec.shape
     if may_equal(given, taken):
@@ -211,7 +212,7 @@ def may_become(source: TensorPort, taker: TensorPort) -> bool:
 
 
 def may_equal(left: Sequence[Dimension], right: Sequence[Dimension]) -> bool:
-    """Return whether a tensor can have both shapes; sizes that are free are known when it comes."""
+    """Return whether a tensor can have both shapes; dynamic sizes are checked at run time."""
     return len(left) == len(right) and all(
         not isinstance(one, int) or not isinstance(other, int) or one == other
         for one, other in zip(left, right, strict=True)

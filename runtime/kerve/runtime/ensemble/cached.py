@@ -18,7 +18,7 @@ __all__ = ["MemberCache", "MemberLookup"]
 
 @dataclass(frozen=True)
 class MemberCache:
-    """The response cache of a member, which its own clients use as well: it is asked in their messages."""
+    """The response cache of a member, shared with its own clients: it is looked up with their messages."""
 
     version: int
     signature: Signature
@@ -26,8 +26,8 @@ class MemberCache:
     statistics: ServedStatistics
 
     def look_up(self, given: Mapping[str, Array], requested: Sequence[str]) -> "MemberLookup":
-        """Look for the outputs of a step."""
-        # Clients give the inputs in the order of the model, and name no outputs where they want all.
+        """Look up the outputs of a step."""
+        # As clients do: inputs in the order of the model, and no outputs named if all are requested.
         inputs = {spec.name: given[spec.name] for spec in self.signature.inputs if spec.name in given}
         everything = len(requested) == len(self.signature.outputs)
         request = encode_request(
@@ -38,7 +38,7 @@ class MemberCache:
 
 @dataclass(frozen=True)
 class MemberLookup:
-    """What the cache of a member said to one step."""
+    """The result of a lookup in a member's cache for one step."""
 
     member: MemberCache
     request: pb.ModelInferRequest
@@ -46,7 +46,7 @@ class MemberLookup:
 
     @property
     def outputs(self) -> dict[str, Array] | None:
-        """The outputs, if they were there."""
+        """The outputs, if they were cached."""
         if (response := self.lookup.found) is None:
             return None
         return {
@@ -55,6 +55,6 @@ class MemberLookup:
         }
 
     def keep(self, outputs: Mapping[str, Array]) -> None:
-        """Keep what the member computed."""
+        """Store the member's outputs."""
         member = self.member
         self.lookup.keep(encode_response(self.request, member.version, member.signature, outputs))

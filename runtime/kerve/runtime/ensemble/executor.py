@@ -1,4 +1,4 @@
-"""The threads of an ensemble: one takes requests from its queue, one takes what the members answer."""
+"""The threads of an ensemble: one takes requests from its queue, one takes the members' answers."""
 
 import logging
 import threading
@@ -20,9 +20,9 @@ FAILED = "the ensemble failed; see the server's log"
 
 
 class EnsembleExecutor(threading.Thread):
-    """Serves one queue until it is closed and empty, and everything taken from it is answered.
+    """Serves one queue until it is closed and empty and every request is answered.
 
-    It computes nothing: a request costs it a moment when it comes and after each step.
+    It computes nothing itself: a request only takes time when it begins and after each step.
     """
 
     def __init__(
@@ -37,17 +37,17 @@ class EnsembleExecutor(threading.Thread):
         self._changed = threading.Condition()
         self._runs: set[Run] = set()
         self._terminated = False
-        # Of sequences: a thread for each request, which keeps them in order, and one for each step that waits
-        # for its turn.
+        # For sequences: a thread for each request, which keeps them in order, and one for each step that may
+        # wait for its turn.
         waiting = sum(step.keeps_states for step in plan.steps)
         self._lanes = Lanes(plan.most * (1 + waiting), name) if waiting else None
 
     def begin(self) -> None:
-        """Start: it can compute as soon as its members can."""
+        """Start; no preparation is needed."""
         self.start()
 
     def run(self) -> None:
-        """Take and begin requests while there is room; at the end, wait for those under way."""
+        """Take and begin requests up to the limit; at the end, wait for those in flight."""
         answers = threading.Thread(target=self._take_answers, name=f"{self.name} answers", daemon=True)
         answers.start()
         while True:
@@ -65,7 +65,7 @@ class EnsembleExecutor(threading.Thread):
             self._lanes.close()
 
     def terminate(self) -> None:
-        """Refuse what is under way and what waits."""
+        """Refuse requests in flight and waiting ones."""
         with self._changed:
             self._terminated = True
             runs = list(self._runs)
@@ -73,7 +73,7 @@ class EnsembleExecutor(threading.Thread):
             run.fail(Code.UNAVAILABLE, "the server is shutting down")
 
     def _wait(self, most: int) -> None:
-        """Wait until no more than so many requests are under way."""
+        """Wait until at most `most` requests are in flight."""
         with self._changed:
             self._changed.wait_for(lambda: len(self._runs) <= most)
 
@@ -92,21 +92,21 @@ class EnsembleExecutor(threading.Thread):
             self._lanes.begin(sequence, lambda: self._run_to_completion(run))
 
     def _run_to_completion(self, run: Run) -> None:
-        """Begin a request and wait for its end, before which the next one of its sequence may not begin."""
+        """Begin a request and wait for its end, before which the next one of its sequence must not begin."""
         self._guard(run, run.begin)
         with self._changed:
             self._changed.wait_for(lambda: run not in self._runs)
 
     def _run_in_thread(self, run: Run, work: Callable[[], None]) -> None:
-        """Run what blocks until it is the turn of a request in its sequence."""
+        """Run work that blocks until a request's turn in its sequence."""
         assert self._lanes is not None
         self._lanes.begin(None, lambda: self._guard(run, work))
 
     def _guard(self, run: Run, work: Callable[[], None]) -> None:
-        """Do a part of a request; an error fails this request, and not the thread that serves others."""
+        """Run a part of a request; an error fails this request, not the thread that serves others."""
         try:
             work()
-        except Exception:  # the edge of the executor: see `Executor`
+        except Exception:  # see `Executor`
             log.exception("%s: a request failed", self.name, extra=log_extra(run.batch))
             run.fail(Code.INTERNAL, FAILED)
 

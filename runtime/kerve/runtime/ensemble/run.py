@@ -1,4 +1,4 @@
-"""One request on its way through the steps of an ensemble."""
+"""The execution of one request through the steps of an ensemble."""
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -20,52 +20,52 @@ __all__ = ["BoundStep", "MemberRequest", "Plan", "Run"]
 
 @dataclass(frozen=True)
 class BoundStep:
-    """A step and the version that it was bound to."""
+    """A step and the version that it is bound to."""
 
     model: str
     signature: Signature
     queue: Queue
     # Whether the member, or one of its own members, keeps the states of sequences.
     keeps_states: bool
-    # Of a member that keeps them itself.
+    # Set if the member itself keeps states.
     stateful: Stateful | None
-    # Of a member that keeps its answers.
+    # Set if the member has a response cache.
     cache: MemberCache | None
-    # The ensemble's names of tensors, by the member's.
+    # The ensemble's tensor names, by the member's.
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """An ensemble as it runs."""
+    """The execution plan of an ensemble."""
 
     name: str
-    # With the shapes that its members see.
+    # With the shapes that the members see.
     signature: Signature
     reshapes: Reshapes
     steps: tuple[BoundStep, ...]
-    # Requests that may be under way; more wait in the ensemble's own queue.
+    # Maximum requests in flight; further ones wait in the ensemble's own queue.
     most: int
 
     @property
     def optional(self) -> frozenset[str]:
-        """Inputs that a request may leave out."""
+        """Inputs that a request may omit."""
         return frozenset(spec.name for spec in self.signature.inputs if spec.optional)
 
 
 @dataclass(frozen=True)
 class MemberRequest:
-    """The token of a request to a member: which run made it, for which step."""
+    """The token of a request to a member, with its run and step."""
 
     run: "Run"
     step: BoundStep
-    # Keeps the answer.
+    # Stores the answer in the cache.
     lookup: MemberLookup | None
 
 
 class Run:
-    """One request of an ensemble: each member is asked as soon as its inputs are there."""
+    """One request of an ensemble: each step starts as soon as its inputs are available."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Run:
         on_end: Callable[["Run"], None],
         run_in_thread: "Callable[[Run, Callable[[], None]], object]",
     ) -> None:
-        """`on_end` is called once, at the run's end; `run_in_thread` runs what blocks."""
+        """`on_end` is called once, at the end of the run; `run_in_thread` runs blocking work."""
         self.batch = batch
         self._plan = plan
         self._inbox = inbox
@@ -85,7 +85,7 @@ class Run:
         self._run_in_thread = run_in_thread
         self._lock = threading.Lock()
         self._tensors: dict[str, Array] = {}
-        # The tensors that are there, and optional ones that are not given.
+        # The available tensors, and optional inputs that are not given.
         self._known: set[str] = set()
         self._left: Sequence[BoundStep] = plan.steps
         self._waiting = 0
@@ -93,13 +93,13 @@ class Run:
         self._ended = False
 
     def begin(self) -> None:
-        """Take the request's tensors, and ask the members that need no more."""
+        """Start the steps that need only the request's tensors."""
         self._tensors = dict(self._plan.reshapes.inward(self.batch.inputs))
         self._known = set(self._tensors) | self._plan.optional
         self.advance()
 
     def advance(self) -> None:
-        """Ask the members whose inputs are there."""
+        """Start the steps whose inputs are available."""
         with self._lock:
             ready = [step for step in self._left if self._known.issuperset(step.inputs.values())]
             self._left = [step for step in self._left if step not in ready]
@@ -112,7 +112,7 @@ class Run:
                 return
 
     def take(self, answer: Answer) -> None:
-        """Go on with what a member answered."""
+        """Continue with the answer of a member."""
         if answer.outputs is None:
             self.fail(answer.code, self._within(answer.message))
             return
@@ -132,20 +132,20 @@ class Run:
         if not complete:
             self.advance()
         elif self._end():
-            # As in Triton, an ensemble has computed for as long as its members have. Before the answer, so
-            # that a client who has it finds it counted.
+            # As in Triton, the compute time of an ensemble is that of its members. Counted before the reply,
+            # so that a client that has it finds it counted.
             self._statistics.computed(self.batch, self._computed)
             self._on_end(self)
             self._reply()
 
     def fail(self, code: int, message: str) -> None:
-        """Refuse the request; the members' answers that are still to come are dropped."""
+        """Fail the request; outstanding answers of members are dropped."""
         if self._end():
             self.batch.fail(code, message)
             self._on_end(self)
 
     def _within(self, message: object) -> str:
-        """Return what a member or a step says, in Triton's words for where."""
+        """Prefix a message of a member or step with the ensemble, in Triton's wording."""
         return f"in ensemble {self._plan.name!r}, {message}"
 
     def _reply(self) -> None:
@@ -176,7 +176,7 @@ class Run:
             self._run_in_thread(self, partial(self._compute_in_sequence, step, stateful, position, given))
 
     def _ask(self, step: BoundStep, given: Mapping[str, Array]) -> None:
-        """Take the outputs of a step from the member's cache, or ask the member for them."""
+        """Take the outputs of a step from the member's cache, or send a request to the member."""
         requested = list(step.outputs)
         lookup = None if step.cache is None else step.cache.look_up(given, requested)
         if lookup is not None and (outputs := lookup.outputs) is not None:
@@ -185,7 +185,7 @@ class Run:
             step.queue.ask(given, requested, self.batch, self._inbox, MemberRequest(self, step, lookup))
 
     def _step_inputs(self, step: BoundStep) -> dict[str, Array]:
-        """Return the inputs of a step; InvalidArgumentError when they do not fit."""
+        """Return the inputs of a step; raises InvalidArgumentError if they do not fit."""
         given = {
             own: with_axes_of(self._tensors[tensor], step.signature.input(own))
             for own, tensor in step.inputs.items()
@@ -211,16 +211,16 @@ class Run:
             self._complete_step(step, outputs, nanoseconds)
 
     def _end(self) -> bool:
-        """Whether this is the first end."""
+        """Mark the run as ended; return whether it had not ended before."""
         with self._lock:
             ended, self._ended = self._ended, True
             return not ended
 
 
 def with_axes_of(array: Array, spec: TensorSpec) -> Array:
-    """Return a tensor with the axes of a spec: what has no batch becomes a batch of one row, and the reverse.
+    """Add or remove the batch axis so that a tensor has the axes of a spec.
 
-    InvalidArgumentError for several rows where one is taken.
+    Raises InvalidArgumentError if the axis to remove has several rows.
     """
     more = len(spec.shape) - array.ndim
     if more == 1:
@@ -228,5 +228,5 @@ def with_axes_of(array: Array, spec: TensorSpec) -> Array:
     if more == -1:
         if len(array) != 1:
             raise InvalidArgumentError(f"{spec.name!r} takes no batches: expected one row, got {len(array)}")
-        return array.reshape(array.shape[1:])  # array[0] would be a scalar of NumPy's
+        return array.reshape(array.shape[1:])  # array[0] could be a NumPy scalar
     return array

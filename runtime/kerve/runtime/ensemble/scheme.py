@@ -1,4 +1,4 @@
-"""What the steps of an ensemble give one another, as its configuration says it."""
+"""The steps of an ensemble and the tensors between them, as configured."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ __all__ = ["Scheme", "Step", "members_of", "read_scheme"]
 
 @dataclass(frozen=True)
 class Step:
-    """One model of the chain."""
+    """One step: a model with its inputs and outputs."""
 
     model: str
-    # -1: the newest.
+    # -1: the newest version.
     version: int
     # The tensors of the ensemble, by the member's names for them.
     inputs: Mapping[str, str]
@@ -23,34 +23,34 @@ class Step:
 
     @property
     def route(self) -> str:
-        """The version as requests name it."""
+        """The version in the form used by requests."""
         return str(self.version) if self.version > 0 else ""
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """The steps, in the order of the configuration; they run as soon as their inputs are there."""
+    """The steps in the order of the configuration; each runs as soon as its inputs are available."""
 
     steps: tuple[Step, ...]
 
     @property
     def consumed(self) -> frozenset[str]:
-        """The tensors that steps take."""
+        """The tensors that steps consume."""
         return frozenset(tensor for step in self.steps for tensor in step.inputs.values())
 
     @property
     def produced(self) -> frozenset[str]:
-        """The tensors that steps give."""
+        """The tensors that steps produce."""
         return frozenset(tensor for step in self.steps for tensor in step.outputs.values())
 
 
 def members_of(config: pb.ModelConfig) -> list[str]:
-    """Return the names of the models that an ensemble is made of; none for any other model."""
+    """Return the names of an ensemble's members; empty for any other model."""
     return list(dict.fromkeys(step.model_name for step in config.ensemble_scheduling.step))
 
 
 def read_scheme(config: pb.ModelConfig, where: Path) -> Scheme:
-    """Return the steps; ArtifactError when they can never run, whatever the members are."""
+    """Return the steps; raises ArtifactError if they can never run, whatever the members are."""
     steps = tuple(
         Step(step.model_name, step.model_version, dict(step.input_map), dict(step.output_map))
         for step in config.ensemble_scheduling.step
@@ -71,10 +71,10 @@ def read_scheme(config: pb.ModelConfig, where: Path) -> Scheme:
 
 
 def check_step(step: Step, where: str) -> None:
-    """Raise ArtifactError for a step that says too little."""
+    """Raise ArtifactError for an incomplete step."""
     if not step.model:
         raise ArtifactError(f"{where}: expected model_name, got none")
-    # 0 is what a configuration has that says nothing; Triton asks for -1 then.
+    # 0 is the value of an unset field, which is accepted; Triton requires -1.
     if step.version < -1:
         raise ArtifactError(f"{where}: model_version: expected a version, or -1, got {step.version}")
     for name, tensors in (("input_map", step.inputs), ("output_map", step.outputs)):
@@ -86,7 +86,7 @@ def check_step(step: Step, where: str) -> None:
 
 
 def check_flow(scheme: Scheme, inputs: Sequence[str], where: Path) -> None:
-    """Raise ArtifactError unless every tensor has one source and every step comes to run."""
+    """Raise ArtifactError unless every tensor has exactly one source and every step can run."""
     known: dict[str, str] = dict.fromkeys(inputs, "an input")
     for step in scheme.steps:
         for tensor in step.outputs.values():
@@ -111,7 +111,7 @@ def check_flow(scheme: Scheme, inputs: Sequence[str], where: Path) -> None:
 
 
 def check_order(scheme: Scheme, where: Path) -> None:
-    """Raise ArtifactError when steps wait for one another in a circle."""
+    """Raise ArtifactError if steps depend on each other in a cycle."""
     made = scheme.produced
     left = list(scheme.steps)
     while left:
@@ -125,5 +125,5 @@ def check_order(scheme: Scheme, where: Path) -> None:
 
 
 def shown(names: Collection[str]) -> str:
-    """Return names as they stand in messages."""
+    """Format names for messages."""
     return ", ".join(names) or "none"

@@ -18,23 +18,23 @@ __all__ = ["SequenceHost", "Stateful", "compute_in_sequence"]
 
 @dataclass(frozen=True)
 class SequenceHost:
-    """The loaded version of a member that has a sequence's states."""
+    """The loaded version of a member that holds a sequence's states."""
 
     plan: Plan
     sequences: Sequences
-    # That of its graph, states and controls included.
+    # The signature of its graph, including states and controls.
     signature: Signature
     queue: Queue
 
 
 @dataclass(frozen=True)
 class Stateful:
-    """How a step is computed whose member keeps states."""
+    """How to compute a step whose member keeps states."""
 
     plan: Plan
-    # The version that a sequence is pinned to: the one where it began.
+    # Returns the version to which a sequence is pinned: the one where it began.
     host: Callable[[SequencePosition], SequenceHost]
-    # Makes an inbox for one answer.
+    # Creates an inbox for one answer.
     inbox: Callable[[], Inbox]
 
 
@@ -46,11 +46,11 @@ def compute_in_sequence(
     batch: Batch,
     inbox: Inbox,
 ) -> tuple[Mapping[str, Array], int]:
-    """Wait for the turn of a request in its sequence, and compute it with the states; return the outputs, and
-    the nanoseconds that it took.
+    """Wait for a request's turn in its sequence, and compute it with the states; return the outputs and the
+    compute time in nanoseconds.
 
-    `given`: what comes of other steps and of the client; `inbox`: for this answer alone. Raises ServingError
-    when its turn never comes, or it cannot be computed.
+    `given`: the inputs from other steps and the client; `inbox`: used only for this answer. Raises
+    ServingError if its turn does not come or the computation fails.
     """
     plan, rows = host.plan, batch.rows
     timeout = None if batch.deadline is None else max(0.0, batch.deadline - time.monotonic())
@@ -74,5 +74,5 @@ def compute_in_sequence(
 
 
 def detached(array: Array, datatype: str) -> Value:
-    """Return a state as a copy: an array may be a view of a batch."""
+    """Return a copy of a state: the array may be a view of a batch."""
     return Value(array.shape, to_raw(array, datatype))

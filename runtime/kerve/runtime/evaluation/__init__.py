@@ -1,6 +1,6 @@
-"""Losses and metrics where the model is served: Keras's own numbers, from the graphs that the compiler wrote.
+"""Losses and metrics of served models: equal to Keras', computed by graphs that the compiler wrote.
 
-targets.py       labelled rows: what fits, and what is said of what does not
-accumulator.py   rows folded into the state of the metrics, and the state as numbers
+targets.py       labels and weights of rows: checks and conversion
+accumulator.py   accumulates rows in the state of the metrics, and computes results from it
 runs.py          one version over one stream: model, accumulator, time
 """

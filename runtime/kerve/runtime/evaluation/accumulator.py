@@ -1,4 +1,4 @@
-"""Rows folded into the state of the metrics, and the state as numbers."""
+"""Accumulates rows in the state of the metrics, and computes results from the state."""
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping
@@ -19,17 +19,17 @@ from kerve.runtime.session import Session
 
 __all__ = ["Accumulator", "Metrics", "chosen", "identity"]
 
-#: How two states become one; the third is the one before the first row.
+#: How two states are merged; the third argument is the initial state.
 MERGES: Mapping[int, Callable[[Array, Array, Array], Array]] = {
     StateSpec.SUM: lambda one, other, begin: one + other - begin,
     StateSpec.MAXIMUM: lambda one, other, _: np.maximum(one, other),
     StateSpec.MINIMUM: lambda one, other, _: np.minimum(one, other),
 }
 
-#: Arrays by name, at the host or where they were computed.
+#: Arrays by name, on the host or on the device where they were computed.
 Values = Mapping[str, Array | DeviceArray]
 
-#: What Keras evaluates at a time unless it is told otherwise.
+#: Keras' default batch size.
 USUAL_BATCH_SIZE = 32
 
 
@@ -37,7 +37,7 @@ class Metrics:
     """The losses and metrics of one version, loaded."""
 
     def __init__(self, artifact: Artifact, *, threads: int, place: DeviceConfig = ON_CPU) -> None:
-        """`place`: where the model computes; what it leaves there is folded there."""
+        """`place`: the device of the model; outputs that stay there are accumulated there."""
         manifest = artifact.manifest
         if manifest is None or not manifest.HasField("evaluation"):
             why = (
@@ -49,7 +49,7 @@ class Metrics:
                 + "; compile it with --loss and --metric"
             )
         self.description: Evaluation = manifest.evaluation
-        # Buffers are for batches that come from clients; numbers are as exact as they were proven.
+        # Buffers are only useful for clients' batches; TF32 would make results less exact than verified.
         place = replace(place, cuda=replace(place.cuda, buffers=0, use_tf32=False))
         self._update = open_session(artifact.path / self.description.update, place, threads=threads)
         self._results = Session(artifact.path / self.description.results, threads=1)
@@ -62,11 +62,11 @@ class Metrics:
 
     @property
     def names(self) -> list[str]:
-        """The numbers, in the order in which `evaluate` reports them."""
+        """The names of the results, in the order of `evaluate`."""
         return [each.name for each in self.description.metrics]
 
     def require(self, wanted: Collection[str], version: str) -> None:
-        """Raise InvalidArgumentError for a metric that there is not."""
+        """Raise InvalidArgumentError for an unknown metric."""
         for name in wanted:
             if name not in self.names:
                 raise InvalidArgumentError(
@@ -75,7 +75,7 @@ class Metrics:
 
     @property
     def wanted(self) -> list[str]:
-        """What the model has to compute: outputs, and the logits behind them."""
+        """The values that the model must compute: outputs, and their logits."""
         targets = self.description.targets
         values = [target.output for target in targets]
         return [*values, *(target.logits for target in targets if target.logits)]
@@ -85,7 +85,7 @@ class Metrics:
         return {each.input: initial(each) for each in self.description.state}
 
     def fold(self, feeds: Values, state: Values) -> dict[str, Array | DeviceArray]:
-        """Return the state after a step, where it was computed."""
+        """Return the state after a step, on the device where it was computed."""
         specs, given = self.description.state, {**feeds, **state}
         outputs = [each.output for each in specs]
         after: Values
@@ -96,24 +96,24 @@ class Metrics:
         return {each.input: after[each.output] for each in specs}
 
     def numbers(self, state: Values) -> dict[str, Array]:
-        """Return the numbers of a state."""
+        """Return the results of a state."""
         return self._results.run(all_at_host(state), self.names)
 
     @property
     def mergeable(self) -> bool:
-        """Whether rows may be folded apart from one another, and the states merged."""
+        """Whether rows may be accumulated in separate states that are merged later."""
         description = self.description
         return not description.batch_dependent and all(each.merge in MERGES for each in description.state)
 
     def merge(self, one: Mapping[str, Array], other: Mapping[str, Array]) -> dict[str, Array]:
-        """Return the state of the rows of both states, which both began from the initial one."""
+        """Merge two states, both of which started from the initial one."""
         return {
             each.input: np.asarray(MERGES[each.merge](one[each.input], other[each.input], initial(each)))
             for each in self.description.state
         }
 
     def feeds(self, labelled: Labelled, computed: Values) -> dict[str, Array | DeviceArray]:
-        """Return what a step takes, for rows and what the model computed of them."""
+        """Return the inputs of a step, for rows and the model's outputs for them."""
         feeds: dict[str, Array | DeviceArray] = {
             name: labelled.inputs[source] for name, source in self.description.inputs.items()
         }
@@ -133,21 +133,21 @@ class Metrics:
 
 
 def identity(artifact: Artifact) -> str:
-    """Return what tells an artifact from any other with the same name and number: a digest of its files."""
+    """Return a digest of an artifact's files, which distinguishes artifacts of the same name and version."""
     files = artifact.manifest.files if artifact.manifest else {}
     lines = (f"{info.sha256}  {name}\n" for name, info in sorted(files.items()))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def initial(state: StateSpec) -> Array:
-    """Return the value of a state variable before the first row."""
+    """Return the initial value of a state variable."""
     shape = [dim.size for dim in state.spec.shape]
     dtype = DATATYPES[state.spec.datatype].dtype
     return np.frombuffer(state.initial, dtype).reshape(shape) if state.initial else np.zeros(shape, dtype)
 
 
 def weighed(target: Evaluation.Target, predictions: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape of what is weighed of predictions of a shape: of values that a loss makes of them."""
+    """Return the shape of the weighted values (of the loss, for instance), given that of the predictions."""
     return tuple(
         dim.size if dim.WhichOneof("kind") == "size" else predictions[axis]
         for axis, dim in enumerate(target.weights.shape)
@@ -155,7 +155,7 @@ def weighed(target: Evaluation.Target, predictions: tuple[int, ...]) -> tuple[in
 
 
 def broadcast(weights: Array, shape: tuple[int, ...], output: str) -> Array:
-    """Return a weight for every value that is weighed."""
+    """Broadcast the weights to the shape of the weighted values."""
     try:
         grown = weights.reshape(weights.shape + (1,) * (len(shape) - weights.ndim))
         return np.ascontiguousarray(np.broadcast_to(grown, shape))
@@ -170,7 +170,7 @@ class Accumulator:
     """The state of the metrics of one version over one stream of rows."""
 
     def __init__(self, metrics: Metrics, batch_size: int = 0) -> None:
-        """Where the numbers depend on it, rows are folded in `batch_size` at a time, however they come."""
+        """`batch_size`: rows per step, for results that depend on it, independent of the batches added."""
         self._metrics = metrics
         self._state: Values = metrics.initial()
         self._step = (batch_size or USUAL_BATCH_SIZE) if metrics.description.batch_dependent else 0
@@ -178,15 +178,15 @@ class Accumulator:
 
     @property
     def state(self) -> Mapping[str, Array]:
-        """The state; without the rows that wait for others to make a step."""
+        """The state, without rows of an incomplete step."""
         return all_at_host(self._state)
 
     def merge(self, state: Mapping[str, Array]) -> None:
-        """Take rows that were folded elsewhere."""
+        """Merge a state that was accumulated elsewhere."""
         self._state = self._metrics.merge(self.state, state)
 
     def add(self, feeds: Values) -> None:
-        """Fold rows in."""
+        """Accumulate rows."""
         if not self._step:
             self._state = self._metrics.fold(feeds, self._state)
             return
@@ -199,7 +199,7 @@ class Accumulator:
         self._waiting = {name: array[begin:] for name, array in joined.items()}
 
     def numbers(self) -> dict[str, Array]:
-        """Return the numbers of the rows so far; a step that is not complete counts as the last one."""
+        """Return the results of the rows so far; an incomplete step counts as the last one."""
         state = self._state
         if self._waiting and len(next(iter(self._waiting.values()))):
             state = self._metrics.fold(self._waiting, state)
@@ -207,12 +207,12 @@ class Accumulator:
 
 
 def chosen(numbers: Mapping[str, Array], wanted: Collection[str]) -> dict[str, Array]:
-    """Return the wanted numbers; all where none is named."""
+    """Return the results in `wanted`; all if it is empty."""
     return {name: value for name, value in numbers.items() if not wanted or name in wanted}
 
 
 def join(name: str, before: Array | None, after: Array) -> Array:
-    """Return the rows of both."""
+    """Concatenate the rows of both."""
     if before is None or not len(before):
         return after
     if before.shape[1:] != after.shape[1:]:

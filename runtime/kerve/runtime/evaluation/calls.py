@@ -1,4 +1,4 @@
-"""What a client asks of kerve.evaluation.v1.EvaluationService."""
+"""Client calls of kerve.evaluation.v1.EvaluationService."""
 
 from collections import deque
 from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
@@ -31,7 +31,7 @@ from kerve.runtime.protocol.evaluation import decode_answers, encode_batch
 __all__ = ["EvaluationCalls"]
 
 
-#: What a model takes, labels, weights: as `evaluate` takes them.
+#: Inputs, labels and weights, as `evaluate` accepts them.
 Rows = tuple[Any, Data | None, Data | None]
 
 
@@ -57,13 +57,12 @@ class EvaluationCalls:
     ) -> Evaluated:
         """Return loss and metrics on labelled rows, as `model.evaluate(x, y, sample_weight)` does.
 
-        `x` is what the model takes: an array, or arrays by name (labels and `sample_weight` may be among
-        them); or a generator, `tf.data` or `keras.utils.PyDataset` dataset of batches `(x, y)` or
-        `(x, y, sample_weight)`. `y` and
-        `sample_weight` are arrays, by output where there are several. `batch_size` matters as in Keras, for
-        losses that depend on it; 0 is its 32. `progress` is called with running results every `interval`
-        seconds, and with the final ones (without it, a notebook shows them); `watch` with each batch and what
-        the version made of it.
+        `x`: the model's inputs as an array, or arrays by name (which may include labels and
+        `sample_weight`); or a generator, `tf.data` or `keras.utils.PyDataset` dataset of batches `(x, y)` or
+        `(x, y, sample_weight)`. `y` and `sample_weight`: arrays, by output if there are several.
+        `batch_size`: matters only for losses that depend on it, as in Keras; 0: its default, 32. `progress`:
+        called with intermediate results every `interval` seconds and with the final ones (without it, a
+        notebook displays them). `watch`: called with each batch and the version's outputs for it.
         """
         (result,) = self.evaluate_versions(
             name,
@@ -95,7 +94,7 @@ class EvaluationCalls:
         watch: Watch | None = None,
         timeout: float | None = None,
     ) -> list[Evaluated]:
-        """Evaluate several versions on one stream of rows, in the order in which they are given."""
+        """Evaluate several versions on one stream of rows; return their results in the same order."""
         interval, progress = watched(x, interval, progress)
         begin = pb.Begin(
             model=name, versions=versions or [""], metrics=metrics, batch_size=batch_size, interval=interval
@@ -121,9 +120,9 @@ class EvaluationCalls:
         watch: Watch | None = None,
         timeout: float | None = None,
     ) -> Compared:
-        """Evaluate two versions or more on one stream of rows, and tell each from the first.
+        """Evaluate two or more versions on one stream of rows, and compare each with the first.
 
-        Data and the other arguments are those of `evaluate`.
+        The data and the other arguments are those of `evaluate`.
         """
         interval, progress = watched(x, interval, progress)
         begin = pb.Begin(
@@ -138,7 +137,7 @@ class EvaluationCalls:
         return Compared(tuple(final), tuple(differences))
 
     def evaluations(self, name: str = "", *, limit: int = 0, timeout: float | None = None) -> list[Recorded]:
-        """Return the finished evaluations of a model, or of all, the newest first; 0: the newest hundred."""
+        """Return the finished evaluations of a model, or of all, newest first; `limit` 0: the newest 100."""
         request = pb.ListEvaluationsRequest(model=name, limit=limit)
         channel = self._channel
         answer = channel.call(channel.evaluation["ListEvaluations"], request, timeout)
@@ -155,8 +154,8 @@ class EvaluationCalls:
     ) -> Promotion:
         """Move a label to a version, if its last evaluation meets the requirements.
 
-        A requirement compares a metric with a number, or with a metric of the version that has a label now:
-        `accuracy >= 0.97`, `loss <= stable.loss * 1.01`.
+        A requirement compares a metric with a number, or with a metric of the version that currently has a
+        label: `accuracy >= 0.97`, `loss <= stable.loss * 1.01`.
         """
         request = pb.PromoteRequest(model=name, version=str(version), label=label, requirements=requirements)
         channel = self._channel
@@ -165,9 +164,9 @@ class EvaluationCalls:
     def _evaluate(
         self, method: str, begin: pb.Begin, data: Rows, watch: Watch | None, timeout: float | None
     ) -> Generator[Any, None, None]:
-        """Send rows and yield the responses that hold results; what else comes is for `watch`.
+        """Send rows and yield the responses with results; other responses are passed to `watch`.
 
-        Closed, it asks the server to stop: whoever keeps what a caller raised would keep the call with it.
+        Closing the generator cancels the call; otherwise a stored exception would keep the call alive.
         """
         channel = self._channel
         begin.outputs = watch is not None
@@ -199,7 +198,7 @@ class EvaluationCalls:
                 if told_of % versions == 0:
                     sent.popleft()
         except grpc.RpcError as error:
-            if remembering.failure is not None:  # the data failed, and with it the stream
+            if remembering.failure is not None:  # reading the data failed, which ended the stream
                 raise remembering.failure from error
             raise channel.failure(error) from error
         finally:
@@ -207,7 +206,7 @@ class EvaluationCalls:
 
 
 def told(results: Iterable[pb.Results], progress: Progress | None) -> list[Evaluated]:
-    """Return results, when somebody has been told of them."""
+    """Decode results, and pass each to `progress`."""
     decoded = [decode(each) for each in results]
     for each in decoded:
         if progress is not None:
@@ -216,7 +215,7 @@ def told(results: Iterable[pb.Results], progress: Progress | None) -> list[Evalu
 
 
 class ErrorCapturingIterator:
-    """An iterator that keeps what it failed with: gRPC says only that it did."""
+    """An iterator that stores the exception it raised, which gRPC does not report."""
 
     def __init__(self, inner: Iterator[Any]) -> None:
         self._inner = inner

@@ -1,4 +1,4 @@
-"""The client's side of an evaluation: arrays, generators and datasets in, the numbers out."""
+"""The client side of an evaluation: converts arrays, generators and datasets, and decodes results."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,24 +35,24 @@ __all__ = [
 
 Data = ArrayLike | Mapping[str, ArrayLike]
 Progress = Callable[["Evaluated"], None]
-#: Called with a version, the position of a batch's first row, what was sent, and the outputs.
+#: Called with a version, the position of a batch's first row, the arrays sent, and the outputs.
 Watch = Callable[[str, int, Mapping[str, Array], Mapping[str, Array]], None]
 
-#: Rows that travel together, where the data comes whole, and the bytes that they may take.
+#: Maximum rows and bytes of a message.
 MESSAGE_ROWS = 256
 MESSAGE_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """How well a version does on the rows so far."""
+    """The results of a version on the rows so far."""
 
     model: str
     version: str
     rows: int
     seconds: float
     rows_per_second: float
-    #: By the names, and in the order, of `model.evaluate()`; arrays where a metric is no single number.
+    #: With the names and order of `model.evaluate()`; an array if a metric is not a single number.
     results: dict[str, float | Array]
     #: Seconds that the model took for a batch: mean, p50, p90, p99, max.
     latency: dict[str, float]
@@ -64,23 +64,23 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Difference:
-    """What tells a version from the first one."""
+    """The differences between a version and the first one."""
 
     version: str
     baseline: str
-    #: By output: the share of elements in which both choose the same class.
+    #: By output: the share of elements for which both predict the same class.
     agreement: dict[str, float]
-    #: Positions, from 0, of the first rows in which another class is chosen.
+    #: Positions, from 0, of the first rows with different predicted classes.
     disagreeing_rows: tuple[int, ...]
     intervals: tuple[Interval, ...]
 
 
 @dataclass(frozen=True)
 class Compared:
-    """Versions side by side."""
+    """The results of a comparison of versions."""
 
     results: tuple[Evaluated, ...]
-    #: Of each version after the first.
+    #: One for each version after the first.
     differences: tuple[Difference, ...]
 
     def _repr_html_(self) -> str:
@@ -93,39 +93,39 @@ class Compared:
 
 @dataclass(frozen=True)
 class Recorded:
-    """A finished evaluation, as the repository keeps it."""
+    """A finished evaluation, as recorded in the repository."""
 
-    #: As RFC 3339 has it.
+    #: In RFC 3339 format.
     time: str
-    #: Who asked for it.
+    #: The caller.
     peer: str
-    #: Of the data, equal where the same rows were sent.
+    #: Fingerprint of the data: equal if the same rows were sent.
     fingerprint: str
-    #: What computed.
+    #: The hardware that computed it.
     hardware: str
     evaluated: Evaluated
 
 
 @dataclass(frozen=True)
 class Requirement:
-    """What was asked of a version before its label moves."""
+    """A requirement for the promotion of a version."""
 
     text: str
     holds: bool
-    #: The two numbers that were compared, or why that could not be.
+    #: The two numbers compared, or why they could not be compared.
     reason: str
 
 
 @dataclass(frozen=True)
 class Promotion:
-    """Whether a label was moved, and why or why not."""
+    """Whether a label was moved, with the requirements."""
 
     promoted: bool
     requirements: tuple[Requirement, ...]
 
 
 def results_table(results: Sequence[Evaluated]) -> str:
-    """Return numbers as HTML, a column for each version."""
+    """Return results as HTML, with a column for each version."""
     names = dict.fromkeys(name for each in results for name in each.results)
     rows = [(name, *(shown(each.results.get(name, "")) for each in results)) for name in names]
     rows.append(("rows", *(f"{each.rows:,}" for each in results)))
@@ -144,27 +144,27 @@ def differences_table(difference: Difference) -> str:
 
 
 def shown(value: float | Array | str) -> str:
-    """Return a number in a few letters; an array in brackets."""
+    """Format a number with four digits, or an array."""
     if isinstance(value, float):
         return f"{value:.4g}"
     return value if isinstance(value, str) else np.array2string(value, precision=4, threshold=6)
 
 
 def decode_record(message: pb.Record) -> Recorded:
-    """Return what a server's message says."""
+    """Decode a recorded evaluation."""
     return Recorded(
         message.time, message.peer, message.data_fingerprint, message.hardware, decode(message.results)
     )
 
 
 def decode_promotion(message: pb.PromoteResponse) -> Promotion:
-    """Return what a server's message says."""
+    """Decode the result of a promotion."""
     requirements = (Requirement(each.text, each.holds, each.reason) for each in message.requirements)
     return Promotion(message.promoted, tuple(requirements))
 
 
 def decode(message: pb.Results) -> Evaluated:
-    """Return what a server's message says."""
+    """Decode the results of a version."""
     return Evaluated(
         message.model,
         message.version,
@@ -178,7 +178,7 @@ def decode(message: pb.Results) -> Evaluated:
 
 
 def decode_difference(message: pb.Difference) -> Difference:
-    """Return what a server's message says."""
+    """Decode the differences between two versions."""
     return Difference(
         message.version,
         message.baseline,
@@ -189,7 +189,7 @@ def decode_difference(message: pb.Difference) -> Difference:
 
 
 def number(metric: pb.Metric) -> float | Array:
-    """Return a number, or an array of them."""
+    """Return the value of a metric: a number or an array."""
     if not metric.shape:
         return float(metric.values[0])
     return np.array(metric.values).reshape(tuple(metric.shape))
@@ -198,7 +198,7 @@ def number(metric: pb.Metric) -> float | Array:
 def messages(
     signature: Signature, x: Any, y: Data | None, sample_weight: Data | None
 ) -> Iterator[dict[str, tuple[str, Array]]]:
-    """Yield named arrays and their datatypes, a message's worth at a time."""
+    """Yield the contents of messages: arrays with their datatypes, by name."""
     for arrays in batches(signature, x, y, sample_weight):
         yield from parts({name: typed_tensor(signature, name, array) for name, array in arrays.items()})
 
@@ -206,7 +206,7 @@ def messages(
 def batches(
     signature: Signature, x: Any, y: Data | None, sample_weight: Data | None
 ) -> Iterator[dict[str, ArrayLike]]:
-    """Yield named arrays: once for arrays, again and again for what gives `(x, y)` or `(x, y, weights)`."""
+    """Yield named arrays: once for arrays, per batch for iterables of `(x, y)` or `(x, y, weights)`."""
     if isinstance(x, Mapping) or hasattr(x, "__array__") or isinstance(x, Sequence):
         yield named(signature, x, y, sample_weight)
         return
@@ -228,7 +228,7 @@ def batches(
 
 
 def named(signature: Signature, x: Data, y: Data | None, sample_weight: Data | None) -> dict[str, ArrayLike]:
-    """Return all arrays under the names that a server knows."""
+    """Return all arrays by the names that the server expects."""
     arrays: dict[str, ArrayLike] = {}
     if isinstance(x, Mapping):
         arrays |= x
@@ -258,7 +258,7 @@ def spread(data: Data | None, alone: str, outputs: Sequence[str], suffix: str) -
 
 
 def typed_tensor(signature: Signature, name: str, array: ArrayLike) -> tuple[str, Array]:
-    """Return an input in the model's datatype, anything else in its own."""
+    """Convert an input to the model's datatype, and other arrays to a supported one."""
     for spec in signature.inputs:
         if spec.name == name:
             return spec.datatype, to_tensor(spec, array)
@@ -270,12 +270,12 @@ def typed_tensor(signature: Signature, name: str, array: ArrayLike) -> tuple[str
 
 
 def parts(arrays: Mapping[str, tuple[str, Array]]) -> Iterator[dict[str, tuple[str, Array]]]:
-    """Yield the rows of arrays, as many at a time as make a message."""
+    """Yield the rows of arrays in parts, one for each message."""
     lengths = {len(array) for _, array in arrays.values() if array.ndim}
     rows = max(lengths, default=0)
     bytes_per_row = sum(array.nbytes for _, array in arrays.values()) // max(1, rows)
     step = max(1, min(MESSAGE_ROWS, MESSAGE_BYTES // max(1, bytes_per_row)))
-    if len(lengths) != 1 or rows <= step:  # the server says what is wrong with arrays of different lengths
+    if len(lengths) != 1 or rows <= step:  # the server reports the error for arrays of different lengths
         yield dict(arrays)
         return
     for start in range(0, rows, step):

@@ -1,4 +1,4 @@
-"""What tells two versions apart: where they choose differently, and how sure the difference is."""
+"""Comparison of two versions: rows with different predictions, and confidence intervals of the difference."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -16,15 +16,15 @@ __all__ = ["Comparison", "Interval", "Scores", "scores", "scores_of"]
 
 Number = TypeVar("Number", int, float)
 
-#: Rows that are named, of those in which the versions disagree.
+#: Maximum number of disagreeing rows that are reported.
 MOST_ROWS = 100
-#: Of a normal distribution, for 95 % confidence.
+#: Standard deviations of a normal distribution for 95 % confidence.
 DEVIATIONS = 1.959964
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Of one batch and output: what is chosen for each element, and how good each row is."""
+    """Scores of one batch and output: the predicted class of each element, and the score of each row."""
 
     choices: Array | None
     metric: str
@@ -36,14 +36,14 @@ def scores_of(
     computed: Mapping[str, Array | DeviceArray],
     labels: Mapping[str, Array],
 ) -> dict[str, Scores]:
-    """Return how good each row is, by output."""
+    """Return the scores by output."""
     return {
         each.output: scores(each, at_host(computed[each.output]), labels[each.output]) for each in targets
     }
 
 
 def scores(target: Evaluation.Target, prediction: Array, labels: Array) -> Scores:
-    """Score every row: the share of right choices for classes, the mean squared error for numbers."""
+    """Score every row: the accuracy for classes, the mean squared error for numbers."""
     values = prediction.astype(np.float64)
     if labels.ndim == values.ndim - 1:
         choices = values.argmax(axis=-1)
@@ -62,18 +62,18 @@ def scores(target: Evaluation.Target, prediction: Array, labels: Array) -> Score
 
 
 def is_one_hot(labels: Array) -> bool:
-    """Whether each label has one 1 and otherwise 0."""
+    """Return whether each label is one-hot."""
     return bool(((labels == 0) | (labels == 1)).all() and (labels.sum(axis=-1) == 1).all())
 
 
 def flat(array: Array) -> Array:
-    """Return a matrix with a row for each row."""
+    """Flatten all axes after the first."""
     return array.reshape(len(array), -1)
 
 
 @dataclass(frozen=True)
 class Interval:
-    """The mean over rows of (version - baseline), paired by row, and where it lies with 95 % confidence."""
+    """The mean over rows of (version - baseline), paired by row, with its 95 % confidence interval."""
 
     metric: str
     difference: float
@@ -83,7 +83,7 @@ class Interval:
 
 @dataclass
 class Comparison:
-    """One version beside another, over a stream of rows."""
+    """Comparison of a version with a baseline over a stream of rows."""
 
     rows: int = 0
     disagreeing: list[int] = field(default_factory=list)
@@ -92,7 +92,7 @@ class Comparison:
     _moments: dict[tuple[str, str], list[float]] = field(default_factory=dict)
 
     def add(self, version: Mapping[str, Scores], baseline: Mapping[str, Scores]) -> None:
-        """Take the scores of a batch, by output; InvalidArgumentError where there is nothing to compare."""
+        """Add the scores of a batch, by output; raises InvalidArgumentError if they cannot be compared."""
         differs = np.zeros(len(next(iter(version.values())).rows), bool)
         for output, other in paired(version, baseline).items():
             ours, theirs = version[output], baseline[other]
@@ -117,7 +117,7 @@ class Comparison:
         self.rows += len(differs)
 
     def follow(self, other: "Comparison") -> None:
-        """Take the rows of another comparison, which come after those here."""
+        """Append another comparison, whose rows follow those of this one."""
         for output, counts in other._agreed.items():
             self._agreed[output] = added(self._agreed.get(output, [0, 0]), counts)
         for key, moments in other._moments.items():
@@ -128,11 +128,11 @@ class Comparison:
 
     @property
     def agreement(self) -> dict[str, float]:
-        """By output, the share of elements for which both choose the same class."""
+        """By output, the share of elements for which both predict the same class."""
         return {output: same / count for output, (same, count) in self._agreed.items() if count}
 
     def intervals(self) -> Sequence[Interval]:
-        """Return how sure the differences are."""
+        """Return the confidence intervals of the differences."""
         several = len({output for output, _ in self._moments}) > 1
         return [
             interval(f"{output}_{metric}" if several else metric, *moments)
@@ -141,8 +141,8 @@ class Comparison:
 
 
 def paired(ours: Collection[str], theirs: Collection[str]) -> dict[str, str]:
-    """Return which output is compared with which: those of one name, or the only one with the only one, since
-    Keras numbers the names that nobody gave. InvalidArgumentError where there are none.
+    """Return the pairs of outputs to compare: those of equal names, or the only outputs of both, since Keras
+    numbers default names. Raises InvalidArgumentError if there are none.
     """
     common = {name: name for name in ours if name in theirs}
     if not common and len(ours) == len(theirs) == 1:
@@ -156,7 +156,7 @@ def paired(ours: Collection[str], theirs: Collection[str]) -> dict[str, str]:
 
 
 def added(one: Sequence[Number], other: Sequence[Number]) -> list[Number]:
-    """Return the sums, number by number."""
+    """Return the elementwise sums."""
     return [left + right for left, right in zip(one, other, strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""A model's computations for an evaluation: in the model's own queue, when no request waits."""
+"""A model's computations for an evaluation: they run in the model's own queue when no request is waiting."""
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -20,32 +20,32 @@ Computed = tuple[Mapping[str, Array | DeviceArray], float]
 
 @dataclass(frozen=True)
 class Evaluable:
-    """A version that serves, and the way into its queue."""
+    """A served version, with access to its queue."""
 
     model: Model
-    #: Puts work off until no request waits; False when nothing more is computed here.
+    #: Defers work until no request is waiting; returns False once the queue is closed.
     defer: Callable[[Callable[[], None]], bool]
-    #: Rows that are computed at once at most: how long a request may have to wait for an evaluation.
+    #: Maximum rows per computation, which limits how long a request waits for an evaluation.
     max_rows: int
 
 
 class DeferredComputation:
-    """What a model makes of some rows, when it is their turn."""
+    """The deferred computation of some rows by a model."""
 
     def __init__(self, version: Evaluable, inputs: Mapping[str, Array], wanted: Collection[str]) -> None:
-        """Wait in line; UnavailableError when the version is on its way out."""
+        """Enqueue the computation; raises UnavailableError if the version is being retired."""
         self._parts: list[Future[Computed]] = []
         for part in parts(inputs, version.max_rows if version.model.signature.batched else 0):
             self._parts.append(self._put(version, part, wanted))
 
     def cancel(self) -> None:
-        """Nobody waits any more: what has not begun is not computed."""
+        """Cancel the parts that have not started."""
         for part in self._parts:
             part.cancel()
 
     def wait(self) -> Computed:
-        """Return what was wanted, and the seconds that it took; raises what the model raised, CANCELLED after
-        `cancel`.
+        """Return the outputs and the compute time in seconds; raises the model's exception, or CANCELLED
+        after `cancel`.
         """
         try:
             answers = [part.result() for part in self._parts]
@@ -68,7 +68,7 @@ class DeferredComputation:
             begin = time.perf_counter()
             try:
                 answer = version.model.keep(inputs, wanted)
-            except Exception as error:  # noqa: BLE001  raised again by who waits for the turn
+            except Exception as error:  # noqa: BLE001  raised again in `wait`
                 future.set_exception(error)
                 return
             future.set_result((answer, time.perf_counter() - begin))
@@ -82,7 +82,7 @@ class DeferredComputation:
 
 
 def parts(arrays: Mapping[str, Array], most: int) -> Iterator[Mapping[str, Array]]:
-    """Yield rows, at most so many at a time (0: all)."""
+    """Yield rows, at most `most` at a time (0: all)."""
     rows = max((len(array) for array in arrays.values()), default=0)
     if not most or rows <= most:
         yield arrays

@@ -1,4 +1,4 @@
-"""Finished evaluations, kept in a small database beside the models."""
+"""Finished evaluations, recorded in an SQLite database in the repository."""
 
 import json
 import threading
@@ -49,33 +49,33 @@ CREATE TABLE IF NOT EXISTS decisions (
 """
 
 
-#: What databases lack that were made before there was such a column.
+#: Columns that older databases lack.
 LATER = {"artifact": "TEXT NOT NULL DEFAULT ''"}
 
 
 @dataclass(frozen=True)
 class Finished:
-    """An evaluation that ran to its end."""
+    """A completed evaluation."""
 
     peer: str
-    #: Of the data.
+    #: Fingerprint of the data.
     fingerprint: str
-    #: What computed.
+    #: The hardware that computed it.
     hardware: str
     results: pb.Results
-    #: What the version was: its number may be another model's by now.
+    #: Identity of the version's artifact: another artifact may have the same number later.
     artifact: str = ""
 
 
 class History:
-    """A database; threads may share it, and it is made when the first evaluation ends."""
+    """The database of evaluations and promotions; thread-safe, created on the first write."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self._writing = threading.Lock()
 
     def add(self, *finished: Finished) -> None:
-        """Keep evaluations, all of them or none; raises OSError when that cannot be."""
+        """Record evaluations, all of them or none; raises OSError on failure."""
         rows = [
             (
                 now(),
@@ -98,7 +98,7 @@ class History:
             )
 
     def decided(self, peer: str, request: pb.PromoteRequest, response: pb.PromoteResponse) -> int:
-        """Keep a decision about a promotion, and its reasons; return its number."""
+        """Record the decision on a promotion with its reasons; return its id."""
         reasons = json_format.MessageToDict(response, preserving_proto_field_name=True)
         row = (
             now(),
@@ -118,12 +118,12 @@ class History:
             return int(added.lastrowid or 0)
 
     def not_moved(self, decision: int) -> None:
-        """Keep that a label was not moved, though that was decided: a server that starts would move it."""
+        """Record that a label was not moved despite the decision: a restarted server would move it."""
         with self._writing, self._open() as database:
             database.execute("UPDATE decisions SET promoted = 0 WHERE id = ?", (decision,))
 
     def list(self, model: str = "", version: str = "", limit: int = 0, artifact: str = "") -> list[pb.Record]:
-        """Return the newest evaluations, of one model, version and artifact where they are given."""
+        """Return the newest evaluations, filtered by model, version and artifact if given."""
         if not self._file.exists():
             return []
         with self._open() as database:
@@ -146,7 +146,7 @@ class History:
         ]
 
     def promoted(self) -> dict[str, dict[str, int]]:
-        """Return the versions that labels were last moved to, by model and label."""
+        """Return the versions to which labels were last moved, by model and label."""
         found: dict[str, dict[str, int]] = {}
         if self._file.exists():
             with self._open() as database:
@@ -159,7 +159,7 @@ class History:
 
     @contextmanager
     def _open(self) -> Iterator["sqlite3.Connection"]:
-        import sqlite3  # a server that evaluates nothing starts without it
+        import sqlite3  # imported only if used
 
         try:
             with closing(sqlite3.connect(self._file, timeout=10.0)) as database, database:
@@ -173,5 +173,5 @@ class History:
 
 
 def now() -> str:
-    """Return the time as RFC 3339 has it."""
+    """Return the current time in RFC 3339 format."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,4 +1,4 @@
-"""How far an evaluation is, in a notebook."""
+"""Progress display of an evaluation in a notebook."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,12 +8,12 @@ from kerve.runtime.evaluation.client import Evaluated, Progress, shown
 
 __all__ = ["watched"]
 
-# Seconds between running results.
+# Seconds between intermediate results.
 INTERVAL = 0.5
 
 
 def watched(x: Any, interval: float, progress: Progress | None) -> tuple[float, Progress | None]:
-    """Return who is told of running results, and how often: a notebook's cell, where there is nobody else."""
+    """Return the interval and callback for intermediate results: by default a display in a notebook."""
     if progress is not None or (show := cell()) is None:
         return interval, progress
     first = next(iter(x.values()), ()) if isinstance(x, Mapping) else x

@@ -1,4 +1,4 @@
-"""Moves a label to a version, if what is known of its quality allows it."""
+"""Promotion: moves a label to a version if the version's evaluation meets the requirements."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -13,27 +13,27 @@ __all__ = ["Labels", "promote"]
 
 
 class Labels(Protocol):
-    """What keeps the labels of versions."""
+    """The labels of versions."""
 
     def labels(self, name: str, /) -> Mapping[str, int]:
-        """Return the versions that a model's labels stand for."""
+        """Return the versions of a model by label."""
 
     def promote(self, name: str, label: str, version: int, /) -> None:
-        """Let a label stand for a version that serves."""
+        """Assign a label to a version that is ready."""
 
 
-#: Which artifact a version is, of a model's versions by number.
+#: Returns the identity of a version's artifact, given the version number.
 Artifacts = Callable[[str], str]
 
 
 def promote(
     request: pb.PromoteRequest, labels: Labels, history: History, peer: str, artifacts: Artifacts
 ) -> pb.PromoteResponse:
-    """Move the label if all requirements hold, and keep the decision with its reasons.
+    """Move the label if all requirements hold, and record the decision with its reasons.
 
-    The numbers are those of each version's newest evaluation, of what the version is now. Raises
-    InvalidArgumentError for a label or a requirement that is none, what `labels` raises for a version that
-    serves no more, and OSError, with nothing moved, when the decision cannot be kept.
+    Metrics are taken from the newest evaluation of each version's current artifact. Raises
+    InvalidArgumentError for an invalid label or requirement, the exception of `labels` for a version that is
+    not ready any more, and OSError, without moving the label, if the decision cannot be recorded.
     """
     if not is_label(request.label):
         raise InvalidArgumentError(f"label: expected a name, not a number, got {request.label!r}")
@@ -57,7 +57,7 @@ def check(
     history: History,
     artifacts: Artifacts,
 ) -> list[pb.PromoteResponse.Requirement]:
-    """Return whether each requirement holds, and why."""
+    """Return whether each requirement holds, with the reason."""
 
     def lookup(label: str, metric: str) -> float:
         version = request.version

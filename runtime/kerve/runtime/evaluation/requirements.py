@@ -1,4 +1,4 @@
-"""What a version has to reach before a label moves to it: `accuracy >= 0.97`, `loss <= stable.loss * 1.01`.
+"""Requirements for the promotion of a version: `accuracy >= 0.97`, `loss <= stable.loss * 1.01`.
 
     requirement  METRIC (<= | < | >= | > | ==) term
     term         factor [(* | + | -) factor]
@@ -34,7 +34,7 @@ NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 FACTOR = rf"(?:{NUMBER}|{NAME}(?:\.{NAME})?)"
 FORM = re.compile(rf"\s*({NAME})\s*(<=|>=|==|<|>)\s*({FACTOR})(?:\s*([*+-])\s*({FACTOR}))?\s*")
 
-#: The number of a metric: of the version in question (label ""), or of the version that a label stands for.
+#: Returns the value of a metric, of the version to be promoted (label "") or of the version with a label.
 Lookup = Callable[[str, str], float]
 
 
@@ -50,7 +50,7 @@ class Requirement:
     right: str
 
     def check(self, lookup: Lookup) -> tuple[bool, str]:
-        """Return whether it holds, and the two numbers."""
+        """Return whether it holds, and a text with the two numbers."""
         got = lookup("", self.metric)
         wanted = value(self.left, lookup)
         if self.arithmetic:
@@ -60,7 +60,7 @@ class Requirement:
 
 
 def parse(text: str) -> Requirement:
-    """Return the requirement that a text states; InvalidArgumentError when it is none."""
+    """Parse a requirement; raises InvalidArgumentError if the syntax is wrong."""
     match = FORM.fullmatch(text)
     if match is None:
         raise InvalidArgumentError(
@@ -72,7 +72,7 @@ def parse(text: str) -> Requirement:
 
 
 def value(factor: str, lookup: Lookup) -> float:
-    """Return the number that a factor stands for."""
+    """Return the value of a factor."""
     if re.fullmatch(NUMBER, factor):
         return float(factor)
     label, _, metric = factor.rpartition(".")

@@ -1,4 +1,4 @@
-"""One version over one stream of labelled rows: what it answers, how well, and how fast."""
+"""The evaluation of one version over one stream of labelled rows: outputs, metrics, latencies."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ __all__ = ["BatchOutput", "PendingBatch", "Run"]
 
 @dataclass(frozen=True)
 class PendingBatch:
-    """A batch that the model is to answer."""
+    """A batch that waits for the model."""
 
     labelled: Labelled
     turn: DeferredComputation
@@ -23,7 +23,7 @@ class PendingBatch:
 
 @dataclass(frozen=True)
 class BatchOutput:
-    """A batch, and what the model made of it."""
+    """A batch and the model's outputs for it."""
 
     labelled: Labelled
     computed: Mapping[str, Array | DeviceArray]
@@ -38,9 +38,9 @@ class Run:
     batch_size: int = 0
     #: The position of its first row, for errors.
     first: int = 0
-    #: Rows that have been answered.
+    #: Rows that have been computed.
     rows: int = 0
-    #: Seconds that the model took for each batch.
+    #: The model's compute time for each batch, in seconds.
     latencies: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -49,13 +49,13 @@ class Run:
 
     @property
     def version(self) -> str:
-        """The version, by its folder."""
+        """The version: the name of its folder."""
         return self.served.model.artifact.path.name
 
     def ask(self, arrays: Mapping[str, Array], datatypes: Mapping[str, str]) -> PendingBatch | None:
-        """Let a batch wait for the model; InvalidArgumentError if it does not fit.
+        """Enqueue a batch for the model; returns None for an empty batch.
 
-        None to a batch without rows.
+        Raises InvalidArgumentError if the batch does not fit the model.
         """
         signature = self.served.model.signature
         labelled = split(arrays, signature, self.metrics.description.targets, self._asked)
@@ -68,20 +68,20 @@ class Run:
         return PendingBatch(labelled, DeferredComputation(self.served, labelled.inputs, self.metrics.wanted))
 
     def answer(self, asked: PendingBatch) -> BatchOutput:
-        """Wait for the model's answers, and measure them."""
+        """Wait for the model's outputs, and add them to the metrics."""
         answered = self.wait(asked)
         self._accumulator.add(self.metrics.feeds(answered.labelled, answered.computed))
         return answered
 
     def wait(self, asked: PendingBatch) -> BatchOutput:
-        """Wait for the model's answers; who takes them measures them."""
+        """Wait for the model's outputs, without adding them to the metrics."""
         computed, seconds = asked.turn.wait()
         self.latencies.append(seconds)
         self.rows += asked.labelled.rows
         return BatchOutput(asked.labelled, computed)
 
     def outputs(self, answered: BatchOutput) -> dict[str, tuple[str, Array]]:
-        """Return the outputs that are measured, with their datatypes."""
+        """Return the evaluated outputs with their datatypes."""
         measured = {target.output for target in self.metrics.description.targets}
         return {
             spec.name: (spec.datatype, at_host(answered.computed[spec.name]))
@@ -95,5 +95,5 @@ class Run:
         return self._accumulator.state
 
     def numbers(self, wanted: Collection[str] = ()) -> dict[str, Array]:
-        """Return the wanted numbers (none: all) of the rows so far."""
+        """Return the results in `wanted` (empty: all) of the rows so far."""
         return chosen(self._accumulator.numbers(), wanted)

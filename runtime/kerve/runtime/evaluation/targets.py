@@ -1,4 +1,4 @@
-"""Labels and weights of a batch: found by name, checked, and brought into the form that the graphs take."""
+"""Labels and weights of a batch: found by name, checked, and converted for the evaluation graphs."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ LABELS, WEIGHTS = "y", "sample_weight"
 
 @dataclass(frozen=True)
 class Labelled:
-    """Rows with their labels and weights, by names of outputs."""
+    """Rows with their labels and weights, by output."""
 
     inputs: Mapping[str, Array]
     labels: Mapping[str, Array]
@@ -29,10 +29,10 @@ class Labelled:
 def split(
     arrays: Mapping[str, Array], signature: Signature, targets: Sequence[Evaluation.Target], first: int
 ) -> Labelled:
-    """Tell inputs, labels and weights apart, and check the labels.
+    """Split arrays into inputs, labels and weights, and check the labels.
 
-    `first` is the number of the first row within the stream, for errors. Raises InvalidArgumentError naming
-    row, tensor and expectation.
+    `first`: the position of the first row in the stream, for errors. Raises InvalidArgumentError with the
+    row, the tensor and the expectation.
     """
     inputs = {spec.name: arrays[spec.name] for spec in signature.inputs if spec.name in arrays}
     alone = [LABELS] if len(targets) == 1 else []
@@ -67,7 +67,7 @@ def split(
                 f"the labels of output {target.output!r} are given twice, as {given[0]!r} and {given[1]!r}"
             )
         labels[target.output] = _labels(given[0], arrays[given[0]], target, first)
-        # what is given for an output goes before what is given for all that take weights
+        # weights given for an output take precedence over those for all outputs
         for name in [name for name in weight_names[target.output] if name in arrays][:1]:
             if name != WEIGHTS or target.weights_input or not any(each.weights_input for each in targets):
                 weights[target.output] = _weights(name, arrays[name], target, first)
@@ -75,7 +75,7 @@ def split(
 
 
 def _names(signature: Signature, *names: str) -> list[str]:
-    """Return the names under which labels or weights may come; an input's name is that input's."""
+    """Return the possible names of labels or weights, without those of inputs."""
     taken = {spec.name for spec in signature.inputs}
     return [name for name in dict.fromkeys(names) if name not in taken]
 
@@ -140,7 +140,7 @@ def _ends_in_ones(array: Array, rank: int) -> bool:
 
 
 def _fitted(name: str, kind: str, array: Array, expected: Sequence[int | str | None]) -> Array:
-    """Return the array in the rank that is expected: as in Keras, a last dimension of 1 comes and goes."""
+    """Return the array with the expected rank: as in Keras, a last dimension of 1 is added or removed."""
     fitted = array
     if array.ndim == len(expected) + 1 and array.shape[-1] == 1:
         fitted = array[..., 0]

@@ -1,3 +1,4 @@
-"""The HTTP port: OIP REST in front of the gRPC services, Prometheus metrics, a status page. Imported when
-it is used.
+"""The HTTP port: OIP REST in front of the gRPC services, Prometheus metrics, a status page.
+
+Imported only if used.
 """

@@ -1,6 +1,6 @@
-"""What NVIDIA's management library tells of the GPUs, under Triton's names; nothing where it is not there.
+"""GPU metrics from NVIDIA's management library (NVML), if available, under Triton's names.
 
-The library comes with the driver, its Python module with `kerve[serve-gpu]` (nvidia-ml-py).
+The library is part of the driver, its Python module (nvidia-ml-py) of `kerve[serve-gpu]`.
 """
 
 import logging
@@ -17,12 +17,12 @@ log = logging.getLogger(__name__)
 
 
 class Quantity(NamedTuple):
-    """A metric, and how NVML is asked for it: with its module and the handle of a device."""
+    """A metric, and how it is read from NVML, given its module and the handle of a device."""
 
     name: str
     help: str
     read: Callable[[Any, Any], float]
-    # As Prometheus has it; Triton's counters have no `_total`, which its counters would.
+    # Prometheus' metric type; not `counter` for Triton's counters, as that would add `_total` to the name.
     kind: str = "gauge"
 
 
@@ -62,14 +62,14 @@ QUANTITIES = (
 
 
 class GpuCollector(Collector):
-    """The quantities of every device, asked for at each scrape; what a device does not tell is left out."""
+    """The quantities of every device, read at each scrape; those that a device lacks are left out."""
 
     def __init__(self, nvml: Any) -> None:
         """`nvml`: the module pynvml, initialized."""
         self._nvml = nvml
 
     def collect(self) -> Iterator[Metric]:
-        """Yield a metric for each quantity that a device tells."""
+        """Yield a metric for each quantity that any device provides."""
         try:
             handles = [
                 self._nvml.nvmlDeviceGetHandleByIndex(index)
@@ -91,7 +91,7 @@ class GpuCollector(Collector):
 
 
 def gpu_collector() -> GpuCollector | None:
-    """Return the collector; None without NVML."""
+    """Return the collector; None if NVML is not available."""
     try:
         nvml = import_module("pynvml")
     except ImportError:

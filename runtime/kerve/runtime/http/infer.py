@@ -1,8 +1,7 @@
-"""Inference over REST: JSON with or without binary tensors behind it, to the messages of gRPC and back.
+"""Inference over REST: converts JSON, with or without binary tensors, to gRPC messages and back.
 
 OIP's REST protocol with Triton's binary tensor data extension: the header `Inference-Header-Content-Length`
-says
-where the JSON ends, and each tensor with the parameter `binary_data_size` has so many bytes after it.
+is the length of the JSON, and each tensor with the parameter `binary_data_size` has that many bytes after it.
 """
 
 from collections.abc import Mapping
@@ -21,9 +20,7 @@ LENGTH = "Inference-Header-Content-Length"
 
 
 def decode(request: Request, model: str, version: str) -> tuple[pb.ModelInferRequest, dict[str, bool]]:
-    """Return the message in a request, and for each output whether it is wanted as binary ("" for all
-    others).
-    """
+    """Return the message in a request, and for each output whether it is requested as binary ("": others)."""
     length = request.headers.get(LENGTH.lower(), "")
     if length and not (length.isdecimal() and len(length) < 20 and int(length) <= len(request.body)):
         raise InvalidArgumentError(f"{LENGTH}: expected at most the {len(request.body)} bytes of the body")
@@ -51,7 +48,7 @@ def decode(request: Request, model: str, version: str) -> tuple[pb.ModelInferReq
 
 
 def add_input(message: pb.ModelInferRequest, tensor: Mapping[str, Any], binary: memoryview) -> int:
-    """Add an input to a message; return how many of the binary bytes are its own."""
+    """Add an input to a message; return the number of bytes of `binary` that it uses."""
     name = text(tensor.get("name", ""), "name")
     label = f"input {name!r}"
     shape, datatype = tensor.get("shape", []), text(tensor.get("datatype", ""), f"{label}: datatype")
@@ -81,7 +78,7 @@ def add_input(message: pb.ModelInferRequest, tensor: Mapping[str, Any], binary: 
 
 
 def set_parameters(target: Any, values: Mapping[str, Any]) -> None:
-    """Write parameters into a message, by the kind of their value."""
+    """Write parameters into a message, by the type of their value."""
     fields: Mapping[type, str] = {
         bool: "bool_param",
         int: "int64_param",
@@ -125,7 +122,7 @@ def encode(response: pb.ModelInferResponse, binary_outputs: Mapping[str, bool]) 
 def encode_output(
     tensor: pb.ModelInferResponse.InferOutputTensor, raw: bytes, parts: list[bytes], *, binary: bool
 ) -> dict[str, Any]:
-    """Return an output as JSON; a binary one leaves its bytes in `parts`."""
+    """Return an output as JSON; the bytes of a binary one are appended to `parts`."""
     output: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": [*tensor.shape]}
     if "shared_memory_region" in tensor.parameters:
         return output
@@ -143,7 +140,7 @@ def encode_output(
 
 
 def text(value: object, what: str) -> str:
-    """Return a value that must be text."""
+    """Return a value that must be a string."""
     if not isinstance(value, str):
         raise InvalidArgumentError(f"{what}: expected text, got {value!r}")
     return value

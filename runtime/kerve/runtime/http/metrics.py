@@ -1,4 +1,4 @@
-"""What Prometheus scrapes: kerve's histograms per model and version, and counters under Triton's names."""
+"""Prometheus metrics: kerve's histograms per model and version, and counters under Triton's names."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -25,14 +25,14 @@ __all__ = ["Metrics"]
 
 LABELS = ["model", "version"]
 
-# Histogram of a queue, name and help of its metric.
+# Queue histogram, and the name and help of its metric.
 HISTOGRAMS = (
     ("succeeded", "kerve_request_duration_seconds", "Arrival to answer, of requests that succeeded."),
     ("failed", "kerve_failed_request_duration_seconds", "Arrival to answer, of requests that failed."),
     ("waited", "kerve_queue_duration_seconds", "Arrival to the beginning of the computation."),
     ("computed", "kerve_compute_duration_seconds", "The computation of a batch."),
 )
-# Triton's name and help of a counter, and how it is found in a version's statistics.
+# Triton's name of a counter, its help, and how it is computed from a version's statistics.
 TRITON: tuple[tuple[str, str, Callable[[Any, Snapshot], float]], ...] = (
     (
         "nv_inference_request_success",
@@ -47,7 +47,7 @@ TRITON: tuple[tuple[str, str, Callable[[Any, Snapshot], float]], ...] = (
         lambda queue, _: queue["succeeded"]["sum"] / 1e3,
     ),
     ("nv_inference_queue_duration_us", "Time in the queue.", lambda queue, _: queue["waited"]["sum"] / 1e3),
-    # Tensors are put together and taken apart while others wait or compute, which has no time of its own.
+    # Batches are assembled and split while others wait or compute; that time is not measured.
     ("nv_inference_compute_input_duration_us", "Always 0.", lambda _, __: 0),
     ("nv_inference_compute_output_duration_us", "Always 0.", lambda _, __: 0),
     (
@@ -77,7 +77,7 @@ TRITON: tuple[tuple[str, str, Callable[[Any, Snapshot], float]], ...] = (
     ),
 )
 
-# Triton's reasons of failures, by the code; any other code is OTHER.
+# Triton's failure reasons by status code; any other code is OTHER.
 REASONS = {
     Code.RESOURCE_EXHAUSTED: "REJECTED",
     Code.DEADLINE_EXCEEDED: "REJECTED",
@@ -86,12 +86,12 @@ REASONS = {
     Code.INTERNAL: "BACKEND",
 }
 EVERY_REASON = (*dict.fromkeys(REASONS.values()), "OTHER")
-# prometheus_client knows counters with `_total` only: those of Triton are untyped to it, and named here.
+# prometheus_client only has counters with `_total`: Triton's are exported as untyped, then changed.
 UNTYPED = re.compile(rb"^(# TYPE nv_\w+) untyped$", re.MULTILINE)
 
 
 class Metrics:
-    """Reads everything when it is asked; nothing is kept between two scrapes."""
+    """Reads all metrics at each scrape; nothing is kept between scrapes."""
 
     content_type = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -105,7 +105,7 @@ class Metrics:
         GCCollector(registry=self._registry)
 
     def text(self) -> bytes:
-        """Return the metrics as they are now."""
+        """Return the current metrics."""
         return UNTYPED.sub(rb"\1 counter", generate_latest(self._registry))
 
 
@@ -116,7 +116,7 @@ class ModelCollector(Collector):
         self._manager = manager
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the metrics of the versions that serve, and the states of all."""
+        """Yield the metrics of the ready versions, and the states of all."""
         states = GaugeMetricFamily("kerve_model_ready", "1 while the version serves, else 0.", labels=LABELS)
         failures = GaugeMetricFamily(
             "kerve_model_failed", "1 while the version as it stands cannot serve, else 0.", labels=LABELS
@@ -164,7 +164,7 @@ def queue_metrics(found: list[tuple[ServedVersion, dict[str, Any]]]) -> Iterator
 
 
 def triton_metrics(found: list[tuple[ServedVersion, dict[str, Any]]]) -> Iterator[Metric]:
-    """Yield what dashboards made for Triton look for; its counters have no `_total`."""
+    """Yield the metrics that dashboards for Triton expect; its counters have no `_total`."""
     moments = [(served, queue, served.statistics.read()) for served, queue in found]
     for name, text, value in TRITON:
         family = Metric(name, text, "unknown")

@@ -1,7 +1,7 @@
-"""Triton's raw binary requests: the body is the only input, whose shape its length tells.
+"""Triton's raw binary requests: the body is the only input, and its length determines the shape.
 
-`Inference-Header-Content-Length: 0` says that there is no JSON ("Raw Binary Request" in Triton's document on
-the binary tensor data extension). A model with a batch gets one row; text is one element, without its length.
+`Inference-Header-Content-Length: 0` means that there is no JSON ("Raw Binary Request" in Triton's document on
+the binary tensor data extension). A batched model gets one row; BYTES are one element without its length.
 """
 
 from math import prod
@@ -23,7 +23,7 @@ def is_raw(request: Request) -> bool:
 
 
 def decode(request: Request, signature: Signature, model: str, version: str) -> pb.ModelInferRequest:
-    """Return the message in a request; InvalidArgumentError where its shape is not to be known."""
+    """Return the message in a request; raises InvalidArgumentError if the shape cannot be determined."""
     if len(signature.inputs) != 1:
         raise InvalidArgumentError(
             f"{LENGTH}: 0: a request without JSON needs a model with one input, {model!r} has "
@@ -41,7 +41,7 @@ def decode(request: Request, signature: Signature, model: str, version: str) -> 
 
 
 def shape_of(spec: TensorSpec, size: int, *, batched: bool) -> list[int]:
-    """Return the shape of an input of `size` bytes; whether they fill it is checked where it is read."""
+    """Return the shape of an input of `size` bytes; whether they fill it is checked on decoding."""
     shape = (1, *spec.shape[1:]) if batched else spec.shape
     fixed = [each for each in shape if isinstance(each, int)]
     free = len(shape) - len(fixed)

@@ -1,4 +1,4 @@
-"""OIP REST and Triton's extensions of it, each by the gRPC method that it stands for."""
+"""OIP REST and Triton's extensions of it, implemented by the corresponding gRPC methods."""
 
 import base64
 from typing import Any
@@ -25,14 +25,14 @@ TRACING = r"(?:/v2/models/(?P<name>[^/]+)|/v2)/trace/setting"
 
 
 class Rest:
-    """Answers REST by asking the gRPC services, with the caller's own authorization."""
+    """Answers REST by calling the gRPC services with the caller's authorization."""
 
     def __init__(self, catalog: Catalog[ServedVersion], gateway: Gateway) -> None:
         self._catalog = catalog
         self._gateway = gateway
 
     def routes(self) -> list[Route]:
-        """Return the routes, all of them."""
+        """Return all routes."""
         return [
             Route("GET", "/v2/health/live", self.live),
             Route("GET", "/v2/health/ready", self.ready),
@@ -42,7 +42,7 @@ class Rest:
             Route("GET", MODEL + "/config", self.config),
             Route("GET", MODEL + "/stats", self.statistics),
             Route("GET", MODEL + "/?", self.model),
-            # The gRPC services ask for permissions, too, but a body is read before that.
+            # The gRPC services check permissions too, but only after the body is decoded.
             Route("POST", MODEL + "/infer", self.infer, Permission.INFER),
             Route("POST", "/v2/repository/index", self.index, Permission.READ),
             Route("POST", "/v2/repository/models/(?P<name>[^/]+)/load", self.load, Permission.CONTROL),
@@ -60,34 +60,34 @@ class Rest:
         ]
 
     def live(self, request: Request) -> Response:
-        """The process answers."""
+        """Report that the process answers."""
         return yes_or_no("live", self._ask("ServerLive", pb.ServerLiveRequest(), request).live)
 
     def ready(self, request: Request) -> Response:
-        """Requests should be sent here."""
+        """Report whether the server is ready."""
         return yes_or_no("ready", self._ask("ServerReady", pb.ServerReadyRequest(), request).ready)
 
     def model_ready(self, request: Request, name: str, version: str) -> Response:
-        """The model would answer now."""
+        """Report whether the model is ready."""
         message = pb.ModelReadyRequest(name=name, version=version)
         return yes_or_no("ready", self._ask("ModelReady", message, request).ready, name=name)
 
     def server(self, request: Request) -> Response:
-        """Name, version and extensions of the server."""
+        """Return the name, version and extensions of the server."""
         return json_response(plain(self._ask("ServerMetadata", pb.ServerMetadataRequest(), request)))
 
     def model(self, request: Request, name: str, version: str) -> Response:
-        """Inputs and outputs of a model."""
+        """Return the inputs and outputs of a model."""
         message = pb.ModelMetadataRequest(name=name, version=version)
         return json_response(plain(self._ask("ModelMetadata", message, request)))
 
     def config(self, request: Request, name: str, version: str) -> Response:
-        """How a model is served."""
+        """Return the configuration of a model."""
         message = pb.ModelConfigRequest(name=name, version=version)
         return json_response(plain(self._ask("ModelConfig", message, request).config))
 
     def statistics(self, request: Request, name: str = "", version: str = "") -> Response:
-        """Statistics of one model or of all."""
+        """Return the statistics of one model or of all."""
         message = pb.ModelStatisticsRequest(name=name, version=version)
         return json_response(plain(self._ask("ModelStatistics", message, request)))
 
@@ -101,13 +101,13 @@ class Rest:
         return infer.encode(self._ask("ModelInfer", message, request), binary)
 
     def index(self, request: Request) -> Response:
-        """The state of every version."""
+        """Return the state of every version."""
         message = pb.RepositoryIndexRequest()
         fill(message, request.json(), "ready")
         return json_response(plain(self._ask("RepositoryIndex", message, request))["models"])
 
     def load(self, request: Request, name: str) -> Response:
-        """Load a model; files come in base64."""
+        """Load a model; files are in base64."""
         message = pb.RepositoryModelLoadRequest(model_name=name)
         for key, value in parameters(request).items():
             if key.startswith("file:"):
@@ -118,7 +118,7 @@ class Rest:
         return json_response({})
 
     def unload(self, request: Request, name: str) -> Response:
-        """Take a model out of service."""
+        """Unload a model."""
         message = pb.RepositoryModelUnloadRequest(model_name=name)
         dependents = parameters(request).get("unload_dependents", False)
         put(message.parameters["unload_dependents"], "bool_param", dependents, "unload_dependents")
@@ -126,7 +126,7 @@ class Rest:
         return json_response({})
 
     def logging(self, request: Request) -> Response:
-        """What is logged."""
+        """Read and change the log settings."""
         message = pb.LogSettingsRequest()
         fields = {bool: "bool_param", int: "uint32_param", str: "string_param"}
         for key, value in request.json().items():
@@ -139,7 +139,7 @@ class Rest:
         return json_response({key: next(iter(plain(value).values())) for key, value in settings.items()})
 
     def tracing(self, request: Request, name: str) -> Response:
-        """What is traced."""
+        """Read and change the trace settings."""
         message = pb.TraceSettingRequest(model_name=name)
         for key, value in request.json().items():
             values = [] if value is None else value if isinstance(value, list) else [value]
@@ -149,7 +149,7 @@ class Rest:
         return json_response({key: each if key == "trace_level" else each[0] for key, each in shown.items()})
 
     def system_status(self, request: Request, region: str) -> Response:
-        """The registered regions."""
+        """Return the registered regions."""
         found = self._ask(
             "SystemSharedMemoryStatus", pb.SystemSharedMemoryStatusRequest(name=region), request
         )
@@ -163,19 +163,19 @@ class Rest:
         return json_response({})
 
     def system_unregister(self, request: Request, region: str) -> Response:
-        """Forget a region, or all of them."""
+        """Unregister a region, or all."""
         self._ask(
             "SystemSharedMemoryUnregister", pb.SystemSharedMemoryUnregisterRequest(name=region), request
         )
         return json_response({})
 
     def cuda_status(self, request: Request, region: str) -> Response:
-        """The registered regions of a GPU."""
+        """Return the registered regions of GPU memory."""
         found = self._ask("CudaSharedMemoryStatus", pb.CudaSharedMemoryStatusRequest(name=region), request)
         return json_response([plain(each) for _, each in sorted(found.regions.items())])
 
     def cuda_register(self, request: Request, region: str) -> Response:
-        """Register a region of a GPU."""
+        """Register a region of GPU memory."""
         given = request.json()
         message = pb.CudaSharedMemoryRegisterRequest(name=region)
         handle = given.get("raw_handle")
@@ -186,7 +186,7 @@ class Rest:
         return json_response({})
 
     def cuda_unregister(self, request: Request, region: str) -> Response:
-        """Forget a region of a GPU, or all of them."""
+        """Unregister a region of GPU memory, or all."""
         self._ask("CudaSharedMemoryUnregister", pb.CudaSharedMemoryUnregisterRequest(name=region), request)
         return json_response({})
 
@@ -195,8 +195,9 @@ class Rest:
 
 
 def yes_or_no(what: str, answer: bool, **more: str) -> Response:
-    """Say that it is so, in the words of the protocol, for which KServe's client looks; UnavailableError
-    where it is not.
+    """Return the protocol's JSON for a positive answer, which KServe's client expects.
+
+    Raises UnavailableError if the answer is negative.
     """
     if not answer:
         raise UnavailableError(f"not {what}")
@@ -218,7 +219,7 @@ def fill(message: Message, given: dict[str, Any], *fields: str) -> None:
 
 
 def put(message: Message, field: str, value: Any, what: str) -> None:
-    """Set a field to what a client sent as `what`; InvalidArgumentError for a value that it cannot have."""
+    """Set a field to the value that a client sent as `what`; raises InvalidArgumentError if it is invalid."""
     try:
         setattr(message, field, value)
     except (TypeError, ValueError) as error:
@@ -226,9 +227,7 @@ def put(message: Message, field: str, value: Any, what: str) -> None:
 
 
 def plain(message: Message) -> dict[str, Any]:
-    """Return a message as JSON has it in Triton: every field under its own name, 64-bit numbers as
-    numbers.
-    """
+    """Return a message in Triton's JSON form: all fields by their own names, 64-bit integers as numbers."""
     document: dict[str, Any] = {}
     for field in message.DESCRIPTOR.fields:
         value = getattr(message, field.name)
@@ -245,7 +244,7 @@ def plain(message: Message) -> dict[str, Any]:
 
 
 def convert(field: Any, value: Any) -> Any:
-    """Return one value of a field as JSON has it."""
+    """Return one value of a field in JSON form."""
     if field.message_type is not None:
         return plain(value)
     if field.enum_type is not None:

@@ -1,4 +1,4 @@
-"""The HTTP port: waitress in threads of its own, one table of routes. A transport may stand before it."""
+"""The HTTP port: waitress with its own threads, and a table of routes. The transport may be its proxy."""
 
 import logging
 import threading
@@ -27,13 +27,13 @@ __all__ = ["HttpServer"]
 
 log = logging.getLogger(__name__)
 
-# Bodies up to this size stay in memory.
+# Bodies up to this size are kept in memory.
 IN_MEMORY = 64 << 20
 
-# Whoever asks through the UNIX socket, which waitress calls by this name, says for whom.
+# The transport connects through the UNIX socket, which waitress calls "localhost", and forwards the peer.
 TRUST = {"trusted_proxy": "localhost", "trusted_proxy_headers": "forwarded"}
 
-# gRPC's codes in HTTP (google/rpc/code.proto).
+# HTTP statuses of gRPC's codes (google/rpc/code.proto).
 STATUS = {
     Code.CANCELLED: 499,
     Code.INVALID_ARGUMENT: 400,
@@ -52,7 +52,7 @@ STATUS = {
 
 
 class HttpServer:
-    """Serves from `start` to `close`."""
+    """Serves HTTP from `start` to `close`."""
 
     def __init__(
         self,
@@ -67,9 +67,9 @@ class HttpServer:
         max_body: int,
         inference: bool = True,
     ) -> None:
-        """Bind the port; UnavailableError when it cannot be had.
+        """Bind the port; raises UnavailableError if that fails.
 
-        `inference`: whether there is more than health, metrics and the status page.
+        `inference`: False restricts the port to health, metrics and the status page.
         """
         self._manager = manager
         self._authority = authority
@@ -94,9 +94,9 @@ class HttpServer:
                 **where,
                 _dispatcher=Threads(),
                 connection_limit=max_connections(),
-                asyncore_use_poll=True,  # select() takes files up to the 1,024th
+                asyncore_use_poll=True,  # select() is limited to file descriptors below 1,024
                 ident=None,
-                # It refuses what is as large as this, too.
+                # waitress also refuses bodies of exactly this size.
                 max_request_body_size=max_body + 1,
                 inbuf_overflow=IN_MEMORY,
                 outbuf_overflow=IN_MEMORY,
@@ -110,12 +110,12 @@ class HttpServer:
         self._thread = threading.Thread(target=self._server.run, name="http", daemon=True)
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Start serving."""
         logging.getLogger("waitress").setLevel(logging.ERROR)
         self._thread.start()
 
     def close(self) -> None:
-        """Answer no more."""
+        """Stop serving."""
         self._server.task_dispatcher.shutdown(cancel_pending=True, timeout=1)
         self._server.close()
 
@@ -136,7 +136,7 @@ class HttpServer:
         return [] if request.method == "HEAD" else [response.body]
 
     def _observed(self, request: Request) -> Response:
-        """Answer, and observe what is not forwarded to a gRPC service, where it is observed."""
+        """Answer, and observe the request unless it is forwarded to a gRPC service, which observes it."""
         observation = self._observer.begin(f"{request.method} {request.path}", request.peer, request.headers)
         with self._observer.serving(observation):
             response = self._answer(request)
@@ -158,7 +158,7 @@ class HttpServer:
             return route.handler(request.plain(self._max_body), **arguments)
         except ServingError as error:
             return failure(error)
-        except Exception:  # the edge of a request: the client learns that it failed, the log why
+        except Exception:  # the client receives INTERNAL, the log the traceback
             log.exception("%s %s failed", request.method, request.path)
             message = "internal error; see the server's log"
             return refusal(Code.INTERNAL, HTTPStatus.INTERNAL_SERVER_ERROR, message)
@@ -167,7 +167,7 @@ class HttpServer:
         if self._metrics is None:
             from kerve.runtime.http.metrics import (
                 Metrics,
-            )  # takes memory that servers need not pay without it
+            )  # imported only if used, to save memory
 
             self._metrics = Metrics(self._manager)
         return Response(self._metrics.text(), content_type=self._metrics.content_type)

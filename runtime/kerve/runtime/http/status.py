@@ -1,4 +1,4 @@
-"""The page for people on `/`, and the JSON that its charts are drawn from."""
+"""The status page on `/`, and the JSON that its charts are drawn from."""
 
 import time
 from importlib.metadata import version
@@ -12,7 +12,7 @@ from kerve.runtime.security.permissions import Permission
 
 __all__ = ["StatusPage"]
 
-# The page is whole in itself: what it may load and connect to is this server only.
+# The page is self-contained: it may only connect to this server.
 POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -25,18 +25,18 @@ POLICY = "; ".join(
 
 
 class StatusPage:
-    """Shows models, versions, states, and what they do."""
+    """Shows models, versions, states and statistics."""
 
     def __init__(self, manager: ModelManager) -> None:
         self._manager = manager
         self._begin = time.monotonic()
 
     def routes(self) -> list[Route]:
-        """Return the routes; the page itself tells nothing and is open, so that it can ask for a token."""
+        """Return the routes; the page contains no data and needs no permission, so it can ask for a token."""
         return [Route("GET", "/", self.page), Route("GET", "/status.json", self.status, Permission.READ)]
 
     def page(self, request: Request) -> Response:
-        """The page, for browsers; clients of KServe's V1 protocol ask here whether the server lives."""
+        """Return the page to browsers, and liveness to clients of KServe's V1 protocol."""
         if "text/html" not in request.headers.get("accept", "text/html"):
             return json_response({"status": "alive"}, Vary="Accept")
         text = files("kerve.runtime.http").joinpath("status.html").read_bytes()
@@ -47,7 +47,7 @@ class StatusPage:
         )
 
     def status(self, _: Request) -> Response:
-        """Everything at this moment; numbers grow from the time a version was loaded."""
+        """Return the current status; counters start when a version is loaded."""
         served = {(each.name, each.version): each for each in self._manager.served()}
         models = []
         for line in self._manager.index():
@@ -76,7 +76,7 @@ class StatusPage:
 
 
 def statistics(served: ServedVersion) -> dict[str, Any]:
-    """Return what a version has done."""
+    """Return the statistics of a version."""
     computed = served.statistics.read()
     return {
         **served.queue.statistics(),

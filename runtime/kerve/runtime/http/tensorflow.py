@@ -1,6 +1,6 @@
-"""TensorFlow Serving's REST API (`/v1/models/...`), by the services that its gRPC API has here.
+"""TensorFlow Serving's REST API (`/v1/models/...`), implemented like its gRPC API.
 
-GET  /v1/models                                        the models that serve, as KServe's V1 has it
+GET  /v1/models                                        the models that are served, in KServe's V1 protocol
 GET  /v1/models/NAME[/versions/N|/labels/L]             states of versions
 GET  /v1/models/NAME[/versions/N|/labels/L]/metadata    inputs and outputs
 POST /v1/models/NAME[/versions/N|/labels/L]:predict     and :classify, :regress
@@ -32,7 +32,7 @@ MODEL = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<l
 
 
 class TensorFlowRest:
-    """Answers TensorFlow Serving's REST clients, with their own authorization."""
+    """Answers TensorFlow Serving's REST clients with their own authorization."""
 
     def __init__(self, manager: ModelManager, catalog: Catalog[ServedVersion], gateway: Gateway) -> None:
         self._manager = manager
@@ -40,7 +40,7 @@ class TensorFlowRest:
         self._gateway = gateway
 
     def routes(self) -> list[Route]:
-        """Return the routes, all of them."""
+        """Return all routes."""
         return [
             Route("GET", "/v1/models/?", self.models, Permission.READ),
             Route("GET", MODEL, self.status, Permission.READ),
@@ -51,11 +51,11 @@ class TensorFlowRest:
         ]
 
     def models(self, _: Request) -> Response:
-        """The names of the models that serve, in KServe's V1 protocol."""
+        """Return the names of the ready models, in KServe's V1 protocol."""
         return json_response({"models": sorted({each.name for each in self._manager.served()})})
 
     def status(self, _: Request, name: str, version: str, label: str) -> Response:
-        """The states of one version, or of all, and of all also whether one serves, which is KServe's V1."""
+        """Return the states of one version, or of all with KServe's V1 `ready` added."""
         statuses = statuses_of(self._manager, name, version or label)
         found = plain(tfs.model_status(statuses))
         if not (version or label):
@@ -65,7 +65,7 @@ class TensorFlowRest:
         return json_response(found)
 
     def metadata(self, _: Request, name: str, version: str, label: str) -> Response:
-        """Inputs and outputs of a model."""
+        """Return the inputs and outputs of a model."""
         served = self._catalog.find(name, version or label)
         found = tfs.metadata(served.name, served.version, served.signature, ["signature_def"])
         packed = get_model_metadata_pb2.SignatureDefMap.FromString(found.metadata["signature_def"].value)
@@ -112,7 +112,7 @@ class TensorFlowRest:
     def _compute(
         self, request: Request, served: ServedVersion, tensors: Mapping[str, Array]
     ) -> Mapping[str, Array]:
-        """Ask as OIP's clients do, for the version that the tensors were read for."""
+        """Compute the tensors like an OIP request, with the version whose signature they were decoded for."""
         message = oip_client.encode_request(
             served.name, str(served.version), served.signature, tensors, outputs=None, parameters=None
         )
@@ -121,7 +121,7 @@ class TensorFlowRest:
 
 
 def plain(message: Message) -> dict[str, Any]:
-    """Return a message as protobuf's JSON has it, under the fields' own names and with what is not set."""
+    """Return a message in protobuf's JSON form, with the fields' own names and unset fields."""
     return json_format.MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )

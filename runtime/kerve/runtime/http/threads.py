@@ -1,4 +1,4 @@
-"""The threads that answer over HTTP: probes have their own, and wait for nobody."""
+"""The threads of the HTTP server: health probes have their own, so that they never wait."""
 
 import resource
 from typing import Any
@@ -7,20 +7,20 @@ from waitress.task import ThreadedTaskDispatcher
 
 __all__ = ["Threads", "max_connections"]
 
-# Requests that are served at the same time; inference over HTTP holds one for as long as it takes. The wire
-# lets so many in at a time, and probes besides.
+# Concurrent requests; inference over HTTP occupies a thread until it is done. The native transport admits as
+# many at a time, plus probes.
 THREADS = 16
 PROBE_THREADS = 4
 
-# What begins so asks whether the server lives; the wire knows it, too.
+# Path prefix of health probes; also defined in the native transport.
 PROBES = "/v2/health/"
 
-# Connections at most, if the process may open twice as many files. A probe comes on one of its own.
+# Maximum number of connections, if the process may open twice as many files. Each probe has its own.
 MOST_CONNECTIONS = 16_384
 
 
 class Threads(ThreadedTaskDispatcher):
-    """Waitress's dispatcher, with a second one for probes."""
+    """waitress' dispatcher, with a second one for probes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Threads(ThreadedTaskDispatcher):
         self.set_thread_count(THREADS)
 
     def add_task(self, task: Any) -> None:
-        """Have a connection's first request answered."""
+        """Dispatch a connection by its first request."""
         if task.requests[0].path.startswith(PROBES):
             self._probes.add_task(task)
         else:
@@ -42,6 +42,6 @@ class Threads(ThreadedTaskDispatcher):
 
 
 def max_connections() -> int:
-    """Return how many connections may be open: half of the files that this process may have open."""
+    """Return the maximum number of connections: half of the process' limit of open files."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return MOST_CONNECTIONS if files == resource.RLIM_INFINITY else min(MOST_CONNECTIONS, max(1, files // 2))

@@ -1,4 +1,4 @@
-"""A request and a response of HTTP, and a table of routes: all that the HTTP port needs of a framework."""
+"""HTTP requests, responses and a table of routes: all that the HTTP port needs of a web framework."""
 
 import gzip
 import json
@@ -13,16 +13,16 @@ from kerve.runtime.errors import Code, InvalidArgumentError
 
 __all__ = ["Request", "Response", "Route", "compact", "find_route", "json_response", "refusal"]
 
-# The methods of routes for GET.
+# The methods that GET routes accept.
 READING = ("GET", "HEAD")
 
-# A character beyond the first 65,536, or one half of it.
+# An escaped surrogate: half of a character beyond U+FFFF.
 SURROGATE = re.compile(rb"\\u[dD][89abABcdefCDEF]")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a client asks."""
+    """An HTTP request."""
 
     method: str
     path: str
@@ -47,8 +47,10 @@ class Request:
         return cls(environ["REQUEST_METHOD"], path, headers, body, peer)
 
     def plain(self, most: int) -> "Request":
-        """Return the request with its body decompressed; InvalidArgumentError where that cannot be done, or
-        gives more than `most` bytes. What is got says nothing in a body (RFC 9110, section 9.3.1).
+        """Return the request with its body decompressed.
+
+        Raises InvalidArgumentError if that fails or gives more than `most` bytes. The body of a GET request
+        has no meaning and is dropped (RFC 9110, section 9.3.1).
         """
         if self.method in READING:
             return replace(self, body=b"")
@@ -56,40 +58,40 @@ class Request:
         return replace(self, body=decompress(self.body, encoding, most))
 
     def json(self) -> dict[str, Any]:
-        """Return the body as a JSON object; an empty body is an empty one."""
+        """Return the body as a JSON object; an empty body is an empty object."""
         return parse_object(self.body)
 
 
 @dataclass(frozen=True)
 class Response:
-    """What it is answered."""
+    """An HTTP response."""
 
     body: bytes = b""
     status: HTTPStatus = HTTPStatus.OK
     content_type: str = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict)
-    # Whether it may be compressed. Triton's asyncio client says that it takes what is, but reads that only as
-    # the answer of an inference; Triton compresses nothing else.
+    # Whether it may be compressed. Triton's asyncio client accepts compression in its headers, but only
+    # decompresses inference responses; Triton compresses nothing else.
     compressible: bool = True
-    # What became of the request, for those who observe it.
+    # The outcome of the request, for observers.
     code: Code = Code.OK
 
 
 @dataclass(frozen=True)
 class Route:
-    """A method, a pattern of paths, and what answers them; named groups become arguments."""
+    """A method, a path pattern, and its handler; named groups become arguments."""
 
     method: str
     pattern: str
     handler: Callable[..., Response]
-    # The permission that it needs; None: everybody may. The gRPC services check their own.
+    # The required permission; None: none. The gRPC services check their own.
     permission: str | None = None
 
 
 def find_route(routes: Iterable[Route], request: Request) -> tuple[Route, dict[str, str]] | Response:
-    """Return the route of a request and its arguments, or the response that says why there is none.
+    """Return the route of a request and its arguments, or the error response if there is none.
 
-    What can be got answers HEAD, too (RFC 9110, section 9.1), as load balancers ask for health.
+    GET routes also accept HEAD (RFC 9110, section 9.1), which load balancers use for health checks.
     """
     others: list[str] = []
     for route in routes:
@@ -105,27 +107,27 @@ def find_route(routes: Iterable[Route], request: Request) -> tuple[Route, dict[s
 
 
 def json_response(value: object, status: HTTPStatus = HTTPStatus.OK, **headers: str) -> Response:
-    """Return a response of JSON, which is not compressed."""
+    """Return a JSON response, which is not compressed."""
     return Response(compact(value), status, headers=headers, compressible=False)
 
 
 def refusal(code: Code, status: HTTPStatus, message: str, **headers: str) -> Response:
-    """Return the response for a request that fails, in the form that OIP's clients read."""
+    """Return the response for a failed request, in the form that OIP's clients expect."""
     return replace(json_response({"error": message}, status, **headers), code=code)
 
 
 def compact(value: object) -> bytes:
-    """Return JSON without spaces, as Triton writes it: what greps an answer finds what it looks for."""
+    """Return JSON without spaces, as Triton writes it, for scripts that grep responses."""
     return json.dumps(value, separators=(",", ":")).encode()
 
 
 def parse_object(text: bytes) -> dict[str, Any]:
-    """Return a JSON object; InvalidArgumentError for anything else."""
+    """Parse a JSON object; raises InvalidArgumentError for anything else."""
     if not text:
         return {}
     try:
         value = json.loads(text.decode("utf-8-sig"))
-        if SURROGATE.search(text):  # half of a pair is no text: nothing could be written with it
+        if SURROGATE.search(text):  # a lone surrogate cannot be encoded
             json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise InvalidArgumentError(
@@ -137,7 +139,7 @@ def parse_object(text: bytes) -> dict[str, Any]:
 
 
 def decompress(body: bytes, encoding: str, most: int) -> bytes:
-    """Return what a body says without its compression, `most` bytes at most: a bomb is refused."""
+    """Decompress a body; a result of more than `most` bytes is refused, as it may be a compression bomb."""
     if encoding in ("", "identity"):
         return body
     if encoding not in ("gzip", "deflate"):
@@ -153,7 +155,7 @@ def decompress(body: bytes, encoding: str, most: int) -> bytes:
 
 
 def compress(response: Response, accepted: str) -> Response:
-    """Return the response as a client accepts it, where it is worth while."""
+    """Compress the response if the client accepts it and the response is large enough."""
     encoders = {"gzip": lambda body: gzip.compress(body, 1), "deflate": lambda body: zlib.compress(body, 1)}
     encoding = next((name for name in encoders if name in accepted.replace(",", " ").split()), None)
     if encoding is None or not response.compressible or len(response.body) < 1024:

@@ -1,1 +1,1 @@
-"""From folders to models that serve: states, one slot per model, the manager of all, the poller."""
+"""Model lifecycle: version states, one slot per model, the manager of all models, the repository poller."""

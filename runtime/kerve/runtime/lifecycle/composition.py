@@ -1,4 +1,4 @@
-"""Which models are part of which."""
+"""Which models are members of which ensembles."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,24 +13,25 @@ __all__ = ["Composition", "in_order"]
 
 @dataclass(frozen=True)
 class Ensemble:
-    """A model that others compute."""
+    """A model that is computed by other models."""
 
     source: Source
     members: tuple[str, ...]
 
 
 class Composition:
-    """The ensembles that are to serve, whether they do or not. Every method may be called by any thread: who
-    goes through what others may change has a copy of it, which is made at once.
+    """The ensembles that should be served, whether they are ready or not.
+
+    Methods are thread-safe: they iterate over an atomic copy of what other threads may change.
     """
 
     def __init__(self) -> None:
         self._ensembles: dict[str, Ensemble] = {}
-        # Models that nobody has asked for but as members of an ensemble.
+        # Models that were loaded only as members of an ensemble.
         self.brought: set[str] = set()
 
     def add(self, source: Source, config: pb.ModelConfig) -> None:
-        """Remember a model if it is an ensemble; ArtifactError when it is part of itself."""
+        """Register a model if it is an ensemble; raises ArtifactError if it contains itself."""
         if not (members := tuple(members_of(config))):
             self._ensembles.pop(source.name, None)
             return
@@ -42,14 +43,14 @@ class Composition:
             )
 
     def forget(self, name: str) -> tuple[str, ...]:
-        """Forget a model; return the members that only it has brought."""
+        """Forget a model; return the members that were loaded only because of it."""
         self.brought.discard(name)
         gone = self._ensembles.pop(name, None)
         needed = {member for members in self._members().values() for member in members}
         return tuple(member for member in gone.members if member in self.brought - needed) if gone else ()
 
     def sources(self) -> list[Source]:
-        """Return where the ensembles are, none before one that is part of it."""
+        """Return the sources of the ensembles, members before the ensembles that contain them."""
         known = dict(self._ensembles)
         return [known[name].source for name in in_order(self._members()) if name in known]
 
@@ -58,7 +59,7 @@ class Composition:
 
 
 def in_order(ensembles: Mapping[str, Iterable[str]]) -> list[str]:
-    """Return ensembles, given with their members, so that none comes before one that is part of it."""
+    """Return ensembles, given with their members, in topological order: members first."""
     ordered: dict[str, None] = {}
 
     def visit(name: str, above: tuple[str, ...]) -> None:
@@ -73,7 +74,7 @@ def in_order(ensembles: Mapping[str, Iterable[str]]) -> list[str]:
 
 
 def cycle(name: str, ensembles: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
-    """Return the way from an ensemble to itself, through its members; empty when there is none."""
+    """Return the path from an ensemble through its members back to itself; empty if there is none."""
     seen: set[str] = set()
 
     def visit(at: str, way: tuple[str, ...]) -> tuple[str, ...]:

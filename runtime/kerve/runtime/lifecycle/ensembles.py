@@ -25,11 +25,11 @@ __all__ = ["members_fingerprint", "start_ensemble"]
 
 log = logging.getLogger(__name__)
 
-# Requests of an ensemble under way at once where its configuration does not say: they wait in the members'
-# queues, where a request more would be refused, and not in the ensemble's own.
+# Requests of an ensemble in flight at a time if its configuration sets no limit: they wait in the members'
+# queues, which refuse requests when full, and not in the ensemble's own.
 MOST_UNDER_WAY = 128
 
-# Rows of a batch where no request is ever split.
+# Rows of a batch where requests are never split.
 WHOLE = 2**31 - 1
 
 
@@ -42,8 +42,9 @@ def start_ensemble(
     limits: Limits,
     catalog: Catalog[ServedVersion],
 ) -> ServedVersion:
-    """Bind an ensemble to the versions of its members that serve now, and start it; ArtifactError when that
-    cannot be done.
+    """Bind an ensemble to the current versions of its members and start it.
+
+    Raises ArtifactError if that is not possible.
     """
     refuse_unsupported(settings.config, folder)
     scheme = read_scheme(settings.config, folder)
@@ -68,7 +69,7 @@ def start_ensemble(
             "was asked before; remove it"
         )
     cache = cache_of(config, name, limits)
-    # A request is one turn in its sequence, whatever its rows: the members split it, not the ensemble.
+    # A request is one step of its sequence, however many rows it has: the members split it, not the ensemble.
     rows = WHOLE if keeps_states else batching.max_batch_size
     batching = replace(batching, single_request_batches=True, max_batch_size=rows)
     queue = transport.attach(ServedModel(name, version, bound.signature, batching, cold=cache is not None))
@@ -106,7 +107,7 @@ def start_ensemble(
 
 
 def member_of(step: Step, catalog: Catalog[ServedVersion], folder: Path) -> ServedVersion:
-    """Return the version that a step asks for; ArtifactError when it does not serve."""
+    """Return the version that a step names; raises ArtifactError if it is not ready."""
     try:
         member = catalog.find(step.model, step.route)
     except ServingError as error:
@@ -115,7 +116,7 @@ def member_of(step: Step, catalog: Catalog[ServedVersion], folder: Path) -> Serv
 
 
 def stateful(step: Step, member: ServedVersion, transport: Transport) -> Stateful | None:
-    """Return how a step is computed whose member keeps the states of sequences."""
+    """Return how a step is computed if its member keeps sequence states, else None."""
     if member.plan is None:
         return None
 
@@ -130,14 +131,14 @@ def stateful(step: Step, member: ServedVersion, transport: Transport) -> Statefu
 
 
 def member_cache(member: ServedVersion) -> MemberCache | None:
-    """Return where the answers of a step's member are kept, if they are."""
+    """Return the response cache of a step's member, if it has one."""
     if member.cache is None:
         return None
     return MemberCache(member.version, member.signature, member.cache, member.statistics)
 
 
 def members_fingerprint(config: pb.ModelConfig, catalog: Catalog[ServedVersion]) -> str:
-    """Return what changes when an ensemble is to be bound anew; empty for any other model."""
+    """Return a fingerprint that changes when an ensemble must be bound again; empty for other models."""
     found = []
     for step in config.ensemble_scheduling.step:
         try:

@@ -1,4 +1,4 @@
-"""Leases on a version: while any is held, it stays in memory, even out of service."""
+"""Leases on a version: while any is held, it stays in memory, even if it is no longer served."""
 
 import threading
 
@@ -18,7 +18,7 @@ class Leases:
             self._count += 1
 
     def release(self) -> None:
-        """Give a lease back."""
+        """Release a lease."""
         with self._changed:
             self._count -= 1
             self._changed.notify_all()
@@ -30,6 +30,6 @@ class Leases:
             return self._count > 0
 
     def wait_until_free(self, timeout: float) -> bool:
-        """Wait until no lease is held; return whether that is so."""
+        """Wait until no lease is held; return False on timeout."""
         with self._changed:
             return self._changed.wait_for(lambda: self._count == 0, timeout)

@@ -11,10 +11,10 @@ __all__ = ["LoadLimit"]
 
 
 class LoadLimit:
-    """Limits the models that serve or are being loaded."""
+    """Limits the number of models that are served or being loaded."""
 
     def __init__(self, most: int, serving: Callable[[], set[str]]) -> None:
-        """`most`: 0 for any number; `serving`: the names of the models that serve."""
+        """`most`: 0 means unlimited; `serving`: returns the names of the models that are served."""
         self._most = most
         self._serving = serving
         self._lock = threading.Lock()
@@ -23,7 +23,7 @@ class LoadLimit:
 
     @contextmanager
     def reserve(self, name: str) -> Iterator[None]:
-        """Count a model as loaded while it is being loaded; ResourceExhaustedError beyond the limit."""
+        """Count a model as loaded within the block; raises ResourceExhaustedError beyond the limit."""
         with self._lock:
             taken = self._serving() | self._loading.keys()
             if self._most and name not in taken and len(taken) >= self._most:

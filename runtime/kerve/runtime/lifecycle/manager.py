@@ -1,4 +1,4 @@
-"""All models: what is loaded at the start, on request, and when folders change."""
+"""Manager of all models: loads at startup, on request, and when folders change."""
 
 import logging
 import threading
@@ -41,10 +41,10 @@ ControlMode = Literal["none", "poll", "explicit"]
 
 @dataclass(frozen=True)
 class DesiredModel:
-    """A model that a client's list asks to be served, and which of its versions."""
+    """An entry of a client's list of models to serve, with the versions to serve."""
 
     name: str
-    # Where it expects the model; None: wherever it is.
+    # The folder in which the client expects the model; None: any.
     folder: Path | None
     policy: pb.ModelVersionPolicy
     labels: Mapping[str, int]
@@ -52,16 +52,16 @@ class DesiredModel:
 
 @dataclass
 class Override:
-    """What a client sent in place of a model's configuration, or of the whole of its folder."""
+    """What a client sent to replace a model's configuration or its whole folder."""
 
     config: str | None = None
-    # The state of the model's folder at the time; None where it has nothing to do with it.
+    # Fingerprint of the model's folder at the time; None if the override does not depend on the folder.
     found: str | None = None
     folder: Scratch | None = None
     desired: DesiredModel | None = None
 
     def settings(self, folder: Path, reader: SettingsReader) -> Settings:
-        """Return the settings in a model's folder, as far as they are not replaced."""
+        """Return the settings in a model's folder, with the overrides applied."""
         settings = reader.read(folder, self.config)
         if self.desired is None:
             return settings
@@ -71,7 +71,7 @@ class Override:
 
 
 class ModelManager:
-    """Loads and unloads the models of some repositories. Every method may be called by any thread."""
+    """Loads and unloads the models of the repositories. Methods are thread-safe."""
 
     def __init__(
         self,
@@ -85,8 +85,8 @@ class ModelManager:
         max_models: int = 0,
         promoted: Mapping[str, Mapping[str, int]] | None = None,
     ) -> None:
-        """`most_models`: that may be loaded at a time; 0: any number. `promoted`: the versions that labels
-        were moved to before, by model and label.
+        """`max_models`: how many may be loaded at a time; 0: unlimited. `promoted`: the versions to which
+        labels were moved earlier, by model and label.
         """
         self.mode = mode
         self._repositories = repositories
@@ -94,8 +94,8 @@ class ModelManager:
         self._catalog = catalog
         self._limits = limits or Limits()
         self._pool = ThreadPoolExecutor(load_threads, "load")
-        # These are replaced, never changed: who reads one has it as it was, without a lock. Who replaces one
-        # holds the lock.
+        # These mappings are replaced, never mutated: readers need no lock and see a consistent snapshot.
+        # Writers hold the lock.
         self._lock = threading.Lock()
         self._slots: Mapping[str, Slot] = {}
         self._overrides: Mapping[str, Override] = {}
@@ -106,25 +106,23 @@ class ModelManager:
         self._closed = False
 
     def announce(self) -> list[str]:
-        """Know the names of all models, so that requests for them are refused as not ready rather than
-        unknown.
-        """
+        """Register the names of all models, so that requests for them fail as not ready, not as unknown."""
         names = list(scan(self._repositories))
         for name in names:
             self._slot(name)
         return names
 
     def load_all(self, names: Iterable[str]) -> None:
-        """Load models, several at a time; what goes wrong is in the index and in the log."""
+        """Load models, several at a time; errors are reported in the index and the log."""
         sources = scan(self._repositories)
         for name in set(names) - sources.keys():
             log.error("model %r is not in a repository", name)
         self._update_all(sources, [name for name in names if name in sources])
 
     def refresh(self) -> None:
-        """Look at the folders again: load what is new or changed, unload what is gone.
+        """Rescan the folders: load new and changed models, unload removed ones.
 
-        With explicit control only models that are loaded are looked at.
+        With explicit control, only models that are loaded are checked.
         """
         sources = scan(self._repositories)
         self._reader.forget_others({source.folder for source in sources.values()})
@@ -138,11 +136,11 @@ class ModelManager:
         self._update_all(sources, wanted)
 
     def load(self, name: str, *, config: str | None = None, files: Mapping[str, bytes] | None = None) -> None:
-        """Load a model for a client, or load it again; raises what keeps it from being served as asked.
+        """Load or reload a model for a client; raises a ServingError if it cannot be served as requested.
 
         `config`: JSON to use instead of the model's configuration; `files`: contents by `<version>/<path>`,
-        to use instead of the model's folder. As in Triton, a configuration that was sent before counts until
-        the folder changes or the model is unloaded.
+        to use instead of the model's folder. As in Triton, a configuration sent earlier remains in effect
+        until the folder changes or the model is unloaded.
         """
         self._check_explicit()
         override = Override(config)
@@ -172,10 +170,10 @@ class ModelManager:
             raise ArtifactError(f"load failed for model {name!r}: {problem}")
 
     def unload(self, name: str, *, dependents: bool = False) -> None:
-        """Take a model out of service for a client, if it serves; what it has accepted is finished.
+        """Unload a model for a client, if it is served; requests already accepted are completed.
 
-        Ensembles that it is part of are not ready then. `dependents`: the members of an ensemble go with it,
-        unless somebody has asked for them, or another ensemble needs them.
+        Ensembles that contain it become not ready. `dependents`: also unload the members of an ensemble,
+        unless they were loaded explicitly or another ensemble needs them.
         """
         self._check_explicit()
         slot = self._slots.get(name)
@@ -189,9 +187,7 @@ class ModelManager:
         self._follow_members()
 
     def replace(self, models: Sequence[DesiredModel]) -> None:
-        """Serve the models of a client's list, and no others; raises what keeps any of them from being
-        served.
-        """
+        """Serve exactly the models of a client's list; raises a ServingError if any cannot be served."""
         self._check_explicit()
         sources = scan(self._repositories)
         for model in models:
@@ -222,7 +218,7 @@ class ModelManager:
             )
 
     def promote(self, name: str, label: str, version: int) -> None:
-        """Let a label stand for a version that serves, until the model's settings give it another."""
+        """Assign a label to a version that is ready, until the model's settings assign it to another."""
         slot = self._slots.get(name)
         try:
             if slot is None:
@@ -242,8 +238,9 @@ class ModelManager:
         return lines
 
     def served(self, name: str = "", version: str = "") -> list[ServedVersion]:
-        """Return the versions that serve: of all models, of one, or one; NotFoundError for one that does
-        not.
+        """Return the ready versions: of all models, of one model, or a single one.
+
+        Raises NotFoundError if the named model or version is not ready.
         """
         if version:
             return [self._catalog.find(name, version)]
@@ -259,14 +256,14 @@ class ModelManager:
         return slot.labels if slot else {}
 
     def statuses(self, name: str) -> list[Status]:
-        """Return the state of every version of a model; NotFoundError when it is unknown."""
+        """Return the state of every version of a model; raises NotFoundError if the model is unknown."""
         slot = self._slots.get(name)
         if slot is None:
             raise NotFoundError(f"{UNKNOWN}: {name!r} is not found")
         return slot.statuses()
 
     def close(self) -> None:
-        """Load no more and accept no more requests; what was accepted goes on."""
+        """Stop loading models and accepting requests; accepted requests are still processed."""
         self._closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)
         for each in self.served():
@@ -274,13 +271,13 @@ class ModelManager:
 
     @property
     def loading(self) -> bool:
-        """Whether a version is being loaded, perhaps: what is being computed for it cannot be stopped."""
+        """Whether a version may be loading at the moment; its computations cannot be interrupted."""
         return any(slot.updating for slot in self._slots.values())
 
     def stop(self, end: float) -> bool:
-        """Close, finish what was accepted until `end`, of `time.monotonic()`; return whether all was."""
+        """Close and finish accepted requests until `end` (`time.monotonic()`); return whether all are."""
         self.close()
-        # Ensembles first: what they have accepted, their members have yet to compute.
+        # Ensembles first: their accepted requests still need their members.
         deepest_first = sorted(self.served(), key=lambda each: each.depth, reverse=True)
         unfinished = [each for each in deepest_first if not each.stop(end)]
         return not unfinished
@@ -297,7 +294,7 @@ class ModelManager:
             self._overrides = without(self._overrides, name)
 
     def _each(self, work: Callable[[str], object], names: Iterable[str]) -> None:
-        """Do the same for several models at once; what one of them raises is logged, and stops no other."""
+        """Run `work` for several models in parallel; an exception is logged and does not affect others."""
 
         def guarded(name: str) -> None:
             try:
@@ -310,10 +307,10 @@ class ModelManager:
             future.result()
 
     def _update(self, source: Source, override: Override | None = None, *, retry: bool = False) -> str:
-        """Bring one model to what its folder asks for; return what went wrong."""
+        """Update one model to match its folder; return the problems as text."""
         own = override or self._overrides.get(source.name, Override())
         if own.folder is not None and override is None:
-            return ""  # a client's files stand in for the folder
+            return ""  # a client's files replace the folder
         settings: Settings | ServingError
         try:
             settings = own.settings(source.folder, self._reader)
@@ -334,14 +331,12 @@ class ModelManager:
         return problem
 
     def _follow_members(self) -> None:
-        """Let every ensemble serve what its members are now."""
+        """Bind every ensemble to the current versions of its members."""
         for source in self._composition.sources():
             self._update(source, self._overrides.get(source.name))
 
     def _update_all(self, sources: Mapping[str, Source], names: Iterable[str]) -> None:
-        """Bring models to what their folders ask for: several at a time, and then those that they are part
-        of.
-        """
+        """Update models to match their folders: several at a time, then the ensembles that contain them."""
         members = {name: self._members(sources[name]) for name in names}
         self._composition.brought -= members.keys()
         for name in [name for name in members if members[name] and self.mode == "explicit"]:
@@ -352,7 +347,7 @@ class ModelManager:
         self._follow_members()
 
     def _bring(self, source: Source, sources: Mapping[str, Source], override: Override | None = None) -> None:
-        """Load the members of an ensemble that do not serve, and theirs, as Triton does."""
+        """Load the members of an ensemble that are not ready, recursively, as Triton does."""
         below: dict[str, tuple[str, ...]] = {}
         left = list(self._members(source, override))
         while left:
@@ -366,15 +361,15 @@ class ModelManager:
                 self._each(lambda name: self._update(sources[name], retry=True), [name])
 
     def _members(self, source: Source, override: Override | None = None) -> tuple[str, ...]:
-        """Return what an ensemble is made of; nothing for another model, or one that cannot be read."""
+        """Return the members of an ensemble; empty for other models and unreadable configurations."""
         own = override or self._overrides.get(source.name, Override())
         try:
             return tuple(members_of(own.settings(source.folder, self._reader).config))
-        except ServingError:  # whoever loads it says what is wrong
+        except ServingError:  # reported when the model is loaded
             return ()
 
     def _remove(self, name: str) -> None:
-        """Take a model out of service whose folder is gone, and forget it."""
+        """Unload and forget a model whose folder was removed."""
         log.info("model %r is gone from the repository", name)
         self._composition.forget(name)
         self._slots[name].unload()
@@ -392,5 +387,5 @@ class ModelManager:
 
 
 def without(known: Mapping[str, T], name: str) -> dict[str, T]:
-    """Return a mapping but for one name."""
+    """Return a copy of a mapping without one name."""
     return {each: value for each, value in known.items() if each != name}

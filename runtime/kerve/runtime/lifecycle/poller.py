@@ -1,4 +1,4 @@
-"""The thread that looks at the repositories again and again."""
+"""The thread that polls the repositories."""
 
 import logging
 import queue
@@ -12,22 +12,20 @@ log = logging.getLogger(__name__)
 
 
 class Poller(threading.Thread):
-    """Calls `refresh` every so many seconds, and at once when it is told to; whatever goes wrong, it goes
-    on.
-    """
+    """Calls `refresh` at a fixed interval, and immediately on `wake`; exceptions do not end it."""
 
     def __init__(self, refresh: Callable[[], None], seconds: float | None) -> None:
         super().__init__(name="poll", daemon=True)
         self._refresh = refresh
-        # None: only when it is told to.
+        # None: only on `wake`.
         self._seconds = seconds
-        # Who wants to know when the next refresh is over. A signal may come while another is heeded, in the
-        # middle of a put: this queue allows for that, where an event has a lock that it would wait for.
+        # Callbacks for the end of the next refresh. `put` of a SimpleQueue is reentrant: a signal may arrive
+        # while another one's handler is in `put`. The lock of an Event would deadlock there.
         self._waiting: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._ended = False
 
     def run(self) -> None:
-        """Wait, refresh, and again."""
+        """Wait and refresh, until stopped."""
         while True:
             waiting = self._wait()
             if self._ended:
@@ -40,16 +38,16 @@ class Poller(threading.Thread):
                 over()
 
     def wake(self, over: Callable[[], None]) -> None:
-        """Refresh now, and call `over` when that is done; safe in a signal handler."""
+        """Refresh now and call `over` when done; safe in a signal handler."""
         self._waiting.put(over)
 
     def stop(self) -> None:
-        """End after the refresh that is under way."""
+        """End after the current refresh."""
         self._ended = True
         self._waiting.put(lambda: None)
 
     def _wait(self) -> list[Callable[[], None]]:
-        """Return when it is time, or somebody wants it: who does."""
+        """Wait until the interval is over or `wake` is called; return the callbacks that are waiting."""
         waiting: list[Callable[[], None]] = []
         with suppress(queue.Empty):
             waiting.append(self._waiting.get(timeout=self._seconds))

@@ -1,4 +1,4 @@
-"""One version that serves: its model or members, its queue, the threads that compute, what they counted."""
+"""One version that is served: its model or members, its queue, its executors, its statistics."""
 
 import ctypes
 import logging
@@ -35,14 +35,14 @@ __all__ = ["Limits", "ServedVersion", "cache_of"]
 
 log = logging.getLogger(__name__)
 
-# Seconds that a request may need from finding its queue to entering it: a queue closes this much later than
-# the last route to it is gone, so that a swap refuses nobody.
+# Seconds that a request may take from looking up its queue to entering it: a queue is closed this long after
+# the last route to it was removed, so that replacing a version refuses no request.
 LINGER = 0.2
 
-# Seconds that executors have to see that their queue is closed, however late it is.
+# Minimum time in seconds for executors to notice that their queue is closed.
 LAST_WORDS = 1.0
 
-# What is told of a version by how far its engine is.
+# Remark on a version, by the state of its TensorRT engine.
 REMARKS = {
     None: "",
     "building": "CUDA answers while TensorRT's engine is being built",
@@ -53,61 +53,60 @@ REMARKS = {
 
 @dataclass(frozen=True)
 class Limits:
-    """What the server allows every model."""
+    """Server-wide limits and defaults for every model."""
 
     # CPUs that the executors of one model share.
     threads: int = 1
-    # Requests that may wait where a model sets no limit of its own.
+    # Requests that may wait, for models that set no limit.
     max_queue_size: int = 256
-    # Sequences of a model that may be open where it sets no limit of its own.
+    # Sequences that may be open, for models that set no limit.
     max_sequences: int = 1024
-    # Whether overload has Triton's codes.
+    # Whether overload is reported with Triton's status codes.
     triton_codes: bool = False
-    # Where answers are kept of models that ask for it; None: nowhere.
+    # Response cache for models that enable it; None: no cache.
     cache: ResponseCache | None = None
-    # Seconds that work accepted by a version that is taken out of service has to finish.
+    # Seconds that a version has to finish its accepted requests when it is unloaded.
     retire_timeout: float = 30.0
-    # What models compute on that do not say it themselves.
+    # Devices for models that name none.
     devices: Devices = ON_CPU
 
 
 @dataclass(eq=False)
 class ServedVersion:
-    """A version in memory. It computes as soon as it is started, and is asked as soon as it is published."""
+    """A version in memory. It can compute once started, and receives requests once published."""
 
     name: str
     version: int
-    # Changes with the files and the settings it was loaded with.
+    # Identifies the files and settings with which it was loaded.
     fingerprint: str
-    # None for an ensemble, which its members compute.
+    # None for an ensemble, which is computed by its members.
     model: Model | None
-    # What clients see of the model.
+    # The signature that clients see.
     signature: Signature
     config: pb.ModelConfig
     queue: Queue
     executors: tuple[Worker, ...]
-    # Of the model: further ones on this device, and those on others.
+    # Further instances of the model, on this device and on others.
     copies: tuple[Model, ...] = ()
-    # Its answers, where they are kept.
+    # Its part of the response cache, if enabled.
     cache: CachePart | None = None
-    # How its sequences are computed, and those that are open.
+    # How its sequences are computed, and the open sequences.
     plan: Plan | None = None
     sequences: Sequences | None = None
     statistics: ServedStatistics = field(default_factory=ServedStatistics)
-    # A route to this very load, another one for each, that nobody else can name: a sequence stays where it
-    # began.
+    # A unique, unguessable route to this load: a sequence stays on the load where it began.
     route: str = field(default_factory=lambda: f"load-{secrets.token_hex(8)}")
-    # All loads of the model that compute, this one among them.
+    # All active loads of the model, including this one.
     siblings: Callable[[], tuple["ServedVersion", ...]] = tuple
-    # The versions that compute for an ensemble: they stay until it is gone, even if they are replaced before.
+    # Member versions of an ensemble: they stay in memory until it is retired, even if replaced earlier.
     members: "tuple[ServedVersion, ...]" = ()
     leases: Leases = field(default_factory=Leases)
-    # Whether it is on its way out.
+    # Whether it is being retired.
     retired: bool = False
 
     @property
     def keeps_states(self) -> bool:
-        """Whether an answer depends on the requests of the same sequence before it."""
+        """Whether a response depends on earlier requests of the same sequence."""
         return self.plan is not None or any(member.keeps_states for member in self.members)
 
     @classmethod
@@ -122,9 +121,9 @@ class ServedVersion:
         *,
         low_priority: bool = False,
     ) -> "ServedVersion":
-        """Load, prove and warm a version, and start its executors; ArtifactError when that cannot be done.
+        """Load, verify and warm up a version, and start its executors; raises ArtifactError on failure.
 
-        `low_priority`: others are serving meanwhile, and go first.
+        `low_priority`: load at low priority, because other models are serving meanwhile.
         """
         begin = time.monotonic()
         placements = place(settings.config, limits.devices, settings.cuda, path.parent)
@@ -171,7 +170,7 @@ class ServedVersion:
         transport: Transport,
         limits: Limits,
     ) -> "ServedVersion":
-        """Put a version together of its models; nothing of it has begun."""
+        """Assemble a version from its models, without starting it."""
         signature = models[0].signature
         batching = batching_of(
             settings, max_queue_size=limits.max_queue_size, triton_codes=limits.triton_codes
@@ -208,22 +207,22 @@ class ServedVersion:
 
     @property
     def remark(self) -> str:
-        """What is worth knowing of it while it serves."""
+        """Remark on the version for the index, while it is ready."""
         return REMARKS[self.model.engine if self.model is not None else None]
 
     @property
     def depth(self) -> int:
-        """0 for a model; for an ensemble 1 more than for the deepest of its members."""
+        """0 for a model; for an ensemble, 1 more than the depth of its deepest member."""
         return 1 + max((member.depth for member in self.members), default=-1)
 
     @property
     def outdated(self) -> bool:
-        """Whether a version that computes for it is on its way out."""
+        """Whether one of its members is being retired."""
         return any(member.retired for member in self.members)
 
     def host_of(self, position: SequencePosition, version: str) -> "ServedVersion":
-        """Return the loaded version that has a sequence's states: this one, or another where it began before
-        requests for `version` were routed here.
+        """Return the loaded version that holds a sequence's states: this one, or the one where the sequence
+        began before requests for `version` were routed here.
         """
         if position.start or self._has(position):
             return self
@@ -235,18 +234,18 @@ class ServedVersion:
         return self.sequences is not None and position.identity in self.sequences
 
     def drain(self) -> None:
-        """Accept no more requests of clients; accepted ones go on. Sequences end, now or with the ensembles
-        that have accepted requests of them.
+        """Stop accepting client requests; accepted ones continue.
+
+        Sequences end now, or together with the ensembles that have accepted requests of them.
         """
         self.queue.drain()
         if self.sequences is not None and not self.leases.held:
             self.sequences.close()
 
     def stop(self, end: float) -> bool:
-        """Finish what was accepted until `end`, in seconds of `time.monotonic()`; return whether all of it
-        was.
+        """Finish accepted requests until `end` (`time.monotonic()`); return whether all finished.
 
-        What is not finished then is answered with UNAVAILABLE, if it can be interrupted.
+        Requests unfinished by then are answered with UNAVAILABLE if they can be interrupted.
         """
         if self.sequences is not None:
             self.sequences.close()
@@ -261,9 +260,7 @@ class ServedVersion:
         return not late
 
     def retire(self, timeout: float, gone: Callable[[], None]) -> threading.Thread:
-        """Stop in a thread of its own, once no request can be on its way to the queue; then give the
-        memory back.
-        """
+        """Stop in a separate thread, once no request can be on its way to the queue; then free the memory."""
         self.retired = True
 
         def work() -> None:
@@ -292,7 +289,7 @@ class ServedVersion:
 
 
 def cache_of(config: pb.ModelConfig, name: str, limits: Limits) -> CachePart | None:
-    """Return where the answers of a version are kept, if its configuration asks for it."""
+    """Return a part of the response cache for a version, if its configuration enables it."""
     if not config.response_cache.enable:
         return None
     if limits.cache is None:
@@ -302,7 +299,7 @@ def cache_of(config: pb.ModelConfig, name: str, limits: Limits) -> CachePart | N
 
 
 def start_all(executors: Sequence[Worker], queue: Queue) -> None:
-    """Start the executors; what one of them cannot prepare ends all, and is raised."""
+    """Start the executors; if one fails to prepare, end all and raise its exception."""
     try:
         for executor in executors:
             executor.begin()
@@ -328,7 +325,7 @@ def sequences_of(plan: Plan, name: str, limits: Limits) -> Sequences:
 
 def threads_of(config: pb.ModelConfig, folder: Path) -> int:
     """Return the threads that a configuration of Triton's ONNX Runtime backend sets; 0 for none."""
-    # To ask the field itself for what it does not hold would add it.
+    # Indexing the protobuf map itself with a missing key would insert it.
     given = {key: value.string_value for key, value in config.parameters.items()}
     text = given.get("intra_op_thread_count", "")
     if text and not (text.isdecimal() and int(text) <= MOST_THREADS):
@@ -339,6 +336,6 @@ def threads_of(config: pb.ModelConfig, folder: Path) -> int:
 
 
 def trim_heap() -> None:
-    """Return what was freed to the system: glibc keeps it otherwise."""
+    """Return freed memory to the system: glibc keeps it otherwise."""
     if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
         trim(0)

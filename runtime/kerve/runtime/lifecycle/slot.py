@@ -1,11 +1,10 @@
-"""One model: which of its versions serve, and how the others fare.
+"""One model: the versions that serve, and the status of the others.
 
-    folder -> policy -> candidates, newest first -> load, prove, warm -> publish -> retire what is not
-    wanted any more
+    folder -> policy -> candidates, newest first -> load, verify, warm up -> publish -> retire versions that
+    are no longer selected
 
-A version that fails is remembered with its files: it is tried again when they change, or when a client
-asks. What
-serves goes on serving until something wanted in its place does.
+A version that fails to load is remembered with the fingerprint of its files: it is retried when they change
+or when a client requests it. A version serves until its replacement does.
 """
 
 import logging
@@ -30,9 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class Slot:
-    """The versions of one model. `update` and `unload` exclude one another; the rest may be called by any
-    thread.
-    """
+    """The versions of one model. Thread-safe; `update` and `unload` exclude each other."""
 
     def __init__(
         self,
@@ -42,60 +39,60 @@ class Slot:
         limits: Limits,
         promoted: Mapping[str, int] | None = None,
     ) -> None:
-        """`promoted`: the versions that labels were moved to while the model was served before."""
+        """`promoted`: the versions to which labels were moved while the model was served earlier."""
         self.name = name
         self._transport = transport
         self._catalog = catalog
         self._limits = limits
         self._updating = threading.Lock()
-        # Guards what follows.
+        # Guards the attributes below.
         self._lock = threading.Lock()
         self._ready: dict[int, ServedVersion] = {}
         self._statuses: dict[int, Status] = {}
         self._failed: dict[int, str] = {}
         self._labels: dict[str, int] = {}
-        # Of these, the ones that were promoted, and all that the configuration has.
+        # The labels set by `promote`, and those of the configuration.
         self._promoted = dict(promoted or {})
         self._configured: Mapping[str, int] = {}
-        # The fields that were told to be set in vain.
+        # Configuration fields without effect that were already logged.
         self._warned: list[str] = []
-        # The labels that were told to stand for nothing.
+        # Labels of versions that are not ready, already logged.
         self._dangling: dict[str, str] = {}
         self._retiring: list[threading.Thread] = []
-        # Loads that are asked no more but by the sequences that began there.
+        # Replaced loads that only serve the sequences that began there.
         self._leaving: list[ServedVersion] = []
-        # What requests are routed to.
+        # The published routes.
         self._routes: dict[str, ServedVersion] = {}
-        # Why others, which are known too, are not ready.
+        # Why other known versions and labels are not ready.
         self._unready: dict[str, str] = {}
         catalog.publish(name, {})
         transport.publish(name, {})
 
     @property
     def ready(self) -> tuple[ServedVersion, ...]:
-        """The versions that serve, ascending."""
+        """The versions that are ready, ascending."""
         with self._lock:
             return tuple(served for _, served in sorted(self._ready.items()))
 
     @property
     def updating(self) -> bool:
-        """Whether a version is being loaded, perhaps."""
+        """Whether a version may be loading at the moment."""
         return self._updating.locked()
 
     @property
     def loads(self) -> tuple[ServedVersion, ...]:
-        """Every load that computes: those that serve, and those where sequences come to their end."""
+        """All active loads: those that serve, and replaced ones that still have open sequences."""
         with self._lock:
             return (*self._ready.values(), *self._leaving)
 
     @property
     def labels(self) -> dict[str, int]:
-        """The labels of versions that serve."""
+        """The labels of versions that are ready."""
         with self._lock:
             return {label: version for label, version in self._labels.items() if version in self._ready}
 
     def statuses(self) -> list[Status]:
-        """Return every version that is known, ascending."""
+        """Return the status of every known version, ascending."""
         with self._lock:
             return [
                 replace(status, remark=self._ready[version].remark) if version in self._ready else status
@@ -103,9 +100,9 @@ class Slot:
             ]
 
     def update(self, source: Source, settings: Settings | ServingError, *, retry: bool = False) -> str:
-        """Serve what the folder and the settings ask for; return what went wrong, in one text, or "".
+        """Serve what the folder and the settings specify; return the problems as one text, or "".
 
-        `retry`: try versions again that have failed before.
+        `retry`: retry versions that failed earlier.
         """
         with self._updating:
             if source.problem or isinstance(settings, ServingError):
@@ -115,7 +112,7 @@ class Slot:
             choice = choose(settings.config.version_policy, source.versions)
             chosen, problems = self._load_chosen(source, settings, choice, retry=retry)
             missing = [self._missing(version) for version in choice.missing]
-            if not chosen:  # else what is there serves, as in Triton
+            if not chosen:  # otherwise the existing versions serve, as in Triton
                 problems += missing
             if not choice.candidates and not choice.missing:
                 problems.append(self._refuse(f"{source.folder} holds no version; expected {source.folder}/1"))
@@ -126,7 +123,7 @@ class Slot:
             return "; ".join(problems)
 
     def _relabel(self, configured: Mapping[str, int]) -> None:
-        """Take over the configuration's labels; one that was promoted stands until it is changed there."""
+        """Apply the configuration's labels; a promoted label is kept until the configuration changes it."""
         self._promoted = {
             label: version
             for label, version in self._promoted.items()
@@ -136,7 +133,7 @@ class Slot:
         self._labels = {**configured, **self._promoted}
 
     def _warn(self, settings: Settings) -> None:
-        """Say once which fields of the configuration are set in vain."""
+        """Log once which fields of the configuration have no effect."""
         vain = without_effect(settings.config)
         if settings.config.name not in ("", self.name):
             vain.insert(0, f"name (it is {settings.config.name!r}, the folder's name counts)")
@@ -149,9 +146,9 @@ class Slot:
         self._warned = vain
 
     def _warn_of_labels(self, source: Source) -> None:
-        """Say once which labels stand for versions that do not serve."""
+        """Log once which labels belong to versions that are not ready."""
         if not self._ready:
-            return  # there is more to say of this model
+            return  # the model has other problems, which are reported
         dangling = {
             label: f"{version}, which {'does not serve' if version in source.versions else 'has no folder'}"
             for label, version in self._labels.items()
@@ -166,7 +163,7 @@ class Slot:
         self._dangling = dangling
 
     def unload(self) -> bool:
-        """Take every version out of service; return whether there was one."""
+        """Unload every version; return whether any was ready."""
         with self._updating:
             had = bool(self.ready)
             self._failed.clear()
@@ -174,7 +171,7 @@ class Slot:
             return had
 
     def promote(self, label: str, version: int) -> None:
-        """Let a label stand for a version that serves; KeyError when it does not."""
+        """Assign a label to a version; raises KeyError if the version is not ready."""
         with self._updating:
             if version not in self._ready:
                 raise KeyError(version)
@@ -182,14 +179,14 @@ class Slot:
             self._publish()
 
     def wait_until_retired(self, timeout: float | None = None) -> None:
-        """Wait for the versions that are on their way out."""
+        """Wait for the versions that are being retired."""
         for thread in self._retiring:
             thread.join(timeout)
 
     def _load_chosen(
         self, source: Source, settings: Settings, choice: Choice, *, retry: bool
     ) -> tuple[dict[int, ServedVersion], list[str]]:
-        """Load candidates until enough of them serve; return these, and what went wrong."""
+        """Load candidates until enough of them are ready; return these, and the problems."""
         chosen: dict[int, ServedVersion] = {}
         problems: list[str] = []
         for version in choice.candidates:
@@ -209,18 +206,18 @@ class Slot:
                 problems.append(self._statuses[version].reason)
             elif (problem := self._load(source, settings, version, found)) is not None:
                 problems.append(problem)
-            if version in self._ready:  # the new one, or the old one that goes on serving
+            if version in self._ready:  # the new load, or the old one, which continues to serve
                 chosen[version] = self._ready[version]
         return chosen, problems
 
     def _load(self, source: Source, settings: Settings, version: int, found: str) -> str | None:
-        """Load a version and let it serve; return why not."""
+        """Load and publish a version; return the reason if that fails."""
         current = self._ready.get(version)
         if current is None:
             self._set(version, State.LOADING)
         try:
             served = self._start(source, settings, version)
-        except Exception as error:  # one version that cannot load never keeps others from being served
+        except Exception as error:  # one version that fails to load must not affect others
             log.error(
                 "model %r version %d is not served: %s",
                 *(self.name, version, error),
@@ -256,11 +253,11 @@ class Slot:
                 *(self.name, version, source.versions[version], settings, self._transport, self._limits),
                 low_priority=bool(self._catalog.names()),
             )
-        except OSError as error:  # files may go while they are read, or be others' alone
+        except OSError as error:  # files may be removed while they are read, or be unreadable
             raise ArtifactError(f"{source.versions[version]} cannot be loaded: {error}") from error
 
     def _drop(self, served: ServedVersion, reason: str) -> None:
-        """Take a version out of service that cannot go on."""
+        """Retire a version that can no longer serve."""
         with self._lock:
             del self._ready[served.version]
         self._set(served.version, State.UNAVAILABLE, reason)
@@ -300,16 +297,14 @@ class Slot:
             loads = (*self._ready.values(), *self._leaving)
         every = routes | {served.route: served for served in loads if served.sequences is not None}
         if every == self._routes and unready == self._unready:
-            return  # the tables of all models are replaced as a whole, which is too much for every look
+            return  # publishing replaces the tables of all models, too expensive for every poll
         self._routes, self._unready = every, unready
         self._catalog.publish(self.name, routes, unready)
         queues = {route: served.queue for route, served in every.items()}
         self._transport.publish(self.name, queues, unready)
 
     def _leave(self, gone: list[ServedVersion]) -> None:
-        """Let the sequences of loads that are replaced come to their end there; without a load in their
-        place they end now.
-        """
+        """Let sequences of replaced loads finish there; if no other load replaces them, end them now."""
         self._leaving += [served for served in gone if served.sequences is not None]
         if not self._ready:
             for served in self._leaving:
@@ -331,7 +326,7 @@ class Slot:
         self._retiring.append(served.retire(self._limits.retire_timeout, gone))
 
     def _refuse(self, reason: str) -> str:
-        """Say of the model as a whole why it is not as it should be; what serves goes on if it can."""
+        """Record a problem of the model as a whole; ready versions continue to serve if they can."""
         for served in self.ready:
             if served.outdated:
                 self._drop(served, reason)
@@ -359,7 +354,7 @@ class Slot:
         self._publish()
 
     def _forget(self, source: Source, choice: Choice) -> None:
-        """Drop what is known of versions that are neither there nor asked for nor in use."""
+        """Drop the status of versions that neither exist nor are selected nor are in use."""
         with self._lock:
             kept = {0, *source.versions, *choice.missing, *self._ready}
             for version in [version for version in self._statuses if version not in kept]:

@@ -1,11 +1,11 @@
-"""In what state the versions of a model are, and why."""
+"""States of model versions, with their reasons."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 __all__ = ["UNASKED", "State", "Status"]
 
-# Reasons of what nobody asks to serve.
+# Reasons of versions that nobody requested to be loaded.
 UNASKED = ("not loaded", "unloaded")
 
 
@@ -19,26 +19,24 @@ class State(StrEnum):
     UNAVAILABLE = "UNAVAILABLE"
 
 
-# What clients hear of a version in such a state.
+# Message to clients for a version in such a state.
 UNREADY = {State.LOADING: "it is loading", State.UNLOADING: "it is being unloaded"}
 
 
 @dataclass(frozen=True)
 class Status:
-    """One line of the index; version 0 stands for a model none of whose versions can be named."""
+    """One entry of the index; version 0 stands for a model that has no known version."""
 
     name: str
     version: int
     state: State
     reason: str = ""
-    # What is worth knowing of a version that serves as it should.
+    # Additional information on a version that is ready.
     remark: str = ""
 
     @property
     def unready(self) -> str:
-        """Why a version that is not ready is not, for clients, who need not see what the index says of the
-        server's files.
-        """
+        """Why a version is not ready, for clients: without details of the server's files."""
         own = UNREADY.get(self.state)
         return own or (
             f"it is {self.reason}"
@@ -48,5 +46,5 @@ class Status:
 
     @property
     def failed(self) -> bool:
-        """Whether something keeps the version from serving as it is asked to."""
+        """Whether a problem keeps the version from serving as requested."""
         return self.reason not in ("", *UNASKED)

@@ -1,4 +1,4 @@
-"""Model files that a client uploads in place of a model's folder."""
+"""Model files that a client uploads instead of a model's folder."""
 
 import re
 from collections.abc import Mapping
@@ -10,12 +10,12 @@ from kerve.runtime.repository import Repository, Source
 
 __all__ = ["write_files"]
 
-# A model's name where no folder vouches for it: that of a model whose files a client sends.
+# Allowed names of models whose files a client sends.
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 
 
 def write_files(name: str, files: Mapping[str, bytes]) -> tuple[Source, Scratch]:
-    """Write a client's files to a folder of their own, which goes when nothing refers to it any more."""
+    """Write a client's files to a temporary folder, which is deleted when nothing refers to it any more."""
     if not NAME.fullmatch(name):
         raise InvalidArgumentError(f"expected a model's name of letters, digits, '_', '-', '.', got {name!r}")
     scratch = Scratch()

@@ -1,7 +1,7 @@
-"""What became of each request, for whoever wants to know: the access log, traces.
+"""Observability of requests: the access log and traces.
 
-    end of a request -> observer (of the transport) -> observatory (a thread) -> listeners
+    end of a request -> observer (of the transport) -> exporter pipeline (a thread) -> exporters
 
-A request costs next to nothing on its way: it is observed where it ends, and everything else, spans included,
-is made of these notes later, many at a time.
+The overhead per request is minimal: an observation is recorded at its end, and everything else, such as
+spans, is created from observations later, in batches.
 """

@@ -12,12 +12,12 @@ __all__ = ["AccessLog"]
 
 log = logging.getLogger("kerve.access")
 
-# What needs no quotes.
+# Values that need no quotes.
 WORD = re.compile(r'[^\s"=]+')
 
 
 class AccessLog:
-    """Writes a line for every request, with the time at which it was answered."""
+    """Writes a line for every request, with the time of its response."""
 
     everything = True
     traced = None
@@ -30,11 +30,11 @@ class AccessLog:
             log.handle(record(each))
 
     def close(self) -> None:
-        """Nothing is left to do."""
+        """Do nothing."""
 
 
 def record(each: Observation) -> logging.LogRecord:
-    """Return the record of a request: for people in its message, for JSON in its fields."""
+    """Return the log record of a request: as text in its message, for JSON in its fields."""
     fields: dict[str, object] = {
         "request_id": each.request_id,
         "method": each.method.removeprefix("/"),
@@ -48,7 +48,7 @@ def record(each: Observation) -> logging.LogRecord:
         "total_ms": milliseconds(each.total),
         "peer": each.peer,
     }
-    # A request may be traced whose caller has sent something else under that name.
+    # The caller of a traced request may have sent an invalid `traceparent`.
     if each.sampled and (parent := TRACE_PARENT.fullmatch(each.trace_parent)) is not None:
         fields["trace_id"] = parent["trace"]
     shown = " ".join(f"{key}={plain(value)}" for key, value in fields.items() if value not in ("", None))
@@ -67,11 +67,11 @@ def record(each: Observation) -> logging.LogRecord:
 
 
 def milliseconds(nanoseconds: int | None) -> float | None:
-    """Return a duration as people read it."""
+    """Convert a duration to milliseconds."""
     return None if nanoseconds is None else round(nanoseconds / 1e6, 3)
 
 
 def plain(value: object) -> str:
-    """Return a value as one word of a line: what clients send could pass for other fields."""
+    """Return a value as one word, quoted if needed: clients' values could be mistaken for other fields."""
     text = str(value)
     return text if WORD.fullmatch(text) else json.dumps(text, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""The thread that polls the observations of requests, and passes them to listeners (logs, traces)."""
+"""The thread that polls the observations of requests, and passes them to exporters (logs, traces)."""
 
 import logging
 import threading
@@ -11,21 +11,21 @@ __all__ = ["Exporter", "ExporterPipeline", "Source"]
 
 log = logging.getLogger(__name__)
 
-# Seconds between two polls: how late a line of the access log is at most.
+# Seconds between two polls: the maximum delay of a line of the access log.
 INTERVAL = 0.05
 
-# The most that can wait for a poll: the capacities of the wire's channel and of Python's.
+# The maximum number that can wait for a poll: the capacities of the native transport's channel and Python's.
 MAX_POLL = 2 * CAPACITY
 
 
 class Source(Protocol):
-    """Where observations come from: the transport."""
+    """The source of observations: the transport."""
 
     def observe(self, *, everything: bool, traced: float | None) -> None:
         """Observe requests; see `Transport.observe`."""
 
     def observations(self) -> tuple[Sequence[Observation], int]:
-        """Return the observations since the last poll, and how many were dropped so far."""
+        """Return the observations since the last poll, and the total number of dropped ones."""
 
 
 class Exporter(Protocol):
@@ -33,40 +33,40 @@ class Exporter(Protocol):
 
     @property
     def everything(self) -> bool:
-        """Whether it takes those of every request."""
+        """Whether it needs the observations of every request."""
 
     @property
     def traced(self) -> float | None:
-        """The sampling rate of requests whose caller has not decided; None: it traces none."""
+        """The sampling rate of requests whose caller has not decided; None: it does not trace."""
 
     def notify(self, observations: Sequence[Observation]) -> None:
-        """Take some observations."""
+        """Process observations."""
 
     def close(self) -> None:
-        """End: no more will come."""
+        """Finish: no more observations follow."""
 
 
 class ExporterPipeline:
-    """Passes observations to listeners from `start` to `close`; `refresh` asks again what they take."""
+    """Passes observations to exporters from `start` to `close`; `refresh` updates what they need."""
 
     def __init__(self, source: Source, exporters: Sequence[Exporter]) -> None:
         self._source = source
         self._exporters = exporters
         self._ended = threading.Event()
-        # Set while any listener takes observations.
+        # Set while any exporter needs observations.
         self._enabled = threading.Event()
         self._thread = threading.Thread(target=self._run, name="observe", daemon=True)
         self._lost = 0
-        # Held by whoever polls: the thread, or a caller of `flush`.
+        # Held while polling, by the thread or a caller of `flush`.
         self._polling = threading.Lock()
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self.refresh()
         self._thread.start()
 
     def refresh(self) -> None:
-        """Configure the source for what the listeners take now."""
+        """Configure the source for what the exporters currently need."""
         shares = [each.traced for each in self._exporters if each.traced is not None]
         everything = any(each.everything for each in self._exporters)
         self._source.observe(everything=everything, traced=max(shares, default=None))
@@ -76,12 +76,12 @@ class ExporterPipeline:
             self._enabled.clear()
 
     def flush(self) -> None:
-        """Pass on what has ended so far, before what the listeners take changes."""
+        """Pass on the observations so far, before the exporters' needs change."""
         with self._polling:
             self._poll()
 
     def close(self) -> None:
-        """Pass on what is left, and end."""
+        """Pass on the remaining observations, and end."""
         self._ended.set()
         self._enabled.set()
         if self._thread.is_alive():
@@ -96,7 +96,7 @@ class ExporterPipeline:
 
     def _poll(self) -> None:
         count = 0
-        # Bounded, as more may come meanwhile.
+        # Bounded, as more may arrive meanwhile.
         while count < MAX_POLL:
             observations, lost = self._source.observations()
             if lost > self._lost:
@@ -108,6 +108,6 @@ class ExporterPipeline:
             for listener in self._exporters:
                 try:
                     listener.notify(observations)
-                except Exception:  # one listener's trouble is not the others', and no request's
+                except Exception:  # an error of one exporter must not affect others
                     log.exception("%s failed", type(listener).__name__)
-            self.refresh()  # some may know enough now
+            self.refresh()  # an exporter may need no more observations, as after `trace_count`

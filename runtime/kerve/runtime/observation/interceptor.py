@@ -1,4 +1,4 @@
-"""Notes the calls of servicers, on either transport."""
+"""Observes the calls of servicers, on either transport."""
 
 from __future__ import annotations  # grpc's classes take type arguments in the stubs only
 
@@ -17,11 +17,10 @@ __all__ = ["STREAM", "ObservingInterceptor"]
 
 Handler = grpc.RpcMethodHandler
 
-# The requests in it are noted, each of them, by the servicer; the stream is not.
+# Its requests are observed individually by the servicer; the stream itself is not.
 STREAM = f"/{SERVICE.full_name}/ModelStreamInfer"
 
-# By (the client streams, the server streams): the attribute of a handler that has its method, and how one is
-# made.
+# By (client streaming, server streaming): the attribute of a handler with its method, and its constructor.
 KINDS: dict[tuple[bool, bool], tuple[str, Callable[..., Any]]] = {
     (False, False): ("unary_unary", grpc.unary_unary_rpc_method_handler),
     (False, True): ("unary_stream", grpc.unary_stream_rpc_method_handler),
@@ -31,7 +30,7 @@ KINDS: dict[tuple[bool, bool], tuple[str, Callable[..., Any]]] = {
 
 
 class ObservingInterceptor(grpc.ServerInterceptor):
-    """Lets every call through, and notes what becomes of it."""
+    """Observes every call and its outcome."""
 
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
@@ -41,7 +40,7 @@ class ObservingInterceptor(grpc.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Handler[Any, Any] | None],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler[Any, Any] | None:
-        """Return what serves the call; it is observed if a listener takes it now."""
+        """Return the handler of the call; it is observed if an exporter currently needs it."""
         handler = continuation(handler_call_details)
         method = handler_call_details.method
         if not self._observer.active or method == STREAM:
@@ -64,21 +63,21 @@ class ObservingInterceptor(grpc.ServerInterceptor):
     def _reading(
         self, details: grpc.HandlerCallDetails, deserialize: Callable[[bytes], Any] | None
     ) -> Callable[[bytes], Any] | None:
-        """Return what reads messages, and notes one that is none: no servicer hears of it."""
+        """Return a deserializer that observes invalid messages, which do not reach the servicer."""
         if deserialize is None:
             return None
 
         def read(message: bytes) -> Any:
             try:
                 return deserialize(message)
-            except Exception:  # whatever it is, the transport answers with this code
+            except Exception:  # the transport answers any exception with this code
                 self._refused(details, Code.INTERNAL)
                 raise
 
         return read
 
     def _refused(self, details: grpc.HandlerCallDetails, code: Code) -> None:
-        # Who called is known to no interceptor.
+        # The peer is not known to interceptors.
         metadata = {entry[0]: entry[1] for entry in details.invocation_metadata or ()}
         if (observation := self._observer.begin(details.method, "", metadata)) is not None:
             self._observer.end(observation, code)

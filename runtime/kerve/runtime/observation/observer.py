@@ -1,4 +1,4 @@
-"""Observations of requests that Python serves; those that kerve-wire serves it observes itself."""
+"""Observations of requests that are served in Python; kerve-wire observes those that it serves itself."""
 
 import random
 import re
@@ -12,10 +12,10 @@ from typing import Any, Protocol
 
 __all__ = ["CAPACITY", "TRACE_PARENT", "CallObservation", "Observation", "Observer", "current"]
 
-# Observations that may wait for their reader; more are dropped, and counted.
+# Maximum number of observations that wait to be read; further ones are dropped and counted.
 CAPACITY = 1 << 15
 
-# W3C Trace Context, section 3.2; a version after 00 may have more behind the flags.
+# W3C Trace Context, section 3.2; versions after 00 may have more after the flags.
 TRACE_PARENT = re.compile(
     r"(?P<version>(?!ff)[0-9a-f]{2})-(?P<trace>(?!0{32})[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-(?P<flags>[0-9a-f]{2})"
     r"(?P<more>-.*)?"
@@ -31,19 +31,19 @@ class Observation(Protocol):
 
     @property
     def peer(self) -> str:
-        """Who asked, in gRPC's notation."""
+        """The caller, in gRPC's notation."""
 
     @property
     def request_id(self) -> str:
-        """The client's id of the request, or one that was made for it."""
+        """The client's id of the request, or a generated one."""
 
     @property
     def trace_parent(self) -> str:
-        """The caller's W3C trace context."""
+        """The caller's W3C `traceparent`."""
 
     @property
     def trace_state(self) -> str:
-        """The rest of it."""
+        """The caller's W3C `tracestate`."""
 
     @property
     def sampled(self) -> bool:
@@ -51,11 +51,11 @@ class Observation(Protocol):
 
     @property
     def model(self) -> str:
-        """The model that was asked, as far as the request could be read."""
+        """The requested model, if the request could be decoded."""
 
     @property
     def version(self) -> str:
-        """The version that answered; what was asked for where none did."""
+        """The version that answered, or the requested one if none did."""
 
     @property
     def rows(self) -> int:
@@ -71,24 +71,24 @@ class Observation(Protocol):
 
     @property
     def arrived(self) -> int:
-        """When it came, since the epoch."""
+        """The time of arrival, since the epoch."""
 
     @property
     def queued(self) -> int | None:
-        """From arrival to computation; None: it was not computed."""
+        """The time from arrival to computation; None: it was not computed."""
 
     @property
     def computed(self) -> int | None:
-        """The computation of its batch."""
+        """The compute time of its batch."""
 
     @property
     def total(self) -> int:
-        """From arrival to answer."""
+        """The time from arrival to response."""
 
 
 @dataclass
 class CallObservation:
-    """The observation of a call that Python serves, also while it is being made."""
+    """The observation of a call that is served in Python, during and after the call."""
 
     method: str
     peer: str
@@ -105,12 +105,12 @@ class CallObservation:
     queued: int | None = None
     computed: int | None = None
     total: int = 0
-    # Whether the server calls itself for this request, and that call is observed in place of this one.
+    # Whether the server calls itself for this request, and that call is observed instead.
     delegated: bool = False
     begun: int = field(default_factory=time.perf_counter_ns)
 
     def set_request(self, request: Any) -> None:
-        """Set the model, the version and the id of the request, as far as a message has them."""
+        """Set the model, the version and the id of the request, if the message has them."""
         spec = getattr(request, "model_spec", None)
         if spec is not None:
             self.model, self.version = spec.name, spec.version_label or str(spec.version.value or "")
@@ -120,7 +120,7 @@ class CallObservation:
         self.request_id = str(getattr(request, "id", "") or self.request_id)
 
 
-# The observation of the call that the thread serves.
+# The observation of the call that the current thread serves.
 CURRENT: ContextVar[CallObservation | None] = ContextVar("observation", default=None)
 
 
@@ -130,7 +130,7 @@ def current() -> CallObservation | None:
 
 
 class Observer:
-    """Decides which requests are observed, and keeps the observations until they are read."""
+    """Decides which requests are observed, and stores the observations until they are read."""
 
     def __init__(self) -> None:
         self._everything = False
@@ -140,15 +140,15 @@ class Observer:
 
     @property
     def active(self) -> bool:
-        """Whether anything is observed at all."""
+        """Whether any request is observed."""
         return self._everything or self._traced is not None
 
     def configure(self, *, everything: bool, traced: float | None) -> None:
-        """Observe every request, or those that are traced; see `Transport.observe`."""
+        """Observe every request, or only traced ones; see `Transport.observe`."""
         self._everything, self._traced = everything, traced
 
     def begin(self, method: str, peer: str, metadata: Mapping[str, str | bytes]) -> CallObservation | None:
-        """Begin the observation of a request, if it is to be observed."""
+        """Begin the observation of a request; return None if it is not to be observed."""
         if not self.active:
             return None
         parent = str(metadata.get("traceparent", ""))
@@ -159,7 +159,7 @@ class Observer:
         return CallObservation(method, peer, request_id, parent, str(metadata.get("tracestate", "")), sampled)
 
     def end(self, observation: CallObservation, code: int) -> None:
-        """End an observation: the request is answered."""
+        """End the observation of an answered request."""
         observation.code = code
         observation.total = time.perf_counter_ns() - observation.begun
         if len(self._ended) < CAPACITY:
@@ -177,11 +177,11 @@ class Observer:
             CURRENT.reset(token)
 
     def read(self) -> tuple[list[CallObservation], int]:
-        """Return the observations that have ended, and how many have been dropped so far."""
+        """Return the ended observations, and the total number of dropped ones."""
         return [self._ended.popleft() for _ in range(len(self._ended))], self._lost
 
     def _sampled(self, parent: str, share: float) -> bool:
         match = TRACE_PARENT.fullmatch(parent)
         if match is None or (match["version"] == "00" and match["more"]):
-            return random.random() < share  # noqa: S311  no secret
+            return random.random() < share  # noqa: S311  not a secret
         return bool(int(match["flags"], 16) & 1)

@@ -1,7 +1,7 @@
-"""Triton's trace settings, global and of each model: given at the start, changed while the server runs.
+"""Triton's trace settings, global and per model: given at startup, changed at run time.
 
-What a model does not set for itself is as the global settings have it; what these do not set, as at the
-start (Triton's protocol extension "trace").
+Settings that a model does not have are taken from the global ones, and those that these do not have, from
+startup (Triton's protocol extension "trace").
 """
 
 import threading
@@ -23,10 +23,10 @@ DEFAULTS: Settings = {
     "trace_file": ("",),
     "trace_mode": ("triton",),
 }
-# MIN and MAX are what TIMESTAMPS was called before.
+# MIN and MAX are former names of TIMESTAMPS.
 LEVELS = ("OFF", "TIMESTAMPS", "MIN", "MAX")
 
-# Triton's --trace-config: its keys, and the settings that they stand for.
+# The keys of Triton's --trace-config, and their settings.
 CONFIG_KEYS = {
     "level": "trace_level",
     "rate": "trace_rate",
@@ -37,7 +37,7 @@ CONFIG_KEYS = {
 
 
 def check_level(values: Values) -> None:
-    """Raise for levels that are not offered."""
+    """Raise an error for unsupported levels."""
     if "TENSORS" in values:
         raise UnimplementedError("trace_level: TENSORS is not offered: tensors are not written to traces")
     if wrong := [each for each in values if each not in LEVELS]:
@@ -45,7 +45,7 @@ def check_level(values: Values) -> None:
 
 
 def at_least(name: str, least: int) -> Callable[[Values], None]:
-    """Return what checks that a setting is one number, not below a limit."""
+    """Return a check that a setting is one number, not below a limit."""
 
     def check(values: Values) -> None:
         try:
@@ -62,7 +62,7 @@ def at_least(name: str, least: int) -> Callable[[Values], None]:
 
 
 def refuse(name: str, reason: str) -> Callable[[Values], None]:
-    """Return what refuses every change of a setting."""
+    """Return a check that refuses every change of a setting."""
 
     def check(_: Values) -> None:
         raise UnimplementedError(f"{name}: {reason}")
@@ -70,13 +70,13 @@ def refuse(name: str, reason: str) -> Callable[[Values], None]:
     return check
 
 
-# What each setting that a client sends is held against.
+# The checks of settings that clients send.
 CHECKS: Mapping[str, Callable[[Values], None]] = {
     "trace_level": check_level,
     "trace_rate": at_least("trace_rate", 1),
     "trace_count": at_least("trace_count", -1),
     "log_frequency": at_least("log_frequency", 0),
-    # As in Triton: who may change settings may not choose where this process writes.
+    # As in Triton: clients that may change settings must not choose where this process writes.
     "trace_file": refuse(
         "trace_file",
         "trace file location can not be updated through network protocol: "
@@ -87,7 +87,7 @@ CHECKS: Mapping[str, Callable[[Values], None]] = {
 
 
 def initial_settings(options: Sequence[str]) -> Settings:
-    """Return the settings in values of Triton's `--trace-config`; ValueError for one that is none."""
+    """Return the settings in values of Triton's `--trace-config`; raises ValueError for an invalid one."""
     settings = dict(DEFAULTS)
     for option in options:
         key, _, value = option.partition("=")
@@ -113,7 +113,7 @@ def initial_settings(options: Sequence[str]) -> Settings:
 
 @dataclass
 class Scope:
-    """Settings of one model, or the global ones; and how many requests were seen and traced under them."""
+    """Settings of one model, or the global ones, with the counts of requests seen and traced under them."""
 
     own: dict[str, Values]
     seen: int = 0
@@ -121,7 +121,7 @@ class Scope:
 
 
 class TraceSettings:
-    """All settings; any thread may read and change them."""
+    """All trace settings; thread-safe."""
 
     def __init__(self, initial: Settings = DEFAULTS) -> None:
         self._initial = initial
@@ -130,14 +130,14 @@ class TraceSettings:
         self._lock = threading.Lock()
 
     def read(self, model: str = "") -> dict[str, Values]:
-        """Return the settings that hold for a model, or the global ones; `trace_count` is what is left."""
+        """Return the settings in effect for a model, or the global ones; `trace_count` is what remains."""
         with self._lock:
             return self._read(self._scope(model))
 
     def change(self, model: str, changes: Mapping[str, Sequence[str]]) -> dict[str, Values]:
-        """Change settings of a model, or the global ones: all or, with an error, none; no value clears one.
+        """Change settings of a model, or the global ones: all or, on error, none; no value clears a setting.
 
-        Returns the settings as they are then.
+        Returns the new settings.
         """
         for name, values in changes.items():
             if name not in CHECKS:

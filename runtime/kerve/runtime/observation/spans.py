@@ -1,8 +1,8 @@
-"""OpenTelemetry: spans of requests, exported by OTLP; needs the packages of `kerve[otel]`.
+"""OpenTelemetry: spans of requests, exported with OTLP; needs the packages of `kerve[otel]`.
 
     request (the method's name) > queue, compute
 
-Spans are made of observations when all is over, so that requests do not wait for them.
+Spans are created from observations after the requests have ended, so that requests do not wait for them.
 """
 
 import functools
@@ -16,11 +16,11 @@ from kerve.runtime.observation.observer import Observation
 
 __all__ = ["Spans"]
 
-# Spans that may wait for the collector, and seconds for which one export is tried.
+# Maximum number of spans that wait for the collector, and timeout of an export in seconds.
 CAPACITY = 1 << 15
 TIMEOUT = 5.0
 
-# Codes for which it is the server that failed (OpenTelemetry's conventions for gRPC).
+# Codes that are errors of the server (OpenTelemetry's conventions for gRPC).
 FAILED = {
     Code.UNKNOWN,
     Code.DEADLINE_EXCEEDED,
@@ -32,14 +32,14 @@ FAILED = {
 
 
 class Spans:
-    """Traces the requests that their callers trace, and a share of those of which callers say nothing."""
+    """Traces the requests that their callers trace, and a share of those whose callers do not decide."""
 
     everything = False
 
     def __init__(self, share: float, endpoint: str | None = None) -> None:
-        """`endpoint`: of the collector; by default OpenTelemetry's own variables say which.
+        """`endpoint`: the collector; by default it is taken from OpenTelemetry's environment variables.
 
-        UnavailableError when the packages are not installed.
+        Raises UnavailableError if the packages are not installed.
         """
         if find_spec("opentelemetry") is None or find_spec("opentelemetry.exporter") is None:
             raise UnavailableError("traces need OpenTelemetry's packages; install kerve[otel]")
@@ -47,19 +47,19 @@ class Spans:
         self._endpoint = endpoint
 
     def notify(self, observations: Sequence[Observation]) -> None:
-        """Make the spans of those that are traced."""
+        """Create the spans of traced requests."""
         for each in observations:
             if each.sampled:
                 self._trace(each)
 
     def close(self) -> None:
-        """Export what is left."""
+        """Export the remaining spans."""
         if "_provider" in vars(self):
             self._provider.shutdown()
 
     @functools.cached_property
     def _provider(self) -> Any:
-        # Imported by the thread that exports: no start waits for these packages.
+        # Imported in the exporting thread, so that startup does not wait for these packages.
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
@@ -67,7 +67,7 @@ class Spans:
         from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
         name = os.environ.get("OTEL_SERVICE_NAME", "kerve")
-        # What is sampled has been decided where the request came in.
+        # Sampling was decided when the request arrived.
         provider = TracerProvider(
             sampler=ALWAYS_ON, resource=Resource.create({"service.name": name}), shutdown_on_exit=False
         )
@@ -105,7 +105,7 @@ class Spans:
 
 
 def attributes(each: Observation) -> dict[str, str | int]:
-    """Return what a request's span says of it."""
+    """Return the attributes of a request's span."""
     service, _, method = each.method.strip("/").rpartition("/")
     if verb := verb_of(each):
         asked = {"http.request.method": verb, "url.path": each.method.removeprefix(f"{verb} ")}
@@ -123,5 +123,5 @@ def attributes(each: Observation) -> dict[str, str | int]:
 
 
 def verb_of(each: Observation) -> str:
-    """Return the method of a request over HTTP that no gRPC service answered; "" for all others."""
+    """Return the method of an HTTP request that was not answered by a gRPC service; "" for all others."""
     return each.method.partition(" ")[0] if " /" in each.method else ""

@@ -1,6 +1,6 @@
-"""Traces of single requests, in files of Triton's JSON format, as its `trace_summary.py` reads them.
+"""Traces of requests, in files of Triton's JSON format, which its `trace_summary.py` reads.
 
-A file is a JSON array at any time: it is read while the server runs.
+A file is a valid JSON array at any time, so it can be read while the server runs.
 """
 
 import json
@@ -19,26 +19,26 @@ INFERENCE = ("ModelInfer", "ModelStreamInfer", "Predict")
 
 
 class TraceFiles:
-    """Writes the traces that the settings ask for."""
+    """Writes the traces that the settings select."""
 
     traced = None
 
     def __init__(self, settings: TraceSettings) -> None:
         self._settings = settings
         self._count = 0
-        # Files that this process has begun, and by the file's name in the settings the traces since the last
-        # of its numbered files.
+        # Files that this process has created; and, by the file name in the settings, the traces since its
+        # last numbered file, and the number of the next one.
         self._begun: set[Path] = set()
         self._held: dict[str, list[object]] = {}
         self._numbers: dict[str, int] = {}
 
     @property
     def everything(self) -> bool:
-        """Whether requests must be looked at, of which the settings then choose."""
+        """Whether every request must be observed, so that the settings can select some."""
         return self._settings.active
 
     def notify(self, observations: Sequence[Observation]) -> None:
-        """Write those that the settings choose."""
+        """Write the traces that the settings select."""
         found: dict[str, list[object]] = {}
         for each in observations:
             if each.method.rpartition("/")[2] in INFERENCE and (settings := self._settings.take(each.model)):
@@ -52,7 +52,7 @@ class TraceFiles:
             self._write(Path(name), entries)
 
     def close(self) -> None:
-        """Write what is held back."""
+        """Write the traces that are held back."""
         for name, entries in self._held.items():
             self._write(Path(name), entries)
 
@@ -68,11 +68,11 @@ class TraceFiles:
         text = ",\n".join(json.dumps(entry) for entry in entries)
         if not text:
             return
-        new = file.with_name(f".{file.name}.new")  # whoever reads meanwhile finds all of it, or none
+        new = file.with_name(f".{file.name}.new")  # renamed when complete, for concurrent readers
         try:
             if file in self._begun and file.exists():
                 with file.open("r+b") as stream:
-                    stream.seek(-2, 2)  # over the end of the array
+                    stream.seek(-2, 2)  # overwrite the end of the array
                     stream.write(f",\n{text}]\n".encode())
             else:
                 new.write_text(f"[{text}]\n")
@@ -86,7 +86,7 @@ class TraceFiles:
 def trace(number: int, each: Observation) -> Iterator[Mapping[str, object]]:
     """Yield the entries of one request.
 
-    Inputs and outputs are put together and apart beside the computation, and take no time of their own.
+    Batches are assembled and split in parallel to the computation; their time is not measured.
     """
     yield {
         "id": number,

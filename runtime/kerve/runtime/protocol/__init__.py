@@ -1,1 +1,1 @@
-"""The protocols' messages stop here: outside there are NumPy arrays and frozen dataclasses."""
+"""Conversion between the protocols' messages and NumPy arrays and frozen dataclasses."""

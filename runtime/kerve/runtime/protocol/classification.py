@@ -1,6 +1,4 @@
-"""Triton's classification extension: the best classes of an output, as `score:index` or
-`score:index:label`.
-"""
+"""Triton's classification extension: top classes of an output, as `score:index` or `score:index:label`."""
 
 import math
 
@@ -14,12 +12,13 @@ __all__ = ["classify"]
 
 
 def classify(spec: TensorSpec, array: Array, count: int, *, batched: bool) -> Array:
-    """Return the best `count` classes of each row (of the whole, without a batch dimension), best first,
-    as BYTES. The output is one of numbers.
+    """Return the top `count` classes of each row (of the whole array if not batched), best first, as BYTES.
+
+    The output must be numeric.
     """
     values = bfloat16_to_float32(array) if spec.datatype == BF16.name else array
     scores = values.reshape(len(values), math.prod(values.shape[1:])) if batched else values.reshape(1, -1)
-    # Stable: of equal scores the first class stands first; a NaN is above all numbers.
+    # Stable: equal scores keep the order of the classes; NaN sorts before all numbers.
     keys = scores.astype(np.float64)
     order = np.lexsort((-keys, ~np.isnan(keys)), axis=1)[:, :count]
     texts = [
@@ -31,6 +30,6 @@ def classify(spec: TensorSpec, array: Array, count: int, *, batched: bool) -> Ar
 
 
 def show(score: float, index: int, labels: tuple[str, ...]) -> str:
-    """Return one class; floats with six digits, as C++'s std::to_string has them in Triton."""
+    """Format one class; floats with six decimals, like C++'s std::to_string in Triton."""
     text = f"{score:.6f}" if isinstance(score, np.floating) else str(int(score))
     return f"{text}:{index}:{labels[index]}" if index < len(labels) else f"{text}:{index}"

@@ -1,4 +1,4 @@
-"""kerve.evaluation.v1: messages from and to arrays and numbers."""
+"""kerve.evaluation.v1: conversion of messages to and from arrays and numbers."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def encode_batch(arrays: Mapping[str, tuple[str, Array]]) -> pb.Batch:
 
 
 def encode_answers(version: str, first_row: int, arrays: Mapping[str, tuple[str, Array]]) -> pb.Answers:
-    """Return the message for what a version made of a batch."""
+    """Return the message for a version's outputs of a batch."""
     return pb.Answers(version=version, first_row=first_row, outputs=encode_batch(arrays).tensors)
 
 
@@ -79,14 +79,14 @@ def decode_answers(answers: pb.Answers) -> dict[str, Array]:
 
 
 def datatype_of(array: Array) -> str:
-    """Return the datatype of labels and weights, which is that of their array."""
+    """Return the datatype of labels or weights, by the dtype of their array."""
     if array.dtype not in BY_DTYPE:
         raise InvalidArgumentError(f"labels and weights are numbers; got an array of {array.dtype}")
     return BY_DTYPE[array.dtype].name
 
 
 def encode_difference(comparison: Comparison, version: str, baseline: str) -> pb.Difference:
-    """Return the message for what tells a version from another."""
+    """Return the message for the differences between two versions."""
     return pb.Difference(
         version=version,
         baseline=baseline,
@@ -111,7 +111,7 @@ def encode_results(
     latencies: Sequence[float],
     final: bool,
 ) -> pb.Results:
-    """Return the message for what is known so far; `latencies`: the seconds of each batch."""
+    """Return the message for the results so far; `latencies`: the seconds of each batch."""
     p50, p90, p99 = np.percentile(latencies, (50, 90, 99)) if latencies else (0.0, 0.0, 0.0)
     return pb.Results(
         model=model,

@@ -1,4 +1,4 @@
-"""Tensors as JSON has them: lists, flat or nested; bytes in base64."""
+"""Tensors in JSON: flat or nested lists; bytes in base64."""
 
 import base64
 from typing import Any
@@ -11,14 +11,12 @@ from kerve.runtime.protocol.tensors import object_array
 
 __all__ = ["from_base64", "from_json"]
 
-# NumPy's kinds of what JSON may hold for a datatype's kind.
+# The NumPy kinds of JSON values that are accepted for a datatype's kind.
 KINDS = {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}
 
 
 def from_json(label: str, datatype: str, data: object) -> Array:
-    """Return the elements of a JSON tensor, nested or flat; InvalidArgumentError when they are of another
-    kind.
-    """
+    """Return the elements of a nested or flat JSON tensor; raises InvalidArgumentError if they do not fit."""
     if datatype not in DATATYPES or datatype == BF16.name:
         raise InvalidArgumentError(
             f"{label}: {datatype or 'no datatype'} cannot be given as JSON; send binary data"
@@ -41,28 +39,28 @@ def from_json(label: str, datatype: str, data: object) -> Array:
 
 
 def encoded(element: object) -> bytes:
-    """Return a text as UTF-8; ValueError for anything else."""
+    """Return a string as UTF-8; raises ValueError for anything else."""
     if not isinstance(element, str):
         raise ValueError(f"it holds {element!r}"[:80])
     return element.encode()
 
 
 def as_array(data: object, dtype: np.dtype[Any]) -> Array:
-    """Return what JSON holds; whole numbers beyond int64 in an array of a dtype that takes them."""
+    """Return JSON values as an array; integers beyond int64 are converted directly to `dtype`."""
     array = np.array(data)
     if dtype.kind not in "iuf" or array.dtype.kind not in "Of":
         return array
     if dtype.kind == "f" and array.dtype.kind == "f":
         return array
-    # NumPy has no common type of 2**64 - 1 and -1, takes floats for some such lists, and none for 2**64.
+    # NumPy has no common type for 2**64 - 1 and -1: it uses floats for some such lists, objects for 2**64.
     exact = np.array(data, object)
     numbers = (int,) if dtype.kind in "iu" else (int, float)
     return exact.astype(dtype) if all(type(each) in numbers for each in exact.ravel().tolist()) else array
 
 
 def from_base64(label: str, text: str) -> bytes:
-    """Return the bytes that a text stands for; InvalidArgumentError when it is no base64."""
+    """Decode base64; raises InvalidArgumentError if the text is not base64."""
     try:
         return base64.b64decode(text, validate=True)
-    except ValueError as error:  # binascii's is one, too, as that for letters beyond ASCII
+    except ValueError as error:  # binascii.Error is one, as is the error for non-ASCII characters
         raise InvalidArgumentError(f"{label}: expected base64: {error}") from error

@@ -1,4 +1,4 @@
-"""Open Inference Protocol v2 on the server: messages to requests, outputs and signatures to messages."""
+"""Open Inference Protocol v2 on the server: decodes requests, encodes outputs and signatures."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,14 +24,14 @@ __all__ = ["SERVICE", "InferRequest", "decode_request", "encode_response", "mode
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 
-# Parameters that are whole numbers, and the fields that hold such.
+# Integer parameters, and the fields that hold integers.
 REQUEST_NUMBERS, OUTPUT_NUMBERS = ("priority", "timeout"), ("classification",)
 INTEGERS = ("int64_param", "uint64_param")
 
-# The parameter that says that a tensor is elsewhere.
+# The parameter of tensors in shared memory.
 SHARED_MEMORY = "shared_memory_region"
 
-# In Triton's words.
+# By Triton's names.
 EXTENSIONS = (
     "binary_tensor_data",
     "classification",
@@ -50,7 +50,7 @@ EXTENSIONS = (
 
 @dataclass(frozen=True)
 class InferRequest:
-    """What a client asked for, validated against the model's signature."""
+    """A client's request, validated against the model's signature."""
 
     inputs: Mapping[str, Array]
     rows: int
@@ -59,19 +59,19 @@ class InferRequest:
 
     @property
     def priority(self) -> int:
-        """The request's own `priority`; 0 for none."""
+        """The request's `priority`; 0: none."""
         priority = self.parameters.get("priority", 0)
         return priority if isinstance(priority, int) else 0
 
     @property
     def timeout(self) -> float | None:
-        """Seconds that the request's own `timeout` (microseconds, 0 for none) lets it wait."""
+        """The request's `timeout` in seconds (microseconds in the request, 0: none)."""
         microseconds = self.parameters.get("timeout", 0)
         return microseconds / 1e6 if isinstance(microseconds, int) and microseconds > 0 else None
 
 
 def decode_request(message: pb.ModelInferRequest, signature: Signature) -> InferRequest:
-    """Return the request in a message; InvalidArgumentError when it does not fit the signature."""
+    """Return the request in a message; raises InvalidArgumentError if it does not fit the signature."""
     model = message.model_name
     check_numbers(message.parameters, REQUEST_NUMBERS)
     for output in message.outputs:
@@ -111,7 +111,7 @@ def decode_request(message: pb.ModelInferRequest, signature: Signature) -> Infer
 
 
 def check_numbers(parameters: Mapping[str, pb.InferParameter], names: Iterable[str]) -> None:
-    """Raise InvalidArgumentError for a parameter of another kind, which would be ignored otherwise."""
+    """Raise InvalidArgumentError for a parameter that is not an integer, which would otherwise be ignored."""
     for name in names:
         if name in parameters and parameters[name].WhichOneof("parameter_choice") not in INTEGERS:
             raise InvalidArgumentError(f"invalid value type for {name!r} parameter, expected int64_param")
@@ -136,7 +136,7 @@ def decode_tensor(tensor: pb.ModelInferRequest.InferInputTensor, raw: bytes | No
 
 
 def parameter_value(parameter: pb.InferParameter) -> Any:
-    """Return what a parameter holds; None when it holds nothing."""
+    """Return the value of a parameter; None if it has none."""
     choice = parameter.WhichOneof("parameter_choice")
     return None if choice is None else getattr(parameter, choice)
 
@@ -144,7 +144,7 @@ def parameter_value(parameter: pb.InferParameter) -> Any:
 def encode_response(
     message: pb.ModelInferRequest, version: int, signature: Signature, outputs: Mapping[str, Array]
 ) -> pb.ModelInferResponse:
-    """Return the reply to a request: the outputs it asked for, in its order, or all of them, raw."""
+    """Return the response to a request: the requested outputs in the requested order, or all, raw."""
     response = pb.ModelInferResponse(model_name=message.model_name, model_version=str(version), id=message.id)
     for name, count in (requested_outputs(message) or {spec.name: 0 for spec in signature.outputs}).items():
         spec = signature.output(name)
@@ -157,9 +157,9 @@ def encode_response(
 
 
 def requested_outputs(message: pb.ModelInferRequest) -> dict[str, int]:
-    """Return the outputs that are asked for, in order, and how many of the best classes in place of each.
+    """Return the requested outputs in order, each with the number of top classes to return instead of it.
 
-    Of an output that is asked for twice the first counts.
+    If an output is requested twice, the first request counts.
     """
     requested: dict[str, int] = {}
     for tensor in message.outputs:
@@ -168,13 +168,13 @@ def requested_outputs(message: pb.ModelInferRequest) -> dict[str, int]:
 
 
 def classes(tensor: pb.ModelInferRequest.InferRequestedOutputTensor) -> int:
-    """Return how many of the best classes are wanted in place of the tensor; 0: the tensor itself."""
+    """Return the number of top classes requested instead of the tensor; 0: the tensor itself."""
     value = parameter_value(tensor.parameters["classification"]) if tensor.parameters else None
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
 def stream_response(response: pb.ModelInferResponse) -> pb.ModelStreamInferResponse:
-    """Return an answer as a message of a stream; every request has one answer, and it is the last."""
+    """Return a response as a message of a stream; it is marked as final, as each request has one response."""
     response.parameters["triton_final_response"].bool_param = True
     return pb.ModelStreamInferResponse(infer_response=response)
 
@@ -189,11 +189,10 @@ def stream_error(message: str, identity: str) -> pb.ModelStreamInferResponse:
 def model_metadata(
     name: str, versions: Sequence[int], signature: Signature, *, platform: str = PLATFORM
 ) -> pb.ModelMetadataResponse:
-    """Return the description of a model.
+    """Return the metadata of a model.
 
-    The protocol knows only -1 for a free dimension; names of dimensions and of classes are in `properties`:
-    each is JSON: `batched` (true), `shape/<tensor>` (["batch", 28, 28, 1]), `labels/<output>` (["cat",
-    "dog"]).
+    The protocol has only -1 for dynamic dimensions; the names of dimensions and classes are in `properties`,
+    as JSON: `batched` (true), `shape/<tensor>` (["batch", 28, 28, 1]), `labels/<output>` (["cat", "dog"]).
     """
     response = pb.ModelMetadataResponse(
         name=name, versions=[str(version) for version in versions], platform=platform
@@ -209,26 +208,26 @@ def model_metadata(
 
 
 def numeric(spec: TensorSpec) -> list[int]:
-    """Return a shape as the protocol writes it."""
+    """Return a shape in the protocol's form: -1 for dynamic dimensions."""
     return [size if isinstance(size, int) else -1 for size in spec.shape]
 
 
 def server_metadata(name: str, version: str, devices: str) -> pb.ServerMetadataResponse:
-    """Return the description of the server: its extensions under Triton's names, and what it computes on."""
+    """Return the metadata of the server: its extensions by Triton's names, and its devices."""
     extensions = [*EXTENSIONS, f"devices({devices})"]
     return pb.ServerMetadataResponse(name=name, version=version, extensions=extensions)
 
 
 def server_live(*, live: bool) -> pb.ServerLiveResponse:
-    """Return the answer of ServerLive."""
+    """Return the response of ServerLive."""
     return pb.ServerLiveResponse(live=live)
 
 
 def server_ready(*, ready: bool) -> pb.ServerReadyResponse:
-    """Return the answer of ServerReady."""
+    """Return the response of ServerReady."""
     return pb.ServerReadyResponse(ready=ready)
 
 
 def model_ready(*, ready: bool) -> pb.ModelReadyResponse:
-    """Return the answer of ModelReady."""
+    """Return the response of ModelReady."""
     return pb.ModelReadyResponse(ready=ready)

@@ -1,4 +1,4 @@
-"""Open Inference Protocol v2 on the client: NumPy to requests, messages to NumPy and signatures."""
+"""Open Inference Protocol v2 on the client: encodes requests, decodes responses and signatures."""
 
 import json
 import math
@@ -25,10 +25,10 @@ __all__ = ["decode_metadata", "decode_response", "encode_request", "to_tensor"]
 
 
 def to_tensor(spec: TensorSpec, value: ArrayLike) -> Array:
-    """Return a value as the input's datatype.
+    """Convert a value to the input's datatype.
 
-    Converts where NumPy calls it "same kind" (float64 to FP32, uint8 to FP32) and between integers when
-    none of them changes; text becomes UTF-8. Raises InvalidArgumentError otherwise.
+    Allows NumPy's "same_kind" casts (float64 to FP32, uint8 to FP32), casts between integers that change no
+    value, and text to UTF-8. Raises InvalidArgumentError otherwise.
     """
     array = np.asarray(value)
     if spec.datatype == BYTES.name:
@@ -41,7 +41,7 @@ def to_tensor(spec: TensorSpec, value: ArrayLike) -> Array:
 
 
 def cast(spec: TensorSpec, array: Array, dtype: np.dtype[Any]) -> Array:
-    """Return the array as the dtype, or say why that would change what it means."""
+    """Cast the array; raises InvalidArgumentError if that would change its meaning."""
     if array.dtype == dtype:
         return array
     integers = array.dtype.kind in "iu" and dtype.kind in "iu"
@@ -77,7 +77,7 @@ def encode_request(
     outputs: Collection[str] | None,
     parameters: Mapping[str, bool | int | float | str] | None,
 ) -> pb.ModelInferRequest:
-    """Return the message for tensors of the inputs' datatypes."""
+    """Return the message for tensors that already have the inputs' datatypes."""
     message = pb.ModelInferRequest(model_name=name, model_version=version)
     for tensor, array in tensors.items():
         datatype = signature.input(tensor).datatype
@@ -99,7 +99,7 @@ PARAMETER_FIELDS: Mapping[type, str] = {
 
 
 def decode_response(message: pb.ModelInferResponse) -> dict[str, Array]:
-    """Return the outputs of a reply, raw or typed; BF16 as float32, BYTES as an object array of bytes."""
+    """Return the outputs of a response, raw or typed; BF16 as float32, BYTES as an object array of bytes."""
     outputs = {}
     for position, tensor in enumerate(message.outputs):
         label, datatype = f"output {tensor.name!r}", tensor.datatype
@@ -113,10 +113,10 @@ def decode_response(message: pb.ModelInferResponse) -> dict[str, Array]:
 
 
 def decode_metadata(message: pb.ModelMetadataResponse) -> Signature:
-    """Return the signature in a model's description.
+    """Return the signature in a model's metadata.
 
-    The names that kerve's servers add are used where they are there. A model of another server counts as
-    batched when the first dimension of all its tensors is free.
+    The names added by kerve's servers are used if present. A model of another server counts as batched if
+    the first dimension of all its tensors is dynamic.
     """
     properties = message.properties
     inputs = decode_specs(message.inputs, properties)
@@ -130,7 +130,7 @@ def decode_metadata(message: pb.ModelMetadataResponse) -> Signature:
 def decode_specs(
     tensors: Iterable[pb.ModelMetadataResponse.TensorMetadata], properties: Mapping[str, str]
 ) -> tuple[TensorSpec, ...]:
-    """Return the tensors in a model's description."""
+    """Return the tensors in a model's metadata."""
     return tuple(
         TensorSpec(
             tensor.name,
@@ -145,7 +145,7 @@ def decode_specs(
 def decode_shape(
     tensor: pb.ModelMetadataResponse.TensorMetadata, properties: Mapping[str, str]
 ) -> tuple[Dimension, ...]:
-    """Return a shape with the names of its free dimensions, where the server tells them."""
+    """Return a shape, with the names of its dynamic dimensions if the server provides them."""
     named = properties.get(f"shape/{tensor.name}")
     if named is not None:
         return tuple(json.loads(named))
@@ -153,6 +153,6 @@ def decode_shape(
 
 
 def row_bytes(tensors: Mapping[str, Array]) -> int:
-    """Return about how many bytes one row of a batch takes in a request."""
+    """Return the approximate size in bytes of one row of a batch in a request."""
     sizes = [max(1, array.itemsize) * math.prod(array.shape[1:]) for array in tensors.values()]
     return max(1, sum(sizes))

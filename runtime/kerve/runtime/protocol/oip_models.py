@@ -1,6 +1,4 @@
-"""Triton's extensions of the Open Inference Protocol that tell of models: configuration, statistics,
-index.
-"""
+"""Triton's model extensions of the Open Inference Protocol: configuration, statistics, repository."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -24,12 +22,12 @@ __all__ = [
 
 
 def model_config(config: model_config_pb2.ModelConfig) -> pb.ModelConfigResponse:
-    """Return the answer of ModelConfig."""
+    """Return the response of ModelConfig."""
     return pb.ModelConfigResponse(config=config)
 
 
 def repository_index(statuses: Iterable[Status], *, ready: bool) -> pb.RepositoryIndexResponse:
-    """Return the answer of RepositoryIndex; `ready`: only of what is ready."""
+    """Return the response of RepositoryIndex; `ready`: only ready versions."""
     response = pb.RepositoryIndexResponse()
     for status in statuses:
         if not ready or status.state is State.READY:
@@ -44,7 +42,7 @@ def repository_index(statuses: Iterable[Status], *, ready: bool) -> pb.Repositor
 
 
 def decode_load(message: pb.RepositoryModelLoadRequest) -> tuple[str, str | None, dict[str, bytes]]:
-    """Return the model to load, the configuration to use instead of its own, and files by their path."""
+    """Return the model to load, the configuration to use instead of its own, and files by path."""
     config = None
     files = {}
     for key, parameter in message.parameters.items():
@@ -64,7 +62,7 @@ def decode_load(message: pb.RepositoryModelLoadRequest) -> tuple[str, str | None
 
 
 def decode_unload(message: pb.RepositoryModelUnloadRequest) -> tuple[str, bool]:
-    """Return the model to unload, and whether the members go that an ensemble has brought."""
+    """Return the model to unload, and whether to unload the members that were loaded for an ensemble."""
     dependents = message.parameters["unload_dependents"]
     if dependents.WhichOneof("parameter_choice") not in (None, "bool_param"):
         raise InvalidArgumentError(
@@ -74,25 +72,25 @@ def decode_unload(message: pb.RepositoryModelUnloadRequest) -> tuple[str, bool]:
 
 
 def model_name(message: pb.RepositoryModelLoadRequest | pb.RepositoryModelUnloadRequest) -> str:
-    """Return the model's name, which KServe's dialect writes into Triton's field for the repository."""
+    """Return the model's name; KServe's variant has it in the field that is Triton's repository name."""
     if message.model_name:
         check_repository(message.repository_name)
     return message.model_name or message.repository_name
 
 
 def check_repository(name: str) -> None:
-    """Raise UnimplementedError for the name of a repository: all of a server's repositories are one."""
+    """Raise UnimplementedError for a repository name: all of a server's repositories are treated as one."""
     if name:
         raise UnimplementedError(f"'repository_name' specification is not supported; got {name!r}")
 
 
 def loaded(name: str) -> pb.RepositoryModelLoadResponse:
-    """Return the answer of RepositoryModelLoad; Triton's clients skip KServe's fields."""
+    """Return the response of RepositoryModelLoad; Triton's clients ignore KServe's fields."""
     return pb.RepositoryModelLoadResponse(model_name=name, isLoaded=True)
 
 
 def unloaded(name: str) -> pb.RepositoryModelUnloadResponse:
-    """Return the answer of RepositoryModelUnload."""
+    """Return the response of RepositoryModelUnload."""
     return pb.RepositoryModelUnloadResponse(model_name=name, isUnloaded=True)
 
 
@@ -103,10 +101,10 @@ def add_statistics(
     computed: Snapshot,
     queued: Mapping[str, Any],
 ) -> None:
-    """Add one version's statistics: what its executors and its queue have counted.
+    """Add one version's statistics, from its executors and its queue.
 
-    The transports assemble inputs and take outputs apart beside the computation, without a time of their own:
-    `compute_input` and `compute_output` count and take 0 ns.
+    The transports assemble inputs and split outputs in parallel to the computation, without measuring it:
+    `compute_input` and `compute_output` have counts and 0 ns.
     """
     message = response.model_stats.add(
         name=name,
@@ -140,5 +138,5 @@ def fill(message: pb.StatisticDuration, duration: Duration) -> None:
 
 
 def of_histogram(histogram: Mapping[str, Any]) -> Duration:
-    """Return how often and how long in all."""
+    """Return the count and the total time of a histogram."""
     return Duration(sum(histogram["counts"]), histogram["sum"])

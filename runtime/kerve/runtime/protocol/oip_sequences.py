@@ -1,6 +1,4 @@
-"""Requests of a sequence: a request as its client sends it, and as the model takes it, with states and
-controls.
-"""
+"""Requests of a sequence: converts a client's request to the model's, with states and controls."""
 
 from collections.abc import Mapping
 
@@ -16,8 +14,9 @@ __all__ = ["SequenceRequest", "place_in_sequence"]
 
 
 def place_in_sequence(message: pb.ModelInferRequest, plan: Plan | None) -> SequencePosition | None:
-    """Return a request's place in its sequence; None when it belongs to none, InvalidArgumentError when it
-    must.
+    """Return a request's position in its sequence; None if the model has no sequences.
+
+    Raises InvalidArgumentError if the model requires a sequence and the request has none.
     """
     if plan is None:
         return None
@@ -26,31 +25,29 @@ def place_in_sequence(message: pb.ModelInferRequest, plan: Plan | None) -> Seque
 
 
 class SequenceRequest:
-    """One request of a sequence, validated against what clients see of the model."""
+    """One request of a sequence, validated against the signature that clients see."""
 
     def __init__(
         self, message: pb.ModelInferRequest, position: SequencePosition, plan: Plan, signature: Signature
     ) -> None:
-        """`signature`: all that the graph takes and gives."""
+        """`signature`: all inputs and outputs of the graph."""
         self._message = message
         self._position = position
         self._plan = plan
         self._signature = signature
         self._request = oip.decode_request(message, plan.within)
-        # What the client is answered; more is asked for.
+        # The outputs that the client receives; the states are requested in addition.
         self._requested = oip.requested_outputs(message) or dict.fromkeys(plan.answers, 0)
         for state in plan.states:
             if self._requested.get(state.output):
                 raise InvalidArgumentError(f"output {state.output!r} is a state, which cannot be classified")
 
     def begin(self) -> dict[str, Value]:
-        """Return the states that a sequence starts with."""
+        """Return the initial states of a sequence."""
         return self._plan.begin(self._request.rows)
 
     def encode(self, states: Mapping[str, Value], route: str) -> pb.ModelInferRequest:
-        """Return the request as the model takes it; states that the client gives itself are in the place of
-        those.
-        """
+        """Return the request to the model; states that the client sends itself take precedence."""
         message = pb.ModelInferRequest(
             model_name=self._message.model_name, model_version=route, id=self._message.id
         )
@@ -71,7 +68,7 @@ class SequenceRequest:
         return message
 
     def take(self, response: pb.ModelInferResponse) -> dict[str, Value]:
-        """Take the next states out of a response, unless the client asked for them too; return them."""
+        """Return the next states in a response, and remove those that the client did not request."""
         found = {
             tensor.name: Value(tuple(tensor.shape), raw)
             for tensor, raw in zip(response.outputs, response.raw_output_contents, strict=True)

@@ -1,4 +1,4 @@
-"""Tensors in shared memory: a request that says where they lie, and the same request with their contents."""
+"""Tensors in shared memory: reads the inputs of requests from regions, writes outputs to regions."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,7 +22,7 @@ PARAMETERS = (SHARED_MEMORY, "shared_memory_byte_size", "shared_memory_offset")
 
 
 def regions_of(message: pb.ModelInferRequest) -> set[str]:
-    """Return the names of the regions in which tensors of the request lie."""
+    """Return the names of the regions that contain tensors of the request."""
     return {
         tensor.parameters[SHARED_MEMORY].string_param
         for tensors in (message.inputs, message.outputs)
@@ -34,7 +34,7 @@ def regions_of(message: pb.ModelInferRequest) -> set[str]:
 def expand(
     message: pb.ModelInferRequest, regions: Regions
 ) -> tuple[pb.ModelInferRequest, dict[str, RegionSlice]]:
-    """Return the request with the contents of its inputs, and where each output is to be put."""
+    """Return the request with the contents of its inputs, and the locations to write its outputs to."""
     whole = pb.ModelInferRequest.FromString(message.SerializeToString())
     given = list(whole.raw_input_contents)
     del whole.raw_input_contents[:]
@@ -43,7 +43,7 @@ def expand(
             whole.raw_input_contents.append(regions.read(tensor.name, where))
         elif given:
             whole.raw_input_contents.append(given.pop(0))
-    whole.raw_input_contents.extend(given)  # too many; whoever decodes the request says so
+    whole.raw_input_contents.extend(given)  # too many: reported when the request is decoded
     places = {}
     for wanted in whole.outputs:
         if (where := take_place(wanted)) is not None:
@@ -52,7 +52,7 @@ def expand(
 
 
 def place(response: pb.ModelInferResponse, places: Mapping[str, RegionSlice], regions: Regions) -> None:
-    """Move outputs from a response to where they are wanted."""
+    """Move outputs from a response to their locations in shared memory."""
     for position, tensor in enumerate(response.outputs):
         where = places.get(tensor.name)
         if where is None:
@@ -66,9 +66,7 @@ def place(response: pb.ModelInferResponse, places: Mapping[str, RegionSlice], re
 
 
 def take_place(tensor: Any) -> RegionSlice | None:
-    """Remove from a tensor where it lies in shared memory, and return it; None when it lies in the
-    request.
-    """
+    """Remove and return the shared memory location of a tensor; None if it is in the request itself."""
     if SHARED_MEMORY not in tensor.parameters:
         return None
     region, size, offset = (tensor.parameters[name] for name in PARAMETERS)
@@ -84,7 +82,7 @@ def take_place(tensor: Any) -> RegionSlice | None:
 
 
 def number(parameter: pb.InferParameter) -> int:
-    """Return a whole number, whichever of its fields it is in."""
+    """Return an integer parameter, whichever field it is in."""
     return parameter.int64_param or parameter.uint64_param
 
 
@@ -94,12 +92,12 @@ def decode_region(message: pb.SystemSharedMemoryRegisterRequest) -> Region:
 
 
 def decode_cuda_region(message: pb.CudaSharedMemoryRegisterRequest) -> CudaRegion:
-    """Return the region of a GPU in a request."""
+    """Return the GPU memory region in a request."""
     return CudaRegion(message.name, message.raw_handle, message.device_id, message.byte_size)
 
 
 def encode_cuda_status(regions: list[CudaRegion]) -> pb.CudaSharedMemoryStatusResponse:
-    """Return the answer of CudaSharedMemoryStatus."""
+    """Return the response of CudaSharedMemoryStatus."""
     response = pb.CudaSharedMemoryStatusResponse()
     for region in regions:
         status = response.regions[region.name]
@@ -108,7 +106,7 @@ def encode_cuda_status(regions: list[CudaRegion]) -> pb.CudaSharedMemoryStatusRe
 
 
 def encode_status(regions: list[Region]) -> pb.SystemSharedMemoryStatusResponse:
-    """Return the answer of SystemSharedMemoryStatus."""
+    """Return the response of SystemSharedMemoryStatus."""
     response = pb.SystemSharedMemoryStatusResponse()
     for region in regions:
         status = response.regions[region.name]

@@ -1,4 +1,4 @@
-"""Errors as gRPC carries them: a code, a message, and google.rpc details in the trailing metadata."""
+"""Errors in gRPC: a code, a message, and google.rpc details in the trailing metadata."""
 
 from collections.abc import Iterable
 
@@ -12,12 +12,12 @@ DETAILS = "grpc-status-details-bin"
 RETRY_INFO = "type.googleapis.com/google.rpc.RetryInfo"
 
 
-# Bytes of a message that are sent, as by the wire: clients take no more than 8 or 16 KiB of trailers.
+# Maximum bytes of a message, as in the native transport: clients accept only 8 or 16 KiB of trailers.
 MESSAGE_LIMIT = 2048
 
 
 def message_of(error: ServingError) -> str:
-    """Return what a client is told of an error, cut where it is longer than trailers may be."""
+    """Return the error message for a client, truncated to MESSAGE_LIMIT bytes."""
     encoded = str(error).encode("utf-8", "replace")
     if len(encoded) <= MESSAGE_LIMIT:
         return encoded.decode()
@@ -25,7 +25,7 @@ def message_of(error: ServingError) -> str:
 
 
 def encode_details(error: ServingError) -> tuple[tuple[str, bytes], ...]:
-    """Return the trailing metadata of an error: RetryInfo when it says when to try again, else nothing."""
+    """Return the trailing metadata of an error: RetryInfo if `retry_after` is set, else nothing."""
     if error.retry_after is None:
         return ()
     info = RetryInfo()
@@ -36,7 +36,7 @@ def encode_details(error: ServingError) -> tuple[tuple[str, bytes], ...]:
 
 
 def decode_retry_after(trailing_metadata: Iterable[tuple[str, str | bytes]]) -> float | None:
-    """Return the seconds of the RetryInfo in an error's trailing metadata; None when there is none."""
+    """Return the seconds of the RetryInfo in an error's trailing metadata; None if there is none."""
     for key, value in trailing_metadata:
         if key == DETAILS and isinstance(value, bytes):
             for detail in Status.FromString(value).details:

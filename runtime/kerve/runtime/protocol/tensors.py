@@ -1,6 +1,6 @@
-"""Tensors as the Open Inference Protocol carries them: raw bytes, or typed contents.
+"""Tensors in the Open Inference Protocol: raw bytes or typed contents.
 
-Raw: row-major little-endian, BOOL one byte, BYTES each element as a 4-byte little-endian length and the
+Raw: row-major, little-endian; BOOL is one byte; BYTES elements are a 4-byte little-endian length and the
 bytes.
 """
 
@@ -26,10 +26,10 @@ def to_raw(array: Array, datatype: str) -> bytes:
 
 
 def from_raw(label: str, datatype: str, shape: Sequence[int], raw: bytes) -> Array:
-    """Return the array in raw contents, for numbers a read-only view of them.
+    """Return the array in raw contents; for numbers, a read-only view.
 
-    `label` names the tensor in errors ("input 'x'"). InvalidArgumentError when the length does not fit the
-    shape.
+    `label` names the tensor in errors ("input 'x'"). Raises InvalidArgumentError if the length does not fit
+    the shape.
     """
     if datatype == BYTES.name:
         elements = list(split_bytes(label, raw))
@@ -41,19 +41,19 @@ def from_raw(label: str, datatype: str, shape: Sequence[int], raw: bytes) -> Arr
         raise InvalidArgumentError(
             f"{label}: expected {expected} bytes for {datatype} {show_shape(shape)}, got {len(raw)}"
         )
-    if datatype == "BOOL":  # any byte but 0 is true, while NumPy trusts that there are only 0 and 1
+    if datatype == "BOOL":  # any byte other than 0 is true, but NumPy expects only 0 and 1
         return shaped(label, np.frombuffer(raw, np.uint8) != 0, shape)
     return shaped(label, np.frombuffer(raw, dtype), shape)
 
 
 def from_typed(label: str, datatype: str, shape: Sequence[int], values: Sequence[Any]) -> Array:
-    """Return the array in typed contents; InvalidArgumentError when the values do not fit."""
+    """Return the array in typed contents; raises InvalidArgumentError if the values do not fit."""
     check_count(label, datatype, shape, len(values))
     if datatype == BYTES.name:
         return shaped(label, object_array(list(values)), shape)
     try:
         return shaped(label, np.fromiter(values, DATATYPES[datatype].dtype, len(values)), shape)
-    except OverflowError as error:  # INT8 travels in 32 bits
+    except OverflowError as error:  # INT8 is transmitted in 32 bits
         raise InvalidArgumentError(f"{label}: a value does not fit {datatype}: {error}") from error
 
 
@@ -72,7 +72,7 @@ def split_bytes(label: str, raw: bytes) -> Iterator[bytes]:
 
 
 def check_count(label: str, datatype: str, shape: Sequence[int], count: int) -> None:
-    """Raise InvalidArgumentError unless the number of elements is that of the shape."""
+    """Raise InvalidArgumentError unless the number of elements matches the shape."""
     expected = math.prod(shape)
     if count != expected:
         raise InvalidArgumentError(
@@ -81,15 +81,15 @@ def check_count(label: str, datatype: str, shape: Sequence[int], count: int) -> 
 
 
 def shaped(label: str, flat: Array, shape: Sequence[int]) -> Array:
-    """Return the elements in their shape."""
+    """Reshape the elements."""
     try:
         return flat.reshape(tuple(shape))
-    except ValueError as error:  # no elements, but other dimensions beyond what NumPy can count
+    except ValueError as error:  # no elements, but other dimensions are too large for NumPy
         raise InvalidArgumentError(f"{label}: shape {show_shape(shape)} is too large") from error
 
 
 def object_array(elements: Sequence[bytes]) -> Array:
-    """Return a flat array of bytes objects; np.array() would make it one of fixed width."""
+    """Return a flat object array of bytes; np.array() would create one of fixed width."""
     array = np.empty(len(elements), BYTES.dtype)
     array[:] = elements
     return array

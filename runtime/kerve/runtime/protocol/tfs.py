@@ -1,4 +1,4 @@
-"""TensorFlow Serving's API on the server: messages to requests, outputs and signatures to messages."""
+"""TensorFlow Serving's API on the server: decodes requests, encodes outputs and signatures."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -30,7 +30,7 @@ __all__ = ["MODEL_SERVICE", "PREDICTION_SERVICE", "SIGNATURE"]
 PREDICTION_SERVICE = prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"]
 MODEL_SERVICE = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"]
 
-# The only signature that a model has here, and the method it is for.
+# The name of the only signature of each model, and its method.
 SIGNATURE = "serving_default"
 METHOD = "tensorflow/serving/predict"
 
@@ -41,12 +41,12 @@ STATES = {
     State.UNLOADING: get_model_status_pb2.ModelVersionStatus.UNLOADING,
     State.UNAVAILABLE: get_model_status_pb2.ModelVersionStatus.END,
 }
-# What went wrong with a version, as tensorflow.error.Code has it: FAILED_PRECONDITION.
+# The error code of failed versions: FAILED_PRECONDITION of tensorflow.error.Code.
 FAILED = 9
 
 
 def route_of(spec: model_pb2.ModelSpec) -> tuple[str, str]:
-    """Return the model and the version or label that a request asks for."""
+    """Return the model and the version or label of a request."""
     match spec.WhichOneof("version_choice"):
         case "version":
             return spec.name, str(spec.version.value)
@@ -57,7 +57,7 @@ def route_of(spec: model_pb2.ModelSpec) -> tuple[str, str]:
 
 
 def check_signature(spec: model_pb2.ModelSpec) -> None:
-    """Raise InvalidArgumentError unless a request asks for the one signature, or for none."""
+    """Raise InvalidArgumentError unless a request names the only signature, or none."""
     if spec.signature_name not in ("", SIGNATURE):
         raise InvalidArgumentError(
             f"signature {spec.signature_name!r} is not known; every model has one, {SIGNATURE!r}"
@@ -65,14 +65,14 @@ def check_signature(spec: model_pb2.ModelSpec) -> None:
 
 
 def spec_of(name: str, version: int) -> model_pb2.ModelSpec:
-    """Return which model answered."""
+    """Return the spec of the model that answered."""
     spec = model_pb2.ModelSpec(name=name, signature_name=SIGNATURE)
     spec.version.value = version
     return spec
 
 
 def decode_predict(message: predict_pb2.PredictRequest, signature: Signature) -> InferRequest:
-    """Return the request in a message; InvalidArgumentError when it does not fit the signature."""
+    """Return the request in a message; raises InvalidArgumentError if it does not fit the signature."""
     check_signature(message.model_spec)
     model = message.model_spec.name
     check_inputs(signature, model, list(message.inputs))
@@ -94,7 +94,7 @@ def decode_predict(message: predict_pb2.PredictRequest, signature: Signature) ->
 def encode_predict(
     message: predict_pb2.PredictRequest, version: int, signature: Signature, outputs: Mapping[str, Array]
 ) -> predict_pb2.PredictResponse:
-    """Return the reply to a request: the outputs it asked for, or all of them."""
+    """Return the response to a request: the requested outputs, or all."""
     response = predict_pb2.PredictResponse(model_spec=spec_of(message.model_spec.name, version))
     for name in message.output_filter or [spec.name for spec in signature.outputs]:
         response.outputs[name].CopyFrom(encode_tensor(signature.output(name).datatype, outputs[name]))
@@ -104,7 +104,7 @@ def encode_predict(
 def metadata(
     name: str, version: int, signature: Signature, fields: Sequence[str]
 ) -> get_model_metadata_pb2.GetModelMetadataResponse:
-    """Return the description of a model; InvalidArgumentError unless its signature is asked for."""
+    """Return the metadata of a model; raises InvalidArgumentError unless `signature_def` is requested."""
     if list(fields) != ["signature_def"]:
         raise InvalidArgumentError(
             f"metadata_field: expected signature_def, got {', '.join(fields) or 'none'}"
@@ -120,7 +120,7 @@ def metadata(
     signatures.signature_def[SIGNATURE].CopyFrom(definition)
     response = get_model_metadata_pb2.GetModelMetadataResponse(model_spec=spec_of(name, version))
     response.model_spec.ClearField("signature_name")
-    # Not Any.Pack: that is of protobuf's default pool, which the messages here are not in.
+    # Not Any.Pack: it uses protobuf's default pool, which does not contain these messages.
     packed = response.metadata["signature_def"]
     packed.type_url = "type.googleapis.com/tensorflow.serving.SignatureDefMap"
     packed.value = signatures.SerializeToString(deterministic=True)
@@ -128,7 +128,7 @@ def metadata(
 
 
 def model_status(statuses: Iterable[Status]) -> get_model_status_pb2.GetModelStatusResponse:
-    """Return the states of versions, the newest first, as TensorFlow Serving has them."""
+    """Return the states of versions, the newest first, as TensorFlow Serving reports them."""
     response = get_model_status_pb2.GetModelStatusResponse()
     for status in sorted(statuses, key=lambda each: -each.version):
         failed = status.state is State.UNAVAILABLE and status.reason != "unloaded"
@@ -139,9 +139,7 @@ def model_status(statuses: Iterable[Status]) -> get_model_status_pb2.GetModelSta
 
 
 def decode_examples(message: input_pb2.Input, signature: Signature) -> dict[str, Array]:
-    """Return the inputs in a list of tf.Example: each feature is the input of its name, each example a
-    row.
-    """
+    """Return the inputs in a list of tf.Example: features are inputs of the same name, examples are rows."""
     if message.WhichOneof("kind") == "example_list_with_context":
         with_context = message.example_list_with_context
         examples = [merged(with_context.context, each) for each in with_context.examples]
@@ -157,7 +155,7 @@ def decode_examples(message: input_pb2.Input, signature: Signature) -> dict[str,
 
 
 def merged(context: example_pb2.Example, example: example_pb2.Example) -> example_pb2.Example:
-    """Return an example with the features of a context that it has none of its own for."""
+    """Return an example, completed with the features of the context that it lacks."""
     whole = example_pb2.Example()
     whole.CopyFrom(context)
     whole.MergeFrom(example)
@@ -165,7 +163,7 @@ def merged(context: example_pb2.Example, example: example_pb2.Example) -> exampl
 
 
 def is_given(spec: TensorSpec, examples: Sequence[example_pb2.Example]) -> bool:
-    """Return whether an input is given, or must be."""
+    """Return whether an input is given or required."""
     return not spec.optional or any(spec.name in each.features.feature for each in examples)
 
 
@@ -187,7 +185,7 @@ def feature_column(spec: TensorSpec, examples: Sequence[example_pb2.Example]) ->
 
 
 def feature_values(where: str, spec: TensorSpec, feature: feature_pb2.Feature) -> Array:
-    """Return the values of a feature as the input's datatype."""
+    """Return the values of a feature in the input's datatype."""
     kind = feature.WhichOneof("kind")
     values = [] if kind is None else list(getattr(feature, kind).value)
     if (spec.datatype == BYTES.name) != (kind == "bytes_list") or spec.datatype == "BF16":
@@ -206,7 +204,7 @@ def feature_values(where: str, spec: TensorSpec, feature: feature_pb2.Feature) -
 def classifications(
     signature: Signature, outputs: Mapping[str, Array]
 ) -> classification_pb2.ClassificationResult:
-    """Return the scores of each row's classes, with their labels where the model has some."""
+    """Return the scores of each row's classes, with their labels if the model has any."""
     spec, scores = scores_of(signature, outputs)
     result = classification_pb2.ClassificationResult()
     for row in scores.tolist():
@@ -217,7 +215,7 @@ def classifications(
 
 
 def scores_of(signature: Signature, outputs: Mapping[str, Array]) -> tuple[TensorSpec, Array]:
-    """Return the output that scores classes: one with labels, or the first of numbers with two dimensions."""
+    """Return the output with class scores: a two-dimensional float output, preferably one with labels."""
     fitting = [
         spec
         for spec in signature.outputs
@@ -230,7 +228,7 @@ def scores_of(signature: Signature, outputs: Mapping[str, Array]) -> tuple[Tenso
 
 
 def regressions(signature: Signature, outputs: Mapping[str, Array]) -> regression_pb2.RegressionResult:
-    """Return the number of each row: of the first output that has one."""
+    """Return the value of each row, from the first output that has one number per row."""
     for spec in signature.outputs:
         array = outputs[spec.name]
         if array.dtype.kind in "fiu" and spec.datatype != "BF16" and array.size == len(array):

@@ -12,8 +12,8 @@ __all__ = ["decode_models"]
 
 
 def decode_models(message: model_management_pb2.ReloadConfigRequest) -> list[DesiredModel]:
-    """Return the models that a request lists; InvalidArgumentError when they cannot be such."""
-    # An empty list is one, and unloads everything; no list is a mistake, as in TensorFlow Serving.
+    """Return the models that a request lists; raises InvalidArgumentError if the list is invalid."""
+    # An empty list is valid and unloads everything; a missing list is an error, as in TensorFlow Serving.
     if (given := message.config.WhichOneof("config")) != "model_config_list":
         raise InvalidArgumentError(f"config: expected model_config_list, got {given or 'nothing'}")
     models = [desired_model(each) for each in message.config.model_config_list.config]

@@ -1,6 +1,6 @@
-"""The JSON of TensorFlow Serving's REST API: rows or columns to tensors, examples, and outputs back.
+"""The JSON of TensorFlow Serving's REST API: decodes rows, columns and examples, encodes outputs.
 
-The format is that of "RESTful API" in TensorFlow Serving's documentation.
+The format is documented in "RESTful API" of TensorFlow Serving.
 """
 
 import base64
@@ -19,21 +19,21 @@ from kerve.tensorflow_serving.apis import input_pb2
 
 __all__ = ["INSTANCES", "decode_examples", "decode_tensors", "encode_tensors"]
 
-# A tensor's rows one after the other, or each tensor as a whole.
+# Row format and column format.
 INSTANCES, INPUTS = "instances", "inputs"
-# How bytes that are no text stand in JSON.
+# The key of binary values in JSON.
 BASE64 = "b64"
-# The end of an output's name that says that its bytes are no text.
+# The suffix of output names whose bytes are binary, not text.
 BINARY = "_bytes"
 
-# By the types of its values: the kind of a feature. JSON's true and false are numbers there.
+# The kind of a feature by the types of its values. JSON's true and false count as numbers.
 FEATURES = ({int, bool}, "int64_list"), ({int, bool, float}, "float_list"), ({str, dict}, "bytes_list")
 
 
 def decode_tensors(document: Mapping[str, Any], model: str, signature: Signature) -> dict[str, Array]:
-    """Return the tensors in the body of a predict request, of the inputs' datatypes.
+    """Return the tensors in the body of a predict request, in the inputs' datatypes.
 
-    Raises InvalidArgumentError for anything but `instances` or `inputs` that fit the signature.
+    Raises InvalidArgumentError unless it contains `instances` or `inputs` that fit the signature.
     """
     given = [key for key in (INSTANCES, INPUTS) if key in document]
     if len(given) != 1:
@@ -50,7 +50,7 @@ def decode_tensors(document: Mapping[str, Any], model: str, signature: Signature
 
 
 def columns_of(rows: object, signature: Signature) -> object:
-    """Return rows of named values as columns by their names, and other rows as they are."""
+    """Convert rows of named values to columns by name; return other rows unchanged."""
     if not isinstance(rows, list) or not rows:
         raise InvalidArgumentError(f"{INSTANCES}: expected a list of at least one row, got {shown(rows)}")
     if not any(is_named(row) for row in rows):
@@ -66,12 +66,12 @@ def columns_of(rows: object, signature: Signature) -> object:
 
 
 def is_named(value: object) -> TypeGuard[dict[str, Any]]:
-    """Return whether a value is an object of named values, and not bytes."""
+    """Return whether a value is an object of named values, not a binary value."""
     return isinstance(value, dict) and value.keys() != {BASE64}
 
 
 def only_input(signature: Signature, key: str) -> str:
-    """Return the name of the input that values without a name are for."""
+    """Return the name of the input to which unnamed values belong."""
     needed = [spec.name for spec in signature.inputs if not spec.optional] or [
         spec.name for spec in signature.inputs
     ]
@@ -95,7 +95,7 @@ def tensor(spec: TensorSpec, value: object) -> Array:
 
 
 def as_bytes(label: str, value: object) -> bytes:
-    """Return the bytes of a text, or of an object that has them in base64."""
+    """Return the bytes of a string, or of an object with base64."""
     if isinstance(value, str):
         return value.encode()
     coded = value.get(BASE64) if isinstance(value, dict) and not is_named(value) else None
@@ -105,9 +105,9 @@ def as_bytes(label: str, value: object) -> bytes:
 
 
 def encode_tensors(outputs: Mapping[str, Array], *, rows: bool) -> dict[str, Any]:
-    """Return the body that answers a predict request: rows where it gave rows, else whole tensors.
+    """Return the body of a predict response: rows if the request had rows, else whole tensors.
 
-    A single output stands without its name. Raises InvalidArgumentError where outputs cannot be rows.
+    A single output has no name. Raises InvalidArgumentError if the outputs cannot be split into rows.
     """
     values = {name: plain(name, array) for name, array in outputs.items()}
     if not rows:
@@ -125,7 +125,7 @@ def encode_tensors(outputs: Mapping[str, Array], *, rows: bool) -> dict[str, Any
 
 
 def plain(name: str, array: Array) -> Any:
-    """Return an array as nested lists that JSON can hold."""
+    """Return an array as nested lists for JSON."""
     if array.dtype != BYTES.dtype:
         return array.tolist()
     show = in_base64 if name.endswith(BINARY) else as_text
@@ -135,12 +135,12 @@ def plain(name: str, array: Array) -> Any:
 
 
 def in_base64(element: bytes) -> dict[str, str]:
-    """Return bytes as JSON has those that are no text."""
+    """Return the JSON form of binary bytes."""
     return {BASE64: base64.b64encode(element).decode()}
 
 
 def as_text(element: bytes) -> str:
-    """Return bytes as the text that they most likely are."""
+    """Decode bytes as UTF-8, replacing invalid sequences."""
     return element.decode("utf-8", "replace")
 
 
@@ -159,7 +159,7 @@ def decode_examples(document: Mapping[str, Any]) -> input_pb2.Input:
 
 
 def example_of(where: str, features: object) -> example_pb2.Example:
-    """Return an object of features as a tf.Example."""
+    """Convert an object of features to a tf.Example."""
     if not isinstance(features, dict):
         raise InvalidArgumentError(f"{where}: expected an object of features, got {shown(features)}")
     example = example_pb2.Example()
@@ -170,7 +170,7 @@ def example_of(where: str, features: object) -> example_pb2.Example:
 
 
 def feature_of(where: str, values: Sequence[Any]) -> feature_pb2.Feature:
-    """Return values of one kind as a feature; without any it has no kind."""
+    """Convert values of one kind to a feature; an empty feature has no kind."""
     feature, types = feature_pb2.Feature(), {type(each) for each in values}
     if not types:
         return feature
@@ -187,6 +187,6 @@ def feature_of(where: str, values: Sequence[Any]) -> feature_pb2.Feature:
 
 
 def shown(value: object) -> str:
-    """Return a value for a message, cut short."""
+    """Return a value for a message, truncated."""
     text = repr(value)
     return text if len(text) < 60 else f"{text[:57]}..."

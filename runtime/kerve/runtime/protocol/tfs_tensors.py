@@ -1,4 +1,4 @@
-"""tensorflow.TensorProto to NumPy and back."""
+"""Conversion between tensorflow.TensorProto and NumPy."""
 
 import math
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ __all__ = ["NUMBERS", "datatype_of", "decode_tensor", "encode_tensor", "shape_of
 
 
 class Row(NamedTuple):
-    """A datatype's number in TensorFlow, the field of its elements, and how they stand in it."""
+    """A datatype's number in TensorFlow, the field of its elements, and their dtype in that field."""
 
     number: int
     field: str
@@ -44,7 +44,7 @@ BY_NUMBER = {row.number: datatype for datatype, row in TABLE.items()}
 
 
 def datatype_of(tensor: tensor_pb2.TensorProto) -> str:
-    """Return the datatype of a tensor in the words of the Open Inference Protocol."""
+    """Return the datatype of a tensor by its name in the Open Inference Protocol."""
     return BY_NUMBER.get(tensor.dtype, f"tensorflow.DataType {tensor.dtype}")
 
 
@@ -54,7 +54,7 @@ def shape_of(tensor: tensor_pb2.TensorProto) -> list[int]:
 
 
 def decode_tensor(label: str, tensor: tensor_pb2.TensorProto) -> Array:
-    """Return the array in a tensor of a known datatype; InvalidArgumentError when it is not whole."""
+    """Return the array in a tensor of a known datatype; raises InvalidArgumentError if it is incomplete."""
     datatype, shape = datatype_of(tensor), shape_of(tensor)
     if tensor.tensor_content:
         return from_raw(label, datatype, shape, tensor.tensor_content)
@@ -71,7 +71,7 @@ def decode_tensor(label: str, tensor: tensor_pb2.TensorProto) -> Array:
 
 
 def repeated(flat: Array, count: int, label: str, datatype: str, shape: list[int]) -> Array:
-    """Return so many elements: the last one stands for those that are missing, zero for all of them."""
+    """Return `count` elements: the last one is repeated for missing ones, zero if all are missing."""
     if len(flat) == count or len(flat) > count:
         check_count(label, datatype, shape, len(flat))
         return flat
@@ -82,12 +82,12 @@ def repeated(flat: Array, count: int, label: str, datatype: str, shape: list[int
     return np.concatenate([flat, missing])
 
 
-# A request of a few bytes must not take the memory of the machine.
+# A request of a few bytes must not exhaust the machine's memory.
 MOST_REPEATED = 1 << 28
 
 
 def encode_tensor(datatype: str, array: Array) -> tensor_pb2.TensorProto:
-    """Return the tensor of an array, its elements in the field of their type."""
+    """Convert an array to a tensor, with its elements in the field of their type."""
     row = TABLE[datatype]
     tensor = tensor_pb2.TensorProto(dtype=row.number)  # type: ignore[arg-type]  # an enum's number
     for size in array.shape:

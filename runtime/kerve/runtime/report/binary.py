@@ -1,4 +1,4 @@
-"""Yes or no: one class, or several that do not exclude one another."""
+"""Binary and multi-label classification."""
 
 import numpy as np
 
@@ -14,7 +14,7 @@ LEAST = 1e-7
 
 
 class Binary:
-    """Labels of 0 and 1 against scores; scores beyond 0 and 1 in the first batch are taken for logits."""
+    """Labels of 0 and 1 against scores, which are logits if any in the first batch is outside of 0 to 1."""
 
     measure = "crossentropy"
 
@@ -25,13 +25,13 @@ class Binary:
         self._logits: bool | None = None
 
     def add(self, answers: Array, labels: Array) -> Array | None:
-        """Count a batch and return how wrong each row is; None where labels are not 0 and 1."""
+        """Count a batch and return the loss of each row; None if the labels are not 0 and 1."""
         if answers.size != labels.size or not ((labels == 0) | (labels == 1)).all():
             return None
         flat = answers.reshape(-1).astype(np.float64)
         if self._logits is None:
             self._logits = bool(((flat < 0) | (flat > 1)).any())
-        # What is no number is no score; nor is exp(-x) one of which only the size is known.
+        # NaN counts as 0; the logits are clipped so that exp(-x) does not overflow.
         scores = np.nan_to_num(1 / (1 + np.exp(-flat.clip(-700, 700))) if self._logits else flat).clip(0, 1)
         truth = labels.reshape(-1).astype(np.int64)
         self._counts.add(scores[:, None], truth[:, None])
@@ -43,7 +43,7 @@ class Binary:
         return loss
 
     def say(self, answer: Array) -> str:
-        """Return what was predicted for a row in a few words."""
+        """Return a short text for the prediction of a row."""
         return brief(answer)
 
     def html(self) -> str:

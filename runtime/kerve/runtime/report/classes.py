@@ -1,4 +1,4 @@
-"""One class of several."""
+"""Multi-class classification."""
 
 from collections.abc import Sequence
 
@@ -12,16 +12,16 @@ from kerve.runtime.report.worst import brief
 
 __all__ = ["Classes"]
 
-#: Classes of which a whole matrix is shown, and which have a curve each.
+#: Maximum number of classes for a complete confusion matrix, and for a curve per class.
 MOST_SHOWN, MOST_CURVES = 40, 10
 CONFUSIONS = 20
-#: Classes whose scores are counted one by one; of more, all together.
+#: Maximum number of classes whose scores are counted separately; beyond that, all together.
 MOST_COUNTED = 2000
 LEAST = 1e-7
 
 
 class Classes:
-    """Class numbers, or rows with one 1, against scores; what is no distribution is taken for logits."""
+    """Class numbers or one-hot labels against scores, which are logits if they are not a distribution."""
 
     measure = "crossentropy"
 
@@ -33,9 +33,9 @@ class Classes:
         self._calibration = Calibration()
 
     def add(self, answers: Array, labels: Array) -> Array | None:
-        """Count a batch and return how wrong each row is; None where labels are no classes.
+        """Count a batch and return the loss of each row; None if the labels are not classes.
 
-        What is labelled with a number that is no class counts for nothing.
+        Rows or elements with a label out of range are ignored.
         """
         classes = answers.shape[-1] if answers.ndim > 1 else 0
         truth = class_numbers(labels, answers.shape)
@@ -56,7 +56,7 @@ class Classes:
 
     def _scores(self, answers: Array) -> Array:
         scores: Array = softmax(answers) if self._logits else answers.astype(np.float64)
-        # What is no number is no score; the row is among the worst.
+        # NaN counts as 0, which makes the row one of the worst.
         return np.nan_to_num(scores).clip(0, 1)
 
     def _name(self, number: int) -> str:
@@ -72,7 +72,7 @@ class Classes:
         self._calibration.add(scores.max(axis=1), (chosen == numbers).astype(np.float64))
 
     def say(self, answer: Array) -> str:
-        """Return the class that was predicted, and its score, of a row with one class."""
+        """Return the predicted class of a row and its score; the classes if a row has several elements."""
         if answer.ndim != 1:
             return brief(answer.argmax(axis=-1))
         scores, chosen = self._scores(answer), int(answer.argmax())
@@ -139,7 +139,7 @@ class Classes:
         return rows
 
     def _area(self, each: int) -> str:
-        """Return the area under a class's curve, where it is known."""
+        """Return the area under a class's ROC curve, if it is known."""
         if len(self._counts.counts) != len(self._confusions.labels):
             return ""
         curve = self._counts.curve(each)
@@ -147,7 +147,7 @@ class Classes:
 
 
 def class_numbers(labels: Array, shape: tuple[int, ...]) -> Array | None:
-    """Return the class of each row or element; None where labels are something else."""
+    """Return the class of each row or element; None if the labels are not classes."""
     if labels.shape == shape and shape[-1] > 1:
         ones = ((labels == 0) | (labels == 1)).all() and (labels.sum(axis=-1) == 1).all()
         return labels.argmax(axis=-1) if ones else None
@@ -157,13 +157,13 @@ def class_numbers(labels: Array, shape: tuple[int, ...]) -> Array | None:
 
 
 def is_distribution(scores: Array) -> bool:
-    """Return whether scores are from 0 to 1 and add up to 1."""
+    """Return whether scores are not negative and add up to 1."""
     sums = scores.sum(axis=-1, dtype=np.float64)
     return bool((scores >= 0).all() and np.allclose(sums, 1, atol=1e-2))
 
 
 def softmax(logits: Array) -> Array:
-    """Return the distribution that logits stand for."""
+    """Return the softmax of logits."""
     powers = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
     result: Array = powers / powers.sum(axis=-1, keepdims=True)
     return result

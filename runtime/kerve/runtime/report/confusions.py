@@ -1,4 +1,4 @@
-"""Which class was taken for which, in memory that grows with the classes and not with their square."""
+"""Confusion counts, in memory linear in the number of classes, not quadratic."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -9,12 +9,12 @@ from kerve.runtime.datatypes import Array
 
 __all__ = ["Confusions"]
 
-#: Kinds of confusions that are counted; of thousands of classes there could be millions.
+#: Maximum number of distinct confusions that are counted; with thousands of classes there could be millions.
 MOST_KINDS = 2**18
 
 
 class Confusions:
-    """How often each class was the label, was predicted, was both; and one in the place of another."""
+    """Counts of each class as label, as prediction, and as both; and of each confusion of two classes."""
 
     def __init__(self, classes: int = 0) -> None:
         self.labels, self.chosen, self.right = np.zeros((3, classes), np.int64)
@@ -40,6 +40,6 @@ class Confusions:
         return matrix
 
     def most(self, count: int | None = None) -> Iterator[tuple[int, int, int]]:
-        """Yield the most frequent confusions: label, prediction, how often."""
+        """Yield the most frequent confusions: label, prediction, count."""
         for kind, often in sorted(self._wrong.items(), key=lambda item: (-item[1], item[0]))[:count]:
             yield *divmod(kind, len(self.labels)), often

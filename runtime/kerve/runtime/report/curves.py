@@ -1,4 +1,4 @@
-"""Counts of scores from 0 to 1, and the curves that they give: exact to the width of a bin."""
+"""Histograms of scores from 0 to 1, and the curves computed from them: exact to the width of a bin."""
 
 from dataclasses import dataclass
 
@@ -13,28 +13,28 @@ CALIBRATION_BINS = 10
 
 
 class ScoreCounts:
-    """How often a score was given to what is of a class, and to what is not; for several classes."""
+    """Histograms of scores for positive and negative labels, for several classes."""
 
     def __init__(self, classes: int = 1) -> None:
-        # By class, by whether the label is of it, by score.
+        # By class, negative or positive, and bin.
         self.counts = np.zeros((classes, 2, BINS), np.int64)
 
     def add(self, scores: Array, truth: Array) -> None:
-        """Count scores in the shape [rows, classes] with what is true of them, in the same shape."""
+        """Count scores of shape [rows, classes]; `truth`, of the same shape: whether labels are positive."""
         classes = len(self.counts)
         bins = np.minimum((scores * BINS).astype(np.int64), BINS - 1)
         places = (np.arange(classes) * 2 + truth.astype(np.int64)) * BINS + bins
         self.counts += np.bincount(places.ravel(), minlength=self.counts.size).reshape(self.counts.shape)
 
     def curve(self, number: int | None = None) -> "Curve":
-        """Return the curves of a class; None: of all, each score as one decision."""
+        """Return the curve of a class; None: micro-averaged over all classes."""
         false, true = self.counts.sum(axis=0) if number is None else self.counts[number]
         return Curve(np.r_[0, true[::-1].cumsum()], np.r_[0, false[::-1].cumsum()])
 
 
 @dataclass(frozen=True)
 class Curve:
-    """True and false positives, from the strictest threshold to the most generous."""
+    """Cumulative true and false positives, from the highest threshold to the lowest."""
 
     true: Array
     false: Array
@@ -49,7 +49,7 @@ class Curve:
         return self.false / max(1, self.false[-1]), self.true / max(1, self.true[-1])
 
     def precision_recall(self) -> tuple[Array, Array]:
-        """Return recall and precision, from where anything is found."""
+        """Return recall and precision, for thresholds with at least one positive prediction."""
         found = self.true + self.false
         some = found > 0
         return self.true[some] / max(1, self.true[-1]), self.true[some] / found[some]
@@ -66,10 +66,10 @@ class Curve:
 
 
 class Calibration:
-    """How often what was said with some confidence was right."""
+    """Accuracy by confidence."""
 
     def __init__(self) -> None:
-        # By bin: values, sum of confidences, how many were right.
+        # By bin: count, sum of confidences, number of correct predictions.
         self._sums = np.zeros((3, CALIBRATION_BINS))
 
     def add(self, confidence: Array, right: Array) -> None:
@@ -79,11 +79,11 @@ class Calibration:
             self._sums[row] += np.bincount(bins, weights, CALIBRATION_BINS)
 
     def points(self) -> tuple[Array, Array]:
-        """Return the mean confidence and the share that was right, of the bins that hold any."""
+        """Return the mean confidence and the accuracy of the non-empty bins."""
         count, confidence, right = self._sums[:, self._sums[0] > 0]
         return confidence / count, right / count
 
     def error(self) -> float:
-        """Return the expected calibration error: their mean distance, weighted by the values of a bin."""
+        """Return the expected calibration error: the mean distance of both, weighted by the bins' counts."""
         count = self._sums[0]
         return float(np.abs(self._sums[1] - self._sums[2]).sum() / max(1.0, count.sum()))

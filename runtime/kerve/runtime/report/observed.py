@@ -1,4 +1,4 @@
-"""What is known of one output after the rows so far."""
+"""Statistics of one output over the rows so far."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -16,26 +16,26 @@ __all__ = ["Observed"]
 
 
 class Task(Protocol):
-    """What an output may be for."""
+    """A possible task of an output."""
 
     @property
     def measure(self) -> str:
-        """What `add` returns."""
+        """The name of the loss that `add` returns."""
 
     def add(self, answers: Array, labels: Array) -> Array | None:
-        """Count a batch and return how wrong each row is; None where the labels do not belong to the task."""
+        """Count a batch and return the loss of each row; None if the labels do not fit the task."""
 
     def say(self, answer: Array) -> str:
-        """Return what was predicted for a row in a few words."""
+        """Return a short text for the prediction of a row."""
 
     def html(self) -> str:
         """Return the figures."""
 
 
 class Observed:
-    """An output: the tasks that every batch allowed, the most particular first, and the worst rows of each.
+    """An output: the tasks that fit all batches so far, most specific first, with the worst rows of each.
 
-    That labels were 0 and 1 so far does not prove that they stay so: what is more general is counted beside.
+    Later labels may not be 0 and 1 as those so far, so more general tasks are counted in parallel.
     """
 
     def __init__(self, spec: TensorSpec) -> None:
@@ -45,10 +45,10 @@ class Observed:
         ]
 
     def add(self, first: int, answers: Array, labels: Array, inputs: Mapping[str, Array]) -> None:
-        """Take a batch whose first row has this position."""
+        """Add a batch whose first row has the position `first`."""
         fitting = []
         for task, worst in self._tasks:
-            with np.errstate(invalid="ignore", over="ignore"):  # a model may answer with what is no number
+            with np.errstate(invalid="ignore", over="ignore"):  # outputs may contain NaN and infinity
                 losses = task.add(answers, labels)
                 if losses is not None:
                     worst.add(first, losses, labels, answers, inputs)
@@ -56,7 +56,7 @@ class Observed:
         self._tasks = fitting
 
     def html(self) -> str:
-        """Return what there is to see."""
+        """Return the figures and the worst rows."""
         if not self._tasks:
             return (
                 "<p class=note>Labels and predictions differ in shape; what is said of them are metrics.</p>"

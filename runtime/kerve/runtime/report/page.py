@@ -1,4 +1,4 @@
-"""The page: numbers of all versions side by side, then each version, output by output."""
+"""The page: results of all versions side by side, then the outputs of each version."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -17,14 +17,14 @@ LATENCIES = ("mean", "p50", "p90", "p99", "max")
 
 
 class Report:
-    """An evaluation as it goes on; what is kept of it does not grow with the rows."""
+    """The report of a running evaluation; its memory does not grow with the rows."""
 
     def __init__(self, signature: Signature) -> None:
         self._signature = signature
         self._observed: dict[str, dict[str, Observed]] = {}
 
     def add(self, version: str, first: int, sent: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
-        """Take what a version made of a batch; `sent` are its inputs and labels, by their names."""
+        """Add a version's outputs for a batch; `sent`: its inputs and labels, by name."""
         inputs = {spec.name: sent[spec.name] for spec in self._signature.inputs if spec.name in sent}
         observed = self._observed.setdefault(version, {})
         for spec in self._signature.outputs:
@@ -57,7 +57,7 @@ class Report:
 
 
 def overview(results: Sequence[Evaluated], differences: Sequence[Difference]) -> str:
-    """Return metrics, and how long batches took, with a column for each version; and how these differ."""
+    """Return metrics and latencies, with a column for each version; and the differences of versions."""
     heads = tuple(f"version {each.version}" for each in results)
     names = dict.fromkeys(name for each in results for name in each.results)
     metrics = [(name, *(value(each.results.get(name)) for each in results)) for name in names]
@@ -75,7 +75,7 @@ def overview(results: Sequence[Evaluated], differences: Sequence[Difference]) ->
 
 
 def comparison(difference: Difference) -> str:
-    """Return what tells a version from the first one."""
+    """Return the differences between a version and the first one."""
     rows = [(f"agreement of {name}", f"{share:.2%}", "") for name, share in difference.agreement.items()]
     rows += [
         (each.metric, f"{each.difference:+.3g}", f"{each.low:+.2g} to {each.high:+.2g}")
@@ -88,7 +88,7 @@ def comparison(difference: Difference) -> str:
 
 
 def value(result: float | Array | None) -> str:
-    """Return a metric in a few letters."""
+    """Format a metric."""
     if result is None:
         return ""
     return (

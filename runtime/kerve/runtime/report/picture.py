@@ -1,4 +1,4 @@
-"""An image as a data: address."""
+"""An image as a data: URL."""
 
 import base64
 import struct
@@ -10,15 +10,15 @@ from kerve.runtime.datatypes import Array
 
 __all__ = ["picture"]
 
-#: Pixels of a side; larger images are thinned out.
+#: Maximum pixels of a side; larger images are subsampled.
 MOST = 96
 COLOUR_TYPES = {1: 0, 3: 2, 4: 6}
 
 
 def picture(array: Array) -> str | None:
-    """Return the address of what an array [height, width, channels] shows; None where it is no image.
+    """Return the data: URL of an array [height, width, channels]; None if it is not an image.
 
-    Values are stretched between the least and the greatest. The file is PNG (W3C, 3rd edition).
+    Values are scaled from their minimum and maximum. The format is PNG (W3C, 3rd edition).
     """
     image = array[..., None] if array.ndim == 2 else array
     if image.ndim != 3 or image.shape[2] not in COLOUR_TYPES or min(image.shape[:2]) < 4:
@@ -30,7 +30,7 @@ def picture(array: Array) -> str | None:
     low, high = values.min(), values.max()
     pixels = ((values - low) * (255 / (high - low) if high > low else 0)).astype(np.uint8)
     height, width, channels = pixels.shape
-    # Each line begins with its filter, 0: none.
+    # Each line begins with its filter type, 0: none.
     lines = np.concatenate([np.zeros((height, 1), np.uint8), pixels.reshape(height, -1)], axis=1)
     head = struct.pack(">IIBBBBB", width, height, 8, COLOUR_TYPES[channels], 0, 0, 0)
     chunks = (chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(lines.tobytes())), chunk(b"IEND", b""))
@@ -39,5 +39,5 @@ def picture(array: Array) -> str | None:
 
 
 def chunk(kind: bytes, contents: bytes) -> bytes:
-    """Return one part of a PNG file."""
+    """Return one chunk of a PNG file."""
     return struct.pack(">I", len(contents)) + kind + contents + struct.pack(">I", zlib.crc32(kind + contents))

@@ -1,4 +1,4 @@
-"""Curves, bars and matrices as SVG and HTML; what is given as text is escaped."""
+"""Curves, bars and matrices as SVG and HTML; text arguments are escaped."""
 
 from collections.abc import Sequence
 from html import escape
@@ -12,12 +12,12 @@ __all__ = ["bars", "curves", "figure", "matrix", "number", "scrolled"]
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 340, 250, 42, 34
 COLOURS = 10
-#: Points of a curve: more are not seen.
+#: Maximum points of a curve: more are not visible.
 POINTS = 200
 
 
 def figure(title: str, drawing: str, note: str = "") -> str:
-    """Return a drawing with its title, and a note under it."""
+    """Return a drawing with its title and a note."""
     said = f"<p class=note>{escape(note)}</p>" if note else ""
     return f"<figure><figcaption>{escape(title)}</figcaption>{drawing}{said}</figure>"
 
@@ -25,7 +25,7 @@ def figure(title: str, drawing: str, note: str = "") -> str:
 def curves(
     lines: Sequence[tuple[str, Array, Array]], x: str, y: str, *, diagonal: bool = False, dots: bool = False
 ) -> str:
-    """Return curves within the unit square, with the names of the axes and, for several, of the curves."""
+    """Return curves in the unit square, with the names of the axes and, if there are several, the curves."""
     drawn = [axes(x, y)]
     if diagonal:
         drawn.append(f'<path class=guide d="M{across(0)} {up(0)}L{across(1)} {up(1)}"/>')
@@ -64,7 +64,7 @@ def bars(counts: Array, low: float, high: float, x: str) -> str:
 
 
 def matrix(counts: Array, names: Sequence[str]) -> str:
-    """Return a confusion matrix, labels down and predictions across, shaded by their share of the label."""
+    """Return a confusion matrix: labels are rows, predictions are columns, shaded by share of the label."""
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
     head = "".join(f"<th scope=col>{escape(name)}</th>" for name in names)
     rows = []
@@ -79,22 +79,22 @@ def matrix(counts: Array, names: Sequence[str]) -> str:
 
 
 def scrolled(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table that scrolls where it is larger than its place."""
+    """Return a table that scrolls if it is too large."""
     return f"<div class=scroll>{table(columns, rows)}</div>"
 
 
 def number(value: float) -> str:
-    """Return a number with four significant digits."""
+    """Format a number with four significant digits."""
     return f"{value:.4g}"
 
 
 def svg(drawn: str) -> str:
-    """Return a picture of the usual size."""
+    """Return an SVG element of the default size."""
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{drawn}</svg>'
 
 
 def axes(x: str, y: str, x_ends: tuple[str, str] = ("0", "1"), y_ends: tuple[str, str] = ("0", "1")) -> str:
-    """Return the frame, the ends of both axes, and their names."""
+    """Return the frame, the limits of both axes, and their names."""
     middle, floor = across(0.5), up(0)
     return (
         f'<path class=frame d="M{across(0)} {up(1)}V{floor}H{across(1)}"/>'
@@ -108,10 +108,10 @@ def axes(x: str, y: str, x_ends: tuple[str, str] = ("0", "1"), y_ends: tuple[str
 
 
 def across(share: float) -> float:
-    """Return where a share of the horizontal axis lies."""
+    """Return the x coordinate of a share of the horizontal axis."""
     return round(LEFT + float(share) * (WIDTH - LEFT - 10), 2)
 
 
 def up(share: float) -> float:
-    """Return where a share of the vertical axis lies."""
+    """Return the y coordinate of a share of the vertical axis."""
     return round(HEIGHT - BOTTOM - float(share) * (HEIGHT - BOTTOM - 10), 2)

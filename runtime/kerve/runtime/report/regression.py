@@ -1,4 +1,4 @@
-"""Numbers."""
+"""Regression."""
 
 import numpy as np
 
@@ -12,19 +12,19 @@ BINS = 64
 
 
 class Regression:
-    """Numbers against numbers: how the errors are spread, in bins that widen as greater errors come."""
+    """Statistics and a histogram of errors, whose bins are widened for greater errors."""
 
     measure = "mean squared error"
 
     def __init__(self) -> None:
         self._counts = np.zeros(BINS, np.int64)
-        # The bins reach from -reach to reach.
+        # The bins cover -reach to reach.
         self._reach = 0.0
         self._errors = 0
         self._sum = self._absolute = self._squares = 0.0
 
     def add(self, answers: Array, labels: Array) -> Array | None:
-        """Count a batch and return how wrong each row is; None where not each number has a label."""
+        """Count a batch and return the loss of each row; None if the numbers of outputs and labels differ."""
         if answers.size != labels.size:
             return None
         errors = answers.astype(np.float64).reshape(len(answers), -1) - labels.reshape(len(answers), -1)
@@ -41,7 +41,7 @@ class Regression:
         return losses
 
     def say(self, answer: Array) -> str:
-        """Return what was predicted for a row in a few words."""
+        """Return a short text for the prediction of a row."""
         return brief(answer)
 
     def html(self) -> str:
@@ -60,7 +60,7 @@ class Regression:
         if self._reach == 0.0:
             self._reach = greatest or 1.0
         while self._reach < greatest:
-            # Two bins become one, on either side of zero.
+            # Merge pairs of bins, on both sides of zero.
             merged = self._counts.reshape(-1, 2).sum(axis=1)
             self._counts = np.pad(merged, BINS // 4)
             self._reach *= 2

@@ -1,4 +1,4 @@
-"""The rows with the greatest loss, and what they look like."""
+"""The rows with the greatest loss, with their inputs."""
 
 import heapq
 from collections.abc import Callable, Mapping
@@ -14,14 +14,14 @@ from kerve.runtime.report.plot import number
 __all__ = ["Worst", "brief"]
 
 KEPT = 10
-#: Values of a row, and letters of a text, that are shown.
+#: Values of a row, and characters of a text, that are shown.
 SHOWN = 8
 LETTERS = 120
 
 
 @dataclass(order=True)
 class Row:
-    """One of the worst rows; of equal ones the first is kept."""
+    """One of the worst rows; of equal ones, the first is kept."""
 
     loss: float
     order: int
@@ -31,17 +31,17 @@ class Row:
 
 
 class Worst:
-    """A heap of the worst rows: no more are kept, however many come."""
+    """A bounded heap of the worst rows."""
 
     def __init__(self, say: Callable[[Array], str]) -> None:
-        """`say`: an answer in a few words."""
+        """`say` returns a short text for a prediction."""
         self._say = say
         self._rows: list[Row] = []
 
     def add(
         self, first: int, losses: Array, labels: Array, answers: Array, inputs: Mapping[str, Array]
     ) -> None:
-        """Look at the rows of a batch, of which `first` is the first; losses are one for each row."""
+        """Add the rows of a batch; `first`: the position of its first row; `losses`: one for each row."""
         finite = np.nan_to_num(losses, nan=np.inf, posinf=np.inf)
         for place in np.argsort(-finite, kind="stable")[:KEPT].tolist():
             loss, order = float(finite[place]), -(first + place)
@@ -65,7 +65,7 @@ class Worst:
 
 
 def show_input(name: str, value: Array) -> str:
-    """Return an image as one, anything else as text."""
+    """Return images as an image, other values as text."""
     address = picture(value) if value.dtype.kind in "uif" else None
     if address is not None:
         return f'<img alt="{escape(name)}" title="{escape(name)}" src="{address}">'
@@ -73,7 +73,7 @@ def show_input(name: str, value: Array) -> str:
 
 
 def brief(value: Array) -> str:
-    """Return a value in a few words."""
+    """Return a short text for a value."""
     flat = np.asarray(value).ravel()
     more = ", ..." if flat.size > SHOWN else ""
     if flat.dtype.kind in "OSU":

@@ -1,1 +1,1 @@
-"""Who may call what: tokens and permissions, certificates."""
+"""Access control: tokens and permissions, TLS certificates."""

@@ -1,4 +1,4 @@
-"""Lets calls of servicers through, or refuses them, on either transport."""
+"""Authorizes the calls of servicers, on either transport."""
 
 from __future__ import annotations  # grpc's classes take type arguments in the stubs only
 
@@ -19,7 +19,7 @@ Handler = grpc.RpcMethodHandler
 
 
 class AuthorityInterceptor(grpc.ServerInterceptor):
-    """Asks the authority about every call."""
+    """Checks the authorization of every call."""
 
     def __init__(self, authority: Authority) -> None:
         self._authority = authority
@@ -29,7 +29,7 @@ class AuthorityInterceptor(grpc.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Handler[Any, Any] | None],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler[Any, Any] | None:
-        """Return what serves the call: the service, or a refusal."""
+        """Return the handler of the call, or one that refuses it."""
         given = [each[1] for each in handler_call_details.invocation_metadata if each[0] == "authorization"]
         needed = permission_of(handler_call_details.method)
         check = partial(self._authority.check, needed, given[0] if len(given) == 1 else None)
@@ -44,10 +44,10 @@ class AuthorityInterceptor(grpc.ServerInterceptor):
 
 
 def guarded(handler: Handler[Any, Any], check: Callable[[], None]) -> Handler[Any, Any]:
-    """Return a handler of streams that checks every message."""
+    """Return a stream handler that checks the authorization for every message."""
     serve: Any = handler.stream_stream
 
-    @wraps(serve)  # and with it, in which threads it is served
+    @wraps(serve)  # also keeps the thread pool of the method
     def serving(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
         return serve(checked(requests, check), context)
 
@@ -59,14 +59,14 @@ def guarded(handler: Handler[Any, Any], check: Callable[[], None]) -> Handler[An
 
 
 def checked(requests: Iterator[Any], check: Callable[[], None]) -> Iterator[Any]:
-    """Yield the messages of a stream for as long as its token is known: one may be taken back meanwhile."""
+    """Yield the messages of a stream while its token is valid: it may be revoked meanwhile."""
     for request in requests:
         check()
         yield request
 
 
 def refusal(error: ServingError, refused: Handler[Any, Any] | None) -> Handler[Any, Any]:
-    """Return a handler that refuses its call, and neither waits for its requests nor unpacks them."""
+    """Return a handler that refuses the call without waiting for its requests or decoding them."""
 
     def refuse(_: Any, context: grpc.ServicerContext) -> Any:
         abort(context, error)

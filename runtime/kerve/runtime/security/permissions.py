@@ -1,4 +1,4 @@
-"""Which permission a call needs, in one table."""
+"""The table of permissions that calls require."""
 
 from enum import StrEnum
 
@@ -6,13 +6,13 @@ __all__ = ["Permission", "permission_of"]
 
 
 class Permission(StrEnum):
-    """What a token may allow."""
+    """A permission of a token."""
 
-    # To send tensors and get answers.
+    # Inference.
     INFER = "infer"
-    # To look: descriptions, statistics, the index, the status page, metrics.
+    # Read access: metadata, statistics, the index, the status page, metrics.
     READ = "read"
-    # To change what the server does: loading, unloading, settings.
+    # Changes of the server's state: loading, unloading, settings.
     CONTROL = "control"
 
 
@@ -20,10 +20,10 @@ OIP = "/inference.GRPCInferenceService/"
 PREDICTION = "/tensorflow.serving.PredictionService/"
 MODELS = "/tensorflow.serving.ModelService/"
 
-# Open to everybody: what probes ask.
+# Methods without permission: health probes.
 OPEN = (OIP + "ServerLive", OIP + "ServerReady", OIP + "ModelReady", "/grpc.health.v1.Health/")
 
-# By the beginning of a method's path; the first that fits counts.
+# By prefix of a method's path; the first match counts.
 TABLE = (
     *(
         (OIP + name, Permission.INFER)
@@ -42,8 +42,8 @@ TABLE = (
 
 
 def permission_of(method: str) -> Permission | None:
-    """Return what a call of a method needs; None when it is open to everybody."""
+    """Return the permission that a method requires; None if it requires none."""
     if method.startswith(OPEN):
         return None
-    # What the table does not know is for those who may do everything.
+    # Unknown methods require the highest permission.
     return next((needed for prefix, needed in TABLE if method.startswith(prefix)), Permission.CONTROL)

@@ -1,4 +1,4 @@
-"""Certificates, as files that are read again when they change, for either transport."""
+"""TLS certificates, in files that are reloaded when they change, for either transport."""
 
 import logging
 import ssl
@@ -22,17 +22,17 @@ class Certificates:
 
     key: Path
     chain: Path
-    # What vouches for clients, who need a certificate then; None: they need none.
+    # Roots of client certificates, which are then required; None: not required.
     client_roots: Path | None = None
 
     def read(self) -> tuple[bytes, bytes, bytes | None]:
-        """Return the contents of key, chain and client roots; ArtifactError when they cannot be read."""
+        """Return the contents of key, chain and client roots; raises ArtifactError if they cannot be read."""
         with reading():
             roots = self.client_roots.read_bytes() if self.client_roots else None
             return self.key.read_bytes(), self.chain.read_bytes(), roots
 
     def check(self) -> None:
-        """Raise ArtifactError unless they can be used: transports say less of what is wrong, or nothing."""
+        """Raise ArtifactError unless they can be used: the transports' own errors are less specific."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
             with reading():
@@ -58,14 +58,14 @@ def reading() -> Iterator[None]:
     """Raise ArtifactError for a file that cannot be read."""
     try:
         yield
-    except ssl.SSLError:  # of what was read: an OSError as well
+    except ssl.SSLError:  # an error in the contents, but a subclass of OSError
         raise
     except OSError as error:
         raise ArtifactError(f"a certificate cannot be read: {error}") from error
 
 
 def grpcio_credentials(certificates: Certificates) -> grpc.ServerCredentials:
-    """Return credentials of grpcio that follow the files; before each handshake they are looked at."""
+    """Return grpcio credentials that follow the files, which are checked before each handshake."""
     certificates.check()
     seen = certificates.read()
     warned = ""
@@ -80,8 +80,8 @@ def grpcio_credentials(certificates: Certificates) -> grpc.ServerCredentials:
             now = certificates.read()
             if now != seen:
                 certificates.check()
-        except ArtifactError as error:  # or half-way through being replaced; what was is good
-            if str(error) != warned:  # not at each handshake
+        except ArtifactError as error:  # perhaps only partially replaced: the previous ones stay in use
+            if str(error) != warned:  # warn once, not at each handshake
                 warned = str(error)
                 log.warning("the changed certificates are not used: %s", warned)
             return None

@@ -1,6 +1,6 @@
-"""Bearer tokens, known by their hashes only, in a file that is read again when it changes.
+"""Bearer tokens, stored as hashes in a file that is reloaded when it changes.
 
-One token a line: its SHA-256 in hexadecimal, its permissions, and for people whose it is:
+One token per line: its SHA-256 in hexadecimal, its permissions, and a comment, such as its owner:
 
     9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08  infer,read  the web shop
 """
@@ -22,12 +22,12 @@ log = logging.getLogger(__name__)
 Tokens = Mapping[bytes, frozenset[Permission]]
 
 LINE = re.compile(r"(?P<hash>[0-9a-fA-F]{64})\s+(?P<permissions>[a-z,]+)(\s.*)?")
-# Seconds between two looks at the file.
+# Seconds between two checks of the file.
 INTERVAL = 1.0
 
 
 def read_tokens(file: Path) -> Tokens:
-    """Return the permissions of each token by its hash; ArtifactError when the file says something else."""
+    """Return the permissions of each token by hash; raises ArtifactError if the file is invalid."""
     tokens: dict[bytes, frozenset[Permission]] = {}
     try:
         lines = file.read_text().splitlines()
@@ -51,36 +51,36 @@ def read_tokens(file: Path) -> Tokens:
 
 
 class Authority:
-    """Decides who may call what. Without a file everybody may do everything."""
+    """Checks the permissions of calls. Without a file, everything is permitted."""
 
     def __init__(self, file: Path | None = None) -> None:
         self._file = file
-        # Before it is read: what changes meanwhile is read again.
+        # Taken before reading, so that a concurrent change is noticed.
         self._seen = stamp(file) if file else None
         self._tokens: Tokens | None = read_tokens(file) if file else None
         self._changed: list[Callable[[Tokens], None]] = []
 
     def follow(self, changed: Callable[[Tokens], None]) -> None:
-        """Call `changed` with the tokens now, if any are asked for, and whenever the file has changed."""
+        """Call `changed` with the tokens now, if tokens are required, and whenever the file changes."""
         self._changed.append(changed)
         if self._tokens is not None:
             changed(self._tokens)
 
     def watch(self, stop: threading.Event) -> None:
-        """Look at the file now and then, in a thread of its own, until `stop` is set."""
+        """Watch the file in a separate thread until `stop` is set."""
         if self._file is not None:
             threading.Thread(target=self._watch, args=(self._file, stop), name="tokens", daemon=True).start()
 
     def check(self, needed: Permission | None, authorization: str | bytes | None) -> None:
-        """Return if the value of an `authorization` header permits what is needed.
+        """Check that the value of an `authorization` header has the required permission.
 
-        Raises UnauthenticatedError, PermissionDeniedError.
+        Raises UnauthenticatedError or PermissionDeniedError if not.
         """
         if needed is None or self._tokens is None:
             return
         text = authorization.decode("latin-1") if isinstance(authorization, bytes) else authorization or ""
         scheme, _, token = text.partition(" ")
-        # Hashes are compared: how long it takes tells nothing of the tokens.
+        # Hashes are compared, so that the time of the comparison reveals nothing about the tokens.
         permissions = self._tokens.get(hashlib.sha256(token.encode("utf-8", "replace")).digest())
         if scheme.lower() != "bearer" or permissions is None:
             raise UnauthenticatedError(
@@ -99,7 +99,7 @@ class Authority:
             self._seen = now
             try:
                 self._tokens = tokens = read_tokens(file)
-            except ServingError as error:  # the tokens that are known stay so
+            except ServingError as error:  # the previous tokens stay valid
                 log.error("%s; the tokens of before stay valid", error)
                 continue
             log.info("read %d tokens from %s", len(tokens), file)
@@ -108,7 +108,7 @@ class Authority:
 
 
 def stamp(file: Path) -> tuple[int, int, int] | None:
-    """Return what changes when a file does; None when there is none."""
+    """Return the state of a file: mtime, size and inode; None if there is none."""
     try:
         status = file.stat()
     except OSError:

@@ -1,1 +1,1 @@
-"""Stateful sequences: what the server keeps for clients between the requests of one sequence."""
+"""Stateful sequences: states that the server keeps between the requests of a sequence."""

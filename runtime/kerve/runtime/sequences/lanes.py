@@ -1,4 +1,4 @@
-"""The order of requests that come together: those of a sequence one after another."""
+"""Threads that run the requests of a sequence in order."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -10,15 +10,15 @@ T = TypeVar("T")
 
 
 class Lanes:
-    """Threads for requests: those of a sequence have one after another, others at the same time."""
+    """Runs requests of the same sequence one after another, others concurrently."""
 
     def __init__(self, most: int, name: str) -> None:
         self._pool = ThreadPoolExecutor(most, name)
-        # By sequence, its last request.
+        # The last request of each sequence.
         self._last: dict[object, Future[Any]] = {}
 
     def begin(self, sequence: object, work: Callable[[], T]) -> "Future[T]":
-        """Do work once that of the same sequence before it is done; None: at once."""
+        """Run work after the previous work of the same sequence; with sequence None, immediately."""
         before = self._last.get(sequence)
 
         def in_turn() -> T:
@@ -33,5 +33,5 @@ class Lanes:
         return answer
 
     def close(self) -> None:
-        """Begin no more."""
+        """Accept no more work."""
         self._pool.shutdown(wait=False)

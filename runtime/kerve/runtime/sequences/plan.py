@@ -1,4 +1,4 @@
-"""What a model needs for its sequences: tensors that the server feeds, and those that it takes back."""
+"""How a model's sequences are computed: its states, which are fed back, and its control inputs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ Kind = pb.ModelSequenceBatching.Control
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor as the protocol carries it."""
+    """A tensor in the protocol's raw form."""
 
     shape: tuple[int, ...]
     raw: bytes
@@ -28,15 +28,15 @@ class Value:
 
 @dataclass(frozen=True)
 class State:
-    """A tensor that goes in as `input`, comes out as `output`, and is fed back."""
+    """A state tensor: `output` of one request is fed to `input` of the next."""
 
     input: TensorSpec
     output: str
-    # Before the first request; of one row, where the model is batched.
+    # The value for the first request; of one row if the model is batched.
     initial: Value
 
     def begin(self, rows: int, *, batched: bool) -> Value:
-        """Return what the first request of a sequence is given."""
+        """Return the value for the first request of a sequence."""
         if not batched:
             return self.initial
         return Value((rows, *self.initial.shape), self.initial.raw * rows)
@@ -44,15 +44,15 @@ class State:
 
 @dataclass(frozen=True)
 class Control:
-    """An input by which a model is told of the request's place in its sequence."""
+    """An input that tells the model the request's position in its sequence."""
 
     input: TensorSpec
     kind: Kind.Kind.ValueType
-    # One element for false and one for true; of no use for CORRID.
+    # The elements for false and true; unused for CORRID.
     elements: tuple[bytes, bytes] = (b"", b"")
 
     def value(self, position: SequencePosition, rows: int, *, batched: bool) -> Value:
-        """Return what the model is told; InvalidArgumentError for an id that the input cannot hold."""
+        """Return the value of the input; raises InvalidArgumentError for an id that it cannot hold."""
         element = self._element(position)
         if batched:
             return Value((rows, *(1 for _ in self.input.shape[1:])), element * rows)
@@ -74,20 +74,20 @@ class Control:
 class Plan:
     """How sequences of one model version are computed."""
 
-    # What clients see of the model, and the signature of what is computed for them.
+    # The signature that clients see.
     public: Signature
     states: tuple[State, ...] = ()
     controls: tuple[Control, ...] = ()
     # Whether every request must belong to a sequence.
     required: bool = True
-    # Seconds without a request after which a sequence is forgotten.
+    # Seconds without a request after which a sequence is dropped.
     idle: float = 1.0
-    # Sequences that may be open; 0: the server's limit.
+    # Maximum number of open sequences; 0: the server's limit.
     most: int = 0
 
     @property
     def within(self) -> Signature:
-        """What a request within a sequence may give and ask for: states need not be given."""
+        """The signature of requests within a sequence, in which states are optional."""
         fed = {state.input.name for state in self.states}
         inputs = tuple(
             replace(spec, optional=True) if spec.name in fed else spec for spec in self.public.inputs
@@ -95,7 +95,10 @@ class Plan:
         return replace(self.public, inputs=inputs)
 
     def place(self, parameters: Mapping[str, Any], model: str) -> SequencePosition | None:
-        """Return a request's place in its sequence, if it has one; InvalidArgumentError when it must."""
+        """Return a request's position in its sequence, or None if it has none.
+
+        Raises InvalidArgumentError if a sequence is required.
+        """
         position = position_of(parameters)
         if position is None and self.required:
             raise InvalidArgumentError(
@@ -105,12 +108,12 @@ class Plan:
         return position
 
     def begin(self, rows: int) -> dict[str, Value]:
-        """Return the states that a sequence starts with, by input."""
+        """Return the initial states of a sequence, by input."""
         batched = self.public.batched
         return {state.input.name: state.begin(rows, batched=batched) for state in self.states}
 
     def fed(self, position: SequencePosition, states: Mapping[str, Value], rows: int) -> dict[str, Value]:
-        """Return what a request is given beside what its client sends: states and controls, by input."""
+        """Return the states and controls that are added to a client's request, by input."""
         batched = self.public.batched
         controls = {
             control.input.name: control.value(position, rows, batched=batched) for control in self.controls
@@ -127,13 +130,13 @@ class Plan:
 
     @property
     def answers(self) -> tuple[str, ...]:
-        """The outputs of a request within a sequence that names none."""
+        """The outputs returned for a request within a sequence that names none."""
         kept = () if self.required else tuple(state.output for state in self.states)
         return tuple(spec.name for spec in self.public.outputs if spec.name not in kept)
 
 
 def identity_element(spec: TensorSpec, identity: Identity) -> bytes:
-    """Return a sequence's id as an element of an input."""
+    """Return a sequence's id as one element of an input."""
     dtype = DATATYPES[spec.datatype].dtype
     if spec.datatype == BYTES.name:
         return to_raw(object_array([str(identity).encode()]), BYTES.name)
@@ -141,7 +144,7 @@ def identity_element(spec: TensorSpec, identity: Identity) -> bytes:
         raise InvalidArgumentError(
             f"sequence_id: expected a number, which the model's input {spec.name!r} takes, got {identity!r}"
         )
-    # Triton's clients send every number as int64, Triton takes it for a uint64.
+    # Triton's clients send every number as int64; Triton interprets it as uint64.
     number = identity % 2**64 if dtype == np.uint64 else identity
     limits = np.iinfo(dtype)
     if not limits.min <= number <= limits.max:

@@ -1,4 +1,4 @@
-"""Reads what a model needs for its sequences: from `sequence_batching`, or from the manifest's states."""
+"""Reads how a model's sequences are computed, from `sequence_batching` or the manifest's states."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,17 +19,17 @@ from kerve.runtime.signature import Dimension, Signature, TensorSpec, show_shape
 
 __all__ = ["plan_of"]
 
-# Where Triton keeps the files that states begin with, in the model's folder.
+# Triton's subfolder of a model's folder for the files of initial states.
 INITIAL_FOLDER = "initial_state"
 
 CORRID_TYPES = (pb.TYPE_UINT64, pb.TYPE_INT64, pb.TYPE_UINT32, pb.TYPE_INT32, pb.TYPE_STRING)
 
 
 def plan_of(config: pb.ModelConfig, artifact: Artifact, signature: Signature, instances: int) -> Plan | None:
-    """Return how a version's sequences are computed; None when it has none, ArtifactError when its
-    configuration does not fit its graph.
+    """Return how a version's sequences are computed; None if it has none.
 
-    `signature`: all that the graph takes and gives.
+    `signature`: all inputs and outputs of the graph. Raises ArtifactError if the configuration does not fit
+    the graph.
     """
     kept = artifact.manifest.state if artifact.manifest else ()
     if not config.HasField("sequence_batching") and not kept:
@@ -58,7 +58,7 @@ def plan_of(config: pb.ModelConfig, artifact: Artifact, signature: Signature, in
 
 
 def manifest_state(each: manifest_pb2.StateSpec, signature: Signature, folder: Path) -> State:
-    """Return a state that the compiler made explicit."""
+    """Return a state from the manifest."""
     spec = find(signature.inputs, each.input, "the manifest's state", folder)
     find(signature.outputs, each.output, "the manifest's state", folder)
     shape = row_shape(spec.shape, signature)
@@ -89,7 +89,7 @@ def configured_state(each: pb.ModelSequenceBatching.State, signature: Signature,
 def initial_shape(
     initial: pb.ModelSequenceBatching.InitialState, state: pb.ModelSequenceBatching.State, where: str
 ) -> tuple[int, ...]:
-    """Return the shape of the first value; ArtifactError unless it is one of the state's."""
+    """Return the shape of the initial value; raises ArtifactError if it does not fit the state."""
     if initial.data_type not in (pb.TYPE_INVALID, state.data_type) or not fits(
         [*initial.dims], free(state.dims)
     ):
@@ -102,7 +102,7 @@ def initial_shape(
 
 
 def read_initial(folder: Path, name: str, where: str) -> bytes:
-    """Return the contents of a state's file."""
+    """Return the contents of an initial state's file."""
     base = folder / INITIAL_FOLDER
     file = base / name
     if not file.resolve().is_relative_to(base.resolve()):
@@ -116,7 +116,9 @@ def read_initial(folder: Path, name: str, where: str) -> bytes:
 def one_of_each(
     controls: Sequence[pb.ModelSequenceBatching.ControlInput], folder: Path
 ) -> Iterable[tuple[str, pb.ModelSequenceBatching.Control]]:
-    """Yield the name and the control of each input; ArtifactError unless each input has one kind."""
+    """Yield the name and the control of each input; raises ArtifactError unless each input has one control,
+    of a kind that no other has.
+    """
     seen: set[int] = set()
     for each in controls:
         if len(each.control) != 1:
@@ -169,7 +171,7 @@ def configured_control(
 
 
 def find(specs: Iterable[TensorSpec], name: str, what: str, folder: Path) -> TensorSpec:
-    """Return a tensor of the graph; ArtifactError when it has none of that name."""
+    """Return a tensor of the graph by name; raises ArtifactError if there is none."""
     known = {spec.name: spec for spec in specs}
     if name not in known:
         raise ArtifactError(f"{folder}: {what} {name!r} is not in the graph; it has: {', '.join(known)}")
@@ -179,7 +181,7 @@ def find(specs: Iterable[TensorSpec], name: str, what: str, folder: Path) -> Ten
 def check_declared(
     spec: TensorSpec, declared: pb.DataType.ValueType, dims: Sequence[int], signature: Signature, where: str
 ) -> None:
-    """Raise ArtifactError unless a state is declared as the graph has it."""
+    """Raise ArtifactError unless a state's declaration fits the graph."""
     own = spec.shape[signature.batched :]
     if declared != data_type(spec.datatype) or (dims and not fits(free(dims), own)):
         raise ArtifactError(
@@ -190,12 +192,12 @@ def check_declared(
 
 
 def free(dims: Iterable[int]) -> list[Dimension]:
-    """Return dims as a signature has them."""
+    """Convert a configuration's dims to those of a signature."""
     return [size if size >= 0 else None for size in dims]
 
 
 def row_shape(shape: Sequence[Dimension], signature: Signature) -> tuple[int, ...]:
-    """Return the shape of a state's first value, of one row where there are rows; 1 for what is free."""
+    """Return the shape of a state's initial value, without the batch axis; dynamic sizes become 1."""
     return tuple(size if isinstance(size, int) else 1 for size in shape[signature.batched :])
 
 
@@ -206,7 +208,7 @@ def zeros(spec: TensorSpec, shape: tuple[int, ...]) -> bytes:
 
 
 def checked(spec: TensorSpec, shape: tuple[int, ...], raw: bytes, where: str) -> Value:
-    """Return the value in raw contents; ArtifactError when they are not of the shape."""
+    """Return the value in raw contents; raises ArtifactError if they do not fit the shape."""
     try:
         from_raw("initial state", spec.datatype, shape, raw)
     except InvalidArgumentError as error:

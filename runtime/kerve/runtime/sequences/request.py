@@ -1,6 +1,4 @@
-"""What a request says of its sequence: Triton's parameters `sequence_id`, `sequence_start` and
-`sequence_end`.
-"""
+"""The sequence parameters of a request, as in Triton: `sequence_id`, `sequence_start`, `sequence_end`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,16 +8,16 @@ from kerve.runtime.errors import InvalidArgumentError
 
 __all__ = ["Identity", "SequencePosition", "position_of"]
 
-# Numbers and texts are different ids, also where they read the same.
+# Numbers and strings are different ids, even if they look the same.
 Identity = int | str
 
-# Bytes of a text, as in Triton.
+# Maximum bytes of a string id, as in Triton.
 LONGEST = 128
 
 
 @dataclass(frozen=True)
 class SequencePosition:
-    """A request's place in its sequence."""
+    """A request's position in its sequence."""
 
     identity: Identity
     start: bool = False
@@ -27,7 +25,7 @@ class SequencePosition:
 
 
 def position_of(parameters: Mapping[str, Any]) -> SequencePosition | None:
-    """Return a request's place in its sequence; None when it belongs to none, as with the id 0 or ""."""
+    """Return a request's position in its sequence; None if it belongs to none, as with the id 0 or ""."""
     identity = parameters.get("sequence_id")
     if identity is not None and (isinstance(identity, bool) or not isinstance(identity, (int, str))):
         raise InvalidArgumentError(

@@ -1,7 +1,7 @@
-"""The sequences of one model version that are open: their states, and whose turn it is.
+"""The open sequences of one model version: their states, and the order of their requests.
 
-a request comes -> waits for room, if its sequence has none yet -> waits for those of its sequence
-before it -> is computed with the state -> leaves the next state
+a request arrives -> waits until its sequence is open -> waits for earlier requests of its sequence ->
+is computed with the states -> stores the next states
 """
 
 import threading
@@ -25,72 +25,72 @@ from kerve.runtime.timeouts import seconds_until
 __all__ = ["Sequences", "Turn"]
 
 
-# Requests that may wait for room, over all models: each keeps a thread, and others must find one, among them
-# those that end the sequences which have the room.
+# Requests that may wait for their sequence to be opened, over all models: each occupies a thread, and threads
+# must remain for others, such as those that end open sequences.
 MOST_WAITING = threading.BoundedSemaphore(128)
 
-# Tells a function when a call is over; False when it is over already.
+# Registers a callback for the end of a call; returns False if the call has already ended.
 Watch = Callable[[Callable[[], None]], bool]
 
 
 @dataclass
 class Sequence:
-    """One sequence; only whose turn it is changes `states`."""
+    """One sequence; only the request whose turn it is changes `states`."""
 
-    # By input. None: it has not begun, or is over.
+    # By input. None: the sequence has not begun or has ended.
     states: Mapping[str, Value] | None = None
-    # The requests that are there, in order; the first is being computed.
+    # Its current requests in order; the first one is being computed.
     present: "deque[Ticket]" = field(default_factory=deque)
-    # When the last one went, in seconds of `time.monotonic()`.
+    # The `time.monotonic()` time at which the last one ended.
     touched: float = 0.0
 
 
 @dataclass(eq=False)
 class Ticket:
-    """A request that is there."""
+    """A current request."""
 
-    # When nobody waits for its answer any more, in seconds of `time.monotonic()`; None: never.
+    # Its deadline as a time of `time.monotonic()`; None: none.
     end: float | None
-    # Its client is gone.
+    # Whether its client has cancelled it.
     gone: bool = False
 
 
 @dataclass
 class Turn:
-    """What one request is given, and leaves."""
+    """The states before a request, and, assigned by its caller, those after it."""
 
     states: Mapping[str, Value]
 
 
 class Sequences:
-    """The open sequences; every method may be called by any thread."""
+    """The open sequences; thread-safe."""
 
     def __init__(
         self, model: str, *, most: int, idle: float, max_waiting: int = 0, triton_codes: bool = False
     ) -> None:
-        """`most`: sequences that may be open; `most_waiting`: requests that may wait for one to end; `idle`:
-        seconds without a request that end one.
+        """`most`: maximum number of open sequences; `max_waiting`: requests that may wait for one to end;
+        `idle`: seconds without a request after which a sequence ends.
         """
         self._model = model
         self._most = most
         self._most_waiting = max_waiting
         self._idle = idle
         self._full = Code.UNAVAILABLE if triton_codes else Code.RESOURCE_EXHAUSTED
-        # The one that was used the longest time ago stands first.
+        # In order of their last use, least recent first.
         self._open: OrderedDict[Identity, Sequence] = OrderedDict()
-        # Those that are to be open, in the order in which they came.
+        # Sequences that wait to be opened, in the order of their arrival.
         self._waiting: OrderedDict[Identity, Sequence] = OrderedDict()
         self._changed = threading.Condition()
         self._closed = False
 
     def __len__(self) -> int:
-        """Return how many are open."""
+        """Return the number of open sequences."""
         with self._changed:
             self._evict_and_admit()
             return len(self._open)
 
     def __contains__(self, identity: Identity) -> bool:
-        """Return whether a sequence is open, or will be."""
+        """Return whether a sequence is open or waits to be opened."""
         with self._changed:
             self._evict_and_admit()
             return identity in self._open or identity in self._waiting
@@ -103,12 +103,11 @@ class Sequences:
         timeout: float | None,
         watch: Watch = lambda _: True,
     ) -> Iterator[Turn]:
-        """Wait for room and for the requests of the sequence before this one, and yield the states that it
-        is given.
+        """Wait until the sequence is open and earlier requests of it have ended; yield the current states.
 
-        Whoever computes it assigns the next ones. A request that fails leaves the states as they were, one
-        that was to start the sequence leaves none. `begin`: the states of a sequence that starts;
-        `timeout`: seconds to wait; `watch`: tells when the client is gone.
+        The caller assigns the next states. A failed request leaves the states unchanged; if it was to start
+        the sequence, there are none. `begin`: returns the initial states; `timeout`: seconds to wait;
+        `watch`: registers a callback for cancellation by the client.
         """
         ticket = Ticket(None if timeout is None else time.monotonic() + timeout)
         sequence = self._enter(position, ticket)
@@ -125,7 +124,7 @@ class Sequences:
             self._leave(position.identity, sequence, ticket)
 
     def close(self) -> None:
-        """Forget all, and begin none any more; who waits is refused with UNAVAILABLE."""
+        """Drop all sequences, and open no more; waiting requests are refused with UNAVAILABLE."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -133,7 +132,7 @@ class Sequences:
             self._waiting.clear()
 
     def wait_until_over(self, end: float) -> None:
-        """Wait until no sequence is open any more, or until `end`, in seconds of `time.monotonic()`."""
+        """Wait until no sequence is open, or until `end`, a time of `time.monotonic()`."""
         while len(self) and (now := time.monotonic()) < end:
             with self._changed:
                 self._changed.wait(seconds_until(min(now + self._idle, end)))
@@ -156,7 +155,7 @@ class Sequences:
             return sequence
 
     def _wait(self, identity: Identity, sequence: Sequence, ticket: Ticket, watch: Watch) -> None:
-        """Wait for the turn of a request; raises what keeps it from coming."""
+        """Wait for the turn of a request; raises a ServingError if it does not come."""
 
         def leave() -> None:
             with self._changed:
@@ -179,7 +178,7 @@ class Sequences:
                 moments = [each for each in (ticket.end, self._next_idle()) if each is not None]
                 self._changed.wait(seconds_until(min(moments)) if moments else None)
                 self._evict_and_admit()
-        # Whose turn came as well: a sequence that nobody knows to have begun would keep its room.
+        # Even if its turn has come: its client would not know of the sequence, which would stay open.
         if ticket.gone:
             raise error_for(Code.CANCELLED, "the client cancelled the request")
 
@@ -189,7 +188,7 @@ class Sequences:
 
     @contextmanager
     def _waiting_slot(self, identity: Identity) -> Iterator[None]:
-        """Count a request that waits for its sequence to be open; refuse one too many."""
+        """Count a request that waits for its sequence to be opened; refuse it beyond the limit."""
         with self._changed:
             waits = identity in self._waiting
             waiting = sum(len(each.present) for each in self._waiting.values())
@@ -222,10 +221,10 @@ class Sequences:
             self._changed.notify_all()
 
     def _evict_and_admit(self) -> None:
-        """Evict idle sequences, and admit those that wait for room."""
+        """Evict idle sequences, and open waiting ones."""
         latest = time.monotonic() - self._idle
         idle = []
-        # No copy: this is done several times for every request.
+        # No copy: this runs several times for every request.
         for identity, sequence in self._open.items():
             if sequence.present:
                 continue
@@ -240,7 +239,7 @@ class Sequences:
             self._changed.notify_all()
 
     def _next_idle(self) -> float | None:
-        """Return when the next sequence is forgotten; None while somebody waits for an answer in each."""
+        """Return the time at which the next sequence becomes idle; None while all have current requests."""
         return next((each.touched + self._idle for each in self._open.values() if not each.present), None)
 
     def _check_open(self) -> None:

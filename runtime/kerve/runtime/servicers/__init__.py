@@ -1,1 +1,1 @@
-"""One file per gRPC service: decode, handle, encode. Every transport hosts them."""
+"""One file per gRPC service: decode, handle, encode. They run on every transport."""

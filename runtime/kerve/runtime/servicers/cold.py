@@ -1,7 +1,7 @@
-"""ModelInfer, and TensorFlow Serving's Predict, for what the queues know nothing of, on either transport.
+"""The cold path of ModelInfer and TensorFlow Serving's Predict, for what the queues do not support.
 
-tensors in shared memory -> state of a sequence, or cached answers -> the server itself, as for every other
-request
+tensors in shared memory -> state of a sequence, or response cache -> forwarded to the server itself, like
+any other request
 """
 
 from collections.abc import Callable, Mapping
@@ -27,8 +27,8 @@ __all__ = ["ColdInferServicer"]
 
 
 class ColdInferServicer:
-    """Makes a request whole, answers it from the cache or lets it go the way of every other, and puts its
-    outputs where they are wanted.
+    """Reads a request's inputs from shared memory, answers it from the cache or forwards it to the server
+    itself, and writes its outputs to shared memory where requested.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class ColdInferServicer:
         self._regions = regions
         self._gateway = gateway
         self._catalog = catalog
-        # Whether requests are not refused because of a shutdown.
+        # Whether requests are accepted: False during shutdown.
         self._accepting = accepting
 
     @answers_errors
@@ -52,7 +52,7 @@ class ColdInferServicer:
         return self.answer(request, context)
 
     def answer(self, request: pb.ModelInferRequest, context: grpc.ServicerContext) -> pb.ModelInferResponse:
-        """Compute outputs, or find them, from inputs; either of which may lie in shared memory.
+        """Compute outputs or find them in the cache; inputs and outputs may be in shared memory.
 
         Raises ServingError.
         """
@@ -67,7 +67,7 @@ class ColdInferServicer:
     def Predict(  # noqa: N802  the protocol's name
         self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext
     ) -> predict_pb2.PredictResponse:
-        """Compute outputs, or find them: what was asked in either protocol is found in both."""
+        """Compute outputs or find them in the cache, which both protocols share."""
         served = self._catalog.find(*tfs.route_of(request.model_spec))
         decoded = tfs.decode_predict(request, served.signature)
         whole = oip_client.encode_request(
@@ -90,7 +90,7 @@ class ColdInferServicer:
         places: Mapping[str, RegionSlice],
         context: grpc.ServicerContext,
     ) -> pb.ModelInferResponse:
-        """Answer a request that is whole; `places`: where its outputs are wanted."""
+        """Answer a request that contains its inputs; `places`: the outputs that go to shared memory."""
         position = place_in_sequence(request, served.plan)
         if position is not None:
             host = served.host_of(position, request.model_version)

@@ -1,4 +1,4 @@
-"""The limit of requests that are answered on the cold path, each of which blocks a thread."""
+"""The limit of concurrent requests on the cold path, each of which blocks a thread."""
 
 import threading
 
@@ -8,14 +8,14 @@ __all__ = ["ConcurrencyLimit"]
 
 
 class ConcurrencyLimit:
-    """Limits the requests in flight: for each the server calls itself, and that call needs a thread, too."""
+    """Limits the requests in flight: for each, the server calls itself, and that call also needs a thread."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._permits = threading.BoundedSemaphore(most)
 
     def acquire(self, *, wait: bool = False, triton_codes: bool = False) -> None:
-        """Acquire a permit; when there is none, wait, or raise ResourceExhaustedError."""
+        """Acquire a permit; if there is none, wait, or raise ResourceExhaustedError."""
         if not self._permits.acquire(blocking=wait):
             raise error_for(
                 Code.UNAVAILABLE if triton_codes else Code.RESOURCE_EXHAUSTED,

@@ -1,4 +1,4 @@
-"""The edge of every servicer: what it raises becomes a gRPC status."""
+"""Conversion of exceptions to gRPC statuses, for every servicer."""
 
 import functools
 import logging
@@ -25,7 +25,7 @@ STATUS: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.Statu
 
 
 def answers_errors(method: Method[Request, Response]) -> Method[Request, Response]:
-    """Make a unary method answer a ServingError with its status, and log anything else as INTERNAL."""
+    """Make a unary method answer a ServingError with its status; others are logged and become INTERNAL."""
 
     @functools.wraps(method)
     def answering(self: Any, request: Request, context: grpc.ServicerContext) -> Response:
@@ -33,7 +33,7 @@ def answers_errors(method: Method[Request, Response]) -> Method[Request, Respons
             return method(self, request, context)
         except ServingError as error:
             abort(context, error)
-        except Exception:  # the edge of the call: the client learns that it failed, the log why
+        except Exception:  # the client receives INTERNAL, the log the traceback
             log.exception("%s failed", method.__qualname__, extra=log_extra(request, context))
             abort(context, InternalError("internal error; see the server's log"))
 
@@ -50,7 +50,7 @@ def answers_stream_errors(method: Stream[Request, Response]) -> Stream[Request, 
         except ServingError as error:
             abort(context, error)
         except Exception:
-            if not context.is_active():  # the client is gone, and reading from it failed
+            if not context.is_active():  # the client disconnected, and reading from it failed
                 return
             log.exception("%s failed", method.__qualname__, extra=log_extra(None, context))
             abort(context, InternalError("internal error; see the server's log"))
@@ -59,7 +59,7 @@ def answers_stream_errors(method: Stream[Request, Response]) -> Stream[Request, 
 
 
 def log_extra(request: Any, context: grpc.ServicerContext) -> dict[str, Any]:
-    """Return the `extra` of a log record about a call: the id of its request."""
+    """Return the `extra` of a log record about a call, with the id of its request."""
     observation = current()
     own = observation.request_id if observation is not None else getattr(request, "id", "")
     request_id = own or metadata_of(context).get("x-request-id", "")

@@ -1,4 +1,4 @@
-"""kerve.evaluation.v1.EvaluationService: labelled rows in, the numbers of model.evaluate() out."""
+"""kerve.evaluation.v1.EvaluationService: computes the metrics of model.evaluate() from labelled rows."""
 
 import hashlib
 import logging
@@ -33,19 +33,19 @@ __all__ = ["EvaluationServicer", "Models"]
 
 log = logging.getLogger(__name__)
 
-# Batches that wait for the model while another is computed: it need not wait for the stream.
+# Batches queued while another is computed, so that the model need not wait for the stream.
 AHEAD = 1
 
 
 class Models(Protocol):
-    """Where a model is found."""
+    """Finds models."""
 
     def find(self, name: str, version: str, /) -> Evaluable:
-        """Return a version ("" for the default one); NotFoundError or UnavailableError without it."""
+        """Return a version ("": the default); raises NotFoundError or UnavailableError if it is not ready."""
 
 
 class EvaluationServicer:
-    """Evaluates the models that are served, on the sessions that serve them, when no request waits."""
+    """Evaluates served models on the sessions that serve them, when no request is waiting."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class EvaluationServicer:
     def Evaluate(  # noqa: N802  the protocol's name
         self, requests: Iterator[pb.EvaluateRequest], context: grpc.ServicerContext
     ) -> Iterator[pb.EvaluateResponse]:
-        """Running results at the interval that was asked for, and the final ones, of each version."""
+        """Send the results of each version: intermediate ones at the requested interval, then final ones."""
         stream = self._begin(requests)
         for answers in stream.batches(requests, context):
             yield from (pb.EvaluateResponse(answers=each) for each in stream.outputs(answers))
@@ -81,7 +81,7 @@ class EvaluationServicer:
     def Compare(  # noqa: N802  the protocol's name
         self, requests: Iterator[pb.EvaluateRequest], context: grpc.ServicerContext
     ) -> Iterator[pb.CompareResponse]:
-        """The same for versions side by side, and what tells each from the first."""
+        """Like Evaluate for several versions, with the differences of each from the first."""
         stream = self._begin(requests)
         if len(stream.runs) < 2:
             raise InvalidArgumentError("expected two versions or more to compare")
@@ -109,7 +109,7 @@ class EvaluationServicer:
     def ListEvaluations(  # noqa: N802  the protocol's name
         self, request: pb.ListEvaluationsRequest, _: grpc.ServicerContext
     ) -> pb.ListEvaluationsResponse:
-        """Finished evaluations, the newest first."""
+        """List finished evaluations, the newest first."""
         with recorded():
             return pb.ListEvaluationsResponse(records=self._history.list(request.model, limit=request.limit))
 
@@ -120,7 +120,7 @@ class EvaluationServicer:
         """Move a label to a version, if its requirements hold."""
         if self._labels is None:
             raise UnimplementedError("this server keeps no labels of versions")
-        # the number, where a label or nothing stands for it
+        # the version number, if the request has a label or none
         version = self._models.find(request.model, request.version).model.artifact.path.name
         asked = pb.PromoteRequest(
             model=request.model, version=version, label=request.label, requirements=request.requirements
@@ -151,7 +151,7 @@ class EvaluationServicer:
         return run
 
     def _keep(self, final: list[pb.Results], stream: "Stream", context: grpc.ServicerContext) -> None:
-        """Put on record what was delivered: that a stream was cut may be known only when it is answered."""
+        """Record delivered results: a cancelled stream may only be noticed when the results are sent."""
         if not context.is_active():
             return
         try:
@@ -180,13 +180,13 @@ class Stream:
         self.fingerprint = hashlib.sha256()
         self._clock = clock
         self._started = self._told = clock()
-        # What the versions have been asked, and not yet answered.
+        # Batches that the versions have not answered yet.
         self._under_way: deque[list[PendingBatch]] = deque()
 
     def batches(
         self, requests: Iterator[pb.EvaluateRequest], context: grpc.ServicerContext
     ) -> Iterator[list[BatchOutput]]:
-        """Yield each batch as every version answered it; InvalidArgumentError when no row came."""
+        """Yield the outputs of every version for each batch; raises InvalidArgumentError without any row."""
         try:
             context.add_callback(self._cancel)
             for request in requests:
@@ -199,7 +199,7 @@ class Stream:
                 yield self._answer()
         finally:
             self._cancel()
-        if not context.is_active():  # a stream that was cut ends like one that is complete
+        if not context.is_active():  # iteration over a cancelled stream ends like over a complete one
             raise error_for(Code.CANCELLED, "the stream was cut; what it brought is not kept")
         if not self.runs[0].rows:
             raise InvalidArgumentError("the stream ended before any row came; there is nothing to evaluate")
@@ -225,7 +225,7 @@ class Stream:
                 each.turn.cancel()
 
     def outputs(self, answers: list[BatchOutput]) -> list[pb.Answers]:
-        """Return what each version made of a batch, where it was asked for."""
+        """Return the outputs of each version for a batch, if they were requested."""
         if not self.begin.outputs:
             return []
         return [
@@ -234,14 +234,14 @@ class Stream:
         ]
 
     def due(self) -> bool:
-        """Return whether it is time for running results."""
+        """Return whether intermediate results are due."""
         if not self.begin.interval or self._clock() - self._told < self.begin.interval:
             return False
         self._told = self._clock()
         return True
 
     def results(self, *, final: bool) -> list[pb.Results]:
-        """Return what is known of each version."""
+        """Return the current results of each version."""
         seconds = self._clock() - self._started
         return [
             encode_results(
@@ -259,7 +259,7 @@ class Stream:
 
 @contextmanager
 def recorded() -> Iterator[None]:
-    """Say of records that cannot be read or written that they are the reason; the log says more."""
+    """Convert an OSError of the evaluation history to FailedPreconditionError; the log has the details."""
     try:
         yield
     except OSError as error:
@@ -270,7 +270,7 @@ def recorded() -> Iterator[None]:
 
 
 def opening(requests: Iterator[pb.EvaluateRequest]) -> pb.Begin:
-    """Return the first message of a stream."""
+    """Return the `begin` message of a stream."""
     first = next(requests, None)
     if first is None or first.WhichOneof("message") != "begin":
         raise InvalidArgumentError("expected `begin` as the first message: the model, its versions, metrics")
@@ -280,7 +280,7 @@ def opening(requests: Iterator[pb.EvaluateRequest]) -> pb.Begin:
 
 
 def batch_of(request: pb.EvaluateRequest) -> pb.Batch:
-    """Return a later message of a stream."""
+    """Return the batch in a later message of a stream."""
     if request.WhichOneof("message") != "batch":
         raise InvalidArgumentError("expected `batch` in every message after the first")
     return request.batch

@@ -1,6 +1,4 @@
-"""inference.GRPCInferenceService/ModelInfer and ModelStreamInfer in Python, for transports without native
-ones.
-"""
+"""inference.GRPCInferenceService's ModelInfer and ModelStreamInfer in Python, for the grpcio transport."""
 
 import queue
 import threading
@@ -26,26 +24,26 @@ from kerve.runtime.transport.rates import RateLimiter
 
 __all__ = ["InFlight", "InferServicer", "deadline"]
 
-# Requests of one stream that may be under way; more are left with the client.
+# Requests of one stream that may be in flight; further ones are not read from the client.
 WINDOW = 64
 
 
 class InFlight:
-    """Counts the calls that have not ended."""
+    """Counts the calls in progress."""
 
     def __init__(self) -> None:
         self._count = 0
         self._changed = threading.Condition()
 
     def add(self, context: grpc.ServicerContext) -> None:
-        """Count a call until its answer is sent."""
+        """Count a call until its response is sent."""
         with self._changed:
             self._count += 1
-        if not context.add_callback(self._end):  # the call is over already
+        if not context.add_callback(self._end):  # the call has already ended
             self._end()
 
     def wait_until_idle(self, timeout: float | None) -> bool:
-        """Wait until every call has been answered and its answer sent; return whether that is so."""
+        """Wait until the response of every call is sent; return False on timeout."""
         with self._changed:
             return self._changed.wait_for(lambda: self._count == 0, timeout)
 
@@ -57,7 +55,7 @@ class InFlight:
 
 @dataclass(frozen=True)
 class Pending:
-    """A request that waits in its queue, and what its answer is made of."""
+    """A request that waits in its queue, with what is needed for its response."""
 
     message: pb.ModelInferRequest
     served: ServedModel
@@ -65,31 +63,31 @@ class Pending:
     observation: CallObservation | None
 
     def answer(self) -> pb.ModelInferResponse:
-        """Wait, and encode the answer."""
+        """Wait, and encode the response."""
         return oip.encode_response(self.message, self.served.version, self.served.signature, self.work.wait())
 
 
 @dataclass(frozen=True)
 class ColdRequest:
-    """A request that is answered on the cold path, and what answers it."""
+    """A request on the cold path, and the function that answers it."""
 
     message: pb.ModelInferRequest
     work: Callable[[], pb.ModelInferResponse]
     observation: CallObservation | None
 
     def answer(self) -> pb.ModelInferResponse:
-        """Compute the answer, and return it."""
+        """Compute and return the response."""
         return self.work()
 
     def begin(self, lanes: Lanes) -> "ColdRequest":
-        """Start to compute it in a thread; return what waits for the result."""
+        """Start computing it in a thread; return a request that waits for the result."""
         sequence = self.message.parameters.get("sequence_id")
         lane = None if sequence is None else oip.parameter_value(sequence)
         return replace(self, work=lanes.begin(lane, self.work).result)
 
 
 class InferServicer:
-    """Decodes a request, puts it into the queue of its model version, waits, encodes the answer."""
+    """Decodes a request, puts it into the queue of its model version, waits, encodes the response."""
 
     def __init__(
         self,
@@ -121,9 +119,9 @@ class InferServicer:
     def ModelStreamInfer(  # noqa: N802  the protocol's name
         self, requests: Iterator[pb.ModelInferRequest], context: grpc.ServicerContext
     ) -> Iterator[pb.ModelStreamInferResponse]:
-        """Answer requests as they come, in their order; an error is a message of the stream.
+        """Answer requests in their order; errors are sent as messages of the stream.
 
-        With the metadata `triton_grpc_error: true` the first error ends the stream with its status.
+        With the metadata `triton_grpc_error: true`, the first error ends the stream with its status.
         """
         self._in_flight.add(context)
         strict = ("triton_grpc_error", "true") in map(tuple, context.invocation_metadata())
@@ -134,7 +132,7 @@ class InferServicer:
 
         def end() -> None:
             over.set()
-            window.release()  # whoever reads may wait for it, and nobody answers any more
+            window.release()  # `read` may wait for it, and no response will release it any more
 
         def read() -> None:
             try:
@@ -149,15 +147,15 @@ class InferServicer:
                     except ServingError as error:
                         pending.put((request.id, error))
                         self._end(observation, error.code)
-            except ServingError as error:  # it may ask no more
+            except ServingError as error:  # the token was revoked; see `AuthorityInterceptor`
                 pending.put(error)
-            except grpc.RpcError:  # the client is gone, and so is everybody who would wait for answers
+            except grpc.RpcError:  # the client disconnected: nobody waits for the responses
                 pass
             finally:
                 pending.put(None)
                 lanes.close()
 
-        if not context.add_callback(end):  # the call is over already
+        if not context.add_callback(end):  # the call has already ended
             end()
         threading.Thread(target=read, name="stream", daemon=True).start()
         while (item := pending.get()) is not None:
@@ -190,9 +188,9 @@ class InferServicer:
         *,
         wait: bool = False,
     ) -> Pending | ColdRequest:
-        """Check the client's rate, and put a request into its queue, or start it on the cold path.
+        """Check the client's rate limit, and put the request into its queue or prepare it for the cold path.
 
-        `wait`: for a permit of the cold path, instead of refusing the request.
+        `wait`: wait for a permit of the cold path instead of refusing the request.
         """
         self._rate_limiter.check(context)
         if observation is not None:
@@ -230,7 +228,7 @@ class InferServicer:
         observation: CallObservation | None,
         limit_options: Mapping[str, bool],
     ) -> pb.ModelInferResponse:
-        """Answer a request on the cold path, within its limit."""
+        """Answer a request on the cold path, subject to its concurrency limit."""
         self._cold_limit.acquire(**limit_options)
         try:
             with self._observer.serving(observation):
@@ -241,6 +239,6 @@ class InferServicer:
 
 
 def deadline(seconds: float | None) -> float | None:
-    """Return a time from now as a time of `time.monotonic()`; None when there is none."""
-    # A call without a deadline has 292 years left in grpcio, more than a lock can wait.
+    """Convert a remaining time to a `time.monotonic()` deadline; None if there is no limit."""
+    # A call without a deadline has 292 years remaining in grpcio, more than a lock can wait.
     return None if seconds is None or seconds >= threading.TIMEOUT_MAX else time.monotonic() + seconds

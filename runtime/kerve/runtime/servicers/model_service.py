@@ -13,7 +13,7 @@ __all__ = ["ModelServicer", "statuses_of"]
 
 
 class ModelServicer:
-    """Tells the states of versions, and takes a new list of models."""
+    """Reports the states of versions, and applies a new list of models."""
 
     def __init__(self, manager: ModelManager) -> None:
         self._manager = manager
@@ -22,14 +22,14 @@ class ModelServicer:
     def GetModelStatus(  # noqa: N802  the protocol's name
         self, request: get_model_status_pb2.GetModelStatusRequest, _: grpc.ServicerContext
     ) -> get_model_status_pb2.GetModelStatusResponse:
-        """The state of one version of a model, or of all."""
+        """Return the state of one version of a model, or of all."""
         return tfs.model_status(statuses_of(self._manager, *tfs.route_of(request.model_spec)))
 
     @answers_errors
     def HandleReloadConfigRequest(  # noqa: N802  the protocol's name
         self, request: model_management_pb2.ReloadConfigRequest, _: grpc.ServicerContext
     ) -> model_management_pb2.ReloadConfigResponse:
-        """Serve the models of a list and no others; what goes wrong is told in the answer's status."""
+        """Serve exactly the models of a list; errors are reported in the response's status."""
         response = model_management_pb2.ReloadConfigResponse()
         wanted = tfs_config.decode_models(request)
         try:
@@ -41,7 +41,7 @@ class ModelServicer:
 
 
 def statuses_of(manager: ModelManager, name: str, route: str) -> list[Status]:
-    """Return the state of a model's version, by its number or a label, or of all ("" for these)."""
+    """Return the state of a model's version, by number or label, or of all versions ("")."""
     wanted = str(manager.labels(name).get(route, route))
     found = [each for each in manager.statuses(name) if wanted in ("", str(each.version))]
     if not found:

@@ -1,4 +1,4 @@
-"""inference.GRPCInferenceService liveness, readiness, descriptions."""
+"""inference.GRPCInferenceService: liveness, readiness, metadata, configuration."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ __all__ = ["OipServicer"]
 
 
 class OipServicer:
-    """Answers from the catalog of what is loaded."""
+    """Answers from the catalog of loaded models."""
 
     def __init__(
         self,
@@ -28,22 +28,22 @@ class OipServicer:
         self._catalog = catalog
         self._devices = devices
         self._ready = ready
-        # Whether inference is not refused because of a shutdown.
+        # Whether inference is accepted: False during shutdown.
         self._accepting = accepting
 
     @answers_errors
     def ServerLive(self, _: pb.ServerLiveRequest, __: grpc.ServicerContext) -> pb.ServerLiveResponse:  # noqa: N802  the protocol's name
-        """The process answers."""
+        """Report that the process answers."""
         return oip.server_live(live=True)
 
     @answers_errors
     def ServerReady(self, _: pb.ServerReadyRequest, __: grpc.ServicerContext) -> pb.ServerReadyResponse:  # noqa: N802  the protocol's name
-        """Requests should be sent here: models are loaded, and the server is not shutting down."""
+        """Report whether models are loaded and the server is not shutting down."""
         return oip.server_ready(ready=self._ready())
 
     @answers_errors
     def ModelReady(self, request: pb.ModelReadyRequest, _: grpc.ServicerContext) -> pb.ModelReadyResponse:  # noqa: N802  the protocol's name
-        """The model would answer now; false, as in Triton, for one that is not served at all."""
+        """Report whether the model is ready; false, as in Triton, for an unknown model."""
         try:
             self._catalog.find(request.name, request.version)
         except (NotFoundError, UnavailableError):
@@ -54,8 +54,8 @@ class OipServicer:
     def ServerMetadata(  # noqa: N802  the protocol's name
         self, _: pb.ServerMetadataRequest, __: grpc.ServicerContext
     ) -> pb.ServerMetadataResponse:
-        """Name and version of the server, and what it computes on."""
-        from importlib.metadata import version  # costs a start more than a client that asks
+        """Return the name and version of the server, and its devices."""
+        from importlib.metadata import version  # slow to import; not needed at startup
 
         return oip.server_metadata("kerve", version("kerve"), self._devices)
 
@@ -63,7 +63,7 @@ class OipServicer:
     def ModelMetadata(  # noqa: N802  the protocol's name
         self, request: pb.ModelMetadataRequest, _: grpc.ServicerContext
     ) -> pb.ModelMetadataResponse:
-        """Inputs and outputs of a model."""
+        """Return the inputs and outputs of a model."""
         served = self._catalog.find(request.name, request.version)
         return oip.model_metadata(
             request.name,
@@ -76,5 +76,5 @@ class OipServicer:
     def ModelConfig(  # noqa: N802  the protocol's name
         self, request: pb.ModelConfigRequest, _: grpc.ServicerContext
     ) -> pb.ModelConfigResponse:
-        """How a model is served, with everything filled in that its configuration leaves open."""
+        """Return a model's configuration, completed with the defaults in effect."""
         return oip_models.model_config(self._catalog.find(request.name, request.version).config)

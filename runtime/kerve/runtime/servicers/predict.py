@@ -1,4 +1,4 @@
-"""tensorflow.serving.PredictionService/Predict in Python, for transports without a native one."""
+"""tensorflow.serving.PredictionService/Predict in Python, for the grpcio transport."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,7 @@ __all__ = ["PredictServicer"]
 
 
 class PredictServicer:
-    """Decodes a request, puts it into the queue of its model version, waits, encodes the answer."""
+    """Decodes a request, puts it into the queue of its model version, waits, encodes the response."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class PredictServicer:
         self._cold_limit = cold_limit
         self._rate_limiter = rate_limiter
         self._in_flight = in_flight
-        # What answers where a queue cannot.
+        # The cold path's Predict.
         self.cold: Callable[..., predict_pb2.PredictResponse] | None = None
 
     def Predict(  # noqa: N802  the protocol's name
@@ -48,8 +48,9 @@ class PredictServicer:
 
     @answers_errors
     def _is_cold(self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext) -> bool:
-        """Count a request of its client; return whether it is one that a queue cannot answer, which then has
-        entered the room for those.
+        """Check the client's rate limit; return whether the request takes the cold path.
+
+        If so, a permit of the cold path has been acquired.
         """
         self._rate_limiter.check(context)
         served = self._route(*tfs.route_of(request.model_spec)).served

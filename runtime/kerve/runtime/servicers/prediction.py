@@ -1,4 +1,4 @@
-"""tensorflow.serving.PredictionService without Predict: examples instead of tensors, and descriptions."""
+"""tensorflow.serving.PredictionService without Predict: classify and regress examples, model metadata."""
 
 from collections.abc import Mapping
 
@@ -27,7 +27,7 @@ CLASSIFY, REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress"
 
 
 class PredictionServicer:
-    """Examples become tensors, which go the way of every other request."""
+    """Converts examples to tensors, which are computed like any other request."""
 
     def __init__(self, catalog: Catalog[ServedVersion], gateway: Gateway) -> None:
         self._catalog = catalog
@@ -81,7 +81,7 @@ class PredictionServicer:
     def GetModelMetadata(  # noqa: N802  the protocol's name
         self, request: get_model_metadata_pb2.GetModelMetadataRequest, _: grpc.ServicerContext
     ) -> get_model_metadata_pb2.GetModelMetadataResponse:
-        """Inputs and outputs of a model."""
+        """Return the inputs and outputs of a model."""
         served = self._catalog.find(*tfs.route_of(request.model_spec))
         return tfs.metadata(served.name, served.version, served.signature, request.metadata_field)
 

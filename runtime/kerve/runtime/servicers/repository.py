@@ -12,7 +12,7 @@ __all__ = ["RepositoryServicer"]
 
 
 class RepositoryServicer:
-    """Asks the manager, in Triton's dialect and in KServe's."""
+    """Repository methods in Triton's and KServe's variants, implemented by the manager."""
 
     def __init__(self, manager: ModelManager) -> None:
         self._manager = manager
@@ -21,7 +21,7 @@ class RepositoryServicer:
     def RepositoryIndex(  # noqa: N802  the protocol's name
         self, request: pb.RepositoryIndexRequest, _: grpc.ServicerContext
     ) -> pb.RepositoryIndexResponse:
-        """Every version of every model, its state, and why it is not ready."""
+        """List every version of every model, with its state and the reason if it is not ready."""
         oip_models.check_repository(request.repository_name)
         return oip_models.repository_index(self._manager.index(), ready=request.ready)
 
@@ -29,7 +29,7 @@ class RepositoryServicer:
     def RepositoryModelLoad(  # noqa: N802  the protocol's name
         self, request: pb.RepositoryModelLoadRequest, _: grpc.ServicerContext
     ) -> pb.RepositoryModelLoadResponse:
-        """Load a model, or load it again; answers when it serves."""
+        """Load or reload a model; returns when it is ready."""
         name, config, files = oip_models.decode_load(request)
         check_name(name)
         self._manager.load(name, config=config, files=files)
@@ -39,7 +39,7 @@ class RepositoryServicer:
     def RepositoryModelUnload(  # noqa: N802  the protocol's name
         self, request: pb.RepositoryModelUnloadRequest, _: grpc.ServicerContext
     ) -> pb.RepositoryModelUnloadResponse:
-        """Take a model out of service; answers at once, while accepted requests are finished."""
+        """Unload a model; returns immediately, while accepted requests are finished."""
         name, dependents = oip_models.decode_unload(request)
         check_name(name)
         self._manager.unload(name, dependents=dependents)
@@ -47,6 +47,6 @@ class RepositoryServicer:
 
 
 def check_name(name: str) -> None:
-    """Raise InvalidArgumentError when a request names no model."""
+    """Raise InvalidArgumentError if a request names no model."""
     if not name:
         raise InvalidArgumentError("expected model_name, got none")

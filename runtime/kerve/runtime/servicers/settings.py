@@ -1,4 +1,4 @@
-"""inference.GRPCInferenceService: LogSettings, and TraceSetting."""
+"""inference.GRPCInferenceService: LogSettings and TraceSetting."""
 
 from collections.abc import Callable
 
@@ -32,13 +32,13 @@ class SettingsServicer:
     def TraceSetting(  # noqa: N802  the protocol's name
         self, request: pb.TraceSettingRequest, _: grpc.ServicerContext
     ) -> pb.TraceSettingResponse:
-        """What is traced, of a model or of all; all of the changes are made, or none."""
+        """Read and change the trace settings of a model or of all; either all changes apply or none."""
         if request.model_name:
             self._check_model(request.model_name, "")
         changes = {key: list(setting.value) for key, setting in request.settings.items()}
         found = None
         if changes:
-            # A request that ended before this one came is counted as the settings were then.
+            # Requests that ended before this one are counted under the previous settings.
             self._observatory.flush()
             found = self._traces.change(request.model_name, changes)
             self._observatory.refresh()
@@ -51,7 +51,7 @@ class SettingsServicer:
     def LogSettings(  # noqa: N802  the protocol's name
         self, request: pb.LogSettingsRequest, _: grpc.ServicerContext
     ) -> pb.LogSettingsResponse:
-        """What is logged, and how; all of the changes are made, or none."""
+        """Read and change the log settings; either all changes apply or none."""
         changes = {}
         for key, setting in request.settings.items():
             choice = setting.WhichOneof("parameter_choice")

@@ -1,4 +1,4 @@
-"""inference.GRPCInferenceService: shared memory, the system's and, where a GPU answers, CUDA's."""
+"""inference.GRPCInferenceService: shared memory of the system and, if there is a GPU, of CUDA."""
 
 import grpc
 
@@ -11,7 +11,7 @@ __all__ = ["SharedMemoryServicer"]
 
 
 class SharedMemoryServicer:
-    """Registers and forgets regions."""
+    """Registers and unregisters regions."""
 
     def __init__(self, regions: Regions) -> None:
         self._regions = regions
@@ -20,7 +20,7 @@ class SharedMemoryServicer:
     def SystemSharedMemoryStatus(  # noqa: N802  the protocol's name
         self, request: pb.SystemSharedMemoryStatusRequest, _: grpc.ServicerContext
     ) -> pb.SystemSharedMemoryStatusResponse:
-        """The registered regions."""
+        """Return the registered regions."""
         return oip_shared.encode_status(self._regions.status(Region, request.name))
 
     @answers_errors
@@ -35,7 +35,7 @@ class SharedMemoryServicer:
     def SystemSharedMemoryUnregister(  # noqa: N802  the protocol's name
         self, request: pb.SystemSharedMemoryUnregisterRequest, _: grpc.ServicerContext
     ) -> pb.SystemSharedMemoryUnregisterResponse:
-        """Forget a region, or all of them."""
+        """Unregister a region, or all."""
         self._regions.unregister(Region, request.name)
         return pb.SystemSharedMemoryUnregisterResponse()
 
@@ -43,14 +43,14 @@ class SharedMemoryServicer:
     def CudaSharedMemoryStatus(  # noqa: N802  the protocol's name
         self, request: pb.CudaSharedMemoryStatusRequest, _: grpc.ServicerContext
     ) -> pb.CudaSharedMemoryStatusResponse:
-        """The registered regions."""
+        """Return the registered regions."""
         return oip_shared.encode_cuda_status(self._regions.status(CudaRegion, request.name))
 
     @answers_errors
     def CudaSharedMemoryRegister(  # noqa: N802  the protocol's name
         self, request: pb.CudaSharedMemoryRegisterRequest, _: grpc.ServicerContext
     ) -> pb.CudaSharedMemoryRegisterResponse:
-        """Register a region; UNIMPLEMENTED where no device answers."""
+        """Register a region; UNIMPLEMENTED without a CUDA device."""
         self._regions.register(oip_shared.decode_cuda_region(request))
         return pb.CudaSharedMemoryRegisterResponse()
 
@@ -58,6 +58,6 @@ class SharedMemoryServicer:
     def CudaSharedMemoryUnregister(  # noqa: N802  the protocol's name
         self, request: pb.CudaSharedMemoryUnregisterRequest, _: grpc.ServicerContext
     ) -> pb.CudaSharedMemoryUnregisterResponse:
-        """Forget a region, or all of them."""
+        """Unregister a region, or all."""
         self._regions.unregister(CudaRegion, request.name)
         return pb.CudaSharedMemoryUnregisterResponse()

@@ -11,7 +11,7 @@ __all__ = ["StatisticsServicer"]
 
 
 class StatisticsServicer:
-    """Adds up what the executors and the queues of the versions have counted since they were loaded."""
+    """Combines the statistics of the versions' executors and queues since they were loaded."""
 
     def __init__(self, manager: ModelManager) -> None:
         self._manager = manager
@@ -20,10 +20,10 @@ class StatisticsServicer:
     def ModelStatistics(  # noqa: N802  the protocol's name
         self, request: pb.ModelStatisticsRequest, _: grpc.ServicerContext
     ) -> pb.ModelStatisticsResponse:
-        """Statistics of one version, of all versions of a model, or of all models."""
+        """Return the statistics of one version, of all versions of a model, or of all models."""
         response = pb.ModelStatisticsResponse()
         for served in self._manager.served(request.name, request.version):
-            # The queue first: what is computed meanwhile must not be missing from the requests it belongs to.
+            # The queue first: its requests must not lack computations that finish meanwhile.
             queued, computed = served.queue.statistics(), served.statistics.read()
             oip_models.add_statistics(response, served.name, served.version, computed, queued)
         return response

@@ -1,4 +1,4 @@
-"""What carries requests: the seam (`base`), the portable transport on grpcio, the fast one on kerve-wire."""
+"""Transports: the interface (`base`), the portable transport on grpcio, the native one on kerve-wire."""
 
 import logging
 from importlib import import_module
@@ -20,7 +20,7 @@ INSTALL = "`pip install ./runtime/wire` in a checkout builds it, where cargo is,
 
 
 def automatic() -> tuple[str, str]:
-    """Return the transport that `auto` takes, the wire where kerve-wire is installed, and why."""
+    """Return the transport that `auto` selects (wire if kerve-wire is installed), and the reason."""
     if find_spec("kerve_wire") is None:
         return "grpcio", f"kerve-wire, which carries many times more requests, is not installed; {INSTALL}"
     return "wire", f"kerve-wire {version('kerve-wire')} is installed"

@@ -1,14 +1,14 @@
-"""The seam between what carries requests and what computes them.
+"""The interface between transports, which carry requests, and the runtime, which computes them.
 
     client -> transport -> queue of a model version -> batch -> executor thread -> model -> reply
 
-A transport owns bytes: connections, decoding, validation against the signature, queues, deadlines,
-encoding. The runtime owns models: it attaches a queue for each version it has loaded, publishes routes to
-it, and runs executor threads that take batches and reply. Transports differ in speed only; see
-`transport/grpcio.py` for the reference.
+A transport handles connections, decoding, validation against the signature, queues, deadlines and encoding.
+The runtime handles models: it attaches a queue for each version that it has loaded, publishes routes to it,
+and runs executor threads that take batches and reply. Transports differ only in speed; `transport/grpcio.py`
+is the reference.
 
-Tensors on this seam are NumPy arrays as `kerve.runtime.datatypes` describes them. What a transport refuses,
-it refuses with the errors and the texts of `kerve.runtime.signature`.
+Tensors in this interface are NumPy arrays as described in `kerve.runtime.datatypes`. A transport refuses
+requests with the errors and messages of `kerve.runtime.signature`.
 """
 
 from __future__ import annotations  # grpc's classes take type arguments in the stubs only
@@ -41,39 +41,39 @@ __all__ = [
     "TransportOptions",
 ]
 
-# The route of requests that name no version.
+# The route of requests without a version.
 DEFAULT = ""
 
 
 @dataclass(frozen=True)
 class ServedModel:
-    """What a transport must know of a model version to serve it."""
+    """The properties of a model version that a transport needs to serve it."""
 
     name: str
     version: int
     signature: Signature
     batching: Batching = field(default_factory=Batching)
-    # Whether requests of inference for it go to what `add_cold` was given.
+    # Whether its inference requests go to the cold path (`add_cold`).
     cold: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransportOptions:
-    """How a transport is made."""
+    """Options of a transport."""
 
     interceptors: tuple[grpc.ServerInterceptor, ...] = ()
-    # Bytes of a message at most; the default, 2 GB - 1, is the most that gRPC and protobuf carry.
+    # Maximum bytes of a message; the default, 2 GB - 1, is the maximum of gRPC and protobuf.
     max_message_bytes: int = 2**31 - 1
-    # Connections that may be open; None: any number.
+    # Maximum number of open connections; None: unlimited.
     max_connections: int | None = None
-    # Whether tensors in shared memory go to what `add_cold` was given.
+    # Whether requests with tensors in shared memory go to the cold path (`add_cold`).
     shared_memory: bool = False
-    # How often each client may ask for inference.
+    # Rate limit of each client's inference requests.
     rate: RateLimit | None = None
 
 
 class Batch(Protocol):
-    """One or more requests that are computed together; answered exactly once, by `reply` or by `fail`."""
+    """One or more requests that are computed together; answered exactly once, with `reply` or `fail`."""
 
     @property
     def inputs(self) -> Mapping[str, Array]:
@@ -81,38 +81,38 @@ class Batch(Protocol):
 
     @property
     def rows(self) -> int:
-        """Rows of the batch dimension; 1 for a model without one."""
+        """Size of the batch dimension; 1 for a model without one."""
 
     @property
     def requests(self) -> int:
-        """How many requests are in it; one that was split is counted with its first part."""
+        """Number of requests; a split request is counted with its first part."""
 
     @property
     def parts(self) -> int:
-        """How many requests, or parts of one that was split, are in it."""
+        """Number of requests or parts of split requests."""
 
     @property
     def request_ids(self) -> Sequence[str]:
-        """The ids of the requests, as far as they have any and are known: an answered batch may have none."""
+        """The ids of the requests that have one; may be empty for an answered batch."""
 
     @property
     def active(self) -> bool:
-        """Whether anybody waits for an answer."""
+        """Whether any client still waits for a response."""
 
     @property
     def requested(self) -> frozenset[str] | None:
-        """The outputs that anyone in the batch asked for; None: all."""
+        """The outputs requested by any request of the batch; None: all."""
 
     @property
     def deadline(self) -> float | None:
-        """The earliest deadline, in seconds of `time.monotonic()`."""
+        """The earliest deadline, as a time of `time.monotonic()`."""
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        """The request's parameters; empty when the batch holds several requests."""
+        """The request's parameters; empty if the batch has several requests."""
 
     def reply(self, outputs: Mapping[str, Array]) -> None:
-        """Answer with at least the requested outputs; returns at once."""
+        """Answer with at least the requested outputs; does not block."""
 
     def fail(self, code: int, message: str) -> None:
         """Answer every request of the batch with a gRPC status."""
@@ -127,9 +127,7 @@ class Answer(Protocol):
 
     @property
     def outputs(self) -> Mapping[str, Array] | None:
-        """The outputs that were asked for, without a copy where that can be; None when something went
-        wrong.
-        """
+        """The requested outputs, without a copy if possible; None on an error."""
 
     @property
     def code(self) -> int:
@@ -137,40 +135,40 @@ class Answer(Protocol):
 
     @property
     def message(self) -> str:
-        """What went wrong."""
+        """The error message."""
 
     @property
     def nanoseconds(self) -> int:
-        """How long it was computed."""
+        """The computation time."""
 
 
 class Inbox(Protocol):
     """A queue of answers to in-process requests."""
 
     def take(self) -> Sequence[Answer] | None:
-        """Wait for answers without holding the GIL, and take all that are there; None once closed."""
+        """Wait for answers without holding the GIL, and take all available ones; None once closed."""
 
     def close(self) -> None:
-        """Let `take` return None behind what is there."""
+        """Let `take` return None after the available answers."""
 
 
-# A task that an executor runs when no request waits; it raises nothing.
+# A task that an executor runs when no request is waiting; it must not raise.
 Deferred = Callable[[], None]
 
 
 class Queue(Protocol):
-    """Where the requests of one model version wait for its executors."""
+    """The queue in which requests of one model version wait for its executors."""
 
     def defer(self, task: Deferred) -> bool:
-        """Let `take` return this when no request waits; it counts against no limit.
+        """Let `take` return a task when no request is waiting; tasks do not count towards any limit.
 
-        Tasks are taken in order. False once the queue is closed, and the task is not kept.
+        Tasks are taken in order. Returns False, and drops the task, once the queue is closed.
         """
 
     def take(self) -> Batch | Deferred | None:
         """Wait for work without holding the GIL; None once the queue is closed and empty.
 
-        Expired and cancelled requests are answered here, not returned.
+        Expired and cancelled requests are answered by the queue, not returned.
         """
 
     def ask(
@@ -181,30 +179,30 @@ class Queue(Protocol):
         inbox: Inbox,
         token: object,
     ) -> None:
-        """Add an in-process request, made for the requests of a batch, with their deadline, priority and
-        parameters; it is cancelled when they all are.
+        """Add an in-process request on behalf of the requests of a batch, with their deadline, priority and
+        parameters; it is cancelled when all of them are.
 
-        `inputs` fit the signature and are not written to any more. Everything that can go wrong is an answer
-        too: it comes to the inbox, which is of the same transport, with the token.
+        `inputs` must fit the signature and must not be modified any more. The answer, also if it is an
+        error, is put into the inbox, which belongs to the same transport, with the token.
         """
 
     def drain(self) -> None:
-        """Refuse clients' requests with UNAVAILABLE; what waits and what `ask` adds is still taken."""
+        """Refuse clients' requests with UNAVAILABLE; waiting requests and those of `ask` are still taken."""
 
     def close(self) -> None:
-        """Refuse new requests with UNAVAILABLE; what waits is still taken."""
+        """Refuse new requests with UNAVAILABLE; waiting requests are still taken."""
 
     def statistics(self) -> dict[str, Any]:
-        """Return what has happened here: numbers since the beginning, durations in nanoseconds.
+        """Return the statistics of the queue since its creation, with durations in nanoseconds.
 
-        `requests`, `rows`, `batches`, `waiting` (now), `codes` (requests by the status they ended with), and
-        the histograms `succeeded`, `failed` (arrival to answer), `waited` (arrival to computation) and
+        `requests`, `rows`, `batches`, `waiting` (current), `codes` (requests by final status), and the
+        histograms `succeeded`, `failed` (arrival to response), `waited` (arrival to computation) and
         `computed` (of batches), each with `bounds` in microseconds, `counts` and `sum`.
         """
 
 
 class ColdPath(Protocol):
-    """Answers requests that queues cannot: those of sequences, in shared memory, or with a cache."""
+    """Answers requests that queues cannot: those of sequences, with shared memory, or with a cache."""
 
     def ModelInfer(self, request: Any, context: grpc.ServicerContext, /) -> Any:  # noqa: N802  the protocol's name
         """Answer a call of the Open Inference Protocol."""
@@ -213,37 +211,37 @@ class ColdPath(Protocol):
         """Answer a call of TensorFlow Serving's."""
 
     def answer(self, request: Any, context: grpc.ServicerContext, /) -> Any:
-        """Answer a request of ModelInfer, be it a call or one of a stream; raises ServingError."""
+        """Answer a request of ModelInfer or of a stream; raises ServingError."""
 
 
 class Transport(Protocol):
-    """A gRPC server: hosts servicers written for grpcio, and carries inference itself."""
+    """A gRPC server: hosts servicers written for grpcio, and handles inference itself."""
 
     @property
     def name(self) -> str:
-        """What the ready line calls it."""
+        """Its name in the ready line."""
 
     @property
     def observer(self) -> Observer:
-        """Notes what Python serves: part of `observations`, too."""
+        """Records the requests that are served in Python; they are also part of `observations`."""
 
     def attach(self, served: ServedModel) -> Queue:
-        """Make a queue for a model version; it gets requests once it is published."""
+        """Create a queue for a model version; it receives requests once published."""
 
     def inbox(self) -> Inbox:
-        """Make a place for the answers to `Queue.ask`."""
+        """Create an inbox for the answers to `Queue.ask`."""
 
     def publish(
         self, name: str, routes: Mapping[str, Queue], unready: Mapping[str, str] | None = None
     ) -> None:
-        """Route the model's requests, all at once: DEFAULT for no version, "3" for version 3, or a label.
+        """Set all routes of a model at once: DEFAULT for no version, "3" for version 3, or a label.
 
-        Without routes the model is known but not ready, and its requests are refused with UNAVAILABLE; and
-        so are those for a version or label of `unready`, which says why.
+        Without routes the model is known but not ready, and its requests are refused with UNAVAILABLE, as
+        are those for a version or label in `unready`, which gives the reasons.
         """
 
     def unpublish(self, name: str) -> None:
-        """Forget a model: its requests are refused with NOT_FOUND."""
+        """Remove a model: its requests are refused with NOT_FOUND."""
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:
         """Host a service; called by grpcio's generated code."""
@@ -254,51 +252,51 @@ class Transport(Protocol):
         """Host a service by its methods; called by grpcio's generated code."""
 
     def add_cold(self, cold: ColdPath) -> None:
-        """Let requests of inference, of a stream too, be answered where a queue cannot: for models that say
-        so, and for tensors in shared memory, which are refused otherwise.
+        """Set the cold path for inference requests, including those of streams, that a queue cannot answer:
+        for models with `cold`, and for tensors in shared memory, which are refused without it.
         """
 
     def add_insecure_port(self, address: str) -> int:
-        """Listen on `host:port` without encryption; return the port, which the system chooses for port 0."""
+        """Listen on `host:port` without encryption; return the port, which the system chooses if it is 0."""
 
     def add_secure_port(self, address: str, certificates: Certificates) -> int:
         """Listen on `host:port` with TLS; return the port."""
 
     def add_http_port(self, address: str, application: Path, *, inference: bool) -> int | None:
-        """Listen on `host:port` for HTTP in front of an application on a UNIX socket; return the port.
+        """Listen on `host:port` for HTTP, as a proxy of an application on a UNIX socket; return the port.
 
-        Inference is answered here where `inference` says so, and whatever else comes is handed to the
-        application, with the client's address in `Forwarded` (RFC 7239). None: this transport speaks gRPC
-        only, and nobody listens.
+        With `inference`, the transport answers inference itself; other requests are forwarded to the
+        application, with the client's address in `Forwarded` (RFC 7239). Returns None, without listening,
+        if this transport supports only gRPC.
         """
 
     def set_tokens(self, infer: Mapping[bytes, bool]) -> None:
-        """Let inference in only with a bearer token: by its SHA-256, whether it permits that.
+        """Require a bearer token for inference: `infer` maps its SHA-256 to whether it permits inference.
 
-        What else is hosted is for the interceptors of `TransportOptions` to let in.
+        Access to other methods is checked by the interceptors of `TransportOptions`.
         """
 
     def observe(self, *, everything: bool, traced: float | None) -> None:
-        """Observe every request from now on, or those that are traced.
+        """Observe every request from now on, or only traced ones.
 
-        A request is traced when its caller traces it (W3C's `traceparent`); where the caller says nothing,
-        `traced` is the share of requests that are. None: none is.
+        A request is traced if its caller traces it (W3C `traceparent`); without that header, `traced` is the
+        share of requests that are traced. None: none is traced.
         """
 
     def observations(self) -> tuple[Sequence[Observation], int]:
-        """Return the requests that have ended since the last call, and how many were dropped because
-        nobody read them in time.
+        """Return the requests that ended since the last call, and the total number of observations that were
+        dropped because they were not read in time.
         """
 
     def start(self) -> None:
-        """Begin to accept connections."""
+        """Start accepting connections."""
 
     def stop(self, grace: float | None) -> threading.Event:
         """Refuse new requests, give those in flight `grace` seconds, then end every call and connection.
 
-        Calls that never end of themselves (health's Watch, reflection) are ended as soon as no inference is
-        left. The event is set when all is over.
+        Calls that never end on their own (health's Watch, reflection) are ended as soon as no inference is
+        in flight. The event is set when everything has ended.
         """
 
     def wait_for_termination(self, timeout: float | None = None) -> bool:
-        """Wait until stopped; return whether the time was over first."""
+        """Wait until stopped; return True on timeout."""

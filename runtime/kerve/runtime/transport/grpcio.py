@@ -1,4 +1,4 @@
-"""The portable transport, and the reference: grpcio's server, threads, one request per batch."""
+"""The portable reference transport: grpcio's server, threads, one request per batch."""
 
 from __future__ import annotations  # grpc's classes take type arguments in the stubs only
 
@@ -27,20 +27,20 @@ from kerve.runtime.transport.rates import RateLimiter, RateLimitInterceptor
 
 __all__ = ["GrpcioTransport"]
 
-# A call of inference keeps its thread until it is answered, so this bounds the calls that wait, over all
-# models. Threads start when they are needed. Everything else has threads of its own, so that health and
-# metadata answer while inference is overloaded.
+# An inference call occupies a thread until it is answered, so this limits the waiting calls over all models.
+# Threads are started on demand. All other methods have separate threads, so that health and metadata are
+# answered while inference is overloaded.
 INFERENCE_THREADS = 512
 OTHER_THREADS = 16
 
-# Bytes of a call's metadata at most, as on the wire.
+# Maximum bytes of a call's metadata, as in the native transport.
 MOST_METADATA = 16 * 1024
 
 OPTIONS = [
     ("grpc.max_send_message_length", 2**31 - 1),
-    # A second server on the same port must fail, not take half of the connections.
+    # A second server on the same port must fail instead of receiving half of the connections.
     ("grpc.so_reuseport", 0),
-    # Of a call. Between its two limits grpcio refuses by chance: with one, it does or it does not.
+    # Between its soft and hard limit, grpcio rejects at random: equal limits make it deterministic.
     ("grpc.max_metadata_size", MOST_METADATA),
     ("grpc.absolute_max_metadata_size", MOST_METADATA),
 ]
@@ -88,24 +88,24 @@ class GrpcioTransport:
         return self._routes.find(name, version)
 
     def attach(self, served: ServedModel) -> LocalQueue:
-        """Make a queue for a model version."""
+        """Create a queue for a model version."""
         return LocalQueue(served)
 
     def inbox(self) -> LocalInbox:
-        """Make a place for the answers to `Queue.ask`."""
+        """Create an inbox for the answers to `Queue.ask`."""
         return LocalInbox()
 
     def publish(
         self, name: str, routes: Mapping[str, Queue], unready: Mapping[str, str] | None = None
     ) -> None:
-        """Route the model's requests, all at once; see `Transport.publish`."""
+        """Set all routes of a model at once; see `Transport.publish`."""
         own = {version: queue for version, queue in routes.items() if isinstance(queue, LocalQueue)}
         if len(own) != len(routes):
             raise TypeError("routes lead to queues that another transport attached")
         self._routes.publish(name, own, unready)
 
     def unpublish(self, name: str) -> None:
-        """Forget a model."""
+        """Remove a model."""
         self._routes.unpublish(name)
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:
@@ -119,16 +119,16 @@ class GrpcioTransport:
         self._server.add_registered_method_handlers(service_name, dict(method_handlers))
 
     def add_cold(self, cold: ColdPath) -> None:
-        """Let requests be answered where a queue cannot; see `Transport.add_cold`."""
+        """Set the cold path; see `Transport.add_cold`."""
         self._infer.cold = cold
         self._predict.cold = cold.Predict
 
     def add_insecure_port(self, address: str) -> int:
-        """Listen without encryption; RuntimeError when the address cannot be had."""
+        """Listen without encryption; raises RuntimeError if the address cannot be bound."""
         return self._server.add_insecure_port(address)
 
     def add_secure_port(self, address: str, certificates: Certificates) -> int:
-        """Listen with TLS; RuntimeError when the address cannot be had."""
+        """Listen with TLS; raises RuntimeError if the address cannot be bound."""
         return self._server.add_secure_port(address, grpcio_credentials(certificates))
 
     def add_http_port(self, address: str, application: Path, *, inference: bool) -> None:  # noqa: ARG002
@@ -136,7 +136,7 @@ class GrpcioTransport:
         return
 
     def set_tokens(self, infer: Mapping[bytes, bool]) -> None:
-        """Every call goes through the interceptors here; but by their tokens clients are told apart."""
+        """Identify clients by their tokens for rate limits; the interceptors check access to every call."""
         self._rate_limiter.by_token = bool(infer)
 
     def observe(self, *, everything: bool, traced: float | None) -> None:
@@ -144,15 +144,15 @@ class GrpcioTransport:
         self.observer.configure(everything=everything, traced=traced)
 
     def observations(self) -> tuple[Sequence[Observation], int]:
-        """Return what has ended since the last look, and how much was lost so far."""
+        """Return the requests that ended since the last call, and the total number of dropped ones."""
         return self.observer.read()
 
     def start(self) -> None:
-        """Begin to accept connections."""
+        """Start accepting connections."""
         self._server.start()
 
     def stop(self, grace: float | None) -> threading.Event:
-        """Refuse new inference, give what is in flight `grace` seconds, then end every call."""
+        """Refuse new inference, give requests in flight `grace` seconds, then end every call."""
         self._draining = True
         stopped = threading.Event()
 
@@ -165,5 +165,5 @@ class GrpcioTransport:
         return stopped
 
     def wait_for_termination(self, timeout: float | None = None) -> bool:
-        """Wait until stopped; return whether the time was over first."""
+        """Wait until stopped; return True on timeout."""
         return self._server.wait_for_termination(timeout)

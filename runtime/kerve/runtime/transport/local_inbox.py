@@ -1,4 +1,4 @@
-"""Answers to requests of the server itself, in Python: what goes with `LocalQueue`."""
+"""The inbox for answers to in-process requests of `LocalQueue`, in Python."""
 
 import queue
 from collections.abc import Mapping, Sequence
@@ -32,16 +32,16 @@ class LocalInbox:
         self._answers.put(answer)
 
     def take(self) -> Sequence[LocalAnswer] | None:
-        """Wait for answers, and take all that are there; None once closed."""
+        """Wait for answers, and take all available ones; None once closed."""
         if (answer := self._answers.get()) is None:
             return None
         answers = [answer]
         with suppress(queue.Empty):
             while (answer := self._answers.get_nowait()) is not None:
                 answers.append(answer)
-            self.close()  # for the next look
+            self.close()  # put the end marker back for the next call
         return answers
 
     def close(self) -> None:
-        """Let `take` return None behind what is there."""
+        """Let `take` return None after the available answers."""
         self._answers.put(None)

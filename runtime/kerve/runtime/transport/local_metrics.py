@@ -1,4 +1,4 @@
-"""What happens in a `LocalQueue`, counted as kerve-wire counts it."""
+"""Metrics of a `LocalQueue`, counted like kerve-wire's."""
 
 import bisect
 import threading
@@ -7,7 +7,7 @@ from typing import Any
 
 __all__ = ["LocalMetrics"]
 
-# Upper bounds of the histograms' buckets, in microseconds: kerve-wire's. The last bucket has none.
+# Upper bounds of the histograms' buckets in microseconds, as in kerve-wire. The last bucket is unbounded.
 BOUNDS = (
     *(50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000),
     *(2_500_000, 5_000_000, 10_000_000, 30_000_000),
@@ -36,7 +36,7 @@ class LocalMetrics:
             self._record("waited", nanoseconds)
 
     def ended(self, code: int, nanoseconds: int) -> None:
-        """Count a request's end, and the time from its arrival."""
+        """Count the end of a request, with the time since its arrival."""
         with self._lock:
             self._codes[code] += 1
             self._record("succeeded" if code == 0 else "failed", nanoseconds)
@@ -49,7 +49,7 @@ class LocalMetrics:
             self._record("computed", nanoseconds)
 
     def read(self, waiting: int) -> dict[str, Any]:
-        """Return everything; see `Queue.statistics`."""
+        """Return all metrics; see `Queue.statistics`."""
         with self._lock:
             histograms = {
                 name: {"bounds": list(BOUNDS), "counts": list(counts), "sum": self._sums[name]}

@@ -1,4 +1,4 @@
-"""A bounded queue in Python, one request per batch: what the grpcio transport hands to the executors."""
+"""The bounded queue of the grpcio transport, in Python, with one request per batch."""
 
 import threading
 import time
@@ -22,7 +22,7 @@ __all__ = ["LocalQueue", "Request"]
 
 
 class Request:
-    """A validated request, and a batch of one. The first answer counts; later ones are for nobody."""
+    """A validated request, and a batch of one. Only the first answer counts."""
 
     requests = parts = 1
 
@@ -44,21 +44,21 @@ class Request:
         self.deadline = deadline
         self.parameters = parameters
         self.request_ids = (request_id,) if request_id else ()
-        # What is known of it, where that is noted.
+        # Its observation, if it is observed.
         self._observation = observation
-        # What it helps to answer, when the server itself asks.
+        # For an in-process request, the batch on whose behalf it was made.
         self.parent = parent
-        # Until when it may wait, and whether it is refused then or waits on behind all others; set by the
-        # queue.
+        # The time until which it may wait, and whether it then continues to wait behind all others instead of
+        # being refused; set by the queue.
         self.expires: float | None = None
         self.delayed = False
-        # What it is answered when its time is over.
+        # The status if it expires.
         self.late = Code.DEADLINE_EXCEEDED
         self.metrics: LocalMetrics | None = None
         self.arrived = time.monotonic_ns()
-        # When an executor took it.
+        # The time when an executor took it.
         self.taken: int | None = None
-        # From then to its answer.
+        # The time from then to its answer.
         self.nanoseconds = 0
         self._answer: Future[Mapping[str, Array]] = Future()
         self._ending = threading.Lock()
@@ -75,7 +75,7 @@ class Request:
         self._refuse(error_for(Code(code), message))
 
     def abandon(self) -> None:
-        """Nobody waits for the answer any more: skip the request if it has not been taken."""
+        """Cancel the request: it is skipped if it has not been taken."""
         self._refuse(error_for(Code.CANCELLED, "the client cancelled the request"))
 
     def refused(self, error: ServingError) -> ServingError:
@@ -88,8 +88,8 @@ class Request:
             self._answer.set_exception(error)
 
     def _end(self, code: Code) -> bool:
-        """Count the answer; False when there was one already."""
-        if not self._ending.acquire(blocking=False):  # held for good by the first answer
+        """Count the answer; return False if there was one already."""
+        if not self._ending.acquire(blocking=False):  # the first answer never releases it
             return False
         now = time.monotonic_ns()
         self.nanoseconds = 0 if self.taken is None else now - self.taken
@@ -102,16 +102,16 @@ class Request:
 
     @property
     def answered(self) -> bool:
-        """Whether there is an answer."""
+        """Whether it has been answered."""
         return self._ending.locked()
 
     @property
     def active(self) -> bool:
-        """Whether anybody waits for an answer."""
+        """Whether a client still waits for the answer."""
         return not self.answered and (self.parent is None or self.parent.active)
 
     def deliver_to(self, inbox: LocalInbox, token: object) -> None:
-        """Deliver the answer to an inbox, too."""
+        """Also deliver the answer to an inbox."""
 
         def put(answer: Future[Mapping[str, Array]]) -> None:
             error = answer.exception()
@@ -125,7 +125,7 @@ class Request:
         self._answer.add_done_callback(put)
 
     def expire(self) -> bool:
-        """Answer DEADLINE_EXCEEDED if its time is over; return whether it is."""
+        """Answer with an error if the request has expired; return whether it has."""
         limit = self._limit()
         expired = limit is not None and time.monotonic() >= limit
         if expired:
@@ -133,7 +133,7 @@ class Request:
         return expired
 
     def wait(self) -> Mapping[str, Array]:
-        """Return the outputs once they are there; raise the error that was answered instead of them."""
+        """Wait for the answer; return the outputs or raise the error."""
         while True:
             limit = self._limit()
             try:
@@ -149,31 +149,31 @@ class Request:
 
 
 class LocalQueue:
-    """Requests of one model version: the most urgent priority first, in each first in, first out."""
+    """Requests of one model version: highest priority first, FIFO within a priority."""
 
     def __init__(self, served: ServedModel) -> None:
         self.served = served
         self._policies = served.batching.policies
-        # One queue per priority; and requests whose queue timeout passed, where the policy delays them.
+        # One queue per priority; and the requests that were delayed after their queue timeout.
         self._levels: list[deque[Request]] = [deque() for _ in self._policies]
         self._delayed: deque[Request] = deque()
-        # Taken when no request waits; not limited in number.
+        # Taken when no request is waiting; not limited in number.
         self._deferred: deque[Deferred] = deque()
         self._metrics = LocalMetrics()
         self._changed = threading.Condition()
-        # Clients' requests are refused; the server's own are not, as accepted requests may depend on them.
+        # Clients' requests are refused; in-process ones are not, as accepted requests may depend on them.
         self._draining = False
         self._closed = False
-        # Seconds between two takes while requests wait, a moving average.
+        # Moving average of the seconds between two takes while requests are waiting.
         self._mean_interval = 0.0
         self._last_take = time.monotonic()
 
     def put(self, request: Request, *, priority: int = 0, timeout: float | None = None) -> None:
-        """Add a request; ResourceExhaustedError when the queue is full, UnavailableError when closed,
+        """Add a request; raises ResourceExhaustedError if the queue is full, UnavailableError if closed,
         InvalidArgumentError for too many rows.
 
-        `priority`: from 1, the most urgent; anything else is the queue's default. `timeout`: seconds that the
-        request would wait at most, where the policy allows it to say so.
+        `priority`: from 1, the highest; other values mean the queue's default. `timeout`: the request's own
+        queue timeout in seconds, if the policy allows one.
         """
         if self.served.signature.batched:
             empty = all(each.size == 0 for each in request.inputs.values())
@@ -188,7 +188,7 @@ class LocalQueue:
                 raise request.refused(self._shutting_down())
             if (
                 len(waiting) >= policy.max_queue_size
-            ):  # what is answered, being late or abandoned, has no place
+            ):  # drop requests that are already answered: expired or cancelled ones
                 self._levels[level] = waiting = deque(each for each in waiting if not each.answered)
             if len(waiting) >= policy.max_queue_size:
                 raise request.refused(self._full(policy.max_queue_size))
@@ -221,11 +221,11 @@ class LocalQueue:
         )
         request.deliver_to(inbox, token)
         priority = request.parameters.get("priority", 0)
-        with suppress(ServingError):  # which is the answer
+        with suppress(ServingError):  # it is delivered as the answer
             self.put(request, priority=priority if isinstance(priority, int) else 0)
 
     def defer(self, task: Deferred) -> bool:
-        """Let `take` return this when no request waits; False once the queue is closed."""
+        """Let `take` return a task when no request is waiting; returns False once the queue is closed."""
         with self._changed:
             if self._draining or self._closed:
                 return False
@@ -234,8 +234,9 @@ class LocalQueue:
         return True
 
     def take(self) -> Request | Deferred | None:
-        """Wait for a request that is not cancelled, or a deferred task when there is none; None once the
-        queue is closed and empty.
+        """Wait for a request that is not cancelled, or a deferred task if no request is waiting.
+
+        Returns None once the queue is closed and empty.
         """
         with self._changed:
             while True:
@@ -252,25 +253,25 @@ class LocalQueue:
                     return request
 
     def drain(self) -> None:
-        """Refuse clients' requests; what waits and what `ask` adds is still taken."""
+        """Refuse clients' requests; waiting requests and those of `ask` are still taken."""
         with self._changed:
             self._draining = True
 
     def close(self) -> None:
-        """Refuse new requests; what waits is still taken."""
+        """Refuse new requests; waiting requests are still taken."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def statistics(self) -> dict[str, Any]:
-        """Return what has happened here; see `Queue.statistics`."""
+        """Return the statistics; see `Queue.statistics`."""
         with self._changed:
             waiting = sum(not each.answered for each in chain(*self._levels, self._delayed))
         return self._metrics.read(waiting)
 
     @property
     def depth(self) -> int:
-        """The number of requests that wait."""
+        """The number of waiting requests."""
         return sum(map(len, self._levels)) + len(self._delayed)
 
     def _shutting_down(self) -> ServingError:
@@ -292,7 +293,7 @@ class LocalQueue:
         return min(max(chosen, 1), levels) - 1
 
     def _next(self) -> Request | None:
-        """Take the next request; None when it is answered, cancelled or expired, or is delayed."""
+        """Take the next request; None if it is answered, cancelled, expired or delayed."""
         waiting = next((level for level in self._levels if level), self._delayed)
         request = waiting.popleft()
         if request.answered or request.expire():
@@ -308,13 +309,13 @@ class LocalQueue:
 
     def _record_interval(self, *, idle: bool) -> None:
         now = time.monotonic()
-        if not idle:  # waiting for a client says nothing about the executors
+        if not idle:  # an empty queue says nothing about the executors' speed
             self._mean_interval += 0.1 * (now - self._last_take - self._mean_interval)
         self._last_take = now
 
 
 def expiry(policy: QueuePolicy, asked: float | None) -> float | None:
-    """Return until when a request may wait, in seconds of `time.monotonic()`; None: until its deadline."""
+    """Return the `time.monotonic()` time until which a request may wait; None: until its deadline."""
     seconds = policy.default_timeout_microseconds / 1e6
     if asked and policy.allow_timeout_override:
         seconds = asked

@@ -1,4 +1,4 @@
-"""How often each client may ask, counted as by kerve-wire: a bucket each, filled at a steady rate (GCRA)."""
+"""Rate limits per client, as in kerve-wire: a token bucket for each client (GCRA)."""
 
 from __future__ import annotations  # grpc's classes take type arguments in the stubs only
 
@@ -21,39 +21,39 @@ from kerve.runtime.servicers.edge import abort
 
 __all__ = ["RateLimit", "RateLimitInterceptor", "RateLimiter"]
 
-# What is hosted and is inference all the same: a call counts as one request of its client.
+# Hosted methods that count as inference: a call counts as one request of its client.
 RATE_LIMITED = frozenset(f"/{evaluation.SERVICE.full_name}/{name}" for name in ("Evaluate", "Compare"))
 
-# Clients that are remembered before those are forgotten that could ask as if for the first time. Twice those
-# that are left, if that is more: a look at all of them is not for every request.
+# Number of known clients at which those with a full bucket are dropped. The next time is at twice the number
+# of the remaining ones, if that is more, so that not every request scans all clients.
 MIN_CAPACITY = 10_000
 
-# A peer that calls over IPv6: its address without the zone; the brackets are percent-encoded or not.
+# An IPv6 peer: its address without the zone; the brackets may be percent-encoded.
 IPV6 = re.compile(r"ipv6:(?:%5B|\[)([0-9a-fA-F:.]+)")
 
 
 @dataclass(frozen=True)
 class RateLimit:
-    """Requests per second of each client, and how many of them may come at once after a pause."""
+    """Requests per second of each client, and the size of a burst after a pause."""
 
     rate: float
     burst: int
 
 
 class RateLimiter:
-    """Limits the rate of each client's requests, with a token bucket for each."""
+    """Limits the rate of each client's requests with a token bucket."""
 
     def __init__(self, limit: RateLimit | None) -> None:
         self._limit = limit
         self._lock = threading.Lock()
-        # When each client's bucket is full again.
+        # The time at which each client's bucket is full again.
         self._full_at: dict[str, float] = {}
         self._capacity = MIN_CAPACITY
-        # Whether clients are told apart by their tokens; where none are required, anybody could make some up.
+        # Whether clients are identified by token; if tokens are not required, a client could invent them.
         self.by_token = False
 
     def check(self, context: grpc.ServicerContext) -> None:
-        """Count a request of a call; ResourceExhaustedError when its client has sent too many."""
+        """Count a request of a call; raises ResourceExhaustedError if its client exceeds the limit."""
         if self._limit is not None and not is_forwarded(context):
             self._count(self._limit, self._client(context), time.monotonic())
 
@@ -81,9 +81,9 @@ class RateLimiter:
 
 
 def network(peer: str) -> str:
-    """Return whose requests are counted together: an IPv4 address, or an IPv6 network of 64 bits.
+    """Return the address whose requests are counted together: an IPv4 address, or an IPv6 /64 network.
 
-    A subscriber is given no less than such a network, and may call from each of its addresses.
+    Subscribers are assigned at least a /64 network, and can use any of its addresses.
     """
     address, _, port = peer.rpartition(":")
     address = address if port.isdecimal() else peer
@@ -99,7 +99,7 @@ def network(peer: str) -> str:
 
 
 class RateLimitInterceptor(grpc.ServerInterceptor):
-    """Applies the rate limit to the methods of inference that servicers serve."""
+    """Applies the rate limit to the hosted methods that count as inference."""
 
     def __init__(self, rate_limiter: RateLimiter) -> None:
         self._rate_limiter = rate_limiter
@@ -109,14 +109,14 @@ class RateLimitInterceptor(grpc.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Return what serves the call."""
+        """Return the handler of the call."""
         handler = continuation(handler_call_details)
         if handler is None or handler_call_details.method not in RATE_LIMITED:
             return handler
         behavior, rate_limiter = handler.stream_stream, self._rate_limiter
-        assert behavior is not None  # both ways, as all that is counted here
+        assert behavior is not None  # all of RATE_LIMITED are bidirectional streams
 
-        @functools.wraps(behavior)  # and with it, in which threads it is served
+        @functools.wraps(behavior)  # also keeps the thread pool of the method
         def rate_limited(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
             try:
                 rate_limiter.check(context)

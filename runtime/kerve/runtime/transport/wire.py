@@ -1,4 +1,4 @@
-"""The fast transport: kerve-wire, which batches across requests and does all but compute without the GIL."""
+"""The native transport: kerve-wire, which batches requests and does all but compute without the GIL."""
 
 from __future__ import annotations  # grpc's classes take type arguments in the stubs only
 
@@ -21,8 +21,8 @@ from kerve.runtime.transport.base import ColdPath, Queue, ServedModel, Transport
 
 __all__ = ["WireTransport"]
 
-# A call that Python sees to keeps its thread until it is answered. Health and metadata have threads of their
-# own, so that they answer meanwhile.
+# A call on the cold path occupies a thread until it is answered. Health and metadata have separate threads,
+# so that they are answered meanwhile.
 COLD_THREADS = 512
 
 
@@ -46,7 +46,7 @@ class WireTransport:
         )
 
     def attach(self, served: ServedModel) -> kerve_wire.Queue:
-        """Make a queue for a model version."""
+        """Create a queue for a model version."""
         return self._server.attach(
             served.name,
             served.version,
@@ -57,20 +57,20 @@ class WireTransport:
         )
 
     def inbox(self) -> kerve_wire.Inbox:
-        """Make a place for the answers to `Queue.ask`."""
+        """Create an inbox for the answers to `Queue.ask`."""
         return kerve_wire.Inbox()
 
     def publish(
         self, name: str, routes: Mapping[str, Queue], unready: Mapping[str, str] | None = None
     ) -> None:
-        """Route the model's requests, all at once; see `Transport.publish`."""
+        """Set all routes of a model at once; see `Transport.publish`."""
         own = {version: queue for version, queue in routes.items() if isinstance(queue, kerve_wire.Queue)}
         if len(own) != len(routes):
             raise TypeError("routes lead to queues that another transport attached")
         self._server.publish(name, own, unready)
 
     def unpublish(self, name: str) -> None:
-        """Forget a model."""
+        """Remove a model."""
         self._server.unpublish(name)
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[grpc.GenericRpcHandler]) -> None:
@@ -84,18 +84,18 @@ class WireTransport:
         self._server.add_registered_method_handlers(service_name, method_handlers)
 
     def add_cold(self, cold: ColdPath) -> None:
-        """Let requests be answered where a queue cannot; see `Transport.add_cold`."""
+        """Set the cold path; see `Transport.add_cold`."""
         pool = ThreadPoolExecutor(COLD_THREADS, "cold")
         rpc.add_service(self, oip.SERVICE, {"ModelInfer": rpc.in_pool(cold.ModelInfer, pool)})
         rpc.add_service(self, tfs.PREDICTION_SERVICE, {"Predict": rpc.in_pool(cold.Predict, pool)})
 
     def add_insecure_port(self, address: str) -> int:
-        """Listen without encryption; RuntimeError when the address cannot be had."""
+        """Listen without encryption; raises RuntimeError if the address cannot be bound."""
         return self._server.add_insecure_port(address)
 
     def add_secure_port(self, address: str, certificates: Certificates) -> int:
-        """Listen with TLS; RuntimeError when the address cannot be had."""
-        certificates.check()  # says what is wrong with them better than the wire does
+        """Listen with TLS; raises RuntimeError if the address cannot be bound."""
+        certificates.check()  # its error messages are better than the native transport's
         roots = certificates.client_roots
         credentials = kerve_wire.Credentials(
             certificates.key, certificates.chain, roots, require_client_auth=roots is not None
@@ -103,11 +103,11 @@ class WireTransport:
         return self._server.add_secure_port(address, credentials)
 
     def add_http_port(self, address: str, application: Path, *, inference: bool) -> int:
-        """Listen for HTTP in front of an application; RuntimeError when the address cannot be had."""
+        """Listen for HTTP as an application's proxy; raises RuntimeError if the address cannot be bound."""
         return self._server.add_http_port(address, application, inference=inference)
 
     def set_tokens(self, infer: Mapping[bytes, bool]) -> None:
-        """Let inference in only with a bearer token: by its SHA-256, whether it permits that."""
+        """Require a bearer token for inference; see `Transport.set_tokens`."""
         self._server.set_tokens(infer)
 
     def observe(self, *, everything: bool, traced: float | None) -> None:
@@ -116,31 +116,31 @@ class WireTransport:
         self._server.observe(everything=everything, traced=traced)
 
     def observations(self) -> tuple[Sequence[Observation], int]:
-        """Return what has ended since the last look, and how much was lost so far."""
+        """Return the requests that ended since the last call, and the total number of dropped ones."""
         native, lost = self._server.observations()
         hosted, lost_too = self.observer.read()
         return [*native, *hosted], lost + lost_too
 
     def start(self) -> None:
-        """Begin to accept connections."""
+        """Start accepting connections."""
         self._server.start()
 
     def stop(self, grace: float | None) -> threading.Event:
-        """Refuse new inference, give what is in flight `grace` seconds, then end every call."""
+        """Refuse new inference, give requests in flight `grace` seconds, then end every call."""
         return self._server.stop(grace)
 
     def wait_for_termination(self, timeout: float | None = None) -> bool:
-        """Wait until stopped; return whether the time was over first."""
+        """Wait until stopped; return True on timeout."""
         return self._server.wait_for_termination(timeout)
 
 
 def wire_spec(spec: TensorSpec) -> kerve_wire.TensorSpec:
-    """Return the spec as the wire has it."""
+    """Convert a spec to kerve-wire's."""
     return kerve_wire.TensorSpec(spec.name, spec.datatype, spec.shape, spec.labels, spec.optional)
 
 
 def wire_options(served: ServedModel) -> kerve_wire.QueueOptions:
-    """Return the options as the wire has them: the same names."""
+    """Convert the batching options to kerve-wire's, which have the same names."""
     policies = tuple(kerve_wire.QueuePolicy(**vars(policy)) for policy in served.batching.policies)
     given = {**vars(served.batching), "policies": policies, "hosted": served.cold}
     return kerve_wire.QueueOptions(**given)
