@@ -129,7 +129,7 @@ impl InferStream<'_> {
                 && self.has_room()
                 && let Some(message) = decoder.message()?
             {
-                // A token may be revoked while a stream is open: accepted requests are completed, further ones rejected.
+                // A token may be revoked while a stream is open: accepted requests are completed, but no more accepted.
                 match self.worker.shared.tokens.check(self.caller.headers) {
                     Ok(_) => self.begin(message.decode_async().await?, &sender),
                     Err(status) => (open, end) = (false, Err(status)),
