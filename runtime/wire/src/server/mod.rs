@@ -57,7 +57,7 @@ pub struct Config {
     pub max_connection_age: Option<Duration>,
     /// Connections are closed this long after `max_connection_age`.
     pub max_connection_age_grace: Option<Duration>,
-    /// The time for the handshakes of TLS and HTTP/2.
+    /// The time for the handshakes of TLS and HTTP/2, and over HTTP/1 for the headers and each piece of a body.
     pub handshake_timeout: Duration,
     /// The encoding of responses to clients that accept it.
     pub compression: Option<Encoding>,
