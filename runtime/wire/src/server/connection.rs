@@ -185,37 +185,37 @@ where
     let mut shutting_down = false;
     loop {
         tokio::select! {
-                    biased;
-                    call = accept(worker, &mut connection) => match call {
-                        Some(Ok((request, respond))) => {
-                            start_call(worker, &peer, request, respond);
-                            if config.max_connection_idle.is_some() {
-                                last_call = Instant::now();
-                            }
-                        }
-                        Some(Err(error)) => return Err(error.into()),
-                        None => return Ok(()),
-                    },
-                    _ = phase.wait_for(|phase| *phase >= Phase::Draining), if !shutting_down => {
-                        shutting_down = true;
-                        connection.graceful_shutdown();
+            biased;
+            call = accept(worker, &mut connection) => match call {
+                Some(Ok((request, respond))) => {
+                    start_call(worker, &peer, request, respond);
+                    if config.max_connection_idle.is_some() {
+                        last_call = Instant::now();
                     }
-                    () = &mut max_age, if !shutting_down => {
-                        shutting_down = true;
-                        connection.graceful_shutdown();
-                        max_age_grace.set(sleep_or_pending(config.max_connection_age_grace));
-                    }
-        () = &mut idle, if !shutting_down => {
-                        let limit = config.max_connection_idle.unwrap_or_default();
-                        let left = limit.saturating_sub(last_call.elapsed());
-                        if left.is_zero() && !connection.has_streams() {
-                            shutting_down = true;
-                            connection.graceful_shutdown();
-                        }
-                        idle.set(sleep_or_pending(Some(if left.is_zero() { limit } else { left })));
-                    }
-                    () = &mut max_age_grace => return Ok(()),
-                    () = &mut keepalive => return Ok(()),
+                }
+                Some(Err(error)) => return Err(error.into()),
+                None => return Ok(()),
+            },
+            _ = phase.wait_for(|phase| *phase >= Phase::Draining), if !shutting_down => {
+                shutting_down = true;
+                connection.graceful_shutdown();
+            }
+            () = &mut max_age, if !shutting_down => {
+                shutting_down = true;
+                connection.graceful_shutdown();
+                max_age_grace.set(sleep_or_pending(config.max_connection_age_grace));
+            }
+            () = &mut idle, if !shutting_down => {
+                let limit = config.max_connection_idle.unwrap_or_default();
+                let left = limit.saturating_sub(last_call.elapsed());
+                if left.is_zero() && !connection.has_streams() {
+                    shutting_down = true;
+                    connection.graceful_shutdown();
+                }
+                idle.set(sleep_or_pending(Some(if left.is_zero() { limit } else { left })));
+            }
+            () = &mut max_age_grace => return Ok(()),
+            () = &mut keepalive => return Ok(()),
                 }
     }
 }
