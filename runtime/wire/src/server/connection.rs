@@ -216,7 +216,7 @@ where
             }
             () = &mut max_age_grace => return Ok(()),
             () = &mut keepalive => return Ok(()),
-                }
+        }
     }
 }
 
