@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+from rich.console import Console
 
 from kerve.cli import options as cli
 from kerve.cli.tables import print_table, print_warning
@@ -85,27 +86,29 @@ def measured(options: Options) -> list[Result]:
         def statistics() -> ModelStatistics:
             return newest(client, options.name)
 
-        results = [
-            measure(
-                label,
-                load,
-                recorder,
-                statistics,
-                seconds=options.window,
-                stability=options.stability,
-                max_windows=options.max_windows,
-            )
-            for label, load, recorder in makers
-        ]
+        results = []
+        with Console(stderr=True).status("") as status:
+            for label, load, recorder in makers:
+                status.update(f"measuring {label}")
+                result = measure(
+                    label,
+                    load,
+                    recorder,
+                    statistics,
+                    seconds=options.window,
+                    stability=options.stability,
+                    max_windows=options.max_windows,
+                )
+                results.append(result)
     print_table(
-        f"{options.name} at {options.address}, asked by {'kerve-wire' if native else 'Python'}",
+        f"{options.name} at {options.address}, load from {'kerve-wire' if native else 'Python'}",
         COLUMNS,
         [row(each, options.batch_size) for each in results],
     )
     for result in results:
         if not result.stable:
             print_warning(
-                f"{result.load}: the windows never agreed; the machine is busy, or --window is short"
+                f"{result.load}: no three windows in a row agreed; the machine is busy, or --window is short"
             )
     return results
 
@@ -119,7 +122,7 @@ def loads(options: Options, call: Send) -> Iterator[tuple[str, Load, Recorder]]:
         return
     for number in options.concurrency:
         recorder = Recorder()
-        yield f"{number} under way", Concurrency(call, number, recorder), recorder
+        yield f"{number} in flight", Concurrency(call, number, recorder), recorder
 
 
 def native_loads(options: Options, call: EncodedCall) -> Iterator[tuple[str, Load, Recorder]]:
@@ -129,7 +132,7 @@ def native_loads(options: Options, call: EncodedCall) -> Iterator[tuple[str, Loa
         yield f"{rate:g}/s", native, native
     for number in () if options.rate else options.concurrency:
         native = Native(call, concurrency=number)
-        yield f"{number} under way", native, native
+        yield f"{number} in flight", native, native
 
 
 def inputs_for(signature: Signature, options: Options) -> dict[str, Array]:
