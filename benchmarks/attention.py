@@ -1,14 +1,14 @@
-"""What attention is in our files, what ONNX Runtime makes of it when it loads them, and what the forms cost.
+"""Attention in kerve's graphs: operators, before and after ONNX Runtime's optimizations, and their cost.
 
     .venv/bin/python benchmarks/attention.py [--threads 1]
 
-The first table counts operators of the models with attention of `conversion_models.py`, at the default
-opset and at 23, the first with an Attention operator; "loaded" is what ONNX Runtime writes as
-`SessionOptions.optimized_model_filepath`, with all optimizations. Times of the two take turns, least of many.
-The tables after it are parts of one encoder block (width 256, 4 heads, 128 positions) in the forms that they
-could have, ours first. The last says how fast a graph of these models could be: the time of all nodes of
-tf2onnx's graph and of ours, and of the products of matrices in ours alone, which no form avoids. Each is the
-sum over the nodes of the least time that ONNX Runtime's profiler reports.
+The first table counts operators in the attention models of `conversion_models.py`, at the default opset and
+at 23, the first with an Attention operator; "loaded" is the graph that ONNX Runtime writes to
+`SessionOptions.optimized_model_filepath`, with all optimizations. Both are timed alternately; times are
+minima. The following tables compare alternative forms of the parts of one encoder block (width 256, 4 heads,
+128 positions), kerve's first. The last table bounds the speed of any graph of these models: the time of all
+nodes of tf2onnx's graph and of kerve's, and of the matrix products of kerve's alone, which every form needs.
+Each is the sum over the nodes of the minimum time that ONNX Runtime's profiler reports.
 """
 
 import argparse
@@ -158,7 +158,7 @@ def times(forms: Mapping[str, str], threads: int) -> Iterable[str]:
 
 
 def node_times(file: Path, inputs: Iterable[np.ndarray], threads: int) -> tuple[float, float]:
-    """Return the milliseconds of all nodes, and of products of matrices."""
+    """Return the milliseconds of all nodes, and of matrix products."""
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3
     options.enable_profiling, options.profile_file_prefix = True, str(file)

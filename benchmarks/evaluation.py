@@ -1,12 +1,12 @@
-"""How fast `kerve evaluate` is: against the bare session on the same batches, and against model.evaluate().
+"""Compares `kerve evaluate` with a bare session on the same batches, and with model.evaluate().
 
     python benchmarks/evaluation.py [--rounds 3] [--only digits,mobilenet,resnet50]
 
-All sides compute on the same CPUs, in turn, after a round that does not count, and the medians of the rounds
-are shown. The bare session is ONNX Runtime's own with its default options: what a script would call.
-TensorFlow evaluates in a process of its own, in Keras's batches of 32; kerve's server is another, asked over
-loopback by a client in this one. CPU seconds are those of all processes of a side: they mean something where
-others share the machine, too. Prints the table of docs/performance.md.
+All sides compute on the same CPUs, alternately, after an uncounted round; medians of the rounds are shown.
+The bare session is ONNX Runtime's with default options, as a script would call it. TensorFlow evaluates in a
+separate process, in Keras's batches of 32; kerve's server is another process, called over loopback by a
+client in this one. CPU seconds are those of all processes of a side, and remain comparable on a shared
+machine. Prints the table of docs/performance.md.
 """
 
 import argparse
@@ -42,7 +42,7 @@ HEAD = """\
 
 @dataclass(frozen=True)
 class Took:
-    """One round of one side."""
+    """The cost of one round of one side."""
 
     seconds: float
     cpu: float
@@ -50,14 +50,14 @@ class Took:
 
 
 def cpu_of(process: int) -> float:
-    """CPU seconds that a process has used."""
+    """Return the CPU seconds used by a process."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / CLOCK_TICKS
 
 
 @contextmanager
 def serving(repository: Path) -> Iterator[tuple[Client, int]]:
-    """A server of the compiled models, and its process."""
+    """Start a server of the compiled models; yields its address and process."""
     command = [KERVE, "serve", "--repository", str(repository), "--grpc-port", "0", "--http-port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -71,7 +71,7 @@ def serving(repository: Path) -> Iterator[tuple[Client, int]]:
 
 
 class Bare:
-    """ONNX Runtime's session, called with the batches that a client sends."""
+    """An ONNX Runtime session, called with the batches that a client sends."""
 
     def __init__(self, folder: Path, rows: evaluation_models.Rows) -> None:
         artifact = read_artifact(folder)
@@ -102,7 +102,7 @@ def kerve(client: Client, server: int, name: str, rows: evaluation_models.Rows) 
 
 
 class TensorFlow:
-    """model.evaluate() in a process that has the model and the rows, and waits to be told."""
+    """model.evaluate() in a process that holds the model and the rows and waits for commands."""
 
     def __init__(self, name: str) -> None:
         command = [sys.executable, str(HERE / "evaluation_models.py"), "evaluate", name]
@@ -122,7 +122,7 @@ class TensorFlow:
 
 
 def medians(sides: dict[str, Callable[[], Took]], rounds: int) -> dict[str, Took]:
-    """Run all sides in turn, after a round that does not count."""
+    """Run all sides alternately, after an uncounted round; return the medians."""
     found: dict[str, list[Took]] = {name: [] for name in sides}
     for number in range(rounds + 1):
         for name, run in sides.items():

@@ -1,4 +1,4 @@
-"""What bounds a model on a device: arithmetic, bytes, or launches; counted from its graph."""
+"""Lower bounds on the time of a model on a device, from its graph: arithmetic, bytes, or kernel launches."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -16,25 +16,25 @@ from kerve.runtime.session import RECORD, Session
 
 __all__ = ["Counts", "bound", "count", "launches", "read_counts"]
 
-# Seconds from one kernel's launch to the next's, at best: what CUDA's driver takes on the machines we know.
+# Minimum seconds between two kernel launches, as CUDA's driver takes on known machines.
 LAUNCH = 2.5e-6
 
 
 class Counts(NamedTuple):
-    """Of a model: operations (two for a multiplication with its addition) and bytes."""
+    """Operations (two for a multiplication with its addition) and bytes of a model."""
 
-    # For each row.
+    # Per row.
     operations: float
-    # Parameters, read once for each batch.
+    # Parameters, read once per batch.
     weights: float
-    # What products read and write for each row, beside parameters.
+    # Read and written by products per row, except parameters.
     activations: float
-    # Inputs for each row, which come from the host.
+    # Inputs per row, copied from the host.
     inputs: float
 
 
 def count(file: Path) -> Counts:
-    """Count a model's products for one row; needs onnx."""
+    """Count a model's operations for one row; needs onnx."""
     import onnx
     from onnx import numpy_helper
 
@@ -70,14 +70,14 @@ def count(file: Path) -> Counts:
 
 
 def recurrent(x: tuple[int, ...], w: tuple[int, ...], _: tuple[int, ...], __: Any) -> int:
-    """Multiplications of a recurrent layer: of the input and of the state, by the gates' matrices."""
+    """Return the multiplications of a recurrent layer: of input and state by the gates' matrices."""
     directions, gates, inputs = w
     hidden = gates // 4
     return x[0] * x[1] * directions * gates * (inputs + hidden)
 
 
 def general(a: tuple[int, ...], b: tuple[int, ...], y: tuple[int, ...], node: Any) -> int:
-    """Multiplications of Gemm."""
+    """Return the multiplications of Gemm."""
     del b
     transposed = any(each.name == "transA" and each.i for each in node.attribute)
     return prod(y) * (a[0] if transposed else a[1])
@@ -93,7 +93,7 @@ OPERATIONS: Mapping[str, Callable[..., int]] = {
 
 
 def read_counts(file: Path) -> Mapping[str, Counts]:
-    """Return what was counted where the artifacts were made; empty where nothing was."""
+    """Return the counts made with the artifacts; empty if there are none."""
     if not file.exists():
         return {}
     return {name: Counts(*numbers) for name, numbers in json.loads(file.read_text()).items()}
@@ -101,7 +101,7 @@ def read_counts(file: Path) -> Mapping[str, Counts]:
 
 @cache
 def launches(file: Path, device: Device) -> int:
-    """Return the nodes that a device computes for a batch: each launches one kernel at least."""
+    """Return the nodes that a device computes for a batch; each launches at least one kernel."""
     if device.kind != "cpu":
         load_packaged()
     providers = providers_for(device, CudaOptions(), enable_cuda_graph="0")
@@ -112,7 +112,7 @@ def launches(file: Path, device: Device) -> int:
 def bound(
     counts: Counts, rows: int, seconds: float, precision: str, nodes: int, peaks: Mapping[str, float]
 ) -> str:
-    """Return what a batch cannot be faster than, and what of it comes closest to what it takes."""
+    """Return the lower bound for a batch, and which of its parts is closest to the measured time."""
     operations = counts.operations * rows
     moved = counts.weights + counts.activations * rows
     host = counts.inputs * rows

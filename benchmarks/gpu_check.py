@@ -1,11 +1,11 @@
-"""Does everything that kerve does on a GPU work on this one? Each step on its own, in a table.
+"""Checks that everything kerve does on a GPU works on this one; each step separately, in a table.
 
     python benchmarks/gpu_check.py --device cuda:0 [FOLDER]
 
-FOLDER holds the parts that gpu_artifacts.py wrote (`--only mlp,mobilenetv2` is enough); steps that need them
-are skipped without. Needs onnxruntime-gpu and what `kerve[serve-gpu]` installs; kerve itself is taken from
-this source tree. Every step is a process of its own with a time limit, so that none hides the others; what no
-longer fits into `--budget` seconds is left out and said to be. `--device cpu` rehearses.
+FOLDER holds the parts written by gpu_artifacts.py (`--only mlp,mobilenetv2` is enough); without it, steps
+that need them are skipped. Needs onnxruntime-gpu and the other dependencies of `kerve[serve-gpu]`; kerve is
+imported from this source tree. Every step runs in a separate process with a time limit, so that failures stay
+independent; steps that exceed `--budget` seconds are skipped and reported. `--device cpu` is a dry run.
 """
 
 import argparse
@@ -22,9 +22,9 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 ROOTS = ("cli", "runtime", "proto")
 sys.path[:0] = [str(ROOT / each) for each in ROOTS]
-# Seconds for one step, and lines that are shown of what it printed.
+# Time limit of a step in seconds, and lines shown of its output.
 LIMIT, SHOWN = 60, 40
-# What kerve needs to serve, by the names of modules.
+# Modules that kerve needs to serve.
 MODULES = (
     *("numpy", "onnxruntime", "grpc", "google", "grpc_health", "grpc_reflection"),
     *("prometheus_client", "waitress", "click", "rich"),
@@ -32,7 +32,7 @@ MODULES = (
 
 
 def environment(folder: Path) -> Mapping[str, str]:
-    """Return variables with which kerve is found in the source tree, though it may not be installed."""
+    """Return environment variables with which kerve is imported from the source tree."""
     paths = [str(ROOT / each) for each in ROOTS]
     try:
         importlib.metadata.version("kerve")
@@ -46,7 +46,7 @@ def environment(folder: Path) -> Mapping[str, str]:
 
 
 def take(name: str, arguments: argparse.Namespace) -> None:
-    """Take one step in this process; its last line says what was seen."""
+    """Run one step in this process; its last line is the result."""
     from gpu_artifacts import unpack
     from gpu_checks import STEPS
     from gpu_setting import Setting, Skip
@@ -65,7 +65,7 @@ def take(name: str, arguments: argparse.Namespace) -> None:
 
 
 def run(name: str, arguments: argparse.Namespace, variables: Mapping[str, str]) -> tuple[str, str]:
-    """Take a step in a process of its own; return the verdict, and what was seen."""
+    """Run a step in a separate process; return the verdict and the result."""
     folder = [str(arguments.folder)] if arguments.folder else []
     command = [sys.executable, __file__, *folder, "--device", arguments.device, "--step", name]
     try:
@@ -100,10 +100,12 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument(
-        "--step", choices=STEPS, action="append", help="only this; may be given several times"
+        "--step", choices=STEPS, action="append", help="run only this step; may be given several times"
     )
-    parser.add_argument("--limit", type=float, default=LIMIT, help="seconds for each step")
-    parser.add_argument("--budget", type=float, default=220, help="seconds after which nothing new is begun")
+    parser.add_argument("--limit", type=float, default=LIMIT, help="time limit of each step in seconds")
+    parser.add_argument(
+        "--budget", type=float, default=220, help="seconds, then nothing new is started"
+    )
     arguments = parser.parse_args(given)
     if os.environ.get(STEP_ALONE):
         take(arguments.step[0], arguments)
@@ -125,7 +127,7 @@ def main(given: Sequence[str] | None = None) -> int:
     return int(any(verdict == "FAILED" for _, verdict, _, _ in table))
 
 
-# Set for the process that takes a single step.
+# Set in the process that runs a single step.
 STEP_ALONE = "KERVE_CHECK_STEP"
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The steps of `gpu_check.py` that ask a server or a command."""
+"""The steps of `gpu_check.py` that use a server or a command."""
 
 import ctypes
 import json
@@ -70,7 +70,7 @@ def repository(setting: Setting, *names: str) -> Path:
 
 
 def served(setting: Setting) -> str:
-    """A server answers as the CPU does, one request at a time and many."""
+    """A server gives the CPU's answers, to single and to concurrent requests."""
     with (
         server(setting, repository(setting, "classifier")) as (address, _, seconds),
         Client(address) as client,
@@ -95,7 +95,7 @@ def served(setting: Setting) -> str:
 
 
 def shared_request(inputs: Any, answer_size: int) -> pb.ModelInferRequest:
-    """Return a request whose tensors lie in the region `ours`: the input first, the answer behind it."""
+    """Return a request whose tensors are in the region `ours`: the input first, then the output."""
     tensor = pb.ModelInferRequest.InferInputTensor(name="features", datatype="FP32", shape=inputs.shape)
     output = pb.ModelInferRequest.InferRequestedOutputTensor(name="probabilities")
     for each, size, offset in ((tensor, inputs.nbytes, 0), (output, answer_size, inputs.nbytes)):
@@ -106,7 +106,7 @@ def shared_request(inputs: Any, answer_size: int) -> pb.ModelInferRequest:
 
 
 def system_memory(setting: Setting) -> str:
-    """Inputs and outputs in the system's shared memory."""
+    """Inputs and outputs in system shared memory."""
     inputs = rows(3)["features"]
     right = expected({"features": inputs})["probabilities"]
     file = Path("/dev/shm") / f"kerve-check-{uuid.uuid4().hex}"
@@ -124,7 +124,7 @@ def system_memory(setting: Setting) -> str:
 
 
 def in_region(setting: Setting, method: str, register: Any, request: pb.ModelInferRequest) -> None:
-    """Register a region with a server, and ask for what lies in it."""
+    """Register a region with a server, and send a request on it."""
     service = "/inference.GRPCInferenceService/"
     with (
         server(setting, repository(setting, "classifier")) as (address, _, _),
@@ -135,7 +135,7 @@ def in_region(setting: Setting, method: str, register: Any, request: pb.ModelInf
 
 
 def cuda_memory(setting: Setting) -> str:
-    """Inputs and outputs in a device's memory, which this process makes with the CUDA runtime."""
+    """Inputs and outputs in device memory, allocated by this process with the CUDA runtime."""
     if not setting.on_gpu:
         raise Skip("needs a GPU")
     libraries("cuda")  # loads the runtime
@@ -167,7 +167,7 @@ def cuda_memory(setting: Setting) -> str:
 
 
 def evaluation(setting: Setting) -> str:
-    """Evaluation gives Keras's numbers."""
+    """Evaluation gives Keras's results."""
     keras = json.loads((TESTS / "evaluation" / "keras.json").read_text())
     folder = shutil.copytree(TESTS / "evaluation" / "models", setting.work / "repository")
     with (
@@ -184,7 +184,7 @@ def evaluation(setting: Setting) -> str:
 
 
 def unloading(setting: Setting) -> str:
-    """A server gives a model's memory back when it is unloaded."""
+    """A server releases a model's memory when it is unloaded."""
     used(setting)
     assert setting.artifacts is not None or not setting.on_gpu, "needs artifacts"
     setting.artifact("mobilenetv2_float32")
@@ -202,7 +202,7 @@ def unloading(setting: Setting) -> str:
 
 
 def metrics(setting: Setting) -> str:
-    """/metrics tells NVML's quantities."""
+    """/metrics reports NVML's values."""
     used(setting)
     with server(setting, repository(setting, "classifier")) as (_, http, _):
         text = urllib.request.urlopen(f"http://{http}/metrics", timeout=30).read().decode()
@@ -212,7 +212,7 @@ def metrics(setting: Setting) -> str:
 
 
 def errors(setting: Setting) -> str:
-    """A device that is not there is named, and the command ends."""
+    """A missing device is named, and the command ends."""
     command = [*KERVE, "serve", "--repository", str(repository(setting, "classifier")), "--device", "cuda:99"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1, (done.returncode, done.stderr[-500:])
@@ -220,7 +220,7 @@ def errors(setting: Setting) -> str:
 
 
 def doctor(setting: Setting) -> str:
-    """What is here."""
+    """`kerve doctor` describes this machine."""
     command = [*KERVE, "doctor", "--device", setting.device, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout, done.stderr[-2000:]

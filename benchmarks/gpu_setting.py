@@ -1,4 +1,4 @@
-"""Where the steps of `gpu_check.py` are taken, and what they share."""
+"""The environment of the steps of `gpu_check.py`, and their common helpers."""
 
 from dataclasses import dataclass
 from importlib import import_module
@@ -38,16 +38,16 @@ MIB = 1 << 20
 
 
 class Skip(Exception):  # noqa: N818  it is no error
-    """Why a step cannot be taken here."""
+    """Raised with the reason why a step cannot run here."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Where the steps are taken."""
+    """The environment of the steps."""
 
     # As `--device` takes it.
     device: str
-    # Artifacts, one folder for each; None: there are none.
+    # Folder with a folder for each artifact; None if there are none.
     artifacts: Path | None
     work: Path
 
@@ -58,15 +58,15 @@ class Setting:
 
     @property
     def on_gpu(self) -> bool:
-        """Whether this is no rehearsal."""
+        """Whether this is not a dry run."""
         return self.chosen.kind != "cpu"
 
     def place(self, **options: Any) -> DeviceConfig:
-        """Return the device with options of [cuda]."""
+        """Return the device, with options of the table `cuda`."""
         return DeviceConfig(self.chosen, CudaOptions(**options))
 
     def lanes(self, file: Path, **options: Any) -> LaneSession:
-        """Open a model with buffers; in a rehearsal they are the host's."""
+        """Open a model with buffers; in a dry run they are in host memory."""
         if not self.on_gpu:
             return LaneSession(file, threads=1, providers=CPU, buffers=HostMemory, graphs=True)
         session = open_session(file, self.place(**options), threads=1)
@@ -82,7 +82,7 @@ class Setting:
 
 
 def small(name: str = "classifier") -> Path:
-    """Return a small model that is always at hand."""
+    """Return a small model that is always available."""
     return TESTS / "models" / f"{name}.onnx"
 
 
@@ -92,18 +92,18 @@ def rows(count: int, seed: int = 0) -> dict[str, Any]:
 
 
 def same(found: dict[str, Any], expected: dict[str, Any], tolerance: float = 1e-5) -> None:
-    """Assert that two answers are equal but for rounding."""
+    """Assert that two answers are equal up to rounding."""
     for name, array in expected.items():
         np.testing.assert_allclose(found[name], array, rtol=tolerance, atol=tolerance, err_msg=name)
 
 
 def expected(inputs: dict[str, Any]) -> dict[str, Any]:
-    """Return the small classifier's answers on the CPU."""
+    """Return the outputs of the small classifier on the CPU."""
     return Session(small(), threads=1).run(inputs, ["probabilities", "logits"])
 
 
 def used(setting: Setting) -> int:
-    """Return the bytes of the device that are taken, as NVML tells."""
+    """Return the used bytes of device memory, from NVML."""
     if not setting.on_gpu or find_spec("pynvml") is None:
         raise Skip("needs a GPU, and NVML's module (nvidia-ml-py)")
     nvml = import_module("pynvml")
@@ -112,7 +112,7 @@ def used(setting: Setting) -> int:
 
 
 def given_back(before: int, loaded: int, after: int) -> str:
-    """Assert that what was taken was given back, and say it."""
+    """Assert that memory was released, and describe it."""
     shown = f"{(loaded - before) / MIB:.0f} MiB taken, {(after - before) / MIB:.0f} MiB of them kept"
     assert after - before <= max(64 * MIB, (loaded - before) // 4), shown
     return shown

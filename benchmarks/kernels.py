@@ -1,9 +1,9 @@
-"""Operators of ONNX whose kernels are slow on CPUs, and the operators that kerve writes in their place.
+"""ONNX operators whose CPU kernels are slow, and the operators that kerve writes instead.
 
     .venv/bin/python benchmarks/kernels.py
 
-Of numbers around zero, half of them negative, in no order: least times of a hundred turns, on one thread and
-on two.
+Inputs are random numbers around zero, half of them negative. Minima of a hundred alternating runs, on one
+thread and on two.
 """
 
 import time

@@ -1,8 +1,8 @@
-"""A mean over small windows between two convolutions: as AveragePool of two kinds, and as convolutions.
+"""Average pooling over small windows between two convolutions: AveragePool in two forms, and as convolutions.
 
     .venv/bin/python benchmarks/pools.py
 
-Windows of three along each axis that overlap. Least times of forty turns, on one thread.
+Overlapping windows of three along each axis. Minima of forty alternating runs, on one thread.
 """
 
 import time

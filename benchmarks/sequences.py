@@ -1,8 +1,9 @@
-"""Convolutions of sequences, and the same of images of height one, as kerve writes them.
+"""Convolutions over sequences, and the same as convolutions over images of height one, as kerve writes them.
 
     .venv/bin/python benchmarks/sequences.py
 
-Alone between two views and in a chain of three; least times of a hundred turns, on one thread and on two.
+One between two reshapes, and a chain of three; minima of a hundred alternating runs, on one thread and on
+two.
 """
 
 import numpy as np

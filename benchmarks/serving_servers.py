@@ -1,9 +1,9 @@
-"""The servers that `serving.py` measures, each in a process of its own.
+"""The servers of `serving.py`, each in a separate process.
 
     python serving_servers.py wire|constant MODEL PORT_FILE [--workers N] [--queue N]
 
-`wire` answers with ONNX Runtime behind kerve_wire; `constant` is a grpc.aio server that does nothing but
-return the same bytes: the most that a Python server can do.
+`wire` runs ONNX Runtime behind kerve_wire; `constant` is a grpc.aio server that only returns constant bytes,
+the upper limit of a Python server.
 """
 
 import argparse

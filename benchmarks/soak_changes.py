@@ -1,4 +1,4 @@
-"""What happens to the server of `soak.py` all along: new versions, broken ones, unloads, clients that die."""
+"""Changes during `soak.py`: new versions, broken versions, unloads, killed clients."""
 
 import shutil
 import signal
@@ -21,7 +21,7 @@ from tritonclient.utils import InferenceServerException
 
 
 def model(version: int, steps: int) -> bytes:
-    """x + version, after a loop of so many steps, of a microsecond or so each."""
+    """Return a model of x + version, after a number of loop steps of about a microsecond each."""
     body = helper.make_graph(
         [
             helper.make_node("Identity", ["go"], ["still_go"]),
@@ -38,7 +38,7 @@ def model(version: int, steps: int) -> bytes:
             helper.make_tensor_value_info("next", TensorProto.FLOAT, ()),
         ],
     )
-    # What the loop counts goes into the answer, so that nobody can leave it out.
+    # The loop's count is part of the answer, so that it cannot be optimized away.
     weights = {"steps": np.int64(steps), "one": np.float32(1), "start": np.float32(version - steps)}
     nodes = [
         helper.make_node("Loop", ["steps", "", "start"], ["total"], body=body),
@@ -56,7 +56,7 @@ def model(version: int, steps: int) -> bytes:
 
 
 def publish(repository: Path, name: str, version: int, contents: bytes) -> Path:
-    """Return the folder of a new version, which appears whole."""
+    """Publish a new version atomically; return its folder."""
     hidden = repository / name / f".{version}"
     hidden.mkdir(parents=True)
     (hidden / "model.onnx").write_bytes(contents)
@@ -64,7 +64,7 @@ def publish(repository: Path, name: str, version: int, contents: bytes) -> Path:
 
 
 class Publisher:
-    """Publishes version after version of `steady`, good ones and broken ones."""
+    """Publishes successive versions of `steady`, valid and broken."""
 
     def __init__(
         self, repository: Path, steps: int, versions: Versions, process: "subprocess.Popen[str]"
@@ -77,7 +77,7 @@ class Publisher:
         self.problems: list[str] = []
 
     def run(self, address: str, pause: float, over: threading.Event) -> None:
-        """Go on until it is over."""
+        """Continue until the end of the run."""
         whole = model(1, self._steps)
         broken = cycle((b"nope", whole[: len(whole) // 2], b""))
         with triton.InferenceServerClient(address) as client:
@@ -139,7 +139,7 @@ def states(client: Any) -> dict[tuple[str, str], str]:
 
 
 def come_and_go(address: str, counts: Counter[str], pause: float, over: threading.Event) -> None:
-    """Unload and load the model `guest`."""
+    """Unload and load the model `guest` repeatedly."""
     with triton.InferenceServerClient(address) as client:
         while not over.wait(pause):
             client.unload_model("guest", client_timeout=PATIENCE)
@@ -149,7 +149,7 @@ def come_and_go(address: str, counts: Counter[str], pause: float, over: threadin
 
 
 def kill_clients(address: str, counts: Counter[str], pause: float, over: threading.Event) -> None:
-    """Start clients and kill them in the middle of their requests."""
+    """Start clients and kill them during their requests."""
     command = [sys.executable, str(Path(__file__).with_name("soak_traffic.py")), address]
     while not over.wait(pause):
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -161,7 +161,7 @@ def kill_clients(address: str, counts: Counter[str], pause: float, over: threadi
 
 @contextmanager
 def guarded(problems: list[str], what: str) -> Iterator[None]:
-    """Whatever ends one of these threads is a problem of the run."""
+    """Report an exception that ends one of these threads as a problem of the run."""
     try:
         yield
     except Exception as error:  # noqa: BLE001  the report tells it
@@ -169,7 +169,7 @@ def guarded(problems: list[str], what: str) -> Iterator[None]:
 
 
 def start(address: str, publisher: Publisher, pause: float, over: threading.Event) -> list[threading.Thread]:
-    """Start all of it, each in a thread of its own."""
+    """Start all changes, each in its own thread."""
     counts = publisher.counts
     parts: tuple[tuple[str, Callable[[], None]], ...] = (
         ("publishing", lambda: publisher.run(address, pause, over)),

@@ -1,7 +1,7 @@
-"""The clients of `soak.py`: each sends one kind of request all along and knows which answers are right.
+"""The clients of `soak.py`: each sends one kind of request continuously and knows the correct answers.
 
-A version of a model answers x + version, in whole numbers that a float holds exactly, after a loop of so
-many steps; so an answer shows which version computed it, and whether the request was computed at all.
+A version of a model answers x + version, in integers that a float represents exactly, after a loop with a
+number of steps; so an answer shows which version computed it, and whether the request was computed at all.
 """
 
 import random
@@ -21,28 +21,28 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 WIDTH = 8
-# Seconds after which a request that nobody answered counts as lost.
+# Seconds after which an unanswered request counts as lost.
 PATIENCE = 60.0
 
 
 class Versions:
-    """Which versions of a model may answer."""
+    """The versions of a model that may answer."""
 
     def __init__(self) -> None:
-        # What the server said that it serves: nothing older may answer a request that is sent after it.
+        # Versions that the server reported as serving: nothing older may answer a later request.
         self.serving = 1
-        # What has been published: nothing newer can answer.
+        # Published versions: nothing newer can answer.
         self.newest = 1
 
 
 @dataclass
 class Traffic:
-    """What became of the requests of one kind."""
+    """The results of the requests of one kind."""
 
     name: str
-    # The codes that such requests may end with.
+    # The status codes that are allowed.
     allowed: frozenset[str]
-    # Those that some of them must end with, or the run has not tried what it is to try.
+    # The status codes that must occur, otherwise the run has not tested what it should.
     needed: frozenset[str]
     codes: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
@@ -51,13 +51,13 @@ class Traffic:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def begin(self) -> float:
-        """Note that a request is sent; return the time."""
+        """Record that a request is sent; return the time."""
         with self._lock:
             self.pending += 1
         return time.perf_counter()
 
     def end(self, begun: float, code: str, problem: str = "") -> None:
-        """Note how it ended."""
+        """Record how a request ended."""
         with self._lock:
             self.pending -= 1
             self.codes[code] += 1
@@ -67,7 +67,7 @@ class Traffic:
                 self.seconds.append(time.perf_counter() - begun)
 
     def problems(self) -> list[str]:
-        """Return what should not have become of them, or should have and did not."""
+        """Return the unexpected results, and the expected results that are missing."""
         found = [f"{self.name}: {problem}" for problem in self.wrong]
         if self.pending:
             found.append(f"{self.name}: {self.pending} requests were lost: no answer in {PATIENCE:.0f} s")
@@ -89,7 +89,7 @@ class Asker:
         self._random = np.random.default_rng(hash(traffic.name) % 2**32)
 
     def ask(self, *, deadline: float = PATIENCE, then: Callable[[], None] = lambda: None) -> Any:
-        """Send one request; `then` is called when it has ended. Returns what cancels it."""
+        """Send one request; `then` is called when it has ended. Return a function that cancels it."""
         x = self._random.integers(0, 2**20, (1, WIDTH)).astype(np.float32)
         tensor = triton.InferInput("x", list(x.shape), "FP32")
         tensor.set_data_from_numpy(x)
@@ -112,12 +112,12 @@ class Asker:
 
 
 def code_of(error: InferenceServerException) -> str:
-    """Return the name of the status that an error carries."""
+    """Return the name of an error's status code."""
     return str(error.status()).removeprefix("StatusCode.")
 
 
 def saturate(asker: Asker, in_flight: int, seconds: float) -> float:
-    """Keep so many requests in flight; return how many ended per second."""
+    """Keep a number of requests in flight; return the completed requests per second."""
     room, count, begun = threading.Semaphore(in_flight), 0, time.perf_counter()
     while (passed := time.perf_counter() - begun) < seconds:
         room.acquire()
@@ -127,7 +127,7 @@ def saturate(asker: Asker, in_flight: int, seconds: float) -> float:
 
 
 def poisson(asker: Asker, rate: float, over: threading.Event) -> None:
-    """Send requests that know nothing of one another, so many per second on average."""
+    """Send requests with Poisson arrivals at a mean rate per second."""
     due = time.perf_counter()
     while not over.is_set():
         due += random.expovariate(rate)
@@ -137,7 +137,7 @@ def poisson(asker: Asker, rate: float, over: threading.Event) -> None:
 
 
 def crowd(asker: Asker, over: threading.Event) -> None:
-    """Send more at once than the queue holds, again when all are answered."""
+    """Send more requests at once than the queue holds; repeat when all are answered."""
     while not over.is_set():
         waiting = threading.Semaphore(0)
         for _ in range(16):
@@ -147,7 +147,7 @@ def crowd(asker: Asker, over: threading.Event) -> None:
 
 
 def one_by_one(asker: Asker, over: threading.Event, *, deadlines: Iterable[float] = (PATIENCE,)) -> None:
-    """Send a request every now and then, with one of the deadlines."""
+    """Send a request from time to time, with one of the deadlines."""
     choices = list(deadlines)
     while not over.wait(0.02):
         ended = threading.Event()
@@ -156,7 +156,7 @@ def one_by_one(asker: Asker, over: threading.Event, *, deadlines: Iterable[float
 
 
 def quit_early(asker: Asker, over: threading.Event) -> None:
-    """Send requests and lose interest in them."""
+    """Send requests and cancel them."""
     while not over.wait(0.05):
         call = asker.ask()
         over.wait(random.random() * 0.02)
@@ -164,7 +164,7 @@ def quit_early(asker: Asker, over: threading.Event) -> None:
 
 
 def careless(address: str, traffic: Traffic, over: threading.Event) -> None:
-    """Ask for what does not exist, and with what does not fit."""
+    """Send requests for missing models and with invalid inputs."""
     with triton.InferenceServerClient(address) as client:
         while not over.wait(0.05):
             model, width = random.choice([("steady", WIDTH - 1), ("steady", WIDTH + 1), ("nobody", WIDTH)])
@@ -180,7 +180,7 @@ def careless(address: str, traffic: Traffic, over: threading.Event) -> None:
 
 
 def start(address: str, versions: dict[str, Versions], over: threading.Event) -> list[Traffic]:
-    """Start all but the steady traffic, each in a thread of its own."""
+    """Start all traffic except the steady one, each kind in its own thread."""
     deadlines = (0.001, 0.003, 0.01, 0.03)
     kinds: tuple[tuple[Callable[..., None], str, str, str, str], ...] = (
         (crowd, "crowd", "crowded", "OK RESOURCE_EXHAUSTED", ""),
@@ -207,7 +207,7 @@ def start(address: str, versions: dict[str, Versions], over: threading.Event) ->
 
 
 def be_killed(address: str) -> None:
-    """Keep requests of every model in flight until somebody kills this process."""
+    """Keep requests to every model in flight until this process is killed."""
     room, nobody = threading.Semaphore(12), frozenset[str]()
     models = ("steady", "crowded", "guest")
     askers = [Asker(address, name, Versions(), Traffic(name, nobody, nobody)) for name in models]
