@@ -246,9 +246,7 @@ def main() -> None:
     parser.add_argument("--batches", type=numbers, default=[1, 8, 32, 128])
     parser.add_argument("--in-flight", type=numbers, default=[1, 16, 64, 256])
     parser.add_argument("--seconds", type=float, default=0.4, help="duration of each measurement")
-    parser.add_argument(
-        "--budget", type=float, default=440, help="seconds, then nothing new is started"
-    )
+    parser.add_argument("--budget", type=float, default=440, help="seconds, then nothing new is started")
     arguments = parser.parse_args()
     devices = choose_devices(parse_device(arguments.device))
     print(f"{devices.show()}, {platform.machine()}, Python {platform.python_version()}\n")

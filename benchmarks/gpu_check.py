@@ -103,9 +103,7 @@ def main(given: Sequence[str] | None = None) -> int:
         "--step", choices=STEPS, action="append", help="run only this step; may be given several times"
     )
     parser.add_argument("--limit", type=float, default=LIMIT, help="time limit of each step in seconds")
-    parser.add_argument(
-        "--budget", type=float, default=220, help="seconds, then nothing new is started"
-    )
+    parser.add_argument("--budget", type=float, default=220, help="seconds, then nothing new is started")
     arguments = parser.parse_args(given)
     if os.environ.get(STEP_ALONE):
         take(arguments.step[0], arguments)

@@ -48,7 +48,7 @@ def kerve(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([KERVE, *arguments], capture_output=True, text=True, timeout=120, check=False)
 
 
-def equal(found: dict[str, Any], wanted: dict[str, float]) -> None:
+def equal(found: dict[str, Any], wanted: dict[str, Any]) -> None:
     assert found.keys() == wanted.keys()
     for name, value in wanted.items():
         assert found[name] == pytest.approx(value, rel=1e-5), name
@@ -70,7 +70,7 @@ def batches_of(size: int) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("size", [1, 7, 300])
-def test_with_a_batch_size_it_does_not_matter_how_the_client_groups_the_rows(client: Client, size: int) -> None:
+def test_with_a_batch_size_the_grouping_of_the_rows_does_not_matter(client: Client, size: int) -> None:
     found = client.evaluate("summed", batches_of(size), batch_size=32).results
     equal(found, KERAS["summed/2/weighted"])
 
