@@ -30,12 +30,11 @@ class Options(VerifyOptions):
 
 @cli.command(example="kerve verify digits.keras models/digits/1 --data test.npz")
 def command(options: Options) -> None:
-    """Compare an artifact's answers with its source's, on seeded data and on yours.
+    """Compare an artifact's results with its source's, on seeded data and on yours.
 
-    Prints the errors of every output; ends with exit code 5, naming the first Keras layer that differs,
-    when the artifact is not equal to the source, or when its files were changed since. One in a reduced
-    precision is compared on the inputs kept in it, and ends with exit code 6 when it loses more than its
-    budget on your data.
+    Prints the errors of every output. Exit code 5 if the artifact differs from its source, with the name of
+    the first Keras layer that differs, or if its files were changed since. An artifact in a reduced precision
+    is compared on the inputs stored in it; exit code 6 if it exceeds its budget on your data.
     """
     with terminal() as listener:
         comparison = verify_model(

@@ -60,10 +60,10 @@ class Options(Connection):
 
 @cli.command(example="kerve bench digits --concurrency 1 --concurrency 64 --plot digits.svg")
 def command(options: Options) -> None:
-    """Measure a served model: throughput and latency at each load, and the server's own part of it.
+    """Measure throughput and latency of a served model at several loads, and the server's part of it.
 
-    Where kerve-wire is installed it makes the load, and takes little time of its own; without it, and over
-    TLS, Python does: some thousands of calls a second, and its time is in the latencies. Each load runs until
+    kerve-wire generates the load if it is installed, with little overhead. Without it, and over TLS, Python
+    does, which reaches some thousands of calls per second and adds to the latencies. Each load runs until
     three windows in a row agree; queue and compute are the server's means.
     """
     with nullcontext() if options.plot is None else whole(options.plot) as page:
