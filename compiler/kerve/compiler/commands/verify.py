@@ -17,7 +17,7 @@ from kerve.compiler.options import VerifyOptions
 from kerve.compiler.terminal import terminal
 from kerve.compiler.verify import verify_model
 
-__all__ = ["command"]
+__all__ = ["command", "error_table"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ def command(options: Options) -> None:
         comparison = verify_model(
             options.source, options.artifact, options=VerifyOptions.of(options), listener=listener
         )
-    console.print(_table(comparison.checks))
+    console.print(error_table(comparison.checks))
     if comparison.losses:
         console.print(_loss_table(comparison.losses))
     for remark in comparison.remarks:
@@ -59,8 +59,9 @@ def _loss_table(losses: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _table(checks: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD)
+def error_table(checks: Sequence[Mapping[str, Any]]) -> Table:
+    """Return the errors of each output on each data set."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)  # fits into 80 columns
     for column in ("output", "data", "sizes"):
         table.add_column(column)
     for column in ("largest error", "mean", "relative", "NaN", "beyond tolerance"):
