@@ -29,7 +29,7 @@ import onnxruntime
 from kerve.runtime import Client
 from kerve.runtime.artifact import read_artifact
 from kerve.runtime.cpus import available_cpus
-from kerve.runtime.evaluation.client import messages
+from kerve.runtime.evaluation.client import batches, messages
 
 HERE = Path(__file__).parent
 KERVE = str(Path(sys.executable).with_name("kerve"))
@@ -84,7 +84,7 @@ class Bare:
         )
         self._batches = [
             {spec.name: typed[spec.name][1] for spec in signature.inputs}
-            for typed in messages(signature, rows.x, rows.y, None)
+            for typed in messages(signature, batches(signature, rows.x, rows.y, None))
         ]
 
     def run(self) -> Took:
