@@ -1,8 +1,7 @@
 """Run every example, two at a time: `python examples`.
 
-TensorFlow takes longer to import than most examples take to run. It is imported once, and each example is a
-copy of this process (a fork), in which the script runs as it does by itself. What it printed is shown when
-it ends.
+Importing TensorFlow takes longer than most examples. It is imported once, and each example runs in a fork of
+this process, as the script would by itself. Its output is shown when it ends.
 """
 
 import multiprocessing
@@ -26,7 +25,7 @@ AT_ONCE = 2
 
 
 class Example(NamedTuple):
-    """A script that runs, and what it prints."""
+    """A running script and its output."""
 
     script: Path
     output: IO[bytes]
@@ -40,7 +39,7 @@ class Example(NamedTuple):
         return cls(script, output, process)
 
     def end(self) -> int | None:
-        """Show what it printed; returns its exit code."""
+        """Show its output; return its exit code."""
         self.process.join()
         with self.output:
             self.output.seek(0)

@@ -1,9 +1,9 @@
-"""The whole journey on real data: train, compile, serve, predict, evaluate, compare.
+"""The whole workflow on real data: train, compile, serve, predict, evaluate, compare.
 
     python examples/demo.py [FOLDER]
 
-Every step is the command a person would type. Ends with one table, and with an error when a served answer
-differs from Keras's by more than 1e-4 relative.
+Every step uses the command line. Prints one table at the end, and fails if a served answer differs from
+Keras's by more than 1e-4 relative.
 """
 
 import statistics

@@ -1,6 +1,6 @@
-"""Estimators, gone since TensorFlow 2.16: their exports compile, with raw and with tf.Example receivers.
+"""Estimators, removed in TensorFlow 2.16: their exports compile, with raw and with tf.Example receivers.
 
-The modern form is the Keras model itself: one named input for each feature.
+The present equivalent is a Keras model with one named input per feature.
 """
 
 import shutil

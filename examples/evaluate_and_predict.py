@@ -1,4 +1,4 @@
-"""evaluate() and predict(), of arrays and of tf.data: the server's numbers beside Keras's."""
+"""evaluate() and predict() with arrays and tf.data: the server's results beside Keras's."""
 
 from pathlib import Path
 

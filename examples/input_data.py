@@ -1,4 +1,4 @@
-"""NumPy arrays and tf.data pipelines: both train, validate, calibrate int8, evaluate and are compared on."""
+"""NumPy arrays and tf.data pipelines for training, validation, calibration, evaluation and comparison."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""MirroredStrategy: trained on two devices (here logical CPUs, else your GPUs), saved, compiled."""
+"""MirroredStrategy: training on two devices (logical CPUs, or your GPUs), saving, compiling."""
 
 from pathlib import Path
 

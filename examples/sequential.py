@@ -1,4 +1,4 @@
-"""Sequential model; layers configured by activation, initializer and regularizer, whose loss counts."""
+"""Sequential model; layers with activations, initializers and regularizers, whose loss is included."""
 
 from pathlib import Path
 

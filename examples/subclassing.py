@@ -13,7 +13,7 @@ from kerve.runtime import Client
 
 
 class Classifier(keras.Model):
-    """Keras finds the shape of the answers by tracing call()."""
+    """Without compute_output_shape: Keras infers the output shape by tracing call()."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Classifier(keras.Model):
 
 
 class SizedClassifier(Classifier):
-    """The author says what shape the answers have."""
+    """With compute_output_shape."""
 
     def __init__(self, classes: int) -> None:
         super().__init__(classes)
@@ -37,7 +37,7 @@ class SizedClassifier(Classifier):
 
 
 class PetalsAndSepals(keras.Model):
-    """Takes and gives dictionaries; their keys are the names that a client uses."""
+    """Dictionaries as inputs and outputs; clients use their keys as names."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Eager execution and an own training loop with GradientTape: the trained model compiles as any."""
+"""Eager execution and a custom training loop with GradientTape; the trained model compiles like any other."""
 
 from pathlib import Path
 from typing import Any

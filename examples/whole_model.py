@@ -1,4 +1,4 @@
-"""The entire model in HDF5, optimizer included: training goes on where it stopped; it compiles."""
+"""The entire model in HDF5 with its optimizer: training resumes where it stopped, and the file compiles."""
 
 import json
 import logging
@@ -13,7 +13,7 @@ from kerve.runtime import Client
 
 
 def resume(file: Path) -> keras.Model:
-    """Load the model with its optimizer's state, which Keras 3's own load_model gives to no variables."""
+    """Load the model with its optimizer's state, which Keras 3's load_model does not restore."""
     model = keras.models.load_model(file, compile=False)
     with h5py.File(file) as opened:
         training = json.loads(opened.attrs["training_config"])

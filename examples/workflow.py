@@ -1,4 +1,4 @@
-"""What every example does beside its own subject: run `kerve`, serve a repository, compare with Keras."""
+"""Common parts of the examples: run `kerve`, serve a repository, compare with Keras."""
 
 import json
 import os
@@ -24,7 +24,7 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def start(main: Callable[[Path], None]) -> None:
-    """Call `main` with the folder named on the command line, or with one that is removed afterwards."""
+    """Call `main` with the folder given on the command line, or with a temporary one."""
     if len(sys.argv) > 1:
         folder = Path(sys.argv[1])
         folder.mkdir(parents=True, exist_ok=True)
@@ -37,21 +37,21 @@ def start(main: Callable[[Path], None]) -> None:
 
 
 def kerve(*words: str | Path, exit_code: int = 0) -> None:
-    """Run the command that a person would type; another exit code than expected ends the example."""
+    """Run a command; an unexpected exit code ends the example."""
     done = subprocess.run(shown(*words), check=False)
     if done.returncode != exit_code:
         raise SystemExit(f"kerve {words[0]} ended with exit code {done.returncode}, expected {exit_code}")
 
 
 def shown(*words: str | Path) -> list[str]:
-    """Return a command of kerve's, once it is printed as a person would type it."""
+    """Print a command as it would be typed; return it as a list."""
     print("$ kerve", *words, flush=True)
     return [KERVE, *map(str, words)]
 
 
 @contextmanager
 def serving(repository: Path, *flags: str) -> Iterator[str]:
-    """Run `kerve serve` as a process; yields its gRPC address once it says that it is ready."""
+    """Run `kerve serve` in a process; yields its gRPC address once it is ready."""
     command = shown("serve", "--repository", repository, *flags)
     ports = {"KERVE_GRPC_PORT": "0", "KERVE_HTTP_PORT": "0"}  # a free one, and none
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **ports})
@@ -71,7 +71,7 @@ def serving(repository: Path, *flags: str) -> Iterator[str]:
 
 
 def evaluate(name: str, data: Path, address: str) -> Arrays:
-    """Return what `kerve evaluate` computes of a file of labelled rows, by Keras's names."""
+    """Return the results of `kerve evaluate` on a file of labelled rows, by Keras's names."""
     command = shown("evaluate", name, "--data", data, "--address", address, "--json")
     done = subprocess.run(command, check=False, stdout=subprocess.PIPE)
     if done.returncode != 0:
@@ -90,7 +90,7 @@ def compare_evaluation(name: str, model: Any, x: Any, y: Any, *, folder: Path, a
 def compare(
     what: str, *, keras: Mapping[str, ArrayLike] | ArrayLike, served: Mapping[str, ArrayLike] | ArrayLike
 ) -> None:
-    """Print, for each output, how far the served answers are from Keras's; too far ends the example."""
+    """Print the largest difference of each output from Keras's; one beyond the tolerance ends the example."""
     expected, got = named(keras), named(served)
     if expected.keys() != got.keys():
         raise SystemExit(f"{what}: Keras answers {sorted(expected)}, the server {sorted(got)}")
@@ -119,13 +119,13 @@ def named(arrays: Mapping[str, ArrayLike] | ArrayLike, alone: str = "answers") -
 
 
 def written_by(writer: str, folder: Path) -> Path:
-    """Unpack what an old TensorFlow wrote, such as "tf2.4"; the scripts that wrote it lie beside it."""
+    """Unpack files written by an old TensorFlow, such as "tf2.4"; the scripts are beside them."""
     shutil.unpack_archive(FIXTURES / f"{writer}.zip", folder / writer)
     return folder / writer
 
 
 def recorded(file: Path) -> tuple[Arrays, Arrays]:
-    """Return what the old TensorFlow was asked, and what it answered, each by name."""
+    """Return the inputs and outputs recorded with the old TensorFlow, by name."""
     with np.load(file) as arrays:
         return tuple(
             {key.removeprefix(f"{kind}/"): arrays[key] for key in arrays.files if key.startswith(f"{kind}/")}
