@@ -1,12 +1,12 @@
-"""Speed of `kerve evaluate`, compared with a bare session on the same batches and with model.evaluate().
+"""Compares `kerve evaluate` with a bare session on the same batches, and with model.evaluate().
 
     python benchmarks/evaluation.py [--rounds 3] [--only digits,mobilenet,resnet50]
 
-All sides run alternately on the same CPUs, after a warm-up round, and the medians of the rounds are shown.
-The bare session is ONNX Runtime with its default options, as a script would use it. TensorFlow evaluates in a
+All sides compute on the same CPUs, alternately, after an uncounted round; medians of the rounds are shown.
+The bare session is ONNX Runtime's with default options, as a script would call it. TensorFlow evaluates in a
 separate process, in Keras's batches of 32; kerve's server is another process, called over loopback by a
-client in this one. CPU seconds are those of all processes of a side: they are meaningful on a shared machine,
-too. Prints the table of docs/performance.md.
+client in this one. CPU seconds are those of all processes of a side, and remain comparable on a shared
+machine. Prints the table of docs/performance.md.
 """
 
 import argparse
@@ -29,7 +29,7 @@ import onnxruntime
 from kerve.runtime import Client
 from kerve.runtime.artifact import read_artifact
 from kerve.runtime.cpus import available_cpus
-from kerve.runtime.evaluation.client import messages
+from kerve.runtime.evaluation.client import batches, messages
 
 HERE = Path(__file__).parent
 KERVE = str(Path(sys.executable).with_name("kerve"))
@@ -42,7 +42,7 @@ HEAD = """\
 
 @dataclass(frozen=True)
 class Took:
-    """One round of one side."""
+    """The cost of one round of one side."""
 
     seconds: float
     cpu: float
@@ -57,7 +57,7 @@ def cpu_of(process: int) -> float:
 
 @contextmanager
 def serving(repository: Path) -> Iterator[tuple[Client, int]]:
-    """Run a server of the compiled models; yields a client and the server's process id."""
+    """Start a server of the compiled models; yields its address and process."""
     command = [KERVE, "serve", "--repository", str(repository), "--grpc-port", "0", "--http-port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -71,7 +71,7 @@ def serving(repository: Path) -> Iterator[tuple[Client, int]]:
 
 
 class Bare:
-    """An ONNX Runtime session, called with the same batches as a client sends."""
+    """An ONNX Runtime session, called with the batches that a client sends."""
 
     def __init__(self, folder: Path, rows: evaluation_models.Rows) -> None:
         artifact = read_artifact(folder)
@@ -84,7 +84,7 @@ class Bare:
         )
         self._batches = [
             {spec.name: typed[spec.name][1] for spec in signature.inputs}
-            for typed in messages(signature, rows.x, rows.y, None)
+            for typed in messages(signature, batches(signature, rows.x, rows.y, None))
         ]
 
     def run(self) -> Took:
@@ -122,7 +122,7 @@ class TensorFlow:
 
 
 def medians(sides: dict[str, Callable[[], Took]], rounds: int) -> dict[str, Took]:
-    """Run all sides alternately, after a warm-up round; returns the medians."""
+    """Run all sides alternately, after an uncounted round; return the medians."""
     found: dict[str, list[Took]] = {name: [] for name in sides}
     for number in range(rounds + 1):
         for name, run in sides.items():

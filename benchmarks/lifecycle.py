@@ -1,11 +1,12 @@
-"""Startup time and memory of `kerve serve`, and latency while it loads new versions.
+"""Measures how `kerve serve` starts, its memory, and how it replaces versions under load.
 
     python benchmarks/lifecycle.py [--rounds 9] [--only start,swap] [--transport auto]
 
-`start`: the time from the command to the ready line and to the first response, and the resident memory then;
-the baseline is a Python process that imports onnxruntime and creates the same session. `swap`: the latency of
-a client in short runs, in each of which a version is published, loaded, verified and swapped in, alternating
-with undisturbed runs; use many rounds (`--rounds 30`), since the machine's speed varies.
+`start`: the time from the command to the ready line and to the first answer, and the memory of the process
+then; the baseline is a Python process that imports onnxruntime and builds the same session. `swap`: the
+latency of a client in short runs in which a version is published, loaded, verified and swapped in,
+alternating with undisturbed runs; use many rounds (`--rounds 30`), since the machine's state changes
+meanwhile.
 """
 
 import argparse
@@ -35,7 +36,7 @@ BARE = (
 
 @contextmanager
 def serving(repository: Path, transport: str, *options: str) -> Iterator[Running]:
-    """Run `kerve serve`; yields when it reports that it is ready."""
+    """Start a real `kerve serve`; yields it as soon as it is ready."""
     command = [str(KERVE), "serve", "--repository", str(repository), "--grpc-port", "0", "--http-port", "0"]
     process = subprocess.Popen(
         [*command, "--transport", transport, *options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -56,7 +57,7 @@ def ask(address: str, body: bytes) -> None:
 
 
 def start(options: argparse.Namespace, folder: Path) -> None:
-    """Measure the time from starting a server of the small MLP to its first response."""
+    """The small MLP, from the start to its first answer."""
     model, body = serving_models.mlp(folder), serving_models.request((1, 32), folder / "body").read_bytes()
     repository = served_alone(model, folder / "start")
 
@@ -92,14 +93,14 @@ def start(options: argparse.Namespace, folder: Path) -> None:
 
 
 def served_alone(model: Path, repository: Path) -> Path:
-    """Return a repository with only this model, as version 1, under the name used in the requests."""
+    """Return a repository with only this model, as version 1, under the name used by the requests."""
     shutil.rmtree(repository, ignore_errors=True)
     shutil.copytree(model.parent, repository / "model" / "1")
     return repository
 
 
 def swap(options: argparse.Namespace, folder: Path) -> None:
-    """Measure with one and with eight calls in flight; a version can be loaded within each run."""
+    """One call in flight, and eight; runs are long enough to load a version."""
     for name, shape, counts, seconds in (
         ("mlp", (1, 32), (1, 8), 1.0),
         ("mobilenet", (1, 224, 224, 3), (1,), 4.0),

@@ -1,4 +1,4 @@
-"""Renders deploy/kubernetes/ from the chart, the only source of manifests: `python deploy/render.py HELM`."""
+"""Renders deploy/kubernetes/ from the chart: `python deploy/render.py HELM`."""
 
 import subprocess
 import sys
@@ -9,11 +9,11 @@ HERE = Path(__file__).parent
 CHART = HERE / "helm" / "kerve"
 MANIFESTS = HERE / "kubernetes"
 
-# The Kubernetes version to render for: without a cluster, helm's default depends on its own version.
+# Kubernetes version to render for; without a cluster, helm would choose its own.
 KUBERNETES = "1.34"
 
 CLAIM = ("models.claim=kerve-models",)
-# For each manifest, the values of the chart and the templates to render; none: all.
+# By file: the chart's values, and the templates to render; none means all.
 RENDERED: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
     "kerve.yaml": (CLAIM, ()),
     "kerve-secured.yaml": (
@@ -33,7 +33,7 @@ RENDERED: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
 
 
 def render(helm: str, values: Sequence[str], templates: Sequence[str] = ()) -> str:
-    """Render the chart; raises subprocess.CalledProcessError, with helm's message, if that fails."""
+    """Return the rendered chart; subprocess.CalledProcessError, with helm's message, if it fails."""
     command = [helm, "template", "kerve", str(CHART), "--namespace", "default", "--kube-version", KUBERNETES]
     command += [part for value in values for part in ("--set", value)]
     command += [part for name in templates for part in ("--show-only", f"templates/{name}.yaml")]

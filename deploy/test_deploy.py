@@ -1,7 +1,7 @@
 """Checks the files of deploy/ with their linters: `make deploy-check`.
 
-Linters that are not on PyPI (helm, systemd-analyze) are skipped if they are not installed, and the summary
-reports what was not checked.
+Linters that are not on PyPI (helm, systemd-analyze) are skipped if they are not installed; the summary lists
+what was not checked.
 """
 
 import json
@@ -21,9 +21,9 @@ import yaml
 
 DEPLOY = Path(__file__).parent
 MANIFESTS = [render.MANIFESTS / name for name in sorted(render.RENDERED)]
-# The oldest Kubernetes that the chart supports, and the newest whose schemas the linter has.
+# The oldest Kubernetes version that the chart supports, and the newest whose schemas the linter has.
 KUBERNETES = ("1.30", "1.37")
-# Custom resources, with the required fields of their specs.
+# Custom resources, with the fields that their schemas require.
 CUSTOM = {
     "monitoring.coreos.com/v1/ServiceMonitor": {"selector", "endpoints"},
     "keda.sh/v1alpha1/ScaledObject": {"scaleTargetRef", "triggers"},
@@ -72,11 +72,23 @@ VARIANTS = [
         "1.30",
         id="options",
     ),
+    pytest.param(
+        [
+            *render.CLAIM,
+            "env[0].name=OTEL_SERVICE_NAME,env[0].value=digits",
+            "serviceAccountName=models",
+            "topologySpreadConstraints[0].maxSkew=1",
+            "topologySpreadConstraints[0].topologyKey=kubernetes.io/hostname",
+            "topologySpreadConstraints[0].whenUnsatisfiable=ScheduleAnyway",
+        ],
+        "1.30",
+        id="pod",
+    ),
 ]
 
 
 def linter(name: str) -> str:
-    """Return the path of a linter of requirements/deploy.txt."""
+    """Return the path of a linter from requirements/deploy.txt."""
     found = shutil.which(name)
     assert found, f"{name} is not installed; `make deploy-check` brings it"
     return found
@@ -87,7 +99,7 @@ def documents(text: str) -> Iterator[dict[str, Any]]:
 
 
 def check(document: dict[str, Any], version: str) -> None:
-    """Raise unless an object and all of its fields match the schema of its kind."""
+    """Raise unless every field of an object fits the schema of its kind."""
     kind = f"{document['apiVersion']}/{document['kind']}"
     if kind in CUSTOM:
         assert document["spec"].keys() >= CUSTOM[kind]
@@ -164,7 +176,8 @@ def test_a_variant_of_the_chart_fits_kubernetes_schemas(values: list[str], versi
 
 @needs_helm
 def test_options_of_the_server_are_handed_on() -> None:
-    text = render.render(str(HELM), VARIANTS[-1].values[0])  # type: ignore[arg-type]  # of a ParameterSet
+    (options,) = (each.values[0] for each in VARIANTS if each.id == "options")
+    text = render.render(str(HELM), options)  # type: ignore[arg-type]  # of a ParameterSet
     (pod,) = [each["spec"]["template"]["spec"] for each in documents(text) if each["kind"] == "Deployment"]
     expected = {
         "--strict-readiness",
@@ -175,6 +188,13 @@ def test_options_of_the_server_are_handed_on() -> None:
     }
     assert expected <= set(pod["containers"][0]["args"])
     assert pod["terminationGracePeriodSeconds"] == 7 + 13 + 10
+
+
+@needs_helm
+def test_a_serving_runtime_comes_without_what_belongs_to_a_deployment() -> None:
+    enabled = ("servingRuntime", "networkPolicy", "serviceMonitor")
+    values = [*(f"{name}.enabled=true" for name in enabled), "autoscaling.kind=keda"]
+    assert [each["kind"] for each in documents(render.render(str(HELM), values))] == ["ServingRuntime"]
 
 
 @needs_helm
@@ -194,12 +214,14 @@ def test_a_large_number_of_a_file_is_written_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("models.claim=", "expected one of claim, image and fetch"),
-        ("models.image=x", "expected one of claim, image and fetch"),
+        ("models.claim=", "expected exactly one of claim, image and fetch"),
+        ("models.image=x", "expected exactly one of claim, image and fetch"),
         ("replica=2", "replica"),
         ("autoscaling.kind=some", "kind"),
         ("serve.grpc-port=1", "grpc-port"),
         ("sharedMemory=much", "sharedMemory"),
+        ("nameOverride=other", "nameOverride"),
+        ("models.claim=,models.fetch.image=x,models.fetch.volumeMounts[0].name=a", "volumeMounts"),
     ],
 )
 def test_values_that_cannot_work_are_refused(value: str, message: str) -> None:
@@ -227,7 +249,7 @@ def test_alerts_charts_and_the_autoscaler_speak_promql() -> None:
 def test_the_unit_passes_systemd_analyze(tmp_path: Path) -> None:
     text = (DEPLOY / "systemd" / "kerve.service").read_text()
     unit = tmp_path / "kerve.service"
-    # systemd-analyze checks that the program exists.
+    # systemd-analyze checks that the program exists
     unit.write_text(re.sub(r"^ExecStart=\S+", f"ExecStart={sys.executable}", text, flags=re.MULTILINE))
     done = subprocess.run(
         ["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False

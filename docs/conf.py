@@ -1,4 +1,4 @@
-"""How Sphinx builds these pages: Markdown as it is, one theme, nothing from the network."""
+"""Sphinx configuration: Markdown pages, one theme, no network resources."""
 
 project = "kerve"
 extensions = ["myst_parser"]
@@ -7,7 +7,7 @@ html_theme = "furo"
 html_title = "kerve"
 html_copy_source = False
 html_show_copyright = False
-smartquotes = False  # two hyphens are an option
+smartquotes = False  # keep the two hyphens of options
 
-# Headings have the anchors that a code host gives them, so that links work in both places.
+# Headings have the same anchors as on code hosts, so that links work in both.
 myst_heading_anchors = 4

@@ -1,8 +1,8 @@
-"""README, tutorial and guides: each code block runs as it stands, in order, beside the files that it names.
+"""README, tutorial and guides: each code block runs unchanged, in order, beside the files that it uses.
 
-A block that is marked with a tool (```sh go) runs where that is installed; one that installs what the tool
-needs (```sh go install) may fail for want of a registry, and the rest is skipped. One that is marked with gpu
-runs where a GPU answers; elsewhere, the guide runs without it, and its whole is skipped and said to be.
+A block marked with a tool (```sh go) runs if the tool is installed. One that installs dependencies of the
+tool (```sh go install) may fail without a registry; then the rest is skipped. Blocks marked with gpu run if a
+GPU responds; otherwise the guide runs without them, and the guide with them is reported as skipped.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ Shell = Callable[[str], "subprocess.CompletedProcess[str]"]
 
 
 class Block(NamedTuple):
-    """The code in a fence, and what stands behind the fence."""
+    """The code of a fenced block, and its marks."""
 
     language: str
     tool: str
@@ -48,10 +48,10 @@ class Block(NamedTuple):
 
 
 def cases() -> Iterator[Any]:
-    """Yield each guide, once for each tool that some of its blocks need."""
+    """Yield each guide, once per tool that its blocks need."""
     for guide in GUIDES:
         tools = dict.fromkeys(block.tool for block in Block.all_of(guide) if block.tool)
-        # what needs a GPU is not the rest of its guide
+        # without a GPU the rest of the guide still runs
         for tool in tools if tools.keys() - {GPU} else {"": None, **tools}:
             yield pytest.param(guide, tool, id=f"{guide.stem} {tool}".strip())
 
@@ -60,7 +60,7 @@ def gpu_answers() -> bool:
     return choose_devices(parse_device("auto")).devices != (CPU,)
 
 
-#: What a reader of a guide has already: a file of the guide by the file of TensorFlow 2.4 that stands for it.
+#: Files that a reader already has: the name in the guide, and the file of TensorFlow 2.4 used for it.
 OLD = {
     "old.h5": "mlp.h5",
     "old_weights.h5": "mlp_weights.h5",
@@ -74,7 +74,7 @@ OLD = {
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.syspath_prepend(tmp_path)  # where a reader's Python looks for modules, too
+    monkeypatch.syspath_prepend(tmp_path)  # the reader's working directory is on the module path
     shutil.unpack_archive(FIXTURES / "tf2.4.zip", tmp_path / "written")
     for name, written in OLD.items():
         (tmp_path / "written" / written).rename(tmp_path / name)
@@ -88,7 +88,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def ports() -> dict[str, str]:
-    """Free ports in the place of those that a guide names, which are the defaults."""
+    """Return free ports by the default ports that the guides use."""
     with socket.socket() as grpc, socket.socket() as http:
         free = {}
         for default, each in (("8001", grpc), ("8000", http)):
@@ -99,7 +99,7 @@ def ports() -> dict[str, str]:
 
 @pytest.fixture
 def shell(ports: dict[str, str]) -> Iterator[Shell]:
-    """Runs commands as a reader's shell does; what they left in the background ends with the guide."""
+    """Runs commands as a reader's shell does; background processes end with the guide."""
     addresses = {"KERVE_GRPC_PORT": ports["8001"], "KERVE_ADDRESS": f"127.0.0.1:{ports['8001']}"}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, **addresses, "KERVE_HTTP_PORT": ports["8000"], "PATH": path}
@@ -126,7 +126,7 @@ def shell(ports: dict[str, str]) -> Iterator[Shell]:
 
 
 @pytest.mark.parametrize(("guide", "tool"), [*cases()])
-@pytest.mark.timeout(900)  # with the packages of another language, and models to train
+@pytest.mark.timeout(900)  # installs packages of another language, and trains models
 def test_the_code_of_a_guide_runs(
     guide: Path, tool: str, folder: Path, ports: dict[str, str], shell: Shell
 ) -> None:

@@ -1,4 +1,4 @@
-"""The reference says what the code says, and no page leads to nothing."""
+"""The reference pages match the code, and no link is broken."""
 
 import importlib
 import re

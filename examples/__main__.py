@@ -1,7 +1,7 @@
 """Run every example, two at a time: `python examples`.
 
-Importing TensorFlow takes longer than running most examples. It is imported once, and each example runs in a
-fork of this process, in the same way as on its own. Its output is printed when it ends.
+Importing TensorFlow takes longer than most examples. It is imported once, and each example runs in a fork of
+this process, as the script would by itself. Its output is shown when it ends.
 """
 
 import multiprocessing
@@ -39,7 +39,7 @@ class Example(NamedTuple):
         return cls(script, output, process)
 
     def end(self) -> int | None:
-        """Print its output; returns its exit code."""
+        """Show its output; return its exit code."""
         self.process.join()
         with self.output:
             self.output.seek(0)

@@ -1,4 +1,4 @@
-"""Callbacks: Keras's own, and CompileAndPublish; a running server loads the best epoch so far."""
+"""Callbacks: Keras's, and CompileAndPublish, with which a running server loads each best epoch."""
 
 import time
 from pathlib import Path
@@ -15,7 +15,7 @@ POLL = ("--model-control-mode", "poll", "--repository-poll-secs", "0.2")
 
 
 def served_version(client: Client, at_least: int) -> int:
-    """Wait up to 30 s until the server has a version; returns the newest version."""
+    """Wait up to half a minute until the server serves a version; return it."""
     for _ in range(300):
         if client.ready("digits", version=str(at_least)):
             return int(client.metadata("digits").versions[-1])
@@ -24,7 +24,7 @@ def served_version(client: Client, at_least: int) -> int:
 
 
 class AskServer(keras.callbacks.Callback):
-    """After each epoch, wait for the newest published version and print which one is served."""
+    """After each published epoch, prints which version is served."""
 
     def __init__(self, client: Client, publish: CompileAndPublish) -> None:
         super().__init__()

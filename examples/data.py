@@ -2,8 +2,8 @@
 
 Features are float32 with mean 0 and standard deviation 1, images float32 of 8 x 8 x 1 in [0, 1].
 
-The examples import this module before Keras, to suppress TensorFlow's informational messages: log level 1
-keeps warnings and errors only, and the message on oneDNN disappears only if oneDNN is off.
+The examples import this module before Keras, to suppress TensorFlow's informational messages: level 1 keeps
+warnings and errors, and the message on oneDNN is printed at any level unless oneDNN is off.
 """
 
 import os
@@ -20,7 +20,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 
 class Split(NamedTuple):
-    """A data set, split into 80 % for training and 20 % for testing."""
+    """A data set with a fifth held out for testing."""
 
     x_train: NDArray[np.float32]
     x_test: NDArray[np.float32]
@@ -35,17 +35,17 @@ def digits() -> Split:
 
 
 def iris() -> Split:
-    """150 flowers with four features; the label is one of three species."""
+    """150 flowers with four measurements; the label is one of three species."""
     return _table(datasets.load_iris)
 
 
 def breast_cancer() -> Split:
-    """569 tumours with thirty features; the label is 1 for benign."""
+    """569 tumours with thirty measurements; the label is 1 for benign."""
     return _table(datasets.load_breast_cancer)
 
 
 def diabetes() -> Split:
-    """442 patients with ten features; the label is the progression of the disease in a year."""
+    """442 patients with ten measurements; the label is the progression of the disease after a year."""
     return _table(datasets.load_diabetes)
 
 

@@ -2,8 +2,8 @@
 
     python examples/demo.py [FOLDER]
 
-Training, compiling, serving and evaluating run as commands. Prints a table of the results; fails if a served
-prediction differs from Keras's by more than 1e-4 relative.
+Every step uses the command line. Prints one table at the end, and fails if a served answer differs from
+Keras's by more than 1e-4 relative.
 """
 
 import statistics

@@ -1,6 +1,6 @@
 """Estimators, removed in TensorFlow 2.16: their exports compile, with raw and with tf.Example receivers.
 
-The modern equivalent is a Keras model with one named input for each feature.
+The present equivalent is a Keras model with one named input per feature.
 """
 
 import shutil

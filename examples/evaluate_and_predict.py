@@ -1,4 +1,4 @@
-"""evaluate() and predict() on arrays and on tf.data: the server's results compared with Keras's."""
+"""evaluate() and predict() with arrays and tf.data: the server's results beside Keras's."""
 
 from pathlib import Path
 

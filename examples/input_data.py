@@ -1,4 +1,4 @@
-"""NumPy arrays and tf.data pipelines, each used to train, validate, calibrate int8, evaluate and compare."""
+"""NumPy arrays and tf.data pipelines for training, validation, calibration, evaluation and comparison."""
 
 from pathlib import Path
 

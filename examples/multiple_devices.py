@@ -1,4 +1,4 @@
-"""MirroredStrategy: train on two devices (logical CPUs here, usually GPUs), save and compile."""
+"""MirroredStrategy: training on two devices (logical CPUs, or your GPUs), saving, compiling."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""MultiWorkerMirroredStrategy: train in two processes with synchronized weights, save and compile.
+"""MultiWorkerMirroredStrategy: training in two processes with synchronized weights, saving, compiling.
 
 Each worker is this script with TF_CONFIG in its environment, as on a cluster; here both run on one machine.
 """
@@ -24,7 +24,7 @@ BATCH = 64  # in total, over all workers
 
 
 def train(file: Path) -> None:
-    """Train as one of the workers, in a custom loop: fit() of Keras 3 does not support this strategy."""
+    """Run one of the workers, with a custom loop, since Keras 3's fit() does not support this strategy."""
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     worker = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
     keras.utils.set_random_seed(0)
@@ -72,7 +72,7 @@ def cluster(size: int) -> list[str]:
 
 
 def wait_for(workers: list["subprocess.Popen[bytes]"]) -> None:
-    """Wait until all have ended; if one fails, end the others, which would wait for it."""
+    """Wait until all have ended. If one fails, end the others, which would wait for it."""
     try:
         while None in (codes := [worker.poll() for worker in workers]) and not any(codes):
             time.sleep(0.1)

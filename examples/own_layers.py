@@ -1,4 +1,4 @@
-"""Custom layers: the module for `kerve compile --import own_layers.py`, to load files that use them."""
+"""Custom layers, as `kerve compile --import own_layers.py` needs them to read a file that uses them."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import tensorflow as tf
 
 @keras.saving.register_keras_serializable("examples")
 class Projection(keras.layers.Layer):
-    """A matrix product and ReLU, written with TensorFlow operations."""
+    """A matrix product written with TensorFlow operations."""
 
     def __init__(self, units: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -33,7 +33,7 @@ class Projection(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("examples")
 class Standardize(keras.layers.Layer):
-    """Row-wise standardization, written with keras.ops."""
+    """Row-wise standardization written with keras.ops."""
 
     def call(self, inputs: Any) -> Any:
         mean, variance = keras.ops.moments(inputs, axes=[-1], keepdims=True)

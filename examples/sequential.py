@@ -1,4 +1,4 @@
-"""Sequential model: layers configured by activation, initializer and regularizer, with its loss term."""
+"""Sequential model; layers with activations, initializers and regularizers, whose loss is included."""
 
 from pathlib import Path
 

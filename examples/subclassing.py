@@ -13,7 +13,7 @@ from kerve.runtime import Client
 
 
 class Classifier(keras.Model):
-    """Keras infers the output shape by tracing call()."""
+    """Without compute_output_shape: Keras infers the output shape by tracing call()."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Classifier(keras.Model):
 
 
 class SizedClassifier(Classifier):
-    """Defines its output shape explicitly."""
+    """With compute_output_shape."""
 
     def __init__(self, classes: int) -> None:
         super().__init__(classes)
@@ -37,7 +37,7 @@ class SizedClassifier(Classifier):
 
 
 class PetalsAndSepals(keras.Model):
-    """Has dictionaries as input and output; their keys are the tensor names for clients."""
+    """Dictionaries as inputs and outputs; clients use their keys as names."""
 
     def __init__(self) -> None:
         super().__init__()

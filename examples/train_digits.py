@@ -2,8 +2,8 @@
 
     python examples/train_digits.py FOLDER
 
-writes digits.keras, digits.h5, test.npz (the test images and labels) and keras.npz (Keras's predictions for
-them, its loss and accuracy).
+writes digits.keras, digits.h5, test.npz (the held-out images and their labels) and keras.npz (Keras's
+predictions, loss and accuracy on them).
 """
 
 import logging

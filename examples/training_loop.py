@@ -1,4 +1,4 @@
-"""Eager execution and a custom training loop with GradientTape; the model compiles like any other."""
+"""Eager execution and a custom training loop with GradientTape; the trained model compiles like any other."""
 
 from pathlib import Path
 from typing import Any

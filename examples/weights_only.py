@@ -1,4 +1,4 @@
-"""Weights only, with a JSON architecture: HDF5 of Keras 3, and a TensorFlow checkpoint of Keras 2."""
+"""Weights with a JSON architecture: HDF5 of Keras 3, and a TensorFlow checkpoint of Keras 2."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The entire model in HDF5, including the optimizer: resume training from the file, then compile it."""
+"""The entire model in HDF5 with its optimizer: training resumes where it stopped, and the file compiles."""
 
 import json
 import logging
@@ -13,7 +13,7 @@ from kerve.runtime import Client
 
 
 def resume(file: Path) -> keras.Model:
-    """Load the model with the optimizer's state, which load_model of Keras 3 does not restore from HDF5."""
+    """Load the model with its optimizer's state, which Keras 3's load_model does not restore."""
     model = keras.models.load_model(file, compile=False)
     with h5py.File(file) as opened:
         training = json.loads(opened.attrs["training_config"])

@@ -1,4 +1,4 @@
-"""Common functions of the examples: run `kerve`, serve a repository, compare with Keras."""
+"""Common parts of the examples: run `kerve`, serve a repository, compare with Keras."""
 
 import json
 import os
@@ -24,7 +24,7 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def start(main: Callable[[Path], None]) -> None:
-    """Call `main` with the folder given on the command line, or with a temporary folder."""
+    """Call `main` with the folder given on the command line, or with a temporary one."""
     if len(sys.argv) > 1:
         folder = Path(sys.argv[1])
         folder.mkdir(parents=True, exist_ok=True)
@@ -37,21 +37,21 @@ def start(main: Callable[[Path], None]) -> None:
 
 
 def kerve(*words: str | Path, exit_code: int = 0) -> None:
-    """Run a `kerve` command; exits if it does not end with the expected exit code."""
+    """Run a command; an unexpected exit code ends the example."""
     done = subprocess.run(shown(*words), check=False)
     if done.returncode != exit_code:
         raise SystemExit(f"kerve {words[0]} ended with exit code {done.returncode}, expected {exit_code}")
 
 
 def shown(*words: str | Path) -> list[str]:
-    """Print a `kerve` command as it would be typed, and return it."""
+    """Print a command as it would be typed; return it as a list."""
     print("$ kerve", *words, flush=True)
     return [KERVE, *map(str, words)]
 
 
 @contextmanager
 def serving(repository: Path, *flags: str) -> Iterator[str]:
-    """Run `kerve serve` as a process; yields its gRPC address when it is ready."""
+    """Run `kerve serve` in a process; yields its gRPC address once it is ready."""
     command = shown("serve", "--repository", repository, *flags)
     ports = {"KERVE_GRPC_PORT": "0", "KERVE_HTTP_PORT": "0"}  # gRPC on any free port, HTTP off
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **ports})
@@ -90,7 +90,7 @@ def compare_evaluation(name: str, model: Any, x: Any, y: Any, *, folder: Path, a
 def compare(
     what: str, *, keras: Mapping[str, ArrayLike] | ArrayLike, served: Mapping[str, ArrayLike] | ArrayLike
 ) -> None:
-    """Print the difference between the served and Keras's outputs; exits if one is too large."""
+    """Print the largest difference of each output from Keras's; one beyond the tolerance ends the example."""
     expected, got = named(keras), named(served)
     if expected.keys() != got.keys():
         raise SystemExit(f"{what}: Keras answers {sorted(expected)}, the server {sorted(got)}")
@@ -119,13 +119,13 @@ def named(arrays: Mapping[str, ArrayLike] | ArrayLike, alone: str = "answers") -
 
 
 def written_by(writer: str, folder: Path) -> Path:
-    """Unpack the files written by an old TensorFlow, such as "tf2.4"; its script is in the same folder."""
+    """Unpack files written by an old TensorFlow, such as "tf2.4"; the scripts are beside them."""
     shutil.unpack_archive(FIXTURES / f"{writer}.zip", folder / writer)
     return folder / writer
 
 
 def recorded(file: Path) -> tuple[Arrays, Arrays]:
-    """Return the inputs and the outputs recorded with an old TensorFlow, each by name."""
+    """Return the inputs and outputs recorded with the old TensorFlow, by name."""
     with np.load(file) as arrays:
         return tuple(
             {key.removeprefix(f"{kind}/"): arrays[key] for key in arrays.files if key.startswith(f"{kind}/")}

@@ -1,1 +1,1 @@
-"""What writes the pages of the reference from the code that they describe; `make reference` runs it."""
+"""Generators of the reference pages, run by `make reference`."""

@@ -1,4 +1,4 @@
-"""Write the pages of the reference again."""
+"""Regenerate the reference pages."""
 
 from pathlib import Path
 

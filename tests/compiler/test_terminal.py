@@ -9,7 +9,9 @@ import subprocess
 import sys
 
 import pytest
+from rich.console import Console
 
+from kerve.compiler.commands.verify import error_table
 from kerve.compiler.progress import Event, stage, steps
 
 _COMPILE = """
@@ -97,3 +99,24 @@ def test_steps_are_told_of_the_stage_that_is_under_way(monkeypatch: pytest.Monke
         ("outer", 0, 2),
         ("outer", 1, 2),
     ]
+
+
+def test_the_errors_of_a_verification_fit_into_80_columns() -> None:
+    check = {
+        "output": "digits",
+        "data": "seeded",
+        "batch_size": 360,
+        "dimensions": {},
+        "max_abs_error": 1e-7,
+        "mean_abs_error": 1e-8,
+        "max_rel_error": 1e-6,
+        "nan_mismatches": 0,
+        "problem": "",
+        "unequal": 0,
+        "passed": True,
+    }
+    console = Console(width=80)
+    with console.capture() as shown:
+        console.print(error_table([check]))
+    assert "…" not in shown.get()
+    assert re.search(r"digits +seeded +batch 360 +1.00e-07 +1.00e-08 +1.00e-06 +0 +0", shown.get())

@@ -1,4 +1,4 @@
-"""The entry point: finds and runs the subcommand, and turns errors into one line and an exit code."""
+"""The entry point: runs the subcommand, and turns a failure into one line and an exit code."""
 
 import errno
 import os
@@ -22,39 +22,42 @@ SUBCOMMANDS = {
         "kerve.compiler.commands.compile:command", "Turn a Keras model into a verified ONNX artifact."
     ),
     "verify": Subcommand(
-        "kerve.compiler.commands.verify:command", "Compare an artifact's answers with its source's."
+        "kerve.compiler.commands.verify:command", "Compare an artifact's results with its source's."
     ),
     "serve": Subcommand(
         "kerve.runtime.commands.serve:command", "Serve the models of a repository over gRPC."
     ),
     "predict": Subcommand(
-        "kerve.runtime.commands.predict:command", "Send arrays to a served model and show its answer."
+        "kerve.runtime.commands.predict:command", "Run a served model on rows and show its outputs."
     ),
     "models": Subcommand("kerve.runtime.commands.models:command", "List the models of a server."),
-    "load": Subcommand("kerve.runtime.commands.load:command", "Load a model on a server."),
-    "unload": Subcommand("kerve.runtime.commands.unload:command", "Take a model out of service."),
-    "stats": Subcommand("kerve.runtime.commands.stats:command", "Show what a server has done."),
-    "bench": Subcommand("kerve.runtime.commands.bench:command", "Measure a served model."),
+    "load": Subcommand("kerve.runtime.commands.load:command", "Load or reload a model on a server."),
+    "unload": Subcommand("kerve.runtime.commands.unload:command", "Unload a model from a server."),
+    "stats": Subcommand("kerve.runtime.commands.stats:command", "Show the statistics of a server."),
+    "bench": Subcommand(
+        "kerve.runtime.commands.bench:command", "Measure throughput and latency of a served model."
+    ),
     "convert-config": Subcommand(
-        "kerve.runtime.commands.convert_config:command", "Turn a configuration of other servers into kerve's."
+        "kerve.runtime.commands.convert_config:command",
+        "Convert a configuration of another server to kerve's.",
     ),
     "evaluate": Subcommand(
         "kerve.runtime.commands.evaluate:command",
         "Compute a served model's loss and metrics on labelled data.",
     ),
     "promote": Subcommand(
-        "kerve.runtime.commands.promote:command", "Give a label to a version that meets requirements."
+        "kerve.runtime.commands.promote:command", "Move a label to a version that meets requirements."
     ),
     "doctor": Subcommand(
         "kerve.runtime.commands.doctor:command",
-        "Show what this machine offers, and where models would run.",
+        "Show hardware and libraries, and where models would run.",
     ),
     "inspect": Subcommand(
-        "kerve.runtime.commands.inspect:command", "Show what an artifact takes, gives and holds."
+        "kerve.runtime.commands.inspect:command", "Show an artifact's signature, operators and verification."
     ),
 }
 
-# The extra with each half's dependencies.
+# The extra with the dependencies of each half.
 EXTRAS = {"kerve.compiler": "kerve[compile]", "kerve.runtime": "kerve[serve]"}
 
 EXAMPLE = """\b
@@ -105,7 +108,7 @@ def show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 
 GROUP = LazyGroup(
     name="kerve",
-    help="Compile a trained Keras model to ONNX, prove it equal to the original, and serve it over gRPC.",
+    help="Compile a trained Keras model to ONNX, verify that it equals the original, and serve it over gRPC.",
     epilog=EXAMPLE,
     no_args_is_help=True,
     params=[

@@ -17,6 +17,8 @@ from kerve.runtime.signature import Signature
 __all__ = ["Channel"]
 
 OPTIONS = [("grpc.max_receive_message_length", 2**31 - 1), ("grpc.max_send_message_length", 2**31 - 1)]
+# What gRPC says where it found nobody to talk to: no connection, no address for a name.
+UNREACHED = ("connect", "errors resolving")
 
 
 class Channel:
@@ -55,8 +57,8 @@ class Channel:
         # The cause may be a new version with another signature.
         self._signatures.clear()
         code, details = Code(error.code().value[0]), error.details() or ""
-        if code is Code.UNAVAILABLE and "connect" in details.lower():
-            details = f"no server answers at {self.address}: {details}"
+        if code is Code.UNAVAILABLE and any(words in details.lower() for words in UNREACHED):
+            details = f"no server answers at {self.address}, expected HOST:PORT of a gRPC port: {details}"
         return error_for(code, details, retry_after=decode_retry_after(error.trailing_metadata() or ()))
 
     def model(self, name: str, version: str, timeout: float | None) -> pb.ModelMetadataResponse:

@@ -41,10 +41,18 @@ def test_models_are_listed_loaded_and_unloaded(tmp_path: Path, publish: Publish,
         assert kerve("unload", running.address, "foo").returncode == 1
 
 
-def test_an_address_that_is_empty_is_told_as_such() -> None:
-    done = kerve("models", "")
-    assert done.returncode == 2
-    assert "--address: expected the host and port of a server, got nothing" in done.stderr
+@pytest.mark.parametrize(
+    ("address", "exit_code", "said"),
+    [
+        ("", 2, "--address: expected the host and port of a server, got nothing"),
+        ("http://127.0.0.1:8000", 2, "expected HOST:PORT of the server's gRPC port, got the URL 'http://"),
+        ("nobody.invalid", 1, "no server answers at nobody.invalid, expected HOST:PORT of a gRPC port"),
+    ],
+)
+def test_an_address_of_no_server_is_told_as_such(address: str, exit_code: int, said: str) -> None:
+    done = kerve("models", address)
+    assert done.returncode == exit_code
+    assert said in done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +66,9 @@ def classifier(publish: Publish, serve: Serve, tmp_path_factory: pytest.TempPath
 @pytest.mark.parametrize(
     ("load", "by"),
     [
-        pytest.param(("--concurrency", "1", "--concurrency", "4"), "kerve-wire", id="under way"),
+        pytest.param(("--concurrency", "1", "--concurrency", "4"), "kerve-wire", id="in flight"),
         pytest.param(("--rate", "200"), "kerve-wire", id="at random"),
-        pytest.param(("--concurrency", "4"), "Python", id="under way, by Python"),
+        pytest.param(("--concurrency", "4"), "Python", id="in flight, by Python"),
         pytest.param(("--rate", "200"), "Python", id="at random, by Python"),
     ],
 )
@@ -74,9 +82,9 @@ def test_a_bench_measures_and_draws_and_the_statistics_agree(
     options = ("classifier", *load, "--batch-size", "3", "--window", "0.2", "--max-windows", "3")
     done = kerve("bench", address, *options, "--plot", str(tmp_path / "plot.svg"))
     assert done.returncode == 0, done.stderr
-    for word in ("requests/s", "p99", "compute", "rows/batch", f"asked by {by}"):
+    for word in ("requests/s", "p99", "compute", "rows/batch", f"load from {by}"):
         assert word in done.stdout
-    rates = re.findall(r"│ (?:\d under way|200/s)\s+│\s+([\d,]+)\s+│", done.stdout)
+    rates = re.findall(r"│ (?:\d in flight|200/s)\s+│\s+([\d,]+)\s+│", done.stdout)
     assert len(rates) == len(load) // 2
     assert all(float(rate.replace(",", "")) > 0 for rate in rates)
     assert "<polyline" in (tmp_path / "plot.svg").read_text()

@@ -129,3 +129,10 @@ def test_memory_holds_a_block_and_not_the_file(kind: str, tmp_path: Path) -> Non
         assert tracemalloc.get_traced_memory()[1] < 8 * block["y"].nbytes + 2**20
     finally:
         tracemalloc.stop()
+
+
+def test_a_folder_that_takes_no_file_is_told_by_the_name_that_was_given() -> None:
+    path = Path("/proc/out.npz")  # in which nobody can make a file, not even root
+    with pytest.raises(OSError, match="out") as raised, writing(path):
+        pytest.fail("the work has begun")
+    assert raised.value.filename == str(path)

@@ -48,7 +48,7 @@ def kerve(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([KERVE, *arguments], capture_output=True, text=True, timeout=120, check=False)
 
 
-def equal(found: dict[str, Any], wanted: dict[str, float]) -> None:
+def equal(found: dict[str, Any], wanted: dict[str, Any]) -> None:
     assert found.keys() == wanted.keys()
     for name, value in wanted.items():
         assert found[name] == pytest.approx(value, rel=1e-5), name
@@ -64,13 +64,22 @@ def test_the_numbers_are_those_of_keras(client: Client, kind: str) -> None:
     equal(result.results, KERAS[f"classifier/2/{kind}"])
 
 
-@pytest.mark.parametrize("size", [1, 7, 300])
-def test_it_does_not_matter_how_the_client_groups_the_rows(client: Client, size: int) -> None:
-    def batches() -> Iterator[Any]:
-        for begin in range(0, 300, size):
-            yield X[begin : begin + size], NUMBERS[begin : begin + size], WEIGHTS[begin : begin + size]
+def batches_of(size: int) -> Iterator[Any]:
+    for begin in range(0, 300, size):
+        yield X[begin : begin + size], NUMBERS[begin : begin + size], WEIGHTS[begin : begin + size]
 
-    equal(client.evaluate("summed", batches()).results, KERAS["summed/2/weighted"])
+
+@pytest.mark.parametrize("size", [1, 7, 300])
+def test_with_a_batch_size_the_grouping_of_the_rows_does_not_matter(client: Client, size: int) -> None:
+    found = client.evaluate("summed", batches_of(size), batch_size=32).results
+    equal(found, KERAS["summed/2/weighted"])
+
+
+@pytest.mark.parametrize("size", [7, 32, 50])
+def test_the_batches_of_a_generator_are_the_steps_as_in_keras(client: Client, size: int) -> None:
+    found = client.evaluate("summed", batches_of(size)).results
+    equal(found, client.evaluate("summed", X, NUMBERS, WEIGHTS, batch_size=size).results)
+    assert (found["loss"] == pytest.approx(KERAS["summed/2/weighted"]["loss"])) == (size == 32)
 
 
 def test_labels_come_in_every_form_that_keras_takes(client: Client) -> None:

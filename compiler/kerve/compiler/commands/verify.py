@@ -17,7 +17,7 @@ from kerve.compiler.options import VerifyOptions
 from kerve.compiler.terminal import terminal
 from kerve.compiler.verify import verify_model
 
-__all__ = ["command"]
+__all__ = ["command", "error_table"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,18 +30,17 @@ class Options(VerifyOptions):
 
 @cli.command(example="kerve verify digits.keras models/digits/1 --data test.npz")
 def command(options: Options) -> None:
-    """Compare an artifact's answers with its source's, on seeded data and on yours.
+    """Compare an artifact's results with its source's, on seeded data and on yours.
 
-    Prints the errors of every output; ends with exit code 5, naming the first Keras layer that differs,
-    when the artifact is not equal to the source, or when its files were changed since. One in a reduced
-    precision is compared on the inputs kept in it, and ends with exit code 6 when it loses more than its
-    budget on your data.
+    Prints the errors of every output. Exit code 5 if the artifact differs from its source, with the name of
+    the first Keras layer that differs, or if its files were changed since. An artifact in a reduced precision
+    is compared on the inputs stored in it; exit code 6 if it exceeds its budget on your data.
     """
     with terminal() as listener:
         comparison = verify_model(
             options.source, options.artifact, options=VerifyOptions.of(options), listener=listener
         )
-    console.print(_table(comparison.checks))
+    console.print(error_table(comparison.checks))
     if comparison.losses:
         console.print(_loss_table(comparison.losses))
     for remark in comparison.remarks:
@@ -60,8 +59,9 @@ def _loss_table(losses: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _table(checks: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD)
+def error_table(checks: Sequence[Mapping[str, Any]]) -> Table:
+    """Return the errors of each output on each data set."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)  # fits into 80 columns
     for column in ("output", "data", "sizes"):
         table.add_column(column)
     for column in ("largest error", "mean", "relative", "NaN", "beyond tolerance"):

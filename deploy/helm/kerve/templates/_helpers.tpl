@@ -17,14 +17,14 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end }}
 
-{{/* Options of kerve serve, by name: true is --NAME, false is --no-NAME, a list repeats the option. */}}
+{{/* Options of kerve serve, by name: true becomes --NAME, false --no-NAME, a list one option for each item. */}}
 {{- define "kerve.options" -}}
 {{- range $name, $value := . }}
 {{- if kindIs "bool" $value }}
 - --{{ if not $value }}no-{{ end }}{{ $name }}
 {{- else }}
 {{- range (kindIs "slice" $value | ternary $value (list $value)) }}
-{{- /* Numbers from values files are floats, and large ones would be formatted as 6.7e+07. */}}
+{{- /* numbers from a values file are floats; large ones would be formatted as 6.7e+07 */}}
 {{- $whole := and (kindIs "float64" .) (eq (toString (floor .)) (toString .)) }}
 - {{ printf "--%s=%v" $name (ternary (int64 .) . $whole) | quote }}
 {{- end }}
@@ -48,7 +48,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 {{- end }}
 
-{{/* The security context of every container. */}}
+{{/* Container security context. */}}
 {{- define "kerve.security" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
@@ -61,7 +61,7 @@ capabilities: {drop: [ALL]}
 - name: models
 {{- with .Values.models }}
 {{- if ne (len (compact (list .claim .image (.fetch | empty | ternary "" "fetch")))) 1 }}
-{{- fail "models: expected one of claim, image and fetch, which says where the models are" }}
+{{- fail "models: expected exactly one of claim, image and fetch, the source of the models" }}
 {{- end }}
 {{- if .claim }}
   persistentVolumeClaim: {claimName: {{ .claim }}}

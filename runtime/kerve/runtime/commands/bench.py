@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+from rich.console import Console
 
 from kerve.cli import options as cli
 from kerve.cli.tables import print_table, print_warning
@@ -59,10 +60,10 @@ class Options(Connection):
 
 @cli.command(example="kerve bench digits --concurrency 1 --concurrency 64 --plot digits.svg")
 def command(options: Options) -> None:
-    """Measure a served model: throughput and latency at each load, and the server's own part of it.
+    """Measure throughput and latency of a served model at several loads, and the server's part of it.
 
-    Where kerve-wire is installed it makes the load, and takes little time of its own; without it, and over
-    TLS, Python does: some thousands of calls a second, and its time is in the latencies. Each load runs until
+    kerve-wire generates the load if it is installed, with little overhead. Without it, and over TLS, Python
+    does, which reaches some thousands of calls per second and adds to the latencies. Each load runs until
     three windows in a row agree; queue and compute are the server's means.
     """
     with nullcontext() if options.plot is None else whole(options.plot) as page:
@@ -85,27 +86,29 @@ def measured(options: Options) -> list[Result]:
         def statistics() -> ModelStatistics:
             return newest(client, options.name)
 
-        results = [
-            measure(
-                label,
-                load,
-                recorder,
-                statistics,
-                seconds=options.window,
-                stability=options.stability,
-                max_windows=options.max_windows,
-            )
-            for label, load, recorder in makers
-        ]
+        results = []
+        with Console(stderr=True).status("") as status:
+            for label, load, recorder in makers:
+                status.update(f"measuring {label}")
+                result = measure(
+                    label,
+                    load,
+                    recorder,
+                    statistics,
+                    seconds=options.window,
+                    stability=options.stability,
+                    max_windows=options.max_windows,
+                )
+                results.append(result)
     print_table(
-        f"{options.name} at {options.address}, asked by {'kerve-wire' if native else 'Python'}",
+        f"{options.name} at {options.address}, load from {'kerve-wire' if native else 'Python'}",
         COLUMNS,
         [row(each, options.batch_size) for each in results],
     )
     for result in results:
         if not result.stable:
             print_warning(
-                f"{result.load}: the windows never agreed; the machine is busy, or --window is short"
+                f"{result.load}: no three windows in a row agreed; the machine is busy, or --window is short"
             )
     return results
 
@@ -119,7 +122,7 @@ def loads(options: Options, call: Send) -> Iterator[tuple[str, Load, Recorder]]:
         return
     for number in options.concurrency:
         recorder = Recorder()
-        yield f"{number} under way", Concurrency(call, number, recorder), recorder
+        yield f"{number} in flight", Concurrency(call, number, recorder), recorder
 
 
 def native_loads(options: Options, call: EncodedCall) -> Iterator[tuple[str, Load, Recorder]]:
@@ -129,7 +132,7 @@ def native_loads(options: Options, call: EncodedCall) -> Iterator[tuple[str, Loa
         yield f"{rate:g}/s", native, native
     for number in () if options.rate else options.concurrency:
         native = Native(call, concurrency=number)
-        yield f"{number} under way", native, native
+        yield f"{number} in flight", native, native
 
 
 def inputs_for(signature: Signature, options: Options) -> dict[str, Array]:

@@ -30,6 +30,10 @@ class Connection:
         """Return a client for the server."""
         if not self.address:
             raise click.UsageError("--address: expected the host and port of a server, got nothing")
+        if self.address.startswith(("http://", "https://")):
+            raise click.UsageError(
+                f"--address: expected HOST:PORT of the server's gRPC port, got the URL {self.address!r}"
+            )
         if (self.client_cert is None) != (self.client_key is None):
             raise click.UsageError("--client-cert and --client-key need one another")
         if self.client_cert is not None and self.root_cert is None:

@@ -26,9 +26,9 @@ class Options:
 
 @cli.command(example="kerve convert-config models/digits/config.pbtxt > models/digits/config.toml")
 def command(options: Options) -> None:
-    """Turn a configuration of Triton or TensorFlow Serving into kerve's.
+    """Convert a configuration of Triton or TensorFlow Serving to kerve's.
 
-    Prints config.toml, with options for kerve serve as comments. What has no counterpart is reported on
+    Prints config.toml, with options for kerve serve as comments. What has no equivalent is reported on
     standard error.
     """
     try:

@@ -46,8 +46,8 @@ class Options:
 def command(options: Options) -> None:
     """Show what this machine offers a server: driver, CUDA, ONNX Runtime, CPUs, memory.
 
-    With a repository, also what each model would run on, and each node that falls from a GPU to the CPU.
-    Exit code 1 when the device cannot be had, 3 when a model cannot be loaded.
+    With a repository, also the device of each model, and each node that would run on the CPU instead of a
+    GPU. Exit code 1 if the device is not available, 3 if a model cannot be loaded.
     """
     asked = parse_device(options.device)
     facts = examine(asked)

@@ -29,9 +29,9 @@ class Options:
 
 @cli.command(example="kerve inspect models/digits/1")
 def command(options: Options) -> None:
-    """Show what an artifact takes and gives, its operators and size, and how it was proven.
+    """Show an artifact's inputs and outputs, operators, size and verification.
 
-    The artifact's report.html says the same, with a picture of the graph.
+    The artifact's report.html shows the same, with a picture of the graph.
     """
     artifact = read_artifact(newest(options.artifact))
     signature, operators = signature_of(artifact), count_operators(artifact.model_file)

@@ -23,7 +23,7 @@ class Options(Connection):
 
 @cli.command(example="kerve load digits")
 def command(options: Options) -> None:
-    """Load a model, or load it again, on a server with --model-control-mode explicit."""
+    """Load or reload a model on a server with --model-control-mode explicit."""
     config = options.model_config.read_text("utf-8") if options.model_config else None
     with options.connect() as client:
         client.load(options.name, config=config)

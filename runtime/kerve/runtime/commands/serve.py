@@ -206,10 +206,10 @@ class Options:
 def command(options: Options) -> None:
     """Serve the models of one or more repositories over gRPC.
 
-    Prints one line when it is ready, with the address and the models. SIGTERM and SIGINT refuse new work,
-    finish what was accepted and end with exit code 0, or 1 when --drain-timeout was too short for it; a
-    second signal ends at once. SIGHUP scans the repositories again. A model that cannot be loaded is
-    logged and left out; exit code 3 when that leaves none, and none can come later.
+    Prints one line with the address and the models when it is ready. On SIGTERM or SIGINT it refuses new
+    requests, finishes the accepted ones and ends with exit code 0, or 1 if --drain-timeout was too short; a
+    second signal ends it at once. SIGHUP scans the repositories again. A model that cannot be loaded is
+    logged and skipped; exit code 3 if no model is left and none can be added later.
     """
     logs = LogControl(options.log_format)
     logs.install()

@@ -56,19 +56,19 @@ class OwnKey(NamedTuple):
 
 
 OWN_KEYS: Mapping[str, OwnKey] = {
-    "batch_buckets": OwnKey(list, "Sizes to which batches are padded, and at which a version is warmed."),
-    "labels": OwnKey(dict, "Names for versions; a client asks for a label as it asks for a version."),
-    "cuda": OwnKey(dict, "How the model uses a GPU; the options are in the table below."),
-    "threads": OwnKey(int, "CPU threads of each instance; 0: as the server decides."),
+    "batch_buckets": OwnKey(list, "Sizes to which batches are padded, and at which a version is warmed up."),
+    "labels": OwnKey(dict, "Names for versions; clients use a label in place of a version."),
+    "cuda": OwnKey(dict, "Options for models on a GPU; see the table below."),
+    "threads": OwnKey(int, "CPU threads of each instance; 0: chosen by the server."),
     "shrink_memory": OwnKey(
         bool,
-        "Whether memory that a run needed is given back after it; costs time, and is for rare large batches.",
+        "Whether the memory of a run is freed after it; costs time, and is meant for rare large batches.",
     ),
     "memory_limit": OwnKey(
         int,
-        "Bytes that the model may take on the CPU: weights, what they are packed into, and what the runs of "
-        "its instances need; 0: no limit. A version that takes more once warmed is not served; one request "
-        "that would take more is refused.",
+        "Bytes that the model may take on the CPU: weights, also as packed by ONNX Runtime, and memory of "
+        "the runs of its instances; 0: no limit. A version that takes more after warm-up is not served; a "
+        "request that would take more is refused.",
     ),
 }
 

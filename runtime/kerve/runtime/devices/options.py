@@ -34,20 +34,20 @@ class CudaOptions:
     prefer_nhwc: bool = option(True, "Compute convolutions in the order NHWC.")
     # A float32 model was verified in float32: TF32 only has ten bits of mantissa, like float16.
     use_tf32: bool = option(
-        False, "Round the operands of float32 products to TF32; golden data is then compared as float16's is."
+        False, "Round the operands of float32 products to TF32; golden data is then compared as for float16."
     )
     # EXHAUSTIVE benchmarks every algorithm for every shape, which slows down startup too much.
     cudnn_conv_algo_search: str = option(
         "HEURISTIC", "How cuDNN chooses an algorithm.", "HEURISTIC", "EXHAUSTIVE", "DEFAULT"
     )
-    gpu_mem_limit: int = option(0, "Bytes of each instance's arena at most; 0: none but the device's.")
-    # Powers of two would reserve up to twice the memory used, which other models need.
+    gpu_mem_limit: int = option(0, "Largest size of each instance's arena in bytes; 0: no limit.")
+    # Powers of two would reserve up to twice what is used, beside other models.
     arena_extend_strategy: str = option(
         "kSameAsRequested", "How the arena grows.", "kSameAsRequested", "kNextPowerOfTwo"
     )
-    do_copy_in_default_stream: bool = option(True, "Let ONNX Runtime's own copies wait for computation.")
+    do_copy_in_default_stream: bool = option(True, "Let ONNX Runtime's copies wait for computation.")
     enable_cuda_graph: bool = option(
-        True, "Capture a CUDA graph for each size of batch, where the graph of the model allows it."
+        True, "Capture a CUDA graph for each batch size, if the model's graph allows it."
     )
     buffers: int = option(
         2,

@@ -144,7 +144,7 @@ class PartialResultBuilder:
 def batches(part: Part, signature: Signature) -> Iterator[Batch]:
     """Yield the rows of a part in the batches that a client sends."""
     for block in Rows(part.open(), signature, labelled=True):
-        yield from messages(signature, block, None, None)
+        yield from messages(signature, [block])
 
 
 def ask(runs: Sequence[Run], batch: Batch, *, fold: bool) -> list[tuple[Run, BatchOutput]] | None:

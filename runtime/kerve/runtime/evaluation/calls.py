@@ -19,11 +19,14 @@ from kerve.runtime.evaluation.client import (
     Promotion,
     Recorded,
     Watch,
+    batches,
     decode,
     decode_difference,
     decode_promotion,
     decode_record,
+    has_batches,
     messages,
+    step_of,
 )
 from kerve.runtime.evaluation.notebook import watched
 from kerve.runtime.protocol.evaluation import decode_answers, encode_batch
@@ -57,12 +60,14 @@ class EvaluationCalls:
     ) -> Evaluated:
         """Return loss and metrics on labelled rows, as `model.evaluate(x, y, sample_weight)` does.
 
-        `x`: the model's inputs as an array, or arrays by name (which may include labels and
-        `sample_weight`); or a generator, `tf.data` or `keras.utils.PyDataset` dataset of batches `(x, y)` or
-        `(x, y, sample_weight)`. `y` and `sample_weight`: arrays, by output if there are several.
-        `batch_size`: matters only for losses that depend on it, as in Keras; 0: its default, 32. `progress`:
-        called with intermediate results every `interval` seconds and with the final ones (without it, a
-        notebook displays them). `watch`: called with each batch and the version's outputs for it.
+        `x` is what the model takes: an array, or arrays by name (labels and `sample_weight` may be among
+        them); or a generator, `tf.data` or `keras.utils.PyDataset` dataset of batches `(x, y)` or
+        `(x, y, sample_weight)`. `y` and `sample_weight` are arrays, by output if there are several.
+
+        `batch_size` matters as in Keras, for results that depend on it, such as the losses of several
+        outputs. 0 is Keras's default: 32 for arrays, and for a generator or dataset the rows of its first
+        batch. `progress` is called with running results every `interval` seconds, and with the final ones
+        (without it, a notebook shows them); `watch` with each batch and the version's outputs.
         """
         (result,) = self.evaluate_versions(
             name,
@@ -174,9 +179,12 @@ class EvaluationCalls:
         versions = len(begin.versions)
 
         def requests() -> Iterator[pb.EvaluateRequest]:
-            yield pb.EvaluateRequest(begin=begin)
             signature, first = channel.signature(begin.model, begin.versions[0], timeout), 0
-            for typed in messages(signature, *data):
+            given = batches(signature, *data)
+            if has_batches(data[0]) and not begin.batch_size:
+                begin.batch_size, given = step_of(given)
+            yield pb.EvaluateRequest(begin=begin)
+            for typed in messages(signature, given):
                 if watch is not None and (rows := max(len(array) for _, array in typed.values())):
                     sent.append((first, {name: array for name, (_, array) in typed.items()}))
                     first += rows

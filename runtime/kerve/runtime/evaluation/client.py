@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -25,12 +26,15 @@ __all__ = [
     "Promotion",
     "Recorded",
     "Requirement",
+    "batches",
     "decode",
     "decode_difference",
     "decode_promotion",
     "decode_record",
+    "has_batches",
     "messages",
     "shown",
+    "step_of",
 ]
 
 Data = ArrayLike | Mapping[str, ArrayLike]
@@ -196,18 +200,34 @@ def number(metric: pb.Metric) -> float | Array:
 
 
 def messages(
-    signature: Signature, x: Any, y: Data | None, sample_weight: Data | None
+    signature: Signature, given: Iterable[Mapping[str, ArrayLike]]
 ) -> Iterator[dict[str, tuple[str, Array]]]:
-    """Yield the contents of messages: arrays with their datatypes, by name."""
-    for arrays in batches(signature, x, y, sample_weight):
+    """Yield the arrays of batches with their datatypes, a message's worth at a time."""
+    for arrays in given:
         yield from parts({name: typed_tensor(signature, name, array) for name, array in arrays.items()})
+
+
+def has_batches(x: Any) -> bool:
+    """Return whether data comes in batches of its own, as of a generator or a dataset, and not as arrays."""
+    return not (isinstance(x, Mapping | Sequence) or hasattr(x, "__array__"))
+
+
+def step_of(
+    given: Iterator[dict[str, ArrayLike]],
+) -> tuple[int, Iterator[dict[str, ArrayLike]]]:
+    """Return the rows of the first batch, 0 if there is none, and all batches."""
+    first = next(given, None)
+    if first is None:
+        return 0, given
+    shapes = map(np.shape, first.values())
+    return max((shape[0] for shape in shapes if shape), default=0), chain([first], given)
 
 
 def batches(
     signature: Signature, x: Any, y: Data | None, sample_weight: Data | None
 ) -> Iterator[dict[str, ArrayLike]]:
-    """Yield named arrays: once for arrays, per batch for iterables of `(x, y)` or `(x, y, weights)`."""
-    if isinstance(x, Mapping) or hasattr(x, "__array__") or isinstance(x, Sequence):
+    """Yield named arrays: once for arrays, again and again for what gives `(x, y)` or `(x, y, weights)`."""
+    if not has_batches(x):
         yield named(signature, x, y, sample_weight)
         return
     if not isinstance(x, Iterable):

@@ -114,7 +114,7 @@ class Classes:
             figure(
                 "Calibration",
                 curves(
-                    [("", *self._calibration.points())], "confidence", "share right", diagonal=True, dots=True
+                    [("", *self._calibration.points())], "confidence", "accuracy", diagonal=True, dots=True
                 ),
                 f"expected calibration error {number(self._calibration.error())}",
             ),

@@ -19,17 +19,17 @@ _COMPLEX = (
     "ONNX Runtime does not compute with complex numbers",
     "keep the real and the imaginary part as two tensors, as `fft` and `stft` return them",
 )
-_BITS = ("ONNX cannot look at the bits of a number", "compute it outside the served model")
+_BITS = ("ONNX has no access to the bits of a number", "compute it outside the served model")
 
 #: Unsupported operations: (the reason, what to do).
 REFUSED: dict[str, tuple[str, str]] = {
     "image.ElasticTransform": (
-        "it distorts images at random, which is for training",
+        "it is a random image augmentation for training",
         "leave it out of the served model",
     ),
     "linalg.Eig": _DECOMPOSITION,
     "linalg.Eigh": _DECOMPOSITION,
-    "linalg.JVP": ("ONNX does not differentiate", "write the derivative with other operations"),
+    "linalg.JVP": ("ONNX has no differentiation", "write the derivative with other operations"),
     "linalg.LuFactor": _DECOMPOSITION,
     "math.ViewAsComplex": _COMPLEX,
     "math.ViewAsReal": _COMPLEX,
