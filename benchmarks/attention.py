@@ -1,14 +1,14 @@
-"""Attention in kerve's graphs: operators, before and after ONNX Runtime's optimizations, and their cost.
+"""Attention in compiled models: the operators in the file and after ONNX Runtime loads it, and their times.
 
     .venv/bin/python benchmarks/attention.py [--threads 1]
 
-The first table counts operators in the attention models of `conversion_models.py`, at the default opset and
-at 23, the first with an Attention operator; "loaded" is the graph that ONNX Runtime writes to
-`SessionOptions.optimized_model_filepath`, with all optimizations. Both are timed alternately; times are
-minima. The following tables compare alternative forms of the parts of one encoder block (width 256, 4 heads,
-128 positions), kerve's first. The last table bounds the speed of any graph of these models: the time of all
-nodes of tf2onnx's graph and of kerve's, and of the matrix products of kerve's alone, which every form needs.
-Each is the sum over the nodes of the minimum time that ONNX Runtime's profiler reports.
+The first table counts the operators of the models with attention in `conversion_models.py`, at the default
+opset and at 23, the first with an Attention operator; "loaded" is the graph that ONNX Runtime writes as
+`SessionOptions.optimized_model_filepath`, with all optimizations. Times are minima of alternating runs. The
+next tables are parts of one encoder block (width 256, 4 heads, 128 positions) in alternative forms, ours
+first. The last table shows how fast graphs of these models could be: the time of all nodes of tf2onnx's graph
+and of ours, and of the matrix products in ours, which no form avoids. Each is the sum over the nodes of the
+minimum times reported by ONNX Runtime's profiler.
 """
 
 import argparse

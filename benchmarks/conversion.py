@@ -1,21 +1,21 @@
-"""Compares kerve's graph with tf2onnx's graph and the TensorFlow function, with the same weights, in one run.
+"""kerve's graph against tf2onnx's graph and the TensorFlow function, on the same weights, in one run.
 
     .venv/bin/python benchmarks/conversion.py [--models ResNet50,GRU | --everyday] [--threads 2] [--rounds 20]
     .venv/bin/python benchmarks/conversion.py --precisions float16,int4-weights [--models ResNet50]
 
-Each model is compiled in a separate process. kerve's time includes the whole compile (load, lower, optimize,
-verify, package), tf2onnx's conversion and writing. Extra memory is the increase of the peak resident set over
-that with the model loaded and called once, in multiples of the size of the weights; for kerve also, in
-parentheses, with verification, which runs the source and ONNX Runtime.
+Each model is compiled in a separate process. kerve's time is that of the whole compile (load, lower,
+optimize, verify, package), tf2onnx's that of converting and writing. Extra memory is the peak resident set
+above that with the model loaded and called once, as a multiple of the weights' size; kerve's also, in
+parentheses, including verification, in which the source and ONNX Runtime run.
 
-With `--precisions`, only the extra memory and time of compiling large models to each precision are shown.
+With `--precisions`, only extra memory and time of compiling large models to each precision are shown.
 
-Latencies are minima, since other load on the machine can only increase them. The three run alternately, in a
-random order in each round, and each starts with an uncounted call, so that the threads of the previous one
-affect all equally. Prints one table, and the bars that are missed.
+Latencies are minima, since other processes can only increase them. The three sides run alternately, in random
+order in each round, and each turn begins with a call that is not measured, so that threads left running by
+the previous side affect all alike. Prints one table and the targets that were missed.
 
-Files of tf2onnx that ONNX Runtime cannot run are repaired and marked with a star in the table: TensorFlow's
-operator Erfc is written as 1 - Erf, and constants that became inputs are fed.
+Files of tf2onnx that ONNX Runtime cannot run are repaired and marked with a star: TensorFlow's operator Erfc
+is replaced by 1 - Erf, and constants that became inputs are fed.
 """
 
 import argparse
@@ -45,7 +45,7 @@ LARGE = 50e6
 
 
 class Mark(NamedTuple):
-    """The point in a compile at which the graph is complete, before verification."""
+    """The time and the peak memory at a moment of a compile."""
 
     time: float
     peak: int
@@ -90,7 +90,7 @@ COMPILERS: dict[str, Callable[..., Mark]] = {"kerve": compile_ours, "tf2onnx": c
 
 
 def child(compiler: str, name: str, file: Path) -> None:
-    """Compile one model and print time and memory as JSON; kerve may be followed by a precision."""
+    """Compile one model and print its time and memory as JSON; `compiler` may be "kerve PRECISION"."""
     import tf2onnx  # noqa: F401
     from conversion_models import build, inputs_for
 
@@ -115,7 +115,7 @@ def child(compiler: str, name: str, file: Path) -> None:
 
 
 def as_tensors(inputs: list[Any]) -> Any:
-    """Return inputs as Keras takes them: a list only if there are several."""
+    """Return inputs in the form of Keras: a list only if there are several."""
     import tensorflow as tf
 
     tensors = [tf.constant(array) for array in inputs]
@@ -133,7 +133,7 @@ def compiled(compiler: str, name: str, file: Path) -> dict[str, float]:
 
 
 def repair(file: Path) -> bool:
-    """Write `Erfc(x)`, which is not an ONNX operator, as `1 - Erf(x)`; return whether there was any."""
+    """Replace `Erfc(x)`, which is not an ONNX operator, by `1 - Erf(x)`; returns whether there was any."""
     import onnx_ir as ir
 
     model = ir.load(file)
@@ -151,7 +151,7 @@ def repair(file: Path) -> bool:
 
 
 def runner(file: Path, inputs: list[Any], threads: int) -> tuple[Callable[[], Any], bool]:
-    """Return what calls the model on these inputs, and whether it takes constants as inputs too."""
+    """Return a call of the model on these inputs, and whether it has constants as additional inputs."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -224,12 +224,12 @@ def measure(name: str, threads: int, rounds: int, folder: Path) -> dict[str, Any
 
 
 def answered(function: Callable[[Any], Any], tensors: Any) -> Any:
-    """Return the result of a TensorFlow function, once it is computed."""
+    """Return the result of a TensorFlow function, waiting until it is computed."""
     return function(tensors).numpy()
 
 
 def gain(row: dict[str, Any], batch: int, rival: str) -> float:
-    """Return the speed of kerve relative to another; infinite if the other does not run."""
+    """Return the speedup over a rival; infinite if the rival does not run."""
     times = row[str(batch)]
     return float(times.get(rival, float("inf")) / times["kerve"])
 
@@ -281,7 +281,7 @@ def misses(row: dict[str, Any]) -> list[str]:
 
 
 def precisions_of(name: str, precisions: Sequence[str], folder: Path) -> str:
-    """Return one line with the cost of compiling to each precision."""
+    """Return one table row with the memory and time of compiling to each precision."""
     cells = [name]
     for precision in precisions:
         cost = compiled(f"kerve {precision}", name, folder / "model.onnx")
@@ -293,10 +293,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--models", help="comma-separated names; by default the models that have bars")
-    parser.add_argument("--everyday", action="store_true", help="other common architectures")
+    parser.add_argument("--models", help="comma-separated names; those of the bars by default")
+    parser.add_argument("--everyday", action="store_true", help="the other everyday architectures")
     parser.add_argument(
-        "--precisions", help="comma-separated; show only extra memory and time of compiling to them"
+        "--precisions", help="comma-separated; only extra memory and time of compiles to them"
     )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=20)

@@ -1,4 +1,4 @@
-"""The models of conversion.py, with seeded random weights and statistics with which outputs vary."""
+"""The models of conversion.py: weights are random but seeded, with statistics for which outputs vary."""
 
 from collections.abc import Callable
 
@@ -87,7 +87,7 @@ LISTED = tuple(_MODELS)
 
 @model("large transformer")
 def large_transformer() -> keras.Model:
-    """Half a gigabyte of weights in many matrices."""
+    """Return a model with half a gigabyte in many matrices."""
     ids = keras.Input((None,), dtype="int32")
     x = layers.Embedding(30_000, 1024)(ids)
     for _ in range(8):
@@ -97,7 +97,7 @@ def large_transformer() -> keras.Model:
 
 @model("two matrices")
 def two_matrices() -> keras.Model:
-    """Half a gigabyte of weights in two matrices, so that a copy of one matrix is half of the model."""
+    """Return a model with half a gigabyte in two matrices: any copy of one is a copy of half of the model."""
     x = keras.Input((8192,))
     return keras.Model(x, layers.Dense(8192)(layers.Dense(8192, activation="relu")(x)))
 
@@ -328,7 +328,7 @@ EVERYDAY = tuple(name for name in _MODELS if name not in (*LISTED, *HEAVY))
 
 
 def build(name: str) -> keras.Model:
-    """Return the model as if trained: with varied biases and the statistics of a random batch."""
+    """Return the model as if trained: its biases vary, its moving statistics are those of a random batch."""
     keras.utils.set_random_seed(0)
     built = _MODELS[name]()
     rng = np.random.default_rng(0)
@@ -348,7 +348,7 @@ def build(name: str) -> keras.Model:
 
 
 def inputs_for(built: keras.Model, batch: int) -> list[np.ndarray]:
-    """Return a batch of inputs; token ids end with padding of various lengths."""
+    """Return a batch of inputs; token ids end with padding of varying length."""
     rng = np.random.default_rng(batch)
     return [_input(tensor, batch, rng) for tensor in built.inputs]
 
@@ -367,7 +367,7 @@ def _input(tensor: keras.KerasTensor, batch: int, rng: np.random.Generator) -> n
 
 
 def _patches(batch: int, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """Return images of coarse patches; with pure noise the deep features of a network hardly vary."""
+    """Return images of coarse patches: for pure noise, the deep features of a network hardly vary."""
     coarse = rng.standard_normal((batch, shape[0] // 16 + 1, shape[1] // 16 + 1, shape[2]), np.float32)
     fine: np.ndarray = 2.0 * coarse.repeat(16, axis=1).repeat(16, axis=2)[:, : shape[0], : shape[1]]
     return fine

@@ -1,12 +1,12 @@
-"""Compares `kerve evaluate` with a bare session on the same batches, and with model.evaluate().
+"""Speed of `kerve evaluate`, compared with a bare session on the same batches and with model.evaluate().
 
     python benchmarks/evaluation.py [--rounds 3] [--only digits,mobilenet,resnet50]
 
-All sides compute on the same CPUs, alternately, after an uncounted round; medians of the rounds are shown.
-The bare session is ONNX Runtime's with default options, as a script would call it. TensorFlow evaluates in a
+All sides run alternately on the same CPUs, after a warm-up round, and the medians of the rounds are shown.
+The bare session is ONNX Runtime with its default options, as a script would use it. TensorFlow evaluates in a
 separate process, in Keras's batches of 32; kerve's server is another process, called over loopback by a
-client in this one. CPU seconds are those of all processes of a side, and remain comparable on a shared
-machine. Prints the table of docs/performance.md.
+client in this one. CPU seconds are those of all processes of a side: they are meaningful on a shared machine,
+too. Prints the table of docs/performance.md.
 """
 
 import argparse
@@ -42,7 +42,7 @@ HEAD = """\
 
 @dataclass(frozen=True)
 class Took:
-    """The cost of one round of one side."""
+    """One round of one side."""
 
     seconds: float
     cpu: float
@@ -57,7 +57,7 @@ def cpu_of(process: int) -> float:
 
 @contextmanager
 def serving(repository: Path) -> Iterator[tuple[Client, int]]:
-    """Start a server of the compiled models; yields its address and process."""
+    """Run a server of the compiled models; yields a client and the server's process id."""
     command = [KERVE, "serve", "--repository", str(repository), "--grpc-port", "0", "--http-port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -71,7 +71,7 @@ def serving(repository: Path) -> Iterator[tuple[Client, int]]:
 
 
 class Bare:
-    """An ONNX Runtime session, called with the batches that a client sends."""
+    """An ONNX Runtime session, called with the same batches as a client sends."""
 
     def __init__(self, folder: Path, rows: evaluation_models.Rows) -> None:
         artifact = read_artifact(folder)
@@ -122,7 +122,7 @@ class TensorFlow:
 
 
 def medians(sides: dict[str, Callable[[], Took]], rounds: int) -> dict[str, Took]:
-    """Run all sides alternately, after an uncounted round; return the medians."""
+    """Run all sides alternately, after a warm-up round; returns the medians."""
     found: dict[str, list[Took]] = {name: [] for name in sides}
     for number in range(rounds + 1):
         for name, run in sides.items():

@@ -1,9 +1,9 @@
-"""The models and rows of `evaluation.py`.
+"""The models evaluated by `evaluation.py`, and their rows.
 
     python evaluation_models.py compile NAME FOLDER
     python evaluation_models.py evaluate NAME
 
-The second evaluates once for each line on standard input, and prints one line of JSON.
+The second evaluates once for each line of standard input, and prints one line of JSON.
 """
 
 import json
@@ -27,21 +27,21 @@ MODELS: dict[str, tuple[tuple[int, int, int], int, int]] = {
 
 @dataclass(frozen=True)
 class Rows:
-    """Images with their classes."""
+    """Images and their classes."""
 
     x: NDArray[np.float32]
     y: NDArray[np.int64]
 
 
 def rows(name: str) -> Rows:
-    """Return seeded random rows."""
+    """Return random rows, the same every time."""
     shape, classes, count = MODELS[name]
     random = np.random.default_rng(1)
     return Rows(random.random((count, *shape), np.float32), random.integers(0, classes, count))
 
 
 def model(name: str) -> Any:
-    """Return the seeded Keras model."""
+    """Return the Keras model, the same every time."""
     import keras
 
     keras.utils.set_random_seed(0)

@@ -1,17 +1,17 @@
-"""Measures models on a GPU with bare ONNX Runtime, kerve's executor, kerve's server and PyTorch; one table.
+"""Performance on a GPU: plain ONNX Runtime, kerve's executor, kerve's server and PyTorch, in one table.
 
 On a machine with TensorFlow, once:
 
     python benchmarks/gpu_artifacts.py build/gpu --add dist/*.whl
 
 On the machine with the GPU (Python 3.12, CUDA 13, cuDNN 9; onnxruntime-gpu and the other dependencies of
-`kerve[serve-gpu]` from the copied wheels, kerve from a wheel or from this source tree), first check that
-everything works, then measure, in under eight minutes:
+`kerve[serve-gpu]` copied there, kerve itself copied or from this source tree), first check that everything
+works, then measure (less than eight minutes):
 
     python benchmarks/gpu.py --check build/gpu
     python benchmarks/gpu.py build/gpu
 
-What exceeds `--budget` seconds is skipped and reported. `--device cpu` is a dry run.
+Measurements beyond `--budget` seconds are skipped and reported. `--device cpu` is a dry run.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from kerve.runtime.devices.choice import Devices, choose_devices
 from kerve.runtime.devices.device import parse_device
 
 PRECISIONS = ("float32", "tf32", "float16")
-# (model, precision), most important first, in case time runs out.
+# (model, precision) to measure first, in case time runs out.
 FIRST = (("resnet50", "float16"), ("mlp", "float32"), ("mobilenetv2", "float16"))
 
 
@@ -45,14 +45,14 @@ Key = tuple[str, str, str, int]
 
 
 class Bar(NamedTuple):
-    """A requirement on the results."""
+    """A performance target."""
 
     name: str
     # None: not measured.
     figure: float | None
     bar: float
     holds: Callable[[float, float], bool]
-    # The cell whose time shows what bounds it.
+    # The cell whose batch time is compared with its bounds if the target is missed.
     of: Key | None = None
 
 
@@ -67,7 +67,7 @@ class Table:
     starts: dict[str, float] = field(default_factory=dict)
 
     def add(self, model: str, precision: str, way: str, loads: list[int], found: Iterator[Measured]) -> None:
-        """Measure one way at each load, while there is time; failures are recorded."""
+        """Measure one way at each load, if there is time; failures are recorded as notes."""
         if time.monotonic() > self.end:
             self.notes.append(f"{model} {precision} {way}: left out, the time was over")
             return
@@ -78,7 +78,7 @@ class Table:
             self.notes.append(f"{model} {precision} {way}: {str(error).strip()[:300]}")
 
     def show(self) -> None:
-        """Print everything, each beside its baseline."""
+        """Print all measurements with their ratios to the baselines."""
         columns = (
             "model",
             "precision",
@@ -105,13 +105,13 @@ class Table:
             print(note)
 
     def ratio(self, one: Key, other: Key) -> float | None:
-        """Return the ratio of the throughputs of two; None if one was not measured."""
+        """Return the ratio of two throughputs; None if one was not measured."""
         if one not in self.cells or other not in self.cells:
             return None
         return self.cells[one].rows / self.cells[other].rows
 
     def best(self, model: str, precision: str, way: str) -> float | None:
-        """Return the highest rows per second at any load."""
+        """Return the most rows per second at any load."""
         return max(
             (each.rows for key, each in self.cells.items() if key[:3] == (model, precision, way)),
             default=None,
@@ -119,7 +119,7 @@ class Table:
 
 
 def bars(table: Table, batches: list[int]) -> Iterator[Bar]:
-    """Yield the bars."""
+    """Yield the performance targets with their measured figures."""
     at_least, below = (lambda found, bar: found >= bar), (lambda found, bar: found < bar)
     for model in MODELS:
         for precision in PRECISIONS:
@@ -145,7 +145,7 @@ def bars(table: Table, batches: list[int]) -> Iterator[Bar]:
 
 
 def show_bars(arguments: argparse.Namespace, devices: Devices, table: Table) -> None:
-    """Print whether each bar holds, and what bounds each that does not."""
+    """Print whether each target is met; for missed ones, also what bounds the time."""
     found = list(bars(table, arguments.batches))
     missed = [each for each in found if each.figure is not None and not each.holds(each.figure, each.bar)]
     most = peaks() if any(each.of for each in missed) and devices.devices[0].kind != "cpu" else {}
@@ -158,7 +158,7 @@ def show_bars(arguments: argparse.Namespace, devices: Devices, table: Table) -> 
         print(f"{verdict:14}{each.name}: {shown} (bar: {each.bar:g})")
         if each in missed and each.of is not None:
             model, precision, _, load = each.of
-            # TF32 uses the float32 artifact, and PyTorch has none.
+            # TF32 uses float32's artifact.
             artifact = f"{model}_{precision.replace('tf32', 'float32')}"
             if artifact in counts:
                 file = arguments.folder / "unpacked" / "models" / artifact / "1" / "model.onnx"
@@ -168,14 +168,14 @@ def show_bars(arguments: argparse.Namespace, devices: Devices, table: Table) -> 
 
 
 def repository_of(folder: Path, batches: list[int]) -> Path:
-    """Return the repository with each model in each precision; TF32 is float32's with the option set."""
+    """Return the repository with each model in each precision; TF32 is float32 with the option set."""
     models = folder / "unpacked" / "models"
     for source in models.glob("*_float32"):
         target = models / source.name.replace("_float32", "_tf32")
         if not target.exists():
             shutil.copytree(source, target)
     for model in models.iterdir():
-        # Batch sizes that are not measured need no captured graph.
+        # Only measured batch sizes are captured as CUDA graphs.
         text = f"max_batch_size = {max(batches)}\nbatch_buckets = {batches}\n"
         tf32 = "[cuda]\nuse_tf32 = true\n" if model.name.endswith("_tf32") else ""
         (model / "config.toml").write_text(text + tf32)
@@ -183,7 +183,7 @@ def repository_of(folder: Path, batches: list[int]) -> Path:
 
 
 def measure(arguments: argparse.Namespace, devices: Devices, table: Table) -> None:
-    """Fill the table, most important measurements first."""
+    """Fill the table, the most important measurements first."""
     folder: Path = arguments.folder
     unpack(folder / "parts", folder / "unpacked")
     models, program = repository_of(folder, arguments.batches), folder / "unpacked" / "files" / "load"
@@ -214,7 +214,7 @@ def measure(arguments: argparse.Namespace, devices: Devices, table: Table) -> No
 def through_server(
     arguments: argparse.Namespace, table: Table, pair: tuple[str, str], artifact: Path, program: Path
 ) -> None:
-    """Measure a model behind `kerve serve`, with rows in requests and in shared memory."""
+    """Measure a model behind `kerve serve`, with rows in the requests and in shared memory."""
     name, body = "_".join(pair), request("_".join(pair), artifact)
     loads, seconds = arguments.in_flight, max(arguments.seconds, 0.5)
 
@@ -233,7 +233,7 @@ def through_server(
 
 
 def numbers(text: str) -> list[int]:
-    """Return the numbers of a comma-separated list."""
+    """Parse a comma-separated list of numbers."""
     return [int(part) for part in text.split(",")]
 
 
@@ -241,12 +241,12 @@ def main() -> None:
     if "--check" in sys.argv:
         sys.exit(gpu_check.main([each for each in sys.argv[1:] if each != "--check"]))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("folder", type=Path, help="folder with the parts written by gpu_artifacts.py")
+    parser.add_argument("folder", type=Path, help="with the parts that gpu_artifacts.py wrote")
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--batches", type=numbers, default=[1, 8, 32, 128])
     parser.add_argument("--in-flight", type=numbers, default=[1, 16, 64, 256])
-    parser.add_argument("--seconds", type=float, default=0.4, help="duration of each measurement")
-    parser.add_argument("--budget", type=float, default=440, help="seconds, then nothing new is started")
+    parser.add_argument("--seconds", type=float, default=0.4, help="of each figure")
+    parser.add_argument("--budget", type=float, default=440, help="seconds after which nothing new is begun")
     arguments = parser.parse_args()
     devices = choose_devices(parse_device(arguments.device))
     print(f"{devices.show()}, {platform.machine()}, Python {platform.python_version()}\n")

@@ -1,11 +1,11 @@
-"""The models of `gpu.py`, compiled on a machine with TensorFlow and copied to the one with the GPU.
+"""The models measured by `gpu.py`: built and compiled on a machine with TensorFlow, for the one with the GPU.
 
     python gpu_artifacts.py FOLDER [--only NAME,...] [--add FILE ...]
 
-Writes FOLDER/parts: files of at most 56 MiB that hold every artifact, the load generator and the files of
-`--add` (wheels that the other machine cannot download). `unpack` joins them there and needs only Python.
-Weights are random, with sixteen values per layer, so that they compress to half a byte each; the values do
-not affect the time of products.
+Writes FOLDER/parts: files of at most 56 MiB with all artifacts, the load generator and the files given with
+`--add` (wheels that the other machine cannot download). `unpack` extracts them there, with plain Python.
+Weights are random, with sixteen values per layer, so that they compress to half a byte each; the time of
+products does not depend on the values.
 """
 
 import argparse
@@ -22,7 +22,7 @@ __all__ = ["MODELS", "PRECISIONS", "unpack"]
 
 PART = 56 << 20
 MODELS = ("mlp", "lstm", "vit", "mobilenetv2", "efficientnetb0", "resnet50")
-# Precisions of the artifacts; TF32 uses the float32 artifact.
+# The precisions of artifacts; TF32 uses those of float32.
 PRECISIONS: tuple[Literal["float32", "float16"], ...] = ("float32", "float16")
 LOAD = Path(__file__).parent.parent / "runtime" / "wire" / "target" / "release" / "examples" / "load"
 
@@ -68,7 +68,7 @@ def build(name: str) -> Any:
 
 
 def coarsen(model: Any) -> None:
-    """Quantize every matrix to sixteen values, distributed normally with the variance of He's initializer."""
+    """Set every matrix to sixteen distinct values, with the distribution of He's normal initializer."""
     import numpy as np
 
     generator = np.random.default_rng(0)
@@ -89,14 +89,14 @@ def compile_all(names: list[str], repository: Path) -> None:
         model = build(name)
         coarsen(model)
         for precision in PRECISIONS:
-            # The accuracy of random weights is meaningless; golden data checks the answers on the device.
+            # No budget: the loss of random weights is meaningless. Golden data verifies the device's outputs.
             options = CompileOptions(precision=precision, max_drop=None if precision == "float32" else 1e9)
             compile_model(model, repository=repository, name=f"{name}_{precision}", options=options)
             print(f"compiled {name} {precision}", flush=True)
 
 
 def pack(source: Path, parts: Path) -> None:
-    """Write a folder as one compressed archive, split into parts."""
+    """Write a folder as one compressed archive, in parts."""
     shutil.rmtree(parts, ignore_errors=True)
     parts.mkdir(parents=True)
     archive = parts.with_suffix(".tar.xz")
@@ -115,7 +115,7 @@ def blocks(file: Path) -> Iterator[bytes]:
 
 
 def unpack(parts: Path, target: Path) -> None:
-    """Join and extract what `pack` wrote, once."""
+    """Extract the parts written by `pack`, unless that is done already."""
     if target.exists():
         return
     with tempfile.TemporaryFile() as archive:
@@ -134,13 +134,13 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(MODELS))
     parser.add_argument("--add", type=Path, nargs="*", default=[])
     arguments = parser.parse_args()
-    from gpu_bounds import count  # needs the runtime's dependencies, which `unpack` does not
+    from gpu_bounds import count  # imports kerve.runtime, which `unpack` does not need
 
     with tempfile.TemporaryDirectory() as temporary:
         contents = Path(temporary)
         (contents / "files").mkdir()
         build = ("cargo", "build", "--quiet", "--release", "--example", "load")
-        subprocess.run(build, cwd=LOAD.parents[3], check=True)  # first, since cargo may be missing
+        subprocess.run(build, cwd=LOAD.parents[3], check=True)  # before the slow steps: cargo may be missing
         for file in (LOAD, *arguments.add):
             shutil.copy(file, contents / "files")
         compile_all(arguments.only.split(","), contents / "models")

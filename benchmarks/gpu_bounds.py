@@ -1,4 +1,4 @@
-"""Lower bounds on the time of a model on a device, from its graph: arithmetic, bytes, or kernel launches."""
+"""Lower bounds of a model's time on a device: arithmetic, memory or launches, counted from its graph."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -16,25 +16,25 @@ from kerve.runtime.session import RECORD, Session
 
 __all__ = ["Counts", "bound", "count", "launches", "read_counts"]
 
-# Minimum seconds between two kernel launches, as CUDA's driver takes on known machines.
+# Minimum seconds between two kernel launches by CUDA's driver, on the machines measured so far.
 LAUNCH = 2.5e-6
 
 
 class Counts(NamedTuple):
-    """Operations (two for a multiplication with its addition) and bytes of a model."""
+    """Operations (two for each multiply-add) and bytes of a model."""
 
-    # Per row.
+    # For each row.
     operations: float
-    # Parameters, read once per batch.
+    # Parameters, read once for each batch.
     weights: float
-    # Read and written by products per row, except parameters.
+    # Bytes that products read and write for each row, except parameters.
     activations: float
-    # Inputs per row, copied from the host.
+    # Inputs for each row, copied from the host.
     inputs: float
 
 
 def count(file: Path) -> Counts:
-    """Count a model's operations for one row; needs onnx."""
+    """Count a model's products for one row; needs onnx."""
     import onnx
     from onnx import numpy_helper
 
@@ -77,7 +77,7 @@ def recurrent(x: tuple[int, ...], w: tuple[int, ...], _: tuple[int, ...], __: An
 
 
 def general(a: tuple[int, ...], b: tuple[int, ...], y: tuple[int, ...], node: Any) -> int:
-    """Return the multiplications of Gemm."""
+    """Return the multiplications of a Gemm."""
     del b
     transposed = any(each.name == "transA" and each.i for each in node.attribute)
     return prod(y) * (a[0] if transposed else a[1])
@@ -93,7 +93,7 @@ OPERATIONS: Mapping[str, Callable[..., int]] = {
 
 
 def read_counts(file: Path) -> Mapping[str, Counts]:
-    """Return the counts made with the artifacts; empty if there are none."""
+    """Return the counts written with the artifacts; empty if there are none."""
     if not file.exists():
         return {}
     return {name: Counts(*numbers) for name, numbers in json.loads(file.read_text()).items()}
@@ -101,7 +101,7 @@ def read_counts(file: Path) -> Mapping[str, Counts]:
 
 @cache
 def launches(file: Path, device: Device) -> int:
-    """Return the nodes that a device computes for a batch; each launches at least one kernel."""
+    """Return the number of nodes that a device computes for a batch: each launches at least one kernel."""
     if device.kind != "cpu":
         load_packaged()
     providers = providers_for(device, CudaOptions(), enable_cuda_graph="0")
@@ -112,7 +112,7 @@ def launches(file: Path, device: Device) -> int:
 def bound(
     counts: Counts, rows: int, seconds: float, precision: str, nodes: int, peaks: Mapping[str, float]
 ) -> str:
-    """Return the lower bound for a batch, and which of its parts is closest to the measured time."""
+    """Describe the lower bounds of a batch's time, and the largest of them."""
     operations = counts.operations * rows
     moved = counts.weights + counts.activations * rows
     host = counts.inputs * rows

@@ -1,11 +1,11 @@
-"""Checks that everything kerve does on a GPU works on this one; each step separately, in a table.
+"""Check that all of kerve's GPU functions work on this machine; prints a table of the steps.
 
     python benchmarks/gpu_check.py --device cuda:0 [FOLDER]
 
-FOLDER holds the parts written by gpu_artifacts.py (`--only mlp,mobilenetv2` is enough); without it, steps
-that need them are skipped. Needs onnxruntime-gpu and the other dependencies of `kerve[serve-gpu]`; kerve is
-imported from this source tree. Every step runs in a separate process with a time limit, so that failures stay
-independent; steps that exceed `--budget` seconds are skipped and reported. `--device cpu` is a dry run.
+FOLDER contains the parts written by gpu_artifacts.py (`--only mlp,mobilenetv2` is enough); without it, steps
+that need them are skipped. Needs onnxruntime-gpu and the packages of `kerve[serve-gpu]`; kerve itself is
+imported from this source tree. Every step runs in a separate process with a time limit, so that one failure
+does not hide others; steps beyond `--budget` seconds are skipped and reported. `--device cpu` is a dry run.
 """
 
 import argparse
@@ -22,9 +22,9 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 ROOTS = ("cli", "runtime", "proto")
 sys.path[:0] = [str(ROOT / each) for each in ROOTS]
-# Time limit of a step in seconds, and lines shown of its output.
+# The time limit of a step in seconds, and the lines of its output that are shown.
 LIMIT, SHOWN = 60, 40
-# Modules that kerve needs to serve.
+# The modules that kerve needs to serve.
 MODULES = (
     *("numpy", "onnxruntime", "grpc", "google", "grpc_health", "grpc_reflection"),
     *("prometheus_client", "waitress", "click", "rich"),
@@ -32,7 +32,7 @@ MODULES = (
 
 
 def environment(folder: Path) -> Mapping[str, str]:
-    """Return environment variables with which kerve is imported from the source tree."""
+    """Return environment variables to import kerve from the source tree, even if it is not installed."""
     paths = [str(ROOT / each) for each in ROOTS]
     try:
         importlib.metadata.version("kerve")
@@ -46,7 +46,7 @@ def environment(folder: Path) -> Mapping[str, str]:
 
 
 def take(name: str, arguments: argparse.Namespace) -> None:
-    """Run one step in this process; its last line is the result."""
+    """Run one step in this process; the last line of output is its result."""
     from gpu_artifacts import unpack
     from gpu_checks import STEPS
     from gpu_setting import Setting, Skip
@@ -65,7 +65,7 @@ def take(name: str, arguments: argparse.Namespace) -> None:
 
 
 def run(name: str, arguments: argparse.Namespace, variables: Mapping[str, str]) -> tuple[str, str]:
-    """Run a step in a separate process; return the verdict and the result."""
+    """Run a step in a separate process; returns the verdict and the result."""
     folder = [str(arguments.folder)] if arguments.folder else []
     command = [sys.executable, __file__, *folder, "--device", arguments.device, "--step", name]
     try:
@@ -100,10 +100,10 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument(
-        "--step", choices=STEPS, action="append", help="run only this step; may be given several times"
+        "--step", choices=STEPS, action="append", help="only this; may be given several times"
     )
-    parser.add_argument("--limit", type=float, default=LIMIT, help="time limit of each step in seconds")
-    parser.add_argument("--budget", type=float, default=220, help="seconds, then nothing new is started")
+    parser.add_argument("--limit", type=float, default=LIMIT, help="seconds for each step")
+    parser.add_argument("--budget", type=float, default=220, help="seconds after which nothing new is begun")
     arguments = parser.parse_args(given)
     if os.environ.get(STEP_ALONE):
         take(arguments.step[0], arguments)
@@ -125,7 +125,7 @@ def main(given: Sequence[str] | None = None) -> int:
     return int(any(verdict == "FAILED" for _, verdict, _, _ in table))
 
 
-# Set in the process that runs a single step.
+# The environment variable set for the process of a single step.
 STEP_ALONE = "KERVE_CHECK_STEP"
 
 if __name__ == "__main__":

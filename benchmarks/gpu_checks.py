@@ -1,4 +1,4 @@
-"""The steps of `gpu_check.py`: each checks one thing on a device, and returns its result in one line."""
+"""The steps of `gpu_check.py`: each checks one function of a device and returns its result in one line."""
 
 import gc
 import hashlib
@@ -43,14 +43,14 @@ __all__ = ["STEPS"]
 
 
 def through(lane: Lane, inputs: dict[str, Any]) -> dict[str, Any]:
-    """Return the outputs of a lane, computed through its buffers."""
+    """Return the outputs that a lane computes through its buffers."""
     found = lane.run(inputs, ["probabilities", "logits"])
     assert found is not None, "the buffers were not used"
     return found
 
 
 def session(setting: Setting) -> str:
-    """A plain session, from arrays to arrays."""
+    """A plain session, arrays in and arrays out."""
     with closing(open_session(small(), setting.place(buffers=0), threads=1)) as opened:
         for count in (1, 5):
             inputs = rows(count)
@@ -69,7 +69,7 @@ def buffers(setting: Setting) -> str:
 
 
 def host_inputs(setting: Setting) -> str:
-    """An input that is read on the host must not be taken from an earlier binding."""
+    """An input that is read on the host: the current value must be used, not the one at binding."""
     if find_spec("onnx") is None:
         raise Skip("needs onnx, to make a model")
     from onnx import TensorProto, helper, save
@@ -97,7 +97,7 @@ def host_inputs(setting: Setting) -> str:
 
 
 def graphs(setting: Setting) -> str:
-    """CUDA graphs for each bucket: captured once, replayed with other values, at varying sizes."""
+    """CUDA graphs for each bucket: captured once, replayed with other values and with other sizes between."""
     sizes = [1, 4, 8]
     with closing(setting.lanes(small())) as opened, opened.lane(sizes) as lane:
         assert lane is not None
@@ -120,7 +120,7 @@ def graphs(setting: Setting) -> str:
 
 
 def threads(setting: Setting) -> str:
-    """Two threads compute on one session concurrently, each with its own graphs."""
+    """Two threads run one session concurrently, each with its own graphs."""
     with closing(setting.lanes(small())) as opened, ThreadPoolExecutor(2) as pool:
 
         def work(seed: int) -> int:
@@ -175,7 +175,7 @@ def beside(setting: Setting) -> str:
 
 
 def precisions(setting: Setting) -> str:
-    """Artifacts reproduce their golden data, in a plain session and through buffers and graphs."""
+    """Artifacts reproduce their golden data, with and without buffers and graphs."""
     found = []
     for name in ("mlp_float32", "mlp_float16", "mobilenetv2_float32", "mobilenetv2_float16"):
         begin = time.perf_counter()
@@ -187,7 +187,7 @@ def precisions(setting: Setting) -> str:
 
 
 def golden(setting: Setting) -> str:
-    """An artifact whose golden data the device does not reproduce is refused."""
+    """An artifact whose golden data the device does not reproduce is rejected."""
     folder = shutil.copytree(setting.artifact("mlp_float32"), setting.work / "wrong" / "1")
     file, manifest = folder / "golden.npz", folder / "manifest.json"
     before = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -205,7 +205,7 @@ def golden(setting: Setting) -> str:
 
 
 def tf32(setting: Setting) -> str:
-    """TF32, if enabled, passes with the tolerance of float16."""
+    """TF32, if enabled, passes with float16's tolerance."""
     artifact = read_artifact(setting.artifact("mobilenetv2_float32"))
     place = setting.place(use_tf32=True)
     with closing(load(artifact, threads=1, place=place, settings=Settings())) as model, model.prepared():
@@ -231,7 +231,7 @@ def nhwc(setting: Setting) -> str:
 
 
 def memory_limit(setting: Setting) -> str:
-    """A memory limit that is too small is an error with a message, not the end of the process."""
+    """A memory limit that is too small raises an error and does not crash the process."""
     if not setting.on_gpu:
         raise Skip("the CPU has no such limit")
     artifact = read_artifact(setting.artifact("mobilenetv2_float32"))
@@ -243,9 +243,9 @@ def memory_limit(setting: Setting) -> str:
 
 
 def give_back(setting: Setting) -> str:
-    """A closed model releases its memory."""
+    """Closing a model releases its memory."""
     used(setting)
-    with closing(setting.lanes(small())):  # initializes CUDA's context and libraries
+    with closing(setting.lanes(small())):  # allocates CUDA's context and libraries
         pass
     gc.collect()
     before = used(setting)
@@ -260,7 +260,7 @@ def give_back(setting: Setting) -> str:
 
 
 def tensorrt(setting: Setting) -> str:
-    """The same with TensorRT, if its libraries are installed."""
+    """The same on TensorRT, if its libraries are installed."""
     if not setting.on_gpu:
         raise Skip("needs a GPU")
     if missing := [each.name for each in libraries("tensorrt") if each.problem]:
@@ -284,7 +284,7 @@ def tensorrt(setting: Setting) -> str:
 
 
 def reference(setting: Setting) -> str:
-    """PyTorch's ResNet50, the reference of `gpu.py`."""
+    """PyTorch's ResNet50, a baseline of `gpu.py`."""
     torch = usable()
     if not setting.on_gpu or torch is None:
         raise Skip("needs PyTorch, and a GPU that it can use")

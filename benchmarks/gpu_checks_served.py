@@ -70,7 +70,7 @@ def repository(setting: Setting, *names: str) -> Path:
 
 
 def served(setting: Setting) -> str:
-    """A server gives the CPU's answers, to single and to concurrent requests."""
+    """A server returns the same as the CPU, for sequential and for concurrent requests."""
     with (
         server(setting, repository(setting, "classifier")) as (address, _, seconds),
         Client(address) as client,
@@ -95,7 +95,7 @@ def served(setting: Setting) -> str:
 
 
 def shared_request(inputs: Any, answer_size: int) -> pb.ModelInferRequest:
-    """Return a request whose tensors are in the region `ours`: the input first, then the output."""
+    """Return a request whose tensors are in the region `ours`: the input, followed by the output."""
     tensor = pb.ModelInferRequest.InferInputTensor(name="features", datatype="FP32", shape=inputs.shape)
     output = pb.ModelInferRequest.InferRequestedOutputTensor(name="probabilities")
     for each, size, offset in ((tensor, inputs.nbytes, 0), (output, answer_size, inputs.nbytes)):
@@ -124,7 +124,7 @@ def system_memory(setting: Setting) -> str:
 
 
 def in_region(setting: Setting, method: str, register: Any, request: pb.ModelInferRequest) -> None:
-    """Register a region with a server, and send a request on it."""
+    """Register a region with a server and send a request that uses it."""
     service = "/inference.GRPCInferenceService/"
     with (
         server(setting, repository(setting, "classifier")) as (address, _, _),
@@ -135,7 +135,7 @@ def in_region(setting: Setting, method: str, register: Any, request: pb.ModelInf
 
 
 def cuda_memory(setting: Setting) -> str:
-    """Inputs and outputs in device memory, allocated by this process with the CUDA runtime."""
+    """Inputs and outputs in device memory, which this process allocates with the CUDA runtime."""
     if not setting.on_gpu:
         raise Skip("needs a GPU")
     libraries("cuda")  # loads the runtime
@@ -167,7 +167,7 @@ def cuda_memory(setting: Setting) -> str:
 
 
 def evaluation(setting: Setting) -> str:
-    """Evaluation gives Keras's results."""
+    """Evaluation reports the same numbers as Keras."""
     keras = json.loads((TESTS / "evaluation" / "keras.json").read_text())
     folder = shutil.copytree(TESTS / "evaluation" / "models", setting.work / "repository")
     with (
@@ -202,7 +202,7 @@ def unloading(setting: Setting) -> str:
 
 
 def metrics(setting: Setting) -> str:
-    """/metrics reports NVML's values."""
+    """/metrics contains NVML's metrics."""
     used(setting)
     with server(setting, repository(setting, "classifier")) as (_, http, _):
         text = urllib.request.urlopen(f"http://{http}/metrics", timeout=30).read().decode()
@@ -212,7 +212,7 @@ def metrics(setting: Setting) -> str:
 
 
 def errors(setting: Setting) -> str:
-    """A missing device is named, and the command ends."""
+    """A device that does not exist is reported by name, and the command exits."""
     command = [*KERVE, "serve", "--repository", str(repository(setting, "classifier")), "--device", "cuda:99"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1, (done.returncode, done.stderr[-500:])
@@ -220,7 +220,7 @@ def errors(setting: Setting) -> str:
 
 
 def doctor(setting: Setting) -> str:
-    """`kerve doctor` describes this machine."""
+    """The device, software and libraries on this machine."""
     command = [*KERVE, "doctor", "--device", setting.device, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout, done.stderr[-2000:]

@@ -1,4 +1,4 @@
-"""The environment of the steps of `gpu_check.py`, and their common helpers."""
+"""The environment and the common functions of the steps of `gpu_check.py`."""
 
 from dataclasses import dataclass
 from importlib import import_module
@@ -37,8 +37,8 @@ CPU: tuple[Provider, ...] = (("CPUExecutionProvider", {}),)
 MIB = 1 << 20
 
 
-class Skip(Exception):  # noqa: N818  it is no error
-    """Raised with the reason why a step cannot run here."""
+class Skip(Exception):  # noqa: N818  not an error
+    """A step cannot run here."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Setting:
 
     # In the form of `--device`.
     device: str
-    # Folder with a folder for each artifact; None if there are none.
+    # The folder of artifacts; None: there are none.
     artifacts: Path | None
     work: Path
 
@@ -58,11 +58,11 @@ class Setting:
 
     @property
     def on_gpu(self) -> bool:
-        """Whether this is not a dry run."""
+        """Whether this is not a dry run on the CPU."""
         return self.chosen.kind != "cpu"
 
     def place(self, **options: Any) -> DeviceConfig:
-        """Return the device, with options of the table `cuda`."""
+        """Return the device with options of the section [cuda]."""
         return DeviceConfig(self.chosen, CudaOptions(**options))
 
     def lanes(self, file: Path, **options: Any) -> LaneSession:
@@ -82,7 +82,7 @@ class Setting:
 
 
 def small(name: str = "classifier") -> Path:
-    """Return a small model that is always available."""
+    """Return a small model of the tests."""
     return TESTS / "models" / f"{name}.onnx"
 
 
@@ -92,18 +92,18 @@ def rows(count: int, seed: int = 0) -> dict[str, Any]:
 
 
 def same(found: dict[str, Any], expected: dict[str, Any], tolerance: float = 1e-5) -> None:
-    """Assert that two answers are equal up to rounding."""
+    """Assert that two results are equal up to rounding."""
     for name, array in expected.items():
         np.testing.assert_allclose(found[name], array, rtol=tolerance, atol=tolerance, err_msg=name)
 
 
 def expected(inputs: dict[str, Any]) -> dict[str, Any]:
-    """Return the outputs of the small classifier on the CPU."""
+    """Return the small classifier's outputs on the CPU."""
     return Session(small(), threads=1).run(inputs, ["probabilities", "logits"])
 
 
 def used(setting: Setting) -> int:
-    """Return the used bytes of device memory, from NVML."""
+    """Return the device's used memory in bytes, measured by NVML."""
     if not setting.on_gpu or find_spec("pynvml") is None:
         raise Skip("needs a GPU, and NVML's module (nvidia-ml-py)")
     nvml = import_module("pynvml")
@@ -112,7 +112,7 @@ def used(setting: Setting) -> int:
 
 
 def given_back(before: int, loaded: int, after: int) -> str:
-    """Assert that memory was released, and describe it."""
+    """Assert that memory was released, and return a description."""
     shown = f"{(loaded - before) / MIB:.0f} MiB taken, {(after - before) / MIB:.0f} MiB of them kept"
     assert after - before <= max(64 * MIB, (loaded - before) // 4), shown
     return shown

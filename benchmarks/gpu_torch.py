@@ -1,4 +1,4 @@
-"""PyTorch on the GPU: its ResNet50 as an independent reference, and the peak rates of the device."""
+"""PyTorch on the GPU: its ResNet50 as an external baseline, and the device's peak performance."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -59,7 +59,7 @@ def resnet50() -> Any:
 
 
 def torch_resnet50(batches: list[int], seconds: float) -> Iterator[Measured]:
-    """channels_last, float16, compiled with CUDA graphs; from host memory and back, as in kerve."""
+    """Measure channels_last, float16, compiled with CUDA graphs, including copies from and to the host."""
     torch = usable()
     if torch is None:
         raise RuntimeError("PyTorch, or a GPU that it can use, is not here")
@@ -78,7 +78,7 @@ def torch_resnet50(batches: list[int], seconds: float) -> Iterator[Measured]:
 
 
 def usable() -> Any:
-    """Return PyTorch if it is installed and finds a GPU; otherwise None."""
+    """Return PyTorch if it is installed and has a GPU, or None."""
     if find_spec("torch") is None:
         return None
     import torch
@@ -87,8 +87,8 @@ def usable() -> Any:
 
 
 def peaks() -> Mapping[str, float]:
-    """Return the measured peak rates of the device: operations per second at each precision, and bytes per
-    second within it and from the host; empty without PyTorch.
+    """Measure the device's peak rates: operations per second in each precision, and bytes per second of its
+    memory and from the host; empty without PyTorch.
     """
     torch = usable()
     if torch is None:

@@ -1,6 +1,6 @@
-"""The ways in which `gpu.py` runs a model: bare, with kerve's executor, and served.
+"""The ways in which `gpu.py` runs a model: plain ONNX Runtime, kerve's executor, and served.
 
-Each measures rows per second and the seconds of one call, over as many calls as fit into the given time.
+Each measures rows per second and seconds per call, over as many calls as fit into the given time.
 """
 
 import json
@@ -47,7 +47,7 @@ __all__ = [
 
 Inputs = dict[str, Array]
 
-# The command `kerve`, from wherever it is imported; it need not be installed.
+# The `kerve` command, also if the package is importable but not installed.
 KERVE = [sys.executable, "-c", "from kerve.cli import main; main()"]
 
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
@@ -63,7 +63,7 @@ class Measured:
 
 
 def timed(call: Callable[[], object], rows: int, seconds: float) -> Measured:
-    """Call repeatedly with a number of rows."""
+    """Call repeatedly for some seconds, with the given number of rows per call."""
     call()
     durations: list[float] = []
     begin = time.perf_counter()
@@ -74,7 +74,7 @@ def timed(call: Callable[[], object], rows: int, seconds: float) -> Measured:
 
 
 def summary(durations: list[float], rows: int, seconds: float) -> Measured:
-    """Return the summary of calls with a number of rows."""
+    """Return the statistics of calls with the given number of rows each."""
     ordered = sorted(durations)
     p99 = ordered[min(len(ordered) - 1, len(ordered) * 99 // 100)]
     return Measured(len(durations) * rows / seconds, statistics.median(ordered), p99)
@@ -94,7 +94,7 @@ def inputs_of(artifact: Path, rows: int) -> Inputs:
 def bare(
     artifact: Path, device: str, batches: list[int], seconds: float, *, tf32: bool
 ) -> Iterator[Measured]:
-    """ONNX Runtime with default settings, from arrays to arrays."""
+    """Measure ONNX Runtime with its default settings, with arrays as inputs and outputs."""
     providers: list[Any] = ["CPUExecutionProvider"]
     if device != "cpu":
         load_packaged()
@@ -107,8 +107,8 @@ def bare(
 
 
 def executor(artifact: Path, devices: Devices, batches: list[int], seconds: float) -> Iterator[Measured]:
-    """The model as `kerve serve` loads it, called in this process: times of one thread, rows of all serving
-    threads.
+    """Measure the model as loaded by `kerve serve`, in this process: latencies with one thread, throughput
+    with as many threads as it is served with.
     """
     settings = read_settings(artifact.parent)
     (placement, *_) = place(settings.config, devices, settings.cuda, artifact.parent)
@@ -122,7 +122,7 @@ def executor(artifact: Path, devices: Devices, batches: list[int], seconds: floa
 
 
 def in_lanes(model: Model, feeds: list[Inputs], seconds: float, threads: int) -> Iterator[Measured]:
-    """Call a model in threads with persistent buffers: first one of them alone, then all."""
+    """Call a model in threads that keep their buffers: first in one of them alone, then in all."""
     barrier = threading.Barrier(threads + 1)
     taken: list[list[float]] = [[] for _ in range(threads)]
 
@@ -167,7 +167,7 @@ def calls(model: Model, feed: Inputs, seconds: float) -> list[float]:
 
 @dataclass(frozen=True)
 class Served:
-    """A server, and the time from its start to the first answer."""
+    """A server, and the seconds from its start to the first response."""
 
     address: str
     first_answer: float
@@ -197,12 +197,12 @@ def serve(repository: Path, name: str, body: bytes, device: str) -> Iterator[Ser
 
 
 def ask(channel: grpc.Channel, method: str, message: bytes) -> bytes:
-    """Call a method with a serialized request."""
+    """Call a method with a serialized message."""
     return channel.unary_unary(method, request_serializer=bytes, response_deserializer=bytes)(message)
 
 
 def request(name: str, artifact: Path, region: str = "") -> bytes:
-    """Return the bytes of a request for one row; with `region`, for the row in that region."""
+    """Return a serialized request with one row; with `region`, with the row in that shared memory region."""
     ((input_name, array),) = inputs_of(artifact, 1).items()
     tensor = pb.ModelInferRequest.InferInputTensor(name=input_name, datatype="FP32", shape=array.shape)
     if region:
@@ -215,7 +215,7 @@ def request(name: str, artifact: Path, region: str = "") -> bytes:
 
 @contextmanager
 def shared_row(address: str, artifact: Path) -> Iterator[str]:
-    """Register a row in shared memory with a server; yields the name of the region."""
+    """Register a row in shared memory with a server; yields its region's name."""
     ((_, array),) = inputs_of(artifact, 1).items()
     file = Path("/dev/shm") / f"kerve-bench-{os.getpid()}"
     file.write_bytes(array.tobytes())
@@ -231,7 +231,7 @@ def shared_row(address: str, artifact: Path) -> Iterator[str]:
 
 
 def served(program: Path, address: str, body: bytes, in_flight: int, seconds: float) -> Measured:
-    """Keep a number of one-row requests in flight."""
+    """Measure a server with a number of requests, of one row each, in flight."""
     with tempfile.NamedTemporaryFile() as file:
         file.write(body)
         file.flush()

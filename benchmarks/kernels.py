@@ -1,8 +1,8 @@
-"""ONNX operators whose CPU kernels are slow, and the operators that kerve writes instead.
+"""Operators of ONNX whose kernels are slow on CPUs, and the operators by which kerve replaces them.
 
     .venv/bin/python benchmarks/kernels.py
 
-Inputs are random numbers around zero, half of them negative. Minima of a hundred alternating runs, on one
+Inputs are random numbers around zero, half of them negative; times are minima of a hundred runs, on one
 thread and on two.
 """
 

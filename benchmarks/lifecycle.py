@@ -1,12 +1,11 @@
-"""Measures how `kerve serve` starts, its memory, and how it replaces versions under load.
+"""Startup time and memory of `kerve serve`, and latency while it loads new versions.
 
     python benchmarks/lifecycle.py [--rounds 9] [--only start,swap] [--transport auto]
 
-`start`: the time from the command to the ready line and to the first answer, and the memory of the process
-then; the baseline is a Python process that imports onnxruntime and builds the same session. `swap`: the
-latency of a client in short runs in which a version is published, loaded, verified and swapped in,
-alternating with undisturbed runs; use many rounds (`--rounds 30`), since the machine's state changes
-meanwhile.
+`start`: the time from the command to the ready line and to the first response, and the resident memory then;
+the baseline is a Python process that imports onnxruntime and creates the same session. `swap`: the latency of
+a client in short runs, in each of which a version is published, loaded, verified and swapped in, alternating
+with undisturbed runs; use many rounds (`--rounds 30`), since the machine's speed varies.
 """
 
 import argparse
@@ -36,7 +35,7 @@ BARE = (
 
 @contextmanager
 def serving(repository: Path, transport: str, *options: str) -> Iterator[Running]:
-    """Start a real `kerve serve`; yields it as soon as it is ready."""
+    """Run `kerve serve`; yields when it reports that it is ready."""
     command = [str(KERVE), "serve", "--repository", str(repository), "--grpc-port", "0", "--http-port", "0"]
     process = subprocess.Popen(
         [*command, "--transport", transport, *options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -57,7 +56,7 @@ def ask(address: str, body: bytes) -> None:
 
 
 def start(options: argparse.Namespace, folder: Path) -> None:
-    """The small MLP, from the start to its first answer."""
+    """Measure the time from starting a server of the small MLP to its first response."""
     model, body = serving_models.mlp(folder), serving_models.request((1, 32), folder / "body").read_bytes()
     repository = served_alone(model, folder / "start")
 
@@ -93,14 +92,14 @@ def start(options: argparse.Namespace, folder: Path) -> None:
 
 
 def served_alone(model: Path, repository: Path) -> Path:
-    """Return a repository with only this model, as version 1, under the name used by the requests."""
+    """Return a repository with only this model, as version 1, under the name used in the requests."""
     shutil.rmtree(repository, ignore_errors=True)
     shutil.copytree(model.parent, repository / "model" / "1")
     return repository
 
 
 def swap(options: argparse.Namespace, folder: Path) -> None:
-    """One call in flight, and eight; runs are long enough to load a version."""
+    """Measure with one and with eight calls in flight; a version can be loaded within each run."""
     for name, shape, counts, seconds in (
         ("mlp", (1, 32), (1, 8), 1.0),
         ("mobilenet", (1, 224, 224, 3), (1,), 4.0),

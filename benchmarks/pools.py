@@ -1,8 +1,8 @@
-"""Average pooling over small windows between two convolutions: AveragePool in two forms, and as convolutions.
+"""Average pooling with small windows between two convolutions: as AveragePool of two opsets and as Conv.
 
     .venv/bin/python benchmarks/pools.py
 
-Overlapping windows of three along each axis. Minima of forty alternating runs, on one thread.
+Overlapping windows of size three along each axis. Times are minima of forty runs, on one thread.
 """
 
 import time

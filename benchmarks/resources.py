@@ -1,10 +1,10 @@
-"""Memory and threads: the memory of a model, how much unloading frees, and many models in one server.
+"""Memory and threads: the memory used and released by a model, and the throughput of many models at once.
 
     python benchmarks/resources.py [--rounds 3] [--seconds 2] [--only memory,threads]
 
-`memory`: the memory of `kerve serve` before a MobileNetV2 is loaded, with it, after one image, after a batch
-of 32, and after it is unloaded; with and without `shrink_memory`. `threads`: 1, 4 and 16 models under
-constant load, 16 calls in flight in total; in bare loops with ONNX Runtime's default sessions and with
+`memory`: the resident memory of `kerve serve` before loading a MobileNetV2, with it, after one image, after a
+batch of 32, and after unloading it; with `shrink_memory` and without. `threads`: 1, 4 and 16 models under
+constant load, with 16 calls in flight in total; in plain loops, with ONNX Runtime's default sessions and with
 kerve's, and through `kerve serve`. Throughput is relative to that of one model of the same kind.
 """
 
@@ -37,7 +37,7 @@ IMAGE = (224, 224, 3)
 
 
 def memory(options: argparse.Namespace, folder: Path) -> None:
-    """MiB of one server at each step; all steps are repeated three times, to show what is not freed."""
+    """Print the MiB of a server at each step, three times, to show what is not released."""
     model = serving_models.mobilenet(folder)
     steps = ("before", "loaded", "1 image", "32 images", "unloaded")
     print(f"\nresident MiB{'':24}" + "".join(f"{name:>12}" for name in steps))
@@ -61,7 +61,7 @@ def memory(options: argparse.Namespace, folder: Path) -> None:
 
 
 def settled(running: Running) -> int:
-    """Return the memory of the process once it is stable."""
+    """Return the resident memory of the process when it no longer changes."""
     before, now = 0, running.resident()
     while before != now:
         time.sleep(1.5)
@@ -70,7 +70,7 @@ def settled(running: Running) -> int:
 
 
 def threads(options: argparse.Namespace, folder: Path) -> None:
-    """Many MobileNets concurrently, on all CPUs."""
+    """Measure many MobileNets at once, on all CPUs."""
     model = serving_models.mobilenet(folder)
     sides: dict[str, Callable[[], Run]] = {}
     for count in COUNTS:
@@ -90,14 +90,14 @@ def threads(options: argparse.Namespace, folder: Path) -> None:
 
 
 def bare(kind: str, count: int, model: Path, seconds: float) -> Run:
-    """Loops in a separate process, since a thread pool is created once per process."""
+    """Run loops in a separate process: a process creates its thread pool only once."""
     command = [sys.executable, __file__, "--loops", kind, str(count), str(model), str(seconds)]
     found: Run = json.loads(subprocess.check_output(command))
     return found
 
 
 def loops(kind: str, count: int, model: Path, seconds: float) -> Run:
-    """Run each session repeatedly in its own thread."""
+    """Run each session repeatedly in a separate thread."""
     run = [session_of(kind, model) for _ in range(count)]
     image = np.zeros((1, *IMAGE), np.float32)
     begin, cpu = time.perf_counter(), time.process_time()
@@ -132,7 +132,7 @@ def session_of(kind: str, model: Path) -> Callable[[Any], Any]:
 
 
 def served(count: int, model: Path, folder: Path, options: argparse.Namespace) -> Run:
-    """One load generator per model, all concurrently."""
+    """Run a load generator for each model, all at the same time."""
     repository = folder / f"served {count}"
     copies(model, repository, count)
     bodies = [
@@ -159,7 +159,7 @@ def tasks(process: int) -> int:
 
 
 def copies(model: Path, repository: Path, count: int) -> None:
-    """Return a repository with a number of models that share their files."""
+    """Create a repository with a number of models that share their files."""
     for number in range(count):
         version = repository / f"model{number}" / "1"
         if not version.exists():

@@ -1,9 +1,8 @@
-"""Convolutions over sequences, and the same as convolutions over images of height one, as kerve writes them.
+"""1-D convolutions, compared with the 2-D convolutions of images of height one that kerve writes instead.
 
     .venv/bin/python benchmarks/sequences.py
 
-One between two reshapes, and a chain of three; minima of a hundred alternating runs, on one thread and on
-two.
+A single one between two reshapes, and a chain of three; minimum of a hundred runs, on one thread and on two.
 """
 
 import numpy as np

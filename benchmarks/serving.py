@@ -1,10 +1,10 @@
-"""Compares the native transport with a Python server and a bare session on the same machine.
+"""Speed of the wire transport, compared with a Python server and a bare session on the same machine.
 
     python benchmarks/serving.py [--rounds 5] [--seconds 2] [--only small,compute,overload,crowd]
 
-Every comparison alternates short runs of both sides and shows their medians, so that changes of the machine's
-speed affect both equally. The last part, `memory`, observes one server over a million requests. The load
-generator is `cargo run --example load` of `runtime/wire`, built when needed.
+Every comparison consists of short alternating runs of both sides and shows their medians, so that variations
+of the machine's speed affect both alike. The last part, `memory`, observes one server over a million
+requests. The load generator is the example `load` of `runtime/wire`, built with cargo when needed.
 """
 
 import argparse
@@ -42,7 +42,7 @@ class Running:
 
     address: str
     process: "subprocess.Popen[bytes]"
-    # Address of its HTTP port; empty without one.
+    # Its HTTP address; empty without HTTP.
     http: str = ""
 
     def cpu_seconds(self) -> float:
@@ -51,7 +51,7 @@ class Running:
         return (int(fields[11]) + int(fields[12])) / 100
 
     def executor_seconds(self) -> float:
-        """Return the CPU time of the computing thread, the busiest one."""
+        """Return the CPU time of the executor thread: the busiest one."""
         threads = Path(f"/proc/{self.process.pid}/task").glob("*/schedstat")
         return max(int(thread.read_text().split()[0]) for thread in threads) / 1e9
 
@@ -74,7 +74,7 @@ def server(kind: str, model: Path, *options: str) -> Iterator[Running]:
 
 
 def build_generator() -> None:
-    """Build the load generator if necessary."""
+    """Build the load generator if it is not built yet."""
     subprocess.run(["cargo", "build", "--quiet", "--release", "--example", "load"], cwd=WIRE, check=True)
 
 
@@ -87,9 +87,9 @@ def generator(
     backoff: float = 0.0,
     rest: int | None = None,
 ) -> list[str]:
-    """Return the command of a load generator that keeps a number of calls in flight.
+    """Return the command of a load generator that keeps `in_flight` calls in flight.
 
-    `rest`: over REST, with the number of bytes of the body that are JSON; 0 for all.
+    With `rest`, it uses REST; the value is the length of the body's JSON part, 0 for all of it.
     """
     flags = {"in-flight": in_flight, "connections": connections, "seconds": seconds, "backoff": backoff}
     where = [running.address, METHOD]
@@ -109,11 +109,11 @@ def load(
     backoff: float = 0.0,
     rest: int | None = None,
 ) -> Run:
-    """Keep a number of calls in flight; return its results and the server's CPU time."""
+    """Keep `in_flight` calls in flight; returns the load generator's results and the server's CPU times."""
     before, executor = running.cpu_seconds(), running.executor_seconds()
     command = generator(running, body, in_flight, seconds, connections, backoff, rest)
     found: dict[str, float] = json.loads(subprocess.check_output(command, timeout=seconds + 60))
-    # Not affected by other load on the machine.
+    # Independent of other processes on the machine.
     found["per_cpu_s"] = found["answered"] / ((running.executor_seconds() - executor) or float("nan"))
     found["cpu_us"] = (running.cpu_seconds() - before) / max(1, found["answered"] + found["failed"]) * 1e6
     return found
@@ -124,7 +124,7 @@ def medians(runs: Sequence[Run]) -> Run:
 
 
 def in_turn(rounds: int, sides: Mapping[str, Callable[[], Run]]) -> Mapping[str, Run]:
-    """Run every side once per round; return the medians of each side."""
+    """Run every side once per round; return the medians of each."""
     runs: dict[str, list[Run]] = {name: [] for name in sides}
     for side in sides.values():
         side()  # warm-up
@@ -165,7 +165,7 @@ def image(folder: Path) -> Path:
 
 
 def compute(options: argparse.Namespace, folder: Path) -> None:
-    """MobileNetV2 with 600 KB requests, against a bare session; and the cost of the transport."""
+    """Compare MobileNetV2 on 600 KB requests with a bare session, and measure the transport's CPU time."""
     model, body = serving_models.mobilenet(folder), image(folder)
     bare = session(model, 1)
     feed = {"x": np.random.default_rng(0).random((1, 224, 224, 3), np.float32)}
@@ -194,11 +194,11 @@ def compute(options: argparse.Namespace, folder: Path) -> None:
 
 
 def overload(options: argparse.Namespace, folder: Path) -> None:
-    """Four times the capacity: most requests must be refused, none may be slow."""
+    """Send four times the calls that can be served: most must be rejected, none may be slow."""
     model, body, queue = serving_models.mobilenet(folder), image(folder), 16
     with server("wire", model, "--queue", str(queue), "--batch", "1") as wire:
         capacity = load(wire, body, queue, options.seconds)["per_second"]
-        # Refused calls are retried after a while, so that the total load is four times the capacity.
+        # Rejected calls are retried after a backoff, such that the total load is four times the capacity.
         backoff = 48 / (3 * capacity)
         sides: dict[str, Callable[[], Run]] = {
             "as many as fit": lambda: load(wire, body, queue, options.seconds),
@@ -215,7 +215,7 @@ def overload(options: argparse.Namespace, folder: Path) -> None:
     print(f"asked: {asked:.1f}x what can be served")
     print(f"throughput: {over['per_second'] / fits['per_second']:.1%} of the best (bar: 95 %)")
     print(f"per second of the executor's CPU: {over['per_cpu_s'] / fits['per_cpu_s']:.1%} of the best")
-    # The whole queue, the request being computed, and the request itself.
+    # The requests in the queue, the one being computed, and the new one.
     full = (queue + 2) / over["per_second"]
     print(f"p99 of those accepted: {over['p99_us'] / 1e3:.0f} ms; a full queue takes {full * 1e3:.0f} ms")
     print(f"memory: {grown / 2**20:+.1f} MiB over {options.rounds} rounds")
@@ -236,7 +236,7 @@ GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 
 
 
 def open_stream(number: int) -> bytes:
-    """Return the beginning of a call whose request never follows."""
+    """Return the HEADERS frame of a call whose request is never sent."""
     fields = [(b":path", METHOD.encode()), (b"content-type", b"application/grpc")]
     literals = (b"\0%c%b%c%b" % (len(name), name, len(value), value) for name, value in fields)
     block = b"\x83\x86" + b"".join(literals)  # :method POST and :scheme http, from the static table
@@ -244,7 +244,7 @@ def open_stream(number: int) -> bytes:
 
 
 def crowd(options: argparse.Namespace, folder: Path) -> None:
-    """Eight calls in flight, alone, and beside idle clients that occupy connections and streams."""
+    """Compare eight calls in flight alone and with other clients that should use memory but no CPU time."""
     model, body = serving_models.mlp(folder), serving_models.request((1, 32), folder / "body")
     large = serving_models.request((4096, 32), folder / "large")
     names = ("alone", f"{options.idle} idle connections", "1000 streams of one connection", "a slow reader")
@@ -265,7 +265,7 @@ def crowd(options: argparse.Namespace, folder: Path) -> None:
         stack.callback(reader.wait)
         stack.callback(reader.kill)
         time.sleep(2)
-        reader.send_signal(signal.SIGSTOP)  # it has sent requests, and reads no answers
+        reader.send_signal(signal.SIGSTOP)  # it has sent requests, but no longer reads
         each = (idle.resident() - before) / len(connections)
         measure = {
             name: lambda side=side: load(side, body, 8, options.seconds) for name, side in servers.items()
@@ -282,7 +282,7 @@ HOG = [sys.executable, "-c", "import os; os.nice(19)\nwhile True: pass"]
 
 
 def neighbours(options: argparse.Namespace, folder: Path) -> None:
-    """The small model alone, and beside lowest-priority processes that keep every core busy."""
+    """Compare the small model alone and with lowest-priority processes that keep every core busy."""
     model, body = serving_models.mlp(folder), serving_models.request((1, 32), folder / "body")
     with server("wire", model) as wire:
 
@@ -308,7 +308,7 @@ def neighbours(options: argparse.Namespace, folder: Path) -> None:
 
 @contextmanager
 def kerve(repository: Path, *options: str) -> Iterator[Running]:
-    """Start `kerve serve` with the native transport, logging to a file."""
+    """Run `kerve serve` with the wire transport; its log goes to a file."""
     command = [str(Path(sys.executable).with_name("kerve")), "serve", "--repository", str(repository)]
     ports = ("--grpc-port", "0", "--http-port", "0", "--transport", "wire")
     with tempfile.TemporaryFile() as log:
@@ -325,7 +325,7 @@ def kerve(repository: Path, *options: str) -> Iterator[Running]:
 
 
 def observed(options: argparse.Namespace, folder: Path) -> None:
-    """The cost of the access log, and of enabled tracing."""
+    """Measure the cost of logging every request, and of being able to trace requests."""
     version = folder / "repository" / "model" / "1"
     version.mkdir(parents=True)
     shutil.copy(serving_models.mlp(folder), version / "model.onnx")
@@ -353,7 +353,7 @@ def observed(options: argparse.Namespace, folder: Path) -> None:
 
 
 def memory(options: argparse.Namespace, folder: Path) -> None:
-    """A million requests, a tenth of them refused: the memory after each tenth."""
+    """Print the process's memory after each tenth of a million requests, about a tenth of them invalid."""
     model, body = serving_models.mlp(folder), serving_models.request((1, 32), folder / "body")
     wrong = serving_models.request((1, 33), folder / "wrong")
     with server("wire", model) as wire:
@@ -374,8 +374,8 @@ PARTS: Parts = {
 
 
 def run_parts(parser: argparse.ArgumentParser, parts: Parts) -> None:
-    """Run the parts selected on the command line, with its options."""
-    parser.add_argument("--models", type=Path, help="folder in which compiled models are kept")
+    """Run the parts chosen on the command line, with its options."""
+    parser.add_argument("--models", type=Path, help="folder that keeps the compiled models for the next time")
     parser.add_argument("--only", default=",".join(parts))
     options = parser.parse_args()
     build_generator()

@@ -1,9 +1,8 @@
-"""The models of `serving.py`, and the bytes of one request to each.
+"""The models served by `serving.py`, and the bytes of one request to each.
 
     python serving_models.py mlp|mobilenet FOLDER
 
-The Keras models are compiled by kerve in a separate process, so that TensorFlow is not part of the
-measurement.
+The Keras models are compiled by kerve in a separate process, to keep TensorFlow out of the measured process.
 """
 
 import json
@@ -22,7 +21,7 @@ def mlp(folder: Path) -> Path:
 
 
 def mobilenet(folder: Path) -> Path:
-    """MobileNetV2 at 224x224x3: 600 KB per request, milliseconds of computation."""
+    """Return the file of MobileNetV2 at 224x224x3: 600 KB requests, milliseconds each."""
     return compiled("mobilenet", folder)
 
 
@@ -50,7 +49,7 @@ def compile_keras(name: str, folder: Path) -> None:
 
 
 def summary(folder: Path) -> Path:
-    """The same input as `mobilenet` with almost no computation, to measure the cost of the transport."""
+    """Return a model with the input of `mobilenet` and almost no work, to measure the transport's cost."""
     nodes = [
         helper.make_node("Slice", ["x", "starts", "ends", "axes"], ["corner"]),
         helper.make_node("Flatten", ["corner"], ["y"]),
@@ -68,7 +67,7 @@ def summary(folder: Path) -> Path:
 
 
 def request(shape: tuple[int, ...], file: Path, model: str = "model") -> Path:
-    """Return a ModelInferRequest of one FP32 tensor, encoded without generated code."""
+    """Write a ModelInferRequest with one FP32 tensor, encoded here so that no generated code is needed."""
 
     def field(number: int, payload: bytes) -> bytes:
         return varint(number << 3 | 2) + varint(len(payload)) + payload
@@ -81,7 +80,7 @@ def request(shape: tuple[int, ...], file: Path, model: str = "model") -> Path:
 
 
 def rest_request(shape: tuple[int, ...], file: Path, *, binary: bool) -> int:
-    """Write the same as the body of a REST request; return how many bytes of it are JSON, 0 for all."""
+    """Write the same request as a REST body; returns the length of its JSON part, 0 for all of it."""
     data = np.random.default_rng(1).random(shape, np.float32)
     tensor: dict[str, object] = {"name": "x", "shape": shape, "datatype": "FP32"}
     if not binary:

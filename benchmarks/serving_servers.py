@@ -1,8 +1,8 @@
-"""The servers of `serving.py`, each in a separate process.
+"""The servers measured by `serving.py`, each in a separate process.
 
     python serving_servers.py wire|constant MODEL PORT_FILE [--workers N] [--queue N]
 
-`wire` runs ONNX Runtime behind kerve_wire; `constant` is a grpc.aio server that only returns constant bytes,
+`wire` is ONNX Runtime behind kerve_wire; `constant` is a grpc.aio server that only returns the same bytes:
 the upper limit of a Python server.
 """
 

@@ -1,11 +1,11 @@
-"""Half an hour of load and faults: no accepted request is lost or answered wrongly, and memory does not grow.
+"""Half an hour of load and faults: no accepted request is lost or answered wrongly, memory stays constant.
 
     python benchmarks/soak.py [--minutes 30] [--transport auto]
 
-A real `kerve serve` serves a model at 80 % of its capacity (measured first, with the other traffic running),
-while other clients fill a queue, set short deadlines, cancel, send invalid requests and are killed, and while
-new versions, broken versions and unloads follow one another. At the end it drains under load. Exit code 1 if
-an invariant is violated: see `violations` and `Traffic.problems`.
+`kerve serve` serves a model at 80 % of its capacity (measured first, under the same conditions), while other
+clients fill a queue, set short deadlines, cancel, send invalid requests and are killed, and while new
+versions, broken versions and unloads alternate. At the end it drains under load. The exit code is 1 if an
+invariant is violated: see `violations` and `Traffic.problems`.
 """
 
 import argparse
@@ -31,31 +31,31 @@ from soak_traffic import PATIENCE, Asker, Traffic, Versions
 
 KERVE = Path(sys.executable).with_name("kerve")
 SHARE = 0.8
-# Loop steps of a batch of `steady`, about 10 ms.
+# The loop iterations of a batch of `steady`, about 10 ms.
 STEPS = 10_000
-# Between the second and the last quarter of the run, the peak memory may grow by this factor...
+# The allowed growth of peak memory from the second quarter of the run to the last...
 GROWTH = 1.05
 # ...plus the memory of a version that is being loaded.
 SLACK = 8 << 20
-# Requests that wait when the server is stopped; fewer than its queue holds.
+# The requests that wait when the server is terminated; fewer than the size of its queue.
 ACCEPTED = 200
 
 
 @dataclass
 class Memory:
-    """The memory of the server, sampled once a second."""
+    """The server's resident memory, sampled four times a second."""
 
     process: "subprocess.Popen[str]"
     samples: list[int] = field(default_factory=list)
 
     def watch(self, over: threading.Event) -> None:
-        """Sample until the end of the run."""
+        """Sample until `over` is set."""
         while not over.wait(0.25):
             pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
             self.samples.append(int(pages) * 4096)
 
     def quarters(self) -> tuple[int, int]:
-        """Return the peak memory of the second and of the last quarter."""
+        """Return the peak memory in the second and in the last quarter."""
         quarter = len(self.samples) // 4
         return max(self.samples[quarter : 2 * quarter]), max(self.samples[-quarter:])
 
@@ -64,7 +64,7 @@ class Memory:
 def serving(
     repository: Path, transport: str, log: Path
 ) -> Iterator[tuple[str, str, "subprocess.Popen[str]"]]:
-    """Start a real server; yields it with its gRPC and HTTP addresses."""
+    """Run a server; yields its gRPC and HTTP addresses and its process."""
     command = [str(KERVE), "serve", "--repository", str(repository), "--grpc-port", "0", "--http-port", "-1"]
     command += ["--transport", transport, "--model-control-mode", "explicit", "--load-model", "*"]
     with (
@@ -81,7 +81,7 @@ def serving(
 
 
 def make_repository(folder: Path) -> Path:
-    """Create the models: `steady` batches, `crowded` has a short queue, `guest` is loaded and unloaded."""
+    """Create the models: `steady` batches, `crowded` has a short queue, `guest` is unloaded and loaded."""
     steps = {"steady": STEPS, "crowded": STEPS // 4, "guest": STEPS // 10}
     for name, count in steps.items():
         soak_changes.publish(folder, name, 1, soak_changes.model(1, count))
@@ -93,7 +93,7 @@ def make_repository(folder: Path) -> Path:
 
 
 def violations(traffic: Sequence[Traffic], publisher: Publisher, memory: Memory, log: str) -> list[str]:
-    """Return the violated invariants."""
+    """Return the violated invariants, and the expected events that did not occur."""
     found = [*publisher.problems, *(problem for each in traffic for problem in each.problems())]
     expected = ("loaded on request", "loaded after SIGHUP", "broken and refused", "unloaded and loaded")
     found += [f"not once: {name}" for name in (*expected, "clients killed") if not publisher.counts[name]]
@@ -106,7 +106,7 @@ def violations(traffic: Sequence[Traffic], publisher: Publisher, memory: Memory,
 
 
 def arrived(http: str) -> float:
-    """Return the number of requests to the serving versions of `steady`, from /metrics."""
+    """Return the number of requests that the serving versions of `steady` have received, from /metrics."""
     with urllib.request.urlopen(f"http://{http}/metrics", timeout=PATIENCE) as answer:
         text = answer.read().decode()
     names = "kerve_queue_duration_seconds_count|kerve_queue_size"
@@ -114,7 +114,7 @@ def arrived(http: str) -> float:
 
 
 def drain(asker: Asker, traffic: Traffic, http: str, process: "subprocess.Popen[str]") -> list[str]:
-    """Stop the server while accepted requests wait; return the problems."""
+    """Terminate the server while accepted requests wait; returns the problems."""
     before, patience = arrived(http), time.monotonic() + PATIENCE
     for _ in range(ACCEPTED):
         asker.ask()
@@ -130,7 +130,7 @@ def drain(asker: Asker, traffic: Traffic, http: str, process: "subprocess.Popen[
 def report(
     traffic: Sequence[Traffic], counts: Counter[str], memory: Memory, facts: Sequence[tuple[str, str]]
 ) -> None:
-    """Print the table, as Markdown."""
+    """Print the results, with a table in Markdown."""
     print("| requests | sent | answered | refused or ended, by code | wrong | lost | p50 ms | p99 ms |")
     print("|---|---|---|---|---|---|---|---|")
     for each in traffic:
@@ -153,7 +153,7 @@ def report(
 
 
 def soak(seconds: float, transport: str, folder: Path) -> list[str]:
-    """Run the test; return the violations."""
+    """Run the soak test; returns the violations."""
     over, log = threading.Event(), folder / "log"
     repository = make_repository(folder / "models")
     with serving(repository, transport, log) as (address, http, process):

@@ -1,4 +1,4 @@
-"""Changes during `soak.py`: new versions, broken versions, unloads, killed clients."""
+"""The disturbances of the server of `soak.py`: new versions, broken ones, unloads, killed clients."""
 
 import shutil
 import signal
@@ -21,7 +21,7 @@ from tritonclient.utils import InferenceServerException
 
 
 def model(version: int, steps: int) -> bytes:
-    """Return a model of x + version, after a number of loop steps of about a microsecond each."""
+    """Return a model that computes x + version after a loop of `steps` iterations of about 1 us each."""
     body = helper.make_graph(
         [
             helper.make_node("Identity", ["go"], ["still_go"]),
@@ -38,7 +38,7 @@ def model(version: int, steps: int) -> bytes:
             helper.make_tensor_value_info("next", TensorProto.FLOAT, ()),
         ],
     )
-    # The loop's count is part of the answer, so that it cannot be optimized away.
+    # The result of the loop is part of the output, so that it cannot be optimized away.
     weights = {"steps": np.int64(steps), "one": np.float32(1), "start": np.float32(version - steps)}
     nodes = [
         helper.make_node("Loop", ["steps", "", "start"], ["total"], body=body),
@@ -56,7 +56,7 @@ def model(version: int, steps: int) -> bytes:
 
 
 def publish(repository: Path, name: str, version: int, contents: bytes) -> Path:
-    """Publish a new version atomically; return its folder."""
+    """Publish a new version atomically; returns its folder."""
     hidden = repository / name / f".{version}"
     hidden.mkdir(parents=True)
     (hidden / "model.onnx").write_bytes(contents)
@@ -64,7 +64,7 @@ def publish(repository: Path, name: str, version: int, contents: bytes) -> Path:
 
 
 class Publisher:
-    """Publishes successive versions of `steady`, valid and broken."""
+    """Publishes new versions of `steady`, valid and broken ones."""
 
     def __init__(
         self, repository: Path, steps: int, versions: Versions, process: "subprocess.Popen[str]"
@@ -77,7 +77,7 @@ class Publisher:
         self.problems: list[str] = []
 
     def run(self, address: str, pause: float, over: threading.Event) -> None:
-        """Continue until the end of the run."""
+        """Publish until `over` is set."""
         whole = model(1, self._steps)
         broken = cycle((b"nope", whole[: len(whole) // 2], b""))
         with triton.InferenceServerClient(address) as client:
@@ -161,7 +161,7 @@ def kill_clients(address: str, counts: Counter[str], pause: float, over: threadi
 
 @contextmanager
 def guarded(problems: list[str], what: str) -> Iterator[None]:
-    """Report an exception that ends one of these threads as a problem of the run."""
+    """Record an exception that ends a thread as a problem of the run."""
     try:
         yield
     except Exception as error:  # noqa: BLE001  reported at the end
@@ -169,7 +169,7 @@ def guarded(problems: list[str], what: str) -> Iterator[None]:
 
 
 def start(address: str, publisher: Publisher, pause: float, over: threading.Event) -> list[threading.Thread]:
-    """Start all changes, each in its own thread."""
+    """Start all disturbances, each in a separate thread."""
     counts = publisher.counts
     parts: tuple[tuple[str, Callable[[], None]], ...] = (
         ("publishing", lambda: publisher.run(address, pause, over)),

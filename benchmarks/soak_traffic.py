@@ -1,7 +1,7 @@
-"""The clients of `soak.py`: each sends one kind of request continuously and knows the correct answers.
+"""The clients of `soak.py`: each sends one kind of request continuously and verifies the responses.
 
-A version of a model answers x + version, in integers that a float represents exactly, after a loop with a
-number of steps; so an answer shows which version computed it, and whether the request was computed at all.
+A version of a model computes x + version, in integers that a float represents exactly, after a loop; so a
+response shows which version computed it, and that it was computed at all.
 """
 
 import random
@@ -21,28 +21,28 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 WIDTH = 8
-# Seconds after which an unanswered request counts as lost.
+# Seconds after which a request without a response counts as lost.
 PATIENCE = 60.0
 
 
 class Versions:
-    """The versions of a model that may answer."""
+    """The versions of a model that may respond."""
 
     def __init__(self) -> None:
-        # Versions that the server reported as serving: nothing older may answer a later request.
+        # The version that the server reported as serving: later requests must not be answered by older ones.
         self.serving = 1
-        # Published versions: nothing newer can answer.
+        # The newest published version.
         self.newest = 1
 
 
 @dataclass
 class Traffic:
-    """The results of the requests of one kind."""
+    """The outcomes of the requests of one kind."""
 
     name: str
-    # The status codes that are allowed.
+    # The status codes that such requests may end with.
     allowed: frozenset[str]
-    # The status codes that must occur, otherwise the run has not tested what it should.
+    # The codes that must each occur, or the run has not tested what it should.
     needed: frozenset[str]
     codes: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
@@ -51,7 +51,7 @@ class Traffic:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def begin(self) -> float:
-        """Record that a request is sent; return the time."""
+        """Record that a request is sent; returns the time."""
         with self._lock:
             self.pending += 1
         return time.perf_counter()
@@ -67,7 +67,7 @@ class Traffic:
                 self.seconds.append(time.perf_counter() - begun)
 
     def problems(self) -> list[str]:
-        """Return the unexpected results, and the expected results that are missing."""
+        """Return unexpected outcomes, and required ones that did not occur."""
         found = [f"{self.name}: {problem}" for problem in self.wrong]
         if self.pending:
             found.append(f"{self.name}: {self.pending} requests were lost: no answer in {PATIENCE:.0f} s")
@@ -89,7 +89,7 @@ class Asker:
         self._random = np.random.default_rng(hash(traffic.name) % 2**32)
 
     def ask(self, *, deadline: float = PATIENCE, then: Callable[[], None] = lambda: None) -> Any:
-        """Send one request; `then` is called when it has ended. Return a function that cancels it."""
+        """Send one request; `then` is called when it has ended. Returns a handle to cancel it."""
         x = self._random.integers(0, 2**20, (1, WIDTH)).astype(np.float32)
         tensor = triton.InferInput("x", list(x.shape), "FP32")
         tensor.set_data_from_numpy(x)
@@ -117,7 +117,7 @@ def code_of(error: InferenceServerException) -> str:
 
 
 def saturate(asker: Asker, in_flight: int, seconds: float) -> float:
-    """Keep a number of requests in flight; return the completed requests per second."""
+    """Keep a number of requests in flight; returns the completed requests per second."""
     room, count, begun = threading.Semaphore(in_flight), 0, time.perf_counter()
     while (passed := time.perf_counter() - begun) < seconds:
         room.acquire()
@@ -127,7 +127,7 @@ def saturate(asker: Asker, in_flight: int, seconds: float) -> float:
 
 
 def poisson(asker: Asker, rate: float, over: threading.Event) -> None:
-    """Send requests with Poisson arrivals at a mean rate per second."""
+    """Send independent requests at an average rate per second (a Poisson process)."""
     due = time.perf_counter()
     while not over.is_set():
         due += random.expovariate(rate)
@@ -137,7 +137,7 @@ def poisson(asker: Asker, rate: float, over: threading.Event) -> None:
 
 
 def crowd(asker: Asker, over: threading.Event) -> None:
-    """Send more requests at once than the queue holds; repeat when all are answered."""
+    """Send more requests at once than the queue holds; repeat when all have ended."""
     while not over.is_set():
         waiting = threading.Semaphore(0)
         for _ in range(16):
@@ -147,7 +147,7 @@ def crowd(asker: Asker, over: threading.Event) -> None:
 
 
 def one_by_one(asker: Asker, over: threading.Event, *, deadlines: Iterable[float] = (PATIENCE,)) -> None:
-    """Send a request from time to time, with one of the deadlines."""
+    """Send one request at a time, with a pause and a random one of the deadlines."""
     choices = list(deadlines)
     while not over.wait(0.02):
         ended = threading.Event()
@@ -164,7 +164,7 @@ def quit_early(asker: Asker, over: threading.Event) -> None:
 
 
 def careless(address: str, traffic: Traffic, over: threading.Event) -> None:
-    """Send requests for missing models and with invalid inputs."""
+    """Send requests for a model that does not exist, and with shapes that do not fit."""
     with triton.InferenceServerClient(address) as client:
         while not over.wait(0.05):
             model, width = random.choice([("steady", WIDTH - 1), ("steady", WIDTH + 1), ("nobody", WIDTH)])
@@ -180,7 +180,7 @@ def careless(address: str, traffic: Traffic, over: threading.Event) -> None:
 
 
 def start(address: str, versions: dict[str, Versions], over: threading.Event) -> list[Traffic]:
-    """Start all traffic except the steady one, each kind in its own thread."""
+    """Start all traffic except the steady one, each in a separate thread."""
     deadlines = (0.001, 0.003, 0.01, 0.03)
     kinds: tuple[tuple[Callable[..., None], str, str, str, str], ...] = (
         (crowd, "crowd", "crowded", "OK RESOURCE_EXHAUSTED", ""),

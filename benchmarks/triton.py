@@ -1,11 +1,11 @@
-"""Compares `kerve serve` with Triton Inference Server: the same repository, ONNX Runtime and machine.
+"""`kerve serve` compared with Triton Inference Server: the same repository, ONNX Runtime and machine.
 
     python benchmarks/triton.py TRITON [--rounds 3] [--seconds 2] [--only throughput,rest,start]
 
 TRITON is the folder created by `triton_server.sh`. `throughput`: two models in three configurations
-(config.pbtxt), at several numbers of calls in flight; the servers alternate. `rest`: the same over REST, with
-tensors in JSON and in binary; perf_analyzer's default is the latter. `start`: the time from the command to
-the first answer, and the resident memory then. The load generator shares the cores with the servers.
+(config.pbtxt), with several numbers of calls in flight; the servers run alternately. `rest`: the same over
+REST, with tensors in JSON and in binary, which is perf_analyzer's default. `start`: the time from the command
+to the first response, and the resident memory then. The load generator shares the cores with the servers.
 """
 
 import argparse
@@ -37,7 +37,7 @@ PORTS = iter(range(19100, 19900, 2))
 
 @contextmanager
 def triton(folder: Path, repository: Path) -> Iterator[Running]:
-    """Start a real Triton; yields it when it is ready."""
+    """Run a Triton server; yields when it is ready."""
     grpc, http = next(PORTS), next(PORTS) + 1
     options = {
         "model-repository": repository,
@@ -88,7 +88,7 @@ def head(what: str) -> None:
 def compare(
     rounds: int, labels: str, measure: Callable[[Running], Run], ours: Running, theirs: Running
 ) -> None:
-    """Measure both alternately, and print a row: requests per second and latencies."""
+    """Measure both servers alternately and print a row: requests per second, latencies and CPU times."""
     sides: dict[str, Callable[[], Run]] = {
         side: partial(measure, running) for side, running in (("ours", ours), ("theirs", theirs))
     }

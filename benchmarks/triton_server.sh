@@ -1,13 +1,13 @@
 #!/bin/sh
-# Builds Triton Inference Server with its ONNX Runtime backend for `triton.py`, on machines without containers.
+# Build a Triton Inference Server with its ONNX Runtime backend, for `triton.py`, on machines without containers.
 #
 #   triton_server.sh WHEEL SOURCES HEADERS FOLDER
 #
-# WHEEL is nvidia-pytriton's (`pip download --no-deps nvidia-pytriton==0.7.0`), which holds NVIDIA's build of the
-# server, 2.51. SOURCES holds clones of onnxruntime_backend, backend, core and common (github.com/triton-inference-server)
-# at r24.10, from which the backend is built as NVIDIA builds it, without GPU. HEADERS holds ONNX Runtime's
-# onnxruntime_c_api.h. Both servers use the ONNX Runtime library that is installed here.
-# Needs g++, unzip and RapidJSON (rapidjson-dev).
+# WHEEL is nvidia-pytriton's (`pip download --no-deps nvidia-pytriton==0.7.0`), which contains NVIDIA's build of the
+# server, 2.51. SOURCES contains clones of onnxruntime_backend, backend, core and common at r24.10
+# (github.com/triton-inference-server), from which the backend is built as NVIDIA builds it, without GPU. HEADERS
+# contains ONNX Runtime's onnxruntime_c_api.h. The library is that of the installed onnxruntime, so that both servers
+# use the same. Needs g++, unzip and RapidJSON (rapidjson-dev).
 set -eu
 wheel=$1 sources=$2 headers=$3 folder=$4
 library=$("$(dirname "$0")/../.venv/bin/python" -c \
@@ -20,7 +20,7 @@ mkdir -p "$backend"
 cp "$library" "$backend/"
 ln -sf "$(basename "$library")" "$backend/libonnxruntime.so.1"
 ln -sf "$(basename "$library")" "$backend/libonnxruntime.so"
-# device_memory_tracker.cc is only needed with GPUs.
+# device_memory_tracker.cc is used for GPUs only.
 g++ -std=c++17 -O3 -DNDEBUG -DTRITON_ENABLE_STATS=1 -w -fPIC -shared -o "$backend/libtriton_onnxruntime.so" \
     -I"$headers" -I"$sources/onnxruntime_backend/src" -I"$sources/backend/include" -I"$sources/backend/src" \
     -I"$sources/core/include" -I"$sources/common/include" \
