@@ -31,9 +31,10 @@ def test_what_is_not_there_is_told_what_is(catalog: Catalog[str]) -> None:
     with pytest.raises(NotFoundError) as caught:
         catalog.find("foo", "")
     assert str(caught.value) == "Request for unknown model: 'foo' is not found; available: digits"
-    with pytest.raises(NotFoundError) as caught:
-        catalog.find("digits", "7")
-    assert str(caught.value) == "Request for unknown model: 'digits' version 7 is not found; available: 1, 2"
+    for route, text in (("7", "version 7"), ("canary", "label 'canary'")):
+        with pytest.raises(NotFoundError) as caught:
+            catalog.find("digits", route)
+        assert str(caught.value).endswith(f"'digits' {text} is not found; available: 1, 2, stable")
 
 
 def test_a_model_without_routes_is_not_ready(catalog: Catalog[str]) -> None:

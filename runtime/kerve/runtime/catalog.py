@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 from kerve.runtime.errors import NotFoundError, UnavailableError
 
-__all__ = ["UNKNOWN", "Catalog"]
+__all__ = ["UNKNOWN", "Catalog", "show_route"]
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ class Catalog(Generic[T]):
     def versions(self, name: str) -> list[int]:
         """Return the versions of a model that are ready, ascending."""
         routes = self._table.get(name)
-        return sorted(int(version) for version in (routes.ready if routes else ()) if version.isdecimal())
+        return sorted(int(version) for version in (routes.ready if routes else ()) if is_version(version))
 
     def find(self, name: str, version: str) -> T:
         """Return what answers; NotFoundError when nothing does, UnavailableError while it is not ready."""
@@ -67,11 +67,22 @@ class Catalog(Generic[T]):
             return routes.ready[version]
         if version in routes.unready:
             why = routes.unready[version]
-            raise UnavailableError(f"{UNKNOWN}: {name!r} version {version} is not at ready state: {why}")
+            raise UnavailableError(f"{UNKNOWN}: {name!r} {show_route(version)} is not at ready state: {why}")
         if not routes.ready:
             raise UnavailableError(
                 f"{UNKNOWN}: {name!r} has no available versions; it is loading, or the server's log says why "
                 "not"
             )
-        available = ", ".join(str(each) for each in self.versions(name))
-        raise NotFoundError(f"{UNKNOWN}: {name!r} version {version} is not found; available: {available}")
+        labels = sorted(route for route in routes.ready if route and not is_version(route))
+        available = ", ".join([*map(str, self.versions(name)), *labels])
+        raise NotFoundError(f"{UNKNOWN}: {name!r} {show_route(version)} is not found; available: {available}")
+
+
+def show_route(route: str) -> str:
+    """Return a version's number, or a label, as messages have it."""
+    return f"version {route}" if is_version(route) else f"label {route!r}"
+
+
+def is_version(route: str) -> bool:
+    """Return whether a route is a version's number, and no label."""
+    return route.isascii() and route.isdecimal()
