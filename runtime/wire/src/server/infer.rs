@@ -228,7 +228,7 @@ impl RequestContext {
             // The timer may fire late: what completes after the deadline has exceeded it all the same.
             _ => Err(Status::new(
                 Code::DeadlineExceeded,
-                "the deadline passed before the request was complete",
+                "Deadline Exceeded before the request was complete",
             )),
         }
     }
