@@ -1,7 +1,7 @@
 """What is served now: models, their versions, and which version answers when none is named."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -10,6 +10,7 @@ from kerve.runtime.errors import NotFoundError, UnavailableError
 __all__ = ["UNKNOWN", "Catalog", "show_route"]
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 # Triton's words: clients look for them.
 UNKNOWN = "Request for unknown model"
@@ -76,6 +77,19 @@ class Catalog(Generic[T]):
         labels = sorted(route for route in routes.ready if route and not is_version(route))
         available = ", ".join([*map(str, self.versions(name)), *labels])
         raise NotFoundError(f"{UNKNOWN}: {name!r} {show_route(version)} is not found; available: {available}")
+
+    def ask(self, name: str, version: str, compute: Callable[[T], R]) -> R:
+        """Return what `compute` makes of what answers; it is asked again if another has replaced that before
+        it could answer.
+        """
+        found = self.find(name, version)
+        while True:
+            try:
+                return compute(found)
+            except UnavailableError:
+                replaced, found = found, self.find(name, version)
+                if found is replaced:
+                    raise
 
 
 def show_route(route: str) -> str:
