@@ -43,4 +43,4 @@ impl Frontend {
 }
 
 /// What is answered.
-pub type Reply = http::Response<http_body_util::Full<bytes::Bytes>>;
+pub type Reply = http::Response<bytes::Bytes>;
