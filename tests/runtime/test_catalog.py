@@ -31,9 +31,30 @@ def test_what_is_not_there_is_told_what_is(catalog: Catalog[str]) -> None:
     with pytest.raises(NotFoundError) as caught:
         catalog.find("foo", "")
     assert str(caught.value) == "Request for unknown model: 'foo' is not found; available: digits"
-    with pytest.raises(NotFoundError) as caught:
-        catalog.find("digits", "7")
-    assert str(caught.value) == "Request for unknown model: 'digits' version 7 is not found; available: 1, 2"
+    for route, text in (("7", "version 7"), ("canary", "label 'canary'")):
+        with pytest.raises(NotFoundError) as caught:
+            catalog.find("digits", route)
+        assert str(caught.value).endswith(f"'digits' {text} is not found; available: 1, 2, stable")
+
+
+def test_what_is_replaced_before_it_answers_is_asked_no_more(catalog: Catalog[str]) -> None:
+    asked = []
+
+    def compute(found: str) -> str:
+        asked.append(found)
+        if found == "second":
+            catalog.publish("digits", {"": "third", "3": "third"}, {"2": "it is being unloaded"})
+            raise UnavailableError("it is being unloaded")
+        if found == "first":
+            raise UnavailableError("the server is shutting down")
+        return f"the answer of {found}"
+
+    with pytest.raises(UnavailableError, match="shutting down"):
+        catalog.ask("digits", "1", compute)
+    assert catalog.ask("digits", "", compute) == "the answer of third"
+    assert asked == ["first", "second", "third"]
+    with pytest.raises(UnavailableError, match="'digits' version 2 is not at ready state"):
+        catalog.ask("digits", "2", compute)
 
 
 def test_a_model_without_routes_is_not_ready(catalog: Catalog[str]) -> None:

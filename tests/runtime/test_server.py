@@ -238,7 +238,7 @@ def test_overload_has_tritons_codes_where_they_are_asked_for(
     with serve(tmp_path, *options, "--http-port", "-1") as running, Client(running.address) as client:
         calls = counting(running, 1, ENDLESS)
         running.wait_for("counter", begun=1)
-        with pytest.raises(UnavailableError, match="the deadline passed"):
+        with pytest.raises(UnavailableError, match="Deadline Exceeded while"):
             client.infer("counter", np.array(1), parameters={"timeout": 1000})
         calls += counting(running, 2, ENDLESS)
         running.wait_for("counter", arrived=3)
@@ -278,7 +278,7 @@ def test_a_deadline_ends_a_call_and_work_that_is_late_is_not_begun(counter: Any)
     with Client(counter.address) as client:
         with pytest.raises(DeadlineExceededError):
             client.infer("counter", np.array(ENDLESS), timeout=0.2)
-        with pytest.raises(DeadlineExceededError, match="the deadline passed"):
+        with pytest.raises(DeadlineExceededError, match="Deadline Exceeded while"):
             client.infer("counter", np.array(ENDLESS), parameters={"timeout": 200_000})
         assert total(slow) == LONG
         # had one of the two been begun, the model would be busy for weeks

@@ -107,12 +107,12 @@ def test_versions_labels_and_signatures_choose(api: Api) -> None:
         response = api.ask("classifier", {"features": ROWS}, signature_name="serving_default", **spec)
         assert response.model_spec.version.value == version
         assert set(response.outputs) == {"probabilities", "logits"}
-    for spec, code in (
-        ({"version": 7}, grpc.StatusCode.NOT_FOUND),
-        ({"version_label": "canary"}, grpc.StatusCode.NOT_FOUND),
-        ({"signature_name": "train"}, grpc.StatusCode.INVALID_ARGUMENT),
+    for spec, code, text in (
+        ({"version": 7}, grpc.StatusCode.NOT_FOUND, "version 7 is not found; available: 1, 2, stable"),
+        ({"version_label": "next"}, grpc.StatusCode.NOT_FOUND, "label 'next' is not found; available: 1, 2"),
+        ({"signature_name": "train"}, grpc.StatusCode.INVALID_ARGUMENT, "'train' is not known"),
     ):
-        with pytest.raises(grpc.RpcError) as caught:
+        with pytest.raises(grpc.RpcError, match=text) as caught:
             api.ask("classifier", {"features": ROWS}, **spec)
         assert caught.value.code() is code
 

@@ -72,7 +72,7 @@ def test_every_protocol_tells_versions_that_are_not_ready_from_those_that_are_no
         assert client.metadata("m").versions == ("1",)
         failed = "'m' version 3 is not at ready state: it failed to load"
         assert failed in refusal(running, "m", "3", grpc.StatusCode.UNAVAILABLE)
-        with pytest.raises(UnavailableError, match="version next is not at ready state: it failed to load"):
+        with pytest.raises(UnavailableError, match="label 'next' is not at ready state: it failed to load"):
             client.metadata("m", version="next")
         assert "'m' version 9 is not found" in refusal(running, "m", "9", grpc.StatusCode.NOT_FOUND)
         client.unload("m")

@@ -1,15 +1,16 @@
 """The routing table of served models: versions, labels, and the default version."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from kerve.runtime.errors import NotFoundError, UnavailableError
 
-__all__ = ["UNKNOWN", "Catalog"]
+__all__ = ["UNKNOWN", "Catalog", "show_route"]
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 # Triton's wording, which clients match.
 UNKNOWN = "Request for unknown model"
@@ -55,7 +56,7 @@ class Catalog(Generic[T]):
     def versions(self, name: str) -> list[int]:
         """Return the versions of a model that are ready, ascending."""
         routes = self._table.get(name)
-        return sorted(int(version) for version in (routes.ready if routes else ()) if version.isdecimal())
+        return sorted(int(version) for version in (routes.ready if routes else ()) if is_version(version))
 
     def find(self, name: str, version: str) -> T:
         """Return the route target; raises NotFoundError if it is unknown, UnavailableError if not ready."""
@@ -67,11 +68,35 @@ class Catalog(Generic[T]):
             return routes.ready[version]
         if version in routes.unready:
             why = routes.unready[version]
-            raise UnavailableError(f"{UNKNOWN}: {name!r} version {version} is not at ready state: {why}")
+            raise UnavailableError(f"{UNKNOWN}: {name!r} {show_route(version)} is not at ready state: {why}")
         if not routes.ready:
             raise UnavailableError(
                 f"{UNKNOWN}: {name!r} has no available versions; it is loading, or the server's log says why "
                 "not"
             )
-        available = ", ".join(str(each) for each in self.versions(name))
-        raise NotFoundError(f"{UNKNOWN}: {name!r} version {version} is not found; available: {available}")
+        labels = sorted(route for route in routes.ready if route and not is_version(route))
+        available = ", ".join([*map(str, self.versions(name)), *labels])
+        raise NotFoundError(f"{UNKNOWN}: {name!r} {show_route(version)} is not found; available: {available}")
+
+    def ask(self, name: str, version: str, compute: Callable[[T], R]) -> R:
+        """Return what `compute` makes of what answers; it is asked again if another has replaced that before
+        it could answer.
+        """
+        found = self.find(name, version)
+        while True:
+            try:
+                return compute(found)
+            except UnavailableError:
+                replaced, found = found, self.find(name, version)
+                if found is replaced:
+                    raise
+
+
+def show_route(route: str) -> str:
+    """Return a version's number, or a label, as messages have it."""
+    return f"version {route}" if is_version(route) else f"label {route!r}"
+
+
+def is_version(route: str) -> bool:
+    """Return whether a route is a version's number, and no label."""
+    return route.isascii() and route.isdecimal()

@@ -87,7 +87,7 @@ impl Models {
         }
         if let Some(why) = routes.unready.get(version) {
             let message =
-                format!("{UNKNOWN}: {} version {version} is not at ready state: {why}", quote(name));
+                format!("{UNKNOWN}: {} {} is not at ready state: {why}", quote(name), show_route(version));
             return Err(Status::new(Code::Unavailable, message));
         }
         if routes.ready.is_empty() {
@@ -97,12 +97,16 @@ impl Models {
             );
             return Err(Status::new(Code::Unavailable, message));
         }
-        let mut versions: Vec<u64> = routes.ready.keys().filter_map(|version| version.parse().ok()).collect();
-        versions.sort_unstable();
-        let versions: Vec<String> = versions.iter().map(ToString::to_string).collect();
-        let available = versions.join(", ");
-        let message =
-            format!("{UNKNOWN}: {} version {version} is not found; available: {available}", quote(name));
+        let mut available: Vec<&str> =
+            routes.ready.keys().map(|route| &route[..]).filter(|route| !route.is_empty()).collect();
+        // Versions by number, then labels by name.
+        available.sort_unstable_by_key(|route| (route.parse::<u64>().unwrap_or(u64::MAX), *route));
+        let message = format!(
+            "{UNKNOWN}: {} {} is not found; available: {}",
+            quote(name),
+            show_route(version),
+            available.join(", ")
+        );
         Err(Status::new(Code::NotFound, message))
     }
 
@@ -116,4 +120,10 @@ impl Models {
         }
         queues
     }
+}
+
+/// A version's number, or a label, as messages have it.
+fn show_route(route: &str) -> String {
+    let is_version = !route.is_empty() && route.bytes().all(|digit| digit.is_ascii_digit());
+    if is_version { format!("version {route}") } else { format!("label {}", quote(route)) }
 }

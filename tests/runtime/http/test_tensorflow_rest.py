@@ -147,6 +147,7 @@ def test_versions_labels_and_signatures_choose(ask: Ask) -> None:
         status, answer = ask(f"{route}:predict", body)
         assert status == 404
         assert set(answer) == {"error"}
+    assert ask("classifier/labels/canary") == (404, {"error": "model 'classifier' has no label 'canary'"})
     assert ask("classifier:predict", {**body, "signature_name": "train"})[0] == 400
 
 

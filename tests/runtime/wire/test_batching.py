@@ -339,7 +339,7 @@ def test_the_timeout_of_a_request_ends_its_waiting(serve: Any, oip: Any, rows: A
     with serve(go=False) as served, served.channel() as channel:
         request = oip.request(rows(1), parameters={"timeout": 50_000})
         found = oip.refusal(lambda: oip.stub(channel).ModelInfer(request))
-    assert found == (grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline passed while the request waited")
+    assert found == (grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded while the request waited")
     assert served.batches == []
 
 

@@ -26,6 +26,7 @@ DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONT
 )  # fmt: skip
 END_STREAM, END_HEADERS = 1, 4
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
+STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
 
 
 def frame(kind: int, flags: int = 0, stream: int = 0, payload: bytes = b"") -> bytes:
@@ -110,19 +111,35 @@ def good(oip: Any, rows: Any) -> bytes:
     return bytes(oip.request(rows(1)).SerializeToString())
 
 
-def test_answers_that_nobody_reads_are_bounded(serve: Any, oip: Any, rows: Any, until: Any) -> None:
+def windows_open(address: str) -> Raw:
+    """A connection on which large messages can be sent, and whose answers nobody reads."""
+    raw = Raw(address)
+    raw.greet()
+    assert next(raw.frames())[0] == SETTINGS
+    raw.say(frame(SETTINGS, 1))  # acknowledged: the server's windows are larger than HTTP/2's own,
+    assert any(kind == WINDOW_UPDATE for kind, *_ in raw.frames())  # from here on
+    return raw
+
+
+def send(raw: Raw, stream: int, *messages: bytes, path: str = METHOD, end: bool = True) -> None:
+    """A call with all of its messages."""
+    body = b"".join(map(message, messages))
+    raw.say(frame(HEADERS, END_HEADERS, stream, head(path)))
+    pieces = [body[at : at + 16_384] for at in range(0, len(body), 16_384)]
+    raw.say(*(frame(DATA, 0, stream, piece) for piece in pieces))
+    if end:
+        raw.say(frame(DATA, END_STREAM, stream))
+
+
+@pytest.mark.parametrize("path", [METHOD, STREAM])
+def test_answers_that_nobody_reads_are_bounded(
+    path: str, serve: Any, oip: Any, rows: Any, until: Any
+) -> None:
     options = kerve_wire.ServerOptions(max_buffered_bytes=1_000_000)
     with serve(server_options=options) as served, served.channel() as channel:
-        raw, stub, large = Raw(served.address), oip.stub(channel), oip.request(rows(10_000))
-        raw.greet()
-        assert next(raw.frames())[0] == SETTINGS
-        raw.say(frame(SETTINGS, 1))  # acknowledged: the server's windows are larger than HTTP/2's own,
-        assert any(kind == WINDOW_UPDATE for kind, *_ in raw.frames())  # from here on
+        raw, stub, large = windows_open(served.address), oip.stub(channel), oip.request(rows(10_000))
         for number in range(1, 6):
-            stream, body = 2 * number - 1, message(large.SerializeToString())
-            raw.say(frame(HEADERS, END_HEADERS, stream, head()))
-            pieces = [body[at : at + 16_384] for at in range(0, len(body), 16_384)]
-            raw.say(*(frame(DATA, 0, stream, piece) for piece in pieces), frame(DATA, END_STREAM, stream))
+            send(raw, 2 * number - 1, large.SerializeToString(), path=path)
             until(lambda sent=number: served.queue.statistics()["codes"].get(0) == sent, "it is answered")
         until(lambda: served.server.statistics()["bytes_buffered_now"] >= 800_000, "no answer is sent")
         code, told = oip.refusal(lambda: stub.ModelInfer(oip.request(rows(20_000))))
@@ -131,6 +148,42 @@ def test_answers_that_nobody_reads_are_bounded(serve: Any, oip: Any, rows: Any, 
         raw.socket.close()
         until(lambda: served.server.statistics()["bytes_buffered_now"] == 0, "nothing is held")
         np.testing.assert_array_equal(oip.answer(stub.ModelInfer(large)), rows(10_000) * 2)
+
+
+def test_the_answers_of_one_stream_count_while_they_wait_for_one_another(
+    serve: Any, oip: Any, rows: Any, until: Any
+) -> None:
+    with serve(go=False) as served:
+        raw, large = windows_open(served.address), oip.request(rows(10_000)).SerializeToString()
+        send(raw, 1, *[large] * 10, path=STREAM)
+        until(lambda: served.queue.statistics()["waiting"] == 10, "all wait")
+        served.go.set()
+        until(lambda: served.queue.statistics()["codes"].get(0) == 10, "all are answered")
+        until(lambda: served.server.statistics()["bytes_buffered_now"] >= 9 * 160_000, "none is sent")
+        raw.socket.close()
+        until(lambda: served.server.statistics()["bytes_buffered_now"] == 0, "nothing is held")
+
+
+@pytest.mark.parametrize("what", ["answers", "requests"])
+def test_a_client_that_has_stopped_gives_way_to_others(
+    what: str, serve: Any, oip: Any, rows: Any, until: Any
+) -> None:
+    options = kerve_wire.ServerOptions(max_buffered_bytes=1_000_000, keepalive_timeout=0.2)
+    with serve(server_options=options) as served, served.channel() as channel:
+        raw, stub, large = windows_open(served.address), oip.stub(channel), oip.request(rows(10_000))
+        for number in range(1, 8):
+            data = large.SerializeToString()
+            if what == "answers":
+                send(raw, 2 * number - 1, data)
+            else:
+                send(raw, 2 * number - 1, data[:-1] if number > 2 else data, end=number <= 2)
+
+        def answered() -> bool:
+            with suppress(grpc.RpcError):
+                return bool(np.array_equal(oip.answer(stub.ModelInfer(large)), rows(10_000) * 2))
+            return False
+
+        until(answered, "another is served")
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,21 @@ def test_requests_of_many_connections_share_a_batch(fronted: Ports, rows: Any, u
         assert served.batches == [9]
 
 
+def test_an_answer_counts_until_it_is_read(fronted: Ports, rows: Any, until: Any) -> None:
+    body = request(rows(250_000))  # more than the system's buffers hold
+    batches = kerve_wire.QueueOptions(max_batch_size=250_000)
+    with fronted(options=batches) as (served, port), socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", port))
+        said = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (PATH.encode(), len(body))
+        client.sendall(said + body)
+        until(lambda: served.queue.statistics()["codes"].get(0) == 1, "it is answered")
+        until(lambda: served.server.statistics()["bytes_sent"] > 5_000_000, "the answer is encoded")
+        until(lambda: served.server.statistics()["bytes_buffered_now"] > 5_000_000, "it counts")
+        client.close()
+        until(lambda: served.server.statistics()["bytes_buffered_now"] == 0, "nothing is held")
+
+
 def test_bodies_that_are_not_complete_are_bounded_together(fronted: Ports, rows: Any, until: Any) -> None:
     options = kerve_wire.ServerOptions(max_buffered_bytes=4000)
     with fronted(server_options=options) as (served, port):

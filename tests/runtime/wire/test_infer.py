@@ -221,7 +221,7 @@ def test_parameters_reach_the_executor(serve: Any, oip: Any, rows: Any) -> None:
         pytest.param(
             {"model_version": "7"},
             "NOT_FOUND",
-            "Request for unknown model: 'm' version 7 is not found; available: 1",
+            "Request for unknown model: 'm' version 7 is not found; available: 1, stable",
             id="version",
         ),
         pytest.param(

@@ -203,7 +203,7 @@ def test_both_protocols_share_a_batch(serve: Any, oip: Any, rows: Any) -> None:
         pytest.param(
             {"version": {"value": 9}},
             "NOT_FOUND",
-            "Request for unknown model: 'm' version 9 is not found; available: 1",
+            "Request for unknown model: 'm' version 9 is not found; available: 1, stable",
             id="version",
         ),
         pytest.param(

@@ -75,10 +75,14 @@ class TensorFlowRest:
 
     def predict(self, request: Request, name: str, version: str, label: str) -> Response:
         """Compute outputs, from rows or from whole tensors."""
-        served, document = self._asked(request, name, version or label)
-        tensors = tfs_json.decode_tensors(document, name, served.signature)
-        outputs = self._compute(request, served, tensors)
-        return Response(compact(tfs_json.encode_tensors(outputs, rows=tfs_json.INSTANCES in document)))
+
+        def answer(served: ServedVersion) -> Response:
+            document = read_document(request)
+            tensors = tfs_json.decode_tensors(document, name, served.signature)
+            outputs = self._compute(request, served, tensors)
+            return Response(compact(tfs_json.encode_tensors(outputs, rows=tfs_json.INSTANCES in document)))
+
+        return self._catalog.ask(name, version or label, answer)
 
     def classify(self, request: Request, name: str, version: str, label: str) -> Response:
         """Score the classes of each example."""
@@ -94,20 +98,15 @@ class TensorFlowRest:
         results = tfs.regressions(served.signature, outputs).regressions
         return json_response({"results": [each.value for each in results]})
 
-    def _asked(self, request: Request, name: str, route: str) -> tuple[ServedVersion, Mapping[str, Any]]:
-        served, document = self._catalog.find(name, route), request.json()
-        signature = document.get("signature_name", "")
-        if not isinstance(signature, str):
-            raise InvalidArgumentError(f"signature_name: expected text, got {signature!r:.60}")
-        tfs.check_signature(model_pb2.ModelSpec(signature_name=signature))
-        return served, document
-
     def _compute_examples(
         self, request: Request, name: str, route: str
     ) -> tuple[ServedVersion, Mapping[str, Array]]:
-        served, document = self._asked(request, name, route)
-        tensors = tfs.decode_examples(tfs_json.decode_examples(document), served.signature)
-        return served, self._compute(request, served, tensors)
+        def compute(served: ServedVersion) -> tuple[ServedVersion, Mapping[str, Array]]:
+            examples = tfs_json.decode_examples(read_document(request))
+            tensors = tfs.decode_examples(examples, served.signature)
+            return served, self._compute(request, served, tensors)
+
+        return self._catalog.ask(name, route, compute)
 
     def _compute(
         self, request: Request, served: ServedVersion, tensors: Mapping[str, Array]
@@ -118,6 +117,16 @@ class TensorFlowRest:
         )
         answer = self._gateway.call("ModelInfer", message, Caller(request.peer, request.headers))
         return oip_client.decode_response(answer)
+
+
+def read_document(request: Request) -> Mapping[str, Any]:
+    """Return the JSON of a request for the one signature that models have."""
+    document = request.json()
+    signature = document.get("signature_name", "")
+    if not isinstance(signature, str):
+        raise InvalidArgumentError(f"signature_name: expected text, got {signature!r:.60}")
+    tfs.check_signature(model_pb2.ModelSpec(signature_name=signature))
+    return document
 
 
 def plain(message: Message) -> dict[str, Any]:

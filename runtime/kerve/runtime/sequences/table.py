@@ -172,7 +172,7 @@ class Sequences:
                 now = time.monotonic()
                 if ticket.end is not None and ticket.end <= now:
                     raise DeadlineExceededError(
-                        "the deadline passed while the request waited for its turn in its sequence, or for a "
+                        "Deadline Exceeded while the request waited for its turn in its sequence, or for a "
                         "sequence to end"
                     )
                 moments = [each for each in (ticket.end, self._next_idle()) if each is not None]

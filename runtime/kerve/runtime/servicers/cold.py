@@ -67,21 +67,24 @@ class ColdInferServicer:
     def Predict(  # noqa: N802  the protocol's name
         self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext
     ) -> predict_pb2.PredictResponse:
-        """Compute outputs or find them in the cache, which both protocols share."""
-        served = self._catalog.find(*tfs.route_of(request.model_spec))
-        decoded = tfs.decode_predict(request, served.signature)
-        whole = oip_client.encode_request(
-            *(served.name, str(served.version), served.signature),
-            {
-                spec.name: decoded.inputs[spec.name]
-                for spec in served.signature.inputs
-                if spec.name in decoded.inputs
-            },
-            outputs=list(request.output_filter),
-            parameters=None,
-        )
-        outputs = oip_client.decode_response(self._answer(whole, served, {}, context))
-        return tfs.encode_predict(request, served.version, served.signature, outputs)
+        """Compute outputs, or find them: what was asked in either protocol is found in both."""
+
+        def predict(served: ServedVersion) -> predict_pb2.PredictResponse:
+            decoded = tfs.decode_predict(request, served.signature)
+            whole = oip_client.encode_request(
+                *(served.name, str(served.version), served.signature),
+                {
+                    spec.name: decoded.inputs[spec.name]
+                    for spec in served.signature.inputs
+                    if spec.name in decoded.inputs
+                },
+                outputs=list(request.output_filter),
+                parameters=None,
+            )
+            outputs = oip_client.decode_response(self._answer(whole, served, {}, context))
+            return tfs.encode_predict(request, served.version, served.signature, outputs)
+
+        return self._catalog.ask(*tfs.route_of(request.model_spec), predict)
 
     def _answer(
         self,
@@ -129,7 +132,9 @@ class ColdInferServicer:
         lookup = CacheLookup(served.cache, served.statistics, request)
         if (response := lookup.found) is None:
             response = self._compute(request, context)
-            lookup.keep(response)
+            # Another version may have become the one that answers where none is named.
+            if response.model_version == str(served.version):
+                lookup.keep(response)
             return response
         response.id = request.id
         if (observation := current()) is not None:

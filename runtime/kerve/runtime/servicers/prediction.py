@@ -88,14 +88,16 @@ class PredictionServicer:
     def _compute(
         self, spec: model_pb2.ModelSpec, message: input_pb2.Input, context: grpc.ServicerContext
     ) -> tuple[ServedVersion, Mapping[str, Array]]:
-        served = self._catalog.find(*tfs.route_of(spec))
-        tfs.check_signature(spec)
-        signature = served.signature
-        tensors = tfs.decode_examples(message, signature)
-        request = oip_client.encode_request(
-            served.name, str(served.version), signature, tensors, outputs=None, parameters=None
-        )
-        response = self._gateway.call(
-            "ModelInfer", request, Caller.of(context), timeout=context.time_remaining()
-        )
-        return served, oip_client.decode_response(response)
+        def compute(served: ServedVersion) -> tuple[ServedVersion, Mapping[str, Array]]:
+            tfs.check_signature(spec)
+            signature = served.signature
+            tensors = tfs.decode_examples(message, signature)
+            request = oip_client.encode_request(
+                served.name, str(served.version), signature, tensors, outputs=None, parameters=None
+            )
+            response = self._gateway.call(
+                "ModelInfer", request, Caller.of(context), timeout=context.time_remaining()
+            )
+            return served, oip_client.decode_response(response)
+
+        return self._catalog.ask(*tfs.route_of(spec), compute)

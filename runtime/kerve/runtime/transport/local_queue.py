@@ -129,7 +129,7 @@ class Request:
         limit = self._limit()
         expired = limit is not None and time.monotonic() >= limit
         if expired:
-            self._refuse(error_for(self.late, "the deadline passed while the request waited"))
+            self._refuse(error_for(self.late, "Deadline Exceeded while the request waited"))
         return expired
 
     def wait(self) -> Mapping[str, Array]:

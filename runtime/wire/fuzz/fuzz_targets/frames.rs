@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kerve_wire::grpc::budget::Budget;
+use kerve_wire::grpc::budget::{Budget, Reservation};
 use kerve_wire::grpc::compression::Encoding;
 use kerve_wire::grpc::frame::Decoder;
 use libfuzzer_sys::fuzz_target;
@@ -15,7 +15,7 @@ fuzz_target!(|data: &[u8]| {
     let [encoding, size, body @ ..] = data else { return };
     let encoding = [None, Some(Encoding::Gzip), Some(Encoding::Deflate)][usize::from(*encoding) % 3];
     let budget = Arc::new(Budget::new(LIMIT));
-    let mut decoder = Decoder::new(encoding, LIMIT, &budget);
+    let mut decoder = Decoder::new(encoding, LIMIT, Reservation::new(&budget));
     for piece in body.chunks(usize::from(*size).max(1)) {
         decoder.push(Bytes::copy_from_slice(piece));
         loop {

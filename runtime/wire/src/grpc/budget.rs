@@ -1,10 +1,15 @@
-//! The memory budget of a server, across all connections and models: for requests until they are answered, and for
-//! responses until they are sent.
+//! The memory budget of a server, over all connections and models: for requests until they are answered, and for
+//! answers until they are sent.
+//!
+//! What waits for a client, a request that is not complete or an answer that is not read, is noted in the account of its
+//! connection: while others are refused, clients that neither send nor read lose their connection.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::sleep;
 
 use crate::grpc::status::{Code, Status};
 
@@ -13,12 +18,14 @@ use crate::grpc::status::{Code, Status};
 pub struct Budget {
     limit: usize,
     reserved: AtomicUsize,
+    /// How often there was no room.
+    refusals: AtomicUsize,
 }
 
 impl Budget {
     /// Creates a budget of `limit` bytes.
     pub fn new(limit: usize) -> Budget {
-        Budget { limit, reserved: AtomicUsize::new(0) }
+        Budget { limit, reserved: AtomicUsize::new(0), refusals: AtomicUsize::new(0) }
     }
 
     /// The number of bytes that are currently reserved.
@@ -27,20 +34,87 @@ impl Budget {
     }
 }
 
-/// The part of a budget that one message has reserved; released on drop.
+/// What one connection has the server hold, and how much it moves.
+#[derive(Debug)]
+pub struct Account {
+    budget: Arc<Budget>,
+    /// Bytes that wait for the client.
+    held: AtomicUsize,
+    /// Bytes that were received and sent since the last look.
+    moved: AtomicUsize,
+}
+
+/// A client that would take more than so many looks to send, or to read, what waits for it, is taken to have stopped.
+const MAX_LOOKS: usize = 64;
+
+impl Account {
+    /// The account of a new connection.
+    pub fn new(budget: &Arc<Budget>) -> Arc<Account> {
+        Arc::new(Account { budget: budget.clone(), held: AtomicUsize::new(0), moved: AtomicUsize::new(0) })
+    }
+
+    /// Notes that bytes have been received or sent.
+    pub fn add_moved(&self, bytes: usize) {
+        self.moved.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Resolves with the bytes that it holds once its client has stopped while others are refused; looks so often.
+    pub async fn stalled(&self, every: Duration) -> usize {
+        let mut last = self.look();
+        loop {
+            sleep(every).await;
+            let now = self.look();
+            if now.has_stopped_since(&last) {
+                return now.held;
+            }
+            last = now;
+        }
+    }
+
+    fn look(&self) -> Look {
+        Look {
+            held: self.held.load(Ordering::Relaxed),
+            moved: self.moved.swap(0, Ordering::Relaxed),
+            refusals: self.budget.refusals.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// What is seen of an account at one time.
+struct Look {
+    held: usize,
+    /// Since the last look.
+    moved: usize,
+    refusals: usize,
+}
+
+impl Look {
+    fn has_stopped_since(&self, last: &Look) -> bool {
+        self.refusals != last.refusals && self.moved < self.held.min(last.held).div_ceil(MAX_LOOKS)
+    }
+}
+
+/// The part of a budget that one message has reserved; it is released when this is dropped.
 #[derive(Debug)]
 pub struct Reservation {
     budget: Arc<Budget>,
+    /// The account of the client that it waits for.
+    account: Option<Arc<Account>>,
     bytes: usize,
 }
 
 impl Reservation {
     /// Creates an empty reservation.
     pub fn new(budget: &Arc<Budget>) -> Reservation {
-        Reservation { budget: budget.clone(), bytes: 0 }
+        Reservation { budget: budget.clone(), account: None, bytes: 0 }
     }
 
-    /// Creates an empty reservation of the same budget.
+    /// An empty reservation for what waits for a client.
+    pub fn waiting(account: &Arc<Account>) -> Reservation {
+        Reservation { budget: account.budget.clone(), account: Some(account.clone()), bytes: 0 }
+    }
+
+    /// An empty reservation of the same budget, for what waits for no client.
     pub fn new_empty(&self) -> Reservation {
         Reservation::new(&self.budget)
     }
@@ -53,10 +127,13 @@ impl Reservation {
     /// Sets the size of the reservation; does not check the budget.
     pub fn resize(&mut self, bytes: usize) {
         let before = std::mem::replace(&mut self.bytes, bytes);
-        match bytes.checked_sub(before) {
-            Some(more) => self.budget.reserved.fetch_add(more, Ordering::Relaxed),
-            None => self.budget.reserved.fetch_sub(before - bytes, Ordering::Relaxed),
-        };
+        let held = self.account.as_ref().map(|account| &account.held);
+        for counter in std::iter::once(&self.budget.reserved).chain(held) {
+            match bytes.checked_sub(before) {
+                Some(more) => counter.fetch_add(more, Ordering::Relaxed),
+                None => counter.fetch_sub(before - bytes, Ordering::Relaxed),
+            };
+        }
     }
 
     /// Sets the size of the reservation if that is more than before; does not check the budget.
@@ -69,6 +146,7 @@ impl Reservation {
         if self.budget.reserved() <= self.budget.limit {
             return Ok(());
         }
+        self.budget.refusals.fetch_add(1, Ordering::Relaxed);
         let message = format!(
             "the server holds more than {} bytes of requests that are not answered, and of answers that are not read; \
              try again later",
@@ -81,13 +159,13 @@ impl Reservation {
 /// The minimum size of a response that is counted; smaller ones of all open streams of a connection take little memory.
 const MIN_ANSWER_LEN: usize = 4 << 10;
 
-/// Counts a response against the budget until it is written to its connection or the connection is closed. It is
-/// never rejected, since its request was accepted.
-pub fn reserve_until_sent(answer: Bytes, budget: &Arc<Budget>) -> Bytes {
+/// An answer that counts against the budget until it is written to its connection, or the connection is gone. It is
+/// accepted in any case: the request that it answers was.
+pub fn reserve_until_sent(answer: Bytes, account: &Arc<Account>) -> Bytes {
     if answer.len() < MIN_ANSWER_LEN {
         return answer;
     }
-    let mut reservation = Reservation::new(budget);
+    let mut reservation = Reservation::waiting(account);
     reservation.resize(answer.len());
     Bytes::from_owner(Unsent { answer, _reservation: reservation })
 }
@@ -117,13 +195,37 @@ mod tests {
     #[test]
     fn an_answer_counts_until_all_of_it_is_sent() {
         let budget = Arc::new(Budget::new(MIN_ANSWER_LEN));
-        let mut answer = reserve_until_sent(Bytes::from(vec![7; MIN_ANSWER_LEN + 1]), &budget);
+        let account = Account::new(&budget);
+        let mut answer = reserve_until_sent(Bytes::from(vec![7; MIN_ANSWER_LEN + 1]), &account);
         assert_eq!(budget.reserved(), MIN_ANSWER_LEN + 1);
         assert_eq!(Reservation::new(&budget).check().unwrap_err().code, Code::ResourceExhausted);
         let sent = answer.split_to(1000);
         drop(answer);
         assert_eq!((sent[999], budget.reserved()), (7, MIN_ANSWER_LEN + 1));
         drop(sent);
-        assert_eq!(budget.reserved(), 0);
+        assert_eq!((budget.reserved(), account.held.load(Ordering::Relaxed)), (0, 0));
+    }
+
+    #[test]
+    fn a_client_that_has_stopped_is_told_from_one_that_is_slow() {
+        // What waited at the last look, what has moved since, and whether others were refused.
+        for (before, moved, refused, expected) in [
+            (640, 0, true, true),
+            (640, 9, true, true),
+            (640, 10, true, false),
+            (0, 0, true, false),
+            (640, 0, false, false),
+        ] {
+            let account = Account::new(&Arc::new(Budget::new(1000)));
+            let (mut waiting, mut other) =
+                (Reservation::waiting(&account), Reservation::new(&account.budget));
+            waiting.resize(before);
+            let last = account.look();
+            waiting.resize(640);
+            other.resize(if refused { 640 } else { 0 });
+            assert_eq!(other.check().is_err(), refused);
+            account.add_moved(moved);
+            assert_eq!(account.look().has_stopped_since(&last), expected, "{before} {moved} {refused}");
+        }
     }
 }

@@ -1,10 +1,8 @@
 //! Length-prefixed messages: a compressed flag of one byte, four bytes of length, the message.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 
-use crate::grpc::budget::{Budget, Reservation};
+use crate::grpc::budget::Reservation;
 use crate::grpc::compression::Encoding;
 use crate::grpc::message::IncomingMessage;
 use crate::grpc::status::{Code, Status};
@@ -29,9 +27,9 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Creates a decoder of messages in the request's encoding, each of at most `limit` bytes.
-    pub fn new(encoding: Option<Encoding>, limit: usize, budget: &Arc<Budget>) -> Decoder {
-        let reservation = Reservation::new(budget);
+    /// A decoder of messages in the request's encoding, each of `limit` bytes at most; `reservation`: an empty one for
+    /// what is not complete.
+    pub fn new(encoding: Option<Encoding>, limit: usize, reservation: Reservation) -> Decoder {
         Decoder {
             buffered: Rope::default(),
             prefix: None,
@@ -131,7 +129,10 @@ pub fn begin(capacity: usize) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::grpc::budget::Budget;
 
     fn next(decoder: &mut Decoder) -> Result<Option<Rope>, Status> {
         let decoded = decoder.message()?.map(IncomingMessage::decode).transpose()?;
@@ -139,14 +140,15 @@ mod tests {
     }
 
     fn decoder(encoding: Option<Encoding>, limit: usize) -> Decoder {
-        Decoder::new(encoding, limit, &Arc::new(Budget::new(1 << 20)))
+        Decoder::new(encoding, limit, Reservation::new(&Arc::new(Budget::new(1 << 20))))
     }
 
     #[test]
     fn what_is_not_complete_is_held_against_the_budget() {
         let budget = Arc::new(Budget::new(200));
         let piece = |len: usize| Bytes::from([&[0, 0, 0, 0, 190][..], &vec![7; len]].concat());
-        let (mut first, mut second) = (Decoder::new(None, 1000, &budget), Decoder::new(None, 1000, &budget));
+        let decoder = || Decoder::new(None, 1000, Reservation::new(&budget));
+        let (mut first, mut second) = (decoder(), decoder());
         first.push(piece(120));
         assert!(next(&mut first).unwrap().is_none());
         second.push(piece(120));
@@ -158,7 +160,7 @@ mod tests {
         assert_eq!(budget.reserved(), 70);
         drop(first);
         assert_eq!(budget.reserved(), 0);
-        let mut large = Decoder::new(None, 1000, &budget);
+        let mut large = decoder();
         large.push(Bytes::from_static(&[0, 0, 0, 0, 201]));
         assert_eq!(next(&mut large).unwrap_err().code, Code::ResourceExhausted);
     }
@@ -166,7 +168,7 @@ mod tests {
     #[test]
     fn small_pieces_are_no_way_around_the_budget() {
         let budget = Arc::new(Budget::new(100_000));
-        let mut decoder = Decoder::new(None, 1 << 20, &budget);
+        let mut decoder = Decoder::new(None, 1 << 20, Reservation::new(&budget));
         decoder.push(Bytes::from_static(&[0, 0, 1, 0, 0]));
         let refused = (0..10_000).find_map(|_| {
             decoder.push(Bytes::from_static(b"x"));

@@ -19,7 +19,7 @@ use h2::{RecvStream, SendStream};
 use http::HeaderMap;
 use tokio::sync::{Notify, mpsc, watch};
 
-use crate::grpc::budget::{Budget, Reservation};
+use crate::grpc::budget::{Budget, Reservation, reserve_until_sent};
 use crate::grpc::compression::Encoding;
 use crate::grpc::frame::Decoder;
 use crate::grpc::head::RequestHead;
@@ -270,7 +270,7 @@ pub async fn serve(
     };
     let status = tokio::select! {
         status = receiving => Some(status),
-        () = response.send_all(outgoing) => None,
+        () = response.send_all(outgoing, &call.peer) => None,
         () = expired => Some(Status::new(Code::DeadlineExceeded, "Deadline Exceeded")),
         _ = context.phase.wait_for(Phase::ends_calls) => Some(Status::shutting_down()),
     };
@@ -317,8 +317,8 @@ struct ResponseWriter {
 }
 
 impl ResponseWriter {
-    /// Sends Python's items until the call ends or the client cancels it.
-    async fn send_all(&mut self, mut outgoing: mpsc::Receiver<Outgoing>) {
+    /// Sends what Python sends, until the end of the call or of the client.
+    async fn send_all(&mut self, mut outgoing: mpsc::Receiver<Outgoing>, peer: &Peer) {
         loop {
             let next = tokio::select! {
                 next = outgoing.recv() => next,
@@ -329,7 +329,7 @@ impl ResponseWriter {
                 Some(Outgoing::Headers(metadata, encoding)) => self.begin(metadata, encoding),
                 Some(Outgoing::Message(frame)) => {
                     self.begin(HeaderMap::new(), None);
-                    if !self.send(frame).await {
+                    if !self.send(reserve_until_sent(frame, &peer.account)).await {
                         return;
                     }
                 }

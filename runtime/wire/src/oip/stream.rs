@@ -22,7 +22,7 @@ use crate::hosted;
 use crate::infer::{InferRequest, Parameter};
 use crate::oip::request;
 use crate::oip::response::{stream_answer, stream_error};
-use crate::queue::pending::{Answer, Format, InFlight, Route};
+use crate::queue::pending::{Format, InFlight, Route};
 use crate::rope::Rope;
 use crate::server::Phase;
 use crate::server::infer::{Caller, MODEL_INFER, RequestContext, STREAM, admit};
@@ -45,6 +45,7 @@ pub async fn serve(
     // The requests are observed individually, not the stream itself.
     let context = RequestContext::new(&head, None);
     let encoding = worker.shared.config.compression.filter(|&encoding| head.accepts(encoding));
+    let decoder = worker.shared.decoder(&head, &caller.peer.account);
     let Ok(stream) = respond.send_response(unary::response(encoding), false) else { return };
     let mut session = InferStream {
         worker,
@@ -61,7 +62,6 @@ pub async fn serve(
         permits: Arc::new(Semaphore::new(MAX_HOSTED)),
         sequence_tails: HashMap::new(),
     };
-    let decoder = worker.shared.decoder(&head);
     let mut phase = worker.shared.phase();
     let result = tokio::select! {
         biased;
@@ -80,6 +80,9 @@ pub async fn serve(
     let _ = session.stream.send_trailers(trailers);
 }
 
+/// The frame of an answer, or what went wrong.
+type Frame = Result<Bytes, Status>;
+
 struct InferStream<'a> {
     worker: &'a Arc<WorkerContext>,
     context: &'a RequestContext,
@@ -88,9 +91,9 @@ struct InferStream<'a> {
     /// Whether the first error ends the stream with its status, which the client's metadata can request.
     strict: bool,
     stream: SendStream<Bytes>,
-    /// Responses that wait for the preceding ones.
-    reorder_buffer: BTreeMap<u64, Answer>,
-    /// The ids of the requests in flight, in order.
+    /// Answers that wait for those before them.
+    reorder_buffer: BTreeMap<u64, Frame>,
+    /// The ids of the requests that are not answered yet, in order.
     ids: VecDeque<CompactString>,
     received: u64,
     answered: u64,
@@ -146,7 +149,7 @@ impl InferStream<'_> {
     fn begin(
         &mut self,
         (message, reservation): (Rope, Reservation),
-        sender: &mpsc::UnboundedSender<(u64, Answer)>,
+        sender: &mpsc::UnboundedSender<(u64, Frame)>,
     ) {
         let sequence = self.received;
         self.received += 1;
@@ -172,7 +175,8 @@ impl InferStream<'_> {
         match admitted {
             Ok(admitted) => {
                 self.ids.push_back(admitted.id().clone());
-                let route = Route::Stream(sender.clone(), sequence, InFlight::new(&self.worker.mailbox));
+                let in_flight = InFlight::new(&self.worker.mailbox, &self.caller.peer.account);
+                let route = Route::Stream(sender.clone(), sequence, in_flight);
                 self.worker.push(admitted.pending(Format::OipStream, self.encoding, route, reservation));
             }
             Err((id, status)) => {
@@ -190,7 +194,7 @@ impl InferStream<'_> {
         infer: &InferRequest,
         message: (Rope, Reservation),
         sequence: u64,
-        sender: mpsc::UnboundedSender<(u64, Answer)>,
+        sender: mpsc::UnboundedSender<(u64, Frame)>,
     ) {
         while self.hosted.try_join_next().is_some() {}
         self.ids.push_back(infer.id.clone());
@@ -203,7 +207,8 @@ impl InferStream<'_> {
         let permits = self.permits.clone();
         let call = (MODEL_INFER.to_owned(), self.caller.headers.clone());
         let (deadline, peer) = (self.context.deadline(), self.caller.peer.clone());
-        let in_flight = InFlight::new(&self.worker.mailbox);
+        let in_flight = InFlight::new(&self.worker.mailbox, &self.caller.peer.account);
+        let encoding = self.encoding;
         let answer = hosted::unary_call(self.worker.shared.events.clone(), call, deadline, peer, message);
         self.hosted.spawn(async move {
             if let Some(before) = before {
@@ -212,17 +217,17 @@ impl InferStream<'_> {
             }
             // The semaphore is never closed.
             let _permit = permits.acquire_owned().await;
-            let answer = answer.await.map(|message| stream_answer(&message));
+            let answer = answer.await.map(|message| in_flight.frame(stream_answer(&message), encoding));
             // The session may have ended.
             let _ = sender.send((sequence, answer));
-            drop((done, in_flight));
+            drop(done);
         });
     }
 
-    async fn send(&mut self, answer: Answer) -> Result<(), Status> {
+    async fn send(&mut self, answer: Frame) -> Result<(), Status> {
         let id = self.ids.pop_front().unwrap_or_default();
         let mut frame = match answer {
-            Ok(framed) => frame::encode(framed, self.encoding),
+            Ok(frame) => frame,
             Err(status) if self.strict => return Err(status),
             Err(status) => frame::encode(stream_error(&status.message, &id), None),
         };

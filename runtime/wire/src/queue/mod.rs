@@ -316,7 +316,7 @@ impl Queue {
                 true => Status::new(Code::Cancelled, "the client cancelled the request"),
                 false => {
                     let code = self.options.code(Code::DeadlineExceeded);
-                    Status::new(code, "the deadline passed while the request waited")
+                    Status::new(code, "Deadline Exceeded while the request waited")
                 }
             };
             self.refuse(request, status);

@@ -11,7 +11,7 @@ use h2::server::SendResponse;
 use smallvec::SmallVec;
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use crate::grpc::budget::Reservation;
+use crate::grpc::budget::{Account, Reservation, reserve_until_sent};
 use crate::grpc::compression::Encoding;
 use crate::grpc::frame;
 use crate::grpc::status::{Code, Status};
@@ -131,9 +131,9 @@ pub enum Format {
 pub enum Route {
     /// The response of a unary call.
     Unary(SendResponse<Bytes>, InFlight),
-    /// One message of a stream, with its sequence number.
-    Stream(mpsc::UnboundedSender<(u64, Answer)>, u64, InFlight),
-    /// The body of an HTTP response.
+    /// It is one message of a stream, at its place in the order.
+    Stream(mpsc::UnboundedSender<(u64, Result<Bytes, Status>)>, u64, InFlight),
+    /// It is the body of an answer over HTTP.
     Http(oneshot::Sender<Answer>, InFlight),
     /// Part of the response to a split request.
     Part(Part),
@@ -141,20 +141,28 @@ pub enum Route {
     Local(Local),
 }
 
-/// Counts a request as in flight until it is dropped; holds the mailbox of the worker that sends the response.
-pub struct InFlight(Arc<Mailbox>);
+/// Counts a request as not yet answered for as long as it lives, and knows the worker that is to send the answer.
+pub struct InFlight {
+    mailbox: Arc<Mailbox>,
+    account: Arc<Account>,
+}
 
 impl InFlight {
-    /// Counts a request as in flight.
-    pub fn new(mailbox: &Arc<Mailbox>) -> InFlight {
+    /// One more request of a connection is in flight.
+    pub fn new(mailbox: &Arc<Mailbox>, account: &Arc<Account>) -> InFlight {
         mailbox.metrics.in_flight.add(1);
-        InFlight(mailbox.clone())
+        InFlight { mailbox: mailbox.clone(), account: account.clone() }
+    }
+
+    /// The frame of an answer, which counts against the server's memory budget until it is sent.
+    pub fn frame(&self, framed: Vec<u8>, encoding: Option<Encoding>) -> Bytes {
+        reserve_until_sent(frame::encode(framed, encoding), &self.account)
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.metrics.in_flight.subtract(1);
+        self.mailbox.metrics.in_flight.subtract(1);
     }
 }
 
@@ -327,7 +335,7 @@ impl Responder {
         }
         let mailbox = match &self.route {
             Route::Unary(_, in_flight) | Route::Stream(_, _, in_flight) | Route::Http(_, in_flight) => {
-                in_flight.0.clone()
+                in_flight.mailbox.clone()
             }
             Route::Part(_) | Route::Local(_) => unreachable!("they answer for themselves"),
         };
@@ -369,6 +377,7 @@ impl Route {
 mod tests {
     use super::*;
     use crate::datatype::Datatype;
+    use crate::grpc::budget::Budget;
     use crate::queue::options::Options;
     use crate::signature::{Dimension, Shape, Signature, TensorSpec};
 
@@ -385,6 +394,7 @@ mod tests {
         let signature = Signature { model, version: 1, inputs: Vec::new(), outputs, batched: true };
         let queue = Queue::new(signature, Options::default());
         let mailbox = Arc::new(Mailbox::new(Arc::default()));
+        let account = Account::new(&Arc::new(Budget::new(usize::MAX)));
         let view = |position| View { position, shape: Shape::from_slice(&[1]), data: &[7], owner: None };
         let mut outbox = Outbox::default();
         // The signature has no output at position 9.
@@ -398,7 +408,7 @@ mod tests {
                     1,
                 ),
                 encoding: None,
-                route: Route::Stream(sender, 0, InFlight::new(&mailbox)),
+                route: Route::Stream(sender, 0, InFlight::new(&mailbox, &account)),
                 observation: None,
             };
             responder.answer(&queue, Instant::now(), &[view(0), view(9)], &mut outbox);

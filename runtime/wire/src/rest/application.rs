@@ -106,7 +106,7 @@ impl Application {
         if !is_head {
             parts.headers.remove(CONTENT_LENGTH);
         }
-        Ok(Reply::from_parts(parts, body.into()))
+        Ok(Reply::from_parts(parts, body))
     }
 
     async fn connect(&self) -> Result<Connection, Error> {
@@ -176,7 +176,7 @@ mod tests {
             .iter()
             .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
             .collect();
-        let peer = Peer { name: peer.to_owned(), identity: Vec::new() };
+        let peer = Peer::named(peer.to_owned());
         let request = request(given, Rope::default(), &peer);
         assert_eq!(request.uri(), "/path?query=1");
         request.headers().clone()

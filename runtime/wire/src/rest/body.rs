@@ -1,5 +1,6 @@
 //! Request bodies, received as a whole.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use tokio::time::timeout;
 
-use crate::grpc::budget::Reservation;
+use crate::grpc::budget::{Account, Reservation};
 use crate::grpc::compression::Encoding;
 use crate::grpc::status::{Code, Status};
 use crate::rope::Rope;
@@ -25,8 +26,12 @@ pub enum BodyError {
     Disconnected(Error),
 }
 
-/// Receives a request's body. It counts against the server's memory budget until the reservation is dropped.
-pub async fn receive(shared: &Shared, body: &mut Incoming) -> Result<(Rope, Reservation), BodyError> {
+/// Receives a request's body. It counts against the server's budget for as long as the reservation lives.
+pub async fn receive(
+    shared: &Shared,
+    account: &Arc<Account>,
+    body: &mut Incoming,
+) -> Result<(Rope, Reservation), BodyError> {
     let limit = shared.config.max_receive_message_length;
     let too_large = || {
         let message = format!("the body is larger than {limit} bytes, the most that is taken here");
@@ -35,7 +40,7 @@ pub async fn receive(shared: &Shared, body: &mut Incoming) -> Result<(Rope, Rese
     if body.size_hint().lower() > limit as u64 {
         return Err(too_large());
     }
-    let mut reservation = Reservation::new(&shared.budget);
+    let mut reservation = Reservation::waiting(account);
     let mut whole = Rope::default();
     while let Some(piece) =
         next(body, shared.config.handshake_timeout).await.map_err(BodyError::Disconnected)?
@@ -51,7 +56,9 @@ pub async fn receive(shared: &Shared, body: &mut Incoming) -> Result<(Rope, Rese
                 .map_err(|status| BodyError::Rejected(StatusCode::TOO_MANY_REQUESTS, status))?;
         }
     }
-    Ok((whole, reservation))
+    let mut complete = reservation.new_empty();
+    complete.resize(whole.weight());
+    Ok((whole, complete))
 }
 
 /// Reads and drops the rest of a body, up to a limit: many clients read a response only after sending the body. One

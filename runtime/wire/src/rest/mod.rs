@@ -42,5 +42,5 @@ impl Frontend {
     }
 }
 
-/// An HTTP response.
-pub type Reply = http::Response<http_body_util::Full<bytes::Bytes>>;
+/// What is answered.
+pub type Reply = http::Response<bytes::Bytes>;

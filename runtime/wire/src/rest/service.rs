@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use http::Request;
+use bytes::Bytes;
 use http::header::CONTENT_ENCODING;
 use http::request::Parts;
+use http::{Request, Response};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
-use crate::grpc::budget::Reservation;
+use crate::grpc::budget::{Account, Reservation, reserve_until_sent};
 use crate::grpc::head::RequestHead;
 use crate::grpc::status::Status;
 use crate::infer::InferRequest;
@@ -31,44 +33,54 @@ pub async fn serve(
     frontend: Arc<Frontend>,
     peer: Arc<Peer>,
     request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Error> {
+    let reply = answer(&worker, &frontend, &peer, request).await?;
+    Ok(reply.map(|body| Full::new(reserve_until_sent(body, &peer.account))))
+}
+
+async fn answer(
+    worker: &Arc<WorkerContext>,
+    frontend: &Frontend,
+    peer: &Arc<Peer>,
+    request: Request<Incoming>,
 ) -> Result<Reply, Error> {
     let (parts, mut body) = request.into_parts();
     let call = match Target::of(&parts)
         .filter(|_| frontend.inference)
-        .map(|target| target.call(&worker, &parts, &peer))
+        .map(|target| target.call(worker, &parts, peer))
     {
         None => None,
         Some(Ok(call)) => Some(call),
         Some(Err(status)) => {
-            let reply = refuse(&worker, &status);
+            let reply = refuse(worker, &status);
             body::discard(&worker.shared, &parts, &mut body).await;
             return Ok(reply);
         }
     };
-    let (body, reservation) = match body::receive(&worker.shared, &mut body).await {
+    let (body, reservation) = match body::receive(&worker.shared, &peer.account, &mut body).await {
         Ok(complete) => complete,
         Err(BodyError::Disconnected(error)) => return Err(error),
         Err(BodyError::Rejected(code, status)) => {
             if let Some(call) = call {
                 call.context.end(&status);
             }
-            let mut reply = refuse(&worker, &status);
+            let mut reply = refuse(worker, &status);
             *reply.status_mut() = code;
             body::discard(&worker.shared, &parts, &mut body).await;
             return Ok(reply);
         }
     };
     let Some(call) = call else {
-        return Ok(frontend.application.answer(parts, (body, reservation), &peer).await);
+        return Ok(frontend.application.answer(parts, (body, reservation), peer).await);
     };
     let buffered = BufferedCall { call, parts, body };
-    let (BufferedCall { call, parts, body }, decoded) = buffered.decode(&worker).await?;
+    let (BufferedCall { call, parts, body }, decoded) = buffered.decode(worker).await?;
     let Some((infer, format)) = decoded else {
-        return Ok(frontend.application.answer(parts, (body, reservation), &peer).await);
+        return Ok(frontend.application.answer(parts, (body, reservation), peer).await);
     };
     worker.shared.metrics.bytes_received.add(body.len() as u64);
     drop(body);
-    Ok(call.answer(&worker, &parts, (infer, reservation), format).await)
+    Ok(call.answer(worker, &parts, &peer.account, (infer, reservation), format).await)
 }
 
 /// JSON of at least this size, like all compressed bodies, is decoded in a blocking thread, so as not to block the
@@ -166,6 +178,7 @@ impl Call {
         self,
         worker: &Arc<WorkerContext>,
         parts: &Parts,
+        account: &Arc<Account>,
         (infer, reservation): (InferRequest, Reservation),
         format: Format,
     ) -> Reply {
@@ -181,7 +194,7 @@ impl Call {
             Err((_, status)) => return refuse(worker, &status),
         };
         let (sender, answer) = oneshot::channel();
-        let route = Route::Http(sender, InFlight::new(&worker.mailbox));
+        let route = Route::Http(sender, InFlight::new(&worker.mailbox, account));
         worker.push(admitted.pending(format, None, route, reservation));
         worker.flush_wakes_soon();
         let answer = answer.await.unwrap_or_else(|_| Err(Status::internal("the request was not answered")));

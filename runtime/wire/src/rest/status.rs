@@ -26,7 +26,7 @@ const CODES: [(Code, u16); 13] = [
 
 /// Creates a response with a body of this content type.
 pub fn reply(code: StatusCode, content_type: &'static str, body: Bytes) -> Reply {
-    let mut reply = Reply::new(body.into());
+    let mut reply = Reply::new(body);
     *reply.status_mut() = code;
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     reply.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -15,11 +15,16 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{sleep, timeout};
 
+use crate::grpc::budget::Account;
+#[cfg(test)]
+use crate::grpc::budget::Budget;
 use crate::grpc::status::Status;
 use crate::grpc::unary;
+use crate::log;
 use crate::metrics::ServerMetrics;
 use crate::rest;
 use crate::server::authority::RewriteAuthority;
+use crate::server::metered::Metered;
 use crate::server::tls::{Acceptor, identity};
 use crate::server::worker::WorkerContext;
 use crate::server::{Config, Phase, Protocol, infer};
@@ -54,13 +59,15 @@ pub enum Stream {
     Unix(std::os::unix::net::UnixStream),
 }
 
-/// The client of a connection.
-#[derive(Debug, Default)]
+/// Who is at the other end.
+#[derive(Debug)]
 pub struct Peer {
     /// The client's address, in gRPC's notation.
     pub name: String,
     /// The client's TLS identity, by gRPC's property names; empty without TLS.
     pub identity: Vec<(&'static str, Vec<u8>)>,
+    /// What it has the server hold.
+    pub account: Arc<Account>,
 }
 
 /// Metadata of calls that this process forwards to itself over a UNIX socket: the original caller.
@@ -69,7 +76,18 @@ const FORWARDED: &str = "kerve-peer";
 const SERVED: &str = "kerve-served";
 
 impl Peer {
-    /// The original caller, in gRPC's notation: the one in the metadata of a forwarded call, otherwise the peer itself.
+    /// A peer of which TLS knows nothing.
+    pub fn new(name: String, account: Arc<Account>) -> Peer {
+        Peer { name, identity: Vec::new(), account }
+    }
+
+    /// A peer with an account of its own, as tests need one.
+    #[cfg(test)]
+    pub fn named(name: String) -> Peer {
+        Peer::new(name, Account::new(&Arc::new(Budget::new(usize::MAX))))
+    }
+
+    /// The original caller, in gRPC's notation: of a forwarded call the one in its metadata, else the peer itself.
     pub fn caller<'a>(&'a self, headers: &'a HeaderMap) -> &'a str {
         let forwarded =
             headers.get(FORWARDED).filter(|_| self.is_local()).and_then(|peer| peer.to_str().ok());
@@ -89,20 +107,29 @@ impl Peer {
 /// Serves a connection to its end.
 pub async fn serve(worker: Arc<WorkerContext>, accepted: IncomingConnection, protocol: Protocol) {
     let _guard = ConnectionGuard::new(&worker.shared.metrics);
-    // Errors end only this connection, and its client has been notified.
+    let account = Account::new(&worker.shared.budget);
+    let peer = Peer::new(accepted.peer.clone(), account.clone());
+    // The server's own calls come through UNIX sockets.
+    let is_local = peer.is_local();
+    // Errors end this connection and nothing else, and its client has seen them.
     let served = async {
         match accepted.stream {
             Stream::Tcp(stream) => {
-                serve_protocol(&worker, TcpStream::from_std(stream)?, accepted.peer, protocol).await
+                serve_protocol(&worker, TcpStream::from_std(stream)?, peer, protocol).await
             }
             Stream::Unix(stream) => {
-                serve_protocol(&worker, UnixStream::from_std(stream)?, accepted.peer, protocol).await
+                serve_protocol(&worker, UnixStream::from_std(stream)?, peer, protocol).await
             }
         }
     };
     let mut phase = worker.shared.phase();
     tokio::select! {
         _ = served => {}
+        held = account.stalled(worker.shared.config.keepalive_timeout), if !is_local => log::warn(&format!(
+            "the connection of {} is closed: {held} bytes of its unfinished requests and unread answers have waited too \
+             long, while other requests are refused for want of memory",
+            accepted.peer
+        )),
         _ = phase.wait_for(|phase| *phase == Phase::Ended) => {}
     }
 }
@@ -127,40 +154,38 @@ impl Drop for ConnectionGuard {
 async fn serve_protocol<S>(
     worker: &Arc<WorkerContext>,
     stream: S,
-    name: String,
+    peer: Peer,
     protocol: Protocol,
 ) -> Result<(), Error>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin,
 {
+    let stream = Metered::new(stream, &peer.account);
     match protocol {
-        Protocol::Grpc(acceptor) => serve_grpc(worker, stream, name, acceptor).await,
-        Protocol::Http(frontend) => {
-            let peer = Peer { name, identity: Vec::new() };
-            rest::connection::serve_http1(worker, stream, peer, &frontend).await
-        }
+        Protocol::Grpc(acceptor) => serve_grpc(worker, stream, peer, acceptor).await,
+        Protocol::Http(frontend) => rest::connection::serve_http1(worker, stream, peer, &frontend).await,
     }
 }
 
 async fn serve_grpc<S>(
     worker: &Arc<WorkerContext>,
     stream: S,
-    name: String,
+    mut peer: Peer,
     acceptor: Option<Acceptor>,
 ) -> Result<(), Error>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin,
 {
     let Some(acceptor) = acceptor else {
-        return serve_http2(worker, stream, Peer { name, identity: Vec::new() }).await;
+        return serve_http2(worker, stream, peer).await;
     };
     let handshake = async { acceptor.acceptor().await.accept(stream).await };
     let stream = timeout(worker.shared.config.handshake_timeout, handshake).await??;
-    let mut known = vec![("transport_security_type", b"ssl".to_vec())];
+    peer.identity.push(("transport_security_type", b"ssl".to_vec()));
     if let Some([certificate, ..]) = stream.get_ref().1.peer_certificates() {
-        known.extend(identity(certificate));
+        peer.identity.extend(identity(certificate));
     }
-    serve_http2(worker, stream, Peer { name, identity: known }).await
+    serve_http2(worker, stream, peer).await
 }
 
 /// An error that ends a connection.

@@ -11,7 +11,7 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Request};
 
-use crate::grpc::budget::Reservation;
+use crate::grpc::budget::{Account, Reservation};
 use crate::grpc::compression::Encoding;
 use crate::grpc::head::{Refusal, RequestHead};
 use crate::grpc::status::{Code, Status};
@@ -60,11 +60,13 @@ pub struct Caller<'a> {
 }
 
 /// How a unary call is served.
-struct UnaryMethod {
+struct UnaryMethod<'a> {
     decode: Decode,
     format: Format,
     /// Whether a servicer in Python may serve it.
     may_be_hosted: bool,
+    /// The account of its connection.
+    account: &'a Arc<Account>,
 }
 
 /// Serves a call, or passes it to Python.
@@ -111,7 +113,7 @@ pub async fn serve(
     };
     let context = RequestContext::new(&head, worker.shared.observer.begin(&parts.headers, &peer, method));
     let may_be_hosted = !peer.is_forwarded(&parts.headers);
-    let call = UnaryMethod { decode: *decode, format: *format, may_be_hosted };
+    let call = UnaryMethod { decode: *decode, format: *format, may_be_hosted, account: &peer.account };
     let handed_back = unary_infer(&worker, head, context, call, body, respond).await;
     if let Some((message, body, respond)) = handed_back {
         host(&worker, parts, head, peer, body, respond, Some(message)).await;
@@ -130,7 +132,7 @@ async fn host(
 ) {
     let context = CallContext {
         events: worker.shared.events.clone(),
-        decoder: worker.shared.decoder(&head),
+        decoder: worker.shared.decoder(&head, &peer.account),
         budget: worker.shared.budget.clone(),
         phase: worker.shared.phase(),
     };
@@ -148,12 +150,13 @@ async fn unary_infer(
     worker: &Arc<WorkerContext>,
     head: RequestHead,
     context: RequestContext,
-    call: UnaryMethod,
+    call: UnaryMethod<'_>,
     mut body: RecvStream,
     mut respond: SendResponse<Bytes>,
 ) -> Option<(Rope, RecvStream, SendResponse<Bytes>)> {
     let config = &worker.shared.config;
-    let received = context.within_deadline(unary::receive(&mut body, worker.shared.decoder(&head))).await;
+    let decoder = worker.shared.decoder(&head, call.account);
+    let received = context.within_deadline(unary::receive(&mut body, decoder)).await;
     let (message, reservation) = match received {
         Ok(received) => received,
         Err(status) => {
@@ -173,7 +176,7 @@ async fn unary_infer(
     match admit(&worker.shared.models, decoded, context) {
         Ok(admitted) => {
             let encoding = config.compression.filter(|&encoding| head.accepts(encoding));
-            let route = Route::Unary(respond, InFlight::new(&worker.mailbox));
+            let route = Route::Unary(respond, InFlight::new(&worker.mailbox, call.account));
             worker.push(admitted.pending(call.format, encoding, route, reservation));
         }
         Err((_, status)) => refuse(worker, &mut respond, &status),
@@ -225,11 +228,10 @@ impl RequestContext {
         let Some(deadline) = self.deadline else { return work.await };
         match tokio::time::timeout_at(deadline.into(), work).await {
             Ok(result) if result.is_err() || Instant::now() < deadline => result,
-            // The timer may fire late: a future that completes after the deadline has exceeded it, too.
-            _ => Err(Status::new(
-                Code::DeadlineExceeded,
-                "the deadline passed before the request was complete",
-            )),
+            // The timer may fire late: what completes after the deadline has exceeded it all the same.
+            _ => {
+                Err(Status::new(Code::DeadlineExceeded, "Deadline Exceeded before the request was complete"))
+            }
         }
     }
 }

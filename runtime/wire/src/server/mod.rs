@@ -4,6 +4,7 @@ mod authority;
 pub mod connection;
 pub mod infer;
 pub mod listener;
+mod metered;
 pub mod rates;
 pub mod tls;
 pub mod tokens;
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use crate::grpc::budget::Budget;
+use crate::grpc::budget::{Account, Budget, Reservation};
 use crate::grpc::compression::Encoding;
 use crate::grpc::frame::Decoder;
 use crate::grpc::head::RequestHead;
@@ -162,9 +163,10 @@ impl Shared {
             || self.models.is_hosted(&infer.model, &infer.version)
     }
 
-    /// Creates a decoder of a request's messages.
-    pub fn decoder(&self, head: &RequestHead) -> Decoder {
-        Decoder::new(head.encoding, self.config.max_receive_message_length, &self.budget)
+    /// A decoder of the messages of a connection's request.
+    pub fn decoder(&self, head: &RequestHead, account: &Arc<Account>) -> Decoder {
+        let reservation = Reservation::waiting(account);
+        Decoder::new(head.encoding, self.config.max_receive_message_length, reservation)
     }
 }
 

@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 
-use crate::grpc::budget::reserve_until_sent;
-use crate::grpc::{frame, unary};
+use crate::grpc::unary;
 use crate::log::warn;
 use crate::queue::Queue;
 use crate::queue::pending::{Envelope, Mailbox, Pending, Route};
@@ -238,17 +237,18 @@ async fn send_answers(worker: Arc<WorkerContext>) {
 fn deliver(shared: &Shared, Envelope { route, encoding, answer }: Envelope) {
     match route {
         Route::Unary(mut respond, in_flight) => {
-            let answer = answer.map(|framed| frame::encode(framed, encoding));
+            let answer = answer.map(|framed| in_flight.frame(framed, encoding));
             if let Ok(frame) = &answer {
                 shared.metrics.bytes_sent.add(frame.len() as u64);
             }
-            let answer = answer.map(|frame| reserve_until_sent(frame, &shared.budget));
             unary::send(&mut respond, encoding, answer);
-            drop(in_flight);
         }
-        // The stream's own task sends it; if that has ended, the response is dropped.
-        Route::Stream(sender, sequence, in_flight) => drop((sender.send((sequence, answer)), in_flight)),
-        // The connection's own task sends it; if that has ended, the client is gone.
+        // The stream's own task sends; when that has ended, the answer is dropped.
+        Route::Stream(sender, sequence, in_flight) => {
+            let answer = answer.map(|framed| in_flight.frame(framed, encoding));
+            drop(sender.send((sequence, answer)));
+        }
+        // The connection's own task sends; when that has ended, the client is gone.
         Route::Http(sender, in_flight) => drop((sender.send(answer), in_flight)),
         Route::Part(_) | Route::Local(_) => unreachable!("they answer for themselves"),
     }
