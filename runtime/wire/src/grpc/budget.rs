@@ -1,8 +1,8 @@
 //! The memory budget of a server, over all connections and models: for requests until they are answered, and for
 //! answers until they are sent.
 //!
-//! What waits for a client, a request that is not complete or an answer that is not read, is noted in the account of its
-//! connection: while others are refused, clients that neither send nor read lose their connection.
+//! Each connection has an account of the bytes that wait for its client: incomplete requests and unread answers. While
+//! other requests are refused, connections whose clients neither send nor read are closed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,7 +18,7 @@ use crate::grpc::status::{Code, Status};
 pub struct Budget {
     limit: usize,
     reserved: AtomicUsize,
-    /// How often there was no room.
+    /// Number of refused requests.
     refusals: AtomicUsize,
 }
 
@@ -34,18 +34,18 @@ impl Budget {
     }
 }
 
-/// What one connection has the server hold, and how much it moves.
+/// The bytes that the server holds for one connection, and the bytes transferred over it.
 #[derive(Debug)]
 pub struct Account {
     budget: Arc<Budget>,
     /// Bytes that wait for the client.
     held: AtomicUsize,
-    /// Bytes that were received and sent since the last look.
+    /// Bytes received and sent since the last sample.
     moved: AtomicUsize,
 }
 
-/// A client that would take more than so many looks to send, or to read, what waits for it, is taken to have stopped.
-const MAX_LOOKS: usize = 64;
+/// A client that would need more than this number of sampling intervals to transfer what waits for it counts as stalled.
+const MAX_INTERVALS: usize = 64;
 
 impl Account {
     /// The account of a new connection.
@@ -53,26 +53,27 @@ impl Account {
         Arc::new(Account { budget: budget.clone(), held: AtomicUsize::new(0), moved: AtomicUsize::new(0) })
     }
 
-    /// Notes that bytes have been received or sent.
+    /// Records that bytes have been received or sent.
     pub fn add_moved(&self, bytes: usize) {
         self.moved.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Resolves with the bytes that it holds once its client has stopped while others are refused; looks so often.
-    pub async fn stalled(&self, every: Duration) -> usize {
-        let mut last = self.look();
+    /// Resolves with the bytes held once the client has stalled while other requests were refused; samples the account
+    /// at the given interval.
+    pub async fn stalled(&self, interval: Duration) -> usize {
+        let mut last = self.sample();
         loop {
-            sleep(every).await;
-            let now = self.look();
-            if now.has_stopped_since(&last) {
+            sleep(interval).await;
+            let now = self.sample();
+            if now.is_stalled_since(&last) {
                 return now.held;
             }
             last = now;
         }
     }
 
-    fn look(&self) -> Look {
-        Look {
+    fn sample(&self) -> Sample {
+        Sample {
             held: self.held.load(Ordering::Relaxed),
             moved: self.moved.swap(0, Ordering::Relaxed),
             refusals: self.budget.refusals.load(Ordering::Relaxed),
@@ -80,17 +81,17 @@ impl Account {
     }
 }
 
-/// What is seen of an account at one time.
-struct Look {
+/// A sample of an account.
+struct Sample {
     held: usize,
-    /// Since the last look.
+    /// Since the last sample.
     moved: usize,
     refusals: usize,
 }
 
-impl Look {
-    fn has_stopped_since(&self, last: &Look) -> bool {
-        self.refusals != last.refusals && self.moved < self.held.min(last.held).div_ceil(MAX_LOOKS)
+impl Sample {
+    fn is_stalled_since(&self, last: &Sample) -> bool {
+        self.refusals != last.refusals && self.moved < self.held.min(last.held).div_ceil(MAX_INTERVALS)
     }
 }
 
@@ -98,7 +99,7 @@ impl Look {
 #[derive(Debug)]
 pub struct Reservation {
     budget: Arc<Budget>,
-    /// The account of the client that it waits for.
+    /// The account of the client that the message waits for.
     account: Option<Arc<Account>>,
     bytes: usize,
 }
@@ -109,12 +110,12 @@ impl Reservation {
         Reservation { budget: budget.clone(), account: None, bytes: 0 }
     }
 
-    /// An empty reservation for what waits for a client.
+    /// An empty reservation for a message that waits for a client.
     pub fn waiting(account: &Arc<Account>) -> Reservation {
         Reservation { budget: account.budget.clone(), account: Some(account.clone()), bytes: 0 }
     }
 
-    /// An empty reservation of the same budget, for what waits for no client.
+    /// An empty reservation of the same budget, for a message that does not wait for a client.
     pub fn new_empty(&self) -> Reservation {
         Reservation::new(&self.budget)
     }
@@ -207,8 +208,8 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_has_stopped_is_told_from_one_that_is_slow() {
-        // What waited at the last look, what has moved since, and whether others were refused.
+    fn a_stalled_client_is_distinguished_from_a_slow_one() {
+        // Bytes waiting at the last sample, bytes transferred since, and whether other requests were refused.
         for (before, moved, refused, expected) in [
             (640, 0, true, true),
             (640, 9, true, true),
@@ -220,12 +221,12 @@ mod tests {
             let (mut waiting, mut other) =
                 (Reservation::waiting(&account), Reservation::new(&account.budget));
             waiting.resize(before);
-            let last = account.look();
+            let last = account.sample();
             waiting.resize(640);
             other.resize(if refused { 640 } else { 0 });
             assert_eq!(other.check().is_err(), refused);
             account.add_moved(moved);
-            assert_eq!(account.look().has_stopped_since(&last), expected, "{before} {moved} {refused}");
+            assert_eq!(account.sample().is_stalled_since(&last), expected, "{before} {moved} {refused}");
         }
     }
 }

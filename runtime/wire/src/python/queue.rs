@@ -15,9 +15,10 @@ use crate::metrics::{BOUNDS, Counter, Histogram};
 use crate::python::arrays::{OutputArray, PyTensorSpec, input, tensor};
 use crate::python::local::{PyInbox, SharedBatch, Token};
 use crate::queue::batch::Batch;
+use crate::queue::delivery::Route;
 use crate::queue::local::Local;
 use crate::queue::local::Parent;
-use crate::queue::pending::{Format, Pending, Responder, Route};
+use crate::queue::pending::{Format, Pending, Responder};
 use crate::queue::{Queue, Work};
 use crate::signature::{SelectedOutput, Tensor, TensorSpec, ValidRequest};
 

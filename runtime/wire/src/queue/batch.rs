@@ -12,7 +12,8 @@ use crate::infer::Parameter;
 use crate::output::Output;
 use crate::queue::Queue;
 use crate::queue::buffer::{self, Buffer};
-use crate::queue::pending::{Outbox, Pending};
+use crate::queue::delivery::Outbox;
+use crate::queue::pending::Pending;
 use crate::signature::{Shape, Tensor};
 
 /// A batch. It is completed exactly once, at the latest when it is dropped.

@@ -5,6 +5,7 @@
 
 pub mod batch;
 pub mod buffer;
+pub mod delivery;
 pub mod local;
 mod monitor;
 pub mod options;
@@ -28,9 +29,10 @@ use crate::metrics::QueueMetrics;
 use crate::oip::response::Template;
 use crate::queue::batch::{Batch, ReorderBuffer};
 use crate::queue::buffer::{Buffer, Pool};
+use crate::queue::delivery::Outbox;
 use crate::queue::monitor::Monitor;
 use crate::queue::options::Options;
-use crate::queue::pending::{Outbox, Pending};
+use crate::queue::pending::Pending;
 use crate::queue::priority_queue::{Full, PriorityQueue};
 use crate::signature::{Signature, Tensor, quote};
 

@@ -9,7 +9,8 @@ use crate::bytes_tensor;
 use crate::grpc::status::Status;
 use crate::output::View;
 use crate::queue::Queue;
-use crate::queue::pending::{Outbox, Pending, Responder, Route};
+use crate::queue::delivery::{Outbox, Route};
+use crate::queue::pending::{Pending, Responder};
 use crate::signature::{Shape, Signature, Tensor};
 
 /// One part of a split request, or the rest that has not been split yet.

@@ -59,14 +59,14 @@ pub enum Stream {
     Unix(std::os::unix::net::UnixStream),
 }
 
-/// Who is at the other end.
+/// The client of a connection.
 #[derive(Debug)]
 pub struct Peer {
     /// The client's address, in gRPC's notation.
     pub name: String,
     /// The client's TLS identity, by gRPC's property names; empty without TLS.
     pub identity: Vec<(&'static str, Vec<u8>)>,
-    /// What it has the server hold.
+    /// The bytes that the server holds for the client.
     pub account: Arc<Account>,
 }
 
@@ -76,18 +76,18 @@ const FORWARDED: &str = "kerve-peer";
 const SERVED: &str = "kerve-served";
 
 impl Peer {
-    /// A peer of which TLS knows nothing.
+    /// A peer without a TLS identity.
     pub fn new(name: String, account: Arc<Account>) -> Peer {
         Peer { name, identity: Vec::new(), account }
     }
 
-    /// A peer with an account of its own, as tests need one.
+    /// A peer with its own account, for tests.
     #[cfg(test)]
     pub fn named(name: String) -> Peer {
         Peer::new(name, Account::new(&Arc::new(Budget::new(usize::MAX))))
     }
 
-    /// The original caller, in gRPC's notation: of a forwarded call the one in its metadata, else the peer itself.
+    /// The original caller, in gRPC's notation: the one in the metadata of a forwarded call, otherwise the peer itself.
     pub fn caller<'a>(&'a self, headers: &'a HeaderMap) -> &'a str {
         let forwarded =
             headers.get(FORWARDED).filter(|_| self.is_local()).and_then(|peer| peer.to_str().ok());
@@ -111,7 +111,7 @@ pub async fn serve(worker: Arc<WorkerContext>, accepted: IncomingConnection, pro
     let peer = Peer::new(accepted.peer.clone(), account.clone());
     // The server's own calls come through UNIX sockets.
     let is_local = peer.is_local();
-    // Errors end this connection and nothing else, and its client has seen them.
+    // Errors end only this connection, and its client has been notified.
     let served = async {
         match accepted.stream {
             Stream::Tcp(stream) => {
@@ -126,8 +126,8 @@ pub async fn serve(worker: Arc<WorkerContext>, accepted: IncomingConnection, pro
     tokio::select! {
         _ = served => {}
         held = account.stalled(worker.shared.config.keepalive_timeout), if !is_local => log::warn(&format!(
-            "the connection of {} is closed: {held} bytes of its unfinished requests and unread answers have waited too \
-             long, while other requests are refused for want of memory",
+            "the connection of {} is closed: {held} bytes of its incomplete requests and unread answers have waited too \
+             long while the memory budget is exhausted and other requests are refused",
             accepted.peer
         )),
         _ = phase.wait_for(|phase| *phase == Phase::Ended) => {}

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::grpc::budget::Account;
 
-/// A stream whose bytes are noted in an account, in both directions.
+/// A stream that records the bytes of both directions in an account.
 pub struct Metered<S> {
     stream: S,
     account: Arc<Account>,
