@@ -30,12 +30,12 @@ class Options(VerifyOptions):
 
 @cli.command(example="kerve verify digits.keras models/digits/1 --data test.npz")
 def command(options: Options) -> None:
-    """Compare an artifact's answers with its source's, on seeded data and on yours.
+    """Compare an artifact's outputs with its source's, on seeded data and on --data.
 
-    Prints the errors of every output; ends with exit code 5, naming the first Keras layer that differs,
-    when the artifact is not equal to the source, or when its files were changed since. One in a reduced
-    precision is compared on the inputs kept in it, and ends with exit code 6 when it loses more than its
-    budget on your data.
+    Prints the errors of every output. Exit code 5: the artifact differs from its source (the message names
+    the first Keras layer that differs), or its files were changed after the compile. An artifact in a
+    reduced precision is compared on the inputs stored in it. Exit code 6: it loses more than its budget on
+    --data, or else on seeded or stored inputs.
     """
     with terminal() as listener:
         comparison = verify_model(
