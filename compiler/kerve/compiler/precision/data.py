@@ -48,7 +48,7 @@ class Data:
 def _measurable(dataset: Dataset, path: Path) -> Dataset:
     for name, array in dataset.inputs.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise LoadError(f"{path}: array '{name}' holds NaN or infinity; give inputs like those to come")
+            raise LoadError(f"{path}: array '{name}' holds NaN or infinity; give representative inputs")
     return dataset
 
 
