@@ -52,7 +52,7 @@ class _Unasked(keras.Model):
 def _input(spec: tf.TensorSpec) -> Any:
     if spec.shape.rank is None:
         raise ConversionError(
-            f"the model does not say how many dimensions the input '{spec.name}' has, which ONNX must know; "
-            "save it with a shape, of None for what is open (tf.TensorSpec([None, 5]))"
+            f"the model does not give the rank of the input '{spec.name}', which ONNX requires; "
+            "save it with a shape, with None for dynamic dimensions (tf.TensorSpec([None, 5]))"
         )
     return keras.Input(batch_shape=tuple(spec.shape), dtype=spec.dtype.name, name=clean_name(spec.name))

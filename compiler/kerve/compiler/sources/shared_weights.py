@@ -111,8 +111,8 @@ class _Loading:
         if left:
             shown = ", ".join(left[:3]) + (", ..." if len(left) > 3 else "")
             raise LoadError(
-                f"the file has no weights for {shown}: Keras leaves out layers that another one keeps in "
-                "sets and, before 3.15, in lists within lists or dicts; save the model with model.export(), "
+                f"the file has no weights for {shown}: Keras does not save layers that another one keeps "
+                "in sets or, before 3.15, in lists within lists or dicts; save it with model.export(), "
                 "keep them in attributes or plain lists, or compile the model object"
             )
 

@@ -127,5 +127,5 @@ def _metric(config: Any, prefix: str) -> Any:
 
 def _found(restored: Any, what: str) -> Any:
     if not callable(restored):  # Keras returns unknown names unchanged
-        raise ValueError(f"{restored} is no {what} of Keras 3")
+        raise ValueError(f"{restored} is not a {what} of Keras 3")
     return restored

@@ -103,8 +103,8 @@ def class_name(name: str, config: dict[str, Any], keras_version: str) -> str:
 def ambiguities(config: Any, keras_version: str) -> list[str]:
     """Return warnings on arguments that a configuration lacks though they may matter."""
     return [
-        f"TensorFlow {lost.writers} do not write down that {lost.what}, so '{name}' is taken for "
-        f"{lost.otherwise}, as Keras reads it; compare with the model's own answers, or compile the "
+        f"TensorFlow {lost.writers} do not save that {lost.what}, so '{name}' is loaded as "
+        f"{lost.otherwise}, as Keras does; compare with the original model's outputs, or compile the "
         f"SavedModel that {lost.instead} writes"
         for name, lost in _forgotten(config)
         if lost.versions.fullmatch(keras_version)
