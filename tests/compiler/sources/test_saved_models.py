@@ -264,7 +264,7 @@ def test_a_rank_that_data_does_not_tell_is_asked_for(
     saved = session_saver(lambda x, z: {"y": x + z}, x=tf.TensorSpec([2]), z=tf.TensorSpec(None))
     data = tmp_path / "some.npz"
     np.savez(data, x=np.ones(2))
-    with pytest.raises(ConversionError, match=f"the input 'z' has.*{data.name} holds x"):
+    with pytest.raises(ConversionError, match=f"the input 'z'.*{data.name} holds x"):
         sources.load(saved, data=data)
 
 
@@ -345,7 +345,7 @@ def test_without_inputs_state_is_state_and_noise_is_noise(unasked: Path) -> None
 
 
 def test_the_order_of_a_table_is_refused(unasked: Path) -> None:
-    with pytest.raises(ConversionError, match="an order that changes with each start"):
+    with pytest.raises(ConversionError, match="orders the keys of a table differently"):
         sources.load(unasked, LoadOptions(signature="known")).lower(21)
 
 

@@ -117,7 +117,5 @@ def test_a_wrong_distribution_stops_the_compile(
 
     wrong = lambda g, shape, **kwargs: 3.0 * randomness._normal(g, shape)  # noqa: E731  # as the table has it
     monkeypatch.setitem(randomness.SAMPLERS, "normal", wrong)
-    with pytest.raises(
-        VerificationError, match=r"'decoded' .* is random and has another distribution"
-    ):
+    with pytest.raises(VerificationError, match=r"'decoded' .* is random and has another distribution"):
         compile_model(autoencoder, repository=tmp_path, name="vae")

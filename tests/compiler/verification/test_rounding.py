@@ -83,7 +83,7 @@ def test_digits_that_a_small_output_has_lost_are_told_of(tmp_path: Path) -> None
     dense = keras.layers.Dense(1, "sigmoid", bias_initializer=bias, name="y")
     model = keras.Sequential([keras.Input((8,), name="x"), dense])
     (remark,) = compile_model(model, repository=tmp_path, name="rare").manifest.warnings
-    assert re.match(r"output 'y': its values are at most [0-9.e-]+ and differ by up to .* log_sigmoid", remark)
+    assert re.match(r"output 'y': its values are at most [0-9.e-]+ and differ by .* log_sigmoid", remark)
     many = keras.Sequential([keras.Input((8,), name="x"), keras.layers.Dense(20_000, "softmax", name="y")])
     assert not compile_model(many, repository=tmp_path, name="many").manifest.warnings
 
@@ -96,4 +96,4 @@ def test_what_rounding_decides_among_small_numbers_is_told_of_and_not_refused(tm
     plus.set_weights([kernel])
     minus.set_weights([np.roll(kernel, 1, axis=0)])
     artifact = compile_model(model, repository=tmp_path, name="model")
-    assert any("so it cannot be verified on these inputs" in warning for warning in artifact.manifest.warnings)
+    assert any("so it cannot be verified" in warning for warning in artifact.manifest.warnings)

@@ -30,10 +30,10 @@ mode. `make reference` writes this page; a test compares it.
 - **refused**: it has no ONNX form; the error names layer and operation, with this reason.
 """
 
-_FOOTER = """## Numbers at the edge
+_FOOTER = """## Numerical edge cases
 
-What is compared with Keras is finite, and fits its type. Beyond that ONNX Runtime (measured on CPUs) answers
-otherwise than TensorFlow here, and to make it answer alike would slow down everybody:
+Values that are compared with Keras are finite and within the range of their type. For others, ONNX Runtime
+(measured on CPUs) differs from TensorFlow as follows; to make them agree would slow down all models:
 
 | what | ONNX Runtime | TensorFlow |
 |---|---|---|

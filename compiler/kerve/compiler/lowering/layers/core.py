@@ -39,7 +39,7 @@ def identity(g: Lowering, layer: Any, inputs: Any) -> Any:  # a handler's signat
 #: Layers that are refused: (the reason, what to do).
 OTHER_FRAMEWORKS = {
     f"layers.{name}": (
-        f"it runs {framework} code, of which Keras knows nothing",
+        f"it runs {framework} code, which Keras cannot inspect",
         "write it with Keras layers",
     )
     for name, framework in (("FlaxLayer", "JAX"), ("JaxLayer", "JAX"), ("TorchModuleWrapper", "PyTorch"))

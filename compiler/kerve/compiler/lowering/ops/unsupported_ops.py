@@ -19,7 +19,7 @@ _COMPLEX = (
     "ONNX Runtime does not compute with complex numbers",
     "keep the real and the imaginary part as two tensors, as `fft` and `stft` return them",
 )
-_BITS = ("ONNX cannot look at the bits of a number", "compute it outside the served model")
+_BITS = ("ONNX cannot access the bits of a number", "compute it outside the served model")
 
 #: Unsupported operations: (the reason, what to do).
 REFUSED: dict[str, tuple[str, str]] = {
