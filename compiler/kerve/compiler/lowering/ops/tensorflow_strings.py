@@ -258,8 +258,8 @@ def ragged_to_dense(
 def _lengths(shape: ir.Value, count: int) -> list[int | None]:
     """Return the sizes to which the first `count` axes are truncated or padded; None for the longest row."""
     assert shape.const_value is not None
-    told = [*shape.const_value.numpy().reshape(-1).tolist(), *[-1] * count][:count]
-    return [length if length >= 0 else None for length in told]
+    lengths = [*shape.const_value.numpy().reshape(-1).tolist(), *[-1] * count][:count]
+    return [length if length >= 0 else None for length in lengths]
 
 
 def _levels(g: Lowering, kinds: Sequence[str], rows: Sequence[ir.Value]) -> Iterator[ir.Value]:
