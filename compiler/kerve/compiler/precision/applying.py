@@ -33,7 +33,7 @@ __all__ = ["ReducedModel", "apply"]
 _GOLDEN_ROWS = 8
 
 #: The share of weights in float32 above which there is a warning.
-_UNTOLD = 0.1
+_WARNING_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,10 @@ def _answered(
 
     Only those on the user's inputs, if there are any: random ones may be outside the measured ranges.
     """
-    if data.judged.origin != "user":  # corner cases are outside the measured ranges
+    if data.assessed.origin != "user":  # corner cases are outside the measured ranges
         return [known for known in verified.answered if known.ordinary]
-    inputs = next(batches(model, data.judged, _GOLDEN_ROWS))
-    sizes = {**data.judged.sizes}
+    inputs = next(batches(model, data.assessed, _GOLDEN_ROWS))
+    sizes = {**data.assessed.sizes}
     if "batch" in sizes:
         sizes["batch"] = min(sizes["batch"], _GOLDEN_ROWS)
     few = Dataset("user", inputs, sizes)
@@ -105,7 +105,7 @@ def _record(assessment: Assessment, data: Data, calibrated: bool) -> manifest_pb
             manifest_pb2.Reduction.Loss(
                 output=loss.output,
                 measure=loss.measure,
-                data=data.judged.origin,
+                data=data.assessed.origin,
                 rows=loss.rows,
                 drop=_rounded(loss.drop),
                 allowed=assessment.budget[loss.measure],
@@ -133,7 +133,7 @@ def _warnings(model: ir.Model, reduced: ir.Model, precision: str, data: Data) ->
             f"the ranges of {precision} were measured on random inputs; "
             "give representative inputs with --calibration FILE.npz"
         )
-    if data.judged.origin != "user":
+    if data.assessed.origin != "user":
         yield (
             f"the loss of {precision} was measured on random inputs; "
             "give inputs, preferably with labels, with --data FILE.npz"
@@ -142,7 +142,7 @@ def _warnings(model: ir.Model, reduced: ir.Model, precision: str, data: Data) ->
         if basis.drawn:
             yield f"the loss of {precision} was not measured on output '{name}', which is random"
     share, readers = remaining(model, reduced)
-    if share > _UNTOLD:
+    if share > _WARNING_SHARE:
         by = ", ".join(f"{count} {operator}" for operator, count in sorted(readers.items()))
         yield f"{precision} does not support {share:.0%} of the weights; they stay in float32 (read by {by})"
     elif _operators(model) == _operators(reduced) and _weight_types(model) == _weight_types(reduced):
