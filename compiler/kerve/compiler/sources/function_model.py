@@ -24,7 +24,7 @@ def as_model(
     function's results, unless it returns a dictionary, whose keys are the names.
     """
     if not inputs:
-        return _Unasked(function, name=clean_name(name))
+        return _ModelWithoutInputs(function, name=clean_name(name))
     arguments = keras.tree.map_structure(_input, inputs)
     results = OldFunction(function, clean_name(name))(arguments)
     if output_names is not None:
@@ -36,7 +36,7 @@ def as_model(
     return keras.Model(arguments, results, name=clean_name(name))
 
 
-class _Unasked(keras.Model):
+class _ModelWithoutInputs(keras.Model):
     """A function without tensor arguments, which cannot be a functional model."""
 
     def __init__(self, function: Callable[..., Any], name: str) -> None:
