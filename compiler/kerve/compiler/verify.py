@@ -41,7 +41,7 @@ class Comparison:
         return captioned(
             "; ".join(map(str, self._errors())) or equal,
             table(tuple(column.replace("_", " ") for column in columns), rows),
-            *([table(("what the precision costs", "drop", "allowed"), losses)] if losses else []),
+            *([table(("loss due to the reduced precision", "drop", "allowed"), losses)] if losses else []),
             note="; ".join(self.remarks),
         )
 

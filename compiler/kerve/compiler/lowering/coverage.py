@@ -38,19 +38,19 @@ Values that are compared with Keras are finite and within the range of their typ
 | what | ONNX Runtime | TensorFlow |
 |---|---|---|
 | NaN into LSTM and GRU | finite numbers | NaN from that step on |
-| NaN among what `max`, `min`, GlobalMaxPooling reduce | left out, unless it comes first | NaN |
-| NaN among what `argmax`, `argmin` compare | chosen if it comes first | left out |
-| NaN among what `sort`, `argsort`, `top_k` order | the largest of all | the smallest of all |
-| NaN or infinity in an image that is resized, but for `nearest` | NaN around it, too | where it shows |
+| NaN in the input of `max`, `min`, GlobalMaxPooling | ignored, unless it comes first | NaN |
+| NaN in the input of `argmax`, `argmin` | chosen if it comes first | ignored |
+| NaN in the input of `sort`, `argsort`, `top_k` | the largest value | the smallest value |
+| NaN or infinity in a resized image, except by `nearest` | NaN around it, too | only where it contributes |
 | `softmax` of a row with NaN or +infinity | NaN | NaN or 0 |
-| MaxPooling of nothing but -infinity | -infinity | the lowest float |
+| MaxPooling of a window with only -infinity | -infinity | the lowest float |
 | `arctan2` of two infinities | NaN | the angle |
 | `hypot` beyond 1e19 and below 1e-23 | infinity and 0 | the length |
-| `sigmoid`, `silu`, `glu` below -9, but before a `log` | right to 6e-8 | to the last digit |
-| `gelu` below -3 | right to 1e-6 | to the last digit, if not approximate |
-| subnormal numbers (below 1.2e-38) | numbers | 0 |
-| `sum` of int64 beyond 2^53 | rounded as float64 is | exact |
-| `sum`, `prod`, `power` of integers that leave their type | the ends of it, or 0 | wrap around |
+| `sigmoid`, `silu`, `glu` below -9, except before a `log` | accurate to 6e-8 | accurate to the last digit |
+| `gelu` below -3 | accurate to 1e-6 | accurate to the last digit, if not approximate |
+| subnormal numbers (below 1.2e-38) | kept | 0 |
+| `sum` of int64 beyond 2^53 | rounded as float64 | exact |
+| `sum`, `prod`, `power` of integers that overflow their type | its limits, or 0 | wrap around |
 """
 
 #: The functions of `keras.ops` call an operation on symbols as `ClassName(...)`.

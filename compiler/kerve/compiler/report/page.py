@@ -60,7 +60,7 @@ def render(model: ir.Model, manifest: Manifest, model_bytes: int) -> str:
     source = manifest.source
     figures = {
         "model": show_bytes(model_bytes),
-        "numbers in it": f"{sum(each.elements for each in sizes):,}",
+        "weights": f"{sum(each.elements for each in sizes):,}",
         "Keras layers": layer_count,
         "operators": f"{operators.total():,}",
         "precision": manifest.precision,

@@ -60,8 +60,11 @@ _BY_NAME: tuple[tuple[re.Pattern[str], str], ...] = (
 #: The same by the names of members of a zip file.
 _BY_MEMBER: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(^|/)saved_model\.pb(txt)?$"), "a packed SavedModel; unpack it, and give the folder"),
-    (re.compile(r"\.(keras|h5|hdf5)$"), "a zip file around a model; unpack it, and give the file in it"),
-    (re.compile(r"\.npy$"), "arrays of NumPy (.npz); give the model that they belong to"),
+    (
+        re.compile(r"\.(keras|h5|hdf5)$"),
+        "a zip file that contains a model; unpack it, and give the file in it",
+    ),
+    (re.compile(r"\.npy$"), "NumPy arrays (.npz); give the model that they belong to"),
     (re.compile(r"(^|/)data\.pkl$"), "a PyTorch model; build it in Keras, and load its weights there"),
 )
 
@@ -92,7 +95,7 @@ def folder(path: Path) -> str | None:
         return _OF_JAVASCRIPT
     found = [each for each in sorted(path.iterdir()) if _is_model(each)]
     names = ", ".join(str(each) for each in found[:_MOST_NAMES])
-    return f"a folder around models; give one of them: {names}" if found else None
+    return f"a folder that contains models; give one of them: {names}" if found else None
 
 
 def _is_model(path: Path) -> bool:
