@@ -145,7 +145,7 @@ def test_what_only_a_name_tells_is_refused_by_its_name(tmp_path: Path, name: str
     [
         ("export/saved_model.pb", "is a packed SavedModel; unpack it"),
         ("best.h5", "is a zip file that contains a model; unpack it"),
-        ("arr_0.npy", "is NumPy arrays"),
+        ("arr_0.npy", "is a file of NumPy arrays"),
         ("readme.txt", "without config.json and metadata.json"),
     ],
 )

@@ -64,7 +64,7 @@ _BY_MEMBER: tuple[tuple[re.Pattern[str], str], ...] = (
         re.compile(r"\.(keras|h5|hdf5)$"),
         "a zip file that contains a model; unpack it, and give the file in it",
     ),
-    (re.compile(r"\.npy$"), "NumPy arrays (.npz); give the model that they belong to"),
+    (re.compile(r"\.npy$"), "a file of NumPy arrays (.npz); give the model that they belong to"),
     (re.compile(r"(^|/)data\.pkl$"), "a PyTorch model; build it in Keras, and load its weights there"),
 )
 
