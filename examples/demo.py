@@ -94,7 +94,7 @@ def main(folder: Path) -> None:
     Console().print(table)
     worst = max(relatives, key=lambda each: (each != each, each))  # NaN counts as the largest
     if not worst <= TOLERANCE:
-        raise SystemExit(f"served answers differ from Keras by {worst:.1e} relative, allowed {TOLERANCE:.0e}")
+        raise SystemExit(f"served outputs differ from Keras by {worst:.1e} relative, allowed {TOLERANCE:.0e}")
 
 
 def accuracy(probabilities: Floats, labels: NDArray[np.int64]) -> float:

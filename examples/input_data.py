@@ -85,9 +85,9 @@ def main(folder: Path) -> None:
         }
         for name, ((_, accuracy), rows) in reduced.items():
             in_int8 = float(client.evaluate(name, *rows).results["accuracy"])
-            print(f"  {name}: accuracy {in_int8:.1%}, Keras {accuracy:.1%}, at most 1 % less allowed")
+            print(f"  {name}: accuracy {in_int8:.1%}, Keras {accuracy:.1%}, a drop of 1 % is allowed")
             if in_int8 < accuracy - 0.01:
-                raise SystemExit("int8 loses more than was allowed")
+                raise SystemExit("int8 loses more accuracy than allowed")
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def main(folder: Path) -> None:
     penalty = float(sum(model.losses))
     print(f"  {penalty:.4f} of the loss is regularisation")
     if not penalty:
-        raise SystemExit("the regularizers add nothing, so that nothing is shown of them")
+        raise SystemExit("the regularizers add nothing to the loss; expected a penalty above 0")
 
 
 if __name__ == "__main__":

@@ -93,11 +93,11 @@ def compare(
     """Print the largest difference of each output from Keras's; one beyond the tolerance ends the example."""
     expected, got = named(keras), named(served)
     if expected.keys() != got.keys():
-        raise SystemExit(f"{what}: Keras answers {sorted(expected)}, the server {sorted(got)}")
+        raise SystemExit(f"{what}: Keras returns {sorted(expected)}, the server {sorted(got)}")
     for name, wanted in expected.items():
         answer = got[name]
         if wanted.shape != answer.shape or not wanted.size:
-            raise SystemExit(f"{what} {name}: Keras answers {wanted.shape}, the server {answer.shape}")
+            raise SystemExit(f"{what} {name}: Keras returns shape {wanted.shape}, the server {answer.shape}")
         difference = np.abs(answer.astype(float) - wanted.astype(float))
         allowed = RTOL * np.abs(wanted) + ATOL * max(1.0, float(np.abs(wanted).max()))
         equal = bool((difference <= allowed).all())  # false for NaN
@@ -109,7 +109,7 @@ def compare(
             flush=True,
         )
         if not equal:
-            raise SystemExit(f"{what} {name}: the served answers differ from Keras's")
+            raise SystemExit(f"{what} {name}: the served outputs differ from Keras's")
 
 
 def named(arrays: Mapping[str, ArrayLike] | ArrayLike, alone: str = "answers") -> Arrays:

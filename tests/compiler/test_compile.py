@@ -193,7 +193,7 @@ def test_a_source_that_refuses_random_inputs_is_proven_on_the_users(tmp_path: Pa
     with pytest.raises(VerificationError, match=r"fails on random inputs.*give inputs that it accepts"):
         compile_model(model, repository=tmp_path, name="m")
     artifact = compile_model(model, repository=tmp_path, name="m", data=rows(5, 4))
-    assert "proven on your data alone" in " ".join(artifact.manifest.warnings)
+    assert "verified on your data only" in " ".join(artifact.manifest.warnings)
 
 
 def test_a_lookup_that_knows_all_its_words_is_given_no_others(tmp_path: Path) -> None:

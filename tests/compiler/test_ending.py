@@ -99,7 +99,7 @@ def _runs(pid: str) -> bool:
 
 
 @pytest.mark.parametrize(("suffix", "code", "problem"), [
-    (".keras", 3, "the temporary folder .* takes no more .*TMPDIR"),  # where archives are unpacked
+    (".keras", 3, "the temporary folder .* cannot be written to .*TMPDIR"),  # where archives are unpacked
     (".h5", 1, "cannot write to the repository .*; nothing was published"),
 ])  # fmt: skip
 def test_a_file_system_that_takes_no_more_is_told_in_one_sentence(

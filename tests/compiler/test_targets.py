@@ -37,6 +37,6 @@ def test_an_engine_is_made_for_every_size_of_batch() -> None:
 
 def test_an_open_dimension_beside_the_batch_is_refused() -> None:
     with pytest.raises(
-        TargetError, match=r"input 'left' has shape .*; expected no open dimension but the batch"
+        TargetError, match=r"input 'left' has shape .*; expected no dynamic dimension other than the batch"
     ):
         targets.profile(MODELS / "models" / "pair.onnx")

@@ -35,7 +35,7 @@ def test_a_weight_that_was_changed_within_the_errors_of_int8_is_noticed(tmp_path
     _change_one_weight(artifact.path / "model.onnx")
     comparison = verify_model(model, artifact.path)
     assert comparison.altered == ["model.onnx"]
-    with pytest.raises(VerificationError, match=r"model\.onnx: missing, or not the file that was compiled"):
+    with pytest.raises(VerificationError, match=r"model\.onnx: missing or changed since the compile"):
         comparison.require_equal()
 
 

@@ -53,7 +53,7 @@ class Artifact:
         return captioned(
             f"{self.name}, version {self.version}",
             table(("", "name", "datatype", "shape"), rows),
-            table(("verified output", "greatest absolute error", "greatest relative error"), errors),
+            table(("verified output", "largest absolute error", "largest relative error"), errors),
             note=f"{manifest.precision}, opset {manifest.opset}: {self.path}",
         )
 

@@ -69,7 +69,10 @@ class CompileAndPublish(MonitorCallback):
             return
         if np.ndim(value) or np.isnan(value):
             _LOG.warning(
-                "epoch %d: %r is %s, which is no improvement on anything", epoch + 1, self.monitor, value
+                "epoch %d: %r is %s; expected a number, so nothing was published",
+                epoch + 1,
+                self.monitor,
+                value,
             )
             return
         try:
@@ -128,8 +131,8 @@ class CompileAndPublish(MonitorCallback):
         if getattr(getattr(strategy, "extended", None), "should_checkpoint", True):
             yield self._repository
             return
-        with tempfile.TemporaryDirectory(prefix="kerve-") as nobodys:
-            yield Path(nobodys)
+        with tempfile.TemporaryDirectory(prefix="kerve-") as temporary:
+            yield Path(temporary)
 
 
 def _without_frames(error: Exception) -> Exception:

@@ -25,7 +25,7 @@ class LoadError(CompileError):
 
 
 class ConversionError(CompileError):
-    """Something in the model has no ONNX form; the message names the layer, the operation and a way out."""
+    """Something in the model has no ONNX form; the message names the layer, the operation and a remedy."""
 
     exit_code = 4
 
@@ -37,12 +37,12 @@ class VerificationError(CompileError):
 
 
 class TargetError(CompileError):
-    """The hardware that was asked for cannot be compiled for, here or with this model."""
+    """The model cannot be compiled for the target, or not on this machine."""
 
     exit_code = 7
 
 
 class AccuracyBudgetError(CompileError):
-    """A reduced precision loses more than it was allowed to."""
+    """A reduced precision loses more than its accuracy budget."""
 
     exit_code = 6

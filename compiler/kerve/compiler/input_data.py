@@ -55,7 +55,7 @@ def _file(name: str, value: Any, folder: Path) -> Path:
         arrays = _arrays(value)
     except (ValueError, TypeError) as error:  # raised by NumPy for rows of different lengths, for example
         raise LoadError(
-            f"{name} is a {type(value).__name__}, but not as model.fit takes it: {error}"
+            f"{name} is a {type(value).__name__}, but not in a form that model.fit accepts: {error}"
         ) from error
     path = folder / f"{name}.npz"
     # Not numpy.savez: it takes the names as keywords, and an input may be called `file`.
@@ -78,7 +78,7 @@ def _arrays(value: Any) -> _Arrays:
 def _row(value: tuple[Any, ...]) -> _Arrays:
     """Return the arrays of (inputs, labels, sample weights); sample weights are ignored."""
     if not 1 <= len(value) <= 3:
-        raise ValueError(f"expected (inputs, labels), got {len(value)} things")
+        raise ValueError(f"expected (inputs, labels), got {len(value)} items")
     return (_labels(value[1]) if len(value) > 1 else {}) | _inputs(value[0])
 
 
@@ -92,13 +92,13 @@ def _inputs(value: Any) -> _Arrays:
 
 def _labels(value: Any) -> _Arrays:
     if isinstance(value, list | tuple):
-        raise ValueError("labels of several outputs have to be a dictionary, by the names of the outputs")
+        raise ValueError("expected the labels of several outputs as a dictionary by output name")
     return _inputs(value) if isinstance(value, Mapping) else {"y": _array(value)}
 
 
 def _batches(value: Any) -> Iterator[Any]:
     if hasattr(value, "cardinality") and int(value.cardinality()) == _ENDLESS:
-        raise ValueError("it has no end; give value.take(COUNT)")
+        raise ValueError("it is infinite; give value.take(COUNT)")
     if hasattr(value, "__iter__"):
         yield from value
         return

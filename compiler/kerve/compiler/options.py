@@ -87,7 +87,7 @@ class CompileOptions(VerifyOptions):
         False, help="Print what each optimization pass did, and why it left other nodes unchanged."
     )
     dump: Path | None = option(
-        None, type=FOLDER, help="Folder for the graph as it is after each optimization pass."
+        None, type=FOLDER, help="Folder to write the graph to after each optimization pass."
     )
 
     def __post_init__(self) -> None:

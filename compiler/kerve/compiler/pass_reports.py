@@ -17,7 +17,7 @@ from kerve.compiler.progress import Event, Listener
 __all__ = ["explain", "observer"]
 
 #: The most names listed in a message.
-_TOLD = 3
+_MOST_NAMES = 3
 
 #: Larger weights of a dumped graph are stored in a separate file.
 _LARGE_BYTES = 1 << 20
@@ -45,14 +45,14 @@ def explain(step: Step) -> Iterator[str]:
     """Yield which layers' operators a pass changed, and why it left others unchanged."""
     changes = [
         f"{verb} {_listed(places)}"
-        for verb, places in (("without", step.removed), ("with", step.added))
+        for verb, places in (("removed", step.removed), ("added", step.added))
         if places
     ]
     if changes:
         yield f"{step.nodes_before} -> {step.nodes_after} nodes: {'; '.join(changes)}"
     else:
         yield f"{step.nodes_after} nodes" + (
-            ", other values or attributes" if step.modified else ", unchanged"
+            ", values or attributes changed" if step.modified else ", unchanged"
         )
     reasons: dict[str, Counter[str]] = {}
     for note in step.notes:
@@ -76,8 +76,8 @@ def _listed(places: Counter[str]) -> str:
 
 def _named(places: Counter[str]) -> str:
     names = list(places)
-    more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
-    return ", ".join(names[:_TOLD]) + more
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(names[:_MOST_NAMES]) + more
 
 
 def _dump(step: Step, path: Path) -> None:
@@ -96,6 +96,6 @@ def _dump(step: Step, path: Path) -> None:
             with suppress(OSError):
                 part.unlink()
         raise CompileError(
-            f"cannot keep graphs in the folder that --dump names, {path.parent}: {error.strerror or error}; "
+            f"cannot write graphs to {path.parent}, the folder of --dump: {error.strerror or error}; "
             "nothing was published"
         ) from error

@@ -89,12 +89,12 @@ def build(
     evaluated = CompiledEvaluation(None, ())
     if not isinstance(origin, KerasSource) and (options.loss or options.metric):
         evaluated = CompiledEvaluation(
-            None, ("--loss and --metric are of no use: the source is no Keras model",)
+            None, ("--loss and --metric are ignored: the source is not a Keras model",)
         )
-    judged, objective = _judged(origin, lowered, model, verified, options, custom_objects)
-    if judged is not None and objective is not None:
+    context, objective = _evaluation_context(origin, lowered, model, verified, options, custom_objects)
+    if context is not None and objective is not None:
         with stage("evaluate", listener) as progress:
-            evaluated = compile_evaluation(judged, objective, folder)
+            evaluated = compile_evaluation(context, objective, folder)
             progress.detail = _metrics(evaluated)
 
     if options.target != "portable":
@@ -183,8 +183,8 @@ def _opened(
     input_signature: Any,
 ) -> Source:
     """Load a source; without `input_signature`, it is inferred from the data if the model needs one."""
-    told = signature_of(source, options.data) if input_signature is None else input_signature
-    return sources.load(source, options, custom_objects, told, options.data)
+    signature = signature_of(source, options.data) if input_signature is None else input_signature
+    return sources.load(source, options, custom_objects, signature, options.data)
 
 
 def _require_same_names(model: ir.Model, of_source: ir.Model) -> None:
@@ -198,7 +198,7 @@ def _require_same_names(model: ir.Model, of_source: ir.Model) -> None:
             )
 
 
-def _judged(
+def _evaluation_context(
     origin: Source,
     lowered: Lowered,
     model: ir.Model,
@@ -210,7 +210,7 @@ def _judged(
     if not isinstance(origin, KerasSource):
         return None, None
     named = options.loss or options.metric
-    compiled = Objective.of(origin.model, adds_losses=lowered.judged_by_inputs)
+    compiled = Objective.of(origin.model, adds_losses=lowered.evaluation_needs_inputs)
     own = custom.objects(options.import_, custom_objects) if named else {}
     outputs = keras.tree.flatten(lowered.outputs)
     objective = apply_overrides(compiled, options.loss, options.metric, own, outputs)

@@ -41,14 +41,12 @@ def require(target: Target) -> None:
 
     missing = [f"{name} ({source})" for name, source in LIBRARIES.items() if not loadable(name)]
     if PROVIDER not in onnxruntime.get_available_providers():
-        missing.insert(
-            0, "a build of ONNX Runtime with TensorRT (onnxruntime-gpu in the place of onnxruntime)"
-        )
+        missing.insert(0, "a build of ONNX Runtime with TensorRT (onnxruntime-gpu instead of onnxruntime)")
     if missing:
         raise TargetError(
             f"--target {target} needs a machine like the one that will serve; missing here: "
-            f"{', '.join(missing)}. Without it the artifact is portable, and `kerve serve --device tensorrt` "
-            "builds the engine where it serves"
+            f"{', '.join(missing)}. Without --target the artifact is portable, and "
+            "`kerve serve --device tensorrt` builds the engine on the machine that serves"
         )
 
 
@@ -77,9 +75,9 @@ def compile_for(target: Target, model: Path, precision: str) -> None:
     except Exception as error:
         raise TargetError(f"TensorRT cannot compile {model.name}: {error}") from error
     if PROVIDER not in session.get_providers():
-        raise TargetError("ONNX Runtime cannot use TensorRT here; what it printed says why")
+        raise TargetError("ONNX Runtime cannot use TensorRT here; its output above gives the reason")
     if not file.exists():
-        raise TargetError("TensorRT takes no part of this model; leave --target away")
+        raise TargetError("TensorRT supports no part of this model; omit --target")
 
 
 def profile(model: Path) -> Mapping[str, str]:
@@ -94,8 +92,8 @@ def profile(model: Path) -> Mapping[str, str]:
     for name, shape in shapes.items():
         if not all(isinstance(size, int) for size in shape[1:]):
             raise TargetError(
-                f"--target tensorrt: input {name!r} has shape {shape}; expected no open dimension but the "
-                "batch"
+                f"--target tensorrt: input {name!r} has shape {shape}; expected no dynamic dimension "
+                "other than the batch"
             )
     return {
         f"trt_profile_{which}_shapes": ",".join(

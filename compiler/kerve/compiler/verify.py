@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,28 +37,32 @@ class Comparison:
         columns = ("output", "data", "batch_size", "dimensions", "max_abs_error", "max_rel_error", "unequal")
         rows = [tuple(str(check[column]) for column in columns) for check in self.checks]
         losses = [(loss["text"], f"{loss['drop']:.3g}", f"{loss['allowed']:g}") for loss in self.losses]
-        failed = sum(not check["passed"] for check in self.checks)
+        equal = "within its accuracy budget" if self.losses else "equal to its source"
         return captioned(
-            f"{failed} of {len(rows)} comparisons are beyond tolerance" if failed else "equal to its source",
+            "; ".join(map(str, self._errors())) or equal,
             table(tuple(column.replace("_", " ") for column in columns), rows),
-            *([table(("what the precision costs", "drop", "allowed"), losses)] if losses else []),
-            note="; ".join(filter(None, (self.divergence, *self.remarks))),
+            *([table(("loss due to the reduced precision", "drop", "allowed"), losses)] if losses else []),
+            note="; ".join(self.remarks),
         )
 
     def require_equal(self) -> None:
         """Raise `VerificationError` if they differ, `AccuracyBudgetError` if a precision loses too much."""
+        for error in self._errors():
+            raise error
+
+    def _errors(self) -> Iterator[VerificationError | AccuracyBudgetError]:
         failed = sum(not check["passed"] for check in self.checks)
         if failed:
             where = f"; {self.divergence}" if self.divergence else ""
-            raise VerificationError(f"{failed} of {len(self.checks)} comparisons are beyond tolerance{where}")
+            yield VerificationError(f"{failed} of {len(self.checks)} comparisons are beyond tolerance{where}")
         if self.altered:
-            raise VerificationError(
-                f"{', '.join(self.altered)}: missing, or not the file that was compiled (its SHA-256 is not "
+            yield VerificationError(
+                f"{', '.join(self.altered)}: missing or changed since the compile (the SHA-256 differs from "
                 "the manifest's); copy the artifact again, or compile the model again"
             )
         over = [loss["text"] for loss in self.losses if not loss["passed"]]
         if over:
-            raise AccuracyBudgetError(f"the artifact loses more than its budget: {'; '.join(over)}")
+            yield AccuracyBudgetError(f"the artifact loses more than its budget: {'; '.join(over)}")
 
 
 def verify_model(

@@ -111,12 +111,14 @@ def _listen(messages: IO[str], listener: Listener) -> dict[str, Any] | None:
 def _death(code: int, noise: IO[bytes]) -> errors.CompileError:
     """Return the error for a child that ended without a result: by an uncaught exception, or by a signal."""
     noise.seek(0)
-    last_words = noise.read().decode(errors="replace").strip()
+    output = noise.read().decode(errors="replace").strip()
     if code > 0:
-        sys.stderr.write(last_words + "\n")
+        sys.stderr.write(output + "\n")
         return errors.CompileError("this is a defect of kerve; please report it with the traceback above")
-    last = (last_words.splitlines() or ["nothing"])[-1]
-    return errors.LoadError(f"reading the source was ended by signal {-code}; its last words: {last}")
+    last = (output.splitlines() or ["nothing"])[-1]
+    return errors.LoadError(
+        f"the process that read the source was killed by signal {-code}; its last output: {last}"
+    )
 
 
 def _end_with_parent(*written: Path | str | None) -> None:
@@ -170,7 +172,7 @@ def main() -> None:
             say(
                 {
                     "error": "LoadError",
-                    "text": f"the model takes more than the {gigabytes:.0f} GB of memory here",
+                    "text": f"the model needs more than the {gigabytes:.0f} GB of memory of this machine",
                 }
             )
         else:

@@ -55,7 +55,7 @@ def test_least_squares(equal_to_keras: Check, size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize(("rows", "function", "reason"), [
     (3, lambda x: ops.linalg.svd(x)[0], "the signs of singular vectors"),
-    (None, lambda x: ops.linalg.pinv(x), "matrices whose size is open"),
+    (None, lambda x: ops.linalg.pinv(x), "matrices of dynamic size"),
 ])  # fmt: skip
 def test_what_is_not_decided_is_refused(rows: int | None, function: Any, reason: str) -> None:
     inputs = keras.Input((rows, 4))

@@ -76,6 +76,6 @@ def test_what_fails_in_tensorflow_as_well_is_to_be_seen_there() -> None:
             return keras.KerasTensor(x.shape, x.dtype)
 
     inputs = keras.Input((3,))
-    told = r"ValueError: found shape=\(None, 5\); .*see that model.predict\(\) answers"
+    told = r"ValueError: found shape=\(None, 5\); .*check that model.predict\(\) works"
     with pytest.raises(ConversionError, match=told):
         lower(keras.Model(inputs, Broken(name="broken")(inputs)))

@@ -207,7 +207,7 @@ def test_a_list_written_in_order_is_what_the_loop_gives(
 
 @pytest.mark.parametrize(("function", "message"), [
     pytest.param(lambda x: tf.TensorArray(tf.float32, 2, infer_shape=False).split(x[0], [1, tf.shape(x)[1] - 1]).read(1), "TensorListSplit", id="of several shapes"),
-    pytest.param(lambda x: tf.ensure_shape(_loop(x, lambda _, a: a, _array(x)).stack(), [None, None]), "an element of a list is read into which nothing was written", id="never written"),
+    pytest.param(lambda x: tf.ensure_shape(_loop(x, lambda _, a: a, _array(x)).stack(), [None, None]), "an element of a list is read that was never written", id="never written"),
 ])  # fmt: skip
 def test_lists_without_a_form_are_refused(function: Callable[[Any], Any], message: str) -> None:
     inputs = keras.Input((None, 2))

@@ -187,7 +187,7 @@ def test_few_elements_stay_one_operator(emitter: Any, optimized: Callable[..., A
     rewrite = AvoidSlowKernels()
     model = _unary(emitter, "ReduceLogSumExp", (8, 8), emitter.ints(-1))
     assert optimized(model, rewrite) == {"ReduceLogSumExp": 1}
-    assert rewrite.notes == ["ReduceLogSumExp: stays: it has few elements"]
+    assert rewrite.notes == ["ReduceLogSumExp: kept: it has few elements"]
 
 
 def _answer(model: ir.Model, x: Any) -> Any:

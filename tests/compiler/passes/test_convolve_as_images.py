@@ -99,4 +99,4 @@ def test_other_convolutions_stay(
     model = emitter.model(_conv(emitter, emitter.input("batch", channels, length), kernel=kernel))
     rewrite = ConvolveAsImages()
     assert optimized(model, rewrite) == {"Conv": 1}
-    assert rewrite.notes == ["Conv: stays a convolution of sequences: it has few channels, or little to do"]
+    assert rewrite.notes == ["Conv: remains a convolution of sequences: it has few channels, or little work"]

@@ -38,11 +38,13 @@ def test_a_mean_over_a_small_window_is_a_convolution(
     ("shape", "attributes", "reason"),
     [
         pytest.param((5, 8, 8), {"kernel_shape": [6, 6]}, "window is large", id="large"),
-        pytest.param((5, 8, 8), {"kernel_shape": [3, 3], "ceil_mode": 1}, "laid by a rule", id="rounded up"),
-        pytest.param((5, 8, 8), {"kernel_shape": [2, 2], "auto_pad": "SAME_UPPER"}, "of its own", id="auto"),
+        pytest.param(
+            (5, 8, 8), {"kernel_shape": [3, 3], "ceil_mode": 1}, "has ceil_mode or", id="rounded up"
+        ),
+        pytest.param((5, 8, 8), {"kernel_shape": [2, 2], "auto_pad": "SAME_UPPER"}, "auto_pad", id="auto"),
         pytest.param((5, 8), {"kernel_shape": [2]}, "images of float32", id="sequences"),
         pytest.param(
-            (5, "h", "w"), {"kernel_shape": [2, 2], "pads": [0, 0, 1, 1]}, "open size", id="open sizes"
+            (5, "h", "w"), {"kernel_shape": [2, 2], "pads": [0, 0, 1, 1]}, "dynamic size", id="open sizes"
         ),
     ],
 )

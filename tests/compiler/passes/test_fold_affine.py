@@ -167,7 +167,7 @@ def test_a_normalization_without_weights_says_why_it_stays(
     model = e.model(e.layer("bn", e.op.Relu(e.batch_normalization(e.input("batch", 4)))))
     assert optimized(model, fold)["BatchNormalization"] == 1
     (note,) = fold.notes
-    assert note.startswith("bn/BatchNormalization: stays: no weights before or behind it")
+    assert note.startswith("bn/BatchNormalization: kept: no weights before or after it")
 
 
 BEHIND: list[Any] = [
@@ -206,7 +206,7 @@ def test_a_scale_goes_through_a_border_of_zeros_and_a_shift_does_not(
     e, fold = emitters(), FoldAffine()
     x = e.op.Add(e.op.Mul(_image(e), 1 / 127.5), -1.0)
     assert optimized(e.model(e.conv(x, 2)), fold)["Add"] == 1
-    assert any("whose border is zero" in note for note in fold.notes)
+    assert any("which pads with zeros" in note for note in fold.notes)
 
 
 def test_a_normalization_that_something_else_reads_stays(emitter: Any, optimized: Callable[..., Any]) -> None:

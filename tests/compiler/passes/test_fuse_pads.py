@@ -61,14 +61,16 @@ STAYS: list[Any] = [
     pytest.param(lambda e, x: _conv(e, _pad(e, x, pads=(0, 0, -1, 0, 0, 0, 0, 0))), "crops", id="crop"),
     pytest.param(lambda e, x: _conv(e, _with_another_channel(e, x)), "channels", id="pad of channels"),
     pytest.param(
-        lambda e, x: _conv(e, _pad(e, x), auto_pad="SAME_UPPER"), "rule of its own", id="conv said to be same"
+        lambda e, x: _conv(e, _pad(e, x), auto_pad="SAME_UPPER"),
+        "computes its padding",
+        id="conv said to be same",
     ),
     pytest.param(lambda e, x: _pool(e, _pad(e, x)), "maximum may be 0", id="max pool of a pad of zeros"),
     pytest.param(lambda e, x: _pool(e, _wider(e, e.op.Relu(x))), "as wide", id="wider than the window"),
     pytest.param(lambda e, x: _pool(e, _pad(e, e.op.Relu(x)), ceil_mode=1), "rounded up", id="rounded up"),
     pytest.param(
         lambda e, x: _pool(e, _pad(e, x), "AveragePool", pads=[1, 1, 1, 1]),
-        "out of the mean",
+        "from the mean",
         id="average pool that pads too",
     ),
 ]

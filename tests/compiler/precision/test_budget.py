@@ -184,8 +184,8 @@ def test_labels_are_classes_or_negative_where_there_are_none(
 @pytest.mark.parametrize(
     ("ids", "message"),
     [
-        pytest.param(np.full((4, 3), 9), r"fails on .*9.*; give inputs", id="beyond the vocabulary"),
-        pytest.param(np.full((4, 3), 1 << 40), r"'ids' holds numbers that .* int32", id="beyond the type"),
+        pytest.param(np.full((4, 3), 9), r"fails on .*9.*; give .*inputs", id="beyond the vocabulary"),
+        pytest.param(np.full((4, 3), 1 << 40), r"'ids' holds numbers out of range", id="beyond the type"),
         pytest.param(np.zeros((5, 3), np.int32), r"\[batch, 3\] \(batch=4 in", id="more rows"),
     ],
 )
@@ -220,7 +220,7 @@ def _damaged() -> bytes:
     ("content", "message"),
     [
         pytest.param(np.full((3, 8, 8, 1), np.nan, np.float32), "'image' holds NaN or infinity", id="NaN"),
-        pytest.param(np.zeros((0, 8, 8, 1), np.float32), "holds no elements: 'batch' is 0", id="no rows"),
+        pytest.param(np.zeros((0, 8, 8, 1), np.float32), "holds no elements: its 'batch' is 0", id="no rows"),
         pytest.param(np.zeros((3, 8, 9, 1), np.float32), r"has shape \[3, 8, 9, 1\]", id="other shape"),
         pytest.param(b"not an archive", "write one with numpy.savez", id="no archive"),
         pytest.param(np.full((3, 8, 8, 1), None), r"Object arrays.*array\.astype\(str\)", id="objects"),

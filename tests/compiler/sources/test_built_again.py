@@ -30,7 +30,7 @@ def test_what_a_configuration_does_not_tell_is_taken_from_the_graph(
 ) -> None:
     path, model = _saved(tmp_path, lambda x: layers.Attention(causal=True, name="attended")([x, x]))
     source: Any = sources.load(path)
-    assert "answer otherwise than what was saved, in 'attended'" in " ".join(source.warnings)
+    assert "compute something else than the saved graph, in 'attended'" in " ".join(source.warnings)
     equal_to_original(source, _X)
     lowered = source.lower(21)
     np.testing.assert_allclose(source.reference(lowered)(_X)["attended"], model(_X["x"]), rtol=1e-5)
@@ -69,7 +69,7 @@ def test_layers_that_answer_as_saved_stay(name: str, tmp_path: Path) -> None:
     model = tf_keras.Model(inputs, made[name](inputs))
     model.save(tmp_path / "saved", save_format="tf")
     said = " ".join(sources.load(tmp_path / "saved", LoadOptions(trust=True)).warnings)
-    assert "answer otherwise" not in said
+    assert "compute something else" not in said
     assert "signature" not in said
 
 
@@ -87,4 +87,4 @@ def test_a_signature_of_something_else_is_told(tmp_path: Path) -> None:
     signature = tf.function(best).get_concrete_function(tf.TensorSpec((None, 5, 4), tf.float32, "x"))
     path, _ = _saved(tmp_path, layers.Dense(2, name="scores"), signatures=signature)
     said = " ".join(sources.load(path).warnings)
-    assert "outputs scores; to compile that, give --signature serving_default" in said
+    assert "outputs scores; to compile the signature, give --signature serving_default" in said

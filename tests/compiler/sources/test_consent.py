@@ -29,17 +29,17 @@ def _layer(class_name: str, **config: Any) -> dict[str, Any]:
     [
         pytest.param(
             _layer("Lambda", name="evil", function=["4wEA", None, None], function_type="lambda"),
-            "layer 'evil' is a Lambda that keeps Python bytecode",
+            "layer 'evil' is a Lambda with Python bytecode",
             id="a Lambda of Keras 2",
         ),
         pytest.param(
             _layer("Lambda", name="evil", function={"class_name": "__lambda__", "config": {"code": "4wEA"}}),
-            "layer 'evil' is a Lambda that keeps Python bytecode",
+            "layer 'evil' is a Lambda with Python bytecode",
             id="a Lambda of Keras 3",
         ),
         pytest.param(
             _layer("Dense", name="d", activation={"class_name": "__lambda__", "config": {"code": "4wEA"}}),
-            "a function is kept as Python bytecode",
+            "a function is saved as Python bytecode",
             id="an activation that is a lambda",
         ),
         pytest.param(
@@ -233,7 +233,7 @@ def test_a_lambda_that_is_trusted_runs_and_is_told(
     with pytest.raises(LoadError, match="layer 'double' is a Lambda"):
         sources.load(path)
     source: Any = sources.load(path, LoadOptions(trust=True))
-    assert source.warnings == ["trusted: layer 'double' is a Lambda that keeps Python bytecode"]
+    assert source.warnings == ["trusted: layer 'double' is a Lambda with Python bytecode"]
     equal_to_original(source, {"x": np.ones((2, 4), np.float32)})
 
 
@@ -265,7 +265,10 @@ def test_a_saved_model_is_a_graph_where_its_code_is_not_trusted_or_does_not_run(
     with pytest.raises(LoadError, match="its Lambda uses a name of the module it was written in"):
         sources.load(tmp_path / "model.h5", LoadOptions(trust=True))
     model.save(tmp_path / "saved", save_format="tf")
-    for trust, says in ((False, "taken as a graph, without its layers"), (True, "trusted: layer 'double'")):
+    for trust, says in (
+        (False, "compiled as a graph, without its layers"),
+        (True, "trusted: layer 'double'"),
+    ):
         source = sources.load(tmp_path / "saved", LoadOptions(trust=trust))
         assert says in source.warnings[0]
         equal_to_original(source, {"x": np.ones((2, 4), np.float32)})

@@ -71,7 +71,9 @@ def test_layers_that_a_call_builds_have_the_weights_of_the_file(form: str, tmp_p
 def test_weights_that_the_file_cannot_have_given_are_refused(tmp_path: Path) -> None:
     path, options = _written(_called(Picky()), "keras", tmp_path)
     source = sources.load(path, options, custom_objects={"Picky": Picky})
-    with pytest.raises(LoadError, match=r"\(Picky\) makes weights only when called.*picky/dense_\d+/kernel"):
+    with pytest.raises(
+        LoadError, match=r"\(Picky\) creates weights only when called.*picky/dense_\d+/kernel"
+    ):
         source.lower(21)
 
 

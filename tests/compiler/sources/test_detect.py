@@ -55,10 +55,10 @@ def test_the_name_of_a_file_does_not_matter(tmp_path: Path, written_by: Callable
     ("content", "says"),
     [
         pytest.param(b"", "is empty", id="nothing"),
-        pytest.param(b"\x7fELF\x02\x01\x01", "which no kind of Keras model does", id="a program"),
+        pytest.param(b"\x7fELF\x02\x01\x01", "as no Keras model does", id="a program"),
         pytest.param(b"\x80\x04\x95pickle", "is a pickle, which is never loaded", id="a pickle"),
         pytest.param(b"\x1c\0\0\0TFL3", "is a TensorFlow Lite model", id="TensorFlow Lite"),
-        pytest.param(b"\x1f\x8b\x08", "is packed; unpack it", id="a packed file"),
+        pytest.param(b"\x1f\x8b\x08", "is a compressed file or an archive; unpack it", id="a packed file"),
         pytest.param(b"\n<!doctype html>", "is a web page; download", id="a web page"),
         pytest.param(b"version https://git-lfs.github.com", "git lfs pull", id="a pointer"),
         pytest.param(b'{"modelTopology": {}}', "is a model of TensorFlow.js", id="TensorFlow.js"),
@@ -110,7 +110,7 @@ def test_a_configuration_nested_beyond_reason_is_refused(tmp_path: Path) -> None
         archive.writestr("config.json", json.dumps(config))
         archive.writestr("metadata.json", json.dumps({"keras_version": "3.15.1"}))
         archive.writestr("model.weights.h5", b"")
-    with pytest.raises(LoadError, match="nested deeper than can be followed"):
+    with pytest.raises(LoadError, match="nested too deeply"):
         sources.load(tmp_path / "m.keras")
 
 
@@ -128,10 +128,10 @@ def test_a_folder_with_one_checkpoint_needs_no_file_that_names_it(tmp_path: Path
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("frozen.pb", "is a graph of TensorFlow, no SavedModel; load it"),
-        ("model.ckpt-7.meta", "is the graph beside a checkpoint of TensorFlow 1"),
-        ("model.data-00000-of-00001", "is a part of a checkpoint; give the path without"),
-        ("model.onnx", "is an ONNX model already"),
+        ("frozen.pb", "is a TensorFlow graph, not a SavedModel; load it"),
+        ("model.ckpt-7.meta", "is the graph of a TensorFlow 1 checkpoint"),
+        ("model.data-00000-of-00001", "is a part of a checkpoint; give the path up to"),
+        ("model.onnx", "is already an ONNX model"),
     ],
 )
 def test_what_only_a_name_tells_is_refused_by_its_name(tmp_path: Path, name: str, says: str) -> None:
@@ -144,8 +144,8 @@ def test_what_only_a_name_tells_is_refused_by_its_name(tmp_path: Path, name: str
     ("member", "says"),
     [
         ("export/saved_model.pb", "is a packed SavedModel; unpack it"),
-        ("best.h5", "is a zip file around a model; unpack it"),
-        ("arr_0.npy", "is arrays of NumPy"),
+        ("best.h5", "is a zip file that contains a model; unpack it"),
+        ("arr_0.npy", "is a file of NumPy arrays"),
         ("readme.txt", "without config.json and metadata.json"),
     ],
 )

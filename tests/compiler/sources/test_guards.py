@@ -66,7 +66,7 @@ def _twice(archive: zipfile.ZipFile) -> None:
         pytest.param(_link, "holds the link", id="a link"),
         pytest.param(_bomb, "decompression bomb", id="a bomb"),
         pytest.param(_long_text, "decompression bomb", id="a bomb of JSON"),
-        pytest.param(_twice, "two members of one name", id="two members of one name"),
+        pytest.param(_twice, "two members of the same name", id="two members of one name"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Duplicate name")
@@ -139,12 +139,12 @@ def _deep(file: h5py.File) -> None:
 @pytest.mark.parametrize(
     ("add", "says"),
     [
-        pytest.param(_outside, "a link out of its place", id="an external link"),
-        pytest.param(_soft, "a link out of its place", id="a soft link"),
-        pytest.param(_stored_outside, "takes its data from another file", id="data in another file"),
-        pytest.param(_virtual, "takes its data from another file", id="a virtual dataset"),
+        pytest.param(_outside, "a link to another place", id="an external link"),
+        pytest.param(_soft, "a link to another place", id="a soft link"),
+        pytest.param(_stored_outside, "stores its data in another file", id="data in another file"),
+        pytest.param(_virtual, "stores its data in another file", id="a virtual dataset"),
         pytest.param(_declared, "decompression bomb", id="four terabytes declared"),
-        pytest.param(_deep, "nested or divided beyond", id="a hundred groups deep"),
+        pytest.param(_deep, "nested or split further", id="a hundred groups deep"),
     ],
 )
 def test_an_hdf5_file_made_to_harm_is_refused(
@@ -162,8 +162,8 @@ def test_an_hdf5_file_made_to_harm_is_refused(
 @pytest.mark.parametrize(
     ("add", "says"),
     [
-        pytest.param(_outside, "a link out of its place", id="an external link"),
-        pytest.param(_virtual, "takes its data from another file", id="a virtual dataset"),
+        pytest.param(_outside, "a link to another place", id="an external link"),
+        pytest.param(_virtual, "stores its data in another file", id="a virtual dataset"),
         pytest.param(_declared, "decompression bomb", id="four terabytes declared"),
     ],
 )

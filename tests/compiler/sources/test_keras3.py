@@ -132,7 +132,9 @@ def test_what_a_layer_of_the_authors_did_not_save_is_named(tmp_path: Path) -> No
     layer = Learning()
     layer.mean = 2.0
     keras.Sequential([keras.Input((5,), name="x"), layer]).save(tmp_path / "model.keras")
-    with pytest.raises(LoadError, match=r"'Learning' object has no attribute 'mean'; .*among its weights"):
+    with pytest.raises(
+        LoadError, match=r"'Learning' object has no attribute 'mean'; .*what a layer keeps in its weights"
+    ):
         sources.load(tmp_path / "model.keras", custom_objects={"Learning": Learning})
 
 

@@ -106,7 +106,7 @@ def test_an_alpha_that_was_not_written_down_is_told(rewritten: Callable[..., Pat
             del node["config"]["alpha"]
 
     model = keras.Sequential([keras.Input((4,)), keras.layers.ELU(1.0, name="elu")])
-    says = "the alpha of an ELU, so that of 'elu' is taken for 1.0"
+    says = "the alpha of an ELU, so that of 'elu' is taken to be 1.0"
     assert [says in warning for warning in sources.load(rewritten(model, without_alpha)).warnings] == [True]
     assert not sources.load(rewritten(model, lambda _: None)).warnings
 
@@ -128,7 +128,7 @@ def test_a_scaling_that_nothing_shows_is_told(
     model = keras.Sequential([keras.Input((4,)), layer])
     (warning,) = sources.load(rewritten(model, _without_rms_scaling)).warnings
     assert "rms_scaling" in warning
-    assert "the LayerNormalization 'norm', so it is taken for False" in warning
+    assert "the LayerNormalization 'norm', so it is taken to be False" in warning
     assert not sources.load(rewritten(model, lambda _: None)).warnings
 
 
@@ -140,7 +140,7 @@ def test_a_normalization_with_two_weights_is_not_scaled_by_rms(rewritten: Callab
 @pytest.mark.filterwarnings("ignore:You passed `rms_scaling=True`")
 def test_a_scaling_that_the_weights_show_is_refused_by_name(rewritten: Callable[..., Path]) -> None:
     model = keras.Sequential([keras.Input((4,)), keras.layers.LayerNormalization(rms_scaling=True)])
-    with pytest.raises(LoadError, match=r"do not write down the rms_scaling of a LayerNormalization"):
+    with pytest.raises(LoadError, match=r"do not save the rms_scaling of a LayerNormalization"):
         sources.load(rewritten(model, _without_rms_scaling))
 
 
@@ -171,7 +171,7 @@ def test_an_output_padding_that_nothing_shows_is_told(rewritten: Callable[..., P
     even = keras.layers.Conv2DTranspose(2, 3, name="even")
     model = keras.Sequential([keras.Input((None, None, 3)), even, last])
     (warning,) = sources.load(rewritten(model, _without_padding)).warnings
-    assert "nothing else in the file tells that of 'last', so it is taken for none" in warning
+    assert "nothing else in the file determines that of 'last', so it is taken to be none" in warning
 
 
 def test_a_checkpoint_may_know_a_kernel_by_its_former_name(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_what_went_wrong_first_is_told(said: str, told: str) -> None:
             "Unknown value for `standardize` argument of TextVectorization. Allowed",
             "save the model as .keras",
         ),
-        ("maximum recursion depth exceeded in comparison", "load the model in Python under a higher limit"),
+        ("maximum recursion depth exceeded in comparison", "load the model in Python with a higher limit"),
     ],
 )
 def test_what_to_do_is_told_by_what_went_wrong(said: str, remedy: str) -> None:

@@ -184,7 +184,7 @@ def test_an_interpolation_that_was_not_written_down_is_told(
 ) -> None:
     original = written_by("tf1.15") / "cnn.h5"
     forgetful = _edited(original, tmp_path, lambda config: config.pop("interpolation", None))
-    says = "do not write down that an UpSampling2D is bilinear"
+    says = "do not save that an UpSampling2D is bilinear"
     assert [says in warning for warning in sources.load(forgetful).warnings].count(True) == 1
     assert not [warning for warning in sources.load(original).warnings if says in warning]
 
@@ -195,7 +195,7 @@ def test_an_attention_that_may_have_been_causal_is_told(version: str, times: int
     tf_keras.Model(x, tf_keras.layers.Attention(causal=True)([x, x])).save(tmp_path / "model.h5")
     with h5py.File(tmp_path / "model.h5", "a") as file:
         file.attrs["keras_version"] = version
-    says = "do not write down that an Attention is made with causal=True, so 'attention"
+    says = "do not save that an Attention is made with causal=True, so 'attention"
     warnings = sources.load(tmp_path / "model.h5").warnings
     assert [says in warning for warning in warnings].count(True) == times
 
@@ -208,7 +208,7 @@ def test_what_a_saved_model_was_made_without_is_told(
     config = {"config": {"layers": [layer]}, "keras_version": "2.2.4-tf"}
     (folder / "assets").mkdir()
     (folder / "assets" / "saved_model.json").write_text(json.dumps(config))
-    says = "do not write down that an Attention has a scale, so 'looks' is taken for one without"
+    says = "do not save that an Attention has a scale, so 'looks' is loaded as one without"
     assert [says in warning for warning in sources.load(folder).warnings].count(True) == 1
 
 

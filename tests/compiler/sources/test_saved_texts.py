@@ -120,6 +120,6 @@ def test_a_text_that_ends_before_what_is_cut_out_of_it_is_refused(tmp_path: Path
 def test_a_pattern_that_onnx_cannot_match_is_named(tmp_path: Path) -> None:
     save(Refused(), tmp_path / "saved")
     with pytest.raises(
-        ConversionError, match=r"what matches '\(a\+\)b', only a text, or each of a list of characters"
+        ConversionError, match=r"what matches '\(a\+\)b', only a fixed text or a set of characters"
     ):
         compile_model(tmp_path / "saved", repository=tmp_path / "models", name="m", custom_objects={})

@@ -87,5 +87,7 @@ def test_a_layer_that_keras_left_out_of_the_file_is_told(its: Any, kept: Any, tm
     own = _keeping(its, kept)
     x = its.Input((4,), name="x")
     its.Model(x, own()(x)).save(tmp_path / "model.keras")
-    with pytest.raises(LoadError, match="no weights for 'inside': Keras leaves out layers that another one"):
+    with pytest.raises(
+        LoadError, match="no weights for 'inside': Keras does not save layers that another one"
+    ):
         sources.load(tmp_path / "model.keras", custom_objects={"Keeping": own})

@@ -203,7 +203,7 @@ def test_an_old_file_with_a_model_class_of_keras_3_says_what_to_set(tmp_path: Pa
     model(np.ones((2, 3), np.float32))
     model.save(tmp_path / "own.keras")
     own = type("Own", (keras.Model,), {"call": lambda self, inputs: inputs * 2.0})
-    with pytest.raises(LoadError, match=r"the class Own that was given for it of Keras 3; set TF_USE_LEGACY"):
+    with pytest.raises(LoadError, match=r"the class Own that was given is of Keras 3; set TF_USE_LEGACY"):
         sources.load(tmp_path / "own.keras", custom_objects={"Own": own})
 
 
@@ -256,5 +256,5 @@ def test_a_file_that_does_not_say_what_the_inputs_are_is_told_so(tmp_path: Path,
         file.attrs["model_config"] = json.dumps(
             {"class_name": "Sequential", "config": {"name": "model", "layers": [dense]}}
         )
-    with pytest.raises(LoadError, match="does not say what the inputs are"):
+    with pytest.raises(LoadError, match="does not describe the inputs"):
         sources.load(tmp_path / "model.h5")

@@ -80,8 +80,8 @@ def test_a_source_that_squeezes_one_row_is_told_of(tmp_path: Path) -> None:
     assert verified.passed
     assert batches(verified) == [2, 3]
     assert verified.remarks == (
-        "the source model answers one row with another shape: output 'y' is [5], of 2 rows [2, 5]; "
-        "nothing was compared there",
+        "the source model returns another shape for one row: output 'y' has shape [5], for 2 rows [2, 5]; "
+        "one row was not compared",
     )
 
 
@@ -149,7 +149,7 @@ def test_what_rounding_decides_far_from_0_is_compared_near_it(tmp_path: Path) ->
     assert verified.passed
     (remark,) = verified.remarks
     assert remark.startswith(
-        "output 'y': where inputs are ties, halves and hundreds, rounding alone moves it"
+        "output 'y': on inputs that are ties, halves and hundreds, rounding alone changes it"
     )
 
 
@@ -327,7 +327,7 @@ def test_what_has_no_number_here_and_there_is_told_of(tmp_path: Path) -> None:
     with np.errstate(invalid="ignore"):
         verified = proof(graph.model(y), tmp_path, lambda x: np.concatenate([np.sqrt(x), np.sqrt(-x)], 1))
     (remark,) = verified.remarks
-    assert remark.startswith("output 'y': the source answers 50% of it by NaN and infinity")
+    assert remark.startswith("output 'y': 50% of the source's values are NaN or infinity")
 
 
 def test_an_output_without_a_number_is_told_of(tmp_path: Path) -> None:
@@ -337,5 +337,5 @@ def test_an_output_without_a_number_is_told_of(tmp_path: Path) -> None:
     with np.errstate(invalid="ignore"):
         verified = proof(model, tmp_path, lambda x: np.sqrt(-np.exp(x)))
     (remark,) = verified.remarks
-    assert remark.startswith("output 'y': the source answers it by NaN and infinity alone")
+    assert remark.startswith("output 'y': all values of the source are NaN or infinity")
     assert "--data FILE.npz" in remark

@@ -33,11 +33,11 @@ class Options(CompileOptions):
 
 @cli.command(example="kerve compile digits.keras --repository models --name digits")
 def command(options: Options) -> None:
-    """Turn a Keras model into a verified ONNX artifact, REPOSITORY/NAME/VERSION/.
+    """Compile a Keras model to a verified ONNX artifact, REPOSITORY/NAME/VERSION/.
 
     Exit codes: 0 done, 2 wrong usage, 3 the source cannot be loaded, 4 something in it has no ONNX form,
-    5 the result differs from the source, 6 a reduced precision loses more than its budget, 7 the target
-    cannot be compiled for.
+    5 the result differs from the source, 6 a reduced precision loses more than its budget, 7 the model
+    cannot be compiled for the target.
     """
     with terminal() as listener:
         artifact = compile_model(

@@ -50,7 +50,7 @@ def command(options: Options) -> None:
 
 def _loss_table(losses: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("what the precision costs")
+    table.add_column("loss due to the reduced precision")
     for column in ("rows", "drop", "allowed"):
         table.add_column(column, justify="right")
     for loss in losses:

@@ -34,7 +34,7 @@ _LOG = logging.getLogger(__name__)
 
 #: Errors of custom code that uses a symbol as an array, and advice for them.
 _OF_PYTHON = (AttributeError, NotImplementedError, TypeError)
-_ADVICE = "a loss or metric is computed by a server as far as it is written with keras.ops"
+_ADVICE = "a server can only compute losses and metrics that are written with keras.ops"
 
 #: The most rows of the user's data used in the proof.
 _MOST_USER_ROWS = 1024
@@ -62,31 +62,31 @@ class CompiledEvaluation:
     warnings: tuple[str, ...]
 
 
-def compile_evaluation(judged: EvaluationContext, objective: Objective, folder: Path) -> CompiledEvaluation:
+def compile_evaluation(context: EvaluationContext, objective: Objective, folder: Path) -> CompiledEvaluation:
     """Write `evaluate.onnx` and `results.onnx` to a folder, proven equal to `model.evaluate()`.
 
     Parts that cannot be expressed or proven are left out with a warning: a metric, the sample weights, or
     everything.
     """
-    why = _impossible(judged)
+    why = _impossible(context)
     if not why:
         try:
-            return _compiled(judged, objective, folder)
+            return _compiled(context, objective, folder)
         except Exception as error:  # noqa: BLE001  # custom losses and metrics may raise anything
             why = _one_line(error)
     return CompiledEvaluation(None, (f"the model cannot be evaluated by the server: {why}",))
 
 
-def _compiled(judged: EvaluationContext, objective: Objective, folder: Path) -> CompiledEvaluation:
+def _compiled(context: EvaluationContext, objective: Objective, folder: Path) -> CompiledEvaluation:
     """Try the possible forms of the labels; if none can be proven, raises the error of the likeliest."""
-    outputs = list(judged.model.graph.outputs)[: len(keras.tree.flatten(judged.lowered.outputs))]
-    labels = {} if judged.user is None else judged.user[1]
+    outputs = list(context.model.graph.outputs)[: len(keras.tree.flatten(context.lowered.outputs))]
+    labels = {} if context.user is None else context.user[1]
     results: list[Any] = []
-    seeded = more_rows(judged.model, judged.like, proofs.ROWS)
-    data = [proofs.predict(judged.source.model, judged.lowered, seeded, results)]
-    if judged.user is not None and labels:
-        data.append(proofs.predict(judged.source.model, judged.lowered, _few(judged.user[0])))
-    attempts = _Attempts(judged, objective, find_logits(outputs, results), data, folder)
+    seeded = more_rows(context.model, context.like, proofs.ROWS)
+    data = [proofs.predict(context.source.model, context.lowered, seeded, results)]
+    if context.user is not None and labels:
+        data.append(proofs.predict(context.source.model, context.lowered, _few(context.user[0])))
+    attempts = _Attempts(context, objective, find_logits(outputs, results), data, folder)
     first: Exception | None = None
     for targets in candidate_targets(outputs, objective, labels):
         for weighted in (True, False):
@@ -94,22 +94,22 @@ def _compiled(judged: EvaluationContext, objective: Objective, folder: Path) -> 
                 return attempts.attempt(targets, weighted=weighted, because=first)
             except Exception as error:  # noqa: BLE001  # custom losses and metrics may raise anything
                 _LOG.debug("evaluation with %s", targets, exc_info=True)
-                told = isinstance(error, ConversionError) and not isinstance(first, ConversionError)
-                first = error if first is None or told else first
+                likelier = isinstance(error, ConversionError) and not isinstance(first, ConversionError)
+                first = error if first is None or likelier else first
     assert first is not None
     raise first
 
 
-def _impossible(judged: EvaluationContext) -> str:
-    model = judged.source.model
-    if judged.lowered.state:
-        names = ", ".join(each.input for each in judged.lowered.state)
+def _impossible(context: EvaluationContext) -> str:
+    model = context.source.model
+    if context.lowered.state:
+        names = ", ".join(each.input for each in context.lowered.state)
         return f"it carries state from one call to the next ({names})"
     if type(model).test_step is not keras.Model.test_step or type(model).evaluate is not keras.Model.evaluate:
         return f"{type(model).__name__} defines its own test_step or evaluate"
-    if all(basis.drawn for basis in output_traits(judged.model).values()):
-        return "its answers are drawn anew on each call, and so is what they are worth"
-    if "batch" not in judged.like.sizes:
+    if all(basis.drawn for basis in output_traits(context.model).values()):
+        return "its outputs are random, and so would be the loss and the metrics"
+    if "batch" not in context.like.sizes:
         return "its batch size is fixed"
     return ""
 
@@ -118,7 +118,7 @@ def _impossible(judged: EvaluationContext) -> str:
 class _Attempts:
     """What all guesses of the label forms share."""
 
-    judged: EvaluationContext
+    context: EvaluationContext
     objective: Objective
     logits: Mapping[str, Logits]
     data: Sequence[proofs.Predicted]
@@ -131,7 +131,7 @@ class _Attempts:
         refused: set[int] = set()
         warnings: list[str] = []
         while True:
-            with compiled_for_evaluation(self.judged.source.model, self.objective, refused) as trainer:
+            with compiled_for_evaluation(self.context.source.model, self.objective, refused) as trainer:
                 try:
                     graphs, proof = self._proven(trainer, targets, weighted=weighted)
                 except MetricError as error:
@@ -145,24 +145,24 @@ class _Attempts:
                 if not weighted:
                     warnings.append(f"evaluation: sample weights cannot be used: {_one_line(because)}")
                 return CompiledEvaluation(
-                    recorded(graphs, proof, keras.tree.flatten(self.judged.lowered.inputs), self.logits),
-                    (*warnings, *self._of_labels((*graphs.warnings, *proof.warnings))),
+                    recorded(graphs, proof, keras.tree.flatten(self.context.lowered.inputs), self.logits),
+                    (*warnings, *self._new_warnings((*graphs.warnings, *proof.warnings))),
                 )
 
-    def _of_labels(self, told: Iterable[str]) -> list[str]:
+    def _new_warnings(self, warnings: Iterable[str]) -> list[str]:
         """Filter out warnings already given for the model, parts of which may be in `evaluate.onnx` too."""
-        return [f"evaluation: {each}" for each in told if each not in self.judged.lowered.warnings]
+        return [f"evaluation: {each}" for each in warnings if each not in self.context.lowered.warnings]
 
     def _proven(
         self, trainer: Trainer, targets: Sequence[Target], *, weighted: bool
     ) -> tuple[Graphs, proofs.Proof]:
-        lowered = self.judged.lowered
+        lowered = self.context.lowered
         graphs = graphs_module.lower(
             trainer,
             lowered,
             targets,
             self.logits,
-            opset=self.judged.model.opset_imports[""],
+            opset=self.context.model.opset_imports[""],
             weighted=weighted,
         )
         sets = [proofs.label(each, targets, graphs, self._labels_of(each)) for each in self.data]
@@ -180,9 +180,9 @@ class _Attempts:
         return graphs, proof
 
     def _labels_of(self, predicted: proofs.Predicted) -> Mapping[str, NDArray[Any]]:
-        if predicted.dataset.origin != "user" or self.judged.user is None:
+        if predicted.dataset.origin != "user" or self.context.user is None:
             return {}
-        return {name: array[:_MOST_USER_ROWS] for name, array in self.judged.user[1].items()}
+        return {name: array[:_MOST_USER_ROWS] for name, array in self.context.user[1].items()}
 
 
 def _few(dataset: Dataset) -> Dataset:

@@ -186,7 +186,7 @@ class _Step:
     ) -> None:
         """Do the same as Keras's `Trainer.test_step`, on given predictions."""
         model = self.trainer.model
-        if self.lowered.judged_by_inputs:
+        if self.lowered.evaluation_needs_inputs:
             outputs = keras.tree.flatten(signature.call(model, arguments))
             for prediction, output in zip(given, outputs, strict=True):
                 mask = keras.src.backend.get_keras_mask(output)

@@ -44,7 +44,7 @@ def apply_overrides(
 def _by_output(found: Sequence[tuple[Identifier, Any]], outputs: Sequence[str], *, single: bool) -> Any:
     for identifier, _ in found:
         if identifier.output and identifier.output not in outputs:
-            raise LoadError(f"{identifier.text!r}: the model's outputs are {', '.join(outputs)}")
+            raise LoadError(f"{identifier.text!r}: expected one of the outputs {', '.join(outputs)}")
     if len(outputs) == 1 or not any(identifier.output for identifier, _ in found):
         every = [each for _, each in found]
         return every[0] if single and len(every) == 1 else every
@@ -63,7 +63,7 @@ def _object(identifier: Identifier, module: ModuleType, own: Mapping[str, Any]) 
         return identifier.name
     if not callable(found):
         raise LoadError(
-            f"{identifier.name!r} is none of keras.{kind}; give the module that defines it with --import"
+            f"{identifier.name!r} is not in keras.{kind}; name the module that defines it with --import"
         )
     try:
         if isinstance(found, type):
@@ -78,7 +78,7 @@ def _object(identifier: Identifier, module: ModuleType, own: Mapping[str, Any]) 
         wrap = wrapper or keras.metrics.MeanMetricWrapper
         return wrap(found, *identifier.args, name=identifier.name, **identifier.kwargs)
     except (TypeError, ValueError) as error:
-        raise LoadError(f"{identifier.text!r} cannot be made: {error}") from error
+        raise LoadError(f"{identifier.text!r} cannot be created: {error}") from error
 
 
 def _bare(found: type, identifier: Identifier, own: Mapping[str, Any]) -> Any:

@@ -147,8 +147,8 @@ def prove(
                 for key in ours
             )
     warnings = tuple(
-        f"{key} is not a number on any of the rows that were tried, in Keras and here alike, which proves "
-        "nothing; give rows with labels (--data)"
+        f"{key} is NaN on all rows that were tried, in Keras too, so it could not be verified; "
+        "give rows with labels (--data)"
         for key, known in numbers.items()
         if not known
     )
@@ -318,7 +318,9 @@ def _compared(ours: Numbers, wanted: Numbers, rows: Rows, *, weighted: bool) -> 
     for key, number in ours.items():
         expected = wanted.get(key)
         if expected is None:
-            raise DifferentError(key, f"{key} is not among what Keras reports: {', '.join(wanted)}")
+            raise DifferentError(
+                key, f"{key} is not among the values that Keras reports: {', '.join(wanted)}"
+            )
         if not _equal(number, expected):
             how = "with sample weights" if weighted else "without sample weights"
             raise DifferentError(key, f"{key} is {number} where Keras reports {expected} ({how})")

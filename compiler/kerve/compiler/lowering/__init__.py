@@ -35,7 +35,7 @@ class Lowered:
     #: Variables that the call assigns, with the inputs and outputs that carry them.
     state: tuple[StateVariable, ...]
     #: Whether the call adds losses or its results carry masks, so that `evaluate` depends on the inputs.
-    judged_by_inputs: bool
+    evaluation_needs_inputs: bool
     #: Whether the graph draws new random numbers in each call where Keras repeats those
     #: of an integer seed.
     reseeded: bool
@@ -118,7 +118,7 @@ def _lower_with(state: State, model: keras.Model, opset: int, arguments: signatu
         arguments=arguments,
         outputs=outputs,
         state=tuple(g.state.variables),
-        judged_by_inputs=bool(g.losses) or any(_is_masked(x) for x in keras.tree.flatten(results)),
+        evaluation_needs_inputs=bool(g.losses) or any(_is_masked(x) for x in keras.tree.flatten(results)),
         reseeded=g.reseeded,
         traced=tuple(dict.fromkeys(g.traced)),
         warnings=tuple(g.warnings),

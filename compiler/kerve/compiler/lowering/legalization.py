@@ -115,7 +115,9 @@ def _conv(_: Lowering, node: ir.Node, *__: Any) -> None:
     if attributes.get_string("auto_pad", "NOTSET") != "SAME_UPPER" or not any(holes):
         return
     if any(stride > 1 for stride in attributes.get_ints("strides", [1])):
-        raise ConversionError("ONNX Runtime pads no convolution with both strides and dilations by itself")
+        raise ConversionError(
+            "ONNX Runtime has no automatic padding for a convolution with strides and dilations"
+        )
     reach = [
         (size - 1) * (hole + 1)
         for size, hole in zip(attributes["kernel_shape"].as_ints(), holes, strict=True)
@@ -141,7 +143,7 @@ def _transpose(_: Lowering, node: ir.Node, inputs: _Inputs, __: _Values) -> None
     if len(inputs) > 1:
         order = constant_value(inputs[1])
         if order is None:
-            raise ConversionError("ONNX reorders no axes in an order that is computed from the inputs")
+            raise ConversionError("ONNX cannot transpose axes in an order that is computed from the inputs")
         node.attributes["perm"] = ir.AttrInt64s("perm", order.tolist())
         del inputs[1:]
         node.resize_inputs(1)

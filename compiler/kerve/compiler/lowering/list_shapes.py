@@ -53,14 +53,14 @@ def note(graph: ir.Graph) -> None:
     for node in nodes:
         for first, second in _alike(node):
             names.join(first, second)
-    said: dict[ir.Value, Dims] = {}
+    known: dict[ir.Value, Dims] = {}
     for node in nodes:
         at = node.outputs[0] if node.op_type in _MAKERS else node.inputs[0] if node.inputs else None
         if at is not None:
-            for dims in _said(node):
-                said[names.of(at)] = sized(said.get(names.of(at)), dims)
+            for dims in _known_dims(node):
+                known[names.of(at)] = sized(known.get(names.of(at)), dims)
     for node in nodes:
-        dims = said.get(names.of(node.outputs[0])) if node.op_type in _MAKERS else None
+        dims = known.get(names.of(node.outputs[0])) if node.op_type in _MAKERS else None
         if dims is not None:
             sizes = [-1 if size is None else size for size in dims]
             node.attributes[DIMS] = ir.AttrInt64s(DIMS, sizes)
@@ -110,7 +110,7 @@ def _alike(node: ir.Node) -> Iterator[tuple[ir.Value, ir.Value]]:
             yield from zip(node.outputs, body.outputs, strict=True)
 
 
-def _said(node: ir.Node) -> Iterator[Dims]:
+def _known_dims(node: ir.Node) -> Iterator[Dims]:
     """Yield the element shapes that an operator implies for its list."""
     if (place := _SHAPES.get(node.op_type)) is not None:
         sizes = constant_value(node.inputs[place])

@@ -67,7 +67,7 @@ class TensorList:
             return self.items
         if self.dims is None:
             raise ConversionError(
-                "nothing says of which rank the elements of a list are; give tf.TensorArray the element_shape"
+                "the rank of the elements of a list is not known; give tf.TensorArray the element_shape"
             )
         widths = g.constant(np.array([size or 0 for size in self.dims], np.int64), "shape")
         return _zeros(g, self.dtype, g.op.Concat(self.length(g), widths, axis=0), self.dims)

@@ -237,7 +237,7 @@ class Lowering:
 
     def _in_sight(self, value: ir.Value) -> ir.Value:
         if value.graph in self._closed:
-            raise tracing.TensorsOnlyError("a tensor that a loop or branch makes is kept and used after it")
+            raise tracing.TensorsOnlyError("a tensor made in a loop or branch is kept and used after it")
         return value
 
     # -- operations ----------------------------------------------------------------------------------

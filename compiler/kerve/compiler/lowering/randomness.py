@@ -176,7 +176,9 @@ def random_replacement(sample: Callable[..., Any], original: Callable[..., Any])
             return original(*args, seed=seed, **kwargs)
         if numbered:
             g.reseeded = True
-            g.warn(f"has the seed {seed}, from which Keras draws the same numbers each time: drawn anew here")
+            g.warn(
+                f"has the seed {seed}, and repeats its numbers in Keras; the compiled model draws new ones"
+            )
         return sample(g, *args, **kwargs)
 
     return drawn

@@ -169,8 +169,8 @@ def _zeros(g: Lowering, like: ir.Value, sequence: ir.Value) -> ir.Value:
     dims = [dim for dim in static_shape(like)[1:] if dim is not None]
     if len(dims) < len(static_shape(like)) - 1:
         raise g.refuse(
-            f"the shape of its cell's output, {static_shape(like)}, is open beside the batch",
-            "give the model's inputs their sizes, all but batch and time",
+            f"the shape of its cell's output, {static_shape(like)}, is dynamic beyond the batch",
+            "fix the sizes of the model's inputs, except batch and time",
         )
     zero = g.cast(g.constant(0.0, "zero"), _dtype(like))
     return g.op.Expand(zero, g.shape([g.dim(sequence, 0), *dims]))

@@ -10,9 +10,9 @@ OTHERWISE = (
     "write it with operations of keras.ops that have an ONNX form, or leave it out of the served model"
 )
 
-_RUN = "it must run in TensorFlow's graphs: see that model.predict() answers, without run_eagerly"
+_RUN = "it must run in TensorFlow's graphs: check that model.predict() works without run_eagerly"
 
-COLLECT = "collect with keras.ops.scan or tf.TensorArray, or give the axis that it goes over a fixed size"
+COLLECT = "collect with keras.ops.scan or tf.TensorArray, or fix the size of the axis that it iterates over"
 
 _FILE = "compile the .keras or .h5 file of the model, or leave it out of the served model"
 _PIXELS = ("decoding images", "choose or save a signature that takes pixels")
@@ -25,10 +25,10 @@ _INSTEAD = {
     "DecodeImage": _PIXELS,
     "DecodeJpeg": _PIXELS,
     "DecodePng": _PIXELS,
-    "ImageProjectiveTransformV3": ("augmentation layers, which training alone needs", _FILE),
+    "ImageProjectiveTransformV3": ("augmentation layers, which only training needs", _FILE),
     "SparseCrossHashed": ("HashedCrossing layers", _FILE),
     "_SwitchN": ("tf.switch_case", "write it with tf.case or tf.cond"),
-    "TensorListSplit": ("TensorArray.split", "cut the tensor with tf.split or tf.reshape"),
+    "TensorListSplit": ("TensorArray.split", "split the tensor with tf.split or tf.reshape"),
 }
 
 

@@ -97,7 +97,7 @@ def other_call_forms(model: keras.Model) -> list[str]:
         return []
     return [
         f"model '{model.name}' ({type(model).__name__}) is compiled without {', '.join(names)}: Keras does "
-        "not remember whether it was called with more than its first argument; to have them, give "
+        "not record whether it was called with more than its first argument; to include them, give "
         "input_signature= or data= with each of them"
     ]
 
@@ -192,7 +192,7 @@ def _require_served(what: str, dtype: ir.DataType) -> None:
     remedy = _NOT_SERVED.get(dtype)
     if remedy is not None:
         raise ConversionError(
-            f"{what} is {dtypes.from_onnx(dtype)}, which ONNX Runtime neither takes nor gives; {remedy}"
+            f"{what} is {dtypes.from_onnx(dtype)}, which ONNX Runtime neither accepts nor returns; {remedy}"
         )
 
 
@@ -305,12 +305,12 @@ def _recorded(model: keras.Model) -> Arguments:
     shapes, required = model._build_shapes_dict or {}, _required(model)
     if not shapes or None in shapes.values():
         raise ConversionError(
-            f"{what} was never called, or Keras does not remember on what; call it once "
+            f"{what} was never called, or Keras did not record its inputs; call it once "
             "on data before compiling it, or give input_signature= or data="
         )
     if len(shapes) < len(required):
         raise ConversionError(
-            f"{what} takes {', '.join(required)}, of which Keras remembers the first alone; give them with "
+            f"{what} takes {', '.join(required)}, of which Keras records only the first; give them with "
             f"input_signature={{{', '.join(f'{name!r}: InputSpec(...)' for name in required)}}}, "
             "or data= with an array for each"
         )

@@ -46,7 +46,7 @@ DRAWS = (
     "so its outputs agree with Keras's in distribution only"
 )
 
-_KEPT = "a tensor that a loop or branch makes is kept, in a list of Python's perhaps, and used after it"
+_KEPT = "a tensor made in a loop or branch is kept, perhaps in a Python list, and used after it"
 
 _TF2ONNX_OPSET = 18  # the newest that tf2onnx writes
 _CONVERTER_OPSET = 25  # the newest that onnxscript converts to; later opsets accept its output
@@ -274,7 +274,7 @@ def _adopt_node(g: Lowering, node: ir.Node, values: _Values) -> None:
     if known and (not is_plain or complex_numbers.makes_complex(node)):
         parts = complex_numbers.by_parts(g, node, inputs)
         if parts is None:
-            what = "computes neither with complex numbers nor with tables"
+            what = "supports neither complex numbers nor tables"
             raise UntraceableError(f"ONNX's {node.op_type} {what}")
         values.update(zip(node.outputs, parts, strict=True))
         detach_inputs([node])

@@ -221,9 +221,9 @@ def _step(op: Any, inputs: list[Any]) -> Sequence[Any]:
         return _loop(op, inputs)
     if op.type in _DRAWS:
         raise ImpureError(
-            f"it draws from the random generator '{cells[0].name}', as augmentation does that was exported "
-            "as in training; export the model without it, or compile its .keras or .h5 file, where it does "
-            "nothing"
+            f"it draws from the random generator '{cells[0].name}', as augmentation that was exported in "
+            "training mode does; export the model without it, or compile its .keras or .h5 file, where it "
+            "does nothing"
         )
     raise ImpureError(f"TensorFlow's {op.type} on the variable '{cells[0].name}' has no ONNX form")
 

@@ -68,7 +68,7 @@ class AvoidSlowKernels(ExplainedPass):
             return False
         written = rule(_Writer(node, editor))
         if isinstance(written, str):
-            self.note(node, f"stays: {written}")
+            self.note(node, f"kept: {written}")
         elif written is not None:
             editor.replace(node.outputs[0], written)
         return isinstance(written, ir.Value)
@@ -136,7 +136,7 @@ def _flatten_behind(write: _Writer) -> ir.Value | str | None:
     # dynamic sizes up to the axis are copied (0), one of the others may be inferred (-1)
     sizes = [dim if isinstance(dim, int) else 0 if at <= axis else -1 for at, dim in enumerate(dims)]
     if sizes.count(-1) > 1 or 0 in dims:
-        return "several sizes behind its axis are open"
+        return "several sizes after its axis are dynamic"
     flat = ir.Shape([*dims[: axis + 1], None])
     source = write("Reshape", write.x, write.constant(np.array([0] * (axis + 1) + [-1])), shape=flat)
     result = write(write.node.op_type, source, shape=flat, axis=axis)
@@ -190,7 +190,7 @@ def _log_sum_exp(write: _Writer) -> ir.Value | str | None:
     dims = shape_dims(write.x)
     axes, chosen = input_of(write.node, 1), axes_of(write.node, len(dims), 1)
     if axes is None or not chosen:
-        return "its axes are not an input"
+        return "its axes are not a constant input"
     keeps = attribute_int(write.node, "keepdims", 1)
     column = ir.Shape([1 if axis in chosen else dim for axis, dim in enumerate(dims)])
     largest = write("ReduceMax", write.x, axes, shape=column, keepdims=1)
@@ -212,7 +212,7 @@ def _resize(write: _Writer) -> ir.Value | str | None:
         return None
     factors = _factors(write)
     if factors is None:
-        return "it is not by known whole factors"
+        return "its factors are not known integers"
     if len(factors) == 5:
         return _resize_volumes(write, factors)
     return None if copies else write("Resize", *write.node.inputs, like=write.result, **_BY_COPY)
@@ -235,7 +235,7 @@ def _resize_volumes(write: _Writer, factors: list[int]) -> ir.Value | str | None
     """Resize each slice of the volumes as an image, then the slices, each as a row."""
     sizes = [size or 0 for size in dims_of(write.x)]
     if 0 in sizes[1:] or factors[:2] != [1, 1]:
-        return "sizes of its volumes are open"
+        return "sizes of its volumes are dynamic"
     _, channels, depth, height, width = sizes
     deeper, higher, wider = (size * factor for size, factor in zip(sizes[2:], factors[2:], strict=True))
     batch = shape_dims(write.x)[0]
@@ -261,9 +261,9 @@ def _average_volumes(write: _Writer) -> ir.Value | str | None:
         return None
     before, after = dims_of(write.x), dims_of(write.result)
     if None in before[1:] or None in after[1:]:
-        return "sizes are open"
+        return "its sizes are dynamic"
     if attribute_int(node, "ceil_mode", 0) or "auto_pad" in node.attributes or "dilations" in node.attributes:
-        return "its windows are laid by a rule of their own"
+        return "it has auto_pad, ceil_mode or dilations"
     strides = attribute_ints(node, "strides") or [1, 1, 1]
     pads = attribute_ints(node, "pads") or [0] * 6
     channels, depth, height, width = (int(size or 0) for size in before[1:])

@@ -81,7 +81,7 @@ class ConvolveAsImages(ExplainedPass):
     def _explain(self, part: Iterable[ir.Node]) -> None:
         for node in part:
             if is_op(node, "Conv"):
-                self.note(node, "stays a convolution of sequences: it has few channels, or little to do")
+                self.note(node, "remains a convolution of sequences: it has few channels, or little work")
 
 
 def _parts(graph: ir.Graph | ir.Function) -> Iterator[list[ir.Node]]:

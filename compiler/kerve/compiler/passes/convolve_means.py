@@ -45,7 +45,7 @@ class ConvolveMeans(ExplainedPass):
                         _convolve(node, editor)
                         modified = True
                     else:
-                        self.note(node, f"stays a pool: {reason}")
+                        self.note(node, f"remains a pool: {reason}")
         editor.close()
         return ir.passes.PassResult(model, modified)
 
@@ -57,15 +57,15 @@ def _refusal(pool: ir.Node) -> str | None:
     if prod(_window(pool)) > _LARGEST_WINDOW:
         return "its window is large"
     if attribute_int(pool, "ceil_mode", 0) or set(attribute_ints(pool, "dilations") or [1]) != {1}:
-        return "its windows are laid by a rule that convolutions do not have"
+        return "it has ceil_mode or dilations"
     if pool.attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-        return "it pads by a rule of its own"
+        return "it computes its padding (auto_pad)"
     if any(pad >= size for pad, size in zip(_pads(pool), 2 * _window(pool), strict=True)):
         return "some of its windows may lie outside the image"
     if dims_of(source)[1] is None:
-        return "the number of channels is open"
+        return "the number of channels is dynamic"
     if _leaves_out(pool) and None in (*dims_of(source)[2:], *dims_of(result)[2:]):
-        return "how much of its windows lies inside depends on an open size"
+        return "the share of a window inside the image depends on a dynamic size"
     return None
 
 

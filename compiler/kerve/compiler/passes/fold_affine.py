@@ -80,7 +80,7 @@ class FoldAffine(ExplainedPass):
         if behind is not None and self._into_weights_behind(behind, chain, editor):
             return True
         if is_op(node, "BatchNormalization"):
-            self.note(node, "stays: no weights before or behind it could take its scale and shift")
+            self.note(node, "kept: no weights before or after it can absorb its scale and shift")
             return False
         return _into_one(_without_transposes(chain), editor)
 
@@ -93,7 +93,7 @@ class FoldAffine(ExplainedPass):
             return False  # a MatMul and its bias cannot be shortened
         if scales and not _may_copy(linear.weights):
             self.note(
-                chain[0].node, f"stays: the weights '{linear.weights.name}' before it are shared and large"
+                chain[0].node, f"kept: the weights '{linear.weights.name}' before it are shared and large"
             )
             return False
         if scales:
@@ -114,7 +114,9 @@ class FoldAffine(ExplainedPass):
         scale, shift = _product(chain)
         shifts = bool(np.any(shift != 0.0))
         if shifts and linear.sees_zeros:
-            self.note(chain[0].node, f"not into the {linear.node.op_type} behind it, whose border is zero")
+            self.note(
+                chain[0].node, f"not folded into the {linear.node.op_type} after it, which pads with zeros"
+            )
             return False
         if not _may_copy(linear.weights) or np.max(np.abs(shift)) > _LARGEST_SHIFT:
             return False

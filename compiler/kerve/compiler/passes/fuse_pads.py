@@ -49,7 +49,7 @@ class FusePads(ExplainedPass):
                 reason = _fuse(pad, node)
                 modified |= reason is None
                 if reason is not None:
-                    self.note(node, f"does not take in the Pad before it: {reason}")
+                    self.note(node, f"does not absorb the Pad before it: {reason}")
         return ir.passes.PassResult(model, modified)
 
 
@@ -68,7 +68,7 @@ def _fuse(pad: ir.Node, node: ir.Node) -> str | None:
     if np.any(pads < 0):
         return "it crops"
     if node.attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-        return f"{node.op_type} pads by a rule of its own"
+        return f"{node.op_type} computes its padding (auto_pad)"
     refusal = _REFUSALS[node.op_type](node, source, value, pads[:, 2:])
     if refusal is not None:
         return refusal
@@ -110,7 +110,7 @@ def _refuse_conv(node: ir.Node, source: ir.Value, value: float, pads: Pads) -> s
 
 def _refuse_average(node: ir.Node, source: ir.Value, value: float, pads: Pads) -> str | None:
     if any(attribute_ints(node, "pads") or []) and not attribute_int(node, "count_include_pad", 0):
-        return "AveragePool leaves its own padding out of the mean"
+        return "AveragePool excludes its own padding from the mean"
     return _refuse_conv(node, source, value, pads) or _refuse_window(node, pads)
 
 
@@ -120,7 +120,7 @@ def _refuse_max(node: ir.Node, source: ir.Value, value: float, pads: Pads) -> st
     if any(attribute_ints(node, "pads") or []):
         return "MaxPool pads with -inf itself"
     if not (value == -inf or (value <= 0.0 and _never_negative(source))):
-        return f"the maximum may be {value:g}, a padded element"
+        return f"the maximum may be {value:g}, the value of the padding"
     return _refuse_window(node, pads)
 
 

@@ -33,7 +33,7 @@ __all__ = ["ReducedModel", "apply"]
 _GOLDEN_ROWS = 8
 
 #: The share of weights in float32 above which there is a warning.
-_UNTOLD = 0.1
+_WARNING_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,10 @@ def _answered(
 
     Only those on the user's inputs, if there are any: random ones may be outside the measured ranges.
     """
-    if data.judged.origin != "user":  # corner cases are outside the measured ranges
+    if data.assessed.origin != "user":  # corner cases are outside the measured ranges
         return [known for known in verified.answered if known.ordinary]
-    inputs = next(batches(model, data.judged, _GOLDEN_ROWS))
-    sizes = {**data.judged.sizes}
+    inputs = next(batches(model, data.assessed, _GOLDEN_ROWS))
+    sizes = {**data.assessed.sizes}
     if "batch" in sizes:
         sizes["batch"] = min(sizes["batch"], _GOLDEN_ROWS)
     few = Dataset("user", inputs, sizes)
@@ -105,7 +105,7 @@ def _record(assessment: Assessment, data: Data, calibrated: bool) -> manifest_pb
             manifest_pb2.Reduction.Loss(
                 output=loss.output,
                 measure=loss.measure,
-                data=data.judged.origin,
+                data=data.assessed.origin,
                 rows=loss.rows,
                 drop=_rounded(loss.drop),
                 allowed=assessment.budget[loss.measure],
@@ -131,27 +131,27 @@ def _warnings(model: ir.Model, reduced: ir.Model, precision: str, data: Data) ->
     if PRECISIONS[precision].calibrated and data.measured.origin != "user":
         yield (
             f"the ranges of {precision} were measured on random inputs; "
-            "give inputs like those to come with --calibration FILE.npz"
+            "give representative inputs with --calibration FILE.npz"
         )
-    if data.judged.origin != "user":
+    if data.assessed.origin != "user":
         yield (
-            f"what {precision} loses was measured on random inputs; "
-            "give inputs, best with labels, with --data FILE.npz"
+            f"the loss of {precision} was measured on random inputs; "
+            "give inputs, preferably with labels, with --data FILE.npz"
         )
     for name, basis in output_traits(model).items():
         if basis.drawn:
-            yield f"what {precision} loses was not measured on output '{name}', which is drawn on each call"
+            yield f"the loss of {precision} was not measured on output '{name}', which is random"
     share, readers = remaining(model, reduced)
-    if share > _UNTOLD:
+    if share > _WARNING_SHARE:
         by = ", ".join(f"{count} {operator}" for operator, count in sorted(readers.items()))
-        yield f"{precision} has no form for {share:.0%} of the weights, which stay in float32 (read by {by})"
+        yield f"{precision} does not support {share:.0%} of the weights; they stay in float32 (read by {by})"
     elif _operators(model) == _operators(reduced) and _weight_types(model) == _weight_types(reduced):
         yield f"{precision} changes nothing: the model holds no weights in float32"
     operators = set(_operators(reduced))
     if "ConvInteger" in operators:
         yield f"convolutions in {precision} are small but slow on CPUs; int8 is both small and fast"
     if "DynamicQuantizeLinear" in operators:
-        yield f"{precision} finds its ranges batch by batch: an answer depends a little on the rows beside it"
+        yield f"{precision} measures ranges in each batch: outputs depend slightly on the batch's other rows"
 
 
 def _operators(model: ir.Model) -> list[str]:

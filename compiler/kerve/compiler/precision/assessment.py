@@ -64,7 +64,7 @@ def assess(
         budget = dict.fromkeys(budget, max_drop)
     layers = sorted(layer_losses(float32, reduced, _few(model, data)), key=lambda each: -each.added)
     if any(loss.drop > budget[loss.measure] for loss in losses):
-        raise AccuracyBudgetError(_excuse(precision, losses, budget, data.judged.origin, layers))
+        raise AccuracyBudgetError(_over_budget(precision, losses, budget, data.assessed.origin, layers))
     return Assessment(losses, budget, layers, _verified(reduced, precision, answered))
 
 
@@ -89,7 +89,7 @@ def losses_of(
     """
     meters: dict[str, Meter] = {}
     drawn = {name for name, basis in output_traits(model).items() if basis.drawn}
-    for before, answers in paired_outputs(baseline, reduced, batches(model, data.judged)):
+    for before, answers in paired_outputs(baseline, reduced, batches(model, data.assessed)):
         for name, after in answers.items():
             if name in drawn:  # effects of the precision cannot be distinguished from chance
                 continue
@@ -101,10 +101,10 @@ def losses_of(
 
 def _few(model: ir.Model, data: Data) -> list[Arrays]:
     """Return some rows one by one: the outputs of all layers are held in memory for each."""
-    return list(itertools.islice(batches(model, data.judged, 1), _LAYER_ROWS))
+    return list(itertools.islice(batches(model, data.assessed, 1), _LAYER_ROWS))
 
 
-def _excuse(
+def _over_budget(
     precision: str,
     losses: Sequence[Loss],
     budget: Mapping[str, float],

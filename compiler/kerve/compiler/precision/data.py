@@ -24,7 +24,7 @@ _SEEDED_ROWS = 64
 class Data:
     """Inputs for evaluation, with labels of some outputs, and inputs for measuring activation ranges."""
 
-    judged: Dataset
+    assessed: Dataset
     labels: Mapping[str, NDArray[Any]]
     measured: Dataset
 
@@ -35,20 +35,20 @@ class Data:
         Labels are arrays of `data` named like an output, or `y` if there is one output. Raises `LoadError` if
         a file does not fit the model.
         """
-        judged = None if data is None else from_file(model, data)
+        assessed = None if data is None else from_file(model, data)
         measured = None if calibration is None else _measurable(from_file(model, calibration), calibration)
-        seeded = more_rows(model, like, _SEEDED_ROWS) if judged is measured is None else like
+        seeded = more_rows(model, like, _SEEDED_ROWS) if assessed is measured is None else like
         return cls(
-            judged=judged or measured or seeded,
-            labels={} if data is None or judged is None else labels_in(model, data, judged),
-            measured=measured or judged or seeded,
+            assessed=assessed or measured or seeded,
+            labels={} if data is None or assessed is None else labels_in(model, data, assessed),
+            measured=measured or assessed or seeded,
         )
 
 
 def _measurable(dataset: Dataset, path: Path) -> Dataset:
     for name, array in dataset.inputs.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise LoadError(f"{path}: array '{name}' holds NaN or infinity; give inputs like those to come")
+            raise LoadError(f"{path}: array '{name}' holds NaN or infinity; give representative inputs")
     return dataset
 
 

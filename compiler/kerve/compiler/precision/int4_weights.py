@@ -19,10 +19,7 @@ from kerve.compiler.precision.embeddings import quantize_tables
 from kerve.compiler.precision.weighted_ops import WeightedOp, is_clamped, weighted_ops
 from kerve.compiler.precision.writing import Writer
 
-__all__ = ["OLDEST_OPSET", "quantize"]
-
-#: The first operator set whose DequantizeLinear supports int4 and blocks.
-OLDEST_OPSET = 21
+__all__ = ["quantize"]
 
 #: The number of rows that share a scale, the usual one in kernels and formats.
 _BLOCK = 32

@@ -55,7 +55,7 @@ _PHRASES = {
     "accuracy": "is right in {after:.2%} of {rows} rows, float32 in {before:.2%}",
     "choices": "chooses another class in {drop:.2%} of {rows} rows",
     "elements": "differs in {drop:.2%} of its elements",
-    "error": "is off by {drop:.3g} of its root mean square",
+    "error": "has a relative root mean square error of {drop:.3g}",
     "rmse": "has a root mean square error of {after:.4g}, float32 of {before:.4g}",
 }
 
@@ -205,7 +205,7 @@ def _labelled(output: str, scores: Array, labels: Array) -> Meter:
             if not 0 <= labels.max(initial=0) < classes:
                 raise LoadError(
                     f"the largest label of output '{output}' is {int(labels.max())}; expected a class from 0 "
-                    f"to {classes - 1}, or a negative number where there is none"
+                    f"to {classes - 1}, or a negative number for no class"
                 )
             return _Accuracy(_most_probable, labels.reshape(rows, *scores.shape[1:-1]))
         if labels.size == rows * each:

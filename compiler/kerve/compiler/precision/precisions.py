@@ -34,7 +34,7 @@ PRECISIONS: Mapping[str, Precision] = {
     "float16": Precision(
         float16.narrow,
         step=2.0**-10,
-        remedy="--precision bfloat16, whose range is that of float32",
+        remedy="--precision bfloat16, which has the range of float32",
     ),
     "bfloat16": Precision(
         lambda model, _: bfloat16.narrow(model),
@@ -44,7 +44,7 @@ PRECISIONS: Mapping[str, Precision] = {
     "int8": Precision(
         int8.quantize,
         step=2.0**-7,
-        remedy="--calibration with inputs like those to come, or --precision float16",
+        remedy="--calibration with representative inputs, or --precision float16",
         calibrated=True,
     ),
     "int8-dynamic": Precision(

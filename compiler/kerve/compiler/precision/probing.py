@@ -131,7 +131,7 @@ def ranges(path: Path, names: Sequence[str], data: Iterable[Dataset]) -> dict[st
             except VerificationError as error:
                 raise LoadError(
                     f"the model fails on inputs that ranges are measured on ({error.__cause__}); "
-                    "give inputs like those to come"
+                    "give representative inputs"
                 ) from error
             low = {name: min(low[name], float(bounds[name + _LOW])) for name in names}
             high = {name: max(high[name], float(bounds[name + _HIGH])) for name in names}

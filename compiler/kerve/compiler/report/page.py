@@ -39,11 +39,11 @@ _SURROUNDINGS = {
 }
 
 _MEASURES = {
-    "accuracy": "right answers lost",
-    "choices": "rows in which another class is chosen",
+    "accuracy": "loss of accuracy",
+    "choices": "rows whose predicted class changes",
     "elements": "elements that differ",
     "error": "relative root mean square error",
-    "rmse": "growth of the error, by the labels' deviation",
+    "rmse": "growth of the RMS error, in standard deviations of the labels",
 }
 
 #: Characters that HTML does not allow.
@@ -60,7 +60,7 @@ def render(model: ir.Model, manifest: Manifest, model_bytes: int) -> str:
     source = manifest.source
     figures = {
         "model": show_bytes(model_bytes),
-        "numbers in it": f"{sum(each.elements for each in sizes):,}",
+        "weights": f"{sum(each.elements for each in sizes):,}",
         "Keras layers": layer_count,
         "operators": f"{operators.total():,}",
         "precision": manifest.precision,
@@ -113,10 +113,10 @@ class _Text:
             counts.sort(key=lambda item: item[0] in _SURROUNDINGS)
             operators = [name if count == 1 else f"{count} {name}" for name, count in counts]
             weights = show_bytes(part.weights) if part.weights >= _WORTH_SAYING else ""
-            said = operators if operators != [part.name] else [part.result]  # an operator outside of layers
-            self.detail = " · ".join(filter(None, (_few(said, weights), weights)))
+            shown = operators if operators != [part.name] else [part.result]  # an operator outside of layers
+            self.detail = " · ".join(filter(None, (_few(shown, weights), weights)))
             layers = f"{len(part.names)} layers: " if len(part.names) > 1 else ""
-            self.title = f"{layers}{', '.join(part.names)} | {', '.join(operators)} | gives {part.result}"
+            self.title = f"{layers}{', '.join(part.names)} | {', '.join(operators)} | output {part.result}"
         else:
             self.detail = _shorten(part.result, _DETAIL_LETTERS)
             self.title = f"{part.role} {part.name}: {part.result}"

@@ -102,7 +102,7 @@ def _from_yaml(path: Path, text: str) -> Any:
     except yaml.YAMLError as error:
         raise _unreadable(path, error) from error
     if sum(1 for _ in _nodes(config)) > _MOST_NODES:
-        raise LoadError(f"{path} unfolds to more than {_MOST_NODES:,} values, as a YAML bomb does")
+        raise LoadError(f"{path} expands to more than {_MOST_NODES:,} values, as a YAML bomb does")
     return config
 
 

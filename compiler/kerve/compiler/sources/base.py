@@ -116,7 +116,7 @@ def ragged(name: str) -> ConversionError:
     """Return the error for a ragged input."""
     return ConversionError(
         f"the input '{name}' is a ragged tensor, which ONNX does not have; "
-        "give the model a dense Input, of padded rows with a mask, and its weights"
+        "build the model with a dense Input, of padded rows with a mask, and load its weights"
     )
 
 

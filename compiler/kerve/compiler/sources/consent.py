@@ -101,7 +101,7 @@ def check(origin: str, config: Any, own: Collection[str], trust: bool) -> list[s
     strange = sorted({name for node in nodes if (name := _strange(node, own))})
     if strange:
         raise LoadError(
-            f"{origin} uses {', '.join(strange)}, which no model of Keras is made of; "
+            f"{origin} uses {', '.join(strange)}, which is not part of Keras; "
             "name the module that defines it with --import MODULE (custom_objects= in Python)"
         )
     of_lambdas = {
@@ -179,9 +179,9 @@ def _runs(node: dict[str, Any]) -> Iterator[str]:
     fields = _fields(node)
     layer = f"layer '{fields.get('name', name)}'"
     if name == "__lambda__":
-        yield "a function is kept as Python bytecode"
+        yield "a function is saved as Python bytecode"
     if name == "Lambda" and _has_bytecode(fields):
-        yield f"{layer} is a Lambda that keeps Python bytecode"
+        yield f"{layer} is a Lambda with Python bytecode"
     if name in ("TFOpLambda", "SlicingOpLambda") and not _is_tensor_symbol(fields.get("function")):
         yield f"{layer} calls tf.{fields.get('function')}"
     if name == "TensorFlowOpLayer" and has_side_effects(operator := _raw_operator(fields)):

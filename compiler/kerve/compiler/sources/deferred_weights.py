@@ -44,7 +44,7 @@ class Weights:
         if late:
             shown = ", ".join(late[:3]) + (", ..." if len(late) > 3 else "")
             raise LoadError(
-                f"'{self._model.name}' ({type(self._model).__name__}) makes weights only when called, "
-                f"so Keras did not read them ({shown}); have its build() build every layer, or build the "
+                f"'{self._model.name}' ({type(self._model).__name__}) creates weights only when called, "
+                f"so Keras did not load them ({shown}); have its build() build every layer, or build the "
                 "model in Python, call it, load its weights and compile the object"
             )

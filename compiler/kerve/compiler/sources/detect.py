@@ -126,7 +126,7 @@ def _file(path: Path) -> DetectedSource:
     _refuse(path, unsupported_formats.file(path, head))
     if head.lstrip()[:1] == b"{" or path.suffix in (".json", ".yaml", ".yml"):
         return DetectedSource(Kind.ARCHITECTURE, path)
-    raise LoadError(f"{path} begins with {head[:8]!r}, which no kind of Keras model does; {_ACCEPTED}")
+    raise LoadError(f"{path} begins with {head[:8]!r}, as no Keras model does; {_ACCEPTED}")
 
 
 def _archive(path: Path) -> DetectedSource:
@@ -135,7 +135,7 @@ def _archive(path: Path) -> DetectedSource:
         if not {"config.json", "metadata.json"} <= members:
             _refuse(path, unsupported_formats.archive(members))
             raise LoadError(
-                f"{path} is a zip file without config.json and metadata.json, so no Keras model; {_ACCEPTED}"
+                f"{path} is not a Keras model: a zip file without config.json and metadata.json; {_ACCEPTED}"
             )
         config = _parsed(path / "config.json", guards.text(path, archive, "config.json"))
         metadata = _parsed(path / "metadata.json", guards.text(path, archive, "metadata.json"))
@@ -144,7 +144,7 @@ def _archive(path: Path) -> DetectedSource:
 
 def _with_metadata(path: Path, config: Any, metadata: Any) -> DetectedSource:
     if not isinstance(config, dict) or "class_name" not in config:
-        raise LoadError(f"{path / 'config.json'} has no class_name, so it describes no model of Keras")
+        raise LoadError(f"{path / 'config.json'} has no class_name, so it does not describe a Keras model")
     version = str(metadata.get("keras_version", "")) if isinstance(metadata, dict) else ""
     training = config.get("compile_config")
     return DetectedSource(Kind.ARCHIVE, path, version, config, training)

@@ -24,7 +24,7 @@ def as_model(
     function's results, unless it returns a dictionary, whose keys are the names.
     """
     if not inputs:
-        return _Unasked(function, name=clean_name(name))
+        return _ModelWithoutInputs(function, name=clean_name(name))
     arguments = keras.tree.map_structure(_input, inputs)
     results = OldFunction(function, clean_name(name))(arguments)
     if output_names is not None:
@@ -36,7 +36,7 @@ def as_model(
     return keras.Model(arguments, results, name=clean_name(name))
 
 
-class _Unasked(keras.Model):
+class _ModelWithoutInputs(keras.Model):
     """A function without tensor arguments, which cannot be a functional model."""
 
     def __init__(self, function: Callable[..., Any], name: str) -> None:
@@ -52,7 +52,7 @@ class _Unasked(keras.Model):
 def _input(spec: tf.TensorSpec) -> Any:
     if spec.shape.rank is None:
         raise ConversionError(
-            f"the model does not say how many dimensions the input '{spec.name}' has, which ONNX must know; "
-            "save it with a shape, of None for what is open (tf.TensorSpec([None, 5]))"
+            f"the model does not give the rank of the input '{spec.name}', which ONNX requires; "
+            "save it with a shape, with None for dynamic dimensions (tf.TensorSpec([None, 5]))"
         )
     return keras.Input(batch_shape=tuple(spec.shape), dtype=spec.dtype.name, name=clean_name(spec.name))

@@ -45,7 +45,7 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
     names = [member.filename for member in members]
     if len(set(names)) != len(names):
         raise LoadError(
-            f"{path} holds two members of one name, as no Keras archive does; it was tampered with"
+            f"{path} holds two members of the same name, which Keras never writes; it was tampered with"
         )
     for member in members:
         inside = PurePosixPath(member.filename.replace("\\", "/"))
@@ -72,7 +72,7 @@ def _check_size(path: Path, unfolded: int, free: int = _FREE_BYTES) -> None:
     packed = path.stat().st_size
     if unfolded > free and unfolded > packed * _LARGEST_RATIO:
         raise LoadError(
-            f"{path} of {packed:,} bytes claims to unfold to {unfolded:,} bytes, as a decompression bomb does"
+            f"{path} of {packed:,} bytes would expand to {unfolded:,} bytes, as a decompression bomb does"
         )
 
 
@@ -113,9 +113,7 @@ def _check_objects(path: Path, file: h5py.File) -> None:
                 continue
             seen.add(address)
             if len(seen) > _MOST_OBJECTS or depth > _DEEPEST:
-                raise LoadError(
-                    f"{path} is nested or divided beyond what a Keras model needs; it is no model"
-                )
+                raise LoadError(f"{path} is nested or split further than any Keras model; it is not a model")
             if isinstance(child, h5py.Group):
                 waiting.append((child, depth + 1))
             elif isinstance(child, h5py.Dataset):
@@ -125,11 +123,11 @@ def _check_objects(path: Path, file: h5py.File) -> None:
 
 def _own_object(path: Path, group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | h5py.Datatype:
     if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-        raise LoadError(f"{path}: {group.name}/{name} is a link out of its place; it was tampered with")
+        raise LoadError(f"{path}: {group.name}/{name} is a link to another place; it was tampered with")
     return group[name]
 
 
 def _declared_bytes(path: Path, dataset: h5py.Dataset) -> int:
     if dataset.external or dataset.is_virtual:
-        raise LoadError(f"{path}: {dataset.name} takes its data from another file; it was tampered with")
+        raise LoadError(f"{path}: {dataset.name} stores its data in another file; it was tampered with")
     return dataset.size * dataset.dtype.itemsize if dataset.size is not None else 0

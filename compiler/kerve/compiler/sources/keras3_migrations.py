@@ -37,15 +37,15 @@ _UNWRITTEN = (
         key="alpha",
         layers=("ELU",),
         until="3.11",
-        assumption="do not write down the alpha of an ELU, so that of '{}' is taken for 1.0, as Keras reads "
-        "it; compare with the model's own answers, or compile the model object",
+        assumption="do not save the alpha of an ELU, so that of '{}' is taken to be 1.0, as Keras does; "
+        "compare with the original model's outputs, or compile the model object",
     ),
     _Unwritten(
         key="output_padding",
         layers=output_padding.LAYERS,
         until="3.14",
-        assumption="do not write down the output_padding of a transposed convolution, and nothing else in "
-        "the file tells that of '{}', so it is taken for none; compare the sizes of what the model gives, or "
+        assumption="do not save the output_padding of a transposed convolution, and nothing else in the file "
+        "determines that of '{}', so it is taken to be none; compare the sizes of the model's outputs, or "
         "compile the model object",
         matters=lambda config: set(config.get("strides", ())) != {1},
     ),
@@ -53,8 +53,8 @@ _UNWRITTEN = (
         key="rms_scaling",
         layers=("LayerNormalization",),
         until="3.3",
-        assumption="do not write down rms_scaling, and nothing else in the file tells that of the "
-        "LayerNormalization '{}', so it is taken for False; compare with the model's own answers, or "
+        assumption="do not save rms_scaling, and nothing else in the file determines that of the "
+        "LayerNormalization '{}', so it is taken to be False; compare with the original model's outputs, or "
         "compile the model object",
         # One weight with or without rms_scaling. Otherwise the number of weights shows which.
         matters=lambda config: config.get("center", True) != config.get("scale", True),

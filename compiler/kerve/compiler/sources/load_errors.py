@@ -30,13 +30,13 @@ _TRUST = (
 _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(r"Could not locate function 'preprocess_input'"),
-        "Keras does not write down of which of its applications it is: give a module with --import that "
+        "Keras does not save which of its applications it belongs to: give a module with --import that "
         "defines it, as def preprocess_input(x): return keras.applications.NAME.preprocess_input(x)",
     ),
     (
         re.compile(r"was never built"),
-        "have the build() of the layer or cell around it build it and save the model again, or build the "
-        "model in Python, call it, load its weights and compile the object",
+        "build it in the build() of the layer or cell around it and save the model again, or build the model "
+        "in Python, call it, load its weights and compile the object",
     ),
     (
         re.compile(r"Could not locate (class|function)|Unknown (layer|object|\w+ function)|custom_object"),
@@ -46,26 +46,26 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(r"bad marshal data|marshal data too short|EOF read where object expected"),
         "its Lambda holds bytecode of another version of Python: load the model with that version and save "
-        "it as a SavedModel, or give its Lambda a function with a name, save it, and name the module that "
+        "it as a SavedModel, or give its Lambda a named function, save it again, and name the module that "
         "defines the function with --import MODULE (custom_objects= in Python)",
     ),
     (
         re.compile(r"deserializing class '\w+Cell'"),
-        "Keras 2.0 does not write down what its cells are made with: build the model in Python, load its "
+        "Keras 2.0 does not save the configuration of its cells: build the model in Python, load its "
         "weights, and compile the object",
     ),
     (
         re.compile(r"vocabulary size cannot be changed|no attribute 'idf_weights'"),
-        "Keras 3 leaves vocabularies out of HDF5: save the model as .keras",
+        "Keras 3 does not save vocabularies in HDF5: save the model as .keras",
     ),
     (
         re.compile(r"Unknown value for `\w+` argument"),
-        "Keras 3 does not find a function of one's own again in HDF5: save the model as .keras",
+        "Keras 3 does not find custom functions of HDF5 files: save the model as .keras",
     ),
     (
         re.compile(r"maximum recursion depth exceeded"),
-        "Keras follows no more layers in a row than sys.getrecursionlimit() says: load the model in Python "
-        "under a higher limit, and compile the object",
+        "it has more layers in a row than Keras can follow within sys.getrecursionlimit(): load the model in "
+        "Python with a higher limit, and compile the object",
     ),
     (
         re.compile(r"\(type Lambda\).*name '\w+' is not defined", re.DOTALL),
@@ -75,12 +75,12 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
     ),
     (
         re.compile(r"\(type TFOpLambda\)"),
-        "Keras 2 leaves out of such files what some functions of TensorFlow were called on: save it as a "
+        "Keras 2 does not save the inputs of some TensorFlow functions in such files: save it as a "
         "SavedModel, or build the model in Python, load its weights and compile the object",
     ),
     (
         re.compile(r"expected 0 layers, found"),
-        "the file does not say what the inputs are, as Keras 2.3 forgets of a Sequential that begins with an "
+        "the file does not describe the inputs, which Keras 2.3 omits for a Sequential that begins with an "
         "InputLayer: build the model in Python, load its weights from the file, and compile the object",
     ),
     (
@@ -88,7 +88,7 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
             r"received 1 variables during loading\. Expected: \['gamma', 'beta'\]"
             r"|named layer_norm.*expects 2 weight\(s\)\. Received 1 saved"
         ),
-        "Keras 3.0 to 3.3 do not write down the rms_scaling of a LayerNormalization: if the model has it, "
+        "Keras 3.0 to 3.3 do not save the rms_scaling of a LayerNormalization: if the model uses it, "
         "build the model in Python, load its weights, and compile the object",
     ),
     (
@@ -96,21 +96,21 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
             r"expected \d+ variables|shape mismatch|(layer|weight) count|assigned value shape", re.IGNORECASE
         ),
         "the weights do not belong to it; or layers within others (MultiHeadAttention) are quantized or have "
-        "LoRA, which Keras does not write down of those: compile the model object then",
+        "LoRA, which Keras does not save for those: then compile the model object",
     ),
     (
         re.compile(r"No OpKernel was registered|Op type not registered"),
-        "it belongs to an extension of TensorFlow, or to an older one (as boosted trees do), and has no ONNX "
+        "it belongs to an extension or an older version of TensorFlow (as boosted trees do) and has no ONNX "
         "form: save the model without it",
     ),
     (
         re.compile(r"Exception encountered when calling.*has no attribute", re.DOTALL),
-        "what a layer learns must be among its weights, and what it is made with in its get_config(), or it "
-        "is not in the file; or compile the model object",
+        "a file only holds what a layer keeps in its weights and returns from get_config(): keep everything "
+        "there, or compile the model object",
     ),
     (
         re.compile(r"(Exception|Error) encountered.*: .*__init__\(\)"),
-        "its __init__ must take **kwargs, and get_config() give its arguments; or compile the model object",
+        "its __init__ must take **kwargs, and get_config() return its arguments; or compile the model object",
     ),
 )
 #: Where the cause begins in a library's message: an error in custom code, or a missing operator.
@@ -119,7 +119,7 @@ _CAUSE = re.compile(
     r"|(?=No OpKernel was registered|Op type not registered)"
 )
 _STYLE = re.compile(r"\x1b\[\d+m")
-_OTHERWISE = "check that the file is whole and was written by Keras"
+_OTHERWISE = "check that the file is complete and was written by Keras"
 
 
 @contextmanager
@@ -130,16 +130,14 @@ def reporting_read_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         raise LoadError(f"cannot load {path}: {_refusal(path, error)}") from error
     except RecursionError as error:
-        raise LoadError(
-            f"cannot load {path}: its configuration is nested deeper than can be followed"
-        ) from error
+        raise LoadError(f"cannot load {path}: its configuration is nested too deeply") from error
 
 
 def _refusal(path: Path, error: OSError) -> str:
     if error.errno in _NO_ROOM:
         return (
-            f"the temporary folder {tempfile.gettempdir()} takes no more ({error.strerror}); "
-            "make room there, or name another one in TMPDIR"
+            f"the temporary folder {tempfile.gettempdir()} cannot be written to ({error.strerror}); "
+            "free space there, or set TMPDIR to another folder"
         )
     return f"{error.filename or path} cannot be read ({error.strerror or error})"
 

@@ -23,6 +23,6 @@ class LoadOptions:
     import_: tuple[str, ...] = option(
         (), help="Module, or .py file, that defines the model's own layers and functions; it is executed."
     )
-    trust: bool = option(False, help="Run code that the source brings along, such as Lambda layers.")
+    trust: bool = option(False, help="Run code that the source contains, such as Lambda layers.")
     signature: str | None = option(None, help="Signature of a SavedModel; the serving one by default.")
     tag: str | None = option(None, help="Tag of the graph in a SavedModel; 'serve' by default.")

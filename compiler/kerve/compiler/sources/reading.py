@@ -51,9 +51,7 @@ def _read(found: DetectedSource, own: Mapping[str, Any], options: LoadOptions, d
         raise LoadError(f"{found.path} holds its own architecture; leave --architecture out")
     for option in ("signature", "tag"):
         if found.kind is not Kind.SAVED_MODEL and getattr(options, option) is not None:
-            raise LoadError(
-                f"{found.path} is no SavedModel, which alone has a {option}; leave --{option} out"
-            )
+            raise LoadError(f"{found.path} is not a SavedModel, so it has no {option}; leave --{option} out")
     if found.kind in (Kind.ARCHIVE, Kind.HDF5) and found.is_keras_3:
         return keras3.from_file(found, own, options.trust)
     if found.kind is Kind.ARCHITECTURE:

@@ -23,11 +23,11 @@ def built_once() -> Iterator[None]:
     def from_config(cls: type[Any], config: Mapping[str, Any], custom_objects: Any = None) -> Any:
         count = len(config.get("layers", ()))
 
-        class Patient(cls):
+        class Deferred(cls):
             def add(self, layer: Any, rebuild: bool = True) -> None:
                 super().add(layer, rebuild=rebuild and len(self._layers) + 1 >= count)
 
-        model = read(Patient, config, custom_objects)
+        model = read(Deferred, config, custom_objects)
         object.__setattr__(model, "__class__", cls)
         return model
 

@@ -76,31 +76,31 @@ class _Loading:
     ) -> None:
         # Keras 3 collects failures, since a layer may occur again under another name; Keras 2 raises them.
         failed = options.get("failed_saveables")
-        told = self._failures if failed is None else options["error_msgs"]
+        failures = self._failures if failed is None else options["error_msgs"]
         self._depth += 1
         try:
             self._load(saveable, weights_store, assets_store, inner_path, **options)
         except ValueError as error:
-            told[id(saveable)] = saveable, error
+            failures[id(saveable)] = saveable, error
         finally:
             self._depth -= 1
-        if id(saveable) in told:
+        if id(saveable) in failures:
             lacks = _lacks(weights_store, inner_path)
             self._lacking[id(saveable)] = lacks and self._lacking.get(id(saveable), True)
         else:
             self._given.add(id(saveable))
         if not self._depth:
-            self._complete(saveable, told, set() if failed is None else failed)
+            self._complete(saveable, failures, set() if failed is None else failed)
 
-    def _complete(self, model: Any, told: _Failures, failed: set[int]) -> None:
-        copies = {key for key in told if self._lacking.get(key)}
+    def _complete(self, model: Any, failures: _Failures, failed: set[int]) -> None:
+        copies = {key for key in failures if self._lacking.get(key)}
         for copy in _completed(model, copies):
-            told.pop(id(copy))
+            failures.pop(id(copy))
             failed.discard(id(copy))
             self._given.add(id(copy))
         for _, error in self._failures.values():
             raise error
-        if not told:
+        if not failures:
             self._require_all(model)
 
     def _require_all(self, model: Any) -> None:
@@ -111,8 +111,8 @@ class _Loading:
         if left:
             shown = ", ".join(left[:3]) + (", ..." if len(left) > 3 else "")
             raise LoadError(
-                f"the file has no weights for {shown}: Keras leaves out layers that another one keeps in "
-                "sets and, before 3.15, in lists within lists or dicts; save the model with model.export(), "
+                f"the file has no weights for {shown}: Keras does not save layers that another one keeps "
+                "in sets or, before 3.15, in lists within lists or dicts; save it with model.export(), "
                 "keep them in attributes or plain lists, or compile the model object"
             )
 

@@ -34,7 +34,7 @@ def restore(model: keras.Model, config: Any, custom_objects: Mapping[str, Any]) 
     single = len(model.outputs) == 1 if hasattr(model, "outputs") else False
     outputs = getattr(model, "output_names", None) or []
     own = [*custom_objects, *keras.saving.get_custom_objects()]
-    told: list[str] = []
+    warnings: list[str] = []
     try:
         consent.check("its training", {key: config.get(key) for key in _RESTORED}, own, trust=False)
         with keras.saving.custom_object_scope(dict(custom_objects)):
@@ -42,12 +42,14 @@ def restore(model: keras.Model, config: Any, custom_objects: Mapping[str, Any]) 
                 optimizer="sgd",  # has no state, and is never used
                 loss=_each(config.get("loss"), _loss),
                 loss_weights=config.get("loss_weights"),
-                metrics=_metrics(_unnested(config.get("metrics"), single), outputs, told),
-                weighted_metrics=_metrics(_unnested(config.get("weighted_metrics"), single), outputs, told),
+                metrics=_metrics(_unnested(config.get("metrics"), single), outputs, warnings),
+                weighted_metrics=_metrics(
+                    _unnested(config.get("weighted_metrics"), single), outputs, warnings
+                ),
             )
     except Exception as error:  # noqa: BLE001  # a loss that cannot be restored must not keep the model from serving
         return [f"the loss and metrics could not be restored ({load_errors.one_line(error)})"]
-    return told
+    return warnings
 
 
 def _each(config: Any, restored: Callable[[Any], Any]) -> Any:
@@ -65,20 +67,22 @@ def _unnested(config: Any, single: bool) -> Any:
     return config[0] if single and is_nested else config
 
 
-def _metrics(config: Any, outputs: Sequence[str], told: list[str], prefix: str = "") -> Any:
-    """Restore metrics, adding errors to `told`; `prefix` is removed from their names."""
+def _metrics(config: Any, outputs: Sequence[str], warnings: list[str], prefix: str = "") -> Any:
+    """Restore metrics, adding errors to `warnings`; `prefix` is removed from their names."""
     if isinstance(config, dict) and "class_name" not in config:
-        return {key: _metrics(value, outputs, told) for key, value in config.items()}
+        return {key: _metrics(value, outputs, warnings) for key, value in config.items()}
     if isinstance(config, list) and any(isinstance(each, list) for each in config):  # one for each output
         names = outputs if len(outputs) == len(config) else [""] * len(config)
-        return [_metrics(each, outputs, told, f"{name}_") for name, each in zip(names, config, strict=True)]
+        return [
+            _metrics(each, outputs, warnings, f"{name}_") for name, each in zip(names, config, strict=True)
+        ]
     if isinstance(config, list | tuple):
-        found = [_metrics(each, outputs, told, prefix) for each in config]
+        found = [_metrics(each, outputs, warnings, prefix) for each in config]
         return [each for each in found if each is not None]
     try:
         return None if config is None else _metric(config, prefix)
     except Exception as error:  # noqa: BLE001  # one metric must not affect the others
-        told.append(f"evaluation: a metric could not be restored ({load_errors.one_line(error)})")
+        warnings.append(f"evaluation: a metric could not be restored ({load_errors.one_line(error)})")
         return None
 
 
@@ -127,5 +131,5 @@ def _metric(config: Any, prefix: str) -> Any:
 
 def _found(restored: Any, what: str) -> Any:
     if not callable(restored):  # Keras returns unknown names unchanged
-        raise ValueError(f"{restored} is no {what} of Keras 3")
+        raise ValueError(f"{restored} is not a {what} of Keras 3")
     return restored

@@ -11,8 +11,8 @@ __all__ = ["archive", "file", "folder"]
 _MOST_NAMES = 3
 _SAVED_MODEL_FILES = ("saved_model.pb", "saved_model.pbtxt")
 _FROM_TENSORFLOW_1 = (
-    "load it with TensorFlow, and save it with tf.compat.v1.saved_model.simple_save, which says what its "
-    "inputs and outputs are"
+    "load it with TensorFlow, and save it with tf.compat.v1.saved_model.simple_save, which records its "
+    "inputs and outputs"
 )
 _OF_JAVASCRIPT = (
     "a model of TensorFlow.js; convert it with tensorflowjs_converter --input_format=tfjs_layers_model "
@@ -23,12 +23,12 @@ _OF_JAVASCRIPT = (
 _BY_CONTENT: tuple[tuple[re.Pattern[bytes], str], ...] = (
     (
         re.compile(rb"....TFL3", re.DOTALL),
-        "a TensorFlow Lite model; give the Keras model that it was made of",
+        "a TensorFlow Lite model; give the Keras model that it was converted from",
     ),
-    (re.compile(rb"\x93NUMPY"), "an array of NumPy; give the model that it belongs to"),
+    (re.compile(rb"\x93NUMPY"), "a NumPy array; give the model that it belongs to"),
     (
         re.compile(rb"\x1f\x8b|BZh|\xfd7zXZ|.{257}ustar", re.DOTALL),
-        "packed; unpack it, and give what is in it",
+        "a compressed file or an archive; unpack it, and give its content",
     ),
     (
         re.compile(rb"\x80[\x02-\x05]|\(dp0\n|ccopy_reg\n"),
@@ -45,24 +45,27 @@ _BY_CONTENT: tuple[tuple[re.Pattern[bytes], str], ...] = (
 
 #: The same by file name, for formats not recognizable by content.
 _BY_NAME: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"\.pb(txt)?$"), f"a graph of TensorFlow, no SavedModel; {_FROM_TENSORFLOW_1}"),
-    (re.compile(r"\.meta$"), f"the graph beside a checkpoint of TensorFlow 1; {_FROM_TENSORFLOW_1}"),
+    (re.compile(r"\.pb(txt)?$"), f"a TensorFlow graph, not a SavedModel; {_FROM_TENSORFLOW_1}"),
+    (re.compile(r"\.meta$"), f"the graph of a TensorFlow 1 checkpoint; {_FROM_TENSORFLOW_1}"),
     (
         re.compile(r"\.data-\d+-of-\d+$"),
-        "a part of a checkpoint; give the path without what follows the last dot, and the architecture with "
+        "a part of a checkpoint; give the path up to its last dot, and the architecture with "
         "--architecture FILE",
     ),
-    (re.compile(r"\.onnx$"), "an ONNX model already; give the Keras model that it was made of"),
-    (re.compile(r"\.(pt|pth|safetensors)$"), "no file of Keras; build the model, and load its weights there"),
+    (re.compile(r"\.onnx$"), "already an ONNX model; give the Keras model that it was converted from"),
+    (re.compile(r"\.(pt|pth|safetensors)$"), "not a Keras file; build the model, and load its weights there"),
     (re.compile(r"\.py$"), "Python code; build the model there, and give it to kerve.compiler.compile_model"),
 )  # fmt: skip
 
 #: The same by the names of members of a zip file.
 _BY_MEMBER: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(^|/)saved_model\.pb(txt)?$"), "a packed SavedModel; unpack it, and give the folder"),
-    (re.compile(r"\.(keras|h5|hdf5)$"), "a zip file around a model; unpack it, and give the file in it"),
-    (re.compile(r"\.npy$"), "arrays of NumPy (.npz); give the model that they belong to"),
-    (re.compile(r"(^|/)data\.pkl$"), "a model of PyTorch; build it in Keras, and load its weights there"),
+    (
+        re.compile(r"\.(keras|h5|hdf5)$"),
+        "a zip file that contains a model; unpack it, and give the file in it",
+    ),
+    (re.compile(r"\.npy$"), "a file of NumPy arrays (.npz); give the model that they belong to"),
+    (re.compile(r"(^|/)data\.pkl$"), "a PyTorch model; build it in Keras, and load its weights there"),
 )
 
 
@@ -85,14 +88,14 @@ def folder(path: Path) -> str | None:
     """Return what a folder is and what to do, or None if unknown."""
     if (path / "oracle.json").is_file():
         return (
-            "a project of Keras Tuner, whose trials have no architecture; give what "
+            "a project of Keras Tuner, whose trials have no architecture; give the file that "
             "tuner.get_best_models()[0].save('model.keras') writes"
         )
     if (path / "model.json").is_file():
         return _OF_JAVASCRIPT
     found = [each for each in sorted(path.iterdir()) if _is_model(each)]
     names = ", ".join(str(each) for each in found[:_MOST_NAMES])
-    return f"a folder around models; give one of them: {names}" if found else None
+    return f"a folder that contains models; give one of them: {names}" if found else None
 
 
 def _is_model(path: Path) -> bool:

@@ -146,7 +146,7 @@ def _describe(check: Check) -> str:
         return f"{where} {check.problem}"
     if check.drawn:
         return (
-            f"{where}, drawn anew on each call, has another distribution in {check.unequal} elements: "
+            f"{where} is random and has another distribution in {check.unequal} elements: "
             f"means differ by {check.max_abs_error:.3g} (relative {check.max_rel_error:.3g})"
         )
     nan = f", {check.nan_mismatches} NaN on one side only" if check.nan_mismatches else ""

@@ -113,7 +113,7 @@ def arrays_in(path: Path) -> dict[str, NDArray[Any]]:
         with np.load(path, allow_pickle=False) as archive:
             held = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        advice = "; texts are plain as array.astype(str)" if "Object arrays" in str(error) else ""
+        advice = "; convert arrays of strings with array.astype(str)" if "Object arrays" in str(error) else ""
         raise LoadError(f"{path} is not a .npz file of plain arrays: {error}{advice}") from error
     if others := [name for name, array in held.items() if not isinstance(array, np.ndarray)]:
         raise LoadError(f"{path} is not a .npz file of plain arrays: it holds the file {others[0]}")
@@ -147,12 +147,12 @@ def from_file(model: ir.Model, path: Path, prefix: str = "") -> Dataset:
     if missing:
         raise LoadError(
             f"{path} holds {', '.join(sorted(arrays)) or 'no arrays'}; "
-            f"the model also takes {', '.join(missing)}"
+            f"the model also needs {', '.join(missing)}"
         )
     sizes: dict[str, int] = {}
     inputs = {str(value.name): _fitting(path, value, arrays[str(value.name)], sizes) for value in values}
     if empty := [dim for dim, size in sizes.items() if size == 0]:
-        raise LoadError(f"{path} holds no elements: '{empty[0]}' is 0 there; expected one or more")
+        raise LoadError(f"{path} holds no elements: its '{empty[0]}' is 0; expected 1 or more")
     return Dataset("user", inputs, sizes)
 
 
@@ -193,7 +193,7 @@ def _fitting(path: Path, value: ir.Value, array: NDArray[Any], sizes: dict[str, 
     with np.errstate(over="ignore"):
         taken = array.astype(wanted)
     if array.dtype.kind in "iu" and (taken != array).any():
-        raise LoadError(f"{path}: array '{value.name}' holds numbers that the model's {wanted} cannot hold")
+        raise LoadError(f"{path}: array '{value.name}' holds numbers out of range of the model's {wanted}")
     return taken
 
 

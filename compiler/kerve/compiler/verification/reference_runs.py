@@ -173,7 +173,7 @@ def single_row_run(
     except Exception as error:  # noqa: BLE001  # the source may raise anything
         return (
             [],
-            f"the source model fails on one row ({first_error_line(error)}); nothing was compared there",
+            f"the source model fails on one row ({first_error_line(error)}); one row was not compared",
         )
     for name, answer in answered.answers.items():
         usual = known[0].answers[name]
@@ -181,9 +181,9 @@ def single_row_run(
             answer, [each.answers[name] for each in known], [_rows(each.dataset) for each in known]
         ):
             return [], (
-                f"the source model answers one row with another shape: output '{name}' is "
-                f"{list(np.shape(answer))}, of {_rows(known[0].dataset)} rows {list(np.shape(usual))}; "
-                "nothing was compared there"
+                f"the source model returns another shape for one row: output '{name}' has shape "
+                f"{list(np.shape(answer))}, for {_rows(known[0].dataset)} rows {list(np.shape(usual))}; "
+                "one row was not compared"
             )
     return [answered], ""
 

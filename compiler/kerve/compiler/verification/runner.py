@@ -61,7 +61,9 @@ class Runner:
             feeds = {name: _given(inputs[name]) for name in self.inputs}
             results = self._session.run(list(self.outputs), feeds)
         except Exception as error:  # onnxruntime raises its own classes, which share no public base
-            raise VerificationError(f"the compiled model fails where its source answers: {error}") from error
+            raise VerificationError(
+                f"the compiled model fails on inputs that its source accepts: {error}"
+            ) from error
         return dict(zip(self.outputs, results, strict=True))
 
     def _run_values(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

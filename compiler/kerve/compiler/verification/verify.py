@@ -36,16 +36,16 @@ __all__ = ["ReferenceRun", "VerificationResult", "recheck", "run_reference", "ve
 
 #: NaN where the source has NaN is correct, but verifies little of the computation.
 _NO_NUMBER = (
-    "output '{}': the source answers it by NaN and infinity alone, so that hardly anything is proven of it; "
-    "give inputs like those to come with --data FILE.npz"
+    "output '{}': all values of the source are NaN or infinity, so hardly anything of it is verified; "
+    "give representative inputs with --data FILE.npz"
 )
 _FEW_NUMBERS = (
-    "output '{}': the source answers {:.0%} of it by NaN and infinity, of which nothing else is proven; "
-    "give inputs like those to come with --data FILE.npz"
+    "output '{}': {:.0%} of the source's values are NaN or infinity, of which nothing else is verified; "
+    "give representative inputs with --data FILE.npz"
 )
 _FEW_DIGITS = (
-    "output '{}': it is {:.1g} at most, and differs by up to {:.1g}; where such small numbers count, let the "
-    "model give their logarithms, as log_sigmoid and log_softmax do"
+    "output '{}': its values are at most {:.1g} and differ by up to {:.1g}; if numbers that small matter, "
+    "let the model return their logarithms, as log_sigmoid and log_softmax do"
 )
 
 
@@ -123,16 +123,16 @@ def verify(
     ]
     runner, bases = Runner(path), output_traits(model)
     for index, each in enumerate(answered):
-        if not each.ordinary and (said := _undecided(path, runner, each, bases)):
+        if not each.ordinary and (remark := _undecided(path, runner, each, bases)):
             answered[index] = ordinary_run(model, reference, each)
-            remarks.append(said)
+            remarks.append(remark)
     checks = [check for each in answered for check in _compare(runner, each, bases, {})]
     if wider := _widened(path, answered, checks, remarks):
         checks = [check for each in answered for check in _compare(runner, each, bases, wider)]
     if drawn := [name for name, basis in bases.items() if basis.drawn]:
         checks += compare_drawn(runner, reference, answered[0].dataset, drawn)
-    remarks += [said for name in bases if (said := _without_number(answered, name))]
-    remarks += [said for name in bases if (said := _without_digits(answered, checks, name))]
+    remarks += [remark for name in bases if (remark := _without_number(answered, name))]
+    remarks += [remark for name in bases if (remark := _without_digits(answered, checks, name))]
     return VerificationResult(tuple(checks), tuple(answered), tuple(remarks))
 
 
@@ -159,19 +159,20 @@ def _seeded(
     try:
         known = compute_reference_runs(model, reference)
     except RejectedInputsError as error:
-        said = f"the source model fails on random inputs ({first_error_line(error.__cause__)})"
+        failure = f"the source model fails on random inputs ({first_error_line(error.__cause__)})"
         if not users:
             raise VerificationError(
-                f"{said}, so nothing can be proven; give inputs that it accepts with --data FILE.npz"
+                f"{failure}, so it cannot be verified; give inputs that it accepts with --data FILE.npz"
             ) from error
-        known, remarks = golden_runs(model, users[0], reference), [f"{said}; it is proven on your data alone"]
+        known = golden_runs(model, users[0], reference)
+        remarks = [f"{failure}; it was verified on your data only"]
         inputs = (first_rows(model, users[0], 1),)
     else:
         remarks, inputs = [], single_row_inputs(model, known[0])
     if known and "batch" in known[0].dataset.sizes:
-        single, said = single_row_run(reference, known, *inputs)
+        single, remark = single_row_run(reference, known, *inputs)
         known += single
-        remarks += [said] if said else []
+        remarks += [remark] if remark else []
     return known, remarks
 
 
@@ -243,8 +244,8 @@ def _undecided(path: Path, runner: Runner, known: ReferenceRun, bases: Mapping[s
         return ""
     name = max(differing, key=lambda each: moved.get(each, 0.0))
     return (
-        f"output '{name}': where inputs are {known.dataset.draw.what}, rounding alone moves it by "
-        f"{moved.get(name, 0.0):.1g} of its range; it was compared on ordinary ones alone"
+        f"output '{name}': on inputs that are {known.dataset.draw.what}, rounding alone changes it by "
+        f"{moved.get(name, 0.0):.1g} of its range; it was compared on ordinary inputs only"
     )
 
 
@@ -267,15 +268,15 @@ def _widened(
     wider = {}
     for name, check in differing.items():
         movement = moved.get(name, 0.0)
-        said = f"output '{name}': rounding alone moves it by {movement:.1g} of its range"
+        remark = f"output '{name}': rounding alone changes it by {movement:.1g} of its range"
         if movement > MOST:
             if by_one[name] <= MOST:
                 wider[name] = Tolerance(check.rtol, max(check.atol, LEEWAY * by_one[name]))
-            remarks.append(f"{said}, so that nothing can be proven on these inputs; try --data FILE.npz")
+            remarks.append(f"{remark}, so it cannot be verified on these inputs; try --data FILE.npz")
         elif LEEWAY * movement > check.atol:
             atol = float(f"{LEEWAY * movement:.0e}")
             wider[name] = Tolerance(check.rtol, atol, SMALLEST)
-            remarks.append(f"{said}; it was held to {atol:.1g}, not to {check.atol:.1g}")
+            remarks.append(f"{remark}; the tolerance was {atol:.1g} instead of {check.atol:.1g}")
     return wider
 
 

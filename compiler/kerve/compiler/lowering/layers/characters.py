@@ -23,7 +23,7 @@ def characters(g: Lowering, texts: ir.Value) -> ir.Value:
             "its strings need operators that came with opset 20", "compile with --opset 20 or newer"
         )
     g.graph.opset_imports.setdefault("com.microsoft", 1)
-    g.warn("it cuts texts with an operator of ONNX Runtime's own, Tokenizer; no other runtime has it")
+    g.warn("it splits texts with Tokenizer, an operator of ONNX Runtime only; no other runtime has it")
     options = {"separators": [""], "mark": 0, "mincharnum": 1, "pad_value": ""}
     blank = g.constant(np.array([""], object), "blank")  # without a text, Tokenizer returns no columns either
     filled = g.op.Concat(texts, blank, axis=0)

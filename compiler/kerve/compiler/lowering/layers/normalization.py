@@ -75,7 +75,7 @@ def _statistics_of_batch(
     """Return mean and variance of the batch; that Keras also stores them does not affect outputs."""
     if layer.renorm:
         raise g.refuse(
-            "it is called with training=True and renorm, and its answers depend on statistics it keeps",
+            "it is called with training=True and renorm, and its outputs depend on statistics that it keeps",
             "call it without training=True",
         )
     g.warnings.append(

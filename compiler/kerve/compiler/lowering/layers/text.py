@@ -99,7 +99,7 @@ def _split(g: Lowering, layer: Any, texts: ir.Value) -> ir.Value:
     if rank(texts) > 1:
         texts = g.op.Squeeze(texts, [-1])
     if rank(texts) != 1:
-        raise g.refuse("it splits texts that lie in more than one row", "give it one text for each row")
+        raise g.refuse("it splits inputs with more than one text per row", "give it one text for each row")
     if layer._split == "character":
         return characters(g, standardized(g, texts, table))
     words, _ = g.ops.StringSplit(standardized(g, texts, table | SPACES), delimiter="", _outputs=2)

@@ -47,7 +47,9 @@ def dot_product_attention(
     if scale is None:
         size = static_shape(key)[-1]
         if size is None:
-            raise g.refuse("the size of the attention's heads is open", "give it, or the attention's scale")
+            raise g.refuse(
+                "the size of the attention's heads is dynamic", "give it, or the attention's scale"
+            )
         scale = 1.0 / math.sqrt(size)
     causal = bool(operation.is_causal)
     if g.opset >= _ATTENTION and _has_operator(query, adds=bias is not None or mask is not None):

@@ -172,7 +172,7 @@ def _operands(
     sizes = static_shape(kernel)[:-2]
     if None in sizes and operation.padding != "valid":  # for which tf2onnx computes too small outputs
         raise g.refuse(
-            f"a convolution with padding '{operation.padding}' by a kernel of open size",
+            f"a convolution with padding '{operation.padding}' by a kernel of dynamic size",
             "give the kernel a fixed size, or pad with `ops.pad` and convolve with padding 'valid'",
         )
     windows = Windows.of(sizes, operation.strides, operation.padding, operation.dilation_rate)

@@ -29,7 +29,7 @@ def _of_known_size(fn: Callable[..., Any]) -> Handler:
 
     def handler(g: Lowering, operation: Any, x: ir.Value, *others: ir.Value) -> Any:
         if x.shape is None or not all(isinstance(size, int) for size in x.shape[-2:]):
-            what = f"operation {type(operation).__name__} of matrices whose size is open"
+            what = f"operation {type(operation).__name__} of matrices of dynamic size"
             raise g.refuse(what, "give the inputs a fixed size")
         return g.call(lambda *values: fn(operation, *values), x, *others)
 
@@ -175,7 +175,7 @@ def svd(g: Lowering, operation: Any, x: ir.Value) -> Any:
     """Singular values only."""
     if operation.compute_uv:
         raise g.refuse(
-            "operation SVD: the signs of singular vectors are each library's own choice",
+            "operation SVD: the signs of singular vectors differ between libraries",
             "take the values alone (`compute_uv=False`), `pinv` or `lstsq`",
         )
     return _of_known_size(_svd)(g, operation, x)

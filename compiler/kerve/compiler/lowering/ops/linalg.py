@@ -170,7 +170,7 @@ def norm(g: Lowering, operation: Any, x: ir.Value) -> Any:
     is_open = not all(isinstance(x.shape[axis], int) for axis in axes)
     if operation.ord in ("nuc", 2, -2) and len(axes) == 2 and is_open:
         raise g.refuse(
-            f"a matrix norm of order {operation.ord!r} needs singular values, of matrices of known size",
+            f"a matrix norm of order {operation.ord!r} needs singular values, for matrices of known size",
             "give the inputs a fixed size, or use the order 'fro'",
         )
     return g.call(lambda value: _norm(operation, value), x)

@@ -109,7 +109,7 @@ def extract_patches(g: Lowering, attributes: Mapping[str, Any], images: ir.Value
     padding = attributes["padding"].lower()
     patches = g.call(lambda x: windows(x, size, attributes["strides"][1:-1], rates, padding), images)
     if patches is None:
-        raise ValueError("padding SAME with strides takes images of a known size")
+        raise ValueError("padding SAME with strides needs images of a known size")
     return patches
 
 

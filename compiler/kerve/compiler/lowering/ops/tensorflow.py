@@ -204,7 +204,7 @@ def _size(g: Lowering, _: _Attributes, table: Any) -> Any:
 
 def _export(*_: Any) -> Any:
     raise UntraceableError(
-        "TensorFlow gives the keys of a table in an order that changes with each start; return a list of them"
+        "TensorFlow orders the keys of a table differently in each process; return a list of them"
     )
 
 

@@ -79,7 +79,7 @@ def _cubic_weights(source: Any, target: Any, places: str) -> Any:
 
 def _area(g: Lowering, images: Any, size: list[Any], places: str) -> Any:
     if places == "align_corners":
-        raise ValueError("it takes areas between aligned corners")
+        raise ValueError("it has no ONNX form with align_corners")
     return resampling.resize(g, ops.cast(images, "float32"), size, "area", data_format="channels_last")
 
 

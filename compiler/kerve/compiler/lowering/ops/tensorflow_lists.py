@@ -36,7 +36,7 @@ def _set(g: Lowering, attributes: _Attributes, x: TensorList, index: ir.Value, i
 def _filled(g: Lowering, x: TensorList) -> ir.Value:
     """Return the tensor of a list for reading: zeros if none was written and the element shape is known."""
     if x.items is None and (x.dims is None or None in x.dims):
-        raise UntraceableError("an element of a list is read into which nothing was written")
+        raise UntraceableError("an element of a list is read that was never written")
     return x.tensor(g)
 
 
@@ -56,7 +56,7 @@ def _concat(g: Lowering, _: _Attributes, x: TensorList, *_shapes: ir.Value) -> A
     """Concatenate the elements along their own first axis; return their lengths, too."""
     items = _filled(g, x)
     if items.shape is None or len(items.shape) < 2:
-        raise UntraceableError("elements of a list are concatenated that have no axis, or an unknown rank")
+        raise UntraceableError("elements of a list are concatenated that are scalars or of unknown rank")
     whole = g.op.Reshape(items, g.op.Concat([-1], g.op.Shape(items, start=2), axis=0))
     whole.type, whole.shape = items.type, ir.Shape([None, *items.shape[2:]])
     return whole, g.op.Expand(g.op.Shape(items, start=1, end=2), g.op.Shape(items, start=0, end=1))

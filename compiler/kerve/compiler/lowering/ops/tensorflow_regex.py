@@ -53,7 +53,7 @@ def regex_replace(g: Lowering, attributes: Mapping[str, Any], texts: ir.Value) -
         if literal := _literal(pattern, parsed):
             return _swapped(g, texts, literal, _rewritten(rewrite, literal))
     raise UntraceableError(
-        f"ONNX cannot replace what matches {pattern!r}, only a text, or each of a list of characters, as "
+        f"ONNX cannot replace what matches {pattern!r}, only a fixed text or a set of characters, such as "
         "[,!?] or [^a-z]"
     )
 

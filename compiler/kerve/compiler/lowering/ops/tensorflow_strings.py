@@ -45,7 +45,7 @@ _END = np.iinfo(np.int64).max
 def lower(g: Lowering, attributes: _Attributes, texts: ir.Value) -> ir.Value:
     """Convert ASCII letters to lower case, as TensorFlow does without an encoding."""
     if attributes.get("encoding"):
-        raise UntraceableError("StringLower of all of Unicode's letters has no ONNX form, of ASCII's it has")
+        raise UntraceableError("StringLower has an ONNX form only for ASCII letters (without encoding)")
     return replaced(g, texts, LOWER)
 
 
@@ -53,7 +53,7 @@ def lower(g: Lowering, attributes: _Attributes, texts: ir.Value) -> ir.Value:
 def upper(g: Lowering, attributes: _Attributes, texts: ir.Value) -> ir.Value:
     """Convert ASCII letters to upper case."""
     if attributes.get("encoding"):
-        raise UntraceableError("StringUpper of all of Unicode's letters has no ONNX form, of ASCII's it has")
+        raise UntraceableError("StringUpper has an ONNX form only for ASCII letters (without encoding)")
     return replaced(g, texts, {small: large for large, small in LOWER.items()})
 
 
@@ -87,7 +87,7 @@ def join(g: Lowering, attributes: _Attributes, *texts: ir.Value) -> ir.Value:
 def reduce_join(g: Lowering, attributes: _Attributes, texts: ir.Value, axes: ir.Value) -> ir.Value:
     """Join texts along the last axis."""
     if texts.shape is None or axes.const_value is None:
-        raise UntraceableError("which texts ReduceJoin joins is not known")
+        raise UntraceableError("the rank or the axes of ReduceJoin are not known")
     rank = len(texts.shape)
     if [int(axis) % rank for axis in axes.const_value.numpy().reshape(-1)] != [rank - 1]:
         raise UntraceableError("ReduceJoin has an ONNX form over the last axis only")
@@ -122,7 +122,7 @@ def as_string(g: Lowering, attributes: _Attributes, numbers: ir.Value) -> ir.Val
     """Format integers in decimal."""
     plain = int(attributes.get("width", -1)) < 0 and not attributes.get("fill")
     if numbers.dtype is None or not numbers.dtype.is_integer() or not plain:
-        raise UntraceableError("ONNX writes only whole numbers as AsString does, and without width or fill")
+        raise UntraceableError("AsString has an ONNX form only for integers, without width and fill")
     return g.cast(numbers, ir.DataType.STRING)
 
 
@@ -203,7 +203,7 @@ def ragged_bincount(
 ) -> ir.Value:
     """Return the count of each number below a size in each row, or only whether it occurs."""
     if weights.shape is None or weights.shape[0] != 0 or not _is_row(numbers):
-        raise UntraceableError("RaggedBincount with weights, or of rows in rows, has no ONNX form")
+        raise UntraceableError("RaggedBincount with weights, or of nested rows, has no ONNX form")
     assert weights.dtype is not None
     counts, size = row_lengths(g, splits), g.op.Reshape(g.cast(size, "int64"), [1])
     numbers = g.cast(numbers, "int64")
@@ -258,8 +258,8 @@ def ragged_to_dense(
 def _lengths(shape: ir.Value, count: int) -> list[int | None]:
     """Return the sizes to which the first `count` axes are truncated or padded; None for the longest row."""
     assert shape.const_value is not None
-    told = [*shape.const_value.numpy().reshape(-1).tolist(), *[-1] * count][:count]
-    return [length if length >= 0 else None for length in told]
+    lengths = [*shape.const_value.numpy().reshape(-1).tolist(), *[-1] * count][:count]
+    return [length if length >= 0 else None for length in lengths]
 
 
 def _levels(g: Lowering, kinds: Sequence[str], rows: Sequence[ir.Value]) -> Iterator[ir.Value]:

@@ -51,11 +51,11 @@ def substring(
     """Return `size` characters of each text from `begin` on, which counts from the end if negative."""
     if not _counts_characters(attributes):
         raise UntraceableError(
-            "Substr counts bytes, of which ONNX's texts do not consist",
+            "Substr counts bytes, but ONNX's strings consist of characters",
             'give tf.strings.substr unit="UTF8_CHAR"',
         )
     if any(each.shape is None or len(each.shape) for each in (begin, size)):
-        raise UntraceableError("Substr has an ONNX form where all texts are cut at one place")
+        raise UntraceableError("Substr has an ONNX form only if all texts are cut at the same place")
     pieces = characters(g, flatten_texts(g, texts))
     begin, size = g.cast(begin, "int64"), g.cast(size, "int64")
     counts = g.op.ReduceSum(g.cast(is_present(g, pieces), "int64"), [1], keepdims=1)
@@ -72,7 +72,7 @@ def substring(
 def ngrams(g: Lowering, attributes: _Attributes, words: ir.Value, splits: ir.Value) -> Any:
     """Form the n-grams of each row for each width; return them and their row splits."""
     if attributes.get("pad_width", 0) or attributes.get("preserve_short_sequences", 0):
-        raise UntraceableError("StringNGrams has an ONNX form without padding and preserve_short_sequences")
+        raise UntraceableError("StringNGrams with padding or preserve_short_sequences has no ONNX form")
     separator = g.constant(np.array(text_of(attributes["separator"]), object), "separator")
     counts = row_lengths(g, splits)
     rows = pad_rows(g, words, counts)

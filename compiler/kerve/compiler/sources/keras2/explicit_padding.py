@@ -166,8 +166,8 @@ def _refuse(name: str, config: _Fields) -> None:
     else:
         return
     raise ConversionError(
-        f"layer '{config.get('name')}' is {what}, which computed something of its own on Theano; train the "
-        "model again with TensorFlow"
+        f"layer '{config.get('name')}' is {what}, which Theano computed differently; train the model again "
+        "with TensorFlow"
     )
 
 

@@ -122,7 +122,7 @@ def _normalization(fields: _Fields) -> tuple[str, _Fields]:
         return "SampleNormalization", {key: value for key, value in fields.items() if key not in unused}
     raise ConversionError(
         f"layer '{fields.get('name')}' is a BatchNormalization of Keras 1 in mode {mode}, which normalizes "
-        "each batch by its own statistics, so that an answer depends on what else is asked with it; "
+        "each batch by its own statistics, so that an output depends on the batch's other rows; "
         "train the model with mode 0"
     )
 
@@ -147,8 +147,8 @@ def _merge(config: _Fields) -> tuple[str, _Fields]:
         return "Dot" if mode == "dot" else "Cosine", {**same, "axes": config.get("dot_axes", -1)}
     if mode not in _MERGES:
         raise ConversionError(
-            f"layer '{config.get('name')}' is a Merge of Keras 1 with a function of its author's, which is "
-            "kept as bytecode of an old Python; build the model of today's layers, and load the weights"
+            f"layer '{config.get('name')}' is a Merge of Keras 1 with a custom function, which is "
+            "saved as bytecode of an old Python; build the model from current layers, and load the weights"
         )
     axis = {"axis": config.get("concat_axis", -1)} if mode == "concat" else {}
     return _MERGES[mode], {**same, **axis}

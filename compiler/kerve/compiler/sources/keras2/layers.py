@@ -59,9 +59,9 @@ def layer(old: tf_keras.layers.Layer, translate: Translate) -> keras.layers.Laye
     if isinstance(old, NewLayer):
         return old.new
     if isinstance(old, RevivedLayer):
-        raise UntranslatableError(f"of {old.name} its SavedModel holds functions only")
+        raise UntranslatableError(f"its SavedModel holds only functions of {old.name}")
     if not type(old).__module__.startswith("tf_keras."):
-        raise UntranslatableError(f"{type(old).__name__} is a class of its author's, written for Keras 2")
+        raise UntranslatableError(f"{type(old).__name__} is a custom class, written for Keras 2")
     name = _OTHER_NAMES.get(type(old).__name__, type(old).__name__)
     new_class = getattr(keras.layers, name, None)
     if new_class is None:

@@ -16,7 +16,7 @@ __all__ = ["LEGACY_LAYERS", "SpectralNormalization", "ambiguities", "class_name"
 _EARLY = re.compile(r"1\..*|2\.[01]\..*|2\.[23]\.\d+")
 
 
-class _Lost(NamedTuple):
+class _UnsavedArgument(NamedTuple):
     """An argument of a class that some versions do not save."""
 
     #: The argument, what the layer is taken for without it, and what it would be with it.
@@ -34,19 +34,21 @@ _OF_1_13 = (re.compile(r"2\.2\.4-tf"), "1.13 and 1.14", "tf.saved_model.simple_s
 
 _OF_2_10 = (re.compile(r"2\.[12]\d\..*"), "2.10 and later", "tf.saved_model.save")
 
-_LOST = {
+_UNSAVED_ARGUMENTS = {
     "AdditiveAttention": (
-        _Lost("use_scale", "one with a scale", "an AdditiveAttention has no scale", *_OF_1_13),
-        _Lost(
+        _UnsavedArgument("use_scale", "one with a scale", "an AdditiveAttention has no scale", *_OF_1_13),
+        _UnsavedArgument(
             "causal", "one that sees all steps", "an AdditiveAttention is made with causal=True", *_OF_2_10
         ),
     ),
     "Attention": (
-        _Lost("use_scale", "one without a scale", "an Attention has a scale", *_OF_1_13),
-        _Lost("causal", "one that sees all steps", "an Attention is made with causal=True", *_OF_2_10),
+        _UnsavedArgument("use_scale", "one without a scale", "an Attention has a scale", *_OF_1_13),
+        _UnsavedArgument(
+            "causal", "one that sees all steps", "an Attention is made with causal=True", *_OF_2_10
+        ),
     ),
     "UpSampling2D": (
-        _Lost("interpolation", "the nearest neighbour", "an UpSampling2D is bilinear", *_OF_1_13),
+        _UnsavedArgument("interpolation", "the nearest neighbour", "an UpSampling2D is bilinear", *_OF_1_13),
     ),
 }
 
@@ -103,15 +105,15 @@ def class_name(name: str, config: dict[str, Any], keras_version: str) -> str:
 def ambiguities(config: Any, keras_version: str) -> list[str]:
     """Return warnings on arguments that a configuration lacks though they may matter."""
     return [
-        f"TensorFlow {lost.writers} do not write down that {lost.what}, so '{name}' is taken for "
-        f"{lost.otherwise}, as Keras reads it; compare with the model's own answers, or compile the "
-        f"SavedModel that {lost.instead} writes"
-        for name, lost in _forgotten(config)
-        if lost.versions.fullmatch(keras_version)
+        f"TensorFlow {unsaved.writers} do not save that {unsaved.what}, so '{name}' is loaded as "
+        f"{unsaved.otherwise}, as Keras does; compare with the original model's outputs, or compile the "
+        f"SavedModel that {unsaved.instead} writes"
+        for name, unsaved in _forgotten(config)
+        if unsaved.versions.fullmatch(keras_version)
     ]
 
 
-def _forgotten(node: Any) -> Iterator[tuple[str, _Lost]]:
+def _forgotten(node: Any) -> Iterator[tuple[str, _UnsavedArgument]]:
     if isinstance(node, list):
         for item in node:
             yield from _forgotten(item)
@@ -119,8 +121,8 @@ def _forgotten(node: Any) -> Iterator[tuple[str, _Lost]]:
         return
     inner = node.get("config")
     if isinstance(inner, dict):
-        for lost in _LOST.get(str(node.get("class_name")), ()):
-            if lost.argument not in inner:
-                yield str(inner.get("name")), lost
+        for unsaved in _UNSAVED_ARGUMENTS.get(str(node.get("class_name")), ()):
+            if unsaved.argument not in inner:
+                yield str(inner.get("name")), unsaved
     for value in node.values():
         yield from _forgotten(value)

@@ -83,8 +83,8 @@ def _entry(old: tf_keras.Model) -> tuple[Callable[..., Any], Any]:
     """Return the model as a function of one argument, and the argument's specs."""
     if not isinstance(old, tf_keras.Model):
         raise LoadError(
-            f"the file is of Keras 2, and the class {type(old).__name__} that was given for it of Keras 3; "
-            "set TF_USE_LEGACY_KERAS=1 in the environment, with which tf.keras is Keras 2"
+            f"the file is of Keras 2, but the class {type(old).__name__} that was given is of Keras 3; "
+            "set TF_USE_LEGACY_KERAS=1 in the environment, so that tf.keras is Keras 2"
         )
     if old._is_graph_network:
         _refuse_ragged(old)

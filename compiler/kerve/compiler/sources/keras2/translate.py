@@ -158,8 +158,8 @@ def _require_ranks(node: Any, old: tf_keras.Model) -> None:
     unknown = [x for x in tf.nest.flatten(node.outputs) if x.shape.rank is None]
     if any(x is output for x in unknown for output in tf.nest.flatten(old.outputs)):
         raise ConversionError(
-            f"layer '{node.layer.name}' ({type(node.layer).__name__}): its result has no known rank, for an "
-            "open axis may be 1; name the axes to drop, as in tf.squeeze(x, axis=-1)"
+            f"layer '{node.layer.name}' ({type(node.layer).__name__}): the rank of its result is unknown, "
+            "because a dynamic axis may have size 1; name the axes to drop, as in tf.squeeze(x, axis=-1)"
         )
     if unknown:
         raise UntranslatableError(f"the result of layer '{node.layer.name}' has no known rank")

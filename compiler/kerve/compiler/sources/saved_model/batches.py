@@ -49,8 +49,8 @@ def fixed_batch_warning(inputs: Mapping[str, tf.TensorSpec], outputs: Mapping[st
     if len(first) != 1 or first <= {None, 1}:
         return ()
     return (
-        f"its signature takes {first.pop()} rows at a time, and no other number; if those are but the batch "
-        "that the model was built on, save it with model.export()",
+        f"its signature takes exactly {first.pop()} rows at a time; if that is only the batch size that the "
+        "model was built with, save it with model.export()",
     )
 
 

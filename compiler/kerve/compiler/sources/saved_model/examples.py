@@ -36,8 +36,8 @@ def remove_parser(frozen: FrozenGraph) -> FrozenGraph:
     """Return the graph without its parser; raises `ConversionError` if that is not possible."""
     if len(frozen.inputs) != 1:
         raise ConversionError(
-            f"the signature parses examples and takes {', '.join(frozen.inputs)}; "
-            "choose a signature with one of the two, or export the model with raw tensors"
+            f"the signature parses examples and takes other inputs: {', '.join(frozen.inputs)}; "
+            "choose a signature with only one of the two, or export the model with raw tensors"
         )
     (argument,) = frozen.inputs
     with tf.Graph().as_default() as graph:
@@ -65,8 +65,8 @@ def remove_parser(frozen: FrozenGraph) -> FrozenGraph:
         inputs={key: tensor.name for key, tensor in sorted(inputs.items())},
         original=original,
         warnings=[
-            f"of the feature '{key}' an example holds any number of values; here they are a row, and "
-            f"{_ABSENT[inputs[key].dtype]!r} in it is no value"
+            f"feature '{key}' has any number of values in an example; here they are a row, in which "
+            f"{_ABSENT[inputs[key].dtype]!r} stands for no value"
             for key in sparse
         ],
     )
@@ -114,7 +114,10 @@ def _serialized(features: Mapping[str, Any], sparse: Collection[str]) -> Iterato
     columns = {key: np.asarray(value) for key, value in features.items()}
     rows = {len(column) for column in columns.values()}
     if len(rows) > 1:
-        raise ValueError(f"features of {' and '.join(map(str, sorted(rows)))} rows make no examples")
+        raise ValueError(
+            f"features of {' and '.join(map(str, sorted(rows)))} rows cannot form examples; "
+            "expected the same number of rows in each"
+        )
     for row in range(rows.pop()):
         example = tf.train.Example()
         for key, column in columns.items():

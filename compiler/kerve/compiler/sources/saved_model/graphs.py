@@ -172,8 +172,8 @@ def _without_variables(found: SavedModelInfo, session: Any, whole: Any, tensors:
             missing = _NOT_THERE.search(str(error))
             raise LoadError(
                 f"{found.path} does not hold the variable {missing[1] or missing[2]!r} that its graph reads, "
-                "so that TensorFlow cannot run it either (versions before 1.15 leave out what stacked cells "
-                "and stateful layers hold); give the model's .h5 file, or save it again"
+                "so TensorFlow cannot run it either (versions before 1.15 do not save the variables of "
+                "stacked cells and stateful layers); give the model's .h5 file, or save it again"
                 if missing
                 else str(error)
             ) from error
@@ -236,7 +236,7 @@ def _require_constant(definition: Any, name: str, outputs: Mapping[str, str]) ->
     if changed:
         raise ConversionError(
             f"the signature {name!r} changes the variable {', '.join(map(repr, changed))} when it is called, "
-            "in a graph of TensorFlow 1, which does not say what reads it before and what after; save the "
+            "and a graph of TensorFlow 1 does not say what reads it before and what after; save the "
             "model with TensorFlow 2 (tf.saved_model.save), or leave the assignment out of the signature"
         )
 

@@ -33,15 +33,15 @@ def with_shapes(inputs: Mapping[str, tf.TensorSpec], data: Path | None) -> dict[
     if missing := [key for key in unknown if key not in arrays]:
         held = f"; {data} holds {', '.join(sorted(arrays)) or 'no arrays'}" if data is not None else ""
         raise ConversionError(
-            f"the signature does not say how many dimensions the input '{missing[0]}' has, which ONNX must "
-            "know; give inputs with --data FILE.npz, which tell it, or save the model with a shape, of None "
-            f"for what is open (tf.TensorSpec([None, 5]), tf.compat.v1.placeholder){held}"
+            f"the signature does not give the rank of the input '{missing[0]}', which ONNX requires; give "
+            "inputs of that rank with --data FILE.npz, or save the model with a shape, with None for dynamic "
+            f"dimensions (tf.TensorSpec([None, 5]), tf.compat.v1.placeholder){held}"
         )
-    told = {
+    shaped = {
         key: tf.TensorSpec([None, *arrays[key].shape[1:]] if arrays[key].ndim else [], inputs[key].dtype, key)
         for key in unknown
     }
-    return dict(inputs) | told
+    return dict(inputs) | shaped
 
 
 def with_ranks(call: Function, inputs: Mapping[str, tf.TensorSpec]) -> Function:
@@ -73,9 +73,9 @@ def _ranks(call: Function, inputs: Mapping[str, tf.TensorSpec], unknown: list[st
     for name, ranks in found.items():
         if len(ranks) != 1:
             why = (
-                "it depends on what the inputs hold"
+                "it depends on the values of the inputs"
                 if ranks
-                else "the signature takes none of the numbers tried"
+                else "the signature accepts none of the values tried"
             )
             raise ConversionError(
                 f"the output {name!r} has no known rank: {why}; "

@@ -45,7 +45,7 @@ def from_folder(
         except LoadError as refusal:  # a signature needs neither the code nor the classes
             if not found.signatures:
                 raise
-            notes.append(f"taken as a graph, without its layers: {refusal}")
+            notes.append(f"compiled as a graph, without its layers: {refusal}")
         else:
             with load_errors.reporting_load_errors(path):
                 source = _as_keras(found, own, notes)
@@ -66,12 +66,13 @@ def _as_keras(found: SavedModelInfo, own: Mapping[str, Any], notes: list[str]) -
     if saved is not None and not _is_of(saved, model):
         notes.append(
             f"its signature {_DEFAULT} is not of the model, whose inputs are {', '.join(model.input_names)} "
-            f"and outputs {', '.join(model.output_names)}; to compile that, give --signature {_DEFAULT}"
+            f"and outputs {', '.join(model.output_names)}; to compile the signature, give --signature "
+            f"{_DEFAULT}"
         )
     elif saved is not None and (output := keras2.first_mismatched_output(model, saved)) is not None:
         notes.append(
-            "taken as a graph, without its layers: built again from their configuration, they answer "
-            f"otherwise than what was saved, in '{output}'"
+            "compiled as a graph, without its layers: rebuilt from their configuration, they compute "
+            f"something else than the saved graph, in '{output}'"
         )
         return None
     record = record_of(Kind.SAVED_MODEL.value, found.path, keras_version=found.keras_version)
@@ -152,6 +153,6 @@ def _of_training(graph: tf.Graph) -> Sequence[str]:
     if not moved:
         return ()
     return (
-        f"it was exported in training mode: each call normalizes by its own batch and moves {moved[0]}, "
-        "which is state of the artifact; export the model as it is called with training=False",
+        f"it was exported in training mode: each call normalizes by its own batch and updates "
+        f"{moved[0]}, which becomes state of the artifact; export the model as called with training=False",
     )
