@@ -48,8 +48,8 @@ class Comparison:
     def require_equal(self) -> None:
         """Raise `VerificationError`, or `AccuracyBudgetError` for a precision that loses too much."""
         failed = sum(not check["passed"] for check in self.checks)
+        where = f"; {self.divergence}" if self.divergence else ""
         if failed:
-            where = f"; {self.divergence}" if self.divergence else ""
             raise VerificationError(f"{failed} of {len(self.checks)} comparisons are beyond tolerance{where}")
         if self.altered:
             raise VerificationError(
@@ -58,7 +58,7 @@ class Comparison:
             )
         over = [loss["text"] for loss in self.losses if not loss["passed"]]
         if over:
-            raise AccuracyBudgetError(f"the artifact loses more than its budget: {'; '.join(over)}")
+            raise AccuracyBudgetError(f"the artifact loses more than its budget: {'; '.join(over)}{where}")
 
 
 def verify_model(
