@@ -11,6 +11,7 @@ from onnx_ir.passes import common
 
 from kerve.compiler.passes.merge_casts import MergeCasts
 from kerve.compiler.passes.queries import dims_of, is_constant, location
+from kerve.compiler.passes.share_transposes import ShareTransposes, SplitTransposes
 from kerve.compiler.passes.shield_kernels import ShieldKernels
 from kerve.compiler.precision.precisions import PRECISIONS
 from kerve.compiler.precision.probing import ROUNDED, ranges
@@ -27,10 +28,17 @@ def reduce(model: ir.Model, path: Path, precision: str, dataset: Dataset) -> ir.
     layers. The same model and data give the same bytes.
     """
     reduced = model.clone()
+    SplitTransposes()(reduced)
     before = {node for graph in reduced.graphs() for node in graph}
     names = {str(output.name) for node in before for output in node.outputs}
     PRECISIONS[precision].reduce(reduced, lambda wanted: ranges(path, wanted, [dataset]))
-    for tidy in (MergeCasts(), common.RemoveUnusedNodesPass(), ShieldKernels(), common.TopologicalSortPass()):
+    for tidy in (
+        MergeCasts(),
+        common.RemoveUnusedNodesPass(),
+        ShieldKernels(),
+        ShareTransposes(),
+        common.TopologicalSortPass(),
+    ):
         tidy(reduced)
     _name(reduced, before, names)
     return reduced
