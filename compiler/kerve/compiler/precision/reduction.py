@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx_ir as ir
@@ -17,7 +18,7 @@ from kerve.compiler.precision.precisions import PRECISIONS
 from kerve.compiler.precision.probing import ROUNDED, ranges
 from kerve.compiler.verification import Dataset
 
-__all__ = ["reduce", "remaining"]
+__all__ = ["Remaining", "reduce", "remaining"]
 
 
 def reduce(model: ir.Model, path: Path, precision: str, dataset: Dataset) -> ir.Model:
@@ -44,13 +45,32 @@ def reduce(model: ir.Model, path: Path, precision: str, dataset: Dataset) -> ir.
     return reduced
 
 
-def remaining(model: ir.Model, reduced: ir.Model) -> tuple[float, Counter[str]]:
-    """Return which share of a model's float32 weights is still float32, and how many operators read them."""
-    before = {str(value.name): _size(value) for value in _weights(model)}
-    kept = [value for value in _weights(reduced) if value.name in before]
-    readers = {reader for value in kept for reader, _ in value.uses()}
-    share = sum(before[str(value.name)] for value in kept) / max(sum(before.values()), 1)
-    return share, Counter(node.op_type for node in readers)
+@dataclass(frozen=True)
+class Remaining:
+    """The weights that keep their type."""
+
+    #: The part of all weights that they are.
+    share: float
+    #: Their types, and the operators that read them, with how many there are.
+    types: Counter[str]
+    readers: Counter[str]
+
+
+def remaining(model: ir.Model, reduced: ir.Model, precision: str) -> Remaining:
+    """Return which floating-point weights are as they were, but for those that had the precision before."""
+    before = {str(value.name): value for value in _weights(model)}
+    kept = [
+        value
+        for value in _weights(reduced)
+        if (old := before.get(str(value.name))) is not None and old.dtype == value.dtype
+    ]
+    stay = [value for value in kept if _type_name(value) != precision]
+    readers = {reader for value in stay for reader, _ in value.uses()}
+    return Remaining(
+        sum(map(_size, stay)) / max(sum(map(_size, before.values())), 1),
+        Counter(map(_type_name, stay)),
+        Counter(node.op_type for node in readers),
+    )
 
 
 def _size(weight: ir.Value) -> int:
@@ -58,9 +78,14 @@ def _size(weight: ir.Value) -> int:
     return weight.const_value.size
 
 
+def _type_name(value: ir.Value) -> str:
+    return "" if value.dtype is None else str(value.dtype.numpy())
+
+
 def _weights(model: ir.Model) -> Iterator[ir.Value]:
     for value in model.graph.initializers.values():
-        if value.dtype == ir.DataType.FLOAT and is_constant(value) and len(dims_of(value)) > 1:
+        floating = value.dtype is not None and value.dtype.is_floating_point()
+        if floating and is_constant(value) and len(dims_of(value)) > 1:
             yield value
 
 
