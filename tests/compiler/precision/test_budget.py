@@ -258,6 +258,23 @@ def test_calibration_that_cannot_be_used_is_refused(
         compiled(mobile, tmp_path, precision="int8", calibration=path)
 
 
+def test_ranges_are_not_measured_on_data_with_nan_in_it(mobile: keras.Model, tmp_path: Path) -> None:
+    images = np.ones((3, 8, 8, 1), np.float32)
+    np.savez(tmp_path / "finite.npz", x=images)
+    images[1, 2] = np.nan
+    data = tmp_path / "data.npz"
+    np.savez(data, x=images)
+    with pytest.raises(LoadError, match=r"on user data: array 'image' holds NaN .* with --calibration"):
+        compiled(mobile, tmp_path, precision="int8", data=data)
+    compiled(mobile, tmp_path, precision="int8", data=data, calibration=tmp_path / "finite.npz", max_drop=9.0)
+    compiled(mobile, tmp_path, precision="int8-dynamic", data=data, max_drop=9.0)
+
+
+def test_a_calibration_file_that_is_not_there_is_told(mobile: keras.Model, tmp_path: Path) -> None:
+    with pytest.raises(LoadError, match=r"there is no file .*missing\.npz"):
+        compiled(mobile, tmp_path, precision="int8", calibration=tmp_path / "missing.npz")
+
+
 def test_four_bits_need_a_new_operator_set() -> None:
     with pytest.raises(ValueError, match="int4-weights needs operator set 21 or newer, got --opset 20"):
         CompileOptions(precision="int4-weights", opset=20)

@@ -36,20 +36,13 @@ class Data:
         `LoadError` when a file does not fit the model.
         """
         judged = None if data is None else from_file(model, data)
-        measured = None if calibration is None else _measurable(from_file(model, calibration), calibration)
+        measured = None if calibration is None else from_file(model, calibration)
         seeded = more_rows(model, like, _SEEDED_ROWS) if judged is measured is None else like
         return cls(
             judged=judged or measured or seeded,
             labels={} if data is None or judged is None else labels_in(model, data, judged),
             measured=measured or judged or seeded,
         )
-
-
-def _measurable(dataset: Dataset, path: Path) -> Dataset:
-    for name, array in dataset.inputs.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise LoadError(f"{path}: array '{name}' holds NaN or infinity; give inputs like those to come")
-    return dataset
 
 
 def labels_in(model: ir.Model, path: Path, dataset: Dataset) -> dict[str, NDArray[Any]]:
