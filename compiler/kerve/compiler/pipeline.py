@@ -35,6 +35,7 @@ from kerve.compiler.verification import (
     VerificationResult,
     diagnose,
     failures,
+    first_changed,
     from_file,
     verify,
 )
@@ -158,10 +159,14 @@ def check(
             golden = packaging.load_golden(model, artifact)
             rechecked = precision.recheck_reduced(path, manifest, golden, reference, options.data)
             verified, losses = rechecked.verified, rechecked.losses
+            if not rechecked.passed:
+                divergence = _changed(verified, path, origin, manifest.opset, manifest.reduction)
         else:
-            verified = _verify(model, path, reference, options.data)
+            verified, opset = _verify(model, path, reference, options.data), model.opset_imports[""]
             if not verified.passed:
-                divergence = _divergence(verified, path, origin, model.opset_imports[""])
+                divergence = _changed(verified, path, origin, opset) or _divergence(
+                    verified, path, origin, opset
+                )
         progress.detail = f"{len(verified.checks)} comparisons, largest error {verified.worst:.2g}"
 
     return {
@@ -263,3 +268,18 @@ def _divergence(verified: VerificationResult, path: Path, origin: Source, opset:
         plain = packaging.save_model(lowered.model, Path(folder))
         inputs = verified.differing
         return diagnose(layered, plain, inputs, fused=False) or diagnose(layered, path, inputs, fused=True)
+
+
+def _changed(
+    verified: VerificationResult,
+    path: Path,
+    origin: Source,
+    opset: int,
+    reduction: manifest_pb2.Reduction | None = None,
+) -> Divergence | None:
+    """Find the first layer in which an artifact differs from its source compiled anew."""
+    with tempfile.TemporaryDirectory() as folder:
+        anew = packaging.save_model(optimize(origin.lower(opset).model), Path(folder))
+        if reduction is None:
+            return first_changed(anew, path, verified.differing)
+        return precision.first_changed_layer(anew, path, reduction, verified.differing)

@@ -52,9 +52,9 @@ class Comparison:
 
     def _errors(self) -> Iterator[VerificationError | AccuracyBudgetError]:
         failed = sum(not check["passed"] for check in self.checks)
+        where = f"; {self.divergence}" if self.divergence else ""
         if failed:
-            where = f"; {self.divergence}" if self.divergence else ""
-            yield VerificationError(f"{failed} of {len(self.checks)} comparisons are beyond tolerance{where}")
+            raise VerificationError(f"{failed} of {len(self.checks)} comparisons are beyond tolerance{where}")
         if self.altered:
             yield VerificationError(
                 f"{', '.join(self.altered)}: missing or changed since the compile (the SHA-256 differs from "
@@ -62,7 +62,7 @@ class Comparison:
             )
         over = [loss["text"] for loss in self.losses if not loss["passed"]]
         if over:
-            yield AccuracyBudgetError(f"the artifact loses more than its budget: {'; '.join(over)}")
+            raise AccuracyBudgetError(f"the artifact loses more than its budget: {'; '.join(over)}{where}")
 
 
 def verify_model(

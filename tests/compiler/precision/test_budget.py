@@ -124,6 +124,25 @@ def test_a_model_without_layers_in_float32_has_none_to_name(precision: Any, tmp_
     assert f"{precision} changes nothing" in " ".join(manifest.warnings)
 
 
+@pytest.mark.parametrize("policy", ["mixed_float16", "float64"])
+def test_weights_that_the_author_gave_another_type_are_warned_of(policy: str, tmp_path: Path) -> None:
+    layers = [keras.layers.Dense(8, dtype=policy), keras.layers.Dense(2, dtype="float32")]
+    model = keras.Sequential([keras.layers.Input((16,), name="x"), *layers])
+    warnings = " ".join(compiled(model, tmp_path, precision="int8", max_drop=1.0).manifest.warnings)
+    stay = "float16" if policy == "mixed_float16" else "float64"
+    assert f"89% of the weights, which stay in {stay} (read by 1 MatMul); only weights in float32" in warnings
+    assert "give the model the dtype policy float32" in warnings
+
+
+def test_weights_that_keras_quantized_are_not_reduced_again(tmp_path: Path) -> None:
+    model = keras.Sequential([keras.layers.Input((16,), name="x"), keras.layers.Dense(8)])
+    model.quantize("int8")
+    warnings = " ".join(compiled(model, tmp_path, precision="float16").manifest.warnings)
+    assert (
+        "float16 changes nothing: the model holds no weights of more bits; if Keras quantized it" in warnings
+    )
+
+
 def test_weights_that_shrink_without_other_operators_are_a_change(tmp_path: Path) -> None:
     layers = [keras.layers.Dense(8, dtype="mixed_bfloat16") for _ in range(2)]
     model = keras.Sequential([keras.layers.Input((4,), name="x"), *layers])
@@ -237,6 +256,23 @@ def test_calibration_that_cannot_be_used_is_refused(
         np.savez(path, x=content)
     with pytest.raises(LoadError, match=message):
         compiled(mobile, tmp_path, precision="int8", calibration=path)
+
+
+def test_ranges_are_not_measured_on_data_with_nan_in_it(mobile: keras.Model, tmp_path: Path) -> None:
+    images = np.ones((3, 8, 8, 1), np.float32)
+    np.savez(tmp_path / "finite.npz", x=images)
+    images[1, 2] = np.nan
+    data = tmp_path / "data.npz"
+    np.savez(data, x=images)
+    with pytest.raises(LoadError, match=r"on user data: array 'image' holds NaN .* with --calibration"):
+        compiled(mobile, tmp_path, precision="int8", data=data)
+    compiled(mobile, tmp_path, precision="int8", data=data, calibration=tmp_path / "finite.npz", max_drop=9.0)
+    compiled(mobile, tmp_path, precision="int8-dynamic", data=data, max_drop=9.0)
+
+
+def test_a_calibration_file_that_is_not_there_is_told(mobile: keras.Model, tmp_path: Path) -> None:
+    with pytest.raises(LoadError, match=r"there is no file .*missing\.npz"):
+        compiled(mobile, tmp_path, precision="int8", calibration=tmp_path / "missing.npz")
 
 
 def test_four_bits_need_a_new_operator_set() -> None:

@@ -1,5 +1,6 @@
 """A graph that was tampered with is found out, and the layer where it was."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ from keras import layers
 
 from kerve.compiler import Artifact, VerificationError, compile_model
 from kerve.compiler.lowering import LAYER_KEY
-from kerve.compiler.options import VerifyOptions
+from kerve.compiler.options import CompileOptions, Precision, VerifyOptions
+from kerve.compiler.passes import optimize
 from kerve.compiler.pipeline import check
+from kerve.compiler.precision import PRECISIONS
+from kerve.compiler.sources.base import KerasSource
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +76,115 @@ def test_a_tampered_weight_is_found_in_its_layer(
         {"first"} if layer in ("last", "second") else set()
     )
     assert result["divergence"].startswith(f"the first layer that differs is '{layer}' (")
+
+
+def _damaged(model: ir.Model, layer: str) -> ir.Model:
+    """The model with the largest constant that a layer reads negated."""
+    constants = {
+        value.const_value.size: value
+        for node in model.graph
+        if node.metadata_props.get(LAYER_KEY) == layer
+        for value in node.inputs
+        if value is not None and value.const_value is not None and value.dtype != ir.DataType.INT64
+    }
+    weight = constants[max(constants)]
+    assert weight.const_value is not None
+    values = np.negative(weight.const_value.numpy())
+    weight.const_value = ir.tensor(values, name=weight.name, dtype=weight.dtype)
+    return model
+
+
+class _Block(layers.Layer):
+    """A layer with a weight and a layer of its own, which comes last."""
+
+    def build(self, shape: tuple[int, ...]) -> None:
+        self.weight = self.add_weight(shape=(shape[-1], shape[-1]), name="weight")
+        self.norm = layers.LayerNormalization(name="norm")
+        self.norm.build(shape)
+
+    def call(self, x: Any) -> Any:
+        return self.norm(keras.ops.matmul(x, self.weight))
+
+
+_KINDS: dict[str, Callable[[], list[layers.Layer]]] = {
+    "flattened": lambda: [
+        layers.Input((8, 8, 3), name="x"),
+        layers.Conv2D(8, 1, name="conv"),
+        layers.MaxPooling2D(name="pool"),
+        layers.Flatten(name="flatten"),
+        layers.Dense(5, "relu", name="hidden"),
+        layers.Dense(3, name="last"),
+    ],
+    "recurrent": lambda: [
+        layers.Input((5, 4), name="x"),
+        layers.LSTM(4, return_sequences=True, name="lstm"),
+        layers.GRU(4, name="gru"),
+        layers.Dense(3, name="last"),
+    ],
+    "custom": lambda: [
+        layers.Input((6,), name="x"),
+        layers.Dense(6, "tanh", name="first"),
+        _Block(name="block"),
+        layers.Dense(3, name="last"),
+    ],
+}
+_DAMAGED = [
+    *(("flattened", layer) for layer in ("conv", "hidden", "last")),
+    *(("recurrent", layer) for layer in ("lstm", "gru", "last")),
+    *(("custom", layer) for layer in ("first", "block", "last")),
+]
+
+
+@pytest.fixture(scope="module")
+def kinds() -> dict[str, keras.Model]:
+    keras.utils.set_random_seed(5)
+    return {name: keras.Sequential(make(), name=name) for name, make in _KINDS.items()}
+
+
+@pytest.mark.parametrize(
+    ("kind", "layer", "precision"),
+    [
+        *((*each, "float32") for each in _DAMAGED),
+        *(("flattened", "hidden", precision) for precision in PRECISIONS),
+        *(("recurrent", "gru", precision) for precision in PRECISIONS),
+    ],
+)
+def test_a_damaged_artifact_is_found_in_its_layer(
+    kind: str, layer: str, precision: Precision, kinds: dict[str, keras.Model], tmp_path: Path
+) -> None:
+    options = CompileOptions(precision=precision, max_drop=9.0)
+    artifact = compile_model(kinds[kind], repository=tmp_path, name="m", options=options)
+    file = artifact.path / "model.onnx"
+    ir.save(_damaged(ir.load(file), layer), file)
+    result = check(kinds[kind], artifact.path, VerifyOptions(), lambda _: None)
+    assert result["divergence"].startswith(f"the first layer that differs is '{layer}' (")
+
+
+@pytest.mark.parametrize("stage", ["lowering", "passes"])
+@pytest.mark.parametrize(("kind", "layer"), _DAMAGED)
+def test_a_defect_of_the_compiler_is_found_in_its_layer(
+    kind: str,
+    layer: str,
+    stage: str,
+    kinds: dict[str, keras.Model],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lower = KerasSource.lower
+
+    def damaged_lower(source: KerasSource, opset: int) -> Any:
+        lowered = lower(source, opset)
+        _damaged(lowered.model, layer)
+        return lowered
+
+    if stage == "lowering":
+        monkeypatch.setattr(KerasSource, "lower", damaged_lower)
+    else:
+        monkeypatch.setattr(
+            "kerve.compiler.pipeline.optimize", lambda *given: _damaged(optimize(*given), layer)
+        )
+    with pytest.raises(VerificationError, match=rf"the first layer that differs is '{layer}' \("):
+        compile_model(kinds[kind], repository=tmp_path, name="m")
 
 
 def test_a_difference_that_only_other_inputs_show_is_found_too(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from kerve.compiler.passes.name_rows import NameRows
 from kerve.compiler.passes.precise_kernels import PreciseKernels
 from kerve.compiler.passes.queries import location
 from kerve.compiler.passes.share_constants import ShareConstants
+from kerve.compiler.passes.share_transposes import ShareTransposes
 from kerve.compiler.passes.shield_kernels import ShieldKernels
 from kerve.compiler.passes.strip_metadata import StripMetadata
 
@@ -65,6 +66,7 @@ def _pipeline() -> list[ir.passes.PassBase]:
         common.RemoveUnusedNodesPass(),
         common.RemoveUnusedOpsetsPass(),
         ShieldKernels(),
+        ShareTransposes(),
         ShareConstants(),
         common.CommonSubexpressionEliminationPass(),
         common.TopologicalSortPass(),

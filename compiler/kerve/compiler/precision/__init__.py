@@ -11,6 +11,14 @@ from __future__ import annotations
 from kerve.compiler.precision.applying import ReducedModel, apply
 from kerve.compiler.precision.losses import Loss
 from kerve.compiler.precision.precisions import PRECISIONS
-from kerve.compiler.precision.rechecking import RecheckResult, recheck_reduced
+from kerve.compiler.precision.rechecking import RecheckResult, first_changed_layer, recheck_reduced
 
-__all__ = ["PRECISIONS", "Loss", "RecheckResult", "ReducedModel", "apply", "recheck_reduced"]
+__all__ = [
+    "PRECISIONS",
+    "Loss",
+    "RecheckResult",
+    "ReducedModel",
+    "apply",
+    "first_changed_layer",
+    "recheck_reduced",
+]

@@ -35,6 +35,10 @@ _GOLDEN_ROWS = 8
 #: The share of weights in float32 above which there is a warning.
 _WARNING_SHARE = 0.1
 
+#: What to do about weights in types that only the author can change.
+_WIDER = "only weights in float32 are reduced: give the model the dtype policy float32"
+_UNQUANTIZED = "if Keras quantized it, compile it as it was before"
+
 
 @dataclass(frozen=True)
 class ReducedModel:
@@ -140,13 +144,18 @@ def _warnings(model: ir.Model, reduced: ir.Model, precision: str, data: Data) ->
         )
     for name, basis in output_traits(model).items():
         if basis.drawn:
-            yield f"the loss of {precision} was not measured on output '{name}', which is random"
-    share, readers = remaining(model, reduced)
-    if share > _WARNING_SHARE:
-        by = ", ".join(f"{count} {operator}" for operator, count in sorted(readers.items()))
-        yield f"{precision} does not support {share:.0%} of the weights; they stay in float32 (read by {by})"
+            yield f"what {precision} loses was not measured on output '{name}', which is drawn on each call"
+    stay = remaining(model, reduced, precision)
+    if stay.share > _UNTOLD:
+        by = ", ".join(f"{count} {operator}" for operator, count in sorted(stay.readers.items()))
+        types = " and ".join(sorted(stay.types))
+        advice = "" if types == "float32" else f"; {_WIDER}"
+        yield (
+            f"{precision} has no form for {stay.share:.0%} of the weights, "
+            f"which stay in {types} (read by {by}){advice}"
+        )
     elif _operators(model) == _operators(reduced) and _weight_types(model) == _weight_types(reduced):
-        yield f"{precision} changes nothing: the model holds no weights in float32"
+        yield f"{precision} changes nothing: the model holds no weights of more bits; {_UNQUANTIZED}"
     operators = set(_operators(reduced))
     if "ConvInteger" in operators:
         yield f"convolutions in {precision} are small but slow on CPUs; int8 is both small and fast"

@@ -35,21 +35,14 @@ class Data:
         Labels are arrays of `data` named like an output, or `y` if there is one output. Raises `LoadError` if
         a file does not fit the model.
         """
-        assessed = None if data is None else from_file(model, data)
-        measured = None if calibration is None else _measurable(from_file(model, calibration), calibration)
-        seeded = more_rows(model, like, _SEEDED_ROWS) if assessed is measured is None else like
+        judged = None if data is None else from_file(model, data)
+        measured = None if calibration is None else from_file(model, calibration)
+        seeded = more_rows(model, like, _SEEDED_ROWS) if judged is measured is None else like
         return cls(
             assessed=assessed or measured or seeded,
             labels={} if data is None or assessed is None else labels_in(model, data, assessed),
             measured=measured or assessed or seeded,
         )
-
-
-def _measurable(dataset: Dataset, path: Path) -> Dataset:
-    for name, array in dataset.inputs.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise LoadError(f"{path}: array '{name}' holds NaN or infinity; give representative inputs")
-    return dataset
 
 
 def labels_in(model: ir.Model, path: Path, dataset: Dataset) -> dict[str, NDArray[Any]]:

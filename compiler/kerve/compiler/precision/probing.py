@@ -106,9 +106,9 @@ def expose_values(path: Path, names: Iterable[str]) -> Runner:
 def ranges(path: Path, names: Sequence[str], data: Iterable[Dataset]) -> dict[str, Range]:
     """Return the range of each named value of the model at `path` over all data.
 
-    Bounds are rounded outwards to three digits, so that they do not depend on the last bits of a machine's
-    arithmetic. They are infinite for values with infinities and for values that were always empty. Raises
-    `LoadError` for data that the model does not accept.
+    Bounds are rounded outwards to three digits, so that they do not depend on the last bits of one machine's
+    arithmetic. They are infinite for a value that is, or that was always empty. Raises `LoadError` for data
+    that the model does not take, or that holds NaN or infinity.
     """
     if not names:
         return {}
@@ -125,6 +125,7 @@ def ranges(path: Path, names: Sequence[str], data: Iterable[Dataset]) -> dict[st
     runner = _runner(model, path)
     low, high = dict.fromkeys(names, math.inf), dict.fromkeys(names, -math.inf)
     for dataset in data:
+        _require_finite(dataset)
         for batch in batches(model, dataset):
             try:
                 bounds = runner(batch)
@@ -136,6 +137,15 @@ def ranges(path: Path, names: Sequence[str], data: Iterable[Dataset]) -> dict[st
             low = {name: min(low[name], float(bounds[name + _LOW])) for name in names}
             high = {name: max(high[name], float(bounds[name + _HIGH])) for name in names}
     return {name: (-round_up(-low[name]), round_up(high[name])) for name in names}
+
+
+def _require_finite(dataset: Dataset) -> None:
+    for name, array in dataset.inputs.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise LoadError(
+                f"ranges cannot be measured on {dataset.origin} data: array '{name}' holds NaN or infinity; "
+                "give inputs like those to come, but finite, with --calibration FILE.npz"
+            )
 
 
 def _runner(model: ir.Model, path: Path) -> Runner:

@@ -12,8 +12,11 @@ from kerve.artifact.v1 import manifest_pb2
 from kerve.compiler.precision.assessment import default_budget, losses_of
 from kerve.compiler.precision.data import Data
 from kerve.compiler.precision.losses import Loss
+from kerve.compiler.precision.probing import Arrays
+from kerve.compiler.precision.sensitivity import layer_losses
 from kerve.compiler.verification import (
     Dataset,
+    Divergence,
     Reference,
     ReferenceRun,
     Runner,
@@ -22,7 +25,11 @@ from kerve.compiler.verification import (
     recheck,
 )
 
-__all__ = ["RecheckResult", "recheck_reduced"]
+__all__ = ["RecheckResult", "first_changed_layer", "recheck_reduced"]
+
+#: What a layer's error grows by, in times what it was, is no chance; layers behind it may amplify the growth.
+_GROWTH = 2.0
+_AMPLIFIED = 30.0
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,11 @@ class RecheckResult:
     #: On the user's inputs, or on seeded inputs if it was evaluated on such, or else on those in the
     #: artifact; each with the largest drop allowed.
     losses: tuple[tuple[Loss, float], ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether it is equal within its tolerances, and within its budget."""
+        return self.verified.passed and all(loss.drop <= allowed for loss, allowed in self.losses)
 
 
 def recheck_reduced(
@@ -58,6 +70,24 @@ def recheck_reduced(
     return RecheckResult(
         recheck(path, answered, tolerances), tuple((loss, allowed[loss.measure]) for loss in losses)
     )
+
+
+def first_changed_layer(
+    float32: Path, path: Path, record: manifest_pb2.Reduction, inputs: Arrays
+) -> Divergence | None:
+    """Return the first layer of the model at `path` that is off by more than what is on record.
+
+    `float32` is its source, compiled anew. None where no layer's error is clearly larger.
+    """
+    known = {each.layer: each.given for each in record.layers}
+    now = {each.layer: each.given for each in layer_losses(float32, path, [inputs]) if each.layer in known}
+    growth = {layer: error - known[layer] for layer, error in now.items()}
+    least = max(growth.values(), default=0.0) / _AMPLIFIED
+    grown = (layer for layer, by in growth.items() if by > max(least, _GROWTH * known[layer]))
+    layer = next(grown, None)
+    if layer is None:
+        return None
+    return Divergence(layer, f"relative error {now[layer]:.2g}, {known[layer]:.2g} when it was compiled")
 
 
 def _allowed(manifest: manifest_pb2.Manifest) -> Mapping[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx_ir as ir
@@ -11,12 +12,13 @@ from onnx_ir.passes import common
 
 from kerve.compiler.passes.merge_casts import MergeCasts
 from kerve.compiler.passes.queries import dims_of, is_constant, location
+from kerve.compiler.passes.share_transposes import ShareTransposes, SplitTransposes
 from kerve.compiler.passes.shield_kernels import ShieldKernels
 from kerve.compiler.precision.precisions import PRECISIONS
 from kerve.compiler.precision.probing import ROUNDED, ranges
 from kerve.compiler.verification import Dataset
 
-__all__ = ["reduce", "remaining"]
+__all__ = ["Remaining", "reduce", "remaining"]
 
 
 def reduce(model: ir.Model, path: Path, precision: str, dataset: Dataset) -> ir.Model:
@@ -27,22 +29,48 @@ def reduce(model: ir.Model, path: Path, precision: str, dataset: Dataset) -> ir.
     same model and data give the same bytes.
     """
     reduced = model.clone()
+    SplitTransposes()(reduced)
     before = {node for graph in reduced.graphs() for node in graph}
     names = {str(output.name) for node in before for output in node.outputs}
     PRECISIONS[precision].reduce(reduced, lambda wanted: ranges(path, wanted, [dataset]))
-    for tidy in (MergeCasts(), common.RemoveUnusedNodesPass(), ShieldKernels(), common.TopologicalSortPass()):
+    for tidy in (
+        MergeCasts(),
+        common.RemoveUnusedNodesPass(),
+        ShieldKernels(),
+        ShareTransposes(),
+        common.TopologicalSortPass(),
+    ):
         tidy(reduced)
     _name(reduced, before, names)
     return reduced
 
 
-def remaining(model: ir.Model, reduced: ir.Model) -> tuple[float, Counter[str]]:
-    """Return the share of a model's weights that is still float32, and counts of the operators reading it."""
-    before = {str(value.name): _size(value) for value in _weights(model)}
-    kept = [value for value in _weights(reduced) if value.name in before]
-    readers = {reader for value in kept for reader, _ in value.uses()}
-    share = sum(before[str(value.name)] for value in kept) / max(sum(before.values()), 1)
-    return share, Counter(node.op_type for node in readers)
+@dataclass(frozen=True)
+class Remaining:
+    """The weights that keep their type."""
+
+    #: The part of all weights that they are.
+    share: float
+    #: Their types, and the operators that read them, with how many there are.
+    types: Counter[str]
+    readers: Counter[str]
+
+
+def remaining(model: ir.Model, reduced: ir.Model, precision: str) -> Remaining:
+    """Return which floating-point weights are as they were, but for those that had the precision before."""
+    before = {str(value.name): value for value in _weights(model)}
+    kept = [
+        value
+        for value in _weights(reduced)
+        if (old := before.get(str(value.name))) is not None and old.dtype == value.dtype
+    ]
+    stay = [value for value in kept if _type_name(value) != precision]
+    readers = {reader for value in stay for reader, _ in value.uses()}
+    return Remaining(
+        sum(map(_size, stay)) / max(sum(map(_size, before.values())), 1),
+        Counter(map(_type_name, stay)),
+        Counter(node.op_type for node in readers),
+    )
 
 
 def _size(weight: ir.Value) -> int:
@@ -50,9 +78,14 @@ def _size(weight: ir.Value) -> int:
     return weight.const_value.size
 
 
+def _type_name(value: ir.Value) -> str:
+    return "" if value.dtype is None else str(value.dtype.numpy())
+
+
 def _weights(model: ir.Model) -> Iterator[ir.Value]:
     for value in model.graph.initializers.values():
-        if value.dtype == ir.DataType.FLOAT and is_constant(value) and len(dims_of(value)) > 1:
+        floating = value.dtype is not None and value.dtype.is_floating_point()
+        if floating and is_constant(value) and len(dims_of(value)) > 1:
             yield value
 
 

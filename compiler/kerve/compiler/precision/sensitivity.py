@@ -35,7 +35,7 @@ class LayerLoss:
 
 
 def layer_losses(float32: Path, reduced: Path, inputs: Iterable[Arrays]) -> list[LayerLoss]:
-    """Run two models on the same inputs and compare their layers' outputs, in the order of the first."""
+    """Run two models on the same inputs and compare what their layers give, in the order of the graph."""
     layers = _layers(ir.load(float32).graph)
     wanted = dict.fromkeys(name for layer in layers.values() for name in (*layer.taken, layer.given))
     names = _renamed(ir.load(reduced).graph, wanted)
@@ -66,11 +66,14 @@ class _Layer:
 
 
 def _layers(graph: ir.Graph) -> dict[str, _Layer]:
-    """Return each Keras layer's inputs from other layers and its last float output, by the layer's path."""
+    """Return what each Keras layer takes from others, and the last real value it gives, by its path.
+
+    They come in the order of their last nodes: the first may be a Transpose far ahead of the others.
+    """
     nodes: dict[str, list[ir.Node]] = {}
     for node in graph:
-        if node.metadata_props.get(LAYER_KEY):
-            nodes.setdefault(node.metadata_props[LAYER_KEY], []).append(node)
+        if path := node.metadata_props.get(LAYER_KEY):
+            nodes[path] = [*nodes.pop(path, ()), node]
     layers = {}
     for path, members in nodes.items():
         given = [output for node in members for output in node.outputs if _is_real(output)]

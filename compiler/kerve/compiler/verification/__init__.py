@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kerve.compiler.verification.compare import Check, Tolerance, failures
 from kerve.compiler.verification.data import Dataset, from_file, more_rows, seeded
-from kerve.compiler.verification.diagnosis import Divergence, diagnose
+from kerve.compiler.verification.diagnosis import Divergence, diagnose, first_changed
 from kerve.compiler.verification.reference_runs import ReferenceRun, run_reference
 from kerve.compiler.verification.runner import Reference, Runner
 from kerve.compiler.verification.traits import OutputTraits, output_traits
@@ -22,6 +22,7 @@ __all__ = [
     "VerificationResult",
     "diagnose",
     "failures",
+    "first_changed",
     "from_file",
     "more_rows",
     "output_traits",

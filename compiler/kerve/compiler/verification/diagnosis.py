@@ -1,18 +1,21 @@
-"""Find the first Keras layer whose output the compiled graph does not compute.
+"""Which layer is the first whose output a compiled graph does not compute.
 
-Layer outputs have no fixed names in the graph, since passes fuse layers and change layouts. Each layer's
-output is therefore searched among the values of the layer's nodes (among all values if it has no nodes left),
-in any axis order. A layer that is not found is still correct if outputs of others that are found depend on
-all of its nodes; the first layer that is neither found nor correct is where the models diverge.
+An artifact's graph is compared with one compiled anew from the source: their values have the same names
+(`first_changed`). Where these agree, the compiler is at fault, and the graph is compared with the Keras model
+itself (`diagnose`). There, the graph's values carry no layer's output under a fixed name: passes fuse layers,
+and change layouts. So each layer's output is looked for among the values of the layer's own nodes (all
+values, where no node is left of the layer). A layer that is not found is right all the same where what its
+nodes compute leads to something that is found, or where it is part of a layer that is found. Of the others,
+the first one whose inputs are found is where the models part.
 """
 
 from __future__ import annotations
 
-import itertools
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -26,31 +29,40 @@ from kerve.compiler.lowering import LAYER_KEY
 from kerve.compiler.verification.compare import Check, Tolerance, compare
 from kerve.compiler.verification.runner import Reference, Runner
 
-__all__ = ["Divergence", "diagnose"]
-
-_MOST_AXES = 5  # the axes of an image sequence; for more, axis orders are not tried
-
-
-@dataclass(frozen=True)
-class _LayerOutput:
-    """A tensor that one call of a Keras layer returned."""
-
-    path: str
-    kind: str
-    array: NDArray[Any]
+__all__ = ["Divergence", "diagnose", "first_changed"]
 
 
 @dataclass(frozen=True)
 class Divergence:
-    """The first layer whose output is not in the graph, and the error of the nearest value."""
+    """The first layer that differs, with what is known of the difference."""
 
     path: str
-    kind: str
-    nearest_error: float | None
+    details: str
+
+    @classmethod
+    def of(cls, path: str, kind: str, error: float | None) -> Divergence:
+        """Describe a layer by its class or operator, and by its largest error where that is known."""
+        return cls(path, kind if error is None else f"{kind}, off by {error:.3g}")
 
     def __str__(self) -> str:
-        near = "" if self.nearest_error is None else f", nearest value off by {self.nearest_error:.3g}"
-        return f"the first layer that differs is '{self.path}' ({self.kind}{near})"
+        return f"the first layer that differs is '{self.path}' ({self.details})"
+
+
+def first_changed(anew: Path, path: Path, inputs: Mapping[str, NDArray[Any]]) -> Divergence | None:
+    """Return the first layer of the graph at `anew` whose values are others in the graph at `path`.
+
+    None where no values differ, but for those that are drawn at random, and where the graphs do not have
+    the same values, as those of two versions of the compiler.
+    """
+    found = {value.name: value.array for value in _every_value(ir.load(path), inputs)}
+    values, again = (_every_value(ir.load(anew), inputs) for _ in range(2))
+    if found.keys() != {value.name for value in values}:
+        return None
+    for value, drawn in zip(values, again, strict=True):
+        check = _compared(found[value.name], value.array)
+        if not check.passed and _compared(drawn.array, value.array).passed:
+            return Divergence.of(value.layer or value.name, value.kind, check.max_abs_error)
+    return None
 
 
 def diagnose(
@@ -58,66 +70,162 @@ def diagnose(
 ) -> Divergence | None:
     """Run the source and the graph at `path` on the same inputs; returns None if all layers are found.
 
-    In a graph with `fused` layers, a layer without nodes may be part of another. Layers whose outputs change
-    between two calls use random numbers and are ignored.
+    In a graph whose layers are `fused`, one that has no nodes of its own left may be part of another, and
+    outputs may have their elements in another order. Layers that return something else when they are called
+    again draw random numbers, and prove nothing.
     """
-    with _recorded_layers() as layers:
+    with _recorded_calls() as calls:
         layered(inputs)
-    with _recorded_layers() as again:
+    with _recorded_calls() as again:
         layered(inputs)
     drawn = {
         first.path
-        for first, second in zip(layers, again, strict=True)
-        if not _compared(second.array, first.array).passed  # not even matrix products are bitwise equal
+        for first, second in zip(calls, again, strict=True)
+        if not all(_compared(*pair).passed for pair in zip(second.outputs, first.outputs, strict=True))
     }
-    return _first_divergence([layer for layer in layers if layer.path not in drawn], path, inputs, fused)
+    return _first_divergence([call for call in calls if call.path not in drawn], path, inputs, fused)
+
+
+@dataclass(eq=False)
+class _Call:
+    """One call of a Keras layer: where it was made, and its floating-point inputs and all its outputs."""
+
+    path: str
+    kind: str
+    caller: _Call | None
+    inputs: list[NDArray[Any]]
+    outputs: list[NDArray[Any]]
 
 
 @contextmanager
-def _recorded_layers() -> Iterator[list[_LayerOutput]]:
-    """Collect the outputs of all Keras layers called within the context, in order."""
-    outputs: list[_LayerOutput] = []
-    stack: list[str] = []
+def _recorded_calls() -> Iterator[list[_Call]]:
+    """Collect the calls of Keras layers while the context lasts, in the order in which they end."""
+    calls: list[_Call] = []
+    stack: list[_Call | None] = []
     original = keras.Layer.__call__
 
     def call(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
-        stack.append(layer.name)
+        if not stack:  # the model itself is no layer of its own
+            this = None
+        else:
+            caller = stack[-1]
+            path = layer.name if caller is None else f"{caller.path}/{layer.name}"
+            taken = [array for array in _arrays((args, kwargs)) if array.dtype.kind == "f"]
+            this = _Call(path, type(layer).__name__, caller, taken, [])
+        stack.append(this)
         try:
             result = original(layer, *args, **kwargs)
-            if len(stack) > 1:  # the outermost is the model itself
-                path, kind = "/".join(stack[1:]), type(layer).__name__
-                tensors = filter(keras.ops.is_tensor, keras.tree.flatten(result))
-                arrays = (np.asarray(keras.ops.convert_to_numpy(tensor)) for tensor in tensors)
-                outputs.extend(_LayerOutput(path, kind, array) for array in arrays)
-            return result
         finally:
             stack.pop()
+        if this is not None:
+            this.outputs = _arrays(result)
+            calls.append(this)
+        return result
 
     with mock.patch.object(keras.Layer, "__call__", call):
-        yield outputs
+        yield calls
+
+
+def _arrays(nested: Any) -> list[NDArray[Any]]:
+    tensors = filter(keras.ops.is_tensor, keras.tree.flatten(nested))
+    return [np.asarray(keras.ops.convert_to_numpy(tensor)) for tensor in tensors]
 
 
 @dataclass(frozen=True)
 class _Value:
-    """A value that the graph computes, and the layer whose node computes it."""
+    """A value that the graph computes, and the layer and operator whose node computes it."""
 
     name: str
     layer: str
+    kind: str
     array: NDArray[Any]
+
+    @cached_property
+    def ascending(self) -> NDArray[Any]:
+        """Its elements, sorted."""
+        return np.sort(self.array, axis=None)
+
+    def is_of(self, path: str) -> bool:
+        """Whether a layer computes it, or one within that layer."""
+        return self.layer == path or self.layer.startswith(f"{path}/")
 
 
 def _first_divergence(
-    layers: list[_LayerOutput], path: Path, inputs: Mapping[str, NDArray[Any]], fused: bool
+    calls: list[_Call], path: Path, inputs: Mapping[str, NDArray[Any]], fused: bool
 ) -> Divergence | None:
     model = ir.load(path)
     values = _every_value(model, inputs)
-    found = [_found(layer.array, _candidates(layer.path, values)) for layer in layers]
-    right = _leading_to(model, {name for names, _ in found for name in names})
-    for layer, (names, nearest) in zip(layers, found, strict=True):
-        own = {value.name for value in values if _is_of(value, layer.path)}
-        if not names and (own - right or (not own and not fused)):
-            return Divergence(layer.path, layer.kind, nearest)
-    return None
+    search = _Search(values, fused)
+    found = {call: search.outputs_of(call) for call in calls}
+    leading = _leading_to(model, {name for match in found.values() for name in match.names})
+    right: set[_Call | None] = set()
+    for call in reversed(calls):  # callers before the calls that they make
+        own = {value.name for value in values if value.is_of(call.path)}
+        explained = own <= leading if own else fused or search.is_one_with_caller(call)
+        if found[call].complete or call.caller in right or explained:
+            right.add(call)
+    wrong = [call for call in calls if call not in right]
+    begin = next((call for call in wrong if search.inputs_of(call).complete), next(iter(wrong), None))
+    return None if begin is None else Divergence.of(begin.path, begin.kind, found[begin].error)
+
+
+@dataclass(frozen=True)
+class _Match:
+    """The values of a graph that equal some arrays, whether each array has one, and how far others are."""
+
+    names: set[str]
+    complete: bool
+    error: float | None
+
+
+class _Search:
+    """Looks for arrays among the values of a graph."""
+
+    def __init__(self, values: list[_Value], fused: bool) -> None:
+        self._values = values
+        self._fused = fused
+
+    def outputs_of(self, call: _Call) -> _Match:
+        """Look for a layer's outputs among its own values; among all where it has none."""
+        own = [value for value in self._values if value.is_of(call.path)]
+        return self._matches(call.outputs, own or self._values)
+
+    def inputs_of(self, call: _Call) -> _Match:
+        """Look for a layer's inputs among all values."""
+        return self._matches(call.inputs, self._values)
+
+    def is_one_with_caller(self, call: _Call) -> bool:
+        """Whether the layer around this one was lowered as a whole, as an RNN with its cell."""
+        caller = call.caller
+        return caller is not None and (
+            any(value.layer == caller.path for value in self._values) or self.is_one_with_caller(caller)
+        )
+
+    def _matches(self, arrays: list[NDArray[Any]], values: list[_Value]) -> _Match:
+        each = [self._match(array, values) for array in arrays]
+        errors = [match.error for match in each if match.error is not None]
+        return _Match(
+            {name for match in each for name in match.names},
+            all(match.complete for match in each),
+            max(errors, default=None),
+        )
+
+    def _match(self, want: NDArray[Any], values: list[_Value]) -> _Match:
+        """Compare an array with values of its size; where layers are fused, elements may be in any order."""
+        names, errors = set(), []
+        if self._fused:
+            want = np.sort(want, axis=None)
+        for value in values:
+            if value.array.dtype != want.dtype or value.array.size != want.size:
+                continue
+            array = value.ascending if self._fused else value.array
+            if array.squeeze().shape != want.squeeze().shape:  # the graph may have axes of size one
+                continue
+            check = _compared(array.squeeze(), want.squeeze())
+            errors.append(check.max_abs_error)
+            if check.passed:
+                names.add(value.name)
+        return _Match(names, bool(names), min(errors, default=None))
 
 
 def _leading_to(model: ir.Model, names: set[str]) -> set[str]:
@@ -131,13 +239,8 @@ def _leading_to(model: ir.Model, names: set[str]) -> set[str]:
 
 
 def _every_value(model: ir.Model, inputs: Mapping[str, NDArray[Any]]) -> list[_Value]:
-    """Return every value that the graph computes; makes all of them outputs of the graph."""
-    layer_of = {
-        str(output.name): node.metadata_props.get(LAYER_KEY, "")
-        for node in model.graph
-        for output in node.outputs
-        if output.name
-    }
+    """Return the inputs and every value that the graph computes, in order; it gives all from then on."""
+    producers = {str(output.name): node for node in model.graph for output in node.outputs if output.name}
     known = set(model.graph.outputs)
     model.graph.outputs.extend(
         output for node in model.graph for output in node.outputs if output.name and output not in known
@@ -146,46 +249,13 @@ def _every_value(model: ir.Model, inputs: Mapping[str, NDArray[Any]]) -> list[_V
         everything = Path(folder) / "model.onnx"
         ir.save(model, everything)
         answers = Runner(everything, optimized=False)(inputs)
-    return [
-        _Value(name, layer_of.get(name, ""), array)
-        for name, array in {**inputs, **answers}.items()
-        if isinstance(array, np.ndarray)
+    given = [_Value(name, "", "", array) for name, array in inputs.items()]
+    return given + [
+        _Value(name, node.metadata_props.get(LAYER_KEY, ""), node.op_type, answers[name])
+        for name, node in producers.items()
+        if isinstance(answers[name], np.ndarray)
     ]
-
-
-def _is_of(value: _Value, path: str) -> bool:
-    return value.layer == path or value.layer.startswith(f"{path}/")
-
-
-def _candidates(path: str, values: list[_Value]) -> list[_Value]:
-    return [value for value in values if _is_of(value, path)] or values
-
-
-def _found(want: NDArray[Any], values: list[_Value]) -> tuple[set[str], float | None]:
-    """Return the names of the values that are equal, and the error of the nearest one."""
-    names, errors = set(), []
-    want = want.squeeze()  # the graph may have added or removed axes of size one
-    for value in values:
-        array = value.array.squeeze()
-        if array.dtype != want.dtype or sorted(array.shape) != sorted(want.shape):
-            continue
-        for candidate in _reordered(array, want.shape):
-            check = _compared(candidate, want)
-            errors.append(check.max_abs_error)
-            if check.passed:
-                names.add(value.name)
-                break
-    return names, min(errors, default=None)
 
 
 def _compared(got: NDArray[Any], want: NDArray[Any]) -> Check:
     return compare(got, want, Tolerance.of(want.dtype), data="seeded", sizes={}, output="")
-
-
-def _reordered(value: NDArray[Any], shape: tuple[int, ...]) -> Iterator[NDArray[Any]]:
-    if value.shape == shape or value.ndim > _MOST_AXES:
-        yield value.reshape(shape)
-        return
-    for order in itertools.permutations(range(value.ndim)):
-        if tuple(value.shape[axis] for axis in order) == shape:
-            yield value.transpose(order)
