@@ -144,15 +144,15 @@ def _warnings(model: ir.Model, reduced: ir.Model, precision: str, data: Data) ->
         )
     for name, basis in output_traits(model).items():
         if basis.drawn:
-            yield f"what {precision} loses was not measured on output '{name}', which is drawn on each call"
+            yield f"the loss of {precision} was not measured on output '{name}', which is random"
     stay = remaining(model, reduced, precision)
-    if stay.share > _UNTOLD:
+    if stay.share > _WARNING_SHARE:
         by = ", ".join(f"{count} {operator}" for operator, count in sorted(stay.readers.items()))
         types = " and ".join(sorted(stay.types))
         advice = "" if types == "float32" else f"; {_WIDER}"
         yield (
-            f"{precision} has no form for {stay.share:.0%} of the weights, "
-            f"which stay in {types} (read by {by}){advice}"
+            f"{precision} does not support {stay.share:.0%} of the weights; "
+            f"they stay in {types} (read by {by}){advice}"
         )
     elif _operators(model) == _operators(reduced) and _weight_types(model) == _weight_types(reduced):
         yield f"{precision} changes nothing: the model holds no weights of more bits; {_UNQUANTIZED}"

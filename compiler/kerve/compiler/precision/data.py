@@ -35,9 +35,9 @@ class Data:
         Labels are arrays of `data` named like an output, or `y` if there is one output. Raises `LoadError` if
         a file does not fit the model.
         """
-        judged = None if data is None else from_file(model, data)
+        assessed = None if data is None else from_file(model, data)
         measured = None if calibration is None else from_file(model, calibration)
-        seeded = more_rows(model, like, _SEEDED_ROWS) if judged is measured is None else like
+        seeded = more_rows(model, like, _SEEDED_ROWS) if assessed is measured is None else like
         return cls(
             assessed=assessed or measured or seeded,
             labels={} if data is None or assessed is None else labels_in(model, data, assessed),
