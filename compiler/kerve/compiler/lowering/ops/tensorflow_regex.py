@@ -1,7 +1,7 @@
-"""TensorFlow's replacement of what a pattern matches, where that is a text, or single characters.
+"""TensorFlow's regular expressions.
 
-ONNX has no regular expressions. What an author's standardization looks for is nearly always a list of
-characters, all but those of a list, or one text.
+ONNX tells whether one matches a text, but replaces nothing. What an author's standardization looks for is
+nearly always a list of characters, all but those of a list, or one text.
 """
 
 from __future__ import annotations
@@ -56,6 +56,12 @@ def regex_replace(g: Lowering, attributes: Mapping[str, Any], texts: ir.Value) -
         f"ONNX cannot replace what matches {pattern!r}, only a text, or each of a list of characters, as "
         "[,!?] or [^a-z]"
     )
+
+
+@HANDLERS.register("tensorflow.StaticRegexFullMatch")
+def regex_full_match(g: Lowering, attributes: Mapping[str, Any], texts: ir.Value) -> ir.Value:
+    """Whether a pattern matches all of a text; ONNX too takes the patterns of RE2."""
+    return g.op.RegexFullMatch(texts, pattern=text_of(attributes["pattern"]))
 
 
 def _rewritten(rewrite: str, match: str) -> str:
