@@ -133,6 +133,7 @@ def test_other_reductions(check_op: CheckOp, function: Any, arrays: Any, options
     _case("moveaxis", lambda x: ops.moveaxis(x, (0, 1), (-1, 0)), _X),
     _case("pad", lambda x: ops.pad(x, ((0, 0), (1, 2), (0, 3))), _X),
     _case("pad reflected", lambda x: ops.pad(x, ((0, 0), (1, 2), (2, 0)), mode="reflect"), _X),
+    _case("pad in capitals", lambda x: ops.pad(x, ((0, 0), (1, 2), (2, 0)), mode="REFLECT"), _X),
     _case("pad symmetric", lambda x: ops.pad(x, ((0, 0), (1, 2), (2, 5)), mode="symmetric"), _X),
     _case("pad booleans", lambda x: ops.pad(x, ((0, 0), (1, 1)), constant_values=True), _B),
     _case("ravel", ops.ravel, _X),

@@ -52,6 +52,18 @@ class Leaky(layers.Layer):
         return {**super().get_config(), "units": self.units}
 
 
+class OverTable(layers.Layer):
+    """Takes rows of what a recurrent layer makes of a table: no input reaches that layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = layers.Embedding(9, 4)
+        self.recurrent = layers.GRU(3, return_sequences=True)
+
+    def call(self, ids: Any) -> Any:
+        return ops.take(self.recurrent(self.table(ops.arange(9))[None])[0], ids, axis=0)
+
+
 class Doubling(layers.LSTM):
     """A layer that adds to what its parent does."""
 
@@ -236,6 +248,13 @@ def test_a_custom_cell_among_stacked_ones_and_in_both_directions(equal_to_keras:
 
 def test_a_layer_that_adds_to_its_parent_keeps_what_it_adds(equal_to_keras: Check) -> None:
     equal_to_keras(on_sequences(Doubling(4)), sequences(3, 5, 3), traced=False)
+
+
+def test_a_layer_over_constants_is_a_constant(equal_to_keras: Check, operators: Count) -> None:
+    ids = keras.Input((2,), dtype="int32", name="ids")
+    model = keras.Model(ids, OverTable()(ids))
+    lowered = equal_to_keras(model, np.array([[1, 3], [8, 0]], np.int32), traced=False)
+    assert not LOOPS & operators(lowered).keys()
 
 
 def test_layers_that_are_called_twice_share_their_weights(equal_to_keras: Check) -> None:

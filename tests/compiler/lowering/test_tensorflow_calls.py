@@ -83,6 +83,10 @@ def _model(function: Callable[..., Any], shape: Any = (4, 6)) -> keras.Model:
     pytest.param(lambda s, x: tf.image.extract_patches(x[..., None], [1, 2, 3, 1], [1, 1, 2, 1], [1, 1, 1, 1], "SAME"), id="patches"),
     pytest.param(lambda s, x: tf.squeeze(tf.expand_dims(x, 1), 1) + tf.fill([6], 2.0), id="squeeze"),
     pytest.param(lambda s, x: tf.clip_by_value(tf.norm(x, axis=-1), 1.0, 2.0), id="norm"),
+    pytest.param(lambda s, x: tf.abs(tf.linalg.qr(x).r) + tf.abs(tf.linalg.qr(x, full_matrices=True)[1]), id="qr"),
+    pytest.param(lambda s, x: tf.linalg.triangular_solve(x[:, :4, :4] + 5 * tf.eye(4), x), id="triangular"),
+    pytest.param(lambda s, x: tf.nn.relu(keras.ops.segment_sum(x[0], tf.constant([0, -1, 0, 0]), tf.shape(x)[0])), id="segments"),
+    pytest.param(lambda s, x: tf.linalg.triangular_solve(x[:, :4, :4] + 5 * tf.eye(4), x, False, True), id="upper"),
 ])  # fmt: skip
 def test_common_functions_become_operations_of_keras(equal_to_keras: Check, function: Any) -> None:
     equal_to_keras(_model(function), _X, traced=False)

@@ -60,6 +60,15 @@ def test_a_function_of_the_authors_standardizes(
     equal_to_keras(single(layer, shape, dtype="string"), data)
 
 
+def test_whether_a_pattern_matches_all_of_a_text(equal_to_keras: Check, single: Single) -> None:
+    class Matches(layers.Layer):
+        def call(self, texts: Any) -> Any:
+            return tf.strings.regex_full_match(texts, r"[\w.]+@\w+\.(de|com)")
+
+    data = np.array([["a.b@c.de"], ["a@c.com "], ["A@B.com"], [""]], object)
+    equal_to_keras(single(Matches(), (1,), dtype="string"), data)
+
+
 @pytest.mark.parametrize("split", ["whitespace", "character", None])
 @pytest.mark.parametrize("standardize", ["lower_and_strip_punctuation", "lower", "strip_punctuation", None])
 def test_texts_are_standardized_and_split(

@@ -86,7 +86,8 @@ def _drawn(g: Lowering, sample: Callable[..., Any], original: Callable[..., Any]
 
 def _always(g: Lowering, function: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
     def replacement(*args: Any, **kwargs: Any) -> Any:
-        return original(*args, **kwargs) if in_tf_graph() else function(g, *args, **kwargs)
+        result = NotImplemented if in_tf_graph() else function(g, *args, **kwargs)
+        return original(*args, **kwargs) if result is NotImplemented else result
 
     return replacement
 

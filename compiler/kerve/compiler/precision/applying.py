@@ -35,7 +35,7 @@ _GOLDEN_ROWS = 8
 #: The share of weights in float32 above which there is a warning.
 _WARNING_SHARE = 0.1
 
-#: What to do about weights in types that only the author can change.
+#: Advice for weights in types that are not reduced.
 _WIDER = "only weights in float32 are reduced: give the model the dtype policy float32"
 _UNQUANTIZED = "if Keras quantized it, compile it as it was before"
 
@@ -155,7 +155,7 @@ def _warnings(model: ir.Model, reduced: ir.Model, precision: str, data: Data) ->
             f"they stay in {types} (read by {by}){advice}"
         )
     elif _operators(model) == _operators(reduced) and _weight_types(model) == _weight_types(reduced):
-        yield f"{precision} changes nothing: the model holds no weights of more bits; {_UNQUANTIZED}"
+        yield f"{precision} changes nothing: it has no float32 weights; {_UNQUANTIZED}"
     operators = set(_operators(reduced))
     if "ConvInteger" in operators:
         yield f"convolutions in {precision} are small but slow on CPUs; int8 is both small and fast"

@@ -144,7 +144,7 @@ def _require_finite(dataset: Dataset) -> None:
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise LoadError(
                 f"ranges cannot be measured on {dataset.origin} data: array '{name}' holds NaN or infinity; "
-                "give inputs like those to come, but finite, with --calibration FILE.npz"
+                "give finite, representative inputs with --calibration FILE.npz"
             )
 
 

@@ -258,10 +258,11 @@ def flipped(g: Lowering, x: ir.Value, axes: Sequence[int]) -> ir.Value:
 
 @HANDLERS.register("numpy.Pad")
 def pad(g: Lowering, operation: Any, x: ir.Value, constant_values: Any = None) -> ir.Value:
-    """Pad with constant, reflected or symmetric margins."""
+    """Pad with constant, reflected or symmetric margins; the mode may be in capitals, as for TensorFlow."""
+    mode = operation.mode.lower()
     widths = [tuple(width) for width in operation.pad_width]
     widths = widths * rank(x) if len(widths) == 1 else widths
-    if operation.mode == "symmetric":
+    if mode == "symmetric":
         for axis, (before, after) in enumerate(widths):
             x = _pad_symmetric(g, x, axis, before, after)
         return x
@@ -270,7 +271,7 @@ def pad(g: Lowering, operation: Any, x: ir.Value, constant_values: Any = None) -
     if constant_values is not None:
         assert x.dtype is not None
         fill = operand(g, constant_values, x.dtype)
-    return g.op.Pad(x, g.shape([*before, *after]), fill, mode=operation.mode)
+    return g.op.Pad(x, g.shape([*before, *after]), fill, mode=mode)
 
 
 def _pad_symmetric(g: Lowering, x: ir.Value, axis: int, before: int, after: int) -> ir.Value:

@@ -12,7 +12,16 @@ from keras import ops
 from kerve.compiler.lowering import dtypes
 from kerve.compiler.lowering.lowering import Lowering
 from kerve.compiler.lowering.ops.elementwise import common_type
-from kerve.compiler.lowering.ops.operands import axes_of, composite, operand, rank, reduce, reshape, write
+from kerve.compiler.lowering.ops.operands import (
+    axes_of,
+    composite,
+    operand,
+    rank,
+    reduce,
+    reshape,
+    size,
+    write,
+)
 from kerve.compiler.lowering.ops.shaping import transposed
 from kerve.compiler.lowering.registry import Handler, Handlers
 
@@ -324,12 +333,12 @@ for _keras_op, _fn in _COMPOSITES.items():
 def _segment(reduction: str, initial: Any) -> Handler:
     def handler(g: Lowering, operation: Any, data: ir.Value, segment_ids: Any) -> ir.Value:
         ids = operand(g, segment_ids, ir.DataType.INT64)
-        count: Any = operation.num_segments
-        if count is not None:
-            count = operand(g, [int(count)], ir.DataType.INT64)
-        result = segments(g, data, ids, count, reduction, initial(g.output_dtype))
+        given = operation.num_segments
+        count = None if given is None else g.shape([size(g, given)])
+        result = segments(g, data, ids, count, reduction, initial(data.dtype))
         if result.shape is None:
-            result.shape = ir.Shape(list(g.output_shape))
+            assert data.shape is not None
+            result.shape = ir.Shape([None, *data.shape[rank(ids) :]])
         return result
 
     return handler

@@ -1,6 +1,7 @@
-"""TensorFlow's regex replacement, for patterns that match a literal text or single characters.
+"""TensorFlow's regular expressions.
 
-ONNX has no regex replacement. Custom standardization nearly always replaces a list of characters, all
+ONNX can match a regular expression, but has no regex replacement. That is supported for patterns that match a
+literal text or single characters: custom standardization nearly always replaces a list of characters, all
 characters not in a list, or one text.
 """
 
@@ -56,6 +57,12 @@ def regex_replace(g: Lowering, attributes: Mapping[str, Any], texts: ir.Value) -
         f"ONNX cannot replace what matches {pattern!r}, only a fixed text or a set of characters, such as "
         "[,!?] or [^a-z]"
     )
+
+
+@HANDLERS.register("tensorflow.StaticRegexFullMatch")
+def regex_full_match(g: Lowering, attributes: Mapping[str, Any], texts: ir.Value) -> ir.Value:
+    """Whether a pattern matches all of a text; ONNX too takes the patterns of RE2."""
+    return g.op.RegexFullMatch(texts, pattern=text_of(attributes["pattern"]))
 
 
 def _rewritten(rewrite: str, match: str) -> str:

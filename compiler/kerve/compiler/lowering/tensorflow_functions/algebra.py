@@ -73,6 +73,20 @@ def _norm(
     return NotImplemented
 
 
+_Qr = namedtuple("_Qr", ["q", "r"])
+
+
+def _qr(g: Lowering, input: Any, full_matrices: bool = False) -> Any:
+    return _Qr(*ops.qr(input, mode="complete" if full_matrices else "reduced"))
+
+
+def _triangular_solve(g: Lowering, matrix: Any, rhs: Any, lower: bool = True, adjoint: bool = False) -> Any:
+    if not is_float(matrix):
+        return NotImplemented
+    matrix = ops.swapaxes(matrix, -1, -2) if adjoint else matrix
+    return ops.solve_triangular(matrix, rhs, lower=bool(lower) != bool(adjoint))
+
+
 FUNCTIONS: dict[str, Function] = {
     "argmax": _arg(ops.argmax),
     "argmin": _arg(ops.argmin),
@@ -84,6 +98,8 @@ FUNCTIONS: dict[str, Function] = {
     "linalg.matvec": lambda g, a, b, transpose_a=False, **_: (
         NotImplemented if transpose_a else ops.squeeze(ops.matmul(a, ops.expand_dims(b, -1)), -1)
     ),
+    "linalg.qr": _qr,
+    "linalg.triangular_solve": _triangular_solve,
     "math.top_k": _top_k,
     "matmul": _matmul,
     "norm": _norm,

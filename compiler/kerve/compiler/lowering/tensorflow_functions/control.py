@@ -4,20 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
+import tensorflow as tf
 from keras import ops
 from keras.src.ops import core
 
 from kerve.compiler.lowering import backend
 from kerve.compiler.lowering.lowering import Lowering
-from kerve.compiler.lowering.symbol import is_symbol
+from kerve.compiler.lowering.symbol import is_symbol, symbols_in
 from kerve.compiler.lowering.tensorflow_functions.arguments import Function, dtype_of
 
 __all__ = ["BLOCKS", "FUNCTIONS"]
 
 
 def _while_loop(g: Lowering, cond: Any, body: Any, loop_vars: Any, *args: Any, **kwargs: Any) -> Any:
+    if _fills_arrays(loop_vars):
+        return NotImplemented
     results = backend.LOOPS["while_loop"](g, cond, body, tuple(loop_vars), kwargs.get("maximum_iterations"))
     return type(loop_vars)(results) if isinstance(loop_vars, list) else results
+
+
+def _fills_arrays(loop_vars: Any) -> bool:
+    """Whether a loop fills arrays from constants alone, as a recurrent layer over constants does."""
+    is_array = [isinstance(each, tf.TensorArray) for each in keras.tree.flatten(loop_vars)]
+    return any(is_array) and not symbols_in(loop_vars)
 
 
 def _scan(g: Lowering, fn: Any, elems: Any, initializer: Any = None, *args: Any, **kwargs: Any) -> Any:
