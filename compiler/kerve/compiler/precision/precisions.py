@@ -34,7 +34,7 @@ PRECISIONS: Mapping[str, Precision] = {
     "float16": Precision(
         float16.narrow,
         step=2.0**-10,
-        remedy="--calibration with representative inputs, or --precision float32: the other precisions lose more",
+        remedy="--calibration with representative inputs, or --precision float32; other precisions lose more",
     ),
     "bfloat16": Precision(
         lambda model, _: bfloat16.narrow(model),
