@@ -187,6 +187,7 @@ BAD = {
 TOMLS = {
     "typo": "max_batchsize = 1",
     "label": "labels = { 1 = 2 }",
+    "truth": "labels = { stable = true }",
     "text": "[",
     "crowd": "threads = 100000",
     "buckets": "max_batch_size = 8\nbatch_buckets = [4, 16]",
@@ -298,7 +299,8 @@ def test_toml_refines_what_pbtxt_says(running: Any) -> None:
     [
         *((name, reason) for name, (_, _, reason) in BAD.items()),
         ("typo", "max_batchsize"),
-        ("label", "expected names, not numbers"),
+        ("label", "expected a name that is not a number and a version number, as stable = 3; got '1' = 2"),
+        ("truth", "got 'stable' = True"),
         ("text", "is not a TOML file"),
         ("crowd", "threads: expected 0 to 1024, got 100000"),
         ("buckets", "batch_buckets: expected sizes up to 8, the largest batch (max_batch_size), got 16"),

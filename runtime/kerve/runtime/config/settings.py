@@ -169,10 +169,10 @@ def checked(file: Path, own: Mapping[str, Any], max_rows: int) -> dict[str, Any]
         if type(value) is not OWN_KEYS[key].kind:  # isinstance would accept True as an int
             raise ArtifactError(f"{file}: {key}: expected {OWN_KEYS[key].kind.__name__}, got {value!r}")
     for label, version in own.get("labels", {}).items():
-        if not is_label(label) or not isinstance(version, int):
+        if not is_label(label) or type(version) is not int:
             raise ArtifactError(
-                f"{file}: labels: expected names, not numbers, with a version each; got {label!r} "
-                f"= {version!r}"
+                f"{file}: labels: expected a name that is not a number and a version number, as stable = 3; "
+                f"got {label!r} = {version!r}"
             )
     buckets = own.get("batch_buckets", [])
     if not all(type(size) is int and size > 0 for size in buckets):
