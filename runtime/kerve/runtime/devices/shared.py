@@ -14,10 +14,18 @@ from kerve.runtime.devices.locks import DEVICE_LOCK
 from kerve.runtime.devices.memory import CudaStream
 from kerve.runtime.errors import InvalidArgumentError, UnimplementedError
 
-__all__ = ["CudaMapping", "CudaRegion"]
+__all__ = ["CudaMapping", "CudaRegion", "is_supported"]
 
 # cuIpcOpenMemHandle: enable access from peer devices when needed.
 LAZY_PEER_ACCESS = 1
+
+
+def is_supported() -> bool:
+    """Return whether regions can be registered: a CUDA device is available."""
+    try:
+        return driver().number("cuDeviceGetCount") > 0
+    except DriverError:
+        return False
 
 
 @dataclass(frozen=True)
