@@ -167,7 +167,7 @@ BAD = {
     "shape_tensor": (
         "pair",
         "input { name: 'left' dims: [-1, 2] is_shape_tensor: true } input { name: 'right' dims: [-1, 2] }",
-        "input.is_shape_tensor: this server does not offer shape tensors",
+        "input.is_shape_tensor: this server does not support shape tensors",
     ),
     "free": ("pair", "input { name: 'left' dims: [-2, 2] }", "'left': dims: expected -1 to"),
     "twice": (

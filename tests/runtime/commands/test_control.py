@@ -74,9 +74,9 @@ def test_a_bench_measures_and_draws_and_the_statistics_agree(
     options = ("classifier", *load, "--batch-size", "3", "--window", "0.2", "--max-windows", "3")
     done = kerve("bench", address, *options, "--plot", str(tmp_path / "plot.svg"))
     assert done.returncode == 0, done.stderr
-    for word in ("requests/s", "p99", "compute", "rows/batch", f"asked by {by}"):
+    for word in ("requests/s", "p99", "compute", "rows/batch", f"load from {by}"):
         assert word in done.stdout
-    rates = re.findall(r"│ (?:\d under way|200/s)\s+│\s+([\d,]+)\s+│", done.stdout)
+    rates = re.findall(r"│ (?:\d concurrent|200/s)\s+│\s+([\d,]+)\s+│", done.stdout)
     assert len(rates) == len(load) // 2
     assert all(float(rate.replace(",", "")) > 0 for rate in rates)
     assert "<polyline" in (tmp_path / "plot.svg").read_text()

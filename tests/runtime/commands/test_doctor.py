@@ -73,6 +73,6 @@ def test_what_falls_to_the_cpu_is_shown_node_by_node(capsys: pytest.CaptureFixtu
     print_models([Finding("detector", 3, "cuda:0", 1, nodes, fallen)])
     shown = capsys.readouterr().out
     assert "CUDA 41, CPU 3" in shown
-    assert "detector version 3: nodes that fall from cuda:0 to the CPU" in shown
+    assert "detector version 3: nodes that fall back from cuda:0 to the CPU" in shown
     assert shown.index("NonZero") < shown.index("NonMaxSuppression"), "the most frequent first"
     assert "boxes/where, boxes/again" in shown

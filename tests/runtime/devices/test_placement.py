@@ -120,7 +120,7 @@ def test_options_become_the_providers_under_their_own_names(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("tf32 = true", "no option is called 'tf32'; expected prefer_nhwc, use_tf32"),
+        ("tf32 = true", "unknown option 'tf32'; expected prefer_nhwc, use_tf32"),
         ("use_tf32 = 1", "use_tf32: expected bool, got 1"),
         ("buffers = true", "buffers: expected int, got True"),
         ("gpu_mem_limit = -1", "expected 0 or more"),

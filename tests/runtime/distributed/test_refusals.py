@@ -42,7 +42,7 @@ def test_a_report_is_the_servers(data: Path, tmp_path: Path) -> None:
         *("--data", data, "--report", tmp_path / "report.html"),
     )
     assert code == 2
-    assert "--report does not go with --engine ray" in errors
+    assert "--report cannot be used with --engine ray" in errors
 
 
 @pytest.mark.parametrize(

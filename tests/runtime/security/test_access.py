@@ -292,7 +292,7 @@ def test_certificates_that_would_be_of_no_use_are_told(given: dict[str, Any], me
     ("given", "message"),
     [
         pytest.param({"client_cert": "c", "client_key": "k"}, "needs --root-cert", id="not encrypted"),
-        pytest.param({"root_cert": "r", "client_cert": "c"}, "need one another", id="no key"),
+        pytest.param({"root_cert": "r", "client_cert": "c"}, "must be given together", id="no key"),
     ],
 )
 def test_a_clients_certificate_is_never_left_out_in_silence(given: dict[str, Any], message: str) -> None:

@@ -66,7 +66,7 @@ BROKEN = {
     "iterative": (
         "control_input [",
         "iterative_sequence: true control_input [",
-        "sequence_batching.iterative_sequence: this server does not offer",
+        "sequence_batching.iterative_sequence: this server does not support",
     ),
 }
 

@@ -19,9 +19,7 @@ class Options(Connection):
 
 @cli.command(example="kerve unload digits")
 def command(options: Options) -> None:
-    """Take a model out of service on a server with --model-control-mode explicit; accepted work is
-    finished.
-    """
+    """Unload a model on a server with --model-control-mode explicit; accepted requests are finished."""
     with options.connect() as client:
         client.unload(options.name)
     click.echo(f"{options.name} is unloaded")

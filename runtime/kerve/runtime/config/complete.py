@@ -50,7 +50,7 @@ def refuse_unsupported(config: pb.ModelConfig, where: Path) -> None:
     """Raise ArtifactError if a configuration uses an unsupported feature."""
     for path in set_paths(config):
         if path in REFUSED:
-            raise ArtifactError(f"{where}: {path}: this server does not offer {REFUSED[path]}; remove it")
+            raise ArtifactError(f"{where}: {path}: this server does not support {REFUSED[path]}; remove it")
     if config.HasField("ensemble_scheduling"):
         refuse_of_ensemble(config, where)
     elif config.platform not in ("", PLATFORM) or config.backend not in ("", BACKEND):

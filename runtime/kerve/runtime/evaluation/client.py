@@ -85,7 +85,7 @@ class Compared:
 
     def _repr_html_(self) -> str:
         differences = (
-            captioned(f"version {each.version} beside version {each.baseline}", differences_table(each))
+            captioned(f"version {each.version} vs. version {each.baseline}", differences_table(each))
             for each in self.differences
         )
         return captioned(f"evaluation of {self.results[0].model}", results_table(self.results), *differences)

@@ -82,7 +82,7 @@ def comparison(difference: Difference) -> str:
         for each in difference.intervals
     ]
     shown = ", ".join(map(str, difference.disagreeing_rows[:30])) or "none"
-    title = f"Version {difference.version} beside version {difference.baseline}"
+    title = f"Version {difference.version} vs. version {difference.baseline}"
     drawing = scrolled(("", "difference", "95 %"), rows)
     return figure(title, drawing, f"first rows in which they differ: {shown}")
 
