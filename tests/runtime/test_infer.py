@@ -329,7 +329,7 @@ def test_cuda_shared_memory_is_refused_clearly_and_there_is_none(
     assert "cuda_shared_memory" not in extensions
     assert not client.get_cuda_shared_memory_status().regions
     client.unregister_cuda_shared_memory()
-    with pytest.raises(InferenceServerException, match="does not offer CUDA shared memory") as caught:
+    with pytest.raises(InferenceServerException, match="does not support CUDA shared memory") as caught:
         client.register_cuda_shared_memory("r", b"", 0, 8)
     assert caught.value.status() == "StatusCode.UNIMPLEMENTED"
 

@@ -70,8 +70,8 @@ class Catalog(Generic[T]):
             raise UnavailableError(f"{UNKNOWN}: {name!r} version {version} is not at ready state: {why}")
         if not routes.ready:
             raise UnavailableError(
-                f"{UNKNOWN}: {name!r} has no available versions; it is loading, or the server's log says why "
-                "not"
+                f"{UNKNOWN}: {name!r} has no available versions; it is loading, or failed to load (see the "
+                "server's log)"
             )
         available = ", ".join(str(each) for each in self.versions(name))
         raise NotFoundError(f"{UNKNOWN}: {name!r} version {version} is not found; available: {available}")

@@ -37,7 +37,7 @@ def test_facts_and_models_are_one_object(repository: Path) -> None:
     assert found["cpus"]["usable"] == available_cpus()
     assert found["cpus"]["affinity"] == len(os.sched_getaffinity(0))
     assert found["memory"]["total"] > found["memory"]["available"] > 0
-    assert found["device"] == {"taken": ["cpu"], "why": "asked for"}
+    assert found["device"] == {"taken": ["cpu"], "why": "selected by --device"}
     assert found["transport"]["taken"] in ("wire", "grpcio")
     assert "CPUExecutionProvider" in found["software"]["providers"]
     classifier, counter = found["models"]

@@ -199,7 +199,7 @@ def test_the_file_is_read_again_and_a_damaged_one_is_not(guarded: Any, until: Un
     tokens.write_text(before + line("new", "infer,read"))
     until(lambda: works("new"), "the new token is let in")
     tokens.write_text("what is this\n")
-    until(lambda: "the tokens of before stay valid" in running.log.read_text(), "the file is read again")
+    until(lambda: "the previous tokens stay valid" in running.log.read_text(), "the file is read again")
     assert works("new")
     tokens.write_text(before)
     until(lambda: not works("new"), "the new token is refused")
@@ -263,7 +263,7 @@ def test_certificates_that_cannot_be_used_are_told_in_the_log(
         def is_told() -> bool:
             with triton.InferenceServerClient(running.address, ssl=True, root_certificates=root) as client:
                 assert client.is_server_live()
-            return "the changed certificates are not used" in running.log.read_text()
+            return "the changed certificates cannot be used" in running.log.read_text()
 
         until(is_told, "the file has been looked at again")
         for line in running.log.read_text().splitlines():

@@ -34,7 +34,7 @@ def command(options: Options) -> None:
     try:
         converted = convert(options.file.read_text("utf-8"))
     except UnicodeDecodeError as error:
-        raise InvalidArgumentError(f"{options.file}: expected text, got something else: {error}") from error
+        raise InvalidArgumentError(f"{options.file}: expected text in UTF-8: {error}") from error
     parts = []
     for name, table in converted.models.items():
         header = f"# {name}/config.toml\n" if name else ""

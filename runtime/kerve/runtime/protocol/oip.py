@@ -80,7 +80,7 @@ def decode_request(message: pb.ModelInferRequest, signature: Signature) -> Infer
         for tensor in tensors:
             if SHARED_MEMORY in tensor.parameters:
                 raise UnimplementedError(
-                    f"tensor {tensor.name!r}: this server does not offer shared memory; "
+                    f"tensor {tensor.name!r}: this server does not support shared memory; "
                     "send the tensor's contents in the request"
                 )
     check_inputs(signature, model, [tensor.name for tensor in message.inputs])

@@ -29,7 +29,7 @@ pub enum BodyError {
 pub async fn receive(shared: &Shared, body: &mut Incoming) -> Result<(Rope, Reservation), BodyError> {
     let limit = shared.config.max_receive_message_length;
     let too_large = || {
-        let message = format!("the body is larger than {limit} bytes, the most that is taken here");
+        let message = format!("the body is larger than {limit} bytes, the maximum of this server");
         BodyError::Rejected(StatusCode::PAYLOAD_TOO_LARGE, Status::new(Code::ResourceExhausted, message))
     };
     if body.size_hint().lower() > limit as u64 {

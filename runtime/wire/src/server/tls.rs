@@ -97,7 +97,9 @@ impl Inner {
                 *self.current() = Current { config: Arc::new(config), modified, checked: Instant::now() }
             }
             // Half-written files are whole a moment later; until then the old ones serve.
-            Err(error) => warn(&format!("the changed certificates are not used: {error}")),
+            Err(error) => warn(&format!(
+                "the changed certificates cannot be used, the previous ones stay valid: {error}"
+            )),
         }
     }
 
