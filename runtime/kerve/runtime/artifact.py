@@ -87,7 +87,7 @@ class Artifact:
             for location in external_data(graph):
                 if not (self.path / location).resolve().is_relative_to(self.path.resolve()):
                     raise ArtifactError(
-                        f"{graph} keeps weights in {location!r}, which lies outside its folder"
+                        f"{graph} refers to weights in {location!r}, which lies outside its folder"
                     )
 
     def _check_place(self, relative: str) -> Path:

@@ -37,7 +37,7 @@ class TfRecordFile:
         self._crc = needs("google_crc32c", path, "TFRecord").value
         first = next(self._examples(), None)
         if first is None:
-            raise DataError(f"{path} holds no record")
+            raise DataError(f"{path} contains no record")
         self.columns = tuple(sorted(first.features.feature))
 
     def blocks(self, columns: Collection[str]) -> Iterator[Block]:
