@@ -1,4 +1,4 @@
-"""Writes deploy/kubernetes/ from the chart, the one source of manifests: `python deploy/render.py HELM`."""
+"""Renders deploy/kubernetes/ from the chart, the only source of manifests: `python deploy/render.py HELM`."""
 
 import subprocess
 import sys
@@ -9,11 +9,11 @@ HERE = Path(__file__).parent
 CHART = HERE / "helm" / "kerve"
 MANIFESTS = HERE / "kubernetes"
 
-# What the chart is told to be installed on: a helm without a cluster has its own ideas of it.
+# The Kubernetes version to render for: without a cluster, helm's default depends on its own version.
 KUBERNETES = "1.34"
 
 CLAIM = ("models.claim=kerve-models",)
-# Values of the chart by the file that they give, and the templates in it; none: all.
+# For each manifest, the values of the chart and the templates to render; none: all.
 RENDERED: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
     "kerve.yaml": (CLAIM, ()),
     "kerve-secured.yaml": (
@@ -33,7 +33,7 @@ RENDERED: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
 
 
 def render(helm: str, values: Sequence[str], templates: Sequence[str] = ()) -> str:
-    """Return what the chart gives; subprocess.CalledProcessError, with helm's words, where it does not."""
+    """Render the chart; raises subprocess.CalledProcessError, with helm's message, if that fails."""
     command = [helm, "template", "kerve", str(CHART), "--namespace", "default", "--kube-version", KUBERNETES]
     command += [part for value in values for part in ("--set", value)]
     command += [part for name in templates for part in ("--show-only", f"templates/{name}.yaml")]
@@ -41,7 +41,7 @@ def render(helm: str, values: Sequence[str], templates: Sequence[str] = ()) -> s
 
 
 def main() -> None:
-    """Write the files."""
+    """Write the manifests."""
     for name, (values, templates) in RENDERED.items():
         (MANIFESTS / name).write_text(render(sys.argv[1], values, templates))
 

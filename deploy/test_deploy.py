@@ -1,7 +1,7 @@
-"""The files of deploy/ by the linters made for them: `make deploy-check`.
+"""Checks the files of deploy/ with their linters: `make deploy-check`.
 
-A linter that cannot be had from PyPI (helm, systemd-analyze) is skipped where it is not installed, and the
-summary says what was not checked.
+Linters that are not on PyPI (helm, systemd-analyze) are skipped if they are not installed, and the summary
+reports what was not checked.
 """
 
 import json
@@ -21,9 +21,9 @@ import yaml
 
 DEPLOY = Path(__file__).parent
 MANIFESTS = [render.MANIFESTS / name for name in sorted(render.RENDERED)]
-# The oldest Kubernetes that the chart takes, and the newest whose schemas the linter has.
+# The oldest Kubernetes that the chart supports, and the newest whose schemas the linter has.
 KUBERNETES = ("1.30", "1.37")
-# Kinds of others, by the fields that their schemas ask for.
+# Custom resources, with the required fields of their specs.
 CUSTOM = {
     "monitoring.coreos.com/v1/ServiceMonitor": {"selector", "endpoints"},
     "keda.sh/v1alpha1/ScaledObject": {"scaleTargetRef", "triggers"},
@@ -76,7 +76,7 @@ VARIANTS = [
 
 
 def linter(name: str) -> str:
-    """Return a linter, which requirements/deploy.txt brings."""
+    """Return the path of a linter of requirements/deploy.txt."""
     found = shutil.which(name)
     assert found, f"{name} is not installed; `make deploy-check` brings it"
     return found
@@ -87,7 +87,7 @@ def documents(text: str) -> Iterator[dict[str, Any]]:
 
 
 def check(document: dict[str, Any], version: str) -> None:
-    """Raise unless an object fits the schema of its kind, every field of it."""
+    """Raise unless an object and all of its fields match the schema of its kind."""
     kind = f"{document['apiVersion']}/{document['kind']}"
     if kind in CUSTOM:
         assert document["spec"].keys() >= CUSTOM[kind]
@@ -227,7 +227,7 @@ def test_alerts_charts_and_the_autoscaler_speak_promql() -> None:
 def test_the_unit_passes_systemd_analyze(tmp_path: Path) -> None:
     text = (DEPLOY / "systemd" / "kerve.service").read_text()
     unit = tmp_path / "kerve.service"
-    # it looks whether the program is there
+    # systemd-analyze checks that the program exists.
     unit.write_text(re.sub(r"^ExecStart=\S+", f"ExecStart={sys.executable}", text, flags=re.MULTILINE))
     done = subprocess.run(
         ["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False

@@ -1,9 +1,9 @@
-//! Tensors whose elements are byte strings: four bytes of little-endian length, then the element, again and again.
+//! BYTES tensors: each element is preceded by its length in four little-endian bytes.
 
 use crate::datatype::Datatype;
 use crate::rope::Rope;
 
-/// Walks over the elements of raw BYTES contents in one piece; an error ends the walk.
+/// Iterates over the elements of contiguous raw BYTES contents; ends after the first error.
 pub fn elements(raw: &[u8]) -> impl Iterator<Item = Result<&[u8], String>> {
     let mut rest = raw;
     std::iter::from_fn(move || {
@@ -26,7 +26,7 @@ pub fn elements(raw: &[u8]) -> impl Iterator<Item = Result<&[u8], String>> {
     })
 }
 
-/// The number of elements in raw BYTES contents.
+/// Returns the number of elements in raw BYTES contents.
 pub fn count(data: &Rope) -> Result<usize, String> {
     let raw = data.clone().into_bytes();
     elements(&raw).try_fold(0, |count, element| element.map(|_| count + 1))
@@ -39,9 +39,9 @@ pub fn put(target: &mut Vec<u8>, element: &[u8]) {
     target.extend_from_slice(element);
 }
 
-/// Fills a tensor that was given in short: the last element given repeats, and none at all stands for zeros.
+/// Pads the elements to `count`: repeats the last one, or fills with zeros when there is none.
 ///
-/// This is how `tensorflow.TensorProto` abbreviates. Refuses to grow one request past `MAX_FILL` bytes.
+/// This is how `tensorflow.TensorProto` abbreviates tensors. An error if more than `MAX_FILL` bytes are missing.
 pub fn repeat(data: Rope, datatype: Datatype, count: u128) -> Result<Rope, String> {
     let bytes = data.into_bytes();
     let (given, last) = match datatype.size() {
@@ -69,7 +69,7 @@ pub fn repeat(data: Rope, datatype: Datatype, count: u128) -> Result<Rope, Strin
     Ok(filled.into())
 }
 
-/// The most that a few bytes of request may grow to.
+/// The maximum number of bytes that padding may add to a tensor.
 const MAX_FILL: u128 = 256 << 20;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `inference.InferTensorContents`: tensors in typed fields, brought into the form of raw contents.
+//! `inference.InferTensorContents`: converts tensors in typed fields to raw contents.
 
 use crate::bytes_tensor;
 use crate::datatype::Datatype;
@@ -6,7 +6,7 @@ use crate::protobuf::Wire::{Fixed32, Fixed64, Length, Varint};
 use crate::protobuf::{Malformed, Reader};
 use crate::rope::Rope;
 
-/// The typed fields; the names are the protocol's.
+/// The typed fields, named as in the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Field {
     Bool,
@@ -19,7 +19,7 @@ enum Field {
     Bytes,
 }
 
-/// Names of the fields, in the order of their numbers, which start at 1.
+/// The names of the fields, in order of their field numbers, which start at 1.
 const FIELDS: [(Field, &str); 8] = [
     (Field::Bool, "bool_contents"),
     (Field::Int, "int_contents"),
@@ -31,7 +31,7 @@ const FIELDS: [(Field, &str); 8] = [
     (Field::Bytes, "bytes_contents"),
 ];
 
-/// The field that a datatype travels in; None: raw only.
+/// Returns the field that holds a datatype; None if it can only be sent as raw contents.
 fn field_of(datatype: Datatype) -> Option<Field> {
     Some(match datatype {
         Datatype::Bool => Field::Bool,
@@ -46,22 +46,22 @@ fn field_of(datatype: Datatype) -> Option<Field> {
     })
 }
 
-/// What the typed fields of one tensor held, as little-endian bytes in the width of the field.
+/// The elements of one tensor's typed fields, as little-endian bytes in the width of the field.
 #[derive(Debug, Default)]
 pub struct Contents {
-    /// One bit for each field that held anything, from the lowest.
+    /// One bit for each field that is not empty, in the order of `FIELDS` from the lowest bit.
     given: u8,
     count: usize,
     data: Vec<u8>,
 }
 
 impl Contents {
-    /// Whether no field held anything.
+    /// Whether all fields are empty.
     pub fn is_empty(&self) -> bool {
         self.given == 0
     }
 
-    /// The names of the fields that held anything.
+    /// The names of the fields that are not empty.
     pub fn given(&self) -> impl Iterator<Item = &'static str> {
         let given = self.given;
         FIELDS
@@ -71,7 +71,7 @@ impl Contents {
             .map(|(_, (_, name))| *name)
     }
 
-    /// Reads a message; what it holds is appended, as protobuf merges messages.
+    /// Reads a message and appends its elements, as protobuf merges messages.
     pub fn read(&mut self, mut reader: Reader<'_>) -> Result<(), Malformed> {
         while let Some((number, wire)) = reader.field()? {
             let index = (number as usize).wrapping_sub(1);
@@ -107,7 +107,7 @@ impl Contents {
         Ok(())
     }
 
-    /// The contents as raw contents of a datatype, which must be `expected` elements; or what is wrong.
+    /// Converts to raw contents of a datatype; an error unless there are `expected` elements in the datatype's field.
     pub fn into_raw(self, datatype: Datatype, expected: u128, shape: &str) -> Result<Rope, String> {
         let name = datatype.name();
         let field = field_of(datatype)
@@ -124,7 +124,7 @@ impl Contents {
     }
 }
 
-/// The bytes that an element of a field takes in `Contents`; None: they vary.
+/// Returns the bytes per element of a field in `Contents`; None if they vary.
 fn width(field: Field) -> Option<usize> {
     match field {
         Field::Bool => Some(1),
@@ -134,7 +134,7 @@ fn width(field: Field) -> Option<usize> {
     }
 }
 
-/// Elements whose field is wider than their datatype, four bytes each, in the datatype's width; all others as they are.
+/// Narrows elements whose field is wider (four bytes) than their datatype; returns all others unchanged.
 pub fn fit(data: Vec<u8>, datatype: Datatype, signed: bool) -> Result<Rope, String> {
     match datatype {
         Datatype::Int8 => {
@@ -146,7 +146,7 @@ pub fn fit(data: Vec<u8>, datatype: Datatype, signed: bool) -> Result<Rope, Stri
         Datatype::Uint8 => {
             narrow(&data, "uint8", datatype, signed, |wide| u8::try_from(wide).map(u8::to_le_bytes))
         }
-        // Small floats come as bits.
+        // Small floats are sent as their bits.
         Datatype::Uint16 | Datatype::Fp16 | Datatype::Bf16 => {
             narrow(&data, "uint16", datatype, signed, |wide| u16::try_from(wide).map(u16::to_le_bytes))
         }
@@ -166,7 +166,7 @@ fn narrow<const N: usize, E>(
         let value =
             if signed { i64::from(i32::from_le_bytes(*wide)) } else { i64::from(u32::from_le_bytes(*wide)) };
         let bytes = each(value).map_err(|_| {
-            // the second half is NumPy's, which the portable transport passes on
+            // The second half is NumPy's message, which the portable transport passes on.
             format!(
                 "a value does not fit {}: Python integer {value} out of bounds for {numpy}",
                 datatype.name()

@@ -1,4 +1,4 @@
-//! The element types, in one table: the protocol's name, the bytes of one element, and the numbers others give it.
+//! The element types, in one table: name in the protocol, element size, NumPy type string, `tensorflow.DataType`.
 
 /// An element type of the Open Inference Protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,11 +22,11 @@ pub enum Datatype {
 
 use Datatype::*;
 
-/// What is known of one datatype.
+/// The properties of one datatype.
 struct Row {
     datatype: Datatype,
     name: &'static str,
-    /// Bytes of one element; 0: they vary.
+    /// Bytes per element; 0 if they vary.
     size: usize,
     /// NumPy's type string.
     numpy: &'static str,
@@ -44,7 +44,7 @@ const fn row(
     Row { datatype, name, size, numpy, tensorflow }
 }
 
-/// In the order of the enum, which indexes it.
+/// Indexed by the enum, and in its order.
 const TABLE: [Row; 14] = [
     row(Bool, "BOOL", 1, "|b1", 10),
     row(Uint8, "UINT8", 1, "|u1", 4),
@@ -56,7 +56,7 @@ const TABLE: [Row; 14] = [
     row(Int32, "INT32", 4, "<i4", 3),
     row(Int64, "INT64", 8, "<i8", 9),
     row(Fp16, "FP16", 2, "<f2", 19),
-    // NumPy has no bfloat16: its bits travel as uint16.
+    // NumPy has no bfloat16; its bits are passed as uint16.
     row(Bf16, "BF16", 2, "<u2", 14),
     row(Fp32, "FP32", 4, "<f4", 1),
     row(Fp64, "FP64", 8, "<f8", 2),
@@ -64,22 +64,22 @@ const TABLE: [Row; 14] = [
 ];
 
 impl Datatype {
-    /// The datatype of that name in the protocol.
+    /// Returns the datatype with this name in the protocol.
     pub fn from_name(name: &str) -> Option<Datatype> {
         TABLE.iter().find(|row| row.name == name).map(|row| row.datatype)
     }
 
-    /// The datatype of that number in `tensorflow.DataType`.
+    /// Returns the datatype with this number in `tensorflow.DataType`.
     pub fn from_tensorflow(number: u64) -> Option<Datatype> {
         TABLE.iter().find(|row| row.tensorflow == number).map(|row| row.datatype)
     }
 
-    /// The protocol's name.
+    /// The name in the protocol.
     pub fn name(self) -> &'static str {
         TABLE[self as usize].name
     }
 
-    /// The bytes of one element; None for BYTES, whose elements vary.
+    /// Bytes per element; None for BYTES, whose elements vary in length.
     pub fn size(self) -> Option<usize> {
         match TABLE[self as usize].size {
             0 => None,

@@ -1,4 +1,4 @@
-//! An inference request of any protocol: decoded, but not yet held against a signature.
+//! An inference request of any protocol: decoded, but not yet checked against a signature.
 
 use compact_str::CompactString;
 use smallvec::SmallVec;
@@ -14,30 +14,30 @@ pub struct InferRequest {
     pub model: CompactString,
     /// A version number or a label; empty for the default version.
     pub version: CompactString,
-    /// The client's id of the request, sent back with the answer.
+    /// The client's id of the request, returned in the response.
     pub id: CompactString,
-    /// What else the client said.
+    /// The other request parameters.
     pub parameters: Vec<(CompactString, Parameter)>,
     /// The inputs, in the client's order.
     pub inputs: Vec<Input>,
-    /// The outputs wanted, in the client's order; empty for all.
+    /// The requested outputs, in the client's order; empty for all.
     pub outputs: Vec<RequestedOutput>,
-    /// The first thing asked for that is not offered; said before anything else.
+    /// The error for the first unsupported feature that was requested; reported before any other error.
     pub unsupported: Option<Status>,
-    /// Whether a tensor of it is in shared memory.
+    /// Whether any of its tensors is in shared memory.
     pub shared_memory: bool,
-    /// How many raw contents came, when that is not one for each input; said after wrong names.
+    /// The number of raw contents, if it differs from the number of inputs; reported after errors of names.
     pub raw_mismatch: Option<usize>,
 }
 
-/// An output that a client asks for.
+/// An output that a client requests.
 #[derive(Debug, Default)]
 pub struct RequestedOutput {
     /// Its name.
     pub name: CompactString,
-    /// Triton's classification extension: answer with this many of the best classes; 0: with the tensor itself.
+    /// Triton's classification extension: return this many top classes; 0: return the tensor itself.
     pub classes: u32,
-    /// Over REST, whether its elements are to come as bytes behind the JSON.
+    /// Over REST, whether its elements are returned as binary data after the JSON.
     pub binary: bool,
 }
 
@@ -54,16 +54,16 @@ pub struct Input {
     pub data: Data,
 }
 
-/// The elements of a tensor: row-major, little-endian; BYTES with four bytes of length before each element.
+/// The elements of a tensor: row-major, little-endian; each BYTES element is preceded by four bytes of length.
 #[derive(Debug)]
 pub enum Data {
     /// All of them.
     Raw(Rope),
     /// All of them, in the typed fields of the Open Inference Protocol.
     Typed(Contents),
-    /// They came in typed fields and raw, which is refused; the typed fields.
+    /// The tensor had both typed fields and raw contents, which is an error; holds the typed fields.
     Conflicting(Contents),
-    /// The first of them; the last given repeats to the end, and no element at all stands for zeros.
+    /// The first of them; the last one is repeated to the end, and no elements at all means zeros.
     Abbreviated(Rope),
 }
 
@@ -79,7 +79,7 @@ pub enum Parameter {
 }
 
 impl Parameter {
-    /// The value as a number that is not negative, if it is one.
+    /// Returns the value if it is a non-negative integer.
     pub fn unsigned(&self) -> Option<u64> {
         match *self {
             Parameter::Uint64(value) => Some(value),

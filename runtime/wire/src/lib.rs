@@ -1,4 +1,4 @@
-//! A native gRPC transport that hands Python whole batches.
+//! A native gRPC and REST transport that passes whole batches to Python.
 //!
 //! ```text
 //! socket -> server::worker -> server::connection -> server::infer
@@ -6,8 +6,8 @@
 //!        -> oip | tfs (encode) -> server::worker -> socket
 //! ```
 //!
-//! Everything but inference goes to Python call by call (`hosted`). Without the feature `python` this is a plain
-//! Rust library.
+//! All calls other than inference are passed to Python one by one (`hosted`). Without the feature `python` this is a
+//! plain Rust library.
 
 pub mod bytes_tensor;
 pub mod contents;

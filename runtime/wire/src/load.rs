@@ -1,7 +1,7 @@
-//! A load generator for benchmarks: one unary call of gRPC, at a given concurrency or request rate.
+//! A load generator for benchmarks: sends one unary gRPC call at a given concurrency or request rate.
 //!
 //! ```text
-//! arrivals -> call (one connection, one thread) -> Ended
+//! arrivals -> call (one connection, one thread) -> Completed
 //! ```
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,19 +16,19 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 
-/// The most that a window of HTTP/2 can be: what an answer waits for is the server, not this client.
+/// The maximum HTTP/2 window, so that responses wait for the server and never for this client.
 const WINDOW: u32 = (1 << 31) - 1;
 
 /// When calls begin.
 #[derive(Clone, Copy)]
 pub enum Arrivals {
-    /// A closed loop: so many are in flight at any time.
+    /// A closed loop: this many calls are in flight at any time.
     Concurrency(usize),
-    /// An open loop: a Poisson process of so many a second, whether or not the last ones have been answered.
+    /// An open loop: a Poisson process with this many calls per second, independent of completions.
     RequestRate(f64),
 }
 
-/// What is sent again and again.
+/// The call that is sent repeatedly.
 pub struct Call {
     authority: String,
     path: String,
@@ -37,8 +37,8 @@ pub struct Call {
 }
 
 impl Call {
-    /// A message for a method, `/package.Service/Method`, of the server at `host:port`; an error for metadata that
-    /// no header can hold.
+    /// Creates a call of a method, `/package.Service/Method`, of the server at `host:port`; an error for metadata that
+    /// is not valid in a header.
     pub fn new(
         authority: String,
         path: String,
@@ -69,15 +69,15 @@ impl Call {
 /// The calls that have completed.
 #[derive(Default)]
 pub struct Completed {
-    /// When each that succeeded ended, and how long it took since it was due.
+    /// For each successful call, when it ended and the time since it was due.
     pub succeeded: Vec<(Instant, Duration)>,
-    /// How many ended with another status.
+    /// The number of calls that ended with a status other than OK.
     pub failed: u64,
-    /// Why the connection is broken, and no more can be sent.
+    /// Why the connection is broken, so that no more calls can be sent.
     pub error: Option<String>,
 }
 
-/// A load, from when it is made until it is stopped.
+/// A running load; ends with `stop`.
 pub struct Load {
     shared: Arc<Shared>,
     thread: JoinHandle<()>,
@@ -100,7 +100,7 @@ impl Shared {
 }
 
 impl Load {
-    /// Begins.
+    /// Starts a thread that connects and sends calls.
     pub fn start(call: Call, arrivals: Arrivals) -> Load {
         let shared = Arc::new(Shared { call, stopping: AtomicBool::new(false), completed: Mutex::default() });
         let own = shared.clone();
@@ -112,15 +112,15 @@ impl Load {
         Load { shared, thread }
     }
 
-    /// Takes the calls that have completed since the last time.
+    /// Takes the calls that have completed since the previous `take`.
     pub fn take(&self) -> Completed {
         std::mem::take(&mut *self.shared.completed())
     }
 
-    /// Starts no more calls, and waits for those in flight.
+    /// Stops sending calls and waits for those in flight.
     pub fn stop(self) {
         self.shared.stopping.store(true, Ordering::Relaxed);
-        // Its panic has been printed.
+        // The panic hook has printed a panic of the thread.
         let _ = self.thread.join();
     }
 }
@@ -167,7 +167,7 @@ async fn run_closed_loop(
 async fn run_open_loop(shared: &Arc<Shared>, sender: &SendRequest<Bytes>, rate: f64) -> Result<(), Error> {
     let (arrivals, mut due) = unbounded_channel();
     let own = shared.clone();
-    // Tokio's clock ticks in milliseconds.
+    // A thread of its own, since Tokio's timers have a resolution of a millisecond.
     std::thread::spawn(move || generate_arrivals(&own, &arrivals, rate));
     let mut calls = JoinSet::new();
     loop {
@@ -206,7 +206,7 @@ fn generate_arrivals(shared: &Shared, due: &UnboundedSender<Instant>, rate: f64)
     }
 }
 
-/// Makes a call and records its completion; an error when the connection cannot be used any more.
+/// Sends a call and records its completion; an error if the connection can no longer be used.
 async fn send(shared: &Shared, sender: SendRequest<Bytes>, due: Instant) -> Result<(), Error> {
     let ok = match exchange(&shared.call, sender).await {
         Ok(ok) => ok,

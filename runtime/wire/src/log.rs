@@ -1,10 +1,10 @@
-//! Warnings for the operator's log.
+//! Warnings for the server log.
 
 use std::sync::OnceLock;
 
 static SINK: OnceLock<fn(&str)> = OnceLock::new();
 
-/// Says where warnings go, once and for all; without it they go to standard error.
+/// Sets the destination of warnings, standard error by default; later calls have no effect.
 pub fn set_sink(sink: fn(&str)) {
     let _ = SINK.set(sink);
 }

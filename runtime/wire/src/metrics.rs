@@ -1,38 +1,38 @@
-//! What is counted. Every number is an atomic of its own: writers never wait, readers add up what they find.
+//! Metrics. Each value is a separate atomic: writers never wait, and readers may see values of different moments.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::grpc::status::Code;
 
-/// Upper bounds of the histograms' buckets, in microseconds; the last bucket has none.
+/// Upper bounds of the histogram buckets, in microseconds; the last bucket has none.
 pub const BOUNDS: [u64; 18] = [
     50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
     2_500_000, 5_000_000, 10_000_000, 30_000_000,
 ];
 
-/// A number that grows, or that goes up and down.
+/// A counter or gauge.
 #[derive(Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds.
+    /// Adds an amount.
     pub fn add(&self, amount: u64) {
         self.0.fetch_add(amount, Ordering::Relaxed);
     }
 
-    /// Subtracts.
+    /// Subtracts an amount.
     pub fn subtract(&self, amount: u64) {
         self.0.fetch_sub(amount, Ordering::Relaxed);
     }
 
-    /// The number.
+    /// Returns the current value.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// How often something took how long.
+/// A histogram of durations.
 #[derive(Default)]
 pub struct Histogram {
     buckets: [Counter; BOUNDS.len() + 1],
@@ -40,48 +40,48 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// Counts one.
+    /// Records a duration.
     pub fn record(&self, took: Duration) {
         let microseconds = took.as_nanos().div_ceil(1000) as u64;
         self.buckets[BOUNDS.partition_point(|&bound| bound < microseconds)].add(1);
         self.nanoseconds.add(took.as_nanos() as u64);
     }
 
-    /// The count of each bucket, and the sum in nanoseconds.
+    /// Returns the count of each bucket and the sum in nanoseconds.
     pub fn read(&self) -> (Vec<u64>, u64) {
         (self.buckets.iter().map(Counter::get).collect(), self.nanoseconds.get())
     }
 }
 
-/// What happens in one queue.
+/// The metrics of one queue.
 #[derive(Default)]
 pub struct QueueMetrics {
-    /// Requests that fit the signature.
+    /// Requests that match the signature.
     pub requests: Counter,
     /// Rows computed.
     pub rows: Counter,
     /// Batches computed.
     pub batches: Counter,
-    /// Requests by the code they ended with.
+    /// Requests by status code.
     pub codes: [Counter; 17],
-    /// From arrival to answer, of requests that succeeded.
+    /// Time from arrival to response of successful requests.
     pub succeeded: Histogram,
-    /// From arrival to answer, of requests that failed.
+    /// Time from arrival to response of failed requests.
     pub failed: Histogram,
-    /// From arrival to the beginning of the computation.
+    /// Time from arrival to the start of the computation.
     pub waited: Histogram,
-    /// The computation of batches.
+    /// Computation time of batches.
     pub computed: Histogram,
 }
 
 impl QueueMetrics {
-    /// Counts a request's end.
+    /// Records the end of a request.
     pub fn ended(&self, code: Code, took: Duration) {
         self.codes[code as usize].add(1);
         if code == Code::Ok { self.succeeded.record(took) } else { self.failed.record(took) }
     }
 
-    /// Counts a batch.
+    /// Records a computed batch.
     pub fn computed(&self, rows: usize, took: Duration) {
         self.rows.add(rows as u64);
         self.batches.add(1);
@@ -89,22 +89,22 @@ impl QueueMetrics {
     }
 }
 
-/// What happens in the whole server.
+/// The metrics of the whole server.
 #[derive(Default)]
 pub struct ServerMetrics {
     /// Connections accepted.
     pub connections: Counter,
-    /// Connections open now.
+    /// Currently open connections.
     pub connections_open: Counter,
-    /// Calls begun.
+    /// Calls started.
     pub calls: Counter,
-    /// Inference calls not yet answered.
+    /// Inference calls in flight.
     pub in_flight: Counter,
-    /// Bytes of requests.
+    /// Bytes of requests received.
     pub bytes_received: Counter,
-    /// Bytes of answers.
+    /// Bytes of responses sent.
     pub bytes_sent: Counter,
-    /// Calls that failed before they reached a queue or a servicer, by code.
+    /// Calls rejected before they reached a queue or a servicer, by status code.
     pub refused: [Counter; 17],
 }
 

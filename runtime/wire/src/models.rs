@@ -1,4 +1,4 @@
-//! Which queue answers for which model and version.
+//! Routes requests for a model and version to a queue.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,29 +10,29 @@ use crate::grpc::status::{Code, Status};
 use crate::queue::Queue;
 use crate::signature::quote;
 
-/// Triton's message, which clients match.
+/// Triton's message, which clients match on.
 const UNKNOWN: &str = "Request for unknown model";
 
 /// The routes of one model.
 #[derive(Default)]
 pub struct Routes {
-    /// From a version ("" for the default one), or a label, to its queue.
+    /// Maps a version ("" for the default version) or a label to its queue.
     pub ready: HashMap<String, Arc<Queue>>,
-    /// Why other versions and labels are not ready.
+    /// Maps versions and labels that are not ready to the reason.
     pub unready: HashMap<String, String>,
 }
 
-/// All models; read by every request without a lock, replaced as a whole.
+/// The routes of all models; read by each request without a lock, replaced as a whole.
 #[derive(Default)]
 pub struct Models {
     table: ArcSwap<HashMap<String, Arc<Routes>>>,
     draining: AtomicBool,
-    /// Whether there was ever a queue whose requests are for Python.
+    /// Whether a queue whose requests are served in Python was ever published.
     hosted: AtomicBool,
 }
 
 impl Models {
-    /// Routes a model, all its versions at once; without a ready one it is known but not ready.
+    /// Publishes the routes of all versions of a model; without a ready version the model is known but not ready.
     pub fn publish(&self, name: &str, routes: Routes) {
         if routes.ready.values().any(|queue| queue.options.hosted) {
             self.hosted.store(true, Ordering::Relaxed);
@@ -54,18 +54,18 @@ impl Models {
         });
     }
 
-    /// Refuses every request from now on: the server is shutting down.
+    /// Rejects all further requests, because the server is shutting down.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a servicer answers for this model.
+    /// Whether requests for this model are served by a servicer in Python.
     pub fn is_hosted(&self, name: &str, version: &str) -> bool {
         self.hosted.load(Ordering::Relaxed)
             && self.find(name, version).is_ok_and(|queue| queue.options.hosted)
     }
 
-    /// The queue that answers; NOT_FOUND when there is none, UNAVAILABLE while it is not ready.
+    /// Returns the queue of a model and version; NOT_FOUND if there is none, UNAVAILABLE if it is not ready.
     pub fn find(&self, name: &str, version: &str) -> Result<Arc<Queue>, Status> {
         if self.draining.load(Ordering::Relaxed) {
             return Err(Status::shutting_down());
@@ -106,7 +106,7 @@ impl Models {
         Err(Status::new(Code::NotFound, message))
     }
 
-    /// Every queue that requests are routed to.
+    /// Returns all queues that requests are routed to, each once.
     pub fn queues(&self) -> Vec<Arc<Queue>> {
         let mut queues: Vec<Arc<Queue>> = Vec::new();
         for queue in self.table.load().values().flat_map(|routes| routes.ready.values()) {

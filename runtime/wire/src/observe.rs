@@ -1,7 +1,8 @@
-//! One record for each request: sent to a channel where it ends, read by Python in batches, for access logs and traces.
+//! One record per request for access logs and traces: sent to a channel when the request ends, read by Python in
+//! batches.
 //!
-//! While nothing is observed, a request pays for one atomic load. Otherwise it pays for an allocation, and at its end
-//! for one send to a channel that never blocks; readers poll it.
+//! While nothing is observed, the cost per request is one atomic load. Otherwise it is an allocation and one
+//! non-blocking send to the channel; readers poll it.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -17,16 +18,17 @@ use crate::infer::InferRequest;
 use crate::metrics::Counter;
 use crate::server::connection::Peer;
 
-/// Observations that may wait for their reader; more are dropped, and counted.
+/// The capacity of the channel of observations; those beyond it are dropped and counted.
 const CAPACITY: usize = 1 << 15;
 
-/// Of `Observer::flags`: every request is observed.
+/// Flag of `Observer::flags`: all requests are observed.
 const EVERYTHING: u64 = 1 << 63;
 
-/// Of `Observer::flags`: requests are traced; where the caller has not decided, at the sampling rate in the low bits.
+/// Flag of `Observer::flags`: requests are traced; the low bits hold the sampling rate for requests without a sampling
+/// decision of the caller.
 const TRACED: u64 = 1 << 62;
 
-/// The sampling rate of all requests.
+/// The sampling rate 1.0, in the low bits of `Observer::flags`.
 const ALWAYS: u64 = 1 << 32;
 
 /// Decides which requests are observed, and holds the observations until they are read.
@@ -54,14 +56,14 @@ impl Default for Observer {
 }
 
 impl Observer {
-    /// Observes every request, or those that are traced: whose caller samples them, and where the caller has not
-    /// decided at this sampling rate. None: nothing is traced.
+    /// Sets whether all requests are observed, and the sampling rate of traces (None: no traces). The caller's sampling
+    /// decision, where there is one, takes precedence over the rate.
     pub fn configure(&self, everything: bool, traced: Option<f64>) {
         let share = traced.map_or(0, |share| TRACED | (share.clamp(0.0, 1.0) * ALWAYS as f64) as u64);
         self.flags.store(share | if everything { EVERYTHING } else { 0 }, Ordering::Relaxed);
     }
 
-    /// Begins the observation of a request, if it is to be observed.
+    /// Starts the observation of a request, if it is to be observed.
     pub fn begin(
         self: &Arc<Self>,
         headers: &HeaderMap,
@@ -102,17 +104,17 @@ impl Observer {
         }))
     }
 
-    /// Takes the finished observations, up to a limit.
+    /// Takes up to `limit` finished observations.
     pub fn read(&self, limit: usize) -> Vec<Box<Observation>> {
         self.receiver.try_iter().take(limit).collect()
     }
 
-    /// Observations that were dropped because the channel was full.
+    /// The number of observations dropped because the channel was full.
     pub fn dropped(&self) -> u64 {
         self.dropped.get()
     }
 
-    /// The next pseudorandom number (splitmix64).
+    /// Returns the next pseudorandom number (splitmix64).
     fn next_random(&self) -> u64 {
         let count = self.drawn.fetch_add(1, Ordering::Relaxed);
         let mut number = self.seed.wrapping_add(count.wrapping_mul(0x9e37_79b9_7f4a_7c15));
@@ -122,7 +124,7 @@ impl Observer {
     }
 }
 
-/// Whether a `traceparent` (W3C Trace Context, section 3.2) says that its trace is recorded; None: it is not one.
+/// Returns the sampled flag of a `traceparent` (W3C Trace Context, section 3.2); None if it is not valid.
 fn is_sampled(parent: &str) -> Option<bool> {
     let mut parts = parent.split('-');
     let mut part = |len: usize| {
@@ -141,38 +143,38 @@ fn is_sampled(parent: &str) -> Option<bool> {
 /// The record of one request.
 pub struct Observation {
     observer: Arc<Observer>,
-    /// The path of its method.
+    /// The method's path.
     pub method: &'static str,
-    /// Who asked, in gRPC's notation.
+    /// The client's address, in gRPC's notation.
     pub peer: CompactString,
-    /// Its id: the client's, or one that was made for it.
+    /// The request id: the client's, or a generated one.
     pub request: CompactString,
     /// The caller's `traceparent`.
     pub trace_parent: CompactString,
-    /// And its `tracestate`.
+    /// The caller's `tracestate`.
     pub trace_state: CompactString,
-    /// Whether it is traced.
+    /// Whether the request is traced.
     pub sampled: bool,
-    /// The model that it asks, as far as it could be read.
+    /// The requested model; empty if the request could not be decoded.
     pub model: CompactString,
-    /// The version that answers; what was asked for where none does.
+    /// The version that served the request, or the requested version if none did.
     pub version: CompactString,
-    /// Its rows.
+    /// The number of rows.
     pub rows: usize,
-    /// The rows of the batch that it was computed in.
+    /// The number of rows of the batch that it was computed in.
     pub batch: usize,
-    /// When it came, by the clock on the wall.
+    /// The wall-clock time of arrival.
     pub began: SystemTime,
     arrived: Instant,
     taken: Option<Instant>,
     computed: Option<Instant>,
     ended: Duration,
-    /// How it ended.
+    /// The status code.
     pub code: Code,
 }
 
 impl Observation {
-    /// Sets what it asks for.
+    /// Sets the requested model, version and id.
     pub fn set_request(&mut self, infer: &InferRequest) {
         self.model = infer.model.clone();
         self.version = infer.version.clone();
@@ -181,14 +183,14 @@ impl Observation {
         }
     }
 
-    /// Records that it, or a part of it, was computed in a batch of so many rows.
+    /// Records that the request, or a part of it, was computed in a batch of `batch` rows.
     pub fn computed(&mut self, taken: Instant, computed: Instant, batch: usize) {
         self.taken = Some(self.taken.map_or(taken, |first| first.min(taken)));
         self.computed = Some(self.computed.map_or(computed, |last| last.max(computed)));
         self.batch = self.batch.max(batch);
     }
 
-    /// Ends it, and sends it to the reader.
+    /// Ends the observation and sends it to the reader.
     pub fn end(mut self: Box<Self>, code: Code) {
         self.code = code;
         self.ended = self.arrived.elapsed();
@@ -198,17 +200,17 @@ impl Observation {
         }
     }
 
-    /// From arrival to computation; None: it was not computed.
+    /// Time from arrival to the start of the computation; None if it was not computed.
     pub fn queued(&self) -> Option<Duration> {
         self.taken.map(|taken| taken.saturating_duration_since(self.arrived))
     }
 
-    /// The computation of its batch.
+    /// Computation time of its batch.
     pub fn computing(&self) -> Option<Duration> {
         Some(self.computed?.saturating_duration_since(self.taken?))
     }
 
-    /// From arrival to answer.
+    /// Time from arrival to response.
     pub fn total(&self) -> Duration {
         self.ended
     }

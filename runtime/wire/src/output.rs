@@ -1,4 +1,4 @@
-//! What a run of the model gave, and the part of it that belongs to one request.
+//! The outputs of a run of the model, and views of the rows of one request.
 
 use std::ops::Range;
 
@@ -20,9 +20,9 @@ pub struct Output<'a> {
 pub enum OutputData<'a> {
     /// Elements of one size.
     Fixed(&'a [u8]),
-    /// The same, in memory that may outlive the run.
+    /// Elements of one size, in memory that may outlive the run.
     Shared(Bytes),
-    /// Byte strings, and where each row ends.
+    /// Byte strings, and the end offset of each row.
     Varying(Vec<u8>, Vec<usize>),
 }
 
@@ -35,19 +35,19 @@ pub struct View<'a> {
     pub shape: Shape,
     /// Its elements, in the form of raw contents.
     pub data: &'a [u8],
-    /// The memory that they lie in, where it may outlive the run.
+    /// The memory of `data`, if it may outlive the run.
     pub owner: Option<&'a Bytes>,
 }
 
 impl View<'_> {
-    /// The elements, to be kept: copied only where their memory cannot be shared.
+    /// Returns the elements for use after the run; copies them only if their memory cannot be shared.
     pub fn share(&self) -> Bytes {
         self.owner.map_or_else(|| Bytes::copy_from_slice(self.data), |owner| owner.slice_ref(self.data))
     }
 }
 
 impl Output<'_> {
-    /// The view of some rows; of everything when `rows` is None, as in a model without a batch dimension.
+    /// Returns a view of the given rows, or of the whole output if `rows` is None (model without a batch dimension).
     pub fn view(&self, position: usize, rows: Option<Range<usize>>) -> View<'_> {
         let Some(rows) = rows else {
             return View { position, shape: self.shape.clone(), data: self.all(), owner: self.owner() };

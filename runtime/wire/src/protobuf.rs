@@ -1,4 +1,4 @@
-//! The protobuf wire format, as far as a server needs it: a reader over ropes that copies nothing, and a writer.
+//! The part of the protobuf wire format that the server needs: a zero-copy reader over ropes, and a writer.
 //!
 //! Encoding: <https://protobuf.dev/programming-guides/encoding/>.
 
@@ -7,7 +7,7 @@ use compact_str::CompactString;
 
 use crate::rope::Rope;
 
-/// Groups may nest no deeper than this; the same bound that protobuf's own parsers have.
+/// The maximum nesting depth of groups, as in protobuf's own parsers.
 const MAX_DEPTH: usize = 100;
 
 /// Why a message could not be read.
@@ -17,7 +17,7 @@ pub enum Malformed {
     Truncated,
     /// A varint has more than ten bytes.
     Varint,
-    /// A field number or wire type that does not exist, or an end of a group that did not begin.
+    /// An invalid field number or wire type, or an end of a group without its start.
     Tag,
     /// A string is not UTF-8.
     Utf8,
@@ -60,7 +60,7 @@ const WIRES: [Wire; 6] =
 /// Reads the fields of one message.
 #[derive(Clone)]
 pub struct Reader<'a> {
-    /// The piece that `rest` is part of: what is taken shares its memory.
+    /// The piece that `rest` is part of; ropes that are read share its memory.
     piece: Option<&'a Bytes>,
     rest: &'a [u8],
     later: &'a [Bytes],
@@ -68,18 +68,18 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// A reader of the whole rope.
+    /// Creates a reader of the whole rope.
     pub fn new(rope: &'a Rope) -> Reader<'a> {
         Reader { piece: None, rest: &[], later: rope.pieces(), remaining: rope.len() }
     }
 
-    /// The bytes left in this message.
+    /// The number of bytes left in this message.
     pub fn remaining(&self) -> usize {
         self.remaining
     }
 
-    /// The next field and its wire type; None at the end of the message. A known field of another wire type than its
-    /// definition is unknown, as in protobuf's own parsers: to be skipped.
+    /// Reads the next field number and wire type; None at the end of the message. Callers skip a known field whose wire
+    /// type differs from its definition, as protobuf's own parsers do.
     pub fn field(&mut self) -> Result<Option<(u32, Wire)>, Malformed> {
         if self.remaining == 0 {
             return Ok(None);
@@ -93,7 +93,7 @@ impl<'a> Reader<'a> {
         Ok(Some((number, wire)))
     }
 
-    /// A varint; ten bytes at most, of which 64 bits count.
+    /// Reads a varint of at most ten bytes; bits beyond 64 are dropped.
     pub fn varint(&mut self) -> Result<u64, Malformed> {
         let mut value = 0;
         for shift in (0..70).step_by(7) {
@@ -106,7 +106,7 @@ impl<'a> Reader<'a> {
         Err(Malformed::Varint)
     }
 
-    /// `N` bytes as they are.
+    /// Reads `N` bytes.
     pub fn fixed<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         let mut value = [0; N];
         for byte in &mut value {
@@ -115,7 +115,7 @@ impl<'a> Reader<'a> {
         Ok(value)
     }
 
-    /// The message in a length-delimited field.
+    /// Reads a length-delimited field as a nested message.
     pub fn message(&mut self) -> Result<Reader<'a>, Malformed> {
         let len = self.length()?;
         let mut inner = self.clone();
@@ -124,7 +124,7 @@ impl<'a> Reader<'a> {
         Ok(inner)
     }
 
-    /// The bytes of a length-delimited field, shared with the message.
+    /// Reads the bytes of a length-delimited field; they share the message's memory.
     pub fn bytes(&mut self) -> Result<Rope, Malformed> {
         let mut wanted = self.length()?;
         let mut result = Rope::default();
@@ -140,7 +140,7 @@ impl<'a> Reader<'a> {
         Ok(result)
     }
 
-    /// Appends the bytes of a length-delimited field to `target`.
+    /// Appends the bytes of a length-delimited field to `target`; returns their number.
     pub fn copy(&mut self, target: &mut Vec<u8>) -> Result<usize, Malformed> {
         let len = self.length()?;
         let mut wanted = len;
@@ -156,7 +156,7 @@ impl<'a> Reader<'a> {
         Ok(len)
     }
 
-    /// A string.
+    /// Reads a string.
     pub fn text(&mut self) -> Result<CompactString, Malformed> {
         let mut ahead = self.clone();
         let len = ahead.length()?;
@@ -172,7 +172,7 @@ impl<'a> Reader<'a> {
         CompactString::from_utf8(bytes).map_err(|_| Malformed::Utf8)
     }
 
-    /// The varints of a repeated field: one, or all of a packed one.
+    /// Reads varints of a repeated field: one value, or all of a packed field.
     pub fn varints(&mut self, wire: Wire, mut each: impl FnMut(u64)) -> Result<(), Malformed> {
         if wire == Wire::Varint {
             each(self.varint()?);
@@ -185,8 +185,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// What a repeated field holds as `N` bytes each, one or all of a packed one, appended to `target` as it is on
-    /// the wire.
+    /// Appends `N`-byte values of a repeated field to `target`, in wire format: one value, or all of a packed field.
     pub fn fixeds<const N: usize>(&mut self, wire: Wire, target: &mut Vec<u8>) -> Result<(), Malformed> {
         if wire != Wire::Length {
             target.extend_from_slice(&self.fixed::<N>()?);
@@ -198,7 +197,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Passes over a field that is not known here, or not in this wire type.
+    /// Skips a field that is unknown or has an unexpected wire type.
     pub fn skip(&mut self, number: u32, wire: Wire) -> Result<(), Malformed> {
         self.skip_nested(number, wire, 0)
     }
@@ -279,7 +278,7 @@ pub fn put_varint(target: &mut Vec<u8>, mut value: u64) {
     target.push(value as u8);
 }
 
-/// The length of a varint.
+/// Returns the encoded length of a varint.
 pub fn varint_len(value: u64) -> usize {
     (70 - (value | 1).leading_zeros() as usize) / 7
 }
@@ -290,7 +289,7 @@ pub fn put_integer(target: &mut Vec<u8>, field: u32, value: u64) {
     put_varint(target, value);
 }
 
-/// Appends the tag and the length of a length-delimited field; its bytes are to follow.
+/// Appends the tag and length of a length-delimited field; the caller appends its bytes.
 pub fn put_length(target: &mut Vec<u8>, field: u32, len: usize) {
     put_varint(target, u64::from(field) << 3 | 2);
     put_varint(target, len as u64);
@@ -302,7 +301,7 @@ pub fn put_bytes(target: &mut Vec<u8>, field: u32, bytes: &[u8]) {
     target.extend_from_slice(bytes);
 }
 
-/// The length of a length-delimited field with its tag, for field numbers under 16.
+/// Returns the encoded length of a length-delimited field with its tag, for field numbers below 16.
 pub fn field_len(len: usize) -> usize {
     1 + varint_len(len as u64) + len
 }

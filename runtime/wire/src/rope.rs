@@ -1,12 +1,13 @@
-//! A message as it arrived: a few reference-counted pieces, never joined.
+//! A message as it was received: a few reference-counted pieces that are not joined.
 
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-/// The least that a piece counts for in memory: it is more than its bytes, and many small ones are no way around a limit.
+/// The minimum bytes that a piece counts for in memory, because of its overhead: many small pieces must not bypass a
+/// limit.
 const PIECE: usize = 64;
 
-/// A sequence of bytes in one or more pieces; cloning and slicing share the memory.
+/// A sequence of bytes in any number of pieces; clones and slices share the memory.
 #[derive(Clone, Debug, Default)]
 pub struct Rope {
     pieces: SmallVec<[Bytes; 1]>,
@@ -29,12 +30,12 @@ impl Rope {
         self.len
     }
 
-    /// What it counts for in memory.
+    /// The number of bytes that it counts for in memory.
     pub fn weight(&self) -> usize {
         self.weight
     }
 
-    /// Whether there is nothing in it.
+    /// Whether the rope has no bytes.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -44,7 +45,7 @@ impl Rope {
         &self.pieces
     }
 
-    /// Copies everything to `target`, whose length must be the rope's.
+    /// Copies all bytes to `target`. Panics unless its length equals the rope's.
     pub fn copy_to(&self, mut target: &mut [u8]) {
         assert_eq!(target.len(), self.len, "the target must be as long as the rope");
         for piece in &self.pieces {
@@ -54,7 +55,7 @@ impl Rope {
         }
     }
 
-    /// Part of the rope, sharing its memory. Panics when the range reaches past the end.
+    /// Returns a part of the rope that shares its memory. Panics if the range reaches past the end.
     pub fn slice(&self, start: usize, len: usize) -> Rope {
         assert!(start <= self.len && len <= self.len - start, "the slice reaches past the end");
         let mut result = Rope::default();
@@ -75,7 +76,7 @@ impl Rope {
         result
     }
 
-    /// The whole in one piece; copies only when there are several.
+    /// Returns all bytes in one piece; copies only if there are several pieces.
     pub fn into_bytes(mut self) -> Bytes {
         if self.pieces.len() <= 1 {
             return self.pieces.pop().unwrap_or_default();

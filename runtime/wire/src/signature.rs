@@ -1,6 +1,6 @@
-//! What a model takes and gives, and whether a request fits it.
+//! The inputs and outputs of a model, and the check of requests against them.
 //!
-//! The messages are those of `kerve.runtime.signature`, word for word: a client cannot tell the transports apart.
+//! The messages are identical to those of `kerve.runtime.signature`, so that the transports behave the same.
 
 use std::fmt::{Display, Write};
 use std::hash::{Hash, Hasher};
@@ -13,7 +13,7 @@ use crate::grpc::status::Status;
 use crate::infer::{Data, InferRequest, Input, RequestedOutput};
 use crate::rope::Rope;
 
-/// A shape as it came.
+/// The concrete shape of a tensor.
 pub type Shape = SmallVec<[usize; 6]>;
 
 /// One dimension of an input or output.
@@ -21,7 +21,7 @@ pub type Shape = SmallVec<[usize; 6]>;
 pub enum Dimension {
     /// Exactly this size.
     Fixed(usize),
-    /// Free, but the same throughout a request for all dimensions of this name.
+    /// Free, but equal within a request for all dimensions with this name.
     Named(String),
     /// Free.
     Any,
@@ -46,9 +46,9 @@ pub struct TensorSpec {
     pub datatype: Datatype,
     /// Its shape, the batch dimension included.
     pub shape: Vec<Dimension>,
-    /// Class names along the last axis; empty when there are none.
+    /// Class names along the last axis; empty if there are none.
     pub labels: Vec<String>,
-    /// Whether a request may leave it out.
+    /// Whether a request may omit it.
     pub optional: bool,
 }
 
@@ -63,7 +63,7 @@ pub struct Signature {
     pub inputs: Vec<TensorSpec>,
     /// In the model's order.
     pub outputs: Vec<TensorSpec>,
-    /// Whether axis 0 of all of them is the same free dimension, along which requests may share a run.
+    /// Whether axis 0 of all inputs and outputs is the same free dimension, along which requests can be batched.
     pub batched: bool,
 }
 
@@ -72,34 +72,34 @@ pub struct Signature {
 pub struct Tensor {
     /// Its shape.
     pub shape: Shape,
-    /// Its elements, complete.
+    /// All of its elements, as raw contents.
     pub data: Rope,
 }
 
-/// What a request means to a signature that it fits.
+/// A request that matches a signature.
 #[derive(Debug)]
 pub struct ValidRequest {
-    /// One for each input of the signature, in its order; None for an optional one left out.
+    /// One for each input of the signature, in its order; None for an omitted optional input.
     pub tensors: SmallVec<[Option<Tensor>; 2]>,
     /// The size of the batch dimension; 1 for a model without one.
     pub rows: usize,
-    /// The outputs wanted, by position, in the client's order; empty for all.
+    /// The requested outputs, in the client's order; empty for all.
     pub requested: SmallVec<[SelectedOutput; 4]>,
 }
 
-/// An output that a request asks for.
+/// An output that a request selects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SelectedOutput {
     /// Its position in the signature.
     pub position: u16,
-    /// How many of the best classes to answer with; 0: with the tensor itself.
+    /// The number of top classes to return; 0: return the tensor itself.
     pub classes: u32,
-    /// Over REST, whether its elements are to come as bytes behind the JSON.
+    /// Over REST, whether its elements are returned as binary data after the JSON.
     pub binary: bool,
 }
 
 impl ValidRequest {
-    /// A hash of everything that requests in one batch must have in common: the shapes but for the rows.
+    /// Returns a hash of what requests in one batch must have in common: the shapes without the batch dimension.
     pub fn key(&self, batched: bool) -> u64 {
         let mut hasher = std::hash::DefaultHasher::new();
         for tensor in &self.tensors {
@@ -110,7 +110,7 @@ impl ValidRequest {
 }
 
 impl Signature {
-    /// Holds a request against the signature. INVALID_ARGUMENT says what does not fit.
+    /// Checks a request against the signature; INVALID_ARGUMENT if it does not match.
     pub fn check(&self, infer: InferRequest) -> Result<ValidRequest, Status> {
         if let Some(status) = infer.unsupported {
             return Err(status);
@@ -133,7 +133,7 @@ impl Signature {
         Ok(ValidRequest { tensors, rows, requested })
     }
 
-    /// The rows that all tensors have: their memory is read as if there were so many in each.
+    /// Returns the number of rows; an error unless all tensors have the same, which reading their memory relies on.
     pub fn rows(&self, tensors: &[Option<Tensor>]) -> Result<usize, Status> {
         let given = self.inputs.iter().zip(tensors);
         let mut rows = given.filter_map(|(spec, tensor)| Some((spec, tensor.as_ref()?.shape[0])));
@@ -188,7 +188,7 @@ impl Signature {
         let mut requested: SmallVec<[SelectedOutput; 4]> = SmallVec::new();
         for output in outputs {
             let output = find(output)?;
-            // Asked for a thousand times, an output is sent once: answers do not grow past what the model gives.
+            // An output requested several times is sent once, so that responses do not exceed the model's outputs.
             if requested.iter().any(|known| known.position == output.position) {
                 continue;
             }
@@ -279,13 +279,13 @@ fn check_data(spec: &TensorSpec, shape: &Shape, data: Data) -> Result<Rope, Stat
             }
         }
     }
-    // A shape such as [0, 2^62, 2^62] has no elements, but nobody can make an array of it either.
+    // A shape such as [0, 2^62, 2^62] has no elements, but NumPy cannot create an array of it.
     let countable = shape.iter().map(|&size| size.max(1)).try_fold(8_usize, usize::checked_mul);
     countable.filter(|&bytes| bytes <= isize::MAX as usize).ok_or_else(too_large)?;
     Ok(if spec.datatype == Datatype::Bool { truths(data) } else { data })
 }
 
-/// Any byte but 0 is true, while NumPy trusts that there are only 0 and 1.
+/// Converts nonzero bytes to 1: clients may send any nonzero byte for true, but NumPy requires 0 or 1.
 fn truths(data: Rope) -> Rope {
     if data.pieces().iter().all(|piece| piece.iter().all(|&byte| byte <= 1)) {
         return data;
@@ -293,7 +293,7 @@ fn truths(data: Rope) -> Rope {
     data.into_bytes().iter().map(|&byte| u8::from(byte != 0)).collect::<Vec<u8>>().into()
 }
 
-/// A shape as it stands in messages.
+/// Formats a shape for messages.
 fn show(shape: &[impl Display]) -> String {
     let sizes: Vec<String> = shape.iter().map(ToString::to_string).collect();
     format!("[{}]", sizes.join(", "))
@@ -304,7 +304,7 @@ fn names(specs: &[TensorSpec]) -> String {
     names.join(", ")
 }
 
-/// A name in quotation marks, as Python's `repr` would have it.
+/// Quotes a name as Python's `repr` does.
 pub fn quote(name: &str) -> String {
     let mark = if name.contains('\'') && !name.contains('"') { '"' } else { '\'' };
     let mut quoted = String::from(mark);
@@ -331,9 +331,9 @@ pub fn quote(name: &str) -> String {
     quoted
 }
 
-/// Whether a character stands for itself: what turns a line around, or cannot be seen, is written as its number.
+/// Whether a character is printed unescaped; invisible and bidirectional control characters are escaped.
 fn is_printable(character: char) -> bool {
-    // behind a letter, since an accent that begins a text is escaped whatever it is
+    // Behind a letter, because `escape_debug` escapes any combining character at the start of a string.
     character.is_ascii_graphic()
         || character == ' '
         || ["a", character.encode_utf8(&mut [0; 4])].concat().escape_debug().count() == 2

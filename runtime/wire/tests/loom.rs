@@ -1,9 +1,9 @@
-//! The one hand-made piece of synchronisation, a queue's monitor, in every interleaving that there is.
+//! Tests the crate's own synchronization primitive, the queue's monitor, in every interleaving of its threads.
 
 #[path = "../src/queue/monitor.rs"]
 mod monitor;
 
-/// What `monitor` is built on.
+/// The primitives that `monitor` is built on.
 mod sync {
     pub use loom::sync::{Condvar, Mutex, MutexGuard};
 }
@@ -12,7 +12,8 @@ use loom::sync::Arc;
 use loom::thread::{self, JoinHandle};
 use monitor::Monitor;
 
-/// A queue of numbers as `Queue` has it: who pushes wakes later, once for several, and who takes passes it on.
+/// A queue of numbers that notifies like `Queue`: pushes are followed by one wake for several, and each taker wakes the
+/// next.
 #[derive(Default)]
 struct Numbers {
     waiting: Vec<u32>,

@@ -17,14 +17,14 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end }}
 
-{{/* Options of kerve serve, by name: true is --NAME, false --no-NAME, a list is given several times. */}}
+{{/* Options of kerve serve, by name: true is --NAME, false is --no-NAME, a list repeats the option. */}}
 {{- define "kerve.options" -}}
 {{- range $name, $value := . }}
 {{- if kindIs "bool" $value }}
 - --{{ if not $value }}no-{{ end }}{{ $name }}
 {{- else }}
 {{- range (kindIs "slice" $value | ternary $value (list $value)) }}
-{{- /* numbers of a file are floats, and large ones would be written as 6.7e+07 */}}
+{{- /* Numbers from values files are floats, and large ones would be formatted as 6.7e+07. */}}
 {{- $whole := and (kindIs "float64" .) (eq (toString (floor .)) (toString .)) }}
 - {{ printf "--%s=%v" $name (ternary (int64 .) . $whole) | quote }}
 {{- end }}
@@ -48,7 +48,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 {{- end }}
 
-{{/* What every container of ours is denied. */}}
+{{/* The security context of every container. */}}
 {{- define "kerve.security" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true

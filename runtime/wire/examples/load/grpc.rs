@@ -1,6 +1,6 @@
-//! gRPC: HTTP/2 frames by hand, one thread and one connection each.
+//! gRPC with hand-written HTTP/2 frames: one thread per connection.
 //!
-//! A call counts as answered when its response has a message; what is refused has trailers only.
+//! A call counts as answered if its response has a message; rejected calls have only trailers.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{ErrorKind, Read, Write};
@@ -27,7 +27,7 @@ mod frame {
     pub const WINDOW_UPDATE: u8 = 8;
 }
 
-/// Keeps so many calls in flight on one connection.
+/// Keeps `in_flight` calls in flight on one connection.
 pub fn run(in_flight: usize, options: &Options) -> Tally {
     Connection::open(options).run(in_flight, options)
 }
@@ -45,7 +45,7 @@ struct Connection {
     headers: Vec<u8>,
     body: Vec<u8>,
     calls: HashMap<u32, Call>,
-    /// Calls whose body is not yet sent in full.
+    /// The streams of calls whose body has not been sent in full.
     sending: VecDeque<u32>,
     next_stream: u32,
     window: i64,
@@ -72,7 +72,7 @@ impl Connection {
             unacknowledged: 0,
             output: PREFACE.to_vec(),
         };
-        // INITIAL_WINDOW_SIZE, and no pushes
+        // INITIAL_WINDOW_SIZE is the maximum, ENABLE_PUSH is 0.
         connection.put(frame::SETTINGS, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff, 0, 2, 0, 0, 0, 0]);
         let more = (LARGEST_WINDOW - DEFAULT_WINDOW) as u32;
         connection.put(frame::WINDOW_UPDATE, 0, 0, &more.to_be_bytes());
@@ -82,7 +82,7 @@ impl Connection {
     fn run(mut self, in_flight: usize, options: &Options) -> Tally {
         let mut tally = Tally::default();
         let begun = Instant::now();
-        // When those that were refused come back, in order.
+        // When rejected calls are retried, in ascending order.
         let mut returns: VecDeque<Instant> = VecDeque::new();
         (0..in_flight).for_each(|_| self.begin());
         let mut input = Vec::new();
@@ -107,9 +107,9 @@ impl Connection {
         tally
     }
 
-    /// What the server says, if it says anything until then.
+    /// Reads from the socket; returns no bytes if none arrive before `until`.
     fn read<'a>(&mut self, chunk: &'a mut [u8], until: Option<&Instant>) -> &'a [u8] {
-        // A timeout of zero would be none.
+        // A timeout of zero is an error.
         let left = until.map(|at| at.saturating_duration_since(Instant::now()).max(Duration::from_micros(1)));
         self.socket.set_read_timeout(left).expect("sockets have timeouts");
         match self.socket.read(chunk) {
@@ -153,7 +153,7 @@ impl Connection {
         self.sending = blocked;
     }
 
-    /// Takes whole frames from the input; returns how many calls were answered, and how many refused.
+    /// Consumes complete frames of the input; returns the number of answered and of rejected calls.
     fn consume(&mut self, input: &mut Vec<u8>, tally: &mut Tally) -> (usize, usize) {
         let (mut position, mut answered) = (0, 0);
         let failed = tally.failed;
@@ -177,7 +177,7 @@ impl Connection {
         (answered, (tally.failed - failed) as usize)
     }
 
-    /// Acts on a frame; returns whether it ends its stream.
+    /// Handles a frame; returns whether it ends its stream.
     fn take(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> bool {
         let number =
             |at: usize| u32::from_be_bytes([payload[at], payload[at + 1], payload[at + 2], payload[at + 3]]);
@@ -228,7 +228,7 @@ impl Connection {
     }
 }
 
-/// A message with its prefix.
+/// Returns a message with its prefix.
 fn framed(message: &[u8]) -> Vec<u8> {
     [&[0], &(message.len() as u32).to_be_bytes()[..], message].concat()
 }
@@ -240,7 +240,7 @@ fn put(output: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
     output.extend_from_slice(payload);
 }
 
-/// The headers of every call in HPACK, from the static table and literals that nobody is to remember.
+/// Encodes the headers of all calls in HPACK, with the static table and literals without indexing.
 fn request_headers(options: &Options) -> Vec<u8> {
     // :method POST, :scheme http
     let mut block = vec![0x83, 0x86];
@@ -252,7 +252,7 @@ fn request_headers(options: &Options) -> Vec<u8> {
     };
     literal(&[0x04], &options.path);
     literal(&[0x01], &options.address);
-    // content-type is number 31 in the static table
+    // content-type has index 31 in the static table.
     literal(&[0x0f, 0x10], "application/grpc");
     literal(b"\x00\x02te", "trailers");
     block

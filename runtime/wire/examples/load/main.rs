@@ -1,14 +1,13 @@
-//! A load generator that costs little: it keeps a number of identical calls in flight and prints what happened as one
-//! line of JSON.
+//! A lightweight load generator: keeps a number of identical calls in flight and prints the results as a line of JSON.
 //!
 //! ```text
 //! load ADDRESS PATH BODY_FILE --in-flight 64 --connections 4 --seconds 5 --backoff 0.1
 //! load ADDRESS PATH BODY_FILE --rest JSON_LENGTH --in-flight 64 --connections 1 --seconds 5
 //! ```
 //!
-//! By default it calls over gRPC. With `--rest` it posts over HTTP/1.1, where each call in flight has a connection of its
-//! own; `--connections` is then the threads that they are shared out among. JSON_LENGTH: how much of the body is JSON,
-//! where binary tensors follow; 0: all of it.
+//! By default it calls over gRPC. With `--rest` it posts over HTTP/1.1, with one connection per call in flight, and
+//! `--connections` is the number of threads among which the connections are divided. JSON_LENGTH is the length of the
+//! JSON in the body if binary tensors follow it; 0 if all of the body is JSON.
 
 mod grpc;
 mod rest;
@@ -45,9 +44,9 @@ struct Options {
     in_flight: usize,
     connections: usize,
     seconds: Duration,
-    /// How long a client that was refused stays away.
+    /// The delay before a rejected call is retried.
     backoff: Duration,
-    /// Over HTTP/1.1: how much of the body is JSON; 0 for all of it.
+    /// For HTTP/1.1, the length of the JSON in the body; 0 for all of it.
     rest: Option<usize>,
 }
 

@@ -1,4 +1,4 @@
-//! REST: HTTP/1.1 by hand, one connection for each call in flight, all of a thread's on one event loop.
+//! REST with hand-written HTTP/1.1: one connection per call in flight, one event loop per thread.
 
 use std::rc::Rc;
 use std::time::Instant;
@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use crate::Options;
 use crate::tally::Tally;
 
-/// Keeps so many calls in flight.
+/// Keeps `in_flight` calls in flight.
 pub fn run(in_flight: usize, options: &Options) -> Tally {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("threads have event loops");
@@ -42,7 +42,7 @@ fn request(options: &Options) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-/// One call after the other.
+/// Makes one call after another on a connection.
 async fn converse(request: Rc<[u8]>, options: Options) -> Tally {
     let mut socket = TcpStream::connect(&options.address).await.expect("the server listens");
     socket.set_nodelay(true).expect("TCP has this option");
@@ -63,7 +63,7 @@ async fn converse(request: Rc<[u8]>, options: Options) -> Tally {
     tally
 }
 
-/// Reads an answer to its end; whether it is one.
+/// Reads a whole response; returns whether its status is 200.
 async fn answer(socket: &mut TcpStream, input: &mut Vec<u8>) -> bool {
     input.clear();
     let mut whole = None;

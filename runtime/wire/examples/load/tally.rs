@@ -1,6 +1,6 @@
-//! What happened.
+//! The results of calls.
 
-/// What happened on one connection, or on all.
+/// The results of one connection, or of all.
 #[derive(Default)]
 pub struct Tally {
     pub nanoseconds: Vec<u64>,

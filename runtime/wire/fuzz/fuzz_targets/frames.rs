@@ -1,4 +1,4 @@
-//! gRPC's message frames, compressed or not, in pieces of any size.
+//! gRPC message frames, compressed or not, in pieces of any size.
 #![no_main]
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Requests of both protocols: the same bytes mean the same in one piece and in many.
+//! Requests of both protocols: bytes decode to the same result in one piece and in several.
 #![no_main]
 
 use bytes::Bytes;

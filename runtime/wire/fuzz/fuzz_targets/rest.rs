@@ -1,4 +1,4 @@
-//! Requests of REST: what is read as JSON or behind it, and fits a signature, has what the signature says, to the byte.
+//! REST requests, in JSON and binary: tensors of requests that pass the validation match the signature exactly.
 #![no_main]
 
 use kerve_wire::bytes_tensor;

@@ -1,11 +1,11 @@
-//! A rope is the bytes that were pushed, whatever its pieces are; so is each slice of a slice.
+//! A rope holds the bytes that were pushed, regardless of its pieces, and so does each slice of a slice.
 #![no_main]
 
 use bytes::Bytes;
 use kerve_wire::rope::Rope;
 use libfuzzer_sys::fuzz_target;
 
-/// A piece counts for this much at least, so that many small ones are no way around a limit.
+/// The minimum bytes that a piece counts for, so that many small ones do not bypass a limit.
 const PIECE: usize = 64;
 
 fuzz_target!(|data: &[u8]| {

@@ -1,4 +1,4 @@
-//! The validator: what it lets through is what the signature says, to the byte.
+//! The validation: tensors of requests that pass it match the signature exactly.
 #![no_main]
 
 use kerve_wire::datatype::Datatype;

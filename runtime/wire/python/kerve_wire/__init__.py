@@ -1,8 +1,8 @@
-"""A native gRPC transport that hands Python whole batches.
+"""A native gRPC and REST transport that passes whole batches to Python.
 
 `Server` hosts servicers written for grpcio, and serves `inference.GRPCInferenceService/ModelInfer`,
-`ModelStreamInfer` and `tensorflow.serving.PredictionService/Predict` itself: decoding, validation, queueing,
-batching and encoding happen without the GIL, and an executor takes whole batches from a `Queue`.
+`ModelStreamInfer` and `tensorflow.serving.PredictionService/Predict` natively: decoding, validation,
+queueing, batching and encoding run without the GIL, and an executor takes whole batches from a `Queue`.
 """
 
 from kerve_wire._native import Answer, Batch, Inbox, Load, Observation, Queue

@@ -1,4 +1,4 @@
-"""One call of a servicer: bytes to messages, the method, messages to bytes."""
+"""Runs a servicer's method for a call: deserializes requests, calls the method, serializes responses."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 # Generic for type checkers only.
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
-# The attribute of a handler that holds its method, by (requests are a stream, responses are).
+# The attribute of a handler that holds its method, by (requests are streamed, responses are streamed).
 BEHAVIORS = {
     (False, False): "unary_unary",
     (False, True): "unary_stream",
@@ -26,11 +26,11 @@ BEHAVIORS = {
 
 
 class EndedError(Exception):
-    """The call is over: nobody waits for what the servicer would say."""
+    """The call has ended: responses can no longer be sent."""
 
 
 def serve(handler: Handler, context: Context) -> None:
-    """Run the method of a handler and end the call; what the method raises becomes the call's status."""
+    """Run the method of a handler and end the call; an exception of the method becomes the call's status."""
     behavior = getattr(handler, BEHAVIORS[handler.request_streaming, handler.response_streaming])
     pool = getattr(behavior, "experimental_thread_pool", None)
     if pool is None:
@@ -40,7 +40,7 @@ def serve(handler: Handler, context: Context) -> None:
 
 
 def run(behavior: Callable[..., Any], handler: Handler, context: Context) -> None:
-    """Run a method on this thread."""
+    """Run a method on the current thread."""
     send = sender(context, handler.response_serializer)
     try:
         requests = messages(context, handler.request_deserializer)
@@ -50,14 +50,14 @@ def run(behavior: Callable[..., Any], handler: Handler, context: Context) -> Non
             return
         answer = behavior(request, context)
         for message in answer if handler.response_streaming else (answer,):
-            if failed(context):  # as in grpcio: a method that set a code need not return a message
+            if failed(context):  # as in grpcio, a method that has set an error code need not return a message
                 break
             send(message)
     except AbortError:
         context.finish(failure="")
     except EndedError:
         log.debug("%s: the client ended the call", context.call.method)
-    except Exception as error:  # the edge of a call: whatever a servicer raises is for the client
+    except Exception as error:  # any exception of a servicer is reported to the client
         if context.is_active():
             log.exception("%s failed", context.call.method)
             context.finish(failure=f"Exception calling application: {error}")
@@ -66,12 +66,12 @@ def run(behavior: Callable[..., Any], handler: Handler, context: Context) -> Non
 
 
 def failed(context: Context) -> bool:
-    """Return whether the method has set a code that says that it failed."""
+    """Return whether the method has set an error code."""
     return context.code() not in (None, grpc.StatusCode.OK)
 
 
 def messages(context: Context, deserialize: Callable[[bytes], Any] | None) -> Iterator[Any]:
-    """Yield the client's messages as they come."""
+    """Yield the client's messages as they arrive."""
     while (message := context.call.receive()) is not None:
         yield deserialized(message, context, deserialize)
     if not context.is_active():
@@ -79,18 +79,18 @@ def messages(context: Context, deserialize: Callable[[bytes], Any] | None) -> It
 
 
 def deserialized(message: bytes, context: Context, deserialize: Callable[[bytes], Any] | None) -> Any:
-    """Return a message; INTERNAL when it cannot be read."""
+    """Deserialize a message; abort with INTERNAL if that fails."""
     if deserialize is None:
         return message
     try:
         return deserialize(message)
-    except Exception:  # whatever a deserializer raises means that the message is not one
+    except Exception:  # any exception of a deserializer means that the message is invalid
         log.exception("%s: a request cannot be read", context.call.method)
         context.abort(grpc.StatusCode.INTERNAL, "Exception deserializing request!")
 
 
 def single(requests: Iterator[Any], context: Context) -> Any:
-    """Return the only message of a call; does not wait for a third when there are two."""
+    """Return the single message of a call; abort if there is none, or a second, without waiting for more."""
     found = list(islice(requests, 2))
     if len(found) != 1:
         got = "more than one" if found else "none"
@@ -99,13 +99,13 @@ def single(requests: Iterator[Any], context: Context) -> Any:
 
 
 def sender(context: Context, serialize: Callable[[Any], bytes] | None) -> Callable[[Any], None]:
-    """Return what sends a message; EndedError when the call is over."""
+    """Return a function that sends a message; it raises EndedError if the call has ended."""
 
     def send(message: Any) -> None:
         if serialize is not None:
             try:
                 message = serialize(message)
-            except Exception:  # whatever a serializer raises means that this is not a message
+            except Exception:  # any exception of a serializer means that the message is invalid
                 log.exception("%s: an answer cannot be written", context.call.method)
                 context.abort(grpc.StatusCode.INTERNAL, "Failed to serialize response!")
         if not context.send(message):
@@ -115,7 +115,7 @@ def sender(context: Context, serialize: Callable[[Any], bytes] | None) -> Callab
 
 
 def callback(send: Callable[[Any], None], context: Context) -> Callable[[Any], None]:
-    """Return what a method that does not block calls with each answer, and with None at the end."""
+    """Return the callback that a non-blocking method calls with each response, and with None at the end."""
 
     def answer(message: Any) -> None:
         if message is None:

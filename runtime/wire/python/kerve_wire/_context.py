@@ -1,4 +1,4 @@
-"""What a servicer sees of a call: grpcio's ServicerContext."""
+"""Implements grpcio's ServicerContext."""
 
 import logging
 import threading
@@ -23,11 +23,11 @@ COMPRESSIONS = {
 
 
 class AbortError(Exception):
-    """Ends a servicer's method; the status is in the context."""
+    """Ends a servicer's method; the status is stored in the context."""
 
 
 class _Metadatum(tuple[str, str | bytes]):
-    """A pair that also answers to `key` and `value`, as grpcio's do."""
+    """A pair with attributes `key` and `value`, as in grpcio."""
 
     __slots__ = ()
 
@@ -41,18 +41,18 @@ class _Metadatum(tuple[str, str | bytes]):
 
 
 class Context(grpc.ServicerContext):
-    """One call, as its servicer sees it."""
+    """The context of one call."""
 
     def __init__(self, call: Call, watch: Callable[["Context"], bool], compression: str | None) -> None:
         self.call = call
         self._call = call
-        # Asks that `run_callbacks` be called at the end of the call; False when it is over.
+        # Requests that `run_callbacks` be called at the end of the call; False if it has already ended.
         self._watch = watch
         self._metadata = tuple(_Metadatum(pair) for pair in call.metadata)
         self._code: Any = None
         self._details: str = ""
         self._trailing: Metadata = ()
-        # How answers are compressed where the client accepts it, and whether the next one is.
+        # The compression of responses if the client accepts it, and whether the next one is compressed.
         self._compression = compression
         self._compress_next = True
         self._begun = False
@@ -63,7 +63,7 @@ class Context(grpc.ServicerContext):
     def is_active(self) -> bool:
         return self._call.is_active()
 
-    def time_remaining(self) -> float | None:  # type: ignore[override]  # the stubs forget calls without a deadline
+    def time_remaining(self) -> float | None:  # type: ignore[override]  # None without a deadline, unlike in the stubs
         return self._call.time_remaining()
 
     def cancel(self) -> bool:
@@ -77,13 +77,13 @@ class Context(grpc.ServicerContext):
             return True
 
     def run_callbacks(self) -> None:
-        """Call back whoever waits for the end of the call; once."""
+        """Run the callbacks for the end of the call, once."""
         with self._callbacks_lock:
             callbacks, self._callbacks = self._callbacks, None
         for callback in callbacks or ():
             try:
                 callback()
-            except Exception:  # a callback has nobody else to fail for
+            except Exception:  # a failing callback must not affect the others
                 log.exception("a callback of %s failed", self._call.method)
 
     def invocation_metadata(self) -> Any:
@@ -100,7 +100,7 @@ class Context(grpc.ServicerContext):
         names = ("x509_subject_alternative_name", "x509_common_name")
         return next((name for name in names if name in self._call.identity), None)
 
-    def auth_context(self) -> Mapping[str, Iterable[bytes]]:  # type: ignore[override]  # grpcio's own is such a mapping
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:  # type: ignore[override]  # grpcio itself returns such a mapping
         return self._call.identity
 
     def set_compression(self, compression: grpc.Compression) -> None:
@@ -145,7 +145,7 @@ class Context(grpc.ServicerContext):
         return self._details
 
     def send(self, message: bytes) -> bool:
-        """Send a message; False when the call is over."""
+        """Send a message; False if the call has ended."""
         if not self._begun:
             self._begun = True
             if not self._call.begin((), self._compression):
@@ -159,14 +159,14 @@ class Context(grpc.ServicerContext):
             raise ValueError(f"the response has begun; {what} can only be set before it")
 
     def finish(self, *, failure: str | None = None) -> None:
-        """End the call with the status that was set; with UNKNOWN and `failure` when none was."""
+        """End the call with the status that was set; with UNKNOWN and `failure`, if given, when none was."""
         code, details = self._code, self._details
         if failure is not None and not self._aborted and code in (None, grpc.StatusCode.OK):
             code, details = grpc.StatusCode.UNKNOWN, failure
         number = code.value[0] if isinstance(code, grpc.StatusCode) else int(code or 0)
         try:
             self._call.finish(number, details or "", list(self._trailing or ()))
-        except (TypeError, ValueError) as error:  # whatever was set, a call must end
+        except (TypeError, ValueError) as error:  # the call must end even if an invalid status was set
             log.exception("%s: the status that was set cannot be sent", self._call.method)
             problem = f"the servicer's status is not valid: {error}"
             self._call.finish(grpc.StatusCode.INTERNAL.value[0], problem, ())

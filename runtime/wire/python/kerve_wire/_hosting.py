@@ -1,4 +1,4 @@
-"""Servicers written for grpcio: which method serves a call, and the threads that run it."""
+"""Hosting of servicers written for grpcio: finds the handler of a call, and runs it in a pool of threads."""
 
 import logging
 import threading
@@ -20,7 +20,7 @@ Find: TypeAlias = "Callable[[grpc.HandlerCallDetails], Handler | None]"
 
 
 class CallDetails(grpc.HandlerCallDetails):
-    """What a generic handler and an interceptor are asked about."""
+    """The details of a call, for generic handlers and interceptors."""
 
     def __init__(self, method: str, metadata: Any) -> None:
         self.method = method
@@ -28,7 +28,7 @@ class CallDetails(grpc.HandlerCallDetails):
 
 
 class Services:
-    """The methods of all services."""
+    """The handlers of all services."""
 
     def __init__(self, interceptors: Sequence[grpc.ServerInterceptor]) -> None:
         self._generic: tuple[grpc.GenericRpcHandler, ...] = ()
@@ -36,15 +36,15 @@ class Services:
         self._interceptors = tuple(interceptors)
 
     def add_generic(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
-        """Add handlers that are asked about every method."""
+        """Add generic handlers, which are consulted for all unregistered methods."""
         self._generic += tuple(handlers)
 
     def add_registered(self, service: str, methods: Mapping[str, Handler]) -> None:
-        """Add the methods of a service."""
+        """Register the methods of a service."""
         self._registered |= {f"/{service}/{name}": handler for name, handler in methods.items()}
 
     def find(self, context: Context) -> "Handler | None":
-        """Return what serves a call, as the interceptors see it; None when nothing does."""
+        """Return the handler of a call, after the interceptors; None if there is none."""
         find: Find = self._find
         for interceptor in reversed(self._interceptors):
             find = intercepted(interceptor, find)
@@ -58,7 +58,7 @@ class Services:
 
 
 def intercepted(interceptor: grpc.ServerInterceptor, find: Find) -> Find:
-    """Return `find` as the interceptor lets it be seen."""
+    """Return `find` wrapped by an interceptor."""
 
     def through(details: grpc.HandlerCallDetails) -> "Handler | None":
         return interceptor.intercept_service(find, details)
@@ -67,7 +67,7 @@ def intercepted(interceptor: grpc.ServerInterceptor, find: Find) -> Find:
 
 
 class Pool:
-    """The threads that serve calls: one more starts whenever none is idle, up to a limit."""
+    """A pool of threads that serve calls; another is started whenever none is idle, up to a limit."""
 
     def __init__(
         self, native: NativeServer, services: Services, max_threads: int, compression: str | None
@@ -80,7 +80,7 @@ class Pool:
         self._threads = 0
         self._idle = 0
         self._watched: dict[int, Context] = {}
-        # Calls that take one message, until their clients have sent it.
+        # Calls that take one message and wait for their client to send it.
         self._parked: dict[int, tuple[Handler, Context]] = {}
         self._events: dict[str, Callable[[Call], None]] = {
             "begun": self._begin,
@@ -98,7 +98,7 @@ class Pool:
             name = f"kerve-wire-call-{self._threads + 1}"
             try:
                 threading.Thread(target=self._work, name=name, daemon=True).start()
-            except RuntimeError as error:  # the system has none left; those that are there go on
+            except RuntimeError as error:  # the system's limit of threads; the existing ones continue
                 log.warning("calls wait for %d threads: %s", self._threads, error)
                 return
             self._threads += 1
@@ -112,7 +112,7 @@ class Pool:
             what, call = event
             try:
                 self._events[what](call)
-            except Exception:  # the edge of the pool: one call must not end the thread that serves the others
+            except Exception:  # a failing call must not end the thread, which serves others
                 log.exception("%s failed", call.method)
             with self._lock:
                 self._idle += 1
@@ -121,7 +121,7 @@ class Pool:
         context = Context(call, self._watch, self._compression)
         try:
             handler = self._services.find(context)
-        except Exception as error:  # the edge of a call: whatever an interceptor raises is for the client
+        except Exception as error:  # any exception of an interceptor is reported to the client
             log.exception("finding %s failed", call.method)
             context.finish(failure=f"Error in service handler: {error}")
             return

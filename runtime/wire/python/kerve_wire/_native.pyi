@@ -1,4 +1,4 @@
-"""The native half; see `kerve_wire` for the public one."""
+"""The native extension module; see `kerve_wire` for the public interface."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, final
@@ -12,7 +12,7 @@ _Metadata = Sequence[tuple[str, str | bytes]] | None
 
 @final
 class Batch:
-    """One or more requests that are computed together; answered exactly once, by `reply` or by `fail`."""
+    """One or more requests that are computed together; completed exactly once, by `reply` or `fail`."""
 
     @property
     def inputs(self) -> dict[str, NDArray[Any]]:
@@ -20,27 +20,27 @@ class Batch:
 
     @property
     def rows(self) -> int:
-        """Rows of the batch dimension, without padding; 1 for a model without one."""
+        """The number of rows, without padding; 1 for a model without a batch dimension."""
 
     @property
     def requests(self) -> int:
-        """How many requests are in it; one that was split is counted with its first part."""
+        """The number of requests; a split request is counted with its first part."""
 
     @property
     def parts(self) -> int:
-        """How many requests, or parts of one that was split, are in it."""
+        """The number of requests, with each part of a split request counted."""
 
     @property
     def request_ids(self) -> list[str]:
-        """The ids of the requests, as far as they have any; none once they are answered."""
+        """The ids of the requests that have one; empty once the batch is completed."""
 
     @property
     def active(self) -> bool:
-        """Whether anybody waits for an answer."""
+        """Whether any of the requests is not cancelled."""
 
     @property
     def requested(self) -> frozenset[str] | None:
-        """The outputs that anyone in the batch asked for; None: all."""
+        """The outputs that any of the requests selects; None for all."""
 
     @property
     def deadline(self) -> float | None:
@@ -48,55 +48,55 @@ class Batch:
 
     @property
     def parameters(self) -> dict[str, bool | int | float | str]:
-        """The request's parameters; empty when the batch holds several requests."""
+        """The parameters of the request; empty if the batch has several requests."""
 
     def reply(self, outputs: Mapping[str, NDArray[Any] | np.generic]) -> None:
-        """Answer with at least the requested outputs, padded as the inputs are; returns at once."""
+        """Complete the requests with at least the requested outputs, padded like the inputs; never blocks."""
 
     def fail(self, code: int, message: str) -> None:
-        """Answer every request of the batch with a gRPC status."""
+        """Complete all requests of the batch with a gRPC error status."""
 
 @final
 class Answer:
-    """The answer to a request of the server itself."""
+    """The response to an in-process request."""
 
     @property
     def token(self) -> Any:
-        """What was asked with it."""
+        """The token of the request."""
 
     @property
     def outputs(self) -> dict[str, NDArray[Any]] | None:
-        """The outputs that were asked for, read-only, in the memory that the model's executor replied with
-        where that can be; None when something went wrong.
+        """The requested outputs, read-only, where possible in the memory of the executor's reply; None on an
+        error.
         """
 
     @property
     def code(self) -> int:
-        """The gRPC status; 0 with outputs."""
+        """The gRPC status code; 0 with outputs."""
 
     @property
     def message(self) -> str:
-        """What went wrong."""
+        """The error message."""
 
     @property
     def nanoseconds(self) -> int:
-        """How long its batches were computed."""
+        """The computation time of its batches."""
 
 @final
 class Inbox:
-    """Where answers to requests of the server itself wait."""
+    """A queue of responses to in-process requests."""
 
     def __init__(self) -> None: ...
     def take(self) -> list[Answer] | None:
-        """Wait without holding the GIL for answers, and take all that are there; None once closed."""
+        """Wait for responses without holding the GIL, and take all that have arrived; None once closed."""
 
     def close(self) -> None:
-        """Let `take` return None behind what is there."""
+        """Close the queue: `take` returns None after the responses that have arrived."""
 
 @final
 class Load:
-    """Sends one and the same unary call to a server without TLS, over one connection, from when it is made
-    until it is stopped: for measurements.
+    """A load generator: sends the same unary call repeatedly over one connection without TLS, until it is
+    stopped.
     """
 
     def __init__(
@@ -109,33 +109,34 @@ class Load:
         concurrency: int | None = None,
         request_rate: float | None = None,
     ) -> None:
-        """`concurrency`: calls in flight at any time; or `request_rate`: Poisson arrivals per second, whose
-        latency is measured from when they were due.
+        """Start to send calls: `concurrency` of them in flight at any time, or with Poisson arrivals at
+        `request_rate` per second, whose latency is measured from the time when they were due.
         """
 
     def take(self, now: float) -> tuple[list[tuple[float, float]], int]:
-        """Take what has ended since the last time: of the calls that succeeded when, by the clock that says
-        `now`, and how long they took, in seconds; and how many failed.
+        """Take the calls that have completed since the previous `take`: for each successful call its end, on
+        the clock of `now`, and its latency, in seconds; and the number of failed calls.
 
-        RuntimeError when the server cannot be reached any more.
+        Raises RuntimeError if the server can no longer be reached.
         """
 
     def stop(self) -> None:
-        """Begin no more calls, and wait for those under way."""
+        """Stop sending calls and wait for those in flight."""
 
 @final
 class Queue:
-    """Where the requests of one model version wait for its executors."""
+    """The queue of one model version, from which its executors take batches."""
 
     def take(self) -> Batch | Callable[[], None] | None:
-        """Wait for work without holding the GIL: a batch, or what was deferred; None once the queue is closed
+        """Wait for work without holding the GIL: a batch or a deferred task; None once the queue is closed
         and empty.
         """
 
     def defer(self, task: Callable[[], None]) -> bool:
-        """Let `take` return this when no request waits, outside the limits of requests.
+        """Let `take` return a task when no requests are waiting.
 
-        False once the queue is closed, and the task is not kept.
+        It does not count toward the limits of requests. False if the queue is draining or closed; the task is
+        then not kept.
         """
 
     def ask(
@@ -146,99 +147,99 @@ class Queue:
         inbox: object,
         token: object,
     ) -> None:
-        """Let a request of the server itself wait, for as long as the batch that it helps to answer is
-        wanted; it has that batch's deadline, priority and parameters. TypeError for a batch or an
+        """Add an in-process request, made for the requests of the batch `parent`; it is cancelled when all of
+        them are, and has the batch's deadline, priority and parameters. Raises TypeError for a batch or an
         `Inbox` of another transport.
 
-        `inputs` fit the signature, and are not written to any more. The answer comes to the inbox, with the
-        token.
+        `inputs` must match the signature and must not be written to afterwards. The response is put into the
+        inbox with the token.
         """
 
     def drain(self) -> None:
-        """Refuse what clients send with UNAVAILABLE; what the server itself asks still waits and is taken."""
+        """Reject client requests with UNAVAILABLE; waiting and in-process requests are still taken."""
 
     def close(self) -> None:
-        """Refuse new requests with UNAVAILABLE; what waits is still taken."""
+        """Reject new requests with UNAVAILABLE; waiting requests are still taken."""
 
     @property
     def depth(self) -> int:
-        """The number of requests that wait."""
+        """The number of waiting requests."""
 
     def statistics(self) -> dict[str, Any]:
-        """Return what has happened here: numbers since the beginning, durations in nanoseconds.
+        """Return the metrics of the queue: counts since its creation, durations in nanoseconds.
 
-        `requests`, `rows`, `batches`, `waiting` (now), `codes` (requests by the status they ended with), and
-        the histograms `succeeded`, `failed` (arrival to answer), `waited` (arrival to computation) and
+        `requests`, `rows`, `batches`, `waiting` (currently), `codes` (requests by status code), and the
+        histograms `succeeded`, `failed` (arrival to response), `waited` (arrival to computation) and
         `computed` (of batches), each with `bounds` in microseconds, `counts` and `sum`.
         """
 
 @final
 class Observation:
-    """What became of one request; times and durations in nanoseconds."""
+    """The record of one request; times and durations in nanoseconds."""
 
     @property
     def method(self) -> str:
-        """The path of the method."""
+        """The method's path."""
 
     @property
     def peer(self) -> str:
-        """Who asked, in gRPC's notation."""
+        """The client's address, in gRPC's notation."""
 
     @property
     def request_id(self) -> str:
-        """The client's id of the request, or one that was made for it."""
+        """The client's id of the request, or a generated one."""
 
     @property
     def trace_parent(self) -> str:
-        """The caller's W3C trace context."""
+        """The caller's `traceparent` (W3C Trace Context)."""
 
     @property
     def trace_state(self) -> str:
-        """The rest of it."""
+        """The caller's `tracestate`."""
 
     @property
     def sampled(self) -> bool:
-        """Whether it is traced."""
+        """Whether the request is traced."""
 
     @property
     def model(self) -> str:
-        """The model that was asked, as far as the request could be read."""
+        """The requested model; empty if the request could not be decoded."""
 
     @property
     def version(self) -> str:
-        """The version that answered; what was asked for where none did."""
+        """The version that served the request, or the requested version if none did."""
 
     @property
     def rows(self) -> int:
-        """The request's rows."""
+        """The number of rows."""
 
     @property
     def batch(self) -> int:
-        """The rows of the batch that it was computed in."""
+        """The number of rows of the batch that it was computed in."""
 
     @property
     def code(self) -> int:
-        """The gRPC status."""
+        """The gRPC status code."""
 
     @property
     def arrived(self) -> int:
-        """When it came, since the epoch."""
+        """The time of arrival, since the epoch."""
 
     @property
     def queued(self) -> int | None:
-        """From arrival to computation; None: it was not computed."""
+        """Time from arrival to the start of the computation; None if it was not computed."""
 
     @property
     def computed(self) -> int | None:
-        """The computation of its batch."""
+        """Computation time of its batch; None if it was not computed."""
 
     @property
     def total(self) -> int:
-        """From arrival to answer."""
+        """Time from arrival to response."""
 
 @final
 class Call:
-    """One call of a servicer, of any of the four kinds."""
+    """A call that a servicer serves, unary or streaming in either direction."""
 
     @property
     def method(self) -> str: ...

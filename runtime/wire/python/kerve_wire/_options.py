@@ -1,4 +1,4 @@
-"""What a server and its queues can be told; every option once, with its default."""
+"""The options of a server and its queues, with their defaults."""
 
 import os
 import re
@@ -11,18 +11,18 @@ __all__ = ["QueueOptions", "QueuePolicy", "ServerOptions", "TensorSpec"]
 
 
 def _workers() -> int:
-    """One worker for every two CPUs: the executors and the clients want theirs as well."""
+    """Return one worker for every two CPUs, since executors and clients need CPUs, too."""
     return max(1, len(os.sched_getaffinity(0)) // 2)
 
 
 CGROUP = Path("/sys/fs/cgroup")
-# In which of them this process is: in a container at the top, in a unit of systemd some levels below.
+# Names the cgroup of this process: the root in a container, some levels deeper in a systemd unit.
 OWN = Path("/proc/self/cgroup")
 
 
 def _memory(cgroup: Path = CGROUP, own: Path = OWN) -> int:
-    """Bytes of memory that this process may use: the machine's, or the smallest limit of its cgroup and
-    those that it is part of.
+    """Return the bytes of memory that this process may use: the smallest of the machine's memory and the
+    limits of its cgroup and that cgroup's ancestors.
     """
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     found = re.search(r"^0::/(.*)$", own.read_text(), re.MULTILINE) if own.exists() else None
@@ -36,100 +36,102 @@ def _memory(cgroup: Path = CGROUP, own: Path = OWN) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class ServerOptions:
-    """How a server behaves. Durations are in seconds; None: no such limit."""
+    """The options of a server. Durations are in seconds; None for no limit."""
 
-    # Threads that move bytes; 0: one for every two CPUs.
+    # The number of worker threads; 0: one for every two CPUs.
     workers: int = 0
-    # Bytes of a request's message at most; the default is the most that protobuf carries.
+    # The maximum size of a request message, in bytes; the default is protobuf's maximum.
     max_receive_message_length: int = 2**31 - 1
-    # Bytes at most of requests until they are answered, and of answers until they are sent, over all
+    # The maximum bytes of requests until they are answered, and of responses until they are sent, across all
     # connections and models; 0: half of this process's memory.
     max_buffered_bytes: int = 0
-    # Calls that one connection may have open.
+    # The maximum number of open calls per connection.
     max_concurrent_streams: int = 4096
-    # Bytes of a request's metadata at most.
+    # The maximum size of a request's metadata, in bytes.
     max_metadata_size: int = 16 * 1024
-    # After this time without a sign of life a client is asked for one,
+    # The interval of pings to clients.
     keepalive_time: float | None = 7200.0
-    # and has this long to answer.
+    # The time that a client has to acknowledge a ping.
     keepalive_timeout: float | None = 20.0
-    # Connections that may be open, those of UNIX sockets aside; what comes beyond is closed.
+    # The maximum number of open connections per gRPC port on TCP; more are closed at once. HTTP ports and
+    # UNIX sockets are not limited.
     max_connections: int | None = None
     # Connections without calls are closed after this time.
     max_connection_idle: float | None = None
-    # Connections are asked to end at this age, give or take a tenth,
+    # Connections are shut down gracefully at this age, plus or minus a tenth.
     max_connection_age: float | None = None
-    # and ended this much later.
+    # Connections are closed this long after `max_connection_age`.
     max_connection_age_grace: float | None = None
-    # The time for the first words of TLS and HTTP/2.
+    # The time for the handshakes of TLS and HTTP/2, and over HTTP/1 for the headers and each piece of a body.
     handshake_timeout: float | None = 120.0
-    # How answers are compressed for clients that accept it.
+    # The encoding of gRPC responses to clients that accept it.
     compression: Literal["gzip", "deflate"] | None = None
     # Whether several processes may listen on one port.
     so_reuseport: bool = False
-    # Whether a servicer answers ModelInfer for tensors in shared memory; if not, they are refused.
+    # Whether a servicer serves ModelInfer requests with tensors in shared memory; if not, they are rejected.
     host_shared_memory: bool = False
-    # Requests for inference per second that each client may send: whoever has a token, or calls from one
-    # address. None: any number.
+    # The maximum inference requests per second of each client, identified by its token or its address.
+    # None: no limit.
     rate_limit: float | None = None
-    # How many of them may come at once, after a pause.
+    # The maximum number of requests at once, after a pause.
     rate_burst: int = 1
 
     def fields(self) -> dict[str, object]:
-        """Return the options by name, as the native half takes them."""
+        """Return the options by name, as the native module takes them."""
         buffered = self.max_buffered_bytes or _memory() // 2
         return vars(self) | {"workers": self.workers or _workers(), "max_buffered_bytes": buffered}
 
 
 @dataclass(frozen=True, kw_only=True)
 class QueuePolicy:
-    """What holds for the requests of one priority, under Triton's names."""
+    """The queue policy of one priority, named as in Triton."""
 
-    # Requests that may wait; one more is refused with RESOURCE_EXHAUSTED. 0: any number. A request that is
-    # computed in parts is one.
+    # The maximum number of waiting requests; more are rejected with RESOURCE_EXHAUSTED. 0: no limit. A
+    # request that is computed in parts counts once.
     max_queue_size: int = 1024
-    # How long a request may wait, unless it says otherwise; 0: until its deadline.
+    # The queue timeout of requests that set none; 0: no timeout, only the deadline.
     default_timeout_microseconds: int = 0
-    # Whether a request's `timeout` parameter counts.
+    # Whether the `timeout` parameter of a request overrides the default.
     allow_timeout_override: bool = True
-    # After that time a request is refused with DEADLINE_EXCEEDED, or waits on behind all others.
+    # After the timeout a request is rejected with DEADLINE_EXCEEDED, or continues to wait behind all others
+    # of its priority.
     timeout_action: Literal["REJECT", "DELAY"] = "REJECT"
 
 
 @dataclass(frozen=True, kw_only=True)
 class QueueOptions:
-    """How a queue makes batches, under Triton's names where it has any.
+    """The options of a queue and its batching, named as in Triton where it has them.
 
-    With a delay of 0 nobody ever waits for company: a batch is whatever came while the executor was busy.
-    A request with more rows than `max_batch_size` is computed in parts and answered as one.
+    With a delay of 0 no request waits for others: a batch consists of the requests that arrived while the
+    executor was busy. A request with more rows than `max_batch_size` is computed in parts, with one response.
     """
 
-    # Rows of a batch at most.
+    # The maximum number of rows of a batch.
     max_batch_size: int = 64
-    # Sizes that are worth waiting for.
+    # Batch sizes to prefer, and to wait for within the delay.
     preferred_batch_size: tuple[int, ...] = ()
-    # How long a request may wait for company.
+    # The maximum time that a request waits for others to form a batch.
     max_queue_delay_microseconds: int = 0
-    # One policy for each priority, the most urgent first.
+    # One policy for each priority, highest first.
     policies: tuple[QueuePolicy, ...] = (QueuePolicy(),)
-    # The priority of requests that name none, from 1.
+    # The priority of requests that set none, from 1.
     default_priority_level: int = 1
-    # Whether answers leave in the order in which their batches were taken.
+    # Whether responses are sent in the order in which their batches were taken.
     preserve_ordering: bool = False
-    # Sizes to which batches are padded, with copies of the last row; the padding is cut off from the outputs.
+    # Sizes to which batches are padded, with copies of the last row; the padding is removed from the outputs.
     batch_buckets: tuple[int, ...] = ()
-    # Bytes of tensors that may wait, over all priorities; one request may always. 0: 1 GiB, or an eighth of
-    # this process's memory where that is less.
+    # The maximum total bytes of waiting tensors, across all priorities; a single request may always wait.
+    # 0: 1 GiB, or an eighth of this process's memory if that is less.
     max_queue_bytes: int = 0
-    # Whether a full queue and a request that waited for too long are UNAVAILABLE, as in Triton.
+    # Whether a full queue and a queue timeout are reported as UNAVAILABLE, as in Triton.
     triton_codes: bool = False
-    # Whether a servicer of ModelInfer sees to unary requests first.
+    # Whether requests are first passed to a servicer in Python.
     hosted: bool = False
     # Whether each request is a batch of its own.
     single_request_batches: bool = False
 
     def fields(self) -> dict[str, object]:
-        """Return the options by name, as the native half takes them."""
+        """Return the options by name, as the native module takes them."""
         queued = self.max_queue_bytes or min(1 << 30, _memory() // 8)
         policies = [tuple(vars(policy).values()) for policy in self.policies]
         return {**vars(self), "policies": policies, "max_queue_bytes": queued}
@@ -139,11 +141,11 @@ class QueueOptions:
 class TensorSpec:
     """One input or output of a model.
 
-    A dimension is a size, the name of a size that is free but the same throughout a request, or None: any.
+    A dimension is a size, the name of a size that is free but equal within a request, or None for any size.
     """
 
     name: str
-    # In the names of the Open Inference Protocol: FP32, INT64, BYTES.
+    # Named as in the Open Inference Protocol: FP32, INT64, BYTES.
     datatype: str
     shape: tuple[int | str | None, ...]
     # Class names along the last axis.

@@ -1,4 +1,4 @@
-"""grpcio's server interface on the native server."""
+"""Implements grpcio's server interface with the native server."""
 
 import os
 import threading
@@ -18,22 +18,22 @@ __all__ = ["Credentials", "Server"]
 
 @dataclass(frozen=True)
 class Credentials:
-    """What a TLS port needs; a path is a PEM file that is read again when it changes, bytes are PEM.
+    """The credentials of a TLS port: each the path of a PEM file, which is reloaded when it changes, or PEM.
 
     (grpcio's own `ssl_server_credentials` cannot be read from Python.)
     """
 
     private_key: bytes | os.PathLike[str]
     certificate_chain: bytes | os.PathLike[str]
-    # The certificates that vouch for clients; None: clients need none.
+    # Root certificates for verifying clients; None: clients need no certificate.
     root_certificates: bytes | os.PathLike[str] | None = None
     require_client_auth: bool = False
 
 
 class Server(grpc.Server):
-    """A gRPC server: hosts servicers in a small pool of threads, and serves inference natively.
+    """A gRPC server that hosts servicers in a small pool of threads, and serves inference natively.
 
-    Threads start when they are needed, up to `max_threads`; a call keeps its thread to its end.
+    Threads are started on demand, up to `max_threads`; a call occupies its thread until it ends.
     """
 
     def __init__(
@@ -62,10 +62,10 @@ class Server(grpc.Server):
         batched: bool,
         options: QueueOptions | None = None,
     ) -> _native.Queue:
-        """Make a queue for a model version; it gets requests once it is published.
+        """Create the queue of a model version; it receives requests once it is published.
 
-        `batched`: axis 0 of all inputs and outputs is the same free dimension, along which requests may be
-        stacked.
+        `batched`: axis 0 of all inputs and outputs is the same free dimension, along which requests can be
+        batched.
         """
         specs = [[astuple(spec) for spec in specs] for specs in (inputs, outputs)]
         fields = (options or QueueOptions()).fields()
@@ -74,61 +74,61 @@ class Server(grpc.Server):
     def publish(
         self, name: str, routes: Mapping[str, _native.Queue], unready: Mapping[str, str] | None = None
     ) -> None:
-        """Route a model's requests, all at once: "" for no version, "3" for version 3, or a label.
+        """Publish the routes of all versions of a model, by version ("" for the default, "3") or label.
 
-        Without routes the model is known but not ready, and its requests are refused with UNAVAILABLE, and
-        so are those for what is in `unready`, which says why.
+        Without routes the model is known but not ready: its requests are rejected with UNAVAILABLE, as are
+        those for the versions and labels in `unready`, which maps them to the reason.
         """
         self._native.publish(name, dict(routes), dict(unready or {}))
 
     def unpublish(self, name: str) -> None:
-        """Forget a model: its requests are refused with NOT_FOUND."""
+        """Remove the routes of a model: its requests are rejected with NOT_FOUND."""
         self._native.unpublish(name)
 
     def set_tokens(self, known: Mapping[bytes, bool]) -> None:
-        """Let native calls in only with a bearer token from now on; by its SHA-256, whether it permits
+        """Require a bearer token of native calls from now on; `known` maps its SHA-256 to whether it permits
         inference.
 
-        Calls of servicers are for interceptors to check.
+        Calls of servicers must be checked by interceptors.
         """
         self._native.set_tokens(dict(known))
 
     def observe(self, *, everything: bool, traced: float | None) -> None:
-        """Note what becomes of native requests: of every one, or of those that are traced.
+        """Set which native requests are observed: all, or those that are traced.
 
-        A request is traced when its caller traces it (W3C's `traceparent`); where the caller says nothing,
-        `traced` is the share of requests that are. None: none is.
+        A request is traced if its caller samples it (`traceparent`, W3C Trace Context); without a decision of
+        the caller, at the sampling rate `traced`. None: no request is traced.
         """
         self._native.observe(everything, traced)
 
     def observations(self, limit: int = 4096) -> tuple[list[_native.Observation], int]:
-        """Return the native requests that have ended since the last look, up to a limit, and how many
-        observations have been lost since the beginning because nobody looked in time.
+        """Take up to `limit` observations of native requests that have ended; also return how many were
+        dropped so far because they were not read in time.
         """
         return self._native.observations(limit)
 
     def statistics(self) -> dict[str, Any]:
-        """Return what happens in the server; see `Queue.statistics` for its models."""
+        """Return the metrics of the server; see `Queue.statistics` for those of models."""
         return self._native.statistics()
 
     # grpcio's interface.
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]) -> None:
-        """Host services."""
+        """Host the services of generic handlers."""
         self._services.add_generic(generic_rpc_handlers)
 
     def add_registered_method_handlers(
         self, service_name: str, method_handlers: Mapping[str, Handler]
     ) -> None:
-        """Host a service by its methods."""
+        """Host a service, given the handlers of its methods."""
         self._services.add_registered(service_name, method_handlers)
 
     def add_insecure_port(self, address: str) -> int:
-        """Listen without encryption; return the port. RuntimeError when the address cannot be had."""
+        """Listen without TLS; return the port. Raises RuntimeError if the address cannot be bound."""
         return self._native.listen(address)
 
     def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials | Credentials) -> int:
-        """Listen with TLS; return the port. RuntimeError when the address cannot be had."""
+        """Listen with TLS; return the port. Raises RuntimeError if the address cannot be bound."""
         if not isinstance(server_credentials, Credentials):
             raise TypeError(
                 f"expected kerve_wire.Credentials, got {type(server_credentials).__name__}: "
@@ -147,21 +147,21 @@ class Server(grpc.Server):
     def add_http_port(
         self, address: str, application: str | os.PathLike[str], *, inference: bool = True
     ) -> int:
-        """Listen for HTTP; return the port. RuntimeError when the address cannot be had.
+        """Listen for HTTP; return the port. Raises RuntimeError if the address cannot be bound.
 
-        Inference by the Open Inference Protocol is served natively; everything else is handed to the
-        application that speaks HTTP on a UNIX socket, which learns of the client in `Forwarded` (RFC 7239).
-        `inference`: False leaves that to the application, too.
+        Inference by the Open Inference Protocol and by TensorFlow Serving's REST API is served natively,
+        unless `inference` is False; all other requests are forwarded to the application that speaks HTTP on a
+        UNIX socket, with the client's address in `Forwarded` (RFC 7239).
         """
         return self._native.listen_http(address, os.fspath(application), inference)
 
     def start(self) -> None:
-        """Begin to accept connections."""
+        """Start to accept connections."""
         self._native.start()
         self._pool.start()
 
     def stop(self, grace: float | None) -> threading.Event:
-        """Refuse new work, give inference in flight `grace` seconds, then end every call and connection."""
+        """Reject new requests, give inference in flight `grace` seconds, then end calls and connections."""
 
         def stop() -> None:
             self._native.stop(grace or 0.0)
@@ -172,5 +172,5 @@ class Server(grpc.Server):
         return self._stopped
 
     def wait_for_termination(self, timeout: float | None = None) -> bool:
-        """Wait until stopped; return whether the time was over first."""
+        """Wait until the server has stopped; return whether the timeout passed first."""
         return not self._stopped.wait(timeout)

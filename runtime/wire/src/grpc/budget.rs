@@ -1,5 +1,5 @@
-//! The memory budget of a server, over all connections and models: for requests until they are answered, and for
-//! answers until they are sent.
+//! The memory budget of a server, across all connections and models: for requests until they are answered, and for
+//! responses until they are sent.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::grpc::status::{Code, Status};
 
-/// The bytes that all these messages together may take; one message alone may take all of it.
+/// The total bytes that these messages may take; a single message may take all of it.
 #[derive(Debug)]
 pub struct Budget {
     limit: usize,
@@ -16,18 +16,18 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// A budget of so many bytes.
+    /// Creates a budget of `limit` bytes.
     pub fn new(limit: usize) -> Budget {
         Budget { limit, reserved: AtomicUsize::new(0) }
     }
 
-    /// The bytes that are reserved now.
+    /// The number of bytes that are currently reserved.
     pub fn reserved(&self) -> usize {
         self.reserved.load(Ordering::Relaxed)
     }
 }
 
-/// The part of a budget that one message has reserved; it is released when this is dropped.
+/// The part of a budget that one message has reserved; released on drop.
 #[derive(Debug)]
 pub struct Reservation {
     budget: Arc<Budget>,
@@ -35,12 +35,12 @@ pub struct Reservation {
 }
 
 impl Reservation {
-    /// An empty reservation.
+    /// Creates an empty reservation.
     pub fn new(budget: &Arc<Budget>) -> Reservation {
         Reservation { budget: budget.clone(), bytes: 0 }
     }
 
-    /// An empty reservation of the same budget.
+    /// Creates an empty reservation of the same budget.
     pub fn new_empty(&self) -> Reservation {
         Reservation::new(&self.budget)
     }
@@ -50,7 +50,7 @@ impl Reservation {
         self.budget.limit
     }
 
-    /// Changes the reservation to so many bytes; does not check the budget.
+    /// Sets the size of the reservation; does not check the budget.
     pub fn resize(&mut self, bytes: usize) {
         let before = std::mem::replace(&mut self.bytes, bytes);
         match bytes.checked_sub(before) {
@@ -59,12 +59,12 @@ impl Reservation {
         };
     }
 
-    /// Changes the reservation to so many bytes, if that is more than before.
+    /// Sets the size of the reservation if that is more than before; does not check the budget.
     pub fn grow_to(&mut self, bytes: usize) {
         self.resize(bytes.max(self.bytes));
     }
 
-    /// RESOURCE_EXHAUSTED when all reservations together exceed the budget.
+    /// Returns RESOURCE_EXHAUSTED if the sum of all reservations exceeds the budget.
     pub fn check(&self) -> Result<(), Status> {
         if self.budget.reserved() <= self.budget.limit {
             return Ok(());
@@ -78,11 +78,11 @@ impl Reservation {
     }
 }
 
-/// Bytes of an answer from which on they count: of fewer, what one connection may have open is little.
+/// The minimum size of a response that is counted; smaller ones of all open streams of a connection take little memory.
 const MIN_ANSWER_LEN: usize = 4 << 10;
 
-/// An answer that counts against the budget until it is written to its connection, or the connection is gone. It is
-/// accepted in any case: the request that it answers was.
+/// Counts a response against the budget until it is written to its connection or the connection is closed. It is
+/// never rejected, since its request was accepted.
 pub fn reserve_until_sent(answer: Bytes, budget: &Arc<Budget>) -> Bytes {
     if answer.len() < MIN_ANSWER_LEN {
         return answer;
@@ -92,7 +92,7 @@ pub fn reserve_until_sent(answer: Bytes, budget: &Arc<Budget>) -> Bytes {
     Bytes::from_owner(Unsent { answer, _reservation: reservation })
 }
 
-/// The owner of an answer's bytes.
+/// The owner of a response's bytes.
 struct Unsent {
     answer: Bytes,
     _reservation: Reservation,

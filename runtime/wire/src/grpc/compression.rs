@@ -1,4 +1,4 @@
-//! Message compression: gzip and deflate (which is zlib's format, as in HTTP).
+//! Message compression: gzip and deflate (in zlib format, as in HTTP).
 
 use std::io::{Read, Write};
 
@@ -9,7 +9,7 @@ use flate2::write::{GzEncoder, ZlibEncoder};
 use crate::grpc::status::{Code, Status};
 use crate::rope::Rope;
 
-/// A compression that both sides know.
+/// A supported compression algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names are gRPC's")]
 pub enum Encoding {
@@ -17,14 +17,14 @@ pub enum Encoding {
     Deflate,
 }
 
-/// What a server accepts, as the value of `grpc-accept-encoding`.
+/// The encodings that the server accepts, as the value of `grpc-accept-encoding`.
 pub const ACCEPTED: &str = "identity,deflate,gzip";
 
-/// Smaller messages are cheaper to send as they are.
+/// The minimum size of a message to compress; smaller ones are cheaper to send uncompressed.
 const MIN_LEN: usize = 1024;
 
 impl Encoding {
-    /// The encoding of that name.
+    /// Returns the encoding with this name.
     pub fn from_name(name: &str) -> Option<Encoding> {
         match name {
             "gzip" => Some(Encoding::Gzip),
@@ -33,7 +33,7 @@ impl Encoding {
         }
     }
 
-    /// The name in headers.
+    /// Returns the name used in headers.
     pub fn name(self) -> &'static str {
         match self {
             Encoding::Gzip => "gzip",
@@ -41,7 +41,7 @@ impl Encoding {
         }
     }
 
-    /// Compresses a message; None when that does not make it smaller.
+    /// Compresses a message; None if that does not make it smaller.
     pub fn compress(self, message: &[u8]) -> Option<Vec<u8>> {
         if message.len() < MIN_LEN {
             return None;
@@ -60,7 +60,7 @@ impl Encoding {
         compressed.ok().filter(|compressed| compressed.len() < message.len())
     }
 
-    /// Decompresses a message that may not grow past `limit` bytes.
+    /// Decompresses a message; an error if the result exceeds `limit` bytes.
     pub fn decompress(self, message: &Rope, limit: usize) -> Result<Rope, Status> {
         let mut decompressor = Decompressor::new(self, message.clone(), limit);
         while !decompressor.advance()? {}
@@ -68,10 +68,10 @@ impl Encoding {
     }
 }
 
-/// The most that is decompressed at a time.
+/// The maximum number of bytes decompressed at a time.
 const CHUNK: usize = 256 << 10;
 
-/// Decompresses a message a chunk at a time, so that the caller can yield, or stop, in between.
+/// Decompresses a message chunk by chunk, so that the caller can yield or stop in between.
 pub struct Decompressor {
     source: Box<dyn Read + Send>,
     whole: Vec<u8>,
@@ -79,7 +79,7 @@ pub struct Decompressor {
 }
 
 impl Decompressor {
-    /// A decompressor of a message that may not grow past `limit` bytes.
+    /// Creates a decompressor of a message; its result may not exceed `limit` bytes.
     pub fn new(encoding: Encoding, message: Rope, limit: usize) -> Decompressor {
         let source = RopeReader { message, piece: 0, offset: 0 };
         let source: Box<dyn Read + Send> = match encoding {
@@ -89,12 +89,12 @@ impl Decompressor {
         Decompressor { source, whole: Vec::new(), limit }
     }
 
-    /// The bytes that have been decompressed.
+    /// The number of bytes decompressed so far.
     pub fn decompressed_len(&self) -> usize {
         self.whole.len()
     }
 
-    /// Decompresses some more; true when that was the last.
+    /// Decompresses the next chunk; returns whether it was the last.
     pub fn advance(&mut self) -> Result<bool, Status> {
         let read = self
             .source
@@ -112,7 +112,7 @@ impl Decompressor {
         Ok(read < CHUNK)
     }
 
-    /// The whole message.
+    /// Returns the whole message.
     pub fn finish(self) -> Rope {
         self.whole.into()
     }

@@ -1,4 +1,4 @@
-//! Messages in a stream of bytes: one byte that says whether it is compressed, four of length, the message.
+//! Length-prefixed messages: a compressed flag of one byte, four bytes of length, the message.
 
 use std::sync::Arc;
 
@@ -10,26 +10,26 @@ use crate::grpc::message::IncomingMessage;
 use crate::grpc::status::{Code, Status};
 use crate::rope::Rope;
 
-/// The bytes before each message.
+/// The number of bytes before each message.
 pub const PREFIX: usize = 5;
 
-/// The most that protobuf carries, and that a client takes.
+/// The maximum size of a protobuf message, and of what clients receive.
 const MAX_MESSAGE_LEN: usize = i32::MAX as usize;
 
-/// Takes messages out of the pieces of a request's body.
+/// Decodes messages from the pieces of a request's body.
 #[derive(Debug)]
 pub struct Decoder {
     buffered: Rope,
-    /// Compressed or not, and the length of the message whose prefix has been read.
+    /// The prefix that has been read of the next message: whether it is compressed, and its length.
     prefix: Option<(bool, usize)>,
     encoding: Option<Encoding>,
     limit: usize,
-    /// What of `buffered` counts against the server's budget: all of it.
+    /// The reservation of `buffered` in the server's memory budget.
     reservation: Reservation,
 }
 
 impl Decoder {
-    /// A decoder of messages in the request's encoding, each of `limit` bytes at most.
+    /// Creates a decoder of messages in the request's encoding, each of at most `limit` bytes.
     pub fn new(encoding: Option<Encoding>, limit: usize, budget: &Arc<Budget>) -> Decoder {
         let reservation = Reservation::new(budget);
         Decoder {
@@ -41,18 +41,18 @@ impl Decoder {
         }
     }
 
-    /// Takes the next piece of the body.
+    /// Appends the next piece of the body.
     pub fn push(&mut self, piece: Bytes) {
         self.buffered.push(piece);
         self.reservation.resize(self.buffered.weight());
     }
 
-    /// Whether part of a message is waiting for the rest.
+    /// Whether an incomplete message is buffered.
     pub fn is_within_message(&self) -> bool {
         self.prefix.is_some() || !self.buffered.is_empty()
     }
 
-    /// The next message that is complete, as it came.
+    /// Returns the next complete message, still compressed; None if there is none yet.
     pub fn message(&mut self) -> Result<Option<IncomingMessage>, Status> {
         let (compressed, len) = match self.prefix {
             Some(prefix) => prefix,
@@ -97,7 +97,7 @@ impl Decoder {
     }
 }
 
-/// A message with room for its prefix, if it is not more than one can be.
+/// Returns a message with space for its prefix, or an error if it exceeds the maximum size.
 pub fn check(framed: Vec<u8>) -> Result<Vec<u8>, Status> {
     match framed.len() - PREFIX {
         ..=MAX_MESSAGE_LEN => Ok(framed),
@@ -110,7 +110,7 @@ pub fn check(framed: Vec<u8>) -> Result<Vec<u8>, Status> {
     }
 }
 
-/// A message with its prefix, compressed where the peer takes that and it is worth it.
+/// Fills in the prefix of a message; compresses the message if an encoding is given and makes it smaller.
 pub fn encode(mut framed: Vec<u8>, encoding: Option<Encoding>) -> Bytes {
     if let Some(compressed) = encoding.and_then(|encoding| encoding.compress(&framed[PREFIX..])) {
         framed.truncate(PREFIX);
@@ -122,7 +122,7 @@ pub fn encode(mut framed: Vec<u8>, encoding: Option<Encoding>) -> Bytes {
     framed.into()
 }
 
-/// An empty vector with room for the prefix and a message; `encode` fills the prefix in.
+/// Creates a vector that holds an unset prefix, with capacity for a message; `encode` fills in the prefix.
 pub fn begin(capacity: usize) -> Vec<u8> {
     let mut framed = Vec::with_capacity(PREFIX + capacity);
     framed.resize(PREFIX, 0);

@@ -1,4 +1,4 @@
-//! What the headers of a request say.
+//! The headers of requests and responses.
 
 use std::time::Duration;
 
@@ -8,30 +8,30 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use crate::grpc::compression::{ACCEPTED, Encoding};
 use crate::grpc::status::{Code, Status};
 
-/// The headers that the transport itself understands.
+/// The request headers that the transport itself interprets.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RequestHead {
-    /// How long the client waits.
+    /// The timeout of the call.
     pub timeout: Option<Duration>,
-    /// How the request's messages may be compressed.
+    /// The encoding of the request's compressed messages.
     pub encoding: Option<Encoding>,
-    /// How the client lets answers be compressed, from the server's preferred one.
+    /// Whether the client accepts responses compressed with gzip.
     pub accepts_gzip: bool,
     /// The same for deflate.
     pub accepts_deflate: bool,
 }
 
-/// Why a request is not served.
+/// Why a request is rejected.
 #[derive(Debug)]
 pub enum Refusal {
-    /// It is not gRPC: an HTTP status.
+    /// It is not a gRPC request; the HTTP status.
     Http(StatusCode),
-    /// It is, but not one that can be served.
+    /// It is a gRPC request that cannot be served.
     Grpc(Status),
 }
 
 impl RequestHead {
-    /// Reads the head of a request, whose headers take this many bytes at most.
+    /// Reads the headers of a request; rejects headers of more than `max_size` bytes.
     pub fn read(parts: &Parts, max_size: usize) -> Result<RequestHead, Refusal> {
         if parts.method != Method::POST {
             return Err(Refusal::Http(StatusCode::METHOD_NOT_ALLOWED));
@@ -55,7 +55,7 @@ impl RequestHead {
         if size > max_size { Err(Refusal::Grpc(too_large(size, max_size))) } else { Ok(head) }
     }
 
-    /// Whether the client lets answers be compressed this way.
+    /// Whether the client accepts responses in this encoding.
     pub fn accepts(&self, encoding: Encoding) -> bool {
         match encoding {
             Encoding::Gzip => self.accepts_gzip,
@@ -74,7 +74,7 @@ impl RequestHead {
     }
 }
 
-/// What a header takes besides its name and its value (RFC 9113, section 6.5.2).
+/// The bytes that a header counts for in addition to its name and value (RFC 9113, section 6.5.2).
 const ENTRY_OVERHEAD: usize = 32;
 
 fn too_large(size: usize, max_size: usize) -> Status {
@@ -82,7 +82,7 @@ fn too_large(size: usize, max_size: usize) -> Status {
     Status::new(Code::ResourceExhausted, message)
 }
 
-/// `application/grpc`, alone or with `+proto` or `;parameters`.
+/// Whether a content type is `application/grpc`, alone or with a suffix (`+proto`) or `;parameters`.
 fn is_grpc_type(value: &HeaderValue) -> bool {
     let rest = value.as_bytes().strip_prefix(b"application/grpc");
     matches!(rest, Some([] | [b'+' | b';', ..]))
@@ -98,7 +98,7 @@ fn encoding(value: &HeaderValue) -> Result<Option<Encoding>, Status> {
     Encoding::from_name(name).map(Some).ok_or_else(unknown)
 }
 
-/// At most eight digits and a unit.
+/// Parses a timeout: at most eight digits and a unit.
 fn timeout(value: &HeaderValue) -> Result<Duration, Status> {
     let malformed =
         || Status::internal(format!("grpc-timeout {value:?} is not up to 8 digits and one of HMSmun"));
@@ -118,7 +118,7 @@ fn timeout(value: &HeaderValue) -> Result<Duration, Status> {
     })
 }
 
-/// The headers that begin an answer.
+/// The initial headers of a response.
 pub fn response_headers(encoding: Option<Encoding>) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(4);
     headers.insert("content-type", HeaderValue::from_static("application/grpc"));

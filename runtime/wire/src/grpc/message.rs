@@ -1,4 +1,4 @@
-//! A complete message, perhaps compressed: decompressed it may take a thousand times the memory.
+//! A complete message, possibly compressed: decompressed it may take a thousand times the memory.
 
 use std::sync::Arc;
 
@@ -10,16 +10,16 @@ use crate::grpc::compression::{Decompressor, Encoding};
 use crate::grpc::status::Status;
 use crate::rope::Rope;
 
-/// A message as it was received, with its share of the server's memory budget.
+/// A message as received, with its reservation in the server's memory budget.
 pub struct IncomingMessage {
     message: Rope,
-    /// How it is compressed, and the bytes that it may take decompressed.
+    /// The encoding, and the maximum size of the decompressed message.
     compression: Option<(Encoding, usize)>,
     reservation: Reservation,
 }
 
 impl IncomingMessage {
-    /// `compression`: how the message is compressed, and the bytes that it may take decompressed.
+    /// Creates a message; `compression` is its encoding and the maximum size of the decompressed message.
     pub fn new(
         message: Rope,
         compression: Option<(Encoding, usize)>,
@@ -29,13 +29,13 @@ impl IncomingMessage {
         IncomingMessage { message, compression, reservation }
     }
 
-    /// A message that is not compressed, if the budget has room for it.
+    /// Creates an uncompressed message; an error if it exceeds the budget.
     pub fn uncompressed(message: Rope, budget: &Arc<Budget>) -> Result<IncomingMessage, Status> {
         let received = IncomingMessage::new(message, None, Reservation::new(budget));
         received.check().map(|()| received)
     }
 
-    /// RESOURCE_EXHAUSTED when the budget is exceeded.
+    /// Returns RESOURCE_EXHAUSTED if the budget is exceeded.
     pub fn check(&self) -> Result<(), Status> {
         self.reservation.check()
     }
@@ -49,8 +49,8 @@ impl IncomingMessage {
         Ok((decompressor.finish(), reservation))
     }
 
-    /// The same for an event loop: what is more than a chunk is decompressed in a blocking thread, until the future is
-    /// dropped.
+    /// The same for an event loop: a message of more than one chunk is decompressed in a blocking thread, which stops
+    /// when the future is dropped.
     pub async fn decode_async(self) -> Result<(Rope, Reservation), Status> {
         let IncomingMessage { message, compression, mut reservation } = self;
         let Some((encoding, limit)) = compression else { return Ok((message, reservation)) };
@@ -73,7 +73,7 @@ impl IncomingMessage {
     }
 }
 
-/// Decompresses a chunk within the reservation; true when it was the last.
+/// Decompresses a chunk and grows the reservation; returns whether it was the last.
 fn advance(decompressor: &mut Decompressor, reservation: &mut Reservation) -> Result<bool, Status> {
     let complete = decompressor.advance()?;
     reservation.grow_to(decompressor.decompressed_len());

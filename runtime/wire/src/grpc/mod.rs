@@ -1,4 +1,4 @@
-//! gRPC over HTTP/2, as its specification says: heads, message frames, compression, statuses.
+//! gRPC over HTTP/2, as specified: headers, message frames, compression, statuses.
 //!
 //! <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>
 

@@ -1,4 +1,4 @@
-//! How an RPC ended: codes, messages, and their form in HTTP trailers.
+//! The status of an RPC: codes, messages, and their encoding in HTTP trailers.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ pub enum Code {
     Unauthenticated = 16,
 }
 
-/// All codes, by their number.
+/// All codes, in order of their number.
 pub const CODES: [Code; 17] = [
     Code::Ok,
     Code::Cancelled,
@@ -53,34 +53,34 @@ pub const CODES: [Code; 17] = [
     Code::Unauthenticated,
 ];
 
-/// An RPC's failure.
+/// The error status of an RPC.
 #[derive(Clone, Debug)]
 pub struct Status {
-    /// What kind of failure; never Ok.
+    /// The status code; never Ok.
     pub code: Code,
-    /// For people.
+    /// The message for people.
     pub message: String,
-    /// When the same request may succeed; sent as google.rpc.RetryInfo.
+    /// The delay after which a retry may succeed; sent as google.rpc.RetryInfo.
     pub retry_after: Option<Duration>,
 }
 
 impl Status {
-    /// A status without details.
+    /// Creates a status without details.
     pub fn new(code: Code, message: impl Into<String>) -> Status {
         Status { code, message: message.into(), retry_after: None }
     }
 
-    /// INVALID_ARGUMENT.
+    /// Creates an INVALID_ARGUMENT status.
     pub fn invalid(message: impl Into<String>) -> Status {
         Status::new(Code::InvalidArgument, message)
     }
 
-    /// INTERNAL.
+    /// Creates an INTERNAL status.
     pub fn internal(message: impl Into<String>) -> Status {
         Status::new(Code::Internal, message)
     }
 
-    /// UNAVAILABLE, because the server is to end.
+    /// Creates the UNAVAILABLE status of a server that is shutting down.
     pub fn shutting_down() -> Status {
         let message = "the server is shutting down; try another server, or again later";
         Status::new(Code::Unavailable, message)
@@ -94,7 +94,7 @@ impl Status {
         }
     }
 
-    /// google.rpc.Status with one google.rpc.RetryInfo.
+    /// Encodes google.rpc.Status with one google.rpc.RetryInfo.
     fn details(&self, delay: Duration) -> Vec<u8> {
         let mut duration = Vec::new();
         put_integer(&mut duration, 1, delay.as_secs());
@@ -113,13 +113,13 @@ impl Status {
 }
 
 impl From<Malformed> for Status {
-    /// INTERNAL is what gRPC's table of codes asks for when a request cannot be parsed.
+    /// Converts to INTERNAL, which gRPC's table of status codes specifies for requests that cannot be parsed.
     fn from(error: Malformed) -> Status {
         Status::internal(format!("the request is not a valid protobuf message: {error}"))
     }
 }
 
-/// Writes code and message to trailers.
+/// Writes a code and a message to trailers.
 pub fn put_status(trailers: &mut HeaderMap, code: Code, message: &str) {
     trailers.insert("grpc-status", code_value(code));
     if !message.is_empty() {
@@ -127,22 +127,22 @@ pub fn put_status(trailers: &mut HeaderMap, code: Code, message: &str) {
     }
 }
 
-/// A code as the value of a header.
+/// Returns a code as a header value.
 pub fn code_value(code: Code) -> HeaderValue {
     const VALUES: [&str; 17] =
         ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"];
     HeaderValue::from_static(VALUES[code as usize])
 }
 
-/// Bytes as the value of a `-bin` header.
+/// Returns bytes as the value of a `-bin` header.
 pub fn binary(bytes: &[u8]) -> HeaderValue {
     HeaderValue::try_from(STANDARD_NO_PAD.encode(bytes)).expect("base64 is a valid header value")
 }
 
-/// Bytes of a message that are sent; clients take no more than 8 or 16 KiB of trailers.
+/// The maximum bytes of a message that are sent; clients limit trailers to 8 or 16 KiB.
 const MESSAGE_LIMIT: usize = 2048;
 
-/// A message as gRPC wants it in `grpc-message`: everything outside printable ASCII, and %, percent-encoded.
+/// Encodes a message for `grpc-message`: all bytes outside printable ASCII, and %, are percent-encoded.
 fn percent_encode(message: &str) -> HeaderValue {
     let end =
         (0..=MESSAGE_LIMIT.min(message.len())).rev().find(|&at| message.is_char_boundary(at)).unwrap_or(0);

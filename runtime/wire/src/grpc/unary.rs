@@ -1,4 +1,4 @@
-//! One message in, one out.
+//! Unary calls: one request message, one response message.
 
 use std::future::poll_fn;
 
@@ -14,12 +14,12 @@ use crate::grpc::head::response_headers;
 use crate::grpc::status::{Code, Status, code_value};
 use crate::rope::Rope;
 
-/// The next piece of a body; its flow control is given back at once, as the message's size is limited.
+/// Receives the next piece of a body; releases its flow control window at once, since the message size is limited.
 pub async fn next_piece(body: &mut RecvStream) -> Result<Option<Bytes>, Status> {
     match poll_fn(|context| body.poll_data(context)).await {
         None => Ok(None),
         Some(Ok(piece)) => {
-            // It fails only for a stream that has ended, to which nobody sends any more.
+            // This fails only for a stream that has ended, which needs no window.
             let _ = body.flow_control().release_capacity(piece.len());
             Ok(Some(piece))
         }
@@ -29,7 +29,7 @@ pub async fn next_piece(body: &mut RecvStream) -> Result<Option<Bytes>, Status> 
     }
 }
 
-/// The single message of a unary call, if the server's memory budget has room for it.
+/// Receives the single message of a unary call; an error if it exceeds the server's memory budget.
 pub async fn receive(body: &mut RecvStream, mut decoder: Decoder) -> Result<(Rope, Reservation), Status> {
     let mut message = None;
     while let Some(piece) = next_piece(body).await? {
@@ -47,12 +47,12 @@ pub async fn receive(body: &mut RecvStream, mut decoder: Decoder) -> Result<(Rop
     reservation.check().map(|()| (message, reservation))
 }
 
-/// What gRPC's table of codes asks for when a call has not exactly one message.
+/// The status that gRPC's table of status codes specifies for a call without exactly one message.
 fn cardinality(got: &str) -> Status {
     Status::new(Code::Unimplemented, format!("expected one request message, got {got}"))
 }
 
-/// Sends a whole answer. A client that is gone does not get it, and that is no error.
+/// Sends a complete response or an error status. Errors of a disconnected client are ignored.
 pub fn send(respond: &mut SendResponse<Bytes>, encoding: Option<Encoding>, answer: Result<Bytes, Status>) {
     let frame = match answer {
         Ok(frame) => frame,
@@ -64,7 +64,7 @@ pub fn send(respond: &mut SendResponse<Bytes>, encoding: Option<Encoding>, answe
     let _ = stream.send_data(frame, false).and_then(|()| stream.send_trailers(trailers));
 }
 
-/// Sends nothing but a status.
+/// Sends a response that consists of an error status.
 pub fn refuse(respond: &mut SendResponse<Bytes>, status: &Status) {
     let mut response = response(None);
     if status.code == Code::Unimplemented {
@@ -74,7 +74,7 @@ pub fn refuse(respond: &mut SendResponse<Bytes>, status: &Status) {
     let _ = respond.send_response(response, true);
 }
 
-/// Answers what is not gRPC.
+/// Sends the HTTP status that answers a request that is not gRPC.
 pub fn refuse_http(respond: &mut SendResponse<Bytes>, code: StatusCode) {
     let mut response = Response::new(());
     *response.status_mut() = code;
@@ -84,7 +84,7 @@ pub fn refuse_http(respond: &mut SendResponse<Bytes>, code: StatusCode) {
     let _ = respond.send_response(response, true);
 }
 
-/// The beginning of an answer.
+/// Creates a response with its initial headers.
 pub fn response(encoding: Option<Encoding>) -> Response<()> {
     let mut response = Response::new(());
     *response.headers_mut() = response_headers(encoding);

@@ -1,7 +1,7 @@
-//! Calls that Python answers: servicers written for grpcio, in a small pool of threads.
+//! Calls that are served in Python: servicers written for grpcio, in a small pool of threads.
 //!
-//! The worker moves bytes between the connection and a `Call`; a Python thread sees the call only through
-//! blocking methods that are called without the GIL.
+//! The worker moves bytes between the connection and a `Call`; a Python thread accesses the call only through
+//! blocking methods, which are called without the GIL.
 
 mod unary_call;
 
@@ -35,17 +35,17 @@ pub use self::unary_call::unary_call;
 /// The capacity of a call's queues of messages, in each direction.
 const WINDOW: usize = 8;
 
-/// What a Python thread handles.
+/// An event that a Python thread handles.
 pub enum Event {
     /// A new call.
     Begun(Arc<Call>),
-    /// The client has sent all of its request; after `Call::complete` has returned false.
+    /// The client has sent all of its request; follows when `Call::complete` has returned false.
     Complete(Arc<Call>),
-    /// A call has ended that `Call::watch` was called for.
+    /// A call for which `Call::watch` was called has ended.
     Ended(Arc<Call>),
 }
 
-/// The queue of events from the workers to Python's threads.
+/// The queue of events from the workers to the Python threads.
 pub struct EventQueue {
     sender: Mutex<Option<Sender<Event>>>,
     receiver: Receiver<Event>,
@@ -59,12 +59,12 @@ impl Default for EventQueue {
 }
 
 impl EventQueue {
-    /// Waits for an event; None once the queue is closed.
+    /// Waits for an event; None once the queue is closed and empty.
     pub fn next(&self) -> Option<Event> {
         self.receiver.recv().ok()
     }
 
-    /// No more events: threads that wait return.
+    /// Closes the queue: no events can be added, and waiting threads return.
     pub fn close(&self) {
         self.sender.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
@@ -75,15 +75,15 @@ impl EventQueue {
     }
 }
 
-/// One call, as a Python thread sees it.
+/// A call, as accessed by a Python thread.
 pub struct Call {
-    /// The path: `/package.Service/Method`.
+    /// The method's path: `/package.Service/Method`.
     pub method: String,
     /// The client's metadata.
     pub metadata: HeaderMap,
-    /// Who calls.
+    /// The client.
     pub peer: Arc<Peer>,
-    /// When the client stops waiting.
+    /// The deadline of the call.
     pub deadline: Option<Instant>,
     head: RequestHead,
     state: Mutex<State>,
@@ -96,36 +96,36 @@ pub struct Call {
 #[derive(Default)]
 struct State {
     incoming: VecDeque<IncomingMessage>,
-    /// Of the message that Python has, until it asks for the next.
+    /// The reservation of the message that Python is handling, until it receives the next.
     taken: Option<Reservation>,
     half_closed: bool,
     ended: bool,
     watched: bool,
-    /// Whether there is to be an `Event::Complete`.
+    /// Whether an `Event::Complete` is to be sent.
     awaited: bool,
 }
 
 impl State {
-    /// Whether a call that takes one message can be served; with two it can be refused.
+    /// Whether a call that takes one message can be served, or rejected because it has two.
     fn is_complete(&self) -> bool {
         self.half_closed || self.ended || self.incoming.len() > 1
     }
 }
 
-/// What Python sends.
+/// An item that Python sends.
 pub enum Outgoing {
-    /// The initial metadata, and how messages may be compressed.
+    /// The initial metadata, and the encoding of messages that are compressed.
     Headers(HeaderMap, Option<Encoding>),
-    /// A frame.
+    /// A message with its prefix.
     Message(Bytes),
-    /// The end: code, message, and the trailing metadata.
+    /// The end of the call: status code, message, and trailing metadata.
     Finish(Code, String, HeaderMap),
 }
 
 impl Call {
-    /// The next message; None when the client sends no more, or the call is over.
+    /// Waits for the next message; None if the client sends no more or the call has ended.
     ///
-    /// Here it is decompressed: on a thread that may take long, and once a call is known to be permitted.
+    /// The message is decompressed here: on a thread that may block, and after the call has been authorized.
     pub fn receive(&self) -> Option<Rope> {
         match self.next()?.decode() {
             Ok((message, reservation)) => {
@@ -155,20 +155,20 @@ impl Call {
         }
     }
 
-    /// Sends; waits while the client reads too slowly. False when the call is over.
+    /// Sends an item; blocks while the client reads too slowly. Returns false if the call has ended.
     pub fn send(&self, outgoing: Outgoing) -> bool {
         self.outgoing.blocking_send(outgoing).is_ok()
     }
 
-    /// Whether the call is not over.
+    /// Whether the call has not ended.
     pub fn is_active(&self) -> bool {
         !self.lock().ended
     }
 
-    /// Whether the client has sent all that a call with one message needs, or the call is over; if not, an
-    /// `Event::Complete` will say when.
+    /// Whether the client has sent all that a call with one message needs, or the call has ended; if not, an
+    /// `Event::Complete` follows.
     ///
-    /// So no thread blocks on a client that does not finish its request.
+    /// This way no thread blocks on a client that does not finish its request.
     pub fn complete(&self) -> bool {
         let mut state = self.lock();
         let complete = state.is_complete();
@@ -176,19 +176,19 @@ impl Call {
         complete
     }
 
-    /// Asks for an `Event::Ended`; false when the call is over already.
+    /// Requests an `Event::Ended`; returns false if the call has already ended.
     pub fn watch(&self) -> bool {
         let mut state = self.lock();
         state.watched |= !state.ended;
         !state.ended
     }
 
-    /// The encoding that the client accepts, if it is the wanted one.
+    /// Returns the wanted encoding if the client accepts it.
     pub fn acceptable(&self, wanted: Option<Encoding>) -> Option<Encoding> {
         wanted.filter(|&encoding| self.head.accepts(encoding))
     }
 
-    /// Changes the state, and tells everybody who waits for that.
+    /// Changes the state and notifies all waiters.
     fn change(self: &Arc<Self>, change: impl FnOnce(&mut State)) {
         let mut state = self.lock();
         change(&mut state);
@@ -212,19 +212,19 @@ impl Call {
     }
 }
 
-/// The server's resources that a call of a servicer needs.
+/// The server's resources that a call served in Python needs.
 pub struct CallContext {
-    /// Where the call's events go.
+    /// The queue of the call's events.
     pub events: Arc<EventQueue>,
-    /// Takes the messages out of the request's body.
+    /// Decodes the messages of the request's body.
     pub decoder: Decoder,
-    /// What they count against until Python has handled them.
+    /// The memory budget that messages count against until Python has handled them.
     pub budget: Arc<Budget>,
-    /// Resolves when calls are to be ended.
+    /// The server's phase; tells when open calls are to be ended.
     pub phase: watch::Receiver<Phase>,
 }
 
-/// Serves one call to its end; `first` is a message that has been read from its body already.
+/// Serves one call to its end; `first` is a message that has already been read from its body.
 pub async fn serve(
     mut context: CallContext,
     (method, metadata): (String, HeaderMap),
@@ -255,7 +255,7 @@ pub async fn serve(
         events: context.events.clone(),
     });
     let mut receiving = pin!(receive(&call, body, context.decoder));
-    // What is here already is read first: most calls are complete when Python hears of them.
+    // Data that has already arrived is read first, so that most calls are complete when Python receives them.
     if let Poll::Ready(status) = poll_fn(|context| Poll::Ready(receiving.as_mut().poll(context))).await {
         return response.refuse(status);
     }
@@ -280,7 +280,7 @@ pub async fn serve(
     }
 }
 
-/// Hands messages to Python, a few ahead; returns only with an error.
+/// Queues messages for Python, up to `WINDOW` ahead; returns only on an error.
 async fn receive(call: &Arc<Call>, mut body: RecvStream, mut decoder: Decoder) -> Status {
     loop {
         while call.lock().incoming.len() >= WINDOW {
@@ -317,7 +317,7 @@ struct ResponseWriter {
 }
 
 impl ResponseWriter {
-    /// Sends what Python sends, until the end of the call or of the client.
+    /// Sends Python's items until the call ends or the client cancels it.
     async fn send_all(&mut self, mut outgoing: mpsc::Receiver<Outgoing>) {
         loop {
             let next = tokio::select! {
@@ -350,7 +350,7 @@ impl ResponseWriter {
         }
     }
 
-    /// Sends a frame as fast as the client reads; false when the client is gone.
+    /// Sends a frame, subject to flow control; returns false if the client is gone.
     async fn send(&mut self, mut frame: Bytes) -> bool {
         let Some(stream) = &mut self.stream else { return false };
         while !frame.is_empty() {
@@ -373,10 +373,10 @@ impl ResponseWriter {
         self.finish(trailers);
     }
 
-    /// Ends the call.
+    /// Ends the call with trailers.
     fn finish(&mut self, trailers: HeaderMap) {
         match &mut self.stream {
-            // A client that is gone does not get it, and that is no error.
+            // Errors of a disconnected client are ignored.
             Some(stream) => drop(stream.send_trailers(trailers)),
             None => {
                 let mut response = unary::response(None);

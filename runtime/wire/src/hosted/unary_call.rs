@@ -1,4 +1,4 @@
-//! One message for Python, of a call that is served in Rust.
+//! A single message that Python serves, of a call that is served in Rust.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex};
@@ -17,9 +17,9 @@ use crate::grpc::status::{Code, Status};
 use crate::rope::Rope;
 use crate::server::connection::Peer;
 
-/// Has Python answer one message of a call that is served here, as if that were a call of its own.
+/// Has Python serve one message of a call that is otherwise served in Rust, as a separate unary call.
 ///
-/// Dropped before its end, it ends that call.
+/// Dropping the future ends that call.
 pub async fn unary_call(
     events: Arc<EventQueue>,
     (method, metadata): (String, HeaderMap),
@@ -38,7 +38,7 @@ pub async fn unary_call(
         metadata,
         peer,
         deadline,
-        // Nothing is accepted: the answer is not compressed twice.
+        // No encoding is accepted, so that the response is not compressed twice.
         head: RequestHead::default(),
         state: Mutex::new(state),
         changed: Condvar::new(),
@@ -63,7 +63,7 @@ pub async fn unary_call(
     }
 }
 
-/// Ends a call when the future that waits for its answer completes or is dropped.
+/// Ends a call when the future that waits for its response completes or is dropped.
 struct EndOnDrop(Arc<Call>);
 
 impl Drop for EndOnDrop {

@@ -1,4 +1,4 @@
-//! Triton's classification extension: the best classes of an output, each as `score:index` or `score:index:label`.
+//! Triton's classification extension: the top classes of an output, each as `score:index` or `score:index:label`.
 
 use std::cmp::Ordering;
 
@@ -6,7 +6,8 @@ use crate::datatype::Datatype;
 use crate::output::View;
 use crate::signature::{Shape, TensorSpec};
 
-/// The best `count` classes of each row (of the whole, without a batch dimension), best first, with their shape.
+/// Returns the top `count` classes of each row (of the whole output, without a batch dimension), best first, and
+/// their shape.
 pub fn classify(view: &View<'_>, spec: &TensorSpec, batched: bool, count: usize) -> (Shape, Vec<String>) {
     let scores: Vec<Score> = scores(spec.datatype, view.data);
     let rows = if batched { view.shape[0] } else { 1 };
@@ -15,7 +16,7 @@ pub fn classify(view: &View<'_>, spec: &TensorSpec, batched: bool, count: usize)
     let mut classes = Vec::with_capacity(rows * count);
     for row in scores.chunks(width.max(1)) {
         let mut order: Vec<usize> = (0..row.len()).collect();
-        // stable: of equal scores the first class stands first
+        // A stable sort: of equal scores, the class with the lower index comes first.
         order.sort_by(|&left, &right| compare(row[right].value, row[left].value));
         classes.extend(order[..count].iter().map(|&index| match spec.labels.get(index) {
             Some(label) => format!("{}:{index}:{label}", row[index].text),
@@ -26,7 +27,7 @@ pub fn classify(view: &View<'_>, spec: &TensorSpec, batched: bool, count: usize)
     (shape, classes)
 }
 
-/// The order of scores; a NaN is above all numbers, and zeros are equal.
+/// Compares scores; NaN is greater than all numbers, and zeros are equal.
 fn compare(left: f64, right: f64) -> Ordering {
     left.partial_cmp(&right).unwrap_or_else(|| left.is_nan().cmp(&right.is_nan()))
 }
@@ -44,7 +45,7 @@ fn scores(datatype: Datatype, data: &[u8]) -> Vec<Score> {
         };
         data.as_chunks::<N>().0.iter().map(score).collect()
     }
-    // six digits, as C++'s std::to_string has it in Triton
+    // Six decimal places, as C++'s std::to_string formats them in Triton.
     let float = |value: f64| {
         let text = if value.is_nan() { "nan".to_owned() } else { format!("{value:.6}") };
         (value, text)
@@ -76,7 +77,7 @@ fn scores(datatype: Datatype, data: &[u8]) -> Vec<Score> {
     }
 }
 
-/// The value of a half-precision float.
+/// Converts a half-precision float.
 pub fn half(bits: u16) -> f64 {
     let sign = if bits >> 15 == 1 { -1.0 } else { 1.0 };
     let exponent = i32::from(bits >> 10 & 0x1f);

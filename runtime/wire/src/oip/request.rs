@@ -1,4 +1,4 @@
-//! `inference.ModelInferRequest`, from the wire.
+//! Decodes `inference.ModelInferRequest`.
 
 use compact_str::CompactString;
 use smallvec::SmallVec;
@@ -11,7 +11,7 @@ use crate::protobuf::{Malformed, Reader};
 use crate::rope::Rope;
 use crate::signature::quote;
 
-/// Decodes a request. Tensors given raw share the message's memory.
+/// Decodes a request; tensors in raw contents share the message's memory.
 pub fn decode(message: &Rope) -> Result<InferRequest, Malformed> {
     let mut infer = InferRequest::default();
     let mut raw: SmallVec<[Rope; 2]> = SmallVec::new();
@@ -105,19 +105,19 @@ fn output(mut reader: Reader<'_>, infer: &mut InferRequest) -> Result<RequestedO
     Ok(requested)
 }
 
-/// The parameter of an output that asks for its best classes.
+/// The parameter of an output that requests its top classes.
 pub const CLASSIFICATION: &str = "classification";
 
-/// How many classes it asks for.
+/// Returns the number of classes that the parameter requests.
 pub fn classes(value: &Parameter, infer: &mut InferRequest) -> u32 {
     check_number(CLASSIFICATION, value, infer);
     value.unsigned().map_or(0, |classes| classes.min(u64::from(u32::MAX)) as u32)
 }
 
-/// Parameters of a request that are whole numbers.
+/// The request parameters that must be integers.
 pub const NUMBERS: [&str; 2] = ["priority", "timeout"];
 
-/// Refuses a parameter of another kind, which would be ignored otherwise.
+/// Rejects a parameter that is not an integer, which would otherwise be ignored.
 pub fn check_number(key: &str, value: &Parameter, infer: &mut InferRequest) {
     if !matches!(value, Parameter::Int64(_) | Parameter::Uint64(_)) {
         let message = format!("invalid value type for '{key}' parameter, expected int64_param");
@@ -125,7 +125,7 @@ pub fn check_number(key: &str, value: &Parameter, infer: &mut InferRequest) {
     }
 }
 
-/// The parameter that says that a tensor is elsewhere.
+/// The parameter of a tensor that is in shared memory.
 pub const SHARED_MEMORY: &str = "shared_memory_region";
 
 fn no_shared_memory(tensor: &str) -> Status {

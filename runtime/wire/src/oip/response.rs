@@ -1,4 +1,4 @@
-//! `inference.ModelInferResponse` and `inference.ModelStreamInferResponse`, onto the wire.
+//! Encodes `inference.ModelInferResponse` and `inference.ModelStreamInferResponse`.
 
 use std::borrow::Cow;
 
@@ -10,17 +10,17 @@ use crate::output::View;
 use crate::protobuf::{field_len, put_bytes, put_length, put_varint, varint_len};
 use crate::signature::{SelectedOutput, Shape, Signature};
 
-/// The parts of the answers of one model that never change, encoded once.
+/// The constant parts of the responses of one model, encoded once.
 #[derive(Debug)]
 pub struct Template {
     /// model_name and model_version.
     head: Vec<u8>,
-    /// Of each output, name and datatype.
+    /// The name and datatype of each output.
     outputs: Vec<Vec<u8>>,
 }
 
 impl Template {
-    /// The template of a model's answers.
+    /// Creates the template of a model's responses.
     pub fn new(signature: &Signature) -> Template {
         let mut head = Vec::new();
         put_bytes(&mut head, 1, signature.model.as_bytes());
@@ -34,9 +34,9 @@ impl Template {
         Template { head, outputs: signature.outputs.iter().map(output).collect() }
     }
 
-    /// Encodes an answer, as a frame whose prefix is still to be filled in.
+    /// Encodes a response as a frame whose prefix is not yet filled in.
     ///
-    /// `stream`: in the wrapper message of ModelStreamInfer; `last`: with the mark of a final response.
+    /// `stream` wraps it in the message of ModelStreamInfer; `last` marks it as the final response.
     pub fn encode(&self, id: &str, stream: bool, last: bool, tensors: &[Tensor<'_>]) -> Vec<u8> {
         let parameters = if last { FINAL } else { &[] };
         let raw: usize = tensors.iter().map(|tensor| field_len(tensor.data.len())).sum();
@@ -75,7 +75,7 @@ impl Template {
         if !tensor.classified {
             return Cow::Borrowed(head);
         }
-        // name as in the signature; datatype BYTES
+        // The name as in the signature, but the datatype BYTES.
         let datatype_at = head.len() - field_len(tensor.datatype.name().len());
         let mut changed = head[..datatype_at].to_vec();
         put_bytes(&mut changed, 2, Datatype::Bytes.name().as_bytes());
@@ -90,7 +90,7 @@ fn shape_len(shape: &Shape) -> usize {
 /// `parameters {"triton_final_response": true}`.
 const FINAL: &[u8] = b"\x22\x1b\x0a\x15triton_final_response\x12\x02\x08\x01";
 
-/// One output of an answer.
+/// One output of a response.
 pub struct Tensor<'a> {
     /// Its position in the signature.
     pub position: usize,
@@ -103,7 +103,7 @@ pub struct Tensor<'a> {
 }
 
 impl<'a> Tensor<'a> {
-    /// An output as a request wants it: as it is, or as its best classes.
+    /// Converts an output to the requested form: unchanged, or its top classes.
     pub fn new(view: View<'a>, selected: SelectedOutput, signature: &Signature) -> Tensor<'a> {
         let spec = &signature.outputs[view.position];
         let (position, datatype) = (view.position, spec.datatype);
@@ -122,13 +122,13 @@ impl<'a> Tensor<'a> {
         Tensor { position, datatype, classified: true, shape, data: data.into() }
     }
 
-    /// The datatype that it is sent in: classes are text.
+    /// The datatype that is sent: BYTES for classes, which are text.
     pub fn datatype(&self) -> Datatype {
         if self.classified { Datatype::Bytes } else { self.datatype }
     }
 }
 
-/// `ModelStreamInferResponse` with an answer that has been encoded elsewhere, as the last to its request.
+/// Encodes `ModelStreamInferResponse` with an already encoded response, marked as the final one to its request.
 pub fn stream_answer(message: &[u8]) -> Vec<u8> {
     let len = message.len() + FINAL.len();
     let mut target = frame::begin(len + 12);
@@ -138,7 +138,7 @@ pub fn stream_answer(message: &[u8]) -> Vec<u8> {
     target
 }
 
-/// `ModelStreamInferResponse` with an error and an empty answer that carries the request's id.
+/// Encodes `ModelStreamInferResponse` with an error and an empty response that carries the request's id.
 pub fn stream_error(message: &str, id: &str) -> Vec<u8> {
     let mut target = frame::begin(message.len() + id.len() + 16);
     put_bytes(&mut target, 1, message.as_bytes());

@@ -1,4 +1,4 @@
-//! `ModelStreamInfer`: requests as they come, answers in the same order, errors as messages of the stream.
+//! `ModelStreamInfer`: responses are sent in the order of the requests, and errors as messages of the stream.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -28,10 +28,10 @@ use crate::server::Phase;
 use crate::server::infer::{Caller, MODEL_INFER, RequestContext, STREAM, admit};
 use crate::server::worker::WorkerContext;
 
-/// Requests of one stream that may be in flight; HTTP/2's flow control holds back more.
+/// The maximum number of requests of one stream in flight; HTTP/2's flow control holds back more.
 const WINDOW: u64 = 1024;
 
-/// Requests of one stream that Python may answer at a time.
+/// The maximum number of requests of one stream that Python serves at a time.
 const MAX_HOSTED: usize = 64;
 
 /// Serves a stream to its end.
@@ -42,7 +42,7 @@ pub async fn serve(
     body: RecvStream,
     mut respond: SendResponse<Bytes>,
 ) {
-    // Its requests are observed, one by one; the stream itself is not.
+    // The requests are observed individually, not the stream itself.
     let context = RequestContext::new(&head, None);
     let encoding = worker.shared.config.compression.filter(|&encoding| head.accepts(encoding));
     let Ok(stream) = respond.send_response(unary::response(encoding), false) else { return };
@@ -76,7 +76,7 @@ pub async fn serve(
             status.put(&mut trailers);
         }
     }
-    // A client that is gone does not get it, and that is no error.
+    // Errors of a disconnected client are ignored.
     let _ = session.stream.send_trailers(trailers);
 }
 
@@ -85,20 +85,21 @@ struct InferStream<'a> {
     context: &'a RequestContext,
     encoding: Option<Encoding>,
     caller: Caller<'a>,
-    /// Whether the first error ends the stream with its status, as the client's metadata may ask for.
+    /// Whether the first error ends the stream with its status, which the client's metadata can request.
     strict: bool,
     stream: SendStream<Bytes>,
-    /// Answers that wait for those before them.
+    /// Responses that wait for the preceding ones.
     reorder_buffer: BTreeMap<u64, Answer>,
-    /// The ids of the requests that are not answered yet, in order.
+    /// The ids of the requests in flight, in order.
     ids: VecDeque<CompactString>,
     received: u64,
     answered: u64,
-    /// The tasks of requests that Python answers.
+    /// The tasks of requests that Python serves.
     hosted: JoinSet<()>,
-    /// Limits how many of them are answered at a time.
+    /// Limits the number of requests that Python serves at a time.
     permits: Arc<Semaphore>,
-    /// Of each sequence, what resolves when its last request is answered: the next one waits for it.
+    /// For each sequence, a receiver that resolves when its latest request is completed; the next request waits
+    /// for it.
     sequence_tails: HashMap<SequenceId, oneshot::Receiver<()>>,
 }
 
@@ -128,7 +129,7 @@ impl InferStream<'_> {
                 && self.has_room()
                 && let Some(message) = decoder.message()?
             {
-                // A token may be taken back while its stream is open: what was accepted is answered, and no more is.
+                // A token may be revoked while a stream is open: accepted requests are completed, but no more accepted.
                 match self.worker.shared.tokens.check(self.caller.headers) {
                     Ok(_) => self.begin(message.decode_async().await?, &sender),
                     Err(status) => (open, end) = (false, Err(status)),
@@ -177,13 +178,13 @@ impl InferStream<'_> {
             Err((id, status)) => {
                 self.ids.push_back(id);
                 self.worker.shared.metrics.refused[status.code as usize].add(1);
-                // The receiver is this very session.
+                // This session is the receiver.
                 let _ = sender.send((sequence, Err(status)));
             }
         }
     }
 
-    /// Lets Python answer a request, once it has answered those of its sequence before it.
+    /// Has Python serve a request after the preceding requests of its sequence.
     fn host(
         &mut self,
         infer: &InferRequest,
@@ -206,7 +207,7 @@ impl InferStream<'_> {
         let answer = hosted::unary_call(self.worker.shared.events.clone(), call, deadline, peer, message);
         self.hosted.spawn(async move {
             if let Some(before) = before {
-                // An error: the one before has been answered, which is all that is asked.
+                // An error means that the preceding request has been completed.
                 let _ = before.await;
             }
             // The semaphore is never closed.
@@ -237,14 +238,14 @@ impl InferStream<'_> {
     }
 }
 
-/// The id of a sequence; as in Python, a number and a string are never equal.
+/// The id of a sequence; as in Python, a number never equals a string.
 #[derive(PartialEq, Eq, Hash)]
 enum SequenceId {
     Number(u64),
     Text(CompactString),
 }
 
-/// The sequence of a request; None for one that belongs to none.
+/// Returns the sequence id of a request; None if it belongs to no sequence.
 fn sequence_id(infer: &InferRequest) -> Option<SequenceId> {
     match infer.parameters.iter().rev().find(|(name, _)| name == "sequence_id")? {
         (_, Parameter::Int64(number)) => Some(SequenceId::Number(*number as u64)),

@@ -1,4 +1,4 @@
-//! Between NumPy arrays and the bytes of tensors.
+//! Conversion between NumPy arrays and the bytes of tensors.
 
 use std::ptr::null_mut;
 
@@ -16,11 +16,11 @@ use crate::python::local::array_bytes;
 use crate::queue::batch::Batch;
 use crate::signature::{Shape, Tensor, TensorSpec, quote};
 
-/// A tensor's spec in Python's objects.
+/// A tensor spec as Python objects.
 pub struct PyTensorSpec {
-    /// Its name, made once.
+    /// Its name, interned.
     pub name: Py<PyString>,
-    /// NumPy's dtype of its elements.
+    /// The NumPy dtype of its elements.
     pub dtype: Py<PyArrayDescr>,
     /// The element type.
     pub datatype: Datatype,
@@ -35,11 +35,11 @@ impl PyTensorSpec {
     }
 }
 
-/// Keeps memory alive for as long as an array shows it.
+/// The base object of an array; keeps its memory alive.
 #[pyclass(frozen, name = "Buffer", module = "kerve_wire._native")]
 struct Owner(#[allow(dead_code, reason = "it is there to be dropped")] Bytes);
 
-/// The array of a batch's input; None when its requests leave it out.
+/// Returns an input of a batch as an array; None if the requests omit it.
 pub fn input<'py>(
     py: Python<'py>,
     batch: &Batch,
@@ -54,7 +54,7 @@ pub fn input<'py>(
     numbers(py, buffer, spec, &shape).map(Some)
 }
 
-/// The array of an output of a request: of memory that is shared, or copied already.
+/// Returns an output of an in-process request as an array on the memory of `data`.
 pub fn show<'py>(
     py: Python<'py>,
     spec: &PyTensorSpec,
@@ -70,7 +70,7 @@ pub fn show<'py>(
     numbers(py, data, spec, shape)
 }
 
-/// Elements of one size: an array that shows the buffer, which is aligned for them.
+/// Creates a read-only array of fixed-size elements on a buffer, which is aligned for them.
 fn numbers<'py>(
     py: Python<'py>,
     buffer: Bytes,
@@ -91,7 +91,7 @@ fn numbers<'py>(
             dims.as_mut_ptr(),
             null_mut(),
             pointer.cast(),
-            // not writeable
+            // Not writeable.
             flags::NPY_ARRAY_ALIGNED,
             null_mut(),
         );
@@ -103,7 +103,7 @@ fn numbers<'py>(
     }
 }
 
-/// BYTES: an array of objects.
+/// Creates an array of objects from BYTES contents.
 fn objects<'py>(
     py: Python<'py>,
     pieces: &[Bytes],
@@ -117,13 +117,13 @@ fn objects<'py>(
         }
     }
     let numpy = py.import("numpy")?;
-    // np.array() would make it an array of fixed width.
+    // np.array() would create a fixed-width array.
     let array = numpy.call_method1("empty", (list.len(), spec.dtype.bind(py)))?;
     array.set_item(pyo3::types::PySlice::full(py), list)?;
     array.call_method1("reshape", (shape.to_vec(),))
 }
 
-/// The tensor in an array that the server itself gives a model; it shares the array's memory.
+/// Converts an array of an in-process request to a tensor that shares the array's memory.
 pub fn tensor(value: Bound<'_, PyAny>, spec: &TensorSpec, py_spec: &PyTensorSpec) -> PyResult<Tensor> {
     let place = || format!("input {}", quote(&spec.name));
     let array = contiguous(value, py_spec, &place)?;
@@ -144,7 +144,7 @@ pub fn tensor(value: Bound<'_, PyAny>, spec: &TensorSpec, py_spec: &PyTensorSpec
     Ok(Tensor { shape, data })
 }
 
-/// The value as an array of the spec's dtype, its elements one behind the other.
+/// Returns the value as a C-contiguous array of the spec's dtype (BYTES: any array).
 fn contiguous<'py>(
     value: Bound<'py, PyAny>,
     spec: &PyTensorSpec,
@@ -167,7 +167,7 @@ fn contiguous<'py>(
     Ok(py.import("numpy")?.call_method1("ascontiguousarray", (array,))?.cast_into()?)
 }
 
-/// Where the elements of a contiguous array lie, and their bytes.
+/// Returns the address of the elements of a contiguous array, and their total bytes.
 fn memory(array: &Bound<'_, PyUntypedArray>) -> (*const u8, usize) {
     let len = array.len() * array.dtype().itemsize();
     let pointer: *mut npyffi::PyArrayObject = array.as_array_ptr();
@@ -184,7 +184,7 @@ pub struct OutputArray<'py> {
 }
 
 impl<'py> OutputArray<'py> {
-    /// Takes the array of an output; says what is wrong when it is not what the signature says.
+    /// Takes the array of an output; an error if it does not match the signature.
     pub fn new(
         outputs: &Bound<'py, PyAny>,
         batch: &Batch,
@@ -213,7 +213,7 @@ impl<'py> OutputArray<'py> {
         Ok(OutputArray { position, shape, array, varying: None })
     }
 
-    /// The output, as the transport takes it; `shared`: part of it may outlive the call.
+    /// Returns the position and the output; with `shared`, its memory may be used after the call.
     pub fn output(&mut self, shared: bool) -> (usize, Output<'_>) {
         let data = match self.varying.take() {
             Some((data, ends)) => OutputData::Varying(data, ends),
@@ -225,7 +225,7 @@ impl<'py> OutputArray<'py> {
                     OutputData::Fixed(&[])
                 } else {
                     // SAFETY: the array is contiguous and `self` keeps it alive; as with any call that releases the
-                    // GIL, it is the caller's part not to write to it meanwhile.
+                    // GIL, the caller must not write to it meanwhile.
                     OutputData::Fixed(unsafe { std::slice::from_raw_parts(data, len) })
                 }
             }
@@ -234,7 +234,7 @@ impl<'py> OutputArray<'py> {
     }
 }
 
-/// The raw contents of an array of bytes or str, and where each row ends.
+/// Returns the raw contents of an array of bytes or str, and the end offset of each row.
 fn byte_strings(
     array: &Bound<'_, PyUntypedArray>,
     shape: &Shape,

@@ -1,4 +1,4 @@
-//! `Call`: one call of a servicer.
+//! `Call`: one call that a servicer serves.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,14 +12,14 @@ use crate::grpc::status::{CODES, Code};
 use crate::hosted::{Call, Outgoing};
 use crate::python::metadata;
 
-/// One call of a servicer, of any of the four kinds.
+/// A call that a servicer serves, unary or streaming in either direction.
 #[pyclass(frozen, name = "Call", module = "kerve_wire._native")]
 pub struct PyCall {
     call: Arc<Call>,
 }
 
 impl PyCall {
-    /// Python's side of a call.
+    /// Wraps a call.
     pub fn new(call: Arc<Call>) -> PyCall {
         PyCall { call }
     }
@@ -27,7 +27,7 @@ impl PyCall {
 
 #[pymethods]
 impl PyCall {
-    /// The path: `/package.Service/Method`.
+    /// The method's path: `/package.Service/Method`.
     #[getter]
     fn method(&self) -> &str {
         &self.call.method
@@ -39,13 +39,13 @@ impl PyCall {
         metadata::to_python(py, &self.call.metadata)
     }
 
-    /// Who calls, in gRPC's notation.
+    /// The client's address, in gRPC's notation.
     #[getter]
     fn peer(&self) -> &str {
         &self.call.peer.name
     }
 
-    /// What TLS knows of the client: lists of bytes by gRPC's names.
+    /// The client's TLS identity: lists of bytes by gRPC's property names.
     #[getter]
     fn identity<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let mut lists: Vec<(&str, Vec<Bound<'py, PyBytes>>)> = Vec::new();
@@ -61,28 +61,28 @@ impl PyCall {
         Ok(result)
     }
 
-    /// A number that is the same for the same call.
+    /// A number that identifies the call while it exists.
     #[getter]
     fn id(&self) -> usize {
         Arc::as_ptr(&self.call) as usize
     }
 
-    /// The seconds that the client still waits; None: for ever.
+    /// The seconds until the deadline; None without a deadline.
     fn time_remaining(&self) -> Option<f64> {
         self.call.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()).as_secs_f64())
     }
 
-    /// Whether the call is not over.
+    /// Whether the call has not ended.
     fn is_active(&self) -> bool {
         self.call.is_active()
     }
 
-    /// Whether the request is complete; if not, there will be an event once it is.
+    /// Whether the request is complete; if not, an event follows when it is.
     fn complete(&self) -> bool {
         self.call.complete()
     }
 
-    /// Ask for an event at the call's end; False when it is over already.
+    /// Request an event at the end of the call; False if it has already ended.
     fn watch(&self) -> bool {
         self.call.watch()
     }
@@ -94,13 +94,13 @@ impl PyCall {
         py.detach(|| self.call.send(end))
     }
 
-    /// Wait for the next message; None when no more will come.
+    /// Wait for the next message; None if there are no more.
     fn receive<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
         let message = py.detach(|| self.call.receive())?;
         Some(PyBytes::new(py, &message.into_bytes()))
     }
 
-    /// Send the initial metadata, once; `compression` ("gzip", "deflate") applies where the client accepts it.
+    /// Send the initial metadata, once; `compression` ("gzip", "deflate") applies if the client accepts it.
     #[pyo3(signature = (metadata, compression = None))]
     fn begin(
         &self,
@@ -113,7 +113,7 @@ impl PyCall {
         Ok(py.detach(|| self.call.send(Outgoing::Headers(headers, encoding))))
     }
 
-    /// Send a message; waits while the client reads too slowly. False when the call is over.
+    /// Send a message; blocks while the client reads too slowly. False if the call has ended.
     #[pyo3(signature = (message, compression = None))]
     fn send(&self, py: Python<'_>, message: &[u8], compression: Option<&str>) -> bool {
         let encoding = self.encoding(compression);

@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 
 use crate::load::{Arrivals, Call, Load};
 
-/// Sends one and the same call, until it is stopped.
+/// Sends the same call repeatedly until it is stopped.
 #[pyclass(name = "Load", module = "kerve_wire", frozen)]
 pub struct PyLoad(Mutex<Option<Load>>);
 
@@ -34,8 +34,8 @@ impl PyLoad {
         Ok(PyLoad(Mutex::new(Some(Load::start(call, arrivals)))))
     }
 
-    /// Take what has ended since the last time: of the calls that succeeded when, as `now` is told, and how long they
-    /// took, in seconds; and how many failed.
+    /// Take the calls that have completed since the previous `take`: for each successful call its end, on the clock
+    /// of `now`, and its latency, in seconds; and the number of failed calls.
     fn take(&self, now: f64) -> PyResult<(Vec<(f64, f64)>, u64)> {
         let guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(load) = guard.as_ref() else { return Ok((Vec::new(), 0)) };
@@ -48,7 +48,7 @@ impl PyLoad {
         Ok((succeeded.collect(), completed.failed))
     }
 
-    /// Begin no more calls, and wait for those under way.
+    /// Stop sending calls and wait for those in flight.
     fn stop(&self, py: Python<'_>) {
         let load = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(load) = load {

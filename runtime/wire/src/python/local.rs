@@ -12,7 +12,7 @@ use crate::python::queue::{PySignature, already_answered};
 use crate::queue::batch::Batch;
 use crate::queue::local::{self, Inbox, Parent, SharedOutput};
 
-/// A batch in Python's hands; None once it is answered.
+/// A batch that Python holds; None once it is completed.
 pub type SharedBatch = Mutex<Option<Batch>>;
 
 impl Parent for SharedBatch {
@@ -21,13 +21,13 @@ impl Parent for SharedBatch {
     }
 }
 
-/// The token of a request from Python: its own object, and the signature that names the outputs.
+/// The token of an in-process request: Python's object, and the signature with the names of the outputs.
 pub struct Token {
     pub token: Py<PyAny>,
     pub signature: Arc<PySignature>,
 }
 
-/// A queue of answers for the one who asked.
+/// A queue of responses to in-process requests.
 #[pyclass(frozen, name = "Inbox", module = "kerve_wire._native")]
 pub struct PyInbox {
     pub inbox: Arc<Inbox>,
@@ -40,30 +40,30 @@ impl PyInbox {
         PyInbox { inbox: Arc::default() }
     }
 
-    /// Wait without holding the GIL for answers, and take all that are there; None once closed.
+    /// Wait for responses without holding the GIL, and take all that have arrived; None once closed.
     fn take(&self, py: Python<'_>) -> PyResult<Option<Vec<PyAnswer>>> {
         let Some(answers) = py.detach(|| self.inbox.take()) else { return Ok(None) };
         answers.into_iter().map(|answer| PyAnswer::new(py, answer)).collect::<PyResult<_>>().map(Some)
     }
 
-    /// Let `take` return None behind what is there.
+    /// Close the queue: `take` returns None after the responses that have arrived.
     fn close(&self) {
         self.inbox.close();
     }
 }
 
-/// The answer to one request.
+/// The response to an in-process request.
 #[pyclass(frozen, get_all, name = "Answer", module = "kerve_wire._native")]
 pub struct PyAnswer {
     /// The token of the request.
     token: Py<PyAny>,
-    /// The outputs that were asked for; None when something went wrong.
+    /// The requested outputs; None on an error.
     outputs: Option<Py<PyDict>>,
-    /// The gRPC status; 0 with outputs.
+    /// The gRPC status code; 0 with outputs.
     code: u8,
-    /// What went wrong.
+    /// The error message.
     message: String,
-    /// How long its batches were computed.
+    /// The computation time of its batches.
     nanoseconds: u64,
 }
 
@@ -77,7 +77,7 @@ impl PyAnswer {
                 let outputs = Some(outputs.unbind());
                 PyAnswer { token, outputs, code: 0, message: String::new(), nanoseconds }
             }
-            // Python is out of memory, say: this request fails, and no other.
+            // For instance, Python is out of memory: only this request fails.
             Ok(Err(error)) => {
                 PyAnswer { token, outputs: None, code: 13, message: error.to_string(), nanoseconds }
             }
@@ -105,7 +105,7 @@ fn to_dict<'py>(
     Ok(dict)
 }
 
-/// An array's memory as bytes that keep it alive.
+/// Returns an array's memory as bytes that keep the array alive.
 pub fn array_bytes(array: Py<PyAny>, data: *const u8, len: usize) -> Bytes {
     if len == 0 { Bytes::new() } else { Bytes::from_owner(ArrayMemory { _array: array, data, len }) }
 }

@@ -1,4 +1,4 @@
-//! Metadata between HTTP headers and Python's pairs.
+//! Conversion of metadata between HTTP headers and Python pairs.
 
 use base64::Engine;
 use base64::alphabet::STANDARD;
@@ -10,17 +10,17 @@ use pyo3::types::{PyBytes, PyString, PyTuple};
 
 use crate::grpc::status::binary;
 
-/// Headers that are the transport's own.
+/// Headers of the transport, which are not metadata.
 const OWN: [&str; 6] =
     ["content-type", "te", "grpc-timeout", "grpc-encoding", "grpc-accept-encoding", "host"];
 
-/// Base64 as clients send it: with or without padding.
+/// Accepts base64 with or without padding, since clients send both.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// A client's metadata: pairs of a key and a str, or bytes where the key ends in `-bin`.
+/// Converts a client's metadata to pairs of a key and a str, or bytes if the key ends in `-bin`.
 pub fn to_python<'py>(py: Python<'py>, headers: &HeaderMap) -> PyResult<Bound<'py, PyTuple>> {
     let mut pairs = Vec::with_capacity(headers.len());
     for (key, value) in headers {
@@ -36,7 +36,7 @@ pub fn to_python<'py>(py: Python<'py>, headers: &HeaderMap) -> PyResult<Bound<'p
             continue;
         }
         for part in value.as_bytes().split(|&byte| byte == b',') {
-            // What is not base64 is not metadata: as grpcio does, it is left out.
+            // A value that is not base64 is dropped, as in grpcio.
             if let Ok(bytes) = LENIENT.decode(part.trim_ascii()) {
                 pairs.push((PyString::new(py, key), PyBytes::new(py, &bytes).into_any()));
             }
@@ -45,7 +45,7 @@ pub fn to_python<'py>(py: Python<'py>, headers: &HeaderMap) -> PyResult<Bound<'p
     PyTuple::new(py, pairs)
 }
 
-/// A servicer's metadata as headers.
+/// Converts a servicer's metadata to headers.
 pub fn from_python(pairs: &Bound<'_, PyAny>) -> PyResult<HeaderMap> {
     let mut headers = HeaderMap::new();
     if pairs.is_none() {

@@ -1,4 +1,4 @@
-//! The module `kerve_wire._native`: Python's view of the server, its queues and its calls.
+//! The module `kerve_wire._native`: Python bindings of the server, its queues and its calls.
 
 mod arrays;
 mod call;
@@ -12,18 +12,18 @@ mod server;
 use pyo3::prelude::*;
 use pyo3::pymodule;
 
-/// Small and many: what a request allocates is freed on another thread, which this allocator is good at.
+/// Requests make many small allocations that are freed on another thread, which mimalloc is fast at.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// How long freed memory stays with the process, in milliseconds: the buffers of large requests come and go, and to
-/// get their pages anew each time costs more than all the rest.
+/// The time in milliseconds for which the process keeps freed memory: page faults for the buffers of each large
+/// request would cost more than all the rest.
 const PURGE_DELAY: std::ffi::c_long = 1000;
 
-/// `mi_option_purge_delay`, which the bindings leave out.
+/// `mi_option_purge_delay`, which the bindings do not define.
 const PURGE_DELAY_OPTION: std::ffi::c_int = 15;
 
-/// A warning in Python's log; one that cannot be written is lost, as are those of an interpreter that ends.
+/// Logs a warning with Python's `logging`; warnings that cannot be logged, or during finalization, are lost.
 fn warn(message: &str) {
     Python::try_attach(|py| -> PyResult<()> {
         let logger = py.import("logging")?.call_method1("getLogger", ("kerve_wire",))?;
@@ -37,7 +37,7 @@ mod _native {
 
     #[pymodule_init]
     fn init(_module: &Bound<'_, PyModule>) -> PyResult<()> {
-        // SAFETY: the call only stores a number, which the allocator reads when it next frees.
+        // SAFETY: the call only stores a number, which the allocator reads on later frees.
         unsafe { libmimalloc_sys::mi_option_set(super::PURGE_DELAY_OPTION, super::PURGE_DELAY) };
         crate::log::set_sink(super::warn);
         Ok(())

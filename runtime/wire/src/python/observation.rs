@@ -1,4 +1,4 @@
-//! `Observation`: what became of one request.
+//! `Observation`: the record of one request.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 
 use crate::observe::Observation;
 
-/// What became of one request; durations and times in nanoseconds.
+/// The record of one request; times and durations in nanoseconds.
 #[pyclass(frozen, name = "Observation", module = "kerve_wire._native")]
 pub struct PyObservation {
     pub observation: Box<Observation>,
@@ -14,91 +14,91 @@ pub struct PyObservation {
 
 #[pymethods]
 impl PyObservation {
-    /// The path of the method.
+    /// The method's path.
     #[getter]
     fn method(&self) -> &str {
         self.observation.method
     }
 
-    /// Who asked, in gRPC's notation.
+    /// The client's address, in gRPC's notation.
     #[getter]
     fn peer(&self) -> &str {
         &self.observation.peer
     }
 
-    /// The client's id of the request, or one that was made for it.
+    /// The client's id of the request, or a generated one.
     #[getter]
     fn request_id(&self) -> &str {
         &self.observation.request
     }
 
-    /// The caller's W3C trace context.
+    /// The caller's `traceparent` (W3C Trace Context).
     #[getter]
     fn trace_parent(&self) -> &str {
         &self.observation.trace_parent
     }
 
-    /// The rest of it.
+    /// The caller's `tracestate`.
     #[getter]
     fn trace_state(&self) -> &str {
         &self.observation.trace_state
     }
 
-    /// Whether it is traced.
+    /// Whether the request is traced.
     #[getter]
     fn sampled(&self) -> bool {
         self.observation.sampled
     }
 
-    /// The model that was asked, as far as the request could be read.
+    /// The requested model; empty if the request could not be decoded.
     #[getter]
     fn model(&self) -> &str {
         &self.observation.model
     }
 
-    /// The version that answered; what was asked for where none did.
+    /// The version that served the request, or the requested version if none did.
     #[getter]
     fn version(&self) -> &str {
         &self.observation.version
     }
 
-    /// The request's rows.
+    /// The number of rows.
     #[getter]
     fn rows(&self) -> usize {
         self.observation.rows
     }
 
-    /// The rows of the batch that it was computed in.
+    /// The number of rows of the batch that it was computed in.
     #[getter]
     fn batch(&self) -> usize {
         self.observation.batch
     }
 
-    /// The gRPC status.
+    /// The gRPC status code.
     #[getter]
     fn code(&self) -> usize {
         self.observation.code as usize
     }
 
-    /// When it came, since the epoch.
+    /// The time of arrival, since the epoch.
     #[getter]
     fn arrived(&self) -> u64 {
         nanoseconds(self.observation.began.duration_since(UNIX_EPOCH).unwrap_or_default())
     }
 
-    /// From arrival to computation; None: it was not computed.
+    /// Time from arrival to the start of the computation; None if it was not computed.
     #[getter]
     fn queued(&self) -> Option<u64> {
         self.observation.queued().map(nanoseconds)
     }
 
-    /// The computation of its batch.
+    /// Computation time of its batch; None if it was not computed.
     #[getter]
     fn computed(&self) -> Option<u64> {
         self.observation.computing().map(nanoseconds)
     }
 
-    /// From arrival to answer.
+    /// Time from arrival to response.
     #[getter]
     fn total(&self) -> u64 {
         nanoseconds(self.observation.total())

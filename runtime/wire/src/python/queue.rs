@@ -28,14 +28,14 @@ pub struct PyQueue {
     signature: Arc<PySignature>,
 }
 
-/// A model's signature in Python's objects.
+/// A model's signature as Python objects.
 pub struct PySignature {
     pub inputs: Vec<PyTensorSpec>,
     pub outputs: Vec<PyTensorSpec>,
 }
 
 impl PyQueue {
-    /// Python's side of a queue.
+    /// Wraps a queue.
     pub fn new(py: Python<'_>, queue: Queue) -> PyResult<PyQueue> {
         let spec = |spec| PyTensorSpec::new(py, spec);
         let inputs = queue.signature.inputs.iter().map(spec).collect::<PyResult<_>>()?;
@@ -43,7 +43,7 @@ impl PyQueue {
         Ok(PyQueue { queue: Arc::new(queue), signature: Arc::new(PySignature { inputs, outputs }) })
     }
 
-    /// Validates an in-process request as far as memory safety depends on it; the caller has done the rest.
+    /// Validates an in-process request as far as memory safety requires it; the caller has validated the rest.
     fn check(&self, inputs: &Bound<'_, PyDict>, requested: Option<Vec<String>>) -> PyResult<ValidRequest> {
         let signature = &self.queue.signature;
         let given = |(spec, py_spec): (&TensorSpec, &PyTensorSpec)| {
@@ -76,9 +76,10 @@ impl PyQueue {
 
 #[pymethods]
 impl PyQueue {
-    /// Wait for work without holding the GIL: a batch, or what was deferred; None once the queue is closed and empty.
+    /// Wait for work without holding the GIL: a batch or a deferred task; None once the queue is closed and empty.
     ///
-    /// A batch that cannot be shown (Python is out of memory, say) is answered INTERNAL, and the next one is taken.
+    /// A batch that cannot be converted, for instance because Python is out of memory, fails with INTERNAL, and the
+    /// next one is taken.
     fn take(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         while let Some(work) = py.detach(|| self.queue.take()) {
             let shown = match work {
@@ -93,14 +94,15 @@ impl PyQueue {
         None
     }
 
-    /// Let `take` return this when no request waits, outside the limits of requests; False once the queue is closed.
+    /// Let `take` return a task when no requests are waiting. It does not count toward the limits of requests. False if
+    /// the queue is draining or closed.
     fn defer(&self, task: Py<PyAny>) -> bool {
         self.queue.defer(Box::new(task)).is_ok()
     }
 
-    /// Add an in-process request, made for the requests of a batch; it is cancelled when they all are.
+    /// Add an in-process request, made for the requests of a batch; it is cancelled when all of them are.
     ///
-    /// `inputs` fit the signature. The answer comes to the inbox with the token.
+    /// `inputs` must match the signature. The response is put into the inbox with the token.
     fn ask(
         &self,
         py: Python<'_>,
@@ -151,23 +153,23 @@ impl PyQueue {
         Ok(())
     }
 
-    /// Refuse clients' requests with UNAVAILABLE; what waits and in-process requests are still taken.
+    /// Reject client requests with UNAVAILABLE; waiting requests and in-process requests are still taken.
     fn drain(&self) {
         self.queue.drain();
     }
 
-    /// Refuse new requests with UNAVAILABLE; what waits is still taken.
+    /// Reject new requests with UNAVAILABLE; waiting requests are still taken.
     fn close(&self) {
         self.queue.close();
     }
 
-    /// The number of requests that wait.
+    /// The number of waiting requests.
     #[getter]
     fn depth(&self) -> usize {
         self.queue.depth()
     }
 
-    /// What has happened here: numbers since the beginning, durations in nanoseconds.
+    /// The metrics of the queue: counts since its creation, durations in nanoseconds.
     fn statistics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let metrics = &self.queue.metrics;
         let result = PyDict::new(py);
@@ -189,42 +191,42 @@ impl PyQueue {
     }
 }
 
-/// One or more requests that are computed together; answered exactly once, by `reply` or by `fail`.
+/// One or more requests that are computed together; completed exactly once, by `reply` or `fail`.
 #[pyclass(frozen, name = "Batch", module = "kerve_wire._native")]
 pub struct PyBatch {
     batch: Arc<SharedBatch>,
     signature: Arc<PySignature>,
-    /// One contiguous array per input, the rows of all requests stacked on axis 0.
+    /// One contiguous array per input: the rows of all requests on axis 0, then padding.
     #[pyo3(get)]
     inputs: Py<PyDict>,
-    /// Rows of the batch dimension, without padding; 1 for a model without one.
+    /// The number of rows, without padding; 1 for a model without a batch dimension.
     #[pyo3(get)]
     rows: usize,
 }
 
 #[pymethods]
 impl PyBatch {
-    /// How many requests are in it; one that was split is counted with its first part.
+    /// The number of requests; a split request is counted with its first part.
     #[getter]
     fn requests(&self) -> PyResult<usize> {
         self.with_batch(Batch::requests)
     }
 
-    /// How many requests, or parts of one that was split, are in it.
+    /// The number of requests, with each part of a split request counted.
     #[getter]
     fn parts(&self) -> PyResult<usize> {
         self.with_batch(Batch::parts)
     }
 
-    /// The ids of the requests, as far as they have any; none once they are answered: whoever logs what went wrong
-    /// then is not to fail for it.
+    /// The ids of the requests that have one; empty once the batch is completed, so that logging an error then does not
+    /// fail.
     #[getter]
     fn request_ids(&self) -> Vec<String> {
         let ids = |batch: &Batch| batch.request_ids().into_iter().map(String::from).collect();
         self.lock().as_ref().map(ids).unwrap_or_default()
     }
 
-    /// The outputs that anyone in the batch asked for; None: all.
+    /// The outputs that any of the requests selects; None for all.
     #[getter]
     fn requested<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyFrozenSet>>> {
         let positions = self.with_batch(|batch| batch.requested())?;
@@ -232,7 +234,7 @@ impl PyBatch {
         positions.map(|positions| PyFrozenSet::new(py, positions.into_iter().map(name))).transpose()
     }
 
-    /// Whether anybody waits for an answer.
+    /// Whether any of the requests is not cancelled.
     #[getter]
     fn active(&self) -> bool {
         self.batch.is_active()
@@ -247,7 +249,7 @@ impl PyBatch {
         Ok(Some(now + deadline.saturating_duration_since(Instant::now()).as_secs_f64() - late))
     }
 
-    /// The request's parameters; empty when the batch holds several requests.
+    /// The parameters of the request; empty if the batch has several requests.
     #[getter]
     fn parameters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let result = PyDict::new(py);
@@ -263,7 +265,7 @@ impl PyBatch {
         Ok(result)
     }
 
-    /// Answer with at least the requested outputs, padded as the inputs are; returns at once.
+    /// Complete the requests with at least the requested outputs, padded like the inputs; never blocks.
     fn reply(&self, py: Python<'_>, outputs: &Bound<'_, PyAny>) -> PyResult<()> {
         let batch = self.take_batch()?;
         match self.collect(&batch, outputs) {
@@ -276,14 +278,14 @@ impl PyBatch {
                 })
             }
             Err(error) => {
-                // Not answered yet: the caller may still say why.
+                // The batch is not completed: the caller can still call `fail`.
                 *self.lock() = Some(batch);
                 Err(error)
             }
         }
     }
 
-    /// Answer every request of the batch with a gRPC status.
+    /// Complete all requests of the batch with a gRPC error status.
     fn fail(&self, py: Python<'_>, code: usize, message: String) -> PyResult<()> {
         let code = CODES.get(code).copied().filter(|&code| code != Code::Ok).unwrap_or(Code::Unknown);
         let batch = self.take_batch()?;
@@ -315,7 +317,7 @@ impl PyBatch {
     }
 }
 
-/// A panic as an exception that executors catch: it has answered its batch, and the next one is to be served.
+/// Converts a panic to an exception that executors catch: its batch is completed, and the next one can be served.
 fn catch_panic<T>(work: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
         Err(PyRuntimeError::new_err("kerve-wire failed; its panic is in the server's log"))
@@ -326,7 +328,7 @@ pub fn already_answered() -> PyErr {
     PyRuntimeError::new_err("the batch has been answered; a batch is answered exactly once")
 }
 
-/// Counters by code, those that are not zero.
+/// Returns the nonzero counters by status code.
 pub fn codes<'py>(py: Python<'py>, counters: &[Counter; 17]) -> PyResult<Bound<'py, PyDict>> {
     let result = PyDict::new(py);
     for (code, counter) in counters.iter().enumerate().filter(|(_, counter)| counter.get() > 0) {
@@ -335,7 +337,8 @@ pub fn codes<'py>(py: Python<'py>, counters: &[Counter; 17]) -> PyResult<Bound<'
     Ok(result)
 }
 
-/// A histogram: upper bounds in microseconds, counts (one more, for what is above), and the sum in nanoseconds.
+/// Converts a histogram: upper bounds in microseconds, counts (one more, for values above), and the sum in
+/// nanoseconds.
 fn histogram<'py>(py: Python<'py>, values: &Histogram) -> PyResult<Bound<'py, PyDict>> {
     let (counts, sum) = values.read();
     let result = PyDict::new(py);

@@ -1,4 +1,4 @@
-//! `Server`: the native half of `kerve_wire.Server`.
+//! `Server`: the native part of `kerve_wire.Server`.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -30,18 +30,18 @@ pub struct PyServer {
     server: Server,
 }
 
-/// Name, datatype, shape, labels, whether it is optional.
+/// A tensor spec: name, datatype, shape, labels, whether it is optional.
 type Spec<'py> = (String, String, Vec<Bound<'py, PyAny>>, Vec<String>, bool);
 
 #[pymethods]
 impl PyServer {
-    /// Make a server that does not listen yet; `options` are the fields of `ServerOptions`, durations in seconds.
+    /// Create a server that does not listen yet; `options` are the fields of `ServerOptions`, durations in seconds.
     #[new]
     fn new(options: &Bound<'_, PyDict>) -> PyResult<PyServer> {
         Ok(PyServer { server: Server::new(config(&OptionsDict(options))?) })
     }
 
-    /// Make the queue of a model version; `options` are the fields of `QueueOptions`.
+    /// Create the queue of a model version; `options` are the fields of `QueueOptions`.
     fn attach<'py>(
         &self,
         py: Python<'py>,
@@ -72,7 +72,7 @@ impl PyServer {
         PyQueue::new(py, Queue::new(signature, options))
     }
 
-    /// Route a model's requests, all at once; `unready`: why versions have no queue.
+    /// Publish the routes of all versions of a model; `unready` maps versions without a queue to the reason.
     fn publish(&self, name: &str, routes: HashMap<String, Py<PyQueue>>, unready: HashMap<String, String>) {
         let ready = routes.into_iter().map(|(version, queue)| (version, queue.get().queue.clone())).collect();
         self.server.shared().models.publish(name, Routes { ready, unready });
@@ -83,14 +83,15 @@ impl PyServer {
         self.server.shared().models.unpublish(name);
     }
 
-    /// Ask for a bearer token from now on; by its SHA-256, whether it permits inference.
+    /// Require a bearer token from now on; `known` maps its SHA-256 to whether it permits inference.
     fn set_tokens(&self, known: HashMap<[u8; 32], bool>) {
         self.server.shared().tokens.set(known);
     }
 
-    /// Bind an address and return its port; `credentials`: key, certificates, client roots, whether these are required.
+    /// Bind an address and return its port. `credentials`: private key, certificates, root certificates of clients,
+    /// whether client certificates are required.
     ///
-    /// A path is that of a file, which is read again when it changes; bytes are PEM.
+    /// Each is the path of a PEM file, which is reloaded when it changes, or PEM as bytes.
     #[pyo3(signature = (address, credentials = None))]
     fn listen(
         &self,
@@ -110,8 +111,8 @@ impl PyServer {
         self.bind(py, address, Protocol::Grpc(acceptor))
     }
 
-    /// Bind an address for HTTP, in front of the application that listens on a UNIX socket, and return its port;
-    /// `inference`: whether that is served here, or the application's like everything else.
+    /// Bind an address for HTTP, in front of the application that listens on a UNIX socket, and return its port.
+    /// `inference`: whether inference requests are served natively; all others are forwarded to the application.
     fn listen_http(
         &self,
         py: Python<'_>,
@@ -122,18 +123,18 @@ impl PyServer {
         self.bind(py, address, Protocol::Http(Arc::new(Frontend::new(application, inference))))
     }
 
-    /// Begin to accept connections.
+    /// Start to accept connections.
     fn start(&self) -> PyResult<()> {
         Ok(self.server.start()?)
     }
 
-    /// Refuse new work, give inference in flight `grace` seconds, then end everything; returns when all is over.
+    /// Reject new requests, give inference in flight `grace` seconds, then end all calls and connections, and return.
     fn stop(&self, py: Python<'_>, grace: f64) {
         let grace = Duration::try_from_secs_f64(grace.max(0.0)).unwrap_or(Duration::MAX / 4);
         py.detach(|| self.server.stop(grace));
     }
 
-    /// Wait for what happens to a call, as `hosted::Event` has it; None once the server has stopped.
+    /// Wait for the next event of a call (`hosted::Event`); None once the server has stopped.
     fn next_event(&self, py: Python<'_>) -> Option<(&'static str, PyCall)> {
         let event = py.detach(|| self.server.shared().events.next())?;
         Some(match event {
@@ -143,13 +144,14 @@ impl PyServer {
         })
     }
 
-    /// Observe every request from now on, or those that are traced: whose caller samples them, and where the caller has
-    /// not decided at this sampling rate.
+    /// Set whether all requests are observed, and the sampling rate of traces (None: no traces). The caller's sampling
+    /// decision, where there is one, takes precedence over the rate.
     fn observe(&self, everything: bool, traced: Option<f64>) {
         self.server.shared().observer.configure(everything, traced);
     }
 
-    /// The requests that have ended since the last call, up to a limit; and how many observations were dropped so far.
+    /// Take up to `limit` observations of requests that have ended; also returns the number of observations dropped so
+    /// far.
     fn observations(&self, limit: usize) -> (Vec<PyObservation>, u64) {
         let observer = &self.server.shared().observer;
         (
@@ -158,7 +160,7 @@ impl PyServer {
         )
     }
 
-    /// What happens in the server: numbers since the beginning, but for those that say `now`.
+    /// The metrics of the server: counts since its creation, and current values for the names in `_now`.
     fn statistics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let metrics = &self.server.shared().metrics;
         let result = PyDict::new(py);
@@ -175,9 +177,9 @@ impl PyServer {
 }
 
 impl Drop for PyServer {
-    /// A server that nobody stopped: its workers may have something to say to Python before they end.
+    /// Stops a server that was not stopped, without the GIL: its workers may need it before they end.
     fn drop(&mut self) {
-        // Without an interpreter there is nobody to wait for us.
+        // Without an interpreter there is no need to stop.
         let _ = Python::try_attach(|py| py.detach(|| self.server.stop(Duration::ZERO)));
     }
 }
@@ -257,16 +259,16 @@ fn config(options: &OptionsDict<'_, '_>) -> PyResult<Config> {
     })
 }
 
-/// Size, default timeout in microseconds, whether requests may override it, "REJECT" or "DELAY".
+/// A queue policy: size, default timeout in microseconds, whether requests may override it, "REJECT" or "DELAY".
 type PolicyFields = (usize, u64, bool, String);
 
-/// How often each client may ask.
+/// Returns the rate limit of each client.
 fn rate(options: &OptionsDict<'_, '_>) -> PyResult<Option<Limit>> {
     let rate: Option<f64> = options.get("rate_limit")?;
     let burst: u32 = options.get("rate_burst")?;
     let limit = |rate: f64| {
         let burst = burst.max(1);
-        // The time that a burst stands for must be one that can be reckoned with.
+        // Durations are computed from the time of a burst, which must be representable.
         if (1e-9..1e9).contains(&(f64::from(burst) / rate)) && rate <= 1e9 {
             return Ok(Limit { rate, burst });
         }

@@ -1,4 +1,4 @@
-//! What an executor computes at once: the rows of one or more requests.
+//! A batch: the rows of one or more requests that an executor computes together.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +15,7 @@ use crate::queue::buffer::{self, Buffer};
 use crate::queue::pending::{Outbox, Pending};
 use crate::signature::{Shape, Tensor};
 
-/// A batch. It is answered exactly once, at the latest when it is dropped.
+/// A batch. It is completed exactly once, at the latest when it is dropped.
 pub struct Batch {
     queue: Arc<Queue>,
     requests: Vec<Pending>,
@@ -39,38 +39,38 @@ impl Batch {
         &self.queue
     }
 
-    /// The number of requests; one that was split is counted with its first part.
+    /// The number of requests; a split request is counted with its first part.
     pub fn requests(&self) -> usize {
         self.requests.iter().filter(|request| request.responder.route.is_first()).count()
     }
 
-    /// The number of requests, every part of one that was split included.
+    /// The number of requests, with each part of a split request counted.
     pub fn parts(&self) -> usize {
         self.requests.len()
     }
 
-    /// The ids of the requests, as far as they have any.
+    /// The ids of the requests that have one.
     pub fn request_ids(&self) -> Vec<CompactString> {
         let ids = self.requests.iter().map(|request| request.responder.request_id());
         ids.filter(|id| !id.is_empty()).collect()
     }
 
-    /// Whether the server itself made any of the requests.
+    /// Whether any of the requests is an in-process request.
     pub fn is_local(&self) -> bool {
         self.requests.iter().any(|request| request.responder.route.is_local())
     }
 
-    /// Whether anybody waits for an answer.
+    /// Whether any of the requests is not cancelled.
     pub fn is_active(&mut self) -> bool {
         self.requests.iter_mut().any(|request| !request.is_cancelled())
     }
 
-    /// The rows of all requests.
+    /// The number of rows of all requests, without padding.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// The rows that the inputs have, and that the outputs are to have: padding included.
+    /// The number of rows of the inputs, and required of the outputs: padding included.
     pub fn padded_rows(&self) -> usize {
         if self.queue.signature.batched { self.queue.options.padded(self.rows) } else { self.rows }
     }
@@ -80,7 +80,7 @@ impl Batch {
         self.requests.iter().filter_map(|request| request.deadline).min()
     }
 
-    /// The outputs that any request asked for; None: all.
+    /// The outputs that any of the requests selects; None for all.
     pub fn requested(&self) -> Option<Vec<usize>> {
         let mut positions = Vec::new();
         for request in &self.requests {
@@ -95,7 +95,7 @@ impl Batch {
         Some(positions)
     }
 
-    /// The parameters of the request, when there is only one.
+    /// The parameters of the request; empty if the batch has several requests.
     pub fn parameters(&self) -> &[(CompactString, Parameter)] {
         match &self.requests[..] {
             [request] => &request.parameters,
@@ -103,7 +103,7 @@ impl Batch {
         }
     }
 
-    /// The shape of an input, padding included; None when the requests leave it out.
+    /// The shape of an input, padding included; None if the requests omit it.
     pub fn shape(&self, position: usize) -> Option<Shape> {
         let mut shape = self.requests[0].tensors[position].as_ref()?.shape.clone();
         if self.queue.signature.batched {
@@ -112,7 +112,7 @@ impl Batch {
         Some(shape)
     }
 
-    /// The elements of an input of fixed size, rows stacked; the last row repeats as padding.
+    /// The elements of an input of fixed element size: the rows of all requests, padded by repeating the last row.
     pub fn buffer(&self, position: usize) -> Bytes {
         if let [request] = &self.requests[..]
             && let Some(tensor) = &request.tensors[position]
@@ -138,7 +138,7 @@ impl Batch {
         })
     }
 
-    /// The contents of a BYTES input, request after request, padding included.
+    /// The contents of a BYTES input for each request, then for each row of padding.
     pub fn contents(&self, position: usize) -> Vec<Bytes> {
         let mut contents: Vec<Bytes> =
             self.tensors(position).map(|tensor| tensor.data.clone().into_bytes()).collect();
@@ -148,7 +148,7 @@ impl Batch {
         contents
     }
 
-    /// Answers every request with its rows of the outputs, which are given with their position.
+    /// Completes each request with its rows of the outputs; each output is given with its position in the signature.
     pub fn reply(mut self, outputs: &[(usize, Output<'_>)]) {
         let (requests, took) = self.end();
         let mut outbox = Outbox::default();
@@ -166,7 +166,7 @@ impl Batch {
         self.queue.reorder_buffer.release(self.ordinal, outbox);
     }
 
-    /// Answers every request with a status.
+    /// Completes each request with an error status.
     pub fn fail(mut self, status: &Status) {
         self.refuse(status);
     }
@@ -195,7 +195,7 @@ impl Batch {
         data.into_bytes()
     }
 
-    /// The elements of the last row of a BYTES input, as contents.
+    /// The last row of a BYTES input, as raw contents.
     fn last_elements(&self, position: usize) -> Option<Bytes> {
         let tensor = self.tensors(position).filter(|tensor| !tensor.data.is_empty()).last()?;
         let raw = tensor.data.clone().into_bytes();
@@ -217,7 +217,7 @@ impl Drop for Batch {
     }
 }
 
-/// Sends answers in the order in which batches were taken, if that is to be preserved.
+/// Sends responses in the order in which batches were taken, if the order is to be preserved.
 pub struct ReorderBuffer {
     state: Option<Mutex<Reordering>>,
 }
@@ -229,7 +229,7 @@ struct Reordering {
 }
 
 impl ReorderBuffer {
-    /// `preserve`: whether the order matters.
+    /// Creates a buffer; with `preserve` false, responses are sent at once.
     pub fn new(preserve: bool) -> ReorderBuffer {
         ReorderBuffer { state: preserve.then(Mutex::default) }
     }

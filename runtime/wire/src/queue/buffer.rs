@@ -1,4 +1,4 @@
-//! Aligned memory for the inputs of batches, from a pool: to fault in fresh pages would cost more than the copy.
+//! Aligned memory for the inputs of batches, from a pool: page faults of fresh memory would cost more than the copy.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::collections::VecDeque;
@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-/// What SIMD code likes; ONNX Runtime's own tensors have the same.
+/// A cache line, suited for SIMD; ONNX Runtime's own tensors have the same alignment.
 const ALIGNMENT: usize = 64;
 
-/// The most free blocks in a pool, and the most bytes that they have together.
+/// The maximum number of free blocks in a pool, and their maximum total size in bytes.
 const MAX_FREE_BLOCKS: usize = 16;
 const MAX_FREE_BYTES: usize = 64 << 20;
 
@@ -20,7 +20,7 @@ pub struct Pool {
     free: Mutex<FreeList>,
 }
 
-/// In the order of their last use, the oldest first.
+/// The free blocks, least recently used first.
 #[derive(Default)]
 struct FreeList {
     blocks: VecDeque<Block>,
@@ -32,7 +32,7 @@ struct Block {
     layout: Layout,
 }
 
-// SAFETY: a block owns its memory, and nothing in it belongs to a thread.
+// SAFETY: a block owns its memory, which is not bound to a thread.
 unsafe impl Send for Block {}
 
 impl Drop for Block {
@@ -42,7 +42,7 @@ impl Drop for Block {
     }
 }
 
-/// Memory of a tensor; it returns to its pool when it is dropped.
+/// The memory of a tensor; returned to its pool on drop.
 pub struct Buffer {
     block: Option<Block>,
     len: usize,
@@ -50,10 +50,10 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// `len` aligned bytes that `fill` writes from the first to the last.
+    /// Returns `len` aligned bytes, all of which `fill` writes.
     pub fn filled(pool: &Arc<Pool>, len: usize, fill: impl FnOnce(&mut [u8])) -> Bytes {
         let block = pool.acquire(len).unwrap_or_else(|| Block::new(len));
-        // SAFETY: the block has at least `len` bytes, initialized since its birth, and no other owner.
+        // SAFETY: the block has at least `len` bytes, initialized on allocation, and no other owner.
         fill(unsafe { std::slice::from_raw_parts_mut(block.pointer.as_ptr(), len) });
         Bytes::from_owner(Buffer { block: Some(block), len, pool: pool.clone() })
     }
@@ -62,13 +62,13 @@ impl Buffer {
 impl AsRef<[u8]> for Buffer {
     fn as_ref(&self) -> &[u8] {
         let Some(block) = &self.block else { return &[] };
-        // SAFETY: the block has at least `len` bytes, initialized since its birth, and lives as long as `self`;
-        // nobody writes to it any more.
+        // SAFETY: the block has at least `len` bytes, initialized on allocation, lives as long as `self`, and is not
+        // written to after `filled`.
         unsafe { std::slice::from_raw_parts(block.pointer.as_ptr(), self.len) }
     }
 }
 
-/// Whether a batch's input may begin here.
+/// Whether the bytes are aligned as the input of a batch must be.
 pub fn is_aligned(bytes: &[u8]) -> bool {
     bytes.as_ptr().addr().is_multiple_of(ALIGNMENT)
 }
@@ -86,7 +86,7 @@ impl Block {
         let size = len.next_power_of_two().max(ALIGNMENT);
         let layout =
             Layout::from_size_align(size, ALIGNMENT).expect("the size was checked against the signature");
-        // SAFETY: the layout's size is not zero. Zeroed memory is initialized, and for large blocks it is free.
+        // SAFETY: the layout's size is not zero. Zeroed memory is initialized, at no cost for large blocks.
         let pointer = unsafe { alloc_zeroed(layout) };
         let Some(pointer) = NonNull::new(pointer) else { handle_alloc_error(layout) };
         Block { pointer, layout }
@@ -94,7 +94,7 @@ impl Block {
 }
 
 impl Pool {
-    /// A free block that fits without waste.
+    /// Takes a free block of exactly the size that `Block::new` would allocate.
     fn acquire(&self, len: usize) -> Option<Block> {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         let size = len.next_power_of_two().max(ALIGNMENT);

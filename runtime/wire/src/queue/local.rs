@@ -1,4 +1,4 @@
-//! In-process requests: those that the server itself makes to answer one that it has accepted, as ensembles do.
+//! In-process requests: those that the server itself makes to serve an accepted request, as ensembles do.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -12,16 +12,16 @@ use crate::grpc::status::Status;
 use crate::output::View;
 use crate::signature::{SelectedOutput, Shape};
 
-/// Identifies an answer to the one who asked; opaque to the queue.
+/// Identifies a response to its requester; opaque to the queue.
 pub type Token = Box<dyn Any + Send + Sync>;
 
-/// The request that another one is made for.
+/// The request for which an in-process request is made.
 pub trait Parent: Send + Sync {
-    /// Whether anybody waits for its answer.
+    /// Whether its response is still awaited.
     fn is_active(&self) -> bool;
 }
 
-/// An output, without a copy where its memory can be shared.
+/// An output; not copied if its memory can be shared.
 pub struct SharedOutput {
     /// Its position in the signature.
     pub position: usize,
@@ -31,17 +31,17 @@ pub struct SharedOutput {
     pub data: Bytes,
 }
 
-/// The answer to a request, and what it took.
+/// The response to a request, and its computation time.
 pub struct Answer {
     /// The token of the request.
     pub token: Token,
-    /// The outputs that were asked for, or what went wrong.
+    /// The requested outputs, or the error status.
     pub outcome: Result<Vec<SharedOutput>, Status>,
-    /// How long its batches were computed.
+    /// The computation time of its batches.
     pub computed: Duration,
 }
 
-/// A queue of answers for the one who asked.
+/// A queue of responses for one requester.
 pub struct Inbox {
     sender: Sender<Option<Answer>>,
     receiver: Receiver<Option<Answer>>,
@@ -55,14 +55,14 @@ impl Default for Inbox {
 }
 
 impl Inbox {
-    /// Waits for answers and takes all that are there; None once it is closed.
+    /// Waits for responses and takes all that have arrived; None once the queue is closed.
     pub fn take(&self) -> Option<Vec<Answer>> {
         let mut answers = vec![self.receiver.recv().ok()??];
         while let Ok(next) = self.receiver.try_recv() {
             match next {
                 Some(answer) => answers.push(answer),
                 None => {
-                    // For the next call.
+                    // Put back for the next call.
                     self.close();
                     break;
                 }
@@ -71,7 +71,7 @@ impl Inbox {
         Some(answers)
     }
 
-    /// Lets `take` return None behind what is there.
+    /// Closes the queue: `take` returns None after the responses that have arrived.
     pub fn close(&self) {
         self.put(None);
     }
@@ -81,7 +81,7 @@ impl Inbox {
     }
 }
 
-/// The route of an answer to an in-process request.
+/// The route of the response to an in-process request.
 pub struct Local {
     token: Token,
     inbox: Arc<Inbox>,
@@ -90,22 +90,22 @@ pub struct Local {
 }
 
 impl Local {
-    /// The answer goes to `inbox`; the request is cancelled when `parent` is no longer active.
+    /// Creates a route to `inbox`; the request is cancelled when `parent` is no longer active.
     pub fn new(token: Token, inbox: Arc<Inbox>, parent: Arc<dyn Parent>) -> Local {
         Local { token, inbox, parent, computed: Duration::ZERO }
     }
 
-    /// Whether the parent request is cancelled or answered.
+    /// Whether the parent request has been cancelled or completed.
     pub fn is_cancelled(&self) -> bool {
         !self.parent.is_active()
     }
 
-    /// Adds to the time that its batches were computed.
+    /// Adds to the computation time of its batches.
     pub fn computed(&mut self, took: Duration) {
         self.computed += took;
     }
 
-    /// Answers with the outputs of a run: those that were requested, or all of them.
+    /// Completes the request with the outputs of a run: the requested ones, or all.
     pub fn answer(self, requested: &SmallVec<[SelectedOutput; 4]>, views: &[View<'_>]) {
         let is_selected = |position: usize| {
             requested.is_empty() || requested.iter().any(|each| usize::from(each.position) == position)
@@ -119,7 +119,7 @@ impl Local {
         self.end(outcome);
     }
 
-    /// Answers with a status.
+    /// Completes the request with an error status.
     pub fn refuse(self, status: Status) {
         self.end(Err(status));
     }

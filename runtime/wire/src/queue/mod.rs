@@ -1,7 +1,7 @@
-//! Where the requests of one model version wait, and how they become batches.
+//! The request queue of one model version, with dynamic batching.
 //!
-//! A worker pushes; an executor takes. What is pushed while the executor is busy waits, and leaves in as few
-//! batches as the options allow: batches form by themselves under load, and without load nothing is delayed.
+//! Workers push requests; executors take batches. Requests that are pushed while the executors are busy wait and are
+//! taken in as few batches as the options allow: batches form under load, and without load no request is delayed.
 
 pub mod batch;
 pub mod buffer;
@@ -12,7 +12,7 @@ pub mod pending;
 mod priority_queue;
 pub mod split;
 
-/// What `monitor` is built on.
+/// The primitives that `monitor` is built on.
 mod sync {
     pub use std::sync::{Condvar, Mutex, MutexGuard};
 }
@@ -34,65 +34,64 @@ use crate::queue::pending::{Outbox, Pending};
 use crate::queue::priority_queue::{Full, PriorityQueue};
 use crate::signature::{Signature, Tensor, quote};
 
-/// Tensors of this many bytes are copied while they are in the cache.
+/// Tensors of at least this many bytes are copied to aligned memory when pushed, while they are in the cache.
 const WORTH_ALIGNING: usize = 64 << 10;
 
-/// An executor spins for this long before it blocks, where work has lately come as fast: to be woken
-/// takes about as long on a virtual machine, and costs the waker a system call in place of a store to memory.
+/// How long an executor spins before it blocks, if recent waits for work were shorter: waking a thread takes about
+/// as long on a virtual machine, and costs the waker a system call instead of a store to memory.
 const SPIN_LIMIT: Duration = Duration::from_micros(250);
 
-/// How long executors don't spin after one was preempted, at least and at most: a process that computes
-/// keeps the core for milliseconds, while a thread that blocks gets one when it is woken. Doubled where that soon
-/// happens again.
+/// The minimum and maximum time for which executors do not spin after one was preempted: a computing process keeps
+/// the core for milliseconds, while a blocked thread gets one when it is woken. Doubled if preempted again soon.
 const SPIN_BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(200));
 
-/// A task that is run when no request waits; opaque to the queue.
+/// A task that is run when no requests are waiting; opaque to the queue.
 pub type Deferred = Box<dyn Any + Send>;
 
-/// What an executor dequeues.
+/// A unit of work that an executor dequeues.
 pub enum Work {
     /// Requests to compute.
     Batch(Batch),
-    /// A task that was deferred until no request waits.
+    /// A task that was deferred until no requests are waiting.
     Deferred(Deferred),
 }
 
 /// The queue of one model version.
 pub struct Queue {
-    /// What the model takes and gives.
+    /// The model's inputs and outputs.
     pub signature: Signature,
-    /// How batches are made.
+    /// The options of batching and queueing.
     pub options: Options,
-    /// What has happened here.
+    /// The metrics of this queue.
     pub metrics: QueueMetrics,
     pub(crate) template: Template,
     pub(crate) pool: Arc<Pool>,
     pub(crate) reorder_buffer: ReorderBuffer,
-    /// Locked for a few instructions only: a lock-free queue would gain nothing, and could not remove expired requests.
+    /// Locked for a few instructions only: a lock-free queue would not be faster and could not remove expired requests.
     state: Monitor<State>,
-    /// Nanoseconds that a row takes, a moving average: what `retry_after` is made of.
+    /// Moving average of the computation time per row, in nanoseconds; used for `retry_after`.
     nanos_per_row: AtomicU64,
-    /// Nanoseconds that an executor waits for work, a moving average.
+    /// Moving average of the time that an executor waits for work, in nanoseconds.
     idle_nanos: AtomicU64,
-    /// Incremented under the lock whenever there is something new for a waiting executor.
+    /// Incremented under the lock for each event that a waiting executor must see.
     event_count: AtomicU64,
 }
 
 struct State {
     requests: PriorityQueue,
-    /// Run when no request waits; not limited in number.
+    /// Tasks that are run when no requests are waiting; not limited in number.
     deferred: VecDeque<Deferred>,
-    /// Clients' requests are refused; the server's own are not, as accepted requests may depend on them.
+    /// Whether client requests are rejected; in-process requests are not, since accepted requests may depend on them.
     draining: bool,
     closed: bool,
-    /// Until then executors block without spinning; and the length of that interval.
+    /// The time until which executors block without spinning, and the length of that interval.
     no_spin_until: Instant,
     spin_backoff: Duration,
     batches: u64,
 }
 
 impl State {
-    /// Stops executors from spinning for a while, as one was preempted.
+    /// Disables spinning for a while because an executor was preempted.
     fn back_off_spinning(&mut self, now: Instant) {
         let soon = now.saturating_duration_since(self.no_spin_until) < 2 * self.spin_backoff;
         self.spin_backoff = if soon { (2 * self.spin_backoff).min(SPIN_BACKOFF.1) } else { SPIN_BACKOFF.0 };
@@ -101,7 +100,7 @@ impl State {
 }
 
 impl Queue {
-    /// An open, empty queue.
+    /// Creates an empty, open queue.
     pub fn new(signature: Signature, options: Options) -> Queue {
         let template = Template::new(&signature);
         let requests = PriorityQueue::new(&options);
@@ -127,10 +126,10 @@ impl Queue {
         }
     }
 
-    /// Adds a request; returns whether an executor is blocked, which `wake` is then to be called for.
+    /// Adds a request; returns whether an executor is blocked, in which case the caller must call `wake`.
     ///
-    /// Refused requests are answered: UNAVAILABLE when closed, RESOURCE_EXHAUSTED when full, INVALID_ARGUMENT
-    /// for more rows than can be computed in parts.
+    /// A request is rejected with UNAVAILABLE if the queue is draining or closed, RESOURCE_EXHAUSTED if it is full, and
+    /// INVALID_ARGUMENT if the request has more rows than can be computed in parts.
     #[must_use]
     pub fn push(&self, mut request: Pending) -> bool {
         self.metrics.requests.add(1);
@@ -139,7 +138,7 @@ impl Queue {
             return false;
         }
         let (level, bytes, local) = (request.level, request.bytes(), request.responder.route.is_local());
-        // Large tensors are copied before they wait, but not of a request that may not wait.
+        // Large tensors are copied before the request waits, but not those of a request that will be rejected.
         if bytes >= WORTH_ALIGNING {
             let refusal = self.refusal(&self.state.lock(), level, bytes, local);
             if let Some(status) = refusal {
@@ -160,7 +159,7 @@ impl Queue {
         false
     }
 
-    /// Adds a task that is run when no request waits; gives it back once the queue is closed.
+    /// Adds a task that is run when no requests are waiting; returns it if the queue is draining or closed.
     pub fn defer(&self, task: Deferred) -> Result<(), Deferred> {
         let mut state = self.state.lock();
         if state.draining {
@@ -183,7 +182,7 @@ impl Queue {
 
     /// Waits for work; None once the queue is closed and empty.
     ///
-    /// Expired and cancelled requests are answered here, not returned.
+    /// Expired and cancelled requests are completed here and not returned.
     pub fn take(self: &Arc<Self>) -> Option<Work> {
         let mut dropped = Vec::new();
         let mut idle = None;
@@ -237,19 +236,19 @@ impl Queue {
         }
         self.complete_dropped(&mut dropped);
         if let Some(since) = idle {
-            // Capped, so that one long wait does not outweigh many short ones.
+            // Capped so that one long wait does not outweigh many short ones.
             update_ewma(&self.idle_nanos, since.elapsed().min(4 * SPIN_LIMIT));
         }
         Some(Work::Batch(Batch::new(self.clone(), taken, ordinal)))
     }
 
-    /// Refuses clients' requests from now on with UNAVAILABLE; the server's own are still accepted, and not delayed.
+    /// Rejects further client requests with UNAVAILABLE; in-process requests are still accepted, and not delayed.
     pub fn drain(&self) {
         self.state.lock().draining = true;
         self.state.notify_all();
     }
 
-    /// Refuses every new request with UNAVAILABLE; what waits is still taken.
+    /// Rejects all new requests with UNAVAILABLE; waiting requests are still taken.
     pub fn close(&self) {
         let mut state = self.state.lock();
         (state.draining, state.closed) = (true, true);
@@ -258,7 +257,7 @@ impl Queue {
         self.state.notify_all();
     }
 
-    /// Answers expired and cancelled requests; called periodically, so that they hold no slot and memory for long.
+    /// Completes expired and cancelled requests; called periodically to free their slots and memory.
     pub fn purge(&self) {
         let mut dropped = Vec::new();
         let mut state = self.state.lock();
@@ -268,13 +267,13 @@ impl Queue {
         self.complete_dropped(&mut dropped);
     }
 
-    /// The number of requests that wait.
+    /// The number of waiting requests.
     pub fn depth(&self) -> usize {
         self.state.lock().requests.len()
     }
 
-    /// Copies large tensors to aligned memory, here and not where a batch is made: the worker has them in its
-    /// cache, and an executor that gets a request alone need not copy it again.
+    /// Copies large tensors to aligned memory. This is done on push rather than when a batch is formed because the
+    /// worker has them in its cache, and a batch of a single request needs no further copy.
     fn align(&self, request: &mut Pending) {
         for (tensor, spec) in request.tensors.iter_mut().zip(&self.signature.inputs) {
             if let Some(Tensor { data, .. }) = tensor
@@ -287,12 +286,12 @@ impl Queue {
         }
     }
 
-    /// Records how long a batch took.
+    /// Records the computation time of a batch.
     pub(crate) fn record_row_time(&self, rows: usize, took: Duration) {
         update_ewma(&self.nanos_per_row, took / rows.max(1) as u32);
     }
 
-    /// Spins until `event_count` is no longer `seen`, where work has lately come fast; false where the thread was
+    /// Spins until `event_count` differs from `seen`, if recent waits were short; returns false if the thread was
     /// preempted meanwhile.
     fn spin(&self, since: Instant, seen: u64) -> bool {
         if self.idle_nanos.load(Ordering::Relaxed) > SPIN_LIMIT.as_nanos() as u64 {
@@ -300,7 +299,7 @@ impl Queue {
         }
         let mut now = since;
         while self.event_count.load(Ordering::Acquire) == seen && now - since < SPIN_LIMIT {
-            // A thread that waits for this core goes first: it may be the one that adds work.
+            // A thread that is waiting for this core runs first: it may be the one that adds work.
             std::thread::yield_now();
             let before = std::mem::replace(&mut now, Instant::now());
             if now - before > SPIN_LIMIT {
@@ -310,7 +309,7 @@ impl Queue {
         true
     }
 
-    /// Answers removed requests with CANCELLED or DEADLINE_EXCEEDED.
+    /// Completes removed requests with CANCELLED or DEADLINE_EXCEEDED.
     fn complete_dropped(&self, dropped: &mut Vec<Pending>) {
         for mut request in dropped.drain(..) {
             let status = match request.is_cancelled() {
@@ -330,7 +329,7 @@ impl Queue {
         outbox.post();
     }
 
-    /// Why a request may not wait.
+    /// The status with which a request is rejected; None if it is accepted.
     fn refusal(&self, state: &State, level: usize, bytes: usize, local: bool) -> Option<Status> {
         if state.closed || (state.draining && !local) {
             return Some(self.closed());

@@ -1,6 +1,6 @@
 //! A monitor: a mutex, its condition variable, and the number of threads that wait on it.
 //!
-//! Written against `super::sync`: `tests/loom.rs` puts loom's primitives there, and tries every interleaving.
+//! Uses `super::sync`, which `tests/loom.rs` replaces with loom's primitives to test every interleaving.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::PoisonError;
@@ -23,7 +23,7 @@ struct State<T> {
 pub struct MonitorGuard<'a, T>(MutexGuard<'a, State<T>>);
 
 impl<T> Monitor<T> {
-    /// A monitor of this value, without waiters.
+    /// Creates a monitor of a value.
     pub fn new(value: T) -> Monitor<T> {
         Monitor { state: Mutex::new(State { value, waiters: 0 }), changed: Condvar::new() }
     }
@@ -33,7 +33,7 @@ impl<T> Monitor<T> {
         MonitorGuard(self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Unlocks, blocks until it is notified or the timeout passes (or spuriously wakes), and locks again.
+    /// Unlocks, blocks until notified, timed out or spuriously woken, and locks again.
     pub fn wait<'a>(&self, guard: MonitorGuard<'a, T>, timeout: Option<Duration>) -> MonitorGuard<'a, T> {
         let mut state = guard.0;
         state.waiters += 1;
@@ -59,7 +59,7 @@ impl<T> Monitor<T> {
 }
 
 impl<T> MonitorGuard<'_, T> {
-    /// Whether a thread waits; whoever adds work then is to notify one after unlocking.
+    /// Whether a thread is waiting; a caller that adds work must then notify one after unlocking.
     pub fn has_waiters(&self) -> bool {
         self.0.waiters > 0
     }

@@ -1,4 +1,4 @@
-//! How batches are made, under Triton's names.
+//! The options of batching and queueing, named as in Triton.
 
 use std::time::Duration;
 
@@ -7,54 +7,54 @@ use crate::grpc::status::Code;
 /// The options of one queue.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Rows of a batch at most; 1 in a model without a batch dimension.
+    /// The maximum number of rows of a batch; 1 for a model without a batch dimension.
     pub max_batch_size: usize,
-    /// Sizes that are worth waiting for, ascending.
+    /// Batch sizes to prefer, and to wait for within `max_queue_delay`; ascending.
     pub preferred_batch_sizes: Vec<usize>,
-    /// How long a batch may wait for more rows; zero: only while the executor is busy.
+    /// The maximum time that a batch waits for more rows; zero: only while the executors are busy.
     pub max_queue_delay: Duration,
-    /// One policy for each priority, the most urgent first; at least one.
+    /// One policy for each priority, highest first; at least one.
     pub policies: Vec<Policy>,
-    /// The priority of requests that name none, from 1.
+    /// The priority of requests that set none, from 1.
     pub default_priority: usize,
-    /// Whether answers leave in the order in which their batches were taken.
+    /// Whether responses are sent in the order in which their batches were taken.
     pub preserve_ordering: bool,
-    /// Sizes to which batches are padded, ascending; empty: none.
+    /// Sizes to which batches are padded, ascending; empty for no padding.
     pub buckets: Vec<usize>,
-    /// Bytes of tensors that may wait, over all priorities; one request may always.
+    /// The maximum total bytes of waiting tensors, across all priorities; a single request may always wait.
     pub max_queue_bytes: usize,
-    /// Whether a full queue and a request that waited for too long are UNAVAILABLE, as in Triton.
+    /// Whether a full queue and a queue timeout are reported as UNAVAILABLE, as in Triton.
     pub triton_codes: bool,
-    /// Whether unary requests go to a servicer first.
+    /// Whether requests are first passed to a servicer in Python.
     pub hosted: bool,
     /// Whether each request is a batch of its own.
     pub single_request_batches: bool,
 }
 
-/// What holds for the requests of one priority.
+/// The queue policy of one priority.
 #[derive(Clone, Copy, Debug)]
 pub struct Policy {
-    /// Requests that may wait; 0: any number.
+    /// The maximum number of waiting requests; 0 for no limit.
     pub max_queue_size: usize,
-    /// How long a request may wait, unless it says otherwise.
+    /// The queue timeout of requests that set none.
     pub default_timeout: Option<Duration>,
-    /// Whether a request may say otherwise.
+    /// Whether a request may override the timeout.
     pub allow_timeout_override: bool,
-    /// What happens after that time.
+    /// What happens after the timeout.
     pub timeout_action: TimeoutAction,
 }
 
-/// What happens to a request that has waited for too long.
+/// What happens to a request after its queue timeout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimeoutAction {
-    /// It is refused with DEADLINE_EXCEEDED.
+    /// It is rejected with DEADLINE_EXCEEDED.
     Reject,
-    /// It waits on, behind all others of its priority.
+    /// It continues to wait, behind all others of its priority.
     Delay,
 }
 
 impl Policy {
-    /// How long a request may wait that asks for `asked`.
+    /// The queue timeout of a request that asks for `asked`.
     pub fn timeout(&self, asked: Option<Duration>) -> Option<Duration> {
         asked.filter(|_| self.allow_timeout_override).or(self.default_timeout)
     }
@@ -90,19 +90,19 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The level (from 0, the most urgent) of a request's priority (from 1; 0 or out of range: the default).
+    /// The level (from 0, the highest) of a request's priority (from 1; 0 or out of range: the default).
     pub fn level(&self, priority: u64) -> usize {
         let levels = self.policies.len();
         let chosen = usize::try_from(priority).ok().filter(|chosen| (1..=levels).contains(chosen));
         chosen.unwrap_or(self.default_priority.clamp(1, levels)) - 1
     }
 
-    /// gRPC's code, or that of Triton where its codes are configured.
+    /// Returns UNAVAILABLE if Triton's codes are configured, otherwise the given code.
     pub fn code(&self, standard: Code) -> Code {
         if self.triton_codes { Code::Unavailable } else { standard }
     }
 
-    /// The rows that a batch of `rows` is padded to; a batch without rows has none to repeat, and stays as it is.
+    /// The number of rows to which a batch of `rows` is padded; an empty batch has no row to repeat and is not padded.
     pub fn padded(&self, rows: usize) -> usize {
         if rows == 0 {
             return 0;

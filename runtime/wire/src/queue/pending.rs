@@ -1,4 +1,4 @@
-//! A request that waits, and the route of its answer.
+//! A waiting request, and the route of its response.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,37 +27,37 @@ use crate::rest;
 use crate::signature::{SelectedOutput, Tensor};
 use crate::tfs;
 
-/// A request, or part of one, that fits the signature and waits to be computed.
+/// A request, or part of one, that matches the signature and waits to be computed.
 pub struct Pending {
-    /// One for each input of the signature; None for an optional one left out.
+    /// One for each input of the signature; None for an omitted optional input.
     pub tensors: SmallVec<[Option<Tensor>; 2]>,
     /// The size of the batch dimension.
     pub rows: usize,
-    /// Whether axis 0 is a batch dimension: everything but the rows must be equal to share a batch.
+    /// Whether axis 0 is a batch dimension; the other axes must be equal to share a batch.
     pub batched: bool,
-    /// A hash of what must be equal.
+    /// A hash of the axes that must be equal.
     pub key: u64,
-    /// Its priority, from 0, the most urgent.
+    /// Its priority level, from 0, the highest.
     pub level: usize,
-    /// Whether it counts against the limit of requests; of a split request only the last part does.
+    /// Whether it counts toward the limit of requests; of a split request only the last part does.
     pub counts_toward_limit: bool,
-    /// When it arrived.
+    /// The time of arrival.
     pub arrived: Instant,
     /// The client's deadline.
     pub deadline: Option<Instant>,
-    /// When its queue timeout passes.
+    /// The time at which its queue timeout passes.
     pub expires: Option<Instant>,
-    /// What the client said besides.
+    /// The other request parameters.
     pub parameters: Vec<(CompactString, Parameter)>,
-    /// Its part of the server's memory budget, until it is answered; None where the server itself made the request, and
-    /// for parts of one but the last.
+    /// Its reservation in the server's memory budget, until it is completed; None for in-process requests, and for all
+    /// parts of a split request but the last.
     pub reservation: Option<Reservation>,
-    /// Where its answer goes.
+    /// Sends its response.
     pub responder: Responder,
 }
 
 impl Pending {
-    /// Whether both may be computed in one batch.
+    /// Whether both can be computed in one batch.
     pub fn matches(&self, other: &Pending) -> bool {
         let from = usize::from(self.batched);
         let shape = |tensor: &Option<Tensor>| tensor.as_ref().map(|tensor| tensor.shape.clone());
@@ -69,7 +69,7 @@ impl Pending {
             })
     }
 
-    /// The bytes of its tensors.
+    /// The total bytes of its tensors.
     pub fn bytes(&self) -> usize {
         self.tensors.iter().flatten().map(|tensor| tensor.data.len()).sum()
     }
@@ -79,7 +79,7 @@ impl Pending {
         self.deadline.is_some_and(|deadline| deadline <= now)
     }
 
-    /// Whether the client has cancelled it, or its connection is lost.
+    /// Whether the client has cancelled it or its connection is lost.
     pub fn is_cancelled(&mut self) -> bool {
         self.responder.route.is_cancelled()
     }
@@ -90,23 +90,23 @@ impl Pending {
     }
 }
 
-/// What is needed to answer a request.
+/// The state needed to send the response to a request.
 pub struct Responder {
-    /// How the answer is written.
+    /// The format of the response.
     pub format: Format,
     /// The client's id of the request.
     pub id: CompactString,
-    /// The outputs wanted, in order; empty for all.
+    /// The requested outputs, in order; empty for all.
     pub requested: SmallVec<[SelectedOutput; 4]>,
-    /// How the answer may be compressed.
+    /// The encoding with which the response may be compressed.
     pub encoding: Option<Encoding>,
-    /// Where it goes.
+    /// The route of the response.
     pub route: Route,
     /// The record of the request, if it is observed.
     pub observation: Option<Box<Observation>>,
 }
 
-/// The protocol of an answer.
+/// The format of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// `inference.ModelInferResponse`.
@@ -115,37 +115,37 @@ pub enum Format {
     OipStream,
     /// `tensorflow.serving.PredictResponse`.
     TensorflowServing,
-    /// The Open Inference Protocol over REST; `binary`: outputs that nobody names come as bytes.
+    /// The Open Inference Protocol over REST.
     Rest {
-        /// Whether they do.
+        /// Whether outputs that are not requested by name are returned as binary data.
         binary: bool,
     },
-    /// TensorFlow Serving's REST.
+    /// TensorFlow Serving's REST API.
     RestPredict {
-        /// Whether the answer is made of rows.
+        /// Whether the response is in row format.
         rows: bool,
     },
 }
 
-/// Where an answer goes.
+/// The route of a response.
 pub enum Route {
-    /// It ends a unary call.
+    /// The response of a unary call.
     Unary(SendResponse<Bytes>, InFlight),
-    /// It is one message of a stream, at its place in the order.
+    /// One message of a stream, with its sequence number.
     Stream(mpsc::UnboundedSender<(u64, Answer)>, u64, InFlight),
-    /// It is the body of an answer over HTTP.
+    /// The body of an HTTP response.
     Http(oneshot::Sender<Answer>, InFlight),
-    /// It is part of the answer to a request that was split.
+    /// Part of the response to a split request.
     Part(Part),
-    /// The server itself wants it.
+    /// The response to an in-process request.
     Local(Local),
 }
 
-/// Counts a request as not yet answered for as long as it lives, and knows the worker that is to send the answer.
+/// Counts a request as in flight until it is dropped; holds the mailbox of the worker that sends the response.
 pub struct InFlight(Arc<Mailbox>);
 
 impl InFlight {
-    /// One more request is in flight.
+    /// Counts a request as in flight.
     pub fn new(mailbox: &Arc<Mailbox>) -> InFlight {
         mailbox.metrics.in_flight.add(1);
         InFlight(mailbox.clone())
@@ -158,27 +158,27 @@ impl Drop for InFlight {
     }
 }
 
-/// An answer as `frame::encode` takes it (over HTTP as `rest::response::body` does), or what went wrong: the worker,
-/// not the executor, compresses it.
+/// A response as `frame::encode` takes it (for HTTP, as `rest::response::body` takes it), or an error status. It is
+/// compressed by the worker, not by the executor.
 pub type Answer = Result<Vec<u8>, Status>;
 
-/// Answers that are to be sent together, by the mailbox of the worker that sends them.
+/// Responses that are delivered together, grouped by the mailbox of the worker that sends them.
 #[derive(Default)]
 pub struct Outbox {
     by_mailbox: SmallVec<[(Arc<Mailbox>, Vec<Envelope>); 2]>,
 }
 
-/// An answer and its route.
+/// A response and its route.
 pub struct Envelope {
-    /// Where it goes.
+    /// The route of the response.
     pub route: Route,
-    /// How its stream is compressed, for the response headers.
+    /// The encoding for the response headers.
     pub encoding: Option<Encoding>,
-    /// The answer.
+    /// The response.
     pub answer: Answer,
 }
 
-/// The answers that a worker is to send. Those of one batch cost one wake.
+/// The responses that a worker is to send; those of one batch wake it once.
 pub struct Mailbox {
     envelopes: Mutex<Vec<Envelope>>,
     arrived: Notify,
@@ -186,12 +186,12 @@ pub struct Mailbox {
 }
 
 impl Mailbox {
-    /// An empty one.
+    /// Creates an empty mailbox.
     pub fn new(metrics: Arc<ServerMetrics>) -> Mailbox {
         Mailbox { envelopes: Mutex::default(), arrived: Notify::new(), metrics }
     }
 
-    /// Waits for answers and takes them all, in place of what `envelopes` held.
+    /// Waits for responses and takes all of them; replaces the contents of `envelopes`.
     pub async fn receive(&self, envelopes: &mut Vec<Envelope>) {
         self.arrived.notified().await;
         std::mem::swap(envelopes, &mut *self.envelopes.lock().unwrap_or_else(PoisonError::into_inner));
@@ -199,7 +199,7 @@ impl Mailbox {
 }
 
 impl Outbox {
-    /// Delivers everything to the mailboxes.
+    /// Delivers all responses to their mailboxes.
     pub fn post(self) {
         for (mailbox, envelopes) in self.by_mailbox {
             let mut waiting = mailbox.envelopes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -220,7 +220,7 @@ impl Outbox {
         }
     }
 
-    /// Appends another outbox.
+    /// Appends the responses of another outbox.
     pub fn append(&mut self, other: Outbox) {
         for (mailbox, envelopes) in other.by_mailbox {
             envelopes.into_iter().for_each(|envelope| self.add(mailbox.clone(), envelope));
@@ -229,34 +229,34 @@ impl Outbox {
 }
 
 impl Responder {
-    /// Returns what makes the responder of one part of the request.
+    /// Returns a function that creates the responder of one part of the request.
     pub fn part(&self) -> impl FnOnce(Part) -> Responder + use<> {
         let Responder { format, encoding, ref requested, .. } = *self;
         let (id, requested) = (CompactString::default(), requested.clone());
         move |part| Responder { format, id, requested, encoding, route: Route::Part(part), observation: None }
     }
 
-    /// Answers with the outputs of a run, one view for each output that was computed, and counts the request's end.
+    /// Completes the request with the outputs of a run, one view for each computed output, and records its end.
     pub fn answer(self, queue: &Queue, arrived: Instant, views: &[View<'_>], outbox: &mut Outbox) {
         if let Route::Part(part) = self.route {
             return part.answer(queue, arrived, views, outbox);
         }
-        // Counted before it is sent: a client that has its answer finds it in the metrics.
+        // Recorded before the response is sent, so that a client that has received it finds it in the metrics.
         queue.metrics.ended(Code::Ok, arrived.elapsed());
         if let Route::Local(local) = self.route {
             return local.answer(&self.requested, views);
         }
-        // A panic fails this request, and none of the others in the batch.
+        // A panic fails only this request, not the others in the batch.
         let framed = catch_unwind(AssertUnwindSafe(|| self.encode(queue, views)));
         let answer =
             framed.map_err(|_| Status::internal("the answer cannot be written; see the server's log"));
-        // HTTP has no such limit.
+        // HTTP has no limit on the message size.
         let answer =
             if matches!(self.route, Route::Http(..)) { answer } else { answer.and_then(frame::check) };
         self.send(answer, outbox);
     }
 
-    /// The answer as `frame::encode` takes it.
+    /// Encodes the response as `frame::encode` takes it.
     fn encode(&self, queue: &Queue, views: &[View<'_>]) -> Vec<u8> {
         let binary = self.format == Format::Rest { binary: true };
         let every = || {
@@ -290,7 +290,7 @@ impl Responder {
         }
     }
 
-    /// Answers with a status, and counts the request's end.
+    /// Completes the request with an error status and records its end.
     pub fn refuse(self, queue: &Queue, arrived: Instant, status: Status, outbox: &mut Outbox) {
         if let Route::Part(part) = self.route {
             return part.refuse(queue, arrived, status, outbox);
@@ -302,7 +302,7 @@ impl Responder {
         }
     }
 
-    /// Records that the request was computed in a batch of so many rows.
+    /// Records that the request was computed in a batch of `batch` rows.
     pub fn computed(&mut self, taken: Instant, computed: Instant, batch: usize) {
         match (&mut self.route, &mut self.observation) {
             (Route::Part(part), _) => part.computed(taken, computed, batch),
@@ -312,7 +312,7 @@ impl Responder {
         }
     }
 
-    /// The id of the request: the client's, or the one that was made for it; empty where there is neither.
+    /// The id of the request: the client's, or the generated one; empty if there is neither.
     pub fn request_id(&self) -> CompactString {
         match (&self.route, &self.observation) {
             (Route::Part(part), _) => part.request_id(),
@@ -336,7 +336,7 @@ impl Responder {
 }
 
 impl Route {
-    /// Whether the receiver is gone.
+    /// Whether the receiver of the response is gone.
     pub fn is_cancelled(&mut self) -> bool {
         match self {
             // Ready: the client has reset the stream, or its connection is lost.
@@ -350,12 +350,12 @@ impl Route {
         }
     }
 
-    /// False for parts of a request but the first.
+    /// Whether this is not a part of a split request, or its first part.
     pub fn is_first(&self) -> bool {
         !matches!(self, Route::Part(part) if !part.is_first())
     }
 
-    /// Whether the server itself made the request.
+    /// Whether the request is an in-process request.
     pub fn is_local(&self) -> bool {
         match self {
             Route::Unary(..) | Route::Stream(..) | Route::Http(..) => false,

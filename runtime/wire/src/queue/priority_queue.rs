@@ -1,4 +1,4 @@
-//! The waiting requests of a queue by priority, as in Triton, and which of them form the next batch.
+//! The waiting requests of a queue by priority, as in Triton, and the selection of the next batch.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -7,21 +7,21 @@ use crate::queue::options::{Options, TimeoutAction};
 use crate::queue::pending::Pending;
 use crate::queue::split::split_to;
 
-/// What an executor is to do next.
+/// The next action of an executor.
 pub enum Next {
-    /// Compute this.
+    /// Compute this batch.
     Batch(Vec<Pending>),
-    /// Wait until then: more may come.
+    /// Wait for more requests until this time.
     Wait(Instant),
-    /// Nothing waits.
+    /// No requests are waiting.
     Nothing,
 }
 
-/// Which limit one more request would exceed.
+/// The limit that another request would exceed.
 pub enum Full {
-    /// So many wait already, which is the limit.
+    /// The limit of waiting requests; holds the limit.
     Requests(usize),
-    /// So many bytes of tensors wait already.
+    /// The limit of waiting bytes; holds the bytes of tensors that are already waiting.
     Bytes(usize),
 }
 
@@ -30,23 +30,23 @@ pub struct PriorityQueue {
     levels: Vec<PolicyQueue>,
     bytes: usize,
     max_bytes: usize,
-    /// The earliest expiry of a waiting request, or one before it; None: none expires.
+    /// A lower bound of the earliest expiry of a waiting request; None if no request expires.
     soonest: Option<Instant>,
 }
 
 /// The requests of one priority.
 struct PolicyQueue {
     queue: VecDeque<Pending>,
-    /// Requests whose queue timeout passed, under `TimeoutAction::Delay`.
+    /// Requests whose queue timeout has passed, under `TimeoutAction::Delay`.
     delayed: VecDeque<Pending>,
-    /// The number of requests; a split one counts until its last part is taken.
+    /// The number of requests; a split request counts until its last part is taken.
     requests: usize,
     limit: usize,
     on_timeout: TimeoutAction,
 }
 
 impl PriorityQueue {
-    /// Nothing waits.
+    /// Creates an empty queue.
     pub fn new(options: &Options) -> PriorityQueue {
         let level = |policy: &crate::queue::options::Policy| PolicyQueue {
             queue: VecDeque::new(),
@@ -68,12 +68,12 @@ impl PriorityQueue {
         self.levels.iter().map(|level| level.requests).sum()
     }
 
-    /// Whether nothing waits.
+    /// Whether no requests are waiting.
     pub fn is_empty(&self) -> bool {
         self.levels.iter().all(|level| level.requests == 0)
     }
 
-    /// Whether one more request of so many bytes fits into a level.
+    /// Checks whether another request of `bytes` bytes fits into a level.
     pub fn check_capacity(&self, level: usize, bytes: usize) -> Result<(), Full> {
         let PolicyQueue { requests, limit, .. } = self.levels[level];
         if limit > 0 && requests >= limit {
@@ -102,7 +102,7 @@ impl PriorityQueue {
         }
     }
 
-    /// Moves expired requests to `dropped`, and cancelled ones at the head of a queue.
+    /// Moves expired requests, and cancelled ones at the head of a queue, to `dropped`.
     ///
     /// Other cancelled requests are removed by `next` and `remove_cancelled`.
     pub fn remove_expired(&mut self, now: Instant, dropped: &mut Vec<Pending>) {
@@ -127,7 +127,7 @@ impl PriorityQueue {
         self.count_out(&dropped[before..]);
     }
 
-    /// Moves every cancelled request to `dropped`.
+    /// Moves all cancelled requests to `dropped`.
     pub fn remove_cancelled(&mut self, dropped: &mut Vec<Pending>) {
         let before = dropped.len();
         for level in &mut self.levels {
@@ -140,7 +140,7 @@ impl PriorityQueue {
         self.count_out(&dropped[before..]);
     }
 
-    /// What to do next. `draining`: a batch does not wait for more rows, as clients send none.
+    /// Returns the next action. With `draining`, a batch does not wait for more rows, since no client requests follow.
     ///
     /// Cancelled requests that would be in the batch are moved to `dropped`.
     pub fn next(
@@ -204,20 +204,20 @@ fn earliest(left: Option<Instant>, right: Option<Instant>) -> Option<Instant> {
     left.into_iter().chain(right).min()
 }
 
-/// The queues in the order of their urgency; none is empty.
+/// The queues in descending order of priority; none is empty.
 type Queues<'a> = [&'a mut VecDeque<Pending>];
 
-/// Where a request waits: its queue, and its place there. By default it is the first of all.
+/// The position of a waiting request: its queue and its index there. The default is the first request of all.
 #[derive(Clone, Copy, Default)]
 struct Position {
     queue: usize,
     index: usize,
 }
 
-/// How many shapes a full batch is looked for in: each takes a pass over all waiting requests.
+/// The maximum number of shapes that are searched for a full batch; each takes a pass over all waiting requests.
 const MAX_SHAPES: usize = 8;
 
-/// The first request of the first batch that is full; none of its shape waits before it.
+/// Finds the first request whose shape has enough waiting rows for a full batch; no request of this shape precedes it.
 fn first_full_batch(queues: &Queues, enough: usize) -> Option<Position> {
     let mut seen: Vec<&Pending> = Vec::new();
     for (queue, requests) in queues.iter().enumerate() {
@@ -237,7 +237,7 @@ fn first_full_batch(queues: &Queues, enough: usize) -> Option<Position> {
     None
 }
 
-/// The rows of the requests that fit one, itself among them, up to a limit.
+/// Counts the rows of the requests that match `first`, itself included; stops once `limit` is reached.
 fn matching_rows(queues: &Queues, first: &Pending, limit: usize) -> usize {
     let mut rows = 0;
     let waiting = queues.iter().flat_map(|queue| queue.iter());
@@ -250,7 +250,7 @@ fn matching_rows(queues: &Queues, first: &Pending, limit: usize) -> usize {
     rows
 }
 
-/// The same, where it matters: only preferred sizes need it.
+/// The same, if there are preferred sizes, which alone need it; otherwise 0.
 fn matching_rows_if(queues: &Queues, first: Position, options: &Options) -> usize {
     if options.preferred_batch_sizes.is_empty() {
         return 0;
@@ -258,14 +258,14 @@ fn matching_rows_if(queues: &Queues, first: Position, options: &Options) -> usiz
     matching_rows(queues, &queues[first.queue][first.index], options.max_batch_size)
 }
 
-/// The largest preferred size that is there in full; the maximum when there is none.
+/// Returns the largest preferred size that `rows` can fill; the maximum batch size if there is none.
 fn preferred(rows: usize, options: &Options) -> usize {
     let sizes = options.preferred_batch_sizes.iter().copied();
     sizes.filter(|&size| size <= rows.min(options.max_batch_size)).max().unwrap_or(options.max_batch_size)
 }
 
-/// Takes one request, or `max` rows of it, and all that fit it, of less urgent ones too, up to `limit` rows; the
-/// others keep their order. `first`: no other request that fits it waits before it.
+/// Takes the request at `first`, or `max` rows of it, and all matching ones, of lower priority too, up to `limit`
+/// rows; the others keep their order. No request that matches the one at `first` may precede it.
 fn take(
     queues: &mut Queues,
     first: Position,
@@ -290,7 +290,7 @@ fn take(
                 full = rows >= limit;
                 batch.push(request);
             } else {
-                // FIFO: a smaller request behind it does not overtake.
+                // FIFO: a smaller request behind it must not overtake it.
                 queue.push_front(request);
                 full = true;
             }

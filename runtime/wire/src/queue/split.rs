@@ -1,4 +1,4 @@
-//! Requests larger than a batch: computed in parts, answered as one.
+//! Requests larger than a batch: computed in parts, with one response.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -12,24 +12,24 @@ use crate::queue::Queue;
 use crate::queue::pending::{Outbox, Pending, Responder, Route};
 use crate::signature::{Shape, Signature, Tensor};
 
-/// One part of a split request, or the rest that is not split yet.
+/// One part of a split request, or the rest that has not been split yet.
 pub struct Part {
     whole: Arc<SplitRequest>,
     index: usize,
 }
 
 struct SplitRequest {
-    /// Of each input, the bytes of each part; None: as many for each row.
+    /// For each input, the bytes of each part; None if all rows have the same size.
     sizes: Vec<Option<Vec<usize>>>,
     state: Mutex<State>,
 }
 
 struct State {
-    /// Gone once the request is answered.
+    /// None once the request is completed.
     responder: Option<Responder>,
-    /// For each part, its outputs once they are there.
+    /// The outputs of each part, once computed.
     parts: Vec<Option<Vec<PartOutput>>>,
-    /// How many are not.
+    /// The number of parts that have not been computed.
     missing: usize,
 }
 
@@ -40,13 +40,13 @@ struct PartOutput {
     data: Vec<u8>,
 }
 
-/// The most parts of a request: each has a fixed cost, and many rows may take few bytes.
+/// The maximum number of parts of a request: each has a fixed cost, and many rows may take few bytes.
 const MAX_PARTS: usize = 1 << 16;
 
-/// The most rows without elements in a request; or as many as make one batch.
+/// The maximum number of rows in a request without elements, unless one batch may hold more.
 const MAX_EMPTY_ROWS: usize = 1 << 12;
 
-/// INVALID_ARGUMENT for a request that needs too many parts of `max` rows.
+/// Returns INVALID_ARGUMENT for a request that needs too many parts of `max` rows.
 pub fn oversized(request: &Pending, max: usize) -> Option<Status> {
     let empty = request.bytes() == 0;
     let most = if empty { max.max(MAX_EMPTY_ROWS) } else { max.saturating_mul(MAX_PARTS) };
@@ -60,9 +60,9 @@ pub fn oversized(request: &Pending, max: usize) -> Option<Status> {
     )))
 }
 
-/// Prepares a request with more than `max` rows for `split_to`; others are returned as they are.
+/// Prepares a request with more than `max` rows for `split_to`; returns other requests unchanged.
 ///
-/// Parts are made lazily, when they are computed: until then a request takes no more memory than it came with.
+/// Parts are split off lazily, when they are computed: until then a request takes no additional memory.
 pub fn prepare(mut request: Pending, signature: &Signature, max: usize) -> Pending {
     if !request.batched || request.rows <= max {
         return request;
@@ -84,7 +84,7 @@ pub fn prepare(mut request: Pending, signature: &Signature, max: usize) -> Pendi
     Pending { responder: rest(Part { whole, index: 0 }), ..request }
 }
 
-/// Splits the first `max` rows off a request that has more, as `Bytes::split_to` does; None for other requests.
+/// Splits the first `max` rows off a request that has more, like `Bytes::split_to`; None for other requests.
 pub fn split_to(rest: &mut Pending, max: usize) -> Option<Pending> {
     if !rest.batched || rest.rows <= max {
         return None;
@@ -109,7 +109,7 @@ pub fn split_to(rest: &mut Pending, max: usize) -> Option<Pending> {
     })
 }
 
-/// Splits the first rows off a contiguous tensor; `size`: their bytes, where rows differ in size.
+/// Splits the first rows off a contiguous tensor; `size` is their number of bytes if rows differ in size.
 fn split_tensor_to(rest: &mut Tensor, size: Option<usize>, rows: usize) -> Tensor {
     let size = size.unwrap_or_else(|| rest.data.len() / rest.shape[0] * rows);
     let mut shape = rest.shape.clone();
@@ -120,7 +120,7 @@ fn split_tensor_to(rest: &mut Tensor, size: Option<usize>, rows: usize) -> Tenso
     Tensor { shape, data }
 }
 
-/// The bytes of each part of a tensor of byte strings.
+/// Returns the number of bytes of each part of a BYTES tensor.
 fn part_sizes(tensor: &Tensor, max: usize) -> Vec<usize> {
     let raw = tensor.data.clone().into_bytes();
     let elements_of_part = max * tensor.shape[1..].iter().product::<usize>();
@@ -133,12 +133,12 @@ fn part_sizes(tensor: &Tensor, max: usize) -> Vec<usize> {
 }
 
 impl Part {
-    /// Whether it is the request's first part.
+    /// Whether this is the first part of the request.
     pub fn is_first(&self) -> bool {
         self.index == 0
     }
 
-    /// Adds the outputs of this part; the last part answers the request.
+    /// Adds the outputs of this part; the last part to be computed completes the request.
     pub fn answer(self, queue: &Queue, arrived: Instant, views: &[View<'_>], outbox: &mut Outbox) {
         let own = |view: &View<'_>| PartOutput {
             position: view.position,
@@ -170,7 +170,7 @@ impl Part {
         responder.answer(queue, arrived, &views, outbox);
     }
 
-    /// Whether the server itself made the request.
+    /// Whether the request is an in-process request.
     pub fn is_local(&self) -> bool {
         self.whole.lock().responder.as_ref().is_some_and(|responder| responder.route.is_local())
     }
@@ -187,7 +187,7 @@ impl Part {
         self.whole.lock().responder.as_ref().map(Responder::request_id).unwrap_or_default()
     }
 
-    /// Refuses the request; the outputs of its other parts are dropped.
+    /// Completes the request with an error status; the outputs of its other parts are dropped.
     pub fn refuse(self, queue: &Queue, arrived: Instant, status: Status, outbox: &mut Outbox) {
         let responder = self.whole.lock().responder.take();
         if let Some(responder) = responder {
@@ -195,7 +195,7 @@ impl Part {
         }
     }
 
-    /// Whether the request is answered already, or its client has cancelled it.
+    /// Whether the request has been completed or cancelled.
     pub fn is_cancelled(&self) -> bool {
         self.whole.lock().responder.as_mut().is_none_or(|responder| responder.route.is_cancelled())
     }
@@ -207,7 +207,7 @@ impl SplitRequest {
     }
 }
 
-/// Joins the parts' outputs along axis 0; every part computed the same outputs.
+/// Concatenates the outputs of the parts along axis 0; all parts have the same outputs.
 fn concatenate(parts: Vec<Vec<PartOutput>>) -> Vec<PartOutput> {
     let mut parts = parts.into_iter();
     let mut whole = parts.next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The application behind a UNIX socket, and the connections to it.
+//! The reverse proxy to the application behind a UNIX socket.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,13 +22,13 @@ use crate::rest::{Reply, status};
 use crate::rope::Rope;
 use crate::server::connection::{Error, Peer};
 
-/// Requests in flight to the application, which has a few threads more; others wait here for a permit.
+/// The maximum number of requests in flight to the application, which has a few more threads; others wait here.
 const MAX_IN_FLIGHT: usize = 16;
 
-/// Health checks need no permit: they are not to wait for inference.
+/// Health checks need no permit: they must not wait for inference.
 const HEALTH_PATHS: &str = "/v2/health/";
 
-/// A connection that was idle for so long is not used again; the application closes it after twice this time.
+/// A connection that has been idle for this long is not reused; the application closes it after twice this time.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Hop-by-hop headers (RFC 9110, section 7.6.1), and those that the proxy sets itself.
@@ -43,7 +43,7 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     EXPECT,
 ];
 
-/// An application that speaks HTTP/1.1; clones are the same one.
+/// An application that speaks HTTP/1.1; clones share its connections.
 #[derive(Clone)]
 pub struct Application {
     socket: PathBuf,
@@ -57,14 +57,14 @@ struct Connection {
 }
 
 impl Application {
-    /// The application that listens on a socket.
+    /// Creates a proxy to the application that listens on a socket.
     pub fn new(socket: PathBuf) -> Application {
         Application { socket, permits: Arc::new(Semaphore::new(MAX_IN_FLIGHT)), idle: Arc::default() }
     }
 
-    /// Forwards a request to it, without its hop-by-hop headers.
+    /// Forwards a request to the application, without hop-by-hop headers.
     ///
-    /// Both bodies are buffered: a slow client holds no connection to the application, and none of its threads.
+    /// Both bodies are buffered, so that a slow client occupies neither a connection to the application nor its thread.
     pub async fn answer(&self, parts: Parts, (body, reservation): (Rope, Reservation), peer: &Peer) -> Reply {
         match self.forward(request(parts, body, peer), reservation).await {
             Ok(reply) => reply,
@@ -75,8 +75,8 @@ impl Application {
         }
     }
 
-    /// While it waits for a permit, a request can be cancelled; once forwarded it cannot. The permit is released when
-    /// the application has answered.
+    /// A request can be cancelled while it waits for a permit, but not once it is forwarded. The permit is released
+    /// when the application has responded.
     async fn forward(&self, request: Request<Full<Bytes>>, reservation: Reservation) -> Result<Reply, Error> {
         let permit = self.permit(&request).await?;
         let application = self.clone();
@@ -117,7 +117,7 @@ impl Application {
         }
         let stream = UnixStream::connect(&self.socket).await?;
         let (sender, driver) = handshake(TokioIo::new(stream)).await?;
-        // It ends with an error where the request that it carries does.
+        // Its error is also returned by the request on this connection.
         tokio::spawn(async move { drop(driver.await) });
         Ok(Connection { sender, since: Instant::now() })
     }
@@ -131,14 +131,14 @@ impl Application {
     }
 }
 
-/// The request as the application gets it.
+/// Converts a request to the form that the application receives.
 fn request(mut parts: Parts, body: Rope, peer: &Peer) -> Request<Full<Bytes>> {
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     parts.uri = path.parse().unwrap_or_else(|_| Uri::from_static("/"));
     parts.version = Version::HTTP_11;
     remove_hop_by_hop(&mut parts.headers);
     parts.headers.remove(CONTENT_LENGTH);
-    // Clients are not trusted to say whom they forward for.
+    // Forwarding headers of clients are not trusted.
     let from_proxies = |name: &HeaderName| *name == FORWARDED || name.as_str().starts_with("x-forwarded-");
     let said: Vec<HeaderName> = parts.headers.keys().filter(|name| from_proxies(name)).cloned().collect();
     said.iter().for_each(|name| drop(parts.headers.remove(name)));
@@ -147,7 +147,7 @@ fn request(mut parts: Parts, body: Rope, peer: &Peer) -> Request<Full<Bytes>> {
     Request::from_parts(parts, body.into_bytes().into())
 }
 
-/// Removes the hop-by-hop headers, those named by `Connection` among them.
+/// Removes the hop-by-hop headers, including those named by `Connection`.
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
@@ -159,7 +159,7 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     HOP_BY_HOP.iter().chain(&named).for_each(|name| drop(headers.remove(name)));
 }
 
-/// A peer, from gRPC's notation to that of RFC 7239, section 6.
+/// Converts a peer from gRPC's notation to that of RFC 7239, section 6.
 fn forwarded(peer: &Peer) -> HeaderValue {
     let (_, address) = peer.name.split_once(':').unwrap_or_default();
     let address = address.replace("%5B", "[").replace("%5D", "]");

@@ -1,4 +1,4 @@
-//! Bodies of requests, whole.
+//! Request bodies, received as a whole.
 
 use std::time::Duration;
 
@@ -17,15 +17,15 @@ use crate::rope::Rope;
 use crate::server::Shared;
 use crate::server::connection::Error;
 
-/// Why there is no body.
+/// Why a body was not received.
 pub enum BodyError {
-    /// It is refused, with this status of HTTP.
+    /// It is rejected with an HTTP status and a message.
     Rejected(StatusCode, Status),
-    /// The client is disconnected, or too slow.
+    /// The client is disconnected or too slow.
     Disconnected(Error),
 }
 
-/// Receives a request's body. It counts against the server's budget for as long as the reservation lives.
+/// Receives a request's body. It counts against the server's memory budget until the reservation is dropped.
 pub async fn receive(shared: &Shared, body: &mut Incoming) -> Result<(Rope, Reservation), BodyError> {
     let limit = shared.config.max_receive_message_length;
     let too_large = || {
@@ -54,8 +54,8 @@ pub async fn receive(shared: &Shared, body: &mut Incoming) -> Result<(Rope, Rese
     Ok((whole, reservation))
 }
 
-/// Reads and drops the rest of a body, up to a limit: many clients read an answer only after that. One that expects
-/// 100-continue (RFC 9110, section 10.1.1) has not sent any.
+/// Reads and drops the rest of a body, up to a limit: many clients read a response only after sending the body. One
+/// that expects 100-continue (RFC 9110, section 10.1.1) has not sent any.
 pub async fn discard(shared: &Shared, parts: &Parts, body: &mut Incoming) {
     let mut left = shared.config.max_receive_message_length;
     while !parts.headers.contains_key(EXPECT)
@@ -66,7 +66,7 @@ pub async fn discard(shared: &Shared, parts: &Parts, body: &mut Incoming) {
     }
 }
 
-/// The next piece, for which a client has some time; trailers say nothing.
+/// Receives the next piece, within a time limit; ignores trailers.
 async fn next(body: &mut Incoming, within: Duration) -> Result<Option<Bytes>, Error> {
     while let Some(frame) = timeout(within, body.frame()).await? {
         if let Ok(piece) = frame?.into_data() {
@@ -76,7 +76,7 @@ async fn next(body: &mut Incoming, within: Duration) -> Result<Option<Bytes>, Er
     Ok(None)
 }
 
-/// What a body says without its compression; None: it is compressed in a way that is not known here, or not well.
+/// Decompresses a body; None if its encoding is unknown, or it cannot be decompressed.
 pub fn decompress(parts: &Parts, body: &Rope, limit: usize) -> Option<Rope> {
     match single_header(parts, &CONTENT_ENCODING)? {
         "" | "identity" => Some(body.clone()),
@@ -84,7 +84,7 @@ pub fn decompress(parts: &Parts, body: &Rope, limit: usize) -> Option<Rope> {
     }
 }
 
-/// How an answer may be compressed, of what the client accepts without a weight.
+/// Returns the encoding for the response: one that the client accepts without a weight.
 pub fn accepted_encoding(parts: &Parts) -> Option<Encoding> {
     let values = || parts.headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     let accepts = |encoding: &Encoding| {
@@ -93,7 +93,7 @@ pub fn accepted_encoding(parts: &Parts) -> Option<Encoding> {
     [Encoding::Gzip, Encoding::Deflate].into_iter().find(accepts)
 }
 
-/// The value of a header; empty without one, None where there are several or it is no text.
+/// Returns the value of a header; empty if absent, None if there are several or it is not text.
 pub fn single_header<'a>(parts: &'a Parts, name: &HeaderName) -> Option<&'a str> {
     let mut values = parts.headers.get_all(name).iter();
     match (values.next(), values.next()) {

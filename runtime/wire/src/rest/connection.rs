@@ -1,4 +1,4 @@
-//! One connection of HTTP/1, from its first byte to its last.
+//! HTTP/1 connections.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::server::Phase;
 use crate::server::connection::{Error, Peer};
 use crate::server::worker::WorkerContext;
 
-/// Serves one request after the other; once the server drains, the one in flight is the last.
+/// Serves the requests of a connection one by one; once the server drains, the one in flight is the last.
 pub async fn serve_http1<S>(
     worker: &Arc<WorkerContext>,
     stream: S,
@@ -28,9 +28,9 @@ where
         service_fn(|request| service::serve(worker.clone(), frontend.clone(), peer.clone(), request));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        // As the protocols' documents write them.
+        // As in the documents of the protocols.
         .title_case_headers(true)
-        // It also limits how long a connection may be idle.
+        // This also limits the idle time of a connection.
         .header_read_timeout(worker.shared.config.handshake_timeout)
         .serve_connection(TokioIo::new(stream), answer);
     let mut connection = pin!(connection);

@@ -1,4 +1,4 @@
-//! The elements of a tensor, from lists, flat or nested, to the form of raw contents.
+//! Converts the elements of a tensor from flat or nested lists to raw contents.
 
 use std::fmt::{Formatter, Result as Written};
 
@@ -8,36 +8,36 @@ use smallvec::SmallVec;
 use crate::bytes_tensor;
 use crate::datatype::Datatype;
 
-/// Whole numbers beyond this are rounded differently, depending on what stands beside them.
+/// Integers beyond this are rounded differently, depending on the elements beside them.
 const EXACT: u64 = 1 << 53;
 
-/// Deeper lists are no tensor.
+/// The maximum nesting depth of lists.
 const MAX_DEPTH: usize = 32;
 
-/// Builds raw contents from elements; those that do not fit the datatype are errors, and so are ragged lists.
+/// Builds raw contents from elements; elements that do not fit the datatype and ragged lists are errors.
 pub struct TensorBuilder {
     datatype: Datatype,
     data: Vec<u8>,
-    /// Of each depth, how long the lists are there.
+    /// For each depth, the length of the lists there.
     lengths: SmallVec<[Option<usize>; 8]>,
     /// The depth of the elements.
     depth: Option<usize>,
 }
 
 impl TensorBuilder {
-    /// Elements of a datatype, of which there are probably so many; None where it cannot be given in JSON.
+    /// Creates a builder with capacity for `count` elements; None if the datatype has no JSON representation.
     pub fn new(datatype: Datatype, count: usize) -> Option<TensorBuilder> {
         let data = Vec::with_capacity(count * datatype.size().unwrap_or(8));
         let elements = TensorBuilder { datatype, data, lengths: SmallVec::new(), depth: None };
         (datatype != Datatype::Bf16).then_some(elements)
     }
 
-    /// How long the lists are, from the outermost.
+    /// Returns the lengths of the lists, from the outermost.
     pub fn shape(&self) -> SmallVec<[i64; 6]> {
         self.lengths.iter().map(|length| length.unwrap_or(0) as i64).collect()
     }
 
-    /// All of them.
+    /// Returns the raw contents.
     pub fn into_raw(self) -> Vec<u8> {
         self.data
     }
@@ -46,13 +46,13 @@ impl TensorBuilder {
         self.data.extend_from_slice(&bytes);
     }
 
-    /// Checks the depth of an element: it is the same for all, and no list has it.
+    /// Checks the depth of an element: it must be the same for all elements, and no list may have it.
     fn check_element_depth(&mut self, depth: usize) -> Option<()> {
         let is_list = self.lengths.get(depth).is_some_and(Option::is_some);
         (*self.depth.get_or_insert(depth) == depth && !is_list).then_some(())
     }
 
-    /// Ends a list of so many at this depth: all lists there are as long, and no element has it.
+    /// Ends a list at this depth: all lists there must have the same length, and no element may have this depth.
     pub fn end_list(&mut self, depth: usize, length: usize) -> Option<()> {
         if self.lengths.len() <= depth {
             self.lengths.resize(depth + 1, None);
@@ -101,7 +101,7 @@ impl TensorBuilder {
     }
 }
 
-/// A value at some depth: a list of values, or an element.
+/// A value at a depth: a list of values, or an element.
 pub struct Value<'a>(pub &'a mut TensorBuilder, pub usize);
 
 impl Value<'_> {
@@ -159,7 +159,7 @@ impl<'de> Visitor<'de> for Value<'_> {
     }
 }
 
-/// The half-precision float that is nearest to a number, the even one of two.
+/// Rounds a number to the nearest half-precision float, ties to even.
 fn half(value: f64) -> u16 {
     /// The smallest number that is rounded to infinity, and the smallest normal one.
     const OVERFLOW: f64 = 65520.0;
@@ -169,7 +169,7 @@ fn half(value: f64) -> u16 {
     let bits = if size >= OVERFLOW {
         0x7c00
     } else {
-        // A step is the distance of two neighbours; to be rounded up to the next power of two is a carry.
+        // A step is the distance of two adjacent floats; rounding up to the next power of two carries to the exponent.
         let exponent = ((size.max(NORMAL).to_bits() >> 52) as i32) - 1023;
         let steps = (size * 2_f64.powi(10 - exponent)).round_ties_even() as u16;
         ((exponent + 14) as u16) * 1024 + steps

@@ -1,4 +1,4 @@
-//! Streaming JSON, as with SAX: handlers take each value as it is parsed, and no tree is built.
+//! Streaming JSON parsing, as in SAX: handlers take each value as it is parsed, and no tree is built.
 
 use std::fmt::{Formatter, Result as Written};
 
@@ -7,17 +7,17 @@ use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, Se
 
 /// A handler of an object's entries.
 pub trait Entries<'de> {
-    /// Takes one, whose value is still to be read.
+    /// Handles an entry, whose value it must read.
     fn entry<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error>;
 }
 
 /// A handler of a list's elements.
 pub trait Items<'de> {
-    /// Takes one; false when there is none left.
+    /// Handles the next element; returns false if there is none.
     fn item<A: SeqAccess<'de>>(&mut self, list: &mut A) -> Result<bool, A::Error>;
 }
 
-/// An object; anything else is an error.
+/// Parses an object; any other value is an error.
 pub struct Object<'a, T>(pub &'a mut T);
 
 impl<'de, T: Entries<'de>> DeserializeSeed<'de> for Object<'_, T> {
@@ -43,7 +43,7 @@ impl<'de, T: Entries<'de>> Visitor<'de> for Object<'_, T> {
     }
 }
 
-/// A list; anything else is an error.
+/// Parses a list; any other value is an error.
 pub struct List<'a, T>(pub &'a mut T);
 
 impl<'de, T: Items<'de>> DeserializeSeed<'de> for List<'_, T> {
@@ -67,7 +67,7 @@ impl<'de, T: Items<'de>> Visitor<'de> for List<'_, T> {
     }
 }
 
-/// A value that is parsed and ignored. Unlike serde's `IgnoredAny` it has to be valid, its UTF-8 included.
+/// A value that is parsed and ignored. Unlike with serde's `IgnoredAny` it must be valid, including its UTF-8.
 pub struct Skipped;
 
 impl<'de> Deserialize<'de> for Skipped {

@@ -1,11 +1,11 @@
-//! REST: inference is served here, as gRPC's is; everything else by an application behind a UNIX socket.
+//! REST: inference is served natively, as over gRPC; all other requests by an application behind a UNIX socket.
 //!
 //! ```text
 //! socket -> connection -> service -> body -> request | raw | predict_request (decode) -> server::infer -> queue
 //!                                 -> application    response | predict_response (encode) <- executor in Python
 //! ```
 //!
-//! What cannot be decoded here is forwarded as it came, so that error messages are made in one place.
+//! Requests that cannot be decoded here are forwarded unchanged, so that error messages are made in one place.
 
 pub mod application;
 pub mod body;
@@ -28,19 +28,19 @@ use std::path::PathBuf;
 
 use crate::rest::application::Application;
 
-/// The HTTP frontend of an application: a reverse proxy that serves inference itself.
+/// The HTTP frontend of an application: a reverse proxy that serves inference natively.
 pub struct Frontend {
     application: Application,
-    /// Whether inference is served here.
+    /// Whether inference is served natively.
     inference: bool,
 }
 
 impl Frontend {
-    /// A frontend of the application that listens on a UNIX socket.
+    /// Creates a frontend of the application that listens on a UNIX socket.
     pub fn new(socket: PathBuf, inference: bool) -> Frontend {
         Frontend { application: Application::new(socket), inference }
     }
 }
 
-/// What is answered.
+/// An HTTP response.
 pub type Reply = http::Response<http_body_util::Full<bytes::Bytes>>;

@@ -1,7 +1,7 @@
 //! Elements of tensors in JSON.
 //!
-//! JSON's numbers are read as doubles nearly everywhere. So each is the shortest text that means exactly this double;
-//! the shortest for a float32 (0.1) would be another one than the float32 is (0.10000000149011612).
+//! Nearly all clients read JSON numbers as doubles. So each element is written as the shortest text that reads back as
+//! exactly its value as a double: 0.10000000149011612 for the float32 whose own shortest text would be 0.1.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -10,21 +10,21 @@ use crate::datatype::Datatype;
 use crate::oip::classification::half;
 use crate::rest::text;
 
-/// Writes the elements of raw contents, one after the other, as JSON.
+/// Writes the elements of raw contents as JSON, in order.
 pub struct ElementWriter<'a> {
     datatype: Datatype,
     rest: &'a [u8],
-    /// Whether byte strings are no text: these stand in base64, as TensorFlow Serving has it.
+    /// Whether byte strings are binary, which are written in base64, as in TensorFlow Serving.
     base64: bool,
 }
 
 impl<'a> ElementWriter<'a> {
-    /// All elements.
+    /// Creates a writer of all elements.
     pub fn new(datatype: Datatype, data: &'a [u8], base64: bool) -> ElementWriter<'a> {
         ElementWriter { datatype, rest: data, base64 }
     }
 
-    /// Appends those that are left, as nested lists of this shape.
+    /// Appends the next elements, as nested lists of this shape.
     pub fn nest(&mut self, target: &mut Vec<u8>, shape: &[usize]) {
         match shape.split_first() {
             None => self.put(target),
@@ -87,12 +87,12 @@ pub fn list<T>(
     target.push(b']');
 }
 
-/// Appends a whole number.
+/// Appends an integer.
 pub fn integer(target: &mut Vec<u8>, value: impl itoa::Integer) {
     target.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
-/// Appends a number, or a word for what is none: JSON has no such words, but Python's and JavaScript's clients do.
+/// Appends a number, or NaN or Infinity: these are not valid JSON, but Python's and JavaScript's names.
 fn float(target: &mut Vec<u8>, value: f64) {
     let mut buffer = zmij::Buffer::new();
     target.extend_from_slice(match value {

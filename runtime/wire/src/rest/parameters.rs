@@ -8,12 +8,12 @@ use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, Vi
 use crate::infer::Parameter;
 use crate::rest::json::{Entries, Object};
 
-/// The parameters of a request or of a tensor: as in protobuf's maps, the last of several with one name counts.
+/// The parameters of a request or a tensor; as in protobuf maps, the last of several with the same name wins.
 #[derive(Default)]
 pub struct Parameters(pub Vec<(CompactString, Parameter)>);
 
 impl Parameters {
-    /// Takes one out.
+    /// Removes and returns a parameter.
     pub fn take(&mut self, name: &str) -> Option<Parameter> {
         let found = self.0.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.clone())?;
         self.0.retain(|(key, _)| key != name);
@@ -42,7 +42,7 @@ impl<'de> Deserialize<'de> for Parameter {
     }
 }
 
-/// A number, text or truth value.
+/// Parses a number, string or boolean.
 struct Kind;
 
 impl Visitor<'_> for Kind {
@@ -65,11 +65,11 @@ impl Visitor<'_> for Kind {
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<Parameter, E> {
-        // -0, which is a whole number, arrives here as -0.0 does, which is none.
+        // The integer -0 cannot be distinguished from the float -0.0 here.
         if value == 0.0 && value.is_sign_negative() {
             return Err(E::custom("a zero of an unknown kind"));
         }
-        // A whole number beyond 64 bits arrives here, too.
+        // Integers of more than 64 bits are also passed here.
         if value.fract() == 0.0 && value.abs() >= i64::MAX as f64 {
             return Err(E::custom("more than 64 bits"));
         }

@@ -1,7 +1,7 @@
-//! The body of a predict request of TensorFlow Serving's REST API: rows, or whole tensors ("Predict API" in its
-//! documentation). The tensors' datatypes are the signature's, and their shapes those of the lists.
+//! The body of a predict request of TensorFlow Serving's REST API: rows or whole tensors ("Predict API" in its
+//! documentation). The datatypes of tensors are those of the signature, their shapes those of the lists.
 //!
-//! What does not stand here as the documentation has it is None: the application says what is wrong with it.
+//! Decoding returns None for bodies that do not follow the documentation: the application reports the error.
 
 use std::fmt::{Formatter, Result as Written};
 
@@ -18,7 +18,7 @@ use crate::tfs::request::SIGNATURE;
 
 /// Decodes a request for a version of a model with this signature.
 ///
-/// Returns it, and whether it gives rows, which then are what is answered.
+/// Returns it, and whether it is in row format, which the response then has, too.
 pub fn decode(
     body: &Rope,
     signature: &Signature,
@@ -31,7 +31,7 @@ pub fn decode(
     Object(&mut document).deserialize(&mut deserializer).ok()?;
     deserializer.end().ok()?;
     let rows = document.rows.is_some();
-    // Whether outputs have a value for each row is known of a batch only.
+    // Only the outputs of a batched model are known to have a value for each row.
     if rows && !signature.batched {
         return None;
     }
@@ -45,23 +45,23 @@ pub fn decode(
     ))
 }
 
-/// What a body holds.
+/// The content of a body.
 struct Document<'a> {
     signature: &'a Signature,
-    /// The inputs that values came for, by position.
+    /// The inputs that have values, with their position.
     columns: SmallVec<[(usize, Column); 2]>,
-    /// Whether values are there, in one of the two forms.
+    /// Whether there are values, in either format.
     given: bool,
-    /// Whether they came with names.
+    /// Whether the values have names.
     named: Option<bool>,
-    /// How many rows there are; None: whole tensors.
+    /// The number of rows; None for whole tensors.
     rows: Option<usize>,
 }
 
 /// The values of one input.
 struct Column {
     elements: TensorBuilder,
-    /// How many values there are: one for each row so far.
+    /// The number of values: one for each row so far.
     values: usize,
 }
 
@@ -70,7 +70,8 @@ impl<'a> Document<'a> {
         Document { signature, columns: SmallVec::new(), given: false, named: None, rows: None }
     }
 
-    /// Where the next value goes: to the input of that name, or to the only one. None where it has one already.
+    /// Returns the builder for the next value, of the input of that name or the only one. None if there is no such
+    /// input, or it already has a value.
     fn place(&mut self, name: Option<&str>) -> Option<&mut TensorBuilder> {
         if *self.named.get_or_insert(name.is_some()) != name.is_some() {
             return None;
@@ -93,7 +94,7 @@ impl<'a> Document<'a> {
         fits.then_some(&mut column.elements)
     }
 
-    /// The input that values without a name are for.
+    /// Returns the input that values without a name are for.
     fn only_input(&self) -> Option<usize> {
         let inputs = &self.signature.inputs;
         let needed = |optional: bool| {
@@ -157,7 +158,7 @@ impl<'de> Items<'de> for Document<'_> {
     }
 }
 
-/// A row, or all of it: values by the names of their inputs, or the value of the only one.
+/// A row, or whole tensors: values by the names of their inputs, or the value of the only input.
 struct Part<'a, 'b> {
     document: &'a mut Document<'b>,
     /// The depth of its values.
@@ -188,7 +189,7 @@ impl<'de> Visitor<'de> for Part<'_, '_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(name) = map.next_key::<CompactString>()? {
-            // {"b64": ...} are bytes.
+            // {"b64": ...} is a binary value.
             let place = self.document.place(Some(&name)).filter(|_| name != "b64");
             let elements = place.ok_or_else(|| A::Error::custom("no input of that name"))?;
             map.next_value_seed(Value(elements, self.depth))?;

@@ -1,4 +1,4 @@
-//! The answer to a predict request of TensorFlow Serving's REST API.
+//! The response to a predict request of TensorFlow Serving's REST API.
 
 use smallvec::SmallVec;
 
@@ -9,12 +9,13 @@ use crate::rest::numbers::{ElementWriter, list};
 use crate::rest::text;
 use crate::signature::Signature;
 
-/// The end of an output's name that says that its bytes are no text.
+/// The suffix of the names of outputs whose byte strings are binary.
 const BINARY: &str = "_bytes";
 
-/// Encodes an answer, as `response::encode` does: rows, where all outputs have as many, or whole tensors.
+/// Encodes a response in the form of `response::encode`: rows, of which all outputs must have the same number, or
+/// whole tensors.
 ///
-/// A single output stands without its name.
+/// A single output is written without its name.
 pub fn encode<'a>(signature: &Signature, rows: bool, views: impl Iterator<Item = View<'a>>) -> Vec<u8> {
     let views: SmallVec<[View<'a>; 4]> = views.collect();
     let mut columns: SmallVec<[Column<'_>; 4]> =
@@ -33,7 +34,7 @@ pub fn encode<'a>(signature: &Signature, rows: bool, views: impl Iterator<Item =
     target
 }
 
-/// Appends what each output has next, by its name, without the first axes.
+/// Appends an object with the next value of each output by name; values omit the first `from` axes.
 fn object(target: &mut Vec<u8>, columns: &mut [Column<'_>], from: usize) {
     target.push(b'{');
     for (index, column) in columns.iter_mut().enumerate() {
@@ -47,7 +48,7 @@ fn object(target: &mut Vec<u8>, columns: &mut [Column<'_>], from: usize) {
     target.push(b'}');
 }
 
-/// An output, and what of it is not written yet.
+/// An output, and its elements that have not been written yet.
 struct Column<'a> {
     name: &'a str,
     shape: &'a [usize],

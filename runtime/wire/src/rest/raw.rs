@@ -1,13 +1,13 @@
-//! Triton's raw binary requests: the body is the only input, whose shape its length tells.
+//! Triton's raw binary requests: the body is the only input, whose shape is inferred from its length.
 //!
-//! "Raw Binary Request" in Triton's document on the binary tensor data extension. A model with a batch gets one row;
-//! text is one element, without its length.
+//! "Raw Binary Request" in Triton's document on the binary tensor data extension. A model with a batch dimension gets
+//! one row; a BYTES body is one element, without its length.
 
 use crate::infer::{Data, InferRequest, Input};
 use crate::rope::Rope;
 use crate::signature::{Dimension, Signature};
 
-/// The request for a version of a model; None where its shape is not to be known.
+/// Decodes a request for a version of a model; None if the shape cannot be inferred.
 pub fn decode(body: Rope, signature: &Signature, model: &str, version: &str) -> Option<InferRequest> {
     let [spec] = &signature.inputs[..] else { return None };
     let one_row = signature.batched.then_some(Dimension::Fixed(1));
@@ -35,7 +35,7 @@ pub fn decode(body: Rope, signature: &Signature, model: &str, version: &str) -> 
     })
 }
 
-/// Raw contents with one element.
+/// Converts one BYTES element to raw contents.
 fn text(element: Rope) -> Option<Rope> {
     let length = u32::try_from(element.len()).ok()?;
     let mut contents = Rope::from(length.to_le_bytes().to_vec());

@@ -1,6 +1,6 @@
-//! An inference request of the Open Inference Protocol in JSON, with or without binary tensors behind it.
+//! An inference request of the Open Inference Protocol in JSON, optionally followed by binary tensors.
 //!
-//! What does not stand here as the protocol has it is None: the application says what is wrong with it.
+//! Decoding returns None for bodies that do not follow the protocol: the application reports the error.
 
 use std::collections::HashSet;
 
@@ -16,9 +16,9 @@ use crate::rest::json::{Entries, Items, List, Object, Skipped};
 use crate::rest::parameters::Parameters;
 use crate::rope::Rope;
 
-/// Decodes a request, whose JSON is the first `json` bytes, for a version of a model.
+/// Decodes a request for a version of a model; its JSON is the first `json` bytes.
 ///
-/// Returns it, and whether outputs of which it says nothing are wanted as binary.
+/// Returns it, and whether outputs are returned as binary data by default.
 pub fn decode(body: &Rope, json: usize, model: &str, version: &str) -> Option<(InferRequest, bool)> {
     let text = body.slice(0, json).into_bytes();
     let mut document = Document::default();
@@ -30,7 +30,7 @@ pub fn decode(body: &Rope, json: usize, model: &str, version: &str) -> Option<(I
     Some((infer, binary))
 }
 
-/// Puts what a key stands for in its place. Of several values the last counts elsewhere: here there is one.
+/// Sets the value of a key; an error for a duplicate key, of which other parsers use the last.
 fn set<T, E: Error>(place: &mut Option<T>, value: T) -> Result<(), E> {
     match place.replace(value) {
         None => Ok(()),
@@ -67,7 +67,7 @@ impl<'de> Entries<'de> for Document<'de> {
 }
 
 impl Document<'_> {
-    /// Writes all of it into a request, given what stands behind the JSON.
+    /// Writes the document to a request, given the bytes after the JSON.
     fn finish(self, infer: &mut InferRequest, behind: &Rope) -> Option<bool> {
         infer.id = self.id.unwrap_or_default();
         let mut parameters = self.parameters.unwrap_or_default();
@@ -104,9 +104,9 @@ struct Tensor<'de> {
 
 /// The elements of an input.
 enum Content<'de> {
-    /// In the form of raw contents.
+    /// Raw contents.
     Raw(Vec<u8>),
-    /// As they stand in the JSON, whose datatype comes behind them.
+    /// JSON that is not parsed yet, because the datatype follows it.
     Text(&'de RawValue),
 }
 
@@ -137,7 +137,7 @@ impl<'de> Entries<'de> for Tensor<'de> {
     }
 }
 
-/// Elements for which room is made before they come: more are made room for when they do.
+/// The maximum number of elements for which memory is reserved before they are parsed.
 const EXPECTED: usize = 1 << 16;
 
 impl Tensor<'_> {
@@ -173,7 +173,7 @@ impl Tensor<'_> {
         })
     }
 
-    /// The elements that stand in the JSON, in the form of raw contents.
+    /// Returns the elements in the JSON as raw contents.
     fn raw(&mut self) -> Option<Vec<u8>> {
         match self.data.take()? {
             Content::Raw(data) => Some(data),
@@ -187,7 +187,7 @@ impl Tensor<'_> {
     }
 }
 
-/// An output that is asked for.
+/// A requested output.
 #[derive(Default)]
 struct Output {
     name: Option<CompactString>,
@@ -214,7 +214,7 @@ impl<'de> Entries<'de> for Output {
 }
 
 impl Output {
-    /// `binary`: whether it comes so unless it says otherwise.
+    /// `binary`: whether the output is returned as binary data by default.
     fn finish(self, binary: bool, infer: &mut InferRequest) -> Option<RequestedOutput> {
         let mut parameters = self.parameters.unwrap_or_default();
         if parameters.take(SHARED_MEMORY).is_some() {
@@ -288,7 +288,7 @@ mod tests {
         assert!(infer.unsupported.unwrap().message.contains("'priority'"));
     }
 
-    /// A look at all others for each would take minutes.
+    /// Comparing each output with all others would take minutes.
     #[test]
     fn there_may_be_any_number_of_outputs() {
         let names: Vec<String> = (0..300_000).map(|number| format!(r#"{{"name":"{number}"}}"#)).collect();

@@ -1,4 +1,4 @@
-//! The answer to an inference request of the Open Inference Protocol in JSON, with or without binary tensors behind it.
+//! The response to an inference request of the Open Inference Protocol in JSON, optionally followed by binary tensors.
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, HeaderName};
@@ -12,11 +12,11 @@ use crate::rest::numbers::{ElementWriter, integer, list};
 use crate::rest::{Reply, status, text};
 use crate::signature::{SelectedOutput, Signature};
 
-/// How many bytes of a body are JSON, where others follow.
+/// The header with the length of the JSON, if binary tensors follow it.
 pub const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
-/// Encodes an answer behind a prefix as gRPC's messages have it: whether there are binary tensors, and the length of
-/// the JSON before them.
+/// Encodes a response after a prefix in the form of gRPC's: whether there are binary tensors, and the length of the
+/// JSON before them.
 pub fn encode<'a>(
     id: &str,
     signature: &Signature,
@@ -71,7 +71,7 @@ fn output(target: &mut Vec<u8>, tensor: &Tensor<'_>, name: &str, binary: bool) {
     }
 }
 
-/// The answer that `encode` wrote, compressed where the client takes that and it is worth it.
+/// Converts the result of `encode` to a response; compresses it if an encoding is given and makes it smaller.
 pub fn reply(answer: Vec<u8>, encoding: Option<Encoding>) -> Reply {
     let json = (answer[0] == 1).then(|| u32::from_be_bytes([answer[1], answer[2], answer[3], answer[4]]));
     let compressed = encoding.and_then(|encoding| Some((encoding, encoding.compress(&answer[PREFIX..])?)));

@@ -1,4 +1,4 @@
-//! One request: inference is served here; other requests, and those that cannot be decoded, are forwarded.
+//! Serves a request: inference natively; other requests, and those that cannot be decoded, are forwarded.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ use crate::server::infer::{MODEL_INFER, RequestContext, admit};
 use crate::server::rates::ClientKey;
 use crate::server::worker::WorkerContext;
 
-/// Answers a request; an error is that its client is gone.
+/// Serves a request; an error means that the client is gone.
 pub async fn serve(
     worker: Arc<WorkerContext>,
     frontend: Arc<Frontend>,
@@ -71,10 +71,11 @@ pub async fn serve(
     Ok(call.answer(&worker, &parts, (infer, reservation), format).await)
 }
 
-/// JSON from this size on is decoded in a blocking thread, so that the worker's other connections go on.
+/// JSON of at least this size, like all compressed bodies, is decoded in a blocking thread, so as not to block the
+/// worker's other connections.
 const BLOCKING_THRESHOLD: usize = 256 << 10;
 
-/// A call of inference with its body.
+/// An inference call with its body.
 struct BufferedCall {
     call: Call,
     parts: Parts,
@@ -99,14 +100,14 @@ impl BufferedCall {
     }
 }
 
-/// Answers a request that failed before it reached a queue.
+/// Converts the error of a request that did not reach a queue to a response, and counts it.
 fn refuse(worker: &WorkerContext, status: &Status) -> Reply {
     worker.shared.metrics.refused[status.code as usize].add(1);
     status::refuse(status)
 }
 
 impl Target {
-    /// A call of inference, if the caller may make one.
+    /// Begins an inference call; an error if the caller is not authorized.
     fn call(self, worker: &WorkerContext, parts: &Parts, peer: &Arc<Peer>) -> Result<Call, Status> {
         let shared = &worker.shared;
         let context = RequestContext::new(
@@ -127,7 +128,7 @@ impl Target {
     }
 }
 
-/// A call of inference.
+/// An inference call.
 struct Call {
     target: Target,
     context: RequestContext,
@@ -135,7 +136,7 @@ struct Call {
 }
 
 impl Call {
-    /// What its body asks for, and how that is to be answered; None where that is for the application to do.
+    /// Decodes the body, and returns the request and the response format; None if the application must serve the call.
     fn decode(&self, shared: &Shared, parts: &Parts, body: &Rope) -> Option<(InferRequest, Format)> {
         let Target { api, model, version } = &self.target;
         if shared.models.is_hosted(model, version) {
@@ -160,7 +161,7 @@ impl Call {
         }
     }
 
-    /// Answers it as gRPC's calls are.
+    /// Serves the call like a gRPC call.
     async fn answer(
         self,
         worker: &Arc<WorkerContext>,
@@ -194,7 +195,7 @@ impl Call {
     }
 }
 
-/// How many bytes of a body are JSON, given what a header says of that.
+/// Returns the length of the JSON in a body of `all` bytes, given the value of the `JSON_LENGTH` header.
 fn json_length(length: &str, all: usize) -> Option<usize> {
     if length.is_empty() {
         return Some(all);

@@ -1,4 +1,4 @@
-//! Answers in HTTP: what they have in common, and how the status of an RPC is mapped to HTTP.
+//! HTTP responses, and the mapping of RPC statuses to HTTP.
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS};
@@ -7,7 +7,7 @@ use http::{HeaderValue, StatusCode};
 use crate::grpc::status::{Code, Status};
 use crate::rest::{Reply, text};
 
-/// gRPC's codes in HTTP (google/rpc/code.proto); all others are 500.
+/// The HTTP status of each gRPC code (google/rpc/code.proto); all others map to 500.
 const CODES: [(Code, u16); 13] = [
     (Code::Cancelled, 499),
     (Code::InvalidArgument, 400),
@@ -24,7 +24,7 @@ const CODES: [(Code, u16); 13] = [
     (Code::DeadlineExceeded, 504),
 ];
 
-/// An answer with a body of this type.
+/// Creates a response with a body of this content type.
 pub fn reply(code: StatusCode, content_type: &'static str, body: Bytes) -> Reply {
     let mut reply = Reply::new(body.into());
     *reply.status_mut() = code;
@@ -33,7 +33,7 @@ pub fn reply(code: StatusCode, content_type: &'static str, body: Bytes) -> Reply
     reply
 }
 
-/// What went wrong, in the form that the clients of the Open Inference Protocol read.
+/// Creates an error response as specified by the Open Inference Protocol.
 pub fn error(code: StatusCode, message: &str) -> Reply {
     let mut body = b"{\"error\":".to_vec();
     text::put(&mut body, message);
@@ -41,7 +41,7 @@ pub fn error(code: StatusCode, message: &str) -> Reply {
     reply(code, "application/json", body.into())
 }
 
-/// A failure.
+/// Converts an RPC status to an error response.
 pub fn refuse(status: &Status) -> Reply {
     let code = CODES.iter().find(|(code, _)| *code == status.code).map_or(500, |(_, http)| *http);
     let code = StatusCode::from_u16(code).expect("the table has three digits each");

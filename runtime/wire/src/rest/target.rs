@@ -1,12 +1,12 @@
-//! What a path asks for.
+//! The target of an inference request, from its path.
 
 use compact_str::CompactString;
 use http::Method;
 use http::request::Parts;
 
-/// The version of a model that is asked for inference.
+/// The model and version that an inference request is for.
 pub struct Target {
-    /// Whose API it is.
+    /// The API of the request.
     pub api: Api,
     /// The name of the model.
     pub model: CompactString,
@@ -14,7 +14,7 @@ pub struct Target {
     pub version: CompactString,
 }
 
-/// Whose API a request is of.
+/// An inference API.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Api {
     /// `/v2/models/MODEL[/versions/VERSION]/infer`
@@ -23,12 +23,12 @@ pub enum Api {
     TensorflowServing,
 }
 
-/// How each begins and ends.
+/// The prefix and suffix of each API's paths.
 const APIS: [(Api, &str, &str); 2] =
     [(Api::OpenInference, "/v2/models/", "/infer"), (Api::TensorflowServing, "/v1/models/", ":predict")];
 
 impl Target {
-    /// What the path says, where nothing in it stands for something else.
+    /// Returns the target of a request; None unless it is a POST whose names are ASCII without reserved characters.
     pub fn of(parts: &Parts) -> Option<Target> {
         let inside = |(api, begin, end): &(Api, &str, &str)| {
             Some((*api, parts.uri.path().strip_prefix(begin)?.strip_suffix(end)?))
@@ -46,7 +46,7 @@ impl Target {
 }
 
 impl Api {
-    /// What is part of no name.
+    /// The characters that names may not contain.
     fn reserved_characters(self) -> &'static [char] {
         match self {
             Api::OpenInference => &['/', '%'],
@@ -54,7 +54,7 @@ impl Api {
         }
     }
 
-    /// The version that the path names behind the model.
+    /// Returns the version or label in the path after the model.
     fn version(self, path: &str) -> Option<&str> {
         match (self, path.split_once('/')?) {
             (Api::OpenInference, ("versions", version)) => Some(version),

@@ -1,4 +1,4 @@
-//! Text in JSON.
+//! JSON strings.
 
 /// Appends text as a JSON string.
 pub fn put(target: &mut Vec<u8>, text: &str) {

@@ -1,8 +1,8 @@
-//! Lets grpcio's and grpc-java's clients in through UNIX sockets.
+//! Accepts clients of grpcio and grpc-java over UNIX sockets.
 //!
-//! They send the socket's path as `:authority`, as in `tmp%2Fsocket`; that is none, and h2 refuses the call
-//! (<https://github.com/hyperium/h2/pull/487>). The value is not used for anything here, so what may not stand in
-//! an authority is replaced on its way from the socket to h2. The length stays, and so HPACK's table stays right.
+//! They send the socket's path as `:authority`, as in `tmp%2Fsocket`, which is not a valid authority, and h2 rejects
+//! the call (<https://github.com/hyperium/h2/pull/487>). The value is not used here, so invalid characters are replaced
+//! between the socket and h2. The length is preserved, and so HPACK's table remains correct.
 
 use std::io::Result;
 use std::pin::Pin;
@@ -10,14 +10,14 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A stream of HTTP/2 in which every `:authority` that is read is a valid one.
+/// An HTTP/2 byte stream whose reads have valid characters in each `:authority`.
 pub struct RewriteAuthority<S> {
     stream: S,
     rewriter: Option<AuthorityRewriter>,
 }
 
 impl<S> RewriteAuthority<S> {
-    /// Wraps a stream; `rewrites`: whether anything is rewritten.
+    /// Wraps a stream; with `rewrites` false, nothing is changed.
     pub fn new(stream: S, rewrites: bool) -> RewriteAuthority<S> {
         RewriteAuthority { stream, rewriter: rewrites.then(AuthorityRewriter::default) }
     }
@@ -67,32 +67,32 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for RewriteAuthority<S> {
 /// The length of the connection preface, before any frame.
 const PREFACE: usize = 24;
 
-/// The bytes before a frame's payload.
+/// The number of bytes before a frame's payload.
 const FRAME_HEADER: usize = 9;
 
-/// An incremental parser of HTTP/2's frames and HPACK's fields, which replaces bytes of `:authority` in place.
+/// An incremental parser of HTTP/2 frames and HPACK fields that replaces bytes of `:authority` in place.
 struct AuthorityRewriter {
     frames: FrameState,
     fields: FieldState,
 }
 
-/// The parser's state in the frame layer: where in a frame the next byte is.
+/// The parser's state in the frame layer: the position of the next byte in a frame.
 enum FrameState {
-    /// Within what does not matter.
+    /// Within bytes that are skipped.
     Skip(usize),
     /// Within a frame's header.
     Header([u8; FRAME_HEADER], usize),
-    /// Within a header block; afterwards follows padding.
+    /// Within a header block with this many bytes left, followed by this much padding.
     Block(usize, usize),
-    /// At the length of the padding of a header block with this many bytes left.
+    /// At the padding length of a header block with this many bytes left and this many bytes of priority.
     Padding(usize, usize),
 }
 
-/// The parser's state in HPACK: where in a header block the next byte is.
+/// The parser's state in HPACK: the position of the next byte in a header block.
 enum FieldState {
     /// At the first byte of a field.
     Start,
-    /// Within an integer: its value so far, the bits that are known, and what it is for.
+    /// Within an integer: its value so far, the number of bits that are known, and its purpose.
     Integer(usize, u32, IntegerKind),
     /// At the first byte of a string.
     String(StringKind),
@@ -100,27 +100,27 @@ enum FieldState {
     Bytes(usize, StringKind),
 }
 
-/// What an integer is for.
+/// The purpose of an integer.
 #[derive(Clone, Copy)]
 enum IntegerKind {
-    /// Not needed here: an indexed field, or a new size of the table.
+    /// Unused: an indexed field, or a new size of the table.
     Nothing,
-    /// The index of a name, whose value follows.
+    /// The index of a name; its value follows.
     Name,
-    /// The length of a string; whether it is Huffman-coded.
+    /// The length of a string, and whether it is Huffman-coded.
     Length(StringKind, bool),
 }
 
-/// What a string is for.
+/// The purpose of a string.
 #[derive(Clone, Copy, PartialEq)]
 enum StringKind {
-    /// A name that so far matches this many bytes of `:authority`; None: another name.
+    /// A name that so far matches this many bytes of `:authority`; None if it does not match.
     Name(Option<usize>),
     Value,
     Authority,
 }
 
-/// The name that is looked for, and its place in HPACK's static table.
+/// The name to find, and its index in HPACK's static table.
 const AUTHORITY: (&[u8], usize) = (b":authority", 1);
 
 impl Default for AuthorityRewriter {
@@ -170,12 +170,12 @@ impl FrameState {
         if left == 0 { FrameState::Header([0; FRAME_HEADER], 0) } else { FrameState::Skip(left) }
     }
 
-    /// A header block of so many bytes (priority first, padding after); the priority's bytes are no field.
+    /// The state at a header block of `left` bytes, which start with `priority` bytes, and `after` bytes of padding.
     fn block(left: usize, priority: usize, after: usize) -> FrameState {
         match (left, priority) {
             (0, _) => FrameState::skip(after),
             (_, 0) => FrameState::Block(left, after),
-            // grpc's clients send no priorities; a block that has them is left as it is.
+            // gRPC's clients send no priorities; a block that has them is left unchanged.
             _ => FrameState::skip(left + after),
         }
     }
@@ -227,7 +227,7 @@ impl FieldState {
         };
     }
 
-    /// An integer in the low bits of a byte, and in those after it when they are all ones.
+    /// The state after the first byte of an integer: it is complete unless the low bits are all ones.
     fn integer(first: u8, bits: u32, kind: IntegerKind) -> FieldState {
         let most = (1 << bits) - 1;
         let value = usize::from(first) & most;
@@ -247,7 +247,7 @@ impl FieldState {
 }
 
 impl StringKind {
-    /// The kind after one more byte of the string.
+    /// The kind after another byte of the string.
     fn advance(self, byte: u8) -> StringKind {
         match self {
             StringKind::Name(same) => StringKind::Name(
@@ -266,7 +266,7 @@ impl IntegerKind {
             (IntegerKind::Name, 0) => FieldState::String(StringKind::Name(Some(0))),
             (IntegerKind::Name, index) if index == AUTHORITY.1 => FieldState::String(StringKind::Authority),
             (IntegerKind::Name, _) => FieldState::String(StringKind::Value),
-            // Huffman-coded strings cannot be rewritten in place; the clients concerned do not send them.
+            // Huffman-coded strings cannot be rewritten in place; the affected clients do not send them.
             (IntegerKind::Length(StringKind::Authority, true), len) => {
                 FieldState::bytes(len, StringKind::Value)
             }

@@ -1,4 +1,4 @@
-//! One connection, from its first byte to its last.
+//! Serves a connection.
 
 use std::future::{Future, pending, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,28 +24,29 @@ use crate::server::tls::{Acceptor, identity};
 use crate::server::worker::WorkerContext;
 use crate::server::{Config, Phase, Protocol, infer};
 
-/// The window of one stream: a request of 600 KB needs no second permission.
+/// The flow control window of a stream: a request of 600 KB needs no window update.
 const STREAM_WINDOW: u32 = 4 << 20;
 
-/// The window of a connection.
+/// The flow control window of a connection.
 const CONNECTION_WINDOW: u32 = 64 << 20;
 
-/// Large frames mean few reads: most requests arrive in one piece, which is never copied together.
+/// The maximum frame size. With large frames, most requests arrive in one piece, which need not be joined.
 const FRAME_SIZE: u32 = 1 << 20;
 
-/// Bytes of headers that are read, of which a call may have fewer. Beyond this h2 itself refuses, as HTTP has it, which
-/// gRPC's clients do not understand; beyond four times this it ends the connection, with all the other calls on it.
+/// The maximum bytes of headers that h2 reads; the limit of a call is lower. Beyond this h2 itself rejects the call
+/// with an HTTP status, which gRPC's clients do not understand; beyond four times this it closes the connection, with
+/// all other calls on it.
 const HEADERS_SIZE: u32 = 1 << 20;
 
-/// A connection that has been accepted, and not yet been read from.
+/// An accepted connection that has not been read from.
 pub struct IncomingConnection {
     /// The socket.
     pub stream: Stream,
-    /// Who calls, in gRPC's notation.
+    /// The client's address, in gRPC's notation.
     pub peer: String,
 }
 
-/// A socket that is not yet on an event loop.
+/// A socket that is not yet registered with an event loop.
 pub enum Stream {
     /// TCP.
     Tcp(std::net::TcpStream),
@@ -53,29 +54,29 @@ pub enum Stream {
     Unix(std::os::unix::net::UnixStream),
 }
 
-/// Who is at the other end.
+/// The client of a connection.
 #[derive(Debug, Default)]
 pub struct Peer {
-    /// In gRPC's notation.
+    /// The client's address, in gRPC's notation.
     pub name: String,
-    /// What TLS knows of it, under gRPC's names; empty without TLS.
+    /// The client's TLS identity, by gRPC's property names; empty without TLS.
     pub identity: Vec<(&'static str, Vec<u8>)>,
 }
 
-/// Metadata of calls that this process forwards to itself through a UNIX socket: the original caller,
+/// Metadata of calls that this process forwards to itself over a UNIX socket: the original caller.
 const FORWARDED: &str = "kerve-peer";
-/// and that the request has passed rate limits and caches already.
+/// Metadata of such calls: the request has already passed rate limits and caches.
 const SERVED: &str = "kerve-served";
 
 impl Peer {
-    /// The original caller, in gRPC's notation: of a forwarded call the one in its metadata, else the peer itself.
+    /// The original caller, in gRPC's notation: the one in the metadata of a forwarded call, otherwise the peer itself.
     pub fn caller<'a>(&'a self, headers: &'a HeaderMap) -> &'a str {
         let forwarded =
             headers.get(FORWARDED).filter(|_| self.is_local()).and_then(|peer| peer.to_str().ok());
         forwarded.unwrap_or(&self.name)
     }
 
-    /// Whether this process has forwarded the call, after rate limits and caches.
+    /// Whether this process forwarded the call to itself, after rate limits and caches.
     pub fn is_forwarded(&self, headers: &HeaderMap) -> bool {
         self.is_local() && headers.contains_key(SERVED)
     }
@@ -88,7 +89,7 @@ impl Peer {
 /// Serves a connection to its end.
 pub async fn serve(worker: Arc<WorkerContext>, accepted: IncomingConnection, protocol: Protocol) {
     let _guard = ConnectionGuard::new(&worker.shared.metrics);
-    // Errors end this connection and nothing else, and its client has seen them.
+    // Errors end only this connection, and its client has been notified.
     let served = async {
         match accepted.stream {
             Stream::Tcp(stream) => {
@@ -106,7 +107,7 @@ pub async fn serve(worker: Arc<WorkerContext>, accepted: IncomingConnection, pro
     }
 }
 
-/// Counts a connection as open for as long as it lives.
+/// Counts a connection as open until it is dropped.
 struct ConnectionGuard(Arc<ServerMetrics>);
 
 impl ConnectionGuard {
@@ -162,7 +163,7 @@ where
     serve_http2(worker, stream, Peer { name, identity: known }).await
 }
 
-/// Whatever ends a connection.
+/// An error that ends a connection.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 
 async fn serve_http2<S>(worker: &Arc<WorkerContext>, stream: S, peer: Peer) -> Result<(), Error>
@@ -184,42 +185,42 @@ where
     let mut shutting_down = false;
     loop {
         tokio::select! {
-                    biased;
-                    call = accept(worker, &mut connection) => match call {
-                        Some(Ok((request, respond))) => {
-                            start_call(worker, &peer, request, respond);
-                            if config.max_connection_idle.is_some() {
-                                last_call = Instant::now();
-                            }
-                        }
-                        Some(Err(error)) => return Err(error.into()),
-                        None => return Ok(()),
-                    },
-                    _ = phase.wait_for(|phase| *phase >= Phase::Draining), if !shutting_down => {
-                        shutting_down = true;
-                        connection.graceful_shutdown();
+            biased;
+            call = accept(worker, &mut connection) => match call {
+                Some(Ok((request, respond))) => {
+                    start_call(worker, &peer, request, respond);
+                    if config.max_connection_idle.is_some() {
+                        last_call = Instant::now();
                     }
-                    () = &mut max_age, if !shutting_down => {
-                        shutting_down = true;
-                        connection.graceful_shutdown();
-                        max_age_grace.set(sleep_or_pending(config.max_connection_age_grace));
-                    }
-        () = &mut idle, if !shutting_down => {
-                        let limit = config.max_connection_idle.unwrap_or_default();
-                        let left = limit.saturating_sub(last_call.elapsed());
-                        if left.is_zero() && !connection.has_streams() {
-                            shutting_down = true;
-                            connection.graceful_shutdown();
-                        }
-                        idle.set(sleep_or_pending(Some(if left.is_zero() { limit } else { left })));
-                    }
-                    () = &mut max_age_grace => return Ok(()),
-                    () = &mut keepalive => return Ok(()),
                 }
+                Some(Err(error)) => return Err(error.into()),
+                None => return Ok(()),
+            },
+            _ = phase.wait_for(|phase| *phase >= Phase::Draining), if !shutting_down => {
+                shutting_down = true;
+                connection.graceful_shutdown();
+            }
+            () = &mut max_age, if !shutting_down => {
+                shutting_down = true;
+                connection.graceful_shutdown();
+                max_age_grace.set(sleep_or_pending(config.max_connection_age_grace));
+            }
+            () = &mut idle, if !shutting_down => {
+                let limit = config.max_connection_idle.unwrap_or_default();
+                let left = limit.saturating_sub(last_call.elapsed());
+                if left.is_zero() && !connection.has_streams() {
+                    shutting_down = true;
+                    connection.graceful_shutdown();
+                }
+                idle.set(sleep_or_pending(Some(if left.is_zero() { limit } else { left })));
+            }
+            () = &mut max_age_grace => return Ok(()),
+            () = &mut keepalive => return Ok(()),
+        }
     }
 }
 
-/// The next call; executors are woken once all calls that have been read are queued.
+/// Accepts the next call; wakes executors once all calls that have been read are queued.
 async fn accept<S>(
     worker: &WorkerContext,
     connection: &mut Connection<S, Bytes>,
@@ -244,13 +245,13 @@ fn builder(config: &Config) -> h2::server::Builder {
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME_SIZE)
         .max_concurrent_streams(config.max_concurrent_streams)
-        // A client with so many calls may cancel them all at once; h2's 20 ends the connection of an honest client.
+        // A client may cancel all of its calls at once; h2's default of 20 would close its connection.
         .max_pending_accept_reset_streams(config.max_concurrent_streams as usize)
         .max_header_list_size(HEADERS_SIZE.max(config.max_metadata_size));
     builder
 }
 
-/// Begins a call. A panic ends this call, and no other.
+/// Starts a call. A panic ends only this call.
 fn start_call(
     worker: &Arc<WorkerContext>,
     peer: &Arc<Peer>,
@@ -260,12 +261,12 @@ fn start_call(
     worker.shared.metrics.calls.add(1);
     let call = infer::serve(worker.clone(), peer.clone(), request, respond);
     let mut call: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(call);
-    // Small requests are here in full: they need no task of their own.
+    // Small requests have been received in full and need no task of their own.
     let now = &mut Context::from_waker(Waker::noop());
     // A panic has been reported by its hook; dropping the call resets its stream.
     let pending = catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(now).is_pending())).unwrap_or(false);
     if pending {
-        // The task polls again, and so is woken when there is more.
+        // The task polls again and thereby registers its waker.
         let worker = worker.clone();
         tokio::spawn(poll_fn(move |context| {
             let polled = call.as_mut().poll(context);
@@ -275,13 +276,13 @@ fn start_call(
     }
 }
 
-/// Answers a call that failed before it reached anybody.
+/// Rejects a call that did not reach a queue or a servicer.
 pub fn refuse(worker: &WorkerContext, respond: &mut SendResponse<Bytes>, status: &Status) {
     worker.shared.metrics.refused[status.code as usize].add(1);
     unary::refuse(respond, status);
 }
 
-/// Resolves when the client does not answer a ping in time.
+/// Resolves when the client does not acknowledge a ping in time.
 async fn keep_alive(pings: Option<PingPong>, every: Option<Duration>, within: Duration) {
     let (Some(mut pings), Some(every)) = (pings, every) else { return pending().await };
     loop {
@@ -293,7 +294,7 @@ async fn keep_alive(pings: Option<PingPong>, every: Option<Duration>, within: Du
     }
 }
 
-/// Sleeps; never resolves without a duration.
+/// Sleeps for a duration; never resolves without one.
 async fn sleep_or_pending(time: Option<Duration>) {
     match time {
         Some(time) => sleep(time).await,
@@ -301,7 +302,7 @@ async fn sleep_or_pending(time: Option<Duration>) {
     }
 }
 
-/// A time, give or take a tenth: connections that began together do not end together.
+/// Returns a duration varied by up to a tenth, so that connections that started together do not end together.
 fn with_jitter(time: Duration) -> Duration {
     use std::hash::BuildHasher;
     let random = std::hash::RandomState::new().hash_one(0_u8);

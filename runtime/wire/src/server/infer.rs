@@ -1,4 +1,4 @@
-//! Routes a call by its method; and serves the unary inference calls.
+//! Routes calls by their method, and serves unary inference calls.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,31 +31,31 @@ use crate::server::worker::WorkerContext;
 use crate::signature::ValidRequest;
 use crate::tfs;
 
-/// The unary calls that are served here: path, decoder, and the format of the answer.
+/// The unary calls that are served natively: path, decoder, and response format.
 const NATIVE_METHODS: [(&str, Decode, Format); 2] = [
     (MODEL_INFER, oip::request::decode, Format::Oip),
     ("/tensorflow.serving.PredictionService/Predict", tfs::request::decode, Format::TensorflowServing),
 ];
 
-/// The unary call of the Open Inference Protocol.
+/// The unary inference call of the Open Inference Protocol.
 pub const MODEL_INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 
-/// Methods that Python serves and that count against the rate limit, a call as one request.
+/// Methods served in Python that count against the rate limit, each call as one request.
 const RATE_LIMITED: [&str; 2] =
     ["/kerve.evaluation.v1.EvaluationService/Evaluate", "/kerve.evaluation.v1.EvaluationService/Compare"];
 
-/// The streaming call that is served here.
+/// The streaming call that is served natively.
 pub const STREAM: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
 
 type Decode = fn(&Rope) -> Result<InferRequest, Malformed>;
 
-/// Who calls, and what the call's metadata say.
+/// The caller of a stream, and its metadata.
 pub struct Caller<'a> {
     /// The metadata.
     pub headers: &'a HeaderMap,
-    /// Who is at the other end.
+    /// The client of the connection.
     pub peer: &'a Arc<Peer>,
-    /// Which client's rate limit applies; None: none does.
+    /// The client whose rate limit applies; None if no limit applies.
     pub client: Option<ClientKey>,
 }
 
@@ -63,11 +63,11 @@ pub struct Caller<'a> {
 struct UnaryMethod {
     decode: Decode,
     format: Format,
-    /// Whether a servicer in Python may answer it.
+    /// Whether a servicer in Python may serve it.
     may_be_hosted: bool,
 }
 
-/// Serves one call, or hands it to Python.
+/// Serves a call, or passes it to Python.
 pub async fn serve(
     worker: Arc<WorkerContext>,
     peer: Arc<Peer>,
@@ -92,7 +92,7 @@ pub async fn serve(
     }
     let client = worker.shared.tokens.check(&parts.headers).and_then(|token| {
         let client = worker.shared.rate_limiter.client(token, &parts.headers, &peer);
-        // Of a stream, the requests in it are counted.
+        // For a stream, its requests are counted individually.
         worker.shared.rate_limiter.check(client.as_ref().filter(|_| unary.is_some()))?;
         Ok(client)
     });
@@ -118,7 +118,7 @@ pub async fn serve(
     }
 }
 
-/// Hands a call to Python, with the message that has been read from its body, if one has.
+/// Passes a call to Python; `first` is a message that has already been read from its body.
 async fn host(
     worker: &Arc<WorkerContext>,
     parts: Parts,
@@ -138,12 +138,12 @@ async fn host(
     hosted::serve(context, method, head, peer, body, respond, first).await;
 }
 
-/// The method that is called: all of the path, as gRPC has no queries.
+/// Returns the method of a call: the whole path, since gRPC has no queries.
 fn method(parts: &Parts) -> &str {
     parts.uri.path_and_query().map_or("", PathAndQuery::as_str)
 }
 
-/// Serves a unary call; gives it back when it is to be answered by a servicer in Python.
+/// Serves a unary call; returns it if it must be served in Python.
 async fn unary_infer(
     worker: &Arc<WorkerContext>,
     head: RequestHead,
@@ -181,16 +181,16 @@ async fn unary_infer(
     None
 }
 
-/// When a request arrived, its deadline, and its observation.
+/// The arrival time, deadline and observation of a request.
 pub struct RequestContext {
     arrived: Instant,
     deadline: Option<Instant>,
-    /// The record of it, if it is observed.
+    /// The record of the request, if it is observed.
     observation: Option<Box<Observation>>,
 }
 
 impl RequestContext {
-    /// The context of a request that arrives now.
+    /// Creates the context of a request that arrives now.
     pub fn new(head: &RequestHead, observation: Option<Box<Observation>>) -> RequestContext {
         let arrived = Instant::now();
         RequestContext {
@@ -205,19 +205,19 @@ impl RequestContext {
         self.deadline
     }
 
-    /// The context of another message of the same call, which arrives now.
+    /// Creates the context of another message of the same call, which arrives now.
     pub fn next_message(&self, observation: Option<Box<Observation>>) -> RequestContext {
         RequestContext { arrived: Instant::now(), deadline: self.deadline, observation }
     }
 
-    /// Ends the observation of a request that is refused.
+    /// Ends the observation of a request that is rejected.
     pub fn end(self, status: &Status) {
         if let Some(observation) = self.observation {
             observation.end(status.code);
         }
     }
 
-    /// Runs a future; DEADLINE_EXCEEDED when the deadline passes first.
+    /// Awaits a future; DEADLINE_EXCEEDED if the deadline passes first.
     pub async fn within_deadline<T>(
         &self,
         work: impl Future<Output = Result<T, Status>>,
@@ -225,7 +225,7 @@ impl RequestContext {
         let Some(deadline) = self.deadline else { return work.await };
         match tokio::time::timeout_at(deadline.into(), work).await {
             Ok(result) if result.is_err() || Instant::now() < deadline => result,
-            // The timer may fire late: what completes after the deadline has exceeded it all the same.
+            // The timer may fire late: a future that completes after the deadline has exceeded it, too.
             _ => Err(Status::new(
                 Code::DeadlineExceeded,
                 "the deadline passed before the request was complete",
@@ -245,7 +245,7 @@ pub struct Admitted {
 
 /// Finds the queue of a request and validates it against the model's signature.
 ///
-/// An error comes with the request's id, as far as that is known.
+/// An error includes the request's id, if it is known.
 pub fn admit(
     models: &Models,
     decoded: Result<InferRequest, Malformed>,
@@ -283,7 +283,7 @@ impl Admitted {
         &self.id
     }
 
-    /// The request as its queue takes it, and that queue; `reservation`: of the message that it came in.
+    /// Returns the queue, and the request to push to it; `reservation` is that of the received message.
     pub fn pending(
         self,
         format: Format,
@@ -292,7 +292,7 @@ impl Admitted {
         mut reservation: Reservation,
     ) -> (Arc<Queue>, Pending) {
         let Admitted { queue, checked, id, parameters, context } = self;
-        // As in a protobuf map, the last of several entries counts.
+        // As in a protobuf map, the last of several entries wins.
         let number = |name: &str| {
             let found = parameters.iter().rev().find(|(key, _)| key == name);
             found.and_then(|(_, value)| value.unsigned()).filter(|&value| value > 0)
@@ -309,7 +309,7 @@ impl Admitted {
         }
         let expires = timeout.and_then(|timeout| arrived.checked_add(timeout));
         let responder = Responder { format, id, requested, encoding, route, observation };
-        // JSON may have taken less than what it says.
+        // JSON may be smaller than the tensors that it encodes.
         reservation.grow_to(tensors.iter().flatten().map(|tensor| tensor.data.len()).sum());
         let pending = Pending {
             tensors,

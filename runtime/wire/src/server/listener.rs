@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, UnixListener};
 
 use crate::server::connection::{IncomingConnection, Stream};
 
-/// Where a server listens, in gRPC's notation.
+/// An address to listen on, in gRPC's notation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
     /// `host:port`, `[::]:port`.
@@ -22,7 +22,7 @@ pub enum Address {
 }
 
 impl Address {
-    /// Reads an address; host names are looked up.
+    /// Parses an address; resolves host names.
     pub fn parse(text: &str) -> Result<Address> {
         if let Some(name) = text.strip_prefix("unix-abstract:") {
             return Ok(Address::Abstract(name.to_owned()));
@@ -43,24 +43,24 @@ impl Address {
 
 /// A bound socket.
 pub enum Listener {
-    /// TCP, over IPv4 or IPv6 or both.
+    /// TCP over IPv4, IPv6 or both.
     Tcp(std::net::TcpListener),
-    /// A UNIX socket, and the file to remove at the end.
+    /// A UNIX socket, and the guard that removes its file.
     Unix(StdUnixListener, Option<RemoveFile>),
 }
 
-/// Removes a socket's file.
+/// Removes a socket's file on drop.
 pub struct RemoveFile(PathBuf);
 
 impl Drop for RemoveFile {
     fn drop(&mut self) {
-        // Somebody else may have been faster.
+        // Another process may have removed it.
         let _ = std::fs::remove_file(&self.0);
     }
 }
 
 impl Listener {
-    /// Binds and listens.
+    /// Binds an address and listens.
     pub fn bind(address: &Address, reuse_port: bool) -> Result<Listener> {
         let socket = |domain| Socket::new(domain, Type::STREAM.nonblocking(), None);
         match address {
@@ -73,7 +73,7 @@ impl Listener {
                 if address.is_ipv6() {
                     socket.set_only_v6(false)?;
                 }
-                // A port whose old connections still linger can be had again; one that is in use cannot.
+                // A port with connections in TIME_WAIT can be bound again; one that is in use cannot.
                 socket.set_reuse_address(true)?;
                 socket.set_reuse_port(reuse_port)?;
                 socket.bind(&SockAddr::from(*address))?;
@@ -96,7 +96,7 @@ impl Listener {
         }
     }
 
-    /// The port; 1 for a UNIX socket, as gRPC has it.
+    /// The port; 1 for a UNIX socket, as in gRPC.
     pub fn port(&self) -> u16 {
         match self {
             Listener::Tcp(listener) => listener.local_addr().map_or(0, |address| address.port()),
@@ -104,7 +104,7 @@ impl Listener {
         }
     }
 
-    /// The listener on the event loop of this thread.
+    /// Registers the listener with the event loop of this thread.
     pub fn into_async(self) -> Result<AsyncListener> {
         Ok(match self {
             Listener::Tcp(listener) => AsyncListener::Tcp(TcpListener::from_std(listener)?),
@@ -113,15 +113,15 @@ impl Listener {
     }
 }
 
-/// Connections that may wait to be accepted.
+/// The maximum number of connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
 
-/// Removes the file of a socket that nobody listens on any more.
+/// Removes the file of a socket that no process listens on.
 fn remove_stale(path: &std::path::Path) {
     use std::os::unix::fs::FileTypeExt;
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
     if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
-        // If it stays, bind says so.
+        // If it cannot be removed, bind fails.
         let _ = std::fs::remove_file(path);
     }
 }
@@ -135,12 +135,12 @@ pub enum AsyncListener {
 }
 
 impl AsyncListener {
-    /// The next connection, not bound to this event loop.
+    /// Accepts the next connection, which is not registered with this event loop.
     pub async fn accept(&self) -> Result<IncomingConnection> {
         Ok(match self {
             AsyncListener::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
-                // It fails for a client that is gone already, which its first read will tell.
+                // This fails only for a disconnected client, which the first read detects.
                 let _ = stream.set_nodelay(true);
                 IncomingConnection { stream: Stream::Tcp(stream.into_std()?), peer: name(address) }
             }
@@ -152,7 +152,7 @@ impl AsyncListener {
     }
 }
 
-/// A peer as gRPC names it: `ipv4:127.0.0.1:80`, `ipv6:%5B::1%5D:80`.
+/// Formats a peer as gRPC does: `ipv4:127.0.0.1:80`, `ipv6:%5B::1%5D:80`.
 fn name(address: SocketAddr) -> String {
     match address {
         SocketAddr::V4(address) => format!("ipv4:{address}"),

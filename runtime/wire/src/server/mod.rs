@@ -1,4 +1,4 @@
-//! The server: listeners, workers, and what they share.
+//! The server: listeners, workers, and their shared state.
 
 mod authority;
 pub mod connection;
@@ -31,40 +31,41 @@ use crate::server::tls::Acceptor;
 use crate::server::tokens::Tokens;
 use crate::server::worker::Worker;
 
-/// How a server behaves; the defaults are gRPC's where it has any.
+/// The configuration of a server; the defaults are those of gRPC where it has any.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Threads that move bytes.
+    /// The number of worker threads.
     pub workers: usize,
-    /// Bytes of a request's message at most.
+    /// The maximum size of a request message, in bytes.
     pub max_receive_message_length: usize,
-    /// The memory budget for requests until they are answered, and for answers until they are sent.
+    /// The memory budget for requests until they are answered, and for responses until they are sent, in bytes.
     pub max_buffered_bytes: usize,
-    /// Calls that one connection may have open.
+    /// The maximum number of open calls per connection.
     pub max_concurrent_streams: u32,
-    /// Bytes of a request's metadata at most.
+    /// The maximum size of a request's metadata, in bytes.
     pub max_metadata_size: u32,
-    /// A client is pinged after this time.
+    /// The interval of pings to clients; None for no pings.
     pub keepalive_time: Option<Duration>,
-    /// The time that it has to acknowledge a ping.
+    /// The time that a client has to acknowledge a ping.
     pub keepalive_timeout: Duration,
-    /// Connections that may be open; more are closed at once. UNIX sockets are not limited.
+    /// The maximum number of open connections per gRPC port on TCP; more are closed at once. HTTP ports and UNIX
+    /// sockets are not limited.
     pub max_connections: usize,
     /// Connections without calls are closed after this time.
     pub max_connection_idle: Option<Duration>,
-    /// Connections are asked to end at this age.
+    /// Connections are shut down gracefully at this age, plus or minus a tenth.
     pub max_connection_age: Option<Duration>,
-    /// And ended this much later.
+    /// Connections are closed this long after `max_connection_age`.
     pub max_connection_age_grace: Option<Duration>,
-    /// The time for the handshakes of TLS and HTTP/2.
+    /// The time for the handshakes of TLS and HTTP/2, and over HTTP/1 for the headers and each piece of a body.
     pub handshake_timeout: Duration,
-    /// How answers are compressed for clients that accept it.
+    /// The encoding of responses to clients that accept it.
     pub compression: Option<Encoding>,
     /// Whether several processes may listen on one port.
     pub so_reuseport: bool,
-    /// Whether a servicer answers ModelInfer for tensors in shared memory; if not, they are refused.
+    /// Whether a servicer serves ModelInfer requests with tensors in shared memory; if not, they are rejected.
     pub host_shared_memory: bool,
-    /// How often each client may ask for inference.
+    /// The rate limit of each client's inference requests.
     pub rate: Option<Limit>,
 }
 
@@ -94,9 +95,9 @@ impl Default for Config {
 /// The phases of a graceful shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// Everything is served.
+    /// All requests are served.
     Serving,
-    /// No new connections and inference; what is in flight goes on.
+    /// New connections and inference requests are rejected; calls in flight continue.
     Draining,
     /// Calls of servicers are ended.
     Ending,
@@ -111,38 +112,38 @@ impl Phase {
     }
 }
 
-/// What is spoken on a port.
+/// The protocol of a port.
 #[derive(Clone)]
 pub enum Protocol {
-    /// gRPC; with TLS where there is an acceptor.
+    /// gRPC, with TLS if there is an acceptor.
     Grpc(Option<Acceptor>),
     /// HTTP/1, in front of an application.
     Http(Arc<Frontend>),
 }
 
-/// What all workers share.
+/// The state that all workers share.
 pub struct Shared {
-    /// How the server behaves.
+    /// The configuration.
     pub config: Config,
-    /// Which queue answers for which model.
+    /// The routes of models to queues.
     pub models: Models,
-    /// Who may call.
+    /// The bearer tokens that permit calls.
     pub tokens: Tokens,
-    /// How often each client may call.
+    /// The rate limiter of clients.
     pub rate_limiter: RateLimiter,
-    /// Calls for Python.
+    /// The events of calls that Python serves.
     pub events: Arc<EventQueue>,
-    /// The server's counters.
+    /// The server's metrics.
     pub metrics: Arc<ServerMetrics>,
-    /// What becomes of each request.
+    /// The records of requests.
     pub observer: Arc<Observer>,
-    /// The memory budget for requests until they are answered, and for answers until they are sent.
+    /// The memory budget for requests until they are answered, and for responses until they are sent.
     pub budget: Arc<Budget>,
     phase: watch::Sender<Phase>,
 }
 
 impl Shared {
-    /// Counts a call that Python serves; whether it is permitted is for Python to say.
+    /// Counts a call that Python serves toward the rate limit; Python itself checks whether the call is authorized.
     pub fn count(&self, headers: &http::HeaderMap, peer: &connection::Peer) -> Result<(), Status> {
         match self.tokens.check(headers) {
             Ok(token) => self.rate_limiter.check(self.rate_limiter.client(token, headers, peer).as_ref()),
@@ -150,24 +151,24 @@ impl Shared {
         }
     }
 
-    /// The phases of a graceful shutdown.
+    /// Subscribes to the phase of a graceful shutdown.
     pub fn phase(&self) -> watch::Receiver<Phase> {
         self.phase.subscribe()
     }
 
-    /// Whether a servicer in Python answers a request: its tensors are in shared memory, or its model is hosted.
+    /// Whether a servicer in Python serves a request: its tensors are in shared memory, or its model is hosted.
     pub fn hosts(&self, infer: &InferRequest) -> bool {
         self.config.host_shared_memory && infer.shared_memory
             || self.models.is_hosted(&infer.model, &infer.version)
     }
 
-    /// A decoder of a request's messages.
+    /// Creates a decoder of a request's messages.
     pub fn decoder(&self, head: &RequestHead) -> Decoder {
         Decoder::new(head.encoding, self.config.max_receive_message_length, &self.budget)
     }
 }
 
-/// A server of gRPC, and of HTTP.
+/// A gRPC and HTTP server.
 pub struct Server {
     shared: Arc<Shared>,
     state: Mutex<State>,
@@ -179,7 +180,7 @@ struct State {
 }
 
 impl Server {
-    /// A server that does not listen yet.
+    /// Creates a server that does not listen yet.
     pub fn new(config: Config) -> Server {
         let shared = Shared {
             budget: Arc::new(Budget::new(config.max_buffered_bytes)),
@@ -198,7 +199,7 @@ impl Server {
         }
     }
 
-    /// What the workers share.
+    /// The state that the workers share.
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
@@ -215,7 +216,7 @@ impl Server {
         Ok(port)
     }
 
-    /// Starts the workers; from now on connections are accepted.
+    /// Starts the workers, which accept connections.
     pub fn start(&self) -> std::io::Result<()> {
         let mut state = self.lock();
         if !state.workers.is_empty() {
@@ -228,7 +229,7 @@ impl Server {
         Ok(())
     }
 
-    /// Refuses new work, gives inference in flight `grace`, ends all calls, and waits for the workers' end.
+    /// Rejects new requests, gives inference in flight `grace` to complete, ends all calls, and joins the workers.
     pub fn stop(&self, grace: Duration) {
         let end = Instant::now() + grace;
         self.shared.models.drain();
@@ -237,7 +238,7 @@ impl Server {
             std::thread::sleep(POLL_INTERVAL);
         }
         self.enter(Phase::Ending);
-        // Answers may still be in the connections' buffers.
+        // Responses may still be in the connections' buffers.
         let end = Instant::now() + FLUSH_TIMEOUT;
         while self.shared.metrics.connections_open.get() > 0 && Instant::now() < end {
             std::thread::sleep(POLL_INTERVAL);
@@ -271,5 +272,5 @@ impl Drop for Server {
 /// How often `stop` polls the metrics.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// How long `stop` waits for answers to be flushed to their clients.
+/// How long `stop` waits for responses to be flushed to clients.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);

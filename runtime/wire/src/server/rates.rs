@@ -12,8 +12,8 @@ use crate::grpc::status::{Code, Status};
 use crate::server::connection::Peer;
 use crate::server::tokens::Hash;
 
-/// How many buckets there may be before full ones are removed, at least; twice those that are left, if that is more, so
-/// that the cost of a removal is amortized.
+/// The minimum number of buckets at which full ones are removed. The number is twice that of the remaining buckets if
+/// that is more, so that the cost of a removal is amortized.
 const MIN_CAPACITY: usize = 10_000;
 
 /// A rate limit.
@@ -21,42 +21,42 @@ const MIN_CAPACITY: usize = 10_000;
 pub struct Limit {
     /// Requests per second.
     pub rate: f64,
-    /// Requests that may come at once, after a pause.
+    /// The maximum number of requests at once, after a pause.
     pub burst: u32,
 }
 
 impl Limit {
-    /// The time for one request.
+    /// The time per request.
     fn interval(&self) -> Duration {
         Duration::from_secs_f64(1.0 / self.rate)
     }
 }
 
-/// Whose requests are counted together.
+/// The identity of a client, whose requests are counted together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ClientKey {
-    /// Who has this token.
+    /// The holder of this token.
     Token(Hash),
-    /// Who calls from this address, or network.
+    /// The callers from this address or network.
     Address(CompactString),
 }
 
 /// Limits the rate of each client's requests.
 pub struct RateLimiter {
     limit: Option<Limit>,
-    /// Locked for one lookup, and only where there is a limit.
+    /// Locked for one lookup, and only if there is a limit.
     buckets: Mutex<Buckets>,
 }
 
 struct Buckets {
-    /// When each client's bucket is full again.
+    /// The time at which each client's bucket is full again.
     full_at: HashMap<ClientKey, Instant>,
-    /// How many buckets there may be before full ones are removed.
+    /// The number of buckets at which full ones are removed.
     capacity: usize,
 }
 
 impl RateLimiter {
-    /// A limiter with this limit, if there is one.
+    /// Creates a limiter; without a limit, it never rejects.
     pub fn new(limit: Option<Limit>) -> RateLimiter {
         RateLimiter {
             limit,
@@ -64,7 +64,7 @@ impl RateLimiter {
         }
     }
 
-    /// Which bucket a call counts in; None: the limit does not apply.
+    /// Returns the client of a call; None if the limit does not apply.
     pub fn client(&self, token: Option<Hash>, headers: &HeaderMap, peer: &Peer) -> Option<ClientKey> {
         self.limit?;
         if peer.is_forwarded(headers) {
@@ -74,7 +74,7 @@ impl RateLimiter {
         Some(token.map_or_else(address, ClientKey::Token))
     }
 
-    /// Counts a request; RESOURCE_EXHAUSTED, with the time to retry after, when the bucket is empty.
+    /// Counts a request; RESOURCE_EXHAUSTED, with a retry delay, if the bucket is empty.
     pub fn check(&self, client: Option<&ClientKey>) -> Result<(), Status> {
         match (self.limit, client) {
             (Some(limit), Some(client)) => self.count(limit, client, Instant::now()),
@@ -104,8 +104,8 @@ impl RateLimiter {
     }
 }
 
-/// Whose requests are counted together: an IPv4 address, or an IPv6 network of 64 bits. A subscriber is given no less
-/// than that, and may call from each of its addresses.
+/// Returns the IPv4 address or the IPv6 /64 network of a peer: subscribers are given at least a /64 and may call from
+/// each of its addresses.
 fn network(peer: &str) -> CompactString {
     let address = address(peer);
     let Some(ip) = ipv6(address) else { return address.into() };
@@ -115,14 +115,14 @@ fn network(peer: &str) -> CompactString {
     }
 }
 
-/// The address of a peer that calls over IPv6, without its zone; the brackets are percent-encoded or not.
+/// Parses the address of an IPv6 peer, without its zone; the brackets may be percent-encoded.
 fn ipv6(address: &str) -> Option<Ipv6Addr> {
     let bracketed = address.strip_prefix("ipv6:")?;
     let inner = bracketed.strip_prefix("%5B").or_else(|| bracketed.strip_prefix('['))?;
     inner.split(['%', ']']).next()?.parse().ok()
 }
 
-/// A peer without its port.
+/// Returns a peer without its port.
 fn address(peer: &str) -> &str {
     match peer.rsplit_once(':') {
         Some((address, port)) if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => {
@@ -172,7 +172,7 @@ mod tests {
         assert_eq!(rates.buckets.lock().unwrap().full_at.len(), 1);
     }
 
-    /// To look at all of them for each would take minutes.
+    /// Scanning all buckets for each request would take minutes.
     #[test]
     fn many_may_ask_whose_buckets_are_not_full() {
         let rates = RateLimiter::new(Some(LIMIT));

@@ -1,4 +1,4 @@
-//! TLS 1.2 and 1.3, with or without client certificates; certificates are read again when their files change.
+//! TLS 1.2 and 1.3, with or without client certificates; certificates are reloaded when their files change.
 
 use std::io::{Error, ErrorKind, Result};
 use std::path::PathBuf;
@@ -15,32 +15,32 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::log::warn;
 
-/// Where keys and certificates come from.
+/// The source of keys and certificates.
 #[derive(Clone, Debug)]
 pub enum Source {
     /// PEM in memory.
     Memory(Vec<u8>),
-    /// A PEM file, which is read again when it changes.
+    /// A PEM file, which is reloaded when it changes.
     File(PathBuf),
 }
 
-/// What a TLS port needs.
+/// The credentials of a TLS port.
 #[derive(Clone, Debug)]
 pub struct Credentials {
     /// The server's private key.
     pub key: Source,
-    /// The server's certificate, and those that lead from it to a root.
+    /// The server's certificate chain.
     pub certificates: Source,
-    /// Roots of client certificates; None: clients need none.
+    /// Root certificates for verifying clients; None if clients need no certificate.
     pub client_roots: Option<Source>,
-    /// Whether a client without a certificate is refused.
+    /// Whether clients without a certificate are rejected.
     pub require_client_auth: bool,
 }
 
-/// How often the files' times of modification are checked.
+/// The interval at which the modification times of the files are checked.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Makes TLS out of connections.
+/// Accepts TLS connections.
 #[derive(Clone)]
 pub struct Acceptor(Arc<Inner>);
 
@@ -56,7 +56,7 @@ struct Current {
 }
 
 impl Acceptor {
-    /// Reads the credentials. Errors say which part is not as it should be.
+    /// Reads the credentials; errors name the part that is not valid.
     pub fn new(credentials: Credentials) -> Result<Acceptor> {
         let modified = credentials.modified();
         let config = Arc::new(credentials.config()?);
@@ -64,12 +64,12 @@ impl Acceptor {
         Ok(Acceptor(Arc::new(Inner { credentials, current })))
     }
 
-    /// The acceptor for the next connection. Once per interval one of them waits while a blocking thread checks the
-    /// files; the others meanwhile use the configuration that was read last.
+    /// Returns the acceptor for a new connection. Once per interval, one connection waits while a blocking thread
+    /// checks the files; meanwhile others use the configuration that was read last.
     pub async fn acceptor(&self) -> TlsAcceptor {
         if self.0.is_reload_due() {
             let inner = self.0.clone();
-            // An error: the server shuts down, or a panic, which has been reported. The last configuration is kept.
+            // On an error (shutdown, or a panic, which has been reported), the last configuration is kept.
             let _ = spawn_blocking(move || inner.reload_if_modified()).await;
         }
         self.0.current().config.clone().into()
@@ -77,7 +77,7 @@ impl Acceptor {
 }
 
 impl Inner {
-    /// Whether the files are to be checked now; the caller then has to.
+    /// Whether the files must be checked now; if so, the caller must check them.
     fn is_reload_due(&self) -> bool {
         let mut current = self.current();
         let due = current.checked.elapsed() >= RELOAD_INTERVAL;
@@ -96,7 +96,7 @@ impl Inner {
             Ok(config) => {
                 *self.current() = Current { config: Arc::new(config), modified, checked: Instant::now() }
             }
-            // Half-written files are whole a moment later; until then the old ones serve.
+            // Files may be half-written at this moment; until they are complete, the old configuration is used.
             Err(error) => warn(&format!(
                 "the changed certificates cannot be used, the previous ones stay valid: {error}"
             )),
@@ -175,10 +175,10 @@ fn invalid(what: &str, problem: &str) -> Error {
     Error::new(ErrorKind::InvalidInput, format!("the {what} cannot be used: {problem}; expected PEM"))
 }
 
-/// What a client's certificate says, under gRPC's names of it.
+/// Returns the properties of a client's certificate, by gRPC's names.
 pub fn identity(certificate: &CertificateDer<'_>) -> Vec<(&'static str, Vec<u8>)> {
     let mut properties = vec![("x509_pem_cert", pem(certificate))];
-    // A certificate that rustls has verified can be parsed; if not, there is nothing to say about it.
+    // A certificate that rustls has verified can be parsed; if not, it has no other properties.
     let Ok((_, parsed)) = X509Certificate::from_der(certificate) else { return properties };
     for name in parsed.subject().iter_common_name().filter_map(|name| name.as_str().ok()) {
         properties.push(("x509_common_name", name.into()));

@@ -1,4 +1,4 @@
-//! Bearer tokens of the calls that are served here; those of servicers are checked in Python.
+//! Bearer tokens of calls that are served natively; those of servicers are checked in Python.
 
 use std::collections::HashMap;
 
@@ -8,30 +8,30 @@ use ring::digest::{SHA256, digest};
 
 use crate::grpc::status::{Code, Status};
 
-/// SHA-256 of a token.
+/// The SHA-256 hash of a token.
 pub type Hash = [u8; 32];
 
-/// Who may call; replaced as a whole. Nothing is asked for until there are tokens.
+/// The known tokens; replaced as a whole. No token is required until they are set.
 #[derive(Default)]
 pub struct Tokens {
-    /// By the hash of a token, whether inference is permitted to whoever has it.
+    /// Maps the hash of a token to whether it permits inference.
     known: ArcSwapOption<HashMap<Hash, bool>>,
 }
 
 impl Tokens {
-    /// Asks for one of these tokens from now on.
+    /// Requires one of these tokens from now on.
     pub fn set(&self, known: HashMap<Hash, bool>) {
         self.known.store(Some(known.into()));
     }
 
-    /// Lets a call of inference through, or says why not.
+    /// Checks whether an inference call is authorized.
     ///
-    /// What is compared are hashes: how long it takes tells nothing of the tokens.
-    /// Returns the hash of the caller's token; None where none is asked for.
+    /// Returns the hash of the caller's token; None if no token is required. Hashes are compared, so that the timing
+    /// reveals nothing about the tokens.
     pub fn check(&self, headers: &HeaderMap) -> Result<Option<Hash>, Status> {
         let known = self.known.load();
         let Some(known) = known.as_ref() else { return Ok(None) };
-        // Of several, one reader takes the first and another the last: none counts.
+        // Several headers are ambiguous, since some readers take the first and others the last: none is accepted.
         let mut given = headers.get_all("authorization").iter();
         let given = given.next().filter(|_| given.next().is_none());
         let token = given.and_then(|value| {

@@ -1,4 +1,4 @@
-//! A thread that moves bytes: one event loop, its connections, and the answers it is to send.
+//! A worker thread: an event loop with its connections and the responses to send.
 
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,10 +18,10 @@ use crate::server::connection::{self, IncomingConnection};
 use crate::server::listener::{AsyncListener, Listener};
 use crate::server::{Phase, Protocol, Shared};
 
-/// How often cancelled and expired requests are removed from queues.
+/// The interval at which cancelled and expired requests are removed from queues.
 const PURGE_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Threads of a worker for blocking tasks; they are started when needed.
+/// The maximum number of threads of a worker for blocking tasks; they are started when needed.
 const MAX_BLOCKING_THREADS: usize = 4;
 
 /// One worker thread.
@@ -35,22 +35,22 @@ enum Command {
     Serve(IncomingConnection, Protocol, [CountGuard; 2]),
 }
 
-/// What the tasks of one worker share.
+/// The state that the tasks of one worker share.
 pub struct WorkerContext {
-    /// What all workers share.
+    /// The state that all workers share.
     pub shared: Arc<Shared>,
-    /// Where answers for this worker's connections arrive.
+    /// The mailbox of responses for this worker's connections.
     pub mailbox: Arc<Mailbox>,
     /// All workers, for new connections.
     workers: Vec<WorkerHandle>,
-    /// Queues with a sleeping executor that is to be woken.
+    /// Queues with a blocked executor to be woken.
     deferred_wakes: Mutex<Vec<Arc<Queue>>>,
     /// Notified by `flush_wakes_soon`.
     flush_requested: Notify,
 }
 
 impl WorkerContext {
-    /// Puts a request into its queue; `flush_wakes` is to follow.
+    /// Pushes a request to its queue; the caller must call `flush_wakes` afterwards.
     pub fn push(&self, (queue, request): (Arc<Queue>, Pending)) {
         if queue.push(request) {
             let mut deferred_wakes = self.deferred_wakes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -60,15 +60,15 @@ impl WorkerContext {
         }
     }
 
-    /// Wakes the executors of the queues that have got work since the last time.
+    /// Wakes the executors of the queues that have received requests since the previous call.
     ///
-    /// Deferred, not done for each request: requests that arrive together are dequeued together, with one wake.
+    /// Wakes are deferred so that requests that arrive together are dequeued together, with one wake.
     pub fn flush_wakes(&self) {
         let mut deferred_wakes = self.deferred_wakes.lock().unwrap_or_else(PoisonError::into_inner);
         deferred_wakes.drain(..).for_each(|queue| queue.wake());
     }
 
-    /// The same, once every runnable task has run: so requests of different connections share a wake, too.
+    /// The same, after every runnable task has run, so that requests of different connections share a wake.
     pub fn flush_wakes_soon(&self) {
         self.flush_requested.notify_one();
     }
@@ -81,7 +81,7 @@ struct WorkerHandle {
 }
 
 impl Worker {
-    /// Starts as many workers as the configuration says.
+    /// Starts the configured number of workers.
     pub fn start_all(shared: &Arc<Shared>) -> std::io::Result<Vec<Worker>> {
         let count = shared.config.workers.max(1);
         let (workers, receivers): (Vec<WorkerHandle>, Vec<_>) = (0..count)
@@ -97,13 +97,13 @@ impl Worker {
             .collect()
     }
 
-    /// Accepts connections of a listener, for all workers.
+    /// Accepts connections of a listener and distributes them to all workers.
     pub fn listen(&self, listener: Listener, protocol: Protocol) {
-        // It fails only when the worker has ended, and then nobody listens.
+        // This fails only if the worker has ended; the listener is then dropped.
         let _ = self.commands.send(Command::Listen(listener, protocol));
     }
 
-    /// Waits for the thread's end.
+    /// Joins the thread.
     pub fn join(self) {
         drop(self.commands);
         let _ = self.thread.join();
@@ -162,14 +162,14 @@ async fn run(index: usize, worker: Arc<WorkerContext>, mut commands: mpsc::Unbou
     }
 }
 
-/// Hands connections to the worker that has the fewest.
+/// Accepts connections and assigns each to the worker with the fewest connections.
 async fn accept(worker: Arc<WorkerContext>, listener: Listener, protocol: Protocol) {
     let mut phase = worker.shared.phase();
     let listener = match listener.into_async() {
         Ok(listener) => listener,
         Err(error) => return warn(&format!("cannot accept connections: {error}")),
     };
-    // HTTP carries health checks, and UNIX sockets are the server's own: neither is limited.
+    // HTTP carries health checks, and UNIX sockets are used by the server itself: neither is limited.
     let most = match (&listener, &protocol) {
         (AsyncListener::Tcp(_), Protocol::Grpc(_)) => worker.shared.config.max_connections,
         _ => usize::MAX,
@@ -194,13 +194,13 @@ async fn accept(worker: Arc<WorkerContext>, listener: Listener, protocol: Protoc
                 }
             }
             Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
-            // Out of file descriptors, most likely: others must go before more can come.
+            // Most likely out of file descriptors: connections must end before others can be accepted.
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }
 }
 
-/// Counts a connection for as long as it lives.
+/// Counts a connection until it is dropped.
 struct CountGuard(Arc<AtomicUsize>);
 
 impl CountGuard {
@@ -216,7 +216,7 @@ impl Drop for CountGuard {
     }
 }
 
-/// The task behind `flush_wakes_soon`: by its turn every task that was runnable before it has run.
+/// The task behind `flush_wakes_soon`: when it runs, every task that was runnable before has run.
 async fn flush_wakes_when_requested(worker: Arc<WorkerContext>) {
     loop {
         worker.flush_requested.notified().await;
@@ -229,7 +229,7 @@ async fn send_answers(worker: Arc<WorkerContext>) {
     loop {
         worker.mailbox.receive(&mut envelopes).await;
         for envelope in envelopes.drain(..) {
-            // A panic has been reported by its hook; the other answers are sent all the same.
+            // A panic has been reported by its hook; the other responses are still sent.
             let _ = catch_unwind(AssertUnwindSafe(|| deliver(&worker.shared, envelope)));
         }
     }
@@ -246,9 +246,9 @@ fn deliver(shared: &Shared, Envelope { route, encoding, answer }: Envelope) {
             unary::send(&mut respond, encoding, answer);
             drop(in_flight);
         }
-        // The stream's own task sends; when that has ended, the answer is dropped.
+        // The stream's own task sends it; if that has ended, the response is dropped.
         Route::Stream(sender, sequence, in_flight) => drop((sender.send((sequence, answer)), in_flight)),
-        // The connection's own task sends; when that has ended, the client is gone.
+        // The connection's own task sends it; if that has ended, the client is gone.
         Route::Http(sender, in_flight) => drop((sender.send(answer), in_flight)),
         Route::Part(_) | Route::Local(_) => unreachable!("they answer for themselves"),
     }

@@ -1,4 +1,4 @@
-//! `tensorflow.serving.PredictRequest`, from the wire.
+//! Decodes `tensorflow.serving.PredictRequest`.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -16,7 +16,7 @@ use crate::protobuf::{Malformed, Reader};
 use crate::rope::Rope;
 use crate::signature::quote;
 
-/// The only signature that a model has here.
+/// The name of the only signature that models have here.
 pub const SIGNATURE: &str = "serving_default";
 
 /// Decodes a request; tensors in `tensor_content` share the message's memory.
@@ -40,7 +40,7 @@ pub fn decode(message: &Rope) -> Result<InferRequest, Malformed> {
     Ok(infer)
 }
 
-/// Adds an entry of the map of inputs: of several with one name the last counts.
+/// Adds an entry of the map of inputs; of several entries with the same name, the last wins.
 fn put_input(inputs: &mut Vec<Input>, positions: &mut HashMap<CompactString, usize>, input: Input) {
     match positions.entry(input.name.clone()) {
         Entry::Occupied(known) => inputs[*known.get()] = input,
@@ -118,7 +118,7 @@ struct Tensor {
     dtype: u64,
     shape: SmallVec<[i64; 6]>,
     content: Rope,
-    /// Elements by the typed field they came in, in the width of the field.
+    /// Elements by the number of their typed field, in the width of the field.
     values: SmallVec<[(u32, Vec<u8>); 1]>,
 }
 
@@ -162,7 +162,7 @@ impl Tensor {
         &mut self.values[position].1
     }
 
-    /// The elements in the field of the datatype, in its width; as in TensorFlow, other fields say nothing.
+    /// Takes the elements of the datatype's field, in the datatype's width; as in TensorFlow, other fields are ignored.
     fn elements(&mut self) -> Result<Rope, String> {
         let Some(datatype) = Datatype::from_tensorflow(self.dtype) else { return Ok(Rope::default()) };
         let own = self.values.iter_mut().find(|(field, _)| *field == field_of(datatype));
@@ -170,7 +170,7 @@ impl Tensor {
     }
 }
 
-/// The number of the field that a datatype's elements stand in.
+/// Returns the number of the field that holds a datatype's elements.
 fn field_of(datatype: Datatype) -> u32 {
     match datatype {
         Datatype::Fp32 => 5,

@@ -1,7 +1,7 @@
-//! `tensorflow.serving.PredictResponse`, onto the wire.
+//! Encodes `tensorflow.serving.PredictResponse`.
 //!
-//! Tensors go into their typed fields, not into `tensor_content`: TensorFlow Serving does so, and many clients
-//! read `float_val` without a look at the other.
+//! Tensors are written to their typed fields, not to `tensor_content`, as TensorFlow Serving does: many clients read
+//! only `float_val`.
 
 use crate::bytes_tensor;
 use crate::datatype::Datatype;
@@ -11,7 +11,7 @@ use crate::protobuf::{put_bytes, put_integer, put_varint};
 use crate::signature::Signature;
 use crate::tfs::request::SIGNATURE;
 
-/// Encodes an answer, as a frame whose prefix is still to be filled in.
+/// Encodes a response as a frame whose prefix is not yet filled in.
 pub fn encode<'a>(signature: &Signature, views: impl Iterator<Item = View<'a>>) -> Vec<u8> {
     let mut target = frame::begin(256);
     for view in views {
